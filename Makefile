@@ -1,0 +1,53 @@
+# Byline. `make run` starts a whole exchange; `make test` tests it against real servers.
+#
+#   make run                                             until Ctrl-C
+#   make run ARGS="--seconds 30 --json summary.json"     bounded; exit 0 only if every check held
+#   make test [T=tests/unit]                             the whole suite, or a part of it
+#   make check                                           lint, types, tests: what CI runs
+#
+# Needs Python 3.11-3.13, a C compiler and make. Everything else goes into .venv in this folder.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+T ?= tests
+SOURCES := $(shell find engine gateway persistence marketdata settlement bench -name '*.pyx' -o -name '*.pxd' -o -name '*.h' 2>/dev/null)
+
+.PHONY: run test check lint types build clean help
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '3,8s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+
+$(VENV)/.installed: pyproject.toml requirements/embedded.txt requirements/pip.txt
+	@echo "byline: first set-up in $(VENV) (a minute or two, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements/pip.txt
+	@$(BIN)/python requirements/install.py
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.installed setup.py $(SOURCES)
+	@echo "byline: compiling"
+	@$(BIN)/python setup.py -q build_ext --inplace
+	@touch $@
+
+build: $(VENV)/.built
+
+run: build
+	@$(BIN)/byline up $(ARGS)
+
+test: build
+	@$(BIN)/python -m pytest $(T)
+
+lint: build
+	@$(BIN)/ruff check .
+
+types: build
+	@$(BIN)/mypy
+
+check: lint types test
+
+clean:
+	rm -rf build .venv .data
+	find engine gateway persistence marketdata settlement bench -name '*.so' -delete
