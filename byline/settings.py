@@ -1,0 +1,103 @@
+"""Settings of the whole exchange: the only module that reads the environment.
+
+Every setting has a default that gives a working exchange on one machine. A variable `BYLINE_<NAME>` overrides it, and an
+option of the command line overrides both. Everything is checked here, at start, with units in the names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from engine.messages.errors import SettingsInvalid
+
+__all__ = ["Settings", "load_settings"]
+
+ACK_MODES = ("durable", "memory")
+CHAIN_FAULTS = ("", "lost_request", "lost_response", "hang", "refuse_once")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Checked settings. Paths are absolute; ports 0 means: take a free one."""
+
+    data_directory: Path
+    environment: str = "local"
+    """Named in what clients sign, so that a signature for one environment is worth nothing in another."""
+    host: str = "127.0.0.1"
+    api_port: int = 7400
+    gateway_port: int = 7401
+    marketdata_port: int = 7402
+    chain_port: int = 7403
+    ack_mode: str = "durable"
+    """`durable`: an answer leaves after fdatasync of its record. `memory`: before; a crash may lose what was acknowledged."""
+    batch_interval_s: float = 10.0
+    flush_interval_ms: int = 20
+    snapshot_interval_s: float = 300.0
+    postgres_url: str = ""
+    """Empty: the embedded PostgreSQL in the data directory."""
+    chain_url: str = ""
+    """Empty: the embedded node. Otherwise `host:port` of a node that speaks sui.rpc.v2 in plain text."""
+    quiet_market: bool = False
+    """No simulated traders."""
+    trader_orders_per_s: int = 200
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        rules: list[tuple[bool, str, str]] = [
+            (self.data_directory.is_absolute(), "data_directory", "an absolute path"),
+            (bool(self.environment) and len(self.environment) <= 64, "environment", "1 to 64 characters"),
+            (self.ack_mode in ACK_MODES, "ack_mode", f"one of {', '.join(ACK_MODES)}"),
+            (0.2 <= self.batch_interval_s <= 3600, "batch_interval_s", "0.2 to 3600 seconds"),
+            (1 <= self.flush_interval_ms <= 1000, "flush_interval_ms", "1 to 1000 milliseconds"),
+            (1 <= self.snapshot_interval_s <= 86_400, "snapshot_interval_s", "1 to 86400 seconds"),
+            (1 <= self.trader_orders_per_s <= 50_000, "trader_orders_per_s", "1 to 50000 orders a second"),
+            (0 <= self.seed < 2**32, "seed", "0 to 4294967295"),
+        ]
+        ports = {"api": self.api_port, "gateway": self.gateway_port, "marketdata": self.marketdata_port}
+        ports["chain"] = self.chain_port
+        rules += [(0 <= port < 65_536, f"{name}_port", "0 to 65535") for name, port in ports.items()]
+        taken = [port for port in ports.values() if port]
+        rules.append((len(set(taken)) == len(taken), "ports", "different from each other"))
+        for holds, name, rule in rules:
+            if not holds:
+                raise SettingsInvalid(f"setting {name} must be {rule}, not {getattr(self, name, ports)!r}")
+
+    def environment_variables(self) -> dict[str, str]:
+        """The variables that give a child process these very settings."""
+        return {f"BYLINE_{field.name.upper()}": str(getattr(self, field.name)) for field in fields(self)}
+
+
+def _convert(name: str, text: str, default: Any) -> Any:
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "false": False, "0": False, "": False}[text.lower()]
+        if isinstance(default, int):
+            return int(text)
+        if isinstance(default, float):
+            return float(text)
+        return text
+    except (KeyError, ValueError):
+        raise SettingsInvalid(f"setting BYLINE_{name.upper()} must be a {type(default).__name__}, not {text!r}") from None
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Defaults, then the environment, then `overrides` (those that are not None).
+
+    Raises:
+        SettingsInvalid: a variable is unknown or breaks its rule; the message names both.
+    """
+    environ = os.environ if environ is None else environ
+    directory = overrides.pop("data_directory", None) or environ.get("BYLINE_DATA_DIRECTORY") or ".data"
+    settings = Settings(data_directory=Path(directory).expanduser().resolve())
+    known = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "data_directory"}
+    given = {
+        name: _convert(name, environ[f"BYLINE_{name.upper()}"], default)
+        for name, default in known.items()
+        if f"BYLINE_{name.upper()}" in environ
+    }
+    given |= {name: value for name, value in overrides.items() if value is not None}
+    return replace(settings, **given)
