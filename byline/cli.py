@@ -1,0 +1,189 @@
+"""The command line. Every command has `--help` with an example; errors are one line, with what to do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from byline.settings import Settings, load_settings
+from engine.messages.errors import ExchangeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="byline",
+    help="An exchange for creators' tokens, and the licences and royalties behind them, on one ledger.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+feed_app = typer.Typer(help="Replay a recorded market through the order entry.", no_args_is_help=True)
+journal_app = typer.Typer(help="Look after the journal.", no_args_is_help=True)
+app.add_typer(feed_app, name="feed")
+app.add_typer(journal_app, name="journal")
+
+console = Console(stderr=False, highlight=False)
+
+DataOption = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads this form on every supported Python
+    typer.Option("--data", help="The data directory.", show_default=".data, or BYLINE_DATA_DIRECTORY"),
+]
+
+
+def _settings(data: Path | None, **overrides: object) -> Settings:
+    return load_settings(data_directory=data, **overrides)
+
+
+@app.command()
+def up(
+    data: DataOption = None,
+    seconds: Annotated[Optional[float], typer.Option(min=1, help="Stop after this long; then check everything.")] = None,  # noqa: UP045
+    json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the summary here.")] = None,  # noqa: UP045
+    ack: Annotated[Optional[str], typer.Option(help="durable: answers wait for the disk. memory: they do not.")] = None,  # noqa: UP045
+    quiet_market: Annotated[bool, typer.Option(help="No simulated traders.")] = False,
+    orders_per_s: Annotated[Optional[int], typer.Option(help="What the simulated traders send.")] = None,  # noqa: UP045
+    batch_seconds: Annotated[Optional[float], typer.Option(help="Time between two settlement cuts.")] = None,  # noqa: UP045
+    free_ports: Annotated[bool, typer.Option(help="Take any free ports instead of 7400–7403.")] = False,
+    seed: Annotated[Optional[int], typer.Option(help="Seed of the simulated traders.")] = None,  # noqa: UP045
+) -> None:
+    """Start a whole exchange and keep it running until Ctrl-C.
+
+    With `--seconds` it is bounded: at the end the journal is replayed from its first record, money is counted, the
+    batches on the chain are compared, and the exit status is 0 only if every check held.
+
+    Example: `byline up --seconds 40 --json summary.json`
+    """
+    from byline.up import run_exchange
+
+    ports = {f"{name}_port": 0 for name in ("api", "gateway", "marketdata", "chain")} if free_ports else {}
+    settings = _settings(
+        data, ack_mode=ack, quiet_market=quiet_market or None, trader_orders_per_s=orders_per_s,
+        batch_interval_s=batch_seconds, seed=seed, **ports,
+    )  # fmt: skip
+    raise typer.Exit(run_exchange(settings, console=console, seconds=seconds, json_path=json_path))
+
+
+@app.command()
+def status(
+    data: DataOption = None,
+    once: Annotated[bool, typer.Option(help="Print one table and leave.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON and leave.")] = False,
+) -> None:
+    """Show a live table of the running exchange: processes, sequences, lag, batches.
+
+    Example: `byline status --once`
+    """
+    from byline.status_table import show_status
+
+    raise typer.Exit(show_status(_settings(data), console=console, once=once, as_json=as_json))
+
+
+@app.command()
+def replay(
+    commands: Annotated[Path, typer.Argument(help="One JSON command a line; see docs/rulebook.md.", exists=True)],
+    events: Annotated[Optional[Path], typer.Option(help="Write the events here instead of printing them.")] = None,  # noqa: UP045
+    reference: Annotated[bool, typer.Option(help="Use the plain-Python reference instead of the core.")] = False,
+    state_hash: Annotated[bool, typer.Option(help="Add a last line with sequence and state hash.")] = False,
+) -> None:
+    """Run commands through the matching core and print the events as JSON lines.
+
+    Example: `byline replay commands.jsonl --state-hash`
+    """
+    from byline.replay_door import replay_file
+
+    replay_file(commands, events, reference=reference, state_hash=state_hash)
+
+
+@app.command()
+def openapi(
+    out: Annotated[Optional[Path], typer.Option(help="Write it here instead of printing it.")] = None,  # noqa: UP045
+) -> None:
+    """Print the OpenAPI document of the REST interface. Needs no running exchange.
+
+    Example: `byline openapi --out openapi.json`
+    """
+    from platform_api.app import openapi_document
+
+    text = json.dumps(openapi_document(), indent=2)
+    if out:
+        out.write_text(text + "\n")
+    else:
+        print(text)
+
+
+@app.command()
+def snapshot(data: DataOption = None) -> None:
+    """Make the running core write a snapshot now, so that its next start has less to replay.
+
+    Example: `byline snapshot`
+    """
+    from byline.operator import request_snapshot
+
+    answer = request_snapshot(_settings(data))
+    console.print(f"snapshot at sequence {answer['sequence']}: {answer['path']} ({answer['size_bytes']:,} bytes)")
+
+
+@feed_app.command("bitstamp")
+def feed_bitstamp(
+    data: DataOption = None,
+    rate: Annotated[int, typer.Option(min=1, help="Commands a second, by the clock of the plan.")] = 10_000,
+    accounts: Annotated[int, typer.Option(min=1, max=512, help="How many traders share the feed.")] = 32,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first N commands.")] = None,  # noqa: UP045
+    json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the table here as JSON too.")] = None,  # noqa: UP045
+) -> None:
+    """Replay 30 real minutes of Bitstamp BTC/USD, order by order, through the websocket order entry.
+
+    The capture (2.9 MB) is downloaded when first asked for and checked by its digest. If no exchange runs on the data
+    directory, one is started for the time of the feed.
+
+    Example: `byline feed bitstamp --rate 20000`
+    """
+    from byline.feed.runner import run_feed
+
+    settings = _settings(data)
+    raise typer.Exit(
+        run_feed(settings, console=console, rate=rate, accounts=accounts, limit=limit, json_path=json_path)
+    )
+
+
+@journal_app.command("verify")
+def journal_verify(
+    data: DataOption = None,
+    replayed: Annotated[bool, typer.Option("--replay", help="Also replay it and compare every state hash.")] = False,
+) -> None:
+    """Read every record of the journal: checksum, hash chain, sequence, segment digests.
+
+    Works beside a running exchange. Exit status 0: all valid. 1: something differs, and where.
+
+    Example: `byline journal verify --replay`
+    """
+    from byline.journal_tools import verify_journal
+
+    raise typer.Exit(verify_journal(_settings(data), console=console, replay=replayed))
+
+
+@app.command(hidden=True)
+def process(name: Annotated[str, typer.Argument()]) -> None:
+    """Run one process of the exchange; the supervisor calls this."""
+    from byline.bootstrap import run_process
+
+    raise typer.Exit(run_process(name, load_settings()))
+
+
+def main() -> None:
+    """Entry point. An expected error is one line on standard error and status 2, never a traceback."""
+    try:
+        app()
+    except ExchangeError as error:
+        print(f"byline: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
