@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+
+from byline.settings import load_settings
+from engine.messages.errors import SettingsInvalid
+
+
+def test_defaults_are_valid_and_absolute():
+    settings = load_settings({})
+    assert settings.data_directory.is_absolute()
+    assert settings.ack_mode == "durable"
+
+
+def test_environment_and_then_options_override():
+    environ = {"BYLINE_GATEWAY_PORT": "9001", "BYLINE_ACK_MODE": "memory", "BYLINE_DATA_DIRECTORY": "/tmp/x"}
+    settings = load_settings(environ, ack_mode="durable")
+    assert (settings.gateway_port, settings.ack_mode, settings.data_directory) == (9001, "durable", Path("/tmp/x"))
+
+
+def test_children_get_the_very_same_settings():
+    settings = load_settings({}, seed=99, quiet_market=True, gateway_port=0, api_port=0, batch_interval_s=2.5)
+    assert load_settings(settings.environment_variables()) == settings
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"BYLINE_API_PORT": "x"}, "API_PORT"),
+        ({"BYLINE_API_PORT": "65536"}, "api_port"),
+        ({"BYLINE_API_PORT": "7401"}, "ports"),
+        ({"BYLINE_ACK_MODE": "maybe"}, "ack_mode"),
+        ({"BYLINE_BATCH_INTERVAL_S": "0"}, "batch_interval_s"),
+        ({"BYLINE_BATCH_INTERVAL_S": "nan"}, "batch_interval_s"),
+        ({"BYLINE_QUIET_MARKET": "perhaps"}, "QUIET_MARKET"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_rule(environ, named):
+    with pytest.raises(SettingsInvalid, match=named):
+        load_settings(environ)
