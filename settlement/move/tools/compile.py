@@ -1,0 +1,97 @@
+"""Compile the Move packages and write `bytecode/`: python -m settlement.move.tools.compile [--check] --node-modules DIR
+
+For developers who change Move sources; everybody else uses the committed bytecode. Needs Node 20 and the npm package
+`@zktx.io/sui-move-builder@0.5.1` under DIR (`npm install --prefix DIR @zktx.io/sui-move-builder@0.5.1`).
+`--check` writes nothing and fails if a committed file differs.
+
+    exchange/   what is published: one NAME.mv a module, build.json with the package digest
+    coin/       the test coin of the embedded chain, digits still zero
+    probe/      probe.mv, exit_probe.mv and the settlement.mv that names exit_probe a friend; never published
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import sui_sandbox
+
+from settlement.move.tools.stubs import write_stubs
+
+MOVE = Path(__file__).resolve().parents[1]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare with the committed files instead of writing")
+    parser.add_argument("--node-modules", required=True, help="the folder in which npm installed the compiler")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        outputs = compile_all(Path(scratch), Path(arguments.node_modules))
+    differing = [name for name, data in outputs.items() if _committed(name) != data]
+    if arguments.check:
+        for name in differing:
+            print(f"differs: {name}", file=sys.stderr)
+        return 1 if differing else 0
+    for name, data in outputs.items():
+        target = MOVE / "bytecode" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    return 0
+
+
+def compile_all(scratch: Path, node_modules: Path) -> dict[str, bytes]:
+    """File name under `bytecode/` → contents."""
+    stubs = scratch / "stubs"
+    write_stubs(stubs)
+    probe_package = scratch / "probe"
+    shutil.copytree(MOVE / "exchange", probe_package)
+    for source in (MOVE / "probe").glob("*.move"):
+        shutil.copy(source, probe_package / "sources")
+    outputs: dict[str, bytes] = {}
+    for name, folder in (("exchange", MOVE / "exchange"), ("coin", MOVE / "coin"), ("probe", probe_package)):
+        built = _compile(folder.resolve(), stubs, node_modules)
+        modules = _named(scratch / f"{name}.modules", [base64.b64decode(text) for text in built["modules"]])
+        if name == "probe":
+            modules = {key: modules[key] for key in ("probe", "exit_probe", "settlement")}
+        for module, code in modules.items():
+            outputs[f"{name}/{module}.mv"] = code
+        if name != "probe":
+            meta = {"digest": built["digest"], "dependencies": built["dependencies"], "modules": list(modules)}
+            outputs[f"{name}/build.json"] = (json.dumps(meta, indent=1) + "\n").encode()
+    return outputs
+
+
+def _compile(package: Path, stubs: Path, node_modules: Path) -> dict[str, list[str]]:
+    script = Path(__file__).with_name("compile.mjs")
+    done = subprocess.run(
+        ["node", str(script), str(package), str(stubs)], cwd=node_modules, check=True, stdout=subprocess.PIPE
+    )
+    return json.loads(done.stdout)
+
+
+def _named(folder: Path, modules: list[bytes]) -> dict[str, bytes]:
+    """The modules by their names, in the compiler's order (dependencies first)."""
+    named = {}
+    for number, code in enumerate(modules):
+        single = folder / str(number) / "bytecode_modules"
+        single.mkdir(parents=True)
+        (single / "m.mv").write_bytes(code)
+        interface = sui_sandbox.extract_interface(bytecode_dir=str(single.parent))
+        named[next(iter(interface["modules"]))] = code
+    return named
+
+
+def _committed(name: str) -> bytes | None:
+    path = MOVE / "bytecode" / name
+    return path.read_bytes() if path.exists() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
