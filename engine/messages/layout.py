@@ -166,6 +166,7 @@ DEPOSIT = _command(
     ("ref", "S64"), ("account", "<u4"), ("asset", "<u4"), ("amount", "<i8"), ("not_after", "<i8"),
     ("place", "<u4"),
 )  # fmt: skip
+"""`place` is 0 (`system:external`) where it was not given; NIL is an unknown name. Also in withdraw."""
 
 WITHDRAW = _command(
     ("ref", "S64"), ("account", "<u4"), ("asset", "<u4"), ("amount", "<i8"), ("not_after", "<i8"),
