@@ -1,0 +1,95 @@
+"""The pool of connections to PostgreSQL, opened lazily so that the API starts, and trades, without a database.
+
+Every way in which a server can be away (not there, starting, stopping, its socket gone, too slow, not migrated yet)
+becomes `Unavailable`, here and nowhere else. What PostgreSQL says about a statement is passed on as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from engine.messages.errors import Unavailable
+
+__all__ = ["Database"]
+
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.UndefinedTableError,
+)
+CONNECT_SECONDS_MAX = 3.0
+
+
+class Database:
+    """Bounded: at most `connections_max` connections; a caller waits for one at most `query_seconds_max`."""
+
+    def __init__(self, dsn: str, *, connections_max: int = 8, query_seconds_max: float = 5.0) -> None:
+        self._dsn = dsn
+        self._connections_max = connections_max
+        self._query_seconds_max = query_seconds_max
+        self._pool: Any = None
+
+    async def open(self) -> None:
+        """Makes the pool. Does not connect."""
+        self._pool = await asyncpg.create_pool(
+            self._dsn,
+            min_size=0,
+            max_size=self._connections_max,
+            timeout=CONNECT_SECONDS_MAX,
+            command_timeout=self._query_seconds_max,
+        )
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            try:
+                await asyncio.wait_for(pool.close(), CONNECT_SECONDS_MAX)
+            except AWAY:
+                pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """One connection of the pool.
+
+        Raises:
+            Unavailable: the database is away, or went away inside the block.
+        """
+        if self._pool is None:
+            raise Unavailable("the database is not open")
+        try:
+            async with self._pool.acquire(timeout=self._query_seconds_max) as connection:
+                yield connection
+        except AWAY as error:
+            raise Unavailable("the database is not reachable") from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """One connection inside a transaction; an exception rolls back. Raises Unavailable."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def fetch(self, query: str, *arguments: Any) -> list[Any]:
+        """Rows of a read. Raises Unavailable."""
+        async with self.connection() as connection:
+            rows: list[Any] = await connection.fetch(query, *arguments)
+            return rows
+
+    async def fetch_row(self, query: str, *arguments: Any) -> Any:
+        """The first row of a read, or None. Raises Unavailable."""
+        async with self.connection() as connection:
+            return await connection.fetchrow(query, *arguments)
+
+    async def execute(self, query: str, *arguments: Any) -> str:
+        """A statement of its own; returns PostgreSQL's command tag. Raises Unavailable."""
+        async with self.connection() as connection:
+            return str(await connection.execute(query, *arguments))

@@ -1,0 +1,1 @@
+"""Markets, the book, orders, trades, balances."""

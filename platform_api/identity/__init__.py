@@ -1,0 +1,1 @@
+"""People: sign-in with a Sui wallet, sessions, API keys."""

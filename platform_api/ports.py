@@ -1,0 +1,58 @@
+"""What the API needs of the rest of the exchange, in domain words. `byline` writes the adapters.
+
+    CorePort     commands in, their first event out; API keys at the gateway
+    BookPort     the public depth of a market, from the market-data copy
+    StatusPort   what each process of the exchange says about itself
+
+Failures are those of `engine.messages.errors`: Unavailable when the command was surely not sent, OutcomeUnknown when it
+may have taken effect. A refusal by the core is no error: it is the answer `{"event": "rejected", "reason": ...}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+__all__ = ["BookPort", "CorePort", "StatusPort"]
+
+
+class CorePort(Protocol):
+    """The door to the core, open with the operator's rights: the API vouches for the account in the command."""
+
+    async def submit(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Send one command of the rulebook (`op` and its fields), wait until it is durable, and return its first event.
+
+        The event is a dict with at least `event` (accepted, rejected, duplicate, done, transferred …) and `sequence`.
+
+        Raises:
+            Unavailable: not connected; nothing was sent.
+            OutcomeUnknown: sent, but no answer came in time.
+        """
+
+    async def register_key(self, key_id: str, public_key: bytes, account: str, scopes: Sequence[str]) -> None:
+        """Let the holder of the Ed25519 key trade for the account. Repeating it is harmless.
+
+        Raises:
+            Unavailable, OutcomeUnknown, Refused.
+        """
+
+    async def revoke_key(self, key_id: str) -> None:
+        """The key opens nothing from now on. Repeating it, or an unknown key, is harmless."""
+
+    def status(self) -> Mapping[str, Any]:
+        """`connected` (bool), and what the core last said of itself. Never waits."""
+
+
+class BookPort(Protocol):
+    async def depth(self, market: str, depth: int) -> Mapping[str, Any]:
+        """`sequence`, `bids` and `asks`: at most `depth` levels of [price, size] as decimal texts, best first.
+
+        Raises:
+            Unavailable: no copy of this market's book at hand.
+            KeyError: market data knows no such market.
+        """
+
+
+class StatusPort(Protocol):
+    def read(self) -> Mapping[str, Mapping[str, Any]]:
+        """By process name: `state`, `age_seconds` and whatever numbers the process publishes. Never waits."""

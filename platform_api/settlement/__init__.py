@@ -1,0 +1,1 @@
+"""Batches: what was settled on chain, and with which digest."""
