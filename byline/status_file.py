@@ -1,0 +1,61 @@
+"""What each process says of itself: DATA/run/NAME.json, replaced whole, read by the supervisor and `byline status`."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+__all__ = ["StatusFile", "read_status", "read_all_statuses"]
+
+
+class StatusFile:
+    """The status of this process. One writer a name; readers see the old or the new content, never a mixture."""
+
+    def __init__(self, data_directory: Path, name: str) -> None:
+        self._path = data_directory / "run" / f"{name}.json"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._started_at = time.time()
+        self.name = name
+
+    def write(self, *, ready: bool, **values: Any) -> None:
+        """Replaces the status. `values` must be JSON; `pid` and times are added."""
+        content = {"name": self.name, "pid": os.getpid(), "ready": ready, "started_at": self._started_at}
+        content |= {"written_at": time.time(), **values}
+        partial = self._path.with_suffix(".partial")
+        partial.write_text(json.dumps(content))
+        partial.replace(self._path)
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def read_status(data_directory: Path, name: str) -> dict[str, Any] | None:
+    """The last status that `name` wrote, or None. The process may have died since: compare `pid`."""
+    try:
+        status: dict[str, Any] = json.loads((data_directory / "run" / f"{name}.json").read_text())
+    except FileNotFoundError:
+        return None
+    return status
+
+
+def read_all_statuses(data_directory: Path) -> dict[str, dict[str, Any]]:
+    """The statuses of all processes by name, with `alive` added."""
+    statuses = {}
+    for path in sorted((data_directory / "run").glob("*.json")):
+        status = read_status(data_directory, path.stem)
+        if status is not None:
+            statuses[path.stem] = status | {"alive": _is_alive(int(status["pid"]))}
+    return statuses
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
