@@ -31,7 +31,7 @@ app.add_typer(journal_app, name="journal")
 console = Console(stderr=False, highlight=False)
 
 DataOption = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads this form on every supported Python
+    Optional[Path],
     typer.Option("--data", help="The data directory.", show_default=".data, or BYLINE_DATA_DIRECTORY"),
 ]
 
@@ -43,14 +43,14 @@ def _settings(data: Path | None, **overrides: object) -> Settings:
 @app.command()
 def up(
     data: DataOption = None,
-    seconds: Annotated[Optional[float], typer.Option(min=1, help="Stop after this long; then check everything.")] = None,  # noqa: UP045
-    json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the summary here.")] = None,  # noqa: UP045
-    ack: Annotated[Optional[str], typer.Option(help="durable: answers wait for the disk. memory: they do not.")] = None,  # noqa: UP045
+    seconds: Annotated[Optional[float], typer.Option(min=1, help="Stop after this long, then check all.")] = None,
+    json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the summary here.")] = None,
+    ack: Annotated[Optional[str], typer.Option(help="durable: answers wait for the disk. memory: they do not.")] = None,
     quiet_market: Annotated[bool, typer.Option(help="No simulated traders.")] = False,
-    orders_per_s: Annotated[Optional[int], typer.Option(help="What the simulated traders send.")] = None,  # noqa: UP045
-    batch_seconds: Annotated[Optional[float], typer.Option(help="Time between two settlement cuts.")] = None,  # noqa: UP045
+    orders_per_s: Annotated[Optional[int], typer.Option(help="What the simulated traders send.")] = None,
+    batch_seconds: Annotated[Optional[float], typer.Option(help="Time between two settlement cuts.")] = None,
     free_ports: Annotated[bool, typer.Option(help="Take any free ports instead of 7400–7403.")] = False,
-    seed: Annotated[Optional[int], typer.Option(help="Seed of the simulated traders.")] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="Seed of the simulated traders.")] = None,
 ) -> None:
     """Start a whole exchange and keep it running until Ctrl-C.
 
@@ -87,7 +87,7 @@ def status(
 @app.command()
 def replay(
     commands: Annotated[Path, typer.Argument(help="One JSON command a line; see docs/rulebook.md.", exists=True)],
-    events: Annotated[Optional[Path], typer.Option(help="Write the events here instead of printing them.")] = None,  # noqa: UP045
+    events: Annotated[Optional[Path], typer.Option(help="Write the events here instead of printing them.")] = None,
     reference: Annotated[bool, typer.Option(help="Use the plain-Python reference instead of the core.")] = False,
     state_hash: Annotated[bool, typer.Option(help="Add a last line with sequence and state hash.")] = False,
 ) -> None:
@@ -102,7 +102,7 @@ def replay(
 
 @app.command()
 def openapi(
-    out: Annotated[Optional[Path], typer.Option(help="Write it here instead of printing it.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="Write it here instead of printing it.")] = None,
 ) -> None:
     """Print the OpenAPI document of the REST interface. Needs no running exchange.
 
@@ -134,8 +134,8 @@ def feed_bitstamp(
     data: DataOption = None,
     rate: Annotated[int, typer.Option(min=1, help="Commands a second, by the clock of the plan.")] = 10_000,
     accounts: Annotated[int, typer.Option(min=1, max=512, help="How many traders share the feed.")] = 32,
-    limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first N commands.")] = None,  # noqa: UP045
-    json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the table here as JSON too.")] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first N commands.")] = None,
+    json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the table here as JSON too.")] = None,
 ) -> None:
     """Replay 30 real minutes of Bitstamp BTC/USD, order by order, through the websocket order entry.
 

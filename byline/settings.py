@@ -1,7 +1,7 @@
 """Settings of the whole exchange: the only module that reads the environment.
 
-Every setting has a default that gives a working exchange on one machine. A variable `BYLINE_<NAME>` overrides it, and an
-option of the command line overrides both. Everything is checked here, at start, with units in the names.
+Every setting has a default that gives a working exchange on one machine. A variable `BYLINE_<NAME>` overrides it, and
+an option of the command line overrides both. Everything is checked here, at start, with units in the names.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Settings:
     marketdata_port: int = 7402
     chain_port: int = 7403
     ack_mode: str = "durable"
-    """`durable`: an answer leaves after fdatasync of its record. `memory`: before; a crash may lose what was acknowledged."""
+    """`durable`: an answer leaves after fdatasync of its record. `memory`: before; a crash may lose acked orders."""
     batch_interval_s: float = 10.0
     flush_interval_ms: int = 20
     snapshot_interval_s: float = 300.0
@@ -81,7 +81,8 @@ def _convert(name: str, text: str, default: Any) -> Any:
             return float(text)
         return text
     except (KeyError, ValueError):
-        raise SettingsInvalid(f"setting BYLINE_{name.upper()} must be a {type(default).__name__}, not {text!r}") from None
+        kind = type(default).__name__
+        raise SettingsInvalid(f"setting BYLINE_{name.upper()} must be a {kind}, not {text!r}") from None
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

@@ -19,14 +19,15 @@ import signal, sys, time
 from pathlib import Path
 from byline.status_file import StatusFile
 signal.signal(signal.SIGTERM, lambda *a: sys.exit(0))
+exec(sys.argv[4])
 StatusFile(Path(sys.argv[1]), sys.argv[2]).write(ready=True, answer=42)
 exec(sys.argv[3])
 time.sleep(600)
 """
 
 
-def child(directory: Path, name: str, then: str = "") -> Child:
-    return Child(name, [sys.executable, "-c", CHILD, str(directory), name, then], {"PYTHONPATH": str(ROOT)})
+def child(directory: Path, name: str, then: str = "", before: str = "") -> Child:
+    return Child(name, [sys.executable, "-c", CHILD, str(directory), name, then, before], {"PYTHONPATH": str(ROOT)})
 
 
 async def until(condition):
@@ -37,8 +38,8 @@ async def until(condition):
 async def test_children_become_ready_and_stop_in_reverse_order(tmp_path):
     supervisor = Supervisor(tmp_path)
     note = f"import atexit; atexit.register(lambda: open({str(tmp_path / 'order')!r}, 'a').write(sys.argv[2]))"
-    await supervisor.start(child(tmp_path, "a", note))
-    await supervisor.start_together(child(tmp_path, "b", note))
+    await supervisor.start(child(tmp_path, "a", before=note))
+    await supervisor.start_together(child(tmp_path, "b", before=note))
     assert read_status(tmp_path, "a")["answer"] == 42
     assert all(status["alive"] for status in read_all_statuses(tmp_path).values())
     await supervisor.stop()
