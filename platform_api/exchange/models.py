@@ -1,0 +1,160 @@
+"""Bodies of the exchange routes. Prices, sizes and amounts are decimal strings; order and trade ids are strings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+__all__ = [
+    "Balance",
+    "Book",
+    "Candle",
+    "Canceled",
+    "FaucetDeposit",
+    "FaucetRequest",
+    "Market",
+    "Order",
+    "OrderRequest",
+    "Placed",
+    "Trade",
+]
+
+DecimalText = Annotated[str, Meta(max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$")]
+ClientOrderId = Annotated[str, Meta(min_length=1, max_length=32, pattern="^[A-Za-z0-9_.:-]+$")]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9_.:-]+$")]
+
+
+class Market(Struct, frozen=True):
+    """`token_id` is the base asset. Rates are parts per million of the notional."""
+
+    id: str
+    token_id: str
+    quote_asset: str
+    tick_size: str
+    lot_size: str
+    min_size: str
+    max_size: str
+    max_price: str
+    taker_ppm: int
+    maker_ppm: int
+    phase: str
+
+
+class Book(Struct, frozen=True):
+    """Levels are [price, size], best first. `sequence` is the last command in it."""
+
+    market: str
+    sequence: int
+    bids: list[tuple[str, str]]
+    asks: list[tuple[str, str]]
+
+
+class OrderRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A place command. `market` is a market (INK-USDC) or a token (INK). What fits with what, the core decides."""
+
+    market: Name
+    side: Literal["buy", "sell"]
+    type: Literal["limit", "market", "stop", "stop_limit"]
+    size: DecimalText | None = None
+    budget: DecimalText | None = None
+    price: DecimalText | None = None
+    stop_price: DecimalText | None = None
+    display_size: DecimalText | None = None
+    tif: Literal["gtc", "ioc", "fok", "gtd"] | None = None
+    expires_at: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
+    post_only: bool = False
+    stp: Literal["cancel_newest", "cancel_oldest", "cancel_both", "decrement", "none"] | None = None
+    client_order_id: ClientOrderId | None = None
+
+
+class Placed(Struct, frozen=True):
+    """The core's answer, durable in its journal. `duplicate`: this id was known, and nothing was placed anew."""
+
+    order_id: str
+    client_order_id: str
+    market: str
+    status: str
+    sequence: int
+    duplicate: bool
+    filled: str | None = None
+
+
+class Canceled(Struct, frozen=True):
+    order_id: str
+    sequence: int
+    leaves: str | None
+
+
+class Order(Struct, frozen=True):
+    """From the projection, which may lag the core by some milliseconds."""
+
+    order_id: str
+    client_order_id: str
+    market: str
+    side: str
+    type: str
+    tif: str
+    price: str | None
+    stop_price: str | None
+    size: str | None
+    budget: str | None
+    leaves: str
+    filled: str
+    fee: str
+    status: str
+    reason: str | None
+    accepted_at: str
+    updated_at: str
+
+
+class Trade(Struct, frozen=True, omit_defaults=True):
+    """Of the public tape; the fields after `traded_at` only on one's own trades."""
+
+    trade_id: str
+    market: str
+    sequence: int
+    price: str
+    size: str
+    notional: str
+    aggressor: str
+    traded_at: str
+    side: str | None = None
+    order_id: str | None = None
+    liquidity: str | None = None
+    fee: str | None = None
+
+
+class Balance(Struct, frozen=True):
+    asset: str
+    available: str
+    held: str
+    total: str
+
+
+class Candle(Struct, frozen=True):
+    opened_at: str
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    quote_volume: str
+    trade_count: int
+
+
+class FaucetRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """`assets`: which; all that the faucet has if absent."""
+
+    assets: Annotated[list[Name], Meta(min_length=1, max_length=32)] | None = None
+
+
+class FaucetDeposit(Struct, frozen=True):
+    """Test money of the embedded chain. `duplicate`: given before, once per account and asset."""
+
+    asset: str
+    amount: str
+    ref: str
+    sequence: int
+    duplicate: bool
+    simulated: Literal[True]

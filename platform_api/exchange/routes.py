@@ -1,0 +1,152 @@
+"""Routes of the exchange."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from litestar import Controller, Request, Response, delete, get, post
+from litestar.params import HeaderParameter, QueryParameter
+
+from platform_api.envelope import LIMIT_DEFAULT, LIMIT_MAX, Envelope, ok
+from platform_api.errors import ApiError, ErrorCode
+from platform_api.exchange.models import (
+    Balance,
+    Book,
+    Canceled,
+    Candle,
+    FaucetDeposit,
+    FaucetRequest,
+    Market,
+    Order,
+    OrderRequest,
+    Placed,
+    Trade,
+)
+from platform_api.exchange.service import ExchangeService
+from platform_api.idempotency import checked_key
+from platform_api.openapi import BEARER, failures
+from platform_api.security import Caller, unauthorized
+
+__all__ = ["ExchangeController"]
+
+DEPTH_DEFAULT, DEPTH_MAX = 50, 500
+
+Limit = Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)]
+Cursor = Annotated[str | None, QueryParameter(max_length=100)]
+Token = Annotated[str | None, QueryParameter(name="token_id", max_length=64)]
+IdempotencyKey = Annotated[str | None, HeaderParameter(name="Idempotency-Key", required=False)]
+AnyRequest = Request[Any, Any, Any]
+
+
+class ExchangeController(Controller):
+    path = "/v1"
+    tags = ("exchange",)
+
+    @get("/markets", responses=failures(429, 503))
+    async def markets(self, request: AnyRequest, exchange: ExchangeService) -> Envelope[list[Market]]:
+        """All listed markets."""
+        return ok(request, await exchange.markets())
+
+    @get("/markets/{token_id:str}/candles", responses=failures(400, 404, 429, 503))
+    async def candles(
+        self,
+        request: AnyRequest,
+        exchange: ExchangeService,
+        token_id: str,
+        interval: str = "1m",
+        limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
+    ) -> Envelope[list[Candle]]:
+        """Candles of a market, the latest first; intervals 1m, 5m, 15m, 1h, 4h, 1d."""
+        return ok(request, *await exchange.candles(token_id, interval, cursor, limit))
+
+    @get("/orderbook/{token_id:str}", responses=failures(400, 404, 429, 503))
+    async def orderbook(
+        self,
+        request: AnyRequest,
+        exchange: ExchangeService,
+        token_id: str,
+        depth: Annotated[int, QueryParameter(ge=1, le=DEPTH_MAX)] = DEPTH_DEFAULT,
+    ) -> Envelope[Book]:
+        """The price levels of a market or token, from the market-data copy."""
+        return ok(request, await exchange.depth(token_id, depth))
+
+    @post("/orders", status_code=201, security=BEARER, responses=failures(400, 401, 403, 404, 409, 422, 429, 503, 504))
+    async def place(
+        self,
+        request: AnyRequest,
+        data: OrderRequest,
+        caller: Caller,
+        exchange: ExchangeService,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[Envelope[Placed]]:
+        """Place an order. Needs client_order_id or Idempotency-Key. 201 placed, 200 known already."""
+        status, placed, replayed = await exchange.place(caller, data, checked_key(idempotency_key))
+        headers = {"idempotency-replayed": "true"} if replayed else {}
+        return Response(ok(request, placed), status_code=status, headers=headers)
+
+    @get("/orders", security=BEARER, responses=failures(400, 401, 403, 404, 429, 503))
+    async def orders(
+        self,
+        request: AnyRequest,
+        caller: Caller,
+        exchange: ExchangeService,
+        token: Token = None,
+        status: str | None = None,
+        limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
+    ) -> Envelope[list[Order]]:
+        """Own orders, the latest first; `status` live, waiting, open, filled or canceled."""
+        return ok(request, *await exchange.orders(caller, token, status, cursor, limit))
+
+    @get("/orders/{order_id:str}", security=BEARER, responses=failures(401, 403, 404, 429, 503))
+    async def order(
+        self, request: AnyRequest, caller: Caller, exchange: ExchangeService, order_id: str
+    ) -> Envelope[Order]:
+        """One own order."""
+        return ok(request, await exchange.order(caller, order_id))
+
+    @delete(
+        "/orders/{order_id:str}",
+        status_code=200,
+        security=BEARER,
+        responses=failures(401, 403, 404, 422, 429, 503, 504),
+    )
+    async def cancel(
+        self, request: AnyRequest, caller: Caller, exchange: ExchangeService, order_id: str
+    ) -> Envelope[Canceled]:
+        """Cancel an own order."""
+        return ok(request, await exchange.cancel(caller, order_id))
+
+    @get("/trades", responses=failures(400, 401, 404, 429, 503))
+    async def trades(
+        self,
+        request: AnyRequest,
+        exchange: ExchangeService,
+        visitor: Caller | None,
+        token: Token = None,
+        own: bool = False,
+        limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
+    ) -> Envelope[list[Trade]]:
+        """The public tape of a market, or with `own=true` the caller's own trades; the latest first."""
+        if own:
+            if visitor is None:
+                raise unauthorized("token_missing", "Own trades need an access token.")
+            return ok(request, *await exchange.own_trades(visitor, token, cursor, limit))
+        if token is None:
+            message = "token_id: which market? or own=true"
+            raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="missing", field="token_id")
+        return ok(request, *await exchange.public_trades(token, cursor, limit))
+
+    @get("/users/me/balances", security=BEARER, responses=failures(401, 403, 429, 503))
+    async def balances(self, request: AnyRequest, caller: Caller, exchange: ExchangeService) -> Envelope[list[Balance]]:
+        """Own balances by asset."""
+        return ok(request, await exchange.balances(caller))
+
+    @post("/faucet", status_code=201, security=BEARER, responses=failures(400, 401, 403, 422, 429, 503, 504))
+    async def faucet(
+        self, request: AnyRequest, data: FaucetRequest, caller: Caller, exchange: ExchangeService
+    ) -> Envelope[list[FaucetDeposit]]:
+        """Simulated: test money of the embedded chain, once per account and asset. Refused on any other chain."""
+        return ok(request, await exchange.faucet(caller, data))

@@ -1,0 +1,70 @@
+"""Prometheus: the numbers that every process publishes of itself, and the answers of this one.
+
+    byline_<process>_<number>                        each number in the status of a process
+    byline_process_up{process}                       1 if its status is fresh and says running or ready
+    byline_http_requests_total{method,route,status}  answers
+    byline_http_request_seconds{route}               time to answer
+
+Collected when asked for; nothing runs in between. Routes are templates, so the label values are bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from platform_api.ports import StatusPort
+
+__all__ = ["Metrics"]
+
+NOT_IN_NAMES = re.compile(r"[^a-z0-9_]")
+UP_STATES = frozenset({"running", "ready", "up"})
+BUCKETS_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+
+
+class Metrics:
+    """One registry of its own: two applications in one process do not meet."""
+
+    def __init__(self, status: StatusPort) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_ProcessCollector(status))
+        labels = ["method", "route", "status"]
+        self._requests = Counter("byline_http_requests", "Answers", labels, registry=self._registry)
+        self._seconds = Histogram(
+            "byline_http_request_seconds", "Time to answer", ["route"], buckets=BUCKETS_SECONDS, registry=self._registry
+        )
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answer."""
+        known = method if method in ("GET", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS", "PUT") else "other"
+        self._requests.labels(known, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def text(self) -> bytes:
+        """In the text format of Prometheus."""
+        return generate_latest(self._registry)
+
+
+class _ProcessCollector(Collector):
+    def __init__(self, status: StatusPort) -> None:
+        self._status = status
+
+    def describe(self) -> Iterable[Metric]:
+        return []  # the names depend on what the processes say
+
+    def collect(self) -> Iterable[Metric]:
+        processes = self._status.read()
+        up = GaugeMetricFamily("byline_process_up", "1 if the process runs", labels=["process"])
+        for name, fields in sorted(processes.items()):
+            up.add_metric([name], 1.0 if fields.get("state") in UP_STATES else 0.0)
+        yield up
+        for name, fields in sorted(processes.items()):
+            prefix = "byline_" + NOT_IN_NAMES.sub("_", name.lower())
+            for field, value in sorted(fields.items()):
+                if isinstance(value, (int, float)):
+                    metric = f"{prefix}_{NOT_IN_NAMES.sub('_', field.lower())}"
+                    yield GaugeMetricFamily(metric, f"{field} of {name}", value=float(value))

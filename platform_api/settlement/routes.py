@@ -1,0 +1,66 @@
+"""Routes of settlement, and the service behind them: two reads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from litestar import Controller, Request, get
+from litestar.params import QueryParameter
+
+from platform_api.database import Database
+from platform_api.envelope import LIMIT_DEFAULT, LIMIT_MAX, Envelope, cursor_from, ok, page
+from platform_api.errors import ApiError, ErrorCode, timestamp
+from platform_api.openapi import failures
+from platform_api.settings import ApiSettings
+from platform_api.settlement import queries
+from platform_api.settlement.models import Batch
+
+__all__ = ["SettlementController"]
+
+
+class SettlementController(Controller):
+    path = "/v1/batches"
+    tags = ("settlement",)
+
+    @get("/", responses=failures(400, 429, 503))
+    async def batches(
+        self,
+        request: Request[Any, Any, Any],
+        database: Database,
+        settings: ApiSettings,
+        limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
+        cursor: Annotated[str | None, QueryParameter(max_length=100)] = None,
+    ) -> Envelope[list[Batch]]:
+        """Settlement batches, the latest first."""
+        key = cursor_from(cursor, 1)
+        rows = await queries.batches(database, key[0] if key else None, limit + 1)
+        rows, pagination = page(rows, limit, lambda row: (row["number"],))
+        return ok(request, [_batch(row, settings) for row in rows], pagination)
+
+    @get("/{number:str}", responses=failures(404, 429, 503))
+    async def batch(
+        self, request: Request[Any, Any, Any], database: Database, settings: ApiSettings, number: str
+    ) -> Envelope[Batch]:
+        """One batch with its transaction digests."""
+        known = number.isascii() and number.isdecimal() and len(number) <= 18
+        row = await queries.batch(database, int(number)) if known else None
+        if row is None:
+            raise ApiError(ErrorCode.NOT_FOUND, "There is no such batch.", reason="unknown_batch")
+        return ok(request, _batch(row, settings))
+
+
+def _batch(row: Any, settings: ApiSettings) -> Batch:
+    return Batch(
+        number=row["number"],
+        first_sequence=row["first_sequence"],
+        last_sequence=row["last_sequence"],
+        cut_at=timestamp(row["cut_at"]),
+        status=row["status"],
+        root=bytes(row["root"]).hex() if row["root"] is not None else None,
+        leg_count=row["leg_count"],
+        digests=list(row["digests"]),
+        committed_at=timestamp(row["committed_at"]) if row["committed_at"] else None,
+        error=row["error"],
+        chain=settings.chain,
+        embedded=settings.embedded,
+    )
