@@ -1,0 +1,1 @@
+"""Stores beside the journal: all of them can be rebuilt from it."""

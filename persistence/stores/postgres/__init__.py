@@ -1,0 +1,1 @@
+"""PostgreSQL: schema migrations and the projector that fills it from the events."""
