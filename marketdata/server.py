@@ -1,0 +1,268 @@
+"""Sockets and the clock of market data: reads the event log, flushes, and keeps slow readers from harming others.
+
+    each flush_interval_ms:  source.read ▶ publisher.apply ▶ publisher.flush ▶ one write per reader
+
+Before each write it looks at what still waits in user space for that reader. Above the low mark the reader is told and
+gets no more book and price updates, only trades, until it has drained to half of it; above the high mark it is closed
+with 4008. A flush of many readers is split over loop turns, and one that takes long stretches the interval, so that it
+never takes more than about half of a core for flushing what nobody can read in time.
+
+Never: writes the event log, blocks on a reader, listens before it has caught up with the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from typing import Any
+
+from picows import (
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+    ws_create_server,
+)
+
+from engine.messages.errors import ExchangeError
+from engine.messages.ports import EventSource
+from marketdata.publisher import Publisher, text_frame
+from marketdata.session import Session, frame_fault
+from marketdata.settings import MarketDataSettings
+from marketdata.state import MarketState
+
+__all__ = ["CLOSE_SLOW", "serve"]
+
+CLOSE_SLOW = 4008
+"""Close code of a reader that fell behind the high mark."""
+CLOSE_GOING_AWAY = 1001
+READS_PER_TURN = 8
+
+_log = logging.getLogger(__name__)
+
+
+class _Reader(WSListener):  # type: ignore[misc]
+    """One connection: hands frames to its session and knows how much waits for it."""
+
+    def __init__(self, server: _Server) -> None:
+        super().__init__()
+        self._server = server
+        self._transport: WSTransport | None = None
+        self.session = Session(server.publisher, server.settings, self)
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        raw = transport.underlying_transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._server.settings.send_buffer_bytes)
+        self._server.readers.add(self)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._server.readers.discard(self)
+        self._server.publisher.drop(self.session)
+        self.session.closed = True
+        self._transport = None
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if self.session.closed:
+            return
+        if frame.msg_type == WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code(), frame.get_close_message())
+            transport.disconnect()
+            return
+        if frame.msg_type in (WSMsgType.PING, WSMsgType.PONG):
+            return
+        fault = frame_fault(frame.msg_type.value, bool(frame.fin), bool(frame.rsv1 or frame.rsv2 or frame.rsv3))
+        if fault is not None:
+            self.close(*fault)
+            return
+        for reply in self.session.receive(frame.get_payload_as_bytes(), time.monotonic()):
+            self.write(text_frame(reply))
+        if self.buffered() > self._server.settings.cut_bytes:
+            self._server.cut(self)
+
+    def buffered(self) -> int:
+        """Bytes that wait in user space."""
+        return 0 if self._transport is None else self._transport.underlying_transport.get_write_buffer_size()
+
+    def write(self, frames: bytes) -> None:
+        if self._transport is not None and not self.session.closed:
+            self._transport.underlying_transport.write(frames)
+
+    def close(self, code: int, reason: str) -> None:
+        """Sends a close frame; a peer that does not take it within the grace time is dropped."""
+        transport = self._transport
+        if transport is None or self.session.closed:
+            return
+        self.session.closed = True
+        self._server.publisher.drop(self.session)
+        transport.send_close(code, reason.encode())
+        transport.disconnect()
+        asyncio.get_running_loop().call_later(self._server.settings.close_grace_ms / 1e3, self._abort)
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.disconnect(graceful=False)
+
+
+class _Server:
+    def __init__(self, source: EventSource, settings: MarketDataSettings, status: dict[str, Any]) -> None:
+        self.source = source
+        self.settings = settings
+        self.status = status
+        self.state = MarketState(order_limit=settings.order_limit, tape_trades=settings.tape_trades)
+        self.publisher = Publisher(self.state, settings)
+        self.readers: set[_Reader] = set()
+        self.position = 0
+        self.delivery_count = self.cut_count = 0
+        self._unavailable = False
+
+    def accept(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
+        if len(self.readers) >= self.settings.connection_limit:
+            body = f"at most {self.settings.connection_limit} connections".encode()
+            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(503, body), None)
+        return _Reader(self)
+
+    def pump(self) -> bool:
+        """Reads some of the log; True if there may be more. A log that is not there now is asked again later."""
+        for _ in range(READS_PER_TURN):
+            try:
+                head = self.source.head_sequence
+                slots = self.source.read(self.settings.read_slots)
+            except ExchangeError as error:
+                if not error.retry:
+                    raise
+                if not self._unavailable:
+                    _log.warning("event=log_unavailable sequence=%d error=%s", self.position, error)
+                self._unavailable = True
+                return False
+            self._unavailable = False
+            if not len(slots):
+                self.position = max(self.position, head)
+                return False
+            self.publisher.apply(slots)
+            self.position = max(self.position, self.state.sequence)
+        return True
+
+    async def flush(self) -> None:
+        told: dict[Session, bytes] = {}
+        for reader in list(self.readers):
+            if reader.session.slow and reader.buffered() <= self.settings.slow_bytes // 2:
+                told[reader.session] = self.publisher.set_recovered(reader.session)
+        for count, (session, frames) in enumerate(self.publisher.flush(), start=1):
+            reader = session.sink
+            buffered = reader.buffered()
+            if buffered > self.settings.cut_bytes:
+                self.cut(reader)
+                continue
+            reader.write(told.pop(session, b"") + frames)
+            self.delivery_count += 1
+            if not session.slow and buffered > self.settings.slow_bytes:
+                reader.write(self.publisher.set_slow(session))
+            if count % self.settings.writes_per_turn == 0:
+                await asyncio.sleep(0)
+        for session, frames in told.items():
+            session.sink.write(frames)
+
+    def cut(self, reader: _Reader) -> None:
+        waiting = reader.buffered()
+        self.cut_count += 1
+        _log.warning("event=slow_reader_cut waiting_bytes=%d", waiting)
+        reader.close(CLOSE_SLOW, f"slow reader: {waiting} bytes wait, at most {self.settings.cut_bytes} may")
+
+    def report(self, elapsed: float, before: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Fills the status; rates are over `elapsed` seconds since the counts of `before`."""
+        head = self.source.head_sequence
+        counts = (self.publisher.message_count, self.delivery_count, self.state.feed.event_count)
+        rates = [round((now - then) / max(elapsed, 1e-9), 1) for now, then in zip(counts, before, strict=True)]
+        self.status.update(
+            sequence=self.position,
+            head_sequence=head,
+            lag=max(0, head - self.position),
+            clients=len(self.readers),
+            slow=sum(reader.session.slow for reader in self.readers),
+            cut=self.cut_count,
+            messages_per_s=rates[0],
+            deliveries_per_s=rates[1],
+            events_per_s=rates[2],
+            markets=len(self.state.directory.markets),
+            open_orders=self.state.feed.orders.count,
+        )
+        return counts
+
+
+async def serve(
+    source: EventSource,
+    settings: MarketDataSettings,
+    *,
+    stop: asyncio.Event,
+    status: dict[str, Any] | None = None,
+    ready: asyncio.Event | None = None,
+) -> None:
+    """Follows `source` from its first event and serves readers until `stop` is set.
+
+    `status` is filled about once a second: state (`catching_up`, `live`, `stopped`), port, sequence, head_sequence,
+    lag, clients, slow, cut, messages_per_s, deliveries_per_s, events_per_s. `ready` is set when it listens.
+
+    Raises:
+        JournalCorrupt: the events do not follow from each other.
+        OSError: the address is taken.
+    """
+    status = {} if status is None else status
+    server = _Server(source, settings, status)
+    status.update(state="catching_up", port=0)
+    source.seek(0)
+    counts, reported = server.report(0.0, (0, 0, 0)), time.monotonic()
+    while server.pump() and not stop.is_set():
+        if time.monotonic() - reported > 1.0:
+            counts, reported = server.report(time.monotonic() - reported, counts), time.monotonic()
+        await asyncio.sleep(0)
+    listener = await ws_create_server(
+        server.accept,
+        settings.host,
+        settings.port,
+        max_frame_size=settings.message_size_bytes_max * 4,
+        read_buffer_init_size=2048,
+        enable_auto_ping=True,
+        auto_ping_idle_timeout=settings.ping_interval_ms / 1e3,
+        auto_ping_reply_timeout=settings.ping_interval_ms / 1e3,
+    )
+    status.update(state="live", port=listener.sockets[0].getsockname()[1])
+    counts = server.report(time.monotonic() - reported, counts)
+    reported = time.monotonic()
+    _log.info("event=listening port=%d sequence=%d", status["port"], server.position)
+    if ready is not None:
+        ready.set()
+    try:
+        interval = settings.flush_interval_ms / 1e3
+        while not stop.is_set():
+            begun = time.monotonic()
+            server.pump()
+            await server.flush()
+            now = time.monotonic()
+            if now - reported >= 1.0:
+                counts, reported = server.report(now - reported, counts), now
+            # A flush that took longer than half the interval stretches it.
+            await _sleep_until(stop, max(interval - (now - begun), now - begun))
+    finally:
+        listener.close()
+        for reader in list(server.readers):
+            reader.close(CLOSE_GOING_AWAY, "market data stops")
+        await asyncio.sleep(0)
+        for reader in list(server.readers):
+            reader._abort()
+        await listener.wait_closed()
+        status["state"] = "stopped"
+
+
+async def _sleep_until(stop: asyncio.Event, seconds: float) -> None:
+    """Sleeps, but not past `stop`."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return

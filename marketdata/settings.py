@@ -1,0 +1,46 @@
+"""Settings of the market data process. Every queue and count has a bound here; units stand in the names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.messages.errors import SettingsInvalid
+
+__all__ = ["MarketDataSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class MarketDataSettings:
+    """`port` 0 takes a free one. Raises SettingsInvalid when a bound or a relation between bounds is broken."""
+
+    host: str = "127.0.0.1"
+    port: int = 7402
+    flush_interval_ms: int = 20
+    connection_limit: int = 5_000
+    subscription_limit: int = 256  # per connection
+    message_size_bytes_max: int = 4_096
+    requests_per_second: int = 50  # per connection, in bursts of four seconds
+    depth_default: int = 50
+    whole_book_levels_max: int = 20_000  # per side; a larger book is refused with depth 0
+    tape_trades: int = 200  # kept per market
+    order_limit: int = 8_000_000
+    read_slots: int = 65_536
+    slow_bytes: int = 256 * 1024  # low mark of what waits for one reader in user space
+    cut_bytes: int = 4 * 1024 * 1024  # high mark
+    send_buffer_bytes: int = 128 * 1024  # SO_SNDBUF
+    close_grace_ms: int = 2_000
+    ping_interval_ms: int = 30_000
+    checksum_every_updates: int = 16
+    writes_per_turn: int = 200
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if name not in ("host", "port") and value < 1:
+                raise SettingsInvalid(f"marketdata.{name}: must be at least 1, is {value}")
+        if not 0 <= self.port <= 65_535:
+            raise SettingsInvalid(f"marketdata.port: must be 0 to 65535, is {self.port}")
+        if self.slow_bytes >= self.cut_bytes:
+            raise SettingsInvalid(f"marketdata.slow_bytes: must be below cut_bytes ({self.cut_bytes})")
+        if self.depth_default > self.whole_book_levels_max:
+            raise SettingsInvalid("marketdata.depth_default: must not be above whole_book_levels_max")
