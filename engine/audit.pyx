@@ -1,0 +1,184 @@
+"""Every invariant of the state, checked by walking all of it. Slow, and independent of the code that keeps them.
+
+    books      bits, levels, queues, joins, best, not crossed or locked; every order found by its id
+    accounts   lists and counts of open orders and remembered ids
+    money      per asset all balances sum to zero; held is exactly what orders and pending postings need; nothing of a
+               `never` account is below zero; the sum of debts
+    hash       the running sum equals the sum over all entities, mixed anew
+"""
+
+from engine.book cimport first_price, has_level, next_worse
+from engine.digest cimport (
+    mix_account, mix_asset, mix_balance, mix_id, mix_market, mix_order, mix_posting, mix_ref, settle_balances,
+    settle_markets, settle_orders,
+)
+from engine.pool cimport find_balance, find_id, find_order, find_ref, id_tag
+from engine.risk cimport hold_slot, order_hold
+from engine.types cimport *
+
+
+cdef int audit(State* s) except -1:
+    cdef dict held = {}
+    settle_orders(s)
+    settle_balances(s)
+    settle_markets(s)
+    audit_books(s)
+    audit_accounts(s, held)
+    audit_refs(s, held)
+    audit_money(s, held)
+    audit_hash(s)
+    return 0
+
+
+cdef int audit_books(State* s) except -1:
+    cdef uint32_t m, slot, prior, orders = 0, count
+    cdef int side
+    cdef int64_t price
+    cdef uint64_t size, join
+    cdef Half* half
+    cdef Order* o
+    for m in range(s.market_count):
+        for side in range(2):
+            half = &s.markets[m].half[side]
+            price = first_price(half, side, s.markets[m].max_price)
+            assert price == half.best, f"market {m} side {side}: best is {half.best}, the bitmap says {price}"
+            count = 0
+            while price:
+                assert has_level(half, price)
+                slot = half.levels[price].head
+                assert slot != NIL, f"market {m}: level {price} is marked but empty"
+                prior = NIL
+                size = join = 0
+                while slot != NIL:
+                    o = &s.orders[slot]
+                    assert o.prior == prior, f"order {o.order_id}: broken queue"
+                    assert o.price == price and o.market == m and s.details[slot].side == side, f"order {o.order_id}: wrong level"
+                    assert 0 < o.leaves <= o.size, f"order {o.order_id}: leaves {o.leaves} of {o.size}"
+                    assert s.details[slot].join > join, f"order {o.order_id}: queue not in order of joining"
+                    assert find_order(s, o.order_id) == slot, f"order {o.order_id}: not found by its id"
+                    assert s.ids[o.id_slot].order == slot and s.ids[o.id_slot].status == STATUS_OPEN
+                    join = s.details[slot].join
+                    size += <uint64_t>o.leaves
+                    count += 1
+                    prior = slot
+                    slot = o.next
+                assert half.levels[price].tail == prior, f"market {m}: level {price} has a wrong tail"
+                assert half.levels[price].size == size, f"market {m}: level {price} counts {half.levels[price].size}, orders {size}"
+                price = next_worse(half, side, price)
+            assert half.order_count == count, f"market {m} side {side}: {count} orders, counted {half.order_count}"
+            orders += count
+        if s.markets[m].half[BUY].best and s.markets[m].half[SELL].best:
+            assert s.markets[m].half[BUY].best < s.markets[m].half[SELL].best, f"market {m} is crossed"
+    assert orders == s.order_pool.used - s.order_pool.free_count == s.order_map.count, "orders outside the books"
+    return 0
+
+
+cdef int audit_accounts(State* s, dict held) except -1:
+    cdef uint32_t i, slot, count, ids = 0, older
+    for i in range(s.account_count):
+        slot = s.accounts[i].first_order
+        count = 0
+        while slot != NIL:
+            assert s.orders[slot].account == i
+            held[hold_slot(s, slot)] = held.get(hold_slot(s, slot), 0) + order_hold(s, slot)
+            older = s.orders[slot].id_slot
+            while older != NIL:
+                assert find_id(s, id_tag(s, i, &s.ids[older].client_id), i, &s.ids[older].client_id) == older
+                ids += 1
+                older = s.ids[older].next
+            count += 1
+            slot = s.details[slot].next
+        assert count == s.accounts[i].open_orders, f"account {i}: {count} open orders, counted {s.accounts[i].open_orders}"
+        slot = s.accounts[i].oldest_id
+        count = 0
+        while slot != NIL:
+            assert s.ids[slot].account == i and s.ids[slot].status in (STATUS_FILLED, STATUS_CANCELED)
+            assert find_id(s, id_tag(s, i, &s.ids[slot].client_id), i, &s.ids[slot].client_id) == slot
+            count += 1
+            slot = s.ids[slot].order
+        assert count == s.accounts[i].closed_ids <= s.limits.closed_ids_account, f"account {i}: remembered ids"
+    slot = s.oldest_id
+    count = 0
+    while slot != NIL:
+        count += 1
+        slot = s.ids[slot].next
+    assert count == s.closed_ids <= s.limits.closed_ids, "remembered ids of all accounts"
+    assert ids + count == s.id_pool.used - s.id_pool.free_count == s.id_map.count, "client ids that belong nowhere"
+    return 0
+
+
+cdef int audit_refs(State* s, dict held) except -1:
+    cdef uint32_t i, slot, posting, postings = 0, count
+    for i in range(s.ref_map.mask + 1):
+        slot = s.ref_map.entries[i].slot
+        if slot == NIL:
+            continue
+        assert find_ref(s, &s.refs[slot].ref) == slot, "a ref is not found by its name"
+        posting = s.refs[slot].first_posting
+        count = 0
+        while posting != NIL:
+            held[s.postings[posting].source] = held.get(s.postings[posting].source, 0) + s.postings[posting].amount
+            count += 1
+            posting = s.postings[posting].next
+        assert count == s.refs[slot].posting_count
+        assert (count > 0) == (s.refs[slot].status == REF_PENDING), "postings of a decided ref"
+        postings += count
+    assert s.ref_map.count == s.ref_pool.used - s.ref_pool.free_count
+    assert postings == s.posting_pool.used - s.posting_pool.free_count
+    return 0
+
+
+cdef int audit_money(State* s, dict held) except -1:
+    cdef uint32_t i
+    cdef Balance* b
+    cdef list sums = [0] * s.asset_count
+    cdef list below = [0] * s.asset_count
+    for i in range(s.balance_count):
+        b = &s.balances[i]
+        assert find_balance(s, b.account, b.asset) == i
+        sums[b.asset] += b.available + b.held
+        below[b.asset] += -b.available if b.available < 0 else 0
+        if s.limits.risk:
+            assert b.held == held.get(i, 0), f"account {b.account}, asset {b.asset}: held {b.held}, needed {held.get(i, 0)}"
+        assert b.available >= 0 or s.accounts[b.account].overdraft != NEVER, f"account {b.account} is below zero"
+    for i in range(s.asset_count):
+        assert sums[i] == 0, f"asset {i}: all balances sum to {sums[i]}"
+        assert below[i] == s.assets[i].below, f"asset {i}: debts are {below[i]}, counted {s.assets[i].below}"
+    return 0
+
+
+cdef int audit_hash(State* s) except -1:
+    cdef uint128 sum = 0
+    cdef uint32_t i, slot, older, number
+    for i in range(s.asset_count):
+        sum += mix_asset(&s.assets[i], i)
+    for i in range(s.market_count):
+        sum += mix_market(&s.markets[i], i)
+    for i in range(s.balance_count):
+        sum += mix_balance(&s.balances[i])
+    for i in range(s.account_count):
+        sum += mix_account(&s.accounts[i], i)
+        slot = s.accounts[i].first_order
+        while slot != NIL:
+            sum += mix_order(&s.orders[slot], &s.details[slot], &s.ids[s.orders[slot].id_slot])
+            older = s.ids[s.orders[slot].id_slot].next
+            while older != NIL:
+                sum += mix_id(&s.ids[older])
+                older = s.ids[older].next
+            slot = s.details[slot].next
+    slot = s.oldest_id
+    while slot != NIL:
+        sum += mix_id(&s.ids[slot])
+        slot = s.ids[slot].next
+    for i in range(s.ref_map.mask + 1):
+        slot = s.ref_map.entries[i].slot
+        if slot != NIL:
+            sum += mix_ref(&s.refs[slot])
+            older = s.refs[slot].first_posting
+            number = 0
+            while older != NIL:
+                sum += mix_posting(s, s.refs[slot].first_sequence, number, &s.postings[older])
+                number += 1
+                older = s.postings[older].next
+    assert <uint64_t>sum == s.sum_low and <uint64_t>(sum >> 64) == s.sum_high, "the state hash drifted"
+    return 0

@@ -1,0 +1,596 @@
+"""The core: commands in, events out.
+
+    record ─▶ sequence and time ─▶ matching | ledger ─▶ event slots
+                                        │
+                                        └─▶ state, dirty lists ─▶ state_hash (at a cut, or when asked)
+
+Owns all state of the exchange and nothing else: no clock, no I/O, no randomness that shows (a secret per process keys the
+hash maps of user-chosen texts; no event depends on it). The same records give the same events and the same hash.
+
+Not checked here: crc and hash chain of a record, which are the journal's; names and JSON, which are the wire's.
+"""
+
+import hashlib
+import os
+
+import numpy as np
+
+from engine.limits import CoreLimits
+from engine.messages import layout
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport INT64_MAX
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from engine.audit cimport audit
+from engine.digest cimport mix_account, replace_mix, state_sum
+from engine.events cimport add_event, add_rejected
+from engine.ledger cimport (
+    do_account, do_asset, do_market, do_money, do_post, do_void, next_due, open_account, reject_ref, tick,
+    write_done_account, write_done_asset, write_done_market,
+)
+from engine.matching cimport cancel, mass_cancel, place, replace
+from engine.pool cimport find_account, find_asset, find_market, map_close, map_open, pool_close, pool_open
+from engine.snapshot cimport read_state, write_state
+from engine.book cimport half_close, next_worse
+from engine.risk cimport order_hold
+from engine.types cimport *
+
+__all__ = ["BALANCES", "Core", "CoreLimits", "OPEN_ORDERS"]
+
+SNAPSHOT_MAGIC = b"BYLINE core snapshot 1\n"
+
+BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
+OPEN_ORDERS = np.dtype(
+    [
+        ("order_id", "<u8"), ("account", "<u4"), ("market", "<u4"), ("client_id", "S32"), ("price", "<i8"),
+        ("size", "<i8"), ("leaves", "<i8"), ("hold", "<i8"), ("join", "<u8"), ("session", "<u8"),
+        ("side", "u1"), ("type", "u1"), ("tif", "u1"), ("flags", "u1"), ("pad", "V4"),
+    ]
+)
+
+ctypedef struct OrderRow:
+    uint64_t order_id
+    uint32_t account, market
+    ClientId client_id
+    int64_t price, size, leaves, hold
+    uint64_t join, session
+    uint8_t side, type, tif, flags
+    uint8_t pad[4]
+
+assert sizeof(OrderRow) == OPEN_ORDERS.itemsize
+
+
+cdef inline uint32_t live(Pool* pool) noexcept nogil:
+    return pool.used - pool.free_count
+
+
+cdef int reject_market(State* s, const Record* record) except -1 nogil:
+    # phase and uncross: every market is continuous, and phases are not carried yet.
+    cdef const MarketOnlyRecord* r = <const MarketOnlyRecord*>record
+    cdef int reason = UNSUPPORTED if record.kind == DO_PHASE else REJECT_PHASE
+    if r.market >= s.market_count:
+        reason = UNKNOWN_MARKET
+    if record.flags & MONEY_HAS_REF:
+        return reject_ref(s, reason, NIL, &(<const RefSlot*>&record[record.slots - 1]).ref)
+    add_rejected(s, reason, NIL)
+    return 0
+
+
+cdef int reject_account(State* s, const Record* record) except -1 nogil:
+    # kill, rearm, cancel_after, poison: not carried yet.
+    cdef const AccountOnlyRecord* r = <const AccountOnlyRecord*>record
+    cdef RejectedEvent* e = add_rejected(
+        s, UNKNOWN_ACCOUNT if r.account >= s.account_count else UNSUPPORTED, r.account
+    )
+    if record.kind == DO_POISON:
+        memcpy(&e.text, &r.client_id, sizeof(ClientId))
+        e.flags = REJECTED_CLIENT_ID
+    return 0
+
+
+cdef int cut(State* s) except -1 nogil:
+    cdef CutEvent* e = <CutEvent*>add_event(s, EV_CUT, 1, NIL, NIL)
+    cdef uint128 sum
+    s.batch += 1
+    e.batch = s.batch
+    e.first_sequence = s.batch_first
+    e.last_sequence = s.sequence
+    s.batch_first = s.sequence + 1
+    sum = state_sum(s)
+    e.hash_low = <uint64_t>sum
+    e.hash_high = <uint64_t>(sum >> 64)
+    return 0
+
+
+cdef int dispatch(State* s, const Record* r) except -1 nogil:
+    cdef uint8_t kind = r.kind
+    if kind == DO_PLACE:
+        return place(s, <const PlaceRecord*>r, r.flags)
+    if kind == DO_CANCEL:
+        return cancel(s, <const CancelRecord*>r, r.flags)
+    if kind == DO_REPLACE:
+        return replace(s, <const ReplaceRecord*>r, r.flags)
+    if kind == DO_TICK:
+        return tick(s)
+    if kind == DO_CUT:
+        return cut(s)
+    if kind == DO_MASS_CANCEL:
+        return mass_cancel(s, <const MassCancelRecord*>r)
+    if kind == DO_DEPOSIT or kind == DO_WITHDRAW or kind == DO_TRANSFER:
+        return do_money(s, r)
+    if kind == DO_POST or kind == DO_WITHDRAW_SETTLED:
+        return do_post(s, r)
+    if kind == DO_VOID or kind == DO_WITHDRAW_FAILED:
+        return do_void(s, r)
+    if kind == DO_ACCOUNT:
+        return do_account(s, r)
+    if kind == DO_ASSET:
+        return do_asset(s, r)
+    if kind == DO_MARKET:
+        return do_market(s, r)
+    if kind == DO_PHASE or kind == DO_UNCROSS:
+        return reject_market(s, r)
+    if kind >= DO_KILL and kind <= DO_POISON:
+        return reject_account(s, r)
+    s.ts = 0
+    add_rejected(s, REJECT_MALFORMED, NIL)
+    return 0
+
+
+cdef Py_ssize_t bound_of(State* s, const Record* r) noexcept nogil:
+    # The most slots this record can make. Small for nearly every command, so that buffers may be too.
+    cdef const PlaceRecord* p = <const PlaceRecord*>r
+    cdef Half* opposite
+    cdef int64_t matches
+    cdef uint8_t kind = r.kind
+    if kind == DO_CANCEL or kind == DO_CUT:
+        return 1
+    if kind == DO_PLACE:
+        if p.market >= s.market_count or p.side > SELL:
+            return 4
+        opposite = &s.markets[p.market].half[1 - p.side]
+        if opposite.best == 0 or (
+            p.type == LIMIT and (p.price < opposite.best if p.side == BUY else p.price > opposite.best)
+        ):
+            return 4
+        matches = opposite.order_count
+        if not r.flags & PLACE_BUDGET and p.stp != CANCEL_OLDEST and 0 <= p.size < matches:
+            matches = p.size
+        if s.limits.max_fills < matches:
+            matches = s.limits.max_fills
+        return 4 + 3 * matches
+    if kind == DO_REPLACE:
+        matches = live(&s.order_pool)
+        if s.limits.max_fills < matches:
+            matches = s.limits.max_fills
+        return 4 + 3 * matches
+    if kind == DO_MASS_CANCEL or kind == DO_ACCOUNT:
+        return 4 + live(&s.order_pool)
+    if kind == DO_TICK:
+        return 4 + 4 * <Py_ssize_t>s.due_count + 3 * <Py_ssize_t>live(&s.posting_pool)
+    return 4 + LEGS_MAX // 4 + 2 * LEGS_MAX
+
+
+cdef class Core:
+    """All state of the exchange, and `apply`.
+
+    Args:
+        limits: bounds of tables and pools; `CoreLimits()` if None.
+        risk: False switches balances off: orders need no money, nothing is held or paid. For measurements only.
+    """
+
+    def __cinit__(self):
+        self.state = <State*>calloc(1, sizeof(State))
+        if self.state == NULL:
+            raise MemoryError("no memory for a core")
+
+    def __init__(self, limits=None, *, bint risk=True):
+        if self.state.accounts != NULL:
+            raise RuntimeError("a Core is initialised once")
+        self._start(CoreLimits() if limits is None else limits, risk)
+        cdef State* s = self.state
+        cdef Name name
+        cdef bytes text
+        for text in (b"system:external", b"system:fees"):
+            memset(&name, 0, sizeof(Name))
+            memcpy(&name, <const char*>text, len(text))
+            index = open_account(s, &name, OPEN_OVERDRAFT)
+            replace_mix(s, &s.accounts[index].mix, mix_account(&s.accounts[index], index))
+
+    cdef int _start(self, object limits, bint risk) except -1:
+        # Reserves everything; leaves an empty core without the two system accounts.
+        cdef State* s = self.state
+        cdef Limits* l = &s.limits
+        self._limits = limits
+        l.accounts = limits.accounts
+        l.markets = limits.markets
+        l.assets = limits.assets
+        l.balances = limits.balances
+        l.orders = limits.orders
+        l.closed_ids = limits.client_ids_total
+        l.closed_ids_account = limits.client_ids_per_account
+        l.ids = limits.client_ids_total + 2 * limits.orders + 1
+        l.refs = limits.refs
+        l.postings = limits.postings
+        l.max_price = limits.max_price_ticks
+        l.max_fills = limits.max_fills_per_command
+        l.risk = risk
+        s.batch_first = 1
+        s.oldest_id = NIL
+        s.newest_id = NIL
+        s.secret = int.from_bytes(os.urandom(8), "little")
+        s.assets = <Asset*>region_map(<size_t>l.assets * sizeof(Asset))
+        s.markets = <Market*>region_map(<size_t>l.markets * sizeof(Market))
+        s.accounts = <Account*>region_map(<size_t>l.accounts * sizeof(Account))
+        s.balances = <Balance*>region_map(<size_t>l.balances * sizeof(Balance))
+        s.details = <OrderDetail*>region_map(<size_t>l.orders * sizeof(OrderDetail))
+        s.due_capacity = 1024
+        s.due = <Due*>malloc(s.due_capacity * sizeof(Due))
+        s.scratch_capacity = 1024
+        s.scratch = <SortItem*>malloc(s.scratch_capacity * sizeof(SortItem))
+        s.dirty_orders = <uint32_t*>malloc(DIRTY_LIMIT * sizeof(uint32_t))
+        s.dirty_balances = <uint32_t*>malloc(DIRTY_LIMIT * sizeof(uint32_t))
+        s.dirty_markets = <uint32_t*>malloc(DIRTY_LIMIT * sizeof(uint32_t))
+        if (
+            s.assets == NULL or s.markets == NULL or s.accounts == NULL or s.balances == NULL or s.details == NULL
+            or s.due == NULL or s.scratch == NULL or s.dirty_orders == NULL or s.dirty_balances == NULL
+            or s.dirty_markets == NULL
+        ):
+            raise MemoryError("no memory for the tables of a core")
+        pool_open(&s.order_pool, sizeof(Order), l.orders)
+        pool_open(&s.id_pool, sizeof(IdNode), l.ids)
+        pool_open(&s.ref_pool, sizeof(Ref), l.refs)
+        pool_open(&s.posting_pool, sizeof(Posting), l.postings)
+        pool_open(&s.group_pool, sizeof(Name), 2 * l.accounts)
+        s.orders = <Order*>s.order_pool.nodes
+        s.ids = <IdNode*>s.id_pool.nodes
+        s.refs = <Ref*>s.ref_pool.nodes
+        s.postings = <Posting*>s.posting_pool.nodes
+        for table in range(8):
+            map_open(maps(s)[table], 1024)
+        self.next_due = INT64_MAX
+        return 0
+
+    def __dealloc__(self):
+        cdef State* s = self.state
+        cdef uint32_t i
+        if s == NULL:
+            return
+        for i in range(s.market_count):
+            half_close(&s.markets[i].half[BUY])
+            half_close(&s.markets[i].half[SELL])
+        region_unmap(s.assets, <size_t>s.limits.assets * sizeof(Asset))
+        region_unmap(s.markets, <size_t>s.limits.markets * sizeof(Market))
+        region_unmap(s.accounts, <size_t>s.limits.accounts * sizeof(Account))
+        region_unmap(s.balances, <size_t>s.limits.balances * sizeof(Balance))
+        region_unmap(s.details, <size_t>s.limits.orders * sizeof(OrderDetail))
+        pool_close(&s.order_pool)
+        pool_close(&s.id_pool)
+        pool_close(&s.ref_pool)
+        pool_close(&s.posting_pool)
+        pool_close(&s.group_pool)
+        for i in range(8):
+            map_close(maps(s)[i])
+        free(s.due)
+        free(s.scratch)
+        free(s.dirty_orders)
+        free(s.dirty_balances)
+        free(s.dirty_markets)
+        free(s)
+        self.state = NULL
+
+    # ------------------------------------------------------------ apply
+
+    cdef Py_ssize_t slots_bound(self, const uint8_t* record) noexcept nogil:
+        return bound_of(self.state, <const Record*>record)
+
+    cdef Py_ssize_t apply_record(self, const uint8_t* record, uint8_t* out, Py_ssize_t out_slots) except -1 nogil:
+        cdef State* s = self.state
+        cdef const Record* r = <const Record*>record
+        if out_slots < bound_of(s, r):
+            with gil:
+                raise BufferError(f"{out_slots} slots for up to {bound_of(s, r)} event slots")
+        assert r.sequence == s.sequence + 1, "a record out of sequence"
+        s.sequence = r.sequence
+        s.ts = r.ts
+        if r.ts > s.time:
+            s.time = r.ts
+        s.op = r.kind
+        s.out = <Event*>out
+        s.out_capacity = <uint32_t>out_slots if out_slots < <Py_ssize_t>NIL else NIL
+        s.out_used = 0
+        s.event_index = 0
+        s.joins = 0
+        s.fills = 0
+        dispatch(s, r)
+        self.sequence = s.sequence
+        self.time = s.time
+        self.batch = s.batch
+        if s.due_count or self.next_due != INT64_MAX:
+            self.next_due = next_due(s)
+        return s.out_used
+
+    cdef object _slots(self, Py_ssize_t bound, const uint8_t* record):
+        # Applies one record into a fresh array and cuts it to what was written.
+        cdef Py_buffer view
+        cdef Py_ssize_t used
+        out = np.empty(bound, layout.EVENT)
+        PyObject_GetBuffer(out, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        try:
+            used = self.apply_record(record, <uint8_t*>view.buf, bound)
+        finally:
+            PyBuffer_Release(&view)
+        return out[:used] if used * 4 >= bound else out[:used].copy()
+
+    def apply(self, record):
+        """Apply one record (bytes or another buffer of whole slots); its events as an array of layout.EVENT.
+
+        Raises:
+            ValueError: the buffer is not the record that its `slots` says.
+            AssertionError: the record's sequence is not the next one, or an invariant broke. The core is then unusable.
+        """
+        cdef Py_buffer view
+        PyObject_GetBuffer(record, &view, PyBUF_SIMPLE)
+        try:
+            if view.len < SLOT_BYTES or view.len != (<const uint8_t*>view.buf)[5] * SLOT_BYTES:
+                raise ValueError(f"a record of {view.len} bytes is not as long as it says")
+            return self._slots(bound_of(self.state, <const Record*>view.buf), <const uint8_t*>view.buf)
+        finally:
+            PyBuffer_Release(&view)
+
+    def apply_batch(self, records, out, Py_ssize_t start=0, stop=None):
+        """Apply the records in slots `start` … `stop` of an array; their events into `out`, from its first slot.
+
+        Args:
+            records: contiguous array of slots (any layout dtype) holding whole records.
+            out: writable contiguous array of slots.
+
+        Returns:
+            (index of the first slot not applied, slots of `out` used). It stops early where `out` might be too small for
+            the next record; no progress at all means that `out` is too small for that one record: see `bound`.
+        """
+        cdef Py_buffer source, target
+        cdef Py_ssize_t at = start, end, used = 0, capacity, written
+        cdef const Record* r
+        cdef State* s = self.state
+        PyObject_GetBuffer(records, &source, PyBUF_SIMPLE)
+        try:
+            PyObject_GetBuffer(out, &target, PyBUF_SIMPLE | PyBUF_WRITABLE)
+            try:
+                end = source.len // SLOT_BYTES if stop is None else stop
+                if not 0 <= start <= end <= source.len // SLOT_BYTES:
+                    raise ValueError(f"start {start}, stop {end} of {source.len // SLOT_BYTES} slots")
+                capacity = target.len // SLOT_BYTES
+                with nogil:
+                    while at < end:
+                        r = <const Record*>source.buf + at
+                        if r.slots == 0 or at + r.slots > end:
+                            with gil:
+                                raise ValueError(f"the record at slot {at} is not as long as it says")
+                        if bound_of(s, r) > capacity - used:
+                            break
+                        written = self.apply_record(<const uint8_t*>r, <uint8_t*>target.buf + used * SLOT_BYTES, capacity - used)
+                        used += written
+                        at += r.slots
+            finally:
+                PyBuffer_Release(&target)
+        finally:
+            PyBuffer_Release(&source)
+        return at, used
+
+    def bound(self, record):
+        """The most event slots that this record can make in the present state."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(record, &view, PyBUF_SIMPLE)
+        try:
+            if view.len < SLOT_BYTES:
+                raise ValueError(f"a record of {view.len} bytes")
+            return bound_of(self.state, <const Record*>view.buf)
+        finally:
+            PyBuffer_Release(&view)
+
+    # ------------------------------------------------------------ state
+
+    @property
+    def limits(self):
+        return self._limits
+
+    @property
+    def risk(self):
+        return bool(self.state.limits.risk)
+
+    def state_hash(self):
+        """The 16 bytes of docs/state-hash.md."""
+        cdef uint128 sum = state_sum(self.state)
+        return (<uint64_t>sum).to_bytes(8, "little") + (<uint64_t>(sum >> 64)).to_bytes(8, "little")
+
+    def check(self):
+        """Walk the whole state. Raises AssertionError naming the invariant that does not hold."""
+        audit(self.state)
+
+    def snapshot(self):
+        """The whole state as bytes: version, limits, sections, SHA-256."""
+        cdef State* s = self.state
+        state_sum(s)
+        l = self._limits
+        names = ("accounts", "markets", "assets", "balances", "orders", "client_ids_total", "client_ids_per_account",
+                 "refs", "postings", "max_price_ticks", "max_fills_per_command")
+        head = SNAPSHOT_MAGIC + b"".join(getattr(l, name).to_bytes(8, "little") for name in names)
+        body = head + bytes([s.limits.risk]) + write_state(s)
+        return body + hashlib.sha256(body).digest()
+
+    @staticmethod
+    def restore(data):
+        """The core that `snapshot` described. Raises ValueError if the data is not a whole snapshot of this version."""
+        cdef bytes raw = bytes(data)
+        cdef Core core
+        cdef const unsigned char* start = raw
+        cdef size_t head = len(SNAPSHOT_MAGIC)
+        if not raw.startswith(SNAPSHOT_MAGIC):
+            raise ValueError("not a snapshot of this version")
+        if len(raw) < head + 89 + 32 or hashlib.sha256(raw[:-32]).digest() != raw[-32:]:
+            raise ValueError("the snapshot's checksum does not fit its content")
+        numbers = [int.from_bytes(raw[head + 8 * i : head + 8 * i + 8], "little") for i in range(11)]
+        core = Core.__new__(Core)
+        core._start(CoreLimits(*numbers), raw[head + 88] != 0)
+        read_state(core.state, start + head + 89, len(raw) - head - 89 - 32)
+        core.sequence = core.state.sequence
+        core.time = core.state.time
+        core.batch = core.state.batch
+        core.next_due = next_due(core.state)
+        return core
+
+    # ------------------------------------------------------------ names
+
+    def asset_index(self, name):
+        """Index of an asset, or None."""
+        return self._index(name, 0)
+
+    def market_index(self, name):
+        """Index of a market, or None."""
+        return self._index(name, 1)
+
+    def account_index(self, name):
+        """Index of an account, or None."""
+        return self._index(name, 2)
+
+    def _index(self, text, int kind):
+        cdef Name name
+        cdef bytes raw = text.encode("ascii") if isinstance(text, str) else text
+        cdef uint32_t index
+        if not 1 <= len(raw) <= 64:
+            return None
+        memset(&name, 0, sizeof(Name))
+        memcpy(&name, <const char*>raw, len(raw))
+        if kind == 0:
+            index = find_asset(self.state, &name)
+        elif kind == 1:
+            index = find_market(self.state, &name)
+        else:
+            index = find_account(self.state, &name)
+        return None if index == NIL else index
+
+    def asset_name(self, uint32_t index):
+        if index >= self.state.asset_count:
+            raise IndexError(f"asset {index} of {self.state.asset_count}")
+        return text_of(&self.state.assets[index].name)
+
+    def market_name(self, uint32_t index):
+        if index >= self.state.market_count:
+            raise IndexError(f"market {index} of {self.state.market_count}")
+        return text_of(&self.state.markets[index].name)
+
+    def account_name(self, uint32_t index):
+        if index >= self.state.account_count:
+            raise IndexError(f"account {index} of {self.state.account_count}")
+        return text_of(&self.state.accounts[index].name)
+
+    # ------------------------------------------------------------ what is there now
+
+    def describe(self):
+        """The `done` slots of every asset, market and account as they are now, to fill a directory after a restore."""
+        cdef State* s = self.state
+        cdef Py_buffer view
+        cdef uint32_t i
+        out = np.zeros(s.asset_count + 2 * s.market_count + 2 * s.account_count, layout.EVENT)
+        PyObject_GetBuffer(out, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        try:
+            s.out = <Event*>view.buf
+            s.out_capacity = <uint32_t>len(out)
+            s.out_used = 0
+            s.event_index = 0
+            s.ts = s.time
+            for i in range(s.asset_count):
+                write_done_asset(s, i)
+            for i in range(s.market_count):
+                write_done_market(s, i)
+            for i in range(s.account_count):
+                write_done_account(s, i)
+        finally:
+            s.out = NULL
+            s.out_capacity = 0
+            PyBuffer_Release(&view)
+        return out
+
+    def balances(self):
+        """Every (account, asset) with available or held not zero, units; dtype BALANCES, in order of first touch."""
+        cdef State* s = self.state
+        cdef uint32_t i
+        rows = [
+            (s.balances[i].account, s.balances[i].asset, s.balances[i].available, s.balances[i].held)
+            for i in range(s.balance_count)
+            if s.balances[i].available or s.balances[i].held
+        ]
+        return np.array(rows, BALANCES)
+
+    def open_orders(self):
+        """Every open order, dtype OPEN_ORDERS, by market, side, price from the best, queue."""
+        cdef State* s = self.state
+        cdef Py_buffer view
+        out = np.zeros(live(&s.order_pool), OPEN_ORDERS)
+        if len(out):
+            PyObject_GetBuffer(out, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+            try:
+                fill_orders(s, <OrderRow*>view.buf)
+            finally:
+                PyBuffer_Release(&view)
+        return out
+
+
+cdef Map** maps(State* s) noexcept:
+    # All maps, for opening and closing.
+    global _maps
+    _maps[0] = &s.asset_map
+    _maps[1] = &s.market_map
+    _maps[2] = &s.account_map
+    _maps[3] = &s.group_map
+    _maps[4] = &s.balance_map
+    _maps[5] = &s.order_map
+    _maps[6] = &s.id_map
+    _maps[7] = &s.ref_map
+    return _maps
+
+
+cdef Map* _maps[8]
+
+
+cdef str text_of(Name* name):
+    return (<const unsigned char*>name)[:64].rstrip(b"\0").decode("ascii")
+
+
+cdef int fill_orders(State* s, OrderRow* row) except -1:
+    cdef uint32_t m, slot
+    cdef int side
+    cdef int64_t price
+    cdef Half* half
+    cdef Order* o
+    cdef OrderDetail* d
+    for m in range(s.market_count):
+        for side in range(2):
+            half = &s.markets[m].half[side]
+            price = half.best
+            while price:
+                slot = half.levels[price].head
+                while slot != NIL:
+                    o = &s.orders[slot]
+                    d = &s.details[slot]
+                    row.order_id = o.order_id
+                    row.account = o.account
+                    row.market = m
+                    row.client_id = s.ids[o.id_slot].client_id
+                    row.price = o.price
+                    row.size = o.size
+                    row.leaves = o.leaves
+                    row.hold = order_hold(s, slot)
+                    row.join = d.join
+                    row.session = d.session
+                    row.side = d.side
+                    row.type = d.type
+                    row.tif = d.tif
+                    row.flags = d.flags
+                    row += 1
+                    slot = o.next
+                price = next_worse(half, side, price)
+    return 0

@@ -1,0 +1,34 @@
+# Writing events: every slot is zeroed first, so equal events are equal bytes.
+
+from libc.string cimport memset
+
+from engine.types cimport NIL, SLOT_BYTES, Event, RejectedEvent, State, EV_REJECTED, uint8_t, uint32_t
+
+
+cdef inline int claim_slots(State* s, uint8_t slots) except -1 nogil:
+    assert s.out_used + slots <= s.out_capacity, "more events than slots_bound promised"
+    s.out_used += slots
+    return 0
+
+
+cdef inline Event* add_event(State* s, uint8_t kind, uint8_t slots, uint32_t account, uint32_t market) except NULL nogil:
+    # `slots` fresh slots for one event with its head filled in.
+    cdef Event* event = &s.out[s.out_used]
+    claim_slots(s, slots)
+    memset(event, 0, <size_t>slots * SLOT_BYTES)
+    event.sequence = s.sequence
+    event.ts = s.ts
+    event.index = s.event_index
+    event.account = account
+    event.market = market
+    event.kind = kind
+    event.slots = slots
+    event.op = s.op
+    s.event_index += 1
+    return event
+
+
+cdef inline RejectedEvent* add_rejected(State* s, uint8_t reason, uint32_t account) except NULL nogil:
+    cdef Event* event = add_event(s, EV_REJECTED, 1, account, NIL)
+    event.reason = reason
+    return <RejectedEvent*>event

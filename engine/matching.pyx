@@ -1,0 +1,853 @@
+"""Orders against the book: place, cancel, replace, mass_cancel.
+
+    place ─▶ checks in the order of the rulebook ─▶ accepted ─▶ match ─▶ rest, or cancel what is left
+                      │                                          │
+                      ▼                                          ├─ trade: maker's and taker's fee, hold, balances
+                   rejected: nothing has changed                 └─ prevented: maker and taker of one group
+
+The taker is a struct on the stack until it rests; only then it takes a slot. A replaced order that loses its place
+becomes a taker again. All checks come before `# From here on nothing is refused`.
+
+Client ids: `ids` holds one node for every id that answers. An open order points to its newest; older ones (renames)
+hang on `next`. When the order closes its nodes become remembered ids, oldest name first, in two queues: of the account
+(exactly the last `closed_ids_account`) and of all accounts (`closed_ids`); what falls out of either is forgotten.
+
+Worst case: a taker meets max_fills_per_command orders; mass_cancel walks the open orders of one account or all of them.
+"""
+
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from engine.book cimport dequeue, enqueue, next_worse
+from engine.digest cimport add_mix, forget_order, mix_id, remove_mix, touch_market, touch_order
+from engine.events cimport add_event, add_rejected
+from engine.pool cimport (
+    find_balance, find_id, find_order, id_tag, map_drop, map_put, order_tag, pool_give, pool_room, pool_take,
+)
+from engine.risk cimport (
+    balance_of, balance_room, collect_fee, hold, hold_slot, order_hold, pay_available, pay_held, receive, required_hold,
+)
+from engine.types cimport *
+
+# What a taker is while it matches.
+ctypedef struct Taker:
+    uint64_t order_id
+    Market* market
+    int64_t price  # limit; unused by a market order
+    int64_t size, leaves  # lots; of a budget order quote units
+    int64_t held  # what it holds now
+    uint64_t session
+    uint32_t market_index, account, id_slot, stp_key
+    uint32_t base, quote  # slots of its balances
+    uint32_t credit
+    int32_t taker_ppm, maker_ppm, hold_ppm
+    uint8_t side, type, tif, stp, flags
+    bint budget
+
+
+# ---------------------------------------------------------------- client ids
+
+
+cdef int forget_oldest(State* s, uint32_t account) except -1 nogil:
+    # The oldest remembered id of the account: forgotten as if it had never been.
+    cdef Account* owner = &s.accounts[account]
+    cdef uint32_t slot = owner.oldest_id
+    cdef IdNode* node = &s.ids[slot]
+    assert owner.closed_ids > 0 and node.account == account
+    owner.oldest_id = node.order
+    owner.closed_ids -= 1
+    if owner.closed_ids == 0:
+        owner.newest_id = NIL
+    if node.prior != NIL:
+        s.ids[node.prior].next = node.next
+    else:
+        s.oldest_id = node.next
+    if node.next != NIL:
+        s.ids[node.next].prior = node.prior
+    else:
+        s.newest_id = node.prior
+    s.closed_ids -= 1
+    remove_mix(s, mix_id(node))
+    map_drop(&s.id_map, id_tag(s, account, &node.client_id), slot)
+    pool_give(&s.id_pool, slot)
+    return 0
+
+
+cdef int remember(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil:
+    # One id of a closed order joins both queues.
+    cdef IdNode* node = &s.ids[slot]
+    cdef Account* owner = &s.accounts[node.account]
+    node.status = status
+    node.filled = filled
+    node.order = NIL
+    if owner.closed_ids:
+        s.ids[owner.newest_id].order = slot
+    else:
+        owner.oldest_id = slot
+    owner.newest_id = slot
+    owner.closed_ids += 1
+    node.next = NIL
+    node.prior = s.newest_id
+    if s.newest_id != NIL:
+        s.ids[s.newest_id].next = slot
+    else:
+        s.oldest_id = slot
+    s.newest_id = slot
+    s.closed_ids += 1
+    add_mix(s, mix_id(node))
+    if owner.closed_ids > s.limits.closed_ids_account:
+        forget_oldest(s, node.account)
+    if s.closed_ids > s.limits.closed_ids:
+        forget_oldest(s, s.ids[s.oldest_id].account)
+    return 0
+
+
+cdef inline int close_ids(State* s, uint32_t newest, uint8_t status, int64_t filled) except -1 nogil:
+    cdef uint32_t slot = s.ids[newest].next, oldest = NIL, after
+    # Renames are rare: turn their chain round, then remember from the oldest to the newest.
+    while slot != NIL:
+        remove_mix(s, mix_id(&s.ids[slot]))
+        after = s.ids[slot].next
+        s.ids[slot].next = oldest
+        oldest = slot
+        slot = after
+    while oldest != NIL:
+        after = s.ids[oldest].next
+        remember(s, oldest, status, filled)
+        oldest = after
+    return remember(s, newest, status, filled)
+
+
+cdef inline uint32_t open_id(
+    State* s, uint32_t tag, uint32_t account, uint32_t market, const ClientId* client_id, uint64_t order_id
+) except? 0xFFFFFFFF nogil:
+    cdef uint32_t slot = pool_take(&s.id_pool)
+    cdef IdNode* node = &s.ids[slot]
+    node.client_id = client_id[0]
+    node.order_id = order_id
+    node.filled = 0
+    node.account = account
+    node.market = market
+    node.order = NIL
+    node.next = NIL
+    node.prior = NIL
+    node.status = STATUS_OPEN
+    map_put(&s.id_map, tag, slot)
+    return slot
+
+
+# ---------------------------------------------------------------- one order
+
+
+cdef int rest(State* s, Taker* t, uint32_t slot) except -1 nogil:
+    # The taker's leaves join the back of their level. `slot` is NIL for a new order, else the order's own.
+    cdef Order* o
+    cdef OrderDetail* d
+    cdef Account* owner
+    if slot == NIL:
+        slot = pool_take(&s.order_pool)
+        d = &s.details[slot]
+        owner = &s.accounts[t.account]
+        d.prior = NIL
+        d.next = owner.first_order
+        if owner.first_order != NIL:
+            s.details[owner.first_order].prior = slot
+        owner.first_order = slot
+        owner.open_orders += 1
+        d.mix.low = 0
+        d.mix.high = 0
+        d.dirty = 0
+        d.base = t.base
+        d.quote = t.quote
+        d.taker_ppm = t.taker_ppm
+        d.session = t.session
+        d.side = t.side
+        d.type = t.type
+        d.tif = t.tif
+        d.stp = t.stp
+        d.flags = t.flags
+        o = &s.orders[slot]
+        o.order_id = t.order_id
+        o.account = t.account
+        o.market = t.market_index
+        o.maker_ppm = t.maker_ppm
+        o.hold_ppm = t.hold_ppm
+        o.id_slot = t.id_slot
+        s.ids[t.id_slot].order = slot
+        map_put(&s.order_map, order_tag(t.order_id), slot)
+    o = &s.orders[slot]
+    o.price = t.price
+    o.leaves = t.leaves
+    o.size = t.size
+    o.credit = t.credit
+    s.details[slot].join = (s.sequence << 20) + s.joins
+    s.joins += 1
+    touch_order(s, slot)
+    return enqueue(s, &t.market.half[t.side], t.side, slot)
+
+
+cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil:
+    # Out of every index but the book. Its hold is settled by the caller.
+    cdef Order* o = &s.orders[slot]
+    cdef OrderDetail* d = &s.details[slot]
+    cdef Account* owner = &s.accounts[o.account]
+    forget_order(s, slot)
+    if d.prior != NIL:
+        s.details[d.prior].next = d.next
+    else:
+        owner.first_order = d.next
+    if d.next != NIL:
+        s.details[d.next].prior = d.prior
+    owner.open_orders -= 1
+    map_drop(&s.order_map, order_tag(o.order_id), slot)
+    cdef uint32_t newest = o.id_slot
+    pool_give(&s.order_pool, slot)
+    return close_ids(s, newest, status, filled)
+
+
+cdef int canceled_event(
+    State* s, uint64_t order_id, uint32_t account, uint32_t market, const ClientId* client_id, int64_t leaves,
+    int64_t released, uint8_t why,
+) except -1 nogil:
+    cdef CanceledEvent* e = <CanceledEvent*>add_event(s, EV_CANCELED, 1, account, market)
+    (<Event*>e).reason = why
+    e.order_id = order_id
+    e.client_id = client_id[0]
+    e.leaves = leaves
+    e.released = released
+    return 0
+
+
+cdef int cancel_slot(State* s, uint32_t slot, uint8_t why) except -1 nogil:
+    # A resting order ends: event, hold back, out of book and indexes.
+    cdef Order* o = &s.orders[slot]
+    cdef int64_t released = order_hold(s, slot)
+    cdef uint8_t side = s.details[slot].side
+    canceled_event(s, o.order_id, o.account, o.market, &s.ids[o.id_slot].client_id, o.leaves, released, why)
+    hold(s, hold_slot(s, slot), -released)
+    dequeue(s, &s.markets[o.market].half[side], side, slot)
+    return end_order(s, slot, STATUS_CANCELED, o.size - o.leaves)
+
+
+cdef int cancel_taker(State* s, Taker* t, uint8_t why) except -1 nogil:
+    # The taker's leaves end, before it ever rested. A replaced order's taker is cancelled by its slot instead.
+    canceled_event(
+        s, t.order_id, t.account, t.market_index, &s.ids[t.id_slot].client_id, t.leaves, t.held, why
+    )
+    hold(s, t.base if t.side == SELL else t.quote, -t.held)
+    t.held = 0
+    return 0
+
+
+# ---------------------------------------------------------------- matching
+
+
+cdef inline bint reaches(int side, int64_t price, int64_t best) noexcept nogil:
+    # Whether a taker's limit meets the best opposite price.
+    return price >= best if side == BUY else price <= best
+
+
+cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
+    # One fill between the taker and the maker in `slot`, at the maker's price.
+    cdef Order* maker = &s.orders[slot]
+    cdef OrderDetail* detail = &s.details[slot]
+    cdef Market* market = t.market
+    cdef int64_t price = maker.price
+    cdef int64_t notional = price * size * market.k
+    cdef int64_t base_units = size * market.u
+    cdef int64_t maker_fee, taker_fee, before, after, released
+    cdef TradeEvent* e = <TradeEvent*>add_event(s, EV_TRADE, 1, maker.account, t.market_index)
+
+    touch_order(s, slot)
+    touch_market(s, t.market_index)
+    market.trade_count += 1
+    market.last_price = price
+    if t.side == BUY:
+        maker_fee = fee_increase(notional, maker.maker_ppm, &maker.credit)
+        maker.leaves -= size
+        taker_fee = fee_increase(notional, t.taker_ppm, &t.credit)
+        if t.budget:
+            t.leaves -= notional + taker_fee
+        else:
+            t.leaves -= size
+        if t.type == LIMIT:
+            after = required_hold(market, BUY, t.price, t.leaves, t.hold_ppm, t.credit)
+            released = t.held - after - notional - taker_fee
+            assert released >= 0
+            t.held = after
+            pay_held(s, t.quote, released, notional + taker_fee)
+        else:
+            released = 0
+            pay_available(s, t.quote, notional + taker_fee)
+        receive(s, t.base, base_units)
+        pay_held(s, detail.base, 0, base_units)
+        receive(s, detail.quote, notional - maker_fee)
+        e.buyer = 1
+    else:
+        before = buy_hold(price * maker.leaves * market.k, maker.hold_ppm, maker.credit)
+        maker_fee = fee_increase(notional, maker.maker_ppm, &maker.credit)
+        maker.leaves -= size
+        after = required_hold(market, BUY, price, maker.leaves, maker.hold_ppm, maker.credit)
+        released = before - after - notional - maker_fee
+        assert released >= 0
+        pay_held(s, detail.quote, released, notional + maker_fee)
+        receive(s, detail.base, base_units)
+        taker_fee = fee_increase(notional, t.taker_ppm, &t.credit)
+        t.leaves -= size
+        t.held -= base_units
+        pay_held(s, t.base, 0, base_units)
+        receive(s, t.quote, notional - taker_fee)
+        e.buyer = 0
+    collect_fee(s, market.fees, maker_fee + taker_fee)
+    e.taker_account = t.account
+    e.aggressor = t.side
+    e.trade_id = market.trade_count
+    e.price = price
+    e.size = size
+    e.notional = notional
+    e.maker_order_id = maker.order_id
+    e.maker_leaves = maker.leaves
+    e.maker_fee = maker_fee
+    e.taker_order_id = t.order_id
+    e.taker_leaves = t.leaves
+    e.taker_fee = taker_fee
+    e.released = released
+
+    cdef int side = 1 - t.side
+    market.half[side].levels[price].size -= <uint64_t>size
+    if maker.leaves == 0:
+        dequeue(s, &market.half[side], side, slot)
+        end_order(s, slot, STATUS_FILLED, maker.size)
+    return 0
+
+
+cdef int prevent(State* s, Taker* t, uint32_t slot) except -1 nogil:
+    # Maker and taker are of one group. Returns 1 if the taker is ended by it (its leaves are for the caller to cancel).
+    cdef Order* maker = &s.orders[slot]
+    cdef uint8_t side = 1 - t.side
+    cdef int64_t size = maker.leaves if t.budget or maker.leaves < t.leaves else t.leaves
+    cdef int64_t maker_released = 0, taker_released = 0, before
+    cdef PreventedEvent* e = <PreventedEvent*>add_event(s, EV_PREVENTED, 1, maker.account, t.market_index)
+    if t.stp == DECREMENT:
+        touch_order(s, slot)
+        before = order_hold(s, slot)
+        maker.leaves -= size
+        maker.size -= size
+        maker_released = before - order_hold(s, slot)
+        hold(s, hold_slot(s, slot), -maker_released)
+        t.market.half[side].levels[maker.price].size -= <uint64_t>size
+        t.leaves -= size
+        t.size -= size
+        if t.held:
+            before = t.held
+            t.held = required_hold(t.market, t.side, t.price, t.leaves, t.hold_ppm, t.credit)
+            taker_released = before - t.held
+            hold(s, t.base if t.side == SELL else t.quote, -taker_released)
+    e.taker_account = t.account
+    e.mode = t.stp
+    e.price = maker.price
+    e.size = size
+    e.maker_order_id = maker.order_id
+    e.maker_leaves = maker.leaves
+    e.maker_released = maker_released
+    e.taker_order_id = t.order_id
+    e.taker_leaves = t.leaves
+    e.taker_released = taker_released
+    if t.stp == CANCEL_OLDEST or t.stp == CANCEL_BOTH or (t.stp == DECREMENT and maker.leaves == 0):
+        cancel_slot(s, slot, WHY_STP)
+    return t.stp == CANCEL_NEWEST or t.stp == CANCEL_BOTH or t.leaves == 0
+
+
+cdef int match(State* s, Taker* t) except -1 nogil:
+    # Until the taker is done, the book is, or a rule ends it. Returns the CancelReason of a rule, or 0.
+    cdef Half* half = &t.market.half[1 - t.side]
+    cdef uint32_t slot
+    cdef int64_t size, money, lots
+    cdef Order* maker
+    cdef bint market_buy = t.type == MARKET_ORDER and t.side == BUY
+    while t.leaves > 0 and half.best != 0:
+        if t.type == LIMIT and not reaches(t.side, t.price, half.best):
+            break
+        if s.fills == s.limits.max_fills:
+            return WHY_FILLS_LIMIT
+        slot = half.levels[half.best].head
+        maker = &s.orders[slot]
+        if s.accounts[maker.account].stp_key == t.stp_key and t.stp != STP_NONE:
+            s.fills += 1
+            if prevent(s, t, slot):
+                return WHY_STP
+            continue
+        size = maker.leaves if t.budget or maker.leaves < t.leaves else t.leaves
+        if market_buy:
+            money = s.balances[t.quote].available if s.limits.risk else TOTAL_LIMIT
+            if t.budget and t.leaves < money:
+                money = t.leaves
+            lots = lots_affordable(money, t.credit, t.taker_ppm, maker.price * t.market.k)
+            if lots == 0:
+                return WHY_BUDGET if t.budget and money == t.leaves else WHY_FUNDS
+            if lots < size:
+                size = lots
+        s.fills += 1
+        trade(s, t, slot, size)
+    return 0
+
+
+cdef bint fills_wholly(State* s, Taker* t) noexcept nogil:
+    # Whether a fok would really trade all it wants within the fills limit. Nothing changes.
+    cdef int side = 1 - t.side
+    cdef Half* half = &t.market.half[side]
+    cdef int64_t price = half.best, need = t.leaves
+    cdef uint32_t slot, matches = 0
+    while price != 0 and reaches(t.side, t.price, price):
+        slot = half.levels[price].head
+        while slot != NIL:
+            if matches == s.limits.max_fills:
+                return False
+            matches += 1
+            if t.stp != STP_NONE and s.accounts[s.orders[slot].account].stp_key == t.stp_key:
+                if t.stp != CANCEL_OLDEST:
+                    return False
+            else:
+                if s.orders[slot].leaves >= need:
+                    return True
+                need -= s.orders[slot].leaves
+            slot = s.orders[slot].next
+        price = next_worse(half, side, price)
+    return False
+
+
+cdef int64_t taker_filled(Taker* t, int64_t asked) noexcept nogil:
+    return asked - t.leaves if t.budget else t.size - t.leaves
+
+
+# ---------------------------------------------------------------- place
+
+
+cdef int reject_place(State* s, const PlaceRecord* r, int reason) except -1 nogil:
+    cdef RejectedEvent* e = add_rejected(s, reason, r.account)
+    memcpy(&e.text, &r.client_id, sizeof(ClientId))
+    e.flags = REJECTED_CLIENT_ID
+    return 0
+
+
+cdef int duplicate_order(State* s, uint32_t id_slot) except -1 nogil:
+    cdef IdNode* node = &s.ids[id_slot]
+    cdef DuplicateEvent* e = <DuplicateEvent*>add_event(s, EV_DUPLICATE, 1, node.account, node.market)
+    e.order_id = node.order_id
+    memcpy(&e.text, &node.client_id, sizeof(ClientId))
+    e.status = node.status
+    e.filled = node.filled
+    if node.status == STATUS_OPEN:
+        e.filled = s.orders[node.order].size - s.orders[node.order].leaves
+    return 0
+
+
+cdef int check_place(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) except -1 nogil:
+    # The checks after unknown_account and duplicate. Fills in the taker. Returns 0 or the reject code.
+    cdef Account* account = &s.accounts[r.account]
+    cdef Market* market
+    cdef Half* opposite
+    cdef int64_t money, needed = 0
+    cdef uint32_t slot
+    if r.market >= s.market_count:
+        return UNKNOWN_MARKET
+    market = &s.markets[r.market]
+    opposite = &market.half[1 - (r.side & 1)]
+    if account.status == FROZEN:
+        return REJECT_FROZEN
+    if account.status == CANCEL_ONLY:
+        return REJECT_CANCEL_ONLY
+    if r.side > SELL or r.stp > STP_NONE or account.overdraft != NEVER or (<const uint8_t*>&r.client_id)[0] == 0:
+        return BAD_VALUE
+
+    t.budget = (flags & PLACE_BUDGET) != 0
+    if r.type == STOP or r.type == STOP_LIMIT:
+        return UNSUPPORTED
+    if r.type != LIMIT and r.type != MARKET_ORDER:
+        return BAD_TYPE
+    if r.type == MARKET_ORDER and flags & (PLACE_POST_ONLY | PLACE_HAS_OCO):
+        return BAD_TYPE
+    if t.budget and r.stp == DECREMENT:
+        return BAD_TYPE
+    t.tif = r.tif
+    if r.type == LIMIT:
+        if r.tif == GTD:
+            return UNSUPPORTED
+        if r.tif == TIF_DEFAULT:
+            t.tif = GTC
+        elif r.tif > FOK:
+            return BAD_TIF
+        if t.tif != GTC and flags & (PLACE_POST_ONLY | PLACE_HAS_OCO):
+            return BAD_TIF
+        if r.price < 1 or r.price > market.max_price:
+            return BAD_PRICE
+    else:
+        if r.tif != TIF_DEFAULT and r.tif != IOC:
+            return BAD_TIF
+        t.tif = IOC
+        if r.price != ABSENT:
+            return BAD_PRICE
+    if flags & (PLACE_NO_SIZE | PLACE_BOTH_SIZES):
+        return BAD_SIZE
+    if t.budget:
+        if r.type == LIMIT or r.side == SELL or r.size < 1 or r.size > TOTAL_LIMIT:
+            return BAD_SIZE
+    elif r.size < market.min_size or r.size > market.max_size:
+        return BAD_SIZE
+    if r.display_size != ABSENT:
+        return UNSUPPORTED if r.type == LIMIT and t.tif == GTC else BAD_DISPLAY
+    if r.stop_price != ABSENT:
+        return BAD_STOP
+    if r.expires_at != ABSENT:
+        return BAD_EXPIRY
+    if t.tif == GTC and account.mask & HAS_MAX_OPEN_ORDERS and account.open_orders >= account.max_open_orders:
+        return TOO_MANY_ORDERS
+    if pool_room(&s.order_pool) == 0:
+        return TOO_MANY_ORDERS
+    if flags & PLACE_HAS_OCO:
+        return UNSUPPORTED
+
+    t.market = market
+    t.market_index = r.market
+    t.account = r.account
+    t.side = r.side
+    t.type = r.type
+    t.stp = r.stp
+    t.flags = flags & PLACE_POST_ONLY
+    t.price = r.price
+    t.size = r.size
+    t.leaves = r.size
+    t.credit = 0
+    t.session = r.session
+    t.order_id = s.sequence
+    t.stp_key = account.stp_key
+    t.taker_ppm = account.taker_ppm if account.mask & HAS_TAKER_PPM else market.taker_ppm
+    t.maker_ppm = account.maker_ppm if account.mask & HAS_MAKER_PPM else market.maker_ppm
+    t.hold_ppm = t.taker_ppm if t.taker_ppm > t.maker_ppm else t.maker_ppm
+    if t.hold_ppm < 0:
+        t.hold_ppm = 0
+    t.base = find_balance(s, r.account, market.base)
+    t.quote = find_balance(s, r.account, market.quote)
+    if r.type == LIMIT or r.side == SELL:
+        needed = required_hold(market, r.side, r.price, r.size, t.hold_ppm, 0)
+    t.held = needed
+    if s.limits.risk:
+        slot = t.base if r.side == SELL else t.quote
+        money = s.balances[slot].available if slot != NIL else 0
+        if needed > money:
+            return INSUFFICIENT_FUNDS
+        if r.type == MARKET_ORDER and r.side == BUY and opposite.best != 0:
+            if t.budget and r.size < money:
+                money = r.size
+            if lots_affordable(money, 0, t.taker_ppm, opposite.best * market.k) == 0:
+                return INSUFFICIENT_FUNDS
+    if flags & PLACE_POST_ONLY and opposite.best != 0 and reaches(r.side, r.price, opposite.best):
+        return WOULD_CROSS
+    if r.type == MARKET_ORDER and opposite.best == 0:
+        return NO_LIQUIDITY
+    if pool_room(&s.id_pool) == 0 or not balance_room(s, (t.base == NIL) + (t.quote == NIL)):
+        return BUSY
+    return 0
+
+
+cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
+    cdef Taker t
+    cdef uint32_t tag, known
+    cdef int reason
+    cdef int64_t asked
+    cdef AcceptedEvent* e
+    if r.account >= s.account_count:
+        return reject_place(s, r, UNKNOWN_ACCOUNT)
+    tag = id_tag(s, r.account, <ClientId*>&r.client_id)
+    known = find_id(s, tag, r.account, <ClientId*>&r.client_id)
+    if known != NIL:
+        return duplicate_order(s, known)
+    reason = check_place(s, r, flags, &t)
+    if reason:
+        return reject_place(s, r, reason)
+
+    # From here on nothing is refused.
+    if t.base == NIL:
+        t.base = balance_of(s, t.account, t.market.base)
+    if t.quote == NIL:
+        t.quote = balance_of(s, t.account, t.market.quote)
+    t.id_slot = open_id(s, tag, t.account, t.market_index, &r.client_id, t.order_id)
+    asked = r.size
+    e = <AcceptedEvent*>add_event(s, EV_ACCEPTED, 1, t.account, t.market_index)
+    e.order_id = t.order_id
+    e.client_id = r.client_id
+    e.price = r.price
+    e.size = r.size
+    e.hold = t.held
+    e.stop_price = ABSENT
+    e.display_size = ABSENT
+    e.expires_at = ABSENT
+    e.side = t.side
+    e.type = t.type
+    e.tif = t.tif
+    e.flags = flags & (PLACE_POST_ONLY | PLACE_BUDGET)
+    hold(s, t.base if t.side == SELL else t.quote, t.held)
+
+    if t.tif == FOK and not fills_wholly(s, &t):
+        reason = WHY_FOK
+    else:
+        reason = match(s, &t)
+    if t.leaves == 0 and reason == 0:
+        return close_ids(s, t.id_slot, STATUS_FILLED, taker_filled(&t, asked))
+    if reason == 0:
+        if t.tif == GTC:
+            return rest(s, &t, NIL)
+        reason = WHY_MARKET if t.type == MARKET_ORDER else WHY_IOC
+    cancel_taker(s, &t, reason)
+    return close_ids(s, t.id_slot, STATUS_CANCELED, taker_filled(&t, asked))
+
+
+# ---------------------------------------------------------------- cancel, mass_cancel
+
+
+cdef uint32_t named_order(State* s, uint32_t account, const ClientId* client_id, uint16_t flags) noexcept nogil:
+    # The account's open order with that order id or client id, or NIL.
+    cdef uint32_t slot
+    if flags & ORDER_BY_ORDER_ID:
+        slot = find_order(s, client_id.word[0])
+        return slot if slot != NIL and s.orders[slot].account == account else NIL
+    slot = find_id(s, id_tag(s, account, <ClientId*>client_id), account, <ClientId*>client_id)
+    return s.ids[slot].order if slot != NIL and s.ids[slot].status == STATUS_OPEN else NIL
+
+
+cdef int reject_named(State* s, uint32_t account, const ClientId* client_id, uint16_t flags, int reason) except -1 nogil:
+    cdef RejectedEvent* e = add_rejected(s, reason, account)
+    if flags & (ORDER_BY_ORDER_ID | ORDER_BOTH_IDS):
+        e.order_id = client_id.word[0]
+        e.flags = REJECTED_ORDER_ID
+    else:
+        memcpy(&e.text, client_id, sizeof(ClientId))
+        e.flags = REJECTED_CLIENT_ID
+    return 0
+
+
+cdef int cancel(State* s, const CancelRecord* r, uint16_t flags) except -1 nogil:
+    cdef uint32_t slot
+    if r.account >= s.account_count:
+        return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ACCOUNT)
+    if flags & ORDER_BOTH_IDS:
+        return reject_named(s, r.account, &r.client_id, flags, BAD_VALUE)
+    slot = named_order(s, r.account, &r.client_id, flags)
+    if slot == NIL:
+        return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ORDER)
+    # From here on nothing is refused.
+    return cancel_slot(s, slot, WHY_USER)
+
+
+cdef int collect(State* s, uint32_t slot, size_t* count) except -1 nogil:
+    cdef SortItem* grown
+    if count[0] == s.scratch_capacity:
+        grown = <SortItem*>malloc(2 * s.scratch_capacity * sizeof(SortItem))
+        if grown == NULL:
+            with gil:
+                raise MemoryError("no memory to sort the orders of a mass cancel")
+        memcpy(grown, s.scratch, s.scratch_capacity * sizeof(SortItem))
+        free(s.scratch)
+        s.scratch = grown
+        s.scratch_capacity *= 2
+    s.scratch[count[0]].key = s.orders[slot].order_id
+    s.scratch[count[0]].slot = slot
+    count[0] += 1
+    return 0
+
+
+cdef int collect_account(State* s, uint32_t account, const MassCancelRecord* r, size_t* count) except -1 nogil:
+    # The account's open orders that fit `r` (NULL: all of them).
+    cdef uint32_t slot = s.accounts[account].first_order
+    while slot != NIL:
+        if r == NULL or (
+            (not r.given & 2 or s.orders[slot].market == r.market)
+            and (r.side == 255 or s.details[slot].side == r.side)
+            and (r.session == 0 or s.details[slot].session == r.session)
+        ):
+            collect(s, slot, count)
+        slot = s.details[slot].next
+    return 0
+
+
+cdef int cancel_collected(State* s, size_t count, uint8_t why) except -1 nogil:
+    cdef size_t i
+    sort_items(s.scratch, count)
+    for i in range(count):
+        cancel_slot(s, s.scratch[i].slot, why)
+    return 0
+
+
+cdef int cancel_account(State* s, uint32_t account, uint8_t why) except -1 nogil:
+    cdef size_t count = 0
+    collect_account(s, account, NULL, &count)
+    return cancel_collected(s, count, why)
+
+
+cdef int mass_cancel(State* s, const MassCancelRecord* r) except -1 nogil:
+    cdef uint32_t account = r.account if r.given & 1 else NIL, market = r.market if r.given & 2 else NIL, i
+    cdef size_t count = 0
+    if r.given & 1 and account >= s.account_count:
+        add_rejected(s, UNKNOWN_ACCOUNT, account)
+        return 0
+    if r.given & 2 and market >= s.market_count:
+        add_rejected(s, UNKNOWN_MARKET, account)
+        return 0
+    if r.side != 255 and r.side > SELL:
+        add_rejected(s, BAD_VALUE, account)
+        return 0
+    # From here on nothing is refused.
+    add_event(s, EV_DONE, 1, account, market)
+    if r.given & 1:
+        collect_account(s, account, r, &count)
+    else:
+        for i in range(s.account_count):
+            collect_account(s, i, r, &count)
+    return cancel_collected(s, count, WHY_SESSION if r.session else WHY_MASS)
+
+
+# ---------------------------------------------------------------- replace
+
+
+cdef int rename(State* s, uint32_t slot, const ClientId* client_id) except -1 nogil:
+    # The new id becomes the order's newest; the old one goes on answering.
+    cdef Order* o = &s.orders[slot]
+    cdef uint32_t before = o.id_slot
+    cdef uint32_t newest = open_id(
+        s, id_tag(s, o.account, <ClientId*>client_id), o.account, o.market, client_id, o.order_id
+    )
+    s.ids[newest].next = before
+    s.ids[newest].order = slot
+    add_mix(s, mix_id(&s.ids[before]))
+    touch_order(s, slot)
+    o.id_slot = newest
+    return 0
+
+
+cdef int check_replace(
+    State* s, const ReplaceRecord* r, uint32_t slot, int64_t price, int64_t size, int64_t needed
+) except -1 nogil:
+    # The checks after unknown_order. `needed` is the hold of the new order.
+    cdef Order* o = &s.orders[slot]
+    cdef Market* market = &s.markets[o.market]
+    cdef uint8_t side = s.details[slot].side
+    cdef int64_t best = market.half[1 - side].best
+    cdef bint renamed = r.new_client_id.word[0] != 0
+    if r.price == ABSENT and r.size == ABSENT and r.stop_price == ABSENT and not renamed:
+        return BAD_VALUE
+    if r.price != ABSENT and (r.price < 1 or r.price > market.max_price):
+        return BAD_PRICE
+    if r.size != ABSENT:
+        if r.size < 1:
+            return BAD_SIZE
+        if size > o.size - o.leaves and (size < market.min_size or size > market.max_size):
+            return BAD_SIZE
+    if r.stop_price != ABSENT:
+        return BAD_STOP
+    if size > o.size - o.leaves:
+        if s.limits.risk and needed - order_hold(s, slot) > s.balances[hold_slot(s, slot)].available:
+            return INSUFFICIENT_FUNDS
+        if s.details[slot].flags & PLACE_POST_ONLY and best != 0 and reaches(side, price, best):
+            return WOULD_CROSS
+    if renamed and pool_room(&s.id_pool) == 0:
+        return BUSY
+    return 0
+
+
+cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nogil:
+    cdef uint32_t slot
+    cdef Account* account
+    cdef Order* o
+    cdef OrderDetail* d
+    cdef Market* market
+    cdef Half* half
+    cdef ReplacedEvent* e
+    cdef Taker t
+    cdef int64_t price, size, leaves, before, needed = 0
+    cdef int reason
+    cdef bint renamed = r.new_client_id.word[0] != 0, keeps
+    if r.account >= s.account_count:
+        return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ACCOUNT)
+    if flags & ORDER_BOTH_IDS:
+        return reject_named(s, r.account, &r.client_id, flags, BAD_VALUE)
+    if renamed and find_id(
+        s, id_tag(s, r.account, <ClientId*>&r.new_client_id), r.account, <ClientId*>&r.new_client_id
+    ) != NIL:
+        return reject_named(s, r.account, &r.client_id, flags, DUPLICATE)
+    account = &s.accounts[r.account]
+    if account.status == FROZEN:
+        return reject_named(s, r.account, &r.client_id, flags, REJECT_FROZEN)
+    if account.status == CANCEL_ONLY:
+        return reject_named(s, r.account, &r.client_id, flags, REJECT_CANCEL_ONLY)
+    slot = named_order(s, r.account, &r.client_id, flags)
+    if slot == NIL:
+        return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ORDER)
+    o = &s.orders[slot]
+    d = &s.details[slot]
+    market = &s.markets[o.market]
+    half = &market.half[d.side]
+    price = o.price if r.price == ABSENT else r.price
+    size = o.size if r.size == ABSENT else r.size
+    leaves = size - (o.size - o.leaves)
+    # Out of bounds is refused by the checks before the number is used; here it must only not overflow.
+    if 1 <= price <= market.max_price and 0 < leaves <= market.max_size:
+        needed = required_hold(market, d.side, price, leaves, o.hold_ppm, o.credit)
+    reason = check_replace(s, r, slot, price, size, needed)
+    if reason:
+        return reject_named(s, r.account, &r.client_id, flags, reason)
+
+    # From here on nothing is refused.
+    if renamed:
+        rename(s, slot, &r.new_client_id)
+    if leaves <= 0:
+        return cancel_slot(s, slot, WHY_REPLACED)
+    before = order_hold(s, slot)
+    keeps = price == o.price and size <= o.size
+    e = <ReplacedEvent*>add_event(s, EV_REPLACED, 1, o.account, o.market)
+    e.order_id = o.order_id
+    e.client_id = s.ids[o.id_slot].client_id
+    e.price = price
+    e.size = size
+    e.leaves = leaves
+    e.hold = needed
+    e.released = before - needed
+    e.priority_kept = keeps
+    hold(s, hold_slot(s, slot), needed - before)
+    if keeps:
+        touch_order(s, slot)
+        half.levels[price].size -= <uint64_t>(o.leaves - leaves)
+        o.leaves = leaves
+        o.size = size
+        return 0
+
+    dequeue(s, half, d.side, slot)
+    t.order_id = o.order_id
+    t.market = market
+    t.market_index = o.market
+    t.price = price
+    t.size = size
+    t.leaves = leaves
+    t.held = needed
+    t.session = d.session
+    t.account = o.account
+    t.id_slot = o.id_slot
+    t.stp_key = account.stp_key
+    t.base = d.base
+    t.quote = d.quote
+    t.credit = o.credit
+    t.taker_ppm = d.taker_ppm
+    t.maker_ppm = o.maker_ppm
+    t.hold_ppm = o.hold_ppm
+    t.side = d.side
+    t.type = d.type
+    t.tif = d.tif
+    t.stp = d.stp
+    t.flags = d.flags
+    t.budget = False
+    reason = match(s, &t)
+    if reason == 0 and t.leaves > 0:
+        return rest(s, &t, slot)
+    if reason:
+        cancel_taker(s, &t, reason)
+        return end_order(s, slot, STATUS_CANCELED, t.size - t.leaves)
+    return end_order(s, slot, STATUS_FILLED, t.size)

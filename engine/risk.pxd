@@ -1,0 +1,103 @@
+# Holds and balances of trading.
+#
+# What an order holds is a function of what is left of it, never a stored number: a sell holds leaves × u of base, a
+# limit buy n + ceil((f + n × w) / 10^6) − ceil(f / 10^6) of quote with n the notional of its leaves at its limit, w the
+# larger of its rates. Of the exact fee sum f an order keeps only credit = ceil(f / 10^6) × 10^6 − f, below 10^6.
+#
+# Per fill:   buyer    held −(old hold − new hold), available +released,   base +size × u
+#             seller   base held −size × u,                               quote +notional − fee
+#             system:fees   +both fees (a rebate is a negative fee)
+# Every column sums to zero. With risk off nothing here moves and nothing is refused.
+
+from engine.digest cimport touch_balance
+from engine.pool cimport balance_tag, find_balance, map_put
+from engine.types cimport NIL, SELL, Balance, Market, Order, State, buy_hold, int32_t, int64_t, uint8_t, uint32_t
+
+
+cdef inline int64_t required_hold(
+    Market* market, uint8_t side, int64_t price, int64_t leaves, int32_t ppm, uint32_t credit
+) noexcept nogil:
+    # Of a sell of any type, or a limit buy. The listing's bounds keep every product below 2^62.
+    if side == SELL:
+        return leaves * market.u
+    if leaves == 0:
+        return 0
+    return buy_hold(price * leaves * market.k, ppm, credit)
+
+
+cdef inline int64_t order_hold(State* s, uint32_t slot) noexcept nogil:
+    cdef Order* o = &s.orders[slot]
+    return required_hold(&s.markets[o.market], s.details[slot].side, o.price, o.leaves, o.hold_ppm, o.credit)
+
+
+cdef inline uint32_t hold_slot(State* s, uint32_t slot) noexcept nogil:
+    return s.details[slot].base if s.details[slot].side == SELL else s.details[slot].quote
+
+
+cdef inline bint balance_room(State* s, uint32_t count) noexcept nogil:
+    return s.limits.balances - s.balance_count >= count
+
+
+cdef inline uint32_t balance_of(State* s, uint32_t account, uint32_t asset) except? 0xFFFFFFFF nogil:
+    # Its slot; a balance not met before starts at zero. The caller has looked at balance_room.
+    cdef uint32_t slot = find_balance(s, account, asset)
+    if slot != NIL:
+        return slot
+    assert s.balance_count < s.limits.balances, "the table of balances is full"
+    slot = s.balance_count
+    s.balance_count += 1
+    s.balances[slot].account = account
+    s.balances[slot].asset = asset
+    map_put(&s.balance_map, balance_tag(account, asset), slot)
+    return slot
+
+
+cdef inline int hold(State* s, uint32_t slot, int64_t amount) except -1 nogil:
+    # From available to held; a negative amount goes back.
+    if s.limits.risk and amount != 0:
+        touch_balance(s, slot)
+        s.balances[slot].available -= amount
+        s.balances[slot].held += amount
+        assert s.balances[slot].available >= 0 and s.balances[slot].held >= 0, "a hold without cover"
+    return 0
+
+
+cdef inline int pay_held(State* s, uint32_t slot, int64_t released, int64_t paid) except -1 nogil:
+    # `paid` leaves the held amount for good, `released` goes back to available.
+    if s.limits.risk:
+        touch_balance(s, slot)
+        s.balances[slot].held -= released + paid
+        s.balances[slot].available += released
+        assert s.balances[slot].available >= 0 and s.balances[slot].held >= 0, "a fill beyond its hold"
+    return 0
+
+
+cdef inline int pay_available(State* s, uint32_t slot, int64_t paid) except -1 nogil:
+    if s.limits.risk:
+        touch_balance(s, slot)
+        s.balances[slot].available -= paid
+        assert s.balances[slot].available >= 0, "a market buy beyond its money"
+    return 0
+
+
+cdef inline void receive(State* s, uint32_t slot, int64_t amount) noexcept nogil:
+    if s.limits.risk:
+        touch_balance(s, slot)
+        s.balances[slot].available += amount
+
+
+cdef inline int64_t below_zero(int64_t available) noexcept nogil:
+    return -available if available < 0 else 0
+
+
+cdef inline void move_available(State* s, uint32_t slot, int64_t amount) noexcept nogil:
+    # Of accounts that may be below zero: keeps the asset's sum of debts.
+    cdef Balance* balance = &s.balances[slot]
+    touch_balance(s, slot)
+    s.assets[balance.asset].below += below_zero(balance.available + amount) - below_zero(balance.available)
+    balance.available += amount
+
+
+cdef inline void collect_fee(State* s, uint32_t slot, int64_t amount) noexcept nogil:
+    if s.limits.risk and amount != 0:
+        move_available(s, slot, amount)

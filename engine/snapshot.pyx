@@ -1,0 +1,283 @@
+"""The state as bytes, and back. Only what the rules know is written: no slots of orders, ids or refs, no tables.
+
+    clock | groups | assets | markets | accounts | balances | orders by join, with their older ids | remembered ids,
+    oldest first | refs by first sequence, pending ones with postings
+
+A section is a uint64 count and as many structs. Balances keep their slots, for postings and orders name them. Restoring
+joins the orders in their order of joining, so every queue is as it was. Version and checksum are the caller's.
+"""
+
+from libc.string cimport memcpy, memset
+
+from engine.book cimport enqueue, half_open
+from engine.ledger cimport add_ref_dues
+from engine.pool cimport balance_tag, id_tag, map_put, name_tag, order_tag, pool_take
+from engine.types cimport *
+
+ctypedef struct Clock:
+    uint64_t sequence, batch, batch_first
+    int64_t time
+    uint64_t sum_low, sum_high
+
+ctypedef struct OrderImage:
+    Order order
+    OrderDetail detail
+    ClientId client_id
+    uint64_t older_count  # that many ClientIds follow, newest first
+
+ctypedef struct IdImage:
+    ClientId client_id
+    uint64_t order_id
+    int64_t filled
+    uint32_t account, market
+    uint64_t status
+
+
+cdef bytes image(const void* data, size_t size):
+    return (<const unsigned char*>data)[:size]
+
+
+cdef bytes number(uint64_t value):
+    return value.to_bytes(8, "little")
+
+
+cdef object write_state(State* s):
+    """All sections. The dirty lists have been settled, so every kept mix is what the sum holds."""
+    cdef Clock clock
+    cdef Market market
+    cdef Account account
+    cdef OrderImage order
+    cdef IdImage remembered
+    cdef Ref ref
+    cdef uint32_t i, slot, older
+    cdef list parts = []
+    clock.sequence = s.sequence
+    clock.batch = s.batch
+    clock.batch_first = s.batch_first
+    clock.time = s.time
+    clock.sum_low = s.sum_low
+    clock.sum_high = s.sum_high
+    parts.append(image(&clock, sizeof(Clock)))
+    parts.append(number(s.group_pool.used))
+    parts.append(image(s.group_pool.nodes, s.group_pool.used * sizeof(Name)))
+    parts.append(number(s.asset_count))
+    parts.append(image(s.assets, s.asset_count * sizeof(Asset)))
+    parts.append(number(s.market_count))
+    for i in range(s.market_count):
+        market = s.markets[i]
+        memset(market.half, 0, sizeof(market.half))
+        parts.append(image(&market, sizeof(Market)))
+    parts.append(number(s.account_count))
+    for i in range(s.account_count):
+        account = s.accounts[i]
+        account.first_order = account.oldest_id = account.newest_id = NIL
+        account.closed_ids = account.open_orders = 0
+        parts.append(image(&account, sizeof(Account)))
+    parts.append(number(s.balance_count))
+    parts.append(image(s.balances, s.balance_count * sizeof(Balance)))
+
+    slots = []
+    for i in range(s.account_count):
+        slot = s.accounts[i].first_order
+        while slot != NIL:
+            slots.append((s.details[slot].join, slot))
+            slot = s.details[slot].next
+    parts.append(number(len(slots)))
+    for _, slot in sorted(slots):
+        order.order = s.orders[slot]
+        order.order.next = order.order.prior = order.order.id_slot = NIL
+        order.detail = s.details[slot]
+        order.detail.next = order.detail.prior = NIL
+        order.client_id = s.ids[s.orders[slot].id_slot].client_id
+        older = s.ids[s.orders[slot].id_slot].next
+        names = []
+        while older != NIL:
+            names.append(image(&s.ids[older].client_id, sizeof(ClientId)))
+            older = s.ids[older].next
+        order.older_count = len(names)
+        parts.append(image(&order, sizeof(OrderImage)))
+        parts.extend(names)
+
+    parts.append(number(s.closed_ids))
+    slot = s.oldest_id
+    while slot != NIL:
+        remembered.client_id = s.ids[slot].client_id
+        remembered.order_id = s.ids[slot].order_id
+        remembered.filled = s.ids[slot].filled
+        remembered.account = s.ids[slot].account
+        remembered.market = s.ids[slot].market
+        remembered.status = s.ids[slot].status
+        parts.append(image(&remembered, sizeof(IdImage)))
+        slot = s.ids[slot].next
+
+    slots = []
+    for i in range(s.ref_map.mask + 1):
+        if s.ref_map.entries[i].slot != NIL:
+            slots.append((s.refs[s.ref_map.entries[i].slot].first_sequence, s.ref_map.entries[i].slot))
+    parts.append(number(len(slots)))
+    for _, slot in sorted(slots):
+        ref = s.refs[slot]
+        older = ref.first_posting
+        ref.first_posting = NIL
+        parts.append(image(&ref, sizeof(Ref)))
+        while older != NIL:
+            parts.append(image(&s.postings[older], sizeof(Posting)))
+            older = s.postings[older].next
+    return b"".join(parts)
+
+
+cdef class Reader:
+    """Takes structs off the front of the data; asking for more than there is raises ValueError."""
+
+    cdef const unsigned char* data
+    cdef size_t left
+
+    cdef int take(self, void* target, size_t size) except -1:
+        if size > self.left:
+            raise ValueError("the snapshot ends too early")
+        memcpy(target, self.data, size)
+        self.data += size
+        self.left -= size
+        return 0
+
+    cdef uint64_t count(self, uint64_t most) except? 0xFFFFFFFFFFFFFFFF:
+        cdef uint64_t value
+        self.take(&value, 8)
+        if value > most:
+            raise ValueError(f"the snapshot has {value} of what its limits allow {most}")
+        return value
+
+
+cdef int read_state(State* s, const unsigned char* data, size_t size) except -1:
+    """Fills a fresh state that has no accounts yet."""
+    cdef Reader reader = Reader.__new__(Reader)
+    reader.data = data
+    reader.left = size
+    cdef Clock clock
+    cdef uint64_t i, j, count
+    cdef Market* market
+    reader.take(&clock, sizeof(Clock))
+    s.sequence = clock.sequence
+    s.batch = clock.batch
+    s.batch_first = clock.batch_first
+    s.time = clock.time
+    s.sum_low = clock.sum_low
+    s.sum_high = clock.sum_high
+    for i in range(reader.count(s.group_pool.capacity)):
+        pool_take(&s.group_pool)
+        reader.take(s.group_pool.nodes + i * sizeof(Name), sizeof(Name))
+        map_put(&s.group_map, name_tag(s, <Name*>(s.group_pool.nodes + i * sizeof(Name))), <uint32_t>i)
+    s.asset_count = <uint32_t>reader.count(s.limits.assets)
+    for i in range(s.asset_count):
+        reader.take(&s.assets[i], sizeof(Asset))
+        map_put(&s.asset_map, name_tag(s, &s.assets[i].name), <uint32_t>i)
+    for i in range(reader.count(s.limits.markets)):
+        market = &s.markets[i]
+        reader.take(market, sizeof(Market))
+        half_open(&market.half[BUY], market.max_price)
+        half_open(&market.half[SELL], market.max_price)
+        s.market_count += 1
+        map_put(&s.market_map, name_tag(s, &market.name), <uint32_t>i)
+    s.account_count = <uint32_t>reader.count(s.limits.accounts)
+    for i in range(s.account_count):
+        reader.take(&s.accounts[i], sizeof(Account))
+        map_put(&s.account_map, name_tag(s, &s.accounts[i].name), <uint32_t>i)
+    s.balance_count = <uint32_t>reader.count(s.limits.balances)
+    for i in range(s.balance_count):
+        reader.take(&s.balances[i], sizeof(Balance))
+        map_put(&s.balance_map, balance_tag(s.balances[i].account, s.balances[i].asset), <uint32_t>i)
+    for i in range(reader.count(s.limits.orders)):
+        read_order(s, reader)
+    for i in range(reader.count(s.limits.closed_ids)):
+        read_remembered(s, reader)
+    for i in range(reader.count(s.limits.refs)):
+        read_ref(s, reader)
+    if reader.left:
+        raise ValueError(f"the snapshot has {reader.left} bytes too many")
+    return 0
+
+
+cdef uint32_t read_id(
+    State* s, const ClientId* client_id, uint32_t account, uint32_t market, uint64_t order_id
+) except? 0xFFFFFFFF:
+    cdef uint32_t slot = pool_take(&s.id_pool)
+    cdef IdNode* node = &s.ids[slot]
+    memset(node, 0, sizeof(IdNode))
+    node.client_id = client_id[0]
+    node.account = account
+    node.market = market
+    node.order_id = order_id
+    node.order = node.next = node.prior = NIL
+    node.status = STATUS_OPEN
+    map_put(&s.id_map, id_tag(s, account, &node.client_id), slot)
+    return slot
+
+
+cdef int read_order(State* s, Reader reader) except -1:
+    cdef OrderImage read
+    cdef ClientId older
+    cdef uint64_t i
+    cdef uint32_t slot = pool_take(&s.order_pool), last, node
+    cdef Account* owner
+    reader.take(&read, sizeof(OrderImage))
+    s.orders[slot] = read.order
+    s.details[slot] = read.detail
+    last = read_id(s, &read.client_id, read.order.account, read.order.market, read.order.order_id)
+    s.orders[slot].id_slot = last
+    s.ids[last].order = slot
+    for i in range(read.older_count):
+        reader.take(&older, sizeof(ClientId))
+        node = read_id(s, &older, read.order.account, read.order.market, read.order.order_id)
+        s.ids[node].order = slot
+        s.ids[last].next = node
+        last = node
+    owner = &s.accounts[read.order.account]
+    s.details[slot].next = owner.first_order
+    if owner.first_order != NIL:
+        s.details[owner.first_order].prior = slot
+    owner.first_order = slot
+    owner.open_orders += 1
+    map_put(&s.order_map, order_tag(read.order.order_id), slot)
+    return enqueue(s, &s.markets[read.order.market].half[read.detail.side], read.detail.side, slot)
+
+
+cdef int read_remembered(State* s, Reader reader) except -1:
+    cdef IdImage read
+    cdef uint32_t slot
+    cdef Account* owner
+    reader.take(&read, sizeof(IdImage))
+    slot = read_id(s, &read.client_id, read.account, read.market, read.order_id)
+    s.ids[slot].filled = read.filled
+    s.ids[slot].status = <uint8_t>read.status
+    owner = &s.accounts[read.account]
+    if owner.closed_ids:
+        s.ids[owner.newest_id].order = slot
+    else:
+        owner.oldest_id = slot
+    owner.newest_id = slot
+    owner.closed_ids += 1
+    s.ids[slot].prior = s.newest_id
+    if s.newest_id != NIL:
+        s.ids[s.newest_id].next = slot
+    else:
+        s.oldest_id = slot
+    s.newest_id = slot
+    s.closed_ids += 1
+    return 0
+
+
+cdef int read_ref(State* s, Reader reader) except -1:
+    cdef uint32_t slot = pool_take(&s.ref_pool), posting, last = NIL, i
+    cdef Ref* ref = &s.refs[slot]
+    reader.take(ref, sizeof(Ref))
+    map_put(&s.ref_map, name_tag(s, &ref.ref), slot)
+    for i in range(ref.posting_count):
+        posting = pool_take(&s.posting_pool)
+        reader.take(&s.postings[posting], sizeof(Posting))
+        s.postings[posting].next = NIL
+        if last == NIL:
+            ref.first_posting = posting
+        else:
+            s.postings[last].next = posting
+        last = posting
+    return add_ref_dues(s, slot)

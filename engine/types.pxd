@@ -1,0 +1,663 @@
+# C twins of engine/messages (records, numbers) and the nodes of the core's state. Sizes and offsets are compared with
+# layout.py and codes.py by tests/unit/engine/test_layout.py through `engine.types`.
+#
+#   State ── assets, markets, accounts     tables; their position is the index that records and events carry
+#         ── balances                      pool, found by (account, asset); never given back
+#         ── orders, order_details         two pools with the same slots: 64 bytes hot, 64 bytes cold
+#         ── ids                           pool of client ids: of open orders, and remembered
+#         ── refs, postings                pools of money commands
+#         ── dirty lists, state sum        the state hash, kept up lazily
+#
+# Everything links by 32-bit slots; NIL names nothing. No pointer into a pool survives a call.
+
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "engine/arithmetic.h" nogil:
+    ctypedef long long int128
+    ctypedef unsigned long long uint128
+    ctypedef struct SortItem:
+        uint64_t key
+        uint32_t slot
+    int64_t div_ceil_ppm(int64_t a) noexcept
+    int64_t fee_increase(int64_t notional, int32_t ppm, uint32_t* credit) noexcept
+    int64_t buy_hold(int64_t notional, int32_t rate, uint32_t credit) noexcept
+    int64_t lots_affordable(int64_t money, uint32_t credit, int32_t ppm, int64_t unit) noexcept
+    int64_t product_within(int64_t a, int64_t b, int64_t limit) noexcept
+    int64_t share_floor(int64_t a, int64_t b, int64_t c, int64_t* rest) noexcept
+    int64_t scaled_exact(int64_t mantissa, int64_t factor, int scale, int decimals) noexcept
+    bint same_decimal(int64_t a, int x, int64_t b, int y) noexcept
+    bint fits_int64(int128 value) noexcept
+    uint128 mix_words(const uint64_t* words, int count) noexcept
+    uint64_t fold(uint64_t a, uint64_t b) noexcept
+    int lowest_bit(uint64_t word) noexcept
+    int highest_bit(uint64_t word) noexcept
+    void* region_map(size_t size) noexcept
+    void region_unmap(void* region, size_t size) noexcept
+    void sort_items(SortItem* items, size_t count) noexcept
+    void prefetch "__builtin_prefetch"(const void* address) noexcept
+
+cdef extern from * nogil:
+    """
+    #define BYLINE_NIL 0xFFFFFFFFu
+    #define BYLINE_ABSENT INT64_MIN
+    #define BYLINE_INVALID (INT64_MIN + 1)
+    #define BYLINE_TOTAL_LIMIT ((int64_t)1 << 62)
+    """
+    const uint32_t NIL "BYLINE_NIL"
+    const int64_t ABSENT "BYLINE_ABSENT"
+    const int64_t INVALID "BYLINE_INVALID"
+    const int64_t TOTAL_LIMIT "BYLINE_TOTAL_LIMIT"
+
+cdef enum:
+    SLOT_BYTES = 128
+    LEGS_MAX = 64  # postings of one money command, and shares of one leg
+    EXTERNAL = 0  # account indices that exist from the start
+    FEES = 1
+    DIRTY_LIMIT = 4096  # entities that wait for their mix; a full list is mixed at once
+    STP_GROUP = 0x80000000  # a self-trade key with this bit is a group, without it an account
+    MILLION = 1000000
+
+# ---------------------------------------------------------------- numbers of codes.py
+
+cdef enum:
+    DO_ASSET = 1
+    DO_MARKET = 2
+    DO_ACCOUNT = 3
+    DO_DEPOSIT = 4
+    DO_WITHDRAW = 5
+    DO_TRANSFER = 6
+    DO_POST = 7
+    DO_VOID = 8
+    DO_WITHDRAW_SETTLED = 9
+    DO_WITHDRAW_FAILED = 10
+    DO_PLACE = 11
+    DO_CANCEL = 12
+    DO_REPLACE = 13
+    DO_MASS_CANCEL = 14
+    DO_PHASE = 15
+    DO_UNCROSS = 16
+    DO_KILL = 17
+    DO_REARM = 18
+    DO_CANCEL_AFTER = 19
+    DO_POISON = 20
+    DO_TICK = 21
+    DO_CUT = 22
+    DO_MALFORMED = 31
+
+cdef enum:
+    EV_ACCEPTED = 1
+    EV_REJECTED = 2
+    EV_DUPLICATE = 3
+    EV_DONE = 4
+    EV_TRADE = 5
+    EV_CANCELED = 6
+    EV_REPLACED = 7
+    EV_PREVENTED = 10
+    EV_BALANCE = 11
+    EV_TRANSFERRED = 12
+    EV_PENDED = 13
+    EV_POSTED = 14
+    EV_VOIDED = 15
+    EV_CUT = 18
+
+cdef enum:
+    BUY = 0
+    SELL = 1
+
+cdef enum:
+    LIMIT = 1
+    MARKET_ORDER = 2
+    STOP = 3
+    STOP_LIMIT = 4
+
+cdef enum:
+    TIF_DEFAULT = 0
+    GTC = 1
+    IOC = 2
+    FOK = 3
+    GTD = 4
+
+cdef enum:
+    CANCEL_NEWEST = 0
+    CANCEL_OLDEST = 1
+    CANCEL_BOTH = 2
+    DECREMENT = 3
+    STP_NONE = 4
+
+cdef enum:
+    ACTIVE = 0
+    CANCEL_ONLY = 1
+    FROZEN = 2
+
+cdef enum:
+    NEVER = 0
+    FORCED = 1
+    OPEN_OVERDRAFT = 2
+
+cdef enum:
+    STATUS_WAITING = 0
+    STATUS_OPEN = 1
+    STATUS_FILLED = 2
+    STATUS_CANCELED = 3
+
+cdef enum:
+    REF_POSTED = 0
+    REF_PENDING = 1
+    REF_VOIDED = 2
+
+cdef enum:
+    WHY_USER = 1
+    WHY_MASS = 2
+    WHY_IOC = 3
+    WHY_FOK = 4
+    WHY_MARKET = 5
+    WHY_STP = 6
+    WHY_FROZEN = 10
+    WHY_SESSION = 12
+    WHY_BUDGET = 14
+    WHY_FUNDS = 15
+    WHY_REPLACED = 16
+    WHY_FILLS_LIMIT = 17
+
+cdef enum:
+    OK = 0
+    BAD_REF = 1
+    UNKNOWN_ACCOUNT = 2
+    DUPLICATE = 3
+    POISONED = 4
+    UNKNOWN_MARKET = 5
+    UNKNOWN_ASSET = 6
+    REJECT_FROZEN = 7
+    REJECT_CANCEL_ONLY = 8
+    KILLED = 9
+    UNKNOWN_ORDER = 10
+    REJECT_PHASE = 11
+    BAD_VALUE = 12
+    EXISTS = 13
+    BAD_TYPE = 14
+    BAD_TIF = 15
+    BAD_PRICE = 16
+    BAD_SIZE = 17
+    BAD_DISPLAY = 18
+    BAD_STOP = 19
+    BAD_AMOUNT = 20
+    BAD_EXPIRY = 21
+    BAND = 22
+    TOO_MANY_ORDERS = 23
+    BAD_OCO = 24
+    INSUFFICIENT_FUNDS = 25
+    WOULD_CROSS = 26
+    NO_LIQUIDITY = 27
+    CROSSED = 28
+    EXPIRED = 29
+    BAD_ACCOUNT = 30
+    BAD_LEGS = 31
+    TOO_LARGE = 32
+    BUSY = 33
+    REJECT_MALFORMED = 34
+    UNSUPPORTED = 35
+
+# flags and masks of layout.py
+cdef enum:
+    PLACE_POST_ONLY = 1
+    PLACE_BUDGET = 2
+    PLACE_HAS_OCO = 4
+    PLACE_NO_SIZE = 8
+    PLACE_BOTH_SIZES = 16
+    ORDER_BY_ORDER_ID = 1
+    ORDER_BOTH_IDS = 2
+    MONEY_FORCE = 1
+    MONEY_HAS_META = 2
+    MONEY_HAS_ADDRESS = 4
+    MONEY_PENDING = 8
+    MONEY_HAS_REF = 16
+    MASK_MIN_SIZE = 1
+    MASK_MAX_SIZE = 2
+    MASK_MAX_PRICE = 4
+    MASK_TAKER_PPM = 8
+    MASK_MAKER_PPM = 16
+    MASK_ENTRY_BAND = 32
+    MASK_EXEC_BAND = 64
+    MASK_PAUSE = 128
+    MASK_PHASE = 256
+    MASK_REFERENCE_PRICE = 512
+    HAS_STATUS = 1
+    HAS_OVERDRAFT = 2
+    HAS_TAKER_PPM = 4
+    HAS_MAKER_PPM = 8
+    HAS_MAX_OPEN_ORDERS = 16
+    HAS_ROW = 32
+    HAS_STP_GROUP = 64
+    REJECTED_ORDER_ID = 1
+    REJECTED_CLIENT_ID = 2
+    REJECTED_REF = 4
+
+# ---------------------------------------------------------------- text
+
+ctypedef struct ClientId:
+    uint64_t word[4]
+
+ctypedef struct Name:
+    uint64_t word[8]
+
+# ---------------------------------------------------------------- command records
+
+ctypedef struct Record:
+    uint32_t crc32c
+    uint8_t kind, slots
+    uint16_t flags
+    uint64_t sequence
+    int64_t ts
+    uint64_t chain
+    uint64_t payload[12]
+
+ctypedef struct AssetRecord:
+    uint64_t head[4]
+    Name name
+    uint8_t scale, settled
+    uint8_t pad[30]
+
+ctypedef struct MarketRecord:
+    uint64_t head[4]
+    Name name
+    uint32_t base, quote, mask
+    uint8_t phase
+    uint8_t pad[19]
+
+ctypedef struct MarketTerms:
+    int64_t tick, lot, min_size, max_size, max_price, reference_price, pause_ns, entry_band_ppm, exec_band_ppm
+    int32_t taker_ppm, maker_ppm
+    uint8_t tick_decimals, lot_decimals
+    uint8_t pad[46]
+
+ctypedef struct AccountRecord:
+    uint64_t head[4]
+    Name name
+    uint32_t mask
+    int32_t taker_ppm, maker_ppm
+    uint32_t max_open_orders
+    uint8_t status, overdraft
+    uint8_t pad[14]
+
+ctypedef struct AccountExtra:
+    uint64_t row[4]
+    Name stp_group
+    uint64_t pad[4]
+
+ctypedef struct DirectRecord:  # deposit, withdraw
+    uint64_t head[4]
+    Name ref
+    uint32_t account, asset
+    int64_t amount, not_after
+    uint32_t place
+    uint16_t part_count, leg_count
+
+ctypedef struct TransferRecord:
+    uint64_t head[4]
+    Name ref
+    int64_t expires_at, not_after
+    uint16_t part_count, leg_count
+    uint8_t pad[12]
+
+ctypedef struct PostRecord:
+    uint64_t head[4]
+    Name ref
+    int64_t not_after
+    uint8_t pad[24]
+
+ctypedef struct PlaceRecord:
+    uint64_t head[4]
+    uint32_t account, market
+    ClientId client_id
+    int64_t price, size, stop_price, display_size, expires_at
+    uint64_t session
+    uint8_t side, type, tif, stp
+    uint8_t pad[4]
+
+ctypedef struct CancelRecord:
+    uint64_t head[4]
+    uint32_t account, spare
+    ClientId client_id
+    uint64_t pad[7]
+
+ctypedef struct ReplaceRecord:
+    uint64_t head[4]
+    uint32_t account, spare
+    ClientId client_id
+    int64_t price, size, stop_price
+    ClientId new_client_id
+
+ctypedef struct MassCancelRecord:
+    uint64_t head[4]
+    uint32_t account, market
+    uint64_t session
+    uint8_t side, given
+    uint8_t pad[78]
+
+ctypedef struct MarketOnlyRecord:  # phase, uncross
+    uint64_t head[4]
+    uint32_t market
+    uint8_t phase
+    uint8_t pad1[3]
+    int64_t reference_price
+    uint64_t pad[10]
+
+ctypedef struct AccountOnlyRecord:  # kill, rearm, cancel_after, poison
+    uint64_t head[4]
+    uint32_t account, spare
+    ClientId client_id
+    uint64_t pad[7]
+
+ctypedef struct Part:
+    uint32_t source, asset
+    int64_t amount
+    uint32_t target, weight
+    uint16_t leg
+    uint8_t is_share
+    uint8_t pad[5]
+
+ctypedef struct MoneyMeta:
+    uint64_t code[2]
+    uint64_t memo[8]
+    uint64_t pad[6]
+
+ctypedef struct RefSlot:
+    Name ref
+    int64_t not_after
+    uint64_t pad[7]
+
+# ---------------------------------------------------------------- events
+
+ctypedef struct Event:
+    uint64_t sequence
+    int64_t ts
+    uint32_t index, account, market
+    uint8_t kind, slots, reason, op
+    uint64_t payload[12]
+
+ctypedef struct AcceptedEvent:
+    uint64_t head[4]
+    uint64_t order_id
+    ClientId client_id
+    int64_t price, size, hold, stop_price, display_size, expires_at
+    uint8_t side, type, tif, flags
+    uint8_t pad[4]
+
+ctypedef struct RejectedEvent:
+    uint64_t head[4]
+    uint64_t order_id
+    Name text
+    uint8_t flags
+    uint8_t pad[23]
+
+ctypedef struct DuplicateEvent:
+    uint64_t head[4]
+    uint64_t order_id
+    Name text
+    int64_t filled
+    uint8_t status, flags
+    uint8_t pad[14]
+
+ctypedef struct DoneAssetEvent:
+    uint64_t head[4]
+    Name name
+    uint8_t scale, settled
+    uint8_t pad[30]
+
+ctypedef struct DoneMarketEvent:
+    uint64_t head[4]
+    Name name
+    uint32_t base, quote
+    int64_t k, u
+    uint8_t phase
+    uint8_t pad[7]
+
+ctypedef struct DoneAccountEvent:
+    uint64_t head[4]
+    Name name
+    int32_t taker_ppm, maker_ppm
+    uint32_t max_open_orders, mask
+    uint8_t status, overdraft
+    uint8_t pad[14]
+
+ctypedef struct TradeEvent:
+    uint64_t head[4]
+    uint32_t taker_account
+    uint8_t aggressor, buyer
+    uint8_t pad[2]
+    uint64_t trade_id
+    int64_t price, size, notional
+    uint64_t maker_order_id
+    int64_t maker_leaves, maker_fee
+    uint64_t taker_order_id
+    int64_t taker_leaves, taker_fee, released
+
+ctypedef struct CanceledEvent:
+    uint64_t head[4]
+    uint64_t order_id
+    ClientId client_id
+    int64_t leaves, released
+    uint64_t pad[5]
+
+ctypedef struct ReplacedEvent:
+    uint64_t head[4]
+    uint64_t order_id
+    ClientId client_id
+    int64_t price, size, leaves, hold, released
+    uint8_t priority_kept
+    uint8_t pad[15]
+
+ctypedef struct PreventedEvent:
+    uint64_t head[4]
+    uint32_t taker_account
+    uint8_t mode
+    uint8_t pad[3]
+    int64_t price, size
+    uint64_t maker_order_id
+    int64_t maker_leaves, maker_released
+    uint64_t taker_order_id
+    int64_t taker_leaves, taker_released
+    uint64_t pad2[3]
+
+ctypedef struct BalanceEvent:
+    uint64_t head[4]
+    int64_t available, held
+    uint8_t cause
+    uint8_t pad[79]
+
+ctypedef struct MoneyEvent:
+    uint64_t head[4]
+    Name ref
+    uint64_t code[2]
+    uint16_t leg_count
+    uint8_t cause, has_memo
+    uint8_t pad[12]
+
+ctypedef struct Leg:
+    uint32_t source, asset
+    int64_t amount
+    uint32_t target
+    uint8_t pad[12]
+
+ctypedef struct CutEvent:
+    uint64_t head[4]
+    uint64_t batch, first_sequence, last_sequence
+    uint64_t hash_low, hash_high
+    uint64_t pad[7]
+
+# ---------------------------------------------------------------- state
+
+# The 128-bit mix that an entity last added to the state sum, as two words so that nodes need no 16-byte alignment.
+ctypedef struct Mix:
+    uint64_t low, high
+
+# Fixed-size nodes in reserved address space. A free node's first 4 bytes link to the next free one.
+ctypedef struct Pool:
+    uint8_t* nodes
+    uint32_t node_bytes, capacity
+    uint32_t used  # nodes ever taken: 0 … used - 1 have been touched
+    uint32_t free, free_count
+
+ctypedef struct MapEntry:
+    uint32_t tag  # low half of the key's hash; tag & mask is the home of the entry
+    uint32_t slot  # NIL: empty
+
+# Open addressing, linear probing, deletion by shifting back. At most half full; doubles when it is.
+ctypedef struct Map:
+    MapEntry* entries
+    uint32_t mask, count
+
+# Who is due when. A binary heap; entries whose subject is gone are passed over when they surface.
+ctypedef struct Due:
+    int64_t at
+    uint64_t sequence  # of the command that set it
+    uint32_t kind  # DUE_TRANSFER or DUE_FORGET
+    uint32_t slot
+
+cdef enum:
+    DUE_TRANSFER = 1
+    DUE_FORGET = 4
+
+ctypedef struct Asset:
+    Name name
+    int64_t below  # sum of the magnitudes of all available below zero
+    Mix mix
+    uint8_t scale, settled
+
+ctypedef struct Level:  # 16 bytes
+    uint32_t head, tail  # slots of orders; meaningful only while the level's bit is set
+    uint64_t size  # sum of leaves, modulo 2^64
+
+cdef enum:
+    BITMAP_DEPTH = 7  # 64^7 > 2^40
+
+# One half of a book. `bits[0]` has a bit per price, `bits[n + 1]` a bit per word of `bits[n]` that is not zero.
+ctypedef struct Half:
+    Level* levels  # by price, 0 … max_price
+    uint64_t* bits[BITMAP_DEPTH]
+    int64_t best  # price, or 0: no order
+    int depth
+    uint32_t order_count
+    size_t levels_bytes, bits_bytes
+
+ctypedef struct Market:
+    Half half[2]
+    int64_t k, u, min_size, max_size, max_price
+    int64_t last_price
+    uint64_t trade_count
+    uint32_t base, quote
+    uint32_t fees  # slot of the balance of system:fees in quote
+    int32_t taker_ppm, maker_ppm
+    uint8_t phase, dirty
+    Mix mix
+    Name name
+    int64_t tick, lot, reference_price, pause_ns, entry_band_ppm, exec_band_ppm
+    uint8_t tick_decimals, lot_decimals
+
+ctypedef struct Account:
+    uint32_t mask, max_open_orders, open_orders
+    int32_t taker_ppm, maker_ppm
+    uint32_t stp_key
+    uint8_t status, overdraft, killed, dirty
+    uint32_t first_order  # of its open orders, linked through OrderDetail
+    uint32_t oldest_id, newest_id, closed_ids  # remembered client ids
+    uint32_t pending_out  # pending postings from here to an open account
+    Mix mix
+    Name name, stp_group
+    uint64_t row[4]
+
+ctypedef struct Balance:  # 48 bytes
+    int64_t available, held
+    uint32_t account, asset
+    Mix mix
+    uint32_t dirty, pad
+
+ctypedef struct Order:  # 64 bytes: all that matching and cancelling read
+    int64_t price, leaves, size
+    uint64_t order_id
+    uint32_t next, prior  # in the queue of its level; `next` links free nodes
+    uint32_t account, market
+    uint32_t id_slot  # its newest client id
+    uint32_t credit
+    int32_t maker_ppm, hold_ppm  # hold_ppm: the larger of both rates, at least 0
+
+ctypedef struct OrderDetail:  # 64 bytes
+    Mix mix
+    uint64_t join, session
+    uint32_t base, quote  # slots of the two balances
+    uint32_t next, prior  # of the same account
+    int32_t taker_ppm
+    uint8_t side, type, tif, flags
+    uint8_t stp, dirty
+    uint8_t pad[6]
+
+ctypedef struct IdNode:  # 72 bytes
+    ClientId client_id
+    uint64_t order_id
+    int64_t filled
+    uint32_t account, market
+    uint32_t order  # open: slot of the order (NIL while it is the taker); closed: the account's next younger id
+    uint32_t next  # open: an older id of the same order; closed: the next younger remembered id of all accounts
+    uint32_t prior  # closed: the next older remembered id of all accounts
+    uint8_t status
+    uint8_t pad[3]
+
+ctypedef struct Posting:
+    uint32_t source, target  # slots of balances
+    int64_t amount
+    uint32_t next
+    uint32_t pad
+
+ctypedef struct Ref:
+    Name ref
+    uint64_t digest[2]
+    uint64_t code[2]
+    uint64_t memo[8]
+    uint64_t first_sequence
+    int64_t not_after, expires_at
+    uint32_t first_posting, posting_count
+    uint8_t status, has_memo
+    uint8_t pad[6]
+
+ctypedef struct Limits:
+    uint32_t accounts, markets, assets, balances, orders, ids, closed_ids, closed_ids_account, refs, postings
+    int64_t max_price
+    uint32_t max_fills
+    bint risk
+
+ctypedef struct State:
+    uint64_t sequence, batch, batch_first
+    int64_t time
+    Limits limits
+    uint64_t secret  # mixed into the maps of texts, so that nobody can choose texts that collide
+    # tables and pools
+    Asset* assets
+    Market* markets
+    Account* accounts
+    Balance* balances
+    Order* orders
+    OrderDetail* details
+    IdNode* ids
+    Ref* refs
+    Posting* postings
+    uint32_t asset_count, market_count, account_count, balance_count
+    Pool order_pool, id_pool, ref_pool, posting_pool, group_pool
+    Map asset_map, market_map, account_map, group_map, balance_map, order_map, id_map, ref_map
+    # remembered client ids of all accounts, oldest first
+    uint32_t oldest_id, newest_id, closed_ids
+    # timers
+    Due* due
+    uint32_t due_count, due_capacity
+    # the state hash
+    uint64_t sum_low, sum_high
+    uint32_t* dirty_orders
+    uint32_t* dirty_balances
+    uint32_t* dirty_markets
+    uint32_t dirty_order_count, dirty_balance_count, dirty_market_count
+    # the command being applied
+    Event* out
+    uint32_t out_used, out_capacity, event_index, joins, fills
+    int64_t ts
+    uint8_t op
+    SortItem* scratch
+    size_t scratch_capacity
