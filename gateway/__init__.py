@@ -1,0 +1,1 @@
+"""Order entry: sessions, wire protocols, API keys, the sequencer and the websocket server in front of it."""

@@ -1,0 +1,75 @@
+"""Which key may send which command: pure rules over a command's fields, before it is encoded.
+
+An operator may send everything for every account. Any other key acts for its own accounts alone: the account of an
+order or withdrawal, and the payer of every leg. `force`, house accounts and whatever defines entities are the
+operator's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.keys import ApiKey, Scope
+
+__all__ = ["CANCELS", "Forbidden", "authorize"]
+
+_ORDERS = {"place", "replace"}
+CANCELS = {"cancel", "mass_cancel", "cancel_after", "kill"}
+"""Commands that only ever take risk away: they keep a reserve when the exchange is busy."""
+_OWN = _ORDERS | CANCELS | {"poison", "withdraw"}
+
+
+class Forbidden(Exception):
+    """The key may not do this. `field` and `rule` say why."""
+
+    def __init__(self, field: str | None, rule: str) -> None:
+        super().__init__(rule)
+        self.field = field
+        self.rule = rule
+
+
+def authorize(command: dict[str, Any], key: ApiKey) -> dict[str, Any]:
+    """The command with the account filled in, or Forbidden. `command` has an `op` that the rulebook knows."""
+    op = command["op"]
+    if Scope.OPERATOR in key.scopes:
+        return command
+    if op in _OWN and command.get("account") is None and key.accounts:
+        command = command | {"account": key.accounts[0]}
+    if op in _OWN and command.get("account") not in key.accounts:
+        raise Forbidden("account", "a key acts for its own accounts alone")
+    if op in _ORDERS or op == "poison":
+        _need(key, Scope.TRADE, op)
+    elif op in CANCELS:
+        if not key.scopes & (Scope.TRADE | Scope.CANCEL_ONLY):
+            raise Forbidden(None, f"{op} needs the scope trade or cancel_only")
+    elif op == "withdraw":
+        _need(key, Scope.WITHDRAW, op)
+        for field in ("place", "legs", "force"):
+            if command.get(field) is not None:
+                raise Forbidden(field, "only the operator says this of a withdrawal")
+    elif op == "transfer":
+        _need(key, Scope.TRANSFER, op)
+        _authorize_legs(command, key)
+    else:
+        raise Forbidden(None, f"{op} needs the scope operator")
+    return command
+
+
+def _authorize_legs(command: dict[str, Any], key: ApiKey) -> None:
+    if command.get("force") is not None:
+        raise Forbidden("force", "only the operator forces a transfer")
+    legs = command.get("legs")
+    for leg in legs if isinstance(legs, list) else []:
+        if not isinstance(leg, dict):
+            continue  # malformed: the encoder names it
+        if leg.get("from") not in key.accounts:
+            raise Forbidden("legs.from", "a key pays out of its own accounts alone")
+        shares = leg.get("shares")
+        targets = [leg.get("to")] + [s.get("to") for s in (shares if isinstance(shares, list) else []) if isinstance(s, dict)]
+        if any(isinstance(target, str) and target.startswith("system:") for target in targets):
+            raise Forbidden("legs.to", "house accounts are the operator's")
+
+
+def _need(key: ApiKey, scope: Scope, op: str) -> None:
+    if not key.scopes & scope:
+        raise Forbidden(None, f"{op} needs the scope {str(scope.name).lower()}")

@@ -1,0 +1,55 @@
+# Connections, and the way from released commands to them.
+#
+#   Connection   what one session sends: frames gathered in its buffer, written once per read
+#   Hub          by number and by account; turns released commands into acks and private events
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from picows.picows cimport WSTransport
+
+from gateway.names cimport Names
+from gateway.orders cimport OpenOrders
+from gateway.sequencer cimport Pending, ReleaseSink, Sequencer
+
+cdef class Connection:
+    cdef readonly uint64_t number
+    cdef readonly object session
+    cdef WSTransport transport
+    cdef char* buffer
+    cdef Py_ssize_t size
+    cdef Py_ssize_t room
+    cdef readonly bint is_ending
+    cdef bint is_dirty
+    cdef bint may_trade  # the fast path may take its orders
+    cdef bint may_cancel
+    cdef uint32_t account  # its default, NIL: none
+    cdef uint32_t market  # the one last used, NIL: none
+    cdef list accounts  # indices that it hears of
+
+    cdef char* begin(self) except NULL
+    cdef int end(self, char* end) except -1
+    cdef int put(self, bytes payload) except -1
+
+cdef class Hub(ReleaseSink):
+    cdef readonly Sequencer sequencer
+    cdef readonly Names names
+    cdef readonly OpenOrders orders
+    cdef readonly object counters
+    cdef object clock
+    cdef object decode
+    cdef object answer
+    cdef dict connections
+    cdef list listeners  # by account index: None or a list of connections
+    cdef list dirty
+    cdef object asks  # deque of (sequence, connection, Ask)
+    cdef int64_t t_out
+    cdef Py_ssize_t write_high
+    cdef uint64_t numbers
+    cdef public object on_fatal
+
+    cdef int end_of_read(self) except -1
+    cdef int touch(self, Connection connection) except -1
+    cdef int refuse(self, Connection connection, int why, bytes rid) except -1
+    cdef int tell_account(self, uint32_t account, const uint8_t* slot, Connection but) except -1
+    cdef int tell_slow(self, Connection connection, const Pending* pending, const uint8_t* slot, uint32_t slots) except -1
+    cdef int flush(self) except -1

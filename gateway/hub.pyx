@@ -1,0 +1,367 @@
+"""From released commands to the clients: acks to whoever asked, private events to every session of the account.
+
+Owns the connections, their outgoing buffers, the open orders and the routing by account. One release writes into the
+buffers of all connections that it touches; `flush` sends each buffer once. The session that sent a command gets its
+ack first and then, as any session of the account, the events that follow; it does not get the first event twice.
+
+Invariants: nothing is encoded that the sequencer has not released, so `t_out` is the time of telling, and answers to
+questions (`balances`, `open_orders`, `status`) wait behind everything submitted before them.
+Worst case: a reader that does not read is closed at `write_high` unsent bytes; every buffer here shrinks after it.
+"""
+
+from collections import deque
+
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from libc.string cimport memcpy, memmove
+
+from picows.picows cimport WSCloseCode, WSTransport
+
+from gateway.names cimport Names
+from gateway.orders cimport OpenOrders
+from gateway.records cimport EV_PREVENTED, EV_TRADE, EV_TRANSFERRED, EV_VOIDED, SLOT, EventHead, Prevented, Trade
+from gateway.sequencer cimport Pending, Sequencer
+from gateway.transport cimport unsent, write_frames
+from gateway.wire.encode cimport EVENT_BYTES_MAX, is_fast, put_ack_head, put_event
+
+from gateway.wire.json import encode
+
+cdef uint32_t NIL = 0xFFFFFFFF
+cdef enum:
+    HEADER = 10  # the longest frame header
+    START_ROOM = 4096
+    KEEP_ROOM = 65536  # a buffer larger than this is given back when empty
+    TOLD = 256  # request id, sequence, chain and times of an ack
+
+
+class Counters:
+    """Plain counts since the start, for /metrics."""
+
+    __slots__ = (
+        "acks", "bad_frames", "closed_slow", "commands_fast", "commands_thorough", "frames_in", "private_events",
+        "refused_busy", "refused_sessions", "rejected_commands", "sends", "sessions", "sessions_opened",
+    )  # fmt: skip
+
+    def __init__(self):
+        for name in self.__slots__:
+            setattr(self, name, 0)
+
+    def as_dict(self):
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+cdef class Connection:
+    """One client. `begin` and `end` enclose a frame in its buffer."""
+
+    def __cinit__(self, uint64_t number, session, WSTransport transport):
+        self.number = number
+        self.session = session
+        self.transport = transport
+        self.account = NIL
+        self.market = NIL
+        self.accounts = []
+        self.room = START_ROOM
+        self.buffer = <char*>PyMem_Malloc(self.room)
+        if self.buffer == NULL:
+            raise MemoryError("no memory for a connection")
+
+    def __dealloc__(self):
+        PyMem_Free(self.buffer)
+
+    cdef char* begin(self) except NULL:
+        """Where the payload of the next frame goes: room for one fast event and its ack."""
+        cdef Py_ssize_t need = self.size + HEADER + EVENT_BYTES_MAX + TOLD
+        cdef char* grown
+        if need > self.room:
+            grown = <char*>PyMem_Realloc(self.buffer, need * 2)
+            if grown == NULL:
+                raise MemoryError("no memory for an answer")
+            self.buffer = grown
+            self.room = need * 2
+        return self.buffer + self.size + 4
+
+    cdef int end(self, char* end) except -1:
+        """The payload stands between begin and `end`: write its header in front of it."""
+        cdef char* start = self.buffer + self.size
+        cdef Py_ssize_t size = end - start - 4
+        assert 0 < size < 65536
+        start[0] = <char>0x81
+        if size < 126:
+            memmove(start + 2, start + 4, size)
+            start[1] = <char>size
+            self.size += 2 + size
+        else:
+            start[1] = 126
+            start[2] = <char>(size >> 8)
+            start[3] = <char>(size & 0xFF)
+            self.size += 4 + size
+        return 0
+
+    cdef int put(self, bytes payload) except -1:
+        """A whole text frame of any size."""
+        cdef Py_ssize_t size = len(payload)
+        cdef char* at
+        cdef Py_ssize_t need = self.size + HEADER + size
+        cdef int i
+        if need > self.room:
+            grown = <char*>PyMem_Realloc(self.buffer, need * 2)
+            if grown == NULL:
+                raise MemoryError("no memory for an answer")
+            self.buffer = grown
+            self.room = need * 2
+        at = self.buffer + self.size
+        at[0] = <char>0x81
+        if size < 126:
+            at[1] = <char>size
+            at += 2
+        elif size < 65536:
+            at[1] = 126
+            at[2] = <char>(size >> 8)
+            at[3] = <char>(size & 0xFF)
+            at += 4
+        else:
+            at[1] = 127
+            for i in range(8):
+                at[2 + i] = <char>((<uint64_t>size >> (56 - 8 * i)) & 0xFF)
+            at += 10
+        memcpy(at, <char*>payload, size)
+        self.size = at + size - self.buffer
+        return 0
+
+
+cdef class Hub(ReleaseSink):
+    """See the module.
+
+    Args:
+        sequencer: whose sink this becomes.
+        names, orders: fed with everything that was released before.
+        clock: engine.messages.ports.Clock.
+        decode: callable from the slots of one event (bytes) to its JSON object, for the rare events.
+        answer: callable(Ask, session) to the JSON object that answers it.
+    """
+
+    def __init__(self, Sequencer sequencer not None, Names names not None, OpenOrders orders not None, clock, decode,
+                 answer, counters, Py_ssize_t write_high):
+        self.sequencer = sequencer
+        self.names = names
+        self.orders = orders
+        self.clock = clock
+        self.decode = decode
+        self.answer = answer
+        self.counters = counters
+        self.write_high = write_high
+        self.connections = {}
+        self.listeners = []
+        self.dirty = []
+        self.asks = deque()
+        self.on_fatal = None
+        sequencer.set_sink(self)
+
+    def __len__(self):
+        return len(self.connections)
+
+    def sessions(self):
+        """The living sessions."""
+        return [(<Connection>c).session for c in self.connections.values()]
+
+    def connect(self, session, WSTransport transport):
+        """A new connection for `session`."""
+        self.numbers += 1
+        connection = Connection(self.numbers, session, transport)
+        self.connections[self.numbers] = connection
+        return connection
+
+    def disconnect(self, Connection connection not None):
+        """It is gone: nothing is told to it any more."""
+        self.connections.pop(connection.number, None)
+        for index in connection.accounts:
+            self.listeners[index].remove(connection)
+        connection.accounts = []
+        connection.is_ending = True
+
+    def subscribe(self, Connection connection not None, list accounts, bint may_trade, bint may_cancel):
+        """From now on it hears of these account indices; the first is the default of its commands."""
+        for index in accounts:
+            while len(self.listeners) <= index:
+                self.listeners.append(None)
+            if self.listeners[index] is None:
+                self.listeners[index] = []
+            self.listeners[index].append(connection)
+        connection.accounts = accounts
+        connection.account = accounts[0] if accounts else NIL
+        connection.may_trade = may_trade and len(accounts) > 0
+        connection.may_cancel = may_cancel and len(accounts) > 0
+
+    def send(self, Connection connection not None, bytes payload not None):
+        """Queue a text frame."""
+        connection.put(payload)
+        self.touch(connection)
+
+    def ask(self, Connection connection not None, question):
+        """Answer when everything submitted so far may be told."""
+        self.asks.append((self.sequencer.sequence, connection, question))
+
+    def broadcast(self, bytes payload not None):
+        """Queue a frame to everybody who has signed in."""
+        for connection in self.connections.values():
+            if (<Connection>connection).session.key is not None:
+                self.send(connection, payload)
+
+    def submit(self, Connection connection not None, record, bytes rid not None, bint reserved):
+        """A command from the thorough path. If it is not taken, its error is queued."""
+        cdef bytearray copy = bytearray(record)
+        cdef char* start = copy
+        cdef int64_t t_in = self.clock.now_ns()
+        cdef int why = self.sequencer.submit(
+            <uint8_t*>start, <uint32_t>(len(copy) // SLOT), connection.number, rid, len(rid), t_in, reserved
+        )
+        self.counters.commands_thorough += 1
+        if why:
+            self.refuse(connection, why, rid)
+
+    def settle(self):
+        """Release what became safe, answer questions, send."""
+        self.end_of_read()
+
+    cdef int end_of_read(self) except -1:
+        """Everything of one read is submitted: let the journal have it, tell what is safe, send once."""
+        self.sequencer.publish()
+        self.t_out = self.clock.now_ns()
+        self.sequencer.release()
+        while self.asks:
+            sequence, connection, question = self.asks[0]
+            if sequence > self.sequencer.released_sequence:
+                break
+            self.asks.popleft()
+            if not (<Connection>connection).is_ending:
+                self.send(connection, encode(self.answer(question, (<Connection>connection).session)))
+        if self.dirty:
+            self.flush()
+        return 0
+
+    cdef int touch(self, Connection connection) except -1:
+        if not connection.is_dirty:
+            connection.is_dirty = True
+            self.dirty.append(connection)
+        return 0
+
+    cdef int refuse(self, Connection connection, int why, bytes rid) except -1:
+        connection.put(connection.session.not_taken(("taken", "busy", "failed", "closed")[why], rid))
+        self.counters.rejected_commands += 1
+        if why == 1:
+            self.counters.refused_busy += 1
+        return self.touch(connection)
+
+    cdef int released(self, const Pending* pending) except -1:
+        cdef const uint8_t* slot
+        cdef const EventHead* head
+        cdef uint32_t at = 0
+        cdef uint32_t other
+        cdef Connection owner = None
+        cdef char* p
+        if pending.owner:
+            owner = self.connections.get(pending.owner)
+        if owner is not None:
+            if pending.event_slots and is_fast(pending.events):
+                p = owner.begin()
+                p = put_ack_head(p, pending.rid, pending.rid_size, pending.sequence, pending.chain, pending.t_in, self.t_out)
+                p = put_event(p, pending.events, self.names, self.orders, NIL, True)
+                owner.end(p)
+                self.touch(owner)
+            else:
+                self.tell_slow(owner, pending, pending.events, pending.event_slots)
+            self.counters.acks += 1
+        while at < pending.event_slots:
+            slot = pending.events + <size_t>at * SLOT
+            head = <const EventHead*>slot
+            assert head.slots > 0
+            if head.account != NIL:
+                self.tell_account(head.account, slot, owner if at == 0 else None)
+            if head.kind == EV_TRADE or head.kind == EV_PREVENTED:
+                other = (<const Trade*>slot).taker_account if head.kind == EV_TRADE else (<const Prevented*>slot).taker_account
+                if other != head.account:
+                    self.tell_account(other, slot, None)
+            elif EV_TRANSFERRED <= head.kind <= EV_VOIDED:
+                self._tell_money(slot[: <Py_ssize_t>head.slots * SLOT], owner if at == 0 else None)
+            self.orders.apply(slot)
+            at += head.slots
+        return 0
+
+    cdef int tell_account(self, uint32_t account, const uint8_t* slot, Connection but) except -1:
+        cdef Connection connection
+        cdef char* p
+        if account >= <uint32_t>len(self.listeners):
+            return 0
+        listeners = self.listeners[account]
+        if listeners is None:
+            return 0
+        for item in listeners:
+            connection = <Connection>item
+            if connection is but or connection.is_ending:
+                continue
+            if is_fast(slot):
+                p = connection.begin()
+                connection.end(put_event(p, slot, self.names, self.orders, account, False))
+            else:
+                connection.put(encode(self.decode(slot[: (<const EventHead*>slot).slots * SLOT])))
+            self.counters.private_events += 1
+            self.touch(connection)
+        return 0
+
+    def _tell_money(self, bytes slots, Connection but):
+        """A movement of money: each account of its legs hears of its own legs."""
+        event = self.decode(slots)
+        legs = event.get("legs", ())
+        for name in {leg[end] for leg in legs for end in ("from", "to")}:
+            index = self.names.account_index(name)
+            if index is None or index >= len(self.listeners) or not self.listeners[index]:
+                continue
+            payload = encode(event | {"legs": [leg for leg in legs if name in (leg["from"], leg["to"])]})
+            for connection in self.listeners[index]:
+                if connection is not but and not (<Connection>connection).is_ending:
+                    self.counters.private_events += 1
+                    self.send(connection, payload)
+
+    cdef int tell_slow(self, Connection connection, const Pending* pending, const uint8_t* slot, uint32_t slots) except -1:
+        """An ack whose first event is a rare one, or that has none."""
+        cdef char[TOLD] head
+        cdef char* end = put_ack_head(head, pending.rid, pending.rid_size, pending.sequence, pending.chain, pending.t_in, self.t_out)
+        text = <bytes>head[: end - <char*>head]
+        if slots:
+            event = self.decode(slot[: <Py_ssize_t>(<const EventHead*>slot).slots * SLOT])
+            event.pop("sequence", None)
+            event.pop("index", None)
+            connection.put(text + b"," + encode(event)[1:])
+        else:
+            connection.put(text + b"}")
+        return self.touch(connection)
+
+    cdef int flush(self) except -1:
+        """One send for each connection that has something."""
+        cdef Connection connection
+        cdef list dirty = self.dirty
+        self.dirty = []
+        for item in dirty:
+            connection = <Connection>item
+            connection.is_dirty = False
+            if connection.size == 0:
+                continue
+            write_frames(connection.transport, connection.buffer, connection.size)
+            self.counters.sends += 1
+            connection.size = 0
+            if connection.room > KEEP_ROOM:
+                PyMem_Free(connection.buffer)
+                connection.room = START_ROOM
+                connection.buffer = <char*>PyMem_Malloc(START_ROOM)
+                if connection.buffer == NULL:
+                    raise MemoryError("no memory for a connection")
+            if unsent(connection.transport) > self.write_high and not connection.is_ending:
+                self.counters.closed_slow += 1
+                self._close_slow(connection)
+        return 0
+
+    def _close_slow(self, Connection connection):
+        """It does not read: what is queued already is all it gets, and the reason may not reach it any more."""
+        connection.session.end(1008, "slow_reader")
+        connection.is_ending = True
+        connection.transport.send_close(WSCloseCode.POLICY_VIOLATION, b"slow_reader: too many unsent bytes")
+        connection.transport.disconnect(False)

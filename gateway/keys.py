@@ -1,0 +1,252 @@
+"""API keys: who may do what. Ed25519 public keys with accounts, scopes and a label.
+
+The registry is a log of lines, `CRC32 JSON\\n`, appended and synced before a registration is answered; loading it is
+reading it from the first line. A torn last line (a crash in the middle of an append) was never answered and is
+blanked; anything else that does not check is damage and refuses to start. Keys are never removed from the log, a
+revocation is a line of its own.
+
+Private keys never come near this module, but for the operator's own, which `load_or_create_operator_key` makes at the
+first start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from enum import IntFlag
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from engine.messages.errors import LocalFault
+from engine.messages.ports import Disk, File
+
+__all__ = [
+    "ApiKey",
+    "KeyRefused",
+    "KeyLookup",
+    "KeyRegistry",
+    "KeyRegistryCorrupt",
+    "Scope",
+    "load_or_create_operator_key",
+    "public_hex",
+    "sign_in_bytes",
+    "verify_sign_in",
+]
+
+REGISTRY_PATH = "keys/registry.log"
+_LABEL_MAX = 64
+_ACCOUNTS_MAX = 64
+_KEYS_MAX = 100_000
+
+
+class KeyRegistryCorrupt(LocalFault):
+    """The registry holds a line that does not check, and it is not the last one."""
+
+
+class KeyRefused(ValueError):
+    """A registration that breaks a rule. `field` and `rule` say which."""
+
+    def __init__(self, code: str, field: str, rule: str) -> None:
+        super().__init__(f"{field}: {rule}")
+        self.code = code
+        self.field = field
+        self.rule = rule
+
+
+class Scope(IntFlag):
+    """What a key may do. `operator` includes everything, for every account."""
+
+    READ = 1
+    TRADE = 2
+    CANCEL_ONLY = 4
+    TRANSFER = 8
+    WITHDRAW = 16
+    OPERATOR = 32
+
+    @classmethod
+    def parse(cls, words: list[str]) -> Scope:
+        """Raises KeyRefused for a word that is no scope."""
+        scopes = cls(0)
+        for word in words:
+            if not isinstance(word, str) or word != word.lower() or word.upper() not in cls.__members__:
+                raise KeyRefused("bad_value", "scopes", f"{word!r} is none of {', '.join(s.name.lower() for s in cls)}")
+            scopes |= cls[word.upper()]
+        return scopes
+
+    def words(self) -> list[str]:
+        return [scope.name.lower() for scope in Scope if scope in self and scope.name]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """`key` is the public key, 64 hex digits. `accounts` are names; the first is the default of its commands."""
+
+    key: str
+    accounts: tuple[str, ...]
+    scopes: Scope
+    label: str
+
+
+class KeyLookup(Protocol):
+    """What a session needs of the registry."""
+
+    def find(self, key: str) -> ApiKey | None: ...
+
+
+class KeyRegistry:
+    """The keys, in memory by public key, and their log on disk."""
+
+    def __init__(self, disk: Disk, path: str = REGISTRY_PATH) -> None:
+        """Load the log, or begin it. Raises KeyRegistryCorrupt; OSError comes through."""
+        self._keys: dict[str, ApiKey] = {}
+        self._file: File = disk.open(path, create=True)
+        self._end = self._load(path)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, key: str) -> ApiKey | None:
+        """The living key with this public half, or None."""
+        return self._keys.get(key)
+
+    def register(self, key: str, accounts: list[str], scopes: list[str], label: str, at_ns: int) -> ApiKey:
+        """Add a key, on disk when this returns. The same registration again changes nothing.
+
+        Raises:
+            KeyRefused: a rule is broken; nothing was written.
+            OSError: the disk refused; the key is not registered.
+        """
+        _check_public(key)
+        if not isinstance(accounts, list) or len(accounts) > _ACCOUNTS_MAX or not all(isinstance(a, str) and a for a in accounts):
+            raise KeyRefused("bad_value", "accounts", f"a list of at most {_ACCOUNTS_MAX} account names")
+        if not isinstance(scopes, list) or not scopes:
+            raise KeyRefused("bad_value", "scopes", "a list of at least one scope")
+        if not isinstance(label, str) or len(label) > _LABEL_MAX:
+            raise KeyRefused("bad_value", "label", f"text of at most {_LABEL_MAX} characters")
+        entry = ApiKey(key, tuple(accounts), Scope.parse(scopes), label)
+        if not entry.accounts and Scope.OPERATOR not in entry.scopes:
+            raise KeyRefused("bad_value", "accounts", "a key without the operator scope needs an account")
+        known = self._keys.get(key)
+        if known == entry:
+            return entry
+        if known is not None:
+            raise KeyRefused("exists", "key", "this key is registered with other rights; revoke it first")
+        if len(self._keys) >= _KEYS_MAX:
+            raise KeyRefused("busy", "key", f"the registry holds its most, {_KEYS_MAX} keys")
+        line = {"act": "register", "key": key, "accounts": accounts, "scopes": entry.scopes.words(), "label": label}
+        self._append(line | {"at": at_ns})
+        self._keys[key] = entry
+        return entry
+
+    def revoke(self, key: str, at_ns: int) -> None:
+        """End a key, on disk when this returns. Sessions that it opened are the server's to close."""
+        _check_public(key)
+        if key not in self._keys:
+            raise KeyRefused("unknown_key", "key", "no living key has this public half")
+        self._append({"act": "revoke", "key": key, "at": at_ns})
+        del self._keys[key]
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _append(self, entry: dict[str, object]) -> None:
+        text = json.dumps(entry, separators=(",", ":")).encode()
+        line = b"%08x %s\n" % (zlib.crc32(text), text)
+        at = self._end
+        while line:
+            written = self._file.write_at(at, line)
+            if written <= 0:
+                raise OSError(f"key registry: nothing written at offset {at}")
+            at += written
+            line = line[written:]
+        self._file.sync()
+        self._end = at
+
+    def _load(self, path: str) -> int:
+        data = self._file.read_at(0, self._file.size())
+        end = 0
+        for number, line in enumerate(data.split(b"\n"), 1):
+            following = end + len(line) + 1
+            if line.strip():
+                crc, _, text = line.partition(b" ")
+                whole = following <= len(data)
+                if not whole or crc != b"%08x" % zlib.crc32(text):
+                    if following < len(data) and data[following:].strip():
+                        raise KeyRegistryCorrupt(f"{path} line {number} at offset {end}: its checksum differs")
+                    self._file.write_at(end, b"\n" * (len(data) - end))
+                    self._file.sync()
+                    return len(data)
+                self._take(json.loads(text))
+            end = min(following, len(data))
+        return end
+
+    def _take(self, entry: dict[str, object]) -> None:
+        key = str(entry["key"])
+        if entry["act"] == "revoke":
+            self._keys.pop(key, None)
+            return
+        scopes = Scope.parse(list(entry["scopes"]))  # type: ignore[call-overload]
+        self._keys[key] = ApiKey(key, tuple(entry["accounts"]), scopes, str(entry["label"]))  # type: ignore[arg-type]
+
+
+def sign_in_bytes(environment: str, epoch: int, nonce: str) -> bytes:
+    """What a client signs: four lines without a final newline; `nonce` as in hello. See docs/protocol/order-entry.md."""
+    return f"byline.sign_in.v1\n{environment}\n{epoch}\n{nonce}".encode()
+
+
+def verify_sign_in(key: str, signature: str, message: bytes) -> bool:
+    """Whether `signature` (128 hex digits) over `message` was made by the private half of `key`."""
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def public_hex(private: Ed25519PrivateKey) -> str:
+    """The public half as 64 hex digits."""
+    return private.public_key().public_bytes_raw().hex()
+
+
+def load_or_create_operator_key(path: Path) -> Ed25519PrivateKey:
+    """The operator's private key from `path` (64 hex digits, mode 0600), made at the first start.
+
+    Raises LocalFault if the file is no key. OSError comes through.
+    """
+    try:
+        text = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        private = Ed25519PrivateKey.generate()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, private.private_bytes_raw().hex().encode() + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.rename(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return private
+    try:
+        return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(text))
+    except ValueError as error:
+        raise LocalFault(f"{path} holds no Ed25519 private key (64 hex digits)") from error
+
+
+def _check_public(key: object) -> None:
+    if not isinstance(key, str) or len(key) != 64 or key != key.lower():
+        raise KeyRefused("bad_value", "key", "an Ed25519 public key, 64 lower-case hex digits")
+    try:
+        bytes.fromhex(key)
+    except ValueError:
+        raise KeyRefused("bad_value", "key", "an Ed25519 public key, 64 lower-case hex digits") from None

@@ -1,0 +1,171 @@
+"""The websocket callbacks of one connection: the hot path for orders, the session for everything else.
+
+A frame that the scanner understands goes from its bytes into a record on the stack and to the sequencer without
+passing through a Python object. Every other frame goes to the sans-I/O session, whose outputs are carried out here.
+Nothing is sent inside a frame: with the last frame of a read everything is published, released and sent once.
+
+An exception here is a broken invariant: it is handed to `Hub.on_fatal`, which stops the process.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.string cimport memcmp
+
+from picows.picows cimport WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+
+from gateway.hub cimport Connection, Hub
+from gateway.records cimport OP_CANCEL, OP_PLACE, SLOT
+from gateway.wire.scan cimport OrderText, fill_cancel, fill_place, scan
+
+from gateway.session import Ask, Close, Send, SignedIn, Submit
+
+cdef uint32_t NIL = 0xFFFFFFFF
+
+
+cdef class OrderEntryListener(WSListener):
+    """Created by the server for each handshake.
+
+    Args:
+        hub: where connections live.
+        session: a fresh gateway.session.Session.
+        server: told `opened`, `signed_in`, `closed`.
+    """
+
+    cdef Hub hub
+    cdef object session
+    cdef object server
+    cdef Connection connection
+    cdef bint is_paused
+
+    def __init__(self, Hub hub not None, session, server):
+        self.hub = hub
+        self.session = session
+        self.server = server
+        self.connection = None
+
+    cpdef on_ws_connected(self, WSTransport transport):
+        try:
+            self.connection = self.hub.connect(self.session, transport)
+            self.server.opened(self)
+            self.carry_out(self.session.connect())
+            self.hub.end_of_read()
+        except BaseException as error:
+            self.hub.on_fatal(error)
+            raise
+
+    cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
+        cdef OrderText order
+        cdef bint done = False
+        if transport.is_close_frame_sent or self.connection is None:
+            return  # a fault behind this frame has ended the connection: nothing of it is executed any more
+        try:
+            self.hub.counters.frames_in += 1
+            if frame.msg_type == WSMsgType.TEXT and frame.fin and not (frame.rsv1 or frame.rsv2 or frame.rsv3):
+                if self.connection.may_cancel and not self.connection.is_ending:
+                    scan(frame.payload_ptr, frame.payload_size, &order)
+                    if order.op:
+                        done = self.take(&order)
+                if not done:
+                    self.carry_out(self.session.receive(1, frame.get_payload_as_bytes()))
+            elif frame.msg_type == WSMsgType.PING:
+                transport.send_pong(frame.get_payload_as_bytes())
+            elif frame.msg_type == WSMsgType.CLOSE:
+                self.hub.flush()
+                transport.send_close(frame.get_close_code(), b"")
+                transport.disconnect()
+            elif frame.msg_type != WSMsgType.PONG:
+                self.hub.counters.bad_frames += 1
+                self.carry_out(
+                    self.session.receive(
+                        <int>frame.msg_type, frame.get_payload_as_bytes(), is_final=bool(frame.fin),
+                        has_reserved_bits=bool(frame.rsv1 or frame.rsv2 or frame.rsv3),
+                    )
+                )
+            if frame.last_in_buffer:
+                self.hub.end_of_read()
+        except BaseException as error:
+            self.hub.on_fatal(error)
+            raise
+
+    cpdef on_ws_disconnected(self, WSTransport transport):
+        if self.connection is not None:
+            self.hub.disconnect(self.connection)
+            self.session.lost()
+            self.connection = None
+        self.server.closed(self)
+
+    cpdef pause_writing(self):
+        # The peer does not read: stop reading from it, so that it cannot ask for more than it takes.
+        if self.connection is not None and not self.is_paused:
+            self.is_paused = True
+            self.connection.transport.underlying_transport.pause_reading()
+
+    cpdef resume_writing(self):
+        if self.connection is not None and self.is_paused:
+            self.is_paused = False
+            self.connection.transport.underlying_transport.resume_reading()
+
+    def carry_out(self, outputs):
+        """Do what the session says."""
+        for output in outputs:
+            if isinstance(output, Send):
+                self.hub.send(self.connection, output.payload)
+            elif isinstance(output, Submit):
+                self.hub.submit(self.connection, output.record, output.rid, output.is_cancel)
+            elif isinstance(output, Ask):
+                self.hub.ask(self.connection, output)
+            elif isinstance(output, SignedIn):
+                self.server.signed_in(self, output.key)
+            elif isinstance(output, Close):
+                self.hub.flush()
+                self.connection.is_ending = True
+                self.connection.transport.send_close(<WSCloseCode><int>output.code, output.reason.encode())
+                self.server.closing(self)
+
+    @property
+    def link(self):
+        """The connection, None before the handshake and after the end."""
+        return self.connection
+
+    def drop(self):
+        """End the connection without waiting for the peer."""
+        if self.connection is not None:
+            self.connection.transport.disconnect(False)
+
+    cdef bint take(self, OrderText* order) except -1:
+        """Submit what the scanner understood. False: the thorough path must look at it."""
+        cdef uint8_t[SLOT] record
+        cdef Connection connection = self.connection
+        cdef Hub hub = self.hub
+        cdef int64_t t_in
+        cdef int why
+        cdef uint32_t market
+        if order.account.size != -1:
+            if order.account.size != hub.names.accounts[connection.account].length or memcmp(
+                order.account.at, hub.names.accounts[connection.account].name, order.account.size
+            ):
+                return False
+        if order.op == OP_PLACE:
+            if not connection.may_trade or order.market.size == -1:
+                return False
+            market = connection.market
+            if (
+                market == NIL or hub.names.markets[market].length != order.market.size
+                or memcmp(hub.names.markets[market].name, order.market.at, order.market.size)
+            ):
+                market = hub.names.find_market(order.market.at, order.market.size)
+                if market == NIL:
+                    return False
+                connection.market = market
+            if not fill_place(order, &hub.names.markets[market], market, connection.account, record):
+                return False
+        elif not fill_cancel(order, connection.account, record):
+            return False
+        t_in = hub.clock.now_ns()
+        why = hub.sequencer.submit(
+            record, 1, connection.number, order.rid.at, 0 if order.rid.size == -1 else order.rid.size, t_in,
+            order.op == OP_CANCEL,
+        )
+        hub.counters.commands_fast += 1
+        if why:
+            hub.refuse(connection, why, b"" if order.rid.size == -1 else order.rid.at[: order.rid.size])
+        return True

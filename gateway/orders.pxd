@@ -1,0 +1,39 @@
+# Open orders as the published events leave them: what acks, private events and `open_orders` need to know.
+#
+#   find(order_id)       the entry, or NULL; valid until the next apply
+#   apply(slot)          follow one event
+#   first_of(account)    head of the account's list; `next` of the entry goes on
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+cdef struct OrderEntry:
+    uint64_t order_id  # 0: a free slot
+    int64_t price
+    int64_t size
+    int64_t leaves
+    uint32_t account
+    uint32_t market
+    uint32_t next  # of the account's list, by position in the pool
+    uint32_t previous
+    uint32_t chain  # of the hash bucket
+    uint8_t side
+    uint8_t budget
+    uint8_t type
+    uint8_t tif
+    char client_id[32]
+
+cdef class OpenOrders:
+    cdef OrderEntry* pool
+    cdef uint32_t* buckets
+    cdef uint32_t* firsts  # by account
+    cdef uint32_t room
+    cdef uint32_t account_room
+    cdef uint32_t free
+    cdef readonly uint32_t count
+
+    cdef OrderEntry* find(self, uint64_t order_id) noexcept nogil
+    cdef int apply(self, const uint8_t* slot) except -1
+    cdef int _insert(self, const uint8_t* slot) except -1
+    cdef void _remove(self, uint64_t order_id) noexcept nogil
+    cdef int _grow(self) except -1
+    cdef int _reach_account(self, uint32_t account) except -1

@@ -1,0 +1,233 @@
+"""Open orders by id and by account, kept from published events.
+
+Owns a pool of entries with a hash index and one list per account. An event says which order it touches but not that
+order's side, unit of leaves or client id; this table does. It follows what was *released*: a reader never sees an
+order here that a crash could undo. It grows by doubling (a pause of milliseconds at a million orders) and is bounded
+by the order pool of the core.
+
+Whoever starts the gateway feeds the past through `learn_events`.
+"""
+
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from libc.string cimport memcpy, memset
+
+from gateway.records cimport (
+    EV_ACCEPTED, EV_CANCELED, EV_PREVENTED, EV_REPLACED, EV_TRADE, SLOT, Accepted, Canceled, EventHead, Prevented,
+    Replaced, Trade,
+)
+
+cdef uint32_t NONE = 0xFFFFFFFF
+cdef enum:
+    FLAG_BUDGET = 2
+
+
+cdef class OpenOrders:
+    """Entries live in `pool`; positions, not pointers, link them."""
+
+    def __cinit__(self, uint32_t room=4096):
+        self.room = 0
+        self.free = NONE
+        self.pool = NULL
+        self.buckets = NULL
+        self.firsts = NULL
+        self.account_room = 0
+        self.room = room // 2 if room >= 2 else 1
+        self._grow()
+
+    def __dealloc__(self):
+        PyMem_Free(self.pool)
+        PyMem_Free(self.buckets)
+        PyMem_Free(self.firsts)
+
+    def learn_events(self, const uint8_t[::1] slots not None):
+        """Follow event slots (a whole number of 128-byte slots, whole commands)."""
+        cdef Py_ssize_t at = 0
+        if slots.shape[0] % SLOT:
+            raise ValueError(f"{slots.shape[0]} bytes are no whole number of slots")
+        while at < slots.shape[0]:
+            self.apply(&slots[at])
+            at += (<const EventHead*>&slots[at]).slots * SLOT
+
+    def of_account(self, uint32_t account):
+        """[(order_id, market, side, type, tif, price, size, leaves, is_budget, client_id)], newest first, in numbers."""
+        cdef uint32_t at
+        cdef OrderEntry* entry
+        found = []
+        if account < self.account_room:
+            at = self.firsts[account]
+            while at != NONE:
+                entry = &self.pool[at]
+                client_id = bytes(entry.client_id[:32]).rstrip(b"\0").decode("ascii")
+                found.append(
+                    (entry.order_id, entry.market, entry.side, entry.type, entry.tif, entry.price, entry.size,
+                     entry.leaves, bool(entry.budget), client_id)
+                )
+                at = entry.next
+        return found
+
+    def market_of(self, uint32_t account, order_id, bytes client_id):
+        """The market index of the account's order with this id, or else this client id; None if there is none."""
+        cdef OrderEntry* entry
+        cdef uint32_t at
+        if order_id is not None:
+            entry = self.find(order_id)
+            return entry.market if entry != NULL and entry.account == account else None
+        at = self.firsts[account] if account < self.account_room else NONE
+        while at != NONE:
+            if self.pool[at].client_id[:32].rstrip(b"\0") == client_id:
+                return self.pool[at].market
+            at = self.pool[at].next
+        return None
+
+    cdef OrderEntry* find(self, uint64_t order_id) noexcept nogil:
+        cdef uint32_t at = self.buckets[_bucket(order_id, self.room)]
+        while at != NONE:
+            if self.pool[at].order_id == order_id:
+                return &self.pool[at]
+            at = self.pool[at].chain
+        return NULL
+
+    cdef int apply(self, const uint8_t* slot) except -1:
+        cdef uint8_t kind = (<const EventHead*>slot).kind
+        cdef OrderEntry* entry
+        cdef const Trade* trade
+        cdef const Replaced* replaced
+        cdef const Prevented* prevented
+        if kind == EV_ACCEPTED:
+            self._insert(slot)
+        elif kind == EV_TRADE:
+            trade = <const Trade*>slot
+            if trade.maker_leaves == 0:
+                self._remove(trade.maker_order_id)
+            else:
+                entry = self.find(trade.maker_order_id)
+                if entry != NULL:
+                    entry.leaves = trade.maker_leaves
+            if trade.taker_leaves == 0:
+                self._remove(trade.taker_order_id)
+            else:
+                entry = self.find(trade.taker_order_id)
+                if entry != NULL:
+                    entry.leaves = trade.taker_leaves
+        elif kind == EV_CANCELED:
+            self._remove((<const Canceled*>slot).order_id)
+        elif kind == EV_REPLACED:
+            replaced = <const Replaced*>slot
+            entry = self.find(replaced.order_id)
+            if entry != NULL:
+                entry.price = replaced.price
+                entry.size = replaced.size
+                entry.leaves = replaced.leaves
+                memcpy(entry.client_id, replaced.client_id, 32)
+        elif kind == EV_PREVENTED:
+            prevented = <const Prevented*>slot
+            entry = self.find(prevented.maker_order_id)
+            if entry != NULL:
+                entry.leaves = prevented.maker_leaves
+            entry = self.find(prevented.taker_order_id)
+            if entry != NULL:
+                entry.leaves = prevented.taker_leaves
+        return 0
+
+    cdef int _insert(self, const uint8_t* slot) except -1:
+        cdef const Accepted* accepted = <const Accepted*>slot
+        cdef OrderEntry* entry
+        cdef uint32_t at, bucket
+        cdef uint32_t account = accepted.head.account
+        if self.free == NONE:
+            self._grow()
+        self._reach_account(account)
+        at = self.free
+        entry = &self.pool[at]
+        self.free = entry.next
+        entry.order_id = accepted.order_id
+        entry.price = accepted.price
+        entry.size = accepted.size
+        entry.leaves = accepted.size
+        entry.account = account
+        entry.market = accepted.head.market
+        entry.side = accepted.side
+        entry.type = accepted.type
+        entry.tif = accepted.tif
+        entry.budget = accepted.flags & FLAG_BUDGET != 0
+        memcpy(entry.client_id, accepted.client_id, 32)
+        bucket = _bucket(entry.order_id, self.room)
+        entry.chain = self.buckets[bucket]
+        self.buckets[bucket] = at
+        entry.previous = NONE
+        entry.next = self.firsts[account]
+        if entry.next != NONE:
+            self.pool[entry.next].previous = at
+        self.firsts[account] = at
+        self.count += 1
+        return 0
+
+    cdef void _remove(self, uint64_t order_id) noexcept nogil:
+        cdef uint32_t* link = &self.buckets[_bucket(order_id, self.room)]
+        cdef OrderEntry* entry
+        cdef uint32_t at
+        while link[0] != NONE and self.pool[link[0]].order_id != order_id:
+            link = &self.pool[link[0]].chain
+        at = link[0]
+        if at == NONE:
+            return
+        entry = &self.pool[at]
+        link[0] = entry.chain
+        if entry.next != NONE:
+            self.pool[entry.next].previous = entry.previous
+        if entry.previous != NONE:
+            self.pool[entry.previous].next = entry.next
+        else:
+            self.firsts[entry.account] = entry.next
+        entry.order_id = 0
+        entry.next = self.free
+        self.free = at
+        self.count -= 1
+
+    cdef int _grow(self) except -1:
+        """Twice the room: a larger pool, and all entries hashed anew."""
+        cdef uint32_t old = self.room if self.pool != NULL else 0
+        cdef uint32_t room = self.room * 2
+        cdef uint32_t at, bucket
+        pool = <OrderEntry*>PyMem_Realloc(self.pool, room * sizeof(OrderEntry))
+        if pool == NULL:
+            raise MemoryError(f"no memory for {room} open orders")
+        self.pool = pool
+        buckets = <uint32_t*>PyMem_Realloc(self.buckets, room * sizeof(uint32_t))
+        if buckets == NULL:
+            raise MemoryError(f"no memory for {room} open orders")
+        self.buckets = buckets
+        memset(buckets, 0xFF, room * sizeof(uint32_t))
+        self.room = room
+        for at in range(old):
+            if pool[at].order_id:
+                bucket = _bucket(pool[at].order_id, room)
+                pool[at].chain = buckets[bucket]
+                buckets[bucket] = at
+        for at in range(room - 1, old, -1):
+            pool[at].order_id = 0
+            pool[at].next = self.free
+            self.free = at
+        pool[old].order_id = 0
+        pool[old].next = self.free
+        self.free = old
+        return 0
+
+    cdef int _reach_account(self, uint32_t account) except -1:
+        cdef uint32_t room
+        if account < self.account_room:
+            return 0
+        room = self.account_room if self.account_room else 64
+        while room <= account:
+            room *= 2
+        firsts = <uint32_t*>PyMem_Realloc(self.firsts, room * sizeof(uint32_t))
+        if firsts == NULL:
+            raise MemoryError(f"no memory for the orders of {room} accounts")
+        memset(firsts + self.account_room, 0xFF, (room - self.account_room) * sizeof(uint32_t))
+        self.firsts = firsts
+        self.account_room = room
+        return 0
+
+
+cdef inline uint32_t _bucket(uint64_t order_id, uint32_t room) noexcept nogil:
+    return <uint32_t>((order_id * <uint64_t>0x9E3779B97F4A7C15ULL) >> 32) % room

@@ -1,0 +1,61 @@
+"""Settings of order entry. Only `byline.settings` reads the environment; it fills this in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.messages.errors import SettingsInvalid
+
+__all__ = ["GatewaySettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """All bounds of the gateway, with their units. Checked on creation."""
+
+    host: str = "127.0.0.1"
+    port: int = 7401
+    """0 takes a free one."""
+    environment: str = "local"
+    """Named in what a client signs, so that a signature for one exchange is worth nothing at another."""
+    epoch: int = 1
+    """Counts the lives of this exchange's journal; named in what a client signs."""
+    ack_mode: str = "durable"
+    """`durable`: acks wait for the disk. `memory`: a crash of the machine can undo what was acked."""
+    batch_interval_s: float = 10.0
+    """Between two `cut` commands; 0 writes none."""
+    tick_poll_s: float = 0.05
+    """How often due times are looked at while nobody sends anything."""
+    sessions_max: int = 1_000
+    frame_bytes_max: int = 65_536
+    commands_per_frame_max: int = 1_000
+    handshake_timeout_s: float = 5.0
+    sign_in_timeout_s: float = 10.0
+    sign_in_failures_max: int = 3
+    write_low_bytes: int = 262_144
+    """More than this unsent: the gateway stops reading from that session until it is sent."""
+    write_high_bytes: int = 4_194_304
+    """More than this unsent: the session is closed as a slow reader."""
+    pending_max: int = 65_536
+    """Commands that may wait for the disk; a power of two."""
+    journal_reserve_slots: int = 1_024
+    """Of the journal's ring, kept for cancels, ticks and cuts."""
+
+    def __post_init__(self) -> None:
+        _require(self.ack_mode in ("durable", "memory"), "ack_mode", "is 'durable' or 'memory'", self.ack_mode)
+        _require(bool(self.environment) and "\n" not in self.environment, "environment", "is one line", self.environment)
+        _require(self.batch_interval_s >= 0, "batch_interval_s", "is not negative", self.batch_interval_s)
+        for name in (
+            "tick_poll_s", "sessions_max", "commands_per_frame_max", "handshake_timeout_s", "sign_in_timeout_s",
+            "sign_in_failures_max", "write_low_bytes",
+        ):  # fmt: skip
+            _require(getattr(self, name) > 0, name, "is positive", getattr(self, name))
+        _require(1_024 <= self.frame_bytes_max <= 1 << 20, "frame_bytes_max", "is 1 kB … 1 MB", self.frame_bytes_max)
+        _require(self.write_high_bytes > self.write_low_bytes, "write_high_bytes", "exceeds write_low_bytes", self.write_high_bytes)
+        power = self.pending_max >= 64 and self.pending_max & (self.pending_max - 1) == 0
+        _require(power, "pending_max", "is a power of two from 64", self.pending_max)
+
+
+def _require(holds: bool, name: str, rule: str, value: object) -> None:
+    if not holds:
+        raise SettingsInvalid(f"gateway setting {name} is {value!r}; it {rule}")

@@ -1,0 +1,6 @@
+# The one place that touches what picows keeps private; see transport.pyx.
+
+from picows.picows cimport WSTransport
+
+cdef int write_frames(WSTransport transport, char* data, Py_ssize_t size) except -1
+cdef Py_ssize_t unsent(WSTransport transport) except -1

@@ -1,0 +1,86 @@
+"""The JSON protocol `byline.json.v1`: text to plain values and back. No session state, no authority, no socket.
+
+Parsing is strict where JSON libraries are lenient: a doubled key, NaN or Infinity, a number with a fraction or an
+exponent, and text that is not UTF-8 are refused. Prices, sizes and amounts are strings, so no float ever exists.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+import msgspec
+
+__all__ = ["PROTOCOL", "BadJson", "BadText", "encode", "error", "parse", "rid_text"]
+
+PROTOCOL = "byline.json.v1"
+RID_TEXT_MAX = 32
+_RID_INT_MAX = 2**63 - 1
+
+encode = msgspec.json.Encoder().encode
+
+
+class BadText(ValueError):
+    """The payload of a text frame is not UTF-8: the connection ends with 1007."""
+
+
+class BadJson(ValueError):
+    """Not JSON as this protocol reads it. The message says what is wrong."""
+
+
+def parse(payload: bytes) -> dict[str, Any] | list[Any]:
+    """One JSON object, or an array. Raises BadText, BadJson."""
+    try:
+        text = payload.decode("utf-8")
+    except UnicodeDecodeError as cause:
+        raise BadText(f"invalid UTF-8 at byte {cause.start}") from cause
+    try:
+        value = _DECODER.decode(text.strip(" \t\r\n"))
+    except (json.JSONDecodeError, RecursionError) as cause:
+        raise BadJson("nested too deep" if isinstance(cause, RecursionError) else str(cause)) from cause
+    except ValueError as cause:
+        raise BadJson(str(cause)) from cause
+    if not isinstance(value, (dict, list)):
+        raise BadJson("a frame is one object or an array of objects")
+    return value
+
+
+def rid_text(rid: object) -> bytes | None:
+    """A request id as the answer repeats it, or None if it breaks the rule: an int64, or 1–32 plain characters."""
+    if isinstance(rid, int) and not isinstance(rid, bool) and 0 <= rid <= _RID_INT_MAX:
+        return b"%d" % rid
+    if isinstance(rid, str) and 1 <= len(rid) <= RID_TEXT_MAX and rid.isascii() and rid.isprintable():
+        return None if '"' in rid or "\\" in rid else b'"%s"' % rid.encode()
+    return None
+
+
+def error(code: str, message: str, *, rid: bytes | None = None, field: str | None = None, rule: str | None = None) -> bytes:
+    """An error frame. `code` is stable; `field` and `rule` say what broke which rule; `message` is for people."""
+    body: dict[str, str] = {"type": "error", "code": code}
+    if field is not None:
+        body["field"] = field
+    if rule is not None:
+        body["rule"] = rule
+    body["message"] = message
+    text = encode(body)
+    return b'{"rid":%s,%s' % (rid, text[1:]) if rid else text
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        doubled = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {doubled[:64]!r} stands twice in one object")
+    return value
+
+
+def _no_float(text: str) -> NoReturn:
+    raise ValueError(f"the number {text[:32]} is not whole: prices, sizes and amounts are strings")
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON value")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_no_float, parse_constant=_no_constant)
