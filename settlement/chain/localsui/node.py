@@ -274,7 +274,7 @@ class LocalSui:
             rows += [(vault_id, who, balance) for who, balance in vault.rows.maps[0].items()]  # type: ignore[attr-defined]
             exits += [(vault_id, who, *pending) for who, pending in vault.exits.maps[0].items()]  # type: ignore[attr-defined]
         return Record(
-            digest, raw, signatures, success, abort_code, error, gas_mist, version, self.epoch, now_ms, consumed,
+            digest, raw, signatures, success, abort_code, error, gas_mist, version, self.state.checkpoint + 1, self.epoch, now_ms, consumed,
             written, [coin.id for coin in smashed], rows, exits, scratch.opened, scratch.coins,
         )  # fmt: skip
 

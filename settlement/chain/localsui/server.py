@@ -205,7 +205,7 @@ def _transaction_message(record: Record) -> Any:
     digest = base58_text(record.digest)
     return v2.ExecutedTransaction(
         digest=digest,
-        checkpoint=record.version,
+        checkpoint=record.checkpoint,
         effects=v2.TransactionEffects(
             status=v2.ExecutionStatus(success=record.success, error=error),
             epoch=record.epoch,

@@ -72,6 +72,7 @@ class Record(msgspec.Struct, frozen=True):
     error: str
     gas_mist: int
     version: int
+    checkpoint: int
     epoch: int
     at_ms: int
     consumed: list[Consumed]

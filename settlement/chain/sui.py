@@ -1,0 +1,450 @@
+"""The chain port over pysui's gRPC client, unmodified, against any Sui node: LocalSui, a test network, mainnet.
+
+Transactions are built with explicit object references, so that building asks nothing and signing is repeatable; the
+references (capability, gas coin, vaults) are read just before. Expiry is the next epoch. One gas coin, the operator's
+largest, pays. The key never leaves this process and never reaches pysui.
+
+A `http://` URL means plaintext and is for loopback only; pysui always opens TLS, so its channel is replaced (a private
+attribute, held by a test). What differs on a real network: coins come from the settings instead of being published as
+test coins, and deposits stand on the chain before the exchange books them.
+
+Worst case: every call is bounded by `timeout_s`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pysui.sui.sui_common.sui_commands as commands
+from grpclib.client import Channel
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from pysui import PysuiConfiguration
+from pysui.sui.sui_bcs import bcs
+from pysui.sui.sui_common.config.confgroup import GroupProtocol, NetworkType
+from pysui.sui.sui_common.factory import client_factory
+from pysui.sui.sui_common.txn_transaction_builder import ProgrammableTransactionBuilder
+from pysui.sui.sui_grpc.pgrpc_requests import GetServiceInfo
+
+from engine.messages.errors import OutcomeUnknown, Refused, SettingsInvalid, Unavailable
+from settlement.chain.encoding import (
+    CLOCK_ID,
+    SUI_COIN,
+    VaultHeader,
+    address_bytes,
+    address_text,
+    base58_text,
+    transaction_digest,
+    u64,
+    vector,
+    vector_u8,
+)
+from settlement.chain.keys import OperatorKey
+from settlement.chain.localsui.movevm import coin_module
+from settlement.chain.port import (
+    ChainInfo,
+    CoinPart,
+    Execution,
+    Part,
+    Signed,
+    VaultListing,
+    VaultState,
+)
+
+__all__ = ["SuiChain", "SuiSettings"]
+
+ENTRIES_PER_APPLY = 500
+"""An address list is one pure argument of at most 16,384 bytes: 511 addresses."""
+OBJECTS_PER_REQUEST = 50
+_UNKNOWN_OUTCOME = {
+    Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.INTERNAL, Status.UNKNOWN, Status.ABORTED, Status.CANCELLED,
+    Status.DATA_LOSS, Status.RESOURCE_EXHAUSTED,
+}  # fmt: skip
+_NO_ANSWER = (OSError, asyncio.TimeoutError, StreamTerminatedError, ProtocolError, GRPCError)
+
+# pysui logs a traceback for every status but OK; here each becomes an exception that says the same.
+logging.getLogger("pgrpc_client").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class SuiSettings:
+    """`coin_types`: asset → coin type on a real network; without an entry a test coin is published."""
+
+    url: str
+    config_directory: Path
+    coin_types: dict[str, str] = field(default_factory=dict)
+    publish_test_coins: bool = True
+    exit_delay_ms: int = 86_400_000
+    gas_budget_mist: int = 20_000_000_000
+    timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or not parts.port:
+            raise SettingsInvalid(f"chain url {self.url!r} must be http(s)://HOST:PORT")
+        if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+            raise SettingsInvalid(f"chain url {self.url!r}: plaintext is for loopback only, use https")
+
+
+class SuiChain:
+    """One node, one operator key."""
+
+    def __init__(self, settings: SuiSettings, key: OperatorKey) -> None:
+        self._settings, self._key = settings, key
+        self._client = _client(settings, key)
+        self._package = ""
+        self._operator_cap = self._admin_cap = ""
+        self._gas_coin = ""
+
+    # ------------------------------------------------------------ port
+
+    async def connect(self) -> ChainInfo:
+        info = await self._ask(self._client.execute_grpc_request(request=GetServiceInfo(), timeout=self._timeout))
+        owned = await self._execute(commands.GetObjectsOwnedByAddress(owner=self._key.address))
+        coins = []
+        for item in owned.objects:
+            if item.object_type.endswith("::settlement::OperatorCap"):
+                self._operator_cap = item.object_id
+                self._package = item.object_type.partition("::")[0]
+            elif item.object_type.endswith("::settlement::AdminCap"):
+                self._admin_cap = item.object_id
+            elif item.object_type in (SUI_COIN, _long_form(SUI_COIN)):
+                coins.append((item.balance or 0, item.object_id))
+        if not self._operator_cap or not coins:
+            missing = "an OperatorCap" if not self._operator_cap else "a SUI coin for gas"
+            raise Refused(f"{self._settings.url}: {self._key.address} owns no {missing}")
+        self._gas_coin = max(coins)[1]
+        embedded = info.chain == "embedded"
+        server = info.server or ""
+        executor = server.partition("executor=")[2].partition(" ")[0] if embedded else "validators"
+        chain = "embedded (not a network)" if embedded else str(info.chain)
+        return ChainInfo(chain, str(info.chain_id), executor, self._package, self._key.address)
+
+    async def open_vaults(self, assets: list[tuple[str, int]], first_batch: int) -> list[VaultListing]:
+        if not assets:
+            return []
+        if not self._admin_cap:
+            raise Refused(
+                f"{self._key.address} owns no AdminCap: a vault for {assets[0][0]} must be opened by its owner"
+            )
+        coins = {
+            asset: (self._settings.coin_types[asset], None, 0) for asset, _ in assets if self._is_configured(asset)
+        }
+        coins |= await self._publish([(asset, number) for asset, number in assets if asset not in coins])
+        builder = ProgrammableTransactionBuilder(compress_inputs=True)
+        admin = builder.input_obj_from_objarg(_owned(await self._object(self._admin_cap)))
+        operator = _pure(builder, address_bytes(self._operator_cap))
+        first, delay = _pure(builder, u64(first_batch)), _pure(builder, u64(self._settings.exit_delay_ms))
+        for asset, _ in assets:
+            self._call(builder, "open", [admin, operator, first, delay], coins[asset][0])
+        effects = await self._submit(builder)
+        opened = {
+            _vault_coin(item.object_type): item
+            for item in effects.changed_objects
+            if "::settlement::Vault<" in item.object_type and item.input_version is None
+        }
+        return [
+            VaultListing(
+                asset, coin_type, opened[_normal(coin_type)].object_id, first_batch,
+                int(opened[_normal(coin_type)].output_version), faucet, faucet_version,
+            )
+            for asset, (coin_type, faucet, faucet_version) in ((name, coins[name]) for name, _ in assets)
+        ]  # fmt: skip
+
+    async def vault_states(self, listings: list[VaultListing]) -> dict[str, VaultState]:
+        items = await self._objects([listing.vault for listing in listings])
+        states = {}
+        for listing in listings:
+            header = VaultHeader.decode(bytes(items[listing.vault].contents.value))
+            states[listing.asset] = VaultState(
+                header.next_seq, header.next_part, header.next_withdrawal, header.chain, header.pool, header.paused
+            )
+        return states
+
+    async def sign(self, part: Part, listings: dict[str, VaultListing]) -> Signed:
+        numbers: dict[str, int] = {}
+        if paying := [listings[coin.asset] for coin in part.coins if coin.payouts]:
+            states = await self.vault_states(paying)
+            numbers = {asset: state.next_withdrawal for asset, state in states.items()}
+        builder = ProgrammableTransactionBuilder(compress_inputs=True)
+        cap = builder.input_obj_from_objarg(_owned(await self._object(self._operator_cap)))
+        clock = builder.input_obj_from_objarg(_shared(address_text(CLOCK_ID), 1, mutable=False))
+        for coin in part.coins:
+            listing = listings[coin.asset]
+            vault = builder.input_obj_from_objarg(_shared(listing.vault, listing.initial_version))
+            if coin.deposits and listing.faucet:
+                self._deposit(builder, listing, vault, coin.deposits)
+            self._commit(builder, listing, vault, cap, clock, part, coin)
+            for index, payout in enumerate(coin.payouts):
+                arguments = [
+                    vault, cap, _pure(builder, payout.row), _pure(builder, payout.recipient),
+                    _pure(builder, u64(payout.amount)), _pure(builder, u64(numbers[coin.asset] + index)),
+                ]  # fmt: skip
+                self._call(builder, "withdraw", arguments, listing.coin_type)
+        return await self._sign(builder)
+
+    async def send(self, signed: Signed) -> Execution:
+        command = commands.ExecuteTransaction(
+            tx_bytestr=base64.b64encode(signed.raw).decode(),
+            sig_array=[base64.b64encode(signed.signature).decode()],
+        )
+        try:
+            result = await self._client.execute(command=command, timeout=self._timeout)
+        except _NO_ANSWER as error:
+            raise OutcomeUnknown(f"{self._settings.url}: {type(error).__name__}: {error}") from error
+        if not result.is_ok():
+            status, words = _failure(result.result_string)
+            if status is None or status in _UNKNOWN_OUTCOME:
+                raise OutcomeUnknown(f"{self._settings.url}: {words}")
+            raise Refused(f"{self._settings.url}: {words}")
+        return _execution(result.result_data)
+
+    async def find(self, digest: str) -> Execution | None:
+        transaction = await self._execute(commands.GetTransaction(digest=digest), missing_is_none=True)
+        return None if transaction is None else _execution(transaction)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    # ------------------------------------------------------------ building
+
+    def _deposit(self, builder: Any, listing: VaultListing, vault: Any, deposits: list[tuple[bytes, int]]) -> None:
+        """Mint test coins at the faucet and put them into the vault, row by row."""
+        assert listing.faucet is not None
+        package, module, _ = listing.coin_type.split("::")
+        faucet = builder.input_obj_from_objarg(_shared(listing.faucet, listing.faucet_initial_version))
+        total = _pure(builder, u64(sum(amount for _, amount in deposits)))
+        coin = builder.move_call(
+            target=_address(package), arguments=[faucet, total], type_arguments=[], module=module, function="mint"
+        )
+        owners = _pure(builder, vector(row for row, _ in deposits))
+        amounts = _pure(builder, vector(u64(amount) for _, amount in deposits))
+        self._call(builder, "deposit_many", [vault, coin, owners, amounts], listing.coin_type)
+
+    def _commit(
+        self, builder: Any, listing: VaultListing, vault: Any, cap: Any, clock: Any, part: Part, coin: CoinPart
+    ) -> None:
+        head = [vault, cap, *(_pure(builder, u64(number)) for number in (part.batch, part.number, part.count))]
+        head.append(_pure(builder, vector_u8(coin.previous)))
+        root, trades = _pure(builder, vector_u8(part.root)), _pure(builder, vector_u8(part.trades_digest))
+        chunks = [
+            coin.entries[start : start + ENTRIES_PER_APPLY] for start in range(0, len(coin.entries), ENTRIES_PER_APPLY)
+        ]
+        if len(chunks) <= 1:
+            entries = _entry_arguments(builder, chunks[0] if chunks else [])
+            self._call(builder, "commit_batch", [*head, root, trades, *entries, clock], listing.coin_type)
+            return
+        batch = self._call(builder, "begin", head, listing.coin_type)
+        for chunk in chunks:
+            self._call(builder, "apply", [vault, batch, *_entry_arguments(builder, chunk)], listing.coin_type)
+        self._call(builder, "finish", [vault, batch, root, trades, clock], listing.coin_type)
+
+    def _call(self, builder: Any, function: str, arguments: list[Any], coin_type: str) -> Any:
+        return builder.move_call(
+            target=_address(self._package),
+            arguments=arguments,
+            type_arguments=[bcs.TypeTag("Struct", bcs.StructTag.from_type_str(coin_type))],
+            module="settlement",
+            function=function,
+        )
+
+    async def _publish(self, assets: list[tuple[str, int]]) -> dict[str, tuple[str, str, int]]:
+        """Publish a test coin for each asset: coin type, faucet, its initial version."""
+        if not assets:
+            return {}
+        if not self._settings.publish_test_coins:
+            raise Refused(f"no coin type is configured for {assets[0][0]}, and test coins are off")
+        builder = ProgrammableTransactionBuilder(compress_inputs=True)
+        names = {}
+        for asset, number in assets:
+            name, code = coin_module(number)
+            names[name] = asset
+            cap = builder.publish([list(code)], [_address("0x1"), _address("0x2")])
+            builder.move_call(
+                target=_address("0x2"), arguments=[cap], type_arguments=[], module="package", function="make_immutable"
+            )
+        effects = await self._submit(builder)
+        published = {}
+        for item in effects.changed_objects:
+            if item.object_type.endswith("::Faucet"):
+                package, name, _ = item.object_type.split("::")
+                coin_type = f"{package}::{name}::{name.upper()}"
+                published[names[name]] = (coin_type, item.object_id, int(item.output_version))
+        return published
+
+    async def _sign(self, builder: Any) -> Signed:
+        epoch = await self._execute(commands.GetBasicCurrentEpochInfo())
+        gas = await self._object(self._gas_coin)
+        budget = min(self._settings.gas_budget_mist, int(gas.balance or 0))
+        data = bcs.TransactionData(
+            "V1",
+            bcs.TransactionDataV1(
+                builder.finish_for_inspect(),
+                _address(self._key.address),
+                bcs.GasData([_reference(gas)], _address(self._key.address), int(epoch.reference_gas_price), budget),
+                bcs.TransactionExpiration("Epoch", int(epoch.epoch or 0) + 1),
+            ),
+        )
+        raw = bytes(data.serialize())
+        return Signed(raw, self._key.sign(raw), base58_text(transaction_digest(raw)))
+
+    async def _submit(self, builder: Any) -> Any:
+        """Sign and execute a set-up transaction; its effects. Same bytes again on doubt, a few times."""
+        signed = await self._sign(builder)
+        for attempt in range(5):
+            try:
+                execution = await self.send(signed)
+                break
+            except OutcomeUnknown:
+                if attempt == 4:
+                    raise
+                await asyncio.sleep(0.2 * 2**attempt)
+        if not execution.success:
+            raise Refused(f"{execution.digest}: {execution.error}")
+        transaction = await self._execute(commands.GetTransaction(digest=signed.digest))
+        return transaction.effects
+
+    # ------------------------------------------------------------ asking
+
+    @property
+    def _timeout(self) -> float:
+        return self._settings.timeout_s
+
+    def _is_configured(self, asset: str) -> bool:
+        return asset in self._settings.coin_types
+
+    async def _execute(self, command: Any, *, missing_is_none: bool = False) -> Any:
+        return await self._ask(self._client.execute(command=command, timeout=self._timeout), missing_is_none)
+
+    async def _ask(self, call: Any, missing_is_none: bool = False) -> Any:
+        """The answer to a question that changes nothing."""
+        try:
+            result = await call
+        except _NO_ANSWER as error:
+            raise Unavailable(f"{self._settings.url}: {type(error).__name__}: {error}") from error
+        if result.is_ok():
+            return result.result_data
+        status, words = _failure(result.result_string)
+        if status == Status.NOT_FOUND and missing_is_none:
+            return None
+        if status is None or status in _UNKNOWN_OUTCOME:
+            raise Unavailable(f"{self._settings.url}: {words}")
+        raise Refused(f"{self._settings.url}: {words}")
+
+    async def _object(self, identity: str) -> Any:
+        return (await self._objects([identity]))[identity]
+
+    async def _objects(self, identities: list[str]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for start in range(0, len(identities), OBJECTS_PER_REQUEST):
+            chunk = identities[start : start + OBJECTS_PER_REQUEST]
+            reply = await self._execute(commands.GetMultipleObjects(object_ids=chunk))
+            for item in reply.objects:
+                if item.object is not None:
+                    found[item.object.object_id] = item.object
+        if missing := [identity for identity in identities if identity not in found]:
+            raise Refused(f"{self._settings.url}: object {missing[0]} is not there")
+        return found
+
+
+def _client(settings: SuiSettings, key: OperatorKey) -> Any:
+    """pysui's gRPC client with a configuration that lives in our directory and holds no key of ours."""
+    settings.config_directory.mkdir(parents=True, exist_ok=True)
+    config = PysuiConfiguration.initialize_config(
+        in_folder=settings.config_directory, init_groups=[{"name": "byline", "make_active": True}]
+    )
+    profile = {
+        "profile_name": "node",
+        "url": settings.url,
+        "network_type": list(NetworkType)[-1],
+        "faucet_url": None,
+        "faucet_status_url": None,
+        "make_active": True,
+    }
+    # pysui wants a key for its active address. It gets a throw-away one: signing is done by OperatorKey.
+    throw_away = base64.b64encode(b"\0" + transaction_digest(b"no key")).decode()
+    config.new_group(
+        group_name="session",
+        profile_block=[profile],
+        key_block=[{"key_string": throw_away, "alias": "unused"}],
+        active_address_index=0,
+        group_protocol=GroupProtocol.GRPC,
+        make_group_active=True,
+        persist=False,
+    )
+    client = client_factory(config)
+    parts = urlsplit(settings.url)
+    if parts.scheme == "http":
+        client._channel.close()
+        client._channel = Channel(parts.hostname, parts.port)
+    return client
+
+
+def _failure(result_string: Any) -> tuple[Status | None, str]:
+    """Status and words of pysui's failure, which is the arguments of a GRPCError or text."""
+    if isinstance(result_string, tuple) and result_string and isinstance(result_string[0], Status):
+        return result_string[0], f"{result_string[0].name}: {result_string[1]}"
+    return None, str(result_string)
+
+
+def _execution(transaction: Any) -> Execution:
+    status = transaction.effects.status
+    error = status.error
+    abort = error.abort.abort_code if error is not None and error.abort is not None else None
+    return Execution(
+        digest=transaction.digest,
+        success=bool(status.success),
+        abort_code=None if abort is None else int(abort),
+        error="" if error is None else str(error.description or error.kind),
+        gas_mist=int(transaction.effects.gas_used.computation_cost or 0),
+        checkpoint=None if transaction.checkpoint is None else int(transaction.checkpoint),
+    )
+
+
+def _address(text: str) -> Any:
+    return bcs.Address.from_str(address_text(address_bytes(text)))
+
+
+def _pure(builder: Any, data: bytes) -> Any:
+    return builder.input_pure(bcs.BuilderArg("Pure", list(data)))
+
+
+def _reference(item: Any) -> Any:
+    return bcs.ObjectReference(_address(item.object_id), int(item.version), bcs.Digest.from_str(item.digest))
+
+
+def _owned(item: Any) -> Any:
+    return bcs.ObjectArg("ImmOrOwnedObject", _reference(item))
+
+
+def _shared(identity: str, initial_version: int, *, mutable: bool = True) -> Any:
+    return bcs.ObjectArg("SharedObject", bcs.SharedObjectReference(_address(identity), initial_version, mutable))
+
+
+def _entry_arguments(builder: Any, entries: Iterable[tuple[bytes, int]]) -> list[Any]:
+    entries = list(entries)
+    return [
+        _pure(builder, vector(row for row, _ in entries)),
+        _pure(builder, vector(u64(abs(amount)) for _, amount in entries)),
+        _pure(builder, vector(b"\1" if amount < 0 else b"\0" for _, amount in entries)),
+    ]
+
+
+def _normal(coin_type: str) -> str:
+    address, module, name = coin_type.split("::")
+    return f"{address_text(address_bytes(address))}::{module}::{name}"
+
+
+def _long_form(kind: str) -> str:
+    return kind.replace("0x2::", address_text(address_bytes("0x2")) + "::")
+
+
+def _vault_coin(kind: str) -> str:
+    return _normal(kind.partition("::settlement::Vault<")[2][:-1])
