@@ -1,0 +1,257 @@
+"""From two cuts to one batch: what each chain row must receive or pay, asset by asset. Pure.
+
+Chain rows. An account with a `row` of its own is settled there; the house's accounts in the treasury row; every other
+client in the custody row; `system:external` is the chain itself and has none. A row's balance on the chain after the
+batch is the sum of its accounts at the cut, less withdrawals paid there that the core has not booked yet:
+
+    entry(row) = target(row) - row on chain - deposits(row) + payouts(row)
+
+Deposits and payouts stand beside the entries and not in them: on a real network deposits are on the chain before the
+exchange books them, and the embedded chain's named faucet makes them in the same transaction, before the entries.
+The formula also moves a whole balance when an account links its wallet. Entries of one asset sum to zero; a row below
+zero, or a sum that is not zero, is a Disagreement and nothing is sent.
+
+A batch that touches more rows than a transaction may goes in parts, payers first: each part is made zero-sum by one
+entry of the clearing row, which ends at zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+
+from engine.messages.codes import Overdraft
+from settlement.chain.port import CoinPart, Part, Payout
+from settlement.ledger import EXTERNAL, Cut, Disagreement, Ledger, Posting
+from settlement.merkle import LiabilityTree
+
+__all__ = ["CLEARING_ROW", "CUSTODY_ROW", "TREASURY_ROW", "Batch", "Netting", "liabilities", "split"]
+
+
+def _house_row(name: str) -> bytes:
+    """A row without a key: nobody can ask for its exit, only the operator moves it."""
+    return hashlib.sha256(b"byline row: " + name.encode()).digest()
+
+
+CUSTODY_ROW = _house_row("custody")
+TREASURY_ROW = _house_row("treasury")
+CLEARING_ROW = _house_row("clearing")
+
+ROWS_PER_PART = 900
+"""Of the 1,000 dynamic fields a transaction may touch; the rest is room for the clearing row of each vault."""
+
+_HOUSE_PREFIXES = ("system:", "platform:", "treasury:", "tax:", "buyback:", "external:", "issue:", "shard:")
+_CUSTODY_HOUSE = ("platform:cover",)
+"""Our money laid beside the clients'."""
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """A sealed batch: everything that goes to the chain and what it is derived from. `cut_ts` in ns, UTC."""
+
+    number: int
+    first_sequence: int
+    last_sequence: int
+    state_hash: bytes
+    cut_ts: int
+    sealed_ts: int
+    root: bytes
+    trades_digest: bytes
+    trade_count: int
+    row_count: int
+    parts: list[Part]
+    pools: dict[str, int]
+    """Asset → units in its vault once the batch is final."""
+
+
+class Netting:
+    """The rows as they will be on the chain once every sealed batch is final."""
+
+    def __init__(self, *, pay_pending: bool) -> None:
+        """`pay_pending`: withdrawals are paid when they are pended, and the caller then books them with
+        `withdraw_settled`. Otherwise they are paid once the core has booked them.
+        """
+        self._pay_pending = pay_pending
+        self.rows: dict[str, dict[bytes, int]] = {}
+        self.chain: dict[str, bytes] = {}
+        """Asset → chain value of its vault."""
+        self.paid: dict[str, list[tuple[str, bytes, int]]] = {}
+        """Withdrawals paid and not booked: ref → (asset, row, units)."""
+
+    def seal(self, ledger: Ledger, cut: Cut, now_ns: int) -> Batch:
+        """Close the period that ends at `cut`; the ledger stands there. Raises Disagreement and changes nothing."""
+        ledger.check()
+        tree = LiabilityTree(liabilities(ledger))
+        payouts, booked = self._payouts(ledger)
+        unbooked = {ref: legs for ref, legs in self.paid.items() if ref not in booked}
+        coins: list[CoinPart] = []
+        pools: dict[str, int] = {}
+        row_of = [chain_row(account.name, account.row) for account in ledger.accounts]
+        for index, asset in enumerate(ledger.assets):
+            if not asset.settled:
+                continue
+            targets = _targets(ledger, index, row_of)
+            paying = payouts.get(asset.name, [])
+            held_back = [leg for legs in unbooked.values() for leg in legs]
+            held_back += [(asset.name, payout.row, payout.amount) for payout in paying if payout.ref in ledger.pending]
+            for name, row, amount in held_back:
+                if name == asset.name:
+                    targets[row] = targets.get(row, 0) - amount
+            deposits = _by_row(
+                (row_of[account], amount) for (account, kind), amount in ledger.border.deposits.items() if kind == index
+            )
+            entries = self._entries(asset.name, targets, deposits, paying)
+            previous = self.chain.get(asset.name, bytes(32))
+            coins.append(CoinPart(asset.name, previous, entries, sorted(deposits.items()), paying))
+            pools[asset.name] = sum(targets.values())
+        parts = split(cut.batch, tree.root, cut.trades_digest, coins)
+        rows = sum(len(coin.entries) for coin in coins)
+        batch = Batch(
+            cut.batch, cut.first_sequence, cut.last_sequence, cut.state_hash, cut.ts, now_ns, tree.root,
+            cut.trades_digest, cut.trade_count, rows, parts, pools,
+        )  # fmt: skip
+        self.take(batch, ledger, booked)
+        return batch
+
+    def take(self, batch: Batch, ledger: Ledger, booked: Iterable[str] | None = None) -> None:
+        """Count a sealed batch in. At restart the stored batches come through here, not through `seal`."""
+        for part in batch.parts:
+            for coin in part.coins:
+                rows = self.rows.setdefault(coin.asset, {})
+                for row, amount in (*coin.deposits, *coin.entries):
+                    rows[row] = rows.get(row, 0) + amount
+                for payout in coin.payouts:
+                    rows[payout.row] -= payout.amount
+                    if payout.ref in ledger.pending:
+                        self.paid.setdefault(payout.ref, []).append((coin.asset, payout.row, payout.amount))
+                self.chain[coin.asset] = coin.next_chain(batch.number, part.number, part.root, part.trades_digest)
+        for ref in [ref for ref, _ in ledger.border.posted] if booked is None else booked:
+            self.paid.pop(ref, None)
+
+    def _payouts(self, ledger: Ledger) -> tuple[dict[str, list[Payout]], set[str]]:
+        """What this batch pays, by asset, and the refs that it finds booked after they were paid."""
+        payouts: dict[str, list[Payout]] = {}
+        booked: set[str] = set()
+
+        def pay(ref: str, posting: Posting) -> None:
+            asset = ledger.assets[posting.asset]
+            if asset.settled:
+                account = ledger.accounts[posting.source]
+                row = chain_row(account.name, account.row)
+                payouts.setdefault(asset.name, []).append(Payout(ref, row, row, posting.amount))
+
+        for ref, posting in ledger.border.posted:
+            if ref in self.paid:
+                booked.add(ref)
+            else:
+                pay(ref, posting)
+        for ref in self.paid:
+            if ref not in booked and ref not in ledger.pending:
+                raise Disagreement(f"withdrawal {ref} was paid on the chain and then voided in the core")
+        if self._pay_pending:
+            for ref, postings in ledger.pending.items():
+                if ref not in self.paid:
+                    for posting in postings:
+                        pay(ref, posting)
+        return payouts, booked
+
+    def _entries(
+        self, asset: str, targets: dict[bytes, int], deposits: dict[bytes, int], payouts: list[Payout]
+    ) -> list[tuple[bytes, int]]:
+        """Net entries, payers first, then by row."""
+        now = self.rows.get(asset, {})
+        paid = _by_row((payout.row, payout.amount) for payout in payouts)
+        entries = []
+        for row in sorted(targets.keys() | now.keys() | deposits.keys() | paid.keys()):
+            target = targets.get(row, 0)
+            if target < 0:
+                raise Disagreement(f"{asset}: row 0x{row.hex()} would fall to {target}; it must be paid in first")
+            change = target - now.get(row, 0) - deposits.get(row, 0) + paid.get(row, 0)
+            if change:
+                entries.append((row, change))
+        if total := sum(amount for _, amount in entries):
+            raise Disagreement(f"{asset}: the entries sum to {total}, not to zero")
+        return sorted(entries, key=lambda entry: (entry[1] > 0, entry[0]))
+
+
+def is_house(name: str) -> bool:
+    """Whether an account is the exchange's own, by the first word of its name."""
+    return name.startswith(_HOUSE_PREFIXES) and name not in _CUSTODY_HOUSE
+
+
+def chain_row(name: str, row: bytes | None) -> bytes:
+    """The row in which an account is settled."""
+    if row is not None:
+        return row
+    return TREASURY_ROW if is_house(name) else CUSTODY_ROW
+
+
+def liabilities(ledger: Ledger) -> dict[str, dict[str, int]]:
+    """Asset → client account → units above zero, settled or not."""
+    clients = np.array(
+        [not is_house(account.name) and account.overdraft != Overdraft.OPEN for account in ledger.accounts], dtype=bool
+    )
+    result = {}
+    for index, asset in enumerate(ledger.assets):
+        totals = ledger.totals[: len(ledger.accounts), index]
+        owed = np.flatnonzero(clients & (totals > 0))
+        result[asset.name] = {
+            ledger.accounts[account].name: amount
+            for account, amount in zip(owed.tolist(), totals[owed].tolist(), strict=True)
+        }
+    return result
+
+
+def split(number: int, root: bytes, trades_digest: bytes, coins: list[CoinPart]) -> list[Part]:
+    """One part if the rows fit into a transaction, else several; the order is deposits, payers, receivers, payouts."""
+    fields = {
+        (coin.asset, row)
+        for coin in coins
+        for row in (*(r for r, _ in coin.deposits), *(r for r, _ in coin.entries), *(p.row for p in coin.payouts))
+    }
+    if len(fields) <= ROWS_PER_PART:
+        return [Part(number, 0, 1, root, trades_digest, coins)]
+    limit = ROWS_PER_PART - len(coins)
+    items: list[tuple[str, str, tuple[bytes, int] | Payout]] = []
+    items += [("deposits", coin.asset, item) for coin in coins for item in coin.deposits]
+    items += [("entries", coin.asset, item) for coin in coins for item in coin.entries if item[1] < 0]
+    items += [("entries", coin.asset, item) for coin in coins for item in coin.entries if item[1] > 0]
+    items += [("payouts", coin.asset, payout) for coin in coins for payout in coin.payouts]
+    chunks = [items[start : start + limit] for start in range(0, len(items), limit)]
+    previous = {coin.asset: coin.previous for coin in coins}
+    parts = []
+    for index, chunk in enumerate(chunks):
+        built = []
+        for coin in coins:
+            mine = [(kind, item) for kind, asset, item in chunk if asset == coin.asset]
+            entries = [item for kind, item in mine if kind == "entries"]
+            if rest := -sum(amount for _, amount in entries):
+                entries.append((CLEARING_ROW, rest))
+            entries.sort(key=lambda entry: entry[1] > 0)
+            deposits = [item for kind, item in mine if kind == "deposits"]
+            payouts = [item for kind, item in mine if kind == "payouts"]
+            fresh = CoinPart(coin.asset, previous[coin.asset], entries, deposits, payouts)
+            previous[coin.asset] = fresh.next_chain(number, index, root, trades_digest)
+            built.append(fresh)
+        parts.append(Part(number, index, len(chunks), root, trades_digest, built))
+    return parts
+
+
+def _targets(ledger: Ledger, asset: int, row_of: list[bytes]) -> dict[bytes, int]:
+    """Sum of the accounts of each row; rows at zero are left out."""
+    totals = ledger.totals[: len(row_of), asset]
+    targets: dict[bytes, int] = {}
+    for account in np.flatnonzero(totals).tolist():
+        if account != EXTERNAL:
+            row = row_of[account]
+            targets[row] = targets.get(row, 0) + int(totals[account])
+    return targets
+
+
+def _by_row(amounts: Iterable[tuple[bytes, int]]) -> dict[bytes, int]:
+    rows: dict[bytes, int] = {}
+    for row, amount in amounts:
+        rows[row] = rows.get(row, 0) + amount
+    return rows
