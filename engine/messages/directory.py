@@ -129,6 +129,19 @@ class Directory:
     def account(self, name: str) -> AccountEntry | None:
         return self.accounts_by_name.get(name)
 
+    def define(self, entry: AssetEntry | MarketEntry | AccountEntry) -> None:
+        """Take in an entry that a reader kept itself, in the order of the indices.
+
+        Raises:
+            ValueError: the entries before it are missing.
+        """
+        if isinstance(entry, AssetEntry):
+            self._set_asset(entry)
+        elif isinstance(entry, MarketEntry):
+            self._set_market(entry)
+        else:
+            self._set_account(entry)
+
     def learn(self, slots: np.ndarray | bytes | bytearray | memoryview) -> None:
         """Take in the `done` events among whole events in order; all others are passed over.
 

@@ -31,6 +31,12 @@ CREATE TABLE exchange.market (
     max_price     bigint NOT NULL,
     taker_ppm     integer NOT NULL,
     maker_ppm     integer NOT NULL,
+    k             bigint NOT NULL,  -- quote units of one tick × one lot
+    u             bigint NOT NULL,  -- base units of one lot
+    entry_band_ppm  bigint NOT NULL,
+    exec_band_ppm   bigint NOT NULL,
+    pause_ns        bigint NOT NULL,
+    reference_price bigint NOT NULL,
     phase         text NOT NULL
 );
 
@@ -39,7 +45,12 @@ CREATE TABLE exchange.account (
     name      text NOT NULL UNIQUE,
     status    text NOT NULL,
     overdraft text NOT NULL,
-    row       bytea
+    row       bytea,
+    mask            bigint NOT NULL,  -- which of the next four were ever set
+    taker_ppm       integer NOT NULL,
+    maker_ppm       integer NOT NULL,
+    max_open_orders bigint NOT NULL,
+    stp_group       text NOT NULL
 );
 
 CREATE TABLE exchange.orders (
@@ -117,7 +128,9 @@ CREATE TABLE settlement.batch (
     last_sequence  bigint NOT NULL,
     cut_at         timestamptz NOT NULL,
     status         text NOT NULL,
+    state_hash     bytea,
     root           bytea,
+    trades_digest  bytea,
     leg_count      integer NOT NULL DEFAULT 0,
     digests        text[] NOT NULL DEFAULT '{}',
     committed_at   timestamptz,

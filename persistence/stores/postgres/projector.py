@@ -1,0 +1,312 @@
+"""The projector: follows the events and keeps PostgreSQL up to date, exactly once.
+
+    read a batch of events ▸ fold it into rows (fold.py) ▸ one transaction: upserts and the new checkpoint
+
+The checkpoint (last sequence) is written in the same transaction as the rows, so a crash between any two steps repeats
+nothing and leaves nothing out. After any database error the state in memory is thrown away, read again from the tables
+and the event source set back to the checkpoint. While PostgreSQL is away the events wait in their log; nothing else
+waits for this process. `exchange` and `settlement` hold projections alone: wiped and rebuilt, they come out the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from engine.messages.codes import AccountStatus, OrderStatus, OrderType, Overdraft, Phase, Side, TimeInForce
+from engine.messages.directory import AccountEntry, AssetEntry, Directory, MarketEntry
+from engine.messages.ports import EventSource
+from persistence.stores.postgres.fold import Fold, Order, Rows
+
+__all__ = ["Projector", "ProjectorSettings"]
+
+logger = logging.getLogger(__name__)
+
+NAME = "exchange"
+_EPOCH = "timestamptz 'epoch' + {} * interval '1 microsecond'"
+_MARKET_NUMBERS = (
+    "tick", "tick_decimals", "lot", "lot_decimals", "min_size", "max_size", "max_price", "taker_ppm", "maker_ppm",
+    "k", "u", "entry_band_ppm", "exec_band_ppm", "pause_ns", "reference_price",
+)  # fmt: skip
+_DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectorSettings:
+    """`batch_slots_max` bounds one transaction; `poll_s` is the wait when there is nothing to do."""
+
+    batch_slots_max: int = 16_384
+    poll_s: float = 0.02
+    retry_s: float = 0.5
+    command_timeout_s: float = 30.0
+
+
+class Projector:
+    """One writer of the projection tables. `run` until told to stop; `store_batch` may be called meanwhile."""
+
+    def __init__(self, source: EventSource, dsn: str, settings: ProjectorSettings | None = None) -> None:
+        self._source = source
+        self._dsn = dsn
+        self._settings = settings or ProjectorSettings()
+        self._connection: asyncpg.Connection | None = None
+        self._fold = Fold(Directory())
+        self._batches: dict[int, Mapping[str, Any]] = {}  # at most what the settler reports while we are down
+        self.sequence = 0
+        self.event_count = 0
+        self.transaction_count = 0
+        self.last_error = ""
+
+    def status(self) -> dict[str, Any]:
+        """For `byline status`: where the projection is and how far behind."""
+        head = self._source.head_sequence
+        return {
+            "sequence": self.sequence, "lag": max(0, head - self.sequence), "events": self.event_count,
+            "transactions": self.transaction_count, "connected": self._connection is not None,
+            "last_error": self.last_error,
+        }  # fmt: skip
+
+    def store_batch(self, record: Mapping[str, Any]) -> None:
+        """Takes the newest state of a settlement batch; it is written with the next transaction.
+
+        Fields: number, first_sequence, last_sequence, cut_at_ns, status, state_hash, root, trades_digest, leg_count,
+        digests, committed_at_ns or None, error or None.
+        """
+        self._batches[int(record["number"])] = dict(record)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Projects until `stop` is set, reconnecting as often as it takes."""
+        while not stop.is_set():
+            try:
+                await self._connect()
+                while not stop.is_set():
+                    if not await self.step():
+                        await _wait(stop, self._settings.poll_s)
+            except _DATABASE_ERRORS as error:
+                self.last_error = f"{type(error).__name__}: {error}"
+                logger.warning("event=projection_waits sequence=%d error=%s", self.sequence, self.last_error)
+                await self.close()
+                await _wait(stop, self._settings.retry_s)
+        await self.close()
+
+    async def close(self) -> None:
+        """Drops the connection."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            with contextlib.suppress(*_DATABASE_ERRORS):  # it is being thrown away, often because it is broken
+                await connection.close(timeout=1)
+
+    async def step(self) -> bool:
+        """One batch. False: there was nothing to do."""
+        if self._connection is None:
+            await self._connect()
+        assert self._connection is not None
+        slots = self._source.read(self._settings.batch_slots_max)
+        if not len(slots) and not self._batches and self._source.head_sequence == self.sequence:
+            return False
+        head = self._source.head_sequence
+        batches = dict(self._batches)
+        if len(slots):
+            rows = self._fold.take(slots)
+        else:
+            rows = Rows(sequence=max(head, self.sequence))  # commands that made no events
+        async with self._connection.transaction():
+            await self._write(self._connection, rows, batches)
+        for number, record in batches.items():
+            if self._batches.get(number) is record:
+                del self._batches[number]
+        self.sequence = rows.sequence
+        self.event_count += rows.event_count
+        self.transaction_count += 1
+        self.last_error = ""
+        return True
+
+    # ------------------------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        if self._connection is not None:
+            return
+        connection = await asyncpg.connect(self._dsn, command_timeout=self._settings.command_timeout_s, timeout=5)
+        await connection.execute("SET synchronous_commit = off")
+        self._fold = await _load(connection)
+        self.sequence = await connection.fetchval("SELECT sequence FROM exchange.projection WHERE name = $1", NAME) or 0
+        self._source.seek(self.sequence)
+        self._connection = connection
+        logger.info("event=projection_connected sequence=%d", self.sequence)
+
+    async def _write(self, connection: asyncpg.Connection, rows: Rows, batches: Mapping[int, Mapping[str, Any]]) -> None:
+        if rows.definitions:
+            await _write_directory(connection, self._fold.directory)
+        if rows.orders:
+            await _write_orders(connection, list(rows.orders.values()))
+        if rows.trades:
+            await connection.execute(_INSERT_TRADES, *_columns(rows.trades))
+        if rows.balances:
+            balances = self._fold.balances
+            table = [(*key, *balances[key], rows.sequence) for key in rows.balances]
+            await connection.execute(_UPSERT_BALANCES, *_columns(table))
+        if rows.candles:
+            table = [
+                (*key[:2], key[2] * 1_000_000, c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.trade_count)
+                for key, c in rows.candles.items()
+            ]
+            await connection.execute(_UPSERT_CANDLES, *_columns(table))
+        for record in batches.values():
+            await _write_batch(connection, record)
+        await connection.execute(
+            "INSERT INTO exchange.projection (name, sequence) VALUES ($1, $2)"
+            " ON CONFLICT (name) DO UPDATE SET sequence = excluded.sequence, updated_at = now()",
+            NAME, rows.sequence,
+        )  # fmt: skip
+
+
+_INSERT_TRADES = f"""
+INSERT INTO exchange.trade (market_id, trade_id, sequence, event_index, traded_at, price, size, notional, aggressor,
+    maker_account_id, maker_order_id, maker_fee, taker_account_id, taker_order_id, taker_fee)
+SELECT m, t, s, i, {_EPOCH.format("ts")}, p, z, n, a, ma, mo, mf, ta, tk, tf
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+    $8::bigint[], $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])
+    AS r (m, t, s, i, ts, p, z, n, a, ma, mo, mf, ta, tk, tf)
+"""
+
+_UPSERT_BALANCES = """
+INSERT INTO exchange.balance (account_id, asset_id, available, held, sequence)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+ON CONFLICT (account_id, asset_id) DO UPDATE
+SET available = excluded.available, held = excluded.held, sequence = excluded.sequence
+"""
+
+_UPSERT_CANDLES = f"""
+INSERT INTO exchange.candle AS c (market_id, interval_seconds, opened_at, open, high, low, close, volume, quote_volume,
+    trade_count)
+SELECT m, i, {_EPOCH.format("ts")}, o, h, l, cl, v, q, n
+FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+    $8::bigint[], $9::bigint[], $10::bigint[]) AS r (m, i, ts, o, h, l, cl, v, q, n)
+ON CONFLICT (market_id, interval_seconds, opened_at) DO UPDATE
+SET high = greatest(c.high, excluded.high), low = least(c.low, excluded.low), close = excluded.close,
+    volume = c.volume + excluded.volume, quote_volume = c.quote_volume + excluded.quote_volume,
+    trade_count = c.trade_count + excluded.trade_count
+"""
+
+_UPSERT_ORDERS = f"""
+INSERT INTO exchange.orders (order_id, account_id, market_id, client_id, side, type, tif, price, stop_price, size,
+    budget, leaves, filled, fee, status, reason, accepted_at, updated_at)
+SELECT o, a, m, c, s, t, f, p, sp, z, b, l, fi, fe, st, re, {_EPOCH.format("at")}, {_EPOCH.format("up")}
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
+    $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[], $16::text[],
+    $17::bigint[], $18::bigint[]) AS r (o, a, m, c, s, t, f, p, sp, z, b, l, fi, fe, st, re, at, up)
+ON CONFLICT (order_id) DO UPDATE
+SET client_id = excluded.client_id, price = excluded.price, size = excluded.size, leaves = excluded.leaves,
+    filled = excluded.filled, fee = excluded.fee, status = excluded.status, reason = excluded.reason,
+    updated_at = excluded.updated_at
+"""
+
+
+def _columns(table: list[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*table, strict=True)]
+
+
+async def _write_orders(connection: asyncpg.Connection, orders: list[Order]) -> None:
+    table: list[tuple[Any, ...]] = [
+        (
+            o.order_id, o.account, o.market, o.client_id, Side(o.side).word, OrderType(o.type).word,
+            TimeInForce(o.tif).word, o.price, o.stop_price, o.size, o.budget, o.leaves, o.filled, o.fee,
+            OrderStatus(o.status).word, o.reason, o.accepted_at // 1000, o.updated_at // 1000,
+        )
+        for o in orders
+    ]  # fmt: skip
+    await connection.execute(_UPSERT_ORDERS, *_columns(table))
+
+
+async def _write_directory(connection: asyncpg.Connection, directory: Directory) -> None:
+    """All entities: they are few, and listings are rare."""
+    await connection.executemany(
+        "INSERT INTO exchange.asset (id, name, scale, settled) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING",
+        [(entry.index, entry.name, entry.scale, entry.settled) for entry in directory.assets],
+    )
+    columns = ", ".join(_MARKET_NUMBERS)
+    values = ", ".join(f"${number}" for number in range(6, 6 + len(_MARKET_NUMBERS)))
+    changes = ", ".join(f"{name} = excluded.{name}" for name in ("phase", *_MARKET_NUMBERS))
+    await connection.executemany(
+        f"INSERT INTO exchange.market (id, name, base_id, quote_id, phase, {columns})"
+        f" VALUES ($1, $2, $3, $4, $5, {values}) ON CONFLICT (id) DO UPDATE SET {changes}",
+        [
+            (m.index, m.name, m.base.index, m.quote.index, m.phase.word, *(getattr(m, n) for n in _MARKET_NUMBERS))
+            for m in directory.markets
+        ],
+    )
+    await connection.executemany(
+        "INSERT INTO exchange.account (id, name, status, overdraft, row, mask, taker_ppm, maker_ppm, max_open_orders,"
+        " stp_group) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO UPDATE"
+        " SET status = excluded.status, row = excluded.row, mask = excluded.mask, taker_ppm = excluded.taker_ppm,"
+        " maker_ppm = excluded.maker_ppm, max_open_orders = excluded.max_open_orders, stp_group = excluded.stp_group",
+        [
+            (
+                a.index, a.name, a.status.word, a.overdraft.word, a.row if any(a.row) else None, a.mask, a.taker_ppm,
+                a.maker_ppm, a.max_open_orders, a.stp_group,
+            )
+            for a in directory.accounts
+        ],
+    )  # fmt: skip
+
+
+async def _write_batch(connection: asyncpg.Connection, record: Mapping[str, Any]) -> None:
+    await connection.execute(
+        "INSERT INTO settlement.batch (number, first_sequence, last_sequence, cut_at, status, state_hash, root,"
+        " trades_digest, leg_count, digests, committed_at, error)"
+        f" VALUES ($1, $2, $3, {_EPOCH.format('$4::bigint')}, $5, $6, $7, $8, $9, $10,"
+        f" {_EPOCH.format('$11::bigint')}, $12)"
+        " ON CONFLICT (number) DO UPDATE SET status = excluded.status, root = excluded.root,"
+        " trades_digest = excluded.trades_digest, leg_count = excluded.leg_count, digests = excluded.digests,"
+        " committed_at = excluded.committed_at, error = excluded.error",
+        record["number"], record["first_sequence"], record["last_sequence"], record["cut_at_ns"] // 1000,
+        record["status"], record["state_hash"], record["root"], record["trades_digest"], record["leg_count"],
+        list(record["digests"]), None if record["committed_at_ns"] is None else record["committed_at_ns"] // 1000,
+        record["error"],
+    )  # fmt: skip
+
+
+async def _load(connection: asyncpg.Connection) -> Fold:
+    """The fold as of the checkpoint, from the tables."""
+    directory = Directory()
+    for row in await connection.fetch("SELECT * FROM exchange.asset ORDER BY id"):
+        directory.define(AssetEntry(row["id"], row["name"], row["scale"], row["settled"]))
+    for row in await connection.fetch("SELECT * FROM exchange.market ORDER BY id"):
+        base, quote = directory.assets[row["base_id"]], directory.assets[row["quote_id"]]
+        numbers = {name: row[name] for name in _MARKET_NUMBERS}
+        directory.define(
+            MarketEntry(index=row["id"], name=row["name"], base=base, quote=quote, phase=Phase.of(row["phase"]), **numbers)
+        )
+    for row in await connection.fetch("SELECT * FROM exchange.account ORDER BY id"):
+        directory.define(
+            AccountEntry(
+                row["id"], row["name"], AccountStatus.of(row["status"]), Overdraft.of(row["overdraft"]), row["mask"],
+                row["taker_ppm"], row["maker_ppm"], row["max_open_orders"], row["row"] or bytes(32), row["stp_group"],
+            )
+        )  # fmt: skip
+    fold = Fold(directory)
+    for row in await connection.fetch("SELECT * FROM exchange.balance"):
+        fold.balances[(row["account_id"], row["asset_id"])] = [row["available"], row["held"]]
+    micros = "(extract(epoch FROM {0}) * 1000000)::bigint AS {0}_us"
+    for row in await connection.fetch(
+        f"SELECT *, {micros.format('accepted_at')}, {micros.format('updated_at')} FROM exchange.orders"
+        " WHERE status IN ('waiting', 'open')"
+    ):
+        fold.orders[row["order_id"]] = Order(
+            row["order_id"], row["account_id"], row["market_id"], row["client_id"], int(Side.of(row["side"])),
+            int(OrderType.of(row["type"])), int(TimeInForce.of(row["tif"])), row["price"], row["stop_price"],
+            row["size"], row["budget"], row["leaves"], row["accepted_at_us"] * 1000, row["updated_at_us"] * 1000,
+            row["filled"], row["fee"], int(OrderStatus.of(row["status"])), row["reason"],
+        )  # fmt: skip
+    return fold
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
