@@ -55,4 +55,4 @@ class BookPort(Protocol):
 
 class StatusPort(Protocol):
     def read(self) -> Mapping[str, Mapping[str, Any]]:
-        """By process name: `state`, `age_seconds` and whatever numbers the process publishes. Never waits."""
+        """By process name: `ready`, `alive` and whatever numbers the process publishes. Never waits."""

@@ -1,7 +1,7 @@
 """Prometheus: the numbers that every process publishes of itself, and the answers of this one.
 
     byline_<process>_<number>                        each number in the status of a process
-    byline_process_up{process}                       1 if its status is fresh and says running or ready
+    byline_process_up{process}                       1 if it says that it is ready, and lives
     byline_http_requests_total{method,route,status}  answers
     byline_http_request_seconds{route}               time to answer
 
@@ -22,7 +22,6 @@ from platform_api.ports import StatusPort
 __all__ = ["Metrics"]
 
 NOT_IN_NAMES = re.compile(r"[^a-z0-9_]")
-UP_STATES = frozenset({"running", "ready", "up"})
 BUCKETS_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
@@ -58,9 +57,9 @@ class _ProcessCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         processes = self._status.read()
-        up = GaugeMetricFamily("byline_process_up", "1 if the process runs", labels=["process"])
+        up = GaugeMetricFamily("byline_process_up", "1 if the process is ready and lives", labels=["process"])
         for name, fields in sorted(processes.items()):
-            up.add_metric([name], 1.0 if fields.get("state") in UP_STATES else 0.0)
+            up.add_metric([name], 1.0 if fields.get("ready") and fields.get("alive", True) else 0.0)
         yield up
         for name, fields in sorted(processes.items()):
             prefix = "byline_" + NOT_IN_NAMES.sub("_", name.lower())

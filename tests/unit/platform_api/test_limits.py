@@ -1,0 +1,85 @@
+"""Token buckets, decimal texts, cursors, ids, and the map of the error tree."""
+
+import pytest
+
+from engine.messages import errors
+from platform_api.envelope import cursor_from, cursor_text, page
+from platform_api.errors import STATUS, ApiError, ErrorCode, as_api_error
+from platform_api.ids import new_id
+from platform_api.limits import MINUTE_NS, Buckets
+from platform_api.money import decimal_text, steps_text
+from platform_api.settings import ApiSettings
+
+
+def test_bucket_takes_a_minutes_worth_at_once_then_one_each_step():
+    buckets = Buckets(60)
+    verdicts = [buckets.take("a", 0) for _ in range(61)]
+    assert [verdict.allowed for verdict in verdicts] == [True] * 60 + [False]
+    assert [verdict.remaining for verdict in verdicts[:3]] == [59, 58, 57]
+    assert verdicts[-1].headers() == {
+        "ratelimit-limit": "60", "ratelimit-remaining": "0", "ratelimit-reset": "60", "retry-after": "1",
+    }  # fmt: skip
+    assert buckets.take("b", 0).allowed
+    assert not buckets.take("a", 999_999_999).allowed
+    assert buckets.take("a", 1_000_000_000).allowed
+    assert not buckets.take("a", 1_000_000_000).allowed
+    assert buckets.take("a", 10 * MINUTE_NS).remaining == 59
+
+
+def test_bucket_table_is_bounded_and_a_limit_of_zero_is_none():
+    buckets = Buckets(1, keys_max=2)
+    assert buckets.take("a", 0).allowed and buckets.take("b", 0).allowed and buckets.take("c", 0).allowed
+    assert buckets.take("a", 0).allowed  # forgotten, so full again
+    assert not buckets.take("c", 0).allowed
+    assert Buckets(0).take("a", 0) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "text"),
+    [(0, 0, "0"), (0, 6, "0"), (1500, 3, "1.5"), (-5, 0, "-5"), (-5, 2, "-0.05"), (10**18, 9, "1000000000")],
+)
+def test_decimal_text_is_exact_and_shortest(value, decimals, text):
+    assert decimal_text(value, decimals) == text
+
+
+def test_steps_are_multiplied_before_the_point_is_set():
+    assert steps_text(3, 25, 2) == "0.75"
+
+
+def test_cursor_comes_back_and_any_other_text_is_refused():
+    assert cursor_from(cursor_text(5, 7), 2) == (5, 7)
+    assert cursor_from(None, 1) is None
+    for text in ("", "x", "äö", cursor_text(5), cursor_text(5, 7) + "=", cursor_text(2**63, 1), "LTEuMg"):
+        with pytest.raises(ApiError) as refused:
+            cursor_from(text, 2)
+        assert refused.value.details == {"reason": "bad_cursor", "field": "cursor"}
+
+
+def test_page_is_cut_and_names_the_next_only_if_there_is_more():
+    rows, pagination = page([3, 2, 1], 2, lambda row: (row,))
+    assert rows == [3, 2] and cursor_from(pagination.next_cursor, 1) == (2,)
+    assert page([3, 2], 2, lambda row: (row,))[1].next_cursor is None
+
+
+def test_every_operating_error_has_its_place_in_the_table():
+    assert set(STATUS) == set(ErrorCode)
+    expected = {
+        errors.Unavailable: 503, errors.OutcomeUnknown: 504, errors.Refused: 502, errors.JournalFailed: 503,
+        errors.PartMissing: 503, errors.JournalCorrupt: 500, errors.SettingsInvalid: 500, ValueError: 500,
+    }  # fmt: skip
+    for error, status in expected.items():
+        answer = as_api_error(error("secret" if status == 500 else "said"))
+        assert answer.code.status == status
+        assert "secret" not in answer.message
+
+
+def test_ids_are_version_seven_and_rise():
+    ids = [new_id() for _ in range(50)]
+    assert {id_.version for id_ in ids} == {7} and len(set(ids)) == 50
+    assert ids[0].int >> 80 <= ids[-1].int >> 80
+
+
+def test_settings_that_break_a_rule_are_refused_by_name():
+    for values in ({"nonce_seconds": 0}, {"public_per_minute": -1}, {"faucet": {"USDC": "1"}}, {"domain": "a b"}):
+        with pytest.raises(errors.SettingsInvalid, match=next(iter(values))):
+            ApiSettings(postgres_dsn="", **values)
