@@ -119,16 +119,14 @@ class Session:
         if isinstance(request, Ping):
             return {"type": "pong", "seq": self._publisher.state.sequence}
         stream = self._publisher.stream(request.channel, request.depth)
-        known = stream in self.live or stream in self.pending
-        if isinstance(request, Unsubscribe):
-            if not known:
+        held = next((held for held in self.live | self.pending if held.channel == stream.channel), None)
+        if isinstance(request, Unsubscribe):  # whatever its depth: a channel is subscribed at one depth only
+            if held is None:
                 raise ProtocolError("not_subscribed", f"channel: {stream.channel} is not subscribed")
-            self._publisher.leave(self, stream)
+            self._publisher.leave(self, held)
             return {"type": "unsubscribed", "channel": stream.channel}
-        if known:
-            raise ProtocolError("already_subscribed", f"channel: {stream.channel} is subscribed already")
-        if any(other.channel == stream.channel for other in self.live | self.pending):
-            raise ProtocolError("already_subscribed", f"channel: {stream.channel} is subscribed with another depth")
+        if held is not None:
+            raise ProtocolError("already_subscribed", f"channel: {stream.channel} is subscribed, depth {held.depth}")
         if self.subscription_count >= self._settings.subscription_limit:
             raise ProtocolError("too_many_subscriptions", f"at most {self._settings.subscription_limit} a connection")
         self._publisher.join(self, stream)
