@@ -5,7 +5,7 @@ order's side, unit of leaves or client id; this table does. It follows what was 
 order here that a crash could undo. It grows by doubling (a pause of milliseconds at a million orders) and is bounded
 by the order pool of the core.
 
-Whoever starts the gateway feeds the past through `learn_events`.
+Whoever starts the gateway gives the orders of the recovered core to `restore`.
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
@@ -128,6 +128,29 @@ cdef class OpenOrders:
             if entry != NULL:
                 entry.leaves = prevented.taker_leaves
         return 0
+
+    def restore(self, rows):
+        """Begin with these open orders: an array with the fields of `engine.core.OPEN_ORDERS`."""
+        cdef uint8_t[128] slot
+        cdef Accepted* accepted = <Accepted*>slot
+        cdef bytes client_id
+        cdef OrderEntry* entry
+        for row in rows:
+            memset(slot, 0, sizeof(slot))
+            client_id = bytes(row["client_id"])
+            accepted.order_id = row["order_id"]
+            accepted.head.account = row["account"]
+            accepted.head.market = row["market"]
+            memcpy(accepted.client_id, <char*>client_id, len(client_id))
+            accepted.price = row["price"]
+            accepted.size = row["size"]
+            accepted.side = row["side"]
+            accepted.type = row["type"]
+            accepted.tif = row["tif"]
+            accepted.flags = row["flags"]
+            self._insert(slot)
+            entry = self.find(accepted.order_id)
+            entry.leaves = row["leaves"]
 
     cdef int _insert(self, const uint8_t* slot) except -1:
         cdef const Accepted* accepted = <const Accepted*>slot

@@ -18,6 +18,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 import picows
+from numpy.typing import NDArray
 
 from engine.messages.codes import OrderType, Side, TimeInForce
 from engine.messages.decode import EventDecoder
@@ -35,7 +36,7 @@ from gateway.session import Ask, CommandRefused, Session, SessionTerms
 from gateway.settings import GatewaySettings
 from gateway.wire import json as wire
 
-__all__ = ["GatewayServer", "JournalHealth", "serve"]
+__all__ = ["CoreState", "GatewayServer", "JournalHealth", "serve"]
 
 log = logging.getLogger(__name__)
 _quiet = logging.getLogger("gateway.transport")
@@ -43,7 +44,13 @@ _quiet.setLevel(logging.CRITICAL)  # picows reports each client's fault as an er
 _PATHS = (b"/", b"/v1/ws/trade")
 _CLOSE_GRACE_S = 0.5
 
-BalancesOf = Callable[[int], "list[dict[str, Any]]"]
+class CoreState(Protocol):
+    """What the server reads of the engine beside applying commands; dtypes as `engine.core` publishes them."""
+
+    def describe(self) -> NDArray[Any]: ...
+    def open_orders(self) -> NDArray[Any]: ...
+    def balances(self) -> NDArray[Any]: ...
+    def state_hash(self) -> bytes: ...
 
 
 class JournalHealth(Protocol):
@@ -64,35 +71,30 @@ class GatewayServer:
         settings: bounds and addresses.
         sequencer: new, with `durable_acks` as `settings.ack_mode` says.
         journal: its health and wake-up; the same object that the sequencer appends to.
-        directory: knows every entity so far; kept up from here on.
-        past_events: every event slot before now, in whole commands, in chunks (for open orders and names).
+        state: the engine under the sequencer, recovered.
         keys: the registry of API keys.
         clock: wall clock.
-        balances_of: the balances of an account index as [{"asset", "available", "held"}] in decimals.
-        state_hash: the core's hash as hex.
     """
 
     def __init__(
-        self, settings: GatewaySettings, sequencer: Sequencer, journal: JournalHealth, directory: Directory,
-        past_events: Any, keys: KeyRegistry, clock: Clock, balances_of: BalancesOf, state_hash: Callable[[], str],
+        self, settings: GatewaySettings, sequencer: Sequencer, journal: JournalHealth, state: CoreState,
+        keys: KeyRegistry, clock: Clock,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.counters = Counters()
         self.fault: BaseException | None = None
         self._sequencer = sequencer
         self._journal = journal
-        self._directory = directory
+        self._state = state
+        self._directory = directory = Directory()
         self._keys = keys
         self._clock = clock
-        self._balances_of = balances_of
-        self._state_hash = state_hash
         self._names = Names()
         self._orders = OpenOrders()
-        for chunk in past_events:
-            data = bytes(chunk)
-            self._names.learn_events(data)
-            self._orders.learn_events(data)
-            directory.learn(data)
+        definitions = state.describe().tobytes()
+        self._names.learn_events(definitions)
+        directory.learn(definitions)
+        self._orders.restore(state.open_orders())
         decoder = EventDecoder(directory)
         sequencer.on_definition = self._define
         self.hub = Hub(
@@ -334,7 +336,13 @@ class GatewayServer:
         return {"type": "open_orders", "account": fields["account"], "sequence": released, "orders": orders}
 
     def _answer_balances(self, fields: dict[str, Any]) -> dict[str, Any]:
-        balances = self._balances_of(self._account_of(fields))
+        account = self._account_of(fields)
+        rows = self._state.balances()
+        balances = []
+        for row in rows[rows["account"] == account] if len(rows) else ():
+            asset = self._directory.assets[int(row["asset"])]
+            available, held = asset.text(int(row["available"])), asset.text(int(row["held"]))
+            balances.append({"asset": asset.name, "available": available, "held": held})
         return {"type": "balances", "account": fields["account"], "sequence": self._sequencer.sequence, "balances": balances}
 
     def _answer_describe(self, fields: dict[str, Any]) -> dict[str, Any]:
@@ -357,7 +365,7 @@ class GatewayServer:
             "released_sequence": sequencer.released_sequence,
             "durable_sequence": sequencer.durable_sequence,
             "chain": f"{sequencer.chain:016x}",
-            "state_hash": self._state_hash(),
+            "state_hash": self._state.state_hash().hex(),
             "pending": sequencer.pending,
             "ticks": sequencer.ticks,
             "cancel_only": bool(sequencer.cancel_only),

@@ -1,0 +1,252 @@
+"""A trading client over websockets: commands as awaitable calls, private events as an iterator.
+
+One task reads; every call gets a request id and a future. Answers are the plain JSON objects of the protocol, with
+decimals as strings: this library computes nothing with money. A lost connection fails every open call with
+OutcomeUnknownError: the command may or may not have been executed, and sending it again under the same client_id (or
+ref) is safe, because the exchange answers `duplicate`.
+
+Bounds: `events_max` private events wait for the iterator; when they are not taken, reading stops until they are, and
+the exchange ends the session in the end as a slow reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Self
+
+import websockets
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from websockets.asyncio.client import ClientConnection, connect
+
+from byline.client.keys import public_key, sign_in_signature
+
+__all__ = [
+    "CommandError",
+    "ConnectionLost",
+    "OutcomeUnknownError",
+    "Rejected",
+    "SignInFailed",
+    "TradingClient",
+    "TradingError",
+]
+
+PROTOCOL = "byline.json.v1"
+_END: dict[str, Any] = {}
+
+
+class TradingError(Exception):
+    """Root of what this library raises."""
+
+
+class CommandError(TradingError):
+    """The gateway refused a command before it was journaled: nothing was executed."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        super().__init__(f"{answer['code']}: {answer.get('message', '')}")
+        self.code: str = answer["code"]
+        self.field: str | None = answer.get("field")
+        self.rule: str | None = answer.get("rule")
+
+
+class Rejected(TradingError):
+    """The core refused a command by a rule of the rulebook. `ack` is the whole answer, `reason` the rule."""
+
+    def __init__(self, ack: dict[str, Any]) -> None:
+        super().__init__(f"{ack['op']}: {ack['reason']}")
+        self.ack = ack
+        self.reason: str = ack["reason"]
+
+
+class SignInFailed(TradingError):
+    """The exchange did not take the key. `code` is the error's."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        super().__init__(f"{answer.get('code')}: {answer.get('message', '')}")
+        self.code = answer.get("code")
+
+
+class ConnectionLost(TradingError):
+    """The connection ended. `reason` is the exchange's, if it gave one."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class OutcomeUnknownError(ConnectionLost):
+    """The connection ended before the answer: the command may have been executed."""
+
+
+class TradingClient:
+    """Make one with `connect`; it is an async context manager."""
+
+    def __init__(self, socket: ClientConnection, hello: dict[str, Any], signed_in: dict[str, Any], events_max: int) -> None:
+        self.hello = hello
+        self.accounts: list[str] = signed_in["accounts"]
+        self.scopes: list[str] = signed_in["scopes"]
+        self._socket = socket
+        self._rid = 0
+        self._open: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue(events_max)
+        self._lost: str | None = None
+        self._reader = asyncio.create_task(self._read())
+
+    @classmethod
+    async def connect(cls, url: str, key: Ed25519PrivateKey, *, timeout_s: float = 10.0, events_max: int = 10_000) -> Self:
+        """Connect and sign in.
+
+        Raises:
+            SignInFailed: the key is unknown, or its signature does not fit.
+            ConnectionLost: the exchange is not there, or refused the connection.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                socket = await connect(url, subprotocols=[websockets.Subprotocol(PROTOCOL)], compression=None, max_size=2**24)
+                hello = json.loads(await socket.recv())
+                await socket.send(
+                    json.dumps(
+                        {
+                            "op": "sign_in", "key": public_key(key), "nonce": hello["nonce"],
+                            "signature": sign_in_signature(key, hello["environment"], hello["epoch"], hello["nonce"]),
+                        }
+                    )
+                )  # fmt: skip
+                answer = json.loads(await socket.recv())
+        except (OSError, websockets.WebSocketException, TimeoutError) as error:
+            raise ConnectionLost(f"{url}: {type(error).__name__} {error}") from error
+        if answer.get("type") != "signed_in":
+            await socket.close()
+            raise SignInFailed(answer)
+        return cls(socket, hello, answer, events_max)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the session. Open calls fail with OutcomeUnknownError."""
+        await self._socket.close()
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+        self._end("closed by this client")
+
+    async def request(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Send any command of the protocol and return its answer, `rejected` and `duplicate` included.
+
+        Raises:
+            CommandError: the gateway refused it.
+            OutcomeUnknownError: the connection ended before the answer.
+        """
+        if self._lost is not None:
+            raise ConnectionLost(self._lost)
+        self._rid += 1
+        rid = self._rid
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._open[rid] = future
+        try:
+            await self._socket.send(json.dumps({"rid": rid} | {k: v for k, v in command.items() if v is not None}))
+            answer = await future
+        except websockets.ConnectionClosed as error:
+            raise OutcomeUnknownError(str(error)) from error
+        finally:
+            self._open.pop(rid, None)
+        if answer.get("type") == "error":
+            raise CommandError(answer)
+        return answer
+
+    async def command(self, op: str, **fields: Any) -> dict[str, Any]:
+        """Like `request`, but a `rejected` answer raises Rejected."""
+        answer = await self.request({"op": op} | fields)
+        if answer.get("event") == "rejected":
+            raise Rejected(answer)
+        return answer
+
+    async def place(
+        self, market: str, client_id: str, side: str, type: str, *, size: str | None = None, price: str | None = None,
+        **fields: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Place an order; decimals are strings. Returns the ack: `accepted`, or `duplicate` for a known client_id."""
+        return await self.command(
+            "place", market=market, client_id=client_id, side=side, type=type, size=size, price=price, **fields
+        )
+
+    async def cancel(self, *, client_id: str | None = None, order_id: int | None = None, **fields: Any) -> dict[str, Any]:
+        """Cancel one order by one of its ids."""
+        return await self.command("cancel", client_id=client_id, order_id=order_id, **fields)
+
+    async def replace(self, *, client_id: str | None = None, order_id: int | None = None, **fields: Any) -> dict[str, Any]:
+        """Change price, size (the new total), stop_price or new_client_id of an order."""
+        return await self.command("replace", client_id=client_id, order_id=order_id, **fields)
+
+    async def mass_cancel(self, **fields: Any) -> dict[str, Any]:
+        """Cancel all orders that fit market, side, session (all given)."""
+        return await self.command("mass_cancel", **fields)
+
+    async def withdraw(self, asset: str, amount: str, ref: str, **fields: Any) -> dict[str, Any]:
+        """Withdraw; needs the scope withdraw."""
+        return await self.command("withdraw", asset=asset, amount=amount, ref=ref, **fields)
+
+    async def transfer(self, ref: str, legs: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+        """Move money between accounts; needs the scope transfer."""
+        return await self.command("transfer", ref=ref, legs=legs, **fields)
+
+    async def open_orders(self, account: str | None = None) -> list[dict[str, Any]]:
+        """The open orders of an account (the key's first, if not given)."""
+        return list((await self.request({"op": "open_orders", "account": account}))["orders"])
+
+    async def balances(self, account: str | None = None) -> dict[str, dict[str, str]]:
+        """Balances by asset, each with `available` and `held`."""
+        answer = await self.request({"op": "balances", "account": account})
+        return {row["asset"]: {"available": row["available"], "held": row["held"]} for row in answer["balances"]}
+
+    async def ping(self) -> None:
+        """One round trip through the gateway."""
+        await self.request({"op": "ping"})
+
+    async def status(self) -> dict[str, Any]:
+        """Where the exchange stands; operator keys only."""
+        return await self.request({"op": "status"})
+
+    async def register_key(self, key: str, accounts: list[str], scopes: list[str], label: str = "") -> dict[str, Any]:
+        """Register a public key for accounts; operator keys only."""
+        return await self.request({"op": "register_key", "key": key, "accounts": accounts, "scopes": scopes, "label": label})
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """Private events of the accounts, and status messages, as they come. Ends with the connection."""
+        while True:
+            event = await self._events.get()
+            if event is _END:
+                return
+            yield event
+
+    async def _read(self) -> None:
+        reason = "closed"
+        try:
+            async for text in self._socket:
+                message = json.loads(text)
+                future = self._open.get(message.get("rid"))
+                if future is not None:
+                    if not future.done():
+                        future.set_result(message)
+                elif "event" in message or message.get("type") in ("status", "error"):
+                    await self._events.put(message)
+        except websockets.ConnectionClosed as error:
+            reason = str(error)
+        finally:
+            self._end(f"{reason} {self._socket.close_reason or ''}".strip())
+
+    def _end(self, reason: str) -> None:
+        if self._lost is not None:
+            return
+        self._lost = reason
+        for future in self._open.values():
+            if not future.done():
+                future.set_exception(OutcomeUnknownError(reason))
+        if self._events.full():
+            self._events.get_nowait()  # the end must be seen, even by a reader who fell behind
+        self._events.put_nowait(_END)
