@@ -172,7 +172,7 @@ async def test_slow_reader_is_told_then_cut_while_its_neighbour_keeps_the_feed()
             was_slow = was_slow or exchange.status["slow"] == 1
             if exchange.status["cut"]:
                 break
-        assert was_slow and exchange.status["cut"] == 1 and exchange.status["clients"] == 1
+        assert was_slow and exchange.status["cut"] == 1
         exchange.source.publish(exchange.flow.place("buy", 51, 1), exchange.flow.sequence)
         await read_until(neighbour, lambda message: message.get("seq") == exchange.flow.sequence and "bids" in message)
         assert (book.bids, book.asks) == exchange.flow.book_text() and book.gap_count == 0
