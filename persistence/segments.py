@@ -11,7 +11,7 @@ proven durable. Whatever is no valid prefix is a JournalCorrupt; nothing is skip
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -31,6 +31,7 @@ __all__ = [
     "Segment",
     "Tail",
     "cut_tail",
+    "last_sequence",
     "list_segments",
     "read_header",
     "scan",
@@ -185,13 +186,10 @@ def scan(
     if not check_sha256:
         while start + 1 < len(segments) and segments[start + 1].header.first_sequence <= after + 1:
             start += 1
-    tail = None
+    tail = Tail(b"", 0, 0, None, 0)
     for number in range(start, len(segments)):
         following = segments[number + 1] if number + 1 < len(segments) else None
         tail = _scan_segment(disk, segments[number], following, on_batch, after, batch_records, check_sha256)
-        if number and number > start and following is None and tail.sequence < after:
-            break
-    assert tail is not None
     if tail.sequence < after:
         raise JournalCorrupt(
             f"{segments[-1].path}: ends with sequence {tail.sequence}, but {after} is known to have been durable"
@@ -304,10 +302,6 @@ def write_all(file: object, offset: int, data: bytes) -> None:
         rest = rest[written:]
 
 
-def records(disk: Disk, *, after: int = 0) -> Iterator[npt.NDArray[np.void]]:
-    """Checked records later than `after`, in arrays of whole records: for tools that print or export the journal."""
-    for segment in list_segments(disk):
-        batches: list[npt.NDArray[np.void]] = []
-        scan(disk, [segment], lambda slots, _first, _last, into=batches: into.append(slots), after=0)  # type: ignore[misc]
-        for batch in batches:
-            yield batch
+def last_sequence(disk: Disk, listed: list[Segment]) -> int:
+    """The journal's last valid sequence, from a scan of the last segment alone."""
+    return scan(disk, listed[-1:]).sequence if listed else 0
