@@ -1,12 +1,12 @@
 """A hostile stream of commands: what a core and its twin must agree on.
 
 Few accounts with little money meet in two small markets, so that nearly every command touches what another one left:
-self trades in all modes, fok across levels, market buys by budget, storms of replaces and renames, client ids that come
-back, refs repeated with the same and with other content, pendings that expire, freezes in the middle, and at every field
-now and then a value that must be refused. The stream is a function of the seed and of the events it is shown.
+self trades in all modes, fok across levels, market buys by budget, storms of replaces and renames, client ids that
+come back, refs repeated with the same and with other content, pendings that expire, freezes in the middle, and at
+every field now and then a value that must be refused. The stream is a function of the seed and of the events it is shown.
 
-It speaks the JSON of the rulebook through CommandEncoder, and learns names and open orders through EventDecoder, so both
-are exercised on every command.
+It speaks the JSON of the rulebook through CommandEncoder, and learns names and open orders through EventDecoder, so
+both are exercised on every command.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ TIGHT_LIMITS = CoreLimits(
 _TRADERS = ("ann", "bob", "cat", "dan", "eve", "fay")
 _OTHERS = ("pay", "place:x", "system:external", "system:fees", "nobody")
 _MARKETS = ("TOK-USD", "BIG-USD")
-_ODD_DECIMALS = ("0", "0.0", "0.005", "1.0005", "9999999999999999999", "12345678901234567890.5", "1e3", "-1", "", ".5", "NaN")
+_ODD_DECIMALS = (
+    "0", "0.0", "0.005", "1.0005", "9999999999999999999", "12345678901234567890.5", "1e3", "-1", "", ".5", "NaN",
+)  # fmt: skip
 _ODD_INTEGERS = (-1, 0, 1, 2**31, -(2**40), 2**63 - 1, 2**70)
 
 
@@ -62,7 +64,7 @@ class Adversary:
             command = self._opening.pop(0)
         else:
             command = self.random.choices(list(self._weights), list(self._weights.values()))[0]()
-            if self.random.random() < 0.02:
+            if command and self.random.random() < 0.02:
                 command = self._spoil(command)
         self.time += self.random.choice((0, 0, 1, 5, 40, -3))
         command["ts"] = max(self.time, 0)
@@ -147,11 +149,12 @@ class Adversary:
         return command
 
     def _mass_cancel(self) -> dict[str, Any]:
+        command: dict[str, Any] = {"op": "mass_cancel"}
+        if self.random.random() < 0.9:
+            command["account"] = self.random.choice(_TRADERS)
         return self._some(
-            {"op": "mass_cancel"},
-            account=self.random.choice(_TRADERS), market=self.random.choice(_MARKETS),
-            side=self.random.choice(("buy", "sell")), session="s1",
-        )  # fmt: skip
+            command, market=self.random.choice(_MARKETS), side=self.random.choice(("buy", "sell")), session="s1"
+        )
 
     def _deposit(self) -> dict[str, Any]:
         command = {"op": "deposit", "account": self._account_name(), "asset": self._asset(), "amount": self._amount(),
@@ -174,10 +177,9 @@ class Adversary:
         return self._money(command)
 
     def _money(self, command: dict[str, Any], **optional: Any) -> dict[str, Any]:
-        return self._some(
-            command, force=True, not_after=self.time + self.random.choice((-20, 10, 300, 5000)), code="sale",
-            memo="a document", **optional,
-        )  # fmt: skip
+        if self.random.random() < 0.8:
+            command["not_after"] = self.time + self.random.choice((-20, 10, 300, 300, 2000, 2000, 5000))
+        return self._some(command, force=True, code="sale", memo="a document", **optional)
 
     def _decide(self) -> dict[str, Any]:
         op = self.random.choice(("post", "void", "withdraw_settled", "withdraw_failed"))
@@ -200,7 +202,7 @@ class Adversary:
         pick = self.random.choice
         return self._some(
             {"op": "account", "account": pick((*_TRADERS, "pay", f"new{self.random.randrange(60)}", "system:fees"))},
-            status=pick(("active", "active", "active", "cancel_only", "frozen")), taker_ppm=pick((0, 5000, 100_000, -9)),
+            status=pick(("active",) * 9 + ("cancel_only", "frozen")), taker_ppm=pick((0, 5000, 100_000, -9)),
             maker_ppm=pick((-5000, 0, 3000)), stp_group=pick(("desk", "other")), row="0x" + pick("ab") * 64,
             limits={"max_open_orders": pick((0, 3, 50))}, ref=self._ref(), overdraft=pick(("never", "forced", "open")),
         )  # fmt: skip
@@ -212,13 +214,13 @@ class Adversary:
         command = {"op": "market", "market": pick((*_MARKETS, "M3", "M4")), "base": pick(("TOK", "BIG", "USD")),
                    "quote": "USD", "tick": pick(("0.01", "0.5", "0.010")), "lot": pick(("1", "2", "0.00001"))}  # fmt: skip
         return self._some(
-            command, taker_ppm=pick((0, 5000, 90_000, 200_000)), maker_ppm=pick((-70_000, 0, 3000)), pause_ns=pick((5, -5)),
-            max_price=pick(("400", "0.3", "99999999999")), phase=pick(("continuous", "auction")),
-            entry_band_ppm=pick((0, 10)), min_size=pick(("4", "3")), ref=self._ref(),
+            command, taker_ppm=pick((0, 5000, 90_000, 200_000)), maker_ppm=pick((-70_000, 0, 3000)),
+            pause_ns=pick((5, -5)), max_price=pick(("400", "0.3", "99999999999")),
+            phase=pick(("continuous", "auction")), entry_band_ppm=pick((0, 10)), min_size=pick(("4", "3")), ref=self._ref(),
         )  # fmt: skip
 
     def _tick(self) -> dict[str, Any]:
-        self.time += self.random.choice((0, 10, 500))
+        self.time += self.random.choice((0, 10, 500, 5000))
         return {"op": "tick"}
 
     def _cut(self) -> dict[str, Any]:
@@ -228,8 +230,9 @@ class Adversary:
         account, market = self.random.choice(_TRADERS), self.random.choice(_MARKETS)
         place = self._place() | {"type": "limit", "price": self._price(market)}
         return self.random.choice([
-            {"op": "kill", "account": account}, {"op": "rearm", "account": account}, {"op": "uncross", "market": market},
-            {"op": "phase", "market": market, "phase": "halt"}, {"op": "cancel_after", "account": account, "at": 5},
+            {"op": "kill", "account": account}, {"op": "rearm", "account": account},
+            {"op": "uncross", "market": market}, {"op": "phase", "market": market, "phase": "halt"},
+            {"op": "cancel_after", "account": account, "at": 5},
             {"op": "poison", "account": account, "client_id": "p1"}, place | {"type": "stop", "stop_price": "1"},
             place | {"display_size": "2"}, place | {"tif": "gtd", "expires_at": 10**9}, place | {"oco_with": "x"},
             place | {"stop_price": "3"}, place | {"tif": "soon"}, place | {"type": "odd"},
@@ -272,22 +275,29 @@ class Adversary:
         return f"r{self._numbers if self.random.random() < 0.85 else self.random.randrange(self._numbers)}"
 
     def _order_name(self) -> dict[str, Any]:
-        if not self._ids or self.random.random() < 0.05:
+        """Mostly of an order that is open; now and then of a closed one, nobody's, or by both ids."""
+        chance = self.random.random()
+        if chance < 0.03 or not self._ids:
             return {"account": self.random.choice(_TRADERS), "order_id": self.random.randrange(1, 200)}
         account, client_id = self.random.choice(self._ids)
-        index = self.directory.accounts_by_name.get(account)
-        order = None if index is None else self.decoder.orders.find(index.index, None, client_id)
-        if order is not None and self.random.random() < 0.4:
-            return {"account": account, "order_id": order.order_id}
-        if self.random.random() < 0.02:
+        if chance < 0.05:
             return {"account": account, "client_id": client_id, "order_id": 7}
+        order = None
+        for _ in range(8):
+            index = self.directory.accounts_by_name[account].index
+            order = self.decoder.orders.find(index, None, client_id)
+            if order is not None or chance < 0.1:
+                break
+            account, client_id = self.random.choice(self._ids)
+        if order is not None and chance < 0.4:
+            return {"account": account, "order_id": order.order_id}
         return {"account": account, "client_id": client_id}
 
     def _account_name(self) -> str:
         return self.random.choice(_TRADERS if self.random.random() < 0.8 else _OTHERS)
 
     def _asset(self) -> str:
-        return self.random.choice(("USD", "USD", "TOK", "BIG", "XXX") if self.random.random() < 0.1 else ("USD", "TOK", "BIG"))
+        return "XXX" if self.random.random() < 0.03 else self.random.choice(("USD", "USD", "TOK", "BIG"))
 
     def _amount(self) -> str:
         return self.random.choice(("1", "3", "10", "0.01", "250", "90000", "40000000000000000"))
