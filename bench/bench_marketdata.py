@@ -139,7 +139,8 @@ async def _fan_out(batches: list[np.ndarray], readers: int, flushes: int) -> lis
         await _flush(server, written)
         events = np.concatenate(batches)[: flushes * EVENTS_PER_FLUSH]
         edges = np.flatnonzero(np.diff(events["sequence"])) + 1
-        parts = np.split(events, edges[np.linspace(0, len(edges) - 1, flushes + 1).astype(int)[1:]])[:-1]  # whole commands
+        # The first n cuts between commands, and not the rest behind the last of them.
+        parts = np.split(events, edges[np.linspace(0, len(edges) - 1, flushes + 1).astype(int)[1:]])[:-1]
         size, taken = 0, 0.0
         for part in parts:
             before = time.perf_counter()
