@@ -327,11 +327,9 @@ class Settler:
             raise Unavailable(f"batch {number}: the vault is paused")
         elif execution.abort_code in _ALREADY_DONE and await self._is_done(life):
             await self._step(life, PartExecuted(now, number, execution))
-        else:
-            await self._halt(
-                life,
-                f"batch {number}: aborted with code {execution.abort_code}: {execution.error} ({execution.digest})",
-            )
+        elif life.state is not State.HALTED:
+            reason = f"aborted with code {execution.abort_code}: {execution.error} ({execution.digest})"
+            await self._halt(life, f"batch {number}: {reason}")
 
     async def _refused(self, life: Life, reason: str) -> None:
         """A definite no. The bytes may be old: if their first copy took effect, that counts, else sign anew."""
@@ -342,7 +340,7 @@ class Settler:
         elif await self._is_done(life):
             done = Execution(life.signed.digest, True, None, "executed by an earlier copy", 0, None)
             await self._step(life, PartExecuted(time.time_ns(), life.batch.number, done))
-        else:
+        elif life.state is not State.HALTED:
             await self._step(life, PartRefused(time.time_ns(), life.batch.number, reason))
 
     async def _is_done(self, life: Life) -> bool:
@@ -370,10 +368,8 @@ class Settler:
                 log.error("settlement=halted reason=%s", self._halted)
                 return
         if self._commands is not None:
-            for part in life.batch.parts:
-                for coin in part.coins:
-                    for payout in coin.payouts:
-                        await self._commands.withdraw_settled(payout.ref)
+            for ref in self._paid_refs():
+                await self._commands.withdraw_settled(ref)
         self._final = life.batch.number
         self._queue.popleft()
         if self.ledger.sequence >= life.batch.last_sequence:
@@ -385,6 +381,18 @@ class Settler:
             life.executions[-1].digest,
             (life.final_ts - life.batch.cut_ts) // 1_000_000,
         )
+
+    def _paid_refs(self) -> list[str]:
+        """Withdrawals that a final batch has paid and the core has not booked; after a restart old ones too."""
+        later = {
+            payout.ref
+            for number in self._queue
+            if self._lives[number].state is not State.FINAL
+            for part in self._lives[number].batch.parts
+            for coin in part.coins
+            for payout in coin.payouts
+        }
+        return [ref for ref in self.netting.paid if ref not in later]
 
     async def _states(self, coins: list[CoinPart]) -> dict[str, VaultState]:
         return await self._chain.vault_states([self._listings[coin.asset] for coin in coins])

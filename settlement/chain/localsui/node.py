@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import ChainMap
 from pathlib import Path
 from typing import Any
 
@@ -269,12 +270,16 @@ class LocalSui:
             for item in payment + inputs
             if item.id != CLOCK_ID
         ]
-        rows, exits = [], []
+        rows: list[tuple[bytes, bytes, int]] = []
+        exits: list[tuple[bytes, bytes, int, int]] = []
         for vault_id, vault in scratch.vaults.items():
-            rows += [(vault_id, who, balance) for who, balance in vault.rows.maps[0].items()]  # type: ignore[attr-defined]
-            exits += [(vault_id, who, *pending) for who, pending in vault.exits.maps[0].items()]  # type: ignore[attr-defined]
+            assert isinstance(vault.rows, ChainMap) and isinstance(vault.exits, ChainMap)
+            rows += [(vault_id, who, balance) for who, balance in vault.rows.maps[0].items()]
+            exits += [(vault_id, who, *pending) for who, pending in vault.exits.maps[0].items()]
         return Record(
-            digest, raw, signatures, success, abort_code, error, gas_mist, version, self.state.checkpoint + 1, self.epoch, now_ms, consumed,
+            digest, raw, signatures, success, abort_code, error, gas_mist, version, self.state.checkpoint + 1,
+            self.epoch, now_ms,
+            consumed,
             written, [coin.id for coin in smashed], rows, exits, scratch.opened, scratch.coins,
         )  # fmt: skip
 

@@ -46,7 +46,8 @@ def write_stubs(target: Path) -> None:
             (sources / f"{name}.move").write_text(_module_text(package, name, module))
         (target / package / "Move.toml").write_text(
             f'[package]\nname = "{MANIFEST_NAMES[package]}"\nedition = "2024"\nimplicit-dependencies = false\n'
-            f'published-at = "{address:#x}"\n\n{MANIFEST_DEPENDENCIES[package]}[addresses]\n{package} = "{address:#x}"\n'
+            f'published-at = "{address:#x}"\n\n{MANIFEST_DEPENDENCIES[package]}'
+            f'[addresses]\n{package} = "{address:#x}"\n'
         )
 
 

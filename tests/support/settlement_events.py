@@ -48,12 +48,10 @@ class EventLog:
     def _emit(self, *records: np.ndarray) -> None:
         """The events of one command."""
         self.sequence += 1
-        index = 0
-        for record in records:
+        for index, record in enumerate(records):
             head = record[:1].view(layout.EVENT)
             head["sequence"], head["index"], head["slots"] = self.sequence, index, len(record)
             head["ts"] = 1_700_000_000_000_000_000 + self.sequence
-            index += 1
         self.slots.append(np.concatenate([record.view(layout.EVENT) for record in records]))
 
     def asset(self, name: str, settled: bool = True) -> int:
