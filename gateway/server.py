@@ -47,6 +47,10 @@ _CLOSE_GRACE_S = 0.5
 class CoreState(Protocol):
     """What the server reads of the engine beside applying commands; dtypes as `engine.core` publishes them."""
 
+    @property
+    def batch(self) -> int:
+        """Cuts so far."""
+
     def describe(self) -> NDArray[Any]: ...
     def open_orders(self) -> NDArray[Any]: ...
     def balances(self) -> NDArray[Any]: ...
@@ -363,6 +367,7 @@ class GatewayServer:
             "journal_errno": sequencer.journal_errno,
             "sequence": sequencer.sequence,
             "released_sequence": sequencer.released_sequence,
+            "batch": self._state.batch,
             "durable_sequence": sequencer.durable_sequence,
             "chain": f"{sequencer.chain:016x}",
             "state_hash": self._state.state_hash().hex(),

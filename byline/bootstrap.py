@@ -1,0 +1,435 @@
+"""The one place that chooses the parts and wires them: each function here is one process of the exchange.
+
+    core        recovery ▸ sequencer ▸ gateway          marketdata  event log ▸ fan-out
+    chain       the embedded node                       backoffice  event log ▸ projector, settler
+    postgres    the embedded server                     api         REST
+    traders     simulated traders (byline.trading_floor)
+
+Exit statuses: 0 stopped as told; 3 starting again would do harm (a journal that is no valid prefix, a broken
+invariant), which the supervisor respects; anything else may be tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from byline.settings import Settings
+from byline.status_file import StatusFile, read_status
+from byline.supervisor import DO_NOT_RESTART
+from engine.messages.errors import ExchangeError, JournalCorrupt, Unavailable
+
+__all__ = ["run_process"]
+
+logger = logging.getLogger(__name__)
+
+STATUS_INTERVAL_S = 0.25
+EVENTS_WAIT_S = 30.0
+PROTOCOL_PORT_RETRIES = 50
+
+Body = Callable[[Settings, StatusFile, asyncio.Event], Awaitable[None]]
+
+
+def run_process(name: str, settings: Settings) -> int:
+    """Runs process `name` until SIGTERM or SIGINT. Returns its exit status."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr, force=True
+    )
+    bodies: dict[str, Body] = {
+        "core": _core, "chain": _chain, "postgres": _postgres, "backoffice": _backoffice, "marketdata": _marketdata,
+        "api": _api, "traders": _traders,
+    }  # fmt: skip
+    if name not in bodies:
+        print(f"byline: no process is called {name!r}; there are {', '.join(bodies)}", file=sys.stderr)
+        return 2
+    try:
+        uvloop.run(_run(bodies[name], settings, StatusFile(settings.data_directory, name)))
+    except (JournalCorrupt, AssertionError):
+        logger.critical("event=stops process=%s: starting again would do harm", name, exc_info=True)
+        return DO_NOT_RESTART
+    except ExchangeError as error:
+        logger.critical("event=stops process=%s error=%s: %s", name, type(error).__name__, error)
+        return 1
+    return 0
+
+
+async def _run(body: Body, settings: Settings, status: StatusFile) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await body(settings, status, stop)
+    finally:
+        status.write(ready=False)
+
+
+async def _report(status: StatusFile, stop: asyncio.Event, facts: Callable[[], dict[str, Any]]) -> None:
+    """Writes the status file until told to stop."""
+    while not stop.is_set():
+        status.write(ready=True, **facts())
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stop.wait(), STATUS_INTERVAL_S)
+
+
+async def _first_ends(stop: asyncio.Event, *bodies: Awaitable[None]) -> None:
+    """Runs all until `stop`; when one ends by itself or fails, the others are told to stop. The failure is raised."""
+    tasks = [asyncio.ensure_future(body) for body in bodies]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            task.result()
+        assert done
+    finally:
+        stop.set()
+
+
+# ---------------------------------------------------------------------------------------------------------- the core
+
+
+async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
+    from gateway.keys import KeyRegistry, Scope, load_or_create_operator_key, public_hex
+    from gateway.sequencer import Sequencer
+    from gateway.server import GatewayServer
+    from gateway.settings import GatewaySettings
+    from persistence.disk import DirectoryDisk, SystemClock
+    from persistence.journal import JournalSettings
+    from persistence.recovery import recover
+
+    data = settings.data_directory
+    clock = SystemClock()
+    recovered = recover(data, settings=JournalSettings(mode=settings.ack_mode), clock=clock)
+    report = recovered.report
+    logger.info(
+        "event=recovered sequence=%d snapshot=%d replayed=%d torn_bytes=%d seconds=%.2f state_hash=%s",
+        report.sequence, report.snapshot_sequence, report.replayed_records, report.torn_bytes, report.seconds,
+        report.state_hash.hex(),
+    )  # fmt: skip
+    try:
+        disk = DirectoryDisk(data)
+        keys = KeyRegistry(disk)
+        operator = public_hex(load_or_create_operator_key(data / "keys" / "operator.key"))
+        if keys.find(operator) is None:
+            keys.register(operator, [], Scope.OPERATOR.words(), "operator of this data directory", clock.now_ns())
+        sequencer = Sequencer(
+            recovered.core, clock, recovered.journal, recovered.event_log,
+            durable_acks=settings.ack_mode == "durable", chain=recovered.journal.chain,
+        )  # fmt: skip
+        server = GatewayServer(
+            GatewaySettings(
+                host=settings.host, port=settings.gateway_port, environment=settings.environment,
+                epoch=_next_epoch(data), ack_mode=settings.ack_mode, batch_interval_s=settings.batch_interval_s,
+            ),
+            sequencer, recovered.journal, recovered.core, keys, clock,
+        )  # fmt: skip
+        host, port = await server.start()
+        gc.collect()
+        gc.freeze()  # what is here now stays: the collector need not walk it again
+
+        def facts() -> dict[str, Any]:
+            return {
+                "host": host, "port": port, "recovery_s": round(report.seconds, 3),
+                "torn_bytes": report.torn_bytes, **server.status(),
+            }  # fmt: skip
+
+        try:
+            await _first_ends(
+                stop,
+                _until(stop, server),
+                _report(status, stop, facts),
+                _snapshots(settings, stop, recovered, sequencer, disk),
+            )
+        finally:
+            await server.stop()
+    finally:
+        recovered.close()
+
+
+async def _until(stop: asyncio.Event, server: Any) -> None:
+    """Until told to stop, or a broken invariant ended the server: that is raised."""
+    ended = asyncio.ensure_future(server.wait_ended())
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if ended.done():
+        ended.result()
+    ended.cancel()
+
+
+async def _snapshots(settings: Settings, stop: asyncio.Event, recovered: Any, sequencer: Any, disk: Any) -> None:
+    """A snapshot every interval and whenever DATA/run/snapshot.request appears; the answer is snapshot.done beside it."""
+    from persistence.recovery import take_snapshot
+
+    request = settings.data_directory / "run" / "snapshot.request"
+    loop = asyncio.get_running_loop()
+    due = loop.time() + settings.snapshot_interval_s
+    last = recovered.report.snapshot_sequence
+    while not stop.is_set():
+        asked = request.exists()
+        if asked or (loop.time() >= due and sequencer.sequence > last):
+            due = loop.time() + settings.snapshot_interval_s
+            recovered.journal.wait_durable(sequencer.sequence)
+            path = take_snapshot(disk, recovered.core, identity=recovered.journal.identity, chain=sequencer.chain)
+            last = sequencer.sequence
+            logger.info("event=snapshot sequence=%d path=%s", last, path)
+            if asked:
+                request.with_suffix(".done").write_text(f"{last} {path}")
+                request.unlink()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stop.wait(), 0.1)
+
+
+def _next_epoch(data: Path) -> int:
+    """How many times the core of this data directory was started; it stands in what clients sign."""
+    path = data / "keys" / "epoch"
+    epoch = int(path.read_text()) + 1 if path.exists() else 1
+    partial = path.with_suffix(".new")
+    partial.write_text(f"{epoch}\n")
+    partial.replace(path)
+    return epoch
+
+
+# ------------------------------------------------------------------------------------------------------ the servers
+
+
+async def _chain(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
+    from settlement.chain.localsui.server import serve
+
+    known: dict[str, Any] = {}
+    ready = asyncio.Event()
+
+    def on_ready(facts: dict[str, Any]) -> None:
+        known.update(facts)
+        ready.set()
+
+    async def report() -> None:
+        await ready.wait()
+        await _report(status, stop, lambda: known)
+
+    async def node() -> None:
+        data = settings.data_directory / "chain"
+        data.mkdir(parents=True, exist_ok=True)
+        await serve(data, settings.host, _kept_port(settings, "chain", settings.chain_port), stop=stop, on_ready=on_ready)
+
+    reporting = asyncio.ensure_future(report())
+    try:
+        await node()
+    finally:
+        reporting.cancel()
+
+
+def _kept_port(settings: Settings, name: str, port: int) -> int:
+    """A free port (0) stays the same over a restart of the process, for those who know it already."""
+    before = read_status(settings.data_directory, f"{name}.port")
+    if port or before is None:
+        return port
+    return int(before["port"])
+
+
+async def _postgres(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
+    from byline.embedded.postgres import EmbeddedPostgres
+    from engine.messages.errors import LocalFault
+    from persistence.stores.postgres.migrate import migrate
+
+    server = EmbeddedPostgres(settings.data_directory / "postgres")
+    server.start()
+    try:
+        await migrate(server.dsn)
+        status.write(ready=True, url=server.dsn, server=str(server.binaries), postgres_pid=server.pid)
+        while not stop.is_set():
+            if not server.is_running():
+                raise LocalFault("the database server ended; its log is in DATA/postgres")
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(stop.wait(), 0.1)
+    finally:
+        server.stop()
+
+
+def _postgres_url(settings: Settings) -> str:
+    if settings.postgres_url:
+        return settings.postgres_url
+    status = read_status(settings.data_directory, "postgres")
+    if not status or "url" not in status:
+        raise Unavailable("the embedded database has not started yet")
+    return str(status["url"])
+
+
+async def _event_source(settings: Settings) -> Any:
+    """A reader of the event log; waits for the core to make it."""
+    from persistence.event_log import EventLogReader
+
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + EVENTS_WAIT_S
+    while True:
+        try:
+            return EventLogReader(settings.data_directory / "events")
+        except FileNotFoundError:
+            if loop.time() > deadline:
+                raise Unavailable("there is no event log: is the core running?") from None
+            await asyncio.sleep(0.05)
+
+
+async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
+    from marketdata.server import serve
+    from marketdata.settings import MarketDataSettings
+
+    facts: dict[str, Any] = {}
+    ready = asyncio.Event()
+    source = await _event_source(settings)
+
+    async def report() -> None:
+        await ready.wait()
+        await _report(status, stop, lambda: {"host": settings.host, **facts})
+
+    own = MarketDataSettings(
+        host=settings.host, port=settings.marketdata_port, flush_interval_ms=settings.flush_interval_ms
+    )
+    reporting = asyncio.ensure_future(report())
+    try:
+        await serve(source, own, stop=stop, status=facts, ready=ready)
+    finally:
+        reporting.cancel()
+
+
+# ---------------------------------------------------------------------------------------------------- the back office
+
+
+async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
+    from persistence.stores.postgres.projector import Projector
+    from settlement.batch import FileBatchStore
+    from settlement.chain.keys import OperatorKey
+    from settlement.chain.sui import SuiChain, SuiSettings
+    from settlement.settler import BatchRecord, SettlementSettings, Settler, run_settler
+
+    data = settings.data_directory
+    projector = Projector(await _event_source(settings), _postgres_url(settings), None)
+    chain_directory = data / "chain"
+    chain_directory.mkdir(parents=True, exist_ok=True)
+    chain = SuiChain(
+        SuiSettings(url=_chain_url(settings), config_directory=chain_directory / "pysui"),
+        OperatorKey.load_or_create(chain_directory / "operator.key"),
+    )
+    store = FileBatchStore(data / "settlement" / "batches.log")
+    settlers: list[Settler] = []
+
+    def on_batch(record: BatchRecord) -> None:
+        projector.store_batch(_batch_row(record))
+
+    def facts() -> dict[str, Any]:
+        return {"projection": projector.status(), "settlement": settlers[0].status() if settlers else {}}
+
+    try:
+        await _first_ends(
+            stop,
+            projector.run(stop),
+            run_settler(
+                await _event_source(settings), chain, store, SettlementSettings(), on_batch, stop,
+                on_settler=settlers.append,
+            ),
+            _report(status, stop, facts),
+        )  # fmt: skip
+    finally:
+        await chain.close()
+        store.close()
+
+
+def _chain_url(settings: Settings) -> str:
+    if settings.chain_url:
+        return settings.chain_url
+    status = read_status(settings.data_directory, "chain")
+    if not status or "port" not in status:
+        raise Unavailable("the embedded node has not started yet")
+    return f"http://{settings.host}:{status['port']}"
+
+
+def _batch_row(record: Any) -> dict[str, Any]:
+    """A batch of the settler as the projection stores it."""
+    return {
+        "number": record.number, "first_sequence": record.first_sequence, "last_sequence": record.last_sequence,
+        "cut_at_ns": record.cut_ts, "status": record.status, "state_hash": bytes.fromhex(record.state_hash),
+        "root": bytes.fromhex(record.root), "trades_digest": bytes.fromhex(record.trades_digest),
+        "leg_count": record.row_count, "digests": record.digests, "committed_at_ns": record.final_ts or None,
+        "error": record.error or None,
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------ the API
+
+
+async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
+    import uvicorn
+
+    from byline.book_port import FollowedBooks
+    from byline.core_port import GatewayPort
+    from byline.status_port import StatusFiles
+    from platform_api.app import create_app
+    from platform_api.settings import ApiSettings
+
+    data = settings.data_directory
+    web = Path(__file__).parents[1] / "web" / "terminal"
+    server_socket = _listen(settings.host, settings.api_port)
+    port = server_socket.getsockname()[1]
+    core = GatewayPort(data, settings.host)
+    books = FollowedBooks(data, settings.host)
+    own = ApiSettings(
+        postgres_dsn=_postgres_url(settings),
+        domain=f"{settings.host}:{port}",
+        chain="sui:embedded" if not settings.chain_url else "sui",
+        signing_key_path=data / "keys" / "access-token.key",
+        web_folder=web if web.is_dir() else None,
+        embedded=not settings.chain_url,
+        faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},
+    )
+    app = create_app(own, core, books, StatusFiles(data))
+    server = uvicorn.Server(
+        uvicorn.Config(app, loop="none", http="httptools", lifespan="on", log_level="warning", access_log=False)
+    )
+    server.install_signal_handlers = lambda: None  # type: ignore[method-assign]
+
+    async def stopper() -> None:
+        await stop.wait()
+        server.should_exit = True
+
+    async def report() -> None:
+        while not server.started and not stop.is_set():
+            await asyncio.sleep(0.02)
+        await _report(status, stop, lambda: {"host": settings.host, "port": port, "core": dict(core.status())})
+
+    async def serve() -> None:
+        await server.serve(sockets=[server_socket])
+
+    try:
+        await core.start()
+        await books.start()
+        await _first_ends(stop, serve(), stopper(), report())
+    finally:
+        await core.close()
+        await books.close()
+
+
+def _listen(host: str, port: int) -> Any:
+    import socket
+
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(512)
+    listener.setblocking(False)
+    return listener
+
+
+async def _traders(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
+    from byline.trading_floor import trade
+
+    await trade(settings, status, stop)

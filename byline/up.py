@@ -1,0 +1,217 @@
+"""`byline up`: one exchange on one machine, from nothing to a living market, and its bounded run with checks.
+
+    lock ▸ core, chain, postgres together ▸ genesis by the operator ▸ back office, market data, REST ▸ traders
+    … runs … ▸ traders stop ▸ last batch final, projection caught up ▸ the rest stops ▸ checks (bounded run only)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import signal
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from byline.genesis import genesis_commands
+from byline.operator import open_operator, send_all
+from byline.settings import Settings
+from byline.status_file import read_status
+from byline.summary import judge, print_summary, read_projection
+from byline.supervisor import Child, Supervisor
+from byline.traders import funding_commands
+from engine.messages.errors import LocalFault
+from persistence.disk import DirectoryDisk, DirectoryLock
+from persistence.recovery import replay
+
+__all__ = ["Exchange", "run_exchange"]
+
+logger = logging.getLogger(__name__)
+
+QUIESCE_TIMEOUT_S = 60.0
+POLL_S = 0.1
+
+
+class NotQuiet(LocalFault):
+    """The readers did not catch up with the core in time after the orders had stopped."""
+
+
+class Exchange:
+    """The processes of one exchange. `async with` starts and stops them; the data directory is locked meanwhile."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.start_to_ready_s = 0.0
+        self._supervisor: Supervisor | None = None
+        self._lock: DirectoryLock | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def supervisor(self) -> Supervisor:
+        assert self._supervisor is not None, "not started"
+        return self._supervisor
+
+    async def __aenter__(self) -> Exchange:
+        """Starts everything.
+
+        Raises:
+            DataDirectoryBusy: another exchange runs on the data directory.
+            ChildFailed: a process did not become ready; the others are stopped again.
+        """
+        data = self.settings.data_directory
+        data.mkdir(parents=True, exist_ok=True)
+        self._lock = DirectoryLock(data / "lock")
+        started = time.monotonic()
+        shutil.rmtree(data / "run", ignore_errors=True)
+        self._supervisor = Supervisor(data)
+        try:
+            await self._start()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        self.start_to_ready_s = time.monotonic() - started
+        return self
+
+    async def _start(self) -> None:
+        settings = self.settings
+        first = ["core"]
+        first += [] if settings.chain_url else ["chain"]
+        first += [] if settings.postgres_url else ["postgres"]
+        await self.supervisor.start_together(*(self._child(name) for name in first))
+        self._watching = asyncio.create_task(self.supervisor.watch())
+        async with open_operator(settings) as operator:
+            await send_all(operator, [*genesis_commands(), *funding_commands()])
+        await self.supervisor.start_together(*(self._child(name) for name in ("backoffice", "marketdata", "api")))
+        if not settings.quiet_market:
+            await self.supervisor.start(self._child("traders"))
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._supervisor:
+            await self._supervisor.stop()
+        if self._watching:
+            await self._watching
+        if self._lock:
+            self._lock.release()
+
+    def _child(self, name: str) -> Child:
+        argv = [sys.executable, "-m", "byline.cli", "process", name]
+        return Child(name, argv, self.settings.environment_variables())
+
+    def status(self, name: str) -> dict[str, Any]:
+        """The last status of a process; empty if it never wrote one."""
+        return read_status(self.settings.data_directory, name) or {}
+
+    async def quiesce(self) -> dict[str, Any]:
+        """Stops the simulated traders and waits until every reader has what the core has and the last cut is final.
+
+        Returns the core's status at that moment: `sequence`, `batch`, `state_hash`, `chain` and more.
+
+        Raises:
+            NotQuiet: they did not catch up; the message says who is where.
+        """
+        if "traders" in self.supervisor.children:
+            await self.supervisor.stop_child("traders")
+        deadline = time.monotonic() + QUIESCE_TIMEOUT_S
+        while True:
+            async with open_operator(self.settings) as operator:
+                head = await operator.status()
+            office = self.status("backoffice")
+            final = office.get("settlement", {}).get("final_batch", 0)
+            projected = office.get("projection", {}).get("sequence", 0)
+            if final >= head["batch"] and projected >= head["sequence"]:
+                return head
+            if time.monotonic() > deadline:
+                raise NotQuiet(
+                    f"core at sequence {head['sequence']}, batch {head['batch']}; projection at {projected}, "
+                    f"last final batch {final}: {office.get('settlement')}"
+                )
+            await asyncio.sleep(POLL_S)
+
+    def database_url(self) -> str:
+        """What asyncpg connects to."""
+        return self.settings.postgres_url or str(self.status("postgres")["url"])
+
+    def addresses(self) -> dict[str, str]:
+        """What a person opens or connects to."""
+        at = {name: self.status(name) for name in ("api", "core", "marketdata", "chain", "postgres")}
+        host = self.settings.host
+        chain = at["chain"]
+        return {
+            "terminal and REST": f"http://{host}:{at['api']['port']}/",
+            "order entry": f"ws://{host}:{at['core']['port']}/v1/ws/trade",
+            "market data": f"ws://{host}:{at['marketdata']['port']}/v1/ws",
+            "PostgreSQL": self.database_url(),
+            "Sui": self.settings.chain_url
+            or f"{chain['chain']}, executor {chain['executor']}, gRPC {host}:{chain['port']}",
+            "data": str(self.settings.data_directory),
+        }
+
+
+def run_exchange(settings: Settings, *, console: Console, seconds: float | None, json_path: Path | None) -> int:
+    """Runs until Ctrl-C, or for `seconds` with checks at the end. Returns the exit status."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    return asyncio.run(_run(settings, console, seconds, json_path))
+
+
+async def _run(settings: Settings, console: Console, seconds: float | None, json_path: Path | None) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    exchange = Exchange(settings)
+    with console.status("starting the exchange …") if console.is_terminal else nullcontext():
+        await exchange.__aenter__()
+    try:
+        _print_addresses(exchange, console)
+        if seconds is None:
+            await stop.wait()
+            console.print("stopping …")
+            return 0
+        await _bounded(exchange, stop, seconds, console)
+        final = await exchange.quiesce()
+        projection = await read_projection(exchange.database_url())
+        chain = exchange.status("chain")
+        failed = [child.name for child in exchange.supervisor.failed()]
+    finally:
+        await exchange.__aexit__()
+    console.print("replaying the journal from its first record …")
+    replayed, _ = replay(DirectoryDisk(settings.data_directory))
+    summary = judge(
+        settings, final=final, projection=projection, replayed=replayed, seconds=seconds,
+        start_to_ready_s=exchange.start_to_ready_s, failed=failed,
+        chain_kind=f"{chain['chain']}, executor {chain['executor']}" if chain else settings.chain_url,
+    )  # fmt: skip
+    print_summary(summary, console)
+    if json_path:
+        json_path.write_text(json.dumps(summary.as_json(), indent=2) + "\n")
+    return 0 if summary.ok else 1
+
+
+def _print_addresses(exchange: Exchange, console: Console) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for name, address in exchange.addresses().items():
+        table.add_row(name, f"[bold]{address}[/]")
+    console.print(f"[bold green]Byline is up[/] after {exchange.start_to_ready_s:.1f} s")
+    console.print(table)
+    console.print("`byline status` in another terminal shows it live; Ctrl-C stops it.", style="dim")
+
+
+async def _bounded(exchange: Exchange, stop: asyncio.Event, seconds: float, console: Console) -> None:
+    """Waits `seconds` with a progress bar that tells what goes on; Ctrl-C ends it early."""
+    started = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("running", total=seconds)
+        while (passed := time.monotonic() - started) < seconds and not stop.is_set():
+            core, office = exchange.status("core"), exchange.status("backoffice")
+            batches = office.get("settlement", {}).get("final_batch", 0)
+            text = f"{core.get('sequence', 0):,} commands, {batches} batches final"
+            progress.update(task, completed=passed, description=text)
+            await asyncio.sleep(POLL_S)
