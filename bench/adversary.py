@@ -3,7 +3,7 @@
 Few accounts with little money meet in two small markets, so that nearly every command touches what another one left:
 self trades in all modes, fok across levels, market buys by budget, storms of replaces and renames, client ids that
 come back, refs repeated with the same and with other content, pendings that expire, freezes in the middle, and at
-every field now and then a value that must be refused. The stream is a function of the seed and of the events it is shown.
+every field now and then a value that must be refused. The stream is a function of the seed and of the events shown.
 
 It speaks the JSON of the rulebook through CommandEncoder, and learns names and open orders through EventDecoder, so
 both are exercised on every command.
@@ -211,12 +211,15 @@ class Adversary:
         pick = self.random.choice
         if self.random.random() < 0.3:
             return {"op": "asset", "asset": pick(("USD", "NEW1", "NEW2", "NEW3")), "scale": pick((0, 2, 9, 10, -1))}
-        command = {"op": "market", "market": pick((*_MARKETS, "M3", "M4")), "base": pick(("TOK", "BIG", "USD")),
-                   "quote": "USD", "tick": pick(("0.01", "0.5", "0.010")), "lot": pick(("1", "2", "0.00001"))}  # fmt: skip
+        command = {
+            "op": "market", "market": pick((*_MARKETS, "M3", "M4")), "base": pick(("TOK", "BIG", "USD", "XXX")),
+            "quote": "USD", "tick": pick(("0.01", "0.5", "0.010")), "lot": pick(("1", "2", "0.00001")),
+        }  # fmt: skip
         return self._some(
             command, taker_ppm=pick((0, 5000, 90_000, 200_000)), maker_ppm=pick((-70_000, 0, 3000)),
             pause_ns=pick((5, -5)), max_price=pick(("400", "0.3", "99999999999")),
-            phase=pick(("continuous", "auction")), entry_band_ppm=pick((0, 10)), min_size=pick(("4", "3")), ref=self._ref(),
+            phase=pick(("continuous", "auction")), entry_band_ppm=pick((0, 10)), min_size=pick(("4", "3")),
+            ref=self._ref(),
         )  # fmt: skip
 
     def _tick(self) -> dict[str, Any]:
