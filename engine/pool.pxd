@@ -9,19 +9,19 @@
 # Worst case of a look-up: the longest run of a half-full table. The maps of texts that users choose are keyed with a
 # secret; order of a table never shows outside.
 
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 from libc.string cimport memset
 
 from engine.types cimport (
     NIL, Account, Asset, Balance, ClientId, IdNode, Map, MapEntry, Market, Name, Order, Pool, Ref, State, fold,
-    int64_t, region_map, region_unmap, uint8_t, uint32_t, uint64_t,
+    int64_t, region_map_dense, region_unmap, table_allocate, uint8_t, uint32_t, uint64_t,
 )
 
 # ---------------------------------------------------------------- pools
 
 
 cdef inline int pool_open(Pool* pool, uint32_t node_bytes, uint32_t capacity) except -1:
-    pool.nodes = <uint8_t*>region_map(<size_t>node_bytes * capacity)
+    pool.nodes = <uint8_t*>region_map_dense(<size_t>node_bytes * capacity)
     if pool.nodes == NULL:
         raise MemoryError(f"no address space for {capacity} nodes of {node_bytes} bytes")
     pool.node_bytes = node_bytes
@@ -65,7 +65,7 @@ cdef inline void pool_give(Pool* pool, uint32_t slot) noexcept nogil:
 
 cdef inline int map_open(Map* table, uint32_t capacity) except -1 nogil:
     # `capacity` is a power of two.
-    table.entries = <MapEntry*>malloc(capacity * sizeof(MapEntry))
+    table.entries = <MapEntry*>table_allocate(capacity * sizeof(MapEntry))
     if table.entries == NULL:
         with gil:
             raise MemoryError(f"no memory for a map of {capacity} entries")

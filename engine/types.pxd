@@ -32,9 +32,11 @@ cdef extern from "engine/arithmetic.h" nogil:
     int lowest_bit(uint64_t word) noexcept
     int highest_bit(uint64_t word) noexcept
     void* region_map(size_t size) noexcept
+    void* region_map_dense(size_t size) noexcept
+    void* table_allocate(size_t size) noexcept
     void region_unmap(void* region, size_t size) noexcept
     void sort_items(SortItem* items, size_t count) noexcept
-    void prefetch "__builtin_prefetch"(const void* address) noexcept
+    void prefetch_line(const void* address) noexcept
 
 cdef extern from * nogil:
     """
