@@ -136,7 +136,7 @@ class _Absent:
     async def register_key(self, key_id: str, public_key: bytes, account: str, scopes: Any) -> None:
         raise Unavailable("no core")
 
-    async def revoke_key(self, key_id: str) -> None:
+    async def revoke_key(self, key_id: str, public_key: bytes) -> None:
         raise Unavailable("no core")
 
     def status(self) -> dict[str, Any]:

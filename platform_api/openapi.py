@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from platform_api.errors import STATUS, Failure
@@ -30,7 +31,8 @@ def config(version: str) -> OpenAPIConfig:
         title="Byline",
         version=version,
         description="An exchange for creators' tokens. Prices, sizes and amounts are decimal strings.",
-        path="/v1",
+        path="/v1/openapi",  # Litestar answers everything below this path itself, errors too
+        render_plugins=[JsonRenderPlugin()],
         use_handler_docstrings=True,
         components=Components(
             security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}

@@ -11,11 +11,12 @@ may have taken effect. A refusal by the core is no error: it is the answer `{"ev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 __all__ = ["BookPort", "CorePort", "StatusPort"]
 
 
+@runtime_checkable
 class CorePort(Protocol):
     """The door to the core, open with the operator's rights: the API vouches for the account in the command."""
 
@@ -36,7 +37,7 @@ class CorePort(Protocol):
             Unavailable, OutcomeUnknown, Refused.
         """
 
-    async def revoke_key(self, key_id: str) -> None:
+    async def revoke_key(self, key_id: str, public_key: bytes) -> None:
         """The key opens nothing from now on. Repeating it, or an unknown key, is harmless."""
 
     def status(self) -> Mapping[str, Any]:

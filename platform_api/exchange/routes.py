@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, delete, get, post
-from litestar.params import HeaderParameter, QueryParameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from platform_api.envelope import LIMIT_DEFAULT, LIMIT_MAX, Envelope, ok
 from platform_api.errors import ApiError, ErrorCode
@@ -29,13 +30,16 @@ from platform_api.security import Caller, unauthorized
 
 __all__ = ["ExchangeController"]
 
+AnyRequest = Request[Any, Any, Any]
+Who = NamedDependency[Caller]
+Exchange = NamedDependency[ExchangeService]
+
 DEPTH_DEFAULT, DEPTH_MAX = 50, 500
 
 Limit = Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)]
 Cursor = Annotated[str | None, QueryParameter(max_length=100)]
 Token = Annotated[str | None, QueryParameter(name="token_id", max_length=64)]
 IdempotencyKey = Annotated[str | None, HeaderParameter(name="Idempotency-Key", required=False)]
-AnyRequest = Request[Any, Any, Any]
 
 
 class ExchangeController(Controller):
@@ -43,7 +47,7 @@ class ExchangeController(Controller):
     tags = ("exchange",)
 
     @get("/markets", responses=failures(429, 503))
-    async def markets(self, request: AnyRequest, exchange: ExchangeService) -> Envelope[list[Market]]:
+    async def markets(self, request: AnyRequest, exchange: Exchange) -> Envelope[list[Market]]:
         """All listed markets."""
         return ok(request, await exchange.markets())
 
@@ -51,9 +55,9 @@ class ExchangeController(Controller):
     async def candles(
         self,
         request: AnyRequest,
-        exchange: ExchangeService,
-        token_id: str,
-        interval: str = "1m",
+        exchange: Exchange,
+        token_id: FromPath[str],
+        interval: FromQuery[str] = "1m",
         limit: Limit = LIMIT_DEFAULT,
         cursor: Cursor = None,
     ) -> Envelope[list[Candle]]:
@@ -64,8 +68,8 @@ class ExchangeController(Controller):
     async def orderbook(
         self,
         request: AnyRequest,
-        exchange: ExchangeService,
-        token_id: str,
+        exchange: Exchange,
+        token_id: FromPath[str],
         depth: Annotated[int, QueryParameter(ge=1, le=DEPTH_MAX)] = DEPTH_DEFAULT,
     ) -> Envelope[Book]:
         """The price levels of a market or token, from the market-data copy."""
@@ -75,9 +79,9 @@ class ExchangeController(Controller):
     async def place(
         self,
         request: AnyRequest,
-        data: OrderRequest,
-        caller: Caller,
-        exchange: ExchangeService,
+        data: JSONBody[OrderRequest],
+        caller: Who,
+        exchange: Exchange,
         idempotency_key: IdempotencyKey = None,
     ) -> Response[Envelope[Placed]]:
         """Place an order. Needs client_order_id or Idempotency-Key. 201 placed, 200 known already."""
@@ -89,10 +93,10 @@ class ExchangeController(Controller):
     async def orders(
         self,
         request: AnyRequest,
-        caller: Caller,
-        exchange: ExchangeService,
+        caller: Who,
+        exchange: Exchange,
         token: Token = None,
-        status: str | None = None,
+        status: FromQuery[str | None] = None,
         limit: Limit = LIMIT_DEFAULT,
         cursor: Cursor = None,
     ) -> Envelope[list[Order]]:
@@ -101,7 +105,11 @@ class ExchangeController(Controller):
 
     @get("/orders/{order_id:str}", security=BEARER, responses=failures(401, 403, 404, 429, 503))
     async def order(
-        self, request: AnyRequest, caller: Caller, exchange: ExchangeService, order_id: str
+        self,
+        request: AnyRequest,
+        caller: Who,
+        exchange: Exchange,
+        order_id: FromPath[str],
     ) -> Envelope[Order]:
         """One own order."""
         return ok(request, await exchange.order(caller, order_id))
@@ -113,7 +121,11 @@ class ExchangeController(Controller):
         responses=failures(401, 403, 404, 422, 429, 503, 504),
     )
     async def cancel(
-        self, request: AnyRequest, caller: Caller, exchange: ExchangeService, order_id: str
+        self,
+        request: AnyRequest,
+        caller: Who,
+        exchange: Exchange,
+        order_id: FromPath[str],
     ) -> Envelope[Canceled]:
         """Cancel an own order."""
         return ok(request, await exchange.cancel(caller, order_id))
@@ -122,10 +134,10 @@ class ExchangeController(Controller):
     async def trades(
         self,
         request: AnyRequest,
-        exchange: ExchangeService,
-        visitor: Caller | None,
+        exchange: Exchange,
+        visitor: NamedDependency[Caller | None],
         token: Token = None,
-        own: bool = False,
+        own: FromQuery[bool] = False,
         limit: Limit = LIMIT_DEFAULT,
         cursor: Cursor = None,
     ) -> Envelope[list[Trade]]:
@@ -140,13 +152,17 @@ class ExchangeController(Controller):
         return ok(request, *await exchange.public_trades(token, cursor, limit))
 
     @get("/users/me/balances", security=BEARER, responses=failures(401, 403, 429, 503))
-    async def balances(self, request: AnyRequest, caller: Caller, exchange: ExchangeService) -> Envelope[list[Balance]]:
+    async def balances(self, request: AnyRequest, caller: Who, exchange: Exchange) -> Envelope[list[Balance]]:
         """Own balances by asset."""
         return ok(request, await exchange.balances(caller))
 
     @post("/faucet", status_code=201, security=BEARER, responses=failures(400, 401, 403, 422, 429, 503, 504))
     async def faucet(
-        self, request: AnyRequest, data: FaucetRequest, caller: Caller, exchange: ExchangeService
+        self,
+        request: AnyRequest,
+        data: JSONBody[FaucetRequest],
+        caller: Who,
+        exchange: Exchange,
     ) -> Envelope[list[FaucetDeposit]]:
         """Simulated: test money of the embedded chain, once per account and asset. Refused on any other chain."""
         return ok(request, await exchange.faucet(caller, data))

@@ -178,9 +178,11 @@ async def insert_api_key(
     )  # fmt: skip
 
 
-async def revoke_api_key(db: Any, account_id: UUID, key_id: UUID) -> bool:
-    tag = await db.execute(
-        "UPDATE identity.api_key SET revoked_at = now() WHERE id = $1 AND account_id = $2 AND revoked_at IS NULL",
+async def revoke_api_key(db: Any, account_id: UUID, key_id: UUID) -> bytes | None:
+    """The public key of the row that was revoked now; None if there is none in force."""
+    public_key: bytes | None = await db.fetchval(
+        "UPDATE identity.api_key SET revoked_at = now() WHERE id = $1 AND account_id = $2 AND revoked_at IS NULL"
+        " RETURNING public_key",
         key_id, account_id,
     )  # fmt: skip
-    return str(tag) == "UPDATE 1"
+    return public_key

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from litestar import Controller, Request, delete, get, patch, post
-from litestar.params import HeaderParameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, HeaderParameter, JSONBody
 
 from platform_api.envelope import Envelope, ok
 from platform_api.errors import ApiError, ErrorCode
@@ -28,29 +29,34 @@ from platform_api.security import Caller, SessionGuard, unauthorized
 
 __all__ = ["AuthController", "UserController"]
 
+AnyRequest = Request[Any, Any, Any]
+Who = NamedDependency[Caller]
+Identity = NamedDependency[IdentityService]
+Guard = NamedDependency[SessionGuard]
+
 
 class AuthController(Controller):
     path = "/v1/auth"
     tags = ("identity",)
 
     @post("/nonce", status_code=200, responses=failures(400, 429, 503))
-    async def nonce(
-        self, request: Request[Any, Any, Any], data: NonceRequest, identity: IdentityService
-    ) -> Envelope[Nonce]:
+    async def nonce(self, request: AnyRequest, data: JSONBody[NonceRequest], identity: Identity) -> Envelope[Nonce]:
         """A single-use nonce and the message to sign with it."""
         return ok(request, await identity.issue_nonce(data))
 
     @post("/verify", status_code=200, responses=failures(400, 401, 403, 422, 429, 503))
-    async def verify(
-        self, request: Request[Any, Any, Any], data: VerifyRequest, identity: IdentityService
-    ) -> Envelope[Session]:
+    async def verify(self, request: AnyRequest, data: JSONBody[VerifyRequest], identity: Identity) -> Envelope[Session]:
         """Sign in with the signed message. The first sign-in of a wallet makes the account."""
         agent = request.headers.get("user-agent", "")
         return ok(request, await identity.verify(data, _address_of(request), agent))
 
     @post("/refresh", status_code=200, responses=failures(400, 401, 403, 429, 503))
     async def refresh(
-        self, request: Request[Any, Any, Any], data: RefreshRequest, identity: IdentityService, guard: SessionGuard
+        self,
+        request: AnyRequest,
+        data: JSONBody[RefreshRequest],
+        identity: Identity,
+        guard: Guard,
     ) -> Envelope[Session]:
         """A refresh token for the next pair. One that was used before ends its session."""
         session, ended = await identity.refresh(data)
@@ -61,7 +67,11 @@ class AuthController(Controller):
 
     @post("/logout", status_code=200, security=BEARER, responses=failures(401, 429, 503))
     async def logout(
-        self, request: Request[Any, Any, Any], caller: Caller, identity: IdentityService, guard: SessionGuard
+        self,
+        request: AnyRequest,
+        caller: Who,
+        identity: Identity,
+        guard: Guard,
     ) -> Envelope[None]:
         """End this session."""
         guard.revoke(caller.session_id)
@@ -75,39 +85,50 @@ class UserController(Controller):
     security = BEARER
 
     @get("/", responses=failures(401, 403, 429, 503))
-    async def me(self, request: Request[Any, Any, Any], caller: Caller, identity: IdentityService) -> Envelope[Profile]:
+    async def me(
+        self,
+        request: AnyRequest,
+        caller: Who,
+        identity: Identity,
+    ) -> Envelope[Profile]:
         """The caller's own account."""
         return ok(request, await identity.profile(caller))
 
     @patch("/", responses=failures(400, 401, 403, 409, 429, 503))
     async def change(
         self,
-        request: Request[Any, Any, Any],
-        data: ProfilePatch,
-        caller: Caller,
-        identity: IdentityService,
+        request: AnyRequest,
+        data: JSONBody[ProfilePatch],
+        caller: Who,
+        identity: Identity,
         if_match: Annotated[str | None, HeaderParameter(name="If-Match", required=False)] = None,
     ) -> Envelope[Profile]:
         """Change username, display name, bio or preferences; absent fields stay."""
         return ok(request, await identity.change_profile(caller, data, if_match))
 
     @get("/api-keys", responses=failures(401, 403, 429, 503))
-    async def keys(
-        self, request: Request[Any, Any, Any], caller: Caller, identity: IdentityService
-    ) -> Envelope[list[ApiKey]]:
+    async def keys(self, request: AnyRequest, caller: Who, identity: Identity) -> Envelope[list[ApiKey]]:
         """Keys for the trading websocket that are in force."""
         return ok(request, await identity.keys(caller))
 
     @post("/api-keys", responses=failures(400, 401, 403, 409, 429, 503, 504))
     async def add_key(
-        self, request: Request[Any, Any, Any], data: ApiKeyRequest, caller: Caller, identity: IdentityService
+        self,
+        request: AnyRequest,
+        data: JSONBody[ApiKeyRequest],
+        caller: Who,
+        identity: Identity,
     ) -> Envelope[ApiKey]:
         """Register an Ed25519 public key. The private key stays with the caller."""
         return ok(request, await identity.add_key(caller, data))
 
     @delete("/api-keys/{key_id:str}", status_code=200, responses=failures(401, 403, 404, 429, 503, 504))
     async def revoke_key(
-        self, request: Request[Any, Any, Any], key_id: str, caller: Caller, identity: IdentityService
+        self,
+        request: AnyRequest,
+        key_id: FromPath[str],
+        caller: Who,
+        identity: Identity,
     ) -> Envelope[None]:
         """Revoke a key, at once."""
         try:
@@ -118,7 +139,7 @@ class UserController(Controller):
         return ok(request, None)
 
 
-def _address_of(request: Request[Any, Any, Any]) -> str | None:
+def _address_of(request: AnyRequest) -> str | None:
     host = request.client.host if request.client else ""
     try:
         return str(ipaddress.ip_address(host))

@@ -192,9 +192,10 @@ class IdentityService:
     async def revoke_key(self, caller: Caller, key_id: UUID) -> None:
         """Revoked at the gateway before the row is committed: a key that is gone from the list opens nothing."""
         async with self._database.transaction() as db:
-            if not await queries.revoke_api_key(db, UUID(caller.account_id), key_id):
+            public_key = await queries.revoke_api_key(db, UUID(caller.account_id), key_id)
+            if public_key is None:
                 raise ApiError(ErrorCode.NOT_FOUND, "There is no such key.", reason="unknown_key")
-            await self._core.revoke_key(str(key_id))
+            await self._core.revoke_key(str(key_id), public_key)
 
     async def _prove(self, body: VerifyRequest) -> Signer:
         """The signer of the nonce's message. The nonce is spent in a transaction of its own, whatever comes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Controller, Request, Response, get
+from litestar.di import NamedDependency
 from msgspec import Struct
 
 from engine.messages.errors import Unavailable
@@ -17,6 +18,12 @@ from platform_api.ports import CorePort
 from platform_api.settings import ApiSettings
 
 __all__ = ["OpsController"]
+
+AnyRequest = Request[Any, Any, Any]
+Settings = NamedDependency[ApiSettings]
+Core = NamedDependency[CorePort]
+Db = NamedDependency[Database]
+Numbers = NamedDependency[Metrics]
 
 
 class Health(Struct, frozen=True):
@@ -40,12 +47,12 @@ class OpsController(Controller):
     tags = ("ops",)
 
     @get("/health")
-    async def health(self, request: Request[Any, Any, Any], settings: ApiSettings, version: str) -> Envelope[Health]:
+    async def health(self, request: AnyRequest, settings: Settings, version: NamedDependency[str]) -> Envelope[Health]:
         """Liveness: asks nobody."""
         return ok(request, Health("ok", version, settings.chain, settings.embedded))
 
     @get("/ready", responses=failures(503))
-    async def ready(self, request: Request[Any, Any, Any], database: Database, core: CorePort) -> Envelope[Readiness]:
+    async def ready(self, request: AnyRequest, database: Db, core: Core) -> Envelope[Readiness]:
         """Readiness: 503 with the name of the missing part. Orders need the core, reads the database."""
         parts = {"core": "ready" if core.status().get("connected") else "not connected"}
         try:
@@ -62,6 +69,11 @@ class OpsController(Controller):
         return ok(request, Readiness("ready", parts))
 
     @get("/metrics", include_in_schema=True, media_type="text/plain")
-    async def metrics(self, metrics: Metrics) -> Response[bytes]:
+    async def metrics(self, metrics: Numbers) -> Response[bytes]:
         """The text format of Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @get("/v1/openapi.json", include_in_schema=False)
+    async def openapi(self, request: AnyRequest) -> dict[str, Any]:
+        """The OpenAPI document, without an envelope."""
+        return request.app.openapi_schema.to_schema()

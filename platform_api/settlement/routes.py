@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from litestar import Controller, Request, get
-from litestar.params import QueryParameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
 
 from platform_api.database import Database
 from platform_api.envelope import LIMIT_DEFAULT, LIMIT_MAX, Envelope, cursor_from, ok, page
@@ -17,6 +18,10 @@ from platform_api.settlement.models import Batch
 
 __all__ = ["SettlementController"]
 
+AnyRequest = Request[Any, Any, Any]
+Settings = NamedDependency[ApiSettings]
+Db = NamedDependency[Database]
+
 
 class SettlementController(Controller):
     path = "/v1/batches"
@@ -25,9 +30,9 @@ class SettlementController(Controller):
     @get("/", responses=failures(400, 429, 503))
     async def batches(
         self,
-        request: Request[Any, Any, Any],
-        database: Database,
-        settings: ApiSettings,
+        request: AnyRequest,
+        database: Db,
+        settings: Settings,
         limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
         cursor: Annotated[str | None, QueryParameter(max_length=100)] = None,
     ) -> Envelope[list[Batch]]:
@@ -39,7 +44,11 @@ class SettlementController(Controller):
 
     @get("/{number:str}", responses=failures(404, 429, 503))
     async def batch(
-        self, request: Request[Any, Any, Any], database: Database, settings: ApiSettings, number: str
+        self,
+        request: AnyRequest,
+        database: Db,
+        settings: Settings,
+        number: FromPath[str],
     ) -> Envelope[Batch]:
         """One batch with its transaction digests."""
         known = number.isascii() and number.isdecimal() and len(number) <= 18
@@ -49,7 +58,7 @@ class SettlementController(Controller):
         return ok(request, _batch(row, settings))
 
 
-def _batch(row: Any, settings: ApiSettings) -> Batch:
+def _batch(row: Any, settings: Settings) -> Batch:
     return Batch(
         number=row["number"],
         first_sequence=row["first_sequence"],

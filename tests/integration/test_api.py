@@ -1,0 +1,564 @@
+"""The REST API over real HTTP semantics and a real PostgreSQL. The core behind the port is a small stand-in that keeps
+order ids, references and keys as the real one answers them; it matches nothing."""
+
+import asyncio
+import socket
+from datetime import UTC, datetime
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+import uvicorn
+
+from byline.embedded.postgres import EmbeddedPostgres
+from engine.messages.errors import OutcomeUnknown, Unavailable
+from persistence.stores.postgres.migrate import migrate
+from platform_api.app import create_app, openapi_document
+from platform_api.database import Database
+from platform_api.settings import ApiSettings
+from tests.unit.platform_api.test_sui_signature import Wallet, multisig
+
+ROUTES = {
+    "get /health", "get /ready", "get /metrics", "post /v1/auth/nonce", "post /v1/auth/verify", "post /v1/auth/refresh",
+    "post /v1/auth/logout", "get /v1/users/me", "patch /v1/users/me", "get /v1/users/me/api-keys",
+    "post /v1/users/me/api-keys", "delete /v1/users/me/api-keys/{key_id}", "get /v1/markets",
+    "get /v1/markets/{token_id}/candles", "get /v1/orderbook/{token_id}", "post /v1/orders", "get /v1/orders",
+    "get /v1/orders/{order_id}", "delete /v1/orders/{order_id}", "get /v1/trades", "get /v1/users/me/balances",
+    "get /v1/batches", "get /v1/batches/{number}", "post /v1/faucet",
+}  # fmt: skip
+
+
+class StandInCore:
+    def __init__(self):
+        self.commands, self.keys, self.orders, self.refs = [], {}, {}, {}
+        self.failure = None
+
+    async def submit(self, command):
+        if self.failure is not None:
+            raise self.failure
+        self.commands.append(dict(command))
+        sequence = len(self.commands)
+        match command["op"]:
+            case "place":
+                if command.get("price") == "999999":
+                    return {"event": "rejected", "sequence": sequence, "reason": "bad_price"}
+                known = self.orders.setdefault((command["account"], command["client_id"]), sequence)
+                if known != sequence:
+                    return {
+                        "event": "duplicate",
+                        "sequence": sequence,
+                        "order_id": known,
+                        "status": "open",
+                        "filled": "0",
+                    }
+                return {"event": "accepted", "sequence": sequence, "order_id": sequence}
+            case "cancel":
+                if (command["account"], command["order_id"]) not in {(a, o) for (a, _), o in self.orders.items()}:
+                    return {"event": "rejected", "sequence": sequence, "reason": "unknown_order"}
+                return {"event": "canceled", "sequence": sequence, "order_id": command["order_id"], "leaves": "1"}
+            case "deposit":
+                first = self.refs.setdefault(command["ref"], sequence)
+                return {"event": "transferred" if first == sequence else "duplicate", "sequence": sequence}
+        return {"event": "done", "sequence": sequence}
+
+    async def register_key(self, key_id, public_key, account, scopes):
+        if self.failure is not None:
+            raise self.failure
+        self.keys[key_id] = (public_key, account, tuple(scopes))
+
+    async def revoke_key(self, key_id, public_key):
+        assert self.keys.pop(key_id)[0] == public_key
+
+    def status(self):
+        return {"connected": self.failure is None}
+
+
+class StandInBook:
+    async def depth(self, market, depth):
+        if market != "INK-USDC":
+            raise KeyError(market)
+        return {"sequence": 7, "bids": [["12.4", "3"], ["12.3", "1"]][:depth], "asks": []}
+
+
+class StandInStatus:
+    def read(self):
+        return {"core": {"ready": True, "alive": True, "sequence": 42, "name": "core"}}
+
+
+class World:
+    def __init__(self, client, core, dsn, app):
+        self.client, self.core, self.dsn, self.app = client, core, dsn, app
+
+    async def sign_in(self, wallet=None):
+        wallet = wallet or Wallet(0)
+        nonce = await self.data("POST", "/v1/auth/nonce", json={"address": wallet.address})
+        body = {"address": wallet.address, "nonce": nonce["nonce"], "signature": wallet.sign(nonce["message"].encode())}
+        session = await self.data("POST", "/v1/auth/verify", json=body)
+        return session, {"authorization": "Bearer " + session["access_token"]}
+
+    async def data(self, method, path, **options):
+        answer = await self.client.request(method, path, **options)
+        assert answer.status_code < 300, answer.text
+        body = answer.json()
+        assert body["success"] is True and body["meta"]["request_id"] == answer.headers["x-request-id"]
+        return body["data"]
+
+    async def refused(self, status, code, reason, method, path, **options):
+        answer = await self.client.request(method, path, **options)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["details"]["reason"]) == (status, code, reason), answer.text
+        assert answer.json()["success"] is False
+        assert error["request_id"] == answer.headers["x-request-id"] and error["timestamp"].endswith("Z")
+        return answer
+
+    async def sql(self, query, *arguments):
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            return await connection.fetch(query, *arguments)
+        finally:
+            await connection.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("api") / "postgres")
+    server.start()
+    asyncio.run(migrate(server.dsn))
+    yield server
+    server.stop()
+
+
+def settings(dsn, **values):
+    limits = {"public_per_minute": 0, "account_per_minute": 0, "trading_per_minute": 0, "auth_per_minute": 0}
+    return ApiSettings(postgres_dsn=dsn, session_cache_seconds=0, **(limits | values))
+
+
+@pytest_asyncio.fixture
+async def world(server, request):
+    async with opened(server.dsn, **getattr(request, "param", {})) as world:
+        yield world
+
+
+class opened:
+    def __init__(self, dsn, **values):
+        self.dsn, self.values = dsn, values
+
+    async def __aenter__(self):
+        self.database = Database(self.dsn)
+        core = StandInCore()
+        app = create_app(settings(self.dsn, **self.values), core, StandInBook(), StandInStatus(), self.database)
+        await self.database.open()
+        transport = httpx.ASGITransport(app)
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+        return World(self.client, core, self.dsn, app)
+
+    async def __aexit__(self, *_):
+        await self.client.aclose()
+        await self.database.close()
+
+
+@pytest.mark.parametrize("flag", [0, 1, 2])
+async def test_sign_in_of_each_scheme_makes_one_account_and_opens_it_in_the_core(world, flag):
+    wallet = Wallet(flag)
+    session, _ = await world.sign_in(wallet)
+    assert session["created"] is True
+    opening = {"op": "account", "account": "user:" + session["account_id"], "row": wallet.address}
+    assert world.core.commands == [opening]
+    again, bearer = await world.sign_in(wallet)
+    assert again["created"] is False and again["account_id"] == session["account_id"]
+    me = await world.data("GET", "/v1/users/me", headers=bearer)
+    assert me["wallets"] == [wallet.address] and me["account"] == opening["account"]
+
+
+async def test_sign_in_of_a_multisig(world):
+    wallets = [Wallet(0), Wallet(1), Wallet(2)]
+    address = multisig(wallets, [1, 1, 1], 2, [0, 1], b"")[1]
+    nonce = await world.data("POST", "/v1/auth/nonce", json={"address": address})
+    signature, _ = multisig(wallets, [1, 1, 1], 2, [0, 2], nonce["message"].encode())
+    body = {"address": address, "nonce": nonce["nonce"], "signature": signature}
+    assert (await world.data("POST", "/v1/auth/verify", json=body))["address"] == address
+
+
+async def test_nonce_is_good_once_for_its_address_in_its_time_and_domain(world):
+    wallet, other = Wallet(0), Wallet(0)
+    verify = ("POST", "/v1/auth/verify")
+
+    async def fresh():
+        nonce = await world.data("POST", "/v1/auth/nonce", json={"address": wallet.address})
+        signature = wallet.sign(nonce["message"].encode())
+        return {"address": wallet.address, "nonce": nonce["nonce"], "signature": signature}, nonce["message"]
+
+    body, message = await fresh()
+    assert message.startswith("127.0.0.1:7400 wants you to sign in with your Sui account:\n" + wallet.address)
+    await world.data(*verify, json=body)
+    await world.refused(401, "UNAUTHORIZED", "nonce_used", *verify, json=body)
+    body, message = await fresh()
+    signed_elsewhere = wallet.sign(message.replace("127.0.0.1:7400", "evil.example").encode())
+    await world.refused(401, "UNAUTHORIZED", "bad_signature", *verify, json=body | {"signature": signed_elsewhere})
+    await world.refused(401, "UNAUTHORIZED", "nonce_used", *verify, json=body)  # a failed try spends it too
+    body, message = await fresh()
+    foreign = {"address": other.address, "signature": other.sign(message.encode())}
+    await world.refused(401, "UNAUTHORIZED", "nonce_unknown", *verify, json=body | foreign)
+    body, message = await fresh()
+    await world.refused(
+        401, "UNAUTHORIZED", "other_address", *verify, json=body | {"signature": other.sign(message.encode())}
+    )
+    body, _ = await fresh()
+    past = "UPDATE identity.auth_nonce SET expires_at = now() - interval '1 second' WHERE nonce = $1"
+    await world.sql(past, body["nonce"])
+    await world.refused(401, "UNAUTHORIZED", "nonce_expired", *verify, json=body)
+    body, _ = await fresh()
+    await world.sql("UPDATE identity.auth_nonce SET domain = 'evil.example' WHERE nonce = $1", body["nonce"])
+    await world.refused(401, "UNAUTHORIZED", "wrong_domain", *verify, json=body)
+    body, _ = await fresh()
+    await world.refused(
+        422, "VERIFICATION_FAILED", "scheme_unavailable", *verify, json=body | {"signature": "BQ" + "A" * 98}
+    )
+    await world.refused(401, "UNAUTHORIZED", "nonce_unknown", *verify, json=body | {"nonce": "0" * 32})
+
+
+async def test_refresh_rotates_and_a_reused_token_ends_the_session(world):
+    session, bearer = await world.sign_in()
+    first = {"refresh_token": session["refresh_token"]}
+    second = await world.data("POST", "/v1/auth/refresh", json=first)
+    assert second["session_id"] == session["session_id"] and second["refresh_token"] != session["refresh_token"]
+    await world.refused(401, "UNAUTHORIZED", "refresh_reused", "POST", "/v1/auth/refresh", json=first)
+    await world.refused(401, "UNAUTHORIZED", "session_revoked", "GET", "/v1/users/me", headers=bearer)
+    newest = {"refresh_token": second["refresh_token"]}
+    await world.refused(401, "UNAUTHORIZED", "session_revoked", "POST", "/v1/auth/refresh", json=newest)
+    unknown = {"refresh_token": "x" * 43}
+    await world.refused(401, "UNAUTHORIZED", "refresh_unknown", "POST", "/v1/auth/refresh", json=unknown)
+
+
+async def test_token_that_is_missing_altered_revoked_or_of_a_suspended_account_is_refused(world):
+    session, bearer = await world.sign_in()
+    me = ("GET", "/v1/users/me")
+    await world.refused(401, "UNAUTHORIZED", "token_missing", *me)
+    altered = {"authorization": bearer["authorization"][:-8] + "AAAAAAAA"}
+    await world.refused(401, "UNAUTHORIZED", "token_invalid", *me, headers=altered)
+    await world.refused(401, "UNAUTHORIZED", "token_invalid", *me, headers={"authorization": "Basic eDp5"})
+    await world.sql(
+        "UPDATE identity.account SET permission_version = 2 WHERE id = $1::text::uuid", session["account_id"]
+    )
+    await world.refused(401, "UNAUTHORIZED", "token_stale", *me, headers=bearer)
+    await world.sql("UPDATE identity.account SET status = 'suspended' WHERE id = $1::text::uuid", session["account_id"])
+    await world.refused(403, "FORBIDDEN", "account_suspended", *me, headers=bearer)
+    _, other = await world.sign_in()
+    await world.data("POST", "/v1/auth/logout", headers=other)
+    await world.refused(401, "UNAUTHORIZED", "session_revoked", *me, headers=other)
+
+
+async def test_profile_changes_are_guarded_by_version_and_names_are_taken_once(world):
+    session, bearer = await world.sign_in()
+    name = "ink-" + session["account_id"][-8:]
+    patch = ("PATCH", "/v1/users/me")
+    me = await world.data(*patch, headers=bearer, json={"username": name, "preferences": {"genres": ["verse"]}})
+    assert (me["username"], me["preferences"], me["version"]) == (name, {"genres": ["verse"]}, 2)
+    stale = bearer | {"if-match": '"1"'}
+    await world.refused(409, "CONFLICT", "version_mismatch", *patch, headers=stale, json={"bio": "x"})
+    _, other = await world.sign_in()
+    taken = {"username": name.upper()}
+    await world.refused(409, "CONFLICT", "username_taken", *patch, headers=other, json=taken)
+
+
+async def test_api_key_is_registered_at_the_gateway_listed_and_revoked(world):
+    session, bearer = await world.sign_in()
+    keys = "/v1/users/me/api-keys"
+    body = {
+        "public_key": "a1" * 16 + session["account_id"].replace("-", ""),
+        "scopes": ["trade", "read"],
+        "label": "bot",
+    }
+    key = await world.data("POST", keys, headers=bearer, json=body)
+    expected = (bytes.fromhex(body["public_key"]), session["account"], ("read", "trade"))
+    assert world.core.keys == {key["id"]: expected}
+    assert await world.data("GET", keys, headers=bearer) == [key]
+    answer = await world.refused(409, "CONFLICT", "key_exists", "POST", keys, headers=bearer, json=body)
+    assert answer.json()["error"]["details"]["field"] == "public_key"
+    bad = body | {"scopes": ["withdraw"]}
+    answer = await world.refused(400, "VALIDATION_ERROR", "invalid", "POST", keys, headers=bearer, json=bad)
+    assert "scopes" in answer.json()["error"]["details"]["field"]
+    _, other = await world.sign_in()
+    await world.refused(404, "NOT_FOUND", "unknown_key", "DELETE", f"{keys}/{key['id']}", headers=other)
+    await world.data("DELETE", f"{keys}/{key['id']}", headers=bearer)
+    assert world.core.keys == {} and await world.data("GET", keys, headers=bearer) == []
+    world.core.failure = Unavailable("the gateway is away")
+    body["public_key"] = "b2" + body["public_key"][2:]
+    await world.refused(503, "SERVICE_UNAVAILABLE", "unavailable", "POST", keys, headers=bearer, json=body)
+    assert await world.data("GET", keys, headers=bearer) == []
+
+
+LIMIT = {"market": "INK-USDC", "side": "buy", "type": "limit", "size": "1", "price": "12.4"}
+
+
+async def test_order_is_placed_once_for_a_key_and_the_key_keeps_its_body(world):
+    session, bearer = await world.sign_in()
+    post = ("POST", "/v1/orders")
+    keyed = bearer | {"idempotency-key": "abc"}
+    first = await world.client.request(*post, headers=keyed, json=LIMIT)
+    again = await world.client.request(*post, headers=keyed, json=LIMIT)
+    assert (first.status_code, again.status_code) == (201, 201) and first.json()["data"] == again.json()["data"]
+    assert again.headers["idempotency-replayed"] == "true"
+    placed = [command for command in world.core.commands if command["op"] == "place"]
+    client_id = first.json()["data"]["client_order_id"]
+    assert placed == [{"op": "place", "account": session["account"], "client_id": client_id, **LIMIT}]
+    other = LIMIT | {"size": "2"}
+    await world.refused(409, "CONFLICT", "idempotency_key_reuse", *post, headers=keyed, json=other)
+    named = LIMIT | {"client_order_id": "mine"}
+    assert (await world.data(*post, headers=bearer, json=named))["duplicate"] is False
+    answer = await world.client.request(*post, headers=bearer, json=named)
+    assert answer.status_code == 200 and answer.json()["data"]["duplicate"] is True
+
+
+async def test_order_that_is_refused_says_why_and_may_be_sent_again_with_its_key(world):
+    _, bearer = await world.sign_in()
+    post = ("POST", "/v1/orders")
+    await world.refused(400, "VALIDATION_ERROR", "missing", *post, headers=bearer, json=LIMIT)
+    keyed = bearer | {"idempotency-key": "k"}
+    bad = LIMIT | {"price": "999999"}
+    await world.refused(422, "ORDER_REJECTED", "bad_price", *post, headers=keyed, json=bad)
+    world.core.failure = OutcomeUnknown("no answer in time")
+    await world.refused(504, "UPSTREAM_TIMEOUT", "outcome_unknown", *post, headers=keyed, json=LIMIT)
+    world.core.failure = None
+    order = await world.data(*post, headers=keyed, json=LIMIT)
+    await world.data("DELETE", f"/v1/orders/{order['order_id']}", headers=bearer)
+    _, other = await world.sign_in()
+    for path in (f"/v1/orders/{order['order_id']}", "/v1/orders/0", "/v1/orders/-1", "/v1/orders/99999999999999999999"):
+        await world.refused(404, "NOT_FOUND", "unknown_order", "DELETE", path, headers=other)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"price": "-1"}, "price"), ({"price": "NaN"}, "price"), ({"price": 12.4}, "price"), ({"size": "1e5"}, "size"),
+        ({"size": "1" * 21}, "size"), ({"side": "bid"}, "side"), ({"surprise": 1}, "surprise"), ({"side": None}, "side"),  # noqa: E501
+        ({"client_order_id": "a b"}, "client_order_id"), ({"client_order_id": "a" * 33}, "client_order_id"),
+        ({"expires_at": 2**63}, "expires_at"),
+    ],
+)  # fmt: skip
+async def test_order_with_a_bad_field_is_refused_by_its_name(world, change, field):
+    _, bearer = await world.sign_in()
+    before = len(world.core.commands)
+    answer = await world.refused(
+        400, "VALIDATION_ERROR", "invalid", "POST", "/v1/orders", headers=bearer, json=LIMIT | change
+    )
+    assert answer.json()["error"]["details"]["field"] == field and len(world.core.commands) == before
+
+
+async def test_bodies_that_are_no_json_too_large_or_of_another_type_are_refused(world):
+    post = ("POST", "/v1/auth/nonce")
+    json_type = {"content-type": "application/json"}
+    await world.refused(400, "INVALID_CONTENT_FORMAT", "bad_content_type", *post, content=b"x=1")
+    await world.refused(400, "INVALID_CONTENT_FORMAT", "bad_json", *post, content=b"{", headers=json_type)
+    await world.refused(400, "VALIDATION_ERROR", "body_too_large", *post, content=b" " * 70_000, headers=json_type)
+    await world.refused(400, "VALIDATION_ERROR", "invalid", *post, content=b"[]", headers=json_type)
+    await world.refused(404, "NOT_FOUND", "no_route", "GET", "/v1/nothing")
+    await world.refused(404, "NOT_FOUND", "method_not_allowed", "DELETE", "/v1/markets")
+
+
+async def fill(world, account):
+    await world.sql("TRUNCATE exchange.asset, exchange.market, exchange.account, exchange.orders, exchange.trade,"
+                    " exchange.balance, exchange.candle, settlement.batch")  # fmt: skip
+    rows = {
+        "asset": [{"id": 0, "name": "USDC", "scale": 6, "settled": True}, {"id": 1, "name": "INK", "scale": 4, "settled": True}],  # noqa: E501
+        "market": [{
+            "id": 0, "name": "INK-USDC", "base_id": 1, "quote_id": 0, "tick": 1, "tick_decimals": 2, "lot": 1,
+            "lot_decimals": 2, "min_size": 1, "max_size": 10_000, "max_price": 1_000_000, "taker_ppm": 5000,
+            "maker_ppm": 3000, "k": 100, "u": 100, "phase": "continuous",
+        }],
+        "account": [{"id": 2, "name": account, "status": "active", "overdraft": "never"}, {"id": 3, "name": "user:x", "status": "active", "overdraft": "never"}],  # noqa: E501
+        "orders": [{
+            "order_id": n, "account_id": 2 if n != 4 else 3, "market_id": 0, "client_id": f"c{n}", "side": "buy",
+            "type": "limit", "tif": "gtc", "price": 1240, "size": 300, "leaves": 100, "filled": 200, "fee": 124_000,
+            "status": "open" if n % 2 else "filled", "accepted_at": NOW, "updated_at": NOW,
+        } for n in range(1, 8)],
+        "trade": [{
+            "market_id": 0, "trade_id": n, "sequence": n, "event_index": 1, "traded_at": NOW, "price": 1240, "size": 50,
+            "notional": 6_200_000, "aggressor": "buy", "maker_account_id": 3, "maker_order_id": 4, "maker_fee": 18_600,
+            "taker_account_id": 2, "taker_order_id": 5, "taker_fee": 31_000,
+        } for n in range(1, 6)],
+        "balance": [{"account_id": 2, "asset_id": 0, "available": 1_500_000, "held": 250_000, "sequence": 9}],
+        "candle": [{
+            "market_id": 0, "interval_seconds": 60, "opened_at": NOW, "open": 1240, "high": 1250, "low": 1230,
+            "close": 1245, "volume": 250, "quote_volume": 31_000_000, "trade_count": 5,
+        }],
+    }  # fmt: skip
+    for table, records in rows.items():
+        columns = await world.sql(
+            "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = 'exchange'"
+            " AND table_name = $1 AND is_nullable = 'NO' AND column_default IS NULL", table,
+        )  # fmt: skip
+        empty = {column["column_name"]: "" if column["data_type"] == "text" else 0 for column in columns}
+        for record in records:
+            record = empty | record
+            marks = ", ".join(f"${position}" for position in range(1, len(record) + 1))
+            names = ", ".join(f'"{name}"' for name in record)
+            await world.sql(f"INSERT INTO exchange.{table} ({names}) VALUES ({marks})", *record.values())
+    for n in (1, 2, 3):
+        await world.sql(
+            "INSERT INTO settlement.batch (number, first_sequence, last_sequence, cut_at, status, digests)"
+            " VALUES ($1, $2, $3, $4, 'committed', $5)", n, n * 10 - 9, n * 10, NOW, [f"digest{n}"],
+        )  # fmt: skip
+
+
+NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+
+
+async def pages(world, path, headers):
+    seen, cursor = [], None
+    while True:
+        more = f"limit=2&cursor={cursor}" if cursor else "limit=2"
+        answer = await world.client.get(f"{path}{'&' if '?' in path else '?'}{more}", headers=headers)
+        body = answer.json()
+        assert answer.status_code == 200 and len(body["data"]) <= 2 and body["pagination"]["limit"] == 2, body
+        seen += body["data"]
+        cursor = body["pagination"]["next_cursor"]
+        if cursor is None:
+            return seen
+
+
+async def test_reads_give_decimals_in_pages_without_gaps_and_only_ones_own(world):
+    session, bearer = await world.sign_in()
+    await fill(world, session["account"])
+    (market,) = await world.data("GET", "/v1/markets")
+    assert (market["id"], market["token_id"], market["tick_size"], market["max_size"]) == (
+        "INK-USDC",
+        "INK",
+        "0.01",
+        "100",
+    )
+    orders = await pages(world, "/v1/orders", bearer)
+    assert [order["order_id"] for order in orders] == ["7", "6", "5", "3", "2", "1"]
+    assert {key: orders[0][key] for key in ("price", "size", "leaves", "filled", "fee", "status")} == {
+        "price": "12.4", "size": "3", "leaves": "1", "filled": "2", "fee": "0.124", "status": "open",
+    }  # fmt: skip
+    live = await pages(world, "/v1/orders?status=live", bearer)
+    assert [order["order_id"] for order in live] == ["7", "5", "3", "1"]
+    assert (await world.data("GET", "/v1/orders/5", headers=bearer))["client_order_id"] == "c5"
+    await world.refused(404, "NOT_FOUND", "unknown_order", "GET", "/v1/orders/4", headers=bearer)
+    tape = await pages(world, "/v1/trades?token_id=INK", {})
+    assert [trade["trade_id"] for trade in tape] == ["5", "4", "3", "2", "1"] and "order_id" not in tape[0]
+    own = await pages(world, "/v1/trades?own=true", bearer)
+    assert len(own) == 5 and (own[0]["liquidity"], own[0]["fee"], own[0]["side"]) == ("taker", "0.031", "buy")
+    balances = await world.data("GET", "/v1/users/me/balances", headers=bearer)
+    assert balances == [{"asset": "USDC", "available": "1.5", "held": "0.25", "total": "1.75"}]
+    candles = await world.data("GET", "/v1/markets/INK/candles")
+    assert candles[0]["high"] == "12.5" and candles[0]["volume"] == "2.5"
+    batches = await pages(world, "/v1/batches", {})
+    assert [(batch["number"], batch["digests"]) for batch in batches] == [(n, [f"digest{n}"]) for n in (3, 2, 1)]
+    assert (await world.data("GET", "/v1/batches/2"))["last_sequence"] == 20
+    await world.refused(404, "NOT_FOUND", "unknown_batch", "GET", "/v1/batches/9")
+    book = await world.data("GET", "/v1/orderbook/INK?depth=1")
+    assert book == {"market": "INK-USDC", "sequence": 7, "bids": [["12.4", "3"]], "asks": []}
+    await world.refused(404, "NOT_FOUND", "unknown_market", "GET", "/v1/orderbook/NOPE")
+    await world.refused(401, "UNAUTHORIZED", "token_missing", "GET", "/v1/trades?own=true")
+    for path, field in (
+        ("/v1/orders?limit=0", "limit"), ("/v1/orders?limit=201", "limit"), ("/v1/orders?limit=x", "limit"),
+        ("/v1/orders?status=gone", "status"), ("/v1/trades", "token_id"), ("/v1/markets/INK/candles?interval=7m", "interval"),  # noqa: E501
+        ("/v1/orderbook/INK?depth=0", "depth"), ("/v1/orders?cursor=!!", "cursor"),
+    ):  # fmt: skip
+        answer = await world.client.get(path, headers=bearer)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["details"]["field"]) == (400, "VALIDATION_ERROR", field), path
+
+
+@pytest.mark.parametrize("world", [{"embedded": True, "faucet": {"USDC": "10000", "INK": "500"}}], indirect=True)
+async def test_faucet_gives_once_and_names_itself_simulated(world):
+    _, bearer = await world.sign_in()
+    given = await world.data("POST", "/v1/faucet", headers=bearer, json={})
+    assert [(gift["asset"], gift["amount"], gift["duplicate"], gift["simulated"]) for gift in given] == [
+        ("USDC", "10000", False, True), ("INK", "500", False, True),
+    ]  # fmt: skip
+    again = await world.data("POST", "/v1/faucet", headers=bearer, json={"assets": ["INK"]})
+    assert again[0]["duplicate"] is True
+    wrong = {"assets": ["GOLD"]}
+    await world.refused(400, "VALIDATION_ERROR", "unknown_asset", "POST", "/v1/faucet", headers=bearer, json=wrong)
+
+
+async def test_faucet_is_refused_where_money_is_not_simulated(world):
+    _, bearer = await world.sign_in()
+    await world.refused(403, "FORBIDDEN", "faucet_disabled", "POST", "/v1/faucet", headers=bearer, json={})
+
+
+@pytest.mark.parametrize("world", [{"public_per_minute": 2}], indirect=True)
+async def test_rate_limit_answers_with_its_headers_and_spares_the_probes(world):
+    assert (await world.client.get("/v1/batches")).headers["ratelimit-remaining"] == "1"
+    await world.data("GET", "/v1/batches")
+    answer = await world.refused(429, "RATE_LIMITED", "rate_limited", "GET", "/v1/batches")
+    assert answer.headers["ratelimit-limit"] == "2" and int(answer.headers["retry-after"]) >= 1
+    await world.data("GET", "/health")
+
+
+async def test_without_a_database_orders_go_on_and_reads_say_so(world, tmp_path):
+    _, bearer = await world.sign_in()
+    session_key = world.app._signer
+    async with opened(f"postgresql://nobody@/none?host={tmp_path}") as dark:
+        dark.app._signer = session_key
+        placed = await dark.data("POST", "/v1/orders", headers=bearer | {"idempotency-key": "k"}, json=LIMIT)
+        again = await dark.data("POST", "/v1/orders", headers=bearer | {"idempotency-key": "k"}, json=LIMIT)
+        assert again["order_id"] == placed["order_id"] and again["duplicate"] is True
+        await dark.data("DELETE", f"/v1/orders/{placed['order_id']}", headers=bearer)
+        for path in ("/v1/orders", "/v1/markets", "/v1/batches", "/v1/users/me", "/v1/users/me/balances"):
+            await dark.refused(503, "SERVICE_UNAVAILABLE", "unavailable", "GET", path, headers=bearer)
+        answer = await dark.refused(503, "SERVICE_UNAVAILABLE", "not_ready", "GET", "/ready")
+        assert answer.json()["error"]["details"]["missing"] == ["database"]
+        await dark.data("GET", "/health")
+
+
+async def test_ready_names_a_core_that_is_away_and_sign_in_leaves_no_session(world):
+    await world.data("GET", "/ready")
+    world.core.failure = Unavailable("the core is away")
+    answer = await world.refused(503, "SERVICE_UNAVAILABLE", "not_ready", "GET", "/ready")
+    assert answer.json()["error"]["details"]["missing"] == ["core"]
+    wallet = Wallet(0)
+    nonce = await world.data("POST", "/v1/auth/nonce", json={"address": wallet.address})
+    body = {"address": wallet.address, "nonce": nonce["nonce"], "signature": wallet.sign(nonce["message"].encode())}
+    await world.refused(503, "SERVICE_UNAVAILABLE", "unavailable", "POST", "/v1/auth/verify", json=body)
+    found = await world.sql("SELECT 1 FROM identity.wallet WHERE address = $1", bytes.fromhex(wallet.address[2:]))
+    assert found == []
+
+
+async def test_uvicorn_serves_it_with_metrics_and_the_terminal(server, tmp_path):
+    (tmp_path / "index.html").write_text("<title>terminal</title>")
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = create_app(settings(server.dsn, web_folder=tmp_path), StandInCore(), StandInBook(), StandInStatus())
+    uvicorn_server = uvicorn.Server(uvicorn.Config(app, http="httptools", log_level="warning", lifespan="on"))
+    task = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))
+    try:
+        while not uvicorn_server.started:
+            await asyncio.sleep(0.01)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with httpx.AsyncClient(base_url=url) as client:
+            assert (await client.get("/ready")).status_code == 200
+            assert "terminal" in (await client.get("/")).text
+            assert (await client.get("/v1/openapi.json")).json()["openapi"].startswith("3.1")
+            text = (await client.get("/metrics")).text
+            assert "byline_core_sequence 42.0" in text and 'byline_process_up{process="core"} 1.0' in text
+            assert 'byline_http_requests_total{method="GET",route="/ready",status="200"} 1.0' in text
+    finally:
+        uvicorn_server.should_exit = True
+        await task
+
+
+def test_openapi_document_names_every_route_and_its_references_resolve():
+    document = openapi_document()
+    assert document["openapi"].startswith("3.1")
+    named = {f"{method} {path}" for path, item in document["paths"].items() for method in item}
+    assert named == ROUTES
+
+    def references(node):
+        if isinstance(node, dict):
+            yield from [node["$ref"]] if "$ref" in node else []
+            for child in node.values():
+                yield from references(child)
+        elif isinstance(node, list):
+            for child in node:
+                yield from references(child)
+
+    found = set(references(document))
+    assert found and all(ref.rsplit("/", 1)[1] in document["components"]["schemas"] for ref in found)
+    ids = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
+    assert len(set(ids)) == len(ids)
+    failure = document["paths"]["/v1/orders"]["post"]["responses"]["422"]["description"]
+    assert failure == "VERIFICATION_FAILED, ORDER_REJECTED"
