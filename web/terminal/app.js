@@ -30,7 +30,7 @@ function connect() {
 function channels(market) { return [`orderbook:${market}`, `trades:${market}`, `price:${market}`]; }
 
 function follow(market) {
-  state.market = market; state.book = null; state.tape = []; state.points = []; state.dirty = true;
+  state.market = market; state.listing = state.markets.find((entry) => entry.market === market); state.book = null; state.tape = []; state.points = []; state.dirty = true;
   el("market").textContent = market;
   for (const id of ["last", "high", "low", "volume", "turnover", "trades24"]) el(id).textContent = "–";
   for (const channel of channels(market)) send(channel.startsWith("orderbook") ? { type: "subscribe", channel, depth: DEPTH } : { type: "subscribe", channel });
@@ -59,8 +59,9 @@ function take(message) {
 
 function takeMarkets(markets) {
   state.markets = markets;
+  state.listing = markets.find((entry) => entry.market === state.market);
   const known = markets.find((entry) => entry.market === state.market);
-  if (!known && markets.length) { state.market = null; follow(markets[0].market); } else drawMarkets();
+  if (!known && markets.length) { connection("live", "live"); follow(markets[0].market); } else drawMarkets();
 }
 
 function takeBook(message) {
@@ -71,7 +72,7 @@ function takeBook(message) {
     send({ type: "unsubscribe", channel: message.channel });
     send({ type: "subscribe", channel: message.channel, depth: DEPTH });
   } else {
-    for (const side of ["bids", "asks"]) for (const [price, size] of message[side]) size === "0" ? state.book[side].delete(price) : state.book[side].set(price, size);
+    for (const side of ["bids", "asks"]) for (const [at, lots] of message[side]) lots === "0" ? state.book[side].delete(at) : state.book[side].set(at, lots);
     state.book.seq = message.seq;
   }
 }
@@ -85,7 +86,8 @@ function takeTrades(message) {
 
 function takePrice(message) {
   const set = (id, value) => { el(id).textContent = value === null ? "–" : value; };
-  set("last", message.last); set("high", message.high_24h); set("low", message.low_24h); set("volume", message.volume_24h);
+  for (const [id, text] of [["last", message.last], ["high", message.high_24h], ["low", message.low_24h]]) set(id, text && price(text));
+  set("volume", message.volume_24h);
   set("turnover", message.quote_volume_24h); set("trades24", message.trades_24h.toLocaleString("en")); set("phase", message.phase);
   const change = message.last && Number(message.open_24h) ? (Number(message.last) / Number(message.open_24h) - 1) * 100 : null;
   el("change").textContent = change === null ? "" : `${change >= 0 ? "+" : ""}${change.toFixed(2)} %`;
@@ -101,6 +103,15 @@ function drawMarkets() {
   }));
 }
 
+// All prices of a market with the decimals of its tick, so that they line up; sizes likewise with its lot.
+function padded(text, step) {
+  const decimals = (text, at = text.indexOf(".")) => (at < 0 ? 0 : text.length - at - 1);
+  const missing = decimals(String(step ?? "1")) - decimals(text);
+  return missing <= 0 ? text : text + (text.includes(".") ? "" : ".") + "0".repeat(missing);
+}
+const price = (text) => padded(text, state.listing?.tick);
+const size = (text) => padded(text, state.listing?.lot);
+
 function row(kind, texts, share) {
   const line = document.createElement("div");
   line.className = `row ${kind}`;
@@ -113,25 +124,25 @@ function quiet(text) { const line = document.createElement("div"); line.classNam
 
 function side(levels, direction) {
   let total = 0;
-  return [...levels].sort((a, b) => direction * (a[0] - b[0])).slice(0, ROWS).map(([price, size]) => [price, size, (total += Number(size))]);
+  return [...levels].sort((a, b) => direction * (a[0] - b[0])).slice(0, ROWS).map(([at, lots]) => [at, lots, (total += Number(lots))]);
 }
 
 function drawBook() {
   if (!state.book) { el("bids").replaceChildren(quiet("waiting for a snapshot")); el("asks").replaceChildren(); return; }
   const bids = side(state.book.bids, -1), asks = side(state.book.asks, 1);
   const most = Math.max(1e-12, ...[...bids, ...asks].map((level) => level[2]));
-  const lines = (levels, kind) => levels.map(([price, size, total]) => row(kind, [price, size, +total.toPrecision(8)], total / most));
+  const lines = (levels, kind) => levels.map((level) => row(kind, [price(level[0]), size(level[1]), size(String(+level[2].toPrecision(8)))], level[2] / most));
   el("bids").replaceChildren(...(bids.length ? lines(bids, "bid") : [quiet("no bids")]));
   el("asks").replaceChildren(...(asks.length ? lines(asks, "ask").reverse() : [quiet("no asks")]));
   const last = state.tape[0];
-  el("mid").textContent = last ? last.price : "–";
+  el("mid").textContent = last ? price(last.price) : "–";
   el("mid").className = `mid ${last ? (last.aggressor === "sell" ? "down-text" : "up") : ""}`;
   el("spread").textContent = bids.length && asks.length ? `spread ${+(asks[0][0] - bids[0][0]).toPrecision(6)}` : "";
 }
 
 function drawTape() {
   const time = (ns) => new Date(ns / 1e6).toLocaleTimeString("en-GB");
-  el("tape").replaceChildren(...(state.tape.length ? state.tape.map((trade) => row(trade.aggressor, [trade.price, trade.size, time(trade.ts)])) : [quiet("no trades yet")]));
+  el("tape").replaceChildren(...(state.tape.length ? state.tape.map((trade) => row(trade.aggressor, [price(trade.price), size(trade.size), time(trade.ts)])) : [quiet("no trades yet")]));
 }
 
 function drawChart() {
@@ -147,26 +158,26 @@ function drawChart() {
   const margin = (high - low || high || 1) * 0.08; low -= margin; high += margin;
   const left = 10, right = width - 74, top = 10, bottom = height - 24;
   const first = points[0][0], span = points[points.length - 1][0] - first || 1;
-  const x = (at) => left + (at - first) / span * (right - left), y = (price) => bottom - (price - low) / (high - low) * (bottom - top);
+  const x = (at) => left + (at - first) / span * (right - left), y = (value) => bottom - (value - low) / (high - low) * (bottom - top);
   pen.strokeStyle = "#1d2530"; pen.lineWidth = 1;
   const digits = Math.max(0, Math.min(8, 2 - Math.floor(Math.log10(high - low))));
   for (let step = 0; step <= 4; step++) {
-    const price = low + (high - low) * step / 4;
-    pen.beginPath(); pen.moveTo(left, y(price)); pen.lineTo(right, y(price)); pen.stroke();
-    pen.textAlign = "left"; pen.fillText(price.toFixed(digits), right + 8, y(price) + 4);
+    const level = low + (high - low) * step / 4;
+    pen.beginPath(); pen.moveTo(left, y(level)); pen.lineTo(right, y(level)); pen.stroke();
+    pen.textAlign = "left"; pen.fillText(level.toFixed(digits), right + 8, y(level) + 4);
     pen.textAlign = step === 0 ? "left" : step === 4 ? "right" : "center";
     pen.fillText(new Date(first + span * step / 4).toLocaleTimeString("en-GB"), left + (right - left) * step / 4, height - 8);
   }
   const up = prices[prices.length - 1] >= prices[0], color = up ? "#2fbf8a" : "#f0616d";
   pen.beginPath();
-  points.forEach(([at, price], index) => { if (index) { pen.lineTo(x(at), y(points[index - 1][1])); pen.lineTo(x(at), y(price)); } else pen.moveTo(x(at), y(price)); });
+  points.forEach(([at, value], index) => { if (index) { pen.lineTo(x(at), y(points[index - 1][1])); pen.lineTo(x(at), y(value)); } else pen.moveTo(x(at), y(value)); });
   pen.strokeStyle = color; pen.lineWidth = 1.5; pen.stroke();
   pen.lineTo(right, bottom); pen.lineTo(left, bottom); pen.closePath();
   const shade = pen.createLinearGradient(0, top, 0, bottom); shade.addColorStop(0, color + "40"); shade.addColorStop(1, color + "00");
   pen.fillStyle = shade; pen.fill();
   const lastY = y(prices[prices.length - 1]);
   pen.fillStyle = color; pen.fillRect(right + 4, lastY - 9, 68, 18);
-  pen.fillStyle = "#0b0e13"; pen.textAlign = "left"; pen.fillText(state.tape[0].price, right + 8, lastY + 4);
+  pen.fillStyle = "#0b0e13"; pen.textAlign = "left"; pen.fillText(price(state.tape[0].price), right + 8, lastY + 4);
 }
 
 function draw() {
@@ -182,7 +193,6 @@ async function pollBatches() {
     const body = await answer.json();
     const data = body.data ?? body;
     drawBatches(Array.isArray(data) ? data : data.items ?? data.batches ?? []);
-    el("batch-note").textContent = "";
   } catch (error) { el("batch-note").textContent = `not reachable: ${error.message}`; }
   setTimeout(pollBatches, BATCH_MS);
 }
@@ -190,10 +200,15 @@ async function pollBatches() {
 function drawBatches(batches) {
   const number = (batch) => batch.number ?? batch.batch ?? batch.id ?? batch.n;
   const newest = [...batches].sort((a, b) => number(b) - number(a)).slice(0, 8);
+  if (newest.length) {
+    el("batch-note").textContent = newest[0].chain ?? "";
+    el("explain").hidden = newest[0].embedded === false;
+  } else el("batch-note").textContent = "none yet: the first is cut after ten seconds of trading";
   el("batches").replaceChildren(...newest.map((batch) => {
     const line = document.createElement("tr"), status = batch.status ?? batch.state ?? "–";
     const digests = batch.digests ?? (batch.digest ? [batch.digest] : []);
     const cells = [`#${number(batch)}`, status, batch.first_sequence !== undefined ? `${batch.first_sequence} – ${batch.last_sequence}` : "–", digests.join(" ") || "–"];
+    if (batch.error) cells[3] = batch.error;
     cells.forEach((text, index) => {
       const cell = document.createElement("td");
       cell.textContent = text; cell.title = text;
