@@ -78,32 +78,27 @@ class FollowedBooks:
             await asyncio.sleep(RETRY_S)
 
     async def _follow(self, client: MarketDataClient) -> None:
-        """Receives until the connection ends; new markets are subscribed between two messages."""
+        """Receives until the connection ends. A new market interrupts the wait: only one call may receive at a time."""
         self._changed.set()
-        messages = client.__aiter__()
-        receiving: asyncio.Future[Any] | None = None
-        try:
-            while True:
-                if self._changed.is_set() and receiving is None:
-                    self._changed.clear()
-                    await self._subscribe(client)
-                if receiving is None:
-                    receiving = asyncio.ensure_future(anext(messages))
-                changed = asyncio.ensure_future(self._changed.wait())
+        while True:
+            if self._changed.is_set():
+                self._changed.clear()
+                await self._subscribe(client)
+            receiving = asyncio.create_task(self._receive_all(client))
+            changed = asyncio.create_task(self._changed.wait())
+            try:
                 await asyncio.wait({receiving, changed}, return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
                 if receiving.done():
-                    receiving.result()
-                    receiving = None
-                elif self._changed.is_set():
-                    self._changed.clear()
-                    await self._subscribe(client)
-        except StopAsyncIteration:
-            return
-        finally:
-            if receiving is not None:
+                    return receiving.result()
+            finally:
                 receiving.cancel()
-                await asyncio.gather(receiving, return_exceptions=True)
+                changed.cancel()
+                await asyncio.gather(receiving, changed, return_exceptions=True)
+
+    @staticmethod
+    async def _receive_all(client: MarketDataClient) -> None:
+        async for _ in client:  # the client applies each message to its book
+            pass
 
     async def _subscribe(self, client: MarketDataClient) -> None:
         for market in [market for market, book in self._wanted.items() if book is None]:
