@@ -93,7 +93,10 @@ class AppendLog:
             offset += _FRAME.size + len(payload)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        """Nothing can be appended or read afterwards. A second close does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._failed, self._descriptor = True, -1
 
     def _checked_size(self) -> int:
         """Length of the valid prefix."""

@@ -63,6 +63,7 @@ __all__ = ["SuiChain", "SuiSettings"]
 ENTRIES_PER_APPLY = 500
 """An address list is one pure argument of at most 16,384 bytes: 511 addresses."""
 OBJECTS_PER_REQUEST = 50
+CONFIG_FILE = "PysuiConfig.json"
 _UNKNOWN_OUTCOME = {
     Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.INTERNAL, Status.UNKNOWN, Status.ABORTED, Status.CANCELLED,
     Status.DATA_LOSS, Status.RESOURCE_EXHAUSTED,
@@ -357,6 +358,8 @@ class SuiChain:
 def _client(settings: SuiSettings, key: OperatorKey) -> Any:
     """pysui's gRPC client with a configuration that lives in our directory and holds no key of ours."""
     settings.config_directory.mkdir(parents=True, exist_ok=True)
+    # Made anew at every start: pysui refuses to begin on an old one.
+    (settings.config_directory / CONFIG_FILE).unlink(missing_ok=True)
     config = PysuiConfiguration.initialize_config(
         in_folder=settings.config_directory, init_groups=[{"name": "byline", "make_active": True}]
     )

@@ -66,6 +66,29 @@ class _Codec(CodecBase):
         return message_type.parse(data)
 
 
+class _Server(Server):
+    """grpclib's server goes on serving open connections after `close`; a node that is down must not."""
+
+    def __init__(self, handlers: list[Any], **options: Any) -> None:
+        super().__init__(handlers, **options)
+        self._transports: set[asyncio.BaseTransport] = set()
+
+    def _protocol_factory(self) -> Any:
+        protocol = super()._protocol_factory()
+        connected = protocol.connection_made
+
+        def connection_made(transport: asyncio.BaseTransport) -> None:
+            self._transports = {known for known in self._transports if not known.is_closing()} | {transport}
+            connected(transport)
+
+        protocol.connection_made = connection_made
+        return protocol
+
+    def drop_connections(self) -> None:
+        for transport in self._transports:
+            transport.close()
+
+
 class Service:
     """The methods. grpclib asks for `__mapping__`."""
 
@@ -245,11 +268,12 @@ class RunningNode:
     node: LocalSui
     faults: Faults
     port: int
-    _server: Server
+    _server: _Server
 
     async def close(self) -> None:
         """Stop listening, drop connections, release the directory."""
         self._server.close()
+        self._server.drop_connections()
         await self._server.wait_closed()
         self.node.close()
 
@@ -264,7 +288,7 @@ async def start(
     key = OperatorKey.load_or_create(key_path or directory / "operator.key")
     node = LocalSui(directory, key.address, executor=executor)
     faults = Faults()
-    server = Server([Service(node, faults)], codec=_Codec())
+    server = _Server([Service(node, faults)], codec=_Codec())
     try:
         await server.start(host, port)
     except OSError:

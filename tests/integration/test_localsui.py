@@ -1,0 +1,221 @@
+"""LocalSui over gRPC with unmodified pysui: faults, forged and repeated bytes, old numbers, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+from pysui.sui.sui_grpc.pgrpc_clients import GrpcProtocolClient
+
+from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, OutcomeUnknown, Refused, Unavailable
+from settlement.chain.keys import OperatorKey, signer_of
+from settlement.chain.localsui.server import RunningNode, start
+from settlement.chain.port import CoinPart, Execution, Part, Payout, Signed, VaultListing
+from settlement.chain.sui import SuiChain, SuiSettings
+
+A, B = b"\xa1" * 32, b"\xb2" * 32
+
+
+@dataclass
+class World:
+    directory: Path
+    node: RunningNode
+    chain: SuiChain
+    listings: dict[str, VaultListing]
+    previous: bytes = bytes(32)
+
+    def part(self, batch: int, *, entries: list[tuple[bytes, int]] | None = None, deposit: int = 0) -> Part:
+        deposits = [(A, deposit), (B, deposit)] if deposit else []
+        coin = CoinPart("USDC", self.previous, entries if entries is not None else [(A, -5), (B, 5)], deposits)
+        return Part(batch, 0, 1, b"\1" * 32, b"\2" * 32, [coin])
+
+    async def run(self, part: Part) -> Execution:
+        execution = await self.chain.send(await self.chain.sign(part, self.listings))
+        if execution.success:
+            self.previous = part.coins[0].next_chain(part.batch, 0, part.root, part.trades_digest)
+        return execution
+
+    async def next_batch(self) -> int:
+        return (await self.chain.vault_states(list(self.listings.values())))["USDC"].next_batch
+
+
+async def _connect(directory: Path, node: RunningNode) -> SuiChain:
+    key = OperatorKey.load_or_create(directory / "operator.key")
+    chain = SuiChain(SuiSettings(f"http://127.0.0.1:{node.port}", directory / "pysui", timeout_s=5.0), key)
+    await chain.connect()
+    return chain
+
+
+@pytest.fixture(params=["auto", "model"])
+async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    node = await start(tmp_path, executor=request.param)
+    chain = await _connect(tmp_path, node)
+    [listing] = await chain.open_vaults([("USDC", 1)], 1)
+    world = World(tmp_path, node, chain, {"USDC": listing})
+    assert (await world.run(world.part(1, deposit=1_000))).success
+    yield world
+    await world.chain.close()
+    await world.node.close()
+
+
+async def test_same_bytes_twice_take_effect_once(world: World) -> None:
+    signed = await world.chain.sign(world.part(2), world.listings)
+    first, second = await world.chain.send(signed), await world.chain.send(signed)
+    assert first.success and first == second == await world.chain.find(signed.digest)
+    assert await world.next_batch() == 3
+
+
+async def test_lost_response_is_unknown_and_found_by_digest(world: World) -> None:
+    signed = await world.chain.sign(world.part(2), world.listings)
+    world.node.faults.next_execute.append("lost_response")
+    with pytest.raises(OutcomeUnknown):
+        await world.chain.send(signed)
+    found = await world.chain.find(signed.digest)
+    assert found is not None and found.success
+    assert await world.chain.send(signed) == found and await world.next_batch() == 3
+
+
+async def test_lost_request_did_nothing_and_the_same_bytes_work(world: World) -> None:
+    signed = await world.chain.sign(world.part(2), world.listings)
+    world.node.faults.next_execute.append("lost_request")
+    with pytest.raises(OutcomeUnknown):
+        await world.chain.send(signed)
+    assert await world.chain.find(signed.digest) is None and await world.next_batch() == 2
+    assert (await world.chain.send(signed)).success
+
+
+async def test_hang_ends_by_the_timeout(world: World) -> None:
+    signed = await world.chain.sign(world.part(2), world.listings)
+    world.node.faults.next_execute.append("hang")
+    world.node.faults.hang_s = 30.0
+    world.chain._settings = SuiSettings(world.chain._settings.url, world.directory / "pysui", timeout_s=0.5)
+    with pytest.raises(OutcomeUnknown):
+        await world.chain.send(signed)
+    found = await world.chain.find(signed.digest)
+    assert found is not None and found.success
+
+
+async def test_old_number_and_forked_history_abort_and_still_pay_gas(world: World) -> None:
+    old = await world.run(world.part(1))
+    assert (old.success, old.abort_code) == (False, 4) and old.gas_mist > 0
+    forked = await world.run(msgspec.structs.replace(world.part(2), coins=[CoinPart("USDC", b"\1" * 32)]))
+    assert (forked.success, forked.abort_code) == (False, 16)
+    overdrawn = await world.run(world.part(2, entries=[(A, -10_000), (B, 10_000)]))
+    assert (overdrawn.success, overdrawn.abort_code) == (False, 6)
+    uneven = await world.run(world.part(2, entries=[(A, -10), (B, 9)]))
+    assert (uneven.success, uneven.abort_code) == (False, 7)
+    assert (await world.run(world.part(2))).success
+
+
+async def test_two_transactions_over_one_gas_coin_only_one_runs(world: World) -> None:
+    first = await world.chain.sign(world.part(2), world.listings)
+    second = await world.chain.sign(world.part(2, entries=[(A, -6), (B, 6)]), world.listings)
+    results = await asyncio.gather(*(world.chain.send(s) for s in (first, second)), return_exceptions=True)
+    refused = [result for result in results if isinstance(result, Refused)]
+    assert len(refused) == 1 and "unavailable for consumption" in str(refused[0])
+    assert await world.next_batch() == 3
+
+
+async def test_forged_and_foreign_signatures_are_refused(world: World) -> None:
+    signed = await world.chain.sign(world.part(2), world.listings)
+    forged = bytearray(signed.signature)
+    forged[5] ^= 1
+    stranger = OperatorKey(os.urandom(32))
+    for signature in (bytes(forged), stranger.sign(signed.raw), b"", b"\5" + signed.signature[1:]):
+        with pytest.raises(Refused, match="signature"):
+            await world.chain.send(Signed(signed.raw, signature, signed.digest))
+    for raw in (signed.raw[:-1], signed.raw + b"\0", b"", b"\xff" * 200):
+        with pytest.raises(Refused):
+            await world.chain.send(Signed(raw, world.chain._key.sign(raw), signed.digest))
+    assert await world.next_batch() == 2
+
+
+async def test_expired_bytes_are_refused(world: World) -> None:
+    signed = await world.chain.sign(world.part(2), world.listings)
+    world.node.node.next_epoch()
+    world.node.node.next_epoch()
+    with pytest.raises(Refused, match="expired in epoch 1"):
+        await world.chain.send(signed)
+
+
+async def test_payout_is_numbered_and_creates_the_coin(world: World) -> None:
+    part = world.part(2)
+    coin = msgspec.structs.replace(part.coins[0], payouts=[Payout("w1", A, B, 100), Payout("w2", B, B, 7)])
+    assert (await world.run(msgspec.structs.replace(part, coins=[coin]))).success
+    state = (await world.chain.vault_states(list(world.listings.values())))["USDC"]
+    assert (state.pool, state.next_withdrawal) == (2_000 - 107, 2)
+    owned = [item for item in world.node.node.state.items.values() if item.owner == B]
+    assert sorted(item.mist for item in owned) == [7, 100]
+
+
+async def test_more_than_a_thousand_rows_in_one_transaction_abort(world: World) -> None:
+    rows = [(number.to_bytes(32, "big"), 1) for number in range(1, 1_001)]
+    too_many = await world.run(world.part(2, entries=[(A, -1_000), *rows]))
+    assert not too_many.success and "1000 dynamic fields" in too_many.error
+    assert (await world.run(world.part(2, entries=[(A, -900), *rows[:900]]))).success
+
+
+async def test_restart_loses_nothing(world: World) -> None:
+    signed = await world.chain.sign(world.part(2), world.listings)
+    executed = await world.chain.send(signed)
+    state = world.node.node.state
+    rows = dict(state.vaults[bytes.fromhex(world.listings["USDC"].vault[2:])].rows)
+    items = dict(state.items)
+    await world.chain.close()
+    await world.node.close()
+    with (world.directory / "transactions.log").open("ab") as log:
+        log.write(b"\x40\0\0\0torn")  # a write that a crash cut short
+    world.node = await start(world.directory, executor=world.node.node.executor_name)
+    world.chain = await _connect(world.directory, world.node)
+    again = world.node.node.state
+    assert again.items == items
+    assert again.vaults[bytes.fromhex(world.listings["USDC"].vault[2:])].rows == rows == {A: 990, B: 1_010}
+    assert await world.chain.send(signed) == executed
+
+
+async def test_paused_and_stopped_nodes_are_unavailable(world: World) -> None:
+    world.node.faults.paused = True
+    with pytest.raises(Unavailable):
+        await world.next_batch()
+    world.node.faults.paused = False
+    world.node.faults.next_execute.append("refuse_once")
+    with pytest.raises(Refused, match="fault switch"):
+        await world.run(world.part(2))
+    assert (await world.run(world.part(2))).success
+
+
+async def test_a_directory_has_one_node_and_damage_is_refused(tmp_path: Path) -> None:
+    node = await start(tmp_path)
+    with pytest.raises(DataDirectoryBusy):
+        await start(tmp_path)
+    chain = await _connect(tmp_path, node)
+    await chain.open_vaults([("USDC", 1)], 1)
+    await chain.close()
+    await node.close()
+    log = tmp_path / "transactions.log"
+    data = bytearray(log.read_bytes())
+    data[20] ^= 1
+    log.write_bytes(data)
+    with pytest.raises(JournalCorrupt, match="checksum at offset 0"):
+        await start(tmp_path)
+
+
+async def test_pysui_builds_signs_and_keeps_the_channel_where_we_replace_it(world: World) -> None:
+    """What we rely on in pysui: the private channel attribute, and that our key signs as its own does."""
+    from pysui.sui.sui_crypto import keypair_from_keystring
+
+    client = world.chain._client
+    assert type(client) is GrpcProtocolClient and client._channel._port == world.node.port
+    assert client._channel._ssl is None
+    signed = await world.chain.sign(world.part(2), world.listings)
+    key = world.chain._key
+    theirs = keypair_from_keystring(base64.b64encode(b"\0" + key.seed).decode())
+    assert base64.b64decode(theirs.new_sign_secure(base64.b64encode(signed.raw).decode())) == signed.signature
+    assert signer_of(signed.signature, signed.raw) == key.address
+    assert (world.directory / "operator.key").stat().st_mode & 0o777 == 0o600

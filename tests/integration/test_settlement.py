@@ -1,0 +1,247 @@
+"""The settler over a real LocalSui: queueing, order, crashes between every two steps, payouts, halts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from engine.messages.codes import CommandKind, EventKind
+from engine.messages.errors import JournalFailed
+from settlement.batch import FileBatchStore, StoredEvent
+from settlement.chain.keys import OperatorKey
+from settlement.chain.localsui.server import RunningNode, start
+from settlement.chain.sui import SuiChain, SuiSettings
+from settlement.settler import BatchRecord, SettlementSettings, Settler
+from tests.support.settlement_events import EXTERNAL, EventLog
+
+FAST = SettlementSettings(poll_interval_s=0.005, retry_first_s=0.02, retry_most_s=0.05)
+MARKET = (0, 1, 0, 10)
+
+
+def _market() -> tuple[EventLog, int, int]:
+    log = EventLog()
+    usdc, maya = log.asset("USDC"), log.asset("MAYA")
+    log.market(0, maya, usdc, 10)
+    buyer, seller = log.account("user:buyer"), log.account("user:seller", row=b"\xb2" * 32)
+    log.deposit(buyer, usdc, 100_000)
+    log.deposit(seller, maya, 100_000)
+    return log, buyer, seller
+
+
+class Bench:
+    """One data directory; settlers and nodes come and go."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = 0
+        self.node: RunningNode | None = None
+        self.records: list[BatchRecord] = []
+
+    async def node_up(self) -> None:
+        self.node = await start(self.directory / "chain", port=self.port, executor="model")
+        self.port = self.node.port
+
+    async def node_down(self) -> None:
+        assert self.node is not None
+        await self.node.close()
+        self.node = None
+
+    @contextlib.asynccontextmanager
+    async def settler(self, log: EventLog, *, crash_after: int | None = None, commands=None) -> AsyncIterator[Settler]:
+        key = OperatorKey.load_or_create(self.directory / "chain" / "operator.key")
+        url = f"http://127.0.0.1:{self.port}"
+        chain = SuiChain(SuiSettings(url, self.directory / "pysui", timeout_s=5.0), key)
+        store = CrashingStore(self.directory / "batches.log", crash_after)
+        stop = asyncio.Event()
+        settler = Settler(log, chain, store, FAST, self.records.append, commands)
+        task = asyncio.create_task(settler.run(stop))
+        try:
+            yield settler
+        finally:
+            stop.set()
+            with contextlib.suppress(JournalFailed):
+                await task
+            await chain.close()
+            store.close()
+
+    def finals(self) -> list[int]:
+        return list(dict.fromkeys(record.number for record in self.records if record.status == "final"))
+
+
+class CrashingStore(FileBatchStore):
+    """Fails for good before its nth event is stored: what the disk holds is what a crash there would leave."""
+
+    def __init__(self, path: Path, crash_after: int | None) -> None:
+        super().__init__(path)
+        self._left = crash_after
+
+    def append(self, event: StoredEvent) -> None:
+        if self._left is not None:
+            if self._left == 0:
+                raise JournalFailed("crash (test)")
+            self._left -= 1
+        super().append(event)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path)
+    await bench.node_up()
+    yield bench
+    if bench.node:
+        await bench.node_down()
+
+
+async def _until(condition, what: str) -> None:
+    for _ in range(2_000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"never: {what}")
+
+
+def _check_rows(bench: Bench, settler: Settler) -> None:
+    """Every row on the chain is what the ledger's accounts of that row hold."""
+    assert bench.node is not None
+    for vault in bench.node.node.state.vaults.values():
+        names = [a for a, v in settler.status()["vaults"].items() if v == "0x" + vault.header.id.hex()]
+        if names:
+            expected = {row: amount for row, amount in settler.netting.rows[names[0]].items() if amount}
+            assert {row: amount for row, amount in vault.rows.items() if amount} == expected
+            assert vault.header.pool == sum(expected.values())
+
+
+async def test_batches_become_final_in_order_with_digests(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    for _ in range(20):
+        log.trade(MARKET, seller, buyer, 3, 7, 4)
+    log.cut()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 3, "3 batches")
+        _check_rows(bench, settler)
+        status = settler.status()
+        assert (status["chain"], status["executor"]) == ("embedded (not a network)", "model")
+    assert bench.finals() == [1, 2, 3]
+    final = [record for record in bench.records if record.status == "final"]
+    assert all(len(record.digests) == 1 for record in final) and final[1].trade_count == 20
+    statuses = [record.status for record in bench.records if record.number == 2]
+    assert statuses == ["sealed", "signed", "submitted", "final"]
+
+
+async def test_batches_queue_while_the_chain_is_down(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await bench.node_down()
+        for _ in range(4):
+            log.trade(MARKET, seller, buyer, 3, 7, 4)
+            log.cut()
+        await _until(lambda: settler.status()["pending_batches"] == 4, "4 batches wait")
+        await _until(lambda: not settler.status()["connected"], "the status says so")
+        await bench.node_up()
+        await _until(lambda: settler.status()["final_batch"] == 5, "all final")
+        _check_rows(bench, settler)
+    assert bench.finals() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("fault", ["lost_request", "lost_response", "refuse_once"])
+async def test_faults_of_the_connection_change_nothing(bench: Bench, fault: str) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        assert bench.node is not None
+        bench.node.faults.next_execute.extend([fault, "none", fault])
+        for _ in range(3):
+            log.trade(MARKET, seller, buyer, 3, 7, 4)
+            log.cut()
+        await _until(lambda: settler.status()["final_batch"] == 4, "all final")
+        _check_rows(bench, settler)
+        assert not bench.node.faults.next_execute
+
+
+@pytest.mark.parametrize("crash_after", range(12))
+async def test_a_crash_between_any_two_steps_is_survived(bench: Bench, crash_after: int) -> None:
+    """Stored events: seal ×2, list ×2, sign, send, executed of each batch … cut off after each of them."""
+    log, buyer, seller = _market()
+    log.cut()
+    log.trade(MARKET, seller, buyer, 3, 7, 4)
+    log.cut()
+    async with bench.settler(log, crash_after=crash_after):
+        await asyncio.sleep(0.25)
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 2, "both final")
+        _check_rows(bench, settler)
+        log.trade(MARKET, seller, buyer, 1, 1, 2)
+        log.cut()
+        await _until(lambda: settler.status()["final_batch"] == 3, "the next too")
+        _check_rows(bench, settler)
+    assert bench.finals()[-1] == 3
+
+
+async def test_withdrawals_are_paid_once_then_booked(bench: Bench) -> None:
+    log, buyer, _ = _market()
+    booked: list[str] = []
+
+    class Core:
+        async def withdraw_settled(self, ref: str) -> None:
+            if ref not in booked:
+                booked.append(ref)
+                legs = [(buyer, 0, 250, EXTERNAL)]
+                log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, ref, legs)
+
+    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(buyer, 0, 250, EXTERNAL)])
+    log.cut()
+    async with bench.settler(log, commands=Core()) as settler:
+        await _until(lambda: booked == ["w1"], "booked")
+        log.cut()
+        log.cut()
+        await _until(lambda: settler.status()["final_batch"] == 3, "final")
+        _check_rows(bench, settler)
+        assert not settler.netting.paid
+    assert bench.node is not None
+    paid = [item.mist for item in bench.node.node.state.items.values() if item.kind.startswith("0x2::coin::Coin<0x")]
+    assert 250 in paid and paid.count(250) == 1
+
+
+async def test_a_disagreement_halts_and_says_so(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        log.balances[buyer, 0] += 1
+        log.deposit(buyer, 0, 5)
+        log.cut()
+        await _until(lambda: settler.status()["halted"], "halted")
+        assert "user:buyer" in settler.status()["halted"]
+    assert bench.finals() == [1]
+
+
+async def test_a_vault_changed_behind_our_back_halts(bench: Bench) -> None:
+    log, _, _ = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        assert bench.node is not None
+        key = OperatorKey.load_or_create(bench.directory / "chain" / "operator.key")
+        other = SuiChain(SuiSettings(f"http://127.0.0.1:{bench.port}", bench.directory / "other"), key)
+        await other.connect()
+        part = settler.netting  # a second settler commits the next number with another root
+        from settlement.chain.port import CoinPart, Part
+
+        coins = [CoinPart(asset, part.chain[asset]) for asset in ("USDC", "MAYA")]
+        signed = await other.sign(Part(2, 0, 1, b"\x09" * 32, b"\x09" * 32, coins), settler._listings)
+        assert (await other.send(signed)).success
+        await other.close()
+        log.cut()
+        await _until(lambda: settler.status()["halted"], "halted")
+        assert "another number or chain value" in settler.status()["halted"]
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["halted"], "still halted after a restart")
