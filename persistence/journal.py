@@ -376,5 +376,3 @@ def _writer_cpus(wanted: frozenset[int] | None) -> set[int]:
     if wanted:
         return set(wanted)
     return everything - os.sched_getaffinity(0) or everything
-
-

@@ -1,10 +1,10 @@
 """From the files to a running core: snapshot, journal tail, events, and proof that they agree.
 
-    lock ─▶ newest valid snapshot ─▶ journal behind it: CRC, sequence, chain, apply ─▶ events ─▶ journal open at its tail
+    lock ─▶ newest snapshot ─▶ journal behind it: CRC, sequence, chain, apply ─▶ events ─▶ journal open at its tail
 
 Order of work: the journal is read, checked and applied, the (derived) event log continued or built anew on the way;
-only then is the torn end of the last segment zeroed and the journal opened for writing. A journal that is no valid prefix stops the start (JournalCorrupt);
-nothing is skipped, and nothing that was proven durable is cut.
+only then is the torn end of the last segment zeroed and the journal opened for writing. A journal that is no valid
+prefix stops the start (JournalCorrupt); nothing is skipped, and nothing that was proven durable is cut.
 
 The event log goes on where it was if it belongs to this journal, this boot of the machine and a published sequence
 between snapshot and tail. Otherwise it is built anew from the first record.
