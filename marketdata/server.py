@@ -46,7 +46,7 @@ READS_PER_TURN = 8
 _log = logging.getLogger(__name__)
 
 
-class _Reader(WSListener):  # type: ignore[misc]
+class _Reader(WSListener):
     """One connection: hands frames to its session and knows how much waits for it."""
 
     def __init__(self, server: _Server) -> None:
@@ -100,7 +100,7 @@ class _Reader(WSListener):  # type: ignore[misc]
             return
         self.session.closed = True
         self._server.publisher.drop(self.session)
-        transport.send_close(code, reason.encode())
+        transport.send_close(code, reason.encode())  # type: ignore[arg-type]  # codes from 4000 are ours
         transport.disconnect()
         asyncio.get_running_loop().call_later(self._server.settings.close_grace_ms / 1e3, self._abort)
 

@@ -36,17 +36,17 @@ class _Request(msgspec.Struct, tag_field="type", forbid_unknown_fields=True, fro
     rid: int | str | None = None
 
 
-class Subscribe(_Request, tag="subscribe"):
+class Subscribe(_Request, tag="subscribe", frozen=True):
     channel: str = ""
     depth: int | None = None
 
 
-class Unsubscribe(_Request, tag="unsubscribe"):
+class Unsubscribe(_Request, tag="unsubscribe", frozen=True):
     channel: str = ""
     depth: int | None = None
 
 
-class Ping(_Request, tag="ping"):
+class Ping(_Request, tag="ping", frozen=True):
     pass
 
 

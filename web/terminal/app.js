@@ -199,7 +199,7 @@ async function pollBatches() {
 
 function drawBatches(batches) {
   const number = (batch) => batch.number ?? batch.batch ?? batch.id ?? batch.n;
-  const newest = [...batches].sort((a, b) => number(b) - number(a)).slice(0, 8);
+  const newest = [...batches].sort((a, b) => number(b) - number(a)).slice(0, 5);
   if (newest.length) {
     el("batch-note").textContent = newest[0].chain ?? "";
     el("explain").hidden = newest[0].embedded === false;
