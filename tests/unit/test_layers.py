@@ -35,7 +35,7 @@ def wrong(path, name):
     if package == "engine":
         return None if target == "engine" else "engine imports nothing of ours"
     if relative.startswith("byline/client/"):
-        return None if name.startswith(("engine.messages", "byline.client")) else "the client knows engine.messages alone"
+        return None if name.startswith(("engine.messages", "byline.client")) else "the client knows the messages alone"
     if name.startswith("engine.core") and not relative.startswith(CORE_USERS):
         return "only the sequencer, recovery and benches use engine.core"
     if package in PEERS:
