@@ -5,9 +5,17 @@
 const DEPTH = 25, ROWS = 18, TAPE = 60, POINTS = 1500, BATCH_MS = 3000;
 const el = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
-// The market data server: ?feed=ws://… , or one port above the folder's own (byline up: api 7400, market data 7402).
-const feedUrl = query.get("feed") ||
-  `${location.protocol === "https:" ? "wss" : "ws"}://${location.hostname || "127.0.0.1"}:${location.port && location.protocol.startsWith("http") ? Number(location.port) + 2 : 7402}`;
+
+// The market data server: ?feed=ws://… , or the port that this origin's /metrics tells, or 7402.
+async function feedUrl() {
+  if (query.get("feed")) return query.get("feed");
+  let port = 7402;
+  try {
+    const told = /^byline_marketdata_port(?:\{[^}]*\})? (\S+)$/m.exec(await (await fetch("/metrics")).text());
+    if (told) port = Number(told[1]);
+  } catch (error) { console.info(`no /metrics, so market data is taken to be at ${port}: ${error.message}`); }
+  return `${location.protocol === "https:" ? "wss" : "ws"}://${location.hostname || "127.0.0.1"}:${port}`;
+}
 
 const state = { socket: null, market: query.get("market"), markets: [], book: null, tape: [], points: [], delay: 500, dirty: false };
 
@@ -15,9 +23,9 @@ function send(message) { if (state.socket && state.socket.readyState === 1) stat
 
 function connection(kind, text) { const box = el("connection"); box.className = `connection ${kind}`; box.lastElementChild.textContent = text; }
 
-function connect() {
+async function connect() {
   connection("", "connecting");
-  const socket = state.socket = new WebSocket(feedUrl);
+  const socket = state.socket = new WebSocket(await feedUrl());
   socket.onopen = () => { state.delay = 500; connection("live", "live"); send({ type: "subscribe", channel: "status" }); if (state.market) follow(state.market); };
   socket.onmessage = (event) => take(JSON.parse(event.data));
   socket.onclose = (event) => {
