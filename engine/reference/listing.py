@@ -80,7 +80,7 @@ def market(s: State, record: bytes) -> None:
     listing = _listing(s, r, terms, known)
     if isinstance(listing, RejectCode):
         return reject(s, listing, ref=ref)
-    if known is not None and not _same_listing(listing, known):
+    if known is not None and not _same_listing(r.mask, listing, known):
         return reject(s, RejectCode.EXISTS, ref=ref)
     if listing.entry_band_ppm or listing.exec_band_ppm or listing.phase != Phase.CONTINUOUS:
         return reject(s, RejectCode.UNSUPPORTED, ref=ref)
@@ -113,7 +113,7 @@ def market(s: State, record: bytes) -> None:
 
 
 def _listing(s: State, r: SimpleNamespace, terms: SimpleNamespace, known: Market | None) -> Market | RejectCode:
-    """The market as the command says it; what a repeat leaves out is as it was listed."""
+    """The market as the command says it, judged as if it were new; rates, bands and pause left out of a repeat stay."""
     if r.base >= len(s.assets) or r.quote >= len(s.assets):
         return RejectCode.UNKNOWN_ASSET
     if not r.name or r.base == r.quote or terms.tick < 1 or terms.lot < 1:
@@ -124,9 +124,10 @@ def _listing(s: State, r: SimpleNamespace, terms: SimpleNamespace, known: Market
         return RejectCode.BAD_VALUE
 
     def given(bit: MarketMask, field: str, default: int) -> int:
-        if r.mask & bit:
-            return getattr(terms, field)
-        return default if known is None else getattr(known, field)
+        return getattr(terms, field) if r.mask & bit else default
+
+    def changing(bit: MarketMask, field: str, default: int) -> int:
+        return given(bit, field, default if known is None else getattr(known, field))
 
     max_price = given(MarketMask.MAX_PRICE, "max_price", 10**6)
     most = min(TOTAL_LIMIT // (max_price * int(k)), TOTAL_LIMIT // int(u)) if max_price >= 1 else 0
@@ -137,12 +138,12 @@ def _listing(s: State, r: SimpleNamespace, terms: SimpleNamespace, known: Market
         max_size=given(MarketMask.MAX_SIZE, "max_size", most),
         max_price=max_price,
         reference_price=given(MarketMask.REFERENCE_PRICE, "reference_price", ABSENT),
-        taker_ppm=given(MarketMask.TAKER_PPM, "taker_ppm", 5000),
-        maker_ppm=given(MarketMask.MAKER_PPM, "maker_ppm", 3000),
-        entry_band_ppm=given(MarketMask.ENTRY_BAND, "entry_band_ppm", 0),
-        exec_band_ppm=given(MarketMask.EXEC_BAND, "exec_band_ppm", 0),
-        pause_ns=given(MarketMask.PAUSE, "pause_ns", 5 * 10**9),
-        phase=r.phase if r.mask & MarketMask.PHASE else 0 if known is None else known.phase,
+        taker_ppm=changing(MarketMask.TAKER_PPM, "taker_ppm", 5000),
+        maker_ppm=changing(MarketMask.MAKER_PPM, "maker_ppm", 3000),
+        entry_band_ppm=changing(MarketMask.ENTRY_BAND, "entry_band_ppm", 0),
+        exec_band_ppm=changing(MarketMask.EXEC_BAND, "exec_band_ppm", 0),
+        pause_ns=changing(MarketMask.PAUSE, "pause_ns", 5 * 10**9),
+        phase=r.phase if r.mask & MarketMask.PHASE else Phase.CONTINUOUS,
     )  # fmt: skip
     no_reference = not r.mask & MarketMask.REFERENCE_PRICE
     sound = (
@@ -159,12 +160,19 @@ def _listing(s: State, r: SimpleNamespace, terms: SimpleNamespace, known: Market
     return m if sound else RejectCode.BAD_VALUE
 
 
-def _same_listing(said: Market, known: Market) -> bool:
+def _same_listing(mask: int, said: Market, known: Market) -> bool:
     """Whether a repeat says nothing else about what cannot change."""
+    optional = {
+        MarketMask.MIN_SIZE: "min_size",
+        MarketMask.MAX_SIZE: "max_size",
+        MarketMask.MAX_PRICE: "max_price",
+        MarketMask.REFERENCE_PRICE: "reference_price",
+        MarketMask.PHASE: "phase",
+    }
 
     def fixed(m: Market) -> tuple[object, ...]:
         steps = Fraction(m.tick, 10**m.tick_decimals), Fraction(m.lot, 10**m.lot_decimals)
-        return (m.base, m.quote, *steps, m.min_size, m.max_size, m.max_price, m.reference_price, m.phase)
+        return (m.base, m.quote, *steps, *(getattr(m, field) for bit, field in optional.items() if mask & bit))
 
     return fixed(said) == fixed(known)
 

@@ -23,7 +23,8 @@ def test_trade_has_the_fields_of_the_rulebook_in_order() -> None:
     desk.do(limit("bob", "s", "sell", "10.50", "5"))
     accepted, trade = desk.do(limit("ann", "b", "buy", "11", "2", ts=7))
     assert list(accepted) == [
-        "sequence", "index", "ts", "event", "order_id", "client_id", "account", "market", "side", "type", "tif", "price",
+        "sequence", "index", "ts", "event", "order_id", "client_id", "account", "market", "side", "type", "tif",
+        "price",
         "size", "hold",
     ]  # fmt: skip
     sides = [f"{who}_{field}" for who in ("maker", "taker")

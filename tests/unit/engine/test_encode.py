@@ -29,7 +29,8 @@ def head(record: bytearray, dtype: np.dtype = layout.COMMAND, slot: int = 0) -> 
     [
         ("1", 1, 2, 100), ("1.5", 1, 2, 150), ("0.005", 1, 2, INVALID), ("1.500000", 1, 2, 150), ("000.50", 5, 1, 1),
         ("7", 2, 0, INVALID), ("", 1, 0, INVALID), ("-1", 1, 0, INVALID), ("+1", 1, 0, INVALID), ("1.", 1, 0, INVALID),
-        (".5", 1, 1, INVALID), ("1e3", 1, 0, INVALID), ("NaN", 1, 0, INVALID), ("٣", 1, 0, INVALID), ("1\n", 1, 0, INVALID),
+        (".5", 1, 1, INVALID), ("1e3", 1, 0, INVALID), ("NaN", 1, 0, INVALID), ("٣", 1, 0, INVALID),
+        ("1\n", 1, 0, INVALID),
         ("9223372036854775807", 1, 0, 2**63 - 1), ("9223372036854775808", 1, 0, INVALID),
         ("123456789012345678901", 1, 0, INVALID), ("0.00000000000000000001", 1, 20, 1), ("1", INVALID, 0, INVALID),
     ],
@@ -107,7 +108,8 @@ def test_transfer_with_shares_becomes_parts(desk: Desk) -> None:
 
 def test_entities_carry_masks_and_refs(desk: Desk) -> None:
     record = desk.encoder.encode(
-        {"op": "account", "account": "new", "status": "frozen", "row": "0x" + "Ab" * 32, "limits": {"max_open_orders": 3},
+        {"op": "account", "account": "new", "status": "frozen", "row": "0x" + "Ab" * 32,
+         "limits": {"max_open_orders": 3},
          "ref": "r", "not_after": 7}
     )  # fmt: skip
     row = head(record, layout.ACCOUNT)
@@ -130,11 +132,13 @@ def test_entities_carry_masks_and_refs(desk: Desk) -> None:
         ([], "command"), ({}, "op"), ({"op": "fly"}, "op"), ({"op": 3}, "op"), ({"op": "malformed"}, "op"),
         ({"op": "tick", "x": 1}, "x"), ({"op": "tick", "ts": 1.0}, "ts"), ({"op": "tick", "ts": True}, "ts"),
         ({"op": "tick", "ts": 2**63}, "ts"), ({"op": "cancel", "account": "ann"}, "order_id"),
-        ({"op": "cancel", "client_id": "x"}, "account"), ({"op": "cancel", "account": "a b", "client_id": "x"}, "account"),
+        ({"op": "cancel", "client_id": "x"}, "account"),
+        ({"op": "cancel", "account": "a b", "client_id": "x"}, "account"),
         ({"op": "cancel", "account": "ann", "client_id": "x" * 33}, "client_id"),
         ({"op": "cancel", "account": "ann", "order_id": "7"}, "order_id"),
         ({"op": "replace", "account": "ann", "client_id": "x"}, "price"),
-        ({"op": "asset", "asset": "A" * 65, "scale": 2}, "asset"), ({"op": "asset", "asset": "A", "scale": "2"}, "scale"),
+        ({"op": "asset", "asset": "A" * 65, "scale": 2}, "asset"),
+        ({"op": "asset", "asset": "A", "scale": "2"}, "scale"),
         ({"op": "asset", "asset": "A", "scale": 2, "settled": 1}, "settled"),
         ({"op": "asset", "asset": "A", "scale": 2, "not_after": 1}, "not_after"),
         ({"op": "account", "account": "a", "status": "Frozen"}, "status"),
