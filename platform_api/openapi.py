@@ -11,7 +11,7 @@ from platform_api.errors import STATUS, Failure
 
 __all__ = ["BEARER", "config", "failures"]
 
-BEARER = [{"bearer": []}]
+BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
 
 
 def failures(*statuses: int) -> dict[int, ResponseSpec]:

@@ -352,8 +352,13 @@ def _own_trade(row: Any, market: Any) -> Trade:
 
 
 def _candle(row: Any, market: Any) -> Candle:
-    prices = [_price(row[name], market) or "" for name in ("open", "high", "low", "close")]
     return Candle(
-        timestamp(row["opened_at"]), *prices, _size(row["volume"], market) or "0",
-        _quote(row["quote_volume"], market) or "0", row["trade_count"],
-    )  # fmt: skip
+        opened_at=timestamp(row["opened_at"]),
+        open=_price(row["open"], market) or "",
+        high=_price(row["high"], market) or "",
+        low=_price(row["low"], market) or "",
+        close=_price(row["close"], market) or "",
+        volume=_size(row["volume"], market) or "0",
+        quote_volume=_quote(row["quote_volume"], market) or "0",
+        trade_count=row["trade_count"],
+    )

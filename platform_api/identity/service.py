@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]
 import msgspec
 
 from platform_api.database import Database
@@ -175,7 +175,7 @@ class IdentityService:
     async def add_key(self, caller: Caller, body: ApiKeyRequest) -> ApiKey:
         """Registered at the gateway before the row is committed: a key that is listed works."""
         public_key = bytes.fromhex(body.public_key)
-        scopes = sorted(set(body.scopes))
+        scopes: list[str] = sorted(set(body.scopes))
         account_id = UUID(caller.account_id)
         key_id = new_id()
         async with self._database.transaction() as db:
