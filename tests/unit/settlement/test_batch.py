@@ -1,0 +1,123 @@
+"""Every transition is in the table and no other happens; the stores survive cuts and refuse damage."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, JournalFailed, SettingsInvalid
+from settlement.appendlog import AppendLog
+from settlement.batch import (
+    TRANSITIONS,
+    FileBatchStore,
+    Halted,
+    Life,
+    PartExecuted,
+    PartRefused,
+    Sealed,
+    Sent,
+    SignedPart,
+    State,
+    Step,
+    StoredEvent,
+)
+from settlement.chain.keys import OperatorKey
+from settlement.chain.port import CoinPart, Execution, Part, Payout, Signed
+from settlement.netting import Batch
+
+PART = Part(
+    1, 0, 1, b"r" * 32, b"t" * 32, [CoinPart("USDC", bytes(32), [(b"a" * 32, -1)], [], [Payout("w", b"", b"", 3)])]
+)
+BATCH = Batch(1, 1, 9, b"h" * 16, 5, 6, b"r" * 32, b"t" * 32, 2, 1, [PART], {"USDC": 7})
+SIGNED = Signed(b"raw", b"signature", "digest")
+EVENTS: dict[Step, StoredEvent] = {
+    Step.SEAL: Sealed(1, BATCH),
+    Step.SIGN: SignedPart(2, 1, SIGNED),
+    Step.SEND: Sent(3, 1),
+    Step.REFUSED: PartRefused(4, 1, "stale"),
+    Step.EXECUTED: PartExecuted(5, 1, Execution("digest", True, None, "", 9, 1)),
+    Step.DISAGREE: Halted(6, 1, "why"),
+}
+
+
+@pytest.mark.parametrize(("state", "step"), itertools.product(State, EVENTS))
+def test_only_the_table_moves_a_batch(state: State, step: Step) -> None:
+    life = Life(BATCH, state=state)
+    if (state, step) in TRANSITIONS:
+        life.take(EVENTS[step])
+        assert life.state is TRANSITIONS[state, step]
+    else:
+        with pytest.raises(ValueError, match=f"{step.value} in state {state.value}"):
+            life.take(EVENTS[step])
+        assert life == Life(BATCH, state=state)
+
+
+def test_parts_go_one_by_one() -> None:
+    batch = Batch(1, 1, 9, b"", 5, 6, b"", b"", 0, 0, [PART, PART], {})
+    life = Life(batch)
+    for step in (Step.SEAL, Step.SIGN, Step.SEND, Step.EXECUTED):
+        life.take(EVENTS[step])
+    assert (life.state, life.part, life.signed) == (State.SEALED, 1, None)
+    for step in (Step.SIGN, Step.SEND, Step.EXECUTED):
+        life.take(EVENTS[step])
+    assert (life.state, life.final_ts, len(life.executions)) == (State.FINAL, 5, 2)
+
+
+def test_the_store_gives_back_what_it_took(tmp_path: Path) -> None:
+    store = FileBatchStore(tmp_path / "batches.log")
+    for event in EVENTS.values():
+        store.append(event)
+    with pytest.raises(DataDirectoryBusy):
+        FileBatchStore(tmp_path / "batches.log")
+    store.close()
+    with pytest.raises(JournalFailed):
+        store.append(EVENTS[Step.SEND])
+    again = FileBatchStore(tmp_path / "batches.log")
+    assert list(again.events()) == list(EVENTS.values())
+    again.close()
+
+
+def test_a_log_cut_at_any_byte_keeps_its_whole_records(tmp_path: Path) -> None:
+    path, payloads = tmp_path / "log", [b"one", b"two two", b"3" * 40]
+    log = AppendLog(path)
+    offsets = [log.append(payload) for payload in payloads]
+    log.close()
+    data = path.read_bytes()
+    for size in range(len(data) + 1):
+        path.write_bytes(data[:size])
+        whole = sum(1 for offset, payload in zip(offsets, payloads, strict=True) if offset + 8 + len(payload) <= size)
+        log = AppendLog(path)
+        assert [payload for _, payload in log.records()] == payloads[:whole]
+        log.append(b"next")
+        assert [payload for _, payload in log.records()] == [*payloads[:whole], b"next"]
+        log.close()
+
+
+def test_damage_before_the_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = AppendLog(path)
+    for _ in range(3):
+        log.append(b"payload")
+    log.close()
+    data = path.read_bytes()
+    for position in range(8, 15):
+        broken = bytearray(data)
+        broken[position] ^= 4
+        path.write_bytes(broken)
+        with pytest.raises(JournalCorrupt, match="checksum at offset 0"):
+            AppendLog(path)
+
+
+def test_operator_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
+    path = tmp_path / "operator.key"
+    first = OperatorKey.load_or_create(path)
+    assert OperatorKey.load_or_create(path).address == first.address and list(tmp_path.iterdir()) == [path]
+    path.chmod(0o644)
+    with pytest.raises(SettingsInvalid, match="mode 0600"):
+        OperatorKey.load_or_create(path)
+    path.write_text("zz")
+    path.chmod(0o600)
+    with pytest.raises(SettingsInvalid, match="64 hex digits"):
+        OperatorKey.load_or_create(path)
