@@ -171,7 +171,8 @@ def verify(workload: Workload, played: Commands) -> bytes:
         fills = events[events["kind"] == EventKind.TRADE].view(layout.TRADE)
         makers = ids[(fills["maker_order_id"] - first).astype(np.int64)].tolist()
         takers = ids[(fills["taker_order_id"] - first).astype(np.int64)].tolist()
-        for maker, taker, price, size in zip(makers, takers, fills["price"].tolist(), fills["size"].tolist(), strict=True):
+        prices, sizes = fills["price"].tolist(), fills["size"].tolist()
+        for maker, taker, price, size in zip(makers, takers, prices, sizes, strict=True):
             digest = ((digest ^ ((maker * 0x9E3779B97F4A7C15 + taker) & M64)) * 0x100000001B3) & M64
             digest = ((digest ^ ((price * 0x9E3779B97F4A7C15 + size) & M64)) * 0x100000001B3) & M64
         trades += len(fills)

@@ -9,9 +9,9 @@ and hash come with the file. The same seed gives the same bytes on every machine
     W4  wide: the mid walks over 10^6 ticks, about 50,000 resting, oldest cancelled first
     W5  move-heavy: 9 % gtc, 3 % ioc, 6 % cancel, 82 % move
 
-LOBW file, little endian: a header of 64 bytes (magic `LOBWv1`, header and record size, preload count, op count, highest
-id, lowest and highest price, seed), then records of 24 bytes: op, side, zero, qty, id, price. Every cancel and move names
-a resting order, so nothing is ever refused. A move keeps the open quantity, loses its time and never crosses.
+LOBW file, little endian: a header of 64 bytes (magic `LOBWv1`, header and record size, preload count, op count,
+highest id, lowest and highest price, seed), then records of 24 bytes: op, side, zero, qty, id, price. Every cancel and
+move names a resting order, so nothing is ever refused. A move keeps the open quantity, loses its time, never crosses.
 """
 
 from __future__ import annotations

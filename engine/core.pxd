@@ -7,6 +7,8 @@ from engine.types cimport State
 cdef class Core:
     cdef State* state
     cdef object _limits
+    cdef uint8_t* _buffer  # events of `apply`
+    cdef Py_ssize_t _buffer_slots
 
     # As of the last applied command; readable without the GIL.
     cdef readonly uint64_t sequence

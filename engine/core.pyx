@@ -41,6 +41,9 @@ from engine.types cimport *
 
 __all__ = ["BALANCES", "Core", "CoreLimits", "OPEN_ORDERS"]
 
+cdef object from_buffer = np.frombuffer
+cdef object EVENT = layout.EVENT
+
 SNAPSHOT_MAGIC = b"BYLINE core snapshot 1\n"
 
 cdef enum:
@@ -303,6 +306,7 @@ cdef class Core:
         for i in range(8):
             map_close(maps(s)[i])
         free(s.due)
+        free(self._buffer)
         free(s.scratch)
         free(s.dirty_orders)
         free(s.dirty_balances)
@@ -342,19 +346,20 @@ cdef class Core:
         return s.out_used
 
     cdef object _slots(self, Py_ssize_t bound, const uint8_t* record):
-        # Applies one record into a fresh array and cuts it to what was written.
-        cdef Py_buffer view
+        # Applies one record into the core's own buffer, and hands out a copy of what was written.
         cdef Py_ssize_t used
-        out = np.empty(bound, layout.EVENT)
-        PyObject_GetBuffer(out, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
-        try:
-            used = self.apply_record(record, <uint8_t*>view.buf, bound)
-        finally:
-            PyBuffer_Release(&view)
-        return out[:used] if used * 4 >= bound else out[:used].copy()
+        if bound > self._buffer_slots:
+            free(self._buffer)
+            self._buffer_slots = 0
+            self._buffer = <uint8_t*>malloc(2 * bound * SLOT_BYTES)
+            if self._buffer == NULL:
+                raise MemoryError(f"no memory for {bound} event slots")
+            self._buffer_slots = 2 * bound
+        used = self.apply_record(record, self._buffer, self._buffer_slots)
+        return from_buffer((<const unsigned char*>self._buffer)[: used * SLOT_BYTES], EVENT)
 
     def apply(self, record):
-        """Apply one record (bytes or another buffer of whole slots); its events as an array of layout.EVENT.
+        """Apply one record (bytes or another buffer of whole slots); its events as a read-only array of layout.EVENT.
 
         Raises:
             ValueError: the buffer is not the record that its `slots` says.

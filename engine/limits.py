@@ -1,4 +1,4 @@
-"""How much one core holds. Every bound is enforced by a reject (`busy`, `too_many_orders`, `fills_limit`), never a crash.
+"""How much one core holds. Every bound is enforced by a reject (`busy`, `too_many_orders` …), never a crash.
 
 Limits are part of the rules: a journal is replayed with the limits it was written with, so a snapshot carries them.
 Memory is reserved address space and costs only what is touched; the defaults fit a small machine.

@@ -51,7 +51,9 @@ class World:
             for asset in (BTC, USD):
                 self.deposit(account, asset, FUNDS, f"fund-{account}-{asset}")
 
-    def record(self, kind: CommandKind, dtype: np.dtype, extensions: tuple[np.ndarray, ...] = (), **fields: Any) -> bytes:
+    def record(
+        self, kind: CommandKind, dtype: np.dtype, extensions: tuple[np.ndarray, ...] = (), **fields: Any
+    ) -> bytes:
         head = np.zeros(1, dtype)
         head["kind"], head["slots"] = kind, 1 + sum(len(part.view(layout.COMMAND)) for part in extensions)
         head["sequence"], head["ts"] = self.sequence + 1, self.now
@@ -59,7 +61,9 @@ class World:
             head[name] = value
         return head.tobytes() + b"".join(part.tobytes() for part in extensions)
 
-    def send(self, kind: CommandKind, dtype: np.dtype, extensions: tuple[np.ndarray, ...] = (), **fields: Any) -> list[np.void]:
+    def send(
+        self, kind: CommandKind, dtype: np.dtype, extensions: tuple[np.ndarray, ...] = (), **fields: Any
+    ) -> list[np.void]:
         slots = self.core.apply(self.record(kind, dtype, extensions, **fields))
         self.sequence += 1
         self.core.check()
@@ -78,7 +82,9 @@ class World:
         mask = 0
         for field, value in terms.items():
             extra[field] = value
-            mask |= layout.MarketMask[{"ENTRY_BAND_PPM": "ENTRY_BAND", "EXEC_BAND_PPM": "EXEC_BAND"}.get(field.upper(), field.upper())]
+            mask |= layout.MarketMask[
+                {"ENTRY_BAND_PPM": "ENTRY_BAND", "EXEC_BAND_PPM": "EXEC_BAND"}.get(field.upper(), field.upper())
+            ]
         return self.send(CommandKind.MARKET, layout.MARKET, (extra,), name=name, base=BTC, quote=USD, mask=mask)
 
     def account(self, name: bytes, **fields: int) -> int:
@@ -117,7 +123,7 @@ class World:
             client_id = f"c{self.ids}"
         return self.send(
             CommandKind.PLACE, layout.PLACE, account=account, market=0, client_id=client_id.encode(), side=side,
-            price=ABSENT if price is None else price, size=size, type=OrderType.MARKET if price is None else OrderType.LIMIT,
+            price=ABSENT if price is None else price, size=size, type=OrderType.MARKET if price is None else OrderType.LIMIT,  # noqa: E501
             tif=tif, flags=flags, stp=stp, stop_price=ABSENT, display_size=ABSENT, expires_at=ABSENT,
         )  # fmt: skip
 

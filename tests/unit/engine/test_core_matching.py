@@ -201,9 +201,7 @@ def test_mass_cancel_goes_by_order_id(world: World) -> None:
 def test_frozen_account_loses_its_orders_and_places_no_more(world: World) -> None:
     a = world.accounts[0]
     world.place(a, SELL, 100, 1)
-    events = world.send(
-        CommandKind.ACCOUNT, layout.ACCOUNT, name=b"trader-0", mask=layout.AccountMask.STATUS, status=2
-    )
+    events = world.send(CommandKind.ACCOUNT, layout.ACCOUNT, name=b"trader-0", mask=layout.AccountMask.STATUS, status=2)
     assert words(events) == ["done", "canceled frozen 1"]
     assert words(world.place(a, SELL, 100, 1)) == ["rejected frozen"]
 
