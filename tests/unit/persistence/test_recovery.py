@@ -1,0 +1,186 @@
+"""Recovery with the real core: same hash from genesis, from a snapshot, after a torn end, and after a reboot."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.bench_engine import commands, setup
+from bench.workload import generate
+from engine.core import Core
+from engine.messages.errors import DataDirectoryBusy, JournalCorrupt
+from persistence import segments
+from persistence.disk import DirectoryDisk
+from persistence.event_log import EventLogReader
+from persistence.journal import JournalSettings
+from persistence.recovery import Recovered, recover, take_snapshot, verify
+
+SETTINGS = JournalSettings(segment_bytes=1 << 20, ring_slots=4096, reserved_slots=64)
+
+
+def workload() -> np.ndarray:
+    head = setup()
+    at = sequence = 0
+    while at < len(head):
+        sequence += 1
+        head["sequence"][at] = sequence
+        at += int(head["slots"][at])
+    return np.concatenate([head, commands(generate("W1", smoke=True, ops=20_000), sequence + 1).records])
+
+
+def feed(recovered: Recovered, slots: np.ndarray, at: int, stop: int) -> int:
+    """Append, apply and log what the sequencer would, one group at a time."""
+    out = np.empty(65_536, slots.dtype)
+    while at < stop:
+        end = min(at + 2000, stop)
+        while end < len(slots) and slots["sequence"][end - 1] + 1 != slots["sequence"][end]:
+            end += 1
+        begin, first = at, recovered.core.sequence + 1
+        while at < end:
+            at, used = recovered.core.apply_batch(slots, out, at, end)
+            events = out[:used].view(np.uint8)
+            assert recovered.event_log.append_batch(events, first, recovered.core.sequence) == 0
+            first = recovered.core.sequence + 1
+        left = bytearray(slots[begin:end].tobytes())
+        while left:
+            taken = recovered.journal.append_all(left)
+            recovered.journal.publish()
+            del left[: 128 * sum(int(s) for s in _slots(left, taken))]
+        recovered.journal.wait_durable(recovered.core.sequence)
+    return at
+
+
+def _slots(raw: bytearray, count: int) -> list[int]:
+    sizes, at = [], 0
+    for _ in range(count):
+        sizes.append(raw[at + 5])
+        at += 128 * raw[at + 5]
+    return sizes
+
+
+@pytest.fixture(scope="module")
+def slots() -> np.ndarray:
+    return workload()
+
+
+def test_every_way_back_ends_with_the_same_hash(tmp_path: Path, slots: np.ndarray) -> None:
+    recovered = recover(tmp_path, settings=SETTINGS)
+    middle = feed(recovered, slots, 0, len(slots) // 2)
+    take_snapshot(
+        DirectoryDisk(tmp_path), recovered.core, identity=recovered.journal.identity, chain=recovered.journal.chain
+    )
+    feed(recovered, slots, middle, len(slots))
+    sequence, expected = recovered.core.sequence, recovered.core.state_hash()
+    with pytest.raises(DataDirectoryBusy):
+        recover(tmp_path, settings=SETTINGS)
+    recovered.close()
+    events = _all_events(tmp_path)
+
+    again = recover(tmp_path, settings=SETTINGS)  # the event log was ahead of the snapshot and goes on
+    assert (again.report.sequence, again.report.state_hash) == (sequence, expected)
+    assert 0 < again.report.snapshot_sequence < sequence and not again.report.events_rebuilt
+    again.close()
+    assert _all_events(tmp_path) == events
+
+    rebooted = recover(tmp_path, settings=SETTINGS, boot=b"another boot    ")
+    assert rebooted.report.state_hash == expected and rebooted.report.events_rebuilt
+    assert rebooted.report.replayed_records == sequence
+    rebooted.close()
+    assert _all_events(tmp_path) == events
+
+    found = verify(tmp_path)
+    assert (found.sequence, found.state_hash) == (sequence, expected) and len(found.snapshots_checked) == 1
+
+
+def test_a_damaged_snapshot_gives_way_to_an_older_one(tmp_path: Path, slots: np.ndarray) -> None:
+    disk = DirectoryDisk(tmp_path)
+    recovered = recover(tmp_path, settings=SETTINGS)
+    at = 0
+    for part in (4, 2):
+        at = feed(recovered, slots, at, len(slots) // part)
+        path = take_snapshot(disk, recovered.core, identity=recovered.journal.identity, chain=recovered.journal.chain)
+    expected, newest = recovered.core.state_hash(), recovered.core.sequence
+    recovered.close()
+    data = bytearray((tmp_path / path).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / path).write_bytes(data)
+    again = recover(tmp_path, settings=SETTINGS)
+    again.close()
+    assert again.report.state_hash == expected and 0 < again.report.snapshot_sequence < newest
+    assert "SHA-256" in again.report.damaged_snapshots[0]
+
+
+def test_too_many_open_files_never_mean_no_snapshot(tmp_path: Path, slots: np.ndarray) -> None:
+    recovered = recover(tmp_path, settings=SETTINGS)
+    feed(recovered, slots, 0, 1000)
+    take_snapshot(
+        DirectoryDisk(tmp_path), recovered.core, identity=recovered.journal.identity, chain=recovered.journal.chain
+    )
+    recovered.close()
+
+    class Full(DirectoryDisk):
+        def open(self, path: str, *, create: bool = False):  # type: ignore[no-untyped-def]
+            if path.startswith("snapshots/"):
+                raise OSError(errno.EMFILE, "too many open files")
+            return super().open(path, create=create)
+
+    with pytest.raises(OSError, match="too many open files"):
+        recover(tmp_path, settings=SETTINGS, disk=Full(tmp_path))
+
+
+def test_a_cut_below_what_was_durable_is_refused(tmp_path: Path, slots: np.ndarray) -> None:
+    recovered = recover(tmp_path, settings=SETTINGS)
+    feed(recovered, slots, 0, 1000)
+    recovered.close()
+    disk = DirectoryDisk(tmp_path)
+    tail = segments.scan(disk, segments.list_segments(disk))
+    file = disk.open(tail.segment.path)
+    file.write_at(segments.offset_of(tail.used_slots - 1), bytes(128))
+    file.close()
+    with pytest.raises(JournalCorrupt, match="was durable"):
+        recover(tmp_path, settings=SETTINGS)
+
+
+def test_a_reader_in_another_process_sees_every_event(tmp_path: Path, slots: np.ndarray) -> None:
+    recovered = recover(tmp_path, settings=SETTINGS)
+    program = (
+        "import sys, time, hashlib; from pathlib import Path; from persistence.event_log import EventLogReader\n"
+        "r = EventLogReader(Path(sys.argv[1])); h = hashlib.sha256(); end = time.monotonic() + 30\n"
+        "while r.after_sequence < int(sys.argv[2]) and time.monotonic() < end:\n"
+        "    h.update(r.read(500).tobytes())\n"
+        "print(h.hexdigest())\n"
+    )
+    last = int(slots["sequence"][-1])
+    reader = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "events"), str(last)], stdout=subprocess.PIPE, text=True
+    )
+    feed(recovered, slots, 0, len(slots))
+    out, _ = reader.communicate(timeout=40)
+    recovered.close()
+    assert out.strip() == hashlib.sha256(_all_events(tmp_path)).hexdigest()
+
+
+def _all_events(directory: Path) -> bytes:
+    reader = EventLogReader(directory / "events")
+    parts = []
+    while len(part := reader.read()):
+        parts.append(part.tobytes())
+    return b"".join(parts)
+
+
+def test_replaying_by_hand_gives_the_recovered_hash(tmp_path: Path, slots: np.ndarray) -> None:
+    recovered = recover(tmp_path, settings=SETTINGS)
+    feed(recovered, slots, 0, len(slots))
+    recovered.close()
+    core = Core()
+    out = np.empty(65_536, slots.dtype)
+    at = 0
+    while at < len(slots):
+        at, _ = core.apply_batch(slots, out, at)
+    assert verify(tmp_path).state_hash == core.state_hash()
