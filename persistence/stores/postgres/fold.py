@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from engine.messages.codes import ABSENT, Aggressor, CancelReason, EventKind, OrderStatus, OrderType, Side, TimeInForce
+from engine.messages.codes import (
+    ABSENT,
+    Aggressor,
+    CancelReason,
+    EventKind,
+    OrderStatus,
+    OrderType,
+    SelfTrade,
+    Side,
+    TimeInForce,
+)
 from engine.messages.directory import Directory, MarketEntry
 from engine.messages.layout import PlaceFlag
 
@@ -226,7 +236,7 @@ class Fold:
         self._release(order, released)
 
     def _prevented(self, head: tuple[int, ...], data: memoryview, at: int) -> None:
-        (_, _, _, _, maker_id, maker_leaves, maker_released, taker_id, taker_leaves, taker_released) = (
+        (_, mode, _, size, maker_id, maker_leaves, maker_released, taker_id, taker_leaves, taker_released) = (
             _PREVENTED.unpack_from(data, at)
         )
         for order_id, leaves, released in (
@@ -234,6 +244,8 @@ class Fold:
         ):  # fmt: skip
             order = self.orders[order_id]
             order.leaves = leaves
+            if mode == SelfTrade.DECREMENT and order.size is not None:
+                order.size -= size
             order.updated_at = head[1]
             self._rows.orders[order_id] = order
             self._release(order, released)

@@ -107,10 +107,11 @@ class Projector:
         if self._connection is None:
             await self._connect()
         assert self._connection is not None
-        slots = self._source.read(self._settings.batch_slots_max)
-        if not len(slots) and not self._batches and self._source.head_sequence == self.sequence:
-            return False
+        # The head comes first: what is published between the two reads must not count as read.
         head = self._source.head_sequence
+        slots = self._source.read(self._settings.batch_slots_max)
+        if not len(slots) and not self._batches and head <= self.sequence:
+            return False
         batches = dict(self._batches)
         if len(slots):
             rows = self._fold.take(slots)
@@ -133,9 +134,14 @@ class Projector:
         if self._connection is not None:
             return
         connection = await asyncpg.connect(self._dsn, command_timeout=self._settings.command_timeout_s, timeout=5)
-        await connection.execute("SET synchronous_commit = off")
-        self._fold = await _load(connection)
-        self.sequence = await connection.fetchval("SELECT sequence FROM exchange.projection WHERE name = $1", NAME) or 0
+        try:
+            await connection.execute("SET synchronous_commit = off")
+            self._fold = await _load(connection)
+            checkpoint = "SELECT sequence FROM exchange.projection WHERE name = $1"
+            self.sequence = await connection.fetchval(checkpoint, NAME) or 0
+        except BaseException:
+            connection.terminate()
+            raise
         self._source.seek(self.sequence)
         self._connection = connection
         logger.info("event=projection_connected sequence=%d", self.sequence)
