@@ -260,9 +260,9 @@ def _last_nonzero(raw: npt.NDArray[np.uint8]) -> int:
     used = 0
     step = 1 << 20
     for begin in range(0, len(raw), step):
-        hits = np.flatnonzero(raw[begin : begin + step])
-        if len(hits):
-            used = begin + int(hits[-1]) + 1
+        part = raw[begin : begin + step]
+        if part.view(np.uint64).any():
+            used = begin + int(np.flatnonzero(part)[-1]) + 1
     return used
 
 

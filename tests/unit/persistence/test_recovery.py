@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from persistence.event_log import EventLogReader
 
 from bench.bench_engine import commands, setup
 from bench.workload import generate
@@ -17,7 +18,6 @@ from engine.core import Core
 from engine.messages.errors import DataDirectoryBusy, JournalCorrupt
 from persistence import segments
 from persistence.disk import DirectoryDisk
-from persistence.event_log import EventLogReader
 from persistence.journal import JournalSettings
 from persistence.recovery import Recovered, recover, take_snapshot, verify
 
