@@ -335,7 +335,7 @@ class EventDecoder:
         return self._directory.accounts[index].name
 
     def _market(self, head: np.void) -> MarketEntry:
-        return self._directory.markets[head["market"]]
+        return self._directory.markets[int(head["market"])]
 
     @staticmethod
     def _held_asset(market: MarketEntry, side: int) -> AssetEntry:

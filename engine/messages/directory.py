@@ -11,6 +11,7 @@ replaces the entry by a new one. One thread writes; readers of the same thread o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -218,7 +219,7 @@ class Directory:
         self.accounts_by_name[entry.name] = entry
 
 
-def _put(table: list, entry: AssetEntry | MarketEntry | AccountEntry) -> None:
+def _put(table: list[Any], entry: AssetEntry | MarketEntry | AccountEntry) -> None:
     if entry.index == len(table):
         table.append(entry)
     elif entry.index < len(table):

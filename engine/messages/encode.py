@@ -215,9 +215,10 @@ class CommandEncoder:
         side = _word(command, "side", Side)
         type_ = _listed(command, "type", OrderType, OrderType.UNKNOWN)
         tif = _listed(command, "tif", TimeInForce, TimeInForce.UNKNOWN)
+        assert side is not None and type_ is not None  # required fields
         flags = PlaceFlag.POST_ONLY if _flag(command, "post_only") else PlaceFlag(0)
-        size = _steps(command, "size", market and market.lots)
-        budget = _steps(command, "budget", market and market.quote.units)
+        size = _steps(command, "size", None if market is None else market.lots)
+        budget = _steps(command, "budget", None if market is None else market.quote.units)
         if budget is not None:
             flags |= PlaceFlag.BUDGET | (PlaceFlag.BOTH_SIZES if size is not None else PlaceFlag(0))
             size = budget
@@ -234,13 +235,13 @@ class CommandEncoder:
             side,
             type_,
             TimeInForce.DEFAULT if tif is None else tif,
-            _or_absent(_steps(command, "price", market and market.ticks)),
+            _or_absent(_steps(command, "price", None if market is None else market.ticks)),
             _or_absent(size),
             flags=flags,
             stp=_word(command, "stp", SelfTrade) or 0,
             session=0 if session is None else session_word(session),
-            stop_price=_or_absent(_steps(command, "stop_price", market and market.ticks)),
-            display_size=_or_absent(_steps(command, "display_size", market and market.lots)),
+            stop_price=_or_absent(_steps(command, "stop_price", None if market is None else market.ticks)),
+            display_size=_or_absent(_steps(command, "display_size", None if market is None else market.lots)),
             expires_at=_or_absent(_time(command, "expires_at")),
             slots=1 if partner is None else 2,
         )
@@ -263,9 +264,9 @@ class CommandEncoder:
         record = _record(kind, flags, 1)
         struct.pack_into(
             "<II32sqqq32s", record, 32, self._account_index(command, "account"), 0, name,
-            _or_absent(_steps(command, "price", market and market.ticks)),
-            _or_absent(_steps(command, "size", market and market.lots)),
-            _or_absent(_steps(command, "stop_price", market and market.ticks)), new_client_id,
+            _or_absent(_steps(command, "price", None if market is None else market.ticks)),
+            _or_absent(_steps(command, "size", None if market is None else market.lots)),
+            _or_absent(_steps(command, "stop_price", None if market is None else market.ticks)), new_client_id,
         )  # fmt: skip
         return record
 
@@ -455,7 +456,7 @@ class CommandEncoder:
     def _phase(self, kind: CommandKind, command: Mapping[str, Any]) -> bytearray:
         market = self._directory.markets_by_name.get(_name(command, "market"))
         phase = _word(command, "phase", Phase)
-        price = _steps(command, "reference_price", market and market.ticks)
+        price = _steps(command, "reference_price", None if market is None else market.ticks)
         record = _with_ref(kind, command, b"")
         struct.pack_into(
             "<IB3xq", record, 32, NIL if market is None else market.index, phase or 0, _or_absent(price)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedDict  # type: ignore[import-untyped]
 
 from engine.limits import CoreLimits
 from engine.messages import layout
@@ -94,7 +94,7 @@ class Market:
         half = self.half(side)
         if not half:
             return None
-        return half.keys()[-1] if side == Side.BUY else half.keys()[0]
+        return int(half.keys()[-1] if side == Side.BUY else half.keys()[0])
 
 
 @dataclass(slots=True)

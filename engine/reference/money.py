@@ -95,12 +95,12 @@ def money(s: State, record: bytes) -> None:
     if not judge_ref(s, record, r.ref, r.not_after, account):
         return
     moves = _moves(s, record)
-    reason = moves if isinstance(moves, RejectCode) else None
-    if reason is None and expires_at != ABSENT and (not pending or expires_at <= s.time):
-        reason = RejectCode.BAD_EXPIRY
-    if reason is None:
-        touched = _touch(moves, both=not pending)
-        reason = _check_funds(s, moves, touched, pending, force)
+    if isinstance(moves, RejectCode):
+        return reject(s, moves, account, ref=r.ref)
+    if expires_at != ABSENT and (not pending or expires_at <= s.time):
+        return reject(s, RejectCode.BAD_EXPIRY, account, ref=r.ref)
+    touched = _touch(moves, both=not pending)
+    reason = _check_funds(s, moves, touched, pending, force)
     if reason is None:
         fresh = sum(key not in s.balances for key in touched) + (len(moves) if pending else 0)
         postings = sum(len(ref.moves) for ref in s.refs.values()) + (len(moves) if pending else 0)
