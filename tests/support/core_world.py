@@ -123,7 +123,8 @@ class World:
             client_id = f"c{self.ids}"
         return self.send(
             CommandKind.PLACE, layout.PLACE, account=account, market=0, client_id=client_id.encode(), side=side,
-            price=ABSENT if price is None else price, size=size, type=OrderType.MARKET if price is None else OrderType.LIMIT,  # noqa: E501
+            price=ABSENT if price is None else price, size=size,
+            type=OrderType.MARKET if price is None else OrderType.LIMIT,
             tif=tif, flags=flags, stp=stp, stop_price=ABSENT, display_size=ABSENT, expires_at=ABSENT,
         )  # fmt: skip
 
