@@ -14,6 +14,7 @@ from typing import Any
 
 from byline.client import CommandError, ConnectionLost, OutcomeUnknownError, SignInFailed, TradingClient, load_key
 from byline.status_file import read_status
+from engine.messages.codes import RejectCode
 from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
 
 __all__ = ["GatewayPort"]
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 RETRY_S = 0.25
 ANSWER_S_MAX = 5.0
 UNDER_WAY_MAX = 1_000
+REJECT_WORDS = frozenset(code.word for code in RejectCode)
 
 
 class GatewayPort:
@@ -60,6 +62,8 @@ class GatewayPort:
             except ConnectionLost as error:
                 raise Unavailable("the core is not reachable") from error
             except CommandError as error:
+                if error.code in REJECT_WORDS:  # refused before the journal, for a reason of the rulebook
+                    return {"event": "rejected", "reason": error.code}
                 raise Refused(f"the gateway refused the command: {error}") from error
 
     async def register_key(self, key_id: str, public_key: bytes, account: str, scopes: Sequence[str]) -> None:
