@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -322,7 +323,7 @@ def _heads(slots: np.ndarray) -> np.ndarray:
     return np.flatnonzero(is_head)
 
 
-def _put(items: list, index: int, value: object) -> None:
+def _put(items: list[Any], index: int, value: object) -> None:
     """Entities come in the order of their indices, or again when they change."""
     if index == len(items):
         items.append(value)

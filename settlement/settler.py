@@ -130,7 +130,10 @@ class Settler:
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Raises JournalFailed if the store fails; what is stored is right."""
         await self._load()
-        tasks = [asyncio.create_task(self._follow(stop)), asyncio.create_task(self._submit(stop))]
+        tasks: list[asyncio.Task[Any]] = [
+            asyncio.create_task(self._follow(stop)),
+            asyncio.create_task(self._submit(stop)),
+        ]
         tasks.append(asyncio.create_task(stop.wait()))
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:

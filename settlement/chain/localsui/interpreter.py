@@ -336,7 +336,8 @@ class Interpreter:
         """A result of an earlier command that stays where it is."""
         if argument.enum_name != "Result" or not isinstance(self._results[argument.value], kind):
             raise UnknownShape(f"an argument that must be a {kind.__name__.strip('_')} is none")
-        return self._results[argument.value]
+        value: _Value = self._results[argument.value]
+        return value
 
     def _take(self, argument: Any, kind: type[_Value]) -> _Value:
         """A result of an earlier command, used up."""

@@ -81,7 +81,7 @@ class _Server(Server):
             self._transports = {known for known in self._transports if not known.is_closing()} | {transport}
             connected(transport)
 
-        protocol.connection_made = connection_made
+        protocol.connection_made = connection_made  # type: ignore[method-assign]
         return protocol
 
     def drop_connections(self) -> None:

@@ -73,7 +73,8 @@ def _compile(package: Path, stubs: Path, node_modules: Path) -> dict[str, list[s
     done = subprocess.run(
         ["node", str(script), str(package), str(stubs)], cwd=node_modules, check=True, stdout=subprocess.PIPE
     )
-    return json.loads(done.stdout)
+    built: dict[str, list[str]] = json.loads(done.stdout)
+    return built
 
 
 def _named(folder: Path, modules: list[bytes]) -> dict[str, bytes]:
