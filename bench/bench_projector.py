@@ -45,7 +45,8 @@ class _Log:
     def read(self, limit_slots: int = 65_536) -> np.ndarray:
         if self._at == len(self.slots):
             return self.slots[:0]
-        last = max(bisect.bisect_right(self._ends, self._at + limit_slots) - 1, bisect.bisect_right(self._ends, self._at))
+        first = bisect.bisect_right(self._ends, self._at)
+        last = max(bisect.bisect_right(self._ends, self._at + limit_slots) - 1, first)
         start, self._at = self._at, self._ends[last]
         return self.slots[start : self._at]
 

@@ -1,4 +1,4 @@
-"""The projection against the core itself: balances, open orders, one transaction a batch, and a rebuild that is equal."""
+"""The projection against the core itself: balances, open orders, a server killed, a rebuild that is equal."""
 
 from __future__ import annotations
 
