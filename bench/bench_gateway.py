@@ -60,13 +60,14 @@ def _serve(pipe: Connection, root: str, mode: str) -> None:
         pipe.send(None)
 
     async def exchange() -> None:
+        from gateway.sequencer import Sequencer
+        from persistence.event_log import EventLogWriter
+
         from engine.core import Core
         from gateway.keys import KeyRegistry, load_or_create_operator_key, public_hex
-        from gateway.sequencer import Sequencer
         from gateway.server import GatewayServer
         from gateway.settings import GatewaySettings
         from persistence.disk import DirectoryDisk, SystemClock
-        from persistence.event_log import EventLogWriter
         from persistence.journal import Journal, JournalSettings, new_tail
 
         folder = Path(root)

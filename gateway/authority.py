@@ -59,7 +59,7 @@ def _authorize_legs(command: dict[str, Any], key: ApiKey) -> None:
     if command.get("force") is not None:
         raise Forbidden("force", "only the operator forces a transfer")
     legs = command.get("legs")
-    for leg in legs if isinstance(legs, list) else []:
+    for leg in legs if isinstance(legs, list) else [command]:  # from, asset, amount, shares alone are one leg
         if not isinstance(leg, dict):
             continue  # malformed: the encoder names it
         if leg.get("from") not in key.accounts:

@@ -1,5 +1,5 @@
 # The slots of engine/messages/layout.py as C structs, as far as the gateway's hot path reads and writes them.
-# `tests/unit/gateway/test_records.py` holds every offset here against the numpy dtypes.
+# test_scan.py (commands) and test_encode.py (events) hold every field here against the plain encoder and decoder.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 

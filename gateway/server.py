@@ -30,11 +30,11 @@ from gateway.keys import ApiKey, KeyRefused, KeyRegistry, Scope
 from gateway.listener import OrderEntryListener
 from gateway.names import Names
 from gateway.orders import OpenOrders
-from gateway.wire.numbers import first_invalid
 from gateway.sequencer import Sequencer
 from gateway.session import Ask, CommandRefused, Session, SessionTerms
 from gateway.settings import GatewaySettings
 from gateway.wire import json as wire
+from gateway.wire.numbers import first_invalid
 
 __all__ = ["CoreState", "GatewayServer", "JournalHealth", "serve"]
 

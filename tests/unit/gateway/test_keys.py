@@ -1,0 +1,108 @@
+"""The registry of API keys: what is answered is on disk, what is torn is blanked, what is damaged refuses to start."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from byline.client import generate_key, public_key, sign_in_signature
+from gateway.keys import (
+    KeyRefused,
+    KeyRegistry,
+    KeyRegistryCorrupt,
+    Scope,
+    load_or_create_operator_key,
+    sign_in_bytes,
+    verify_sign_in,
+)
+from persistence.disk import DirectoryDisk
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "keys").mkdir()
+    return tmp_path
+
+
+def test_registered_and_revoked_keys_survive_a_restart(root: Path) -> None:
+    first, second = public_key(generate_key()), public_key(generate_key())
+    registry = KeyRegistry(DirectoryDisk(root))
+    registry.register(first, ["alice"], ["trade", "read"], "desk", 1)
+    registry.register(second, ["bob"], ["cancel_only"], "", 2)
+    registry.revoke(second, 3)
+    registry.close()
+    again = KeyRegistry(DirectoryDisk(root))
+    assert again.find(second) is None
+    entry = again.find(first)
+    assert entry is not None and entry.accounts == ("alice",) and entry.scopes == Scope.TRADE | Scope.READ
+    again.close()
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_torn_last_line_is_forgotten_and_the_log_goes_on(root: Path, cut: int) -> None:
+    first, second, third = (public_key(generate_key()) for _ in range(3))
+    registry = KeyRegistry(DirectoryDisk(root))
+    registry.register(first, ["a"], ["trade"], "", 1)
+    registry.register(second, ["a"], ["trade"], "", 1)
+    registry.close()
+    path = root / "keys/registry.log"
+    os.truncate(path, path.stat().st_size - cut)
+    again = KeyRegistry(DirectoryDisk(root))
+    assert again.find(first) is not None and again.find(second) is None
+    again.register(third, ["a"], ["trade"], "", 2)
+    again.close()
+    last = KeyRegistry(DirectoryDisk(root))
+    assert last.find(first) is not None and last.find(third) is not None and len(last) == 2
+    last.close()
+
+
+def test_damage_in_the_middle_refuses_to_start(root: Path) -> None:
+    registry = KeyRegistry(DirectoryDisk(root))
+    for _ in range(2):
+        registry.register(public_key(generate_key()), ["a"], ["trade"], "", 1)
+    registry.close()
+    path = root / "keys/registry.log"
+    data = bytearray(path.read_bytes())
+    data[30] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(KeyRegistryCorrupt, match="line 1"):
+        KeyRegistry(DirectoryDisk(root))
+
+
+@pytest.mark.parametrize(
+    ("key", "accounts", "scopes", "field"),
+    [
+        ("zz", ["a"], ["trade"], "key"),
+        (None, ["a"], ["trade"], "key"),
+        ("A" * 64, ["a"], ["trade"], "key"),
+        ("0" * 64, "a", ["trade"], "accounts"),
+        ("0" * 64, [], ["trade"], "accounts"),
+        ("0" * 64, ["a"], [], "scopes"),
+        ("0" * 64, ["a"], ["fly"], "scopes"),
+        ("0" * 64, ["a"], [7], "scopes"),
+    ],
+)
+def test_a_bad_registration_names_its_field_and_writes_nothing(root: Path, key: object, accounts: object, scopes: object, field: str) -> None:
+    registry = KeyRegistry(DirectoryDisk(root))
+    with pytest.raises(KeyRefused) as refused:
+        registry.register(key, accounts, scopes, "", 1)  # type: ignore[arg-type]
+    assert refused.value.field == field
+    assert (root / "keys/registry.log").stat().st_size == 0
+    registry.close()
+
+
+def test_operator_key_is_made_once_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "keys/operator.key"
+    made = load_or_create_operator_key(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert public_key(load_or_create_operator_key(path)) == public_key(made)
+
+
+def test_signature_binds_environment_epoch_and_nonce() -> None:
+    key = generate_key()
+    signature = sign_in_signature(key, "local", 1, "ab" * 32)
+    assert verify_sign_in(public_key(key), signature, sign_in_bytes("local", 1, "ab" * 32))
+    for other in (("live", 1, "ab" * 32), ("local", 2, "ab" * 32), ("local", 1, "cd" * 32)):
+        assert not verify_sign_in(public_key(key), signature, sign_in_bytes(*other))
+    assert not verify_sign_in(public_key(key), "zz" * 64, b"")

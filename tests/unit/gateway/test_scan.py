@@ -1,0 +1,107 @@
+"""The scanner says yes only to what the thorough path encodes to the same bytes."""
+
+import json
+
+import pytest
+from gateway.wire.scan import scan_record
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.core import Core
+from engine.messages.directory import Directory
+from engine.messages.encode import CommandEncoder, Malformed
+from gateway.wire.numbers import first_invalid
+
+
+def _directory() -> Directory:
+    core, directory = Core(), Directory()
+    for sequence, command in enumerate(
+        (
+            {"op": "asset", "asset": "USD", "scale": 6},
+            {"op": "asset", "asset": "CRT", "scale": 2},
+            {"op": "market", "market": "CRT-USD", "base": "CRT", "quote": "USD", "tick": "0.05", "lot": "0.1"},
+            {"op": "account", "account": "alice"},
+        ),
+        1,
+    ):
+        record = CommandEncoder(directory).encode(command)
+        record[8:16] = sequence.to_bytes(8, "little")
+        directory.learn(core.apply(record))
+    return directory
+
+
+DIRECTORY = _directory()
+ENCODER = CommandEncoder(DIRECTORY)
+PLACE = {
+    "op": "place", "market": "CRT-USD", "client_id": "a-1", "side": "buy", "type": "limit", "size": "1.5", "price": "2.05",
+}  # fmt: skip
+
+
+def scanned(text: bytes) -> bytes | None:
+    market, account = DIRECTORY.markets_by_name["CRT-USD"], DIRECTORY.accounts_by_name["alice"]
+    steps = (market.tick, market.tick_decimals, market.lot, market.lot_decimals)
+    return scan_record(text, "CRT-USD", steps, market.index, account.index)
+
+
+def thorough(command: dict[str, object]) -> bytes | None:
+    plain = {key: value for key, value in command.items() if key != "rid"} | {"account": "alice"}
+    try:
+        record = bytes(ENCODER.encode(plain))
+    except Malformed:
+        return None
+    return None if first_invalid(record) else record
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {}, {"rid": 7}, {"rid": "x"}, {"tif": "ioc"}, {"tif": "fok"}, {"post_only": True}, {"post_only": False},
+        {"stp": "decrement"}, {"price": "00002.050"}, {"account": "alice"},
+    ],
+)  # fmt: skip
+def test_usual_place_is_scanned_to_the_encoders_bytes(extra: dict[str, object]) -> None:
+    command = PLACE | extra
+    assert scanned(json.dumps(command).encode()) == thorough(command) is not None
+
+
+@pytest.mark.parametrize("command", [{"op": "cancel", "client_id": "a-1"}, {"op": "cancel", "order_id": 42, "rid": 1}])
+def test_usual_cancel_is_scanned_to_the_encoders_bytes(command: dict[str, object]) -> None:
+    assert scanned(json.dumps(command).encode()) == thorough(command) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"", b"{", b"[]", b'{"op":"place"}', json.dumps(PLACE).encode() + b"x", json.dumps(PLACE).encode()[:-1],
+        json.dumps(PLACE | {"price": "2.06"}).encode(), json.dumps(PLACE | {"price": "0"}).encode(),
+        json.dumps(PLACE | {"price": "-1"}).encode(), json.dumps(PLACE | {"price": "NaN"}).encode(),
+        json.dumps(PLACE | {"price": 2.05}).encode(), json.dumps(PLACE | {"price": "1e2"}).encode(),
+        json.dumps(PLACE | {"price": "99999999999999999999"}).encode(), json.dumps(PLACE | {"price": "2."}).encode(),
+        json.dumps(PLACE | {"size": "0.15"}).encode(), json.dumps(PLACE | {"size": ""}).encode(),
+        json.dumps(PLACE | {"client_id": "a b"}).encode(), json.dumps(PLACE | {"client_id": "x" * 33}).encode(),
+        json.dumps(PLACE | {"side": "bid"}).encode(), json.dumps(PLACE | {"color": "red"}).encode(),
+        json.dumps(PLACE | {"rid": -1}).encode(), json.dumps(PLACE | {"rid": "r" * 33}).encode(),
+        json.dumps(PLACE)[:-1].encode() + b',"price":"2.10"}', b'{"op":"cancel","client_id":"a","order_id":1}',
+        b'{"op":"cancel"}', b'{"op":"cancel","client_id":"a","price":"1"}', "{\"op\":\"canc\u00e9l\"}".encode(),
+    ],
+)  # fmt: skip
+def test_anything_unusual_or_wrong_is_left_to_the_thorough_path(text: bytes) -> None:
+    assert scanned(text) is None
+
+
+@given(
+    price=st.from_regex(r"[0-9.\-eN]{0,24}", fullmatch=True) | st.decimals("0.05", "9999", places=2).map(str),
+    size=st.from_regex(r"[0-9]{1,21}(\.[0-9]{0,3})?", fullmatch=True),
+    side=st.sampled_from(["buy", "sell", "Buy", ""]),
+    kind=st.sampled_from(["limit", "market", "stop"]),
+)
+def test_a_yes_of_the_scanner_is_always_the_encoders_record(price: str, size: str, side: str, kind: str) -> None:
+    command = PLACE | {"price": price, "size": size, "side": side, "type": kind}
+    record = scanned(json.dumps(command).encode())
+    if record is not None:
+        assert record == thorough(command)
+
+
+@given(st.binary(max_size=60))
+def test_random_bytes_never_pass(data: bytes) -> None:
+    assert scanned(data) is None
