@@ -27,7 +27,7 @@ from persistence.stores.postgres.projector import Projector, ProjectorSettings
 __all__ = ["LEFT_OUT", "run"]
 
 LEFT_OUT = "the rest of the system beside it, the event log's file reads; client and server share the machine's cores"
-ORDERS_FULL, ORDERS_SMOKE = 200_000, 2_000
+ORDERS_FULL, ORDERS_SMOKE = 30_000, 2_000
 TRADERS = 32
 ORDERS_PER_S_MUST = 20_000
 
