@@ -99,8 +99,9 @@ async def _first_ends(stop: asyncio.Event, *bodies: Awaitable[None]) -> None:
 
 
 async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
-    from gateway.keys import KeyRegistry, Scope, load_or_create_operator_key, public_hex
     from gateway.sequencer import Sequencer
+
+    from gateway.keys import KeyRegistry, Scope, load_or_create_operator_key, public_hex
     from gateway.server import GatewayServer
     from gateway.settings import GatewaySettings
     from persistence.disk import DirectoryDisk, SystemClock

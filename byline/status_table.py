@@ -1,0 +1,108 @@
+"""`byline status`: the processes of a running exchange, live."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from byline.settings import Settings
+from byline.status_file import read_all_statuses
+from engine.messages.errors import Unavailable
+
+__all__ = ["show_status"]
+
+REFRESH_S = 0.5
+Statuses = dict[str, dict[str, Any]]
+
+
+def show_status(settings: Settings, *, console: Console, once: bool, as_json: bool) -> int:
+    """Shows the table until Ctrl-C, or once. Returns 0 if every process is up, else 1.
+
+    Raises:
+        Unavailable: nothing ever ran on the data directory.
+    """
+    statuses = read_all_statuses(settings.data_directory)
+    if not statuses:
+        raise Unavailable(f"no exchange runs on {settings.data_directory}: start one with `byline up` or `make run`")
+    if as_json:
+        print(json.dumps(statuses, indent=2))
+    elif once or not console.is_terminal:
+        console.print(_tables(statuses, {}, 0))
+    else:
+        _live(settings, console)
+        statuses = read_all_statuses(settings.data_directory)
+    return 0 if all(status["alive"] and status["ready"] for status in statuses.values()) else 1
+
+
+def _live(settings: Settings, console: Console) -> None:
+    before: Statuses = {}
+    then = time.monotonic()
+    with Live(console=console, auto_refresh=False, screen=False) as live:
+        try:
+            while True:
+                statuses, now = read_all_statuses(settings.data_directory), time.monotonic()
+                live.update(_tables(statuses, before, now - then), refresh=True)
+                before, then = statuses, now
+                time.sleep(REFRESH_S)
+        except KeyboardInterrupt:
+            pass  # the way out
+
+
+def _tables(statuses: Statuses, before: Statuses, seconds: float) -> Group:
+    processes = Table(title="Processes", title_justify="left", header_style="dim")
+    for column in ("process", "state", "pid", "what it says"):
+        processes.add_column(column, overflow="fold")
+    for name, status in statuses.items():
+        up = status["alive"] and status["ready"]
+        state = Text("up", "green") if up else Text("starting" if status["alive"] else "down", "bold red")
+        processes.add_row(name, state, str(status["pid"]), _facts(name, status, before.get(name, {}), seconds))
+    return Group(processes, _batches(statuses))
+
+
+def _facts(name: str, status: dict[str, Any], before: dict[str, Any], seconds: float) -> str:
+    if name == "core" and "sequence" in status:
+        rate = ""
+        if seconds and "sequence" in before:
+            rate = f", {max(0, status['sequence'] - before['sequence']) / seconds:,.0f}/s"
+        return (
+            f"sequence {status['sequence']:,}{rate}, durable {status['durable_sequence']:,}, ack {status['ack_mode']}, "
+            f"journal {status['journal']}, {status['open_orders']:,} open orders, {status['sessions']} sessions, "
+            f"recovered in {status['recovery_s']} s\nstate {status['state_hash']}, chain {status['chain']}"
+        )
+    if name == "backoffice" and "projection" in status:
+        projection, settlement = status["projection"], status["settlement"]
+        text = f"projection at {projection['sequence']:,}, {projection['lag']:,} behind"
+        if projection["last_error"]:
+            text += f", waits: {projection['last_error']}"
+        if settlement:
+            text += f"\nbatch {settlement['final_batch']} final, {settlement['pending_batches']} waiting, "
+            text += f"{settlement['chain']}, executor {settlement['executor']}"
+            text += f"\nHALTED: {settlement['halted']}" if settlement["halted"] else ""
+            text += f"\nchain: {settlement['chain_error']}" if settlement["chain_error"] else ""
+        return text
+    if name == "marketdata" and "sequence" in status:
+        return (
+            f"{status['state']} at {status['sequence']:,}, {status['lag']:,} behind, {status['clients']} readers "
+            f"({status['slow']} slow), {status['deliveries_per_s']:,.0f} messages/s"
+        )
+    skip = {"name", "pid", "ready", "alive", "started_at", "written_at"}
+    return ", ".join(f"{key} {value}" for key, value in status.items() if key not in skip)
+
+
+def _batches(statuses: Statuses) -> Table:
+    table = Table(title="Settlement batches", title_justify="left", header_style="dim")
+    for column in ("batch", "status", "commands", "trades", "rows", "cut → final", "digest"):
+        table.add_column(column)
+    for batch in statuses.get("backoffice", {}).get("settlement", {}).get("recent", [])[-6:]:
+        took = f"{(batch['final_ts'] - batch['cut_ts']) / 1e9:.2f} s" if batch["final_ts"] else "–"
+        table.add_row(
+            str(batch["number"]), batch["status"], f"{batch['last_sequence'] - batch['first_sequence'] + 1:,}",
+            f"{batch['trade_count']:,}", str(batch["row_count"]), took, ", ".join(batch["digests"]) or batch["error"],
+        )  # fmt: skip
+    return table
