@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -42,6 +43,9 @@ CLEARING_ROW = _house_row("clearing")
 
 ROWS_PER_PART = 900
 """Of the 1,000 dynamic fields a transaction may touch; the rest is room for the clearing row of each vault."""
+
+PAYOUT_WEIGHT = 4
+"""A payout is a command of its own, about 250 bytes of the 131,072 a transaction may have; an entry is 41."""
 
 _HOUSE_PREFIXES = ("system:", "platform:", "treasury:", "tax:", "buyback:", "external:", "issue:", "shard:")
 _CUSTODY_HOUSE = ("platform:cover",)
@@ -211,15 +215,23 @@ def split(number: int, root: bytes, trades_digest: bytes, coins: list[CoinPart])
         for coin in coins
         for row in (*(r for r, _ in coin.deposits), *(r for r, _ in coin.entries), *(p.row for p in coin.payouts))
     }
-    if len(fields) <= ROWS_PER_PART:
+    if len(fields) + PAYOUT_WEIGHT * sum(len(coin.payouts) for coin in coins) <= ROWS_PER_PART:
         return [Part(number, 0, 1, root, trades_digest, coins)]
     limit = ROWS_PER_PART - len(coins)
-    items: list[tuple[str, str, tuple[bytes, int] | Payout]] = []
+    items: list[tuple[str, str, Any]] = []
     items += [("deposits", coin.asset, item) for coin in coins for item in coin.deposits]
     items += [("entries", coin.asset, item) for coin in coins for item in coin.entries if item[1] < 0]
     items += [("entries", coin.asset, item) for coin in coins for item in coin.entries if item[1] > 0]
     items += [("payouts", coin.asset, payout) for coin in coins for payout in coin.payouts]
-    chunks = [items[start : start + limit] for start in range(0, len(items), limit)]
+    chunks: list[list[tuple[str, str, Any]]] = [[]]
+    room = limit
+    for item in items:
+        weight = PAYOUT_WEIGHT if item[0] == "payouts" else 1
+        if room < weight:
+            chunks.append([])
+            room = limit
+        chunks[-1].append(item)
+        room -= weight
     previous = {coin.asset: coin.previous for coin in coins}
     parts = []
     for index, chunk in enumerate(chunks):

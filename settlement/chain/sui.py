@@ -135,7 +135,7 @@ class SuiChain:
             raise Refused(
                 f"{self._key.address} owns no AdminCap: a vault for {assets[0][0]} must be opened by its owner"
             )
-        coins = {
+        coins: dict[str, tuple[str, str | None, int]] = {
             asset: (self._settings.coin_types[asset], None, 0) for asset, _ in assets if self._is_configured(asset)
         }
         coins |= await self._publish([(asset, number) for asset, number in assets if asset not in coins])
@@ -221,13 +221,15 @@ class SuiChain:
         assert listing.faucet is not None
         package, module, _ = listing.coin_type.split("::")
         faucet = builder.input_obj_from_objarg(_shared(listing.faucet, listing.faucet_initial_version))
-        total = _pure(builder, u64(sum(amount for _, amount in deposits)))
-        coin = builder.move_call(
-            target=_address(package), arguments=[faucet, total], type_arguments=[], module=module, function="mint"
-        )
-        owners = _pure(builder, vector(row for row, _ in deposits))
-        amounts = _pure(builder, vector(u64(amount) for _, amount in deposits))
-        self._call(builder, "deposit_many", [vault, coin, owners, amounts], listing.coin_type)
+        for start in range(0, len(deposits), ENTRIES_PER_APPLY):
+            chunk = deposits[start : start + ENTRIES_PER_APPLY]
+            total = _pure(builder, u64(sum(amount for _, amount in chunk)))
+            coin = builder.move_call(
+                target=_address(package), arguments=[faucet, total], type_arguments=[], module=module, function="mint"
+            )
+            owners = _pure(builder, vector(row for row, _ in chunk))
+            amounts = _pure(builder, vector(u64(amount) for _, amount in chunk))
+            self._call(builder, "deposit_many", [vault, coin, owners, amounts], listing.coin_type)
 
     def _commit(
         self, builder: Any, listing: VaultListing, vault: Any, cap: Any, clock: Any, part: Part, coin: CoinPart
@@ -256,7 +258,7 @@ class SuiChain:
             function=function,
         )
 
-    async def _publish(self, assets: list[tuple[str, int]]) -> dict[str, tuple[str, str, int]]:
+    async def _publish(self, assets: list[tuple[str, int]]) -> dict[str, tuple[str, str | None, int]]:
         """Publish a test coin for each asset: coin type, faucet, its initial version."""
         if not assets:
             return {}
@@ -272,7 +274,7 @@ class SuiChain:
                 target=_address("0x2"), arguments=[cap], type_arguments=[], module="package", function="make_immutable"
             )
         effects = await self._submit(builder)
-        published = {}
+        published: dict[str, tuple[str, str | None, int]] = {}
         for item in effects.changed_objects:
             if item.object_type.endswith("::Faucet"):
                 package, name, _ = item.object_type.split("::")
