@@ -1,0 +1,1 @@
+"""The Move package of the exchange, its probe, the test coin, and their bytecode."""

@@ -1,0 +1,1 @@
+"""For developers who change Move sources."""
