@@ -78,7 +78,9 @@ def _serve(pipe: Connection, root: str, mode: str) -> None:
         core, keys = Core(), KeyRegistry(disk)
         keys.register(public_hex(load_or_create_operator_key(folder / "keys/operator.key")), [], ["operator"], "", 0)
         sequencer = Sequencer(core, clock, journal, events, durable_acks=mode == "durable", chain=journal.chain)
-        server = GatewayServer(GatewaySettings(port=0, ack_mode=mode, batch_interval_s=0), sequencer, journal, core, keys, clock)
+        server = GatewayServer(
+            GatewaySettings(port=0, ack_mode=mode, batch_interval_s=0), sequencer, journal, core, keys, clock
+        )
         host, port = await server.start()
         pipe.send(f"ws://{host}:{port}")
         await asyncio.to_thread(pipe.recv)
@@ -117,7 +119,9 @@ async def _prepare(url: str, root: Path, connections: int) -> list[object]:
         for number in range(connections):
             await client.command("account", account=f"t{number}")
             for asset in ("USD", "CRT"):
-                await client.command("deposit", account=f"t{number}", asset=asset, amount="100000000", ref=f"{asset}{number}")
+                await client.command(
+                    "deposit", account=f"t{number}", asset=asset, amount="100000000", ref=f"{asset}{number}"
+                )
             keys.append(generate_key())
             await client.register_key(public_key(keys[-1]), [f"t{number}"], ["trade"])
     return keys
@@ -206,6 +210,15 @@ def run(smoke: bool, seed: int) -> list[Row]:
     for mode, must in (("memory", 60_000.0), ("durable", 30_000.0)):
         rate = median(rates[mode])
         rows.append(
-            Row(f"{mode} acks, {where}", "acked orders", rate, "1/s", echo, rate / echo, None if smoke else must, smoke or rate >= must)
+            Row(
+                f"{mode} acks, {where}",
+                "acked orders",
+                rate,
+                "1/s",
+                echo,
+                rate / echo,
+                None if smoke else must,
+                smoke or rate >= must,
+            )
         )
     return rows

@@ -88,7 +88,9 @@ class Load(picows.WSListener):
             self.ready.set_exception(ConnectionError(payload.decode()))
 
 
-async def run_load(url: str, plans: list[tuple[list[bytes], object | None]], in_flight: int) -> tuple[float, list[Load]]:
+async def run_load(
+    url: str, plans: list[tuple[list[bytes], object | None]], in_flight: int
+) -> tuple[float, list[Load]]:
     """One connection for each (frames, key). Returns the seconds from the first send to the last answer."""
     loads = []
     for frames, key in plans:

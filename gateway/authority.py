@@ -65,7 +65,9 @@ def _authorize_legs(command: dict[str, Any], key: ApiKey) -> None:
         if leg.get("from") not in key.accounts:
             raise Forbidden("legs.from", "a key pays out of its own accounts alone")
         shares = leg.get("shares")
-        targets = [leg.get("to")] + [s.get("to") for s in (shares if isinstance(shares, list) else []) if isinstance(s, dict)]
+        targets = [leg.get("to")] + [
+            s.get("to") for s in (shares if isinstance(shares, list) else []) if isinstance(s, dict)
+        ]
         if any(isinstance(target, str) and target.startswith("system:") for target in targets):
             raise Forbidden("legs.to", "house accounts are the operator's")
 

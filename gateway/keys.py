@@ -122,7 +122,11 @@ class KeyRegistry:
             OSError: the disk refused; the key is not registered.
         """
         _check_public(key)
-        if not isinstance(accounts, list) or len(accounts) > _ACCOUNTS_MAX or not all(isinstance(a, str) and a for a in accounts):
+        if (
+            not isinstance(accounts, list)
+            or len(accounts) > _ACCOUNTS_MAX
+            or not all(isinstance(a, str) and a for a in accounts)
+        ):
             raise KeyRefused("bad_value", "accounts", f"a list of at most {_ACCOUNTS_MAX} account names")
         if not isinstance(scopes, list) or not scopes:
             raise KeyRefused("bad_value", "scopes", "a list of at least one scope")
@@ -195,7 +199,7 @@ class KeyRegistry:
 
 
 def sign_in_bytes(environment: str, epoch: int, nonce: str) -> bytes:
-    """What a client signs: four lines without a final newline; `nonce` as in hello. See docs/protocol/order-entry.md."""
+    """What a client signs: four lines without a final newline. See docs/protocol/order-entry.md."""
     return f"byline.sign_in.v1\n{environment}\n{epoch}\n{nonce}".encode()
 
 

@@ -44,6 +44,7 @@ _quiet.setLevel(logging.CRITICAL)  # picows reports each client's fault as an er
 _PATHS = (b"/", b"/v1/ws/trade")
 _CLOSE_GRACE_S = 0.5
 
+
 class CoreState(Protocol):
     """What the server reads of the engine beside applying commands; dtypes as `engine.core` publishes them."""
 
@@ -216,7 +217,11 @@ class GatewayServer:
             record = bytes(self._encoder.encode(command))
         except Malformed as error:
             raise CommandRefused("malformed", error.field, error.rule) from error
-        if command.get("account") is not None and op != "account" and command["account"] not in self._directory.accounts_by_name:
+        if (
+            command.get("account") is not None
+            and op != "account"
+            and command["account"] not in self._directory.accounts_by_name
+        ):
             raise CommandRefused("unknown_account", "account", "an account that exists")
         if op == "place" and command["market"] not in self._directory.markets_by_name:
             raise CommandRefused("unknown_market", "market", "a market that exists")
@@ -224,7 +229,9 @@ class GatewayServer:
             found = first_invalid(record)
             if found is not None:
                 code, field, rule = found
-                raise CommandRefused(code, "budget" if field == "size" and command.get("budget") is not None else field, rule)
+                raise CommandRefused(
+                    code, "budget" if field == "size" and command.get("budget") is not None else field, rule
+                )
         return record
 
     def _knows_order(self, command: dict[str, Any]) -> bool:
@@ -251,7 +258,9 @@ class GatewayServer:
             return
         self._told_status = status
         self._sequencer.cancel_only = status != "running"
-        log.error("journal status=%s errno=%d sequence=%d", status, self._sequencer.journal_errno, self._sequencer.sequence)
+        log.error(
+            "journal status=%s errno=%d sequence=%d", status, self._sequencer.journal_errno, self._sequencer.sequence
+        )
         messages = {
             "running": "orders are taken again",
             "disk_full": "the disk is full: only cancels are taken",
@@ -311,10 +320,20 @@ class GatewayServer:
         try:
             body = getattr(self, f"_answer_{ask.what}")(ask.fields)
         except KeyRefused as error:
-            body = {"type": "error", "code": error.code, "field": error.field, "rule": error.rule, "message": str(error)}
+            body = {
+                "type": "error",
+                "code": error.code,
+                "field": error.field,
+                "rule": error.rule,
+                "message": str(error),
+            }
         except OSError as error:
             log.error("key registry errno=%s", error.errno)
-            body = {"type": "error", "code": "registry_failed", "message": f"the key registry could not be written: {error}"}
+            body = {
+                "type": "error",
+                "code": "registry_failed",
+                "message": f"the key registry could not be written: {error}",
+            }
         return ({"rid": wire.parse(b"[%s]" % ask.rid)[0]} if ask.rid else {}) | body
 
     def _account_of(self, fields: dict[str, Any]) -> int:
@@ -325,7 +344,9 @@ class GatewayServer:
 
     def _answer_open_orders(self, fields: dict[str, Any]) -> dict[str, Any]:
         orders = []
-        for order_id, market, side, type_, tif, price, size, leaves, budget, client_id in self._orders.of_account(self._account_of(fields)):
+        for order_id, market, side, type_, tif, price, size, leaves, budget, client_id in self._orders.of_account(
+            self._account_of(fields)
+        ):
             entry = self._directory.markets[market]
             amount = entry.quote.text if budget else entry.size_text
             order = {
@@ -347,7 +368,12 @@ class GatewayServer:
             asset = self._directory.assets[int(row["asset"])]
             available, held = asset.text(int(row["available"])), asset.text(int(row["held"]))
             balances.append({"asset": asset.name, "available": available, "held": held})
-        return {"type": "balances", "account": fields["account"], "sequence": self._sequencer.sequence, "balances": balances}
+        return {
+            "type": "balances",
+            "account": fields["account"],
+            "sequence": self._sequencer.sequence,
+            "balances": balances,
+        }
 
     def _answer_describe(self, fields: dict[str, Any]) -> dict[str, Any]:
         return {"type": "describe"} | self._names.describe()

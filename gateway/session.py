@@ -5,7 +5,7 @@ nonce, and from then on sends commands. A nonce is spent by the first attempt, g
 greets again, until the failures run out. A protocol fault, a time-out or a lost connection ends the session.
 
     NEW ──connect──▶ GREETED ──signed_in──▶ OPEN
-                      │  ▲ └─refused─(greets again)        any of these ──fault/close/time-out──▶ CLOSING ──lost──▶ CLOSED
+                      │  ▲ └─refused─(greets again)        any ──fault/close/time-out──▶ CLOSING ──lost──▶ CLOSED
                       └──┘
 
 All transitions stand in TRANSITIONS. An event that the state does not have raises IllegalTransition and changes
@@ -180,7 +180,9 @@ class Session:
         self._move(Event.CONNECT)
         return [self._hello()]
 
-    def receive(self, frame_type: int, payload: bytes, *, is_final: bool = True, has_reserved_bits: bool = False) -> list[Output]:
+    def receive(
+        self, frame_type: int, payload: bytes, *, is_final: bool = True, has_reserved_bits: bool = False
+    ) -> list[Output]:
         """A data frame: `frame_type` is its opcode, `payload` unmasked."""
         if self.state in (State.CLOSING, State.CLOSED):
             return []
@@ -314,10 +316,14 @@ class Session:
         spent, self._nonce = self._nonce, None
         if nonce is not None and nonce != spent:
             rule = "the nonce of the latest hello of this connection; each serves once"
-            return self._refuse(wire.error("nonce_used", "not the nonce of this session", rid=rid, field="nonce", rule=rule))
+            return self._refuse(
+                wire.error("nonce_used", "not the nonce of this session", rid=rid, field="nonce", rule=rule)
+            )
         known = self._terms.keys.find(key)
         if known is None:
-            return self._refuse(wire.error("unknown_key", "no living API key has this public half", rid=rid, field="key"))
+            return self._refuse(
+                wire.error("unknown_key", "no living API key has this public half", rid=rid, field="key")
+            )
         message = sign_in_bytes(self._terms.environment, self._terms.epoch, spent or "")
         if not verify_sign_in(key, signature, message):
             rule = "Ed25519 over the sign-in bytes of environment, epoch and the latest nonce"

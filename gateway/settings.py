@@ -43,7 +43,9 @@ class GatewaySettings:
 
     def __post_init__(self) -> None:
         _require(self.ack_mode in ("durable", "memory"), "ack_mode", "is 'durable' or 'memory'", self.ack_mode)
-        _require(bool(self.environment) and "\n" not in self.environment, "environment", "is one line", self.environment)
+        _require(
+            bool(self.environment) and "\n" not in self.environment, "environment", "is one line", self.environment
+        )
         _require(self.batch_interval_s >= 0, "batch_interval_s", "is not negative", self.batch_interval_s)
         for name in (
             "tick_poll_s", "sessions_max", "commands_per_frame_max", "handshake_timeout_s", "sign_in_timeout_s",
@@ -51,7 +53,12 @@ class GatewaySettings:
         ):  # fmt: skip
             _require(getattr(self, name) > 0, name, "is positive", getattr(self, name))
         _require(1_024 <= self.frame_bytes_max <= 1 << 20, "frame_bytes_max", "is 1 kB … 1 MB", self.frame_bytes_max)
-        _require(self.write_high_bytes > self.write_low_bytes, "write_high_bytes", "exceeds write_low_bytes", self.write_high_bytes)
+        _require(
+            self.write_high_bytes > self.write_low_bytes,
+            "write_high_bytes",
+            "exceeds write_low_bytes",
+            self.write_high_bytes,
+        )
         power = self.pending_max >= 64 and self.pending_max & (self.pending_max - 1) == 0
         _require(power, "pending_max", "is a power of two from 64", self.pending_max)
 

@@ -83,7 +83,9 @@ class OutcomeUnknownError(ConnectionLost):
 class TradingClient:
     """Make one with `connect`; it is an async context manager."""
 
-    def __init__(self, socket: ClientConnection, hello: dict[str, Any], signed_in: dict[str, Any], events_max: int) -> None:
+    def __init__(
+        self, socket: ClientConnection, hello: dict[str, Any], signed_in: dict[str, Any], events_max: int
+    ) -> None:
         self.hello = hello
         self.accounts: list[str] = signed_in["accounts"]
         self.scopes: list[str] = signed_in["scopes"]
@@ -95,7 +97,9 @@ class TradingClient:
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def connect(cls, url: str, key: Ed25519PrivateKey, *, timeout_s: float = 10.0, events_max: int = 10_000) -> Self:
+    async def connect(
+        cls, url: str, key: Ed25519PrivateKey, *, timeout_s: float = 10.0, events_max: int = 10_000
+    ) -> Self:
         """Connect and sign in.
 
         Raises:
@@ -104,7 +108,9 @@ class TradingClient:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                socket = await connect(url, subprotocols=[websockets.Subprotocol(PROTOCOL)], compression=None, max_size=2**24)
+                socket = await connect(
+                    url, subprotocols=[websockets.Subprotocol(PROTOCOL)], compression=None, max_size=2**24
+                )
                 hello = json.loads(await socket.recv())
                 await socket.send(
                     json.dumps(
@@ -125,7 +131,9 @@ class TradingClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -175,11 +183,15 @@ class TradingClient:
             "place", market=market, client_id=client_id, side=side, type=type, size=size, price=price, **fields
         )
 
-    async def cancel(self, *, client_id: str | None = None, order_id: int | None = None, **fields: Any) -> dict[str, Any]:
+    async def cancel(
+        self, *, client_id: str | None = None, order_id: int | None = None, **fields: Any
+    ) -> dict[str, Any]:
         """Cancel one order by one of its ids."""
         return await self.command("cancel", client_id=client_id, order_id=order_id, **fields)
 
-    async def replace(self, *, client_id: str | None = None, order_id: int | None = None, **fields: Any) -> dict[str, Any]:
+    async def replace(
+        self, *, client_id: str | None = None, order_id: int | None = None, **fields: Any
+    ) -> dict[str, Any]:
         """Change price, size (the new total), stop_price or new_client_id of an order."""
         return await self.command("replace", client_id=client_id, order_id=order_id, **fields)
 
@@ -214,7 +226,9 @@ class TradingClient:
 
     async def register_key(self, key: str, accounts: list[str], scopes: list[str], label: str = "") -> dict[str, Any]:
         """Register a public key for accounts; operator keys only."""
-        return await self.request({"op": "register_key", "key": key, "accounts": accounts, "scopes": scopes, "label": label})
+        return await self.request(
+            {"op": "register_key", "key": key, "accounts": accounts, "scopes": scopes, "label": label}
+        )
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Private events of the accounts, and status messages, as they come. Ends with the connection."""

@@ -54,7 +54,9 @@ def rid_text(rid: object) -> bytes | None:
     return None
 
 
-def error(code: str, message: str, *, rid: bytes | None = None, field: str | None = None, rule: str | None = None) -> bytes:
+def error(
+    code: str, message: str, *, rid: bytes | None = None, field: str | None = None, rule: str | None = None
+) -> bytes:
     """An error frame. `code` is stable; `field` and `rule` say what broke which rule; `message` is for people."""
     body: dict[str, str] = {"type": "error", "code": code}
     if field is not None:

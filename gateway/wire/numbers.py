@@ -26,7 +26,7 @@ _FIELDS: dict[int, tuple[np.dtype, tuple[tuple[str, str, str], ...]]] = {
 
 
 def first_invalid(record: bytes) -> tuple[str, str, str] | None:
-    """(reject code, field, rule) of the first number that was given but is negative, zero, off its step or too large."""
+    """(reject code, field, rule) of the first number given that is negative, zero, off its step or too large."""
     found = _FIELDS.get(record[4])
     if found is None:
         return None

@@ -34,7 +34,9 @@ class Exchange:
     async def client(self, key: object) -> TradingClient:
         return await TradingClient.connect(self.url, key)
 
-    async def trader(self, operator: TradingClient, name: str, scopes: tuple[str, ...] = ("trade", "read"), money: bool = True):
+    async def trader(
+        self, operator: TradingClient, name: str, scopes: tuple[str, ...] = ("trade", "read"), money: bool = True
+    ):
         """A new account with money, and the key for it."""
         await operator.command("account", account=name)
         if money:

@@ -20,14 +20,29 @@ def _commands(rng: random.Random) -> list[dict[str, Any]]:
     commands: list[dict[str, Any]] = [
         {"op": "asset", "asset": "USD", "scale": 6},
         {"op": "asset", "asset": "CRT", "scale": 2},
-        {"op": "market", "market": "CRT-USD", "base": "CRT", "quote": "USD", "tick": "0.01", "lot": "0.1", "maker_ppm": -100},
+        {
+            "op": "market",
+            "market": "CRT-USD",
+            "base": "CRT",
+            "quote": "USD",
+            "tick": "0.01",
+            "lot": "0.1",
+            "maker_ppm": -100,
+        },
     ]
     for name in ("alice", "bob"):
         commands.append({"op": "account", "account": name})
         for asset in ("USD", "CRT"):
             ref = f"{asset}-{name}"
             commands.append({"op": "deposit", "account": name, "asset": asset, "amount": "100000.5", "ref": ref})
-    commands.append({"op": "transfer", "ref": "t", "code": "gift", "legs": [{"from": "bob", "asset": "USD", "amount": "1", "to": "alice"}]})
+    commands.append(
+        {
+            "op": "transfer",
+            "ref": "t",
+            "code": "gift",
+            "legs": [{"from": "bob", "asset": "USD", "amount": "1", "to": "alice"}],
+        }
+    )
     for number in range(400):
         account = rng.choice(("alice", "bob"))
         kind = rng.random()
@@ -47,7 +62,18 @@ def _commands(rng: random.Random) -> list[dict[str, Any]]:
             replace = {"client_id": f"c{rng.randrange(number + 1)}", "size": f"{rng.randrange(1, 90) / 10}"}
             commands.append({"op": "replace", "account": account} | replace)
         else:
-            commands.append({"op": "place", "account": account, "market": "CRT-USD", "client_id": "c3", "side": "buy", "type": "limit", "size": "1", "price": "1"})
+            commands.append(
+                {
+                    "op": "place",
+                    "account": account,
+                    "market": "CRT-USD",
+                    "client_id": "c3",
+                    "side": "buy",
+                    "type": "limit",
+                    "size": "1",
+                    "price": "1",
+                }
+            )
     return commands
 
 
@@ -87,8 +113,26 @@ def test_a_trader_sees_his_own_side_of_a_trade_alone() -> None:
     encoder = CommandEncoder(directory)
     trade = b""
     commands = _commands(random.Random(1))[:9] + [
-        {"op": "place", "account": "alice", "market": "CRT-USD", "client_id": "a", "side": "sell", "type": "limit", "size": "1", "price": "1"},
-        {"op": "place", "account": "bob", "market": "CRT-USD", "client_id": "b", "side": "buy", "type": "limit", "size": "1", "price": "1"},
+        {
+            "op": "place",
+            "account": "alice",
+            "market": "CRT-USD",
+            "client_id": "a",
+            "side": "sell",
+            "type": "limit",
+            "size": "1",
+            "price": "1",
+        },
+        {
+            "op": "place",
+            "account": "bob",
+            "market": "CRT-USD",
+            "client_id": "b",
+            "side": "buy",
+            "type": "limit",
+            "size": "1",
+            "price": "1",
+        },
     ]
     for sequence, command in enumerate(commands, 1):
         record = encoder.encode(command)

@@ -83,7 +83,9 @@ def test_damage_in_the_middle_refuses_to_start(root: Path) -> None:
         ("0" * 64, ["a"], [7], "scopes"),
     ],
 )
-def test_a_bad_registration_names_its_field_and_writes_nothing(root: Path, key: object, accounts: object, scopes: object, field: str) -> None:
+def test_a_bad_registration_names_its_field_and_writes_nothing(
+    root: Path, key: object, accounts: object, scopes: object, field: str
+) -> None:
     registry = KeyRegistry(DirectoryDisk(root))
     with pytest.raises(KeyRefused) as refused:
         registry.register(key, accounts, scopes, "", 1)  # type: ignore[arg-type]

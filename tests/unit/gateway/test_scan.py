@@ -33,7 +33,8 @@ def _directory() -> Directory:
 DIRECTORY = _directory()
 ENCODER = CommandEncoder(DIRECTORY)
 PLACE = {
-    "op": "place", "market": "CRT-USD", "client_id": "a-1", "side": "buy", "type": "limit", "size": "1.5", "price": "2.05",
+    "op": "place", "market": "CRT-USD", "client_id": "a-1", "side": "buy", "type": "limit", "size": "1.5",
+    "price": "2.05",
 }  # fmt: skip
 
 

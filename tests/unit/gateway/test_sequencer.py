@@ -183,7 +183,9 @@ def test_events_larger_than_the_arena_are_told_whole(make: Any) -> None:
         assert world.submit(op="deposit", account=f"a{n}", asset="USD", amount="5", ref=f"d{n}") == "taken"
     world.sequencer.flush()
     assert [told[0] for told in world.told] == list(range(1, 82))
-    assert all(len(told[5]) >= layout.SLOT_BYTES and int.from_bytes(told[5][:8], "little") == told[0] for told in world.told)
+    assert all(
+        len(told[5]) >= layout.SLOT_BYTES and int.from_bytes(told[5][:8], "little") == told[0] for told in world.told
+    )
 
 
 def test_a_record_that_does_not_state_its_slots_is_refused(make: Any) -> None:

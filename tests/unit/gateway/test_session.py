@@ -50,7 +50,12 @@ def session(scopes: Scope = Scope.TRADE | Scope.READ, signed_in: bool = True) ->
 
 
 def sign_in(signed: str, signer: Any = KEY, **changes: Any) -> dict[str, Any]:
-    return {"op": "sign_in", "key": public_key(signer), "signature": sign_in_signature(signer, "local", 1, signed), "nonce": signed} | changes
+    return {
+        "op": "sign_in",
+        "key": public_key(signer),
+        "signature": sign_in_signature(signer, "local", 1, signed),
+        "nonce": signed,
+    } | changes
 
 
 def tell(made: Session, value: Any) -> list[Any]:
@@ -62,7 +67,9 @@ def errors(outputs: list[Any]) -> list[dict[str, Any]]:
     return [body for body in bodies if body.get("type") == "error"]
 
 
-@pytest.mark.parametrize(("state", "event"), [pair for pair in itertools.product(State, Event) if pair not in TRANSITIONS])
+@pytest.mark.parametrize(
+    ("state", "event"), [pair for pair in itertools.product(State, Event) if pair not in TRANSITIONS]
+)
 def test_illegal_event_raises_and_changes_nothing(state: State, event: Event) -> None:
     made = session(signed_in=False)
     made.state = state
@@ -116,10 +123,14 @@ def test_commands_before_sign_in_are_refused() -> None:
 @pytest.mark.parametrize(
     ("payload", "code"),
     [
-        (b"{", "bad_json"), (b"7", "bad_json"), (b'{"op":"place","op":"cancel"}', "bad_json"), (b'{"size":NaN}', "bad_json"),
-        (b'{"op":"place","price":1.5}', "bad_json"), (b"[" * 60_000, "bad_json"), (b'{"n":' + b"9" * 5000 + b"}", "bad_json"),
-        (b"{}", "malformed"), (b'{"op":7}', "malformed"), (b'{"op":"fly"}', "unknown_op"), (b'{"op":"tick"}', "forbidden"),
-        (b'{"op":"cut"}', "forbidden"), (b'{"op":"place","rid":-1}', "bad_rid"), (b'{"op":"place","rid":"a\\"b"}', "bad_rid"),
+        (b"{", "bad_json"), (b"7", "bad_json"),
+        (b'{"op":"place","op":"cancel"}', "bad_json"), (b'{"size":NaN}', "bad_json"),
+        (b'{"op":"place","price":1.5}', "bad_json"),
+        (b"[" * 60_000, "bad_json"), (b'{"n":' + b"9" * 5000 + b"}", "bad_json"),
+        (b"{}", "malformed"), (b'{"op":7}', "malformed"),
+        (b'{"op":"fly"}', "unknown_op"), (b'{"op":"tick"}', "forbidden"),
+        (b'{"op":"cut"}', "forbidden"), (b'{"op":"place","rid":-1}', "bad_rid"),
+        (b'{"op":"place","rid":"a\\"b"}', "bad_rid"),
         (b'{"op":"place","price":"bad"}', "bad_price"), (b'{"op":"status"}', "forbidden"),
         (b"[" + b",".join([b"{}"] * 1001) + b"]", "too_many_commands"),
     ],
@@ -137,7 +148,9 @@ def test_what_cannot_be_understood_is_named_and_never_submitted(payload: bytes, 
         ((1, b"{}"), {"has_reserved_bits": True}, 1002), ((1, b"\xff{}"), {}, 1007),
     ],
 )  # fmt: skip
-def test_protocol_faults_close_with_their_code(arguments: tuple[int, bytes], options: dict[str, bool], code: int) -> None:
+def test_protocol_faults_close_with_their_code(
+    arguments: tuple[int, bytes], options: dict[str, bool], code: int
+) -> None:
     made = session()
     outputs = made.receive(*arguments, **options)
     assert isinstance(outputs[-1], Close) and outputs[-1].code == code
