@@ -143,8 +143,7 @@ cdef class Sequencer:
         cdef int64_t now = self._now()
         if now < self.core.next_due or self.journal.failed(self.journal.context) or self._room(1, True):
             return False
-        self._tick(now)
-        return True
+        return self._tick(now) == TAKEN
 
     def flush(self):
         """Publish to the journal and release what is safe; for callers without a loop."""
@@ -203,8 +202,8 @@ cdef class Sequencer:
             self.refused_busy += 1
             return BUSY
         now = self._now()
-        if now >= self.core.next_due:
-            self._tick(now)
+        if now >= self.core.next_due and self._tick(now) != TAKEN:
+            return FAILED
         (<CommandHead*>record).ts = now
         return self._apply(record, slots, owner, rid, rid_size, t_in)
 
@@ -225,10 +224,11 @@ cdef class Sequencer:
         (<CommandHead*>record).kind = OP_TICK
         (<CommandHead*>record).slots = 1
         (<CommandHead*>record).ts = now
-        self._apply(record, 1, 0, NULL, 0, 0)
+        if self._apply(record, 1, 0, NULL, 0, 0) != TAKEN:
+            return FAILED  # the writer's thread failed just now
         self.ticks += 1
         assert self.core.next_due > now, "a tick leaves nothing due"
-        return 0
+        return TAKEN
 
     cdef int _apply(self, uint8_t* record, uint32_t slots, uint64_t owner, const char* rid, Py_ssize_t rid_size,
                     int64_t t_in) except -1:
