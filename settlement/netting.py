@@ -45,7 +45,7 @@ ROWS_PER_PART = 900
 """Of the 1,000 dynamic fields a transaction may touch; the rest is room for the clearing row of each vault."""
 
 PAYOUT_WEIGHT = 18
-"""Fifty payouts a part: each is a command of its own, about 250 bytes, and a Move call of 20 ms on the embedded node."""
+"""Fifty payouts a part: each is a command of its own, about 250 bytes, and 20 ms in the embedded node."""
 
 _HOUSE_PREFIXES = ("system:", "platform:", "treasury:", "tax:", "buyback:", "external:", "issue:", "shard:")
 _CUSTODY_HOUSE = ("platform:cover",)
