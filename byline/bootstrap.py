@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 STATUS_INTERVAL_S = 0.25
 EVENTS_WAIT_S = 30.0
-PROTOCOL_PORT_RETRIES = 50
 
 Body = Callable[[Settings, StatusFile, asyncio.Event], Awaitable[None]]
 
@@ -70,7 +69,7 @@ async def _run(body: Body, settings: Settings, status: StatusFile) -> None:
     try:
         await body(settings, status, stop)
     finally:
-        status.write(ready=False)
+        status.close()
 
 
 async def _report(status: StatusFile, stop: asyncio.Event, facts: Callable[[], dict[str, Any]]) -> None:
@@ -129,8 +128,9 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
         )  # fmt: skip
         server = GatewayServer(
             GatewaySettings(
-                host=settings.host, port=settings.gateway_port, environment=settings.environment,
-                epoch=_next_epoch(data), ack_mode=settings.ack_mode, batch_interval_s=settings.batch_interval_s,
+                host=settings.host, port=settings.gateway_port or _port_before(settings, "core"),
+                environment=settings.environment, epoch=_next_epoch(data), ack_mode=settings.ack_mode,
+                batch_interval_s=settings.batch_interval_s,
             ),
             sequencer, recovered.journal, recovered.core, keys, clock,
         )  # fmt: skip
@@ -153,6 +153,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
             )
         finally:
             await server.stop()
+            status.write(ready=False, **facts())
     finally:
         recovered.close()
 
@@ -169,7 +170,7 @@ async def _until(stop: asyncio.Event, server: Any) -> None:
 
 
 async def _snapshots(settings: Settings, stop: asyncio.Event, recovered: Any, sequencer: Any, disk: Any) -> None:
-    """A snapshot every interval and whenever DATA/run/snapshot.request appears; the answer is snapshot.done beside it."""
+    """A snapshot every interval, and whenever DATA/run/snapshot.request appears: snapshot.done beside it answers."""
     from persistence.recovery import take_snapshot
 
     request = settings.data_directory / "run" / "snapshot.request"
@@ -221,7 +222,8 @@ async def _chain(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
     async def node() -> None:
         data = settings.data_directory / "chain"
         data.mkdir(parents=True, exist_ok=True)
-        await serve(data, settings.host, _kept_port(settings, "chain", settings.chain_port), stop=stop, on_ready=on_ready)
+        port = settings.chain_port or _port_before(settings, "chain")
+        await serve(data, settings.host, port, stop=stop, on_ready=on_ready)
 
     reporting = asyncio.ensure_future(report())
     try:
@@ -230,12 +232,10 @@ async def _chain(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
         reporting.cancel()
 
 
-def _kept_port(settings: Settings, name: str, port: int) -> int:
-    """A free port (0) stays the same over a restart of the process, for those who know it already."""
-    before = read_status(settings.data_directory, f"{name}.port")
-    if port or before is None:
-        return port
-    return int(before["port"])
+def _port_before(settings: Settings, name: str) -> int:
+    """The free port that this process had before it was restarted, for those who know it already; 0: there is none."""
+    before = read_status(settings.data_directory, name)
+    return int(before.get("port", 0)) if before else 0
 
 
 async def _postgres(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
@@ -294,8 +294,9 @@ async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Even
         await _report(status, stop, lambda: {"host": settings.host, **facts})
 
     own = MarketDataSettings(
-        host=settings.host, port=settings.marketdata_port, flush_interval_ms=settings.flush_interval_ms
-    )
+        host=settings.host, port=settings.marketdata_port or _port_before(settings, "marketdata"),
+        flush_interval_ms=settings.flush_interval_ms,
+    )  # fmt: skip
     reporting = asyncio.ensure_future(report())
     try:
         await serve(source, own, stop=stop, status=facts, ready=ready)
@@ -379,7 +380,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
 
     data = settings.data_directory
     web = Path(__file__).parents[1] / "web" / "terminal"
-    server_socket = _listen(settings.host, settings.api_port)
+    server_socket = _listen(settings.host, settings.api_port or _port_before(settings, "api"))
     port = server_socket.getsockname()[1]
     core = GatewayPort(data, settings.host)
     books = FollowedBooks(data, settings.host)

@@ -35,7 +35,7 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
         f"chain {found.chain:016x}"
     )
     if found.torn_bytes:
-        console.print(f"{found.torn_bytes:,} bytes behind the last record are a write that was cut off; nobody was told of it")
+        console.print(f"{found.torn_bytes:,} bytes behind it are a write that was cut off; nobody was told of it")
     if replay:
         console.print(
             f"replayed: state hash {found.state_hash.hex()}, {found.cuts} cuts, "

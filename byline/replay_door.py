@@ -16,14 +16,15 @@ __all__ = ["replay_file"]
 
 def replay_file(commands: Path, events: Path | None, *, reference: bool, state_hash: bool) -> None:
     """Runs the file and writes the events to `events` or standard output, with a progress bar on a terminal."""
-    columns = (TextColumn("replaying"), BarColumn(), TextColumn("{task.completed:,.0f} commands"), TimeRemainingColumn())
+    columns = (TextColumn("replaying"), BarColumn(), TextColumn("{task.completed:,.0f} lines"), TimeRemainingColumn())
     terminal = Console(stderr=True)
     with ExitStack() as stack:
         source = stack.enter_context(commands.open("rb"))
         total = sum(block.count(b"\n") for block in iter(lambda: source.read(1 << 20), b""))
         source.seek(0)
         target = stack.enter_context(events.open("w")) if events else sys.stdout
-        progress = stack.enter_context(Progress(*columns, console=terminal, disable=not (events and terminal.is_terminal)))
+        is_shown = events is not None and terminal.is_terminal
+        progress = stack.enter_context(Progress(*columns, console=terminal, disable=not is_shown))
         task = progress.add_task("", total=total)
         core = open_core(reference=reference)
         for line in replay(

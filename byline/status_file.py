@@ -18,18 +18,21 @@ class StatusFile:
         self._path = data_directory / "run" / f"{name}.json"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._started_at = time.time()
+        self._values: dict[str, Any] = {}
         self.name = name
 
     def write(self, *, ready: bool, **values: Any) -> None:
         """Replaces the status. `values` must be JSON; `pid` and times are added."""
+        self._values = values
         content = {"name": self.name, "pid": os.getpid(), "ready": ready, "started_at": self._started_at}
         content |= {"written_at": time.time(), **values}
         partial = self._path.with_suffix(".partial")
         partial.write_text(json.dumps(content))
         partial.replace(self._path)
 
-    def remove(self) -> None:
-        self._path.unlink(missing_ok=True)
+    def close(self) -> None:
+        """Says that the process is going, and leaves its last numbers for whoever looks afterwards."""
+        self.write(ready=False, **self._values)
 
 
 def read_status(data_directory: Path, name: str) -> dict[str, Any] | None:

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import asyncpg
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from byline.settings import Settings
 
@@ -105,18 +104,20 @@ async def read_projection(dsn: str) -> Projection:
 
 
 def judge(
-    settings: Settings, *, final: dict[str, Any], projection: Projection, replayed: CoreState, seconds: float,
-    start_to_ready_s: float, chain_kind: str, failed: list[str],
+    settings: Settings, *, head: dict[str, Any], final: dict[str, Any], projection: Projection, replayed: CoreState,
+    seconds: float, start_to_ready_s: float, chain_kind: str, failed: list[str],
 ) -> Summary:  # fmt: skip
-    """Puts the numbers together and makes every check."""
+    """Puts the numbers together and makes every check.
+
+    `head` is the core's status when everything was quiet, `final` its last words: ticks and cuts may lie between.
+    """
     balances = {
         (int(row["account"]), int(row["asset"])): (int(row["available"]), int(row["held"]))
         for row in replayed.balances()
         if row["available"] or row["held"]
     }
     assets, conserved = _assets(replayed, balances)
-    numbers = [batch["number"] for batch in projection.batches]
-    cuts = int(final["batch"])
+    due = [batch for batch in projection.batches if batch["number"] <= head["batch"]]
     summary = Summary(
         seconds=seconds, start_to_ready_s=start_to_ready_s, sequence=int(final["sequence"]), orders=projection.orders,
         trades=projection.trades, state_hash=str(final["state_hash"]), chain=str(final["chain"]),
@@ -127,8 +128,8 @@ def judge(
         "replay_hash_equal": replayed.sequence == final["sequence"]
         and replayed.state_hash().hex() == final["state_hash"],
         "projection_equal": projection.balances == balances,
-        "batches_final": numbers == list(range(1, cuts + 1))
-        and all(batch["status"] == "final" and batch["digests"] for batch in projection.batches),
+        "batches_final": [batch["number"] for batch in due] == list(range(1, head["batch"] + 1))
+        and all(batch["status"] == "final" and batch["digests"] for batch in due),
         "processes_alive": not failed,
     }
     if not settings.quiet_market:
@@ -152,18 +153,20 @@ def _assets(core: CoreState, balances: Balances) -> tuple[dict[str, dict[str, st
 
 
 def print_summary(summary: Summary, console: Console) -> None:
-    """The summary as a table."""
-    table = Table(title="Summary", title_justify="left", show_header=False, box=None, padding=(0, 2))
-    table.add_row("ran", f"{summary.seconds:.0f} s, ready after {summary.start_to_ready_s:.1f} s")
-    table.add_row("journal", f"{summary.sequence:,} commands, ack {summary.ack_mode}, chain {summary.chain}")
-    table.add_row("market", f"{summary.orders:,} orders, {summary.trades:,} trades")
-    table.add_row("settlement", summary.chain_kind)
+    """The summary for people."""
+    rows = [
+        ("ran", f"{summary.seconds:.0f} s, ready after {summary.start_to_ready_s:.1f} s"),
+        ("journal", f"{summary.sequence:,} commands, ack {summary.ack_mode}, chain {summary.chain}"),
+        ("market", f"{summary.orders:,} orders, {summary.trades:,} trades"),
+        ("settlement", summary.chain_kind),
+    ]
     for batch in summary.batches[-5:]:
         digests = ", ".join(batch["digests"]) or "–"
-        table.add_row(
-            "", f"batch {batch['number']} {batch['status']} {batch['cut_to_final_s'] or '–'} s after its cut: {digests}"
-        )
+        took = f"{batch['cut_to_final_s']} s after its cut" if batch["cut_to_final_s"] else ""
+        rows.append((f"batch {batch['number']}", f"{batch['status']} {took}: {digests}"))
+    console.print("[bold]Summary[/]")
+    for name, text in rows:
+        console.print(f"  {name:<12}{text}", soft_wrap=True)
     for name, held in summary.checks.items():
-        table.add_row("[green]✓[/]" if held else "[bold red]✗[/]", name.replace("_", " "))
-    console.print(table)
+        console.print(f"  {'[green]✓[/]' if held else '[bold red]✗[/]'} {name.replace('_', ' ')}")
     console.print("[bold green]every check held[/]" if summary.ok else "[bold red]a check did not hold[/]")

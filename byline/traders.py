@@ -7,6 +7,7 @@ The same seed gives the same decisions; what comes of them depends on the order 
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import deque
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from decimal import Decimal
 
 from byline.genesis import TOKENS, Token
 
-__all__ = ["ACCOUNT_COUNT", "Action", "Crowd", "account_name", "funding_commands"]
+__all__ = ["ACCOUNT_COUNT", "Action", "Crowd", "account_name", "funding_commands", "wallet_of"]
 
 ACCOUNT_COUNT = 12
 MAX_OPEN_PER_ACCOUNT = 60
@@ -27,12 +28,17 @@ def account_name(number: int) -> str:
     return f"sim:{number}"
 
 
+def wallet_of(account: str) -> str:
+    """A made-up wallet: an address that nobody has the key of, so that each trader has a row of its own on chain."""
+    return "0x" + hashlib.sha256(f"simulated wallet of {account}".encode()).hexdigest()
+
+
 def funding_commands() -> list[dict[str, object]]:
     """Opens the traders' accounts and gives them test money. May be sent again: the refs make it idempotent."""
     commands: list[dict[str, object]] = []
     for number in range(1, ACCOUNT_COUNT + 1):
         account = account_name(number)
-        commands.append({"op": "account", "account": account})
+        commands.append({"op": "account", "account": account, "row": wallet_of(account)})
         for asset, amount in (("USDC", FUNDS_USDC), *((token.symbol, FUNDS_TOKEN) for token in TOKENS)):
             ref = f"seed:{account}:{asset}"
             commands.append({"op": "deposit", "account": account, "asset": asset, "amount": amount, "ref": ref})

