@@ -88,9 +88,19 @@ class Exchange:
         self._watching = asyncio.create_task(self.supervisor.watch())
         async with open_operator(settings) as operator:
             await send_all(operator, [*genesis_commands(), *funding_commands()])
+            listed = (await operator.status())["sequence"]
         await self.supervisor.start_together(*(self._child(name) for name in ("backoffice", "marketdata", "api")))
+        await self._projected(listed)
         if not settings.quiet_market:
             await self.supervisor.start(self._child("traders"))
+
+    async def _projected(self, sequence: int) -> None:
+        """Waits until PostgreSQL has what the genesis listed, so that the first page somebody opens is not empty."""
+        deadline = time.monotonic() + QUIESCE_TIMEOUT_S
+        while self.status("backoffice").get("projection", {}).get("sequence", 0) < sequence:
+            if time.monotonic() > deadline:
+                raise NotQuiet(f"the projection did not reach sequence {sequence}: {self.status('backoffice')}")
+            await asyncio.sleep(POLL_S)
 
     async def __aexit__(self, *_: object) -> None:
         if self._supervisor:
