@@ -26,7 +26,7 @@ import uvloop
 from byline.settings import Settings
 from byline.status_file import StatusFile, read_status
 from byline.supervisor import DO_NOT_RESTART
-from engine.messages.errors import ExchangeError, JournalCorrupt, Unavailable
+from engine.messages.errors import ExchangeError, JournalCorrupt, OutcomeUnknown, Refused, Unavailable
 
 __all__ = ["run_process"]
 
@@ -43,6 +43,8 @@ def run_process(name: str, settings: Settings) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr, force=True
     )
+    for noisy in ("picows", "pysui", "httpx"):  # a line for every connection or request
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     bodies: dict[str, Body] = {
         "core": _core, "chain": _chain, "postgres": _postgres, "backoffice": _backoffice, "marketdata": _marketdata,
         "api": _api, "traders": _traders,
@@ -170,8 +172,11 @@ async def _until(stop: asyncio.Event, server: Any) -> None:
 
 
 async def _snapshots(settings: Settings, stop: asyncio.Event, recovered: Any, sequencer: Any, disk: Any) -> None:
-    """A snapshot every interval, and whenever DATA/run/snapshot.request appears: snapshot.done beside it answers."""
-    from persistence.recovery import take_snapshot
+    """A snapshot every interval, and whenever DATA/run/snapshot.request appears: snapshot.done beside it answers.
+
+    Copying the state pauses matching (`pause_ms` in the log); writing it does not, and waits until the journal has it.
+    """
+    from persistence.snapshot import Snapshot, write_snapshot
 
     request = settings.data_directory / "run" / "snapshot.request"
     loop = asyncio.get_running_loop()
@@ -181,13 +186,19 @@ async def _snapshots(settings: Settings, stop: asyncio.Event, recovered: Any, se
         asked = request.exists()
         if asked or (loop.time() >= due and sequencer.sequence > last):
             due = loop.time() + settings.snapshot_interval_s
-            recovered.journal.wait_durable(sequencer.sequence)
-            path = take_snapshot(disk, recovered.core, identity=recovered.journal.identity, chain=sequencer.chain)
-            last = sequencer.sequence
-            logger.info("event=snapshot sequence=%d path=%s", last, path)
+            core, last = recovered.core, sequencer.sequence
+            began = loop.time()
+            snapshot = Snapshot(last, sequencer.chain, core.state_hash(), recovered.journal.identity, core.snapshot())
+            pause_s = loop.time() - began
+            while recovered.journal.durable_sequence < last:
+                await asyncio.sleep(0.005)
+            path = await asyncio.to_thread(write_snapshot, disk, snapshot)
+            logger.info("event=snapshot sequence=%d pause_ms=%.1f path=%s", last, pause_s * 1e3, path)
             if asked:
-                request.with_suffix(".done").write_text(f"{last} {path}")
                 request.unlink()
+                partial = request.with_suffix(".partial")
+                partial.write_text(f"{last} {path}")
+                partial.replace(request.with_suffix(".done"))
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), 0.1)
 
@@ -308,6 +319,7 @@ async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Even
 
 
 async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
+    from byline.core_port import GatewayPort
     from persistence.stores.postgres.projector import Projector
     from settlement.batch import FileBatchStore
     from settlement.chain.keys import OperatorKey
@@ -315,6 +327,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     from settlement.settler import BatchRecord, SettlementSettings, Settler, run_settler
 
     data = settings.data_directory
+    core = GatewayPort(data, settings.host)
     projector = Projector(await _event_source(settings), _postgres_url(settings), None)
     chain_directory = data / "chain"
     chain_directory.mkdir(parents=True, exist_ok=True)
@@ -331,19 +344,36 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     def facts() -> dict[str, Any]:
         return {"projection": projector.status(), "settlement": settlers[0].status() if settlers else {}}
 
+    await core.start()
     try:
         await _first_ends(
             stop,
             projector.run(stop),
             run_settler(
                 await _event_source(settings), chain, store, SettlementSettings(), on_batch, stop,
-                on_settler=settlers.append,
+                commands=_Withdrawals(core), on_settler=settlers.append,
             ),
             _report(status, stop, facts),
         )  # fmt: skip
     finally:
+        await core.close()
         await chain.close()
         store.close()
+
+
+class _Withdrawals:
+    """The settler's way back into the core: what the chain has paid is booked, by the withdrawal's own ref."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
+    async def withdraw_settled(self, ref: str) -> None:
+        try:
+            answer = await self._core.submit({"op": "withdraw_settled", "ref": ref})
+        except OutcomeUnknown as error:
+            raise Unavailable(str(error)) from error  # the same ref again is harmless: it is answered `duplicate`
+        if answer.get("event") not in ("posted", "duplicate"):
+            raise Refused(f"the core does not book withdrawal {ref}: {answer}")
 
 
 def _chain_url(settings: Settings) -> str:

@@ -67,7 +67,6 @@ def request_snapshot(settings: Settings) -> dict[str, Any]:
         if time.monotonic() > deadline:
             raise Unavailable("the core wrote no snapshot; see DATA/logs/core.log")
         time.sleep(0.05)
-    time.sleep(0.01)
     sequence, _, path = done.read_text().partition(" ")
     done.unlink()
     if not path:

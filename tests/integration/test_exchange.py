@@ -202,3 +202,38 @@ async def test_rest_tells_what_the_core_did(tmp_path):
             assert book["success"] and len(book["data"]["bids"]) <= 5
     finally:
         assert await exchange.stop() == 0, exchange.log()
+
+
+async def test_a_withdrawal_is_paid_on_the_chain_and_then_booked(tmp_path):
+    exchange = ExchangeProcess(tmp_path / "data", "--quiet-market", "--batch-seconds", "1")
+    await exchange.start()
+    try:
+        async with open_operator(exchange.settings) as operator:
+            await operator.command("account", account="w:1", row="0x" + "ab" * 32)
+            await operator.command("deposit", account="w:1", asset="USDC", amount="100", ref="w-in")
+            pended = await operator.command("withdraw", account="w:1", asset="USDC", amount="40", ref="w-out")
+            assert pended["event"] == "pended"
+            for _ in range(400):
+                balance = (await operator.balances("w:1"))["USDC"]
+                if balance == {"available": "60", "held": "0"}:
+                    break
+                await asyncio.sleep(0.05)
+            assert balance == {"available": "60", "held": "0"}, exchange.status("backoffice")
+            again = await operator.request({"op": "withdraw_settled", "ref": "w-out"})
+            assert again["event"] == "duplicate" and again["status"] == "posted"
+        assert not exchange.status("backoffice")["settlement"]["halted"]
+    finally:
+        assert await exchange.stop() == 0, exchange.log()
+
+
+async def test_a_snapshot_on_request_shortens_the_next_start(tmp_path):
+    exchange = ExchangeProcess(tmp_path / "data", "--quiet-market")
+    await exchange.start()
+    done = run("snapshot", "--data", str(exchange.data))
+    assert done.returncode == 0 and "snapshot at sequence" in done.stdout, done
+    assert await exchange.stop() == 0
+    verified = run("journal", "verify", "--replay", "--data", str(exchange.data))
+    assert verified.returncode == 0 and "snapshots compared: none" not in verified.stdout
+    await exchange.start()
+    assert f"snapshot={done.stdout.split()[3].rstrip(':')}" in (exchange.data / "logs" / "core.log").read_text()
+    assert await exchange.stop() == 0
