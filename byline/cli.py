@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -115,6 +116,25 @@ def openapi(
         out.write_text(text + "\n")
     else:
         print(text)
+
+
+@app.command()
+def trader(
+    name: Annotated[str, typer.Argument(help="1 to 40 of A–Z a–z 0–9 _ - .")],
+    data: DataOption = None,
+) -> None:
+    """Open an account with test money and an API key at the running exchange (embedded chain only).
+
+    Example: `byline trader alice`
+    """
+    from byline.newcomer import open_trader
+
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", name):
+        raise typer.BadParameter("a name is 1 to 40 of A–Z a–z 0–9 _ - .", param_hint="NAME")
+    account, url, key = open_trader(_settings(data), name)
+    console.print(f"account      [bold]{account}[/], with test money", soft_wrap=True)
+    console.print(f"order entry  [bold]{url}[/]", soft_wrap=True)
+    console.print(f"private key  [bold]{key}[/]  (keep it: it is the account)", soft_wrap=True)
 
 
 @app.command()

@@ -51,7 +51,7 @@ async def trade(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
 async def _session(
     settings: Settings, crowd: Crowd, counts: dict[str, int], status: StatusFile, stop: asyncio.Event
 ) -> None:
-    keys = [kept_key(settings.data_directory, f"trader-{number}") for number in range(1, ACCOUNT_COUNT + 1)]
+    keys = [kept_key(settings.data_directory, f"simulated-{number}") for number in range(1, ACCOUNT_COUNT + 1)]
     await register(settings, {account_name(number): key for number, key in enumerate(keys, start=1)})
     url = gateway_url(settings)
     async with contextlib.AsyncExitStack() as stack:

@@ -11,7 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
-from byline.client import TradingClient
+from byline.client import TradingClient, load_key
 from byline.operator import gateway_url, open_operator
 from byline.trading_floor import kept_key, register
 from persistence.disk import DirectoryDisk
@@ -237,3 +237,21 @@ async def test_a_snapshot_on_request_shortens_the_next_start(tmp_path):
     await exchange.start()
     assert f"snapshot={done.stdout.split()[3].rstrip(':')}" in (exchange.data / "logs" / "core.log").read_text()
     assert await exchange.stop() == 0
+
+
+async def test_a_newcomer_trades_with_one_command_and_ten_lines(tmp_path):
+    exchange = ExchangeProcess(tmp_path / "data", "--quiet-market")
+    await exchange.start()
+    try:
+        for _ in range(2):  # a second time changes nothing
+            done = run("trader", "alice", "--data", str(exchange.data))
+            assert done.returncode == 0, done
+        key = load_key((exchange.data / "keys" / "trader-alice.key").read_text())
+        async with await TradingClient.connect(gateway_url(exchange.settings), key) as client:
+            answer = await client.place("INK-USDC", "my-1", "buy", "limit", size="10", price="12.40")
+            assert answer["event"] == "accepted"
+            assert (await client.balances())["USDC"]["held"] == answer["hold"]
+            assert (await client.cancel(client_id="my-1"))["event"] == "canceled"
+        assert run("trader", "no spaces", "--data", str(exchange.data)).returncode == 2
+    finally:
+        assert await exchange.stop() == 0, exchange.log()
