@@ -17,7 +17,7 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -424,10 +424,17 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},
     )
     app = create_app(own, core, books, StatusFiles(data))
-    server = uvicorn.Server(
+
+    class Server(uvicorn.Server):
+        """The process has its own signal handlers; uvicorn's would end it before the others are told."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    server = Server(
         uvicorn.Config(app, loop="none", http="httptools", lifespan="on", log_level="warning", access_log=False)
     )
-    server.install_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     async def stopper() -> None:
         await stop.wait()
