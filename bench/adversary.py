@@ -64,7 +64,7 @@ class Adversary:
             command = self._opening.pop(0)
         else:
             command = self.random.choices(list(self._weights), list(self._weights.values()))[0]()
-            if command and command.get("op") != "market" and self.random.random() < 0.02:
+            if command and self.random.random() < 0.02:
                 command = self._spoil(command)
         self.time += self.random.choice((0, 0, 1, 5, 40, -3))
         command["ts"] = max(self.time, 0)
@@ -218,14 +218,13 @@ class Adversary:
             "quote": "USD", "tick": pick(("0.01", "0.5", "0.010")), "lot": pick(("1", "2", "0.00001")),
         }  # fmt: skip
         known = self.directory.markets_by_name.get(command["market"])
-        if known is not None:  # a repeat: sound, but with steps and a min_size that may differ from the listing
+        if known is not None and self.random.random() < 0.7:  # a repeat that may well be in order
             command |= {"base": known.base.name, "tick": pick(("0.01", "0.5", "0.010")), "lot": pick(("1", "2"))}
-            return self._some(command, taker_ppm=90_000, maker_ppm=pick((-5000, 0, 3000)), pause_ns=5, min_size="4")
         return self._some(
             command, taker_ppm=pick((0, 5000, 90_000, 200_000)), maker_ppm=pick((-70_000, 0, 3000)),
             pause_ns=pick((5, -5)), max_price=pick(("400", "0.3", "99999999999")),
             phase=pick(("continuous", "auction")), entry_band_ppm=pick((0, 10)), min_size=pick(("4", "3")),
-            ref=self._ref(),
+            reference_price=pick(("1", "900000000")), ref=self._ref(),
         )  # fmt: skip
 
     def _tick(self) -> dict[str, Any]:

@@ -48,9 +48,9 @@ static inline int64_t buy_hold(int64_t notional, int32_t rate, uint32_t credit) 
     return notional + fee_increase(notional, rate, &scratch);
 }
 
-/* Lots a market buy can pay: floor(floor((money * 10^6 + credit) / (10^6 + ppm)) / unit), unit = price * k. */
+/* Lots a market buy can pay: floor(floor((money * 10^6 + credit) / (10^6 + ppm)) / unit), unit = price * k. Without any
+ * money a rebate may still pay for one unit. money, credit >= 0, ppm > -10^6. */
 static inline int64_t lots_affordable(int64_t money, uint32_t credit, int32_t ppm, int64_t unit) {
-    if (money <= 0) return 0;
     uint128 most = ((uint128)money * PPM + credit) / (uint128)(PPM + ppm);
     return (int64_t)(most / (uint128)unit);
 }

@@ -315,8 +315,11 @@ cdef int64_t given(uint32_t mask, uint32_t bit, int64_t value, int64_t default) 
     return value if mask & bit else default
 
 
-cdef int check_listing(State* s, const MarketRecord* r, const MarketTerms* terms, Market* m) except -1 nogil:
-    # Fills in a market that is about to be listed.
+cdef int check_listing(
+    State* s, const MarketRecord* r, const MarketTerms* terms, const Market* known, Market* m
+) except -1 nogil:
+    # Fills in the market that the command says, judged as a listing of its own. What a repeat (of `known`, else NULL)
+    # leaves out is as listed.
     cdef int64_t most, notional
     cdef uint32_t mask = r.mask
     if r.base >= s.asset_count or r.quote >= s.asset_count:
@@ -327,13 +330,13 @@ cdef int check_listing(State* s, const MarketRecord* r, const MarketTerms* terms
     m.lot = terms.lot
     m.tick_decimals = terms.tick_decimals
     m.lot_decimals = terms.lot_decimals
-    if r.base == r.quote or terms.tick < 1 or terms.lot < 1:
+    if (<const uint8_t*>&r.name)[0] == 0 or r.base == r.quote or terms.tick < 1 or terms.lot < 1:
         return BAD_VALUE
     m.k = scaled_exact(terms.tick, terms.lot, s.assets[r.quote].scale, terms.tick_decimals + terms.lot_decimals)
     m.u = scaled_exact(terms.lot, 1, s.assets[r.base].scale, terms.lot_decimals)
     if m.k < 1 or m.u < 1:
         return BAD_VALUE
-    m.max_price = given(mask, MASK_MAX_PRICE, terms.max_price, 1_000_000)
+    m.max_price = given(mask, MASK_MAX_PRICE, terms.max_price, 1_000_000 if known == NULL else known.max_price)
     if m.max_price < 1:
         return BAD_VALUE
     notional = product_within(m.max_price, m.k, TOTAL_LIMIT)
@@ -342,18 +345,24 @@ cdef int check_listing(State* s, const MarketRecord* r, const MarketTerms* terms
     most = TOTAL_LIMIT // notional
     if TOTAL_LIMIT // m.u < most:
         most = TOTAL_LIMIT // m.u
-    m.max_size = given(mask, MASK_MAX_SIZE, terms.max_size, most)
-    m.min_size = given(mask, MASK_MIN_SIZE, terms.min_size, 1)
+    m.max_size = given(
+        mask, MASK_MAX_SIZE, terms.max_size, most if known == NULL or known.max_size > most else known.max_size
+    )
+    m.min_size = given(mask, MASK_MIN_SIZE, terms.min_size, 1 if known == NULL else known.min_size)
     if m.min_size < 1 or m.max_size < m.min_size or m.max_size > most:
         return BAD_VALUE
-    m.reference_price = given(mask, MASK_REFERENCE_PRICE, terms.reference_price, ABSENT)
-    if mask & MASK_REFERENCE_PRICE and (m.reference_price < 1 or m.reference_price > m.max_price):
+    m.reference_price = given(mask, MASK_REFERENCE_PRICE, terms.reference_price, ABSENT if known == NULL else known.reference_price)
+    if (mask & MASK_REFERENCE_PRICE or m.reference_price != ABSENT) and (
+        m.reference_price < 1 or m.reference_price > m.max_price
+    ):
         return BAD_VALUE
     if mask & MASK_PHASE and r.phase > 5:
         return BAD_VALUE
-    m.taker_ppm = 5000
-    m.maker_ppm = 3000
-    m.pause_ns = 5_000_000_000
+    m.taker_ppm = 5000 if known == NULL else known.taker_ppm
+    m.maker_ppm = 3000 if known == NULL else known.maker_ppm
+    m.pause_ns = 5_000_000_000 if known == NULL else known.pause_ns
+    m.entry_band_ppm = 0 if known == NULL else known.entry_band_ppm
+    m.exec_band_ppm = 0 if known == NULL else known.exec_band_ppm
     return 0
 
 
@@ -371,12 +380,10 @@ cdef int check_terms(const MarketRecord* r, const MarketTerms* terms, Market* m)
         return BAD_VALUE
     if m.exec_band_ppm < 0 or m.exec_band_ppm > 1_000_000_000:
         return BAD_VALUE
-    if m.entry_band_ppm or m.exec_band_ppm or (mask & MASK_PHASE and r.phase):
-        return UNSUPPORTED
     return 0
 
 
-cdef bint same_listing(const MarketRecord* r, const MarketTerms* terms, Market* m) noexcept nogil:
+cdef bint same_listing(const MarketRecord* r, const MarketTerms* terms, const Market* m) noexcept nogil:
     # Whether a repeat says nothing else than the listing about what cannot change.
     cdef uint32_t mask = r.mask
     return (
@@ -398,21 +405,19 @@ cdef int do_market(State* s, const Record* record) except -1 nogil:
     cdef Market draft
     cdef Market* market
     cdef uint32_t index
-    cdef int reason = 0
+    cdef int reason
     if ref != NULL and judge_ref(s, record, &ref.ref, ref.not_after, NIL):
         return 0
     index = find_market(s, <Name*>&r.name)
-    if index != NIL:
-        draft = s.markets[index]
-        if not same_listing(r, terms, &draft):
-            reason = EXISTS
-    elif (<const uint8_t*>&r.name)[0] == 0:
-        reason = BAD_VALUE
-    else:
-        memset(&draft, 0, sizeof(Market))
-        reason = check_listing(s, r, terms, &draft)
+    market = &s.markets[index] if index != NIL else NULL
+    memset(&draft, 0, sizeof(Market))
+    reason = check_listing(s, r, terms, market, &draft)
     if reason == 0:
         reason = check_terms(r, terms, &draft)
+    if reason == 0 and market != NULL and not same_listing(r, terms, market):
+        reason = EXISTS
+    if reason == 0 and (draft.entry_band_ppm or draft.exec_band_ppm or (r.mask & MASK_PHASE and r.phase)):
+        reason = UNSUPPORTED
     if reason == 0 and index == NIL and (
         s.market_count == s.limits.markets or draft.max_price > s.limits.max_price or not balance_room(s, 1)
     ):
@@ -433,7 +438,6 @@ cdef int do_market(State* s, const Record* record) except -1 nogil:
         s.markets[index] = draft
         map_put(&s.market_map, name_tag(s, &draft.name), index)
     else:
-        market = &s.markets[index]
         market.taker_ppm = draft.taker_ppm
         market.maker_ppm = draft.maker_ppm
         market.pause_ns = draft.pause_ns

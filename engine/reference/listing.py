@@ -113,7 +113,7 @@ def market(s: State, record: bytes) -> None:
 
 
 def _listing(s: State, r: SimpleNamespace, terms: SimpleNamespace, known: Market | None) -> Market | RejectCode:
-    """The market as the command says it, judged as if it were new; rates, bands and pause left out of a repeat stay."""
+    """The market as the command says it, judged as a listing of its own; what a repeat leaves out is as listed."""
     if r.base >= len(s.assets) or r.quote >= len(s.assets):
         return RejectCode.UNKNOWN_ASSET
     if not r.name or r.base == r.quote or terms.tick < 1 or terms.lot < 1:
@@ -124,10 +124,9 @@ def _listing(s: State, r: SimpleNamespace, terms: SimpleNamespace, known: Market
         return RejectCode.BAD_VALUE
 
     def given(bit: MarketMask, field: str, default: int) -> int:
-        return getattr(terms, field) if r.mask & bit else default
-
-    def changing(bit: MarketMask, field: str, default: int) -> int:
-        return given(bit, field, default if known is None else getattr(known, field))
+        if r.mask & bit:
+            return getattr(terms, field)
+        return default if known is None else getattr(known, field)
 
     max_price = given(MarketMask.MAX_PRICE, "max_price", 10**6)
     most = min(TOTAL_LIMIT // (max_price * int(k)), TOTAL_LIMIT // int(u)) if max_price >= 1 else 0
@@ -135,14 +134,14 @@ def _listing(s: State, r: SimpleNamespace, terms: SimpleNamespace, known: Market
         name=r.name, base=r.base, quote=r.quote, tick=terms.tick, lot=terms.lot, tick_decimals=terms.tick_decimals,
         lot_decimals=terms.lot_decimals, k=int(k), u=int(u),
         min_size=given(MarketMask.MIN_SIZE, "min_size", 1),
-        max_size=given(MarketMask.MAX_SIZE, "max_size", most),
+        max_size=terms.max_size if r.mask & MarketMask.MAX_SIZE else min(most, known.max_size if known else most),
         max_price=max_price,
         reference_price=given(MarketMask.REFERENCE_PRICE, "reference_price", ABSENT),
-        taker_ppm=changing(MarketMask.TAKER_PPM, "taker_ppm", 5000),
-        maker_ppm=changing(MarketMask.MAKER_PPM, "maker_ppm", 3000),
-        entry_band_ppm=changing(MarketMask.ENTRY_BAND, "entry_band_ppm", 0),
-        exec_band_ppm=changing(MarketMask.EXEC_BAND, "exec_band_ppm", 0),
-        pause_ns=changing(MarketMask.PAUSE, "pause_ns", 5 * 10**9),
+        taker_ppm=given(MarketMask.TAKER_PPM, "taker_ppm", 5000),
+        maker_ppm=given(MarketMask.MAKER_PPM, "maker_ppm", 3000),
+        entry_band_ppm=given(MarketMask.ENTRY_BAND, "entry_band_ppm", 0),
+        exec_band_ppm=given(MarketMask.EXEC_BAND, "exec_band_ppm", 0),
+        pause_ns=given(MarketMask.PAUSE, "pause_ns", 5 * 10**9),
         phase=r.phase if r.mask & MarketMask.PHASE else Phase.CONTINUOUS,
     )  # fmt: skip
     no_reference = not r.mask & MarketMask.REFERENCE_PRICE

@@ -11,7 +11,7 @@ from engine.core import Core
 from engine.limits import CoreLimits
 from engine.reference import ReferenceCore
 from tests.support.books import assert_book
-from tests.support.commands import Desk, account, cancel, limit, market_order, replace
+from tests.support.commands import Desk, account, cancel, deposit, limit, market_order, replace
 
 
 @pytest.fixture(params=[ReferenceCore, Core], ids=["reference", "core"])
@@ -146,12 +146,27 @@ def test_freezing_cancels_orders_in_their_order(make: Any) -> None:
     assert desk.names(cancel("ann", "b1")) == ["rejected unknown_order"]
 
 
+def test_a_rebate_pays_for_one_lot_when_the_money_is_gone(make: Any) -> None:
+    desk = make()
+    desk.do(account("rita", taker_ppm=-100_000))
+    desk.do(deposit("rita", "USD", "0.09"))
+    for client_id, size in (("s1", "9"), ("s2", "9")):
+        desk.do(limit("bob", client_id, "sell", "0.01", size))
+    events = desk.do(market_order("rita", "m", "buy", size="18"))
+    assert [(e["event"], e.get("size"), e.get("taker_fee")) for e in events] == [
+        ("accepted", "18", None), ("trade", "9", "0"), ("trade", "1", "-0.01"), ("canceled", None, None),
+    ]  # fmt: skip
+    assert events[-1]["reason"] == "funds" and desk.balance("rita", "USD") == ("0", "0")
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({}, "done"), ({"taker_ppm": 7, "pause_ns": 9}, "done"), ({"tick": "0.02"}, "rejected exists"),
         ({"min_size": "2"}, "rejected exists"),
         ({"tick": "0.010", "lot": "1.0", "phase": "continuous"}, "done"),
+        ({"max_size": "0"}, "rejected bad_value"), ({"max_price": "0"}, "rejected bad_value"),
+        ({"tick": "0.02", "entry_band_ppm": 5}, "rejected exists"), ({"entry_band_ppm": 5}, "rejected unsupported"),
     ],
 )  # fmt: skip
 def test_a_repeated_market_changes_rates_only(make: Any, changes: dict[str, Any], reason: str) -> None:
@@ -159,16 +174,24 @@ def test_a_repeated_market_changes_rates_only(make: Any, changes: dict[str, Any]
     assert make().names(listing | changes) == [reason]
 
 
+def test_what_a_repeated_market_leaves_out_is_as_listed(make: Any) -> None:
+    desk = make()
+    listing = {"op": "market", "market": "DEAR", "base": "TOK", "quote": "USD", "tick": "1000000000", "lot": "1000"}
+    bounds = {"max_price": "400000000000", "min_size": "3000", "reference_price": "5000000000"}
+    assert desk.names(listing) == ["rejected bad_value"], "the bounds of a listing that leaves them out are too wide"
+    assert desk.names(listing | bounds) == ["done"]
+    assert desk.names(listing | {"taker_ppm": 7}) == ["done"]
+    assert desk.names(listing | {"max_price": "4000000000"}) == ["rejected bad_value"], "below the reference price"
+    assert desk.names(listing | {"max_size": "2000"}) == ["rejected bad_value"], "below min_size"
+    assert desk.names(listing | {"max_price": "300000000000"}) == ["rejected exists"]
+
+
 @pytest.mark.parametrize(
     "changes", [{"base": "NOPE"}, {"base": "USD"}, {"tick": "0.02", "pause_ns": -5}], ids=["asset", "same", "pause"]
 )
 def test_a_repeated_market_is_judged_before_it_is_compared(make: Any, changes: dict[str, Any]) -> None:
     listing = {"op": "market", "market": "TOK-USD", "base": "TOK", "quote": "USD", "tick": "0.01", "lot": "1"}
-    desk = make()
-    names = desk.names(listing | changes)
-    if isinstance(desk.core, Core) and names == ["rejected exists"]:
-        pytest.xfail("the core compares first; the rulebook puts unknown_asset and bad_value before exists")
-    assert names == ["rejected unknown_asset" if changes.get("base") == "NOPE" else "rejected bad_value"]
+    assert make().names(listing | changes) == ["rejected unknown_asset" if changes.get("base") == "NOPE" else "rejected bad_value"]
 
 
 @pytest.mark.parametrize(
