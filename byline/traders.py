@@ -62,8 +62,8 @@ class _Walk:
 
     def step(self, chance: random.Random) -> int:
         """One step of a walk that is pulled back to where it began, so that it stays in sight."""
-        self.drift = 0.98 * self.drift + chance.gauss(0, 0.06)
-        self.fair_ticks += self.drift + chance.gauss(0, 0.4) + 0.002 * (self.start_ticks - self.fair_ticks)
+        self.drift = 0.99 * self.drift + chance.gauss(0, 0.01)
+        self.fair_ticks += self.drift + chance.gauss(0, 0.15) + 0.0005 * (self.start_ticks - self.fair_ticks)
         self.fair_ticks = max(20.0, self.fair_ticks)
         return round(self.fair_ticks)
 
@@ -98,7 +98,7 @@ class Crowd:
         chance = self._chance
         trader = chance.randrange(ACCOUNT_COUNT) + 1
         orders = self._open[trader - 1]
-        if len(orders) >= MAX_OPEN_PER_ACCOUNT or (orders and chance.random() < 0.32):
+        if len(orders) >= MAX_OPEN_PER_ACCOUNT or (orders and chance.random() < 0.25):
             position = 0 if chance.random() < 0.7 else chance.randrange(len(orders))
             client_id = orders[position]
             del orders[position]
@@ -113,7 +113,7 @@ class Crowd:
             "op": "place", "market": walk.token.market, "client_id": client_id, "side": side, "type": "limit",
             "size": _decimal(1 + int(chance.paretovariate(1.3) * 100), walk.token.lot),
         }  # fmt: skip
-        if chance.random() < 0.24:  # a taker
+        if chance.random() < 0.17:  # a taker
             if chance.random() < 0.3:
                 command["type"] = "market"
                 return Action(trader, command)
