@@ -1,6 +1,6 @@
 """The core against its plain-Python twin on a hostile stream: same events byte for byte, same state hash, sound books.
 
-    python -m bench differential [--smoke]
+    python -m bench differential [--commands N] [--seed S] [--smoke]
 
 Half of the stream runs with the default bounds, half with bounds so tight that every one is met. A difference raises,
 naming seed, position and the command; the rate is that of the comparison, not of either core.
@@ -11,8 +11,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from bench.adversary import TIGHT_LIMITS, Adversary
 from bench.harness import Row
@@ -81,9 +83,17 @@ def _same_balances(core: Core, reference: ReferenceCore, where: str) -> None:
         assert total == 0, f"asset {asset} sums to {total}: {where}"
 
 
-def run(smoke: bool, seed: int, commands: int | None = None) -> list[Row]:
+def run(
+    smoke: bool,
+    seed: int,
+    commands: Annotated[
+        int | None, "How many commands are compared; 100,000 if not given, 2,000 in the smoke size."
+    ] = None,
+) -> list[Row]:
     """Rows of compared commands and events. Every row has been checked: a difference raises before it is written."""
     count = commands if commands is not None else 2_000 if smoke else 100_000
+    if count < 2:
+        raise typer.BadParameter(f"commands must be at least 2, not {count}")
     rows: list[Row] = []
     for case, limits in (("default bounds", None), ("tight bounds", TIGHT_LIMITS)):
         started = time.perf_counter()

@@ -5,7 +5,8 @@ A bench is a module `bench/bench_NAME.py` with
     LEFT_OUT: str                                    what the numbers do not include
     def run(smoke: bool, seed: int) -> list[Row]     checks each result before it makes its row
 
-A row whose result was not checked for correctness is not written: the checks come first and raise.
+A row whose result was not checked for correctness is not written: the checks come first and raise. A row that does not
+reach what it must is written with `ok` false, and the bench exits 1.
 """
 
 from __future__ import annotations
@@ -18,20 +19,27 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Row", "WrongResult", "commit", "machine", "report", "seconds", "write_json"]
+__all__ = ["Row", "WrongResult", "commit", "machine", "median", "report", "seconds", "unjudged", "write_json"]
 
 
 class WrongResult(AssertionError):
     """A measured run gave another result than its reference: there is no number to report."""
 
 
+TIMES = ("ns", "us", "ms", "s")
+"""Units in which less is better: such a value must be at most its `must`, any other at least."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One number. `must` is what it has to reach (`ok` says whether it did); `ratio` is value / baseline."""
+    """One number. `must` is what it has to reach; `ok` says whether it did, and is never true if not.
+
+    `ratio` is value / baseline.
+    """
 
     case: str
     metric: str
@@ -41,6 +49,11 @@ class Row:
     ratio: float | None = None
     must: float | None = None
     ok: bool = True
+
+    def __post_init__(self) -> None:
+        if self.must is not None:
+            reached = self.value <= self.must if self.unit in TIMES else self.value >= self.must
+            object.__setattr__(self, "ok", self.ok and reached)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON shape; what was not given is left out."""
@@ -64,6 +77,11 @@ def seconds(function: Callable[[], object]) -> float:
     finally:
         if enabled:
             gc.enable()
+
+
+def unjudged(rows: list[Row]) -> list[Row]:
+    """The rows of a smoke size: nothing must be reached."""
+    return [replace(row, must=None, ok=True) for row in rows]
 
 
 def median(values: list[float]) -> float:
