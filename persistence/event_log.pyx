@@ -45,9 +45,14 @@ cdef extern from "<sys/eventfd.h>" nogil:
 
 cdef extern from "<errno.h>" nogil:
     int ENOSPC, EINVAL, EAGAIN, EIO
+    int c_errno "errno"
+
+cdef extern from "<sys/mman.h>" nogil:
+    int madvise(void* address, size_t size, int advice)
 
 cdef enum:
     BLOCK = 1024
+    POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14
 INDEX_SLOTS = BLOCK
 MAGIC = b"BYLINEE\0"
 FORMAT = 1
@@ -209,11 +214,13 @@ cdef class EventLogWriter:
             mapped = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
-        try:
-            mapped.madvise(23)  # MADV_POPULATE_WRITE, Linux 5.14; a kernel without it faults on first touch instead
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
+        cdef uint8_t[::1] view = mapped
+        cdef size_t whole = size
+        cdef int error
+        with nogil:  # milliseconds: mmap.madvise would hold the interpreter for as long
+            error = c_errno if madvise(&view[0], whole, POPULATE_WRITE) else 0
+        if error and error != EINVAL:  # a kernel without it faults on first touch instead
+            raise OSError(error, f"event log: {os.strerror(error)}")
         return mapped
 
     def _set_file(self, number, mapped):

@@ -10,7 +10,9 @@ zero-filled spare prepared at a low rate off the hot path, the change of segment
                 closed
 
 Modes. `durable`: groups back to back. `memory`: the same writer, one group per `pace_ns`, never back to back; a crash
-of the machine loses up to that much. `inline`: publish() writes and syncs on the caller's thread, for one core.
+of the machine loses up to that much. `inline`: publish() writes and syncs on the caller's thread, for one core; at the
+end of a segment it takes the next one there too, and waits if the keeper is not ready. With no space for one it returns
+without having written: `durable_sequence` says so, and a later publish() writes it once there is space.
 Worst case of a change of segment: two syncs, a rename and a turn of the interpreter; the ring takes what comes
 meanwhile. Nothing here deletes a record.
 """
@@ -95,6 +97,9 @@ class Journal:
         self._closed = False
         self._stopping = threading.Event()
         self._keeper: threading.Thread | None = None
+        self._preparing = threading.Lock()
+        """Held by the keeper while it makes the spare, and by publish() of mode `inline` while it takes it."""
+        self._hurry = threading.Event()
         self._mark: mmap.mmap | None = None
         self._file: File | None = None
         inline = settings.mode == "inline"
@@ -106,6 +111,7 @@ class Journal:
                 pace_ns=settings.pace_ns if settings.mode == "memory" else 0, cpus=_writer_cpus(settings.writer_cpus),
             )  # fmt: skip
             self._take(file, segment, used)
+            self._ring.roll = self._roll_inline if inline else None
             self._open_mark(tail)
             if threads:
                 self._keeper = threading.Thread(target=self._keep, name="journal-keeper", daemon=True)
@@ -213,6 +219,8 @@ class Journal:
                 raise JournalFailed(f"sequence {sequence} is not durable after {timeout_seconds} s ({self.status})")
             if poll.poll(50):
                 self.drain_wakeup()
+            if self._ring.inline:
+                self._ring.publish()
 
     def close(self) -> None:
         """Write what was published, end the threads, close the files. A second call does nothing."""
@@ -231,6 +239,7 @@ class Journal:
             while self._ring.step() == WROTE:
                 continue
         self._ring.set_mark(None)
+        self._ring.roll = None
         for file in (self._file, self._spare):
             if file is not None:
                 file.close()
@@ -256,7 +265,7 @@ class Journal:
         return file, Segment(path, header, self._slots), 0
 
     def _take(self, file: File, segment: Segment, used: int) -> None:
-        done = file.read_at(HEADER_BYTES, used * SLOT_BYTES)
+        done = segments.view(self._disk, segment.path)[HEADER_BYTES:][: used * SLOT_BYTES] if used else b""
         handle = file.fileno() if self._ring.real else id(file)  # type: ignore[attr-defined]
         before, self._file = self._file, file
         self._ring.set_segment(file, handle, segment.slot_count, used, self._limit(segment.slot_count - used), done)
@@ -283,6 +292,18 @@ class Journal:
         log.info("journal segment=%s first_sequence=%d", segments.segment_name(sequence + 1), sequence + 1)
         return True
 
+    def _roll_inline(self) -> bool:
+        """`_roll` on the thread of publish(); the keeper makes the next spare."""
+        self._hurry.set()
+        with self._preparing:
+            self._hurry.clear()
+            rolled = self._roll(hurry=True)
+            if self._keeper is None and rolled:
+                self._prepare_or_say(hurry=True)
+        if rolled:
+            os.eventfd_write(self._ring.keeper_fd, 1)
+        return rolled
+
     def _prepare(self, *, hurry: bool) -> None:
         """Make the spare: zero-filled, synced, then given its name. A file left by a crash is made anew."""
         temporary = segments.SPARE + ".tmp"
@@ -307,7 +328,7 @@ class Journal:
         for offset in range(0, self.settings.segment_bytes, chunk):
             part = zeros[: min(chunk, self.settings.segment_bytes - offset)]
             segments.write_all(file, offset, part)
-            if not hurry and not self._stopping.is_set():
+            if not hurry and not self._stopping.is_set() and not self._hurry.is_set():
                 file.sync()
                 self._stopping.wait(len(part) / self.settings.fill_bytes_per_second)
         file.sync()
@@ -338,10 +359,12 @@ class Journal:
         waiting = False
         while not self._stopping.is_set() and not self._ring.failed:
             if self._spare is None and not waiting:
-                self._prepare_or_say(hurry=False)
+                with self._preparing:
+                    if self._spare is None:
+                        self._prepare_or_say(hurry=False)
             if poll.poll(1000 if self._spare is None or waiting else None):
                 os.eventfd_read(self._ring.keeper_fd)
-                waiting = not self._stopping.is_set()
+                waiting = not self._stopping.is_set() and not self._ring.inline
             if waiting:
                 waiting = not self._roll(hurry=True)
 

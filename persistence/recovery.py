@@ -14,6 +14,8 @@ Cost: 4 M records/s and more from the page cache; a rebuild of the event log rep
 from __future__ import annotations
 
 import os
+import queue
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -80,9 +82,12 @@ Events = Callable[[npt.NDArray[np.void], int, int], None]
 class _Replay:
     """Applies checked batches to a core and hands the events on."""
 
-    def __init__(self, core: Core, on_events: Events | None, progress: Progress | None) -> None:
+    def __init__(
+        self, core: Core, on_events: Events | None, progress: Progress | None, into_log: _LogFiller | None = None
+    ) -> None:
         self.core = core
         self._on_events = on_events
+        self._into_log = into_log
         self._progress = progress
         self._out = np.empty(OUT_SLOTS, layout.EVENT)
         self.record_count = 0
@@ -96,7 +101,9 @@ class _Replay:
                 self._out = np.empty(max(2 * len(self._out), self.core.bound(slots[at:].tobytes())), layout.EVENT)
                 continue
             at = after
-            if self._on_events is not None:
+            if self._into_log is not None:
+                self._out = self._into_log(self._out, used, sequence, self.core.sequence)
+            elif self._on_events is not None:
                 self._on_events(self._out[:used], sequence, self.core.sequence)
             sequence = self.core.sequence + 1
         if self.core.sequence != last:
@@ -147,8 +154,9 @@ def recover(
         if snapshot and kept is None:
             core = Core(limits or snapshot[0].limits)
         event_log = EventLogWriter(directory / "events", identity, boot, keep_sequence=kept, threads=threads)
-        replayed = _Replay(core, _into_log(event_log, kept or 0), progress)
-        tail = segments.scan(disk, listed, replayed, after=start) if listed else empty
+        with _LogFiller(event_log, kept or 0, thread=threads and bool(listed)) as filler:
+            replayed = _Replay(core, None, progress, filler)
+            tail = segments.scan(disk, listed, replayed, after=start) if listed else empty
         _check_durable(tail, read_mark(disk, identity))
         segments.cut_tail(disk, tail)
         journal = Journal(disk, tail, clock or SystemClock(), settings, threads=threads)
@@ -307,21 +315,69 @@ def _kept_sequence(directory: Path, identity: bytes, boot: bytes, snapshot_seque
     return int(published) if fits else None
 
 
-def _into_log(event_log: EventLogWriter, kept: int) -> Events:
-    """Appends regenerated events to the log, but not those of sequences it has."""
+class _LogFiller:
+    """Appends regenerated events to the log, but not those of sequences it has.
 
-    def append(events: npt.NDArray[np.void], first: int, last: int) -> None:
-        if last <= kept:
+    With `thread` a thread of its own does it while the next batch is applied: two buffers go round. Leaving the `with`
+    waits until all is appended.
+    """
+
+    def __init__(self, event_log: EventLogWriter, kept: int, *, thread: bool) -> None:
+        self._event_log = event_log
+        self._kept = kept
+        self._full: queue.Queue[tuple[npt.NDArray[np.void], int, int, int] | None] = queue.Queue(1)
+        self._free: queue.Queue[npt.NDArray[np.void]] = queue.Queue(2)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="event-log-filler", daemon=True) if thread else None
+
+    def __enter__(self) -> _LogFiller:
+        if self._thread is not None:
+            self._free.put(np.empty(OUT_SLOTS, layout.EVENT))
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._thread is None:
+            return
+        self._full.put(None)
+        self._thread.join()
+        if self._error is not None and kind is None:
+            raise self._error
+
+    def __call__(self, out: npt.NDArray[np.void], used: int, first: int, last: int) -> npt.NDArray[np.void]:
+        """Take the events of the commands first … last, `out[:used]`. Returns the buffer to use next.
+
+        Raises:
+            JournalFailed: the log refuses these events, or refused earlier ones.
+        """
+        if self._thread is None:
+            self._append(out[:used], first, last)
+            return out
+        if self._error is not None:
+            raise self._error
+        self._full.put((out, used, first, last))
+        return self._free.get()
+
+    def _run(self) -> None:
+        while (item := self._full.get()) is not None:
+            out, used, first, last = item
+            if self._error is None:
+                try:
+                    self._append(out[:used], first, last)
+                except Exception as error:  # told to the thread that recovers, which stops
+                    self._error = error
+            self._free.put(out)
+
+    def _append(self, events: npt.NDArray[np.void], first: int, last: int) -> None:
+        if last <= self._kept:
             return
         begin = 0
-        if first <= kept:
-            while begin < len(events) and events["sequence"][begin] <= kept:
+        if first <= self._kept:
+            while begin < len(events) and events["sequence"][begin] <= self._kept:
                 begin += max(1, int(events["slots"][begin]))
-        error = event_log.append_batch(events[begin:].view(np.uint8), max(first, kept + 1), last)
+        error = self._event_log.append_batch(events[begin:].view(np.uint8), max(first, self._kept + 1), last)
         if error:
             raise JournalFailed(f"event log at sequence {first}: {os.strerror(error)}")
-
-    return append
 
 
 def _check_durable(tail: Tail, durable: int) -> None:

@@ -59,5 +59,6 @@ cdef class Ring:
     cdef byline_journal* j
     cdef JournalPort port_struct
     cdef dict files                 # handle → File, on a disk without descriptors
+    cdef public object roll         # inline: called for the next segment; True if there is one now
     cdef readonly bint inline       # publish() runs the steps itself
     cdef readonly bint real         # segments are descriptors, written by system calls

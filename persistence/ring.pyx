@@ -9,6 +9,7 @@ A step reaches its disk through two C functions: system calls on a descriptor, o
 """
 
 import errno
+import logging
 import os
 
 from cpython.pycapsule cimport PyCapsule_New
@@ -17,6 +18,8 @@ from libc.stdlib cimport calloc, free
 
 __all__ = ["IDLE", "NEEDS_SEGMENT", "FAILED", "WROTE", "Ring", "chain_word", "choose_checksums", "crc32c",
            "find_record", "record_sha256", "scan_records"]
+
+log = logging.getLogger(__name__)
 
 IDLE = STEP_IDLE
 WROTE = STEP_WROTE
@@ -125,9 +128,26 @@ cdef void port_publish(void* context) noexcept nogil:
 
 cdef void port_publish_inline(void* context) noexcept nogil:
     cdef byline_journal* j = <byline_journal*>context
+    cdef int result
     byline_journal_publish(j)
-    while byline_journal_step(j) == STEP_WROTE:
-        pass
+    while True:
+        result = byline_journal_step(j)
+        if result == STEP_NEEDS_SEGMENT:
+            with gil:
+                if not ask_roll(<Ring>j.disk.context):
+                    return
+        elif result != STEP_WROTE:
+            return
+
+
+cdef bint ask_roll(Ring ring) noexcept:
+    """The next segment, on the thread that publishes. What `roll` should not raise stops the journal."""
+    try:
+        return ring.roll is not None and ring.roll()
+    except Exception as error:
+        log.exception("journal status=failed")
+        byline_journal_fail(ring.j, getattr(error, "errno", None) or errno.EIO)
+        return False
 
 
 cdef uint64_t port_durable(void* context) noexcept nogil:

@@ -187,7 +187,11 @@ def scan(
         while start + 1 < len(segments) and segments[start + 1].header.first_sequence <= after + 1:
             start += 1
     tail = Tail(b"", 0, 0, None, 0)
+    prefetch = getattr(disk, "prefetch", None)
     for number in range(start, len(segments)):
+        if prefetch is not None:
+            for segment in segments[start : start + 2] if number == start else segments[number + 1 : number + 2]:
+                prefetch(segment.path)
         following = segments[number + 1] if number + 1 < len(segments) else None
         tail = _scan_segment(disk, segments[number], following, on_batch, after, batch_records, check_sha256)
     if tail.sequence < after:

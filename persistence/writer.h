@@ -226,13 +226,16 @@ static void byline_journal_set_segment(byline_journal *j, int64_t file, uint64_t
 static void *byline_journal_run(void *argument) {
     byline_journal *j = (byline_journal *)argument;
     if (j->has_cpus) sched_setaffinity(0, sizeof j->cpus, &j->cpus);
+    uint32_t asked = __atomic_load_n(&j->segment_epoch, __ATOMIC_ACQUIRE) - 1;
     for (;;) {
         uint32_t epoch = __atomic_load_n(&j->segment_epoch, __ATOMIC_ACQUIRE);
         int stop = __atomic_load_n(&j->stop, __ATOMIC_ACQUIRE);
         int result = byline_journal_step(j);
         if (result == BYLINE_STEP_FAILED || (stop && result == BYLINE_STEP_IDLE) || stop > 1) break;
         if (result == BYLINE_STEP_NEEDS_SEGMENT) {
-            byline_signal(j->keeper_fd);
+            /* Asked once a segment: woken for another reason, a second word would make the keeper take a file too many. */
+            if (asked != epoch) byline_signal(j->keeper_fd);
+            asked = epoch;
             byline_futex_wait(&j->segment_epoch, epoch);
         } else if (result == BYLINE_STEP_WROTE && j->pace_ns && !stop) {
             struct timespec pause = {0, (long)j->pace_ns};
