@@ -1,37 +1,42 @@
 """Order entry over loopback: acked orders a second in both ack modes, beside a bare picows echo of the same run.
 
-The server runs in a process of its own (on core 0 if there are two), the load generator in this one (core 1): 32
-connections, each its own account, with some frames in flight. Each command is one JSON frame; two of three place a
-limit order near one price, the third cancels an earlier one of the same connection. Checked before a row is written:
-every frame was answered, in order; the sequences of all acks are one gapless range; every answer is accepted,
-canceled, or rejected for an order that has gone; and replaying the journal gives the server's state hash.
+    alone          the gateway in a process of its own (on core 0 if there are two), the load generator here (core 1)
+    whole system   a real exchange (PostgreSQL, Move VM, market data, REST, simulated traders), nothing pinned
+
+32 connections, each its own account, with 16 frames or one in flight. Each command is one JSON frame; two of three
+place a limit order near one price, the third cancels an earlier one of the same connection. Checked before a row is
+written: every frame was answered, in order, accepted, canceled, or rejected for an order that has gone; alone, the
+sequences of all acks are one gapless range, in the whole system they rise per connection and none comes twice; and
+replaying the journal gives the server's last state hash.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import multiprocessing
 import os
 import random
 import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Literal
 
 import picows
 import uvloop
 
-from bench.gateway_load import Load, frame, run_load
+from bench.gateway_load import Load, check_answers, commands, prepare, replayed_hash, run_load
+from bench.gateway_system import system_rates
 from bench.harness import Row, WrongResult, median
-from byline.client import TradingClient, generate_key, load_key, public_key
 
 LEFT_OUT = (
-    "TLS, a network, other processes of the exchange; the load generator is Python, sends several frames a write and "
-    "fills its own core, so the figures are lower bounds"
+    "TLS, a network; other processes of the exchange, except in the rows `whole system`, which the smoke size lacks; "
+    "the load generator is Python, sends several frames a write and fills its own core, so figures are lower bounds"
 )
 CONNECTIONS = 32
 IN_FLIGHT = 16
-MARKET = "CRT-USD"
+MODES = ("echo", "memory", "durable")
+MUST = {"memory": 60_000.0, "durable": 30_000.0}
+SYSTEM_MUST: dict[Literal["memory", "durable"], float | None] = {"memory": 20_000.0, "durable": None}
 
 
 class _Echo(picows.WSListener):
@@ -60,11 +65,11 @@ def _serve(pipe: Connection, root: str, mode: str) -> None:
         pipe.send(None)
 
     async def exchange() -> None:
-        from gateway.sequencer import Sequencer
         from persistence.event_log import EventLogWriter
 
         from engine.core import Core
         from gateway.keys import KeyRegistry, load_or_create_operator_key, public_hex
+        from gateway.sequencer import Sequencer
         from gateway.server import GatewayServer
         from gateway.settings import GatewaySettings
         from persistence.disk import DirectoryDisk, SystemClock
@@ -92,66 +97,6 @@ def _serve(pipe: Connection, root: str, mode: str) -> None:
     uvloop.run(echo() if mode == "echo" else exchange())
 
 
-def _commands(count: int, number: int, rng: random.Random) -> list[bytes]:
-    """The frames of one connection."""
-    frames = []
-    for rid in range(count):
-        if rid % 3 == 2:
-            text = f'{{"rid":{rid},"op":"cancel","client_id":"c{number}-{rng.randrange(max(0, rid - 30), rid)}"}}'
-        else:
-            side, price = ("buy", rng.randrange(95, 102)) if rng.random() < 0.5 else ("sell", rng.randrange(99, 106))
-            text = (
-                f'{{"rid":{rid},"op":"place","market":"{MARKET}","client_id":"c{number}-{rid}","side":"{side}",'
-                f'"type":"limit","size":"{rng.randrange(1, 9)}","price":"{price / 100:.2f}"}}'
-            )
-        frames.append(frame(text.encode()))
-    return frames
-
-
-async def _prepare(url: str, root: Path, connections: int) -> list[object]:
-    """Accounts, money and keys."""
-    keys = []
-    operator = load_key((root / "keys/operator.key").read_text())
-    async with await TradingClient.connect(url, operator) as client:
-        await client.command("asset", asset="USD", scale=6)
-        await client.command("asset", asset="CRT", scale=2)
-        await client.command("market", market=MARKET, base="CRT", quote="USD", tick="0.01", lot="1")
-        for number in range(connections):
-            await client.command("account", account=f"t{number}")
-            for asset in ("USD", "CRT"):
-                await client.command(
-                    "deposit", account=f"t{number}", asset=asset, amount="100000000", ref=f"{asset}{number}"
-                )
-            keys.append(generate_key())
-            await client.register_key(public_key(keys[-1]), [f"t{number}"], ["trade"])
-    return keys
-
-
-def _check(loads: list[Load], first: int, last: int) -> None:
-    """Every answer is there, in order, with a result that can be, and the sequences have no gap."""
-    sequences = []
-    for load in loads:
-        for rid, text in enumerate(load.acks):
-            ack = json.loads(text)
-            if ack["rid"] != rid:
-                raise WrongResult(f"answer {rid} is for request {ack['rid']}")
-            gone = ack.get("event") == "rejected" and ack["reason"] == "unknown_order"
-            if ack.get("event") not in ("accepted", "canceled") and not gone:
-                raise WrongResult(f"unexpected answer {text!r}")
-            sequences.append(ack["sequence"])
-    if sorted(sequences) != list(range(first, last + 1)):
-        raise WrongResult(f"{len(sequences)} acks do not fill the sequences {first}-{last}")
-
-
-def replayed_hash(root: Path) -> tuple[int, str]:
-    """Sequence and state hash of a fresh core after the whole journal."""
-    from persistence.disk import DirectoryDisk
-    from persistence.recovery import replay
-
-    core, _ = replay(DirectoryDisk(root))
-    return core.sequence, core.state_hash().hex()
-
-
 def _trial(mode: str, count: int, connections: int, in_flight: int, seed: int) -> float:
     """Answers a second of one fresh server."""
     with tempfile.TemporaryDirectory() as folder:
@@ -166,10 +111,10 @@ def _trial(mode: str, count: int, connections: int, in_flight: int, seed: int) -
                 raise WrongResult(f"the {mode} server did not start")
             url = mine.recv()
             rng = random.Random(seed)
-            frames = [_commands(count, number, rng) for number in range(connections)]
+            frames = [commands(count, number, rng) for number in range(connections)]
 
             async def go() -> tuple[float, list[Load]]:
-                keys = [None] * connections if mode == "echo" else await _prepare(url, root, connections)
+                keys = [None] * connections if mode == "echo" else await prepare(url, root, connections)
                 return await run_load(url, list(zip(frames, keys, strict=True)), in_flight)
 
             elapsed, loads = uvloop.run(go())
@@ -186,39 +131,45 @@ def _trial(mode: str, count: int, connections: int, in_flight: int, seed: int) -
                 raise WrongResult("the echo lost frames")
         else:
             sequence, state_hash, _ = result
-            _check(loads, sequence - total + 1, sequence)
+            if sorted(check_answers(loads)) != list(range(sequence - total + 1, sequence + 1)):
+                raise WrongResult(f"{total} acks do not fill the sequences up to {sequence}")
             if replayed_hash(root) != (sequence, state_hash):
                 raise WrongResult("replaying the journal gives another state")
         return total / elapsed
 
 
-def run(smoke: bool, seed: int) -> list[Row]:
-    """Echo, memory and durable in turns; medians."""
-    connections, count, trials = (4, 150, 1) if smoke else (CONNECTIONS, 6_000, 3)
-    rates: dict[str, list[float]] = {"echo": [], "memory": [], "durable": []}
+def _rates(count: int, connections: int, in_flight: int, trials: int, seed: int) -> dict[str, float]:
+    """Medians of echo, memory and durable, measured in turns."""
+    rates: dict[str, list[float]] = {mode: [] for mode in MODES}
     affinity = os.sched_getaffinity(0)
     _pin(1)
     try:
         for trial in range(trials):
             for mode, values in rates.items():
-                values.append(_trial(mode, count, connections, IN_FLIGHT, seed + trial))
+                values.append(_trial(mode, count, connections, in_flight, seed + trial))
     finally:
         os.sched_setaffinity(0, affinity)
-    echo = median(rates["echo"])
-    where = f"JSON, {connections} connections, {IN_FLIGHT} in flight"
-    rows = [Row(f"bare picows echo, {where}", "answers", echo, "1/s")]
-    for mode, must in (("memory", 60_000.0), ("durable", 30_000.0)):
-        rate = median(rates[mode])
-        rows.append(
-            Row(
-                f"{mode} acks, {where}",
-                "acked orders",
-                rate,
-                "1/s",
-                echo,
-                rate / echo,
-                None if smoke else must,
-                smoke or rate >= must,
+    return {mode: median(values) for mode, values in rates.items()}
+
+
+def run(smoke: bool, seed: int) -> list[Row]:
+    """Alone with several frames in flight and with one, then beside the whole system."""
+    connections, trials = (4, 1) if smoke else (CONNECTIONS, 3)
+    rows: list[Row] = []
+    for in_flight, count in ((IN_FLIGHT, 150 if smoke else 6_000), (1, 50 if smoke else 1_000)):
+        rates = _rates(count, connections, in_flight, trials, seed)
+        echo = rates["echo"]
+        where = f"JSON, {connections} connections, {in_flight} in flight"
+        rows.append(Row(f"bare picows echo, {where}", "answers", echo, "1/s"))
+        for mode in ("memory", "durable"):
+            must = MUST[mode] if in_flight == IN_FLIGHT and not smoke else None
+            rows.append(
+                Row(f"{mode} acks, {where}", "acked orders", rates[mode], "1/s", echo, rates[mode] / echo, must)
             )
-        )
+    if not smoke:
+        echo = rows[0].value
+        where = f"JSON, {connections} connections, {IN_FLIGHT} in flight, whole system beside it"
+        for mode, must in SYSTEM_MUST.items():
+            rate = median(system_rates(mode, 12_000, connections, IN_FLIGHT, trials, seed))
+            rows.append(Row(f"{mode} acks, {where}", "acked orders", rate, "1/s", echo, rate / echo, must))
     return rows

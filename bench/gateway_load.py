@@ -1,5 +1,7 @@
 """A load generator for order entry: picows connections that send pre-encoded frames, so many in flight each.
 
+Also what it sends, the accounts it sends as, and how its answers are judged.
+
 Frames are built before the clock starts, masked with a zero key, and written several at a time. Received frames are
 kept as they are and judged after the clock has stopped. It is one Python process and takes about as much processor
 as the gateway: figures are lower bounds of the gateway.
@@ -9,13 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
+from pathlib import Path
 
 import picows
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from byline.client import public_key, sign_in_signature
+from bench.harness import WrongResult
+from byline.client import TradingClient, generate_key, load_key, public_key, sign_in_signature
 
-__all__ = ["Load", "frame", "run_load"]
+__all__ = ["MARKET", "Load", "check_answers", "commands", "frame", "prepare", "replayed_hash", "run_load"]
+
+MARKET = "CRT-USD"
 
 
 def frame(payload: bytes) -> bytes:
@@ -28,7 +36,7 @@ def frame(payload: bytes) -> bytes:
 class Load(picows.WSListener):
     """One connection: keeps `in_flight` frames unanswered until all are answered."""
 
-    def __init__(self, frames: list[bytes], in_flight: int, key: object | None) -> None:
+    def __init__(self, frames: list[bytes], in_flight: int, key: Ed25519PrivateKey | None) -> None:
         self.frames = frames
         self.in_flight = in_flight
         self.key = key
@@ -78,7 +86,7 @@ class Load(picows.WSListener):
 
     def _sign_in(self, transport: picows.WSTransport, payload: bytes) -> None:
         message = json.loads(payload)
-        if message.get("type") == "hello":
+        if message.get("type") == "hello" and self.key is not None:
             signature = sign_in_signature(self.key, message["environment"], message["epoch"], message["nonce"])
             answer = {"op": "sign_in", "key": public_key(self.key), "nonce": message["nonce"], "signature": signature}
             transport.send(picows.WSMsgType.TEXT, json.dumps(answer).encode())
@@ -88,8 +96,43 @@ class Load(picows.WSListener):
             self.ready.set_exception(ConnectionError(payload.decode()))
 
 
+def commands(count: int, number: int, rng: random.Random) -> list[bytes]:
+    """The frames of one connection. `number` is part of the client ids."""
+    frames = []
+    for rid in range(count):
+        if rid % 3 == 2:
+            text = f'{{"rid":{rid},"op":"cancel","client_id":"c{number}-{rng.randrange(max(0, rid - 30), rid)}"}}'
+        else:
+            side, price = ("buy", rng.randrange(95, 102)) if rng.random() < 0.5 else ("sell", rng.randrange(99, 106))
+            text = (
+                f'{{"rid":{rid},"op":"place","market":"{MARKET}","client_id":"c{number}-{rid}","side":"{side}",'
+                f'"type":"limit","size":"{rng.randrange(1, 9)}","price":"{price / 100:.2f}"}}'
+            )
+        frames.append(frame(text.encode()))
+    return frames
+
+
+async def prepare(url: str, root: Path, connections: int) -> list[Ed25519PrivateKey]:
+    """Lists the market and opens accounts t0, t1 … with money, as the operator. Returns their keys."""
+    keys = []
+    operator = load_key((root / "keys/operator.key").read_text())
+    async with await TradingClient.connect(url, operator) as client:
+        await client.command("asset", asset="USD", scale=6)
+        await client.command("asset", asset="CRT", scale=2)
+        await client.command("market", market=MARKET, base="CRT", quote="USD", tick="0.01", lot="1")
+        for number in range(connections):
+            await client.command("account", account=f"t{number}")
+            for asset in ("USD", "CRT"):
+                await client.command(
+                    "deposit", account=f"t{number}", asset=asset, amount="100000000", ref=f"{asset}{number}"
+                )
+            keys.append(generate_key())
+            await client.register_key(public_key(keys[-1]), [f"t{number}"], ["trade"])
+    return keys
+
+
 async def run_load(
-    url: str, plans: list[tuple[list[bytes], object | None]], in_flight: int
+    url: str, plans: list[tuple[list[bytes], Ed25519PrivateKey | None]], in_flight: int
 ) -> tuple[float, list[Load]]:
     """One connection for each (frames, key). Returns the seconds from the first send to the last answer."""
     loads = []
@@ -107,3 +150,39 @@ async def run_load(
         if load._transport is not None:
             load._transport.disconnect()
     return elapsed, loads
+
+
+def check_answers(loads: list[Load]) -> list[int]:
+    """The sequences of all answers.
+
+    Raises:
+        WrongResult: an answer is missing or out of order, has a result that cannot be, or its sequence does not rise.
+    """
+    sequences: list[int] = []
+    for load in loads:
+        last = 0
+        for rid, text in enumerate(load.acks):
+            ack = json.loads(text)
+            if ack["rid"] != rid:
+                raise WrongResult(f"answer {rid} is for request {ack['rid']}")
+            gone = ack.get("event") == "rejected" and ack["reason"] == "unknown_order"
+            if ack.get("event") not in ("accepted", "canceled") and not gone:
+                raise WrongResult(f"unexpected answer {text!r}")
+            if ack["sequence"] <= last:
+                raise WrongResult(f"sequence {ack['sequence']} after {last} on one connection")
+            last = ack["sequence"]
+            sequences.append(last)
+        if len(load.acks) != len(load.frames):
+            raise WrongResult(f"{len(load.acks)} answers to {len(load.frames)} commands")
+    if len(set(sequences)) != len(sequences):
+        raise WrongResult("two answers carry one sequence")
+    return sequences
+
+
+def replayed_hash(root: Path) -> tuple[int, str]:
+    """Sequence and state hash of a fresh core after the whole journal."""
+    from persistence.disk import DirectoryDisk
+    from persistence.recovery import replay
+
+    core, _ = replay(DirectoryDisk(root))
+    return core.sequence, core.state_hash().hex()
