@@ -32,7 +32,7 @@ from engine.messages.errors import JournalCorrupt, JournalFailed
 from engine.messages.ports import Clock, Disk
 from persistence import segments
 from persistence.disk import DirectoryDisk, DirectoryLock, SystemClock, boot_id
-from persistence.event_log import EventLogWriter, log_state
+from persistence.event_log import EventLogReader, EventLogWriter, log_state
 from persistence.journal import Journal, JournalSettings, new_tail, read_mark
 from persistence.segments import Tail
 from persistence.snapshot import Snapshot, newest_snapshots, write_snapshot
@@ -41,6 +41,7 @@ __all__ = ["Recovered", "Report", "Verification", "recover", "replay", "take_sna
 
 LOCK = "journal.lock"
 OUT_SLOTS = 262_144
+SPARE_BUFFERS = 4
 
 
 @dataclass(slots=True)
@@ -150,13 +151,13 @@ def recover(
         kept = _kept_sequence(directory, identity, boot, snapshot[1] if snapshot else 0) if listed else None
         if kept is not None and kept > segments.last_sequence(disk, listed):
             kept = None  # mode memory: the crash took records whose events had been read
-        core, start = snapshot if snapshot and kept is not None else (Core(limits or CoreLimits()), 0)
-        if snapshot and kept is None:
-            core = Core(limits or snapshot[0].limits)
+        core, start, chain = Core(limits or (snapshot[0].limits if snapshot else CoreLimits())), 0, None
+        if snapshot and kept is not None:
+            core, start, chain = snapshot
         event_log = EventLogWriter(directory / "events", identity, boot, keep_sequence=kept, threads=threads)
         with _LogFiller(event_log, kept or 0, thread=threads and bool(listed)) as filler:
             replayed = _Replay(core, None, progress, filler)
-            tail = segments.scan(disk, listed, replayed, after=start) if listed else empty
+            tail = segments.scan(disk, listed, replayed, after=start, after_chain=chain) if listed else empty
         _check_durable(tail, read_mark(disk, identity))
         segments.cut_tail(disk, tail)
         journal = Journal(disk, tail, clock or SystemClock(), settings, threads=threads)
@@ -211,7 +212,9 @@ class Verification:
     snapshots_checked: list[int] = field(default_factory=list)
     snapshots_damaged: list[str] = field(default_factory=list)
     cuts: int = 0
-    """Cuts whose state hash the replay computed anew."""
+    """Cuts that the replay made, each with its state hash."""
+    cuts_compared: int = 0
+    """Of these, the ones whose event in the event log has the same hash. The others are not (or no more) in it."""
     state_hash: bytes = b""
     """After the last record; empty without replay."""
 
@@ -223,14 +226,15 @@ def verify(
     with_replay: bool = True,
     limits: CoreLimits | None = None,
     disk: Disk | None = None,
+    boot: bytes | None = None,
 ) -> Verification:
     """Read the whole journal: headers, CRC, sequence, chain, SHA-256 of each sealed segment; with `with_replay` also
-    apply it and compare the hash of each snapshot, and each cut's event, if the event log of it is there.
+    apply it and compare the hash of each snapshot, and of each cut's event that an event log of this journal and boot has.
 
     Reads only, so it may run beside a core: it sees a prefix then.
 
     Raises:
-        JournalCorrupt: naming segment, offset and sequence, or the snapshot that differs.
+        JournalCorrupt: naming segment, offset and sequence, or the snapshot or the cut that differs.
     """
     disk = disk or DirectoryDisk(directory)
     result = Verification()
@@ -241,10 +245,22 @@ def verify(
     snapshots = {found.sequence: found for found in newest_snapshots(disk, result.snapshots_damaged)}
     core = Core(limits or CoreLimits()) if with_replay else None
 
-    def count_cuts(events: npt.NDArray[np.void], _first: int, _last: int) -> None:
-        result.cuts += int(np.count_nonzero((events["kind"] == EventKind.CUT) & (events["op"] == CommandKind.CUT)))
+    event_log = _readable_log(directory, listed[0].header.identity, boot) if with_replay else None
 
-    applied = _Replay(core, count_cuts, progress) if core is not None else None
+    def compare_cuts(events: npt.NDArray[np.void], _first: int, _last: int) -> None:
+        for sequence, state_hash in _cuts(events):
+            result.cuts += 1
+            logged = _logged_cut(event_log, sequence) if event_log is not None else None
+            if logged is None:
+                continue
+            if logged != state_hash:
+                raise JournalCorrupt(
+                    f"cut at sequence {sequence}: the journal gives state {state_hash.hex()}, "
+                    f"the event log says {logged.hex()}"
+                )
+            result.cuts_compared += 1
+
+    applied = _Replay(core, compare_cuts, progress) if core is not None else None
 
     def take(slots: npt.NDArray[np.void], first: int, last: int) -> None:
         if applied is None:
@@ -271,6 +287,35 @@ def verify(
     return result
 
 
+def _cuts(events: npt.NDArray[np.void]) -> list[tuple[int, bytes]]:
+    """(sequence, state hash) of each cut's event. Batches with a cut are few: only those are walked head by head."""
+    found: list[tuple[int, bytes]] = []
+    wanted = (events["kind"] == EventKind.CUT) & (events["op"] == CommandKind.CUT)
+    if not wanted.any():
+        return found
+    cuts, widths, at = events.view(layout.CUT), events["slots"].tolist(), 0
+    while at < len(widths):
+        if wanted[at]:
+            found.append((int(cuts["sequence"][at]), cuts["state_hash"][at].tobytes()))
+        at += max(1, widths[at])
+    return found
+
+
+def _logged_cut(event_log: EventLogReader, sequence: int) -> bytes | None:
+    """The state hash of the cut with this sequence as the event log has it, None if it has none."""
+    if sequence > event_log.head_sequence:
+        return None
+    event_log.seek(sequence - 1)
+    return dict(_cuts(event_log.read(1))).get(sequence)
+
+
+def _readable_log(directory: Path, identity: bytes, boot: bytes | None) -> EventLogReader | None:
+    """The event log, if it is this journal's and of this boot: one of an earlier boot was never synced."""
+    state = log_state(directory / "events")
+    fits = state is not None and state[0] == identity and state[1] == (boot_id() if boot is None else boot)
+    return EventLogReader(directory / "events") if fits else None
+
+
 def _compare(snapshot: Snapshot, core: Core, chain: int) -> None:
     if snapshot.chain != chain or snapshot.state_hash != core.state_hash():
         raise JournalCorrupt(
@@ -287,8 +332,8 @@ def _head_before(slots: npt.NDArray[np.void], begin: int, end: int) -> int:
     return at
 
 
-def _newest(disk: Disk, identity: bytes, report: Report) -> tuple[Core, int] | None:
-    """The core of the newest snapshot that fits this journal."""
+def _newest(disk: Disk, identity: bytes, report: Report) -> tuple[Core, int, int] | None:
+    """The core of the newest snapshot that fits this journal, its sequence and its chain word."""
     for snapshot in newest_snapshots(disk, report.damaged_snapshots):
         if snapshot.identity != identity:
             report.damaged_snapshots.append(f"snapshot {snapshot.sequence}: belongs to another journal")
@@ -301,7 +346,7 @@ def _newest(disk: Disk, identity: bytes, report: Report) -> tuple[Core, int] | N
         if core.sequence != snapshot.sequence or core.state_hash() != snapshot.state_hash:
             report.damaged_snapshots.append(f"snapshot {snapshot.sequence}: its state has another hash than it says")
             continue
-        return core, snapshot.sequence
+        return core, snapshot.sequence, snapshot.chain
     return None
 
 
@@ -318,21 +363,22 @@ def _kept_sequence(directory: Path, identity: bytes, boot: bytes, snapshot_seque
 class _LogFiller:
     """Appends regenerated events to the log, but not those of sequences it has.
 
-    With `thread` a thread of its own does it while the next batch is applied: two buffers go round. Leaving the `with`
+    With `thread` a thread of its own does it while the next batch is applied; a few buffers go round. Leaving the `with`
     waits until all is appended.
     """
 
     def __init__(self, event_log: EventLogWriter, kept: int, *, thread: bool) -> None:
         self._event_log = event_log
         self._kept = kept
-        self._full: queue.Queue[tuple[npt.NDArray[np.void], int, int, int] | None] = queue.Queue(1)
-        self._free: queue.Queue[npt.NDArray[np.void]] = queue.Queue(2)
+        self._full: queue.Queue[tuple[npt.NDArray[np.void], int, int, int] | None] = queue.Queue(SPARE_BUFFERS)
+        self._free: queue.Queue[npt.NDArray[np.void]] = queue.Queue(SPARE_BUFFERS + 1)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="event-log-filler", daemon=True) if thread else None
 
     def __enter__(self) -> _LogFiller:
         if self._thread is not None:
-            self._free.put(np.empty(OUT_SLOTS, layout.EVENT))
+            for _ in range(SPARE_BUFFERS):
+                self._free.put(np.empty(OUT_SLOTS, layout.EVENT))
             self._thread.start()
         return self
 

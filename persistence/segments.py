@@ -170,12 +170,14 @@ def scan(
     on_batch: Batch | None = None,
     *,
     after: int = 0,
+    after_chain: int | None = None,
     batch_records: int = 4096,
     check_sha256: bool = False,
 ) -> Tail:
     """Check the records of `segments` from the one that holds `after` + 1, and hand those later than `after` out.
 
     Segments that end before `after` are skipped unless `check_sha256`, which also checks every sealed segment's digest.
+    `after_chain`: what the chain word of record `after` must be.
 
     Raises:
         JournalCorrupt: anything but a valid prefix with at most one torn write at its end.
@@ -193,7 +195,7 @@ def scan(
             for segment in segments[start : start + 2] if number == start else segments[number + 1 : number + 2]:
                 prefetch(segment.path)
         following = segments[number + 1] if number + 1 < len(segments) else None
-        tail = _scan_segment(disk, segments[number], following, on_batch, after, batch_records, check_sha256)
+        tail = _scan_segment(disk, segments[number], following, on_batch, after, after_chain, batch_records, check_sha256)
     if tail.sequence < after:
         raise JournalCorrupt(
             f"{segments[-1].path}: ends with sequence {tail.sequence}, but {after} is known to have been durable"
@@ -207,6 +209,7 @@ def _scan_segment(
     following: Segment | None,
     on_batch: Batch | None,
     after: int,
+    after_chain: int | None,
     batch_records: int,
     check_sha256: bool,
 ) -> Tail:
@@ -221,11 +224,13 @@ def _scan_segment(
         raise JournalCorrupt(f"{segment.path}: offset 24: first chain word")
     why = 0
     while at < end and not why:
+        _check_chain(segment, sequence, chain, after, after_chain)
         limit = batch_records if sequence >= after else min(batch_records, after - sequence)
         begin, first = at, sequence + 1
         at, sequence, chain, why = scan_records(raw, at, end, limit, sequence, chain)
         if on_batch is not None and sequence >= first > after:
             on_batch(slots[begin:at], first, sequence)
+    _check_chain(segment, sequence, chain, after, after_chain)
     if following is not None:
         if why:
             raise _corrupt(segment, at, sequence, why, f"but {following.path} follows")
@@ -238,6 +243,13 @@ def _scan_segment(
         return Tail(segment.header.identity, sequence, chain, segment, at)
     torn = _check_end(segment, raw, at, sequence, why) if why else 0
     return Tail(segment.header.identity, sequence, chain, segment, at, torn)
+
+
+def _check_chain(segment: Segment, sequence: int, chain: int, after: int, after_chain: int | None) -> None:
+    if sequence == after and after_chain is not None and chain != after_chain:
+        raise JournalCorrupt(
+            f"{segment.path}: sequence {sequence}: chain word {chain:016x}, the snapshot of it says {after_chain:016x}"
+        )
 
 
 def _check_end(segment: Segment, raw: npt.NDArray[np.uint8], at: int, sequence: int, why: int) -> int:
