@@ -124,9 +124,10 @@ def _listing(s: State, r: SimpleNamespace, terms: SimpleNamespace, known: Market
         return RejectCode.BAD_VALUE
 
     def given(bit: MarketMask, field: str, default: int) -> int:
-        if r.mask & bit:
-            return getattr(terms, field)
-        return default if known is None else getattr(known, field)
+        if known is None and not r.mask & bit:
+            return default
+        value: int = getattr(terms if r.mask & bit else known, field)
+        return value
 
     max_price = given(MarketMask.MAX_PRICE, "max_price", 10**6)
     most = min(TOTAL_LIMIT // (max_price * int(k)), TOTAL_LIMIT // int(u)) if max_price >= 1 else 0
