@@ -13,12 +13,12 @@ import selectors
 import socket
 import time
 from collections import Counter
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import msgspec
 import numpy as np
 import uvloop
-from marketdata.feed import Feed
 from picows import ws_create_server
 
 from bench.bench_engine import OUT_SLOTS, commands, funded, setup
@@ -26,6 +26,7 @@ from bench.harness import Row, WrongResult, seconds
 from bench.workload import generate
 from engine.core import Core
 from engine.messages import layout
+from marketdata.feed import Feed
 from marketdata.publisher import text_frame
 from marketdata.server import _Server
 from marketdata.settings import MarketDataSettings
@@ -75,7 +76,7 @@ def _catch_up(batches: list[np.ndarray], levels: dict[tuple[int, int], int]) -> 
             state = MarketState(order_limit=8_000_000, tape_trades=200)
             feed = state.feed if whole else Feed()
 
-            def follow(apply=state.apply if whole else feed.apply) -> None:
+            def follow(apply: Callable[[np.ndarray], object] = state.apply if whole else feed.apply) -> None:
                 for batch in batches:
                     apply(batch)
 
@@ -131,7 +132,7 @@ async def _fan_out(batches: list[np.ndarray], readers: int, flushes: int) -> lis
         here.recv()
         written: Counter[object] = Counter()
         for reader in server.readers:  # counts what the server writes, replies included
-            replies = [
+            replies: list[dict[str, object]] = [
                 {"type": "subscribed", "channel": f"orderbook:{MARKET}", "depth": settings.depth_default},
                 {"type": "subscribed", "channel": f"trades:{MARKET}"},
             ]
@@ -194,7 +195,8 @@ async def _drained(server: _Server) -> None:
 
 def _opening() -> np.ndarray:
     """The `done` events of the bench's market, so that it has a name."""
-    core, slots, events, at = Core(), setup(), [], 0
+    core, slots, at = Core(), setup(), 0
+    events: list[np.ndarray] = []
     while at < len(slots):
         width = int(slots["slots"][at])
         slots["sequence"][at] = len(events) + 1

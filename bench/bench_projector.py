@@ -69,7 +69,7 @@ def _events(order_count: int, seed: int) -> tuple[Core, _Log]:
 
     apply({"op": "asset", "asset": "USD", "scale": 6})
     apply({"op": "asset", "asset": "NOVA", "scale": 4})
-    terms = {"base": "NOVA", "quote": "USD", "tick": "0.01", "lot": "0.1"}
+    terms: dict[str, object] = {"base": "NOVA", "quote": "USD", "tick": "0.01", "lot": "0.1"}
     apply({"op": "market", "market": "NOVA-USD"} | terms)
     for number in range(TRADERS):
         name = f"user:{number}"

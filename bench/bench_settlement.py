@@ -12,6 +12,7 @@ import hashlib
 import random
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +56,11 @@ class _Flow:
             extra = np.zeros(1, layout.DONE_ACCOUNT_EXTRA)
             extra["row"] = np.void(hashlib.sha256(f"{seed}:{index}".encode()).digest())
             self._publish(account, extra)
-            for asset in (0, 1):
+            for asset_index in (0, 1):
                 deposit = self._event(layout.MONEY_EVENT, EventKind.TRANSFERRED, CommandKind.DEPOSIT, slots=2)
-                deposit["ref"], deposit["leg_count"] = f"d{index}-{asset}", 1
+                deposit["ref"], deposit["leg_count"] = f"d{index}-{asset_index}", 1
                 legs = np.zeros(4, layout.LEG)
-                legs[0]["asset"], legs[0]["amount"], legs[0]["target"] = asset, 10**12, index
+                legs[0]["asset"], legs[0]["amount"], legs[0]["target"] = asset_index, 10**12, index
                 self._publish(deposit, legs)
 
     def _event(self, dtype: np.dtype, kind: EventKind, op: CommandKind, **head: int) -> np.ndarray:
@@ -176,7 +177,7 @@ def _bare(settler: Settler, node: RunningNode) -> float:
             tuple(row for row, _ in coin.entries), tuple(abs(amount) for _, amount in coin.entries),
             tuple(amount < 0 for _, amount in coin.entries), 1,
         )  # fmt: skip
-        total += seconds(lambda call=operation, over=vault: node.node.state.executor.run(call, over))
+        total += seconds(partial(node.node.state.executor.run, operation, vault))
     return total
 
 

@@ -22,7 +22,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
@@ -36,20 +36,24 @@ M64 = (1 << 64) - 1
 LIMIT, IOC, MARKET, CANCEL, MOVE = range(5)
 
 
+_Levels: TypeAlias = dict[int, dict[int, int]]
+"""Price to the orders at it, id to quantity: insertion order is time."""
+
+
 class ReferenceBook:
     """Plain price-time book: the semantics of record for these files."""
 
     __slots__ = ("side", "heap", "where", "trades", "volume", "notional", "h", "makers")
 
-    def __init__(self):
-        self.side = ({}, {})            # price -> {id: qty} (insertion order = time)
-        self.heap = ([], [])            # keys: -price for bids, price for asks
-        self.where = {}                 # id -> (side, price)
+    def __init__(self) -> None:
+        self.side: tuple[_Levels, _Levels] = ({}, {})
+        self.heap: tuple[list[int], list[int]] = ([], [])  # keys: -price for bids, price for asks
+        self.where: dict[int, tuple[int, int]] = {}  # id -> (side, price)
         self.trades = self.volume = self.notional = 0
         self.h = 0xCBF29CE484222325
-        self.makers = []                # ids filled completely by the last call
+        self.makers: list[int] = []     # ids filled completely by the last call
 
-    def best(self, s):
+    def best(self, s: int) -> int | None:
         hp, lv = self.heap[s], self.side[s]
         while hp:
             p = -hp[0] if s == 0 else hp[0]
@@ -58,7 +62,7 @@ class ReferenceBook:
             heapq.heappop(hp)
         return None
 
-    def rest(self, i, s, p, q):
+    def rest(self, i: int, s: int, p: int, q: int) -> None:
         lv = self.side[s]
         d = lv.get(p)
         if d is None:
@@ -68,7 +72,7 @@ class ReferenceBook:
             d[i] = q
         self.where[i] = (s, p)
 
-    def take(self, i, s, p, q):
+    def take(self, i: int, s: int, p: int | None, q: int) -> int:
         """Match; p None = market. Returns what is left."""
         o = 1 - s
         lv = self.side[o]
@@ -99,13 +103,13 @@ class ReferenceBook:
                 del lv[b]
         return q
 
-    def limit(self, i, s, p, q):
+    def limit(self, i: int, s: int, p: int, q: int) -> int:
         q = self.take(i, s, p, q)
         if q:
             self.rest(i, s, p, q)
         return q
 
-    def cancel(self, i):
+    def cancel(self, i: int) -> tuple[int, int, int]:
         s, p = self.where.pop(i)
         d = self.side[s][p]
         q = d.pop(i)
@@ -113,7 +117,7 @@ class ReferenceBook:
             del self.side[s][p]
         return s, p, q
 
-    def open_qty(self, i):
+    def open_qty(self, i: int) -> int:
         s, p = self.where[i]
         return self.side[s][p][i]
 
@@ -121,14 +125,15 @@ class ReferenceBook:
 class Live:
     """Set of live ids with O(1) random choice."""
 
-    def __init__(self):
-        self.a, self.at = [], {}
+    def __init__(self) -> None:
+        self.a: list[int] = []
+        self.at: dict[int, int] = {}
 
-    def add(self, i):
+    def add(self, i: int) -> None:
         self.at[i] = len(self.a)
         self.a.append(i)
 
-    def drop(self, i):
+    def drop(self, i: int) -> None:
         k = self.at.pop(i, None)
         if k is None:
             return
@@ -137,18 +142,18 @@ class Live:
             self.a[k] = last
             self.at[last] = k
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.a)
 
 
 class Writer:
-    def __init__(self):
+    def __init__(self) -> None:
         self.buf = bytearray()
         self.n = 0
         self.lo, self.hi = 1 << 62, -(1 << 62)
         self.pack = struct.Struct("<BBHIQq").pack
 
-    def put(self, op, side, qty, i, price):
+    def put(self, op: int, side: int, qty: int, i: int, price: int) -> None:
         self.buf += self.pack(op, side, 0, qty, i, price)
         self.n += 1
         if op not in (MARKET, CANCEL):
@@ -158,16 +163,20 @@ class Writer:
                 self.hi = price
 
 
-def power_distance(rnd, scale, alpha, cap):
+def power_distance(rnd: Callable[[], float], scale: float, alpha: float, cap: int) -> int:
     return min(cap, 1 + int(((1.0 - rnd()) ** (-1.0 / alpha) - 1.0) * scale))
 
 
-def w1(rng, n=3_000_000, moves=False):
+_Drawn: TypeAlias = tuple[ReferenceBook, Writer, int, int]
+"""The book, the file, the preload count and the highest id."""
+
+
+def w1(rng: random.Random, n: int = 3_000_000, moves: bool = False) -> _Drawn:
     b, w, live = ReferenceBook(), Writer(), Live()
     rnd = rng.random
     fair, nid, recent, rp = 100_000, 0, [0] * 256, 0
 
-    def passive(s):
+    def passive(s: int) -> int:
         d = power_distance(rnd, 40.0, 1.1, 1800)
         p = fair - d if s == 0 else fair + d
         o = b.best(1 - s)
@@ -175,7 +184,7 @@ def w1(rng, n=3_000_000, moves=False):
             p = min(p, o - 1) if s == 0 else max(p, o + 1)
         return p
 
-    def add(s, p, q):
+    def add(s: int, p: int, q: int) -> None:
         nonlocal nid, rp
         nid += 1
         w.put(LIMIT, s, q, nid, p)
@@ -187,7 +196,7 @@ def w1(rng, n=3_000_000, moves=False):
             recent[rp & 255] = nid
             rp += 1
 
-    def qty():
+    def qty() -> int:
         return 1 + int(rnd() * 100)
 
     for k in range(1000):
@@ -251,12 +260,12 @@ def w1(rng, n=3_000_000, moves=False):
     return b, w, pre, nid
 
 
-def w2(rng, n=2_000_000, resting=1_000_000, half=50_000):
+def w2(rng: random.Random, n: int = 2_000_000, resting: int = 1_000_000, half: int = 50_000) -> _Drawn:
     b, w, live = ReferenceBook(), Writer(), Live()
     rnd = rng.random
     nid = 0
 
-    def add():
+    def add() -> None:
         nonlocal nid
         nid += 1
         s = 1 if rnd() < 0.5 else 0
@@ -280,13 +289,14 @@ def w2(rng, n=2_000_000, resting=1_000_000, half=50_000):
     return b, w, pre, nid
 
 
-def w3(rng, n=2_000_000, resting=4000):
+def w3(rng: random.Random, n: int = 2_000_000, resting: int = 4000) -> _Drawn:
     b, w = ReferenceBook(), Writer()
     rnd = rng.random
     mid, nid = 50_000, 0
-    fifo, head = [], 0
+    fifo: list[int] = []
+    head = 0
 
-    def passive(s):
+    def passive(s: int) -> None:
         nonlocal nid
         nid += 1
         d = 1 + int(rnd() * 400)
@@ -311,7 +321,8 @@ def w3(rng, n=2_000_000, resting=4000):
             w.put(CANCEL, b.cancel(i)[0], 0, i, 0)
             if len(b.where) <= resting + k:
                 break
-        need, left, last = 0, k, None           # quantity of the first k orders
+        need, left = 0, k                       # quantity of the first k orders
+        last: int | None = None
         lv = b.side[1 - s]
         for p in sorted(lv, reverse=(s == 1)):
             for q in lv[p].values():
@@ -322,6 +333,7 @@ def w3(rng, n=2_000_000, resting=4000):
             last = p
             if not left:
                 break
+        assert last is not None, "a deep book has orders on both sides"
         nid += 1
         if rnd() < 0.5:
             w.put(IOC, s, need, nid, last)
@@ -332,13 +344,16 @@ def w3(rng, n=2_000_000, resting=4000):
     return b, w, pre, nid
 
 
-def w4(rng, n=3_000_000, resting=50_000, span=1_000_000, far=100_000):
+def w4(
+    rng: random.Random, n: int = 3_000_000, resting: int = 50_000, span: int = 1_000_000, far: int = 100_000
+) -> _Drawn:
     b, w = ReferenceBook(), Writer()
     rnd = rng.random
     mid, nid = span // 2, 0
-    fifo, head = [], 0
+    fifo: list[int] = []
+    head = 0
 
-    def add():
+    def add() -> None:
         nonlocal nid
         nid += 1
         s = 1 if rnd() < 0.5 else 0
@@ -381,7 +396,7 @@ def w4(rng, n=3_000_000, resting=50_000, span=1_000_000, far=100_000):
     return b, w, pre, nid
 
 
-SEEDS: dict[str, tuple[Callable[..., Any], int, dict[str, int]]] = {
+SEEDS: dict[str, tuple[Callable[..., _Drawn], int, dict[str, int]]] = {
     "W1": (w1, 20260801, {"n": 20_000}),
     "W2": (w2, 20260802, {"n": 5_000, "resting": 10_000, "half": 2_000}),
     "W3": (w3, 20260803, {"n": 10_000, "resting": 1_000}),

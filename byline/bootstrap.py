@@ -19,7 +19,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvloop
 
@@ -100,9 +100,8 @@ async def _first_ends(stop: asyncio.Event, *bodies: Awaitable[None]) -> None:
 
 
 async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
-    from gateway.sequencer import Sequencer
-
     from gateway.keys import KeyRegistry, Scope, load_or_create_operator_key, public_hex
+    from gateway.sequencer import Sequencer
     from gateway.server import GatewayServer
     from gateway.settings import GatewaySettings
     from persistence.disk import DirectoryDisk, SystemClock
@@ -111,7 +110,8 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
 
     data = settings.data_directory
     clock = SystemClock()
-    recovered = recover(data, settings=JournalSettings(mode=settings.ack_mode), clock=clock)
+    mode: Literal["durable", "memory"] = "durable" if settings.ack_mode == "durable" else "memory"
+    recovered = recover(data, settings=JournalSettings(mode=mode), clock=clock)
     report = recovered.report
     logger.info(
         "event=recovered sequence=%d snapshot=%d replayed=%d torn_bytes=%d seconds=%.2f state_hash=%s",

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -37,7 +37,7 @@ DataOption = Annotated[
 ]
 
 
-def _settings(data: Path | None, **overrides: object) -> Settings:
+def _settings(data: Path | None, **overrides: Any) -> Settings:
     return load_settings(data_directory=data, **overrides)
 
 

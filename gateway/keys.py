@@ -74,7 +74,8 @@ class Scope(IntFlag):
         scopes = cls(0)
         for word in words:
             if not isinstance(word, str) or word != word.lower() or word.upper() not in cls.__members__:
-                raise KeyRefused("bad_value", "scopes", f"{word!r} is none of {', '.join(s.name.lower() for s in cls)}")
+                known = ", ".join(name.lower() for name in cls.__members__)
+                raise KeyRefused("bad_value", "scopes", f"{word!r} is none of {known}")
             scopes |= cls[word.upper()]
         return scopes
 

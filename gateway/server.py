@@ -178,6 +178,7 @@ class GatewayServer:
         known = [index for index in indices if index is not None]
         trades = Scope.TRADE in key.scopes and Scope.OPERATOR not in key.scopes and len(known) == len(indices)
         cancels = Scope.CANCEL_ONLY in key.scopes and Scope.OPERATOR not in key.scopes and len(known) == len(indices)
+        assert listener.link is not None, "only a living connection signs in"
         self.hub.subscribe(listener.link, known, trades, trades or cancels)
 
     def closing(self, listener: OrderEntryListener) -> None:
@@ -317,6 +318,7 @@ class GatewayServer:
 
     def _answer(self, ask: Ask, session: Session) -> dict[str, Any]:
         """The JSON object for a question. A broken rule gives an error object."""
+        body: dict[str, Any]
         try:
             body = getattr(self, f"_answer_{ask.what}")(ask.fields)
         except KeyRefused as error:
@@ -334,7 +336,10 @@ class GatewayServer:
                 "code": "registry_failed",
                 "message": f"the key registry could not be written: {error}",
             }
-        return ({"rid": wire.parse(b"[%s]" % ask.rid)[0]} if ask.rid else {}) | body
+        if not ask.rid:
+            return body
+        [rid] = wire.parse(b"[%s]" % ask.rid)
+        return {"rid": rid} | body
 
     def _account_of(self, fields: dict[str, Any]) -> int:
         index = self._names.account_index(fields["account"])
@@ -412,12 +417,12 @@ class GatewayServer:
             if not isinstance(name, str) or self._names.account_index(name) is None:
                 raise KeyRefused("unknown_account", "accounts", "accounts that exist")
         entry = self._keys.register(
-            fields.get("key"), accounts, fields.get("scopes"), fields.get("label", ""), self._clock.now_ns()
+            fields.get("key", ""), accounts, fields.get("scopes", []), fields.get("label", ""), self._clock.now_ns()
         )
         return {"type": "key_registered", "key": entry.key, "accounts": entry.accounts, "scopes": entry.scopes.words()}
 
     def _answer_revoke_key(self, fields: dict[str, Any]) -> dict[str, Any]:
-        key = fields.get("key")
+        key = fields.get("key", "")
         self._keys.revoke(key, self._clock.now_ns())
         for listener in list(self._listeners):
             session = None if listener.link is None else listener.link.session

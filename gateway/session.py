@@ -184,7 +184,7 @@ class Session:
         self, frame_type: int, payload: bytes, *, is_final: bool = True, has_reserved_bits: bool = False
     ) -> list[Output]:
         """A data frame: `frame_type` is its opcode, `payload` unmasked."""
-        if self.state in (State.CLOSING, State.CLOSED):
+        if self._has_ended():
             return []
         if has_reserved_bits:
             return self.end(PROTOCOL_ERROR, "reserved bits are set, and no extension was agreed")
@@ -209,7 +209,7 @@ class Session:
                 outputs += self._command(item)
             else:
                 outputs.append(Send(wire.error("bad_json", "an item of the array is no object")))
-            if self.state is State.CLOSING:
+            if self._has_ended():
                 break
         return outputs
 
@@ -221,7 +221,7 @@ class Session:
 
     def end(self, code: int, reason: str) -> list[Output]:
         """Close for `reason`, which the close frame carries (at most 123 bytes)."""
-        if self.state in (State.CLOSING, State.CLOSED):
+        if self._has_ended():
             return []
         self._move(Event.END)
         return [Close(code, reason[:120])]
@@ -241,6 +241,9 @@ class Session:
         return wire.error({"failed": "journal_failed", "closed": "cancel_only"}.get(why, why), messages[why], rid=rid)
 
     # ---------------------------------------------------------------- inside
+
+    def _has_ended(self) -> bool:
+        return self.state in (State.CLOSING, State.CLOSED)
 
     def _move(self, event: Event) -> None:
         target = TRANSITIONS.get((self.state, event))
@@ -308,11 +311,14 @@ class Session:
     def _sign_in(self, command: dict[str, Any], rid: bytes) -> list[Output]:
         if self.state is State.OPEN:
             return [Send(wire.error("already_signed_in", "this session is signed in", rid=rid, field="op"))]
-        key, signature, nonce = command.get("key"), command.get("signature"), command.get("nonce")
-        for field, value, size in (("key", key, 64), ("signature", signature, 128)):
+        for field, size in (("key", 64), ("signature", 128)):
+            value = command.get(field)
             if not isinstance(value, str) or len(value) != size:
                 rule = f"{size} hex digits"
                 return self._refuse(wire.error("malformed", f"sign_in: {field}", rid=rid, field=field, rule=rule))
+        key: str = command["key"]
+        signature: str = command["signature"]
+        nonce = command.get("nonce")
         spent, self._nonce = self._nonce, None
         if nonce is not None and nonce != spent:
             rule = "the nonce of the latest hello of this connection; each serves once"

@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from engine.messages.errors import LocalFault, PartMissing
 
@@ -193,15 +194,15 @@ class EmbeddedPostgres:
         else:
             raise PartMissing(f"root cannot run PostgreSQL on {self.directory}: `nobody` cannot reach it, no `unshare`")
 
-    def _popen(self, command: list[str], log: object) -> subprocess.Popen[bytes]:
+    def _popen(self, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
         assert self.binaries is not None
         argv = [*self._wrap, str(self.binaries.directory / command[0]), *command[1:]]
-        options = {} if self._user is None else {"user": self._user, "group": pwd.getpwuid(self._user).pw_gid}
+        options: dict[str, Any] = {}
         if self._user is not None:
-            options["extra_groups"] = []
+            options = {"user": self._user, "group": pwd.getpwuid(self._user).pw_gid, "extra_groups": []}
         return subprocess.Popen(
             argv, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent, **options
-        )  # type: ignore[call-overload]
+        )
 
     def _initdb(self) -> None:
         if self.cluster.exists():

@@ -31,7 +31,7 @@ class _Answer(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-class FeedSession(picows.WSListener):  # type: ignore[misc]
+class FeedSession(picows.WSListener):
     """Counts answers by what they say. Latencies are in ns from the *planned* time of sending."""
 
     def __init__(self, account: str, key: Ed25519PrivateKey) -> None:
@@ -72,7 +72,7 @@ class FeedSession(picows.WSListener):  # type: ignore[misc]
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         if frame.msg_type == picows.WSMsgType.CLOSE:
-            self.lost = f"{frame.get_close_code()} {frame.get_close_message()}"
+            self.lost = f"{frame.get_close_code()} {frame.get_close_message()!r}"
             transport.disconnect()
             return
         if frame.msg_type != picows.WSMsgType.TEXT:
@@ -109,8 +109,9 @@ async def open_session(url: str, account: str, key: Ed25519PrivateKey) -> FeedSe
     Raises:
         Refused, Unavailable.
     """
+    session = FeedSession(account, key)
     try:
-        _, session = await picows.ws_connect(lambda: FeedSession(account, key), url)
+        await picows.ws_connect(lambda: session, url)
     except (OSError, picows.WSError) as error:
         raise Unavailable(f"{url}: {error}") from error
     await session.ready

@@ -16,7 +16,7 @@ import hashlib
 import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from engine.messages import layout
 from engine.messages.codes import (
@@ -36,9 +36,8 @@ from engine.messages.codes import (
 from engine.messages.decimals import parse_decimal, steps_of
 from engine.messages.directory import AssetEntry, Directory, MarketEntry
 from engine.messages.layout import AccountMask, MarketMask, MoneyFlag, OrderFlag, PlaceFlag
-from engine.messages.open_orders import OpenOrders
 
-__all__ = ["PARTS_MAX", "CommandEncoder", "Malformed", "place_record", "session_word"]
+__all__ = ["PARTS_MAX", "CommandEncoder", "HasMarket", "Malformed", "OrderMarkets", "place_record", "session_word"]
 
 PARTS_MAX = 252 * layout.PARTS_PER_SLOT
 """Parts of one record: 255 slots less head, meta and address."""
@@ -137,6 +136,21 @@ def place_record(
     return record
 
 
+class HasMarket(Protocol):
+    """An open order, as far as a replace must know it."""
+
+    @property
+    def market(self) -> int:
+        """Its index."""
+
+
+class OrderMarkets(Protocol):
+    """Who knows the market of an open order; `engine.messages.open_orders.OpenOrders` is one."""
+
+    def find(self, account: int, order_id: int | None, client_id: str | None, /) -> HasMarket | None:
+        """The account's open order of that id, or else of that client id."""
+
+
 class CommandEncoder:
     """Encodes against one Directory, which its owner keeps learning.
 
@@ -146,7 +160,7 @@ class CommandEncoder:
 
     __slots__ = ("_directory", "_makers", "_orders")
 
-    def __init__(self, directory: Directory, orders: OpenOrders | None = None) -> None:
+    def __init__(self, directory: Directory, orders: OrderMarkets | None = None) -> None:
         self._directory = directory
         self._orders = orders
         self._makers: dict[CommandKind, Callable[[CommandKind, Mapping[str, Any]], bytearray]] = {

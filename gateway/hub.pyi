@@ -1,0 +1,70 @@
+from collections.abc import Callable
+from typing import Any
+
+from picows import WSTransport
+
+from engine.messages.ports import Clock
+from gateway.names import Names
+from gateway.orders import OpenOrders
+from gateway.sequencer import ReleaseSink, Sequencer
+from gateway.session import Ask, Session
+
+class Counters:
+    acks: int
+    bad_frames: int
+    closed_slow: int
+    commands_fast: int
+    commands_thorough: int
+    frames_in: int
+    private_events: int
+    refused_busy: int
+    refused_sessions: int
+    rejected_commands: int
+    sends: int
+    sessions: int
+    sessions_opened: int
+    def __init__(self) -> None: ...
+    def as_dict(self) -> dict[str, int]: ...
+
+class Connection:
+    def __init__(self, number: int, session: Session, transport: WSTransport) -> None: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def session(self) -> Session: ...
+    @property
+    def is_ending(self) -> bool: ...
+
+class Hub(ReleaseSink):
+    on_fatal: Callable[[BaseException], object] | None
+    def __init__(
+        self,
+        sequencer: Sequencer,
+        names: Names,
+        orders: OpenOrders,
+        clock: Clock,
+        decode: Callable[[bytes], object],
+        answer: Callable[[Ask, Session], dict[str, Any]],
+        counters: Counters,
+        write_high: int,
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def sequencer(self) -> Sequencer: ...
+    @property
+    def names(self) -> Names: ...
+    @property
+    def orders(self) -> OpenOrders: ...
+    @property
+    def counters(self) -> Counters: ...
+    def sessions(self) -> list[Session]: ...
+    def connect(self, session: Session, transport: WSTransport) -> Connection: ...
+    def disconnect(self, connection: Connection) -> None: ...
+    def subscribe(
+        self, connection: Connection, accounts: list[int], may_trade: bool, may_cancel: bool
+    ) -> None: ...
+    def send(self, connection: Connection, payload: bytes) -> None: ...
+    def ask(self, connection: Connection, question: Ask) -> None: ...
+    def broadcast(self, payload: bytes) -> None: ...
+    def submit(self, connection: Connection, record: bytes, rid: bytes, reserved: bool) -> None: ...
+    def settle(self) -> None: ...

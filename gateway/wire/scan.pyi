@@ -1,0 +1,3 @@
+def scan_record(
+    text: bytes, market_name: str, market: tuple[int, int, int, int], market_index: int, account: int
+) -> bytes | None: ...
