@@ -246,7 +246,10 @@ REJECTED = _event(("order_id", "<u8"), ("text", "S64"), ("flags", "u1"))
 """`reason` of the head is the RejectCode, `op` the command. `text`: client id or ref, by RejectedFlag."""
 
 DUPLICATE = _event(("order_id", "<u8"), ("text", "S64"), ("filled", "<i8"), ("status", "u1"), ("flags", "u1"))
-"""Of an order: OrderStatus, lots filled as of now (of a budget order: quote units spent). Of a ref: `order_id` is the first sequence, RefStatus."""
+"""Of an order: OrderStatus, lots filled as of now (of a budget order: quote units spent).
+
+Of a ref: `order_id` is the first sequence, `status` a RefStatus.
+"""
 
 DONE_ASSET = _event(("name", "S64"), ("scale", "u1"), ("settled", "u1"))
 """`done` answering asset: the asset's index is in `market` of the head."""
@@ -254,7 +257,7 @@ DONE_ASSET = _event(("name", "S64"), ("scale", "u1"), ("settled", "u1"))
 DONE_MARKET = _event(
     ("name", "S64"), ("base", "<u4"), ("quote", "<u4"), ("k", "<i8"), ("u", "<i8"), ("phase", "u1"),
 )  # fmt: skip
-"""`done` answering market, followed by DONE_MARKET_EXTRA. k: quote units of one tick × lot; u: base units of one lot."""
+"""`done` answering market, then DONE_MARKET_EXTRA. k: quote units of one tick × lot; u: base units of one lot."""
 
 DONE_MARKET_EXTRA = MARKET_EXTRA
 
@@ -273,7 +276,7 @@ TRADE = _event(
     ("taker_order_id", "<u8"), ("taker_leaves", "<i8"), ("taker_fee", "<i8"),
     ("released", "<i8"),
 )  # fmt: skip
-"""`account` of the head is the maker's. `released` belongs to the buyer (`buyer`: 0 maker, 1 taker); a seller's is 0."""
+"""`account` of the head is the maker's. `released` is the buyer's (`buyer`: 0 maker, 1 taker); a seller's is 0."""
 
 CANCELED = _event(("order_id", "<u8"), ("client_id", "S32"), ("leaves", "<i8"), ("released", "<i8"))
 
