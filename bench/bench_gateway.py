@@ -8,6 +8,9 @@ place a limit order near one price, the third cancels an earlier one of the same
 written: every frame was answered, in order, accepted, canceled, or rejected for an order that has gone; alone, the
 sequences of all acks are one gapless range, in the whole system they rise per connection and none comes twice; and
 replaying the journal gives the server's last state hash.
+
+The echo writes each answer by itself, the gateway those of one turn of its loop together: with several frames in
+flight it can be the faster of the two. With one in flight each answer is a write of its own on both sides.
 """
 
 from __future__ import annotations
@@ -65,14 +68,13 @@ def _serve(pipe: Connection, root: str, mode: str) -> None:
         pipe.send(None)
 
     async def exchange() -> None:
-        from persistence.event_log import EventLogWriter
-
         from engine.core import Core
         from gateway.keys import KeyRegistry, load_or_create_operator_key, public_hex
         from gateway.sequencer import Sequencer
         from gateway.server import GatewayServer
         from gateway.settings import GatewaySettings
         from persistence.disk import DirectoryDisk, SystemClock
+        from persistence.event_log import EventLogWriter
         from persistence.journal import Journal, JournalSettings, new_tail
 
         folder = Path(root)
