@@ -1,0 +1,78 @@
+"""All modes of the journal over the ends of many segments, on the real disk and on a simulated one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.messages import layout
+from persistence import segments
+from persistence.disk import DirectoryDisk, SystemClock
+from persistence.journal import Journal, JournalSettings, Mode, new_tail
+from tests.support.disk import SimulatedDisk
+
+SEGMENT_BYTES = 73_728  # 544 slots
+
+
+def records(first: int, count: int) -> bytearray:
+    rows = np.zeros(count, layout.TRANSFER)
+    rows["kind"], rows["slots"], rows["sequence"] = 6, 1, np.arange(first, first + count)
+    return bytearray(rows.tobytes())
+
+
+def settings(mode: Mode) -> JournalSettings:
+    return JournalSettings(mode=mode, segment_bytes=SEGMENT_BYTES, ring_slots=4096, reserved_slots=64, pace_ns=100_000)
+
+
+@pytest.mark.parametrize("mode", ["durable", "memory", "inline"])
+@pytest.mark.parametrize("group", [1, 300, 700])
+def test_every_mode_goes_on_in_the_next_segment(tmp_path: Path, mode: Mode, group: int) -> None:
+    disk = DirectoryDisk(tmp_path)
+    journal = Journal(disk, new_tail(), SystemClock(), settings(mode))
+    count = 1200 if group == 1 else 4200
+    for first in range(1, count + 1, group):
+        assert journal.append_all(records(first, group)) == group
+        journal.publish()
+        if mode == "inline":
+            assert journal.durable_sequence == first + group - 1  # on return, the end of a segment or not
+        else:
+            journal.wait_durable(first + group - 1)
+    assert journal.status == "running"
+    journal.close()
+    listed = segments.list_segments(disk)
+    assert len(listed) == -(-count // 544)
+    tail = segments.scan(disk, listed, check_sha256=True)
+    assert (tail.sequence, tail.torn_bytes) == (count, 0)
+    again = Journal(disk, tail, SystemClock(), settings(mode))  # in the middle of a segment
+    assert again.append_all(records(count + 1, group)) == group
+    again.publish()
+    again.wait_durable(count + group)
+    again.close()
+    assert segments.scan(disk, segments.list_segments(disk), check_sha256=True).sequence == count + group
+
+
+def test_closing_at_the_end_of_a_segment_writes_everything(tmp_path: Path) -> None:
+    for number in range(20):
+        disk = DirectoryDisk(tmp_path / str(number))
+        disk.root.mkdir()
+        journal = Journal(disk, new_tail(), SystemClock(), settings("durable"))
+        assert journal.append_all(records(1, 1000)) == 1000
+        journal.publish()
+        journal.close()  # while the writer waits for its second segment
+        assert segments.scan(disk, segments.list_segments(disk), check_sha256=True).sequence == 1000
+
+
+def test_inline_without_space_returns_and_goes_on_later() -> None:
+    disk = SimulatedDisk()
+    disk.space = SEGMENT_BYTES
+    journal = Journal(disk, new_tail(), SystemClock(), settings("inline"), threads=False)
+    assert journal.append_all(records(1, 600)) == 600
+    journal.publish()
+    assert (journal.status, journal.durable_sequence, journal.room) == ("disk_full", 544, 0)
+    disk.space = None
+    journal.publish()
+    assert (journal.status, journal.durable_sequence) == ("running", 600)
+    journal.close()
+    assert segments.scan(disk, segments.list_segments(disk), check_sha256=True).sequence == 600
