@@ -7,6 +7,7 @@ numbers for C; `tests/unit/engine/test_layout.py` holds the two together.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Self
 
 __all__ = [
     "ABSENT",
@@ -48,7 +49,7 @@ class Word(IntEnum):
         return self.name.lower()
 
     @classmethod
-    def of(cls, word: str) -> Word:
+    def of(cls, word: str) -> Self:
         """The member for a word of the rulebook. Raises KeyError for any other text."""
         if word != word.lower():
             raise KeyError(word)

@@ -1,4 +1,4 @@
-"""A really full disk (a small tmpfs) under order entry: no ack without a record, cancels still pass, then it goes on."""
+"""A really full disk (a small tmpfs) under order entry: no ack without a record, cancels pass, then it goes on."""
 
 from __future__ import annotations
 

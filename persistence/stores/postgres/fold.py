@@ -107,7 +107,7 @@ class Fold:
     def take(self, slots: np.ndarray) -> Rows:
         """Folds whole commands and returns what they changed."""
         self._rows = rows = Rows()
-        data = memoryview(np.ascontiguousarray(slots)).cast("B")
+        data = np.ascontiguousarray(slots).data.cast("B")
         at, end = 0, len(data)
         handlers = {
             int(EventKind.ACCEPTED): self._accepted,
@@ -158,7 +158,9 @@ class Fold:
         del self.orders[order.order_id]
 
     def _accepted(self, head: tuple[int, ...], data: memoryview, at: int) -> None:
-        order_id, client_id, price, size, hold, stop_price, _, _, side, type_, tif, flags = _ACCEPTED.unpack_from(data, at)
+        (order_id, client_id, price, size, hold, stop_price, _, _, side, type_, tif, flags) = _ACCEPTED.unpack_from(
+            data, at
+        )
         is_budget = bool(flags & PlaceFlag.BUDGET)
         waiting = type_ in (OrderType.STOP, OrderType.STOP_LIMIT)
         order = Order(
