@@ -93,7 +93,7 @@ def _drop_cache(directory: Path) -> None:
 def _events_digest(directory: Path) -> bytes:
     reader, digest = EventLogReader(directory), sha256()
     while len(part := reader.read()):
-        digest.update(part)
+        digest.update(part.data)
     return digest.digest()
 
 
@@ -103,7 +103,7 @@ def run(smoke: bool, seed: int) -> list[Row]:
     core, out, at, digest = Core(), np.empty(65_536, slots.dtype), 0, sha256()
     while at < len(slots):
         at, used = core.apply_batch(slots, out, at)
-        digest.update(out[:used])
+        digest.update(out[:used].data)
     expected = (core.sequence, core.state_hash())
     rows = []
     with tempfile.TemporaryDirectory(dir=".") as name:

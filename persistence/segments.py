@@ -195,7 +195,9 @@ def scan(
             for segment in segments[start : start + 2] if number == start else segments[number + 1 : number + 2]:
                 prefetch(segment.path)
         following = segments[number + 1] if number + 1 < len(segments) else None
-        tail = _scan_segment(disk, segments[number], following, on_batch, after, after_chain, batch_records, check_sha256)
+        tail = _scan_segment(
+            disk, segments[number], following, on_batch, after, after_chain, batch_records, check_sha256
+        )
     if tail.sequence < after:
         raise JournalCorrupt(
             f"{segments[-1].path}: ends with sequence {tail.sequence}, but {after} is known to have been durable"
@@ -238,7 +240,7 @@ def _scan_segment(
             raise JournalCorrupt(
                 f"{following.path}: offset 16: does not continue {segment.path}, which ends with sequence {sequence}"
             )
-        if check_sha256 and sha256(raw[: end * layout.SLOT_BYTES]).digest() != following.header.previous_sha256:
+        if check_sha256 and sha256(raw[: end * layout.SLOT_BYTES].data).digest() != following.header.previous_sha256:
             raise JournalCorrupt(f"{segment.path}: SHA-256 differs from the one in the header of {following.path}")
         return Tail(segment.header.identity, sequence, chain, segment, at)
     torn = _check_end(segment, raw, at, sequence, why) if why else 0
