@@ -57,7 +57,7 @@ def run_process(name: str, settings: Settings) -> int:
     except (JournalCorrupt, AssertionError):
         logger.critical("event=stops process=%s: starting again would do harm", name, exc_info=True)
         return DO_NOT_RESTART
-    except ExchangeError as error:
+    except (ExchangeError, OSError) as error:
         logger.critical("event=stops process=%s error=%s: %s", name, type(error).__name__, error)
         return 1
     return 0
@@ -175,9 +175,8 @@ async def _snapshots(settings: Settings, stop: asyncio.Event, recovered: Any, se
     """A snapshot every interval, and whenever DATA/run/snapshot.request appears: snapshot.done beside it answers.
 
     Copying the state pauses matching (`pause_ms` in the log); writing it does not, and waits until the journal has it.
+    A snapshot that cannot be written is logged and tried again at the next interval: the journal is the truth.
     """
-    from persistence.snapshot import Snapshot, write_snapshot
-
     request = settings.data_directory / "run" / "snapshot.request"
     loop = asyncio.get_running_loop()
     due = loop.time() + settings.snapshot_interval_s
@@ -186,21 +185,35 @@ async def _snapshots(settings: Settings, stop: asyncio.Event, recovered: Any, se
         asked = request.exists()
         if asked or (loop.time() >= due and sequencer.sequence > last):
             due = loop.time() + settings.snapshot_interval_s
-            core, last = recovered.core, sequencer.sequence
-            began = loop.time()
-            snapshot = Snapshot(last, sequencer.chain, core.state_hash(), recovered.journal.identity, core.snapshot())
-            pause_s = loop.time() - began
-            while recovered.journal.durable_sequence < last:
-                await asyncio.sleep(0.005)
-            path = await asyncio.to_thread(write_snapshot, disk, snapshot)
-            logger.info("event=snapshot sequence=%d pause_ms=%.1f path=%s", last, pause_s * 1e3, path)
+            try:
+                last, path = await _snapshot(stop, recovered, sequencer, disk)
+                if asked:
+                    partial = request.with_suffix(".partial")
+                    partial.write_text(f"{last} {path}")
+                    partial.replace(request.with_suffix(".done"))
+            except OSError as error:
+                logger.error("event=no_snapshot error=%s", error)
             if asked:
-                request.unlink()
-                partial = request.with_suffix(".partial")
-                partial.write_text(f"{last} {path}")
-                partial.replace(request.with_suffix(".done"))
+                request.unlink(missing_ok=True)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), 0.1)
+
+
+async def _snapshot(stop: asyncio.Event, recovered: Any, sequencer: Any, disk: Any) -> tuple[int, str]:
+    """Writes one. Returns its sequence and path. Raises OSError, also when the journal will not become durable."""
+    from persistence.snapshot import Snapshot, write_snapshot
+
+    core, journal, sequence = recovered.core, recovered.journal, sequencer.sequence
+    began = asyncio.get_running_loop().time()
+    snapshot = Snapshot(sequence, sequencer.chain, core.state_hash(), journal.identity, core.snapshot())
+    pause_s = asyncio.get_running_loop().time() - began
+    while journal.durable_sequence < sequence:
+        if stop.is_set() or journal.status == "failed":
+            raise OSError(f"the journal is not durable up to sequence {sequence}")
+        await asyncio.sleep(0.005)
+    path = await asyncio.to_thread(write_snapshot, disk, snapshot)
+    logger.info("event=snapshot sequence=%d pause_ms=%.1f path=%s", sequence, pause_s * 1e3, path)
+    return sequence, path
 
 
 def _next_epoch(data: Path) -> int:
@@ -328,7 +341,8 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
 
     data = settings.data_directory
     core = GatewayPort(data, settings.host)
-    projector = Projector(await _event_source(settings), _postgres_url(settings), None)
+    events = await _event_source(settings)
+    projector = Projector(events, _postgres_url(settings), journal=events.identity)
     chain_directory = data / "chain"
     chain_directory.mkdir(parents=True, exist_ok=True)
     chain = SuiChain(
@@ -372,7 +386,10 @@ class _Withdrawals:
             answer = await self._core.submit({"op": "withdraw_settled", "ref": ref})
         except OutcomeUnknown as error:
             raise Unavailable(str(error)) from error  # the same ref again is harmless: it is answered `duplicate`
-        if answer.get("event") not in ("posted", "duplicate"):
+        booked = answer.get("event") == "posted" or (
+            answer.get("event") == "duplicate" and answer.get("status") == "posted"
+        )
+        if not booked:
             raise Refused(f"the core does not book withdrawal {ref}: {answer}")
 
 
@@ -419,7 +436,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         domain=f"{settings.host}:{port}",
         chain="sui:embedded" if not settings.chain_url else "sui",
         signing_key_path=data / "keys" / "access-token.key",
-        web_folder=web if web.is_dir() else None,
+        web_folder=web if (web / "index.html").exists() else None,
         embedded=not settings.chain_url,
         faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},
     )

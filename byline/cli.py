@@ -62,6 +62,8 @@ def up(
     """
     from byline.up import run_exchange
 
+    if json_path:
+        json_path.touch()  # a path that cannot be written is said now, not after the run
     ports = {f"{name}_port": 0 for name in ("api", "gateway", "marketdata", "chain")} if free_ports else {}
     settings = _settings(
         data, ack_mode=ack, quiet_market=quiet_market or None, trader_orders_per_s=orders_per_s,
@@ -200,7 +202,7 @@ def main() -> None:
     """Entry point. An expected error is one line on standard error and status 2, never a traceback."""
     try:
         app()
-    except ExchangeError as error:
+    except (ExchangeError, OSError) as error:
         print(f"byline: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from byline.client import TradingClient, load_key
 from byline.settings import Settings
-from byline.status_file import read_status
+from byline.status_file import read_all_statuses
 from engine.messages.errors import ExchangeError, Refused, Unavailable
 
 __all__ = ["gateway_url", "open_operator", "request_snapshot", "send_all"]
@@ -24,8 +24,8 @@ def gateway_url(settings: Settings) -> str:
     Raises:
         Unavailable: none runs there.
     """
-    status = read_status(settings.data_directory, "core")
-    if status is None or not status["ready"]:
+    status = read_all_statuses(settings.data_directory).get("core")
+    if status is None or not (status["alive"] and status["ready"]):
         raise Unavailable(f"no exchange runs on {settings.data_directory}: start one with `byline up` or `make run`")
     return f"ws://{status['host']}:{status['port']}/v1/ws/trade"
 
@@ -65,6 +65,7 @@ def request_snapshot(settings: Settings) -> dict[str, Any]:
     deadline = time.monotonic() + SNAPSHOT_WAIT_S
     while not done.exists():
         if time.monotonic() > deadline:
+            request.unlink(missing_ok=True)
             raise Unavailable("the core wrote no snapshot; see DATA/logs/core.log")
         time.sleep(0.05)
     sequence, _, path = done.read_text().partition(" ")

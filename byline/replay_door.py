@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from engine.messages.errors import Refused
 from engine.replay import open_core, replay
 
 __all__ = ["replay_file"]
@@ -18,6 +19,9 @@ def replay_file(commands: Path, events: Path | None, *, reference: bool, state_h
     """Runs the file and writes the events to `events` or standard output, with a progress bar on a terminal."""
     columns = (TextColumn("replaying"), BarColumn(), TextColumn("{task.completed:,.0f} lines"), TimeRemainingColumn())
     terminal = Console(stderr=True)
+    with commands.open("rb") as file:
+        if b"\0" in file.read(4096):
+            raise Refused(f"{commands} holds no JSON lines; `byline journal verify --replay` replays a journal")
     with ExitStack() as stack:
         source = stack.enter_context(commands.open("rb"))
         total = sum(block.count(b"\n") for block in iter(lambda: source.read(1 << 20), b""))

@@ -16,6 +16,8 @@ from engine.messages.errors import SettingsInvalid
 
 __all__ = ["Settings", "load_settings"]
 
+OTHER_VARIABLES = ("BYLINE_DATA_DIRECTORY", "BYLINE_PG_BIN", "BYLINE_PACKAGES", "BYLINE_DEBUG_BUILD")
+
 ACK_MODES = ("durable", "memory")
 CHAIN_FAULTS = ("", "lost_request", "lost_response", "hang", "refuse_once")
 
@@ -81,8 +83,9 @@ def _convert(name: str, text: str, default: Any) -> Any:
             return float(text)
         return text
     except (KeyError, ValueError):
-        kind = type(default).__name__
-        raise SettingsInvalid(f"setting BYLINE_{name.upper()} must be a {kind}, not {text!r}") from None
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        kind = kinds.get(type(default), "text")
+        raise SettingsInvalid(f"setting BYLINE_{name.upper()} must be {kind}, not {text!r}") from None
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -95,6 +98,11 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     directory = overrides.pop("data_directory", None) or environ.get("BYLINE_DATA_DIRECTORY") or ".data"
     settings = Settings(data_directory=Path(directory).expanduser().resolve())
     known = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "data_directory"}
+    for variable in environ:
+        name = variable.removeprefix("BYLINE_").lower()
+        if variable.startswith("BYLINE_") and name not in known and variable not in OTHER_VARIABLES:
+            names = ", ".join(f"BYLINE_{name.upper()}" for name in known)
+            raise SettingsInvalid(f"no setting is called {variable}; there are {names}")
     given = {
         name: _convert(name, environ[f"BYLINE_{name.upper()}"], default)
         for name, default in known.items()

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["StatusFile", "read_status", "read_all_statuses"]
+__all__ = ["StatusFile", "read_all_statuses", "read_status"]
+
+logger = logging.getLogger(__name__)
 
 
 class StatusFile:
-    """The status of this process. One writer a name; readers see the old or the new content, never a mixture."""
+    """The status of this process. One writer a name; readers see the old or the new content, never a mixture.
+
+    A status that cannot be written is logged once and left: `written_at` of the last one tells its age.
+    """
 
     def __init__(self, data_directory: Path, name: str) -> None:
         self._path = data_directory / "run" / f"{name}.json"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._started_at = time.time()
         self._values: dict[str, Any] = {}
+        self._is_failing = False
         self.name = name
 
     def write(self, *, ready: bool, **values: Any) -> None:
@@ -27,8 +34,15 @@ class StatusFile:
         content = {"name": self.name, "pid": os.getpid(), "ready": ready, "started_at": self._started_at}
         content |= {"written_at": time.time(), **values}
         partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps(content))
-        partial.replace(self._path)
+        try:
+            partial.write_text(json.dumps(content))
+            partial.replace(self._path)
+        except OSError as error:  # a full disk: what the process does is worth more than what it says of itself
+            if not self._is_failing:
+                logger.error("event=status_not_written process=%s error=%s", self.name, error)
+            self._is_failing = True
+        else:
+            self._is_failing = False
 
     def close(self) -> None:
         """Says that the process is going, and leaves its last numbers for whoever looks afterwards."""

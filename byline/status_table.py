@@ -28,7 +28,7 @@ def show_status(settings: Settings, *, console: Console, once: bool, as_json: bo
         Unavailable: nothing ever ran on the data directory.
     """
     statuses = read_all_statuses(settings.data_directory)
-    if not statuses:
+    if not any(status["alive"] for status in statuses.values()):
         raise Unavailable(f"no exchange runs on {settings.data_directory}: start one with `byline up` or `make run`")
     if as_json:
         print(json.dumps(statuses, indent=2))

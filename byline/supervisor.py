@@ -95,11 +95,16 @@ class Supervisor:
 
     async def watch(self) -> None:
         """Restarts what dies, until `stop` is called."""
+        restarts: set[asyncio.Task[None]] = set()
         while not self._stopping:
             for child in list(self.children.values()):
                 if child.state == "running" and child.process and child.process.poll() is not None:
-                    await self._restart(child)
+                    child.state = "waiting"  # one that cannot come up does not keep the others waiting
+                    task = asyncio.create_task(self._restart(child))
+                    restarts.add(task)
+                    task.add_done_callback(restarts.discard)
             await asyncio.sleep(POLL_S * 5)
+        await asyncio.gather(*restarts)
 
     async def stop_child(self, name: str) -> int | None:
         """Stops one child for good. Returns its exit status, None if it did not run."""
@@ -151,6 +156,8 @@ class Supervisor:
                 raise ChildFailed(
                     f"{child.name} was not ready after {child.ready_timeout_s:.0f} s:\n{self.log_tail(child.name)}"
                 )
+            if self._stopping:
+                raise ChildFailed(f"{child.name} was stopped before it was ready")
             await asyncio.sleep(POLL_S)
 
     async def _restart(self, child: Child) -> None:

@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 import signal
+import socket
 import sys
 import time
 from contextlib import nullcontext
@@ -37,6 +38,10 @@ logger = logging.getLogger(__name__)
 
 QUIESCE_TIMEOUT_S = 60.0
 POLL_S = 0.1
+
+
+class PortTaken(LocalFault):
+    """Another program listens where a part of the exchange should."""
 
 
 class NotQuiet(LocalFault):
@@ -69,6 +74,11 @@ class Exchange:
         data.mkdir(parents=True, exist_ok=True)
         self._lock = DirectoryLock(data / "lock")
         started = time.monotonic()
+        try:
+            _probe_ports(self.settings)
+        except BaseException:
+            self._lock.release()
+            raise
         shutil.rmtree(data / "run", ignore_errors=True)
         self._supervisor = Supervisor(data)
         try:
@@ -164,6 +174,21 @@ class Exchange:
         }
 
 
+def _probe_ports(settings: Settings) -> None:
+    """Raises PortTaken before anything is started, naming the setting."""
+    for name in ("api", "gateway", "marketdata", "chain"):
+        port = getattr(settings, f"{name}_port")
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.host, port))
+            except OSError as error:
+                raise PortTaken(
+                    f"{settings.host}:{port} cannot be used ({error.strerror}): set BYLINE_{name.upper()}_PORT, "
+                    "or give --free-ports"
+                ) from error
+
+
 def run_exchange(settings: Settings, *, console: Console, seconds: float | None, json_path: Path | None) -> int:
     """Runs until Ctrl-C, or for `seconds` with checks at the end. Returns the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -181,7 +206,8 @@ async def _run(settings: Settings, console: Console, seconds: float | None, json
         _print_addresses(exchange, console)
         if seconds is None:
             await stop.wait()
-            console.print("stopping …")
+            core = exchange.status("core")
+            console.print(f"stopping after {core['sequence']:,} commands; the next start goes on from there …")
             return 0
         await _bounded(exchange, stop, seconds, console)
         head = await exchange.quiesce()

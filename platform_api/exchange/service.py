@@ -358,7 +358,7 @@ def _candle(row: Any, market: Any) -> Candle:
         high=_price(row["high"], market) or "",
         low=_price(row["low"], market) or "",
         close=_price(row["close"], market) or "",
-        volume=_size(row["volume"], market) or "0",
-        quote_volume=_quote(row["quote_volume"], market) or "0",
+        volume=_size(int(row["volume"]), market) or "0",
+        quote_volume=_quote(int(row["quote_volume"]), market) or "0",
         trade_count=row["trade_count"],
     )

@@ -182,3 +182,15 @@ async def test_events_published_between_read_and_checkpoint_are_not_skipped(post
     await again.step()
     await again.close()
     await _assert_equals_core(postgres_dsn, core)
+
+
+async def test_rows_of_another_journal_or_of_a_future_that_was_lost_are_never_mixed_in(postgres_dsn):
+    await migrate(postgres_dsn)
+    _, first = _flow(11, 200)
+    await _finish(Projector(first, postgres_dsn, journal=b"one"), first)
+    core, second = _flow(12, 150)
+    await _finish(Projector(second, postgres_dsn, journal=b"two"), second)
+    await _assert_equals_core(postgres_dsn, core)
+    core, shorter = _flow(13, 60)
+    await _finish(Projector(shorter, postgres_dsn, journal=b"two"), shorter)
+    await _assert_equals_core(postgres_dsn, core)

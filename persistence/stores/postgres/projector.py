@@ -50,8 +50,12 @@ class ProjectorSettings:
 class Projector:
     """One writer of the projection tables. `run` until told to stop; `store_batch` may be called meanwhile."""
 
-    def __init__(self, source: EventSource, dsn: str, settings: ProjectorSettings | None = None) -> None:
+    def __init__(
+        self, source: EventSource, dsn: str, settings: ProjectorSettings | None = None, *, journal: bytes = b""
+    ) -> None:
+        """`journal` is the identity of the journal behind `source`: rows of another one are wiped and built anew."""
         self._source = source
+        self._journal = journal
         self._dsn = dsn
         self._settings = settings or ProjectorSettings()
         self._connection: asyncpg.Connection | None = None
@@ -112,10 +116,8 @@ class Projector:
         if not len(slots) and not self._batches and head <= self.sequence:
             return False
         batches = dict(self._batches)
-        if len(slots):
-            rows = self._fold.take(slots)
-        else:
-            rows = Rows(sequence=max(head, self.sequence))  # commands that made no events
+        # Without slots there may still be commands, ones that made no events.
+        rows = self._fold.take(slots) if len(slots) else Rows(sequence=max(head, self.sequence))
         async with self._connection.transaction():
             await self._write(self._connection, rows, batches)
         for number, record in batches.items():
@@ -135,9 +137,14 @@ class Projector:
         connection = await asyncpg.connect(self._dsn, command_timeout=self._settings.command_timeout_s, timeout=5)
         try:
             await connection.execute("SET synchronous_commit = off")
+            row = await connection.fetchrow("SELECT sequence, journal FROM exchange.projection WHERE name = $1", NAME)
+            if row and (row["journal"] != self._journal or row["sequence"] > self._source.head_sequence):
+                # Rows of another journal, or of commands that a crash in mode `memory` took back: never to be mixed.
+                logger.warning("event=projection_wiped sequence=%d head=%d", row["sequence"], self._source.head_sequence)
+                await connection.execute(_WIPE)
+                row = None
             self._fold = await _load(connection)
-            checkpoint = "SELECT sequence FROM exchange.projection WHERE name = $1"
-            self.sequence = await connection.fetchval(checkpoint, NAME) or 0
+            self.sequence = row["sequence"] if row else 0
         except BaseException:
             connection.terminate()
             raise
@@ -145,7 +152,9 @@ class Projector:
         self._connection = connection
         logger.info("event=projection_connected sequence=%d", self.sequence)
 
-    async def _write(self, connection: asyncpg.Connection, rows: Rows, batches: Mapping[int, Mapping[str, Any]]) -> None:
+    async def _write(
+        self, connection: asyncpg.Connection, rows: Rows, batches: Mapping[int, Mapping[str, Any]]
+    ) -> None:
         if rows.definitions:
             await _write_directory(connection, self._fold.directory)
         if rows.orders:
@@ -162,14 +171,21 @@ class Projector:
                 for key, c in rows.candles.items()
             ]
             await connection.execute(_UPSERT_CANDLES, *_columns(table))
+        if batches:  # these are not in the event log, so their transaction must be on disk before they are forgotten
+            await connection.execute("SET LOCAL synchronous_commit = on")
         for record in batches.values():
             await _write_batch(connection, record)
         await connection.execute(
-            "INSERT INTO exchange.projection (name, sequence) VALUES ($1, $2)"
+            "INSERT INTO exchange.projection (name, sequence, journal) VALUES ($1, $2, $3)"
             " ON CONFLICT (name) DO UPDATE SET sequence = excluded.sequence, updated_at = now()",
-            NAME, rows.sequence,
+            NAME, rows.sequence, self._journal,
         )  # fmt: skip
 
+
+_WIPE = (
+    "TRUNCATE exchange.projection, exchange.asset, exchange.market, exchange.account, exchange.orders, exchange.trade,"
+    " exchange.balance, exchange.candle, settlement.batch"
+)
 
 _INSERT_TRADES = f"""
 INSERT INTO exchange.trade (market_id, trade_id, sequence, event_index, traded_at, price, size, notional, aggressor,
@@ -192,7 +208,7 @@ INSERT INTO exchange.candle AS c (market_id, interval_seconds, opened_at, open, 
     trade_count)
 SELECT m, i, {_EPOCH.format("ts")}, o, h, l, cl, v, q, n
 FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-    $8::bigint[], $9::bigint[], $10::bigint[]) AS r (m, i, ts, o, h, l, cl, v, q, n)
+    $8::numeric[], $9::numeric[], $10::bigint[]) AS r (m, i, ts, o, h, l, cl, v, q, n)
 ON CONFLICT (market_id, interval_seconds, opened_at) DO UPDATE
 SET high = greatest(c.high, excluded.high), low = least(c.low, excluded.low), close = excluded.close,
     volume = c.volume + excluded.volume, quote_volume = c.quote_volume + excluded.quote_volume,
@@ -286,7 +302,9 @@ async def _load(connection: asyncpg.Connection) -> Fold:
         base, quote = directory.assets[row["base_id"]], directory.assets[row["quote_id"]]
         numbers = {name: row[name] for name in _MARKET_NUMBERS}
         directory.define(
-            MarketEntry(index=row["id"], name=row["name"], base=base, quote=quote, phase=Phase.of(row["phase"]), **numbers)
+            MarketEntry(
+                index=row["id"], name=row["name"], base=base, quote=quote, phase=Phase.of(row["phase"]), **numbers
+            )  # fmt: skip
         )
     for row in await connection.fetch("SELECT * FROM exchange.account ORDER BY id"):
         directory.define(

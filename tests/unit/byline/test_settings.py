@@ -33,6 +33,7 @@ def test_children_get_the_very_same_settings():
         ({"BYLINE_BATCH_INTERVAL_S": "0"}, "batch_interval_s"),
         ({"BYLINE_BATCH_INTERVAL_S": "nan"}, "batch_interval_s"),
         ({"BYLINE_QUIET_MARKET": "perhaps"}, "QUIET_MARKET"),
+        ({"BYLINE_API_PRT": "7"}, "BYLINE_API_PRT"),
     ],
 )
 def test_a_bad_setting_is_named_with_its_rule(environ, named):

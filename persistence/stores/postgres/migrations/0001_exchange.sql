@@ -7,6 +7,7 @@ CREATE SCHEMA IF NOT EXISTS settlement;
 CREATE TABLE exchange.projection (
     name       text PRIMARY KEY,
     sequence   bigint NOT NULL,
+    journal    bytea NOT NULL,  -- identity of the journal that the rows come from
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 
@@ -116,8 +117,8 @@ CREATE TABLE exchange.candle (
     high             bigint NOT NULL,
     low              bigint NOT NULL,
     close            bigint NOT NULL,
-    volume           bigint NOT NULL,
-    quote_volume     bigint NOT NULL,
+    volume           numeric(39) NOT NULL,  -- a day's sum may exceed a bigint
+    quote_volume     numeric(39) NOT NULL,
     trade_count      bigint NOT NULL,
     PRIMARY KEY (market_id, interval_seconds, opened_at)
 );
