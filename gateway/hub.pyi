@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from picows import WSTransport
 
@@ -27,7 +27,7 @@ class Counters:
     def as_dict(self) -> dict[str, int]: ...
 
 class Connection:
-    def __init__(self, number: int, session: Session, transport: WSTransport) -> None: ...
+    def __new__(cls, number: int, session: Session, transport: WSTransport) -> Self: ...
     @property
     def number(self) -> int: ...
     @property

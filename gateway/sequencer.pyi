@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, Self
 
 from engine.core import Core
 from engine.messages.ports import Clock
@@ -17,8 +17,8 @@ class PythonSink(ReleaseSink):
 class Sequencer:
     cancel_only: bool
     on_definition: Callable[[bytes], object] | None
-    def __init__(
-        self,
+    def __new__(
+        cls,
         core: Core,
         clock: Clock,
         journal: _HasPort,
@@ -30,7 +30,7 @@ class Sequencer:
         output_slots: int = 4_096,
         journal_reserve_slots: int = 1_024,
         chain: int = 0,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def durable_acks(self) -> bool: ...
     @property

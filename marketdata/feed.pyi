@@ -1,3 +1,5 @@
+from typing import Self
+
 import numpy as np
 
 from marketdata.depth import Depth
@@ -8,7 +10,7 @@ TRADE_ROW: np.dtype[np.void]
 class Feed:
     """Books and trades as of `sequence`. `ts` is the journal's time then (ns since 1970, UTC)."""
 
-    def __init__(self, order_limit: int = 8_000_000) -> None: ...
+    def __new__(cls, order_limit: int = 8_000_000) -> Self: ...
     @property
     def orders(self) -> Orders: ...
     @property

@@ -1,7 +1,9 @@
+from typing import Self
+
 class Orders:
     """Open orders. `limit` bounds their number."""
 
-    def __init__(self, limit: int) -> None: ...
+    def __new__(cls, limit: int) -> Self: ...
     @property
     def count(self) -> int: ...
     @property

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from numpy.typing import NDArray
 from typing_extensions import Buffer
@@ -39,8 +39,8 @@ def find_record(data: _Bytes, at: int, end: int, first_of_group: bool, after: in
 
 class Ring:
     roll: Callable[[], bool] | None
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         slots: int,
         sequence: int,
@@ -49,7 +49,7 @@ class Ring:
         inline: bool,
         pace_ns: int = 0,
         cpus: Iterable[int] | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def real(self) -> bool: ...
     @property
