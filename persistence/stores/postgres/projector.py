@@ -140,7 +140,7 @@ class Projector:
             row = await connection.fetchrow("SELECT sequence, journal FROM exchange.projection WHERE name = $1", NAME)
             if row and (row["journal"] != self._journal or row["sequence"] > self._source.head_sequence):
                 # Rows of another journal, or of commands that a crash in mode `memory` took back: never to be mixed.
-                logger.warning("event=projection_wiped sequence=%d head=%d", row["sequence"], self._source.head_sequence)
+                logger.warning("event=projection_wiped sequence=%d", row["sequence"])
                 await connection.execute(_WIPE)
                 row = None
             self._fold = await _load(connection)
