@@ -229,7 +229,8 @@ def verify(
     boot: bytes | None = None,
 ) -> Verification:
     """Read the whole journal: headers, CRC, sequence, chain, SHA-256 of each sealed segment; with `with_replay` also
-    apply it and compare the hash of each snapshot, and of each cut's event that an event log of this journal and boot has.
+    apply it and compare the hash of each snapshot, and of each cut's event that an event log of this journal and boot
+    has.
 
     Reads only, so it may run beside a core: it sees a prefix then.
 
@@ -363,8 +364,8 @@ def _kept_sequence(directory: Path, identity: bytes, boot: bytes, snapshot_seque
 class _LogFiller:
     """Appends regenerated events to the log, but not those of sequences it has.
 
-    With `thread` a thread of its own does it while the next batch is applied; a few buffers go round. Leaving the `with`
-    waits until all is appended.
+    With `thread` a thread of its own does it while the next batch is applied; a few buffers go round. Leaving the
+    `with` waits until all is appended.
     """
 
     def __init__(self, event_log: EventLogWriter, kept: int, *, thread: bool) -> None:
@@ -410,7 +411,7 @@ class _LogFiller:
             if self._error is None:
                 try:
                     self._append(out[:used], first, last)
-                except Exception as error:  # told to the thread that recovers, which stops
+                except Exception as error:  # noqa: BLE001 - told to the thread that recovers, which stops
                     self._error = error
             self._free.put(out)
 
