@@ -6,15 +6,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.sequencer import Sequencer
-from persistence.event_log import EventLogWriter
-
 from byline.client import TradingClient, generate_key, public_key
 from engine.core import Core
 from gateway.keys import KeyRegistry, load_or_create_operator_key, public_hex
+from gateway.sequencer import Sequencer
 from gateway.server import GatewayServer
 from gateway.settings import GatewaySettings
 from persistence.disk import DirectoryDisk, SystemClock
+from persistence.event_log import EventLogWriter
 from persistence.journal import Journal, JournalSettings, new_tail
 
 MARKET = "CRT-USD"

@@ -5,15 +5,15 @@ import random
 from typing import Any
 
 import numpy as np
-from gateway.names import Names
-from gateway.orders import OpenOrders
-from gateway.wire.encode import event_text
 
 from engine.core import Core
 from engine.messages import layout
 from engine.messages.decode import EventDecoder
 from engine.messages.directory import Directory
 from engine.messages.encode import CommandEncoder
+from gateway.names import Names
+from gateway.orders import OpenOrders
+from gateway.wire.encode import event_text
 
 
 def _commands(rng: random.Random) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from gateway.wire.scan import scan_record
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from engine.core import Core
 from engine.messages.directory import Directory
 from engine.messages.encode import CommandEncoder, Malformed
 from gateway.wire.numbers import first_invalid
+from gateway.wire.scan import scan_record
 
 
 def _directory() -> Directory:

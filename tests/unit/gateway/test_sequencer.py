@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway.sequencer import PythonSink, Sequencer
-from persistence.event_log import EventLogWriter
 
 from engine.core import Core
 from engine.messages import layout
 from engine.messages.directory import Directory
 from engine.messages.encode import CommandEncoder
+from gateway.sequencer import PythonSink, Sequencer
 from persistence.disk import DirectoryDisk
+from persistence.event_log import EventLogWriter
 from persistence.journal import Journal, JournalSettings, new_tail
 
 

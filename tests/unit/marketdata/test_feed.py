@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from marketdata.feed import Feed
 
 from engine.messages import layout
 from engine.messages.codes import EventKind, OrderType
 from engine.messages.errors import JournalCorrupt, LocalFault
+from marketdata.feed import Feed
 from tests.support.market_flow import START_NS, Flow
 
 

@@ -1,8 +1,8 @@
 """The rolling day and the tape."""
 
 import numpy as np
-from marketdata.feed import TRADE_ROW
 
+from marketdata.feed import TRADE_ROW
 from marketdata.ticker import DAY_MINUTES, MINUTE_NS, Ticker
 from marketdata.trades import Tape, by_market
 

@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 
 import numpy as np
-from persistence.event_log import EventLogReader, EventLogWriter, log_state
 
 from engine.messages import layout
+from persistence.event_log import EventLogReader, EventLogWriter, log_state
 
 
 def events(sequence: int, count: int) -> np.ndarray:
