@@ -155,7 +155,7 @@ def recover(
         if snapshot and kept is not None:
             core, start, chain = snapshot
         event_log = EventLogWriter(directory / "events", identity, boot, keep_sequence=kept, threads=threads)
-        with _LogFiller(event_log, kept or 0, thread=threads and bool(listed)) as filler:
+        with _LogFiller(event_log, kept or 0, thread=threads and kept is None) as filler:
             replayed = _Replay(core, None, progress, filler)
             tail = segments.scan(disk, listed, replayed, after=start, after_chain=chain) if listed else empty
         _check_durable(tail, read_mark(disk, identity))

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from persistence.event_log import EventLogReader
 
 from bench.bench_engine import commands, setup
 from bench.workload import generate
 from engine.core import Core
+from engine.messages import layout
+from engine.messages.codes import CommandKind, EventKind
 from engine.messages.errors import DataDirectoryBusy, JournalCorrupt
 from persistence import segments
 from persistence.disk import DirectoryDisk
+from persistence.event_log import EventLogReader
 from persistence.journal import JournalSettings
 from persistence.recovery import Recovered, recover, take_snapshot, verify
 
@@ -132,6 +134,52 @@ def test_too_many_open_files_never_mean_no_snapshot(tmp_path: Path, slots: np.nd
 
     with pytest.raises(OSError, match="too many open files"):
         recover(tmp_path, settings=SETTINGS, disk=Full(tmp_path))
+
+
+def test_a_snapshot_with_another_chain_word_is_refused(tmp_path: Path, slots: np.ndarray) -> None:
+    disk = DirectoryDisk(tmp_path)
+    recovered = recover(tmp_path, settings=SETTINGS)
+    middle = feed(recovered, slots, 0, len(slots) // 2)
+    path = take_snapshot(disk, recovered.core, identity=recovered.journal.identity, chain=recovered.journal.chain ^ 1)
+    feed(recovered, slots, middle, middle + 1000)
+    recovered.close()
+    with pytest.raises(JournalCorrupt, match="chain word"):
+        recover(tmp_path, settings=SETTINGS)
+    with pytest.raises(JournalCorrupt, match="snapshot"):
+        verify(tmp_path)
+    disk.remove(path)
+    recover(tmp_path, settings=SETTINGS).close()
+
+
+def test_verify_holds_each_cut_against_the_event_log(tmp_path: Path, slots: np.ndarray) -> None:
+    parts, sequence, cuts = [], 0, []
+    for begin, end in ((0, 2000), (2000, 6000), (6000, 8000)):
+        parts.append(slots[begin:end])
+        cut = np.zeros(1, slots.dtype)
+        cut["kind"], cut["slots"] = CommandKind.CUT, 1
+        parts.append(cut)
+    played, at = np.concatenate(parts), 0
+    while at < len(played):
+        sequence += 1
+        played["sequence"][at] = sequence
+        played["ts"][at] = sequence
+        if played["kind"][at] == CommandKind.CUT:
+            cuts.append(sequence)
+        at += int(played["slots"][at])
+    recovered = recover(tmp_path, settings=SETTINGS)
+    feed(recovered, played, 0, len(played))
+    recovered.close()
+    found = verify(tmp_path)
+    assert (found.cuts, found.cuts_compared) == (3, 3)
+    assert verify(tmp_path, boot=b"another boot    ").cuts_compared == 0  # a log that was never synced proves nothing
+    log = min((tmp_path / "events").glob("*.events"))  # the second is prepared ahead
+    raw = np.memmap(log, np.uint8, "r+")
+    events = raw[: len(raw) // 128 * 128].view(layout.CUT)
+    mine = np.flatnonzero((events["kind"] == EventKind.CUT) & (events["sequence"] == cuts[1]))[0]
+    events[mine : mine + 1]["state_hash"].view(np.uint8)[3] ^= 1
+    raw.flush()
+    with pytest.raises(JournalCorrupt, match=f"cut at sequence {cuts[1]}"):
+        verify(tmp_path)
 
 
 def test_a_cut_below_what_was_durable_is_refused(tmp_path: Path, slots: np.ndarray) -> None:
