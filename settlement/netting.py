@@ -1,15 +1,21 @@
 """From two cuts to one batch: what each chain row must receive or pay, asset by asset. Pure.
 
 Chain rows. An account with a `row` of its own is settled there; the house's accounts in the treasury row; every other
-client in the custody row; `system:external` is the chain itself and has none. A row's balance on the chain after the
-batch is the sum of its accounts at the cut, less withdrawals paid there that the core has not booked yet:
+client in the custody row; accounts outside (`system:external`, and all others with overdraft `open` but `system:fees`)
+are the world beyond the exchange and have none. A row's balance on the chain after the batch is the sum of its accounts
+at the cut, less withdrawals paid there that the core has not booked yet:
 
     entry(row) = target(row) - row on chain - deposits(row) + payouts(row)
 
 Deposits and payouts stand beside the entries and not in them: on a real network deposits are on the chain before the
 exchange books them, and the embedded chain's named faucet makes them in the same transaction, before the entries.
 The formula also moves a whole balance when an account links its wallet. Entries of one asset sum to zero; a row below
-zero, or a sum that is not zero, is a Disagreement and nothing is sent.
+zero, or a sum that is not zero, is a Disagreement and nothing is sent. A `forced` account below zero is covered by the
+others of its row.
+
+A house row is never paid: it has no key, the money would be lost. A withdrawal from an account without a row stays
+unpaid, is named in `unpayable`, and holds up nothing else. If the core books one all the same, its units stay in the
+custody row.
 
 A batch that touches more rows than a transaction may goes in parts, payers first: each part is made zero-sum by one
 entry of the clearing row, which ends at zero.
@@ -18,6 +24,7 @@ entry of the clearing row, which ends at zero.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,10 +33,10 @@ import numpy as np
 
 from engine.messages.codes import Overdraft
 from settlement.chain.port import CoinPart, Part, Payout
-from settlement.ledger import EXTERNAL, Cut, Disagreement, Ledger, Posting
+from settlement.ledger import Cut, Disagreement, Ledger, Posting
 from settlement.merkle import LiabilityTree
 
-__all__ = ["CLEARING_ROW", "CUSTODY_ROW", "TREASURY_ROW", "Batch", "Netting", "liabilities", "split"]
+__all__ = ["CLEARING_ROW", "CUSTODY_ROW", "TREASURY_ROW", "Batch", "Netting", "Unpayable", "liabilities", "split"]
 
 
 def _house_row(name: str) -> bytes:
@@ -40,6 +47,10 @@ def _house_row(name: str) -> bytes:
 CUSTODY_ROW = _house_row("custody")
 TREASURY_ROW = _house_row("treasury")
 CLEARING_ROW = _house_row("clearing")
+_KEYLESS = {CUSTODY_ROW, TREASURY_ROW, CLEARING_ROW}
+
+KEPT_NAMED = 100
+"""Booked but unpayable withdrawals that are still named; their units count for ever."""
 
 ROWS_PER_PART = 900
 """Of the 1,000 dynamic fields a transaction may touch; the rest is room for the clearing row of each vault."""
@@ -70,6 +81,17 @@ class Batch(msgspec.Struct, frozen=True):
     """Asset → units in its vault once the batch is final."""
 
 
+class Unpayable(msgspec.Struct, frozen=True):
+    """A withdrawal that no batch pays, and why."""
+
+    ref: str
+    account: str
+    asset: str
+    amount: int
+    booked: bool
+    reason: str
+
+
 class Netting:
     """The rows as they will be on the chain once every sealed batch is final."""
 
@@ -83,12 +105,24 @@ class Netting:
         """Asset → chain value of its vault."""
         self.paid: dict[str, list[tuple[str, bytes, int]]] = {}
         """Withdrawals paid and not booked: ref → (asset, row, units)."""
+        self.kept: dict[str, int] = {}
+        """Asset → units of unpayable withdrawals that the core has booked: in the custody row, owed to no account."""
+        self._unpayable: list[Unpayable] = []
+        self._kept_named: deque[Unpayable] = deque(maxlen=KEPT_NAMED)
+
+    @property
+    def unpayable(self) -> list[Unpayable]:
+        """As of the last cut: those pended, and the latest of those booked."""
+        return [*self._unpayable, *self._kept_named]
 
     def seal(self, ledger: Ledger, cut: Cut, now_ns: int) -> Batch:
         """Close the period that ends at `cut`; the ledger stands there. Raises Disagreement and changes nothing."""
         ledger.check()
         tree = LiabilityTree(liabilities(ledger))
         payouts, booked = self._payouts(ledger)
+        kept = dict(self.kept)
+        for item in self._newly_kept(ledger, booked | {payout.ref for legs in payouts.values() for payout in legs}):
+            kept[item.asset] = kept.get(item.asset, 0) + item.amount
         unbooked = {ref: legs for ref, legs in self.paid.items() if ref not in booked}
         coins: list[CoinPart] = []
         pools: dict[str, int] = {}
@@ -97,6 +131,8 @@ class Netting:
             if not asset.settled:
                 continue
             targets = _targets(ledger, index, row_of)
+            if amount := kept.get(asset.name, 0):
+                targets[CUSTODY_ROW] = targets.get(CUSTODY_ROW, 0) + amount
             paying = payouts.get(asset.name, [])
             held_back = [leg for legs in unbooked.values() for leg in legs]
             held_back += [(asset.name, payout.row, payout.amount) for payout in paying if payout.ref in ledger.pending]
@@ -121,6 +157,16 @@ class Netting:
 
     def take(self, batch: Batch, ledger: Ledger, booked: Iterable[str] | None = None) -> None:
         """Count a sealed batch in. At restart the stored batches come through here, not through `seal`."""
+        settled = {payout.ref for part in batch.parts for coin in part.coins for payout in coin.payouts}
+        for item in self._newly_kept(ledger, settled | self.paid.keys()):
+            self.kept[item.asset] = self.kept.get(item.asset, 0) + item.amount
+            self._kept_named.append(item)
+        self._unpayable = [
+            item
+            for ref, postings in ledger.pending.items()
+            if ref not in settled and ref not in self.paid
+            for item in _unpayable(ledger, ref, postings, booked=False)
+        ]
         for part in batch.parts:
             for coin in part.coins:
                 rows = self.rows.setdefault(coin.asset, {})
@@ -140,26 +186,35 @@ class Netting:
         booked: set[str] = set()
 
         def pay(ref: str, posting: Posting) -> None:
-            asset = ledger.assets[posting.asset]
-            if asset.settled:
-                account = ledger.accounts[posting.source]
-                row = chain_row(account.name, account.row)
+            asset, row = ledger.assets[posting.asset], ledger.accounts[posting.source].row
+            if asset.settled and row is not None:
                 payouts.setdefault(asset.name, []).append(Payout(ref, row, row, posting.amount))
 
-        for ref, posting in ledger.border.posted:
+        for ref, postings in _by_ref(ledger).items():
             if ref in self.paid:
                 booked.add(ref)
-            else:
-                pay(ref, posting)
+            elif not _unpayable(ledger, ref, postings, booked=True):
+                for posting in postings:
+                    pay(ref, posting)
         for ref in self.paid:
             if ref not in booked and ref not in ledger.pending:
                 raise Disagreement(f"withdrawal {ref} was paid on the chain and then voided in the core")
         if self._pay_pending:
             for ref, postings in ledger.pending.items():
-                if ref not in self.paid:
+                if ref not in self.paid and not _unpayable(ledger, ref, postings, booked=False):
                     for posting in postings:
                         pay(ref, posting)
         return payouts, booked
+
+    def _newly_kept(self, ledger: Ledger, paid: Iterable[str]) -> list[Unpayable]:
+        """What the core booked in this period and neither this batch nor one before has paid."""
+        done = set(paid)
+        return [
+            item
+            for ref, postings in _by_ref(ledger).items()
+            if ref not in done
+            for item in _unpayable(ledger, ref, postings, booked=True)
+        ]
 
     def _entries(
         self, asset: str, targets: dict[bytes, int], deposits: dict[bytes, int], payouts: list[Payout]
@@ -256,10 +311,38 @@ def _targets(ledger: Ledger, asset: int, row_of: list[bytes]) -> dict[bytes, int
     totals = ledger.totals[: len(row_of), asset]
     targets: dict[bytes, int] = {}
     for account in np.flatnonzero(totals).tolist():
-        if account != EXTERNAL:
+        if account not in ledger.outside:
             row = row_of[account]
             targets[row] = targets.get(row, 0) + int(totals[account])
     return targets
+
+
+def _by_ref(ledger: Ledger) -> dict[str, list[Posting]]:
+    posted: dict[str, list[Posting]] = {}
+    for ref, posting in ledger.border.posted:
+        posted.setdefault(ref, []).append(posting)
+    return posted
+
+
+def _unpayable(ledger: Ledger, ref: str, postings: list[Posting], *, booked: bool) -> list[Unpayable]:
+    """Empty if every settled posting has a wallet to go to; else all of them: it is paid whole or not at all."""
+    settled = [posting for posting in postings if ledger.assets[posting.asset].settled]
+    rowless = [
+        account.name
+        for account in (ledger.accounts[posting.source] for posting in settled)
+        if account.row is None or account.row in _KEYLESS
+    ]
+    if not rowless:
+        return []
+    reason = f"account {rowless[0]} has no row of its own to be paid to; " + (
+        "booked all the same, its units stay in the custody row" if booked else "it waits until withdraw_failed"
+    )
+    return [
+        Unpayable(
+            ref, ledger.accounts[posting.source].name, ledger.assets[posting.asset].name, posting.amount, booked, reason
+        )
+        for posting in settled
+    ]
 
 
 def _by_row(amounts: Iterable[tuple[bytes, int]]) -> dict[bytes, int]:

@@ -10,6 +10,8 @@ again; the batch in flight goes on from its exact step: bytes that may have been
 Halts, and says why in `status()`: the events and the ledger differ, a row would fall below zero, the chain refuses or
 shows another number, chain value or pool than ours. A halt is final until a person has looked: the next start finds it.
 
+A withdrawal without a wallet to go to halts nothing: it is not paid, and `status()` names it under `unpayable`.
+
 Worst case: with `max_pending` batches waiting the follower stops reading; the event log keeps everything.
 """
 
@@ -51,6 +53,7 @@ log = logging.getLogger(__name__)
 _ALREADY_DONE = {4, 16, 18}
 """Abort codes that mean: the vault stands at another place than we think."""
 _PAUSED = 2
+_UNPAYABLE_NAMED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,7 @@ class Settler:
 
     def status(self) -> dict[str, Any]:
         """For status pages: plain values."""
+        unpayable = self.netting.unpayable
         return {
             "chain": self._info.chain if self._info else "unknown",
             "chain_id": self._info.chain_id if self._info else "",
@@ -160,6 +164,8 @@ class Settler:
             if any(listing.faucet for listing in self._listings.values())
             else "on the chain before the exchange books them",
             "withdrawals": "paid when pended, then booked" if self._commands else "paid once the core has booked them",
+            "unpayable": [msgspec.to_builtins(item) for item in unpayable[:_UNPAYABLE_NAMED]],
+            "unpayable_count": len(unpayable),
             "recent": [msgspec.to_builtins(record) for record in list(self._recent)[-20:]],
         }
 

@@ -26,7 +26,7 @@ def _market() -> tuple[EventLog, int, int]:
     log = EventLog()
     usdc, maya = log.asset("USDC"), log.asset("MAYA")
     log.market(0, maya, usdc, 10)
-    buyer, seller = log.account("user:buyer"), log.account("user:seller", row=b"\xb2" * 32)
+    buyer, seller = log.account("user:buyer", row=b"\xa1" * 32), log.account("user:seller", row=b"\xb2" * 32)
     log.deposit(buyer, usdc, 100_000)
     log.deposit(seller, maya, 100_000)
     return log, buyer, seller
@@ -209,6 +209,39 @@ async def test_withdrawals_are_paid_once_then_booked(bench: Bench) -> None:
     assert bench.node is not None
     paid = [item.mist for item in bench.node.node.state.items.values() if item.kind.startswith("0x2::coin::Coin<0x")]
     assert 250 in paid and paid.count(250) == 1
+
+
+async def test_a_withdrawal_without_a_wallet_is_named_and_holds_up_nothing(bench: Bench) -> None:
+    log, buyer, _ = _market()
+    rowless, bank = log.account("user:rowless"), log.account("bank:fiat", overdraft=2)
+    log.money(EventKind.TRANSFERRED, CommandKind.DEPOSIT, "d-bank", [(bank, 0, 500, rowless)])
+    booked: list[str] = []
+
+    class Core:
+        async def withdraw_settled(self, ref: str) -> None:
+            booked.append(ref)
+            log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, ref, [(buyer, 0, 250, bank)])
+
+    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "stuck", [(rowless, 0, 120, EXTERNAL)])
+    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(buyer, 0, 250, bank)])
+    log.cut()
+    async with bench.settler(log, commands=Core()) as settler:
+        await _until(lambda: booked, "booked")
+        log.cut()
+        log.cut()
+        await _until(lambda: settler.status()["final_batch"] == 3, "final")
+        _check_rows(bench, settler)
+        status = settler.status()
+        assert not status["halted"] and booked == ["w1"] and status["unpayable_count"] == 1
+        assert status["unpayable"][0]["ref"] == "stuck" and "user:rowless" in status["unpayable"][0]["reason"]
+    async with bench.settler(log, commands=Core()) as settler:
+        await _until(lambda: settler.status()["unpayable_count"] == 1, "named after a restart too")
+        log.cut()
+        await _until(lambda: settler.status()["final_batch"] == 4, "and settlement goes on")
+        _check_rows(bench, settler)
+    assert bench.node is not None
+    paid = [item.mist for item in bench.node.node.state.items.values() if item.kind.startswith("0x2::coin::Coin<0x")]
+    assert 250 in paid and 120 not in paid
 
 
 async def test_a_disagreement_halts_and_says_so(bench: Bench) -> None:

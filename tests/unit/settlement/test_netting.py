@@ -7,7 +7,7 @@ import random
 import pytest
 
 from engine.messages.codes import CommandKind, EventKind
-from settlement.chain.port import CoinPart
+from settlement.chain.port import CoinPart, Payout
 from settlement.ledger import Disagreement, Ledger
 from settlement.netting import (
     CLEARING_ROW,
@@ -74,21 +74,27 @@ def _random_day(seed: int, *, cuts: int = 4) -> EventLog:
 @pytest.mark.parametrize("seed", range(6))
 def test_random_flows_are_zero_sum_and_rows_follow_their_accounts(seed: int) -> None:
     log, ledger, netting = _random_day(seed), Ledger(), Netting(pay_pending=False)
+    paid: dict[str, list[Payout]] = {"USDC": [], "MAYA": []}
     for batch in _run(log, netting, ledger):
         for part in batch.parts:
+            for coin in part.coins:
+                paid[coin.asset] += coin.payouts
             assert {coin.asset for coin in part.coins} == {"USDC", "MAYA"}
             for coin in part.coins:
                 assert sum(amount for _, amount in coin.entries) == 0
     for (account, asset), amount in log.balances.items():
         assert ledger.total(account, asset) == amount
+    assert netting.kept["USDC"] > 0
     for asset, name in ((0, "USDC"), (1, "MAYA")):
-        expected: dict[bytes, int] = {}
+        kept = netting.kept.get(name, 0)
+        expected: dict[bytes, int] = {CUSTODY_ROW: kept}
         for index, account in enumerate(ledger.accounts):
             if index != EXTERNAL:
                 row = chain_row(account.name, account.row)
+                assert not any(payout.row in (CUSTODY_ROW, TREASURY_ROW) for payout in paid[name])
                 expected[row] = expected.get(row, 0) + log.balances[index, asset]
         assert {row: n for row, n in netting.rows[name].items() if n} == {row: n for row, n in expected.items() if n}
-        assert sum(expected.values()) == -log.balances[EXTERNAL, asset] == batch.pools[name]
+        assert sum(expected.values()) == kept - log.balances[EXTERNAL, asset] == batch.pools[name]
     assert netting.rows["USDC"][WALLET] == log.balances[log.accounts.index("user:1"), 0]
     assert netting.rows["USDC"][TREASURY_ROW] > 0 < netting.rows["USDC"][CUSTODY_ROW]
 
@@ -136,7 +142,7 @@ def test_pending_withdrawals_are_paid_once_and_booking_them_moves_nothing() -> N
 
 def test_voiding_a_paid_withdrawal_is_a_disagreement() -> None:
     log, netting = EventLog(), Netting(pay_pending=True)
-    usdc, who = log.asset("USDC"), log.account("user:1")
+    usdc, who = log.asset("USDC"), log.account("user:1", row=WALLET)
     log.deposit(who, usdc, 10)
     log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(who, usdc, 3, EXTERNAL)])
     log.cut()
@@ -144,6 +150,102 @@ def test_voiding_a_paid_withdrawal_is_a_disagreement() -> None:
     log.cut()
     with pytest.raises(Disagreement, match="withdrawal w1 was paid"):
         _run(log, netting, Ledger())
+
+
+@pytest.mark.parametrize("row", [None, bytes(32), CUSTODY_ROW, TREASURY_ROW, CLEARING_ROW])
+def test_a_withdrawal_without_a_wallet_is_not_paid_and_the_others_are(row: bytes | None) -> None:
+    log, ledger, netting = EventLog(), Ledger(), Netting(pay_pending=True)
+    usdc = log.asset("USDC")
+    rowless, linked = log.account("user:1", row=row), log.account("user:2", row=WALLET)
+    for who in (rowless, linked):
+        log.deposit(who, usdc, 1_000)
+    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(rowless, usdc, 300, EXTERNAL)])
+    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w2", [(linked, usdc, 200, EXTERNAL)])
+    log.cut()
+    [first] = _run(log, netting, ledger)
+    [payout] = first.parts[0].coins[0].payouts
+    assert (payout.ref, payout.row) == ("w2", WALLET) and first.pools == {"USDC": 1_800}
+    [stuck] = netting.unpayable
+    assert (stuck.ref, stuck.account, stuck.amount, stuck.booked) == ("w1", "user:1", 300, False)
+    assert "no row of its own" in stuck.reason and set(netting.paid) == {"w2"}
+    log.money(EventKind.VOIDED, CommandKind.WITHDRAW_FAILED, "w1", [(rowless, usdc, 300, EXTERNAL)])
+    log.cut()
+    [second] = _run(log, netting, ledger)
+    assert netting.unpayable == [] and second.pools == {"USDC": 1_800}
+
+
+def test_a_withdrawal_of_several_accounts_is_paid_whole_or_not_at_all() -> None:
+    log, netting = EventLog(), Netting(pay_pending=True)
+    usdc = log.asset("USDC")
+    rowless, linked = log.account("user:1"), log.account("user:2", row=WALLET)
+    for who in (rowless, linked):
+        log.deposit(who, usdc, 100)
+    legs = [(linked, usdc, 30, EXTERNAL), (rowless, usdc, 20, EXTERNAL)]
+    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", legs)
+    log.cut()
+    [batch] = _run(log, netting, Ledger())
+    assert batch.parts[0].coins[0].payouts == [] and not netting.paid
+    assert [(item.account, item.amount) for item in netting.unpayable] == [("user:2", 30), ("user:1", 20)]
+
+
+def test_an_unpayable_withdrawal_booked_by_hand_stays_in_custody_also_after_a_restart() -> None:
+    log, ledger, netting = EventLog(), Ledger(), Netting(pay_pending=True)
+    usdc, rowless = log.asset("USDC"), log.account("user:1")
+    log.deposit(rowless, usdc, 1_000)
+    legs = [(rowless, usdc, 300, EXTERNAL)]
+    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", legs)
+    log.cut()
+    log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, "w1", legs)
+    log.cut()
+    log.cut()
+    batches = _run(log, netting, ledger)
+    assert all(batch.pools == {"USDC": 1_000} and not batch.parts[0].coins[0].payouts for batch in batches)
+    assert netting.kept == {"USDC": 300} and netting.rows["USDC"] == {CUSTODY_ROW: 1_000}
+    [named] = netting.unpayable
+    assert named.booked and "stay in the custody row" in named.reason
+    log.seek(0)
+    again, ledger = Netting(pay_pending=True), Ledger()
+    for _, batch in zip(ledger.feed(log.read()), batches, strict=True):
+        again.take(batch, ledger)
+        ledger.start_period()
+    assert (again.kept, again.rows, again.unpayable) == (netting.kept, netting.rows, netting.unpayable)
+
+
+def test_every_open_account_but_fees_is_outside() -> None:
+    log, ledger, netting = EventLog(), Ledger(), Netting(pay_pending=True)
+    usdc = log.asset("USDC")
+    bank, who = log.account("bank:fiat", overdraft=2), log.account("user:1", row=WALLET)
+    log.money(EventKind.TRANSFERRED, CommandKind.DEPOSIT, "d", [(bank, usdc, 1_000, who)])
+    log.money(EventKind.TRANSFERRED, CommandKind.TRANSFER, "between", [(EXTERNAL, usdc, 50, bank)])
+    log.money(EventKind.TRANSFERRED, CommandKind.TRANSFER, "fee", [(who, usdc, 10, FEES)])
+    log.cut()
+    legs = [(who, usdc, 400, bank)]
+    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", legs)
+    log.cut()
+    log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, "w1", legs)
+    log.cut()
+    first, second, third = _run(log, netting, ledger)
+    coin = first.parts[0].coins[0]
+    assert coin.deposits == [(WALLET, 1_000)] and coin.entries == [(WALLET, -10), (TREASURY_ROW, 10)]
+    assert [(p.ref, p.row, p.amount) for p in second.parts[0].coins[0].payouts] == [("w1", WALLET, 400)]
+    assert (first.pools, second.pools, third.pools) == ({"USDC": 1_000}, {"USDC": 600}, {"USDC": 600})
+    assert netting.rows["USDC"] == {WALLET: 590, TREASURY_ROW: 10} and not netting.paid
+
+
+@pytest.mark.parametrize("cover", [80, 49])
+def test_a_forced_account_below_zero_is_covered_by_its_row_or_halts(cover: int) -> None:
+    log, netting = EventLog(), Netting(pay_pending=False)
+    usdc, who = log.asset("USDC"), log.account("user:1", row=WALLET)
+    promo, revenue = log.account("platform:promo", overdraft=1), log.account("platform:revenue", overdraft=1)
+    log.deposit(revenue, usdc, cover)
+    log.money(EventKind.TRANSFERRED, CommandKind.TRANSFER, "t", [(promo, usdc, 50, who)])
+    log.cut()
+    if cover < 50:
+        with pytest.raises(Disagreement, match=r"USDC: row 0x\w+ would fall to -1; it must be paid in first"):
+            _run(log, netting, Ledger())
+    else:
+        _run(log, netting, Ledger())
+        assert netting.rows["USDC"] == {TREASURY_ROW: 30, WALLET: 50}
 
 
 def test_a_row_below_zero_is_caught_at_the_cut() -> None:
