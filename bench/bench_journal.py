@@ -54,7 +54,7 @@ def run(smoke: bool, seed: int) -> list[Row]:
     """Every record that was counted is read back and checked, by CRC, chain and segment digest."""
     groups = 20 if smoke else 500
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(dir=".") as name:
+    with tempfile.TemporaryDirectory(dir=".", prefix="tmp-bench-") as name:
         directory = Path(name)
         disk = DirectoryDisk(directory)
         ring_slots = 4096 if smoke else 65_536

@@ -106,7 +106,7 @@ def run(smoke: bool, seed: int) -> list[Row]:
         digest.update(out[:used].data)
     expected = (core.sequence, core.state_hash())
     rows = []
-    with tempfile.TemporaryDirectory(dir=".") as name:
+    with tempfile.TemporaryDirectory(dir=".", prefix="tmp-bench-") as name:
         directory = Path(name)
         disk = DirectoryDisk(directory)
         write_journal(disk, slots)

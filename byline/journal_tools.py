@@ -38,7 +38,7 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
         console.print(f"{found.torn_bytes:,} bytes behind it are a write that was cut off; nobody was told of it")
     if replay:
         console.print(
-            f"replayed: state hash {found.state_hash.hex()}, {found.cuts} cuts, "
+            f"replayed: state hash {found.state_hash.hex()}, {found.cuts} cuts ({found.cuts_compared} compared), "
             f"snapshots compared: {', '.join(map(str, found.snapshots_checked)) or 'none'}"
         )
     for damaged in found.snapshots_damaged:

@@ -280,8 +280,9 @@ def verify(
         if begin < len(slots):
             applied(slots[begin:], applied.core.sequence + 1, last)
 
+    durable = read_mark(disk, listed[0].header.identity)  # before the scan: a running core moves on meanwhile
     tail = segments.scan(disk, listed, take, check_sha256=True)
-    _check_durable(tail, read_mark(disk, tail.identity) if with_replay else 0)
+    _check_durable(tail, durable)
     result.sequence, result.chain, result.torn_bytes = tail.sequence, tail.chain, tail.torn_bytes
     if core is not None:
         result.state_hash = core.state_hash()

@@ -89,6 +89,8 @@ async def test_kill_minus_nine_of_everything_loses_no_acked_order_and_doubles_no
         for number, client in enumerate(clients)
     ]
     await until(lambda: min(map(len, acked)) > 100, what="orders before the kill")
+    beside = await asyncio.to_thread(run, "journal", "verify", "--replay", "--data", str(exchange.data))
+    assert beside.returncode == 0, f"a sound journal beside its running core: {beside.stdout}"
     await exchange.kill()
     await asyncio.gather(*flow)
     for client in clients:
