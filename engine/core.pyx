@@ -32,7 +32,7 @@ from engine.ledger cimport (
 )
 from engine.matching cimport cancel, mass_cancel, place, replace
 from engine.pool cimport (
-    find_account, find_asset, find_market, id_tag, map_close, map_open, order_tag, pool_close, pool_open,
+    find_account, find_asset, find_balance, find_market, id_tag, map_close, map_open, order_tag, pool_close, pool_open,
 )
 from engine.snapshot cimport read_state, write_state
 from engine.book cimport half_close, next_worse
@@ -559,6 +559,17 @@ cdef class Core:
             for i in range(s.balance_count)
             if s.balances[i].available or s.balances[i].held
         ]
+        return np.array(rows, BALANCES)
+
+    def balances_of(self, uint32_t account):
+        """The balances of one account index as `balances` gives them, by asset; looks at no other account's."""
+        cdef State* s = self.state
+        cdef uint32_t asset, slot
+        rows = []
+        for asset in range(s.asset_count):
+            slot = find_balance(s, account, asset)
+            if slot != NIL and (s.balances[slot].available or s.balances[slot].held):
+                rows.append((account, asset, s.balances[slot].available, s.balances[slot].held))
         return np.array(rows, BALANCES)
 
     def open_orders(self):

@@ -201,3 +201,15 @@ def test_what_is_not_carried_yet_says_so() -> None:
     assert words(kill) == words(phase) == ["rejected unsupported"]
     assert words(world.send(CommandKind.UNCROSS, layout.PHASE, market=0)) == ["rejected phase"]
     assert words(world.market(b"X", entry_band_ppm=1)) == ["rejected unsupported"]
+
+
+def test_the_balances_of_one_account_are_the_rows_of_all() -> None:
+    world = World(taker_ppm=5000, maker_ppm=-1000)
+    maker, taker, _ = world.accounts
+    world.place(maker, SELL, 50, 2)
+    world.place(taker, BUY, 50, 1)
+    everything = [row.tolist() for row in world.core.balances()]
+    for account in [0, FEES, *world.accounts, 10_000]:
+        expected = sorted(row for row in everything if row[0] == account)
+        assert [row.tolist() for row in world.core.balances_of(account)] == expected
+    assert any(row[3] for row in world.core.balances_of(maker).tolist())
