@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from dataclasses import dataclass
 from enum import IntFlag
@@ -42,6 +43,8 @@ REGISTRY_PATH = "keys/registry.log"
 _LABEL_MAX = 64
 _ACCOUNTS_MAX = 64
 _KEYS_MAX = 100_000
+_PUBLIC = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_PRINTABLE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 
 
 class KeyRegistryCorrupt(LocalFault):
@@ -126,13 +129,15 @@ class KeyRegistry:
         if (
             not isinstance(accounts, list)
             or len(accounts) > _ACCOUNTS_MAX
-            or not all(isinstance(a, str) and a for a in accounts)
+            or not all(isinstance(a, str) and a and _PRINTABLE.fullmatch(a) for a in accounts)
         ):
             raise KeyRefused("bad_value", "accounts", f"a list of at most {_ACCOUNTS_MAX} account names")
+        if len(set(accounts)) != len(accounts):
+            raise KeyRefused("bad_value", "accounts", "each account stands once")
         if not isinstance(scopes, list) or not scopes:
             raise KeyRefused("bad_value", "scopes", "a list of at least one scope")
-        if not isinstance(label, str) or len(label) > _LABEL_MAX:
-            raise KeyRefused("bad_value", "label", f"text of at most {_LABEL_MAX} characters")
+        if not isinstance(label, str) or len(label) > _LABEL_MAX or not _PRINTABLE.fullmatch(label):
+            raise KeyRefused("bad_value", "label", f"at most {_LABEL_MAX} printable ASCII characters")
         entry = ApiKey(key, tuple(accounts), Scope.parse(scopes), label)
         if not entry.accounts and Scope.OPERATOR not in entry.scopes:
             raise KeyRefused("bad_value", "accounts", "a key without the operator scope needs an account")
@@ -249,9 +254,5 @@ def load_or_create_operator_key(path: Path) -> Ed25519PrivateKey:
 
 
 def _check_public(key: object) -> None:
-    if not isinstance(key, str) or len(key) != 64 or key != key.lower():
+    if not isinstance(key, str) or not _PUBLIC.fullmatch(key):  # bytes.fromhex would pass over blanks
         raise KeyRefused("bad_value", "key", "an Ed25519 public key, 64 lower-case hex digits")
-    try:
-        bytes.fromhex(key)
-    except ValueError:
-        raise KeyRefused("bad_value", "key", "an Ed25519 public key, 64 lower-case hex digits") from None

@@ -76,6 +76,11 @@ def test_damage_in_the_middle_refuses_to_start(root: Path) -> None:
         ("zz", ["a"], ["trade"], "key"),
         (None, ["a"], ["trade"], "key"),
         ("A" * 64, ["a"], ["trade"], "key"),
+        ("00 " * 21 + "0", ["a"], ["trade"], "key"),
+        ("\u0660" * 64, ["a"], ["trade"], "key"),
+        ("0" * 64 + "\n", ["a"], ["trade"], "key"),
+        ("0" * 64, ["a", "b", "a"], ["trade"], "accounts"),
+        ("0" * 64, ["\ud800"], ["trade"], "accounts"),
         ("0" * 64, "a", ["trade"], "accounts"),
         ("0" * 64, [], ["trade"], "accounts"),
         ("0" * 64, ["a"], [], "scopes"),
@@ -91,6 +96,15 @@ def test_a_bad_registration_names_its_field_and_writes_nothing(
         registry.register(key, accounts, scopes, "", 1)  # type: ignore[arg-type]
     assert refused.value.field == field
     assert (root / "keys/registry.log").stat().st_size == 0
+    registry.close()
+
+
+@pytest.mark.parametrize("label", ["\ud800", "caf\u00e9", "two\nlines", "x" * 65, 7])
+def test_a_label_is_short_and_printable(root: Path, label: object) -> None:
+    registry = KeyRegistry(DirectoryDisk(root))
+    with pytest.raises(KeyRefused) as refused:
+        registry.register("0" * 64, ["a"], ["trade"], label, 1)  # type: ignore[arg-type]
+    assert refused.value.field == "label" and len(registry) == 0
     registry.close()
 
 
