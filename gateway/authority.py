@@ -1,12 +1,13 @@
 """Which key may send which command: pure rules over a command's fields, before it is encoded.
 
 An operator may send everything for every account. Any other key acts for its own accounts alone: the account of an
-order or withdrawal, and the payer of every leg. `force`, house accounts and whatever defines entities are the
-operator's.
+order or withdrawal, and the payer of every leg. `force`, house accounts (those that may owe without bound) and whatever
+defines entities are the operator's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gateway.keys import ApiKey, Scope
@@ -28,8 +29,11 @@ class Forbidden(Exception):
         self.rule = rule
 
 
-def authorize(command: dict[str, Any], key: ApiKey) -> dict[str, Any]:
-    """The command with the account filled in, or Forbidden. `command` has an `op` that the rulebook knows."""
+def authorize(command: dict[str, Any], key: ApiKey, is_house: Callable[[str], bool]) -> dict[str, Any]:
+    """The command with the account filled in, or Forbidden. `command` has an `op` that the rulebook knows.
+
+    `is_house` tells of an account's name whether it may owe without bound.
+    """
     op = command["op"]
     if Scope.OPERATOR in key.scopes:
         return command
@@ -47,15 +51,17 @@ def authorize(command: dict[str, Any], key: ApiKey) -> dict[str, Any]:
         for field in ("place", "legs", "force"):
             if command.get(field) is not None:
                 raise Forbidden(field, "only the operator says this of a withdrawal")
+        if is_house(command["account"]):
+            raise Forbidden("account", "house accounts are the operator's")
     elif op == "transfer":
         _need(key, Scope.TRANSFER, op)
-        _authorize_legs(command, key)
+        _authorize_legs(command, key, is_house)
     else:
         raise Forbidden(None, f"{op} needs the scope operator")
     return command
 
 
-def _authorize_legs(command: dict[str, Any], key: ApiKey) -> None:
+def _authorize_legs(command: dict[str, Any], key: ApiKey, is_house: Callable[[str], bool]) -> None:
     if command.get("force") is not None:
         raise Forbidden("force", "only the operator forces a transfer")
     legs = command.get("legs")
@@ -64,11 +70,13 @@ def _authorize_legs(command: dict[str, Any], key: ApiKey) -> None:
             continue  # malformed: the encoder names it
         if leg.get("from") not in key.accounts:
             raise Forbidden("legs.from", "a key pays out of its own accounts alone")
+        if is_house(leg["from"]):
+            raise Forbidden("legs.from", "house accounts are the operator's")
         shares = leg.get("shares")
         targets = [leg.get("to")] + [
             s.get("to") for s in (shares if isinstance(shares, list) else []) if isinstance(s, dict)
         ]
-        if any(isinstance(target, str) and target.startswith("system:") for target in targets):
+        if any(isinstance(target, str) and (target.startswith("system:") or is_house(target)) for target in targets):
             raise Forbidden("legs.to", "house accounts are the operator's")
 
 

@@ -20,6 +20,7 @@ cdef class Connection:
     cdef Py_ssize_t room
     cdef readonly bint is_ending
     cdef bint is_dirty
+    cdef uint32_t asks  # of its questions, those that wait
     cdef bint may_trade  # the fast path may take its orders
     cdef bint may_cancel
     cdef uint32_t account  # its default, NIL: none
@@ -41,7 +42,9 @@ cdef class Hub(ReleaseSink):
     cdef dict connections
     cdef list listeners  # by account index: None or a list of connections
     cdef list dirty
-    cdef object asks  # deque of (sequence, connection, Ask)
+    cdef object asks  # deque of (sequence, connection, Ask, its answer or None)
+    cdef Py_ssize_t asks_max
+    cdef uint32_t asks_per_connection_max
     cdef int64_t t_out
     cdef Py_ssize_t write_high
     cdef uint64_t numbers
@@ -52,4 +55,5 @@ cdef class Hub(ReleaseSink):
     cdef int refuse(self, Connection connection, int why, bytes rid) except -1
     cdef int tell_account(self, uint32_t account, const uint8_t* slot, Connection but) except -1
     cdef int tell_slow(self, Connection connection, const Pending* pending, const uint8_t* slot, uint32_t slots) except -1
+    cdef int answer_asks(self) except -1
     cdef int flush(self) except -1

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 from picows import WSTransport
 
@@ -44,9 +44,11 @@ class Hub(ReleaseSink):
         orders: OpenOrders,
         clock: Clock,
         decode: Callable[[bytes], object],
-        answer: Callable[[Ask, Session], dict[str, Any]],
+        answer: Callable[[Ask, Session], bytes],
         counters: Counters,
         write_high: int,
+        asks_max: int,
+        asks_per_connection_max: int,
     ) -> None: ...
     def __len__(self) -> int: ...
     @property

@@ -136,11 +136,12 @@ cdef class Hub(ReleaseSink):
         names, orders: fed with everything that was released before.
         clock: engine.messages.ports.Clock.
         decode: callable from the slots of one event (bytes) to its JSON object, for the rare events.
-        answer: callable(Ask, session) to the JSON object that answers it.
+        answer: callable(Ask, session) to the frame that answers it. It raises nothing that one client can bring about.
+        asks_max, asks_per_connection_max: questions that may wait, of all and of one.
     """
 
     def __init__(self, Sequencer sequencer not None, Names names not None, OpenOrders orders not None, clock, decode,
-                 answer, counters, Py_ssize_t write_high):
+                 answer, counters, Py_ssize_t write_high, Py_ssize_t asks_max, uint32_t asks_per_connection_max):
         self.sequencer = sequencer
         self.names = names
         self.orders = orders
@@ -153,6 +154,8 @@ cdef class Hub(ReleaseSink):
         self.listeners = []
         self.dirty = []
         self.asks = deque()
+        self.asks_max = asks_max
+        self.asks_per_connection_max = asks_per_connection_max
         self.on_fatal = None
         sequencer.set_sink(self)
 
@@ -197,8 +200,21 @@ cdef class Hub(ReleaseSink):
         self.touch(connection)
 
     def ask(self, Connection connection not None, question):
-        """Answer when everything submitted so far may be told."""
-        self.asks.append((self.sequencer.sequence, connection, question))
+        """Answer when everything submitted so far may be told.
+
+        Balances are read now and told then: the core is always ahead of what may be told, so a later look would
+        tell of commands that a crash can still undo. Refused if too many wait, or if the wait would have no end.
+        """
+        if self.sequencer.journal_errno and self.sequencer.sequence > self.sequencer.released_sequence:
+            self.send(connection, connection.session.not_answered("failed", question.rid))
+            return
+        if connection.asks >= self.asks_per_connection_max or len(self.asks) >= self.asks_max:
+            self.counters.refused_busy += 1
+            self.send(connection, connection.session.not_answered("busy", question.rid))
+            return
+        connection.asks += 1
+        early = self.answer(question, connection.session) if question.what == "balances" else None
+        self.asks.append((self.sequencer.sequence, connection, question, early))
 
     def broadcast(self, bytes payload not None):
         """Queue a frame to everybody who has signed in."""
@@ -227,15 +243,28 @@ cdef class Hub(ReleaseSink):
         self.sequencer.publish()
         self.t_out = self.clock.now_ns()
         self.sequencer.release()
-        while self.asks:
-            sequence, connection, question = self.asks[0]
-            if sequence > self.sequencer.released_sequence:
-                break
-            self.asks.popleft()
-            if not (<Connection>connection).is_ending:
-                self.send(connection, encode(self.answer(question, (<Connection>connection).session)))
+        if self.asks:
+            self.answer_asks()
         if self.dirty:
             self.flush()
+        return 0
+
+    cdef int answer_asks(self) except -1:
+        cdef Connection asker
+        cdef bint has_failed = self.sequencer.journal_errno != 0
+        while self.asks:
+            sequence, connection, question, early = self.asks[0]
+            if sequence > self.sequencer.released_sequence and not has_failed:
+                break
+            self.asks.popleft()
+            asker = <Connection>connection
+            asker.asks -= 1
+            if asker.is_ending:
+                continue
+            if sequence > self.sequencer.released_sequence:
+                self.send(asker, asker.session.not_answered("failed", question.rid))
+            else:
+                self.send(asker, self.answer(question, asker.session) if early is None else early)
         return 0
 
     cdef int touch(self, Connection connection) except -1:

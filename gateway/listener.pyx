@@ -4,8 +4,11 @@ A frame that the scanner understands goes from its bytes into a record on the st
 passing through a Python object. Every other frame goes to the sans-I/O session, whose outputs are carried out here.
 Nothing is sent inside a frame: with the last frame of a read everything is published, released and sent once.
 
-An exception here is a broken invariant: it is handed to `Hub.on_fatal`, which stops the process.
+An exception of sequencer, journal or core is a broken invariant: it is handed to `Hub.on_fatal`, which stops the
+process. One while a frame is still being understood has submitted nothing: it ends that session and no other.
 """
+
+import logging
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp
@@ -19,6 +22,7 @@ from gateway.wire.scan cimport OrderText, fill_cancel, fill_place, scan
 from gateway.session import Ask, Close, Send, SignedIn, Submit
 
 cdef uint32_t NIL = 0xFFFFFFFF
+cdef object log = logging.getLogger(__name__)
 
 
 cdef class OrderEntryListener(WSListener):
@@ -65,7 +69,7 @@ cdef class OrderEntryListener(WSListener):
                     if order.op:
                         done = self.take(&order)
                 if not done:
-                    self.carry_out(self.session.receive(1, frame.get_payload_as_bytes()))
+                    self.carry_out(self.understand(1, frame.get_payload_as_bytes(), True, False))
             elif frame.msg_type == WSMsgType.PING:
                 transport.send_pong(frame.get_payload_as_bytes())
             elif frame.msg_type == WSMsgType.CLOSE:
@@ -75,9 +79,9 @@ cdef class OrderEntryListener(WSListener):
             elif frame.msg_type != WSMsgType.PONG:
                 self.hub.counters.bad_frames += 1
                 self.carry_out(
-                    self.session.receive(
-                        <int>frame.msg_type, frame.get_payload_as_bytes(), is_final=bool(frame.fin),
-                        has_reserved_bits=bool(frame.rsv1 or frame.rsv2 or frame.rsv3),
+                    self.understand(
+                        <int>frame.msg_type, frame.get_payload_as_bytes(), bool(frame.fin),
+                        bool(frame.rsv1 or frame.rsv2 or frame.rsv3),
                     )
                 )
             if frame.last_in_buffer:
@@ -103,6 +107,15 @@ cdef class OrderEntryListener(WSListener):
         if self.connection is not None and self.is_paused:
             self.is_paused = False
             self.connection.transport.underlying_transport.resume_reading()
+
+    cdef object understand(self, int frame_type, bytes payload, bint is_final, bint has_reserved_bits):
+        """What the session says to a frame. Nothing of it is carried out yet, so a fault in here is this session's alone."""
+        try:
+            return self.session.receive(frame_type, payload, is_final=is_final, has_reserved_bits=has_reserved_bits)
+        except Exception:
+            self.hub.counters.bad_frames += 1
+            log.exception("a frame of %d bytes could not be handled: its session ends", len(payload))
+            return self.session.broken()
 
     def carry_out(self, outputs):
         """Do what the session says."""

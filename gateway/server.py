@@ -20,10 +20,11 @@ from typing import Any, Protocol
 import picows
 from numpy.typing import NDArray
 
-from engine.messages.codes import OrderType, Side, TimeInForce
+from engine.messages.codes import OrderType, Overdraft, Side, TimeInForce
 from engine.messages.decode import EventDecoder
 from engine.messages.directory import Directory
 from engine.messages.encode import CommandEncoder, Malformed
+from engine.messages.layout import AccountMask
 from engine.messages.ports import Clock
 from gateway.hub import Counters, Hub
 from gateway.keys import ApiKey, KeyRefused, KeyRegistry, Scope
@@ -54,7 +55,7 @@ class CoreState(Protocol):
 
     def describe(self) -> NDArray[Any]: ...
     def open_orders(self) -> NDArray[Any]: ...
-    def balances(self) -> NDArray[Any]: ...
+    def balances_of(self, account: int, /) -> NDArray[Any]: ...
     def state_hash(self) -> bytes: ...
 
 
@@ -104,13 +105,14 @@ class GatewayServer:
         sequencer.on_definition = self._define
         self.hub = Hub(
             sequencer, self._names, self._orders, clock, lambda slots: decoder.decode(slots)[0], self._answer,
-            self.counters, settings.write_high_bytes,
+            self.counters, settings.write_high_bytes, settings.asks_max, settings.asks_per_session_max,
         )  # fmt: skip
         self.hub.on_fatal = self._fatal
         self._encoder = CommandEncoder(directory, _OrderMarkets(self._orders, sequencer))
         self._terms = SessionTerms(
             environment=settings.environment, epoch=settings.epoch, keys=keys, encode=self._encode,
-            make_nonce=lambda: secrets.token_hex(32), now_ns=clock.now_ns, failures_max=settings.sign_in_failures_max,
+            make_nonce=lambda: secrets.token_hex(32), now_ns=clock.now_ns,
+            is_house=self._is_house, failures_max=settings.sign_in_failures_max,
             commands_per_frame_max=settings.commands_per_frame_max,
         )  # fmt: skip
         self._listeners: set[OrderEntryListener] = set()
@@ -167,6 +169,8 @@ class GatewayServer:
     # ---------------------------------------------------------------- told by listeners
 
     def opened(self, listener: OrderEntryListener) -> None:
+        """Its handshake was good: from here on it takes a place. A bad one never comes here, nor to `closed`."""
+        self._listeners.add(listener)
         loop = asyncio.get_running_loop()
         self.counters.sessions = len(self._listeners)
         self.counters.sessions_opened += 1
@@ -202,7 +206,6 @@ class GatewayServer:
             response = picows.WSUpgradeResponse.create_error_response(HTTPStatus.SERVICE_UNAVAILABLE, reason)
             return picows.WSUpgradeResponseWithListener(response, None)
         listener = OrderEntryListener(self.hub, Session(self._terms), self)
-        self._listeners.add(listener)
         offered = request.headers.get("Sec-WebSocket-Protocol", "")
         if wire.PROTOCOL in (word.strip() for word in offered.split(",")):
             response = picows.WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": wire.PROTOCOL})
@@ -233,7 +236,22 @@ class GatewayServer:
                 raise CommandRefused(
                     code, "budget" if field == "size" and command.get("budget") is not None else field, rule
                 )
+        if op == "withdraw":
+            self._check_payout(command)
         return record
+
+    def _check_payout(self, command: dict[str, Any]) -> None:
+        """A withdrawal is paid to the account's row and nowhere else: refuse what would be paid to nobody."""
+        entry = self._directory.accounts_by_name[command["account"]]
+        if not entry.mask & AccountMask.ROW:
+            raise CommandRefused("bad_address", "address", f"the account {entry.name} has a row to be paid to")
+        address = command.get("address")
+        if address is not None and address.lower() != f"0x{entry.row.hex()}":
+            raise CommandRefused("bad_address", "address", "the account's own row, 0x and 64 hex digits, or none")
+
+    def _is_house(self, name: str) -> bool:
+        entry = self._directory.accounts_by_name.get(name)
+        return entry is not None and entry.overdraft is Overdraft.OPEN
 
     def _knows_order(self, command: dict[str, Any]) -> bool:
         account = self._directory.accounts_by_name[command["account"]].index
@@ -316,8 +334,21 @@ class GatewayServer:
 
     # ---------------------------------------------------------------- answers
 
-    def _answer(self, ask: Ask, session: Session) -> dict[str, Any]:
-        """The JSON object for a question. A broken rule gives an error object."""
+    def _answer(self, ask: Ask, session: Session) -> bytes:
+        """The frame that answers a question. A broken rule gives an error; a fault of ours ends that session alone."""
+        try:
+            return wire.encode(self._answer_body(ask))
+        except Exception:
+            log.exception("the question %s could not be answered: its session ends", ask.what)
+            asyncio.get_running_loop().call_soon(self._end_session, session)
+            return wire.error("internal", "a fault of the exchange: this session ends", rid=ask.rid)
+
+    def _end_session(self, session: Session) -> None:
+        for listener in list(self._listeners):
+            if listener.link is not None and listener.link.session is session:
+                listener.carry_out(session.end(1011, "internal"))
+
+    def _answer_body(self, ask: Ask) -> dict[str, Any]:
         body: dict[str, Any]
         try:
             body = getattr(self, f"_answer_{ask.what}")(ask.fields)
@@ -367,9 +398,8 @@ class GatewayServer:
 
     def _answer_balances(self, fields: dict[str, Any]) -> dict[str, Any]:
         account = self._account_of(fields)
-        rows = self._state.balances()
         balances = []
-        for row in rows[rows["account"] == account] if len(rows) else ():
+        for row in self._state.balances_of(account):
             asset = self._directory.assets[int(row["asset"])]
             available, held = asset.text(int(row["available"])), asset.text(int(row["held"]))
             balances.append({"asset": asset.name, "available": available, "held": held})

@@ -45,7 +45,7 @@ __all__ = [
     "Submit",
 ]
 
-PROTOCOL_ERROR, UNSUPPORTED, BAD_UTF8, POLICY, TOO_BIG, TRY_LATER = 1002, 1003, 1007, 1008, 1009, 1013
+PROTOCOL_ERROR, UNSUPPORTED, BAD_UTF8, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1002, 1003, 1007, 1008, 1009, 1011, 1013
 TEXT, BINARY, CONTINUATION = 1, 2, 0
 _SHELL_ONLY = {"tick", "cut", "malformed"}
 _RULEBOOK_OPS = {kind.word for kind in CommandKind} - _SHELL_ONLY
@@ -159,6 +159,8 @@ class SessionTerms:
     encode: CommandEncoder
     make_nonce: Callable[[], str]
     now_ns: Callable[[], int]
+    is_house: Callable[[str], bool]
+    """Whether an account of this name may owe without bound: nobody but the operator moves its money."""
     failures_max: int = 3
     commands_per_frame_max: int = 1_000
 
@@ -226,6 +228,11 @@ class Session:
         self._move(Event.END)
         return [Close(code, reason[:120])]
 
+    def broken(self) -> list[Output]:
+        """A frame of this session could not be handled, by a fault of ours: say so, and end this session alone."""
+        answer = Send(wire.error("internal", "a fault of the exchange: this session ends"))
+        return [answer, *self.end(INTERNAL, "internal")]
+
     def lost(self) -> None:
         """The connection is gone."""
         self._move(Event.LOST)
@@ -239,6 +246,15 @@ class Session:
             "failed": "the journal has failed: this command was not journaled and not executed",
         }
         return wire.error({"failed": "journal_failed", "closed": "cancel_only"}.get(why, why), messages[why], rid=rid)
+
+    @staticmethod
+    def not_answered(why: str, rid: bytes) -> bytes:
+        """The error for an Ask that gets no answer: `busy` or `failed`."""
+        messages = {
+            "busy": "too many questions wait for their answer already",
+            "failed": "the journal has failed: what this would tell may be lost",
+        }
+        return wire.error({"failed": "journal_failed"}.get(why, why), messages[why], rid=rid)
 
     # ---------------------------------------------------------------- inside
 
@@ -285,7 +301,7 @@ class Session:
         if op not in _RULEBOOK_OPS:
             return [Send(wire.error("unknown_op", f"no op is called {op[:32]!r}", rid=rid, field="op"))]
         try:
-            record = self._terms.encode(authorize(command, self.key))
+            record = self._terms.encode(authorize(command, self.key, self._terms.is_house))
         except Forbidden as error:
             return [Send(wire.error("forbidden", str(error), rid=rid, field=error.field, rule=error.rule))]
         except CommandRefused as error:

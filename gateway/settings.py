@@ -38,6 +38,10 @@ class GatewaySettings:
     """More than this unsent: the session is closed as a slow reader."""
     pending_max: int = 65_536
     """Commands that may wait for the disk; a power of two."""
+    asks_per_session_max: int = 64
+    """Questions of one session that may wait for their answer; one more is answered `busy`."""
+    asks_max: int = 4_096
+    """The same of all sessions together."""
     journal_reserve_slots: int = 1_024
     """Of the journal's ring, kept for cancels, ticks and cuts."""
 
@@ -49,7 +53,7 @@ class GatewaySettings:
         _require(self.batch_interval_s >= 0, "batch_interval_s", "is not negative", self.batch_interval_s)
         for name in (
             "tick_poll_s", "sessions_max", "commands_per_frame_max", "handshake_timeout_s", "sign_in_timeout_s",
-            "sign_in_failures_max", "write_low_bytes",
+            "sign_in_failures_max", "write_low_bytes", "asks_per_session_max", "asks_max",
         ):  # fmt: skip
             _require(getattr(self, name) > 0, name, "is positive", getattr(self, name))
         _require(1_024 <= self.frame_bytes_max <= 1 << 20, "frame_bytes_max", "is 1 kB … 1 MB", self.frame_bytes_max)

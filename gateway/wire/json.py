@@ -1,12 +1,14 @@
 """The JSON protocol `byline.json.v1`: text to plain values and back. No session state, no authority, no socket.
 
 Parsing is strict where JSON libraries are lenient: a doubled key, NaN or Infinity, a number with a fraction or an
-exponent, and text that is not UTF-8 are refused. Prices, sizes and amounts are strings, so no float ever exists.
+exponent, text that is not UTF-8, and half of a surrogate pair are refused. Prices, sizes and amounts are strings, so
+no float ever exists.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn
 
 import msgspec
@@ -16,6 +18,7 @@ __all__ = ["PROTOCOL", "BadJson", "BadText", "encode", "error", "parse", "rid_te
 PROTOCOL = "byline.json.v1"
 RID_TEXT_MAX = 32
 _RID_INT_MAX = 2**63 - 1
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 encode = msgspec.json.Encoder().encode
 
@@ -42,6 +45,8 @@ def parse(payload: bytes) -> dict[str, Any] | list[Any]:
         raise BadJson(str(cause)) from cause
     if not isinstance(value, (dict, list)):
         raise BadJson("a frame is one object or an array of objects")
+    if "\\u" in text and _has_lone_surrogate(value):  # no other spelling of one passes as UTF-8
+        raise BadJson("a \\u escape is half of a surrogate pair, which is no character")
     return value
 
 
@@ -66,6 +71,21 @@ def error(
     body["message"] = message
     text = encode(body)
     return b'{"rid":%s,%s' % (rid, text[1:]) if rid else text
+
+
+def _has_lone_surrogate(value: Any) -> bool:
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            if _SURROGATE.search(item):
+                return True
+        elif isinstance(item, dict):
+            waiting += item.keys()
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+    return False
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

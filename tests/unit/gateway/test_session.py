@@ -30,7 +30,7 @@ class Keys:
         self.scopes = scopes
 
     def find(self, key: str) -> ApiKey | None:
-        return ApiKey(key, ("alice",), self.scopes, "") if key == public_key(KEY) else None
+        return ApiKey(key, ("alice", "house"), self.scopes, "") if key == public_key(KEY) else None
 
 
 def encode(command: dict[str, Any]) -> bytes:
@@ -41,7 +41,8 @@ def encode(command: dict[str, Any]) -> bytes:
 
 def session(scopes: Scope = Scope.TRADE | Scope.READ, signed_in: bool = True) -> Session:
     nonces = (f"{n:064x}" for n in itertools.count(1))
-    made = Session(SessionTerms("local", 1, Keys(scopes), encode, lambda: next(nonces), lambda: 5))
+    is_house = {"house"}.__contains__
+    made = Session(SessionTerms("local", 1, Keys(scopes), encode, lambda: next(nonces), lambda: 5, is_house))
     hello = json.loads(made.connect()[0].payload)
     if signed_in:
         outputs = tell(made, sign_in(hello["nonce"]))
@@ -126,6 +127,8 @@ def test_commands_before_sign_in_are_refused() -> None:
         (b"{", "bad_json"), (b"7", "bad_json"),
         (b'{"op":"place","op":"cancel"}', "bad_json"), (b'{"size":NaN}', "bad_json"),
         (b'{"op":"place","price":1.5}', "bad_json"),
+        (b'{"op":"place","\\ud800":1}', "bad_json"), (b'{"op":"open_orders","account":"\\uDFFF"}', "bad_json"),
+        (b'{"op":"transfer","legs":[{"to":{"\\ud83d":[]}}]}', "bad_json"), (b'{"op":"\\ud83d\\ude00"}', "unknown_op"),
         (b"[" * 60_000, "bad_json"), (b'{"n":' + b"9" * 5000 + b"}", "bad_json"),
         (b"{}", "malformed"), (b'{"op":7}', "malformed"),
         (b'{"op":"fly"}', "unknown_op"), (b'{"op":"tick"}', "forbidden"),
@@ -182,6 +185,11 @@ def test_each_command_of_an_array_is_answered_for_itself() -> None:
         (Scope.TRANSFER, {"op": "transfer", "legs": [{"from": "bob", "to": "alice"}]}, False),
         (Scope.TRANSFER, {"op": "transfer", "legs": [{"from": "alice", "to": "system:fees"}]}, False),
         (Scope.TRANSFER, {"op": "transfer", "from": "bob", "shares": []}, False),
+        (Scope.TRANSFER, {"op": "transfer", "legs": [{"from": "alice", "to": "house"}]}, False),
+        (Scope.TRANSFER, {"op": "transfer", "legs": [{"from": "house", "to": "alice"}]}, False),
+        (Scope.TRANSFER, {"op": "transfer", "from": "alice", "shares": [{"to": "bob"}, {"to": "house"}]}, False),
+        (Scope.WITHDRAW, {"op": "withdraw", "account": "house"}, False),
+        (Scope.WITHDRAW, {"op": "withdraw", "place": "house"}, False),
         (Scope.OPERATOR, {"op": "deposit", "account": "bob"}, True),
     ],
 )
