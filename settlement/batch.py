@@ -115,6 +115,8 @@ class Life:
     part: int = 0
     """The part that is signed, or to be signed next."""
     signed: Signed | None = None
+    digests: list[str] = field(default_factory=list)
+    """Of everything ever signed for `part`: one of them at most takes effect."""
     executions: list[Execution] = field(default_factory=list)
     submitted_ts: int = 0
     final_ts: int = 0
@@ -130,13 +132,15 @@ class Life:
         match event:
             case SignedPart():
                 self.signed = event.signed
+                self.digests.append(event.signed.digest)
             case Sent():
                 self.submitted_ts = self.submitted_ts or event.at
             case PartRefused():
                 self.signed, self.error = None, event.reason
             case PartExecuted():
                 self.executions.append(event.execution)
-                self.signed, self.error = None, ""
+                self.signed, self.error = None, "; ".join(done.error for done in self.executions if done.error)
+                self.digests.clear()
                 self.part += 1
                 if self.state is State.FINAL:
                     self.final_ts = event.at

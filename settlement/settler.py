@@ -8,7 +8,8 @@ Restart: the ledger is rebuilt from the first event; cuts that are stored alread
 again; the batch in flight goes on from its exact step: bytes that may have been sent are asked for by digest first.
 
 Halts, and says why in `status()`: the events and the ledger differ, a row would fall below zero, the chain refuses or
-shows another number, chain value or pool than ours. A halt is final until a person has looked: the next start finds it.
+shows another number, chain value or pool than ours, the core refuses to book what the chain has paid. A halt is final
+until a person has looked: the next start, or the next batch after it, finds it again.
 
 A withdrawal without a wallet to go to halts nothing: it is not paid, and `status()` names it under `unpayable`.
 
@@ -70,7 +71,10 @@ class SettlementSettings:
 
 
 class BatchRecord(msgspec.Struct, frozen=True):
-    """A batch as the outside sees it. Hashes in hex, times in ns UTC, 0 where not reached."""
+    """A batch as the outside sees it. Hashes in hex, times in ns UTC, 0 where not reached.
+
+    `digests` are of transactions that took effect; a final batch with an `error` has one that is not known here.
+    """
 
     number: int
     status: str
@@ -97,7 +101,12 @@ class CommandPort(Protocol):
     """The way back into the core, for withdrawals that the chain has paid."""
 
     async def withdraw_settled(self, ref: str) -> None:
-        """Book a paid withdrawal. The same ref again does no harm. Raises Unavailable."""
+        """Book a paid withdrawal. The same ref again does no harm.
+
+        Raises:
+            Unavailable, OutcomeUnknown: tried again.
+            Refused: the core will never book it. Settlement halts: the chain has paid what the books do not show.
+        """
 
 
 OnBatch = Callable[[BatchRecord], Awaitable[None] | None]
@@ -210,7 +219,7 @@ class Settler:
             trade_count=batch.trade_count,
             row_count=batch.row_count,
             part_count=len(batch.parts),
-            digests=[execution.digest for execution in life.executions],
+            digests=[execution.digest for execution in life.executions if execution.success and execution.digest],
             gas_mist=sum(execution.gas_mist for execution in life.executions),
             cut_ts=batch.cut_ts,
             sealed_ts=batch.sealed_ts,
@@ -335,7 +344,7 @@ class Settler:
             await self._step(life, PartRefused(now, number, "the vault is paused"))
             raise Unavailable(f"batch {number}: the vault is paused")
         elif execution.abort_code in _ALREADY_DONE and await self._is_done(life):
-            await self._step(life, PartExecuted(now, number, execution))
+            await self._step(life, PartExecuted(now, number, await self._effective(life)))
         elif life.state is not State.HALTED:
             reason = f"aborted with code {execution.abort_code}: {execution.error} ({execution.digest})"
             await self._halt(life, f"batch {number}: {reason}")
@@ -347,10 +356,19 @@ class Settler:
         if found is not None and found.success:
             await self._executed(life, found)
         elif await self._is_done(life):
-            done = Execution(life.signed.digest, True, None, "executed by an earlier copy", 0, None)
-            await self._step(life, PartExecuted(time.time_ns(), life.batch.number, done))
+            await self._step(life, PartExecuted(time.time_ns(), life.batch.number, await self._effective(life)))
         elif life.state is not State.HALTED:
             await self._step(life, PartRefused(time.time_ns(), life.batch.number, reason))
+
+    async def _effective(self, life: Life) -> Execution:
+        """The transaction that gave the vaults what they show, among all that were ever signed for this part."""
+        for digest in reversed(life.digests):
+            found = await self._chain.find(digest)
+            if found is not None and found.success:
+                return found
+        error = f"part {life.part} is on the chain, by none of the transactions signed here: {', '.join(life.digests)}"
+        log.error("settlement=foreign_transaction batch=%d reason=%s", life.batch.number, error)
+        return Execution("", True, None, error, 0, None)
 
     async def _is_done(self, life: Life) -> bool:
         """Whether the vaults already show this part. Halts if they show neither before nor after."""
@@ -376,9 +394,7 @@ class Settler:
                 )
                 log.error("settlement=halted reason=%s", self._halted)
                 return
-        if self._commands is not None:
-            for ref in self._paid_refs():
-                await self._commands.withdraw_settled(ref)
+        refused = await self._book()
         self._final = life.batch.number
         self._queue.popleft()
         if self.ledger.sequence >= life.batch.last_sequence:
@@ -390,6 +406,19 @@ class Settler:
             life.executions[-1].digest,
             (life.final_ts - life.batch.cut_ts) // 1_000_000,
         )
+        if refused:
+            await self._halt(None, f"batch {life.batch.number} is final, but the core refuses to book {refused}")
+
+    async def _book(self) -> str:
+        """Book what is paid, all of it that can be; answers what the core refuses, empty if nothing."""
+        refused = []
+        if self._commands is not None:
+            for ref in self._paid_refs():
+                try:
+                    await self._commands.withdraw_settled(ref)
+                except Refused as error:
+                    refused.append(f"withdrawal {ref}: {error}")
+        return "; ".join(refused)
 
     def _paid_refs(self) -> list[str]:
         """Withdrawals that a final batch has paid and the core has not booked; after a restart old ones too."""

@@ -76,7 +76,10 @@ class Signed(msgspec.Struct, frozen=True):
 
 
 class Execution(msgspec.Struct, frozen=True):
-    """What the chain did with a transaction. `abort_code` is the contract's, None if it is no contract abort."""
+    """What the chain did with a transaction. `abort_code` is the contract's, None if it is no contract abort.
+
+    An empty `digest`: the vaults show the effect, and the chain knows none of our transactions that has had it.
+    """
 
     digest: str
     success: bool

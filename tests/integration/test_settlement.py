@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from engine.messages.codes import CommandKind, EventKind
-from engine.messages.errors import JournalFailed
+from engine.messages.errors import JournalFailed, Refused, Unavailable
 from settlement.batch import FileBatchStore, StoredEvent
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.server import RunningNode, start
+from settlement.chain.port import Execution, Signed, VaultListing, VaultState
 from settlement.chain.sui import SuiChain, SuiSettings
 from settlement.settler import BatchRecord, SettlementSettings, Settler
 from tests.support.settlement_events import EXTERNAL, EventLog
@@ -51,10 +52,12 @@ class Bench:
         self.node = None
 
     @contextlib.asynccontextmanager
-    async def settler(self, log: EventLog, *, crash_after: int | None = None, commands=None) -> AsyncIterator[Settler]:
+    async def settler(
+        self, log: EventLog, *, crash_after: int | None = None, commands=None, chain_type: type[SuiChain] = SuiChain
+    ) -> AsyncIterator[Settler]:
         key = OperatorKey.load_or_create(self.directory / "chain" / "operator.key")
         url = f"http://127.0.0.1:{self.port}"
-        chain = SuiChain(SuiSettings(url, self.directory / "pysui", timeout_s=5.0), key)
+        chain = chain_type(SuiSettings(url, self.directory / "pysui", timeout_s=5.0), key)
         store = CrashingStore(self.directory / "batches.log", crash_after)
         stop = asyncio.Event()
         settler = Settler(log, chain, store, FAST, self.records.append, commands)
@@ -85,6 +88,47 @@ class CrashingStore(FileBatchStore):
                 raise JournalFailed("crash (test)")
             self._left -= 1
         super().append(event)
+
+
+class LaggingChain(SuiChain):
+    """The first send takes effect and is answered by a refusal; until the next one every read shows the time before."""
+
+    forget_first = False
+
+    def __init__(self, settings: SuiSettings, key: OperatorKey) -> None:
+        super().__init__(settings, key)
+        self.sent: list[str] = []
+        self._old: dict[str, VaultState] = {}
+
+    async def vault_states(self, listings: list[VaultListing]) -> dict[str, VaultState]:
+        if len(self.sent) == 1:
+            return self._old
+        return await super().vault_states(listings)
+
+    async def find(self, digest: str) -> Execution | None:
+        hidden = len(self.sent) == 1 or (self.forget_first and digest == self.sent[0])
+        return None if hidden else await super().find(digest)
+
+    async def sign(self, part, listings) -> Signed:
+        if not self.sent:
+            self._old = await super().vault_states([listings[coin.asset] for coin in part.coins])
+        return await super().sign(part, listings)
+
+    async def send(self, signed: Signed) -> Execution:
+        if not self._old:
+            return await super().send(signed)  # opens a vault
+        self.sent.append(signed.digest)
+        execution = await super().send(signed)
+        if len(self.sent) == 1:
+            assert execution.success
+            raise Refused("an answer from before (test)")
+        return execution
+
+
+class ForgetfulChain(LaggingChain):
+    """And it never finds the transaction that took effect."""
+
+    forget_first = True
 
 
 @pytest.fixture
@@ -167,6 +211,28 @@ async def test_faults_of_the_connection_change_nothing(bench: Bench, fault: str)
         assert not bench.node.faults.next_execute
 
 
+@pytest.mark.parametrize("chain_type", [LaggingChain, ForgetfulChain])
+async def test_the_digest_is_of_the_transaction_that_took_effect(bench: Bench, chain_type: type[LaggingChain]) -> None:
+    """Signed anew although the first bytes ran: the second aborts, and its digest is not the batch's."""
+    log, _, _ = _market()
+    log.cut()
+    async with bench.settler(log, chain_type=chain_type) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "final")
+        _check_rows(bench, settler)
+        chain = settler._chain
+        assert isinstance(chain, LaggingChain) and len(chain.sent) == 2 and chain.sent[0] != chain.sent[1]
+        aborted = await SuiChain.find(chain, chain.sent[1])
+        assert aborted is not None and not aborted.success
+        [record] = settler.status()["recent"]
+        assert record["status"] == "final"
+        if chain.forget_first:
+            assert record["digests"] == [] and "by none of the transactions signed here" in record["error"]
+        else:
+            assert record["digests"] == [chain.sent[0]] and record["error"] == ""
+        log.cut()
+        await _until(lambda: settler.status()["final_batch"] == 2, "and it goes on")
+
+
 @pytest.mark.parametrize("crash_after", range(12))
 async def test_a_crash_between_any_two_steps_is_survived(bench: Bench, crash_after: int) -> None:
     """Stored events: seal ×2, list ×2, sign, send, executed of each batch … cut off after each of them."""
@@ -209,6 +275,35 @@ async def test_withdrawals_are_paid_once_then_booked(bench: Bench) -> None:
     assert bench.node is not None
     paid = [item.mist for item in bench.node.node.state.items.values() if item.kind.startswith("0x2::coin::Coin<0x")]
     assert 250 in paid and paid.count(250) == 1
+
+
+async def test_a_refused_booking_halts_after_the_others_and_an_absent_core_is_tried_again(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    calls: list[str] = []
+
+    class Core:
+        async def withdraw_settled(self, ref: str) -> None:
+            calls.append(ref)
+            if len(calls) <= 2:
+                raise Unavailable("the core is not reachable (test)")
+            if ref == "w-bad":
+                raise Refused("no such ref (test)")
+            log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, ref, [(seller, 1, 20, EXTERNAL)])
+
+    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w-bad", [(buyer, 0, 250, EXTERNAL)])
+    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w-good", [(seller, 1, 20, EXTERNAL)])
+    log.cut()
+    async with bench.settler(log, commands=Core()) as settler:
+        await _until(lambda: settler.status()["halted"], "halted")
+        status = settler.status()
+        assert "refuses to book withdrawal w-bad: no such ref" in status["halted"] and status["final_batch"] == 1
+        assert calls == ["w-bad", "w-bad", "w-bad", "w-good"]
+        log.cut()
+        await asyncio.sleep(0.1)
+        assert len(calls) == 4 and bench.finals() == [1]
+    async with bench.settler(log, commands=Core()) as settler:
+        await _until(lambda: settler.status()["halted"], "the next batch after a restart finds it again")
+        assert bench.finals() == [1, 2] and "w-bad" in settler.status()["halted"]
 
 
 async def test_a_withdrawal_without_a_wallet_is_named_and_holds_up_nothing(bench: Bench) -> None:
