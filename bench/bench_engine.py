@@ -3,15 +3,22 @@
 Records are built before the clock starts; 64 funded accounts, buyers and sellers apart; holds, fees, client ids, full
 events and the state hash are on. An untimed run is compared with the generator's reference book (trades, volume,
 notional, hash of every fill, what rests), walked by `check()`, and every timed run must end with its state hash.
+
+`--peers 1` adds the engines of `bench/peers.py` that are installed: the same head of W1, one call a command, in turn
+with ours, each held to the reference book after every run. One that is missing or disagrees gives no row, and is named
+in what is left out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+import typer
 from rich.progress import track
 
+from bench import peers as others
 from bench.harness import Row, WrongResult, median, seconds
 from bench.workload import CANCEL, IOC, LIMIT, M64, MARKET, MOVE, ReferenceBook, Workload, generate
 from engine.core import Core
@@ -20,14 +27,18 @@ from engine.messages.codes import ABSENT, CommandKind, EventKind, OrderType, Tim
 
 __all__ = ["LEFT_OUT", "Commands", "commands", "funded", "run", "setup", "verify"]
 
-LEFT_OUT = (
+ALWAYS_LEFT_OUT = (
     "wire, journal, crc and hash chain, disk; building the records; generating the workload. One market, one thread, "
     "events into a reused buffer of 4 MiB"
 )
+LEFT_OUT = ALWAYS_LEFT_OUT
+"""What the last `run` left out: with peers, those that gave no row are named."""
 ACCOUNTS = 64
 FIRST_ACCOUNT = 2
 BATCH_MUST = 7.0
 OUT_SLOTS = 1 << 15
+SINGLES = 300_000
+"""How many commands of W1 go one call a command."""
 FULL_OPS = {"W1": 3_000_000, "W2": 1_000_000, "W3": 1_000_000, "W4": 1_000_000, "W5": 1_000_000}
 
 
@@ -203,14 +214,23 @@ def _single_seconds(played: Commands, count: int) -> tuple[float, bytes]:
     core, _ = funded()
     out = np.zeros(OUT_SLOTS, layout.EVENT)
     _play(core, played.records, out, 0, played.preload)
-    singles = [record.tobytes() for record in played.records[played.preload : played.preload + count]]
-    apply = core.apply
+    singles = played.records[played.preload : played.preload + count]
+    calls: list[others.Call] = [(core.apply, (record.tobytes(),)) for record in singles]
+    return seconds(lambda: others.play(calls)), core.state_hash()
 
-    def play() -> None:
-        for record in singles:
-            apply(record)
 
-    return seconds(play), core.state_hash()
+def _hash_after(played: Commands, count: int) -> bytes:
+    """The state hash of batches, `count` commands after the preload."""
+    core, _ = funded()
+    _play(core, played.records, np.zeros(OUT_SLOTS, layout.EVENT), 0, played.preload + count)
+    return core.state_hash()
+
+
+def _checked_singles(played: Commands, count: int, expected: bytes) -> float:
+    taken, ended = _single_seconds(played, count)
+    if ended != expected:
+        raise WrongResult("one apply a command ended with another state hash than batches")
+    return taken
 
 
 def _plain_seconds(workload: Workload, count: int) -> float:
@@ -234,8 +254,18 @@ def _plain_seconds(workload: Workload, count: int) -> float:
     return seconds(lambda: play(rows[workload.preload : workload.preload + count]))
 
 
-def run(smoke: bool, seed: int) -> list[Row]:
+def run(
+    smoke: bool,
+    seed: int,
+    peers: Annotated[
+        int | None, "1: other engines beside ours, on W1 from Python; those that are installed (see the extra `peers`)."
+    ] = None,
+) -> list[Row]:
     """Rows of all workloads. `seed` is W1's; the others take the following ones."""
+    global LEFT_OUT
+    if peers not in (None, 0, 1):
+        raise typer.BadParameter(f"peers must be 0 or 1, not {peers}")
+    LEFT_OUT = ALWAYS_LEFT_OUT
     rows: list[Row] = []
     for number, name in enumerate(track(sorted(FULL_OPS), description="engine", transient=True)):
         workload = generate(name, seed=seed + number, ops=None if smoke else FULL_OPS[name], smoke=smoke)
@@ -248,19 +278,66 @@ def run(smoke: bool, seed: int) -> list[Row]:
         rows.append(Row(f"{name} batch", "commands", speed, "M/s", must=must, ok=must is None or speed >= must))
         if name == "W1":
             rows += _against_python(workload, played, speed)
+            if peers:
+                beside, left_out = _against_peers(workload, played, others.PEERS, 1 if smoke else 3)
+                rows += beside
+                LEFT_OUT = "; ".join([ALWAYS_LEFT_OUT, *left_out])
     return rows
 
 
 def _against_python(workload: Workload, played: Commands, speed: float) -> list[Row]:
-    count = min(workload.ops, 300_000)
+    count = min(workload.ops, SINGLES)
     plain = count / _plain_seconds(workload, count) / 1e6
-    taken, ended = _single_seconds(played, count)
-    core, _ = funded()
-    _play(core, played.records, np.zeros(OUT_SLOTS, layout.EVENT), 0, played.preload + count)
-    if core.state_hash() != ended:
-        raise WrongResult("one apply a command ended with another state hash than batches")
-    single = count / taken / 1e6
+    single = count / _checked_singles(played, count, _hash_after(played, count)) / 1e6
     return [
         Row("W1 one apply a command, from Python", "commands", single, "M/s", plain, single / plain),
         Row("W1 batch against plain Python (dict book, no money)", "commands", speed, "M/s", plain, speed / plain),
     ]
+
+
+def _peer_seconds(driver: others.Driver, records: np.ndarray, preload: int, want: others.Ended) -> float:
+    """Time of the commands after the preload. Raises NotDriven if a call failed or another book came of them."""
+    calls = driver.calls(records)
+    timed = calls[preload:]
+    try:
+        others.play(calls[:preload])
+        taken = seconds(lambda: others.play(timed))
+        ended = driver.ended(set(records["id"].tolist()))
+    except Exception as error:
+        # Every command is valid, so whatever a peer raises is a disagreement; each has exceptions of its own.
+        raise others.NotDriven(f"disagrees: a call failed, {error!r}") from error
+    others.compare(ended, want)
+    return taken
+
+
+def _against_peers(
+    workload: Workload, played: Commands, chosen: tuple[others.Peer, ...], rounds: int
+) -> tuple[list[Row], list[str]]:
+    """Rows of the peers that agree, and a line for each that gives none. Ours and theirs take turns, round by round."""
+    count = min(workload.ops, SINGLES)
+    records = workload.records[: workload.preload + count]
+    reference = others.ReferenceDriver()
+    others.play(reference.calls(records))
+    want = reference.ended(())
+    expected = _hash_after(played, count)
+    ours: list[float] = []
+    theirs: dict[others.Peer, list[float]] = {peer: [] for peer in chosen}
+    left_out: dict[others.Peer, str] = {}
+    for _ in range(rounds):
+        ours.append(_checked_singles(played, count, expected))
+        for peer in chosen:
+            if peer in left_out:
+                continue
+            try:
+                theirs[peer].append(_peer_seconds(peer.open(), records, workload.preload, want))
+            except others.NotDriven as why:
+                left_out[peer] = f"{peer}: {why}"
+    single = count / median(ours) / 1e6
+    rows = []
+    for peer in chosen:
+        if peer not in left_out:
+            speed = count / median(theirs[peer]) / 1e6
+            held = "" if peer.driver.reports_fills else ", reports no fills"
+            case = f"W1 one apply a command against {peer} (a book, no money{held})"
+            rows.append(Row(case, "commands", single, "M/s", speed, single / speed))
+    return rows, list(left_out.values())
