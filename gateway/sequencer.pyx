@@ -9,7 +9,8 @@ Invariants
   - `durable` acks: nothing leaves (ack, private event, event log) before its record is on disk. `memory` acks: it
     leaves when the record is in the ring; a crash of the machine can undo what was told.
   - A refusal (BUSY, FAILED, CLOSED) changed nothing: the command is in no journal and was not executed.
-  - A nearly full ring refuses new work first; cancels and the exchange's own ticks and cuts keep a reserve.
+  - A nearly full ring, or an event log that gets no next file, refuses new work first; cancels and the exchange's own
+    ticks and cuts keep a reserve. What the event log has no room for is refused before it is journaled.
 
 Never reads a socket, a file or a clock of its own: clock, journal and event log are ports, so a simulator drives
 this very code. Everything here runs on one thread.
@@ -20,6 +21,7 @@ once, and takes heap memory when the arena is full.
 
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport UINT64_MAX
 from libc.string cimport memcpy, memset
 
 from gateway.records cimport OP_ACCOUNT, OP_CUT, OP_TICK, SLOT, EV_ACCEPTED, Accepted, CommandHead
@@ -193,6 +195,7 @@ cdef class Sequencer:
                     int64_t t_in, bint reserved) except -1:
         """A command with kind, slots, flags and payload set. Nothing happened unless the answer is TAKEN."""
         cdef int64_t now
+        cdef int why
         assert rid_size <= RID_BYTES
         if self.journal.failed(self.journal.context):
             return FAILED
@@ -202,8 +205,10 @@ cdef class Sequencer:
             self.refused_busy += 1
             return BUSY
         now = self._now()
-        if now >= self.core.next_due and self._tick(now) != TAKEN:
-            return FAILED
+        if now >= self.core.next_due:
+            why = self._tick(now)
+            if why != TAKEN:
+                return why
         (<CommandHead*>record).ts = now
         return self._apply(record, slots, owner, rid, rid_size, t_in)
 
@@ -214,18 +219,22 @@ cdef class Sequencer:
         cdef uint32_t room = self.journal.room(self.journal.context)
         if reserved:
             return BUSY if room < slots or waiting + 2 > ring else TAKEN
+        if self.event_log.room(self.event_log.context) != UINT64_MAX:
+            return BUSY  # what is left of the event log's last file is for cancels
         if room < slots + self.journal_reserve or waiting + 2 > ring - ring // 16:
             return BUSY
         return BUSY if self.arena_slots - (self.arena_head - self.arena_tail) < EVENTS_USUAL else TAKEN
 
     cdef int _tick(self, int64_t now) except -1:
         cdef uint8_t[SLOT] record
+        cdef int why
         memset(record, 0, SLOT)
         (<CommandHead*>record).kind = OP_TICK
         (<CommandHead*>record).slots = 1
         (<CommandHead*>record).ts = now
-        if self._apply(record, 1, 0, NULL, 0, 0) != TAKEN:
-            return FAILED  # the writer's thread failed just now
+        why = self._apply(record, 1, 0, NULL, 0, 0)
+        if why != TAKEN:
+            return why  # the writer's thread failed just now, or the event log has no room
         self.ticks += 1
         assert self.core.next_due > now, "a tick leaves nothing due"
         return TAKEN
@@ -238,6 +247,10 @@ cdef class Sequencer:
         cdef int refused
         cdef Pending* entry
         head.sequence = self.sequence + 1
+        made = self.core.slots_bound(record)
+        if self.event_log.room(self.event_log.context) < <uint64_t>made:
+            self.refused_busy += 1
+            return BUSY
         refused = self.journal.append(self.journal.context, record, slots, &chain)
         if refused == 2:
             return FAILED
@@ -246,7 +259,6 @@ cdef class Sequencer:
         self.sequence += 1
         self.chain = chain
         self.last_ts = head.ts
-        made = self.core.slots_bound(record)
         if made > self.scratch_slots:
             self._stretch(made)
         made = self.core.apply_record(record, self.scratch, self.scratch_slots)

@@ -11,17 +11,19 @@ The writer appends ahead of the public head; `publish` moves the head, always to
 head never change. The maps are never synced: after a boot the log is built anew from the journal. A helper thread has
 the next file allocated and touched ahead of the writer; if it is late the writer does it itself, once.
 
-Worst case: the disk is full, `append` answers ENOSPC, what was published stays readable.
+Worst case: the disk is full. The helper learns it a file ahead, tries again each RETRY_MS, and meanwhile the port's
+`room` tells how little is left. Who appends more all the same is answered ENOSPC; what was published stays readable.
 """
 
 import errno
 import mmap
 import os
+import select
 import threading
 from pathlib import Path
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
@@ -59,6 +61,7 @@ FORMAT = 1
 DIRECTORY = "events"
 FILE_SLOTS = 131_072
 """16 MiB of events a file. A power of two."""
+RETRY_MS = 500
 PENDING = 1 << 18
 """Commands that may be appended and not yet published."""
 
@@ -112,8 +115,9 @@ cdef class EventLogWriter:
     cdef uint64_t file_slots, slot, appended, first_slot, next_block, number, pending
     cdef int wake_fd
     cdef object directory, control_map, control_view, maps, thread, stopping, lock
-    cdef readonly object failure  # OSError that stopped the log, or None
+    cdef readonly object failure  # OSError that stopped the log or keeps its next file from it, or None
     cdef int error
+    cdef int shortage            # errno of the helper's last attempt at the next file, 0 if it went well
 
     def __cinit__(self):
         self.wake_fd = -1
@@ -160,6 +164,7 @@ cdef class EventLogWriter:
         port.context = <void*>self
         port.append = port_append
         port.publish = port_publish
+        port.room = port_room
         self.thread = None
         if threads:
             self.thread = threading.Thread(target=self._prepare_ahead, name="event-log", daemon=True)
@@ -233,8 +238,11 @@ cdef class EventLogWriter:
         self.first_slot = number * self.file_slots
 
     def _prepare_ahead(self):
+        poller = select.poll()
+        poller.register(self.wake_fd, select.POLLIN)
         while True:
-            os.eventfd_read(self.wake_fd)
+            if poller.poll(RETRY_MS if self.shortage else None):
+                os.eventfd_read(self.wake_fd)
             if self.stopping:
                 return
             number = self.number + 1
@@ -242,8 +250,12 @@ cdef class EventLogWriter:
                 with self.lock:
                     if self.number + 1 == number and number not in self.maps:
                         self.maps[number] = (self._map(number), None)
+                    self.shortage = 0
+                    if not self.error:
+                        self.failure = None
             except OSError as error:
-                self.failure = error  # the writer meets it again when it gets there, and says so
+                self.failure = error
+                self.shortage = error.errno or EIO
 
     cdef int _cross(self) noexcept with gil:
         """Go on in the next file. The slow path: once in FILE_SLOTS slots."""
@@ -294,6 +306,11 @@ cdef class EventLogWriter:
         self.appended = sequence
         self.ends[sequence & (self.pending - 1)] = at
         return 0
+
+    cdef uint64_t _room(self) noexcept nogil:
+        if self.error:
+            return 0
+        return self.first_slot + self.file_slots - self.slot if self.shortage else UINT64_MAX
 
     cdef void _publish(self, uint64_t sequence) noexcept nogil:
         if sequence <= self.control.published_sequence or sequence > self.appended:
@@ -367,6 +384,10 @@ cdef int port_append(void* context, const uint8_t* slots, uint32_t count, uint64
 
 cdef void port_publish(void* context, uint64_t sequence) noexcept nogil:
     (<EventLogWriter>context)._publish(sequence)
+
+
+cdef uint64_t port_room(void* context) noexcept nogil:
+    return (<EventLogWriter>context)._room()
 
 
 cdef class EventLogReader:

@@ -27,3 +27,5 @@ ctypedef struct EventLogPort:
     int (*append)(void* context, const uint8_t* slots, uint32_t slot_count, uint64_t sequence) noexcept nogil
     # Readers may now see the events of every command up to and including `sequence`.
     void (*publish)(void* context, uint64_t sequence) noexcept nogil
+    # Slots that surely fit: without bound, unless the disk has refused the next file.
+    uint64_t (*room)(void* context) noexcept nogil

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,11 +61,12 @@ class FailingDisk(DirectoryDisk):
 
 
 class World:
-    def __init__(self, root: Path, durable: bool, ring_slots: int) -> None:
+    def __init__(self, root: Path, durable: bool, ring_slots: int, event_file_slots: int | None = None) -> None:
+        more: dict[str, Any] = {"threads": False} if event_file_slots is None else {"file_slots": event_file_slots}
         self.disk, self.clock, self.core, self.directory = FailingDisk(root), Clock(), Core(), Directory()
         settings = JournalSettings(segment_bytes=1 << 20, ring_slots=ring_slots, reserved_slots=8)
         self.journal = Journal(self.disk, new_tail(b"i" * 16), self.clock, settings, threads=False)
-        self.events = EventLogWriter(root / "events", self.journal.identity, bytes(16), threads=False)
+        self.events = EventLogWriter(root / "events", self.journal.identity, bytes(16), **more)
         self.sequencer = Sequencer(
             self.core, self.clock, self.journal, self.events, durable_acks=durable, pending_max=64,
             arena_slots=256, journal_reserve_slots=8, chain=self.journal.chain,
@@ -149,6 +152,44 @@ def test_a_nearly_full_ring_refuses_orders_and_still_takes_cancels(make: Any) ->
     world.sequencer.release_ready()
     assert world.submit(op="account", account="late") == "taken"
     assert [told[0] for told in world.told] == list(range(1, world.sequencer.sequence))
+
+
+def test_an_event_log_without_a_next_file_refuses_before_the_journal_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, full = os.posix_fallocate, [True]
+
+    def allocate(descriptor: int, offset: int, size: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        if full[0] and name.endswith(".events") and not name.endswith("-00000000.events"):
+            raise OSError(errno.ENOSPC, "no space left")
+        real(descriptor, offset, size)
+
+    def until(holds: Any) -> None:
+        while not holds():
+            time.sleep(0.01)
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
+    world = World(tmp_path, False, 4096, event_file_slots=2048)
+    try:
+        until(lambda: world.events.failure is not None)
+        assert world.submit(op="account", account="new") == "busy" and world.sequencer.sequence == 0
+        answers = []
+        while not answers or answers[-1] == "taken":
+            answers.append(world.submit(reserved=True, op="cancel", account="system:fees", client_id="x"))
+            world.sequencer.flush()
+            world.journal.step()
+        assert answers[-1] == "busy" and 1_000 < len(answers) <= 2_049
+        assert world.sequencer.sequence == len(answers) - 1 == world.core.sequence == len(world.told)
+        assert world.sequencer.cut() == "busy"
+        full[0] = False
+        until(lambda: world.events.failure is None)
+        assert world.submit(op="account", account="new") == "taken"
+        world.sequencer.flush()
+        assert world.events.published_sequence == world.sequencer.sequence == len(answers)
+    finally:
+        world.journal.close()
+        world.events.close()
 
 
 def test_cancel_only_takes_cancels_alone(make: Any) -> None:
