@@ -22,6 +22,9 @@ DIRECTIVES = {
 
 # No -march=native: a wheel must run on every x86-64 and arm64 machine. CRC32C is dispatched at run time.
 COMPILE_ARGS = ["-O0", "-g"] if DEBUG else ["-O3", "-fno-strict-aliasing", "-fno-semantic-interposition"]
+# Of the C that Cython writes: temporaries drop `const`, INT64_MIN is folded into one literal, an out-argument of a
+# function that failed looks unset.
+COMPILE_ARGS += ["-Wno-discarded-qualifiers", "-Wno-maybe-uninitialized"]
 
 
 def extension(source: Path) -> Extension:

@@ -466,7 +466,8 @@ cdef class Core:
         cdef size_t head = len(SNAPSHOT_MAGIC)
         if not raw.startswith(SNAPSHOT_MAGIC):
             raise ValueError("not a snapshot of this version")
-        if len(raw) < head + 89 + 32 or hashlib.sha256(raw[:-32]).digest() != raw[-32:]:
+        body = len(raw) - 32
+        if body < <Py_ssize_t>head + 89 or hashlib.sha256(raw[:body]).digest() != raw[body:]:
             raise ValueError("the snapshot's checksum does not fit its content")
         numbers = [int.from_bytes(raw[head + 8 * i : head + 8 * i + 8], "little") for i in range(11)]
         core = Core.__new__(Core)
