@@ -14,6 +14,7 @@ from websockets.asyncio.client import connect
 
 from byline.client import CommandError, TradingClient, TradingError, generate_key, public_key
 from tests.support.gateway import MARKET, Exchange, exchange
+from tests.unit.gateway.test_sequencer import FailingDisk
 
 FRAMES = 3_000
 SURROGATES = [
@@ -160,6 +161,20 @@ async def test_balances_are_of_their_sequence_and_questions_are_bounded(tmp_path
             held = next(row["held"] for row in by_rid[100]["balances"] if row["asset"] == "CRT")
             assert (held, by_rid[100]["sequence"]) == ("1", by_rid[99]["sequence"])  # nothing of s2 yet
             assert (await other.balances())["CRT"]["held"] == (await a.balances())["CRT"]["held"] == "2"
+
+
+async def test_questions_end_when_the_journal_has_failed(tmp_path: Path) -> None:
+    disk = FailingDisk(tmp_path)
+    async with exchange(tmp_path, disk=disk) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice")
+        async with await x.client(key) as a:
+            disk.broken = True
+            order = asyncio.create_task(a.place(MARKET, "lost", "buy", "limit", size="1", price="1"))
+            await asyncio.sleep(0)  # the order stands before the questions, and is never acked
+            for op in ("balances", "open_orders", "balances"):
+                assert await asyncio.wait_for(refused(a, op), 5) == ("journal_failed", None)
+            assert (await asyncio.wait_for(refused(a, "kill"), 5))[0] == "journal_failed" and not order.done()
+            order.cancel()
 
 
 async def housed(x: Exchange, operator: TradingClient) -> TradingClient:

@@ -47,10 +47,10 @@ class Exchange:
 
 
 @asynccontextmanager
-async def exchange(root: Path, *, listed: bool = True, sync: bool = True, **settings: object):
+async def exchange(root: Path, *, listed: bool = True, disk: DirectoryDisk | None = None, **settings: object):
     """Started and, if `listed`, with CRT, USD and their market."""
     wanted = GatewaySettings(**({"port": 0, "batch_interval_s": 0} | settings))
-    disk = DirectoryDisk(root)
+    disk = DirectoryDisk(root) if disk is None else disk
     (root / "keys").mkdir(exist_ok=True)
     clock = SystemClock()
     journal = Journal(disk, new_tail(), clock, JournalSettings(mode=wanted.ack_mode, segment_bytes=4 << 20))
