@@ -30,12 +30,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
+def has_prepared(root: Path) -> bool:
+    """Whether nobody is about to take more of the disk: what is left is left."""
+    sizes = [path.stat().st_size for path in (root / "events").glob("*.events")]
+    return any(root.rglob("spare")) and len(sizes) == 2 and sizes[0] == sizes[1]
+
+
 async def test_a_full_disk_leaves_cancels_only_and_trading_resumes_when_space_returns(small_disk: Path) -> None:
     async with exchange(small_disk) as x:
         async with await x.client(x.operator) as operator:
             key = await x.trader(operator, "alice")
         async with await x.client(key) as client:
             await client.place(MARKET, "first", "buy", "limit", size="1", price="1")
+            await until(lambda: has_prepared(small_disk), what="the next files to be prepared")
             ballast = small_disk / "ballast"
             ballast.write_bytes(bytes(DirectoryDisk(small_disk).free_bytes() - (1 << 16)))
             accepted: set[str] = {"first"}
