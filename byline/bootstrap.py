@@ -389,6 +389,8 @@ class _Withdrawals:
         booked = answer.get("event") == "posted" or (
             answer.get("event") == "duplicate" and answer.get("status") == "posted"
         )
+        if answer.get("reason") in ("busy", "cancel_only"):  # a full ring or disk: both pass
+            raise Unavailable(f"the core takes no bookings now: {answer}")
         if not booked:
             raise Refused(f"the core does not book withdrawal {ref}: {answer}")
 

@@ -64,6 +64,8 @@ class GatewayPort:
             except CommandError as error:
                 if error.code in REJECT_WORDS:  # refused before the journal, for a reason of the rulebook
                     return {"event": "rejected", "reason": error.code}
+                if error.code == "journal_failed":
+                    raise Unavailable("the core's journal has failed") from error
                 raise Refused(f"the gateway refused the command: {error}") from error
 
     async def register_key(self, key_id: str, public_key: bytes, account: str, scopes: Sequence[str]) -> None:
