@@ -45,22 +45,16 @@ class ExchangeProcess:
 
     async def start(self) -> None:
         argv = [sys.executable, "-m", "byline.cli", "up", "--data", str(self.data), "--free-ports", *self.options]
-        with open(self.data.parent / f"{self.data.name}.log", "ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
-        await until(self._is_up, START_TIMEOUT_S, "the exchange to be up")
+        path = self.data.parent / f"{self.data.name}.log"
+        with open(path, "ab") as log:
+            told_before = log.tell()
+            self.process = process = subprocess.Popen(argv, stdout=log, stderr=log)
 
-    def _is_up(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self.log()
-        statuses = read_all_statuses(self.data)
-        names = {"core", "chain", "postgres", "backoffice", "marketdata", "api"}
-        up = {name for name, status in statuses.items() if status["alive"] and status["ready"]}
-        return names <= up and self._started_now(statuses["core"]["pid"])
+        def is_up() -> bool:
+            assert process.poll() is None, self.log()
+            return b"Byline is up" in path.read_bytes()[told_before:]
 
-    def _started_now(self, pid: int) -> bool:
-        assert self.process is not None
-        parent = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-        return parent == self.process.pid
+        await until(is_up, START_TIMEOUT_S, "the exchange to be up")
 
     def pid(self, name: str) -> int:
         return int(self.status(name)["pid"])
