@@ -41,6 +41,8 @@ __all__ = ["Recovered", "Report", "Verification", "recover", "replay", "take_sna
 
 LOCK = "journal.lock"
 OUT_SLOTS = 262_144
+READINGS_MAX = 8
+"""Of a journal whose end moves while `verify` reads it."""
 SPARE_BUFFERS = 4
 
 
@@ -232,12 +234,27 @@ def verify(
     apply it and compare the hash of each snapshot, and of each cut's event that an event log of this journal and boot
     has.
 
-    Reads only, so it may run beside a core: it sees a prefix then.
+    Reads only, so it may run beside a core: it sees a prefix then, and reads again if the end moved under its eyes.
 
     Raises:
         JournalCorrupt: naming segment, offset and sequence, or the snapshot or the cut that differs.
     """
     disk = disk or DirectoryDisk(directory)
+    for _ in range(READINGS_MAX - 1):
+        listed = segments.list_segments(disk)
+        before = read_mark(disk, listed[0].header.identity) if listed else 0
+        try:
+            return _verify(directory, progress, with_replay=with_replay, limits=limits, disk=disk, boot=boot)
+        except JournalCorrupt:
+            if before == (read_mark(disk, listed[0].header.identity) if listed else 0):
+                raise  # nobody is writing: it is damaged
+    return _verify(directory, progress, with_replay=with_replay, limits=limits, disk=disk, boot=boot)
+
+
+def _verify(
+    directory: Path, progress: Progress | None, *, with_replay: bool, limits: CoreLimits | None, disk: Disk, boot: bytes | None
+) -> Verification:
+    """One reading."""
     result = Verification()
     listed = segments.list_segments(disk)
     result.segments = len(listed)
