@@ -252,7 +252,8 @@ def verify(
 
 
 def _verify(
-    directory: Path, progress: Progress | None, *, with_replay: bool, limits: CoreLimits | None, disk: Disk, boot: bytes | None
+    directory: Path, progress: Progress | None, *, with_replay: bool, limits: CoreLimits | None, disk: Disk,
+    boot: bytes | None,
 ) -> Verification:
     """One reading."""
     result = Verification()
