@@ -7,7 +7,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from byline.settings import Settings
 from engine.messages.errors import JournalCorrupt, Unavailable
-from persistence.recovery import verify
+from persistence.disk import DirectoryLock
+from persistence.recovery import LOCK, verify
 
 __all__ = ["verify_journal"]
 
@@ -17,12 +18,14 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
 
     Raises:
         Unavailable: there is no journal.
+        DataDirectoryBusy: a core is writing it.
     """
     if not (settings.data_directory / "journal").is_dir():
         raise Unavailable(f"there is no journal in {settings.data_directory}")
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f} records"))
     try:
-        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        lock = DirectoryLock(settings.data_directory / LOCK)  # the end of a running journal moves under the reader
+        with lock, Progress(*columns, console=console, disable=not console.is_terminal) as progress:
             task = progress.add_task("replaying" if replay else "reading", total=None)
             found = verify(
                 settings.data_directory, lambda sequence: progress.update(task, completed=sequence), with_replay=replay

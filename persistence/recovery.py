@@ -42,6 +42,7 @@ __all__ = ["Recovered", "Report", "Verification", "recover", "replay", "take_sna
 LOCK = "journal.lock"
 OUT_SLOTS = 262_144
 READINGS_MAX = 8
+MARK_WAIT_S = 0.25
 """Of a journal whose end moves while `verify` reads it."""
 SPARE_BUFFERS = 4
 
@@ -246,6 +247,7 @@ def verify(
         try:
             return _verify(directory, progress, with_replay=with_replay, limits=limits, disk=disk, boot=boot)
         except JournalCorrupt:
+            time.sleep(MARK_WAIT_S)  # a group that is being written moves the mark when it is durable
             if before == (read_mark(disk, listed[0].header.identity) if listed else 0):
                 raise  # nobody is writing: it is damaged
     return _verify(directory, progress, with_replay=with_replay, limits=limits, disk=disk, boot=boot)
