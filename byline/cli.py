@@ -181,7 +181,8 @@ def journal_verify(
 ) -> None:
     """Read every record of the journal: checksum, hash chain, sequence, segment digests.
 
-    The exchange must be stopped, because the end of a running journal moves. Exit status 0: all valid. 1: something differs, and where.
+    The exchange must be stopped: the end of a running journal moves. Exit status 0: all valid.
+    1: something differs, and where.
 
     Example: `byline journal verify --replay`
     """
