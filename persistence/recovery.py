@@ -41,9 +41,6 @@ __all__ = ["Recovered", "Report", "Verification", "recover", "replay", "take_sna
 
 LOCK = "journal.lock"
 OUT_SLOTS = 262_144
-READINGS_MAX = 8
-MARK_WAIT_S = 0.25
-"""Of a journal whose end moves while `verify` reads it."""
 SPARE_BUFFERS = 4
 
 
@@ -235,29 +232,12 @@ def verify(
     apply it and compare the hash of each snapshot, and of each cut's event that an event log of this journal and boot
     has.
 
-    Reads only, so it may run beside a core: it sees a prefix then, and reads again if the end moved under its eyes.
+    Reads only. The end of a journal that a core is writing moves: the caller holds its lock, or a copy.
 
     Raises:
         JournalCorrupt: naming segment, offset and sequence, or the snapshot or the cut that differs.
     """
     disk = disk or DirectoryDisk(directory)
-    for _ in range(READINGS_MAX - 1):
-        listed = segments.list_segments(disk)
-        before = read_mark(disk, listed[0].header.identity) if listed else 0
-        try:
-            return _verify(directory, progress, with_replay=with_replay, limits=limits, disk=disk, boot=boot)
-        except JournalCorrupt:
-            time.sleep(MARK_WAIT_S)  # a group that is being written moves the mark when it is durable
-            if before == (read_mark(disk, listed[0].header.identity) if listed else 0):
-                raise  # nobody is writing: it is damaged
-    return _verify(directory, progress, with_replay=with_replay, limits=limits, disk=disk, boot=boot)
-
-
-def _verify(
-    directory: Path, progress: Progress | None, *, with_replay: bool, limits: CoreLimits | None, disk: Disk,
-    boot: bytes | None,
-) -> Verification:
-    """One reading."""
     result = Verification()
     listed = segments.list_segments(disk)
     result.segments = len(listed)
@@ -300,9 +280,8 @@ def _verify(
         if begin < len(slots):
             applied(slots[begin:], applied.core.sequence + 1, last)
 
-    durable = read_mark(disk, listed[0].header.identity)  # before the scan: a running core moves on meanwhile
     tail = segments.scan(disk, listed, take, check_sha256=True)
-    _check_durable(tail, durable)
+    _check_durable(tail, read_mark(disk, tail.identity))
     result.sequence, result.chain, result.torn_bytes = tail.sequence, tail.chain, tail.torn_bytes
     if core is not None:
         result.state_hash = core.state_hash()

@@ -280,7 +280,6 @@ def _last_nonzero(raw: npt.NDArray[np.uint8]) -> int:
     for begin in range(0, len(raw), step):
         part = raw[begin : begin + step]
         if part.view(np.uint64).any():
-            part = part.copy()  # a running core may write here meanwhile
             used = begin + int(np.flatnonzero(part)[-1]) + 1
     return used
 
