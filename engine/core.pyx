@@ -19,6 +19,8 @@ from engine.limits import CoreLimits
 from engine.messages import layout
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_Clear
+from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -345,6 +347,30 @@ cdef class Core:
             self.next_due = next_due(s)
         return s.out_used
 
+    cdef Py_ssize_t apply_records(
+        self, const uint8_t* records, Py_ssize_t* at, Py_ssize_t end, uint8_t* out, Py_ssize_t out_slots, int* stopped
+    ) except -1 nogil:
+        cdef State* s = self.state
+        cdef const Record* r
+        cdef Py_ssize_t used = 0
+        stopped[0] = 0
+        while at[0] < end:
+            r = <const Record*>records + at[0]
+            if r.slots == 0 or at[0] + r.slots > end:
+                stopped[0] = BYLINE_BAD_RECORD
+                break
+            if bound_of(s, r) > out_slots - used:
+                stopped[0] = BYLINE_NO_ROOM
+                break
+            if r.sequence != s.sequence + 1:
+                stopped[0] = BYLINE_NOT_NEXT
+                break
+            if at[0] + LOOK_FAR < end:
+                look_ahead(s, r + LOOK_FAR, r + LOOK_NEAR)
+            used += self.apply_record(<const uint8_t*>r, out + used * SLOT_BYTES, out_slots - used)
+            at[0] += r.slots
+        return used
+
     cdef object _slots(self, Py_ssize_t bound, const uint8_t* record):
         # Applies one record into the core's own buffer, and hands out a copy of what was written.
         cdef Py_ssize_t used
@@ -386,9 +412,8 @@ cdef class Core:
             the next record; no progress at all means that `out` is too small for that one record: see `bound`.
         """
         cdef Py_buffer source, target
-        cdef Py_ssize_t at = start, end, used = 0, capacity, written
-        cdef const Record* r
-        cdef State* s = self.state
+        cdef Py_ssize_t at = start, end, used
+        cdef int stopped = 0
         PyObject_GetBuffer(records, &source, PyBUF_SIMPLE)
         try:
             PyObject_GetBuffer(out, &target, PyBUF_SIMPLE | PyBUF_WRITABLE)
@@ -396,20 +421,13 @@ cdef class Core:
                 end = source.len // SLOT_BYTES if stop is None else stop
                 if not 0 <= start <= end <= source.len // SLOT_BYTES:
                     raise ValueError(f"start {start}, stop {end} of {source.len // SLOT_BYTES} slots")
-                capacity = target.len // SLOT_BYTES
                 with nogil:
-                    while at < end:
-                        r = <const Record*>source.buf + at
-                        if r.slots == 0 or at + r.slots > end:
-                            with gil:
-                                raise ValueError(f"the record at slot {at} is not as long as it says")
-                        if bound_of(s, r) > capacity - used:
-                            break
-                        if at + LOOK_FAR < end:
-                            look_ahead(s, r + LOOK_FAR, r + LOOK_NEAR)
-                        written = self.apply_record(<const uint8_t*>r, <uint8_t*>target.buf + used * SLOT_BYTES, capacity - used)
-                        used += written
-                        at += r.slots
+                    used = self.apply_records(
+                        <const uint8_t*>source.buf, &at, end, <uint8_t*>target.buf, target.len // SLOT_BYTES, &stopped
+                    )
+                assert stopped != BYLINE_NOT_NEXT, "a record out of sequence"
+                if stopped == BYLINE_BAD_RECORD:
+                    raise ValueError(f"the record at slot {at} is not as long as it says")
             finally:
                 PyBuffer_Release(&target)
         finally:
@@ -426,6 +444,19 @@ cdef class Core:
             return bound_of(self.state, <const Record*>view.buf)
         finally:
             PyBuffer_Release(&view)
+
+    def port(self):
+        """The capsule "byline.CorePort": the C door of engine/core.h. The core must outlive its user."""
+        cdef BylineCorePort* port = &self.port_struct
+        port.version = BYLINE_CORE_VERSION
+        port.slot_bytes = SLOT_BYTES
+        port.context = <void*>self
+        port.apply = <door_apply_t>door_apply
+        port.apply_batch = <door_apply_batch_t>door_apply_batch
+        port.bound = <door_bound_t>door_bound
+        port.sequence = <door_sequence_t>door_sequence
+        port.state_hash = <door_state_hash_t>door_state_hash
+        return PyCapsule_New(port, BYLINE_CORE_CAPSULE, NULL)
 
     # ------------------------------------------------------------ state
 
@@ -585,6 +616,75 @@ cdef class Core:
             finally:
                 PyBuffer_Release(&view)
         return out
+
+
+# ---------------------------------------------------------------- the C door
+
+# A core that raises leaves an exception behind, which no caller of the door could take: a thread of C has none.
+cdef Py_ssize_t one(Core core, const uint8_t* record, uint8_t* out, Py_ssize_t out_slots) except -1 nogil:
+    return core.apply_record(record, out, out_slots)
+
+
+cdef Py_ssize_t many(
+    Core core, const uint8_t* records, Py_ssize_t* at, Py_ssize_t end, uint8_t* out, Py_ssize_t out_slots, int* stopped
+) except -1 nogil:
+    return core.apply_records(records, at, end, out, out_slots, stopped)
+
+
+ctypedef Py_ssize_t (*one_t)(Core, const uint8_t*, uint8_t*, Py_ssize_t) noexcept nogil
+ctypedef Py_ssize_t (*many_t)(
+    Core, const uint8_t*, Py_ssize_t*, Py_ssize_t, uint8_t*, Py_ssize_t, int*
+) noexcept nogil
+
+
+cdef int64_t broken() noexcept nogil:
+    with gil:
+        PyErr_Clear()
+    return BYLINE_BROKEN
+
+
+cdef int64_t door_apply(
+    Core core, const BylineRecord* record, BylineEvent* events, int64_t event_slots
+) noexcept nogil:
+    cdef const Record* r = <const Record*>record
+    cdef Py_ssize_t used
+    if r.slots == 0:
+        return BYLINE_BAD_RECORD
+    if event_slots < bound_of(core.state, r):
+        return BYLINE_NO_ROOM
+    if r.sequence != core.state.sequence + 1:
+        return BYLINE_NOT_NEXT
+    used = (<one_t>one)(core, <const uint8_t*>record, <uint8_t*>events, <Py_ssize_t>event_slots)
+    return broken() if used == -1 else used
+
+
+cdef int64_t door_apply_batch(
+    Core core, const BylineRecord* records, int64_t* at, int64_t end, BylineEvent* events, int64_t event_slots
+) noexcept nogil:
+    cdef Py_ssize_t reached = <Py_ssize_t>at[0], used
+    cdef int stopped = 0
+    used = (<many_t>many)(
+        core, <const uint8_t*>records, &reached, <Py_ssize_t>end, <uint8_t*>events, <Py_ssize_t>event_slots, &stopped
+    )
+    if used == -1:
+        return broken()
+    if stopped and reached == at[0]:
+        return stopped
+    at[0] = reached
+    return used
+
+
+cdef int64_t door_bound(Core core, const BylineRecord* record) noexcept nogil:
+    return bound_of(core.state, <const Record*>record)
+
+
+cdef uint64_t door_sequence(Core core) noexcept nogil:
+    return core.state.sequence
+
+
+cdef void door_state_hash(Core core, uint8_t* hash) noexcept nogil:
+    cdef uint128 sum = state_sum(core.state)
+    memcpy(hash, &sum, sizeof(sum))
 
 
 cdef Map** maps(State* s) noexcept:
