@@ -48,12 +48,8 @@ cdef class Core:
     # (broken invariant, wrong sequence: the core must stop), or BufferError if `out_slots` is below slots_bound, in
     # which case nothing has changed.
     cdef Py_ssize_t apply_record(self, const uint8_t* record, uint8_t* out, Py_ssize_t out_slots) except -1 nogil
-    # Applies whole records from slot `at` to `end`, moving `at`. Returns the slots written; `stopped` is 0, or the BYLINE_
-    # number that says why the record at `at` was not taken.
-    cdef Py_ssize_t apply_records(
-        self, const uint8_t* records, Py_ssize_t* at, Py_ssize_t end, uint8_t* out, Py_ssize_t out_slots, int* stopped
-    ) except -1 nogil
     # The most event slots that this record can make in the present state.
     cdef Py_ssize_t slots_bound(self, const uint8_t* record) noexcept nogil
     cdef int _start(self, object limits, bint risk) except -1
+    cdef void _publish(self) noexcept nogil
     cdef object _slots(self, Py_ssize_t bound, const uint8_t* record)
