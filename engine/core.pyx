@@ -19,6 +19,8 @@ from engine.limits import CoreLimits
 from engine.messages import layout
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_Clear
+from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -582,6 +584,19 @@ cdef class Core:
         finally:
             PyBuffer_Release(&view)
 
+    def port(self):
+        """The capsule "byline.CorePort": the C door of engine/core.h. The core must outlive its user."""
+        cdef BylineCorePort* port = &self.port_struct
+        port.version = BYLINE_CORE_VERSION
+        port.slot_bytes = SLOT_BYTES
+        port.context = <void*>self
+        port.apply = <door_apply_t>door_apply
+        port.apply_batch = <door_apply_batch_t>door_apply_batch
+        port.bound = <door_bound_t>door_bound
+        port.sequence = <door_sequence_t>door_sequence
+        port.state_hash = <door_state_hash_t>door_state_hash
+        return PyCapsule_New(port, BYLINE_CORE_CAPSULE, NULL)
+
     # ------------------------------------------------------------ state
 
     @property
@@ -740,6 +755,80 @@ cdef class Core:
             finally:
                 PyBuffer_Release(&view)
         return out
+
+
+# ---------------------------------------------------------------- the C door
+
+# What the core raises cannot leave through the door, where a thread may have no place for an exception.
+ctypedef int (*one_t)(State*, const Record*, Event*, Py_ssize_t, uint32_t) noexcept nogil
+ctypedef int (*all_t)(
+    State*, const Record*, Py_ssize_t*, Py_ssize_t, Event*, Py_ssize_t, Py_ssize_t*
+) noexcept nogil
+
+
+cdef int apply_door_one(State* s, const Record* r, Event* out, Py_ssize_t capacity, uint32_t tag) except -1 nogil:
+    return apply_one(s, r, out, capacity, tag)
+
+
+cdef int door_refusal(State* s, const Record* r, int64_t slots, int64_t event_slots) noexcept nogil:
+    # Why the record cannot be taken now, with `slots` from its head to the end; 0 if it can.
+    if r.slots == 0 or r.slots > slots:
+        return BYLINE_BAD_RECORD
+    if bound_of(s, r) > event_slots:
+        return BYLINE_NO_ROOM
+    return 0 if r.sequence == s.sequence + 1 else BYLINE_NOT_NEXT
+
+
+cdef int64_t door_apply_batch(
+    Core core, const BylineRecord* records, int64_t* at, int64_t end, BylineEvent* events, int64_t event_slots
+) noexcept nogil:
+    cdef State* s = core.state
+    cdef const Record* all = <const Record*>records
+    cdef Py_ssize_t reached = <Py_ssize_t>at[0], used = 0
+    cdef int why
+    if reached >= end:
+        return 0
+    why = door_refusal(s, &all[reached], end - reached, event_slots)
+    if why:
+        return why
+    why = (<all_t>apply_all)(s, all, &reached, <Py_ssize_t>end, <Event*>events, <Py_ssize_t>event_slots, &used)
+    core._publish()
+    at[0] = reached
+    if why == -1:
+        with gil:
+            PyErr_Clear()
+        if not door_refusal(s, &all[reached], end - reached, event_slots - used):
+            return BYLINE_BROKEN
+    return used
+
+
+cdef int64_t door_apply(
+    Core core, const BylineRecord* record, BylineEvent* events, int64_t event_slots
+) noexcept nogil:
+    cdef State* s = core.state
+    cdef const CancelRecord* r = <const CancelRecord*>record
+    cdef int why = door_refusal(s, <const Record*>record, (<const Record*>record).slots, event_slots)
+    if why:
+        return why
+    if (<one_t>apply_door_one)(s, <const Record*>record, <Event*>events, event_slots, id_tag(s, r.account, &r.client_id)):
+        with gil:
+            PyErr_Clear()
+        return BYLINE_BROKEN
+    core._publish()
+    return s.out_used
+
+
+cdef int64_t door_bound(Core core, const BylineRecord* record) noexcept nogil:
+    return bound_of(core.state, <const Record*>record)
+
+
+cdef uint64_t door_sequence(Core core) noexcept nogil:
+    return core.state.sequence
+
+
+cdef void door_state_hash(Core core, uint8_t* hash) noexcept nogil:
+    cdef uint128 sum = state_sum(core.state)
+    memcpy(hash, &sum, sizeof(sum))
 
 
 cdef Map** maps(State* s) noexcept:
