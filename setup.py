@@ -22,9 +22,8 @@ DIRECTIVES = {
 }
 
 
-
 def machine_args() -> list[str]:
-    """x86-64-v3 (AVX2, BMI2: every server since 2015) where the machine that builds has it and BYLINE_PORTABLE is not 1.
+    """x86-64-v3 (AVX2, BMI2) where the machine that builds has it and BYLINE_PORTABLE is not 1.
 
     Byline is built where it runs (docs/decisions/0011-core-speed.md). CRC32C is dispatched at run time all the same.
     """
