@@ -22,13 +22,14 @@ from engine.messages.codes import ABSENT, CommandKind, EventKind, OrderType, Tim
 
 __all__ = [
     "ACCOUNTS", "FIRST_ACCOUNT", "MAX_PRICE", "OUT_SLOTS", "Commands", "accounts", "apply_all", "assets", "cancels",
-    "commands", "deposits", "funded", "markets", "number", "numbered", "places", "play", "setup", "slots_of", "verify",
+    "commands", "deposits", "funded", "markets", "number", "numbered", "places", "play", "setup", "slots_of", "transfers", "verify",
 ]  # fmt: skip
 
 ACCOUNTS = 64
 FIRST_ACCOUNT = 2
 MAX_PRICE = 1_100_000
 OUT_SLOTS = 1 << 15
+LEGS = 64
 TAKER_PPM, MAKER_PPM = 1_000, 200
 MARKET_MASK = layout.MarketMask.MAX_PRICE | layout.MarketMask.TAKER_PPM | layout.MarketMask.MAKER_PPM
 
@@ -74,6 +75,26 @@ def deposits(to: np.ndarray, asset: int, amount: int) -> np.ndarray:
     rows["ref"] = np.char.add(b"fund-%d-" % asset, to.astype("S12"))
     rows["account"], rows["asset"], rows["amount"], rows["not_after"] = to, asset, amount, ABSENT
     return rows.view(layout.COMMAND)
+
+
+def transfers(source: int, to: np.ndarray, asset: int, amount: int) -> np.ndarray:
+    """`amount` units from one account to each of many, 64 legs a record, fewer in none: the last ones repeat the first.
+
+    64 legs share one remembered ref, where deposits would have one each.
+    """
+    count = -(-len(to) // LEGS)
+    rows = np.zeros((count, 1 + LEGS // layout.PARTS_PER_SLOT), layout.COMMAND)
+    heads = rows[:, 0].view(layout.TRANSFER)
+    heads["kind"], heads["slots"] = CommandKind.TRANSFER, rows.shape[1]
+    heads["ref"] = np.char.add(b"spread-%d-" % asset, np.arange(count).astype("S12"))
+    heads["expires_at"] = heads["not_after"] = ABSENT
+    heads["part_count"] = heads["leg_count"] = LEGS
+    parts = np.ascontiguousarray(rows[:, 1:]).view(layout.PART).reshape(count, LEGS)
+    parts["source"], parts["asset"], parts["amount"] = source, asset, amount
+    parts["target"] = np.resize(to, count * LEGS).reshape(count, LEGS)
+    parts["leg"] = np.arange(LEGS)
+    rows[:, 1:] = parts.view(layout.COMMAND).reshape(count, -1)
+    return rows.reshape(-1)
 
 
 def places(
@@ -206,7 +227,7 @@ def apply_all(core: Core, slots: np.ndarray) -> None:
     out = np.zeros(OUT_SLOTS, layout.EVENT)
     at = 0
     while at < len(slots):
-        reached, used = core.apply_batch(slots, out, at, min(at + 4_096, len(slots)))
+        reached, used = core.apply_batch(slots, out, at)
         if reached == at:
             raise WrongResult("the event buffer is too small for one command")
         at = reached
