@@ -100,7 +100,8 @@ class Ours:
     def disturbed(self) -> list[str]:
         """A line if other work had the core for more than a fiftieth of the timed runs."""
         lost = 1 - self.cpu_ns / self.ns if self.ns else 0
-        return [f"{self.workload.name}/{self.name}: other work had the core {lost:.0%} of the time"] if lost > 0.02 else []
+        line = f"{self.workload.name}/{self.name}: other work had the core {lost:.0%} of the time"
+        return [line] if lost > 0.02 else []
 
 
 class Theirs:

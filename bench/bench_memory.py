@@ -1,8 +1,8 @@
 """Memory of the core by what it holds: resting orders, idle markets, accounts with money in three assets.
 
-Each is measured in a process of its own, which reads its resident memory before and after (bench/footprint_probe.py): all
-that the core touches is in it, maps, ids, levels, state hash. The must of a resting order is for a million of them on
-100,000 prices, all with client ids. Sizes grow in steps of 2 MiB pages, so small numbers of things look dear.
+Each is measured in a process of its own, which reads its resident memory before and after (bench/footprint_probe.py):
+all that the core touches is in it, maps, ids, levels, state hash. The must of a resting order is for a million of them
+on 100,000 prices, all with client ids. Sizes grow in steps of 2 MiB pages, so small numbers of things look dear.
 """
 
 from __future__ import annotations

@@ -19,7 +19,19 @@ import numpy as np
 
 from bench.driver import Native
 from bench.harness import WrongResult
-from bench.records import FIRST_ACCOUNT, MAX_PRICE, accounts, apply_all, assets, deposits, funded, markets, numbered, places, transfers
+from bench.records import (
+    FIRST_ACCOUNT,
+    MAX_PRICE,
+    accounts,
+    apply_all,
+    assets,
+    deposits,
+    funded,
+    markets,
+    numbered,
+    places,
+    transfers,
+)
 from engine.core import Core
 from engine.limits import CoreLimits
 

@@ -2,8 +2,8 @@
 
     python -m bench.hash_probe FILE COUNT
 
-The engine is whichever stands first on the path: the bench starts this with the checkout's own, and with a copy that was
-built without the upkeep of the state hash. Trades, volume and notional are printed for the bench to compare.
+The engine is whichever stands first on the path: the bench starts this with the checkout's own, and with a copy that
+was built without the upkeep of the state hash. Trades, volume and notional are printed for the bench to compare.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from engine.messages.codes import ABSENT, CommandKind, EventKind, OrderType, Tim
 
 __all__ = [
     "ACCOUNTS", "FIRST_ACCOUNT", "MAX_PRICE", "OUT_SLOTS", "Commands", "accounts", "apply_all", "assets", "cancels",
-    "commands", "deposits", "funded", "markets", "number", "numbered", "places", "play", "setup", "slots_of", "transfers", "verify",
+    "commands", "deposits", "funded", "markets", "number", "numbered", "places", "play",
+    "setup", "slots_of", "transfers", "verify",
 ]  # fmt: skip
 
 ACCOUNTS = 64
