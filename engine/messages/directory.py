@@ -27,7 +27,7 @@ from engine.messages.decimals import decimal_text, steps_of, steps_text, units_o
 
 __all__ = ["AccountEntry", "AssetEntry", "Directory", "MarketEntry"]
 
-_ENTITY_OPS = (CommandKind.ASSET, CommandKind.MARKET, CommandKind.ACCOUNT)
+assert max(CommandKind.ASSET, CommandKind.MARKET) < CommandKind.ACCOUNT == min(CommandKind) + 2  # learn compares
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class Directory:
         heads = _slots(slots)
         kinds = heads["kind"]
         phases = kinds == EventKind.PHASE_CHANGED
-        found = np.flatnonzero((kinds == EventKind.DONE) & np.isin(heads["op"], _ENTITY_OPS) | phases)
+        found = np.flatnonzero((kinds == EventKind.DONE) & (heads["op"] <= CommandKind.ACCOUNT) | phases)
         if not len(found):
             return
         starts = _starts(heads)
