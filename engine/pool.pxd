@@ -193,6 +193,19 @@ cdef inline uint32_t find_id(State* s, uint32_t tag, uint32_t account, ClientId*
         at = (at + 1) & s.id_map.mask
 
 
+cdef inline uint32_t find_poison(State* s, uint32_t account, ClientId* client_id) noexcept nogil:
+    cdef uint32_t tag = id_tag(s, account, client_id), at = tag & s.poison_map.mask
+    cdef MapEntry entry
+    while True:
+        entry = s.poison_map.entries[at]
+        if entry.slot == NIL or (
+            entry.tag == tag and s.poisons[entry.slot].account == account
+            and same_id(&s.poisons[entry.slot].client_id, client_id)
+        ):
+            return entry.slot
+        at = (at + 1) & s.poison_map.mask
+
+
 cdef inline uint32_t find_balance(State* s, uint32_t account, uint32_t asset) noexcept nogil:
     cdef uint32_t tag = balance_tag(account, asset), at = tag & s.balance_map.mask
     cdef MapEntry entry
