@@ -196,9 +196,9 @@ cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) exce
     cdef Order* o = &s.orders[slot]
     cdef OrderDetail* d = &s.details[slot]
     cdef Account* owner = &s.accounts[o.account]
-    forget_order(s, slot)
     if d.terms != NIL:
         drop_terms(s, slot)
+    forget_order(s, slot)
     if d.prior != NIL:
         s.details[d.prior].next = d.next
     else:
