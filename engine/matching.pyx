@@ -26,7 +26,8 @@ from engine.events cimport add_event, add_rejected
 from engine.pairs cimport after_fill, drop_terms, find_partner, open_terms, refresh, rounds_fill, show_slice
 from engine.phases cimport pause
 from engine.pool cimport (
-    find_balance, find_id, find_order, find_poison, id_tag, map_drop, map_put, order_tag, pool_give, pool_room, pool_take,
+    find_balance, find_id, find_order, find_poison, id_tag, index_order, map_drop, map_put, pool_give, pool_room, pool_take,
+    unindex_order,
 )
 from engine.risk cimport (
     balance_of, balance_room, beyond, collect_fee, hold, hold_slot, order_hold, partner_hold, pay_available, pay_held, receive,
@@ -168,7 +169,7 @@ cdef uint32_t take_slot(State* s, Taker* t) except? 0xFFFFFFFF nogil:
     o.size = t.size
     o.credit = t.credit
     s.ids[t.id_slot].order = slot
-    map_put(&s.order_map, order_tag(t.order_id), slot)
+    index_order(s, t.order_id, slot)
     return slot
 
 
@@ -206,7 +207,7 @@ cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) exce
     if d.next != NIL:
         s.details[d.next].prior = d.prior
     owner.open_orders -= 1
-    map_drop(&s.order_map, order_tag(o.order_id), slot)
+    unindex_order(s, o.order_id, slot)
     cdef uint32_t newest = o.id_slot
     pool_give(&s.order_pool, slot)
     return close_ids(s, newest, status, filled)
@@ -730,7 +731,7 @@ cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
     cdef AcceptedEvent* e
     if r.account >= s.account_count:
         return reject_place(s, r, UNKNOWN_ACCOUNT)
-    tag = id_tag(s, r.account, <ClientId*>&r.client_id)
+    tag = s.tag
     known = find_id(s, tag, r.account, <ClientId*>&r.client_id)
     if known != NIL:
         return duplicate_order(s, known)
@@ -785,12 +786,12 @@ cdef int place_special(State* s, Taker* t, const PlaceRecord* r) except -1 nogil
 
 
 cdef uint32_t named_order(State* s, uint32_t account, const ClientId* client_id, uint16_t flags) noexcept nogil:
-    # The account's open order with that order id or client id, or NIL.
+    # The account's open order with that order id or client id (the command's own: its tag is known), or NIL.
     cdef uint32_t slot
     if flags & ORDER_BY_ORDER_ID:
         slot = find_order(s, client_id.word[0])
         return slot if slot != NIL and s.orders[slot].account == account else NIL
-    slot = find_id(s, id_tag(s, account, <ClientId*>client_id), account, <ClientId*>client_id)
+    slot = find_id(s, s.tag, account, client_id)
     return s.ids[slot].order if slot != NIL and s.ids[slot].status == STATUS_OPEN else NIL  # open or waiting
 
 

@@ -12,7 +12,7 @@ from libc.stdint cimport INT64_MAX
 from libc.string cimport memcpy, memset
 
 from engine.book cimport enqueue, half_open
-from engine.pool cimport balance_tag, find_order, id_tag, map_put, name_tag, order_tag, pool_take
+from engine.pool cimport balance_tag, find_order, id_tag, index_order, map_at, map_places, map_put, name_tag, pool_take
 from engine.refs cimport add_ref_dues
 from engine.scopes cimport add_poison
 from engine.stops cimport wait
@@ -57,6 +57,7 @@ cdef object write_state(State* s):
     cdef IdImage remembered
     cdef Ref ref
     cdef uint32_t i, slot, older
+    cdef uint64_t place
     cdef list parts = []
     clock.sequence = s.sequence
     clock.batch = s.batch
@@ -133,9 +134,10 @@ cdef object write_state(State* s):
     parts.append(image(s.poisons, s.poison_pool.used * sizeof(Poison)))
 
     slots = []
-    for i in range(s.ref_map.mask + 1):
-        if s.ref_map.entries[i].slot != NIL:
-            slots.append((s.refs[s.ref_map.entries[i].slot].first_sequence, s.ref_map.entries[i].slot))
+    for place in range(map_places(&s.ref_map)):
+        slot = map_at(&s.ref_map, place)
+        if slot != NIL:
+            slots.append((s.refs[slot].first_sequence, slot))
     parts.append(number(len(slots)))
     for _, slot in sorted(slots):
         ref = s.refs[slot]
@@ -267,7 +269,7 @@ cdef int read_order(State* s, Reader reader) except -1:
         s.details[owner.first_order].prior = slot
     owner.first_order = slot
     owner.open_orders += 1
-    map_put(&s.order_map, order_tag(read.order.order_id), slot)
+    index_order(s, read.order.order_id, slot)
     if read.has_terms:
         read_terms(s, slot, &read)
     if read.detail.join == 0:

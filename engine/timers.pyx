@@ -1,6 +1,6 @@
 """What happens by time, and only by `tick`: orders, pending transfers, cancel_after, pauses, forgotten refs.
 
-A binary heap by (due time, sequence that set it, kind). An entry whose subject is gone or was set anew is passed over
+A binary heap by (due time, sequence that set it, kind, market). An entry whose subject is gone or was set anew is passed over
 when it surfaces: nothing has to be looked for when an order or a timer ends.
 
     tick:   the least entry that is due and can happen now, again and again, until there is none
@@ -29,7 +29,9 @@ cdef inline bint earlier(Due* a, Due* b) noexcept nogil:
         return a.at < b.at
     if a.sequence != b.sequence:
         return a.sequence < b.sequence
-    return a.kind < b.kind
+    if a.kind != b.kind:
+        return a.kind < b.kind
+    return a.slot < b.slot  # one tick may set the pauses of several markets: by market
 
 
 cdef bint still_due(State* s, Due* due) noexcept nogil:
@@ -62,38 +64,43 @@ cdef void sink(State* s, uint32_t at) noexcept nogil:
     s.due[at] = moved
 
 
-cdef Due* twice(Due* entries, uint32_t count, uint32_t* capacity) except NULL nogil:
-    cdef Due* grown = <Due*>malloc(2 * <size_t>capacity[0] * sizeof(Due))
-    if grown == NULL:
-        with gil:
-            raise MemoryError("no memory for timers")
-    memcpy(grown, entries, count * sizeof(Due))
-    free(entries)
-    capacity[0] *= 2
-    return grown
-
-
 cdef int due_room(State* s) except -1 nogil:
     # Drops what is no longer due; if that does not help, twice the memory.
-    cdef uint32_t i, kept = 0
+    cdef uint32_t i, kept = 0, parked = 0
+    cdef Due* last = &s.due[s.due_capacity - 1]
+    cdef Due* grown
     for i in range(s.due_count):
         if still_due(s, &s.due[i]):
             s.due[kept] = s.due[i]
             kept += 1
     s.due_count = kept
+    for i in range(s.parked_count):
+        if still_due(s, last - i):
+            (last - parked)[0] = (last - i)[0]
+            parked += 1
+    s.parked_count = parked
     i = kept // 2
     while i > 0:
         i -= 1
         sink(s, i)
-    if kept * 2 >= s.due_capacity:
-        s.due = twice(s.due, kept, &s.due_capacity)
+    if (kept + parked) * 2 < s.due_capacity:
+        return 0
+    grown = <Due*>malloc(2 * <size_t>s.due_capacity * sizeof(Due))
+    if grown == NULL:
+        with gil:
+            raise MemoryError("no memory for timers")
+    memcpy(grown, s.due, kept * sizeof(Due))
+    memcpy(grown + 2 * <size_t>s.due_capacity - parked, s.due + s.due_capacity - parked, parked * sizeof(Due))
+    free(s.due)
+    s.due = grown
+    s.due_capacity *= 2
     return 0
 
 
 cdef int add_due(State* s, int64_t at, uint64_t sequence, uint32_t kind, uint32_t slot) except -1 nogil:
     cdef uint32_t child, parent
     cdef Due due
-    if s.due_count == s.due_capacity:
+    if s.due_count + s.parked_count == s.due_capacity:
         due_room(s)
     due.at = at
     due.sequence = sequence
@@ -118,31 +125,26 @@ cdef void drop_due(State* s) noexcept nogil:
         sink(s, 0)
 
 
-cdef int park(State* s) except -1 nogil:
-    # The first entry waits beside the heap.
-    if s.parked_count == s.parked_capacity:
-        s.parked = twice(s.parked, s.parked_count, &s.parked_capacity)
-    s.parked[s.parked_count] = s.due[0]
-    s.parked_count += 1
+cdef void park(State* s) noexcept nogil:
+    # The first entry leaves the heap for the end of its memory, which the heap grows towards.
+    cdef Due first = s.due[0]
     drop_due(s)
+    s.parked_count += 1
+    s.due[s.due_capacity - s.parked_count] = first
+
+
+cdef int unpark(State* s) except -1 nogil:
+    # A market is no longer halted. All go back; whose market still is will be parked again when it surfaces.
+    cdef Due due
+    while s.parked_count:
+        due = s.due[s.due_capacity - s.parked_count]
+        s.parked_count -= 1
+        if still_due(s, &due):
+            add_due(s, due.at, due.sequence, due.kind, due.slot)
     return 0
 
 
-cdef int unpark(State* s, uint32_t market) except -1 nogil:
-    # The market is no longer halted: its orders can expire again. Of others those that ended are dropped by the way.
-    cdef uint32_t i, kept = 0, count = s.parked_count
-    for i in range(count):
-        if still_due(s, &s.parked[i]):
-            if s.orders[s.parked[i].slot].market == market:
-                add_due(s, s.parked[i].at, s.parked[i].sequence, DUE_ORDER, s.parked[i].slot)
-            else:
-                s.parked[kept] = s.parked[i]
-                kept += 1
-    s.parked_count = kept
-    return 0
-
-
-cdef bint has_next(State* s) except -1 nogil:
+cdef bint has_next(State* s) noexcept nogil:
     # Whether anything is to come; it then stands first.
     while s.due_count:
         if not still_due(s, &s.due[0]):
@@ -154,7 +156,7 @@ cdef bint has_next(State* s) except -1 nogil:
     return False
 
 
-cdef int64_t next_due(State* s) except? -1 nogil:
+cdef int64_t next_due(State* s) noexcept nogil:
     return s.due[0].at if has_next(s) else INT64_MAX
 
 
