@@ -217,7 +217,7 @@ class OrderCommands:
         return values[int(self._random.random() * len(values))]
 
     def _trader(self) -> int:
-        return self._pick(self._a.traders) if self._random.random() < 0.99 else self._pick((0, 1, 9, 10, 5_000, NIL))
+        return self._pick(self._a.traders) if self._random.random() < 0.99 else self._pick((0, 1, 8, 9, NIL))
 
     def _market(self) -> int:
         return int(self._random.random() * len(MARKETS)) if self._random.random() < 0.98 else self._pick((7, NIL))

@@ -2,9 +2,9 @@
 
     python -m bench differential [--commands N] [--seed S] [--jobs J] [--smoke]
 
-The stream is cut into runs, each with a seed of its own: half of them with the default bounds, half with bounds so tight
-that every one is met. A difference raises, naming seed, position, command and a shortened history; and the stream must have
-made every event happen, with every reason there is. The rate is that of the comparison, not of either core.
+The stream is cut into runs, each with a seed of its own: half of them with the default bounds, half with bounds so
+tight that every one is met. A difference raises, naming seed, position, command and a shortened history. The stream
+must have made every event happen, with every reason there is. The rate is that of the comparison, not of a core.
 """
 
 from __future__ import annotations

@@ -209,8 +209,8 @@ def describe(record: bytes) -> str:
     """A command's record, field by field, and its other slots as they are."""
     kind = CommandKind(record[4])
     told = _fields(np.frombuffer(record, _COMMANDS.get(kind, layout.COMMAND))[0])
-    rest = record[layout.SLOT_BYTES :].hex(" ", 8)
-    return f"{kind.word} {told}{' + ' + rest if rest else ''}"
+    rest = record[layout.SLOT_BYTES :].rstrip(b"\0")
+    return f"{kind.word} {told}{f' + {rest!r}' if rest else ''}"
 
 
 def _told(events: np.ndarray) -> str:
