@@ -233,12 +233,10 @@ class OrderCommands:
 
     def _middle(self, market: int) -> int:
         """Between the market's own price and the last: prices move, but not away."""
-        anchor = MARKETS[market][1]
+        anchor = MARKETS[market][1] if market < len(MARKETS) else 1
         return (self._a.last_price.get(market, anchor) * 3 + anchor) // 4
 
     def _price(self, market: int) -> int:
-        if market >= len(MARKETS):
-            return 1
         spread = self._a.mood.spread
         return max(1, self._middle(market) + int((self._random.random() * 2 - 1) * (spread + 1)))
 
