@@ -36,7 +36,7 @@ from engine.matching cimport cancel, place, replace
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
     find_account, find_asset, find_balance, find_market, id_tag, map_close, map_open, map_reserve, order_tag, pool_close,
-    pool_open, pool_room, pool_touch, recent_id,
+    pool_open, pool_room, pool_take, pool_touch, recent_id,
 )
 from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport read_state, write_state
@@ -420,7 +420,9 @@ cdef class Core:
 
     Args:
         limits: bounds of tables and pools; `CoreLimits()` if None.
-        risk: False switches balances off: orders need no money, nothing is held or paid. For measurements only.
+        risk: False leaves matching alone, for comparison with bare books. Off: balances, holds and fees (orders need no
+            money, amounts in events are 0), client ids (orders answer to their order_id only, a repeated place is a new
+            order), and the state hash of orders and markets. The rest is the same code. No snapshots.
     """
 
     def __cinit__(self):
@@ -500,6 +502,9 @@ cdef class Core:
         s.postings = <Posting*>s.posting_pool.nodes
         for table in range(MAPS):
             map_open(maps(s)[table], 64)
+        if not risk:
+            memset(&s.ids[pool_take(&s.id_pool)], 0, sizeof(IdNode))
+            s.ids[NO_NAME].next = NIL
         self.next_due = INT64_MAX
         return 0
 
@@ -537,22 +542,21 @@ cdef class Core:
         free(s)
         self.state = NULL
 
-    def reserve(self, uint32_t orders):
-        """Bring in the memory of that many more orders and their client ids now, and grow the maps to hold them.
+    def reserve(self, uint32_t orders, uint32_t client_ids=0):
+        """Bring in the memory of that many more open orders and client ids now, and grow the maps to hold the ids.
 
         The first touch of a page and the doubling of a map then do not fall into the commands to come. Changes neither
         the state nor any limit. Raises MemoryError if there is none.
         """
         cdef State* s = self.state
-        cdef uint32_t ids = min(orders, pool_room(&s.id_pool))
-        orders = min(orders, pool_room(&s.order_pool))
+        orders = min(orders, s.limits.orders - s.order_pool.used)
         pool_touch(&s.order_pool, orders)
-        region_touch(
-            &s.details[s.order_pool.used], <size_t>min(orders, s.limits.orders - s.order_pool.used) * sizeof(OrderDetail)
-        )
-        pool_touch(&s.id_pool, ids)
-        map_reserve(&s.order_map, <uint64_t>s.order_map.count + orders)
-        map_reserve(&s.id_map, <uint64_t>s.id_map.count + ids)
+        region_touch(&s.details[s.order_pool.used], <size_t>orders * sizeof(OrderDetail))
+        region_touch(s.window, WINDOW * sizeof(Recent))
+        if s.limits.risk:
+            client_ids = min(client_ids, pool_room(&s.id_pool))
+            pool_touch(&s.id_pool, client_ids)
+            map_reserve(&s.id_map, <uint64_t>s.id_map.count + client_ids)
 
     # ------------------------------------------------------------ apply
 
@@ -682,8 +686,10 @@ cdef class Core:
         audit(self.state)
 
     def snapshot(self):
-        """The whole state as bytes: version, limits, sections, SHA-256."""
+        """The whole state as bytes: version, limits, sections, SHA-256. Raises ValueError for a core without money."""
         cdef State* s = self.state
+        if not s.limits.risk:
+            raise ValueError("a core without money has no snapshots")
         state_sum(s)
         l = self._limits
         names = ("accounts", "markets", "assets", "balances", "orders", "client_ids_total", "client_ids_per_account",

@@ -31,6 +31,8 @@ cdef inline int64_t whole_leaves(State* s, uint32_t slot) noexcept nogil:
 cdef inline int64_t order_hold(State* s, uint32_t slot) noexcept nogil:
     # Its own, whether it has a partner or not.
     cdef Order* o = &s.orders[slot]
+    if not s.limits.risk:
+        return 0
     if s.details[slot].type == STOP and s.details[slot].side == BUY:
         return 0
     return required_hold(

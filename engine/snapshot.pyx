@@ -84,6 +84,7 @@ cdef object write_state(State* s):
         account = s.accounts[i]
         account.first_order = account.oldest_id = account.newest_id = NIL
         account.closed_ids = account.open_orders = account.poisons = 0
+        account.pair_market = account.pair_base = account.pair_quote = 0
         parts.append(image(&account, sizeof(Account)))
     parts.append(number(s.balance_count))
     parts.append(image(s.balances, s.balance_count * sizeof(Balance)))
