@@ -21,7 +21,7 @@ from engine.messages import layout
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strlen
 
 from engine.audit cimport audit
 from engine.digest cimport mix_account, replace_mix, state_sum
@@ -34,7 +34,7 @@ from engine.matching cimport cancel, mass_cancel, place, replace
 from engine.pool cimport (
     find_account, find_asset, find_balance, find_market, id_tag, map_close, map_open, order_tag, pool_close, pool_open,
 )
-from engine.snapshot cimport read_state, write_state
+from engine.snapshot cimport Stream, read_state, stream_close, stream_finish, stream_open, stream_put, write_state
 from engine.book cimport half_close, next_worse
 from engine.risk cimport order_hold
 from engine.types cimport *
@@ -44,7 +44,8 @@ __all__ = ["BALANCES", "Core", "CoreLimits", "OPEN_ORDERS"]
 cdef object from_buffer = np.frombuffer
 cdef object EVENT = layout.EVENT
 
-SNAPSHOT_MAGIC = b"BYLINE core snapshot 1\n"
+cdef const char* MAGIC = "BYLINE core snapshot 1\n"
+SNAPSHOT_MAGIC = <bytes>MAGIC
 
 cdef enum:
     LOOK_FAR = 10  # slots
@@ -448,14 +449,32 @@ cdef class Core:
 
     def snapshot(self):
         """The whole state as bytes: version, limits, sections, SHA-256."""
-        cdef State* s = self.state
-        state_sum(s)
-        l = self._limits
-        names = ("accounts", "markets", "assets", "balances", "orders", "client_ids_total", "client_ids_per_account",
-                 "refs", "postings", "max_price_ticks", "max_fills_per_command")
-        head = SNAPSHOT_MAGIC + b"".join(getattr(l, name).to_bytes(8, "little") for name in names)
-        body = head + bytes([s.limits.risk]) + write_state(s)
-        return body + hashlib.sha256(body).digest()
+        cdef Stream out
+        self.settle()
+        try:
+            if stream_open(&out, -1, 0) == 0:
+                self.write_snapshot(&out)
+            if stream_finish(&out):
+                raise MemoryError("no memory for a snapshot")
+            return out.buffer[: out.used]
+        finally:
+            stream_close(&out)
+
+    cdef void settle(self) noexcept nogil:
+        state_sum(self.state)
+
+    cdef void write_snapshot(self, Stream* out) noexcept nogil:
+        cdef Limits* l = &self.state.limits
+        cdef uint8_t risk = 1 if l.risk else 0
+        cdef uint64_t[11] numbers
+        numbers[:] = [
+            l.accounts, l.markets, l.assets, l.balances, l.orders, l.closed_ids, l.closed_ids_account, l.refs, l.postings,
+            <uint64_t>l.max_price, l.max_fills,
+        ]
+        stream_put(out, MAGIC, strlen(MAGIC))
+        stream_put(out, numbers, sizeof(numbers))
+        stream_put(out, &risk, 1)
+        write_state(self.state, out)
 
     @staticmethod
     def restore(data):
