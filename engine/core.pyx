@@ -256,8 +256,8 @@ cdef class Core:
         s.secret = int.from_bytes(os.urandom(8), "little")
         s.assets = <Asset*>region_map(<size_t>l.assets * sizeof(Asset))
         s.markets = <Market*>region_map(<size_t>l.markets * sizeof(Market))
-        s.accounts = <Account*>region_map(<size_t>l.accounts * sizeof(Account))
-        s.balances = <Balance*>region_map(<size_t>l.balances * sizeof(Balance))
+        s.accounts = <Account*>region_map_dense(<size_t>l.accounts * sizeof(Account))
+        s.balances = <Balance*>region_map_dense(<size_t>l.balances * sizeof(Balance))
         s.details = <OrderDetail*>region_map_dense(<size_t>l.orders * sizeof(OrderDetail))
         s.due_capacity = 1024
         s.due = <Due*>malloc(s.due_capacity * sizeof(Due))
