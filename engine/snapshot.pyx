@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 
 from engine.book cimport enqueue, half_open
 from engine.ledger cimport add_ref_dues
-from engine.pool cimport balance_tag, id_tag, map_put, name_tag, order_tag, pool_take
+from engine.pool cimport balance_tag, id_tag, index_order, map_at, map_places, map_put, name_tag, pool_take
 from engine.types cimport *
 
 cdef enum:
@@ -166,18 +166,19 @@ cdef void write_remembered(State* s, Stream* out) noexcept nogil:
 
 
 cdef void write_refs(State* s, Stream* out) noexcept nogil:
-    cdef uint64_t count = s.ref_map.count, i = 0
-    cdef uint32_t at, posting
+    cdef uint64_t count = s.ref_map.count, i = 0, place
+    cdef uint32_t slot, posting
     cdef SortItem* items
     cdef Ref ref
     stream_number(out, count)
     items = sort_room(count, out)
     if items == NULL:
         return
-    for at in range(s.ref_map.mask + 1):
-        if s.ref_map.entries[at].slot != NIL:
-            items[i].key = s.refs[s.ref_map.entries[at].slot].first_sequence
-            items[i].slot = s.ref_map.entries[at].slot
+    for place in range(map_places(&s.ref_map)):
+        slot = map_at(&s.ref_map, place)
+        if slot != NIL:
+            items[i].key = s.refs[slot].first_sequence
+            items[i].slot = slot
             i += 1
     sort_by_key(items, items + count, count)
     for i in range(count):
@@ -302,7 +303,7 @@ cdef int read_order(State* s, Reader reader) except -1:
         s.details[owner.first_order].prior = slot
     owner.first_order = slot
     owner.open_orders += 1
-    map_put(&s.order_map, order_tag(read.order.order_id), slot)
+    index_order(s, read.order.order_id, slot)
     return enqueue(s, &s.markets[read.order.market].half[read.detail.side], read.detail.side, slot)
 
 

@@ -18,7 +18,7 @@ from picows.picows cimport WSCloseCode, WSTransport
 
 from gateway.names cimport Names
 from gateway.orders cimport OpenOrders
-from gateway.records cimport EV_PREVENTED, EV_TRADE, EV_TRANSFERRED, EV_VOIDED, SLOT, EventHead, Prevented, Trade
+from engine.messages.records cimport EV_PREVENTED, EV_TRADE, EV_TRANSFERRED, EV_VOIDED, SLOT, EventHead, Prevented, Trade
 from gateway.sequencer cimport Pending, Sequencer
 from gateway.transport cimport unsent, write_frames
 from gateway.wire.encode cimport EVENT_BYTES_MAX, is_fast, put_ack_head, put_event

@@ -16,7 +16,7 @@ from libc.string cimport memcmp
 from picows.picows cimport WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from gateway.hub cimport Connection, Hub
-from gateway.records cimport OP_CANCEL, OP_PLACE, SLOT
+from engine.messages.records cimport OP_CANCEL, OP_PLACE, SLOT
 from gateway.wire.scan cimport OrderText, fill_cancel, fill_place, scan
 
 from gateway.session import Ask, Close, Send, SignedIn, Submit

@@ -8,7 +8,7 @@ sequencer feeds each new one. Entities are never removed, and a name never chang
 from libc.string cimport memcpy, memset
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 
-from gateway.records cimport (
+from engine.messages.records cimport (
     EV_DONE, OP_ACCOUNT, OP_ASSET, OP_MARKET, SLOT, DoneAccount, DoneAsset, DoneMarket, EventHead, MarketExtra,
 )
 

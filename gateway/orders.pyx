@@ -11,7 +11,7 @@ Whoever starts the gateway gives the orders of the recovered core to `restore`.
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from libc.string cimport memcpy, memset
 
-from gateway.records cimport (
+from engine.messages.records cimport (
     EV_ACCEPTED, EV_CANCELED, EV_PREVENTED, EV_REPLACED, EV_TRADE, SLOT, Accepted, Canceled, EventHead, Prevented,
     Replaced, Trade,
 )

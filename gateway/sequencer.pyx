@@ -24,7 +24,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport UINT64_MAX
 from libc.string cimport memcpy, memset
 
-from gateway.records cimport OP_ACCOUNT, OP_CUT, OP_TICK, SLOT, EV_ACCEPTED, Accepted, CommandHead
+from engine.messages.records cimport OP_ACCOUNT, OP_CUT, OP_TICK, SLOT, EV_ACCEPTED, Accepted, CommandHead
 
 from engine.messages.errors import JournalFailed
 

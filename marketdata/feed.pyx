@@ -16,14 +16,15 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
+from engine.messages.records cimport (
+    EV_ACCEPTED, EV_CANCELED, EV_DONE, EV_PHASE_CHANGED, EV_PREVENTED, EV_REFRESHED, EV_REPLACED, EV_TRADE,
+    EV_TRIGGERED, EV_UNCROSSED, OP_ASSET, OP_MARKET, SLOT, Accepted, Canceled, DoneMarket, EventHead, EventSlot,
+    PhaseChanged, Prevented, Refreshed, Replaced, Trade, Triggered,
+)
 from marketdata.depth cimport Depth
 from marketdata.orders cimport INCOMING, RESTING, WAITING, Order, Orders
-from marketdata.slots cimport (
-    AcceptedSlot, CanceledSlot, EventSlot, PreventedSlot, RefreshedSlot, ReplacedSlot, TradeRow, TradeSlot,
-)
 
-from engine.messages import layout
-from engine.messages.codes import CommandKind, EventKind, OrderType, Phase, SelfTrade
+from engine.messages.codes import OrderType, Phase, SelfTrade
 from engine.messages.errors import JournalCorrupt
 
 __all__ = ["Feed", "TRADE_ROW"]
@@ -35,59 +36,24 @@ TRADE_ROW = np.dtype(
     ]
 )
 
-cdef int ACCEPTED = EventKind.ACCEPTED
-cdef int DONE = EventKind.DONE
-cdef int TRADE = EventKind.TRADE
-cdef int CANCELED = EventKind.CANCELED
-cdef int REPLACED = EventKind.REPLACED
-cdef int TRIGGERED = EventKind.TRIGGERED
-cdef int REFRESHED = EventKind.REFRESHED
-cdef int PREVENTED = EventKind.PREVENTED
-cdef int PHASE_CHANGED = EventKind.PHASE_CHANGED
-cdef int OP_ASSET = CommandKind.ASSET
-cdef int OP_MARKET = CommandKind.MARKET
+cdef packed struct TradeRow:
+    uint64_t sequence
+    int64_t ts
+    uint64_t trade_id
+    int64_t price
+    int64_t size
+    int64_t notional
+    uint32_t market
+    uint8_t aggressor
+    uint8_t pad[3]
+
+assert sizeof(TradeRow) == TRADE_ROW.itemsize and sizeof(EventSlot) == SLOT
+
 cdef int LIMIT = OrderType.LIMIT
 cdef int STOP = OrderType.STOP
 cdef int STOP_LIMIT = OrderType.STOP_LIMIT
 cdef int DECREMENT = SelfTrade.DECREMENT
-cdef int DONE_PHASE_AT = layout.DONE_MARKET.fields["phase"][1] - 32
 cdef int MARKETS_MAX = 1 << 20
-
-
-def _check_layout():
-    """The C structs against the published dtypes."""
-    cdef EventSlot e
-    cdef AcceptedSlot a
-    cdef TradeSlot t
-    cdef CanceledSlot c
-    cdef ReplacedSlot r
-    cdef RefreshedSlot f
-    cdef PreventedSlot p
-    assert sizeof(EventSlot) == sizeof(AcceptedSlot) == sizeof(TradeSlot) == layout.SLOT_BYTES
-    assert sizeof(CanceledSlot) == sizeof(ReplacedSlot) == sizeof(RefreshedSlot) == layout.SLOT_BYTES
-    assert sizeof(PreventedSlot) == layout.SLOT_BYTES and sizeof(TradeRow) == TRADE_ROW.itemsize
-    for dtype, name, offset in (
-        (layout.EVENT, "market", <char*> &e.market - <char*> &e), (layout.EVENT, "kind", <char*> &e.kind - <char*> &e),
-        (layout.EVENT, "op", <char*> &e.op - <char*> &e),
-        (layout.ACCEPTED, "order_id", <char*> &a.order_id - <char*> &a),
-        (layout.ACCEPTED, "price", <char*> &a.price - <char*> &a),
-        (layout.ACCEPTED, "display_size", <char*> &a.display_size - <char*> &a),
-        (layout.ACCEPTED, "side", <char*> &a.side - <char*> &a), (layout.ACCEPTED, "type", <char*> &a.type - <char*> &a),
-        (layout.TRADE, "aggressor", <char*> &t.aggressor - <char*> &t),
-        (layout.TRADE, "trade_id", <char*> &t.trade_id - <char*> &t),
-        (layout.TRADE, "maker_order_id", <char*> &t.maker_order_id - <char*> &t),
-        (layout.TRADE, "taker_leaves", <char*> &t.taker_leaves - <char*> &t),
-        (layout.CANCELED, "leaves", <char*> &c.leaves - <char*> &c),
-        (layout.REPLACED, "leaves", <char*> &r.leaves - <char*> &r),
-        (layout.REPLACED, "priority_kept", <char*> &r.priority_kept - <char*> &r),
-        (layout.REFRESHED, "display_size", <char*> &f.display_size - <char*> &f),
-        (layout.PREVENTED, "mode", <char*> &p.mode - <char*> &p),
-        (layout.PREVENTED, "taker_leaves", <char*> &p.taker_leaves - <char*> &p),
-    ):
-        assert dtype.fields[name][1] == offset, (name, offset, dtype.fields[name])
-
-
-_check_layout()
 
 
 cdef class Feed:
@@ -127,12 +93,12 @@ cdef class Feed:
             return []
         cdef const uint8_t[::1] raw = np.ascontiguousarray(slots).view(np.uint8)
         cdef const EventSlot* base = <const EventSlot*> &raw[0]
-        cdef const EventSlot* event
+        cdef const EventHead* event
         cdef Py_ssize_t at = 0, count = len(slots), width
         cdef list done = []
         cdef int kind
         while at < count:
-            event = base + at
+            event = &base[at].head
             width = event.slots
             if width == 0 or at + width > count:
                 raise JournalCorrupt(f"event log: sequence={event.sequence} event has {width} slots of {count - at} left")
@@ -144,29 +110,30 @@ cdef class Feed:
                 if event.ts > self.ts:
                     self.ts = event.ts
             kind = event.kind
-            if kind == ACCEPTED:
-                self.accepted(event)
-            elif kind == TRADE:
-                self.trade(event)
-            elif kind == CANCELED:
-                self.canceled((<const CanceledSlot*> event).order_id)
-            elif kind == REPLACED:
-                self.replaced(<const ReplacedSlot*> event)
-            elif kind == TRIGGERED:
+            if kind == EV_ACCEPTED:
+                self.accepted(<const Accepted*> event)
+            elif kind == EV_TRADE:
+                self.trade(<const Trade*> event)
+            elif kind == EV_CANCELED:
+                self.canceled((<const Canceled*> event).order_id)
+            elif kind == EV_REPLACED:
+                self.replaced(<const Replaced*> event)
+            elif kind == EV_TRIGGERED:
+                self.triggered((<const Triggered*> event).order_id)
+            elif kind == EV_REFRESHED:
+                self.refreshed(<const Refreshed*> event)
+            elif kind == EV_PREVENTED:
+                self.prevented(<const Prevented*> event)
+            elif kind == EV_UNCROSSED:
+                self.rest_active()  # in an uncross everything rests, and both sides of a trade shrink in their places
+            elif kind == EV_PHASE_CHANGED:
                 self.rest_active()
-                self.need((<const CanceledSlot*> event).order_id).state = INCOMING
-                self.active = (<const CanceledSlot*> event).order_id
-            elif kind == REFRESHED:
-                self.refreshed(<const RefreshedSlot*> event)
-            elif kind == PREVENTED:
-                self.prevented(<const PreventedSlot*> event)
-            elif kind == PHASE_CHANGED:
                 self.depth_of(event.market)
-                self.phases[event.market] = event.payload[0]
-            elif kind == DONE and (event.op == OP_MARKET or event.op == OP_ASSET):
+                self.phases[event.market] = (<const PhaseChanged*> event).phase
+            elif kind == EV_DONE and (event.op == OP_MARKET or event.op == OP_ASSET):
                 if event.op == OP_MARKET:
                     self.depth_of(event.market)
-                    self.phases[event.market] = event.payload[DONE_PHASE_AT]
+                    self.phases[event.market] = (<const DoneMarket*> event).phase
                 done.append((at, at + width))
             self.event_count += 1
             at += width
@@ -204,15 +171,14 @@ cdef class Feed:
 
     # ---------------------------------------------------------------- events
 
-    cdef int accepted(self, const EventSlot* event) except -1:
-        cdef const AcceptedSlot* body = <const AcceptedSlot*> event
+    cdef int accepted(self, const Accepted* body) except -1:
         cdef Order* order
         self.rest_active()
-        self.depth_of(event.market)
+        self.depth_of(body.head.market)
         order = self.orders.insert(body.order_id)
         order.price, order.leaves, order.shown = body.price, body.size, 0
         order.display = body.display_size if body.display_size > 0 else 0
-        order.market, order.side = event.market, body.side
+        order.market, order.side = body.head.market, body.side
         order.rests = body.type == LIMIT or body.type == STOP_LIMIT
         if body.type == STOP or body.type == STOP_LIMIT:
             order.state = WAITING
@@ -221,8 +187,7 @@ cdef class Feed:
             self.active = body.order_id
         return 0
 
-    cdef int trade(self, const EventSlot* event) except -1:
-        cdef const TradeSlot* body = <const TradeSlot*> event
+    cdef int trade(self, const Trade* body) except -1:
         cdef Py_ssize_t capacity
         cdef void* grown
         cdef TradeRow* row
@@ -237,9 +202,9 @@ cdef class Feed:
             self.trade_capacity = capacity
         row = self.trades + self.trade_count
         self.trade_count += 1
-        row.sequence, row.ts, row.trade_id = event.sequence, event.ts, body.trade_id
+        row.sequence, row.ts, row.trade_id = body.head.sequence, body.head.ts, body.trade_id
         row.price, row.size, row.notional = body.price, body.size, body.notional
-        row.market, row.aggressor = event.market, body.aggressor
+        row.market, row.aggressor = body.head.market, body.aggressor
         return 0
 
     cdef int fill(self, uint64_t order_id, int64_t leaves, int64_t size) except -1:
@@ -267,7 +232,7 @@ cdef class Feed:
         self.orders.remove(order)
         return 0
 
-    cdef int replaced(self, const ReplacedSlot* body) except -1:
+    cdef int replaced(self, const Replaced* body) except -1:
         cdef Order* order
         self.rest_active()
         order = self.need(body.order_id)
@@ -283,13 +248,24 @@ cdef class Feed:
             self.active = body.order_id
         return 0
 
-    cdef int refreshed(self, const RefreshedSlot* body) except -1:
+    cdef int triggered(self, uint64_t order_id) except -1:
+        """A waiting stop is matched now. What is left of it rests like a limit order, or is canceled."""
+        cdef Order* order
+        self.rest_active()
+        order = self.need(order_id)
+        if order.state != WAITING:
+            raise JournalCorrupt(f"event log: sequence={self.sequence} triggers order_id={order_id}, which does not wait")
+        order.state = INCOMING
+        self.active = order_id
+        return 0
+
+    cdef int refreshed(self, const Refreshed* body) except -1:
         cdef Order* order = self.need(body.order_id)
         if order.state == RESTING:
             self.show(order, body.display_size, False)
         return 0
 
-    cdef int prevented(self, const PreventedSlot* body) except -1:
+    cdef int prevented(self, const Prevented* body) except -1:
         """Only `decrement` changes leaves; what the other modes end is told by `canceled`, and so is an emptied order."""
         cdef Order* order
         if body.mode != DECREMENT:
@@ -311,9 +287,8 @@ cdef class Feed:
             return 0
         self.active = 0
         order = self.need(order_id)
-        if not order.rests:  # all spent, to the last unit of its budget
-            self.orders.remove(order)
-            return 0
+        if not order.rests:
+            raise JournalCorrupt(f"event log: sequence={self.sequence} leaves order_id={order_id} open, which cannot rest")
         order.state = RESTING
         order.shown = min(order.display, order.leaves) if order.display else order.leaves
         self.depth_of(order.market).add(order.side, order.price, order.shown, 1, self.sequence)

@@ -14,7 +14,7 @@ from libc.string cimport memcpy, strlen
 
 from gateway.names cimport MarketEntry, Names
 from gateway.orders cimport OpenOrders, OrderEntry
-from gateway.records cimport (
+from engine.messages.records cimport (
     EV_ACCEPTED, EV_BALANCE, EV_CANCELED, EV_DUPLICATE, EV_PREVENTED, EV_REFRESHED, EV_REJECTED, EV_REPLACED,
     EV_TRADE, EV_TRIGGERED, Accepted, Balance, Canceled, Duplicate, EventHead, Prevented, Refreshed, Rejected,
     Replaced, Trade, Triggered,

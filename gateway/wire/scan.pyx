@@ -12,7 +12,7 @@ Worst case: one pass over the text; no allocation, no object, no lock.
 from libc.stdint cimport uint16_t
 from libc.string cimport memcmp, memcpy, memset
 
-from gateway.records cimport OP_CANCEL, OP_PLACE, SLOT, Cancel, Place
+from engine.messages.records cimport OP_CANCEL, OP_PLACE, SLOT, Cancel, Place
 
 cdef extern from *:
     """

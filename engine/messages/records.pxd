@@ -1,5 +1,11 @@
-# The slots of engine/messages/layout.py as C structs, as far as the gateway's hot path reads and writes them.
-# test_scan.py (commands) and test_encode.py (events) hold every field here against the plain encoder and decoder.
+# The slots of layout.py as C structs, for the readers of events that live outside the core (gateway, market data).
+#
+#   Place, Cancel          command records that are written straight from a client's bytes
+#   EventHead … Uncrossed  events; the head slot alone, without the padding up to 128 bytes
+#   EventSlot              any event slot as 128 bytes, to step over slots
+#
+# Packed and in the order of the dtypes: tests/unit/engine/test_records.py compares every offset, size and number here with
+# layout.py and codes.py.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -12,10 +18,6 @@ cdef enum Op:
     OP_ACCOUNT = 3
     OP_PLACE = 11
     OP_CANCEL = 12
-    OP_REPLACE = 13
-    OP_MASS_CANCEL = 14
-    OP_KILL = 17
-    OP_CANCEL_AFTER = 19
     OP_TICK = 21
     OP_CUT = 22
 
@@ -33,6 +35,8 @@ cdef enum Event:
     EV_BALANCE = 11
     EV_TRANSFERRED = 12
     EV_VOIDED = 15
+    EV_PHASE_CHANGED = 16
+    EV_UNCROSSED = 17
 
 cdef packed struct CommandHead:
     uint32_t crc32c
@@ -58,14 +62,12 @@ cdef packed struct Place:
     uint8_t type
     uint8_t tif
     uint8_t stp
-    uint8_t reserved[4]
 
 cdef packed struct Cancel:
     CommandHead head
     uint32_t account
     uint32_t spare
     char client_id[32]
-    uint8_t reserved[56]
 
 cdef packed struct EventHead:
     uint64_t sequence
@@ -77,6 +79,10 @@ cdef packed struct EventHead:
     uint8_t slots
     uint8_t reason
     uint8_t op
+
+cdef packed struct EventSlot:
+    EventHead head
+    uint8_t payload[96]
 
 cdef packed struct Accepted:
     EventHead head
@@ -214,3 +220,13 @@ cdef packed struct Balance:
     int64_t available
     int64_t held
     uint8_t cause
+
+cdef packed struct PhaseChanged:
+    EventHead head
+    uint8_t phase
+
+cdef packed struct Uncrossed:
+    EventHead head
+    int64_t price
+    int64_t size
+    int64_t imbalance
