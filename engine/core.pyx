@@ -344,6 +344,14 @@ cdef int apply_all(
     return 0
 
 
+cdef inline void collapse_pool(Pool* pool) noexcept nogil:
+    region_collapse(pool.nodes, <size_t>pool.used * pool.node_bytes)
+
+
+cdef inline void collapse_map(Map* table) noexcept nogil:
+    region_collapse(table.groups, (<size_t>table.mask + 1) * sizeof(Group))
+
+
 cdef class Core:
     """All state of the exchange, and `apply`.
 
@@ -627,6 +635,20 @@ cdef class Core:
         stream_put(out, numbers, sizeof(numbers))
         stream_put(out, &risk, 1)
         write_state(self.state, out)
+
+    cdef void collapse(self) noexcept nogil:
+        # Tables may move meanwhile: advice about memory that is gone, or is something else now, does no harm.
+        cdef State* s = self.state
+        region_collapse(s.accounts, <size_t>s.account_count * sizeof(Account))
+        region_collapse(s.balances, <size_t>s.balance_count * sizeof(Balance))
+        region_collapse(s.details, <size_t>s.order_pool.used * sizeof(OrderDetail))
+        collapse_pool(&s.order_pool)
+        collapse_pool(&s.id_pool)
+        collapse_pool(&s.ref_pool)
+        collapse_map(&s.balance_map)
+        collapse_map(&s.order_map)
+        collapse_map(&s.id_map)
+        collapse_map(&s.ref_map)
 
     @staticmethod
     def restore(data):
