@@ -214,10 +214,18 @@ cdef inline void look_far(State* s, const Record* r, Ahead* ahead) noexcept nogi
     cdef uint64_t order_id = c.client_id.word[0]
     cdef uint32_t tag = id_tag(s, c.account, &c.client_id)
     cdef bint by = by_order_id(r)
+    cdef Recent* leaving = &s.window[r.sequence & (WINDOW - 1)]
     ahead.tag = tag
+    ahead.slot = NIL
     prefetch_line(either(by, &s.window[order_id & (WINDOW - 1)], &s.id_map.groups[tag & s.id_map.mask]))
-    if s.order_map.count:
-        prefetch_line(&s.order_map.groups[order_tag(order_id if by else r.sequence) & s.order_map.mask])
+    if by and s.sequence - order_id >= WINDOW:
+        look_old(s, order_id)
+    elif leaving.slot:
+        look_old(s, <uint64_t>leaving.age << WINDOW_BITS | (r.sequence & (WINDOW - 1)))
+
+
+cdef inline void look_old(State* s, uint64_t order_id) noexcept nogil:
+    prefetch_line(&s.order_map.groups[order_tag(order_id) & s.order_map.mask])
 
 
 cdef inline uint32_t guess(Map* table, uint32_t tag) noexcept nogil:
@@ -232,13 +240,18 @@ cdef inline void look_order(State* s, uint32_t slot) noexcept nogil:
     prefetch_line(&s.details[slot])
 
 
+cdef inline void look_id(State* s, uint32_t slot) noexcept nogil:
+    prefetch_line(&s.ids[slot])
+    prefetch_line(<char*>&s.ids[slot] + sizeof(IdNode) - 1)
+
+
 cdef inline void look_mid(State* s, const Record* r, Ahead* ahead) noexcept nogil:
     cdef const CancelRecord* c = <const CancelRecord*>r
     cdef uint64_t order_id = c.client_id.word[0]
     ahead.slot = NIL
     if by_order_id(r):
         if s.sequence - order_id < WINDOW:
-            ahead.slot = s.window[order_id & (WINDOW - 1)] - 1
+            ahead.slot = s.window[order_id & (WINDOW - 1)].slot - 1
         else:
             ahead.slot = guess(&s.order_map, order_tag(order_id))
         if ahead.slot != NIL:
@@ -246,8 +259,7 @@ cdef inline void look_mid(State* s, const Record* r, Ahead* ahead) noexcept nogi
     elif r.kind != DO_PLACE:
         ahead.slot = guess(&s.id_map, ahead.tag)
         if ahead.slot != NIL:
-            prefetch_line(&s.ids[ahead.slot])
-            prefetch_line(<char*>&s.ids[ahead.slot] + sizeof(IdNode) - 1)
+            look_id(s, ahead.slot)
 
 
 cdef inline bint looks_placed(State* s, const PlaceRecord* p) noexcept nogil:
@@ -264,7 +276,11 @@ cdef inline void look_near(State* s, const Record* r, Ahead* ahead) noexcept nog
             half = &s.markets[p.market].half[p.side]
             prefetch_line(&half.levels[p.price])
             prefetch_line(&half.bits[0][p.price >> 6])
-    elif ahead.slot != NIL and not by_order_id(r):
+    elif ahead.slot == NIL:
+        return
+    elif by_order_id(r):
+        look_id(s, s.orders[ahead.slot].id_slot)
+    else:
         ahead.slot = s.ids[ahead.slot].order
         if ahead.slot < s.order_pool.used:
             look_order(s, ahead.slot)
@@ -287,6 +303,9 @@ cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nog
         return
     o = &s.orders[ahead.slot]
     d = &s.details[ahead.slot]
+    prefetch_line(&s.window[o.order_id & (WINDOW - 1)])
+    if s.sequence - o.order_id >= WINDOW:
+        look_old(s, o.order_id)
     if o.market < s.market_count and o.price > 0 and o.price <= s.markets[o.market].max_price:
         half = &s.markets[o.market].half[d.side & 1]
         prefetch_line(&half.levels[o.price])
@@ -325,7 +344,6 @@ cdef int apply_all(
     while now < end:
         while looked < end and looked < now + FAR:
             look_far(s, &records[looked], &ahead[looked % AHEAD])
-            ahead[looked % AHEAD].slot = NIL
             looked += 1
         r = &records[now]
         if r.slots == 0 or now + r.slots > end:
@@ -405,7 +423,7 @@ cdef class Core:
         s.accounts = <Account*>region_map_dense(<size_t>l.accounts * sizeof(Account))
         s.balances = <Balance*>region_map_dense(<size_t>l.balances * sizeof(Balance))
         s.details = <OrderDetail*>region_map_dense(<size_t>l.orders * sizeof(OrderDetail))
-        s.window = <uint32_t*>region_map_dense(WINDOW * sizeof(uint32_t))
+        s.window = <Recent*>region_map_dense(WINDOW * sizeof(Recent))
         s.due_capacity = 1024
         s.due = <Due*>malloc(s.due_capacity * sizeof(Due))
         s.scratch_capacity = 1024
@@ -446,7 +464,7 @@ cdef class Core:
         region_unmap(s.accounts, <size_t>s.limits.accounts * sizeof(Account))
         region_unmap(s.balances, <size_t>s.limits.balances * sizeof(Balance))
         region_unmap(s.details, <size_t>s.limits.orders * sizeof(OrderDetail))
-        region_unmap(s.window, WINDOW * sizeof(uint32_t))
+        region_unmap(s.window, WINDOW * sizeof(Recent))
         pool_close(&s.order_pool)
         pool_close(&s.id_pool)
         pool_close(&s.ref_pool)
