@@ -182,8 +182,8 @@ async def _snapshots(
 ) -> None:
     """A snapshot every interval, and whenever DATA/run/snapshot.request appears: snapshot.done beside it answers.
 
-    Forking the child that writes it pauses matching (`pause_ms` in the log and in `told`); writing it does not. A snapshot
-    that cannot be written is logged and tried again at the next interval: the journal is the truth.
+    Forking the child that writes it pauses matching (`pause_ms` in the log and in `told`); writing it does not. One
+    that cannot be written is logged, told, and tried again at the next interval: the journal is the truth.
     """
     from persistence.snapshot import SnapshotWriter
 
@@ -221,13 +221,18 @@ async def _snapshot(stop: asyncio.Event, journal: Any, sequencer: Any, writer: A
         while not writer.ended() or journal.durable_sequence < sequence:
             if journal.status == "failed":
                 raise OSError(f"the journal is not durable up to sequence {sequence}")
-            if stop.is_set() or time.monotonic() > began + SNAPSHOT_LIMIT_S:
-                raise OSError(f"snapshot {sequence}: not written when {'told to stop' if stop.is_set() else 'time was over'}")
+            if stop.is_set():
+                raise OSError(f"snapshot {sequence}: not yet written when the core was told to stop")
+            if time.monotonic() > began + SNAPSHOT_LIMIT_S:
+                raise OSError(f"snapshot {sequence}: not written within {SNAPSHOT_LIMIT_S:.0f} s")
             await asyncio.sleep(0.02)
         path = await asyncio.to_thread(writer.finish)
     except BaseException:
         await _give_up(writer)
         raise
+    finally:
+        if not stop.is_set():
+            await asyncio.to_thread(writer.join_pages)
     logger.info(
         "event=snapshot sequence=%d pause_ms=%.3f seconds=%.2f path=%s",
         sequence, writer.pause_s * 1e3, time.monotonic() - began, path,
@@ -243,6 +248,8 @@ async def _give_up(writer: Any) -> None:
         await asyncio.sleep(0.02)
     if writer.ended():
         writer.discard()
+    else:
+        logger.error("event=snapshot_hangs sequence=%d: its child does not die", writer.sequence)
 
 
 def _next_epoch(data: Path) -> int:

@@ -37,7 +37,9 @@ from engine.pool cimport (
     find_account, find_asset, find_balance, find_market, id_tag, map_close, map_open, map_reserve, order_tag, pool_close,
     pool_open, pool_room, pool_touch,
 )
-from engine.snapshot cimport Stream, read_state, stream_close, stream_finish, stream_open, stream_put, write_state
+from engine.snapshot cimport (
+    Stream, read_state, stream_close, stream_finish, stream_open, stream_put, write_state,
+)
 from engine.book cimport half_close, has_level, next_worse
 from engine.risk cimport order_hold
 from engine.types cimport *

@@ -2,14 +2,15 @@
 
     DATA/snapshots/<sequence, 20 digits>.snapshot    header of 128 bytes, then the bytes of Core.snapshot()
 
-    begin ─▶ a forked child writes the body to SEQUENCE.snapshot.tmp ─▶ finish: header, sync, rename ─▶ SEQUENCE.snapshot
+    begin ─▶ a forked child writes the body to SEQUENCE.snapshot.tmp ─▶ finish: header, sync, rename
 
 The core goes on as soon as the child is forked (persistence/forked.pyx); what it pays is `pause_s`, and a copy of each
-page that it changes while the child lives. Written under a temporary name, synced, renamed, the directory synced: a name
-means a whole file. What the child ends with is the answer of `finish`: nothing that fails goes unsaid. The newest valid
-one wins; a damaged or foreign one is left where it is, reported, and an older one (with a longer tail) or the beginning is
-used. Failing to open a file that exists aborts the start: it never counts as "no snapshot". The journal stays whole,
-so a snapshot is only ever a saving of time.
+page that it changes while the child lives. Written under a temporary name, synced, renamed, the directory synced: a
+name means a whole file. How the child ended is what `finish` tells: nothing that fails goes unsaid.
+
+The newest valid one wins; a damaged or foreign one is left where it is, reported, and an older one (with a longer tail)
+or the beginning is used. Failing to open a file that exists aborts the start: it never counts as "no snapshot". The
+journal stays whole, so a snapshot is only ever a saving of time.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from hashlib import sha256
 from engine.core import Core
 from engine.messages.ports import Disk
 from persistence.disk import DirectoryDisk, RealFile
-from persistence.forked import fork_snapshot
+from persistence.forked import fork_snapshot, join_pages
 from persistence.segments import write_all
 
 __all__ = ["Snapshot", "SnapshotWriter", "newest_snapshots", "read_snapshot", "snapshot_name"]
@@ -61,8 +62,8 @@ def snapshot_name(sequence: int) -> str:
 class SnapshotWriter:
     """Writes the snapshots of one core, one at a time.
 
-    `begin` on the thread that drives the core; that thread must outlive the child, which dies with it. Then `ended` until
-    it is true, and `finish` on any thread; or `kill`, `ended` and `discard`.
+    `begin` on the thread that drives the core; that thread must outlive the child, which dies with it. Then `ended`
+    until it is true, and `finish` on any thread; or `kill`, `ended` and `discard`. In the end `join_pages`.
 
     Args:
         disk: a real one, for the child writes to a file descriptor.
@@ -166,6 +167,15 @@ class SnapshotWriter:
         if self._file is not None:
             file, self._file = self._file, None
             self._remove(file)
+
+    def join_pages(self) -> None:
+        """What the child left of large pages is joined again; on a thread beside the core's. persistence/forked.pyx."""
+        join_pages(self._core)
+
+    @property
+    def child(self) -> int:
+        """Process id of the child, 0 once it has ended."""
+        return self._child
 
     @property
     def _temporary(self) -> str:

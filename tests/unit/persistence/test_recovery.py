@@ -100,7 +100,6 @@ def test_every_way_back_ends_with_the_same_hash(tmp_path: Path, slots: np.ndarra
 
 
 def test_a_damaged_snapshot_gives_way_to_an_older_one(tmp_path: Path, slots: np.ndarray) -> None:
-    disk = DirectoryDisk(tmp_path)
     recovered = recover(tmp_path, settings=SETTINGS)
     at = 0
     for part in (4, 2):
