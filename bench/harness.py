@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 import os
 import platform
 import re
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
-    "Row", "WrongResult", "build_flags", "commit", "machine", "median", "percentile", "pinned", "report",
+    "Row", "WrongResult", "build_flags", "commit", "machine", "median", "pinned", "report",
     "results_path", "seconds", "unjudged", "write_json",
 ]  # fmt: skip
 
@@ -94,12 +93,6 @@ def unjudged(rows: list[Row]) -> list[Row]:
 
 def median(values: list[float]) -> float:
     return statistics.median(values)
-
-
-def percentile(values: Any, share: float) -> float:
-    """The smallest value that at least `share` (0 … 1) of the values do not exceed."""
-    ordered = sorted(values)
-    return float(ordered[max(0, math.ceil(share * len(ordered)) - 1)])
 
 
 _pinned_to: int | None = None

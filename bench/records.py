@@ -21,14 +21,16 @@ from engine.messages import layout
 from engine.messages.codes import ABSENT, CommandKind, EventKind, OrderType, TimeInForce
 
 __all__ = [
-    "ACCOUNTS", "FIRST_ACCOUNT", "MAX_PRICE", "OUT_SLOTS", "Commands", "apply_all", "commands", "funded", "number",
-    "play", "setup", "slots_of", "verify",
+    "ACCOUNTS", "FIRST_ACCOUNT", "MAX_PRICE", "OUT_SLOTS", "Commands", "accounts", "apply_all", "assets", "cancels",
+    "commands", "deposits", "funded", "markets", "number", "numbered", "places", "play",
+    "setup", "slots_of", "transfers", "verify",
 ]  # fmt: skip
 
 ACCOUNTS = 64
 FIRST_ACCOUNT = 2
 MAX_PRICE = 1_100_000
 OUT_SLOTS = 1 << 15
+LEGS = 64
 TAKER_PPM, MAKER_PPM = 1_000, 200
 MARKET_MASK = layout.MarketMask.MAX_PRICE | layout.MarketMask.TAKER_PPM | layout.MarketMask.MAKER_PPM
 
@@ -41,26 +43,88 @@ def slots_of(kind: CommandKind, count: int, dtype: np.dtype, slots: int = 1) -> 
     return rows
 
 
-def setup(max_price: int = MAX_PRICE) -> np.ndarray:
-    """The slots that make one market with funded accounts, prices 1 … `max_price`; sequences are set by `number`."""
-    assets = slots_of(CommandKind.ASSET, 2, layout.ASSET)
-    assets["name"] = [b"BASE", b"QUOTE"]
-    market = slots_of(CommandKind.MARKET, 1, layout.MARKET, 2)
-    market["name"] = b"BASE-QUOTE"
-    market["base"], market["quote"], market["mask"] = 0, 1, MARKET_MASK
-    terms = np.zeros(1, layout.MARKET_EXTRA)
+def assets(names: list[bytes]) -> np.ndarray:
+    """Asset records, of scale 0."""
+    rows = slots_of(CommandKind.ASSET, len(names), layout.ASSET)
+    rows["name"] = names
+    return rows.view(layout.COMMAND)
+
+
+def markets(count: int, max_price: int, first: int = 0) -> np.ndarray:
+    """Market records of two slots each: asset 0 for asset 1, tick and lot 1, with fees."""
+    rows = np.zeros((count, 2), layout.COMMAND)
+    heads, terms = rows[:, 0].view(layout.MARKET), rows[:, 1].view(layout.MARKET_EXTRA)
+    heads["kind"], heads["slots"] = CommandKind.MARKET, 2
+    heads["name"] = np.char.add(b"M", np.arange(first, first + count).astype("S12"))
+    heads["base"], heads["quote"], heads["mask"] = 0, 1, MARKET_MASK
     terms["tick"] = terms["lot"] = 1
     terms["max_price"] = max_price
     terms["taker_ppm"], terms["maker_ppm"] = TAKER_PPM, MAKER_PPM
-    accounts = slots_of(CommandKind.ACCOUNT, ACCOUNTS, layout.ACCOUNT)
-    accounts["name"] = [b"trader-%d" % i for i in range(ACCOUNTS)]
-    deposits = slots_of(CommandKind.DEPOSIT, 2 * ACCOUNTS, layout.DEPOSIT)
-    deposits["ref"] = [b"fund-%d" % i for i in range(2 * ACCOUNTS)]
-    deposits["account"] = FIRST_ACCOUNT + np.arange(2 * ACCOUNTS) // 2
-    deposits["asset"] = np.arange(2 * ACCOUNTS) % 2
-    deposits["amount"] = 10**16
-    deposits["not_after"] = ABSENT
-    return np.concatenate([part.view(layout.COMMAND) for part in (assets, market, terms, accounts, deposits)])
+    return rows.reshape(-1)
+
+
+def accounts(count: int) -> np.ndarray:
+    """Account records; the first of a new core has index FIRST_ACCOUNT."""
+    rows = slots_of(CommandKind.ACCOUNT, count, layout.ACCOUNT)
+    rows["name"] = np.char.add(b"trader-", np.arange(count).astype("S12"))
+    return rows.view(layout.COMMAND)
+
+
+def deposits(to: np.ndarray, asset: int, amount: int) -> np.ndarray:
+    """A deposit of `amount` units to each account index. Once for each asset and account: the ref is made of both."""
+    rows = slots_of(CommandKind.DEPOSIT, len(to), layout.DEPOSIT)
+    rows["ref"] = np.char.add(b"fund-%d-" % asset, to.astype("S12"))
+    rows["account"], rows["asset"], rows["amount"], rows["not_after"] = to, asset, amount, ABSENT
+    return rows.view(layout.COMMAND)
+
+
+def transfers(source: int, to: np.ndarray, asset: int, amount: int) -> np.ndarray:
+    """`amount` units from one account to each of many, 64 legs a record, fewer in none: the last ones repeat the first.
+
+    64 legs share one remembered ref, where deposits would have one each.
+    """
+    count = -(-len(to) // LEGS)
+    rows = np.zeros((count, 1 + LEGS // layout.PARTS_PER_SLOT), layout.COMMAND)
+    heads = rows[:, 0].view(layout.TRANSFER)
+    heads["kind"], heads["slots"] = CommandKind.TRANSFER, rows.shape[1]
+    heads["ref"] = np.char.add(b"spread-%d-" % asset, np.arange(count).astype("S12"))
+    heads["expires_at"] = heads["not_after"] = ABSENT
+    heads["part_count"] = heads["leg_count"] = LEGS
+    parts = np.ascontiguousarray(rows[:, 1:]).view(layout.PART).reshape(count, LEGS)
+    parts["source"], parts["asset"], parts["amount"] = source, asset, amount
+    parts["target"] = np.resize(to, count * LEGS).reshape(count, LEGS)
+    parts["leg"] = np.arange(LEGS)
+    rows[:, 1:] = parts.view(layout.COMMAND).reshape(count, -1)
+    return rows.reshape(-1)
+
+
+def places(
+    account: np.ndarray, market: np.ndarray, side: np.ndarray, price: np.ndarray, size: np.ndarray, ids: np.ndarray
+) -> np.ndarray:
+    """Limit orders, good till cancelled; `ids` become their client ids. Sequences are set by `number`."""
+    rows = slots_of(CommandKind.PLACE, len(ids), layout.PLACE)
+    rows["account"], rows["market"], rows["side"] = account, market, side
+    rows["price"], rows["size"], rows["client_id"] = price, size, ids.astype("S20")
+    rows["stop_price"] = rows["display_size"] = rows["expires_at"] = ABSENT
+    rows["type"], rows["tif"] = OrderType.LIMIT, TimeInForce.GTC
+    return rows.view(layout.COMMAND)
+
+
+def cancels(account: np.ndarray, order_ids: np.ndarray) -> np.ndarray:
+    """Cancels by order id."""
+    rows = slots_of(CommandKind.CANCEL, len(order_ids), layout.CANCEL)
+    rows["account"], rows["flags"] = account, layout.OrderFlag.BY_ORDER_ID
+    rows.view(np.uint64).reshape(-1, layout.SLOT_BYTES // 8)[:, 5] = order_ids
+    return rows.view(layout.COMMAND)
+
+
+def setup(max_price: int = MAX_PRICE) -> np.ndarray:
+    """The slots that make one market with funded accounts, prices 1 … `max_price`; sequences are set by `number`."""
+    funded = FIRST_ACCOUNT + np.arange(ACCOUNTS)
+    listing = markets(1, max_price)
+    listing[:1].view(layout.MARKET)["name"] = b"BASE-QUOTE"
+    parts = [assets([b"BASE", b"QUOTE"]), listing, accounts(ACCOUNTS)]
+    return np.concatenate([*parts, deposits(funded, 0, 10**16), deposits(funded, 1, 10**16)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +211,24 @@ def number(slots: np.ndarray, first_sequence: int) -> int:
     return sequence
 
 
+def numbered(parts: list[np.ndarray], first_sequence: int) -> tuple[np.ndarray, int]:
+    """Records in one array with their sequences, and the sequence after them; each part's records are of one width."""
+    after = first_sequence
+    for part in parts:
+        if len(part):
+            width = int(part["slots"][0])
+            heads = part[::width]
+            heads["sequence"] = heads["ts"] = after + np.arange(len(heads))
+            after += len(heads)
+    return np.concatenate(parts), after
+
+
 def apply_all(core: Core, slots: np.ndarray) -> None:
     """Apply records of which none may be refused, of any kind. Raises WrongResult naming the first that was."""
     out = np.zeros(OUT_SLOTS, layout.EVENT)
     at = 0
     while at < len(slots):
-        reached, used = core.apply_batch(slots, out, at, min(at + 4_096, len(slots)))
+        reached, used = core.apply_batch(slots, out, at)
         if reached == at:
             raise WrongResult("the event buffer is too small for one command")
         at = reached

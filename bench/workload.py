@@ -28,7 +28,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-__all__ = ["RECORD", "ReferenceBook", "Workload", "generate", "head", "of_records", "read", "stored", "write"]
+__all__ = ["RECORD", "Live", "ReferenceBook", "Workload", "generate", "head", "of_records", "read", "stored", "write"]
 
 RECORD = np.dtype([("op", "u1"), ("side", "u1"), ("zero", "<u2"), ("qty", "<u4"), ("id", "<u8"), ("price", "<i8")])
 MAGIC = b"LOBWv1\0\0"

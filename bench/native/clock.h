@@ -11,6 +11,13 @@ static inline int64_t now_ns(void) {
     return (int64_t)at.tv_sec * 1000000000 + at.tv_nsec;
 }
 
+/* What this thread has had of a core. */
+static inline int64_t cpu_ns(void) {
+    struct timespec at;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &at);
+    return (int64_t)at.tv_sec * 1000000000 + at.tv_nsec;
+}
+
 #if defined(__x86_64__)
 #include <x86intrin.h>
 
