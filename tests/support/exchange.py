@@ -112,7 +112,7 @@ def _descendants(pid: int) -> list[int]:
 
 @pytest.fixture
 def new_exchange(tmp_path: Path) -> Iterator[Callable[..., ExchangeProcess]]:
-    """Makes exchanges on `tmp_path / "data"`, with the options given. Whatever a failed test leaves running is killed."""
+    """Makes exchanges on `tmp_path / "data"` with the options given. What a failed test leaves running is killed."""
     made: list[ExchangeProcess] = []
 
     def make(*options: str) -> ExchangeProcess:
