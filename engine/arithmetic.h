@@ -57,6 +57,18 @@ static inline int64_t buy_hold(int64_t notional, int32_t rate, uint32_t credit) 
     return notional + fee_increase(notional, rate, &scratch);
 }
 
+/* One of two amounts without a branch: sides and kinds come too mixed to be predicted. */
+static inline int64_t choose(int choice, int64_t yes, int64_t no) {
+    int64_t mask = -(int64_t)(choice != 0);
+    return (yes & mask) | (no & ~mask);
+}
+
+/* What a sell, else a limit buy, must hold. A product that is not asked for may wrap; it is not used. */
+static inline int64_t side_hold(int sells, int64_t leaves, int64_t u, int64_t unit, int32_t rate, uint32_t credit) {
+    int64_t notional = (int64_t)((uint64_t)unit * (uint64_t)leaves);
+    return choose(sells, leaves * u, buy_hold(notional, rate, credit));
+}
+
 /* Lots a market buy can pay: floor(floor((money * 10^6 + credit) / (10^6 + ppm)) / unit), unit = price * k. Without any
  * money a rebate may still pay for one unit. money, credit >= 0, ppm > -10^6. */
 static inline int64_t lots_affordable(int64_t money, uint32_t credit, int32_t ppm, int64_t unit) {
@@ -148,6 +160,20 @@ static inline uint64_t fold(uint64_t a, uint64_t b) {
 
 static inline int lowest_bit(uint64_t word) { return __builtin_ctzll(word); }
 static inline int highest_bit(uint64_t word) { return 63 - __builtin_clzll(word); }
+
+/* ---------------------------------------------------------------- slots */
+
+typedef uint64_t slot_words __attribute__((vector_size(32), aligned(8)));
+
+/* 128 bytes of zeros, in the widest stores the machine has. */
+static inline void clear_slot(void *slot) {
+    slot_words *words = (slot_words *)slot;
+    const slot_words zero = {0, 0, 0, 0};
+    words[0] = zero;
+    words[1] = zero;
+    words[2] = zero;
+    words[3] = zero;
+}
 
 /* ---------------------------------------------------------------- groups */
 

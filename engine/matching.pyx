@@ -18,7 +18,7 @@ Worst case: a taker meets max_fills_per_command orders; mass_cancel walks the op
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from engine.book cimport dequeue, enqueue, next_worse
+from engine.book cimport dequeue, enqueue, next_worse, reaches
 from engine.digest cimport add_mix, forget_order, mix_id, remove_mix, touch_market, touch_order
 from engine.events cimport add_event, add_rejected
 from engine.pool cimport (
@@ -184,7 +184,8 @@ cdef int rest(State* s, Taker* t, uint32_t slot) except -1 nogil:
     s.details[slot].join = (s.sequence << 20) + s.joins
     s.joins += 1
     touch_order(s, slot)
-    return enqueue(s, &t.market.half[t.side], t.side, slot)
+    enqueue(s, &t.market.half[t.side], t.side, slot)
+    return 0
 
 
 cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil:
@@ -200,7 +201,7 @@ cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) exce
     if d.next != NIL:
         s.details[d.next].prior = d.prior
     owner.open_orders -= 1
-    unindex_order(s, o.order_id, slot)
+    unindex_order(s, o, slot)
     cdef uint32_t newest = o.id_slot
     pool_give(&s.order_pool, slot)
     return close_ids(s, newest, status, filled)
@@ -241,11 +242,6 @@ cdef int cancel_taker(State* s, Taker* t, uint8_t why) except -1 nogil:
 
 
 # ---------------------------------------------------------------- matching
-
-
-cdef inline bint reaches(int side, int64_t price, int64_t best) noexcept nogil:
-    # Whether a taker's limit meets the best opposite price.
-    return price >= best if side == BUY else price <= best
 
 
 cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:

@@ -304,7 +304,8 @@ cdef int read_order(State* s, Reader reader) except -1:
     owner.first_order = slot
     owner.open_orders += 1
     index_order(s, read.order.order_id, slot)
-    return enqueue(s, &s.markets[read.order.market].half[read.detail.side], read.detail.side, slot)
+    enqueue(s, &s.markets[read.order.market].half[read.detail.side], read.detail.side, slot)
+    return 0
 
 
 cdef int read_remembered(State* s, Reader reader) except -1:
