@@ -23,7 +23,7 @@ from cpython.exc cimport PyErr_Clear
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strlen
 
 from engine.audit cimport audit
 from engine.digest cimport mix_account, replace_mix, state_sum
@@ -37,7 +37,9 @@ from engine.pool cimport (
     find_account, find_asset, find_balance, find_market, id_tag, map_close, map_open, map_reserve, order_tag, pool_close,
     pool_open, pool_room, pool_touch, recent_id,
 )
-from engine.snapshot cimport read_state, write_state
+from engine.snapshot cimport (
+    Stream, read_state, stream_close, stream_finish, stream_open, stream_put, write_state,
+)
 from engine.book cimport half_close, has_level, next_worse
 from engine.risk cimport order_hold
 from engine.types cimport *
@@ -47,7 +49,8 @@ __all__ = ["BALANCES", "Core", "CoreLimits", "OPEN_ORDERS"]
 cdef object from_buffer = np.frombuffer
 cdef object EVENT = layout.EVENT
 
-SNAPSHOT_MAGIC = b"BYLINE core snapshot 1\n"
+cdef const char* MAGIC = "BYLINE core snapshot 1\n"
+SNAPSHOT_MAGIC = <bytes>MAGIC
 
 cdef enum:
     AHEAD = 32  # slots of a batch that are remembered; more than FAR
@@ -375,6 +378,14 @@ cdef int apply_all(
     return 0
 
 
+cdef inline void collapse_pool(Pool* pool) noexcept nogil:
+    region_collapse(pool.nodes, <size_t>pool.used * pool.node_bytes)
+
+
+cdef inline void collapse_map(Map* table) noexcept nogil:
+    region_collapse(table.groups, (<size_t>table.mask + 1) * sizeof(Group))
+
+
 cdef class Core:
     """All state of the exchange, and `apply`.
 
@@ -425,8 +436,8 @@ cdef class Core:
         s.secret = int.from_bytes(os.urandom(8), "little")
         s.assets = <Asset*>region_map(<size_t>l.assets * sizeof(Asset))
         s.markets = <Market*>region_map(<size_t>l.markets * sizeof(Market))
-        s.accounts = <Account*>region_map(<size_t>l.accounts * sizeof(Account))
-        s.balances = <Balance*>region_map(<size_t>l.balances * sizeof(Balance))
+        s.accounts = <Account*>region_map_dense(<size_t>l.accounts * sizeof(Account))
+        s.balances = <Balance*>region_map_dense(<size_t>l.balances * sizeof(Balance))
         s.details = <OrderDetail*>region_map_dense(<size_t>l.orders * sizeof(OrderDetail))
         s.window = <Recent*>region_map_dense(WINDOW * sizeof(Recent))
         s.due_capacity = 1024
@@ -632,14 +643,46 @@ cdef class Core:
 
     def snapshot(self):
         """The whole state as bytes: version, limits, sections, SHA-256."""
+        cdef Stream out
+        self.settle()
+        try:
+            if stream_open(&out, -1, 0) == 0:
+                self.write_snapshot(&out)
+            if stream_finish(&out):
+                raise MemoryError("no memory for a snapshot")
+            return out.buffer[: out.used]
+        finally:
+            stream_close(&out)
+
+    cdef void settle(self) noexcept nogil:
+        state_sum(self.state)
+
+    cdef void write_snapshot(self, Stream* out) noexcept nogil:
+        cdef Limits* l = &self.state.limits
+        cdef uint8_t risk = 1 if l.risk else 0
+        cdef uint64_t[11] numbers
+        numbers[:] = [
+            l.accounts, l.markets, l.assets, l.balances, l.orders, l.closed_ids, l.closed_ids_account, l.refs, l.postings,
+            <uint64_t>l.max_price, l.max_fills,
+        ]
+        stream_put(out, MAGIC, strlen(MAGIC))
+        stream_put(out, numbers, sizeof(numbers))
+        stream_put(out, &risk, 1)
+        write_state(self.state, out)
+
+    cdef void collapse(self) noexcept nogil:
+        # Tables may move meanwhile: advice about memory that is gone, or is something else now, does no harm.
         cdef State* s = self.state
-        state_sum(s)
-        l = self._limits
-        names = ("accounts", "markets", "assets", "balances", "orders", "client_ids_total", "client_ids_per_account",
-                 "refs", "postings", "max_price_ticks", "max_fills_per_command")
-        head = SNAPSHOT_MAGIC + b"".join(getattr(l, name).to_bytes(8, "little") for name in names)
-        body = head + bytes([s.limits.risk]) + write_state(s)
-        return body + hashlib.sha256(body).digest()
+        region_collapse(s.accounts, <size_t>s.account_count * sizeof(Account))
+        region_collapse(s.balances, <size_t>s.balance_count * sizeof(Balance))
+        region_collapse(s.details, <size_t>s.order_pool.used * sizeof(OrderDetail))
+        collapse_pool(&s.order_pool)
+        collapse_pool(&s.id_pool)
+        collapse_pool(&s.ref_pool)
+        collapse_map(&s.balance_map)
+        collapse_map(&s.order_map)
+        collapse_map(&s.id_map)
+        collapse_map(&s.ref_map)
 
     @staticmethod
     def restore(data):
