@@ -16,6 +16,7 @@ from bench import (
     bench_latency,
     bench_markets,
     bench_memory,
+    bench_snapshot,
     bench_state_hash,
     book_peers,
     harness,
@@ -143,6 +144,12 @@ def test_the_engine_without_a_hash_is_made_of_the_one_there_is() -> None:
     assert without.count("    return\n") == source.count("    return\n") + len(bench_state_hash.FUNCTIONS)
     with pytest.raises(WrongResult, match="touch_order"):
         bench_state_hash.unhashed_source(source.replace("void touch_order(", "void mark_order("))
+
+
+def test_snapshot_smoke_run() -> None:
+    rows = bench_snapshot.run(smoke=True, seed=1)
+    assert [row.metric for row in rows] == ["pause", "pause", "ns a command", "duration", "size", "duration"]
+    assert all(row.value > 0 for row in rows)
 
 
 def test_memory_smoke_run() -> None:
