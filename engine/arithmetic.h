@@ -13,6 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
+
+#if defined(__linux__) && !defined(MADV_COLLAPSE)
+#define MADV_COLLAPSE 25 /* Linux 6.1; an older one refuses the advice */
+#endif
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -227,6 +232,22 @@ static inline void region_touch(void *region, size_t bytes) {
         volatile char *byte = (volatile char *)region + at;
         *byte = *byte;
     }
+}
+
+/* Large pages again for a region that a fork left in small ones: each child that reads it splits those which are written
+ * meanwhile, and a fork copies an entry for each small page. Any thread, also beside one that uses the memory, which waits at
+ * most for the copy of one large page; so the work is done in strides with rests. A kernel without it does nothing. */
+static inline void region_collapse(void *region, size_t bytes) {
+#ifdef MADV_COLLAPSE
+    const size_t stride = 8 * LARGE_PAGE;
+    const struct timespec rest = {0, 2000000};
+    size_t start = ((size_t)region + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1);
+    size_t end = ((size_t)region + bytes + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1);
+    for (; start < end; start += stride) {
+        madvise((void *)start, stride < end - start ? stride : end - start, MADV_COLLAPSE);
+        nanosleep(&rest, NULL);
+    }
+#endif
 }
 
 static inline void region_unmap(void *region, size_t bytes) {

@@ -23,7 +23,7 @@ from cpython.exc cimport PyErr_Clear
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strlen
 
 from engine.audit cimport audit
 from engine.digest cimport mix_account, replace_mix, state_sum
@@ -35,11 +35,13 @@ from engine.listing cimport (
 from engine.matching cimport cancel, place, replace
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
-    find_account, find_asset, find_balance, find_market, id_tag, map_close, map_open, map_reserve, order_tag, pool_close,
-    pool_open, pool_room, pool_take, pool_touch, recent_id,
+    find_account, find_asset, find_balance, find_id, find_market, find_order, id_tag, map_close, map_open, map_reserve,
+    order_tag, pool_close, pool_open, pool_room, pool_take, pool_touch, recent_id,
 )
 from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
-from engine.snapshot cimport read_state, write_state
+from engine.snapshot cimport (
+    Stream, read_state, stream_close, stream_finish, stream_open, stream_put, write_state,
+)
 from engine.book cimport half_close, has_level, next_worse
 from engine.risk cimport order_hold, whole_leaves
 from engine.stops cimport collect_waiting
@@ -52,7 +54,8 @@ __all__ = ["BALANCES", "Core", "CoreLimits", "OPEN_ORDERS"]
 cdef object from_buffer = np.frombuffer
 cdef object EVENT = layout.EVENT
 
-SNAPSHOT_MAGIC = b"BYLINE core snapshot 2\n"
+cdef const char* MAGIC = "BYLINE core snapshot 2\n"
+SNAPSHOT_MAGIC = <bytes>MAGIC
 
 cdef enum:
     AHEAD = 32  # slots of a batch that are remembered; more than FAR
@@ -66,14 +69,7 @@ cdef enum:
     MARKS_MORE = 4  # marks beyond one a fill: of the trade that came before, of an uncross
 
 BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
-OPEN_ORDERS = np.dtype(
-    [
-        ("order_id", "<u8"), ("account", "<u4"), ("market", "<u4"), ("client_id", "S32"), ("price", "<i8"),
-        ("size", "<i8"), ("leaves", "<i8"), ("hold", "<i8"), ("join", "<u8"), ("session", "<u8"),
-        ("side", "u1"), ("type", "u1"), ("tif", "u1"), ("flags", "u1"), ("status", "u1"), ("pad", "V3"),
-        ("stop_price", "<i8"), ("display_size", "<i8"), ("displayed", "<i8"), ("expires_at", "<i8"), ("oco", "<u8"),
-    ]
-)
+OPEN_ORDERS = layout.OPEN_ORDERS
 
 ctypedef struct OrderRow:
     uint64_t order_id
@@ -415,6 +411,14 @@ cdef int apply_all(
     return 0
 
 
+cdef inline void collapse_pool(Pool* pool) noexcept nogil:
+    region_collapse(pool.nodes, <size_t>pool.used * pool.node_bytes)
+
+
+cdef inline void collapse_map(Map* table) noexcept nogil:
+    region_collapse(table.groups, (<size_t>table.mask + 1) * sizeof(Group))
+
+
 cdef class Core:
     """All state of the exchange, and `apply`.
 
@@ -468,8 +472,8 @@ cdef class Core:
         s.secret = int.from_bytes(os.urandom(8), "little")
         s.assets = <Asset*>region_map(<size_t>l.assets * sizeof(Asset))
         s.markets = <Market*>region_map(<size_t>l.markets * sizeof(Market))
-        s.accounts = <Account*>region_map(<size_t>l.accounts * sizeof(Account))
-        s.balances = <Balance*>region_map(<size_t>l.balances * sizeof(Balance))
+        s.accounts = <Account*>region_map_dense(<size_t>l.accounts * sizeof(Account))
+        s.balances = <Balance*>region_map_dense(<size_t>l.balances * sizeof(Balance))
         s.details = <OrderDetail*>region_map_dense(<size_t>l.orders * sizeof(OrderDetail))
         s.window = <Recent*>region_map_dense(WINDOW * sizeof(Recent))
         s.due_capacity = 1024
@@ -687,16 +691,49 @@ cdef class Core:
 
     def snapshot(self):
         """The whole state as bytes: version, limits, sections, SHA-256. Raises ValueError for a core without money."""
-        cdef State* s = self.state
-        if not s.limits.risk:
+        cdef Stream out
+        if not self.state.limits.risk:
             raise ValueError("a core without money has no snapshots")
-        state_sum(s)
-        l = self._limits
-        names = ("accounts", "markets", "assets", "balances", "orders", "client_ids_total", "client_ids_per_account",
-                 "refs", "postings", "max_price_ticks", "max_fills_per_command", "poisons")
-        head = SNAPSHOT_MAGIC + b"".join(getattr(l, name).to_bytes(8, "little") for name in names)
-        body = head + bytes([s.limits.risk]) + write_state(s)
-        return body + hashlib.sha256(body).digest()
+        self.settle()
+        try:
+            if stream_open(&out, -1, 0) == 0:
+                self.write_snapshot(&out)
+            if stream_finish(&out):
+                raise MemoryError("no memory for a snapshot")
+            return out.buffer[: out.used]
+        finally:
+            stream_close(&out)
+
+    cdef void settle(self) noexcept nogil:
+        state_sum(self.state)
+
+    cdef void write_snapshot(self, Stream* out) noexcept nogil:
+        cdef Limits* l = &self.state.limits
+        cdef uint8_t risk = 1 if l.risk else 0
+        cdef uint64_t[12] numbers
+        numbers[:] = [
+            l.accounts, l.markets, l.assets, l.balances, l.orders, l.closed_ids, l.closed_ids_account, l.refs, l.postings,
+            <uint64_t>l.max_price, l.max_fills, l.poisons,
+        ]
+        stream_put(out, MAGIC, strlen(MAGIC))
+        stream_put(out, numbers, sizeof(numbers))
+        stream_put(out, &risk, 1)
+        write_state(self.state, out)
+
+    cdef void collapse(self) noexcept nogil:
+        # Tables may move meanwhile: advice about memory that is gone, or is something else now, does no harm.
+        cdef State* s = self.state
+        region_collapse(s.accounts, <size_t>s.account_count * sizeof(Account))
+        region_collapse(s.balances, <size_t>s.balance_count * sizeof(Balance))
+        region_collapse(s.details, <size_t>s.order_pool.used * sizeof(OrderDetail))
+        collapse_pool(&s.order_pool)
+        collapse_pool(&s.terms_pool)
+        collapse_pool(&s.id_pool)
+        collapse_pool(&s.ref_pool)
+        collapse_map(&s.balance_map)
+        collapse_map(&s.order_map)
+        collapse_map(&s.id_map)
+        collapse_map(&s.ref_map)
 
     @staticmethod
     def restore(data):
@@ -827,6 +864,26 @@ cdef class Core:
             finally:
                 PyBuffer_Release(&view)
         return out
+
+    def order_market(self, uint32_t account, order_id, bytes client_id):
+        """Market index of the account's open or waiting order, or None.
+
+        It is the one of that order id, or if that is None the one that answers to the client id, old names too.
+        """
+        cdef State* s = self.state
+        cdef ClientId id
+        cdef uint32_t slot, node
+        if account >= s.account_count:
+            return None
+        if order_id is not None:
+            slot = find_order(s, order_id)
+            return s.orders[slot].market if slot != NIL and s.orders[slot].account == account else None
+        if not 1 <= len(client_id) <= <Py_ssize_t>sizeof(ClientId):
+            return None
+        memset(&id, 0, sizeof(ClientId))
+        memcpy(&id, <const char*>client_id, len(client_id))
+        node = find_id(s, id_tag(s, account, &id), account, &id)
+        return s.ids[node].market if node != NIL and s.ids[node].status == STATUS_OPEN else None
 
     def indicative(self, uint32_t market):
         """What an uncross of that market index would find now: (price in ticks or None, size, imbalance in lots)."""

@@ -11,7 +11,9 @@
 
 from engine.digest cimport touch_balance
 from engine.pool cimport balance_tag, find_balance, map_put
-from engine.types cimport BUY, NIL, SELL, STOP, Balance, Market, Order, State, int32_t, int64_t, side_hold, uint8_t, uint32_t
+from engine.types cimport (
+    BUY, NIL, SELL, STOP, Balance, Market, Order, State, int32_t, int64_t, side_hold, uint8_t, uint32_t,
+)
 
 
 cdef inline int64_t required_hold(
@@ -33,8 +35,8 @@ cdef inline int64_t order_hold(State* s, uint32_t slot) noexcept nogil:
     cdef Order* o = &s.orders[slot]
     if not s.limits.risk:
         return 0
-    if s.details[slot].type == STOP and s.details[slot].side == BUY:
-        return 0
+    if s.details[slot].type == STOP:
+        return 0 if s.details[slot].side == BUY else s.orders[slot].leaves * s.markets[o.market].u
     return required_hold(
         &s.markets[o.market], s.details[slot].side, o.price, whole_leaves(s, slot), o.hold_ppm, o.credit
     )

@@ -39,6 +39,7 @@ cdef extern from "engine/arithmetic.h" nogil:
     void* region_map_dense(size_t size) noexcept
     void* table_allocate(size_t size) noexcept
     void region_touch(void* region, size_t size) noexcept
+    void region_collapse(void* region, size_t size) noexcept
     void region_unmap(void* region, size_t size) noexcept
     void sort_items(SortItem* items, size_t count) noexcept
     const void* either(int choice, const void* yes, const void* no) noexcept
@@ -493,7 +494,8 @@ ctypedef struct ReplacedEvent:
     ClientId client_id
     int64_t price, size, leaves, hold, released
     uint8_t priority_kept
-    uint8_t pad[15]
+    uint8_t pad[7]
+    int64_t stop_price
 
 ctypedef struct TriggeredEvent:
     uint64_t head[4]
