@@ -1,4 +1,4 @@
-"""Every bound of CoreLimits: what goes beyond it is refused with its reason and changes nothing; what fits still works."""
+"""Every bound of CoreLimits: beyond it a command is refused with its reason and changes nothing; what fits works."""
 
 from __future__ import annotations
 
