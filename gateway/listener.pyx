@@ -49,6 +49,7 @@ cdef class OrderEntryListener(WSListener):
     cpdef on_ws_connected(self, WSTransport transport):
         try:
             self.connection = self.hub.connect(self.session, transport)
+            transport.underlying_transport.set_write_buffer_limits(self.server.settings.write_low_bytes)
             self.server.opened(self)
             self.carry_out(self.session.connect())
             self.hub.end_of_read()

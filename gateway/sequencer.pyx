@@ -19,7 +19,7 @@ Worst case: one submit costs the core's work plus about 0.1 µs; a command with 
 once, and takes heap memory when the arena is full.
 """
 
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport UINT64_MAX
 from libc.string cimport memcpy, memset
@@ -251,6 +251,9 @@ cdef class Sequencer:
         if self.event_log.room(self.event_log.context) < <uint64_t>made:
             self.refused_busy += 1
             return BUSY
+        if made > self.scratch_slots and self._stretch(made):
+            self.refused_busy += 1
+            return BUSY
         refused = self.journal.append(self.journal.context, record, slots, &chain)
         if refused == 2:
             return FAILED
@@ -259,8 +262,6 @@ cdef class Sequencer:
         self.sequence += 1
         self.chain = chain
         self.last_ts = head.ts
-        if made > self.scratch_slots:
-            self._stretch(made)
         made = self.core.apply_record(record, self.scratch, self.scratch_slots)
         assert 0 <= made <= self.scratch_slots
         refused = self.event_log.append(self.event_log.context, self.scratch, <uint32_t>made, self.sequence)
@@ -287,13 +288,15 @@ cdef class Sequencer:
         self.head += 1
         return TAKEN
 
-    cdef int _stretch(self, Py_ssize_t slots) except -1:
-        cdef uint8_t* scratch = <uint8_t*>PyMem_RawRealloc(self.scratch, 2 * slots * SLOT)
+    cdef int _stretch(self, Py_ssize_t slots) noexcept nogil:
+        """Room for the events of one command: TAKEN, or BUSY where there is no memory for as many as it may make."""
+        cdef uint8_t* scratch = <uint8_t*>PyMem_RawMalloc(2 * slots * SLOT)
         if scratch == NULL:
-            raise MemoryError(f"no memory for {slots} events of one command")
+            return BUSY
+        PyMem_RawFree(self.scratch)
         self.scratch = scratch
         self.scratch_slots = 2 * slots
-        return 0
+        return TAKEN
 
     cdef uint8_t* _keep(self, uint32_t slots, Pending* entry) except NULL:
         """Room for `slots` in a row: at the arena's head, behind its wrap, or on the heap."""

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import picows
 from numpy.typing import NDArray
 
-from engine.messages.codes import OrderType, Overdraft, Side, TimeInForce
+from engine.messages.codes import ABSENT, OrderStatus, OrderType, Overdraft, Side, TimeInForce
 from engine.messages.decode import EventDecoder
 from engine.messages.directory import Directory
 from engine.messages.encode import CommandEncoder, Malformed
@@ -379,22 +379,27 @@ class GatewayServer:
         return int(index)
 
     def _answer_open_orders(self, fields: dict[str, Any]) -> dict[str, Any]:
-        orders = []
-        for order_id, market, side, type_, tif, price, size, leaves, budget, client_id in self._orders.of_account(
-            self._account_of(fields)
-        ):
-            entry = self._directory.markets[market]
-            amount = entry.quote.text if budget else entry.size_text
-            order = {
-                "order_id": order_id, "client_id": client_id, "market": entry.name, "side": Side(side).word,
-                "type": OrderType(type_).word, "tif": TimeInForce(tif).word,
-                "budget" if budget else "size": amount(size), "leaves": amount(leaves),
-            }  # fmt: skip
-            if price > 0:
-                order["price"] = entry.price_text(price)
-            orders.append(order)
+        orders = [self._order_body(order) for order in self._orders.of_account(self._account_of(fields))]
         released = self._sequencer.released_sequence
         return {"type": "open_orders", "account": fields["account"], "sequence": released, "orders": orders}
+
+    def _order_body(self, order: dict[str, Any]) -> dict[str, Any]:
+        """An open order on the wire: its fields as in `accepted`, `status` and `leaves`."""
+        entry = self._directory.markets[order["market"]]
+        amount = entry.quote.text if order["budget"] else entry.size_text
+        body = {
+            "order_id": order["order_id"], "client_id": order["client_id"], "market": entry.name,
+            "side": Side(order["side"]).word, "type": OrderType(order["type"]).word,
+            "tif": TimeInForce(order["tif"]).word, "status": OrderStatus(order["status"]).word,
+            "budget" if order["budget"] else "size": amount(order["size"]), "leaves": amount(order["leaves"]),
+        }  # fmt: skip
+        for field, text in (
+            ("price", entry.price_text), ("stop_price", entry.price_text), ("display_size", entry.size_text),
+            ("expires_at", int),
+        ):  # fmt: skip
+            if order[field] != ABSENT:
+                body[field] = text(order[field])
+        return body
 
     def _answer_balances(self, fields: dict[str, Any]) -> dict[str, Any]:
         account = self._account_of(fields)
