@@ -12,7 +12,7 @@ from engine.digest cimport (
     mix_account, mix_asset, mix_balance, mix_id, mix_market, mix_order, mix_posting, mix_ref, settle_balances,
     settle_markets, settle_orders,
 )
-from engine.pool cimport find_balance, find_id, find_order, find_ref, id_tag
+from engine.pool cimport find_balance, find_id, find_order, find_ref, id_tag, map_at, map_places
 from engine.risk cimport hold_slot, order_hold
 from engine.types cimport *
 
@@ -69,7 +69,11 @@ cdef int audit_books(State* s) except -1:
             orders += count
         if s.markets[m].half[BUY].best and s.markets[m].half[SELL].best:
             assert s.markets[m].half[BUY].best < s.markets[m].half[SELL].best, f"market {m} is crossed"
-    assert orders == s.order_pool.used - s.order_pool.free_count == s.order_map.count, "orders outside the books"
+    assert orders == s.order_pool.used - s.order_pool.free_count, "orders outside the books"
+    count = s.order_map.count
+    for slot in range(<uint32_t>WINDOW):
+        count += s.window[slot] != 0
+    assert count == orders, "ids of orders that are not open"
     return 0
 
 
@@ -108,9 +112,10 @@ cdef int audit_accounts(State* s, dict held) except -1:
 
 
 cdef int audit_refs(State* s, dict held) except -1:
-    cdef uint32_t i, slot, posting, postings = 0, count
-    for i in range(s.ref_map.mask + 1):
-        slot = s.ref_map.entries[i].slot
+    cdef uint32_t slot, posting, postings = 0, count
+    cdef uint64_t place
+    for place in range(map_places(&s.ref_map)):
+        slot = map_at(&s.ref_map, place)
         if slot == NIL:
             continue
         assert find_ref(s, &s.refs[slot].ref) == slot, "a ref is not found by its name"
@@ -150,6 +155,7 @@ cdef int audit_money(State* s, dict held) except -1:
 cdef int audit_hash(State* s) except -1:
     cdef uint128 sum = 0
     cdef uint32_t i, slot, older, number
+    cdef uint64_t place
     for i in range(s.asset_count):
         sum += mix_asset(&s.assets[i], i)
     for i in range(s.market_count):
@@ -170,8 +176,8 @@ cdef int audit_hash(State* s) except -1:
     while slot != NIL:
         sum += mix_id(&s.ids[slot])
         slot = s.ids[slot].next
-    for i in range(s.ref_map.mask + 1):
-        slot = s.ref_map.entries[i].slot
+    for place in range(map_places(&s.ref_map)):
+        slot = map_at(&s.ref_map, place)
         if slot != NIL:
             sum += mix_ref(&s.refs[slot])
             older = s.refs[slot].first_posting

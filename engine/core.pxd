@@ -23,4 +23,5 @@ cdef class Core:
     # The most event slots that this record can make in the present state.
     cdef Py_ssize_t slots_bound(self, const uint8_t* record) noexcept nogil
     cdef int _start(self, object limits, bint risk) except -1
+    cdef void _publish(self) noexcept nogil
     cdef object _slots(self, Py_ssize_t bound, const uint8_t* record)

@@ -32,10 +32,11 @@ from engine.ledger cimport (
 )
 from engine.matching cimport cancel, mass_cancel, place, replace
 from engine.pool cimport (
-    find_account, find_asset, find_balance, find_market, id_tag, map_close, map_open, order_tag, pool_close, pool_open,
+    find_account, find_asset, find_balance, find_market, id_tag, map_close, map_open, map_reserve, order_tag, pool_close,
+    pool_open, pool_room, pool_touch,
 )
 from engine.snapshot cimport read_state, write_state
-from engine.book cimport half_close, next_worse
+from engine.book cimport half_close, has_level, next_worse
 from engine.risk cimport order_hold
 from engine.types cimport *
 
@@ -47,8 +48,12 @@ cdef object EVENT = layout.EVENT
 SNAPSHOT_MAGIC = b"BYLINE core snapshot 1\n"
 
 cdef enum:
-    LOOK_FAR = 10  # slots
-    LOOK_NEAR = 5
+    AHEAD = 32  # slots of a batch that are remembered; more than FAR
+    FAR = 24
+    MID = 18
+    NEAR = 12
+    LAST = 6
+    CACHED_ORDERS = 4096  # so many open orders are in the cache anyway
 
 BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
 OPEN_ORDERS = np.dtype(
@@ -182,27 +187,158 @@ cdef Py_ssize_t bound_of(State* s, const Record* r) noexcept nogil:
     return 4 + LEGS_MAX // 4 + 2 * LEGS_MAX
 
 
-cdef inline void look_ahead(State* s, const Record* far, const Record* near) noexcept nogil:
-    # Brings what a later record will look up into the cache: of the far one its place in a map, of the near one the node
-    # that is named there. Reads only, and only inside the maps, whatever the bytes are.
-    cdef const PlaceRecord* p = <const PlaceRecord*>far
-    cdef uint32_t slot
-    if far.kind == DO_PLACE or ((far.kind == DO_CANCEL or far.kind == DO_REPLACE) and not far.flags & ORDER_BY_ORDER_ID):
-        prefetch_line(&s.id_map.entries[id_tag(s, p.account, <ClientId*>&p.client_id) & s.id_map.mask])
-    elif far.kind == DO_CANCEL or far.kind == DO_REPLACE:
-        prefetch_line(&s.order_map.entries[order_tag(p.client_id.word[0]) & s.order_map.mask])
-    if near.kind != DO_CANCEL and near.kind != DO_REPLACE:
+# ---------------------------------------------------------------- looking ahead
+#
+# A command walks a chain: map entry, client id, order, then level and neighbours. Each link not in the cache costs 100 ns
+# and more, unless it was asked for in time. A batch knows what comes, so it walks the chains of later records beside
+# that of the present one, one link at a time:
+#
+#     FAR slots ahead    the tag of the client id (kept: the command need not hash again); its place in a map
+#     MID                the client id or order found there
+#     NEAR               the order of the client id; the level of a new order
+#     LAST               neighbours in the level and among the account's orders
+#
+# All of it reads only, stays inside the tables whatever the bytes are, and decides nothing: a wrong guess costs a line
+# of the cache. The last three are left out while all open orders fit the cache anyway.
+
+
+cdef inline bint by_order_id(const Record* r) noexcept nogil:
+    return (r.flags & ORDER_BY_ORDER_ID) & (r.kind != DO_PLACE)
+
+
+cdef inline void look_far(State* s, const Record* r, Ahead* ahead) noexcept nogil:
+    cdef const CancelRecord* c = <const CancelRecord*>r
+    cdef uint64_t order_id = c.client_id.word[0]
+    cdef uint32_t tag = id_tag(s, c.account, &c.client_id)
+    cdef bint by = by_order_id(r)
+    ahead.tag = tag
+    prefetch_line(either(by, &s.window[order_id & (WINDOW - 1)], &s.id_map.groups[tag & s.id_map.mask]))
+    if s.order_map.count:
+        prefetch_line(&s.order_map.groups[order_tag(order_id if by else r.sequence) & s.order_map.mask])
+
+
+cdef inline uint32_t guess(Map* table, uint32_t tag) noexcept nogil:
+    # The first slot with that tag in its home group, or NIL.
+    cdef Group* group = &table.groups[tag & table.mask]
+    cdef uint32_t lanes = match_tags(group.tag, tag)
+    return group.slot[lowest_bit(lanes)] if lanes else NIL
+
+
+cdef inline void look_order(State* s, uint32_t slot) noexcept nogil:
+    prefetch_line(&s.orders[slot])
+    prefetch_line(&s.details[slot])
+
+
+cdef inline void look_mid(State* s, const Record* r, Ahead* ahead) noexcept nogil:
+    cdef const CancelRecord* c = <const CancelRecord*>r
+    cdef uint64_t order_id = c.client_id.word[0]
+    ahead.slot = NIL
+    if by_order_id(r):
+        if s.sequence - order_id < WINDOW:
+            ahead.slot = s.window[order_id & (WINDOW - 1)] - 1
+        else:
+            ahead.slot = guess(&s.order_map, order_tag(order_id))
+        if ahead.slot != NIL:
+            look_order(s, ahead.slot)
+    elif r.kind != DO_PLACE:
+        ahead.slot = guess(&s.id_map, ahead.tag)
+        if ahead.slot != NIL:
+            prefetch_line(&s.ids[ahead.slot])
+            prefetch_line(<char*>&s.ids[ahead.slot] + sizeof(IdNode) - 1)
+
+
+cdef inline bint looks_placed(State* s, const PlaceRecord* p) noexcept nogil:
+    return (
+        p.market < s.market_count and p.side <= SELL and p.price > 0 and p.price <= s.markets[p.market].max_price
+    )
+
+
+cdef inline void look_near(State* s, const Record* r, Ahead* ahead) noexcept nogil:
+    cdef const PlaceRecord* p = <const PlaceRecord*>r
+    cdef Half* half
+    if r.kind == DO_PLACE:
+        if looks_placed(s, p):
+            half = &s.markets[p.market].half[p.side]
+            prefetch_line(&half.levels[p.price])
+            prefetch_line(&half.bits[0][p.price >> 6])
+    elif ahead.slot != NIL and not by_order_id(r):
+        ahead.slot = s.ids[ahead.slot].order
+        if ahead.slot < s.order_pool.used:
+            look_order(s, ahead.slot)
+        else:
+            ahead.slot = NIL
+
+
+cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nogil:
+    cdef const PlaceRecord* p = <const PlaceRecord*>r
+    cdef Half* half
+    cdef Order* o
+    cdef OrderDetail* d
+    if r.kind == DO_PLACE:
+        if looks_placed(s, p):
+            half = &s.markets[p.market].half[p.side]
+            if has_level(half, p.price):
+                prefetch_line(&s.orders[half.levels[p.price].tail])
         return
-    p = <const PlaceRecord*>near
-    if near.flags & ORDER_BY_ORDER_ID:
-        slot = s.order_map.entries[order_tag(p.client_id.word[0]) & s.order_map.mask].slot
-        if slot != NIL:
-            prefetch_line(&s.orders[slot])
-            prefetch_line(&s.details[slot])
-    else:
-        slot = s.id_map.entries[id_tag(s, p.account, <ClientId*>&p.client_id) & s.id_map.mask].slot
-        if slot != NIL:
-            prefetch_line(&s.ids[slot])
+    if ahead.slot == NIL or r.kind > DO_REPLACE:
+        return
+    o = &s.orders[ahead.slot]
+    d = &s.details[ahead.slot]
+    if o.market < s.market_count and o.price > 0 and o.price <= s.markets[o.market].max_price:
+        half = &s.markets[o.market].half[d.side & 1]
+        prefetch_line(&half.levels[o.price])
+        prefetch_line(&half.bits[0][o.price >> 6])
+    prefetch_line(either(o.prior < s.order_pool.used, &s.orders[o.prior], o))
+    prefetch_line(either(o.next < s.order_pool.used, &s.orders[o.next], o))
+    prefetch_line(either(d.prior < s.order_pool.used, &s.details[d.prior], d))
+    prefetch_line(either(d.next < s.order_pool.used, &s.details[d.next], d))
+
+
+cdef inline int apply_one(State* s, const Record* r, Event* out, Py_ssize_t capacity, uint32_t tag) except -1 nogil:
+    # `capacity` is at least bound_of; `tag` that of the client id at words 5 … 8, whatever the kind.
+    assert r.sequence == s.sequence + 1, "a record out of sequence"
+    s.sequence = r.sequence
+    s.ts = r.ts
+    if r.ts > s.time:
+        s.time = r.ts
+    s.op = r.kind
+    s.out = out
+    s.out_capacity = <uint32_t>capacity if capacity < <Py_ssize_t>NIL else NIL
+    s.out_used = 0
+    s.event_index = 0
+    s.joins = 0
+    s.fills = 0
+    s.tag = tag
+    return dispatch(s, r)
+
+
+cdef int apply_all(
+    State* s, const Record* records, Py_ssize_t* at, Py_ssize_t end, Event* out, Py_ssize_t capacity, Py_ssize_t* used
+) except -1 nogil:
+    # Records from `at[0]` on while `out` has room; `at` and `used` say how far it came, also where it raises.
+    cdef Ahead ahead[AHEAD]
+    cdef Py_ssize_t now = at[0], looked = now
+    cdef const Record* r
+    while now < end:
+        while looked < end and looked < now + FAR:
+            look_far(s, &records[looked], &ahead[looked % AHEAD])
+            ahead[looked % AHEAD].slot = NIL
+            looked += 1
+        r = &records[now]
+        if r.slots == 0 or now + r.slots > end:
+            with gil:
+                raise ValueError(f"the record at slot {now} is not as long as it says")
+        if bound_of(s, r) > capacity - used[0]:
+            break
+        if live(&s.order_pool) > CACHED_ORDERS and now + FAR <= end:
+            look_mid(s, &records[now + MID], &ahead[(now + MID) % AHEAD])
+            look_near(s, &records[now + NEAR], &ahead[(now + NEAR) % AHEAD])
+            look_last(s, &records[now + LAST], &ahead[(now + LAST) % AHEAD])
+        apply_one(s, r, &out[used[0]], capacity - used[0], ahead[now % AHEAD].tag)
+        used[0] += s.out_used
+        now += r.slots
+        at[0] = now
+    return 0
 
 
 cdef class Core:
@@ -258,6 +394,7 @@ cdef class Core:
         s.accounts = <Account*>region_map(<size_t>l.accounts * sizeof(Account))
         s.balances = <Balance*>region_map(<size_t>l.balances * sizeof(Balance))
         s.details = <OrderDetail*>region_map_dense(<size_t>l.orders * sizeof(OrderDetail))
+        s.window = <uint32_t*>region_map_dense(WINDOW * sizeof(uint32_t))
         s.due_capacity = 1024
         s.due = <Due*>malloc(s.due_capacity * sizeof(Due))
         s.scratch_capacity = 1024
@@ -268,7 +405,7 @@ cdef class Core:
         if (
             s.assets == NULL or s.markets == NULL or s.accounts == NULL or s.balances == NULL or s.details == NULL
             or s.due == NULL or s.scratch == NULL or s.dirty_orders == NULL or s.dirty_balances == NULL
-            or s.dirty_markets == NULL
+            or s.dirty_markets == NULL or s.window == NULL
         ):
             raise MemoryError("no memory for the tables of a core")
         pool_open(&s.order_pool, sizeof(Order), l.orders)
@@ -281,7 +418,7 @@ cdef class Core:
         s.refs = <Ref*>s.ref_pool.nodes
         s.postings = <Posting*>s.posting_pool.nodes
         for table in range(8):
-            map_open(maps(s)[table], 1024)
+            map_open(maps(s)[table], 64)
         self.next_due = INT64_MAX
         return 0
 
@@ -298,6 +435,7 @@ cdef class Core:
         region_unmap(s.accounts, <size_t>s.limits.accounts * sizeof(Account))
         region_unmap(s.balances, <size_t>s.limits.balances * sizeof(Balance))
         region_unmap(s.details, <size_t>s.limits.orders * sizeof(OrderDetail))
+        region_unmap(s.window, WINDOW * sizeof(uint32_t))
         pool_close(&s.order_pool)
         pool_close(&s.id_pool)
         pool_close(&s.ref_pool)
@@ -314,6 +452,23 @@ cdef class Core:
         free(s)
         self.state = NULL
 
+    def reserve(self, uint32_t orders):
+        """Bring in the memory of that many more orders and their client ids now, and grow the maps to hold them.
+
+        The first touch of a page and the doubling of a map then do not fall into the commands to come. Changes neither
+        the state nor any limit. Raises MemoryError if there is none.
+        """
+        cdef State* s = self.state
+        cdef uint32_t ids = min(orders, pool_room(&s.id_pool))
+        orders = min(orders, pool_room(&s.order_pool))
+        pool_touch(&s.order_pool, orders)
+        region_touch(
+            &s.details[s.order_pool.used], <size_t>min(orders, s.limits.orders - s.order_pool.used) * sizeof(OrderDetail)
+        )
+        pool_touch(&s.id_pool, ids)
+        map_reserve(&s.order_map, <uint64_t>s.order_map.count + orders)
+        map_reserve(&s.id_map, <uint64_t>s.id_map.count + ids)
+
     # ------------------------------------------------------------ apply
 
     cdef Py_ssize_t slots_bound(self, const uint8_t* record) noexcept nogil:
@@ -321,29 +476,22 @@ cdef class Core:
 
     cdef Py_ssize_t apply_record(self, const uint8_t* record, uint8_t* out, Py_ssize_t out_slots) except -1 nogil:
         cdef State* s = self.state
-        cdef const Record* r = <const Record*>record
-        if out_slots < bound_of(s, r):
+        cdef const CancelRecord* r = <const CancelRecord*>record
+        if out_slots < bound_of(s, <const Record*>record):
             with gil:
-                raise BufferError(f"{out_slots} slots for up to {bound_of(s, r)} event slots")
-        assert r.sequence == s.sequence + 1, "a record out of sequence"
-        s.sequence = r.sequence
-        s.ts = r.ts
-        if r.ts > s.time:
-            s.time = r.ts
-        s.op = r.kind
-        s.out = <Event*>out
-        s.out_capacity = <uint32_t>out_slots if out_slots < <Py_ssize_t>NIL else NIL
-        s.out_used = 0
-        s.event_index = 0
-        s.joins = 0
-        s.fills = 0
-        dispatch(s, r)
+                raise BufferError(f"{out_slots} slots for up to {bound_of(s, <const Record*>record)} event slots")
+        apply_one(s, <const Record*>record, <Event*>out, out_slots, id_tag(s, r.account, &r.client_id))
+        self._publish()
+        return s.out_used
+
+    cdef inline void _publish(self) noexcept nogil:
+        # What others read of the state as it is now.
+        cdef State* s = self.state
         self.sequence = s.sequence
         self.time = s.time
         self.batch = s.batch
         if s.due_count or self.next_due != INT64_MAX:
             self.next_due = next_due(s)
-        return s.out_used
 
     cdef object _slots(self, Py_ssize_t bound, const uint8_t* record):
         # Applies one record into the core's own buffer, and hands out a copy of what was written.
@@ -386,9 +534,7 @@ cdef class Core:
             the next record; no progress at all means that `out` is too small for that one record: see `bound`.
         """
         cdef Py_buffer source, target
-        cdef Py_ssize_t at = start, end, used = 0, capacity, written
-        cdef const Record* r
-        cdef State* s = self.state
+        cdef Py_ssize_t at = start, end, used = 0
         PyObject_GetBuffer(records, &source, PyBUF_SIMPLE)
         try:
             PyObject_GetBuffer(out, &target, PyBUF_SIMPLE | PyBUF_WRITABLE)
@@ -396,20 +542,11 @@ cdef class Core:
                 end = source.len // SLOT_BYTES if stop is None else stop
                 if not 0 <= start <= end <= source.len // SLOT_BYTES:
                     raise ValueError(f"start {start}, stop {end} of {source.len // SLOT_BYTES} slots")
-                capacity = target.len // SLOT_BYTES
                 with nogil:
-                    while at < end:
-                        r = <const Record*>source.buf + at
-                        if r.slots == 0 or at + r.slots > end:
-                            with gil:
-                                raise ValueError(f"the record at slot {at} is not as long as it says")
-                        if bound_of(s, r) > capacity - used:
-                            break
-                        if at + LOOK_FAR < end:
-                            look_ahead(s, r + LOOK_FAR, r + LOOK_NEAR)
-                        written = self.apply_record(<const uint8_t*>r, <uint8_t*>target.buf + used * SLOT_BYTES, capacity - used)
-                        used += written
-                        at += r.slots
+                    try:
+                        apply_all(self.state, <const Record*>source.buf, &at, end, <Event*>target.buf, target.len // SLOT_BYTES, &used)
+                    finally:
+                        self._publish()
             finally:
                 PyBuffer_Release(&target)
         finally:

@@ -22,7 +22,8 @@ from engine.book cimport dequeue, enqueue, next_worse
 from engine.digest cimport add_mix, forget_order, mix_id, remove_mix, touch_market, touch_order
 from engine.events cimport add_event, add_rejected
 from engine.pool cimport (
-    find_balance, find_id, find_order, id_tag, map_drop, map_put, order_tag, pool_give, pool_room, pool_take,
+    find_balance, find_id, find_order, id_tag, index_order, map_drop, map_put, pool_give, pool_room, pool_take,
+    unindex_order,
 )
 from engine.risk cimport (
     balance_of, balance_room, collect_fee, hold, hold_slot, order_hold, pay_available, pay_held, receive, required_hold,
@@ -174,7 +175,7 @@ cdef int rest(State* s, Taker* t, uint32_t slot) except -1 nogil:
         o.hold_ppm = t.hold_ppm
         o.id_slot = t.id_slot
         s.ids[t.id_slot].order = slot
-        map_put(&s.order_map, order_tag(t.order_id), slot)
+        index_order(s, t.order_id, slot)
     o = &s.orders[slot]
     o.price = t.price
     o.leaves = t.leaves
@@ -199,7 +200,7 @@ cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) exce
     if d.next != NIL:
         s.details[d.next].prior = d.prior
     owner.open_orders -= 1
-    map_drop(&s.order_map, order_tag(o.order_id), slot)
+    unindex_order(s, o.order_id, slot)
     cdef uint32_t newest = o.id_slot
     pool_give(&s.order_pool, slot)
     return close_ids(s, newest, status, filled)
@@ -558,7 +559,7 @@ cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
     cdef AcceptedEvent* e
     if r.account >= s.account_count:
         return reject_place(s, r, UNKNOWN_ACCOUNT)
-    tag = id_tag(s, r.account, <ClientId*>&r.client_id)
+    tag = s.tag
     known = find_id(s, tag, r.account, <ClientId*>&r.client_id)
     if known != NIL:
         return duplicate_order(s, known)
@@ -606,12 +607,12 @@ cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
 
 
 cdef uint32_t named_order(State* s, uint32_t account, const ClientId* client_id, uint16_t flags) noexcept nogil:
-    # The account's open order with that order id or client id, or NIL.
+    # The account's open order with that order id or client id (the command's own: its tag is known), or NIL.
     cdef uint32_t slot
     if flags & ORDER_BY_ORDER_ID:
         slot = find_order(s, client_id.word[0])
         return slot if slot != NIL and s.orders[slot].account == account else NIL
-    slot = find_id(s, id_tag(s, account, <ClientId*>client_id), account, <ClientId*>client_id)
+    slot = find_id(s, s.tag, account, client_id)
     return s.ids[slot].order if slot != NIL and s.ids[slot].status == STATUS_OPEN else NIL
 
 

@@ -1,21 +1,27 @@
 # Slot pools and the maps from keys to slots.
 #
 #   pool   reserved address space, cut into nodes; a freed node is the next one taken, so the working set stays small
-#   map    [tag|slot] [tag|slot] [  NIL  ] …    home = tag & mask; a probe compares tags before it touches a node
+#   map    groups of one cache line:  [tag ×7 | passed] [slot ×7 | –]     home = tag & mask
 #
-# A pool never moves and never grows: at its capacity the caller rejects. A map doubles when half full; that is the only
-# allocation after the start, at most log2(capacity) times in the life of a core. Deletion shifts the followers of the
-# removed entry back to where they would be had it never been there, so no tombstone ever lengthens a probe.
-# Worst case of a look-up: the longest run of a half-full table. The maps of texts that users choose are keyed with a
+# A pool never moves and never grows: at its capacity the caller rejects. A look-up compares the seven tags of a group at
+# once, without a branch for each, and touches a node only where all 32 bits of a tag agree; it goes on to the next group
+# only if `passed` says that a key found no room here. Dropping a key counts `passed` down on the way, so nothing is left
+# behind. A map doubles at GROUP_FILL keys a group; that is the only allocation after the start, at most log2(capacity)
+# times in the life of a core, and none if `Core.reserve` came before.
+# Worst case of a look-up: the longest run of full groups. The maps of texts that users choose are keyed with a
 # secret; order of a table never shows outside.
 
 from libc.stdlib cimport free
 from libc.string cimport memset
 
 from engine.types cimport (
-    NIL, Account, Asset, Balance, ClientId, IdNode, Map, MapEntry, Market, Name, Order, Pool, Ref, State, fold,
-    int64_t, region_map_dense, region_unmap, table_allocate, uint8_t, uint32_t, uint64_t,
+    GROUP_ROOM, NIL, WINDOW, Account, Asset, Balance, ClientId, Group, IdNode, Map, Market, Name, Order, Pool, Ref, State,
+    fold, int64_t, lowest_bit, match_tags, region_map_dense, region_touch, region_unmap, table_allocate, uint8_t, uint32_t,
+    uint64_t,
 )
+
+cdef enum:
+    GROUP_FILL = 5  # keys a group holds on average before the map doubles
 
 # ---------------------------------------------------------------- pools
 
@@ -35,6 +41,13 @@ cdef inline int pool_open(Pool* pool, uint32_t node_bytes, uint32_t capacity) ex
 cdef inline void pool_close(Pool* pool) noexcept:
     region_unmap(pool.nodes, <size_t>pool.node_bytes * pool.capacity)
     pool.nodes = NULL
+
+
+cdef inline void pool_touch(Pool* pool, uint32_t count) noexcept nogil:
+    # The memory of the next `count` nodes.
+    if count > pool.capacity - pool.used:
+        count = pool.capacity - pool.used
+    region_touch(pool.nodes + <size_t>pool.used * pool.node_bytes, <size_t>count * pool.node_bytes)
 
 
 cdef inline uint32_t pool_room(Pool* pool) noexcept nogil:
@@ -63,86 +76,117 @@ cdef inline void pool_give(Pool* pool, uint32_t slot) noexcept nogil:
 # ---------------------------------------------------------------- maps
 
 
-cdef inline int map_open(Map* table, uint32_t capacity) except -1 nogil:
-    # `capacity` is a power of two.
-    table.entries = <MapEntry*>table_allocate(capacity * sizeof(MapEntry))
-    if table.entries == NULL:
+cdef inline int map_open(Map* table, uint32_t groups) except -1 nogil:
+    # `groups` is a power of two.
+    table.groups = <Group*>table_allocate(groups * sizeof(Group))
+    if table.groups == NULL:
         with gil:
-            raise MemoryError(f"no memory for a map of {capacity} entries")
-    memset(table.entries, 0xFF, capacity * sizeof(MapEntry))
-    table.mask = capacity - 1
+            raise MemoryError(f"no memory for a map of {groups} groups")
+    memset(table.groups, 0, groups * sizeof(Group))
+    table.mask = groups - 1
     table.count = 0
     return 0
 
 
 cdef inline void map_close(Map* table) noexcept:
-    free(table.entries)
-    table.entries = NULL
+    free(table.groups)
+    table.groups = NULL
 
 
-cdef inline int map_grow(Map* table) except -1 nogil:
-    cdef MapEntry* old = table.entries
-    cdef uint32_t size = table.mask + 1, i, at
-    map_open(table, size * 2)
+cdef inline void map_insert(Map* table, uint32_t tag, uint32_t slot) noexcept nogil:
+    cdef Group* group = &table.groups[tag & table.mask]
+    cdef uint32_t at = tag, room = match_tags(group.tag, 0)
+    while room == 0:
+        group.tag[GROUP_ROOM] += 1
+        at += 1
+        group = &table.groups[at & table.mask]
+        room = match_tags(group.tag, 0)
+    room = lowest_bit(room)
+    group.tag[room] = tag
+    group.slot[room] = slot
+    table.count += 1
+
+
+cdef inline int map_resize(Map* table, uint32_t groups) except -1 nogil:
+    # To a larger power of two.
+    cdef Group* old = table.groups
+    cdef uint32_t size = table.mask + 1, i, lane
+    map_open(table, groups)
     for i in range(size):
-        if old[i].slot != NIL:
-            at = old[i].tag & table.mask
-            while table.entries[at].slot != NIL:
-                at = (at + 1) & table.mask
-            table.entries[at] = old[i]
-            table.count += 1
+        for lane in range(<uint32_t>GROUP_ROOM):
+            if old[i].tag[lane]:
+                map_insert(table, old[i].tag[lane], old[i].slot[lane])
     free(old)
+    return 0
+
+
+cdef inline int map_reserve(Map* table, uint64_t count) except -1 nogil:
+    # Room for `count` keys in all.
+    cdef uint64_t groups = <uint64_t>table.mask + 1
+    while count > groups * GROUP_FILL:
+        groups *= 2
+    if groups > <uint64_t>table.mask + 1:
+        map_resize(table, <uint32_t>groups)
     return 0
 
 
 cdef inline int map_put(Map* table, uint32_t tag, uint32_t slot) except -1 nogil:
     # The key is not in the map.
-    if table.count * 2 >= table.mask:
-        map_grow(table)
-    cdef uint32_t at = tag & table.mask
-    while table.entries[at].slot != NIL:
-        at = (at + 1) & table.mask
-    table.entries[at].tag = tag
-    table.entries[at].slot = slot
-    table.count += 1
+    if table.count >= (table.mask + 1) * <uint64_t>GROUP_FILL:
+        map_resize(table, (table.mask + 1) * 2)
+    map_insert(table, tag, slot)
     return 0
 
 
 cdef inline int map_drop(Map* table, uint32_t tag, uint32_t slot) except -1 nogil:
-    cdef uint32_t mask = table.mask, hole = tag & mask, at
-    while table.entries[hole].slot != slot:
-        assert table.entries[hole].slot != NIL, "a map lost an entry"
-        hole = (hole + 1) & mask
-    at = hole
+    cdef Group* group
+    cdef uint32_t at = tag, lanes
     while True:
-        at = (at + 1) & mask
-        if table.entries[at].slot == NIL:
+        group = &table.groups[at & table.mask]
+        lanes = match_tags(group.tag, tag)
+        while lanes and group.slot[lowest_bit(lanes)] != slot:
+            lanes &= lanes - 1
+        if lanes:
             break
-        # The entry at `at` may move to the hole unless its home lies after the hole.
-        if ((at - table.entries[at].tag) & mask) >= ((at - hole) & mask):
-            table.entries[hole] = table.entries[at]
-            hole = at
-    table.entries[hole].slot = NIL
+        assert group.tag[GROUP_ROOM] > 0, "a map lost an entry"
+        group.tag[GROUP_ROOM] -= 1
+        at += 1
+    group.tag[lowest_bit(lanes)] = 0
     table.count -= 1
     return 0
+
+
+cdef inline uint64_t map_places(Map* table) noexcept nogil:
+    # How many positions `map_at` knows.
+    return (<uint64_t>table.mask + 1) * GROUP_ROOM
+
+
+cdef inline uint32_t map_at(Map* table, uint64_t place) noexcept nogil:
+    # The slot that stands at a position, or NIL.
+    cdef Group* group = &table.groups[place // GROUP_ROOM]
+    return group.slot[place % GROUP_ROOM] if group.tag[place % GROUP_ROOM] else NIL
 
 
 # ---------------------------------------------------------------- keys
 
 
+cdef inline uint32_t tag_of(uint64_t hash) noexcept nogil:
+    # 0 marks an empty place.
+    return <uint32_t>hash + (<uint32_t>hash == 0)
+
+
 cdef inline uint32_t order_tag(uint64_t order_id) noexcept nogil:
-    # Eight consecutive ids share a cache line of the table: new orders have consecutive ids.
-    return ((<uint32_t>(fold(order_id >> 3, 0x9E3779B97F4A7C15u) & 0x1FFFFFFF)) << 3) | <uint32_t>(order_id & 7)
+    return tag_of(fold(order_id, 0x9E3779B97F4A7C15u))
 
 
 cdef inline uint32_t balance_tag(uint32_t account, uint32_t asset) noexcept nogil:
-    return <uint32_t>fold((<uint64_t>account << 32) | asset, 0x9E3779B97F4A7C15u)
+    return tag_of(fold((<uint64_t>account << 32) | asset, 0x9E3779B97F4A7C15u))
 
 
-cdef inline uint32_t id_tag(State* s, uint32_t account, ClientId* client_id) noexcept nogil:
+cdef inline uint32_t id_tag(State* s, uint32_t account, const ClientId* client_id) noexcept nogil:
     cdef uint64_t a = fold(client_id.word[0] ^ s.secret, client_id.word[1] ^ 0xBF58476D1CE4E5B9u)
     cdef uint64_t b = fold(client_id.word[2] ^ 0x94D049BB133111EBu, client_id.word[3] ^ s.secret ^ account)
-    return <uint32_t>fold(a ^ s.secret, b ^ 0x9E3779B97F4A7C15u)
+    return tag_of(fold(a ^ s.secret, b ^ 0x9E3779B97F4A7C15u))
 
 
 cdef inline uint32_t name_tag(State* s, Name* name) noexcept nogil:
@@ -150,10 +194,10 @@ cdef inline uint32_t name_tag(State* s, Name* name) noexcept nogil:
     cdef int i
     for i in range(0, 8, 2):
         sum = fold(sum ^ name.word[i], name.word[i + 1] ^ 0x9E3779B97F4A7C15u ^ sum)
-    return <uint32_t>sum
+    return tag_of(sum)
 
 
-cdef inline bint same_id(ClientId* a, ClientId* b) noexcept nogil:
+cdef inline bint same_id(const ClientId* a, const ClientId* b) noexcept nogil:
     return ((a.word[0] ^ b.word[0]) | (a.word[1] ^ b.word[1]) | (a.word[2] ^ b.word[2]) | (a.word[3] ^ b.word[3])) == 0
 
 
@@ -165,57 +209,98 @@ cdef inline bint same_name(Name* a, Name* b) noexcept nogil:
     return difference == 0
 
 
+# ---------------------------------------------------------------- open orders by id
+#
+#   window   [slot + 1] by the low bits of the id: neighbours in time share a cache line, nothing is hashed or probed
+#   map      the open orders whose place in the window a younger one took
+
+
+cdef inline int index_order(State* s, uint64_t order_id, uint32_t slot) except -1 nogil:
+    cdef uint32_t* place = &s.window[order_id & (WINDOW - 1)]
+    cdef uint32_t before = place[0]
+    place[0] = slot + 1
+    if before:
+        map_put(&s.order_map, order_tag(s.orders[before - 1].order_id), before - 1)
+    return 0
+
+
+cdef inline int unindex_order(State* s, uint64_t order_id, uint32_t slot) except -1 nogil:
+    cdef uint32_t* place = &s.window[order_id & (WINDOW - 1)]
+    if place[0] == slot + 1:
+        place[0] = 0
+        return 0
+    return map_drop(&s.order_map, order_tag(order_id), slot)
+
+
 # ---------------------------------------------------------------- look-ups: a slot or NIL
 
 
 cdef inline uint32_t find_order(State* s, uint64_t order_id) noexcept nogil:
-    cdef uint32_t tag = order_tag(order_id), at = tag & s.order_map.mask
-    cdef MapEntry entry
+    cdef uint32_t slot = s.window[order_id & (WINDOW - 1)], tag, at, lanes
+    cdef Group* group
+    if slot and s.orders[slot - 1].order_id == order_id:
+        return slot - 1
+    tag = at = order_tag(order_id)
     while True:
-        entry = s.order_map.entries[at]
-        if entry.slot == NIL or (entry.tag == tag and s.orders[entry.slot].order_id == order_id):
-            return entry.slot
-        at = (at + 1) & s.order_map.mask
-
-
-cdef inline uint32_t find_id(State* s, uint32_t tag, uint32_t account, ClientId* client_id) noexcept nogil:
-    cdef uint32_t at = tag & s.id_map.mask
-    cdef MapEntry entry
-    while True:
-        entry = s.id_map.entries[at]
-        if entry.slot == NIL:
+        group = &s.order_map.groups[at & s.order_map.mask]
+        lanes = match_tags(group.tag, tag)
+        while lanes:
+            slot = group.slot[lowest_bit(lanes)]
+            if s.orders[slot].order_id == order_id:
+                return slot
+            lanes &= lanes - 1
+        if group.tag[GROUP_ROOM] == 0:
             return NIL
-        if (
-            entry.tag == tag and s.ids[entry.slot].account == account
-            and same_id(&s.ids[entry.slot].client_id, client_id)
-        ):
-            return entry.slot
-        at = (at + 1) & s.id_map.mask
+        at += 1
+
+
+cdef inline uint32_t find_id(State* s, uint32_t tag, uint32_t account, const ClientId* client_id) noexcept nogil:
+    cdef uint32_t at = tag, lanes, slot
+    cdef Group* group
+    while True:
+        group = &s.id_map.groups[at & s.id_map.mask]
+        lanes = match_tags(group.tag, tag)
+        while lanes:
+            slot = group.slot[lowest_bit(lanes)]
+            if s.ids[slot].account == account and same_id(&s.ids[slot].client_id, client_id):
+                return slot
+            lanes &= lanes - 1
+        if group.tag[GROUP_ROOM] == 0:
+            return NIL
+        at += 1
 
 
 cdef inline uint32_t find_balance(State* s, uint32_t account, uint32_t asset) noexcept nogil:
-    cdef uint32_t tag = balance_tag(account, asset), at = tag & s.balance_map.mask
-    cdef MapEntry entry
+    cdef uint32_t tag = balance_tag(account, asset), at = tag, lanes, slot
+    cdef Group* group
     while True:
-        entry = s.balance_map.entries[at]
-        if entry.slot == NIL or (
-            entry.tag == tag and s.balances[entry.slot].account == account and s.balances[entry.slot].asset == asset
-        ):
-            return entry.slot
-        at = (at + 1) & s.balance_map.mask
+        group = &s.balance_map.groups[at & s.balance_map.mask]
+        lanes = match_tags(group.tag, tag)
+        while lanes:
+            slot = group.slot[lowest_bit(lanes)]
+            if s.balances[slot].account == account and s.balances[slot].asset == asset:
+                return slot
+            lanes &= lanes - 1
+        if group.tag[GROUP_ROOM] == 0:
+            return NIL
+        at += 1
 
 
 cdef inline uint32_t find_named(State* s, Map* table, Name* first, size_t stride, Name* name) noexcept nogil:
     # `first` is the name of node 0, `stride` the size of a node.
-    cdef uint32_t tag = name_tag(s, name), at = tag & table.mask
-    cdef MapEntry entry
+    cdef uint32_t tag = name_tag(s, name), at = tag, lanes, slot
+    cdef Group* group
     while True:
-        entry = table.entries[at]
-        if entry.slot == NIL or (
-            entry.tag == tag and same_name(<Name*>(<uint8_t*>first + entry.slot * stride), name)
-        ):
-            return entry.slot
-        at = (at + 1) & table.mask
+        group = &table.groups[at & table.mask]
+        lanes = match_tags(group.tag, tag)
+        while lanes:
+            slot = group.slot[lowest_bit(lanes)]
+            if same_name(<Name*>(<uint8_t*>first + slot * stride), name):
+                return slot
+            lanes &= lanes - 1
+        if group.tag[GROUP_ROOM] == 0:
+            return NIL
+        at += 1
 
 
 cdef inline uint32_t find_asset(State* s, Name* name) noexcept nogil:

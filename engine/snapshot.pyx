@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 
 from engine.book cimport enqueue, half_open
 from engine.ledger cimport add_ref_dues
-from engine.pool cimport balance_tag, id_tag, map_put, name_tag, order_tag, pool_take
+from engine.pool cimport balance_tag, id_tag, index_order, map_at, map_places, map_put, name_tag, pool_take
 from engine.types cimport *
 
 ctypedef struct Clock:
@@ -50,6 +50,7 @@ cdef object write_state(State* s):
     cdef IdImage remembered
     cdef Ref ref
     cdef uint32_t i, slot, older
+    cdef uint64_t place
     cdef list parts = []
     clock.sequence = s.sequence
     clock.batch = s.batch
@@ -111,9 +112,10 @@ cdef object write_state(State* s):
         slot = s.ids[slot].next
 
     slots = []
-    for i in range(s.ref_map.mask + 1):
-        if s.ref_map.entries[i].slot != NIL:
-            slots.append((s.refs[s.ref_map.entries[i].slot].first_sequence, s.ref_map.entries[i].slot))
+    for place in range(map_places(&s.ref_map)):
+        slot = map_at(&s.ref_map, place)
+        if slot != NIL:
+            slots.append((s.refs[slot].first_sequence, slot))
     parts.append(number(len(slots)))
     for _, slot in sorted(slots):
         ref = s.refs[slot]
@@ -237,7 +239,7 @@ cdef int read_order(State* s, Reader reader) except -1:
         s.details[owner.first_order].prior = slot
     owner.first_order = slot
     owner.open_orders += 1
-    map_put(&s.order_map, order_tag(read.order.order_id), slot)
+    index_order(s, read.order.order_id, slot)
     return enqueue(s, &s.markets[read.order.market].half[read.detail.side], read.detail.side, slot)
 
 

@@ -29,13 +29,16 @@ cdef extern from "engine/arithmetic.h" nogil:
     bint fits_int64(int128 value) noexcept
     uint128 mix_words(const uint64_t* words, int count) noexcept
     uint64_t fold(uint64_t a, uint64_t b) noexcept
+    uint32_t match_tags(const uint32_t* tags, uint32_t tag) noexcept
     int lowest_bit(uint64_t word) noexcept
     int highest_bit(uint64_t word) noexcept
     void* region_map(size_t size) noexcept
     void* region_map_dense(size_t size) noexcept
     void* table_allocate(size_t size) noexcept
+    void region_touch(void* region, size_t size) noexcept
     void region_unmap(void* region, size_t size) noexcept
     void sort_items(SortItem* items, size_t count) noexcept
+    const void* either(int choice, const void* yes, const void* no) noexcept
     void prefetch_line(const void* address) noexcept
 
 cdef extern from * nogil:
@@ -55,6 +58,7 @@ cdef enum:
     LEGS_MAX = 64  # postings of one money command, and shares of one leg
     EXTERNAL = 0  # account indices that exist from the start
     FEES = 1
+    WINDOW = 1 << 18  # order ids of which the youngest open one is found without hashing
     DIRTY_LIMIT = 4096  # entities that wait for their mix; a full list is mixed at once
     STP_GROUP = 0x80000000  # a self-trade key with this bit is a group, without it an account
     MILLION = 1000000
@@ -500,13 +504,17 @@ ctypedef struct Pool:
     uint32_t used  # nodes ever taken: 0 … used - 1 have been touched
     uint32_t free, free_count
 
-ctypedef struct MapEntry:
-    uint32_t tag  # low half of the key's hash; tag & mask is the home of the entry
-    uint32_t slot  # NIL: empty
+cdef enum:
+    GROUP_ROOM = 7
 
-# Open addressing, linear probing, deletion by shifting back. At most half full; doubles when it is.
+# One cache line of a map. Lane 7 of the tags counts the keys whose home is here or before and that stand further on.
+ctypedef struct Group:
+    uint32_t tag[8]  # low half of the key's hash, 0: empty; tag & mask is the home
+    uint32_t slot[8]
+
+# Groups of seven; a key that finds its home full stands in the next group with room.
 ctypedef struct Map:
-    MapEntry* entries
+    Group* groups
     uint32_t mask, count
 
 # Who is due when. A binary heap; entries whose subject is gone are passed over when they surface.
@@ -621,6 +629,11 @@ ctypedef struct Ref:
     uint8_t status, has_memo
     uint8_t pad[6]
 
+# What is known of a record before its turn.
+ctypedef struct Ahead:
+    uint32_t tag  # of the client id at its words 5 … 8
+    uint32_t slot  # of what it seems to name, or NIL: a guess to prefetch by
+
 ctypedef struct Limits:
     uint32_t accounts, markets, assets, balances, orders, ids, closed_ids, closed_ids_account, refs, postings
     int64_t max_price
@@ -645,6 +658,7 @@ ctypedef struct State:
     uint32_t asset_count, market_count, account_count, balance_count
     Pool order_pool, id_pool, ref_pool, posting_pool, group_pool
     Map asset_map, market_map, account_map, group_map, balance_map, order_map, id_map, ref_map
+    uint32_t* window  # slot + 1 of the youngest open order by the low bits of its id; 0: none. The others: order_map
     # remembered client ids of all accounts, oldest first
     uint32_t oldest_id, newest_id, closed_ids
     # timers
@@ -659,6 +673,7 @@ ctypedef struct State:
     # the command being applied
     Event* out
     uint32_t out_used, out_capacity, event_index, joins, fills
+    uint32_t tag  # of the client id that the command names
     int64_t ts
     uint8_t op
     SortItem* scratch
