@@ -51,9 +51,9 @@ class Book(Struct, frozen=True):
 
 
 class OrderRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """A place command. `market` is a market (INK-USDC) or a token (INK); `oco_with` is the other order's client_order_id.
+    """A place command. `market` is a market (INK-USDC) or a token (INK). What fits with what, the core decides.
 
-    What fits with what, the core decides.
+    `oco_with` is the client_order_id of the other order of a pair.
     """
 
     market: Name
@@ -91,7 +91,7 @@ class Canceled(Struct, frozen=True):
 
 
 class Order(Struct, frozen=True):
-    """From the projection, which may lag the core by some milliseconds. `expires_at`: ns since 1970, UTC, as in the request."""
+    """From the projection, which may lag the core by some milliseconds. `expires_at` as in the request."""
 
     order_id: str
     client_order_id: str
@@ -115,7 +115,10 @@ class Order(Struct, frozen=True):
 
 
 class Trade(Struct, frozen=True, omit_defaults=True):
-    """Of the public tape; the fields after `traded_at` only on one's own trades. `liquidity`: maker, taker or auction."""
+    """Of the public tape; the fields after `traded_at` only on one's own trades.
+
+    `liquidity`: maker, taker or auction.
+    """
 
     trade_id: str
     market: str

@@ -226,13 +226,13 @@ INSERT INTO exchange.orders (order_id, account_id, market_id, client_id, side, t
     budget, leaves, display_size, expires_at, filled, fee, status, reason, accepted_at, updated_at)
 SELECT o, a, m, c, s, t, f, p, sp, z, b, l, d, ex, fi, fe, st, re, {_EPOCH.format("at")}, {_EPOCH.format("up")}
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
-    $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
-    $17::text[], $18::text[], $19::bigint[], $20::bigint[])
+    $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
+    $16::bigint[], $17::text[], $18::text[], $19::bigint[], $20::bigint[])
     AS r (o, a, m, c, s, t, f, p, sp, z, b, l, d, ex, fi, fe, st, re, at, up)
 ON CONFLICT (order_id) DO UPDATE
 SET client_id = excluded.client_id, price = excluded.price, stop_price = excluded.stop_price, size = excluded.size,
-    leaves = excluded.leaves, filled = excluded.filled, fee = excluded.fee, status = excluded.status, reason = excluded.reason,
-    updated_at = excluded.updated_at
+    leaves = excluded.leaves, filled = excluded.filled, fee = excluded.fee, status = excluded.status,
+    reason = excluded.reason, updated_at = excluded.updated_at
 """
 
 
@@ -332,7 +332,8 @@ async def _load(connection: asyncpg.Connection) -> Fold:
             row["order_id"], row["account_id"], row["market_id"], row["client_id"], int(Side.of(row["side"])),
             int(OrderType.of(row["type"])), int(TimeInForce.of(row["tif"])), row["price"], row["stop_price"],
             row["size"], row["budget"], row["leaves"], row["accepted_at_us"] * 1000, row["updated_at_us"] * 1000,
-            row["display_size"], row["expires_at"], row["filled"], row["fee"], int(OrderStatus.of(row["status"])), row["reason"],
+            row["display_size"], row["expires_at"], row["filled"], row["fee"], int(OrderStatus.of(row["status"])),
+            row["reason"],
         )  # fmt: skip
     return fold
 
