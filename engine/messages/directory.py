@@ -1,4 +1,4 @@
-"""Names and terms of assets, markets and accounts, learnt from the core's own `done` and `phase_changed` events.
+"""Names and terms of assets, markets and accounts, learnt from the core's own `done` events.
 
 Everybody who turns names into indices, or indices and whole numbers into text, holds one Directory and feeds it every
 event slot in order. It never guesses: what no `done` event has named is unknown. `system:external` (account 0) and
@@ -10,7 +10,7 @@ replaces the entry by a new one. One thread writes; readers of the same thread o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,7 @@ class Directory:
             self._set_account(entry)
 
     def learn(self, slots: np.ndarray | bytes | bytearray | memoryview) -> None:
-        """Take in the `done` and `phase_changed` events among whole events in order; all others are passed over.
+        """Take in the `done` events among whole events in order; all others are passed over.
 
         `slots`: whole events, as an array of any 128-byte dtype or as bytes. An event seen twice changes nothing.
 
@@ -152,22 +152,13 @@ class Directory:
             ValueError: an entity comes without the ones before it, so that events were left out.
         """
         heads = _slots(slots)
-        kinds = heads["kind"]
-        told = np.flatnonzero(
-            ((kinds == EventKind.DONE) & np.isin(heads["op"], _ENTITY_OPS)) | (kinds == EventKind.PHASE_CHANGED)
-        )
-        if not len(told):
+        done = np.flatnonzero((heads["kind"] == EventKind.DONE) & np.isin(heads["op"], _ENTITY_OPS))
+        if not len(done):
             return
         starts = _starts(heads)
-        for at in told.tolist():
-            if not starts[at]:  # an extension slot may look like a head
-                continue
-            if kinds[at] == EventKind.PHASE_CHANGED:
-                market = self.markets[heads["market"][at]]
-                phase = Phase(int(heads.view(layout.PHASE_CHANGED)["phase"][at]))
-                self._set_market(replace(market, phase=phase))
-            else:
-                self._learn_one(heads, at)
+        for at in done:
+            if starts[at]:  # an extension slot may look like a head
+                self._learn_one(heads, int(at))
 
     def _learn_one(self, heads: np.ndarray, at: int) -> None:
         head, op = heads[at], heads[at]["op"]
