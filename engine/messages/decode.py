@@ -231,7 +231,7 @@ class EventDecoder:
             "market": market.name,
         }
         _put(event, "price", record["price"], market.price_text)
-        _put(event, "size", record["size"], market.size_text)
+        self._leaves(event, "size", order_id, int(record["size"]), market)
         self._leaves(event, "leaves", order_id, int(record["leaves"]), market)
         self._held(event, "hold", order_id, int(record["hold"]), market)
         self._held(event, "released", order_id, int(record["released"]), market)
@@ -317,12 +317,10 @@ class EventDecoder:
 
     def _uncrossed(self, heads: np.ndarray, at: int, event: Event) -> None:
         record, market = heads.view(layout.UNCROSSED)[at], self._market(heads[at])
-        event |= {
-            "market": market.name,
-            "price": market.price_text(int(record["price"])),
-            "size": market.size_text(int(record["size"])),
-            "imbalance": market.size_text(int(record["imbalance"])),
-        }
+        event["market"] = market.name
+        _put(event, "price", record["price"], market.price_text)
+        event["size"] = market.size_text(int(record["size"]))
+        event["imbalance"] = market.size_text(int(record["imbalance"]))
 
     def _cut(self, heads: np.ndarray, at: int, event: Event) -> None:
         record = heads.view(layout.CUT)[at]
@@ -349,6 +347,7 @@ class EventDecoder:
             event[f"{who}_client_id"] = order.client_id
 
     def _leaves(self, event: Event, field: str, order_id: int, leaves: int, market: MarketEntry) -> None:
+        """Lots, of a budget order quote units."""
         order = self.orders.get(order_id)
         budget = order is not None and order.budget
         event[field] = market.quote.text(leaves) if budget else market.size_text(leaves)

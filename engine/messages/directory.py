@@ -1,4 +1,4 @@
-"""Names and terms of assets, markets and accounts, learnt from the core's own `done` events.
+"""Names and terms of assets, markets and accounts, learnt from the core's own `done` and `phase_changed` events.
 
 Everybody who turns names into indices, or indices and whole numbers into text, holds one Directory and feeds it every
 event slot in order. It never guesses: what no `done` event has named is unknown. `system:external` (account 0) and
@@ -10,7 +10,7 @@ replaces the entry by a new one. One thread writes; readers of the same thread o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from engine.messages.decimals import decimal_text, steps_of, steps_text, units_o
 
 __all__ = ["AccountEntry", "AssetEntry", "Directory", "MarketEntry"]
 
-_ENTITY_OPS = (CommandKind.ASSET, CommandKind.MARKET, CommandKind.ACCOUNT)
+assert max(CommandKind.ASSET, CommandKind.MARKET) < CommandKind.ACCOUNT == min(CommandKind) + 2  # learn compares
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Directory:
             self._set_account(entry)
 
     def learn(self, slots: np.ndarray | bytes | bytearray | memoryview) -> None:
-        """Take in the `done` events among whole events in order; all others are passed over.
+        """Take in the `done` and `phase_changed` events among whole events in order; all others are passed over.
 
         `slots`: whole events, as an array of any 128-byte dtype or as bytes. An event seen twice changes nothing.
 
@@ -152,13 +152,26 @@ class Directory:
             ValueError: an entity comes without the ones before it, so that events were left out.
         """
         heads = _slots(slots)
-        done = np.flatnonzero((heads["kind"] == EventKind.DONE) & np.isin(heads["op"], _ENTITY_OPS))
-        if not len(done):
+        kinds = heads["kind"]
+        phases = kinds == EventKind.PHASE_CHANGED
+        found = np.flatnonzero((kinds == EventKind.DONE) & (heads["op"] <= CommandKind.ACCOUNT) | phases)
+        if not len(found):
             return
         starts = _starts(heads)
-        for at in done:
-            if starts[at]:  # an extension slot may look like a head
+        for at in found:
+            if not starts[at]:  # an extension slot may look like a head
+                continue
+            if phases[at]:
+                self._learn_phase(heads, int(at))
+            else:
                 self._learn_one(heads, int(at))
+
+    def _learn_phase(self, heads: np.ndarray, at: int) -> None:
+        index = int(heads[at]["market"])
+        if index >= len(self.markets):
+            raise ValueError(f"market {index} changes its phase, but {len(self.markets)} are known")
+        phase = Phase(int(heads.view(layout.PHASE_CHANGED)[at]["phase"]))
+        self._set_market(replace(self.markets[index], phase=phase))
 
     def _learn_one(self, heads: np.ndarray, at: int) -> None:
         head, op = heads[at], heads[at]["op"]

@@ -36,7 +36,7 @@ __all__ = [
     "ACCOUNT", "ACCOUNT_EXTRA", "ACCEPTED", "ADDRESS_SLOT", "ASSET", "BALANCE", "CANCEL", "CANCEL_AFTER", "CANCELED",
     "COMMAND", "CUT", "DEPOSIT", "DONE_ACCOUNT", "DONE_ACCOUNT_EXTRA", "DONE_ASSET", "DONE_MARKET",
     "DONE_MARKET_EXTRA", "DUPLICATE", "EVENT", "LEG", "LEGS_PER_SLOT", "MARKET", "MARKET_EXTRA", "MASS_CANCEL",
-    "MONEY_EVENT", "MONEY_META", "PARTS_PER_SLOT", "PART", "PHASE", "PHASE_CHANGED", "PLACE", "POISON",
+    "MONEY_EVENT", "MONEY_META", "OPEN_ORDERS", "PARTS_PER_SLOT", "PART", "PHASE", "PHASE_CHANGED", "PLACE", "POISON",
     "POST", "PREVENTED", "REF_SLOT", "REFRESHED", "REJECTED", "REPLACE", "REPLACED", "SLOT_BYTES", "TRADE",
     "TRANSFER", "TRIGGERED", "UNCROSSED", "WITHDRAW", "AccountMask", "DuplicateFlag", "MarketMask", "MoneyFlag",
     "OrderFlag", "PlaceFlag", "RejectedFlag",
@@ -306,8 +306,27 @@ LEG = np.dtype([("source", "<u4"), ("asset", "<u4"), ("amount", "<i8"), ("target
 """32 bytes, four a slot: one posting, after splitting."""
 
 PHASE_CHANGED = _event(("phase", "u1"))
+"""`reason` of the head is the PhaseReason."""
+
 UNCROSSED = _event(("price", "<i8"), ("size", "<i8"), ("imbalance", "<i8"))
+"""`price` ABSENT, size and imbalance 0 where nothing crossed. Imbalance: buy minus sell at that price, lots."""
+
 CUT = _event(("batch", "<u8"), ("first_sequence", "<u8"), ("last_sequence", "<u8"), ("state_hash", "V16"))
+
+# ---------------------------------------------------------------- what is there now
+
+OPEN_ORDERS = np.dtype(
+    [
+        ("order_id", "<u8"), ("account", "<u4"), ("market", "<u4"), ("client_id", "S32"), ("price", "<i8"),
+        ("size", "<i8"), ("leaves", "<i8"), ("hold", "<i8"), ("join", "<u8"), ("session", "<u8"),
+        ("stop_price", "<i8"), ("display_size", "<i8"), ("displayed", "<i8"), ("expires_at", "<i8"), ("oco", "<u8"),
+        ("side", "u1"), ("type", "u1"), ("tif", "u1"), ("flags", "u1"), ("status", "u1"), ("pad", "V3"),
+    ]
+)  # fmt: skip
+"""An open or waiting order, as a core's `open_orders` tells it. `hold` is its own, `oco` its partner's order id or 0.
+
+`displayed` is what depth counts: leaves of what is no iceberg, 0 while waiting. `status`: OrderStatus.
+"""
 
 assert all(
     dtype.itemsize == SLOT_BYTES

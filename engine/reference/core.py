@@ -6,16 +6,17 @@ snapshot: a journal replays.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from engine.limits import CoreLimits
 from engine.messages import layout
-from engine.messages.codes import NIL, CommandKind, EventKind, Overdraft, RejectCode, Side
-from engine.messages.layout import MoneyFlag
-from engine.reference import digest, listing, money, orders
-from engine.reference.model import INT64_MAX, State, reject, required_hold, unpack
+from engine.messages.codes import NIL, CommandKind, EventKind, RejectCode, Side
+from engine.reference import amend, auction, digest, listing, money, place, safeguards, timers
+from engine.reference.audit import audit
+from engine.reference.model import INT64_MAX, Market, State, reject, required_hold, unpack
 
 __all__ = ["ReferenceCore"]
 
@@ -43,8 +44,8 @@ class ReferenceCore:
     @property
     def next_due(self) -> int:
         """When the next tick has work, ns; 2^63 - 1: never."""
-        due = money.next_due(self._state)
-        return INT64_MAX if due is None else due[0]
+        due = timers.next_due(self._state)
+        return INT64_MAX if due is None else due.at
 
     def apply(self, record: bytes | bytearray | memoryview | np.ndarray) -> np.ndarray:
         """Apply one record; its events as an array of layout.EVENT.
@@ -61,6 +62,7 @@ class ReferenceCore:
         s.sequence, s.ts, s.op = head.sequence, head.ts, head.kind
         s.time = max(s.time, head.ts)
         s.fills = s.joins = 0
+        s.exec_references = {}
         s.events = []
         self._dispatch(head.kind, data)
         return np.concatenate(s.events) if s.events else np.empty(0, layout.EVENT)
@@ -69,13 +71,13 @@ class ReferenceCore:
         s = self._state
         match kind:
             case CommandKind.PLACE:
-                orders.place(s, record)
+                place.place(s, record)
             case CommandKind.CANCEL:
-                orders.cancel(s, record)
+                amend.cancel(s, record)
             case CommandKind.REPLACE:
-                orders.replace(s, record)
+                amend.replace(s, record)
             case CommandKind.MASS_CANCEL:
-                orders.mass_cancel(s, record)
+                amend.mass_cancel(s, record)
             case CommandKind.DEPOSIT | CommandKind.WITHDRAW | CommandKind.TRANSFER:
                 money.money(s, record)
             case CommandKind.POST | CommandKind.WITHDRAW_SETTLED:
@@ -88,14 +90,20 @@ class ReferenceCore:
                 listing.market(s, record)
             case CommandKind.ACCOUNT:
                 listing.account(s, record)
+            case CommandKind.PHASE:
+                auction.phase(s, record)
+            case CommandKind.UNCROSS:
+                auction.uncross(s, record)
+            case CommandKind.KILL | CommandKind.REARM:
+                safeguards.kill(s, record)
+            case CommandKind.CANCEL_AFTER:
+                safeguards.cancel_after(s, record)
+            case CommandKind.POISON:
+                safeguards.poison(s, record)
             case CommandKind.TICK:
-                money.tick(s)
+                timers.tick(s)
             case CommandKind.CUT:
                 self._cut()
-            case CommandKind.PHASE | CommandKind.UNCROSS:
-                self._refuse_of_market(kind, record)
-            case CommandKind.KILL | CommandKind.REARM | CommandKind.CANCEL_AFTER | CommandKind.POISON:
-                self._refuse_of_account(kind, record)
             case _:
                 s.ts = 0
                 reject(s, RejectCode.MALFORMED)
@@ -108,62 +116,17 @@ class ReferenceCore:
             state_hash=np.void(self.state_hash()),
         )  # fmt: skip
 
-    def _refuse_of_market(self, kind: int, record: bytes) -> None:
-        """phase and uncross: every market is continuous, and phases are not carried yet."""
-        s = self._state
-        reason = RejectCode.UNSUPPORTED if kind == CommandKind.PHASE else RejectCode.PHASE
-        if unpack(layout.PHASE, record).market >= len(s.markets):
-            reason = RejectCode.UNKNOWN_MARKET
-        ref = None
-        if unpack(layout.COMMAND, record).flags & MoneyFlag.HAS_REF:
-            ref = unpack(layout.REF_SLOT, record, record[5] - 1).ref
-        reject(s, reason, ref=ref)
-
-    def _refuse_of_account(self, kind: int, record: bytes) -> None:
-        """kill, rearm, cancel_after, poison: not carried yet."""
-        s, r = self._state, unpack(layout.POISON, record)
-        reason = RejectCode.UNKNOWN_ACCOUNT if r.account >= len(s.accounts) else RejectCode.UNSUPPORTED
-        reject(s, reason, r.account, client_id=r.client_id if kind == CommandKind.POISON else None)
-
     def state_hash(self) -> bytes:
         """16 bytes: docs/state-hash.md."""
         return digest.state_hash(self._state)
 
     def check(self) -> None:
-        """Every invariant of the rulebook, section 5, that this build can break.
+        """Every invariant of the rulebook, section 5.
 
         Raises:
             AssertionError: naming what is broken.
         """
-        s = self._state
-        for m in s.markets:
-            bid, ask = m.best(Side.BUY), m.best(Side.SELL)
-            assert bid is None or ask is None or bid < ask, f"{m.name!r} is crossed: {bid} {ask}"
-            for side in (Side.BUY, Side.SELL):
-                for price, level in m.half(side).items():
-                    joins = [order.join for order in level.values()]
-                    assert level and joins == sorted(joins), f"{m.name!r} {price}: queue out of order"
-                    for order in level.values():
-                        assert order.leaves > 0 and order.price == price and s.orders[order.order_id] is order
-        required: dict[tuple[int, int], int] = {}
-        for order in s.orders.values():
-            market = s.markets[order.market]
-            key = order.account, market.base if order.side == Side.SELL else market.quote
-            required[key] = required.get(key, 0) + required_hold(market, order)
-        for ref in s.refs.values():
-            for move in ref.moves:
-                key = move.source, move.asset
-                required[key] = required.get(key, 0) + move.amount
-        sums = [0] * len(s.assets)
-        for key, balance in s.balances.items():
-            account, asset = key
-            sums[asset] += balance.available + balance.held
-            assert balance.held == required.get(key, 0), f"{key}: held {balance.held}, required {required.get(key, 0)}"
-            never = s.accounts[account].overdraft == Overdraft.NEVER
-            assert not never or balance.available >= 0, f"{key}: available {balance.available}"
-        assert not any(sums), f"assets do not sum to zero: {sums}"
-        resting = sum(len(level) for m in s.markets for half in (m.bids, m.asks) for level in half.values())
-        assert resting == len(s.orders), f"{resting} orders in the books, {len(s.orders)} open"
+        audit(self._state)
 
     # ------------------------------------------------------------ look-ups
 
@@ -193,3 +156,25 @@ class ReferenceCore:
         half = self._state.markets[market].half(side)
         levels = [(price, [(o.order_id, o.leaves) for o in level.values()]) for price, level in half.items()]
         return levels[::-1] if side == Side.BUY else levels
+
+    def open_orders(self) -> np.ndarray:
+        """Every open and waiting order, dtype layout.OPEN_ORDERS.
+
+        By market; what rests by side, price from the best and queue, then what waits by order id.
+        """
+        rows = [row for market in self._state.markets for row in self._rows(market)]
+        return np.array(rows, layout.OPEN_ORDERS)
+
+    def _rows(self, market: Market) -> Iterator[tuple[object, ...]]:
+        resting = [order for level in reversed(market.bids.values()) for order in level.values()]
+        resting += [order for level in market.asks.values() for order in level.values()]
+        for o in resting + [order for _, order in sorted(market.stops.items())]:
+            yield (
+                o.order_id, o.account, o.market, o.client_ids[-1], o.price, o.size, o.leaves,
+                required_hold(market, o), o.join, o.session, o.stop_price, o.display_size, o.shown, o.expires_at,
+                0 if o.partner is None else o.partner.order_id, o.side, o.type, o.tif, o.flags, o.status, b"",
+            )  # fmt: skip
+
+    def indicative(self, market: int) -> tuple[int | None, int, int]:
+        """What an uncross would find now: price in ticks (None: nothing crosses), lots, imbalance (buy minus sell)."""
+        return auction.clearing(self._state.markets[market])

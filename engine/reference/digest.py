@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.messages import layout
-from engine.messages.codes import ABSENT
-from engine.messages.layout import PlaceFlag
 from engine.reference.model import State, words
 
 __all__ = ["content_digest", "mix", "state_hash"]
@@ -68,12 +66,14 @@ def _entities(s: State) -> Iterator[tuple[int, ...]]:
         yield (
             3, index, *words(m.name, 8), m.base | m.quote << 32, m.tick, m.lot, m.tick_decimals | m.lot_decimals << 8,
             m.k, m.u, m.min_size, m.max_size, m.max_price, m.taker_ppm, m.maker_ppm, m.entry_band_ppm, m.exec_band_ppm,
-            m.pause_ns, m.phase, m.reference_price, m.last_price, m.trade_count,
+            m.pause_ns, m.phase, m.reference_price, m.last_price, m.trade_count, m.band_reference, m.pause_at,
+            m.pause_sequence,
         )  # fmt: skip
     for index, a in enumerate(s.accounts):
         yield (
-            4, index, *words(a.name, 8), a.status | a.overdraft << 8, a.mask, a.taker_ppm, a.maker_ppm,
-            a.max_open_orders, *words(a.row, 4), *words(a.stp_group, 8), 0,
+            4, index, *words(a.name, 8), a.status | a.overdraft << 8 | a.killed << 16, a.mask, a.taker_ppm, a.maker_ppm,
+            a.max_open_orders, *words(a.row, 4), *words(a.stp_group, 8), a.cancel_after,
+            a.cancel_after_sequence,
         )  # fmt: skip
     for (account, asset_index), balance in s.balances.items():
         if balance.available or balance.held:
@@ -81,9 +81,9 @@ def _entities(s: State) -> Iterator[tuple[int, ...]]:
     for o in s.orders.values():
         yield (
             6, o.order_id, o.account | o.market << 32, *words(o.client_ids[-1], 4),
-            o.side | o.type << 8 | o.tif << 16 | (o.flags & PlaceFlag.POST_ONLY) << 24 | o.stp << 32,
-            o.price, o.size, o.leaves, o.join, o.taker_ppm, o.maker_ppm, o.credit, o.session,
-            ABSENT, ABSENT, o.leaves, ABSENT,
+            o.side | o.type << 8 | o.tif << 16 | o.flags << 24 | o.stp << 32,
+            o.price, o.size, o.leaves, o.join, o.taker_ppm, o.maker_ppm, o.credit, o.session, o.stop_price,
+            o.display_size, o.shown, o.expires_at, 0 if o.partner is None else o.partner.order_id,
         )  # fmt: skip
     for entry in s.ids.values():
         if entry.order is None or entry.order.client_ids[-1] != entry.client_id:
@@ -98,3 +98,6 @@ def _entities(s: State) -> Iterator[tuple[int, ...]]:
         )  # fmt: skip
         for number, move in enumerate(ref.moves):
             yield 9, ref.first_sequence, number, move.source | move.target << 32, move.asset, move.amount
+    for index, a in enumerate(s.accounts):
+        for client_id in a.poisons:
+            yield 10, index, *words(client_id, 4)

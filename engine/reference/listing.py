@@ -16,37 +16,19 @@ from engine.messages.codes import (
     Phase,
     RejectCode,
 )
-from engine.messages.layout import AccountMask, MarketMask, MoneyFlag
+from engine.messages.layout import AccountMask, MarketMask
 from engine.reference.model import FEES, TOTAL_LIMIT, Account, Asset, Market, Move, State, extension, reject, unpack
-from engine.reference.money import judge_ref, keep_ref
+from engine.reference.money import begin_ref, has_ref_room, keep_ref
 from engine.reference.orders import cancel_account
 
-__all__ = ["account", "asset", "market", "optional_ref"]
-
-
-def optional_ref(record: bytes) -> SimpleNamespace | None:
-    """The ref that asset, account, market, phase may carry in their last slot."""
-    head = unpack(layout.COMMAND, record)
-    return unpack(layout.REF_SLOT, record, head.slots - 1) if head.flags & MoneyFlag.HAS_REF else None
-
-
-def _begin(s: State, record: bytes, account: int = NIL) -> tuple[bytes | None, int] | None:
-    """The ref (None: none was given) and its not_after, or None if the ref already answered the command."""
-    ref = optional_ref(record)
-    if ref is None:
-        return None, ABSENT
-    return (ref.ref, ref.not_after) if judge_ref(s, record, ref.ref, ref.not_after, account) else None
-
-
-def _has_ref_room(s: State, ref: bytes | None) -> bool:
-    return ref is None or len(s.refs) < s.limits.refs
+__all__ = ["account", "asset", "market"]
 
 
 # ---------------------------------------------------------------- asset
 
 
 def asset(s: State, record: bytes) -> None:
-    begun = _begin(s, record)
+    begun = begin_ref(s, record)
     if begun is None:
         return None
     ref, not_after = begun
@@ -55,7 +37,7 @@ def asset(s: State, record: bytes) -> None:
         return reject(s, RejectCode.BAD_VALUE, ref=ref)
     if s.named(s.assets, r.name) != NIL:
         return reject(s, RejectCode.EXISTS, ref=ref)
-    if len(s.assets) >= s.limits.assets or not _has_ref_room(s, ref):
+    if len(s.assets) >= s.limits.assets or not has_ref_room(s, ref):
         return reject(s, RejectCode.BUSY, ref=ref)
     # From here on nothing is refused.
     s.assets.append(Asset(r.name, r.scale, r.settled))
@@ -70,7 +52,7 @@ def asset(s: State, record: bytes) -> None:
 
 
 def market(s: State, record: bytes) -> None:
-    begun = _begin(s, record)
+    begun = begin_ref(s, record)
     if begun is None:
         return None
     ref, not_after = begun
@@ -82,18 +64,17 @@ def market(s: State, record: bytes) -> None:
         return reject(s, listing, ref=ref)
     if known is not None and not _same_listing(r.mask, listing, known):
         return reject(s, RejectCode.EXISTS, ref=ref)
-    if listing.entry_band_ppm or listing.exec_band_ppm or listing.phase != Phase.CONTINUOUS:
-        return reject(s, RejectCode.UNSUPPORTED, ref=ref)
     if known is None:
         full = len(s.markets) >= s.limits.markets or listing.max_price > s.limits.max_price_ticks
         if full or not s.has_balance_room(1):
             return reject(s, RejectCode.BUSY, ref=ref)
-    if not _has_ref_room(s, ref):
+    if not has_ref_room(s, ref):
         return reject(s, RejectCode.BUSY, ref=ref)
 
     # From here on nothing is refused.
     if known is None:
         index, known = len(s.markets), listing
+        known.band_reference = known.reference_price
         s.markets.append(listing)
         s.balance(FEES, listing.quote)
     else:
@@ -183,7 +164,7 @@ def _same_listing(mask: int, said: Market, known: Market) -> bool:
 def account(s: State, record: bytes) -> None:
     r = unpack(layout.ACCOUNT, record)
     index = s.named(s.accounts, r.name)
-    begun = _begin(s, record, index)
+    begun = begin_ref(s, record, index)
     if begun is None:
         return None
     ref, not_after = begun
@@ -192,7 +173,7 @@ def account(s: State, record: bytes) -> None:
         extra = unpack(layout.ACCOUNT_EXTRA, record, 1)
         row, group = extra.row, extra.stp_group
     reason = _check_account(s, r, index, row, group)
-    if reason is None and not _has_ref_room(s, ref):
+    if reason is None and not has_ref_room(s, ref):
         reason = RejectCode.BUSY
     if reason is not None:
         return reject(s, reason, index, ref=ref)

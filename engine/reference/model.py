@@ -20,7 +20,7 @@ from engine.messages.layout import AccountMask, RejectedFlag
 
 __all__ = [
     "EXTERNAL", "FEES", "INT64_MAX", "MILLION", "TOTAL_LIMIT", "Account", "Asset", "Balance", "ClientId", "Market",
-    "Move", "Order", "Ref", "State", "ceil_ppm", "extension", "reject", "required_hold", "unpack", "words",
+    "Move", "Order", "Ref", "State", "ceil_ppm", "extension", "reject", "required_hold", "saturated", "unpack", "words",
 ]  # fmt: skip
 
 EXTERNAL, FEES = 0, 1
@@ -47,7 +47,13 @@ class Account:
     max_open_orders: int = 0
     row: bytes = bytes(32)
     stp_group: bytes = b""
+    killed: int = 0
+    cancel_after: int = 0
+    """When a tick cancels its orders, ns; 0: never."""
+    cancel_after_sequence: int = 0
+    poisons: set[bytes] = field(default_factory=set)
     orders: dict[int, Order] = field(default_factory=dict)
+    """Open and waiting ones."""
     closed: dict[bytes, ClientId] = field(default_factory=dict)
     """Remembered client ids of its closed orders, oldest first."""
 
@@ -60,7 +66,11 @@ class Balance:
 
 @dataclass(slots=True)
 class Market:
-    """`bids` and `asks`: price → orders by id, in the order of joining."""
+    """`bids` and `asks`: price → orders by id, in the order of joining. `stops`: waiting orders by id.
+
+    reference_price: the listing's own. band_reference: what bands are around, ABSENT if nothing gave it yet.
+    pause_sequence: the command that set `pause_at`, 0 while no pause is on.
+    """
 
     name: bytes
     base: int
@@ -83,8 +93,12 @@ class Market:
     phase: int = 0
     last_price: int = 0
     trade_count: int = 0
+    band_reference: int = ABSENT
+    pause_at: int = 0
+    pause_sequence: int = 0
     bids: SortedDict = field(default_factory=SortedDict)
     asks: SortedDict = field(default_factory=SortedDict)
+    stops: dict[int, Order] = field(default_factory=dict)
 
     def half(self, side: int) -> SortedDict:
         return self.bids if side == Side.BUY else self.asks
@@ -97,9 +111,13 @@ class Market:
         return int(half.keys()[-1] if side == Side.BUY else half.keys()[0])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Order:
-    """`size` and `leaves` in lots, a budget order's in quote units. `exact_fee`: sum of notional × ppm over fills."""
+    """`size` and `leaves` in lots, a budget order's in quote units. `exact_fee`: sum of notional × ppm over fills.
+
+    status: WAITING or OPEN; a taker counts as open. join: 0 until it first stands in a book.
+    displayed: of an iceberg that rests, what is left of the slice it shows.
+    """
 
     order_id: int
     account: int
@@ -117,12 +135,31 @@ class Order:
     maker_ppm: int
     session: int
     budget: bool
+    stop_price: int = ABSENT
+    display_size: int = ABSENT
+    expires_at: int = ABSENT
+    status: OrderStatus = OrderStatus.OPEN
     exact_fee: int = 0
     join: int = 0
+    displayed: int = 0
+    partner: Order | None = field(default=None, repr=False)
+    """The other order of its oco pair."""
 
     @property
     def filled(self) -> int:
         return self.size - self.leaves
+
+    @property
+    def shown(self) -> int:
+        """What depth counts, and what one fill can take."""
+        if self.status == OrderStatus.WAITING:
+            return 0
+        return self.leaves if self.display_size == ABSENT else self.displayed
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it trades as a limit order; the others trade as market orders."""
+        return self.type in (OrderType.LIMIT, OrderType.STOP_LIMIT)
 
     @property
     def credit(self) -> int:
@@ -131,7 +168,7 @@ class Order:
 
 @dataclass(slots=True)
 class ClientId:
-    """An id that answers. `order` while open."""
+    """An id that answers. `order` while it is open or waiting; status and filled are of its end."""
 
     order_id: int
     account: int
@@ -197,6 +234,8 @@ class State:
         self.op = 0
         self.fills = 0
         self.joins = 0
+        self.exec_references: dict[int, int] = {}
+        """By market that has traded: what its exec band is around until the command ends."""
         self.events: list[np.ndarray] = []
 
     # ------------------------------------------------------------ look-ups
@@ -252,14 +291,19 @@ def ceil_ppm(exact: int) -> int:
 
 
 def required_hold(market: Market, order: Order) -> int:
-    """What the order holds: base of a sell, quote of a limit buy, nothing of a market buy."""
+    """What the order holds: base of a sell, quote of a limit buy, nothing of a market or stop buy."""
     if order.side == Side.SELL:
         return order.leaves * market.u
-    if order.type == OrderType.MARKET:
+    if not order.is_limited:
         return 0
     notional = order.price * order.leaves * market.k
     rate = max(order.taker_ppm, order.maker_ppm, 0)
     return notional + ceil_ppm(order.exact_fee + notional * rate) - ceil_ppm(order.exact_fee)
+
+
+def saturated(at: int, wait: int) -> int:
+    """`wait` ns after `at`, or the last time there is."""
+    return min(at + wait, INT64_MAX)
 
 
 def unpack(dtype: np.dtype, record: bytes, slot: int = 0) -> SimpleNamespace:

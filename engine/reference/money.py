@@ -1,4 +1,4 @@
-"""Money commands, refs, and what a tick does.
+"""Money commands and refs.
 
 A command becomes at most 64 moves; what they touch is judged before anything changes. Every move takes from one
 account what it gives to another, so each asset keeps summing to zero.
@@ -25,7 +25,7 @@ from engine.messages.layout import DuplicateFlag, MoneyFlag
 from engine.reference.digest import content_digest
 from engine.reference.model import INT64_MAX, TOTAL_LIMIT, Move, Ref, State, extension, reject, unpack
 
-__all__ = ["judge_ref", "keep_ref", "money", "next_due", "post", "tick", "void"]
+__all__ = ["begin_ref", "expire_transfer", "has_ref_room", "judge_ref", "keep_ref", "money", "post", "void"]
 
 _LEGS_MAX = 64
 
@@ -66,6 +66,22 @@ def judge_ref(s: State, record: bytes, ref: bytes, not_after: int, account: int 
     else:
         return True
     return False
+
+
+def begin_ref(s: State, record: bytes, account: int = NIL) -> tuple[bytes | None, int] | None:
+    """The ref that asset, account, market, phase may carry in their last slot (None: it has none), and its not_after.
+
+    None instead if the ref already answered the command.
+    """
+    head = unpack(layout.COMMAND, record)
+    if not head.flags & MoneyFlag.HAS_REF:
+        return None, ABSENT
+    r = unpack(layout.REF_SLOT, record, head.slots - 1)
+    return (r.ref, r.not_after) if judge_ref(s, record, r.ref, r.not_after, account) else None
+
+
+def has_ref_room(s: State, ref: bytes | None) -> bool:
+    return ref is None or len(s.refs) < s.limits.refs
 
 
 def keep_ref(s: State, record: bytes, ref: bytes, not_after: int) -> None:
@@ -218,9 +234,7 @@ def _split(leg: list[_Part]) -> list[Move]:
     by_remainder = sorted(range(len(leg)), key=lambda i: (-remainders[i], i))
     for i in by_remainder[: first.amount - sum(amounts)]:
         amounts[i] += 1
-    return [
-        Move(p.source, p.asset, amount, p.target) for p, amount in zip(leg, amounts, strict=True) if amount
-    ]
+    return [Move(p.source, p.asset, amount, p.target) for p, amount in zip(leg, amounts, strict=True) if amount]
 
 
 # ---------------------------------------------------------------- balances
@@ -287,7 +301,7 @@ def _write_balances(s: State, touched: dict[tuple[int, int], _Touched], *, expir
         )  # fmt: skip
 
 
-# ---------------------------------------------------------------- post, void, tick
+# ---------------------------------------------------------------- post, void, expiry
 
 
 def post(s: State, record: bytes) -> None:
@@ -334,16 +348,6 @@ def _decide(s: State, name: bytes, status: RefStatus, *, expired: bool = False) 
     _write_balances(s, _touch(moves, both=status == RefStatus.POSTED), expired=expired)
 
 
-def next_due(s: State) -> tuple[int, int, bytes] | None:
-    """When the next tick has work, since which sequence, and with which ref."""
-    due = [(at, ref.first_sequence, name) for name, ref in s.refs.items() if (at := ref.due()) is not None]
-    return min(due, default=None)
-
-
-def tick(s: State) -> None:
-    while (due := next_due(s)) is not None and due[0] <= s.time:
-        name = due[2]
-        if s.refs[name].status == RefStatus.PENDING:
-            _decide(s, name, RefStatus.VOIDED, expired=True)
-        else:
-            del s.refs[name]
+def expire_transfer(s: State, ref: bytes) -> None:
+    """A pending transfer that nobody decided in time."""
+    _decide(s, ref, RefStatus.VOIDED, expired=True)

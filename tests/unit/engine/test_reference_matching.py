@@ -166,7 +166,7 @@ def test_a_rebate_pays_for_one_lot_when_the_money_is_gone(make: Any) -> None:
         ({"min_size": "2"}, "rejected exists"),
         ({"tick": "0.010", "lot": "1.0", "phase": "continuous"}, "done"),
         ({"max_size": "0"}, "rejected bad_value"), ({"max_price": "0"}, "rejected bad_value"),
-        ({"tick": "0.02", "entry_band_ppm": 5}, "rejected exists"), ({"entry_band_ppm": 5}, "rejected unsupported"),
+        ({"tick": "0.02", "entry_band_ppm": 5}, "rejected exists"), ({"entry_band_ppm": 5}, "done"),
     ],
 )  # fmt: skip
 def test_a_repeated_market_changes_rates_only(make: Any, changes: dict[str, Any], reason: str) -> None:
@@ -199,7 +199,7 @@ def test_a_repeated_market_is_judged_before_it_is_compared(make: Any, changes: d
     ("changes", "reason"),
     [
         ({"account": "zed"}, "unknown_account"), ({"market": "zed"}, "unknown_market"), ({"type": "odd"}, "bad_type"),
-        ({"type": "stop"}, "unsupported"), ({"tif": "odd"}, "bad_tif"), ({"tif": "ioc", "post_only": True}, "bad_tif"),
+        ({"type": "stop"}, "bad_price"), ({"tif": "odd"}, "bad_tif"), ({"tif": "ioc", "post_only": True}, "bad_tif"),
         ({"price": "0"}, "bad_price"), ({"price": "0.005"}, "bad_price"), ({"price": None}, "bad_price"),
         ({"price": "-1"}, "bad_price"), ({"price": "99999999999999999999"}, "bad_price"), ({"size": "0"}, "bad_size"),
         ({"size": None}, "bad_size"), ({"budget": "5"}, "bad_size"), ({"stop_price": "5"}, "bad_stop"),
