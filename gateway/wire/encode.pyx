@@ -393,7 +393,7 @@ cdef char* _put_replaced(char* p, const Replaced* e, Names names, OpenOrders ord
     p = _account(p, "account", names, e.head.account)
     p = _market(p, names, e.head.market)
     p = _price(p, "price", m, e.price)
-    p = _size(p, "size", m, e.size)
+    p = _leaves(p, "size", m, e.size, order != NULL and order.budget)
     p = _leaves(p, "leaves", m, e.leaves, order != NULL and order.budget)
     p = _released(p, "hold", m, e.hold, order)
     p = _released(p, "released", m, e.released, order)
