@@ -249,5 +249,4 @@ class RejectCode(Word):
     TOO_LARGE = 32
     BUSY = 33
     MALFORMED = 34
-    UNSUPPORTED = 35
-    """A rule of the rulebook that this build does not carry yet. Never silently another behaviour."""
+    # 35 was `unsupported`, of builds that did not carry every rule.

@@ -27,7 +27,8 @@ from engine.messages.decimals import decimal_text, steps_of, steps_text, units_o
 
 __all__ = ["AccountEntry", "AssetEntry", "Directory", "MarketEntry"]
 
-assert max(CommandKind.ASSET, CommandKind.MARKET) < CommandKind.ACCOUNT == min(CommandKind) + 2  # learn compares
+_LAST_ENTITY_OP = CommandKind.ACCOUNT
+"""asset, market and account are the first three numbers, and a number never changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ class Directory:
         heads = _slots(slots)
         kinds = heads["kind"]
         phases = kinds == EventKind.PHASE_CHANGED
-        found = np.flatnonzero((kinds == EventKind.DONE) & (heads["op"] <= CommandKind.ACCOUNT) | phases)
+        found = np.flatnonzero((kinds == EventKind.DONE) & (heads["op"] <= _LAST_ENTITY_OP) | phases)
         if not len(found):
             return
         starts = _starts(heads)
