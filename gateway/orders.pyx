@@ -139,6 +139,7 @@ cdef class OpenOrders:
                 entry.price = replaced.price
                 entry.size = replaced.size
                 entry.leaves = replaced.leaves
+                entry.stop_price = replaced.stop_price
                 memcpy(entry.client_id, replaced.client_id, 32)
         elif kind == EV_PREVENTED:
             prevented = <const Prevented*>slot

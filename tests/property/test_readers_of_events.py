@@ -89,8 +89,8 @@ class Readers:
             assert (order.status, order.leaves, order.tif, order.type) == (
                 row["status"], row["leaves"], row["tif"], row["type"],
             )  # fmt: skip
-            assert [order.price, order.display_size, order.expires_at] == [
-                None if row[field] == ABSENT else row[field] for field in ("price", "display_size", "expires_at")
+            assert [order.price, order.stop_price, order.display_size, order.expires_at] == [
+                None if row[field] == ABSENT else row[field] for field in ("price", "stop_price", "display_size", "expires_at")
             ]
             assert (order.budget if budget else order.size) == row["size"]
             assert (order.status == OrderStatus.WAITING) <= (order.type in (OrderType.STOP, OrderType.STOP_LIMIT))

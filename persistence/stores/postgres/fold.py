@@ -37,7 +37,7 @@ _HEAD = struct.Struct("<QqIIIBBBB")  # sequence, ts, index, account, market, kin
 _ACCEPTED = struct.Struct("<Q32s6q4B")
 _TRADE = struct.Struct("<IBBxxQqqqQqqQqqq")
 _CANCELED = struct.Struct("<Q32sqq")
-_REPLACED = struct.Struct("<Q32sqqqqqB")
+_REPLACED = struct.Struct("<Q32sqqqqqB7xq")
 _PREVENTED = struct.Struct("<IB3xqqQqqQqq")
 _BALANCE = struct.Struct("<qqB")
 _BODY = 32
@@ -232,10 +232,10 @@ class Fold:
         self._close(order, OrderStatus.CANCELED, CancelReason(head[7]).word)
 
     def _replaced(self, head: tuple[int, ...], data: memoryview, at: int) -> None:
-        order_id, client_id, price, size, leaves, _, released, _ = _REPLACED.unpack_from(data, at)
+        order_id, client_id, price, size, leaves, _, released, _, stop_price = _REPLACED.unpack_from(data, at)
         order = self.orders[order_id]
         order.client_id = client_id.rstrip(b"\0").decode()
-        order.price = _given(price)
+        order.price, order.stop_price = _given(price), _given(stop_price)
         if order.budget is None:
             order.size = size
         order.leaves = leaves
