@@ -1,4 +1,4 @@
-"""Every order type through the real order entry and the real core: acks, private events, open orders, timers, replay."""
+"""Every order type through real order entry and the real core: acks, private events, open orders, timers, replay."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_stop_limit_cascade_rests_and_a_waiting_stop_is_canceled(tmp_path:
         events = await until(f.ann, "triggered", stop_price="0.9")
         assert names(events) == ["triggered", "trade", "triggered"]
         orders = await f.open(f.ann)
-        assert {name: (order["status"], order["price"] if "price" in order else None) for name, order in orders.items()} == {
+        assert {name: (order["status"], order.get("price")) for name, order in orders.items()} == {
             "two": ("open", "0.85"), "low": ("waiting", None),
         }  # fmt: skip
         canceled = await f.ann.cancel(client_id="low")
@@ -175,7 +175,9 @@ async def test_pair_holds_the_larger_and_ends_with_the_first_trade(tmp_path: Pat
         assert (await f.ann.balances())["CRT"]["held"] == "3"
         with pytest.raises(Rejected, match="bad_oco"):
             await f.ann.place(MARKET, "more", "sell", "stop", size="5", stop_price="0.8", oco_with="stop")
-        await f.ann.place(MARKET, "again", "sell", "stop_limit", size="3", price="0.7", stop_price="0.8", oco_with="take")
+        await f.ann.place(
+            MARKET, "again", "sell", "stop_limit", size="3", price="0.7", stop_price="0.8", oco_with="take"
+        )
         await f.trade("0.8")
         events = await until(f.ann, "canceled", client_id="take")
         assert names(events) == ["triggered", "canceled"] and events[1]["reason"] == "oco"
@@ -184,9 +186,10 @@ async def test_pair_holds_the_larger_and_ends_with_the_first_trade(tmp_path: Pat
 
 async def test_replace_finds_orders_just_placed_and_renamed_ones_by_every_id(tmp_path: Path) -> None:
     async with floor(tmp_path) as f:
-        order = {"op": "place", "market": MARKET, "client_id": "a", "side": "buy", "type": "limit", "size": "3", "price": "1"}
-        frame = [
-            order | {"rid": 101}, {"rid": 102, "op": "replace", "client_id": "a", "price": "0.9", "new_client_id": "b"},
+        frame: list[dict[str, Any]] = [
+            {"rid": 101, "op": "place", "market": MARKET, "client_id": "a", "side": "buy", "type": "limit", "size": "3",
+             "price": "1"},
+            {"rid": 102, "op": "replace", "client_id": "a", "price": "0.9", "new_client_id": "b"},
             {"rid": 103, "op": "replace", "client_id": "a", "size": "2"},
             {"rid": 104, "op": "replace", "client_id": "b", "price": "0.8", "size": "4"},
             {"rid": 105, "op": "cancel", "client_id": "a"},
@@ -289,17 +292,18 @@ async def test_fok_ioc_post_only_and_budget(tmp_path: Path) -> None:
 
 
 async def test_one_command_of_many_events_is_no_slow_reader(tmp_path: Path) -> None:
-    async with exchange(tmp_path, write_low_bytes=20_000, write_high_bytes=60_000) as x:
-        async with await x.client(x.operator) as operator:
-            ann, ben = await x.trader(operator, "ann"), await x.trader(operator, "ben")
-            async with await x.client(ann) as a, await x.client(ben) as b:
-                order = {"op": "place", "market": MARKET, "type": "limit", "size": "0.1", "price": "1"}
-                for start in range(0, 3_000, 500):
-                    rows = [order | {"client_id": f"a{n}", "side": "sell"} for n in range(start, start + 500)]
-                    await a._socket.send(json.dumps(rows))
-                    await a.ping()
-                await b.place(MARKET, "sweep", "buy", "limit", size="300", price="1")
-                assert len(await until(b, "trade", taker_leaves="0")) == 3_000
-                fills = [event for event in await until(a, "trade", maker_client_id="a2999") if event["event"] == "trade"]
-                assert len(fills) == 3_000 and x.server.counters.closed_slow == 0
+    async with (
+        exchange(tmp_path, write_low_bytes=20_000, write_high_bytes=60_000) as x,
+        await x.client(x.operator) as operator,
+    ):
+        ann, ben = await x.trader(operator, "ann"), await x.trader(operator, "ben")
+        async with await x.client(ann) as a, await x.client(ben) as b:
+            order = {"op": "place", "market": MARKET, "type": "limit", "size": "0.1", "price": "1", "side": "sell"}
+            for start in range(0, 3_000, 500):
+                await a._socket.send(json.dumps([order | {"client_id": f"a{n}"} for n in range(start, start + 500)]))
                 await a.ping()
+            await b.place(MARKET, "sweep", "buy", "limit", size="300", price="1")
+            assert len(await until(b, "trade", taker_leaves="0")) == 3_000
+            events = await until(a, "trade", maker_client_id="a2999")
+            assert names(events).count("trade") == 3_000 and x.server.counters.closed_slow == 0
+            await a.ping()

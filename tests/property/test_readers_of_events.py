@@ -29,8 +29,8 @@ from tests.support.rule_flow import TRADERS, RuleFlow
 STEPS = 500
 EXPECTED = {
     "triggered", "refreshed", "prevented", "uncrossed", "uncross fill", "phase_changed band", "phase_changed pause",
-    "phase_changed uncross", "phase_changed command", "canceled oco", "canceled expired", "canceled stp", "canceled band",
-    "canceled ioc", "canceled fok", "canceled market", "replaced", "trade",
+    "phase_changed uncross", "phase_changed command", "canceled oco", "canceled expired", "canceled stp",
+    "canceled band", "canceled ioc", "canceled fok", "canceled market", "replaced", "trade",
 }  # fmt: skip
 
 
@@ -89,9 +89,8 @@ class Readers:
             assert (order.status, order.leaves, order.tif, order.type) == (
                 row["status"], row["leaves"], row["tif"], row["type"],
             )  # fmt: skip
-            assert [order.price, order.stop_price, order.display_size, order.expires_at] == [
-                None if row[field] == ABSENT else row[field] for field in ("price", "stop_price", "display_size", "expires_at")
-            ]
+            for field in ("price", "stop_price", "display_size", "expires_at"):
+                assert getattr(order, field) == (None if row[field] == ABSENT else row[field])
             assert (order.budget if budget else order.size) == row["size"]
             assert (order.status == OrderStatus.WAITING) <= (order.type in (OrderType.STOP, OrderType.STOP_LIMIT))
 

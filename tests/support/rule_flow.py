@@ -149,7 +149,8 @@ class RuleFlow:
     def _stop(self, market: str) -> dict[str, Any]:
         kind = self.random.choice(("stop", "stop_limit"))
         command = self._place(market, type=kind, stop_price=self._price())
-        command["tif"] = self.random.choice(("gtc", "gtc", "gtd", "ioc", "fok") if kind == "stop_limit" else ("gtc", "gtd"))
+        tifs = ("gtc", "gtc", "gtd", "ioc", "fok") if kind == "stop_limit" else ("gtc", "gtd")
+        command["tif"] = self.random.choice(tifs)
         if command["tif"] == "gtd":
             command["expires_at"] = self.ts + self.random.randint(2, 60) * STEP_NS
         if kind == "stop" and command["side"] == "buy" and self.random.random() < 0.5:
