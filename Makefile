@@ -4,6 +4,7 @@
 #   make run ARGS="--seconds 30 --json summary.json"     bounded; exit 0 only if every check held
 #   make test [T=tests/unit]                             the whole suite, or a part of it
 #   make check                                           lint, types, tests: what CI runs
+#   make peers                                           other engines, for python -m bench engine: into build/peers
 #
 # Needs Python 3.11-3.13, a C compiler and make. Everything else goes into .venv in this folder.
 
@@ -14,11 +15,11 @@ ARGS ?=
 T ?= tests
 SOURCES := $(shell find engine gateway persistence marketdata settlement bench -name '*.pyx' -o -name '*.pxd' -o -name '*.h' 2>/dev/null)
 
-.PHONY: run test check lint types build clean help
+.PHONY: run test check lint types build peers clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '3,8s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '3,9s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 $(VENV)/.installed: pyproject.toml requirements/embedded.txt requirements/pip.txt
 	@echo "byline: first set-up in $(VENV) (a minute or two, once)"
@@ -47,6 +48,9 @@ types: build
 	@$(BIN)/mypy
 
 check: lint types test
+
+peers: build
+	@$(BIN)/python -m bench.book_peers
 
 clean:
 	rm -rf build .venv .data

@@ -1,6 +1,7 @@
 """Cython extensions only; all metadata is in pyproject.toml."""
 
 import os
+import platform
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -20,8 +21,21 @@ DIRECTIVES = {
     "initializedcheck": DEBUG,
 }
 
-# No -march=native: a wheel must run on every x86-64 and arm64 machine. CRC32C is dispatched at run time.
+
+def machine_args() -> list[str]:
+    """x86-64-v3 (AVX2, BMI2) where the machine that builds has it and BYLINE_PORTABLE is not 1.
+
+    Byline is built where it runs (docs/decisions/0011-core-speed.md). CRC32C is dispatched at run time all the same.
+    """
+    flags = Path("/proc/cpuinfo")
+    if os.environ.get("BYLINE_PORTABLE") == "1" or platform.machine() != "x86_64" or not flags.exists():
+        return []
+    have = set(flags.read_text().split())
+    return ["-march=x86-64-v3"] if {"avx2", "bmi1", "bmi2", "fma", "f16c", "movbe", "abm"} <= have else []
+
+
 COMPILE_ARGS = ["-O0", "-g"] if DEBUG else ["-O3", "-fno-strict-aliasing", "-fno-semantic-interposition"]
+COMPILE_ARGS += machine_args()
 # Of the C that Cython writes: temporaries drop `const`, INT64_MIN is folded into one literal, an out-argument of a
 # function that failed looks unset.
 COMPILE_ARGS += ["-Wno-discarded-qualifiers", "-Wno-maybe-uninitialized"]

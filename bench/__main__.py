@@ -1,13 +1,14 @@
 """`python -m bench`: list the benches, or run one and print its table.
 
 A bench's own options are what its `run` takes beside `smoke` and `seed`; the text of an annotation
-`Annotated[int | None, "text"]` is the option's help.
+`Annotated[int | None, "text"]` is the option's help. A bench whose commands are a mix says so in `MIX`.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,12 +17,13 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 from rich.console import Console
 from rich.table import Table
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from bench import harness
 
 console = Console()
 DEFAULT_SEED = 20260801
+STANDARD_OUT = Path("-")
 
 
 def names() -> list[str]:
@@ -33,7 +35,7 @@ def table(content: dict[str, Any], rows: list[harness.Row]) -> Table:
     """The rows as a table that names machine, commit and what was left out."""
     grid = Table(
         title=f"{content['bench']} · seed {content['seed']} · commit {content['commit']}",
-        caption=f"{content['machine']}\nleft out: {content['left_out']}",
+        caption=f"{content['machine']}\nbuilt with {content['build']}\nleft out: {content['left_out']}",
         caption_justify="left",
     )
     for column in ("case", "metric"):
@@ -64,10 +66,16 @@ def execute(name: str, module: ModuleType, json_out: Path | None, smoke: bool, s
     left_out: str = module.LEFT_OUT
     if smoke:
         rows, left_out = harness.unjudged(rows), f"smoke size: too small to be held to what must be reached; {left_out}"
-    content = harness.report(name, seed, left_out, rows)
-    console.print(table(content, rows))
-    if json_out is not None:
-        harness.write_json(json_out, content)
+    content = harness.report(name, seed, left_out, rows, getattr(module, "MIX", ""))
+    if json_out == STANDARD_OUT:
+        Console(stderr=True).print(table(content, rows))
+        if not smoke:
+            harness.write_json(harness.results_path(content), content)
+        print(json.dumps(content, indent=1))
+    else:
+        console.print(table(content, rows))
+        if json_out is not None:
+            harness.write_json(json_out, content)
     if not all(row.ok for row in rows):
         raise typer.Exit(1)
 
@@ -91,7 +99,10 @@ def command(name: str) -> Any:
     module = importlib.import_module(f"bench.bench_{name}")
 
     def run(
-        json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows to this file as well.")] = None,
+        json_out: Annotated[
+            Path | None,
+            typer.Option("--json", help="Write the rows to this file as well; no name: to bench/results and stdout."),
+        ] = None,
         smoke: Annotated[
             bool, typer.Option("--smoke", help="A small size, in seconds: correctness, not speed.")
         ] = False,
@@ -106,10 +117,20 @@ def command(name: str) -> Any:
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*shared, *own)}
     single = typer.Typer(add_completion=False)
     single.command(
-        name, help=module.__doc__, epilog=f"Example: python -m bench {name} --json {name}.json. "
+        name, cls=Bench, help=module.__doc__, epilog=f"Example: python -m bench {name} --json {name}.json. "
         "Exit 1 if a row missed what it must reach.",
     )(run)  # fmt: skip
     return typer.main.get_command(single)
+
+
+class Bench(TyperCommand):
+    """`--json` may stand without a file."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for at in reversed(range(len(args))):
+            if args[at] == "--json" and (at + 1 == len(args) or args[at + 1].startswith("-")):
+                args.insert(at + 1, str(STANDARD_OUT))
+        return super().parse_args(ctx, args)
 
 
 class Benches(TyperGroup):

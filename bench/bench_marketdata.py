@@ -21,8 +21,8 @@ import numpy as np
 import uvloop
 from picows import ws_create_server
 
-from bench.bench_engine import OUT_SLOTS, commands, funded, setup
 from bench.harness import Row, WrongResult, seconds
+from bench.records import OUT_SLOTS, commands, funded, setup
 from bench.workload import generate
 from engine.core import Core
 from engine.messages import layout

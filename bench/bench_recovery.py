@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bench.bench_engine import commands, setup
 from bench.harness import Row, WrongResult, median, seconds
+from bench.records import commands, setup
 from bench.workload import generate
 from engine.core import Core
 from persistence.disk import DirectoryDisk, SystemClock

@@ -15,23 +15,30 @@ import gc
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Row", "WrongResult", "commit", "machine", "median", "report", "seconds", "unjudged", "write_json"]
+__all__ = [
+    "Row", "WrongResult", "build_flags", "commit", "machine", "median", "pinned", "report",
+    "results_path", "seconds", "unjudged", "write_json",
+]  # fmt: skip
+
+ROOT = Path(__file__).parent.parent
 
 
 class WrongResult(AssertionError):
     """A measured run gave another result than its reference: there is no number to report."""
 
 
-TIMES = ("ns", "us", "ms", "s")
-"""Units in which less is better: such a value must be at most its `must`, any other at least."""
+LESS_IS_BETTER = ("ns", "us", "ms", "s", "bytes", "MB")
+"""Units of time and of memory: such a value must be at most its `must`, any other at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ class Row:
 
     def __post_init__(self) -> None:
         if self.must is not None:
-            reached = self.value <= self.must if self.unit in TIMES else self.value >= self.must
+            reached = self.value <= self.must if self.unit in LESS_IS_BETTER else self.value >= self.must
             object.__setattr__(self, "ok", self.ok and reached)
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,25 +95,59 @@ def median(values: list[float]) -> float:
     return statistics.median(values)
 
 
+_pinned_to: int | None = None
+
+
+@contextmanager
+def pinned() -> Iterator[int | None]:
+    """Keep this process, and those it starts, on one core: the last of those it may use. None where that cannot be."""
+    global _pinned_to
+    if not hasattr(os, "sched_setaffinity"):
+        yield None
+        return
+    before = os.sched_getaffinity(0)
+    _pinned_to = max(before)
+    os.sched_setaffinity(0, {_pinned_to})
+    try:
+        yield _pinned_to
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
 def machine() -> str:
-    """Processor, cores, kernel and Python, on one line."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    return f"{model}, {os.cpu_count()} cores, {system}"
+    """Processor, cores, where a bench was pinned, what sets the clock, kernel and Python, on one line."""
+    cpuinfo = _text("/proc/cpuinfo")
+    named = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    model = named[1] if named else platform.processor() or platform.machine()
+    governor = _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "unknown"
+    parts = [model, f"{os.cpu_count()} cores"]
+    if re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo, re.MULTILINE):
+        parts.append("virtual")
+    parts.append("not pinned" if _pinned_to is None else f"pinned to core {_pinned_to}")
+    parts += [f"governor {governor}", f"{platform.system()} {platform.release()}"]
+    return ", ".join([*parts, f"Python {platform.python_version()}"])
+
+
+def build_flags() -> str:
+    """The flags with which the extensions of this checkout are compiled, as setup.py says them."""
+    source = (ROOT / "setup.py").read_text()
+    found = re.search(r'COMPILE_ARGS = .*? else \[(.*?)\]', source)
+    flags = " ".join(re.findall(r'"([^"]+)"', found[1])) if found else "unknown"
+    return " ".join(part for part in (flags, os.environ.get("CFLAGS", "")) if part)
 
 
 def commit() -> str:
     """The commit of the checkout, with `+` if it is not clean; `unknown` outside one."""
-    root = Path(__file__).parent.parent
     try:
-        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=root, capture_output=True, text=True)
-        status = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True)
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+        status = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=ROOT, capture_output=True, text=True)
     except FileNotFoundError:
         return "unknown"
     if head.returncode != 0:
@@ -114,17 +155,26 @@ def commit() -> str:
     return head.stdout.strip() + ("+" if status.stdout.strip() else "")
 
 
-def report(bench: str, seed: int, left_out: str, rows: list[Row]) -> dict[str, Any]:
-    """The one shape of all benches."""
+def report(bench: str, seed: int, left_out: str, rows: list[Row], mix: str = "") -> dict[str, Any]:
+    """The one shape of all benches. `mix` says what the commands are, where a bench says it."""
     return {
         "bench": bench,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": commit(),
         "machine": machine(),
+        "build": build_flags(),
         "seed": seed,
+        **({"mix": mix} if mix else {}),
         "left_out": left_out,
         "rows": [row.as_dict() for row in rows],
     }
 
 
+def results_path(content: dict[str, Any]) -> Path:
+    """Where a report is kept if nobody says where: bench/results/BENCH-DATE-COMMIT.json."""
+    return ROOT / "bench" / "results" / f"{content['bench']}-{content['date']}-{content['commit']}.json"
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")

@@ -16,17 +16,19 @@ move names a resting order, so nothing is ever refused. A move keeps the open qu
 
 from __future__ import annotations
 
+import hashlib
 import heapq
+import json
 import random
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
-__all__ = ["RECORD", "ReferenceBook", "Workload", "generate", "read", "write"]
+__all__ = ["RECORD", "Live", "ReferenceBook", "Workload", "generate", "head", "of_records", "read", "stored", "write"]
 
 RECORD = np.dtype([("op", "u1"), ("side", "u1"), ("zero", "<u2"), ("qty", "<u4"), ("id", "<u8"), ("price", "<i8")])
 MAGIC = b"LOBWv1\0\0"
@@ -439,6 +441,59 @@ def generate(name: str, *, seed: int | None = None, ops: int | None = None, smok
         name, seed, preload, records, max_id, book.trades, book.volume, book.notional, book.h, len(book.where),
         sum(sum(level.values()) for half in book.side for level in half.values()),
     )
+
+
+def of_records(name: str, preload: int, records: np.ndarray, seed: int = 0) -> Workload:
+    """Any LOBW records as a workload: the reference book says what must come of them.
+
+    Raises:
+        ValueError: a cancel or a move names an order that does not rest, or a move crosses.
+    """
+    book = ReferenceBook()
+    for at, (op, side, _, qty, number, price) in enumerate(records.tolist()):
+        if op == LIMIT:
+            book.limit(number, side, price, qty)
+        elif op in (IOC, MARKET):
+            book.take(number, side, price if op == IOC else None, qty)
+        elif number not in book.where:
+            raise ValueError(f"record {at} names order {number}, which does not rest")
+        else:
+            side, _, left = book.cancel(number)
+            if op == MOVE:
+                best = book.best(1 - side)
+                if best is not None and (price >= best if side == 0 else price <= best):
+                    raise ValueError(f"record {at} moves order {number} across the book")
+                book.rest(number, side, price, left)
+    return Workload(
+        name, seed, preload, records, int(records["id"].max(initial=0)), book.trades, book.volume, book.notional,
+        book.h, len(book.where), sum(sum(level.values()) for half in book.side for level in half.values()),
+    )
+
+
+def head(workload: Workload, ops: int | None) -> Workload:
+    """The preload and the first `ops` timed commands, and what must come of them; all if None."""
+    if ops is None or ops >= workload.ops:
+        return workload
+    return of_records(workload.name, workload.preload, workload.records[: workload.preload + ops], workload.seed)
+
+
+def stored(folder: Path, name: str, seed: int) -> Workload:
+    """`generate(name, seed=seed)` at full size, kept in `folder` as LOBW file and sidecar once it was generated.
+
+    The file's name carries the digest of this generator, so that a change of it is never missed.
+    """
+    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    path = folder / f"{name}-{seed}-{digest}.lobw"
+    sidecar = path.with_suffix(".json")
+    if sidecar.exists() and path.exists():
+        preload, records = read(path)
+        return Workload(records=records, preload=preload, **json.loads(sidecar.read_text()))
+    made = generate(name, seed=seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(path, made)
+    kept = {field.name: getattr(made, field.name) for field in fields(made) if field.name not in ("records", "preload")}
+    sidecar.write_text(json.dumps(kept))
+    return made
 
 
 def write(path: Path, workload: Workload) -> None:

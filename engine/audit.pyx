@@ -72,7 +72,7 @@ cdef int audit_books(State* s) except -1:
     assert orders == s.order_pool.used - s.order_pool.free_count, "orders outside the books"
     count = s.order_map.count
     for slot in range(<uint32_t>WINDOW):
-        count += s.window[slot] != 0
+        count += s.window[slot].slot != 0
     assert count == orders, "ids of orders that are not open"
     return 0
 

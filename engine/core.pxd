@@ -1,14 +1,42 @@
 # The only door to the engine. One Core is used by one thread at a time.
 
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from engine.types cimport State
+
+# The C door, as engine/core.h says it.
+cdef extern from "engine/core.h" nogil:
+    const char* BYLINE_CORE_CAPSULE
+    int BYLINE_CORE_VERSION, BYLINE_NO_ROOM, BYLINE_NOT_NEXT, BYLINE_BAD_RECORD, BYLINE_BROKEN
+    ctypedef struct BylineRecord:
+        pass
+    ctypedef struct BylineEvent:
+        pass
+
+ctypedef int64_t (*door_apply_t)(void*, const BylineRecord*, BylineEvent*, int64_t) noexcept nogil
+ctypedef int64_t (*door_apply_batch_t)(
+    void*, const BylineRecord*, int64_t*, int64_t, BylineEvent*, int64_t
+) noexcept nogil
+ctypedef int64_t (*door_bound_t)(void*, const BylineRecord*) noexcept nogil
+ctypedef uint64_t (*door_sequence_t)(void*) noexcept nogil
+ctypedef void (*door_state_hash_t)(void*, uint8_t*) noexcept nogil
+
+cdef extern from "engine/core.h" nogil:
+    ctypedef struct BylineCorePort:
+        uint32_t version, slot_bytes
+        void* context
+        door_apply_t apply
+        door_apply_batch_t apply_batch
+        door_bound_t bound
+        door_sequence_t sequence
+        door_state_hash_t state_hash
 
 cdef class Core:
     cdef State* state
     cdef object _limits
     cdef uint8_t* _buffer  # events of `apply`
     cdef Py_ssize_t _buffer_slots
+    cdef BylineCorePort port_struct
 
     # As of the last applied command; readable without the GIL.
     cdef readonly uint64_t sequence

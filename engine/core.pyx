@@ -19,6 +19,8 @@ from engine.limits import CoreLimits
 from engine.messages import layout
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_Clear
+from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -211,10 +213,18 @@ cdef inline void look_far(State* s, const Record* r, Ahead* ahead) noexcept nogi
     cdef uint64_t order_id = c.client_id.word[0]
     cdef uint32_t tag = id_tag(s, c.account, &c.client_id)
     cdef bint by = by_order_id(r)
+    cdef Recent* leaving = &s.window[r.sequence & (WINDOW - 1)]
     ahead.tag = tag
+    ahead.slot = NIL
     prefetch_line(either(by, &s.window[order_id & (WINDOW - 1)], &s.id_map.groups[tag & s.id_map.mask]))
-    if s.order_map.count:
-        prefetch_line(&s.order_map.groups[order_tag(order_id if by else r.sequence) & s.order_map.mask])
+    if by and s.sequence - order_id >= WINDOW:
+        look_old(s, order_id)
+    elif leaving.slot:
+        look_old(s, <uint64_t>leaving.age << WINDOW_BITS | (r.sequence & (WINDOW - 1)))
+
+
+cdef inline void look_old(State* s, uint64_t order_id) noexcept nogil:
+    prefetch_line(&s.order_map.groups[order_tag(order_id) & s.order_map.mask])
 
 
 cdef inline uint32_t guess(Map* table, uint32_t tag) noexcept nogil:
@@ -229,13 +239,18 @@ cdef inline void look_order(State* s, uint32_t slot) noexcept nogil:
     prefetch_line(&s.details[slot])
 
 
+cdef inline void look_id(State* s, uint32_t slot) noexcept nogil:
+    prefetch_line(&s.ids[slot])
+    prefetch_line(<char*>&s.ids[slot] + sizeof(IdNode) - 1)
+
+
 cdef inline void look_mid(State* s, const Record* r, Ahead* ahead) noexcept nogil:
     cdef const CancelRecord* c = <const CancelRecord*>r
     cdef uint64_t order_id = c.client_id.word[0]
     ahead.slot = NIL
     if by_order_id(r):
         if s.sequence - order_id < WINDOW:
-            ahead.slot = s.window[order_id & (WINDOW - 1)] - 1
+            ahead.slot = s.window[order_id & (WINDOW - 1)].slot - 1
         else:
             ahead.slot = guess(&s.order_map, order_tag(order_id))
         if ahead.slot != NIL:
@@ -243,8 +258,7 @@ cdef inline void look_mid(State* s, const Record* r, Ahead* ahead) noexcept nogi
     elif r.kind != DO_PLACE:
         ahead.slot = guess(&s.id_map, ahead.tag)
         if ahead.slot != NIL:
-            prefetch_line(&s.ids[ahead.slot])
-            prefetch_line(<char*>&s.ids[ahead.slot] + sizeof(IdNode) - 1)
+            look_id(s, ahead.slot)
 
 
 cdef inline bint looks_placed(State* s, const PlaceRecord* p) noexcept nogil:
@@ -261,7 +275,11 @@ cdef inline void look_near(State* s, const Record* r, Ahead* ahead) noexcept nog
             half = &s.markets[p.market].half[p.side]
             prefetch_line(&half.levels[p.price])
             prefetch_line(&half.bits[0][p.price >> 6])
-    elif ahead.slot != NIL and not by_order_id(r):
+    elif ahead.slot == NIL:
+        return
+    elif by_order_id(r):
+        look_id(s, s.orders[ahead.slot].id_slot)
+    else:
         ahead.slot = s.ids[ahead.slot].order
         if ahead.slot < s.order_pool.used:
             look_order(s, ahead.slot)
@@ -284,6 +302,9 @@ cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nog
         return
     o = &s.orders[ahead.slot]
     d = &s.details[ahead.slot]
+    prefetch_line(&s.window[o.order_id & (WINDOW - 1)])
+    if s.sequence - o.order_id >= WINDOW:
+        look_old(s, o.order_id)
     if o.market < s.market_count and o.price > 0 and o.price <= s.markets[o.market].max_price:
         half = &s.markets[o.market].half[d.side & 1]
         prefetch_line(&half.levels[o.price])
@@ -322,7 +343,6 @@ cdef int apply_all(
     while now < end:
         while looked < end and looked < now + FAR:
             look_far(s, &records[looked], &ahead[looked % AHEAD])
-            ahead[looked % AHEAD].slot = NIL
             looked += 1
         r = &records[now]
         if r.slots == 0 or now + r.slots > end:
@@ -394,7 +414,7 @@ cdef class Core:
         s.accounts = <Account*>region_map(<size_t>l.accounts * sizeof(Account))
         s.balances = <Balance*>region_map(<size_t>l.balances * sizeof(Balance))
         s.details = <OrderDetail*>region_map_dense(<size_t>l.orders * sizeof(OrderDetail))
-        s.window = <uint32_t*>region_map_dense(WINDOW * sizeof(uint32_t))
+        s.window = <Recent*>region_map_dense(WINDOW * sizeof(Recent))
         s.due_capacity = 1024
         s.due = <Due*>malloc(s.due_capacity * sizeof(Due))
         s.scratch_capacity = 1024
@@ -435,7 +455,7 @@ cdef class Core:
         region_unmap(s.accounts, <size_t>s.limits.accounts * sizeof(Account))
         region_unmap(s.balances, <size_t>s.limits.balances * sizeof(Balance))
         region_unmap(s.details, <size_t>s.limits.orders * sizeof(OrderDetail))
-        region_unmap(s.window, WINDOW * sizeof(uint32_t))
+        region_unmap(s.window, WINDOW * sizeof(Recent))
         pool_close(&s.order_pool)
         pool_close(&s.id_pool)
         pool_close(&s.ref_pool)
@@ -563,6 +583,19 @@ cdef class Core:
             return bound_of(self.state, <const Record*>view.buf)
         finally:
             PyBuffer_Release(&view)
+
+    def port(self):
+        """The capsule "byline.CorePort": the C door of engine/core.h. The core must outlive its user."""
+        cdef BylineCorePort* port = &self.port_struct
+        port.version = BYLINE_CORE_VERSION
+        port.slot_bytes = SLOT_BYTES
+        port.context = <void*>self
+        port.apply = <door_apply_t>door_apply
+        port.apply_batch = <door_apply_batch_t>door_apply_batch
+        port.bound = <door_bound_t>door_bound
+        port.sequence = <door_sequence_t>door_sequence
+        port.state_hash = <door_state_hash_t>door_state_hash
+        return PyCapsule_New(port, BYLINE_CORE_CAPSULE, NULL)
 
     # ------------------------------------------------------------ state
 
@@ -722,6 +755,80 @@ cdef class Core:
             finally:
                 PyBuffer_Release(&view)
         return out
+
+
+# ---------------------------------------------------------------- the C door
+
+# What the core raises cannot leave through the door, where a thread may have no place for an exception.
+ctypedef int (*one_t)(State*, const Record*, Event*, Py_ssize_t, uint32_t) noexcept nogil
+ctypedef int (*all_t)(
+    State*, const Record*, Py_ssize_t*, Py_ssize_t, Event*, Py_ssize_t, Py_ssize_t*
+) noexcept nogil
+
+
+cdef int apply_door_one(State* s, const Record* r, Event* out, Py_ssize_t capacity, uint32_t tag) except -1 nogil:
+    return apply_one(s, r, out, capacity, tag)
+
+
+cdef int door_refusal(State* s, const Record* r, int64_t slots, int64_t event_slots) noexcept nogil:
+    # Why the record cannot be taken now, with `slots` from its head to the end; 0 if it can.
+    if r.slots == 0 or r.slots > slots:
+        return BYLINE_BAD_RECORD
+    if bound_of(s, r) > event_slots:
+        return BYLINE_NO_ROOM
+    return 0 if r.sequence == s.sequence + 1 else BYLINE_NOT_NEXT
+
+
+cdef int64_t door_apply_batch(
+    Core core, const BylineRecord* records, int64_t* at, int64_t end, BylineEvent* events, int64_t event_slots
+) noexcept nogil:
+    cdef State* s = core.state
+    cdef const Record* all = <const Record*>records
+    cdef Py_ssize_t reached = <Py_ssize_t>at[0], used = 0
+    cdef int why
+    if reached >= end:
+        return 0
+    why = door_refusal(s, &all[reached], end - reached, event_slots)
+    if why:
+        return why
+    why = (<all_t>apply_all)(s, all, &reached, <Py_ssize_t>end, <Event*>events, <Py_ssize_t>event_slots, &used)
+    core._publish()
+    at[0] = reached
+    if why == -1:
+        with gil:
+            PyErr_Clear()
+        if not door_refusal(s, &all[reached], end - reached, event_slots - used):
+            return BYLINE_BROKEN
+    return used
+
+
+cdef int64_t door_apply(
+    Core core, const BylineRecord* record, BylineEvent* events, int64_t event_slots
+) noexcept nogil:
+    cdef State* s = core.state
+    cdef const CancelRecord* r = <const CancelRecord*>record
+    cdef int why = door_refusal(s, <const Record*>record, (<const Record*>record).slots, event_slots)
+    if why:
+        return why
+    if (<one_t>apply_door_one)(s, <const Record*>record, <Event*>events, event_slots, id_tag(s, r.account, &r.client_id)):
+        with gil:
+            PyErr_Clear()
+        return BYLINE_BROKEN
+    core._publish()
+    return s.out_used
+
+
+cdef int64_t door_bound(Core core, const BylineRecord* record) noexcept nogil:
+    return bound_of(core.state, <const Record*>record)
+
+
+cdef uint64_t door_sequence(Core core) noexcept nogil:
+    return core.state.sequence
+
+
+cdef void door_state_hash(Core core, uint8_t* hash) noexcept nogil:
+    cdef uint128 sum = state_sum(core.state)
+    memcpy(hash, &sum, sizeof(sum))
 
 
 cdef Map** maps(State* s) noexcept:

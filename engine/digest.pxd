@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 
 from engine.types cimport (
     DIRTY_LIMIT, NIL, ABSENT, REF_PENDING, STATUS_OPEN, Account, Asset, Balance, IdNode, Market, Mix, Name, Order, OrderDetail,
-    Posting, Ref, State, int64_t, mix_words, uint8_t, uint32_t, uint64_t, uint128,
+    Posting, Ref, State, int64_t, mix_words, prefetch_line, uint8_t, uint32_t, uint64_t, uint128,
 )
 
 cdef enum:
@@ -189,8 +189,16 @@ cdef inline uint128 mix_clock(State* s) noexcept nogil:
 
 
 cdef inline void settle_orders(State* s) noexcept nogil:
+    # Orders that live long have left the cache by now, so those to come are asked for ahead.
     cdef uint32_t i, slot
     for i in range(s.dirty_order_count):
+        if i + 16 < s.dirty_order_count:
+            slot = s.dirty_orders[i + 16]
+            prefetch_line(&s.orders[slot])
+            prefetch_line(&s.details[slot])
+            slot = s.dirty_orders[i + 8]
+            if s.details[slot].dirty:
+                prefetch_line(&s.ids[s.orders[slot].id_slot])
         slot = s.dirty_orders[i]
         if s.details[slot].dirty:
             s.details[slot].dirty = 0

@@ -15,7 +15,7 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from engine.types cimport (
-    GROUP_ROOM, NIL, WINDOW, Account, Asset, Balance, ClientId, Group, IdNode, Map, Market, Name, Order, Pool, Ref, State,
+    GROUP_ROOM, NIL, WINDOW, WINDOW_BITS, Account, Asset, Balance, ClientId, Group, IdNode, Map, Market, Name, Order, Pool, Recent, Ref, State,
     fold, int64_t, lowest_bit, match_tags, region_map_dense, region_touch, region_unmap, table_allocate, uint8_t, uint32_t,
     uint64_t,
 )
@@ -211,23 +211,27 @@ cdef inline bint same_name(Name* a, Name* b) noexcept nogil:
 
 # ---------------------------------------------------------------- open orders by id
 #
-#   window   [slot + 1] by the low bits of the id: neighbours in time share a cache line, nothing is hashed or probed
+#   window   [slot + 1 | age] by the low bits of the id: neighbours in time share a cache line, nothing is probed
 #   map      the open orders whose place in the window a younger one took
 
 
 cdef inline int index_order(State* s, uint64_t order_id, uint32_t slot) except -1 nogil:
-    cdef uint32_t* place = &s.window[order_id & (WINDOW - 1)]
-    cdef uint32_t before = place[0]
-    place[0] = slot + 1
-    if before:
-        map_put(&s.order_map, order_tag(s.orders[before - 1].order_id), before - 1)
+    cdef Recent* place = &s.window[order_id & (WINDOW - 1)]
+    cdef Recent before = place[0]
+    assert order_id >> 32 >> WINDOW_BITS == 0, "an order id beyond 2^50"
+    place.slot = slot + 1
+    place.age = <uint32_t>(order_id >> WINDOW_BITS)
+    if before.slot:
+        map_put(
+            &s.order_map, order_tag(<uint64_t>before.age << WINDOW_BITS | (order_id & (WINDOW - 1))), before.slot - 1
+        )
     return 0
 
 
 cdef inline int unindex_order(State* s, uint64_t order_id, uint32_t slot) except -1 nogil:
-    cdef uint32_t* place = &s.window[order_id & (WINDOW - 1)]
-    if place[0] == slot + 1:
-        place[0] = 0
+    cdef Recent* place = &s.window[order_id & (WINDOW - 1)]
+    if place.slot == slot + 1:
+        place.slot = 0
         return 0
     return map_drop(&s.order_map, order_tag(order_id), slot)
 
@@ -236,10 +240,11 @@ cdef inline int unindex_order(State* s, uint64_t order_id, uint32_t slot) except
 
 
 cdef inline uint32_t find_order(State* s, uint64_t order_id) noexcept nogil:
-    cdef uint32_t slot = s.window[order_id & (WINDOW - 1)], tag, at, lanes
+    cdef Recent recent = s.window[order_id & (WINDOW - 1)]
+    cdef uint32_t slot, tag, at, lanes
     cdef Group* group
-    if slot and s.orders[slot - 1].order_id == order_id:
-        return slot - 1
+    if recent.slot and recent.age == order_id >> WINDOW_BITS:
+        return recent.slot - 1
     tag = at = order_tag(order_id)
     while True:
         group = &s.order_map.groups[at & s.order_map.mask]

@@ -58,6 +58,7 @@ cdef enum:
     LEGS_MAX = 64  # postings of one money command, and shares of one leg
     EXTERNAL = 0  # account indices that exist from the start
     FEES = 1
+    WINDOW_BITS = 18
     WINDOW = 1 << 18  # order ids of which the youngest open one is found without hashing
     DIRTY_LIMIT = 4096  # entities that wait for their mix; a full list is mixed at once
     STP_GROUP = 0x80000000  # a self-trade key with this bit is a group, without it an account
@@ -517,6 +518,10 @@ ctypedef struct Map:
     Group* groups
     uint32_t mask, count
 
+ctypedef struct Recent:
+    uint32_t slot  # plus 1; 0: none
+    uint32_t age  # the id without its low WINDOW_BITS bits
+
 # Who is due when. A binary heap; entries whose subject is gone are passed over when they surface.
 ctypedef struct Due:
     int64_t at
@@ -658,7 +663,7 @@ ctypedef struct State:
     uint32_t asset_count, market_count, account_count, balance_count
     Pool order_pool, id_pool, ref_pool, posting_pool, group_pool
     Map asset_map, market_map, account_map, group_map, balance_map, order_map, id_map, ref_map
-    uint32_t* window  # slot + 1 of the youngest open order by the low bits of its id; 0: none. The others: order_map
+    Recent* window  # the youngest open order by the low bits of its id. The others: order_map
     # remembered client ids of all accounts, oldest first
     uint32_t oldest_id, newest_id, closed_ids
     # timers

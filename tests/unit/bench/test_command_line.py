@@ -16,7 +16,7 @@ from bench import __main__ as command_line
 from bench import bench_differential, harness
 from bench.harness import Row
 
-FIELDS = ["bench", "commit", "machine", "seed", "left_out", "rows"]
+FIELDS = ["bench", "date", "commit", "machine", "build", "seed", "left_out", "rows"]
 
 
 def made(*rows: Row) -> ModuleType:

@@ -14,8 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import __main__ as command_line
-from bench import bench_engine, peers
+from bench import bench_doors, peers
 from bench.peers import Call, Driver, Ended, Fills, NotDriven, Peer, ReferenceDriver
+from bench.records import Commands, commands, funded, verify
 from bench.workload import CANCEL, IOC, LIMIT, MARKET, MOVE, RECORD, Workload, generate
 
 ROOT = Path(__file__).parents[3]
@@ -96,9 +97,9 @@ def ended(driver: Driver, records: object) -> Ended:
 
 
 @pytest.fixture(scope="module")
-def small() -> tuple[Workload, bench_engine.Commands]:
+def small() -> tuple[Workload, Commands]:
     workload = generate("W1", seed=SEED, smoke=True)
-    return workload, bench_engine.commands(workload, bench_engine.funded()[1])
+    return workload, commands(workload, funded()[1])
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_the_reference_s_driver_plays_every_command_of_the_file() -> None:
     assert peers.fills(FILLS) != peers.fills(FILLS[::-1])
 
 
-def test_the_reference_s_driver_gives_what_the_generator_says(small: tuple[Workload, bench_engine.Commands]) -> None:
+def test_the_reference_s_driver_gives_what_the_generator_says(small: tuple[Workload, Commands]) -> None:
     workload, _ = small
     got = ended(ReferenceDriver(), workload.records)
     assert got.fills == Fills(workload.trades, workload.volume, workload.hash)
@@ -145,11 +146,11 @@ def test_a_difference_is_named(change: dict[str, object], text: str) -> None:
 
 
 def test_who_agrees_gives_a_row_and_who_does_not_is_named(
-    small: tuple[Workload, bench_engine.Commands], installed: None
+    small: tuple[Workload, Commands], installed: None
 ) -> None:
     chosen = tuple(Peer(driver.__name__, "1.0", driver) for driver in DRIVERS)
     chosen += (Peer("Newer", "0.9", Plain),)
-    rows, left_out = bench_engine._against_peers(*small, chosen, 2)
+    rows, left_out = bench_doors.against_peers(*small, verify(*small), chosen, 2)
     assert [row.case for row in rows] == ["W1 one apply a command against Plain 1.0 (a book, no money)"]
     assert rows[0].baseline and rows[0].ratio == pytest.approx(rows[0].value / rows[0].baseline)
     failed, differs, resting, unloadable, newer = left_out
@@ -168,7 +169,7 @@ def test_with_no_peer_installed_the_bench_runs_and_names_them(tmp_path: Path, mo
     contents = []
     for more in (["--peers", "1"], []):
         out = tmp_path / "out.json"
-        result = CliRunner().invoke(command_line.app, ["engine", "--smoke", "--json", str(out), *more])
+        result = CliRunner().invoke(command_line.app, ["doors", "--smoke", "--json", str(out), *more])
         assert result.exit_code == 0
         contents.append(json.loads(out.read_text()))
     with_peers, without = contents
@@ -179,7 +180,7 @@ def test_with_no_peer_installed_the_bench_runs_and_names_them(tmp_path: Path, mo
 
 
 def test_peers_is_0_or_1() -> None:
-    result = CliRunner().invoke(command_line.app, ["engine", "--smoke", "--peers", "2"])
+    result = CliRunner().invoke(command_line.app, ["doors", "--smoke", "--peers", "2"])
     assert result.exit_code == 2 and "peers must be 0 or 1, not 2" in result.output
 
 

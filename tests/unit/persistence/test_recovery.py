@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.bench_engine import commands, setup
+from bench.records import commands, setup
 from bench.workload import generate
 from engine.core import Core
 from engine.messages import layout

@@ -1,0 +1,183 @@
+/* The C door of the core: records in, events out, no Python on the way.
+ *
+ *   Core (Python) ── port() ──▶ capsule "byline.CorePort" ──▶ BylineCorePort* ──▶ apply, apply_batch, bound …
+ *
+ * A plain C header without dependencies; C11 and C++11. Everything is little endian. Records and events come in slots of
+ * 128 bytes, as engine/messages/layout.py says: one head slot, and where `slots` says so extension slots behind it. The
+ * structs here are those that a trading harness needs; tests/unit/engine/test_c_door.py compares them with layout.py.
+ *
+ * Rules (docs/c-door.md has them at length):
+ *   - The Core must outlive the port. One thread at a time; which one does not matter.
+ *   - Call with or without the GIL. It is never taken, except to drop the exception behind BYLINE_BROKEN.
+ *   - Memory belongs to the caller and is only read (records) or written (events) during a call; 8-byte alignment will
+ *     do, 64 is best.
+ *   - `sequence` counts from 1 without gaps over all records ever applied; `ts` is nanoseconds and may repeat.
+ *
+ * Worst case: a record that the core cannot take leaves it as it was, but for BYLINE_BROKEN: then it must not be used.
+ */
+#ifndef BYLINE_CORE_H
+#define BYLINE_CORE_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#define BYLINE_ASSERT(condition, text) static_assert(condition, text)
+#else
+#define BYLINE_ASSERT(condition, text) _Static_assert(condition, text)
+#endif
+
+#define BYLINE_CORE_CAPSULE "byline.CorePort"
+#define BYLINE_CORE_VERSION 1
+#define BYLINE_SLOT_BYTES 128
+
+#define BYLINE_ABSENT_PRICE INT64_MIN /* an int64 field that was not given */
+#define BYLINE_NO_INDEX 0xFFFFFFFFu   /* a uint32 index that names nothing */
+
+/* What a call returns instead of a count of slots. Nothing was changed, except by BYLINE_BROKEN. */
+enum {
+    BYLINE_NO_ROOM = -1,    /* fewer event slots than `bound` says the record may need */
+    BYLINE_NOT_NEXT = -2,   /* the record's sequence is not the core's + 1 */
+    BYLINE_BAD_RECORD = -3, /* `slots` is 0, or the record ends behind the batch */
+    BYLINE_BROKEN = -4      /* an invariant does not hold: the core must not be used again */
+};
+
+/* Command kinds: codes.py, CommandKind. */
+enum {
+    BYLINE_ASSET = 1, BYLINE_MARKET = 2, BYLINE_ACCOUNT = 3, BYLINE_DEPOSIT = 4, BYLINE_PLACE = 11, BYLINE_CANCEL = 12,
+    BYLINE_REPLACE = 13, BYLINE_TICK = 21, BYLINE_CUT = 22
+};
+
+/* Event kinds: codes.py, EventKind. */
+enum {
+    BYLINE_ACCEPTED = 1, BYLINE_REJECTED = 2, BYLINE_DUPLICATE = 3, BYLINE_DONE = 4, BYLINE_TRADE = 5, BYLINE_CANCELED = 6,
+    BYLINE_REPLACED = 7, BYLINE_TRIGGERED = 8, BYLINE_REFRESHED = 9, BYLINE_PREVENTED = 10, BYLINE_BALANCE = 11
+};
+
+enum { BYLINE_BUY = 0, BYLINE_SELL = 1 };
+enum { BYLINE_LIMIT_ORDER = 1, BYLINE_MARKET_ORDER = 2 };
+enum { BYLINE_GTC = 1, BYLINE_IOC = 2, BYLINE_FOK = 3 };
+enum { BYLINE_PLACE_POST_ONLY = 1, BYLINE_PLACE_BUDGET = 2, BYLINE_PLACE_NO_SIZE = 8 }; /* flags of place */
+enum { BYLINE_BY_ORDER_ID = 1 };                                                       /* flag of cancel, replace */
+
+/* ---------------------------------------------------------------- records */
+
+typedef struct {
+    uint32_t crc32c; /* the journal's; not read by the core */
+    uint8_t kind, slots;
+    uint16_t flags;
+    uint64_t sequence;
+    int64_t ts;
+    uint64_t chain; /* the journal's; not read by the core */
+} BylineRecordHead;
+
+typedef struct {
+    BylineRecordHead head;
+    uint8_t payload[96];
+} BylineRecord;
+
+typedef struct {
+    BylineRecordHead head;
+    uint32_t account, market;
+    char client_id[32]; /* zero-padded, not empty */
+    int64_t price, size, stop_price, display_size, expires_at;
+    uint64_t session;
+    uint8_t side, type, tif, stp;
+    uint8_t pad[4];
+} BylinePlace;
+
+/* With BYLINE_BY_ORDER_ID the first 8 bytes of `client_id` are the order id, the others zero. */
+typedef struct {
+    BylineRecordHead head;
+    uint32_t account, spare;
+    char client_id[32];
+    uint8_t pad[56];
+} BylineCancel;
+
+typedef struct {
+    BylineRecordHead head;
+    uint32_t account, spare;
+    char client_id[32];
+    int64_t price, size, stop_price; /* BYLINE_ABSENT_PRICE: as it is */
+    char new_client_id[32];
+} BylineReplace;
+
+/* ---------------------------------------------------------------- events */
+
+typedef struct {
+    uint64_t sequence;
+    int64_t ts;
+    uint32_t index, account, market;
+    uint8_t kind, slots, reason, op;
+} BylineEventHead;
+
+typedef struct {
+    BylineEventHead head;
+    uint8_t payload[96];
+} BylineEvent;
+
+typedef struct {
+    BylineEventHead head;
+    uint64_t order_id; /* the sequence of its place */
+    char client_id[32];
+    int64_t price, size, hold, stop_price, display_size, expires_at;
+    uint8_t side, type, tif, flags;
+    uint8_t pad[4];
+} BylineAccepted;
+
+typedef struct {
+    BylineEventHead head; /* account: the maker's */
+    uint32_t taker_account;
+    uint8_t aggressor, buyer, pad[2];
+    uint64_t trade_id;
+    int64_t price, size, notional;
+    uint64_t maker_order_id;
+    int64_t maker_leaves, maker_fee;
+    uint64_t taker_order_id;
+    int64_t taker_leaves, taker_fee, released;
+} BylineTrade;
+
+typedef struct {
+    BylineEventHead head;
+    uint64_t order_id;
+    char client_id[32];
+    int64_t leaves, released;
+    uint8_t pad[40];
+} BylineCanceled;
+
+BYLINE_ASSERT(sizeof(BylineRecordHead) == 32 && sizeof(BylineEventHead) == 32, "a head is 32 bytes");
+BYLINE_ASSERT(sizeof(BylineRecord) == BYLINE_SLOT_BYTES && sizeof(BylineEvent) == BYLINE_SLOT_BYTES, "a slot");
+BYLINE_ASSERT(sizeof(BylinePlace) == BYLINE_SLOT_BYTES && sizeof(BylineCancel) == BYLINE_SLOT_BYTES, "one slot each");
+BYLINE_ASSERT(sizeof(BylineReplace) == BYLINE_SLOT_BYTES && sizeof(BylineAccepted) == BYLINE_SLOT_BYTES, "one slot each");
+BYLINE_ASSERT(sizeof(BylineTrade) == BYLINE_SLOT_BYTES && sizeof(BylineCanceled) == BYLINE_SLOT_BYTES, "one slot each");
+
+/* ---------------------------------------------------------------- the door */
+
+typedef struct {
+    uint32_t version;    /* BYLINE_CORE_VERSION */
+    uint32_t slot_bytes; /* BYLINE_SLOT_BYTES */
+    void *context;       /* the first argument of every function */
+
+    /* Applies one record, all its slots. The event slots written (0 is possible), or a negative number from above. */
+    int64_t (*apply)(void *context, const BylineRecord *record, BylineEvent *events, int64_t event_slots);
+
+    /* Applies the records in slots *at … end, looking ahead in memory; moves *at to the first slot not applied. Stops early
+     * before a record that it cannot take now. The event slots written; a negative number only if nothing was applied, and
+     * BYLINE_BROKEN. */
+    int64_t (*apply_batch)(
+        void *context, const BylineRecord *records, int64_t *at, int64_t end, BylineEvent *events, int64_t event_slots);
+
+    /* The most event slots that the record can make in the present state. */
+    int64_t (*bound)(void *context, const BylineRecord *record);
+
+    /* The last applied sequence; 0 at first. */
+    uint64_t (*sequence)(void *context);
+
+    /* docs/state-hash.md: 16 bytes, little endian. */
+    void (*state_hash)(void *context, uint8_t hash[16]);
+} BylineCorePort;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
