@@ -1,6 +1,9 @@
 """Every invariant of the state, checked by walking all of it. Slow, and independent of the code that keeps them.
 
-    books      bits, levels, queues, joins, best, not crossed or locked; every order found by its id
+    books      bits, levels, queues, joins, best, level totals what is displayed; in continuous not crossed or locked; every
+               order found by its id
+    stops      trees in order, counts, nearest; in continuous none that the last trade meets
+    terms      slices, pairs linked both ways and of one account, market and side
     accounts   lists and counts of open orders and remembered ids
     money      per asset all balances sum to zero; held is exactly what orders and pending postings need; nothing of a
                `never` account is below zero; the sum of debts
@@ -9,11 +12,12 @@
 
 from engine.book cimport first_price, has_level, next_worse
 from engine.digest cimport (
-    mix_account, mix_asset, mix_balance, mix_id, mix_market, mix_order, mix_posting, mix_ref, settle_balances,
+    mix_account, mix_asset, mix_balance, mix_id, mix_market, mix_order, mix_poison, mix_posting, mix_ref, settle_balances,
     settle_markets, settle_orders,
 )
-from engine.pool cimport find_balance, find_id, find_order, find_ref, id_tag, map_at, map_places
-from engine.risk cimport hold_slot, order_hold
+from engine.pool cimport find_balance, find_id, find_order, find_poison, find_ref, id_tag, map_at, map_places
+from engine.risk cimport beyond, hold_slot, order_hold, partner_hold, whole_leaves
+from engine.stops cimport meets
 from engine.types cimport *
 
 
@@ -23,6 +27,7 @@ cdef int audit(State* s) except -1:
     settle_balances(s)
     settle_markets(s)
     audit_books(s)
+    audit_poisons(s)
     audit_accounts(s, held)
     audit_refs(s, held)
     audit_money(s, held)
@@ -31,7 +36,7 @@ cdef int audit(State* s) except -1:
 
 
 cdef int audit_books(State* s) except -1:
-    cdef uint32_t m, slot, prior, orders = 0, count
+    cdef uint32_t m, slot, prior, orders = 0, count, stops = 0
     cdef int side
     cdef int64_t price
     cdef uint64_t size, join
@@ -53,7 +58,8 @@ cdef int audit_books(State* s) except -1:
                     o = &s.orders[slot]
                     assert o.prior == prior, f"order {o.order_id}: broken queue"
                     assert o.price == price and o.market == m and s.details[slot].side == side, f"order {o.order_id}: wrong level"
-                    assert 0 < o.leaves <= o.size, f"order {o.order_id}: leaves {o.leaves} of {o.size}"
+                    audit_terms(s, slot)
+                    assert 0 < o.leaves and whole_leaves(s, slot) <= o.size, f"order {o.order_id}: leaves {o.leaves} of {o.size}"
                     assert s.details[slot].join > join, f"order {o.order_id}: queue not in order of joining"
                     assert find_order(s, o.order_id) == slot, f"order {o.order_id}: not found by its id"
                     assert s.ids[o.id_slot].order == slot and s.ids[o.id_slot].status == STATUS_OPEN
@@ -67,14 +73,84 @@ cdef int audit_books(State* s) except -1:
                 price = next_worse(half, side, price)
             assert half.order_count == count, f"market {m} side {side}: {count} orders, counted {half.order_count}"
             orders += count
-        if s.markets[m].half[BUY].best and s.markets[m].half[SELL].best:
+            count = 0
+            audit_stops(s, m, side, s.markets[m].stops[side], NIL, &count)
+            stops += count
+            orders += count
+        if s.markets[m].phase == CONTINUOUS and s.markets[m].half[BUY].best and s.markets[m].half[SELL].best:
             assert s.markets[m].half[BUY].best < s.markets[m].half[SELL].best, f"market {m} is crossed"
     assert orders == s.order_pool.used - s.order_pool.free_count, "orders outside the books"
     count = s.order_map.count
     for slot in range(<uint32_t>WINDOW):
         count += s.window[slot].slot != 0
     assert count == orders, "ids of orders that are not open"
+    assert stops == s.stop_count, f"{stops} waiting stops, counted {s.stop_count}"
     return 0
+
+
+cdef uint32_t audit_stops(State* s, uint32_t m, int side, uint32_t slot, uint32_t prior, uint32_t* count) except? 0xFFFFFFFE:
+    # The tree below `slot`, in order; `prior` is the stop that runs before all of it. Returns the last one.
+    cdef Market* market = &s.markets[m]
+    cdef Order* o
+    cdef int64_t stop_price, last
+    if slot == NIL:
+        return prior
+    o = &s.orders[slot]
+    prior = audit_stops(s, m, side, o.next, prior, count)
+    audit_terms(s, slot)
+    stop_price = s.terms[s.details[slot].terms].stop_price
+    if prior == NIL:
+        assert market.nearest[side] == stop_price, f"market {m} side {side}: nearest stop {market.nearest[side]}"
+    else:
+        last = s.terms[s.details[prior].terms].stop_price
+        assert (last, s.orders[prior].order_id) < (stop_price, o.order_id) if side == BUY else (
+            -last, s.orders[prior].order_id) < (-stop_price, o.order_id), f"market {m}: stops out of order"
+    assert s.details[slot].join == 0 and s.details[slot].type in (STOP, STOP_LIMIT) and s.details[slot].side == side
+    assert o.market == m and 0 < o.leaves <= o.size and find_order(s, o.order_id) == slot
+    assert s.ids[o.id_slot].order == slot and s.ids[o.id_slot].status == STATUS_OPEN
+    assert market.phase != CONTINUOUS or not meets(side, stop_price, market.last_price), f"stop {o.order_id} is met"
+    count[0] += 1
+    return audit_stops(s, m, side, o.prior, slot, count)
+
+
+cdef int audit_terms(State* s, uint32_t slot) except -1:
+    cdef OrderDetail* d = &s.details[slot]
+    cdef Terms* terms
+    cdef Order* o = &s.orders[slot]
+    if d.terms == NIL:
+        assert d.type in (LIMIT, MARKET_ORDER) and d.tif == GTC, f"order {o.order_id} lacks its terms"
+        return 0
+    terms = &s.terms[d.terms]
+    assert terms.hidden >= 0
+    if terms.display_size == ABSENT:
+        assert terms.hidden == 0
+    else:
+        assert o.leaves <= terms.display_size, f"order {o.order_id} displays {o.leaves}"
+    if terms.partner != NIL:
+        assert s.terms[s.details[terms.partner].terms].partner == slot, f"order {o.order_id}: partner of another"
+        assert s.orders[terms.partner].account == o.account and s.orders[terms.partner].market == o.market
+        assert s.details[terms.partner].side == d.side
+        assert (d.type == LIMIT and d.join != 0) == (s.details[terms.partner].join == 0), "a pair is a limit and a waiting stop"
+    return 0
+
+
+cdef int audit_poisons(State* s) except -1:
+    cdef uint32_t i, account
+    cdef list counts = [0] * s.account_count
+    for i in range(s.poison_pool.used):
+        account = s.poisons[i].account
+        counts[account] += 1
+        assert find_poison(s, account, &s.poisons[i].client_id) == i
+        assert find_id(s, id_tag(s, account, &s.poisons[i].client_id), account, &s.poisons[i].client_id) == NIL, "a poison lives"
+    for i in range(s.account_count):
+        assert counts[i] == s.accounts[i].poisons
+    return 0
+
+
+cdef int64_t order_share(State* s, uint32_t slot) except? -1:
+    # Of a pair the larger hold counts: with the limit it is all of that, with the stop what it adds.
+    cdef int64_t own = order_hold(s, slot)
+    return own if s.details[slot].join != 0 else beyond(own, partner_hold(s, s.details[slot].terms))
 
 
 cdef int audit_accounts(State* s, dict held) except -1:
@@ -84,7 +160,7 @@ cdef int audit_accounts(State* s, dict held) except -1:
         count = 0
         while slot != NIL:
             assert s.orders[slot].account == i
-            held[hold_slot(s, slot)] = held.get(hold_slot(s, slot), 0) + order_hold(s, slot)
+            held[hold_slot(s, slot)] = held.get(hold_slot(s, slot), 0) + order_share(s, slot)
             older = s.orders[slot].id_slot
             while older != NIL:
                 assert find_id(s, id_tag(s, i, &s.ids[older].client_id), i, &s.ids[older].client_id) == older
@@ -166,7 +242,7 @@ cdef int audit_hash(State* s) except -1:
         sum += mix_account(&s.accounts[i], i)
         slot = s.accounts[i].first_order
         while slot != NIL:
-            sum += mix_order(&s.orders[slot], &s.details[slot], &s.ids[s.orders[slot].id_slot])
+            sum += mix_order(s, slot)
             older = s.ids[s.orders[slot].id_slot].next
             while older != NIL:
                 sum += mix_id(&s.ids[older])
@@ -176,6 +252,8 @@ cdef int audit_hash(State* s) except -1:
     while slot != NIL:
         sum += mix_id(&s.ids[slot])
         slot = s.ids[slot].next
+    for i in range(s.poison_pool.used):
+        sum += mix_poison(&s.poisons[i])
     for place in range(map_places(&s.ref_map)):
         slot = map_at(&s.ref_map, place)
         if slot != NIL:

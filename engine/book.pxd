@@ -11,7 +11,7 @@
 # prices that was ever used, not 32 MB. max_price is bounded by CoreLimits.max_price (2^36 by default at most): a larger
 # listing is refused `busy`.
 #
-# Invariants: a level's bit is set exactly if it has orders; size is the sum of their leaves; best is the highest bid or
+# Invariants: a level's bit is set exactly if it has orders; size is the sum of what they display (Order.leaves); best is the highest bid or
 # the lowest ask (0: none); the queue is in order of joining. Worst case of every function: `depth` words.
 
 from libc.string cimport memset

@@ -1,8 +1,8 @@
 """The core: commands in, events out.
 
-    record ─▶ sequence and time ─▶ matching | ledger ─▶ event slots
-                                        │
-                                        └─▶ state, dirty lists ─▶ state_hash (at a cut, or when asked)
+    record ─▶ sequence and time ─▶ matching, scopes, phases, transfers, listing, timers ─▶ event slots
+                                                    │
+                                                    └─▶ state, dirty lists ─▶ state_hash (at a cut, or when asked)
 
 Owns all state of the exchange and nothing else: no clock, no I/O, no randomness that shows (a secret per process keys the
 hash maps of user-chosen texts; no event depends on it). The same records give the same events and the same hash.
@@ -28,18 +28,23 @@ from libc.string cimport memcpy, memset
 from engine.audit cimport audit
 from engine.digest cimport mix_account, replace_mix, state_sum
 from engine.events cimport add_event, add_rejected
-from engine.ledger cimport (
-    do_account, do_asset, do_market, do_money, do_post, do_void, next_due, open_account, reject_ref, tick,
-    write_done_account, write_done_asset, write_done_market,
+from engine.auction cimport Finding, find_price
+from engine.listing cimport (
+    do_account, do_asset, do_market, open_account, write_done_account, write_done_asset, write_done_market,
 )
-from engine.matching cimport cancel, mass_cancel, place, replace
+from engine.matching cimport cancel, place, replace
+from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
     find_account, find_asset, find_balance, find_market, id_tag, map_close, map_open, map_reserve, order_tag, pool_close,
     pool_open, pool_room, pool_touch,
 )
+from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport read_state, write_state
 from engine.book cimport half_close, has_level, next_worse
-from engine.risk cimport order_hold
+from engine.risk cimport order_hold, whole_leaves
+from engine.stops cimport collect_waiting
+from engine.timers cimport next_due, tick, tick_bound
+from engine.transfers cimport do_money, do_post, do_void
 from engine.types cimport *
 
 __all__ = ["BALANCES", "Core", "CoreLimits", "OPEN_ORDERS"]
@@ -47,7 +52,7 @@ __all__ = ["BALANCES", "Core", "CoreLimits", "OPEN_ORDERS"]
 cdef object from_buffer = np.frombuffer
 cdef object EVENT = layout.EVENT
 
-SNAPSHOT_MAGIC = b"BYLINE core snapshot 1\n"
+SNAPSHOT_MAGIC = b"BYLINE core snapshot 2\n"
 
 cdef enum:
     AHEAD = 32  # slots of a batch that are remembered; more than FAR
@@ -56,13 +61,16 @@ cdef enum:
     NEAR = 12
     LAST = 6
     CACHED_ORDERS = 4096  # so many open orders are in the cache anyway
+    MAPS = 9
+    MARKS_MORE = 4  # marks beyond one a fill: of the trade that came before, of an uncross
 
 BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
 OPEN_ORDERS = np.dtype(
     [
         ("order_id", "<u8"), ("account", "<u4"), ("market", "<u4"), ("client_id", "S32"), ("price", "<i8"),
         ("size", "<i8"), ("leaves", "<i8"), ("hold", "<i8"), ("join", "<u8"), ("session", "<u8"),
-        ("side", "u1"), ("type", "u1"), ("tif", "u1"), ("flags", "u1"), ("pad", "V4"),
+        ("side", "u1"), ("type", "u1"), ("tif", "u1"), ("flags", "u1"), ("status", "u1"), ("pad", "V3"),
+        ("stop_price", "<i8"), ("display_size", "<i8"), ("displayed", "<i8"), ("expires_at", "<i8"), ("oco", "<u8"),
     ]
 )
 
@@ -72,38 +80,16 @@ ctypedef struct OrderRow:
     ClientId client_id
     int64_t price, size, leaves, hold
     uint64_t join, session
-    uint8_t side, type, tif, flags
-    uint8_t pad[4]
+    uint8_t side, type, tif, flags, status
+    uint8_t pad[3]
+    int64_t stop_price, display_size, displayed, expires_at
+    uint64_t oco
 
 assert sizeof(OrderRow) == OPEN_ORDERS.itemsize
 
 
 cdef inline uint32_t live(Pool* pool) noexcept nogil:
     return pool.used - pool.free_count
-
-
-cdef int reject_market(State* s, const Record* record) except -1 nogil:
-    # phase and uncross: every market is continuous, and phases are not carried yet.
-    cdef const MarketOnlyRecord* r = <const MarketOnlyRecord*>record
-    cdef int reason = UNSUPPORTED if record.kind == DO_PHASE else REJECT_PHASE
-    if r.market >= s.market_count:
-        reason = UNKNOWN_MARKET
-    if record.flags & MONEY_HAS_REF:
-        return reject_ref(s, reason, NIL, &(<const RefSlot*>&record[record.slots - 1]).ref)
-    add_rejected(s, reason, NIL)
-    return 0
-
-
-cdef int reject_account(State* s, const Record* record) except -1 nogil:
-    # kill, rearm, cancel_after, poison: not carried yet.
-    cdef const AccountOnlyRecord* r = <const AccountOnlyRecord*>record
-    cdef RejectedEvent* e = add_rejected(
-        s, UNKNOWN_ACCOUNT if r.account >= s.account_count else UNSUPPORTED, r.account
-    )
-    if record.kind == DO_POISON:
-        memcpy(&e.text, &r.client_id, sizeof(ClientId))
-        e.flags = REJECTED_CLIENT_ID
-    return 0
 
 
 cdef int cut(State* s) except -1 nogil:
@@ -146,46 +132,97 @@ cdef int dispatch(State* s, const Record* r) except -1 nogil:
         return do_asset(s, r)
     if kind == DO_MARKET:
         return do_market(s, r)
-    if kind == DO_PHASE or kind == DO_UNCROSS:
-        return reject_market(s, r)
-    if kind >= DO_KILL and kind <= DO_POISON:
-        return reject_account(s, r)
+    if kind == DO_PHASE:
+        return do_phase(s, r)
+    if kind == DO_UNCROSS:
+        return do_uncross(s, r)
+    if kind == DO_KILL or kind == DO_REARM:
+        return do_kill(s, <const CancelAfterRecord*>r, kind == DO_KILL)
+    if kind == DO_CANCEL_AFTER:
+        return do_cancel_after(s, <const CancelAfterRecord*>r)
+    if kind == DO_POISON:
+        return do_poison(s, <const PoisonRecord*>r)
     s.ts = 0
     add_rejected(s, REJECT_MALFORMED, NIL)
     return 0
 
 
+cdef Py_ssize_t matches_bound(State* s, int64_t matches, uint32_t icebergs, uint32_t stops) noexcept nogil:
+    # The slots of a matching with that many makers, and of the stops it may run; each iceberg counts for its slices. Of one
+    # match: trade, refreshed, a partner's end; or prevented and refreshed or canceled. Of one stop: triggered, its
+    # partner's end, its own.
+    if icebergs:
+        matches += <int64_t>icebergs * (SLICES_MAX + 1)
+    if s.limits.max_fills < matches:
+        matches = s.limits.max_fills
+    return 4 + 3 * matches + 3 * <Py_ssize_t>stops
+
+
+cdef Py_ssize_t market_bound(State* s, Market* market) noexcept nogil:
+    # All that can happen in a market when its stops run: each match ends a maker or a taker, and a stop may be both.
+    cdef int64_t orders = <int64_t>market.half[BUY].order_count + market.half[SELL].order_count
+    return matches_bound(s, orders + 2 * <int64_t>market.stop_count + 4, market.iceberg_count, market.stop_count)
+
+
+cdef Py_ssize_t uncross_bound(State* s, Market* market) noexcept nogil:
+    # A fill ends one of the two orders: trade, two refreshed, two partners' ends.
+    return 8 + 5 * (<Py_ssize_t>market.half[BUY].order_count + market.half[SELL].order_count) + market_bound(s, market)
+
+
 cdef Py_ssize_t bound_of(State* s, const Record* r) noexcept nogil:
     # The most slots this record can make. Small for nearly every command, so that buffers may be too.
     cdef const PlaceRecord* p = <const PlaceRecord*>r
+    cdef const MarketOnlyRecord* m = <const MarketOnlyRecord*>r
+    cdef Market* market
     cdef Half* opposite
     cdef int64_t matches
+    cdef Py_ssize_t slots
+    cdef uint32_t i
     cdef uint8_t kind = r.kind
     if kind == DO_CANCEL or kind == DO_CUT:
         return 1
     if kind == DO_PLACE:
         if p.market >= s.market_count or p.side > SELL:
             return 4
-        opposite = &s.markets[p.market].half[1 - p.side]
+        market = &s.markets[p.market]
+        opposite = &market.half[1 - p.side]
         if opposite.best == 0 or (
             p.type == LIMIT and (p.price < opposite.best if p.side == BUY else p.price > opposite.best)
         ):
             return 4
+        if market.stop_count != 0 and (
+            p.type != LIMIT
+            or (p.price if p.side == BUY else opposite.best) >= market.nearest[BUY]
+            or (opposite.best if p.side == BUY else p.price) <= market.nearest[SELL]
+        ):
+            return 4 + market_bound(s, market)
         matches = opposite.order_count
+        if market.iceberg_count != 0:
+            matches += <int64_t>market.iceberg_count * (SLICES_MAX + 1)
         if not r.flags & PLACE_BUDGET and p.stp != CANCEL_OLDEST and 0 <= p.size < matches:
             matches = p.size
-        if s.limits.max_fills < matches:
-            matches = s.limits.max_fills
-        return 4 + 3 * matches
+        return matches_bound(s, matches, 0, 0)
     if kind == DO_REPLACE:
-        matches = live(&s.order_pool)
-        if s.limits.max_fills < matches:
-            matches = s.limits.max_fills
-        return 4 + 3 * matches
-    if kind == DO_MASS_CANCEL or kind == DO_ACCOUNT:
+        return matches_bound(s, live(&s.order_pool) + <int64_t>s.stop_count + 4, s.iceberg_count, s.stop_count)
+    if kind == DO_MASS_CANCEL or kind == DO_ACCOUNT or kind == DO_KILL:
         return 4 + live(&s.order_pool)
     if kind == DO_TICK:
-        return 4 + 4 * <Py_ssize_t>s.due_count + 3 * <Py_ssize_t>live(&s.posting_pool)
+        # What is parked may come back when a pause ends.
+        slots = tick_bound(s, r.ts)
+        if slots >= 0:
+            return slots
+        slots = 4 + 4 * <Py_ssize_t>s.due_count + <Py_ssize_t>live(&s.order_pool) + 3 * <Py_ssize_t>live(&s.posting_pool)
+        for i in range(s.market_count):
+            if s.markets[i].pause_sequence != 0:
+                slots += uncross_bound(s, &s.markets[i])
+        return slots
+    if kind == DO_PHASE or kind == DO_UNCROSS:
+        slots = 4
+        if m.market < s.market_count:
+            slots += uncross_bound(s, &s.markets[m.market])
+        return slots
+    if kind == DO_REARM or kind == DO_CANCEL_AFTER or kind == DO_POISON:
+        return 1
     return 4 + LEGS_MAX // 4 + 2 * LEGS_MAX
 
 
@@ -402,6 +439,7 @@ cdef class Core:
         l.ids = limits.client_ids_total + 2 * limits.orders + 1
         l.refs = limits.refs
         l.postings = limits.postings
+        l.poisons = limits.poisons
         l.max_price = limits.max_price_ticks
         l.max_fills = limits.max_fills_per_command
         l.risk = risk
@@ -417,6 +455,8 @@ cdef class Core:
         s.window = <Recent*>region_map_dense(WINDOW * sizeof(Recent))
         s.due_capacity = 1024
         s.due = <Due*>malloc(s.due_capacity * sizeof(Due))
+        for side in range(2):
+            s.marks[side] = <int64_t*>region_map((<size_t>l.max_fills + MARKS_MORE) * sizeof(int64_t))
         s.scratch_capacity = 1024
         s.scratch = <SortItem*>malloc(s.scratch_capacity * sizeof(SortItem))
         s.dirty_orders = <uint32_t*>malloc(DIRTY_LIMIT * sizeof(uint32_t))
@@ -425,19 +465,23 @@ cdef class Core:
         if (
             s.assets == NULL or s.markets == NULL or s.accounts == NULL or s.balances == NULL or s.details == NULL
             or s.due == NULL or s.scratch == NULL or s.dirty_orders == NULL or s.dirty_balances == NULL
-            or s.dirty_markets == NULL or s.window == NULL
+            or s.dirty_markets == NULL or s.window == NULL or s.marks[BUY] == NULL or s.marks[SELL] == NULL
         ):
             raise MemoryError("no memory for the tables of a core")
         pool_open(&s.order_pool, sizeof(Order), l.orders)
+        pool_open(&s.terms_pool, sizeof(Terms), l.orders)
         pool_open(&s.id_pool, sizeof(IdNode), l.ids)
+        pool_open(&s.poison_pool, sizeof(Poison), l.poisons)
         pool_open(&s.ref_pool, sizeof(Ref), l.refs)
         pool_open(&s.posting_pool, sizeof(Posting), l.postings)
         pool_open(&s.group_pool, sizeof(Name), 2 * l.accounts)
         s.orders = <Order*>s.order_pool.nodes
+        s.terms = <Terms*>s.terms_pool.nodes
         s.ids = <IdNode*>s.id_pool.nodes
+        s.poisons = <Poison*>s.poison_pool.nodes
         s.refs = <Ref*>s.ref_pool.nodes
         s.postings = <Posting*>s.posting_pool.nodes
-        for table in range(8):
+        for table in range(MAPS):
             map_open(maps(s)[table], 64)
         self.next_due = INT64_MAX
         return 0
@@ -457,12 +501,16 @@ cdef class Core:
         region_unmap(s.details, <size_t>s.limits.orders * sizeof(OrderDetail))
         region_unmap(s.window, WINDOW * sizeof(Recent))
         pool_close(&s.order_pool)
+        pool_close(&s.terms_pool)
         pool_close(&s.id_pool)
+        pool_close(&s.poison_pool)
         pool_close(&s.ref_pool)
         pool_close(&s.posting_pool)
         pool_close(&s.group_pool)
-        for i in range(8):
+        for i in range(<uint32_t>MAPS):
             map_close(maps(s)[i])
+        for i in range(2):
+            region_unmap(s.marks[i], (<size_t>s.limits.max_fills + MARKS_MORE) * sizeof(int64_t))
         free(s.due)
         free(self._buffer)
         free(s.scratch)
@@ -622,7 +670,7 @@ cdef class Core:
         state_sum(s)
         l = self._limits
         names = ("accounts", "markets", "assets", "balances", "orders", "client_ids_total", "client_ids_per_account",
-                 "refs", "postings", "max_price_ticks", "max_fills_per_command")
+                 "refs", "postings", "max_price_ticks", "max_fills_per_command", "poisons")
         head = SNAPSHOT_MAGIC + b"".join(getattr(l, name).to_bytes(8, "little") for name in names)
         body = head + bytes([s.limits.risk]) + write_state(s)
         return body + hashlib.sha256(body).digest()
@@ -637,12 +685,12 @@ cdef class Core:
         if not raw.startswith(SNAPSHOT_MAGIC):
             raise ValueError("not a snapshot of this version")
         body = len(raw) - 32
-        if body < <Py_ssize_t>head + 89 or hashlib.sha256(raw[:body]).digest() != raw[body:]:
+        if body < <Py_ssize_t>head + 97 or hashlib.sha256(raw[:body]).digest() != raw[body:]:
             raise ValueError("the snapshot's checksum does not fit its content")
-        numbers = [int.from_bytes(raw[head + 8 * i : head + 8 * i + 8], "little") for i in range(11)]
+        numbers = [int.from_bytes(raw[head + 8 * i : head + 8 * i + 8], "little") for i in range(12)]
         core = Core.__new__(Core)
-        core._start(CoreLimits(*numbers), raw[head + 88] != 0)
-        read_state(core.state, start + head + 89, len(raw) - head - 89 - 32)
+        core._start(CoreLimits(*numbers), raw[head + 96] != 0)
+        read_state(core.state, start + head + 97, len(raw) - head - 97 - 32)
         core.sequence = core.state.sequence
         core.time = core.state.time
         core.batch = core.state.batch
@@ -744,7 +792,8 @@ cdef class Core:
         return np.array(rows, BALANCES)
 
     def open_orders(self):
-        """Every open order, dtype OPEN_ORDERS, by market, side, price from the best, queue."""
+        """Every open order, dtype OPEN_ORDERS, by market, side, price from the best, queue; after those of a market its
+        waiting orders, by order_id. `oco` is the partner's order_id, 0 without one."""
         cdef State* s = self.state
         cdef Py_buffer view
         out = np.zeros(live(&s.order_pool), OPEN_ORDERS)
@@ -755,6 +804,14 @@ cdef class Core:
             finally:
                 PyBuffer_Release(&view)
         return out
+
+    def indicative(self, uint32_t market):
+        """What an uncross of that market index would find now: (price in ticks or None, size, imbalance in lots)."""
+        cdef Finding found
+        if market >= self.state.market_count:
+            raise IndexError(f"market {market} of {self.state.market_count}")
+        found = find_price(self.state, &self.state.markets[market])
+        return None if found.price == ABSENT else found.price, found.size, found.imbalance
 
 
 # ---------------------------------------------------------------- the C door
@@ -842,10 +899,11 @@ cdef Map** maps(State* s) noexcept:
     _maps[5] = &s.order_map
     _maps[6] = &s.id_map
     _maps[7] = &s.ref_map
+    _maps[8] = &s.poison_map
     return _maps
 
 
-cdef Map* _maps[8]
+cdef Map* _maps[MAPS]
 
 
 cdef str text_of(Name* name):
@@ -856,9 +914,8 @@ cdef int fill_orders(State* s, OrderRow* row) except -1:
     cdef uint32_t m, slot
     cdef int side
     cdef int64_t price
+    cdef size_t count, i
     cdef Half* half
-    cdef Order* o
-    cdef OrderDetail* d
     for m in range(s.market_count):
         for side in range(2):
             half = &s.markets[m].half[side]
@@ -866,23 +923,46 @@ cdef int fill_orders(State* s, OrderRow* row) except -1:
             while price:
                 slot = half.levels[price].head
                 while slot != NIL:
-                    o = &s.orders[slot]
-                    d = &s.details[slot]
-                    row.order_id = o.order_id
-                    row.account = o.account
-                    row.market = m
-                    row.client_id = s.ids[o.id_slot].client_id
-                    row.price = o.price
-                    row.size = o.size
-                    row.leaves = o.leaves
-                    row.hold = order_hold(s, slot)
-                    row.join = d.join
-                    row.session = d.session
-                    row.side = d.side
-                    row.type = d.type
-                    row.tif = d.tif
-                    row.flags = d.flags
+                    fill_order(s, slot, row)
                     row += 1
-                    slot = o.next
+                    slot = s.orders[slot].next
                 price = next_worse(half, side, price)
+        count = 0
+        for side in range(2):
+            collect_waiting(s, s.markets[m].stops[side], &count)
+        sort_items(s.scratch, count)
+        for i in range(count):
+            fill_order(s, s.scratch[i].slot, row)
+            row += 1
+    return 0
+
+
+cdef int fill_order(State* s, uint32_t slot, OrderRow* row) except -1:
+    cdef Order* o = &s.orders[slot]
+    cdef OrderDetail* d = &s.details[slot]
+    cdef Terms* terms
+    row.order_id = o.order_id
+    row.account = o.account
+    row.market = o.market
+    row.client_id = s.ids[o.id_slot].client_id
+    row.price = o.price
+    row.size = o.size
+    row.leaves = whole_leaves(s, slot)
+    row.hold = order_hold(s, slot)
+    row.join = d.join
+    row.session = d.session
+    row.side = d.side
+    row.type = d.type
+    row.tif = d.tif
+    row.flags = d.flags
+    row.status = STATUS_OPEN if d.join else STATUS_WAITING
+    row.stop_price = row.display_size = row.expires_at = ABSENT
+    row.displayed = o.leaves if d.join else 0
+    if d.terms != NIL:
+        terms = &s.terms[d.terms]
+        row.stop_price = terms.stop_price
+        row.display_size = terms.display_size
+        row.expires_at = terms.expires_at
+        if terms.partner != NIL:
+            row.oco = s.orders[terms.partner].order_id
     return 0

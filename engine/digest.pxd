@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 
 from engine.types cimport (
     DIRTY_LIMIT, NIL, ABSENT, REF_PENDING, STATUS_OPEN, Account, Asset, Balance, IdNode, Market, Mix, Name, Order, OrderDetail,
-    Posting, Ref, State, int64_t, mix_words, prefetch_line, uint8_t, uint32_t, uint64_t, uint128,
+    Poison, Posting, Ref, State, Terms, int64_t, mix_words, prefetch_line, uint8_t, uint32_t, uint64_t, uint128,
 )
 
 cdef enum:
@@ -22,6 +22,7 @@ cdef enum:
     TAG_CLIENT_ID = 7
     TAG_REF = 8
     TAG_POSTING = 9
+    TAG_POISON = 10
     TAG_CONTENT = 0xC0
 
 
@@ -62,7 +63,7 @@ cdef inline uint128 mix_asset(Asset* asset, uint32_t index) noexcept nogil:
 
 
 cdef inline uint128 mix_market(Market* m, uint32_t index) noexcept nogil:
-    cdef uint64_t w[30]
+    cdef uint64_t w[31]
     w[0] = TAG_MARKET
     w[1] = index
     memcpy(&w[2], &m.name, 64)
@@ -84,11 +85,14 @@ cdef inline uint128 mix_market(Market* m, uint32_t index) noexcept nogil:
     w[25] = <uint64_t>m.reference_price
     w[26] = <uint64_t>m.last_price
     w[27] = m.trade_count
-    return mix_words(w, 28)
+    w[28] = <uint64_t>m.band_reference
+    w[29] = <uint64_t>m.pause_at
+    w[30] = m.pause_sequence
+    return mix_words(w, 31)
 
 
 cdef inline uint128 mix_account(Account* a, uint32_t index) noexcept nogil:
-    cdef uint64_t w[28]
+    cdef uint64_t w[29]
     w[0] = TAG_ACCOUNT
     w[1] = index
     memcpy(&w[2], &a.name, 64)
@@ -99,8 +103,9 @@ cdef inline uint128 mix_account(Account* a, uint32_t index) noexcept nogil:
     w[14] = a.max_open_orders
     memcpy(&w[15], a.row, 32)
     memcpy(&w[19], &a.stp_group, 64)
-    w[27] = 0  # cancel_after
-    return mix_words(w, 28)
+    w[27] = <uint64_t>a.cancel_after
+    w[28] = a.cancel_after_sequence
+    return mix_words(w, 29)
 
 
 cdef inline uint128 mix_balance(Balance* b) noexcept nogil:
@@ -114,12 +119,15 @@ cdef inline uint128 mix_balance(Balance* b) noexcept nogil:
     return mix_words(w, 4)
 
 
-cdef inline uint128 mix_order(Order* o, OrderDetail* d, IdNode* newest) noexcept nogil:
-    cdef uint64_t w[20]
+cdef inline uint128 mix_order(State* s, uint32_t slot) noexcept nogil:
+    cdef Order* o = &s.orders[slot]
+    cdef OrderDetail* d = &s.details[slot]
+    cdef Terms* terms
+    cdef uint64_t w[21]
     w[0] = TAG_ORDER
     w[1] = o.order_id
     w[2] = pair(o.account, o.market)
-    memcpy(&w[3], &newest.client_id, 32)
+    memcpy(&w[3], &s.ids[o.id_slot].client_id, 32)
     w[7] = d.side | (<uint64_t>d.type << 8) | (<uint64_t>d.tif << 16) | (<uint64_t>d.flags << 24) | (<uint64_t>d.stp << 32)
     w[8] = <uint64_t>o.price
     w[9] = <uint64_t>o.size
@@ -133,7 +141,17 @@ cdef inline uint128 mix_order(Order* o, OrderDetail* d, IdNode* newest) noexcept
     w[17] = <uint64_t>ABSENT  # display_size
     w[18] = <uint64_t>o.leaves  # displayed
     w[19] = <uint64_t>ABSENT  # expires_at
-    return mix_words(w, 20)
+    w[20] = 0  # partner
+    if d.terms != NIL:
+        terms = &s.terms[d.terms]
+        w[10] += <uint64_t>terms.hidden
+        w[16] = <uint64_t>terms.stop_price
+        w[17] = <uint64_t>terms.display_size
+        w[18] = 0 if d.join == 0 else <uint64_t>o.leaves
+        w[19] = <uint64_t>terms.expires_at
+        if terms.partner != NIL:
+            w[20] = s.orders[terms.partner].order_id
+    return mix_words(w, 21)
 
 
 cdef inline uint128 mix_id(IdNode* node) noexcept nogil:
@@ -175,6 +193,14 @@ cdef inline uint128 mix_posting(State* s, uint64_t first_sequence, uint32_t numb
     return mix_words(w, 6)
 
 
+cdef inline uint128 mix_poison(Poison* p) noexcept nogil:
+    cdef uint64_t w[6]
+    w[0] = TAG_POISON
+    w[1] = p.account
+    memcpy(&w[2], &p.client_id, 32)
+    return mix_words(w, 6)
+
+
 cdef inline uint128 mix_clock(State* s) noexcept nogil:
     cdef uint64_t w[5]
     w[0] = TAG_CLOCK
@@ -202,10 +228,7 @@ cdef inline void settle_orders(State* s) noexcept nogil:
         slot = s.dirty_orders[i]
         if s.details[slot].dirty:
             s.details[slot].dirty = 0
-            replace_mix(
-                s, &s.details[slot].mix,
-                mix_order(&s.orders[slot], &s.details[slot], &s.ids[s.orders[slot].id_slot]),
-            )
+            replace_mix(s, &s.details[slot].mix, mix_order(s, slot))
     s.dirty_order_count = 0
 
 

@@ -21,7 +21,7 @@ class CoreLimits:
     balances: int = 4_000_000
     """(account, asset) pairs ever touched."""
     orders: int = 1 << 21
-    """Open orders of all markets."""
+    """Open and waiting orders of all markets."""
     client_ids_total: int = 4_000_000
     """Remembered ids of closed orders over all accounts, oldest forgotten first."""
     client_ids_per_account: int = 100_000
@@ -31,6 +31,8 @@ class CoreLimits:
     max_price_ticks: int = 1 << 32
     """Largest max_price a listing may have; a tick reserves 32 bytes of address space."""
     max_fills_per_command: int = 100_000
+    poisons: int = 1 << 20
+    """Client ids that can never be accepted, of all accounts; one account has at most 10,000."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

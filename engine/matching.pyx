@@ -1,49 +1,41 @@
-"""Orders against the book: place, cancel, replace, mass_cancel.
+"""Orders against the book: place, cancel, replace.
 
-    place ─▶ checks in the order of the rulebook ─▶ accepted ─▶ match ─▶ rest, or cancel what is left
+    place ─▶ checks in the order of the rulebook ─▶ accepted ─▶ match ─▶ rest, or cancel what is left ─▶ due stops
                       │                                          │
                       ▼                                          ├─ trade: maker's and taker's fee, hold, balances
                    rejected: nothing has changed                 └─ prevented: maker and taker of one group
 
-The taker is a struct on the stack until it rests; only then it takes a slot. A replaced order that loses its place
-becomes a taker again. All checks come before `# From here on nothing is refused`.
+The taker is a struct on the stack until it rests; only then it takes a slot. A replaced order that loses its place and a
+stop that runs are takers with a slot, and so is from the start what has Terms (pairs.pyx): a stop price, a displayed
+slice, an expiry, a partner. All checks come before `# From here on nothing is refused`.
 
 Client ids: `ids` holds one node for every id that answers. An open order points to its newest; older ones (renames)
 hang on `next`. When the order closes its nodes become remembered ids, oldest name first, in two queues: of the account
 (exactly the last `closed_ids_account`) and of all accounts (`closed_ids`); what falls out of either is forgotten.
 
-Worst case: a taker meets max_fills_per_command orders; mass_cancel walks the open orders of one account or all of them.
+Worst case: a taker and the stops it runs meet max_fills_per_command orders.
 """
 
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport INT64_MAX
 from libc.string cimport memcpy
 
+from engine.bands cimport begin_band, inside_band
 from engine.book cimport dequeue, enqueue, next_worse
 from engine.digest cimport add_mix, forget_order, mix_id, remove_mix, touch_market, touch_order
 from engine.events cimport add_event, add_rejected
+from engine.pairs cimport after_fill, drop_terms, find_partner, open_terms, refresh, rounds_fill, show_slice
+from engine.phases cimport pause
 from engine.pool cimport (
-    find_balance, find_id, find_order, id_tag, index_order, map_drop, map_put, pool_give, pool_room, pool_take,
+    find_balance, find_id, find_order, find_poison, id_tag, index_order, map_drop, map_put, pool_give, pool_room, pool_take,
     unindex_order,
 )
 from engine.risk cimport (
-    balance_of, balance_room, collect_fee, hold, hold_slot, order_hold, pay_available, pay_held, receive, required_hold,
+    balance_of, balance_room, beyond, collect_fee, hold, hold_slot, order_hold, partner_hold, pay_available, pay_held, receive,
+    required_hold, whole_leaves,
 )
+from engine.stops cimport meets, move_stop, run_stop, run_touched, stop_waiting, wait
+from engine.timers cimport add_due
 from engine.types cimport *
-
-# What a taker is while it matches.
-ctypedef struct Taker:
-    uint64_t order_id
-    Market* market
-    int64_t price  # limit; unused by a market order
-    int64_t size, leaves  # lots; of a budget order quote units
-    int64_t held  # what it holds now
-    uint64_t session
-    uint32_t market_index, account, id_slot, stp_key
-    uint32_t base, quote  # slots of its balances
-    uint32_t credit
-    int32_t taker_ppm, maker_ppm, hold_ppm
-    uint8_t side, type, tif, stp, flags
-    bint budget
 
 
 # ---------------------------------------------------------------- client ids
@@ -140,47 +132,60 @@ cdef inline uint32_t open_id(
 # ---------------------------------------------------------------- one order
 
 
-cdef int rest(State* s, Taker* t, uint32_t slot) except -1 nogil:
-    # The taker's leaves join the back of their level. `slot` is NIL for a new order, else the order's own.
+cdef uint32_t take_slot(State* s, Taker* t) except? 0xFFFFFFFF nogil:
+    # The order's place among its account's, found by its ids from now on. Not yet in a book.
+    cdef uint32_t slot = pool_take(&s.order_pool)
+    cdef Order* o = &s.orders[slot]
+    cdef OrderDetail* d = &s.details[slot]
+    cdef Account* owner = &s.accounts[t.account]
+    d.prior = NIL
+    d.next = owner.first_order
+    if owner.first_order != NIL:
+        s.details[owner.first_order].prior = slot
+    owner.first_order = slot
+    owner.open_orders += 1
+    d.mix.low = 0
+    d.mix.high = 0
+    d.dirty = 0
+    d.join = 0
+    d.base = t.base
+    d.quote = t.quote
+    d.terms = NIL
+    d.taker_ppm = t.taker_ppm
+    d.session = t.session
+    d.side = t.side
+    d.type = t.type
+    d.tif = t.tif
+    d.stp = t.stp
+    d.flags = t.flags
+    o.order_id = t.order_id
+    o.account = t.account
+    o.market = t.market_index
+    o.maker_ppm = t.maker_ppm
+    o.hold_ppm = t.hold_ppm
+    o.id_slot = t.id_slot
+    o.price = t.price
+    o.leaves = t.leaves
+    o.size = t.size
+    o.credit = t.credit
+    s.ids[t.id_slot].order = slot
+    index_order(s, t.order_id, slot)
+    return slot
+
+
+cdef int rest(State* s, Taker* t) except -1 nogil:
+    # The taker's leaves join the back of their level.
+    cdef uint32_t slot = t.slot
     cdef Order* o
-    cdef OrderDetail* d
-    cdef Account* owner
     if slot == NIL:
-        slot = pool_take(&s.order_pool)
-        d = &s.details[slot]
-        owner = &s.accounts[t.account]
-        d.prior = NIL
-        d.next = owner.first_order
-        if owner.first_order != NIL:
-            s.details[owner.first_order].prior = slot
-        owner.first_order = slot
-        owner.open_orders += 1
-        d.mix.low = 0
-        d.mix.high = 0
-        d.dirty = 0
-        d.base = t.base
-        d.quote = t.quote
-        d.taker_ppm = t.taker_ppm
-        d.session = t.session
-        d.side = t.side
-        d.type = t.type
-        d.tif = t.tif
-        d.stp = t.stp
-        d.flags = t.flags
-        o = &s.orders[slot]
-        o.order_id = t.order_id
-        o.account = t.account
-        o.market = t.market_index
-        o.maker_ppm = t.maker_ppm
-        o.hold_ppm = t.hold_ppm
-        o.id_slot = t.id_slot
-        s.ids[t.id_slot].order = slot
-        index_order(s, t.order_id, slot)
+        slot = take_slot(s, t)
     o = &s.orders[slot]
     o.price = t.price
     o.leaves = t.leaves
     o.size = t.size
     o.credit = t.credit
+    if t.terms != NIL:
+        show_slice(s, slot, t.leaves)
     s.details[slot].join = (s.sequence << 20) + s.joins
     s.joins += 1
     touch_order(s, slot)
@@ -188,10 +193,12 @@ cdef int rest(State* s, Taker* t, uint32_t slot) except -1 nogil:
 
 
 cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil:
-    # Out of every index but the book. Its hold is settled by the caller.
+    # Out of every index but the book and the stops. Its hold is settled by the caller.
     cdef Order* o = &s.orders[slot]
     cdef OrderDetail* d = &s.details[slot]
     cdef Account* owner = &s.accounts[o.account]
+    if d.terms != NIL:
+        drop_terms(s, slot)
     forget_order(s, slot)
     if d.prior != NIL:
         s.details[d.prior].next = d.next
@@ -219,24 +226,66 @@ cdef int canceled_event(
     return 0
 
 
-cdef int cancel_slot(State* s, uint32_t slot, uint8_t why) except -1 nogil:
-    # A resting order ends: event, hold back, out of book and indexes.
+cdef int cancel_order(State* s, uint32_t slot, uint8_t why, int64_t other) except -1 nogil:
+    # A resting or waiting order ends: event, hold back, out of book and indexes. `other` is held by its partner, and stays.
     cdef Order* o = &s.orders[slot]
-    cdef int64_t released = order_hold(s, slot)
+    cdef int64_t released = beyond(order_hold(s, slot), other), leaves = whole_leaves(s, slot)
     cdef uint8_t side = s.details[slot].side
-    canceled_event(s, o.order_id, o.account, o.market, &s.ids[o.id_slot].client_id, o.leaves, released, why)
+    canceled_event(s, o.order_id, o.account, o.market, &s.ids[o.id_slot].client_id, leaves, released, why)
     hold(s, hold_slot(s, slot), -released)
-    dequeue(s, &s.markets[o.market].half[side], side, slot)
-    return end_order(s, slot, STATUS_CANCELED, o.size - o.leaves)
+    if s.details[slot].join == 0:
+        stop_waiting(s, slot)
+    else:
+        dequeue(s, &s.markets[o.market].half[side], side, slot)
+    return end_order(s, slot, STATUS_CANCELED, o.size - leaves)
+
+
+cdef int cancel_slot(State* s, uint32_t slot, uint8_t why) except -1 nogil:
+    return cancel_order(s, slot, why, partner_hold(s, s.details[slot].terms))
 
 
 cdef int cancel_taker(State* s, Taker* t, uint8_t why) except -1 nogil:
-    # The taker's leaves end, before it ever rested. A replaced order's taker is cancelled by its slot instead.
+    # The taker's leaves end.
+    cdef int64_t released = beyond(t.held, partner_hold(s, t.terms))
     canceled_event(
-        s, t.order_id, t.account, t.market_index, &s.ids[t.id_slot].client_id, t.leaves, t.held, why
+        s, t.order_id, t.account, t.market_index, &s.ids[t.id_slot].client_id, t.leaves, released, why
     )
-    hold(s, t.base if t.side == SELL else t.quote, -t.held)
+    hold(s, t.base if t.side == SELL else t.quote, -released)
     t.held = 0
+    return 0
+
+
+cdef int taker_of(State* s, uint32_t slot, Taker* t) except -1 nogil:
+    # The taker that an order in its own slot is.
+    cdef Order* o = &s.orders[slot]
+    cdef OrderDetail* d = &s.details[slot]
+    t.order_id = o.order_id
+    t.slot = slot
+    t.terms = d.terms
+    t.market = &s.markets[o.market]
+    t.market_index = o.market
+    t.price = o.price
+    t.size = o.size
+    t.leaves = whole_leaves(s, slot)
+    t.held = order_hold(s, slot)
+    t.first_price = 0
+    t.session = d.session
+    t.account = o.account
+    t.id_slot = o.id_slot
+    t.stp_key = s.accounts[o.account].stp_key
+    t.base = d.base
+    t.quote = d.quote
+    t.credit = o.credit
+    t.taker_ppm = d.taker_ppm
+    t.maker_ppm = o.maker_ppm
+    t.hold_ppm = o.hold_ppm
+    t.side = d.side
+    t.type = d.type
+    t.tif = d.tif
+    t.stp = d.stp
+    t.flags = d.flags
+    t.budget = (d.flags & PLACE_BUDGET) != 0
+    t.priced = d.type == LIMIT or d.type == STOP_LIMIT
     return 0
 
 
@@ -256,13 +305,18 @@ cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
     cdef int64_t price = maker.price
     cdef int64_t notional = price * size * market.k
     cdef int64_t base_units = size * market.u
-    cdef int64_t maker_fee, taker_fee, before, after, released
+    cdef int64_t maker_fee, taker_fee, before, after, released, hidden = 0, maker_held = 0, taker_held = t.held
+    cdef bint plain = (detail.terms & t.terms) == NIL
     cdef TradeEvent* e = <TradeEvent*>add_event(s, EV_TRADE, 1, maker.account, t.market_index)
 
+    if not plain:
+        maker_held = order_hold(s, slot)
+        hidden = whole_leaves(s, slot) - maker.leaves
     touch_order(s, slot)
     touch_market(s, t.market_index)
     market.trade_count += 1
     market.last_price = price
+    market.band_reference = price
     if t.side == BUY:
         maker_fee = fee_increase(notional, maker.maker_ppm, &maker.credit)
         maker.leaves -= size
@@ -271,7 +325,7 @@ cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
             t.leaves -= notional + taker_fee
         else:
             t.leaves -= size
-        if t.type == LIMIT:
+        if t.priced:
             after = required_hold(market, BUY, t.price, t.leaves, t.hold_ppm, t.credit)
             released = t.held - after - notional - taker_fee
             assert released >= 0
@@ -285,10 +339,10 @@ cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
         receive(s, detail.quote, notional - maker_fee)
         e.buyer = 1
     else:
-        before = buy_hold(price * maker.leaves * market.k, maker.hold_ppm, maker.credit)
+        before = buy_hold(price * (maker.leaves + hidden) * market.k, maker.hold_ppm, maker.credit)
         maker_fee = fee_increase(notional, maker.maker_ppm, &maker.credit)
         maker.leaves -= size
-        after = required_hold(market, BUY, price, maker.leaves, maker.hold_ppm, maker.credit)
+        after = required_hold(market, BUY, price, maker.leaves + hidden, maker.hold_ppm, maker.credit)
         released = before - after - notional - maker_fee
         assert released >= 0
         pay_held(s, detail.quote, released, notional + maker_fee)
@@ -307,7 +361,7 @@ cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
     e.size = size
     e.notional = notional
     e.maker_order_id = maker.order_id
-    e.maker_leaves = maker.leaves
+    e.maker_leaves = maker.leaves + hidden
     e.maker_fee = maker_fee
     e.taker_order_id = t.order_id
     e.taker_leaves = t.leaves
@@ -316,46 +370,59 @@ cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
 
     cdef int side = 1 - t.side
     market.half[side].levels[price].size -= <uint64_t>size
+    if not plain:
+        return after_fill(s, t, slot, maker_held, taker_held)
     if maker.leaves == 0:
         dequeue(s, &market.half[side], side, slot)
         end_order(s, slot, STATUS_FILLED, maker.size)
     return 0
 
 
+cdef int64_t pair_hold(State* s, int64_t own, uint32_t terms) noexcept nogil:
+    # What an order that holds `own` and its partner hold together.
+    return own + beyond(partner_hold(s, terms), own)
+
+
 cdef int prevent(State* s, Taker* t, uint32_t slot) except -1 nogil:
     # Maker and taker are of one group. Returns 1 if the taker is ended by it (its leaves are for the caller to cancel).
     cdef Order* maker = &s.orders[slot]
+    cdef uint32_t terms = s.details[slot].terms
     cdef uint8_t side = 1 - t.side
     cdef int64_t size = maker.leaves if t.budget or maker.leaves < t.leaves else t.leaves
-    cdef int64_t maker_released = 0, taker_released = 0, before
+    cdef int64_t maker_released = 0, taker_released = 0
     cdef PreventedEvent* e = <PreventedEvent*>add_event(s, EV_PREVENTED, 1, maker.account, t.market_index)
     if t.stp == DECREMENT:
         touch_order(s, slot)
-        before = order_hold(s, slot)
+        maker_released = pair_hold(s, order_hold(s, slot), terms)
         maker.leaves -= size
         maker.size -= size
-        maker_released = before - order_hold(s, slot)
+        maker_released -= pair_hold(s, order_hold(s, slot), terms)
         hold(s, hold_slot(s, slot), -maker_released)
         t.market.half[side].levels[maker.price].size -= <uint64_t>size
         t.leaves -= size
         t.size -= size
         if t.held:
-            before = t.held
+            taker_released = pair_hold(s, t.held, t.terms)
             t.held = required_hold(t.market, t.side, t.price, t.leaves, t.hold_ppm, t.credit)
-            taker_released = before - t.held
+            taker_released -= pair_hold(s, t.held, t.terms)
             hold(s, t.base if t.side == SELL else t.quote, -taker_released)
     e.taker_account = t.account
     e.mode = t.stp
     e.price = maker.price
     e.size = size
     e.maker_order_id = maker.order_id
-    e.maker_leaves = maker.leaves
+    e.maker_leaves = whole_leaves(s, slot)
     e.maker_released = maker_released
     e.taker_order_id = t.order_id
     e.taker_leaves = t.leaves
     e.taker_released = taker_released
-    if t.stp == CANCEL_OLDEST or t.stp == CANCEL_BOTH or (t.stp == DECREMENT and maker.leaves == 0):
+    if t.stp == CANCEL_OLDEST or t.stp == CANCEL_BOTH:
         cancel_slot(s, slot, WHY_STP)
+    elif t.stp == DECREMENT and maker.leaves == 0:
+        if whole_leaves(s, slot) > 0:
+            refresh(s, slot)
+        else:
+            cancel_slot(s, slot, WHY_STP)
     return t.stp == CANCEL_NEWEST or t.stp == CANCEL_BOTH or t.leaves == 0
 
 
@@ -364,11 +431,22 @@ cdef int match(State* s, Taker* t) except -1 nogil:
     cdef Half* half = &t.market.half[1 - t.side]
     cdef uint32_t slot
     cdef int64_t size, money, lots
+    cdef int64_t edge = t.price if t.priced else (INT64_MAX if t.side == BUY else 0)  # no maker beyond it trades
     cdef Order* maker
-    cdef bint market_buy = t.type == MARKET_ORDER and t.side == BUY
+    cdef bint market_buy = not t.priced and t.side == BUY
+    if t.market.exec_band_ppm and half.best != 0 and t.leaves > 0:
+        # The near side can only keep out the first maker: all others are farther away.
+        if reaches(t.side, edge, half.best) and (half.best < s.band_low or half.best > s.band_high):
+            return WHY_BAND
+        if t.side == BUY and edge > s.band_high:
+            edge = s.band_high
+        elif t.side == SELL and edge < s.band_low:
+            edge = s.band_low
     while t.leaves > 0 and half.best != 0:
-        if t.type == LIMIT and not reaches(t.side, t.price, half.best):
-            break
+        if not reaches(t.side, edge, half.best):
+            if t.priced and not reaches(t.side, t.price, half.best):
+                return 0
+            return WHY_BAND
         if s.fills == s.limits.max_fills:
             return WHY_FILLS_LIMIT
         slot = half.levels[half.best].head
@@ -389,20 +467,25 @@ cdef int match(State* s, Taker* t) except -1 nogil:
             if lots < size:
                 size = lots
         s.fills += 1
+        if t.first_price == 0:
+            t.first_price = maker.price
         trade(s, t, slot, size)
     return 0
 
 
 cdef bint fills_wholly(State* s, Taker* t) noexcept nogil:
-    # Whether a fok would really trade all it wants within the fills limit. Nothing changes.
+    # Whether a fok would really trade all it wants within the band and the fills limit. Nothing changes.
     cdef int side = 1 - t.side
     cdef Half* half = &t.market.half[side]
     cdef int64_t price = half.best, need = t.leaves
-    cdef uint32_t slot, matches = 0
+    cdef uint32_t slot, matches = s.fills
+    cdef bint banded = t.market.exec_band_ppm != 0
     while price != 0 and reaches(t.side, t.price, price):
+        if banded and (price < s.band_low or price > s.band_high):
+            return False
         slot = half.levels[price].head
         while slot != NIL:
-            if matches == s.limits.max_fills:
+            if matches >= s.limits.max_fills:
                 return False
             matches += 1
             if t.stp != STP_NONE and s.accounts[s.orders[slot].account].stp_key == t.stp_key:
@@ -413,12 +496,51 @@ cdef bint fills_wholly(State* s, Taker* t) noexcept nogil:
                     return True
                 need -= s.orders[slot].leaves
             slot = s.orders[slot].next
+        if t.market.iceberg_count != 0 and rounds_fill(s, t, half.levels[price].head, &need, &matches):
+            return True
         price = next_worse(half, side, price)
     return False
 
 
-cdef int64_t taker_filled(Taker* t, int64_t asked) noexcept nogil:
-    return asked - t.leaves if t.budget else t.size - t.leaves
+cdef int conclude(State* s, Taker* t, int reason) except -1 nogil:
+    # What matching left of a taker: filled, resting, or cancelled. Returns 1 if it rests because the band stopped it.
+    if t.leaves == 0 and reason == 0:
+        if t.slot == NIL:
+            close_ids(s, t.id_slot, STATUS_FILLED, t.size)
+        else:
+            end_order(s, t.slot, STATUS_FILLED, t.size)
+        return 0
+    if (reason == 0 or reason == WHY_BAND) and t.priced and (t.tif == GTC or t.tif == GTD):
+        rest(s, t)
+        return reason == WHY_BAND
+    if reason == 0:
+        reason = WHY_IOC if t.priced else WHY_MARKET
+    cancel_taker(s, t, reason)
+    if t.slot == NIL:
+        close_ids(s, t.id_slot, STATUS_CANCELED, t.size - t.leaves)
+    else:
+        end_order(s, t.slot, STATUS_CANCELED, t.size - t.leaves)
+    return 0
+
+
+cdef int take(State* s, Taker* t) except -1 nogil:
+    # A taker's own matching, if its market trades, and its end. Returns 1 if the band stopped it and it rests.
+    cdef int reason = 0
+    if t.market.phase == CONTINUOUS:
+        if t.tif == FOK and not fills_wholly(s, t):
+            reason = WHY_FOK
+        else:
+            reason = match(s, t)
+    return conclude(s, t, reason)
+
+
+cdef int proceed(State* s, Taker* t) except -1 nogil:
+    # The same for the taker of the command, and what follows from it: a pause, or the stops that its trades touched.
+    if take(s, t):
+        return pause(s, t.market_index)
+    if t.market.stop_count != 0 and t.first_price != 0:
+        return run_touched(s, t)
+    return 0
 
 
 # ---------------------------------------------------------------- place
@@ -439,82 +561,126 @@ cdef int duplicate_order(State* s, uint32_t id_slot) except -1 nogil:
     e.status = node.status
     e.filled = node.filled
     if node.status == STATUS_OPEN:
-        e.filled = s.orders[node.order].size - s.orders[node.order].leaves
+        e.filled = s.orders[node.order].size - whole_leaves(s, node.order)
+        if s.details[node.order].join == 0:
+            e.status = STATUS_WAITING
+    return 0
+
+
+cdef int check_terms(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) except -1 nogil:
+    # bad_display, bad_stop, bad_expiry: what most orders do not have.
+    if r.display_size != ABSENT and (
+        r.type != LIMIT or not (t.tif == GTC or t.tif == GTD) or r.display_size < t.market.min_size
+        or r.display_size >= r.size or (r.size - 1) // SLICES_MAX >= r.display_size
+    ):
+        return BAD_DISPLAY
+    if r.type == STOP or r.type == STOP_LIMIT:
+        if r.stop_price < 1 or r.stop_price > t.market.max_price:
+            return BAD_STOP
+    elif r.stop_price != ABSENT:
+        return BAD_STOP
+    if t.tif == GTD:
+        if r.expires_at == ABSENT or r.expires_at <= s.time:
+            return BAD_EXPIRY
+    elif r.expires_at != ABSENT:
+        return BAD_EXPIRY
     return 0
 
 
 cdef int check_place(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) except -1 nogil:
-    # The checks after unknown_account and duplicate. Fills in the taker. Returns 0 or the reject code.
+    # The checks after poisoned. Fills in the taker. Returns 0 or the reject code.
     cdef Account* account = &s.accounts[r.account]
     cdef Market* market
     cdef Half* opposite
-    cdef int64_t money, needed = 0
+    cdef int64_t money
     cdef uint32_t slot
+    cdef int reason
     if r.market >= s.market_count:
         return UNKNOWN_MARKET
     market = &s.markets[r.market]
     opposite = &market.half[1 - (r.side & 1)]
-    if account.status == FROZEN:
-        return REJECT_FROZEN
-    if account.status == CANCEL_ONLY:
-        return REJECT_CANCEL_ONLY
+    if account.status | account.killed:
+        if account.status == FROZEN:
+            return REJECT_FROZEN
+        return REJECT_CANCEL_ONLY if account.status == CANCEL_ONLY else KILLED
+    if market.phase != CONTINUOUS:
+        if market.phase >= PHASE_CANCEL_ONLY or r.type == MARKET_ORDER:
+            return REJECT_PHASE
+        if r.type == LIMIT and (r.tif == IOC or r.tif == FOK):
+            return REJECT_PHASE
     if r.side > SELL or r.stp > STP_NONE or account.overdraft != NEVER or (<const uint8_t*>&r.client_id)[0] == 0:
         return BAD_VALUE
 
+    t.market = market
     t.budget = (flags & PLACE_BUDGET) != 0
-    if r.type == STOP or r.type == STOP_LIMIT:
-        return UNSUPPORTED
-    if r.type != LIMIT and r.type != MARKET_ORDER:
-        return BAD_TYPE
-    if r.type == MARKET_ORDER and flags & (PLACE_POST_ONLY | PLACE_HAS_OCO):
-        return BAD_TYPE
-    if t.budget and r.stp == DECREMENT:
-        return BAD_TYPE
     t.tif = r.tif
+    t.priced = True
     if r.type == LIMIT:
-        if r.tif == GTD:
-            return UNSUPPORTED
+        if t.budget and r.stp == DECREMENT:
+            return BAD_TYPE
         if r.tif == TIF_DEFAULT:
             t.tif = GTC
-        elif r.tif > FOK:
+        elif r.tif > GTD:
             return BAD_TIF
-        if t.tif != GTC and flags & (PLACE_POST_ONLY | PLACE_HAS_OCO):
+        if (t.tif == IOC or t.tif == FOK) and flags & (PLACE_POST_ONLY | PLACE_HAS_OCO):
             return BAD_TIF
+    else:
+        if r.type < LIMIT or r.type > STOP_LIMIT or flags & PLACE_POST_ONLY or (t.budget and r.stp == DECREMENT):
+            return BAD_TYPE
+        if r.type == MARKET_ORDER:
+            if flags & PLACE_HAS_OCO:
+                return BAD_TYPE
+            if r.tif != TIF_DEFAULT and r.tif != IOC:
+                return BAD_TIF
+            t.tif = IOC
+        else:
+            if r.tif == TIF_DEFAULT:
+                t.tif = GTC
+            elif r.tif > GTD or (r.type == STOP and r.tif != GTC and r.tif != GTD):
+                return BAD_TIF
+        t.priced = r.type == STOP_LIMIT
+    if t.priced:
         if r.price < 1 or r.price > market.max_price:
             return BAD_PRICE
-    else:
-        if r.tif != TIF_DEFAULT and r.tif != IOC:
-            return BAD_TIF
-        t.tif = IOC
-        if r.price != ABSENT:
-            return BAD_PRICE
+    elif r.price != ABSENT:
+        return BAD_PRICE
     if flags & (PLACE_NO_SIZE | PLACE_BOTH_SIZES):
         return BAD_SIZE
     if t.budget:
-        if r.type == LIMIT or r.side == SELL or r.size < 1 or r.size > TOTAL_LIMIT:
+        if t.priced or r.side == SELL or r.size < 1 or r.size > TOTAL_LIMIT:
             return BAD_SIZE
     elif r.size < market.min_size or r.size > market.max_size:
         return BAD_SIZE
-    if r.display_size != ABSENT:
-        return UNSUPPORTED if r.type == LIMIT and t.tif == GTC else BAD_DISPLAY
-    if r.stop_price != ABSENT:
-        return BAD_STOP
-    if r.expires_at != ABSENT:
-        return BAD_EXPIRY
-    if t.tif == GTC and account.mask & HAS_MAX_OPEN_ORDERS and account.open_orders >= account.max_open_orders:
-        return TOO_MANY_ORDERS
+    t.special = (
+        r.type == STOP or r.type == STOP_LIMIT or t.tif == GTD or r.display_size != ABSENT or r.stop_price != ABSENT
+        or r.expires_at != ABSENT or (flags & PLACE_HAS_OCO) != 0
+    )
+    if t.special:
+        reason = check_terms(s, r, flags, t)
+        if reason:
+            return reason
+    if market.entry_band_ppm and t.priced and not inside_band(market.band_reference, market.entry_band_ppm, r.price):
+        return BAND
+    if account.mask & HAS_MAX_OPEN_ORDERS and account.open_orders >= account.max_open_orders:
+        if r.type == STOP or r.type == STOP_LIMIT or t.tif == GTC or t.tif == GTD:
+            return TOO_MANY_ORDERS
     if pool_room(&s.order_pool) == 0:
         return TOO_MANY_ORDERS
+    t.partner = NIL
     if flags & PLACE_HAS_OCO:
-        return UNSUPPORTED
+        t.partner = find_partner(s, r)
+        if t.partner == NIL:
+            return BAD_OCO
 
-    t.market = market
+    t.slot = NIL
+    t.terms = NIL
+    t.first_price = 0
     t.market_index = r.market
     t.account = r.account
     t.side = r.side
     t.type = r.type
     t.stp = r.stp
-    t.flags = flags & PLACE_POST_ONLY
+    t.flags = flags & (PLACE_POST_ONLY | PLACE_BUDGET)
     t.price = r.price
     t.size = r.size
     t.leaves = r.size
@@ -529,20 +695,27 @@ cdef int check_place(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) e
         t.hold_ppm = 0
     t.base = find_balance(s, r.account, market.base)
     t.quote = find_balance(s, r.account, market.quote)
-    if r.type == LIMIT or r.side == SELL:
-        needed = required_hold(market, r.side, r.price, r.size, t.hold_ppm, 0)
-    t.held = needed
+    t.held = 0
+    if t.priced or r.side == SELL:
+        t.held = required_hold(market, r.side, r.price, r.size, t.hold_ppm, 0)
+    t.taken = t.held if t.partner == NIL else beyond(t.held, order_hold(s, t.partner))
+    if market.exec_band_ppm:
+        begin_band(s, market)
     if s.limits.risk:
         slot = t.base if r.side == SELL else t.quote
         money = s.balances[slot].available if slot != NIL else 0
-        if needed > money:
+        if t.taken > money:
             return INSUFFICIENT_FUNDS
-        if r.type == MARKET_ORDER and r.side == BUY and opposite.best != 0:
+        if r.type == MARKET_ORDER and r.side == BUY and opposite.best != 0 and (
+            market.exec_band_ppm == 0 or s.band_low <= opposite.best <= s.band_high
+        ):
             if t.budget and r.size < money:
                 money = r.size
             if lots_affordable(money, 0, t.taker_ppm, opposite.best * market.k) == 0:
                 return INSUFFICIENT_FUNDS
-    if flags & PLACE_POST_ONLY and opposite.best != 0 and reaches(r.side, r.price, opposite.best):
+    if flags & PLACE_POST_ONLY and opposite.best != 0 and market.phase == CONTINUOUS and reaches(
+        r.side, r.price, opposite.best
+    ):
         return WOULD_CROSS
     if r.type == MARKET_ORDER and opposite.best == 0:
         return NO_LIQUIDITY
@@ -555,7 +728,6 @@ cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
     cdef Taker t
     cdef uint32_t tag, known
     cdef int reason
-    cdef int64_t asked
     cdef AcceptedEvent* e
     if r.account >= s.account_count:
         return reject_place(s, r, UNKNOWN_ACCOUNT)
@@ -563,6 +735,8 @@ cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
     known = find_id(s, tag, r.account, <ClientId*>&r.client_id)
     if known != NIL:
         return duplicate_order(s, known)
+    if s.accounts[r.account].poisons and find_poison(s, r.account, <ClientId*>&r.client_id) != NIL:
+        return reject_place(s, r, POISONED)
     reason = check_place(s, r, flags, &t)
     if reason:
         return reject_place(s, r, reason)
@@ -573,37 +747,42 @@ cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
     if t.quote == NIL:
         t.quote = balance_of(s, t.account, t.market.quote)
     t.id_slot = open_id(s, tag, t.account, t.market_index, &r.client_id, t.order_id)
-    asked = r.size
     e = <AcceptedEvent*>add_event(s, EV_ACCEPTED, 1, t.account, t.market_index)
     e.order_id = t.order_id
     e.client_id = r.client_id
     e.price = r.price
     e.size = r.size
-    e.hold = t.held
-    e.stop_price = ABSENT
-    e.display_size = ABSENT
-    e.expires_at = ABSENT
+    e.hold = t.taken
+    e.stop_price = r.stop_price
+    e.display_size = r.display_size
+    e.expires_at = r.expires_at
     e.side = t.side
     e.type = t.type
     e.tif = t.tif
-    e.flags = flags & (PLACE_POST_ONLY | PLACE_BUDGET)
-    hold(s, t.base if t.side == SELL else t.quote, t.held)
+    e.flags = t.flags
+    hold(s, t.base if t.side == SELL else t.quote, t.taken)
+    if t.special:
+        return place_special(s, &t, r)
+    return proceed(s, &t)
 
-    if t.tif == FOK and not fills_wholly(s, &t):
-        reason = WHY_FOK
+
+cdef int place_special(State* s, Taker* t, const PlaceRecord* r) except -1 nogil:
+    # An order with Terms, accepted. It has a slot before it trades.
+    t.slot = take_slot(s, t)
+    t.terms = open_terms(s, t.slot, r, t.partner)
+    touch_order(s, t.slot)
+    if t.type == LIMIT:
+        proceed(s, t)
     else:
-        reason = match(s, &t)
-    if t.leaves == 0 and reason == 0:
-        return close_ids(s, t.id_slot, STATUS_FILLED, taker_filled(&t, asked))
-    if reason == 0:
-        if t.tif == GTC:
-            return rest(s, &t, NIL)
-        reason = WHY_MARKET if t.type == MARKET_ORDER else WHY_IOC
-    cancel_taker(s, &t, reason)
-    return close_ids(s, t.id_slot, STATUS_CANCELED, taker_filled(&t, asked))
+        wait(s, t.slot)
+        if t.market.phase == CONTINUOUS and meets(t.side, r.stop_price, t.market.last_price):
+            run_stop(s, t.slot, t.market.last_price)
+    if t.tif == GTD and find_order(s, t.order_id) == t.slot:
+        add_due(s, r.expires_at, t.order_id, DUE_ORDER, t.slot)
+    return 0
 
 
-# ---------------------------------------------------------------- cancel, mass_cancel
+# ---------------------------------------------------------------- cancel
 
 
 cdef uint32_t named_order(State* s, uint32_t account, const ClientId* client_id, uint16_t flags) noexcept nogil:
@@ -613,7 +792,7 @@ cdef uint32_t named_order(State* s, uint32_t account, const ClientId* client_id,
         slot = find_order(s, client_id.word[0])
         return slot if slot != NIL and s.orders[slot].account == account else NIL
     slot = find_id(s, s.tag, account, client_id)
-    return s.ids[slot].order if slot != NIL and s.ids[slot].status == STATUS_OPEN else NIL
+    return s.ids[slot].order if slot != NIL and s.ids[slot].status == STATUS_OPEN else NIL  # open or waiting
 
 
 cdef int reject_named(State* s, uint32_t account, const ClientId* client_id, uint16_t flags, int reason) except -1 nogil:
@@ -640,73 +819,6 @@ cdef int cancel(State* s, const CancelRecord* r, uint16_t flags) except -1 nogil
     return cancel_slot(s, slot, WHY_USER)
 
 
-cdef int collect(State* s, uint32_t slot, size_t* count) except -1 nogil:
-    cdef SortItem* grown
-    if count[0] == s.scratch_capacity:
-        grown = <SortItem*>malloc(2 * s.scratch_capacity * sizeof(SortItem))
-        if grown == NULL:
-            with gil:
-                raise MemoryError("no memory to sort the orders of a mass cancel")
-        memcpy(grown, s.scratch, s.scratch_capacity * sizeof(SortItem))
-        free(s.scratch)
-        s.scratch = grown
-        s.scratch_capacity *= 2
-    s.scratch[count[0]].key = s.orders[slot].order_id
-    s.scratch[count[0]].slot = slot
-    count[0] += 1
-    return 0
-
-
-cdef int collect_account(State* s, uint32_t account, const MassCancelRecord* r, size_t* count) except -1 nogil:
-    # The account's open orders that fit `r` (NULL: all of them).
-    cdef uint32_t slot = s.accounts[account].first_order
-    while slot != NIL:
-        if r == NULL or (
-            (not r.given & 2 or s.orders[slot].market == r.market)
-            and (r.side == 255 or s.details[slot].side == r.side)
-            and (r.session == 0 or s.details[slot].session == r.session)
-        ):
-            collect(s, slot, count)
-        slot = s.details[slot].next
-    return 0
-
-
-cdef int cancel_collected(State* s, size_t count, uint8_t why) except -1 nogil:
-    cdef size_t i
-    sort_items(s.scratch, count)
-    for i in range(count):
-        cancel_slot(s, s.scratch[i].slot, why)
-    return 0
-
-
-cdef int cancel_account(State* s, uint32_t account, uint8_t why) except -1 nogil:
-    cdef size_t count = 0
-    collect_account(s, account, NULL, &count)
-    return cancel_collected(s, count, why)
-
-
-cdef int mass_cancel(State* s, const MassCancelRecord* r) except -1 nogil:
-    cdef uint32_t account = r.account if r.given & 1 else NIL, market = r.market if r.given & 2 else NIL, i
-    cdef size_t count = 0
-    if r.given & 1 and account >= s.account_count:
-        add_rejected(s, UNKNOWN_ACCOUNT, account)
-        return 0
-    if r.given & 2 and market >= s.market_count:
-        add_rejected(s, UNKNOWN_MARKET, account)
-        return 0
-    if r.side != 255 and r.side > SELL:
-        add_rejected(s, BAD_VALUE, account)
-        return 0
-    # From here on nothing is refused.
-    add_event(s, EV_DONE, 1, account, market)
-    if r.given & 1:
-        collect_account(s, account, r, &count)
-    else:
-        for i in range(s.account_count):
-            collect_account(s, i, r, &count)
-    return cancel_collected(s, count, WHY_SESSION if r.session else WHY_MASS)
-
-
 # ---------------------------------------------------------------- replace
 
 
@@ -726,29 +838,45 @@ cdef int rename(State* s, uint32_t slot, const ClientId* client_id) except -1 no
 
 
 cdef int check_replace(
-    State* s, const ReplaceRecord* r, uint32_t slot, int64_t price, int64_t size, int64_t needed
+    State* s, const ReplaceRecord* r, uint32_t slot, int64_t price, int64_t size, int64_t leaves, int64_t needed
 ) except -1 nogil:
     # The checks after unknown_order. `needed` is the hold of the new order.
     cdef Order* o = &s.orders[slot]
+    cdef OrderDetail* d = &s.details[slot]
     cdef Market* market = &s.markets[o.market]
-    cdef uint8_t side = s.details[slot].side
-    cdef int64_t best = market.half[1 - side].best
+    cdef int64_t best = market.half[1 - d.side].best
     cdef bint renamed = r.new_client_id.word[0] != 0
+    if market.phase >= PHASE_CANCEL_ONLY:
+        return REJECT_PHASE
     if r.price == ABSENT and r.size == ABSENT and r.stop_price == ABSENT and not renamed:
         return BAD_VALUE
-    if r.price != ABSENT and (r.price < 1 or r.price > market.max_price):
+    if r.price != ABSENT and (r.price < 1 or r.price > market.max_price or d.type == STOP):
         return BAD_PRICE
     if r.size != ABSENT:
-        if r.size < 1:
+        if r.size < 1 or d.flags & PLACE_BUDGET:
             return BAD_SIZE
-        if size > o.size - o.leaves and (size < market.min_size or size > market.max_size):
+        if leaves > 0 and (size < market.min_size or size > market.max_size):
             return BAD_SIZE
-    if r.stop_price != ABSENT:
+        if (
+            leaves > 0 and d.terms != NIL and s.terms[d.terms].display_size != ABSENT
+            and (size - 1) // SLICES_MAX >= s.terms[d.terms].display_size
+        ):
+            return BAD_DISPLAY
+    if r.stop_price != ABSENT and (d.join != 0 or r.stop_price < 1 or r.stop_price > market.max_price):
         return BAD_STOP
-    if size > o.size - o.leaves:
-        if s.limits.risk and needed - order_hold(s, slot) > s.balances[hold_slot(s, slot)].available:
+    if market.entry_band_ppm and price != o.price and not inside_band(
+        market.band_reference, market.entry_band_ppm, price
+    ):
+        return BAND
+    if leaves > 0:
+        if s.limits.risk and (
+            pair_hold(s, needed, d.terms) - pair_hold(s, order_hold(s, slot), d.terms)
+            > s.balances[hold_slot(s, slot)].available
+        ):
             return INSUFFICIENT_FUNDS
-        if s.details[slot].flags & PLACE_POST_ONLY and best != 0 and reaches(side, price, best):
+        if (
+            d.flags & PLACE_POST_ONLY and market.phase == CONTINUOUS and best != 0 and reaches(d.side, price, best)
+        ):
             return WOULD_CROSS
     if renamed and pool_room(&s.id_pool) == 0:
         return BUSY
@@ -761,39 +889,45 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
     cdef Order* o
     cdef OrderDetail* d
     cdef Market* market
-    cdef Half* half
     cdef ReplacedEvent* e
     cdef Taker t
-    cdef int64_t price, size, leaves, before, needed = 0
+    cdef int64_t price, size, leaves, before, after, needed = 0
     cdef int reason
     cdef bint renamed = r.new_client_id.word[0] != 0, keeps
     if r.account >= s.account_count:
         return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ACCOUNT)
     if flags & ORDER_BOTH_IDS:
         return reject_named(s, r.account, &r.client_id, flags, BAD_VALUE)
-    if renamed and find_id(
-        s, id_tag(s, r.account, <ClientId*>&r.new_client_id), r.account, <ClientId*>&r.new_client_id
-    ) != NIL:
-        return reject_named(s, r.account, &r.client_id, flags, DUPLICATE)
     account = &s.accounts[r.account]
+    if renamed:
+        if find_id(
+            s, id_tag(s, r.account, <ClientId*>&r.new_client_id), r.account, <ClientId*>&r.new_client_id
+        ) != NIL:
+            return reject_named(s, r.account, &r.client_id, flags, DUPLICATE)
+        if account.poisons and find_poison(s, r.account, <ClientId*>&r.new_client_id) != NIL:
+            return reject_named(s, r.account, &r.client_id, flags, POISONED)
     if account.status == FROZEN:
         return reject_named(s, r.account, &r.client_id, flags, REJECT_FROZEN)
     if account.status == CANCEL_ONLY:
         return reject_named(s, r.account, &r.client_id, flags, REJECT_CANCEL_ONLY)
+    if account.killed:
+        return reject_named(s, r.account, &r.client_id, flags, KILLED)
     slot = named_order(s, r.account, &r.client_id, flags)
     if slot == NIL:
         return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ORDER)
     o = &s.orders[slot]
     d = &s.details[slot]
     market = &s.markets[o.market]
-    half = &market.half[d.side]
     price = o.price if r.price == ABSENT else r.price
     size = o.size if r.size == ABSENT else r.size
-    leaves = size - (o.size - o.leaves)
+    leaves = size - (o.size - whole_leaves(s, slot))
     # Out of bounds is refused by the checks before the number is used; here it must only not overflow.
-    if 1 <= price <= market.max_price and 0 < leaves <= market.max_size:
-        needed = required_hold(market, d.side, price, leaves, o.hold_ppm, o.credit)
-    reason = check_replace(s, r, slot, price, size, needed)
+    if d.type == STOP and d.side == BUY:
+        needed = 0
+    elif d.side == SELL or 1 <= price <= market.max_price:
+        if 0 < leaves <= market.max_size:
+            needed = required_hold(market, d.side, price, leaves, o.hold_ppm, o.credit)
+    reason = check_replace(s, r, slot, price, size, leaves, needed)
     if reason:
         return reject_named(s, r.account, &r.client_id, flags, reason)
 
@@ -802,53 +936,43 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
         rename(s, slot, &r.new_client_id)
     if leaves <= 0:
         return cancel_slot(s, slot, WHY_REPLACED)
-    before = order_hold(s, slot)
-    keeps = price == o.price and size <= o.size
+    before = pair_hold(s, order_hold(s, slot), d.terms)
+    after = pair_hold(s, needed, d.terms)
+    keeps = d.join == 0 or (price == o.price and size <= o.size)
     e = <ReplacedEvent*>add_event(s, EV_REPLACED, 1, o.account, o.market)
     e.order_id = o.order_id
     e.client_id = s.ids[o.id_slot].client_id
     e.price = price
     e.size = size
     e.leaves = leaves
-    e.hold = needed
-    e.released = before - needed
+    e.hold = after
+    e.released = before - after
     e.priority_kept = keeps
-    hold(s, hold_slot(s, slot), needed - before)
-    if keeps:
-        touch_order(s, slot)
-        half.levels[price].size -= <uint64_t>(o.leaves - leaves)
-        o.leaves = leaves
-        o.size = size
+    hold(s, hold_slot(s, slot), after - before)
+    touch_order(s, slot)
+    if market.exec_band_ppm:
+        begin_band(s, market)
+    if not keeps:
+        dequeue(s, &market.half[d.side], d.side, slot)
+        taker_of(s, slot, &t)
+        t.price = price
+        t.size = size
+        t.leaves = leaves
+        t.held = needed
+        return proceed(s, &t)
+    o.size = size
+    if d.join != 0:
+        # What it shows stays, unless that is more than it still wants.
+        if leaves < o.leaves:
+            market.half[d.side].levels[price].size -= <uint64_t>(o.leaves - leaves)
+            o.leaves = leaves
+        if d.terms != NIL:
+            s.terms[d.terms].hidden = leaves - o.leaves
         return 0
-
-    dequeue(s, half, d.side, slot)
-    t.order_id = o.order_id
-    t.market = market
-    t.market_index = o.market
-    t.price = price
-    t.size = size
-    t.leaves = leaves
-    t.held = needed
-    t.session = d.session
-    t.account = o.account
-    t.id_slot = o.id_slot
-    t.stp_key = account.stp_key
-    t.base = d.base
-    t.quote = d.quote
-    t.credit = o.credit
-    t.taker_ppm = d.taker_ppm
-    t.maker_ppm = o.maker_ppm
-    t.hold_ppm = o.hold_ppm
-    t.side = d.side
-    t.type = d.type
-    t.tif = d.tif
-    t.stp = d.stp
-    t.flags = d.flags
-    t.budget = False
-    reason = match(s, &t)
-    if reason == 0 and t.leaves > 0:
-        return rest(s, &t, slot)
-    if reason:
-        cancel_taker(s, &t, reason)
-        return end_order(s, slot, STATUS_CANCELED, t.size - t.leaves)
-    return end_order(s, slot, STATUS_FILLED, t.size)
+    o.price = price
+    o.leaves = leaves
+    if r.stop_price != ABSENT:
+        move_stop(s, slot, r.stop_price)
+        if market.phase == CONTINUOUS and meets(d.side, r.stop_price, market.last_price):
+            return run_stop(s, slot, market.last_price)
+    return 0

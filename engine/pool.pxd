@@ -275,6 +275,22 @@ cdef inline uint32_t find_id(State* s, uint32_t tag, uint32_t account, const Cli
         at += 1
 
 
+cdef inline uint32_t find_poison(State* s, uint32_t account, const ClientId* client_id) noexcept nogil:
+    cdef uint32_t tag = id_tag(s, account, client_id), at = tag, lanes, slot
+    cdef Group* group
+    while True:
+        group = &s.poison_map.groups[at & s.poison_map.mask]
+        lanes = match_tags(group.tag, tag)
+        while lanes:
+            slot = group.slot[lowest_bit(lanes)]
+            if s.poisons[slot].account == account and same_id(&s.poisons[slot].client_id, client_id):
+                return slot
+            lanes &= lanes - 1
+        if group.tag[GROUP_ROOM] == 0:
+            return NIL
+        at += 1
+
+
 cdef inline uint32_t find_balance(State* s, uint32_t account, uint32_t asset) noexcept nogil:
     cdef uint32_t tag = balance_tag(account, asset), at = tag, lanes, slot
     cdef Group* group

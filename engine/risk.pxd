@@ -11,7 +11,7 @@
 
 from engine.digest cimport touch_balance
 from engine.pool cimport balance_tag, find_balance, map_put
-from engine.types cimport NIL, SELL, Balance, Market, Order, State, buy_hold, int32_t, int64_t, uint8_t, uint32_t
+from engine.types cimport BUY, NIL, SELL, STOP, Balance, Market, Order, State, buy_hold, int32_t, int64_t, uint8_t, uint32_t
 
 
 cdef inline int64_t required_hold(
@@ -25,9 +25,33 @@ cdef inline int64_t required_hold(
     return buy_hold(price * leaves * market.k, ppm, credit)
 
 
+cdef inline int64_t whole_leaves(State* s, uint32_t slot) noexcept nogil:
+    # Displayed and hidden.
+    if s.details[slot].terms == NIL:
+        return s.orders[slot].leaves
+    return s.orders[slot].leaves + s.terms[s.details[slot].terms].hidden
+
+
 cdef inline int64_t order_hold(State* s, uint32_t slot) noexcept nogil:
+    # Its own, whether it has a partner or not.
     cdef Order* o = &s.orders[slot]
-    return required_hold(&s.markets[o.market], s.details[slot].side, o.price, o.leaves, o.hold_ppm, o.credit)
+    if s.details[slot].type == STOP and s.details[slot].side == BUY:
+        return 0
+    return required_hold(
+        &s.markets[o.market], s.details[slot].side, o.price, whole_leaves(s, slot), o.hold_ppm, o.credit
+    )
+
+
+cdef inline int64_t partner_hold(State* s, uint32_t terms) noexcept nogil:
+    # What the other order of the pair holds by itself; 0 without one. `terms` may be NIL.
+    if terms == NIL or s.terms[terms].partner == NIL:
+        return 0
+    return order_hold(s, s.terms[terms].partner)
+
+
+cdef inline int64_t beyond(int64_t own, int64_t other) noexcept nogil:
+    # What `own` adds to a pair: two orders of which only one can trade hold the larger of their holds.
+    return own - other if own > other else 0
 
 
 cdef inline uint32_t hold_slot(State* s, uint32_t slot) noexcept nogil:

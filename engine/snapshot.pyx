@@ -1,17 +1,22 @@
 """The state as bytes, and back. Only what the rules know is written: no slots of orders, ids or refs, no tables.
 
     clock | groups | assets | markets | accounts | balances | orders by join, with their older ids | remembered ids,
-    oldest first | refs by first sequence, pending ones with postings
+    oldest first | poisons | refs by first sequence, pending ones with postings
 
 A section is a uint64 count and as many structs. Balances keep their slots, for postings and orders name them. Restoring
-joins the orders in their order of joining, so every queue is as it was. Version and checksum are the caller's.
+joins the orders in their order of joining, so every queue is as it was; waiting ones come first and go back into their
+trees. What is due follows from orders, accounts, markets and refs. Version and checksum are the caller's.
 """
 
+from libc.stdint cimport INT64_MAX
 from libc.string cimport memcpy, memset
 
 from engine.book cimport enqueue, half_open
-from engine.ledger cimport add_ref_dues
-from engine.pool cimport balance_tag, id_tag, index_order, map_at, map_places, map_put, name_tag, pool_take
+from engine.pool cimport balance_tag, find_order, id_tag, index_order, map_at, map_places, map_put, name_tag, pool_take
+from engine.refs cimport add_ref_dues
+from engine.scopes cimport add_poison
+from engine.stops cimport wait
+from engine.timers cimport add_due
 from engine.types cimport *
 
 ctypedef struct Clock:
@@ -22,6 +27,8 @@ ctypedef struct Clock:
 ctypedef struct OrderImage:
     Order order
     OrderDetail detail
+    Terms terms
+    uint64_t has_terms, partner  # partner: its order_id, 0 without one
     ClientId client_id
     uint64_t older_count  # that many ClientIds follow, newest first
 
@@ -67,12 +74,16 @@ cdef object write_state(State* s):
     for i in range(s.market_count):
         market = s.markets[i]
         memset(market.half, 0, sizeof(market.half))
+        market.stop_count = market.iceberg_count = 0
+        market.stops[BUY] = market.stops[SELL] = NIL
+        market.nearest[BUY] = INT64_MAX
+        market.nearest[SELL] = 0
         parts.append(image(&market, sizeof(Market)))
     parts.append(number(s.account_count))
     for i in range(s.account_count):
         account = s.accounts[i]
         account.first_order = account.oldest_id = account.newest_id = NIL
-        account.closed_ids = account.open_orders = 0
+        account.closed_ids = account.open_orders = account.poisons = 0
         parts.append(image(&account, sizeof(Account)))
     parts.append(number(s.balance_count))
     parts.append(image(s.balances, s.balance_count * sizeof(Balance)))
@@ -81,14 +92,22 @@ cdef object write_state(State* s):
     for i in range(s.account_count):
         slot = s.accounts[i].first_order
         while slot != NIL:
-            slots.append((s.details[slot].join, slot))
+            slots.append((s.details[slot].join, s.orders[slot].order_id, slot))
             slot = s.details[slot].next
     parts.append(number(len(slots)))
-    for _, slot in sorted(slots):
+    for _, _, slot in sorted(slots):
         order.order = s.orders[slot]
         order.order.next = order.order.prior = order.order.id_slot = NIL
         order.detail = s.details[slot]
-        order.detail.next = order.detail.prior = NIL
+        order.detail.next = order.detail.prior = order.detail.terms = NIL
+        memset(&order.terms, 0, sizeof(Terms))
+        order.has_terms = order.partner = 0
+        if s.details[slot].terms != NIL:
+            order.has_terms = 1
+            order.terms = s.terms[s.details[slot].terms]
+            order.terms.partner = NIL
+            if s.terms[s.details[slot].terms].partner != NIL:
+                order.partner = s.orders[s.terms[s.details[slot].terms].partner].order_id
         order.client_id = s.ids[s.orders[slot].id_slot].client_id
         older = s.ids[s.orders[slot].id_slot].next
         names = []
@@ -110,6 +129,9 @@ cdef object write_state(State* s):
         remembered.status = s.ids[slot].status
         parts.append(image(&remembered, sizeof(IdImage)))
         slot = s.ids[slot].next
+
+    parts.append(number(s.poison_pool.used))
+    parts.append(image(s.poisons, s.poison_pool.used * sizeof(Poison)))
 
     slots = []
     for place in range(map_places(&s.ref_map)):
@@ -158,6 +180,7 @@ cdef int read_state(State* s, const unsigned char* data, size_t size) except -1:
     cdef Clock clock
     cdef uint64_t i, j, count
     cdef Market* market
+    cdef Poison poison
     reader.take(&clock, sizeof(Clock))
     s.sequence = clock.sequence
     s.batch = clock.batch
@@ -179,10 +202,14 @@ cdef int read_state(State* s, const unsigned char* data, size_t size) except -1:
         half_open(&market.half[BUY], market.max_price)
         half_open(&market.half[SELL], market.max_price)
         s.market_count += 1
+        if market.pause_sequence != 0:
+            add_due(s, market.pause_at, market.pause_sequence, DUE_MARKET, <uint32_t>i)
         map_put(&s.market_map, name_tag(s, &market.name), <uint32_t>i)
     s.account_count = <uint32_t>reader.count(s.limits.accounts)
     for i in range(s.account_count):
         reader.take(&s.accounts[i], sizeof(Account))
+        if s.accounts[i].cancel_after != 0:
+            add_due(s, s.accounts[i].cancel_after, s.accounts[i].cancel_after_sequence, DUE_TIMER, <uint32_t>i)
         map_put(&s.account_map, name_tag(s, &s.accounts[i].name), <uint32_t>i)
     s.balance_count = <uint32_t>reader.count(s.limits.balances)
     for i in range(s.balance_count):
@@ -192,6 +219,9 @@ cdef int read_state(State* s, const unsigned char* data, size_t size) except -1:
         read_order(s, reader)
     for i in range(reader.count(s.limits.closed_ids)):
         read_remembered(s, reader)
+    for i in range(reader.count(s.limits.poisons)):
+        reader.take(&poison, sizeof(Poison))
+        add_poison(s, poison.account, &poison.client_id)
     for i in range(reader.count(s.limits.refs)):
         read_ref(s, reader)
     if reader.left:
@@ -240,7 +270,28 @@ cdef int read_order(State* s, Reader reader) except -1:
     owner.first_order = slot
     owner.open_orders += 1
     index_order(s, read.order.order_id, slot)
+    if read.has_terms:
+        read_terms(s, slot, &read)
+    if read.detail.join == 0:
+        return wait(s, slot)
     return enqueue(s, &s.markets[read.order.market].half[read.detail.side], read.detail.side, slot)
+
+
+cdef int read_terms(State* s, uint32_t slot, const OrderImage* read) except -1:
+    cdef uint32_t index = pool_take(&s.terms_pool), partner
+    s.terms[index] = read.terms
+    s.details[slot].terms = index
+    if read.terms.display_size != ABSENT:
+        s.markets[read.order.market].iceberg_count += 1
+        s.iceberg_count += 1
+    if read.terms.expires_at != ABSENT:
+        add_due(s, read.terms.expires_at, read.order.order_id, DUE_ORDER, slot)
+    # The second of a pair finds the first.
+    partner = find_order(s, read.partner) if read.partner else NIL
+    if partner != NIL:
+        s.terms[index].partner = partner
+        s.terms[s.details[partner].terms].partner = slot
+    return 0
 
 
 cdef int read_remembered(State* s, Reader reader) except -1:

@@ -55,6 +55,8 @@ cdef extern from * nogil:
 
 cdef enum:
     SLOT_BYTES = 128
+    POISONS_ACCOUNT = 10_000
+    SLICES_MAX = 1000  # display_size times this is the most an iceberg may be
     LEGS_MAX = 64  # postings of one money command, and shares of one leg
     EXTERNAL = 0  # account indices that exist from the start
     FEES = 1
@@ -99,17 +101,24 @@ cdef enum:
     EV_TRADE = 5
     EV_CANCELED = 6
     EV_REPLACED = 7
+    EV_TRIGGERED = 8
+    EV_REFRESHED = 9
     EV_PREVENTED = 10
     EV_BALANCE = 11
     EV_TRANSFERRED = 12
     EV_PENDED = 13
     EV_POSTED = 14
     EV_VOIDED = 15
+    EV_PHASE_CHANGED = 16
+    EV_UNCROSSED = 17
     EV_CUT = 18
 
 cdef enum:
     BUY = 0
     SELL = 1
+
+cdef enum:
+    AGGRESSOR_NONE = 2
 
 cdef enum:
     LIMIT = 1
@@ -142,6 +151,20 @@ cdef enum:
     OPEN_OVERDRAFT = 2
 
 cdef enum:
+    CONTINUOUS = 0
+    PREOPEN = 1
+    AUCTION = 2
+    PHASE_CANCEL_ONLY = 3
+    HALT = 4
+    CLOSED = 5
+
+cdef enum:
+    BY_COMMAND = 0
+    BY_UNCROSS = 1
+    BY_BAND = 2
+    BY_PAUSE = 3
+
+cdef enum:
     STATUS_WAITING = 0
     STATUS_OPEN = 1
     STATUS_FILLED = 2
@@ -159,8 +182,13 @@ cdef enum:
     WHY_FOK = 4
     WHY_MARKET = 5
     WHY_STP = 6
+    WHY_EXPIRED = 7
+    WHY_OCO = 8
+    WHY_KILLED = 9
     WHY_FROZEN = 10
+    WHY_CLOSED = 11
     WHY_SESSION = 12
+    WHY_BAND = 13
     WHY_BUDGET = 14
     WHY_FUNDS = 15
     WHY_REPLACED = 16
@@ -202,7 +230,6 @@ cdef enum:
     TOO_LARGE = 32
     BUSY = 33
     REJECT_MALFORMED = 34
-    UNSUPPORTED = 35
 
 # flags and masks of layout.py
 cdef enum:
@@ -349,7 +376,17 @@ ctypedef struct MarketOnlyRecord:  # phase, uncross
     int64_t reference_price
     uint64_t pad[10]
 
-ctypedef struct AccountOnlyRecord:  # kill, rearm, cancel_after, poison
+ctypedef struct OcoSlot:
+    ClientId client_id
+    uint64_t pad[12]
+
+ctypedef struct CancelAfterRecord:  # kill and rearm have the account alone
+    uint64_t head[4]
+    uint32_t account, spare
+    int64_t at
+    uint64_t pad[10]
+
+ctypedef struct PoisonRecord:
     uint64_t head[4]
     uint32_t account, spare
     ClientId client_id
@@ -454,6 +491,29 @@ ctypedef struct ReplacedEvent:
     uint8_t priority_kept
     uint8_t pad[15]
 
+ctypedef struct TriggeredEvent:
+    uint64_t head[4]
+    uint64_t order_id
+    int64_t stop_price, trigger_price
+    uint64_t trigger_sequence
+    uint64_t pad[8]
+
+ctypedef struct RefreshedEvent:
+    uint64_t head[4]
+    uint64_t order_id
+    int64_t display_size
+    uint64_t pad[10]
+
+ctypedef struct PhaseChangedEvent:
+    uint64_t head[4]
+    uint8_t phase
+    uint8_t pad[95]
+
+ctypedef struct UncrossedEvent:
+    uint64_t head[4]
+    int64_t price, size, imbalance
+    uint64_t pad[9]
+
 ctypedef struct PreventedEvent:
     uint64_t head[4]
     uint32_t taker_account
@@ -526,11 +586,14 @@ ctypedef struct Recent:
 ctypedef struct Due:
     int64_t at
     uint64_t sequence  # of the command that set it
-    uint32_t kind  # DUE_TRANSFER or DUE_FORGET
-    uint32_t slot
+    uint32_t kind
+    uint32_t slot  # of the order or ref; the account or market
 
 cdef enum:
+    DUE_ORDER = 0
     DUE_TRANSFER = 1
+    DUE_TIMER = 2
+    DUE_MARKET = 3
     DUE_FORGET = 4
 
 ctypedef struct Asset:
@@ -541,7 +604,7 @@ ctypedef struct Asset:
 
 ctypedef struct Level:  # 16 bytes
     uint32_t head, tail  # slots of orders; meaningful only while the level's bit is set
-    uint64_t size  # sum of leaves, modulo 2^64
+    uint64_t size  # sum of what is displayed, modulo 2^64
 
 cdef enum:
     BITMAP_DEPTH = 7  # 64^7 > 2^40
@@ -558,8 +621,14 @@ ctypedef struct Half:
 ctypedef struct Market:
     Half half[2]
     int64_t k, u, min_size, max_size, max_price
-    int64_t last_price
+    int64_t last_price  # 0: no trade yet
     uint64_t trade_count
+    int64_t band_reference  # ABSENT: none
+    uint32_t stop_count, iceberg_count
+    uint32_t stops[2]  # by side: root of the tree of waiting stops
+    int64_t nearest[2]  # by side: stop price that a trade meets first; beyond any price if none waits
+    int64_t pause_at
+    uint64_t pause_sequence  # of the command that set pause_at; 0: no pause
     uint32_t base, quote
     uint32_t fees  # slot of the balance of system:fees in quote
     int32_t taker_ppm, maker_ppm
@@ -577,6 +646,9 @@ ctypedef struct Account:
     uint32_t first_order  # of its open orders, linked through OrderDetail
     uint32_t oldest_id, newest_id, closed_ids  # remembered client ids
     uint32_t pending_out  # pending postings from here to an open account
+    uint32_t poisons
+    int64_t cancel_after  # 0: never
+    uint64_t cancel_after_sequence
     Mix mix
     Name name, stp_group
     uint64_t row[4]
@@ -588,9 +660,11 @@ ctypedef struct Balance:  # 48 bytes
     uint32_t dirty, pad
 
 ctypedef struct Order:  # 64 bytes: all that matching and cancelling read
-    int64_t price, leaves, size
+    int64_t price
+    int64_t leaves  # displayed; what an iceberg hides is in its Terms
+    int64_t size
     uint64_t order_id
-    uint32_t next, prior  # in the queue of its level; `next` links free nodes
+    uint32_t next, prior  # in the queue of its level; while it waits: before and after it in the tree of stops
     uint32_t account, market
     uint32_t id_slot  # its newest client id
     uint32_t credit
@@ -598,13 +672,25 @@ ctypedef struct Order:  # 64 bytes: all that matching and cancelling read
 
 ctypedef struct OrderDetail:  # 64 bytes
     Mix mix
-    uint64_t join, session
+    uint64_t join  # 0: it waits
+    uint64_t session
     uint32_t base, quote  # slots of the two balances
     uint32_t next, prior  # of the same account
     int32_t taker_ppm
     uint8_t side, type, tif, flags
     uint8_t stp, dirty
-    uint8_t pad[6]
+    uint8_t pad[2]
+    uint32_t terms  # slot of its Terms; NIL: it has none
+
+ctypedef struct Terms:  # 40 bytes: of an order that waits, hides, expires or has a partner
+    int64_t stop_price, display_size, expires_at  # ABSENT: none
+    int64_t hidden  # leaves that are not displayed
+    uint32_t partner  # slot of the other order of its pair, or NIL
+    uint32_t pad
+
+ctypedef struct Poison:
+    ClientId client_id
+    uint32_t account, pad
 
 ctypedef struct IdNode:  # 72 bytes
     ClientId client_id
@@ -640,7 +726,7 @@ ctypedef struct Ahead:
     uint32_t slot  # of what it seems to name, or NIL: a guess to prefetch by
 
 ctypedef struct Limits:
-    uint32_t accounts, markets, assets, balances, orders, ids, closed_ids, closed_ids_account, refs, postings
+    uint32_t accounts, markets, assets, balances, orders, ids, closed_ids, closed_ids_account, refs, postings, poisons
     int64_t max_price
     uint32_t max_fills
     bint risk
@@ -657,18 +743,23 @@ ctypedef struct State:
     Balance* balances
     Order* orders
     OrderDetail* details
+    Terms* terms
     IdNode* ids
+    Poison* poisons
     Ref* refs
     Posting* postings
     uint32_t asset_count, market_count, account_count, balance_count
-    Pool order_pool, id_pool, ref_pool, posting_pool, group_pool
-    Map asset_map, market_map, account_map, group_map, balance_map, order_map, id_map, ref_map
+    Pool order_pool, terms_pool, id_pool, poison_pool, ref_pool, posting_pool, group_pool
+    Map asset_map, market_map, account_map, group_map, balance_map, order_map, id_map, ref_map, poison_map
     Recent* window  # the youngest open order by the low bits of its id. The others: order_map
     # remembered client ids of all accounts, oldest first
     uint32_t oldest_id, newest_id, closed_ids
     # timers
     Due* due
     uint32_t due_count, due_capacity
+    uint32_t parked_count  # at the end of `due`: orders that fell due while their market was halted
+    # of all markets
+    uint32_t stop_count, iceberg_count
     # the state hash
     uint64_t sum_low, sum_high
     uint32_t* dirty_orders
@@ -681,5 +772,9 @@ ctypedef struct State:
     uint32_t tag  # of the client id that the command names
     int64_t ts
     uint8_t op
+    int64_t band_low, band_high  # inside the exec band; meaningful if the command's market has one
+    int64_t* marks[2]  # by side of the stop: prices that made stops due, each beyond the last
+    uint32_t mark_count[2]
+    uint32_t mark_at[2]
     SortItem* scratch
     size_t scratch_capacity

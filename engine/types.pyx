@@ -20,7 +20,8 @@ def _offsets():
     cdef ReplaceRecord of_replace
     cdef MassCancelRecord of_mass_cancel
     cdef MarketOnlyRecord of_phase
-    cdef AccountOnlyRecord of_poison
+    cdef CancelAfterRecord of_cancel_after
+    cdef PoisonRecord of_poison
     cdef MoneyMeta of_money_meta
     cdef RefSlot of_ref_slot
     cdef AcceptedEvent of_accepted
@@ -32,6 +33,10 @@ def _offsets():
     cdef TradeEvent of_trade
     cdef CanceledEvent of_canceled
     cdef ReplacedEvent of_replaced
+    cdef TriggeredEvent of_triggered
+    cdef RefreshedEvent of_refreshed
+    cdef PhaseChangedEvent of_phase_changed
+    cdef UncrossedEvent of_uncrossed
     cdef PreventedEvent of_prevented
     cdef BalanceEvent of_balance
     cdef MoneyEvent of_money_event
@@ -143,6 +148,11 @@ def _offsets():
             "phase": <char*>&of_phase.phase - <char*>&of_phase,
             "reference_price": <char*>&of_phase.reference_price - <char*>&of_phase,
         },
+        "CANCEL_AFTER": {
+            "account": <char*>&of_cancel_after.account - <char*>&of_cancel_after,
+            "spare": <char*>&of_cancel_after.spare - <char*>&of_cancel_after,
+            "at": <char*>&of_cancel_after.at - <char*>&of_cancel_after,
+        },
         "POISON": {
             "account": <char*>&of_poison.account - <char*>&of_poison,
             "spare": <char*>&of_poison.spare - <char*>&of_poison,
@@ -236,6 +246,24 @@ def _offsets():
             "released": <char*>&of_replaced.released - <char*>&of_replaced,
             "priority_kept": <char*>&of_replaced.priority_kept - <char*>&of_replaced,
         },
+        "TRIGGERED": {
+            "order_id": <char*>&of_triggered.order_id - <char*>&of_triggered,
+            "stop_price": <char*>&of_triggered.stop_price - <char*>&of_triggered,
+            "trigger_price": <char*>&of_triggered.trigger_price - <char*>&of_triggered,
+            "trigger_sequence": <char*>&of_triggered.trigger_sequence - <char*>&of_triggered,
+        },
+        "REFRESHED": {
+            "order_id": <char*>&of_refreshed.order_id - <char*>&of_refreshed,
+            "display_size": <char*>&of_refreshed.display_size - <char*>&of_refreshed,
+        },
+        "PHASE_CHANGED": {
+            "phase": <char*>&of_phase_changed.phase - <char*>&of_phase_changed,
+        },
+        "UNCROSSED": {
+            "price": <char*>&of_uncrossed.price - <char*>&of_uncrossed,
+            "size": <char*>&of_uncrossed.size - <char*>&of_uncrossed,
+            "imbalance": <char*>&of_uncrossed.imbalance - <char*>&of_uncrossed,
+        },
         "PREVENTED": {
             "taker_account": <char*>&of_prevented.taker_account - <char*>&of_prevented,
             "mode": <char*>&of_prevented.mode - <char*>&of_prevented,
@@ -320,7 +348,8 @@ SIZES = {
     "REPLACE": sizeof(ReplaceRecord),
     "MASS_CANCEL": sizeof(MassCancelRecord),
     "PHASE": sizeof(MarketOnlyRecord),
-    "POISON": sizeof(AccountOnlyRecord),
+    "CANCEL_AFTER": sizeof(CancelAfterRecord),
+    "POISON": sizeof(PoisonRecord),
     "MONEY_META": sizeof(MoneyMeta),
     "REF_SLOT": sizeof(RefSlot),
     "ACCEPTED": sizeof(AcceptedEvent),
@@ -332,6 +361,10 @@ SIZES = {
     "TRADE": sizeof(TradeEvent),
     "CANCELED": sizeof(CanceledEvent),
     "REPLACED": sizeof(ReplacedEvent),
+    "TRIGGERED": sizeof(TriggeredEvent),
+    "REFRESHED": sizeof(RefreshedEvent),
+    "PHASE_CHANGED": sizeof(PhaseChangedEvent),
+    "UNCROSSED": sizeof(UncrossedEvent),
     "PREVENTED": sizeof(PreventedEvent),
     "BALANCE": sizeof(BalanceEvent),
     "MONEY_EVENT": sizeof(MoneyEvent),
@@ -342,6 +375,7 @@ SIZES = {
     "LEG": sizeof(Leg),
     "Order": sizeof(Order),
     "OrderDetail": sizeof(OrderDetail),
+    "Terms": sizeof(Terms),
     "Level": sizeof(Level),
     "IdNode": sizeof(IdNode),
 }
@@ -379,12 +413,16 @@ NUMBERS = {
         "TRADE": EV_TRADE,
         "CANCELED": EV_CANCELED,
         "REPLACED": EV_REPLACED,
+        "TRIGGERED": EV_TRIGGERED,
+        "REFRESHED": EV_REFRESHED,
         "PREVENTED": EV_PREVENTED,
         "BALANCE": EV_BALANCE,
         "TRANSFERRED": EV_TRANSFERRED,
         "PENDED": EV_PENDED,
         "POSTED": EV_POSTED,
         "VOIDED": EV_VOIDED,
+        "PHASE_CHANGED": EV_PHASE_CHANGED,
+        "UNCROSSED": EV_UNCROSSED,
         "CUT": EV_CUT,
     },
     "CancelReason": {
@@ -394,8 +432,13 @@ NUMBERS = {
         "FOK": WHY_FOK,
         "MARKET": WHY_MARKET,
         "STP": WHY_STP,
+        "EXPIRED": WHY_EXPIRED,
+        "OCO": WHY_OCO,
+        "KILLED": WHY_KILLED,
         "FROZEN": WHY_FROZEN,
+        "CLOSED": WHY_CLOSED,
         "SESSION": WHY_SESSION,
+        "BAND": WHY_BAND,
         "BUDGET": WHY_BUDGET,
         "FUNDS": WHY_FUNDS,
         "REPLACED": WHY_REPLACED,
@@ -404,6 +447,25 @@ NUMBERS = {
     "Side": {
         "BUY": BUY,
         "SELL": SELL,
+    },
+    "Aggressor": {
+        "BUY": BUY,
+        "SELL": SELL,
+        "NONE": AGGRESSOR_NONE,
+    },
+    "Phase": {
+        "CONTINUOUS": CONTINUOUS,
+        "PREOPEN": PREOPEN,
+        "AUCTION": AUCTION,
+        "CANCEL_ONLY": PHASE_CANCEL_ONLY,
+        "HALT": HALT,
+        "CLOSED": CLOSED,
+    },
+    "PhaseReason": {
+        "COMMAND": BY_COMMAND,
+        "UNCROSS": BY_UNCROSS,
+        "BAND": BY_BAND,
+        "PAUSE": BY_PAUSE,
     },
     "OrderType": {
         "LIMIT": LIMIT,
@@ -481,6 +543,5 @@ NUMBERS = {
         "TOO_LARGE": TOO_LARGE,
         "BUSY": BUSY,
         "MALFORMED": REJECT_MALFORMED,
-        "UNSUPPORTED": UNSUPPORTED,
     },
 }

@@ -320,8 +320,8 @@ OPEN_ORDERS = np.dtype(
     [
         ("order_id", "<u8"), ("account", "<u4"), ("market", "<u4"), ("client_id", "S32"), ("price", "<i8"),
         ("size", "<i8"), ("leaves", "<i8"), ("hold", "<i8"), ("join", "<u8"), ("session", "<u8"),
-        ("stop_price", "<i8"), ("display_size", "<i8"), ("displayed", "<i8"), ("expires_at", "<i8"), ("oco", "<u8"),
         ("side", "u1"), ("type", "u1"), ("tif", "u1"), ("flags", "u1"), ("status", "u1"), ("pad", "V3"),
+        ("stop_price", "<i8"), ("display_size", "<i8"), ("displayed", "<i8"), ("expires_at", "<i8"), ("oco", "<u8"),
     ]
 )  # fmt: skip
 """An open or waiting order, as a core's `open_orders` tells it. `hold` is its own, `oco` its partner's order id or 0.

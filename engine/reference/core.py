@@ -171,8 +171,8 @@ class ReferenceCore:
         for o in resting + [order for _, order in sorted(market.stops.items())]:
             yield (
                 o.order_id, o.account, o.market, o.client_ids[-1], o.price, o.size, o.leaves,
-                required_hold(market, o), o.join, o.session, o.stop_price, o.display_size, o.shown, o.expires_at,
-                0 if o.partner is None else o.partner.order_id, o.side, o.type, o.tif, o.flags, o.status, b"",
+                required_hold(market, o), o.join, o.session, o.side, o.type, o.tif, o.flags, o.status, b"",
+                o.stop_price, o.display_size, o.shown, o.expires_at, 0 if o.partner is None else o.partner.order_id,
             )  # fmt: skip
 
     def indicative(self, market: int) -> tuple[int | None, int, int]:

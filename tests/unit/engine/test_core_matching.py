@@ -279,10 +279,10 @@ def test_batch_stops_before_a_buffer_could_be_too_small(world: World) -> None:
         world.place(a, SELL, 100, 1)
     helper = World.__new__(World)
     helper.sequence, helper.now = world.sequence, 0
-    records = np.frombuffer(helper.record(CommandKind.TICK, layout.COMMAND), layout.COMMAND)
-    assert world.core.apply_batch(records, np.zeros(1, layout.EVENT)) == (0, 0)
-    assert world.core.bound(records) == 4
-    assert world.core.apply_batch(records, np.zeros(4, layout.EVENT)) == (1, 0)
+    records = np.frombuffer(helper.record(CommandKind.MASS_CANCEL, layout.MASS_CANCEL, side=255), layout.COMMAND)
+    assert world.core.bound(records) == 9
+    assert world.core.apply_batch(records, np.zeros(8, layout.EVENT)) == (0, 0)
+    assert world.core.apply_batch(records, np.zeros(9, layout.EVENT)) == (1, 6)
 
 
 def test_a_record_out_of_sequence_stops_the_core(world: World) -> None:

@@ -193,16 +193,6 @@ def test_cut_numbers_batches_and_carries_the_hash() -> None:
     assert (event["batch"], event["first_sequence"]) == (2, world.sequence)
 
 
-def test_what_is_not_carried_yet_says_so() -> None:
-    world = World()
-    a = world.accounts[0]
-    kill = world.send(CommandKind.KILL, layout.CANCEL_AFTER, account=a)
-    phase = world.send(CommandKind.PHASE, layout.PHASE, market=0, phase=1, reference_price=-(2**63))
-    assert words(kill) == words(phase) == ["rejected unsupported"]
-    assert words(world.send(CommandKind.UNCROSS, layout.PHASE, market=0)) == ["rejected phase"]
-    assert words(world.market(b"X", entry_band_ppm=1)) == ["rejected unsupported"]
-
-
 def test_the_balances_of_one_account_are_the_rows_of_all() -> None:
     world = World(taker_ppm=5000, maker_ppm=-1000)
     maker, taker, _ = world.accounts

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from engine.messages import layout
+from engine.messages.codes import Phase
 from engine.messages.decode import EventDecoder
 from engine.messages.directory import Directory
 from engine.messages.open_orders import OpenOrder
@@ -83,6 +84,27 @@ def test_directory_learns_listing_and_changes_and_refuses_a_gap() -> None:
         Directory().learn(slots)
     with pytest.raises(ValueError, match="length is 0"):
         desk.directory.learn(np.concatenate([np.zeros(1, layout.EVENT), slots]))
+
+
+def test_directory_follows_a_market_through_its_phases() -> None:
+    desk = Desk(phase="preopen")
+    assert desk.directory.markets_by_name["TOK-USD"].phase == Phase.PREOPEN
+    opened = desk.do({"op": "uncross", "market": "TOK-USD"})
+    assert opened[0] == {"sequence": desk.core.sequence, "index": 0, "ts": 0, "event": "uncrossed", "market": "TOK-USD",
+                         "size": "0", "imbalance": "0"}  # fmt: skip
+    assert desk.directory.markets_by_name["TOK-USD"].phase == desk.directory.markets[0].phase == Phase.CONTINUOUS
+    halted = raw(desk, {"op": "phase", "market": "TOK-USD", "phase": "halt"})
+    with pytest.raises(ValueError, match="market 0 changes its phase"):
+        Directory().learn(halted)
+
+
+def test_of_a_budget_order_size_and_leaves_are_quote() -> None:
+    desk = Desk()
+    stop = {"op": "place", "account": "ann", "market": "TOK-USD", "client_id": "s", "side": "buy", "type": "stop"}
+    assert desk.do(stop | {"stop_price": "11", "budget": "7.5"})[0]["budget"] == "7.5"
+    renamed = desk.do(replace("ann", "s", new_client_id="s2"))[0]
+    assert (renamed["size"], renamed["leaves"], "price" in renamed) == ("7.5", "7.5", False)
+    assert desk.do(cancel("ann", "s2"))[0]["leaves"] == "7.5"
 
 
 def test_a_decoder_that_starts_in_the_middle_tells_what_it_can() -> None:

@@ -1,0 +1,215 @@
+"""What happens by time, and only by `tick`: orders, pending transfers, cancel_after, pauses, forgotten refs.
+
+A binary heap by (due time, sequence that set it, kind, market). An entry whose subject is gone or was set anew is passed over
+when it surfaces: nothing has to be looked for when an order or a timer ends.
+
+    tick:   the least entry that is due and can happen now, again and again, until there is none
+
+An order of a halted market cannot happen: it is parked beside the heap until the market leaves the halt.
+
+Never looks at a clock. Worst case: all entries are due at once, O(log n) each and what they cause.
+"""
+
+from libc.stdint cimport INT64_MAX
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from engine.digest cimport mix_account, replace_mix
+from engine.matching cimport cancel_slot
+from engine.phases cimport pause_due
+from engine.pool cimport find_order
+from engine.refs cimport forget_ref
+from engine.scopes cimport cancel_account
+from engine.transfers cimport expire
+from engine.types cimport *
+
+
+cdef inline bint earlier(Due* a, Due* b) noexcept nogil:
+    if a.at != b.at:
+        return a.at < b.at
+    if a.sequence != b.sequence:
+        return a.sequence < b.sequence
+    if a.kind != b.kind:
+        return a.kind < b.kind
+    return a.slot < b.slot  # one tick may set the pauses of several markets: by market
+
+
+cdef bint still_due(State* s, Due* due) noexcept nogil:
+    # Whether its subject is there, and waits for just this entry.
+    cdef uint32_t slot = due.slot
+    if due.kind == DUE_ORDER:
+        return find_order(s, due.sequence) == slot
+    if due.kind == DUE_TIMER:
+        return s.accounts[slot].cancel_after == due.at and s.accounts[slot].cancel_after_sequence == due.sequence
+    if due.kind == DUE_MARKET:
+        return s.markets[slot].pause_at == due.at and s.markets[slot].pause_sequence == due.sequence
+    if s.refs[slot].first_sequence != due.sequence:
+        return False
+    return (s.refs[slot].status == REF_PENDING) == (due.kind == DUE_TRANSFER)
+
+
+cdef void sink(State* s, uint32_t at) noexcept nogil:
+    cdef uint32_t child
+    cdef Due moved = s.due[at]
+    while True:
+        child = 2 * at + 1
+        if child >= s.due_count:
+            break
+        if child + 1 < s.due_count and earlier(&s.due[child + 1], &s.due[child]):
+            child += 1
+        if not earlier(&s.due[child], &moved):
+            break
+        s.due[at] = s.due[child]
+        at = child
+    s.due[at] = moved
+
+
+cdef int due_room(State* s) except -1 nogil:
+    # Drops what is no longer due; if that does not help, twice the memory.
+    cdef uint32_t i, kept = 0, parked = 0
+    cdef Due* last = &s.due[s.due_capacity - 1]
+    cdef Due* grown
+    for i in range(s.due_count):
+        if still_due(s, &s.due[i]):
+            s.due[kept] = s.due[i]
+            kept += 1
+    s.due_count = kept
+    for i in range(s.parked_count):
+        if still_due(s, last - i):
+            (last - parked)[0] = (last - i)[0]
+            parked += 1
+    s.parked_count = parked
+    i = kept // 2
+    while i > 0:
+        i -= 1
+        sink(s, i)
+    if (kept + parked) * 2 < s.due_capacity:
+        return 0
+    grown = <Due*>malloc(2 * <size_t>s.due_capacity * sizeof(Due))
+    if grown == NULL:
+        with gil:
+            raise MemoryError("no memory for timers")
+    memcpy(grown, s.due, kept * sizeof(Due))
+    memcpy(grown + 2 * <size_t>s.due_capacity - parked, s.due + s.due_capacity - parked, parked * sizeof(Due))
+    free(s.due)
+    s.due = grown
+    s.due_capacity *= 2
+    return 0
+
+
+cdef int add_due(State* s, int64_t at, uint64_t sequence, uint32_t kind, uint32_t slot) except -1 nogil:
+    cdef uint32_t child, parent
+    cdef Due due
+    if s.due_count + s.parked_count == s.due_capacity:
+        due_room(s)
+    due.at = at
+    due.sequence = sequence
+    due.kind = kind
+    due.slot = slot
+    child = s.due_count
+    s.due_count += 1
+    while child:
+        parent = (child - 1) // 2
+        if not earlier(&due, &s.due[parent]):
+            break
+        s.due[child] = s.due[parent]
+        child = parent
+    s.due[child] = due
+    return 0
+
+
+cdef void drop_due(State* s) noexcept nogil:
+    s.due_count -= 1
+    if s.due_count:
+        s.due[0] = s.due[s.due_count]
+        sink(s, 0)
+
+
+cdef void park(State* s) noexcept nogil:
+    # The first entry leaves the heap for the end of its memory, which the heap grows towards.
+    cdef Due first = s.due[0]
+    drop_due(s)
+    s.parked_count += 1
+    s.due[s.due_capacity - s.parked_count] = first
+
+
+cdef int unpark(State* s) except -1 nogil:
+    # A market is no longer halted. All go back; whose market still is will be parked again when it surfaces.
+    cdef Due due
+    while s.parked_count:
+        due = s.due[s.due_capacity - s.parked_count]
+        s.parked_count -= 1
+        if still_due(s, &due):
+            add_due(s, due.at, due.sequence, due.kind, due.slot)
+    return 0
+
+
+cdef bint has_next(State* s) noexcept nogil:
+    # Whether anything is to come; it then stands first.
+    while s.due_count:
+        if not still_due(s, &s.due[0]):
+            drop_due(s)
+        elif s.due[0].kind == DUE_ORDER and s.markets[s.orders[s.due[0].slot].market].phase == HALT:
+            park(s)
+        else:
+            return True
+    return False
+
+
+cdef int64_t next_due(State* s) noexcept nogil:
+    return s.due[0].at if has_next(s) else INT64_MAX
+
+
+cdef int tick(State* s) except -1 nogil:
+    cdef Due due
+    cdef Account* account
+    while has_next(s) and s.due[0].at <= s.time:
+        due = s.due[0]
+        drop_due(s)
+        if due.kind == DUE_ORDER:
+            cancel_slot(s, due.slot, WHY_EXPIRED)
+        elif due.kind == DUE_TRANSFER:
+            expire(s, due.slot)
+        elif due.kind == DUE_TIMER:
+            account = &s.accounts[due.slot]
+            account.cancel_after = 0
+            account.cancel_after_sequence = 0
+            replace_mix(s, &account.mix, mix_account(account, due.slot))
+            cancel_account(s, due.slot, WHY_SESSION)
+        elif due.kind == DUE_MARKET:
+            pause_due(s, due.slot)
+        else:
+            forget_ref(s, due.slot)
+    return 0
+
+
+cdef Py_ssize_t due_bound(State* s, uint32_t at, int64_t time) noexcept nogil:
+    # Event slots of the entries due by then in the heap below `at`, but for what a pause causes: that is -1.
+    cdef Py_ssize_t slots, below
+    cdef Due* due
+    if at >= s.due_count or s.due[at].at > time:
+        return 0
+    due = &s.due[at]
+    if due.kind == DUE_ORDER:
+        slots = 1
+    elif due.kind == DUE_TIMER:
+        slots = s.accounts[due.slot].open_orders
+    elif due.kind == DUE_TRANSFER:
+        slots = 2 + 3 * <Py_ssize_t>s.refs[due.slot].posting_count
+    elif due.kind == DUE_MARKET:
+        slots = -1 if s.markets[due.slot].pause_sequence == due.sequence else 0
+    else:
+        slots = 0
+    if slots < 0:
+        return -1
+    below = due_bound(s, 2 * at + 1, time)
+    if below < 0:
+        return -1
+    slots += below
+    below = due_bound(s, 2 * at + 2, time)
+    return -1 if below < 0 else slots + below
+
+
+cdef Py_ssize_t tick_bound(State* s, int64_t time) noexcept nogil:
+    # The most slots that a tick at that time can make; -1: a pause ends, and what follows may be anything its market can.
+    return due_bound(s, 0, time if time > s.time else s.time)
