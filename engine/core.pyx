@@ -35,8 +35,8 @@ from engine.listing cimport (
 from engine.matching cimport cancel, place, replace
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
-    find_account, find_asset, find_balance, find_market, id_tag, map_close, map_open, map_reserve, order_tag, pool_close,
-    pool_open, pool_room, pool_touch,
+    find_account, find_asset, find_balance, find_id, find_market, find_order, id_tag, map_close, map_open, map_reserve,
+    order_tag, pool_close, pool_open, pool_room, pool_touch,
 )
 from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport read_state, write_state
@@ -804,6 +804,24 @@ cdef class Core:
             finally:
                 PyBuffer_Release(&view)
         return out
+
+    def order_market(self, uint32_t account, order_id, bytes client_id not None):
+        """The market index of an order of the account: by its order_id, or if that is None by any client id it answers to.
+
+        None if there is none. A remembered client id tells the market of its closed order.
+        """
+        cdef State* s = self.state
+        cdef ClientId text
+        cdef uint32_t slot
+        if order_id is not None:
+            slot = find_order(s, order_id)
+            return s.orders[slot].market if slot != NIL and s.orders[slot].account == account else None
+        if len(client_id) > sizeof(ClientId):
+            return None
+        memset(&text, 0, sizeof(ClientId))
+        memcpy(&text, <const char*>client_id, len(client_id))
+        slot = find_id(s, id_tag(s, account, &text), account, &text)
+        return s.ids[slot].market if slot != NIL else None
 
     def indicative(self, uint32_t market):
         """What an uncross of that market index would find now: (price in ticks or None, size, imbalance in lots)."""

@@ -948,6 +948,9 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
     e.hold = after
     e.released = before - after
     e.priority_kept = keeps
+    e.stop_price = r.stop_price
+    if e.stop_price == ABSENT and d.terms != NIL:
+        e.stop_price = s.terms[d.terms].stop_price
     hold(s, hold_slot(s, slot), after - before)
     touch_order(s, slot)
     if market.exec_band_ppm:

@@ -83,20 +83,6 @@ cdef class OpenOrders:
                 at = entry.next
         return found
 
-    def market_of(self, uint32_t account, order_id, bytes client_id):
-        """The market index of the account's order with this id, or else this client id; None if there is none."""
-        cdef OrderEntry* entry
-        cdef uint32_t at
-        if order_id is not None:
-            entry = self.find(order_id)
-            return entry.market if entry != NULL and entry.account == account else None
-        at = self.firsts[account] if account < self.account_room else NONE
-        while at != NONE:
-            if self.pool[at].client_id[:32].rstrip(b"\0") == client_id:
-                return self.pool[at].market
-            at = self.pool[at].next
-        return None
-
     cdef OrderEntry* find(self, uint64_t order_id) noexcept nogil:
         cdef uint32_t at = self.buckets[_bucket(order_id, self.room)]
         while at != NONE:

@@ -24,7 +24,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport UINT64_MAX
 from libc.string cimport memcpy, memset
 
-from engine.messages.records cimport OP_ACCOUNT, OP_CUT, OP_TICK, SLOT, EV_ACCEPTED, Accepted, CommandHead
+from engine.messages.records cimport OP_ACCOUNT, OP_CUT, OP_TICK, SLOT, CommandHead
 
 from engine.messages.errors import JournalFailed
 
@@ -155,21 +155,6 @@ cdef class Sequencer:
     def release_ready(self):
         """Tell the sink everything that is safe to tell."""
         self.release()
-
-    def unreleased_market(self, uint32_t account, order_id, bytes client_id):
-        """The market index of an order that was accepted but not yet released, or None."""
-        cdef uint64_t at = self.head
-        cdef const Pending* entry
-        cdef const Accepted* accepted
-        cdef uint64_t wanted = 0 if order_id is None else <uint64_t>order_id
-        while at != self.tail:
-            at -= 1
-            entry = &self.ring[at & self.ring_mask]
-            accepted = <const Accepted*>entry.events
-            if entry.event_slots and accepted.head.kind == EV_ACCEPTED and accepted.head.account == account:
-                if accepted.order_id == wanted or (order_id is None and accepted.client_id[:32].rstrip(b"\0") == client_id):
-                    return accepted.head.market
-        return None
 
     @property
     def pending(self):

@@ -56,6 +56,7 @@ class CoreState(Protocol):
     def describe(self) -> NDArray[Any]: ...
     def open_orders(self) -> NDArray[Any]: ...
     def balances_of(self, account: int, /) -> NDArray[Any]: ...
+    def order_market(self, account: int, order_id: int | None, client_id: bytes, /) -> int | None: ...
     def state_hash(self) -> bytes: ...
 
 
@@ -108,7 +109,7 @@ class GatewayServer:
             self.counters, settings.write_high_bytes, settings.asks_max, settings.asks_per_session_max,
         )  # fmt: skip
         self.hub.on_fatal = self._fatal
-        self._encoder = CommandEncoder(directory, _OrderMarkets(self._orders, sequencer))
+        self._encoder = CommandEncoder(directory, _OrderMarkets(state))
         self._terms = SessionTerms(
             environment=settings.environment, epoch=settings.epoch, keys=keys, encode=self._encode,
             make_nonce=lambda: secrets.token_hex(32), now_ns=clock.now_ns,
@@ -255,8 +256,7 @@ class GatewayServer:
 
     def _knows_order(self, command: dict[str, Any]) -> bool:
         account = self._directory.accounts_by_name[command["account"]].index
-        markets = _OrderMarkets(self._orders, self._sequencer)
-        return markets.find(account, command.get("order_id"), command.get("client_id")) is not None
+        return _OrderMarkets(self._state).find(account, command.get("order_id"), command.get("client_id")) is not None
 
     def _define(self, slots: bytes) -> None:
         self._names.learn_events(slots)
@@ -467,19 +467,16 @@ class GatewayServer:
 
 
 class _OrderMarkets:
-    """The market of an order, for the encoder of `replace`: of released orders, and of those on their way."""
+    """The market of an order, for the encoder of `replace`: as of every command submitted before it, released or not."""
 
-    def __init__(self, orders: OpenOrders, sequencer: Sequencer) -> None:
-        self._orders = orders
-        self._sequencer = sequencer
+    def __init__(self, state: CoreState) -> None:
+        self._state = state
 
     def find(self, account: int, order_id: Any, client_id: Any) -> _OrderMarket | None:
         if not isinstance(order_id, int) or isinstance(order_id, bool) or not 0 < order_id < 2**63:
             order_id = None
         name = client_id.encode() if isinstance(client_id, str) else b""
-        market = self._orders.market_of(account, order_id, name)
-        if market is None:
-            market = self._sequencer.unreleased_market(account, order_id, name)
+        market = self._state.order_market(account, order_id, name)
         return None if market is None else _OrderMarket(market)
 
 

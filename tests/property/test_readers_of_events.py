@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.core import Core
 from engine.messages import layout
 from engine.messages.codes import ABSENT, OrderStatus, OrderType
 from engine.messages.decode import EventDecoder
@@ -110,9 +111,10 @@ def _balances(core: Any) -> dict[tuple[int, int], tuple[int, int]]:
     return {key: value for key, value in found.items() if value != (0, 0)}
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_every_reader_knows_what_the_core_knows(seed: int) -> None:
-    flow = RuleFlow(ReferenceCore(), seed)
+@pytest.mark.parametrize("core", [Core, ReferenceCore])
+@pytest.mark.parametrize("seed", range(6))
+def test_every_reader_knows_what_the_core_knows(core: type[Any], seed: int) -> None:
+    flow = RuleFlow(core(), seed)
     readers = Readers(flow)
     readers.take(flow.opening)
     for _ in range(STEPS):
