@@ -69,7 +69,7 @@ class Mood(NamedTuple):
 _USUAL = {
     "place": 160, "cancel": 5, "replace": 22, "mass_cancel": 1, "phase": 1, "uncross": 1, "kill": 1, "rearm": 1,
     "cancel_after": 1, "poison": 2, "tick": 6, "cut": 2, "deposit": 9, "withdraw": 3, "transfer": 7, "decide": 7,
-    "repeat": 4, "account": 3, "listing": 2, "garbage": 1,
+    "repeat": 4, "account": 4, "listing": 2, "garbage": 1,
 }  # fmt: skip
 _MOODS = (
     Mood(_USUAL),
@@ -99,6 +99,10 @@ class Adversary:
         self.last_price: dict[int, int] = {}
         self.phases: dict[int, int] = {}
         self.killed: set[int] = set()
+        self.poisoned: list[tuple[int, bytes]] = [(2, b"p")]
+        """The latest ids that were to be poisoned."""
+        self.pending: list[str] = []
+        """Refs of the latest pending transfers."""
         self.traders = range(2, 2 + len(TRADERS))
         self.counts: Counter[tuple[int, int]] = Counter()
         """Events shown, by kind and reason (0 where it has none)."""
@@ -160,6 +164,8 @@ class Adversary:
                 self.phases[int.from_bytes(data[at + 24 : at + 28], "little")] = data[at + 32]
             elif kind == EventKind.DONE:
                 self._learn_done(data, at)
+            elif kind == EventKind.PENDED:
+                self.pending = [*self.pending[-9:], data[at + 32 : at + 96].rstrip(b"\0").decode()]
             at += data[at + 29] * _SLOT
 
     def _learn_done(self, data: bytes, at: int) -> None:

@@ -1,107 +1,127 @@
-"""The core against its plain-Python twin on a hostile stream: same events byte for byte, same state hash, sound books.
+"""The core against its plain-Python twin on a hostile stream: same events and same state hash after every command.
 
-    python -m bench differential [--commands N] [--seed S] [--smoke]
+    python -m bench differential [--commands N] [--seed S] [--jobs J] [--smoke]
 
-Half of the stream runs with the default bounds, half with bounds so tight that every one is met. A difference raises,
-naming seed, position and the command; the rate is that of the comparison, not of either core.
+The stream is cut into runs, each with a seed of its own: half of them with the default bounds, half with bounds so
+tight that every one is met. A difference raises, naming seed, position, command and a shortened history. The stream
+must have made every event happen, with every reason there is. The rate is that of the comparison, not of a core.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import time
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Annotated
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from ctypes import c_uint64
+from typing import Annotated, Any
 
-import numpy as np
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench.adversary import TIGHT_LIMITS, Adversary
+from bench.adversary import TIGHT_LIMITS
+from bench.differential import Comparison, Difference, compare, names
 from bench.harness import Row
-from engine.core import Core
-from engine.limits import CoreLimits
-from engine.messages.codes import CommandKind
-from engine.reference import ReferenceCore
 
-__all__ = ["LEFT_OUT", "Comparison", "compare", "run"]
+__all__ = ["LEFT_OUT", "compare", "run", "unmet"]
 
-LEFT_OUT = "what neither core carries yet (docs/rulebook.md, section 7); the rate is dominated by the plain-Python twin"
-
-
-@dataclass(slots=True)
-class Comparison:
-    """What a stream made both cores do."""
-
-    commands: int = 0
-    events: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    state_hash: str = ""
+LEFT_OUT = "nothing: all commands are in the stream; the rate is dominated by the plain-Python twin"
+RUN_COMMANDS = 50_000
+"""Commands of one seed: deep enough for a state, short enough for a history."""
+COVERED_FROM = 20_000
+"""From so many commands on, everything must have happened."""
 
 
-def compare(commands: int, seed: int, limits: CoreLimits | None = None, *, hash_every: int = 61) -> Comparison:
-    """Drive core and reference with the same commands.
-
-    hash_every: how often state hash, `check` and `next_due` are compared; events are compared after every command.
-        Every thirteenth time the core goes on from its own snapshot.
-
-    Raises:
-        AssertionError: they differ, or an invariant broke.
-    """
-    core, reference, adversary = Core(limits), ReferenceCore(limits), Adversary(seed)
-    result = Comparison()
-    for sequence in range(1, commands + 1):
-        command = adversary.command()
-        record = adversary.encode(command, sequence)
-        where = f"seed {seed}, sequence {sequence}: {command}"
-        ours, theirs = core.apply(record), reference.apply(record)
-        assert ours.tobytes() == theirs.tobytes(), f"{where}\ncore      {ours}\nreference {theirs}"
-        events = adversary.learn(ours, command)
-        result.events += len(events)
-        result.kinds.update(event["event"] for event in events)
-        result.reasons.update(f"{event['event']} {event['reason']}" for event in events if "reason" in event)
-        if record[4] == CommandKind.CUT or sequence % hash_every == 0 or sequence == commands:
-            assert core.state_hash() == reference.state_hash(), f"state hash: {where}"
-            assert core.next_due == reference.next_due, f"next_due: {where}"
-            core.check()
-            reference.check()
-            _same_balances(core, reference, where)
-        if sequence % (13 * hash_every) == 0:
-            core = Core.restore(core.snapshot())
-    result.commands = commands
-    result.state_hash = core.state_hash().hex()
-    return result
+def unmet(result: Comparison) -> list[str]:
+    """What can happen and did not: `canceled oco`, `rejected crossed` …"""
+    return [name for key, name in names().items() if not result.counts[key] and not name.endswith("unsupported")]
 
 
-def _same_balances(core: Core, reference: ReferenceCore, where: str) -> None:
-    rows = core.balances()
-    ours = {(int(r["account"]), int(r["asset"])): (int(r["available"]), int(r["held"])) for r in rows}
-    assert ours == reference.balances(), f"balances: {where}"
-    for asset in np.unique(rows["asset"]):
-        mine = rows[rows["asset"] == asset]
-        total = int(mine["available"].astype(object).sum() + mine["held"].astype(object).sum())
-        assert total == 0, f"asset {asset} sums to {total}: {where}"
+def _plan(commands: int, seed: int) -> list[tuple[int, int, bool]]:
+    """(commands, seed, whether bounds are tight) of each run."""
+    runs = max(2, -(-commands // RUN_COMMANDS))
+    sizes = [commands // runs + (number < commands % runs) for number in range(runs)]
+    return [(size, seed + number, number % 2 == 1) for number, size in enumerate(sizes)]
+
+
+_done: Any = None
+
+
+def _begin(done: Any) -> None:
+    """In each process: where it says how far it is."""
+    global _done
+    _done = done
+
+
+def _run_one(commands: int, seed: int, tight: bool) -> Comparison:
+    def progress(count: int) -> None:
+        with _done.get_lock():
+            _done.value += count
+
+    return compare(commands, seed, TIGHT_LIMITS if tight else None, progress=progress)
+
+
+def _run_all(plan: list[tuple[int, int, bool]], jobs: int) -> dict[bool, Comparison]:
+    """What the runs made happen, by bounds. A progress bar on a terminal."""
+    total, results = sum(size for size, _, _ in plan), {False: Comparison(), True: Comparison()}
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("comparing"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} commands"),
+        TimeRemainingColumn(),
+    )
+    context = multiprocessing.get_context("spawn")
+    done = context.Value(c_uint64)
+    with (
+        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+        ProcessPoolExecutor(jobs, context, _begin, (done,)) as pool,
+    ):
+        task = bar.add_task("", total=total)
+        waiting: dict[Future[Comparison], bool] = {pool.submit(_run_one, *one): one[2] for one in plan}
+        try:
+            while waiting:
+                for future in wait(waiting, 0.5, FIRST_COMPLETED).done:
+                    results[waiting.pop(future)].add(future.result())
+                bar.update(task, completed=done.value)
+        except Difference:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return results
 
 
 def run(
     smoke: bool,
     seed: int,
     commands: Annotated[
-        int | None, "How many commands are compared; 100,000 if not given, 2,000 in the smoke size."
+        int | None, "How many commands are compared; 100,000 if not given, 20,000 in the smoke size."
     ] = None,
+    jobs: Annotated[int | None, "Processes; as many as there are cores if not given."] = None,
 ) -> list[Row]:
     """Rows of compared commands and events. Every row has been checked: a difference raises before it is written."""
-    count = commands if commands is not None else 2_000 if smoke else 100_000
+    count = commands if commands is not None else COVERED_FROM if smoke else 100_000
     if count < 2:
         raise typer.BadParameter(f"commands must be at least 2, not {count}")
-    rows: list[Row] = []
-    for case, limits in (("default bounds", None), ("tight bounds", TIGHT_LIMITS)):
-        started = time.perf_counter()
-        result = compare(count // 2, seed, limits)
-        elapsed = time.perf_counter() - started
+    if jobs is not None and jobs < 1:
+        raise typer.BadParameter(f"jobs must be at least 1, not {jobs}")
+    started = time.perf_counter()
+    results = _run_all(_plan(count, seed), jobs or os.cpu_count() or 1)
+    elapsed = time.perf_counter() - started
+    everything = Comparison()
+    for result in results.values():
+        everything.add(result)
+    missing = unmet(everything)
+    if count >= COVERED_FROM and missing:
+        raise Difference(f"the stream of seed {seed} no longer makes happen: {', '.join(missing)}")
+    rows = [Row("all", "compared", everything.commands / elapsed, "commands/s")]
+    for tight, result in results.items():
+        case = "tight bounds" if tight else "default bounds"
         rows += [
             Row(case, "commands equal", result.commands, "commands"),
+            Row(case, "state hashes equal", result.commands, "hashes"),
             Row(case, "events equal", result.events, "events"),
-            Row(case, "compared", result.commands / elapsed, "commands/s"),
         ]
-    return rows
+    rows += [Row("events", name, everything.counts[key], "events") for key, name in names().items()]
+    rarest = min((everything.counts[key], name) for key, name in names().items() if not name.endswith("unsupported"))
+    return [*rows, Row("rarest", rarest[1], rarest[0], "events")]

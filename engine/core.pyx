@@ -65,14 +65,7 @@ cdef enum:
     MARKS_MORE = 4  # marks beyond one a fill: of the trade that came before, of an uncross
 
 BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
-OPEN_ORDERS = np.dtype(
-    [
-        ("order_id", "<u8"), ("account", "<u4"), ("market", "<u4"), ("client_id", "S32"), ("price", "<i8"),
-        ("size", "<i8"), ("leaves", "<i8"), ("hold", "<i8"), ("join", "<u8"), ("session", "<u8"),
-        ("side", "u1"), ("type", "u1"), ("tif", "u1"), ("flags", "u1"), ("status", "u1"), ("pad", "V3"),
-        ("stop_price", "<i8"), ("display_size", "<i8"), ("displayed", "<i8"), ("expires_at", "<i8"), ("oco", "<u8"),
-    ]
-)
+OPEN_ORDERS = layout.OPEN_ORDERS
 
 ctypedef struct OrderRow:
     uint64_t order_id
@@ -805,23 +798,25 @@ cdef class Core:
                 PyBuffer_Release(&view)
         return out
 
-    def order_market(self, uint32_t account, order_id, bytes client_id not None):
-        """The market index of an order of the account: by its order_id, or if that is None by any client id it answers to.
+    def order_market(self, uint32_t account, order_id, bytes client_id):
+        """Market index of the account's open or waiting order, or None.
 
-        None if there is none. A remembered client id tells the market of its closed order.
+        It is the one of that order id, or if that is None the one that answers to the client id, old names too.
         """
         cdef State* s = self.state
-        cdef ClientId text
-        cdef uint32_t slot
+        cdef ClientId id
+        cdef uint32_t slot, node
+        if account >= s.account_count:
+            return None
         if order_id is not None:
             slot = find_order(s, order_id)
             return s.orders[slot].market if slot != NIL and s.orders[slot].account == account else None
-        if len(client_id) > sizeof(ClientId):
+        if not 1 <= len(client_id) <= sizeof(ClientId):
             return None
-        memset(&text, 0, sizeof(ClientId))
-        memcpy(&text, <const char*>client_id, len(client_id))
-        slot = find_id(s, id_tag(s, account, &text), account, &text)
-        return s.ids[slot].market if slot != NIL else None
+        memset(&id, 0, sizeof(ClientId))
+        memcpy(&id, <const char*>client_id, len(client_id))
+        node = find_id(s, id_tag(s, account, &id), account, &id)
+        return s.ids[node].market if node != NIL and s.ids[node].status == STATUS_OPEN else None
 
     def indicative(self, uint32_t market):
         """What an uncross of that market index would find now: (price in ticks or None, size, imbalance in lots)."""

@@ -139,7 +139,7 @@ def _checked(s: State, r: SimpleNamespace, flags: OrderFlag) -> RejectCode | Ord
         return RejectCode.BAD_VALUE
     if r.new_client_id and (r.account, r.new_client_id) in s.ids:
         return RejectCode.DUPLICATE
-    if r.new_client_id in s.accounts[r.account].poisons:
+    if (r.account, r.new_client_id) in s.poisons:
         return RejectCode.POISONED
     refused = account_refuses(s.accounts[r.account])
     if refused is not None:

@@ -26,6 +26,7 @@ class ReferenceCore:
 
     def __init__(self, limits: CoreLimits | None = None) -> None:
         self._state = State(CoreLimits() if limits is None else limits)
+        self._hash = digest.RunningHash(self._state)
 
     @property
     def sequence(self) -> int:
@@ -65,7 +66,7 @@ class ReferenceCore:
         s.exec_references = {}
         s.events = []
         self._dispatch(head.kind, data)
-        return np.concatenate(s.events) if s.events else np.empty(0, layout.EVENT)
+        return np.frombuffer(bytearray().join(s.events), layout.EVENT)
 
     def _dispatch(self, kind: int, record: bytes) -> None:
         s = self._state
@@ -113,12 +114,12 @@ class ReferenceCore:
         first, s.batch_first, s.batch = s.batch_first, s.sequence + 1, s.batch + 1
         s.emit(
             layout.CUT, EventKind.CUT, batch=s.batch, first_sequence=first, last_sequence=s.sequence,
-            state_hash=np.void(self.state_hash()),
+            state_hash=self.state_hash(),
         )  # fmt: skip
 
     def state_hash(self) -> bytes:
         """16 bytes: docs/state-hash.md."""
-        return digest.state_hash(self._state)
+        return self._hash.value()
 
     def check(self) -> None:
         """Every invariant of the rulebook, section 5.
@@ -127,6 +128,7 @@ class ReferenceCore:
             AssertionError: naming what is broken.
         """
         audit(self._state)
+        assert self._hash.value() == digest.state_hash(self._state), "a change went unnoticed by the state hash"
 
     # ------------------------------------------------------------ look-ups
 

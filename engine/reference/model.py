@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from engine.limits import CoreLimits
 from engine.messages import layout
 from engine.messages.codes import ABSENT, NIL, EventKind, OrderStatus, OrderType, Overdraft, RefStatus, RejectCode, Side
 from engine.messages.layout import AccountMask, RejectedFlag
+from engine.reference.noticed import Changes, Noticed, Rows, Table
 
 __all__ = [
     "EXTERNAL", "FEES", "INT64_MAX", "MILLION", "TOTAL_LIMIT", "Account", "Asset", "Balance", "ClientId", "Market",
@@ -29,15 +31,15 @@ TOTAL_LIMIT = 2**62
 MILLION = 10**6
 
 
-@dataclass(slots=True)
-class Asset:
+@dataclass
+class Asset(Noticed):
     name: bytes
     scale: int
     settled: int
 
 
-@dataclass(slots=True)
-class Account:
+@dataclass
+class Account(Noticed):
     name: bytes
     overdraft: int
     status: int = 0
@@ -51,21 +53,22 @@ class Account:
     cancel_after: int = 0
     """When a tick cancels its orders, ns; 0: never."""
     cancel_after_sequence: int = 0
-    poisons: set[bytes] = field(default_factory=set)
+    poisons: int = 0
+    """How many of its ids are poisoned."""
     orders: dict[int, Order] = field(default_factory=dict)
     """Open and waiting ones."""
     closed: dict[bytes, ClientId] = field(default_factory=dict)
     """Remembered client ids of its closed orders, oldest first."""
 
 
-@dataclass(slots=True)
-class Balance:
+@dataclass
+class Balance(Noticed):
     available: int = 0
     held: int = 0
 
 
-@dataclass(slots=True)
-class Market:
+@dataclass
+class Market(Noticed):
     """`bids` and `asks`: price → orders by id, in the order of joining. `stops`: waiting orders by id.
 
     reference_price: the listing's own. band_reference: what bands are around, ABSENT if nothing gave it yet.
@@ -111,8 +114,8 @@ class Market:
         return int(half.keys()[-1] if side == Side.BUY else half.keys()[0])
 
 
-@dataclass(slots=True, eq=False)
-class Order:
+@dataclass(eq=False)
+class Order(Noticed):
     """`size` and `leaves` in lots, a budget order's in quote units. `exact_fee`: sum of notional × ppm over fills.
 
     status: WAITING or OPEN; a taker counts as open. join: 0 until it first stands in a book.
@@ -166,8 +169,8 @@ class Order:
         return ceil_ppm(self.exact_fee) * MILLION - self.exact_fee
 
 
-@dataclass(slots=True)
-class ClientId:
+@dataclass
+class ClientId(Noticed):
     """An id that answers. `order` while it is open or waiting; status and filled are of its end."""
 
     order_id: int
@@ -189,8 +192,8 @@ class Move:
     target: int
 
 
-@dataclass(slots=True)
-class Ref:
+@dataclass
+class Ref(Noticed):
     digest: int
     status: int
     first_sequence: int
@@ -207,6 +210,38 @@ class Ref:
         return None if self.not_after in (ABSENT, INT64_MAX) else self.not_after + 1
 
 
+class _Packing:
+    """How the fields of a slot stand in its bytes."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.names = [name for name in dtype.names or () if name != "reserved"]
+        kinds = [dtype[name] for name in self.names]
+        self._texts = [name for name, kind in zip(self.names, kinds, strict=True) if kind.kind == "S"]
+        self._absent = {name: b"" if kind.kind in "SV" else 0 for name, kind in zip(self.names, kinds, strict=True)}
+        codes = "".join(f"{kind.itemsize}s" if kind.kind in "SV" else kind.char for kind in kinds)
+        self._struct = struct.Struct(f"<{codes.replace('l', 'q').replace('L', 'Q')}")
+        self._padding = bytes(dtype.itemsize - self._struct.size)
+
+    def pack(self, values: dict[str, Any]) -> bytes:
+        """A slot; what is not given is zero. Raises TypeError for a field that it does not have."""
+        row = self._absent | values
+        if len(row) != len(self.names):
+            raise TypeError(f"no field of a slot: {sorted(row.keys() - self._absent)}")
+        return self._struct.pack(*row.values()) + self._padding
+
+    def unpack(self, record: bytes, at: int) -> dict[str, Any]:
+        """Numbers as int, texts without their padding, other bytes as they are."""
+        values = dict(zip(self.names, self._struct.unpack_from(record, at), strict=True))
+        for name in self._texts:
+            values[name] = values[name].rstrip(b"\0")
+        return values
+
+
+@cache
+def _packing(dtype: np.dtype) -> _Packing:
+    return _Packing(dtype)
+
+
 class State:
     """Everything, and the events of the command being applied."""
 
@@ -216,18 +251,21 @@ class State:
         self.time = 0
         self.batch = 0
         self.batch_first = 1
-        self.assets: list[Asset] = []
-        self.markets: list[Market] = []
-        self.accounts = [
-            Account(b"system:external", Overdraft.OPEN),
-            Account(b"system:fees", Overdraft.OPEN),
-        ]
-        self.balances: dict[tuple[int, int], Balance] = {}
-        self.orders: dict[int, Order] = {}
-        self.ids: dict[tuple[int, bytes], ClientId] = {}
+        self.changes: Changes = {}
+        """What the state hash has not taken in yet."""
+        self.assets: Rows[Asset] = Rows(2, self.changes)
+        self.markets: Rows[Market] = Rows(3, self.changes)
+        self.accounts: Rows[Account] = Rows(4, self.changes)
+        for name in (b"system:external", b"system:fees"):
+            self.accounts.append(Account(name, Overdraft.OPEN))
+        self.balances: Table[tuple[int, int], Balance] = Table(5, self.changes)
+        self.orders: Table[int, Order] = Table(6, self.changes)
+        """Open and waiting ones."""
+        self.ids: Table[tuple[int, bytes], ClientId] = Table(7, self.changes)
         self.closed: dict[tuple[int, bytes], ClientId] = {}
         """Remembered client ids of all accounts, oldest first."""
-        self.refs: dict[bytes, Ref] = {}
+        self.refs: Table[bytes, Ref] = Table(8, self.changes)
+        self.poisons: Table[tuple[int, bytes], bool] = Table(10, self.changes)
         self.groups: set[bytes] = set()
         # the command being applied
         self.ts = 0
@@ -236,13 +274,15 @@ class State:
         self.joins = 0
         self.exec_references: dict[int, int] = {}
         """By market that has traded: what its exec band is around until the command ends."""
-        self.events: list[np.ndarray] = []
+        self.events: list[bytes] = []
 
     # ------------------------------------------------------------ look-ups
 
     def balance(self, account: int, asset: int) -> Balance:
         """The balance, opened at zero if it was never touched."""
-        return self.balances.setdefault((account, asset), Balance())
+        if (account, asset) not in self.balances:
+            self.balances[account, asset] = Balance()
+        return self.balances[account, asset]
 
     def available(self, account: int, asset: int) -> int:
         balance = self.balances.get((account, asset))
@@ -273,16 +313,11 @@ class State:
         extensions: bytes = b"",
         **values: Any,
     ) -> None:
-        slots = np.zeros(1 + len(extensions) // layout.SLOT_BYTES, layout.EVENT)
-        record = slots[:1].view(dtype)
         head = {
             "sequence": self.sequence, "ts": self.ts, "index": len(self.events), "account": account, "market": market,
-            "kind": kind, "slots": len(slots), "reason": reason, "op": self.op,
+            "kind": kind, "slots": 1 + len(extensions) // layout.SLOT_BYTES, "reason": reason, "op": self.op,
         }  # fmt: skip
-        for name, value in {**head, **values}.items():
-            record[name] = value
-        slots[1:] = np.frombuffer(extensions, layout.EVENT)
-        self.events.append(slots)
+        self.events.append(_packing(dtype).pack(head | values) + extensions)
 
 
 def ceil_ppm(exact: int) -> int:
@@ -308,17 +343,12 @@ def saturated(at: int, wait: int) -> int:
 
 def unpack(dtype: np.dtype, record: bytes, slot: int = 0) -> SimpleNamespace:
     """The fields of one slot of a record."""
-    at = slot * layout.SLOT_BYTES
-    values = np.frombuffer(record[at : at + layout.SLOT_BYTES], dtype)[0].item()
-    return SimpleNamespace(**dict(zip(dtype.names or (), values, strict=True)))
+    return SimpleNamespace(**_packing(dtype).unpack(record, slot * layout.SLOT_BYTES))
 
 
 def extension(dtype: np.dtype, **values: Any) -> bytes:
     """One extension slot."""
-    slot = np.zeros(1, dtype)
-    for name, value in values.items():
-        slot[name] = value
-    return slot.tobytes()
+    return _packing(dtype).pack(values)
 
 
 def reject(

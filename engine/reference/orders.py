@@ -128,7 +128,7 @@ def cancel_account(s: State, account: int, reason: CancelReason) -> None:
 
 def close(s: State, order: Order, status: OrderStatus) -> None:
     """Its ids are remembered, oldest first; what falls out of either queue is forgotten."""
-    s.orders.pop(order.order_id, None)
+    s.orders.discard(order.order_id)
     s.markets[order.market].stops.pop(order.order_id, None)
     owner = s.accounts[order.account]
     owner.orders.pop(order.order_id, None)

@@ -111,7 +111,7 @@ def account_refuses(account: Account) -> RejectCode | None:
 def _checked(s: State, r: SimpleNamespace, flags: PlaceFlag, partner_id: bytes | None) -> RejectCode | Order:
     """The checks after unknown_account and duplicate: the first reason that holds, or the order."""
     account = s.accounts[r.account]
-    if r.client_id in account.poisons:
+    if (r.account, r.client_id) in s.poisons:
         return RejectCode.POISONED
     if r.market >= len(s.markets):
         return RejectCode.UNKNOWN_MARKET

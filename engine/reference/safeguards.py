@@ -62,13 +62,14 @@ def poison(s: State, record: bytes) -> None:
         return refuse(RejectCode.UNKNOWN_ACCOUNT)
     if not r.client_id:
         return refuse(RejectCode.BAD_VALUE)
-    known, poisons = s.ids.get((r.account, r.client_id)), s.accounts[r.account].poisons
+    known = s.ids.get((r.account, r.client_id))
     if known is not None:
         return write_duplicate(s, known)
-    if r.client_id not in poisons:
-        total = sum(len(owner.poisons) for owner in s.accounts)
-        if len(poisons) >= POISONS_PER_ACCOUNT or total >= s.limits.poisons:
+    if (r.account, r.client_id) not in s.poisons:
+        owner = s.accounts[r.account]
+        if owner.poisons >= POISONS_PER_ACCOUNT or len(s.poisons) >= s.limits.poisons:
             return refuse(RejectCode.BUSY)
-    # From here on nothing is refused.
-    poisons.add(r.client_id)
+        # From here on nothing is refused.
+        s.poisons[r.account, r.client_id] = True
+        owner.poisons += 1
     return _done(s, r.account)

@@ -66,11 +66,8 @@ def _flow(seed: int, count: int) -> tuple[Core, Log]:
 def _hostile(seed: int, count: int) -> tuple[Core, Log]:
     adversary, core, log = Adversary(seed), Core(), Log()
     for sequence in range(1, count + 1):
-        command = adversary.command()
-        record = adversary.encode(command, sequence)
-        np.frombuffer(record, layout.COMMAND, count=1)["ts"] = command["ts"]
-        events = np.array(core.apply(record)).view(layout.EVENT)
-        adversary.learn(events, command)
+        events = np.array(core.apply(adversary.record(sequence))).view(layout.EVENT)
+        adversary.learn(events.tobytes())
         log.publish(sequence, events)
     return core, log
 

@@ -141,8 +141,8 @@ def run(case: Case, core: Any) -> list[bytes]:
         elif "indicative" in step:
             assert runner.indicative(step["indicative"]["market"]) == step["indicative"]
         else:
-            said = step.get("command", step.get("line"))
-            events = runner.command(said) if "command" in step else runner.line(said)
+            said: Json | str = step["command"] if "command" in step else step["line"]
+            events = runner.line(said) if isinstance(said, str) else runner.command(said)
             judge(case, said, step["events"], events, core.sequence)
             core.check()
             hashes.append(core.state_hash())
