@@ -467,7 +467,7 @@ class GatewayServer:
 
 
 class _OrderMarkets:
-    """The market of an order, for the encoder of `replace`: as of every command submitted before it, released or not."""
+    """The market of an order, for the encoder of `replace`: as of all commands submitted before it, released or not."""
 
     def __init__(self, state: CoreState) -> None:
         self._state = state
