@@ -32,6 +32,7 @@ __all__ = ["PythonSink", "ReleaseSink", "Sequencer"]
 
 cdef enum:
     EVENTS_USUAL = 64  # slots that a new order must find free in the arena
+    STRETCH_TWICE = 65_536  # slots of one command up to which twice the room is taken, so that it is seldom taken again
 
 
 cdef class ReleaseSink:
@@ -275,12 +276,13 @@ cdef class Sequencer:
 
     cdef int _stretch(self, Py_ssize_t slots) noexcept nogil:
         """Room for the events of one command: TAKEN, or BUSY where there is no memory for as many as it may make."""
-        cdef uint8_t* scratch = <uint8_t*>PyMem_RawMalloc(2 * slots * SLOT)
+        cdef Py_ssize_t grown = 2 * slots if slots < STRETCH_TWICE else slots
+        cdef uint8_t* scratch = <uint8_t*>PyMem_RawMalloc(grown * SLOT)
         if scratch == NULL:
             return BUSY
         PyMem_RawFree(self.scratch)
         self.scratch = scratch
-        self.scratch_slots = 2 * slots
+        self.scratch_slots = grown
         return TAKEN
 
     cdef uint8_t* _keep(self, uint32_t slots, Pending* entry) except NULL:
