@@ -2,7 +2,7 @@
 
 One core with a million accounts and as many resting orders. Each round begins a snapshot (persistence/snapshot.py forks
 a child that writes it), applies commands while the child lives, and waits for it; each file must hold the bytes of
-`Core.snapshot()` of its sequence. The last one is restored into a new core, whose state hash must be the one of the core
+`Core.snapshot()` of its sequence. The last one is restored into a new core, whose state hash must be that of the core
 at that sequence, and which `check()` walks. The baseline of the pause is `Core.snapshot()` on the core's thread.
 
 Worst case: the pause grows with the pages of the process, so whatever else the process holds counts as well.

@@ -136,6 +136,20 @@ def test_client_ids_of_one_order() -> None:
     assert words(world.place(a, SELL, 100, 1, client_id="n4")) == ["accepted"]
 
 
+def test_poisons() -> None:
+    world = World(accounts=1, limits=CoreLimits(poisons=1))
+    a = world.accounts[0]
+
+    def poison(client_id: bytes) -> list[np.void]:
+        return world.send(CommandKind.POISON, layout.POISON, account=a, client_id=client_id)
+
+    assert words(poison(b"one")) == ["done"]
+    assert_refused(world, lambda: poison(b"two"), "busy")
+    assert words(poison(b"one")) == ["done"]
+    assert_refused(world, lambda: world.place(a, SELL, 100, 1, client_id="one"), "poisoned")
+    assert words(world.place(a, SELL, 100, 1, client_id="two")) == ["accepted"]
+
+
 @pytest.mark.parametrize("bound", ["client_ids_per_account", "client_ids_total"])
 def test_remembered_client_ids(bound: str) -> None:
     # Not a refusal: the oldest is forgotten, and only that.
