@@ -35,8 +35,8 @@ from engine.listing cimport (
 from engine.matching cimport cancel, place, replace
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
-    find_account, find_asset, find_balance, find_market, id_tag, map_close, map_open, map_reserve, order_tag, pool_close,
-    pool_open, pool_room, pool_touch,
+    find_account, find_asset, find_balance, find_id, find_market, find_order, id_tag, map_close, map_open, map_reserve,
+    order_tag, pool_close, pool_open, pool_room, pool_touch,
 )
 from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport read_state, write_state
@@ -65,14 +65,7 @@ cdef enum:
     MARKS_MORE = 4  # marks beyond one a fill: of the trade that came before, of an uncross
 
 BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
-OPEN_ORDERS = np.dtype(
-    [
-        ("order_id", "<u8"), ("account", "<u4"), ("market", "<u4"), ("client_id", "S32"), ("price", "<i8"),
-        ("size", "<i8"), ("leaves", "<i8"), ("hold", "<i8"), ("join", "<u8"), ("session", "<u8"),
-        ("side", "u1"), ("type", "u1"), ("tif", "u1"), ("flags", "u1"), ("status", "u1"), ("pad", "V3"),
-        ("stop_price", "<i8"), ("display_size", "<i8"), ("displayed", "<i8"), ("expires_at", "<i8"), ("oco", "<u8"),
-    ]
-)
+OPEN_ORDERS = layout.OPEN_ORDERS
 
 ctypedef struct OrderRow:
     uint64_t order_id
@@ -804,6 +797,26 @@ cdef class Core:
             finally:
                 PyBuffer_Release(&view)
         return out
+
+    def order_market(self, uint32_t account, order_id, bytes client_id):
+        """Market index of the account's open or waiting order, or None.
+
+        It is the one of that order id, or if that is None the one that answers to the client id, old names too.
+        """
+        cdef State* s = self.state
+        cdef ClientId id
+        cdef uint32_t slot, node
+        if account >= s.account_count:
+            return None
+        if order_id is not None:
+            slot = find_order(s, order_id)
+            return s.orders[slot].market if slot != NIL and s.orders[slot].account == account else None
+        if not 1 <= len(client_id) <= sizeof(ClientId):
+            return None
+        memset(&id, 0, sizeof(ClientId))
+        memcpy(&id, <const char*>client_id, len(client_id))
+        node = find_id(s, id_tag(s, account, &id), account, &id)
+        return s.ids[node].market if node != NIL and s.ids[node].status == STATUS_OPEN else None
 
     def indicative(self, uint32_t market):
         """What an uncross of that market index would find now: (price in ticks or None, size, imbalance in lots)."""

@@ -132,8 +132,9 @@ cdef inline uint32_t open_id(
 # ---------------------------------------------------------------- one order
 
 
-cdef uint32_t take_slot(State* s, Taker* t) except? 0xFFFFFFFF nogil:
-    # The order's place among its account's, found by its ids from now on. Not yet in a book.
+cdef inline uint32_t take_slot(State* s, Taker* t) except? 0xFFFFFFFF nogil:
+    # The order's place among its account's, found by its ids from now on. Not yet in a book; price, sizes and credit are
+    # for the caller to set.
     cdef uint32_t slot = pool_take(&s.order_pool)
     cdef Order* o = &s.orders[slot]
     cdef OrderDetail* d = &s.details[slot]
@@ -164,10 +165,6 @@ cdef uint32_t take_slot(State* s, Taker* t) except? 0xFFFFFFFF nogil:
     o.maker_ppm = t.maker_ppm
     o.hold_ppm = t.hold_ppm
     o.id_slot = t.id_slot
-    o.price = t.price
-    o.leaves = t.leaves
-    o.size = t.size
-    o.credit = t.credit
     s.ids[t.id_slot].order = slot
     index_order(s, t.order_id, slot)
     return slot
@@ -256,7 +253,7 @@ cdef int cancel_taker(State* s, Taker* t, uint8_t why) except -1 nogil:
 
 
 cdef int taker_of(State* s, uint32_t slot, Taker* t) except -1 nogil:
-    # The taker that an order in its own slot is.
+    # The taker that an order in its own slot is, but for what it holds.
     cdef Order* o = &s.orders[slot]
     cdef OrderDetail* d = &s.details[slot]
     t.order_id = o.order_id
@@ -267,7 +264,6 @@ cdef int taker_of(State* s, uint32_t slot, Taker* t) except -1 nogil:
     t.price = o.price
     t.size = o.size
     t.leaves = whole_leaves(s, slot)
-    t.held = order_hold(s, slot)
     t.first_price = 0
     t.session = d.session
     t.account = o.account
@@ -290,6 +286,11 @@ cdef int taker_of(State* s, uint32_t slot, Taker* t) except -1 nogil:
 
 
 # ---------------------------------------------------------------- matching
+
+
+cdef inline int64_t pair_hold(State* s, int64_t own, uint32_t terms) noexcept nogil:
+    # What an order that holds `own` and its partner hold together.
+    return own + beyond(partner_hold(s, terms), own)
 
 
 cdef inline bint reaches(int side, int64_t price, int64_t best) noexcept nogil:
@@ -376,11 +377,6 @@ cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
         dequeue(s, &market.half[side], side, slot)
         end_order(s, slot, STATUS_FILLED, maker.size)
     return 0
-
-
-cdef int64_t pair_hold(State* s, int64_t own, uint32_t terms) noexcept nogil:
-    # What an order that holds `own` and its partner hold together.
-    return own + beyond(partner_hold(s, terms), own)
 
 
 cdef int prevent(State* s, Taker* t, uint32_t slot) except -1 nogil:
@@ -768,7 +764,13 @@ cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
 
 cdef int place_special(State* s, Taker* t, const PlaceRecord* r) except -1 nogil:
     # An order with Terms, accepted. It has a slot before it trades.
+    cdef Order* o
     t.slot = take_slot(s, t)
+    o = &s.orders[t.slot]
+    o.price = t.price
+    o.leaves = t.leaves
+    o.size = t.size
+    o.credit = 0
     t.terms = open_terms(s, t.slot, r, t.partner)
     touch_order(s, t.slot)
     if t.type == LIMIT:
@@ -838,9 +840,9 @@ cdef int rename(State* s, uint32_t slot, const ClientId* client_id) except -1 no
 
 
 cdef int check_replace(
-    State* s, const ReplaceRecord* r, uint32_t slot, int64_t price, int64_t size, int64_t leaves, int64_t needed
+    State* s, const ReplaceRecord* r, uint32_t slot, int64_t price, int64_t size, int64_t leaves, int64_t more
 ) except -1 nogil:
-    # The checks after unknown_order. `needed` is the hold of the new order.
+    # The checks after unknown_order. `more` is what the new order and its partner would hold beyond the old.
     cdef Order* o = &s.orders[slot]
     cdef OrderDetail* d = &s.details[slot]
     cdef Market* market = &s.markets[o.market]
@@ -869,10 +871,7 @@ cdef int check_replace(
     ):
         return BAND
     if leaves > 0:
-        if s.limits.risk and (
-            pair_hold(s, needed, d.terms) - pair_hold(s, order_hold(s, slot), d.terms)
-            > s.balances[hold_slot(s, slot)].available
-        ):
+        if s.limits.risk and more > s.balances[hold_slot(s, slot)].available:
             return INSUFFICIENT_FUNDS
         if (
             d.flags & PLACE_POST_ONLY and market.phase == CONTINUOUS and best != 0 and reaches(d.side, price, best)
@@ -927,7 +926,9 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
     elif d.side == SELL or 1 <= price <= market.max_price:
         if 0 < leaves <= market.max_size:
             needed = required_hold(market, d.side, price, leaves, o.hold_ppm, o.credit)
-    reason = check_replace(s, r, slot, price, size, leaves, needed)
+    before = pair_hold(s, order_hold(s, slot), d.terms)
+    after = pair_hold(s, needed, d.terms)
+    reason = check_replace(s, r, slot, price, size, leaves, after - before)
     if reason:
         return reject_named(s, r.account, &r.client_id, flags, reason)
 
@@ -936,8 +937,6 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
         rename(s, slot, &r.new_client_id)
     if leaves <= 0:
         return cancel_slot(s, slot, WHY_REPLACED)
-    before = pair_hold(s, order_hold(s, slot), d.terms)
-    after = pair_hold(s, needed, d.terms)
     keeps = d.join == 0 or (price == o.price and size <= o.size)
     e = <ReplacedEvent*>add_event(s, EV_REPLACED, 1, o.account, o.market)
     e.order_id = o.order_id
@@ -948,6 +947,9 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
     e.hold = after
     e.released = before - after
     e.priority_kept = keeps
+    e.stop_price = r.stop_price
+    if d.terms != NIL and r.stop_price == ABSENT:
+        e.stop_price = s.terms[d.terms].stop_price
     hold(s, hold_slot(s, slot), after - before)
     touch_order(s, slot)
     if market.exec_band_ppm:

@@ -12,8 +12,6 @@ its counterpart; an order's end unlinks it. Never trades, never looks for what i
 Worst case: constant, but for `rounds_fill`, which near the fills limit walks a level once for each slice.
 """
 
-from libc.stdint cimport INT64_MAX
-
 from engine.book cimport dequeue, enqueue
 from engine.digest cimport touch_order
 from engine.events cimport add_event
@@ -184,7 +182,9 @@ cdef bint rounds_fill(State* s, Taker* t, uint32_t slot, int64_t* need, uint32_t
         at = slot
         while at != NIL and left > 0:
             terms = s.details[at].terms
-            if terms != NIL and not (passes and s.accounts[s.orders[at].account].stp_key == t.stp_key):
+            if terms != NIL and s.terms[terms].hidden > 0 and not (
+                passes and s.accounts[s.orders[at].account].stp_key == t.stp_key
+            ):
                 before = round * s.terms[terms].display_size
                 if s.terms[terms].hidden > before:
                     shown = s.terms[terms].hidden - before

@@ -223,6 +223,7 @@ cdef int run_one(State* s, uint32_t slot, int64_t trigger_price) except -1 nogil
     stop_waiting(s, slot)
     touch_order(s, slot)
     taker_of(s, slot, &t)
+    t.held = order_hold(s, slot)
     partner = part(s, slot)
     if partner != NIL:
         cancel_order(s, partner, WHY_OCO, t.held)

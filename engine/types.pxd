@@ -489,7 +489,8 @@ ctypedef struct ReplacedEvent:
     ClientId client_id
     int64_t price, size, leaves, hold, released
     uint8_t priority_kept
-    uint8_t pad[15]
+    uint8_t pad[7]
+    int64_t stop_price
 
 ctypedef struct TriggeredEvent:
     uint64_t head[4]

@@ -245,6 +245,7 @@ def _offsets():
             "hold": <char*>&of_replaced.hold - <char*>&of_replaced,
             "released": <char*>&of_replaced.released - <char*>&of_replaced,
             "priority_kept": <char*>&of_replaced.priority_kept - <char*>&of_replaced,
+            "stop_price": <char*>&of_replaced.stop_price - <char*>&of_replaced,
         },
         "TRIGGERED": {
             "order_id": <char*>&of_triggered.order_id - <char*>&of_triggered,

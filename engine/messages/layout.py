@@ -282,8 +282,9 @@ CANCELED = _event(("order_id", "<u8"), ("client_id", "S32"), ("leaves", "<i8"), 
 
 REPLACED = _event(
     ("order_id", "<u8"), ("client_id", "S32"), ("price", "<i8"), ("size", "<i8"), ("leaves", "<i8"),
-    ("hold", "<i8"), ("released", "<i8"), ("priority_kept", "u1"),
+    ("hold", "<i8"), ("released", "<i8"), ("priority_kept", "u1"), ("pad", "V7"), ("stop_price", "<i8"),
 )  # fmt: skip
+"""`stop_price`, ABSENT if it has none, is for those who keep orders: the JSON event does not show it."""
 
 TRIGGERED = _event(("order_id", "<u8"), ("stop_price", "<i8"), ("trigger_price", "<i8"), ("trigger_sequence", "<u8"))
 REFRESHED = _event(("order_id", "<u8"), ("display_size", "<i8"))

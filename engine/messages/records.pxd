@@ -188,6 +188,8 @@ cdef packed struct Replaced:
     int64_t hold
     int64_t released
     uint8_t priority_kept
+    uint8_t pad[7]
+    int64_t stop_price
 
 cdef packed struct Triggered:
     EventHead head

@@ -14,7 +14,8 @@
     timers.py      what falls due, and tick
     money.py       deposit, withdraw, transfer, post, void, refs
     listing.py     asset, market, account
-    digest.py      the state hash of docs/state-hash.md, computed anew from everything that exists
+    noticed.py     entities and tables that notice their own changes
+    digest.py      the state hash of docs/state-hash.md, from everything there is, and kept up to date
     audit.py       every invariant of the rulebook, section 5
 
 It takes the same binary records and answers the same bytes. Worst case: everything is linear in what it looks at, but a

@@ -109,7 +109,7 @@ def replace(s: State, record: bytes) -> None:
     s.emit(
         layout.REPLACED, EventKind.REPLACED, account=order.account, market=order.market, order_id=order.order_id,
         client_id=order.client_ids[-1], price=price, size=size, leaves=order.leaves, hold=after,
-        released=before - after, priority_kept=kept,
+        released=before - after, priority_kept=kept, stop_price=stop_price,
     )  # fmt: skip
     if waits:
         if market.trade_count and is_met(order, market.last_price):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from engine.messages.codes import ABSENT, OrderStatus, Overdraft, Phase, Side
 from engine.reference.model import Market, State, required_hold
 from engine.reference.orders import hold_asset, pair_hold
@@ -54,6 +56,8 @@ def _check_orders(s: State) -> None:
     standing += sum(len(m.stops) for m in s.markets)
     of_accounts = sum(len(owner.orders) for owner in s.accounts)
     assert standing == len(s.orders) == of_accounts, f"{standing} in books and waiting, {len(s.orders)} orders"
+    poisons = Counter(account for account, _ in s.poisons)
+    assert all(owner.poisons == poisons[index] for index, owner in enumerate(s.accounts)), "poisons miscounted"
     for account, client_id in s.poisons:
         assert (account, client_id) not in s.ids, f"{client_id!r} is poisoned, and known"
 

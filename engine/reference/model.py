@@ -53,6 +53,8 @@ class Account(Noticed):
     cancel_after: int = 0
     """When a tick cancels its orders, ns; 0: never."""
     cancel_after_sequence: int = 0
+    poisons: int = 0
+    """How many of its ids are poisoned."""
     orders: dict[int, Order] = field(default_factory=dict)
     """Open and waiting ones."""
     closed: dict[bytes, ClientId] = field(default_factory=dict)

@@ -66,9 +66,10 @@ def poison(s: State, record: bytes) -> None:
     if known is not None:
         return write_duplicate(s, known)
     if (r.account, r.client_id) not in s.poisons:
-        own = sum(account == r.account for account, _ in s.poisons)
-        if own >= POISONS_PER_ACCOUNT or len(s.poisons) >= s.limits.poisons:
+        owner = s.accounts[r.account]
+        if owner.poisons >= POISONS_PER_ACCOUNT or len(s.poisons) >= s.limits.poisons:
             return refuse(RejectCode.BUSY)
-    # From here on nothing is refused.
-    s.poisons[r.account, r.client_id] = True
+        # From here on nothing is refused.
+        s.poisons[r.account, r.client_id] = True
+        owner.poisons += 1
     return _done(s, r.account)
