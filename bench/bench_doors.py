@@ -7,6 +7,7 @@
 `--peers 1` adds the packages of `bench/peers.py` that are installed: the same head of W1, one call a command, in turn
 with ours, each held to the reference book after every run. One that is missing or disagrees gives no row, and is named
 in what is left out. Every run of ours must end with the state hash of the run that was held to the reference book.
+Times are CPU times of the thread.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import typer
 
 from bench import peers as others
 from bench.driver import Native
-from bench.harness import Row, WrongResult, median, pinned, seconds
+from bench.harness import Row, WrongResult, busy_seconds, median, pinned
 from bench.records import OUT_SLOTS, Commands, commands, funded, play, verify
 from bench.workload import CANCEL, IOC, LIMIT, MOVE, ReferenceBook, Workload, generate
 from engine.core import Core
@@ -54,7 +55,7 @@ def _apply_seconds(played: Commands, expected: bytes) -> float:
         for record in singles:
             apply(record)
 
-    taken = seconds(loop)
+    taken = busy_seconds(loop)
     if core.state_hash() != expected:
         raise WrongResult("one apply a command ended with another state hash than batches")
     return taken
@@ -70,7 +71,7 @@ def _batch_seconds(played: Commands, expected: bytes, size: int) -> float:
         while at < end:
             at, _ = apply_batch(records, out, at, at + size if at + size < end else end)
 
-    taken = seconds(loop)
+    taken = busy_seconds(loop)
     if core.state_hash() != expected:
         raise WrongResult(f"batches of {size} ended with another state hash")
     return taken
@@ -130,7 +131,7 @@ def _plain_seconds(workload: Workload) -> float:
                 book.take(order_id, side, price if op == IOC else None, qty)
 
     loop(rows[: workload.preload])
-    return seconds(lambda: loop(rows[workload.preload :]))
+    return busy_seconds(lambda: loop(rows[workload.preload :]))
 
 
 def _peer_seconds(driver: others.Driver, records: np.ndarray, preload: int, want: others.Ended) -> float:
@@ -139,7 +140,7 @@ def _peer_seconds(driver: others.Driver, records: np.ndarray, preload: int, want
     timed = calls[preload:]
     try:
         others.play(calls[:preload])
-        taken = seconds(lambda: others.play(timed))
+        taken = busy_seconds(lambda: others.play(timed))
         ended = driver.ended(set(records["id"].tolist()))
     except Exception as error:
         # Every command is valid, so whatever a peer raises is a disagreement; each has exceptions of its own.

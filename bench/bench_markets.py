@@ -7,7 +7,8 @@ cancel are found in the market that was drawn. Untimed at first: a bid and an as
 over those there are, then orders by Zipf's law.
 
 Checked: every market has a reference book of its own; trades, volume, notional, what rests and the hash of the fills of
-each market must agree before a time is taken, and every timed run must end with the same state hash.
+each market must agree before a time is taken, and every timed run must end with the same state hash. Times are CPU
+times of the thread.
 """
 
 from __future__ import annotations

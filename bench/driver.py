@@ -38,7 +38,7 @@ class NoCompiler(Exception):
 
 
 class Totals(ctypes.Structure):
-    """What the driver counted in the events, and the time it took. Mirrors `Totals` of byline.c."""
+    """What the driver counted in the events, and the CPU time that it took. Mirrors `Totals` of byline.c."""
 
     _fields_ = (
         ("trades", ctypes.c_uint64),
@@ -46,14 +46,12 @@ class Totals(ctypes.Structure):
         ("refused", ctypes.c_uint64),
         ("notional", ctypes.c_int64),
         ("ns", ctypes.c_int64),
-        ("cpu_ns", ctypes.c_int64),
     )
     trades: int
     volume: int
     refused: int
     notional: int
     ns: int
-    cpu_ns: int
 
 
 @functools.cache
@@ -159,7 +157,7 @@ class Native:
         return events[:used]
 
     def play(self, records: np.ndarray, start: int = 0, stop: int | None = None, batch: int = BATCH) -> Totals:
-        """Apply the records in batches; the times are those of the whole loop, counting the events included."""
+        """Apply the records in batches; the time is that of the whole loop, counting the events included."""
         span = Span(records, start, len(records) if stop is None else stop)
         return self._run("play", span, ctypes.c_int64(batch))
 

@@ -17,6 +17,7 @@ import gc
 import logging
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 STATUS_INTERVAL_S = 0.25
 EVENTS_WAIT_S = 30.0
+SNAPSHOT_LIMIT_S = 600.0
+"""After that the child that writes a snapshot is killed, so that the next one may try."""
+REAP_S = 5.0
 
 Body = Callable[[Settings, StatusFile, asyncio.Event], Awaitable[None]]
 
@@ -140,10 +144,12 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not walk it again
 
+        snapshots: dict[str, Any] = {"snapshot_sequence": report.snapshot_sequence}
+
         def facts() -> dict[str, Any]:
             return {
                 "host": host, "port": port, "recovery_s": round(report.seconds, 3),
-                "torn_bytes": report.torn_bytes, **server.status(),
+                "torn_bytes": report.torn_bytes, **snapshots, **server.status(),
             }  # fmt: skip
 
         try:
@@ -151,7 +157,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
                 stop,
                 _until(stop, server),
                 _report(status, stop, facts),
-                _snapshots(settings, stop, recovered, sequencer, disk),
+                _snapshots(settings, stop, recovered, sequencer, disk, snapshots),
             )
         finally:
             await server.stop()
@@ -171,49 +177,79 @@ async def _until(stop: asyncio.Event, server: Any) -> None:
     ended.cancel()
 
 
-async def _snapshots(settings: Settings, stop: asyncio.Event, recovered: Any, sequencer: Any, disk: Any) -> None:
+async def _snapshots(
+    settings: Settings, stop: asyncio.Event, recovered: Any, sequencer: Any, disk: Any, told: dict[str, Any]
+) -> None:
     """A snapshot every interval, and whenever DATA/run/snapshot.request appears: snapshot.done beside it answers.
 
-    Copying the state pauses matching (`pause_ms` in the log); writing it does not, and waits until the journal has it.
-    A snapshot that cannot be written is logged and tried again at the next interval: the journal is the truth.
+    Forking the child that writes it pauses matching (`pause_ms` in the log and in `told`); writing it does not. One
+    that cannot be written is logged, told, and tried again at the next interval: the journal is the truth.
     """
+    from persistence.snapshot import SnapshotWriter
+
     request = settings.data_directory / "run" / "snapshot.request"
-    loop = asyncio.get_running_loop()
-    due = loop.time() + settings.snapshot_interval_s
+    due = time.monotonic() + settings.snapshot_interval_s
     last = recovered.report.snapshot_sequence
+    writer = SnapshotWriter(disk, recovered.core, recovered.journal.identity)
     while not stop.is_set():
         asked = request.exists()
-        if asked or (loop.time() >= due and sequencer.sequence > last):
-            due = loop.time() + settings.snapshot_interval_s
+        if asked or (time.monotonic() >= due and sequencer.sequence > last):
+            due = time.monotonic() + settings.snapshot_interval_s
             try:
-                last, path = await _snapshot(stop, recovered, sequencer, disk)
-                if asked:
-                    partial = request.with_suffix(".partial")
-                    partial.write_text(f"{last} {path}")
-                    partial.replace(request.with_suffix(".done"))
+                path = await _snapshot(stop, recovered.journal, sequencer, writer)
+                last = writer.sequence
+                told.update(snapshot_sequence=last, snapshot_pause_ms=round(writer.pause_s * 1e3, 3), snapshot_error="")
+                answer = f"{last} {path}"
             except OSError as error:
                 logger.error("event=no_snapshot error=%s", error)
+                told["snapshot_error"] = str(error)
+                answer = f"- {error}"
             if asked:
+                partial = request.with_suffix(".partial")
+                partial.write_text(answer)
+                partial.replace(request.with_suffix(".done"))
                 request.unlink(missing_ok=True)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), 0.1)
 
 
-async def _snapshot(stop: asyncio.Event, recovered: Any, sequencer: Any, disk: Any) -> tuple[int, str]:
-    """Writes one. Returns its sequence and path. Raises OSError, also when the journal will not become durable."""
-    from persistence.snapshot import Snapshot, write_snapshot
+async def _snapshot(stop: asyncio.Event, journal: Any, sequencer: Any, writer: Any) -> str:
+    """Writes one. Returns its path. Raises OSError, also when the journal will not become durable or time is over."""
+    began = time.monotonic()
+    sequence = writer.begin(sequencer.chain)
+    try:
+        while not writer.ended() or journal.durable_sequence < sequence:
+            if journal.status == "failed":
+                raise OSError(f"the journal is not durable up to sequence {sequence}")
+            if stop.is_set():
+                raise OSError(f"snapshot {sequence}: not yet written when the core was told to stop")
+            if time.monotonic() > began + SNAPSHOT_LIMIT_S:
+                raise OSError(f"snapshot {sequence}: not written within {SNAPSHOT_LIMIT_S:.0f} s")
+            await asyncio.sleep(0.02)
+        path = await asyncio.to_thread(writer.finish)
+    except BaseException:
+        await _give_up(writer)
+        raise
+    finally:
+        if not stop.is_set():
+            await asyncio.to_thread(writer.join_pages)
+    logger.info(
+        "event=snapshot sequence=%d pause_ms=%.3f seconds=%.2f path=%s",
+        sequence, writer.pause_s * 1e3, time.monotonic() - began, path,
+    )  # fmt: skip
+    return str(path)
 
-    core, journal, sequence = recovered.core, recovered.journal, sequencer.sequence
-    began = asyncio.get_running_loop().time()
-    snapshot = Snapshot(sequence, sequencer.chain, core.state_hash(), journal.identity, core.snapshot())
-    pause_s = asyncio.get_running_loop().time() - began
-    while journal.durable_sequence < sequence:
-        if stop.is_set() or journal.status == "failed":
-            raise OSError(f"the journal is not durable up to sequence {sequence}")
-        await asyncio.sleep(0.005)
-    path = await asyncio.to_thread(write_snapshot, disk, snapshot)
-    logger.info("event=snapshot sequence=%d pause_ms=%.1f path=%s", sequence, pause_s * 1e3, path)
-    return sequence, path
+
+async def _give_up(writer: Any) -> None:
+    """Kills the child. One that does not die, since a disk hangs, is left: it ends with this process at the latest."""
+    writer.kill()
+    until = time.monotonic() + REAP_S
+    while not writer.ended() and time.monotonic() < until:
+        await asyncio.sleep(0.02)
+    if writer.ended():
+        writer.discard()
+    else:
+        logger.error("event=snapshot_hangs sequence=%d: its child does not die", writer.sequence)
 
 
 def _next_epoch(data: Path) -> int:

@@ -55,7 +55,7 @@ def request_snapshot(settings: Settings) -> dict[str, Any]:
     """Asks the running core for a snapshot and waits for it. Returns sequence, path and size_bytes.
 
     Raises:
-        Unavailable: no core runs, or it did not answer.
+        Unavailable: no core runs, it did not answer, or it could not write one.
     """
     gateway_url(settings)
     request = settings.data_directory / "run" / "snapshot.request"
@@ -70,6 +70,8 @@ def request_snapshot(settings: Settings) -> dict[str, Any]:
         time.sleep(0.05)
     sequence, _, path = done.read_text().partition(" ")
     done.unlink()
+    if sequence == "-":
+        raise Unavailable(f"the core wrote no snapshot: {path}")
     if not path:
         raise ExchangeError("the core's answer is cut short")
     return {"sequence": int(sequence), "path": path, "size_bytes": (settings.data_directory / path).stat().st_size}

@@ -13,6 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
+
+#if defined(__linux__) && !defined(MADV_COLLAPSE)
+#define MADV_COLLAPSE 25 /* Linux 6.1; an older one refuses the advice */
+#endif
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -50,6 +55,18 @@ static inline int64_t fee_increase(int64_t notional, int32_t ppm, uint32_t *cred
 static inline int64_t buy_hold(int64_t notional, int32_t rate, uint32_t credit) {
     uint32_t scratch = credit;
     return notional + fee_increase(notional, rate, &scratch);
+}
+
+/* One of two amounts without a branch: sides and kinds come too mixed to be predicted. */
+static inline int64_t choose(int choice, int64_t yes, int64_t no) {
+    int64_t mask = -(int64_t)(choice != 0);
+    return (yes & mask) | (no & ~mask);
+}
+
+/* What a sell, else a limit buy, must hold. A product that is not asked for may wrap; it is not used. */
+static inline int64_t side_hold(int sells, int64_t leaves, int64_t u, int64_t unit, int32_t rate, uint32_t credit) {
+    int64_t notional = (int64_t)((uint64_t)unit * (uint64_t)leaves);
+    return choose(sells, leaves * u, buy_hold(notional, rate, credit));
 }
 
 /* Lots a market buy can pay: floor(floor((money * 10^6 + credit) / (10^6 + ppm)) / unit), unit = price * k. Without any
@@ -144,6 +161,20 @@ static inline uint64_t fold(uint64_t a, uint64_t b) {
 static inline int lowest_bit(uint64_t word) { return __builtin_ctzll(word); }
 static inline int highest_bit(uint64_t word) { return 63 - __builtin_clzll(word); }
 
+/* ---------------------------------------------------------------- slots */
+
+typedef uint64_t slot_words __attribute__((vector_size(32), aligned(8)));
+
+/* 128 bytes of zeros, in the widest stores the machine has. */
+static inline void clear_slot(void *slot) {
+    slot_words *words = (slot_words *)slot;
+    const slot_words zero = {0, 0, 0, 0};
+    words[0] = zero;
+    words[1] = zero;
+    words[2] = zero;
+    words[3] = zero;
+}
+
 /* ---------------------------------------------------------------- groups */
 
 /* Which of the first seven of eight tags equal `tag`, as bits 0 … 6. */
@@ -201,6 +232,22 @@ static inline void region_touch(void *region, size_t bytes) {
         volatile char *byte = (volatile char *)region + at;
         *byte = *byte;
     }
+}
+
+/* Large pages again for a region that a fork left in small ones: each child that reads it splits those which are written
+ * meanwhile, and a fork copies an entry for each small page. Any thread, also beside one that uses the memory, which waits at
+ * most for the copy of one large page; so the work is done in strides with rests. A kernel without it does nothing. */
+static inline void region_collapse(void *region, size_t bytes) {
+#ifdef MADV_COLLAPSE
+    const size_t stride = 8 * LARGE_PAGE;
+    const struct timespec rest = {0, 2000000};
+    size_t start = ((size_t)region + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1);
+    size_t end = ((size_t)region + bytes + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1);
+    for (; start < end; start += stride) {
+        madvise((void *)start, stride < end - start ? stride : end - start, MADV_COLLAPSE);
+        nanosleep(&rest, NULL);
+    }
+#endif
 }
 
 static inline void region_unmap(void *region, size_t bytes) {

@@ -15,7 +15,9 @@ from engine.digest cimport (
     mix_account, mix_asset, mix_balance, mix_id, mix_market, mix_order, mix_poison, mix_posting, mix_ref, settle_balances,
     settle_markets, settle_orders,
 )
-from engine.pool cimport find_balance, find_id, find_order, find_poison, find_ref, id_tag, map_at, map_places
+from engine.pool cimport (
+    find_balance, find_id, find_order, find_poison, find_ref, holds, id_tag, map_at, map_places, recent_id,
+)
 from engine.risk cimport beyond, hold_slot, order_hold, partner_hold, whole_leaves
 from engine.stops cimport meets
 from engine.types cimport *
@@ -82,7 +84,7 @@ cdef int audit_books(State* s) except -1:
     assert orders == s.order_pool.used - s.order_pool.free_count, "orders outside the books"
     count = s.order_map.count
     for slot in range(<uint32_t>WINDOW):
-        count += s.window[slot].slot != 0
+        count += holds(s, &s.window[slot], recent_id(&s.window[slot], slot))
     assert count == orders, "ids of orders that are not open"
     assert stops == s.stop_count, f"{stops} waiting stops, counted {s.stop_count}"
     return 0

@@ -131,12 +131,23 @@ cdef inline int64_t first_price(Half* half, int side, int64_t max_price) noexcep
     return next_below(half, max_price + 1) if side == BUY else next_above(half, 0)
 
 
-cdef inline int enqueue(State* s, Half* half, int side, uint32_t slot) except -1 nogil:
+cdef inline bint reaches(int side, int64_t price, int64_t best) noexcept nogil:
+    # Whether an order of that side at `price` meets an opposite one at `best`: a buy not below it, a sell not above.
+    # Without a branch: sides come too mixed to be predicted.
+    return ((price - best) ^ -<int64_t>side) + side >= 0
+
+
+cdef inline bint beats(int side, int64_t price, int64_t best) noexcept nogil:
+    # Whether `price` is better than `best` for an order of that side.
+    return ((price - best) ^ -<int64_t>side) + side > 0
+
+
+cdef inline void enqueue(State* s, Half* half, int side, uint32_t slot) noexcept nogil:
     # Puts an order at the back of its level.
     cdef Order* order = &s.orders[slot]
     cdef int64_t price = order.price
     cdef Level* level = &half.levels[price]
-    assert order.leaves > 0
+    s.broken |= order.leaves - 1
     order.next = NIL
     if has_level(half, price):
         order.prior = level.tail
@@ -147,14 +158,13 @@ cdef inline int enqueue(State* s, Half* half, int side, uint32_t slot) except -1
         level.head = slot
         level.size = order.leaves
         set_bit(half, price)
-        if half.best == 0 or (price > half.best if side == BUY else price < half.best):
+        if half.best == 0 or beats(side, price, half.best):
             half.best = price
     level.tail = slot
     half.order_count += 1
-    return 0
 
 
-cdef inline int dequeue(State* s, Half* half, int side, uint32_t slot) except -1 nogil:
+cdef inline void dequeue(State* s, Half* half, int side, uint32_t slot) noexcept nogil:
     # Takes an order out of its level; its leaves must still be what the level counts.
     cdef Order* order = &s.orders[slot]
     cdef int64_t price = order.price
@@ -170,8 +180,8 @@ cdef inline int dequeue(State* s, Half* half, int side, uint32_t slot) except -1
     else:
         level.tail = order.prior
         if order.prior == NIL:
-            assert level.size == 0, "an emptied level still counts a size"
+            # An emptied level that still counts a size is broken.
+            s.broken |= -<int64_t>(level.size != 0)
             clear_bit(half, price)
             if price == half.best:
                 half.best = next_worse(half, side, price)
-    return 0

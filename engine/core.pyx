@@ -23,7 +23,7 @@ from cpython.exc cimport PyErr_Clear
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strlen
 
 from engine.audit cimport audit
 from engine.digest cimport mix_account, replace_mix, state_sum
@@ -36,10 +36,12 @@ from engine.matching cimport cancel, place, replace
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
     find_account, find_asset, find_balance, find_id, find_market, find_order, id_tag, map_close, map_open, map_reserve,
-    order_tag, pool_close, pool_open, pool_room, pool_touch,
+    order_tag, pool_close, pool_open, pool_room, pool_touch, recent_id,
 )
 from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
-from engine.snapshot cimport read_state, write_state
+from engine.snapshot cimport (
+    Stream, read_state, stream_close, stream_finish, stream_open, stream_put, write_state,
+)
 from engine.book cimport half_close, has_level, next_worse
 from engine.risk cimport order_hold, whole_leaves
 from engine.stops cimport collect_waiting
@@ -52,7 +54,8 @@ __all__ = ["BALANCES", "Core", "CoreLimits", "OPEN_ORDERS"]
 cdef object from_buffer = np.frombuffer
 cdef object EVENT = layout.EVENT
 
-SNAPSHOT_MAGIC = b"BYLINE core snapshot 2\n"
+cdef const char* MAGIC = "BYLINE core snapshot 2\n"
+SNAPSHOT_MAGIC = <bytes>MAGIC
 
 cdef enum:
     AHEAD = 32  # slots of a batch that are remembered; more than FAR
@@ -61,6 +64,7 @@ cdef enum:
     NEAR = 12
     LAST = 6
     CACHED_ORDERS = 4096  # so many open orders are in the cache anyway
+    CACHED_GROUPS = 1024  # and so many groups of a map
     MAPS = 9
     MARKS_MORE = 4  # marks beyond one a fill: of the trade that came before, of an uncross
 
@@ -219,6 +223,14 @@ cdef Py_ssize_t bound_of(State* s, const Record* r) noexcept nogil:
     return 4 + LEGS_MAX // 4 + 2 * LEGS_MAX
 
 
+cdef inline bint fits(State* s, const Record* r, Py_ssize_t room) noexcept nogil:
+    # Whether bound_of is at most `room`. Where even a walk through all orders would fit, place, cancel and replace need
+    # not be told apart, which nobody can predict.
+    if room >= 16 + 3 * <Py_ssize_t>live(&s.order_pool) and <uint8_t>(r.kind - DO_PLACE) <= DO_REPLACE - DO_PLACE:
+        return True
+    return bound_of(s, r) <= room
+
+
 # ---------------------------------------------------------------- looking ahead
 #
 # A command walks a chain: map entry, client id, order, then level and neighbours. Each link not in the cache costs 100 ns
@@ -247,10 +259,12 @@ cdef inline void look_far(State* s, const Record* r, Ahead* ahead) noexcept nogi
     ahead.tag = tag
     ahead.slot = NIL
     prefetch_line(either(by, &s.window[order_id & (WINDOW - 1)], &s.id_map.groups[tag & s.id_map.mask]))
-    if by and s.sequence - order_id >= WINDOW:
-        look_old(s, order_id)
-    elif leaving.slot:
-        look_old(s, <uint64_t>leaving.age << WINDOW_BITS | (r.sequence & (WINDOW - 1)))
+    if s.order_map.mask >= CACHED_GROUPS:
+        if by and s.sequence - order_id >= WINDOW:
+            look_old(s, order_id)
+        elif leaving.slot:
+            prefetch_line(&s.orders[leaving.slot - 1])
+            look_old(s, recent_id(leaving, r.sequence))
 
 
 cdef inline void look_old(State* s, uint64_t order_id) noexcept nogil:
@@ -360,7 +374,10 @@ cdef inline int apply_one(State* s, const Record* r, Event* out, Py_ssize_t capa
     s.joins = 0
     s.fills = 0
     s.tag = tag
-    return dispatch(s, r)
+    s.broken = 0
+    dispatch(s, r)
+    assert s.broken >= 0, "an amount below zero: a hold without cover, a fill beyond its hold, or a level that lost count"
+    return 0
 
 
 cdef int apply_all(
@@ -378,7 +395,7 @@ cdef int apply_all(
         if r.slots == 0 or now + r.slots > end:
             with gil:
                 raise ValueError(f"the record at slot {now} is not as long as it says")
-        if bound_of(s, r) > capacity - used[0]:
+        if not fits(s, r, capacity - used[0]):
             break
         if live(&s.order_pool) > CACHED_ORDERS and now + FAR <= end:
             look_mid(s, &records[now + MID], &ahead[(now + MID) % AHEAD])
@@ -389,6 +406,14 @@ cdef int apply_all(
         now += r.slots
         at[0] = now
     return 0
+
+
+cdef inline void collapse_pool(Pool* pool) noexcept nogil:
+    region_collapse(pool.nodes, <size_t>pool.used * pool.node_bytes)
+
+
+cdef inline void collapse_map(Map* table) noexcept nogil:
+    region_collapse(table.groups, (<size_t>table.mask + 1) * sizeof(Group))
 
 
 cdef class Core:
@@ -442,8 +467,8 @@ cdef class Core:
         s.secret = int.from_bytes(os.urandom(8), "little")
         s.assets = <Asset*>region_map(<size_t>l.assets * sizeof(Asset))
         s.markets = <Market*>region_map(<size_t>l.markets * sizeof(Market))
-        s.accounts = <Account*>region_map(<size_t>l.accounts * sizeof(Account))
-        s.balances = <Balance*>region_map(<size_t>l.balances * sizeof(Balance))
+        s.accounts = <Account*>region_map_dense(<size_t>l.accounts * sizeof(Account))
+        s.balances = <Balance*>region_map_dense(<size_t>l.balances * sizeof(Balance))
         s.details = <OrderDetail*>region_map_dense(<size_t>l.orders * sizeof(OrderDetail))
         s.window = <Recent*>region_map_dense(WINDOW * sizeof(Recent))
         s.due_capacity = 1024
@@ -659,14 +684,47 @@ cdef class Core:
 
     def snapshot(self):
         """The whole state as bytes: version, limits, sections, SHA-256."""
+        cdef Stream out
+        self.settle()
+        try:
+            if stream_open(&out, -1, 0) == 0:
+                self.write_snapshot(&out)
+            if stream_finish(&out):
+                raise MemoryError("no memory for a snapshot")
+            return out.buffer[: out.used]
+        finally:
+            stream_close(&out)
+
+    cdef void settle(self) noexcept nogil:
+        state_sum(self.state)
+
+    cdef void write_snapshot(self, Stream* out) noexcept nogil:
+        cdef Limits* l = &self.state.limits
+        cdef uint8_t risk = 1 if l.risk else 0
+        cdef uint64_t[12] numbers
+        numbers[:] = [
+            l.accounts, l.markets, l.assets, l.balances, l.orders, l.closed_ids, l.closed_ids_account, l.refs, l.postings,
+            <uint64_t>l.max_price, l.max_fills, l.poisons,
+        ]
+        stream_put(out, MAGIC, strlen(MAGIC))
+        stream_put(out, numbers, sizeof(numbers))
+        stream_put(out, &risk, 1)
+        write_state(self.state, out)
+
+    cdef void collapse(self) noexcept nogil:
+        # Tables may move meanwhile: advice about memory that is gone, or is something else now, does no harm.
         cdef State* s = self.state
-        state_sum(s)
-        l = self._limits
-        names = ("accounts", "markets", "assets", "balances", "orders", "client_ids_total", "client_ids_per_account",
-                 "refs", "postings", "max_price_ticks", "max_fills_per_command", "poisons")
-        head = SNAPSHOT_MAGIC + b"".join(getattr(l, name).to_bytes(8, "little") for name in names)
-        body = head + bytes([s.limits.risk]) + write_state(s)
-        return body + hashlib.sha256(body).digest()
+        region_collapse(s.accounts, <size_t>s.account_count * sizeof(Account))
+        region_collapse(s.balances, <size_t>s.balance_count * sizeof(Balance))
+        region_collapse(s.details, <size_t>s.order_pool.used * sizeof(OrderDetail))
+        collapse_pool(&s.order_pool)
+        collapse_pool(&s.terms_pool)
+        collapse_pool(&s.id_pool)
+        collapse_pool(&s.ref_pool)
+        collapse_map(&s.balance_map)
+        collapse_map(&s.order_map)
+        collapse_map(&s.id_map)
+        collapse_map(&s.ref_map)
 
     @staticmethod
     def restore(data):
@@ -811,7 +869,7 @@ cdef class Core:
         if order_id is not None:
             slot = find_order(s, order_id)
             return s.orders[slot].market if slot != NIL and s.orders[slot].account == account else None
-        if not 1 <= len(client_id) <= sizeof(ClientId):
+        if not 1 <= len(client_id) <= <Py_ssize_t>sizeof(ClientId):
             return None
         memset(&id, 0, sizeof(ClientId))
         memcpy(&id, <const char*>client_id, len(client_id))

@@ -2,11 +2,17 @@
 
 from libc.string cimport memset
 
-from engine.types cimport NIL, SLOT_BYTES, Event, RejectedEvent, State, EV_REJECTED, uint8_t, uint32_t
+from engine.types cimport NIL, SLOT_BYTES, Event, RejectedEvent, State, EV_REJECTED, clear_slot, uint8_t, uint32_t
+
+
+cdef inline int no_room() except -1 nogil:
+    with gil:
+        raise AssertionError("more events than slots_bound promised")
 
 
 cdef inline int claim_slots(State* s, uint8_t slots) except -1 nogil:
-    assert s.out_used + slots <= s.out_capacity, "more events than slots_bound promised"
+    if s.out_used + slots > s.out_capacity:
+        return no_room()
     s.out_used += slots
     return 0
 
@@ -15,7 +21,10 @@ cdef inline Event* add_event(State* s, uint8_t kind, uint8_t slots, uint32_t acc
     # `slots` fresh slots for one event with its head filled in.
     cdef Event* event = &s.out[s.out_used]
     claim_slots(s, slots)
-    memset(event, 0, <size_t>slots * SLOT_BYTES)
+    if slots == 1:
+        clear_slot(event)
+    else:
+        memset(event, 0, <size_t>slots * SLOT_BYTES)
     event.sequence = s.sequence
     event.ts = s.ts
     event.index = s.event_index

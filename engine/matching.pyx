@@ -20,7 +20,7 @@ from libc.stdint cimport INT64_MAX
 from libc.string cimport memcpy
 
 from engine.bands cimport begin_band, inside_band
-from engine.book cimport dequeue, enqueue, next_worse
+from engine.book cimport dequeue, enqueue, next_worse, reaches
 from engine.digest cimport add_mix, forget_order, mix_id, remove_mix, touch_market, touch_order
 from engine.events cimport add_event, add_rejected
 from engine.pairs cimport after_fill, drop_terms, find_partner, open_terms, refresh, rounds_fill, show_slice
@@ -186,7 +186,8 @@ cdef int rest(State* s, Taker* t) except -1 nogil:
     s.details[slot].join = (s.sequence << 20) + s.joins
     s.joins += 1
     touch_order(s, slot)
-    return enqueue(s, &t.market.half[t.side], t.side, slot)
+    enqueue(s, &t.market.half[t.side], t.side, slot)
+    return 0
 
 
 cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil:
@@ -204,7 +205,7 @@ cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) exce
     if d.next != NIL:
         s.details[d.next].prior = d.prior
     owner.open_orders -= 1
-    unindex_order(s, o.order_id, slot)
+    unindex_order(s, o, slot)
     cdef uint32_t newest = o.id_slot
     pool_give(&s.order_pool, slot)
     return close_ids(s, newest, status, filled)
@@ -291,11 +292,6 @@ cdef int taker_of(State* s, uint32_t slot, Taker* t) except -1 nogil:
 cdef inline int64_t pair_hold(State* s, int64_t own, uint32_t terms) noexcept nogil:
     # What an order that holds `own` and its partner hold together.
     return own + beyond(partner_hold(s, terms), own)
-
-
-cdef inline bint reaches(int side, int64_t price, int64_t best) noexcept nogil:
-    # Whether a taker's limit meets the best opposite price.
-    return price >= best if side == BUY else price <= best
 
 
 cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:

@@ -213,38 +213,52 @@ cdef inline bint same_name(Name* a, Name* b) noexcept nogil:
 #
 #   window   [slot + 1 | age] by the low bits of the id: neighbours in time share a cache line, nothing is probed
 #   map      the open orders whose place in the window a younger one took
+#
+# An entry of the window may outlive its order: it holds only while the order in that slot has that id, and an order
+# that ends loses its id. So the end of a young order does not touch the window.
+
+
+cdef inline uint64_t recent_id(const Recent* place, uint64_t low) noexcept nogil:
+    return <uint64_t>place.age << WINDOW_BITS | (low & (WINDOW - 1))
+
+
+cdef inline bint holds(State* s, const Recent* place, uint64_t order_id) noexcept nogil:
+    # Whether that place of the window leads to the open order with that id.
+    return (
+        place.slot != 0 and place.age == order_id >> WINDOW_BITS and s.orders[place.slot - 1].order_id == order_id
+    )
 
 
 cdef inline int index_order(State* s, uint64_t order_id, uint32_t slot) except -1 nogil:
+    # The order in `slot` has its id already.
     cdef Recent* place = &s.window[order_id & (WINDOW - 1)]
-    cdef Recent before = place[0]
-    assert order_id >> 32 >> WINDOW_BITS == 0, "an order id beyond 2^50"
+    cdef uint64_t before = recent_id(place, order_id)
+    if holds(s, place, before):
+        if before > order_id:
+            return map_put(&s.order_map, order_tag(order_id), slot)
+        map_put(&s.order_map, order_tag(before), place.slot - 1)
     place.slot = slot + 1
     place.age = <uint32_t>(order_id >> WINDOW_BITS)
-    if before.slot:
-        map_put(
-            &s.order_map, order_tag(<uint64_t>before.age << WINDOW_BITS | (order_id & (WINDOW - 1))), before.slot - 1
-        )
     return 0
 
 
-cdef inline int unindex_order(State* s, uint64_t order_id, uint32_t slot) except -1 nogil:
-    cdef Recent* place = &s.window[order_id & (WINDOW - 1)]
-    if place.slot == slot + 1:
-        place.slot = 0
-        return 0
-    return map_drop(&s.order_map, order_tag(order_id), slot)
+cdef inline int unindex_order(State* s, Order* order, uint32_t slot) except -1 nogil:
+    cdef uint64_t order_id = order.order_id
+    if s.sequence - order_id >= WINDOW and s.window[order_id & (WINDOW - 1)].slot != slot + 1:
+        map_drop(&s.order_map, order_tag(order_id), slot)
+    order.order_id = 0
+    return 0
 
 
 # ---------------------------------------------------------------- look-ups: a slot or NIL
 
 
 cdef inline uint32_t find_order(State* s, uint64_t order_id) noexcept nogil:
-    cdef Recent recent = s.window[order_id & (WINDOW - 1)]
+    cdef Recent* place = &s.window[order_id & (WINDOW - 1)]
     cdef uint32_t slot, tag, at, lanes
     cdef Group* group
-    if recent.slot and recent.age == order_id >> WINDOW_BITS:
-        return recent.slot - 1
+    if holds(s, place, order_id):
+        return place.slot - 1
     tag = at = order_tag(order_id)
     while True:
         group = &s.order_map.groups[at & s.order_map.mask]

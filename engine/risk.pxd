@@ -11,18 +11,16 @@
 
 from engine.digest cimport touch_balance
 from engine.pool cimport balance_tag, find_balance, map_put
-from engine.types cimport BUY, NIL, SELL, STOP, Balance, Market, Order, State, buy_hold, int32_t, int64_t, uint8_t, uint32_t
+from engine.types cimport (
+    BUY, NIL, SELL, STOP, Balance, Market, Order, State, int32_t, int64_t, side_hold, uint8_t, uint32_t,
+)
 
 
 cdef inline int64_t required_hold(
     Market* market, uint8_t side, int64_t price, int64_t leaves, int32_t ppm, uint32_t credit
 ) noexcept nogil:
     # Of a sell of any type, or a limit buy. The listing's bounds keep every product below 2^62.
-    if side == SELL:
-        return leaves * market.u
-    if leaves == 0:
-        return 0
-    return buy_hold(price * leaves * market.k, ppm, credit)
+    return side_hold(side == SELL, leaves, market.u, price * market.k, ppm, credit)
 
 
 cdef inline int64_t whole_leaves(State* s, uint32_t slot) noexcept nogil:
@@ -35,8 +33,8 @@ cdef inline int64_t whole_leaves(State* s, uint32_t slot) noexcept nogil:
 cdef inline int64_t order_hold(State* s, uint32_t slot) noexcept nogil:
     # Its own, whether it has a partner or not.
     cdef Order* o = &s.orders[slot]
-    if s.details[slot].type == STOP and s.details[slot].side == BUY:
-        return 0
+    if s.details[slot].type == STOP:
+        return 0 if s.details[slot].side == BUY else s.orders[slot].leaves * s.markets[o.market].u
     return required_hold(
         &s.markets[o.market], s.details[slot].side, o.price, whole_leaves(s, slot), o.hold_ppm, o.credit
     )
@@ -76,32 +74,36 @@ cdef inline uint32_t balance_of(State* s, uint32_t account, uint32_t asset) exce
     return slot
 
 
-cdef inline int hold(State* s, uint32_t slot, int64_t amount) except -1 nogil:
+# What may not be below zero goes into `broken`, looked at when the command is done: no branch for each, none left out.
+
+
+cdef inline void hold(State* s, uint32_t slot, int64_t amount) noexcept nogil:
     # From available to held; a negative amount goes back.
+    cdef Balance* balance
     if s.limits.risk and amount != 0:
         touch_balance(s, slot)
-        s.balances[slot].available -= amount
-        s.balances[slot].held += amount
-        assert s.balances[slot].available >= 0 and s.balances[slot].held >= 0, "a hold without cover"
-    return 0
+        balance = &s.balances[slot]
+        balance.available -= amount
+        balance.held += amount
+        s.broken |= balance.available | balance.held
 
 
-cdef inline int pay_held(State* s, uint32_t slot, int64_t released, int64_t paid) except -1 nogil:
+cdef inline void pay_held(State* s, uint32_t slot, int64_t released, int64_t paid) noexcept nogil:
     # `paid` leaves the held amount for good, `released` goes back to available.
+    cdef Balance* balance
     if s.limits.risk:
         touch_balance(s, slot)
-        s.balances[slot].held -= released + paid
-        s.balances[slot].available += released
-        assert s.balances[slot].available >= 0 and s.balances[slot].held >= 0, "a fill beyond its hold"
-    return 0
+        balance = &s.balances[slot]
+        balance.held -= released + paid
+        balance.available += released
+        s.broken |= released | balance.available | balance.held
 
 
-cdef inline int pay_available(State* s, uint32_t slot, int64_t paid) except -1 nogil:
+cdef inline void pay_available(State* s, uint32_t slot, int64_t paid) noexcept nogil:
     if s.limits.risk:
         touch_balance(s, slot)
         s.balances[slot].available -= paid
-        assert s.balances[slot].available >= 0, "a market buy beyond its money"
-    return 0
+        s.broken |= s.balances[slot].available
 
 
 cdef inline void receive(State* s, uint32_t slot, int64_t amount) noexcept nogil:

@@ -21,6 +21,8 @@ cdef extern from "engine/arithmetic.h" nogil:
     int64_t div_ceil_ppm(int64_t a) noexcept
     int64_t fee_increase(int64_t notional, int32_t ppm, uint32_t* credit) noexcept
     int64_t buy_hold(int64_t notional, int32_t rate, uint32_t credit) noexcept
+    int64_t choose(int choice, int64_t yes, int64_t no) noexcept
+    int64_t side_hold(int sells, int64_t leaves, int64_t u, int64_t unit, int32_t rate, uint32_t credit) noexcept
     int64_t lots_affordable(int64_t money, uint32_t credit, int32_t ppm, int64_t unit) noexcept
     int64_t product_within(int64_t a, int64_t b, int64_t limit) noexcept
     int64_t share_floor(int64_t a, int64_t b, int64_t c, int64_t* rest) noexcept
@@ -29,6 +31,7 @@ cdef extern from "engine/arithmetic.h" nogil:
     bint fits_int64(int128 value) noexcept
     uint128 mix_words(const uint64_t* words, int count) noexcept
     uint64_t fold(uint64_t a, uint64_t b) noexcept
+    void clear_slot(void* slot) noexcept
     uint32_t match_tags(const uint32_t* tags, uint32_t tag) noexcept
     int lowest_bit(uint64_t word) noexcept
     int highest_bit(uint64_t word) noexcept
@@ -36,6 +39,7 @@ cdef extern from "engine/arithmetic.h" nogil:
     void* region_map_dense(size_t size) noexcept
     void* table_allocate(size_t size) noexcept
     void region_touch(void* region, size_t size) noexcept
+    void region_collapse(void* region, size_t size) noexcept
     void region_unmap(void* region, size_t size) noexcept
     void sort_items(SortItem* items, size_t count) noexcept
     const void* either(int choice, const void* yes, const void* no) noexcept
@@ -771,6 +775,7 @@ ctypedef struct State:
     Event* out
     uint32_t out_used, out_capacity, event_index, joins, fills
     uint32_t tag  # of the client id that the command names
+    int64_t broken  # every number that may not be below zero is or-ed in: a sign bit is an invariant that broke
     int64_t ts
     uint8_t op
     int64_t band_low, band_high  # inside the exec band; meaningful if the command's market has one

@@ -35,9 +35,9 @@ from persistence.disk import DirectoryDisk, DirectoryLock, SystemClock, boot_id
 from persistence.event_log import EventLogReader, EventLogWriter, log_state
 from persistence.journal import Journal, JournalSettings, new_tail, read_mark
 from persistence.segments import Tail
-from persistence.snapshot import Snapshot, newest_snapshots, write_snapshot
+from persistence.snapshot import Snapshot, newest_snapshots
 
-__all__ = ["Recovered", "Report", "Verification", "recover", "replay", "take_snapshot", "verify"]
+__all__ = ["Recovered", "Report", "Verification", "recover", "replay", "verify"]
 
 LOCK = "journal.lock"
 OUT_SLOTS = 262_144
@@ -174,14 +174,6 @@ def recover(
     report.state_hash = core.state_hash()
     report.seconds = time.monotonic() - began
     return Recovered(core, journal, event_log, report, lock)
-
-
-def take_snapshot(disk: Disk, core: Core, *, identity: bytes, chain: int) -> str:
-    """Write the core's state now. Returns the path.
-
-    The journal must be durable up to `core.sequence`, and `chain` be its word of that sequence.
-    """
-    return write_snapshot(disk, Snapshot(core.sequence, chain, core.state_hash(), identity, core.snapshot()))
 
 
 def replay(

@@ -1,4 +1,4 @@
-/* Time for the drivers: the monotonic clock in ns, and a cycle counter that no instruction crosses. */
+/* Time for the drivers: a clock, the CPU time of a thread, and a cycle counter that no instruction crosses. */
 #ifndef BYLINE_BENCH_CLOCK_H
 #define BYLINE_BENCH_CLOCK_H
 

@@ -97,10 +97,10 @@ int64_t play(
     int64_t i = 0;
     for (; i < preload; i++)
         apply(&api, book, &records[i], &totals->failed);
-    int64_t start = now_ns();
+    int64_t start = cpu_ns();
     for (; i < count; i++)
         apply(&api, book, &records[i], &totals->failed);
-    totals->ns = now_ns() - start;
+    totals->ns = cpu_ns() - start;
     totals->resting = api.count(book);
     totals->resting_qty = api.volume(book);
     api.free_book(book);

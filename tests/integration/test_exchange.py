@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -79,8 +80,8 @@ async def place_until_lost(client: TradingClient, tag: str, acked: dict[str, int
         assert "Connection" in type(error).__name__ or "Outcome" in type(error).__name__, error
 
 
-async def test_kill_minus_nine_of_everything_loses_no_acked_order_and_doubles_none(tmp_path):
-    exchange = ExchangeProcess(tmp_path / "data", "--quiet-market", "--batch-seconds", "1")
+async def test_kill_minus_nine_of_everything_loses_no_acked_order_and_doubles_none(new_exchange):
+    exchange = new_exchange("--quiet-market", "--batch-seconds", "1")
     await exchange.start()
     clients = await traders(exchange, 3)
     acked: list[dict[str, int]] = [{} for _ in clients]
@@ -137,8 +138,8 @@ async def test_kill_minus_nine_of_everything_loses_no_acked_order_and_doubles_no
     assert verify(exchange.data).state_hash == core.state_hash()
 
 
-async def test_trading_goes_on_without_database_and_chain_and_both_catch_up(tmp_path):
-    exchange = ExchangeProcess(tmp_path / "data", "--quiet-market", "--batch-seconds", "1")
+async def test_trading_goes_on_without_database_and_chain_and_both_catch_up(new_exchange):
+    exchange = new_exchange("--quiet-market", "--batch-seconds", "1")
     await exchange.start()
     try:
         [client] = await traders(exchange, 1)
@@ -174,8 +175,8 @@ async def test_trading_goes_on_without_database_and_chain_and_both_catch_up(tmp_
         assert await exchange.stop() == 0, exchange.log()
 
 
-async def test_rest_tells_what_the_core_did(tmp_path):
-    exchange = ExchangeProcess(tmp_path / "data", "--batch-seconds", "1")
+async def test_rest_tells_what_the_core_did(new_exchange):
+    exchange = new_exchange("--batch-seconds", "1")
     await exchange.start()
     try:
         base = f"http://127.0.0.1:{exchange.status('api')['port']}"
@@ -208,8 +209,8 @@ async def test_rest_tells_what_the_core_did(tmp_path):
         assert await exchange.stop() == 0, exchange.log()
 
 
-async def test_a_withdrawal_is_paid_on_the_chain_and_then_booked(tmp_path):
-    exchange = ExchangeProcess(tmp_path / "data", "--quiet-market", "--batch-seconds", "1")
+async def test_a_withdrawal_is_paid_on_the_chain_and_then_booked(new_exchange):
+    exchange = new_exchange("--quiet-market", "--batch-seconds", "1")
     await exchange.start()
     try:
         async with open_operator(exchange.settings) as operator:
@@ -230,21 +231,42 @@ async def test_a_withdrawal_is_paid_on_the_chain_and_then_booked(tmp_path):
         assert await exchange.stop() == 0, exchange.log()
 
 
-async def test_a_snapshot_on_request_shortens_the_next_start(tmp_path):
-    exchange = ExchangeProcess(tmp_path / "data", "--quiet-market")
+async def test_a_snapshot_on_request_shortens_the_next_start(new_exchange):
+    exchange = new_exchange("--quiet-market")
     await exchange.start()
-    done = run("snapshot", "--data", str(exchange.data))
-    assert done.returncode == 0 and "snapshot at sequence" in done.stdout, done
+    clients = await traders(exchange, 2)
+    acked: list[dict[str, int]] = [{} for _ in clients]
+    flow = [
+        asyncio.create_task(place_until_lost(client, f"s{number}", acked[number]))
+        for number, client in enumerate(clients)
+    ]
+    await until(lambda: min(map(len, acked)) > 20, what="orders before the snapshot")
+    for _ in range(2):
+        done = await asyncio.to_thread(run, "snapshot", "--data", str(exchange.data))
+        assert done.returncode == 0 and "snapshot at sequence" in done.stdout, done
+        taken = int(done.stdout.split()[3].rstrip(":"))
+    before = min(map(len, acked))
+    await until(lambda: min(map(len, acked)) > before, what="orders after the snapshot")
+    await until(lambda: exchange.status("core")["snapshot_sequence"] == taken, what="the status to tell of it")
+    told = exchange.status("core")
+    assert told["snapshot_pause_ms"] > 0 and told["snapshot_error"] == ""
+    core = exchange.pid("core")
+    children = "".join(path.read_text() for path in Path(f"/proc/{core}/task").glob("*/children"))
+    assert children == "", "the child that wrote it is still there"
     assert await exchange.stop() == 0
+    await asyncio.gather(*flow)
+    for client in clients:
+        await client.close()
     verified = run("journal", "verify", "--replay", "--data", str(exchange.data))
-    assert verified.returncode == 0 and "snapshots compared: none" not in verified.stdout
+    assert verified.returncode == 0 and str(taken) in verified.stdout, verified.stdout
     await exchange.start()
-    assert f"snapshot={done.stdout.split()[3].rstrip(':')}" in (exchange.data / "logs" / "core.log").read_text()
+    log = (exchange.data / "logs" / "core.log").read_text()
+    assert f"snapshot={taken}" in log and f"event=snapshot sequence={taken} pause_ms=" in log
     assert await exchange.stop() == 0
 
 
-async def test_a_newcomer_trades_with_one_command_and_ten_lines(tmp_path):
-    exchange = ExchangeProcess(tmp_path / "data", "--quiet-market")
+async def test_a_newcomer_trades_with_one_command_and_ten_lines(new_exchange):
+    exchange = new_exchange("--quiet-market")
     await exchange.start()
     try:
         for _ in range(2):  # a second time changes nothing

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from byline.settings import Settings, load_settings
 from byline.status_file import read_all_statuses, read_status
 
-__all__ = ["ExchangeProcess", "until"]
+__all__ = ["ExchangeProcess", "new_exchange", "until"]
 
 START_TIMEOUT_S = 90.0
 
@@ -48,7 +51,7 @@ class ExchangeProcess:
         path = self.data.parent / f"{self.data.name}.log"
         with open(path, "ab") as log:
             told_before = log.tell()
-            self.process = process = subprocess.Popen(argv, stdout=log, stderr=log)
+            self.process = process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
 
         def is_up() -> bool:
             assert process.poll() is None, self.log()
@@ -69,13 +72,53 @@ class ExchangeProcess:
 
     async def kill(self) -> None:
         """kill -9 of the supervisor and of every process it started."""
-        assert self.process is not None
-        pids = [status["pid"] for status in read_all_statuses(self.data).values() if status["alive"]]
-        os.kill(self.process.pid, signal.SIGKILL)
+        await asyncio.to_thread(self.sweep)
+
+    def sweep(self) -> None:
+        """The same for one that may have ended; returns when none is left."""
+        if self.process is None:
+            return
+        pids = [*_descendants(self.process.pid)]
+        pids += [status["pid"] for status in read_all_statuses(self.data).values() if status["alive"]]
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue  # it died with the supervisor
-        await asyncio.to_thread(self.process.wait, 60)
-        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), what="all processes to be gone")
+        self.process.wait(60)
+        deadline = time.monotonic() + 60.0
+        while any(Path(f"/proc/{pid}").exists() for pid in pids):
+            assert time.monotonic() < deadline, "processes of the exchange do not die"
+            time.sleep(0.05)
+
+
+def _descendants(pid: int) -> list[int]:
+    """All processes below `pid`, in sessions of their own or not."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue  # it ended while we looked
+    found, at = [pid], 0
+    while at < len(found):
+        found += [child for child, parent in parents.items() if parent == found[at]]
+        at += 1
+    return found[1:]
+
+
+@pytest.fixture
+def new_exchange(tmp_path: Path) -> Iterator[Callable[..., ExchangeProcess]]:
+    """Makes exchanges on `tmp_path / "data"` with the options given. What a failed test leaves running is killed."""
+    made: list[ExchangeProcess] = []
+
+    def make(*options: str) -> ExchangeProcess:
+        made.append(ExchangeProcess(tmp_path / "data", *options))
+        return made[-1]
+
+    yield make
+    for exchange in made:
+        exchange.sweep()

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OURS = {"engine", "gateway", "marketdata", "persistence", "settlement", "platform_api", "byline", "bench"}
 PEERS = {"gateway", "marketdata", "persistence", "settlement", "platform_api"}
-CORE_USERS = ("gateway/sequencer", "persistence/recovery", "bench/")
+CORE_USERS = ("gateway/sequencer", "persistence/recovery", "persistence/forked", "persistence/snapshot", "bench/")
 STATEMENT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+c?import|c?import\s+([\w., ]+))", re.MULTILINE)
 NAMES = re.compile(r"^\s*from\s+engine\s+c?import\s+\(?([\w, \n]+)", re.MULTILINE)
 

@@ -21,7 +21,8 @@ from persistence import segments
 from persistence.disk import DirectoryDisk
 from persistence.event_log import EventLogReader
 from persistence.journal import JournalSettings
-from persistence.recovery import Recovered, recover, take_snapshot, verify
+from persistence.recovery import Recovered, recover, verify
+from tests.support.snapshots import take_snapshot
 
 SETTINGS = JournalSettings(segment_bytes=1 << 20, ring_slots=4096, reserved_slots=64)
 
@@ -74,9 +75,7 @@ def slots() -> np.ndarray:
 def test_every_way_back_ends_with_the_same_hash(tmp_path: Path, slots: np.ndarray) -> None:
     recovered = recover(tmp_path, settings=SETTINGS)
     middle = feed(recovered, slots, 0, len(slots) // 2)
-    take_snapshot(
-        DirectoryDisk(tmp_path), recovered.core, identity=recovered.journal.identity, chain=recovered.journal.chain
-    )
+    take_snapshot(tmp_path, recovered)
     feed(recovered, slots, middle, len(slots))
     sequence, expected = recovered.core.sequence, recovered.core.state_hash()
     with pytest.raises(DataDirectoryBusy):
@@ -101,12 +100,11 @@ def test_every_way_back_ends_with_the_same_hash(tmp_path: Path, slots: np.ndarra
 
 
 def test_a_damaged_snapshot_gives_way_to_an_older_one(tmp_path: Path, slots: np.ndarray) -> None:
-    disk = DirectoryDisk(tmp_path)
     recovered = recover(tmp_path, settings=SETTINGS)
     at = 0
     for part in (4, 2):
         at = feed(recovered, slots, at, len(slots) // part)
-        path = take_snapshot(disk, recovered.core, identity=recovered.journal.identity, chain=recovered.journal.chain)
+        path = take_snapshot(tmp_path, recovered)
     expected, newest = recovered.core.state_hash(), recovered.core.sequence
     recovered.close()
     data = bytearray((tmp_path / path).read_bytes())
@@ -121,9 +119,7 @@ def test_a_damaged_snapshot_gives_way_to_an_older_one(tmp_path: Path, slots: np.
 def test_too_many_open_files_never_mean_no_snapshot(tmp_path: Path, slots: np.ndarray) -> None:
     recovered = recover(tmp_path, settings=SETTINGS)
     feed(recovered, slots, 0, 1000)
-    take_snapshot(
-        DirectoryDisk(tmp_path), recovered.core, identity=recovered.journal.identity, chain=recovered.journal.chain
-    )
+    take_snapshot(tmp_path, recovered)
     recovered.close()
 
     class Full(DirectoryDisk):
@@ -140,7 +136,7 @@ def test_a_snapshot_with_another_chain_word_is_refused(tmp_path: Path, slots: np
     disk = DirectoryDisk(tmp_path)
     recovered = recover(tmp_path, settings=SETTINGS)
     middle = feed(recovered, slots, 0, len(slots) // 2)
-    path = take_snapshot(disk, recovered.core, identity=recovered.journal.identity, chain=recovered.journal.chain ^ 1)
+    path = take_snapshot(tmp_path, recovered, chain=recovered.journal.chain ^ 1)
     feed(recovered, slots, middle, middle + 1000)
     recovered.close()
     with pytest.raises(JournalCorrupt, match="chain word"):

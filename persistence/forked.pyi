@@ -1,0 +1,6 @@
+from engine.core import Core
+
+__all__ = ["fork_snapshot", "join_pages"]
+
+def fork_snapshot(core: Core, descriptor: int, offset: int) -> int: ...
+def join_pages(core: Core) -> None: ...
