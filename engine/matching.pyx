@@ -23,7 +23,7 @@ from engine.bands cimport begin_band, inside_band
 from engine.book cimport dequeue, enqueue, next_worse, reaches
 from engine.digest cimport add_mix, forget_order, mix_id, remove_mix, touch_market, touch_order
 from engine.events cimport add_event, add_rejected
-from engine.pairs cimport after_fill, drop_terms, find_partner, open_terms, refresh, rounds_fill, show_slice
+from engine.pairs cimport after_fill, count_slices, drop_terms, find_partner, open_terms, refresh, rounds_fill, show_slice
 from engine.phases cimport pause
 from engine.pool cimport (
     find_balance, find_id, find_order, find_poison, id_tag, index_order, map_drop, map_put, pool_give, pool_room, pool_take,
@@ -488,7 +488,7 @@ cdef bint fills_wholly(State* s, Taker* t) noexcept nogil:
                     return True
                 need -= s.orders[slot].leaves
             slot = s.orders[slot].next
-        if t.market.iceberg_count != 0 and rounds_fill(s, t, half.levels[price].head, &need, &matches):
+        if t.market.slices != 0 and rounds_fill(s, t, half.levels[price].head, &need, &matches):
             return True
         price = next_worse(half, side, price)
     return False
@@ -948,6 +948,8 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
         e.stop_price = s.terms[d.terms].stop_price
     hold(s, hold_slot(s, slot), after - before)
     touch_order(s, slot)
+    if d.terms != NIL and s.terms[d.terms].display_size != ABSENT:
+        count_slices(s, slot, size)
     if market.exec_band_ppm:
         begin_band(s, market)
     if not keeps:
