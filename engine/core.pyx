@@ -25,27 +25,29 @@ from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strlen
 
+from engine.amend cimport replace
 from engine.audit cimport audit
+from engine.bounds cimport bound_of, live
 from engine.digest cimport mix_account, replace_mix, state_sum
 from engine.events cimport add_event, add_rejected
 from engine.auction cimport Finding, find_price
 from engine.listing cimport (
     do_account, do_asset, do_market, open_account, write_done_account, write_done_asset, write_done_market,
 )
-from engine.matching cimport cancel, place, replace
+from engine.matching cimport cancel, place
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
     find_account, find_asset, find_balance, find_id, find_market, find_order, id_tag, map_close, map_open, map_reserve,
-    order_tag, pool_close, pool_open, pool_room, pool_touch, recent_id,
+    order_tag, pool_close, pool_open, pool_room, pool_take, pool_touch, recent_id,
 )
 from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport (
     Stream, read_state, stream_close, stream_finish, stream_open, stream_put, write_state,
 )
-from engine.book cimport half_close, has_level, next_worse, reaches
+from engine.book cimport half_close, has_level, next_worse
 from engine.risk cimport order_hold, whole_leaves
 from engine.stops cimport collect_waiting
-from engine.timers cimport next_due, tick, tick_bound
+from engine.timers cimport next_due, tick
 from engine.transfers cimport do_money, do_post, do_void
 from engine.types cimport *
 
@@ -83,10 +85,6 @@ ctypedef struct OrderRow:
     uint64_t oco
 
 assert sizeof(OrderRow) == OPEN_ORDERS.itemsize
-
-
-cdef inline uint32_t live(Pool* pool) noexcept nogil:
-    return pool.used - pool.free_count
 
 
 cdef int cut(State* s) except -1 nogil:
@@ -144,123 +142,13 @@ cdef int dispatch(State* s, const Record* r) except -1 nogil:
     return 0
 
 
-cdef Py_ssize_t matches_bound(State* s, int64_t matches, uint32_t stops) noexcept nogil:
-    # The slots of so many matches, and of the stops that run between them. Of one match: trade, refreshed, a partner's
-    # end; or prevented and refreshed or canceled. Of one stop: triggered, its partner's end, its own.
-    if s.limits.max_fills < matches:
-        matches = s.limits.max_fills
-    return 4 + 3 * matches + 3 * <Py_ssize_t>stops
-
-
-cdef Py_ssize_t market_bound(State* s, Market* market, int64_t slices) noexcept nogil:
-    # All that can happen in a market when its stops run: each match ends a maker, a slice or a taker, and a stop may be a
-    # maker too. `slices`: of the command's own order.
-    cdef int64_t orders = <int64_t>market.half[BUY].order_count + market.half[SELL].order_count
-    return matches_bound(s, orders + market.slices + slices + 2 * <int64_t>market.stop_count + 4, market.stop_count)
-
-
-cdef Py_ssize_t crossing_bound(
-    State* s, Market* market, int side, int64_t edge, int64_t most, int64_t slices
-) noexcept nogil:
-    # Of a taker that trades no farther than `edge`, and not more than `most` times.
-    cdef Half* opposite = &market.half[1 - side]
-    cdef int64_t matches = <int64_t>opposite.order_count + market.slices
-    if market.stop_count != 0 and (
-        (edge if side == BUY else opposite.best) >= market.nearest[BUY]
-        or (opposite.best if side == BUY else edge) <= market.nearest[SELL]
-    ):
-        return 4 + market_bound(s, market, slices)
-    return matches_bound(s, most if most < matches else matches, 0)
-
-
-cdef Py_ssize_t replace_bound(State* s, const ReplaceRecord* r) noexcept nogil:
-    # An open book is not crossed, so only a new price trades; a waiting stop runs if its new stop price is met.
-    cdef uint32_t slot
-    cdef Market* market
-    cdef int64_t best, slices = 0
-    cdef int side
-    if (r.price == ABSENT and r.stop_price == ABSENT) or r.account >= s.account_count:
-        return 4
-    if (<const Record*>r).flags & ORDER_BY_ORDER_ID:
-        slot = find_order(s, r.client_id.word[0])
-    else:
-        slot = find_id(s, id_tag(s, r.account, &r.client_id), r.account, &r.client_id)
-        slot = s.ids[slot].order if slot != NIL and s.ids[slot].status == STATUS_OPEN else NIL
-    if slot == NIL:
-        return 4
-    side = s.details[slot].side
-    market = &s.markets[s.orders[slot].market]
-    if s.details[slot].join == 0:
-        best = market.last_price
-        if r.stop_price == ABSENT or best == 0 or not reaches(side, best, r.stop_price):
-            return 4
-        return 4 + market_bound(s, market, 0)
-    best = market.half[1 - side].best
-    if r.price == ABSENT or best == 0 or not reaches(side, r.price, best):
-        return 4
-    if s.details[slot].terms != NIL and s.terms[s.details[slot].terms].slices:
-        slices = SLICES_MAX + 2
-    return crossing_bound(s, market, side, r.price, INT64_MAX, slices)
-
-
-cdef Py_ssize_t uncross_bound(State* s, Market* market) noexcept nogil:
-    # A fill ends one of the two orders: trade, two refreshed, two partners' ends.
-    return 8 + 5 * (<Py_ssize_t>market.half[BUY].order_count + market.half[SELL].order_count) + market_bound(s, market, 0)
-
-
-cdef Py_ssize_t bound_of(State* s, const Record* r) noexcept nogil:
-    # The most slots this record can make. Small for nearly every command, so that buffers may be too.
-    cdef const PlaceRecord* p = <const PlaceRecord*>r
-    cdef const MarketOnlyRecord* m = <const MarketOnlyRecord*>r
-    cdef Market* market
-    cdef int64_t best, most = INT64_MAX, slices = 0
-    cdef Py_ssize_t slots
-    cdef uint32_t i
-    cdef uint8_t kind = r.kind
-    if kind == DO_CANCEL or kind == DO_CUT:
-        return 1
-    if kind == DO_PLACE:
-        if p.market >= s.market_count or p.side > SELL:
-            return 4
-        market = &s.markets[p.market]
-        best = market.half[1 - p.side].best
-        if best == 0 or (p.type == LIMIT and not reaches(p.side, p.price, best)):
-            return 4
-        if p.display_size > 0 and p.size > 0 and p.size // p.display_size <= SLICES_MAX:
-            slices = p.size // p.display_size + 2
-        if not r.flags & PLACE_BUDGET and p.stp != CANCEL_OLDEST and p.size >= 0:
-            most = p.size
-        return crossing_bound(
-            s, market, p.side, p.price if p.type == LIMIT else INT64_MAX if p.side == BUY else 0, most, slices
-        )
-    if kind == DO_REPLACE:
-        return replace_bound(s, <const ReplaceRecord*>r)
-    if kind == DO_MASS_CANCEL or kind == DO_ACCOUNT or kind == DO_KILL:
-        return 4 + live(&s.order_pool)
-    if kind == DO_TICK:
-        # What is parked may come back when a pause ends.
-        slots = tick_bound(s, r.ts)
-        if slots >= 0:
-            return slots
-        slots = 4 + 4 * <Py_ssize_t>s.due_count + <Py_ssize_t>live(&s.order_pool) + 3 * <Py_ssize_t>live(&s.posting_pool)
-        for i in range(s.market_count):
-            if s.markets[i].pause_sequence != 0:
-                slots += uncross_bound(s, &s.markets[i])
-        return slots
-    if kind == DO_PHASE or kind == DO_UNCROSS:
-        slots = 4
-        if m.market < s.market_count:
-            slots += uncross_bound(s, &s.markets[m.market])
-        return slots
-    if kind == DO_REARM or kind == DO_CANCEL_AFTER or kind == DO_POISON:
-        return 1
-    return 4 + LEGS_MAX // 4 + 2 * LEGS_MAX
-
-
 cdef inline bint fits(State* s, const Record* r, Py_ssize_t room) noexcept nogil:
     # Whether bound_of is at most `room`. Where even a walk through all orders would fit, place, cancel and replace need
     # not be told apart, which nobody can predict.
-    if room >= 16 + 3 * <Py_ssize_t>live(&s.order_pool) and <uint8_t>(r.kind - DO_PLACE) <= DO_REPLACE - DO_PLACE:
+    if (
+        room >= 16 + 3 * <Py_ssize_t>live(&s.order_pool) and s.stop_count + s.iceberg_count == 0
+        and <uint8_t>(r.kind - DO_PLACE) <= DO_REPLACE - DO_PLACE
+    ):
         return True
     return bound_of(s, r) <= room
 
@@ -455,7 +343,9 @@ cdef class Core:
 
     Args:
         limits: bounds of tables and pools; `CoreLimits()` if None.
-        risk: False switches balances off: orders need no money, nothing is held or paid. For measurements only.
+        risk: False leaves matching alone, for comparison with bare books. Off: balances, holds and fees (orders need no
+            money, amounts in events are 0), client ids (orders answer to their order_id only, a repeated place is a new
+            order), and the state hash of orders and markets. The rest is the same code. No snapshots.
     """
 
     def __cinit__(self):
@@ -535,6 +425,9 @@ cdef class Core:
         s.postings = <Posting*>s.posting_pool.nodes
         for table in range(MAPS):
             map_open(maps(s)[table], 64)
+        if not risk:
+            memset(&s.ids[pool_take(&s.id_pool)], 0, sizeof(IdNode))
+            s.ids[NO_NAME].next = NIL
         self.next_due = INT64_MAX
         return 0
 
@@ -572,22 +465,21 @@ cdef class Core:
         free(s)
         self.state = NULL
 
-    def reserve(self, uint32_t orders):
-        """Bring in the memory of that many more orders and their client ids now, and grow the maps to hold them.
+    def reserve(self, uint32_t orders, uint32_t client_ids=0):
+        """Bring in the memory of that many more open orders and client ids now, and grow the maps to hold the ids.
 
         The first touch of a page and the doubling of a map then do not fall into the commands to come. Changes neither
         the state nor any limit. Raises MemoryError if there is none.
         """
         cdef State* s = self.state
-        cdef uint32_t ids = min(orders, pool_room(&s.id_pool))
-        orders = min(orders, pool_room(&s.order_pool))
+        orders = min(orders, s.limits.orders - s.order_pool.used)
         pool_touch(&s.order_pool, orders)
-        region_touch(
-            &s.details[s.order_pool.used], <size_t>min(orders, s.limits.orders - s.order_pool.used) * sizeof(OrderDetail)
-        )
-        pool_touch(&s.id_pool, ids)
-        map_reserve(&s.order_map, <uint64_t>s.order_map.count + orders)
-        map_reserve(&s.id_map, <uint64_t>s.id_map.count + ids)
+        region_touch(&s.details[s.order_pool.used], <size_t>orders * sizeof(OrderDetail))
+        region_touch(s.window, WINDOW * sizeof(Recent))
+        if s.limits.risk:
+            client_ids = min(client_ids, pool_room(&s.id_pool))
+            pool_touch(&s.id_pool, client_ids)
+            map_reserve(&s.id_map, <uint64_t>s.id_map.count + client_ids)
 
     # ------------------------------------------------------------ apply
 
@@ -717,8 +609,10 @@ cdef class Core:
         audit(self.state)
 
     def snapshot(self):
-        """The whole state as bytes: version, limits, sections, SHA-256."""
+        """The whole state as bytes: version, limits, sections, SHA-256. Raises ValueError for a core without money."""
         cdef Stream out
+        if not self.state.limits.risk:
+            raise ValueError("a core without money has no snapshots")
         self.settle()
         try:
             if stream_open(&out, -1, 0) == 0:

@@ -1,4 +1,4 @@
-"""Orders against the book: place, cancel, replace.
+"""Orders against the book: place, cancel, and what every taker goes through.
 
     place ─▶ checks in the order of the rulebook ─▶ accepted ─▶ match ─▶ rest, or cancel what is left ─▶ due stops
                       │                                          │
@@ -9,10 +9,6 @@ The taker is a struct on the stack until it rests; only then it takes a slot. A 
 stop that runs are takers with a slot, and so is from the start what has Terms (pairs.pyx): a stop price, a displayed
 slice, an expiry, a partner. All checks come before `# From here on nothing is refused`.
 
-Client ids: `ids` holds one node for every id that answers. An open order points to its newest; older ones (renames)
-hang on `next`. When the order closes its nodes become remembered ids, oldest name first, in two queues: of the account
-(exactly the last `closed_ids_account`) and of all accounts (`closed_ids`); what falls out of either is forgotten.
-
 Worst case: a taker and the stops it runs meet max_fills_per_command orders.
 """
 
@@ -21,112 +17,21 @@ from libc.string cimport memcpy
 
 from engine.bands cimport begin_band, inside_band
 from engine.book cimport dequeue, enqueue, next_worse, reaches
-from engine.digest cimport add_mix, forget_order, mix_id, remove_mix, touch_market, touch_order
+from engine.digest cimport forget_order, touch_market, touch_order
 from engine.events cimport add_event, add_rejected
-from engine.pairs cimport after_fill, count_slices, drop_terms, find_partner, open_terms, refresh, rounds_fill, show_slice
+from engine.ids cimport close_ids, open_id
+from engine.pairs cimport after_fill, drop_terms, find_partner, open_terms, refresh, rounds_fill, show_slice
 from engine.phases cimport pause
 from engine.pool cimport (
-    find_balance, find_id, find_order, find_poison, id_tag, index_order, map_drop, map_put, pool_give, pool_room, pool_take,
-    unindex_order,
+    find_balance, find_id, find_order, find_poison, index_order, pool_give, pool_room, pool_take, unindex_order,
 )
 from engine.risk cimport (
-    balance_of, balance_room, beyond, collect_fee, hold, hold_slot, order_hold, partner_hold, pay_available, pay_held, receive,
-    required_hold, whole_leaves,
+    balance_of, balance_room, beyond, collect_fee, hold, hold_slot, order_hold, pair_hold, partner_hold, pay_available,
+    pay_held, receive, required_hold, whole_leaves,
 )
-from engine.stops cimport meets, move_stop, run_stop, run_touched, stop_waiting, wait
+from engine.stops cimport meets, run_stop, run_touched, stop_waiting, wait
 from engine.timers cimport add_due
 from engine.types cimport *
-
-
-# ---------------------------------------------------------------- client ids
-
-
-cdef int forget_oldest(State* s, uint32_t account) except -1 nogil:
-    # The oldest remembered id of the account: forgotten as if it had never been.
-    cdef Account* owner = &s.accounts[account]
-    cdef uint32_t slot = owner.oldest_id
-    cdef IdNode* node = &s.ids[slot]
-    assert owner.closed_ids > 0 and node.account == account
-    owner.oldest_id = node.order
-    owner.closed_ids -= 1
-    if owner.closed_ids == 0:
-        owner.newest_id = NIL
-    if node.prior != NIL:
-        s.ids[node.prior].next = node.next
-    else:
-        s.oldest_id = node.next
-    if node.next != NIL:
-        s.ids[node.next].prior = node.prior
-    else:
-        s.newest_id = node.prior
-    s.closed_ids -= 1
-    remove_mix(s, mix_id(node))
-    map_drop(&s.id_map, id_tag(s, account, &node.client_id), slot)
-    pool_give(&s.id_pool, slot)
-    return 0
-
-
-cdef int remember(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil:
-    # One id of a closed order joins both queues.
-    cdef IdNode* node = &s.ids[slot]
-    cdef Account* owner = &s.accounts[node.account]
-    node.status = status
-    node.filled = filled
-    node.order = NIL
-    if owner.closed_ids:
-        s.ids[owner.newest_id].order = slot
-    else:
-        owner.oldest_id = slot
-    owner.newest_id = slot
-    owner.closed_ids += 1
-    node.next = NIL
-    node.prior = s.newest_id
-    if s.newest_id != NIL:
-        s.ids[s.newest_id].next = slot
-    else:
-        s.oldest_id = slot
-    s.newest_id = slot
-    s.closed_ids += 1
-    add_mix(s, mix_id(node))
-    if owner.closed_ids > s.limits.closed_ids_account:
-        forget_oldest(s, node.account)
-    if s.closed_ids > s.limits.closed_ids:
-        forget_oldest(s, s.ids[s.oldest_id].account)
-    return 0
-
-
-cdef inline int close_ids(State* s, uint32_t newest, uint8_t status, int64_t filled) except -1 nogil:
-    cdef uint32_t slot = s.ids[newest].next, oldest = NIL, after
-    # Renames are rare: turn their chain round, then remember from the oldest to the newest.
-    while slot != NIL:
-        remove_mix(s, mix_id(&s.ids[slot]))
-        after = s.ids[slot].next
-        s.ids[slot].next = oldest
-        oldest = slot
-        slot = after
-    while oldest != NIL:
-        after = s.ids[oldest].next
-        remember(s, oldest, status, filled)
-        oldest = after
-    return remember(s, newest, status, filled)
-
-
-cdef inline uint32_t open_id(
-    State* s, uint32_t tag, uint32_t account, uint32_t market, const ClientId* client_id, uint64_t order_id
-) except? 0xFFFFFFFF nogil:
-    cdef uint32_t slot = pool_take(&s.id_pool)
-    cdef IdNode* node = &s.ids[slot]
-    node.client_id = client_id[0]
-    node.order_id = order_id
-    node.filled = 0
-    node.account = account
-    node.market = market
-    node.order = NIL
-    node.next = NIL
-    node.prior = NIL
-    node.status = STATUS_OPEN
-    map_put(&s.id_map, tag, slot)
-    return slot
 
 
 # ---------------------------------------------------------------- one order
@@ -208,7 +113,8 @@ cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) exce
     unindex_order(s, o, slot)
     cdef uint32_t newest = o.id_slot
     pool_give(&s.order_pool, slot)
-    return close_ids(s, newest, status, filled)
+    close_ids(s, newest, status, filled)
+    return 0
 
 
 cdef int canceled_event(
@@ -289,11 +195,6 @@ cdef int taker_of(State* s, uint32_t slot, Taker* t) except -1 nogil:
 # ---------------------------------------------------------------- matching
 
 
-cdef inline int64_t pair_hold(State* s, int64_t own, uint32_t terms) noexcept nogil:
-    # What an order that holds `own` and its partner hold together.
-    return own + beyond(partner_hold(s, terms), own)
-
-
 cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
     # One fill between the taker and the maker in `slot`, at the maker's price.
     cdef Order* maker = &s.orders[slot]
@@ -309,12 +210,16 @@ cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
     if not plain:
         maker_held = order_hold(s, slot)
         hidden = whole_leaves(s, slot) - maker.leaves
-    touch_order(s, slot)
     touch_market(s, t.market_index)
     market.trade_count += 1
     market.last_price = price
     market.band_reference = price
-    if t.side == BUY:
+    if not s.limits.risk:
+        maker_fee = taker_fee = released = 0
+        maker.leaves -= size
+        t.leaves -= notional if t.budget else size
+        e.buyer = t.side == BUY
+    elif t.side == BUY:
         maker_fee = fee_increase(notional, maker.maker_ppm, &maker.credit)
         maker.leaves -= size
         taker_fee = fee_increase(notional, t.taker_ppm, &t.credit)
@@ -325,7 +230,6 @@ cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
         if t.priced:
             after = required_hold(market, BUY, t.price, t.leaves, t.hold_ppm, t.credit)
             released = t.held - after - notional - taker_fee
-            assert released >= 0
             t.held = after
             pay_held(s, t.quote, released, notional + taker_fee)
         else:
@@ -341,7 +245,6 @@ cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
         maker.leaves -= size
         after = required_hold(market, BUY, price, maker.leaves + hidden, maker.hold_ppm, maker.credit)
         released = before - after - notional - maker_fee
-        assert released >= 0
         pay_held(s, detail.quote, released, notional + maker_fee)
         receive(s, detail.base, base_units)
         taker_fee = fee_increase(notional, t.taker_ppm, &t.credit)
@@ -368,11 +271,13 @@ cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
     cdef int side = 1 - t.side
     market.half[side].levels[price].size -= <uint64_t>size
     if not plain:
+        touch_order(s, slot)
         return after_fill(s, t, slot, maker_held, taker_held)
-    if maker.leaves == 0:
-        dequeue(s, &market.half[side], side, slot)
-        end_order(s, slot, STATUS_FILLED, maker.size)
-    return 0
+    if maker.leaves != 0:
+        touch_order(s, slot)
+        return 0
+    dequeue(s, &market.half[side], side, slot)
+    return end_order(s, slot, STATUS_FILLED, maker.size)
 
 
 cdef int prevent(State* s, Taker* t, uint32_t slot) except -1 nogil:
@@ -443,6 +348,12 @@ cdef int match(State* s, Taker* t) except -1 nogil:
             return WHY_FILLS_LIMIT
         slot = half.levels[half.best].head
         maker = &s.orders[slot]
+        # What this fill and the next one touch is asked for before the sums of this one are done.
+        prefetch_line(&s.ids[maker.id_slot])
+        prefetch_line(<char*>&s.ids[maker.id_slot] + sizeof(IdNode) - 1)
+        if maker.next != NIL:
+            prefetch_line(&s.orders[maker.next])
+            prefetch_line(&s.details[maker.next])
         if s.accounts[maker.account].stp_key == t.stp_key and t.stp != STP_NONE:
             s.fills += 1
             if prevent(s, t, slot):
@@ -579,6 +490,22 @@ cdef int check_terms(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) e
     return 0
 
 
+cdef inline void find_pair(
+    State* s, Account* account, uint32_t index, uint32_t market, uint32_t* base, uint32_t* quote
+) noexcept nogil:
+    # The slots of the account's balances in a market's two assets, or NIL. Those of its last market are at hand.
+    if account.pair_market == market + 1:
+        base[0] = account.pair_base
+        quote[0] = account.pair_quote
+        return
+    base[0] = find_balance(s, index, s.markets[market].base)
+    quote[0] = find_balance(s, index, s.markets[market].quote)
+    if base[0] != NIL and quote[0] != NIL:
+        account.pair_market = market + 1
+        account.pair_base = base[0]
+        account.pair_quote = quote[0]
+
+
 cdef int check_place(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) except -1 nogil:
     # The checks after poisoned. Fills in the taker. Returns 0 or the reject code.
     cdef Account* account = &s.accounts[r.account]
@@ -685,12 +612,13 @@ cdef int check_place(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) e
     t.hold_ppm = t.taker_ppm if t.taker_ppm > t.maker_ppm else t.maker_ppm
     if t.hold_ppm < 0:
         t.hold_ppm = 0
-    t.base = find_balance(s, r.account, market.base)
-    t.quote = find_balance(s, r.account, market.quote)
-    t.held = 0
-    if t.priced or r.side == SELL:
-        t.held = required_hold(market, r.side, r.price, r.size, t.hold_ppm, 0)
-    t.taken = t.held if t.partner == NIL else beyond(t.held, order_hold(s, t.partner))
+    t.base = t.quote = 0
+    t.held = t.taken = 0
+    if s.limits.risk:
+        find_pair(s, account, r.account, r.market, &t.base, &t.quote)
+        if t.priced or r.side == SELL:
+            t.held = required_hold(market, r.side, r.price, r.size, t.hold_ppm, 0)
+        t.taken = t.held if t.partner == NIL else beyond(t.held, order_hold(s, t.partner))
     if market.exec_band_ppm:
         begin_band(s, market)
     if s.limits.risk:
@@ -718,15 +646,15 @@ cdef int check_place(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) e
 
 cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
     cdef Taker t
-    cdef uint32_t tag, known
+    cdef uint32_t known
     cdef int reason
     cdef AcceptedEvent* e
     if r.account >= s.account_count:
         return reject_place(s, r, UNKNOWN_ACCOUNT)
-    tag = s.tag
-    known = find_id(s, tag, r.account, <ClientId*>&r.client_id)
-    if known != NIL:
-        return duplicate_order(s, known)
+    if s.limits.risk:
+        known = find_id(s, s.tag, r.account, &r.client_id)
+        if known != NIL:
+            return duplicate_order(s, known)
     if s.accounts[r.account].poisons and find_poison(s, r.account, <ClientId*>&r.client_id) != NIL:
         return reject_place(s, r, POISONED)
     reason = check_place(s, r, flags, &t)
@@ -738,7 +666,9 @@ cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
         t.base = balance_of(s, t.account, t.market.base)
     if t.quote == NIL:
         t.quote = balance_of(s, t.account, t.market.quote)
-    t.id_slot = open_id(s, tag, t.account, t.market_index, &r.client_id, t.order_id)
+    t.id_slot = NO_NAME
+    if s.limits.risk:
+        t.id_slot = open_id(s, s.tag, t.account, t.market_index, &r.client_id, t.order_id)
     e = <AcceptedEvent*>add_event(s, EV_ACCEPTED, 1, t.account, t.market_index)
     e.order_id = t.order_id
     e.client_id = r.client_id
@@ -789,6 +719,8 @@ cdef uint32_t named_order(State* s, uint32_t account, const ClientId* client_id,
     if flags & ORDER_BY_ORDER_ID:
         slot = find_order(s, client_id.word[0])
         return slot if slot != NIL and s.orders[slot].account == account else NIL
+    if not s.limits.risk:
+        return NIL
     slot = find_id(s, s.tag, account, client_id)
     return s.ids[slot].order if slot != NIL and s.ids[slot].status == STATUS_OPEN else NIL  # open or waiting
 
@@ -815,164 +747,3 @@ cdef int cancel(State* s, const CancelRecord* r, uint16_t flags) except -1 nogil
         return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ORDER)
     # From here on nothing is refused.
     return cancel_slot(s, slot, WHY_USER)
-
-
-# ---------------------------------------------------------------- replace
-
-
-cdef int rename(State* s, uint32_t slot, const ClientId* client_id) except -1 nogil:
-    # The new id becomes the order's newest; the old one goes on answering.
-    cdef Order* o = &s.orders[slot]
-    cdef uint32_t before = o.id_slot
-    cdef uint32_t newest = open_id(
-        s, id_tag(s, o.account, <ClientId*>client_id), o.account, o.market, client_id, o.order_id
-    )
-    s.ids[newest].next = before
-    s.ids[newest].order = slot
-    add_mix(s, mix_id(&s.ids[before]))
-    touch_order(s, slot)
-    o.id_slot = newest
-    return 0
-
-
-cdef int check_replace(
-    State* s, const ReplaceRecord* r, uint32_t slot, int64_t price, int64_t size, int64_t leaves, int64_t more
-) except -1 nogil:
-    # The checks after unknown_order. `more` is what the new order and its partner would hold beyond the old.
-    cdef Order* o = &s.orders[slot]
-    cdef OrderDetail* d = &s.details[slot]
-    cdef Market* market = &s.markets[o.market]
-    cdef int64_t best = market.half[1 - d.side].best
-    cdef bint renamed = r.new_client_id.word[0] != 0
-    if market.phase >= PHASE_CANCEL_ONLY:
-        return REJECT_PHASE
-    if r.price == ABSENT and r.size == ABSENT and r.stop_price == ABSENT and not renamed:
-        return BAD_VALUE
-    if r.price != ABSENT and (r.price < 1 or r.price > market.max_price or d.type == STOP):
-        return BAD_PRICE
-    if r.size != ABSENT:
-        if r.size < 1 or d.flags & PLACE_BUDGET:
-            return BAD_SIZE
-        if leaves > 0 and (size < market.min_size or size > market.max_size):
-            return BAD_SIZE
-        if (
-            leaves > 0 and d.terms != NIL and s.terms[d.terms].display_size != ABSENT
-            and (size - 1) // SLICES_MAX >= s.terms[d.terms].display_size
-        ):
-            return BAD_DISPLAY
-    if r.stop_price != ABSENT and (d.join != 0 or r.stop_price < 1 or r.stop_price > market.max_price):
-        return BAD_STOP
-    if market.entry_band_ppm and price != o.price and not inside_band(
-        market.band_reference, market.entry_band_ppm, price
-    ):
-        return BAND
-    if leaves > 0:
-        if s.limits.risk and more > s.balances[hold_slot(s, slot)].available:
-            return INSUFFICIENT_FUNDS
-        if (
-            d.flags & PLACE_POST_ONLY and market.phase == CONTINUOUS and best != 0 and reaches(d.side, price, best)
-        ):
-            return WOULD_CROSS
-    if renamed and pool_room(&s.id_pool) == 0:
-        return BUSY
-    return 0
-
-
-cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nogil:
-    cdef uint32_t slot
-    cdef Account* account
-    cdef Order* o
-    cdef OrderDetail* d
-    cdef Market* market
-    cdef ReplacedEvent* e
-    cdef Taker t
-    cdef int64_t price, size, leaves, before, after, needed = 0
-    cdef int reason
-    cdef bint renamed = r.new_client_id.word[0] != 0, keeps
-    if r.account >= s.account_count:
-        return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ACCOUNT)
-    if flags & ORDER_BOTH_IDS:
-        return reject_named(s, r.account, &r.client_id, flags, BAD_VALUE)
-    account = &s.accounts[r.account]
-    if renamed:
-        if find_id(
-            s, id_tag(s, r.account, <ClientId*>&r.new_client_id), r.account, <ClientId*>&r.new_client_id
-        ) != NIL:
-            return reject_named(s, r.account, &r.client_id, flags, DUPLICATE)
-        if account.poisons and find_poison(s, r.account, <ClientId*>&r.new_client_id) != NIL:
-            return reject_named(s, r.account, &r.client_id, flags, POISONED)
-    if account.status == FROZEN:
-        return reject_named(s, r.account, &r.client_id, flags, REJECT_FROZEN)
-    if account.status == CANCEL_ONLY:
-        return reject_named(s, r.account, &r.client_id, flags, REJECT_CANCEL_ONLY)
-    if account.killed:
-        return reject_named(s, r.account, &r.client_id, flags, KILLED)
-    slot = named_order(s, r.account, &r.client_id, flags)
-    if slot == NIL:
-        return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ORDER)
-    o = &s.orders[slot]
-    d = &s.details[slot]
-    market = &s.markets[o.market]
-    price = o.price if r.price == ABSENT else r.price
-    size = o.size if r.size == ABSENT else r.size
-    leaves = size - (o.size - whole_leaves(s, slot))
-    # Out of bounds is refused by the checks before the number is used; here it must only not overflow.
-    if d.type == STOP and d.side == BUY:
-        needed = 0
-    elif d.side == SELL or 1 <= price <= market.max_price:
-        if 0 < leaves <= market.max_size:
-            needed = required_hold(market, d.side, price, leaves, o.hold_ppm, o.credit)
-    before = pair_hold(s, order_hold(s, slot), d.terms)
-    after = pair_hold(s, needed, d.terms)
-    reason = check_replace(s, r, slot, price, size, leaves, after - before)
-    if reason:
-        return reject_named(s, r.account, &r.client_id, flags, reason)
-
-    # From here on nothing is refused.
-    if renamed:
-        rename(s, slot, &r.new_client_id)
-    if leaves <= 0:
-        return cancel_slot(s, slot, WHY_REPLACED)
-    keeps = d.join == 0 or (price == o.price and size <= o.size)
-    e = <ReplacedEvent*>add_event(s, EV_REPLACED, 1, o.account, o.market)
-    e.order_id = o.order_id
-    e.client_id = s.ids[o.id_slot].client_id
-    e.price = price
-    e.size = size
-    e.leaves = leaves
-    e.hold = after
-    e.released = before - after
-    e.priority_kept = keeps
-    e.stop_price = r.stop_price
-    if d.terms != NIL and r.stop_price == ABSENT:
-        e.stop_price = s.terms[d.terms].stop_price
-    hold(s, hold_slot(s, slot), after - before)
-    touch_order(s, slot)
-    if d.terms != NIL and s.terms[d.terms].display_size != ABSENT:
-        count_slices(s, slot, size)
-    if market.exec_band_ppm:
-        begin_band(s, market)
-    if not keeps:
-        dequeue(s, &market.half[d.side], d.side, slot)
-        taker_of(s, slot, &t)
-        t.price = price
-        t.size = size
-        t.leaves = leaves
-        t.held = needed
-        return proceed(s, &t)
-    o.size = size
-    if d.join != 0:
-        # What it shows stays, unless that is more than it still wants.
-        if leaves < o.leaves:
-            market.half[d.side].levels[price].size -= <uint64_t>(o.leaves - leaves)
-            o.leaves = leaves
-        if d.terms != NIL:
-            s.terms[d.terms].hidden = leaves - o.leaves
-        return 0
-    o.price = price
-    o.leaves = leaves
-    if r.stop_price != ABSENT:
-        move_stop(s, slot, r.stop_price)
-        if market.phase == CONTINUOUS and meets(d.side, r.stop_price, market.last_price):
-            return run_stop(s, slot, market.last_price)
-    return 0

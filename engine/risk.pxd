@@ -33,6 +33,8 @@ cdef inline int64_t whole_leaves(State* s, uint32_t slot) noexcept nogil:
 cdef inline int64_t order_hold(State* s, uint32_t slot) noexcept nogil:
     # Its own, whether it has a partner or not.
     cdef Order* o = &s.orders[slot]
+    if not s.limits.risk:
+        return 0
     if s.details[slot].type == STOP:
         return 0 if s.details[slot].side == BUY else s.orders[slot].leaves * s.markets[o.market].u
     return required_hold(
@@ -50,6 +52,11 @@ cdef inline int64_t partner_hold(State* s, uint32_t terms) noexcept nogil:
 cdef inline int64_t beyond(int64_t own, int64_t other) noexcept nogil:
     # What `own` adds to a pair: two orders of which only one can trade hold the larger of their holds.
     return own - other if own > other else 0
+
+
+cdef inline int64_t pair_hold(State* s, int64_t own, uint32_t terms) noexcept nogil:
+    # What an order that holds `own` and its partner hold together.
+    return own + beyond(partner_hold(s, terms), own)
 
 
 cdef inline uint32_t hold_slot(State* s, uint32_t slot) noexcept nogil:
