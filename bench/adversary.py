@@ -17,6 +17,7 @@ import random
 import struct
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -30,13 +31,22 @@ from engine.messages.codes import AccountStatus, CommandKind, EventKind, Phase
 from engine.messages.directory import Directory
 from engine.messages.encode import CommandEncoder, Malformed
 
-__all__ = ["TIGHT_LIMITS", "Adversary"]
+__all__ = ["TIGHT_LIMITS", "Adversary", "limits_of"]
 
 TIGHT_LIMITS = CoreLimits(
     accounts=64, markets=8, assets=8, balances=200, orders=60, client_ids_total=60, client_ids_per_account=12, refs=60,
-    postings=40, max_price_ticks=1 << 20, max_fills_per_command=7, poisons=20,
+    postings=40, max_price_ticks=1 << 20, max_fills_per_command=4, poisons=20,
 )  # fmt: skip
 """Bounds so narrow that every one of them is met."""
+_FILLS_LIMITS = (4, 9, 15)
+
+
+def limits_of(number: int) -> CoreLimits | None:
+    """What the run of that number is held to: by turns the default bounds and tight ones with another fills limit."""
+    if number % 2 == 0:
+        return None
+    return replace(TIGHT_LIMITS, max_fills_per_command=_FILLS_LIMITS[number // 2 % len(_FILLS_LIMITS)])
+
 
 _SLOT = layout.SLOT_BYTES
 _ENTITIES = frozenset({CommandKind.ASSET, CommandKind.MARKET, CommandKind.ACCOUNT})
@@ -76,6 +86,7 @@ _MOODS = (
     Mood(_USUAL, spread=2),
     Mood(_USUAL | {"place": 220, "tick": 2}, types=(40, 10, 26, 24), spread=6, pair=0.05),
     Mood(_USUAL, types=(60, 4, 16, 20), pair=0.4),
+    Mood(_USUAL, types=(38, 6, 26, 30), spread=3, pair=0.5),
     Mood(_USUAL, types=(80, 12, 4, 4), spread=0, iceberg=0.5),
     Mood(_USUAL | {"replace": 150}, spread=3, pair=0.2),
     Mood(_USUAL | {"phase": 9, "uncross": 9}, types=(84, 2, 7, 7), spread=5, iceberg=0.3),
@@ -178,6 +189,11 @@ class Adversary:
             self.killed.discard(account)
 
     # ------------------------------------------------------------ what the commands are made of
+
+    def later(self, *waits: int) -> int:
+        """A due time after one of the waits; often one at which something else is due as well."""
+        at = self.time + waits[int(self.random.random() * len(waits))]
+        return at if self.random.random() < 0.4 else at // 64 * 64 + 64
 
     def some_order(self) -> int | None:
         """An order that is open or waits, any one's."""

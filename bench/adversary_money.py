@@ -78,7 +78,7 @@ class MoneyCommands:
         if self._random.random() < 0.5:
             command["pending"] = True
             if self._random.random() < 0.6:
-                command["expires_at"] = self._a.time + self._random.choice((-5, 0, 20, 200, 2000))
+                command["expires_at"] = self._a.later(-70, 0, 20, 200, 2000)
         return self._send(self._meta(command))
 
     def decide(self) -> bytearray:
@@ -87,7 +87,7 @@ class MoneyCommands:
         ref = self._random.choice(self._sent)["ref"] if self._sent and self._random.random() < 0.85 else self._ref()
         if self._random.random() < 0.6 and self._a.pending:
             ref = self._random.choice(self._a.pending)
-        return self._send(self._some({"op": op, "ref": ref}, not_after=self._a.time + self._random.choice((-5, 100))))
+        return self._send(self._some({"op": op, "ref": ref}, not_after=self._a.later(-70, 100)))
 
     def repeat(self) -> bytearray:
         """A command with a ref again: the same, or with another amount."""
@@ -155,7 +155,7 @@ class MoneyCommands:
 
     def _meta(self, command: Json, **optional: Any) -> Json:
         if self._random.random() < 0.97:
-            command["not_after"] = self._a.time + self._random.choice((-20, 10, 300, 300, 2000, 2000, 5000))
+            command["not_after"] = self._a.later(-70, 10, 300, 300, 2000, 2000, 5000)
         return self._some(command, force=True, code="sale", memo="a document", **optional)
 
     def _some(self, command: Json, **optional: Any) -> Json:

@@ -40,7 +40,8 @@ _TIFS = {
     OrderType.MARKET: (TimeInForce.DEFAULT, TimeInForce.DEFAULT, TimeInForce.IOC),
     OrderType.STOP: (TimeInForce.DEFAULT, TimeInForce.GTC, TimeInForce.GTD),
     OrderType.STOP_LIMIT: (
-        TimeInForce.DEFAULT, TimeInForce.GTC, TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTD,
+        TimeInForce.DEFAULT, TimeInForce.GTC, TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.FOK,
+        TimeInForce.GTD,
     ),
 }  # fmt: skip
 _STOPS = (OrderType.STOP, OrderType.STOP_LIMIT)
@@ -86,10 +87,10 @@ class OrderCommands:
             flags |= PlaceFlag.BUDGET
             size = self._pick(_BUDGETS)
         if chance() < (self._a.mood.iceberg if kind == OrderType.LIMIT else 0.01):
-            display, size = self._pick((1, 1, 2, 3)), min(size * self._pick((1, 2, 4)), 2**62)
+            display, size = self._pick((1, 1, 2, 3)), size if size > 900 else size * self._pick((1, 2, 4))
             tif = TimeInForce.GTC if chance() < 0.8 else tif
         if tif == TimeInForce.GTD:
-            expires = self._a.time + self._pick((-5, 0, 3, 30, 100, 400, 900, 2**62))
+            expires = self._a.later(-70, 3, 30, 100, 400, 900, 2**62)
         if partner is not None:
             flags |= PlaceFlag.HAS_OCO
         client_id = self._client_id(account) if chance() < 0.97 else self._known_id(account)
@@ -139,7 +140,7 @@ class OrderCommands:
         if chance() < 0.1:
             return self._a.encode({
                 "op": "phase", "market": self._pick(NAMES_OF_MARKETS), "phase": self._pick(_PHASES).word,
-                "ref": self._a.fresh_name("r"), "not_after": self._a.time + self._pick((-5, 500)),
+                "ref": self._a.fresh_name("r"), "not_after": self._a.later(-70, 500),
             })  # fmt: skip
         reference = self._price(market) if chance() < 0.3 else ABSENT
         return self._to(market, self._pick(_PHASES) if chance() < 0.98 else 6, reference)
@@ -178,8 +179,7 @@ class OrderCommands:
 
     def cancel_after(self) -> bytearray:
         record = self._of_account(CommandKind.CANCEL_AFTER)
-        wait = self._pick((None, -5, 0, 5, 40, 40, 300))
-        struct.pack_into("<q", record, 40, 0 if wait is None else self._a.time + wait)
+        struct.pack_into("<q", record, 40, 0 if self._random.random() < 0.15 else self._a.later(-70, 0, 5, 40, 40, 300))
         return record
 
     def poison(self) -> bytearray:
@@ -246,6 +246,8 @@ class OrderCommands:
         return max(1, self._middle(market) + (away if side == Side.BUY else -away))
 
     def _size(self, market: int) -> int:
+        if self._random.random() < 0.01:
+            return self._pick((999, 1000, 1001, 1002))
         return self._pick(_SIZES) * (1 if market != 1 else 2)
 
     def _client_id(self, account: int) -> bytes:

@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench.adversary import TIGHT_LIMITS
+from bench.adversary import limits_of
 from bench.differential import Comparison, Difference, compare, names
 from bench.harness import Row
 
@@ -38,11 +38,11 @@ def unmet(result: Comparison) -> list[str]:
     return [name for key, name in names().items() if not result.counts[key] and not name.endswith("unsupported")]
 
 
-def _plan(commands: int, seed: int) -> list[tuple[int, int, bool]]:
-    """(commands, seed, whether bounds are tight) of each run."""
+def _plan(commands: int, seed: int) -> list[tuple[int, int, int]]:
+    """(commands, seed, number) of each run."""
     runs = max(2, -(-commands // RUN_COMMANDS))
     sizes = [commands // runs + (number < commands % runs) for number in range(runs)]
-    return [(size, seed + number, number % 2 == 1) for number, size in enumerate(sizes)]
+    return [(size, seed + number, number) for number, size in enumerate(sizes)]
 
 
 _done: Any = None
@@ -54,15 +54,15 @@ def _begin(done: Any) -> None:
     _done = done
 
 
-def _run_one(commands: int, seed: int, tight: bool) -> Comparison:
+def _run_one(commands: int, seed: int, number: int) -> Comparison:
     def progress(count: int) -> None:
         with _done.get_lock():
             _done.value += count
 
-    return compare(commands, seed, TIGHT_LIMITS if tight else None, progress=progress)
+    return compare(commands, seed, limits_of(number), progress=progress)
 
 
-def _run_all(plan: list[tuple[int, int, bool]], jobs: int) -> dict[bool, Comparison]:
+def _run_all(plan: list[tuple[int, int, int]], jobs: int) -> dict[bool, Comparison]:
     """What the runs made happen, by bounds. A progress bar on a terminal."""
     total, results = sum(size for size, _, _ in plan), {False: Comparison(), True: Comparison()}
     console = Console(stderr=True)
@@ -79,7 +79,7 @@ def _run_all(plan: list[tuple[int, int, bool]], jobs: int) -> dict[bool, Compari
         ProcessPoolExecutor(jobs, context, _begin, (done,)) as pool,
     ):
         task = bar.add_task("", total=total)
-        waiting: dict[Future[Comparison], bool] = {pool.submit(_run_one, *one): one[2] for one in plan}
+        waiting: dict[Future[Comparison], bool] = {pool.submit(_run_one, *one): one[2] % 2 == 1 for one in plan}
         try:
             while waiting:
                 for future in wait(waiting, 0.5, FIRST_COMPLETED).done:
