@@ -4,6 +4,7 @@ import os
 import platform
 from pathlib import Path
 
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -46,7 +47,8 @@ def extension(source: Path) -> Extension:
     return Extension(
         name,
         [str(source.relative_to(ROOT))],
-        include_dirs=["."],
+        include_dirs=[".", numpy.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         extra_compile_args=COMPILE_ARGS,
         extra_link_args=["-pthread"],
     )

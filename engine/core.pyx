@@ -18,9 +18,12 @@ import numpy as np
 from engine.limits import CoreLimits
 from engine.messages import layout
 
+cimport numpy as cnp
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_Clear
 from cpython.pycapsule cimport PyCapsule_New
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strlen
@@ -53,8 +56,9 @@ from engine.types cimport *
 
 __all__ = ["BALANCES", "Core", "CoreLimits", "OPEN_ORDERS"]
 
-cdef object from_buffer = np.frombuffer
-cdef object EVENT = layout.EVENT
+cnp.import_array()
+
+cdef cnp.dtype EVENT = layout.EVENT
 
 cdef const char* MAGIC = "BYLINE core snapshot 2\n"
 SNAPSHOT_MAGIC = <bytes>MAGIC
@@ -341,6 +345,26 @@ cdef inline void collapse_map(Map* table) noexcept nogil:
     region_collapse(table.groups, (<size_t>table.mask + 1) * sizeof(Group))
 
 
+cdef extern from "numpy/arrayobject.h":
+    cnp.ndarray PyArray_NewFromDescr(
+        type subtype, cnp.dtype descr, int dimensions, cnp.npy_intp* shape, cnp.npy_intp* strides, void* data, int flags,
+        object prototype
+    )
+
+
+cdef cnp.ndarray events_of(const uint8_t* slots, Py_ssize_t count):
+    # A read-only copy, as np.frombuffer over bytes makes it, without the price of a Python call.
+    cdef cnp.npy_intp shape = count
+    cdef bytes copy = PyBytes_FromStringAndSize(<const char*>slots, count * SLOT_BYTES)
+    cdef cnp.ndarray events
+    Py_INCREF(EVENT)  # the array takes a reference
+    events = PyArray_NewFromDescr(
+        cnp.ndarray, EVENT, 1, &shape, NULL, PyBytes_AS_STRING(copy), cnp.NPY_ARRAY_CARRAY_RO, None
+    )
+    cnp.set_array_base(events, copy)
+    return events
+
+
 cdef class Core:
     """All state of the exchange, and `apply`.
 
@@ -519,7 +543,7 @@ cdef class Core:
                 raise MemoryError(f"no memory for {bound} event slots")
             self._buffer_slots = 2 * bound
         used = self.apply_record(record, self._buffer, self._buffer_slots)
-        return from_buffer((<const unsigned char*>self._buffer)[: used * SLOT_BYTES], EVENT)
+        return events_of(self._buffer, used)
 
     def apply(self, record):
         """Apply one record (bytes or another buffer of whole slots); its events as a read-only array of layout.EVENT.
