@@ -255,7 +255,8 @@ class GatewayServer:
 
     def _knows_order(self, command: dict[str, Any]) -> bool:
         account = self._directory.accounts_by_name[command["account"]].index
-        return _OrderMarkets(self._sequencer).find(account, command.get("order_id"), command.get("client_id")) is not None
+        markets = _OrderMarkets(self._sequencer)
+        return markets.find(account, command.get("order_id"), command.get("client_id")) is not None
 
     def _define(self, slots: bytes) -> None:
         self._names.learn_events(slots)
