@@ -175,9 +175,13 @@ cdef inline bint by_order_id(const Record* r) noexcept nogil:
 cdef inline void look_far(State* s, const Record* r, Ahead* ahead) noexcept nogil:
     cdef const CancelRecord* c = <const CancelRecord*>r
     cdef uint64_t order_id = c.client_id.word[0]
-    cdef uint32_t tag = id_tag(s, c.account, &c.client_id)
+    cdef uint32_t tag = 0
     cdef bint by = by_order_id(r)
     cdef Recent* leaving = &s.window[r.sequence & (WINDOW - 1)]
+    prefetch_line(<const char*>r + SLOT_BYTES // 2)
+    prefetch_line(&s.orders[leaving.slot - (leaving.slot != 0)])
+    if s.limits.risk:
+        tag = id_tag(s, c.account, &c.client_id)
     ahead.tag = tag
     ahead.slot = NIL
     prefetch_line(either(by, &s.window[order_id & (WINDOW - 1)], &s.id_map.groups[tag & s.id_map.mask]))
@@ -185,7 +189,6 @@ cdef inline void look_far(State* s, const Record* r, Ahead* ahead) noexcept nogi
         if by and s.sequence - order_id >= WINDOW:
             look_old(s, order_id)
         elif leaving.slot:
-            prefetch_line(&s.orders[leaving.slot - 1])
             look_old(s, recent_id(leaving, r.sequence))
 
 
@@ -465,21 +468,21 @@ cdef class Core:
         free(s)
         self.state = NULL
 
-    def reserve(self, uint32_t orders, uint32_t client_ids=0):
-        """Bring in the memory of that many more open orders and client ids now, and grow the maps to hold the ids.
+    def reserve(self, uint32_t orders, client_ids=None):
+        """Bring in the memory of that many more open orders and client ids now (as many ids as orders if not given).
 
         The first touch of a page and the doubling of a map then do not fall into the commands to come. Changes neither
         the state nor any limit. Raises MemoryError if there is none.
         """
         cdef State* s = self.state
+        cdef uint32_t ids = min(<uint32_t>(orders if client_ids is None else client_ids), pool_room(&s.id_pool))
         orders = min(orders, s.limits.orders - s.order_pool.used)
         pool_touch(&s.order_pool, orders)
         region_touch(&s.details[s.order_pool.used], <size_t>orders * sizeof(OrderDetail))
         region_touch(s.window, WINDOW * sizeof(Recent))
         if s.limits.risk:
-            client_ids = min(client_ids, pool_room(&s.id_pool))
-            pool_touch(&s.id_pool, client_ids)
-            map_reserve(&s.id_map, <uint64_t>s.id_map.count + client_ids)
+            pool_touch(&s.id_pool, ids)
+            map_reserve(&s.id_map, <uint64_t>s.id_map.count + ids)
 
     # ------------------------------------------------------------ apply
 
