@@ -141,8 +141,9 @@ def test_replace_is_scanned_to_the_encoders_bytes(changes: dict[str, object]) ->
     "changes",
     [
         {}, {"order_id": 7, "price": "2"}, {"price": "2.06"}, {"size": "0"}, {"stop_price": "-1"},
-        {"new_client_id": ""}, {"price": "2", "market": "CRT-USD"}, {"price": "2", "tif": "gtc"}, {"price": "2", "display_size": "1"},
-        {"price": "2", "side": "buy"}, {"price": None}, {"size": "1", "expires_at": 5}, {"size": "1", "budget": "5"},
+        {"new_client_id": ""}, {"price": "2", "market": "CRT-USD"}, {"price": "2", "tif": "gtc"},
+        {"price": "2", "display_size": "1"}, {"price": "2", "side": "buy"}, {"price": None},
+        {"size": "1", "expires_at": 5}, {"size": "1", "budget": "5"},
     ],
 )  # fmt: skip
 def test_unusual_replace_is_left_to_the_thorough_path(changes: dict[str, object]) -> None:
