@@ -45,7 +45,7 @@ from engine.limits import CoreLimits
 from engine.messages import layout
 from engine.messages.codes import CommandKind
 
-__all__ = ["LEFT_OUT", "run"]
+__all__ = ["LEFT_OUT", "many_accounts", "run"]
 
 ALWAYS_LEFT_OUT = "wire, journal, disk; snapshots. One thread"
 LEFT_OUT = ALWAYS_LEFT_OUT

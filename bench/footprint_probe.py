@@ -1,6 +1,6 @@
 """Measures how much memory one thing costs a core, in a process of its own: prints one JSON object.
 
-    python -m bench.footprint_probe orders|markets|accounts COUNT [LEVELS]
+    python -m bench.footprint_probe orders|ids|markets|used|accounts COUNT [LEVELS]
 
 Records, event buffer and driver are made and touched first; then the resident memory of the process is read before and
 after the core is made, and after the records were applied. `check()` and what rests are looked at behind the readings.
@@ -25,6 +25,7 @@ from bench.records import (
     accounts,
     apply_all,
     assets,
+    cancels,
     deposits,
     funded,
     markets,
@@ -34,6 +35,8 @@ from bench.records import (
 )
 from engine.core import Core
 from engine.limits import CoreLimits
+from engine.messages import layout
+from engine.messages.codes import EventKind
 
 ASSETS = 3
 
@@ -64,6 +67,31 @@ def of_orders(count: int, levels: int) -> dict[str, int]:
     return {"bytes": taken, "count": count}
 
 
+def of_closed_ids(count: int) -> dict[str, int]:
+    """Client ids of orders that were placed and cancelled, all still remembered."""
+    core, first = funded(CoreLimits(client_ids_total=count, client_ids_per_account=count))
+    number = np.arange(count)
+    zeros = np.zeros(count, np.int64)
+    who, placed = FIRST_ACCOUNT + number % 32, first + 2 * number
+    rows = np.stack([places(who, zeros, zeros, zeros + 1, zeros + 1, placed), cancels(who, placed)], axis=1)
+    records, _ = numbered([rows.reshape(-1)], first)
+    native = Native(core)
+    before = resident()
+    native.play(records)
+    taken = resident() - before
+    core.check()
+    if not (core.apply(_again(records[0], core.sequence + 1))["kind"] == EventKind.DUPLICATE).all():
+        raise WrongResult("the oldest id is not remembered")
+    return {"bytes": taken, "count": count}
+
+
+def _again(record: np.void, sequence: int) -> bytes:
+    """The same command once more."""
+    row = np.array([record], layout.COMMAND)
+    row["sequence"] = sequence
+    return row.tobytes()
+
+
 def _applied(
     core: Callable[[], Core], parts: list[np.ndarray], count: int, there: Callable[[Core], int]
 ) -> dict[str, int]:
@@ -78,14 +106,19 @@ def _applied(
     return {"bytes": taken, "count": count}
 
 
-def of_markets(count: int) -> dict[str, int]:
-    """Listed markets that nobody trades in."""
-    rows = markets(count, MAX_PRICE)
+def of_markets(count: int, used: bool) -> dict[str, int]:
+    """Listed markets in which nothing rests; `used`: each has had one order."""
+    parts = [assets([b"BASE", b"QUOTE"]), markets(count, MAX_PRICE)]
+    if used:
+        zeros, first = np.zeros(count, np.int64), 2 + count + 2 + 1
+        who, placed = zeros + FIRST_ACCOUNT, first + np.arange(count)
+        parts += [accounts(1), deposits(who[:1], 1, 10**15)]
+        parts += [places(who, np.arange(count), zeros, zeros + 500, zeros + 1, placed), cancels(who, placed)]
 
     def listed(core: Core) -> int:
         return count if core.market_index(f"M{count - 1}") == count - 1 else 0
 
-    return _applied(lambda: Core(CoreLimits(markets=count)), [assets([b"BASE", b"QUOTE"]), rows], count, listed)
+    return _applied(lambda: Core(CoreLimits(markets=count)), parts, count, listed)
 
 
 def of_accounts(count: int) -> dict[str, int]:
@@ -107,7 +140,9 @@ def main() -> None:
     what, count = sys.argv[1], int(sys.argv[2])
     made = {
         "orders": lambda: of_orders(count, int(sys.argv[3])),
-        "markets": lambda: of_markets(count),
+        "ids": lambda: of_closed_ids(count),
+        "markets": lambda: of_markets(count, used=False),
+        "used": lambda: of_markets(count, used=True),
         "accounts": lambda: of_accounts(count),
     }[what]()
     print(json.dumps(made))

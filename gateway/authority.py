@@ -17,7 +17,7 @@ __all__ = ["CANCELS", "Forbidden", "authorize"]
 _ORDERS = {"place", "replace"}
 CANCELS = {"cancel", "mass_cancel", "cancel_after", "kill"}
 """Commands that only ever take risk away: they keep a reserve when the exchange is busy."""
-_OWN = _ORDERS | CANCELS | {"poison", "withdraw"}
+_OWN = _ORDERS | CANCELS | {"rearm", "poison", "withdraw"}
 
 
 class Forbidden(Exception):
@@ -41,7 +41,7 @@ def authorize(command: dict[str, Any], key: ApiKey, is_house: Callable[[str], bo
         command = command | {"account": key.accounts[0]}
     if op in _OWN and command.get("account") not in key.accounts:
         raise Forbidden("account", "a key acts for its own accounts alone")
-    if op in _ORDERS or op == "poison":
+    if op in _ORDERS or op in ("rearm", "poison"):
         _need(key, Scope.TRADE, op)
     elif op in CANCELS:
         if not key.scopes & (Scope.TRADE | Scope.CANCEL_ONLY):

@@ -18,6 +18,7 @@ cdef class Connection:
     cdef char* buffer
     cdef Py_ssize_t size
     cdef Py_ssize_t room
+    cdef Py_ssize_t burst  # bytes of one write that alone exceeded the bound, while they drain
     cdef readonly bint is_ending
     cdef bint is_dirty
     cdef uint32_t asks  # of its questions, those that wait
@@ -54,6 +55,7 @@ cdef class Hub(ReleaseSink):
     cdef int touch(self, Connection connection) except -1
     cdef int refuse(self, Connection connection, int why, bytes rid) except -1
     cdef int tell_account(self, uint32_t account, const uint8_t* slot, Connection but) except -1
+    cdef int tell_market(self, const uint8_t* slot, Connection connection) except -1
     cdef int tell_slow(self, Connection connection, const Pending* pending, const uint8_t* slot, uint32_t slots) except -1
     cdef int answer_asks(self) except -1
     cdef int flush(self) except -1

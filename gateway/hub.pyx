@@ -2,11 +2,15 @@
 
 Owns the connections, their outgoing buffers, the open orders and the routing by account. One release writes into the
 buffers of all connections that it touches; `flush` sends each buffer once. The session that sent a command gets its
-ack first and then, as any session of the account, the events that follow; it does not get the first event twice.
+ack first and then, as any session of the account, the events that follow; it does not get the first event twice. What
+happens to a whole market (`phase_changed`, `uncrossed`) touches no account: it follows the ack of the session that brought
+it about, and is public in market data.
 
 Invariants: nothing is encoded that the sequencer has not released, so `t_out` is the time of telling, and answers to
 questions (`balances`, `open_orders`, `status`) wait behind everything submitted before them.
-Worst case: a reader that does not read is closed at `write_high` unsent bytes; every buffer here shrinks after it.
+Worst case: a reader that does not read is closed at `write_high` unsent bytes; every buffer here shrinks after it. The
+events of one read, however many (an uncross, a cascade of stops), are written whole before that bound is asked again: a
+client is slow when it does not take what it was given before, not when it was given much.
 """
 
 from collections import deque
@@ -18,7 +22,9 @@ from picows.picows cimport WSCloseCode, WSTransport
 
 from gateway.names cimport Names
 from gateway.orders cimport OpenOrders
-from engine.messages.records cimport EV_PREVENTED, EV_TRADE, EV_TRANSFERRED, EV_VOIDED, SLOT, EventHead, Prevented, Trade
+from engine.messages.records cimport (
+    EV_PHASE_CHANGED, EV_PREVENTED, EV_TRADE, EV_TRANSFERRED, EV_UNCROSSED, EV_VOIDED, SLOT, EventHead, Prevented, Trade,
+)
 from gateway.sequencer cimport Pending, Sequencer
 from gateway.transport cimport unsent, write_frames
 from gateway.wire.encode cimport EVENT_BYTES_MAX, is_fast, put_ack_head, put_event
@@ -311,6 +317,8 @@ cdef class Hub(ReleaseSink):
                     self.tell_account(other, slot, None)
             elif EV_TRANSFERRED <= head.kind <= EV_VOIDED:
                 self._tell_money(slot[: <Py_ssize_t>head.slots * SLOT], owner if at == 0 else None)
+            elif at and owner is not None and (head.kind == EV_PHASE_CHANGED or head.kind == EV_UNCROSSED):
+                self.tell_market(slot, owner)
             self.orders.apply(slot)
             at += head.slots
         return 0
@@ -333,6 +341,13 @@ cdef class Hub(ReleaseSink):
             else:
                 connection.put(encode(self.decode(slot[: (<const EventHead*>slot).slots * SLOT])))
             self.counters.private_events += 1
+            self.touch(connection)
+        return 0
+
+    cdef int tell_market(self, const uint8_t* slot, Connection connection) except -1:
+        """An event of a whole market, to the session whose command brought it about."""
+        if not connection.is_ending:
+            connection.put(encode(self.decode(slot[: (<const EventHead*>slot).slots * SLOT])))
             self.touch(connection)
         return 0
 
@@ -367,6 +382,7 @@ cdef class Hub(ReleaseSink):
     cdef int flush(self) except -1:
         """One send for each connection that has something."""
         cdef Connection connection
+        cdef Py_ssize_t before
         cdef list dirty = self.dirty
         self.dirty = []
         for item in dirty:
@@ -374,6 +390,11 @@ cdef class Hub(ReleaseSink):
             connection.is_dirty = False
             if connection.size == 0:
                 continue
+            before = unsent(connection.transport)
+            if before <= self.write_high:
+                connection.burst = 0
+                if connection.size > self.write_high:
+                    connection.burst = connection.size
             write_frames(connection.transport, connection.buffer, connection.size)
             self.counters.sends += 1
             connection.size = 0
@@ -383,7 +404,7 @@ cdef class Hub(ReleaseSink):
                 connection.buffer = <char*>PyMem_Malloc(START_ROOM)
                 if connection.buffer == NULL:
                     raise MemoryError("no memory for a connection")
-            if unsent(connection.transport) > self.write_high and not connection.is_ending:
+            if unsent(connection.transport) > self.write_high + connection.burst and not connection.is_ending:
                 self.counters.closed_slow += 1
                 self._close_slow(connection)
         return 0

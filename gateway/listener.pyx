@@ -5,7 +5,7 @@ passing through a Python object. Every other frame goes to the sans-I/O session,
 Nothing is sent inside a frame: with the last frame of a read everything is published, released and sent once.
 
 An exception of sequencer, journal or core is a broken invariant: it is handed to `Hub.on_fatal`, which stops the
-process. One while a frame is still being understood has submitted nothing: it ends that session and no other.
+process. One while a command is still being understood has submitted nothing of it: it ends that session and no other.
 """
 
 import logging
@@ -49,6 +49,7 @@ cdef class OrderEntryListener(WSListener):
     cpdef on_ws_connected(self, WSTransport transport):
         try:
             self.connection = self.hub.connect(self.session, transport)
+            transport.underlying_transport.set_write_buffer_limits(self.server.settings.write_low_bytes)
             self.server.opened(self)
             self.carry_out(self.session.connect())
             self.hub.end_of_read()
@@ -69,7 +70,7 @@ cdef class OrderEntryListener(WSListener):
                     if order.op:
                         done = self.take(&order)
                 if not done:
-                    self.carry_out(self.understand(1, frame.get_payload_as_bytes(), True, False))
+                    self.follow(1, frame.get_payload_as_bytes(), True, False)
             elif frame.msg_type == WSMsgType.PING:
                 transport.send_pong(frame.get_payload_as_bytes())
             elif frame.msg_type == WSMsgType.CLOSE:
@@ -78,11 +79,9 @@ cdef class OrderEntryListener(WSListener):
                 transport.disconnect()
             elif frame.msg_type != WSMsgType.PONG:
                 self.hub.counters.bad_frames += 1
-                self.carry_out(
-                    self.understand(
-                        <int>frame.msg_type, frame.get_payload_as_bytes(), bool(frame.fin),
-                        bool(frame.rsv1 or frame.rsv2 or frame.rsv3),
-                    )
+                self.follow(
+                    <int>frame.msg_type, frame.get_payload_as_bytes(), bool(frame.fin),
+                    bool(frame.rsv1 or frame.rsv2 or frame.rsv3),
                 )
             if frame.last_in_buffer:
                 self.hub.end_of_read()
@@ -108,14 +107,20 @@ cdef class OrderEntryListener(WSListener):
             self.is_paused = False
             self.connection.transport.underlying_transport.resume_reading()
 
-    cdef object understand(self, int frame_type, bytes payload, bint is_final, bint has_reserved_bits):
-        """What the session says to a frame. Nothing of it is carried out yet, so a fault in here is this session's alone."""
-        try:
-            return self.session.receive(frame_type, payload, is_final=is_final, has_reserved_bits=has_reserved_bits)
-        except Exception:
-            self.hub.counters.bad_frames += 1
-            log.exception("a frame of %d bytes could not be handled: its session ends", len(payload))
-            return self.session.broken()
+    cdef int follow(self, int frame_type, bytes payload, bint is_final, bint has_reserved_bits) except -1:
+        """Do what the session says to a frame, step by step. A fault of the session is this session's alone."""
+        outputs = self.session.receive(frame_type, payload, is_final=is_final, has_reserved_bits=has_reserved_bits)
+        while True:
+            try:
+                output = next(outputs, None)
+            except Exception:
+                self.hub.counters.bad_frames += 1
+                log.exception("a frame of %d bytes could not be handled: its session ends", len(payload))
+                self.carry_out(self.session.broken())
+                return 0
+            if output is None:
+                return 0
+            self.carry_out((output,))
 
     def carry_out(self, outputs):
         """Do what the session says."""

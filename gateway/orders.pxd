@@ -1,16 +1,22 @@
 # Open orders as the published events leave them: what acks, private events and `open_orders` need to know.
 #
 #   find(order_id)       the entry, or NULL; valid until the next apply
+#   in_quote(order_id)   whether what it filled is told in quote units; also of an order that is closed
 #   apply(slot)          follow one event
 #   first_of(account)    head of the account's list; `next` of the entry goes on
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from engine.messages.records cimport Prevented
 
 cdef struct OrderEntry:
     uint64_t order_id  # 0: a free slot
     int64_t price
     int64_t size
     int64_t leaves
+    int64_t stop_price  # ABSENT: none; likewise the next two
+    int64_t display_size
+    int64_t expires_at
     uint32_t account
     uint32_t market
     uint32_t next  # of the account's list, by position in the pool
@@ -20,6 +26,7 @@ cdef struct OrderEntry:
     uint8_t budget
     uint8_t type
     uint8_t tif
+    uint8_t waits  # a stop that has not triggered
     char client_id[32]
 
 cdef class OpenOrders:
@@ -30,9 +37,12 @@ cdef class OpenOrders:
     cdef uint32_t account_room
     cdef uint32_t free
     cdef readonly uint32_t count
+    cdef dict budgets  # ids of budget orders, open or closed, the oldest first
 
     cdef OrderEntry* find(self, uint64_t order_id) noexcept nogil
+    cdef bint in_quote(self, uint64_t order_id)
     cdef int apply(self, const uint8_t* slot) except -1
+    cdef void _prevent(self, uint64_t order_id, int64_t leaves, const Prevented* e) noexcept nogil
     cdef int _insert(self, const uint8_t* slot) except -1
     cdef void _remove(self, uint64_t order_id) noexcept nogil
     cdef int _grow(self) except -1

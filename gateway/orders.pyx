@@ -3,7 +3,8 @@
 Owns a pool of entries with a hash index and one list per account. An event says which order it touches but not that
 order's side, unit of leaves or client id; this table does. It follows what was *released*: a reader never sees an
 order here that a crash could undo. It grows by doubling (a pause of milliseconds at a million orders) and is bounded
-by the order pool of the core.
+by the order pool of the core. Of closed orders it remembers which had a budget, for the `duplicate` that may follow:
+the last BUDGETS_REMEMBERED of this process, as EventDecoder does.
 
 Whoever starts the gateway gives the orders of the recovered core to `restore`.
 """
@@ -12,11 +13,18 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from libc.string cimport memcpy, memset
 
 from engine.messages.records cimport (
-    EV_ACCEPTED, EV_CANCELED, EV_PREVENTED, EV_REPLACED, EV_TRADE, SLOT, Accepted, Canceled, EventHead, Prevented,
-    Replaced, Trade,
+    EV_ACCEPTED, EV_CANCELED, EV_PREVENTED, EV_REPLACED, EV_TRADE, EV_TRIGGERED, SLOT, Accepted, Canceled, EventHead,
+    Prevented, Replaced, Trade, Triggered,
 )
 
+from engine.messages.codes import ABSENT as _ABSENT, OrderStatus, OrderType, SelfTrade
+from engine.messages.decode import BUDGETS_REMEMBERED
+
 cdef uint32_t NONE = 0xFFFFFFFF
+cdef int64_t ABSENT = _ABSENT
+cdef int DECREMENT = SelfTrade.DECREMENT
+cdef int STOP = OrderType.STOP
+cdef int STOP_LIMIT = OrderType.STOP_LIMIT
 cdef enum:
     FLAG_BUDGET = 2
 
@@ -31,6 +39,7 @@ cdef class OpenOrders:
         self.buckets = NULL
         self.firsts = NULL
         self.account_room = 0
+        self.budgets = {}
         self.room = room // 2 if room >= 2 else 1
         self._grow()
 
@@ -49,7 +58,11 @@ cdef class OpenOrders:
             at += (<const EventHead*>&slots[at]).slots * SLOT
 
     def of_account(self, uint32_t account):
-        """[(order_id, market, side, type, tif, price, size, leaves, is_budget, client_id)], newest first, in numbers."""
+        """Its open orders, newest first: dicts of numbers, and `client_id`, named as the fields of `accepted`.
+
+        `size` and `leaves` are quote units if `budget`; fields that were not given are codes.ABSENT. `status` is
+        codes.OrderStatus.
+        """
         cdef uint32_t at
         cdef OrderEntry* entry
         found = []
@@ -57,27 +70,18 @@ cdef class OpenOrders:
             at = self.firsts[account]
             while at != NONE:
                 entry = &self.pool[at]
-                client_id = bytes(entry.client_id[:32]).rstrip(b"\0").decode("ascii")
                 found.append(
-                    (entry.order_id, entry.market, entry.side, entry.type, entry.tif, entry.price, entry.size,
-                     entry.leaves, bool(entry.budget), client_id)
+                    {
+                        "order_id": entry.order_id, "client_id": bytes(entry.client_id[:32]).rstrip(b"\0").decode("ascii"),
+                        "market": entry.market, "side": entry.side, "type": entry.type, "tif": entry.tif,
+                        "status": OrderStatus.WAITING if entry.waits else OrderStatus.OPEN, "price": entry.price,
+                        "budget": bool(entry.budget), "size": entry.size, "leaves": entry.leaves,
+                        "stop_price": entry.stop_price, "display_size": entry.display_size,
+                        "expires_at": entry.expires_at,
+                    }
                 )
                 at = entry.next
         return found
-
-    def market_of(self, uint32_t account, order_id, bytes client_id):
-        """The market index of the account's order with this id, or else this client id; None if there is none."""
-        cdef OrderEntry* entry
-        cdef uint32_t at
-        if order_id is not None:
-            entry = self.find(order_id)
-            return entry.market if entry != NULL and entry.account == account else None
-        at = self.firsts[account] if account < self.account_room else NONE
-        while at != NONE:
-            if self.pool[at].client_id[:32].rstrip(b"\0") == client_id:
-                return self.pool[at].market
-            at = self.pool[at].next
-        return None
 
     cdef OrderEntry* find(self, uint64_t order_id) noexcept nogil:
         cdef uint32_t at = self.buckets[_bucket(order_id, self.room)]
@@ -86,6 +90,9 @@ cdef class OpenOrders:
                 return &self.pool[at]
             at = self.pool[at].chain
         return NULL
+
+    cdef bint in_quote(self, uint64_t order_id):
+        return order_id in self.budgets
 
     cdef int apply(self, const uint8_t* slot) except -1:
         cdef uint8_t kind = (<const EventHead*>slot).kind
@@ -118,16 +125,24 @@ cdef class OpenOrders:
                 entry.price = replaced.price
                 entry.size = replaced.size
                 entry.leaves = replaced.leaves
+                entry.stop_price = replaced.stop_price
                 memcpy(entry.client_id, replaced.client_id, 32)
         elif kind == EV_PREVENTED:
             prevented = <const Prevented*>slot
-            entry = self.find(prevented.maker_order_id)
+            self._prevent(prevented.maker_order_id, prevented.maker_leaves, prevented)
+            self._prevent(prevented.taker_order_id, prevented.taker_leaves, prevented)
+        elif kind == EV_TRIGGERED:
+            entry = self.find((<const Triggered*>slot).order_id)
             if entry != NULL:
-                entry.leaves = prevented.maker_leaves
-            entry = self.find(prevented.taker_order_id)
-            if entry != NULL:
-                entry.leaves = prevented.taker_leaves
+                entry.waits = 0
         return 0
+
+    cdef void _prevent(self, uint64_t order_id, int64_t leaves, const Prevented* e) noexcept nogil:
+        cdef OrderEntry* entry = self.find(order_id)
+        if entry != NULL:
+            entry.leaves = leaves
+            if e.mode == DECREMENT:  # never of a budget order
+                entry.size -= e.size
 
     def restore(self, rows):
         """Begin with these open orders: an array with the fields of `engine.core.OPEN_ORDERS`."""
@@ -144,6 +159,9 @@ cdef class OpenOrders:
             memcpy(accepted.client_id, <char*>client_id, len(client_id))
             accepted.price = row["price"]
             accepted.size = row["size"]
+            accepted.stop_price = row["stop_price"]
+            accepted.display_size = row["display_size"]
+            accepted.expires_at = row["expires_at"]
             accepted.side = row["side"]
             accepted.type = row["type"]
             accepted.tif = row["tif"]
@@ -151,6 +169,7 @@ cdef class OpenOrders:
             self._insert(slot)
             entry = self.find(accepted.order_id)
             entry.leaves = row["leaves"]
+            entry.waits = row["status"] == OrderStatus.WAITING
 
     cdef int _insert(self, const uint8_t* slot) except -1:
         cdef const Accepted* accepted = <const Accepted*>slot
@@ -172,7 +191,15 @@ cdef class OpenOrders:
         entry.side = accepted.side
         entry.type = accepted.type
         entry.tif = accepted.tif
+        entry.stop_price = accepted.stop_price
+        entry.display_size = accepted.display_size
+        entry.expires_at = accepted.expires_at
+        entry.waits = accepted.type == STOP or accepted.type == STOP_LIMIT
         entry.budget = accepted.flags & FLAG_BUDGET != 0
+        if entry.budget:
+            self.budgets[entry.order_id] = None
+            if len(self.budgets) > BUDGETS_REMEMBERED:
+                del self.budgets[next(iter(self.budgets))]
         memcpy(entry.client_id, accepted.client_id, 32)
         bucket = _bucket(entry.order_id, self.room)
         entry.chain = self.buckets[bucket]

@@ -71,7 +71,7 @@ cdef class Sequencer:
     cdef int _tick(self, int64_t now) except -1
     cdef int _room(self, uint32_t slots, bint reserved) noexcept nogil
     cdef int64_t _now(self) except? -1
-    cdef int _stretch(self, Py_ssize_t slots) except -1
+    cdef int _stretch(self, Py_ssize_t slots) noexcept nogil
     cdef uint8_t* _keep(self, uint32_t slots, Pending* entry) except NULL
     cdef void publish(self) noexcept nogil
     cdef uint64_t safe(self) noexcept nogil

@@ -19,12 +19,12 @@ Worst case: one submit costs the core's work plus about 0.1 µs; a command with 
 once, and takes heap memory when the arena is full.
 """
 
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport UINT64_MAX
 from libc.string cimport memcpy, memset
 
-from engine.messages.records cimport OP_ACCOUNT, OP_CUT, OP_TICK, SLOT, EV_ACCEPTED, Accepted, CommandHead
+from engine.messages.records cimport OP_ACCOUNT, OP_CUT, OP_TICK, SLOT, CommandHead
 
 from engine.messages.errors import JournalFailed
 
@@ -32,6 +32,7 @@ __all__ = ["PythonSink", "ReleaseSink", "Sequencer"]
 
 cdef enum:
     EVENTS_USUAL = 64  # slots that a new order must find free in the arena
+    STRETCH_TWICE = 65_536  # slots of one command up to which twice the room is taken, so that it is seldom taken again
 
 
 cdef class ReleaseSink:
@@ -156,21 +157,6 @@ cdef class Sequencer:
         """Tell the sink everything that is safe to tell."""
         self.release()
 
-    def unreleased_market(self, uint32_t account, order_id, bytes client_id):
-        """The market index of an order that was accepted but not yet released, or None."""
-        cdef uint64_t at = self.head
-        cdef const Pending* entry
-        cdef const Accepted* accepted
-        cdef uint64_t wanted = 0 if order_id is None else <uint64_t>order_id
-        while at != self.tail:
-            at -= 1
-            entry = &self.ring[at & self.ring_mask]
-            accepted = <const Accepted*>entry.events
-            if entry.event_slots and accepted.head.kind == EV_ACCEPTED and accepted.head.account == account:
-                if accepted.order_id == wanted or (order_id is None and accepted.client_id[:32].rstrip(b"\0") == client_id):
-                    return accepted.head.market
-        return None
-
     @property
     def pending(self):
         """Commands applied and not yet released."""
@@ -251,6 +237,9 @@ cdef class Sequencer:
         if self.event_log.room(self.event_log.context) < <uint64_t>made:
             self.refused_busy += 1
             return BUSY
+        if made > self.scratch_slots and self._stretch(made):
+            self.refused_busy += 1
+            return BUSY
         refused = self.journal.append(self.journal.context, record, slots, &chain)
         if refused == 2:
             return FAILED
@@ -259,8 +248,6 @@ cdef class Sequencer:
         self.sequence += 1
         self.chain = chain
         self.last_ts = head.ts
-        if made > self.scratch_slots:
-            self._stretch(made)
         made = self.core.apply_record(record, self.scratch, self.scratch_slots)
         assert 0 <= made <= self.scratch_slots
         refused = self.event_log.append(self.event_log.context, self.scratch, <uint32_t>made, self.sequence)
@@ -287,13 +274,16 @@ cdef class Sequencer:
         self.head += 1
         return TAKEN
 
-    cdef int _stretch(self, Py_ssize_t slots) except -1:
-        cdef uint8_t* scratch = <uint8_t*>PyMem_RawRealloc(self.scratch, 2 * slots * SLOT)
+    cdef int _stretch(self, Py_ssize_t slots) noexcept nogil:
+        """Room for the events of one command: TAKEN, or BUSY where there is no memory for as many as it may make."""
+        cdef Py_ssize_t grown = 2 * slots if slots < STRETCH_TWICE else slots
+        cdef uint8_t* scratch = <uint8_t*>PyMem_RawMalloc(grown * SLOT)
         if scratch == NULL:
-            raise MemoryError(f"no memory for {slots} events of one command")
+            return BUSY
+        PyMem_RawFree(self.scratch)
         self.scratch = scratch
-        self.scratch_slots = 2 * slots
-        return 0
+        self.scratch_slots = grown
+        return TAKEN
 
     cdef uint8_t* _keep(self, uint32_t slots, Pending* entry) except NULL:
         """Room for `slots` in a row: at the arena's head, behind its wrap, or on the heap."""

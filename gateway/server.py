@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import picows
 from numpy.typing import NDArray
 
-from engine.messages.codes import OrderType, Overdraft, Side, TimeInForce
+from engine.messages.codes import ABSENT, OrderStatus, OrderType, Overdraft, Side, TimeInForce
 from engine.messages.decode import EventDecoder
 from engine.messages.directory import Directory
 from engine.messages.encode import CommandEncoder, Malformed
@@ -56,6 +56,7 @@ class CoreState(Protocol):
     def describe(self) -> NDArray[Any]: ...
     def open_orders(self) -> NDArray[Any]: ...
     def balances_of(self, account: int, /) -> NDArray[Any]: ...
+    def order_market(self, account: int, order_id: int | None, client_id: bytes, /) -> int | None: ...
     def state_hash(self) -> bytes: ...
 
 
@@ -108,7 +109,7 @@ class GatewayServer:
             self.counters, settings.write_high_bytes, settings.asks_max, settings.asks_per_session_max,
         )  # fmt: skip
         self.hub.on_fatal = self._fatal
-        self._encoder = CommandEncoder(directory, _OrderMarkets(self._orders, sequencer))
+        self._encoder = CommandEncoder(directory, _OrderMarkets(state))
         self._terms = SessionTerms(
             environment=settings.environment, epoch=settings.epoch, keys=keys, encode=self._encode,
             make_nonce=lambda: secrets.token_hex(32), now_ns=clock.now_ns,
@@ -255,8 +256,7 @@ class GatewayServer:
 
     def _knows_order(self, command: dict[str, Any]) -> bool:
         account = self._directory.accounts_by_name[command["account"]].index
-        markets = _OrderMarkets(self._orders, self._sequencer)
-        return markets.find(account, command.get("order_id"), command.get("client_id")) is not None
+        return _OrderMarkets(self._state).find(account, command.get("order_id"), command.get("client_id")) is not None
 
     def _define(self, slots: bytes) -> None:
         self._names.learn_events(slots)
@@ -379,22 +379,27 @@ class GatewayServer:
         return int(index)
 
     def _answer_open_orders(self, fields: dict[str, Any]) -> dict[str, Any]:
-        orders = []
-        for order_id, market, side, type_, tif, price, size, leaves, budget, client_id in self._orders.of_account(
-            self._account_of(fields)
-        ):
-            entry = self._directory.markets[market]
-            amount = entry.quote.text if budget else entry.size_text
-            order = {
-                "order_id": order_id, "client_id": client_id, "market": entry.name, "side": Side(side).word,
-                "type": OrderType(type_).word, "tif": TimeInForce(tif).word,
-                "budget" if budget else "size": amount(size), "leaves": amount(leaves),
-            }  # fmt: skip
-            if price > 0:
-                order["price"] = entry.price_text(price)
-            orders.append(order)
+        orders = [self._order_body(order) for order in self._orders.of_account(self._account_of(fields))]
         released = self._sequencer.released_sequence
         return {"type": "open_orders", "account": fields["account"], "sequence": released, "orders": orders}
+
+    def _order_body(self, order: dict[str, Any]) -> dict[str, Any]:
+        """An open order on the wire: its fields as in `accepted`, `status` and `leaves`."""
+        entry = self._directory.markets[order["market"]]
+        amount = entry.quote.text if order["budget"] else entry.size_text
+        body = {
+            "order_id": order["order_id"], "client_id": order["client_id"], "market": entry.name,
+            "side": Side(order["side"]).word, "type": OrderType(order["type"]).word,
+            "tif": TimeInForce(order["tif"]).word, "status": OrderStatus(order["status"]).word,
+            "budget" if order["budget"] else "size": amount(order["size"]), "leaves": amount(order["leaves"]),
+        }  # fmt: skip
+        for field, text in (
+            ("price", entry.price_text), ("stop_price", entry.price_text), ("display_size", entry.size_text),
+            ("expires_at", int),
+        ):  # fmt: skip
+            if order[field] != ABSENT:
+                body[field] = text(order[field])
+        return body
 
     def _answer_balances(self, fields: dict[str, Any]) -> dict[str, Any]:
         account = self._account_of(fields)
@@ -462,19 +467,16 @@ class GatewayServer:
 
 
 class _OrderMarkets:
-    """The market of an order, for the encoder of `replace`: of released orders, and of those on their way."""
+    """The market of an order, for the encoder of `replace`: as of all commands submitted before it, released or not."""
 
-    def __init__(self, orders: OpenOrders, sequencer: Sequencer) -> None:
-        self._orders = orders
-        self._sequencer = sequencer
+    def __init__(self, state: CoreState) -> None:
+        self._state = state
 
     def find(self, account: int, order_id: Any, client_id: Any) -> _OrderMarket | None:
         if not isinstance(order_id, int) or isinstance(order_id, bool) or not 0 < order_id < 2**63:
             order_id = None
         name = client_id.encode() if isinstance(client_id, str) else b""
-        market = self._orders.market_of(account, order_id, name)
-        if market is None:
-            market = self._sequencer.unreleased_market(account, order_id, name)
+        market = self._state.order_market(account, order_id, name)
         return None if market is None else _OrderMarket(market)
 
 

@@ -1,4 +1,4 @@
-"""One client's session, without I/O: frames in, a list of outputs out.
+"""One client's session, without I/O: frames in, outputs out.
 
 Theory of operation. The server greets (`hello` with a nonce), the client signs in by signing environment, epoch and
 nonce, and from then on sends commands. A nonce is spent by the first attempt, good or bad; after a bad one the server
@@ -18,7 +18,7 @@ Invariants: a frame that cannot be understood produces no Submit, and neither do
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Protocol
@@ -184,36 +184,45 @@ class Session:
 
     def receive(
         self, frame_type: int, payload: bytes, *, is_final: bool = True, has_reserved_bits: bool = False
-    ) -> list[Output]:
-        """A data frame: `frame_type` is its opcode, `payload` unmasked."""
+    ) -> Iterator[Output]:
+        """A data frame: `frame_type` is its opcode, `payload` unmasked.
+
+        The caller carries out each output before it asks for the next: a command of an array is encoded when the ones
+        before it have been submitted, so that a replace finds the order that its own frame placed.
+        """
         if self._has_ended():
-            return []
+            return
         if has_reserved_bits:
-            return self.end(PROTOCOL_ERROR, "reserved bits are set, and no extension was agreed")
+            yield from self.end(PROTOCOL_ERROR, "reserved bits are set, and no extension was agreed")
+            return
         if frame_type == CONTINUATION or not is_final:
-            return self.end(UNSUPPORTED, "fragmented messages are not taken: one frame is one message")
+            yield from self.end(UNSUPPORTED, "fragmented messages are not taken: one frame is one message")
+            return
         if frame_type != TEXT:
-            return self.end(UNSUPPORTED, "binary frame on a JSON session")
+            yield from self.end(UNSUPPORTED, "binary frame on a JSON session")
+            return
         try:
             value = wire.parse(payload)
         except wire.BadText as error:
-            return self.end(BAD_UTF8, str(error))
+            yield from self.end(BAD_UTF8, str(error))
+            return
         except wire.BadJson as error:
-            return [Send(wire.error("bad_json", str(error)))]
+            yield Send(wire.error("bad_json", str(error)))
+            return
         if isinstance(value, dict):
-            return self._command(value)
+            yield from self._command(value)
+            return
         if len(value) > self._terms.commands_per_frame_max:
             rule = f"at most {self._terms.commands_per_frame_max} commands a frame"
-            return [Send(wire.error("too_many_commands", f"{len(value)} commands in one frame", rule=rule))]
-        outputs: list[Output] = []
+            yield Send(wire.error("too_many_commands", f"{len(value)} commands in one frame", rule=rule))
+            return
         for item in value:
             if isinstance(item, dict):
-                outputs += self._command(item)
+                yield from self._command(item)
             else:
-                outputs.append(Send(wire.error("bad_json", "an item of the array is no object")))
+                yield Send(wire.error("bad_json", "an item of the array is no object"))
             if self._has_ended():
-                break
-        return outputs
+                return
 
     def time_out(self) -> list[Output]:
         """The time for signing in is over."""

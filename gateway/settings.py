@@ -35,7 +35,7 @@ class GatewaySettings:
     write_low_bytes: int = 262_144
     """More than this unsent: the gateway stops reading from that session until it is sent."""
     write_high_bytes: int = 4_194_304
-    """More than this unsent: the session is closed as a slow reader."""
+    """More than this unsent, besides what a single read's answers came to: the session is closed as a slow reader."""
     pending_max: int = 65_536
     """Commands that may wait for the disk; a power of two."""
     asks_per_session_max: int = 64

@@ -97,13 +97,13 @@ class SnapshotWriter:
         """
         if self._file is not None:
             raise OSError(errno.EBUSY, f"snapshot {self.sequence} is still being written")
+        began = time.perf_counter()
         for name in self._disk.list(DIRECTORY):
             if name.endswith(".tmp"):  # of a process that was killed
                 self._disk.remove(f"{DIRECTORY}/{name}")
         self.sequence = self._core.sequence
         file = self._disk.open(self._temporary, create=True)
         try:
-            began = time.perf_counter()
             self._header = _HEADER.pack(
                 MAGIC, FORMAT, 0, self.sequence, chain, self._core.state_hash(), self._identity, bytes(DIGEST_BYTES), 0
             )

@@ -175,13 +175,25 @@ class TradingClient:
         return answer
 
     async def place(
-        self, market: str, client_id: str, side: str, type: str, *, size: str | None = None, price: str | None = None,
-        **fields: Any,
+        self, market: str, client_id: str, side: str, type: str, *, size: str | None = None, budget: str | None = None,
+        price: str | None = None, stop_price: str | None = None, tif: str | None = None, expires_at: int | None = None,
+        post_only: bool | None = None, display_size: str | None = None, stp: str | None = None,
+        oco_with: str | None = None, session: str | None = None, account: str | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Place an order; decimals are strings. Returns the ack: `accepted`, or `duplicate` for a known client_id."""
+        """Place an order; decimals are strings. Returns the ack: `accepted`, or `duplicate` for a known client_id.
+
+        type: `limit`, `market`, `stop` (becomes market at stop_price), `stop_limit`.
+        budget: quote to spend, fees included, in place of `size`: buys of type market and stop.
+        tif: `gtc`, `ioc`, `fok`, or `gtd` with expires_at (ns since 1970, UTC).
+        display_size: an iceberg shows no more than that at a time.
+        oco_with: client_id of the other order of a pair, one a limit, one a waiting stop: when one trades or
+            triggers, the other is canceled.
+        """
         return await self.command(
-            "place", market=market, client_id=client_id, side=side, type=type, size=size, price=price, **fields
-        )
+            "place", market=market, client_id=client_id, side=side, type=type, size=size, budget=budget, price=price,
+            stop_price=stop_price, tif=tif, expires_at=expires_at, post_only=post_only, display_size=display_size,
+            stp=stp, oco_with=oco_with, session=session, account=account,
+        )  # fmt: skip
 
     async def cancel(
         self, *, client_id: str | None = None, order_id: int | None = None, **fields: Any
@@ -198,6 +210,22 @@ class TradingClient:
     async def mass_cancel(self, **fields: Any) -> dict[str, Any]:
         """Cancel all orders that fit market, side, session (all given)."""
         return await self.command("mass_cancel", **fields)
+
+    async def kill(self, account: str | None = None) -> dict[str, Any]:
+        """Cancel all orders and refuse new ones until `rearm`."""
+        return await self.command("kill", account=account)
+
+    async def rearm(self, account: str | None = None) -> dict[str, Any]:
+        """Take new orders again after a `kill`."""
+        return await self.command("rearm", account=account)
+
+    async def cancel_after(self, at: int, account: str | None = None) -> dict[str, Any]:
+        """Cancel all orders at `at` (ns since 1970, UTC), unless a later call moves it; 0 ends it."""
+        return await self.command("cancel_after", at=at, account=account)
+
+    async def poison(self, client_id: str, account: str | None = None) -> dict[str, Any]:
+        """Make sure that this id is never accepted from now on. `duplicate` if it was: then see its status."""
+        return await self.command("poison", client_id=client_id, account=account)
 
     async def withdraw(self, asset: str, amount: str, ref: str, **fields: Any) -> dict[str, Any]:
         """Withdraw; needs the scope withdraw."""

@@ -325,7 +325,6 @@ cdef char* _put_rejected(char* p, const Rejected* e, Names names) noexcept:
 
 
 cdef char* _put_duplicate(char* p, const Duplicate* e, Names names, OpenOrders orders) noexcept:
-    cdef const OrderEntry* order = orders.find(e.order_id)
     p = _fixed(p, "client_id", e.text, 64)
     if e.order_id:
         p = _number(p, "order_id", e.order_id)
@@ -333,7 +332,7 @@ cdef char* _put_duplicate(char* p, const Duplicate* e, Names names, OpenOrders o
     p = _market(p, names, e.head.market)
     p = _word(p, "status", STATUSES[e.status])
     if e.head.market < names.market_count:
-        p = _leaves(p, "filled", &names.markets[e.head.market], e.filled, order != NULL and order.budget)
+        p = _leaves(p, "filled", &names.markets[e.head.market], e.filled, orders.in_quote(e.order_id))
     return p
 
 
@@ -394,7 +393,7 @@ cdef char* _put_replaced(char* p, const Replaced* e, Names names, OpenOrders ord
     p = _account(p, "account", names, e.head.account)
     p = _market(p, names, e.head.market)
     p = _price(p, "price", m, e.price)
-    p = _size(p, "size", m, e.size)
+    p = _leaves(p, "size", m, e.size, order != NULL and order.budget)
     p = _leaves(p, "leaves", m, e.leaves, order != NULL and order.budget)
     p = _released(p, "hold", m, e.hold, order)
     p = _released(p, "released", m, e.released, order)

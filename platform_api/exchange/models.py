@@ -51,7 +51,10 @@ class Book(Struct, frozen=True):
 
 
 class OrderRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """A place command. `market` is a market (INK-USDC) or a token (INK). What fits with what, the core decides."""
+    """A place command. `market` is a market (INK-USDC) or a token (INK). What fits with what, the core decides.
+
+    `oco_with` is the client_order_id of the other order of a pair.
+    """
 
     market: Name
     side: Literal["buy", "sell"]
@@ -65,6 +68,7 @@ class OrderRequest(Struct, frozen=True, forbid_unknown_fields=True):
     expires_at: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
     post_only: bool = False
     stp: Literal["cancel_newest", "cancel_oldest", "cancel_both", "decrement", "none"] | None = None
+    oco_with: ClientOrderId | None = None
     client_order_id: ClientOrderId | None = None
 
 
@@ -87,7 +91,7 @@ class Canceled(Struct, frozen=True):
 
 
 class Order(Struct, frozen=True):
-    """From the projection, which may lag the core by some milliseconds."""
+    """From the projection, which may lag the core by some milliseconds. `expires_at` as in the request."""
 
     order_id: str
     client_order_id: str
@@ -100,6 +104,8 @@ class Order(Struct, frozen=True):
     size: str | None
     budget: str | None
     leaves: str
+    display_size: str | None
+    expires_at: int | None
     filled: str
     fee: str
     status: str
@@ -109,7 +115,10 @@ class Order(Struct, frozen=True):
 
 
 class Trade(Struct, frozen=True, omit_defaults=True):
-    """Of the public tape; the fields after `traded_at` only on one's own trades."""
+    """Of the public tape; the fields after `traded_at` only on one's own trades.
+
+    `liquidity`: maker, taker or auction.
+    """
 
     trade_id: str
     market: str

@@ -11,7 +11,7 @@ __all__ = ["balances", "candles", "markets", "order", "orders", "own_trades", "p
 
 _ORDER = """
     SELECT o.order_id, o.client_id, o.market_id, o.side, o.type, o.tif, o.price, o.stop_price, o.size, o.budget,
-           o.leaves, o.filled, o.fee, o.status, o.reason, o.accepted_at, o.updated_at
+           o.leaves, o.display_size, o.expires_at, o.filled, o.fee, o.status, o.reason, o.accepted_at, o.updated_at
     FROM exchange.orders o JOIN exchange.account a ON a.id = o.account_id
     WHERE a.name = $1
 """
@@ -63,9 +63,11 @@ async def own_trades(
     sequence, index = before if before is not None else (None, None)
     return await db.fetch(
         """
-        SELECT t.*, t.taker_account_id = a.id AS is_taker
+        SELECT t.*, t.taker_account_id = a.id AS is_taker, o.side
         FROM exchange.account a
         JOIN exchange.trade t ON t.taker_account_id = a.id OR t.maker_account_id = a.id
+        JOIN exchange.orders o
+          ON o.order_id = CASE WHEN t.taker_account_id = a.id THEN t.taker_order_id ELSE t.maker_order_id END
         WHERE a.name = $1 AND ($2::bigint IS NULL OR t.market_id = $2)
           AND ($3::bigint IS NULL OR (t.sequence, t.event_index) < ($3, $4::bigint))
         ORDER BY t.sequence DESC, t.event_index DESC LIMIT $5

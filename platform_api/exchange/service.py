@@ -315,6 +315,8 @@ def _order(row: Any, market: Any) -> Order:
         size=_size(row["size"], market),
         budget=_quote(row["budget"], market),
         leaves=of_leaves(row["leaves"], market) or "0",
+        display_size=_size(row["display_size"], market),
+        expires_at=row["expires_at"],
         filled=_size(row["filled"], market) or "0",
         fee=_quote(row["fee"], market) or "0",
         status=row["status"],
@@ -339,14 +341,11 @@ def _trade(row: Any, market: Any) -> Trade:
 
 def _own_trade(row: Any, market: Any) -> Trade:
     role = "taker" if row["is_taker"] else "maker"
-    side = row["aggressor"]
-    if role == "maker":
-        side = {"buy": "sell", "sell": "buy"}.get(side, side)
     return msgspec.structs.replace(
         _trade(row, market),
-        side=side if side != "none" else None,  # an auction has no aggressor, and the event does not say who bought
+        side=row["side"],
         order_id=str(row[f"{role}_order_id"]),
-        liquidity=role,
+        liquidity="auction" if row["aggressor"] == "none" else role,  # nobody takes in an uncross
         fee=_quote(row[f"{role}_fee"], market),
     )
 

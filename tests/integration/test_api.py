@@ -377,7 +377,11 @@ async def fill(world, account):
             "market_id": 0, "trade_id": n, "sequence": n, "event_index": 1, "traded_at": NOW, "price": 1240, "size": 50,
             "notional": 6_200_000, "aggressor": "buy", "maker_account_id": 3, "maker_order_id": 4, "maker_fee": 18_600,
             "taker_account_id": 2, "taker_order_id": 5, "taker_fee": 31_000,
-        } for n in range(1, 6)],
+        } for n in range(1, 6)] + [{
+            "market_id": 0, "trade_id": 6, "sequence": 6, "event_index": 1, "traded_at": NOW, "price": 1240, "size": 50,
+            "notional": 6_200_000, "aggressor": "none", "maker_account_id": 2, "maker_order_id": 6, "maker_fee": 18_600,
+            "taker_account_id": 3, "taker_order_id": 4, "taker_fee": 18_600,
+        }],
         "balance": [{"account_id": 2, "asset_id": 0, "available": 1_500_000, "held": 250_000, "sequence": 9}],
         "candle": [{
             "market_id": 0, "interval_seconds": 60, "opened_at": NOW, "open": 1240, "high": 1250, "low": 1230,
@@ -438,9 +442,10 @@ async def test_reads_give_decimals_in_pages_without_gaps_and_only_ones_own(world
     assert (await world.data("GET", "/v1/orders/5", headers=bearer))["client_order_id"] == "c5"
     await world.refused(404, "NOT_FOUND", "unknown_order", "GET", "/v1/orders/4", headers=bearer)
     tape = await pages(world, "/v1/trades?token_id=INK", {})
-    assert [trade["trade_id"] for trade in tape] == ["5", "4", "3", "2", "1"] and "order_id" not in tape[0]
+    assert [trade["trade_id"] for trade in tape] == ["6", "5", "4", "3", "2", "1"] and "order_id" not in tape[0]
     own = await pages(world, "/v1/trades?own=true", bearer)
-    assert len(own) == 5 and (own[0]["liquidity"], own[0]["fee"], own[0]["side"]) == ("taker", "0.031", "buy")
+    assert len(own) == 6 and (own[1]["liquidity"], own[1]["fee"], own[1]["side"]) == ("taker", "0.031", "buy")
+    assert (own[0]["liquidity"], own[0]["fee"], own[0]["side"]) == ("auction", "0.0186", "buy")
     balances = await world.data("GET", "/v1/users/me/balances", headers=bearer)
     assert balances == [{"asset": "USDC", "available": "1.5", "held": "0.25", "total": "1.75"}]
     candles = await world.data("GET", "/v1/markets/INK/candles")

@@ -13,10 +13,14 @@ from bench.adversary import Adversary
 from byline.embedded.postgres import EmbeddedPostgres
 from engine.core import Core
 from engine.messages import layout
+from engine.messages.codes import ABSENT, OrderStatus
+from engine.messages.directory import Directory
 from persistence.stores.postgres.migrate import migrate
 from persistence.stores.postgres.projector import Projector, ProjectorSettings
 from tests.support.market_flow import Flow
+from tests.support.rule_flow import RuleFlow
 
+OPTIONAL = ("price", "stop_price", "display_size", "expires_at")
 TABLES = {
     "asset": "id", "market": "id", "account": "id", "orders": "order_id", "trade": "market_id, trade_id",
     "candle": "market_id, interval_seconds, opened_at",
@@ -63,6 +67,15 @@ def _flow(seed: int, count: int) -> tuple[Core, Log]:
     return flow.core, log
 
 
+def _rules(seed: int, count: int) -> tuple[Core, Log]:
+    flow, log = RuleFlow(Core(), seed), Log()
+    log.publish(flow.sequence, flow.opening)
+    for _ in range(count):
+        events = flow.step()
+        log.publish(flow.sequence, events)
+    return flow.core, log
+
+
 def _hostile(seed: int, count: int) -> tuple[Core, Log]:
     adversary, core, log = Adversary(seed), Core(), Log()
     for sequence in range(1, count + 1):
@@ -89,13 +102,25 @@ async def _assert_equals_core(dsn: str, core: Core) -> None:
         real = {(int(b["account"]), int(b["asset"])): (int(b["available"]), int(b["held"])) for b in core.balances()}
         assert stored == {key: value for key, value in real.items() if value != (0, 0)}
         rows = await connection.fetch("SELECT * FROM exchange.orders WHERE status IN ('waiting', 'open')")
-        stored = {r["order_id"]: (r["account_id"], r["client_id"], r["price"], r["size"], r["leaves"]) for r in rows}
+        stored = {
+            r["order_id"]: (
+                r["account_id"], r["client_id"], r["status"], r["leaves"], r["budget"] or r["size"],
+                *(r[name] for name in OPTIONAL),
+            )
+            for r in rows
+        }  # fmt: skip
         assert stored == {
             int(o["order_id"]): (
-                int(o["account"]), o["client_id"].decode(), int(o["price"]), int(o["size"]), int(o["leaves"]),
+                int(o["account"]), o["client_id"].decode(), OrderStatus(int(o["status"])).word, int(o["leaves"]),
+                int(o["size"]), *(None if o[name] == ABSENT else int(o[name]) for name in OPTIONAL),
             )
             for o in core.open_orders()
         }  # fmt: skip
+        rows = await connection.fetch("SELECT name, phase FROM exchange.market")
+        phases = {row["name"]: row["phase"] for row in rows}
+        directory = Directory()
+        directory.learn(core.describe())
+        assert phases == {market.name: market.phase.word for market in directory.markets}
         wrong = await connection.fetch(
             "SELECT o.order_id, o.filled, o.fee, t.filled, t.fee FROM exchange.orders o LEFT JOIN LATERAL ("
             " SELECT coalesce(sum(size), 0) AS filled, coalesce(sum(CASE WHEN maker_order_id = o.order_id"
@@ -123,7 +148,7 @@ async def _tables(dsn: str) -> dict[str, list[tuple]]:
         await connection.close()
 
 
-@pytest.mark.parametrize("make, seed, count", [(_flow, 3, 1500), (_flow, 4, 1500), (_hostile, 5, 2500)])
+@pytest.mark.parametrize("make, seed, count", [(_flow, 3, 1500), (_rules, 4, 1500), (_hostile, 5, 2500)])
 async def test_projection_equals_core_and_rebuilds_equal(postgres_dsn, make, seed, count):
     core, log = make(seed, count)
     await migrate(postgres_dsn)

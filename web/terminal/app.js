@@ -144,8 +144,9 @@ function drawBook() {
   el("asks").replaceChildren(...(asks.length ? lines(asks, "ask").reverse() : [quiet("no asks")]));
   const last = state.tape[0];
   el("mid").textContent = last ? price(last.price) : "–";
-  el("mid").className = `mid ${last ? (last.aggressor === "sell" ? "down-text" : "up") : ""}`;
-  el("spread").textContent = bids.length && asks.length ? `spread ${+(asks[0][0] - bids[0][0]).toPrecision(6)}` : "";
+  el("mid").className = `mid ${{ sell: "down-text", buy: "up" }[last?.aggressor] ?? ""}`; // an uncross has no aggressor
+  const spread = bids.length && asks.length ? asks[0][0] - bids[0][0] : null; // before an uncross bids may reach the asks
+  el("spread").textContent = spread === null ? "" : spread > 0 ? `spread ${+spread.toPrecision(6)}` : "crossed, not yet traded";
 }
 
 function drawTape() {

@@ -37,7 +37,7 @@ _HEAD = struct.Struct("<QqIIIBBBB")  # sequence, ts, index, account, market, kin
 _ACCEPTED = struct.Struct("<Q32s6q4B")
 _TRADE = struct.Struct("<IBBxxQqqqQqqQqqq")
 _CANCELED = struct.Struct("<Q32sqq")
-_REPLACED = struct.Struct("<Q32sqqqqqB")
+_REPLACED = struct.Struct("<Q32sqqqqqB7xq")
 _PREVENTED = struct.Struct("<IB3xqqQqqQqq")
 _BALANCE = struct.Struct("<qqB")
 _BODY = 32
@@ -47,7 +47,7 @@ _HOLDING = (OrderType.LIMIT, OrderType.STOP_LIMIT)
 
 @dataclass(slots=True)
 class Order:
-    """A row of `exchange.orders`. `leaves`: lots, of a budget order quote units."""
+    """A row of `exchange.orders`. `leaves`: lots, of a budget order quote units. Times in ns since 1970, UTC."""
 
     order_id: int
     account: int
@@ -63,6 +63,8 @@ class Order:
     leaves: int
     accepted_at: int
     updated_at: int
+    display_size: int | None = None
+    expires_at: int | None = None
     filled: int = 0
     fee: int = 0
     status: int = OrderStatus.OPEN
@@ -91,6 +93,7 @@ class Rows:
     trades: list[tuple[int | str, ...]] = field(default_factory=list)
     balances: dict[tuple[int, int], None] = field(default_factory=dict)
     candles: dict[tuple[int, int, int], Candle] = field(default_factory=dict)
+    phases: dict[int, None] = field(default_factory=dict)  # markets whose phase changed
     definitions: bool = False
     event_count: int = 0
 
@@ -114,6 +117,7 @@ class Fold:
             int(EventKind.TRADE): self._trade,
             int(EventKind.CANCELED): self._canceled,
             int(EventKind.REPLACED): self._replaced,
+            int(EventKind.TRIGGERED): self._triggered,
             int(EventKind.PREVENTED): self._prevented,
             int(EventKind.BALANCE): self._balance,
         }
@@ -126,8 +130,9 @@ class Fold:
             elif head[5] == EventKind.DONE:
                 self.directory.learn(data[at : at + length])
                 rows.definitions = True
-            elif head[5] == EventKind.TRIGGERED:
-                self._triggered(head, data, at + _BODY)
+            elif head[5] == EventKind.PHASE_CHANGED:
+                self.directory.learn(data[at : at + length])
+                rows.phases[head[4]] = None
             rows.sequence = head[0]
             rows.event_count += 1
             at += length
@@ -158,15 +163,15 @@ class Fold:
         del self.orders[order.order_id]
 
     def _accepted(self, head: tuple[int, ...], data: memoryview, at: int) -> None:
-        (order_id, client_id, price, size, hold, stop_price, _, _, side, type_, tif, flags) = _ACCEPTED.unpack_from(
-            data, at
+        (order_id, client_id, price, size, hold, stop_price, display_size, expires_at, side, type_, tif, flags) = (
+            _ACCEPTED.unpack_from(data, at)
         )
         is_budget = bool(flags & PlaceFlag.BUDGET)
         waiting = type_ in (OrderType.STOP, OrderType.STOP_LIMIT)
         order = Order(
             order_id, head[3], head[4], client_id.rstrip(b"\0").decode(), side, type_, tif or TimeInForce.GTC,
-            None if price == ABSENT else price, None if stop_price == ABSENT else stop_price,
-            None if is_budget else size, size if is_budget else None, size, head[1], head[1],
+            _given(price), _given(stop_price), None if is_budget else size, size if is_budget else None, size,
+            head[1], head[1], _given(display_size), _given(expires_at),
             status=OrderStatus.WAITING if waiting else OrderStatus.OPEN,
         )  # fmt: skip
         self.orders[order_id] = order
@@ -176,6 +181,7 @@ class Fold:
     def _triggered(self, head: tuple[int, ...], data: memoryview, at: int) -> None:
         order = self.orders[int.from_bytes(data[at : at + 8], "little")]
         order.status = OrderStatus.OPEN
+        order.updated_at = head[1]
         self._rows.orders[order.order_id] = order
 
     def _trade(self, head: tuple[int, ...], data: memoryview, at: int) -> None:
@@ -226,10 +232,10 @@ class Fold:
         self._close(order, OrderStatus.CANCELED, CancelReason(head[7]).word)
 
     def _replaced(self, head: tuple[int, ...], data: memoryview, at: int) -> None:
-        order_id, client_id, price, size, leaves, _, released, _ = _REPLACED.unpack_from(data, at)
+        order_id, client_id, price, size, leaves, _, released, _, stop_price = _REPLACED.unpack_from(data, at)
         order = self.orders[order_id]
         order.client_id = client_id.rstrip(b"\0").decode()
-        order.price = None if price == ABSENT else price
+        order.price, order.stop_price = _given(price), _given(stop_price)
         if order.budget is None:
             order.size = size
         order.leaves = leaves
@@ -269,3 +275,7 @@ class Fold:
             candle.volume += size
             candle.quote_volume += notional
             candle.trade_count += 1
+
+
+def _given(value: int) -> int | None:
+    return None if value == ABSENT else value

@@ -157,6 +157,12 @@ class Projector:
     ) -> None:
         if rows.definitions:
             await _write_directory(connection, self._fold.directory)
+        elif rows.phases:
+            markets = self._fold.directory.markets
+            await connection.executemany(
+                "UPDATE exchange.market SET phase = $2 WHERE id = $1",
+                [(index, markets[index].phase.word) for index in rows.phases],
+            )
         if rows.orders:
             await _write_orders(connection, list(rows.orders.values()))
         if rows.trades:
@@ -217,15 +223,16 @@ SET high = greatest(c.high, excluded.high), low = least(c.low, excluded.low), cl
 
 _UPSERT_ORDERS = f"""
 INSERT INTO exchange.orders (order_id, account_id, market_id, client_id, side, type, tif, price, stop_price, size,
-    budget, leaves, filled, fee, status, reason, accepted_at, updated_at)
-SELECT o, a, m, c, s, t, f, p, sp, z, b, l, fi, fe, st, re, {_EPOCH.format("at")}, {_EPOCH.format("up")}
+    budget, leaves, display_size, expires_at, filled, fee, status, reason, accepted_at, updated_at)
+SELECT o, a, m, c, s, t, f, p, sp, z, b, l, d, ex, fi, fe, st, re, {_EPOCH.format("at")}, {_EPOCH.format("up")}
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
-    $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[], $16::text[],
-    $17::bigint[], $18::bigint[]) AS r (o, a, m, c, s, t, f, p, sp, z, b, l, fi, fe, st, re, at, up)
+    $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
+    $16::bigint[], $17::text[], $18::text[], $19::bigint[], $20::bigint[])
+    AS r (o, a, m, c, s, t, f, p, sp, z, b, l, d, ex, fi, fe, st, re, at, up)
 ON CONFLICT (order_id) DO UPDATE
-SET client_id = excluded.client_id, price = excluded.price, size = excluded.size, leaves = excluded.leaves,
-    filled = excluded.filled, fee = excluded.fee, status = excluded.status, reason = excluded.reason,
-    updated_at = excluded.updated_at
+SET client_id = excluded.client_id, price = excluded.price, stop_price = excluded.stop_price, size = excluded.size,
+    leaves = excluded.leaves, filled = excluded.filled, fee = excluded.fee, status = excluded.status,
+    reason = excluded.reason, updated_at = excluded.updated_at
 """
 
 
@@ -237,8 +244,8 @@ async def _write_orders(connection: asyncpg.Connection, orders: list[Order]) -> 
     table: list[tuple[Any, ...]] = [
         (
             o.order_id, o.account, o.market, o.client_id, Side(o.side).word, OrderType(o.type).word,
-            TimeInForce(o.tif).word, o.price, o.stop_price, o.size, o.budget, o.leaves, o.filled, o.fee,
-            OrderStatus(o.status).word, o.reason, o.accepted_at // 1000, o.updated_at // 1000,
+            TimeInForce(o.tif).word, o.price, o.stop_price, o.size, o.budget, o.leaves, o.display_size, o.expires_at,
+            o.filled, o.fee, OrderStatus(o.status).word, o.reason, o.accepted_at // 1000, o.updated_at // 1000,
         )
         for o in orders
     ]  # fmt: skip
@@ -325,7 +332,8 @@ async def _load(connection: asyncpg.Connection) -> Fold:
             row["order_id"], row["account_id"], row["market_id"], row["client_id"], int(Side.of(row["side"])),
             int(OrderType.of(row["type"])), int(TimeInForce.of(row["tif"])), row["price"], row["stop_price"],
             row["size"], row["budget"], row["leaves"], row["accepted_at_us"] * 1000, row["updated_at_us"] * 1000,
-            row["filled"], row["fee"], int(OrderStatus.of(row["status"])), row["reason"],
+            row["display_size"], row["expires_at"], row["filled"], row["fee"], int(OrderStatus.of(row["status"])),
+            row["reason"],
         )  # fmt: skip
     return fold
 

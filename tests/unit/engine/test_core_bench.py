@@ -16,6 +16,7 @@ from bench import (
     bench_latency,
     bench_markets,
     bench_memory,
+    bench_snapshot,
     bench_state_hash,
     book_peers,
     harness,
@@ -145,9 +146,16 @@ def test_the_engine_without_a_hash_is_made_of_the_one_there_is() -> None:
         bench_state_hash.unhashed_source(source.replace("void touch_order(", "void mark_order("))
 
 
+def test_snapshot_smoke_run() -> None:
+    rows = bench_snapshot.run(smoke=True, seed=1)
+    assert [row.metric for row in rows] == ["pause", "pause", "ns a command", "duration", "size", "duration"]
+    assert all(row.value > 0 for row in rows)
+
+
 def test_memory_smoke_run() -> None:
     rows = bench_memory.run(smoke=True, seed=1)
-    assert [(row.unit, row.must) for row in rows] == [("bytes", 128.0), ("MB", 400.0), ("MB", 200.0)]
+    musts = [("bytes", 128.0), ("bytes", None), ("MB", 400.0), ("MB", None), ("MB", 200.0)]
+    assert [(row.unit, row.must) for row in rows] == musts
     assert all(row.value > 0 for row in rows)
     with pytest.raises(WrongResult, match="nothing"):
         bench_memory.measured("nothing", 1)

@@ -60,7 +60,7 @@ def sign_in(signed: str, signer: Any = KEY, **changes: Any) -> dict[str, Any]:
 
 
 def tell(made: Session, value: Any) -> list[Any]:
-    return made.receive(1, value if isinstance(value, bytes) else json.dumps(value).encode())
+    return list(made.receive(1, value if isinstance(value, bytes) else json.dumps(value).encode()))
 
 
 def errors(outputs: list[Any]) -> list[dict[str, Any]]:
@@ -155,7 +155,7 @@ def test_protocol_faults_close_with_their_code(
     arguments: tuple[int, bytes], options: dict[str, bool], code: int
 ) -> None:
     made = session()
-    outputs = made.receive(*arguments, **options)
+    outputs = list(made.receive(*arguments, **options))
     assert isinstance(outputs[-1], Close) and outputs[-1].code == code
     assert tell(made, {"op": "place"}) == []
 
@@ -176,6 +176,13 @@ def test_each_command_of_an_array_is_answered_for_itself() -> None:
         (Scope.TRADE, {"op": "withdraw"}, False),
         (Scope.TRADE, {"op": "deposit", "account": "alice"}, False),
         (Scope.TRADE, {"op": "kill", "account": "bob"}, False),
+        (Scope.TRADE, {"op": "kill"}, True), (Scope.TRADE, {"op": "rearm"}, True),
+        (Scope.TRADE, {"op": "poison"}, True),
+        (Scope.TRADE, {"op": "cancel_after", "at": 5}, True), (Scope.TRADE, {"op": "rearm", "account": "bob"}, False),
+        (Scope.TRADE, {"op": "poison", "account": "bob"}, False), (Scope.TRADE, {"op": "phase"}, False),
+        (Scope.TRADE, {"op": "uncross"}, False), (Scope.CANCEL_ONLY, {"op": "kill"}, True),
+        (Scope.CANCEL_ONLY, {"op": "cancel_after", "at": 5}, True), (Scope.CANCEL_ONLY, {"op": "rearm"}, False),
+        (Scope.CANCEL_ONLY, {"op": "poison"}, False), (Scope.OPERATOR, {"op": "uncross"}, True),
         (Scope.CANCEL_ONLY, {"op": "cancel"}, True),
         (Scope.CANCEL_ONLY, {"op": "place"}, False),
         (Scope.READ, {"op": "cancel"}, False),

@@ -5,11 +5,13 @@ import pytest
 
 from byline.client.market_data import BookGap, LocalBook
 from engine.messages.errors import SettingsInvalid
+from engine.reference import ReferenceCore
 from marketdata.publisher import DEPTHS, Publisher, text_frame
 from marketdata.session import Session, frame_fault
 from marketdata.settings import MarketDataSettings
 from marketdata.state import MarketState
 from tests.support.market_flow import Flow
+from tests.support.rule_flow import RuleFlow
 
 BOOK = "orderbook:NOVA-USD"
 
@@ -29,9 +31,9 @@ def split(frames: bytes) -> list[dict]:
 
 
 class Rig:
-    def __init__(self, seed=1, **settings):
+    def __init__(self, seed=1, flow=None, **settings):
         self.settings = MarketDataSettings(**({"requests_per_second": 100_000} | settings))
-        self.flow = Flow(seed)
+        self.flow = flow or Flow(seed)
         self.state = MarketState(order_limit=10_000, tape_trades=50)
         self.publisher = Publisher(self.state, self.settings)
         self.publisher.apply(self.flow.opening)
@@ -74,6 +76,38 @@ def test_snapshot_and_updates_are_the_cores_book_at_every_flush(depth):
             late = rig.session(BOOK, depth=depth)
         rig.step(1 + turn % 3)
     assert checked > 20 and late_book.seq == book.seq and late_book.bids == book.bids
+
+
+def test_stops_slices_auctions_and_pauses_reach_every_subscriber():
+    rig = Rig(flow=RuleFlow(ReferenceCore(), 3), checksum_every_updates=1)
+    session = rig.session(BOOK, "status", "trades:NOVA-USD", "price:NOVA-USD")
+    market, book = rig.flow.directory.markets[0], LocalBook("NOVA-USD", 50)
+    ids, aggressors, phases, crossed = [], set(), [], 0
+    for _ in range(700):
+        for message in rig.flush().get(session, ()):
+            kind = message["channel"].split(":")[0]
+            if kind == "orderbook":
+                book.apply(message)
+            elif kind == "status":
+                phases.append(message["markets"][0]["phase"])
+            elif kind == "price":
+                price = message
+            else:
+                ids += [trade["trade_id"] for trade in message["trades"]]
+                aggressors |= {trade["aggressor"] for trade in message["trades"]}
+        bids, asks = (
+            [(market.price_text(at), market.size_text(size)) for at, size in side] for side in rig.flow.book(0)
+        )
+        assert (book.bids, book.asks) == (bids, asks)
+        assert phases[-1] == price["phase"] == rig.flow.directory.markets[0].phase.word
+        assert price["best_bid"] == (list(bids[0]) if bids else None)
+        at_best = rig.flow.book(0)
+        if at_best[0] and at_best[1] and at_best[0][0][0] >= at_best[1][0][0]:
+            crossed += 1
+            assert phases[-1] != "continuous"
+        rig.step()
+    assert ids == list(range(1, len(ids) + 1)) and aggressors == {"buy", "sell", "none"}
+    assert {"continuous", "halt", "auction"} <= set(phases) and crossed
 
 
 def test_lost_update_is_noticed_with_the_next_message():

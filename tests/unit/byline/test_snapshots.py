@@ -1,0 +1,106 @@
+"""The core's loop of snapshots: a failure is told and does not stop the next one; stopping waits for no child."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from byline import bootstrap
+from engine.core import Core
+from persistence import snapshot
+from persistence.disk import DirectoryDisk
+from persistence.snapshot import SnapshotWriter
+from tests.support.exchange import until
+
+
+class Loop:
+    """`_snapshots` over a fresh core, in a directory, and what it tells."""
+
+    def __init__(self, directory: Path) -> None:
+        (directory / "run").mkdir()
+        self.core = Core()
+        self.directory = directory
+        self.stop = asyncio.Event()
+        self.told: dict[str, Any] = {}
+        journal = SimpleNamespace(identity=bytes(16), durable_sequence=0, status="running")
+        self.task = asyncio.ensure_future(
+            bootstrap._snapshots(
+                SimpleNamespace(data_directory=directory, snapshot_interval_s=3600.0),  # type: ignore[arg-type]
+                self.stop,
+                SimpleNamespace(core=self.core, journal=journal, report=SimpleNamespace(snapshot_sequence=0)),
+                SimpleNamespace(sequence=0, chain=0),
+                DirectoryDisk(directory),
+                self.told,
+            )
+        )
+
+    async def asked(self) -> str:
+        """The answer to one request."""
+        done = self.directory / "run" / "snapshot.done"
+        (self.directory / "run" / "snapshot.request").touch()
+        await until(done.exists, what="the answer to a request")
+        answer = done.read_text()
+        done.unlink()
+        return answer
+
+
+async def test_a_failure_is_told_and_the_next_request_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop(tmp_path)
+
+    def refused(*_: object) -> int:
+        raise OSError(errno.EAGAIN, "no child to write a snapshot")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshot, "fork_snapshot", refused)
+        assert "no child to write a snapshot" in await loop.asked()
+    assert "no child" in loop.told["snapshot_error"]
+    with monkeypatch.context() as patched:
+        begin = SnapshotWriter.begin
+
+        def killed(self: SnapshotWriter, chain: int) -> int:
+            sequence = begin(self, chain)
+            os.kill(self.child, signal.SIGKILL)
+            return sequence
+
+        patched.setattr(SnapshotWriter, "begin", killed)
+        assert (await loop.asked()).startswith("- ") and "SIGKILL" in loop.told["snapshot_error"]
+    assert await loop.asked() == "0 snapshots/00000000000000000000.snapshot"
+    assert loop.told["snapshot_error"] == "" and loop.told["snapshot_pause_ms"] > 0
+    loop.stop.set()
+    await loop.task
+
+
+@pytest.mark.parametrize("why", ["stop", "time"])
+async def test_a_child_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    begin, children = SnapshotWriter.begin, []
+
+    def hangs(self: SnapshotWriter, chain: int) -> int:
+        sequence = begin(self, chain)
+        os.kill(self.child, signal.SIGSTOP)
+        children.append(self.child)
+        return sequence
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SnapshotWriter, "begin", hangs)
+        if why == "time":
+            patched.setattr(bootstrap, "SNAPSHOT_LIMIT_S", 0.05)
+        loop = Loop(tmp_path)
+        asking = asyncio.ensure_future(loop.asked())
+        await until(lambda: children, what="the child")
+        if why == "stop":
+            loop.stop.set()
+        assert (await asking).startswith("- snapshot 0: not ")
+    with pytest.raises(ChildProcessError):  # it was waited for
+        os.waitpid(children[0], os.WNOHANG)
+    assert list((tmp_path / "snapshots").iterdir()) == []
+    if why == "time":
+        assert (await loop.asked()).startswith("0 ")
+    loop.stop.set()
+    await loop.task
