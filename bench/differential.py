@@ -79,7 +79,7 @@ def compare(
     seed: int,
     limits: CoreLimits | None = None,
     *,
-    check_every: int = 97,
+    check_every: int = 199,
     decode: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Comparison:
