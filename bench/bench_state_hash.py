@@ -52,7 +52,7 @@ LEFT_OUT = ALWAYS_LEFT_OUT
 ROOT = Path(__file__).parent.parent
 STORE = ROOT / "build" / "bench"
 COUNT = 1_000_000
-ROUNDS = 5
+ROUNDS = 9
 HASH_MUST, CUT_MUST_MS = 25.0, 1.0
 FUNCTIONS = ("add_mix", "remove_mix", "replace_mix", "touch_order", "touch_balance", "touch_market", "forget_order")
 """Of digest.pxd: everything by which the engine keeps the hash up."""

@@ -36,7 +36,7 @@ from engine.matching cimport cancel, place, replace
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
     find_account, find_asset, find_balance, find_id, find_market, find_order, id_tag, map_close, map_open, map_reserve,
-    order_tag, pool_close, pool_open, pool_room, pool_touch, recent_id,
+    order_tag, pool_close, pool_open, pool_room, pool_take, pool_touch, recent_id,
 )
 from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport (
@@ -226,7 +226,10 @@ cdef Py_ssize_t bound_of(State* s, const Record* r) noexcept nogil:
 cdef inline bint fits(State* s, const Record* r, Py_ssize_t room) noexcept nogil:
     # Whether bound_of is at most `room`. Where even a walk through all orders would fit, place, cancel and replace need
     # not be told apart, which nobody can predict.
-    if room >= 16 + 3 * <Py_ssize_t>live(&s.order_pool) and <uint8_t>(r.kind - DO_PLACE) <= DO_REPLACE - DO_PLACE:
+    if (
+        room >= 16 + 3 * <Py_ssize_t>live(&s.order_pool) and s.stop_count + s.iceberg_count == 0
+        and <uint8_t>(r.kind - DO_PLACE) <= DO_REPLACE - DO_PLACE
+    ):
         return True
     return bound_of(s, r) <= room
 
@@ -421,7 +424,9 @@ cdef class Core:
 
     Args:
         limits: bounds of tables and pools; `CoreLimits()` if None.
-        risk: False switches balances off: orders need no money, nothing is held or paid. For measurements only.
+        risk: False leaves matching alone, for comparison with bare books. Off: balances, holds and fees (orders need no
+            money, amounts in events are 0), client ids (orders answer to their order_id only, a repeated place is a new
+            order), and the state hash of orders and markets. The rest is the same code. No snapshots.
     """
 
     def __cinit__(self):
@@ -501,6 +506,9 @@ cdef class Core:
         s.postings = <Posting*>s.posting_pool.nodes
         for table in range(MAPS):
             map_open(maps(s)[table], 64)
+        if not risk:
+            memset(&s.ids[pool_take(&s.id_pool)], 0, sizeof(IdNode))
+            s.ids[NO_NAME].next = NIL
         self.next_due = INT64_MAX
         return 0
 
@@ -538,22 +546,21 @@ cdef class Core:
         free(s)
         self.state = NULL
 
-    def reserve(self, uint32_t orders):
-        """Bring in the memory of that many more orders and their client ids now, and grow the maps to hold them.
+    def reserve(self, uint32_t orders, uint32_t client_ids=0):
+        """Bring in the memory of that many more open orders and client ids now, and grow the maps to hold the ids.
 
         The first touch of a page and the doubling of a map then do not fall into the commands to come. Changes neither
         the state nor any limit. Raises MemoryError if there is none.
         """
         cdef State* s = self.state
-        cdef uint32_t ids = min(orders, pool_room(&s.id_pool))
-        orders = min(orders, pool_room(&s.order_pool))
+        orders = min(orders, s.limits.orders - s.order_pool.used)
         pool_touch(&s.order_pool, orders)
-        region_touch(
-            &s.details[s.order_pool.used], <size_t>min(orders, s.limits.orders - s.order_pool.used) * sizeof(OrderDetail)
-        )
-        pool_touch(&s.id_pool, ids)
-        map_reserve(&s.order_map, <uint64_t>s.order_map.count + orders)
-        map_reserve(&s.id_map, <uint64_t>s.id_map.count + ids)
+        region_touch(&s.details[s.order_pool.used], <size_t>orders * sizeof(OrderDetail))
+        region_touch(s.window, WINDOW * sizeof(Recent))
+        if s.limits.risk:
+            client_ids = min(client_ids, pool_room(&s.id_pool))
+            pool_touch(&s.id_pool, client_ids)
+            map_reserve(&s.id_map, <uint64_t>s.id_map.count + client_ids)
 
     # ------------------------------------------------------------ apply
 
@@ -683,8 +690,10 @@ cdef class Core:
         audit(self.state)
 
     def snapshot(self):
-        """The whole state as bytes: version, limits, sections, SHA-256."""
+        """The whole state as bytes: version, limits, sections, SHA-256. Raises ValueError for a core without money."""
         cdef Stream out
+        if not self.state.limits.risk:
+            raise ValueError("a core without money has no snapshots")
         self.settle()
         try:
             if stream_open(&out, -1, 0) == 0:

@@ -3,7 +3,7 @@
 # Orders, balances and markets change all the time, so a change only marks them dirty; `settle` takes the mix they last
 # added out of the sum and adds the new one. An order that comes and goes between two settlings is never mixed at all.
 # Full dirty lists settle at once, so a cut mixes at most 3 × DIRTY_LIMIT entities. Ids, refs, assets and accounts
-# change rarely and are mixed on the spot.
+# change rarely and are mixed on the spot. Without money (`Core(risk=False)`) orders and markets are left out.
 
 from libc.string cimport memcpy
 
@@ -254,7 +254,7 @@ cdef inline void settle_markets(State* s) noexcept nogil:
 cdef inline void touch_order(State* s, uint32_t slot) noexcept nogil:
     # Before or after any change of a resting order. A slot may stand in the list twice after it was reused: the second
     # is found clean.
-    if not s.details[slot].dirty:
+    if s.limits.risk and not s.details[slot].dirty:
         if s.dirty_order_count == DIRTY_LIMIT:
             settle_orders(s)
         s.details[slot].dirty = 1
@@ -278,7 +278,7 @@ cdef inline void touch_balance(State* s, uint32_t slot) noexcept nogil:
 
 
 cdef inline void touch_market(State* s, uint32_t index) noexcept nogil:
-    if not s.markets[index].dirty:
+    if s.limits.risk and not s.markets[index].dirty:
         if s.dirty_market_count == DIRTY_LIMIT:
             settle_markets(s)
         s.markets[index].dirty = 1

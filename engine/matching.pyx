@@ -9,10 +9,6 @@ The taker is a struct on the stack until it rests; only then it takes a slot. A 
 stop that runs are takers with a slot, and so is from the start what has Terms (pairs.pyx): a stop price, a displayed
 slice, an expiry, a partner. All checks come before `# From here on nothing is refused`.
 
-Client ids: `ids` holds one node for every id that answers. An open order points to its newest; older ones (renames)
-hang on `next`. When the order closes its nodes become remembered ids, oldest name first, in two queues: of the account
-(exactly the last `closed_ids_account`) and of all accounts (`closed_ids`); what falls out of either is forgotten.
-
 Worst case: a taker and the stops it runs meet max_fills_per_command orders.
 """
 
@@ -21,13 +17,13 @@ from libc.string cimport memcpy
 
 from engine.bands cimport begin_band, inside_band
 from engine.book cimport dequeue, enqueue, next_worse, reaches
-from engine.digest cimport add_mix, forget_order, mix_id, remove_mix, touch_market, touch_order
+from engine.digest cimport add_mix, forget_order, mix_id, touch_market, touch_order
 from engine.events cimport add_event, add_rejected
+from engine.ids cimport close_ids, open_id
 from engine.pairs cimport after_fill, drop_terms, find_partner, open_terms, refresh, rounds_fill, show_slice
 from engine.phases cimport pause
 from engine.pool cimport (
-    find_balance, find_id, find_order, find_poison, id_tag, index_order, map_drop, map_put, pool_give, pool_room, pool_take,
-    unindex_order,
+    find_balance, find_id, find_order, find_poison, id_tag, index_order, pool_give, pool_room, pool_take, unindex_order,
 )
 from engine.risk cimport (
     balance_of, balance_room, beyond, collect_fee, hold, hold_slot, order_hold, partner_hold, pay_available, pay_held, receive,
@@ -36,97 +32,6 @@ from engine.risk cimport (
 from engine.stops cimport meets, move_stop, run_stop, run_touched, stop_waiting, wait
 from engine.timers cimport add_due
 from engine.types cimport *
-
-
-# ---------------------------------------------------------------- client ids
-
-
-cdef int forget_oldest(State* s, uint32_t account) except -1 nogil:
-    # The oldest remembered id of the account: forgotten as if it had never been.
-    cdef Account* owner = &s.accounts[account]
-    cdef uint32_t slot = owner.oldest_id
-    cdef IdNode* node = &s.ids[slot]
-    assert owner.closed_ids > 0 and node.account == account
-    owner.oldest_id = node.order
-    owner.closed_ids -= 1
-    if owner.closed_ids == 0:
-        owner.newest_id = NIL
-    if node.prior != NIL:
-        s.ids[node.prior].next = node.next
-    else:
-        s.oldest_id = node.next
-    if node.next != NIL:
-        s.ids[node.next].prior = node.prior
-    else:
-        s.newest_id = node.prior
-    s.closed_ids -= 1
-    remove_mix(s, mix_id(node))
-    map_drop(&s.id_map, id_tag(s, account, &node.client_id), slot)
-    pool_give(&s.id_pool, slot)
-    return 0
-
-
-cdef int remember(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil:
-    # One id of a closed order joins both queues.
-    cdef IdNode* node = &s.ids[slot]
-    cdef Account* owner = &s.accounts[node.account]
-    node.status = status
-    node.filled = filled
-    node.order = NIL
-    if owner.closed_ids:
-        s.ids[owner.newest_id].order = slot
-    else:
-        owner.oldest_id = slot
-    owner.newest_id = slot
-    owner.closed_ids += 1
-    node.next = NIL
-    node.prior = s.newest_id
-    if s.newest_id != NIL:
-        s.ids[s.newest_id].next = slot
-    else:
-        s.oldest_id = slot
-    s.newest_id = slot
-    s.closed_ids += 1
-    add_mix(s, mix_id(node))
-    if owner.closed_ids > s.limits.closed_ids_account:
-        forget_oldest(s, node.account)
-    if s.closed_ids > s.limits.closed_ids:
-        forget_oldest(s, s.ids[s.oldest_id].account)
-    return 0
-
-
-cdef inline int close_ids(State* s, uint32_t newest, uint8_t status, int64_t filled) except -1 nogil:
-    cdef uint32_t slot = s.ids[newest].next, oldest = NIL, after
-    # Renames are rare: turn their chain round, then remember from the oldest to the newest.
-    while slot != NIL:
-        remove_mix(s, mix_id(&s.ids[slot]))
-        after = s.ids[slot].next
-        s.ids[slot].next = oldest
-        oldest = slot
-        slot = after
-    while oldest != NIL:
-        after = s.ids[oldest].next
-        remember(s, oldest, status, filled)
-        oldest = after
-    return remember(s, newest, status, filled)
-
-
-cdef inline uint32_t open_id(
-    State* s, uint32_t tag, uint32_t account, uint32_t market, const ClientId* client_id, uint64_t order_id
-) except? 0xFFFFFFFF nogil:
-    cdef uint32_t slot = pool_take(&s.id_pool)
-    cdef IdNode* node = &s.ids[slot]
-    node.client_id = client_id[0]
-    node.order_id = order_id
-    node.filled = 0
-    node.account = account
-    node.market = market
-    node.order = NIL
-    node.next = NIL
-    node.prior = NIL
-    node.status = STATUS_OPEN
-    map_put(&s.id_map, tag, slot)
-    return slot
 
 
 # ---------------------------------------------------------------- one order
@@ -208,7 +113,8 @@ cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) exce
     unindex_order(s, o, slot)
     cdef uint32_t newest = o.id_slot
     pool_give(&s.order_pool, slot)
-    return close_ids(s, newest, status, filled)
+    close_ids(s, newest, status, filled)
+    return 0
 
 
 cdef int canceled_event(
@@ -309,12 +215,16 @@ cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
     if not plain:
         maker_held = order_hold(s, slot)
         hidden = whole_leaves(s, slot) - maker.leaves
-    touch_order(s, slot)
     touch_market(s, t.market_index)
     market.trade_count += 1
     market.last_price = price
     market.band_reference = price
-    if t.side == BUY:
+    if not s.limits.risk:
+        maker_fee = taker_fee = released = 0
+        maker.leaves -= size
+        t.leaves -= notional if t.budget else size
+        e.buyer = t.side == BUY
+    elif t.side == BUY:
         maker_fee = fee_increase(notional, maker.maker_ppm, &maker.credit)
         maker.leaves -= size
         taker_fee = fee_increase(notional, t.taker_ppm, &t.credit)
@@ -325,7 +235,6 @@ cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
         if t.priced:
             after = required_hold(market, BUY, t.price, t.leaves, t.hold_ppm, t.credit)
             released = t.held - after - notional - taker_fee
-            assert released >= 0
             t.held = after
             pay_held(s, t.quote, released, notional + taker_fee)
         else:
@@ -341,7 +250,6 @@ cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
         maker.leaves -= size
         after = required_hold(market, BUY, price, maker.leaves + hidden, maker.hold_ppm, maker.credit)
         released = before - after - notional - maker_fee
-        assert released >= 0
         pay_held(s, detail.quote, released, notional + maker_fee)
         receive(s, detail.base, base_units)
         taker_fee = fee_increase(notional, t.taker_ppm, &t.credit)
@@ -368,11 +276,13 @@ cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
     cdef int side = 1 - t.side
     market.half[side].levels[price].size -= <uint64_t>size
     if not plain:
+        touch_order(s, slot)
         return after_fill(s, t, slot, maker_held, taker_held)
-    if maker.leaves == 0:
-        dequeue(s, &market.half[side], side, slot)
-        end_order(s, slot, STATUS_FILLED, maker.size)
-    return 0
+    if maker.leaves != 0:
+        touch_order(s, slot)
+        return 0
+    dequeue(s, &market.half[side], side, slot)
+    return end_order(s, slot, STATUS_FILLED, maker.size)
 
 
 cdef int prevent(State* s, Taker* t, uint32_t slot) except -1 nogil:
@@ -443,6 +353,12 @@ cdef int match(State* s, Taker* t) except -1 nogil:
             return WHY_FILLS_LIMIT
         slot = half.levels[half.best].head
         maker = &s.orders[slot]
+        # What this fill and the next one touch is asked for before the sums of this one are done.
+        prefetch_line(&s.ids[maker.id_slot])
+        prefetch_line(<char*>&s.ids[maker.id_slot] + sizeof(IdNode) - 1)
+        if maker.next != NIL:
+            prefetch_line(&s.orders[maker.next])
+            prefetch_line(&s.details[maker.next])
         if s.accounts[maker.account].stp_key == t.stp_key and t.stp != STP_NONE:
             s.fills += 1
             if prevent(s, t, slot):
@@ -579,6 +495,22 @@ cdef int check_terms(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) e
     return 0
 
 
+cdef inline void find_pair(
+    State* s, Account* account, uint32_t index, uint32_t market, uint32_t* base, uint32_t* quote
+) noexcept nogil:
+    # The slots of the account's balances in a market's two assets, or NIL. Those of its last market are at hand.
+    if account.pair_market == market + 1:
+        base[0] = account.pair_base
+        quote[0] = account.pair_quote
+        return
+    base[0] = find_balance(s, index, s.markets[market].base)
+    quote[0] = find_balance(s, index, s.markets[market].quote)
+    if base[0] != NIL and quote[0] != NIL:
+        account.pair_market = market + 1
+        account.pair_base = base[0]
+        account.pair_quote = quote[0]
+
+
 cdef int check_place(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) except -1 nogil:
     # The checks after poisoned. Fills in the taker. Returns 0 or the reject code.
     cdef Account* account = &s.accounts[r.account]
@@ -685,12 +617,13 @@ cdef int check_place(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) e
     t.hold_ppm = t.taker_ppm if t.taker_ppm > t.maker_ppm else t.maker_ppm
     if t.hold_ppm < 0:
         t.hold_ppm = 0
-    t.base = find_balance(s, r.account, market.base)
-    t.quote = find_balance(s, r.account, market.quote)
-    t.held = 0
-    if t.priced or r.side == SELL:
-        t.held = required_hold(market, r.side, r.price, r.size, t.hold_ppm, 0)
-    t.taken = t.held if t.partner == NIL else beyond(t.held, order_hold(s, t.partner))
+    t.base = t.quote = 0
+    t.held = t.taken = 0
+    if s.limits.risk:
+        find_pair(s, account, r.account, r.market, &t.base, &t.quote)
+        if t.priced or r.side == SELL:
+            t.held = required_hold(market, r.side, r.price, r.size, t.hold_ppm, 0)
+        t.taken = t.held if t.partner == NIL else beyond(t.held, order_hold(s, t.partner))
     if market.exec_band_ppm:
         begin_band(s, market)
     if s.limits.risk:
@@ -718,15 +651,15 @@ cdef int check_place(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) e
 
 cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
     cdef Taker t
-    cdef uint32_t tag, known
+    cdef uint32_t known
     cdef int reason
     cdef AcceptedEvent* e
     if r.account >= s.account_count:
         return reject_place(s, r, UNKNOWN_ACCOUNT)
-    tag = s.tag
-    known = find_id(s, tag, r.account, <ClientId*>&r.client_id)
-    if known != NIL:
-        return duplicate_order(s, known)
+    if s.limits.risk:
+        known = find_id(s, s.tag, r.account, &r.client_id)
+        if known != NIL:
+            return duplicate_order(s, known)
     if s.accounts[r.account].poisons and find_poison(s, r.account, <ClientId*>&r.client_id) != NIL:
         return reject_place(s, r, POISONED)
     reason = check_place(s, r, flags, &t)
@@ -738,7 +671,9 @@ cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
         t.base = balance_of(s, t.account, t.market.base)
     if t.quote == NIL:
         t.quote = balance_of(s, t.account, t.market.quote)
-    t.id_slot = open_id(s, tag, t.account, t.market_index, &r.client_id, t.order_id)
+    t.id_slot = NO_NAME
+    if s.limits.risk:
+        t.id_slot = open_id(s, s.tag, t.account, t.market_index, &r.client_id, t.order_id)
     e = <AcceptedEvent*>add_event(s, EV_ACCEPTED, 1, t.account, t.market_index)
     e.order_id = t.order_id
     e.client_id = r.client_id
@@ -789,6 +724,8 @@ cdef uint32_t named_order(State* s, uint32_t account, const ClientId* client_id,
     if flags & ORDER_BY_ORDER_ID:
         slot = find_order(s, client_id.word[0])
         return slot if slot != NIL and s.orders[slot].account == account else NIL
+    if not s.limits.risk:
+        return NIL
     slot = find_id(s, s.tag, account, client_id)
     return s.ids[slot].order if slot != NIL and s.ids[slot].status == STATUS_OPEN else NIL  # open or waiting
 
@@ -920,7 +857,7 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
     if d.type == STOP and d.side == BUY:
         needed = 0
     elif d.side == SELL or 1 <= price <= market.max_price:
-        if 0 < leaves <= market.max_size:
+        if s.limits.risk and 0 < leaves <= market.max_size:
             needed = required_hold(market, d.side, price, leaves, o.hold_ppm, o.credit)
     before = pair_hold(s, order_hold(s, slot), d.terms)
     after = pair_hold(s, needed, d.terms)

@@ -33,6 +33,8 @@ cdef inline int64_t whole_leaves(State* s, uint32_t slot) noexcept nogil:
 cdef inline int64_t order_hold(State* s, uint32_t slot) noexcept nogil:
     # Its own, whether it has a partner or not.
     cdef Order* o = &s.orders[slot]
+    if not s.limits.risk:
+        return 0
     if s.details[slot].type == STOP:
         return 0 if s.details[slot].side == BUY else s.orders[slot].leaves * s.markets[o.market].u
     return required_hold(

@@ -102,6 +102,7 @@ cdef void write_accounts(State* s, Stream* out) noexcept nogil:
         account = s.accounts[i]
         account.first_order = account.oldest_id = account.newest_id = NIL
         account.closed_ids = account.open_orders = account.poisons = 0
+        account.pair_market = account.pair_base = account.pair_quote = 0
         stream_put(out, &account, sizeof(Account))
 
 

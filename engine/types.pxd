@@ -62,6 +62,7 @@ cdef enum:
     POISONS_ACCOUNT = 10_000
     SLICES_MAX = 1000  # display_size times this is the most an iceberg may be
     LEGS_MAX = 64  # postings of one money command, and shares of one leg
+    NO_NAME = 0  # slot of the one id of a core without money
     EXTERNAL = 0  # account indices that exist from the start
     FEES = 1
     WINDOW_BITS = 18
@@ -652,6 +653,7 @@ ctypedef struct Account:
     uint32_t oldest_id, newest_id, closed_ids  # remembered client ids
     uint32_t pending_out  # pending postings from here to an open account
     uint32_t poisons
+    uint32_t pair_market, pair_base, pair_quote  # the market it last placed in, plus 1; slots of its balances there
     int64_t cancel_after  # 0: never
     uint64_t cancel_after_sequence
     Mix mix

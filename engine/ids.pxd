@@ -1,0 +1,109 @@
+# Client ids: what answers for an order, open or closed.
+#
+#     place ─▶ open ──────────────────────▶ remembered ──▶ forgotten
+#              │  order's newest; `next`:      account's queue (`order`) and that of all accounts (`next`, `prior`),
+#              │  its older names              both oldest first
+#              └─ rename: a new newest
+#
+# One node of 72 bytes for every id that answers. An open order points to its newest; older ones (renames) hang on `next`.
+# When the order ends its nodes become remembered ids, oldest name first, in two queues: of the account (exactly the last
+# `closed_ids_account`) and of all accounts (`closed_ids`); what falls out of either is forgotten. A node stays where it
+# is until then, so the end of an order does not touch the map.
+#
+# Without money (`Core(risk=False)`) there are no ids: every order has NO_NAME, one node that nothing finds.
+
+from engine.digest cimport add_mix, mix_id, remove_mix
+from engine.pool cimport id_tag, map_drop, map_put, pool_give, pool_take
+from engine.types cimport NIL, STATUS_OPEN, Account, ClientId, IdNode, State, int64_t, uint8_t, uint32_t, uint64_t
+
+
+cdef inline int forget_oldest(State* s, uint32_t account) except -1 nogil:
+    # The oldest remembered id of the account: forgotten as if it had never been.
+    cdef Account* owner = &s.accounts[account]
+    cdef uint32_t slot = owner.oldest_id
+    cdef IdNode* node = &s.ids[slot]
+    assert owner.closed_ids > 0 and node.account == account
+    owner.oldest_id = node.order
+    owner.closed_ids -= 1
+    if owner.closed_ids == 0:
+        owner.newest_id = NIL
+    if node.prior != NIL:
+        s.ids[node.prior].next = node.next
+    else:
+        s.oldest_id = node.next
+    if node.next != NIL:
+        s.ids[node.next].prior = node.prior
+    else:
+        s.newest_id = node.prior
+    s.closed_ids -= 1
+    remove_mix(s, mix_id(node))
+    map_drop(&s.id_map, id_tag(s, account, &node.client_id), slot)
+    pool_give(&s.id_pool, slot)
+    return 0
+
+
+cdef inline int remember(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil:
+    # One id of a closed order joins both queues.
+    cdef IdNode* node = &s.ids[slot]
+    cdef Account* owner = &s.accounts[node.account]
+    node.status = status
+    node.filled = filled
+    node.order = NIL
+    if owner.closed_ids:
+        s.ids[owner.newest_id].order = slot
+    else:
+        owner.oldest_id = slot
+    owner.newest_id = slot
+    owner.closed_ids += 1
+    node.next = NIL
+    node.prior = s.newest_id
+    if s.newest_id != NIL:
+        s.ids[s.newest_id].next = slot
+    else:
+        s.oldest_id = slot
+    s.newest_id = slot
+    s.closed_ids += 1
+    add_mix(s, mix_id(node))
+    if owner.closed_ids > s.limits.closed_ids_account:
+        forget_oldest(s, node.account)
+    if s.closed_ids > s.limits.closed_ids:
+        forget_oldest(s, s.ids[s.oldest_id].account)
+    return 0
+
+
+cdef inline int close_ids(State* s, uint32_t newest, uint8_t status, int64_t filled) except -1 nogil:
+    # The ids of an order that ended: its newest, and those that hang on it.
+    cdef uint32_t slot, oldest = NIL, after
+    if not s.limits.risk:
+        return 0
+    slot = s.ids[newest].next
+    # Renames are rare: turn their chain round, then remember from the oldest to the newest.
+    while slot != NIL:
+        remove_mix(s, mix_id(&s.ids[slot]))
+        after = s.ids[slot].next
+        s.ids[slot].next = oldest
+        oldest = slot
+        slot = after
+    while oldest != NIL:
+        after = s.ids[oldest].next
+        remember(s, oldest, status, filled)
+        oldest = after
+    return remember(s, newest, status, filled)
+
+
+cdef inline uint32_t open_id(
+    State* s, uint32_t tag, uint32_t account, uint32_t market, const ClientId* client_id, uint64_t order_id
+) except? 0xFFFFFFFF nogil:
+    cdef uint32_t slot = pool_take(&s.id_pool)
+    cdef IdNode* node = &s.ids[slot]
+    node.client_id = client_id[0]
+    node.order_id = order_id
+    node.filled = 0
+    node.account = account
+    node.market = market
+    node.order = NIL
+    node.next = NIL
+    node.prior = NIL
+    node.status = STATUS_OPEN
+    map_put(&s.id_map, tag, slot)
+    return slot
