@@ -8,7 +8,7 @@ over those there are, then orders by Zipf's law; so that no page is touched for 
 
 Checked: every market has a reference book of its own; trades, volume, notional, what rests and the hash of the fills of
 each market must agree before a time is taken, and every timed run must end with the same state hash. Times are CPU
-times of the thread.
+times of the thread; what many markets add is the difference of the fastest runs.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def run(smoke: bool, seed: int) -> list[Row]:
                 taken[listed].append(native.play(commands.records, commands.preload).ns / count)
                 if core.state_hash() != expected:
                     raise WrongResult(f"{listed} markets: a timed run ended with another state hash")
-    added = median([b - a for a, b in zip(taken[FEW], taken[many], strict=True)])
+    added = min(taken[many]) - min(taken[FEW])  # what else the machine does only ever adds
     return [
         *(Row(f"{listed:,} markets", "ns a command", median(times), "ns") for listed, times in taken.items()),
         Row(f"from {FEW} to {many:,} markets", "added ns a command", added, "ns", must=ADDED_MUST_NS),

@@ -29,7 +29,7 @@ cdef int64_t level_leaves(State* s, Market* market, int side, int64_t price) noe
     cdef Level* level = &market.half[side].levels[price]
     cdef int64_t sum = <int64_t>level.size
     cdef uint32_t slot
-    if market.iceberg_count != 0:
+    if market.slices != 0:
         sum = 0
         slot = level.head
         while slot != NIL:

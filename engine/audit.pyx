@@ -38,13 +38,14 @@ cdef int audit(State* s) except -1:
 
 
 cdef int audit_books(State* s) except -1:
-    cdef uint32_t m, slot, prior, orders = 0, count, stops = 0
+    cdef uint32_t m, slot, prior, orders = 0, count, stops = 0, slices
     cdef int side
     cdef int64_t price
     cdef uint64_t size, join
     cdef Half* half
     cdef Order* o
     for m in range(s.market_count):
+        slices = 0
         for side in range(2):
             half = &s.markets[m].half[side]
             price = first_price(half, side, s.markets[m].max_price)
@@ -61,6 +62,8 @@ cdef int audit_books(State* s) except -1:
                     assert o.prior == prior, f"order {o.order_id}: broken queue"
                     assert o.price == price and o.market == m and s.details[slot].side == side, f"order {o.order_id}: wrong level"
                     audit_terms(s, slot)
+                    if s.details[slot].terms != NIL:
+                        slices += s.terms[s.details[slot].terms].slices
                     assert 0 < o.leaves and whole_leaves(s, slot) <= o.size, f"order {o.order_id}: leaves {o.leaves} of {o.size}"
                     assert s.details[slot].join > join, f"order {o.order_id}: queue not in order of joining"
                     assert find_order(s, o.order_id) == slot, f"order {o.order_id}: not found by its id"
@@ -79,6 +82,7 @@ cdef int audit_books(State* s) except -1:
             audit_stops(s, m, side, s.markets[m].stops[side], NIL, &count)
             stops += count
             orders += count
+        assert slices == s.markets[m].slices, f"market {m}: {slices} slices, counted {s.markets[m].slices}"
         if s.markets[m].phase == CONTINUOUS and s.markets[m].half[BUY].best and s.markets[m].half[SELL].best:
             assert s.markets[m].half[BUY].best < s.markets[m].half[SELL].best, f"market {m} is crossed"
     assert orders == s.order_pool.used - s.order_pool.free_count, "orders outside the books"
@@ -128,6 +132,7 @@ cdef int audit_terms(State* s, uint32_t slot) except -1:
         assert terms.hidden == 0
     else:
         assert o.leaves <= terms.display_size, f"order {o.order_id} displays {o.leaves}"
+        assert 1 + (terms.hidden + terms.display_size - 1) // terms.display_size <= terms.slices
     if terms.partner != NIL:
         assert s.terms[s.details[terms.partner].terms].partner == slot, f"order {o.order_id}: partner of another"
         assert s.orders[terms.partner].account == o.account and s.orders[terms.partner].market == o.market

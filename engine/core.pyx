@@ -25,14 +25,16 @@ from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strlen
 
+from engine.amend cimport replace
 from engine.audit cimport audit
+from engine.bounds cimport bound_of, live
 from engine.digest cimport mix_account, replace_mix, state_sum
 from engine.events cimport add_event, add_rejected
 from engine.auction cimport Finding, find_price
 from engine.listing cimport (
     do_account, do_asset, do_market, open_account, write_done_account, write_done_asset, write_done_market,
 )
-from engine.matching cimport cancel, place, replace
+from engine.matching cimport cancel, place
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
     find_account, find_asset, find_balance, find_id, find_market, find_order, id_tag, map_close, map_open, map_reserve,
@@ -45,7 +47,7 @@ from engine.snapshot cimport (
 from engine.book cimport half_close, has_level, next_worse
 from engine.risk cimport order_hold, whole_leaves
 from engine.stops cimport collect_waiting
-from engine.timers cimport next_due, tick, tick_bound
+from engine.timers cimport next_due, tick
 from engine.transfers cimport do_money, do_post, do_void
 from engine.types cimport *
 
@@ -83,10 +85,6 @@ ctypedef struct OrderRow:
     uint64_t oco
 
 assert sizeof(OrderRow) == OPEN_ORDERS.itemsize
-
-
-cdef inline uint32_t live(Pool* pool) noexcept nogil:
-    return pool.used - pool.free_count
 
 
 cdef int cut(State* s) except -1 nogil:
@@ -144,85 +142,6 @@ cdef int dispatch(State* s, const Record* r) except -1 nogil:
     return 0
 
 
-cdef Py_ssize_t matches_bound(State* s, int64_t matches, uint32_t icebergs, uint32_t stops) noexcept nogil:
-    # The slots of a matching with that many makers, and of the stops it may run; each iceberg counts for its slices. Of one
-    # match: trade, refreshed, a partner's end; or prevented and refreshed or canceled. Of one stop: triggered, its
-    # partner's end, its own.
-    if icebergs:
-        matches += <int64_t>icebergs * (SLICES_MAX + 1)
-    if s.limits.max_fills < matches:
-        matches = s.limits.max_fills
-    return 4 + 3 * matches + 3 * <Py_ssize_t>stops
-
-
-cdef Py_ssize_t market_bound(State* s, Market* market) noexcept nogil:
-    # All that can happen in a market when its stops run: each match ends a maker or a taker, and a stop may be both.
-    cdef int64_t orders = <int64_t>market.half[BUY].order_count + market.half[SELL].order_count
-    return matches_bound(s, orders + 2 * <int64_t>market.stop_count + 4, market.iceberg_count, market.stop_count)
-
-
-cdef Py_ssize_t uncross_bound(State* s, Market* market) noexcept nogil:
-    # A fill ends one of the two orders: trade, two refreshed, two partners' ends.
-    return 8 + 5 * (<Py_ssize_t>market.half[BUY].order_count + market.half[SELL].order_count) + market_bound(s, market)
-
-
-cdef Py_ssize_t bound_of(State* s, const Record* r) noexcept nogil:
-    # The most slots this record can make. Small for nearly every command, so that buffers may be too.
-    cdef const PlaceRecord* p = <const PlaceRecord*>r
-    cdef const MarketOnlyRecord* m = <const MarketOnlyRecord*>r
-    cdef Market* market
-    cdef Half* opposite
-    cdef int64_t matches
-    cdef Py_ssize_t slots
-    cdef uint32_t i
-    cdef uint8_t kind = r.kind
-    if kind == DO_CANCEL or kind == DO_CUT:
-        return 1
-    if kind == DO_PLACE:
-        if p.market >= s.market_count or p.side > SELL:
-            return 4
-        market = &s.markets[p.market]
-        opposite = &market.half[1 - p.side]
-        if opposite.best == 0 or (
-            p.type == LIMIT and (p.price < opposite.best if p.side == BUY else p.price > opposite.best)
-        ):
-            return 4
-        if market.stop_count != 0 and (
-            p.type != LIMIT
-            or (p.price if p.side == BUY else opposite.best) >= market.nearest[BUY]
-            or (opposite.best if p.side == BUY else p.price) <= market.nearest[SELL]
-        ):
-            return 4 + market_bound(s, market)
-        matches = opposite.order_count
-        if market.iceberg_count != 0:
-            matches += <int64_t>market.iceberg_count * (SLICES_MAX + 1)
-        if not r.flags & PLACE_BUDGET and p.stp != CANCEL_OLDEST and 0 <= p.size < matches:
-            matches = p.size
-        return matches_bound(s, matches, 0, 0)
-    if kind == DO_REPLACE:
-        return matches_bound(s, live(&s.order_pool) + <int64_t>s.stop_count + 4, s.iceberg_count, s.stop_count)
-    if kind == DO_MASS_CANCEL or kind == DO_ACCOUNT or kind == DO_KILL:
-        return 4 + live(&s.order_pool)
-    if kind == DO_TICK:
-        # What is parked may come back when a pause ends.
-        slots = tick_bound(s, r.ts)
-        if slots >= 0:
-            return slots
-        slots = 4 + 4 * <Py_ssize_t>s.due_count + <Py_ssize_t>live(&s.order_pool) + 3 * <Py_ssize_t>live(&s.posting_pool)
-        for i in range(s.market_count):
-            if s.markets[i].pause_sequence != 0:
-                slots += uncross_bound(s, &s.markets[i])
-        return slots
-    if kind == DO_PHASE or kind == DO_UNCROSS:
-        slots = 4
-        if m.market < s.market_count:
-            slots += uncross_bound(s, &s.markets[m.market])
-        return slots
-    if kind == DO_REARM or kind == DO_CANCEL_AFTER or kind == DO_POISON:
-        return 1
-    return 4 + LEGS_MAX // 4 + 2 * LEGS_MAX
-
-
 cdef inline bint fits(State* s, const Record* r, Py_ssize_t room) noexcept nogil:
     # Whether bound_of is at most `room`. Where even a walk through all orders would fit, place, cancel and replace need
     # not be told apart, which nobody can predict.
@@ -256,9 +175,13 @@ cdef inline bint by_order_id(const Record* r) noexcept nogil:
 cdef inline void look_far(State* s, const Record* r, Ahead* ahead) noexcept nogil:
     cdef const CancelRecord* c = <const CancelRecord*>r
     cdef uint64_t order_id = c.client_id.word[0]
-    cdef uint32_t tag = id_tag(s, c.account, &c.client_id)
+    cdef uint32_t tag = 0
     cdef bint by = by_order_id(r)
     cdef Recent* leaving = &s.window[r.sequence & (WINDOW - 1)]
+    prefetch_line(<const char*>r + SLOT_BYTES // 2)
+    prefetch_line(&s.orders[leaving.slot - (leaving.slot != 0)])
+    if s.limits.risk:
+        tag = id_tag(s, c.account, &c.client_id)
     ahead.tag = tag
     ahead.slot = NIL
     prefetch_line(either(by, &s.window[order_id & (WINDOW - 1)], &s.id_map.groups[tag & s.id_map.mask]))
@@ -266,7 +189,6 @@ cdef inline void look_far(State* s, const Record* r, Ahead* ahead) noexcept nogi
         if by and s.sequence - order_id >= WINDOW:
             look_old(s, order_id)
         elif leaving.slot:
-            prefetch_line(&s.orders[leaving.slot - 1])
             look_old(s, recent_id(leaving, r.sequence))
 
 
@@ -546,21 +468,21 @@ cdef class Core:
         free(s)
         self.state = NULL
 
-    def reserve(self, uint32_t orders, uint32_t client_ids=0):
-        """Bring in the memory of that many more open orders and client ids now, and grow the maps to hold the ids.
+    def reserve(self, uint32_t orders, client_ids=None):
+        """Bring in the memory of that many more open orders and client ids now (as many ids as orders if not given).
 
         The first touch of a page and the doubling of a map then do not fall into the commands to come. Changes neither
         the state nor any limit. Raises MemoryError if there is none.
         """
         cdef State* s = self.state
+        cdef uint32_t ids = min(<uint32_t>(orders if client_ids is None else client_ids), pool_room(&s.id_pool))
         orders = min(orders, s.limits.orders - s.order_pool.used)
         pool_touch(&s.order_pool, orders)
         region_touch(&s.details[s.order_pool.used], <size_t>orders * sizeof(OrderDetail))
         region_touch(s.window, WINDOW * sizeof(Recent))
         if s.limits.risk:
-            client_ids = min(client_ids, pool_room(&s.id_pool))
-            pool_touch(&s.id_pool, client_ids)
-            map_reserve(&s.id_map, <uint64_t>s.id_map.count + client_ids)
+            pool_touch(&s.id_pool, ids)
+            map_reserve(&s.id_map, <uint64_t>s.id_map.count + ids)
 
     # ------------------------------------------------------------ apply
 

@@ -1,7 +1,7 @@
 # Orders: from the command to the events. Every function returns 0, or -1 with an AssertionError that nobody catches.
 
 from engine.types cimport (
-    CancelRecord, ClientId, Market, PlaceRecord, ReplaceRecord, State, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
+    CancelRecord, ClientId, Market, PlaceRecord, State, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
 )
 
 # What a taker is while it matches.
@@ -27,7 +27,6 @@ ctypedef struct Taker:
 
 cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil
 cdef int cancel(State* s, const CancelRecord* r, uint16_t flags) except -1 nogil
-cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nogil
 
 # One order, for the rules in other files.
 cdef int cancel_slot(State* s, uint32_t slot, uint8_t why) except -1 nogil
@@ -35,4 +34,7 @@ cdef int cancel_order(State* s, uint32_t slot, uint8_t why, int64_t other) excep
 cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil
 cdef int taker_of(State* s, uint32_t slot, Taker* t) except -1 nogil
 cdef int take(State* s, Taker* t) except -1 nogil
+cdef int proceed(State* s, Taker* t) except -1 nogil
+cdef uint32_t named_order(State* s, uint32_t account, const ClientId* client_id, uint16_t flags) noexcept nogil
+cdef int reject_named(State* s, uint32_t account, const ClientId* client_id, uint16_t flags, int reason) except -1 nogil
 cdef int duplicate_order(State* s, uint32_t id_slot) except -1 nogil

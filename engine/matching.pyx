@@ -1,4 +1,4 @@
-"""Orders against the book: place, cancel, replace.
+"""Orders against the book: place, cancel, and what every taker goes through.
 
     place ─▶ checks in the order of the rulebook ─▶ accepted ─▶ match ─▶ rest, or cancel what is left ─▶ due stops
                       │                                          │
@@ -17,19 +17,19 @@ from libc.string cimport memcpy
 
 from engine.bands cimport begin_band, inside_band
 from engine.book cimport dequeue, enqueue, next_worse, reaches
-from engine.digest cimport add_mix, forget_order, mix_id, touch_market, touch_order
+from engine.digest cimport forget_order, touch_market, touch_order
 from engine.events cimport add_event, add_rejected
 from engine.ids cimport close_ids, open_id
 from engine.pairs cimport after_fill, drop_terms, find_partner, open_terms, refresh, rounds_fill, show_slice
 from engine.phases cimport pause
 from engine.pool cimport (
-    find_balance, find_id, find_order, find_poison, id_tag, index_order, pool_give, pool_room, pool_take, unindex_order,
+    find_balance, find_id, find_order, find_poison, index_order, pool_give, pool_room, pool_take, unindex_order,
 )
 from engine.risk cimport (
-    balance_of, balance_room, beyond, collect_fee, hold, hold_slot, order_hold, partner_hold, pay_available, pay_held, receive,
-    required_hold, whole_leaves,
+    balance_of, balance_room, beyond, collect_fee, hold, hold_slot, order_hold, pair_hold, partner_hold, pay_available,
+    pay_held, receive, required_hold, whole_leaves,
 )
-from engine.stops cimport meets, move_stop, run_stop, run_touched, stop_waiting, wait
+from engine.stops cimport meets, run_stop, run_touched, stop_waiting, wait
 from engine.timers cimport add_due
 from engine.types cimport *
 
@@ -193,11 +193,6 @@ cdef int taker_of(State* s, uint32_t slot, Taker* t) except -1 nogil:
 
 
 # ---------------------------------------------------------------- matching
-
-
-cdef inline int64_t pair_hold(State* s, int64_t own, uint32_t terms) noexcept nogil:
-    # What an order that holds `own` and its partner hold together.
-    return own + beyond(partner_hold(s, terms), own)
 
 
 cdef int trade(State* s, Taker* t, uint32_t slot, int64_t size) except -1 nogil:
@@ -404,7 +399,7 @@ cdef bint fills_wholly(State* s, Taker* t) noexcept nogil:
                     return True
                 need -= s.orders[slot].leaves
             slot = s.orders[slot].next
-        if t.market.iceberg_count != 0 and rounds_fill(s, t, half.levels[price].head, &need, &matches):
+        if t.market.slices != 0 and rounds_fill(s, t, half.levels[price].head, &need, &matches):
             return True
         price = next_worse(half, side, price)
     return False
@@ -752,162 +747,3 @@ cdef int cancel(State* s, const CancelRecord* r, uint16_t flags) except -1 nogil
         return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ORDER)
     # From here on nothing is refused.
     return cancel_slot(s, slot, WHY_USER)
-
-
-# ---------------------------------------------------------------- replace
-
-
-cdef int rename(State* s, uint32_t slot, const ClientId* client_id) except -1 nogil:
-    # The new id becomes the order's newest; the old one goes on answering.
-    cdef Order* o = &s.orders[slot]
-    cdef uint32_t before = o.id_slot
-    cdef uint32_t newest = open_id(
-        s, id_tag(s, o.account, <ClientId*>client_id), o.account, o.market, client_id, o.order_id
-    )
-    s.ids[newest].next = before
-    s.ids[newest].order = slot
-    add_mix(s, mix_id(&s.ids[before]))
-    touch_order(s, slot)
-    o.id_slot = newest
-    return 0
-
-
-cdef int check_replace(
-    State* s, const ReplaceRecord* r, uint32_t slot, int64_t price, int64_t size, int64_t leaves, int64_t more
-) except -1 nogil:
-    # The checks after unknown_order. `more` is what the new order and its partner would hold beyond the old.
-    cdef Order* o = &s.orders[slot]
-    cdef OrderDetail* d = &s.details[slot]
-    cdef Market* market = &s.markets[o.market]
-    cdef int64_t best = market.half[1 - d.side].best
-    cdef bint renamed = r.new_client_id.word[0] != 0
-    if market.phase >= PHASE_CANCEL_ONLY:
-        return REJECT_PHASE
-    if r.price == ABSENT and r.size == ABSENT and r.stop_price == ABSENT and not renamed:
-        return BAD_VALUE
-    if r.price != ABSENT and (r.price < 1 or r.price > market.max_price or d.type == STOP):
-        return BAD_PRICE
-    if r.size != ABSENT:
-        if r.size < 1 or d.flags & PLACE_BUDGET:
-            return BAD_SIZE
-        if leaves > 0 and (size < market.min_size or size > market.max_size):
-            return BAD_SIZE
-        if (
-            leaves > 0 and d.terms != NIL and s.terms[d.terms].display_size != ABSENT
-            and (size - 1) // SLICES_MAX >= s.terms[d.terms].display_size
-        ):
-            return BAD_DISPLAY
-    if r.stop_price != ABSENT and (d.join != 0 or r.stop_price < 1 or r.stop_price > market.max_price):
-        return BAD_STOP
-    if market.entry_band_ppm and price != o.price and not inside_band(
-        market.band_reference, market.entry_band_ppm, price
-    ):
-        return BAND
-    if leaves > 0:
-        if s.limits.risk and more > s.balances[hold_slot(s, slot)].available:
-            return INSUFFICIENT_FUNDS
-        if (
-            d.flags & PLACE_POST_ONLY and market.phase == CONTINUOUS and best != 0 and reaches(d.side, price, best)
-        ):
-            return WOULD_CROSS
-    if renamed and pool_room(&s.id_pool) == 0:
-        return BUSY
-    return 0
-
-
-cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nogil:
-    cdef uint32_t slot
-    cdef Account* account
-    cdef Order* o
-    cdef OrderDetail* d
-    cdef Market* market
-    cdef ReplacedEvent* e
-    cdef Taker t
-    cdef int64_t price, size, leaves, before, after, needed = 0
-    cdef int reason
-    cdef bint renamed = r.new_client_id.word[0] != 0, keeps
-    if r.account >= s.account_count:
-        return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ACCOUNT)
-    if flags & ORDER_BOTH_IDS:
-        return reject_named(s, r.account, &r.client_id, flags, BAD_VALUE)
-    account = &s.accounts[r.account]
-    if renamed:
-        if find_id(
-            s, id_tag(s, r.account, <ClientId*>&r.new_client_id), r.account, <ClientId*>&r.new_client_id
-        ) != NIL:
-            return reject_named(s, r.account, &r.client_id, flags, DUPLICATE)
-        if account.poisons and find_poison(s, r.account, <ClientId*>&r.new_client_id) != NIL:
-            return reject_named(s, r.account, &r.client_id, flags, POISONED)
-    if account.status == FROZEN:
-        return reject_named(s, r.account, &r.client_id, flags, REJECT_FROZEN)
-    if account.status == CANCEL_ONLY:
-        return reject_named(s, r.account, &r.client_id, flags, REJECT_CANCEL_ONLY)
-    if account.killed:
-        return reject_named(s, r.account, &r.client_id, flags, KILLED)
-    slot = named_order(s, r.account, &r.client_id, flags)
-    if slot == NIL:
-        return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ORDER)
-    o = &s.orders[slot]
-    d = &s.details[slot]
-    market = &s.markets[o.market]
-    price = o.price if r.price == ABSENT else r.price
-    size = o.size if r.size == ABSENT else r.size
-    leaves = size - (o.size - whole_leaves(s, slot))
-    # Out of bounds is refused by the checks before the number is used; here it must only not overflow.
-    if d.type == STOP and d.side == BUY:
-        needed = 0
-    elif d.side == SELL or 1 <= price <= market.max_price:
-        if s.limits.risk and 0 < leaves <= market.max_size:
-            needed = required_hold(market, d.side, price, leaves, o.hold_ppm, o.credit)
-    before = pair_hold(s, order_hold(s, slot), d.terms)
-    after = pair_hold(s, needed, d.terms)
-    reason = check_replace(s, r, slot, price, size, leaves, after - before)
-    if reason:
-        return reject_named(s, r.account, &r.client_id, flags, reason)
-
-    # From here on nothing is refused.
-    if renamed:
-        rename(s, slot, &r.new_client_id)
-    if leaves <= 0:
-        return cancel_slot(s, slot, WHY_REPLACED)
-    keeps = d.join == 0 or (price == o.price and size <= o.size)
-    e = <ReplacedEvent*>add_event(s, EV_REPLACED, 1, o.account, o.market)
-    e.order_id = o.order_id
-    e.client_id = s.ids[o.id_slot].client_id
-    e.price = price
-    e.size = size
-    e.leaves = leaves
-    e.hold = after
-    e.released = before - after
-    e.priority_kept = keeps
-    e.stop_price = r.stop_price
-    if d.terms != NIL and r.stop_price == ABSENT:
-        e.stop_price = s.terms[d.terms].stop_price
-    hold(s, hold_slot(s, slot), after - before)
-    touch_order(s, slot)
-    if market.exec_band_ppm:
-        begin_band(s, market)
-    if not keeps:
-        dequeue(s, &market.half[d.side], d.side, slot)
-        taker_of(s, slot, &t)
-        t.price = price
-        t.size = size
-        t.leaves = leaves
-        t.held = needed
-        return proceed(s, &t)
-    o.size = size
-    if d.join != 0:
-        # What it shows stays, unless that is more than it still wants.
-        if leaves < o.leaves:
-            market.half[d.side].levels[price].size -= <uint64_t>(o.leaves - leaves)
-            o.leaves = leaves
-        if d.terms != NIL:
-            s.terms[d.terms].hidden = leaves - o.leaves
-        return 0
-    o.price = price
-    o.leaves = leaves
-    if r.stop_price != ABSENT:
-        move_stop(s, slot, r.stop_price)
-        if market.phase == CONTINUOUS and meets(d.side, r.stop_price, market.last_price):
-            return run_stop(s, slot, market.last_price)
-    return 0

@@ -7,6 +7,7 @@ cdef uint32_t open_terms(State* s, uint32_t slot, const PlaceRecord* r, uint32_t
 cdef int drop_terms(State* s, uint32_t slot) except -1 nogil
 cdef uint32_t find_partner(State* s, const PlaceRecord* r) noexcept nogil
 cdef uint32_t part(State* s, uint32_t slot) noexcept nogil
+cdef int count_slices(State* s, uint32_t slot, int64_t size) except -1 nogil
 cdef int show_slice(State* s, uint32_t slot, int64_t leaves) except -1 nogil
 cdef int refresh(State* s, uint32_t slot) except -1 nogil
 cdef int refreshed_event(State* s, uint32_t slot) except -1 nogil

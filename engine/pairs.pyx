@@ -29,7 +29,7 @@ cdef uint32_t open_terms(State* s, uint32_t slot, const PlaceRecord* r, uint32_t
     terms.expires_at = r.expires_at
     terms.hidden = 0
     terms.partner = partner
-    terms.pad = 0
+    terms.slices = 0
     s.details[slot].terms = index
     if partner != NIL:
         if s.details[partner].terms == NIL:
@@ -37,8 +37,8 @@ cdef uint32_t open_terms(State* s, uint32_t slot, const PlaceRecord* r, uint32_t
         s.terms[s.details[partner].terms].partner = slot
         touch_order(s, partner)
     if r.display_size != ABSENT:
-        s.markets[s.orders[slot].market].iceberg_count += 1
         s.iceberg_count += 1
+        count_slices(s, slot, r.size)
     return index
 
 
@@ -49,7 +49,7 @@ cdef uint32_t bare_terms(State* s) except? 0xFFFFFFFF nogil:
     terms.stop_price = terms.display_size = terms.expires_at = ABSENT
     terms.hidden = 0
     terms.partner = NIL
-    terms.pad = 0
+    terms.slices = 0
     return index
 
 
@@ -57,8 +57,8 @@ cdef int drop_terms(State* s, uint32_t slot) except -1 nogil:
     cdef uint32_t index = s.details[slot].terms
     part(s, slot)
     if s.terms[index].display_size != ABSENT:
-        s.markets[s.orders[slot].market].iceberg_count -= 1
         s.iceberg_count -= 1
+        s.markets[s.orders[slot].market].slices -= s.terms[index].slices
     s.details[slot].terms = NIL
     pool_give(&s.terms_pool, index)
     return 0
@@ -104,6 +104,16 @@ cdef uint32_t part(State* s, uint32_t slot) noexcept nogil:
 
 
 # ---------------------------------------------------------------- slices
+
+
+cdef int count_slices(State* s, uint32_t slot, int64_t size) except -1 nogil:
+    # An iceberg's total is `size` from now on. One slice more: what it shows may be less than a whole one.
+    cdef Terms* terms = &s.terms[s.details[slot].terms]
+    cdef Market* market = &s.markets[s.orders[slot].market]
+    market.slices -= terms.slices
+    terms.slices = <uint32_t>((size - 1) // terms.display_size + 2)
+    market.slices += terms.slices
+    return 0
 
 
 cdef int show_slice(State* s, uint32_t slot, int64_t leaves) except -1 nogil:

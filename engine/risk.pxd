@@ -54,6 +54,11 @@ cdef inline int64_t beyond(int64_t own, int64_t other) noexcept nogil:
     return own - other if own > other else 0
 
 
+cdef inline int64_t pair_hold(State* s, int64_t own, uint32_t terms) noexcept nogil:
+    # What an order that holds `own` and its partner hold together.
+    return own + beyond(partner_hold(s, terms), own)
+
+
 cdef inline uint32_t hold_slot(State* s, uint32_t slot) noexcept nogil:
     return s.details[slot].base if s.details[slot].side == SELL else s.details[slot].quote
 

@@ -87,7 +87,7 @@ cdef void write_markets(State* s, Stream* out) noexcept nogil:
     for i in range(s.market_count):
         market = s.markets[i]
         memset(market.half, 0, sizeof(market.half))
-        market.stop_count = market.iceberg_count = 0
+        market.stop_count = market.slices = 0
         market.stops[BUY] = market.stops[SELL] = NIL
         market.nearest[BUY] = INT64_MAX
         market.nearest[SELL] = 0
@@ -349,7 +349,7 @@ cdef int read_terms(State* s, uint32_t slot, const OrderImage* read) except -1:
     s.terms[index] = read.terms
     s.details[slot].terms = index
     if read.terms.display_size != ABSENT:
-        s.markets[read.order.market].iceberg_count += 1
+        s.markets[read.order.market].slices += read.terms.slices
         s.iceberg_count += 1
     if read.terms.expires_at != ABSENT:
         add_due(s, read.terms.expires_at, read.order.order_id, DUE_ORDER, slot)

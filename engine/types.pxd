@@ -630,7 +630,8 @@ ctypedef struct Market:
     int64_t last_price  # 0: no trade yet
     uint64_t trade_count
     int64_t band_reference  # ABSENT: none
-    uint32_t stop_count, iceberg_count
+    uint32_t stop_count
+    uint32_t slices  # at most so many of all its icebergs are still to be shown
     uint32_t stops[2]  # by side: root of the tree of waiting stops
     int64_t nearest[2]  # by side: stop price that a trade meets first; beyond any price if none waits
     int64_t pause_at
@@ -693,7 +694,7 @@ ctypedef struct Terms:  # 40 bytes: of an order that waits, hides, expires or ha
     int64_t stop_price, display_size, expires_at  # ABSENT: none
     int64_t hidden  # leaves that are not displayed
     uint32_t partner  # slot of the other order of its pair, or NIL
-    uint32_t pad
+    uint32_t slices  # of an iceberg: at most so many are still to be shown
 
 ctypedef struct Poison:
     ClientId client_id

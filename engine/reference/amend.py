@@ -1,4 +1,8 @@
-"""Commands on orders that exist: cancel, mass_cancel, replace."""
+"""Commands on orders that exist, open or waiting: cancel, mass_cancel, replace.
+
+A replace that fails any check leaves the order as it was, in its place; one that keeps priority never moves it. What
+loses its place is a taker again with all its leaves. Worst case: mass_cancel looks at every order there is.
+"""
 
 from __future__ import annotations
 

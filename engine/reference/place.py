@@ -1,4 +1,12 @@
-"""place: every check in the order of the rulebook, then `accepted`, then the book or the wait for a trigger."""
+"""place: every check in the order of the rulebook, then `accepted`, then the book or the wait for a trigger.
+
+    duplicate ─▶ account, phase ─▶ fields of the record ─▶ band, room ─▶ partner ─▶ funds and book ─▶ accepted
+                 stop, stop_limit ─▶ waits (and runs at once if the last trade meets it)
+                 limit in preopen, auction ─▶ rests
+                 all else ─▶ matches, then the stops that became due
+
+Nothing is changed before the last check has passed. Worst case: that of matching.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@
     market    a pause goes on or ends
     forget    a decided ref is forgotten
 
-Worst case: a tick looks at everything that may fall due once more for each thing that does.
+Times are ns, compared with the largest ts so far, never with a clock. Worst case: a tick looks at everything that
+may fall due once more for each thing that does.
 """
 
 from __future__ import annotations

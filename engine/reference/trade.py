@@ -1,4 +1,9 @@
-"""One trade: fees, holds and balances of both orders, and the end of their pairs."""
+"""One trade: fees, holds and balances of both orders, and the end of their pairs.
+
+In: an order that rests (the maker), another (the taker; in an uncross it rests too), price, lots, who pays which rate.
+What the buyer pays the seller gets, less the fees, which `system:fees` gets; so every asset keeps its sum. It decides
+nothing: whether, at what price and how much is the caller's, and so is the book but for a maker that is filled.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-# JSON text to binary records on the hot path: `place` and `cancel` in their usual shape, in place, without objects.
+# JSON text to binary records on the hot path: `place` and `cancel` as traders send them, in place, without objects.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
@@ -17,10 +17,14 @@ cdef struct OrderText:
     Slice side
     Slice type
     Slice size
+    Slice budget
     Slice price
+    Slice stop_price
+    Slice display_size
     Slice tif
     Slice stp
     int64_t order_id  # -1: not given
+    int64_t expires_at  # -1: not given
     int post_only  # -1: not given
 
 cdef void scan(const char* text, Py_ssize_t size, OrderText* out) noexcept nogil

@@ -1,6 +1,6 @@
 """A scanner for the two commands that make up an order flow, from bytes of JSON straight into a 128-byte record.
 
-It understands one flat object of known keys, strings of printable ASCII without escapes, whole numbers, `true`,
+It understands one flat object of known keys (all of a place but `oco_with` and `session`), strings of printable ASCII without escapes, whole numbers, `true`,
 `false` and `null`. It never reports an error: whatever it does not understand, or finds wrong (an unknown key, a
 doubled key, an off-tick price, a word out of its list, anything but `place` and `cancel`), it hands to the thorough
 path of `gateway.session`, which finds the same thing and names it. So there is one place that words errors, and
@@ -9,7 +9,7 @@ this one only has to be right when it says yes. `tests/unit/gateway/test_scan.py
 Worst case: one pass over the text; no allocation, no object, no lock.
 """
 
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from engine.messages.records cimport OP_CANCEL, OP_PLACE, SLOT, Cancel, Place
@@ -24,6 +24,7 @@ cdef int64_t ABSENT = -0x7FFFFFFFFFFFFFFF - 1
 cdef enum:
     RID_BYTES = 34
     F_POST_ONLY = 1
+    F_BUDGET = 2
     F_BY_ORDER_ID = 1
 
 
@@ -52,19 +53,19 @@ cdef inline const char* _string(const char* p, const char* end, Slice* out) noex
 
 
 cdef inline const char* _integer(const char* p, const char* end, int64_t* out) noexcept nogil:
-    """A whole number of at most 18 digits, not negative, without leading zeros."""
-    cdef int64_t value = 0
+    """A whole number from 0 to 2^63 - 1, without leading zeros."""
+    cdef uint64_t value = 0
     cdef int count = 0
     cdef const char* start = p
     while p < end and c"0" <= p[0] <= c"9":
-        if count == 18:
+        if count == 19:
             return NULL
-        value = value * 10 + (p[0] - c"0")
+        value = value * 10 + <uint8_t>(p[0] - c"0")
         count += 1
         p += 1
-    if count == 0 or (count > 1 and start[0] == c"0"):
+    if count == 0 or (count > 1 and start[0] == c"0") or value > <uint64_t>0x7FFFFFFFFFFFFFFF:
         return NULL
-    out[0] = value
+    out[0] = <int64_t>value
     return p
 
 
@@ -88,7 +89,8 @@ cdef void scan(const char* text, Py_ssize_t size, OrderText* out) noexcept nogil
     memset(out, 0, sizeof(OrderText))
     out.rid.size = out.account.size = out.market.size = out.client_id.size = out.side.size = out.type.size = -1
     out.size.size = out.price.size = out.tif.size = out.stp.size = -1
-    out.order_id = -1
+    out.budget.size = out.stop_price.size = out.display_size.size = -1
+    out.order_id = out.expires_at = -1
     out.post_only = -1
     op.size = -1
     p = _blank(p, end)
@@ -152,6 +154,12 @@ cdef void scan(const char* text, Py_ssize_t size, OrderText* out) noexcept nogil
                 known = _once(&out.tif, &value)
             elif _is(&key, "stp", 3):
                 known = _once(&out.stp, &value)
+            elif _is(&key, "stop_price", 10):
+                known = _once(&out.stop_price, &value)
+            elif _is(&key, "display_size", 12):
+                known = _once(&out.display_size, &value)
+            elif _is(&key, "budget", 6):
+                known = _once(&out.budget, &value)
             elif _is(&key, "rid", 3):
                 value.at = start
                 value.size = p - start
@@ -164,6 +172,9 @@ cdef void scan(const char* text, Py_ssize_t size, OrderText* out) noexcept nogil
             elif _is(&key, "order_id", 8):
                 known = out.order_id == -1 and number > 0
                 out.order_id = number
+            elif _is(&key, "expires_at", 10):
+                known = out.expires_at == -1 and number > 0
+                out.expires_at = number
         elif _is(&key, "post_only", 9):
             known = out.post_only == -1
             out.post_only = kind == c"t"
@@ -188,6 +199,8 @@ cdef void scan(const char* text, Py_ssize_t size, OrderText* out) noexcept nogil
         _is(&op, "cancel", 6)
         and out.market.size == -1 and out.price.size == -1 and out.size.size == -1 and out.side.size == -1
         and out.type.size == -1 and out.tif.size == -1 and out.stp.size == -1 and out.post_only == -1
+        and out.budget.size == -1 and out.stop_price.size == -1 and out.display_size.size == -1
+        and out.expires_at == -1
     ):
         out.op = OP_CANCEL
 
@@ -270,25 +283,45 @@ cdef bint fill_place(const OrderText* order, const MarketEntry* market, uint32_t
         place.side = 1
     else:
         return False
-    if order.size.size == -1:
+    if (order.size.size == -1) == (order.budget.size == -1):
         return False
-    place.size = steps(order.size.at, order.size.size, market.lot, market.lot_decimals)
+    if order.budget.size != -1:
+        place.head.flags |= F_BUDGET
+        place.size = steps(order.budget.at, order.budget.size, 1, market.quote_scale)
+    else:
+        place.size = steps(order.size.at, order.size.size, market.lot, market.lot_decimals)
     if place.size < 0:
         return False
     if _is(&order.type, "limit", 5):
         place.type = 1
-        if order.price.size == -1:
-            return False
+    elif _is(&order.type, "market", 6):
+        place.type = 2
+    elif _is(&order.type, "stop", 4):
+        place.type = 3
+    elif _is(&order.type, "stop_limit", 10):
+        place.type = 4
+    else:
+        return False
+    # A field that its type needs and does not have, or has and cannot need, is for the thorough path.
+    if (order.price.size == -1) != (place.type == 2 or place.type == 3):
+        return False
+    if (order.stop_price.size == -1) != (place.type < 3) or (order.display_size.size != -1 and place.type != 1):
+        return False
+    place.price = ABSENT
+    if order.price.size != -1:
         place.price = steps(order.price.at, order.price.size, market.tick, market.tick_decimals)
         if place.price < 0:
             return False
-    elif _is(&order.type, "market", 6):
-        place.type = 2
-        if order.price.size != -1:
+    if order.stop_price.size != -1:
+        place.stop_price = steps(order.stop_price.at, order.stop_price.size, market.tick, market.tick_decimals)
+        if place.stop_price < 0:
             return False
-        place.price = ABSENT
-    else:
-        return False
+    if order.display_size.size != -1:
+        place.display_size = steps(order.display_size.at, order.display_size.size, market.lot, market.lot_decimals)
+        if place.display_size < 0:
+            return False
+    if order.expires_at != -1:
+        place.expires_at = order.expires_at
     if order.tif.size == -1:
         place.tif = 0
     elif _is(&order.tif, "gtc", 3):
@@ -297,6 +330,8 @@ cdef bint fill_place(const OrderText* order, const MarketEntry* market, uint32_t
         place.tif = 2
     elif _is(&order.tif, "fok", 3):
         place.tif = 3
+    elif _is(&order.tif, "gtd", 3):
+        place.tif = 4
     else:
         return False
     if order.stp.size == -1 or _is(&order.stp, "cancel_newest", 13):
@@ -339,13 +374,13 @@ cdef bint fill_cancel(const OrderText* order, uint32_t account, uint8_t* record)
 def scan_record(bytes text, str market_name, tuple market, uint32_t market_index, uint32_t account):
     """The record for `text`, or None if the thorough path must look at it. For tests: the hot path as Python sees it.
 
-    `market` is (tick mantissa, tick decimals, lot mantissa, lot decimals).
+    `market` is (tick mantissa, tick decimals, lot mantissa, lot decimals, scale of the quote asset).
     """
     cdef OrderText order
     cdef MarketEntry entry
     cdef uint8_t[SLOT] record
     cdef bint good = False
-    entry.tick, entry.tick_decimals, entry.lot, entry.lot_decimals = market
+    entry.tick, entry.tick_decimals, entry.lot, entry.lot_decimals, entry.quote_scale = market
     scan(text, len(text), &order)
     if order.op == OP_PLACE:
         if order.market.size == -1 or order.market.at[: order.market.size] != market_name.encode():

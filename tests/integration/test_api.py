@@ -303,6 +303,13 @@ async def test_order_is_placed_once_for_a_key_and_the_key_keeps_its_body(world):
     placed = [command for command in world.core.commands if command["op"] == "place"]
     client_id = first.json()["data"]["client_order_id"]
     assert placed == [{"op": "place", "account": session["account"], "client_id": client_id, **LIMIT}]
+    pair = {
+        "market": "INK-USDC", "side": "sell", "type": "stop_limit", "size": "2", "price": "1", "stop_price": "1.1",
+        "tif": "gtd", "expires_at": 1_900_000_000_000_000_000, "oco_with": "first", "client_order_id": "stop",
+    }  # fmt: skip
+    assert (await world.data(*post, headers=bearer, json=pair))["client_order_id"] == "stop"
+    sent = pair | {"op": "place", "account": session["account"], "client_id": "stop"}
+    assert world.core.commands[-1] == {field: value for field, value in sent.items() if field != "client_order_id"}
     other = LIMIT | {"size": "2"}
     await world.refused(409, "CONFLICT", "idempotency_key_reuse", *post, headers=keyed, json=other)
     named = LIMIT | {"client_order_id": "mine"}

@@ -69,7 +69,7 @@ async def until(client: TradingClient, name: str, **fields: Any) -> list[dict[st
             seen.append(event)
             if event.get("event") == name and fields.items() <= event.items():
                 return seen
-    raise AssertionError(f"the session ended after {seen}")
+    raise AssertionError(f"the session ended after {len(seen)} events, the last {seen[-3:]}")
 
 
 def names(events: list[dict[str, Any]]) -> list[str]:

@@ -18,12 +18,21 @@ from engine.messages.decode import EventDecoder
 from engine.messages.directory import Directory
 from engine.messages.encode import CommandEncoder
 
-__all__ = ["RuleFlow"]
+__all__ = ["RuleFlow", "book_of"]
 
 START_NS = 1_700_000_000_000_000_000
 STEP_NS = 1_000_000_000
 TRADERS = ("ann", "ben", "cy", "dee")
 MODES = ("cancel_newest", "cancel_oldest", "cancel_both", "decrement", "none")
+
+
+def book_of(core: Any, market: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """What a core shows of a market: (price ticks, displayed lots) a side, best first."""
+    sides: tuple[dict[int, int], dict[int, int]] = (defaultdict(int), defaultdict(int))
+    for row in core.open_orders():
+        if row["market"] == market and row["status"] == OrderStatus.OPEN:
+            sides[row["side"]][int(row["price"])] += int(row["displayed"])
+    return sorted(sides[0].items(), reverse=True), sorted(sides[1].items())
 
 
 class RuleFlow:
@@ -53,12 +62,7 @@ class RuleFlow:
         return self.apply(self._command())
 
     def book(self, market: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """What the core shows of a market: (price ticks, displayed lots) a side, best first."""
-        sides: tuple[dict[int, int], dict[int, int]] = (defaultdict(int), defaultdict(int))
-        for row in self.core.open_orders():
-            if row["market"] == market and row["status"] == OrderStatus.OPEN:
-                sides[row["side"]][int(row["price"])] += int(row["displayed"])
-        return sorted(sides[0].items(), reverse=True), sorted(sides[1].items())
+        return book_of(self.core, market)
 
     # ------------------------------------------------------------ inside
 

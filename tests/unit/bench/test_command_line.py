@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -108,3 +109,32 @@ def test_every_bench_is_listed_and_says_what_it_leaves_out() -> None:
 def test_commit_and_machine_name_this_checkout() -> None:
     assert "cores" in harness.machine() and "Python" in harness.machine()
     assert len(harness.commit()) >= 7
+
+
+def test_json_without_a_file_goes_to_the_results_and_to_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(harness, "ROOT", tmp_path)
+    module = made(Row("a", "rate", 9.0, "1/s"))
+    module.MIX = "only this"  # type: ignore[attr-defined]
+    command_line.execute("made", module, command_line.STANDARD_OUT, False, 9, {})
+    content = json.loads(capsys.readouterr().out)
+    (kept,) = (tmp_path / "bench" / "results").iterdir()
+    assert kept.name == f"made-{content['date']}-unknown.json"
+    assert json.loads(kept.read_text()) == content and content["mix"] == "only this"
+    command_line.execute("made", module, command_line.STANDARD_OUT, True, 9, {})
+    assert json.loads(capsys.readouterr().out)["left_out"].startswith("smoke size")
+    assert len(list(kept.parent.iterdir())) == 1
+
+
+def test_a_bench_on_one_core_says_so_and_gives_the_others_back() -> None:
+    before = os.sched_getaffinity(0)
+    with harness.pinned() as core:
+        assert core in before and os.sched_getaffinity(0) == {core}
+        assert f"pinned to core {core}" in harness.machine()
+    assert os.sched_getaffinity(0) == before
+
+
+def test_flags_are_those_of_the_build() -> None:
+    flags = harness.build_flags().split()
+    assert "-fno-strict-aliasing" in flags and any(flag.startswith("-O") for flag in flags)

@@ -38,9 +38,13 @@ PLACE = {
 }  # fmt: skip
 
 
+def _without(*fields: str, **changes: object) -> dict[str, object]:
+    return {key: value for key, value in PLACE.items() if key not in fields} | changes
+
+
 def scanned(text: bytes) -> bytes | None:
     market, account = DIRECTORY.markets_by_name["CRT-USD"], DIRECTORY.accounts_by_name["alice"]
-    steps = (market.tick, market.tick_decimals, market.lot, market.lot_decimals)
+    steps = (market.tick, market.tick_decimals, market.lot, market.lot_decimals, market.quote.scale)
     return scan_record(text, "CRT-USD", steps, market.index, account.index)
 
 
@@ -65,6 +69,20 @@ def test_usual_place_is_scanned_to_the_encoders_bytes(extra: dict[str, object]) 
     assert scanned(json.dumps(command).encode()) == thorough(command) is not None
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        PLACE | {"display_size": "0.3"}, PLACE | {"tif": "gtd", "expires_at": 1_795_000_000_000_000_000},
+        PLACE | {"type": "stop_limit", "stop_price": "2", "tif": "fok"},
+        _without("price", type="stop", stop_price="2.1"),
+        _without("price", "size", type="stop", stop_price="2.1", budget="7.000001", rid=2**63 - 1),
+        _without("price", "size", type="market", budget="12"), _without("price", type="market"),
+    ],
+)  # fmt: skip
+def test_every_order_type_is_scanned_to_the_encoders_bytes(command: dict[str, object]) -> None:
+    assert scanned(json.dumps(command).encode()) == thorough(command) is not None
+
+
 @pytest.mark.parametrize("command", [{"op": "cancel", "client_id": "a-1"}, {"op": "cancel", "order_id": 42, "rid": 1}])
 def test_usual_cancel_is_scanned_to_the_encoders_bytes(command: dict[str, object]) -> None:
     assert scanned(json.dumps(command).encode()) == thorough(command) is not None
@@ -82,6 +100,12 @@ def test_usual_cancel_is_scanned_to_the_encoders_bytes(command: dict[str, object
         json.dumps(PLACE | {"client_id": "a b"}).encode(), json.dumps(PLACE | {"client_id": "x" * 33}).encode(),
         json.dumps(PLACE | {"side": "bid"}).encode(), json.dumps(PLACE | {"color": "red"}).encode(),
         json.dumps(PLACE | {"rid": -1}).encode(), json.dumps(PLACE | {"rid": "r" * 33}).encode(),
+        json.dumps(PLACE | {"stop_price": "2"}).encode(), json.dumps(PLACE | {"budget": "2"}).encode(),
+        json.dumps(PLACE | {"type": "stop"}).encode(), json.dumps(PLACE | {"type": "stop", "stop_price": "2"}).encode(),
+        json.dumps(PLACE | {"type": "stop_limit"}).encode(), json.dumps(PLACE | {"display_size": "0.01"}).encode(),
+        json.dumps(PLACE | {"expires_at": 2**63}).encode(), json.dumps(PLACE | {"expires_at": 0}).encode(),
+        json.dumps(PLACE | {"oco_with": "b"}).encode(), json.dumps(PLACE | {"session": "s"}).encode(),
+        json.dumps(_without("size", budget="0.0000001")).encode(), b'{"op":"cancel","order_id":1,"budget":"1"}',
         json.dumps(PLACE)[:-1].encode() + b',"price":"2.10"}', b'{"op":"cancel","client_id":"a","order_id":1}',
         b'{"op":"cancel"}', b'{"op":"cancel","client_id":"a","price":"1"}', "{\"op\":\"canc\u00e9l\"}".encode(),
     ],
@@ -94,10 +118,22 @@ def test_anything_unusual_or_wrong_is_left_to_the_thorough_path(text: bytes) -> 
     price=st.from_regex(r"[0-9.\-eN]{0,24}", fullmatch=True) | st.decimals("0.05", "9999", places=2).map(str),
     size=st.from_regex(r"[0-9]{1,21}(\.[0-9]{0,3})?", fullmatch=True),
     side=st.sampled_from(["buy", "sell", "Buy", ""]),
-    kind=st.sampled_from(["limit", "market", "stop"]),
-)
-def test_a_yes_of_the_scanner_is_always_the_encoders_record(price: str, size: str, side: str, kind: str) -> None:
-    command = PLACE | {"price": price, "size": size, "side": side, "type": kind}
+    kind=st.sampled_from(["limit", "market", "stop", "stop_limit"]),
+    more=st.fixed_dictionaries(
+        {},
+        optional={
+            "stop_price": st.sampled_from(["2", "2.05", "0", "2.06"]), "display_size": st.sampled_from(["0.1", "x"]),
+            "budget": st.sampled_from(["7", "0.0000001", "-1"]), "expires_at": st.integers(-1, 2**64),
+            "tif": st.sampled_from(["gtc", "gtd", "ioc", "fok", "day"]), "post_only": st.booleans(),
+        },
+    ),
+    left_out=st.sets(st.sampled_from(["price", "size"])),
+)  # fmt: skip
+def test_a_yes_of_the_scanner_is_always_the_encoders_record(
+    price: str, size: str, side: str, kind: str, more: dict[str, object], left_out: set[str]
+) -> None:
+    command = _without("price", "size", **more, side=side, type=kind)
+    command |= {field: value for field, value in (("price", price), ("size", size)) if field not in left_out}
     record = scanned(json.dumps(command).encode())
     if record is not None:
         assert record == thorough(command)

@@ -13,6 +13,7 @@ import pytest
 
 from engine.core import Core
 from engine.messages import layout
+from engine.messages.decode import EventDecoder
 from engine.messages.directory import Directory
 from engine.messages.encode import CommandEncoder
 from gateway.sequencer import PythonSink, Sequencer
@@ -136,6 +137,50 @@ def test_a_tick_stands_before_the_first_command_at_a_due_time(make: Any) -> None
     assert (world.sequencer.sequence, world.sequencer.ticks) == (5, 1)
     world.sequencer.flush()
     assert [told[2] for told in world.told] == [7, 7, 7, 0, 7] and world.told[3][5] == b""
+
+
+def test_orders_pauses_and_cancel_after_fall_due_at_the_sequencer(make: Any) -> None:
+    world = make(durable=False)
+    place = {"op": "place", "market": "M", "type": "limit", "tif": "gtd", "size": "1", "price": "10"}
+    commands: list[dict[str, Any]] = [
+        {"op": "asset", "asset": "USD", "scale": 2}, {"op": "asset", "asset": "TOK", "scale": 0},
+        {"op": "market", "market": "M", "base": "TOK", "quote": "USD", "tick": "1", "lot": "1",
+         "exec_band_ppm": 100_000, "pause_ns": 500, "reference_price": "10", "taker_ppm": 0, "maker_ppm": 0},
+        *({"op": "account", "account": name} for name in ("a", "b")),
+        *({"op": "deposit", "account": name, "asset": asset, "amount": "999", "ref": f"{name}{asset}"}
+          for name in ("a", "b") for asset in ("USD", "TOK")),
+        place | {"account": "a", "client_id": "e", "side": "buy", "expires_at": 2_000},
+        place | {"account": "b", "client_id": "s", "side": "sell", "price": "20", "tif": "gtc"},
+        {"op": "cancel_after", "account": "b", "at": 4_000},
+    ]  # fmt: skip
+    assert all(world.submit(**command) == "taken" for command in commands)
+    decoder = EventDecoder(Directory())
+
+    def news() -> list[str]:
+        """What was told since the last look, in words."""
+        world.sequencer.flush()
+        slots = b"".join(told[5] for told in world.told)
+        world.told.clear()
+        return [f"{event['event']} {event.get('reason', event.get('price', ''))}" for event in decoder.decode(slots)]
+
+    def look(now: int) -> list[str]:
+        """What a look at the clock brings about, without any command."""
+        world.clock.now = now
+        is_due = world.core.next_due <= now
+        assert world.sequencer.advance() == is_due and world.core.next_due > now
+        return news()
+
+    assert news()[-3:] == ["accepted 10", "accepted 20", "done "]
+    assert look(1_999) == [] and look(2_000) == ["canceled expired"]
+    high = place | {"price": "20", "tif": "gtc"}
+    assert world.submit(**high | {"account": "a", "client_id": "h", "side": "buy"}) == "taken"
+    assert news() == ["accepted 20", "phase_changed band"] and world.core.next_due == 2_500
+    assert look(2_499) == [] and look(2_500) == ["phase_changed pause"]
+    assert look(2_999) == [] and look(3_000) == ["uncrossed 20", "trade 20", "phase_changed uncross"]
+    assert world.submit(**high | {"account": "b", "client_id": "t", "side": "sell"}) == "taken"
+    world.clock.now = 4_000
+    assert world.submit(op="account", account="late") == "taken"
+    assert news() == ["accepted 20", "canceled session", "done "], "the tick stands before the command that came late"
 
 
 def test_a_nearly_full_ring_refuses_orders_and_still_takes_cancels(make: Any) -> None:
