@@ -16,8 +16,8 @@ from libc.string cimport memcmp
 from picows.picows cimport WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from gateway.hub cimport Connection, Hub
-from engine.messages.records cimport OP_CANCEL, OP_PLACE, SLOT
-from gateway.wire.scan cimport OrderText, fill_cancel, fill_place, scan
+from engine.messages.records cimport OP_CANCEL, OP_PLACE, OP_REPLACE, SLOT
+from gateway.wire.scan cimport OrderText, fill_cancel, fill_place, fill_replace, scan
 
 from gateway.session import Ask, Close, Send, SignedIn, Submit
 
@@ -175,6 +175,18 @@ cdef class OrderEntryListener(WSListener):
                     return False
                 connection.market = market
             if not fill_place(order, &hub.names.markets[market], market, connection.account, record):
+                return False
+        elif order.op == OP_REPLACE:
+            if not connection.may_trade or (order.client_id.size == -1) == (order.order_id == -1):
+                return False
+            found = hub.sequencer.order_market(
+                connection.account, None if order.order_id == -1 else order.order_id,
+                b"" if order.client_id.size == -1 else <bytes>order.client_id.at[: order.client_id.size],
+            )
+            if found is None:
+                return False
+            market = found
+            if not fill_replace(order, &hub.names.markets[market], connection.account, record):
                 return False
         elif not fill_cancel(order, connection.account, record):
             return False

@@ -157,6 +157,10 @@ cdef class Sequencer:
         """Tell the sink everything that is safe to tell."""
         self.release()
 
+    cpdef object order_market(self, uint32_t account, object order_id, bytes client_id):
+        """The market index of an order as of everything submitted so far; see Core.order_market."""
+        return self.core.order_market(account, order_id, client_id)
+
     @property
     def pending(self):
         """Commands applied and not yet released."""

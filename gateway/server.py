@@ -56,7 +56,6 @@ class CoreState(Protocol):
     def describe(self) -> NDArray[Any]: ...
     def open_orders(self) -> NDArray[Any]: ...
     def balances_of(self, account: int, /) -> NDArray[Any]: ...
-    def order_market(self, account: int, order_id: int | None, client_id: bytes, /) -> int | None: ...
     def state_hash(self) -> bytes: ...
 
 
@@ -109,7 +108,7 @@ class GatewayServer:
             self.counters, settings.write_high_bytes, settings.asks_max, settings.asks_per_session_max,
         )  # fmt: skip
         self.hub.on_fatal = self._fatal
-        self._encoder = CommandEncoder(directory, _OrderMarkets(state))
+        self._encoder = CommandEncoder(directory, _OrderMarkets(sequencer))
         self._terms = SessionTerms(
             environment=settings.environment, epoch=settings.epoch, keys=keys, encode=self._encode,
             make_nonce=lambda: secrets.token_hex(32), now_ns=clock.now_ns,
@@ -256,7 +255,8 @@ class GatewayServer:
 
     def _knows_order(self, command: dict[str, Any]) -> bool:
         account = self._directory.accounts_by_name[command["account"]].index
-        return _OrderMarkets(self._state).find(account, command.get("order_id"), command.get("client_id")) is not None
+        markets = _OrderMarkets(self._sequencer)
+        return markets.find(account, command.get("order_id"), command.get("client_id")) is not None
 
     def _define(self, slots: bytes) -> None:
         self._names.learn_events(slots)
@@ -469,14 +469,14 @@ class GatewayServer:
 class _OrderMarkets:
     """The market of an order, for the encoder of `replace`: as of all commands submitted before it, released or not."""
 
-    def __init__(self, state: CoreState) -> None:
-        self._state = state
+    def __init__(self, sequencer: Sequencer) -> None:
+        self._sequencer = sequencer
 
     def find(self, account: int, order_id: Any, client_id: Any) -> _OrderMarket | None:
         if not isinstance(order_id, int) or isinstance(order_id, bool) or not 0 < order_id < 2**63:
             order_id = None
         name = client_id.encode() if isinstance(client_id, str) else b""
-        market = self._state.order_market(account, order_id, name)
+        market = self._sequencer.order_market(account, order_id, name)
         return None if market is None else _OrderMarket(market)
 
 

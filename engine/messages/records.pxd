@@ -1,6 +1,6 @@
 # The slots of layout.py as C structs, for the readers of events that live outside the core (gateway, market data).
 #
-#   Place, Cancel          command records that are written straight from a client's bytes
+#   Place, Cancel, Replace command records that are written straight from a client's bytes
 #   EventHead … Uncrossed  events; the head slot alone, without the padding up to 128 bytes
 #   EventSlot              any event slot as 128 bytes, to step over slots
 #
@@ -18,6 +18,7 @@ cdef enum Op:
     OP_ACCOUNT = 3
     OP_PLACE = 11
     OP_CANCEL = 12
+    OP_REPLACE = 13
     OP_TICK = 21
     OP_CUT = 22
 
@@ -68,6 +69,16 @@ cdef packed struct Cancel:
     uint32_t account
     uint32_t spare
     char client_id[32]
+
+cdef packed struct Replace:
+    CommandHead head
+    uint32_t account
+    uint32_t spare
+    char client_id[32]
+    int64_t price
+    int64_t size
+    int64_t stop_price
+    char new_client_id[32]
 
 cdef packed struct EventHead:
     uint64_t sequence

@@ -1,4 +1,4 @@
-# JSON text to binary records on the hot path: `place` and `cancel` as traders send them, in place, without objects.
+# JSON text to binary records on the hot path: `place`, `replace` and `cancel` as traders send them, in place, without objects.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
@@ -14,6 +14,7 @@ cdef struct OrderText:
     Slice account
     Slice market
     Slice client_id
+    Slice new_client_id
     Slice side
     Slice type
     Slice size
@@ -31,4 +32,5 @@ cdef void scan(const char* text, Py_ssize_t size, OrderText* out) noexcept nogil
 cdef bint fill_place(const OrderText* order, const MarketEntry* market, uint32_t market_index, uint32_t account,
                      uint8_t* record) noexcept nogil
 cdef bint fill_cancel(const OrderText* order, uint32_t account, uint8_t* record) noexcept nogil
+cdef bint fill_replace(const OrderText* order, const MarketEntry* market, uint32_t account, uint8_t* record) noexcept nogil
 cdef int64_t steps(const char* text, Py_ssize_t size, int64_t mantissa, uint8_t decimals) noexcept nogil

@@ -1,8 +1,8 @@
-"""A scanner for the two commands that make up an order flow, from bytes of JSON straight into a 128-byte record.
+"""A scanner for the three commands that make up an order flow, from bytes of JSON straight into a 128-byte record.
 
 It understands one flat object of known keys (all of a place but `oco_with` and `session`), strings of printable ASCII without escapes, whole numbers, `true`,
 `false` and `null`. It never reports an error: whatever it does not understand, or finds wrong (an unknown key, a
-doubled key, an off-tick price, a word out of its list, anything but `place` and `cancel`), it hands to the thorough
+doubled key, an off-tick price, a word out of its list, anything but `place`, `replace` and `cancel`), it hands to the thorough
 path of `gateway.session`, which finds the same thing and names it. So there is one place that words errors, and
 this one only has to be right when it says yes. `tests/unit/gateway/test_scan.py` holds the two paths together.
 
@@ -12,7 +12,7 @@ Worst case: one pass over the text; no allocation, no object, no lock.
 from libc.stdint cimport uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from engine.messages.records cimport OP_CANCEL, OP_PLACE, SLOT, Cancel, Place
+from engine.messages.records cimport OP_CANCEL, OP_PLACE, OP_REPLACE, SLOT, Cancel, Place, Replace
 
 cdef extern from *:
     """
@@ -89,7 +89,7 @@ cdef void scan(const char* text, Py_ssize_t size, OrderText* out) noexcept nogil
     memset(out, 0, sizeof(OrderText))
     out.rid.size = out.account.size = out.market.size = out.client_id.size = out.side.size = out.type.size = -1
     out.size.size = out.price.size = out.tif.size = out.stp.size = -1
-    out.budget.size = out.stop_price.size = out.display_size.size = -1
+    out.budget.size = out.stop_price.size = out.display_size.size = out.new_client_id.size = -1
     out.order_id = out.expires_at = -1
     out.post_only = -1
     op.size = -1
@@ -160,6 +160,8 @@ cdef void scan(const char* text, Py_ssize_t size, OrderText* out) noexcept nogil
                 known = _once(&out.display_size, &value)
             elif _is(&key, "budget", 6):
                 known = _once(&out.budget, &value)
+            elif _is(&key, "new_client_id", 13):
+                known = _once(&out.new_client_id, &value)
             elif _is(&key, "rid", 3):
                 value.at = start
                 value.size = p - start
@@ -193,14 +195,19 @@ cdef void scan(const char* text, Py_ssize_t size, OrderText* out) noexcept nogil
             return
         break
     if _is(&op, "place", 5):
-        if out.order_id == -1:
+        if out.order_id == -1 and out.new_client_id.size == -1:
             out.op = OP_PLACE
+        return
+    if (
+        out.market.size != -1 or out.side.size != -1 or out.type.size != -1 or out.tif.size != -1 or out.stp.size != -1
+        or out.post_only != -1 or out.budget.size != -1 or out.display_size.size != -1 or out.expires_at != -1
+    ):
+        return
+    if _is(&op, "replace", 7):
+        out.op = OP_REPLACE
     elif (
-        _is(&op, "cancel", 6)
-        and out.market.size == -1 and out.price.size == -1 and out.size.size == -1 and out.side.size == -1
-        and out.type.size == -1 and out.tif.size == -1 and out.stp.size == -1 and out.post_only == -1
-        and out.budget.size == -1 and out.stop_price.size == -1 and out.display_size.size == -1
-        and out.expires_at == -1
+        _is(&op, "cancel", 6) and out.price.size == -1 and out.size.size == -1 and out.stop_price.size == -1
+        and out.new_client_id.size == -1
     ):
         out.op = OP_CANCEL
 
@@ -351,24 +358,58 @@ cdef bint fill_place(const OrderText* order, const MarketEntry* market, uint32_t
     return True
 
 
+cdef bint _order_name(const OrderText* order, Cancel* record) noexcept nogil:
+    """The order that a cancel or replace names, by exactly one of its ids."""
+    cdef int64_t order_id = order.order_id
+    if (order_id == -1) == (order.client_id.size == -1):
+        return False
+    if order_id != -1:
+        record.head.flags = F_BY_ORDER_ID
+        memcpy(record.client_id, &order_id, 8)
+        return True
+    if not _name(&order.client_id, 32):
+        return False
+    memcpy(record.client_id, order.client_id.at, order.client_id.size)
+    return True
+
+
 cdef bint fill_cancel(const OrderText* order, uint32_t account, uint8_t* record) noexcept nogil:
     """Write the record of a cancel. False: something is unusual or wrong, and the record must not be used."""
     cdef Cancel* cancel = <Cancel*>record
-    cdef int64_t order_id = order.order_id
     memset(record, 0, SLOT)
     cancel.head.kind = OP_CANCEL
     cancel.head.slots = 1
     cancel.account = account
-    if (order_id == -1) == (order.client_id.size == -1):
+    return _order_name(order, cancel)
+
+
+cdef bint fill_replace(const OrderText* order, const MarketEntry* market, uint32_t account, uint8_t* record) noexcept nogil:
+    """Write the record of a replace of an order of that market. False: as above."""
+    cdef Replace* replace = <Replace*>record
+    memset(record, 0, SLOT)
+    replace.head.kind = OP_REPLACE
+    replace.head.slots = 1
+    replace.account = account
+    replace.price = replace.size = replace.stop_price = ABSENT
+    if order.price.size == -1 and order.size.size == -1 and order.stop_price.size == -1 and order.new_client_id.size == -1:
         return False
-    if order_id != -1:
-        cancel.head.flags = F_BY_ORDER_ID
-        memcpy(cancel.client_id, &order_id, 8)
-        return True
-    if not _name(&order.client_id, 32):
-        return False
-    memcpy(cancel.client_id, order.client_id.at, order.client_id.size)
-    return True
+    if order.price.size != -1:
+        replace.price = steps(order.price.at, order.price.size, market.tick, market.tick_decimals)
+        if replace.price < 0:
+            return False
+    if order.size.size != -1:
+        replace.size = steps(order.size.at, order.size.size, market.lot, market.lot_decimals)
+        if replace.size < 0:
+            return False
+    if order.stop_price.size != -1:
+        replace.stop_price = steps(order.stop_price.at, order.stop_price.size, market.tick, market.tick_decimals)
+        if replace.stop_price < 0:
+            return False
+    if order.new_client_id.size != -1:
+        if not _name(&order.new_client_id, 32):
+            return False
+        memcpy(replace.new_client_id, order.new_client_id.at, order.new_client_id.size)
+    return _order_name(order, <Cancel*>record)
 
 
 def scan_record(bytes text, str market_name, tuple market, uint32_t market_index, uint32_t account):
@@ -388,4 +429,6 @@ def scan_record(bytes text, str market_name, tuple market, uint32_t market_index
         good = fill_place(&order, &entry, market_index, account, record)
     elif order.op == OP_CANCEL:
         good = fill_cancel(&order, account, record)
+    elif order.op == OP_REPLACE:
+        good = fill_replace(&order, &entry, account, record)
     return (<char*>record)[:SLOT] if good else None

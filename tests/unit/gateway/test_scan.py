@@ -31,7 +31,18 @@ def _directory() -> Directory:
 
 
 DIRECTORY = _directory()
-ENCODER = CommandEncoder(DIRECTORY)
+
+
+class OneMarket:
+    """Every order is of the one market."""
+
+    market = 0
+
+    def find(self, account: int, order_id: int | None, client_id: str | None) -> "OneMarket":
+        return self
+
+
+ENCODER = CommandEncoder(DIRECTORY, OneMarket())
 PLACE = {
     "op": "place", "market": "CRT-USD", "client_id": "a-1", "side": "buy", "type": "limit", "size": "1.5",
     "price": "2.05",
@@ -112,6 +123,31 @@ def test_usual_cancel_is_scanned_to_the_encoders_bytes(command: dict[str, object
 )  # fmt: skip
 def test_anything_unusual_or_wrong_is_left_to_the_thorough_path(text: bytes) -> None:
     assert scanned(text) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"price": "2.05"}, {"size": "3"}, {"stop_price": "1.9"}, {"new_client_id": "b"}, {"order_id": 7, "price": "2"},
+        {"price": "2", "size": "1.5", "stop_price": "3", "new_client_id": "b", "rid": 9, "account": "alice"},
+    ],
+)  # fmt: skip
+def test_replace_is_scanned_to_the_encoders_bytes(changes: dict[str, object]) -> None:
+    command = {"op": "replace"} | ({} if "order_id" in changes else {"client_id": "a"}) | changes
+    assert scanned(json.dumps(command).encode()) == thorough(command) is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {}, {"order_id": 7, "price": "2"}, {"price": "2.06"}, {"size": "0"}, {"stop_price": "-1"},
+        {"new_client_id": ""}, {"price": "2", "market": "CRT-USD"}, {"price": "2", "tif": "gtc"},
+        {"price": "2", "display_size": "1"}, {"price": "2", "side": "buy"}, {"price": None},
+        {"size": "1", "expires_at": 5}, {"size": "1", "budget": "5"},
+    ],
+)  # fmt: skip
+def test_unusual_replace_is_left_to_the_thorough_path(changes: dict[str, object]) -> None:
+    assert scanned(json.dumps({"op": "replace", "client_id": "a"} | changes).encode()) is None
 
 
 @given(
