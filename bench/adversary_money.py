@@ -119,7 +119,8 @@ class MoneyCommands:
                        "exec_band_ppm": pick((0, 0, 0, 2_000, 4_000, 200_000))}  # fmt: skip
         if self._random.random() < 0.75:  # a repeat in order: it may change bands, pause and rates
             repeat = {name: terms[name] for name in ("market", "base", "quote", "tick", "lot")}
-            return self._send({"op": "market", **repeat, **self._some(bands, taker_ppm=pick((0, 5_000, 90_000)))})
+            rates: Json = {"taker_ppm": pick((5_000, 90_000)), "maker_ppm": pick((-5_000, 0, 3_000))}
+            return self._send({"op": "market", **repeat, **self._some({}, **bands, **rates)})
         command = {
             "op": "market", "market": pick((*NAMES_OF_MARKETS, "M3", "M4", "M5", "M6", "M7", "M8")),
             "base": pick(("TOK", "BIG", "USD", "XXX")), "quote": "USD", "tick": pick(("0.01", "0.5", "0.010")),

@@ -63,7 +63,7 @@ def _run_one(commands: int, seed: int, number: int) -> Comparison:
 
 
 def _run_all(plan: list[tuple[int, int, int]], jobs: int) -> dict[bool, Comparison]:
-    """What the runs made happen, by bounds. A progress bar on a terminal."""
+    """What the runs made happen, by bounds. A progress bar on a terminal, else a line for each run that is done."""
     total, results = sum(size for size, _, _ in plan), {False: Comparison(), True: Comparison()}
     console = Console(stderr=True)
     columns = (
@@ -84,6 +84,9 @@ def _run_all(plan: list[tuple[int, int, int]], jobs: int) -> dict[bool, Comparis
             while waiting:
                 for future in wait(waiting, 0.5, FIRST_COMPLETED).done:
                     results[waiting.pop(future)].add(future.result())
+                    if not console.is_terminal:
+                        equal = sum(result.commands for result in results.values())
+                        console.print(f"{equal:,} of {total:,} commands equal, {len(waiting)} runs to go")
                 bar.update(task, completed=done.value)
         except Difference:
             pool.shutdown(wait=False, cancel_futures=True)

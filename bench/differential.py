@@ -4,7 +4,7 @@ After every command the events must be equal byte for byte, and so must the stat
 answered `duplicate`, must have left the hash as it was but for the clock. Every `check_every` commands, and the rarer
 the more is remembered, both check their invariants and show the same balances, orders, indicative prices and next due
 time, and the reference computes its hash anew from everything there is; now and then the core goes on from its own
-snapshot.
+snapshot. A second core takes the same records through `apply_batch`, in batches of any size, and must say the same.
 
 A difference is raised with seed, position and command, and with a history that still shows it, shortened by leaving
 out commands for as long as that does not hide it.
@@ -12,6 +12,7 @@ out commands for as long as that does not hide it.
 
 from __future__ import annotations
 
+import random
 import struct
 import time
 from collections import Counter
@@ -79,7 +80,7 @@ def compare(
     seed: int,
     limits: CoreLimits | None = None,
     *,
-    check_every: int = 97,
+    check_every: int = 199,
     decode: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Comparison:
@@ -115,6 +116,7 @@ class _Pair:
         self._check_every = check_every
         self._next_look, self._looks = check_every, 0
         self._decoder = decoder
+        self._batches = _Batches(limits)
         self._hash = int.from_bytes(self.core.state_hash(), "little")
         self._clock = 0, 0, 0, 1
 
@@ -129,6 +131,7 @@ class _Pair:
         if hashed != reference.state_hash():
             raise Difference(f"state hash differs: core {hashed.hex()}, reference {reference.state_hash().hex()}")
         self._refusal_changed_nothing(record[4], data, int.from_bytes(hashed, "little"))
+        self._batches.add(record, data, hashed)
         if self._decoder is not None:
             self._decoder.decode(ours)
         if core.sequence >= self._next_look:
@@ -165,6 +168,41 @@ class _Pair:
         if refused and (self._hash - mix(1, *before) - hashed + mix(1, *now)) & _M128:
             raise Difference("a refused command changed the state")
         self._hash, self._clock = hashed, now
+
+
+class _Batches:
+    """The other door: a core of its own that takes the records in batches, behind the first one."""
+
+    def __init__(self, limits: CoreLimits | None) -> None:
+        self._core = Core(limits)
+        self._out = np.empty(4_096, layout.EVENT)
+        self._random = random.Random(0)
+        self._size = 1
+        self._records: list[bytes | bytearray] = []
+        self._events: list[bytes] = []
+
+    def add(self, record: bytes | bytearray, events: bytes, hashed: bytes) -> None:
+        """A record with its events, and the state hash after it."""
+        self._records.append(record)
+        self._events.append(events)
+        if len(self._records) < self._size:
+            return
+        if self._apply(b"".join(self._records)) != b"".join(self._events):
+            raise Difference(f"the events of a batch of {len(self._records)} differ")
+        if self._core.state_hash() != hashed:
+            raise Difference(f"the state hash after a batch of {len(self._records)} differs")
+        self._records, self._events = [], []
+        self._size = self._random.choice((1, 2, 3, 17, 64, 300))
+
+    def _apply(self, records: bytes) -> bytes:
+        at, end, told = 0, len(records) // layout.SLOT_BYTES, b""
+        while at < end:
+            after, used = self._core.apply_batch(records, self._out, at)
+            told += self._out[:used].tobytes()
+            if after == at:  # not even one: its events may not fit
+                self._out = np.empty(self._core.bound(records[at * layout.SLOT_BYTES :]), layout.EVENT)
+            at = after
+        return told
 
 
 def _same_balances(core: Core, reference: ReferenceCore) -> None:

@@ -9,12 +9,12 @@ All checks come first; what does not suffice leaves the order as it was. Worst c
 """
 
 from engine.bands cimport begin_band, inside_band
-from engine.book cimport dequeue, reaches
+from engine.book cimport dequeue, join_back, reaches
 from engine.digest cimport add_mix, mix_id, touch_order
 from engine.events cimport add_event
 from engine.ids cimport open_id
 from engine.matching cimport Taker, cancel_slot, named_order, proceed, reject_named, taker_of
-from engine.pairs cimport count_slices
+from engine.pairs cimport count_slices, show_slice
 from engine.pool cimport find_id, find_poison, id_tag, pool_room
 from engine.risk cimport hold, hold_slot, order_hold, pair_hold, required_hold, whole_leaves
 from engine.stops cimport meets, move_stop, run_stop
@@ -87,7 +87,7 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
     cdef Market* market
     cdef ReplacedEvent* e
     cdef Taker t
-    cdef int64_t price, size, leaves, before, after, needed = 0
+    cdef int64_t price, size, leaves, before, after, best, needed = 0
     cdef int reason
     cdef bint renamed = r.new_client_id.word[0] != 0, keeps
     if r.account >= s.account_count:
@@ -155,6 +155,15 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
         begin_band(s, market)
     if not keeps:
         dequeue(s, &market.half[d.side], d.side, slot)
+        best = market.half[1 - d.side].best
+        if best == 0 or not reaches(d.side, price, best):
+            # Nothing to trade with: straight to its new place.
+            o.price = price
+            o.size = size
+            o.leaves = leaves
+            if d.terms != NIL:
+                show_slice(s, slot, leaves)
+            return join_back(s, &market.half[d.side], d.side, slot)
         taker_of(s, slot, &t)
         t.price = price
         t.size = size

@@ -16,6 +16,7 @@
 
 from libc.string cimport memset
 
+from engine.digest cimport touch_order
 from engine.types cimport (
     BITMAP_DEPTH, BUY, NIL, Half, Level, Order, State, highest_bit, int64_t, lowest_bit, region_map, region_unmap,
     uint8_t, uint32_t, uint64_t,
@@ -162,6 +163,15 @@ cdef inline void enqueue(State* s, Half* half, int side, uint32_t slot) noexcept
             half.best = price
     level.tail = slot
     half.order_count += 1
+
+
+cdef inline int join_back(State* s, Half* half, int side, uint32_t slot) except -1 nogil:
+    # Into the back of its level, as of now.
+    s.details[slot].join = (s.sequence << 20) + s.joins
+    s.joins += 1
+    touch_order(s, slot)
+    enqueue(s, half, side, slot)
+    return 0
 
 
 cdef inline void dequeue(State* s, Half* half, int side, uint32_t slot) noexcept nogil:

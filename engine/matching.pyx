@@ -16,7 +16,7 @@ from libc.stdint cimport INT64_MAX
 from libc.string cimport memcpy
 
 from engine.bands cimport begin_band, inside_band
-from engine.book cimport dequeue, enqueue, next_worse, reaches
+from engine.book cimport dequeue, join_back, next_worse, reaches
 from engine.digest cimport forget_order, touch_market, touch_order
 from engine.events cimport add_event, add_rejected
 from engine.ids cimport close_ids, open_id
@@ -88,11 +88,7 @@ cdef int rest(State* s, Taker* t) except -1 nogil:
     o.credit = t.credit
     if t.terms != NIL:
         show_slice(s, slot, t.leaves)
-    s.details[slot].join = (s.sequence << 20) + s.joins
-    s.joins += 1
-    touch_order(s, slot)
-    enqueue(s, &t.market.half[t.side], t.side, slot)
-    return 0
+    return join_back(s, &t.market.half[t.side], t.side, slot)
 
 
 cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil:

@@ -12,7 +12,7 @@ its counterpart; an order's end unlinks it. Never trades, never looks for what i
 Worst case: constant, but for `rounds_fill`, which near the fills limit walks a level once for each slice.
 """
 
-from engine.book cimport dequeue, enqueue
+from engine.book cimport dequeue, join_back
 from engine.digest cimport touch_order
 from engine.events cimport add_event
 from engine.matching cimport Taker, cancel_order, end_order
@@ -141,10 +141,7 @@ cdef int refresh(State* s, uint32_t slot) except -1 nogil:
     cdef Half* half = &s.markets[s.orders[slot].market].half[side]
     dequeue(s, half, side, slot)
     show_slice(s, slot, s.terms[s.details[slot].terms].hidden)
-    s.details[slot].join = (s.sequence << 20) + s.joins
-    s.joins += 1
-    touch_order(s, slot)
-    enqueue(s, half, side, slot)
+    join_back(s, half, side, slot)
     return refreshed_event(s, slot)
 
 
