@@ -5,17 +5,18 @@
     anything else                           leaves its level and is a taker again (matching.pyx), with its own slot
     a total not above what is filled        the rest is canceled `replaced`
 
-All checks come first; what does not suffice leaves the order as it was. Worst case: a taker's.
+All checks come first; what does not suffice leaves the order as it was. A new name is refused `busy` to an order that has
+OLDER_NAMES behind its newest, and to all while `older_room` (ids.pxd) has none. Worst case: a taker's.
 """
 
 from engine.bands cimport begin_band, inside_band
 from engine.book cimport dequeue, join_back, reaches
 from engine.digest cimport add_mix, mix_id, touch_order
 from engine.events cimport add_event
-from engine.ids cimport open_id
+from engine.ids cimport older_room, open_id
 from engine.matching cimport Taker, cancel_slot, named_order, proceed, reject_named, taker_of
 from engine.pairs cimport count_slices, show_slice
-from engine.pool cimport find_id, find_poison, id_tag, pool_room
+from engine.pool cimport find_id, find_poison, id_tag
 from engine.risk cimport hold, hold_slot, order_hold, pair_hold, required_hold, whole_leaves
 from engine.stops cimport meets, move_stop, run_stop
 from engine.types cimport *
@@ -24,8 +25,10 @@ from engine.types cimport *
 cdef int rename(State* s, uint32_t slot, const ClientId* client_id) except -1 nogil:
     # The new id becomes the order's newest; the old one goes on answering.
     cdef Order* o = &s.orders[slot]
-    cdef uint32_t before = o.id_slot
-    cdef uint32_t newest = open_id(
+    cdef uint32_t before = o.id_slot, newest
+    if not s.limits.risk:
+        return 0
+    newest = open_id(
         s, id_tag(s, o.account, <ClientId*>client_id), o.account, o.market, client_id, o.order_id
     )
     s.ids[newest].next = before
@@ -33,6 +36,7 @@ cdef int rename(State* s, uint32_t slot, const ClientId* client_id) except -1 no
     add_mix(s, mix_id(&s.ids[before]))
     touch_order(s, slot)
     o.id_slot = newest
+    s.details[slot].older_names += 1
     return 0
 
 
@@ -74,7 +78,7 @@ cdef int check_replace(
             d.flags & PLACE_POST_ONLY and market.phase == CONTINUOUS and best != 0 and reaches(d.side, price, best)
         ):
             return WOULD_CROSS
-    if renamed and pool_room(&s.id_pool) == 0:
+    if renamed and s.limits.risk and (d.older_names == OLDER_NAMES or older_room(s) == 0):
         return BUSY
     return 0
 

@@ -4,7 +4,7 @@
                order found by its id
     stops      trees in order, counts, nearest; in continuous none that the last trade meets
     terms      slices, pairs linked both ways and of one account, market and side
-    accounts   lists and counts of open orders and remembered ids
+    accounts   lists and counts of open orders, of their older names and of remembered ids
     money      per asset all balances sum to zero; held is exactly what orders and pending postings need; nothing of a
                `never` account is below zero; the sum of debts
     hash       the running sum equals the sum over all entities, mixed anew
@@ -15,6 +15,7 @@ from engine.digest cimport (
     mix_account, mix_asset, mix_balance, mix_id, mix_market, mix_order, mix_poison, mix_posting, mix_ref, settle_balances,
     settle_markets, settle_orders,
 )
+from engine.ids cimport older_room
 from engine.pool cimport (
     find_balance, find_id, find_order, find_poison, find_ref, holds, id_tag, map_at, map_places, recent_id,
 )
@@ -161,7 +162,7 @@ cdef int64_t order_share(State* s, uint32_t slot) except? -1:
 
 
 cdef int audit_accounts(State* s, dict held) except -1:
-    cdef uint32_t i, slot, count, ids = 0, older
+    cdef uint32_t i, slot, count, ids = 0, orders = 0, names, older
     for i in range(s.account_count):
         slot = s.accounts[i].first_order
         count = 0
@@ -169,10 +170,17 @@ cdef int audit_accounts(State* s, dict held) except -1:
             assert s.orders[slot].account == i
             held[hold_slot(s, slot)] = held.get(hold_slot(s, slot), 0) + order_share(s, slot)
             older = s.orders[slot].id_slot
+            names = 0
             while older != NIL and s.limits.risk:
                 assert find_id(s, id_tag(s, i, &s.ids[older].client_id), i, &s.ids[older].client_id) == older
-                ids += 1
+                assert s.ids[older].order == slot and s.ids[older].status == STATUS_OPEN
+                names += 1
                 older = s.ids[older].next
+            assert not s.limits.risk or names == 1 + s.details[slot].older_names <= 1 + OLDER_NAMES, (
+                f"order {s.orders[slot].order_id}: {names} names, counted {s.details[slot].older_names} older ones"
+            )
+            ids += names
+            orders += 1
             count += 1
             slot = s.details[slot].next
         assert count == s.accounts[i].open_orders, f"account {i}: {count} open orders, counted {s.accounts[i].open_orders}"
@@ -191,6 +199,7 @@ cdef int audit_accounts(State* s, dict held) except -1:
         slot = s.ids[slot].next
     assert count == s.closed_ids <= s.limits.closed_ids, "remembered ids of all accounts"
     if s.limits.risk:
+        assert ids - orders == s.limits.orders - older_room(s) <= s.limits.orders, f"{ids - orders} older names"
         assert ids + count == s.id_pool.used - s.id_pool.free_count == s.id_map.count, "client ids that belong nowhere"
     return 0
 

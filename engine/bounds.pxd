@@ -4,13 +4,9 @@
 from libc.stdint cimport INT64_MAX
 
 from engine.book cimport meets_again, reaches
-from engine.pool cimport find_account, find_id, find_order, id_tag
+from engine.pool cimport find_account, find_id, find_order, id_tag, live
 from engine.timers cimport tick_bound
 from engine.types cimport *
-
-
-cdef inline uint32_t live(Pool* pool) noexcept nogil:
-    return pool.used - pool.free_count
 
 
 cdef inline Py_ssize_t matches_bound(State* s, int64_t matches, uint32_t stops) noexcept nogil:

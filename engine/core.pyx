@@ -30,7 +30,7 @@ from libc.string cimport memcpy, memset, strlen
 
 from engine.amend cimport replace
 from engine.audit cimport audit
-from engine.bounds cimport bound_of, live
+from engine.bounds cimport bound_of
 from engine.digest cimport mix_account, replace_mix, state_sum
 from engine.events cimport add_event, add_rejected
 from engine.auction cimport Finding, find_price
@@ -40,8 +40,8 @@ from engine.listing cimport (
 from engine.matching cimport cancel, place
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
-    find_account, find_asset, find_balance, find_id, find_market, find_order, id_tag, map_close, map_open, map_reserve,
-    order_tag, pool_close, pool_open, pool_room, pool_take, pool_touch, recent_id,
+    find_account, find_asset, find_balance, find_id, find_market, find_order, id_tag, live, map_close, map_open,
+    map_reserve, order_tag, pool_close, pool_open, pool_room, pool_take, pool_touch, recent_id,
 )
 from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport (
@@ -424,7 +424,8 @@ cdef class Core:
         l.orders = limits.orders
         l.closed_ids = limits.client_ids_total
         l.closed_ids_account = limits.client_ids_per_account
-        l.ids = limits.client_ids_total + 2 * limits.orders + 1
+        # Remembered ones, newest and older ones of orders: never short for a `place` (ids.pxd).
+        l.ids = limits.client_ids_total + 2 * limits.orders
         l.refs = limits.refs
         l.postings = limits.postings
         l.poisons = limits.poisons

@@ -10,10 +10,15 @@
 # `closed_ids_account`) and of all accounts (`closed_ids`); what falls out of either is forgotten. A node stays where it
 # is until then, so the end of an order does not touch the map.
 #
+# An order has at most OLDER_NAMES older names, and all orders together at most as many as there may be orders. So the end
+# of an order closes at most 101 ids, and the pool, a node for every remembered id, every order's newest (a taker counts,
+# it is refused `too_many_orders` else) and every older name, is never empty when a `place` comes: no trader's names keep
+# another from trading. What one trader can use up is the older names of all: then renames are refused `busy`, no more.
+#
 # Without money (`Core(risk=False)`) there are no ids: every order has NO_NAME, one node that nothing finds.
 
 from engine.digest cimport add_mix, mix_id, remove_mix
-from engine.pool cimport id_tag, map_drop, map_put, pool_give, pool_take
+from engine.pool cimport id_tag, live, map_drop, map_put, pool_give, pool_take
 from engine.types cimport NIL, STATUS_OPEN, Account, ClientId, IdNode, State, int64_t, uint8_t, uint32_t, uint64_t
 
 
@@ -77,7 +82,7 @@ cdef inline int close_ids(State* s, uint32_t newest, uint8_t status, int64_t fil
     if not s.limits.risk:
         return 0
     slot = s.ids[newest].next
-    # Renames are rare: turn their chain round, then remember from the oldest to the newest.
+    # At most OLDER_NAMES hang on it: turn their chain round, then remember from the oldest to the newest.
     while slot != NIL:
         remove_mix(s, mix_id(&s.ids[slot]))
         after = s.ids[slot].next
@@ -89,6 +94,11 @@ cdef inline int close_ids(State* s, uint32_t newest, uint8_t status, int64_t fil
         remember(s, oldest, status, filled)
         oldest = after
     return remember(s, newest, status, filled)
+
+
+cdef inline uint32_t older_room(State* s) noexcept nogil:
+    # How many more older names all orders together may have. Between commands: every node is of an open order or remembered.
+    return s.limits.orders - (live(&s.id_pool) - s.closed_ids - live(&s.order_pool))
 
 
 cdef inline uint32_t open_id(

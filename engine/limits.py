@@ -24,7 +24,7 @@ class CoreLimits:
     balances: int = 4_000_000
     """(account, asset) pairs ever touched."""
     orders: int = 1 << 21
-    """Open and waiting orders of all markets."""
+    """Open and waiting orders of all markets; renamed ones keep at most as many older names together."""
     client_ids_total: int = 4_000_000
     """Remembered ids of closed orders over all accounts, oldest forgotten first."""
     client_ids_per_account: int = 100_000

@@ -53,6 +53,7 @@ cdef inline uint32_t take_slot(State* s, Taker* t) except? 0xFFFFFFFF nogil:
     d.mix.low = 0
     d.mix.high = 0
     d.dirty = 0
+    d.older_names = 0
     d.join = 0
     d.base = t.base
     d.quote = t.quote
@@ -635,7 +636,7 @@ cdef int check_place(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) e
         return WOULD_CROSS
     if r.type == MARKET_ORDER and opposite.best == 0:
         return NO_LIQUIDITY
-    if pool_room(&s.id_pool) == 0 or not balance_room(s, (t.base == NIL) + (t.quote == NIL)):
+    if not balance_room(s, (t.base == NIL) + (t.quote == NIL)):
         return BUSY
     return 0
 

@@ -50,6 +50,10 @@ cdef inline void pool_touch(Pool* pool, uint32_t count) noexcept nogil:
     region_touch(pool.nodes + <size_t>pool.used * pool.node_bytes, <size_t>count * pool.node_bytes)
 
 
+cdef inline uint32_t live(Pool* pool) noexcept nogil:
+    return pool.used - pool.free_count
+
+
 cdef inline uint32_t pool_room(Pool* pool) noexcept nogil:
     return pool.capacity - pool.used + pool.free_count
 

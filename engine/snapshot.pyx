@@ -161,11 +161,7 @@ cdef void write_order(State* s, uint32_t slot, Stream* out) noexcept nogil:
         if s.terms[s.details[slot].terms].partner != NIL:
             order.partner = s.orders[s.terms[s.details[slot].terms].partner].order_id
     order.client_id = s.ids[newest].client_id
-    order.older_count = 0
-    older = s.ids[newest].next
-    while older != NIL:
-        order.older_count += 1
-        older = s.ids[older].next
+    order.older_count = order.detail.older_names
     stream_put(out, &order, sizeof(OrderImage))
     older = s.ids[newest].next
     while older != NIL:
@@ -318,8 +314,11 @@ cdef int read_order(State* s, Reader reader) except -1:
     cdef uint32_t slot = pool_take(&s.order_pool), last, node
     cdef Account* owner
     reader.take(&read, sizeof(OrderImage))
+    if read.older_count > OLDER_NAMES:
+        raise ValueError(f"the snapshot has an order with {read.older_count} older ids, not at most {OLDER_NAMES}")
     s.orders[slot] = read.order
     s.details[slot] = read.detail
+    s.details[slot].older_names = <uint8_t>read.older_count
     last = read_id(s, &read.client_id, read.order.account, read.order.market, read.order.order_id)
     s.orders[slot].id_slot = last
     s.ids[last].order = slot

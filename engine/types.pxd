@@ -63,6 +63,7 @@ cdef enum:
     SLOT_BYTES = 128
     POISONS_ACCOUNT = 10_000
     SLICES_MAX = 1000  # display_size times this is the most an iceberg may be
+    OLDER_NAMES = 100  # client ids an order may have had before its newest
     LEGS_MAX = 64  # postings of one money command, and shares of one leg
     NO_NAME = 0  # slot of the one id of a core without money
     EXTERNAL = 0  # account indices that exist from the start
@@ -690,7 +691,8 @@ ctypedef struct OrderDetail:  # 64 bytes
     int32_t taker_ppm
     uint8_t side, type, tif, flags
     uint8_t stp, dirty
-    uint8_t pad[2]
+    uint8_t older_names  # that hang on its newest client id
+    uint8_t pad
     uint32_t terms  # slot of its Terms; NIL: it has none
 
 ctypedef struct Terms:  # 40 bytes: of an order that waits, hides, expires or has a partner

@@ -23,7 +23,7 @@ from engine.messages.layout import OrderFlag, PlaceFlag
 from engine.reference.bands import in_entry_band
 from engine.reference.matching import reaches
 from engine.reference.model import ClientId, Order, State, reject, unpack
-from engine.reference.orders import cancel_order, has_id_room, hold, hold_asset, join_book, leave_book, pair_hold
+from engine.reference.orders import cancel_order, has_name_room, hold, hold_asset, join_book, leave_book, pair_hold
 from engine.reference.place import CLOSED_TO_ORDERS, COLLECTING, account_refuses
 from engine.reference.stops import execute_then_stops, is_met, run_stops
 
@@ -156,7 +156,7 @@ def _checked(s: State, r: SimpleNamespace, flags: OrderFlag) -> RejectCode | Ord
     if r.price == ABSENT and r.size == ABSENT and r.stop_price == ABSENT and not r.new_client_id:
         return RejectCode.BAD_VALUE
     reason = _check_numbers(s, r, order) or _check_book(s, r, order)
-    if reason is None and r.new_client_id and not has_id_room(s):
+    if reason is None and r.new_client_id and not has_name_room(s, order):
         reason = RejectCode.BUSY
     return reason or order
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 from engine.messages.codes import ABSENT, OrderStatus, Overdraft, Phase, Side
 from engine.reference.model import Market, State, required_hold
-from engine.reference.orders import hold_asset, pair_hold
+from engine.reference.orders import OLDER_NAMES, hold_asset, pair_hold
 from engine.reference.stops import is_met
 
 __all__ = ["audit"]
@@ -45,6 +45,7 @@ def _check_orders(s: State) -> None:
         assert s.accounts[order.account].orders[order.order_id] is order
         if order.display_size != ABSENT:
             assert 0 < order.shown <= min(order.display_size, order.leaves), f"order {order.order_id}: {order.shown}"
+        assert len(order.client_ids) <= 1 + OLDER_NAMES, f"order {order.order_id} has {len(order.client_ids)} names"
         for client_id in order.client_ids:
             assert s.ids[order.account, client_id].order is order, f"{client_id!r} does not answer for its order"
         partner = order.partner
@@ -56,6 +57,8 @@ def _check_orders(s: State) -> None:
     standing += sum(len(m.stops) for m in s.markets)
     of_accounts = sum(len(owner.orders) for owner in s.accounts)
     assert standing == len(s.orders) == of_accounts, f"{standing} in books and waiting, {len(s.orders)} orders"
+    older = sum(len(order.client_ids) - 1 for order in s.orders.values())
+    assert older == len(s.ids) - len(s.closed) - len(s.orders) <= s.limits.orders, f"{older} older names"
     poisons = Counter(account for account, _ in s.poisons)
     assert all(owner.poisons == poisons[index] for index, owner in enumerate(s.accounts)), "poisons miscounted"
     for account, client_id in s.poisons:

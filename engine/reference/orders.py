@@ -14,9 +14,12 @@ from engine.messages.codes import ABSENT, CancelReason, EventKind, OrderStatus, 
 from engine.reference.model import Account, Order, State, required_hold
 
 __all__ = [
-    "cancel_account", "cancel_order", "close", "has_id_room", "hold", "hold_asset", "join_book", "leave_book",
-    "pair_hold", "refresh", "unpair", "wait_for_trigger",
+    "OLDER_NAMES", "cancel_account", "cancel_order", "close", "has_name_room", "hold", "hold_asset", "join_book",
+    "leave_book", "pair_hold", "refresh", "unpair", "wait_for_trigger",
 ]  # fmt: skip
+
+OLDER_NAMES = 100
+"""Client ids an order may have had before its newest."""
 
 
 # ---------------------------------------------------------------- holds and pairs
@@ -147,5 +150,6 @@ def _forget(s: State, account: int, owner: Account, client_id: bytes) -> None:
     del owner.closed[client_id], s.closed[account, client_id], s.ids[account, client_id]
 
 
-def has_id_room(s: State) -> bool:
-    return len(s.ids) < s.limits.client_ids_total + 2 * s.limits.orders + 1
+def has_name_room(s: State, order: Order) -> bool:
+    """Whether the order may take a new name: it keeps its older ones, and so does every other order."""
+    return len(order.client_ids) <= OLDER_NAMES and len(s.ids) - len(s.closed) - len(s.orders) < s.limits.orders

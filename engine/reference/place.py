@@ -40,7 +40,7 @@ from engine.reference.model import (
     required_hold,
     unpack,
 )
-from engine.reference.orders import has_id_room, hold, hold_asset, join_book, pair_hold, wait_for_trigger
+from engine.reference.orders import hold, hold_asset, join_book, pair_hold, wait_for_trigger
 from engine.reference.stops import execute_then_stops, is_met, run_stops
 
 __all__ = ["COLLECTING", "CLOSED_TO_ORDERS", "account_refuses", "place", "write_duplicate"]
@@ -249,6 +249,6 @@ def _check_book(s: State, order: Order) -> RejectCode | None:
     if order.type == OrderType.MARKET and best is None:
         return RejectCode.NO_LIQUIDITY
     fresh = sum((order.account, asset) not in s.balances for asset in (market.base, market.quote))
-    if not has_id_room(s) or not s.has_balance_room(fresh):
+    if not s.has_balance_room(fresh):
         return RejectCode.BUSY
     return None

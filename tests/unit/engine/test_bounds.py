@@ -127,17 +127,45 @@ def test_postings() -> None:
     assert words(pend("p4", [USD]))[0] == "pended"
 
 
-def test_client_ids_of_one_order() -> None:
-    # Four ids in all: one remembered, two an order, and the taker's.
-    world = World(accounts=1, limits=CoreLimits(orders=1, client_ids_total=1, client_ids_per_account=1))
+def test_older_names_of_all_orders_leave_an_id_to_every_place() -> None:
+    # Six ids in all: two remembered, each order's newest, and as many older ones.
+    world = World(accounts=2, limits=CoreLimits(orders=2, client_ids_total=2, client_ids_per_account=2))
+    a, b = world.accounts
+    for number in range(2):
+        world.place(a, SELL, 100, 1, client_id=f"closed{number}")
+        world.cancel(a, f"closed{number}")
+    world.place(a, SELL, 100, 2, client_id="n0")
+    for number in range(2):
+        assert words(world.replace(a, f"n{number}", new_client_id=b"n%d" % (number + 1))) == ["replaced"]
+    assert_refused(world, lambda: world.replace(a, "n2", new_client_id=b"n3"), "busy")
+    assert words(world.place(b, SELL, 101, 1, client_id="v0")) == ["accepted"]
+    assert_refused(world, lambda: world.replace(b, "v0", new_client_id=b"v1"), "busy")
+    # All six are taken, and an order that ends makes room for the next.
+    assert words(world.cancel(b, "v0")) == ["canceled user 1"]
+    assert words(world.place(b, BUY, None, 1, client_id="v2")) == ["accepted", "trade 1@100"]
+    assert words(world.replace(a, "n0", size=3)) == ["replaced"]
+    assert words(world.place(b, SELL, 101, 1, client_id="v3")) == ["accepted"]
+    assert words(world.cancel(a, "n2")) == ["canceled user 2"]
+    assert words(world.replace(b, "v3", new_client_id=b"v4")) == ["replaced"]
+    assert words(world.place(a, SELL, 100, 1, client_id="n3")) == ["accepted"]
+
+
+def test_older_names_of_one_order_survive_a_snapshot() -> None:
+    world = World(accounts=1)
     a = world.accounts[0]
     world.place(a, SELL, 100, 1, client_id="n0")
-    for number in range(3):
-        assert words(world.replace(a, f"n{number}", new_client_id=b"n%d" % (number + 1))) == ["replaced"]
-    assert_refused(world, lambda: world.replace(a, "n3", new_client_id=b"n4"), "busy")
-    assert words(world.replace(a, "n0", size=2)) == ["replaced"]
-    assert words(world.cancel(a, "n3")) == ["canceled user 2"]
-    assert words(world.place(a, SELL, 100, 1, client_id="n4")) == ["accepted"]
+    for number in range(100):
+        if number == 60:
+            world.core = Core.restore(world.core.snapshot())
+            world.core.check()
+        assert words(world.replace(a, "n0", new_client_id=b"n%d" % (number + 1))) == ["replaced"]
+    assert_refused(world, lambda: world.replace(a, "n0", new_client_id=b"n101"), "busy")
+    world.core = Core.restore(world.core.snapshot())
+    assert_refused(world, lambda: world.replace(a, "n7", new_client_id=b"n101"), "busy")
+    assert words(world.cancel(a, "n50")) == ["canceled user 1"]
+    # The slot is taken anew, and so is the count.
+    world.place(a, SELL, 100, 1, client_id="m0")
+    assert words(world.replace(a, "m0", new_client_id=b"m1")) == ["replaced"]
 
 
 def test_poisons() -> None:

@@ -121,6 +121,39 @@ def test_replace_with_too_little_money_leaves_the_order_in_its_place(make: Any) 
     assert desk.names(replace("ann", "b1", size="0")) == ["rejected bad_size"]
 
 
+def test_an_order_has_at_most_100_older_names(make: Any) -> None:
+    desk = make()
+    desk.do(limit("ann", "n0", "buy", "10", "5"))
+    for number in range(100):
+        assert desk.names(replace("ann", f"n{number}", new_client_id=f"n{number + 1}")) == ["replaced"]
+    # `busy` comes after every other reason, and refuses the whole command.
+    assert desk.names(replace("ann", "n0", new_client_id="n50")) == ["rejected duplicate"]
+    assert desk.names(replace("ann", "n0", price="5000", new_client_id="late")) == ["rejected insufficient_funds"]
+    assert desk.names(replace("ann", "n0", size="4", new_client_id="late")) == ["rejected busy"]
+    assert_book(desk, "10 5:ann/n100 |")
+    assert desk.names(replace("ann", "n0", size="4")) == ["replaced"]
+    desk.do(limit("bob", "b", "buy", "10", "1"))
+    assert desk.names(replace("bob", "b", new_client_id="late")) == ["replaced"]
+    assert desk.names(cancel("ann", "n0")) == ["canceled user"]
+    for number in (0, 50, 100):
+        assert desk.do(limit("ann", f"n{number}", "buy", "10", "1"))[0]["status"] == "canceled"
+    assert desk.names(limit("ann", "late", "buy", "10", "1")) == ["accepted"]
+
+
+def test_older_names_of_all_orders_are_bounded_by_the_orders_there_may_be(make: Any) -> None:
+    desk = make(CoreLimits(orders=3, client_ids_total=1, client_ids_per_account=1))
+    desk.do(limit("ann", "a0", "buy", "10", "5"))
+    for number in range(3):
+        assert desk.names(replace("ann", f"a{number}", new_client_id=f"a{number + 1}")) == ["replaced"]
+    assert desk.names(replace("ann", "a0", new_client_id="a4")) == ["rejected busy"]
+    for client_id in ("b0", "b1"):
+        assert desk.names(limit("bob", client_id, "buy", "9", "1")) == ["accepted"]
+    assert desk.names(replace("bob", "b0", new_client_id="b2")) == ["rejected busy"]
+    assert desk.names(cancel("bob", "b1")) == ["canceled user"]
+    assert desk.names(market_order("bob", "b2", "sell", size="5")) == ["accepted", "trade"]
+    assert desk.names(replace("bob", "b0", new_client_id="b3")) == ["replaced"]
+
+
 def test_replace_below_what_is_filled_cancels_the_rest(make: Any) -> None:
     desk = make()
     desk.do(limit("ann", "b", "buy", "10", "5"))
