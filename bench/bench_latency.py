@@ -2,7 +2,7 @@
 
 Each command is one `apply` of the C door between two readings of the cycle counter that no instruction crosses; nothing
 looks ahead. What the readings cost with nothing between them, their median, is taken off and stands in its own row.
-Five rounds; each number is the median of theirs, the worst too. A sweep is a command of W3 that takes 50 … 70 orders.
+Five rounds; each number is the median of theirs, the worst that of all. A sweep is a command of W3 that takes 50 … 70 orders.
 
 Everything is held to the reference book before, and every round must end with the same state hash. Worst case: on a
 shared machine the worst latency is the hypervisor's.
@@ -77,7 +77,8 @@ def run(smoke: bool, seed: int) -> list[Row]:
         swept = rounds_of(generate("W3", seed=seed + 2, ops=sizes["W3"], smoke=smoke), rounds)
     rows = [Row("timer, nothing between its readings", "latency", median([each.timer_ns for each in single]), "ns")]
     for name, share in SHARES.items():
-        value = median([quantile(each.ns, share) for each in single])
+        each_round = [quantile(each.ns, share) for each in single]
+        value = max(each_round) if name == "worst" else median(each_round)
         rows.append(Row(f"W1 one command, {name}", "latency", value, "ns", must=MUSTS.get(name)))
     a_fill = median([ns_per_fill(each) for each in swept])
     rows.append(Row(f"W3 sweep of {SWEEP[0]} … {SWEEP[1]} makers", "ns a fill", a_fill, "ns", must=FILL_MUST))
