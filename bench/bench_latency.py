@@ -2,7 +2,7 @@
 
 Each command is one `apply` of the C door between two readings of the cycle counter that no instruction crosses; nothing
 looks ahead. What the readings cost with nothing between them, their median, is taken off and stands in its own row.
-Five rounds; each number is the median of theirs, the worst that of all. A sweep is a command of W3 that takes 50 … 70 orders.
+Five rounds; each number is the median of theirs, the worst that of all. A sweep takes 50 … 70 orders (W3).
 
 Everything is held to the reference book before, and every round must end with the same state hash. Worst case: on a
 shared machine the worst latency is the hypervisor's.
