@@ -48,7 +48,7 @@ cdef int check_replace(
     cdef OrderDetail* d = &s.details[slot]
     cdef Market* market = &s.markets[o.market]
     cdef int64_t best = market.half[1 - d.side].best
-    cdef bint renamed = r.new_client_id.word[0] != 0
+    cdef bint renamed = r.new_client_id.word[0] != 0 and s.limits.risk
     if market.phase >= PHASE_CANCEL_ONLY:
         return REJECT_PHASE
     if r.price == ABSENT and r.size == ABSENT and r.stop_price == ABSENT and not renamed:
@@ -93,7 +93,7 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
     cdef Taker t
     cdef int64_t price, size, leaves, before, after, best, needed = 0
     cdef int reason
-    cdef bint renamed = r.new_client_id.word[0] != 0, keeps
+    cdef bint renamed = r.new_client_id.word[0] != 0 and s.limits.risk, keeps  # without money no id is kept
     if r.account >= s.account_count:
         return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ACCOUNT)
     if flags & ORDER_BOTH_IDS:

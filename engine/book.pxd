@@ -18,7 +18,7 @@ from libc.string cimport memset
 
 from engine.digest cimport touch_order
 from engine.types cimport (
-    BITMAP_DEPTH, BUY, NIL, Half, Level, Order, State, highest_bit, int64_t, lowest_bit, region_map, region_unmap,
+    BITMAP_DEPTH, BUY, MARKET_ORDER, NIL, STOP, STP_NONE, Half, Level, Order, State, highest_bit, int64_t, lowest_bit, region_map, region_unmap,
     uint8_t, uint32_t, uint64_t,
 )
 
@@ -136,6 +136,12 @@ cdef inline bint reaches(int side, int64_t price, int64_t best) noexcept nogil:
     # Whether an order of that side at `price` meets an opposite one at `best`: a buy not below it, a sell not above.
     # Without a branch: sides come too mixed to be predicted.
     return ((price - best) ^ -<int64_t>side) + side >= 0
+
+
+cdef inline bint meets_again(uint8_t type, uint8_t side, uint8_t stp) noexcept nogil:
+    # Whether an order may trade many times with one maker: a buy that spends what its account has gets the money back
+    # from a maker of its own.
+    return (type == MARKET_ORDER or type == STOP) and side == BUY and stp == STP_NONE
 
 
 cdef inline bint beats(int side, int64_t price, int64_t best) noexcept nogil:

@@ -3,8 +3,8 @@
 
 from libc.stdint cimport INT64_MAX
 
-from engine.book cimport reaches
-from engine.pool cimport find_id, find_order, id_tag, live
+from engine.book cimport meets_again, reaches
+from engine.pool cimport find_account, find_id, find_order, id_tag, live
 from engine.timers cimport tick_bound
 from engine.types cimport *
 
@@ -18,18 +18,21 @@ cdef inline Py_ssize_t matches_bound(State* s, int64_t matches, uint32_t stops) 
 
 
 cdef inline Py_ssize_t market_bound(State* s, Market* market, int64_t slices) noexcept nogil:
-    # All that can happen in a market when its stops run: each match ends a maker, a slice or a taker, and a stop may be a
-    # maker too. `slices`: of the command's own order.
+    # All that can happen in a market when its stops run: each match ends a maker, a slice or a taker, but of one that
+    # meets_again; and a stop may be a maker too. `slices`: of the command's own order.
     cdef int64_t orders = <int64_t>market.half[BUY].order_count + market.half[SELL].order_count
+    if market.spenders != 0:
+        orders = s.limits.max_fills
     return matches_bound(s, orders + market.slices + slices + 2 * <int64_t>market.stop_count + 4, market.stop_count)
 
 
 cdef inline Py_ssize_t crossing_bound(
     State* s, Market* market, int side, int64_t edge, int64_t most, int64_t slices
 ) noexcept nogil:
-    # Of a taker that trades no farther than `edge`, and not more than `most` times.
+    # Of a taker that trades no farther than `edge`, and not more than `most` times. `slices`: how many matches it may have
+    # that end none of the makers.
     cdef Half* opposite = &market.half[1 - side]
-    cdef int64_t matches = <int64_t>opposite.order_count + market.slices
+    cdef int64_t matches = <int64_t>opposite.order_count + market.slices + slices
     if market.stop_count != 0 and (
         (edge if side == BUY else opposite.best) >= market.nearest[BUY]
         or (opposite.best if side == BUY else edge) <= market.nearest[SELL]
@@ -73,6 +76,17 @@ cdef inline Py_ssize_t uncross_bound(State* s, Market* market) noexcept nogil:
     return 8 + 5 * (<Py_ssize_t>market.half[BUY].order_count + market.half[SELL].order_count) + market_bound(s, market, 0)
 
 
+cdef inline Py_ssize_t canceled_bound(State* s, const MassCancelRecord* r) noexcept nogil:
+    # Of a mass_cancel: the orders of its account, or of its market, or all.
+    cdef Market* market
+    if r.given & 1:
+        return s.accounts[r.account].open_orders if r.account < s.account_count else 0
+    if r.given & 2 and r.market < s.market_count:
+        market = &s.markets[r.market]
+        return <Py_ssize_t>market.half[BUY].order_count + market.half[SELL].order_count + market.stop_count
+    return live(&s.order_pool)
+
+
 cdef inline Py_ssize_t bound_of(State* s, const Record* r) noexcept nogil:
     # The most slots this record can make. Small for nearly every command, so that buffers may be too.
     cdef const PlaceRecord* p = <const PlaceRecord*>r
@@ -80,7 +94,7 @@ cdef inline Py_ssize_t bound_of(State* s, const Record* r) noexcept nogil:
     cdef Market* market
     cdef int64_t best, most = INT64_MAX, slices = 0
     cdef inline Py_ssize_t slots
-    cdef uint32_t i
+    cdef uint32_t i, a
     cdef uint8_t kind = r.kind
     if kind == DO_CANCEL or kind == DO_CUT:
         return 1
@@ -99,13 +113,21 @@ cdef inline Py_ssize_t bound_of(State* s, const Record* r) noexcept nogil:
             slices = p.size // p.display_size + 2
         if not r.flags & PLACE_BUDGET and p.stp != CANCEL_OLDEST and p.size >= 0:
             most = p.size
+        if meets_again(p.type, p.side, p.stp):
+            slices = s.limits.max_fills
         return crossing_bound(
             s, market, p.side, p.price if p.type == LIMIT else INT64_MAX if p.side == BUY else 0, most, slices
         )
     if kind == DO_REPLACE:
         return replace_bound(s, <const ReplaceRecord*>r)
-    if kind == DO_MASS_CANCEL or kind == DO_ACCOUNT or kind == DO_KILL:
-        return 4 + live(&s.order_pool)
+    if kind == DO_MASS_CANCEL:
+        return 4 + canceled_bound(s, <const MassCancelRecord*>r)
+    if kind == DO_KILL:
+        a = (<const CancelAfterRecord*>r).account
+        return 4 + (s.accounts[a].open_orders if a < s.account_count else 0)
+    if kind == DO_ACCOUNT:
+        a = find_account(s, <Name*>&(<const AccountRecord*>r).name)
+        return 4 + (s.accounts[a].open_orders if a != NIL else 0)
     if kind == DO_TICK:
         # What is parked may come back when a pause ends.
         slots = tick_bound(s, r.ts)

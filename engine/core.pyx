@@ -47,7 +47,7 @@ from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport (
     Stream, read_state, stream_close, stream_finish, stream_open, stream_put, write_state,
 )
-from engine.book cimport half_close, has_level, next_worse
+from engine.book cimport half_close, meets_again, has_level, next_worse
 from engine.risk cimport order_hold, whole_leaves
 from engine.stops cimport collect_waiting
 from engine.timers cimport next_due, tick
@@ -126,13 +126,13 @@ cdef int dispatch(State* s, const Record* r) except -1 nogil:
     if kind == DO_VOID or kind == DO_WITHDRAW_FAILED:
         return do_void(s, r)
     if kind == DO_ACCOUNT:
-        return do_account(s, r)
+        return do_account(s, r) if is_whole(r) else malformed(s)
     if kind == DO_ASSET:
-        return do_asset(s, r)
+        return do_asset(s, r) if is_whole(r) else malformed(s)
     if kind == DO_MARKET:
-        return do_market(s, r)
+        return do_market(s, r) if is_whole(r) else malformed(s)
     if kind == DO_PHASE:
-        return do_phase(s, r)
+        return do_phase(s, r) if is_whole(r) else malformed(s)
     if kind == DO_UNCROSS:
         return do_uncross(s, r)
     if kind == DO_KILL or kind == DO_REARM:
@@ -141,17 +141,34 @@ cdef int dispatch(State* s, const Record* r) except -1 nogil:
         return do_cancel_after(s, <const CancelAfterRecord*>r)
     if kind == DO_POISON:
         return do_poison(s, <const PoisonRecord*>r)
+    return malformed(s)
+
+
+cdef int malformed(State* s) except -1 nogil:
     s.ts = 0
     add_rejected(s, REJECT_MALFORMED, NIL)
     return 0
 
 
+cdef bint is_whole(const Record* r) noexcept nogil:
+    # Whether a definition has the slots that its flags promise: what stands in them is read unasked. (Of other commands
+    # each part is asked for.)
+    cdef int needed = 1 + ((r.flags & MONEY_HAS_REF) != 0)
+    if r.kind == DO_MARKET:
+        needed += 1
+    elif r.kind == DO_ACCOUNT:
+        needed += ((<const AccountRecord*>r).mask & (HAS_ROW | HAS_STP_GROUP)) != 0
+    return r.slots >= needed
+
+
 cdef inline bint fits(State* s, const Record* r, Py_ssize_t room) noexcept nogil:
     # Whether bound_of is at most `room`. Where even a walk through all orders would fit, place, cancel and replace need
     # not be told apart, which nobody can predict.
+    cdef const PlaceRecord* p = <const PlaceRecord*>r
     if (
         room >= 16 + 3 * <Py_ssize_t>live(&s.order_pool) and s.stop_count + s.iceberg_count == 0
         and <uint8_t>(r.kind - DO_PLACE) <= DO_REPLACE - DO_PLACE
+        and not (r.kind == DO_PLACE and meets_again(p.type, p.side, p.stp))
     ):
         return True
     return bound_of(s, r) <= room
@@ -314,7 +331,7 @@ cdef int apply_all(
 ) except -1 nogil:
     # Records from `at[0]` on while `out` has room; `at` and `used` say how far it came, also where it raises.
     cdef Ahead ahead[AHEAD]
-    cdef Py_ssize_t now = at[0], looked = now
+    cdef Py_ssize_t start = at[0], now = start, looked = start
     cdef const Record* r
     while now < end:
         while looked < end and looked < now + FAR:
@@ -322,6 +339,8 @@ cdef int apply_all(
             looked += 1
         r = &records[now]
         if r.slots == 0 or now + r.slots > end:
+            if used[0] != 0 or now != start:
+                break  # what is done is told first
             with gil:
                 raise ValueError(f"the record at slot {now} is not as long as it says")
         if not fits(s, r, capacity - used[0]):
@@ -517,10 +536,12 @@ cdef class Core:
     cdef Py_ssize_t apply_record(self, const uint8_t* record, uint8_t* out, Py_ssize_t out_slots) except -1 nogil:
         cdef State* s = self.state
         cdef const CancelRecord* r = <const CancelRecord*>record
-        if out_slots < bound_of(s, <const Record*>record):
+        cdef Py_ssize_t bound = bound_of(s, <const Record*>record)
+        if out_slots < bound:
             with gil:
-                raise BufferError(f"{out_slots} slots for up to {bound_of(s, <const Record*>record)} event slots")
-        apply_one(s, <const Record*>record, <Event*>out, out_slots, id_tag(s, r.account, &r.client_id))
+                raise BufferError(f"{out_slots} slots for up to {bound} event slots")
+        # Held to the promise, not to the room: a bound that is too small is found here, and not where room is short.
+        apply_one(s, <const Record*>record, <Event*>out, bound, id_tag(s, r.account, &r.client_id))
         self._publish()
         return s.out_used
 
@@ -572,6 +593,11 @@ cdef class Core:
         Returns:
             (index of the first slot not applied, slots of `out` used). It stops early where `out` might be too small for
             the next record; no progress at all means that `out` is too small for that one record: see `bound`.
+
+        Raises:
+            ValueError: the record at `start` is not as long as it says; nothing was applied. A later one ends the batch
+                before it.
+            AssertionError: as `apply`.
         """
         cdef Py_buffer source, target
         cdef Py_ssize_t at = start, end, used = 0

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-__all__ = ["CoreLimits"]
+__all__ = ["PRICE_TICKS_TOTAL", "CoreLimits"]
+
+PRICE_TICKS_TOTAL = 1 << 39
+"""The max_price of all markets in sum is at most this: each tick reserves 32 bytes of address space, of which there are 2^47 bytes."""
 
 
 @dataclass(frozen=True, slots=True)

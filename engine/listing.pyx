@@ -170,6 +170,7 @@ cdef int do_market(State* s, const Record* record) except -1 nogil:
         reason = EXISTS
     if reason == 0 and index == NIL and (
         s.market_count == s.limits.markets or draft.max_price > s.limits.max_price or not balance_room(s, 1)
+        or draft.max_price > PRICE_TICKS_TOTAL - s.price_ticks
     ):
         reason = BUSY
     if reason == 0 and ref != NULL and pool_room(&s.ref_pool) == 0:
@@ -190,6 +191,7 @@ cdef int do_market(State* s, const Record* record) except -1 nogil:
         draft.nearest[SELL] = 0
         draft.fees = balance_of(s, FEES, draft.quote)
         s.market_count += 1
+        s.price_ticks += draft.max_price
         s.markets[index] = draft
         map_put(&s.market_map, name_tag(s, &draft.name), index)
     else:

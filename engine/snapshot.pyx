@@ -87,7 +87,7 @@ cdef void write_markets(State* s, Stream* out) noexcept nogil:
     for i in range(s.market_count):
         market = s.markets[i]
         memset(market.half, 0, sizeof(market.half))
-        market.stop_count = market.slices = 0
+        market.stop_count = market.spenders = market.slices = 0
         market.stops[BUY] = market.stops[SELL] = NIL
         market.nearest[BUY] = INT64_MAX
         market.nearest[SELL] = 0
@@ -264,6 +264,7 @@ cdef int read_state(State* s, const unsigned char* data, size_t size) except -1:
         half_open(&market.half[BUY], market.max_price)
         half_open(&market.half[SELL], market.max_price)
         s.market_count += 1
+        s.price_ticks += market.max_price
         if market.pause_sequence != 0:
             add_due(s, market.pause_at, market.pause_sequence, DUE_MARKET, <uint32_t>i)
         map_put(&s.market_map, name_tag(s, &market.name), <uint32_t>i)

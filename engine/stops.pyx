@@ -21,6 +21,7 @@ Worst case: all waiting stops of one market run after one command, within its fi
 
 from libc.stdint cimport INT64_MAX
 
+from engine.book cimport meets_again
 from engine.digest cimport touch_order
 from engine.events cimport add_event
 from engine.matching cimport Taker, cancel_order, take, taker_of
@@ -124,6 +125,7 @@ cdef int take_out(State* s, Market* market, int side, uint32_t slot) except -1 n
 cdef int wait(State* s, uint32_t slot) except -1 nogil:
     cdef Market* market = &s.markets[s.orders[slot].market]
     market.stop_count += 1
+    market.spenders += meets_again(s.details[slot].type, s.details[slot].side, s.details[slot].stp)
     s.stop_count += 1
     insert(s, market, s.details[slot].side, slot)
     return 0
@@ -133,6 +135,7 @@ cdef int stop_waiting(State* s, uint32_t slot) except -1 nogil:
     cdef Market* market = &s.markets[s.orders[slot].market]
     take_out(s, market, s.details[slot].side, slot)
     market.stop_count -= 1
+    market.spenders -= meets_again(s.details[slot].type, s.details[slot].side, s.details[slot].stp)
     s.stop_count -= 1
     return 0
 

@@ -51,11 +51,13 @@ cdef extern from * nogil:
     #define BYLINE_ABSENT INT64_MIN
     #define BYLINE_INVALID (INT64_MIN + 1)
     #define BYLINE_TOTAL_LIMIT ((int64_t)1 << 62)
+    #define BYLINE_PRICE_TICKS_TOTAL ((int64_t)1 << 39)
     """
     const uint32_t NIL "BYLINE_NIL"
     const int64_t ABSENT "BYLINE_ABSENT"
     const int64_t INVALID "BYLINE_INVALID"
     const int64_t TOTAL_LIMIT "BYLINE_TOTAL_LIMIT"
+    const int64_t PRICE_TICKS_TOTAL "BYLINE_PRICE_TICKS_TOTAL"
 
 cdef enum:
     SLOT_BYTES = 128
@@ -632,6 +634,7 @@ ctypedef struct Market:
     uint64_t trade_count
     int64_t band_reference  # ABSENT: none
     uint32_t stop_count
+    uint32_t spenders  # waiting stops that meets_again
     uint32_t slices  # at most so many of all its icebergs are still to be shown
     uint32_t stops[2]  # by side: root of the tree of waiting stops
     int64_t nearest[2]  # by side: stop price that a trade meets first; beyond any price if none waits
@@ -770,6 +773,7 @@ ctypedef struct State:
     uint32_t due_count, due_capacity
     uint32_t parked_count  # at the end of `due`: orders that fell due while their market was halted
     # of all markets
+    int64_t price_ticks  # sum of max_price
     uint32_t stop_count, iceberg_count
     # the state hash
     uint64_t sum_low, sum_high

@@ -14,6 +14,7 @@ import numpy as np
 from engine.limits import CoreLimits
 from engine.messages import layout
 from engine.messages.codes import NIL, CommandKind, EventKind, RejectCode, Side
+from engine.messages.layout import AccountMask, MoneyFlag
 from engine.reference import amend, auction, digest, listing, money, place, safeguards, timers
 from engine.reference.audit import audit
 from engine.reference.model import INT64_MAX, Market, State, reject, required_hold, unpack
@@ -70,6 +71,8 @@ class ReferenceCore:
 
     def _dispatch(self, kind: int, record: bytes) -> None:
         s = self._state
+        if not _is_whole(kind, record):
+            kind = CommandKind.MALFORMED
         match kind:
             case CommandKind.PLACE:
                 place.place(s, record)
@@ -180,3 +183,13 @@ class ReferenceCore:
     def indicative(self, market: int) -> tuple[int | None, int, int]:
         """What an uncross would find now: price in ticks (None: nothing crosses), lots, imbalance (buy minus sell)."""
         return auction.clearing(self._state.markets[market])
+
+
+def _is_whole(kind: int, record: bytes) -> bool:
+    """Whether a definition has the slots that its flags promise. (Of other commands each part is asked for.)"""
+    if kind not in (CommandKind.ASSET, CommandKind.MARKET, CommandKind.ACCOUNT, CommandKind.PHASE):
+        return True
+    needed = 1 + bool(unpack(layout.COMMAND, record).flags & MoneyFlag.HAS_REF) + (kind == CommandKind.MARKET)
+    if kind == CommandKind.ACCOUNT:
+        needed += bool(unpack(layout.ACCOUNT, record).mask & (AccountMask.ROW | AccountMask.STP_GROUP))
+    return len(record) >= needed * layout.SLOT_BYTES

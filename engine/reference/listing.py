@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from types import SimpleNamespace
 
+from engine.limits import PRICE_TICKS_TOTAL
 from engine.messages import layout
 from engine.messages.codes import (
     ABSENT,
@@ -66,6 +67,7 @@ def market(s: State, record: bytes) -> None:
         return reject(s, RejectCode.EXISTS, ref=ref)
     if known is None:
         full = len(s.markets) >= s.limits.markets or listing.max_price > s.limits.max_price_ticks
+        full = full or listing.max_price + sum(each.max_price for each in s.markets) > PRICE_TICKS_TOTAL
         if full or not s.has_balance_room(1):
             return reject(s, RejectCode.BUSY, ref=ref)
     if not has_ref_room(s, ref):

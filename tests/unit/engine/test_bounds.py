@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import fields
 
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 
 from engine.core import Core, CoreLimits
+from engine.limits import PRICE_TICKS_TOTAL
 from engine.messages import layout
-from engine.messages.codes import CommandKind, Side
+from engine.messages.codes import CommandKind, EventKind, RejectCode, Side
+from engine.reference import ReferenceCore
+from engine.replay import open_core, replay
 from tests.support.core_world import BTC, USD, World, words
 
 BUY, SELL = Side.BUY, Side.SELL
@@ -207,3 +211,67 @@ def test_a_bound_that_makes_no_sense_is_refused_at_the_start(field: str) -> None
     for value in (0, -1, 1 << 37, "7", None):
         with pytest.raises(ValueError, match=field):
             CoreLimits(**{field: value})
+
+
+def test_price_ticks_of_all_markets() -> None:
+    world = World(accounts=1)
+    largest = world.core.limits.max_price_ticks
+
+    def listing(name: bytes, max_price: int) -> list[np.void]:
+        terms = np.zeros(1, layout.MARKET_EXTRA)
+        terms["tick"] = terms["lot"] = 1
+        terms["max_price"] = max_price
+        return world.send(
+            CommandKind.MARKET, layout.MARKET, extensions=(terms,), name=name, base=BTC, quote=USD,
+            mask=layout.MarketMask.MAX_PRICE,
+        )  # fmt: skip
+
+    listed = 0
+    while words(listing(b"wide-%d" % listed, largest)) == ["done"]:
+        listed += 1
+    assert PRICE_TICKS_TOTAL // largest - 2 <= listed <= PRICE_TICKS_TOTAL // largest
+    assert_refused(world, lambda: listing(b"one-too-many", largest), "busy")
+    assert words(listing(b"narrow", 1_000)) == ["done"]
+
+
+SPENDING = (
+    {"op": "asset", "asset": "B", "scale": 0},
+    {"op": "asset", "asset": "Q", "scale": 0},
+    {"op": "market", "market": "M", "base": "B", "quote": "Q", "tick": "1", "lot": "1"},
+    {"op": "account", "account": "a"},
+    {"op": "account", "account": "c"},
+    {"op": "deposit", "account": "a", "asset": "B", "amount": "100000000000", "ref": "r1"},
+    {"op": "deposit", "account": "a", "asset": "Q", "amount": "100000000", "ref": "r2"},
+    {"op": "deposit", "account": "c", "asset": "Q", "amount": "100000000", "ref": "r3"},
+)
+SELLING = {"op": "place", "account": "a", "market": "M", "client_id": "s", "side": "sell", "type": "limit",
+           "size": "1000000000", "price": "100"}  # fmt: skip
+BUYING = {"op": "place", "account": "a", "market": "M", "client_id": "b", "side": "buy", "type": "market",
+          "size": "1000000000", "stp": "none"}  # fmt: skip
+WAITING = BUYING | {"type": "stop", "stop_price": "100"}
+TRIGGER = {"op": "place", "account": "c", "market": "M", "client_id": "t", "side": "buy", "type": "limit", "size": "1",
+           "price": "100"}  # fmt: skip
+
+
+@pytest.mark.parametrize("last", [(SELLING, BUYING), (WAITING, SELLING, TRIGGER)], ids=["market", "stop"])
+def test_event_slots_of_a_buy_that_gets_its_money_back(last: tuple[dict[str, str], ...]) -> None:
+    """It pays its own order, is short of money no longer, and meets the same order again, hundreds of times."""
+    lines = [json.dumps(command) for command in (*SPENDING, *last)]
+    ours, theirs = list(replay(lines, core=open_core())), list(replay(lines, core=open_core(reference=True)))
+    assert ours == theirs
+    assert sum('"trade"' in event for event in ours) > 1_000
+
+
+@pytest.mark.parametrize("core", [Core(), ReferenceCore()], ids=["core", "reference"])
+def test_a_definition_shorter_than_it_says(core: Core | ReferenceCore) -> None:
+    """It is refused as malformed, and nothing behind it is read."""
+    market = np.zeros(1, layout.MARKET)
+    account = np.zeros(1, layout.ACCOUNT)
+    account["mask"] = layout.AccountMask.ROW | layout.AccountMask.STP_GROUP
+    asset = np.zeros(1, layout.ASSET)
+    asset["flags"] = layout.MoneyFlag.HAS_REF
+    kinds = (CommandKind.MARKET, CommandKind.ACCOUNT, CommandKind.ASSET)
+    for sequence, (record, kind) in enumerate(zip((market, account, asset), kinds, strict=True), core.sequence + 1):
+        record["name"], record["kind"], record["slots"], record["sequence"] = b"X", kind, 1, sequence
+        events = core.apply(record.tobytes())
+        assert [(int(e["kind"]), int(e["reason"])) for e in events] == [(EventKind.REJECTED, RejectCode.MALFORMED)]
