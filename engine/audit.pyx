@@ -163,6 +163,7 @@ cdef int64_t order_share(State* s, uint32_t slot) except? -1:
 
 cdef int audit_accounts(State* s, dict held) except -1:
     cdef uint32_t i, slot, count, ids = 0, orders = 0, names, older
+    cdef uint64_t closing
     for i in range(s.account_count):
         slot = s.accounts[i].first_order
         count = 0
@@ -173,7 +174,7 @@ cdef int audit_accounts(State* s, dict held) except -1:
             names = 0
             while older != NIL and s.limits.risk:
                 assert find_id(s, id_tag(s, i, &s.ids[older].client_id), i, &s.ids[older].client_id) == older
-                assert s.ids[older].order == slot and s.ids[older].status == STATUS_OPEN
+                assert s.ids[older].order == slot and s.ids[older].status == STATUS_OPEN and s.ids[older].closing == 0
                 names += 1
                 older = s.ids[older].next
             assert not s.limits.risk or names == 1 + s.details[slot].older_names <= 1 + OLDER_NAMES, (
@@ -186,15 +187,21 @@ cdef int audit_accounts(State* s, dict held) except -1:
         assert count == s.accounts[i].open_orders, f"account {i}: {count} open orders, counted {s.accounts[i].open_orders}"
         slot = s.accounts[i].oldest_id
         count = 0
+        closing = 0
         while slot != NIL:
             assert s.ids[slot].account == i and s.ids[slot].status in (STATUS_FILLED, STATUS_CANCELED)
             assert find_id(s, id_tag(s, i, &s.ids[slot].client_id), i, &s.ids[slot].client_id) == slot
+            assert s.ids[slot].closing > closing, f"account {i}: remembered ids out of order"
+            closing = s.ids[slot].closing
             count += 1
             slot = s.ids[slot].order
         assert count == s.accounts[i].closed_ids <= s.limits.closed_ids_account, f"account {i}: remembered ids"
     slot = s.oldest_id
     count = 0
+    closing = 0
     while slot != NIL:
+        assert s.ids[slot].closing > closing, "remembered ids of all accounts out of order"
+        closing = s.ids[slot].closing
         count += 1
         slot = s.ids[slot].next
     assert count == s.closed_ids <= s.limits.closed_ids, "remembered ids of all accounts"

@@ -162,7 +162,7 @@ cdef inline uint128 mix_id(IdNode* node) noexcept nogil:
     w[6] = node.order_id
     w[7] = node.status
     w[8] = <uint64_t>node.filled
-    w[9] = 0
+    w[9] = node.closing
     return mix_words(w, 10)
 
 

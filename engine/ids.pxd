@@ -5,10 +5,11 @@
 #              │  its older names              both oldest first
 #              └─ rename: a new newest
 #
-# One node of 72 bytes for every id that answers. An open order points to its newest; older ones (renames) hang on `next`.
+# One node of 80 bytes for every id that answers. An open order points to its newest; older ones (renames) hang on `next`.
 # When the order ends its nodes become remembered ids, oldest name first, in two queues: of the account (exactly the last
 # `closed_ids_account`) and of all accounts (`closed_ids`); what falls out of either is forgotten. A node stays where it
-# is until then, so the end of an order does not touch the map.
+# is until then, so the end of an order does not touch the map. Both queues ascend by `closing`, the number an id gets when
+# it closes: so the state hash knows which is forgotten next.
 #
 # An order has at most OLDER_NAMES older names, and all orders together at most as many as there may be orders. So the end
 # of an order closes at most 101 ids, and the pool, a node for every remembered id, every order's newest (a taker counts,
@@ -47,12 +48,22 @@ cdef inline int forget_oldest(State* s, uint32_t account) except -1 nogil:
     return 0
 
 
+cdef inline uint64_t next_closing(State* s) noexcept nogil:
+    # `sequence * 2^20 + n`, n counting earlier closings of the command; beyond 2^20 of them it goes on from there. The id
+    # that closed last is always remembered, for neither queue is shorter than one.
+    cdef uint64_t first = s.sequence << 20
+    if s.newest_id == NIL or s.ids[s.newest_id].closing < first:
+        return first
+    return s.ids[s.newest_id].closing + 1
+
+
 cdef inline int remember(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil:
     # One id of a closed order joins both queues.
     cdef IdNode* node = &s.ids[slot]
     cdef Account* owner = &s.accounts[node.account]
     node.status = status
     node.filled = filled
+    node.closing = next_closing(s)
     node.order = NIL
     if owner.closed_ids:
         s.ids[owner.newest_id].order = slot
@@ -109,6 +120,7 @@ cdef inline uint32_t open_id(
     node.client_id = client_id[0]
     node.order_id = order_id
     node.filled = 0
+    node.closing = 0
     node.account = account
     node.market = market
     node.order = NIL

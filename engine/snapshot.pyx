@@ -45,7 +45,7 @@ ctypedef struct IdImage:
     uint64_t order_id
     int64_t filled
     uint32_t account, market
-    uint64_t status
+    uint64_t status, closing
 
 
 cdef void write_state(State* s, Stream* out) noexcept nogil:
@@ -180,6 +180,7 @@ cdef void write_remembered(State* s, Stream* out) noexcept nogil:
         remembered.account = s.ids[slot].account
         remembered.market = s.ids[slot].market
         remembered.status = s.ids[slot].status
+        remembered.closing = s.ids[slot].closing
         stream_put(out, &remembered, sizeof(IdImage))
         slot = s.ids[slot].next
 
@@ -369,6 +370,7 @@ cdef int read_remembered(State* s, Reader reader) except -1:
     slot = read_id(s, &read.client_id, read.account, read.market, read.order_id)
     s.ids[slot].filled = read.filled
     s.ids[slot].status = <uint8_t>read.status
+    s.ids[slot].closing = read.closing
     owner = &s.accounts[read.account]
     if owner.closed_ids:
         s.ids[owner.newest_id].order = slot

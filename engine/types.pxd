@@ -705,7 +705,7 @@ ctypedef struct Poison:
     ClientId client_id
     uint32_t account, pad
 
-ctypedef struct IdNode:  # 72 bytes
+ctypedef struct IdNode:  # 80 bytes
     ClientId client_id
     uint64_t order_id
     int64_t filled
@@ -715,6 +715,7 @@ ctypedef struct IdNode:  # 72 bytes
     uint32_t prior  # closed: the next older remembered id of all accounts
     uint8_t status
     uint8_t pad[3]
+    uint64_t closing  # 0: open; closed: larger than that of whatever closed before
 
 ctypedef struct Posting:
     uint32_t source, target  # slots of balances

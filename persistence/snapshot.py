@@ -37,7 +37,7 @@ __all__ = ["Snapshot", "SnapshotWriter", "newest_snapshots", "read_snapshot", "s
 log = logging.getLogger(__name__)
 
 MAGIC = b"BYLINES\0"
-FORMAT = 2
+FORMAT = 3
 DIRECTORY = "snapshots"
 DIGEST_BYTES = 32
 _HEADER = struct.Struct("<8sIIQQ16s16s32sQ24x")

@@ -59,6 +59,9 @@ def _check_orders(s: State) -> None:
     assert standing == len(s.orders) == of_accounts, f"{standing} in books and waiting, {len(s.orders)} orders"
     older = sum(len(order.client_ids) - 1 for order in s.orders.values())
     assert older == len(s.ids) - len(s.closed) - len(s.orders) <= s.limits.orders, f"{older} older names"
+    for remembered in (s.closed.values(), *(owner.closed.values() for owner in s.accounts)):
+        closings = [entry.closing for entry in remembered]
+        assert closings == sorted(set(closings)) and 0 not in closings, "remembered ids out of order"
     poisons = Counter(account for account, _ in s.poisons)
     assert all(owner.poisons == poisons[index] for index, owner in enumerate(s.accounts)), "poisons miscounted"
     for account, client_id in s.poisons:

@@ -145,7 +145,7 @@ def _entity(s: State, tag: int, key: Any) -> Iterator[tuple[int, ...]]:
             if entry.order is None or entry.order.client_ids[-1] != entry.client_id:
                 yield (
                     7, entry.account | entry.market << 32, *words(entry.client_id, 4), entry.order_id, entry.status,
-                    entry.filled,
+                    entry.filled, entry.closing,
                 )  # fmt: skip
         case 8 if key in s.refs:
             ref = s.refs[key]

@@ -171,7 +171,10 @@ class Order(Noticed):
 
 @dataclass
 class ClientId(Noticed):
-    """An id that answers. `order` while it is open or waiting; status and filled are of its end."""
+    """An id that answers. `order` while it is open or waiting; status and filled are of its end.
+
+    closing: 0 while it is open; then larger than that of whatever closed before.
+    """
 
     order_id: int
     account: int
@@ -180,6 +183,7 @@ class ClientId(Noticed):
     order: Order | None
     status: int = OrderStatus.OPEN
     filled: int = 0
+    closing: int = 0
 
 
 @dataclass(frozen=True, slots=True)

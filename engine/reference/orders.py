@@ -137,13 +137,19 @@ def close(s: State, order: Order, status: OrderStatus) -> None:
     owner.orders.pop(order.order_id, None)
     for client_id in order.client_ids:
         entry = s.ids[order.account, client_id]
-        entry.order, entry.status, entry.filled = None, status, order.filled
+        entry.order, entry.status, entry.filled, entry.closing = None, status, order.filled, _next_closing(s)
         owner.closed[client_id] = s.closed[order.account, client_id] = entry
         if len(owner.closed) > s.limits.client_ids_per_account:
             _forget(s, order.account, owner, next(iter(owner.closed)))
         if len(s.closed) > s.limits.client_ids_total:
             account, oldest = next(iter(s.closed))
             _forget(s, account, s.accounts[account], oldest)
+
+
+def _next_closing(s: State) -> int:
+    """Of the sequence and of how many ids closed before in the command, and always larger than the last one."""
+    first = s.sequence * 2**20
+    return max(first, next(reversed(s.closed.values())).closing + 1) if s.closed else first
 
 
 def _forget(s: State, account: int, owner: Account, client_id: bytes) -> None:

@@ -104,6 +104,25 @@ def test_remembered_ids_are_exactly_the_last_closed_ones() -> None:
     assert words(world.place(a, SELL, 100, 1, client_id="x2")) == ["duplicate"]
 
 
+def test_ids_close_after_a_snapshot_as_without_one() -> None:
+    world = World(limits=CoreLimits(client_ids_per_account=3))
+    a = world.accounts[0]
+    for name in ("x", "y", "z"):
+        world.place(a, SELL, 100, 1, client_id=name)
+    world.replace(a, "y", new_client_id=b"y2")
+    for name in ("y2", "x"):
+        world.cancel(a, name)
+    twin = Core.restore(world.core.snapshot())
+    twin.apply(world.record(CommandKind.CANCEL, layout.CANCEL, account=a, client_id=b"z"))
+    twin.check()
+    world.cancel(a, "z")
+    assert twin.state_hash() == world.core.state_hash() and twin.snapshot() == world.core.snapshot()
+    # The older name closed before the newest, so it is the one that is forgotten.
+    world.core = twin
+    assert words(world.place(a, SELL, 100, 1, client_id="y2")) == ["duplicate"]
+    assert words(world.place(a, SELL, 100, 1, client_id="y")) == ["accepted"]
+
+
 def test_rejected_order_does_not_use_up_its_id(world: World) -> None:
     a = world.accounts[0]
     assert words(world.place(a, SELL, 0, 1, client_id="x")) == ["rejected bad_price"]

@@ -154,6 +154,34 @@ def test_older_names_of_all_orders_are_bounded_by_the_orders_there_may_be(make: 
     assert desk.names(replace("bob", "b0", new_client_id="b3")) == ["replaced"]
 
 
+def test_the_state_hash_tells_in_which_order_ids_closed(make: Any) -> None:
+    # All else is the same, but another id is forgotten next.
+    desks = [make(CoreLimits(client_ids_per_account=2)) for _ in range(2)]
+    for desk, (first, second) in zip(desks, ("xy", "yx"), strict=True):
+        for client_id in "xy":
+            desk.do(limit("ann", client_id, "buy", "1", "1"))
+        for client_id in (first, second):
+            assert desk.names(cancel("ann", client_id)) == ["canceled user"]
+    assert desks[0].core.state_hash() != desks[1].core.state_hash()
+    for desk in desks:
+        desk.do(limit("ann", "z", "buy", "1", "1"))
+        desk.do(cancel("ann", "z"))
+    assert desks[0].names(limit("ann", "y", "buy", "1", "1")) == ["duplicate"]
+    assert desks[1].names(limit("ann", "y", "buy", "1", "1")) == ["accepted"]
+
+
+def test_the_state_hash_tells_in_which_order_the_names_of_an_order_closed(make: Any) -> None:
+    # One command closes both, the older one first.
+    hashes = []
+    for first, second in ("xy", "yx"):
+        desk = make()
+        desk.do(limit("ann", first, "buy", "1", "1"))
+        desk.do(replace("ann", first, new_client_id=second))
+        assert desk.names(cancel("ann", second)) == ["canceled user"]
+        hashes.append(desk.core.state_hash())
+    assert hashes[0] != hashes[1]
+
+
 def test_replace_below_what_is_filled_cancels_the_rest(make: Any) -> None:
     desk = make()
     desk.do(limit("ann", "b", "buy", "10", "5"))
