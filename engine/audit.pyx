@@ -4,6 +4,8 @@
                order found by its id
     stops      trees in order, counts, nearest; in continuous none that the last trade meets
     terms      slices, pairs linked both ways and of one account, market and side
+    expiry     every order that expires stands in the heap or, only while its market is halted, in that market's list of
+               parked ones: once, in one of them
     accounts   lists and counts of open orders, of their older names and of remembered ids
     money      per asset all balances sum to zero; held is exactly what orders and pending postings need; nothing of a
                `never` account is below zero; the sum of debts
@@ -30,6 +32,7 @@ cdef int audit(State* s) except -1:
     settle_balances(s)
     settle_markets(s)
     audit_books(s)
+    audit_expiry(s)
     audit_poisons(s)
     audit_accounts(s, held)
     audit_refs(s, held)
@@ -139,6 +142,39 @@ cdef int audit_terms(State* s, uint32_t slot) except -1:
         assert s.orders[terms.partner].account == o.account and s.orders[terms.partner].market == o.market
         assert s.details[terms.partner].side == d.side
         assert (d.type == LIMIT and d.join != 0) == (s.details[terms.partner].join == 0), "a pair is a limit and a waiting stop"
+    return 0
+
+
+cdef int audit_expiry(State* s) except -1:
+    cdef uint32_t i, slot, prior
+    cdef Terms* terms
+    cdef set waiting = set()
+    for i in range(s.due_count):
+        if s.due[i].kind == DUE_ORDER and find_order(s, s.due[i].sequence) == s.due[i].slot:
+            assert s.due[i].slot not in waiting, f"order {s.due[i].sequence} expires twice"
+            assert s.due[i].at == s.terms[s.details[s.due[i].slot].terms].expires_at
+            waiting.add(s.due[i].slot)
+    for i in range(s.market_count):
+        slot = s.markets[i].parked
+        assert slot == NIL or s.markets[i].phase == HALT, f"market {i}: parked orders, but no halt"
+        prior = NIL
+        while slot != NIL:
+            assert s.orders[slot].market == i and find_order(s, s.orders[slot].order_id) == slot, f"market {i}: parked orders"
+            assert slot not in waiting, f"order {s.orders[slot].order_id} expires twice"
+            waiting.add(slot)
+            terms = &s.terms[s.details[slot].terms]
+            assert prior == NIL or terms.parked_prior == prior, f"market {i}: parked orders are linked wrongly"
+            prior = slot
+            slot = terms.parked_next
+        assert prior == NIL or s.terms[s.details[s.markets[i].parked].terms].parked_prior == prior, f"market {i}: last parked"
+    for i in range(s.account_count):
+        slot = s.accounts[i].first_order
+        while slot != NIL:
+            terms = NULL if s.details[slot].terms == NIL else &s.terms[s.details[slot].terms]
+            assert (slot in waiting) == (terms != NULL and terms.expires_at != ABSENT), (
+                f"order {s.orders[slot].order_id}: its expiry waits nowhere, or it has none"
+            )
+            slot = s.details[slot].next
     return 0
 
 

@@ -60,7 +60,7 @@ cnp.import_array()
 
 cdef cnp.dtype EVENT = layout.EVENT
 
-cdef const char* MAGIC = "BYLINE core snapshot 2\n"
+cdef const char* MAGIC = "BYLINE core snapshot 3\n"
 SNAPSHOT_MAGIC = <bytes>MAGIC
 
 cdef enum:
@@ -448,6 +448,7 @@ cdef class Core:
             s.marks[side] = <int64_t*>region_map((<size_t>l.max_fills + MARKS_MORE) * sizeof(int64_t))
         s.scratch_capacity = 1024
         s.scratch = <SortItem*>malloc(s.scratch_capacity * sizeof(SortItem))
+        s.rests = <Rest*>region_map(<size_t>l.max_fills * sizeof(Rest))
         s.dirty_orders = <uint32_t*>malloc(DIRTY_LIMIT * sizeof(uint32_t))
         s.dirty_balances = <uint32_t*>malloc(DIRTY_LIMIT * sizeof(uint32_t))
         s.dirty_markets = <uint32_t*>malloc(DIRTY_LIMIT * sizeof(uint32_t))
@@ -455,6 +456,7 @@ cdef class Core:
             s.assets == NULL or s.markets == NULL or s.accounts == NULL or s.balances == NULL or s.details == NULL
             or s.due == NULL or s.scratch == NULL or s.dirty_orders == NULL or s.dirty_balances == NULL
             or s.dirty_markets == NULL or s.window == NULL or s.marks[BUY] == NULL or s.marks[SELL] == NULL
+            or s.rests == NULL
         ):
             raise MemoryError("no memory for the tables of a core")
         pool_open(&s.order_pool, sizeof(Order), l.orders)
@@ -503,6 +505,7 @@ cdef class Core:
             map_close(maps(s)[i])
         for i in range(2):
             region_unmap(s.marks[i], (<size_t>s.limits.max_fills + MARKS_MORE) * sizeof(int64_t))
+        region_unmap(s.rests, <size_t>s.limits.max_fills * sizeof(Rest))
         free(s.due)
         free(self._buffer)
         free(s.scratch)

@@ -186,7 +186,7 @@ cdef int do_market(State* s, const Record* record) except -1 nogil:
         draft.name = r.name
         draft.phase = r.phase if r.mask & MASK_PHASE else CONTINUOUS
         draft.band_reference = draft.reference_price
-        draft.stops[BUY] = draft.stops[SELL] = NIL
+        draft.stops[BUY] = draft.stops[SELL] = draft.parked = NIL
         draft.nearest[BUY] = INT64_MAX
         draft.nearest[SELL] = 0
         draft.fees = balance_of(s, FEES, draft.quote)

@@ -9,7 +9,7 @@
 A pair holds the larger of its holds, both in one balance: what one adds is what it holds beyond the other. Every link has
 its counterpart; an order's end unlinks it. Never trades, never looks for what is due.
 
-Worst case: constant, but for `rounds_fill`, which near the fills limit walks a level once for each slice.
+Worst case: constant, but for `rounds_fill`: the orders of a level once, and the matches that the fills limit leaves.
 """
 
 from engine.book cimport dequeue, join_back
@@ -17,6 +17,7 @@ from engine.digest cimport touch_order
 from engine.events cimport add_event
 from engine.matching cimport Taker, cancel_order, end_order
 from engine.pool cimport find_id, id_tag, pool_give, pool_take
+from engine.timers cimport leave_parked
 from engine.types cimport *
 
 
@@ -30,6 +31,7 @@ cdef uint32_t open_terms(State* s, uint32_t slot, const PlaceRecord* r, uint32_t
     terms.hidden = 0
     terms.partner = partner
     terms.slices = 0
+    terms.parked_next = terms.parked_prior = NIL
     s.details[slot].terms = index
     if partner != NIL:
         if s.details[partner].terms == NIL:
@@ -50,12 +52,15 @@ cdef uint32_t bare_terms(State* s) except? 0xFFFFFFFF nogil:
     terms.hidden = 0
     terms.partner = NIL
     terms.slices = 0
+    terms.parked_next = terms.parked_prior = NIL
     return index
 
 
 cdef int drop_terms(State* s, uint32_t slot) except -1 nogil:
     cdef uint32_t index = s.details[slot].terms
     part(s, slot)
+    if s.terms[index].parked_prior != NIL:
+        leave_parked(s, slot)
     if s.terms[index].display_size != ABSENT:
         s.iceberg_count -= 1
         s.markets[s.orders[slot].market].slices -= s.terms[index].slices
@@ -167,16 +172,23 @@ cdef int after_fill(State* s, Taker* t, uint32_t slot, int64_t maker_held, int64
 cdef bint rounds_fill(State* s, Taker* t, uint32_t slot, int64_t* need, uint32_t* matches) noexcept nogil:
     # Whether what a level hides, from the order in `slot` on, fills what a fok still needs after all that is displayed
     # there. If not, `need` and `matches` are as after it. Own orders are gone by then, or count like others.
-    cdef uint32_t at = slot, terms
-    cdef int64_t all = 0, slices = 0, shown, before, round = 0, left = <int64_t>s.limits.max_fills - matches[0]
+    cdef uint32_t at = slot, index, left = s.limits.max_fills - matches[0], count = 0, kept, i
+    cdef int64_t all = 0, slices = 0, shown
     cdef bint passes = t.stp != STP_NONE
+    cdef Terms* terms
+    cdef Rest* rest
     while at != NIL:
-        terms = s.details[at].terms
-        if terms != NIL and s.terms[terms].hidden > 0 and not (
+        index = s.details[at].terms
+        if index != NIL and s.terms[index].hidden > 0 and not (
             passes and s.accounts[s.orders[at].account].stp_key == t.stp_key
         ):
-            all += s.terms[terms].hidden
-            slices += (s.terms[terms].hidden - 1) // s.terms[terms].display_size + 1
+            terms = &s.terms[index]
+            if count < left:  # the fills limit ends the first round before any more are met
+                s.rests[count].hidden = terms.hidden
+                s.rests[count].display_size = terms.display_size
+                count += 1
+            all += terms.hidden
+            slices += (terms.hidden - 1) // terms.display_size + 1
         at = s.orders[at].next
     if all < need[0]:
         need[0] -= all
@@ -185,23 +197,21 @@ cdef bint rounds_fill(State* s, Taker* t, uint32_t slot, int64_t* need, uint32_t
     if slices <= left:
         return True
     # The limit may end it before: slice by slice, in the order in which they would be met.
-    while left > 0:
-        at = slot
-        while at != NIL and left > 0:
-            terms = s.details[at].terms
-            if terms != NIL and s.terms[terms].hidden > 0 and not (
-                passes and s.accounts[s.orders[at].account].stp_key == t.stp_key
-            ):
-                before = round * s.terms[terms].display_size
-                if s.terms[terms].hidden > before:
-                    shown = s.terms[terms].hidden - before
-                    if shown > s.terms[terms].display_size:
-                        shown = s.terms[terms].display_size
-                    if shown >= need[0]:
-                        return True
-                    need[0] -= shown
-                    left -= 1
-            at = s.orders[at].next
-        round += 1
     matches[0] = s.limits.max_fills
+    while left > 0:
+        kept = 0
+        for i in range(count):
+            rest = &s.rests[i]
+            shown = rest.display_size if rest.display_size < rest.hidden else rest.hidden
+            if shown >= need[0]:
+                return True
+            need[0] -= shown
+            left -= 1
+            if left == 0:
+                return False
+            if shown < rest.hidden:
+                s.rests[kept].hidden = rest.hidden - shown
+                s.rests[kept].display_size = rest.display_size
+                kept += 1
+        count = kept
     return False

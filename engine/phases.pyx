@@ -36,7 +36,7 @@ cdef int enter(State* s, uint32_t index, uint8_t phase, uint8_t reason) except -
     market.pause_at = 0
     market.pause_sequence = 0
     if was_halted and phase != HALT:
-        unpark(s)
+        unpark(s, index)
     return 0
 
 

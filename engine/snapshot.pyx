@@ -88,7 +88,7 @@ cdef void write_markets(State* s, Stream* out) noexcept nogil:
         market = s.markets[i]
         memset(market.half, 0, sizeof(market.half))
         market.stop_count = market.spenders = market.slices = 0
-        market.stops[BUY] = market.stops[SELL] = NIL
+        market.stops[BUY] = market.stops[SELL] = market.parked = NIL
         market.nearest[BUY] = INT64_MAX
         market.nearest[SELL] = 0
         stream_put(out, &market, sizeof(Market))
@@ -157,7 +157,7 @@ cdef void write_order(State* s, uint32_t slot, Stream* out) noexcept nogil:
     if s.details[slot].terms != NIL:
         order.has_terms = 1
         order.terms = s.terms[s.details[slot].terms]
-        order.terms.partner = NIL
+        order.terms.partner = order.terms.parked_next = order.terms.parked_prior = NIL
         if s.terms[s.details[slot].terms].partner != NIL:
             order.partner = s.orders[s.terms[s.details[slot].terms].partner].order_id
     order.client_id = s.ids[newest].client_id

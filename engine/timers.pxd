@@ -5,5 +5,6 @@ from engine.types cimport Record, State, int64_t, uint32_t, uint64_t
 cdef int tick(State* s) except -1 nogil
 cdef int add_due(State* s, int64_t at, uint64_t sequence, uint32_t kind, uint32_t slot) except -1 nogil
 cdef int64_t next_due(State* s) noexcept nogil
-cdef int unpark(State* s) except -1 nogil
+cdef void leave_parked(State* s, uint32_t slot) noexcept nogil
+cdef int unpark(State* s, uint32_t market) except -1 nogil
 cdef Py_ssize_t tick_bound(State* s, int64_t time) noexcept nogil

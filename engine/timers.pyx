@@ -5,9 +5,11 @@ when it surfaces: nothing has to be looked for when an order or a timer ends.
 
     tick:   the least entry that is due and can happen now, again and again, until there is none
 
-An order of a halted market cannot happen: it is parked beside the heap until the market leaves the halt.
+An order of a halted market cannot happen: when it surfaces it leaves the heap for the list of its market, where it stays
+until it ends or the market leaves the halt. Other markets never look at it.
 
-Never looks at a clock. Worst case: all entries are due at once, O(log n) each and what they cause.
+Never looks at a clock. Worst case: all entries are due at once, O(log n) each and what they cause; a market that enters or
+leaves a halt moves its own orders that expire, O(log n) each.
 """
 
 from libc.stdint cimport INT64_MAX
@@ -48,6 +50,10 @@ cdef bint still_due(State* s, Due* due) noexcept nogil:
     return (s.refs[slot].status == REF_PENDING) == (due.kind == DUE_TRANSFER)
 
 
+cdef inline Terms* parked_links(State* s, uint32_t slot) noexcept nogil:
+    return &s.terms[s.details[slot].terms]
+
+
 cdef void sink(State* s, uint32_t at) noexcept nogil:
     cdef uint32_t child
     cdef Due moved = s.due[at]
@@ -66,31 +72,24 @@ cdef void sink(State* s, uint32_t at) noexcept nogil:
 
 cdef int due_room(State* s) except -1 nogil:
     # Drops what is no longer due; if that does not help, twice the memory.
-    cdef uint32_t i, kept = 0, parked = 0
-    cdef Due* last = &s.due[s.due_capacity - 1]
+    cdef uint32_t i, kept = 0
     cdef Due* grown
     for i in range(s.due_count):
         if still_due(s, &s.due[i]):
             s.due[kept] = s.due[i]
             kept += 1
     s.due_count = kept
-    for i in range(s.parked_count):
-        if still_due(s, last - i):
-            (last - parked)[0] = (last - i)[0]
-            parked += 1
-    s.parked_count = parked
     i = kept // 2
     while i > 0:
         i -= 1
         sink(s, i)
-    if (kept + parked) * 2 < s.due_capacity:
+    if kept * 2 < s.due_capacity:
         return 0
     grown = <Due*>malloc(2 * <size_t>s.due_capacity * sizeof(Due))
     if grown == NULL:
         with gil:
             raise MemoryError("no memory for timers")
     memcpy(grown, s.due, kept * sizeof(Due))
-    memcpy(grown + 2 * <size_t>s.due_capacity - parked, s.due + s.due_capacity - parked, parked * sizeof(Due))
     free(s.due)
     s.due = grown
     s.due_capacity *= 2
@@ -100,7 +99,7 @@ cdef int due_room(State* s) except -1 nogil:
 cdef int add_due(State* s, int64_t at, uint64_t sequence, uint32_t kind, uint32_t slot) except -1 nogil:
     cdef uint32_t child, parent
     cdef Due due
-    if s.due_count + s.parked_count == s.due_capacity:
+    if s.due_count == s.due_capacity:
         due_room(s)
     due.at = at
     due.sequence = sequence
@@ -126,21 +125,45 @@ cdef void drop_due(State* s) noexcept nogil:
 
 
 cdef void park(State* s) noexcept nogil:
-    # The first entry leaves the heap for the end of its memory, which the heap grows towards.
-    cdef Due first = s.due[0]
+    # The first entry leaves the heap, its order joins the end of its market's list.
+    cdef uint32_t slot = s.due[0].slot, last
+    cdef Terms* terms = parked_links(s, slot)
+    cdef Terms* first
+    cdef Market* market = &s.markets[s.orders[slot].market]
     drop_due(s)
-    s.parked_count += 1
-    s.due[s.due_capacity - s.parked_count] = first
+    terms.parked_next = NIL
+    if market.parked == NIL:
+        market.parked = terms.parked_prior = slot
+        return
+    first = parked_links(s, market.parked)
+    last = first.parked_prior
+    parked_links(s, last).parked_next = slot
+    terms.parked_prior = last
+    first.parked_prior = slot
 
 
-cdef int unpark(State* s) except -1 nogil:
-    # A market is no longer halted. All go back; whose market still is will be parked again when it surfaces.
-    cdef Due due
-    while s.parked_count:
-        due = s.due[s.due_capacity - s.parked_count]
-        s.parked_count -= 1
-        if still_due(s, &due):
-            add_due(s, due.at, due.sequence, due.kind, due.slot)
+cdef void leave_parked(State* s, uint32_t slot) noexcept nogil:
+    # A parked order ends, or its market is no longer halted.
+    cdef Terms* terms = parked_links(s, slot)
+    cdef Market* market = &s.markets[s.orders[slot].market]
+    if market.parked == slot:
+        market.parked = terms.parked_next
+    else:
+        parked_links(s, terms.parked_prior).parked_next = terms.parked_next
+    if terms.parked_next != NIL:
+        parked_links(s, terms.parked_next).parked_prior = terms.parked_prior
+    elif market.parked != NIL:
+        parked_links(s, market.parked).parked_prior = terms.parked_prior
+    terms.parked_next = terms.parked_prior = NIL
+
+
+cdef int unpark(State* s, uint32_t market) except -1 nogil:
+    # The market is no longer halted: its orders go back, earliest first unless it was halted more than once.
+    cdef uint32_t slot
+    while s.markets[market].parked != NIL:
+        slot = s.markets[market].parked
+        leave_parked(s, slot)
+        add_due(s, parked_links(s, slot).expires_at, s.orders[slot].order_id, DUE_ORDER, slot)
     return 0
 
 

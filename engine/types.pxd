@@ -637,6 +637,7 @@ ctypedef struct Market:
     uint32_t spenders  # waiting stops that meets_again
     uint32_t slices  # at most so many of all its icebergs are still to be shown
     uint32_t stops[2]  # by side: root of the tree of waiting stops
+    uint32_t parked  # slot of the first of its orders whose expiry waits until it leaves the halt, or NIL
     int64_t nearest[2]  # by side: stop price that a trade meets first; beyond any price if none waits
     int64_t pause_at
     uint64_t pause_sequence  # of the command that set pause_at; 0: no pause
@@ -695,11 +696,16 @@ ctypedef struct OrderDetail:  # 64 bytes
     uint8_t pad
     uint32_t terms  # slot of its Terms; NIL: it has none
 
-ctypedef struct Terms:  # 40 bytes: of an order that waits, hides, expires or has a partner
+ctypedef struct Terms:  # 48 bytes: of an order that waits, hides, expires or has a partner
     int64_t stop_price, display_size, expires_at  # ABSENT: none
     int64_t hidden  # leaves that are not displayed
     uint32_t partner  # slot of the other order of its pair, or NIL
     uint32_t slices  # of an iceberg: at most so many are still to be shown
+    uint32_t parked_next  # slot of the next parked order of the market, or NIL
+    uint32_t parked_prior  # slot of the one before, of the first: the last; NIL: it is not parked
+
+ctypedef struct Rest:  # what an iceberg of a level still hides, while a fok is judged
+    int64_t hidden, display_size
 
 ctypedef struct Poison:
     ClientId client_id
@@ -771,7 +777,6 @@ ctypedef struct State:
     # timers
     Due* due
     uint32_t due_count, due_capacity
-    uint32_t parked_count  # at the end of `due`: orders that fell due while their market was halted
     # of all markets
     int64_t price_ticks  # sum of max_price
     uint32_t stop_count, iceberg_count
@@ -794,3 +799,4 @@ ctypedef struct State:
     uint32_t mark_at[2]
     SortItem* scratch
     size_t scratch_capacity
+    Rest* rests  # as many as the fills limit
