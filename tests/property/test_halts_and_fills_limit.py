@@ -31,7 +31,9 @@ class Both:
         return events
 
     def restore(self) -> None:
-        self.core.core = Core.restore(self.core.core.snapshot())
+        before = self.core.core
+        assert isinstance(before, Core)
+        self.core.core = Core.restore(before.snapshot())
         self.core.core.check()
         assert self.core.core.next_due == self.reference.core.next_due
 
