@@ -180,6 +180,14 @@ cdef inline int join_back(State* s, Half* half, int side, uint32_t slot) except 
     return 0
 
 
+cdef inline void emptied(State* s, Half* half, int side, Level* level, int64_t price) noexcept nogil:
+    # The last order has left. A level that still counts a size is broken.
+    s.broken |= -<int64_t>(level.size != 0)
+    clear_bit(half, price)
+    if price == half.best:
+        half.best = next_worse(half, side, price)
+
+
 cdef inline void dequeue(State* s, Half* half, int side, uint32_t slot) noexcept nogil:
     # Takes an order out of its level; its leaves must still be what the level counts.
     cdef Order* order = &s.orders[slot]
@@ -196,8 +204,16 @@ cdef inline void dequeue(State* s, Half* half, int side, uint32_t slot) noexcept
     else:
         level.tail = order.prior
         if order.prior == NIL:
-            # An emptied level that still counts a size is broken.
-            s.broken |= -<int64_t>(level.size != 0)
-            clear_bit(half, price)
-            if price == half.best:
-                half.best = next_worse(half, side, price)
+            emptied(s, half, side, level, price)
+
+
+cdef inline void dequeue_filled(State* s, Half* half, int side, Level* level, Order* order) noexcept nogil:
+    # The same for the first order of the best level, whose size is off the level already.
+    cdef uint32_t next = order.next
+    half.order_count -= 1
+    level.head = next
+    if next != NIL:
+        s.orders[next].prior = NIL
+    else:
+        level.tail = NIL
+        emptied(s, half, side, level, order.price)

@@ -31,13 +31,14 @@ from libc.string cimport memcpy, memset, strlen
 from engine.amend cimport replace
 from engine.audit cimport audit
 from engine.bounds cimport bound_of
+from engine.cancel cimport cancel
 from engine.digest cimport mix_account, replace_mix, state_sum
 from engine.events cimport add_event, add_rejected
 from engine.auction cimport Finding, find_price
 from engine.listing cimport (
     do_account, do_asset, do_market, open_account, write_done_account, write_done_asset, write_done_market,
 )
-from engine.matching cimport cancel, place
+from engine.place cimport place
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
     find_account, find_asset, find_balance, find_id, find_market, find_order, id_tag, live, map_close, map_open,
@@ -60,7 +61,7 @@ cnp.import_array()
 
 cdef cnp.dtype EVENT = layout.EVENT
 
-cdef const char* MAGIC = "BYLINE core snapshot 3\n"
+cdef const char* MAGIC = "BYLINE core snapshot 4\n"
 SNAPSHOT_MAGIC = <bytes>MAGIC
 
 cdef enum:

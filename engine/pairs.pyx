@@ -15,7 +15,8 @@ Worst case: constant, but for `rounds_fill`: the orders of a level once, and the
 from engine.book cimport dequeue, join_back
 from engine.digest cimport touch_order
 from engine.events cimport add_event
-from engine.matching cimport Taker, cancel_order, end_order
+from engine.cancel cimport cancel_order, end_order
+from engine.matching cimport Taker
 from engine.pool cimport find_id, id_tag, pool_give, pool_take
 from engine.timers cimport leave_parked
 from engine.types cimport *

@@ -17,7 +17,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from engine.digest cimport mix_account, replace_mix
-from engine.matching cimport cancel_slot
+from engine.cancel cimport cancel_slot
 from engine.phases cimport pause_due
 from engine.pool cimport find_order
 from engine.refs cimport forget_ref

@@ -689,11 +689,10 @@ ctypedef struct OrderDetail:  # 64 bytes
     uint64_t session
     uint32_t base, quote  # slots of the two balances
     uint32_t next, prior  # of the same account
-    int32_t taker_ppm
-    uint8_t side, type, tif, flags
-    uint8_t stp, dirty
+    uint8_t side, type, tif, stp, flags, dirty
     uint8_t older_names  # that hang on its newest client id
     uint8_t pad
+    int32_t taker_ppm
     uint32_t terms  # slot of its Terms; NIL: it has none
 
 ctypedef struct Terms:  # 48 bytes: of an order that waits, hides, expires or has a partner
