@@ -7,6 +7,4 @@ cdef int cancel(State* s, const CancelRecord* r, uint16_t flags) except -1 nogil
 # One order, for the rules in other files.
 cdef int cancel_slot(State* s, uint32_t slot, uint8_t why) except -1 nogil
 cdef int cancel_order(State* s, uint32_t slot, uint8_t why, int64_t other) except -1 nogil
-cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil
-cdef uint32_t named_order(State* s, uint32_t account, const ClientId* client_id, uint16_t flags) noexcept nogil
 cdef int reject_named(State* s, uint32_t account, const ClientId* client_id, uint16_t flags, int reason) except -1 nogil

@@ -1,7 +1,4 @@
-"""How orders end: by cancel, and out of whatever they stand in.
-
-    cancel_order   a resting or waiting order: event, hold back, out of its level or the stops, closed
-    end_order      the same without event and hold, of an order that is in neither any more
+"""cancel: a resting or waiting order ends. Event, hold back, out of its level or the stops, closed.
 
 Worst case: constant, or `depth` words of a bitmap where a level empties.
 """
@@ -10,18 +7,11 @@ from libc.string cimport memcpy
 
 from engine.book cimport dequeue
 from engine.events cimport add_canceled, add_rejected
-from engine.orders cimport close_order
-from engine.pairs cimport drop_terms
-from engine.pool cimport find_id, find_order
+from engine.orders cimport close_order, named_order
+from engine.pairs cimport end_order
 from engine.risk cimport beyond, hold, hold_slot, order_hold, partner_hold, required_hold, whole_leaves
 from engine.stops cimport stop_waiting
 from engine.types cimport *
-
-
-cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil:
-    if s.details[slot].terms != NIL:
-        drop_terms(s, slot)
-    return close_order(s, slot, status, filled)
 
 
 cdef int cancel_order(State* s, uint32_t slot, uint8_t why, int64_t other) except -1 nogil:
@@ -60,18 +50,6 @@ cdef int cancel_slot(State* s, uint32_t slot, uint8_t why) except -1 nogil:
 
 
 # ---------------------------------------------------------------- by command
-
-cdef uint32_t named_order(State* s, uint32_t account, const ClientId* client_id, uint16_t flags) noexcept nogil:
-    # The account's open order with that order id or client id (the command's own: its tag is known), or NIL.
-    cdef uint32_t slot
-    if flags & ORDER_BY_ORDER_ID:
-        slot = find_order(s, client_id.word[0])
-        return slot if slot != NIL and s.orders[slot].account == account else NIL
-    if not s.limits.risk:
-        return NIL
-    slot = find_id(s, s.tag, account, client_id)
-    return s.ids[slot].order if slot != NIL and s.ids[slot].status == STATUS_OPEN else NIL  # open or waiting
-
 
 cdef int reject_named(State* s, uint32_t account, const ClientId* client_id, uint16_t flags, int reason) except -1 nogil:
     cdef RejectedEvent* e = add_rejected(s, reason, account)

@@ -17,12 +17,12 @@ orders.
 from libc.stdint cimport INT64_MAX
 
 from engine.book cimport dequeue_filled, join_back, next_worse, reaches
-from engine.cancel cimport cancel_slot, end_order
+from engine.cancel cimport cancel_slot
 from engine.digest cimport touch_market, touch_order
 from engine.events cimport add_canceled, add_event
 from engine.ids cimport close_ids
 from engine.orders cimport close_order, kinds_of, open_order
-from engine.pairs cimport after_fill, refresh, rounds_fill, show_slice
+from engine.pairs cimport after_fill, end_order, refresh, rounds_fill, show_slice
 from engine.phases cimport pause
 from engine.risk cimport (
     beyond, collect_fee, hold, hold_slot, order_hold, pair_hold, partner_hold, pay_available, pay_held, receive,

@@ -7,8 +7,11 @@
 
 from engine.digest cimport forget_order
 from engine.ids cimport close_ids
-from engine.pool cimport index_order, pool_give, pool_take, unindex_order
-from engine.types cimport NIL, Account, Order, OrderDetail, State, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from engine.pool cimport find_id, find_order, index_order, pool_give, pool_take, unindex_order
+from engine.types cimport (
+    NIL, ORDER_BY_ORDER_ID, STATUS_OPEN, Account, ClientId, Order, OrderDetail, State, int32_t, int64_t, uint8_t, uint16_t,
+    uint32_t, uint64_t,
+)
 
 
 cdef inline uint64_t kinds_of(uint8_t side, uint8_t type, uint8_t tif, uint8_t stp, uint8_t flags) noexcept nogil:
@@ -70,3 +73,15 @@ cdef inline int close_order(State* s, uint32_t slot, uint8_t status, int64_t fil
     unindex_order(s, o, slot)
     pool_give(&s.order_pool, slot)
     return close_ids(s, newest, status, filled)
+
+
+cdef inline uint32_t named_order(State* s, uint32_t account, const ClientId* client_id, uint16_t flags) noexcept nogil:
+    # The account's open order with that order id or client id (the command's own: its tag is known), or NIL.
+    cdef uint32_t slot
+    if flags & ORDER_BY_ORDER_ID:
+        slot = find_order(s, client_id.word[0])
+        return slot if slot != NIL and s.orders[slot].account == account else NIL
+    if not s.limits.risk:
+        return NIL
+    slot = find_id(s, s.tag, account, client_id)
+    return s.ids[slot].order if slot != NIL and s.ids[slot].status == STATUS_OPEN else NIL  # open or waiting

@@ -739,11 +739,6 @@ ctypedef struct Ref:
     uint8_t status, has_memo
     uint8_t pad[6]
 
-# What is known of a record before its turn.
-ctypedef struct Ahead:
-    uint32_t tag  # of the client id at its words 5 … 8
-    uint32_t slot  # of what it seems to name, or NIL: a guess to prefetch by
-
 ctypedef struct Limits:
     uint32_t accounts, markets, assets, balances, orders, ids, closed_ids, closed_ids_account, refs, postings, poisons
     int64_t max_price

@@ -1,0 +1,173 @@
+# Looking ahead in a batch.
+#
+# A command walks a chain: map entry, client id, order, then level and neighbours. Each link not in the cache costs 100 ns
+# and more, unless it was asked for in time. A batch knows what comes, so it walks the chains of later records beside
+# that of the present one, one link at a time:
+#
+#     FAR slots ahead    the tag of the client id (kept: the command need not hash again); its place in a map
+#     MID                the client id or order found there
+#     NEAR               the order of the client id; the level of a new order
+#     LAST               neighbours in the level and among the account's orders
+#
+# All of it reads only, stays inside the tables whatever the bytes are, and decides nothing: a wrong guess costs a line
+# of the cache. The last three are left out while all open orders fit the cache anyway.
+
+from engine.book cimport has_level
+from engine.pool cimport id_tag, order_tag, recent_id
+from engine.types cimport (
+    DO_PLACE, DO_REPLACE, NIL, ORDER_BY_ORDER_ID, SELL, SLOT_BYTES, WINDOW, CancelRecord, Group, Half, IdNode, Map, Order,
+    OrderDetail, PlaceRecord, Recent, Record, State, either, lowest_bit, match_tags, prefetch_line, uint32_t, uint64_t,
+)
+
+cdef enum:
+    AHEAD = 32  # slots of a batch that are remembered; more than FAR
+    FAR = 24
+    MID = 18
+    NEAR = 12
+    LAST = 6
+    CACHED_ORDERS = 4096  # so many open orders are in the cache anyway
+    CACHED_GROUPS = 1024  # and so many groups of a map
+
+# What is known of a record before its turn.
+ctypedef struct Ahead:
+    uint32_t tag  # of the client id at its words 5 … 8
+    uint32_t slot  # of what it seems to name, or NIL: a guess to prefetch by
+
+
+cdef inline bint by_order_id(const Record* r) noexcept nogil:
+    return (r.flags & ORDER_BY_ORDER_ID) & (r.kind != DO_PLACE)
+
+
+cdef inline void look_far(State* s, const Record* r, Ahead* ahead) noexcept nogil:
+    cdef uint64_t order_id = (<const CancelRecord*>r).client_id.word[0]
+    cdef bint by = by_order_id(r)
+    cdef Recent* leaving = &s.window[r.sequence & (WINDOW - 1)]
+    cdef uint32_t tag = 0
+    if s.limits.risk:
+        tag = id_tag(s, (<const CancelRecord*>r).account, &(<const CancelRecord*>r).client_id)
+    ahead.tag = tag
+    ahead.slot = NIL
+    prefetch_line(<const char*>r + SLOT_BYTES // 2)
+    prefetch_line(&s.orders[leaving.slot - (leaving.slot != 0)])
+    prefetch_line(either(by, &s.window[order_id & (WINDOW - 1)], &s.id_map.groups[tag & s.id_map.mask]))
+    if s.order_map.mask >= CACHED_GROUPS:
+        if by and s.sequence - order_id >= WINDOW:
+            look_old(s, order_id)
+        elif leaving.slot:
+            look_old(s, recent_id(leaving, r.sequence))
+
+
+cdef inline const Recent* place_of(State* s, const Record* r) noexcept nogil:
+    # The place in the window of the order that the record names by its id, or of its own.
+    cdef uint64_t own = r.sequence, named = (<const CancelRecord*>r).client_id.word[0]
+    return &s.window[(own ^ ((own ^ named) & -<uint64_t>by_order_id(r))) & (WINDOW - 1)]
+
+
+cdef inline void glance_far(State* s, const Record* r, Ahead* ahead) noexcept nogil:
+    prefetch_line(place_of(s, r))
+    if s.limits.risk:
+        ahead.tag = id_tag(s, (<const CancelRecord*>r).account, &(<const CancelRecord*>r).client_id)
+        prefetch_line(&s.id_map.groups[ahead.tag & s.id_map.mask])
+
+
+cdef inline void glance_near(State* s, const Record* r, Ahead* ahead) noexcept nogil:
+    cdef uint32_t slot = place_of(s, r).slot
+    slot -= slot != 0
+    prefetch_line(&s.orders[slot])
+    prefetch_line(&s.details[slot])
+    if s.limits.risk:
+        slot = guess(&s.id_map, ahead.tag)
+        if slot != NIL:
+            look_id(s, slot)
+
+
+cdef inline void look_old(State* s, uint64_t order_id) noexcept nogil:
+    prefetch_line(&s.order_map.groups[order_tag(order_id) & s.order_map.mask])
+
+
+cdef inline uint32_t guess(Map* table, uint32_t tag) noexcept nogil:
+    # The first slot with that tag in its home group, or NIL.
+    cdef Group* group = &table.groups[tag & table.mask]
+    cdef uint32_t lanes = match_tags(group.tag, tag)
+    return group.slot[lowest_bit(lanes)] if lanes else NIL
+
+
+cdef inline void look_order(State* s, uint32_t slot) noexcept nogil:
+    prefetch_line(&s.orders[slot])
+    prefetch_line(&s.details[slot])
+
+
+cdef inline void look_id(State* s, uint32_t slot) noexcept nogil:
+    prefetch_line(&s.ids[slot])
+    prefetch_line(<char*>&s.ids[slot] + sizeof(IdNode) - 1)
+
+
+cdef inline void look_mid(State* s, const Record* r, Ahead* ahead) noexcept nogil:
+    cdef const CancelRecord* c = <const CancelRecord*>r
+    cdef uint64_t order_id = c.client_id.word[0]
+    ahead.slot = NIL
+    if by_order_id(r):
+        if s.sequence - order_id < WINDOW:
+            ahead.slot = s.window[order_id & (WINDOW - 1)].slot - 1
+        else:
+            ahead.slot = guess(&s.order_map, order_tag(order_id))
+        if ahead.slot != NIL:
+            look_order(s, ahead.slot)
+    elif r.kind != DO_PLACE:
+        ahead.slot = guess(&s.id_map, ahead.tag)
+        if ahead.slot != NIL:
+            look_id(s, ahead.slot)
+
+
+cdef inline bint looks_placed(State* s, const PlaceRecord* p) noexcept nogil:
+    return (
+        p.market < s.market_count and p.side <= SELL and p.price > 0 and p.price <= s.markets[p.market].max_price
+    )
+
+
+cdef inline void look_near(State* s, const Record* r, Ahead* ahead) noexcept nogil:
+    cdef const PlaceRecord* p = <const PlaceRecord*>r
+    cdef Half* half
+    if r.kind == DO_PLACE:
+        if looks_placed(s, p):
+            half = &s.markets[p.market].half[p.side]
+            prefetch_line(&half.levels[p.price])
+            prefetch_line(&half.bits[0][p.price >> 6])
+    elif ahead.slot == NIL:
+        return
+    elif by_order_id(r):
+        look_id(s, s.orders[ahead.slot].id_slot)
+    else:
+        ahead.slot = s.ids[ahead.slot].order
+        if ahead.slot < s.order_pool.used:
+            look_order(s, ahead.slot)
+        else:
+            ahead.slot = NIL
+
+
+cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nogil:
+    cdef const PlaceRecord* p = <const PlaceRecord*>r
+    cdef Half* half
+    cdef Order* o
+    cdef OrderDetail* d
+    if r.kind == DO_PLACE:
+        if looks_placed(s, p):
+            half = &s.markets[p.market].half[p.side]
+            if has_level(half, p.price):
+                prefetch_line(&s.orders[half.levels[p.price].tail])
+        return
+    if ahead.slot == NIL or r.kind > DO_REPLACE:
+        return
+    o = &s.orders[ahead.slot]
+    d = &s.details[ahead.slot]
+    prefetch_line(&s.window[o.order_id & (WINDOW - 1)])
+    if s.sequence - o.order_id >= WINDOW:
+        look_old(s, o.order_id)
+    if o.market < s.market_count and o.price > 0 and o.price <= s.markets[o.market].max_price:
+        half = &s.markets[o.market].half[d.side & 1]
+        prefetch_line(&half.levels[o.price])
+        prefetch_line(&half.bits[0][o.price >> 6])
+    prefetch_line(either(o.prior < s.order_pool.used, &s.orders[o.prior], o))
+    prefetch_line(either(o.next < s.order_pool.used, &s.orders[o.next], o))
+    prefetch_line(either(d.prior < s.order_pool.used, &s.details[d.prior], d))
+    prefetch_line(either(d.next < s.order_pool.used, &s.details[d.next], d))
