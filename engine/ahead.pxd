@@ -12,6 +12,8 @@
 # All of it reads only, stays inside the tables whatever the bytes are, and decides nothing: a wrong guess costs a line
 # of the cache. The last three are left out while all open orders fit the cache anyway.
 
+from libc.string cimport memset
+
 from engine.book cimport has_level
 from engine.pool cimport id_tag, order_tag, recent_id
 from engine.types cimport (
@@ -30,6 +32,7 @@ cdef enum:
 
 # What is known of a record before its turn.
 ctypedef struct Ahead:
+    const Record* record  # which it is: places in the ring may be left from others
     uint32_t tag  # of the client id at its words 5 … 8
     uint32_t slot  # of what it seems to name, or NIL: a guess to prefetch by
 
@@ -45,6 +48,7 @@ cdef inline void look_far(State* s, const Record* r, Ahead* ahead) noexcept nogi
     cdef uint32_t tag = 0
     if s.limits.risk:
         tag = id_tag(s, (<const CancelRecord*>r).account, &(<const CancelRecord*>r).client_id)
+    ahead.record = r
     ahead.tag = tag
     ahead.slot = NIL
     prefetch_line(<const char*>r + SLOT_BYTES // 2)
@@ -66,6 +70,7 @@ cdef inline const Recent* place_of(State* s, const Record* r) noexcept nogil:
 cdef inline void glance_far(State* s, const Record* r, Ahead* ahead) noexcept nogil:
     prefetch_line(place_of(s, r))
     if s.limits.risk:
+        ahead.record = r
         ahead.tag = id_tag(s, (<const CancelRecord*>r).account, &(<const CancelRecord*>r).client_id)
         prefetch_line(&s.id_map.groups[ahead.tag & s.id_map.mask])
 
@@ -171,3 +176,41 @@ cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nog
     prefetch_line(either(o.next < s.order_pool.used, &s.orders[o.next], o))
     prefetch_line(either(d.prior < s.order_pool.used, &s.details[d.prior], d))
     prefetch_line(either(d.next < s.order_pool.used, &s.details[d.next], d))
+
+
+cdef inline void look(State* s, const Record* records, Py_ssize_t now, Py_ssize_t end, Ahead* ahead) noexcept nogil:
+    # While the record at `now` has its turn. Near the end of the batch there is little to look at.
+    if now + FAR < end:
+        look_far(s, &records[now + FAR], &ahead[(now + FAR) % AHEAD])
+        look_mid(s, &records[now + MID], &ahead[(now + MID) % AHEAD])
+        look_near(s, &records[now + NEAR], &ahead[(now + NEAR) % AHEAD])
+        look_last(s, &records[now + LAST], &ahead[(now + LAST) % AHEAD])
+
+
+cdef inline void glance(State* s, const Record* records, Py_ssize_t now, Py_ssize_t end, Ahead* ahead) noexcept nogil:
+    # The same where all open orders are in the cache, or nearly.
+    if now + FAR < end:
+        prefetch_line(&records[now + FAR])
+        prefetch_line(<const char*>&records[now + FAR] + SLOT_BYTES // 2)
+        glance_far(s, &records[now + NEAR], &ahead[(now + NEAR) % AHEAD])
+        glance_near(s, &records[now + LAST], &ahead[(now + LAST) % AHEAD])
+
+
+cdef inline void begin(State* s, const Record* records, Py_ssize_t start, Py_ssize_t end, bint deep, Ahead* ahead) noexcept nogil:
+    # What would have been looked at before the batch.
+    cdef Py_ssize_t at
+    memset(ahead, 0, AHEAD * sizeof(Ahead))
+    for at in range(start, start + FAR if start + FAR < end else end):
+        if deep:
+            look_far(s, &records[at], &ahead[at % AHEAD])
+        elif at < start + NEAR:
+            glance_far(s, &records[at], &ahead[at % AHEAD])
+
+
+cdef inline uint32_t known_tag(State* s, const Record* r, const Ahead* ahead) noexcept nogil:
+    # The tag of the client id at words 5 … 8, whatever the kind.
+    if not s.limits.risk:
+        return 0
+    if ahead.record == r:
+        return ahead.tag
+    return id_tag(s, (<const CancelRecord*>r).account, &(<const CancelRecord*>r).client_id)

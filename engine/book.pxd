@@ -18,7 +18,8 @@ from libc.string cimport memset
 
 from engine.digest cimport touch_order
 from engine.types cimport (
-    BITMAP_DEPTH, BUY, MARKET_ORDER, NIL, STOP, STP_NONE, Half, Level, Order, State, highest_bit, int64_t, lowest_bit, region_map, region_unmap,
+    BITMAP_DEPTH, BUY, MARKET_ORDER, NIL, STOP, STP_NONE, Half, Level, Order, State, choose, either, highest_bit, int64_t,
+    lowest_bit, region_map, region_unmap,
     uint8_t, uint32_t, uint64_t,
 )
 
@@ -62,17 +63,18 @@ cdef inline bint has_level(Half* half, int64_t price) noexcept nogil:
     return (half.bits[0][price >> 6] >> (price & 63)) & 1
 
 
-cdef inline void set_bit(Half* half, int64_t price) noexcept nogil:
+cdef inline void set_bits_above(Half* half, int64_t at) noexcept nogil:
+    # Word `at` of the lowest bits has its first bit.
     cdef int i
     cdef uint64_t* word
     cdef uint64_t before
-    for i in range(half.depth):
-        word = &half.bits[i][price >> 6]
+    for i in range(1, half.depth):
+        word = &half.bits[i][at >> 6]
         before = word[0]
-        word[0] = before | (<uint64_t>1 << (price & 63))
+        word[0] = before | (<uint64_t>1 << (at & 63))
         if before:
             return
-        price >>= 6
+        at >>= 6
 
 
 cdef inline void clear_bit(Half* half, int64_t price) noexcept nogil:
@@ -149,26 +151,31 @@ cdef inline bint beats(int side, int64_t price, int64_t best) noexcept nogil:
     return ((price - best) ^ -<int64_t>side) + side > 0
 
 
+cdef inline uint32_t* link_to(uint32_t slot, uint32_t* link, uint32_t* end) noexcept nogil:
+    # The neighbour's link, or where there is none the end of the queue. Without a branch: nobody can tell which comes.
+    return <uint32_t*>either(slot != NIL, link, end)
+
+
 cdef inline void enqueue(State* s, Half* half, int side, uint32_t slot) noexcept nogil:
     # Puts an order at the back of its level.
     cdef Order* order = &s.orders[slot]
     cdef int64_t price = order.price
     cdef Level* level = &half.levels[price]
+    cdef uint64_t* word = &half.bits[0][price >> 6]
+    cdef uint64_t before = word[0], bit = <uint64_t>1 << (price & 63)
+    cdef uint64_t there = -((before >> (price & 63)) & 1)  # all ones if the level has orders
+    cdef uint32_t last = level.tail | <uint32_t>~there
     s.broken |= order.leaves - 1
     order.next = NIL
-    if has_level(half, price):
-        order.prior = level.tail
-        s.orders[level.tail].next = slot
-        level.size += order.leaves
-    else:
-        order.prior = NIL
-        level.head = slot
-        level.size = order.leaves
-        set_bit(half, price)
-        if half.best == 0 or beats(side, price, half.best):
-            half.best = price
+    order.prior = last
+    link_to(last, &s.orders[last].next, &level.head)[0] = slot
     level.tail = slot
+    level.size = (level.size & there) + <uint64_t>order.leaves
     half.order_count += 1
+    half.best = choose((half.best == 0) | beats(side, price, half.best), price, half.best)
+    word[0] = before | bit
+    if before == 0:
+        set_bits_above(half, price >> 6)
 
 
 cdef inline int join_back(State* s, Half* half, int side, uint32_t slot) except -1 nogil:
@@ -193,18 +200,13 @@ cdef inline void dequeue(State* s, Half* half, int side, uint32_t slot) noexcept
     cdef Order* order = &s.orders[slot]
     cdef int64_t price = order.price
     cdef Level* level = &half.levels[price]
+    cdef uint32_t prior = order.prior, next = order.next
     level.size -= order.leaves
     half.order_count -= 1
-    if order.prior != NIL:
-        s.orders[order.prior].next = order.next
-    else:
-        level.head = order.next
-    if order.next != NIL:
-        s.orders[order.next].prior = order.prior
-    else:
-        level.tail = order.prior
-        if order.prior == NIL:
-            emptied(s, half, side, level, price)
+    link_to(prior, &s.orders[prior].next, &level.head)[0] = next
+    link_to(next, &s.orders[next].prior, &level.tail)[0] = prior
+    if (prior & next) == NIL:
+        emptied(s, half, side, level, price)
 
 
 cdef inline void dequeue_filled(State* s, Half* half, int side, Level* level, Order* order) noexcept nogil:

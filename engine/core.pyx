@@ -28,7 +28,7 @@ from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strlen
 
-from engine.ahead cimport AHEAD, CACHED_ORDERS, FAR, LAST, MID, NEAR, Ahead, glance_far, glance_near, look_far, look_last, look_mid, look_near
+from engine.ahead cimport AHEAD, CACHED_ORDERS, Ahead, begin, glance, known_tag, look
 from engine.amend cimport replace
 from engine.audit cimport audit
 from engine.bounds cimport bound_of
@@ -208,20 +208,13 @@ cdef int apply_all(
 ) except -1 nogil:
     # Records from `at[0]` on while `out` has room; `at` and `used` say how far it came, also where it raises.
     cdef Ahead ahead[AHEAD]
-    cdef Py_ssize_t start = at[0], now = start, looked = start, horizon, reach
+    cdef Py_ssize_t start = at[0], now = start
     cdef Py_ssize_t plenty = 16 + 3 * (<Py_ssize_t>live(&s.order_pool) + end - start)
     cdef bint deep = live(&s.order_pool) > CACHED_ORDERS
     cdef const Record* r
     open_out(s, out, capacity)
-    reach = FAR if deep else MID
+    begin(s, records, start, end, deep, ahead)
     while now < end:
-        horizon = now + reach if now + reach < end else end
-        while looked < horizon:
-            if deep:
-                look_far(s, &records[looked], &ahead[looked % AHEAD])
-            else:
-                glance_far(s, &records[looked], &ahead[looked % AHEAD])
-            looked += 1
         r = &records[now]
         if r.slots == 0 or now + r.slots > end:
             if s.out_used != 0 or now != start:
@@ -230,17 +223,11 @@ cdef int apply_all(
                 raise ValueError(f"the record at slot {now} is not as long as it says")
         if not fits(s, r, <Py_ssize_t>s.out_capacity - s.out_used, plenty):
             break
-        if now + FAR > end:
-            pass
-        elif not deep:
-            prefetch_line(&records[now + FAR])
-            prefetch_line(<const char*>&records[now + FAR] + SLOT_BYTES // 2)
-            glance_near(s, &records[now + LAST], &ahead[(now + LAST) % AHEAD])
+        if deep:
+            look(s, records, now, end, ahead)
         else:
-            look_mid(s, &records[now + MID], &ahead[(now + MID) % AHEAD])
-            look_near(s, &records[now + NEAR], &ahead[(now + NEAR) % AHEAD])
-            look_last(s, &records[now + LAST], &ahead[(now + LAST) % AHEAD])
-        apply_next(s, r, ahead[now % AHEAD].tag)
+            glance(s, records, now, end, ahead)
+        apply_next(s, r, known_tag(s, r, &ahead[now % AHEAD]))
         used[0] = s.out_used
         now += r.slots
         at[0] = now

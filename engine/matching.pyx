@@ -111,7 +111,7 @@ cdef inline int fill(State* s, Taker* t, Order* maker, OrderDetail* detail, int6
     cdef int64_t price = maker.price
     cdef int64_t notional = price * size * market.k
     cdef int64_t units = size * market.u
-    cdef int64_t maker_fee = 0, taker_fee = 0, released = 0, held
+    cdef int64_t maker_fee = 0, taker_fee = 0, released = 0, held, after
     cdef int side = t.side
     cdef TradeEvent* e = <TradeEvent*>add_event(s, EV_TRADE, 1, maker.account, t.market_index)
     if s.limits.risk:
@@ -119,7 +119,9 @@ cdef inline int fill(State* s, Taker* t, Order* maker, OrderDetail* detail, int6
             maker_fee = fee_increase(notional, maker.maker_ppm, &maker.credit)
             taker_fee = fee_increase(notional, t.taker_ppm, &t.credit)
             if t.priced:
-                held = required_hold(market, BUY, t.price, t.leaves - size, t.hold_ppm, t.credit)
+                held = 0
+                if t.leaves != size:
+                    held = buy_hold(t.price * (t.leaves - size) * market.k, t.hold_ppm, t.credit)
                 released = t.held - held - notional - taker_fee
                 t.held = held
             t.paid += notional + taker_fee
@@ -127,9 +129,11 @@ cdef inline int fill(State* s, Taker* t, Order* maker, OrderDetail* detail, int6
             pay_held(s, detail.base, 0, units)
             receive(s, detail.quote, notional - maker_fee)
         else:
-            held = buy_hold(price * (maker.leaves + hidden) * market.k, maker.hold_ppm, maker.credit)
+            after = maker.leaves + hidden - size
+            held = buy_hold(price * (after + size) * market.k, maker.hold_ppm, maker.credit)
             maker_fee = fee_increase(notional, maker.maker_ppm, &maker.credit)
-            held -= required_hold(market, BUY, price, maker.leaves - size + hidden, maker.hold_ppm, maker.credit)
+            if after != 0:
+                held -= buy_hold(price * after * market.k, maker.hold_ppm, maker.credit)
             released = held - notional - maker_fee
             pay_held(s, detail.quote, released, notional + maker_fee)
             receive(s, detail.base, units)

@@ -5,6 +5,7 @@
 # An order has a slot from when it rests or waits until it ends; a taker that never rests has none. Its hold, its level
 # and its Terms are for the caller to settle.
 
+from engine.book cimport link_to
 from engine.digest cimport forget_order
 from engine.ids cimport close_ids
 from engine.pool cimport find_id, find_order, index_order, pool_give, pool_take, unindex_order
@@ -35,10 +36,9 @@ cdef inline uint32_t open_order(
     d.session = session
     d.base = base
     d.quote = quote
-    d.prior = NIL
     d.next = first
-    if first != NIL:
-        s.details[first].prior = slot
+    link_to(first, &s.details[first].prior, &d.prior)[0] = slot
+    d.prior = NIL
     owner.first_order = slot
     owner.open_orders += 1
     d.taker_ppm = taker_ppm
@@ -63,12 +63,8 @@ cdef inline int close_order(State* s, uint32_t slot, uint8_t status, int64_t fil
     cdef uint32_t newest = o.id_slot, prior = d.prior, next = d.next
     if s.limits.risk:
         forget_order(s, slot)
-    if prior != NIL:
-        s.details[prior].next = next
-    else:
-        owner.first_order = next
-    if next != NIL:
-        s.details[next].prior = prior
+    link_to(prior, &s.details[prior].next, &owner.first_order)[0] = next
+    link_to(next, &s.details[next].prior, &d.prior)[0] = prior
     owner.open_orders -= 1
     unindex_order(s, o, slot)
     pool_give(&s.order_pool, slot)

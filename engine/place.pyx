@@ -5,8 +5,8 @@
                              no ─▶ every check ──────┘
                                      └▶ rejected: nothing has changed
 
-`usual` looks at once at all that could be refused before funds, without a branch for each: most orders are plain limits
-of accounts and in markets of which there is nothing to say. Its no says nothing; then each rule is asked in turn.
+`usual` is true of most orders: plain limits, of accounts and in markets of which there is nothing to say, that nothing but
+funds can be against. Its no says nothing; then each rule is asked in turn.
 All checks come before `# From here on nothing is refused`.
 """
 
@@ -88,17 +88,16 @@ cdef inline bint usual(State* s, const PlaceRecord* r, uint16_t flags, Account* 
     # Whether nothing but funds can be against it: a plain limit, gtc, ioc or fok, of an account and in a market without
     # anything out of the ordinary, with both balances at hand.
     cdef uint32_t kinds = (<const uint32_t*>&r.side)[0]  # side, type, tif, stp
-    cdef uint64_t against = flags | ((kinds ^ (LIMIT << 8)) & 0x00FCFFFE) | (kinds >> 24 > STP_NONE)
-    against |= <uint64_t>((r.stop_price ^ ABSENT) | (r.display_size ^ ABSENT) | (r.expires_at ^ ABSENT))
-    against |= account.status | account.overdraft | account.killed | (account.mask & HAS_MAX_OPEN_ORDERS)
-    against |= market.phase | <uint64_t>(market.entry_band_ppm | market.exec_band_ppm)
-    against |= <uint64_t>(r.price - 1) >= <uint64_t>market.max_price
-    against |= <uint64_t>(r.size - market.min_size) > <uint64_t>(market.max_size - market.min_size)
-    against |= (r.client_id.word[0] & 0xFF) == 0
-    against |= pool_room(&s.order_pool) == 0
-    if s.limits.risk:
-        against |= account.pair_market ^ (r.market + 1)
-    return against == 0
+    return (
+        flags == 0 and (kinds & 0x00FCFFFE) == LIMIT << 8 and kinds >> 24 <= STP_NONE
+        and r.stop_price == ABSENT and r.display_size == ABSENT and r.expires_at == ABSENT
+        and (account.status | account.overdraft | account.killed | (account.mask & HAS_MAX_OPEN_ORDERS)) == 0
+        and (not s.limits.risk or account.pair_market == r.market + 1)
+        and (market.phase | market.entry_band_ppm | market.exec_band_ppm) == 0
+        and <uint64_t>(r.price - 1) < <uint64_t>market.max_price
+        and r.size >= market.min_size and r.size <= market.max_size
+        and (r.client_id.word[0] & 0xFF) != 0 and pool_room(&s.order_pool) != 0
+    )
 
 
 cdef int check_place(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) except -1 nogil:

@@ -586,6 +586,7 @@ ctypedef struct Group:
 ctypedef struct Map:
     Group* groups
     uint32_t mask, count
+    uint32_t full  # keys at which it doubles
 
 ctypedef struct Recent:
     uint32_t slot  # plus 1; 0: none
