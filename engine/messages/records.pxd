@@ -237,6 +237,8 @@ cdef packed struct Balance:
 cdef packed struct PhaseChanged:
     EventHead head
     uint8_t phase
+    uint8_t pad[7]
+    int64_t reference_price
 
 cdef packed struct Uncrossed:
     EventHead head
