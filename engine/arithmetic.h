@@ -161,6 +161,9 @@ static inline uint64_t fold(uint64_t a, uint64_t b) {
 static inline int lowest_bit(uint64_t word) { return __builtin_ctzll(word); }
 static inline int highest_bit(uint64_t word) { return 63 - __builtin_clzll(word); }
 
+/* A condition that seldom holds: what hangs on it is kept out of the way of the rest. */
+static inline int rarely(int condition) { return __builtin_expect(condition != 0, 0); }
+
 /* ---------------------------------------------------------------- slots */
 
 typedef uint64_t slot_words __attribute__((vector_size(32), aligned(8)));

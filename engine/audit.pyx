@@ -6,7 +6,7 @@
     terms      slices, pairs linked both ways and of one account, market and side
     expiry     every order that expires stands in the heap or, only while its market is halted, in that market's list of
                parked ones: once, in one of them
-    accounts   lists and counts of open orders, of their older names and of remembered ids
+    accounts   found by their names; lists and counts of open orders, of their older names and of remembered ids
     money      per asset all balances sum to zero; held is exactly what orders and pending postings need; nothing of a
                `never` account is below zero; the sum of debts
     hash       the running sum equals the sum over all entities, mixed anew
@@ -19,7 +19,7 @@ from engine.digest cimport (
 )
 from engine.ids cimport older_room
 from engine.pool cimport (
-    find_balance, find_id, find_order, find_poison, find_ref, holds, id_tag, map_at, map_places, recent_id,
+    account_name, find_account, find_balance, find_id, find_order, find_poison, find_ref, holds, id_tag, map_at, map_places, owner_of, recent_id,
 )
 from engine.risk cimport beyond, hold_slot, order_hold, partner_hold, whole_leaves
 from engine.stops cimport meets
@@ -200,7 +200,10 @@ cdef int64_t order_share(State* s, uint32_t slot) except? -1:
 cdef int audit_accounts(State* s, dict held) except -1:
     cdef uint32_t i, slot, count, ids = 0, orders = 0, names, older
     cdef uint64_t closing
+    cdef Name name
     for i in range(s.account_count):
+        account_name(s, i, &name)
+        assert find_account(s, &name) == i, f"account {i} is not found by its name"
         slot = s.accounts[i].first_order
         count = 0
         while slot != NIL:
@@ -270,18 +273,19 @@ cdef int audit_refs(State* s, dict held) except -1:
 
 
 cdef int audit_money(State* s, dict held) except -1:
-    cdef uint32_t i
+    cdef uint32_t i, account
     cdef Balance* b
     cdef list sums = [0] * s.asset_count
     cdef list below = [0] * s.asset_count
     for i in range(s.balance_count):
         b = &s.balances[i]
-        assert find_balance(s, b.account, b.asset) == i
+        account = owner_of(s, i)
+        assert find_balance(s, account, b.asset) == i
         sums[b.asset] += b.available + b.held
         below[b.asset] += -b.available if b.available < 0 else 0
         if s.limits.risk:
-            assert b.held == held.get(i, 0), f"account {b.account}, asset {b.asset}: held {b.held}, needed {held.get(i, 0)}"
-        assert b.available >= 0 or s.accounts[b.account].overdraft != NEVER, f"account {b.account} is below zero"
+            assert b.held == held.get(i, 0), f"account {account}, asset {b.asset}: held {b.held}, needed {held.get(i, 0)}"
+        assert b.available >= 0 or s.accounts[account].overdraft != NEVER, f"account {account} is below zero"
     for i in range(s.asset_count):
         assert sums[i] == 0, f"asset {i}: all balances sum to {sums[i]}"
         assert below[i] == s.assets[i].below, f"asset {i}: debts are {below[i]}, counted {s.assets[i].below}"
@@ -300,9 +304,9 @@ cdef int audit_hash(State* s) except -1:
     for i in range(s.market_count):
         sum += mix_market(&s.markets[i], i)
     for i in range(s.balance_count):
-        sum += mix_balance(&s.balances[i])
+        sum += mix_balance(s, i)
     for i in range(s.account_count):
-        sum += mix_account(&s.accounts[i], i)
+        sum += mix_account(s, i)
         slot = s.accounts[i].first_order
         while slot != NIL:
             sum += mix_order(s, slot)

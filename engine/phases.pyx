@@ -44,6 +44,7 @@ cdef int enter(State* s, uint32_t index, uint8_t phase, uint8_t reason) except -
 cdef int set_pause(State* s, uint32_t index) except -1 nogil:
     # The next step comes `pause_ns` from now.
     cdef Market* market = &s.markets[index]
+    touch_market(s, index)
     market.pause_at = s.time + market.pause_ns if s.time <= INT64_MAX - market.pause_ns else INT64_MAX
     market.pause_sequence = s.sequence
     return add_due(s, market.pause_at, s.sequence, DUE_MARKET, index)
@@ -100,6 +101,7 @@ cdef int do_phase(State* s, const Record* record) except -1 nogil:
     if ref != NULL:
         keep_ref(s, record, &ref.ref, ref.not_after)
     if r.reference_price != ABSENT:
+        touch_market(s, r.market)
         market.band_reference = r.reference_price
     if r.phase == CONTINUOUS:
         return open_market(s, r.market, BY_COMMAND)

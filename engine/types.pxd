@@ -35,6 +35,7 @@ cdef extern from "engine/arithmetic.h" nogil:
     uint32_t match_tags(const uint32_t* tags, uint32_t tag) noexcept
     int lowest_bit(uint64_t word) noexcept
     int highest_bit(uint64_t word) noexcept
+    bint rarely(bint condition) noexcept
     void* region_map(size_t size) noexcept
     void* region_map_dense(size_t size) noexcept
     void* table_allocate(size_t size) noexcept
@@ -66,6 +67,7 @@ cdef enum:
     OLDER_NAMES = 100  # client ids an order may have had before its newest
     LEGS_MAX = 64  # postings of one money command, and shares of one leg
     NO_NAME = 0  # slot of the one id of a core without money
+    NO_ANNEX = 0  # slot of the one annex that is all zeros
     EXTERNAL = 0  # account indices that exist from the start
     FEES = 1
     WINDOW_BITS = 18
@@ -270,6 +272,7 @@ cdef enum:
     HAS_MAX_OPEN_ORDERS = 16
     HAS_ROW = 32
     HAS_STP_GROUP = 64
+    ACCOUNT_MASKS = 127  # all of them
     REJECTED_ORDER_ID = 1
     REJECTED_CLIENT_ID = 2
     REJECTED_REF = 4
@@ -610,7 +613,6 @@ cdef enum:
 ctypedef struct Asset:
     Name name
     int64_t below  # sum of the magnitudes of all available below zero
-    Mix mix
     uint8_t scale, settled
 
 ctypedef struct Level:  # 16 bytes
@@ -647,32 +649,42 @@ ctypedef struct Market:
     uint32_t fees  # slot of the balance of system:fees in quote
     int32_t taker_ppm, maker_ppm
     uint8_t phase, dirty
-    Mix mix
     Name name
     int64_t tick, lot, reference_price, pause_ns, entry_band_ppm, exec_band_ppm
     uint8_t tick_decimals, lot_decimals
 
-ctypedef struct Account:
-    uint32_t mask, max_open_orders, open_orders
+ctypedef struct Account:  # 64 bytes: all that place, cancel and a fill read
+    uint32_t max_open_orders, open_orders
     int32_t taker_ppm, maker_ppm
     uint32_t stp_key
-    uint8_t status, overdraft, killed, dirty
+    uint8_t status, overdraft, killed, mask
     uint32_t first_order  # of its open orders, linked through OrderDetail
     uint32_t oldest_id, newest_id, closed_ids  # remembered client ids
-    uint32_t pending_out  # pending postings from here to an open account
-    uint32_t poisons
     uint32_t pair_market, pair_base, pair_quote  # the market it last placed in, plus 1; slots of its balances there
+    uint32_t first_balance  # a link, as in Balance
+    uint16_t poisons
+    uint8_t name_words, pad
+    uint32_t name  # where its name starts in State.account_names
+    uint32_t annex  # slot of what few accounts have; NO_ANNEX: it has none of it
+
+ctypedef struct Annex:  # 56 bytes
+    uint64_t row[4]
     int64_t cancel_after  # 0: never
     uint64_t cancel_after_sequence
-    Mix mix
-    Name name, stp_group
-    uint64_t row[4]
+    uint32_t pending_out  # pending postings from here to an open account
+    uint32_t pad
 
-ctypedef struct Balance:  # 48 bytes
+# The first balances of an account are a chain from Account.first_balance, CHAIN_MAX of them at most; what it has beyond
+# is found in a map. The link of the last one, and of each in the map, names the account.
+cdef enum:
+    CHAIN_MAX = 8
+    LINK_SLOT = 0x0FFFFFFF  # slot of the next balance, or the account
+    LINK_DIRTY = 0x40000000  # of the balance that has this link: its mix is not in the state sum
+    LINK_END = 0x80000000  # what the link names is the account
+
+ctypedef struct Balance:  # 24 bytes
     int64_t available, held
-    uint32_t account, asset
-    Mix mix
-    uint32_t dirty, pad
+    uint32_t asset, link
 
 ctypedef struct Order:  # 64 bytes: all that matching and cancelling read
     int64_t price
@@ -762,6 +774,8 @@ ctypedef struct State:
     Asset* assets
     Market* markets
     Account* accounts
+    uint64_t* account_names  # the words of their names, without the zeros at the end, one after the other
+    Annex* annexes
     Balance* balances
     Order* orders
     OrderDetail* details
@@ -771,7 +785,8 @@ ctypedef struct State:
     Ref* refs
     Posting* postings
     uint32_t asset_count, market_count, account_count, balance_count
-    Pool order_pool, terms_pool, id_pool, poison_pool, ref_pool, posting_pool, group_pool
+    uint32_t account_name_words
+    Pool annex_pool, order_pool, terms_pool, id_pool, poison_pool, ref_pool, posting_pool, group_pool
     Map asset_map, market_map, account_map, group_map, balance_map, order_map, id_map, ref_map, poison_map
     Recent* window  # the youngest open order by the low bits of its id. The others: order_map
     # remembered client ids of all accounts, oldest first
