@@ -14,7 +14,7 @@
 
 from libc.string cimport memset
 
-from engine.book cimport has_level
+from engine.book cimport has_level, in_window
 from engine.pool cimport id_tag, order_tag, recent_id
 from engine.types cimport (
     DO_PLACE, DO_REPLACE, NIL, ORDER_BY_ORDER_ID, SELL, SLOT_BYTES, WINDOW, CancelRecord, Group, Half, IdNode, Map, Order,
@@ -137,7 +137,7 @@ cdef inline void look_near(State* s, const Record* r, Ahead* ahead) noexcept nog
         if looks_placed(s, p):
             half = &s.markets[p.market].half[p.side]
             prefetch_line(&half.levels[p.price])
-            prefetch_line(&half.bits[0][p.price >> 6])
+            prefetch_line(&half.bits[p.price >> 6])
     elif ahead.slot == NIL:
         return
     elif by_order_id(r):
@@ -158,7 +158,7 @@ cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nog
     if r.kind == DO_PLACE:
         if looks_placed(s, p):
             half = &s.markets[p.market].half[p.side]
-            if has_level(half, p.price):
+            if in_window(half, p.price) and has_level(half, p.price):
                 prefetch_line(&s.orders[half.levels[p.price].tail])
         return
     if ahead.slot == NIL or r.kind > DO_REPLACE:
@@ -171,7 +171,7 @@ cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nog
     if o.market < s.market_count and o.price > 0 and o.price <= s.markets[o.market].max_price:
         half = &s.markets[o.market].half[d.side & 1]
         prefetch_line(&half.levels[o.price])
-        prefetch_line(&half.bits[0][o.price >> 6])
+        prefetch_line(&half.bits[o.price >> 6])
     prefetch_line(either(o.prior < s.order_pool.used, &s.orders[o.prior], o))
     prefetch_line(either(o.next < s.order_pool.used, &s.orders[o.next], o))
     prefetch_line(either(d.prior < s.order_pool.used, &s.details[d.prior], d))

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import picows
 from numpy.typing import NDArray
 
+from engine.messages import edge
 from engine.messages.codes import ABSENT, OrderStatus, OrderType, Overdraft, Side, TimeInForce
 from engine.messages.decode import EventDecoder
 from engine.messages.directory import Directory
@@ -42,6 +43,7 @@ __all__ = ["CoreState", "GatewayServer", "JournalHealth", "serve"]
 log = logging.getLogger(__name__)
 _quiet = logging.getLogger("gateway.transport")
 _quiet.setLevel(logging.CRITICAL)  # picows reports each client's fault as an error; ours are counted
+PROTOCOLS = (wire.PROTOCOL, edge.PROTOCOL)
 _PATHS = (b"/", b"/v1/ws/trade")
 _CLOSE_GRACE_S = 0.5
 
@@ -104,7 +106,7 @@ class GatewayServer:
         decoder = EventDecoder(directory)
         sequencer.on_definition = self._define
         self.hub = Hub(
-            sequencer, self._names, self._orders, clock, lambda slots: decoder.decode(slots)[0], self._answer,
+            sequencer, self._names, self._orders, lambda slots: decoder.decode(slots)[0], self._answer,
             self.counters, settings.write_high_bytes, settings.asks_max, settings.asks_per_session_max,
         )  # fmt: skip
         self.hub.on_fatal = self._fatal
@@ -112,7 +114,8 @@ class GatewayServer:
         self._terms = SessionTerms(
             environment=settings.environment, epoch=settings.epoch, keys=keys, encode=self._encode,
             make_nonce=lambda: secrets.token_hex(32), now_ns=clock.now_ns,
-            is_house=self._is_house, failures_max=settings.sign_in_failures_max,
+            is_house=self._is_house, account_index=self._names.account_index,
+            failures_max=settings.sign_in_failures_max,
             commands_per_frame_max=settings.commands_per_frame_max,
         )  # fmt: skip
         self._listeners: set[OrderEntryListener] = set()
@@ -205,10 +208,12 @@ class GatewayServer:
             reason = b"journal_failed" if self._told_status == "failed" else b"too_many_sessions"
             response = picows.WSUpgradeResponse.create_error_response(HTTPStatus.SERVICE_UNAVAILABLE, reason)
             return picows.WSUpgradeResponseWithListener(response, None)
-        listener = OrderEntryListener(self.hub, Session(self._terms), self)
-        offered = request.headers.get("Sec-WebSocket-Protocol", "")
-        if wire.PROTOCOL in (word.strip() for word in offered.split(",")):
-            response = picows.WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": wire.PROTOCOL})
+        offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+        protocol = next((word for word in offered if word in PROTOCOLS), None)
+        session = Session(self._terms, is_binary=protocol == edge.PROTOCOL)
+        listener = OrderEntryListener(self.hub, session, self)
+        if protocol is not None:
+            response = picows.WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": protocol})
             return picows.WSUpgradeResponseWithListener(response, listener)
         return listener
 
@@ -414,6 +419,9 @@ class GatewayServer:
             "sequence": self._sequencer.sequence,
             "balances": balances,
         }
+
+    def _answer_directory(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "directory"} | self._names.directory()
 
     def _answer_describe(self, fields: dict[str, Any]) -> dict[str, Any]:
         return {"type": "describe"} | self._names.describe()

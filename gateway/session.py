@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Protocol
 
+from engine.messages import edge
 from engine.messages.codes import CommandKind
 from gateway.authority import CANCELS, Forbidden, authorize
 from gateway.keys import ApiKey, KeyLookup, Scope, sign_in_bytes, verify_sign_in
@@ -49,7 +50,7 @@ PROTOCOL_ERROR, UNSUPPORTED, BAD_UTF8, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 10
 TEXT, BINARY, CONTINUATION = 1, 2, 0
 _SHELL_ONLY = {"tick", "cut", "malformed"}
 _RULEBOOK_OPS = {kind.word for kind in CommandKind} - _SHELL_ONLY
-_READS = {"ping", "open_orders", "balances"}
+_READS = {"ping", "open_orders", "balances", "directory"}
 _OPERATOR_ASKS = {"status", "describe", "register_key", "revoke_key"}
 
 
@@ -161,16 +162,22 @@ class SessionTerms:
     now_ns: Callable[[], int]
     is_house: Callable[[str], bool]
     """Whether an account of this name may owe without bound: nobody but the operator moves its money."""
+    account_index: Callable[[str], int | None]
+    """The index by which records name an account; None if there is none of that name."""
     failures_max: int = 3
     commands_per_frame_max: int = 1_000
 
 
 class Session:
-    """See the module's theory of operation."""
+    """See the module's theory of operation.
 
-    __slots__ = ("_failures", "_nonce", "_terms", "key", "state")
+    On a binary session orders come as records, which never reach this class; text frames are the same on both.
+    """
 
-    def __init__(self, terms: SessionTerms) -> None:
+    __slots__ = ("_failures", "_nonce", "_terms", "is_binary", "key", "state")
+
+    def __init__(self, terms: SessionTerms, *, is_binary: bool = False) -> None:
+        self.is_binary = is_binary
         self.state = State.NEW
         self.key: ApiKey | None = None
         self._terms = terms
@@ -278,14 +285,13 @@ class Session:
 
     def _hello(self) -> Send:
         self._nonce = self._terms.make_nonce()
-        return Send(
-            wire.encode(
-                {
-                    "type": "hello", "environment": self._terms.environment, "epoch": self._terms.epoch,
-                    "nonce": self._nonce, "protocol": wire.PROTOCOL, "server_time": self._terms.now_ns(),
-                }
-            )
-        )  # fmt: skip
+        body = {
+            "type": "hello", "environment": self._terms.environment, "epoch": self._terms.epoch, "nonce": self._nonce,
+            "protocol": edge.PROTOCOL if self.is_binary else wire.PROTOCOL, "server_time": self._terms.now_ns(),
+        }  # fmt: skip
+        if self.is_binary:
+            body |= {"schema": edge.SCHEMA_ID, "version": edge.VERSION}
+        return Send(wire.encode(body))
 
     def _command(self, command: dict[str, Any]) -> list[Output]:
         raw = command.pop("rid", None)
@@ -321,7 +327,7 @@ class Session:
         op = command.pop("op")
         if op in _OPERATOR_ASKS and Scope.OPERATOR not in key.scopes:
             return [Send(wire.error("forbidden", f"{op} needs the scope operator", rid=rid, field="op"))]
-        if op not in _READS:
+        if op not in _READS or op == "directory":
             return [Ask(op, rid, command)]
         if not key.scopes & (Scope.READ | Scope.TRADE | Scope.OPERATOR):
             return [Send(wire.error("forbidden", f"{op} needs the scope read", rid=rid, field="op"))]
@@ -363,9 +369,12 @@ class Session:
             )
         self._move(Event.SIGNED_IN)
         self.key = known
-        body = wire.encode(
-            {"type": "signed_in", "label": known.label, "accounts": known.accounts, "scopes": known.scopes.words()}
-        )
+        fields: dict[str, Any] = {
+            "type": "signed_in", "label": known.label, "accounts": known.accounts, "scopes": known.scopes.words(),
+        }  # fmt: skip
+        if self.is_binary:
+            fields["account_indices"] = [self._terms.account_index(name) for name in known.accounts]
+        body = wire.encode(fields)
         return [SignedIn(known), Send(b'{"rid":%s,%s' % (rid, body[1:]) if rid else body)]
 
     def _refuse(self, answer: bytes) -> list[Output]:
