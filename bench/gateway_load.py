@@ -127,7 +127,7 @@ async def prepare(url: str, root: Path, connections: int) -> list[Ed25519Private
                     "deposit", account=f"t{number}", asset=asset, amount="100000000", ref=f"{asset}{number}"
                 )
             keys.append(generate_key())
-            await client.register_key(public_key(keys[-1]), [f"t{number}"], ["trade"])
+            await client.register_key(public_key(keys[-1]), [f"t{number}"], ["trade"], tier="unlimited")
     return keys
 
 

@@ -19,7 +19,7 @@ from gateway.hub cimport Connection, Hub
 from engine.messages.records cimport OP_CANCEL, OP_PLACE, OP_REPLACE, SLOT
 from gateway.wire.scan cimport OrderText, fill_cancel, fill_place, fill_replace, scan
 
-from gateway.session import Ask, Close, Send, SignedIn, Submit
+from gateway.session import Ask, Close, Resume, Send, SignedIn, Submit
 
 cdef uint32_t NIL = 0xFFFFFFFF
 cdef object log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ cdef class OrderEntryListener(WSListener):
         try:
             self.hub.counters.frames_in += 1
             if frame.msg_type == WSMsgType.TEXT and frame.fin and not (frame.rsv1 or frame.rsv2 or frame.rsv3):
-                if self.connection.may_cancel and not self.connection.is_ending:
+                if self.connection.may_cancel and not (self.connection.is_ending or self.connection.in_fragments):
                     scan(frame.payload_ptr, frame.payload_size, &order)
                     if order.op:
                         done = self.take(&order)
@@ -90,11 +90,12 @@ cdef class OrderEntryListener(WSListener):
             raise
 
     cpdef on_ws_disconnected(self, WSTransport transport):
-        if self.connection is not None:
-            self.hub.disconnect(self.connection)
+        cdef Connection gone = self.connection
+        if gone is not None:
+            self.hub.disconnect(gone)
             self.session.lost()
             self.connection = None
-        self.server.closed(self)
+        self.server.closed(self, gone)
 
     cpdef pause_writing(self):
         # The peer does not read: stop reading from it, so that it cannot ask for more than it takes.
@@ -119,6 +120,7 @@ cdef class OrderEntryListener(WSListener):
                 self.carry_out(self.session.broken())
                 return 0
             if output is None:
+                self.connection.in_fragments = self.session.in_fragments
                 return 0
             self.carry_out((output,))
 
@@ -128,11 +130,13 @@ cdef class OrderEntryListener(WSListener):
             if isinstance(output, Send):
                 self.hub.send(self.connection, output.payload)
             elif isinstance(output, Submit):
-                self.hub.submit(self.connection, output.record, output.rid, output.is_cancel)
+                self.hub.submit(self.connection, output.record, output.rid, output.is_cancel, output.is_free)
             elif isinstance(output, Ask):
                 self.hub.ask(self.connection, output)
             elif isinstance(output, SignedIn):
-                self.server.signed_in(self, output.key)
+                self.server.signed_in(self, output)
+            elif isinstance(output, Resume):
+                self.server.resume(self, output)
             elif isinstance(output, Close):
                 self.hub.flush()
                 self.connection.is_ending = True
@@ -156,7 +160,7 @@ cdef class OrderEntryListener(WSListener):
         cdef Hub hub = self.hub
         cdef int64_t t_in
         cdef int why
-        cdef uint32_t market
+        cdef uint32_t market = NIL
         if order.account.size != -1:
             if order.account.size != hub.names.accounts[connection.account].length or memcmp(
                 order.account.at, hub.names.accounts[connection.account].name, order.account.size
@@ -191,10 +195,16 @@ cdef class OrderEntryListener(WSListener):
         elif not fill_cancel(order, connection.account, record):
             return False
         t_in = hub.clock.now_ns()
-        why = hub.sequencer.submit(
-            record, 1, connection.number, order.rid.at, 0 if order.rid.size == -1 else order.rid.size, t_in,
-            order.op == OP_CANCEL,
-        )
+        if connection.guard is not None and order.op != OP_CANCEL and not connection.guard.allowance.take_message_at(t_in):
+            return False  # the session says no, and counts
+        why = hub.admit(connection, record, market, t_in)
+        if why == 0:
+            why = hub.sequencer.submit(
+                record, 1, connection.number, order.rid.at, 0 if order.rid.size == -1 else order.rid.size, t_in,
+                order.op == OP_CANCEL,
+            )
+            if why and order.op != OP_CANCEL and connection.guard is not None:
+                connection.guard.allowance.give_back()
         hub.counters.commands_fast += 1
         if why:
             hub.refuse(connection, why, b"" if order.rid.size == -1 else order.rid.at[: order.rid.size])

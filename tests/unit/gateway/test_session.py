@@ -147,7 +147,7 @@ def test_what_cannot_be_understood_is_named_and_never_submitted(payload: bytes, 
 @pytest.mark.parametrize(
     ("arguments", "options", "code"),
     [
-        ((2, b"x"), {}, 1003), ((0, b"x"), {}, 1003), ((1, b"{}"), {"is_final": False}, 1003),
+        ((2, b"x"), {}, 1003), ((0, b"x"), {}, 1002), ((2, b"x"), {"is_final": False}, 1003),
         ((1, b"{}"), {"has_reserved_bits": True}, 1002), ((1, b"\xff{}"), {}, 1007),
     ],
 )  # fmt: skip
