@@ -6,20 +6,21 @@
     terms      slices, pairs linked both ways and of one account, market and side
     expiry     every order that expires stands in the heap or, only while its market is halted, in that market's list of
                parked ones: once, in one of them
-    accounts   lists and counts of open orders, of their older names and of remembered ids
+    accounts   found by their names; lists and counts of open orders, of their older names and of remembered ids
     money      per asset all balances sum to zero; held is exactly what orders and pending postings need; nothing of a
                `never` account is below zero; the sum of debts
     hash       the running sum equals the sum over all entities, mixed anew
 """
 
-from engine.book cimport first_price, has_level, next_worse
+from engine.book cimport first_price, has_level, in_window, next_worse
 from engine.digest cimport (
+    fix_market,
     mix_account, mix_asset, mix_balance, mix_id, mix_market, mix_order, mix_poison, mix_posting, mix_ref, settle_balances,
     settle_markets, settle_orders,
 )
 from engine.ids cimport older_room
 from engine.pool cimport (
-    find_balance, find_id, find_order, find_poison, find_ref, holds, id_tag, map_at, map_places, recent_id,
+    account_name, find_account, find_balance, find_id, find_order, find_poison, find_ref, holds, id_tag, map_at, map_places, owner_of, recent_id,
 )
 from engine.risk cimport beyond, hold_slot, order_hold, partner_hold, whole_leaves
 from engine.stops cimport meets
@@ -52,11 +53,11 @@ cdef int audit_books(State* s) except -1:
         slices = 0
         for side in range(2):
             half = &s.markets[m].half[side]
-            price = first_price(half, side, s.markets[m].max_price)
+            price = first_price(half, side)
             assert price == half.best, f"market {m} side {side}: best is {half.best}, the bitmap says {price}"
             count = 0
             while price:
-                assert has_level(half, price)
+                assert in_window(half, price) and has_level(half, price)
                 slot = half.levels[price].head
                 assert slot != NIL, f"market {m}: level {price} is marked but empty"
                 prior = NIL
@@ -200,7 +201,10 @@ cdef int64_t order_share(State* s, uint32_t slot) except? -1:
 cdef int audit_accounts(State* s, dict held) except -1:
     cdef uint32_t i, slot, count, ids = 0, orders = 0, names, older
     cdef uint64_t closing
+    cdef Name name
     for i in range(s.account_count):
+        account_name(s, i, &name)
+        assert find_account(s, &name) == i, f"account {i} is not found by its name"
         slot = s.accounts[i].first_order
         count = 0
         while slot != NIL:
@@ -270,21 +274,31 @@ cdef int audit_refs(State* s, dict held) except -1:
 
 
 cdef int audit_money(State* s, dict held) except -1:
-    cdef uint32_t i
+    cdef uint32_t i, account
     cdef Balance* b
     cdef list sums = [0] * s.asset_count
     cdef list below = [0] * s.asset_count
     for i in range(s.balance_count):
         b = &s.balances[i]
-        assert find_balance(s, b.account, b.asset) == i
+        account = owner_of(s, i)
+        assert find_balance(s, account, b.asset) == i
         sums[b.asset] += b.available + b.held
         below[b.asset] += -b.available if b.available < 0 else 0
         if s.limits.risk:
-            assert b.held == held.get(i, 0), f"account {b.account}, asset {b.asset}: held {b.held}, needed {held.get(i, 0)}"
-        assert b.available >= 0 or s.accounts[b.account].overdraft != NEVER, f"account {b.account} is below zero"
+            assert b.held == held.get(i, 0), f"account {account}, asset {b.asset}: held {b.held}, needed {held.get(i, 0)}"
+        assert b.available >= 0 or s.accounts[account].overdraft != NEVER, f"account {account} is below zero"
     for i in range(s.asset_count):
         assert sums[i] == 0, f"asset {i}: all balances sum to {sums[i]}"
         assert below[i] == s.assets[i].below, f"asset {i}: debts are {below[i]}, counted {s.assets[i].below}"
+    return 0
+
+
+cdef int assert_fixed(State* s, uint32_t i) except -1:
+    cdef Market market = s.markets[i]
+    fix_market(&market, i)
+    assert market.fixed.low == s.markets[i].fixed.low and market.fixed.high == s.markets[i].fixed.high, (
+        f"market {i}: the part of its mix that stays is of something else"
+    )
     return 0
 
 
@@ -298,11 +312,12 @@ cdef int audit_hash(State* s) except -1:
     for i in range(s.asset_count):
         sum += mix_asset(&s.assets[i], i)
     for i in range(s.market_count):
-        sum += mix_market(&s.markets[i], i)
+        assert_fixed(s, i)
+        sum += mix_market(&s.markets[i])
     for i in range(s.balance_count):
-        sum += mix_balance(&s.balances[i])
+        sum += mix_balance(s, i)
     for i in range(s.account_count):
-        sum += mix_account(&s.accounts[i], i)
+        sum += mix_account(s, i)
         slot = s.accounts[i].first_order
         while slot != NIL:
             sum += mix_order(s, slot)

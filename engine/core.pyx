@@ -31,7 +31,7 @@ from libc.string cimport memcpy, memset, strlen
 from engine.amend cimport replace
 from engine.audit cimport audit
 from engine.bounds cimport bound_of
-from engine.digest cimport mix_account, replace_mix, state_sum
+from engine.digest cimport add_mix, mix_account, state_sum
 from engine.events cimport add_event, add_rejected
 from engine.auction cimport Finding, find_price
 from engine.listing cimport (
@@ -40,19 +40,21 @@ from engine.listing cimport (
 from engine.matching cimport cancel, place
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
-    find_account, find_asset, find_balance, find_id, find_market, find_order, find_poison, id_tag, live, map_close, map_open,
-    map_reserve, order_tag, pool_close, pool_open, pool_room, pool_take, pool_touch, recent_id,
+    account_name, find_account, find_asset, find_balance, find_id, find_market, find_order, find_poison, id_tag, live,
+    map_close, map_open, map_reserve, order_tag, owner_of, pool_close, pool_open, pool_room, pool_take, pool_touch,
+    recent_id,
 )
 from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport (
     Stream, read_state, stream_close, stream_finish, stream_open, stream_put, write_state,
 )
-from engine.book cimport half_close, meets_again, has_level, next_worse
+from engine.book cimport has_level, in_window, meets_again, next_worse
 from engine.risk cimport order_hold, whole_leaves
 from engine.stops cimport collect_waiting
 from engine.timers cimport next_due, tick
 from engine.transfers cimport do_money, do_post, do_void
 from engine.types cimport *
+from engine.windows cimport close_window
 
 __all__ = ["BALANCES", "Core", "CoreLimits", "OPEN_ORDERS"]
 
@@ -60,7 +62,7 @@ cnp.import_array()
 
 cdef cnp.dtype EVENT = layout.EVENT
 
-cdef const char* MAGIC = "BYLINE core snapshot 3\n"
+cdef const char* MAGIC = "BYLINE core snapshot 5\n"
 SNAPSHOT_MAGIC = <bytes>MAGIC
 
 cdef enum:
@@ -72,6 +74,7 @@ cdef enum:
     CACHED_ORDERS = 4096  # so many open orders are in the cache anyway
     CACHED_GROUPS = 1024  # and so many groups of a map
     MAPS = 9
+    WINDOWS_TOUCHED = 1 << 20  # bytes of windows that `reserve` brings in: a thousand small halves, eight large ones
     MARKS_MORE = 4  # marks beyond one a fill: of the trade that came before, of an uncross
 
 BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
@@ -264,7 +267,7 @@ cdef inline void look_near(State* s, const Record* r, Ahead* ahead) noexcept nog
         if looks_placed(s, p):
             half = &s.markets[p.market].half[p.side]
             prefetch_line(&half.levels[p.price])
-            prefetch_line(&half.bits[0][p.price >> 6])
+            prefetch_line(&half.bits[p.price >> 6])
     elif ahead.slot == NIL:
         return
     elif by_order_id(r):
@@ -285,7 +288,7 @@ cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nog
     if r.kind == DO_PLACE:
         if looks_placed(s, p):
             half = &s.markets[p.market].half[p.side]
-            if has_level(half, p.price):
+            if in_window(half, p.price) and has_level(half, p.price):
                 prefetch_line(&s.orders[half.levels[p.price].tail])
         return
     if ahead.slot == NIL or r.kind > DO_REPLACE:
@@ -298,7 +301,7 @@ cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nog
     if o.market < s.market_count and o.price > 0 and o.price <= s.markets[o.market].max_price:
         half = &s.markets[o.market].half[d.side & 1]
         prefetch_line(&half.levels[o.price])
-        prefetch_line(&half.bits[0][o.price >> 6])
+        prefetch_line(&half.bits[o.price >> 6])
     prefetch_line(either(o.prior < s.order_pool.used, &s.orders[o.prior], o))
     prefetch_line(either(o.next < s.order_pool.used, &s.orders[o.next], o))
     prefetch_line(either(d.prior < s.order_pool.used, &s.details[d.prior], d))
@@ -410,7 +413,7 @@ cdef class Core:
             memset(&name, 0, sizeof(Name))
             memcpy(&name, <const char*>text, len(text))
             index = open_account(s, &name, OPEN_OVERDRAFT)
-            replace_mix(s, &s.accounts[index].mix, mix_account(&s.accounts[index], index))
+            add_mix(s, mix_account(s, index))
 
     cdef int _start(self, object limits, bint risk) except -1:
         # Reserves everything; leaves an empty core without the two system accounts.
@@ -437,11 +440,17 @@ cdef class Core:
         s.newest_id = NIL
         s.secret = int.from_bytes(os.urandom(8), "little")
         s.assets = <Asset*>region_map(<size_t>l.assets * sizeof(Asset))
-        s.markets = <Market*>region_map(<size_t>l.markets * sizeof(Market))
+        s.markets = <Market*>region_map_dense(<size_t>l.markets * sizeof(Market))
         s.accounts = <Account*>region_map_dense(<size_t>l.accounts * sizeof(Account))
+        s.account_names = <uint64_t*>region_map_dense(<size_t>l.accounts * sizeof(Name))
         s.balances = <Balance*>region_map_dense(<size_t>l.balances * sizeof(Balance))
         s.details = <OrderDetail*>region_map_dense(<size_t>l.orders * sizeof(OrderDetail))
         s.window = <Recent*>region_map_dense(WINDOW * sizeof(Recent))
+        # Enough for 4,096 prices in each half, where the address space is not too much for that.
+        s.windows_size = min(<size_t>l.markets << 18, <size_t>1 << 37)
+        s.windows = <uint8_t*>region_map_dense(s.windows_size)
+        for shift in range(LARGEST_SHIFT + 1):
+            s.free_windows[shift] = NIL
         s.due_capacity = 1024
         s.due = <Due*>malloc(s.due_capacity * sizeof(Due))
         for side in range(2):
@@ -453,12 +462,13 @@ cdef class Core:
         s.dirty_balances = <uint32_t*>malloc(DIRTY_LIMIT * sizeof(uint32_t))
         s.dirty_markets = <uint32_t*>malloc(DIRTY_LIMIT * sizeof(uint32_t))
         if (
-            s.assets == NULL or s.markets == NULL or s.accounts == NULL or s.balances == NULL or s.details == NULL
-            or s.due == NULL or s.scratch == NULL or s.dirty_orders == NULL or s.dirty_balances == NULL
+            s.assets == NULL or s.markets == NULL or s.accounts == NULL or s.account_names == NULL or s.balances == NULL
+            or s.details == NULL or s.due == NULL or s.scratch == NULL or s.dirty_orders == NULL or s.dirty_balances == NULL
             or s.dirty_markets == NULL or s.window == NULL or s.marks[BUY] == NULL or s.marks[SELL] == NULL
-            or s.rests == NULL
+            or s.rests == NULL or s.windows == NULL
         ):
             raise MemoryError("no memory for the tables of a core")
+        pool_open(&s.annex_pool, sizeof(Annex), l.accounts + 1)
         pool_open(&s.order_pool, sizeof(Order), l.orders)
         pool_open(&s.terms_pool, sizeof(Terms), l.orders)
         pool_open(&s.id_pool, sizeof(IdNode), l.ids)
@@ -466,6 +476,8 @@ cdef class Core:
         pool_open(&s.ref_pool, sizeof(Ref), l.refs)
         pool_open(&s.posting_pool, sizeof(Posting), l.postings)
         pool_open(&s.group_pool, sizeof(Name), 2 * l.accounts)
+        s.annexes = <Annex*>s.annex_pool.nodes
+        memset(&s.annexes[pool_take(&s.annex_pool)], 0, sizeof(Annex))
         s.orders = <Order*>s.order_pool.nodes
         s.terms = <Terms*>s.terms_pool.nodes
         s.ids = <IdNode*>s.id_pool.nodes
@@ -486,14 +498,17 @@ cdef class Core:
         if s == NULL:
             return
         for i in range(s.market_count):
-            half_close(&s.markets[i].half[BUY])
-            half_close(&s.markets[i].half[SELL])
+            close_window(&s.markets[i].half[BUY])
+            close_window(&s.markets[i].half[SELL])
         region_unmap(s.assets, <size_t>s.limits.assets * sizeof(Asset))
         region_unmap(s.markets, <size_t>s.limits.markets * sizeof(Market))
+        region_unmap(s.windows, s.windows_size)
         region_unmap(s.accounts, <size_t>s.limits.accounts * sizeof(Account))
+        region_unmap(s.account_names, <size_t>s.limits.accounts * sizeof(Name))
         region_unmap(s.balances, <size_t>s.limits.balances * sizeof(Balance))
         region_unmap(s.details, <size_t>s.limits.orders * sizeof(OrderDetail))
         region_unmap(s.window, WINDOW * sizeof(Recent))
+        pool_close(&s.annex_pool)
         pool_close(&s.order_pool)
         pool_close(&s.terms_pool)
         pool_close(&s.id_pool)
@@ -527,6 +542,7 @@ cdef class Core:
         pool_touch(&s.order_pool, orders)
         region_touch(&s.details[s.order_pool.used], <size_t>orders * sizeof(OrderDetail))
         region_touch(s.window, WINDOW * sizeof(Recent))
+        region_touch(s.windows + s.windows_used, min(s.windows_size - s.windows_used, <size_t>WINDOWS_TOUCHED))
         if s.limits.risk:
             pool_touch(&s.id_pool, ids)
             map_reserve(&s.id_map, <uint64_t>s.id_map.count + ids)
@@ -699,9 +715,13 @@ cdef class Core:
     cdef void collapse(self) noexcept nogil:
         # Tables may move meanwhile: advice about memory that is gone, or is something else now, does no harm.
         cdef State* s = self.state
+        region_collapse(s.markets, <size_t>s.market_count * sizeof(Market))
+        region_collapse(s.windows, s.windows_used)
         region_collapse(s.accounts, <size_t>s.account_count * sizeof(Account))
+        region_collapse(s.account_names, s.account_name_words * sizeof(uint64_t))
         region_collapse(s.balances, <size_t>s.balance_count * sizeof(Balance))
         region_collapse(s.details, <size_t>s.order_pool.used * sizeof(OrderDetail))
+        collapse_pool(&s.annex_pool)
         collapse_pool(&s.order_pool)
         collapse_pool(&s.terms_pool)
         collapse_pool(&s.id_pool)
@@ -774,9 +794,11 @@ cdef class Core:
         return text_of(&self.state.markets[index].name)
 
     def account_name(self, uint32_t index):
+        cdef Name name
         if index >= self.state.account_count:
             raise IndexError(f"account {index} of {self.state.account_count}")
-        return text_of(&self.state.accounts[index].name)
+        account_name(self.state, index, &name)
+        return text_of(&name)
 
     # ------------------------------------------------------------ what is there now
 
@@ -810,7 +832,7 @@ cdef class Core:
         cdef State* s = self.state
         cdef uint32_t i
         rows = [
-            (s.balances[i].account, s.balances[i].asset, s.balances[i].available, s.balances[i].held)
+            (owner_of(s, i), s.balances[i].asset, s.balances[i].available, s.balances[i].held)
             for i in range(s.balance_count)
             if s.balances[i].available or s.balances[i].held
         ]
@@ -821,6 +843,8 @@ cdef class Core:
         cdef State* s = self.state
         cdef uint32_t asset, slot
         rows = []
+        if account >= s.account_count:
+            return np.array(rows, BALANCES)
         for asset in range(s.asset_count):
             slot = find_balance(s, account, asset)
             if slot != NIL and (s.balances[slot].available or s.balances[slot].held):

@@ -10,10 +10,12 @@ Worst case: freezing an account cancels all its orders.
 from libc.stdint cimport INT64_MAX
 from libc.string cimport memcmp, memcpy, memset
 
-from engine.book cimport half_open
-from engine.digest cimport mix_account, mix_asset, replace_mix, touch_market
+from engine.digest cimport account_group, add_mix, fix_market, mix_account, mix_asset, mix_market, remove_mix, touch_market
 from engine.events cimport add_event
-from engine.pool cimport find_account, find_asset, find_market, find_named, map_put, name_tag, pool_room, pool_take
+from engine.pool cimport (
+    account_name, annex_of, find_account, find_asset, find_market, find_named, map_put, name_account, name_tag, own_annex, pool_room,
+    pool_take,
+)
 from engine.refs cimport judge_ref, keep_ref, optional_ref, reject_definition
 from engine.risk cimport balance_of, balance_room
 from engine.scopes cimport cancel_account
@@ -48,7 +50,7 @@ cdef int do_asset(State* s, const Record* record) except -1 nogil:
     asset.settled = r.settled
     s.asset_count += 1
     map_put(&s.asset_map, name_tag(s, &asset.name), index)
-    replace_mix(s, &asset.mix, mix_asset(asset, index))
+    add_mix(s, mix_asset(asset, index))
     if ref != NULL:
         keep_ref(s, record, &ref.ref, ref.not_after)
     return write_done_asset(s, index)
@@ -121,17 +123,18 @@ cdef int check_listing(
 cdef int check_terms(const MarketRecord* r, const MarketTerms* terms, Market* m) noexcept nogil:
     # Sets what a repeat may change too: rates, bands, pause.
     cdef uint32_t mask = r.mask
+    cdef int64_t entry, execution
     m.taker_ppm = <int32_t>given(mask, MASK_TAKER_PPM, terms.taker_ppm, m.taker_ppm)
     m.maker_ppm = <int32_t>given(mask, MASK_MAKER_PPM, terms.maker_ppm, m.maker_ppm)
     m.pause_ns = given(mask, MASK_PAUSE, terms.pause_ns, m.pause_ns)
-    m.entry_band_ppm = given(mask, MASK_ENTRY_BAND, terms.entry_band_ppm, m.entry_band_ppm)
-    m.exec_band_ppm = given(mask, MASK_EXEC_BAND, terms.exec_band_ppm, m.exec_band_ppm)
+    entry = given(mask, MASK_ENTRY_BAND, terms.entry_band_ppm, m.entry_band_ppm)
+    execution = given(mask, MASK_EXEC_BAND, terms.exec_band_ppm, m.exec_band_ppm)
     if m.taker_ppm < 0 or m.taker_ppm > 100_000 or m.maker_ppm < -m.taker_ppm or m.maker_ppm > 100_000:
         return BAD_VALUE
-    if m.pause_ns < 0 or m.entry_band_ppm < 0 or m.entry_band_ppm > 1_000_000_000:
+    if m.pause_ns < 0 or entry < 0 or entry > 1_000_000_000 or execution < 0 or execution > 1_000_000_000:
         return BAD_VALUE
-    if m.exec_band_ppm < 0 or m.exec_band_ppm > 1_000_000_000:
-        return BAD_VALUE
+    m.entry_band_ppm = <int32_t>entry
+    m.exec_band_ppm = <int32_t>execution
     return 0
 
 
@@ -181,8 +184,6 @@ cdef int do_market(State* s, const Record* record) except -1 nogil:
     # From here on nothing is refused.
     if index == NIL:
         index = s.market_count
-        half_open(&draft.half[BUY], draft.max_price)
-        half_open(&draft.half[SELL], draft.max_price)
         draft.name = r.name
         draft.phase = r.phase if r.mask & MASK_PHASE else CONTINUOUS
         draft.band_reference = draft.reference_price
@@ -192,15 +193,19 @@ cdef int do_market(State* s, const Record* record) except -1 nogil:
         draft.fees = balance_of(s, FEES, draft.quote)
         s.market_count += 1
         s.price_ticks += draft.max_price
+        fix_market(&draft, index)
         s.markets[index] = draft
         map_put(&s.market_map, name_tag(s, &draft.name), index)
+        if s.limits.risk:
+            add_mix(s, mix_market(&draft))
     else:
+        touch_market(s, index)
         market.taker_ppm = draft.taker_ppm
         market.maker_ppm = draft.maker_ppm
         market.pause_ns = draft.pause_ns
         market.entry_band_ppm = draft.entry_band_ppm
         market.exec_band_ppm = draft.exec_band_ppm
-    touch_market(s, index)
+        fix_market(market, index)
     if ref != NULL:
         keep_ref(s, record, &ref.ref, ref.not_after)
     return write_done_market(s, index)
@@ -241,14 +246,14 @@ cdef int open_account(State* s, const Name* name, uint8_t overdraft) except? -1 
     cdef uint32_t index = s.account_count
     cdef Account* account = &s.accounts[index]
     memset(account, 0, sizeof(Account))
-    account.name = name[0]
     account.overdraft = overdraft
     account.stp_key = index
     account.first_order = NIL
     account.oldest_id = NIL
     account.newest_id = NIL
+    account.first_balance = LINK_END
     s.account_count += 1
-    map_put(&s.account_map, name_tag(s, &account.name), index)
+    name_account(s, index, name)
     return index
 
 
@@ -280,7 +285,7 @@ cdef int check_account(State* s, const AccountRecord* r, const AccountExtra* ext
     if index != NIL:
         if mask & HAS_OVERDRAFT and r.overdraft != s.accounts[index].overdraft:
             return BAD_VALUE
-        if mask & HAS_ROW and s.accounts[index].pending_out and memcmp(s.accounts[index].row, extra.row, 32):
+        if mask & HAS_ROW and annex_of(s, index).pending_out and memcmp(annex_of(s, index).row, extra.row, 32):
             return BAD_VALUE
     elif s.account_count == s.limits.accounts:
         return BUSY
@@ -307,8 +312,10 @@ cdef int do_account(State* s, const Record* record) except -1 nogil:
     # From here on nothing is refused.
     if index == NIL:
         index = <uint32_t>open_account(s, &r.name, r.overdraft if mask & HAS_OVERDRAFT else NEVER)
+    else:
+        remove_mix(s, mix_account(s, index))
     account = &s.accounts[index]
-    account.mask |= mask
+    account.mask |= <uint8_t>(mask & ACCOUNT_MASKS)
     if mask & HAS_STATUS:
         account.status = r.status
     if mask & HAS_TAKER_PPM:
@@ -318,11 +325,10 @@ cdef int do_account(State* s, const Record* record) except -1 nogil:
     if mask & HAS_MAX_OPEN_ORDERS:
         account.max_open_orders = r.max_open_orders
     if mask & HAS_ROW:
-        memcpy(account.row, extra.row, 32)
+        memcpy(own_annex(s, index).row, extra.row, 32)
     if mask & HAS_STP_GROUP:
-        account.stp_group = extra.stp_group
         account.stp_key = group_key(s, &extra.stp_group)
-    replace_mix(s, &account.mix, mix_account(account, index))
+    add_mix(s, mix_account(s, index))
     if ref != NULL:
         keep_ref(s, record, &ref.ref, ref.not_after)
     write_done_account(s, index)
@@ -336,13 +342,13 @@ cdef int write_done_account(State* s, uint32_t index) except -1 nogil:
     cdef DoneAccountEvent* e = <DoneAccountEvent*>add_event(s, EV_DONE, 2, index, NIL)
     cdef AccountExtra* extra = <AccountExtra*>(<Event*>e + 1)
     (<Event*>e).op = DO_ACCOUNT
-    e.name = a.name
+    account_name(s, index, &e.name)
     e.taker_ppm = a.taker_ppm
     e.maker_ppm = a.maker_ppm
     e.max_open_orders = a.max_open_orders
     e.mask = a.mask
     e.status = a.status
     e.overdraft = a.overdraft
-    memcpy(extra.row, a.row, 32)
-    extra.stp_group = a.stp_group
+    memcpy(extra.row, annex_of(s, index).row, 32)
+    account_group(s, a, &extra.stp_group)
     return 0

@@ -14,7 +14,7 @@ from libc.stdint cimport INT64_MAX
 
 from engine.auction cimport uncross
 from engine.bands cimport begin_band
-from engine.digest cimport touch_market
+from engine.digest cimport fix_market, touch_market
 from engine.events cimport add_event, add_rejected
 from engine.pool cimport pool_room
 from engine.refs cimport judge_ref, keep_ref, optional_ref, reject_definition
@@ -31,10 +31,12 @@ cdef int enter(State* s, uint32_t index, uint8_t phase, uint8_t reason) except -
     cdef bint was_halted = market.phase == HALT
     (<Event*>e).reason = reason
     e.phase = phase
+    e.reference_price = market.band_reference
     touch_market(s, index)
     market.phase = phase
     market.pause_at = 0
     market.pause_sequence = 0
+    fix_market(market, index)
     if was_halted and phase != HALT:
         unpark(s, index)
     return 0
@@ -43,8 +45,10 @@ cdef int enter(State* s, uint32_t index, uint8_t phase, uint8_t reason) except -
 cdef int set_pause(State* s, uint32_t index) except -1 nogil:
     # The next step comes `pause_ns` from now.
     cdef Market* market = &s.markets[index]
+    touch_market(s, index)
     market.pause_at = s.time + market.pause_ns if s.time <= INT64_MAX - market.pause_ns else INT64_MAX
     market.pause_sequence = s.sequence
+    fix_market(market, index)
     return add_due(s, market.pause_at, s.sequence, DUE_MARKET, index)
 
 
@@ -99,6 +103,7 @@ cdef int do_phase(State* s, const Record* record) except -1 nogil:
     if ref != NULL:
         keep_ref(s, record, &ref.ref, ref.not_after)
     if r.reference_price != ABSENT:
+        touch_market(s, r.market)
         market.band_reference = r.reference_price
     if r.phase == CONTINUOUS:
         return open_market(s, r.market, BY_COMMAND)

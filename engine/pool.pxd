@@ -12,12 +12,12 @@
 # secret; order of a table never shows outside.
 
 from libc.stdlib cimport free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from engine.types cimport (
-    GROUP_ROOM, NIL, WINDOW, WINDOW_BITS, Account, Asset, Balance, ClientId, Group, IdNode, Map, Market, Name, Order, Pool, Recent, Ref, State,
-    fold, int64_t, lowest_bit, match_tags, region_map_dense, region_touch, region_unmap, table_allocate, uint8_t, uint32_t,
-    uint64_t,
+    CHAIN_MAX, GROUP_ROOM, LINK_END, LINK_SLOT, NIL, NO_ANNEX, WINDOW, WINDOW_BITS, Account, Annex, Asset, Balance, ClientId, Group, IdNode, Map,
+    Market, Name, Order, Pool, Recent, Ref, State, fold, int64_t, lowest_bit, match_tags, region_map_dense, region_touch, region_unmap,
+    table_allocate, uint8_t, uint32_t, uint64_t,
 )
 
 cdef enum:
@@ -309,7 +309,26 @@ cdef inline uint32_t find_poison(State* s, uint32_t account, const ClientId* cli
         at += 1
 
 
+cdef inline uint32_t owner_of(State* s, uint32_t balance) noexcept nogil:
+    # The account whose balance that is.
+    cdef uint32_t link = s.balances[balance].link
+    while not link & LINK_END:
+        link = s.balances[link & LINK_SLOT].link
+    return link & LINK_SLOT
+
+
 cdef inline uint32_t find_balance(State* s, uint32_t account, uint32_t asset) noexcept nogil:
+    cdef uint32_t link = s.accounts[account].first_balance, length = 0
+    while not link & LINK_END:
+        if s.balances[link & LINK_SLOT].asset == asset:
+            return link & LINK_SLOT
+        link = s.balances[link & LINK_SLOT].link
+        length += 1
+    return NIL if length < CHAIN_MAX else find_beyond(s, account, asset)
+
+
+cdef inline uint32_t find_beyond(State* s, uint32_t account, uint32_t asset) noexcept nogil:
+    # Of an account whose chain is full.
     cdef uint32_t tag = balance_tag(account, asset), at = tag, lanes, slot
     cdef Group* group
     while True:
@@ -317,12 +336,29 @@ cdef inline uint32_t find_balance(State* s, uint32_t account, uint32_t asset) no
         lanes = match_tags(group.tag, tag)
         while lanes:
             slot = group.slot[lowest_bit(lanes)]
-            if s.balances[slot].account == account and s.balances[slot].asset == asset:
+            if s.balances[slot].asset == asset and s.balances[slot].link & LINK_SLOT == account:
                 return slot
             lanes &= lanes - 1
         if group.tag[GROUP_ROOM] == 0:
             return NIL
         at += 1
+
+
+cdef inline int link_balance(State* s, uint32_t account, uint32_t slot) except -1 nogil:
+    # A balance that has its asset becomes the account's: first of its chain, or in the map if that is full.
+    cdef Balance* balance = &s.balances[slot]
+    cdef uint32_t* first = &s.accounts[account].first_balance
+    cdef uint32_t link = first[0], length = 0
+    while not link & LINK_END:
+        link = s.balances[link & LINK_SLOT].link
+        length += 1
+    balance.link = LINK_END | account
+    if length == CHAIN_MAX:
+        return map_put(&s.balance_map, balance_tag(account, balance.asset), slot)
+    if length != 0:
+        balance.link = first[0]
+    first[0] = slot
+    return 0
 
 
 cdef inline uint32_t find_named(State* s, Map* table, Name* first, size_t stride, Name* name) noexcept nogil:
@@ -350,8 +386,68 @@ cdef inline uint32_t find_market(State* s, Name* name) noexcept nogil:
     return find_named(s, &s.market_map, &s.markets[0].name, sizeof(Market), name)
 
 
+cdef inline uint8_t words_of(const Name* name) noexcept nogil:
+    # How many of its words are left without the zeros at the end.
+    cdef uint8_t count = 8
+    while count and name.word[count - 1] == 0:
+        count -= 1
+    return count
+
+
+cdef inline bint has_name(State* s, const Account* account, const Name* name) noexcept nogil:
+    cdef const uint64_t* words = &s.account_names[account.name]
+    cdef uint64_t difference = 0
+    cdef uint8_t i
+    for i in range(account.name_words):
+        difference |= words[i] ^ name.word[i]
+    return difference == 0 and account.name_words == words_of(name)
+
+
+cdef inline void account_name(State* s, uint32_t index, Name* name) noexcept nogil:
+    memset(name, 0, sizeof(Name))
+    memcpy(name, &s.account_names[s.accounts[index].name], s.accounts[index].name_words * sizeof(uint64_t))
+
+
+cdef inline int name_account(State* s, uint32_t index, const Name* name) except -1 nogil:
+    # A new account is found by its name from now on.
+    cdef Account* account = &s.accounts[index]
+    account.name = s.account_name_words
+    account.name_words = words_of(name)
+    memcpy(&s.account_names[account.name], name, account.name_words * sizeof(uint64_t))
+    s.account_name_words += account.name_words
+    return map_put(&s.account_map, name_tag(s, <Name*>name), index)
+
+
 cdef inline uint32_t find_account(State* s, Name* name) noexcept nogil:
-    return find_named(s, &s.account_map, &s.accounts[0].name, sizeof(Account), name)
+    cdef uint32_t tag = name_tag(s, name), at = tag, lanes, slot
+    cdef Group* group
+    while True:
+        group = &s.account_map.groups[at & s.account_map.mask]
+        lanes = match_tags(group.tag, tag)
+        while lanes:
+            slot = group.slot[lowest_bit(lanes)]
+            if has_name(s, &s.accounts[slot], name):
+                return slot
+            lanes &= lanes - 1
+        if group.tag[GROUP_ROOM] == 0:
+            return NIL
+        at += 1
+
+
+# ---------------------------------------------------------------- what few accounts have
+
+
+cdef inline const Annex* annex_of(State* s, uint32_t account) noexcept nogil:
+    return &s.annexes[s.accounts[account].annex]
+
+
+cdef inline Annex* own_annex(State* s, uint32_t account) except NULL nogil:
+    # To be written to. There are as many as accounts, and the one of zeros.
+    cdef Account* owner = &s.accounts[account]
+    if owner.annex == NO_ANNEX:
+        owner.annex = pool_take(&s.annex_pool)
+        memset(&s.annexes[owner.annex], 0, sizeof(Annex))
+    return &s.annexes[owner.annex]
 
 
 cdef inline uint32_t find_ref(State* s, Name* ref) noexcept nogil:

@@ -10,7 +10,7 @@
 # Every column sums to zero. With risk off nothing here moves and nothing is refused.
 
 from engine.digest cimport touch_balance
-from engine.pool cimport balance_tag, find_balance, map_put
+from engine.pool cimport find_balance, link_balance
 from engine.types cimport (
     BUY, NIL, SELL, STOP, Balance, Market, Order, State, int32_t, int64_t, side_hold, uint8_t, uint32_t,
 )
@@ -75,9 +75,8 @@ cdef inline uint32_t balance_of(State* s, uint32_t account, uint32_t asset) exce
     assert s.balance_count < s.limits.balances, "the table of balances is full"
     slot = s.balance_count
     s.balance_count += 1
-    s.balances[slot].account = account
     s.balances[slot].asset = asset
-    map_put(&s.balance_map, balance_tag(account, asset), slot)
+    link_balance(s, account, slot)
     return slot
 
 

@@ -1,7 +1,7 @@
 # Many orders at once, and what an account may still do: see scopes.pyx. Return values as in matching.pxd.
 
 from engine.types cimport (
-    CancelAfterRecord, ClientId, MassCancelRecord, PoisonRecord, Record, State, uint8_t, uint32_t,
+    CancelAfterRecord, ClientId, MassCancelRecord, PoisonRecord, Record, State, int64_t, uint8_t, uint32_t,
 )
 
 cdef int mass_cancel(State* s, const MassCancelRecord* r) except -1 nogil
@@ -12,4 +12,5 @@ cdef int do_poison(State* s, const PoisonRecord* r) except -1 nogil
 cdef int collect(State* s, uint32_t slot, size_t* count) except -1 nogil
 cdef int cancel_account(State* s, uint32_t account, uint8_t why) except -1 nogil
 cdef int cancel_market(State* s, uint32_t market, uint8_t why) except -1 nogil
+cdef int set_timer(State* s, uint32_t account, int64_t at) except -1 nogil
 cdef int add_poison(State* s, uint32_t account, const ClientId* client_id) except -1 nogil

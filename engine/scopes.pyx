@@ -12,10 +12,10 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from engine.book cimport next_worse
-from engine.digest cimport add_mix, mix_account, mix_poison, replace_mix
+from engine.digest cimport add_mix, mix_account, mix_poison, remove_mix
 from engine.events cimport add_event, add_rejected
 from engine.matching cimport cancel_slot, duplicate_order
-from engine.pool cimport find_id, find_poison, id_tag, map_put, pool_room, pool_take
+from engine.pool cimport find_id, find_poison, id_tag, map_put, own_annex, pool_room, pool_take
 from engine.stops cimport collect_waiting
 from engine.timers cimport add_due
 from engine.types cimport *
@@ -111,20 +111,28 @@ cdef int mass_cancel(State* s, const MassCancelRecord* r) except -1 nogil:
 
 cdef int do_kill(State* s, const CancelAfterRecord* r, uint8_t killed) except -1 nogil:
     """kill, rearm."""
-    cdef Account* account
     if r.account >= s.account_count:
         add_rejected(s, UNKNOWN_ACCOUNT, r.account)
         return 0
     # From here on nothing is refused.
-    account = &s.accounts[r.account]
-    account.killed = killed
-    replace_mix(s, &account.mix, mix_account(account, r.account))
+    remove_mix(s, mix_account(s, r.account))
+    s.accounts[r.account].killed = killed
+    add_mix(s, mix_account(s, r.account))
     add_event(s, EV_DONE, 1, r.account, NIL)
     return cancel_account(s, r.account, WHY_KILLED) if killed else 0
 
 
+cdef int set_timer(State* s, uint32_t account, int64_t at) except -1 nogil:
+    # When its orders will be canceled, by this command; 0: not any more.
+    cdef Annex* annex = own_annex(s, account)
+    remove_mix(s, mix_account(s, account))
+    annex.cancel_after = at
+    annex.cancel_after_sequence = s.sequence if at else 0
+    add_mix(s, mix_account(s, account))
+    return 0
+
+
 cdef int do_cancel_after(State* s, const CancelAfterRecord* r) except -1 nogil:
-    cdef Account* account
     if r.account >= s.account_count:
         add_rejected(s, UNKNOWN_ACCOUNT, r.account)
         return 0
@@ -132,12 +140,9 @@ cdef int do_cancel_after(State* s, const CancelAfterRecord* r) except -1 nogil:
         add_rejected(s, BAD_EXPIRY, r.account)
         return 0
     # From here on nothing is refused.
-    account = &s.accounts[r.account]
-    account.cancel_after = r.at
-    account.cancel_after_sequence = s.sequence if r.at else 0
+    set_timer(s, r.account, r.at)
     if r.at:
         add_due(s, r.at, s.sequence, DUE_TIMER, r.account)
-    replace_mix(s, &account.mix, mix_account(account, r.account))
     add_event(s, EV_DONE, 1, r.account, NIL)
     return 0
 

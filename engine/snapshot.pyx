@@ -15,13 +15,17 @@ from libc.errno cimport ENOMEM
 from libc.stdint cimport INT64_MAX
 from libc.string cimport memcpy, memset
 
-from engine.book cimport enqueue, half_open
-from engine.pool cimport balance_tag, find_order, id_tag, index_order, map_at, map_places, map_put, name_tag, pool_take
+from engine.book cimport enqueue, in_window
+from engine.listing cimport open_account
+from engine.pool cimport (
+    find_order, id_tag, index_order, link_balance, map_at, map_places, map_put, name_tag, own_annex, owner_of, pool_take,
+)
 from engine.refs cimport add_ref_dues
 from engine.scopes cimport add_poison
 from engine.stops cimport wait
 from engine.timers cimport add_due
 from engine.types cimport *
+from engine.windows cimport widen
 
 cdef enum:
     FAR = 12  # orders ahead whose nodes are fetched, and those whose client id is
@@ -31,6 +35,17 @@ ctypedef struct Clock:
     uint64_t sequence, batch, batch_first
     int64_t time
     uint64_t sum_low, sum_high
+
+ctypedef struct AccountImage:  # the words of its name follow, and its Annex if it has one
+    uint32_t max_open_orders
+    int32_t taker_ppm, maker_ppm
+    uint32_t stp_key
+    uint8_t status, overdraft, killed, mask, name_words, has_annex
+    uint8_t pad[6]
+
+ctypedef struct BalanceImage:
+    int64_t available, held
+    uint32_t account, asset
 
 ctypedef struct OrderImage:
     Order order
@@ -60,8 +75,7 @@ cdef void write_state(State* s, Stream* out) noexcept nogil:
     stream_put(out, s.assets, s.asset_count * sizeof(Asset))
     write_markets(s, out)
     write_accounts(s, out)
-    stream_number(out, s.balance_count)
-    stream_put(out, s.balances, s.balance_count * sizeof(Balance))
+    write_balances(s, out)
     write_orders(s, out)
     write_remembered(s, out)
     stream_number(out, s.poison_pool.used)
@@ -95,15 +109,39 @@ cdef void write_markets(State* s, Stream* out) noexcept nogil:
 
 
 cdef void write_accounts(State* s, Stream* out) noexcept nogil:
-    cdef Account account
+    cdef AccountImage image
+    cdef Account* account
     cdef uint32_t i
     stream_number(out, s.account_count)
+    memset(&image, 0, sizeof(AccountImage))
     for i in range(s.account_count):
-        account = s.accounts[i]
-        account.first_order = account.oldest_id = account.newest_id = NIL
-        account.closed_ids = account.open_orders = account.poisons = 0
-        account.pair_market = account.pair_base = account.pair_quote = 0
-        stream_put(out, &account, sizeof(Account))
+        account = &s.accounts[i]
+        image.max_open_orders = account.max_open_orders
+        image.taker_ppm = account.taker_ppm
+        image.maker_ppm = account.maker_ppm
+        image.stp_key = account.stp_key
+        image.status = account.status
+        image.overdraft = account.overdraft
+        image.killed = account.killed
+        image.mask = account.mask
+        image.name_words = account.name_words
+        image.has_annex = account.annex != NO_ANNEX
+        stream_put(out, &image, sizeof(AccountImage))
+        stream_put(out, &s.account_names[account.name], account.name_words * sizeof(uint64_t))
+        if image.has_annex:
+            stream_put(out, &s.annexes[account.annex], sizeof(Annex))
+
+
+cdef void write_balances(State* s, Stream* out) noexcept nogil:
+    cdef BalanceImage image
+    cdef uint32_t i
+    stream_number(out, s.balance_count)
+    for i in range(s.balance_count):
+        image.available = s.balances[i].available
+        image.held = s.balances[i].held
+        image.account = owner_of(s, i)
+        image.asset = s.balances[i].asset
+        stream_put(out, &image, sizeof(BalanceImage))
 
 
 cdef SortItem* sort_room(uint64_t count, Stream* out) noexcept nogil:
@@ -261,23 +299,16 @@ cdef int read_state(State* s, const unsigned char* data, size_t size) except -1:
     for i in range(reader.count(s.limits.markets)):
         market = &s.markets[i]
         reader.take(market, sizeof(Market))
-        half_open(&market.half[BUY], market.max_price)
-        half_open(&market.half[SELL], market.max_price)
         s.market_count += 1
         s.price_ticks += market.max_price
         if market.pause_sequence != 0:
             add_due(s, market.pause_at, market.pause_sequence, DUE_MARKET, <uint32_t>i)
         map_put(&s.market_map, name_tag(s, &market.name), <uint32_t>i)
-    s.account_count = <uint32_t>reader.count(s.limits.accounts)
-    for i in range(s.account_count):
-        reader.take(&s.accounts[i], sizeof(Account))
-        if s.accounts[i].cancel_after != 0:
-            add_due(s, s.accounts[i].cancel_after, s.accounts[i].cancel_after_sequence, DUE_TIMER, <uint32_t>i)
-        map_put(&s.account_map, name_tag(s, &s.accounts[i].name), <uint32_t>i)
-    s.balance_count = <uint32_t>reader.count(s.limits.balances)
-    for i in range(s.balance_count):
-        reader.take(&s.balances[i], sizeof(Balance))
-        map_put(&s.balance_map, balance_tag(s.balances[i].account, s.balances[i].asset), <uint32_t>i)
+    for i in range(reader.count(s.limits.accounts)):
+        read_account(s, reader)
+    count = reader.count(s.limits.balances)
+    for i in range(count):
+        read_balance(s, reader)
     for i in range(reader.count(s.limits.orders)):
         read_order(s, reader)
     for i in range(reader.count(s.limits.closed_ids)):
@@ -290,6 +321,47 @@ cdef int read_state(State* s, const unsigned char* data, size_t size) except -1:
     if reader.left:
         raise ValueError(f"the snapshot has {reader.left} bytes too many")
     return 0
+
+
+cdef int read_account(State* s, Reader reader) except -1:
+    cdef AccountImage image
+    cdef Name name
+    cdef Annex* annex
+    cdef Account* account
+    cdef uint32_t index
+    reader.take(&image, sizeof(AccountImage))
+    if image.name_words > 8:
+        raise ValueError(f"the snapshot has a name of {image.name_words} words, not at most 8")
+    memset(&name, 0, sizeof(Name))
+    reader.take(&name, image.name_words * sizeof(uint64_t))
+    index = <uint32_t>open_account(s, &name, image.overdraft)
+    account = &s.accounts[index]
+    account.max_open_orders = image.max_open_orders
+    account.taker_ppm = image.taker_ppm
+    account.maker_ppm = image.maker_ppm
+    account.stp_key = image.stp_key
+    account.status = image.status
+    account.killed = image.killed
+    account.mask = image.mask
+    if image.has_annex:
+        annex = own_annex(s, index)
+        reader.take(annex, sizeof(Annex))
+        if annex.cancel_after_sequence != 0:
+            add_due(s, annex.cancel_after, annex.cancel_after_sequence, DUE_TIMER, index)
+    return 0
+
+
+cdef int read_balance(State* s, Reader reader) except -1:
+    cdef BalanceImage image
+    cdef uint32_t slot = s.balance_count
+    reader.take(&image, sizeof(BalanceImage))
+    if image.account >= s.account_count:
+        raise ValueError(f"the snapshot has a balance of account {image.account}, of {s.account_count}")
+    s.balance_count += 1
+    s.balances[slot].available = image.available
+    s.balances[slot].held = image.held
+    s.balances[slot].asset = image.asset
+    return link_balance(s, image.account, slot)
 
 
 cdef uint32_t read_id(
@@ -314,6 +386,7 @@ cdef int read_order(State* s, Reader reader) except -1:
     cdef uint64_t i
     cdef uint32_t slot = pool_take(&s.order_pool), last, node
     cdef Account* owner
+    cdef Half* half
     reader.take(&read, sizeof(OrderImage))
     if read.older_count > OLDER_NAMES:
         raise ValueError(f"the snapshot has an order with {read.older_count} older ids, not at most {OLDER_NAMES}")
@@ -341,7 +414,10 @@ cdef int read_order(State* s, Reader reader) except -1:
     if read.detail.join == 0:
         wait(s, slot)
     else:
-        enqueue(s, &s.markets[read.order.market].half[read.detail.side], read.detail.side, slot)
+        half = &s.markets[read.order.market].half[read.detail.side]
+        if not in_window(half, read.order.price):
+            widen(s, half, slot)
+        enqueue(s, half, read.detail.side, slot)
     return 0
 
 

@@ -16,12 +16,11 @@ from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from engine.digest cimport mix_account, replace_mix
 from engine.matching cimport cancel_slot
 from engine.phases cimport pause_due
-from engine.pool cimport find_order
+from engine.pool cimport annex_of, find_order
 from engine.refs cimport forget_ref
-from engine.scopes cimport cancel_account
+from engine.scopes cimport cancel_account, set_timer
 from engine.transfers cimport expire
 from engine.types cimport *
 
@@ -42,7 +41,7 @@ cdef bint still_due(State* s, Due* due) noexcept nogil:
     if due.kind == DUE_ORDER:
         return find_order(s, due.sequence) == slot
     if due.kind == DUE_TIMER:
-        return s.accounts[slot].cancel_after == due.at and s.accounts[slot].cancel_after_sequence == due.sequence
+        return annex_of(s, slot).cancel_after == due.at and annex_of(s, slot).cancel_after_sequence == due.sequence
     if due.kind == DUE_MARKET:
         return s.markets[slot].pause_at == due.at and s.markets[slot].pause_sequence == due.sequence
     if s.refs[slot].first_sequence != due.sequence:
@@ -185,7 +184,6 @@ cdef int64_t next_due(State* s) noexcept nogil:
 
 cdef int tick(State* s) except -1 nogil:
     cdef Due due
-    cdef Account* account
     while has_next(s) and s.due[0].at <= s.time:
         due = s.due[0]
         drop_due(s)
@@ -194,10 +192,7 @@ cdef int tick(State* s) except -1 nogil:
         elif due.kind == DUE_TRANSFER:
             expire(s, due.slot)
         elif due.kind == DUE_TIMER:
-            account = &s.accounts[due.slot]
-            account.cancel_after = 0
-            account.cancel_after_sequence = 0
-            replace_mix(s, &account.mix, mix_account(account, due.slot))
+            set_timer(s, due.slot, 0)
             cancel_account(s, due.slot, WHY_SESSION)
         elif due.kind == DUE_MARKET:
             pause_due(s, due.slot)

@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 
 from engine.digest cimport add_mix, mix_posting, mix_ref, remove_mix, touch_balance
 from engine.events cimport add_event
-from engine.pool cimport find_balance, find_ref, pool_give, pool_room, pool_take
+from engine.pool cimport find_balance, find_ref, own_annex, owner_of, pool_give, pool_room, pool_take
 from engine.refs cimport add_ref_dues, content_digest, duplicate_ref, judge_ref, keep_ref, own_ref, reject_ref
 from engine.risk cimport balance_of, balance_room, below_zero, move_available
 from engine.types cimport *
@@ -385,7 +385,8 @@ cdef int pend(
         else:
             s.postings[last].next = posting
         last = posting
-        s.accounts[move.source].pending_out += s.accounts[move.target].overdraft == OPEN_OVERDRAFT
+        if s.accounts[move.target].overdraft == OPEN_OVERDRAFT:
+            own_annex(s, move.source).pending_out += 1
         add_mix(s, mix_posting(s, ref.first_sequence, i, p))
     add_mix(s, mix_ref(ref))
     return add_ref_dues(s, slot)
@@ -396,9 +397,7 @@ cdef int decide(State* s, uint32_t slot, uint8_t status, bint expired) except -1
     cdef Ref* ref = &s.refs[slot]
     cdef Draft draft
     cdef Posting* p
-    cdef Balance* source
-    cdef Balance* target
-    cdef uint32_t posting = ref.first_posting, number = 0, after
+    cdef uint32_t source, target, asset, posting = ref.first_posting, number = 0, after
     cdef uint64_t code[2]
     cdef uint64_t memo[8]
     assert ref.status == REF_PENDING
@@ -407,23 +406,25 @@ cdef int decide(State* s, uint32_t slot, uint8_t status, bint expired) except -1
     draft.touched_count = 0
     while posting != NIL:
         p = &s.postings[posting]
-        source = &s.balances[p.source]
-        target = &s.balances[p.target]
+        source = owner_of(s, p.source)
+        target = owner_of(s, p.target)
+        asset = s.balances[p.source].asset
         remove_mix(s, mix_posting(s, ref.first_sequence, number, p))
-        draft.moves[number].source = source.account
-        draft.moves[number].asset = source.asset
-        draft.moves[number].target = target.account
+        draft.moves[number].source = source
+        draft.moves[number].asset = asset
+        draft.moves[number].target = target
         draft.moves[number].amount = p.amount
         touch_balance(s, p.source)
-        source.held -= p.amount
-        assert source.held >= 0, "a pending posting without its hold"
-        touch(s, &draft, source.account, source.asset)
+        s.balances[p.source].held -= p.amount
+        assert s.balances[p.source].held >= 0, "a pending posting without its hold"
+        touch(s, &draft, source, asset)
         if status == REF_POSTED:
             move_available(s, p.target, p.amount)
-            touch(s, &draft, target.account, target.asset)
+            touch(s, &draft, target, asset)
         else:
             move_available(s, p.source, p.amount)
-        s.accounts[source.account].pending_out -= s.accounts[target.account].overdraft == OPEN_OVERDRAFT
+        if s.accounts[target].overdraft == OPEN_OVERDRAFT:
+            own_annex(s, source).pending_out -= 1
         after = p.next
         pool_give(&s.posting_pool, posting)
         posting = after

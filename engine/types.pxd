@@ -29,12 +29,15 @@ cdef extern from "engine/arithmetic.h" nogil:
     int64_t scaled_exact(int64_t mantissa, int64_t factor, int scale, int decimals) noexcept
     bint same_decimal(int64_t a, int x, int64_t b, int y) noexcept
     bint fits_int64(int128 value) noexcept
+    uint128 mix_part(const uint64_t* words, int first, int count) noexcept
+    uint128 mix_finish(uint128 sum) noexcept
     uint128 mix_words(const uint64_t* words, int count) noexcept
     uint64_t fold(uint64_t a, uint64_t b) noexcept
     void clear_slot(void* slot) noexcept
     uint32_t match_tags(const uint32_t* tags, uint32_t tag) noexcept
     int lowest_bit(uint64_t word) noexcept
     int highest_bit(uint64_t word) noexcept
+    bint rarely(bint condition) noexcept
     void* region_map(size_t size) noexcept
     void* region_map_dense(size_t size) noexcept
     void* table_allocate(size_t size) noexcept
@@ -66,6 +69,7 @@ cdef enum:
     OLDER_NAMES = 100  # client ids an order may have had before its newest
     LEGS_MAX = 64  # postings of one money command, and shares of one leg
     NO_NAME = 0  # slot of the one id of a core without money
+    NO_ANNEX = 0  # slot of the one annex that is all zeros
     EXTERNAL = 0  # account indices that exist from the start
     FEES = 1
     WINDOW_BITS = 18
@@ -270,6 +274,7 @@ cdef enum:
     HAS_MAX_OPEN_ORDERS = 16
     HAS_ROW = 32
     HAS_STP_GROUP = 64
+    ACCOUNT_MASKS = 127  # all of them
     REJECTED_ORDER_ID = 1
     REJECTED_CLIENT_ID = 2
     REJECTED_REF = 4
@@ -516,7 +521,9 @@ ctypedef struct RefreshedEvent:
 ctypedef struct PhaseChangedEvent:
     uint64_t head[4]
     uint8_t phase
-    uint8_t pad[95]
+    uint8_t pad[7]
+    int64_t reference_price
+    uint64_t rest[10]
 
 ctypedef struct UncrossedEvent:
     uint64_t head[4]
@@ -608,7 +615,6 @@ cdef enum:
 ctypedef struct Asset:
     Name name
     int64_t below  # sum of the magnitudes of all available below zero
-    Mix mix
     uint8_t scale, settled
 
 ctypedef struct Level:  # 16 bytes
@@ -617,60 +623,85 @@ ctypedef struct Level:  # 16 bytes
 
 cdef enum:
     BITMAP_DEPTH = 7  # 64^7 > 2^40
+    SMALLEST_SHIFT = 4  # windows of 16 prices, of 64, of twice as many up to 4,096, of all
+    WORD_SHIFT = 6
+    LARGEST_SHIFT = 12
+    WHOLE_SHIFT = 63
 
-# One half of a book. `bits[0]` has a bit per price, `bits[n + 1]` a bit per word of `bits[n]` that is not zero.
+# One half of a book: 64 bytes. Its levels are those of a window of prices, windows.pyx; `levels` and `bits` are indexed
+# by the price all the same.
 ctypedef struct Half:
-    Level* levels  # by price, 0 … max_price
-    uint64_t* bits[BITMAP_DEPTH]
+    Level* levels  # by price
+    uint64_t* bits  # by price >> 6: a bit per price
+    uint64_t* upper  # layers above, one after the other: a bit per word of the layer below that is not zero
+    uint64_t word  # `bits` of a window of one word; the layer above of one of up to 64
+    uint64_t words  # of `bits`
     int64_t best  # price, or 0: no order
-    int depth
+    int64_t low  # where the window of 2^shift prices begins
     uint32_t order_count
-    size_t levels_bytes, bits_bytes
+    uint8_t shift, depth  # depth: layers; 0: there is no window yet
+    uint8_t pad[2]
 
-ctypedef struct Market:
-    Half half[2]
+ctypedef struct Market:  # 384 bytes
+    # 64 bytes: what an order is judged by
     int64_t k, u, min_size, max_size, max_price
+    int32_t taker_ppm, maker_ppm
+    uint32_t stop_count
+    uint32_t slices  # at most so many of all its icebergs are still to be shown
+    uint32_t fees  # slot of the balance of system:fees in quote
+    uint8_t phase, dirty
+    uint8_t tick_decimals, lot_decimals
+    # 64 bytes: what a trade changes, and what else its mix needs
     int64_t last_price  # 0: no trade yet
     uint64_t trade_count
     int64_t band_reference  # ABSENT: none
-    uint32_t stop_count
-    uint32_t spenders  # waiting stops that meets_again
-    uint32_t slices  # at most so many of all its icebergs are still to be shown
-    uint32_t stops[2]  # by side: root of the tree of waiting stops
-    uint32_t parked  # slot of the first of its orders whose expiry waits until it leaves the halt, or NIL
-    int64_t nearest[2]  # by side: stop price that a trade meets first; beyond any price if none waits
     int64_t pause_at
-    uint64_t pause_sequence  # of the command that set pause_at; 0: no pause
+    Mix fixed  # the part of its mix that no trade changes: `fix_market`
+    int32_t entry_band_ppm, exec_band_ppm
     uint32_t base, quote
-    uint32_t fees  # slot of the balance of system:fees in quote
-    int32_t taker_ppm, maker_ppm
-    uint8_t phase, dirty
-    Mix mix
+    # 128 bytes
+    Half half[2]
+    # 128 bytes that few commands look at
+    int64_t nearest[2]  # by side: stop price that a trade meets first; beyond any price if none waits
+    uint32_t stops[2]  # by side: root of the tree of waiting stops
+    uint32_t spenders  # waiting stops that meets_again
+    uint32_t parked  # slot of the first of its orders whose expiry waits until it leaves the halt, or NIL
+    uint64_t pause_sequence  # of the command that set pause_at; 0: no pause
+    int64_t tick, lot, reference_price, pause_ns
     Name name
-    int64_t tick, lot, reference_price, pause_ns, entry_band_ppm, exec_band_ppm
-    uint8_t tick_decimals, lot_decimals
 
-ctypedef struct Account:
-    uint32_t mask, max_open_orders, open_orders
+ctypedef struct Account:  # 64 bytes: all that place, cancel and a fill read
+    uint32_t max_open_orders, open_orders
     int32_t taker_ppm, maker_ppm
     uint32_t stp_key
-    uint8_t status, overdraft, killed, dirty
+    uint8_t status, overdraft, killed, mask
     uint32_t first_order  # of its open orders, linked through OrderDetail
     uint32_t oldest_id, newest_id, closed_ids  # remembered client ids
-    uint32_t pending_out  # pending postings from here to an open account
-    uint32_t poisons
     uint32_t pair_market, pair_base, pair_quote  # the market it last placed in, plus 1; slots of its balances there
+    uint32_t first_balance  # a link, as in Balance
+    uint16_t poisons
+    uint8_t name_words, pad
+    uint32_t name  # where its name starts in State.account_names
+    uint32_t annex  # slot of what few accounts have; NO_ANNEX: it has none of it
+
+ctypedef struct Annex:  # 56 bytes
+    uint64_t row[4]
     int64_t cancel_after  # 0: never
     uint64_t cancel_after_sequence
-    Mix mix
-    Name name, stp_group
-    uint64_t row[4]
+    uint32_t pending_out  # pending postings from here to an open account
+    uint32_t pad
 
-ctypedef struct Balance:  # 48 bytes
+# The first balances of an account are a chain from Account.first_balance, CHAIN_MAX of them at most; what it has beyond
+# is found in a map. The link of the last one, and of each in the map, names the account.
+cdef enum:
+    CHAIN_MAX = 8
+    LINK_SLOT = 0x0FFFFFFF  # slot of the next balance, or the account
+    LINK_DIRTY = 0x40000000  # of the balance that has this link: its mix is not in the state sum
+    LINK_END = 0x80000000  # what the link names is the account
+
+ctypedef struct Balance:  # 24 bytes
     int64_t available, held
-    uint32_t account, asset
-    Mix mix
-    uint32_t dirty, pad
+    uint32_t asset, link
 
 ctypedef struct Order:  # 64 bytes: all that matching and cancelling read
     int64_t price
@@ -760,6 +791,8 @@ ctypedef struct State:
     Asset* assets
     Market* markets
     Account* accounts
+    uint64_t* account_names  # the words of their names, without the zeros at the end, one after the other
+    Annex* annexes
     Balance* balances
     Order* orders
     OrderDetail* details
@@ -769,11 +802,16 @@ ctypedef struct State:
     Ref* refs
     Posting* postings
     uint32_t asset_count, market_count, account_count, balance_count
-    Pool order_pool, terms_pool, id_pool, poison_pool, ref_pool, posting_pool, group_pool
+    uint32_t account_name_words
+    Pool annex_pool, order_pool, terms_pool, id_pool, poison_pool, ref_pool, posting_pool, group_pool
     Map asset_map, market_map, account_map, group_map, balance_map, order_map, id_map, ref_map, poison_map
     Recent* window  # the youngest open order by the low bits of its id. The others: order_map
     # remembered client ids of all accounts, oldest first
     uint32_t oldest_id, newest_id, closed_ids
+    # windows of halves, engine/windows.pyx
+    uint8_t* windows
+    size_t windows_used, windows_size
+    uint32_t free_windows[LARGEST_SHIFT + 1]  # by shift: offset / 64 of a free one, which begins with the next; NIL: none
     # timers
     Due* due
     uint32_t due_count, due_capacity

@@ -73,7 +73,7 @@ class Answers:
         self._sequencer = sequencer
         self._state = state
         self._names = names
-        self._directory = directory
+        self._entries = directory
         self._orders = orders
         self._rejections = rejections
         self._keys = keys
@@ -116,7 +116,7 @@ class Answers:
 
     def _order_body(self, order: dict[str, Any]) -> dict[str, Any]:
         """An open order on the wire: its fields as in `accepted`, `status` and `leaves`."""
-        entry = self._directory.markets[order["market"]]
+        entry = self._entries.markets[order["market"]]
         amount = entry.quote.text if order["budget"] else entry.size_text
         body = {
             "order_id": order["order_id"], "client_id": order["client_id"], "market": entry.name,
@@ -138,7 +138,7 @@ class Answers:
             return found
         balances = []
         for row in self._state.balances_of(self._account_of(fields)):
-            asset = self._directory.assets[int(row["asset"])]
+            asset = self._entries.assets[int(row["asset"])]
             available, held = asset.text(int(row["available"])), asset.text(int(row["held"]))
             balances.append({"asset": asset.name, "available": available, "held": held})
         sequence = self._sequencer.sequence
@@ -152,7 +152,7 @@ class Answers:
         }  # fmt: skip
         if fields["found"] is not None:
             status, order_id, market, filled = fields["found"]
-            entry = self._directory.markets[market]
+            entry = self._entries.markets[market]
             is_open = status in (OrderStatus.WAITING, OrderStatus.OPEN)
             amount = entry.quote.text if self._orders.is_in_quote(order_id) else entry.size_text
             return body | {
@@ -227,6 +227,9 @@ class Answers:
         return {"type": "key_revoked", "key": key}
 
     # ---------------------------------------------------------------- the exchange
+
+    def _directory(self, _: dict[str, Any], __: Session) -> dict[str, Any]:
+        return {"type": "directory"} | self._names.directory()
 
     def _describe(self, _: dict[str, Any], __: Session) -> dict[str, Any]:
         return {"type": "describe"} | self._names.describe()

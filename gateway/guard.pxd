@@ -31,6 +31,9 @@ cdef class Allowance:
     cdef int64_t left(self, int64_t now) noexcept nogil
     cdef bint take_message_at(self, int64_t now) noexcept nogil
 
+# Whether a command of this kind takes a request; what only takes risk away does not.
+cdef bint takes_request(uint8_t kind) noexcept nogil
+
 cdef class Protected:
     cdef public bint is_tripped
 

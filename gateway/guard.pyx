@@ -50,8 +50,8 @@ cdef inline bint _take(Bucket* bucket, int64_t now) noexcept nogil:
     return True
 
 
-cdef inline bint _only_removes(uint8_t kind) noexcept nogil:
-    return kind == OP_CANCEL or kind == MASS_CANCEL or kind == KILL or kind == CANCEL_AFTER or kind == POISON
+cdef bint takes_request(uint8_t kind) noexcept nogil:
+    return not (kind == OP_CANCEL or kind == MASS_CANCEL or kind == KILL or kind == CANCEL_AFTER or kind == POISON)
 
 
 cdef class Allowance:
@@ -148,7 +148,7 @@ cdef class Guard:
         cdef uint8_t kind = (<CommandHead*>record).kind
         cdef Place* place = <Place*>record
         cdef int64_t price
-        if _only_removes(kind):
+        if not takes_request(kind):
             return 0
         if self.expires_at and now >= self.expires_at:
             return EXPIRED_KEY

@@ -1,9 +1,10 @@
 # Connections, and the way from released commands to them.
 #
+#   Counters     plain counts since the start
 #   Connection   what one session sends: frames gathered in its buffer, written once per read
 #   Hub          by number and by account; turns released commands into acks and private events
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from picows.picows cimport WSTransport
 
@@ -12,9 +13,26 @@ from gateway.guard cimport Guard
 from gateway.names cimport Names
 from gateway.orders cimport OpenOrders
 from gateway.sequencer cimport Pending, ReleaseSink, Sequencer
+from gateway.wire.binary cimport Rights
+
+cdef class Counters:
+    cdef public uint64_t acks
+    cdef public uint64_t bad_frames
+    cdef public uint64_t closed_slow
+    cdef public uint64_t commands_binary
+    cdef public uint64_t commands_fast
+    cdef public uint64_t commands_thorough
+    cdef public uint64_t frames_in
+    cdef public uint64_t private_events
+    cdef public uint64_t refused_busy
+    cdef public uint64_t refused_sessions
+    cdef public uint64_t rejected_commands
+    cdef public uint64_t sends
+    cdef public uint64_t sessions
+    cdef public uint64_t sessions_opened
 
 cdef class Connection:
-    cdef readonly uint64_t number
+    cdef readonly uint64_t number  # its low 16 bits are its seat in the hub
     cdef readonly object session
     cdef WSTransport transport
     cdef char* buffer
@@ -23,6 +41,9 @@ cdef class Connection:
     cdef Py_ssize_t burst  # bytes of one write that alone exceeded the bound, while they drain
     cdef readonly bint is_ending
     cdef bint is_dirty
+    cdef readonly bint is_binary  # its acks of records and its private events are slots
+    cdef Py_ssize_t frame_at  # where the open binary frame begins in the buffer; -1: none is open
+    cdef public int64_t rate_left  # commands that its key may still send; -1: without limit
     cdef uint32_t asks  # of its questions, those that wait
     cdef bint may_trade  # the fast path may take its orders
     cdef bint may_cancel
@@ -35,21 +56,28 @@ cdef class Connection:
     cdef bint holds  # a replay tells it of the past: what happens now is told by that too
     cdef uint64_t held_from  # after which that replay tells
     cdef set acked  # sequences whose first event it was told as an ack while it holds
+    cdef uint32_t* owned  # the same indices; what its records are checked against
+    cdef Rights rights
 
     cdef char* begin(self) except NULL
     cdef int end(self, char* end) except -1
     cdef int put(self, bytes payload) except -1
+    cdef char* reserve(self, Py_ssize_t size) except NULL
+    cdef int extend(self, char* end) except -1
+    cdef int seal(self) except -1
+    cdef int _grow(self, Py_ssize_t need) except -1
 
 cdef class Hub(ReleaseSink):
     cdef readonly Sequencer sequencer
     cdef readonly Names names
     cdef readonly OpenOrders orders
-    cdef readonly object counters
+    cdef readonly Counters counters
     cdef list allowances  # by account index: None, or a list of those that its fills give requests back to
-    cdef object clock
     cdef object decode
     cdef object answer
     cdef dict connections
+    cdef list seats  # connections by seat, None where it is free
+    cdef list free_seats
     cdef list listeners  # by account index: None or a list of connections
     cdef list dirty
     cdef object asks  # deque of (sequence, connection, Ask, its answer or None)
@@ -68,12 +96,15 @@ cdef class Hub(ReleaseSink):
     cdef int admit(self, Connection connection, uint8_t* record, uint32_t market, int64_t now) except -1
     cdef int end_of_read(self) except -1
     cdef int touch(self, Connection connection) except -1
+    cdef Connection owner_of(self, uint64_t number)
     cdef int refuse(self, Connection connection, int why, bytes rid) except -1
     cdef uint32_t _market_of(self, Connection connection, const uint8_t* record) except? 0
     cdef int _guard(self, const Pending* pending, Connection owner) except -1
     cdef int _count_fill(self, uint64_t order_id, int64_t leaves, const Trade* trade) except -1
     cdef int _reward(self, uint32_t account) except -1
     cdef int _learn_rejection(self, const Rejected* event) except -1
+    cdef int refuse_record(self, Connection connection, uint16_t code, uint16_t offset, uint64_t rid, uint32_t index) except -1
+    cdef int ack_record(self, Connection connection, const Pending* pending) except -1
     cdef int tell_account(self, uint32_t account, const uint8_t* slot, Connection but) except -1
     cdef int tell_market(self, const uint8_t* slot, Connection connection) except -1
     cdef int tell_slow(self, Connection connection, const Pending* pending, const uint8_t* slot, uint32_t slots) except -1

@@ -3,7 +3,6 @@ from typing import Self
 
 from picows import WSTransport
 
-from engine.messages.ports import Clock
 from gateway.guard import Allowance, Guard
 from gateway.names import Names
 from gateway.orders import OpenOrders
@@ -12,10 +11,13 @@ from gateway.rejections import Rejections
 from gateway.sequencer import ReleaseSink, Sequencer
 from gateway.session import Ask, Session
 
+COUNTED: tuple[str, ...]
+
 class Counters:
     acks: int
     bad_frames: int
     closed_slow: int
+    commands_binary: int
     commands_fast: int
     commands_thorough: int
     frames_in: int
@@ -26,12 +28,12 @@ class Counters:
     sends: int
     sessions: int
     sessions_opened: int
-    def __init__(self) -> None: ...
     def as_dict(self) -> dict[str, int]: ...
 
 class Connection:
     guard: Guard | None
     in_fragments: bool
+    rate_left: int
     def __new__(cls, number: int, session: Session, transport: WSTransport) -> Self: ...
     @property
     def number(self) -> int: ...
@@ -44,6 +46,8 @@ class Connection:
     def peer(self) -> str: ...
     @property
     def told_since(self) -> int: ...
+    @property
+    def is_binary(self) -> bool: ...
 
 class Hub(ReleaseSink):
     on_fatal: Callable[[BaseException], object] | None
@@ -54,7 +58,6 @@ class Hub(ReleaseSink):
         sequencer: Sequencer,
         names: Names,
         orders: OpenOrders,
-        clock: Clock,
         decode: Callable[[bytes], object],
         answer: Callable[[Ask, Session], bytes],
         counters: Counters,
@@ -76,9 +79,7 @@ class Hub(ReleaseSink):
     def sessions(self) -> list[Session]: ...
     def connect(self, session: Session, transport: WSTransport) -> Connection: ...
     def disconnect(self, connection: Connection) -> None: ...
-    def subscribe(
-        self, connection: Connection, accounts: list[int], may_trade: bool, may_cancel: bool
-    ) -> None: ...
+    def subscribe(self, connection: Connection, accounts: list[int], may_trade: bool, may_cancel: bool) -> None: ...
     def send(self, connection: Connection, payload: bytes) -> None: ...
     def ask(self, connection: Connection, question: Ask) -> None: ...
     def broadcast(self, payload: bytes) -> None: ...

@@ -17,12 +17,13 @@ from collections import deque
 from fractions import Fraction
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 from picows.picows cimport WSCloseCode, WSTransport
 
 from gateway.guard cimport (
-    COLLAR, EXPIRED_KEY, MARKET_NOT_PERMITTED, OUTLIVES, PROTECTED, RATE_LIMITED, Allowance, Guard,
+    COLLAR, EXPIRED_KEY, MARKET_NOT_PERMITTED, OUTLIVES, PROTECTED, RATE_LIMITED, Allowance, Guard, takes_request,
 )
 from gateway.names cimport MarketEntry, Names
 from gateway.orders cimport OpenOrders
@@ -30,8 +31,9 @@ from engine.messages.records cimport (
     EV_ACCEPTED, EV_CANCELED, EV_PHASE_CHANGED, EV_PREVENTED, EV_REJECTED, EV_TRADE, EV_TRANSFERRED, EV_UNCROSSED,
     EV_VOIDED, OP_PLACE, OP_REPLACE, SLOT, Accepted, Canceled, EventHead, Place, Prevented, Rejected, Replace, Trade,
 )
-from gateway.sequencer cimport BUSY, CLOSED, FAILED, Pending, Sequencer
+from gateway.sequencer cimport BUSY, CLOSED, FAILED, RECORD, TEXT, Pending, Sequencer
 from gateway.transport cimport unsent, write_frames
+from gateway.wire.binary cimport MESSAGE_MAX, put_ack, put_refusal, put_told
 from gateway.wire.encode cimport EVENT_BYTES_MAX, is_fast, put_ack_head, put_event
 
 from engine.messages.codes import ABSENT as _ABSENT
@@ -48,27 +50,27 @@ cdef enum:
     START_ROOM = 4096
     F_BY_ORDER_ID = 1
     KEEP_ROOM = 65536  # a buffer larger than this is given back when empty
-    TOLD = 256  # request id, sequence, chain and times of an ack
+    TOLD = 384  # request id, sequence, chain, times and rate of an ack
+    FRAME_MAX = 65535  # payload of one binary frame; what does not fit begins the next
+    HEAD = 4  # of a binary frame of 126 bytes and more
+    SEATS_MAX = 65536
 
 
-class Counters:
+cdef class Counters:
     """Plain counts since the start, for /metrics."""
 
-    __slots__ = (
-        "acks", "bad_frames", "closed_slow", "commands_fast", "commands_thorough", "frames_in", "private_events",
-        "refused_busy", "refused_sessions", "rejected_commands", "sends", "sessions", "sessions_opened",
-    )  # fmt: skip
-
-    def __init__(self):
-        for name in self.__slots__:
-            setattr(self, name, 0)
-
     def as_dict(self):
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in COUNTED}
+
+
+COUNTED = tuple(sorted(name for name in dir(Counters) if not name.startswith("_") and name != "as_dict"))
 
 
 cdef class Connection:
-    """One client. `begin` and `end` enclose a frame in its buffer."""
+    """One client. `begin` and `end` enclose a text frame in its buffer, `reserve` and `extend` a message of a binary one.
+
+    Messages gather in one binary frame until it is full, a text frame follows or the buffer is sent.
+    """
 
     def __cinit__(self, uint64_t number, session, WSTransport transport):
         self.number = number
@@ -78,6 +80,10 @@ cdef class Connection:
         self.market = NIL
         self.accounts = []
         self.acked = set()
+        self.frame_at = -1
+        self.rate_left = -1
+        self.is_binary = session.is_binary
+        self.owned = NULL
         self.room = START_ROOM
         self.buffer = <char*>PyMem_Malloc(self.room)
         if self.buffer == NULL:
@@ -85,6 +91,53 @@ cdef class Connection:
 
     def __dealloc__(self):
         PyMem_Free(self.buffer)
+        PyMem_Free(self.owned)
+
+    cdef int _grow(self, Py_ssize_t need) except -1:
+        cdef char* grown = <char*>PyMem_Realloc(self.buffer, need * 2)
+        if grown == NULL:
+            raise MemoryError("no memory for an answer")
+        self.buffer = grown
+        self.room = need * 2
+        return 0
+
+    cdef char* reserve(self, Py_ssize_t size) except NULL:
+        """Where a message of at most `size` bytes goes, in the binary frame that is open."""
+        if self.frame_at != -1 and self.size + size - self.frame_at - HEAD > FRAME_MAX:
+            self.seal()
+        if self.size + HEAD + size > self.room:
+            self._grow(self.size + HEAD + size)
+        if self.frame_at == -1:
+            self.frame_at = self.size
+            self.size += HEAD
+        return self.buffer + self.size
+
+    cdef int extend(self, char* end) except -1:
+        """The message stands between `reserve` and `end`."""
+        self.size = end - self.buffer
+        assert self.size <= self.room
+        return 0
+
+    cdef int seal(self) except -1:
+        """Write the header of the open binary frame in front of what it holds."""
+        cdef char* start
+        cdef Py_ssize_t size
+        if self.frame_at == -1:
+            return 0
+        start = self.buffer + self.frame_at
+        size = self.size - self.frame_at - HEAD
+        self.frame_at = -1
+        assert 0 < size <= FRAME_MAX
+        start[0] = <char>0x82
+        if size < 126:
+            memmove(start + 2, start + HEAD, size)
+            start[1] = <char>size
+            self.size -= 2
+        else:
+            start[1] = 126
+            start[2] = <char>(size >> 8)
+            start[3] = <char>(size & 0xFF)
+        return 0
 
     @property
     def peer(self):
@@ -98,14 +151,12 @@ cdef class Connection:
 
     cdef char* begin(self) except NULL:
         """Where the payload of the next frame goes: room for one fast event and its ack."""
-        cdef Py_ssize_t need = self.size + HEADER + EVENT_BYTES_MAX + TOLD
-        cdef char* grown
+        cdef Py_ssize_t need
+        if self.frame_at != -1:
+            self.seal()
+        need = self.size + HEADER + EVENT_BYTES_MAX + TOLD
         if need > self.room:
-            grown = <char*>PyMem_Realloc(self.buffer, need * 2)
-            if grown == NULL:
-                raise MemoryError("no memory for an answer")
-            self.buffer = grown
-            self.room = need * 2
+            self._grow(need)
         return self.buffer + self.size + 4
 
     cdef int end(self, char* end) except -1:
@@ -129,14 +180,10 @@ cdef class Connection:
         """A whole text frame of any size."""
         cdef Py_ssize_t size = len(payload)
         cdef char* at
-        cdef Py_ssize_t need = self.size + HEADER + size
         cdef int i
-        if need > self.room:
-            grown = <char*>PyMem_Realloc(self.buffer, need * 2)
-            if grown == NULL:
-                raise MemoryError("no memory for an answer")
-            self.buffer = grown
-            self.room = need * 2
+        self.seal()
+        if self.size + HEADER + size > self.room:
+            self._grow(self.size + HEADER + size)
         at = self.buffer + self.size
         at[0] = <char>0x81
         if size < 126:
@@ -163,23 +210,23 @@ cdef class Hub(ReleaseSink):
     Args:
         sequencer: whose sink this becomes.
         names, orders: fed with everything that was released before.
-        clock: engine.messages.ports.Clock.
         decode: callable from the slots of one event (bytes) to its JSON object, for the rare events.
         answer: callable(Ask, session) to the frame that answers it. It raises nothing that one client can bring about.
         asks_max, asks_per_connection_max: questions that may wait, of all and of one.
     """
 
-    def __init__(self, Sequencer sequencer not None, Names names not None, OpenOrders orders not None, clock, decode,
-                 answer, counters, Py_ssize_t write_high, Py_ssize_t asks_max, uint32_t asks_per_connection_max):
+    def __init__(self, Sequencer sequencer not None, Names names not None, OpenOrders orders not None, decode,
+                 answer, Counters counters not None, Py_ssize_t write_high, Py_ssize_t asks_max, uint32_t asks_per_connection_max):
         self.sequencer = sequencer
         self.names = names
         self.orders = orders
-        self.clock = clock
         self.decode = decode
         self.answer = answer
         self.counters = counters
         self.write_high = write_high
         self.connections = {}
+        self.seats = []
+        self.free_seats = []
         self.listeners = []
         self.allowances = []
         self.dirty = []
@@ -200,15 +247,25 @@ cdef class Hub(ReleaseSink):
         return [(<Connection>c).session for c in self.connections.values()]
 
     def connect(self, session, WSTransport transport):
-        """A new connection for `session`."""
+        """A new connection for `session`. A number is never given twice; its seat is."""
+        cdef uint64_t number
+        if self.free_seats:
+            seat = self.free_seats.pop()
+        else:
+            seat = len(self.seats)
+            assert seat < SEATS_MAX, "more sessions than settings can ask for"
+            self.seats.append(None)
         self.numbers += 1
-        connection = Connection(self.numbers, session, transport)
-        self.connections[self.numbers] = connection
+        number = self.numbers << 16 | <uint64_t>seat
+        connection = Connection(number, session, transport)
+        self.seats[seat] = self.connections[number] = connection
         return connection
 
     def disconnect(self, Connection connection not None):
         """It is gone: nothing is told to it any more."""
-        self.connections.pop(connection.number, None)
+        if self.connections.pop(connection.number, None) is not None:
+            self.seats[<Py_ssize_t>(connection.number & 0xFFFF)] = None
+            self.free_seats.append(connection.number & 0xFFFF)
         for index in connection.accounts:
             self.listeners[index].remove(connection)
         connection.accounts = []
@@ -227,6 +284,16 @@ cdef class Hub(ReleaseSink):
         connection.account = accounts[0] if accounts else NIL
         connection.may_trade = may_trade and len(accounts) > 0
         connection.may_cancel = may_cancel and len(accounts) > 0
+        PyMem_Free(connection.owned)
+        connection.owned = <uint32_t*>PyMem_Malloc((len(accounts) + 1) * sizeof(uint32_t))
+        if connection.owned == NULL:
+            raise MemoryError("no memory for the accounts of a session")
+        for at, index in enumerate(accounts):
+            connection.owned[<Py_ssize_t>at] = index
+        connection.rights.accounts = connection.owned
+        connection.rights.account_count = <uint32_t>len(accounts)
+        connection.rights.may_trade = connection.may_trade
+        connection.rights.may_cancel = connection.may_cancel
 
     def send(self, Connection connection not None, bytes payload not None):
         """Queue a text frame."""
@@ -263,14 +330,14 @@ cdef class Hub(ReleaseSink):
         """
         cdef bytearray copy = bytearray(record)
         cdef char* start = copy
-        cdef int64_t t_in = self.clock.now_ns()
+        cdef int64_t t_in = self.sequencer.read_clock()
         cdef int why = self.admit(connection, <uint8_t*>start, self._market_of(connection, <uint8_t*>start), t_in)
         self.counters.commands_thorough += 1
         if why == 0:
             why = self.sequencer.submit(
-                <uint8_t*>start, <uint32_t>(len(copy) // SLOT), connection.number, rid, len(rid), t_in, reserved
+                <uint8_t*>start, <uint32_t>(len(copy) // SLOT), connection.number, rid, len(rid), TEXT, t_in, reserved
             )
-            if connection.guard is not None and (is_free or (why and not reserved)):
+            if connection.guard is not None and (is_free or why) and takes_request(copy[4]):
                 connection.guard.allowance.give_back()
         if why:
             self.refuse(connection, why, rid)
@@ -327,7 +394,7 @@ cdef class Hub(ReleaseSink):
     cdef int end_of_read(self) except -1:
         """Everything of one read is submitted: let the journal have it, tell what is safe, send once."""
         self.sequencer.publish()
-        self.t_out = self.clock.now_ns()
+        self.t_out = self.sequencer.read_clock()
         self.sequencer.release()
         if self.asks:
             self.answer_asks()
@@ -359,10 +426,40 @@ cdef class Hub(ReleaseSink):
             self.dirty.append(connection)
         return 0
 
+    cdef Connection owner_of(self, uint64_t number):
+        """The living connection of that number, or None."""
+        cdef Py_ssize_t seat = <Py_ssize_t>(number & 0xFFFF)
+        cdef Connection found
+        if number == 0 or seat >= len(self.seats):
+            return None
+        found = <Connection>self.seats[seat]
+        return found if found is not None and found.number == number else None
+
+    cdef int refuse_record(self, Connection connection, uint16_t code, uint16_t offset, uint64_t rid, uint32_t index) except -1:
+        """A record is not taken: command `index` of its frame, NIL for the frame itself."""
+        cdef char* p = connection.reserve(MESSAGE_MAX)
+        connection.extend(
+            put_refusal(p, rid, code, offset, index, self.sequencer.read_clock(), _rate(connection.rate_left))
+        )
+        self.counters.rejected_commands += 1
+        return self.touch(connection)
+
+    cdef int ack_record(self, Connection connection, const Pending* pending) except -1:
+        cdef uint64_t rid
+        memcpy(&rid, pending.rid, 8)
+        connection.extend(
+            put_ack(
+                connection.reserve(MESSAGE_MAX), rid, pending.sequence, pending.chain, pending.t_in, pending.t_durable,
+                pending.t_matched, self.t_out, _rate(connection.rate_left),
+                pending.events if pending.event_slots else NULL,
+            )
+        )
+        return self.touch(connection)
+
     cdef int refuse(self, Connection connection, int why, bytes rid) except -1:
         connection.put(connection.session.not_taken(REFUSALS[why], rid))
         self.counters.rejected_commands += 1
-        if why == 1:
+        if why == BUSY:
             self.counters.refused_busy += 1
         return self.touch(connection)
 
@@ -372,14 +469,15 @@ cdef class Hub(ReleaseSink):
         cdef uint32_t at = 0
         cdef uint32_t other
         cdef const Trade* trade
-        cdef Connection owner = None
+        cdef Connection owner = self.owner_of(pending.owner)
         cdef char* p
-        if pending.owner:
-            owner = self.connections.get(pending.owner)
         if owner is not None:
-            if pending.event_slots and is_fast(pending.events):
-                p = owner.begin()
-                p = put_ack_head(p, pending.rid, pending.rid_size, pending.sequence, pending.chain, pending.t_in, self.t_out)
+            if owner.guard is not None:
+                owner.rate_left = owner.guard.allowance.left(self.t_out)
+            if pending.form == RECORD:
+                self.ack_record(owner, pending)
+            elif pending.event_slots and is_fast(pending.events):
+                p = put_ack_head(owner.begin(), pending, self.t_out, owner.rate_left)
                 p = put_event(p, pending.events, self.names, self.orders, NIL, True)
                 owner.end(p)
                 self.touch(owner)
@@ -448,16 +546,19 @@ cdef class Hub(ReleaseSink):
     cdef int tell_account(self, uint32_t account, const uint8_t* slot, Connection but) except -1:
         cdef Connection connection
         cdef char* p
+        cdef list listeners
         if account >= <uint32_t>len(self.listeners):
             return 0
-        listeners = self.listeners[account]
+        listeners = <list>self.listeners[account]
         if listeners is None:
             return 0
         for item in listeners:
             connection = <Connection>item
             if connection is but or connection.is_ending or connection.holds:
                 continue
-            if is_fast(slot):
+            if connection.is_binary:
+                connection.extend(put_told(connection.reserve(MESSAGE_MAX), slot, account))
+            elif is_fast(slot):
                 p = connection.begin()
                 connection.end(put_event(p, slot, self.names, self.orders, account, False))
             else:
@@ -469,7 +570,10 @@ cdef class Hub(ReleaseSink):
     cdef int tell_market(self, const uint8_t* slot, Connection connection) except -1:
         """An event of a whole market, to the session whose command brought it about."""
         if not connection.is_ending:
-            connection.put(encode(self.decode(slot[: (<const EventHead*>slot).slots * SLOT])))
+            if connection.is_binary:
+                connection.extend(put_told(connection.reserve(MESSAGE_MAX), slot, NIL))
+            else:
+                connection.put(encode(self.decode(slot[: (<const EventHead*>slot).slots * SLOT])))
             self.touch(connection)
         return 0
 
@@ -486,12 +590,19 @@ cdef class Hub(ReleaseSink):
                 if connection is but or (<Connection>connection).is_ending or (<Connection>connection).holds:
                     continue
                 self.counters.private_events += 1
-                self.send(connection, payload)
+                self._tell_legs(connection, slots, payload, index)
+
+    def _tell_legs(self, Connection connection, bytes slots, bytes payload, uint32_t index):
+        if connection.is_binary:
+            connection.extend(put_told(connection.reserve(MESSAGE_MAX), <const uint8_t*><const char*>slots, index))
+            self.touch(connection)
+        else:
+            self.send(connection, payload)
 
     cdef int tell_slow(self, Connection connection, const Pending* pending, const uint8_t* slot, uint32_t slots) except -1:
         """An ack whose first event is a rare one, or that has none."""
         cdef char[TOLD] head
-        cdef char* end = put_ack_head(head, pending.rid, pending.rid_size, pending.sequence, pending.chain, pending.t_in, self.t_out)
+        cdef char* end = put_ack_head(head, pending, self.t_out, connection.rate_left)
         text = <bytes>head[: end - <char*>head]
         if slots:
             event = self.decode(slot[: <Py_ssize_t>(<const EventHead*>slot).slots * SLOT])
@@ -513,6 +624,7 @@ cdef class Hub(ReleaseSink):
             connection.is_dirty = False
             if connection.size == 0:
                 continue
+            connection.seal()
             before = unsent(connection.transport)
             if before <= self.write_high:
                 connection.burst = 0
@@ -538,3 +650,8 @@ cdef class Hub(ReleaseSink):
         connection.is_ending = True
         connection.transport.send_close(WSCloseCode.POLICY_VIOLATION, b"slow_reader: too many unsent bytes")
         connection.transport.disconnect(False)
+
+
+cdef inline uint32_t _rate(int64_t left) noexcept nogil:
+    """What is left of a rate as a binary message tells it: NIL is without limit, and no count reaches it."""
+    return NIL if left < 0 else <uint32_t>left if left < NIL else NIL - 1

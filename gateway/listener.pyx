@@ -1,7 +1,8 @@
 """The websocket callbacks of one connection: the hot path for orders, the session for everything else.
 
-A frame that the scanner understands goes from its bytes into a record on the stack and to the sequencer without
-passing through a Python object. Every other frame goes to the sans-I/O session, whose outputs are carried out here.
+A binary frame on a binary session is records: each is checked where it lies, copied to the stack and submitted. A text
+frame that the scanner understands goes from its bytes into a record on the stack and to the sequencer without
+passing through a Python object. Every other text frame goes to the sans-I/O session, whose outputs are carried out here.
 Nothing is sent inside a frame: with the last frame of a read everything is published, released and sent once.
 
 An exception of sequencer, journal or core is a broken invariant: it is handed to `Hub.on_fatal`, which stops the
@@ -10,18 +11,29 @@ process. One while a command is still being understood has submitted nothing of 
 
 import logging
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.string cimport memcmp
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
 
 from picows.picows cimport WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from gateway.hub cimport Connection, Hub
-from engine.messages.records cimport OP_CANCEL, OP_PLACE, OP_REPLACE, SLOT
+from engine.messages.edge cimport (
+    EDGE_BAD_FRAME, EDGE_BUSY, EDGE_CANCEL_ONLY, EDGE_COLLAR, EDGE_EXPIRED_KEY, EDGE_FORBIDDEN, EDGE_JOURNAL_FAILED,
+    EDGE_NOT_SIGNED_IN, EDGE_PROTECTION, EDGE_RATE_LIMITED, EDGE_TOO_MANY_COMMANDS, OFFSET_NOT_GIVEN,
+)
+from engine.messages.records cimport OP_CANCEL, OP_PLACE, OP_REPLACE, SLOT, CommandHead
+from gateway.guard cimport RATE_LIMITED, takes_request
+from gateway.sequencer cimport BUSY, RECORD, TEXT
+from gateway.wire.binary cimport check, count_commands, takes_risk_away
 from gateway.wire.scan cimport OrderText, fill_cancel, fill_place, fill_replace, scan
 
 from gateway.session import Ask, Close, Resume, Send, SignedIn, Submit
 
 cdef uint32_t NIL = 0xFFFFFFFF
+cdef uint16_t[4] CODES  # by Taken
+CODES = [0, EDGE_BUSY, EDGE_JOURNAL_FAILED, EDGE_CANCEL_ONLY]
+cdef uint16_t[5] REFUSED  # by Refusal, from RATE_LIMITED on
+REFUSED = [EDGE_RATE_LIMITED, EDGE_FORBIDDEN, EDGE_COLLAR, EDGE_PROTECTION, EDGE_EXPIRED_KEY]
 cdef object log = logging.getLogger(__name__)
 
 
@@ -39,12 +51,14 @@ cdef class OrderEntryListener(WSListener):
     cdef object server
     cdef Connection connection
     cdef bint is_paused
+    cdef Py_ssize_t commands_max  # of a frame
 
     def __init__(self, Hub hub not None, session, server):
         self.hub = hub
         self.session = session
         self.server = server
         self.connection = None
+        self.commands_max = server.settings.commands_per_frame_max
 
     cpdef on_ws_connected(self, WSTransport transport):
         try:
@@ -71,6 +85,12 @@ cdef class OrderEntryListener(WSListener):
                         done = self.take(&order)
                 if not done:
                     self.follow(1, frame.get_payload_as_bytes(), True, False)
+            elif (
+                frame.msg_type == WSMsgType.BINARY and self.connection.is_binary and frame.fin
+                and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
+            ):
+                if not self.connection.is_ending:
+                    self.take_records(<const uint8_t*>frame.payload_ptr, frame.payload_size)
             elif frame.msg_type == WSMsgType.PING:
                 transport.send_pong(frame.get_payload_as_bytes())
             elif frame.msg_type == WSMsgType.CLOSE:
@@ -194,13 +214,13 @@ cdef class OrderEntryListener(WSListener):
                 return False
         elif not fill_cancel(order, connection.account, record):
             return False
-        t_in = hub.clock.now_ns()
+        t_in = hub.sequencer.read_clock()
         if connection.guard is not None and order.op != OP_CANCEL and not connection.guard.allowance.take_message_at(t_in):
             return False  # the session says no, and counts
         why = hub.admit(connection, record, market, t_in)
-        if why == 0:
+        if not why:
             why = hub.sequencer.submit(
-                record, 1, connection.number, order.rid.at, 0 if order.rid.size == -1 else order.rid.size, t_in,
+                record, 1, connection.number, order.rid.at, 0 if order.rid.size == -1 else order.rid.size, TEXT, t_in,
                 order.op == OP_CANCEL,
             )
             if why and order.op != OP_CANCEL and connection.guard is not None:
@@ -209,3 +229,61 @@ cdef class OrderEntryListener(WSListener):
         if why:
             hub.refuse(connection, why, b"" if order.rid.size == -1 else order.rid.at[: order.rid.size])
         return True
+
+    cdef int take_records(self, const uint8_t* payload, Py_ssize_t size) except -1:
+        """The records of a binary frame, each answered for itself. A frame that is not whole records does nothing."""
+        cdef uint8_t[2 * SLOT] record  # no kind that passes the check is longer
+        cdef Connection connection = self.connection
+        cdef Hub hub = self.hub
+        cdef const CommandHead* head
+        cdef Py_ssize_t count = count_commands(payload, size)
+        cdef Py_ssize_t at = 0
+        cdef int64_t t_in = hub.sequencer.read_clock()
+        cdef uint32_t index
+        cdef uint16_t code
+        cdef uint16_t offset = OFFSET_NOT_GIVEN
+        cdef uint64_t rid
+        cdef bint may_speak = True
+        cdef int why
+        if count < 0 or count > self.commands_max:
+            hub.counters.bad_frames += 1
+            return hub.refuse_record(connection, EDGE_BAD_FRAME if count < 0 else EDGE_TOO_MANY_COMMANDS, offset, 0, NIL)
+        connection.rights.market_count = hub.names.market_count
+        if connection.guard is not None and not _only_cancels(payload, size):
+            may_speak = connection.guard.allowance.take_message_at(t_in)
+        for index in range(<uint32_t>count):
+            head = <const CommandHead*>(payload + at)
+            rid = head.sequence
+            offset = OFFSET_NOT_GIVEN
+            code = EDGE_NOT_SIGNED_IN if connection.owned == NULL else check(payload + at, &connection.rights, &offset)
+            if not code:
+                memcpy(record, payload + at, <size_t>head.slots * SLOT)
+                why = RATE_LIMITED
+                if may_speak or takes_risk_away(head.kind):
+                    why = hub.admit(connection, record, hub._market_of(connection, record), t_in)
+                if not why:
+                    why = hub.sequencer.submit(
+                        record, head.slots, connection.number, <char*>&rid, sizeof(rid), RECORD, t_in,
+                        takes_risk_away(head.kind),
+                    )
+                    if why and connection.guard is not None and takes_request(head.kind):
+                        connection.guard.allowance.give_back()
+                hub.counters.commands_binary += 1
+                code = CODES[why] if why < 4 else REFUSED[why - RATE_LIMITED]
+                offset = OFFSET_NOT_GIVEN
+                if why == BUSY:
+                    hub.counters.refused_busy += 1
+            if code:
+                hub.refuse_record(connection, code, offset, rid, index)
+            at += <Py_ssize_t>head.slots * SLOT
+        return 0
+
+
+cdef bint _only_cancels(const uint8_t* payload, Py_ssize_t size) noexcept nogil:
+    """Whether all records of a frame only take risk away."""
+    cdef Py_ssize_t at = 0
+    while at < size:
+        if not takes_risk_away((<const CommandHead*>(payload + at)).kind):
+            return False
+        at += <Py_ssize_t>(<const CommandHead*>(payload + at)).slots * SLOT
+    return True

@@ -89,6 +89,14 @@ cdef class Names:
             )
         return {"assets": assets, "markets": markets, "accounts": [self.account_name(i) for i in range(self.account_count)]}
 
+    def directory(self):
+        """Assets and markets with the indices by which records name them: what `directory` answers."""
+        described = self.describe()
+        return {
+            "assets": [{"index": i} | asset for i, asset in enumerate(described["assets"])],
+            "markets": [{"index": i} | market for i, market in enumerate(described["markets"])],
+        }
+
     cdef int learn(self, const uint8_t* slots, uint32_t count) except -1:
         cdef uint32_t at = 0
         cdef uint32_t index, room

@@ -35,6 +35,7 @@ AT_ONCE = 256
 
 def connection_stamp(epoch: int, number: int) -> int:
     """The session number of orders that end with this connection. Raises ValueError beyond what fits."""
+    number >>= 16  # its seat says nothing more
     if not 0 < number < 1 << _NUMBER_BITS or not 0 < epoch < 1 << 20:
         raise ValueError(f"connection {number} of epoch {epoch} has no session number")
     return epoch << _NUMBER_BITS | number

@@ -28,6 +28,7 @@ from engine.messages.records cimport (
 from gateway.hub cimport Connection, Hub
 from gateway.orders cimport OpenOrders, OrderEntry
 from gateway.transport cimport unsent
+from gateway.wire.binary cimport MESSAGE_MAX, put_told
 from gateway.wire.encode cimport is_fast, put_event
 
 from gateway.wire.json import encode
@@ -233,7 +234,9 @@ cdef class Replay:
         cdef char* p
         if self._was_acked(<const EventHead*>slot):
             return 0
-        if is_fast(slot):
+        if self.connection.is_binary:
+            self.connection.extend(put_told(self.connection.reserve(MESSAGE_MAX), slot, account))
+        elif is_fast(slot):
             p = self.connection.begin()
             self.connection.end(put_event(p, slot, self.hub.names, self.orders, account, False))
         else:
@@ -250,7 +253,11 @@ cdef class Replay:
         for name in dict.fromkeys(leg[end] for leg in legs for end in ("from", "to")):
             index = self.hub.names.account_index(name)
             if index is not None and self._own(index):
-                self.connection.put(encode(event | {"legs": [leg for leg in legs if name in (leg["from"], leg["to"])]}))
+                if self.connection.is_binary:
+                    self.connection.extend(put_told(self.connection.reserve(MESSAGE_MAX), slot, index))
+                else:
+                    mine = [leg for leg in legs if name in (leg["from"], leg["to"])]
+                    self.connection.put(encode(event | {"legs": mine}))
                 self.told += 1
                 self.hub.touch(self.connection)
         return 0

@@ -13,7 +13,8 @@ Invariants
     ticks and cuts keep a reserve. What the event log has no room for is refused before it is journaled.
 
 Never reads a socket, a file or a clock of its own: clock, journal and event log are ports, so a simulator drives
-this very code. Everything here runs on one thread.
+this very code. Everything here runs on one thread. With a clock that has a C port, a command that defines nothing makes
+no Python object on its way (`tests/integration/test_gateway_objects.py` counts).
 
 Worst case: one submit costs the core's work plus about 0.1 µs; a command with many events (a mass cancel) copies them
 once, and takes heap memory when the arena is full.
@@ -84,6 +85,10 @@ cdef class Sequencer:
             raise ValueError(f"arena_slots is {arena_slots}; it must be at least {4 * EVENTS_USUAL}")
         self.core = core
         self.clock = clock
+        self.clock_port = NULL
+        if hasattr(clock, "port"):
+            self.clock_owner = clock.port()
+            self.clock_port = <ClockPort*>PyCapsule_GetPointer(self.clock_owner, "byline.ClockPort")
         self.journal_owner = (journal, journal.port())
         self.event_log_owner = (event_log, event_log.port())
         self.journal = <JournalPort*>PyCapsule_GetPointer(self.journal_owner[1], "byline.JournalPort")
@@ -130,7 +135,7 @@ cdef class Sequencer:
         cdef bytearray copy = bytearray(record)  # the journal writes chain and crc into it
         cdef char* start = copy
         return ("taken", "busy", "failed", "closed")[
-            self.submit(<uint8_t*>start, slots, owner, rid, len(rid), t_in, reserved)
+            self.submit(<uint8_t*>start, slots, owner, rid, len(rid), TEXT, t_in, reserved)
         ]
 
     def cut(self):
@@ -139,7 +144,7 @@ cdef class Sequencer:
         memset(record, 0, SLOT)
         (<CommandHead*>record).kind = OP_CUT
         (<CommandHead*>record).slots = 1
-        return ("taken", "busy", "failed", "closed")[self.submit(record, 1, 0, b"", 0, 0, True)]
+        return ("taken", "busy", "failed", "closed")[self.submit(record, 1, 0, b"", 0, TEXT, 0, True)]
 
     def advance(self):
         """Write the tick that is due, if one is. True if it did."""
@@ -186,7 +191,7 @@ cdef class Sequencer:
     # ---------------------------------------------------------------- for C
 
     cdef int submit(self, uint8_t* record, uint32_t slots, uint64_t owner, const char* rid, Py_ssize_t rid_size,
-                    int64_t t_in, bint reserved) except -1:
+                    uint8_t form, int64_t t_in, bint reserved) except -1:
         """A command with kind, slots, flags and payload set. Nothing happened unless the answer is TAKEN."""
         cdef int64_t now
         cdef int why
@@ -204,7 +209,7 @@ cdef class Sequencer:
             if why != TAKEN:
                 return why
         (<CommandHead*>record).ts = now
-        return self._apply(record, slots, owner, rid, rid_size, t_in)
+        return self._apply(record, slots, owner, rid, rid_size, form, t_in)
 
     cdef int _room(self, uint32_t slots, bint reserved) noexcept nogil:
         """0 if the command and a tick before it surely fit everywhere, BUSY otherwise."""
@@ -226,7 +231,7 @@ cdef class Sequencer:
         (<CommandHead*>record).kind = OP_TICK
         (<CommandHead*>record).slots = 1
         (<CommandHead*>record).ts = now
-        why = self._apply(record, 1, 0, NULL, 0, 0)
+        why = self._apply(record, 1, 0, NULL, 0, TEXT, 0)
         if why != TAKEN:
             return why  # the writer's thread failed just now, or the event log has no room
         self.ticks += 1
@@ -234,7 +239,7 @@ cdef class Sequencer:
         return TAKEN
 
     cdef int _apply(self, uint8_t* record, uint32_t slots, uint64_t owner, const char* rid, Py_ssize_t rid_size,
-                    int64_t t_in) except -1:
+                    uint8_t form, int64_t t_in) except -1:
         cdef CommandHead* head = <CommandHead*>record
         cdef Py_ssize_t made
         cdef uint64_t chain = 0
@@ -267,6 +272,9 @@ cdef class Sequencer:
         entry.chain = chain
         entry.owner = owner
         entry.t_in = t_in
+        entry.t_matched = self.read_clock() if owner else 0
+        entry.t_durable = 0
+        entry.form = form
         entry.event_slots = <uint32_t>made
         entry.rid_size = <uint8_t>rid_size
         entry.on_heap = False
@@ -312,8 +320,12 @@ cdef class Sequencer:
         entry.arena_end = self.arena_head
         return self.arena + at * SLOT
 
+    cdef int64_t read_clock(self) except? -1:
+        """What the clock says, ns."""
+        return self.clock.now_ns() if self.clock_port == NULL else self.clock_port.now_ns(self.clock_port.context)
+
     cdef int64_t _now(self) except? -1:
-        cdef int64_t now = self.clock.now_ns()
+        cdef int64_t now = self.read_clock()
         return now if now > self.last_ts else self.last_ts
 
     cdef void publish(self) noexcept nogil:
@@ -328,15 +340,19 @@ cdef class Sequencer:
     cdef int release(self) except -1:
         """Publish the event log up to the mark and hand each released command to the sink. Returns how many."""
         cdef uint64_t mark = self.safe()
+        cdef int64_t t_durable = 0
         cdef int count = 0
         cdef Pending* entry
         if self.tail == self.head or self.ring[self.tail & self.ring_mask].sequence > mark:
             return 0
+        if self.durable_acks:
+            t_durable = self.journal.durable_at(self.journal.context)  # of the mark or of a later record: not too early
         self.event_log.publish(self.event_log.context, mark)
         while self.tail != self.head:
             entry = &self.ring[self.tail & self.ring_mask]
             if entry.sequence > mark:
                 break
+            entry.t_durable = t_durable
             self.sink.released(entry)
             self.released_sequence = entry.sequence
             if entry.on_heap:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import picows
 from numpy.typing import NDArray
 
+from engine.messages import edge
 from engine.messages.codes import Overdraft
 from engine.messages.decode import EventDecoder
 from engine.messages.directory import Directory
@@ -48,6 +49,7 @@ __all__ = ["CoreState", "GatewayServer", "JournalHealth", "serve"]
 log = logging.getLogger(__name__)
 _quiet = logging.getLogger("gateway.transport")
 _quiet.setLevel(logging.CRITICAL)  # picows reports each client's fault as an error; ours are counted
+PROTOCOLS = (wire.PROTOCOL, edge.PROTOCOL)
 _PATHS = (b"/", b"/v1/ws/trade")
 _CLOSE_GRACE_S = 0.5
 _REPLAY_WAIT_S = 0.01
@@ -101,7 +103,7 @@ class GatewayServer:
         decoder = EventDecoder(directory)
         sequencer.on_definition = self._define
         self.hub = Hub(
-            sequencer, self._names, self._orders, clock, lambda slots: decoder.decode(slots)[0], self._answer,
+            sequencer, self._names, self._orders, lambda slots: decoder.decode(slots)[0], self._answer,
             self.counters, settings.write_high_bytes, settings.asks_max, settings.asks_per_session_max,
         )  # fmt: skip
         self.hub.on_fatal = self._fatal
@@ -220,6 +222,8 @@ class GatewayServer:
             "session": link.number, "cancel_on_disconnect": signed.cancels, "tier": link.session.allowance.tier,
             "sequence": link.told_since,
         }  # fmt: skip
+        if link.is_binary:
+            body["account_indices"] = indices
         self.hub.send(link, wire.encode(_with_rid(signed.rid) | body))
 
     def resume(self, listener: OrderEntryListener, resume: Resume) -> None:
@@ -310,10 +314,12 @@ class GatewayServer:
             reason = b"journal_failed" if self._told_status == "failed" else b"too_many_sessions"
             response = picows.WSUpgradeResponse.create_error_response(HTTPStatus.SERVICE_UNAVAILABLE, reason)
             return picows.WSUpgradeResponseWithListener(response, None)
-        listener = OrderEntryListener(self.hub, Session(self._terms), self)
-        offered = request.headers.get("Sec-WebSocket-Protocol", "")
-        if wire.PROTOCOL in (word.strip() for word in offered.split(",")):
-            response = picows.WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": wire.PROTOCOL})
+        offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+        protocol = next((word for word in offered if word in PROTOCOLS), None)
+        session = Session(self._terms, is_binary=protocol == edge.PROTOCOL)
+        listener = OrderEntryListener(self.hub, session, self)
+        if protocol is not None:
+            response = picows.WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": protocol})
             return picows.WSUpgradeResponseWithListener(response, listener)
         return listener
 
@@ -599,7 +605,10 @@ class GatewayServer:
 
 
 def _with_rid(rid: bytes) -> dict[str, Any]:
-    return {"rid": wire.parse(b"[%s]" % rid)[0]} if rid else {}
+    if not rid:
+        return {}
+    [value] = wire.parse(b"[%s]" % rid)
+    return {"rid": value}
 
 
 class _OrderMarkets:

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Protocol
 
+from engine.messages import edge
 from engine.messages.codes import CommandKind
 from gateway.authority import CANCELS, Forbidden, authorize
 from gateway.guard import Allowance
@@ -58,7 +59,7 @@ _PARTS_MAX = 1_024
 _SHELL_ONLY = {"tick", "cut", "malformed"}
 _RULEBOOK_OPS = {kind.word for kind in CommandKind} - _SHELL_ONLY
 _READS = {"open_orders", "balances", "resolve"}
-_OWN_ASKS = {"whoami", "sessions", "reset_protection"}
+_OWN_ASKS = {"whoami", "sessions", "reset_protection", "directory"}
 _OPERATOR_ASKS = {"status", "describe", "register_key", "revoke_key"}
 _SESSION_FIELD = slice(112, 120)
 _OUTLIVES = b"\xff" * 8
@@ -211,11 +212,18 @@ class SessionTerms:
 
 
 class Session:
-    """See the module's theory of operation."""
+    """See the module's theory of operation.
 
-    __slots__ = ("_failures", "_nonce", "_parts", "_refused", "_terms", "allowance", "key", "peer", "state")
 
-    def __init__(self, terms: SessionTerms) -> None:
+    On a binary session orders come as records, which never reach this class; text frames are the same on both.
+    """
+
+    __slots__ = (
+        "_failures", "_nonce", "_parts", "_refused", "_terms", "allowance", "is_binary", "key", "peer", "state",
+    )  # fmt: skip
+
+    def __init__(self, terms: SessionTerms, *, is_binary: bool = False) -> None:
+        self.is_binary = is_binary
         self.state = State.NEW
         self.key: ApiKey | None = None
         self._terms = terms
@@ -344,14 +352,13 @@ class Session:
 
     def _hello(self) -> Send:
         self._nonce = self._terms.make_nonce()
-        return Send(
-            wire.encode(
-                {
-                    "type": "hello", "environment": self._terms.environment, "epoch": self._terms.epoch,
-                    "nonce": self._nonce, "protocol": wire.PROTOCOL, "server_time": self._terms.now_ns(),
-                }
-            )
-        )  # fmt: skip
+        body = {
+            "type": "hello", "environment": self._terms.environment, "epoch": self._terms.epoch, "nonce": self._nonce,
+            "protocol": edge.PROTOCOL if self.is_binary else wire.PROTOCOL, "server_time": self._terms.now_ns(),
+        }  # fmt: skip
+        if self.is_binary:
+            body |= {"schema": edge.SCHEMA_ID, "version": edge.VERSION}
+        return Send(wire.encode(body))
 
     def _take_message(self) -> bool:
         if self.allowance.take_message(self._terms.now_ns()):

@@ -9,20 +9,13 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import time
 from pathlib import Path
 from typing import Self
 
 from engine.messages.errors import DataDirectoryBusy
+from persistence.clock import SystemClock
 
 __all__ = ["DirectoryDisk", "DirectoryLock", "RealFile", "SystemClock", "boot_id"]
-
-
-class SystemClock:
-    """Wall clock, nanoseconds since 1970, UTC."""
-
-    def now_ns(self) -> int:
-        return time.time_ns()
 
 
 class RealFile:

@@ -20,7 +20,7 @@ cdef extern from "persistence/writer.h" nogil:
         byline_disk disk
         int wakeup_fd, keeper_fd
         uint64_t* mark
-        uint64_t head, chain, sequence, published, tail, durable, limit
+        uint64_t head, chain, sequence, published, tail, durable, durable_at, limit
         int failed, started, has_cpus
         int64_t file
         uint64_t segment_slots, segment_used, written_chain, groups, slots_written, sync_ns

@@ -154,6 +154,10 @@ cdef uint64_t port_durable(void* context) noexcept nogil:
     return byline_get(&(<byline_journal*>context).durable)
 
 
+cdef int64_t port_durable_at(void* context) noexcept nogil:
+    return <int64_t>byline_get(&(<byline_journal*>context).durable_at)
+
+
 cdef uint32_t port_room(void* context) noexcept nogil:
     return byline_journal_room(<byline_journal*>context)
 
@@ -201,6 +205,7 @@ cdef class Ring:
         port.append = port_append
         port.publish = port_publish_inline if inline else port_publish
         port.durable = port_durable
+        port.durable_at = port_durable_at
         port.room = port_room
         port.failed = port_failed
         for page in range(0, slots * 128, 4096):  # touched now, not by the first orders

@@ -56,6 +56,7 @@ typedef struct {
     int idle, stop;
     uint8_t pad2[64];
     uint64_t tail, durable;
+    uint64_t durable_at; /* ns since 1970: when `durable` was on disk; stored before it */
     uint64_t limit; /* position up to which prepared file space exists */
     int failed;
     uint32_t segment_epoch; /* futex: changes with every segment set */
@@ -77,6 +78,12 @@ static inline void byline_set(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, 
 static uint64_t byline_now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t byline_wall_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
     return (uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec;
 }
 
@@ -199,6 +206,7 @@ static int byline_journal_step(byline_journal *j) {
         return BYLINE_STEP_FAILED;
     }
     uint64_t sequence = j->ends[((tail + count - 1) & mask) * 2];
+    byline_set(&j->durable_at, byline_wall_ns());
     byline_set(&j->durable, sequence);
     byline_signal(j->wakeup_fd);
     j->sync_ns += byline_now_ns() - started;

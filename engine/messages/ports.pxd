@@ -2,7 +2,8 @@
 #
 # A port is a struct of functions with a context, handed over as a PyCapsule by a method `port()` of the Python object
 # that owns it. The owner must outlive the user of the port. All functions are nogil, and called from one thread only
-# unless said otherwise. Capsule names: "byline.JournalPort", "byline.EventLogPort".
+# unless said otherwise. Capsule names: "byline.JournalPort", "byline.EventLogPort",
+# "byline.ClockPort".
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -16,6 +17,9 @@ ctypedef struct JournalPort:
     void (*publish)(void* context) noexcept nogil
     # Sequence of the last durable record. Any thread.
     uint64_t (*durable)(void* context) noexcept nogil
+    # ns since 1970: when the last durable record was on disk, by the writer's clock. Read it after `durable`: it is then
+    # the time of that record or of a later one. Any thread.
+    int64_t (*durable_at)(void* context) noexcept nogil
     # Slots that still fit in the ring.
     uint32_t (*room)(void* context) noexcept nogil
     # 0, or the errno that stopped the journal. Any thread.
@@ -29,3 +33,8 @@ ctypedef struct EventLogPort:
     void (*publish)(void* context, uint64_t sequence) noexcept nogil
     # Slots that surely fit: without bound, unless the disk has refused the next file.
     uint64_t (*room)(void* context) noexcept nogil
+
+ctypedef struct ClockPort:
+    void* context
+    # Wall clock, ns since 1970, as `now_ns` of the object tells it. Any thread.
+    int64_t (*now_ns)(void* context) noexcept nogil

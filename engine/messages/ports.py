@@ -20,7 +20,10 @@ class Clock(Protocol):
     """Wall clock of the shell. The core never sees it, only the `ts` of commands."""
 
     def now_ns(self) -> int:
-        """Nanoseconds since 1970, UTC. May step backwards; the sequencer never does."""
+        """Nanoseconds since 1970, UTC. May step backwards; the sequencer never does.
+
+        A clock that has a method `port` (a PyCapsule "byline.ClockPort", ports.pxd) is read without the interpreter.
+        """
 
 
 class EventSource(Protocol):

@@ -1,6 +1,6 @@
 # The slots of layout.py as C structs, for the readers of events that live outside the core (gateway, market data).
 #
-#   Place, Cancel, Replace command records that are written straight from a client's bytes
+#   Place … Poison         command records that are written straight from a client's bytes
 #   EventHead … Uncrossed  events; the head slot alone, without the padding up to 128 bytes
 #   EventSlot              any event slot as 128 bytes, to step over slots
 #
@@ -19,6 +19,11 @@ cdef enum Op:
     OP_PLACE = 11
     OP_CANCEL = 12
     OP_REPLACE = 13
+    OP_MASS_CANCEL = 14
+    OP_KILL = 17
+    OP_REARM = 18
+    OP_CANCEL_AFTER = 19
+    OP_POISON = 20
     OP_TICK = 21
     OP_CUT = 22
 
@@ -79,6 +84,26 @@ cdef packed struct Replace:
     int64_t size
     int64_t stop_price
     char new_client_id[32]
+
+cdef packed struct MassCancel:
+    CommandHead head
+    uint32_t account
+    uint32_t market
+    uint64_t session
+    uint8_t side
+    uint8_t given
+
+cdef packed struct CancelAfter:
+    CommandHead head
+    uint32_t account
+    uint32_t spare
+    int64_t at
+
+cdef packed struct Poison:
+    CommandHead head
+    uint32_t account
+    uint32_t spare
+    char client_id[32]
 
 cdef packed struct EventHead:
     uint64_t sequence
@@ -234,9 +259,26 @@ cdef packed struct Balance:
     int64_t held
     uint8_t cause
 
+cdef packed struct MoneyEvent:
+    EventHead head
+    char ref[64]
+    char code[16]
+    uint16_t leg_count
+    uint8_t cause
+    uint8_t has_memo
+
+cdef packed struct Leg:
+    uint32_t source
+    uint32_t asset
+    int64_t amount
+    uint32_t target
+    uint8_t reserved[12]
+
 cdef packed struct PhaseChanged:
     EventHead head
     uint8_t phase
+    uint8_t pad[7]
+    int64_t reference_price
 
 cdef packed struct Uncrossed:
     EventHead head

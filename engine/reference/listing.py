@@ -185,7 +185,7 @@ def account(s: State, record: bytes) -> None:
         index = len(s.accounts)
         s.accounts.append(Account(r.name, r.overdraft if r.mask & AccountMask.OVERDRAFT else Overdraft.NEVER))
     a = s.accounts[index]
-    a.mask |= r.mask
+    a.mask |= r.mask & sum(AccountMask)
     for bit, field in (
         (AccountMask.STATUS, "status"),
         (AccountMask.TAKER_PPM, "taker_ppm"),

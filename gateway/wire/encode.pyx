@@ -14,6 +14,7 @@ from libc.string cimport memcpy, strlen
 
 from gateway.names cimport MarketEntry, Names
 from gateway.orders cimport OpenOrders, OrderEntry
+from gateway.sequencer cimport Pending
 from engine.messages.records cimport (
     EV_ACCEPTED, EV_BALANCE, EV_CANCELED, EV_DUPLICATE, EV_PREVENTED, EV_REFRESHED, EV_REJECTED, EV_REPLACED,
     EV_TRADE, EV_TRIGGERED, Accepted, Balance, Canceled, Duplicate, EventHead, Prevented, Refreshed, Rejected,
@@ -236,25 +237,26 @@ cdef bint is_fast(const uint8_t* slot) noexcept nogil:
     )
 
 
-cdef char* put_ack_head(char* p, const char* rid, Py_ssize_t rid_size, uint64_t sequence, uint64_t chain,
-                        int64_t t_in, int64_t t_out) noexcept nogil:
-    """{"rid":R,"sequence":N,"chain":"16 hex","t_in":I,"t_out":O — without a closing brace."""
+cdef char* put_ack_head(char* p, const Pending* pending, int64_t t_out, int64_t rate_left) noexcept nogil:
     cdef int i
     p[0] = c"{"
     p += 1
-    if rid_size:
+    if pending.rid_size:
         p = _text(p, '"rid":')
-        memcpy(p, rid, rid_size)
-        p += rid_size
+        memcpy(p, pending.rid, pending.rid_size)
+        p += pending.rid_size
         p[0] = c","
         p += 1
-    p = _unsigned(_text(p, '"sequence":'), sequence)
+    p = _unsigned(_text(p, '"sequence":'), pending.sequence)
     p = _text(_field(p, "chain"), '"')
     for i in range(16):
-        p[i] = b"0123456789abcdef"[(chain >> (60 - 4 * i)) & 15]
+        p[i] = b"0123456789abcdef"[(pending.chain >> (60 - 4 * i)) & 15]
     p[16] = c'"'
-    p = _integer(_field(p + 17, "t_in"), t_in)
-    return _integer(_field(p, "t_out"), t_out)
+    p = _number(p + 17, "t_in", pending.t_in)
+    if pending.t_durable:
+        p = _number(p, "t_durable", pending.t_durable)
+    p = _number(_number(p, "t_matched", pending.t_matched), "t_out", t_out)
+    return p if rate_left < 0 else _number(p, "rate_left", rate_left)
 
 
 cdef char* put_event(char* p, const uint8_t* slot, Names names, OpenOrders orders, uint32_t own,

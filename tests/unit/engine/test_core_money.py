@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from engine.core import CoreLimits
+from typing import Any
+
+import numpy as np
+
+from engine.core import Core, CoreLimits
 from engine.messages import layout
 from engine.messages.codes import CommandKind, EventKind, RefStatus, Side
+from engine.reference import ReferenceCore
 from tests.support.core_world import BTC, FUNDS, USD, World, words
 
 BUY, SELL = Side.BUY, Side.SELL
@@ -203,3 +208,63 @@ def test_the_balances_of_one_account_are_the_rows_of_all() -> None:
         expected = sorted(row for row in everything if row[0] == account)
         assert [row.tolist() for row in world.core.balances_of(account)] == expected
     assert any(row[3] for row in world.core.balances_of(maker).tolist())
+
+
+class Told(World):
+    """Remembers its records, to tell them to another core."""
+
+    def __init__(self, **terms: Any) -> None:
+        self.told: list[bytes] = []
+        super().__init__(**terms)
+
+    def record(self, *args: Any, **fields: Any) -> bytes:
+        self.told.append(super().record(*args, **fields))
+        return self.told[-1]
+
+
+def test_an_account_may_have_money_in_many_assets() -> None:
+    # More than one chain of balances holds, of two accounts and of those that every deposit and fee touches.
+    world = Told(accounts=2)
+    names = [b"A%d" % asset for asset in range(2, 20)]
+    for name in names:
+        world.send(CommandKind.ASSET, layout.ASSET, name=name)
+    for account in world.accounts:
+        for asset in range(2, 2 + len(names)):
+            world.deposit(account, asset, 100 * account + asset, f"more-{account}-{asset}")
+    a, b = world.accounts
+    world.transfer("all", [(a, asset, 1, b, leg, 0) for leg, asset in enumerate(range(20))])
+    world.transfer("held", [(a, asset, 2, 0, leg, 0) for leg, asset in enumerate(range(20))], flags=PENDING)
+    for account, moved in ((a, -3), (b, 1)):
+        rows = [row.tolist() for row in world.core.balances_of(account)]
+        funds = [FUNDS, FUNDS, *(100 * account + asset for asset in range(2, 20))]
+        held = 2 if account == a else 0
+        assert rows == [(account, asset, funds[asset] + moved, held) for asset in range(20)]
+    twin = Core.restore(world.core.snapshot())
+    twin.check()
+    assert twin.state_hash() == world.core.state_hash() and twin.snapshot() == world.core.snapshot()
+    assert [row.tolist() for row in twin.balances()] == [row.tolist() for row in world.core.balances()]
+    reference = ReferenceCore()
+    for record in world.told:
+        reference.apply(record)
+    assert reference.state_hash() == world.core.state_hash()
+    world.decide(CommandKind.VOID, "held")
+    assert all(row["held"] == 0 for row in world.core.balances_of(a))
+
+
+def test_what_few_accounts_have_survives_a_snapshot() -> None:
+    world = Told(accounts=2)
+    extra = layout.AccountMask.ROW | layout.AccountMask.STP_GROUP
+    slot = np.zeros(1, layout.ACCOUNT_EXTRA)
+    slot["row"], slot["stp_group"] = b"\1" * 32, b"desk"
+    world.send(CommandKind.ACCOUNT, layout.ACCOUNT, (slot,), name=b"n" * 64, mask=extra)
+    world.send(CommandKind.ACCOUNT, layout.ACCOUNT, name=b"n" * 63)
+    world.send(CommandKind.CANCEL_AFTER, layout.CANCEL_AFTER, account=world.accounts[1], at=1_000)
+    twin = Core.restore(world.core.snapshot())
+    twin.check()
+    assert twin.state_hash() == world.core.state_hash() and twin.next_due == 1_000
+    assert twin.describe().tobytes() == world.core.describe().tobytes()
+    assert [twin.account_name(index)[-2:] for index in (4, 5)] == ["nn", "nn"] and twin.account_index("n" * 63) == 5
+    reference = ReferenceCore()
+    for record in world.told:
+        reference.apply(record)
+    assert reference.state_hash() == world.core.state_hash()

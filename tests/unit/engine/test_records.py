@@ -30,6 +30,7 @@ def _structs() -> dict[str, dict[str, tuple[int, int]]]:
     return found
 
 
+COMMANDS = ("Place", "Cancel", "Replace", "MassCancel", "CancelAfter", "Poison")
 STRUCTS = _structs()
 
 
@@ -47,8 +48,8 @@ def test_struct_has_the_fields_where_the_dtype_has_them(name: str) -> None:
     for field, (offset, size) in fields.items():
         known, at = dtype.fields[field][:2]
         assert (at, known.itemsize) == (offset, size), field
-    head = layout.COMMAND if name in ("Place", "Cancel", "Replace") else layout.EVENT
-    head = np.dtype([]) if name == "MarketExtra" else head
+    head = layout.COMMAND if name in COMMANDS else layout.EVENT
+    head = np.dtype([]) if name in ("MarketExtra", "Leg") else head
     missing = set(dtype.names or ()) - set(fields) - (set() if name in HEADS else set(head.names or ()))
     assert missing <= {"reserved"}, missing
 

@@ -42,7 +42,8 @@ def encode(command: dict[str, Any]) -> bytes:
 def session(scopes: Scope = Scope.TRADE | Scope.READ, signed_in: bool = True) -> Session:
     nonces = (f"{n:064x}" for n in itertools.count(1))
     is_house = {"house"}.__contains__
-    made = Session(SessionTerms("local", 1, Keys(scopes), encode, lambda: next(nonces), lambda: 5, is_house))
+    terms = SessionTerms("local", 1, Keys(scopes), encode, lambda: next(nonces), lambda: 5, is_house)
+    made = Session(terms)
     hello = json.loads(made.connect()[0].payload)
     if signed_in:
         outputs = tell(made, sign_in(hello["nonce"]))
@@ -176,13 +177,19 @@ def test_each_command_of_an_array_is_answered_for_itself() -> None:
         (Scope.TRADE, {"op": "withdraw"}, False),
         (Scope.TRADE, {"op": "deposit", "account": "alice"}, False),
         (Scope.TRADE, {"op": "kill", "account": "bob"}, False),
-        (Scope.TRADE, {"op": "kill"}, True), (Scope.TRADE, {"op": "rearm"}, True),
+        (Scope.TRADE, {"op": "kill"}, True),
+        (Scope.TRADE, {"op": "rearm"}, True),
         (Scope.TRADE, {"op": "poison"}, True),
-        (Scope.TRADE, {"op": "cancel_after", "at": 5}, True), (Scope.TRADE, {"op": "rearm", "account": "bob"}, False),
-        (Scope.TRADE, {"op": "poison", "account": "bob"}, False), (Scope.TRADE, {"op": "phase"}, False),
-        (Scope.TRADE, {"op": "uncross"}, False), (Scope.CANCEL_ONLY, {"op": "kill"}, True),
-        (Scope.CANCEL_ONLY, {"op": "cancel_after", "at": 5}, True), (Scope.CANCEL_ONLY, {"op": "rearm"}, False),
-        (Scope.CANCEL_ONLY, {"op": "poison"}, False), (Scope.OPERATOR, {"op": "uncross"}, True),
+        (Scope.TRADE, {"op": "cancel_after", "at": 5}, True),
+        (Scope.TRADE, {"op": "rearm", "account": "bob"}, False),
+        (Scope.TRADE, {"op": "poison", "account": "bob"}, False),
+        (Scope.TRADE, {"op": "phase"}, False),
+        (Scope.TRADE, {"op": "uncross"}, False),
+        (Scope.CANCEL_ONLY, {"op": "kill"}, True),
+        (Scope.CANCEL_ONLY, {"op": "cancel_after", "at": 5}, True),
+        (Scope.CANCEL_ONLY, {"op": "rearm"}, False),
+        (Scope.CANCEL_ONLY, {"op": "poison"}, False),
+        (Scope.OPERATOR, {"op": "uncross"}, True),
         (Scope.CANCEL_ONLY, {"op": "cancel"}, True),
         (Scope.CANCEL_ONLY, {"op": "place"}, False),
         (Scope.READ, {"op": "cancel"}, False),

@@ -1,0 +1,9 @@
+from collections.abc import Sequence
+
+from typing_extensions import Buffer
+
+def command_count(frame: Buffer) -> int: ...
+def first_fault(
+    record: Buffer, accounts: Sequence[int], market_count: int, may_trade: bool = True, may_cancel: bool = True
+) -> tuple[int, int] | None: ...
+def told_message(event: Buffer, own: int = 0xFFFFFFFF) -> bytes: ...
