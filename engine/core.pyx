@@ -47,7 +47,7 @@ from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport (
     Stream, read_state, stream_close, stream_finish, stream_open, stream_put, write_state,
 )
-from engine.book cimport has_level, in_window, meets_again, next_worse
+from engine.book cimport has_level, in_window, meets_again, next_worse, reaches
 from engine.risk cimport order_hold, whole_leaves
 from engine.stops cimport collect_waiting
 from engine.timers cimport next_due, tick
@@ -61,7 +61,7 @@ cnp.import_array()
 
 cdef cnp.dtype EVENT = layout.EVENT
 
-cdef const char* MAGIC = "BYLINE core snapshot 5\n"
+cdef const char* MAGIC = "BYLINE core snapshot 6\n"
 SNAPSHOT_MAGIC = <bytes>MAGIC
 
 cdef enum:
@@ -71,9 +71,10 @@ cdef enum:
     NEAR = 12
     LAST = 6
     CACHED_ORDERS = 4096  # so many open orders are in the cache anyway
+    CACHED_MARKETS = 64
     CACHED_GROUPS = 1024  # and so many groups of a map
     MAPS = 9
-    WINDOWS_TOUCHED = 1 << 20  # bytes of windows that `reserve` brings in: a thousand small halves, eight large ones
+    WIDE_WINDOWS = 1 << 20  # bytes
     MARKS_MORE = 4  # marks beyond one a fill: of the trade that came before, of an uncross
 
 BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
@@ -91,6 +92,7 @@ ctypedef struct OrderRow:
     uint64_t oco
 
 assert sizeof(OrderRow) == OPEN_ORDERS.itemsize
+assert sizeof(Account) == 64 and sizeof(Half) == 64 and sizeof(Market) == 384 and sizeof(Balance) == 24
 
 
 cdef int cut(State* s) except -1 nogil:
@@ -213,6 +215,24 @@ cdef inline void look_far(State* s, const Record* r, Ahead* ahead) noexcept nogi
             look_old(s, order_id)
         elif leaving.slot:
             look_old(s, recent_id(leaving, r.sequence))
+    if s.market_count > CACHED_MARKETS:
+        # Of another kind than `place`: market 0, or wherever these bytes point.
+        look_market(s, either(c.spare < s.market_count, &s.markets[c.spare], s.markets))
+
+
+cdef inline void look_market(State* s, const void* market) noexcept nogil:
+    # Its first four lines, but not `pause_sequence` and what follows.
+    prefetch_line(market)
+    prefetch_line(<const char*>market + 64)
+    prefetch_line(&(<const Market*>market).half[BUY])
+    prefetch_line(&(<const Market*>market).half[SELL])
+
+
+cdef inline void look_half(State* s, uint32_t market, uint8_t side) noexcept nogil:
+    # What a cancel reads of its market.
+    if market < s.market_count:
+        prefetch_line(&s.markets[market])
+        prefetch_line(&s.markets[market].half[side & 1])
 
 
 cdef inline void look_old(State* s, uint64_t order_id) noexcept nogil:
@@ -259,6 +279,10 @@ cdef inline bint looks_placed(State* s, const PlaceRecord* p) noexcept nogil:
     )
 
 
+cdef inline bint crosses(const Half* opposite, const PlaceRecord* p) noexcept nogil:
+    return (opposite.best != 0) & reaches(p.side, p.price, opposite.best)
+
+
 cdef inline void look_near(State* s, const Record* r, Ahead* ahead) noexcept nogil:
     cdef const PlaceRecord* p = <const PlaceRecord*>r
     cdef Half* half
@@ -267,10 +291,14 @@ cdef inline void look_near(State* s, const Record* r, Ahead* ahead) noexcept nog
             half = &s.markets[p.market].half[p.side]
             prefetch_line(&half.levels[p.price])
             prefetch_line(&half.bits[p.price >> 6])
+            half = &s.markets[p.market].half[1 - p.side]
+            prefetch_line(either(crosses(half, p), &half.levels[half.best], half))
     elif ahead.slot == NIL:
         return
     elif by_order_id(r):
         look_id(s, s.orders[ahead.slot].id_slot)
+        if s.market_count > CACHED_MARKETS:
+            look_half(s, s.orders[ahead.slot].market, s.details[ahead.slot].side)
     else:
         ahead.slot = s.ids[ahead.slot].order
         if ahead.slot < s.order_pool.used:
@@ -289,6 +317,9 @@ cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nog
             half = &s.markets[p.market].half[p.side]
             if in_window(half, p.price) and has_level(half, p.price):
                 prefetch_line(&s.orders[half.levels[p.price].tail])
+            half = &s.markets[p.market].half[1 - p.side]
+            if crosses(half, p):
+                look_order(s, half.levels[half.best].head)
         return
     if ahead.slot == NIL or r.kind > DO_REPLACE:
         return
@@ -537,11 +568,14 @@ cdef class Core:
         """
         cdef State* s = self.state
         cdef uint32_t ids = min(<uint32_t>(orders if client_ids is None else client_ids), pool_room(&s.id_pool))
+        cdef size_t windows
         orders = min(orders, s.limits.orders - s.order_pool.used)
         pool_touch(&s.order_pool, orders)
         region_touch(&s.details[s.order_pool.used], <size_t>orders * sizeof(OrderDetail))
         region_touch(s.window, WINDOW * sizeof(Recent))
-        region_touch(s.windows + s.windows_used, min(s.windows_size - s.windows_used, <size_t>WINDOWS_TOUCHED))
+        # For each of these orders in a half of its own the usual window, and some that are wider.
+        windows = (min(<size_t>orders, 2 * <size_t>s.market_count) << 10) + WIDE_WINDOWS
+        region_touch(s.windows + s.windows_used, min(s.windows_size - s.windows_used, windows))
         if s.limits.risk:
             pool_touch(&s.id_pool, ids)
             map_reserve(&s.id_map, <uint64_t>s.id_map.count + ids)

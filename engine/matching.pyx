@@ -23,7 +23,7 @@ from engine.ids cimport close_ids, open_id
 from engine.pairs cimport after_fill, drop_terms, find_partner, open_terms, refresh, rounds_fill, show_slice
 from engine.phases cimport pause
 from engine.pool cimport (
-    find_balance, find_id, find_order, find_poison, index_order, pool_give, pool_room, pool_take, unindex_order,
+    annex_of, find_balance, find_id, find_order, find_poison, index_order, pool_give, pool_room, pool_take, unindex_order,
 )
 from engine.risk cimport (
     balance_of, balance_room, beyond, collect_fee, hold, hold_slot, order_hold, pair_hold, partner_hold, pay_available,
@@ -577,7 +577,7 @@ cdef int check_place(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) e
             return reason
     if market.entry_band_ppm and t.priced and not inside_band(market.band_reference, market.entry_band_ppm, r.price):
         return BAND
-    if account.mask & HAS_MAX_OPEN_ORDERS and account.open_orders >= account.max_open_orders:
+    if account.mask & HAS_MAX_OPEN_ORDERS and account.open_orders >= annex_of(s, r.account).max_open_orders:
         if r.type == STOP or r.type == STOP_LIMIT or t.tif == GTC or t.tif == GTD:
             return TOO_MANY_ORDERS
     if pool_room(&s.order_pool) == 0:
