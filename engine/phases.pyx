@@ -31,6 +31,7 @@ cdef int enter(State* s, uint32_t index, uint8_t phase, uint8_t reason) except -
     cdef bint was_halted = market.phase == HALT
     (<Event*>e).reason = reason
     e.phase = phase
+    e.reference_price = market.band_reference
     touch_market(s, index)
     market.phase = phase
     market.pause_at = 0

@@ -521,7 +521,9 @@ ctypedef struct RefreshedEvent:
 ctypedef struct PhaseChangedEvent:
     uint64_t head[4]
     uint8_t phase
-    uint8_t pad[95]
+    uint8_t pad[7]
+    int64_t reference_price
+    uint64_t rest[10]
 
 ctypedef struct UncrossedEvent:
     uint64_t head[4]
