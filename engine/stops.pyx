@@ -24,7 +24,8 @@ from libc.stdint cimport INT64_MAX
 from engine.book cimport meets_again
 from engine.digest cimport touch_order
 from engine.events cimport add_event
-from engine.matching cimport Taker, cancel_order, take, taker_of
+from engine.cancel cimport cancel_order
+from engine.matching cimport Taker, take, taker_of
 from engine.pairs cimport part
 from engine.phases cimport pause
 from engine.risk cimport order_hold

@@ -593,6 +593,7 @@ ctypedef struct Group:
 ctypedef struct Map:
     Group* groups
     uint32_t mask, count
+    uint32_t full  # keys at which it doubles
 
 ctypedef struct Recent:
     uint32_t slot  # plus 1; 0: none
@@ -720,11 +721,10 @@ ctypedef struct OrderDetail:  # 64 bytes
     uint64_t session
     uint32_t base, quote  # slots of the two balances
     uint32_t next, prior  # of the same account
-    int32_t taker_ppm
-    uint8_t side, type, tif, flags
-    uint8_t stp, dirty
+    uint8_t side, type, tif, stp, flags, dirty
     uint8_t older_names  # that hang on its newest client id
     uint8_t pad
+    int32_t taker_ppm
     uint32_t terms  # slot of its Terms; NIL: it has none
 
 ctypedef struct Terms:  # 48 bytes: of an order that waits, hides, expires or has a partner
@@ -770,11 +770,6 @@ ctypedef struct Ref:
     uint32_t first_posting, posting_count
     uint8_t status, has_memo
     uint8_t pad[6]
-
-# What is known of a record before its turn.
-ctypedef struct Ahead:
-    uint32_t tag  # of the client id at its words 5 … 8
-    uint32_t slot  # of what it seems to name, or NIL: a guess to prefetch by
 
 ctypedef struct Limits:
     uint32_t accounts, markets, assets, balances, orders, ids, closed_ids, closed_ids_account, refs, postings, poisons
