@@ -64,12 +64,12 @@ cnp.import_array()
 
 cdef cnp.dtype EVENT = layout.EVENT
 
-cdef const char* MAGIC = "BYLINE core snapshot 6\n"
+cdef const char* MAGIC = "BYLINE core snapshot 7\n"
 SNAPSHOT_MAGIC = <bytes>MAGIC
 
 cdef enum:
     MAPS = 9
-    WINDOWS_TOUCHED = 1 << 20  # bytes of windows that `reserve` brings in: a thousand small halves, eight large ones
+    WIDE_WINDOWS = 1 << 20  # bytes
     MARKS_MORE = 4  # marks beyond one a fill: of the trade that came before, of an uncross
 
 BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
@@ -87,6 +87,7 @@ ctypedef struct OrderRow:
     uint64_t oco
 
 assert sizeof(OrderRow) == OPEN_ORDERS.itemsize
+assert sizeof(Account) == 64 and sizeof(Half) == 64 and sizeof(Market) == 384 and sizeof(Balance) == 24
 
 
 cdef int cut(State* s) except -1 nogil:
@@ -416,11 +417,14 @@ cdef class Core:
         """
         cdef State* s = self.state
         cdef uint32_t ids = min(<uint32_t>(orders if client_ids is None else client_ids), pool_room(&s.id_pool))
+        cdef size_t windows
         orders = min(orders, s.limits.orders - s.order_pool.used)
         pool_touch(&s.order_pool, orders)
         region_touch(&s.details[s.order_pool.used], <size_t>orders * sizeof(OrderDetail))
         region_touch(s.window, WINDOW * sizeof(Recent))
-        region_touch(s.windows + s.windows_used, min(s.windows_size - s.windows_used, <size_t>WINDOWS_TOUCHED))
+        # For each of these orders in a half of its own the usual window, and some that are wider.
+        windows = (min(<size_t>orders, 2 * <size_t>s.market_count) << 10) + WIDE_WINDOWS
+        region_touch(s.windows + s.windows_used, min(s.windows_size - s.windows_used, windows))
         if s.limits.risk:
             pool_touch(&s.id_pool, ids)
             map_reserve(&s.id_map, <uint64_t>s.id_map.count + ids)
