@@ -104,7 +104,7 @@ async def _first_ends(stop: asyncio.Event, *bodies: Awaitable[None]) -> None:
 
 
 async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
-    from gateway.keys import KeyRegistry, Scope, load_or_create_operator_key, public_hex
+    from gateway.keys import KeyRegistry, Scope, load_or_create_key, public_hex
     from gateway.sequencer import Sequencer
     from gateway.server import GatewayServer
     from gateway.settings import GatewaySettings
@@ -126,7 +126,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
     try:
         disk = DirectoryDisk(data)
         keys = KeyRegistry(disk)
-        operator = public_hex(load_or_create_operator_key(data / "keys" / "operator.key"))
+        operator = public_hex(load_or_create_key(data / "keys" / "operator.key"))
         if keys.find(operator) is None:
             keys.register(operator, [], Scope.OPERATOR.words(), "operator of this data directory", clock.now_ns())
         sequencer = Sequencer(
@@ -140,6 +140,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
                 batch_interval_s=settings.batch_interval_s,
             ),
             sequencer, recovered.journal, recovered.core, keys, clock, lambda: EventLogReader(data / "events"),
+            load_or_create_key(data / "keys" / "receipts.key"),
         )  # fmt: skip
         host, port = await server.start()
         gc.collect()

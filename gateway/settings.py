@@ -27,6 +27,10 @@ class GatewaySettings:
     host: str = "127.0.0.1"
     port: int = 7401
     """0 takes a free one."""
+    tls_certificate: str = ""
+    """Path of a PEM chain; with `tls_key`, clients connect by wss, and by nothing else. Empty: no TLS."""
+    tls_key: str = ""
+    """Path of its private key, PEM."""
     environment: str = "local"
     """Named in what a client signs, so that a signature for one exchange is worth nothing at another."""
     epoch: int = 1
@@ -75,6 +79,7 @@ class GatewaySettings:
         _require(
             bool(self.environment) and "\n" not in self.environment, "environment", "is one line", self.environment
         )
+        _require(bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "goes with tls_certificate", self.tls_key)
         _require(self.batch_interval_s >= 0, "batch_interval_s", "is not negative", self.batch_interval_s)
         for name in (
             "tick_poll_s", "sessions_max", "commands_per_frame_max", "handshake_timeout_s", "sign_in_timeout_s",
