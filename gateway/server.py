@@ -146,7 +146,9 @@ class GatewayServer:
         self._expiring: set[OrderEntryListener] = set()
         self._since: dict[Session, int] = {}
         self._timers: dict[OrderEntryListener, asyncio.TimerHandle] = {}
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
+        self.tls_address: tuple[str, int] | None = None
+        """Where TLS is spoken, once started and if it is."""
         self._tasks: list[asyncio.Task[None]] = []
         self._told_status = "running"
         self._ended = asyncio.Event()
@@ -154,26 +156,31 @@ class GatewayServer:
     # ---------------------------------------------------------------- life
 
     async def start(self) -> tuple[str, int]:
-        """Listen. Returns host and port. Raises OSError if the address is taken."""
+        """Listen. Returns host and port. Raises OSError if an address is taken, SettingsInvalid for a bad certificate."""
         loop = asyncio.get_running_loop()
-        self._server = await picows.ws_create_server(
-            self._accept, self.settings.host, self.settings.port,
-            websocket_handshake_timeout=self.settings.handshake_timeout_s, enable_auto_pong=False,
-            max_frame_size=self.settings.frame_bytes_max, read_buffer_init_size=8_192, logger_name=_quiet,
-            ssl=self._tls(),
-        )  # fmt: skip
+        self._servers = [await self._listen(self.settings.host, self.settings.port, None)]
+        if self.settings.tls_certificate:
+            host = self.settings.tls_host or self.settings.host
+            self._servers.append(await self._listen(host, self.settings.tls_port, self._tls()))
+            self.tls_address = self._servers[1].sockets[0].getsockname()[:2]
+            log.info("listening with TLS host=%s port=%d", *self.tls_address)
         loop.add_reader(self._journal.fileno(), self._journal_woke)
         self._tasks = [asyncio.create_task(self._poll())]
         if self.settings.batch_interval_s:
             self._tasks.append(asyncio.create_task(self._cut_regularly()))
-        host, port = self._server.sockets[0].getsockname()[:2]
+        host, port = self._servers[0].sockets[0].getsockname()[:2]
         log.info("listening host=%s port=%d ack_mode=%s", host, port, self.settings.ack_mode)
         return host, port
 
-    def _tls(self) -> ssl.SSLContext | None:
+    async def _listen(self, host: str, port: int, context: ssl.SSLContext | None) -> asyncio.Server:
+        return await picows.ws_create_server(
+            self._accept, host, port, ssl=context,
+            websocket_handshake_timeout=self.settings.handshake_timeout_s, enable_auto_pong=False,
+            max_frame_size=self.settings.frame_bytes_max, read_buffer_init_size=8_192, logger_name=_quiet,
+        )  # fmt: skip
+
+    def _tls(self) -> ssl.SSLContext:
         """TLS 1.2 or later with the certificate of the settings. Raises SettingsInvalid if it cannot be used."""
-        if not self.settings.tls_certificate:
-            return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
@@ -193,9 +200,10 @@ class GatewayServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._server is not None:
+        if self._servers:
             asyncio.get_running_loop().remove_reader(self._journal.fileno())
-            self._server.close()
+            for server in self._servers:
+                server.close()
             if self.fault is None:
                 self.hub.settle()
             self._say_goodbye()
@@ -207,7 +215,9 @@ class GatewayServer:
             await asyncio.sleep(0)
             for listener in list(self._listeners):
                 listener.drop()
-            await self._server.wait_closed()
+            for server in self._servers:
+                await server.wait_closed()
+            self._servers = []
         self._ended.set()
 
     # ---------------------------------------------------------------- told by listeners

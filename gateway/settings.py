@@ -28,9 +28,13 @@ class GatewaySettings:
     port: int = 7401
     """0 takes a free one."""
     tls_certificate: str = ""
-    """Path of a PEM chain; with `tls_key`, clients connect by wss, and by nothing else. Empty: no TLS."""
+    """Path of a PEM chain: with it, a second door that speaks TLS alone. Empty: there is none."""
     tls_key: str = ""
     """Path of its private key, PEM."""
+    tls_host: str = ""
+    """Where that door is; empty: at `host`. The plain one may then stay on the loopback."""
+    tls_port: int = 7443
+    """0 takes a free one."""
     environment: str = "local"
     """Named in what a client signs, so that a signature for one exchange is worth nothing at another."""
     epoch: int = 1

@@ -1,7 +1,7 @@
 """Verify a receipt of the exchange: that its key signed this sequence, this state hash and this command.
 
 What is signed stands in docs/protocol/order-entry.md. A verified receipt binds the exchange to a record of its journal:
-whoever has the journal can compare `command_digest` with the SHA-256 of the record of that sequence, but its first four bytes.
+whoever has the journal can compare `command_digest` with the SHA-256 of that record but its first four bytes.
 """
 
 from __future__ import annotations

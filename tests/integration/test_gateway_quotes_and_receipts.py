@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from byline.client import CommandError, TradingClient, verify_receipt
+from byline.client import CommandError, ConnectionLost, TradingClient, verify_receipt
 from engine.core import Core
 from engine.messages import layout
 from engine.messages.errors import SettingsInvalid
@@ -175,10 +175,11 @@ def certificate(folder: Path) -> tuple[str, str]:
 async def test_tls_by_setting(tmp_path: Path) -> None:
     pem, key_pem = certificate(tmp_path)
     trusts = ssl.create_default_context(cafile=pem)
-    async with exchange(tmp_path, listed=False, tls_certificate=pem, tls_key=key_pem) as x:
-        url = x.url.replace("ws://", "wss://")
-        with pytest.raises(Exception, match="Lost|did not receive|invalid|Connection"):
-            await TradingClient.connect(x.url, x.operator, timeout_s=5)
+    async with exchange(tmp_path, listed=False, tls_certificate=pem, tls_key=key_pem, tls_port=0) as x:
+        host, port = x.server.tls_address
+        url = f"wss://{host}:{port}"
+        with pytest.raises(ConnectionLost):
+            await TradingClient.connect(f"ws://{host}:{port}", x.operator, timeout_s=5)
         async with await TradingClient.connect(url, x.operator, ssl=trusts) as operator:
             await operator.command("asset", asset="USD", scale=6)
             await operator.command("asset", asset="CRT", scale=2)
@@ -191,6 +192,13 @@ async def test_tls_by_setting(tmp_path: Path) -> None:
                 ]))  # fmt: skip
                 await a.ping()
                 assert len(await a.open_orders()) == 500
+        async with await x.client(x.operator) as plain:
+            assert (await plain.status())["sessions"] == 1
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(SettingsInvalid, match="tls_certificate"):
+        async with exchange(other, tls_certificate=key_pem, tls_key=key_pem, tls_port=0):
+            pass
     with pytest.raises(SettingsInvalid, match="tls_key"):
         async with exchange(tmp_path, tls_certificate=pem):
             pass
