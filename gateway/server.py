@@ -156,7 +156,7 @@ class GatewayServer:
     # ---------------------------------------------------------------- life
 
     async def start(self) -> tuple[str, int]:
-        """Listen. Returns host and port. Raises OSError if an address is taken, SettingsInvalid for a bad certificate."""
+        """Listen. Returns host and port. Raises OSError: an address is taken; SettingsInvalid: a bad certificate."""
         loop = asyncio.get_running_loop()
         self._servers = [await self._listen(self.settings.host, self.settings.port, None)]
         if self.settings.tls_certificate:

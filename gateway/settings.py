@@ -73,7 +73,7 @@ class GatewaySettings:
     """Commands of the past in which they are looked for at the start."""
     replays_max: int = 256
     """Sessions that may be told of the past at a time; one more is answered `busy`."""
-    replay_slots: int = 2_048
+    replay_slots: int = 512
     """Slots of the event log that one turn of the loop handles for them."""
     journal_reserve_slots: int = 1_024
     """Of the journal's ring, kept for cancels, ticks and cuts."""
