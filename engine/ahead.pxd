@@ -4,21 +4,21 @@
 # and more, unless it was asked for in time. A batch knows what comes, so it walks the chains of later records beside
 # that of the present one, one link at a time:
 #
-#     FAR slots ahead    the tag of the client id (kept: the command need not hash again); its place in a map
+#     FAR slots ahead    the tag of the client id (kept: the command need not hash again); its place in a map; the market
 #     MID                the client id or order found there
-#     NEAR               the order of the client id; the level of a new order
-#     LAST               neighbours in the level and among the account's orders
+#     NEAR               the order of the client id, or its market; the level of a new order, the best it will meet
+#     LAST               neighbours in the level and among the account's orders; the order that is met
 #
 # All of it reads only, stays inside the tables whatever the bytes are, and decides nothing: a wrong guess costs a line
 # of the cache. The last three are left out while all open orders fit the cache anyway.
 
 from libc.string cimport memset
 
-from engine.book cimport has_level, in_window
+from engine.book cimport has_level, in_window, reaches
 from engine.pool cimport id_tag, order_tag, recent_id
 from engine.types cimport (
-    DO_PLACE, DO_REPLACE, NIL, ORDER_BY_ORDER_ID, SELL, SLOT_BYTES, WINDOW, CancelRecord, Group, Half, IdNode, Map, Order,
-    OrderDetail, PlaceRecord, Recent, Record, State, either, lowest_bit, match_tags, prefetch_line, uint32_t, uint64_t,
+    DO_PLACE, DO_REPLACE, NIL, ORDER_BY_ORDER_ID, SELL, SLOT_BYTES, WINDOW, CancelRecord, Group, Half, IdNode, Map, Market, Order,
+    OrderDetail, PlaceRecord, Recent, Record, State, either, lowest_bit, match_tags, prefetch_line, uint8_t, uint32_t, uint64_t,
 )
 
 cdef enum:
@@ -29,6 +29,7 @@ cdef enum:
     LAST = 6
     CACHED_ORDERS = 4096  # so many open orders are in the cache anyway
     CACHED_GROUPS = 1024  # and so many groups of a map
+    CACHED_MARKETS = 64
 
 # What is known of a record before its turn.
 ctypedef struct Ahead:
@@ -59,6 +60,24 @@ cdef inline void look_far(State* s, const Record* r, Ahead* ahead) noexcept nogi
             look_old(s, order_id)
         elif leaving.slot:
             look_old(s, recent_id(leaving, r.sequence))
+    if s.market_count > CACHED_MARKETS:
+        look_market(s, (<const PlaceRecord*>r).market)
+
+
+cdef inline void look_market(State* s, uint32_t index) noexcept nogil:
+    # All that an order needs of it, if it is a `place`: its first four lines. Else market 0, or wherever these bytes point.
+    cdef const Market* market = &s.markets[index if index < s.market_count else 0]
+    prefetch_line(market)
+    prefetch_line(&market.last_price)
+    prefetch_line(&market.half[0])
+    prefetch_line(&market.half[1])
+
+
+cdef inline void look_half(State* s, uint32_t market, uint8_t side) noexcept nogil:
+    # What a cancel needs of it.
+    if market < s.market_count:
+        prefetch_line(&s.markets[market])
+        prefetch_line(&s.markets[market].half[side & 1])
 
 
 cdef inline const Recent* place_of(State* s, const Record* r) noexcept nogil:
@@ -130,6 +149,10 @@ cdef inline bint looks_placed(State* s, const PlaceRecord* p) noexcept nogil:
     )
 
 
+cdef inline bint crosses(const Half* opposite, const PlaceRecord* p) noexcept nogil:
+    return (opposite.best != 0) & reaches(p.side, p.price, opposite.best)
+
+
 cdef inline void look_near(State* s, const Record* r, Ahead* ahead) noexcept nogil:
     cdef const PlaceRecord* p = <const PlaceRecord*>r
     cdef Half* half
@@ -138,10 +161,14 @@ cdef inline void look_near(State* s, const Record* r, Ahead* ahead) noexcept nog
             half = &s.markets[p.market].half[p.side]
             prefetch_line(&half.levels[p.price])
             prefetch_line(&half.bits[p.price >> 6])
+            half = &s.markets[p.market].half[1 - p.side]
+            prefetch_line(either(crosses(half, p), &half.levels[half.best], half))
     elif ahead.slot == NIL:
         return
     elif by_order_id(r):
         look_id(s, s.orders[ahead.slot].id_slot)
+        if s.market_count > CACHED_MARKETS:
+            look_half(s, s.orders[ahead.slot].market, s.details[ahead.slot].side)
     else:
         ahead.slot = s.ids[ahead.slot].order
         if ahead.slot < s.order_pool.used:
@@ -160,6 +187,9 @@ cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nog
             half = &s.markets[p.market].half[p.side]
             if in_window(half, p.price) and has_level(half, p.price):
                 prefetch_line(&s.orders[half.levels[p.price].tail])
+            half = &s.markets[p.market].half[1 - p.side]
+            if crosses(half, p):
+                look_order(s, half.levels[half.best].head)
         return
     if ahead.slot == NIL or r.kind > DO_REPLACE:
         return

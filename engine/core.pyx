@@ -42,8 +42,9 @@ from engine.listing cimport (
 from engine.place cimport place
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
-    account_name, find_account, find_asset, find_balance, find_id, find_market, find_order, id_tag, live, map_close, map_open,
-    map_reserve, order_tag, owner_of, pool_close, pool_open, pool_room, pool_take, pool_touch, recent_id,
+    account_name, find_account, find_asset, find_balance, find_id, find_market, find_order, find_poison, id_tag, live,
+    map_close, map_open, map_reserve, order_tag, owner_of, pool_close, pool_open, pool_room, pool_take, pool_touch,
+    recent_id,
 )
 from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport (
@@ -63,12 +64,12 @@ cnp.import_array()
 
 cdef cnp.dtype EVENT = layout.EVENT
 
-cdef const char* MAGIC = "BYLINE core snapshot 6\n"
+cdef const char* MAGIC = "BYLINE core snapshot 7\n"
 SNAPSHOT_MAGIC = <bytes>MAGIC
 
 cdef enum:
     MAPS = 9
-    WINDOWS_TOUCHED = 1 << 20  # bytes of windows that `reserve` brings in: a thousand small halves, eight large ones
+    WIDE_WINDOWS = 1 << 20  # bytes
     MARKS_MORE = 4  # marks beyond one a fill: of the trade that came before, of an uncross
 
 BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
@@ -86,6 +87,7 @@ ctypedef struct OrderRow:
     uint64_t oco
 
 assert sizeof(OrderRow) == OPEN_ORDERS.itemsize
+assert sizeof(Account) == 64 and sizeof(Half) == 64 and sizeof(Market) == 384 and sizeof(Balance) == 24
 
 
 cdef int cut(State* s) except -1 nogil:
@@ -415,11 +417,14 @@ cdef class Core:
         """
         cdef State* s = self.state
         cdef uint32_t ids = min(<uint32_t>(orders if client_ids is None else client_ids), pool_room(&s.id_pool))
+        cdef size_t windows
         orders = min(orders, s.limits.orders - s.order_pool.used)
         pool_touch(&s.order_pool, orders)
         region_touch(&s.details[s.order_pool.used], <size_t>orders * sizeof(OrderDetail))
         region_touch(s.window, WINDOW * sizeof(Recent))
-        region_touch(s.windows + s.windows_used, min(s.windows_size - s.windows_used, <size_t>WINDOWS_TOUCHED))
+        # For each of these orders in a half of its own the usual window, and some that are wider.
+        windows = (min(<size_t>orders, 2 * <size_t>s.market_count) << 10) + WIDE_WINDOWS
+        region_touch(s.windows + s.windows_used, min(s.windows_size - s.windows_used, windows))
         if s.limits.risk:
             pool_touch(&s.id_pool, ids)
             map_reserve(&s.id_map, <uint64_t>s.id_map.count + ids)
@@ -761,6 +766,54 @@ cdef class Core:
         memcpy(&id, <const char*>client_id, len(client_id))
         node = find_id(s, id_tag(s, account, &id), account, &id)
         return s.ids[node].market if node != NIL and s.ids[node].status == STATUS_OPEN else None
+
+    def client_id_state(self, uint32_t account, bytes client_id):
+        """What became of a client id of the account: (codes.OrderStatus, order id, market index, filled), or None.
+
+        As a `duplicate` would tell it; an order's older names answer for it. None: no order, open or remembered, has it.
+        """
+        cdef State* s = self.state
+        cdef ClientId id
+        cdef uint32_t slot
+        cdef IdNode* node
+        if account >= s.account_count or not 1 <= len(client_id) <= <Py_ssize_t>sizeof(ClientId):
+            return None
+        memset(&id, 0, sizeof(ClientId))
+        memcpy(&id, <const char*>client_id, len(client_id))
+        slot = find_id(s, id_tag(s, account, &id), account, &id)
+        if slot == NIL:
+            return None
+        node = &s.ids[slot]
+        if node.status != STATUS_OPEN:
+            return node.status, node.order_id, node.market, node.filled
+        status = STATUS_WAITING if s.details[node.order].join == 0 else STATUS_OPEN
+        return status, node.order_id, node.market, s.orders[node.order].size - whole_leaves(s, node.order)
+
+    def is_poisoned(self, uint32_t account, bytes client_id):
+        """Whether no order of the account can have this client id any more."""
+        cdef ClientId id
+        if account >= self.state.account_count or not 1 <= len(client_id) <= <Py_ssize_t>sizeof(ClientId):
+            return False
+        memset(&id, 0, sizeof(ClientId))
+        memcpy(&id, <const char*>client_id, len(client_id))
+        return self.state.accounts[account].poisons > 0 and find_poison(self.state, account, &id) != NIL
+
+    def ids_known_since(self, uint32_t account):
+        """A sequence after which every id that this account had accepted is remembered still; 0: none was ever forgotten.
+
+        What was forgotten had closed before the oldest that is remembered, and was accepted before that.
+        """
+        cdef State* s = self.state
+        cdef uint32_t oldest
+        if account >= s.account_count:
+            return 0
+        if s.accounts[account].closed_ids < s.limits.closed_ids_account and s.closed_ids < s.limits.closed_ids:
+            return 0  # neither queue was ever longer than it may be: it never shrinks below that again
+        oldest = s.accounts[account].oldest_id if s.accounts[account].closed_ids else s.oldest_id
+        return s.ids[oldest].closing >> 20 if oldest != NIL else 0
+
+    cdef int64_t reference_price(self, uint32_t market) noexcept nogil:
+        return self.state.markets[market].band_reference if market < self.state.market_count else ABSENT
 
     def indicative(self, uint32_t market):
         """What an uncross of that market index would find now: (price in ticks or None, size, imbalance in lots)."""

@@ -20,7 +20,7 @@ from engine.ids cimport open_id
 from engine.matching cimport Taker, proceed, take_slot
 from engine.orders cimport kinds_of, open_order
 from engine.pairs cimport find_partner, open_terms
-from engine.pool cimport find_balance, find_id, find_order, find_poison, pool_room
+from engine.pool cimport annex_of, find_balance, find_id, find_order, find_poison, pool_room
 from engine.risk cimport balance_of, balance_room, beyond, hold, order_hold, required_hold, whole_leaves
 from engine.stops cimport meets, run_stop, wait
 from engine.timers cimport add_due
@@ -174,7 +174,7 @@ cdef int check_place(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) e
             return reason
     if market.entry_band_ppm and t.priced and not inside_band(market.band_reference, market.entry_band_ppm, r.price):
         return BAND
-    if account.mask & HAS_MAX_OPEN_ORDERS and account.open_orders >= account.max_open_orders:
+    if account.mask & HAS_MAX_OPEN_ORDERS and account.open_orders >= annex_of(s, r.account).max_open_orders:
         if r.type == STOP or r.type == STOP_LIMIT or t.tif == GTC or t.tif == GTD:
             return TOO_MANY_ORDERS
     if pool_room(&s.order_pool) == 0:
