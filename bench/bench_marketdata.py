@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-import msgspec
 import numpy as np
 import uvloop
 from picows import ws_create_server
@@ -27,8 +26,10 @@ from bench.workload import generate
 from engine.core import Core
 from engine.messages import layout
 from marketdata.feed import Feed
-from marketdata.publisher import text_frame
+from marketdata.frames import text_frame
+from marketdata.publisher import Publisher
 from marketdata.server import _Server
+from marketdata.session import Session
 from marketdata.settings import MarketDataSettings
 from marketdata.state import MarketState
 
@@ -73,7 +74,7 @@ def _catch_up(batches: list[np.ndarray], levels: dict[tuple[int, int], int]) -> 
     for case, whole in (("L3 and L2", False), ("with tape and ticker", True)):
         taken = []
         for _ in range(3):
-            state = MarketState(order_limit=8_000_000, tape_trades=200)
+            state = MarketState(MarketDataSettings())
             feed = state.feed if whole else Feed()
 
             def follow(apply: Callable[[np.ndarray], object] = state.apply if whole else feed.apply) -> None:
@@ -127,16 +128,12 @@ async def _fan_out(batches: list[np.ndarray], readers: int, flushes: int) -> lis
     process = multiprocessing.get_context("spawn").Process(target=_readers, args=(there, port, readers), daemon=True)
     process.start()
     try:
-        while not here.poll() or any(reader.session.subscription_count < 2 for reader in server.readers):
+        while not here.poll() or any(len(reader.session.subscriptions) < 2 for reader in server.readers):
             await asyncio.sleep(0.01)
         here.recv()
         written: Counter[object] = Counter()
         for reader in server.readers:  # counts what the server writes, replies included
-            replies: list[dict[str, object]] = [
-                {"type": "subscribed", "channel": f"orderbook:{MARKET}", "depth": settings.depth_default},
-                {"type": "subscribed", "channel": f"trades:{MARKET}"},
-            ]
-            written[reader] = sum(len(text_frame(_json(reply))) for reply in replies)
+            written[reader] = len(_replies(server, settings))
         await _flush(server, written)
         events = np.concatenate(batches)[: flushes * EVENTS_PER_FLUSH]
         edges = np.flatnonzero(np.diff(events["sequence"])) + 1
@@ -173,17 +170,22 @@ async def _fan_out(batches: list[np.ndarray], readers: int, flushes: int) -> lis
     return [Row(case, "deliveries", ours, "k/s", plain, ours / plain)]
 
 
-def _json(reply: dict[str, object]) -> bytes:
-    return msgspec.json.encode(reply)
+def _replies(server: _Server, settings: MarketDataSettings) -> bytes:
+    """What a reader is answered to its two requests."""
+    session = Session(Publisher(server.state, settings), settings)
+    channels = (b"%s:%s" % (kind, MARKET.encode()) for kind in (b"orderbook", b"trades"))
+    requests = (b'{"type":"subscribe","channel":"%s"}' % channel for channel in channels)
+    return b"".join(frame for request in requests for frame in session.receive(request, 0.0))
 
 
 async def _flush(server: _Server, written: Counter[object]) -> int:
     """One flush as the server writes it; bytes written."""
     total = 0
-    for session, frames in server.publisher.flush():
-        session.sink.write(frames)
-        written[session.sink] += len(frames)
-        total += len(frames)
+    for delivery in server.publisher.flush(time.monotonic() * 1e3):
+        for sink in delivery.sinks:
+            sink.write(delivery.data)
+            written[sink] += len(delivery.data)
+            total += len(delivery.data)
     return total
 
 

@@ -137,19 +137,27 @@ static const uint64_t MIX[64] = {
     0xED79402D1D5C5D7Bu, 0x55F070AB1CBBF170u, 0x3E00A34929A88F1Du, 0xE255B237B8BB18FBu,
 };
 
-/* Pairs of words are multiplied independently of one another, so the CPU overlaps them; two dependent multiplications finish. */
-static inline uint128 mix_words(const uint64_t *words, int count) {
-    const uint64_t *K = MIX;
+/* Pairs of words are multiplied independently of one another, so the CPU overlaps them; two dependent multiplications finish.
+ * What a part of the words adds, from the even number `first` on, may be kept while they stay the same. */
+static inline uint128 mix_part(const uint64_t *words, int first, int count) {
+    const uint64_t *K = MIX + first;
     uint128 sum = 0;
     int i = 0;
     for (; i + 1 < count; i += 2) sum += (uint128)(words[i] + K[i]) * (uint128)(words[i + 1] + K[i + 1]);
     if (i < count) sum += (uint128)(words[i] + K[i]) * (uint128)K[i + 1];
+    return sum;
+}
+
+static inline uint128 mix_finish(uint128 sum) {
+    const uint64_t *K = MIX;
     uint64_t lo = (uint64_t)sum, hi = (uint64_t)(sum >> 64);
     uint128 p = (uint128)(lo ^ K[60]) * (uint128)(hi ^ K[61]);
     uint64_t plo = (uint64_t)p, phi = (uint64_t)(p >> 64);
     uint128 q = (uint128)(plo ^ hi ^ K[62]) * (uint128)(phi ^ lo ^ K[63]);
     return p + q;
 }
+
+static inline uint128 mix_words(const uint64_t *words, int count) { return mix_finish(mix_part(words, 0, count)); }
 
 static inline uint64_t fold(uint64_t a, uint64_t b) {
     uint128 product = (uint128)a * (uint128)b;

@@ -15,7 +15,7 @@ orders. They are no fills of the command's limit. Nobody prevents trading with o
 Worst case: linear in the crossed levels, in markets with icebergs in the crossed orders.
 """
 
-from engine.book cimport dequeue, next_above, next_below
+from engine.book cimport dequeue, has_level, lowest_price, next_above, next_below
 from engine.digest cimport touch_market, touch_order
 from engine.events cimport add_event
 from engine.matching cimport cancel_order, end_order
@@ -54,7 +54,11 @@ cdef Finding find_price(State* s, Market* market) noexcept nogil:
     while price != 0 and price >= low:
         buys += level_leaves(s, market, BUY, price)
         price = next_below(bids, price)
-    bid = next_above(bids, low - 1)  # the next price, from here on, at which B falls behind it
+    # The next price, from here on, at which B falls behind it.
+    if low < bids.low:
+        bid = lowest_price(bids)
+    else:
+        bid = low if has_level(bids, low) else next_above(bids, low)
     ask = low  # the next at which S rises
     price = low
     while price <= high:

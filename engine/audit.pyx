@@ -12,8 +12,9 @@
     hash       the running sum equals the sum over all entities, mixed anew
 """
 
-from engine.book cimport first_price, has_level, next_worse
+from engine.book cimport first_price, has_level, in_window, next_worse
 from engine.digest cimport (
+    fix_market,
     mix_account, mix_asset, mix_balance, mix_id, mix_market, mix_order, mix_poison, mix_posting, mix_ref, settle_balances,
     settle_markets, settle_orders,
 )
@@ -52,11 +53,11 @@ cdef int audit_books(State* s) except -1:
         slices = 0
         for side in range(2):
             half = &s.markets[m].half[side]
-            price = first_price(half, side, s.markets[m].max_price)
+            price = first_price(half, side)
             assert price == half.best, f"market {m} side {side}: best is {half.best}, the bitmap says {price}"
             count = 0
             while price:
-                assert has_level(half, price)
+                assert in_window(half, price) and has_level(half, price)
                 slot = half.levels[price].head
                 assert slot != NIL, f"market {m}: level {price} is marked but empty"
                 prior = NIL
@@ -292,6 +293,15 @@ cdef int audit_money(State* s, dict held) except -1:
     return 0
 
 
+cdef int assert_fixed(State* s, uint32_t i) except -1:
+    cdef Market market = s.markets[i]
+    fix_market(&market, i)
+    assert market.fixed.low == s.markets[i].fixed.low and market.fixed.high == s.markets[i].fixed.high, (
+        f"market {i}: the part of its mix that stays is of something else"
+    )
+    return 0
+
+
 cdef int audit_hash(State* s) except -1:
     # Only of a core with money: without it orders and markets are not mixed.
     cdef uint128 sum = 0
@@ -302,7 +312,8 @@ cdef int audit_hash(State* s) except -1:
     for i in range(s.asset_count):
         sum += mix_asset(&s.assets[i], i)
     for i in range(s.market_count):
-        sum += mix_market(&s.markets[i], i)
+        assert_fixed(s, i)
+        sum += mix_market(&s.markets[i])
     for i in range(s.balance_count):
         sum += mix_balance(s, i)
     for i in range(s.account_count):

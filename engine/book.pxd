@@ -1,135 +1,89 @@
 # One market's book: two halves, each an array of levels by price with a bitmap over it.
 #
-#     bits[2]                  1 . . . . . . .                          a bit per word of bits[1]
-#     bits[1]          1 . 1 . . . . . | . . . . . . . .                a bit per word of bits[0]
-#     bits[0]   ..1..11. | ........ | .1...... |                        a bit per price
+#     upper            1 . 1 . . . . . | . . . . . . . .                a bit per word of bits; above it the same again
+#     bits      ..1..11. | ........ | .1...... |                        a bit per price
 #     levels    [head|tail|size] by price                               16 bytes each
 #     orders     head ⇄ order ⇄ order ⇄ tail                            oldest first
 #
 # A price finds its level by index; the next price after an emptied best is one or two bit scans up and down the bitmap,
-# however far away it is. Levels live in reserved address space: a market of 10^6 ticks costs 4 KiB for each page of 256
-# prices that was ever used, not 32 MB. max_price is bounded by CoreLimits.max_price (2^36 by default at most): a larger
-# listing is refused `busy`.
+# however far away it is. Only the prices of a window have levels: windows.pyx moves and widens it, and `join_back` asks
+# whether it must. So a book of a few orders takes a kilobyte, wherever they are.
 #
 # Invariants: a level's bit is set exactly if it has orders; size is the sum of what they display (Order.leaves); best is the highest bid or
-# the lowest ask (0: none); the queue is in order of joining. Worst case of every function: `depth` words.
-
-from libc.string cimport memset
+# the lowest ask (0: none); the queue is in order of joining. Worst case of every function but `join_back`: `depth` words.
 
 from engine.digest cimport touch_order
 from engine.types cimport (
-    BITMAP_DEPTH, BUY, MARKET_ORDER, NIL, STOP, STP_NONE, Half, Level, Order, State, highest_bit, int64_t, lowest_bit, region_map, region_unmap,
-    uint8_t, uint32_t, uint64_t,
+    BUY, MARKET_ORDER, NIL, STOP, STP_NONE, WHOLE_SHIFT, Half, Level, Order, State, highest_bit, int64_t, lowest_bit, rarely, uint8_t,
+    uint32_t, uint64_t,
 )
+from engine.windows cimport clear_above, far_above, far_below, set_above, widen
 
 
-cdef inline int half_open(Half* half, int64_t max_price) except -1 nogil:
-    cdef size_t words = <size_t>((max_price + 1) >> 6) + 1, total = 0
-    cdef size_t width[BITMAP_DEPTH]
-    cdef int depth = 0
-    while True:
-        width[depth] = words
-        total += words
-        depth += 1
-        if words == 1:
-            break
-        assert depth < BITMAP_DEPTH
-        words = (words + 63) >> 6
-    memset(half, 0, sizeof(Half))
-    half.levels_bytes = (<size_t>max_price + 1) * sizeof(Level)
-    half.bits_bytes = total * 8
-    half.levels = <Level*>region_map(half.levels_bytes)
-    cdef uint64_t* bits = <uint64_t*>region_map(half.bits_bytes)
-    if half.levels == NULL or bits == NULL:
-        with gil:
-            raise MemoryError(f"no address space for a book of {max_price} ticks")
-    half.depth = depth
-    cdef int i
-    for i in range(depth):
-        half.bits[i] = bits
-        bits += width[i]
-    return 0
-
-
-cdef inline void half_close(Half* half) noexcept:
-    region_unmap(half.levels, half.levels_bytes)
-    region_unmap(half.bits[0], half.bits_bytes)
-    half.levels = NULL
-    half.bits[0] = NULL
+cdef inline bint in_window(const Half* half, int64_t price) noexcept nogil:
+    # Whether the price, not 0, has a level.
+    return (<uint64_t>(price - half.low) >> half.shift) == 0
 
 
 cdef inline bint has_level(Half* half, int64_t price) noexcept nogil:
-    return (half.bits[0][price >> 6] >> (price & 63)) & 1
+    # Whether a price of the window has orders.
+    return (half.bits[price >> 6] >> (price & 63)) & 1
 
 
 cdef inline void set_bit(Half* half, int64_t price) noexcept nogil:
-    cdef int i
-    cdef uint64_t* word
-    cdef uint64_t before
-    for i in range(half.depth):
-        word = &half.bits[i][price >> 6]
-        before = word[0]
-        word[0] = before | (<uint64_t>1 << (price & 63))
-        if before:
-            return
-        price >>= 6
+    cdef uint64_t* word = &half.bits[price >> 6]
+    cdef uint64_t before = word[0]
+    word[0] = before | (<uint64_t>1 << (price & 63))
+    if before == 0 and half.depth > 1:
+        set_above(half, price)
 
 
 cdef inline void clear_bit(Half* half, int64_t price) noexcept nogil:
-    cdef int i
-    cdef uint64_t* word
-    for i in range(half.depth):
-        word = &half.bits[i][price >> 6]
-        word[0] &= ~(<uint64_t>1 << (price & 63))
-        if word[0]:
-            return
-        price >>= 6
+    cdef uint64_t* word = &half.bits[price >> 6]
+    word[0] &= ~(<uint64_t>1 << (price & 63))
+    if word[0] == 0 and half.depth > 1:
+        clear_above(half, price)
 
 
 cdef inline int64_t next_above(Half* half, int64_t price) noexcept nogil:
-    # The lowest price with orders above `price`, or 0.
-    cdef int i = 0
-    cdef int64_t at = price
-    cdef uint64_t word
-    while i < half.depth:
-        # Bits strictly above `at` in its word; a shift by 64 is avoided by shifting twice.
-        word = half.bits[i][at >> 6] >> (at & 63) >> 1
-        if word:
-            at += 1 + lowest_bit(word)
-            while i:
-                i -= 1
-                at = (at << 6) | lowest_bit(half.bits[i][at])
-            return at
-        at >>= 6
-        i += 1
-    return 0
+    # The lowest price with orders above `price`, which is in the window, or 0.
+    # Bits strictly above it in its word; a shift by 64 is avoided by shifting twice.
+    cdef uint64_t word = half.bits[price >> 6] >> (price & 63) >> 1
+    if word:
+        return price + 1 + lowest_bit(word)
+    return far_above(half, price) if half.depth > 1 else 0
 
 
 cdef inline int64_t next_below(Half* half, int64_t price) noexcept nogil:
-    # The highest price with orders below `price`, or 0.
-    cdef int i = 0
-    cdef int64_t at = price
-    cdef uint64_t word
-    while i < half.depth:
-        word = half.bits[i][at >> 6] & ((<uint64_t>1 << (at & 63)) - 1)
-        if word:
-            at = (at & ~<int64_t>63) | highest_bit(word)
-            while i:
-                i -= 1
-                at = (at << 6) | highest_bit(half.bits[i][at])
-            return at
-        at >>= 6
-        i += 1
-    return 0
+    # The highest price with orders below `price`, which is in the window, or 0.
+    cdef uint64_t word = half.bits[price >> 6] & ((<uint64_t>1 << (price & 63)) - 1)
+    if word:
+        return (price & ~<int64_t>63) | highest_bit(word)
+    return far_below(half, price) if half.depth > 1 else 0
 
 
 cdef inline int64_t next_worse(Half* half, int side, int64_t price) noexcept nogil:
     return next_below(half, price) if side == BUY else next_above(half, price)
 
 
-cdef inline int64_t first_price(Half* half, int side, int64_t max_price) noexcept nogil:
+cdef inline int64_t lowest_price(Half* half) noexcept nogil:
+    # With orders, as the bitmap has it, or 0.
+    if half.depth == 0:
+        return 0
+    return half.low if has_level(half, half.low) else next_above(half, half.low)
+
+
+cdef inline int64_t highest_price(Half* half) noexcept nogil:
+    cdef int64_t last
+    if half.depth == 0:
+        return 0
+    last = half.low + (<int64_t>1 << half.shift) - 1 if half.shift != WHOLE_SHIFT else <int64_t>(half.words << 6) - 1
+    return last if has_level(half, last) else next_below(half, last)
+
+
+cdef inline int64_t first_price(Half* half, int side) noexcept nogil:
     # The best price as the bitmap has it; `half.best` caches it.
-    return next_below(half, max_price + 1) if side == BUY else next_above(half, 0)
+    return highest_price(half) if side == BUY else lowest_price(half)
 
 
 cdef inline bint reaches(int side, int64_t price, int64_t best) noexcept nogil:
@@ -172,10 +126,12 @@ cdef inline void enqueue(State* s, Half* half, int side, uint32_t slot) noexcept
 
 
 cdef inline int join_back(State* s, Half* half, int side, uint32_t slot) except -1 nogil:
-    # Into the back of its level, as of now.
+    # Into the back of its level, as of now. Worst case: what the half has goes to another window.
     s.details[slot].join = (s.sequence << 20) + s.joins
     s.joins += 1
     touch_order(s, slot)
+    if rarely(not in_window(half, s.orders[slot].price)):
+        widen(s, half, slot)
     enqueue(s, half, side, slot)
     return 0
 

@@ -47,12 +47,13 @@ from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport (
     Stream, read_state, stream_close, stream_finish, stream_open, stream_put, write_state,
 )
-from engine.book cimport half_close, meets_again, has_level, next_worse
+from engine.book cimport has_level, in_window, meets_again, next_worse
 from engine.risk cimport order_hold, whole_leaves
 from engine.stops cimport collect_waiting
 from engine.timers cimport next_due, tick
 from engine.transfers cimport do_money, do_post, do_void
 from engine.types cimport *
+from engine.windows cimport close_window
 
 __all__ = ["BALANCES", "Core", "CoreLimits", "OPEN_ORDERS"]
 
@@ -60,7 +61,7 @@ cnp.import_array()
 
 cdef cnp.dtype EVENT = layout.EVENT
 
-cdef const char* MAGIC = "BYLINE core snapshot 4\n"
+cdef const char* MAGIC = "BYLINE core snapshot 5\n"
 SNAPSHOT_MAGIC = <bytes>MAGIC
 
 cdef enum:
@@ -72,6 +73,7 @@ cdef enum:
     CACHED_ORDERS = 4096  # so many open orders are in the cache anyway
     CACHED_GROUPS = 1024  # and so many groups of a map
     MAPS = 9
+    WINDOWS_TOUCHED = 1 << 20  # bytes of windows that `reserve` brings in: a thousand small halves, eight large ones
     MARKS_MORE = 4  # marks beyond one a fill: of the trade that came before, of an uncross
 
 BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
@@ -264,7 +266,7 @@ cdef inline void look_near(State* s, const Record* r, Ahead* ahead) noexcept nog
         if looks_placed(s, p):
             half = &s.markets[p.market].half[p.side]
             prefetch_line(&half.levels[p.price])
-            prefetch_line(&half.bits[0][p.price >> 6])
+            prefetch_line(&half.bits[p.price >> 6])
     elif ahead.slot == NIL:
         return
     elif by_order_id(r):
@@ -285,7 +287,7 @@ cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nog
     if r.kind == DO_PLACE:
         if looks_placed(s, p):
             half = &s.markets[p.market].half[p.side]
-            if has_level(half, p.price):
+            if in_window(half, p.price) and has_level(half, p.price):
                 prefetch_line(&s.orders[half.levels[p.price].tail])
         return
     if ahead.slot == NIL or r.kind > DO_REPLACE:
@@ -298,7 +300,7 @@ cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nog
     if o.market < s.market_count and o.price > 0 and o.price <= s.markets[o.market].max_price:
         half = &s.markets[o.market].half[d.side & 1]
         prefetch_line(&half.levels[o.price])
-        prefetch_line(&half.bits[0][o.price >> 6])
+        prefetch_line(&half.bits[o.price >> 6])
     prefetch_line(either(o.prior < s.order_pool.used, &s.orders[o.prior], o))
     prefetch_line(either(o.next < s.order_pool.used, &s.orders[o.next], o))
     prefetch_line(either(d.prior < s.order_pool.used, &s.details[d.prior], d))
@@ -437,12 +439,17 @@ cdef class Core:
         s.newest_id = NIL
         s.secret = int.from_bytes(os.urandom(8), "little")
         s.assets = <Asset*>region_map(<size_t>l.assets * sizeof(Asset))
-        s.markets = <Market*>region_map(<size_t>l.markets * sizeof(Market))
+        s.markets = <Market*>region_map_dense(<size_t>l.markets * sizeof(Market))
         s.accounts = <Account*>region_map_dense(<size_t>l.accounts * sizeof(Account))
         s.account_names = <uint64_t*>region_map_dense(<size_t>l.accounts * sizeof(Name))
         s.balances = <Balance*>region_map_dense(<size_t>l.balances * sizeof(Balance))
         s.details = <OrderDetail*>region_map_dense(<size_t>l.orders * sizeof(OrderDetail))
         s.window = <Recent*>region_map_dense(WINDOW * sizeof(Recent))
+        # Enough for 4,096 prices in each half, where the address space is not too much for that.
+        s.windows_size = min(<size_t>l.markets << 18, <size_t>1 << 37)
+        s.windows = <uint8_t*>region_map_dense(s.windows_size)
+        for shift in range(LARGEST_SHIFT + 1):
+            s.free_windows[shift] = NIL
         s.due_capacity = 1024
         s.due = <Due*>malloc(s.due_capacity * sizeof(Due))
         for side in range(2):
@@ -457,7 +464,7 @@ cdef class Core:
             s.assets == NULL or s.markets == NULL or s.accounts == NULL or s.account_names == NULL or s.balances == NULL
             or s.details == NULL or s.due == NULL or s.scratch == NULL or s.dirty_orders == NULL or s.dirty_balances == NULL
             or s.dirty_markets == NULL or s.window == NULL or s.marks[BUY] == NULL or s.marks[SELL] == NULL
-            or s.rests == NULL
+            or s.rests == NULL or s.windows == NULL
         ):
             raise MemoryError("no memory for the tables of a core")
         pool_open(&s.annex_pool, sizeof(Annex), l.accounts + 1)
@@ -490,10 +497,11 @@ cdef class Core:
         if s == NULL:
             return
         for i in range(s.market_count):
-            half_close(&s.markets[i].half[BUY])
-            half_close(&s.markets[i].half[SELL])
+            close_window(&s.markets[i].half[BUY])
+            close_window(&s.markets[i].half[SELL])
         region_unmap(s.assets, <size_t>s.limits.assets * sizeof(Asset))
         region_unmap(s.markets, <size_t>s.limits.markets * sizeof(Market))
+        region_unmap(s.windows, s.windows_size)
         region_unmap(s.accounts, <size_t>s.limits.accounts * sizeof(Account))
         region_unmap(s.account_names, <size_t>s.limits.accounts * sizeof(Name))
         region_unmap(s.balances, <size_t>s.limits.balances * sizeof(Balance))
@@ -533,6 +541,7 @@ cdef class Core:
         pool_touch(&s.order_pool, orders)
         region_touch(&s.details[s.order_pool.used], <size_t>orders * sizeof(OrderDetail))
         region_touch(s.window, WINDOW * sizeof(Recent))
+        region_touch(s.windows + s.windows_used, min(s.windows_size - s.windows_used, <size_t>WINDOWS_TOUCHED))
         if s.limits.risk:
             pool_touch(&s.id_pool, ids)
             map_reserve(&s.id_map, <uint64_t>s.id_map.count + ids)
@@ -705,6 +714,8 @@ cdef class Core:
     cdef void collapse(self) noexcept nogil:
         # Tables may move meanwhile: advice about memory that is gone, or is something else now, does no harm.
         cdef State* s = self.state
+        region_collapse(s.markets, <size_t>s.market_count * sizeof(Market))
+        region_collapse(s.windows, s.windows_used)
         region_collapse(s.accounts, <size_t>s.account_count * sizeof(Account))
         region_collapse(s.account_names, s.account_name_words * sizeof(uint64_t))
         region_collapse(s.balances, <size_t>s.balance_count * sizeof(Balance))

@@ -66,7 +66,8 @@ cdef inline uint128 mix_id(IdNode* node) noexcept nogil:
 
 
 cdef uint128 mix_asset(Asset* asset, uint32_t index) noexcept nogil
-cdef uint128 mix_market(Market* m, uint32_t index) noexcept nogil
+cdef void fix_market(Market* m, uint32_t index) noexcept nogil
+cdef uint128 mix_market(const Market* m) noexcept nogil
 cdef void account_group(State* s, const Account* account, Name* group) noexcept nogil
 cdef uint128 mix_account(State* s, uint32_t index) noexcept nogil
 cdef uint128 mix_balance(State* s, uint32_t slot) noexcept nogil

@@ -23,8 +23,10 @@ cdef uint128 mix_asset(Asset* asset, uint32_t index) noexcept nogil:
     return mix_words(w, 12)
 
 
-cdef uint128 mix_market(Market* m, uint32_t index) noexcept nogil:
-    cdef uint64_t w[31]
+cdef void fix_market(Market* m, uint32_t index) noexcept nogil:
+    # To be called when anything of it changed that is not in line with a trade: what is kept is the sum of all other pairs.
+    cdef uint64_t w[26]
+    cdef uint128 sum
     w[0] = TAG_MARKET
     w[1] = index
     memcpy(&w[2], &m.name, 64)
@@ -39,17 +41,23 @@ cdef uint128 mix_market(Market* m, uint32_t index) noexcept nogil:
     w[18] = <uint64_t>m.max_price
     w[19] = <uint64_t><int64_t>m.taker_ppm
     w[20] = <uint64_t><int64_t>m.maker_ppm
-    w[21] = <uint64_t>m.entry_band_ppm
-    w[22] = <uint64_t>m.exec_band_ppm
+    w[21] = <uint64_t><int64_t>m.entry_band_ppm
+    w[22] = <uint64_t><int64_t>m.exec_band_ppm
     w[23] = <uint64_t>m.pause_ns
     w[24] = m.phase
     w[25] = <uint64_t>m.reference_price
-    w[26] = <uint64_t>m.last_price
-    w[27] = m.trade_count
-    w[28] = <uint64_t>m.band_reference
-    w[29] = <uint64_t>m.pause_at
-    w[30] = m.pause_sequence
-    return mix_words(w, 31)
+    sum = mix_part(w, 0, 26) + mix_part(&m.pause_sequence, 30, 1)
+    m.fixed.low = <uint64_t>sum
+    m.fixed.high = <uint64_t>(sum >> 64)
+
+
+cdef uint128 mix_market(const Market* m) noexcept nogil:
+    cdef uint64_t w[4]
+    w[0] = <uint64_t>m.last_price
+    w[1] = m.trade_count
+    w[2] = <uint64_t>m.band_reference
+    w[3] = <uint64_t>m.pause_at
+    return mix_finish(((<uint128>m.fixed.high) << 64 | m.fixed.low) + mix_part(w, 26, 4))
 
 
 cdef void account_group(State* s, const Account* account, Name* group) noexcept nogil:
@@ -211,7 +219,7 @@ cdef void settle_markets(State* s) noexcept nogil:
     for i in range(s.dirty_market_count):
         index = s.dirty_markets[i]
         s.markets[index].dirty = 0
-        add_mix(s, mix_market(&s.markets[index], index))
+        add_mix(s, mix_market(&s.markets[index]))
     s.dirty_market_count = 0
 
 
@@ -227,7 +235,7 @@ cdef void mark_balance(State* s, uint32_t slot) noexcept nogil:
 cdef void mark_market(State* s, uint32_t index) noexcept nogil:
     if s.dirty_market_count == DIRTY_LIMIT:
         settle_markets(s)
-    remove_mix(s, mix_market(&s.markets[index], index))
+    remove_mix(s, mix_market(&s.markets[index]))
     s.markets[index].dirty = 1
     s.dirty_markets[s.dirty_market_count] = index
     s.dirty_market_count += 1

@@ -10,8 +10,7 @@ Worst case: freezing an account cancels all its orders.
 from libc.stdint cimport INT64_MAX
 from libc.string cimport memcmp, memcpy, memset
 
-from engine.book cimport half_open
-from engine.digest cimport account_group, add_mix, mix_account, mix_asset, mix_market, remove_mix, touch_market
+from engine.digest cimport account_group, add_mix, fix_market, mix_account, mix_asset, mix_market, remove_mix, touch_market
 from engine.events cimport add_event
 from engine.pool cimport (
     account_name, annex_of, find_account, find_asset, find_market, find_named, map_put, name_account, name_tag, own_annex, pool_room,
@@ -124,17 +123,18 @@ cdef int check_listing(
 cdef int check_terms(const MarketRecord* r, const MarketTerms* terms, Market* m) noexcept nogil:
     # Sets what a repeat may change too: rates, bands, pause.
     cdef uint32_t mask = r.mask
+    cdef int64_t entry, execution
     m.taker_ppm = <int32_t>given(mask, MASK_TAKER_PPM, terms.taker_ppm, m.taker_ppm)
     m.maker_ppm = <int32_t>given(mask, MASK_MAKER_PPM, terms.maker_ppm, m.maker_ppm)
     m.pause_ns = given(mask, MASK_PAUSE, terms.pause_ns, m.pause_ns)
-    m.entry_band_ppm = given(mask, MASK_ENTRY_BAND, terms.entry_band_ppm, m.entry_band_ppm)
-    m.exec_band_ppm = given(mask, MASK_EXEC_BAND, terms.exec_band_ppm, m.exec_band_ppm)
+    entry = given(mask, MASK_ENTRY_BAND, terms.entry_band_ppm, m.entry_band_ppm)
+    execution = given(mask, MASK_EXEC_BAND, terms.exec_band_ppm, m.exec_band_ppm)
     if m.taker_ppm < 0 or m.taker_ppm > 100_000 or m.maker_ppm < -m.taker_ppm or m.maker_ppm > 100_000:
         return BAD_VALUE
-    if m.pause_ns < 0 or m.entry_band_ppm < 0 or m.entry_band_ppm > 1_000_000_000:
+    if m.pause_ns < 0 or entry < 0 or entry > 1_000_000_000 or execution < 0 or execution > 1_000_000_000:
         return BAD_VALUE
-    if m.exec_band_ppm < 0 or m.exec_band_ppm > 1_000_000_000:
-        return BAD_VALUE
+    m.entry_band_ppm = <int32_t>entry
+    m.exec_band_ppm = <int32_t>execution
     return 0
 
 
@@ -184,8 +184,6 @@ cdef int do_market(State* s, const Record* record) except -1 nogil:
     # From here on nothing is refused.
     if index == NIL:
         index = s.market_count
-        half_open(&draft.half[BUY], draft.max_price)
-        half_open(&draft.half[SELL], draft.max_price)
         draft.name = r.name
         draft.phase = r.phase if r.mask & MASK_PHASE else CONTINUOUS
         draft.band_reference = draft.reference_price
@@ -195,10 +193,11 @@ cdef int do_market(State* s, const Record* record) except -1 nogil:
         draft.fees = balance_of(s, FEES, draft.quote)
         s.market_count += 1
         s.price_ticks += draft.max_price
+        fix_market(&draft, index)
         s.markets[index] = draft
         map_put(&s.market_map, name_tag(s, &draft.name), index)
         if s.limits.risk:
-            add_mix(s, mix_market(&s.markets[index], index))
+            add_mix(s, mix_market(&draft))
     else:
         touch_market(s, index)
         market.taker_ppm = draft.taker_ppm
@@ -206,6 +205,7 @@ cdef int do_market(State* s, const Record* record) except -1 nogil:
         market.pause_ns = draft.pause_ns
         market.entry_band_ppm = draft.entry_band_ppm
         market.exec_band_ppm = draft.exec_band_ppm
+        fix_market(market, index)
     if ref != NULL:
         keep_ref(s, record, &ref.ref, ref.not_after)
     return write_done_market(s, index)

@@ -14,7 +14,7 @@ from libc.stdint cimport INT64_MAX
 
 from engine.auction cimport uncross
 from engine.bands cimport begin_band
-from engine.digest cimport touch_market
+from engine.digest cimport fix_market, touch_market
 from engine.events cimport add_event, add_rejected
 from engine.pool cimport pool_room
 from engine.refs cimport judge_ref, keep_ref, optional_ref, reject_definition
@@ -31,10 +31,12 @@ cdef int enter(State* s, uint32_t index, uint8_t phase, uint8_t reason) except -
     cdef bint was_halted = market.phase == HALT
     (<Event*>e).reason = reason
     e.phase = phase
+    e.reference_price = market.band_reference
     touch_market(s, index)
     market.phase = phase
     market.pause_at = 0
     market.pause_sequence = 0
+    fix_market(market, index)
     if was_halted and phase != HALT:
         unpark(s, index)
     return 0
@@ -46,6 +48,7 @@ cdef int set_pause(State* s, uint32_t index) except -1 nogil:
     touch_market(s, index)
     market.pause_at = s.time + market.pause_ns if s.time <= INT64_MAX - market.pause_ns else INT64_MAX
     market.pause_sequence = s.sequence
+    fix_market(market, index)
     return add_due(s, market.pause_at, s.sequence, DUE_MARKET, index)
 
 

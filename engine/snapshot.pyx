@@ -15,7 +15,7 @@ from libc.errno cimport ENOMEM
 from libc.stdint cimport INT64_MAX
 from libc.string cimport memcpy, memset
 
-from engine.book cimport enqueue, half_open
+from engine.book cimport enqueue, in_window
 from engine.listing cimport open_account
 from engine.pool cimport (
     find_order, id_tag, index_order, link_balance, map_at, map_places, map_put, name_tag, own_annex, owner_of, pool_take,
@@ -25,6 +25,7 @@ from engine.scopes cimport add_poison
 from engine.stops cimport wait
 from engine.timers cimport add_due
 from engine.types cimport *
+from engine.windows cimport widen
 
 cdef enum:
     FAR = 12  # orders ahead whose nodes are fetched, and those whose client id is
@@ -298,8 +299,6 @@ cdef int read_state(State* s, const unsigned char* data, size_t size) except -1:
     for i in range(reader.count(s.limits.markets)):
         market = &s.markets[i]
         reader.take(market, sizeof(Market))
-        half_open(&market.half[BUY], market.max_price)
-        half_open(&market.half[SELL], market.max_price)
         s.market_count += 1
         s.price_ticks += market.max_price
         if market.pause_sequence != 0:
@@ -387,6 +386,7 @@ cdef int read_order(State* s, Reader reader) except -1:
     cdef uint64_t i
     cdef uint32_t slot = pool_take(&s.order_pool), last, node
     cdef Account* owner
+    cdef Half* half
     reader.take(&read, sizeof(OrderImage))
     if read.older_count > OLDER_NAMES:
         raise ValueError(f"the snapshot has an order with {read.older_count} older ids, not at most {OLDER_NAMES}")
@@ -414,7 +414,10 @@ cdef int read_order(State* s, Reader reader) except -1:
     if read.detail.join == 0:
         wait(s, slot)
     else:
-        enqueue(s, &s.markets[read.order.market].half[read.detail.side], read.detail.side, slot)
+        half = &s.markets[read.order.market].half[read.detail.side]
+        if not in_window(half, read.order.price):
+            widen(s, half, slot)
+        enqueue(s, half, read.detail.side, slot)
     return 0
 
 

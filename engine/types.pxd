@@ -29,6 +29,8 @@ cdef extern from "engine/arithmetic.h" nogil:
     int64_t scaled_exact(int64_t mantissa, int64_t factor, int scale, int decimals) noexcept
     bint same_decimal(int64_t a, int x, int64_t b, int y) noexcept
     bint fits_int64(int128 value) noexcept
+    uint128 mix_part(const uint64_t* words, int first, int count) noexcept
+    uint128 mix_finish(uint128 sum) noexcept
     uint128 mix_words(const uint64_t* words, int count) noexcept
     uint64_t fold(uint64_t a, uint64_t b) noexcept
     void clear_slot(void* slot) noexcept
@@ -519,7 +521,9 @@ ctypedef struct RefreshedEvent:
 ctypedef struct PhaseChangedEvent:
     uint64_t head[4]
     uint8_t phase
-    uint8_t pad[95]
+    uint8_t pad[7]
+    int64_t reference_price
+    uint64_t rest[10]
 
 ctypedef struct UncrossedEvent:
     uint64_t head[4]
@@ -619,37 +623,52 @@ ctypedef struct Level:  # 16 bytes
 
 cdef enum:
     BITMAP_DEPTH = 7  # 64^7 > 2^40
+    SMALLEST_SHIFT = 4  # windows of 16 prices, of 64, of twice as many up to 4,096, of all
+    WORD_SHIFT = 6
+    LARGEST_SHIFT = 12
+    WHOLE_SHIFT = 63
 
-# One half of a book. `bits[0]` has a bit per price, `bits[n + 1]` a bit per word of `bits[n]` that is not zero.
+# One half of a book: 64 bytes. Its levels are those of a window of prices, windows.pyx; `levels` and `bits` are indexed
+# by the price all the same.
 ctypedef struct Half:
-    Level* levels  # by price, 0 … max_price
-    uint64_t* bits[BITMAP_DEPTH]
+    Level* levels  # by price
+    uint64_t* bits  # by price >> 6: a bit per price
+    uint64_t* upper  # layers above, one after the other: a bit per word of the layer below that is not zero
+    uint64_t word  # `bits` of a window of one word; the layer above of one of up to 64
+    uint64_t words  # of `bits`
     int64_t best  # price, or 0: no order
-    int depth
+    int64_t low  # where the window of 2^shift prices begins
     uint32_t order_count
-    size_t levels_bytes, bits_bytes
+    uint8_t shift, depth  # depth: layers; 0: there is no window yet
+    uint8_t pad[2]
 
-ctypedef struct Market:
-    Half half[2]
+ctypedef struct Market:  # 384 bytes
+    # 64 bytes: what an order is judged by
     int64_t k, u, min_size, max_size, max_price
+    int32_t taker_ppm, maker_ppm
+    uint32_t stop_count
+    uint32_t slices  # at most so many of all its icebergs are still to be shown
+    uint32_t fees  # slot of the balance of system:fees in quote
+    uint8_t phase, dirty
+    uint8_t tick_decimals, lot_decimals
+    # 64 bytes: what a trade changes, and what else its mix needs
     int64_t last_price  # 0: no trade yet
     uint64_t trade_count
     int64_t band_reference  # ABSENT: none
-    uint32_t stop_count
-    uint32_t spenders  # waiting stops that meets_again
-    uint32_t slices  # at most so many of all its icebergs are still to be shown
-    uint32_t stops[2]  # by side: root of the tree of waiting stops
-    uint32_t parked  # slot of the first of its orders whose expiry waits until it leaves the halt, or NIL
-    int64_t nearest[2]  # by side: stop price that a trade meets first; beyond any price if none waits
     int64_t pause_at
-    uint64_t pause_sequence  # of the command that set pause_at; 0: no pause
+    Mix fixed  # the part of its mix that no trade changes: `fix_market`
+    int32_t entry_band_ppm, exec_band_ppm
     uint32_t base, quote
-    uint32_t fees  # slot of the balance of system:fees in quote
-    int32_t taker_ppm, maker_ppm
-    uint8_t phase, dirty
+    # 128 bytes
+    Half half[2]
+    # 128 bytes that few commands look at
+    int64_t nearest[2]  # by side: stop price that a trade meets first; beyond any price if none waits
+    uint32_t stops[2]  # by side: root of the tree of waiting stops
+    uint32_t spenders  # waiting stops that meets_again
+    uint32_t parked  # slot of the first of its orders whose expiry waits until it leaves the halt, or NIL
+    uint64_t pause_sequence  # of the command that set pause_at; 0: no pause
+    int64_t tick, lot, reference_price, pause_ns
     Name name
-    int64_t tick, lot, reference_price, pause_ns, entry_band_ppm, exec_band_ppm
-    uint8_t tick_decimals, lot_decimals
 
 ctypedef struct Account:  # 64 bytes: all that place, cancel and a fill read
     uint32_t max_open_orders, open_orders
@@ -789,6 +808,10 @@ ctypedef struct State:
     Recent* window  # the youngest open order by the low bits of its id. The others: order_map
     # remembered client ids of all accounts, oldest first
     uint32_t oldest_id, newest_id, closed_ids
+    # windows of halves, engine/windows.pyx
+    uint8_t* windows
+    size_t windows_used, windows_size
+    uint32_t free_windows[LARGEST_SHIFT + 1]  # by shift: offset / 64 of a free one, which begins with the next; NIL: none
     # timers
     Due* due
     uint32_t due_count, due_capacity

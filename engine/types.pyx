@@ -259,6 +259,7 @@ def _offsets():
         },
         "PHASE_CHANGED": {
             "phase": <char*>&of_phase_changed.phase - <char*>&of_phase_changed,
+            "reference_price": <char*>&of_phase_changed.reference_price - <char*>&of_phase_changed,
         },
         "UNCROSSED": {
             "price": <char*>&of_uncrossed.price - <char*>&of_uncrossed,

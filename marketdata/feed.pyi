@@ -2,6 +2,7 @@ from typing import Self
 
 import numpy as np
 
+from marketdata.changes import Changes
 from marketdata.depth import Depth
 from marketdata.orders import Orders
 
@@ -10,7 +11,9 @@ TRADE_ROW: np.dtype[np.void]
 class Feed:
     """Books and trades as of `sequence`. `ts` is the journal's time then (ns since 1970, UTC)."""
 
-    def __new__(cls, order_limit: int = 8_000_000) -> Self: ...
+    def __new__(cls, order_limit: int = 8_000_000, change_limit: int = ...) -> Self: ...
+    @property
+    def changes(self) -> Changes: ...
     @property
     def orders(self) -> Orders: ...
     @property

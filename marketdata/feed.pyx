@@ -1,9 +1,13 @@
 """The one pass over the event log: events in, L3, L2 and trades out.
 
-Owns the orders and the depth of every market, and knows the one order that is being matched. Resting is silent in the
+Owns the orders and the depth of every market and the ring of changes, and knows the one order that is being matched. Resting is silent in the
 event log: what `accepted`, `replaced` or `triggered` left unfilled and not canceled rests when the next order comes to
 be matched, or with the end of the command. So state is that of a sequence only between commands, and `apply` takes
 whole commands.
+
+An order's public number is how many orders had joined a queue of its market when it last did so itself. Within a level
+the numbers ascend in the order of the queue. Whoever joins anew (a lost priority, an iceberg's next slice) gets a new
+one, so nothing in public says that two numbers are one order; a slice that an uncross refreshes in place keeps its own.
 
 Invariants: the depth of a level is the sum of what its resting orders show; sequences never go back.
 Never: reads names, formats, sends.
@@ -18,10 +22,11 @@ from libc.string cimport memcpy
 
 from engine.messages.records cimport (
     EV_ACCEPTED, EV_CANCELED, EV_DONE, EV_PHASE_CHANGED, EV_PREVENTED, EV_REFRESHED, EV_REPLACED, EV_TRADE,
-    EV_TRIGGERED, EV_UNCROSSED, OP_ASSET, OP_MARKET, SLOT, Accepted, Canceled, DoneMarket, EventHead, EventSlot,
-    PhaseChanged, Prevented, Refreshed, Replaced, Trade, Triggered,
+    EV_TRIGGERED, EV_UNCROSSED, OP_ASSET, OP_MARKET, SLOT, Accepted, Canceled, DoneMarket, EventHead, EventSlot, MarketExtra,
+    PhaseChanged, Prevented, Refreshed, Replaced, Trade, Triggered, Uncrossed,
 )
-from marketdata.depth cimport Depth
+from marketdata.changes cimport ORDER, PHASE, TRADE, UNCROSSED, Change, Changes
+from marketdata.depth cimport Depth, order_mix
 from marketdata.orders cimport INCOMING, RESTING, WAITING, Order, Orders
 
 from engine.messages.codes import OrderType, Phase, SelfTrade
@@ -65,13 +70,21 @@ cdef class Feed:
     cdef readonly uint64_t sequence
     cdef readonly int64_t ts
     cdef readonly uint64_t event_count
+    cdef readonly Changes changes
+    cdef int64_t command_ts
     cdef uint64_t active
+    cdef bint uncrossing
+    cdef list dirty
     cdef TradeRow* trades
     cdef Py_ssize_t trade_count
     cdef Py_ssize_t trade_capacity
 
-    def __cinit__(self, Py_ssize_t order_limit=8_000_000):
+    def __cinit__(self, Py_ssize_t order_limit=8_000_000, change_limit=1 << 16):
         self.orders = Orders(order_limit)
+        self.changes = Changes(change_limit)
+        self.dirty = []
+        self.uncrossing = False
+        self.command_ts = 0
         self.depths = []
         self.phases = []
         self.sequence = self.event_count = self.active = 0
@@ -105,8 +118,9 @@ cdef class Feed:
             if event.sequence != self.sequence:
                 if event.sequence < self.sequence:
                     raise JournalCorrupt(f"event log: sequence={event.sequence} follows sequence={self.sequence}")
-                self.rest_active()
+                self.end_command()
                 self.sequence = event.sequence
+                self.command_ts = event.ts
                 if event.ts > self.ts:
                     self.ts = event.ts
             kind = event.kind
@@ -126,18 +140,17 @@ cdef class Feed:
                 self.prevented(<const Prevented*> event)
             elif kind == EV_UNCROSSED:
                 self.rest_active()  # in an uncross everything rests, and both sides of a trade shrink in their places
+                self.uncrossed(<const Uncrossed*> event)
             elif kind == EV_PHASE_CHANGED:
                 self.rest_active()
-                self.depth_of(event.market)
-                self.phases[event.market] = (<const PhaseChanged*> event).phase
+                self.phase_changed(<const PhaseChanged*> event)
             elif kind == EV_DONE and (event.op == OP_MARKET or event.op == OP_ASSET):
                 if event.op == OP_MARKET:
-                    self.depth_of(event.market)
-                    self.phases[event.market] = (<const DoneMarket*> event).phase
+                    self.market_done(<const DoneMarket*> event, <const MarketExtra*> (base + at + 1))
                 done.append((at, at + width))
             self.event_count += 1
             at += width
-        self.rest_active()
+        self.end_command()
         return done
 
     def take_trades(self):
@@ -205,6 +218,43 @@ cdef class Feed:
         row.sequence, row.ts, row.trade_id = body.head.sequence, body.head.ts, body.trade_id
         row.price, row.size, row.notional = body.price, body.size, body.notional
         row.market, row.aggressor = body.head.market, body.aggressor
+        cdef Change* change = self.changes.push()
+        change.sequence, change.ts, change.id = body.head.sequence, body.head.ts, body.trade_id
+        change.price, change.size, change.extra, change.checksum = body.price, body.size, body.notional, 0
+        change.market, change.kind, change.side = body.head.market, TRADE, body.aggressor
+        self.depth_of(body.head.market).reference = body.price
+        return 0
+
+    cdef int uncrossed(self, const Uncrossed* body) except -1:
+        cdef Change* change = self.changes.push()
+        self.uncrossing = True
+        change.sequence, change.ts, change.id, change.checksum = body.head.sequence, body.head.ts, 0, 0
+        change.price, change.size, change.extra = body.price, body.size, body.imbalance
+        change.market, change.kind, change.side = body.head.market, UNCROSSED, 0
+        return 0
+
+    cdef int phase_changed(self, const PhaseChanged* body) except -1:
+        self.uncrossing = False
+        self.depth_of(body.head.market).reference = body.reference_price
+        self.set_phase(body.head.market, body.phase)
+        return 0
+
+    cdef int market_done(self, const DoneMarket* body, const MarketExtra* terms) except -1:
+        """Listed, or given other terms: those do not touch what an uncross goes by."""
+        cdef bint is_new = body.head.market >= <uint32_t> len(self.depths)
+        cdef Depth depth = self.depth_of(body.head.market)
+        if is_new:
+            depth.reference = terms.reference_price
+        if is_new or self.phases[body.head.market] != body.phase:
+            self.set_phase(body.head.market, body.phase)
+        return 0
+
+    cdef int set_phase(self, uint32_t market, uint8_t phase) except -1:
+        cdef Change* change = self.changes.push()
+        self.phases[market] = phase
+        change.sequence, change.ts, change.id, change.checksum = self.sequence, self.command_ts, 0, 0
+        change.price, change.size, change.extra = 0, phase, 0
+        change.market, change.kind, change.side = market, PHASE, 0
         return 0
 
     cdef int fill(self, uint64_t order_id, int64_t leaves, int64_t size) except -1:
@@ -215,8 +265,9 @@ cdef class Feed:
             shown = leaves
             if order.display:  # only a slice is shown; an uncross may take more than that
                 shown = min(max(order.shown - size, 0), leaves)
-            self.show(order, shown, leaves == 0)
-        order.leaves = leaves
+            self.show(order, shown, leaves, leaves == 0)
+        else:
+            order.leaves = leaves
         if leaves == 0:
             if order_id == self.active:
                 self.active = 0
@@ -226,7 +277,7 @@ cdef class Feed:
     cdef int canceled(self, uint64_t order_id) except -1:
         cdef Order* order = self.need(order_id)
         if order.state == RESTING:
-            self.show(order, 0, True)
+            self.show(order, 0, 0, True)
         if order_id == self.active:
             self.active = 0
         self.orders.remove(order)
@@ -236,14 +287,13 @@ cdef class Feed:
         cdef Order* order
         self.rest_active()
         order = self.need(body.order_id)
-        order.leaves = body.leaves
         if order.state == WAITING:
-            order.price = body.price
+            order.price, order.leaves = body.price, body.leaves
         elif body.priority_kept:
-            self.show(order, min(order.shown, body.leaves) if order.display else body.leaves, False)
+            self.show(order, min(order.shown, body.leaves) if order.display else body.leaves, body.leaves, False)
         else:
-            self.show(order, 0, True)
-            order.price = body.price
+            self.show(order, 0, 0, True)
+            order.price, order.leaves = body.price, body.leaves
             order.state = INCOMING
             self.active = body.order_id
         return 0
@@ -260,9 +310,13 @@ cdef class Feed:
         return 0
 
     cdef int refreshed(self, const Refreshed* body) except -1:
+        """Its next slice is shown: at the back of the queue, or in its place if an uncross took the last one."""
         cdef Order* order = self.need(body.order_id)
         if order.state == RESTING:
-            self.show(order, body.display_size, False)
+            if not self.uncrossing:
+                self.show(order, 0, order.leaves, False)
+                order.number = self.next_number(order.market)
+            self.show(order, body.display_size, order.leaves, False)
         return 0
 
     cdef int prevented(self, const Prevented* body) except -1:
@@ -272,8 +326,7 @@ cdef class Feed:
             return 0
         order = self.need(body.maker_order_id)
         self.show(order, min(max(order.shown - body.size, 0), body.maker_leaves) if order.display else body.maker_leaves,
-                  False)
-        order.leaves = body.maker_leaves
+                  body.maker_leaves, False)
         self.need(body.taker_order_id).leaves = body.taker_leaves
         return 0
 
@@ -282,6 +335,8 @@ cdef class Feed:
     cdef int rest_active(self) except -1:
         """The order last matched comes to rest with what it has left."""
         cdef Order* order
+        cdef Depth depth
+        cdef int64_t shown
         cdef uint64_t order_id = self.active
         if order_id == 0:
             return 0
@@ -290,14 +345,56 @@ cdef class Feed:
         if not order.rests:
             raise JournalCorrupt(f"event log: sequence={self.sequence} leaves order_id={order_id} open, which cannot rest")
         order.state = RESTING
-        order.shown = min(order.display, order.leaves) if order.display else order.leaves
-        self.depth_of(order.market).add(order.side, order.price, order.shown, 1, self.sequence)
+        order.shown = 0
+        order.number = self.next_number(order.market)
+        shown = min(order.display, order.leaves) if order.display else order.leaves
+        depth = self.depth_of(order.market)
+        self.note(depth)
+        depth.add(order.side, order.price, shown, order.leaves, 1, self.sequence)
+        self.order_row(depth, order, shown)
         return 0
 
-    cdef int show(self, Order* order, int64_t shown, bint leaves_book) except -1:
-        """A resting order now shows so many lots."""
-        self.depth_of(order.market).add(order.side, order.price, shown - order.shown, -1 if leaves_book else 0, self.sequence)
+    cdef int show(self, Order* order, int64_t shown, int64_t leaves, bint leaves_book) except -1:
+        """A resting order now shows so many of so many lots."""
+        cdef Depth depth = self.depth_of(order.market)
+        self.note(depth)
+        depth.add(order.side, order.price, shown - order.shown, leaves - order.leaves, -1 if leaves_book else 0, self.sequence)
+        order.leaves = leaves
+        if shown != order.shown:
+            self.order_row(depth, order, shown)
+        return 0
+
+    cdef int order_row(self, Depth depth, Order* order, int64_t shown) except -1:
+        cdef Change* change = self.changes.push()
+        if order.shown:
+            depth.order_checksum -= order_mix(order.number, order.side, order.price, order.shown)
+        if shown:
+            depth.order_checksum += order_mix(order.number, order.side, order.price, shown)
         order.shown = shown
+        change.sequence, change.ts, change.id = self.sequence, self.command_ts, order.number
+        change.price, change.size, change.extra, change.checksum = order.price, shown, 0, depth.order_checksum
+        change.market, change.kind, change.side = order.market, ORDER, order.side
+        return 0
+
+    cdef uint64_t next_number(self, uint32_t market) except 0:
+        cdef Depth depth = self.depth_of(market)
+        depth.joins += 1
+        return depth.joins
+
+    cdef int note(self, Depth depth) except -1:
+        """Its levels are about to change."""
+        if not depth.is_touched:
+            depth.is_touched = True
+            self.dirty.append(depth)
+        return 0
+
+    cdef int end_command(self) except -1:
+        self.rest_active()
+        self.uncrossing = False
+        if self.dirty:
+            for depth in self.dirty:
+                (<Depth> depth).settle(self.sequence, self.command_ts, self.changes)
+            self.dirty.clear()
         return 0
 
     cdef Order* need(self, uint64_t order_id) except NULL:
@@ -311,6 +408,6 @@ cdef class Feed:
             if market >= <uint32_t> MARKETS_MAX:
                 raise JournalCorrupt(f"event log: sequence={self.sequence} names market index {market}")
             while market >= <uint32_t> len(self.depths):
-                self.depths.append(Depth())
+                self.depths.append(Depth(len(self.depths)))
                 self.phases.append(int(Phase.CONTINUOUS))
         return <Depth> self.depths[market]

@@ -13,6 +13,7 @@ cdef struct Order:
     int64_t leaves
     int64_t shown       # lots in depth while resting
     int64_t display     # slice of an iceberg; 0: none
+    uint64_t number     # in public: the how-manieth to join a queue of its market
     uint32_t market
     uint8_t side
     uint8_t state

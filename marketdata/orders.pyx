@@ -111,3 +111,21 @@ cdef class Orders:
         ]
         found.sort()
         return found
+
+    def public(self, uint32_t market):
+        """The public book of a market, order by order: {public number: (side, price ticks, displayed lots)}.
+
+        Walks the whole table: about 10 ms for each million places. Orders that show nothing are not in it.
+        """
+        cdef uint64_t i
+        return {
+            self.table[i].number: (self.table[i].side, self.table[i].price, self.table[i].shown)
+            for i in range(self.mask + 1)
+            if self.table[i].order_id != 0 and self.table[i].market == market and self.table[i].state == RESTING
+            and self.table[i].shown > 0
+        }
+
+    def number(self, uint64_t order_id):
+        """The public number that an open order has now, or None. It changes whenever the order joins a queue anew."""
+        cdef Order* order = self.find(order_id)
+        return order.number if order != NULL and order.state == RESTING else None

@@ -3,9 +3,10 @@
     each flush_interval_ms:  source.read ▶ publisher.apply ▶ publisher.flush ▶ one write per reader
 
 Before each write it looks at what still waits in user space for that reader. Above the low mark the reader is told and
-gets no more book and price updates, only trades, until it has drained to half of it; above the high mark it is closed
-with 4008. A flush of many readers is split over loop turns, and one that takes long stretches the interval, so that it
-never takes more than about half of a core for flushing what nobody can read in time.
+moved to what may be left out (publisher.set_slow) until it has drained to half of it, so what waits for it stops
+growing; only requests can bring it above the high mark, and then it is closed with 4008. A flush of many readers is
+split over loop turns, and one that takes long stretches the interval, so that it never takes more than about half of a
+core for flushing what nobody can read in time.
 
 Never: writes the event log, blocks on a reader, listens before it has caught up with the log.
 """
@@ -31,17 +32,21 @@ from picows import (
 
 from engine.messages.errors import ExchangeError
 from engine.messages.ports import EventSource
-from marketdata.publisher import Publisher, text_frame
+from marketdata.binary_codec import SUBPROTOCOL
+from marketdata.fan import send_all
+from marketdata.publisher import Publisher
 from marketdata.session import Session, frame_fault
 from marketdata.settings import MarketDataSettings
 from marketdata.state import MarketState
 
-__all__ = ["CLOSE_SLOW", "serve"]
+__all__ = ["CLOSE_SLOW", "SUBPROTOCOLS", "serve"]
 
 CLOSE_SLOW = 4008
 """Close code of a reader that fell behind the high mark."""
 CLOSE_GOING_AWAY = 1001
 READS_PER_TURN = 8
+SUBPROTOCOLS = {SUBPROTOCOL: "binary", "byline.md.json.v1": "json"}
+"""What a client may offer, the first of these that it does is taken; without an offer it is JSON."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,23 +54,22 @@ _log = logging.getLogger(__name__)
 class _Reader(WSListener):
     """One connection: hands frames to its session and knows how much waits for it."""
 
-    def __init__(self, server: _Server) -> None:
+    def __init__(self, server: _Server, encoding: str) -> None:
         super().__init__()
         self._server = server
-        self._transport: WSTransport | None = None
-        self.session = Session(server.publisher, server.settings, self)
+        self.transport: WSTransport | None = None
+        self.session = Session(server.publisher, server.settings, self, encoding)
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        self._transport = transport
+        self.transport = transport
         raw = transport.underlying_transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._server.settings.send_buffer_bytes)
         self._server.readers.add(self)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._server.readers.discard(self)
-        self._server.publisher.drop(self.session)
+        self._server.forget(self)
         self.session.closed = True
-        self._transport = None
+        self.transport = None
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if self.session.closed:
@@ -80,33 +84,33 @@ class _Reader(WSListener):
         if fault is not None:
             self.close(*fault)
             return
-        for reply in self.session.receive(frame.get_payload_as_bytes(), time.monotonic()):
-            self.write(text_frame(reply))
+        replies = self.session.receive(frame.get_payload_as_bytes(), time.monotonic())
+        self.write(replies[0] if len(replies) == 1 else b"".join(replies))
         if self.buffered() > self._server.settings.cut_bytes:
             self._server.cut(self)
 
     def buffered(self) -> int:
         """Bytes that wait in user space."""
-        return 0 if self._transport is None else self._transport.underlying_transport.get_write_buffer_size()
+        return 0 if self.transport is None else self.transport.underlying_transport.get_write_buffer_size()
 
     def write(self, frames: bytes) -> None:
-        if self._transport is not None and not self.session.closed:
-            self._transport.underlying_transport.write(frames)
+        if self.transport is not None and not self.session.closed:
+            self.transport.underlying_transport.write(frames)
 
     def close(self, code: int, reason: str) -> None:
         """Sends a close frame; a peer that does not take it within the grace time is dropped."""
-        transport = self._transport
+        transport = self.transport
         if transport is None or self.session.closed:
             return
         self.session.closed = True
-        self._server.publisher.drop(self.session)
+        self._server.forget(self, keep=True)
         transport.send_close(code, reason.encode())  # type: ignore[arg-type]  # codes from 4000 are ours
         transport.disconnect()
         asyncio.get_running_loop().call_later(self._server.settings.close_grace_ms / 1e3, self._abort)
 
     def _abort(self) -> None:
-        if self._transport is not None:
-            self._transport.disconnect(graceful=False)
+        if self.transport is not None:
+            self.transport.disconnect(graceful=False)
 
 
 class _Server:
@@ -114,18 +118,36 @@ class _Server:
         self.source = source
         self.settings = settings
         self.status = status
-        self.state = MarketState(order_limit=settings.order_limit, tape_trades=settings.tape_trades)
+        self.state = MarketState(settings)
         self.publisher = Publisher(self.state, settings)
         self.readers: set[_Reader] = set()
+        self.slow: set[_Reader] = set()
         self.position = 0
-        self.delivery_count = self.cut_count = 0
+        self.delivery_count = self.cut_count = self.lag_count = 0
         self._unavailable = False
 
     def accept(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
         if len(self.readers) >= self.settings.connection_limit:
             body = f"at most {self.settings.connection_limit} connections".encode()
             return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(503, body), None)
-        return _Reader(self)
+        offered = [
+            word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if word.strip()
+        ]
+        if not offered:
+            return _Reader(self, "json")
+        for word, encoding in SUBPROTOCOLS.items():
+            if word in offered:
+                response = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": word})
+                return WSUpgradeResponseWithListener(response, _Reader(self, encoding))
+        body = f"subprotocols: {', '.join(SUBPROTOCOLS)}".encode()
+        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(400, body), None)
+
+    def forget(self, reader: _Reader, *, keep: bool = False) -> None:
+        """It gets nothing more. `keep`: its connection is still being closed."""
+        if not keep:
+            self.readers.discard(reader)
+        self.slow.discard(reader)
+        self.publisher.drop(reader.session)
 
     def pump(self) -> bool:
         """Reads some of the log; True if there may be more. A log that is not there now is asked again later."""
@@ -149,24 +171,52 @@ class _Server:
         return True
 
     async def flush(self) -> None:
-        told: dict[Session, bytes] = {}
-        for reader in list(self.readers):
-            if reader.session.slow and reader.buffered() <= self.settings.slow_bytes // 2:
-                told[reader.session] = self.publisher.set_recovered(reader.session)
-        for count, (session, frames) in enumerate(self.publisher.flush(), start=1):
-            reader = session.sink
-            buffered = reader.buffered()
-            if buffered > self.settings.cut_bytes:
-                self.cut(reader)
-                continue
-            reader.write(told.pop(session, b"") + frames)
-            self.delivery_count += 1
-            if not session.slow and buffered > self.settings.slow_bytes:
-                reader.write(self.publisher.set_slow(session))
-            if count % self.settings.writes_per_turn == 0:
-                await asyncio.sleep(0)
-        for session, frames in told.items():
-            session.sink.write(frames)
+        """Builds once, then one write for each reader, with a turn of the loop after every `writes_per_turn`."""
+        stages, begun = self.state.stages, time.monotonic()
+        self._recover()
+        plan = self.publisher.flush(begun * 1e3)
+        built = time.monotonic()
+        stages.observe("build", built - begun)
+        if not plan:
+            return
+        if self.state.feed.ts:
+            stages.observe("journal_to_flush", time.time() - self.state.feed.ts / 1e9)
+        step, writing = self.settings.writes_per_turn, 0.0
+        for delivery in plan:
+            transports = [sink.transport for sink in delivery.sinks]
+            for start in range(0, len(transports), step):
+                before = time.monotonic()
+                for at in send_all(transports, delivery.data, start, start + step):
+                    self._send_behind(delivery.sinks[at], delivery.lean)
+                writing += time.monotonic() - before
+                self.delivery_count += min(step, len(transports) - start)
+                if start + step < len(transports):
+                    await asyncio.sleep(0)
+        stages.observe("write", writing)
+        stages.observe("flush", time.monotonic() - begun)
+
+    def _recover(self) -> None:
+        """Readers that had fallen behind and have drained get what they asked for again."""
+        for reader in list(self.slow):
+            waiting = reader.buffered()
+            reader.session.held = waiting > 0
+            if waiting <= self.settings.slow_bytes // 2 and self.publisher.may_recover(reader.session):
+                reader.write(self.publisher.set_recovered(reader.session))
+                reader.session.held = False
+                self.slow.discard(reader)
+
+    def _send_behind(self, reader: _Reader, frames: bytes) -> None:
+        """To a reader for whom bytes wait already."""
+        waiting = reader.buffered()
+        if waiting > self.settings.cut_bytes:
+            self.cut(reader)
+            return
+        reader.write(frames)
+        if waiting > self.settings.slow_bytes and not reader.session.slow and not reader.session.closed:
+            self.lag_count += 1
+            reader.write(self.publisher.set_slow(reader.session, waiting))
+            reader.session.held = True
+            self.slow.add(reader)
 
     def cut(self, reader: _Reader) -> None:
         waiting = reader.buffered()
@@ -184,15 +234,25 @@ class _Server:
             head_sequence=head,
             lag=max(0, head - self.position),
             clients=len(self.readers),
-            slow=sum(reader.session.slow for reader in self.readers),
+            slow=len(self.slow),
+            lagged=self.lag_count,
             cut=self.cut_count,
             messages_per_s=rates[0],
             deliveries_per_s=rates[1],
             events_per_s=rates[2],
             markets=len(self.state.directory.markets),
             open_orders=self.state.feed.orders.count,
+            replay_horizon=self.state.feed.changes.horizon,
+            stages=self.state.stages.told(),
         )
         return counts
+
+    def pump_once(self) -> None:
+        """Reads what there is, and tells how long it took."""
+        before, events = time.monotonic(), self.state.feed.event_count
+        self.pump()
+        if self.state.feed.event_count != events:
+            self.state.stages.observe("read", time.monotonic() - before)
 
 
 async def serve(
@@ -225,6 +285,7 @@ async def serve(
         server.accept,
         settings.host,
         settings.port,
+        reuse_port=settings.reuse_port or None,
         max_frame_size=settings.message_size_bytes_max * 4,
         read_buffer_init_size=2048,
         enable_auto_ping=True,
@@ -241,7 +302,7 @@ async def serve(
         interval = settings.flush_interval_ms / 1e3
         while not stop.is_set():
             begun = time.monotonic()
-            server.pump()
+            server.pump_once()
             await server.flush()
             now = time.monotonic()
             if now - reported >= 1.0:

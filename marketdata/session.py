@@ -1,35 +1,31 @@
-"""One reader's protocol, without a socket: request bytes in, reply bytes out.
+"""One reader's protocol, without a socket: request bytes in, whole frames out.
 
-Theory of operation. Bytes of a text frame go to `receive`, which answers with the payloads to send back at once; what a
-subscription brings later comes from the publisher at a flush. A subscription is *pending* until its snapshot has been
-put into a flush and *live* from then on; while the reader is slow its book and price subscriptions are pending again.
+Theory of operation. Bytes of a text frame go to `receive`, which gives the frames to send back at once; what a
+subscription brings later comes from the publisher at a flush. A subscription is pending until its snapshot has been
+put into a flush and *live* from then on. While the reader is slow each one follows another stream than it asked for.
 
-Invariants: at most `subscription_limit` subscriptions; a bad request changes nothing and harms no other reader.
-Never: touches a socket or a clock (the caller gives the time in seconds, any epoch).
+Invariants: at most `subscription_limit` subscriptions, one a channel; a bad request changes nothing and harms no other
+reader. Never: touches a socket or a clock (the caller gives the time in seconds, any epoch).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from marketdata.channels import ProtocolError, StreamKey, parse_channel, stream_key
+from marketdata.frames import text_frame
+from marketdata.replay import candle_page, replay
 from marketdata.settings import MarketDataSettings
 
 if TYPE_CHECKING:
-    from marketdata.publisher import Publisher, Stream
+    from marketdata.publisher import Publisher
+    from marketdata.streams import Stream
 
-__all__ = ["ProtocolError", "Session", "frame_fault"]
+__all__ = ["Session", "Subscription", "frame_fault"]
 
 TEXT, BINARY = 1, 2
-
-
-class ProtocolError(Exception):
-    """A refused request: `code` is a stable word, the text names field and rule."""
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 class _Request(msgspec.Struct, tag_field="type", forbid_unknown_fields=True, frozen=True):
@@ -39,6 +35,8 @@ class _Request(msgspec.Struct, tag_field="type", forbid_unknown_fields=True, fro
 class Subscribe(_Request, tag="subscribe", frozen=True):
     channel: str = ""
     depth: int | None = None
+    mode: str | None = None
+    interval_ms: int | None = None
 
 
 class Unsubscribe(_Request, tag="unsubscribe", frozen=True):
@@ -46,11 +44,26 @@ class Unsubscribe(_Request, tag="unsubscribe", frozen=True):
     depth: int | None = None
 
 
+Number = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+
+
+class Replay(_Request, tag="replay", frozen=True, kw_only=True, rename={"after": "from"}):
+    after: Number
+    channel: str = ""
+    to: Number | None = None
+
+
+class History(_Request, tag="history", frozen=True):
+    channel: str = ""
+    before: Number | None = None
+    limit: Number | None = None
+
+
 class Ping(_Request, tag="ping", frozen=True):
     pass
 
 
-_DECODER = msgspec.json.Decoder(Subscribe | Unsubscribe | Ping)
+_DECODER = msgspec.json.Decoder(Subscribe | Unsubscribe | Replay | History | Ping)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -65,45 +78,79 @@ def frame_fault(opcode: int, fin: bool, reserved: bool) -> tuple[int, str] | Non
     return None
 
 
+class Subscription:
+    """`wanted` is what was asked for, `stream` what is followed now (None: paused), `live` after its snapshot."""
+
+    __slots__ = ("live", "stream", "wanted")
+
+    def __init__(self, wanted: StreamKey) -> None:
+        self.wanted = wanted
+        self.stream: Stream | None = None
+        self.live = False
+
+
 class Session:
     """State of one reader."""
 
-    def __init__(self, publisher: Publisher, settings: MarketDataSettings, sink: Any = None) -> None:
-        self.sink = sink  # what the server writes to; unused here
-        self.live: set[Stream] = set()
-        self.pending: set[Stream] = set()
+    __slots__ = (
+        "_publisher", "_refilled_at", "_settings", "_tokens", "closed", "encoding", "held", "profile", "sink", "slow",
+        "slow_since_ms", "subscriptions",
+    )  # fmt: skip
+
+    def __init__(
+        self, publisher: Publisher, settings: MarketDataSettings, sink: Any = None, encoding: str = "json"
+    ) -> None:
+        self.sink = self if sink is None else sink  # what the server writes to; unused here
+        self.encoding = encoding
+        self.subscriptions: dict[str, Subscription] = {}
+        self.profile: Any = None
         self.slow = False
+        self.slow_since_ms = 0.0
+        self.held = False  # slow, and has not drained: no snapshots now
         self.closed = False
         self._publisher = publisher
         self._settings = settings
         self._tokens = float(settings.requests_per_second * 4)
         self._refilled_at = 0.0
 
-    @property
-    def subscription_count(self) -> int:
-        return len(self.live) + len(self.pending)
+    def live(self) -> frozenset[Stream]:
+        """The streams that it has had the snapshot of."""
+        return frozenset(
+            subscription.stream
+            for subscription in self.subscriptions.values()
+            if subscription.live and subscription.stream is not None
+        )
+
+    def ready(self) -> frozenset[Stream]:
+        """The streams whose snapshot it waits for."""
+        return frozenset(
+            subscription.stream
+            for subscription in self.subscriptions.values()
+            if not subscription.live and subscription.stream is not None
+        )
 
     def receive(self, payload: bytes, now: float) -> list[bytes]:
-        """Replies to one text frame. Never raises for anything a client can send."""
-        rid = None
+        """The frames that answer one text frame. Never raises for anything a client can send."""
+        rid: int | str | None = None
+        more: list[bytes] = []
         try:
-            self._spend(now)
+            self._spend(now, 1)
             request = self._decode(payload)
             rid = request.rid
-            reply = self._answer(request)
+            reply, more = self._answer(request, now)
         except ProtocolError as error:
-            reply = {"type": "error", "code": error.code, "message": str(error)}
+            reply = {"type": "error", "code": error.code, "message": str(error), **error.more}
         if rid is not None:
             reply["rid"] = rid
-        return [_ENCODER.encode(reply)]
+        return [text_frame(_ENCODER.encode(reply)), *more]
 
-    def _spend(self, now: float) -> None:
+    def _spend(self, now: float, cost: int) -> None:
         rate = self._settings.requests_per_second
         self._tokens = min(rate * 4.0, self._tokens + max(0.0, now - self._refilled_at) * rate)
         self._refilled_at = now
-        if self._tokens < 1.0:
-            raise ProtocolError("rate_limited", f"at most {rate} requests a second")
-        self._tokens -= 1.0
+        if self._tokens < cost:
+            raise ProtocolError("rate_limited", f"at most {rate} requests a second; this one counts for {cost}")
+        self._tokens -= cost
 
     def _decode(self, payload: bytes) -> Any:
         if len(payload) > self._settings.message_size_bytes_max:
@@ -115,22 +162,63 @@ class Session:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ProtocolError("bad_json", str(error)) from error
 
-    def _answer(self, request: Any) -> dict[str, Any]:
+    def _answer(self, request: Any, now: float) -> tuple[dict[str, Any], list[bytes]]:
         if isinstance(request, Ping):
-            return {"type": "pong", "seq": self._publisher.state.sequence}
-        stream = self._publisher.stream(request.channel, request.depth)
-        held = next((held for held in self.live | self.pending if held.channel == stream.channel), None)
+            return {"type": "pong", "seq": self._publisher.state.sequence}, []
+        kind, number, name = parse_channel(request.channel)
+        index = self._market(name)
+        if isinstance(request, Replay):
+            self._spend(now, self._settings.replay_cost - 1)
+            codec = self._publisher.codecs[self.encoding]
+            return replay(
+                self._publisher.state, codec, self._settings, request.channel, kind, index, request.after, request.to
+            )
+        if isinstance(request, History):
+            self._spend(now, self._settings.replay_cost - 1)
+            if kind != "candles":
+                raise ProtocolError("bad_request", "channel: history is kept of candles")
+            return candle_page(
+                self._publisher.state, self._settings, request.channel, index, number, request.before, request.limit
+            ), []
+        held = self.subscriptions.get(request.channel)
         if isinstance(request, Unsubscribe):  # whatever its depth: a channel is subscribed at one depth only
             if held is None:
-                raise ProtocolError("not_subscribed", f"channel: {stream.channel} is not subscribed")
+                raise ProtocolError("not_subscribed", f"channel: {request.channel} is not subscribed")
             self._publisher.leave(self, held)
-            return {"type": "unsubscribed", "channel": stream.channel}
+            return {"type": "unsubscribed", "channel": request.channel}, []
+        return self._subscribe(request, kind, index, number), []
+
+    def _market(self, name: str) -> int:
+        if not name:
+            return -1
+        market = self._publisher.state.directory.market(name)
+        if market is None:
+            raise ProtocolError("unknown_market", f"channel: no market is named {name[:64]!r}")
+        return market.index
+
+    def _subscribe(self, request: Subscribe, kind: str, index: int, number: int) -> dict[str, Any]:
+        key = stream_key(
+            request.channel, kind, index, number, depth=request.depth, depth_default=self._settings.depth_default,
+            mode=request.mode, interval_ms=request.interval_ms, encoding=self.encoding,
+        )  # fmt: skip
+        held = self.subscriptions.get(request.channel)
         if held is not None:
-            raise ProtocolError("already_subscribed", f"channel: {stream.channel} is subscribed, depth {held.depth}")
-        if self.subscription_count >= self._settings.subscription_limit:
+            raise ProtocolError(
+                "already_subscribed", f"channel: {request.channel} is subscribed, depth {held.wanted.parameter}"
+            )
+        if len(self.subscriptions) >= self._settings.subscription_limit:
             raise ProtocolError("too_many_subscriptions", f"at most {self._settings.subscription_limit} a connection")
-        self._publisher.join(self, stream)
-        reply: dict[str, Any] = {"type": "subscribed", "channel": stream.channel}
-        if stream.kind == "orderbook":
-            reply["depth"] = stream.depth
+        self._publisher.join(self, Subscription(key))
+        reply: dict[str, Any] = {"type": "subscribed", "channel": key.channel}
+        if kind == "book":
+            reply["depth"] = key.parameter
+        reply["mode"] = key.mode
+        if key.interval_ms:
+            reply["interval_ms"] = key.interval_ms
+        if index >= 0:
+            market = self._publisher.state.directory.markets[index]
+            reply |= {
+                "index": index, "tick": market.price_text(1), "lot": market.size_text(1),
+                "quote_scale": market.quote.scale,
+            }  # fmt: skip
         return reply

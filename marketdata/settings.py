@@ -15,6 +15,7 @@ class MarketDataSettings:
 
     host: str = "127.0.0.1"
     port: int = 7402
+    reuse_port: bool = False  # several processes listen on the port, and the kernel shares the connections out
     flush_interval_ms: int = 20
     connection_limit: int = 5_000
     subscription_limit: int = 256  # per connection
@@ -22,7 +23,13 @@ class MarketDataSettings:
     requests_per_second: int = 50  # per connection, in bursts of four seconds
     depth_default: int = 50
     whole_book_levels_max: int = 20_000  # per side; a larger book is refused with depth 0
+    whole_book_orders_max: int = 100_000  # a book with more orders is refused in `orders`
     tape_trades: int = 200  # kept per market
+    candles_kept: int = 1_500  # per market and interval
+    candles_sent: int = 500  # in a snapshot, and at most in an answer to `history`
+    change_rows: int = 1 << 20  # of 64 bytes: how far back `replay` reaches
+    replay_rows: int = 1 << 16  # looked at for one answer to `replay`
+    replay_cost: int = 10  # requests that a replay or a page of history counts for
     order_limit: int = 8_000_000
     read_slots: int = 65_536
     slow_bytes: int = 256 * 1024  # low mark of what waits for one reader in user space
@@ -30,17 +37,22 @@ class MarketDataSettings:
     send_buffer_bytes: int = 128 * 1024  # SO_SNDBUF
     close_grace_ms: int = 2_000
     ping_interval_ms: int = 30_000
-    checksum_every_updates: int = 16
+    heartbeat_ms: int = 1_000
+    lag_hold_ms: int = 1_000  # a reader that fell behind stays conflated at least so long
     writes_per_turn: int = 200
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if name not in ("host", "port") and value < 1:
+            if name not in ("host", "port", "reuse_port") and value < 1:
                 raise SettingsInvalid(f"marketdata.{name}: must be at least 1, is {value}")
         if not 0 <= self.port <= 65_535:
             raise SettingsInvalid(f"marketdata.port: must be 0 to 65535, is {self.port}")
         if self.slow_bytes >= self.cut_bytes:
             raise SettingsInvalid(f"marketdata.slow_bytes: must be below cut_bytes ({self.cut_bytes})")
+        if self.change_rows < 4 * self.read_slots or self.replay_rows > self.change_rows:
+            raise SettingsInvalid(
+                "marketdata.change_rows: must be at least 4 * read_slots, and replay_rows at most that"
+            )
         if self.depth_default > self.whole_book_levels_max:
             raise SettingsInvalid("marketdata.depth_default: must not be above whole_book_levels_max")

@@ -6,16 +6,13 @@ Trade ids count from 1 without a hole per market, so a reader notices a lost tra
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 import numpy as np
 
-from engine.messages.codes import Aggressor
-from engine.messages.directory import MarketEntry
+from marketdata.changes import TRADE_ROW_KIND
+from marketdata.feed import TRADE_ROW
 
-__all__ = ["Tape", "by_market", "trade_message"]
-
-_AGGRESSOR_WORDS = tuple(member.word for member in sorted(Aggressor))
+__all__ = ["Tape", "by_market", "trade_rows"]
 
 
 def by_market(rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
@@ -27,16 +24,16 @@ def by_market(rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
     return [(int(group["market"][0]), group) for group in np.split(ordered, edges)]
 
 
-def trade_message(market: MarketEntry, row: np.void) -> dict[str, Any]:
-    """One trade as the wire shows it. `ts` is ns since 1970, UTC."""
-    return {
-        "trade_id": int(row["trade_id"]),
-        "seq": int(row["sequence"]),
-        "ts": int(row["ts"]),
-        "price": market.price_text(int(row["price"])),
-        "size": market.size_text(int(row["size"])),
-        "aggressor": _AGGRESSOR_WORDS[row["aggressor"]],
-    }
+def trade_rows(changes: np.ndarray) -> np.ndarray:
+    """The trades among rows of changes (dtype CHANGE), as TRADE_ROW."""
+    rows = changes[changes["kind"] == TRADE_ROW_KIND]
+    trades = np.zeros(len(rows), TRADE_ROW)
+    for name, source in (
+        ("sequence", "sequence"), ("ts", "ts"), ("trade_id", "id"), ("price", "price"), ("size", "size"),
+        ("notional", "extra"), ("market", "market"), ("aggressor", "side"),
+    ):  # fmt: skip
+        trades[name] = rows[source]
+    return trades
 
 
 class Tape:
@@ -52,6 +49,7 @@ class Tape:
             tape = self._rows[market] = deque(maxlen=self._limit)
         tape.extend(rows[-self._limit :])
 
-    def last(self, market: int, limit: int) -> list[np.void]:
-        """The newest trades, oldest first."""
-        return list(self._rows.get(market, ()))[-limit:]
+    def last(self, market: int, limit: int) -> np.ndarray:
+        """The newest trades, oldest first (dtype feed.TRADE_ROW)."""
+        kept = list(self._rows.get(market, ()))[-limit:]
+        return np.array(kept, TRADE_ROW) if kept else np.empty(0, TRADE_ROW)

@@ -306,8 +306,8 @@ MONEY_EVENT = _event(
 LEG = np.dtype([("source", "<u4"), ("asset", "<u4"), ("amount", "<i8"), ("target", "<u4"), ("reserved", "V12")])
 """32 bytes, four a slot: one posting, after splitting."""
 
-PHASE_CHANGED = _event(("phase", "u1"))
-"""`reason` of the head is the PhaseReason."""
+PHASE_CHANGED = _event(("phase", "u1"), ("pad", "V7"), ("reference_price", "<i8"))
+"""`reason` of the head is the PhaseReason. `reference_price`: what bands and an uncross go by now; ABSENT: none."""
 
 UNCROSSED = _event(("price", "<i8"), ("size", "<i8"), ("imbalance", "<i8"))
 """`price` ABSENT, size and imbalance 0 where nothing crossed. Imbalance: buy minus sell at that price, lots."""

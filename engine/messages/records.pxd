@@ -277,6 +277,8 @@ cdef packed struct Leg:
 cdef packed struct PhaseChanged:
     EventHead head
     uint8_t phase
+    uint8_t pad[7]
+    int64_t reference_price
 
 cdef packed struct Uncrossed:
     EventHead head

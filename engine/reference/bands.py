@@ -33,7 +33,10 @@ def change_phase(s: State, market: int, phase: Phase, reason: PhaseReason) -> No
     """The market is in that phase now, and no pause is on."""
     m = s.markets[market]
     m.phase, m.pause_at, m.pause_sequence = phase, 0, 0
-    s.emit(layout.PHASE_CHANGED, EventKind.PHASE_CHANGED, market=market, phase=phase, reason=reason)
+    s.emit(
+        layout.PHASE_CHANGED, EventKind.PHASE_CHANGED, market=market, phase=phase, reason=reason,
+        reference_price=m.band_reference,
+    )  # fmt: skip
 
 
 def pause(s: State, market: int, phase: Phase, reason: PhaseReason) -> None:

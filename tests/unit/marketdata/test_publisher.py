@@ -6,7 +6,9 @@ import pytest
 from byline.client.market_data import BookGap, LocalBook
 from engine.messages.errors import SettingsInvalid
 from engine.reference import ReferenceCore
-from marketdata.publisher import DEPTHS, Publisher, text_frame
+from marketdata.channels import DEPTHS
+from marketdata.frames import text_frame
+from marketdata.publisher import Publisher
 from marketdata.session import Session, frame_fault
 from marketdata.settings import MarketDataSettings
 from marketdata.state import MarketState
@@ -32,9 +34,11 @@ def split(frames: bytes) -> list[dict]:
 
 class Rig:
     def __init__(self, seed=1, flow=None, **settings):
-        self.settings = MarketDataSettings(**({"requests_per_second": 100_000} | settings))
+        own = {"requests_per_second": 100_000, "order_limit": 10_000, "tape_trades": 50}
+        self.settings = MarketDataSettings(**(own | settings))
         self.flow = flow or Flow(seed)
-        self.state = MarketState(order_limit=10_000, tape_trades=50)
+        self.state = MarketState(self.settings)
+        self.now_ms = 0.0
         self.publisher = Publisher(self.state, self.settings)
         self.publisher.apply(self.flow.opening)
 
@@ -46,19 +50,29 @@ class Rig:
         return session
 
     def ask(self, session, **request):
-        return msgspec.json.decode(session.receive(msgspec.json.encode(request), 0.0)[0])
+        return split(session.receive(msgspec.json.encode(request), 0.0)[0])[0]
 
     def step(self, count=1):
         for _ in range(count):
             self.publisher.apply(self.flow.step())
 
-    def flush(self):
-        return {session: split(frames) for session, frames in self.publisher.flush()}
+    def flush(self, after_ms=20.0, heads=False):
+        """The messages of each session; `heads` only where they are asked for."""
+        got = {}
+        for session, frames in self.raw(after_ms):
+            messages = [message for message in split(frames) if heads or message["type"] != "heads"]
+            if messages:
+                got[session] = messages
+        return got
+
+    def raw(self, after_ms=20.0):
+        self.now_ms += after_ms
+        return [(sink, plan.data) for plan in self.publisher.flush(self.now_ms) for sink in plan.sinks]
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_snapshot_and_updates_are_the_cores_book_at_every_flush(depth):
-    rig = Rig(seed=depth + 3, checksum_every_updates=3)
+    rig = Rig(seed=depth + 3)
     rig.step(50)
     session, book, checked = rig.session(BOOK, depth=depth), LocalBook("NOVA-USD", depth), 0
     late, late_book = None, LocalBook("NOVA-USD", depth)
@@ -79,7 +93,7 @@ def test_snapshot_and_updates_are_the_cores_book_at_every_flush(depth):
 
 
 def test_stops_slices_auctions_and_pauses_reach_every_subscriber():
-    rig = Rig(flow=RuleFlow(ReferenceCore(), 3), checksum_every_updates=1)
+    rig = Rig(flow=RuleFlow(ReferenceCore(), 3))
     session = rig.session(BOOK, "status", "trades:NOVA-USD", "price:NOVA-USD")
     market, book = rig.flow.directory.markets[0], LocalBook("NOVA-USD", 50)
     ids, aggressors, phases, crossed = [], set(), [], 0
@@ -125,7 +139,7 @@ def test_lost_update_is_noticed_with_the_next_message():
 
 
 def test_changed_size_is_noticed_by_the_checksum():
-    rig = Rig(checksum_every_updates=1)
+    rig = Rig()
     session, book = rig.session(BOOK, depth=0), LocalBook("NOVA-USD")
     rig.step(100)
     [snapshot] = rig.flush()[session]
@@ -141,51 +155,66 @@ def test_trade_ids_have_no_hole_and_a_message_is_built_once():
     ids, before = [], rig.publisher.message_count
     for _ in range(200):
         rig.step(2)
-        plan = dict(rig.publisher.flush())
+        plan = dict(rig.raw())
         if plan:
             assert plan[one] is plan[two]
-            ids += [trade["trade_id"] for message in split(plan[one]) for trade in message["trades"]]
+            ids += [trade["trade_id"] for message in split(plan[one]) for trade in message.get("trades", ())]
     assert ids == list(range(1, len(ids) + 1)) and len(ids) > 50
-    assert rig.publisher.message_count - before < len(ids) + 1
+    assert rig.publisher.message_count - before < 2 * (len(ids) + 2) + 5  # each with its heads, and heartbeats
 
 
-def test_slow_reader_keeps_trades_and_comes_back_with_the_latest_book():
+def test_slow_reader_is_told_moved_to_the_latest_state_and_comes_back_with_snapshots():
     rig = Rig(seed=4)
-    session = rig.session(BOOK, "trades:NOVA-USD", "price:NOVA-USD")
+    session = rig.session("trades:NOVA-USD", "price:NOVA-USD", "orders:NOVA-USD")
+    assert rig.ask(session, type="subscribe", channel=BOOK, mode="lossless")["type"] == "subscribed"
     neighbour, book = rig.session(BOOK), LocalBook("NOVA-USD", 50)
     for message in rig.flush()[neighbour]:
         book.apply(message)
-    [told] = split(rig.publisher.set_slow(session))
-    assert (told["type"], told["conflated"]) == ("slow", True)
-    seen = []
-    for _ in range(80):
+    [told] = split(rig.publisher.set_slow(session, 300_000))
+    latest = {"mode": "latest", "interval_ms": 1000}
+    assert (told["type"], told["conflated"], told["waiting_bytes"]) == ("slow", True, 300_000)
+    assert told["moved"] == {
+        BOOK: latest, "trades:NOVA-USD": latest, "price:NOVA-USD": latest, "orders:NOVA-USD": {"mode": "paused"},
+    }  # fmt: skip
+    session.held = True
+    rig.step(2)
+    got = rig.flush()
+    assert session not in got  # nothing at all while what waits for it has not drained
+    for message in got.get(neighbour, ()):
+        book.apply(message)
+    session.held = False
+    seen, sent = [], 0
+    for _ in range(200):
         rig.step(2)
         got = rig.flush()
         seen += got.get(session, [])
+        sent += session in got
         for message in got.get(neighbour, ()):
             book.apply(message)
-    assert {message["channel"] for message in seen} == {"trades:NOVA-USD"}
-    ids = [trade["trade_id"] for message in seen for trade in message["trades"]]
-    assert ids == list(range(1, len(ids) + 1))
+    assert {message["type"] for message in seen} == {"snapshot"} and sent == 4  # 4 s: once a second
+    assert {message["channel"] for message in seen} == {BOOK, "trades:NOVA-USD", "price:NOVA-USD"}
+    assert rig.ask(session, type="subscribe", channel="status")["type"] == "subscribed"
+    assert rig.ask(session, type="unsubscribe", channel="trades:NOVA-USD")["type"] == "unsubscribed"
+    assert rig.publisher.may_recover(session)
     [told] = split(rig.publisher.set_recovered(session))
     assert told["conflated"] is False
     back = {message["channel"]: message for message in rig.flush()[session] if message["type"] == "snapshot"}
-    assert set(back) == {BOOK, "price:NOVA-USD"}
+    assert set(back) == {BOOK, "price:NOVA-USD", "orders:NOVA-USD", "status"}
     assert [tuple(level) for level in back[BOOK]["bids"]] == book.bids == rig.flow.book_text()[0][:50]
     fresh = LocalBook("NOVA-USD", 50)
     fresh.apply(back[BOOK])
     rig.step(40)
-    for message in rig.flush()[session]:
-        if message["channel"] == BOOK:
-            fresh.apply(message)
-    assert fresh.asks == rig.flow.book_text()[1][:50]
+    updates = [message for message in rig.flush()[session] if message["channel"] == BOOK]
+    for message in updates:
+        fresh.apply(message)
+    assert fresh.asks == rig.flow.book_text()[1][:50] and len(updates) > 20  # lossless again: one a command
 
 
 def test_price_chain_and_fields():
     rig = Rig(seed=7)
     one = rig.session("ticker:NOVA-USD")
     [snapshot] = rig.flush()[one]
-    assert snapshot["channel"] == "price:NOVA-USD" and snapshot["last"] is None and snapshot["phase"] == "continuous"
+    assert snapshot["channel"] == "ticker:NOVA-USD" and snapshot["last"] is None and snapshot["phase"] == "continuous"
     previous = snapshot["seq"]
     for turn in range(60):
         rig.step(2)
@@ -196,7 +225,7 @@ def test_price_chain_and_fields():
             previous = message["seq"]
     bids, asks = rig.flow.book_text()
     assert message["best_bid"] == list(bids[0]) and message["best_ask"] == list(asks[0])
-    assert message["trades_24h"] == int(rig.state.tape.last(0, 1)[0]["trade_id"])  # a minute of journal time went by
+    assert message["trades_24h"] == int(rig.state.tape.last(0, 1)["trade_id"][0])  # a minute of journal time went by
     assert float(message["low_24h"]) <= float(message["last"]) <= float(message["high_24h"])
 
 
@@ -225,7 +254,26 @@ def test_new_listing_and_phase_reach_status():
         (b'{"type":"order"}', "bad_request", "order"),
         (b'{"type":"ping","x":1}', "bad_request", "x"),
         (b'{"type":"subscribe","channel":5}', "bad_request", "channel"),
-        (b'{"type":"subscribe","channel":"candles:NOVA-USD"}', "unknown_channel", "channel:"),
+        (b'{"type":"subscribe","channel":"candles:NOVA-USD"}', "bad_interval", "1m"),
+        (b'{"type":"subscribe","channel":"candles.2m:NOVA-USD"}', "bad_interval", "1m"),
+        (b'{"type":"subscribe","channel":"book.5:NOVA-USD"}', "unknown_channel", "channel:"),
+        (b'{"type":"subscribe","channel":"user_orders"}', "private_channel", "order entry"),
+        (b'{"type":"subscribe","channel":"trades:NOVA-USD","mode":"all"}', "bad_mode", "lossless"),
+        (b'{"type":"subscribe","channel":"orders:NOVA-USD","mode":"latest"}', "bad_mode", "orders"),
+        (b'{"type":"subscribe","channel":"ticker:NOVA-USD","mode":"lossless"}', "bad_mode", "ticker"),
+        (b'{"type":"subscribe","channel":"book:NOVA-USD","interval_ms":30}', "bad_interval", "100"),
+        (
+            b'{"type":"subscribe","channel":"book:NOVA-USD","mode":"lossless","interval_ms":100}',
+            "bad_interval",
+            "lossless",
+        ),
+        (b'{"type":"replay","channel":"ticker:NOVA-USD","from":1}', "bad_request", "replayed"),
+        (b'{"type":"replay","channel":"book:NOVA-USD"}', "bad_request", "from"),
+        (b'{"type":"replay","channel":"book:NOVA-USD","from":-1}', "bad_request", "from"),
+        (b'{"type":"replay","channel":"book:NOVA-USD","from":99999999}', "bad_range", "from"),
+        (b'{"type":"replay","channel":"book:NOVA-USD","from":5,"to":4}', "bad_range", "from"),
+        (b'{"type":"history","channel":"trades:NOVA-USD"}', "bad_request", "candles"),
+        (b'{"type":"history","channel":"candles.1m:NOVA-USD","limit":100000}', "bad_request", "limit"),
         (b'{"type":"subscribe","channel":"status:NOVA-USD"}', "unknown_channel", "channel:"),
         (b'{"type":"subscribe","channel":"trades:NOPE"}', "unknown_market", "NOPE"),
         (b'{"type":"subscribe","channel":"book:NOVA-USD","depth":7}', "bad_depth", "depth:"),
@@ -239,18 +287,17 @@ def test_new_listing_and_phase_reach_status():
 def test_bad_request_is_named_and_changes_nothing(payload, code, text):
     rig = Rig()
     session = rig.session(BOOK, depth=10)
-    [reply] = session.receive(payload, 0.0)
-    error = msgspec.json.decode(reply)
+    [error] = split(b"".join(session.receive(payload, 0.0)))
     assert (error["type"], error["code"]) == ("error", code) and text in error["message"]
-    assert session.subscription_count == 1
+    assert len(session.subscriptions) == 1
 
 
 def test_subscriptions_and_requests_are_limited():
     rig = Rig(subscription_limit=1)
-    session = rig.session(BOOK)
+    session = rig.session("book:NOVA-USD")
     assert rig.ask(session, type="subscribe", channel="status")["code"] == "too_many_subscriptions"
     assert rig.ask(session, type="unsubscribe", channel="book:NOVA-USD", rid=7) == {
-        "type": "unsubscribed", "channel": BOOK, "rid": 7,
+        "type": "unsubscribed", "channel": "book:NOVA-USD", "rid": 7,
     }  # fmt: skip
     slow = Session(rig.publisher, MarketDataSettings(requests_per_second=1))
     replies = [rig.ask(slow, type="ping")["type"] for _ in range(6)]
@@ -263,7 +310,7 @@ def test_dropped_session_leaves_no_stream_behind():
     rig.flush()
     rig.publisher.drop(session)
     rig.step(20)
-    assert rig.flush() == {} and not rig.publisher.sessions
+    assert rig.flush() == {} and rig.publisher.session_count == 0
 
 
 def test_frames_that_are_no_text_are_named():

@@ -1,0 +1,3 @@
+from picows import WSTransport
+
+def send_all(transports: list[WSTransport | None], data: bytes, start: int, stop: int) -> list[int]: ...

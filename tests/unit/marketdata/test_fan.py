@@ -1,0 +1,19 @@
+"""picows is pinned, and what we use of its private side is still there."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import picows
+
+
+def test_picows_is_the_version_whose_private_write_we_use():
+    assert version("picows") == "2.3.1"
+    interface = (Path(picows.__file__).parent / "picows.pxd").read_text()
+    assert "cdef inline NoResult _fast_write(self, char* ptr, Py_ssize_t sz) except NoResult.EXC" in interface
+    assert "object _tr_get_write_buffer_size" in interface
+
+
+def test_only_one_module_touches_the_private_side():
+    for path in Path("marketdata").rglob("*.py*"):
+        if path.suffix in (".py", ".pyx", ".pxd") and path.stem != "fan":
+            assert "_fast_write" not in path.read_text() and "_tr_get" not in path.read_text(), path
