@@ -1,16 +1,17 @@
 """Order entry over loopback, each figure beside a bare picows echo of the same bytes in the same run.
 
-Two of three commands place a limit order, one in ten of which crosses the spread, the third cancels an earlier one of the
-same connection; each connection is an account of its own, so nearly every fill is told to another one as well. The server has core 0; the load client, in C, has core 1 and shares it with the
-journal's writer. Five runs, in each of which echo and candidates take turns; medians of the five. The journal is
-written in every row: paced in mode `memory`, back to back in mode `durable`.
+Two of three commands place a limit order, one in ten of which crosses the spread, the third cancels an earlier one of
+the same connection; each connection is an account of its own, so nearly every fill is told to another one as well. The
+server has core 0; the load client, in C, has core 1 and shares it with the journal's writer. Five runs, in each of
+which echo and candidates take turns; medians of the five. The journal is written in every row: paced in mode `memory`,
+back to back in mode `durable`.
 
     1 connection, JSON           round trip, memory acks
     32 connections, JSON         throughput with one frame in flight, and the CPU time of the gateway's loop an order
     32 connections, records      throughput of frames of 16 records, one and four in flight, memory and durable acks
-    20,000 orders/s, JSON        open loop on 32 connections, durable acks; times from the planned moment of sending,
-                                 so a stall is charged to everything behind it; the disk's own fdatasync of the same run
-    whole system                 beside a real exchange (PostgreSQL, Move VM, market data, REST, traders), nothing pinned
+    20,000 orders/s, JSON        open loop on 32 connections, durable acks; times from the planned moment of sending:
+                                 a stall is charged to all behind it; the disk's own fdatasync of the same run
+                                 a stall is charged to all behind it; beside it the disk's own fdatasync
 
 Checked before a row is written: every command was answered, for itself, in order, with what it must bring about; the
 sequences of all answers of a run are one range without a gap; replaying each server's journal gives its last state.
@@ -133,7 +134,9 @@ def _rows(of: dict[str, float], connections: int) -> list[Row]:
     ]  # fmt: skip
     rows += [
         Row(f"bare picows echo, {many}", "answers", of["json echo"], "1/s"),
-        _compared(f"memory acks, {many}", "acked orders", of["json memory"], "1/s", of["json echo"], 0.65 * of["json echo"]),
+        _compared(
+            f"memory acks, {many}", "acked orders", of["json memory"], "1/s", of["json echo"], 0.65 * of["json echo"]
+        ),
         _compared(f"durable acks, {many}", "acked orders", of["json durable"], "1/s", of["json echo"], None),
         _compared(f"memory acks, {many}", "CPU of the loop an order", of["cpu memory"], "us", of["cpu echo"], 10.0),
         _compared(f"durable acks, {many}", "CPU of the loop an order", of["cpu durable"], "us", of["cpu echo"], None),
@@ -156,7 +159,8 @@ def _rows(of: dict[str, float], connections: int) -> list[Row]:
             min(350.0, echo_p50 + 2.5 * sync),
         ),
         _compared(
-            f"durable acks, {case}", "from plan to answer p99", of["open durable p99"], "us", of["open echo p99"], 1_500.0
+            f"durable acks, {case}", "from plan to answer p99", of["open durable p99"], "us", of["open echo p99"],
+            1_500.0,
         ),
     ]  # fmt: skip
     return rows
@@ -169,7 +173,8 @@ def run(smoke: bool, seed: int) -> list[Row]:
     affinity = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory(prefix="byline-bench-") as folder, ExitStack() as stack:
         servers = [
-            stack.enter_context(serving(mode, Path(folder) / mode, connections)) for mode in ("echo", "memory", "durable")
+            stack.enter_context(serving(mode, Path(folder) / mode, connections))
+            for mode in ("echo", "memory", "durable")
         ]
         bench = _Bench(servers, seed)
         pin(1)

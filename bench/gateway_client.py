@@ -1,8 +1,8 @@
 """The load on order entry: sockets signed in here, driven by `bench/native/gateway.c`, what came back judged here.
 
-`Plan` is what one connection sends: the same draws as JSON, as records, or as bytes for an echo. `drive` sends the plans
-of all connections at once and gives back the time of every frame and the place of every answer; `judge` reads each of
-them and raises `WrongResult` if one is missing, of another request, out of order, or says what cannot be.
+`Plan` is what one connection sends: the same draws as JSON, as records, or as bytes for an echo. `drive` sends the
+plans of all connections at once and gives back the time of every frame and the place of every answer; `judge` reads
+each of them and raises `WrongResult` if one is missing, of another request, out of order, or says what cannot be.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Signed:
 class _Connection(ctypes.Structure):
     _fields_ = tuple(
         (name, ctypes.c_int64)
-        for name in ("fd", "out", "ends", "frames", "input", "room", "began", "took", "start", "stop", "sent", "answers",
-                     "size", "parsed")
+        for name in ("fd", "out", "ends", "frames", "input", "room", "began", "took", "start", "stop", "sent",
+                     "answers", "size", "parsed")
     )  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def plan(protocol: str, draws: Draws, account: int, per_frame: int = 1, *, binar
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one run. `took_ns`: of every frame, from send (closed loop) or plan (open loop) to its last answer."""
+    """What came of one run. `took_ns`: of every frame, from send (or plan, in open loop) to its last answer."""
 
     elapsed_s: float
     took_ns: NDArray[np.int64]
@@ -238,12 +238,12 @@ def drive(sockets: Sequence[Signed], plans: Sequence[Plan], in_flight: int, rate
     for at, (signed, made) in enumerate(zip(sockets, plans, strict=True)):
         frames, count = len(made.ends), len(made.ends) * per_frame
         room = 65_536 + (len(made.out) if protocol == "echo" else count * BYTES_PER_ANSWER[protocol])
-        arrays = {
-            "input": np.full(room, 0, np.uint8), "began": np.zeros(frames, np.int64), "took": np.zeros(frames, np.int64),
+        arrays: dict[str, NDArray[Any]] = {
+            "input": np.full(room, 1, np.uint8),  # written, so that the pages are there before the clock starts
+            "began": np.zeros(frames, np.int64), "took": np.zeros(frames, np.int64),
             "start": np.zeros(count, np.int64), "stop": np.zeros(count, np.int64),
             "out": np.ascontiguousarray(made.out), "ends": np.ascontiguousarray(made.ends, np.int64),
         }  # fmt: skip
-        arrays["input"][:] = 1  # the pages are there before the clock starts
         for name, array in arrays.items():
             setattr(connections[at], name, array.ctypes.data)
         connections[at].fd, connections[at].frames, connections[at].room = signed.socket.fileno(), frames, room

@@ -1,4 +1,4 @@
-"""The servers that the bench of order entry drives, each in a process of its own on core 0: a bare echo, or the gateway.
+"""The servers that the bench of order entry drives, each in a process of its own on core 0: bare echo or gateway.
 
 A served process lives for the whole bench, so that baseline and candidates can take turns run by run. Asked over its
 pipe, it tells the CPU time of its loop's thread and of the whole process; when it ends, where its journal stands.

@@ -77,9 +77,14 @@ cdef class Hub(ReleaseSink):
     cdef int64_t t_out
     cdef Py_ssize_t write_high
     cdef uint64_t numbers
+    cdef uint32_t reads  # of this turn, not told yet
+    cdef bint is_turning  # the end of this turn is asked for
+    cdef object call_soon
+    cdef object turn
     cdef public object on_fatal
 
     cdef int end_of_read(self) except -1
+    cdef int tell(self) except -1
     cdef int touch(self, Connection connection) except -1
     cdef Connection owner_of(self, uint64_t number)
     cdef int admit(self, Connection connection, uint8_t kind) except -1
