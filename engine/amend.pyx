@@ -14,7 +14,9 @@ from engine.book cimport dequeue, join_back, reaches
 from engine.digest cimport add_mix, mix_id, touch_order
 from engine.events cimport add_event
 from engine.ids cimport older_room, open_id
-from engine.matching cimport Taker, cancel_slot, named_order, proceed, reject_named, taker_of
+from engine.cancel cimport cancel_slot, reject_named
+from engine.matching cimport Taker, proceed, taker_of
+from engine.orders cimport named_order
 from engine.pairs cimport count_slices, show_slice
 from engine.pool cimport find_id, find_poison, id_tag
 from engine.risk cimport hold, hold_slot, order_hold, pair_hold, required_hold, whole_leaves

@@ -79,7 +79,7 @@ cdef uint128 mix_account(State* s, uint32_t index) noexcept nogil:
     w[11] = a.mask
     w[12] = <uint64_t><int64_t>a.taker_ppm
     w[13] = <uint64_t><int64_t>a.maker_ppm
-    w[14] = a.max_open_orders
+    w[14] = annex.max_open_orders
     memcpy(&w[15], annex.row, 32)
     account_group(s, a, <Name*>&w[19])
     w[27] = <uint64_t>annex.cancel_after

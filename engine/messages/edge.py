@@ -70,6 +70,10 @@ class EdgeCode(Word):
     BUSY = 12
     JOURNAL_FAILED = 13
     CANCEL_ONLY = 14
+    RATE_LIMITED = 15
+    COLLAR = 16
+    PROTECTION = 17
+    EXPIRED_KEY = 18
 
 
 ACK = np.dtype(
