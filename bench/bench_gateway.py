@@ -10,7 +10,6 @@ back to back in mode `durable`.
     32 connections, JSON         throughput with one frame in flight, and the CPU time of the gateway's loop an order
     32 connections, records      throughput of frames of 16 records, one and four in flight, memory and durable acks
     20,000 orders/s, JSON        open loop on 32 connections, durable acks; times from the planned moment of sending:
-                                 a stall is charged to all behind it; the disk's own fdatasync of the same run
                                  a stall is charged to all behind it; beside it the disk's own fdatasync
 
 Checked before a row is written: every command was answered, for itself, in order, with what it must bring about; the

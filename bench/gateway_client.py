@@ -103,7 +103,8 @@ def connect(url: str, key: Ed25519PrivateKey | None, protocol: str) -> Signed:
     if key is not None:
         hello = reader.message()
         signature = sign_in_signature(key, hello["environment"], hello["epoch"], hello["nonce"])
-        command = {"op": "sign_in", "key": public_key(key), "signature": signature}
+        # What is open at the end stays open: between two runs the journal is to hold nothing else.
+        command = {"op": "sign_in", "key": public_key(key), "signature": signature, "cancel_on_disconnect": False}
         connected.sendall(frame(json.dumps(command).encode()))
         answer = reader.message()
         if answer.get("type") != "signed_in":
