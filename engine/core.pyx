@@ -201,7 +201,7 @@ cdef inline bint fits(State* s, const Record* r, Py_ssize_t room, Py_ssize_t ple
     # not be told apart, which nobody can predict.
     if (
         room >= plenty and s.stop_count + s.iceberg_count == 0 and <uint8_t>(r.kind - DO_PLACE) <= DO_REPLACE - DO_PLACE
-        and (r.kind != DO_PLACE or (<const PlaceRecord*>r).type == LIMIT)
+        and ((r.kind != DO_PLACE) | ((<const PlaceRecord*>r).type == LIMIT))
     ):
         return True
     return bound_of(s, r) <= room
