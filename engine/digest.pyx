@@ -217,6 +217,10 @@ cdef void settle_balances(State* s) noexcept nogil:
 cdef void settle_markets(State* s) noexcept nogil:
     cdef uint32_t i, index
     for i in range(s.dirty_market_count):
+        if i + 16 < s.dirty_market_count:
+            index = s.dirty_markets[i + 16]
+            prefetch_line(&s.markets[index])
+            prefetch_line(&s.markets[index].last_price)
         index = s.dirty_markets[i]
         s.markets[index].dirty = 0
         add_mix(s, mix_market(&s.markets[index]))

@@ -86,6 +86,10 @@ cdef class Hub(ReleaseSink):
     cdef int64_t t_out
     cdef Py_ssize_t write_high
     cdef uint64_t numbers
+    cdef uint32_t reads  # of this turn, not told yet
+    cdef bint is_turning  # the end of this turn is asked for
+    cdef object call_soon
+    cdef object turn
     cdef public object on_fatal
     cdef public object look  # callable(Ask, session): what of an answer must be seen when it is asked, or None
     cdef readonly dict guarded  # orders under protection: gateway.protection.Protection by order id
@@ -95,6 +99,7 @@ cdef class Hub(ReleaseSink):
     # replace, NIL otherwise; `now` the time of the read.
     cdef int admit(self, Connection connection, uint8_t* record, uint32_t market, int64_t now) except -1
     cdef int end_of_read(self) except -1
+    cdef int tell(self) except -1
     cdef int touch(self, Connection connection) except -1
     cdef Connection owner_of(self, uint64_t number)
     cdef int refuse(self, Connection connection, int why, bytes rid) except -1
