@@ -124,6 +124,7 @@ class _Server:
         self.slow: set[_Reader] = set()
         self.position = 0
         self.delivery_count = self.cut_count = self.lag_count = 0
+        self.last_written = b""
         self._unavailable = False
 
     def accept(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
@@ -183,6 +184,7 @@ class _Server:
             stages.observe("journal_to_flush", time.time() - self.state.feed.ts / 1e9)
         step, writing = self.settings.writes_per_turn, 0.0
         for delivery in plan:
+            self.last_written = delivery.data
             transports = [sink.transport for sink in delivery.sinks]
             for start in range(0, len(transports), step):
                 before = time.monotonic()
