@@ -88,7 +88,11 @@ class Load(picows.WSListener):
         message = json.loads(payload)
         if message.get("type") == "hello" and self.key is not None:
             signature = sign_in_signature(self.key, message["environment"], message["epoch"], message["nonce"])
-            answer = {"op": "sign_in", "key": public_key(self.key), "nonce": message["nonce"], "signature": signature}
+            # What is open at the end stays open: the journal is to hold the load and nothing else.
+            answer = {
+                "op": "sign_in", "key": public_key(self.key), "nonce": message["nonce"], "signature": signature,
+                "cancel_on_disconnect": False,
+            }  # fmt: skip
             transport.send(picows.WSMsgType.TEXT, json.dumps(answer).encode())
         elif message.get("type") == "signed_in":
             self.ready.set_result(None)
@@ -127,7 +131,7 @@ async def prepare(url: str, root: Path, connections: int) -> list[Ed25519Private
                     "deposit", account=f"t{number}", asset=asset, amount="100000000", ref=f"{asset}{number}"
                 )
             keys.append(generate_key())
-            await client.register_key(public_key(keys[-1]), [f"t{number}"], ["trade"])
+            await client.register_key(public_key(keys[-1]), [f"t{number}"], ["trade"], tier="unlimited")
     return keys
 
 

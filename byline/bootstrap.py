@@ -109,6 +109,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
     from gateway.server import GatewayServer
     from gateway.settings import GatewaySettings
     from persistence.disk import DirectoryDisk, SystemClock
+    from persistence.event_log import EventLogReader
     from persistence.journal import JournalSettings
     from persistence.recovery import recover
 
@@ -138,7 +139,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
                 environment=settings.environment, epoch=_next_epoch(data), ack_mode=settings.ack_mode,
                 batch_interval_s=settings.batch_interval_s,
             ),
-            sequencer, recovered.journal, recovered.core, keys, clock,
+            sequencer, recovered.journal, recovered.core, keys, clock, lambda: EventLogReader(data / "events"),
         )  # fmt: skip
         host, port = await server.start()
         gc.collect()

@@ -39,5 +39,5 @@ async def _open(settings: Settings, name: str) -> tuple[str, str, Path]:
     async with open_operator(settings) as operator:
         await send_all(operator, commands)
     key = kept_key(settings.data_directory, f"trader-{name}")
-    await register(settings, {account: key})
+    await register(settings, {account: key}, "trader")
     return account, gateway_url(settings), settings.data_directory / "keys" / f"trader-{name}.key"

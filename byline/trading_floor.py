@@ -114,12 +114,13 @@ async def _follow(client: TradingClient, crowd: Crowd, trader: int) -> None:
                     crowd.closed(trader, event[f"{who}_client_id"])
 
 
-async def register(settings: Settings, keys: dict[str, Ed25519PrivateKey]) -> None:
+async def register(settings: Settings, keys: dict[str, Ed25519PrivateKey], tier: str = "unlimited") -> None:
     """Registers a trading key per account; one that is registered already is left as it is."""
     async with open_operator(settings) as operator:
         for account, key in keys.items():
             try:
-                await operator.register_key(public_key(key), [account], ["read", "trade"], f"key of {account}")
+                label = f"key of {account}"
+                await operator.register_key(public_key(key), [account], ["read", "trade"], label, tier=tier)
             except CommandError as error:
                 if error.code != "exists":
                     raise

@@ -18,7 +18,9 @@
 #if defined(__linux__) && !defined(MADV_COLLAPSE)
 #define MADV_COLLAPSE 25 /* Linux 6.1; an older one refuses the advice */
 #endif
-#ifdef __SSE2__
+#ifdef __AVX2__
+#include <immintrin.h>
+#elif defined(__SSE2__)
 #include <emmintrin.h>
 #endif
 
@@ -190,7 +192,10 @@ static inline void clear_slot(void *slot) {
 
 /* Which of the first seven of eight tags equal `tag`, as bits 0 … 6. */
 static inline uint32_t match_tags(const uint32_t *tags, uint32_t tag) {
-#ifdef __SSE2__
+#ifdef __AVX2__
+    __m256i same = _mm256_cmpeq_epi32(_mm256_load_si256((const __m256i *)tags), _mm256_set1_epi32((int)tag));
+    return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(same)) & 0x7F;
+#elif defined(__SSE2__)
     __m128i wanted = _mm_set1_epi32((int)tag);
     __m128i low = _mm_cmpeq_epi32(_mm_load_si128((const __m128i *)tags), wanted);
     __m128i high = _mm_cmpeq_epi32(_mm_load_si128((const __m128i *)tags + 1), wanted);

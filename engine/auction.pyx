@@ -18,8 +18,8 @@ Worst case: linear in the crossed levels, in markets with icebergs in the crosse
 from engine.book cimport dequeue, has_level, lowest_price, next_above, next_below
 from engine.digest cimport touch_market, touch_order
 from engine.events cimport add_event
-from engine.matching cimport cancel_order, end_order
-from engine.pairs cimport part, refreshed_event, show_slice
+from engine.cancel cimport cancel_order
+from engine.pairs cimport end_order, part, refreshed_event, show_slice
 from engine.risk cimport collect_fee, order_hold, pay_held, receive, required_hold, whole_leaves
 from engine.types cimport *
 

@@ -111,7 +111,7 @@ cdef uint32_t audit_stops(State* s, uint32_t m, int side, uint32_t slot, uint32_
     audit_terms(s, slot)
     stop_price = s.terms[s.details[slot].terms].stop_price
     if prior == NIL:
-        assert market.nearest[side] == stop_price, f"market {m} side {side}: nearest stop {market.nearest[side]}"
+        assert market.half[side].nearest == stop_price, f"market {m} side {side}: nearest stop {market.half[side].nearest}"
     else:
         last = s.terms[s.details[prior].terms].stop_price
         assert (last, s.orders[prior].order_id) < (stop_price, o.order_id) if side == BUY else (

@@ -14,8 +14,8 @@
 
 from engine.digest cimport touch_order
 from engine.types cimport (
-    BUY, MARKET_ORDER, NIL, STOP, STP_NONE, WHOLE_SHIFT, Half, Level, Order, State, highest_bit, int64_t, lowest_bit, rarely, uint8_t,
-    uint32_t, uint64_t,
+    BUY, MARKET_ORDER, NIL, STOP, STP_NONE, WHOLE_SHIFT, Half, Level, Order, State, choose, either, highest_bit, int64_t,
+    lowest_bit, rarely, uint8_t, uint32_t, uint64_t,
 )
 from engine.windows cimport clear_above, far_above, far_below, set_above, widen
 
@@ -28,14 +28,6 @@ cdef inline bint in_window(const Half* half, int64_t price) noexcept nogil:
 cdef inline bint has_level(Half* half, int64_t price) noexcept nogil:
     # Whether a price of the window has orders.
     return (half.bits[price >> 6] >> (price & 63)) & 1
-
-
-cdef inline void set_bit(Half* half, int64_t price) noexcept nogil:
-    cdef uint64_t* word = &half.bits[price >> 6]
-    cdef uint64_t before = word[0]
-    word[0] = before | (<uint64_t>1 << (price & 63))
-    if before == 0 and half.depth > 1:
-        set_above(half, price)
 
 
 cdef inline void clear_bit(Half* half, int64_t price) noexcept nogil:
@@ -103,26 +95,31 @@ cdef inline bint beats(int side, int64_t price, int64_t best) noexcept nogil:
     return ((price - best) ^ -<int64_t>side) + side > 0
 
 
+cdef inline uint32_t* link_to(uint32_t slot, uint32_t* link, uint32_t* end) noexcept nogil:
+    # The neighbour's link, or where there is none the end of the queue. Without a branch: nobody can tell which comes.
+    return <uint32_t*>either(slot != NIL, link, end)
+
+
 cdef inline void enqueue(State* s, Half* half, int side, uint32_t slot) noexcept nogil:
     # Puts an order at the back of its level.
     cdef Order* order = &s.orders[slot]
     cdef int64_t price = order.price
     cdef Level* level = &half.levels[price]
+    cdef uint64_t* word = &half.bits[price >> 6]
+    cdef uint64_t before = word[0], bit = <uint64_t>1 << (price & 63)
+    cdef uint64_t there = -((before >> (price & 63)) & 1)  # all ones if the level has orders
+    cdef uint32_t last = level.tail | <uint32_t>~there
     s.broken |= order.leaves - 1
     order.next = NIL
-    if has_level(half, price):
-        order.prior = level.tail
-        s.orders[level.tail].next = slot
-        level.size += order.leaves
-    else:
-        order.prior = NIL
-        level.head = slot
-        level.size = order.leaves
-        set_bit(half, price)
-        if half.best == 0 or beats(side, price, half.best):
-            half.best = price
+    order.prior = last
+    link_to(last, &s.orders[last].next, &level.head)[0] = slot
     level.tail = slot
+    level.size = (level.size & there) + <uint64_t>order.leaves
     half.order_count += 1
+    half.best = choose((half.best == 0) | beats(side, price, half.best), price, half.best)
+    word[0] = before | bit
+    if before == 0 and half.depth > 1:
+        set_above(half, price)
 
 
 cdef inline int join_back(State* s, Half* half, int side, uint32_t slot) except -1 nogil:
@@ -136,24 +133,34 @@ cdef inline int join_back(State* s, Half* half, int side, uint32_t slot) except 
     return 0
 
 
+cdef inline void emptied(State* s, Half* half, int side, Level* level, int64_t price) noexcept nogil:
+    # The last order has left. A level that still counts a size is broken.
+    s.broken |= -<int64_t>(level.size != 0)
+    clear_bit(half, price)
+    if price == half.best:
+        half.best = next_worse(half, side, price)
+
+
 cdef inline void dequeue(State* s, Half* half, int side, uint32_t slot) noexcept nogil:
     # Takes an order out of its level; its leaves must still be what the level counts.
     cdef Order* order = &s.orders[slot]
     cdef int64_t price = order.price
     cdef Level* level = &half.levels[price]
+    cdef uint32_t prior = order.prior, next = order.next
     level.size -= order.leaves
     half.order_count -= 1
-    if order.prior != NIL:
-        s.orders[order.prior].next = order.next
+    link_to(prior, &s.orders[prior].next, &level.head)[0] = next
+    link_to(next, &s.orders[next].prior, &level.tail)[0] = prior
+    if (prior & next) == NIL:
+        emptied(s, half, side, level, price)
+
+
+cdef inline void dequeue_filled(State* s, Half* half, int side, Level* level, Order* order) noexcept nogil:
+    # The same for the first order of the best level, whose size is off the level already.
+    cdef uint32_t next = order.next
+    half.order_count -= 1
+    level.head = next
+    if next != NIL:
+        s.orders[next].prior = NIL
     else:
-        level.head = order.next
-    if order.next != NIL:
-        s.orders[order.next].prior = order.prior
-    else:
-        level.tail = order.prior
-        if order.prior == NIL:
-            # An emptied level that still counts a size is broken.
-            s.broken |= -<int64_t>(level.size != 0)
-            clear_bit(half, price)
-            if price == half.best:
-                half.best = next_worse(half, side, price)
+        emptied(s, half, side, level, order.price)

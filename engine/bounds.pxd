@@ -34,8 +34,8 @@ cdef inline Py_ssize_t crossing_bound(
     cdef Half* opposite = &market.half[1 - side]
     cdef int64_t matches = <int64_t>opposite.order_count + market.slices + slices
     if market.stop_count != 0 and (
-        (edge if side == BUY else opposite.best) >= market.nearest[BUY]
-        or (opposite.best if side == BUY else edge) <= market.nearest[SELL]
+        (edge if side == BUY else opposite.best) >= market.half[BUY].nearest
+        or (opposite.best if side == BUY else edge) <= market.half[SELL].nearest
     ):
         return 4 + market_bound(s, market, slices)
     return matches_bound(s, most if most < matches else matches, 0)

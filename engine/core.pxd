@@ -51,6 +51,8 @@ cdef class Core:
     cdef Py_ssize_t apply_record(self, const uint8_t* record, uint8_t* out, Py_ssize_t out_slots) except -1 nogil
     # The most event slots that this record can make in the present state.
     cdef Py_ssize_t slots_bound(self, const uint8_t* record) noexcept nogil
+    # What bands of that market are measured from now, in ticks: the last trade, a phase's, the listing's. ABSENT: none.
+    cdef int64_t reference_price(self, uint32_t market) noexcept nogil
     # A snapshot in two steps, for a caller that forks in between: `settle` first, then `write_snapshot`, which only reads the
     # state and puts the bytes of `snapshot` but its SHA-256 (stream_finish does). The second is safe in a forked child.
     cdef void settle(self) noexcept nogil

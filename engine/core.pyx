@@ -28,26 +28,29 @@ from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strlen
 
+from engine.ahead cimport AHEAD, CACHED_ORDERS, Ahead, begin, glance, known_tag, look
 from engine.amend cimport replace
 from engine.audit cimport audit
 from engine.bounds cimport bound_of
+from engine.cancel cimport cancel
 from engine.digest cimport add_mix, mix_account, state_sum
 from engine.events cimport add_event, add_rejected
 from engine.auction cimport Finding, find_price
 from engine.listing cimport (
     do_account, do_asset, do_market, open_account, write_done_account, write_done_asset, write_done_market,
 )
-from engine.matching cimport cancel, place
+from engine.place cimport place
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
-    account_name, find_account, find_asset, find_balance, find_id, find_market, find_order, id_tag, live, map_close, map_open,
-    map_reserve, order_tag, owner_of, pool_close, pool_open, pool_room, pool_take, pool_touch, recent_id,
+    account_name, find_account, find_asset, find_balance, find_id, find_market, find_order, find_poison, id_tag, live,
+    map_close, map_open, map_reserve, order_tag, owner_of, pool_close, pool_open, pool_room, pool_take, pool_touch,
+    recent_id,
 )
 from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport (
     Stream, read_state, stream_close, stream_finish, stream_open, stream_put, write_state,
 )
-from engine.book cimport has_level, in_window, meets_again, next_worse
+from engine.book cimport next_worse
 from engine.risk cimport order_hold, whole_leaves
 from engine.stops cimport collect_waiting
 from engine.timers cimport next_due, tick
@@ -61,19 +64,12 @@ cnp.import_array()
 
 cdef cnp.dtype EVENT = layout.EVENT
 
-cdef const char* MAGIC = "BYLINE core snapshot 5\n"
+cdef const char* MAGIC = "BYLINE core snapshot 7\n"
 SNAPSHOT_MAGIC = <bytes>MAGIC
 
 cdef enum:
-    AHEAD = 32  # slots of a batch that are remembered; more than FAR
-    FAR = 24
-    MID = 18
-    NEAR = 12
-    LAST = 6
-    CACHED_ORDERS = 4096  # so many open orders are in the cache anyway
-    CACHED_GROUPS = 1024  # and so many groups of a map
     MAPS = 9
-    WINDOWS_TOUCHED = 1 << 20  # bytes of windows that `reserve` brings in: a thousand small halves, eight large ones
+    WIDE_WINDOWS = 1 << 20  # bytes
     MARKS_MORE = 4  # marks beyond one a fill: of the trade that came before, of an uncross
 
 BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
@@ -91,6 +87,7 @@ ctypedef struct OrderRow:
     uint64_t oco
 
 assert sizeof(OrderRow) == OPEN_ORDERS.itemsize
+assert sizeof(Account) == 64 and sizeof(Half) == 64 and sizeof(Market) == 384 and sizeof(Balance) == 24
 
 
 cdef int cut(State* s) except -1 nogil:
@@ -108,13 +105,8 @@ cdef int cut(State* s) except -1 nogil:
 
 
 cdef int dispatch(State* s, const Record* r) except -1 nogil:
+    # All but place, cancel and replace.
     cdef uint8_t kind = r.kind
-    if kind == DO_PLACE:
-        return place(s, <const PlaceRecord*>r, r.flags)
-    if kind == DO_CANCEL:
-        return cancel(s, <const CancelRecord*>r, r.flags)
-    if kind == DO_REPLACE:
-        return replace(s, <const ReplaceRecord*>r, r.flags)
     if kind == DO_TICK:
         return tick(s)
     if kind == DO_CUT:
@@ -163,169 +155,56 @@ cdef bint is_whole(const Record* r) noexcept nogil:
     return r.slots >= needed
 
 
-cdef inline bint fits(State* s, const Record* r, Py_ssize_t room) noexcept nogil:
-    # Whether bound_of is at most `room`. Where even a walk through all orders would fit, place, cancel and replace need
-    # not be told apart, which nobody can predict.
-    cdef const PlaceRecord* p = <const PlaceRecord*>r
-    if (
-        room >= 16 + 3 * <Py_ssize_t>live(&s.order_pool) and s.stop_count + s.iceberg_count == 0
-        and <uint8_t>(r.kind - DO_PLACE) <= DO_REPLACE - DO_PLACE
-        and not (r.kind == DO_PLACE and meets_again(p.type, p.side, p.stp))
-    ):
-        return True
-    return bound_of(s, r) <= room
+# ---------------------------------------------------------------- records
 
 
-# ---------------------------------------------------------------- looking ahead
-#
-# A command walks a chain: map entry, client id, order, then level and neighbours. Each link not in the cache costs 100 ns
-# and more, unless it was asked for in time. A batch knows what comes, so it walks the chains of later records beside
-# that of the present one, one link at a time:
-#
-#     FAR slots ahead    the tag of the client id (kept: the command need not hash again); its place in a map
-#     MID                the client id or order found there
-#     NEAR               the order of the client id; the level of a new order
-#     LAST               neighbours in the level and among the account's orders
-#
-# All of it reads only, stays inside the tables whatever the bytes are, and decides nothing: a wrong guess costs a line
-# of the cache. The last three are left out while all open orders fit the cache anyway.
-
-
-cdef inline bint by_order_id(const Record* r) noexcept nogil:
-    return (r.flags & ORDER_BY_ORDER_ID) & (r.kind != DO_PLACE)
-
-
-cdef inline void look_far(State* s, const Record* r, Ahead* ahead) noexcept nogil:
-    cdef const CancelRecord* c = <const CancelRecord*>r
-    cdef uint64_t order_id = c.client_id.word[0]
-    cdef uint32_t tag = 0
-    cdef bint by = by_order_id(r)
-    cdef Recent* leaving = &s.window[r.sequence & (WINDOW - 1)]
-    prefetch_line(<const char*>r + SLOT_BYTES // 2)
-    prefetch_line(&s.orders[leaving.slot - (leaving.slot != 0)])
-    if s.limits.risk:
-        tag = id_tag(s, c.account, &c.client_id)
-    ahead.tag = tag
-    ahead.slot = NIL
-    prefetch_line(either(by, &s.window[order_id & (WINDOW - 1)], &s.id_map.groups[tag & s.id_map.mask]))
-    if s.order_map.mask >= CACHED_GROUPS:
-        if by and s.sequence - order_id >= WINDOW:
-            look_old(s, order_id)
-        elif leaving.slot:
-            look_old(s, recent_id(leaving, r.sequence))
-
-
-cdef inline void look_old(State* s, uint64_t order_id) noexcept nogil:
-    prefetch_line(&s.order_map.groups[order_tag(order_id) & s.order_map.mask])
-
-
-cdef inline uint32_t guess(Map* table, uint32_t tag) noexcept nogil:
-    # The first slot with that tag in its home group, or NIL.
-    cdef Group* group = &table.groups[tag & table.mask]
-    cdef uint32_t lanes = match_tags(group.tag, tag)
-    return group.slot[lowest_bit(lanes)] if lanes else NIL
-
-
-cdef inline void look_order(State* s, uint32_t slot) noexcept nogil:
-    prefetch_line(&s.orders[slot])
-    prefetch_line(&s.details[slot])
-
-
-cdef inline void look_id(State* s, uint32_t slot) noexcept nogil:
-    prefetch_line(&s.ids[slot])
-    prefetch_line(<char*>&s.ids[slot] + sizeof(IdNode) - 1)
-
-
-cdef inline void look_mid(State* s, const Record* r, Ahead* ahead) noexcept nogil:
-    cdef const CancelRecord* c = <const CancelRecord*>r
-    cdef uint64_t order_id = c.client_id.word[0]
-    ahead.slot = NIL
-    if by_order_id(r):
-        if s.sequence - order_id < WINDOW:
-            ahead.slot = s.window[order_id & (WINDOW - 1)].slot - 1
-        else:
-            ahead.slot = guess(&s.order_map, order_tag(order_id))
-        if ahead.slot != NIL:
-            look_order(s, ahead.slot)
-    elif r.kind != DO_PLACE:
-        ahead.slot = guess(&s.id_map, ahead.tag)
-        if ahead.slot != NIL:
-            look_id(s, ahead.slot)
-
-
-cdef inline bint looks_placed(State* s, const PlaceRecord* p) noexcept nogil:
-    return (
-        p.market < s.market_count and p.side <= SELL and p.price > 0 and p.price <= s.markets[p.market].max_price
-    )
-
-
-cdef inline void look_near(State* s, const Record* r, Ahead* ahead) noexcept nogil:
-    cdef const PlaceRecord* p = <const PlaceRecord*>r
-    cdef Half* half
-    if r.kind == DO_PLACE:
-        if looks_placed(s, p):
-            half = &s.markets[p.market].half[p.side]
-            prefetch_line(&half.levels[p.price])
-            prefetch_line(&half.bits[p.price >> 6])
-    elif ahead.slot == NIL:
-        return
-    elif by_order_id(r):
-        look_id(s, s.orders[ahead.slot].id_slot)
-    else:
-        ahead.slot = s.ids[ahead.slot].order
-        if ahead.slot < s.order_pool.used:
-            look_order(s, ahead.slot)
-        else:
-            ahead.slot = NIL
-
-
-cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nogil:
-    cdef const PlaceRecord* p = <const PlaceRecord*>r
-    cdef Half* half
-    cdef Order* o
-    cdef OrderDetail* d
-    if r.kind == DO_PLACE:
-        if looks_placed(s, p):
-            half = &s.markets[p.market].half[p.side]
-            if in_window(half, p.price) and has_level(half, p.price):
-                prefetch_line(&s.orders[half.levels[p.price].tail])
-        return
-    if ahead.slot == NIL or r.kind > DO_REPLACE:
-        return
-    o = &s.orders[ahead.slot]
-    d = &s.details[ahead.slot]
-    prefetch_line(&s.window[o.order_id & (WINDOW - 1)])
-    if s.sequence - o.order_id >= WINDOW:
-        look_old(s, o.order_id)
-    if o.market < s.market_count and o.price > 0 and o.price <= s.markets[o.market].max_price:
-        half = &s.markets[o.market].half[d.side & 1]
-        prefetch_line(&half.levels[o.price])
-        prefetch_line(&half.bits[o.price >> 6])
-    prefetch_line(either(o.prior < s.order_pool.used, &s.orders[o.prior], o))
-    prefetch_line(either(o.next < s.order_pool.used, &s.orders[o.next], o))
-    prefetch_line(either(d.prior < s.order_pool.used, &s.details[d.prior], d))
-    prefetch_line(either(d.next < s.order_pool.used, &s.details[d.next], d))
-
-
-cdef inline int apply_one(State* s, const Record* r, Event* out, Py_ssize_t capacity, uint32_t tag) except -1 nogil:
-    # `capacity` is at least bound_of; `tag` that of the client id at words 5 … 8, whatever the kind.
+cdef inline int apply_next(State* s, const Record* r, uint32_t tag) except -1 nogil:
+    # Its events go behind those that stand in `s.out`; `tag` is that of the client id at words 5 … 8, whatever the kind.
+    cdef uint8_t kind = r.kind
     assert r.sequence == s.sequence + 1, "a record out of sequence"
     s.sequence = r.sequence
     s.ts = r.ts
     if r.ts > s.time:
         s.time = r.ts
-    s.op = r.kind
-    s.out = out
-    s.out_capacity = <uint32_t>capacity if capacity < <Py_ssize_t>NIL else NIL
-    s.out_used = 0
+    s.op = kind
     s.event_index = 0
     s.joins = 0
     s.fills = 0
     s.tag = tag
-    s.broken = 0
-    dispatch(s, r)
+    if kind == DO_PLACE:
+        place(s, <const PlaceRecord*>r, r.flags)
+    elif kind == DO_CANCEL:
+        cancel(s, <const CancelRecord*>r, r.flags)
+    elif kind == DO_REPLACE:
+        replace(s, <const ReplaceRecord*>r, r.flags)
+    else:
+        dispatch(s, r)
     assert s.broken >= 0, "an amount below zero: a hold without cover, a fill beyond its hold, or a level that lost count"
     return 0
+
+
+cdef inline void open_out(State* s, Event* out, Py_ssize_t capacity) noexcept nogil:
+    # Where the events of what comes go, and the room there.
+    s.out = out
+    s.out_capacity = <uint32_t>capacity if capacity < <Py_ssize_t>NIL else NIL
+    s.out_used = 0
+
+
+cdef int apply_one(State* s, const Record* r, Event* out, Py_ssize_t capacity, uint32_t tag) except -1 nogil:
+    # `capacity` is at least bound_of.
+    open_out(s, out, capacity)
+    return apply_next(s, r, tag)
+
+
+cdef inline bint fits(State* s, const Record* r, Py_ssize_t room, Py_ssize_t plenty) noexcept nogil:
+    # Whether bound_of is at most `room`. Where even a walk through all orders would fit, place, cancel and replace need
+    # not be told apart, which nobody can predict.
+    if (
+        room >= plenty and s.stop_count + s.iceberg_count == 0 and <uint8_t>(r.kind - DO_PLACE) <= DO_REPLACE - DO_PLACE
+        and ((r.kind != DO_PLACE) | ((<const PlaceRecord*>r).type == LIMIT))
+    ):
+        return True
+    return bound_of(s, r) <= room
 
 
 cdef int apply_all(
@@ -333,26 +212,27 @@ cdef int apply_all(
 ) except -1 nogil:
     # Records from `at[0]` on while `out` has room; `at` and `used` say how far it came, also where it raises.
     cdef Ahead ahead[AHEAD]
-    cdef Py_ssize_t start = at[0], now = start, looked = start
+    cdef Py_ssize_t start = at[0], now = start
+    cdef Py_ssize_t plenty = 16 + 3 * (<Py_ssize_t>live(&s.order_pool) + end - start)
+    cdef bint deep = live(&s.order_pool) > CACHED_ORDERS
     cdef const Record* r
+    open_out(s, out, capacity)
+    begin(s, records, start, end, deep, ahead)
     while now < end:
-        while looked < end and looked < now + FAR:
-            look_far(s, &records[looked], &ahead[looked % AHEAD])
-            looked += 1
         r = &records[now]
         if r.slots == 0 or now + r.slots > end:
-            if used[0] != 0 or now != start:
+            if s.out_used != 0 or now != start:
                 break  # what is done is told first
             with gil:
                 raise ValueError(f"the record at slot {now} is not as long as it says")
-        if not fits(s, r, capacity - used[0]):
+        if not fits(s, r, <Py_ssize_t>s.out_capacity - s.out_used, plenty):
             break
-        if live(&s.order_pool) > CACHED_ORDERS and now + FAR <= end:
-            look_mid(s, &records[now + MID], &ahead[(now + MID) % AHEAD])
-            look_near(s, &records[now + NEAR], &ahead[(now + NEAR) % AHEAD])
-            look_last(s, &records[now + LAST], &ahead[(now + LAST) % AHEAD])
-        apply_one(s, r, &out[used[0]], capacity - used[0], ahead[now % AHEAD].tag)
-        used[0] += s.out_used
+        if deep:
+            look(s, records, now, end, ahead)
+        else:
+            glance(s, records, now, end, ahead)
+        apply_next(s, r, known_tag(s, r, &ahead[now % AHEAD]))
+        used[0] = s.out_used
         now += r.slots
         at[0] = now
     return 0
@@ -537,11 +417,14 @@ cdef class Core:
         """
         cdef State* s = self.state
         cdef uint32_t ids = min(<uint32_t>(orders if client_ids is None else client_ids), pool_room(&s.id_pool))
+        cdef size_t windows
         orders = min(orders, s.limits.orders - s.order_pool.used)
         pool_touch(&s.order_pool, orders)
         region_touch(&s.details[s.order_pool.used], <size_t>orders * sizeof(OrderDetail))
         region_touch(s.window, WINDOW * sizeof(Recent))
-        region_touch(s.windows + s.windows_used, min(s.windows_size - s.windows_used, <size_t>WINDOWS_TOUCHED))
+        # For each of these orders in a half of its own the usual window, and some that are wider.
+        windows = (min(<size_t>orders, 2 * <size_t>s.market_count) << 10) + WIDE_WINDOWS
+        region_touch(s.windows + s.windows_used, min(s.windows_size - s.windows_used, windows))
         if s.limits.risk:
             pool_touch(&s.id_pool, ids)
             map_reserve(&s.id_map, <uint64_t>s.id_map.count + ids)
@@ -883,6 +766,54 @@ cdef class Core:
         memcpy(&id, <const char*>client_id, len(client_id))
         node = find_id(s, id_tag(s, account, &id), account, &id)
         return s.ids[node].market if node != NIL and s.ids[node].status == STATUS_OPEN else None
+
+    def client_id_state(self, uint32_t account, bytes client_id):
+        """What became of a client id of the account: (codes.OrderStatus, order id, market index, filled), or None.
+
+        As a `duplicate` would tell it; an order's older names answer for it. None: no order, open or remembered, has it.
+        """
+        cdef State* s = self.state
+        cdef ClientId id
+        cdef uint32_t slot
+        cdef IdNode* node
+        if account >= s.account_count or not 1 <= len(client_id) <= <Py_ssize_t>sizeof(ClientId):
+            return None
+        memset(&id, 0, sizeof(ClientId))
+        memcpy(&id, <const char*>client_id, len(client_id))
+        slot = find_id(s, id_tag(s, account, &id), account, &id)
+        if slot == NIL:
+            return None
+        node = &s.ids[slot]
+        if node.status != STATUS_OPEN:
+            return node.status, node.order_id, node.market, node.filled
+        status = STATUS_WAITING if s.details[node.order].join == 0 else STATUS_OPEN
+        return status, node.order_id, node.market, s.orders[node.order].size - whole_leaves(s, node.order)
+
+    def is_poisoned(self, uint32_t account, bytes client_id):
+        """Whether no order of the account can have this client id any more."""
+        cdef ClientId id
+        if account >= self.state.account_count or not 1 <= len(client_id) <= <Py_ssize_t>sizeof(ClientId):
+            return False
+        memset(&id, 0, sizeof(ClientId))
+        memcpy(&id, <const char*>client_id, len(client_id))
+        return self.state.accounts[account].poisons > 0 and find_poison(self.state, account, &id) != NIL
+
+    def ids_known_since(self, uint32_t account):
+        """A sequence after which every id that this account had accepted is remembered still; 0: none was ever forgotten.
+
+        What was forgotten had closed before the oldest that is remembered, and was accepted before that.
+        """
+        cdef State* s = self.state
+        cdef uint32_t oldest
+        if account >= s.account_count:
+            return 0
+        if s.accounts[account].closed_ids < s.limits.closed_ids_account and s.closed_ids < s.limits.closed_ids:
+            return 0  # neither queue was ever longer than it may be: it never shrinks below that again
+        oldest = s.accounts[account].oldest_id if s.accounts[account].closed_ids else s.oldest_id
+        return s.ids[oldest].closing >> 20 if oldest != NIL else 0
+
+    cdef int64_t reference_price(self, uint32_t market) noexcept nogil:
+        return self.state.markets[market].band_reference if market < self.state.market_count else ABSENT
 
     def indicative(self, uint32_t market):
         """What an uncross of that market index would find now: (price in ticks or None, size, imbalance in lots)."""

@@ -79,7 +79,7 @@ cdef uint128 mix_account(State* s, uint32_t index) noexcept nogil:
     w[11] = a.mask
     w[12] = <uint64_t><int64_t>a.taker_ppm
     w[13] = <uint64_t><int64_t>a.maker_ppm
-    w[14] = a.max_open_orders
+    w[14] = annex.max_open_orders
     memcpy(&w[15], annex.row, 32)
     account_group(s, a, <Name*>&w[19])
     w[27] = <uint64_t>annex.cancel_after
@@ -217,6 +217,10 @@ cdef void settle_balances(State* s) noexcept nogil:
 cdef void settle_markets(State* s) noexcept nogil:
     cdef uint32_t i, index
     for i in range(s.dirty_market_count):
+        if i + 16 < s.dirty_market_count:
+            index = s.dirty_markets[i + 16]
+            prefetch_line(&s.markets[index])
+            prefetch_line(&s.markets[index].last_price)
         index = s.dirty_markets[i]
         s.markets[index].dirty = 0
         add_mix(s, mix_market(&s.markets[index]))

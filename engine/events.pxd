@@ -2,7 +2,10 @@
 
 from libc.string cimport memset
 
-from engine.types cimport NIL, SLOT_BYTES, Event, RejectedEvent, State, EV_REJECTED, clear_slot, uint8_t, uint32_t
+from engine.types cimport (
+    EV_CANCELED, EV_REJECTED, NIL, SLOT_BYTES, CanceledEvent, ClientId, Event, RejectedEvent, State, clear_slot, int64_t,
+    uint8_t, uint32_t, uint64_t,
+)
 
 
 cdef inline int no_room() except -1 nogil:
@@ -41,3 +44,16 @@ cdef inline RejectedEvent* add_rejected(State* s, uint8_t reason, uint32_t accou
     cdef Event* event = add_event(s, EV_REJECTED, 1, account, NIL)
     event.reason = reason
     return <RejectedEvent*>event
+
+
+cdef inline int add_canceled(
+    State* s, uint64_t order_id, uint32_t account, uint32_t market, const ClientId* client_id, int64_t leaves,
+    int64_t released, uint8_t why,
+) except -1 nogil:
+    cdef CanceledEvent* e = <CanceledEvent*>add_event(s, EV_CANCELED, 1, account, market)
+    (<Event*>e).reason = why
+    e.order_id = order_id
+    e.client_id = client_id[0]
+    e.leaves = leaves
+    e.released = released
+    return 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 __all__ = ["PRICE_TICKS_TOTAL", "CoreLimits"]
 
 PRICE_TICKS_TOTAL = 1 << 39
-"""The max_price of all markets in sum is at most this: a tick reserves 32 bytes of address space, which has 2^47."""
+"""The max_price of all markets in sum is at most this: a tick may reserve 32 bytes of address space, which has 2^47."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class CoreLimits:
     postings: int = 1 << 20
     """Postings of pending transfers."""
     max_price_ticks: int = 1 << 32
-    """Largest max_price a listing may have; a tick reserves 32 bytes of address space."""
+    """Largest max_price a listing may have; in a wide book a tick reserves 32 bytes of address space."""
     max_fills_per_command: int = 100_000
     poisons: int = 1 << 20
     """Client ids that can never be accepted, of all accounts; one account has at most 10,000."""

@@ -188,8 +188,8 @@ cdef int do_market(State* s, const Record* record) except -1 nogil:
         draft.phase = r.phase if r.mask & MASK_PHASE else CONTINUOUS
         draft.band_reference = draft.reference_price
         draft.stops[BUY] = draft.stops[SELL] = draft.parked = NIL
-        draft.nearest[BUY] = INT64_MAX
-        draft.nearest[SELL] = 0
+        draft.half[BUY].nearest = INT64_MAX
+        draft.half[SELL].nearest = 0
         draft.fees = balance_of(s, FEES, draft.quote)
         s.market_count += 1
         s.price_ticks += draft.max_price
@@ -323,7 +323,7 @@ cdef int do_account(State* s, const Record* record) except -1 nogil:
     if mask & HAS_MAKER_PPM:
         account.maker_ppm = r.maker_ppm
     if mask & HAS_MAX_OPEN_ORDERS:
-        account.max_open_orders = r.max_open_orders
+        own_annex(s, index).max_open_orders = r.max_open_orders
     if mask & HAS_ROW:
         memcpy(own_annex(s, index).row, extra.row, 32)
     if mask & HAS_STP_GROUP:
@@ -345,7 +345,7 @@ cdef int write_done_account(State* s, uint32_t index) except -1 nogil:
     account_name(s, index, &e.name)
     e.taker_ppm = a.taker_ppm
     e.maker_ppm = a.maker_ppm
-    e.max_open_orders = a.max_open_orders
+    e.max_open_orders = annex_of(s, index).max_open_orders
     e.mask = a.mask
     e.status = a.status
     e.overdraft = a.overdraft

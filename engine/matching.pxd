@@ -1,8 +1,6 @@
-# Orders: from the command to the events. Every function returns 0, or -1 with an AssertionError that nobody catches.
+# Takers, from acceptance to rest or end. Every function returns 0, or -1 with an AssertionError that nobody catches.
 
-from engine.types cimport (
-    CancelRecord, ClientId, Market, PlaceRecord, State, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
-)
+from engine.types cimport Market, State, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 # What a taker is while it matches.
 ctypedef struct Taker:
@@ -13,6 +11,7 @@ ctypedef struct Taker:
     int64_t held  # what it holds now, by itself
     int64_t taken  # what its acceptance took: less than `held` where a partner holds already
     int64_t first_price  # of its first trade, 0: none yet
+    int64_t paid, released, received, fees  # of fills that are not booked yet: units of quote or base
     uint64_t session
     uint32_t market_index, account, id_slot, stp_key
     uint32_t base, quote  # slots of its balances
@@ -25,16 +24,7 @@ ctypedef struct Taker:
     bint priced  # it has a limit
     bint special  # it will have Terms
 
-cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil
-cdef int cancel(State* s, const CancelRecord* r, uint16_t flags) except -1 nogil
-
-# One order, for the rules in other files.
-cdef int cancel_slot(State* s, uint32_t slot, uint8_t why) except -1 nogil
-cdef int cancel_order(State* s, uint32_t slot, uint8_t why, int64_t other) except -1 nogil
-cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil
+cdef uint32_t take_slot(State* s, Taker* t) except? 0xFFFFFFFF nogil
 cdef int taker_of(State* s, uint32_t slot, Taker* t) except -1 nogil
 cdef int take(State* s, Taker* t) except -1 nogil
 cdef int proceed(State* s, Taker* t) except -1 nogil
-cdef uint32_t named_order(State* s, uint32_t account, const ClientId* client_id, uint16_t flags) noexcept nogil
-cdef int reject_named(State* s, uint32_t account, const ClientId* client_id, uint16_t flags, int reason) except -1 nogil
-cdef int duplicate_order(State* s, uint32_t id_slot) except -1 nogil

@@ -15,7 +15,9 @@ Worst case: constant, but for `rounds_fill`: the orders of a level once, and the
 from engine.book cimport dequeue, join_back
 from engine.digest cimport touch_order
 from engine.events cimport add_event
-from engine.matching cimport Taker, cancel_order, end_order
+from engine.cancel cimport cancel_order
+from engine.matching cimport Taker
+from engine.orders cimport close_order
 from engine.pool cimport find_id, id_tag, pool_give, pool_take
 from engine.timers cimport leave_parked
 from engine.types cimport *
@@ -67,6 +69,13 @@ cdef int drop_terms(State* s, uint32_t slot) except -1 nogil:
     s.details[slot].terms = NIL
     pool_give(&s.terms_pool, index)
     return 0
+
+
+cdef int end_order(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil:
+    # An order that may have Terms is closed.
+    if s.details[slot].terms != NIL:
+        drop_terms(s, slot)
+    return close_order(s, slot, status, filled)
 
 
 # ---------------------------------------------------------------- pairs

@@ -89,6 +89,7 @@ cdef inline int map_open(Map* table, uint32_t groups) except -1 nogil:
     memset(table.groups, 0, groups * sizeof(Group))
     table.mask = groups - 1
     table.count = 0
+    table.full = groups * GROUP_FILL if groups <= NIL // GROUP_FILL else NIL
     return 0
 
 
@@ -136,7 +137,7 @@ cdef inline int map_reserve(Map* table, uint64_t count) except -1 nogil:
 
 cdef inline int map_put(Map* table, uint32_t tag, uint32_t slot) except -1 nogil:
     # The key is not in the map.
-    if table.count >= (table.mask + 1) * <uint64_t>GROUP_FILL:
+    if table.count >= table.full:
         map_resize(table, (table.mask + 1) * 2)
     map_insert(table, tag, slot)
     return 0

@@ -14,7 +14,8 @@ from libc.string cimport memcpy
 from engine.book cimport next_worse
 from engine.digest cimport add_mix, mix_account, mix_poison, remove_mix
 from engine.events cimport add_event, add_rejected
-from engine.matching cimport cancel_slot, duplicate_order
+from engine.cancel cimport cancel_slot
+from engine.place cimport duplicate_order
 from engine.pool cimport find_id, find_poison, id_tag, map_put, own_annex, pool_room, pool_take
 from engine.stops cimport collect_waiting
 from engine.timers cimport add_due

@@ -37,11 +37,10 @@ ctypedef struct Clock:
     uint64_t sum_low, sum_high
 
 ctypedef struct AccountImage:  # the words of its name follow, and its Annex if it has one
-    uint32_t max_open_orders
     int32_t taker_ppm, maker_ppm
     uint32_t stp_key
     uint8_t status, overdraft, killed, mask, name_words, has_annex
-    uint8_t pad[6]
+    uint8_t pad[2]
 
 ctypedef struct BalanceImage:
     int64_t available, held
@@ -103,8 +102,8 @@ cdef void write_markets(State* s, Stream* out) noexcept nogil:
         memset(market.half, 0, sizeof(market.half))
         market.stop_count = market.spenders = market.slices = 0
         market.stops[BUY] = market.stops[SELL] = market.parked = NIL
-        market.nearest[BUY] = INT64_MAX
-        market.nearest[SELL] = 0
+        market.half[BUY].nearest = INT64_MAX
+        market.half[SELL].nearest = 0
         stream_put(out, &market, sizeof(Market))
 
 
@@ -116,7 +115,6 @@ cdef void write_accounts(State* s, Stream* out) noexcept nogil:
     memset(&image, 0, sizeof(AccountImage))
     for i in range(s.account_count):
         account = &s.accounts[i]
-        image.max_open_orders = account.max_open_orders
         image.taker_ppm = account.taker_ppm
         image.maker_ppm = account.maker_ppm
         image.stp_key = account.stp_key
@@ -336,7 +334,6 @@ cdef int read_account(State* s, Reader reader) except -1:
     reader.take(&name, image.name_words * sizeof(uint64_t))
     index = <uint32_t>open_account(s, &name, image.overdraft)
     account = &s.accounts[index]
-    account.max_open_orders = image.max_open_orders
     account.taker_ppm = image.taker_ppm
     account.maker_ppm = image.maker_ppm
     account.stp_key = image.stp_key

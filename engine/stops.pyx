@@ -2,8 +2,8 @@
 
     waiting, by market and side: a search tree ordered by who runs first, linked through Order.next and Order.prior
 
-        buy   lowest stop_price first, then the older           nearest[BUY]   lowest stop_price of a waiting buy
-        sell  highest stop_price first, then the older          nearest[SELL]  highest of a waiting sell
+        buy   lowest stop_price first, then the older           half[BUY].nearest    lowest stop_price of a waiting buy
+        sell  highest stop_price first, then the older          half[SELL].nearest   highest of a waiting sell
 
     trades lo … hi of one matching ─▶ marks[BUY] + hi, marks[SELL] + lo, where they go beyond the last mark
     due: buys up to the last mark of BUY, sells down to that of SELL. A due stop's trigger_price is the first mark that
@@ -24,7 +24,8 @@ from libc.stdint cimport INT64_MAX
 from engine.book cimport meets_again
 from engine.digest cimport touch_order
 from engine.events cimport add_event
-from engine.matching cimport Taker, cancel_order, take, taker_of
+from engine.cancel cimport cancel_order
+from engine.matching cimport Taker, take, taker_of
 from engine.pairs cimport part
 from engine.phases cimport pause
 from engine.risk cimport order_hold
@@ -62,9 +63,9 @@ cdef inline uint64_t rank(State* s, uint32_t slot) noexcept nogil:
 cdef void note_nearest(State* s, Market* market, int side) noexcept nogil:
     cdef uint32_t slot = first_stop(s, market, side)
     if slot != NIL:
-        market.nearest[side] = stop_price_of(s, slot)
+        market.half[side].nearest = stop_price_of(s, slot)
     else:
-        market.nearest[side] = INT64_MAX if side == BUY else 0
+        market.half[side].nearest = INT64_MAX if side == BUY else 0
 
 
 cdef inline uint32_t first_stop(State* s, Market* market, int side) noexcept nogil:
@@ -180,7 +181,7 @@ cdef void mark(State* s, int64_t lowest, int64_t highest) noexcept nogil:
 cdef uint32_t due_stop(State* s, Market* market, int side) noexcept nogil:
     # The next stop of that side to run, or NIL.
     cdef uint32_t count = s.mark_count[side]
-    if count == 0 or not meets(side, market.nearest[side], s.marks[side][count - 1]):
+    if count == 0 or not meets(side, market.half[side].nearest, s.marks[side][count - 1]):
         return NIL
     return first_stop(s, market, side)
 

@@ -16,7 +16,7 @@ from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from engine.matching cimport cancel_slot
+from engine.cancel cimport cancel_slot
 from engine.phases cimport pause_due
 from engine.pool cimport annex_of, find_order
 from engine.refs cimport forget_ref

@@ -593,6 +593,7 @@ ctypedef struct Group:
 ctypedef struct Map:
     Group* groups
     uint32_t mask, count
+    uint32_t full  # keys at which it doubles
 
 ctypedef struct Recent:
     uint32_t slot  # plus 1; 0: none
@@ -633,10 +634,10 @@ cdef enum:
 ctypedef struct Half:
     Level* levels  # by price
     uint64_t* bits  # by price >> 6: a bit per price
-    uint64_t* upper  # layers above, one after the other: a bit per word of the layer below that is not zero
     uint64_t word  # `bits` of a window of one word; the layer above of one of up to 64
-    uint64_t words  # of `bits`
+    uint64_t words  # of `bits`; of all prices the layers above follow: a bit per word of the one below that is not zero
     int64_t best  # price, or 0: no order
+    int64_t nearest  # stop price of its side that a trade meets first; beyond any price if none waits
     int64_t low  # where the window of 2^shift prices begins
     uint32_t order_count
     uint8_t shift, depth  # depth: layers; 0: there is no window yet
@@ -662,16 +663,16 @@ ctypedef struct Market:  # 384 bytes
     # 128 bytes
     Half half[2]
     # 128 bytes that few commands look at
-    int64_t nearest[2]  # by side: stop price that a trade meets first; beyond any price if none waits
     uint32_t stops[2]  # by side: root of the tree of waiting stops
     uint32_t spenders  # waiting stops that meets_again
     uint32_t parked  # slot of the first of its orders whose expiry waits until it leaves the halt, or NIL
     uint64_t pause_sequence  # of the command that set pause_at; 0: no pause
     int64_t tick, lot, reference_price, pause_ns
+    uint64_t pad
     Name name
 
 ctypedef struct Account:  # 64 bytes: all that place, cancel and a fill read
-    uint32_t max_open_orders, open_orders
+    uint32_t open_orders
     int32_t taker_ppm, maker_ppm
     uint32_t stp_key
     uint8_t status, overdraft, killed, mask
@@ -689,7 +690,7 @@ ctypedef struct Annex:  # 56 bytes
     int64_t cancel_after  # 0: never
     uint64_t cancel_after_sequence
     uint32_t pending_out  # pending postings from here to an open account
-    uint32_t pad
+    uint32_t max_open_orders
 
 # The first balances of an account are a chain from Account.first_balance, CHAIN_MAX of them at most; what it has beyond
 # is found in a map. The link of the last one, and of each in the map, names the account.
@@ -720,11 +721,10 @@ ctypedef struct OrderDetail:  # 64 bytes
     uint64_t session
     uint32_t base, quote  # slots of the two balances
     uint32_t next, prior  # of the same account
-    int32_t taker_ppm
-    uint8_t side, type, tif, flags
-    uint8_t stp, dirty
+    uint8_t side, type, tif, stp, flags, dirty
     uint8_t older_names  # that hang on its newest client id
     uint8_t pad
+    int32_t taker_ppm
     uint32_t terms  # slot of its Terms; NIL: it has none
 
 ctypedef struct Terms:  # 48 bytes: of an order that waits, hides, expires or has a partner
@@ -770,11 +770,6 @@ ctypedef struct Ref:
     uint32_t first_posting, posting_count
     uint8_t status, has_memo
     uint8_t pad[6]
-
-# What is known of a record before its turn.
-ctypedef struct Ahead:
-    uint32_t tag  # of the client id at its words 5 … 8
-    uint32_t slot  # of what it seems to name, or NIL: a guess to prefetch by
 
 ctypedef struct Limits:
     uint32_t accounts, markets, assets, balances, orders, ids, closed_ids, closed_ids_account, refs, postings, poisons

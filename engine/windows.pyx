@@ -25,9 +25,13 @@ from engine.types cimport *
 # ---------------------------------------------------------------- layers
 
 
+cdef inline uint64_t* layers_of(Half* half) noexcept nogil:
+    return half.bits + half.words if half.shift == WHOLE_SHIFT else &half.word
+
+
 cdef void set_above(Half* half, int64_t price) noexcept nogil:
     cdef uint64_t at = <uint64_t>((price >> 6) - (half.low >> 6)), width = half.words, before
-    cdef uint64_t* layer = half.upper
+    cdef uint64_t* layer = layers_of(half)
     cdef int i
     for i in range(1, half.depth):
         before = layer[at >> 6]
@@ -41,7 +45,7 @@ cdef void set_above(Half* half, int64_t price) noexcept nogil:
 
 cdef void clear_above(Half* half, int64_t price) noexcept nogil:
     cdef uint64_t at = <uint64_t>((price >> 6) - (half.low >> 6)), width = half.words
-    cdef uint64_t* layer = half.upper
+    cdef uint64_t* layer = layers_of(half)
     cdef int i
     for i in range(1, half.depth):
         layer[at >> 6] &= ~(<uint64_t>1 << (at & 63))
@@ -56,7 +60,7 @@ cdef int64_t far_above(Half* half, int64_t price) noexcept nogil:
     # Climbs until a word has a bit above, and descends along the lowest ones.
     cdef uint64_t at = <uint64_t>((price >> 6) - (half.low >> 6)), width = half.words, word
     cdef uint64_t* layers[BITMAP_DEPTH]
-    cdef uint64_t* layer = half.upper
+    cdef uint64_t* layer = layers_of(half)
     cdef int i = 1
     while i < half.depth:
         layers[i] = layer
@@ -78,7 +82,7 @@ cdef int64_t far_above(Half* half, int64_t price) noexcept nogil:
 cdef int64_t far_below(Half* half, int64_t price) noexcept nogil:
     cdef uint64_t at = <uint64_t>((price >> 6) - (half.low >> 6)), width = half.words, word
     cdef uint64_t* layers[BITMAP_DEPTH]
-    cdef uint64_t* layer = half.upper
+    cdef uint64_t* layer = layers_of(half)
     cdef int i = 1
     while i < half.depth:
         layers[i] = layer
@@ -163,7 +167,6 @@ cdef bint open_window(State* s, Half* half, int shift, int64_t low, int64_t high
     half.low = begin_of(shift, low, high)
     half.levels = <Level*>block - half.low
     half.word = 0
-    half.upper = &half.word
     if shift <= WORD_SHIFT:
         half.words = half.depth = 1
         half.bits = &half.word - (half.low >> 6)
@@ -195,7 +198,6 @@ cdef int open_whole(Half* half, int64_t max_price) except -1 nogil:
     if half.levels == NULL or half.bits == NULL:
         with gil:
             raise MemoryError(f"no address space for a book of {max_price} ticks")
-    half.upper = half.bits + words
     half.depth = 1
     while words > 1:
         words = (words + 63) >> 6

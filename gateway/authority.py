@@ -15,9 +15,9 @@ from gateway.keys import ApiKey, Scope
 __all__ = ["CANCELS", "Forbidden", "authorize"]
 
 _ORDERS = {"place", "replace"}
-CANCELS = {"cancel", "mass_cancel", "cancel_after", "kill"}
+CANCELS = {"cancel", "mass_cancel", "cancel_after", "kill", "poison"}
 """Commands that only ever take risk away: they keep a reserve when the exchange is busy."""
-_OWN = _ORDERS | CANCELS | {"rearm", "poison", "withdraw"}
+_OWN = _ORDERS | CANCELS | {"rearm", "withdraw"}
 
 
 class Forbidden(Exception):
@@ -41,7 +41,7 @@ def authorize(command: dict[str, Any], key: ApiKey, is_house: Callable[[str], bo
         command = command | {"account": key.accounts[0]}
     if op in _OWN and command.get("account") not in key.accounts:
         raise Forbidden("account", "a key acts for its own accounts alone")
-    if op in _ORDERS or op in ("rearm", "poison"):
+    if op in _ORDERS or op in ("rearm", "poison"):  # a key that only cancels poisons nothing: ids are a scarce good
         _need(key, Scope.TRADE, op)
     elif op in CANCELS:
         if not key.scopes & (Scope.TRADE | Scope.CANCEL_ONLY):

@@ -8,6 +8,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from picows.picows cimport WSTransport
 
+from engine.messages.records cimport Rejected, Trade
+from gateway.guard cimport Guard
 from gateway.names cimport Names
 from gateway.orders cimport OpenOrders
 from gateway.sequencer cimport Pending, ReleaseSink, Sequencer
@@ -47,7 +49,13 @@ cdef class Connection:
     cdef bint may_cancel
     cdef uint32_t account  # its default, NIL: none
     cdef uint32_t market  # the one last used, NIL: none
+    cdef public Guard guard  # None: nothing is limited
     cdef list accounts  # indices that it hears of
+    cdef readonly uint64_t told_since  # every private event of a later sequence was told, or will be, in order
+    cdef public bint in_fragments  # a message has begun whose last frame has not come
+    cdef bint holds  # a replay tells it of the past: what happens now is told by that too
+    cdef uint64_t held_from  # after which that replay tells
+    cdef set acked  # sequences whose first event it was told as an ack while it holds
     cdef uint32_t* owned  # the same indices; what its records are checked against
     cdef Rights rights
 
@@ -64,6 +72,7 @@ cdef class Hub(ReleaseSink):
     cdef readonly Names names
     cdef readonly OpenOrders orders
     cdef readonly Counters counters
+    cdef list allowances  # by account index: None, or a list of those that its fills give requests back to
     cdef object decode
     cdef object answer
     cdef dict connections
@@ -77,13 +86,28 @@ cdef class Hub(ReleaseSink):
     cdef int64_t t_out
     cdef Py_ssize_t write_high
     cdef uint64_t numbers
+    cdef uint32_t reads  # of this turn, not told yet
+    cdef bint is_turning  # the end of this turn is asked for
+    cdef object call_soon
+    cdef object turn
     cdef public object on_fatal
+    cdef public object look  # callable(Ask, session): what of an answer must be seen when it is asked, or None
+    cdef readonly dict guarded  # orders under protection: gateway.protection.Protection by order id
+    cdef public object rejections  # gateway.rejections.Rejections, told of each refused place
 
+    # 0 if this record may go to the sequencer, else a Refusal. Stamps a place with its session. `market` of a place or
+    # replace, NIL otherwise; `now` the time of the read.
+    cdef int admit(self, Connection connection, uint8_t* record, uint32_t market, int64_t now) except -1
     cdef int end_of_read(self) except -1
+    cdef int tell(self) except -1
     cdef int touch(self, Connection connection) except -1
     cdef Connection owner_of(self, uint64_t number)
-    cdef int admit(self, Connection connection, uint8_t kind) except -1
     cdef int refuse(self, Connection connection, int why, bytes rid) except -1
+    cdef uint32_t _market_of(self, Connection connection, const uint8_t* record) except? 0
+    cdef int _guard(self, const Pending* pending, Connection owner) except -1
+    cdef int _count_fill(self, uint64_t order_id, int64_t leaves, const Trade* trade) except -1
+    cdef int _reward(self, uint32_t account) except -1
+    cdef int _learn_rejection(self, const Rejected* event) except -1
     cdef int refuse_record(self, Connection connection, uint16_t code, uint16_t offset, uint64_t rid, uint32_t index) except -1
     cdef int ack_record(self, Connection connection, const Pending* pending) except -1
     cdef int tell_account(self, uint32_t account, const uint8_t* slot, Connection but) except -1

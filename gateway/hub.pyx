@@ -1,7 +1,9 @@
 """From released commands to the clients: acks to whoever asked, private events to every session of the account.
 
-Owns the connections, their outgoing buffers, the open orders and the routing by account. One release writes into the
-buffers of all connections that it touches; `flush` sends each buffer once. The session that sent a command gets its
+Owns the connections, their outgoing buffers, the open orders and the routing by account. What all reads of one turn of
+the loop bring about is told together, at the end of the turn or after READS_MAX reads: one release writes into the
+buffers of all connections that it touches, `flush` sends each buffer once, and a fill does not cost its other side a
+packet of its own if that side has an answer coming anyway. The session that sent a command gets its
 ack first and then, as any session of the account, the events that follow; it does not get the first event twice. What
 happens to a whole market (`phase_changed`, `uncrossed`) touches no account: it follows the ack of the session that brought
 it about, and is public in market data.
@@ -13,7 +15,9 @@ events of one read, however many (an uncross, a cascade of stops), are written w
 client is slow when it does not take what it was given before, not when it was given much.
 """
 
+from asyncio import get_running_loop
 from collections import deque
+from fractions import Fraction
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -21,27 +25,39 @@ from libc.string cimport memcpy, memmove
 
 from picows.picows cimport WSCloseCode, WSTransport
 
-from gateway.names cimport Names
+from gateway.guard cimport (
+    COLLAR, EXPIRED_KEY, MARKET_NOT_PERMITTED, OUTLIVES, PROTECTED, RATE_LIMITED, Allowance, Guard, takes_request,
+)
+from gateway.names cimport MarketEntry, Names
 from gateway.orders cimport OpenOrders
 from engine.messages.records cimport (
-    EV_PHASE_CHANGED, EV_PREVENTED, EV_TRADE, EV_TRANSFERRED, EV_UNCROSSED, EV_VOIDED, SLOT, EventHead, Prevented, Trade,
+    EV_ACCEPTED, EV_CANCELED, EV_PHASE_CHANGED, EV_PREVENTED, EV_REJECTED, EV_TRADE, EV_TRANSFERRED, EV_UNCROSSED,
+    EV_VOIDED, OP_PLACE, OP_REPLACE, SLOT, Accepted, Canceled, EventHead, Place, Prevented, Rejected, Replace, Trade,
 )
-from gateway.sequencer cimport BUSY, RECORD, TEXT, Pending, Sequencer
+from gateway.sequencer cimport BUSY, CLOSED, FAILED, RECORD, TEXT, Pending, Sequencer
 from gateway.transport cimport unsent, write_frames
 from gateway.wire.binary cimport MESSAGE_MAX, put_ack, put_refusal, put_told
 from gateway.wire.encode cimport EVENT_BYTES_MAX, is_fast, put_ack_head, put_event
 
+from engine.messages.codes import ABSENT as _ABSENT
 from gateway.wire.json import encode
 
 cdef uint32_t NIL = 0xFFFFFFFF
+cdef int64_t ABSENT = _ABSENT
+cdef dict REFUSALS = {
+    BUSY: "busy", FAILED: "failed", CLOSED: "closed", RATE_LIMITED: "rate_limited",
+    MARKET_NOT_PERMITTED: "market_not_permitted", COLLAR: "collar", PROTECTED: "protection", EXPIRED_KEY: "expired_key",
+}  # fmt: skip
 cdef enum:
     HEADER = 10  # the longest frame header
     START_ROOM = 4096
+    F_BY_ORDER_ID = 1
     KEEP_ROOM = 65536  # a buffer larger than this is given back when empty
     TOLD = 384  # request id, sequence, chain, times and rate of an ack
     FRAME_MAX = 65535  # payload of one binary frame; what does not fit begins the next
     HEAD = 4  # of a binary frame of 126 bytes and more
     SEATS_MAX = 65536
+    READS_MAX = 32  # of one turn, before what they brought about is told: a busy turn must not hold the first of them long
 
 
 cdef class Counters:
@@ -67,6 +83,7 @@ cdef class Connection:
         self.account = NIL
         self.market = NIL
         self.accounts = []
+        self.acked = set()
         self.frame_at = -1
         self.rate_left = -1
         self.is_binary = session.is_binary
@@ -125,6 +142,16 @@ cdef class Connection:
             start[2] = <char>(size >> 8)
             start[3] = <char>(size & 0xFF)
         return 0
+
+    @property
+    def peer(self):
+        """The address that it comes from, without the port."""
+        name = self.transport.underlying_transport.get_extra_info("peername")
+        return str(name[0]) if name else ""
+
+    def told_until(self, uint64_t released):
+        """The last sequence whose private events it has all been told, if everything up to `released` is told."""
+        return self.held_from if self.holds else released
 
     cdef char* begin(self) except NULL:
         """Where the payload of the next frame goes: room for one fast event and its ack."""
@@ -205,11 +232,15 @@ cdef class Hub(ReleaseSink):
         self.seats = []
         self.free_seats = []
         self.listeners = []
+        self.allowances = []
         self.dirty = []
         self.asks = deque()
         self.asks_max = asks_max
         self.asks_per_connection_max = asks_per_connection_max
         self.on_fatal = None
+        self.look = None
+        self.rejections = None
+        self.guarded = {}
         sequencer.set_sink(self)
 
     def __len__(self):
@@ -253,6 +284,7 @@ cdef class Hub(ReleaseSink):
                 self.listeners[index] = []
             self.listeners[index].append(connection)
         connection.accounts = accounts
+        connection.told_since = self.sequencer.released_sequence
         connection.account = accounts[0] if accounts else NIL
         connection.may_trade = may_trade and len(accounts) > 0
         connection.may_cancel = may_cancel and len(accounts) > 0
@@ -275,8 +307,8 @@ cdef class Hub(ReleaseSink):
     def ask(self, Connection connection not None, question):
         """Answer when everything submitted so far may be told.
 
-        Balances are read now and told then: the core is always ahead of what may be told, so a later look would
-        tell of commands that a crash can still undo. Refused if too many wait, or if the wait would have no end.
+        What comes from the core (`look`) is read now and told then: the core is always ahead of what may be told, so a
+        later look would tell of commands that a crash can still undo. Refused if too many wait, or if the wait would have no end.
         """
         if self.sequencer.journal_errno and self.sequencer.sequence > self.sequencer.released_sequence:
             self.send(connection, connection.session.not_answered("failed", question.rid))
@@ -286,7 +318,7 @@ cdef class Hub(ReleaseSink):
             self.send(connection, connection.session.not_answered("busy", question.rid))
             return
         connection.asks += 1
-        early = self.answer(question, connection.session) if question.what == "balances" else None
+        early = None if self.look is None else self.look(question, connection.session)
         self.asks.append((self.sequencer.sequence, connection, question, early))
 
     def broadcast(self, bytes payload not None):
@@ -295,27 +327,100 @@ cdef class Hub(ReleaseSink):
             if (<Connection>connection).session.key is not None:
                 self.send(connection, payload)
 
-    def submit(self, Connection connection not None, record, bytes rid not None, bint reserved):
-        """A command from the thorough path. If it is not taken, its error is queued."""
+    def submit(self, Connection connection not None, record, bytes rid not None, bint reserved, bint is_free=False):
+        """A command from the thorough path: the sequence it got. If it is not taken, its error is queued, and 0.
+
+        `is_free`: it goes with one that was counted already.
+        """
         cdef bytearray copy = bytearray(record)
         cdef char* start = copy
         cdef int64_t t_in = self.sequencer.read_clock()
-        cdef int why = self.admit(connection, <uint8_t>copy[4])
-        if not why:
+        cdef int why = self.admit(connection, <uint8_t*>start, self._market_of(connection, <uint8_t*>start), t_in)
+        self.counters.commands_thorough += 1
+        if why == 0:
             why = self.sequencer.submit(
                 <uint8_t*>start, <uint32_t>(len(copy) // SLOT), connection.number, rid, len(rid), TEXT, t_in, reserved
             )
-        self.counters.commands_thorough += 1
+            if connection.guard is not None and (is_free or why) and takes_request(copy[4]):
+                connection.guard.allowance.give_back()
         if why:
             self.refuse(connection, why, rid)
+            return 0
+        return self.sequencer.sequence
+
+    cdef int admit(self, Connection connection, uint8_t* record, uint32_t market, int64_t now) except -1:
+        cdef Guard guard = connection.guard
+        cdef Place* place = <Place*>record
+        if guard is None:
+            if place.head.kind == OP_PLACE and place.session == OUTLIVES:
+                place.session = 0
+            return 0
+        return guard.judge(
+            record, market, self.sequencer.reference_price(market) if guard.collar_ppm and market != NIL else ABSENT, now
+        )
+
+    cdef uint32_t _market_of(self, Connection connection, const uint8_t* record) except? 0:
+        """The market of a place, or of a replace where the key is bound to markets or prices; NIL otherwise."""
+        cdef const Replace* replace = <const Replace*>record
+        cdef Guard guard = connection.guard
+        cdef int64_t order_id
+        if replace.head.kind == OP_PLACE:
+            return (<const Place*>record).market
+        if replace.head.kind != OP_REPLACE or guard is None or (guard.markets == NULL and not guard.collar_ppm):
+            return NIL
+        memcpy(&order_id, replace.client_id, 8)
+        found = self.sequencer.order_market(
+            replace.account, order_id if replace.head.flags & F_BY_ORDER_ID else None,
+            <bytes>replace.client_id[:32].rstrip(b"\0"),
+        )
+        return NIL if found is None else <uint32_t>found
+
+    def allow(self, uint32_t account, allowance not None):
+        """From now on a fill of the account gives a request back to this allowance."""
+        while len(self.allowances) <= account:
+            self.allowances.append(None)
+        if self.allowances[account] is None:
+            self.allowances[account] = []
+        if allowance not in self.allowances[account]:
+            self.allowances[account].append(allowance)
+
+    cdef int _reward(self, uint32_t account) except -1:
+        """A fill: one request back, to every allowance of the account."""
+        if account < <uint32_t>len(self.allowances) and self.allowances[account] is not None:
+            for allowance in self.allowances[account]:
+                (<Allowance>allowance).give_back()
+        return 0
 
     def settle(self):
-        """Release what became safe, answer questions, send."""
-        self.end_of_read()
+        """Let the journal have everything, release what became safe, answer questions, send."""
+        self.sequencer.publish()
+        self.tell()
 
     cdef int end_of_read(self) except -1:
-        """Everything of one read is submitted: let the journal have it, tell what is safe, send once."""
+        """Everything of one read is submitted: let the journal have it now, and tell with the rest of this turn."""
         self.sequencer.publish()
+        self.reads += 1
+        if self.reads >= READS_MAX:
+            return self.tell()
+        if not self.is_turning:
+            self.is_turning = True
+            if self.call_soon is None:
+                self.call_soon = get_running_loop().call_soon
+                self.turn = self._end_of_turn
+            self.call_soon(self.turn)
+        return 0
+
+    def _end_of_turn(self):
+        self.is_turning = False
+        try:
+            self.tell()
+        except BaseException as error:
+            self.on_fatal(error)
+            raise
+
+    cdef int tell(self) except -1:
+        """Tell what is safe, send once."""
+        self.reads = 0
         self.t_out = self.sequencer.read_clock()
         self.sequencer.release()
         if self.asks:
@@ -357,10 +462,6 @@ cdef class Hub(ReleaseSink):
         found = <Connection>self.seats[seat]
         return found if found is not None and found.number == number else None
 
-    cdef int admit(self, Connection connection, uint8_t kind) except -1:
-        """Whether the session may send a command of this kind now: 0, or the Taken that refuses it."""
-        return 0
-
     cdef int refuse_record(self, Connection connection, uint16_t code, uint16_t offset, uint64_t rid, uint32_t index) except -1:
         """A record is not taken: command `index` of its frame, NIL for the frame itself."""
         cdef char* p = connection.reserve(MESSAGE_MAX)
@@ -383,7 +484,7 @@ cdef class Hub(ReleaseSink):
         return self.touch(connection)
 
     cdef int refuse(self, Connection connection, int why, bytes rid) except -1:
-        connection.put(connection.session.not_taken(("taken", "busy", "failed", "closed")[why], rid))
+        connection.put(connection.session.not_taken(REFUSALS[why], rid))
         self.counters.rejected_commands += 1
         if why == BUSY:
             self.counters.refused_busy += 1
@@ -394,9 +495,12 @@ cdef class Hub(ReleaseSink):
         cdef const EventHead* head
         cdef uint32_t at = 0
         cdef uint32_t other
+        cdef const Trade* trade
         cdef Connection owner = self.owner_of(pending.owner)
         cdef char* p
         if owner is not None:
+            if owner.guard is not None:
+                owner.rate_left = owner.guard.allowance.left(self.t_out)
             if pending.form == RECORD:
                 self.ack_record(owner, pending)
             elif pending.event_slots and is_fast(pending.events):
@@ -407,22 +511,63 @@ cdef class Hub(ReleaseSink):
             else:
                 self.tell_slow(owner, pending, pending.events, pending.event_slots)
             self.counters.acks += 1
+            if owner.holds and pending.event_slots:
+                owner.acked.add(pending.sequence)
+            if owner.guard is not None and owner.guard.protection is not None and pending.event_slots:
+                self._guard(pending, owner)
         while at < pending.event_slots:
             slot = pending.events + <size_t>at * SLOT
             head = <const EventHead*>slot
             assert head.slots > 0
             if head.account != NIL:
                 self.tell_account(head.account, slot, owner if at == 0 else None)
+            if head.kind == EV_TRADE and self.allowances:
+                self._reward(head.account)
+                self._reward((<const Trade*>slot).taker_account)
+            if self.guarded:
+                if head.kind == EV_TRADE:
+                    trade = <const Trade*>slot
+                    self._count_fill(trade.maker_order_id, trade.maker_leaves, trade)
+                    self._count_fill(trade.taker_order_id, trade.taker_leaves, trade)
+                elif head.kind == EV_CANCELED:
+                    self.guarded.pop((<const Canceled*>slot).order_id, None)
             if head.kind == EV_TRADE or head.kind == EV_PREVENTED:
                 other = (<const Trade*>slot).taker_account if head.kind == EV_TRADE else (<const Prevented*>slot).taker_account
                 if other != head.account:
                     self.tell_account(other, slot, None)
             elif EV_TRANSFERRED <= head.kind <= EV_VOIDED:
                 self._tell_money(slot[: <Py_ssize_t>head.slots * SLOT], owner if at == 0 else None)
+            elif head.kind == EV_REJECTED and head.op == OP_PLACE and self.rejections is not None:
+                self._learn_rejection(<const Rejected*>slot)
             elif at and owner is not None and (head.kind == EV_PHASE_CHANGED or head.kind == EV_UNCROSSED):
                 self.tell_market(slot, owner)
             self.orders.apply(slot)
             at += head.slots
+        return 0
+
+    cdef int _guard(self, const Pending* pending, Connection owner) except -1:
+        cdef const EventHead* head = <const EventHead*>pending.events
+        if head.kind == EV_ACCEPTED:
+            self.guarded[(<const Accepted*>head).order_id] = owner.guard.protection
+        return 0
+
+    cdef int _count_fill(self, uint64_t order_id, int64_t leaves, const Trade* trade) except -1:
+        cdef const MarketEntry* market = &self.names.markets[trade.head.market]
+        protection = self.guarded.get(order_id)
+        if protection is None:
+            return 0
+        if leaves == 0:
+            del self.guarded[order_id]
+        protection.fill(
+            trade.head.ts, trade.head.market, trade.size, trade.notional,
+            Fraction(market.lot, 10**market.lot_decimals), Fraction(1, 10**market.quote_scale),
+        )
+        return 0
+
+    cdef int _learn_rejection(self, const Rejected* event) except -1:
+        self.rejections.learn(
+            event.head.account, <bytes>event.text[:32].rstrip(b"\0"), event.head.sequence, event.head.reason
+        )
         return 0
 
     cdef int tell_account(self, uint32_t account, const uint8_t* slot, Connection but) except -1:
@@ -436,7 +581,7 @@ cdef class Hub(ReleaseSink):
             return 0
         for item in listeners:
             connection = <Connection>item
-            if connection is but or connection.is_ending:
+            if connection is but or connection.is_ending or connection.holds:
                 continue
             if connection.is_binary:
                 connection.extend(put_told(connection.reserve(MESSAGE_MAX), slot, account))
@@ -463,15 +608,16 @@ cdef class Hub(ReleaseSink):
         """A movement of money: each account of its legs hears of its own legs."""
         event = self.decode(slots)
         legs = event.get("legs", ())
-        for name in {leg[end] for leg in legs for end in ("from", "to")}:
+        for name in dict.fromkeys(leg[end] for leg in legs for end in ("from", "to")):
             index = self.names.account_index(name)
             if index is None or index >= len(self.listeners) or not self.listeners[index]:
                 continue
             payload = encode(event | {"legs": [leg for leg in legs if name in (leg["from"], leg["to"])]})
             for connection in self.listeners[index]:
-                if connection is not but and not (<Connection>connection).is_ending:
-                    self.counters.private_events += 1
-                    self._tell_legs(connection, slots, payload, index)
+                if connection is but or (<Connection>connection).is_ending or (<Connection>connection).holds:
+                    continue
+                self.counters.private_events += 1
+                self._tell_legs(connection, slots, payload, index)
 
     def _tell_legs(self, Connection connection, bytes slots, bytes payload, uint32_t index):
         if connection.is_binary:
@@ -497,7 +643,7 @@ cdef class Hub(ReleaseSink):
     cdef int flush(self) except -1:
         """One send for each connection that has something."""
         cdef Connection connection
-        cdef Py_ssize_t before
+        cdef Py_ssize_t left
         cdef list dirty = self.dirty
         self.dirty = []
         for item in dirty:
@@ -506,12 +652,11 @@ cdef class Hub(ReleaseSink):
             if connection.size == 0:
                 continue
             connection.seal()
-            before = unsent(connection.transport)
-            if before <= self.write_high:
-                connection.burst = 0
-                if connection.size > self.write_high:
-                    connection.burst = connection.size
-            write_frames(connection.transport, connection.buffer, connection.size)
+            if (connection.burst or connection.size > self.write_high) and (
+                unsent(connection.transport) <= self.write_high
+            ):
+                connection.burst = connection.size if connection.size > self.write_high else 0
+            left = write_frames(connection.transport, connection.buffer, connection.size)
             self.counters.sends += 1
             connection.size = 0
             if connection.room > KEEP_ROOM:
@@ -520,7 +665,7 @@ cdef class Hub(ReleaseSink):
                 connection.buffer = <char*>PyMem_Malloc(START_ROOM)
                 if connection.buffer == NULL:
                     raise MemoryError("no memory for a connection")
-            if unsent(connection.transport) > self.write_high + connection.burst and not connection.is_ending:
+            if left > self.write_high + connection.burst and not connection.is_ending:
                 self.counters.closed_slow += 1
                 self._close_slow(connection)
         return 0

@@ -1,4 +1,4 @@
-"""API keys: who may do what. Ed25519 public keys with accounts, scopes and a label.
+"""API keys: who may do what. Ed25519 public keys with accounts, scopes, restrictions and a label.
 
 The registry is a log of lines, `CRC32 JSON\\n`, appended and synced before a registration is answered; loading it is
 reading it from the first line. A torn last line (a crash in the middle of an append) was never answered and is
@@ -15,16 +15,18 @@ import json
 import os
 import re
 import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntFlag
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from engine.messages.errors import LocalFault
 from engine.messages.ports import Disk, File
+from gateway.restrictions import FIELDS, KeyRefused, Restrictions, parse
 
 __all__ = [
     "ApiKey",
@@ -49,16 +51,6 @@ _PRINTABLE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 
 class KeyRegistryCorrupt(LocalFault):
     """The registry holds a line that does not check, and it is not the last one."""
-
-
-class KeyRefused(ValueError):
-    """A registration that breaks a rule. `field` and `rule` say which."""
-
-    def __init__(self, code: str, field: str, rule: str) -> None:
-        super().__init__(f"{field}: {rule}")
-        self.code = code
-        self.field = field
-        self.rule = rule
 
 
 class Scope(IntFlag):
@@ -94,6 +86,7 @@ class ApiKey:
     accounts: tuple[str, ...]
     scopes: Scope
     label: str
+    restrictions: Restrictions = Restrictions()
 
 
 class KeyLookup(Protocol):
@@ -118,8 +111,13 @@ class KeyRegistry:
         """The living key with this public half, or None."""
         return self._keys.get(key)
 
-    def register(self, key: str, accounts: list[str], scopes: list[str], label: str, at_ns: int) -> ApiKey:
+    def register(
+        self, key: str, accounts: list[str], scopes: list[str], label: str, at_ns: int,
+        restrictions: Mapping[str, Any] | None = None,
+    ) -> ApiKey:  # fmt: skip
         """Add a key, on disk when this returns. The same registration again changes nothing.
+
+        `restrictions`: the fields of gateway.restrictions.
 
         Raises:
             KeyRefused: a rule is broken; nothing was written.
@@ -138,7 +136,10 @@ class KeyRegistry:
             raise KeyRefused("bad_value", "scopes", "a list of at least one scope")
         if not isinstance(label, str) or len(label) > _LABEL_MAX or not _PRINTABLE.fullmatch(label):
             raise KeyRefused("bad_value", "label", f"at most {_LABEL_MAX} printable ASCII characters")
-        entry = ApiKey(key, tuple(accounts), Scope.parse(scopes), label)
+        narrowed = parse(restrictions or {})
+        if narrowed.expires_at and narrowed.expires_at <= at_ns:
+            raise KeyRefused("bad_value", "expires_at", "later than now")
+        entry = ApiKey(key, tuple(accounts), Scope.parse(scopes), label, narrowed)
         if not entry.accounts and Scope.OPERATOR not in entry.scopes:
             raise KeyRefused("bad_value", "accounts", "a key without the operator scope needs an account")
         known = self._keys.get(key)
@@ -149,7 +150,7 @@ class KeyRegistry:
         if len(self._keys) >= _KEYS_MAX:
             raise KeyRefused("busy", "key", f"the registry holds its most, {_KEYS_MAX} keys")
         line = {"act": "register", "key": key, "accounts": accounts, "scopes": entry.scopes.words(), "label": label}
-        self._append(line | {"at": at_ns})
+        self._append(line | narrowed.fields() | {"at": at_ns})
         self._keys[key] = entry
         return entry
 
@@ -160,6 +161,10 @@ class KeyRegistry:
             raise KeyRefused("unknown_key", "key", "no living key has this public half")
         self._append({"act": "revoke", "key": key, "at": at_ns})
         del self._keys[key]
+
+    def living(self) -> Iterator[ApiKey]:
+        """All keys that are registered and not revoked."""
+        return iter(self._keys.values())
 
     def close(self) -> None:
         self._file.close()
@@ -201,7 +206,8 @@ class KeyRegistry:
             self._keys.pop(key, None)
             return
         scopes = Scope.parse(list(entry["scopes"]))  # type: ignore[call-overload]
-        self._keys[key] = ApiKey(key, tuple(entry["accounts"]), scopes, str(entry["label"]))  # type: ignore[arg-type]
+        narrowed = parse({name: entry[name] for name in FIELDS if name in entry})
+        self._keys[key] = ApiKey(key, tuple(entry["accounts"]), scopes, str(entry["label"]), narrowed)  # type: ignore[arg-type]
 
 
 def sign_in_bytes(environment: str, epoch: int, nonce: str) -> bytes:

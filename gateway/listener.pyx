@@ -3,7 +3,8 @@
 A binary frame on a binary session is records: each is checked where it lies, copied to the stack and submitted. A text
 frame that the scanner understands goes from its bytes into a record on the stack and to the sequencer without
 passing through a Python object. Every other text frame goes to the sans-I/O session, whose outputs are carried out here.
-Nothing is sent inside a frame: with the last frame of a read everything is published, released and sent once.
+Nothing is sent inside a frame: with the last frame of a read everything is given to the journal, and the hub tells what
+came of it at the end of the loop's turn.
 
 An exception of sequencer, journal or core is a broken invariant: it is handed to `Hub.on_fatal`, which stops the
 process. One while a command is still being understood has submitted nothing of it: it ends that session and no other.
@@ -18,19 +19,22 @@ from picows.picows cimport WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransp
 
 from gateway.hub cimport Connection, Hub
 from engine.messages.edge cimport (
-    EDGE_BAD_FRAME, EDGE_BUSY, EDGE_CANCEL_ONLY, EDGE_JOURNAL_FAILED, EDGE_NOT_SIGNED_IN, EDGE_TOO_MANY_COMMANDS,
-    OFFSET_NOT_GIVEN,
+    EDGE_BAD_FRAME, EDGE_BUSY, EDGE_CANCEL_ONLY, EDGE_COLLAR, EDGE_EXPIRED_KEY, EDGE_FORBIDDEN, EDGE_JOURNAL_FAILED,
+    EDGE_NOT_SIGNED_IN, EDGE_PROTECTION, EDGE_RATE_LIMITED, EDGE_TOO_MANY_COMMANDS, OFFSET_NOT_GIVEN,
 )
 from engine.messages.records cimport OP_CANCEL, OP_PLACE, OP_REPLACE, SLOT, CommandHead
+from gateway.guard cimport RATE_LIMITED, takes_request
 from gateway.sequencer cimport BUSY, RECORD, TEXT
 from gateway.wire.binary cimport check, count_commands, takes_risk_away
 from gateway.wire.scan cimport OrderText, fill_cancel, fill_place, fill_replace, scan
 
-from gateway.session import Ask, Close, Send, SignedIn, Submit
+from gateway.session import Ask, Close, Resume, Send, SignedIn, Submit
 
 cdef uint32_t NIL = 0xFFFFFFFF
 cdef uint16_t[4] CODES  # by Taken
 CODES = [0, EDGE_BUSY, EDGE_JOURNAL_FAILED, EDGE_CANCEL_ONLY]
+cdef uint16_t[5] REFUSED  # by Refusal, from RATE_LIMITED on
+REFUSED = [EDGE_RATE_LIMITED, EDGE_FORBIDDEN, EDGE_COLLAR, EDGE_PROTECTION, EDGE_EXPIRED_KEY]
 cdef object log = logging.getLogger(__name__)
 
 
@@ -76,7 +80,7 @@ cdef class OrderEntryListener(WSListener):
         try:
             self.hub.counters.frames_in += 1
             if frame.msg_type == WSMsgType.TEXT and frame.fin and not (frame.rsv1 or frame.rsv2 or frame.rsv3):
-                if self.connection.may_cancel and not self.connection.is_ending:
+                if self.connection.may_cancel and not (self.connection.is_ending or self.connection.in_fragments):
                     scan(frame.payload_ptr, frame.payload_size, &order)
                     if order.op:
                         done = self.take(&order)
@@ -91,7 +95,7 @@ cdef class OrderEntryListener(WSListener):
             elif frame.msg_type == WSMsgType.PING:
                 transport.send_pong(frame.get_payload_as_bytes())
             elif frame.msg_type == WSMsgType.CLOSE:
-                self.hub.flush()
+                self.hub.tell()
                 transport.send_close(frame.get_close_code(), b"")
                 transport.disconnect()
             elif frame.msg_type != WSMsgType.PONG:
@@ -107,11 +111,12 @@ cdef class OrderEntryListener(WSListener):
             raise
 
     cpdef on_ws_disconnected(self, WSTransport transport):
-        if self.connection is not None:
-            self.hub.disconnect(self.connection)
+        cdef Connection gone = self.connection
+        if gone is not None:
+            self.hub.disconnect(gone)
             self.session.lost()
             self.connection = None
-        self.server.closed(self)
+        self.server.closed(self, gone)
 
     cpdef pause_writing(self):
         # The peer does not read: stop reading from it, so that it cannot ask for more than it takes.
@@ -136,6 +141,7 @@ cdef class OrderEntryListener(WSListener):
                 self.carry_out(self.session.broken())
                 return 0
             if output is None:
+                self.connection.in_fragments = self.session.in_fragments
                 return 0
             self.carry_out((output,))
 
@@ -145,13 +151,15 @@ cdef class OrderEntryListener(WSListener):
             if isinstance(output, Send):
                 self.hub.send(self.connection, output.payload)
             elif isinstance(output, Submit):
-                self.hub.submit(self.connection, output.record, output.rid, output.is_cancel)
+                self.hub.submit(self.connection, output.record, output.rid, output.is_cancel, output.is_free)
             elif isinstance(output, Ask):
                 self.hub.ask(self.connection, output)
             elif isinstance(output, SignedIn):
-                self.server.signed_in(self, output.key)
+                self.server.signed_in(self, output)
+            elif isinstance(output, Resume):
+                self.server.resume(self, output)
             elif isinstance(output, Close):
-                self.hub.flush()
+                self.hub.tell()  # what came before this is answered before the end
                 self.connection.is_ending = True
                 self.connection.transport.send_close(<WSCloseCode><int>output.code, output.reason.encode())
                 self.server.closing(self)
@@ -173,7 +181,7 @@ cdef class OrderEntryListener(WSListener):
         cdef Hub hub = self.hub
         cdef int64_t t_in
         cdef int why
-        cdef uint32_t market
+        cdef uint32_t market = NIL
         if order.account.size != -1:
             if order.account.size != hub.names.accounts[connection.account].length or memcmp(
                 order.account.at, hub.names.accounts[connection.account].name, order.account.size
@@ -208,12 +216,16 @@ cdef class OrderEntryListener(WSListener):
         elif not fill_cancel(order, connection.account, record):
             return False
         t_in = hub.sequencer.read_clock()
-        why = hub.admit(connection, order.op)
+        if connection.guard is not None and order.op != OP_CANCEL and not connection.guard.allowance.take_message_at(t_in):
+            return False  # the session says no, and counts
+        why = hub.admit(connection, record, market, t_in)
         if not why:
             why = hub.sequencer.submit(
                 record, 1, connection.number, order.rid.at, 0 if order.rid.size == -1 else order.rid.size, TEXT, t_in,
                 order.op == OP_CANCEL,
             )
+            if why and order.op != OP_CANCEL and connection.guard is not None:
+                connection.guard.allowance.give_back()
         hub.counters.commands_fast += 1
         if why:
             hub.refuse(connection, why, b"" if order.rid.size == -1 else order.rid.at[: order.rid.size])
@@ -232,11 +244,14 @@ cdef class OrderEntryListener(WSListener):
         cdef uint16_t code
         cdef uint16_t offset = OFFSET_NOT_GIVEN
         cdef uint64_t rid
+        cdef bint may_speak = True
         cdef int why
         if count < 0 or count > self.commands_max:
             hub.counters.bad_frames += 1
             return hub.refuse_record(connection, EDGE_BAD_FRAME if count < 0 else EDGE_TOO_MANY_COMMANDS, offset, 0, NIL)
         connection.rights.market_count = hub.names.market_count
+        if connection.guard is not None and not _only_cancels(payload, size):
+            may_speak = connection.guard.allowance.take_message_at(t_in)
         for index in range(<uint32_t>count):
             head = <const CommandHead*>(payload + at)
             rid = head.sequence
@@ -244,14 +259,18 @@ cdef class OrderEntryListener(WSListener):
             code = EDGE_NOT_SIGNED_IN if connection.owned == NULL else check(payload + at, &connection.rights, &offset)
             if not code:
                 memcpy(record, payload + at, <size_t>head.slots * SLOT)
-                why = hub.admit(connection, head.kind)
+                why = RATE_LIMITED
+                if may_speak or takes_risk_away(head.kind):
+                    why = hub.admit(connection, record, hub._market_of(connection, record), t_in)
                 if not why:
                     why = hub.sequencer.submit(
                         record, head.slots, connection.number, <char*>&rid, sizeof(rid), RECORD, t_in,
                         takes_risk_away(head.kind),
                     )
+                    if why and connection.guard is not None and takes_request(head.kind):
+                        connection.guard.allowance.give_back()
                 hub.counters.commands_binary += 1
-                code = CODES[why]
+                code = CODES[why] if why < 4 else REFUSED[why - RATE_LIMITED]
                 offset = OFFSET_NOT_GIVEN
                 if why == BUSY:
                     hub.counters.refused_busy += 1
@@ -259,3 +278,13 @@ cdef class OrderEntryListener(WSListener):
                 hub.refuse_record(connection, code, offset, rid, index)
             at += <Py_ssize_t>head.slots * SLOT
         return 0
+
+
+cdef bint _only_cancels(const uint8_t* payload, Py_ssize_t size) noexcept nogil:
+    """Whether all records of a frame only take risk away."""
+    cdef Py_ssize_t at = 0
+    while at < size:
+        if not takes_risk_away((<const CommandHead*>(payload + at)).kind):
+            return False
+        at += <Py_ssize_t>(<const CommandHead*>(payload + at)).slots * SLOT
+    return True

@@ -83,6 +83,10 @@ cdef class OpenOrders:
                 at = entry.next
         return found
 
+    def is_in_quote(self, uint64_t order_id):
+        """Whether what this order filled is told in quote units; also of one that is closed."""
+        return self.in_quote(order_id)
+
     cdef OrderEntry* find(self, uint64_t order_id) noexcept nogil:
         cdef uint32_t at = self.buckets[_bucket(order_id, self.room)]
         while at != NONE:

@@ -74,6 +74,7 @@ cdef class Sequencer:
     cdef uint32_t journal_reserve
 
     cpdef object order_market(self, uint32_t account, object order_id, bytes client_id)
+    cdef int64_t reference_price(self, uint32_t market) noexcept nogil
     cdef int submit(self, uint8_t* record, uint32_t slots, uint64_t owner, const char* rid, Py_ssize_t rid_size,
                     uint8_t form, int64_t t_in, bint reserved) except -1
     cdef int _apply(self, uint8_t* record, uint32_t slots, uint64_t owner, const char* rid, Py_ssize_t rid_size,

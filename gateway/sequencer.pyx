@@ -166,6 +166,10 @@ cdef class Sequencer:
         """The market index of an order as of everything submitted so far; see Core.order_market."""
         return self.core.order_market(account, order_id, client_id)
 
+    cdef int64_t reference_price(self, uint32_t market) noexcept nogil:
+        """What bands are measured from, in ticks, as of everything submitted so far; ABSENT if there is nothing."""
+        return self.core.reference_price(market)
+
     @property
     def pending(self):
         """Commands applied and not yet released."""
@@ -360,5 +364,7 @@ cdef class Sequencer:
             self.tail += 1
             count += 1
         if self.tail == self.head:
-            self.arena_tail = self.arena_head
+            # Empty: begin again at the start, where the memory is in the cache.
+            self.tail = self.head = 0
+            self.arena_tail = self.arena_head = 0
         return count

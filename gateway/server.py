@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
+from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -21,20 +21,26 @@ import picows
 from numpy.typing import NDArray
 
 from engine.messages import edge
-from engine.messages.codes import ABSENT, OrderStatus, OrderType, Overdraft, Side, TimeInForce
+from engine.messages.codes import Overdraft
 from engine.messages.decode import EventDecoder
 from engine.messages.directory import Directory
 from engine.messages.encode import CommandEncoder, Malformed
 from engine.messages.layout import AccountMask
-from engine.messages.ports import Clock
-from gateway.hub import Counters, Hub
+from engine.messages.ports import Clock, EventSource
+from gateway.answers import Answers, CoreState
+from gateway.guard import Allowance, Guard
+from gateway.hub import Connection, Counters, Hub
 from gateway.keys import ApiKey, KeyRefused, KeyRegistry, Scope
 from gateway.listener import OrderEntryListener
 from gateway.names import Names
 from gateway.orders import OpenOrders
+from gateway.protection import Protection
+from gateway.pulls import Pulls, connection_stamp, key_stamp
+from gateway.rejections import Rejections
+from gateway.replay import Replay, rejections_in
 from gateway.sequencer import Sequencer
-from gateway.session import Ask, CommandRefused, Session, SessionTerms
-from gateway.settings import GatewaySettings
+from gateway.session import Ask, CommandRefused, Resume, Session, SessionTerms, SignedIn
+from gateway.settings import GatewaySettings, Tier
 from gateway.wire import json as wire
 from gateway.wire.numbers import first_invalid
 
@@ -46,19 +52,7 @@ _quiet.setLevel(logging.CRITICAL)  # picows reports each client's fault as an er
 PROTOCOLS = (wire.PROTOCOL, edge.PROTOCOL)
 _PATHS = (b"/", b"/v1/ws/trade")
 _CLOSE_GRACE_S = 0.5
-
-
-class CoreState(Protocol):
-    """What the server reads of the engine beside applying commands; dtypes as `engine.core` publishes them."""
-
-    @property
-    def batch(self) -> int:
-        """Cuts so far."""
-
-    def describe(self) -> NDArray[Any]: ...
-    def open_orders(self) -> NDArray[Any]: ...
-    def balances_of(self, account: int, /) -> NDArray[Any]: ...
-    def state_hash(self) -> bytes: ...
+_REPLAY_WAIT_S = 0.01
 
 
 class JournalHealth(Protocol):
@@ -82,11 +76,13 @@ class GatewayServer:
         state: the engine under the sequencer, recovered.
         keys: the registry of API keys.
         clock: wall clock.
+        open_events: opens the event log for one more reader, for `resume` and `resolve`. Without it `resume` is
+            refused, and `resolve` knows of no refusal before this start.
     """
 
     def __init__(
         self, settings: GatewaySettings, sequencer: Sequencer, journal: JournalHealth, state: CoreState,
-        keys: KeyRegistry, clock: Clock,
+        keys: KeyRegistry, clock: Clock, open_events: Callable[[], EventSource] | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.counters = Counters()
@@ -102,7 +98,8 @@ class GatewayServer:
         definitions = state.describe().tobytes()
         self._names.learn_events(definitions)
         directory.learn(definitions)
-        self._orders.restore(state.open_orders())
+        open_orders = state.open_orders()
+        self._orders.restore(open_orders)
         decoder = EventDecoder(directory)
         sequencer.on_definition = self._define
         self.hub = Hub(
@@ -110,21 +107,37 @@ class GatewayServer:
             self.counters, settings.write_high_bytes, settings.asks_max, settings.asks_per_session_max,
         )  # fmt: skip
         self.hub.on_fatal = self._fatal
+        self.hub.look = self._look
+        self._open_events = open_events
+        self._replays: deque[tuple[Replay, bytes]] = deque()
+        self._pulls = Pulls(sequencer)
+        orphans = self._pulls.add_orphans(open_orders, settings.epoch)
+        if orphans:
+            log.warning("orders of lost connections are cancelled sessions=%d", orphans)
+        self.hub.rejections = rejections = self._known_rejections()
+        self._allowances: dict[tuple[str, str], Allowance] = {}
+        self._protections: dict[str, Protection] = {}
+        self._guard_open_orders(open_orders)
+        self.answers = Answers(
+            settings, sequencer, state, self._names, directory, self._orders, rejections, keys, clock, self.counters,
+            self, lambda: journal.status,
+        )  # fmt: skip
         self._encoder = CommandEncoder(directory, _OrderMarkets(sequencer))
         self._terms = SessionTerms(
             environment=settings.environment, epoch=settings.epoch, keys=keys, encode=self._encode,
             make_nonce=lambda: secrets.token_hex(32), now_ns=clock.now_ns,
-            is_house=self._is_house, account_index=self._names.account_index,
+            is_house=self._is_house, make_allowance=lambda: self._make_allowance(settings.tiers[0]),
             failures_max=settings.sign_in_failures_max,
-            commands_per_frame_max=settings.commands_per_frame_max,
+            commands_per_frame_max=settings.commands_per_frame_max, message_bytes_max=settings.frame_bytes_max,
         )  # fmt: skip
         self._listeners: set[OrderEntryListener] = set()
+        self._expiring: set[OrderEntryListener] = set()
+        self._since: dict[Session, int] = {}
         self._timers: dict[OrderEntryListener, asyncio.TimerHandle] = {}
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._told_status = "running"
         self._ended = asyncio.Event()
-        self._started_ns = time.monotonic_ns()
 
     # ---------------------------------------------------------------- life
 
@@ -160,9 +173,12 @@ class GatewayServer:
             self._server.close()
             if self.fault is None:
                 self.hub.settle()
+            self._say_goodbye()
             for listener in list(self._listeners):
-                if listener.link is not None:
-                    listener.carry_out(listener.link.session.end(1001, "the exchange is stopping"))
+                self._let_go(listener.link)
+            if self.fault is None:
+                while self._pulls.work():
+                    self.hub.settle()
             await asyncio.sleep(0)
             for listener in list(self._listeners):
                 listener.drop()
@@ -174,29 +190,119 @@ class GatewayServer:
     def opened(self, listener: OrderEntryListener) -> None:
         """Its handshake was good: from here on it takes a place. A bad one never comes here, nor to `closed`."""
         self._listeners.add(listener)
+        if listener.link is not None:
+            listener.link.session.peer = listener.link.peer
         loop = asyncio.get_running_loop()
         self.counters.sessions = len(self._listeners)
         self.counters.sessions_opened += 1
         self._timers[listener] = loop.call_later(self.settings.sign_in_timeout_s, self._time_out, listener)
 
-    def signed_in(self, listener: OrderEntryListener, key: ApiKey) -> None:
+    def signed_in(self, listener: OrderEntryListener, signed: SignedIn) -> None:
+        """Give the session the rights of its key, and greet it by name."""
         self._disarm(listener)
+        key, link = signed.key, listener.link
+        assert link is not None, "only a living connection signs in"
         indices = [self._names.account_index(name) for name in key.accounts]
         known = [index for index in indices if index is not None]
         trades = Scope.TRADE in key.scopes and Scope.OPERATOR not in key.scopes and len(known) == len(indices)
         cancels = Scope.CANCEL_ONLY in key.scopes and Scope.OPERATOR not in key.scopes and len(known) == len(indices)
-        assert listener.link is not None, "only a living connection signs in"
-        self.hub.subscribe(listener.link, known, trades, trades or cancels)
+        if Scope.OPERATOR not in key.scopes:
+            link.guard = self._guard(key, link.number, signed.cancels)
+            link.session.allowance = link.guard.allowance
+            for index in known:
+                self.hub.allow(index, link.guard.allowance)
+        else:
+            link.session.allowance = Allowance("operator", 0, 0, 1)
+        if key.restrictions.expires_at:
+            self._expiring.add(listener)
+        self.hub.subscribe(link, known, trades, trades or cancels)
+        self._since[link.session] = self._clock.now_ns()
+        body = {
+            "type": "signed_in", "label": key.label, "accounts": key.accounts, "scopes": key.scopes.words(),
+            "session": link.number, "cancel_on_disconnect": signed.cancels, "tier": link.session.allowance.tier,
+            "sequence": link.told_since,
+        }  # fmt: skip
+        if link.is_binary:
+            body["account_indices"] = indices
+        self.hub.send(link, wire.encode(_with_rid(signed.rid) | body))
+
+    def resume(self, listener: OrderEntryListener, resume: Resume) -> None:
+        """Tell it the past from the event log, a bounded piece in each turn of the loop."""
+        link = listener.link
+        assert link is not None, "only a living connection resumes"
+        refusal: tuple[str, str, str] | None = None
+        if self._open_events is None:
+            refusal = "unavailable", "op", "there is no event log to read from"
+        elif resume.after > self._sequencer.released_sequence:
+            refusal = "bad_value", "after", "a sequence that has been"
+        elif len(self._replays) >= self.settings.replays_max:
+            refusal = "busy", "op", "too many sessions are told of the past; try again"
+        elif any(replay.connection is link for replay, _ in self._replays):
+            refusal = "busy", "op", "this session is told of the past already"
+        if refusal is not None or self._open_events is None:
+            code, field, rule = refusal or ("unavailable", "op", "")
+            self.hub.send(link, wire.error(code, rule, rid=resume.rid, field=field, rule=rule))
+            return
+        self._replays.append((Replay(self.hub, link, self._open_events(), resume.after), resume.rid))
+        if len(self._replays) == 1:
+            asyncio.get_running_loop().call_soon(self._replay_on)
 
     def closing(self, listener: OrderEntryListener) -> None:
         """The session has sent its close frame: give it a moment to arrive."""
         self._disarm(listener)
         self._timers[listener] = asyncio.get_running_loop().call_later(_CLOSE_GRACE_S, listener.drop)
 
-    def closed(self, listener: OrderEntryListener) -> None:
+    def closed(self, listener: OrderEntryListener, link: Connection | None) -> None:
+        """It is gone: what it placed goes too, but for what was to outlive it."""
         self._disarm(listener)
         self._listeners.discard(listener)
+        self._expiring.discard(listener)
         self.counters.sessions = len(self._listeners)
+        if link is None:
+            return
+        self._since.pop(link.session, None)
+        self._let_go(link)
+        if self._pulls:
+            asyncio.get_running_loop().call_soon(self._run, self._pull)
+
+    def _let_go(self, link: Connection | None) -> None:
+        """Have the orders cancelled that end with this connection. Once."""
+        if link is not None and link.guard is not None and link.session.key is not None:
+            if link.guard.has_placed:
+                self._pulls.add(self._accounts_of(link.session.key), [link.guard.stamp])
+            link.guard = None
+
+    # ---------------------------------------------------------------- what Answers asks
+
+    def facts_of(self, session: Session) -> dict[str, Any]:
+        """Session number, address, age and what is left of one that has signed in."""
+        now = self._clock.now_ns()
+        link = next(x.link for x in self._listeners if x.link is not None and x.link.session is session)
+        guard = link.guard
+        facts = {
+            "session": link.number, "address": session.peer, "signed_in_at": self._since[session],
+            "cancel_on_disconnect": guard is not None and guard.stamp != 0,
+            "rate_left": session.allowance.requests_left(now), "messages_left": session.allowance.messages_left(now),
+            "protection_tripped": None if guard is None or guard.protection is None else guard.protection.is_tripped,
+        }  # fmt: skip
+        return {name: value for name, value in facts.items() if value is not None}
+
+    def living(self) -> list[Session]:
+        """The sessions that have signed in."""
+        return [session for session in self.hub.sessions() if session.key is not None]
+
+    def end_of_key(self, key: str) -> None:
+        """End the sessions of a key that was revoked."""
+        self._protections.pop(key, None)
+        for listener in list(self._listeners):
+            session = None if listener.link is None else listener.link.session
+            if session is not None and session.key is not None and session.key.key == key:
+                listener.carry_out(session.end(1008, "its key was revoked"))
+
+    def reset_protection(self, key: ApiKey) -> bool:
+        """Take orders of the key again. False: its protection had not tripped."""
+        protection = self._protections.get(key.key)
+        return protection is not None and protection.reset()
 
     # ---------------------------------------------------------------- inside
 
@@ -301,8 +407,60 @@ class GatewayServer:
 
     def _poll_once(self) -> None:
         self._sequencer.advance()
+        self._pulls.work()
+        self._end_expired()
         self.hub.settle()
         self._look_at_journal()
+
+    def _end_expired(self) -> None:
+        now = self._clock.now_ns()
+        for listener in list(self._expiring):
+            session = None if listener.link is None else listener.link.session
+            if session is not None and session.key is not None and now >= session.key.restrictions.expires_at:
+                self._expiring.discard(listener)
+                listener.carry_out(session.end(1008, "its key has expired"))
+
+    def _pull(self) -> None:
+        if self._pulls.work():
+            self.hub.settle()
+
+    def _replay_on(self) -> None:
+        """One bounded step of one replay, then the next in the following turn."""
+        try:
+            for _ in range(len(self._replays)):
+                replay, rid = self._replays.popleft()
+                if replay.connection.is_ending or not replay.is_blocked:
+                    break
+                self._replays.append((replay, rid))  # it does not read: the others go on
+            else:
+                if self._replays:
+                    asyncio.get_running_loop().call_later(_REPLAY_WAIT_S, self._replay_on)
+                return
+            if not replay.step(self.settings.replay_slots):
+                self._replays.append((replay, rid))
+            elif not replay.connection.is_ending:
+                sequence = self._sequencer.released_sequence
+                body = {"type": "resumed", "after": replay.after, "sequence": sequence, "events": replay.told}
+                self.hub.send(replay.connection, wire.encode(_with_rid(rid) | body))
+            self.hub.settle()
+        except BaseException as error:
+            self._fatal(error)
+            raise
+        if self._replays:
+            asyncio.get_running_loop().call_soon(self._replay_on)
+
+    def _say_goodbye(self) -> None:
+        """The last thing each session hears is how far it was told everything: it resumes from there."""
+        sequence = self._sequencer.released_sequence
+        for listener in list(self._listeners):
+            link = listener.link
+            if link is None:
+                continue
+            if link.session.key is not None:
+                told = link.told_until(sequence)
+                message = "the exchange is stopping: resume after this sequence"
+                self.hub.send(link, wire.encode({"type": "shutdown", "sequence": told, "message": message}))
+            listener.carry_out(link.session.end(1001, "the exchange is stopping"))
 
     async def _cut_regularly(self) -> None:
         while True:
@@ -339,10 +497,23 @@ class GatewayServer:
 
     # ---------------------------------------------------------------- answers
 
+    def _look(self, ask: Ask, session: Session) -> bytes | None:
+        """What of an answer must be read when it is asked. An answer already only if it cannot be given."""
+        return self._guarded(ask, session, lambda: self.answers.look(ask))
+
     def _answer(self, ask: Ask, session: Session) -> bytes:
         """The frame that answers a question. A broken rule gives an error; a fault of ours ends that session alone."""
+        return self._guarded(ask, session, lambda: self.answers.body(ask, session)) or b"{}"
+
+    def _guarded(self, ask: Ask, session: Session, step: Callable[[], dict[str, Any] | None]) -> bytes | None:
         try:
-            return wire.encode(self._answer_body(ask))
+            body = step()
+            return None if body is None else wire.encode(_with_rid(ask.rid) | body)
+        except KeyRefused as error:
+            return wire.error(error.code, str(error), rid=ask.rid, field=error.field, rule=error.rule)
+        except OSError as error:
+            log.error("key registry errno=%s", error.errno)
+            return wire.error("registry_failed", f"the key registry could not be written: {error}", rid=ask.rid)
         except Exception:
             log.exception("the question %s could not be answered: its session ends", ask.what)
             asyncio.get_running_loop().call_soon(self._end_session, session)
@@ -353,125 +524,91 @@ class GatewayServer:
             if listener.link is not None and listener.link.session is session:
                 listener.carry_out(session.end(1011, "internal"))
 
-    def _answer_body(self, ask: Ask) -> dict[str, Any]:
-        body: dict[str, Any]
-        try:
-            body = getattr(self, f"_answer_{ask.what}")(ask.fields)
-        except KeyRefused as error:
-            body = {
-                "type": "error",
-                "code": error.code,
-                "field": error.field,
-                "rule": error.rule,
-                "message": str(error),
-            }
-        except OSError as error:
-            log.error("key registry errno=%s", error.errno)
-            body = {
-                "type": "error",
-                "code": "registry_failed",
-                "message": f"the key registry could not be written: {error}",
-            }
-        if not ask.rid:
-            return body
-        [rid] = wire.parse(b"[%s]" % ask.rid)
-        return {"rid": rid} | body
-
-    def _account_of(self, fields: dict[str, Any]) -> int:
-        index = self._names.account_index(fields["account"])
-        if index is None:
-            raise KeyRefused("unknown_account", "account", "an account that exists")
-        return int(index)
-
-    def _answer_open_orders(self, fields: dict[str, Any]) -> dict[str, Any]:
-        orders = [self._order_body(order) for order in self._orders.of_account(self._account_of(fields))]
-        released = self._sequencer.released_sequence
-        return {"type": "open_orders", "account": fields["account"], "sequence": released, "orders": orders}
-
-    def _order_body(self, order: dict[str, Any]) -> dict[str, Any]:
-        """An open order on the wire: its fields as in `accepted`, `status` and `leaves`."""
-        entry = self._directory.markets[order["market"]]
-        amount = entry.quote.text if order["budget"] else entry.size_text
-        body = {
-            "order_id": order["order_id"], "client_id": order["client_id"], "market": entry.name,
-            "side": Side(order["side"]).word, "type": OrderType(order["type"]).word,
-            "tif": TimeInForce(order["tif"]).word, "status": OrderStatus(order["status"]).word,
-            "budget" if order["budget"] else "size": amount(order["size"]), "leaves": amount(order["leaves"]),
-        }  # fmt: skip
-        for field, text in (
-            ("price", entry.price_text), ("stop_price", entry.price_text), ("display_size", entry.size_text),
-            ("expires_at", int),
-        ):  # fmt: skip
-            if order[field] != ABSENT:
-                body[field] = text(order[field])
-        return body
-
-    def _answer_balances(self, fields: dict[str, Any]) -> dict[str, Any]:
-        account = self._account_of(fields)
-        balances = []
-        for row in self._state.balances_of(account):
-            asset = self._directory.assets[int(row["asset"])]
-            available, held = asset.text(int(row["available"])), asset.text(int(row["held"]))
-            balances.append({"asset": asset.name, "available": available, "held": held})
-        return {
-            "type": "balances",
-            "account": fields["account"],
-            "sequence": self._sequencer.sequence,
-            "balances": balances,
-        }
-
-    def _answer_directory(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return {"type": "directory"} | self._names.directory()
-
-    def _answer_describe(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return {"type": "describe"} | self._names.describe()
-
-    def _answer_status(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return {"type": "status"} | self.status()
-
     def status(self) -> dict[str, Any]:
-        """Where the exchange stands, for `status` and for the status file of the process."""
-        sequencer = self._sequencer
-        seconds = (time.monotonic_ns() - self._started_ns) / 1e9
-        return {
-            "environment": self.settings.environment,
-            "epoch": self.settings.epoch,
-            "ack_mode": self.settings.ack_mode,
-            "journal": self._journal.status,
-            "journal_errno": sequencer.journal_errno,
-            "sequence": sequencer.sequence,
-            "released_sequence": sequencer.released_sequence,
-            "batch": self._state.batch,
-            "durable_sequence": sequencer.durable_sequence,
-            "chain": f"{sequencer.chain:016x}",
-            "state_hash": self._state.state_hash().hex(),
-            "pending": sequencer.pending,
-            "ticks": sequencer.ticks,
-            "cancel_only": bool(sequencer.cancel_only),
-            "sessions": len(self._listeners),
-            "open_orders": self._orders.count,
-            "acks_per_s": round(self.counters.acks / seconds) if seconds else 0,
-            "counters": self.counters.as_dict(),
-        }
+        """Where the exchange stands, for the status file of the process."""
+        return self.answers.status()
 
-    def _answer_register_key(self, fields: dict[str, Any]) -> dict[str, Any]:
-        accounts = fields.get("accounts", [])
-        for name in accounts if isinstance(accounts, list) else []:
-            if not isinstance(name, str) or self._names.account_index(name) is None:
-                raise KeyRefused("unknown_account", "accounts", "accounts that exist")
-        entry = self._keys.register(
-            fields.get("key", ""), accounts, fields.get("scopes", []), fields.get("label", ""), self._clock.now_ns()
-        )
-        return {"type": "key_registered", "key": entry.key, "accounts": entry.accounts, "scopes": entry.scopes.words()}
+    # ---------------------------------------------------------------- rights
 
-    def _answer_revoke_key(self, fields: dict[str, Any]) -> dict[str, Any]:
-        key = fields.get("key", "")
-        self._keys.revoke(key, self._clock.now_ns())
-        for listener in list(self._listeners):
-            session = None if listener.link is None else listener.link.session
-            if session is not None and session.key is not None and session.key.key == key:
-                listener.carry_out(session.end(1008, "its key was revoked"))
-        return {"type": "key_revoked", "key": key}
+    def _guard(self, key: ApiKey, number: int, cancels: bool) -> Guard:
+        narrowed = key.restrictions
+        tier = next((tier for tier in self.settings.tiers if tier.name == narrowed.tier), self.settings.tiers[0])
+        name = (key.accounts[0] if key.accounts else key.key, tier.name)
+        allowance = self._allowances.get(name)
+        if allowance is None:
+            allowance = self._allowances[name] = self._make_allowance(tier)
+        markets = None
+        if narrowed.markets is not None:
+            found = [self._names.market_index(market) for market in narrowed.markets]
+            markets = [index for index in found if index is not None]
+        stamp = connection_stamp(self.settings.epoch, number) if cancels else 0
+        return Guard(
+            allowance, stamp, key_stamp(key.key), markets, narrowed.collar_ppm, narrowed.expires_at,
+            self._protection(key),
+        )  # fmt: skip
+
+    @staticmethod
+    def _make_allowance(tier: Tier) -> Allowance:
+        return Allowance(tier.name, tier.requests, tier.messages, round(tier.window_s * 1e9))
+
+    def _protection(self, key: ApiKey) -> Protection | None:
+        terms = key.restrictions.protection
+        if terms is None:
+            return None
+        protection = self._protections.get(key.key)
+        if protection is None:
+            protection = self._protections[key.key] = Protection(key.key, terms, self._trip)
+        return protection
+
+    def _trip(self, protection: Protection) -> None:
+        """Pull every order of the key: those of its living connections, and those that outlive them."""
+        key = self._keys.find(protection.key)
+        if key is None:
+            return
+        stamps = [key_stamp(key.key)]
+        for listener in self._listeners:
+            link = listener.link
+            if link is not None and link.guard is not None and link.session.key == key:
+                stamps.append(link.guard.stamp)
+                body = {"type": "protection", "reason": protection.reason, "message": "the key's orders are cancelled"}
+                self.hub.send(link, wire.encode(body))
+        log.warning("protection tripped label=%s reason=%s", key.label, protection.reason)
+        self._pulls.add(self._accounts_of(key), stamps)
+        asyncio.get_running_loop().call_soon(self._run, self._pull)
+
+    def _accounts_of(self, key: ApiKey) -> list[int]:
+        indices = [self._names.account_index(name) for name in key.accounts]
+        return [index for index in indices if index is not None]
+
+    def _guard_open_orders(self, open_orders: NDArray[Any]) -> None:
+        """Orders of an earlier life that outlived their connection go on being counted."""
+        protected = {key_stamp(key.key): key for key in self._keys.living() if key.restrictions.protection is not None}
+        for row in open_orders if protected else ():
+            key = protected.get(int(row["session"]))
+            protection = None if key is None else self._protection(key)
+            if protection is not None:
+                self.hub.guarded[int(row["order_id"])] = protection
+
+    def _known_rejections(self) -> Rejections:
+        """What the event log of the recent past tells of refused places."""
+        head = self._sequencer.released_sequence
+        settings = self.settings
+        since = max(0, head - settings.rejections_lookback) if self._open_events is not None else head
+        rejections = Rejections(since, settings.rejections_per_account, settings.rejections_max)
+        if self._open_events is not None:
+            source = self._open_events()
+            source.seek(since)
+            while len(events := source.read()):
+                for account, client_id, sequence, reason in rejections_in(events):
+                    rejections.learn(account, client_id, sequence, reason)
+        return rejections
+
+
+def _with_rid(rid: bytes) -> dict[str, Any]:
+    if not rid:
+        return {}
+    [value] = wire.parse(b"[%s]" % rid)
+    return {"rid": value}
 
 
 class _OrderMarkets:

@@ -12,12 +12,17 @@ All transitions stand in TRANSITIONS. An event that the state does not have rais
 nothing. What the caller must do with each output stands with its class. The caller also tells the time and the nonce,
 so a session is the same every time it is fed the same.
 
+A message may come in fragments, which are put together up to the bound of a frame. Every message but those that only
+take risk away takes one of the session's messages; when there are none left, what is in it is refused by name, cancels
+still pass, and a client that goes on all the same is closed.
+
 Invariants: a frame that cannot be understood produces no Submit, and neither does anything that comes before
 `sign_in` or after a Close; each command of an array is answered for itself; a failing one does not touch the others.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -26,6 +31,7 @@ from typing import Any, Protocol
 from engine.messages import edge
 from engine.messages.codes import CommandKind
 from gateway.authority import CANCELS, Forbidden, authorize
+from gateway.guard import Allowance
 from gateway.keys import ApiKey, KeyLookup, Scope, sign_in_bytes, verify_sign_in
 from gateway.wire import json as wire
 
@@ -38,6 +44,7 @@ __all__ = [
     "Event",
     "IllegalTransition",
     "Output",
+    "Resume",
     "Send",
     "Session",
     "SessionTerms",
@@ -48,10 +55,25 @@ __all__ = [
 
 PROTOCOL_ERROR, UNSUPPORTED, BAD_UTF8, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1002, 1003, 1007, 1008, 1009, 1011, 1013
 TEXT, BINARY, CONTINUATION = 1, 2, 0
+_PARTS_MAX = 1_024
 _SHELL_ONLY = {"tick", "cut", "malformed"}
 _RULEBOOK_OPS = {kind.word for kind in CommandKind} - _SHELL_ONLY
-_READS = {"ping", "open_orders", "balances", "directory"}
+_READS = {"open_orders", "balances", "resolve"}
+_OWN_ASKS = {"whoami", "sessions", "reset_protection", "directory"}
 _OPERATOR_ASKS = {"status", "describe", "register_key", "revoke_key"}
+_SESSION_FIELD = slice(112, 120)
+_OUTLIVES = b"\xff" * 8
+_CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,32}", re.ASCII)
+_REFUSED = {
+    "busy": ("busy", "the exchange is busy: this command was not journaled and not executed; cancels still pass"),
+    "closed": ("cancel_only", "only cancels are taken now: this command was not journaled and not executed"),
+    "failed": ("journal_failed", "the journal has failed: this command was not journaled and not executed"),
+    "rate_limited": ("rate_limited", "no request is left: not journaled, not executed; cancels pass"),
+    "market_not_permitted": ("forbidden", "the key does not trade in this market: not journaled, not executed"),
+    "collar": ("collar", "the price lies outside the key's collar, or there is none: not journaled, not executed"),
+    "protection": ("protection", "the protection has tripped, reset_protection ends it: not journaled, not executed"),
+    "expired_key": ("expired_key", "the key has expired: not journaled, not executed"),
+}
 
 
 class State(Enum):
@@ -124,11 +146,16 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Give `record` to the sequencer; if it is not taken, send `Session.not_taken`."""
+    """Give `record` to the sequencer; if it is not taken, send `Session.not_taken`.
+
+    `wants_receipt`: sign one when it is told. `is_free`: a request was taken for it already.
+    """
 
     record: bytes
     rid: bytes
     is_cancel: bool
+    wants_receipt: bool = False
+    is_free: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +169,25 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """The session is `key`'s from now on: private events of its accounts are to be sent to it."""
+    """The session is `key`'s from now on: private events of its accounts are to be sent to it. Answer `signed_in`.
+
+    `cancels`: whether its orders are to be cancelled when the connection is lost.
+    """
 
     key: ApiKey
+    rid: bytes
+    cancels: bool
 
 
-Output = Send | Close | Submit | Ask | SignedIn
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Tell the private events behind the sequence `after` before any new one, then `resumed` with `rid`."""
+
+    after: int
+    rid: bytes
+
+
+Output = Send | Close | Submit | Ask | SignedIn | Resume
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,19 +202,25 @@ class SessionTerms:
     now_ns: Callable[[], int]
     is_house: Callable[[str], bool]
     """Whether an account of this name may owe without bound: nobody but the operator moves its money."""
-    account_index: Callable[[str], int | None]
-    """The index by which records name an account; None if there is none of that name."""
+    make_allowance: Callable[[], Allowance] = lambda: Allowance("plain", 100, 1_000, 60_000_000_000)
+    """What a session may send before it has signed in."""
     failures_max: int = 3
     commands_per_frame_max: int = 1_000
+    message_bytes_max: int = 65_536
+    refused_messages_max: int = 1_000
+    """Messages in a row beyond the limit; one more ends the session."""
 
 
 class Session:
     """See the module's theory of operation.
 
+
     On a binary session orders come as records, which never reach this class; text frames are the same on both.
     """
 
-    __slots__ = ("_failures", "_nonce", "_terms", "is_binary", "key", "state")
+    __slots__ = (
+        "_failures", "_nonce", "_parts", "_refused", "_terms", "allowance", "is_binary", "key", "peer", "state",
+    )  # fmt: skip
 
     def __init__(self, terms: SessionTerms, *, is_binary: bool = False) -> None:
         self.is_binary = is_binary
@@ -183,6 +229,17 @@ class Session:
         self._terms = terms
         self._nonce: str | None = None
         self._failures = 0
+        self._refused = 0
+        self._parts: list[bytes] = []
+        self.allowance = terms.make_allowance()
+        """What it sends is taken from this; the caller sets the key's after SignedIn."""
+        self.peer = ""
+        """The address of the client; the caller sets it before the first frame."""
+
+    @property
+    def in_fragments(self) -> bool:
+        """Whether a message has begun whose last frame has not come: the next data frame is for `receive`."""
+        return bool(self._parts)
 
     def connect(self) -> list[Output]:
         """The handshake is done."""
@@ -202,12 +259,22 @@ class Session:
         if has_reserved_bits:
             yield from self.end(PROTOCOL_ERROR, "reserved bits are set, and no extension was agreed")
             return
-        if frame_type == CONTINUATION or not is_final:
-            yield from self.end(UNSUPPORTED, "fragmented messages are not taken: one frame is one message")
+        if (frame_type == CONTINUATION) != self.in_fragments:
+            fault = "a new message inside a fragmented one" if self._parts else "a continuation of nothing"
+            yield from self.end(PROTOCOL_ERROR, fault)
             return
-        if frame_type != TEXT:
+        if frame_type not in (TEXT, CONTINUATION):
             yield from self.end(UNSUPPORTED, "binary frame on a JSON session")
             return
+        if not is_final or self._parts:
+            self._parts.append(payload)
+            if sum(map(len, self._parts)) > self._terms.message_bytes_max or len(self._parts) > _PARTS_MAX:
+                yield from self.end(TOO_BIG, "the message is too big")
+                return
+            if not is_final:
+                return
+            payload = b"".join(self._parts)
+            self._parts.clear()
         try:
             value = wire.parse(payload)
         except wire.BadText as error:
@@ -216,8 +283,12 @@ class Session:
         except wire.BadJson as error:
             yield Send(wire.error("bad_json", str(error)))
             return
+        may_speak = all(map(_only_removes, [value] if isinstance(value, dict) else value)) or self._take_message()
+        if self._refused > self._terms.refused_messages_max:
+            yield from self.end(POLICY, "too many messages")
+            return
         if isinstance(value, dict):
-            yield from self._command(value)
+            yield from self._command(value, may_speak)
             return
         if len(value) > self._terms.commands_per_frame_max:
             rule = f"at most {self._terms.commands_per_frame_max} commands a frame"
@@ -225,7 +296,7 @@ class Session:
             return
         for item in value:
             if isinstance(item, dict):
-                yield from self._command(item)
+                yield from self._command(item, may_speak)
             else:
                 yield Send(wire.error("bad_json", "an item of the array is no object"))
             if self._has_ended():
@@ -256,12 +327,8 @@ class Session:
     @staticmethod
     def not_taken(why: str, rid: bytes) -> bytes:
         """The error for a Submit that the sequencer did not take: a definite no, nothing was executed."""
-        messages = {
-            "busy": "the exchange is busy: this command was not journaled and not executed; cancels still pass",
-            "closed": "only cancels are taken now: this command was not journaled and not executed",
-            "failed": "the journal has failed: this command was not journaled and not executed",
-        }
-        return wire.error({"failed": "journal_failed", "closed": "cancel_only"}.get(why, why), messages[why], rid=rid)
+        code, message = _REFUSED[why]
+        return wire.error(code, message, rid=rid)
 
     @staticmethod
     def not_answered(why: str, rid: bytes) -> bytes:
@@ -293,7 +360,14 @@ class Session:
             body |= {"schema": edge.SCHEMA_ID, "version": edge.VERSION}
         return Send(wire.encode(body))
 
-    def _command(self, command: dict[str, Any]) -> list[Output]:
+    def _take_message(self) -> bool:
+        if self.allowance.take_message(self._terms.now_ns()):
+            self._refused = 0
+            return True
+        self._refused += 1
+        return False
+
+    def _command(self, command: dict[str, Any], may_speak: bool) -> list[Output]:
         raw = command.pop("rid", None)
         rid = b"" if raw is None else wire.rid_text(raw)
         if rid is None:
@@ -302,6 +376,9 @@ class Session:
         op = command.get("op")
         if not isinstance(op, str):
             return [Send(wire.error("malformed", "a command needs an op", rid=rid, field="op", rule="text"))]
+        if not may_speak and op not in CANCELS:
+            rule, message = "so many messages in a while; cancels pass", "no message is left: this was not executed"
+            return [Send(wire.error("rate_limited", message, rid=rid, rule=rule))]
         if op == "sign_in":
             return self._sign_in(command, rid)
         if op == "ping":
@@ -309,27 +386,54 @@ class Session:
         if self.state is not State.OPEN or self.key is None:
             return [Send(wire.error("not_signed_in", "sign in first", rid=rid, field="op"))]
         self._move(Event.COMMAND)
-        if op in _READS or op in _OPERATOR_ASKS:
+        if op in _READS or op in _OWN_ASKS or op in _OPERATOR_ASKS:
             return self._ask(command, rid, self.key)
+        if op == "resume":
+            return self._resume(command.get("after"), "after", rid)
         if op in _SHELL_ONLY:
             return [Send(wire.error("forbidden", f"{op} is written by the exchange alone", rid=rid, field="op"))]
         if op not in _RULEBOOK_OPS:
             return [Send(wire.error("unknown_op", f"no op is called {op[:32]!r}", rid=rid, field="op"))]
+        return self._submit(command, op, rid, self.key)
+
+    def _submit(self, command: dict[str, Any], op: str, rid: bytes, key: ApiKey) -> list[Output]:
+        wants_receipt, outlives = command.pop("receipt", None), None
+        if op == "place":
+            outlives = command.pop("cancel_on_disconnect", None)
+        for field, value in (("receipt", wants_receipt), ("cancel_on_disconnect", outlives)):
+            if value is not None and not isinstance(value, bool):
+                return [Send(wire.error("malformed", f"{op}: {field}", rid=rid, field=field, rule="true or false"))]
         try:
-            record = self._terms.encode(authorize(command, self.key, self._terms.is_house))
+            record = self._terms.encode(authorize(command, key, self._terms.is_house))
         except Forbidden as error:
             return [Send(wire.error("forbidden", str(error), rid=rid, field=error.field, rule=error.rule))]
         except CommandRefused as error:
             return [Send(wire.error(error.code, f"{op}: {error}", rid=rid, field=error.field, rule=error.rule))]
-        return [Submit(record, rid, op in CANCELS)]
+        if outlives is False:
+            if command.get("session") is not None:
+                rule = "an order in a named session does not end with the connection"
+                field = "cancel_on_disconnect"
+                return [Send(wire.error("malformed", f"{op}: {field}", rid=rid, field=field, rule=rule))]
+            record = record[: _SESSION_FIELD.start] + _OUTLIVES + record[_SESSION_FIELD.stop :]
+        return [Submit(record, rid, op in CANCELS, bool(wants_receipt))]
+
+    def _resume(self, after: object, field: str, rid: bytes) -> list[Output]:
+        if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after < 2**63:
+            rule = "the last sequence seen, 0 for all there ever was"
+            return [Send(wire.error("malformed", "resume needs a sequence", rid=rid, field=field, rule=rule))]
+        return [Resume(after, rid)]
 
     def _ask(self, command: dict[str, Any], rid: bytes, key: ApiKey) -> list[Output]:
         op = command.pop("op")
         if op in _OPERATOR_ASKS and Scope.OPERATOR not in key.scopes:
             return [Send(wire.error("forbidden", f"{op} needs the scope operator", rid=rid, field="op"))]
-        if op not in _READS or op == "directory":
+        if op == "reset_protection" and not key.scopes & Scope.TRADE:
+            return [Send(wire.error("forbidden", f"{op} needs the scope trade", rid=rid, field="op"))]
+        if op not in _READS:
             return [Ask(op, rid, command)]
-        if not key.scopes & (Scope.READ | Scope.TRADE | Scope.OPERATOR):
+        if not key.scopes & (Scope.READ | Scope.TRADE | Scope.OPERATOR) and not (
+            op == "resolve" and Scope.CANCEL_ONLY in key.scopes
+        ):
             return [Send(wire.error("forbidden", f"{op} needs the scope read", rid=rid, field="op"))]
         account = command.get("account") or (key.accounts[0] if key.accounts else None)
         if not isinstance(account, str):
@@ -337,7 +441,13 @@ class Session:
         if account not in key.accounts and Scope.OPERATOR not in key.scopes:
             rule = "a key reads its own accounts alone"
             return [Send(wire.error("forbidden", rule, rid=rid, field="account", rule=rule))]
-        return [Ask(op, rid, {"account": account})]
+        if op != "resolve":
+            return [Ask(op, rid, {"account": account})]
+        client_id = command.get("client_id")
+        if not isinstance(client_id, str) or not _CLIENT_ID.fullmatch(client_id):
+            rule = "1-32 of A-Z a-z 0-9 _ - . :"
+            return [Send(wire.error("malformed", "resolve: client_id", rid=rid, field="client_id", rule=rule))]
+        return [Ask(op, rid, {"account": account, "client_id": client_id})]
 
     def _sign_in(self, command: dict[str, Any], rid: bytes) -> list[Output]:
         if self.state is State.OPEN:
@@ -367,15 +477,30 @@ class Session:
             return self._refuse(
                 wire.error("bad_signature", "the signature does not fit", rid=rid, field="signature", rule=rule)
             )
+        refused = self._narrowed(known)
+        if refused is not None:
+            return self._refuse(wire.error(*refused, rid=rid, field="key"))
+        cancels, after = command.get("cancel_on_disconnect"), command.get("resume")
+        if cancels is not None and not isinstance(cancels, bool):
+            field = "cancel_on_disconnect"
+            return self._refuse(wire.error("malformed", "sign_in", rid=rid, field=field, rule="true or false"))
+        resume = [] if after is None else self._resume(after, "resume", b"")
+        for output in resume:
+            if isinstance(output, Send):
+                return self._refuse(output.payload)
         self._move(Event.SIGNED_IN)
         self.key = known
-        fields: dict[str, Any] = {
-            "type": "signed_in", "label": known.label, "accounts": known.accounts, "scopes": known.scopes.words(),
-        }  # fmt: skip
-        if self.is_binary:
-            fields["account_indices"] = [self._terms.account_index(name) for name in known.accounts]
-        body = wire.encode(fields)
-        return [SignedIn(known), Send(b'{"rid":%s,%s' % (rid, body[1:]) if rid else body)]
+        trades = Scope.TRADE in known.scopes and Scope.OPERATOR not in known.scopes
+        return [SignedIn(known, rid, trades and cancels is not False), *resume]
+
+    def _narrowed(self, key: ApiKey) -> tuple[str, str] | None:
+        """Why this key may not sign in from here and now, as code and message; None if it may."""
+        narrowed = key.restrictions
+        if narrowed.expires_at and self._terms.now_ns() >= narrowed.expires_at:
+            return "expired_key", "the key has expired"
+        if not narrowed.admits_address(self.peer):
+            return "bad_address", f"the key does not sign in from {self.peer or 'an unknown address'}"
+        return None
 
     def _refuse(self, answer: bytes) -> list[Output]:
         """A failed sign-in: say why, and greet again with a fresh nonce, or end."""
@@ -384,3 +509,9 @@ class Session:
             return [Send(answer), *self.end(POLICY, "too many failed sign-ins")]
         self._move(Event.REFUSED)
         return [Send(answer), self._hello()]
+
+
+def _only_removes(item: object) -> bool:
+    """Whether it is a command that only takes risk away: it takes no message."""
+    op = item.get("op") if isinstance(item, dict) else None
+    return isinstance(op, str) and op in CANCELS

@@ -6,7 +6,18 @@ from dataclasses import dataclass
 
 from engine.messages.errors import SettingsInvalid
 
-__all__ = ["GatewaySettings"]
+__all__ = ["GatewaySettings", "Tier"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """What the sessions of one account may send together: so many in `window_s`, and at once. 0: without limit."""
+
+    name: str
+    requests: int
+    """Commands that trade or move money; not those that only take risk away."""
+    messages: int
+    window_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,20 @@ class GatewaySettings:
     """Questions of one session that may wait for their answer; one more is answered `busy`."""
     asks_max: int = 4_096
     """The same of all sessions together."""
+    tiers: tuple[Tier, ...] = (
+        Tier("plain", 100, 1_000, 60.0), Tier("trader", 1_000, 2_000, 1.0), Tier("maker", 50_000, 50_000, 1.0),
+        Tier("unlimited", 0, 0, 1.0),
+    )  # fmt: skip
+    """The first is what a key has that names none, and a connection that has not signed in."""
+    rejections_per_account: int = 1_000
+    """Refused client ids of one account that `resolve` knows of."""
+    rejections_max: int = 100_000
+    rejections_lookback: int = 262_144
+    """Commands of the past in which they are looked for at the start."""
+    replays_max: int = 256
+    """Sessions that may be told of the past at a time; one more is answered `busy`."""
+    replay_slots: int = 2_048
+    """Slots of the event log that one turn of the loop handles for them."""
     journal_reserve_slots: int = 1_024
     """Of the journal's ring, kept for cancels, ticks and cuts."""
 
@@ -53,7 +78,8 @@ class GatewaySettings:
         _require(self.batch_interval_s >= 0, "batch_interval_s", "is not negative", self.batch_interval_s)
         for name in (
             "tick_poll_s", "sessions_max", "commands_per_frame_max", "handshake_timeout_s", "sign_in_timeout_s",
-            "sign_in_failures_max", "write_low_bytes", "asks_per_session_max", "asks_max",
+            "sign_in_failures_max", "write_low_bytes", "asks_per_session_max", "asks_max", "rejections_per_account",
+            "rejections_max", "replays_max", "replay_slots",
         ):  # fmt: skip
             _require(getattr(self, name) > 0, name, "is positive", getattr(self, name))
         _require(1_024 <= self.frame_bytes_max <= 1 << 20, "frame_bytes_max", "is 1 kB … 1 MB", self.frame_bytes_max)
@@ -63,6 +89,8 @@ class GatewaySettings:
             "exceeds write_low_bytes",
             self.write_high_bytes,
         )
+        names = [tier.name for tier in self.tiers]
+        _require(bool(names) and len(set(names)) == len(names), "tiers", "names one at least, each once", names)
         power = self.pending_max >= 64 and self.pending_max & (self.pending_max - 1) == 0
         _require(power, "pending_max", "is a power of two from 64", self.pending_max)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 PROTOCOL = "byline.json.v1"
+_TOLD = {"status", "error", "resumed", "shutdown", "protection", "receipt"}
 _END: dict[str, Any] = {}
 
 
@@ -87,6 +89,7 @@ class TradingClient:
         self, socket: ClientConnection, hello: dict[str, Any], signed_in: dict[str, Any], events_max: int
     ) -> None:
         self.hello = hello
+        self.signed_in = signed_in
         self.accounts: list[str] = signed_in["accounts"]
         self.scopes: list[str] = signed_in["scopes"]
         self._socket = socket
@@ -98,9 +101,13 @@ class TradingClient:
 
     @classmethod
     async def connect(
-        cls, url: str, key: Ed25519PrivateKey, *, timeout_s: float = 10.0, events_max: int = 10_000
-    ) -> Self:
+        cls, url: str, key: Ed25519PrivateKey, *, timeout_s: float = 10.0, events_max: int = 10_000,
+        resume: int | None = None, cancel_on_disconnect: bool | None = None, ssl: ssl.SSLContext | None = None,
+    ) -> Self:  # fmt: skip
         """Connect and sign in.
+
+        resume: the last sequence seen; private events after it come first, then a `resumed`, then live ones.
+        cancel_on_disconnect: False: what this session places outlives the connection.
 
         Raises:
             SignInFailed: the key is unknown, or its signature does not fit.
@@ -109,17 +116,15 @@ class TradingClient:
         try:
             async with asyncio.timeout(timeout_s):
                 socket = await connect(
-                    url, subprotocols=[websockets.Subprotocol(PROTOCOL)], compression=None, max_size=2**24
+                    url, subprotocols=[websockets.Subprotocol(PROTOCOL)], compression=None, max_size=2**24, ssl=ssl
                 )
                 hello = json.loads(await socket.recv())
-                await socket.send(
-                    json.dumps(
-                        {
-                            "op": "sign_in", "key": public_key(key), "nonce": hello["nonce"],
-                            "signature": sign_in_signature(key, hello["environment"], hello["epoch"], hello["nonce"]),
-                        }
-                    )
-                )  # fmt: skip
+                body = {
+                    "op": "sign_in", "key": public_key(key), "nonce": hello["nonce"],
+                    "signature": sign_in_signature(key, hello["environment"], hello["epoch"], hello["nonce"]),
+                    "resume": resume, "cancel_on_disconnect": cancel_on_disconnect,
+                }  # fmt: skip
+                await socket.send(json.dumps({name: value for name, value in body.items() if value is not None}))
                 answer = json.loads(await socket.recv())
         except (OSError, websockets.WebSocketException, TimeoutError) as error:
             raise ConnectionLost(f"{url}: {type(error).__name__} {error}") from error
@@ -252,14 +257,34 @@ class TradingClient:
         """Where the exchange stands; operator keys only."""
         return await self.request({"op": "status"})
 
-    async def register_key(self, key: str, accounts: list[str], scopes: list[str], label: str = "") -> dict[str, Any]:
-        """Register a public key for accounts; operator keys only."""
-        return await self.request(
-            {"op": "register_key", "key": key, "accounts": accounts, "scopes": scopes, "label": label}
-        )
+    async def register_key(
+        self, key: str, accounts: list[str], scopes: list[str], label: str = "", **restrictions: Any
+    ) -> dict[str, Any]:
+        """Register a public key for accounts; operator keys only.
+
+        restrictions: markets, collar_ppm, addresses, expires_at, tier, protection (docs/protocol/order-entry.md).
+        """
+        body = {"op": "register_key", "key": key, "accounts": accounts, "scopes": scopes, "label": label}
+        return await self.request(body | restrictions)
+
+    async def resolve(self, client_id: str, account: str | None = None) -> dict[str, Any]:
+        """What became of a client id: `outcome` never_received, rejected, accepted, final or poisoned."""
+        return await self.request({"op": "resolve", "client_id": client_id, "account": account})
+
+    async def whoami(self) -> dict[str, Any]:
+        """The key's rights and limits, and what is left of them."""
+        return await self.request({"op": "whoami"})
+
+    async def sessions(self) -> list[dict[str, Any]]:
+        """The living sessions of this key; of all keys for an operator."""
+        return list((await self.request({"op": "sessions"}))["sessions"])
+
+    async def reset_protection(self) -> bool:
+        """Take orders again after the key's protection tripped. False: it had not."""
+        return bool((await self.request({"op": "reset_protection"}))["had_tripped"])
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """Private events of the accounts, and status messages, as they come. Ends with the connection."""
+        """Private events of the accounts, and what else is told unasked, as they come. Ends with the connection."""
         while True:
             event = await self._events.get()
             if event is _END:
@@ -275,7 +300,7 @@ class TradingClient:
                 if future is not None:
                     if not future.done():
                         future.set_result(message)
-                elif "event" in message or message.get("type") in ("status", "error"):
+                elif "event" in message or message.get("type") in _TOLD:
                     await self._events.put(message)
         except websockets.ConnectionClosed as error:
             reason = str(error)

@@ -84,8 +84,8 @@ async def test_bad_input_is_named_journals_nothing_and_leaves_neighbours_alone(t
         (Frame(Opcode.BINARY, b"{}"), 1003),
         (Frame(Opcode.TEXT, b"\xff\xfe"), 1007),
         (Frame(Opcode.TEXT, b" " * 70_000), 1009),
-        (Frame(Opcode.TEXT, b"{}", fin=False), 1003),
-        (Frame(Opcode.CONT, b"{}"), 1003),
+        (Frame(Opcode.CONT, b"{}"), 1002),
+        (Frame(Opcode.CONT, b"{}", fin=False), 1002),
         (b"\xc1" + Frame(Opcode.TEXT, b"{}").serialize(mask=True)[1:], 1002),
     ],
 )

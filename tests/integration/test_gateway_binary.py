@@ -262,7 +262,7 @@ async def test_acks_of_text_tell_when_what_happened(tmp_path: Path) -> None:
                 if mode == "durable":
                     assert ack["t_matched"] <= ack["t_durable"] <= ack["t_out"]
                 assert "rate_left" not in ack
-                [server_side] = [c for c in x.server.hub.sessions() if c.key.accounts == ("alice",)]
-                link = next(listener.link for listener in x.server._listeners if listener.link.session is server_side)
-                link.rate_left = 41
-                assert (await a.cancel(client_id="a"))["rate_left"] == 41
+            plain = await x.trader(operator, "bob", tier="plain")
+            async with await x.client(plain) as b:
+                assert (await b.place(MARKET, "b", "buy", "limit", size="1", price="1"))["rate_left"] == 99
+                assert (await b.cancel(client_id="b"))["rate_left"] == 99

@@ -109,7 +109,7 @@ async def test_a_fault_of_ours_in_one_frame_ends_that_session_alone(
         alice, bob = await x.trader(operator, "alice"), await x.trader(operator, "bob")
         caplog.set_level("CRITICAL")
         async with await x.client(bob) as b:
-            answering = "gateway.server.GatewayServer._answer_balances"
+            answering = "gateway.answers.Answers._balances"
             for target, op in (("gateway.session.authorize", "kill"), (answering, "balances")):
                 async with await x.client(alice) as a:
                     before = x.core.sequence

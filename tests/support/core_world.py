@@ -159,6 +159,18 @@ class World:
         )
 
 
+class Told(World):
+    """Remembers its records, to tell them to another core."""
+
+    def __init__(self, **terms: Any) -> None:
+        self.told: list[bytes] = []
+        super().__init__(**terms)
+
+    def record(self, *args: Any, **fields: Any) -> bytes:
+        self.told.append(super().record(*args, **fields))
+        return self.told[-1]
+
+
 def words(events: list[np.void]) -> list[str]:
     """Events as short words: `accepted`, `trade 3@100`, `canceled ioc 2`, `rejected bad_size`."""
     out = []

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byline.client import TradingClient, generate_key, public_key
-from engine.core import Core
+from engine.core import Core, CoreLimits
 from gateway.keys import KeyRegistry, load_or_create_operator_key, public_hex
 from gateway.sequencer import Sequencer
 from gateway.server import GatewayServer
 from gateway.settings import GatewaySettings
 from persistence.disk import DirectoryDisk, SystemClock
-from persistence.event_log import EventLogWriter
+from persistence.event_log import EventLogReader, EventLogWriter
 from persistence.journal import Journal, JournalSettings, new_tail
+from persistence.recovery import recover
 
 MARKET = "CRT-USD"
 
@@ -30,32 +31,43 @@ class Exchange:
     url: str
     root: Path
 
-    async def client(self, key: object) -> TradingClient:
-        return await TradingClient.connect(self.url, key)
+    async def client(self, key: object, **options: object) -> TradingClient:
+        return await TradingClient.connect(self.url, key, **options)
 
     async def trader(
-        self, operator: TradingClient, name: str, scopes: tuple[str, ...] = ("trade", "read"), money: bool = True
-    ):
+        self, operator: TradingClient, name: str, scopes: tuple[str, ...] = ("trade", "read"), money: bool = True,
+        **restrictions: object,
+    ):  # fmt: skip
         """A new account with money, and the key for it."""
         await operator.command("account", account=name)
         if money:
             await operator.command("deposit", account=name, asset="USD", amount="1000000", ref=f"usd-{name}")
             await operator.command("deposit", account=name, asset="CRT", amount="1000000", ref=f"crt-{name}")
         key = generate_key()
-        await operator.register_key(public_key(key), [name], list(scopes), name)
+        restrictions = {"tier": "unlimited"} | restrictions
+        await operator.register_key(public_key(key), [name], list(scopes), name, **restrictions)
         return key
 
 
 @asynccontextmanager
-async def exchange(root: Path, *, listed: bool = True, disk: DirectoryDisk | None = None, **settings: object):
-    """Started and, if `listed`, with CRT, USD and their market."""
-    wanted = GatewaySettings(**({"port": 0, "batch_interval_s": 0} | settings))
+async def exchange(
+    root: Path, *, listed: bool = True, disk: DirectoryDisk | None = None, limits: CoreLimits | None = None,
+    restart: bool = False, **settings: object,
+):  # fmt: skip
+    """Started and, if `listed`, with CRT, USD and their market. `restart`: from what an earlier one left in `root`."""
+    wanted = GatewaySettings(**({"port": 0, "batch_interval_s": 0, "epoch": 2 if restart else 1} | settings))
     disk = DirectoryDisk(root) if disk is None else disk
     (root / "keys").mkdir(exist_ok=True)
     clock = SystemClock()
-    journal = Journal(disk, new_tail(), clock, JournalSettings(mode=wanted.ack_mode, segment_bytes=4 << 20))
-    events = EventLogWriter(root / "events", journal.identity, b"\0" * 16)
-    core = Core()
+    journal_settings = JournalSettings(mode=wanted.ack_mode, segment_bytes=4 << 20)
+    if restart:
+        recovered = recover(root, limits=limits, settings=journal_settings, clock=clock)
+        journal, events, core = recovered.journal, recovered.event_log, recovered.core
+    else:
+        recovered = None
+        journal = Journal(disk, new_tail(), clock, journal_settings)
+        events = EventLogWriter(root / "events", journal.identity, b"\0" * 16)
+        core = Core(limits)
     keys = KeyRegistry(disk)
     operator = load_or_create_operator_key(root / "keys" / "operator.key")
     keys.register(public_hex(operator), [], ["operator"], "operator", 0)
@@ -63,11 +75,13 @@ async def exchange(root: Path, *, listed: bool = True, disk: DirectoryDisk | Non
         core, clock, journal, events, durable_acks=wanted.ack_mode == "durable", pending_max=wanted.pending_max,
         journal_reserve_slots=wanted.journal_reserve_slots, chain=journal.chain,
     )  # fmt: skip
-    server = GatewayServer(wanted, sequencer, journal, core, keys, clock)
+    server = GatewayServer(
+        wanted, sequencer, journal, core, keys, clock, lambda: EventLogReader(root / "events")
+    )  # fmt: skip
     host, port = await server.start()
     running = Exchange(server, core, sequencer, journal, keys, operator, f"ws://{host}:{port}", root)
     try:
-        if listed:
+        if listed and not restart:
             async with await running.client(operator) as client:
                 await client.command("asset", asset="USD", scale=6)
                 await client.command("asset", asset="CRT", scale=2)
@@ -75,6 +89,9 @@ async def exchange(root: Path, *, listed: bool = True, disk: DirectoryDisk | Non
         yield running
     finally:
         await server.stop()
-        journal.close()
-        events.close()
+        if recovered is None:
+            journal.close()
+            events.close()
+        else:
+            recovered.close()
         keys.close()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from engine.core import Core, CoreLimits
 from engine.messages import layout
 from engine.messages.codes import CommandKind, EventKind, RefStatus, Side
 from engine.reference import ReferenceCore
-from tests.support.core_world import BTC, FUNDS, USD, World, words
+from tests.support.core_world import BTC, FUNDS, USD, Told, World, words
 
 BUY, SELL = Side.BUY, Side.SELL
 PENDING, FORCE = layout.MoneyFlag.PENDING, layout.MoneyFlag.FORCE
@@ -208,18 +206,6 @@ def test_the_balances_of_one_account_are_the_rows_of_all() -> None:
         expected = sorted(row for row in everything if row[0] == account)
         assert [row.tolist() for row in world.core.balances_of(account)] == expected
     assert any(row[3] for row in world.core.balances_of(maker).tolist())
-
-
-class Told(World):
-    """Remembers its records, to tell them to another core."""
-
-    def __init__(self, **terms: Any) -> None:
-        self.told: list[bytes] = []
-        super().__init__(**terms)
-
-    def record(self, *args: Any, **fields: Any) -> bytes:
-        self.told.append(super().record(*args, **fields))
-        return self.told[-1]
 
 
 def test_an_account_may_have_money_in_many_assets() -> None:

@@ -42,7 +42,7 @@ def encode(command: dict[str, Any]) -> bytes:
 def session(scopes: Scope = Scope.TRADE | Scope.READ, signed_in: bool = True) -> Session:
     nonces = (f"{n:064x}" for n in itertools.count(1))
     is_house = {"house"}.__contains__
-    terms = SessionTerms("local", 1, Keys(scopes), encode, lambda: next(nonces), lambda: 5, is_house, lambda _: 0)
+    terms = SessionTerms("local", 1, Keys(scopes), encode, lambda: next(nonces), lambda: 5, is_house)
     made = Session(terms)
     hello = json.loads(made.connect()[0].payload)
     if signed_in:
@@ -148,7 +148,7 @@ def test_what_cannot_be_understood_is_named_and_never_submitted(payload: bytes, 
 @pytest.mark.parametrize(
     ("arguments", "options", "code"),
     [
-        ((2, b"x"), {}, 1003), ((0, b"x"), {}, 1003), ((1, b"{}"), {"is_final": False}, 1003),
+        ((2, b"x"), {}, 1003), ((0, b"x"), {}, 1002), ((2, b"x"), {"is_final": False}, 1003),
         ((1, b"{}"), {"has_reserved_bits": True}, 1002), ((1, b"\xff{}"), {}, 1007),
     ],
 )  # fmt: skip

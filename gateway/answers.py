@@ -1,0 +1,270 @@
+"""Answers to the questions of clients: what stands in the engine, the registry and the gateway, as JSON objects.
+
+A question that reads the engine is looked at when it is asked (`look`) and told when everything submitted before it is
+released: the core is always ahead of what may be told. What follows the released events (open orders, refusals) is read
+when it is told. Nothing here changes anything but the registry of keys.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from engine.messages.codes import ABSENT, OrderStatus, OrderType, RejectCode, Side, TimeInForce
+from engine.messages.directory import Directory
+from engine.messages.ports import Clock
+from gateway.hub import Counters
+from gateway.keys import ApiKey, KeyRefused, KeyRegistry, Scope
+from gateway.names import Names
+from gateway.orders import OpenOrders
+from gateway.rejections import Rejections
+from gateway.restrictions import FIELDS
+from gateway.sequencer import Sequencer
+from gateway.session import Ask, Session
+from gateway.settings import GatewaySettings
+
+__all__ = ["Answers", "CoreState", "SessionFacts"]
+
+
+class CoreState(Protocol):
+    """What the gateway reads of the engine beside applying commands; dtypes as `engine.core` publishes them."""
+
+    @property
+    def batch(self) -> int:
+        """Cuts so far."""
+
+    def describe(self) -> NDArray[Any]: ...
+    def open_orders(self) -> NDArray[Any]: ...
+    def balances_of(self, account: int, /) -> NDArray[Any]: ...
+    def client_id_state(self, account: int, client_id: bytes, /) -> tuple[int, int, int, int] | None: ...
+    def is_poisoned(self, account: int, client_id: bytes, /) -> bool: ...
+    def ids_known_since(self, account: int, /) -> int: ...
+    def state_hash(self) -> bytes: ...
+
+
+class SessionFacts(Protocol):
+    """What the server knows of living sessions."""
+
+    def facts_of(self, session: Session) -> dict[str, Any]:
+        """Session number, address, age and rights of one that has signed in."""
+
+    def living(self) -> Iterable[Session]:
+        """Those that have signed in."""
+
+    def end_of_key(self, key: str) -> None:
+        """End the sessions of a key that was revoked."""
+
+    def reset_protection(self, key: ApiKey) -> bool:
+        """False: none has tripped."""
+
+
+class Answers:
+    """One method for each question: from its fields to the object that answers it. Raises KeyRefused."""
+
+    def __init__(
+        self, settings: GatewaySettings, sequencer: Sequencer, state: CoreState, names: Names, directory: Directory,
+        orders: OpenOrders, rejections: Rejections, keys: KeyRegistry, clock: Clock, counters: Counters,
+        sessions: SessionFacts, journal_status: Callable[[], str],
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._sequencer = sequencer
+        self._state = state
+        self._names = names
+        self._entries = directory
+        self._orders = orders
+        self._rejections = rejections
+        self._keys = keys
+        self._clock = clock
+        self._counters = counters
+        self._facts = sessions
+        self._journal_status = journal_status
+        self._started_ns = time.monotonic_ns()
+
+    def look(self, ask: Ask) -> None:
+        """Read of the engine what this question needs, into its fields. Raises KeyRefused."""
+        if ask.what == "balances":
+            ask.fields["found"] = self._balances(ask.fields)
+        elif ask.what == "resolve":
+            account = self._account_of(ask.fields)
+            client_id = ask.fields["client_id"].encode()
+            ask.fields["index"] = account
+            ask.fields["sequence"] = self._sequencer.sequence
+            ask.fields["found"] = self._state.client_id_state(account, client_id)
+            ask.fields["poisoned"] = self._state.is_poisoned(account, client_id)
+            ask.fields["since"] = self._state.ids_known_since(account)
+
+    def body(self, ask: Ask, session: Session) -> dict[str, Any]:
+        """The answer. Raises KeyRefused; OSError of the registry comes through."""
+        answer: dict[str, Any] = getattr(self, f"_{ask.what}")(ask.fields, session)
+        return answer
+
+    # ---------------------------------------------------------------- orders and money
+
+    def _account_of(self, fields: dict[str, Any]) -> int:
+        index = self._names.account_index(fields["account"])
+        if index is None:
+            raise KeyRefused("unknown_account", "account", "an account that exists")
+        return int(index)
+
+    def _open_orders(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:
+        orders = [self._order_body(order) for order in self._orders.of_account(self._account_of(fields))]
+        released = self._sequencer.released_sequence
+        return {"type": "open_orders", "account": fields["account"], "sequence": released, "orders": orders}
+
+    def _order_body(self, order: dict[str, Any]) -> dict[str, Any]:
+        """An open order on the wire: its fields as in `accepted`, `status` and `leaves`."""
+        entry = self._entries.markets[order["market"]]
+        amount = entry.quote.text if order["budget"] else entry.size_text
+        body = {
+            "order_id": order["order_id"], "client_id": order["client_id"], "market": entry.name,
+            "side": Side(order["side"]).word, "type": OrderType(order["type"]).word,
+            "tif": TimeInForce(order["tif"]).word, "status": OrderStatus(order["status"]).word,
+            "budget" if order["budget"] else "size": amount(order["size"]), "leaves": amount(order["leaves"]),
+        }  # fmt: skip
+        for field, text in (
+            ("price", entry.price_text), ("stop_price", entry.price_text), ("display_size", entry.size_text),
+            ("expires_at", int),
+        ):  # fmt: skip
+            if order[field] != ABSENT:
+                body[field] = text(order[field])
+        return body
+
+    def _balances(self, fields: dict[str, Any], _: Session | None = None) -> dict[str, Any]:
+        if "found" in fields:
+            found: dict[str, Any] = fields["found"]
+            return found
+        balances = []
+        for row in self._state.balances_of(self._account_of(fields)):
+            asset = self._entries.assets[int(row["asset"])]
+            available, held = asset.text(int(row["available"])), asset.text(int(row["held"]))
+            balances.append({"asset": asset.name, "available": available, "held": held})
+        sequence = self._sequencer.sequence
+        return {"type": "balances", "account": fields["account"], "sequence": sequence, "balances": balances}
+
+    def _resolve(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:
+        """The one true outcome of a client id, as of `sequence`: everything up to it is durable where acks are."""
+        body = {
+            "type": "resolved", "account": fields["account"], "client_id": fields["client_id"],
+            "sequence": fields["sequence"],
+        }  # fmt: skip
+        if fields["found"] is not None:
+            status, order_id, market, filled = fields["found"]
+            entry = self._entries.markets[market]
+            is_open = status in (OrderStatus.WAITING, OrderStatus.OPEN)
+            amount = entry.quote.text if self._orders.is_in_quote(order_id) else entry.size_text
+            return body | {
+                "outcome": "accepted" if is_open else "final", "order_id": order_id, "market": entry.name,
+                "status": OrderStatus(status).word, "filled": amount(filled),
+            }  # fmt: skip
+        if fields["poisoned"]:
+            return body | {"outcome": "poisoned"}
+        refused = self._rejections.find(fields["index"], fields["client_id"].encode())
+        if refused is not None:
+            sequence, reason = refused
+            return body | {
+                "outcome": "rejected", "rejected_sequence": sequence, "reason": RejectCode(reason).word,
+                "not_accepted_since": fields["since"],
+            }  # fmt: skip
+        since = max(fields["since"], self._rejections.since(fields["index"]))
+        return body | {"outcome": "never_received", "since": since, "not_accepted_since": fields["since"]}
+
+    def _quoted(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:
+        return {"type": "quoted"} | fields
+
+    # ---------------------------------------------------------------- keys and sessions
+
+    def _whoami(self, _: dict[str, Any], session: Session) -> dict[str, Any]:
+        assert session.key is not None, "only a signed-in session asks"
+        key = session.key
+        facts = self._facts.facts_of(session)
+        return {"type": "whoami", **_key_body(key), **facts, "sequence": self._sequencer.released_sequence}
+
+    def _of_key(self, session: Session) -> list[dict[str, Any]]:
+        assert session.key is not None, "only a signed-in session asks"
+        every = Scope.OPERATOR in session.key.scopes
+        found = []
+        for one in self._facts.living():
+            if one.key is not None and (every or one.key.key == session.key.key):
+                facts = self._facts.facts_of(one) | {"label": one.key.label, "is_this": one is session}
+                found.append({"key": one.key.key, **facts} if every else facts)
+        return found
+
+    def _sessions(self, _: dict[str, Any], session: Session) -> dict[str, Any]:
+        return {"type": "sessions", "sessions": self._of_key(session)}
+
+    def _reset_protection(self, _: dict[str, Any], session: Session) -> dict[str, Any]:
+        assert session.key is not None, "only a signed-in session asks"
+        if session.key.restrictions.protection is None:
+            raise KeyRefused("bad_value", "op", "the key has a protection")
+        return {"type": "protection_reset", "had_tripped": self._facts.reset_protection(session.key)}
+
+    def _register_key(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:
+        accounts = fields.get("accounts", [])
+        for name in accounts if isinstance(accounts, list) else []:
+            if not isinstance(name, str) or self._names.account_index(name) is None:
+                raise KeyRefused("unknown_account", "accounts", "accounts that exist")
+        markets = fields.get("markets")
+        for name in markets if isinstance(markets, list) else []:
+            if not isinstance(name, str) or self._names.market_index(name) is None:
+                raise KeyRefused("unknown_market", "markets", "markets that exist")
+        tier = fields.get("tier")
+        if tier is not None and tier not in {known.name for known in self._settings.tiers}:
+            known = ", ".join(known.name for known in self._settings.tiers)
+            raise KeyRefused("bad_value", "tier", f"one of {known}")
+        entry = self._keys.register(
+            fields.get("key", ""), accounts, fields.get("scopes", []), fields.get("label", ""), self._clock.now_ns(),
+            {name: fields[name] for name in FIELDS if fields.get(name) is not None},
+        )  # fmt: skip
+        return {"type": "key_registered", **_key_body(entry)}
+
+    def _revoke_key(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:
+        key = fields.get("key", "")
+        self._keys.revoke(key, self._clock.now_ns())
+        self._facts.end_of_key(key)
+        return {"type": "key_revoked", "key": key}
+
+    # ---------------------------------------------------------------- the exchange
+
+    def _directory(self, _: dict[str, Any], __: Session) -> dict[str, Any]:
+        return {"type": "directory"} | self._names.directory()
+
+    def _describe(self, _: dict[str, Any], __: Session) -> dict[str, Any]:
+        return {"type": "describe"} | self._names.describe()
+
+    def _status(self, _: dict[str, Any], __: Session) -> dict[str, Any]:
+        return {"type": "status"} | self.status()
+
+    def status(self) -> dict[str, Any]:
+        """Where the exchange stands, for `status` and for the status file of the process."""
+        sequencer = self._sequencer
+        seconds = (time.monotonic_ns() - self._started_ns) / 1e9
+        return {
+            "environment": self._settings.environment,
+            "epoch": self._settings.epoch,
+            "ack_mode": self._settings.ack_mode,
+            "journal": self._journal_status(),
+            "journal_errno": sequencer.journal_errno,
+            "sequence": sequencer.sequence,
+            "released_sequence": sequencer.released_sequence,
+            "batch": self._state.batch,
+            "durable_sequence": sequencer.durable_sequence,
+            "chain": f"{sequencer.chain:016x}",
+            "state_hash": self._state.state_hash().hex(),
+            "pending": sequencer.pending,
+            "ticks": sequencer.ticks,
+            "cancel_only": bool(sequencer.cancel_only),
+            "sessions": self._counters.sessions,
+            "open_orders": self._orders.count,
+            "acks_per_s": round(self._counters.acks / seconds) if seconds else 0,
+            "counters": self._counters.as_dict(),
+        }
+
+
+def _key_body(key: ApiKey) -> dict[str, Any]:
+    return {
+        "key": key.key, "label": key.label, "accounts": key.accounts, "scopes": key.scopes.words(),
+        **key.restrictions.fields(),
+    }  # fmt: skip

@@ -1,0 +1,99 @@
+"""Token buckets over real sockets: plain accounts, tiers, cancels that always pass, fills that give back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from byline.client import CommandError, TradingClient
+from gateway.settings import Tier
+from tests.support.gateway import MARKET, exchange
+
+SLOW = (Tier("plain", 5, 20, 3_600.0), Tier("unlimited", 0, 0, 1.0))
+
+
+async def code_of(client: TradingClient, op: str, **fields: object) -> str:
+    with pytest.raises(CommandError) as error:
+        await client.command(op, **fields)
+    return error.value.code
+
+
+def limit(name: str, **fields: object) -> dict[str, object]:
+    return {"market": MARKET, "client_id": name, "side": "buy", "type": "limit", "size": "1", "price": "1"} | fields
+
+
+async def test_the_default_is_what_a_plain_account_may(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice", tier="plain")
+        async with await x.client(key) as a:
+            told = await a.whoami()
+            assert (told["tier"], told["rate_left"], told["messages_left"]) == ("plain", 100, 999)
+            for number in range(100):
+                assert (await a.place(**limit(f"c{number}")))["event"] == "accepted"
+            before = x.core.sequence
+            assert await code_of(a, "place", **limit("more")) == "rate_limited"
+            assert x.core.sequence == before
+
+
+@pytest.mark.parametrize("path", ["fast", "thorough"])
+async def test_requests_run_out_cancels_pass_and_nothing_was_journaled(tmp_path: Path, path: str) -> None:
+    async with exchange(tmp_path, tiers=SLOW) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice", tier="plain")
+        extra = {} if path == "fast" else {"cancel_on_disconnect": False}
+        async with await x.client(key) as a, await x.client(key) as same:
+            for number in range(4):
+                await (a if number % 2 else same).command("place", **limit(f"c{number}"), **extra)
+            assert (await a.whoami())["rate_left"] == 1
+            with pytest.raises(CommandError, match="bad_price"):
+                await a.command("place", **limit("bad", price="0"))
+            assert (await a.whoami())["rate_left"] == 1, "what is refused at the edge costs nothing"
+            await a.replace(client_id="c0", price="1.01")
+            before = x.core.sequence
+            assert await code_of(a, "place", **limit("c9"), **extra) == "rate_limited"
+            assert await code_of(same, "replace", client_id="c0", price="1.02") == "rate_limited"
+            assert x.core.sequence == before
+            for number in range(4):
+                assert (await a.cancel(client_id=f"c{number}"))["event"] == "canceled"
+            assert (await a.mass_cancel())["op"] == "mass_cancel" and (await a.poison("z"))["event"] == "done"
+            assert (await same.kill())["op"] == "kill"
+
+
+async def test_a_fill_gives_a_request_back(tmp_path: Path) -> None:
+    async with exchange(tmp_path, tiers=SLOW) as x, await x.client(x.operator) as operator:
+        key, rich = await x.trader(operator, "alice", tier="plain"), await x.trader(operator, "bob")
+        async with await x.client(key) as a, await x.client(rich) as b:
+            for number in range(5):
+                await a.place(**limit(f"c{number}", side="sell", price="2"))
+            assert (await a.whoami())["rate_left"] == 0
+            await b.place(**limit("b", size="3", price="2"))
+            assert (await a.whoami())["rate_left"] == 3
+            assert (await a.place(**limit("again")))["event"] == "accepted"
+
+
+async def test_messages_run_out_and_a_flood_ends_the_session(tmp_path: Path) -> None:
+    async with exchange(tmp_path, tiers=SLOW) as x, await x.client(x.operator) as operator:
+        key, other = await x.trader(operator, "alice", tier="plain"), await x.trader(operator, "bob")
+        async with await x.client(key) as a, await x.client(other) as b:
+            await a.place(**limit("c"))
+            for _ in range(19):
+                await a.ping()
+            assert await code_of(a, "ping") == "rate_limited"
+            await a._socket.send(json.dumps([{"op": "ping"}, {"op": "cancel", "client_id": "c", "rid": "r"}]))
+            told = [await anext(a.events()), await anext(a.events())]
+            assert told[0]["code"] == "rate_limited" and told[1]["event"] == "canceled"
+            for _ in range(1_100):
+                await a._socket.send('{"op":"ping"}')
+            assert x.server.fault is None
+            async for _ in a.events():
+                pass
+            assert a._socket.close_code == 1008 and a._socket.close_reason == "too many messages"
+            assert (await b.place(**limit("b")))["event"] == "accepted"
+
+
+async def test_a_tier_that_is_none_is_refused(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        with pytest.raises(CommandError) as error:
+            await x.trader(operator, "alice", tier="royal")
+        assert (error.value.code, error.value.field) == ("bad_value", "tier")
