@@ -1,15 +1,15 @@
 """Market data: catching up, and the fan-out beside a bare broadcast of the same bytes in the same writes.
 
-catching up   W1 through the core once, its events then through the feed alone (L3, L2) and through the whole state (tape,
-              ticker, candles); the books must equal the core's.
+catching up   W1 through the core once, its events then through the feed alone (L3, L2) and through the whole state
+              (tape, ticker, candles); the books must equal the core's.
 fan-out       Readers of one lossless book in a process of C (epoll, one recv a write), on the other core if there is
               one. Each flush reads the next commands from a real event log, keeps the books, builds seven updates and
               their heads and writes these eight frames to each reader. In turn with it a raw broadcast: the very bytes,
               one send of a prebuilt buffer to each socket from C. Medians of five rounds; CPU time of the serving
               thread, so deliveries are a second and core. Every reader's bytes are compared by CRC32C.
 memory        what the serving process grew by, with all readers connected and subscribed, divided by their number.
-after restart a new server on the same event log, running as it does in an exchange (a flush each 20 ms with new events),
-              on which 5,000 readers connect at once, subscribe and get their snapshot. 100 others are there already:
+after restart a new server on the same event log, running as it does in an exchange (a flush each 20 ms with new
+              events), on which 5,000 readers connect at once, subscribe and get their snapshot. 100 others are there already:
               the longest time they waited between two writes is told, and before that without the crowd.
 """
 
@@ -48,8 +48,8 @@ from marketdata.state import MarketState
 from persistence.event_log import EventLogReader, EventLogWriter
 
 LEFT_OUT = (
-    "TLS, network cards, sign-in (market data has none); readers share the machine and only check lengths and CRCs; the "
-    "time between flushes"
+    "TLS, network cards, sign-in (market data has none); readers share the machine and only check lengths and CRCs; "
+    "the time between flushes"
 )
 MARKET = "BASE-QUOTE"
 FRAMES_PER_WRITE = 8
@@ -177,7 +177,8 @@ class _Readers:
     """The process of `count` readers, and what it says of itself."""
 
     def __init__(self, count: int, port: int) -> None:
-        self._file = tempfile.NamedTemporaryFile(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+        directory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+        self._file = tempfile.NamedTemporaryFile(dir=directory)  # noqa: SIM115 - closed in `stop`
         self._file.truncate(CONTROL.itemsize + count * READER.itemsize)
         self._map = mmap.mmap(self._file.fileno(), 0)
         self.control = np.frombuffer(self._map, CONTROL, 1)[0:1]
@@ -248,9 +249,7 @@ class _Log:
         self.writer = EventLogWriter(directory, bytes(16), bytes(range(16)), threads=False)
 
     def append(self, events: np.ndarray) -> None:
-        error = self.writer.append_batch(
-            events.view(np.uint8), self.writer.sequence + 1, int(events["sequence"][-1])
-        )
+        error = self.writer.append_batch(events.view(np.uint8), self.writer.sequence + 1, int(events["sequence"][-1]))
         if error:
             raise OSError(error, "event log of the bench")
 
@@ -301,6 +300,7 @@ async def _measure(
         broadcast = library("fan_readers").fan_broadcast
         broadcast.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64]
         ours, raw, sent = [0.0] * ROUNDS, [0.0] * ROUNDS, bytearray()
+
         async def flush(number: int) -> None:
             log.append(portions[number])
             begun = time.thread_time()

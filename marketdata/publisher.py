@@ -76,8 +76,10 @@ class Profile:
 
 @dataclass(slots=True)
 class Delivery:
-    """`data` for each of the sinks, whose slots stand beside them. Who still has bytes waiting gets `lean`: without what
-    may be left out."""
+    """`data` for each of the sinks, whose slots stand beside them.
+
+    Who still has bytes waiting gets `lean`: without what may be left out.
+    """
 
     sinks: list[Any]
     slots: array[int]

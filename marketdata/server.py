@@ -45,6 +45,7 @@ CLOSE_SLOW = 4008
 """Close code of a reader that fell behind the high mark."""
 CLOSE_GOING_AWAY = 1001
 READS_PER_TURN = 8
+CATCH_UP_S = 0.005
 SUBPROTOCOLS = {SUBPROTOCOL: "binary", "byline.md.json.v1": "json"}
 """What a client may offer, the first of these that it does is taken; without an offer it is JSON."""
 
@@ -310,7 +311,12 @@ async def serve(
     status.update(state="catching_up", port=0)
     source.seek(0)
     counts, reported = server.report(0.0, (0, 0, 0)), time.monotonic()
-    while server.pump() and not stop.is_set():
+    while not stop.is_set():
+        is_complete = getattr(source, "is_caught_up", True)  # a source that has to fetch what was
+        if not server.pump():
+            if is_complete:
+                break
+            await asyncio.sleep(CATCH_UP_S)
         if time.monotonic() - reported > 1.0:
             counts, reported = server.report(time.monotonic() - reported, counts), time.monotonic()
         await asyncio.sleep(0)

@@ -1,12 +1,16 @@
 """Two market data processes from one event log: what one loses the other has, and nobody sees anything twice."""
 
 import asyncio
+import os
+import signal
 
 import pytest
 
 from byline.client.feeds import ArbitratedFeed
+from byline.client.market_data import MarketDataClient
 from marketdata.server import serve
 from marketdata.settings import MarketDataSettings
+from tests.support.exchange import ExchangeProcess, until
 from tests.support.market_flow import Flow, ListSource
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -34,7 +38,9 @@ class TwoFeeds:
 
     async def start(self, number):
         stop, ready, status = asyncio.Event(), asyncio.Event(), {}
-        settings = MarketDataSettings(**({"port": self.ports[number], "flush_interval_ms": 3 + 2 * number} | self.settings))
+        settings = MarketDataSettings(
+            **({"port": self.ports[number], "flush_interval_ms": 3 + 2 * number} | self.settings)
+        )
         task = asyncio.create_task(serve(self.sources[number], settings, stop=stop, status=status, ready=ready))
         await ready.wait()
         self.ports[number], self.running[number] = status["port"], (stop, task)
@@ -134,3 +140,46 @@ async def test_what_no_feed_keeps_is_bridged_by_a_snapshot_and_counted():
         final = two.flow.sequence
         await take_until(feed, lambda: got[-1]["seq"] >= final, got)
         assert (book.bids, book.asks) == two.flow.book_text() and feed.bridged == 1
+
+
+async def test_exchange_with_two_feeds_of_two_processes_each_loses_nothing_when_one_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setenv("BYLINE_MARKETDATA_FEEDS", "2")
+    monkeypatch.setenv("BYLINE_MARKETDATA_SHARDS", "2")
+    exchange = ExchangeProcess(tmp_path / "data", "--orders-per-s", "100")
+    try:
+        await exchange.start()
+        names = ["marketdata", "marketdata_2", "marketdata_b", "marketdata_b_2"]
+        ports = [exchange.status(name)["port"] for name in names]
+        assert ports[0] == ports[1] != ports[2] == ports[3]
+        urls = [f"ws://127.0.0.1:{ports[0]}", f"ws://127.0.0.1:{ports[2]}"]
+        pids = {name: exchange.pid(name) for name in names}
+        assert len(set(pids.values())) == 4
+        async with ArbitratedFeed(urls) as feed:
+            book = await feed.book(await first_market(urls[0]))
+            await feed.trades(book.market)
+            got, ids = [], []
+            await take_until(feed, lambda: book.ready and len(got) > 20, got)
+            for name in names[:2]:  # the whole of feed A
+                os.kill(pids[name], signal.SIGKILL)
+            await take_until(feed, lambda: len(got) > 200, got)
+            await until(lambda: feed.feeds[0].connections >= 2 and feed.feeds[0].connected, 60, "feed A to be back")
+            for name in names[2:]:
+                os.kill(pids[name], signal.SIGKILL)
+            count = len(got)
+            await take_until(feed, lambda: len(got) > count + 200, got)
+            for message in got:
+                if message["channel"].startswith("trades:"):
+                    ids += [trade["trade_id"] for trade in message["trades"]]
+            assert ids == list(range(ids[0], ids[0] + len(ids))) and len(ids) > 10
+            assert book.gap_count == feed.bridged == 0
+    finally:
+        exchange.sweep()
+
+
+async def first_market(url):
+    async with MarketDataClient(url) as client:
+        await client.subscribe("status")
+        async for message in client:
+            if message["type"] == "snapshot":
+                return message["markets"][0]["market"]
+    raise AssertionError("no status")
