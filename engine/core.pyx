@@ -43,8 +43,7 @@ from engine.place cimport place
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
     account_name, find_account, find_asset, find_balance, find_id, find_market, find_order, find_poison, id_tag, live,
-    map_close, map_open, map_reserve, order_tag, owner_of, pool_close, pool_open, pool_room, pool_take, pool_touch,
-    recent_id,
+    map_close, map_open, map_reserve, owner_of, pool_close, pool_open, pool_room, pool_take, pool_touch,
 )
 from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport (
