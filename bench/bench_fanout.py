@@ -9,8 +9,8 @@ fan-out       Readers of one lossless book in a process of C (epoll, one recv a 
               thread, so deliveries are a second and core. Every reader's bytes are compared by CRC32C.
 memory        what the serving process grew by, with all readers connected and subscribed, divided by their number.
 after restart a new server on the same event log, running as it does in an exchange (a flush each 20 ms with new
-              events), on which 5,000 readers connect at once, subscribe and get their snapshot. 100 others are there already:
-              the longest time they waited between two writes is told, and before that without the crowd.
+              events), on which 5,000 readers connect at once, subscribe and get their snapshot. 100 others are there
+              already: the longest time they waited between two writes is told, and before that without the crowd.
 """
 
 from __future__ import annotations

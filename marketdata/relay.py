@@ -7,11 +7,12 @@
     identity of the journal, 16 bytes · slots of 128 bytes
 
 A batch has everything later than `after` up to `head`, whole commands. Core NATS keeps nothing and may lose messages; a
-follower sees that by `after` and asks for what it lacks, so whoever comes late or was away needs nothing else. The event
-log stays the only memory. Trust: whoever may publish to these subjects decides what is shown; give the server accounts.
+follower sees that by `after` and asks for what it lacks, so whoever comes late or was away needs nothing else. The
+event log stays the only memory. Trust: whoever may publish to these subjects decides what is shown; give the server
+accounts.
 
-Never: sends what is not published in the log; hands out events with a hole. Bounds: a follower holds BATCHES_MAX batches
-that were not read yet, and asks for more only below that.
+Never: sends what is not published in the log; hands out events with a hole. Bounds: a follower holds BATCHES_MAX
+batches that were not read yet, and asks for more only below that.
 """
 
 from __future__ import annotations

@@ -93,8 +93,8 @@ class Session:
     """State of one reader."""
 
     __slots__ = (
-        "_publisher", "_refilled_at", "_settings", "_tokens", "closed", "encoding", "held", "profile", "sink", "slot", "slow",
-        "slow_since_ms", "subscriptions",
+        "_publisher", "_refilled_at", "_settings", "_tokens", "closed", "encoding", "held", "profile", "sink", "slot",
+        "slow", "slow_since_ms", "subscriptions",
     )  # fmt: skip
 
     def __init__(
