@@ -1,10 +1,10 @@
 """Order entry over loopback, each figure beside a bare picows echo of the same bytes in the same run.
 
-Two of three commands place a limit order, one in ten of which crosses the spread, the third cancels an earlier one of
-the same connection; each connection is an account of its own, so nearly every fill is told to another one as well. The
-server has core 0; the load client, in C, has core 1 and shares it with the journal's writer. Five runs, in each of
-which echo and candidates take turns; medians of the five. The journal is written in every row: paced in mode `memory`,
-back to back in mode `durable`.
+Every second command places a limit order, one in ten of which crosses the spread, every other cancels what the same
+connection placed eight orders before; each connection is an account of its own, so nearly every fill is told to another
+one as well. The server has core 0; the load client, in C, has core 1 and shares it with the journal's writer. Five runs,
+in each of which echo and candidates take turns; medians of the five. The journal is written in every row: paced in mode
+`memory`, back to back in mode `durable`.
 
     1 connection, JSON           round trip, memory acks
     32 connections, JSON         throughput with one frame in flight, and the CPU time of the gateway's loop an order
@@ -37,7 +37,7 @@ LEFT_OUT = (
     "TLS, a network, rate limits; other processes of the exchange, except in the rows `whole system`, which the smoke "
     "size lacks; the load of `whole system` is Python and fills a core of its own"
 )
-MIX = "2/3 limit orders, one in ten of which crosses the spread, 1/3 cancels of one of the last 30 commands"
+MIX = "1/2 limit orders, one in ten of which crosses the spread, 1/2 cancels of what was placed eight orders before"
 CONNECTIONS = 32
 TRIALS = 5
 FRAME = 16

@@ -7,6 +7,7 @@ pipe, it tells the CPU time of its loop's thread and of the whole process; when 
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import threading
@@ -79,6 +80,8 @@ def _serve(pipe: Connection, root: str, mode: Mode) -> None:
             GatewaySettings(port=0, ack_mode=mode, batch_interval_s=0), sequencer, journal, core, keys, clock
         )
         host, port = await server.start()
+        gc.collect()
+        gc.freeze()  # as byline.bootstrap does
         pipe.send(f"ws://{host}:{port}")
         await asyncio.to_thread(_answer, pipe)
         await server.stop()
