@@ -60,7 +60,7 @@ def _serve(pipe: Connection, root: str, mode: Mode) -> None:
 
     async def exchange() -> None:
         from engine.core import Core
-        from gateway.keys import KeyRegistry, load_or_create_operator_key, public_hex
+        from gateway.keys import KeyRegistry, load_or_create_key, public_hex
         from gateway.sequencer import Sequencer
         from gateway.server import GatewayServer
         from gateway.settings import GatewaySettings
@@ -74,7 +74,7 @@ def _serve(pipe: Connection, root: str, mode: Mode) -> None:
         journal = Journal(disk, new_tail(), clock, JournalSettings(mode=mode, writer_cpus=frozenset(every)))  # type: ignore[arg-type]
         events = EventLogWriter(folder / "events", journal.identity, bytes(16))
         core, keys = Core(), KeyRegistry(disk)
-        keys.register(public_hex(load_or_create_operator_key(folder / "keys/operator.key")), [], ["operator"], "", 0)
+        keys.register(public_hex(load_or_create_key(folder / "keys/operator.key")), [], ["operator"], "", 0)
         sequencer = Sequencer(core, clock, journal, events, durable_acks=mode == "durable", chain=journal.chain)
         server = GatewayServer(
             GatewaySettings(port=0, ack_mode=mode, batch_interval_s=0), sequencer, journal, core, keys, clock

@@ -152,7 +152,8 @@ cdef class OrderEntryListener(WSListener):
             if isinstance(output, Send):
                 self.hub.send(self.connection, output.payload)
             elif isinstance(output, Submit):
-                self.hub.submit(self.connection, output.record, output.rid, output.is_cancel, output.is_free)
+                self.hub.submit(self.connection, output.record, output.rid, output.is_cancel, output.is_free,
+                                output.wants_receipt)
             elif isinstance(output, Ask):
                 self.hub.ask(self.connection, output)
             elif isinstance(output, SignedIn):
