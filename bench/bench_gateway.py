@@ -1,177 +1,203 @@
-"""Order entry over loopback: acked orders a second in both ack modes, beside a bare picows echo of the same run.
+"""Order entry over loopback, each figure beside a bare picows echo of the same bytes in the same run.
 
-    alone          the gateway in a process of its own (on core 0 if there are two), the load generator here (core 1)
-    whole system   a real exchange (PostgreSQL, Move VM, market data, REST, simulated traders), nothing pinned
+Every second command places a limit order, one in ten of which crosses the spread, every other cancels what the same
+connection placed eight orders before; each connection is an account of its own, so nearly every fill is told to another
+one as well. The server has core 0; the load client, in C, has core 1 and shares it with the journal's writer. Five
+runs, in each of which echo and candidates take turns; medians of the five. The journal is written in every row: paced
+in mode `memory`, back to back in mode `durable`.
 
-32 connections, each its own account, with 16 frames or one in flight. Each command is one JSON frame; two of three
-place a limit order near one price, the third cancels an earlier one of the same connection. Checked before a row is
-written: every frame was answered, in order, accepted, canceled, or rejected for an order that has gone; alone, the
-sequences of all acks are one gapless range, in the whole system they rise per connection and none comes twice; and
-replaying the journal gives the server's last state hash.
+    1 connection, JSON           round trip, memory acks
+    32 connections, JSON         throughput with one frame in flight, and the CPU time of the gateway's loop an order
+    32 connections, records      throughput of frames of 16 records, one and four in flight, memory and durable acks
+    20,000 orders/s, JSON        open loop on 32 connections, durable acks; times from the planned moment of sending:
+                                 a stall is charged to all behind it; beside it the disk's own fdatasync, and once
+                                 more while another process syncs a log and 48 MB every 2 s
 
-The echo writes each answer by itself, the gateway those of one turn of its loop together: with several frames in
-flight it can be the faster of the two. With one in flight each answer is a write of its own on both sides.
+Checked before a row is written: every command was answered, for itself, in order, with what it must bring about; the
+sequences of all answers of a run are one range without a gap; replaying each server's journal gives its last state.
 """
 
 from __future__ import annotations
 
-import asyncio
-import multiprocessing
 import os
-import random
 import tempfile
-from multiprocessing.connection import Connection
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
-import picows
-import uvloop
+import numpy as np
 
-from bench.gateway_load import Load, check_answers, commands, prepare, replayed_hash, run_load
+from bench.gateway_client import Draws, Plan, Result, connect, disk_sync_us, drive, judge, plan
+from bench.gateway_server import Served, database_noise, pin, serving
 from bench.gateway_system import system_rates
-from bench.harness import Row, WrongResult, median
+from bench.harness import Row, median
 
 LEFT_OUT = (
-    "TLS, a network; other processes of the exchange, except in the rows `whole system`, which the smoke size lacks; "
-    "the load generator is Python, sends several frames a write and fills its own core, so figures are lower bounds"
+    "TLS, a network, rate limits; other processes of the exchange, except in the rows `whole system`, which the smoke "
+    "size lacks; the load of `whole system` is Python and fills a core of its own"
 )
+MIX = "1/2 limit orders, one in ten of which crosses the spread, 1/2 cancels of what was placed eight orders before"
 CONNECTIONS = 32
-IN_FLIGHT = 16
-MODES = ("echo", "memory", "durable")
-MUST = {"memory": 60_000.0, "durable": 30_000.0}
+TRIALS = 5
+FRAME = 16
+OPEN_RATE = 20_000
 SYSTEM_MUST: dict[Literal["memory", "durable"], float | None] = {"memory": 20_000.0, "durable": None}
 
-
-class _Echo(picows.WSListener):
-    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        if frame.msg_type == picows.WSMsgType.CLOSE:
-            transport.disconnect()
-        else:
-            transport.send(frame.msg_type, frame.get_payload_as_memoryview())
+Figures = dict[str, list[float]]
 
 
-def _pin(core: int) -> None:
-    if (os.cpu_count() or 1) > 1 and core in os.sched_getaffinity(0):
-        os.sched_setaffinity(0, {core})
+class _Bench:
+    """The servers of one bench run and the draws of its load."""
 
+    def __init__(self, servers: Sequence[Served], seed: int) -> None:
+        self.by_mode = {served.mode: served for served in servers}
+        self._rng = np.random.default_rng(seed)
+        self._runs = 0
 
-def _serve(pipe: Connection, root: str, mode: str) -> None:
-    """The server's process: tells its URL, runs until told to stop, tells where it ended."""
-    every = os.sched_getaffinity(0)
-    _pin(0)
-
-    async def echo() -> None:
-        server = await picows.ws_create_server(lambda _: _Echo(), "127.0.0.1", 0)
-        pipe.send(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        await asyncio.to_thread(pipe.recv)
-        server.close()
-        pipe.send(None)
-
-    async def exchange() -> None:
-        from engine.core import Core
-        from gateway.keys import KeyRegistry, load_or_create_operator_key, public_hex
-        from gateway.sequencer import Sequencer
-        from gateway.server import GatewayServer
-        from gateway.settings import GatewaySettings
-        from persistence.disk import DirectoryDisk, SystemClock
-        from persistence.event_log import EventLogWriter
-        from persistence.journal import Journal, JournalSettings, new_tail
-
-        folder = Path(root)
-        (folder / "keys").mkdir()
-        disk, clock = DirectoryDisk(folder), SystemClock()
-        journal = Journal(disk, new_tail(), clock, JournalSettings(mode=mode, writer_cpus=frozenset(every)))  # type: ignore[arg-type]
-        events = EventLogWriter(folder / "events", journal.identity, bytes(16))
-        core, keys = Core(), KeyRegistry(disk)
-        keys.register(public_hex(load_or_create_operator_key(folder / "keys/operator.key")), [], ["operator"], "", 0)
-        sequencer = Sequencer(core, clock, journal, events, durable_acks=mode == "durable", chain=journal.chain)
-        server = GatewayServer(
-            GatewaySettings(port=0, ack_mode=mode, batch_interval_s=0), sequencer, journal, core, keys, clock
-        )
-        host, port = await server.start()
-        pipe.send(f"ws://{host}:{port}")
-        await asyncio.to_thread(pipe.recv)
-        await server.stop()
-        journal.close()
-        pipe.send((core.sequence, core.state_hash().hex(), server.counters.as_dict()))
-        events.close()
-
-    uvloop.run(echo() if mode == "echo" else exchange())
-
-
-def _trial(mode: str, count: int, connections: int, in_flight: int, seed: int) -> float:
-    """Answers a second of one fresh server."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "data"
-        root.mkdir()
-        context = multiprocessing.get_context("spawn")
-        mine, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, str(root), mode))
-        process.start()
+    def run(
+        self, mode: Literal["echo", "memory", "durable"], protocol: str, connections: int, commands: int, *,
+        in_flight: int = 1, per_frame: int = 1, rate: float | None = None,
+    ) -> tuple[Result, float]:  # fmt: skip
+        """One run of fresh connections; the answers are judged. Also the CPU time of the server's loop, seconds."""
+        served = self.by_mode[mode]
+        self._runs += 1
+        keys = served.keys[:connections] if served.keys else [None] * connections
+        sockets = [connect(served.url, key, protocol) for key in keys]
         try:
-            if not mine.poll(30):
-                raise WrongResult(f"the {mode} server did not start")
-            url = mine.recv()
-            rng = random.Random(seed)
-            frames = [commands(count, number, rng) for number in range(connections)]
-
-            async def go() -> tuple[float, list[Load]]:
-                keys = [None] * connections if mode == "echo" else await prepare(url, root, connections)
-                return await run_load(url, list(zip(frames, keys, strict=True)), in_flight)
-
-            elapsed, loads = uvloop.run(go())
-            mine.send("stop")
-            result = mine.recv()
-            process.join(20)
+            plans: list[Plan] = [
+                plan(
+                    "echo" if mode == "echo" else protocol,
+                    Draws.of(commands, f"r{self._runs}c{number}", self._rng),
+                    signed.account, per_frame, binary_echo=protocol == "binary",
+                )
+                for number, signed in enumerate(sockets)
+            ]  # fmt: skip
+            before = served.cpu_s()[0]
+            result = drive(sockets, plans, in_flight, rate)
+            spent = served.cpu_s()[0] - before
         finally:
-            if process.is_alive():
-                process.kill()
-                process.join()
-        total = count * connections
-        if mode == "echo":
-            if any(len(load.acks) != count for load in loads):
-                raise WrongResult("the echo lost frames")
-        else:
-            sequence, state_hash, _ = result
-            if sorted(check_answers(loads)) != list(range(sequence - total + 1, sequence + 1)):
-                raise WrongResult(f"{total} acks do not fill the sequences up to {sequence}")
-            if replayed_hash(root) != (sequence, state_hash):
-                raise WrongResult("replaying the journal gives another state")
-        return total / elapsed
+            for signed in sockets:
+                signed.socket.close()
+        if mode != "echo":
+            judge(result)
+        return result, spent
 
 
-def _rates(count: int, connections: int, in_flight: int, trials: int, seed: int) -> dict[str, float]:
-    """Medians of echo, memory and durable, measured in turns."""
-    rates: dict[str, list[float]] = {mode: [] for mode in MODES}
-    affinity = os.sched_getaffinity(0)
-    _pin(1)
-    try:
-        for trial in range(trials):
-            for mode, values in rates.items():
-                values.append(_trial(mode, count, connections, in_flight, seed + trial))
-    finally:
-        os.sched_setaffinity(0, affinity)
-    return {mode: median(values) for mode, values in rates.items()}
+def _round_trip(bench: _Bench, figures: Figures, commands: int) -> None:
+    for mode in ("echo", "memory"):
+        result, _ = bench.run(mode, "json", 1, commands)
+        figures[f"rtt {mode} p50"].append(result.percentile_us(50))
+        figures[f"rtt {mode} p99"].append(result.percentile_us(99))
+
+
+def _throughput(bench: _Bench, figures: Figures, connections: int, commands: int) -> None:
+    for mode in ("echo", "memory", "durable"):
+        result, spent = bench.run(mode, "json", connections, commands)
+        figures[f"json {mode}"].append(result.commands / result.elapsed_s)
+        figures[f"cpu {mode}"].append(spent / result.commands * 1e6)
+
+
+def _records(bench: _Bench, figures: Figures, connections: int, commands: int) -> None:
+    for in_flight in (1, 4):
+        for mode in ("echo", "memory", "durable"):
+            result, _ = bench.run(mode, "binary", connections, commands, in_flight=in_flight, per_frame=FRAME)
+            orders = result.commands * (FRAME if mode == "echo" else 1)
+            figures[f"records {mode} {in_flight}"].append(orders / result.elapsed_s)
+
+
+def _open_loop(bench: _Bench, figures: Figures, connections: int, commands: int, rate: float, folder: str) -> None:
+    for mode in ("echo", "durable"):
+        result, _ = bench.run(mode, "json", connections, commands, rate=rate)
+        figures[f"open {mode} p50"].append(result.percentile_us(50))
+        figures[f"open {mode} p99"].append(result.percentile_us(99))
+    figures["fdatasync"].append(disk_sync_us(folder))
+    with database_noise(Path(folder) / "noise"):
+        result, _ = bench.run("durable", "json", connections, commands, rate=rate)
+        figures["noise durable p99"].append(result.percentile_us(99))
+
+
+def _compared(case: str, metric: str, value: float, unit: str, echo: float, must: float | None) -> Row:
+    return Row(case, metric, value, unit, echo, value / echo, must)
+
+
+def _rows(of: dict[str, float], connections: int) -> list[Row]:
+    """The rows, with what each must reach."""
+    sync, echo_p50 = of["fdatasync"], of["open echo p50"]
+    one, many = "JSON, 1 connection, 1 in flight", f"JSON, {connections} connections, 1 in flight"
+    rows = [
+        Row(f"bare picows echo, {one}", f"round trip {p}", of[f"rtt echo {p}"], "us") for p in ("p50", "p99")
+    ] + [
+        _compared(
+            f"memory acks, {one}", f"round trip {p}", of[f"rtt memory {p}"], "us", of[f"rtt echo {p}"],
+            most * of[f"rtt echo {p}"],
+        )
+        for p, most in (("p50", 1.10), ("p99", 1.25))
+    ]  # fmt: skip
+    rows += [
+        Row(f"bare picows echo, {many}", "answers", of["json echo"], "1/s"),
+        _compared(
+            f"memory acks, {many}", "acked orders", of["json memory"], "1/s", of["json echo"], 0.65 * of["json echo"]
+        ),
+        _compared(f"durable acks, {many}", "acked orders", of["json durable"], "1/s", of["json echo"], None),
+        _compared(f"memory acks, {many}", "CPU of the loop an order", of["cpu memory"], "us", of["cpu echo"], 10.0),
+        _compared(f"durable acks, {many}", "CPU of the loop an order", of["cpu durable"], "us", of["cpu echo"], None),
+    ]  # fmt: skip
+    for in_flight in (1, 4):
+        case = f"frames of {FRAME} records, {connections} connections, {in_flight} in flight"
+        echo = of[f"records echo {in_flight}"]
+        rows.append(Row(f"bare picows echo, {case}", "records", echo, "1/s"))
+        for mode, must in (("memory", 1.0e6), ("durable", 0.5e6)):
+            rows.append(
+                _compared(f"{mode} acks, {case}", "acked orders", of[f"records {mode} {in_flight}"], "1/s", echo, must)
+            )
+    case = f"JSON, {connections} connections, open loop at {OPEN_RATE:,}/s"
+    rows += [
+        Row("fdatasync of one record, zero-filled file", "p50", sync, "us"),
+        Row(f"bare picows echo, {case}", "from plan to answer p50", echo_p50, "us"),
+        Row(f"bare picows echo, {case}", "from plan to answer p99", of["open echo p99"], "us"),
+        _compared(
+            f"durable acks, {case}", "from plan to answer p50", of["open durable p50"], "us", echo_p50,
+            min(350.0, echo_p50 + 2.5 * sync),
+        ),
+        _compared(
+            f"durable acks, {case}", "from plan to answer p99", of["open durable p99"], "us", of["open echo p99"],
+            1_500.0,
+        ),
+        _compared(
+            f"durable acks, {case}, beside a database that syncs 5 MB/s and checkpoints 48 MB",
+            "from plan to answer p99",
+            of["noise durable p99"], "us", of["open echo p99"], 6_000.0,
+        ),
+    ]  # fmt: skip
+    return rows
 
 
 def run(smoke: bool, seed: int) -> list[Row]:
-    """Alone with several frames in flight and with one, then beside the whole system."""
-    connections, trials = (4, 1) if smoke else (CONNECTIONS, 3)
-    rows: list[Row] = []
-    for in_flight, count in ((IN_FLIGHT, 150 if smoke else 6_000), (1, 50 if smoke else 1_000)):
-        rates = _rates(count, connections, in_flight, trials, seed)
-        echo = rates["echo"]
-        where = f"JSON, {connections} connections, {in_flight} in flight"
-        rows.append(Row(f"bare picows echo, {where}", "answers", echo, "1/s"))
-        for mode in ("memory", "durable"):
-            must = MUST[mode] if in_flight == IN_FLIGHT and not smoke else None
-            rows.append(
-                Row(f"{mode} acks, {where}", "acked orders", rates[mode], "1/s", echo, rates[mode] / echo, must)
-            )
+    """The gateway alone, each figure beside the echo, then beside the whole system."""
+    connections, trials = (4, 1) if smoke else (CONNECTIONS, TRIALS)
+    figures: Figures = defaultdict(list)
+    affinity = os.sched_getaffinity(0)
+    with tempfile.TemporaryDirectory(prefix="byline-bench-") as folder, ExitStack() as stack:
+        servers = [
+            stack.enter_context(serving(mode, Path(folder) / mode, connections))
+            for mode in ("echo", "memory", "durable")
+        ]
+        bench = _Bench(servers, seed)
+        pin(1)
+        try:
+            for _ in range(trials):
+                _round_trip(bench, figures, 100 if smoke else 10_000)
+                _throughput(bench, figures, connections, 60 if smoke else 3_000)
+                _records(bench, figures, connections, 320 if smoke else 9_600)
+                _open_loop(bench, figures, connections, 50 if smoke else 1_250, OPEN_RATE, folder)
+        finally:
+            os.sched_setaffinity(0, affinity)
+    rows = _rows({name: median(values) for name, values in figures.items()}, connections)
     if not smoke:
-        echo = rows[0].value
-        where = f"JSON, {connections} connections, {IN_FLIGHT} in flight, whole system beside it"
+        case = f"JSON, {CONNECTIONS} connections, 16 in flight, whole system beside it"
         for mode, must in SYSTEM_MUST.items():
-            rate = median(system_rates(mode, 12_000, connections, IN_FLIGHT, trials, seed))
-            rows.append(Row(f"{mode} acks, {where}", "acked orders", rate, "1/s", echo, rate / echo, must))
+            rate = median(system_rates(mode, 12_000, CONNECTIONS, 16, 3, seed))
+            rows.append(Row(f"{mode} acks, {case}", "acked orders", rate, "1/s", must=must))
     return rows

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 RETRY_S = 0.25
 READY_S_MAX = 2.0
 POLL_S = 0.01
+FEEDS = ("marketdata", "marketdata_b")
+"""Tried in turn: the second is there only where it was set."""
 
 
 class FollowedBooks:
@@ -63,9 +65,12 @@ class FollowedBooks:
         raise Unavailable(f"no book of {market} at hand yet")
 
     async def _keep_connected(self) -> None:
+        attempt = 0
         while True:
             try:
-                status = read_status(self._data, "marketdata")
+                feed = FEEDS[attempt % len(FEEDS)]
+                attempt += 1
+                status = read_status(self._data, feed)
                 if status is not None and status["ready"]:
                     async with MarketDataClient(f"ws://{status.get('host', self._host)}:{status['port']}") as client:
                         self._client = client

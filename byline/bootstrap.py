@@ -4,6 +4,9 @@
     chain       the embedded node                       backoffice  event log ▸ projector, settler
     postgres    the embedded server                     api         REST
     traders     simulated traders (byline.trading_floor)
+    relay       event log ▸ NATS, for market data on other hosts
+
+Market data can be several processes: `marketdata` and its shards `marketdata_2` … are feed A, `marketdata_b` … feed B.
 
 Exit statuses: 0 stopped as told; 3 starting again would do harm (a journal that is no valid prefix, a broken
 invariant), which the supervisor respects; anything else may be tried again.
@@ -15,6 +18,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import re
 import signal
 import sys
 import time
@@ -38,6 +42,8 @@ EVENTS_WAIT_S = 30.0
 SNAPSHOT_LIMIT_S = 600.0
 """After that the child that writes a snapshot is killed, so that the next one may try."""
 REAP_S = 5.0
+MARKETDATA = re.compile(r"(marketdata(?:_b)?)(?:_([2-9]|1[0-6]))?")
+"""Feed and number of the shard."""
 
 Body = Callable[[Settings, StatusFile, asyncio.Event], Awaitable[None]]
 
@@ -51,13 +57,14 @@ def run_process(name: str, settings: Settings) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     bodies: dict[str, Body] = {
         "core": _core, "chain": _chain, "postgres": _postgres, "backoffice": _backoffice, "marketdata": _marketdata,
-        "api": _api, "traders": _traders,
+        "api": _api, "traders": _traders, "relay": _relay,
     }  # fmt: skip
-    if name not in bodies:
+    kind = "marketdata" if MARKETDATA.fullmatch(name) else name
+    if kind not in bodies:
         print(f"byline: no process is called {name!r}; there are {', '.join(bodies)}", file=sys.stderr)
         return 2
     try:
-        uvloop.run(_run(bodies[name], settings, StatusFile(settings.data_directory, name)))
+        uvloop.run(_run(bodies[kind], settings, StatusFile(settings.data_directory, name)))
     except (JournalCorrupt, AssertionError):
         logger.critical("event=stops process=%s: starting again would do harm", name, exc_info=True)
         return DO_NOT_RESTART
@@ -104,7 +111,7 @@ async def _first_ends(stop: asyncio.Event, *bodies: Awaitable[None]) -> None:
 
 
 async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
-    from gateway.keys import KeyRegistry, Scope, load_or_create_operator_key, public_hex
+    from gateway.keys import KeyRegistry, Scope, load_or_create_key, public_hex
     from gateway.sequencer import Sequencer
     from gateway.server import GatewayServer
     from gateway.settings import GatewaySettings
@@ -126,7 +133,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
     try:
         disk = DirectoryDisk(data)
         keys = KeyRegistry(disk)
-        operator = public_hex(load_or_create_operator_key(data / "keys" / "operator.key"))
+        operator = public_hex(load_or_create_key(data / "keys" / "operator.key"))
         if keys.find(operator) is None:
             keys.register(operator, [], Scope.OPERATOR.words(), "operator of this data directory", clock.now_ns())
         sequencer = Sequencer(
@@ -137,9 +144,11 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
             GatewaySettings(
                 host=settings.host, port=settings.gateway_port or _port_before(settings, "core"),
                 environment=settings.environment, epoch=_next_epoch(data), ack_mode=settings.ack_mode,
-                batch_interval_s=settings.batch_interval_s,
+                batch_interval_s=settings.batch_interval_s, tls_certificate=settings.tls_certificate,
+                tls_key=settings.tls_key, tls_host=settings.tls_host, tls_port=settings.tls_port,
             ),
             sequencer, recovered.journal, recovered.core, keys, clock, lambda: EventLogReader(data / "events"),
+            load_or_create_key(data / "keys" / "receipts.key"),
         )  # fmt: skip
         host, port = await server.start()
         gc.collect()
@@ -348,21 +357,62 @@ async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Even
 
     facts: dict[str, Any] = {}
     ready = asyncio.Event()
-    source = await _event_source(settings)
+    named = MARKETDATA.fullmatch(status.name)
+    assert named is not None
+    feed, shard = named[1], named[2]
+    port = settings.marketdata_port if feed == "marketdata" else settings.marketdata_b_port
+    if not port:
+        port = await _port_of(settings, feed) if shard else _port_before(settings, feed)
 
     async def report() -> None:
         await ready.wait()
         await _report(status, stop, lambda: {"host": settings.host, **facts})
 
     own = MarketDataSettings(
-        host=settings.host, port=settings.marketdata_port or _port_before(settings, "marketdata"),
+        host=settings.host, port=port, reuse_port=settings.marketdata_shards > 1,
         flush_interval_ms=settings.flush_interval_ms,
     )  # fmt: skip
+    source, following = await _market_events(settings)
     reporting = asyncio.ensure_future(report())
     try:
         await serve(source, own, stop=stop, status=facts, ready=ready)
     finally:
         reporting.cancel()
+        if following is not None:
+            await following.close()
+
+
+async def _port_of(settings: Settings, name: str) -> int:
+    """The port of a process that is starting. Raises Unavailable."""
+    deadline = asyncio.get_running_loop().time() + EVENTS_WAIT_S
+    while asyncio.get_running_loop().time() < deadline:
+        known = read_status(settings.data_directory, name)
+        if known and known.get("ready") and known.get("port"):
+            return int(known["port"])
+        await asyncio.sleep(0.05)
+    raise Unavailable(f"{name} does not listen")
+
+
+async def _market_events(settings: Settings) -> tuple[Any, Any]:
+    """The events that market data follows, and what has to be closed afterwards."""
+    if not settings.events_url:
+        return await _event_source(settings), None
+    from marketdata.relay import RelayedEvents
+
+    relayed = RelayedEvents(settings.events_url)
+    await relayed.start()
+    return relayed, relayed
+
+
+async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
+    from marketdata.relay import run_relay
+
+    facts: dict[str, Any] = {}
+    await _first_ends(
+        stop,
+        run_relay(settings.relay_url, lambda: _event_source(settings), stop, facts),
+        _report(status, stop, lambda: facts),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- the back office

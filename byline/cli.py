@@ -64,7 +64,8 @@ def up(
 
     if json_path:
         json_path.touch()  # a path that cannot be written is said now, not after the run
-    ports = {f"{name}_port": 0 for name in ("api", "gateway", "marketdata", "chain")} if free_ports else {}
+    listening = ("api", "gateway", "marketdata", "marketdata_b", "chain")
+    ports = {f"{name}_port": 0 for name in listening} if free_ports else {}
     settings = _settings(
         data, ack_mode=ack, quiet_market=quiet_market or None, trader_orders_per_s=orders_per_s,
         batch_interval_s=batch_seconds, seed=seed, **ports,

@@ -33,12 +33,28 @@ class Settings:
     api_port: int = 7400
     gateway_port: int = 7401
     marketdata_port: int = 7402
+    marketdata_b_port: int = 7404
     chain_port: int = 7403
     ack_mode: str = "durable"
     """`durable`: an answer leaves after fdatasync of its record. `memory`: before; a crash may lose acked orders."""
     batch_interval_s: float = 10.0
     flush_interval_ms: int = 20
+    marketdata_feeds: int = 1
+    """2: a second, independent market data process as well, feed B on `marketdata_b_port`."""
+    marketdata_shards: int = 1
+    """Processes of each feed that share its port; the kernel gives each new connection to one of them."""
+    relay_url: str = ""
+    """`nats://host:port`: what the core publishes is relayed there, for market data on other hosts."""
+    events_url: str = ""
+    """Where market data reads events from. Empty: the event log of the data directory; `nats://host:port`: a relay."""
     snapshot_interval_s: float = 300.0
+    tls_certificate: str = ""
+    """Path of a PEM chain. With it and `tls_key`, order entry has a second door that speaks TLS alone."""
+    tls_key: str = ""
+    """Path of its private key, PEM."""
+    tls_host: str = ""
+    """Where that door is; empty: at `host`."""
+    tls_port: int = 7443
     postgres_url: str = ""
     """Empty: the embedded PostgreSQL in the data directory."""
     chain_url: str = ""
@@ -55,11 +71,19 @@ class Settings:
             (self.ack_mode in ACK_MODES, "ack_mode", f"one of {', '.join(ACK_MODES)}"),
             (0.2 <= self.batch_interval_s <= 3600, "batch_interval_s", "0.2 to 3600 seconds"),
             (1 <= self.flush_interval_ms <= 1000, "flush_interval_ms", "1 to 1000 milliseconds"),
+            (self.marketdata_feeds in (1, 2), "marketdata_feeds", "1 or 2"),
+            (1 <= self.marketdata_shards <= 16, "marketdata_shards", "1 to 16"),
+            (self.relay_url == "" or self.relay_url.startswith("nats://"), "relay_url", "nats://host:port"),
+            (self.events_url == "" or self.events_url.startswith("nats://"), "events_url", "nats://host:port"),
             (1 <= self.snapshot_interval_s <= 86_400, "snapshot_interval_s", "1 to 86400 seconds"),
             (1 <= self.trader_orders_per_s <= 50_000, "trader_orders_per_s", "1 to 50000 orders a second"),
+            (bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "given with tls_certificate"),
+            (0 <= self.tls_port < 65_536, "tls_port", "0 to 65535"),
             (0 <= self.seed < 2**32, "seed", "0 to 4294967295"),
         ]
         ports = {"api": self.api_port, "gateway": self.gateway_port, "marketdata": self.marketdata_port}
+        if self.marketdata_feeds == 2:
+            ports["marketdata_b"] = self.marketdata_b_port
         ports["chain"] = self.chain_port
         rules += [(0 <= port < 65_536, f"{name}_port", "0 to 65535") for name, port in ports.items()]
         taken = [port for port in ports.values() if port]
@@ -67,6 +91,12 @@ class Settings:
         for holds, name, rule in rules:
             if not holds:
                 raise SettingsInvalid(f"setting {name} must be {rule}, not {getattr(self, name, ports)!r}")
+
+    def marketdata_processes(self) -> list[str]:
+        """Names of the market data processes: the shards of feed A, then those of feed B."""
+        feeds = ("marketdata", "marketdata_b")[: self.marketdata_feeds]
+        numbers = range(1, self.marketdata_shards + 1)
+        return [name if number == 1 else f"{name}_{number}" for name in feeds for number in numbers]
 
     def environment_variables(self) -> dict[str, str]:
         """The variables that give a child process these very settings."""

@@ -99,7 +99,9 @@ class Exchange:
         async with open_operator(settings) as operator:
             await send_all(operator, [*genesis_commands(), *funding_commands()])
             listed = (await operator.status())["sequence"]
-        await self.supervisor.start_together(*(self._child(name) for name in ("backoffice", "marketdata", "api")))
+        readers = ["backoffice", *settings.marketdata_processes(), "api"]
+        readers += ["relay"] if settings.relay_url else []
+        await self.supervisor.start_together(*(self._child(name) for name in readers))
         await self._projected(listed)
         if not settings.quiet_market:
             await self.supervisor.start(self._child("traders"))
@@ -162,11 +164,15 @@ class Exchange:
         """What a person opens or connects to."""
         at = {name: self.status(name) for name in ("api", "core", "marketdata", "chain", "postgres")}
         host = self.settings.host
+        feed_b = {}
+        if self.settings.marketdata_feeds == 2:
+            feed_b["market data, feed B"] = f"ws://{host}:{self.status('marketdata_b')['port']}/v1/ws"
         chain = at["chain"]
         return {
             "terminal and REST": f"http://{host}:{at['api']['port']}/",
             "order entry": f"ws://{host}:{at['core']['port']}/v1/ws/trade",
             "market data": f"ws://{host}:{at['marketdata']['port']}/v1/ws",
+            **feed_b,
             "PostgreSQL": self.database_url(),
             "Sui": self.settings.chain_url
             or f"{chain['chain']}, executor {chain['executor']}, gRPC {host}:{chain['port']}",
@@ -176,7 +182,8 @@ class Exchange:
 
 def _probe_ports(settings: Settings) -> None:
     """Raises PortTaken before anything is started, naming the setting."""
-    for name in ("api", "gateway", "marketdata", "chain"):
+    names = ["api", "gateway", "marketdata", "chain"] + (["marketdata_b"] if settings.marketdata_feeds == 2 else [])
+    for name in names:
         port = getattr(settings, f"{name}_port")
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,5 +1,6 @@
 """replace: another price, size, stop price or name for an order that is there.
 
+    another price alone, meeting nothing    straight into its new level: `usual`, most of them
     waiting                                 stays where it is; a stop price that the last trade meets runs it at once
     same price and a total not larger       keeps its place, and shows no more than it still wants
     anything else                           leaves its level and is a taker again (matching.pyx), with its own slot
@@ -85,6 +86,47 @@ cdef int check_replace(
     return 0
 
 
+cdef inline bint usual(const ReplaceRecord* r, Market* market, Order* o, OrderDetail* d) noexcept nogil:
+    # Another price and nothing else, for a plain order in a market without anything out of the ordinary, where it meets
+    # nothing: only funds can be against it.
+    cdef int64_t best = market.half[1 - d.side].best
+    return (
+        r.size == ABSENT and r.stop_price == ABSENT and r.price != o.price
+        and <uint64_t>(r.price - 1) < <uint64_t>market.max_price
+        and d.terms == NIL and d.flags == 0
+        and (market.phase | market.entry_band_ppm | market.exec_band_ppm) == 0
+        and (best == 0 or not reaches(d.side, r.price, best))
+    )
+
+
+cdef inline int move(State* s, const ReplaceRecord* r, uint16_t flags, Market* market, uint32_t slot) except -1 nogil:
+    cdef Order* o = &s.orders[slot]
+    cdef OrderDetail* d = &s.details[slot]
+    cdef ReplacedEvent* e
+    cdef int side = d.side
+    cdef uint32_t held = d.base if side == SELL else d.quote
+    cdef int64_t before = 0, after = 0
+    if s.limits.risk:
+        before = required_hold(market, side, o.price, o.leaves, o.hold_ppm, o.credit)
+        after = required_hold(market, side, r.price, o.leaves, o.hold_ppm, o.credit)
+        if after - before > s.balances[held].available:
+            return reject_named(s, r.account, &r.client_id, flags, INSUFFICIENT_FUNDS)
+    # From here on nothing is refused.
+    e = <ReplacedEvent*>add_event(s, EV_REPLACED, 1, o.account, o.market)
+    e.order_id = o.order_id
+    e.client_id = s.ids[o.id_slot].client_id
+    e.price = r.price
+    e.size = o.size
+    e.leaves = o.leaves
+    e.hold = after
+    e.released = before - after
+    e.stop_price = ABSENT
+    hold(s, held, after - before)
+    dequeue(s, &market.half[side], side, slot)
+    o.price = r.price
+    return join_back(s, &market.half[side], side, slot)
+
+
 cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nogil:
     cdef uint32_t slot
     cdef Account* account
@@ -108,18 +150,17 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
             return reject_named(s, r.account, &r.client_id, flags, DUPLICATE)
         if account.poisons and find_poison(s, r.account, <ClientId*>&r.new_client_id) != NIL:
             return reject_named(s, r.account, &r.client_id, flags, POISONED)
-    if account.status == FROZEN:
-        return reject_named(s, r.account, &r.client_id, flags, REJECT_FROZEN)
-    if account.status == CANCEL_ONLY:
-        return reject_named(s, r.account, &r.client_id, flags, REJECT_CANCEL_ONLY)
-    if account.killed:
-        return reject_named(s, r.account, &r.client_id, flags, KILLED)
+    if account.status | account.killed:
+        reason = REJECT_FROZEN if account.status == FROZEN else REJECT_CANCEL_ONLY if account.status == CANCEL_ONLY else KILLED
+        return reject_named(s, r.account, &r.client_id, flags, reason)
     slot = named_order(s, r.account, &r.client_id, flags)
     if slot == NIL:
         return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ORDER)
     o = &s.orders[slot]
     d = &s.details[slot]
     market = &s.markets[o.market]
+    if not renamed and usual(r, market, o, d):
+        return move(s, r, flags, market, slot)
     price = o.price if r.price == ABSENT else r.price
     size = o.size if r.size == ABSENT else r.size
     leaves = size - (o.size - whole_leaves(s, slot))

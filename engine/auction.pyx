@@ -20,7 +20,7 @@ from engine.digest cimport touch_market, touch_order
 from engine.events cimport add_event
 from engine.cancel cimport cancel_order
 from engine.pairs cimport end_order, part, refreshed_event, show_slice
-from engine.risk cimport collect_fee, order_hold, pay_held, receive, required_hold, whole_leaves
+from engine.risk cimport collect_fee, order_hold, pay_held, receive, whole_leaves
 from engine.types cimport *
 
 

@@ -43,8 +43,7 @@ from engine.place cimport place
 from engine.phases cimport do_phase, do_uncross
 from engine.pool cimport (
     account_name, find_account, find_asset, find_balance, find_id, find_market, find_order, find_poison, id_tag, live,
-    map_close, map_open, map_reserve, order_tag, owner_of, pool_close, pool_open, pool_room, pool_take, pool_touch,
-    recent_id,
+    map_close, map_open, map_reserve, owner_of, pool_close, pool_open, pool_room, pool_take, pool_touch,
 )
 from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport (
@@ -201,7 +200,7 @@ cdef inline bint fits(State* s, const Record* r, Py_ssize_t room, Py_ssize_t ple
     # not be told apart, which nobody can predict.
     if (
         room >= plenty and s.stop_count + s.iceberg_count == 0 and <uint8_t>(r.kind - DO_PLACE) <= DO_REPLACE - DO_PLACE
-        and (r.kind != DO_PLACE or (<const PlaceRecord*>r).type == LIMIT)
+        and ((r.kind != DO_PLACE) | ((<const PlaceRecord*>r).type == LIMIT))
     ):
         return True
     return bound_of(s, r) <= room

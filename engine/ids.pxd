@@ -57,13 +57,10 @@ cdef inline uint64_t next_closing(State* s) noexcept nogil:
     return s.ids[s.newest_id].closing + 1
 
 
-cdef inline int remember(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil:
-    # One id of a closed order joins both queues.
+cdef inline void append_closed(State* s, uint32_t slot) noexcept nogil:
+    # To the end of both queues.
     cdef IdNode* node = &s.ids[slot]
     cdef Account* owner = &s.accounts[node.account]
-    node.status = status
-    node.filled = filled
-    node.closing = next_closing(s)
     node.order = NIL
     if owner.closed_ids:
         s.ids[owner.newest_id].order = slot
@@ -79,8 +76,17 @@ cdef inline int remember(State* s, uint32_t slot, uint8_t status, int64_t filled
         s.oldest_id = slot
     s.newest_id = slot
     s.closed_ids += 1
+
+
+cdef inline int remember(State* s, uint32_t slot, uint8_t status, int64_t filled) except -1 nogil:
+    # One id of a closed order.
+    cdef IdNode* node = &s.ids[slot]
+    node.status = status
+    node.filled = filled
+    node.closing = next_closing(s)
+    append_closed(s, slot)
     add_mix(s, mix_id(node))
-    if owner.closed_ids > s.limits.closed_ids_account:
+    if s.accounts[node.account].closed_ids > s.limits.closed_ids_account:
         forget_oldest(s, node.account)
     if s.closed_ids > s.limits.closed_ids:
         forget_oldest(s, s.ids[s.oldest_id].account)

@@ -15,8 +15,8 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from engine.types cimport (
-    CHAIN_MAX, GROUP_ROOM, LINK_END, LINK_SLOT, NIL, NO_ANNEX, WINDOW, WINDOW_BITS, Account, Annex, Asset, Balance, ClientId, Group, IdNode, Map,
-    Market, Name, Order, Pool, Recent, Ref, State, fold, int64_t, lowest_bit, match_tags, region_map_dense, region_touch, region_unmap,
+    CHAIN_MAX, GROUP_ROOM, LINK_END, LINK_SLOT, NIL, NO_ANNEX, WINDOW, WINDOW_BITS, Account, Annex, Asset, Balance, ClientId, Group, Map,
+    Market, Name, Order, Pool, Recent, Ref, State, fold, lowest_bit, match_tags, region_map_dense, region_touch, region_unmap,
     table_allocate, uint8_t, uint32_t, uint64_t,
 )
 
@@ -257,57 +257,59 @@ cdef inline int unindex_order(State* s, Order* order, uint32_t slot) except -1 n
 
 # ---------------------------------------------------------------- look-ups: a slot or NIL
 
+# Where a look-up stands: a key of that tag may be in the lanes that are left, or further on.
+ctypedef struct Probe:
+    Group* group
+    uint32_t tag, at, lanes
+
+
+cdef inline uint32_t next_with_tag(Map* table, Probe* probe) noexcept nogil:
+    # The next slot whose key has the tag, or NIL.
+    cdef uint32_t slot
+    while probe.lanes == 0:
+        if probe.group.tag[GROUP_ROOM] == 0:
+            return NIL
+        probe.at += 1
+        probe.group = &table.groups[probe.at & table.mask]
+        probe.lanes = match_tags(probe.group.tag, probe.tag)
+    slot = probe.group.slot[lowest_bit(probe.lanes)]
+    probe.lanes &= probe.lanes - 1
+    return slot
+
+
+cdef inline uint32_t first_with_tag(Map* table, uint32_t tag, Probe* probe) noexcept nogil:
+    probe.tag = probe.at = tag
+    probe.group = &table.groups[tag & table.mask]
+    probe.lanes = match_tags(probe.group.tag, tag)
+    return next_with_tag(table, probe)
+
 
 cdef inline uint32_t find_order(State* s, uint64_t order_id) noexcept nogil:
     cdef Recent* place = &s.window[order_id & (WINDOW - 1)]
-    cdef uint32_t slot, tag, at, lanes
-    cdef Group* group
+    cdef uint32_t slot
+    cdef Probe probe
     if holds(s, place, order_id):
         return place.slot - 1
-    tag = at = order_tag(order_id)
-    while True:
-        group = &s.order_map.groups[at & s.order_map.mask]
-        lanes = match_tags(group.tag, tag)
-        while lanes:
-            slot = group.slot[lowest_bit(lanes)]
-            if s.orders[slot].order_id == order_id:
-                return slot
-            lanes &= lanes - 1
-        if group.tag[GROUP_ROOM] == 0:
-            return NIL
-        at += 1
+    slot = first_with_tag(&s.order_map, order_tag(order_id), &probe)
+    while slot != NIL and not (s.orders[slot].order_id == order_id):
+        slot = next_with_tag(&s.order_map, &probe)
+    return slot
 
 
 cdef inline uint32_t find_id(State* s, uint32_t tag, uint32_t account, const ClientId* client_id) noexcept nogil:
-    cdef uint32_t at = tag, lanes, slot
-    cdef Group* group
-    while True:
-        group = &s.id_map.groups[at & s.id_map.mask]
-        lanes = match_tags(group.tag, tag)
-        while lanes:
-            slot = group.slot[lowest_bit(lanes)]
-            if s.ids[slot].account == account and same_id(&s.ids[slot].client_id, client_id):
-                return slot
-            lanes &= lanes - 1
-        if group.tag[GROUP_ROOM] == 0:
-            return NIL
-        at += 1
+    cdef Probe probe
+    cdef uint32_t slot = first_with_tag(&s.id_map, tag, &probe)
+    while slot != NIL and not (s.ids[slot].account == account and same_id(&s.ids[slot].client_id, client_id)):
+        slot = next_with_tag(&s.id_map, &probe)
+    return slot
 
 
 cdef inline uint32_t find_poison(State* s, uint32_t account, const ClientId* client_id) noexcept nogil:
-    cdef uint32_t tag = id_tag(s, account, client_id), at = tag, lanes, slot
-    cdef Group* group
-    while True:
-        group = &s.poison_map.groups[at & s.poison_map.mask]
-        lanes = match_tags(group.tag, tag)
-        while lanes:
-            slot = group.slot[lowest_bit(lanes)]
-            if s.poisons[slot].account == account and same_id(&s.poisons[slot].client_id, client_id):
-                return slot
-            lanes &= lanes - 1
-        if group.tag[GROUP_ROOM] == 0:
-            return NIL
-        at += 1
+    cdef Probe probe
+    cdef uint32_t slot = first_with_tag(&s.poison_map, id_tag(s, account, client_id), &probe)
+    while slot != NIL and not (s.poisons[slot].account == account and same_id(&s.poisons[slot].client_id, client_id)):
+        slot = next_with_tag(&s.poison_map, &probe)
+    return slot
 
 
 cdef inline uint32_t owner_of(State* s, uint32_t balance) noexcept nogil:
@@ -330,19 +332,11 @@ cdef inline uint32_t find_balance(State* s, uint32_t account, uint32_t asset) no
 
 cdef inline uint32_t find_beyond(State* s, uint32_t account, uint32_t asset) noexcept nogil:
     # Of an account whose chain is full.
-    cdef uint32_t tag = balance_tag(account, asset), at = tag, lanes, slot
-    cdef Group* group
-    while True:
-        group = &s.balance_map.groups[at & s.balance_map.mask]
-        lanes = match_tags(group.tag, tag)
-        while lanes:
-            slot = group.slot[lowest_bit(lanes)]
-            if s.balances[slot].asset == asset and s.balances[slot].link & LINK_SLOT == account:
-                return slot
-            lanes &= lanes - 1
-        if group.tag[GROUP_ROOM] == 0:
-            return NIL
-        at += 1
+    cdef Probe probe
+    cdef uint32_t slot = first_with_tag(&s.balance_map, balance_tag(account, asset), &probe)
+    while slot != NIL and not (s.balances[slot].asset == asset and s.balances[slot].link & LINK_SLOT == account):
+        slot = next_with_tag(&s.balance_map, &probe)
+    return slot
 
 
 cdef inline int link_balance(State* s, uint32_t account, uint32_t slot) except -1 nogil:
@@ -364,19 +358,11 @@ cdef inline int link_balance(State* s, uint32_t account, uint32_t slot) except -
 
 cdef inline uint32_t find_named(State* s, Map* table, Name* first, size_t stride, Name* name) noexcept nogil:
     # `first` is the name of node 0, `stride` the size of a node.
-    cdef uint32_t tag = name_tag(s, name), at = tag, lanes, slot
-    cdef Group* group
-    while True:
-        group = &table.groups[at & table.mask]
-        lanes = match_tags(group.tag, tag)
-        while lanes:
-            slot = group.slot[lowest_bit(lanes)]
-            if same_name(<Name*>(<uint8_t*>first + slot * stride), name):
-                return slot
-            lanes &= lanes - 1
-        if group.tag[GROUP_ROOM] == 0:
-            return NIL
-        at += 1
+    cdef Probe probe
+    cdef uint32_t slot = first_with_tag(table, name_tag(s, name), &probe)
+    while slot != NIL and not (same_name(<Name*>(<uint8_t*>first + slot * stride), name)):
+        slot = next_with_tag(table, &probe)
+    return slot
 
 
 cdef inline uint32_t find_asset(State* s, Name* name) noexcept nogil:
@@ -385,6 +371,10 @@ cdef inline uint32_t find_asset(State* s, Name* name) noexcept nogil:
 
 cdef inline uint32_t find_market(State* s, Name* name) noexcept nogil:
     return find_named(s, &s.market_map, &s.markets[0].name, sizeof(Market), name)
+
+
+cdef inline uint32_t find_ref(State* s, Name* ref) noexcept nogil:
+    return find_named(s, &s.ref_map, &s.refs[0].ref, sizeof(Ref), ref)
 
 
 cdef inline uint8_t words_of(const Name* name) noexcept nogil:
@@ -420,19 +410,11 @@ cdef inline int name_account(State* s, uint32_t index, const Name* name) except 
 
 
 cdef inline uint32_t find_account(State* s, Name* name) noexcept nogil:
-    cdef uint32_t tag = name_tag(s, name), at = tag, lanes, slot
-    cdef Group* group
-    while True:
-        group = &s.account_map.groups[at & s.account_map.mask]
-        lanes = match_tags(group.tag, tag)
-        while lanes:
-            slot = group.slot[lowest_bit(lanes)]
-            if has_name(s, &s.accounts[slot], name):
-                return slot
-            lanes &= lanes - 1
-        if group.tag[GROUP_ROOM] == 0:
-            return NIL
-        at += 1
+    cdef Probe probe
+    cdef uint32_t slot = first_with_tag(&s.account_map, name_tag(s, name), &probe)
+    while slot != NIL and not (has_name(s, &s.accounts[slot], name)):
+        slot = next_with_tag(&s.account_map, &probe)
+    return slot
 
 
 # ---------------------------------------------------------------- what few accounts have
@@ -449,7 +431,3 @@ cdef inline Annex* own_annex(State* s, uint32_t account) except NULL nogil:
         owner.annex = pool_take(&s.annex_pool)
         memset(&s.annexes[owner.annex], 0, sizeof(Annex))
     return &s.annexes[owner.annex]
-
-
-cdef inline uint32_t find_ref(State* s, Name* ref) noexcept nogil:
-    return find_named(s, &s.ref_map, &s.refs[0].ref, sizeof(Ref), ref)

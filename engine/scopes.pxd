@@ -1,7 +1,7 @@
 # Many orders at once, and what an account may still do: see scopes.pyx. Return values as in matching.pxd.
 
 from engine.types cimport (
-    CancelAfterRecord, ClientId, MassCancelRecord, PoisonRecord, Record, State, int64_t, uint8_t, uint32_t,
+    CancelAfterRecord, ClientId, MassCancelRecord, PoisonRecord, State, int64_t, uint8_t, uint32_t,
 )
 
 cdef int mass_cancel(State* s, const MassCancelRecord* r) except -1 nogil

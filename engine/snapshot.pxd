@@ -1,6 +1,6 @@
 # The state as bytes. `write_state` touches no Python object, no lock and no heap; `Stream` is engine/stream.h.
 
-from engine.types cimport SortItem, State, int64_t, uint64_t
+from engine.types cimport SortItem, State, uint64_t
 
 cdef extern from "engine/stream.h" nogil:
     ctypedef struct Stream:

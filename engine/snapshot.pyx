@@ -16,6 +16,7 @@ from libc.stdint cimport INT64_MAX
 from libc.string cimport memcpy, memset
 
 from engine.book cimport enqueue, in_window
+from engine.ids cimport append_closed, open_id
 from engine.listing cimport open_account
 from engine.pool cimport (
     find_order, id_tag, index_order, link_balance, map_at, map_places, map_put, name_tag, own_annex, owner_of, pool_take,
@@ -364,17 +365,7 @@ cdef int read_balance(State* s, Reader reader) except -1:
 cdef uint32_t read_id(
     State* s, const ClientId* client_id, uint32_t account, uint32_t market, uint64_t order_id
 ) except? 0xFFFFFFFF:
-    cdef uint32_t slot = pool_take(&s.id_pool)
-    cdef IdNode* node = &s.ids[slot]
-    memset(node, 0, sizeof(IdNode))
-    node.client_id = client_id[0]
-    node.account = account
-    node.market = market
-    node.order_id = order_id
-    node.order = node.next = node.prior = NIL
-    node.status = STATUS_OPEN
-    map_put(&s.id_map, id_tag(s, account, &node.client_id), slot)
-    return slot
+    return open_id(s, id_tag(s, account, client_id), account, market, client_id, order_id)
 
 
 cdef int read_order(State* s, Reader reader) except -1:
@@ -438,26 +429,12 @@ cdef int read_terms(State* s, uint32_t slot, const OrderImage* read) except -1:
 cdef int read_remembered(State* s, Reader reader) except -1:
     cdef IdImage read
     cdef uint32_t slot
-    cdef Account* owner
     reader.take(&read, sizeof(IdImage))
     slot = read_id(s, &read.client_id, read.account, read.market, read.order_id)
     s.ids[slot].filled = read.filled
     s.ids[slot].status = <uint8_t>read.status
     s.ids[slot].closing = read.closing
-    owner = &s.accounts[read.account]
-    if owner.closed_ids:
-        s.ids[owner.newest_id].order = slot
-    else:
-        owner.oldest_id = slot
-    owner.newest_id = slot
-    owner.closed_ids += 1
-    s.ids[slot].prior = s.newest_id
-    if s.newest_id != NIL:
-        s.ids[s.newest_id].next = slot
-    else:
-        s.oldest_id = slot
-    s.newest_id = slot
-    s.closed_ids += 1
+    append_closed(s, slot)
     return 0
 
 

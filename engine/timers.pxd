@@ -1,6 +1,6 @@
 # What happens by time: see timers.pyx. Return values as in matching.pxd.
 
-from engine.types cimport Record, State, int64_t, uint32_t, uint64_t
+from engine.types cimport State, int64_t, uint32_t, uint64_t
 
 cdef int tick(State* s) except -1 nogil
 cdef int add_due(State* s, int64_t at, uint64_t sequence, uint32_t kind, uint32_t slot) except -1 nogil

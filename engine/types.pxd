@@ -10,7 +10,7 @@
 #
 # Everything links by 32-bit slots; NIL names nothing. No pointer into a pool survives a call.
 
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "engine/arithmetic.h" nogil:
     ctypedef long long int128
@@ -768,8 +768,8 @@ ctypedef struct Ref:
     uint64_t first_sequence
     int64_t not_after, expires_at
     uint32_t first_posting, posting_count
-    uint8_t status, has_memo
-    uint8_t pad[6]
+    uint8_t status
+    uint8_t pad[7]
 
 ctypedef struct Limits:
     uint32_t accounts, markets, assets, balances, orders, ids, closed_ids, closed_ids_account, refs, postings, poisons

@@ -1,7 +1,9 @@
 """From released commands to the clients: acks to whoever asked, private events to every session of the account.
 
-Owns the connections, their outgoing buffers, the open orders and the routing by account. One release writes into the
-buffers of all connections that it touches; `flush` sends each buffer once. The session that sent a command gets its
+Owns the connections, their outgoing buffers, the open orders and the routing by account. What all reads of one turn of
+the loop bring about is told together, at the end of the turn or after READS_MAX reads: one release writes into the
+buffers of all connections that it touches, `flush` sends each buffer once, and a fill does not cost its other side a
+packet of its own if that side has an answer coming anyway. The session that sent a command gets its
 ack first and then, as any session of the account, the events that follow; it does not get the first event twice. What
 happens to a whole market (`phase_changed`, `uncrossed`) touches no account: it follows the ack of the session that brought
 it about, and is public in market data.
@@ -13,6 +15,7 @@ events of one read, however many (an uncross, a cascade of stops), are written w
 client is slow when it does not take what it was given before, not when it was given much.
 """
 
+from asyncio import get_running_loop
 from collections import deque
 from fractions import Fraction
 
@@ -54,6 +57,7 @@ cdef enum:
     FRAME_MAX = 65535  # payload of one binary frame; what does not fit begins the next
     HEAD = 4  # of a binary frame of 126 bytes and more
     SEATS_MAX = 65536
+    READS_MAX = 32  # of one turn, before what they brought about is told: a busy turn must not hold the first of them long
 
 
 cdef class Counters:
@@ -237,6 +241,8 @@ cdef class Hub(ReleaseSink):
         self.look = None
         self.rejections = None
         self.guarded = {}
+        self.receipts = None
+        self.state_hash = None
         sequencer.set_sink(self)
 
     def __len__(self):
@@ -323,25 +329,38 @@ cdef class Hub(ReleaseSink):
             if (<Connection>connection).session.key is not None:
                 self.send(connection, payload)
 
-    def submit(self, Connection connection not None, record, bytes rid not None, bint reserved, bint is_free=False):
+    def submit(self, Connection connection not None, record, bytes rid not None, bint reserved, bint is_free=False,
+               bint wants_receipt=False):
         """A command from the thorough path: the sequence it got. If it is not taken, its error is queued, and 0.
 
-        `is_free`: it goes with one that was counted already.
+        `is_free`: it goes with the one before it, if a request was taken for that. `wants_receipt`: sign one when it is told.
         """
         cdef bytearray copy = bytearray(record)
         cdef char* start = copy
         cdef int64_t t_in = self.sequencer.read_clock()
-        cdef int why = self.admit(connection, <uint8_t*>start, self._market_of(connection, <uint8_t*>start), t_in)
+        cdef Guard guard = connection.guard
+        cdef bint counts = guard is not None and takes_request(copy[4])
+        cdef int why
+        is_free = is_free and connection.has_paid
+        if counts and is_free:
+            guard.allowance.give_back()
+        why = self.admit(connection, <uint8_t*>start, self._market_of(connection, <uint8_t*>start), t_in)
         self.counters.commands_thorough += 1
         if why == 0:
             why = self.sequencer.submit(
                 <uint8_t*>start, <uint32_t>(len(copy) // SLOT), connection.number, rid, len(rid), TEXT, t_in, reserved
             )
-            if connection.guard is not None and (is_free or why) and takes_request(copy[4]):
-                connection.guard.allowance.give_back()
+            if why and counts and not is_free:
+                guard.allowance.give_back()
+        elif counts and is_free:
+            guard.allowance.take_request(t_in)  # lent above
+        if counts and not is_free:
+            connection.has_paid = not why
         if why:
             self.refuse(connection, why, rid)
             return 0
+        if wants_receipt:
+            self.receipts.ask(connection, self.sequencer.sequence, bytes(copy), self.state_hash())
         return self.sequencer.sequence
 
     cdef int admit(self, Connection connection, uint8_t* record, uint32_t market, int64_t now) except -1:
@@ -388,14 +407,41 @@ cdef class Hub(ReleaseSink):
         return 0
 
     def settle(self):
-        """Release what became safe, answer questions, send."""
-        self.end_of_read()
+        """Let the journal have everything, release what became safe, answer questions, send."""
+        self.sequencer.publish()
+        self.tell()
 
     cdef int end_of_read(self) except -1:
-        """Everything of one read is submitted: let the journal have it, tell what is safe, send once."""
+        """Everything of one read is submitted: let the journal have it now, and tell with the rest of this turn."""
         self.sequencer.publish()
+        self.reads += 1
+        if self.reads >= READS_MAX:
+            return self.tell()
+        if not self.is_turning:
+            self.is_turning = True
+            if self.call_soon is None:
+                self.call_soon = get_running_loop().call_soon
+                self.turn = self._end_of_turn
+            self.call_soon(self.turn)
+        return 0
+
+    def _end_of_turn(self):
+        self.is_turning = False
+        try:
+            self.tell()
+        except BaseException as error:
+            self.on_fatal(error)
+            raise
+
+    cdef int tell(self) except -1:
+        """Tell what is safe, send once."""
+        self.reads = 0
         self.t_out = self.sequencer.read_clock()
         self.sequencer.release()
+        if self.receipts is not None and len(self.receipts):
+            for owner, receipt in self.receipts.sign(self.sequencer.released_sequence):
+                if not (<Connection>owner).is_ending:
+                    self.send(owner, encode(receipt))
         if self.asks:
             self.answer_asks()
         if self.dirty:
@@ -616,7 +662,7 @@ cdef class Hub(ReleaseSink):
     cdef int flush(self) except -1:
         """One send for each connection that has something."""
         cdef Connection connection
-        cdef Py_ssize_t before
+        cdef Py_ssize_t left
         cdef list dirty = self.dirty
         self.dirty = []
         for item in dirty:
@@ -625,12 +671,11 @@ cdef class Hub(ReleaseSink):
             if connection.size == 0:
                 continue
             connection.seal()
-            before = unsent(connection.transport)
-            if before <= self.write_high:
-                connection.burst = 0
-                if connection.size > self.write_high:
-                    connection.burst = connection.size
-            write_frames(connection.transport, connection.buffer, connection.size)
+            if (connection.burst or connection.size > self.write_high) and (
+                unsent(connection.transport) <= self.write_high
+            ):
+                connection.burst = connection.size if connection.size > self.write_high else 0
+            left = write_frames(connection.transport, connection.buffer, connection.size, &connection.is_clear)
             self.counters.sends += 1
             connection.size = 0
             if connection.room > KEEP_ROOM:
@@ -639,7 +684,7 @@ cdef class Hub(ReleaseSink):
                 connection.buffer = <char*>PyMem_Malloc(START_ROOM)
                 if connection.buffer == NULL:
                     raise MemoryError("no memory for a connection")
-            if unsent(connection.transport) > self.write_high + connection.burst and not connection.is_ending:
+            if left > self.write_high + connection.burst and not connection.is_ending:
                 self.counters.closed_slow += 1
                 self._close_slow(connection)
         return 0

@@ -3,7 +3,8 @@
 A binary frame on a binary session is records: each is checked where it lies, copied to the stack and submitted. A text
 frame that the scanner understands goes from its bytes into a record on the stack and to the sequencer without
 passing through a Python object. Every other text frame goes to the sans-I/O session, whose outputs are carried out here.
-Nothing is sent inside a frame: with the last frame of a read everything is published, released and sent once.
+Nothing is sent inside a frame: with the last frame of a read everything is given to the journal, and the hub tells what
+came of it at the end of the loop's turn.
 
 An exception of sequencer, journal or core is a broken invariant: it is handed to `Hub.on_fatal`, which stops the
 process. One while a command is still being understood has submitted nothing of it: it ends that session and no other.
@@ -92,9 +93,10 @@ cdef class OrderEntryListener(WSListener):
                 if not self.connection.is_ending:
                     self.take_records(<const uint8_t*>frame.payload_ptr, frame.payload_size)
             elif frame.msg_type == WSMsgType.PING:
+                self.connection.is_clear = False
                 transport.send_pong(frame.get_payload_as_bytes())
             elif frame.msg_type == WSMsgType.CLOSE:
-                self.hub.flush()
+                self.hub.tell()
                 transport.send_close(frame.get_close_code(), b"")
                 transport.disconnect()
             elif frame.msg_type != WSMsgType.PONG:
@@ -150,7 +152,8 @@ cdef class OrderEntryListener(WSListener):
             if isinstance(output, Send):
                 self.hub.send(self.connection, output.payload)
             elif isinstance(output, Submit):
-                self.hub.submit(self.connection, output.record, output.rid, output.is_cancel, output.is_free)
+                self.hub.submit(self.connection, output.record, output.rid, output.is_cancel, output.is_free,
+                                output.wants_receipt)
             elif isinstance(output, Ask):
                 self.hub.ask(self.connection, output)
             elif isinstance(output, SignedIn):
@@ -158,7 +161,7 @@ cdef class OrderEntryListener(WSListener):
             elif isinstance(output, Resume):
                 self.server.resume(self, output)
             elif isinstance(output, Close):
-                self.hub.flush()
+                self.hub.tell()  # what came before this is answered before the end
                 self.connection.is_ending = True
                 self.connection.transport.send_close(<WSCloseCode><int>output.code, output.reason.encode())
                 self.server.closing(self)

@@ -364,5 +364,7 @@ cdef class Sequencer:
             self.tail += 1
             count += 1
         if self.tail == self.head:
-            self.arena_tail = self.arena_head
+            # Empty: begin again at the start, where the memory is in the cache.
+            self.tail = self.head = 0
+            self.arena_tail = self.arena_head = 0
         return count

@@ -19,8 +19,10 @@ Worst case: the snapshot of a whole book, about 1 µs a level.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -45,7 +47,7 @@ _ENCODER = msgspec.json.Encoder()
 class Profile:
     """The sessions that have exactly these streams live."""
 
-    __slots__ = ("_sinks", "encoding", "is_lean", "sent_ms", "sessions", "streams")
+    __slots__ = ("_sinks", "_slots", "encoding", "is_lean", "sent_ms", "sessions", "streams")
 
     def __init__(self, streams: frozenset[Stream], encoding: str, now_ms: float) -> None:
         self.streams = sorted(streams, key=lambda stream: (stream.key.channel, stream.key.parameter))
@@ -54,6 +56,7 @@ class Profile:
         self.sessions: dict[Session, None] = {}
         self.sent_ms = now_ms
         self._sinks: list[Any] | None = None
+        self._slots = array("i")
 
     def add(self, session: Session) -> None:
         self.sessions[session] = None
@@ -63,20 +66,29 @@ class Profile:
         del self.sessions[session]
         self._sinks = None
 
-    def sinks(self) -> list[Any]:
-        """What the server writes to; the same list until a session comes or goes."""
+    def addressed(self, data: bytes, lean: bytes) -> Delivery:
+        """To all of them; the same lists until a session comes or goes."""
         if self._sinks is None:
             self._sinks = [session.sink for session in self.sessions]
-        return self._sinks
+            self._slots = array("i", [session.slot for session in self.sessions])
+        return Delivery(self._sinks, self._slots, data, lean)
 
 
 @dataclass(slots=True)
 class Delivery:
-    """`data` for each of the sinks. Who still has bytes waiting gets `lean`: without what may be left out."""
+    """`data` for each of the sinks, whose slots stand beside them.
+
+    Who still has bytes waiting gets `lean`: without what may be left out.
+    """
 
     sinks: list[Any]
+    slots: array[int]
     data: bytes
     lean: bytes
+
+    def add(self, session: Session) -> None:
+        self.sinks.append(session.sink)
+        self.slots.append(session.slot)
 
 
 class Publisher:
@@ -98,6 +110,11 @@ class Publisher:
     @property
     def session_count(self) -> int:
         return sum(len(profile.sessions) for profile in self._profiles.values())
+
+    @property
+    def pending_count(self) -> int:
+        """Sessions that wait for a snapshot."""
+        return len(self._pending)
 
     def join(self, session: Session, subscription: Subscription) -> None:
         """Its next flush brings the snapshot. Raises ProtocolError where the market is too large."""
@@ -218,18 +235,24 @@ class Publisher:
         frames = self._build(now_ms)
         plan: list[Delivery] = []
         pending: dict[Session, tuple[bytes, bytes]] = {}
+        # A crowd after a restart is served in portions, so that the others do not wait for all of it.
+        starting = list(islice(self._pending, self.settings.snapshots_per_flush))
         for profile in self._profiles.values():
             data, lean = self._joined(profile, frames, now_ms)
-            waiting = [session for session in profile.sessions if session in self._pending] if self._pending else []
+            waiting = [session for session in starting if session.profile is profile]
             for session in waiting:
                 pending[session] = (data, lean)
-            if data:
-                profile.sent_ms = now_ms
-                sinks = profile.sinks()
-                if waiting:
-                    sinks = [session.sink for session in profile.sessions if session not in self._pending]
-                if sinks:
-                    plan.append(Delivery(sinks, data, lean))
+            if not data:
+                continue
+            profile.sent_ms = now_ms
+            delivery = profile.addressed(data, lean)
+            if waiting:
+                delivery = Delivery([], array("i"), data, lean)
+                for session in profile.sessions:
+                    if session not in pending:
+                        delivery.add(session)
+            if delivery.sinks:
+                plan.append(delivery)
         if pending:
             plan += self._start(pending)
         return plan
@@ -292,15 +315,16 @@ class Publisher:
         plan: list[Delivery] = []
         for session, (data, lean) in pending.items():
             if session.held:
-                plan.append(Delivery([session.sink], data, lean))
+                plan.append(Delivery([session.sink], array("i", [session.slot]), data, lean))
+                self._pending[session] = self._pending.pop(session)  # behind those who do read
                 continue
             live, ready = session.live(), session.ready()
             group = groups.get((data, live, ready))
             if group is None:
                 order = sorted(ready, key=lambda stream: (stream.key.channel, stream.key.parameter))
                 first = b"".join(self._snapshot(stream, snapshots) for stream in order)
-                group = groups[data, live, ready] = (Delivery([], data + first, lean + first), [])
-            group[0].sinks.append(session.sink)
+                group = groups[data, live, ready] = (Delivery([], array("i"), data + first, lean + first), [])
+            group[0].add(session)
             group[1].append(session)
         for _, sessions in groups.values():
             for session in sessions:

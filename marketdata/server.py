@@ -33,8 +33,8 @@ from picows import (
 from engine.messages.errors import ExchangeError
 from engine.messages.ports import EventSource
 from marketdata.binary_codec import SUBPROTOCOL
-from marketdata.fan import send_all
-from marketdata.publisher import Publisher
+from marketdata.fan import Fan
+from marketdata.publisher import Delivery, Publisher
 from marketdata.session import Session, frame_fault
 from marketdata.settings import MarketDataSettings
 from marketdata.state import MarketState
@@ -45,6 +45,7 @@ CLOSE_SLOW = 4008
 """Close code of a reader that fell behind the high mark."""
 CLOSE_GOING_AWAY = 1001
 READS_PER_TURN = 8
+CATCH_UP_S = 0.005
 SUBPROTOCOLS = {SUBPROTOCOL: "binary", "byline.md.json.v1": "json"}
 """What a client may offer, the first of these that it does is taken; without an offer it is JSON."""
 
@@ -58,12 +59,17 @@ class _Reader(WSListener):
         super().__init__()
         self._server = server
         self.transport: WSTransport | None = None
+        self.heard = self.pinged = 0.0
         self.session = Session(server.publisher, server.settings, self, encoding)
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
         raw = transport.underlying_transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._server.settings.send_buffer_bytes)
+        self.session.slot = self._server.fan.add(raw.fileno())
+        # What the answer to the upgrade left behind goes first.
+        self._server.fan.set_clear(self.session.slot, False)
+        self.heard = time.monotonic()
         self._server.readers.add(self)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
@@ -78,13 +84,18 @@ class _Reader(WSListener):
             transport.send_close(frame.get_close_code(), frame.get_close_message())
             transport.disconnect()
             return
-        if frame.msg_type in (WSMsgType.PING, WSMsgType.PONG):
+        self.heard = time.monotonic()
+        if frame.msg_type == WSMsgType.PONG:
+            return
+        if frame.msg_type == WSMsgType.PING:
+            payload = frame.get_payload_as_bytes()
+            self.write(b"\x8a" + len(payload).to_bytes(1, "big") + payload)
             return
         fault = frame_fault(frame.msg_type.value, bool(frame.fin), bool(frame.rsv1 or frame.rsv2 or frame.rsv3))
         if fault is not None:
             self.close(*fault)
             return
-        replies = self.session.receive(frame.get_payload_as_bytes(), time.monotonic())
+        replies = self.session.receive(frame.get_payload_as_bytes(), self.heard)
         self.write(replies[0] if len(replies) == 1 else b"".join(replies))
         if self.buffered() > self._server.settings.cut_bytes:
             self._server.cut(self)
@@ -94,8 +105,10 @@ class _Reader(WSListener):
         return 0 if self.transport is None else self.transport.underlying_transport.get_write_buffer_size()
 
     def write(self, frames: bytes) -> None:
+        """Through the transport, which keeps what the socket does not take."""
         if self.transport is not None and not self.session.closed:
             self.transport.underlying_transport.write(frames)
+            self._server.fan.set_clear(self.session.slot, False)
 
     def close(self, code: int, reason: str) -> None:
         """Sends a close frame; a peer that does not take it within the grace time is dropped."""
@@ -106,9 +119,10 @@ class _Reader(WSListener):
         self._server.forget(self, keep=True)
         transport.send_close(code, reason.encode())  # type: ignore[arg-type]  # codes from 4000 are ours
         transport.disconnect()
-        asyncio.get_running_loop().call_later(self._server.settings.close_grace_ms / 1e3, self._abort)
+        asyncio.get_running_loop().call_later(self._server.settings.close_grace_ms / 1e3, self.abort)
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """Without a close frame."""
         if self.transport is not None:
             self.transport.disconnect(graceful=False)
 
@@ -120,10 +134,12 @@ class _Server:
         self.status = status
         self.state = MarketState(settings)
         self.publisher = Publisher(self.state, settings)
+        self.fan = Fan()
         self.readers: set[_Reader] = set()
         self.slow: set[_Reader] = set()
         self.position = 0
         self.delivery_count = self.cut_count = self.lag_count = 0
+        self.last_written = b""
         self._unavailable = False
 
     def accept(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
@@ -144,6 +160,7 @@ class _Server:
 
     def forget(self, reader: _Reader, *, keep: bool = False) -> None:
         """It gets nothing more. `keep`: its connection is still being closed."""
+        self.fan.remove(reader.session.slot)
         if not keep:
             self.readers.discard(reader)
         self.slow.discard(reader)
@@ -183,15 +200,17 @@ class _Server:
             stages.observe("journal_to_flush", time.time() - self.state.feed.ts / 1e9)
         step, writing = self.settings.writes_per_turn, 0.0
         for delivery in plan:
-            transports = [sink.transport for sink in delivery.sinks]
-            for start in range(0, len(transports), step):
+            self.last_written = delivery.data
+            count = len(delivery.slots)
+            for start in range(0, count, step):
                 before = time.monotonic()
-                for at in send_all(transports, delivery.data, start, start + step):
-                    self._send_behind(delivery.sinks[at], delivery.lean)
+                for at, taken in self.fan.send(delivery.slots, delivery.data, start, start + step):
+                    self._send_behind(delivery.sinks[at], delivery, taken)
                 writing += time.monotonic() - before
-                self.delivery_count += min(step, len(transports) - start)
-                if start + step < len(transports):
+                self.delivery_count += min(step, count - start)
+                if start + step < count:
                     await asyncio.sleep(0)
+        self.fan.recycle()
         stages.observe("write", writing)
         stages.observe("flush", time.monotonic() - begun)
 
@@ -205,13 +224,18 @@ class _Server:
                 reader.session.held = False
                 self.slow.discard(reader)
 
-    def _send_behind(self, reader: _Reader, frames: bytes) -> None:
-        """To a reader for whom bytes wait already."""
+    def _send_behind(self, reader: _Reader, delivery: Delivery, taken: int) -> None:
+        """To a reader for whom bytes wait already, or did when somebody last looked; or the rest of a short write."""
+        if taken:
+            reader.write(delivery.data[taken:])
+            return
         waiting = reader.buffered()
         if waiting > self.settings.cut_bytes:
             self.cut(reader)
             return
-        reader.write(frames)
+        reader.write(delivery.lean if waiting else delivery.data)
+        if not waiting and not reader.buffered() and not reader.session.closed:
+            self.fan.set_clear(reader.session.slot, True)
         if waiting > self.settings.slow_bytes and not reader.session.slow and not reader.session.closed:
             self.lag_count += 1
             reader.write(self.publisher.set_slow(reader.session, waiting))
@@ -247,6 +271,16 @@ class _Server:
         )
         return counts
 
+    def ping_idle(self, now: float) -> None:
+        """Asks who was silent for an interval whether it is there, and drops who does not answer for another."""
+        interval = self.settings.ping_interval_ms / 1e3
+        for reader in list(self.readers):
+            if now - reader.heard > 2 * interval:
+                reader.abort()
+            elif now - max(reader.heard, reader.pinged) > interval:
+                reader.pinged = now
+                reader.write(b"\x89\x00")
+
     def pump_once(self) -> None:
         """Reads what there is, and tells how long it took."""
         before, events = time.monotonic(), self.state.feed.event_count
@@ -277,7 +311,12 @@ async def serve(
     status.update(state="catching_up", port=0)
     source.seek(0)
     counts, reported = server.report(0.0, (0, 0, 0)), time.monotonic()
-    while server.pump() and not stop.is_set():
+    while not stop.is_set():
+        is_complete = getattr(source, "is_caught_up", True)  # a source that has to fetch what was
+        if not server.pump():
+            if is_complete:
+                break
+            await asyncio.sleep(CATCH_UP_S)
         if time.monotonic() - reported > 1.0:
             counts, reported = server.report(time.monotonic() - reported, counts), time.monotonic()
         await asyncio.sleep(0)
@@ -286,11 +325,10 @@ async def serve(
         settings.host,
         settings.port,
         reuse_port=settings.reuse_port or None,
+        backlog=settings.accept_backlog,
         max_frame_size=settings.message_size_bytes_max * 4,
         read_buffer_init_size=2048,
-        enable_auto_ping=True,
-        auto_ping_idle_timeout=settings.ping_interval_ms / 1e3,
-        auto_ping_reply_timeout=settings.ping_interval_ms / 1e3,
+        enable_auto_pong=False,  # what picows writes by itself could be overtaken
     )
     status.update(state="live", port=listener.sockets[0].getsockname()[1])
     counts = server.report(time.monotonic() - reported, counts)
@@ -307,15 +345,18 @@ async def serve(
             now = time.monotonic()
             if now - reported >= 1.0:
                 counts, reported = server.report(now - reported, counts), now
-            # A flush that took longer than half the interval stretches it.
-            await _sleep_until(stop, max(interval - (now - begun), now - begun))
+                server.ping_idle(now)
+            # A flush that took longer than half the interval stretches it, but not while readers wait to begin.
+            took = now - begun
+            stretched = min(took, interval) if server.publisher.pending_count else took
+            await _sleep_until(stop, max(interval - took, stretched))
     finally:
         listener.close()
         for reader in list(server.readers):
             reader.close(CLOSE_GOING_AWAY, "market data stops")
         await asyncio.sleep(0)
         for reader in list(server.readers):
-            reader._abort()
+            reader.abort()
         await listener.wait_closed()
         status["state"] = "stopped"
 

@@ -93,14 +93,15 @@ class Session:
     """State of one reader."""
 
     __slots__ = (
-        "_publisher", "_refilled_at", "_settings", "_tokens", "closed", "encoding", "held", "profile", "sink", "slow",
-        "slow_since_ms", "subscriptions",
+        "_publisher", "_refilled_at", "_settings", "_tokens", "closed", "encoding", "held", "profile", "sink", "slot",
+        "slow", "slow_since_ms", "subscriptions",
     )  # fmt: skip
 
     def __init__(
         self, publisher: Publisher, settings: MarketDataSettings, sink: Any = None, encoding: str = "json"
     ) -> None:
         self.sink = self if sink is None else sink  # what the server writes to; unused here
+        self.slot = 0  # of the server's fan
         self.encoding = encoding
         self.subscriptions: dict[str, Subscription] = {}
         self.profile: Any = None

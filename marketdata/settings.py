@@ -18,6 +18,7 @@ class MarketDataSettings:
     reuse_port: bool = False  # several processes listen on the port, and the kernel shares the connections out
     flush_interval_ms: int = 20
     connection_limit: int = 5_000
+    accept_backlog: int = 4_096  # connections that wait to be accepted: after a restart all come at once
     subscription_limit: int = 256  # per connection
     message_size_bytes_max: int = 4_096
     requests_per_second: int = 50  # per connection, in bursts of four seconds
@@ -40,6 +41,7 @@ class MarketDataSettings:
     heartbeat_ms: int = 1_000
     lag_hold_ms: int = 1_000  # a reader that fell behind stays conflated at least so long
     writes_per_turn: int = 200
+    snapshots_per_flush: int = 512  # readers that get their first messages in one flush
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

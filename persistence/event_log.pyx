@@ -23,7 +23,7 @@ import threading
 from pathlib import Path
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 

@@ -1,7 +1,7 @@
 """Python client library. `Trader` places and follows orders and survives its connection; `TradingClient` is one
 connection. Market data: `byline.client.market_data`. Typed messages: `byline.client.messages`. Docs: docs/clients.md.
 
-from byline.client import TradingClient, generate_key
+from byline.client import Trader, generate_key
 
 async with Trader("ws://127.0.0.1:7401", key) as trader:
     order = await trader.place("CRT-USD", "my-1", "buy", "limit", size="10", price="1.25")
@@ -10,6 +10,7 @@ async with Trader("ws://127.0.0.1:7401", key) as trader:
 """
 
 from byline.client.keys import generate_key, load_key, public_key, sign_in_signature
+from byline.client.receipts import ReceiptInvalid, verify_receipt
 from byline.client.tracker import OrderTracker, TrackedOrder
 from byline.client.trader import NeverReceived, Trader
 from byline.client.trading import (
@@ -28,6 +29,7 @@ __all__ = [
     "NeverReceived",
     "OrderTracker",
     "OutcomeUnknownError",
+    "ReceiptInvalid",
     "Rejected",
     "SignInFailed",
     "TrackedOrder",
@@ -38,4 +40,5 @@ __all__ = [
     "load_key",
     "public_key",
     "sign_in_signature",
+    "verify_receipt",
 ]

@@ -23,7 +23,7 @@ from engine.messages.codes import CommandKind, Word
 
 __all__ = [
     "ACK", "NOT_GIVEN", "PROTOCOL", "REFUSAL", "SCHEMA_ID", "TOLD", "VERSION", "EdgeCode", "MessageType", "ORDER_KINDS",
-    "schema_text",
+    "RECORDS", "schema_text",
 ]  # fmt: skip
 
 PROTOCOL = "byline.binary.v1"
@@ -37,6 +37,13 @@ ORDER_KINDS = (
     CommandKind.REARM, CommandKind.CANCEL_AFTER, CommandKind.POISON,
 )  # fmt: skip
 """What may come as a record. Everything else goes as a text frame of the same session."""
+
+RECORDS = (
+    "COMMAND", "PLACE", "CANCEL", "REPLACE", "MASS_CANCEL", "CANCEL_AFTER", "POISON",
+    "EVENT", "ACCEPTED", "REJECTED", "DUPLICATE", "TRADE", "CANCELED", "REPLACED", "TRIGGERED", "REFRESHED",
+    "PREVENTED", "BALANCE", "MONEY_EVENT", "MONEY_META", "LEG", "PHASE_CHANGED", "UNCROSSED",
+)  # fmt: skip
+"""The records of `layout` that travel here."""
 
 
 class MessageType(Word):
@@ -98,12 +105,10 @@ def schema_text() -> str:
     Numbers of kinds, codes and flags are not: they are only ever added to, and never reused.
     """
     lines = [f"version {VERSION}", f"slot {layout.SLOT_BYTES}"]
-    tables = {name: getattr(layout, name) for name in sorted(layout.__all__)}
-    tables |= {"ACK": ACK, "REFUSAL": REFUSAL, "TOLD": TOLD}
-    for name, table in tables.items():
-        if isinstance(table, np.dtype) and table.fields is not None:
-            fields = sorted((at, field, kind.str) for field, (kind, at, *_) in table.fields.items())
-            lines.append(f"{name} {table.itemsize} " + " ".join(f"{field}@{at}:{kind}" for at, field, kind in fields))
+    tables: dict[str, np.dtype] = {name: getattr(layout, name) for name in RECORDS}
+    for name, table in (tables | {"ACK": ACK, "REFUSAL": REFUSAL, "TOLD": TOLD}).items():
+        fields = sorted((at, field, kind.str) for field, (kind, at, *_) in (table.fields or {}).items())
+        lines.append(f"{name} {table.itemsize} " + " ".join(f"{field}@{at}:{kind}" for at, field, kind in fields))
     return "\n".join(lines) + "\n"
 
 

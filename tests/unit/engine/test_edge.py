@@ -35,7 +35,9 @@ def test_numbers_are_the_same_in_c_and_python(prefix: str, words: type[edge.Edge
 def test_the_schema_id_names_every_record_and_changes_with_each() -> None:
     text = edge.schema_text()
     assert re.fullmatch("[0-9a-f]{16}", edge.SCHEMA_ID)
-    for name in ("PLACE", "CANCEL", "REPLACE", "ACCEPTED", "TRADE", "ACK", "REFUSAL", "TOLD"):
+    for name in (*edge.RECORDS, "ACK", "REFUSAL", "TOLD"):
         assert re.search(rf"^{name} \d+ \S+@0:", text, re.MULTILINE), name
-    dtypes = [name for name in layout.__all__ if isinstance(getattr(layout, name), np.dtype)]
-    assert len(text.splitlines()) == 2 + len(dtypes) + 3
+    assert len(text.splitlines()) == 2 + len(edge.RECORDS) + 3
+    commands = {name for name in edge.RECORDS if "crc32c" in (getattr(layout, name).names or ())}
+    kinds = {kind.name for kind in edge.ORDER_KINDS}
+    assert kinds - {"KILL", "REARM"} == commands - {"COMMAND"}, "kill and rearm have the fields of cancel_after"

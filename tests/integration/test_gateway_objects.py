@@ -1,0 +1,65 @@
+"""The hot path makes no Python object for a record: what is allocated depends on the frames, not on what is in them."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.driver import library
+from bench.gateway_client import Draws, connect, drive, judge, plan
+from tests.support.gateway import exchange
+
+FRAMES = 200
+CONNECTIONS = 2
+RECORDS = 32
+
+
+@contextmanager
+def counting() -> Iterator[list[int]]:
+    """Allocations of the interpreter inside the block; the list holds their number when it ends."""
+    counter = ctypes.PyDLL(library("allocations")._name)
+    counter.allocations_counted.restype = ctypes.c_int64
+    found: list[int] = []
+    counter.allocations_watch()
+    try:
+        yield found
+        found.append(counter.allocations_counted())
+    finally:
+        counter.allocations_unwatch()
+
+
+def test_the_counter_sees_what_is_made() -> None:
+    with counting() as quiet:
+        pass
+    with counting() as busy:
+        kept = [number + 10**6 for number in range(1_000)]
+    assert len(kept) == 1_000 and quiet[0] < 10 and busy[0] >= 1_000
+
+
+@pytest.mark.parametrize("mode", ["memory", "durable"])
+async def test_a_frame_of_many_records_makes_no_more_objects_than_a_frame_of_one(tmp_path: Path, mode: str) -> None:
+    async with exchange(tmp_path, ack_mode=mode) as x, await x.client(x.operator) as operator:
+        keys = [await x.trader(operator, f"t{number}") for number in range(CONNECTIONS)]
+        rng = np.random.default_rng(3)
+        made: dict[int, int] = {}
+        for round_, per_frame in enumerate((1, RECORDS, 1, RECORDS)):  # the first two find every pool at its size
+            sockets = await asyncio.gather(*(asyncio.to_thread(connect, x.url, key, "binary") for key in keys))
+            plans = [
+                plan("binary", Draws.of(FRAMES * per_frame, f"r{round_}c{n}", rng), signed.account, per_frame)
+                for n, signed in enumerate(sockets)
+            ]
+            with counting() as found:
+                result = await asyncio.to_thread(drive, sockets, plans, 1)
+            judge(result)
+            made[per_frame] = found[0]
+            for signed in sockets:
+                signed.socket.close()
+        # A few for the turns of the loop, which follow no plan; one for each record would be 31 a frame.
+        more = (made[RECORDS] - made[1]) / (CONNECTIONS * FRAMES)
+        assert more < 4, f"{more:.1f} allocations more for a frame of {RECORDS} records than of one ({made})"
