@@ -111,7 +111,7 @@ async def _first_ends(stop: asyncio.Event, *bodies: Awaitable[None]) -> None:
 
 
 async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
-    from gateway.keys import KeyRegistry, Scope, load_or_create_operator_key, public_hex
+    from gateway.keys import KeyRegistry, Scope, load_or_create_key, public_hex
     from gateway.sequencer import Sequencer
     from gateway.server import GatewayServer
     from gateway.settings import GatewaySettings
@@ -133,7 +133,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
     try:
         disk = DirectoryDisk(data)
         keys = KeyRegistry(disk)
-        operator = public_hex(load_or_create_operator_key(data / "keys" / "operator.key"))
+        operator = public_hex(load_or_create_key(data / "keys" / "operator.key"))
         if keys.find(operator) is None:
             keys.register(operator, [], Scope.OPERATOR.words(), "operator of this data directory", clock.now_ns())
         sequencer = Sequencer(
@@ -144,9 +144,11 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
             GatewaySettings(
                 host=settings.host, port=settings.gateway_port or _port_before(settings, "core"),
                 environment=settings.environment, epoch=_next_epoch(data), ack_mode=settings.ack_mode,
-                batch_interval_s=settings.batch_interval_s,
+                batch_interval_s=settings.batch_interval_s, tls_certificate=settings.tls_certificate,
+                tls_key=settings.tls_key, tls_host=settings.tls_host, tls_port=settings.tls_port,
             ),
             sequencer, recovered.journal, recovered.core, keys, clock, lambda: EventLogReader(data / "events"),
+            load_or_create_key(data / "keys" / "receipts.key"),
         )  # fmt: skip
         host, port = await server.start()
         gc.collect()

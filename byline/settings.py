@@ -48,6 +48,13 @@ class Settings:
     events_url: str = ""
     """Where market data reads events from. Empty: the event log of the data directory; `nats://host:port`: a relay."""
     snapshot_interval_s: float = 300.0
+    tls_certificate: str = ""
+    """Path of a PEM chain. With it and `tls_key`, order entry has a second door that speaks TLS alone."""
+    tls_key: str = ""
+    """Path of its private key, PEM."""
+    tls_host: str = ""
+    """Where that door is; empty: at `host`."""
+    tls_port: int = 7443
     postgres_url: str = ""
     """Empty: the embedded PostgreSQL in the data directory."""
     chain_url: str = ""
@@ -70,6 +77,8 @@ class Settings:
             (self.events_url == "" or self.events_url.startswith("nats://"), "events_url", "nats://host:port"),
             (1 <= self.snapshot_interval_s <= 86_400, "snapshot_interval_s", "1 to 86400 seconds"),
             (1 <= self.trader_orders_per_s <= 50_000, "trader_orders_per_s", "1 to 50000 orders a second"),
+            (bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "given with tls_certificate"),
+            (0 <= self.tls_port < 65_536, "tls_port", "0 to 65535"),
             (0 <= self.seed < 2**32, "seed", "0 to 4294967295"),
         ]
         ports = {"api": self.api_port, "gateway": self.gateway_port, "marketdata": self.marketdata_port}

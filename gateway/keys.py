@@ -5,8 +5,8 @@ reading it from the first line. A torn last line (a crash in the middle of an ap
 blanked; anything else that does not check is damage and refuses to start. Keys are never removed from the log, a
 revocation is a line of its own.
 
-Private keys never come near this module, but for the operator's own, which `load_or_create_operator_key` makes at the
-first start.
+Private keys never come near this module, but for the exchange's own (the operator's, the receipts'), which
+`load_or_create_key` makes at the first start.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "KeyRegistry",
     "KeyRegistryCorrupt",
     "Scope",
-    "load_or_create_operator_key",
+    "load_or_create_key",
     "public_hex",
     "sign_in_bytes",
     "verify_sign_in",
@@ -229,8 +229,8 @@ def public_hex(private: Ed25519PrivateKey) -> str:
     return private.public_key().public_bytes_raw().hex()
 
 
-def load_or_create_operator_key(path: Path) -> Ed25519PrivateKey:
-    """The operator's private key from `path` (64 hex digits, mode 0600), made at the first start.
+def load_or_create_key(path: Path) -> Ed25519PrivateKey:
+    """A private key of the exchange from `path` (64 hex digits, mode 0600), made at the first start.
 
     Raises LocalFault if the file is no key. OSError comes through.
     """

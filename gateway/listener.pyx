@@ -93,6 +93,7 @@ cdef class OrderEntryListener(WSListener):
                 if not self.connection.is_ending:
                     self.take_records(<const uint8_t*>frame.payload_ptr, frame.payload_size)
             elif frame.msg_type == WSMsgType.PING:
+                self.connection.is_clear = False
                 transport.send_pong(frame.get_payload_as_bytes())
             elif frame.msg_type == WSMsgType.CLOSE:
                 self.hub.tell()
@@ -151,7 +152,8 @@ cdef class OrderEntryListener(WSListener):
             if isinstance(output, Send):
                 self.hub.send(self.connection, output.payload)
             elif isinstance(output, Submit):
-                self.hub.submit(self.connection, output.record, output.rid, output.is_cancel, output.is_free)
+                self.hub.submit(self.connection, output.record, output.rid, output.is_cancel, output.is_free,
+                                output.wants_receipt)
             elif isinstance(output, Ask):
                 self.hub.ask(self.connection, output)
             elif isinstance(output, SignedIn):

@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import ssl
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol
 
 import picows
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from engine.messages import edge
@@ -25,6 +27,7 @@ from engine.messages.codes import Overdraft
 from engine.messages.decode import EventDecoder
 from engine.messages.directory import Directory
 from engine.messages.encode import CommandEncoder, Malformed
+from engine.messages.errors import SettingsInvalid
 from engine.messages.layout import AccountMask
 from engine.messages.ports import Clock, EventSource
 from gateway.answers import Answers, CoreState
@@ -36,6 +39,8 @@ from gateway.names import Names
 from gateway.orders import OpenOrders
 from gateway.protection import Protection
 from gateway.pulls import Pulls, connection_stamp, key_stamp
+from gateway.quotes import Quotes
+from gateway.receipts import Receipts
 from gateway.rejections import Rejections
 from gateway.replay import Replay, rejections_in
 from gateway.sequencer import Sequencer
@@ -78,11 +83,13 @@ class GatewayServer:
         clock: wall clock.
         open_events: opens the event log for one more reader, for `resume` and `resolve`. Without it `resume` is
             refused, and `resolve` knows of no refusal before this start.
+        receipt_key: signs receipts; without it there are none.
     """
 
     def __init__(
         self, settings: GatewaySettings, sequencer: Sequencer, journal: JournalHealth, state: CoreState,
         keys: KeyRegistry, clock: Clock, open_events: Callable[[], EventSource] | None = None,
+        receipt_key: Ed25519PrivateKey | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.counters = Counters()
@@ -110,6 +117,10 @@ class GatewayServer:
         self.hub.look = self._look
         self._open_events = open_events
         self._replays: deque[tuple[Replay, bytes]] = deque()
+        self._quotes = Quotes(state, directory, self._orders)
+        if receipt_key is not None:
+            self.hub.receipts = Receipts(receipt_key, settings.environment, settings.epoch)
+            self.hub.state_hash = state.state_hash
         self._pulls = Pulls(sequencer)
         orphans = self._pulls.add_orphans(open_orders, settings.epoch)
         if orphans:
@@ -127,6 +138,7 @@ class GatewayServer:
             environment=settings.environment, epoch=settings.epoch, keys=keys, encode=self._encode,
             make_nonce=lambda: secrets.token_hex(32), now_ns=clock.now_ns,
             is_house=self._is_house, make_allowance=lambda: self._make_allowance(settings.tiers[0]),
+            plan_quote=self._quotes.plan, signs_receipts=receipt_key is not None,
             failures_max=settings.sign_in_failures_max,
             commands_per_frame_max=settings.commands_per_frame_max, message_bytes_max=settings.frame_bytes_max,
         )  # fmt: skip
@@ -134,7 +146,9 @@ class GatewayServer:
         self._expiring: set[OrderEntryListener] = set()
         self._since: dict[Session, int] = {}
         self._timers: dict[OrderEntryListener, asyncio.TimerHandle] = {}
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
+        self.tls_address: tuple[str, int] | None = None
+        """Where TLS is spoken, once started and if it is."""
         self._tasks: list[asyncio.Task[None]] = []
         self._told_status = "running"
         self._ended = asyncio.Event()
@@ -142,20 +156,38 @@ class GatewayServer:
     # ---------------------------------------------------------------- life
 
     async def start(self) -> tuple[str, int]:
-        """Listen. Returns host and port. Raises OSError if the address is taken."""
+        """Listen. Returns host and port. Raises OSError: an address is taken; SettingsInvalid: a bad certificate."""
         loop = asyncio.get_running_loop()
-        self._server = await picows.ws_create_server(
-            self._accept, self.settings.host, self.settings.port,
-            websocket_handshake_timeout=self.settings.handshake_timeout_s, enable_auto_pong=False,
-            max_frame_size=self.settings.frame_bytes_max, read_buffer_init_size=8_192, logger_name=_quiet,
-        )  # fmt: skip
+        self._servers = [await self._listen(self.settings.host, self.settings.port, None)]
+        if self.settings.tls_certificate:
+            host = self.settings.tls_host or self.settings.host
+            self._servers.append(await self._listen(host, self.settings.tls_port, self._tls()))
+            self.tls_address = self._servers[1].sockets[0].getsockname()[:2]
+            log.info("listening with TLS host=%s port=%d", *self.tls_address)
         loop.add_reader(self._journal.fileno(), self._journal_woke)
         self._tasks = [asyncio.create_task(self._poll())]
         if self.settings.batch_interval_s:
             self._tasks.append(asyncio.create_task(self._cut_regularly()))
-        host, port = self._server.sockets[0].getsockname()[:2]
+        host, port = self._servers[0].sockets[0].getsockname()[:2]
         log.info("listening host=%s port=%d ack_mode=%s", host, port, self.settings.ack_mode)
         return host, port
+
+    async def _listen(self, host: str, port: int, context: ssl.SSLContext | None) -> asyncio.Server:
+        return await picows.ws_create_server(
+            self._accept, host, port, ssl=context,
+            websocket_handshake_timeout=self.settings.handshake_timeout_s, enable_auto_pong=False,
+            max_frame_size=self.settings.frame_bytes_max, read_buffer_init_size=8_192, logger_name=_quiet,
+        )  # fmt: skip
+
+    def _tls(self) -> ssl.SSLContext:
+        """TLS 1.2 or later with the certificate of the settings. Raises SettingsInvalid if it cannot be used."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self.settings.tls_certificate, self.settings.tls_key)
+        except OSError as error:  # ssl.SSLError is one
+            raise SettingsInvalid(f"gateway setting tls_certificate: {error}") from error
+        return context
 
     async def wait_ended(self) -> None:
         """Until `stop` was called or a fault ended it. Raises the fault."""
@@ -168,9 +200,10 @@ class GatewayServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._server is not None:
+        if self._servers:
             asyncio.get_running_loop().remove_reader(self._journal.fileno())
-            self._server.close()
+            for server in self._servers:
+                server.close()
             if self.fault is None:
                 self.hub.settle()
             self._say_goodbye()
@@ -182,7 +215,9 @@ class GatewayServer:
             await asyncio.sleep(0)
             for listener in list(self._listeners):
                 listener.drop()
-            await self._server.wait_closed()
+            for server in self._servers:
+                await server.wait_closed()
+            self._servers = []
         self._ended.set()
 
     # ---------------------------------------------------------------- told by listeners
@@ -222,6 +257,8 @@ class GatewayServer:
             "session": link.number, "cancel_on_disconnect": signed.cancels, "tier": link.session.allowance.tier,
             "sequence": link.told_since,
         }  # fmt: skip
+        if self.hub.receipts is not None:
+            body["receipt_key"] = self.hub.receipts.key
         if link.is_binary:
             body["account_indices"] = indices
         self.hub.send(link, wire.encode(_with_rid(signed.rid) | body))

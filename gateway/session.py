@@ -33,6 +33,7 @@ from engine.messages.codes import CommandKind
 from gateway.authority import CANCELS, Forbidden, authorize
 from gateway.guard import Allowance
 from gateway.keys import ApiKey, KeyLookup, Scope, sign_in_bytes, verify_sign_in
+from gateway.quotes import QuoteRefused
 from gateway.wire import json as wire
 
 __all__ = [
@@ -204,6 +205,9 @@ class SessionTerms:
     """Whether an account of this name may owe without bound: nobody but the operator moves its money."""
     make_allowance: Callable[[], Allowance] = lambda: Allowance("plain", 100, 1_000, 60_000_000_000)
     """What a session may send before it has signed in."""
+    plan_quote: Callable[[dict[str, Any]], list[tuple[str, dict[str, Any]]]] = lambda command: []
+    """The commands of a quote, by side. Raises QuoteRefused."""
+    signs_receipts: bool = False
     failures_max: int = 3
     commands_per_frame_max: int = 1_000
     message_bytes_max: int = 65_536
@@ -390,6 +394,8 @@ class Session:
             return self._ask(command, rid, self.key)
         if op == "resume":
             return self._resume(command.get("after"), "after", rid)
+        if op == "quote":
+            return self._quote(command, rid, self.key)
         if op in _SHELL_ONLY:
             return [Send(wire.error("forbidden", f"{op} is written by the exchange alone", rid=rid, field="op"))]
         if op not in _RULEBOOK_OPS:
@@ -398,6 +404,9 @@ class Session:
 
     def _submit(self, command: dict[str, Any], op: str, rid: bytes, key: ApiKey) -> list[Output]:
         wants_receipt, outlives = command.pop("receipt", None), None
+        if wants_receipt is True and not self._terms.signs_receipts:
+            rule = "this exchange signs no receipts"
+            return [Send(wire.error("unavailable", f"{op}: {rule}", rid=rid, field="receipt", rule=rule))]
         if op == "place":
             outlives = command.pop("cancel_on_disconnect", None)
         for field, value in (("receipt", wants_receipt), ("cancel_on_disconnect", outlives)):
@@ -416,6 +425,31 @@ class Session:
                 return [Send(wire.error("malformed", f"{op}: {field}", rid=rid, field=field, rule=rule))]
             record = record[: _SESSION_FIELD.start] + _OUTLIVES + record[_SESSION_FIELD.stop :]
         return [Submit(record, rid, op in CANCELS, bool(wants_receipt))]
+
+    def _quote(self, command: dict[str, Any], rid: bytes, key: ApiKey) -> list[Output]:
+        """Both sides are understood before either is submitted. One request for the two."""
+        if command.get("account") is None and key.accounts:
+            command["account"] = key.accounts[0]
+        if not isinstance(command.get("account"), str):
+            return [Send(wire.error("malformed", "quote: account", rid=rid, field="account", rule="a name"))]
+        outputs: list[Output] = []
+        told: dict[str, Any] = {"account": command["account"], "quote_id": command.get("quote_id")}
+        is_free = False
+        try:
+            # Who may not trade learns nothing of what stands, and moves nothing.
+            authorize({"op": "place", "account": command["account"]}, key, self._terms.is_house)
+            for side, part in self._terms.plan_quote(command):
+                record = self._terms.encode(authorize(part, key, self._terms.is_house))
+                outputs.append(Submit(record, b"", part["op"] in CANCELS, is_free=is_free))
+                told[side] = {"client_id": part["client_id"], "op": part["op"]}
+                is_free |= part["op"] not in CANCELS
+        except Forbidden as error:
+            return [Send(wire.error("forbidden", str(error), rid=rid, field=error.field, rule=error.rule))]
+        except QuoteRefused as error:
+            return [Send(wire.error("malformed", f"quote: {error}", rid=rid, field=error.field, rule=error.rule))]
+        except CommandRefused as error:
+            return [Send(wire.error(error.code, f"quote: {error}", rid=rid, field=error.field, rule=error.rule))]
+        return [*outputs, Ask("quoted", rid, told)]
 
     def _resume(self, after: object, field: str, rid: bytes) -> list[Output]:
         if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after < 2**63:

@@ -27,6 +27,14 @@ class GatewaySettings:
     host: str = "127.0.0.1"
     port: int = 7401
     """0 takes a free one."""
+    tls_certificate: str = ""
+    """Path of a PEM chain: with it, a second door that speaks TLS alone. Empty: there is none."""
+    tls_key: str = ""
+    """Path of its private key, PEM."""
+    tls_host: str = ""
+    """Where that door is; empty: at `host`. The plain one may then stay on the loopback."""
+    tls_port: int = 7443
+    """0 takes a free one."""
     environment: str = "local"
     """Named in what a client signs, so that a signature for one exchange is worth nothing at another."""
     epoch: int = 1
@@ -65,7 +73,7 @@ class GatewaySettings:
     """Commands of the past in which they are looked for at the start."""
     replays_max: int = 256
     """Sessions that may be told of the past at a time; one more is answered `busy`."""
-    replay_slots: int = 2_048
+    replay_slots: int = 512
     """Slots of the event log that one turn of the loop handles for them."""
     journal_reserve_slots: int = 1_024
     """Of the journal's ring, kept for cancels, ticks and cuts."""
@@ -75,6 +83,7 @@ class GatewaySettings:
         _require(
             bool(self.environment) and "\n" not in self.environment, "environment", "is one line", self.environment
         )
+        _require(bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "goes with tls_certificate", self.tls_key)
         _require(self.batch_interval_s >= 0, "batch_interval_s", "is not negative", self.batch_interval_s)
         for name in (
             "tick_poll_s", "sessions_max", "commands_per_frame_max", "handshake_timeout_s", "sign_in_timeout_s",

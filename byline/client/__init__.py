@@ -10,6 +10,7 @@ async with await TradingClient.connect("ws://127.0.0.1:7401", key) as client:
 """
 
 from byline.client.keys import generate_key, load_key, public_key, sign_in_signature
+from byline.client.receipts import ReceiptInvalid, verify_receipt
 from byline.client.trading import (
     CommandError,
     ConnectionLost,
@@ -24,6 +25,7 @@ __all__ = [
     "CommandError",
     "ConnectionLost",
     "OutcomeUnknownError",
+    "ReceiptInvalid",
     "Rejected",
     "SignInFailed",
     "TradingClient",
@@ -32,4 +34,5 @@ __all__ = [
     "load_key",
     "public_key",
     "sign_in_signature",
+    "verify_receipt",
 ]

@@ -279,6 +279,17 @@ class TradingClient:
         """The living sessions of this key; of all keys for an operator."""
         return list((await self.request({"op": "sessions"}))["sessions"])
 
+    async def quote(
+        self, market: str, quote_id: str, bid: tuple[str, str] | None, ask: tuple[str, str] | None, *,
+        post_only: bool | None = None, account: str | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Make the quote so: (price, size) of each side, None withdraws it. Returns how each side then stands."""
+        sides = {
+            side: {"price": terms[0], "size": terms[1]} for side, terms in (("bid", bid), ("ask", ask)) if terms
+        }
+        body = {"op": "quote", "market": market, "quote_id": quote_id, "post_only": post_only, "account": account}
+        return await self.request(body | sides)
+
     async def reset_protection(self) -> bool:
         """Take orders again after the key's protection tripped. False: it had not."""
         return bool((await self.request({"op": "reset_protection"}))["had_tripped"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from byline.client import TradingClient, generate_key, public_key
 from engine.core import Core, CoreLimits
-from gateway.keys import KeyRegistry, load_or_create_operator_key, public_hex
+from gateway.keys import KeyRegistry, load_or_create_key, public_hex
 from gateway.sequencer import Sequencer
 from gateway.server import GatewayServer
 from gateway.settings import GatewaySettings
@@ -69,14 +69,15 @@ async def exchange(
         events = EventLogWriter(root / "events", journal.identity, b"\0" * 16)
         core = Core(limits)
     keys = KeyRegistry(disk)
-    operator = load_or_create_operator_key(root / "keys" / "operator.key")
+    operator = load_or_create_key(root / "keys" / "operator.key")
     keys.register(public_hex(operator), [], ["operator"], "operator", 0)
     sequencer = Sequencer(
         core, clock, journal, events, durable_acks=wanted.ack_mode == "durable", pending_max=wanted.pending_max,
         journal_reserve_slots=wanted.journal_reserve_slots, chain=journal.chain,
     )  # fmt: skip
     server = GatewayServer(
-        wanted, sequencer, journal, core, keys, clock, lambda: EventLogReader(root / "events")
+        wanted, sequencer, journal, core, keys, clock, lambda: EventLogReader(root / "events"),
+        load_or_create_key(root / "keys" / "receipts.key"),
     )  # fmt: skip
     host, port = await server.start()
     running = Exchange(server, core, sequencer, journal, keys, operator, f"ws://{host}:{port}", root)

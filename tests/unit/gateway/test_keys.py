@@ -12,7 +12,7 @@ from gateway.keys import (
     KeyRegistry,
     KeyRegistryCorrupt,
     Scope,
-    load_or_create_operator_key,
+    load_or_create_key,
     sign_in_bytes,
     verify_sign_in,
 )
@@ -110,9 +110,9 @@ def test_a_label_is_short_and_printable(root: Path, label: object) -> None:
 
 def test_operator_key_is_made_once_and_private(tmp_path: Path) -> None:
     path = tmp_path / "keys/operator.key"
-    made = load_or_create_operator_key(path)
+    made = load_or_create_key(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert public_key(load_or_create_operator_key(path)) == public_key(made)
+    assert public_key(load_or_create_key(path)) == public_key(made)
 
 
 def test_signature_binds_environment_epoch_and_nonce() -> None:

@@ -1,0 +1,204 @@
+"""Two-sided quotes, signed receipts and TLS over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import json
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from byline.client import CommandError, ConnectionLost, TradingClient, verify_receipt
+from engine.core import Core
+from engine.messages import layout
+from engine.messages.errors import SettingsInvalid
+from gateway.settings import Tier
+from persistence.disk import DirectoryDisk
+from persistence.recovery import replay
+from persistence.segments import list_segments
+from tests.support.gateway import MARKET, exchange
+
+
+def open_of(orders: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+    return {(order["side"], order["price"], order["leaves"]) for order in orders}
+
+
+async def test_a_quote_is_placed_moved_filled_and_withdrawn(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key, other = await x.trader(operator, "alice"), await x.trader(operator, "bob")
+        async with await x.client(key) as a, await x.client(other) as b:
+            told = await a.quote(MARKET, "q", ("0.99", "5"), ("1.01", "6"))
+            assert (told["bid"]["status"], told["ask"]["status"]) == ("open", "open")
+            assert open_of(await a.open_orders()) == {("buy", "0.99", "5"), ("sell", "1.01", "6")}
+            await b.place(MARKET, "b1", "buy", "limit", size="2", price="1.01", tif="ioc")
+            moved = await a.quote(MARKET, "q", ("1.02", "5"), ("1.04", "6"))  # over its own old ask
+            assert moved["ask"]["client_id"] == told["ask"]["client_id"] and moved["ask"]["filled"] == "2"
+            assert open_of(await a.open_orders()) == {("buy", "1.02", "5"), ("sell", "1.04", "6")}
+            moved = await a.quote(MARKET, "q", ("0.95", "5"), ("0.97", "6"))  # and under its own old bid
+            assert open_of(await a.open_orders()) == {("buy", "0.95", "5"), ("sell", "0.97", "6")}
+            await b.place(MARKET, "b2", "buy", "limit", size="6", price="0.97", tif="ioc")
+            again = await a.quote(MARKET, "q", ("0.95", "5"), ("0.97", "1"))
+            assert again["ask"]["client_id"] != moved["ask"]["client_id"] and again["ask"]["op"] == "place"
+            one = await a.quote(MARKET, "q", None, ("0.97", "1"))
+            canceled = {"client_id": told["bid"]["client_id"], "op": "cancel", "status": "canceled", "filled": "0"}
+            assert one["bid"] == canceled | {"order_id": one["bid"]["order_id"]}
+            none = await a.quote(MARKET, "q", None, None)
+            assert "bid" not in none and none["ask"]["status"] == "canceled" and await a.open_orders() == []
+            refused = await a.quote(MARKET, "q", ("1", "1"), ("1", "1"), post_only=True)
+            assert (refused["bid"]["status"], refused["ask"]["status"]) == ("open", "refused")
+
+
+async def test_a_quote_is_one_request_and_checked_before_anything_moves(tmp_path: Path) -> None:
+    tiers = (Tier("plain", 2, 100, 3_600.0), Tier("unlimited", 0, 0, 1.0))
+    async with exchange(tmp_path, tiers=tiers) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice", tier="plain")
+        reader = await x.trader(operator, "carol", ("read",), money=False)
+        async with await x.client(key) as a, await x.client(reader) as c:
+            before = x.core.sequence
+            for fields, field, code in (
+                ({"bid": {"price": "1", "size": "1"}, "ask": {"price": "0.001", "size": "1"}}, "price", "bad_price"),
+                ({"bid": {"price": "1"}}, "bid", "malformed"),
+                ({"bid": {"price": 1, "size": "1"}}, "bid.price", "malformed"),
+                ({"quote_id": "x" * 17}, "quote_id", "malformed"), ({"market": "NO-SUCH"}, "market", "malformed"),
+                ({"color": 1}, "color", "malformed"), ({"account": "carol"}, "account", "forbidden"),
+            ):  # fmt: skip
+                with pytest.raises(CommandError) as error:
+                    await a.request({"op": "quote", "market": MARKET, "quote_id": "q"} | fields)
+                assert (error.value.field, error.value.code) == (field, code)
+            with pytest.raises(CommandError, match="forbidden"):
+                await c.quote(MARKET, "q", ("1", "1"), None)
+            assert x.core.sequence == before and (await a.whoami())["rate_left"] == 2
+            await a.quote(MARKET, "q", ("1", "1"), ("2", "1"))
+            assert (await a.whoami())["rate_left"] == 1
+            await a.quote(MARKET, "q", ("1.1", "1"), ("2.1", "1"))
+            assert (await a.whoami())["rate_left"] == 0 and len(await a.open_orders()) == 2
+            spent = await a.quote(MARKET, "q", ("1.2", "1"), ("2.2", "1"))
+            assert spent["bid"]["status"] == "open" and open_of(await a.open_orders()) == {
+                ("buy", "1.1", "1"), ("sell", "2.1", "1"),
+            }  # fmt: skip
+            await a.quote(MARKET, "q", None, None)
+            assert await a.open_orders() == [], "withdrawing takes no request"
+
+
+async def test_a_quote_is_found_again_after_a_restart(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice")
+        async with await x.client(key, cancel_on_disconnect=False) as a:
+            await a.quote(MARKET, "q.1", ("1", "1"), ("2", "1"))
+            await a.quote(MARKET, "q", ("0.5", "1"), ("3", "1"))
+    async with exchange(tmp_path, listed=False, restart=True) as x, await x.client(key) as a:
+        await a.quote(MARKET, "q.1", ("1.5", "1"), ("1.8", "1"))
+        assert open_of(await a.open_orders()) == {
+            ("buy", "1.5", "1"), ("sell", "1.8", "1"), ("buy", "0.5", "1"), ("sell", "3", "1"),
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["durable", "memory"])
+async def test_a_receipt_binds_the_exchange_to_its_journal(tmp_path: Path, mode: str) -> None:
+    async with exchange(tmp_path, ack_mode=mode) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice")
+        async with await x.client(key) as a:
+            exchange_key = a.signed_in["receipt_key"]
+            place = {"market": MARKET, "side": "buy", "type": "limit", "size": "1", "price": "1"}
+            ack = await a.command("place", client_id="one", receipt=True, **place)
+            receipts = [await asyncio.wait_for(anext(a.events()), 20)]
+            assert receipts[0]["sequence"] == ack["sequence"]
+            many = [{"op": "place"} | place | {"client_id": f"m{n}", "receipt": n % 2 == 0, "rid": n} for n in range(9)]
+            await a._socket.send(json.dumps(many))
+            while len(receipts) < 6:
+                event = await asyncio.wait_for(anext(a.events()), 20)
+                receipts += [event] if event.get("type") == "receipt" else []
+            assert len({receipt["signature"] for receipt in receipts[1:]}) == 1, "one signature for what left together"
+            with pytest.raises(CommandError) as error:
+                await a.command("cancel", client_id="one", receipt=1)
+            assert error.value.field == "receipt"
+            for receipt in receipts:
+                assert verify_receipt(receipt, exchange_key, "local") == receipt["sequence"]
+        x.journal.wait_durable(x.core.sequence)
+    wanted = {receipt["sequence"]: receipt for receipt in receipts}
+    core, found = Core(), 0
+    for record in journal_records(tmp_path):
+        sequence = int.from_bytes(record[8:16], "little")
+        core.apply(record)
+        if sequence in wanted:
+            verify_receipt(wanted[sequence], exchange_key, "local", record)
+            assert core.state_hash().hex() == wanted[sequence]["state_hash"]
+            found += 1
+    assert found == len(receipts) and core.state_hash() == replay(DirectoryDisk(tmp_path))[0].state_hash()
+
+
+def journal_records(root: Path) -> list[bytes]:
+    """The journal's records, by its own reading of the files."""
+    disk = DirectoryDisk(root)
+    found: list[bytes] = []
+    for segment in list_segments(disk):
+        data = disk.open(segment.path).read_at(0, 1 << 26)
+        first = (len(found) + 1).to_bytes(8, "little")
+        at = next(at for at in range(0, len(data), 128) if data[at + 8 : at + 16] == first)
+        while at < len(data) and data[at + 5] and int.from_bytes(data[at + 8 : at + 16], "little") == len(found) + 1:
+            size = data[at + 5] * layout.SLOT_BYTES
+            found.append(data[at : at + size])
+            at += size
+    return found
+
+
+def certificate(folder: Path) -> tuple[str, str]:
+    """A certificate for 127.0.0.1, signed by itself: paths of it and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    paths = str(folder / "certificate.pem"), str(folder / "key.pem")
+    Path(paths[0]).write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    Path(paths[1]).write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )  # fmt: skip
+    return paths
+
+
+async def test_tls_by_setting(tmp_path: Path) -> None:
+    pem, key_pem = certificate(tmp_path)
+    trusts = ssl.create_default_context(cafile=pem)
+    async with exchange(tmp_path, listed=False, tls_certificate=pem, tls_key=key_pem, tls_port=0) as x:
+        host, port = x.server.tls_address
+        url = f"wss://{host}:{port}"
+        with pytest.raises(ConnectionLost):
+            await TradingClient.connect(f"ws://{host}:{port}", x.operator, timeout_s=5)
+        async with await TradingClient.connect(url, x.operator, ssl=trusts) as operator:
+            await operator.command("asset", asset="USD", scale=6)
+            await operator.command("asset", asset="CRT", scale=2)
+            await operator.command("market", market=MARKET, base="CRT", quote="USD", tick="0.01", lot="0.1")
+            key = await x.trader(operator, "alice")
+            async with await TradingClient.connect(url, key, ssl=trusts) as a:
+                await a._socket.send(json.dumps([
+                    {"op": "place", "market": MARKET, "client_id": f"c{n}", "side": "buy", "type": "limit", "size": "1",
+                     "price": "1"} for n in range(500)
+                ]))  # fmt: skip
+                await a.ping()
+                assert len(await a.open_orders()) == 500
+        async with await x.client(x.operator) as plain:
+            assert (await plain.status())["sessions"] == 1
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(SettingsInvalid, match="tls_certificate"):
+        async with exchange(other, tls_certificate=key_pem, tls_key=key_pem, tls_port=0):
+            pass
+    with pytest.raises(SettingsInvalid, match="tls_key"):
+        async with exchange(tmp_path, tls_certificate=pem):
+            pass

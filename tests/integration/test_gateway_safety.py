@@ -1,0 +1,239 @@
+"""What protects a trader who is gone or overrun: cancel on disconnect, the timer, drop copy, protection, notices."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.frames import Frame, Opcode
+
+from byline.client import CommandError, TradingClient, public_key
+from persistence.disk import DirectoryDisk
+from persistence.recovery import replay
+from tests.support.gateway import MARKET, exchange
+
+
+def limit(name: str, **fields: Any) -> dict[str, Any]:
+    return {"market": MARKET, "client_id": name, "side": "buy", "type": "limit", "size": "1", "price": "1"} | fields
+
+
+async def names_of(operator: TradingClient, account: str) -> set[str]:
+    return {order["client_id"] for order in await operator.open_orders(account)}
+
+
+async def becomes(operator: TradingClient, account: str, names: set[str]) -> None:
+    deadline = time.monotonic() + 20
+    while (found := await names_of(operator, account)) != names:
+        assert time.monotonic() < deadline, f"{found} is not {names}"
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("end", ["abort", "close"])
+async def test_orders_end_with_their_connection_unless_they_say_otherwise(tmp_path: Path, end: str) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice")
+        watch, first, second = await x.client(key), await x.client(key), await x.client(key)
+        keeper = await x.client(key, cancel_on_disconnect=False)
+        await first.place(**limit("fast"))
+        await first.place(**limit("stop", type="stop_limit", stop_price="2", side="buy"))
+        await first.command("place", **limit("kept"), cancel_on_disconnect=False)
+        await first.place(**limit("named"), session="desk")
+        await second.place(**limit("second"))
+        await keeper.place(**limit("keeper"))
+        with pytest.raises(CommandError) as error:
+            await first.command("place", **limit("both"), session="desk", cancel_on_disconnect=False)
+        assert error.value.field == "cancel_on_disconnect"
+        if end == "abort":
+            first._socket.transport.abort()
+        await first.close()
+        await becomes(operator, "alice", {"kept", "named", "second", "keeper"})
+        gone = [await anext(watch.events()) for _ in range(9)]  # six accepted, the command, two cancels
+        reasons = {e["client_id"]: e["reason"] for e in gone if e["event"] == "canceled"}
+        assert reasons == {"fast": "session", "stop": "session"}
+        await keeper.close()
+        await second.close()
+        await becomes(operator, "alice", {"kept", "named", "keeper"})
+        await watch.close()
+        assert (await operator.status())["sequence"] == x.core.sequence
+    core, _ = replay(DirectoryDisk(tmp_path))
+    assert core.state_hash() == x.core.state_hash(), "the cancels stand in the journal"
+
+
+async def test_what_a_killed_exchange_did_not_cancel_is_cancelled_at_the_next_start(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice")
+        a = await x.client(key)
+        await a.place(**limit("ends"))
+        await a.command("place", **limit("stays"), cancel_on_disconnect=False)
+        x.server._pulls.add = lambda *_: None  # as if it were killed before it could
+        x.server._let_go = lambda _: None
+        a._socket.transport.abort()
+        await a.close()
+        assert await names_of(operator, "alice") == {"ends", "stays"}
+    async with exchange(tmp_path, listed=False, restart=True) as x, await x.client(x.operator) as operator:
+        await becomes(operator, "alice", {"stays"})
+
+
+async def test_the_dead_man_timer_cancels_in_journal_time(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice")
+        async with await x.client(key) as a:
+            await a.place(**limit("a"))
+            await a.cancel_after(time.time_ns() + 3_600_000_000_000)
+            await a.cancel_after(time.time_ns() + 200_000_000)
+            event = await asyncio.wait_for(anext(a.events()), 20)
+            assert (event["event"], event["client_id"], event["reason"]) == ("canceled", "a", "session")
+
+
+async def test_a_read_only_key_hears_all_of_its_accounts_and_may_touch_nothing(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        alice, bob = await x.trader(operator, "alice"), await x.trader(operator, "bob")
+        copy = await x.trader(operator, "carol", ("read",), money=False)
+        await operator.request({"op": "revoke_key", "key": public_key(copy)})
+        await operator.register_key(public_key(copy), ["alice", "bob"], ["read"], "drop copy")
+        since = x.sequencer.released_sequence
+        async with await x.client(alice) as a, await x.client(bob) as b:
+            live = await x.client(copy)
+            await a.place(**limit("a", side="sell"))
+            await b.place(**limit("b"))
+            heard = [await asyncio.wait_for(anext(live.events()), 20) for _ in range(4)]
+            assert [e["event"] for e in heard] == ["accepted", "accepted", "trade", "trade"]
+            assert "taker_account" not in heard[2] and "maker_account" not in heard[3]
+            tried = (("place", limit("x")), ("cancel", {"client_id": "a"}), ("mass_cancel", {}), ("kill", {}))
+            for op, fields in tried:
+                with pytest.raises(CommandError) as error:
+                    await live.command(op, **fields)
+                assert error.value.code == "forbidden"
+            await live.close()
+            again = await x.client(copy, resume=since)
+            told = [await asyncio.wait_for(anext(again.events()), 20) for _ in range(5)]
+            assert told[:4] == heard and told[4]["type"] == "resumed"
+            await again.close()
+
+
+@pytest.mark.parametrize(
+    ("bound", "reason", "before"),
+    [({"fills": 2}, "fills", 2), ({"size": "2.5"}, "size", 2), ({"notional": "3"}, "notional", 3)],
+)
+async def test_protection_pulls_the_keys_orders_until_it_is_reset(
+    tmp_path: Path, bound: dict[str, Any], reason: str, before: int
+) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        maker = await x.trader(operator, "alice", protection={"window_ms": 600_000} | bound)
+        taker = await x.trader(operator, "bob")
+        async with await x.client(maker) as a, await x.client(maker) as also, await x.client(taker) as b:
+            for number in range(4):
+                await a.place(**limit(f"a{number}", side="sell"))
+            await also.place(**limit("also", side="sell", price="3"))
+            await also.command("place", **limit("kept", side="sell", price="4"), cancel_on_disconnect=False)
+            for number in range(before):
+                await b.place(**limit(f"b{number}"))
+            assert len(await a.open_orders()) == 6 - before and (await a.whoami())["protection_tripped"] is False
+            await b.place(**limit("b"))
+            await becomes(operator, "alice", set())
+            told = [event async for event in until(also, "protection")]
+            assert told[-1]["reason"] == reason
+            sequence = x.core.sequence
+            with pytest.raises(CommandError, match="protection"):
+                await a.place(**limit("no"))
+            with pytest.raises(CommandError, match="protection"):
+                await also.command("place", **limit("no"), cancel_on_disconnect=False)
+            assert x.core.sequence == sequence and (await a.whoami())["protection_tripped"] is True
+            assert await a.reset_protection() is True and await a.reset_protection() is False
+            assert (await a.place(**limit("yes")))["event"] == "accepted"
+
+
+async def until(client: TradingClient, kind: str) -> Any:
+    async for event in client.events():
+        yield event
+        if event.get("type") == kind:
+            return
+
+
+async def test_protection_counts_a_sliding_window_and_orders_of_an_earlier_life(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        maker = await x.trader(operator, "alice", protection={"window_ms": 100, "fills": 1})
+        taker = await x.trader(operator, "bob")
+        async with await x.client(maker, cancel_on_disconnect=False) as a, await x.client(taker) as b:
+            for number in range(6):
+                await a.place(**limit(f"a{number}", side="sell"))
+            for number in range(2):
+                await b.place(**limit(f"b{number}"))
+                await asyncio.sleep(0.15)
+            assert (await a.whoami())["protection_tripped"] is False
+    async with (
+        exchange(tmp_path, listed=False, restart=True) as x,
+        await x.client(x.operator) as operator,
+        await x.client(taker) as b,
+    ):
+        assert len(await names_of(operator, "alice")) == 4
+        await b._socket.send(json.dumps([{"op": "place"} | limit(f"c{number}") for number in range(2)]))
+        await becomes(operator, "alice", set())
+
+
+async def test_a_stop_is_announced_with_the_sequence_to_resume_from(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice")
+        a = await x.client(key)
+        ack = await a.place(**limit("a"))
+        stopping = asyncio.create_task(x.server.stop())
+        told = [event async for event in a.events()]
+        assert (told[-1]["type"], a._socket.close_code) == ("shutdown", 1001)
+        token = told[-1]["sequence"]
+        assert token == ack["sequence"]
+        await stopping
+    async with exchange(tmp_path, listed=False, restart=True) as x, await x.client(key, resume=token) as a:
+        done, event = [await asyncio.wait_for(anext(a.events()), 20) for _ in range(2)]
+        assert (done["event"], done["op"]) == ("done", "mass_cancel")
+        assert (event["event"], event["client_id"], event["reason"]) == ("canceled", "a", "session")
+
+
+async def test_a_message_in_fragments_is_one_message(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice")
+        async with await x.client(key) as a:
+            text = b'{"rid":"f","op":"place","market":"CRT-USD","client_id":"\xc3\xa4"}'
+            for part, opcode, fin in ((text[:30], Opcode.TEXT, False), (b"", Opcode.PING, True),
+                                      (text[30:60], Opcode.CONT, False), (text[60:], Opcode.CONT, True)):  # fmt: skip
+                a._socket.transport.write(Frame(opcode, part, fin=fin).serialize(mask=True))
+            assert (await anext(a.events()))["code"] == "malformed"
+            assert (await a.place(**limit("a")))["event"] == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        ([Frame(Opcode.TEXT, b"{", fin=False), Frame(Opcode.TEXT, b"}")], 1002),
+        ([Frame(Opcode.TEXT, b"{", fin=False), Frame(Opcode.BINARY, b"}")], 1002),
+        ([Frame(Opcode.TEXT, b'{"a":"\xc3', fin=False), Frame(Opcode.CONT, b'"}')], 1007),
+        ([Frame(Opcode.TEXT, b"x" * 40_000, fin=False), Frame(Opcode.CONT, b"x" * 40_000)], 1009),
+        ([Frame(Opcode.TEXT, b"", fin=False)] + [Frame(Opcode.CONT, b"", fin=False)] * 2_000, 1009),
+        ([b"\x09\x80\0\0\0\0"], 1002),
+        ([b"\x89\xfe\x00\x7e\0\0\0\0" + b"x" * 126], 1002),
+        ([b"\x81\x02{}"], 1002),
+        ([b"\x83\x80\0\0\0\0"], 1002),
+        ([b"\xa1\x80\0\0\0\0"], 1002),
+        ([b"\x88\x81\0\0\0\0x"], 1002),
+        ([b"\x88\x82\0\0\0\0\x03\xed"], 1002),
+        ([b"\x88\x84\0\0\0\0\x03\xe8\xff\xfe"], 1007),
+    ],
+)  # fmt: skip
+async def test_bad_frames_of_a_signed_in_session_close_it_with_their_code(
+    tmp_path: Path, frames: list[Frame | bytes], code: int
+) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice")
+        a, b = await x.client(key), await x.client(key)
+        await a.place(**limit("a"))
+        for frame in frames:
+            a._socket.transport.write(frame if isinstance(frame, bytes) else frame.serialize(mask=True))
+        await asyncio.wait_for(a._reader, 10)
+        received = a._socket.protocol.close_rcvd
+        assert received is not None and received.code == code
+        await becomes(operator, "alice", set())
+        assert (await b.place(**limit("b")))["event"] == "accepted" and x.server.fault is None
+        await b.close()
