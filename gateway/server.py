@@ -144,7 +144,8 @@ class GatewayServer:
         )  # fmt: skip
         self._listeners: set[OrderEntryListener] = set()
         self._expiring: set[OrderEntryListener] = set()
-        self._since: dict[Session, int] = {}
+        self._signed_in: dict[Session, tuple[Connection, int]] = {}
+        self._sign_ins = 0
         self._timers: dict[OrderEntryListener, asyncio.TimerHandle] = {}
         self._servers: list[asyncio.Server] = []
         self.tls_address: tuple[str, int] | None = None
@@ -242,7 +243,8 @@ class GatewayServer:
         trades = Scope.TRADE in key.scopes and Scope.OPERATOR not in key.scopes and len(known) == len(indices)
         cancels = Scope.CANCEL_ONLY in key.scopes and Scope.OPERATOR not in key.scopes and len(known) == len(indices)
         if Scope.OPERATOR not in key.scopes:
-            link.guard = self._guard(key, link.number, signed.cancels)
+            self._sign_ins += 1
+            link.guard = self._guard(key, self._sign_ins, signed.cancels)
             link.session.allowance = link.guard.allowance
             for index in known:
                 self.hub.allow(index, link.guard.allowance)
@@ -251,10 +253,10 @@ class GatewayServer:
         if key.restrictions.expires_at:
             self._expiring.add(listener)
         self.hub.subscribe(link, known, trades, trades or cancels)
-        self._since[link.session] = self._clock.now_ns()
+        self._signed_in[link.session] = link, self._clock.now_ns()
         body = {
             "type": "signed_in", "label": key.label, "accounts": key.accounts, "scopes": key.scopes.words(),
-            "session": link.number, "cancel_on_disconnect": signed.cancels, "tier": link.session.allowance.tier,
+            "session": link.number, "cancel_on_disconnect": _cancels(link), "tier": link.session.allowance.tier,
             "sequence": link.told_since,
         }  # fmt: skip
         if self.hub.receipts is not None:
@@ -297,7 +299,7 @@ class GatewayServer:
         self.counters.sessions = len(self._listeners)
         if link is None:
             return
-        self._since.pop(link.session, None)
+        self._signed_in.pop(link.session, None)
         self._let_go(link)
         if self._pulls:
             asyncio.get_running_loop().call_soon(self._run, self._pull)
@@ -314,11 +316,11 @@ class GatewayServer:
     def facts_of(self, session: Session) -> dict[str, Any]:
         """Session number, address, age and what is left of one that has signed in."""
         now = self._clock.now_ns()
-        link = next(x.link for x in self._listeners if x.link is not None and x.link.session is session)
+        link, since = self._signed_in[session]
         guard = link.guard
         facts = {
-            "session": link.number, "address": session.peer, "signed_in_at": self._since[session],
-            "cancel_on_disconnect": guard is not None and guard.stamp != 0,
+            "session": link.number, "address": session.peer, "signed_in_at": since,
+            "cancel_on_disconnect": _cancels(link),
             "rate_left": session.allowance.requests_left(now), "messages_left": session.allowance.messages_left(now),
             "protection_tripped": None if guard is None or guard.protection is None else guard.protection.is_tripped,
         }  # fmt: skip
@@ -326,7 +328,7 @@ class GatewayServer:
 
     def living(self) -> list[Session]:
         """The sessions that have signed in."""
-        return [session for session in self.hub.sessions() if session.key is not None]
+        return list(self._signed_in)
 
     def end_of_key(self, key: str) -> None:
         """End the sessions of a key that was revoked."""
@@ -639,6 +641,10 @@ class GatewayServer:
                 for account, client_id, sequence, reason in rejections_in(events):
                     rejections.learn(account, client_id, sequence, reason)
         return rejections
+
+
+def _cancels(link: Connection) -> bool:
+    return link.guard is not None and link.guard.stamp != 0
 
 
 def _with_rid(rid: bytes) -> dict[str, Any]:
