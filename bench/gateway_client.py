@@ -119,9 +119,10 @@ def connect(url: str, key: Ed25519PrivateKey | None, protocol: str) -> Signed:
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """The commands of one connection in numbers: two of three place, the third cancels an earlier one.
+    """The commands of one connection in numbers: a place, then the cancel of the order placed eight places before it.
 
-    One place in ten crosses the spread (98 … 102 ticks), the others wait up to ten ticks behind it.
+    One place in ten crosses the spread (98 … 102 ticks), the others wait up to ten ticks behind it, so the book holds
+    some eight orders of each connection however long a run is.
     """
 
     names: list[str]
@@ -134,13 +135,12 @@ class Draws:
     @classmethod
     def of(cls, count: int, prefix: str, rng: np.random.Generator) -> Draws:
         at = np.arange(count)
-        back = rng.integers(1, 31, count)
         side = rng.integers(0, 2, count)
         behind = np.where(rng.integers(0, 10, count) == 0, -5, rng.integers(0, 10, count))
         price = np.where(side == 0, 98 - behind, 102 + behind)
-        target = np.maximum(at - back, 0)
+        target = np.maximum(at - 17, 0)
         return cls(
-            [f"{prefix}-{n}" for n in range(count)], at % 3 == 2, target, side, price, rng.integers(1, 9, count)
+            [f"{prefix}-{n}" for n in range(count)], at % 2 == 1, target, side, price, rng.integers(1, 9, count)
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ pipe, it tells the CPU time of its loop's thread and of the whole process; when 
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import threading
@@ -26,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bench.gateway_load import prepare, replayed_hash
 from bench.harness import WrongResult
 
-__all__ = ["Mode", "Served", "pin", "serving"]
+__all__ = ["Mode", "Served", "database_noise", "pin", "serving"]
 
 Mode = Literal["echo", "memory", "durable"]
 
@@ -79,6 +80,8 @@ def _serve(pipe: Connection, root: str, mode: Mode) -> None:
             GatewaySettings(port=0, ack_mode=mode, batch_interval_s=0), sequencer, journal, core, keys, clock
         )
         host, port = await server.start()
+        gc.collect()
+        gc.freeze()  # as byline.bootstrap does
         pipe.send(f"ws://{host}:{port}")
         await asyncio.to_thread(_answer, pipe)
         await server.stop()
@@ -139,3 +142,43 @@ def serving(mode: Mode, folder: Path, connections: int) -> Iterator[Served]:
         if process.is_alive():
             process.kill()
             process.join()
+
+
+CHECKPOINT_BYTES = 48 << 20
+CHECKPOINT_S = 2.0
+LOG_BYTES = 50_000
+LOG_S = 0.01
+
+
+def _make_noise(folder: str) -> None:
+    pin(1)
+    with open(Path(folder) / "log", "wb") as log, open(Path(folder) / "checkpoint", "wb") as pages:
+        last = 0.0
+        while True:
+            log.write(bytes(LOG_BYTES))
+            log.flush()
+            os.fdatasync(log.fileno())
+            if time.monotonic() - last > CHECKPOINT_S:
+                last = time.monotonic()
+                pages.seek(0)
+                pages.write(bytes(CHECKPOINT_BYTES))
+                pages.flush()
+                os.fsync(pages.fileno())
+                log.seek(0)
+            time.sleep(LOG_S)
+
+
+@contextmanager
+def database_noise(folder: Path) -> Iterator[None]:
+    """What a busy database does to the disk: 5 MB/s of synced log, and 48 MB written and synced every 2 s."""
+    folder.mkdir(exist_ok=True)
+    process = multiprocessing.get_context("spawn").Process(target=_make_noise, args=(str(folder),))
+    process.start()
+    try:
+        time.sleep(0.5)
+        yield
+        if not process.is_alive():
+            raise WrongResult("the noise ended before the run did")
+    finally:
+        process.kill()
+        process.join()

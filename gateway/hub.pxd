@@ -41,6 +41,7 @@ cdef class Connection:
     cdef Py_ssize_t burst  # bytes of one write that alone exceeded the bound, while they drain
     cdef readonly bint is_ending
     cdef bint is_dirty
+    cdef bint is_clear  # see gateway.transport.write_frames
     cdef readonly bint is_binary  # its acks of records and its private events are slots
     cdef Py_ssize_t frame_at  # where the open binary frame begins in the buffer; -1: none is open
     cdef public int64_t rate_left  # commands that its key may still send; -1: without limit

@@ -678,7 +678,7 @@ cdef class Hub(ReleaseSink):
                 unsent(connection.transport) <= self.write_high
             ):
                 connection.burst = connection.size if connection.size > self.write_high else 0
-            left = write_frames(connection.transport, connection.buffer, connection.size)
+            left = write_frames(connection.transport, connection.buffer, connection.size, &connection.is_clear)
             self.counters.sends += 1
             connection.size = 0
             if connection.room > KEEP_ROOM:

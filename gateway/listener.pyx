@@ -93,6 +93,7 @@ cdef class OrderEntryListener(WSListener):
                 if not self.connection.is_ending:
                     self.take_records(<const uint8_t*>frame.payload_ptr, frame.payload_size)
             elif frame.msg_type == WSMsgType.PING:
+                self.connection.is_clear = False
                 transport.send_pong(frame.get_payload_as_bytes())
             elif frame.msg_type == WSMsgType.CLOSE:
                 self.hub.tell()

@@ -11,19 +11,20 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int socket, const void* data, size_t size, int flags)
 
 
-cdef Py_ssize_t write_frames(WSTransport transport, char* data, Py_ssize_t size) except -1:
+cdef Py_ssize_t write_frames(WSTransport transport, char* data, Py_ssize_t size, bint* is_clear) except -1:
     """Write complete frames; the buffer is free again on return. Does nothing behind a close frame.
 
+    `is_clear` of a connection: all that was ever written to it has left this process, so nothing need be asked. Whoever
+    writes to it by another way than this (a pong) clears the flag first.
     Returns the bytes that wait in this process because the peer does not read.
     """
-    cdef Py_ssize_t before
     cdef ssize_t taken
     if transport.is_close_frame_sent or transport.is_disconnected:
+        is_clear[0] = False
         return transport._tr_get_write_buffer_size()
-    before = transport._tr_get_write_buffer_size()
-    if before == 0 and not transport.is_secure:
-        # Nothing is in front of us: past the transport, which would ask the same again.
+    if not transport.is_secure and (is_clear[0] or transport._tr_get_write_buffer_size() == 0):
         taken = send(transport._socket, data, <size_t>size, 0)
+        is_clear[0] = taken == size
         if taken == size:
             return 0
         if taken > 0:

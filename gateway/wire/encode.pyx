@@ -78,6 +78,12 @@ _words(Aggressor, AGGRESSORS)
 _words(SelfTrade, MODES)
 
 
+cdef char[200] PAIRS  # 00 01 … 99
+for _pair in range(100):
+    PAIRS[2 * _pair] = 48 + _pair // 10
+    PAIRS[2 * _pair + 1] = 48 + _pair % 10
+
+
 cdef inline char* _text(char* p, const char* text) noexcept nogil:
     cdef size_t size = strlen(text)
     memcpy(p, text, size)
@@ -85,20 +91,26 @@ cdef inline char* _text(char* p, const char* text) noexcept nogil:
 
 
 cdef inline char* _unsigned(char* p, u128 value) noexcept nogil:
+    """Two digits a division: an ack has a hundred of them."""
     cdef char[40] digits
     cdef int at = 40
-    cdef uint64_t low
+    cdef uint64_t low, pair
     while value > <u128>0xFFFFFFFFFFFFFFFFULL:
         at -= 1
         digits[at] = <char>(c"0" + <int>(value % 10))
         value = value // 10
     low = <uint64_t>value
-    while True:
+    while low >= 100:
+        pair = low % 100
+        low = low // 100
+        at -= 2
+        memcpy(&digits[at], &PAIRS[2 * pair], 2)
+    if low >= 10:
+        at -= 2
+        memcpy(&digits[at], &PAIRS[2 * low], 2)
+    else:
         at -= 1
-        digits[at] = <char>(c"0" + <int>(low % 10))
-        low = low // 10
-        if low == 0:
-            break
+        digits[at] = <char>(c"0" + low)
     memcpy(p, &digits[at], 40 - at)
     return p + (40 - at)
 

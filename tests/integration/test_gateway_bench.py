@@ -22,7 +22,7 @@ from engine.messages import edge
 def test_smoke_run_checks_its_results_and_gives_its_rows() -> None:
     rows = run(smoke=True, seed=3)
     metrics = [row.metric for row in rows]
-    assert metrics.count("acked orders") == 6 and metrics.count("from plan to answer p99") == 2
+    assert metrics.count("acked orders") == 6 and metrics.count("from plan to answer p99") == 3
     assert all(row.value > 0 for row in rows)
     assert {row.case.split(",")[0] for row in rows if row.baseline} == {"memory acks", "durable acks"}
 
