@@ -35,7 +35,7 @@ cdef enum:
 ctypedef struct Ahead:
     const Record* record  # which it is: places in the ring may be left from others
     uint32_t tag  # of the client id at its words 5 … 8
-    uint32_t slot  # of what it seems to name, or NIL: a guess to prefetch by
+    uint32_t id, order  # slots of what it seems to name, or NIL: guesses to prefetch by
 
 
 cdef inline bint by_order_id(const Record* r) noexcept nogil:
@@ -51,7 +51,7 @@ cdef inline void look_far(State* s, const Record* r, Ahead* ahead) noexcept nogi
         tag = id_tag(s, (<const CancelRecord*>r).account, &(<const CancelRecord*>r).client_id)
     ahead.record = r
     ahead.tag = tag
-    ahead.slot = NIL
+    ahead.id = ahead.order = NIL
     prefetch_line(<const char*>r + SLOT_BYTES // 2)
     prefetch_line(&s.orders[leaving.slot - (leaving.slot != 0)])
     prefetch_line(either(by, &s.window[order_id & (WINDOW - 1)], &s.id_map.groups[tag & s.id_map.mask]))
@@ -129,18 +129,17 @@ cdef inline void look_id(State* s, uint32_t slot) noexcept nogil:
 cdef inline void look_mid(State* s, const Record* r, Ahead* ahead) noexcept nogil:
     cdef const CancelRecord* c = <const CancelRecord*>r
     cdef uint64_t order_id = c.client_id.word[0]
-    ahead.slot = NIL
     if by_order_id(r):
         if s.sequence - order_id < WINDOW:
-            ahead.slot = s.window[order_id & (WINDOW - 1)].slot - 1
+            ahead.order = s.window[order_id & (WINDOW - 1)].slot - 1
         else:
-            ahead.slot = guess(&s.order_map, order_tag(order_id))
-        if ahead.slot != NIL:
-            look_order(s, ahead.slot)
+            ahead.order = guess(&s.order_map, order_tag(order_id))
+        if ahead.order != NIL:
+            look_order(s, ahead.order)
     elif r.kind != DO_PLACE:
-        ahead.slot = guess(&s.id_map, ahead.tag)
-        if ahead.slot != NIL:
-            look_id(s, ahead.slot)
+        ahead.id = guess(&s.id_map, ahead.tag)
+        if ahead.id != NIL:
+            look_id(s, ahead.id)
 
 
 cdef inline bint looks_placed(State* s, const PlaceRecord* p) noexcept nogil:
@@ -163,18 +162,14 @@ cdef inline void look_near(State* s, const Record* r, Ahead* ahead) noexcept nog
             prefetch_line(&half.bits[p.price >> 6])
             half = &s.markets[p.market].half[1 - p.side]
             prefetch_line(either(crosses(half, p), &half.levels[half.best], half))
-    elif ahead.slot == NIL:
-        return
-    elif by_order_id(r):
-        look_id(s, s.orders[ahead.slot].id_slot)
+    elif ahead.order != NIL:
+        look_id(s, s.orders[ahead.order].id_slot)
         if s.market_count > CACHED_MARKETS:
-            look_half(s, s.orders[ahead.slot].market, s.details[ahead.slot].side)
-    else:
-        ahead.slot = s.ids[ahead.slot].order
-        if ahead.slot < s.order_pool.used:
-            look_order(s, ahead.slot)
-        else:
-            ahead.slot = NIL
+            look_half(s, s.orders[ahead.order].market, s.details[ahead.order].side)
+    elif ahead.id != NIL and s.ids[ahead.id].order < s.order_pool.used:
+        # Of a closed id that is no order, but some slot of the pool.
+        ahead.order = s.ids[ahead.id].order
+        look_order(s, ahead.order)
 
 
 cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nogil:
@@ -191,10 +186,10 @@ cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nog
             if crosses(half, p):
                 look_order(s, half.levels[half.best].head)
         return
-    if ahead.slot == NIL or r.kind > DO_REPLACE:
+    if ahead.order == NIL or r.kind > DO_REPLACE:
         return
-    o = &s.orders[ahead.slot]
-    d = &s.details[ahead.slot]
+    o = &s.orders[ahead.order]
+    d = &s.details[ahead.order]
     prefetch_line(&s.window[o.order_id & (WINDOW - 1)])
     if s.sequence - o.order_id >= WINDOW:
         look_old(s, o.order_id)
@@ -209,12 +204,20 @@ cdef inline void look_last(State* s, const Record* r, Ahead* ahead) noexcept nog
 
 
 cdef inline void look(State* s, const Record* records, Py_ssize_t now, Py_ssize_t end, Ahead* ahead) noexcept nogil:
-    # While the record at `now` has its turn. Near the end of the batch there is little to look at.
+    # While the record at `now` has its turn. Near the end of the batch there is little to look at. Where a record has
+    # several slots, stages are left out; each finds out whether the one before was about the same slot.
+    cdef Ahead* place
     if now + FAR < end:
         look_far(s, &records[now + FAR], &ahead[(now + FAR) % AHEAD])
-        look_mid(s, &records[now + MID], &ahead[(now + MID) % AHEAD])
-        look_near(s, &records[now + NEAR], &ahead[(now + NEAR) % AHEAD])
-        look_last(s, &records[now + LAST], &ahead[(now + LAST) % AHEAD])
+        place = &ahead[(now + MID) % AHEAD]
+        if place.record == &records[now + MID]:
+            look_mid(s, &records[now + MID], place)
+        place = &ahead[(now + NEAR) % AHEAD]
+        if place.record == &records[now + NEAR]:
+            look_near(s, &records[now + NEAR], place)
+        place = &ahead[(now + LAST) % AHEAD]
+        if place.record == &records[now + LAST]:
+            look_last(s, &records[now + LAST], place)
 
 
 cdef inline void glance(State* s, const Record* records, Py_ssize_t now, Py_ssize_t end, Ahead* ahead) noexcept nogil:

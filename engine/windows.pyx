@@ -136,26 +136,29 @@ cdef void give_block(State* s, Half* half) noexcept nogil:
 # ---------------------------------------------------------------- windows
 
 
+cdef int64_t begin_of(int shift, int64_t low, int64_t high) noexcept nogil:
+    # Where such a window begins: at a word, with both prices about in the middle, or at the word of the lower one.
+    cdef int64_t begin, width = <int64_t>1 << shift
+    if shift == SMALLEST_SHIFT or shift == WORD_SHIFT:
+        return (low >> shift) << shift
+    begin = (low + high - width) // 2
+    begin = 0 if begin < 64 else begin & ~<int64_t>63
+    return begin if high - begin < width else low & ~<int64_t>63
+
+
 cdef int fitting_shift(int64_t low, int64_t high) noexcept nogil:
-    # Of the smallest window that has both prices: one word without crossing into the next, else twice what they need, so
-    # that the next ones find room on either side.
+    # Of the smallest window that has both prices: one word without crossing into the next, else half as many again as they
+    # need where there are as many, so that the next ones find room on either side.
     cdef int shift = WORD_SHIFT + 1
     if low >> SMALLEST_SHIFT == high >> SMALLEST_SHIFT:
         return SMALLEST_SHIFT
     if low >> WORD_SHIFT == high >> WORD_SHIFT:
         return WORD_SHIFT
-    while shift < LARGEST_SHIFT and (high - low) * 3 > (<int64_t>2 << shift):
+    while shift < LARGEST_SHIFT and (
+        (high - low) * 3 > (<int64_t>2 << shift) or high - begin_of(shift, low, high) >= <int64_t>1 << shift
+    ):
         shift += 1
-    return shift if high - low < (<int64_t>1 << shift) - 128 else WHOLE_SHIFT
-
-
-cdef int64_t begin_of(int shift, int64_t low, int64_t high) noexcept nogil:
-    # Where such a window begins: at a word, with both prices about in the middle.
-    cdef int64_t begin
-    if shift == SMALLEST_SHIFT or shift == WORD_SHIFT:
-        return (low >> shift) << shift
-    begin = (low + high - (<int64_t>1 << shift)) // 2
-    return 0 if begin < 64 else begin & ~<int64_t>63
+    return shift if high - begin_of(shift, low, high) < <int64_t>1 << shift else WHOLE_SHIFT
 
 
 cdef bint open_window(State* s, Half* half, int shift, int64_t low, int64_t high) noexcept nogil:

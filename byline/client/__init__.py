@@ -1,16 +1,18 @@
-"""Python client library for order entry.
+"""Python client library. `Trader` places and follows orders and survives its connection; `TradingClient` is one
+connection. Market data: `byline.client.market_data`. Typed messages: `byline.client.messages`. Docs: docs/clients.md.
 
-from byline.client import TradingClient, generate_key
+from byline.client import Trader, generate_key
 
-async with await TradingClient.connect("ws://127.0.0.1:7401", key) as client:
-    ack = await client.place("CRT-USD", "my-1", "buy", "limit", size="10", price="1.25")
-    await client.cancel(client_id="my-1")
-    async for event in client.events():
-        print(event["event"], event)
+async with Trader("ws://127.0.0.1:7401", key) as trader:
+    order = await trader.place("CRT-USD", "my-1", "buy", "limit", size="10", price="1.25")
+    print(order.state, order.filled)
+    await trader.cancel("my-1")
 """
 
 from byline.client.keys import generate_key, load_key, public_key, sign_in_signature
 from byline.client.receipts import ReceiptInvalid, verify_receipt
+from byline.client.tracker import OrderTracker, TrackedOrder
+from byline.client.trader import NeverReceived, Trader
 from byline.client.trading import (
     CommandError,
     ConnectionLost,
@@ -24,10 +26,14 @@ from byline.client.trading import (
 __all__ = [
     "CommandError",
     "ConnectionLost",
+    "NeverReceived",
+    "OrderTracker",
     "OutcomeUnknownError",
     "ReceiptInvalid",
     "Rejected",
     "SignInFailed",
+    "TrackedOrder",
+    "Trader",
     "TradingClient",
     "TradingError",
     "generate_key",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -37,6 +37,9 @@ __all__ = [
 PROTOCOL = "byline.json.v1"
 _TOLD = {"status", "error", "resumed", "shutdown", "protection", "receipt"}
 _END: dict[str, Any] = {}
+
+Observer = Callable[[dict[str, Any]], Awaitable[None]]
+"""Is given every message of a connection, answers too, in the order in which they came."""
 
 
 class TradingError(Exception):
@@ -86,8 +89,9 @@ class TradingClient:
     """Make one with `connect`; it is an async context manager."""
 
     def __init__(
-        self, socket: ClientConnection, hello: dict[str, Any], signed_in: dict[str, Any], events_max: int
-    ) -> None:
+        self, socket: ClientConnection, hello: dict[str, Any], signed_in: dict[str, Any], events_max: int,
+        observer: Observer | None = None,
+    ) -> None:  # fmt: skip
         self.hello = hello
         self.signed_in = signed_in
         self.accounts: list[str] = signed_in["accounts"]
@@ -97,17 +101,20 @@ class TradingClient:
         self._open: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue(events_max)
         self._lost: str | None = None
+        self._observer = observer
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
     async def connect(
         cls, url: str, key: Ed25519PrivateKey, *, timeout_s: float = 10.0, events_max: int = 10_000,
         resume: int | None = None, cancel_on_disconnect: bool | None = None, ssl: ssl.SSLContext | None = None,
+        observer: Observer | None = None,
     ) -> Self:  # fmt: skip
         """Connect and sign in.
 
         resume: the last sequence seen; private events after it come first, then a `resumed`, then live ones.
         cancel_on_disconnect: False: what this session places outlives the connection.
+        observer: takes the events in place of `events`, and every answer before its caller gets it.
 
         Raises:
             SignInFailed: the key is unknown, or its signature does not fit.
@@ -131,7 +138,7 @@ class TradingClient:
         if answer.get("type") != "signed_in":
             await socket.close()
             raise SignInFailed(answer)
-        return cls(socket, hello, answer, events_max)
+        return cls(socket, hello, answer, events_max, observer)
 
     async def __aenter__(self) -> Self:
         return self
@@ -147,6 +154,11 @@ class TradingClient:
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
         self._end("closed by this client")
+
+    async def wait_closed(self) -> str:
+        """Why the connection ended, once it has."""
+        await asyncio.wait([self._reader])
+        return self._lost or ""
 
     async def request(self, command: dict[str, Any]) -> dict[str, Any]:
         """Send any command of the protocol and return its answer, `rejected` and `duplicate` included.
@@ -168,6 +180,8 @@ class TradingClient:
             raise OutcomeUnknownError(str(error)) from error
         finally:
             self._open.pop(rid, None)
+            if future.done() and not future.cancelled():
+                future.exception()  # where sending failed as well, that was the one to raise
         if answer.get("type") == "error":
             raise CommandError(answer)
         return answer
@@ -307,10 +321,14 @@ class TradingClient:
         try:
             async for text in self._socket:
                 message = json.loads(text)
+                if self._observer is not None:
+                    await self._observer(message)
                 future = self._open.get(message.get("rid"))
                 if future is not None:
                     if not future.done():
                         future.set_result(message)
+                elif self._observer is not None:
+                    continue
                 elif "event" in message or message.get("type") in _TOLD:
                     await self._events.put(message)
         except websockets.ConnectionClosed as error:

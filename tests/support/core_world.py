@@ -117,12 +117,13 @@ class World:
     def place(
         self, account: int, side: Side, price: int | None, size: int, *, client_id: str | None = None,
         tif: TimeInForce = TimeInForce.DEFAULT, flags: int = 0, stp: SelfTrade = SelfTrade.CANCEL_NEWEST,
+        market: int = 0,
     ) -> list[np.void]:  # fmt: skip
         if client_id is None:
             self.ids += 1
             client_id = f"c{self.ids}"
         return self.send(
-            CommandKind.PLACE, layout.PLACE, account=account, market=0, client_id=client_id.encode(), side=side,
+            CommandKind.PLACE, layout.PLACE, account=account, market=market, client_id=client_id.encode(), side=side,
             price=ABSENT if price is None else price, size=size,
             type=OrderType.MARKET if price is None else OrderType.LIMIT,
             tif=tif, flags=flags, stp=stp, stop_price=ABSENT, display_size=ABSENT, expires_at=ABSENT,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
 from engine.core import Core, CoreLimits
 from engine.messages.codes import EventKind, Side
 from engine.reference import ReferenceCore
-from tests.support.core_world import Told
+from tests.support.core_world import Told, World
 
 BUY, SELL = Side.BUY, Side.SELL
 EDGES = [1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 3_999, 4_095, 4_096, 4_097, 8_000, 70_000, 262_143, 262_144, 999_999]
@@ -73,3 +74,23 @@ def test_a_sweep_finds_levels_on_both_sides_of_every_edge() -> None:
     trades = [event for event in world.place(buyer, BUY, EDGES[-5], 100) if event["kind"] == EventKind.TRADE]
     assert [int(trade["price"]) for trade in trades] == EDGES[:-4]
     assert int(world.core.open_orders()["price"].max()) == EDGES[-1]
+
+
+def _address_space() -> int:
+    """Bytes of address space that this process has."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmSize"].split()[0]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the process cannot be asked for its address space")
+@pytest.mark.parametrize("low", [63, 6_399, 6_400])
+def test_orders_near_each_other_never_take_all_prices(low: int) -> None:
+    # All prices of this market are 16 GiB of address space for each half, and whole pages wherever an order is.
+    for span in (1, 10, 64, 65, 85, 86, 127, 128, 150, 170, 171, 300, 342, 1_000, 2_500, 3_500, 3_900):
+        world = World(accounts=1)
+        world.market(b"WIDE-USD", max_price=1 << 30)
+        world.place(world.accounts[0], BUY, low, 1, market=1)
+        before = _address_space()
+        accepted = world.place(world.accounts[0], BUY, low + span, 1, market=1)
+        assert accepted[0]["kind"] == EventKind.ACCEPTED
+        assert _address_space() - before < 1 << 30, f"{span} ticks apart"
