@@ -401,9 +401,12 @@ cdef class Hub(ReleaseSink):
 
     cdef int _reward(self, uint32_t account) except -1:
         """A fill: one request back, to every allowance of the account."""
+        cdef list found
+        cdef Py_ssize_t i
         if account < <uint32_t>len(self.allowances) and self.allowances[account] is not None:
-            for allowance in self.allowances[account]:
-                (<Allowance>allowance).give_back()
+            found = <list>self.allowances[account]
+            for i in range(len(found)):
+                (<Allowance>found[i]).give_back()
         return 0
 
     def settle(self):

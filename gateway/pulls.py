@@ -3,7 +3,7 @@
 An order carries a session number, stamped by `gateway.guard`: the connection's, if it ends with the connection, else
 its key's. Both are cancelled by journaled `mass_cancel` commands of one account and number, so a replay does the same.
 
-    connection's   epoch << 28 | number of the connection; below 2^48
+    connection's   epoch << 28 | number of the sign-in; below 2^48
     key's          the upper half of the numbers, from SHA-256 of the public key: the same in every life
 
 What the exchange itself did not live to cancel (it was killed) is cancelled at the next start: connections of earlier
@@ -34,11 +34,9 @@ AT_ONCE = 256
 
 
 def connection_stamp(epoch: int, number: int) -> int:
-    """The session number of orders that end with this connection. Raises ValueError beyond what fits."""
-    number >>= 16  # its seat says nothing more
-    if not 0 < number < 1 << _NUMBER_BITS or not 0 < epoch < 1 << 20:
-        raise ValueError(f"connection {number} of epoch {epoch} has no session number")
-    return epoch << _NUMBER_BITS | number
+    """The session number of orders that end with the sign-in of that number, from 1; 0: there is none left for it."""
+    fits = 0 < number < 1 << _NUMBER_BITS and 0 < epoch < 1 << 20
+    return epoch << _NUMBER_BITS | number if fits else 0
 
 
 def key_stamp(key: str) -> int:

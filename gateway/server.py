@@ -20,7 +20,6 @@ from typing import Any, Protocol
 
 import picows
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from numpy.typing import NDArray
 
 from engine.messages import edge
 from engine.messages.codes import Overdraft
@@ -31,21 +30,22 @@ from engine.messages.errors import SettingsInvalid
 from engine.messages.layout import AccountMask
 from engine.messages.ports import Clock, EventSource
 from gateway.answers import Answers, CoreState
-from gateway.guard import Allowance, Guard
+from gateway.guard import Allowance
 from gateway.hub import Connection, Counters, Hub
 from gateway.keys import ApiKey, KeyRefused, KeyRegistry, Scope
 from gateway.listener import OrderEntryListener
 from gateway.names import Names
 from gateway.orders import OpenOrders
 from gateway.protection import Protection
-from gateway.pulls import Pulls, connection_stamp, key_stamp
+from gateway.pulls import Pulls, key_stamp
 from gateway.quotes import Quotes
 from gateway.receipts import Receipts
 from gateway.rejections import Rejections
 from gateway.replay import Replay, rejections_in
+from gateway.rights import Rights
 from gateway.sequencer import Sequencer
 from gateway.session import Ask, CommandRefused, Resume, Session, SessionTerms, SignedIn
-from gateway.settings import GatewaySettings, Tier
+from gateway.settings import GatewaySettings
 from gateway.wire import json as wire
 from gateway.wire.numbers import first_invalid
 
@@ -126,9 +126,8 @@ class GatewayServer:
         if orphans:
             log.warning("orders of lost connections are cancelled sessions=%d", orphans)
         self.hub.rejections = rejections = self._known_rejections()
-        self._allowances: dict[tuple[str, str], Allowance] = {}
-        self._protections: dict[str, Protection] = {}
-        self._guard_open_orders(open_orders)
+        self._rights = Rights(settings, self._names, keys, self._trip)
+        self.hub.guarded.update(self._rights.protected_orders(open_orders))
         self.answers = Answers(
             settings, sequencer, state, self._names, directory, self._orders, rejections, keys, clock, self.counters,
             self, lambda: journal.status,
@@ -137,14 +136,14 @@ class GatewayServer:
         self._terms = SessionTerms(
             environment=settings.environment, epoch=settings.epoch, keys=keys, encode=self._encode,
             make_nonce=lambda: secrets.token_hex(32), now_ns=clock.now_ns,
-            is_house=self._is_house, make_allowance=lambda: self._make_allowance(settings.tiers[0]),
+            is_house=self._is_house, make_allowance=self._rights.plain_allowance,
             plan_quote=self._quotes.plan, signs_receipts=receipt_key is not None,
             failures_max=settings.sign_in_failures_max,
             commands_per_frame_max=settings.commands_per_frame_max, message_bytes_max=settings.frame_bytes_max,
         )  # fmt: skip
         self._listeners: set[OrderEntryListener] = set()
         self._expiring: set[OrderEntryListener] = set()
-        self._since: dict[Session, int] = {}
+        self._signed_in: dict[Session, tuple[Connection, int]] = {}
         self._timers: dict[OrderEntryListener, asyncio.TimerHandle] = {}
         self._servers: list[asyncio.Server] = []
         self.tls_address: tuple[str, int] | None = None
@@ -242,19 +241,20 @@ class GatewayServer:
         trades = Scope.TRADE in key.scopes and Scope.OPERATOR not in key.scopes and len(known) == len(indices)
         cancels = Scope.CANCEL_ONLY in key.scopes and Scope.OPERATOR not in key.scopes and len(known) == len(indices)
         if Scope.OPERATOR not in key.scopes:
-            link.guard = self._guard(key, link.number, signed.cancels)
+            link.guard = self._rights.guard(key, signed.cancels)
             link.session.allowance = link.guard.allowance
-            for index in known:
-                self.hub.allow(index, link.guard.allowance)
+            if link.guard.allowance.requests_left(0) is not None:
+                for index in known:
+                    self.hub.allow(index, link.guard.allowance)
         else:
             link.session.allowance = Allowance("operator", 0, 0, 1)
         if key.restrictions.expires_at:
             self._expiring.add(listener)
         self.hub.subscribe(link, known, trades, trades or cancels)
-        self._since[link.session] = self._clock.now_ns()
+        self._signed_in[link.session] = link, self._clock.now_ns()
         body = {
             "type": "signed_in", "label": key.label, "accounts": key.accounts, "scopes": key.scopes.words(),
-            "session": link.number, "cancel_on_disconnect": signed.cancels, "tier": link.session.allowance.tier,
+            "session": link.number, "cancel_on_disconnect": _cancels(link), "tier": link.session.allowance.tier,
             "sequence": link.told_since,
         }  # fmt: skip
         if self.hub.receipts is not None:
@@ -297,7 +297,7 @@ class GatewayServer:
         self.counters.sessions = len(self._listeners)
         if link is None:
             return
-        self._since.pop(link.session, None)
+        self._signed_in.pop(link.session, None)
         self._let_go(link)
         if self._pulls:
             asyncio.get_running_loop().call_soon(self._run, self._pull)
@@ -306,7 +306,7 @@ class GatewayServer:
         """Have the orders cancelled that end with this connection. Once."""
         if link is not None and link.guard is not None and link.session.key is not None:
             if link.guard.has_placed:
-                self._pulls.add(self._accounts_of(link.session.key), [link.guard.stamp])
+                self._pulls.add(self._rights.accounts_of(link.session.key), [link.guard.stamp])
             link.guard = None
 
     # ---------------------------------------------------------------- what Answers asks
@@ -314,11 +314,11 @@ class GatewayServer:
     def facts_of(self, session: Session) -> dict[str, Any]:
         """Session number, address, age and what is left of one that has signed in."""
         now = self._clock.now_ns()
-        link = next(x.link for x in self._listeners if x.link is not None and x.link.session is session)
+        link, since = self._signed_in[session]
         guard = link.guard
         facts = {
-            "session": link.number, "address": session.peer, "signed_in_at": self._since[session],
-            "cancel_on_disconnect": guard is not None and guard.stamp != 0,
+            "session": link.number, "address": session.peer, "signed_in_at": since,
+            "cancel_on_disconnect": _cancels(link),
             "rate_left": session.allowance.requests_left(now), "messages_left": session.allowance.messages_left(now),
             "protection_tripped": None if guard is None or guard.protection is None else guard.protection.is_tripped,
         }  # fmt: skip
@@ -326,11 +326,11 @@ class GatewayServer:
 
     def living(self) -> list[Session]:
         """The sessions that have signed in."""
-        return [session for session in self.hub.sessions() if session.key is not None]
+        return list(self._signed_in)
 
     def end_of_key(self, key: str) -> None:
         """End the sessions of a key that was revoked."""
-        self._protections.pop(key, None)
+        self._rights.forget(key)
         for listener in list(self._listeners):
             session = None if listener.link is None else listener.link.session
             if session is not None and session.key is not None and session.key.key == key:
@@ -338,8 +338,7 @@ class GatewayServer:
 
     def reset_protection(self, key: ApiKey) -> bool:
         """Take orders of the key again. False: its protection had not tripped."""
-        protection = self._protections.get(key.key)
-        return protection is not None and protection.reset()
+        return self._rights.reset_protection(key)
 
     # ---------------------------------------------------------------- inside
 
@@ -567,64 +566,17 @@ class GatewayServer:
 
     # ---------------------------------------------------------------- rights
 
-    def _guard(self, key: ApiKey, number: int, cancels: bool) -> Guard:
-        narrowed = key.restrictions
-        tier = next((tier for tier in self.settings.tiers if tier.name == narrowed.tier), self.settings.tiers[0])
-        name = (key.accounts[0] if key.accounts else key.key, tier.name)
-        allowance = self._allowances.get(name)
-        if allowance is None:
-            allowance = self._allowances[name] = self._make_allowance(tier)
-        markets = None
-        if narrowed.markets is not None:
-            found = [self._names.market_index(market) for market in narrowed.markets]
-            markets = [index for index in found if index is not None]
-        stamp = connection_stamp(self.settings.epoch, number) if cancels else 0
-        return Guard(
-            allowance, stamp, key_stamp(key.key), markets, narrowed.collar_ppm, narrowed.expires_at,
-            self._protection(key),
-        )  # fmt: skip
-
-    @staticmethod
-    def _make_allowance(tier: Tier) -> Allowance:
-        return Allowance(tier.name, tier.requests, tier.messages, round(tier.window_s * 1e9))
-
-    def _protection(self, key: ApiKey) -> Protection | None:
-        terms = key.restrictions.protection
-        if terms is None:
-            return None
-        protection = self._protections.get(key.key)
-        if protection is None:
-            protection = self._protections[key.key] = Protection(key.key, terms, self._trip)
-        return protection
-
-    def _trip(self, protection: Protection) -> None:
+    def _trip(self, key: ApiKey, protection: Protection) -> None:
         """Pull every order of the key: those of its living connections, and those that outlive them."""
-        key = self._keys.find(protection.key)
-        if key is None:
-            return
         stamps = [key_stamp(key.key)]
-        for listener in self._listeners:
-            link = listener.link
-            if link is not None and link.guard is not None and link.session.key == key:
+        for session, (link, _) in self._signed_in.items():
+            if session.key == key and link.guard is not None:
                 stamps.append(link.guard.stamp)
                 body = {"type": "protection", "reason": protection.reason, "message": "the key's orders are cancelled"}
                 self.hub.send(link, wire.encode(body))
         log.warning("protection tripped label=%s reason=%s", key.label, protection.reason)
-        self._pulls.add(self._accounts_of(key), stamps)
+        self._pulls.add(self._rights.accounts_of(key), stamps)
         asyncio.get_running_loop().call_soon(self._run, self._pull)
-
-    def _accounts_of(self, key: ApiKey) -> list[int]:
-        indices = [self._names.account_index(name) for name in key.accounts]
-        return [index for index in indices if index is not None]
-
-    def _guard_open_orders(self, open_orders: NDArray[Any]) -> None:
-        """Orders of an earlier life that outlived their connection go on being counted."""
-        protected = {key_stamp(key.key): key for key in self._keys.living() if key.restrictions.protection is not None}
-        for row in open_orders if protected else ():
-            key = protected.get(int(row["session"]))
-            protection = None if key is None else self._protection(key)
-            if protection is not None:
-                self.hub.guarded[int(row["order_id"])] = protection
 
     def _known_rejections(self) -> Rejections:
         """What the event log of the recent past tells of refused places."""
@@ -639,6 +591,10 @@ class GatewayServer:
                 for account, client_id, sequence, reason in rejections_in(events):
                     rejections.learn(account, client_id, sequence, reason)
         return rejections
+
+
+def _cancels(link: Connection) -> bool:
+    return link.guard is not None and link.guard.stamp != 0
 
 
 def _with_rid(rid: bytes) -> dict[str, Any]:
