@@ -42,7 +42,7 @@ from engine.core import Core
 from engine.messages import layout
 from marketdata.changes import LEVEL_ROW
 from marketdata.feed import Feed
-from marketdata.server import _Server, serve
+from marketdata.server import _Server, serve, settle_garbage
 from marketdata.settings import MarketDataSettings
 from marketdata.state import MarketState
 from persistence.event_log import EventLogReader, EventLogWriter
@@ -382,6 +382,7 @@ async def _running(directory: Path, log: _Log, crowd: int, portions: list[np.nda
             await asyncio.sleep(0.02)
 
     await ready.wait()
+    settle_garbage()
     feeding = asyncio.create_task(flow())
     try:
         yield status["port"]

@@ -352,7 +352,7 @@ async def _event_source(settings: Settings) -> Any:
 
 
 async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
-    from marketdata.server import serve
+    from marketdata.server import serve, settle_garbage
     from marketdata.settings import MarketDataSettings
 
     facts: dict[str, Any] = {}
@@ -366,6 +366,7 @@ async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Even
 
     async def report() -> None:
         await ready.wait()
+        settle_garbage()
         await _report(status, stop, lambda: {"host": settings.host, **facts})
 
     own = MarketDataSettings(

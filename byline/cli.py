@@ -192,6 +192,22 @@ def journal_verify(
     raise typer.Exit(verify_journal(_settings(data), console=console, replay=replayed))
 
 
+@app.command()
+def marketdata(
+    data: DataOption = None,
+    events: Annotated[Optional[str], typer.Option(help="nats://host:port of a relay; else the event log.")] = None,
+) -> None:
+    """Run one more market data process, on this host or on another one that a relay reaches, until Ctrl-C.
+
+    Example: `byline marketdata --data /srv/feed --events nats://core-host:4222`
+    """
+    from byline.bootstrap import run_process
+
+    settings = _settings(data, events_url=events)
+    settings.data_directory.mkdir(parents=True, exist_ok=True)
+    raise typer.Exit(run_process("marketdata", settings))
+
+
 @app.command(hidden=True)
 def process(name: Annotated[str, typer.Argument()]) -> None:
     """Run one process of the exchange; the supervisor calls this."""

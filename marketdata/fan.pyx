@@ -66,11 +66,10 @@ cdef class Fan:
         return at
 
     def remove(self, Py_ssize_t slot):
-        """Nothing is sent to it any more. A slot that was removed already may be removed again."""
-        assert 0 <= slot < self.count
-        if self.slots[slot].socket >= 0:
-            self.slots[slot].socket = -1
-            self.given_back.append(slot)
+        """Nothing is sent to it any more. Once for each `add`."""
+        assert 0 <= slot < self.count and self.slots[slot].socket >= 0
+        self.slots[slot].socket = -1
+        self.given_back.append(slot)
 
     def recycle(self):
         """No flush is under way: slots that were given back may be given out again."""

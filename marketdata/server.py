@@ -14,6 +14,7 @@ Never: writes the event log, blocks on a reader, listens before it has caught up
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import time
@@ -39,7 +40,7 @@ from marketdata.session import Session, frame_fault
 from marketdata.settings import MarketDataSettings
 from marketdata.state import MarketState
 
-__all__ = ["CLOSE_SLOW", "SUBPROTOCOLS", "serve"]
+__all__ = ["CLOSE_SLOW", "SUBPROTOCOLS", "serve", "settle_garbage"]
 
 CLOSE_SLOW = 4008
 """Close code of a reader that fell behind the high mark."""
@@ -160,7 +161,9 @@ class _Server:
 
     def forget(self, reader: _Reader, *, keep: bool = False) -> None:
         """It gets nothing more. `keep`: its connection is still being closed."""
-        self.fan.remove(reader.session.slot)
+        if reader.session.slot >= 0:
+            self.fan.remove(reader.session.slot)
+            reader.session.slot = -1  # it may be another's soon
         if not keep:
             self.readers.discard(reader)
         self.slow.discard(reader)
@@ -189,6 +192,7 @@ class _Server:
 
     async def flush(self) -> None:
         """Builds once, then one write for each reader, with a turn of the loop after every `writes_per_turn`."""
+        self.fan.recycle()
         stages, begun = self.state.stages, time.monotonic()
         self._recover()
         plan = self.publisher.flush(begun * 1e3)
@@ -210,7 +214,6 @@ class _Server:
                 self.delivery_count += min(step, count - start)
                 if start + step < count:
                     await asyncio.sleep(0)
-        self.fan.recycle()
         stages.observe("write", writing)
         stages.observe("flush", time.monotonic() - begun)
 
@@ -233,7 +236,9 @@ class _Server:
         if waiting > self.settings.cut_bytes:
             self.cut(reader)
             return
-        reader.write(delivery.lean if waiting else delivery.data)
+        frames = delivery.lean if waiting else delivery.data
+        if frames:
+            reader.write(frames)
         if not waiting and not reader.buffered() and not reader.session.closed:
             self.fan.set_clear(reader.session.slot, True)
         if waiting > self.settings.slow_bytes and not reader.session.slow and not reader.session.closed:
@@ -320,16 +325,17 @@ async def serve(
         if time.monotonic() - reported > 1.0:
             counts, reported = server.report(time.monotonic() - reported, counts), time.monotonic()
         await asyncio.sleep(0)
+    door = _bound_socket(settings)
     listener = await ws_create_server(
         server.accept,
-        settings.host,
-        settings.port,
-        reuse_port=settings.reuse_port or None,
-        backlog=settings.accept_backlog,
+        sock=door,
+        backlog=settings.accepts_per_turn,
         max_frame_size=settings.message_size_bytes_max * 4,
         read_buffer_init_size=2048,
         enable_auto_pong=False,  # what picows writes by itself could be overtaken
     )
+    # A turn of the loop accepts as many as the backlog was when it began; the kernel may keep more of them waiting.
+    door.listen(settings.accept_backlog)
     status.update(state="live", port=listener.sockets[0].getsockname()[1])
     counts = server.report(time.monotonic() - reported, counts)
     reported = time.monotonic()
@@ -359,6 +365,33 @@ async def serve(
             reader.abort()
         await listener.wait_closed()
         status["state"] = "stopped"
+
+
+def settle_garbage() -> None:
+    """For a process that does nothing else, once it is live: the collector walks what came since, and more rarely.
+
+    A crowd of readers makes many objects that live long; walking all of them again and again takes a tenth of the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def _bound_socket(settings: MarketDataSettings) -> socket.socket:
+    """Raises OSError: the address is taken."""
+    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+    family, kind, protocol, _, address = found[0]
+    door = socket.socket(family, kind, protocol)
+    try:
+        door.setblocking(False)
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.reuse_port:
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        door.bind(address)
+    except OSError:
+        door.close()
+        raise
+    return door
 
 
 async def _sleep_until(stop: asyncio.Event, seconds: float) -> None:

@@ -101,7 +101,7 @@ class Session:
         self, publisher: Publisher, settings: MarketDataSettings, sink: Any = None, encoding: str = "json"
     ) -> None:
         self.sink = self if sink is None else sink  # what the server writes to; unused here
-        self.slot = 0  # of the server's fan
+        self.slot = -1  # of the server's fan
         self.encoding = encoding
         self.subscriptions: dict[str, Subscription] = {}
         self.profile: Any = None

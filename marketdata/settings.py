@@ -19,6 +19,7 @@ class MarketDataSettings:
     flush_interval_ms: int = 20
     connection_limit: int = 5_000
     accept_backlog: int = 4_096  # connections that wait to be accepted: after a restart all come at once
+    accepts_per_turn: int = 32  # so that those who are there do not wait for all handshakes
     subscription_limit: int = 256  # per connection
     message_size_bytes_max: int = 4_096
     requests_per_second: int = 50  # per connection, in bursts of four seconds

@@ -54,8 +54,8 @@ class Histogram:
         return -1
 
     def told(self) -> dict[str, Any]:
-        """As JSON: counts as [upper bound in µs, how many], empty buckets left out; bound -1 is beyond the last."""
-        buckets = [[bound, count] for bound, count in zip((*BOUNDS_US, -1), self.counts, strict=True) if count]
+        """As JSON: counts as [upper bound in µs, how many]; bound -1 is beyond the last."""
+        buckets = [[bound, count] for bound, count in zip((*BOUNDS_US, -1), self.counts, strict=True)]
         return {
             "count": self.count, "sum_us": round(self.sum_us), "p50_us": self.quantile_us(0.5),
             "p99_us": self.quantile_us(0.99), "buckets": buckets,

@@ -8,7 +8,7 @@
 
 Lossless streams of all feeds say the same, message by message, so `seq` alone tells what is new. What follows further
 on than what is here is asked for by `replay`, on the connection that showed the gap; only what no feed keeps any more
-is bridged by a snapshot, and `bridged` counts that. A connection that ends is made again for ever, with a growing pause.
+is bridged by a snapshot, and `bridged` counts that. A connection that ends is made again for ever, after a pause.
 
 Never: gives a message twice or out of order. Bounds: `messages_max` wait for the iterator; then the feeds wait too, and
 fall behind as any slow reader does.

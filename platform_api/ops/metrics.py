@@ -1,6 +1,7 @@
 """Prometheus: the numbers that every process publishes of itself, and the answers of this one.
 
     byline_<process>_<number>                        each number in the status of a process
+    byline_<process>_stage_seconds{stage}            how long its stages took, where it tells: a histogram
     byline_process_up{process}                       1 if it says that it is ready, and lives
     byline_http_requests_total{method,route,status}  answers
     byline_http_request_seconds{route}               time to answer
@@ -11,10 +12,11 @@ Collected when asked for; nothing runs in between. Routes are templates, so the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from platform_api.ports import StatusPort
@@ -67,3 +69,18 @@ class _ProcessCollector(Collector):
                 if isinstance(value, (int, float)):
                     metric = f"{prefix}_{NOT_IN_NAMES.sub('_', field.lower())}"
                     yield GaugeMetricFamily(metric, f"{field} of {name}", value=float(value))
+            stages = fields.get("stages")
+            if isinstance(stages, Mapping):
+                yield _stages(f"{prefix}_stage_seconds", f"stages of {name}", stages)
+
+
+def _stages(metric: str, text: str, stages: Mapping[str, Any]) -> HistogramMetricFamily:
+    """`stages`: by name `sum_us` and `buckets`, pairs of an upper bound in µs (-1: none) and a count."""
+    family = HistogramMetricFamily(metric, text, labels=["stage"])
+    for stage, told in stages.items():
+        buckets, total = [], 0
+        for bound, count in told["buckets"]:
+            total += count
+            buckets.append(("+Inf" if bound < 0 else str(bound / 1e6), total))
+        family.add_metric([stage], buckets, told["sum_us"] / 1e6)
+    return family

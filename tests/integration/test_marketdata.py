@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import random
 import socket
 from contextlib import asynccontextmanager
 
@@ -308,3 +309,55 @@ async def test_message_dropped_on_the_way_is_noticed_with_the_next_one_and_the_b
             final = exchange.flow.sequence
             await read_until(client, lambda message: message["type"] == "heads" and message["seq"] >= final)
             assert book.ready and (book.bids, book.asks) == exchange.flow.book_text()
+
+
+async def test_readers_that_come_and_go_all_the_time_get_their_own_channel_alone():
+    """Slots, sockets and profiles change hands in every flush; a short soak with broken requests in between."""
+    exchange = Exchange(seed=21, flush_interval_ms=2, writes_per_turn=3, requests_per_second=100_000)
+    channels = ["book:NOVA-USD", "orders:NOVA-USD", "trades:NOVA-USD", "ticker:NOVA-USD", "candles.1s:NOVA-USD"]
+    async with exchange.running(), MarketDataClient(exchange.url) as steady:
+        book, orders = (
+            await steady.subscribe_book("NOVA-USD", mode="lossless"),
+            await steady.subscribe_orders("NOVA-USD"),
+        )
+        stopped = asyncio.Event()
+
+        async def visitor(number):
+            rng, visits = random.Random(number), 0
+            while not stopped.is_set():
+                channel = rng.choice(channels)
+                async with connect(exchange.url, compression=None) as ws:
+                    await ws.send(json.dumps({"type": "subscribe", "channel": channel}))
+                    assert json.loads(await ws.recv())["channel"] == channel
+                    for _ in range(rng.randrange(1, 12)):
+                        message = json.loads(await asyncio.wait_for(ws.recv(), 20))
+                        if message["type"] == "heads":
+                            assert list(message["heads"]) == [channel]
+                        else:
+                            assert message["channel"] == channel
+                    if rng.random() < 0.3:
+                        with contextlib.suppress(ConnectionClosed):
+                            await ws.send(b"\x00")
+                            await ws.recv()
+                    elif rng.random() < 0.5:
+                        ws.transport.abort()
+                visits += 1
+            return visits
+
+        visitors = [asyncio.create_task(visitor(number)) for number in range(12)]
+        for _ in range(250):
+            exchange.step(4)
+            await steady.ping()
+        stopped.set()
+        exchange.step(4)
+        visits = []
+        for task in visitors:
+            while not task.done():
+                exchange.step(1)
+                await steady.ping()
+            visits.append(task.result())
+        exchange.source.publish(exchange.flow.place("buy", 80, 1), exchange.flow.sequence)
+        final = exchange.flow.sequence
+        await read_until(steady, lambda m: m["type"] == "heads" and m["seq"] >= final)
+        assert (book.bids, book.asks) == exchange.flow.book_text() and book.gap_count == orders.gap_count == 0
+        assert sum(visits) > 60 and exchange.status["cut"] == 0

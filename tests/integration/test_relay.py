@@ -1,18 +1,23 @@
 """Market data on another host: events over a real NATS server, late comers, lost messages, a server that dies."""
 
 import asyncio
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 
+from byline.client.feeds import ArbitratedFeed
 from byline.client.market_data import MarketDataClient
+from byline.status_file import read_status
 from engine.messages.errors import JournalCorrupt, Unavailable
 from marketdata import relay
 from marketdata.relay import RelayedEvents, run_relay
 from marketdata.server import serve
 from marketdata.settings import MarketDataSettings
 from persistence.event_log import EventLogReader, EventLogWriter
+from tests.support.exchange import ExchangeProcess, until
 from tests.support.market_flow import Flow
 from tests.support.nats import NatsServer
 
@@ -177,3 +182,38 @@ async def test_no_server_is_said_and_another_journal_is_refused(server, tmp_path
                     events.read()
                     await asyncio.sleep(0.02)
     await events.close()
+
+
+async def test_command_line_serves_another_host_from_the_relay_of_a_running_exchange(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("BYLINE_RELAY_URL", server.url)
+    exchange = ExchangeProcess(tmp_path / "data", "--orders-per-s", "100")
+    elsewhere_data = tmp_path / "elsewhere"
+    argv = [sys.executable, "-m", "byline.cli", "marketdata", "--data", str(elsewhere_data), "--events", server.url]
+    remote = None
+    try:
+        await exchange.start()
+        monkeypatch.delenv("BYLINE_RELAY_URL")
+        monkeypatch.setenv("BYLINE_MARKETDATA_PORT", "0")
+        with open(tmp_path / "remote.log", "wb") as log:
+            remote = subprocess.Popen(argv, stdout=log, stderr=log)
+        status = await until(
+            lambda: (read_status(elsewhere_data, "marketdata") or {}).get("ready"), 40, "the other host"
+        )
+        assert status
+        ports = [exchange.status("marketdata")["port"], read_status(elsewhere_data, "marketdata")["port"]]
+        async with ArbitratedFeed([f"ws://127.0.0.1:{port}" for port in ports]) as feed:
+            async with MarketDataClient(f"ws://127.0.0.1:{ports[1]}") as client:
+                await client.subscribe("status")
+                market = (await anext(aiter(client)))["markets"][0]["market"]
+            book, count = await feed.book(market), 0
+            async with asyncio.timeout(40):
+                async for _ in feed:
+                    count += 1
+                    if count > 150 and all(counts.first for counts in feed.feeds):
+                        break
+            assert book.gap_count == feed.bridged == 0  # both say the same, message by message
+    finally:
+        if remote is not None:
+            remote.terminate()
+            remote.wait(20)
+        exchange.sweep()

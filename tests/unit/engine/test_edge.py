@@ -41,3 +41,9 @@ def test_the_schema_id_names_every_record_and_changes_with_each() -> None:
     commands = {name for name in edge.RECORDS if "crc32c" in (getattr(layout, name).names or ())}
     kinds = {kind.name for kind in edge.ORDER_KINDS}
     assert kinds - {"KILL", "REARM"} == commands - {"COMMAND"}, "kill and rearm have the fields of cancel_after"
+
+
+def test_the_protocol_document_lists_every_code() -> None:
+    text = (Path(edge.__file__).parents[2] / "docs/protocol/order-entry-binary.md").read_text()
+    for code in edge.EdgeCode:
+        assert re.search(rf"\| {int(code)} \| `{code.word}`", text), code.word
