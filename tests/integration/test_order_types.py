@@ -51,7 +51,12 @@ async def floor(root: Path, **market: Any) -> AsyncIterator[Floor]:
         await operator.command(
             "market", market=MARKET, base="CRT", quote="USD", tick="0.01", lot="0.1", **terms
         )  # fmt: skip
-        async with await x.client(keys[0]) as ann, await x.client(keys[1]) as ben, await x.client(keys[2]) as cy:
+        stays = {"cancel_on_disconnect": False}  # what is open at the end is part of what is compared
+        async with (
+            await x.client(keys[0], **stays) as ann,
+            await x.client(keys[1], **stays) as ben,
+            await x.client(keys[2], **stays) as cy,
+        ):
             yield Floor(x, operator, ann, ben, cy)
             assert x.server.fault is None
             x.core.check()
