@@ -92,7 +92,7 @@ cdef inline bint usual(const ReplaceRecord* r, Market* market, Order* o, OrderDe
     cdef int64_t best = market.half[1 - d.side].best
     return (
         r.size == ABSENT and r.stop_price == ABSENT and r.price != o.price
-        and <uint64_t>(r.price - 1) < <uint64_t>market.max_price
+        and <uint64_t>r.price - 1 < <uint64_t>market.max_price
         and d.terms == NIL and d.flags == 0
         and (market.phase | market.entry_band_ppm | market.exec_band_ppm) == 0
         and (best == 0 or not reaches(d.side, r.price, best))

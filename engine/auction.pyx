@@ -144,7 +144,7 @@ cdef int uncross(State* s, uint32_t index) except -1 nogil:
 cdef int fill(State* s, Market* market, uint32_t index, uint32_t first, uint32_t second, int64_t price) except -1 nogil:
     # One fill; `first` is the older order, and called the maker.
     cdef int64_t size = whole_leaves(s, first), first_held = order_hold(s, first), second_held = order_hold(s, second)
-    cdef int64_t notional, first_fee, second_fee, released
+    cdef int64_t notional, first_fee = 0, second_fee = 0, released = 0
     cdef bint first_buys = s.details[first].side == BUY, first_shown, second_shown
     cdef uint32_t partner, other
     cdef TradeEvent* e
@@ -156,14 +156,16 @@ cdef int fill(State* s, Market* market, uint32_t index, uint32_t first, uint32_t
     market.trade_count += 1
     market.last_price = price
     market.band_reference = price
-    first_fee = fee_increase(notional, uncross_ppm(s, first), &s.orders[first].credit)
-    second_fee = fee_increase(notional, uncross_ppm(s, second), &s.orders[second].credit)
+    if s.limits.risk:
+        first_fee = fee_increase(notional, uncross_ppm(s, first), &s.orders[first].credit)
+        second_fee = fee_increase(notional, uncross_ppm(s, second), &s.orders[second].credit)
     first_shown = shrink(s, first, size)
     second_shown = shrink(s, second, size)
-    if first_buys:
-        released = settle(s, market, first, second, size, notional, first_held, first_fee, second_fee)
-    else:
-        released = settle(s, market, second, first, size, notional, second_held, second_fee, first_fee)
+    if s.limits.risk:
+        if first_buys:
+            released = book_fill(s, market, first, second, size, notional, first_held, first_fee, second_fee)
+        else:
+            released = book_fill(s, market, second, first, size, notional, second_held, second_fee, first_fee)
     collect_fee(s, market.fees, first_fee + second_fee)
     e.taker_account = s.orders[second].account
     e.aggressor = AGGRESSOR_NONE
@@ -194,7 +196,7 @@ cdef int32_t uncross_ppm(State* s, uint32_t slot) noexcept nogil:
     return s.orders[slot].maker_ppm if s.orders[slot].maker_ppm > 0 else 0
 
 
-cdef int64_t settle(
+cdef int64_t book_fill(
     State* s, Market* market, uint32_t buyer, uint32_t seller, int64_t size, int64_t notional, int64_t held,
     int64_t buyer_fee, int64_t seller_fee,
 ) except -1 nogil:

@@ -198,6 +198,17 @@ cdef int64_t order_share(State* s, uint32_t slot) except? -1:
     return own if s.details[slot].join != 0 else beyond(own, partner_hold(s, s.details[slot].terms))
 
 
+cdef int audit_pair(State* s, uint32_t account) except -1:
+    # The balances that are at hand are those that would be found.
+    cdef Account* owner = &s.accounts[account]
+    cdef Market* market
+    if owner.pair_market != 0:
+        market = &s.markets[owner.pair_market - 1]
+        assert owner.pair_base == find_balance(s, account, market.base), f"account {account}: another base at hand"
+        assert owner.pair_quote == find_balance(s, account, market.quote), f"account {account}: another quote at hand"
+    return 0
+
+
 cdef int audit_accounts(State* s, dict held) except -1:
     cdef uint32_t i, slot, count, ids = 0, orders = 0, names, older
     cdef uint64_t closing
@@ -205,6 +216,7 @@ cdef int audit_accounts(State* s, dict held) except -1:
     for i in range(s.account_count):
         account_name(s, i, &name)
         assert find_account(s, &name) == i, f"account {i} is not found by its name"
+        audit_pair(s, i)
         slot = s.accounts[i].first_order
         count = 0
         while slot != NIL:

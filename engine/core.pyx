@@ -219,9 +219,10 @@ cdef int apply_all(
     begin(s, records, start, end, deep, ahead)
     while now < end:
         r = &records[now]
-        if r.slots == 0 or now + r.slots > end:
+        if r.slots == 0 or now + r.slots > end or r.sequence != s.sequence + 1:
             if s.out_used != 0 or now != start:
                 break  # what is done is told first
+            assert r.slots == 0 or r.slots > end - now, "a record out of sequence"
             with gil:
                 raise ValueError(f"the record at slot {now} is not as long as it says")
         if not fits(s, r, <Py_ssize_t>s.out_capacity - s.out_used, plenty):
@@ -496,7 +497,7 @@ cdef class Core:
 
         Raises:
             ValueError: the record at `start` is not as long as it says; nothing was applied. A later one ends the batch
-                before it.
+                before it, and so does a later one out of sequence.
             AssertionError: as `apply`.
         """
         cdef Py_buffer source, target

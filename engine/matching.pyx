@@ -2,7 +2,7 @@
 
     place, replace, a stop that runs ─▶ take ─▶ match ─▶ rest, or cancel what is left ─▶ proceed: a pause, due stops
                                                  │
-                                                 ├─ fill: event, fees, the maker's balances   ─▶ settle: the taker's, once
+                                                 ├─ fill: event, fees, the maker's balances   ─▶ book_taker: the taker's, once
                                                  └─ prevented: maker and taker of one group
 
 The taker is a struct on the stack until it rests; only then it takes a slot. A replaced order that loses its place and a
@@ -106,7 +106,7 @@ cdef int taker_of(State* s, uint32_t slot, Taker* t) except -1 nogil:
 
 cdef inline int fill(State* s, Taker* t, Order* maker, OrderDetail* detail, int64_t size, int64_t hidden) except -1 nogil:
     # One fill at the maker's price: leaves, credits, the maker's balances, the event. `hidden`: leaves that the maker does
-    # not display. What the taker pays and gets waits in its sums for `settle`.
+    # not display. What the taker pays and gets waits in its sums for `book_taker`.
     cdef Market* market = t.market
     cdef int64_t price = maker.price
     cdef int64_t notional = price * size * market.k
@@ -165,7 +165,7 @@ cdef inline int fill(State* s, Taker* t, Order* maker, OrderDetail* detail, int6
     return 0
 
 
-cdef int settle(State* s, Taker* t) except -1 nogil:
+cdef int book_taker(State* s, Taker* t) except -1 nogil:
     # Books what the fills since the last time left in the taker's sums.
     if (t.paid | t.released | t.received | t.fees) == 0:
         return 0
@@ -280,7 +280,7 @@ cdef int meet(State* s, Taker* t) except -1 nogil:
             continue
         size = maker.leaves if t.budget or maker.leaves < t.leaves else t.leaves
         if market_buy:
-            settle(s, t)
+            book_taker(s, t)
             money = s.balances[t.quote].available if s.limits.risk else TOTAL_LIMIT
             if t.budget and t.leaves < money:
                 money = t.leaves
@@ -310,7 +310,7 @@ cdef int meet(State* s, Taker* t) except -1 nogil:
 
 cdef int match(State* s, Taker* t) except -1 nogil:
     cdef int reason = meet(s, t)
-    settle(s, t)
+    book_taker(s, t)
     return reason
 
 

@@ -94,7 +94,7 @@ cdef inline bint usual(State* s, const PlaceRecord* r, uint16_t flags, Account* 
         and (account.status | account.overdraft | account.killed | (account.mask & HAS_MAX_OPEN_ORDERS)) == 0
         and (not s.limits.risk or account.pair_market == r.market + 1)
         and (market.phase | market.entry_band_ppm | market.exec_band_ppm) == 0
-        and <uint64_t>(r.price - 1) < <uint64_t>market.max_price
+        and <uint64_t>r.price - 1 < <uint64_t>market.max_price
         and r.size >= market.min_size and r.size <= market.max_size
         and (r.client_id.word[0] & 0xFF) != 0 and pool_room(&s.order_pool) != 0
     )

@@ -12,7 +12,7 @@
 from engine.digest cimport touch_balance
 from engine.pool cimport find_balance, link_balance
 from engine.types cimport (
-    BUY, NIL, SELL, STOP, Balance, Market, Order, State, int32_t, int64_t, side_hold, uint8_t, uint32_t,
+    BUY, NIL, SELL, STOP, Balance, Market, Order, State, int32_t, int64_t, side_hold, uint8_t, uint32_t, uint64_t,
 )
 
 
@@ -20,7 +20,7 @@ cdef inline int64_t required_hold(
     Market* market, uint8_t side, int64_t price, int64_t leaves, int32_t ppm, uint32_t credit
 ) noexcept nogil:
     # Of a sell of any type, or a limit buy. The listing's bounds keep every product below 2^62.
-    return side_hold(side == SELL, leaves, market.u, price * market.k, ppm, credit)
+    return side_hold(side == SELL, leaves, market.u, <int64_t>(<uint64_t>price * <uint64_t>market.k), ppm, credit)
 
 
 cdef inline int64_t whole_leaves(State* s, uint32_t slot) noexcept nogil:
@@ -116,6 +116,7 @@ cdef inline void receive(State* s, uint32_t slot, int64_t amount) noexcept nogil
     if s.limits.risk:
         touch_balance(s, slot)
         s.balances[slot].available += amount
+        s.broken |= s.balances[slot].available
 
 
 cdef inline int64_t below_zero(int64_t available) noexcept nogil:
@@ -127,6 +128,7 @@ cdef inline void move_available(State* s, uint32_t slot, int64_t amount) noexcep
     cdef Balance* balance = &s.balances[slot]
     touch_balance(s, slot)
     s.assets[balance.asset].below += below_zero(balance.available + amount) - below_zero(balance.available)
+    s.broken |= s.assets[balance.asset].below
     balance.available += amount
 
 

@@ -2,7 +2,7 @@
 # layout.py and codes.py by tests/unit/engine/test_layout.py through `engine.types`.
 #
 #   State ── assets, markets, accounts     tables; their position is the index that records and events carry
-#         ── balances                      pool, found by (account, asset); never given back
+#         ── balances                      chained to their account, beyond eight in a map; never given back
 #         ── orders, order_details         two pools with the same slots: 64 bytes hot, 64 bytes cold
 #         ── ids                           pool of client ids: of open orders, and remembered
 #         ── refs, postings                pools of money commands

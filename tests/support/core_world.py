@@ -32,6 +32,8 @@ DTYPES = {
     EventKind.TRANSFERRED: layout.MONEY_EVENT, EventKind.PENDED: layout.MONEY_EVENT,
     EventKind.POSTED: layout.MONEY_EVENT, EventKind.VOIDED: layout.MONEY_EVENT, EventKind.CUT: layout.CUT,
     EventKind.DONE: layout.EVENT,
+    EventKind.PHASE_CHANGED: layout.PHASE_CHANGED,
+    EventKind.UNCROSSED: layout.UNCROSSED,
 }  # fmt: skip
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
+from typing import Any
 
 import numpy as np
+import pytest
 
-from engine.core import CoreLimits
+from engine.core import Core, CoreLimits
 from engine.messages import layout
 from engine.messages.codes import ABSENT, CommandKind, OrderType, Side
 from tests.support.core_world import World
+from tests.support.rule_flow import RuleFlow
 
 OPEN = 4_200  # more than the cache is trusted with, so that a batch looks deep
 CLOSED = 4_000_000  # client ids: many times as many as there may be orders
@@ -79,3 +82,50 @@ def test_a_record_of_two_slots_does_not_lead_the_look_ahead_astray() -> None:
     process.start()
     process.join()
     assert process.exitcode == 0
+
+
+class _Kept:
+    """A core that keeps the records it is given."""
+
+    def __init__(self) -> None:
+        self.core, self.records = Core(), bytearray()
+
+    def apply(self, record: bytearray) -> np.ndarray:
+        self.records += record
+        return self.core.apply(record)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.core, name)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_batches_of_a_deep_book_say_what_single_commands_say(seed: int) -> None:
+    alone = _Kept()
+    flow = RuleFlow(alone, seed, ("NOVA-USD", "LUX-USD", "DEEP-USD"))
+    flow.markets = ("NOVA-USD", "LUX-USD")
+    flow.apply({"op": "account", "account": "crowd"})
+    flow.apply({"op": "deposit", "account": "crowd", "asset": "USD", "amount": "1000000000", "ref": "crowd"})
+    for number in range(OPEN):
+        flow.apply({
+            "op": "place", "account": "crowd", "market": "DEEP-USD", "client_id": f"deep-{number}", "side": "buy",
+            "type": "limit", "price": f"{1 + number % 400}", "size": "1", "stp": "none",
+        })  # fmt: skip
+    crowded = len(alone.records)
+    told = [flow.step() for _ in range(1_500)]
+    for number in range(0, OPEN, 7):  # the crowd goes by its own ids, among the others
+        told.append(flow.apply({"op": "cancel", "account": "crowd", "client_id": f"deep-{number}"}))
+        told.append(flow.step())
+    records = np.frombuffer(alone.records, layout.COMMAND)
+    events = np.empty(1 << 19, layout.EVENT)  # a stop that spends what it has may meet the fills limit
+    batched = Core()
+    at = crowded // layout.COMMAND.itemsize
+    assert batched.apply_batch(records, events, 0, at)[0] == at
+    said = []
+    while at < len(records):
+        after, used = batched.apply_batch(records, events, at)
+        assert after > at
+        said.append(events[:used].tobytes())
+        at = after
+    assert b"".join(said) == np.concatenate(told).tobytes()
+    assert batched.state_hash() == alone.state_hash()
+    batched.check()
