@@ -160,8 +160,7 @@ async def test_cut_off_anywhere_the_tracker_ends_true(tmp_path: Path, seed: int)
                 await asyncio.gather(*(_trade(trader, chance, chance.randrange(1, 12), sent) for _ in range(2)))
             opposing.cancel()
             await asyncio.gather(opposing, return_exceptions=True)
-            client = await trader.wait_ready()
-            listed = {row["order_id"]: row for row in await client.open_orders()}
+            listed = {row["order_id"]: row for row in (await trader.ask("open_orders"))["orders"]}
             mine = {order.order_id: order for order in trader.open_orders()}
             assert set(mine) == set(listed)
             for number, row in listed.items():
