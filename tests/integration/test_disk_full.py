@@ -40,7 +40,7 @@ async def test_a_full_disk_leaves_cancels_only_and_trading_resumes_when_space_re
     async with exchange(small_disk) as x:
         async with await x.client(x.operator) as operator:
             key = await x.trader(operator, "alice")
-        async with await x.client(key) as client:
+        async with await x.client(key, cancel_on_disconnect=False) as client:
             await client.place(MARKET, "first", "buy", "limit", size="1", price="1")
             await until(lambda: has_prepared(small_disk), what="the next files to be prepared")
             ballast = small_disk / "ballast"
