@@ -130,7 +130,7 @@ def cost(seed: int, rounds: int) -> Row:
 
 def many_accounts(count: int, listed: int, waiting: int) -> tuple[Core, int]:
     """A core of `count` accounts with money of both kinds in turns, and `listed` markets; and its next sequence."""
-    core = Core(CoreLimits(accounts=count + FIRST_ACCOUNT, orders=1 << 20))
+    core = Core(CoreLimits(accounts=count + FIRST_ACCOUNT, orders=1 << 21))
     everyone = FIRST_ACCOUNT + np.arange(count)
     parts = [assets([b"BASE", b"QUOTE"]), markets(listed, 1_000), accounts(count)]
     parts += [deposits(everyone, 1, 10**9), deposits(everyone[:waiting], 0, 10**9)]
