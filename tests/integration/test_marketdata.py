@@ -323,7 +323,7 @@ async def test_readers_that_come_and_go_all_the_time_get_their_own_channel_alone
         stopped = asyncio.Event()
 
         async def visitor(number):
-            rng, visits = random.Random(number), 0
+            rng = random.Random(number)
             while not stopped.is_set():
                 channel = rng.choice(channels)
                 async with connect(exchange.url, compression=None) as ws:
@@ -341,23 +341,24 @@ async def test_readers_that_come_and_go_all_the_time_get_their_own_channel_alone
                             await ws.recv()
                     elif rng.random() < 0.5:
                         ws.transport.abort()
-                visits += 1
-            return visits
+                visits[number] += 1
 
-        visitors = [asyncio.create_task(visitor(number)) for number in range(12)]
-        for _ in range(250):
+        visits = dict.fromkeys(range(12), 0)
+        visitors = [asyncio.create_task(visitor(number)) for number in visits]
+        while sum(visits.values()) < 60:  # however slow the machine: the market moves until they have come and gone enough
             exchange.step(4)
             await steady.ping()
+            if failed := [task for task in visitors if task.done()]:
+                failed[0].result()
         stopped.set()
         exchange.step(4)
-        visits = []
         for task in visitors:
             while not task.done():
                 exchange.step(1)
                 await steady.ping()
-            visits.append(task.result())
+            task.result()
         exchange.source.publish(exchange.flow.place("buy", 80, 1), exchange.flow.sequence)
         final = exchange.flow.sequence
         await read_until(steady, lambda m: m["type"] == "heads" and m["seq"] >= final)
         assert (book.bids, book.asks) == exchange.flow.book_text() and book.gap_count == orders.gap_count == 0
-        assert sum(visits) > 60 and exchange.status["cut"] == 0
+        assert exchange.status["cut"] == 0
