@@ -5,17 +5,20 @@ client in the custody row; accounts outside (`system:external`, and all others w
 are the world beyond the exchange and have none. A row's balance on the chain after the batch is the sum of its accounts
 at the cut, less withdrawals paid there that the core has not booked yet:
 
-    entry(row) = target(row) - row on chain - deposits(row) + payouts(row)
+    entry(row) = target(row) - row on chain - deposits(row) - arrived(row) + payouts(row) + left(row)
 
-Deposits and payouts stand beside the entries and not in them: on a real network deposits are on the chain before the
-exchange books them, and the embedded chain's named faucet makes them in the same transaction, before the entries.
+Five kinds of change stand beside each other. `arrived` are deposits that somebody made on the chain, `left` forced
+exits that it has paid: both stand there before the exchange books them, and are only counted here. `deposits` are what
+the core booked from outside without the chain: the embedded chain's named faucet makes them in the same transaction,
+before the entries; on a network without a faucet they are a Disagreement. Payouts come after the entries.
 The formula also moves a whole balance when an account links its wallet. Entries of one asset sum to zero; a row below
 zero, or a sum that is not zero, is a Disagreement and nothing is sent. A `forced` account below zero is covered by the
 others of its row.
 
-A house row is never paid: it has no key, the money would be lost. A withdrawal from an account without a row stays
-unpaid, is named in `unpayable`, and holds up nothing else. If the core books one all the same, its units stay in the
-custody row.
+A withdrawal with a document (`wd:…`) is paid once it is released, from whatever row its account has, to the address
+that the release names. One without goes to its account's own row; a house row has no key and is never paid so, for the
+money would be lost: such a withdrawal stays unpaid, is named in `unpayable`, and holds up nothing else. If the core
+books one all the same, its units stay in the custody row.
 
 A batch that touches more rows than a transaction may goes in parts, payers first: each part is made zero-sum by one
 entry of the clearing row, which ends at zero.
@@ -24,7 +27,7 @@ entry of the clearing row, which ends at zero.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -33,6 +36,7 @@ import numpy as np
 from settlement.chain.port import CoinPart, Part, Payout
 from settlement.ledger import Cut, Disagreement, Ledger, Posting
 from settlement.liabilities import Liabilities
+from settlement.refs import DOCUMENTED
 from settlement.rows import CLEARING_ROW, CUSTODY_ROW, KEYLESS_ROWS, TREASURY_ROW, chain_row
 from settlement.statement import Owed, Statement
 
@@ -63,7 +67,10 @@ class Batch(msgspec.Struct, frozen=True):
     row_count: int
     parts: list[Part]
     pools: dict[str, int]
-    """Asset → units in its vault once the batch is final."""
+    """Asset → units in its vault once the batch is final, but for what `beside` does not count yet."""
+    beside: dict[str, int] = {}
+    """Asset → units that came beside the batches and are counted up to this cut, since the beginning: deposits on the
+    chain, less forced exits, plus payouts that the contract skipped."""
     statement: Statement | None = None
     """What `root` is the hash of; None in batches of before there were statements."""
 
@@ -105,6 +112,10 @@ class Netting:
         """Withdrawals paid and not booked: ref → (asset, row, units)."""
         self.kept: dict[str, int] = {}
         """Asset → units of unpayable withdrawals that the core has booked: in the custody row, owed to no account."""
+        self.beside: dict[str, int] = {}
+        """See Batch."""
+        self.skipped: set[str] = set()
+        """Withdrawals that the contract skipped: they fail, and are never paid."""
         self._unpayable: list[Unpayable] = []
         self._kept_named: deque[Unpayable] = deque(maxlen=KEPT_NAMED)
 
@@ -113,10 +124,14 @@ class Netting:
         """As of the last cut: those pended, and the latest of those booked."""
         return [*self._unpayable, *self._kept_named]
 
-    def seal(self, ledger: Ledger, cut: Cut, now_ns: int) -> Batch:
-        """Close the period that ends at `cut`; the ledger stands there. Raises Disagreement and changes nothing."""
+    def seal(self, ledger: Ledger, cut: Cut, now_ns: int, released: Mapping[str, bytes] | None = None) -> Batch:
+        """Close the period that ends at `cut`; the ledger stands there. Raises Disagreement and changes nothing.
+
+        `released`: withdrawals with a document that may be paid now, ref → recipient.
+        """
         ledger.check()
-        payouts, booked = self._payouts(ledger)
+        payouts, booked = self._payouts(ledger, released or {})
+        beside = dict(self.beside)
         kept = dict(self.kept)
         for item in self._newly_kept(ledger, booked | {payout.ref for legs in payouts.values() for payout in legs}):
             kept[item.asset] = kept.get(item.asset, 0) + item.amount
@@ -141,17 +156,25 @@ class Netting:
             deposits = _by_row(
                 (row_of[account], amount) for (account, kind), amount in ledger.border.deposits.items() if kind == index
             )
-            entries = self._entries(asset.name, targets, deposits, paying)
+            came = _by_row((row, n) for (row, kind), n in ledger.border.arrived.items() if kind == index)
+            went = _by_row((row, n) for (row, kind), n in ledger.border.left.items() if kind == index)
+            entries = self._entries(asset.name, targets, deposits, paying, came, went)
             previous = self.chain.get(asset.name, bytes(32))
-            coins.append(CoinPart(asset.name, previous, entries, sorted(deposits.items()), paying))
+            coins.append(
+                CoinPart(
+                    asset.name, previous, entries, sorted(deposits.items()), paying, sorted(came.items()),
+                    sorted(went.items()),
+                )
+            )  # fmt: skip
             pools[asset.name] = sum(targets.values())
+            beside[asset.name] = beside.get(asset.name, 0) + sum(came.values()) - sum(went.values())
         statement = self._statement(ledger, cut, leaving)
         root = statement.root()
         parts = split(cut.batch, root, cut.trades_digest, coins)
         rows = sum(len(coin.entries) for coin in coins)
         batch = Batch(
             cut.batch, cut.first_sequence, cut.last_sequence, cut.state_hash, cut.ts, now_ns, root,
-            cut.trades_digest, cut.trade_count, rows, parts, pools, statement=statement,
+            cut.trades_digest, cut.trade_count, rows, parts, pools, beside, statement,
         )  # fmt: skip
         self.take(batch, ledger, booked)
         return batch
@@ -172,14 +195,18 @@ class Netting:
         self._unpayable = [
             item
             for ref, postings in ledger.pending.items()
-            if ref not in settled and ref not in self.paid
+            if ref not in settled and ref not in self.paid and not ref.startswith(DOCUMENTED)
             for item in _unpayable(ledger, ref, postings, booked=False)
         ]
         for part in batch.parts:
             for coin in part.coins:
                 rows = self.rows.setdefault(coin.asset, {})
-                for row, amount in (*coin.deposits, *coin.entries):
+                for row, amount in (*coin.deposits, *coin.arrived, *coin.entries):
                     rows[row] = rows.get(row, 0) + amount
+                for row, amount in coin.left:
+                    rows[row] = rows.get(row, 0) - amount
+                change = sum(amount for _, amount in coin.arrived) - sum(amount for _, amount in coin.left)
+                self.beside[coin.asset] = self.beside.get(coin.asset, 0) + change
                 for payout in coin.payouts:
                     rows[payout.row] -= payout.amount
                     if payout.ref in ledger.pending:
@@ -197,15 +224,30 @@ class Netting:
             published, digest,
         )  # fmt: skip
 
-    def _payouts(self, ledger: Ledger) -> tuple[dict[str, list[Payout]], set[str]]:
+    def skip(self, payouts: Iterable[tuple[str, Payout]]) -> None:
+        """The contract skipped these (asset, payout) of a final batch: their rows have the units still.
+
+        What was told before changes nothing.
+        """
+        for asset, payout in [item for item in payouts if item[1].ref not in self.skipped]:
+            self.rows[asset][payout.row] += payout.amount
+            self.beside[asset] = self.beside.get(asset, 0) + payout.amount
+            self.paid.pop(payout.ref, None)
+            self.skipped.add(payout.ref)
+
+    def _payouts(
+        self, ledger: Ledger, released: Mapping[str, bytes]
+    ) -> tuple[dict[str, list[Payout]], set[str]]:
         """What this batch pays, by asset, and the refs that it finds booked after they were paid."""
         payouts: dict[str, list[Payout]] = {}
         booked: set[str] = set()
 
         def pay(ref: str, posting: Posting) -> None:
-            asset, row = ledger.assets[posting.asset], ledger.accounts[posting.source].row
-            if asset.settled and row is not None:
-                payouts.setdefault(asset.name, []).append(Payout(ref, row, row, posting.amount))
+            asset, account = ledger.assets[posting.asset], ledger.accounts[posting.source]
+            if asset.settled:
+                row = chain_row(account.name, account.row)
+                payout = Payout(ref, row, released.get(ref, row), posting.amount)
+                payouts.setdefault(asset.name, []).append(payout)
 
         for ref, postings in _by_ref(ledger).items():
             if ref in self.paid:
@@ -218,7 +260,9 @@ class Netting:
                 raise Disagreement(f"withdrawal {ref} was paid on the chain and then voided in the core")
         if self._pay_pending:
             for ref, postings in ledger.pending.items():
-                if ref not in self.paid and not _unpayable(ledger, ref, postings, booked=False):
+                if ref in self.paid or ref in self.skipped or (ref.startswith(DOCUMENTED) and ref not in released):
+                    continue
+                if ref in released or not _unpayable(ledger, ref, postings, booked=False):
                     for posting in postings:
                         pay(ref, posting)
         return payouts, booked
@@ -234,17 +278,24 @@ class Netting:
         ]
 
     def _entries(
-        self, asset: str, targets: dict[bytes, int], deposits: dict[bytes, int], payouts: list[Payout]
+        self,
+        asset: str,
+        targets: dict[bytes, int],
+        deposits: dict[bytes, int],
+        payouts: list[Payout],
+        arrived: dict[bytes, int],
+        left: dict[bytes, int],
     ) -> list[tuple[bytes, int]]:
         """Net entries, payers first, then by row."""
         now = self.rows.get(asset, {})
         paid = _by_row((payout.row, payout.amount) for payout in payouts)
         entries = []
-        for row in sorted(targets.keys() | now.keys() | deposits.keys() | paid.keys()):
+        for row in sorted(targets.keys() | now.keys() | deposits.keys() | paid.keys() | arrived.keys() | left.keys()):
             target = targets.get(row, 0)
             if target < 0:
                 raise Disagreement(f"{asset}: row 0x{row.hex()} would fall to {target}; it must be paid in first")
-            change = target - now.get(row, 0) - deposits.get(row, 0) + paid.get(row, 0)
+            change = target - now.get(row, 0) - deposits.get(row, 0) - arrived.get(row, 0)
+            change += paid.get(row, 0) + left.get(row, 0)
             if change:
                 entries.append((row, change))
         if total := sum(amount for _, amount in entries):
@@ -288,7 +339,8 @@ def split(number: int, root: bytes, trades_digest: bytes, coins: list[CoinPart])
             entries.sort(key=lambda entry: entry[1] > 0)
             deposits = [item for kind, item in mine if kind == "deposits"]
             payouts = [item for kind, item in mine if kind == "payouts"]
-            fresh = CoinPart(coin.asset, previous[coin.asset], entries, deposits, payouts)
+            arrived, left = (coin.arrived, coin.left) if index == 0 else ([], [])
+            fresh = CoinPart(coin.asset, previous[coin.asset], entries, deposits, payouts, arrived, left)
             previous[coin.asset] = fresh.next_chain(number, index, root, trades_digest)
             built.append(fresh)
         parts.append(Part(number, index, len(chunks), root, trades_digest, built))
