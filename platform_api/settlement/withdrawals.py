@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from engine.messages.decimals import decimal_text, units_of
 from engine.messages.errors import OutcomeUnknown, Unavailable
 from platform_api.database import Database
 from platform_api.envelope import Pagination, cursor_from, page
@@ -27,7 +28,6 @@ from platform_api.identity.sui_signature import (
     verify_personal_message,
 )
 from platform_api.ids import new_id
-from platform_api.money import decimal_text, units_of
 from platform_api.ports import CorePort, StatusPort
 from platform_api.security import Caller, unauthorized
 from platform_api.settings import ApiSettings
@@ -101,7 +101,7 @@ class WithdrawalService:
                 message = "asset: there is none of this name that can leave over the chain"
                 raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_asset", field="asset")
             units = units_of(body.amount, asset["scale"])
-            if not units:
+            if units <= 0:
                 message = f"amount: must be a decimal above zero with at most {asset['scale']} decimals"
                 raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_amount", field="amount")
             amount = decimal_text(units, asset["scale"])
