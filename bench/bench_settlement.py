@@ -20,7 +20,6 @@ import numpy as np
 from bench.harness import Row, WrongResult, median, seconds
 from engine.messages import layout
 from engine.messages.codes import CommandKind, EventKind
-from settlement.batch import FileBatchStore
 from settlement.chain.encoding import address_bytes
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.contract import Commit, Vault
@@ -28,6 +27,8 @@ from settlement.chain.localsui.server import RunningNode, start
 from settlement.chain.port import CoinPart
 from settlement.chain.sui import SuiChain, SuiSettings
 from settlement.settler import BatchRecord, SettlementSettings, Settler
+from settlement.store import FileBatchStore
+from settlement.watcher import Watcher
 
 __all__ = ["LEFT_OUT", "run"]
 
@@ -124,7 +125,8 @@ async def _case(entries: int, batches: int, seed: int) -> list[Row]:
         key = OperatorKey.load_or_create(directory / "operator.key")
         chain = SuiChain(SuiSettings(f"http://127.0.0.1:{node.port}", directory / "pysui"), key)
         store = FileBatchStore(directory / "batches.log")
-        settler = Settler(flow, chain, store, SettlementSettings(poll_interval_s=0.005), on_batch)
+        watcher = Watcher(directory / "chain.log")
+        settler = Settler(flow, chain, store, watcher, SettlementSettings(poll_interval_s=0.005), on_batch)
         stop = asyncio.Event()
         task = asyncio.create_task(settler.run(stop))
         try:
@@ -141,6 +143,7 @@ async def _case(entries: int, batches: int, seed: int) -> list[Row]:
             await asyncio.gather(task, return_exceptions=True)
             await chain.close()
             await node.close()
+            watcher.close()
             store.close()
         executor = node.node.executor_name
     # The first batch opens the vaults and carries the deposits; it is left out of the times.

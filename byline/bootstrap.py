@@ -22,7 +22,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ import uvloop
 from byline.settings import Settings
 from byline.status_file import StatusFile, read_status
 from byline.supervisor import DO_NOT_RESTART
-from engine.messages.errors import ExchangeError, JournalCorrupt, OutcomeUnknown, Refused, Unavailable
+from engine.messages.errors import ExchangeError, JournalCorrupt, OutcomeUnknown, Unavailable
 
 __all__ = ["run_process"]
 
@@ -422,10 +422,11 @@ async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
 async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from byline.core_port import GatewayPort
     from persistence.stores.postgres.projector import Projector
-    from settlement.batch import FileBatchStore
     from settlement.chain.keys import OperatorKey
     from settlement.chain.sui import SuiChain, SuiSettings
     from settlement.settler import BatchRecord, SettlementSettings, Settler, run_settler
+    from settlement.store import FileBatchStore
+    from settlement.watcher import Watcher
 
     data = settings.data_directory
     core = GatewayPort(data, settings.host)
@@ -438,6 +439,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
         OperatorKey.load_or_create(chain_directory / "operator.key"),
     )
     store = FileBatchStore(data / "settlement" / "batches.log")
+    watcher = Watcher(data / "settlement" / "chain.log")
     settlers: list[Settler] = []
 
     def on_batch(record: BatchRecord) -> None:
@@ -452,35 +454,37 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             stop,
             projector.run(stop),
             run_settler(
-                await _event_source(settings), chain, store, SettlementSettings(), on_batch, stop,
-                commands=_Withdrawals(core), on_settler=settlers.append,
+                await _event_source(settings), chain, store, watcher, SettlementSettings(), on_batch, stop,
+                commands=_Bookings(core), on_settler=settlers.append,
             ),
             _report(status, stop, facts),
         )  # fmt: skip
     finally:
         await core.close()
         await chain.close()
+        watcher.close()
         store.close()
 
 
-class _Withdrawals:
-    """The settler's way back into the core: what the chain has paid is booked, by the withdrawal's own ref."""
+class _Bookings:
+    """Fulfils `settlement.commands.CommandPort`: no answer is an absence, for the same ref again is harmless."""
 
     def __init__(self, core: Any) -> None:
         self._core = core
 
-    async def withdraw_settled(self, ref: str) -> None:
+    async def submit(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
-            answer = await self._core.submit({"op": "withdraw_settled", "ref": ref})
+            answer: Mapping[str, Any] = await self._core.submit(command)
         except OutcomeUnknown as error:
-            raise Unavailable(str(error)) from error  # the same ref again is harmless: it is answered `duplicate`
-        booked = answer.get("event") == "posted" or (
-            answer.get("event") == "duplicate" and answer.get("status") == "posted"
-        )
-        if answer.get("reason") in ("busy", "cancel_only"):  # a full ring or disk: both pass
-            raise Unavailable(f"the core takes no bookings now: {answer}")
-        if not booked:
-            raise Refused(f"the core does not book withdrawal {ref}: {answer}")
+            raise Unavailable(str(error)) from error
+        return answer
+
+    async def available(self, account: str) -> Mapping[str, str]:
+        try:
+            free: Mapping[str, str] = await self._core.available(account)
+        except OutcomeUnknown as error:
+            raise Unavailable(str(error)) from error
+        return free
 
 
 def _chain_url(settings: Settings) -> str:

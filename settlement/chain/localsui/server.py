@@ -101,6 +101,7 @@ class Service:
             ("LedgerService/GetEpoch", self._epoch, v2.GetEpochRequest, v2.GetEpochResponse),
             ("LedgerService/GetObject", self._object, v2.GetObjectRequest, v2.GetObjectResponse),
             ("LedgerService/BatchGetObjects", self._objects, v2.BatchGetObjectsRequest, v2.BatchGetObjectsResponse),
+            ("LedgerService/GetCheckpoint", self._checkpoint, v2.GetCheckpointRequest, v2.GetCheckpointResponse),
             ("LedgerService/GetTransaction", self._transaction, v2.GetTransactionRequest, v2.GetTransactionResponse),
             ("StateService/ListOwnedObjects", self._owned, v2.ListOwnedObjectsRequest, v2.ListOwnedObjectsResponse),
             (
@@ -133,6 +134,9 @@ class Service:
             checkpoint_height=self._node.state.checkpoint,
             server=f"{SERVER_NAME} executor={self._node.executor_name} (not a network)",
         )
+
+    def _checkpoint(self, request: Any) -> Any:
+        return v2.GetCheckpointResponse(checkpoint=v2.Checkpoint(sequence_number=request.sequence_number))
 
     def _epoch(self, request: Any) -> Any:
         attributes = {name: str(value) for name, value in LIMITS.items()}
