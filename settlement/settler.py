@@ -108,6 +108,8 @@ class BatchRecord(msgspec.Struct, frozen=True):
     executor: str
     file: bytes = b""
     """Of a final batch: see batch_file."""
+    payouts: list[tuple[str, str, bool]] = []
+    """Of a final batch: withdrawal's ref, digest of its transaction, whether the contract skipped it."""
 
 
 class ReleasePort(Protocol):
@@ -314,6 +316,7 @@ class Settler:
             chain=self._info.chain if self._info else "unknown",
             executor=self._info.executor if self._info else "",
             file=batch_file(life, self._listings) if life.state is State.FINAL else b"",
+            payouts=_paid(life) if life.state is State.FINAL else [],
         )
         if self._recent and self._recent[-1].number == record.number:
             self._recent[-1] = record
@@ -552,6 +555,17 @@ class Settler:
             self._store.append(Listed(time.time_ns(), listing))
             self._listings[listing.asset] = listing
             log.info("settlement=listed asset=%s vault=%s", listing.asset, listing.vault)
+
+
+def _paid(life: Life) -> list[tuple[str, str, bool]]:
+    """Ref, digest and whether it was skipped, of every payout of a final batch."""
+    skipped = {payout.ref for _, payout in _skipped(life)}
+    return [
+        (payout.ref, execution.digest, payout.ref in skipped)
+        for part, execution in zip(life.batch.parts, life.executions, strict=True)
+        for coin in part.coins
+        for payout in coin.payouts
+    ]
 
 
 def _skipped(life: Life) -> list[tuple[str, Payout]]:
