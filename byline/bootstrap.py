@@ -422,6 +422,8 @@ async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
 async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from byline.core_port import GatewayPort
     from persistence.stores.postgres.projector import Projector
+    from platform_api.database import Database
+    from platform_api.settlement.desk import WithdrawalDesk
     from settlement.chain.keys import OperatorKey
     from settlement.chain.sui import SuiChain, SuiSettings
     from settlement.settler import BatchRecord, SettlementSettings, Settler, run_settler
@@ -442,25 +444,33 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     watcher = Watcher(data / "settlement" / "chain.log")
     settlers: list[Settler] = []
 
+    database = Database(_postgres_url(settings), connections_max=2)
+    desk = WithdrawalDesk(database, core)
+
     def on_batch(record: BatchRecord) -> None:
         projector.store_batch(_batch_row(record))
+        desk.store_paid(record.number, record.payouts)
 
     def facts() -> dict[str, Any]:
-        return {"projection": projector.status(), "settlement": settlers[0].status() if settlers else {}}
+        return {"projection": projector.status(), "withdrawals_error": desk.error,
+                "settlement": settlers[0].status() if settlers else {}}  # fmt: skip
 
     await core.start()
+    await database.open()
     try:
         await _first_ends(
             stop,
             projector.run(stop),
+            desk.run(stop),
             run_settler(
                 await _event_source(settings), chain, store, watcher, SettlementSettings(), on_batch, stop,
-                commands=_Bookings(core), on_settler=settlers.append,
+                commands=_Bookings(core), releases=desk, on_settler=settlers.append,
             ),
             _report(status, stop, facts),
         )  # fmt: skip
     finally:
         await core.close()
+        await database.close()
         await chain.close()
         watcher.close()
         store.close()

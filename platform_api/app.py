@@ -32,6 +32,8 @@ from platform_api.ports import BookPort, CorePort, StatusPort
 from platform_api.security import Caller, SessionGuard, TokenSigner, load_signing_key, unauthorized
 from platform_api.settings import ApiSettings
 from platform_api.settlement.routes import SettlementController
+from platform_api.settlement.withdrawal_routes import WithdrawalController
+from platform_api.settlement.withdrawals import WithdrawalService
 
 __all__ = ["create_app", "openapi_document"]
 
@@ -53,6 +55,7 @@ def create_app(
         "database": owned,
         "identity": identity,
         "exchange": ExchangeService(owned, core, book, settings),
+        "withdrawals": WithdrawalService(owned, core, status, settings),
         "guard": SessionGuard(identity.session_problem, settings.session_cache_seconds),
         "metrics": Metrics(status),
         "version": _version(),
@@ -65,6 +68,7 @@ def create_app(
         await owned.close()
 
     routes: list[Any] = [OpsController, AuthController, UserController, ExchangeController, SettlementController]
+    routes.append(WithdrawalController)
     if settings.web_folder is not None and settings.web_folder.is_dir():
         routes.append(create_static_files_router("/", [settings.web_folder], html_mode=True, include_in_schema=False))
     app = Litestar(

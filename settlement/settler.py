@@ -103,6 +103,8 @@ class BatchRecord(msgspec.Struct, frozen=True):
     error: str
     chain: str
     executor: str
+    payouts: list[tuple[str, str, bool]] = []
+    """Of a final batch: withdrawal's ref, digest of its transaction, whether the contract skipped it."""
 
 
 class ReleasePort(Protocol):
@@ -295,6 +297,7 @@ class Settler:
             error=life.error,
             chain=self._info.chain if self._info else "unknown",
             executor=self._info.executor if self._info else "",
+            payouts=_paid(life) if life.state is State.FINAL else [],
         )
         if self._recent and self._recent[-1].number == record.number:
             self._recent[-1] = record
@@ -533,6 +536,17 @@ class Settler:
             self._store.append(Listed(time.time_ns(), listing))
             self._listings[listing.asset] = listing
             log.info("settlement=listed asset=%s vault=%s", listing.asset, listing.vault)
+
+
+def _paid(life: Life) -> list[tuple[str, str, bool]]:
+    """Ref, digest and whether it was skipped, of every payout of a final batch."""
+    skipped = {payout.ref for _, payout in _skipped(life)}
+    return [
+        (payout.ref, execution.digest, payout.ref in skipped)
+        for part, execution in zip(life.batch.parts, life.executions, strict=True)
+        for coin in part.coins
+        for payout in coin.payouts
+    ]
 
 
 def _skipped(life: Life) -> list[tuple[str, Payout]]:

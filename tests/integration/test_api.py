@@ -26,6 +26,10 @@ ROUTES = {
     "get /v1/markets/{token_id}/candles", "get /v1/orderbook/{token_id}", "post /v1/orders", "get /v1/orders",
     "get /v1/orders/{order_id}", "delete /v1/orders/{order_id}", "get /v1/trades", "get /v1/users/me/balances",
     "get /v1/batches", "get /v1/batches/{number}", "post /v1/faucet",
+    "post /v1/withdrawals", "get /v1/withdrawals", "get /v1/withdrawals/{withdrawal_id}", "post /v1/deposits",
+    "delete /v1/withdrawals/{withdrawal_id}", "post /v1/withdrawals/{withdrawal_id}/confirm",
+    "get /v1/users/me/withdrawal-addresses", "post /v1/users/me/withdrawal-addresses",
+    "delete /v1/users/me/withdrawal-addresses/{address_id}",
 }  # fmt: skip
 
 
