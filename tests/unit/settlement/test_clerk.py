@@ -1,4 +1,4 @@
-"""The core follows the chain: deposits and forced exits against the real core, with every answer lost and every crash."""
+"""The core follows the chain: deposits and forced exits against the real core, with lost answers and crashes."""
 
 from __future__ import annotations
 
