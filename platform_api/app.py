@@ -41,7 +41,7 @@ from platform_api.limits import HOUR_NS, Buckets, Limits
 from platform_api.mail import OutboxFolder
 from platform_api.metrics import Metrics
 from platform_api.openapi import config, document_of
-from platform_api.ports import BookPort, CorePort, MailPort, StatusPort
+from platform_api.ports import BookPort, CorePort, MailPort, ProofPort, StatusPort
 from platform_api.security import Caller, SessionGuard, TokenSigner, caller_of, load_signing_key, visitor_of
 from platform_api.settings import ApiSettings
 
@@ -53,6 +53,7 @@ def create_app(
     core: CorePort,
     book: BookPort,
     status: StatusPort,
+    proofs: ProofPort,
     database: Database | None = None,
     mail: MailPort | None = None,
 ) -> Gate:
@@ -71,6 +72,7 @@ def create_app(
         database=owned,
         core=core,
         book=book,
+        status=status,
         mail=mail,
         events=Events(type_ for context in CONTEXTS for type_ in context.events),
         jobs=Jobs(),
@@ -81,7 +83,13 @@ def create_app(
         signer=TokenSigner(load_signing_key(settings.signing_key_path), settings.domain, settings.access_seconds),
         metrics=metrics,
     )
-    parts: dict[str, Any] = {"kernel": kernel, "settings": settings, "core": core, "database": owned}
+    parts: dict[str, Any] = {
+        "kernel": kernel,
+        "settings": settings,
+        "database": owned,
+        "processes": status,
+        "proofs": proofs,
+    }
     for context in CONTEXTS:
         if context.service is not None:
             parts[context.name] = service = context.service(kernel)
@@ -125,7 +133,7 @@ def create_app(
 
 def openapi_document() -> dict[str, Any]:
     """The OpenAPI 3.1 document of the API; needs no server and no database."""
-    app = create_app(ApiSettings(postgres_dsn="postgresql:///unused"), _Absent(), _Absent(), _Absent())
+    app = create_app(ApiSettings(postgres_dsn="postgresql:///unused"), _Absent(), _Absent(), _Absent(), _Absent())
     return document_of(app.app)
 
 
@@ -194,6 +202,9 @@ class _Absent:
 
     async def depth(self, market: str, depth: int) -> dict[str, Any]:
         raise Unavailable("no market data")
+
+    async def prove(self, account: str, batch: int | None) -> Any:
+        raise Unavailable("no proofs")
 
     def read(self) -> dict[str, dict[str, Any]]:
         return {}

@@ -15,5 +15,6 @@ CONTEXTS: tuple[Context, ...] = (
     identity.CONTEXT,
     exchange.CONTEXT,
     settlement.CONTEXT,
+    settlement.WITHDRAWALS,
     admin.CONTEXT,
 )

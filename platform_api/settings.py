@@ -12,7 +12,7 @@ from engine.messages.errors import SettingsInvalid
 __all__ = ["ApiSettings"]
 
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
-SECONDS = ("nonce_seconds", "access_seconds", "refresh_seconds", "email_token_seconds")
+SECONDS = ("nonce_seconds", "access_seconds", "refresh_seconds", "email_token_seconds", "withdrawal_confirm_seconds")
 COUNTS = (
     "body_bytes_max",
     "pool_connections_max",
@@ -67,6 +67,12 @@ class ApiSettings:
     """Relay and job worker run in this process."""
     jobs_running_max: int = 20
     keys_per_account_max: int = 20
+    withdrawal_confirm_seconds: int = 3_600
+    """A withdrawal that is not confirmed by then is cancelled."""
+    withdrawal_address_delay_seconds: int = 86_400
+    """How old an address must be before money goes there."""
+    withdrawal_fees: Mapping[str, str] = field(default_factory=dict)
+    """Asset → decimal amount that goes to platform:gas with each withdrawal."""
     wallets_per_account_max: int = 20
 
     def __post_init__(self) -> None:

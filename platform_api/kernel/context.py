@@ -24,7 +24,7 @@ from platform_api.kernel.jobs import Jobs
 from platform_api.kernel.sealing import SealedColumn, Sealer
 from platform_api.limits import Limits
 from platform_api.metrics import Metrics
-from platform_api.ports import BookPort, CorePort, MailPort
+from platform_api.ports import BookPort, CorePort, MailPort, StatusPort
 from platform_api.security import TokenSigner
 from platform_api.settings import ApiSettings
 
@@ -41,6 +41,7 @@ class Kernel:
     database: Database
     core: CorePort
     book: BookPort
+    status: StatusPort
     mail: MailPort | None
     events: Events
     jobs: Jobs

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from engine.messages.codes import Overdraft
 from persistence.stores.postgres.migrate import migrate
 from platform_api.app import create_app
 from platform_api.database import Database
@@ -18,9 +19,13 @@ from platform_api.identity.service import IdentityService
 from platform_api.kernel.jobs import Worker
 from platform_api.kernel.relay import Relay
 from platform_api.settings import ApiSettings
+from settlement.ledger import Account, Asset, Ledger
+from settlement.liabilities import Liabilities, UnknownBatch
+from settlement.proof_desk import ProofProblem
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 __all__ = [
+    "Proofs",
     "StandInBook",
     "StandInCore",
     "StandInMail",
@@ -90,6 +95,31 @@ class StandInStatus:
         return {"core": {"ready": True, "alive": True, "sequence": 42, "name": "core"}}
 
 
+class Proofs:
+    """The real trees over a ledger set by hand, without the socket between."""
+
+    def __init__(self):
+        self.ledger, self.owed = Ledger(), Liabilities(bytes(range(32)), keep=2)
+        self.ledger.assets.append(Asset("USDC", 6, True))
+        self.root = b""
+
+    def close(self, batch, **amounts):
+        for name, amount in amounts.items():
+            self.ledger.accounts.append(Account(name.replace("_", ":", 1).replace("_", "-"), None, Overdraft.NEVER))
+            self.ledger.totals[len(self.ledger.accounts) - 1, 0] = amount
+        self.root = self.owed.close(batch, self.ledger)[0]
+
+    async def prove(self, account, batch):
+        if (batch or 0) > self.owed.number:
+            raise ProofProblem("not_final")
+        try:
+            return self.owed.prove(batch or self.owed.number, account)
+        except UnknownBatch:
+            raise ProofProblem("unknown_batch") from None
+        except KeyError:
+            raise ProofProblem("no_balance") from None
+
+
 class StandInMail:
     """Keeps letters; `failures` are raised first."""
 
@@ -107,8 +137,9 @@ class StandInMail:
 class World:
     """`client` speaks HTTP; `kernel` is what the services have; jobs and events run when `settle` says so."""
 
-    def __init__(self, client, core, dsn, app, mail):
+    def __init__(self, client, core, dsn, app, mail, proofs):
         self.client, self.core, self.dsn, self.app, self.mail = client, core, dsn, app, mail
+        self.proofs = proofs
         self.kernel = app.kernel
 
     async def settle(self):
@@ -195,15 +226,21 @@ class opened:
 
     async def __aenter__(self):
         self.database = Database(self.dsn)
-        core = StandInCore()
+        core, self.proofs = StandInCore(), Proofs()
         self.mail = StandInMail()
         app = create_app(
-            settings(self.dsn, **self.values), core, StandInBook(), StandInStatus(), self.database, self.mail
+            settings(self.dsn, **self.values),
+            core,
+            StandInBook(),
+            StandInStatus(),
+            self.proofs,
+            self.database,
+            self.mail,
         )
         await self.database.open()
         transport = httpx.ASGITransport(app)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
-        return World(self.client, core, self.dsn, app, self.mail)
+        return World(self.client, core, self.dsn, app, self.mail, self.proofs)
 
     async def __aexit__(self, *_):
         await self.client.aclose()
