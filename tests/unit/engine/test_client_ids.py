@@ -1,4 +1,4 @@
-"""A client id answers for its order at once and until it is forgotten, in whatever order ids come: counted up or not."""
+"""A client id answers for its order at once and until it is forgotten, in whatever order ids come."""
 
 from __future__ import annotations
 
