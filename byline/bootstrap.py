@@ -582,9 +582,11 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
     from byline.core_port import GatewayPort
     from byline.status_port import StatusFiles
     from platform_api.app import create_app
+    from platform_api.logs import configure_logs
     from platform_api.settings import ApiSettings
     from settlement.proof_desk import ProofClient
 
+    configure_logs()
     data = settings.data_directory
     web = Path(__file__).parents[1] / "web" / "terminal"
     server_socket = _listen(settings.host, settings.api_port or _port_before(settings, "api"))
@@ -596,6 +598,9 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         domain=f"{settings.host}:{port}",
         chain="sui:embedded" if not settings.chain_url else "sui",
         signing_key_path=data / "keys" / "access-token.key",
+        column_keys_path=data / "keys" / "columns.json",
+        mail_folder=data / "mail",
+        redis_url=settings.redis_url,
         web_folder=web if (web / "index.html").exists() else None,
         embedded=not settings.chain_url,
         faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},

@@ -58,6 +58,8 @@ class Settings:
     tls_host: str = ""
     """Where that door is; empty: at `host`."""
     tls_port: int = 7443
+    redis_url: str = ""
+    """`redis://…`: rate limits of several API processes are kept there, and events also go to its stream."""
     postgres_url: str = ""
     """Empty: the embedded PostgreSQL in the data directory."""
     chain_url: str = ""
@@ -90,6 +92,10 @@ class Settings:
             (1 <= self.marketdata_shards <= 16, "marketdata_shards", "1 to 16"),
             (self.relay_url == "" or self.relay_url.startswith("nats://"), "relay_url", "nats://host:port"),
             (self.events_url == "" or self.events_url.startswith("nats://"), "events_url", "nats://host:port"),
+            (
+                self.redis_url == "" or self.redis_url.startswith(("redis://", "rediss://", "unix://")),
+                "redis_url", "redis://host:port",
+            ),
             (1 <= self.snapshot_interval_s <= 86_400, "snapshot_interval_s", "1 to 86400 seconds"),
             (1 <= self.trader_orders_per_s <= 50_000, "trader_orders_per_s", "1 to 50000 orders a second"),
             (bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "given with tls_certificate"),
