@@ -49,6 +49,8 @@ class Seen:
     trades: dict[tuple[int, int], tuple[int, str, str, str]] = field(default_factory=dict)
     last: dict[tuple[int, int], set[tuple[int, str]]] = field(default_factory=dict)
     """(sequence, checksum) of every reader of (market, depth), when all was quiet."""
+    whole: dict[int, LocalBook] = field(default_factory=dict)
+    """By market: what a lossless reader of the whole book ended with."""
     queues: dict[int, list[tuple[str, str, str]]] = field(default_factory=dict)
     """By market: (side, price, size) of single orders in the order of the queues."""
     tickers: dict[int, Channel] = field(default_factory=dict)
@@ -312,33 +314,36 @@ class Reader:
 
     @property
     def is_settled(self) -> bool:
-        """It has heard everything up to `wanted`, and every stream is whole."""
+        """It has heard everything up to `wanted`, and every stream is whole.
+
+        A stream of mode `latest` has no chain, and its state may be as old as its interval: it is whole when it shows
+        what the whole book of a lossless reader does.
+        """
         return (
             self.transport is not None and not self.is_slow and self.pong >= self.wanted
             and (self.heads >= self.wanted or all(stream.latest for stream in self.streams.values()))
             and not any(stream.is_fresh or stream.is_asked for stream in self.streams.values())
+            and all(self._is_latest(stream) for stream in self.streams.values() if stream.latest)
         )  # fmt: skip
 
+    def _is_latest(self, stream: _Stream) -> bool:
+        whole = self.seen.whole.get(stream.market)
+        if not isinstance(stream.local, LocalBook) or whole is None:
+            return True
+        shown = [whole.bids[: stream.depth or None], whole.asks[: stream.depth or None]]
+        return [stream.local.bids, stream.local.asks] == shown
+
     async def settle(self, wanted: int) -> None:
-        """Hears everything up to `wanted`; what is `latest` only is asked for anew, since it has no chain."""
+        """Hears everything up to `wanted`."""
         self.wanted = wanted
         self.pong = -1
-        asked_anew = False
         for _ in range(1_500):
             if self.transport is None:
                 await self.connect()
-                asked_anew = False
-            if self.is_settled and asked_anew:
+            if self.is_settled:
                 break
             if self.pong < wanted:
                 self._ask({"type": "ping"})
-            elif not asked_anew:
-                asked_anew = True
-                for channel, stream in self.streams.items():
-                    if stream.latest:
-                        stream.is_asked = True
-                        self._ask({"type": "unsubscribe", "channel": channel})
-                        self._ask({"type": "subscribe", **stream.request})
             await asyncio.sleep(0.1 + 0.1 * self.rng.random())
         else:
             self.seen.fault(f"reader {self.number} did not reach {wanted}: pong {self.pong}, heads {self.heads}")
@@ -346,6 +351,9 @@ class Reader:
             if stream.local is not None:
                 last = self.seen.last.setdefault((stream.market, stream.depth), set())
                 last.add((stream.local.seq, f"{stream.local.checksum:016x}"))
+            if stream.local is not None and stream.depth == 0 and stream.request["mode"] == "lossless":
+                assert isinstance(stream.local, LocalBook)
+                self.seen.whole[stream.market] = stream.local
             if isinstance(stream.local, LocalOrders):
                 rows = sorted(stream.local.orders.items())
                 self.seen.queues[stream.market] = [order for _, order in rows]
@@ -404,7 +412,9 @@ async def _run(pipe: Connection, url: str, count: int, seed: int, mean_pause_s: 
     until.set()
     await disturbing
     asyncio.get_running_loop().remove_reader(pipe.fileno())
-    await asyncio.gather(*(reader.settle(wanted) for reader in readers))
+    for latest in (False, True):
+        some = [one for one in readers if any(request.get("mode") == "latest" for request in one.requests) == latest]
+        await asyncio.gather(*(reader.settle(wanted) for reader in some))
     for reader in readers:
         reader.drop(graceful=True)
     os.set_blocking(pipe.fileno(), True)  # the loop had made it another
