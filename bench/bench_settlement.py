@@ -20,7 +20,6 @@ import numpy as np
 from bench.harness import Row, WrongResult, median, seconds
 from engine.messages import layout
 from engine.messages.codes import CommandKind, EventKind
-from settlement.batch import FileBatchStore
 from settlement.chain.encoding import address_bytes
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.contract import Commit, Vault
@@ -28,6 +27,8 @@ from settlement.chain.localsui.server import RunningNode, start
 from settlement.chain.port import CoinPart
 from settlement.chain.sui import SuiChain, SuiSettings
 from settlement.settler import BatchRecord, SettlementSettings, Settler
+from settlement.store import FileBatchStore
+from settlement.watcher import Watcher
 
 __all__ = ["LEFT_OUT", "run"]
 
@@ -124,7 +125,8 @@ async def _case(entries: int, batches: int, seed: int) -> list[Row]:
         key = OperatorKey.load_or_create(directory / "operator.key")
         chain = SuiChain(SuiSettings(f"http://127.0.0.1:{node.port}", directory / "pysui"), key)
         store = FileBatchStore(directory / "batches.log")
-        settler = Settler(flow, chain, store, SettlementSettings(poll_interval_s=0.005), on_batch)
+        watcher = Watcher(directory / "chain.log")
+        settler = Settler(flow, chain, store, watcher, SettlementSettings(poll_interval_s=0.005), on_batch)
         stop = asyncio.Event()
         task = asyncio.create_task(settler.run(stop))
         try:
@@ -141,6 +143,7 @@ async def _case(entries: int, batches: int, seed: int) -> list[Row]:
             await asyncio.gather(task, return_exceptions=True)
             await chain.close()
             await node.close()
+            watcher.close()
             store.close()
         executor = node.node.executor_name
     # The first batch opens the vaults and carries the deposits; it is left out of the times.
@@ -160,7 +163,7 @@ def _check(settler: Settler, node: RunningNode, finals: list[int], count: int) -
     for asset, vault_id in settler.status()["vaults"].items():
         vault = node.node.state.vaults[address_bytes(vault_id)]
         expected = {row: amount for row, amount in settler.netting.rows[asset].items() if amount}
-        if {row: amount for row, amount in vault.rows.items() if amount} != expected:
+        if {row: amount for row, amount in vault.balances.items() if amount} != expected:
             raise WrongResult(f"rows of {asset} differ between chain and ledger")
         if vault.header.pool != sum(expected.values()):
             raise WrongResult(f"pool of {asset}")
@@ -173,7 +176,7 @@ def _bare(settler: Settler, node: RunningNode) -> float:
         vault = node.node.state.vaults[address_bytes(vault_id)]
         coin = CoinPart(asset, vault.header.chain, _zero_sum(vault))
         operation = Commit(
-            vault.header.operator, vault.header.next_seq, 0, 1, coin.previous, bytes(32), bytes(32),
+            vault.header.operator, vault.header.next_seq, 0, 1, coin.previous, bytes(32), 0, bytes(32),
             tuple(row for row, _ in coin.entries), tuple(abs(amount) for _, amount in coin.entries),
             tuple(amount < 0 for _, amount in coin.entries), 1,
         )  # fmt: skip
@@ -182,6 +185,6 @@ def _bare(settler: Settler, node: RunningNode) -> float:
 
 
 def _zero_sum(vault: Vault) -> list[tuple[bytes, int]]:
-    rows = sorted(row for row, amount in vault.rows.items() if amount)
+    rows = sorted(row for row, amount in vault.balances.items() if amount)
     half = len(rows) // 2
     return [(row, -1) for row in rows[:half]] + [(row, 1) for row in rows[half : 2 * half]]

@@ -68,6 +68,11 @@ class GatewayPort:
                     raise Unavailable("the core's journal has failed") from error
                 raise Refused(f"the gateway refused the command: {error}") from error
 
+    async def available(self, account: str) -> dict[str, str]:
+        """Asset → what the account has free now, as decimal text. Raises Unavailable, OutcomeUnknown, Refused."""
+        answer = await self.submit({"op": "balances", "account": account})
+        return {row["asset"]: row["available"] for row in answer["balances"]}
+
     async def register_key(self, key_id: str, public_key: bytes, account: str, scopes: Sequence[str]) -> None:
         """Raises Unavailable, OutcomeUnknown, Refused."""
         await self.submit(

@@ -1,35 +1,35 @@
-"""The life of a batch: one table of transitions, and the store that keeps every step before the next is taken.
+"""The life of a batch: one table of transitions, and the events that move it.
 
     open ──seal──▶ sealed ──sign──▶ signed ──send──▶ submitted ──executed──▶ final
-                     ▲  ▲                              │  │ send: the same bytes again
-                     │  └──────────refused─────────────┘  │
-                     └─────────part_executed──────────────┘          any ──disagree──▶ halted
+                    ▲ ▲ ▲                              │  │ send: the same bytes again
+                    │ │ └──────────refused─────────────┘  │
+                    │ └────────part_executed──────────────┘      sealed, signed, submitted ──disagree──▶ halted
+                    └──────────resume────────────────────────────────────────────────────────────────────┘
 
 1. The batch is stored before anything is signed, the signed bytes before anything is sent.
 2. On doubt the chain is asked by digest, and the same bytes are sent again: they take effect at most once.
 3. Only a definite refusal allows new bytes, for the same number: the contract refuses a number twice.
-4. One batch is in flight. A disagreement halts and says so; a person decides.
+4. One batch is in flight. A disagreement halts and says so; a person looks, and resumes.
 
-The store is an append-only log; loading it gives each batch's exact step. A projection into a database is somebody
-else's, made from the records that the settler hands out.
+`resume` leads to `sealed`: a batch halts only after a definite answer, so nothing signed can be under way any more.
+An event that the table does not know raises and changes nothing. `store` keeps the events; a projection into a database
+is somebody else's, made from the records that the settler hands out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
-from engine.messages.errors import JournalCorrupt
-from settlement.appendlog import AppendLog
 from settlement.chain.port import Execution, Signed, VaultListing
 from settlement.netting import Batch
 
-__all__ = ["BatchStore", "FileBatchStore", "Life", "State", "Step", "StoredEvent", "TRANSITIONS"]
+__all__ = [
+    "TRANSITIONS", "Halted", "Life", "Listed", "PartExecuted", "PartRefused", "Resumed", "Sealed", "Sent", "SignedPart",
+    "State", "Step", "Stopped", "StoredEvent",
+]  # fmt: skip
 
 
 class State(Enum):
@@ -49,6 +49,7 @@ class Step(Enum):
     PART_EXECUTED = "part_executed"
     EXECUTED = "executed"
     DISAGREE = "disagree"
+    RESUME = "resume"
 
 
 TRANSITIONS: dict[tuple[State, Step], State] = {
@@ -62,6 +63,7 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
     (State.SEALED, Step.DISAGREE): State.HALTED,
     (State.SIGNED, Step.DISAGREE): State.HALTED,
     (State.SUBMITTED, Step.DISAGREE): State.HALTED,
+    (State.HALTED, Step.RESUME): State.SEALED,
 }
 
 
@@ -103,7 +105,20 @@ class Listed(_Tagged, frozen=True):
     listing: VaultListing
 
 
-StoredEvent = Sealed | SignedPart | Sent | PartRefused | PartExecuted | Halted | Listed
+class Stopped(_Tagged, frozen=True):
+    """Settlement halts for a reason that is not one batch's: ledger and events differ, a booking is refused."""
+
+    reason: str
+
+
+class Resumed(_Tagged, frozen=True):
+    """A person has looked at the halt. `number` is the halted batch, 0 if there was none."""
+
+    number: int
+    note: str
+
+
+StoredEvent = Sealed | SignedPart | Sent | PartRefused | PartExecuted | Halted | Listed | Stopped | Resumed
 
 
 @dataclass(slots=True)
@@ -146,6 +161,8 @@ class Life:
                     self.final_ts = event.at
             case Halted():
                 self.error = event.reason
+            case Resumed():
+                self.signed, self.error = None, ""
 
     def _step(self, event: StoredEvent) -> Step:
         match event:
@@ -159,38 +176,9 @@ class Life:
                 return Step.REFUSED
             case PartExecuted():
                 return Step.EXECUTED if self.part + 1 == len(self.batch.parts) else Step.PART_EXECUTED
-            case _:
+            case Halted():
                 return Step.DISAGREE
-
-
-class BatchStore(Protocol):
-    """Keeps the events of all batches."""
-
-    def append(self, event: StoredEvent) -> None:
-        """Durable on return. Raises JournalFailed."""
-
-    def events(self) -> Iterator[StoredEvent]:
-        """All stored events, oldest first."""
-
-    def close(self) -> None: ...
-
-
-class FileBatchStore:
-    """The embedded store: one append-only file, every event synced."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises DataDirectoryBusy, JournalCorrupt."""
-        self._log = AppendLog(path)
-
-    def append(self, event: StoredEvent) -> None:
-        self._log.append(msgspec.msgpack.encode(event))
-
-    def events(self) -> Iterator[StoredEvent]:
-        for offset, payload in self._log.records():
-            try:
-                yield msgspec.msgpack.decode(payload, type=StoredEvent)
-            except msgspec.MsgspecError as error:
-                raise JournalCorrupt(f"{self._log.path}: record at offset {offset}: {error}") from error
-
-    def close(self) -> None:
-        self._log.close()
+            case Resumed():
+                return Step.RESUME
+            case _:
+                raise ValueError(f"batch {self.batch.number}: {type(event).__name__} is no event of a batch")

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from engine.messages import layout
-from engine.messages.codes import CommandKind, EventKind, Overdraft
+from engine.messages.codes import AccountStatus, CommandKind, EventKind, Overdraft
+from settlement.refs import is_chain_deposit, is_chain_exit
 
 __all__ = ["EXTERNAL", "FEES", "Account", "Asset", "Cut", "Disagreement", "Ledger", "Posting"]
 
@@ -43,6 +44,7 @@ class Account:
     name: str
     row: bytes | None
     overdraft: Overdraft
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,11 @@ class Border:
     """What came from outside or went there since the last cut."""
 
     deposits: dict[tuple[int, int], int] = field(default_factory=dict)
-    """(account, asset) → units."""
+    """(account, asset) → units that the chain does not have yet."""
+    arrived: dict[tuple[bytes, int], int] = field(default_factory=dict)
+    """(row, asset) → units deposited on the chain and booked now."""
+    left: dict[tuple[bytes, int], int] = field(default_factory=dict)
+    """(row, asset) → units that forced exits took on the chain and that are booked now."""
     posted: list[tuple[str, Posting]] = field(default_factory=list)
     """Withdrawals made final, and transfers out: ref, posting."""
 
@@ -96,7 +102,9 @@ class Ledger:
         self.totals = np.zeros((1024, 16), dtype=np.int64)
         self.border = Border()
         self.pending: dict[str, list[Posting]] = {}
-        """Withdrawals on their way out: ref → postings to accounts outside."""
+        """Withdrawals on their way out: ref → postings to accounts outside. Forced exits are not among them."""
+        self.chain_refs: dict[str, tuple[EventKind, list[Posting]]] = {}
+        """What became of each chain deposit and exit in the core: ref → latest event, its postings."""
         self.outside = {EXTERNAL}
         """Indices of the places that stand for the world outside the exchange."""
         self.sequence = 0
@@ -217,6 +225,13 @@ class Ledger:
         postings = [
             Posting(int(leg["source"]), int(leg["asset"]), int(leg["amount"]), int(leg["target"])) for leg in legs
         ]
+        if (book := self._book_of_chain(ref, postings)) is not None and (row := _row_in_memo(slots, head)):
+            self.chain_refs[ref] = EventKind(kind), postings
+            if kind not in _MONEY_MOVED:
+                return []
+            for posting in postings:
+                book[row, posting.asset] = book.get((row, posting.asset), 0) + posting.amount
+            return postings
         if kind == EventKind.PENDED:
             if outward := [posting for posting in postings if self._leaves(posting)]:
                 self.pending[ref] = outward
@@ -233,6 +248,17 @@ class Ledger:
             elif self._leaves(posting):
                 self.border.posted.append((ref, posting))
         return postings
+
+    def _book_of_chain(self, ref: str, postings: list[Posting]) -> dict[tuple[bytes, int], int] | None:
+        """Where a deposit or exit that the chain has made before is counted; None if it is neither.
+
+        Anybody may name a transfer like one: only what crosses the border in its direction counts.
+        """
+        if is_chain_deposit(ref) and all(p.source in self.outside and p.target not in self.outside for p in postings):
+            return self.border.arrived
+        if is_chain_exit(ref) and all(self._leaves(posting) for posting in postings):
+            return self.border.left
+        return None
 
     def _leaves(self, posting: Posting) -> bool:
         return posting.target in self.outside and posting.source not in self.outside
@@ -288,7 +314,8 @@ class Ledger:
             name = account["name"].decode("ascii")
             index = int(account["account"])
             overdraft = Overdraft(int(account["overdraft"]))
-            _put(self.accounts, index, Account(name, row, overdraft))
+            frozen = int(account["status"]) == AccountStatus.FROZEN
+            _put(self.accounts, index, Account(name, row, overdraft, frozen))
             if overdraft == Overdraft.OPEN and index != FEES:
                 self.outside.add(index)
             self._grow(index, 0)
@@ -331,6 +358,18 @@ def _heads(slots: np.ndarray) -> np.ndarray:
             covered = position + int(counts[position])
             is_head[position + 1 : covered] = False
     return np.flatnonzero(is_head)
+
+
+def _row_in_memo(slots: np.ndarray, head: int) -> bytes | None:
+    """The row that a chain deposit or exit names; None if the memo is none."""
+    if not slots[head : head + 1].view(layout.MONEY_EVENT)[0]["has_memo"]:
+        return None
+    memo = slots[head + 1 : head + 2].view(layout.MONEY_META)[0]["memo"]
+    try:
+        row = bytes.fromhex(memo.decode("ascii"))
+    except ValueError:
+        return None
+    return row if len(row) == 32 else None
 
 
 def _put(items: list[Any], index: int, value: object) -> None:

@@ -5,17 +5,20 @@ client in the custody row; accounts outside (`system:external`, and all others w
 are the world beyond the exchange and have none. A row's balance on the chain after the batch is the sum of its accounts
 at the cut, less withdrawals paid there that the core has not booked yet:
 
-    entry(row) = target(row) - row on chain - deposits(row) + payouts(row)
+    entry(row) = target(row) - row on chain - deposits(row) - arrived(row) + payouts(row) + left(row)
 
-Deposits and payouts stand beside the entries and not in them: on a real network deposits are on the chain before the
-exchange books them, and the embedded chain's named faucet makes them in the same transaction, before the entries.
+Five kinds of change stand beside each other. `arrived` are deposits that somebody made on the chain, `left` forced
+exits that it has paid: both stand there before the exchange books them, and are only counted here. `deposits` are what
+the core booked from outside without the chain: the embedded chain's named faucet makes them in the same transaction,
+before the entries; on a network without a faucet they are a Disagreement. Payouts come after the entries.
 The formula also moves a whole balance when an account links its wallet. Entries of one asset sum to zero; a row below
 zero, or a sum that is not zero, is a Disagreement and nothing is sent. A `forced` account below zero is covered by the
 others of its row.
 
-A house row is never paid: it has no key, the money would be lost. A withdrawal from an account without a row stays
-unpaid, is named in `unpayable`, and holds up nothing else. If the core books one all the same, its units stay in the
-custody row.
+A withdrawal with a document (`wd:…`) is paid once it is released, from whatever row its account has, to the address
+that the release names. One without goes to its account's own row; a house row has no key and is never paid so, for the
+money would be lost: such a withdrawal stays unpaid, is named in `unpayable`, and holds up nothing else. If the core
+books one all the same, its units stay in the custody row.
 
 A batch that touches more rows than a transaction may goes in parts, payers first: each part is made zero-sum by one
 entry of the clearing row, which ends at zero.
@@ -23,31 +26,21 @@ entry of the clearing row, which ends at zero.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from engine.messages.codes import Overdraft
 from settlement.chain.port import CoinPart, Part, Payout
 from settlement.ledger import Cut, Disagreement, Ledger, Posting
-from settlement.merkle import LiabilityTree
+from settlement.liabilities import Liabilities
+from settlement.refs import DOCUMENTED
+from settlement.rows import CLEARING_ROW, CUSTODY_ROW, KEYLESS_ROWS, TREASURY_ROW, chain_row
+from settlement.statement import Owed, Statement
 
-__all__ = ["CLEARING_ROW", "CUSTODY_ROW", "TREASURY_ROW", "Batch", "Netting", "Unpayable", "liabilities", "split"]
-
-
-def _house_row(name: str) -> bytes:
-    """A row without a key: nobody can ask for its exit, only the operator moves it."""
-    return hashlib.sha256(b"byline row: " + name.encode()).digest()
-
-
-CUSTODY_ROW = _house_row("custody")
-TREASURY_ROW = _house_row("treasury")
-CLEARING_ROW = _house_row("clearing")
-_KEYLESS = {CUSTODY_ROW, TREASURY_ROW, CLEARING_ROW}
+__all__ = ["CLEARING_ROW", "CUSTODY_ROW", "TREASURY_ROW", "Batch", "Netting", "Unpayable", "split"]
 
 KEPT_NAMED = 100
 """Booked but unpayable withdrawals that are still named; their units count for ever."""
@@ -57,10 +50,6 @@ ROWS_PER_PART = 900
 
 PAYOUT_WEIGHT = 18
 """Fifty payouts a part: each is a command of its own, about 250 bytes, and 20 ms in the embedded node."""
-
-_HOUSE_PREFIXES = ("system:", "platform:", "treasury:", "tax:", "buyback:", "external:", "issue:", "shard:")
-_CUSTODY_HOUSE = ("platform:cover",)
-"""Our money laid beside the clients'."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -78,7 +67,12 @@ class Batch(msgspec.Struct, frozen=True):
     row_count: int
     parts: list[Part]
     pools: dict[str, int]
-    """Asset → units in its vault once the batch is final."""
+    """Asset → units in its vault once the batch is final, but for what `beside` does not count yet."""
+    beside: dict[str, int] = {}
+    """Asset → units that came beside the batches and are counted up to this cut, since the beginning: deposits on the
+    chain, less forced exits, plus payouts that the contract skipped."""
+    statement: Statement | None = None
+    """What `root` is the hash of; None in batches of before there were statements."""
 
 
 class Unpayable(msgspec.Struct, frozen=True):
@@ -95,11 +89,22 @@ class Unpayable(msgspec.Struct, frozen=True):
 class Netting:
     """The rows as they will be on the chain once every sealed batch is final."""
 
-    def __init__(self, *, pay_pending: bool) -> None:
+    def __init__(
+        self,
+        *,
+        pay_pending: bool,
+        liabilities: Liabilities | None = None,
+        publication: Callable[[], tuple[int, bytes]] | None = None,
+    ) -> None:
         """`pay_pending`: withdrawals are paid when they are pended, and the caller then books them with
         `withdraw_settled`. Otherwise they are paid once the core has booked them.
+
+        `liabilities`: with the exchange's key. By default with a key that everybody knows: ids then hide no names.
+        `publication`: last batch and digest of the published journal.
         """
         self._pay_pending = pay_pending
+        self.liabilities = liabilities or Liabilities(bytes(32))
+        self._publication = publication or (lambda: (0, bytes(32)))
         self.rows: dict[str, dict[bytes, int]] = {}
         self.chain: dict[str, bytes] = {}
         """Asset → chain value of its vault."""
@@ -107,6 +112,10 @@ class Netting:
         """Withdrawals paid and not booked: ref → (asset, row, units)."""
         self.kept: dict[str, int] = {}
         """Asset → units of unpayable withdrawals that the core has booked: in the custody row, owed to no account."""
+        self.beside: dict[str, int] = {}
+        """See Batch."""
+        self.skipped: set[str] = set()
+        """Withdrawals that the contract skipped: they fail, and are never paid."""
         self._unpayable: list[Unpayable] = []
         self._kept_named: deque[Unpayable] = deque(maxlen=KEPT_NAMED)
 
@@ -115,17 +124,21 @@ class Netting:
         """As of the last cut: those pended, and the latest of those booked."""
         return [*self._unpayable, *self._kept_named]
 
-    def seal(self, ledger: Ledger, cut: Cut, now_ns: int) -> Batch:
-        """Close the period that ends at `cut`; the ledger stands there. Raises Disagreement and changes nothing."""
+    def seal(self, ledger: Ledger, cut: Cut, now_ns: int, released: Mapping[str, bytes] | None = None) -> Batch:
+        """Close the period that ends at `cut`; the ledger stands there. Raises Disagreement and changes nothing.
+
+        `released`: withdrawals with a document that may be paid now, ref → recipient.
+        """
         ledger.check()
-        tree = LiabilityTree(liabilities(ledger))
-        payouts, booked = self._payouts(ledger)
+        payouts, booked = self._payouts(ledger, released or {})
+        beside = dict(self.beside)
         kept = dict(self.kept)
         for item in self._newly_kept(ledger, booked | {payout.ref for legs in payouts.values() for payout in legs}):
             kept[item.asset] = kept.get(item.asset, 0) + item.amount
         unbooked = {ref: legs for ref, legs in self.paid.items() if ref not in booked}
         coins: list[CoinPart] = []
         pools: dict[str, int] = {}
+        leaving: dict[str, int] = {}
         row_of = [chain_row(account.name, account.row) for account in ledger.accounts]
         for index, asset in enumerate(ledger.assets):
             if not asset.settled:
@@ -139,24 +152,42 @@ class Netting:
             for name, row, amount in held_back:
                 if name == asset.name:
                     targets[row] = targets.get(row, 0) - amount
+                    leaving[name] = leaving.get(name, 0) + amount
             deposits = _by_row(
                 (row_of[account], amount) for (account, kind), amount in ledger.border.deposits.items() if kind == index
             )
-            entries = self._entries(asset.name, targets, deposits, paying)
+            came = _by_row((row, n) for (row, kind), n in ledger.border.arrived.items() if kind == index)
+            went = _by_row((row, n) for (row, kind), n in ledger.border.left.items() if kind == index)
+            entries = self._entries(asset.name, targets, deposits, paying, came, went)
             previous = self.chain.get(asset.name, bytes(32))
-            coins.append(CoinPart(asset.name, previous, entries, sorted(deposits.items()), paying))
+            coins.append(
+                CoinPart(
+                    asset.name, previous, entries, sorted(deposits.items()), paying, sorted(came.items()),
+                    sorted(went.items()),
+                )
+            )  # fmt: skip
             pools[asset.name] = sum(targets.values())
-        parts = split(cut.batch, tree.root, cut.trades_digest, coins)
+            beside[asset.name] = beside.get(asset.name, 0) + sum(came.values()) - sum(went.values())
+        statement = self._statement(ledger, cut, leaving)
+        root = statement.root()
+        parts = split(cut.batch, root, cut.trades_digest, coins)
         rows = sum(len(coin.entries) for coin in coins)
         batch = Batch(
-            cut.batch, cut.first_sequence, cut.last_sequence, cut.state_hash, cut.ts, now_ns, tree.root,
-            cut.trades_digest, cut.trade_count, rows, parts, pools,
+            cut.batch, cut.first_sequence, cut.last_sequence, cut.state_hash, cut.ts, now_ns, root,
+            cut.trades_digest, cut.trade_count, rows, parts, pools, beside, statement,
         )  # fmt: skip
         self.take(batch, ledger, booked)
         return batch
 
     def take(self, batch: Batch, ledger: Ledger, booked: Iterable[str] | None = None) -> None:
-        """Count a sealed batch in. At restart the stored batches come through here, not through `seal`."""
+        """Count a sealed batch in. At restart the stored batches come through here, not through `seal`.
+
+        Raises Disagreement if a stored batch states other liabilities than the events and the key give.
+        """
+        if self.liabilities.number < batch.number:
+            root, _ = self.liabilities.close(batch.number, ledger)
+            if batch.statement is not None and batch.statement.liability_root != root:
+                raise Disagreement(f"batch {batch.number} is stored with another liability root: is the key another?")
         settled = {payout.ref for part in batch.parts for coin in part.coins for payout in coin.payouts}
         for item in self._newly_kept(ledger, settled | self.paid.keys()):
             self.kept[item.asset] = self.kept.get(item.asset, 0) + item.amount
@@ -164,14 +195,18 @@ class Netting:
         self._unpayable = [
             item
             for ref, postings in ledger.pending.items()
-            if ref not in settled and ref not in self.paid
+            if ref not in settled and ref not in self.paid and not ref.startswith(DOCUMENTED)
             for item in _unpayable(ledger, ref, postings, booked=False)
         ]
         for part in batch.parts:
             for coin in part.coins:
                 rows = self.rows.setdefault(coin.asset, {})
-                for row, amount in (*coin.deposits, *coin.entries):
+                for row, amount in (*coin.deposits, *coin.arrived, *coin.entries):
                     rows[row] = rows.get(row, 0) + amount
+                for row, amount in coin.left:
+                    rows[row] = rows.get(row, 0) - amount
+                change = sum(amount for _, amount in coin.arrived) - sum(amount for _, amount in coin.left)
+                self.beside[coin.asset] = self.beside.get(coin.asset, 0) + change
                 for payout in coin.payouts:
                     rows[payout.row] -= payout.amount
                     if payout.ref in ledger.pending:
@@ -180,15 +215,39 @@ class Netting:
         for ref in [ref for ref, _ in ledger.border.posted] if booked is None else booked:
             self.paid.pop(ref, None)
 
-    def _payouts(self, ledger: Ledger) -> tuple[dict[str, list[Payout]], set[str]]:
+    def _statement(self, ledger: Ledger, cut: Cut, leaving: dict[str, int]) -> Statement:
+        root, owed = self.liabilities.close(cut.batch, ledger)
+        published, digest = self._publication()
+        return Statement(
+            cut.batch, cut.first_sequence, cut.last_sequence, cut.ts, cut.state_hash, cut.trades_digest,
+            cut.trade_count, root, [Owed(name, units, leaving.get(name, 0)) for name, units in owed.items()],
+            published, digest,
+        )  # fmt: skip
+
+    def skip(self, payouts: Iterable[tuple[str, Payout]]) -> None:
+        """The contract skipped these (asset, payout) of a final batch: their rows have the units still.
+
+        What was told before changes nothing.
+        """
+        for asset, payout in [item for item in payouts if item[1].ref not in self.skipped]:
+            self.rows[asset][payout.row] += payout.amount
+            self.beside[asset] = self.beside.get(asset, 0) + payout.amount
+            self.paid.pop(payout.ref, None)
+            self.skipped.add(payout.ref)
+
+    def _payouts(
+        self, ledger: Ledger, released: Mapping[str, bytes]
+    ) -> tuple[dict[str, list[Payout]], set[str]]:
         """What this batch pays, by asset, and the refs that it finds booked after they were paid."""
         payouts: dict[str, list[Payout]] = {}
         booked: set[str] = set()
 
         def pay(ref: str, posting: Posting) -> None:
-            asset, row = ledger.assets[posting.asset], ledger.accounts[posting.source].row
-            if asset.settled and row is not None:
-                payouts.setdefault(asset.name, []).append(Payout(ref, row, row, posting.amount))
+            asset, account = ledger.assets[posting.asset], ledger.accounts[posting.source]
+            if asset.settled:
+                row = chain_row(account.name, account.row)
+                payout = Payout(ref, row, released.get(ref, row), posting.amount)
+                payouts.setdefault(asset.name, []).append(payout)
 
         for ref, postings in _by_ref(ledger).items():
             if ref in self.paid:
@@ -201,7 +260,9 @@ class Netting:
                 raise Disagreement(f"withdrawal {ref} was paid on the chain and then voided in the core")
         if self._pay_pending:
             for ref, postings in ledger.pending.items():
-                if ref not in self.paid and not _unpayable(ledger, ref, postings, booked=False):
+                if ref in self.paid or ref in self.skipped or (ref.startswith(DOCUMENTED) and ref not in released):
+                    continue
+                if ref in released or not _unpayable(ledger, ref, postings, booked=False):
                     for posting in postings:
                         pay(ref, posting)
         return payouts, booked
@@ -217,50 +278,29 @@ class Netting:
         ]
 
     def _entries(
-        self, asset: str, targets: dict[bytes, int], deposits: dict[bytes, int], payouts: list[Payout]
+        self,
+        asset: str,
+        targets: dict[bytes, int],
+        deposits: dict[bytes, int],
+        payouts: list[Payout],
+        arrived: dict[bytes, int],
+        left: dict[bytes, int],
     ) -> list[tuple[bytes, int]]:
         """Net entries, payers first, then by row."""
         now = self.rows.get(asset, {})
         paid = _by_row((payout.row, payout.amount) for payout in payouts)
         entries = []
-        for row in sorted(targets.keys() | now.keys() | deposits.keys() | paid.keys()):
+        for row in sorted(targets.keys() | now.keys() | deposits.keys() | paid.keys() | arrived.keys() | left.keys()):
             target = targets.get(row, 0)
             if target < 0:
                 raise Disagreement(f"{asset}: row 0x{row.hex()} would fall to {target}; it must be paid in first")
-            change = target - now.get(row, 0) - deposits.get(row, 0) + paid.get(row, 0)
+            change = target - now.get(row, 0) - deposits.get(row, 0) - arrived.get(row, 0)
+            change += paid.get(row, 0) + left.get(row, 0)
             if change:
                 entries.append((row, change))
         if total := sum(amount for _, amount in entries):
             raise Disagreement(f"{asset}: the entries sum to {total}, not to zero")
         return sorted(entries, key=lambda entry: (entry[1] > 0, entry[0]))
-
-
-def is_house(name: str) -> bool:
-    """Whether an account is the exchange's own, by the first word of its name."""
-    return name.startswith(_HOUSE_PREFIXES) and name not in _CUSTODY_HOUSE
-
-
-def chain_row(name: str, row: bytes | None) -> bytes:
-    """The row in which an account is settled."""
-    if row is not None:
-        return row
-    return TREASURY_ROW if is_house(name) else CUSTODY_ROW
-
-
-def liabilities(ledger: Ledger) -> dict[str, dict[str, int]]:
-    """Asset → client account → units above zero, settled or not."""
-    clients = np.array(
-        [not is_house(account.name) and account.overdraft != Overdraft.OPEN for account in ledger.accounts], dtype=bool
-    )
-    result = {}
-    for index, asset in enumerate(ledger.assets):
-        totals = ledger.totals[: len(ledger.accounts), index]
-        owed = np.flatnonzero(clients & (totals > 0))
-        result[asset.name] = {
-            ledger.accounts[account].name: amount
-            for account, amount in zip(owed.tolist(), totals[owed].tolist(), strict=True)
-        }
-    return result
 
 
 def split(number: int, root: bytes, trades_digest: bytes, coins: list[CoinPart]) -> list[Part]:
@@ -299,7 +339,8 @@ def split(number: int, root: bytes, trades_digest: bytes, coins: list[CoinPart])
             entries.sort(key=lambda entry: entry[1] > 0)
             deposits = [item for kind, item in mine if kind == "deposits"]
             payouts = [item for kind, item in mine if kind == "payouts"]
-            fresh = CoinPart(coin.asset, previous[coin.asset], entries, deposits, payouts)
+            arrived, left = (coin.arrived, coin.left) if index == 0 else ([], [])
+            fresh = CoinPart(coin.asset, previous[coin.asset], entries, deposits, payouts, arrived, left)
             previous[coin.asset] = fresh.next_chain(number, index, root, trades_digest)
             built.append(fresh)
         parts.append(Part(number, index, len(chunks), root, trades_digest, built))
@@ -330,7 +371,7 @@ def _unpayable(ledger: Ledger, ref: str, postings: list[Posting], *, booked: boo
     rowless = [
         account.name
         for account in (ledger.accounts[posting.source] for posting in settled)
-        if account.row is None or account.row in _KEYLESS
+        if account.row is None or account.row in KEYLESS_ROWS
     ]
     if not rowless:
         return []

@@ -1,15 +1,20 @@
 """The settler: follows the event log, seals a batch at each cut, and has each executed once, in order.
 
-Two tasks. The *follower* reads events, keeps the ledger, seals and stores; it never waits for the chain. The
+Three tasks. The *follower* reads events, keeps the ledger, seals and stores; it never waits for the chain. The
 *submitter* takes the oldest batch that is not final and drives it through the table of `batch`. While the chain is
-down batches queue (durably: a restart finds them) and go out in order afterwards.
+down batches queue (durably: a restart finds them) and go out in order afterwards. The *watcher's* task reads what the
+vaults did by themselves, and has the clerk book deposits and forced exits in the core.
 
 Restart: the ledger is rebuilt from the first event; cuts that are stored already are taken from the store, not sealed
 again; the batch in flight goes on from its exact step: bytes that may have been sent are asked for by digest first.
 
+Only a checkpoint makes anything final: effects that one node shows without one advance nothing, and a node that shows
+less than before is stale, which is waited for.
+
 Halts, and says why in `status()`: the events and the ledger differ, a row would fall below zero, the chain refuses or
-shows another number, chain value or pool than ours, the core refuses to book what the chain has paid. A halt is final
-until a person has looked: the next start, or the next batch after it, finds it again.
+shows another number, chain value or pool than ours, the core refuses to book what the chain has done. A halt is stored
+and survives restarts; `resume` ends it after a person has looked, reads everything again from the first event, and the
+same check runs again.
 
 A withdrawal without a wallet to go to halts nothing: it is not paid, and `status()` names it under `unpayable`.
 
@@ -22,7 +27,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,30 +36,35 @@ import msgspec
 from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
 from engine.messages.ports import EventSource
 from settlement.batch import (
-    BatchStore,
     Halted,
     Life,
     Listed,
-    PartExecuted,
-    PartRefused,
+    Resumed,
     Sealed,
-    Sent,
-    SignedPart,
     State,
+    Stopped,
     StoredEvent,
 )
-from settlement.chain.port import ChainInfo, ChainPort, CoinPart, Execution, VaultListing, VaultState
+from settlement.batch_file import batch_file
+from settlement.chain.port import ChainInfo, ChainPort, Payout, VaultListing
+from settlement.clerk import Clerk
+from settlement.commands import CommandPort, submit_booking
 from settlement.ledger import Cut, Disagreement, Ledger
+from settlement.liabilities import Liabilities
 from settlement.netting import Batch, Netting
+from settlement.proof_desk import ProofSettings
+from settlement.refs import DOCUMENTED
+from settlement.store import BatchStore
+from settlement.submitter import Submitter
+from settlement.watcher import Watcher
 
-__all__ = ["BatchRecord", "CommandPort", "SettlementSettings", "Settler", "run_settler"]
+__all__ = ["AuditPort", "BatchRecord", "ReleasePort", "SettlementSettings", "Settler", "run_settler"]
 
 log = logging.getLogger(__name__)
 
-_ALREADY_DONE = {4, 16, 18}
-"""Abort codes that mean: the vault stands at another place than we think."""
-_PAUSED = 2
 _UNPAYABLE_NAMED = 100
+_LOOKS_BEFORE_HALT = 3
+"""A pool that differs is read again, events first: something may have come in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,7 @@ class SettlementSettings:
     read_slots: int = 65_536
     retry_first_s: float = 0.1
     retry_most_s: float = 5.0
+    watch_interval_s: float = 0.5
     max_pending: int = 5_000
     recent: int = 1_000
     """Records kept in memory for `status`."""
@@ -95,18 +106,24 @@ class BatchRecord(msgspec.Struct, frozen=True):
     error: str
     chain: str
     executor: str
+    file: bytes = b""
+    """Of a final batch: see batch_file."""
+    payouts: list[tuple[str, str, bool]] = []
+    """Of a final batch: withdrawal's ref, digest of its transaction, whether the contract skipped it."""
 
 
-class CommandPort(Protocol):
-    """The way back into the core, for withdrawals that the chain has paid."""
+class ReleasePort(Protocol):
+    """Which withdrawals with a document may be paid now: allow-listed, their delay over, confirmed."""
 
-    async def withdraw_settled(self, ref: str) -> None:
-        """Book a paid withdrawal. The same ref again does no harm.
+    async def released(self, refs: Sequence[str]) -> Mapping[str, bytes]:
+        """Ref → recipient, of those among `refs` that may be paid. What was released stays so. Raises Unavailable."""
 
-        Raises:
-            Unavailable, OutcomeUnknown: tried again.
-            Refused: the core will never book it. Settlement halts: the chain has paid what the books do not show.
-        """
+
+class AuditPort(Protocol):
+    """A second core over the journal, for the double-entry check."""
+
+    async def check(self, cut: Cut, ledger: Ledger) -> str:
+        """Empty if the core's state at the cut has the cut's hash and the ledger's totals; else what differs."""
 
 
 OnBatch = Callable[[BatchRecord], Awaitable[None] | None]
@@ -120,39 +137,82 @@ class Settler:
         source: EventSource,
         chain: ChainPort,
         store: BatchStore,
+        watcher: Watcher,
         settings: SettlementSettings,
         on_batch: OnBatch,
         commands: CommandPort | None = None,
+        releases: ReleasePort | None = None,
+        audit: AuditPort | None = None,
+        proofs: ProofSettings | None = None,
     ) -> None:
         self._source, self._chain, self._store, self._settings = source, chain, store, settings
-        self._on_batch, self._commands = on_batch, commands
+        self._watcher, self._on_batch, self._commands = watcher, on_batch, commands
+        self._releases, self._audit = releases, audit
+        self._proofs = proofs or ProofSettings()
+        self._info: ChainInfo | None = None
+        self._chain_error = "not connected yet"
+        self._resume = asyncio.Event()
+        self._submitter = Submitter(chain, self._step, self._halt)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Everything that is made anew from the events and the store."""
         self.ledger = Ledger()
-        self.netting = Netting(pay_pending=commands is not None)
+        self.netting = Netting(
+            pay_pending=self._commands is not None,
+            liabilities=Liabilities(self._proofs.key, self._proofs.keep),
+            publication=self._proofs.publication,
+        )
+        self._clerk = Clerk(self._watcher, self._commands) if self._commands else None
         self._lives: dict[int, Life] = {}
         """Batches that are not final, by number; at start also the final ones, until their cut is passed."""
         self._queue: deque[int] = deque()
         self._listings: dict[str, VaultListing] = {}
-        self._recent: deque[BatchRecord] = deque(maxlen=settings.recent)
-        self._info: ChainInfo | None = None
+        self._recent: deque[BatchRecord] = deque(maxlen=self._settings.recent)
         self._halted = ""
-        self._chain_error = "not connected yet"
         self._final = 0
+        self._beside: dict[str, int] = {}
+        """Asset → units of payouts that the contract skipped in final batches."""
+        self._waiting_releases = 0
         self._wake = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Raises JournalFailed if the store fails; what is stored is right."""
-        await self._load()
-        tasks: list[asyncio.Task[Any]] = [
-            asyncio.create_task(self._follow(stop)),
-            asyncio.create_task(self._submit(stop)),
-        ]
-        tasks.append(asyncio.create_task(stop.wait()))
-        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-        for task in done:
-            task.result()
+        while not stop.is_set():
+            self._resume.clear()
+            self._forget()
+            await self._load()
+            tasks: list[asyncio.Task[Any]] = [
+                asyncio.create_task(self._follow(stop)),
+                asyncio.create_task(self._submit(stop)),
+                asyncio.create_task(self._watch(stop)),
+                asyncio.create_task(self._resume.wait()),
+                asyncio.create_task(stop.wait()),
+            ]
+            done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+            for task in done:
+                task.result()
+
+    def resume(self, note: str) -> str:
+        """End a halt: what halted is tried again, and halts again if it is still so. Answers what was halted.
+
+        Raises ValueError if settlement is not halted.
+        """
+        if not self._halted:
+            raise ValueError("settlement is not halted")
+        number = next((n for n in self._queue if self._lives[n].state is State.HALTED), 0)
+        self._store.append(Resumed(time.time_ns(), number, note))
+        log.warning("settlement=resumed batch=%d note=%s reason=%s", number, note, self._halted)
+        self._resume.set()
+        return self._halted
+
+    @property
+    def final_batch(self) -> int:
+        """The last batch that is final, 0 before the first."""
+        return self._final
 
     def status(self) -> dict[str, Any]:
         """For status pages: plain values."""
@@ -173,9 +233,29 @@ class Settler:
             if any(listing.faucet for listing in self._listings.values())
             else "on the chain before the exchange books them",
             "withdrawals": "paid when pended, then booked" if self._commands else "paid once the core has booked them",
+            "waiting_releases": self._waiting_releases,
+            **self._watched(),
             "unpayable": [msgspec.to_builtins(item) for item in unpayable[:_UNPAYABLE_NAMED]],
             "unpayable_count": len(unpayable),
-            "recent": [msgspec.to_builtins(record) for record in list(self._recent)[-20:]],
+            "recent": [
+                msgspec.to_builtins(msgspec.structs.replace(record, file=b"")) for record in list(self._recent)[-20:]
+            ],
+        }
+
+    def _watched(self) -> dict[str, Any]:
+        clerk = self._clerk
+        unclaimed = clerk.unclaimed if clerk else []
+        return {
+            "checkpoint": self._watcher.cursor or 0,
+            "unclaimed_deposits": [
+                {"ref": f"{event.digest}:{event.index}", "row": event.owner.hex(), "units": event.amount}
+                for event in unclaimed[:_UNPAYABLE_NAMED]
+            ],
+            "open_exits": [
+                {"row": event.owner.hex(), "asked_units": event.amount, "ready_ms": event.ready_ms}
+                for event in (clerk.open_exits if clerk else [])[:_UNPAYABLE_NAMED]
+            ],
+            "refused_bookings": dict(list(clerk.problems.items())[:_UNPAYABLE_NAMED]) if clerk else {},
         }
 
     # ------------------------------------------------------------ store
@@ -188,12 +268,19 @@ class Settler:
                     life.take(event)
                 case Listed():
                     self._listings[event.listing.asset] = event.listing
+                case Stopped():
+                    self._halted = event.reason
+                case Resumed():
+                    self._halted = ""
+                    if event.number:
+                        self._lives[event.number].take(event)
                 case _:
                     self._lives[event.number].take(event)
         for number in sorted(self._lives):
             life = self._lives[number]
             if life.state is State.FINAL:
                 self._final = number
+                self._count_skipped(life)
             else:
                 self._queue.append(number)
             if life.state is State.HALTED:
@@ -228,6 +315,8 @@ class Settler:
             error=life.error,
             chain=self._info.chain if self._info else "unknown",
             executor=self._info.executor if self._info else "",
+            file=batch_file(life, self._listings) if life.state is State.FINAL else b"",
+            payouts=_paid(life) if life.state is State.FINAL else [],
         )
         if self._recent and self._recent[-1].number == record.number:
             self._recent[-1] = record
@@ -238,10 +327,12 @@ class Settler:
             await answer
 
     async def _halt(self, life: Life | None, reason: str) -> None:
-        self._halted = reason
         log.error("settlement=halted batch=%s reason=%s", life.batch.number if life else "-", reason)
         if life is not None:
             await self._step(life, Halted(time.time_ns(), life.batch.number, reason))
+        elif not self._halted:
+            self._store.append(Stopped(time.time_ns(), reason))
+        self._halted = self._halted or reason
 
     # ------------------------------------------------------------ follower
 
@@ -274,17 +365,64 @@ class Settler:
                 raise Disagreement(f"batch {cut.batch} is stored with other sequences, state hash or trades")
             self.netting.take(batch, self.ledger)
             if known.state is State.FINAL:
+                self.netting.skip(_skipped(known))
                 del self._lives[cut.batch]
         else:
             last = max(self._final, self._queue[-1] if self._queue else 0)
             if cut.batch != last + 1:
                 raise Disagreement(f"batch {cut.batch} follows batch {last}")
-            life = Life(self.netting.seal(self.ledger, cut, time.time_ns()))
+            if self._audit is not None and (difference := await self._audit.check(cut, self.ledger)):
+                raise Disagreement(f"batch {cut.batch}: the core and the ledger differ at its cut: {difference}")
+            released = await self._released()
+            life = Life(self.netting.seal(self.ledger, cut, time.time_ns(), released))
             self._lives[cut.batch] = life
             await self._step(life, Sealed(time.time_ns(), life.batch))
             self._queue.append(cut.batch)
             self._wake.set()
         self.ledger.start_period()
+
+    async def _released(self) -> Mapping[str, bytes]:
+        """Documented withdrawals that may be paid at this cut; none while their documents cannot be read."""
+        refs = [ref for ref in self.ledger.pending if ref.startswith(DOCUMENTED) and ref not in self.netting.paid]
+        self._waiting_releases = len(refs)
+        if not refs or self._releases is None:
+            return {}
+        try:
+            released = await self._releases.released(refs)
+        except Unavailable as error:
+            log.warning("settlement=no_releases waiting=%d reason=%s", len(refs), error)
+            return {}
+        self._waiting_releases -= len(released)
+        return released
+
+    # ------------------------------------------------------------ watcher
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        """What the vaults did by themselves, read and booked."""
+        error = ""
+        while not stop.is_set():
+            try:
+                more = False
+                if self._info is not None and self._watcher.cursor is not None:
+                    more = await self._watcher.advance(self._chain)
+                    if not more and not self._halted and self._clerk and self._caught_up():
+                        await self._clerk.step(self.ledger, self._asset_of_vault())
+                error = ""
+                if more:
+                    continue
+            except (Unavailable, OutcomeUnknown, Refused) as problem:
+                if error != str(problem):
+                    log.warning("settlement=watch_waits reason=%s", problem)
+                error = str(problem)
+            except Disagreement as problem:
+                await self._halt(None, str(problem))
+            await asyncio.sleep(self._settings.watch_interval_s)
+
+    def _caught_up(self) -> bool:
+        return self.ledger.sequence >= self._source.head_sequence
+
+    def _asset_of_vault(self) -> dict[str, str]:
+        return {listing.vault: asset for asset, listing in self._listings.items()}
 
     # ------------------------------------------------------------ submitter
 
@@ -295,13 +433,18 @@ class Settler:
                 if self._info is None:
                     self._info = await self._chain.connect()
                     log.info("settlement=connected chain=%s executor=%s", self._info.chain, self._info.executor)
+                await self._watcher.begin(self._chain, from_the_start=self._info.executor != "validators")
                 self._chain_error = ""
                 if self._halted or not self._queue:
                     self._wake.clear()
                     if self._halted or not self._queue:
                         await self._wake.wait()
                     continue
-                await self._drive(self._lives[self._queue[0]])
+                life = self._lives[self._queue[0]]
+                await self._list_assets(life.batch)
+                await self._submitter.drive(life, self._listings)
+                if life.state is State.FINAL:
+                    await self._finish(life)
                 wait_s = self._settings.retry_first_s
             except (Unavailable, OutcomeUnknown, Refused) as error:
                 if self._chain_error != str(error):
@@ -310,94 +453,19 @@ class Settler:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, self._settings.retry_most_s)
 
-    async def _drive(self, life: Life) -> None:
-        """Take one batch to `final` or `halted`. Chain errors leave it at a step from which this goes on."""
-        await self._list_assets(life.batch)
-        while life.state not in (State.FINAL, State.HALTED):
-            if life.state is State.SUBMITTED:
-                assert life.signed is not None
-                found = await self._chain.find(life.signed.digest)
-                if found is not None:
-                    await self._executed(life, found)
-                    continue
-            if life.state is State.SEALED:
-                signed = await self._chain.sign(life.batch.parts[life.part], self._listings)
-                await self._step(life, SignedPart(time.time_ns(), life.batch.number, signed))
-            assert life.signed is not None
-            await self._step(life, Sent(time.time_ns(), life.batch.number))
-            try:
-                execution = await self._chain.send(life.signed)
-            except Refused as refused:
-                await self._refused(life, str(refused))
-                raise
-            await self._executed(life, execution)
-        if life.state is State.FINAL:
-            await self._finish(life)
-
-    async def _executed(self, life: Life, execution: Execution) -> None:
-        """The chain has run the bytes: with effect, or aborted."""
-        now = time.time_ns()
-        number = life.batch.number
-        if execution.success:
-            await self._step(life, PartExecuted(now, number, execution))
-        elif execution.abort_code == _PAUSED:
-            await self._step(life, PartRefused(now, number, "the vault is paused"))
-            raise Unavailable(f"batch {number}: the vault is paused")
-        elif execution.abort_code in _ALREADY_DONE and await self._is_done(life):
-            await self._step(life, PartExecuted(now, number, await self._effective(life)))
-        elif life.state is not State.HALTED:
-            reason = f"aborted with code {execution.abort_code}: {execution.error} ({execution.digest})"
-            await self._halt(life, f"batch {number}: {reason}")
-
-    async def _refused(self, life: Life, reason: str) -> None:
-        """A definite no. The bytes may be old: if their first copy took effect, that counts, else sign anew."""
-        assert life.signed is not None
-        found = await self._chain.find(life.signed.digest)
-        if found is not None and found.success:
-            await self._executed(life, found)
-        elif await self._is_done(life):
-            await self._step(life, PartExecuted(time.time_ns(), life.batch.number, await self._effective(life)))
-        elif life.state is not State.HALTED:
-            await self._step(life, PartRefused(time.time_ns(), life.batch.number, reason))
-
-    async def _effective(self, life: Life) -> Execution:
-        """The transaction that gave the vaults what they show, among all that were ever signed for this part."""
-        for digest in reversed(life.digests):
-            found = await self._chain.find(digest)
-            if found is not None and found.success:
-                return found
-        error = f"part {life.part} is on the chain, by none of the transactions signed here: {', '.join(life.digests)}"
-        log.error("settlement=foreign_transaction batch=%d reason=%s", life.batch.number, error)
-        return Execution("", True, None, error, 0, None)
-
-    async def _is_done(self, life: Life) -> bool:
-        """Whether the vaults already show this part. Halts if they show neither before nor after."""
-        part = life.batch.parts[life.part]
-        states = await self._states(part.coins)
-        if all(_after(states[coin.asset], coin, life) for coin in part.coins):
-            return bool(part.coins)
-        if not all(_before(states[coin.asset], coin, life) for coin in part.coins):
-            await self._halt(life, f"batch {life.batch.number}: the vaults stand at another number or chain value")
-        return False
-
     async def _finish(self, life: Life) -> None:
         """Compare the chain with the books, pay out the news, go on to the next."""
-        last = life.batch.parts[-1]
-        states = await self._states(last.coins)
-        for coin in last.coins:
-            state, pool = states[coin.asset], life.batch.pools[coin.asset]
-            expected = coin.next_chain(life.batch.number, last.number, last.root, last.trades_digest)
-            if (state.next_batch, state.chain, state.pool) != (life.batch.number + 1, expected, pool):
-                self._halted = (
-                    f"batch {life.batch.number}: vault of {coin.asset} shows next batch {state.next_batch}, pool "
-                    f"{state.pool}; the books say {life.batch.number + 1}, {pool}, or its chain value differs"
-                )
-                log.error("settlement=halted reason=%s", self._halted)
-                return
+        await self._compare(life)
+        if self._halted:
+            return
+        passed = self.ledger.sequence >= life.batch.last_sequence
+        if passed:
+            self.netting.skip(_skipped(life))
         refused = await self._book()
+        self._count_skipped(life)
         self._final = life.batch.number
         self._queue.popleft()
-        if self.ledger.sequence >= life.batch.last_sequence:
+        if passed:
             self._lives.pop(life.batch.number, None)
         log.info(
             "settlement=final batch=%d rows=%d digest=%s after_cut_ms=%d",
@@ -409,15 +477,56 @@ class Settler:
         if refused:
             await self._halt(None, f"batch {life.batch.number} is final, but the core refuses to book {refused}")
 
+    async def _compare(self, life: Life) -> None:
+        """Hold the vaults against the books. A stale node is waited for (Unavailable); a difference halts."""
+        last, reason = life.batch.parts[-1], ""
+        for _ in range(_LOOKS_BEFORE_HALT):
+            while await self._watcher.advance(self._chain):
+                pass
+            states = await self._chain.vault_states([self._listings[coin.asset] for coin in last.coins])
+            reason = ""
+            for coin in last.coins:
+                state = states[coin.asset]
+                number, vault = life.batch.number, f"vault of {coin.asset}"
+                if state.next_batch <= number:
+                    raise Unavailable(f"the node is stale: it shows the {vault} before batch {number}")
+                expected = coin.next_chain(number, last.number, last.root, last.trades_digest)
+                if state.next_batch != number + 1 or state.chain != expected:
+                    shown = f"shows next batch {state.next_batch}, the books say {number + 1}"
+                    await self._halt(None, f"batch {number}: {vault} {shown}, or its chain value differs")
+                    return
+                pool = self._pool(life, coin.asset)
+                if state.pool != pool:
+                    touched = await self._chain.find(state.previous) if state.previous else None
+                    if touched is not None and (touched.checkpoint or 2**63) > (self._watcher.cursor or 0):
+                        raise Unavailable(f"the {vault} is ahead of the checkpoints")
+                    reason = f"batch {number}: {vault} shows pool {state.pool}; the books say {pool}"
+            if not reason:
+                return
+        await self._halt(None, reason)
+
+    def _pool(self, life: Life, asset: str) -> int:
+        """What the vault must hold now: the batch's own figure, and what came beside the batches since."""
+        beside = self._watcher.beside[self._listings[asset].vault] + self._beside.get(asset, 0)
+        beside += sum(payout.amount for name, payout in _skipped(life) if name == asset)
+        return life.batch.pools[asset] + beside - life.batch.beside.get(asset, 0)
+
+    def _count_skipped(self, life: Life) -> None:
+        for asset, payout in _skipped(life):
+            self._beside[asset] = self._beside.get(asset, 0) + payout.amount
+
     async def _book(self) -> str:
         """Book what is paid, all of it that can be; answers what the core refuses, empty if nothing."""
+        if self._commands is None:
+            return ""
         refused = []
-        if self._commands is not None:
-            for ref in self._paid_refs():
-                try:
-                    await self._commands.withdraw_settled(ref)
-                except Refused as error:
-                    refused.append(f"withdrawal {ref}: {error}")
+        todo = [(ref, "withdraw_settled", "posted") for ref in self._paid_refs()]
+        todo += [(ref, "withdraw_failed", "voided") for ref in self.netting.skipped if ref in self.ledger.pending]
+        for ref, op, event in todo:
+            try:
+                await submit_booking(self._commands, {"op": op, "ref": ref}, event, event)
+            except Refused as error:
+                refused.append(f"withdrawal {ref}: {error}")
         return "; ".join(refused)
 
     def _paid_refs(self) -> list[str]:
@@ -431,9 +540,6 @@ class Settler:
             for payout in coin.payouts
         }
         return [ref for ref in self.netting.paid if ref not in later]
-
-    async def _states(self, coins: list[CoinPart]) -> dict[str, VaultState]:
-        return await self._chain.vault_states([self._listings[coin.asset] for coin in coins])
 
     async def _list_assets(self, batch: Batch) -> None:
         """Open the vaults of assets that take part for the first time.
@@ -451,25 +557,39 @@ class Settler:
             log.info("settlement=listed asset=%s vault=%s", listing.asset, listing.vault)
 
 
-def _after(state: VaultState, coin: CoinPart, life: Life) -> bool:
-    part = life.batch.parts[life.part]
-    return state.chain == coin.next_chain(life.batch.number, part.number, part.root, part.trades_digest)
+def _paid(life: Life) -> list[tuple[str, str, bool]]:
+    """Ref, digest and whether it was skipped, of every payout of a final batch."""
+    skipped = {payout.ref for _, payout in _skipped(life)}
+    return [
+        (payout.ref, execution.digest, payout.ref in skipped)
+        for part, execution in zip(life.batch.parts, life.executions, strict=True)
+        for coin in part.coins
+        for payout in coin.payouts
+    ]
 
 
-def _before(state: VaultState, coin: CoinPart, life: Life) -> bool:
-    place = (state.next_batch, state.next_part, state.chain)
-    return place == (life.batch.number, life.batch.parts[life.part].number, coin.previous)
+def _skipped(life: Life) -> list[tuple[str, Payout]]:
+    """(asset, payout) of what the contract skipped in the executed parts."""
+    found = []
+    for part, execution in zip(life.batch.parts, life.executions, strict=False):
+        payouts = [(coin.asset, payout) for coin in part.coins for payout in coin.payouts]
+        found += [payouts[place] for place in execution.skipped]
+    return found
 
 
 async def run_settler(
     source: EventSource,
     chain: ChainPort,
     store: BatchStore,
+    watcher: Watcher,
     settings: SettlementSettings,
     on_batch: OnBatch,
     stop: asyncio.Event,
     *,
     commands: CommandPort | None = None,
+    releases: ReleasePort | None = None,
+    audit: AuditPort | None = None,
+    proofs: ProofSettings | None = None,
     on_settler: Callable[[Settler], None] | None = None,
 ) -> None:
     """Settle until `stop` is set.
@@ -477,7 +597,7 @@ async def run_settler(
     `on_batch` gets every change of every batch, and at the start the present state of each stored one (store it by
     number; the same record again does no harm). `on_settler` gets the settler, whose `status()` the caller may publish.
     """
-    settler = Settler(source, chain, store, settings, on_batch, commands)
+    settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, audit, proofs)
     if on_settler:
         on_settler(settler)
     await settler.run(stop)

@@ -12,7 +12,12 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["ChainInfo", "ChainPort", "CoinPart", "Execution", "Part", "Payout", "Signed", "VaultListing", "VaultState"]
+from settlement.chain.events import ChainEvent
+
+__all__ = [
+    "ChainEvent", "ChainInfo", "ChainPort", "CoinPart", "Execution", "Part", "Payout", "Signed", "VaultListing",
+    "VaultState",
+]  # fmt: skip
 
 
 class VaultListing(msgspec.Struct, frozen=True):
@@ -48,11 +53,21 @@ class CoinPart(msgspec.Struct, frozen=True):
     entries: list[tuple[bytes, int]] = []
     deposits: list[tuple[bytes, int]] = []
     payouts: list[Payout] = []
+    arrived: list[tuple[bytes, int]] = []
+    """Deposits that stood on the chain before: the row has them already, nothing is sent for them."""
+    left: list[tuple[bytes, int]] = []
+    """Forced exits that the chain has paid before."""
+    liabilities: int = 0
+    """What is owed to clients in this asset under the batch's root."""
 
     def next_chain(self, batch: int, part: int, root: bytes, trades_digest: bytes) -> bytes:
-        """The vault's chain value after it: SHA-256(previous | batch u64 | part u64 | root | digest)."""
+        """The vault's chain value after it.
+
+        SHA-256(previous | batch u64 | part u64 | root | liabilities u64 | trades digest), numbers little-endian.
+        """
         numbers = batch.to_bytes(8, "little") + part.to_bytes(8, "little")
-        return hashlib.sha256(self.previous + numbers + root + trades_digest).digest()
+        owed = self.liabilities.to_bytes(8, "little")
+        return hashlib.sha256(self.previous + numbers + root + owed + trades_digest).digest()
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -78,6 +93,7 @@ class Signed(msgspec.Struct, frozen=True):
 class Execution(msgspec.Struct, frozen=True):
     """What the chain did with a transaction. `abort_code` is the contract's, None if it is no contract abort.
 
+    Without a `checkpoint` the effects are one node's word: nothing may rest on them yet.
     An empty `digest`: the vaults show the effect, and the chain knows none of our transactions that has had it.
     """
 
@@ -87,6 +103,10 @@ class Execution(msgspec.Struct, frozen=True):
     error: str
     gas_mist: int
     checkpoint: int | None
+    kind: str = ""
+    """Sui's name of the failure, as MOVE_ABORT or INSUFFICIENT_GAS."""
+    skipped: list[int] = []
+    """Payouts that the contract skipped, counted over all coins of the part in order: their rows had less."""
 
 
 class VaultState(msgspec.Struct, frozen=True):
@@ -98,6 +118,14 @@ class VaultState(msgspec.Struct, frozen=True):
     chain: bytes
     pool: int
     paused: bool
+    last_root: bytes = bytes(32)
+    last_liabilities: int = 0
+    last_pool: int = 0
+    """What the vault held when the last part was committed."""
+    deficit: int = 0
+    """What rows owe the vault after exits that a batch did not know of."""
+    previous: str = ""
+    """Digest of the transaction that last touched the vault."""
 
 
 class ChainInfo(msgspec.Struct, frozen=True):
@@ -123,12 +151,18 @@ class ChainPort(Protocol):
         """By asset."""
 
     async def sign(self, part: Part, listings: dict[str, VaultListing]) -> Signed:
-        """Build and sign; changes nothing."""
+        """Build and sign; changes nothing. Unavailable too while a vault is paused or names another operator."""
 
     async def send(self, signed: Signed) -> Execution:
         """Raises OutcomeUnknown (ask `find`) or Refused (definitely not executed)."""
 
     async def find(self, digest: str) -> Execution | None:
         """The transaction if the chain has executed it."""
+
+    async def head(self) -> int:
+        """The latest checkpoint."""
+
+    async def events(self, after: int, limit: int) -> tuple[int, list[ChainEvent]]:
+        """Vault events of at most `limit` checkpoints later than `after`, in order; and the last checkpoint read."""
 
     async def close(self) -> None: ...

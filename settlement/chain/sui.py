@@ -46,6 +46,7 @@ from settlement.chain.encoding import (
     vector,
     vector_u8,
 )
+from settlement.chain.events import ChainEvent, decode_event
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.movevm import coin_module
 from settlement.chain.port import (
@@ -165,8 +166,10 @@ class SuiChain:
         for listing in listings:
             header = VaultHeader.decode(bytes(items[listing.vault].contents.value))
             states[listing.asset] = VaultState(
-                header.next_seq, header.next_part, header.next_withdrawal, header.chain, header.pool, header.paused
-            )
+                header.next_seq, header.next_part, header.next_withdrawal, header.chain, header.pool, header.paused,
+                header.last_root, header.last_liabilities, header.last_pool, header.deficit,
+                str(items[listing.vault].previous_transaction or ""),
+            )  # fmt: skip
         return states
 
     async def sign(self, part: Part, listings: dict[str, VaultListing]) -> Signed:
@@ -205,11 +208,25 @@ class SuiChain:
             if status is None or status in _UNKNOWN_OUTCOME:
                 raise OutcomeUnknown(f"{self._settings.url}: {words}")
             raise Refused(f"{self._settings.url}: {words}")
-        return _execution(result.result_data)
+        return _execution(result.result_data, self._package)
 
     async def find(self, digest: str) -> Execution | None:
         transaction = await self._execute(commands.GetTransaction(digest=digest), missing_is_none=True)
-        return None if transaction is None else _execution(transaction)
+        return None if transaction is None else _execution(transaction, self._package)
+
+    async def head(self) -> int:
+        info = await self._ask(self._client.execute_grpc_request(request=GetServiceInfo(), timeout=self._timeout))
+        return int(info.checkpoint_height or 0)
+
+    async def events(self, after: int, limit: int) -> tuple[int, list[ChainEvent]]:
+        last = min(await self.head(), after + limit)
+        found: list[ChainEvent] = []
+        for number in range(after + 1, last + 1):
+            command = commands.GetCheckpointBySequence(sequence_number=number)
+            checkpoint = (await self._execute(command)).checkpoint
+            for transaction in checkpoint.transactions:
+                found += _events(transaction, self._package, number)
+        return max(after, last), found
 
     async def close(self) -> None:
         await self._client.close()
@@ -236,18 +253,19 @@ class SuiChain:
     ) -> None:
         head = [vault, cap, *(_pure(builder, u64(number)) for number in (part.batch, part.number, part.count))]
         head.append(_pure(builder, vector_u8(coin.previous)))
-        root, trades = _pure(builder, vector_u8(part.root)), _pure(builder, vector_u8(part.trades_digest))
+        said = (vector_u8(part.root), u64(coin.liabilities), vector_u8(part.trades_digest))
+        says = [_pure(builder, data) for data in said]
         chunks = [
             coin.entries[start : start + ENTRIES_PER_APPLY] for start in range(0, len(coin.entries), ENTRIES_PER_APPLY)
         ]
         if len(chunks) <= 1:
             entries = _entry_arguments(builder, chunks[0] if chunks else [])
-            self._call(builder, "commit_batch", [*head, root, trades, *entries, clock], listing.coin_type)
+            self._call(builder, "commit_batch", [*head, *says, *entries, clock], listing.coin_type)
             return
         batch = self._call(builder, "begin", head, listing.coin_type)
         for chunk in chunks:
             self._call(builder, "apply", [vault, batch, *_entry_arguments(builder, chunk)], listing.coin_type)
-        self._call(builder, "finish", [vault, batch, root, trades, clock], listing.coin_type)
+        self._call(builder, "finish", [vault, batch, *says, clock], listing.coin_type)
 
     def _call(self, builder: Any, function: str, arguments: list[Any], coin_type: str) -> Any:
         return builder.move_call(
@@ -399,10 +417,31 @@ def _failure(result_string: Any) -> tuple[Status | None, str]:
     return None, str(result_string)
 
 
-def _execution(transaction: Any) -> Execution:
+def _events(transaction: Any, package: str, checkpoint: int) -> list[ChainEvent]:
+    """The vault events of an executed transaction, in order."""
+    if transaction.events is None:
+        return []
+    at = transaction.timestamp
+    at_ms = int(at.timestamp() * 1000) if at is not None else 0
+    decoded = (
+        decode_event(
+            event.event_type, bytes(event.contents.value), package,
+            checkpoint=checkpoint, digest=transaction.digest, index=index, at_ms=at_ms,
+        )
+        for index, event in enumerate(transaction.events.events)
+    )  # fmt: skip
+    return [event for event in decoded if event is not None]
+
+
+def _execution(transaction: Any, package: str) -> Execution:
     status = transaction.effects.status
     error = status.error
     abort = error.abort.abort_code if error is not None and error.abort is not None else None
+    paying = [
+        event.kind
+        for event in _events(transaction, package, transaction.checkpoint or 0)
+        if event.kind in ("Withdrawn", "WithdrawalSkipped")
+    ]
     return Execution(
         digest=transaction.digest,
         success=bool(status.success),
@@ -410,6 +449,8 @@ def _execution(transaction: Any) -> Execution:
         error="" if error is None else str(error.description or error.kind),
         gas_mist=int(transaction.effects.gas_used.computation_cost or 0),
         checkpoint=None if transaction.checkpoint is None else int(transaction.checkpoint),
+        kind="" if error is None or error.kind is None else str(error.kind.name),
+        skipped=[place for place, kind in enumerate(paying) if kind == "WithdrawalSkipped"],
     )
 
 

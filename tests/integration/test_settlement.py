@@ -6,20 +6,23 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.messages.codes import CommandKind, EventKind
 from engine.messages.errors import JournalFailed, Refused, Unavailable
-from settlement.batch import FileBatchStore, StoredEvent
+from settlement.batch import StoredEvent
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.server import RunningNode, start
 from settlement.chain.port import Execution, Signed, VaultListing, VaultState
 from settlement.chain.sui import SuiChain, SuiSettings
 from settlement.settler import BatchRecord, SettlementSettings, Settler
+from settlement.store import FileBatchStore
+from settlement.watcher import Watcher
 from tests.support.settlement_events import EXTERNAL, EventLog
 
-FAST = SettlementSettings(poll_interval_s=0.005, retry_first_s=0.02, retry_most_s=0.05)
+FAST = SettlementSettings(poll_interval_s=0.005, watch_interval_s=0.01, retry_first_s=0.02, retry_most_s=0.05)
 MARKET = (0, 1, 0, 10)
 
 
@@ -59,8 +62,9 @@ class Bench:
         url = f"http://127.0.0.1:{self.port}"
         chain = chain_type(SuiSettings(url, self.directory / "pysui", timeout_s=5.0), key)
         store = CrashingStore(self.directory / "batches.log", crash_after)
+        watcher = Watcher(self.directory / "chain.log")
         stop = asyncio.Event()
-        settler = Settler(log, chain, store, FAST, self.records.append, commands)
+        settler = Settler(log, chain, store, watcher, FAST, self.records.append, commands)
         task = asyncio.create_task(settler.run(stop))
         try:
             yield settler
@@ -69,6 +73,7 @@ class Bench:
             with contextlib.suppress(JournalFailed):
                 await task
             await chain.close()
+            watcher.close()
             store.close()
 
     def finals(self) -> list[int]:
@@ -155,7 +160,7 @@ def _check_rows(bench: Bench, settler: Settler) -> None:
         names = [a for a, v in settler.status()["vaults"].items() if v == "0x" + vault.header.id.hex()]
         if names:
             expected = {row: amount for row, amount in settler.netting.rows[names[0]].items() if amount}
-            assert {row: amount for row, amount in vault.rows.items() if amount} == expected
+            assert {row: amount for row, amount in vault.balances.items() if amount} == expected
             assert vault.header.pool == sum(expected.values())
 
 
@@ -257,11 +262,13 @@ async def test_withdrawals_are_paid_once_then_booked(bench: Bench) -> None:
     booked: list[str] = []
 
     class Core:
-        async def withdraw_settled(self, ref: str) -> None:
-            if ref not in booked:
-                booked.append(ref)
-                legs = [(buyer, 0, 250, EXTERNAL)]
-                log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, ref, legs)
+        async def submit(self, command: dict[str, Any]) -> dict[str, Any]:
+            ref = command["ref"]
+            if ref in booked:
+                return {"event": "duplicate", "status": "posted"}
+            booked.append(ref)
+            log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, ref, [(buyer, 0, 250, EXTERNAL)])
+            return {"event": "posted"}
 
     log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(buyer, 0, 250, EXTERNAL)])
     log.cut()
@@ -282,13 +289,15 @@ async def test_a_refused_booking_halts_after_the_others_and_an_absent_core_is_tr
     calls: list[str] = []
 
     class Core:
-        async def withdraw_settled(self, ref: str) -> None:
+        async def submit(self, command: dict[str, Any]) -> dict[str, Any]:
+            ref = command["ref"]
             calls.append(ref)
             if len(calls) <= 2:
                 raise Unavailable("the core is not reachable (test)")
             if ref == "w-bad":
-                raise Refused("no such ref (test)")
+                return {"event": "rejected", "reason": "bad_ref"}
             log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, ref, [(seller, 1, 20, EXTERNAL)])
+            return {"event": "posted"}
 
     log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w-bad", [(buyer, 0, 250, EXTERNAL)])
     log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w-good", [(seller, 1, 20, EXTERNAL)])
@@ -296,14 +305,18 @@ async def test_a_refused_booking_halts_after_the_others_and_an_absent_core_is_tr
     async with bench.settler(log, commands=Core()) as settler:
         await _until(lambda: settler.status()["halted"], "halted")
         status = settler.status()
-        assert "refuses to book withdrawal w-bad: no such ref" in status["halted"] and status["final_batch"] == 1
+        assert "refuses to book withdrawal w-bad" in status["halted"] and status["final_batch"] == 1
         assert calls == ["w-bad", "w-bad", "w-bad", "w-good"]
         log.cut()
         await asyncio.sleep(0.1)
         assert len(calls) == 4 and bench.finals() == [1]
     async with bench.settler(log, commands=Core()) as settler:
-        await _until(lambda: settler.status()["halted"], "the next batch after a restart finds it again")
-        assert bench.finals() == [1, 2] and "w-bad" in settler.status()["halted"]
+        await _until(lambda: settler.status()["halted"], "still halted after a restart")
+        assert "w-bad" in settler.status()["halted"] and bench.finals() == [1]
+        assert "w-bad" in settler.resume("looked at (test)")
+        await _until(lambda: bench.finals() == [1, 2], "resumed")
+        await _until(lambda: settler.status()["halted"], "the next batch finds it again")
+        assert len(calls) == 5 and "w-bad" in settler.status()["halted"]
 
 
 async def test_a_withdrawal_without_a_wallet_is_named_and_holds_up_nothing(bench: Bench) -> None:
@@ -313,9 +326,10 @@ async def test_a_withdrawal_without_a_wallet_is_named_and_holds_up_nothing(bench
     booked: list[str] = []
 
     class Core:
-        async def withdraw_settled(self, ref: str) -> None:
-            booked.append(ref)
-            log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, ref, [(buyer, 0, 250, bank)])
+        async def submit(self, command: dict[str, Any]) -> dict[str, Any]:
+            booked.append(command["ref"])
+            log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, command["ref"], [(buyer, 0, 250, bank)])
+            return {"event": "posted"}
 
     log.money(EventKind.PENDED, CommandKind.WITHDRAW, "stuck", [(rowless, 0, 120, EXTERNAL)])
     log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(buyer, 0, 250, bank)])

@@ -11,21 +11,24 @@ from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, JournalFai
 from settlement.appendlog import AppendLog
 from settlement.batch import (
     TRANSITIONS,
-    FileBatchStore,
     Halted,
     Life,
+    Listed,
     PartExecuted,
     PartRefused,
+    Resumed,
     Sealed,
     Sent,
     SignedPart,
     State,
     Step,
+    Stopped,
     StoredEvent,
 )
 from settlement.chain.keys import OperatorKey
-from settlement.chain.port import CoinPart, Execution, Part, Payout, Signed
+from settlement.chain.port import CoinPart, Execution, Part, Payout, Signed, VaultListing
 from settlement.netting import Batch
+from settlement.store import FileBatchStore
 
 PART = Part(
     1, 0, 1, b"r" * 32, b"t" * 32, [CoinPart("USDC", bytes(32), [(b"a" * 32, -1)], [], [Payout("w", b"", b"", 3)])]
@@ -39,7 +42,9 @@ EVENTS: dict[Step, StoredEvent] = {
     Step.REFUSED: PartRefused(4, 1, "stale"),
     Step.EXECUTED: PartExecuted(5, 1, Execution("digest", True, None, "", 9, 1)),
     Step.DISAGREE: Halted(6, 1, "why"),
+    Step.RESUME: Resumed(7, 1, "looked at"),
 }
+NO_STEPS: list[StoredEvent] = [Listed(8, VaultListing("USDC", "0x1::a::A", "0x2", 1, 3)), Stopped(9, "why")]
 
 
 @pytest.mark.parametrize(("state", "step"), itertools.product(State, EVENTS))
@@ -52,6 +57,24 @@ def test_only_the_table_moves_a_batch(state: State, step: Step) -> None:
         with pytest.raises(ValueError, match=f"{step.value} in state {state.value}"):
             life.take(EVENTS[step])
         assert life == Life(BATCH, state=state)
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("event", NO_STEPS)
+def test_what_is_no_event_of_a_batch_moves_none(state: State, event: StoredEvent) -> None:
+    life = Life(BATCH, state=state)
+    with pytest.raises(ValueError, match="is no event of a batch"):
+        life.take(event)
+    assert life == Life(BATCH, state=state)
+
+
+def test_a_resumed_batch_is_signed_anew_and_keeps_what_was_signed() -> None:
+    life = Life(BATCH)
+    for step in (Step.SEAL, Step.SIGN, Step.SEND, Step.DISAGREE):
+        life.take(EVENTS[step])
+    assert (life.state, life.error) == (State.HALTED, "why")
+    life.take(EVENTS[Step.RESUME])
+    assert (life.state, life.signed, life.digests, life.error) == (State.SEALED, None, ["digest"], "")
 
 
 def test_parts_go_one_by_one() -> None:
@@ -67,7 +90,7 @@ def test_parts_go_one_by_one() -> None:
 
 def test_the_store_gives_back_what_it_took(tmp_path: Path) -> None:
     store = FileBatchStore(tmp_path / "batches.log")
-    for event in EVENTS.values():
+    for event in (*EVENTS.values(), *NO_STEPS):
         store.append(event)
     with pytest.raises(DataDirectoryBusy):
         FileBatchStore(tmp_path / "batches.log")
@@ -75,7 +98,7 @@ def test_the_store_gives_back_what_it_took(tmp_path: Path) -> None:
     with pytest.raises(JournalFailed):
         store.append(EVENTS[Step.SEND])
     again = FileBatchStore(tmp_path / "batches.log")
-    assert list(again.events()) == list(EVENTS.values())
+    assert list(again.events()) == [*EVENTS.values(), *NO_STEPS]
     again.close()
 
 

@@ -1,0 +1,52 @@
+"""Where settlement keeps its steps: every event is on disk before the step it allows is taken.
+
+The embedded store is one append-only log; loading it gives each batch's exact step, the vaults, and whether
+settlement was halted. It never rewrites what it has written. Worst case: `append` waits for one fdatasync.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from engine.messages.errors import JournalCorrupt
+from settlement.appendlog import AppendLog
+from settlement.batch import StoredEvent
+
+__all__ = ["BatchStore", "FileBatchStore"]
+
+
+class BatchStore(Protocol):
+    """Keeps the events of all batches."""
+
+    def append(self, event: StoredEvent) -> None:
+        """Durable on return. Raises JournalFailed."""
+
+    def events(self) -> Iterator[StoredEvent]:
+        """All stored events, oldest first."""
+
+    def close(self) -> None: ...
+
+
+class FileBatchStore:
+    """The embedded store: one append-only file, every event synced."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises DataDirectoryBusy, JournalCorrupt."""
+        self._log = AppendLog(path)
+
+    def append(self, event: StoredEvent) -> None:
+        self._log.append(msgspec.msgpack.encode(event))
+
+    def events(self) -> Iterator[StoredEvent]:
+        for offset, payload in self._log.records():
+            try:
+                yield msgspec.msgpack.decode(payload, type=StoredEvent)
+            except msgspec.MsgspecError as error:
+                raise JournalCorrupt(f"{self._log.path}: record at offset {offset}: {error}") from error
+
+    def close(self) -> None:
+        self._log.close()
