@@ -150,6 +150,7 @@ class GatewayServer:
         """Where TLS is spoken, once started and if it is."""
         self._tasks: list[asyncio.Task[None]] = []
         self._told_status = "running"
+        self._is_stopping = False
         self._ended = asyncio.Event()
 
     # ---------------------------------------------------------------- life
@@ -196,6 +197,7 @@ class GatewayServer:
 
     async def stop(self) -> None:
         """Take no more connections, end the sessions. What was submitted stays submitted."""
+        self._is_stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -345,9 +347,14 @@ class GatewayServer:
     def _accept(self, request: picows.WSUpgradeRequest) -> Any:
         if request.path.split(b"?")[0] not in _PATHS:
             return None
-        if len(self._listeners) >= self.settings.sessions_max or self._told_status == "failed":
+        reason = (
+            b"stopping" if self._is_stopping
+            else b"journal_failed" if self._told_status == "failed"
+            else b"too_many_sessions" if len(self._listeners) >= self.settings.sessions_max
+            else None
+        )  # fmt: skip
+        if reason is not None:
             self.counters.refused_sessions += 1
-            reason = b"journal_failed" if self._told_status == "failed" else b"too_many_sessions"
             response = picows.WSUpgradeResponse.create_error_response(HTTPStatus.SERVICE_UNAVAILABLE, reason)
             return picows.WSUpgradeResponseWithListener(response, None)
         offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]

@@ -192,6 +192,24 @@ async def test_a_stop_is_announced_with_the_sequence_to_resume_from(tmp_path: Pa
         assert (event["event"], event["client_id"], event["reason"]) == ("canceled", "a", "session")
 
 
+async def test_a_client_that_comes_while_it_stops_is_sent_away(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x:
+        host, port = x.url.removeprefix("ws://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        async with await x.client(x.operator):
+            pass  # by now the server has taken the connection before it too
+        stopping = asyncio.create_task(x.server.stop())
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        status = await reader.readline()
+        assert b"503" in status
+        assert b"stopping" in await reader.read()
+        writer.close()
+        await stopping
+
+
 async def test_a_message_in_fragments_is_one_message(tmp_path: Path) -> None:
     async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
         key = await x.trader(operator, "alice")
