@@ -128,6 +128,8 @@ class GatewayServer:
         self.hub.rejections = rejections = self._known_rejections()
         self._rights = Rights(settings, self._names, keys, self._trip)
         self.hub.guarded.update(self._rights.protected_orders(open_orders))
+        for key in self._rights.tripped_keys():  # what it did not live to cancel
+            self._pulls.add(self._rights.accounts_of(key), [key_stamp(key.key)])
         self.answers = Answers(
             settings, sequencer, state, self._names, directory, self._orders, rejections, keys, clock, self.counters,
             self, lambda: journal.status,
@@ -340,7 +342,7 @@ class GatewayServer:
 
     def reset_protection(self, key: ApiKey) -> bool:
         """Take orders of the key again. False: its protection had not tripped."""
-        return self._rights.reset_protection(key)
+        return self._rights.reset_protection(key, self._clock.now_ns())
 
     # ---------------------------------------------------------------- inside
 
@@ -575,6 +577,10 @@ class GatewayServer:
 
     def _trip(self, key: ApiKey, protection: Protection) -> None:
         """Pull every order of the key: those of its living connections, and those that outlive them."""
+        try:
+            self._keys.trip(key.key, protection.reason, self._clock.now_ns())
+        except OSError as error:
+            log.error("a trip is not on disk, a restart will not know of it label=%s errno=%s", key.label, error.errno)
         stamps = [key_stamp(key.key)]
         for session, (link, _) in self._signed_in.items():
             if session.key == key and link.guard is not None:

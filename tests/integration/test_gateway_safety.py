@@ -147,6 +147,36 @@ async def test_protection_pulls_the_keys_orders_until_it_is_reset(
             assert (await a.place(**limit("yes")))["event"] == "accepted"
 
 
+async def test_a_tripped_protection_outlives_a_restart_until_it_is_reset(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        maker = await x.trader(operator, "alice", protection={"window_ms": 600_000, "fills": 1})
+        taker = await x.trader(operator, "bob")
+        async with await x.client(maker) as a, await x.client(taker) as b:
+            for number in range(2):
+                await a.place(**limit(f"a{number}", side="sell"))
+                await b.place(**limit(f"b{number}"))
+            assert [event async for event in until(a, "protection")][-1]["reason"] == "fills"
+    async with exchange(tmp_path, listed=False, restart=True) as x, await x.client(maker) as a:
+        assert (await a.whoami())["protection_tripped"] is True
+        with pytest.raises(CommandError, match="protection"):
+            await a.place(**limit("no"))
+        assert await a.reset_protection() is True
+        assert (await a.place(**limit("yes")))["event"] == "accepted"
+    async with exchange(tmp_path, listed=False, restart=True, epoch=3) as x, await x.client(maker) as a:
+        assert (await a.whoami())["protection_tripped"] is False
+        assert (await a.place(**limit("again")))["event"] == "accepted"
+
+
+async def test_orders_of_a_tripped_key_that_a_crash_left_open_go_at_the_next_start(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        maker = await x.trader(operator, "alice", protection={"window_ms": 600_000, "fills": 1})
+        async with await x.client(maker, cancel_on_disconnect=False) as a:
+            await a.place(**limit("kept", side="sell"))
+        x.keys.trip(public_key(maker), "fills", 1)  # and no more than that
+    async with exchange(tmp_path, listed=False, restart=True) as x, await x.client(x.operator) as operator:
+        await becomes(operator, "alice", set())
+
+
 async def until(client: TradingClient, kind: str) -> Any:
     async for event in client.events():
         yield event
