@@ -422,8 +422,12 @@ async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
 async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from byline.core_port import GatewayPort
     from persistence.stores.postgres.projector import Projector
+    from platform_api.database import Database
+    from platform_api.settlement.desk import WithdrawalDesk
     from settlement.chain.keys import OperatorKey
     from settlement.chain.sui import SuiChain, SuiSettings
+    from settlement.proof_desk import ProofSettings, load_proof_key, serve_proofs
+    from settlement.publication import published
     from settlement.settler import BatchRecord, SettlementSettings, Settler, run_settler
     from settlement.store import FileBatchStore
     from settlement.watcher import Watcher
@@ -441,26 +445,43 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     store = FileBatchStore(data / "settlement" / "batches.log")
     watcher = Watcher(data / "settlement" / "chain.log")
     settlers: list[Settler] = []
+    proofs = ProofSettings(load_proof_key(data / "keys" / "proofs.key"), publication=lambda: published(data))
+
+    database = Database(_postgres_url(settings), connections_max=2)
+    desk = WithdrawalDesk(database, core)
 
     def on_batch(record: BatchRecord) -> None:
         projector.store_batch(_batch_row(record))
+        desk.store_paid(record.number, record.payouts)
 
     def facts() -> dict[str, Any]:
-        return {"projection": projector.status(), "settlement": settlers[0].status() if settlers else {}}
+        return {"projection": projector.status(), "withdrawals_error": desk.error,
+                "settlement": settlers[0].status() if settlers else {}}  # fmt: skip
+
+    async def proof_desk() -> None:
+        while not settlers and not stop.is_set():
+            await asyncio.sleep(0.01)
+        if settlers:
+            [settler] = settlers
+            await serve_proofs(data, lambda: settler.netting.liabilities, lambda: settler.final_batch, stop)
 
     await core.start()
+    await database.open()
     try:
         await _first_ends(
             stop,
             projector.run(stop),
+            desk.run(stop),
             run_settler(
                 await _event_source(settings), chain, store, watcher, SettlementSettings(), on_batch, stop,
-                commands=_Bookings(core), on_settler=settlers.append,
+                commands=_Bookings(core), releases=desk, proofs=proofs, on_settler=settlers.append,
             ),
+            proof_desk(),
             _report(status, stop, facts),
         )  # fmt: skip
     finally:
         await core.close()
+        await database.close()
         await chain.close()
         watcher.close()
         store.close()
@@ -503,7 +524,7 @@ def _batch_row(record: Any) -> dict[str, Any]:
         "cut_at_ns": record.cut_ts, "status": record.status, "state_hash": bytes.fromhex(record.state_hash),
         "root": bytes.fromhex(record.root), "trades_digest": bytes.fromhex(record.trades_digest),
         "leg_count": record.row_count, "digests": record.digests, "committed_at_ns": record.final_ts or None,
-        "error": record.error or None,
+        "error": record.error or None, "file": record.file,
     }  # fmt: skip
 
 
@@ -518,6 +539,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
     from byline.status_port import StatusFiles
     from platform_api.app import create_app
     from platform_api.settings import ApiSettings
+    from settlement.proof_desk import ProofClient
 
     data = settings.data_directory
     web = Path(__file__).parents[1] / "web" / "terminal"
@@ -534,7 +556,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         embedded=not settings.chain_url,
         faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},
     )
-    app = create_app(own, core, books, StatusFiles(data))
+    app = create_app(own, core, books, StatusFiles(data), ProofClient(data))
 
     class Server(uvicorn.Server):
         """The process has its own signal handlers; uvicorn's would end it before the others are told."""

@@ -28,16 +28,23 @@ from platform_api.identity.service import IdentityService
 from platform_api.openapi import config
 from platform_api.ops.metrics import Metrics
 from platform_api.ops.routes import OpsController
-from platform_api.ports import BookPort, CorePort, StatusPort
+from platform_api.ports import BookPort, CorePort, ProofPort, StatusPort
 from platform_api.security import Caller, SessionGuard, TokenSigner, load_signing_key, unauthorized
 from platform_api.settings import ApiSettings
-from platform_api.settlement.routes import SettlementController
+from platform_api.settlement.routes import ProofController, SettlementController
+from platform_api.settlement.withdrawal_routes import WithdrawalController
+from platform_api.settlement.withdrawals import WithdrawalService
 
 __all__ = ["create_app", "openapi_document"]
 
 
 def create_app(
-    settings: ApiSettings, core: CorePort, book: BookPort, status: StatusPort, database: Database | None = None
+    settings: ApiSettings,
+    core: CorePort,
+    book: BookPort,
+    status: StatusPort,
+    proofs: ProofPort,
+    database: Database | None = None,
 ) -> Gate:
     """The ASGI application, for uvicorn. `database` is made from the settings unless given."""
     owned = database or Database(
@@ -53,8 +60,11 @@ def create_app(
         "database": owned,
         "identity": identity,
         "exchange": ExchangeService(owned, core, book, settings),
+        "withdrawals": WithdrawalService(owned, core, status, settings),
         "guard": SessionGuard(identity.session_problem, settings.session_cache_seconds),
         "metrics": Metrics(status),
+        "processes": status,
+        "proofs": proofs,
         "version": _version(),
     }
 
@@ -65,6 +75,7 @@ def create_app(
         await owned.close()
 
     routes: list[Any] = [OpsController, AuthController, UserController, ExchangeController, SettlementController]
+    routes += [ProofController, WithdrawalController]
     if settings.web_folder is not None and settings.web_folder.is_dir():
         routes.append(create_static_files_router("/", [settings.web_folder], html_mode=True, include_in_schema=False))
     app = Litestar(
@@ -87,7 +98,7 @@ def create_app(
 
 def openapi_document() -> dict[str, Any]:
     """The OpenAPI 3.1 document of the API; needs no server and no database."""
-    app = create_app(ApiSettings(postgres_dsn="postgresql:///unused"), _Absent(), _Absent(), _Absent())
+    app = create_app(ApiSettings(postgres_dsn="postgresql:///unused"), _Absent(), _Absent(), _Absent(), _Absent())
     document: dict[str, Any] = app.app.openapi_schema.to_schema()
     return document
 
@@ -144,6 +155,9 @@ class _Absent:
 
     async def depth(self, market: str, depth: int) -> dict[str, Any]:
         raise Unavailable("no market data")
+
+    async def prove(self, account: str, batch: int | None) -> list[Any]:
+        raise Unavailable("no settlement")
 
     def read(self) -> dict[str, dict[str, Any]]:
         return {}

@@ -2,6 +2,7 @@
 
     CorePort     commands in, their first event out; API keys at the gateway
     BookPort     the public depth of a market, from the market-data copy
+    ProofPort    proofs that a balance is counted in a batch
     StatusPort   what each process of the exchange says about itself
 
 Failures are those of `engine.messages.errors`: Unavailable when the command was surely not sent, OutcomeUnknown when it
@@ -13,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["BookPort", "CorePort", "StatusPort"]
+from settlement.merkle import Proof
+
+__all__ = ["BookPort", "CorePort", "ProofPort", "StatusPort"]
 
 
 @runtime_checkable
@@ -54,6 +57,18 @@ class BookPort(Protocol):
         """
 
 
+@runtime_checkable
+class ProofPort(Protocol):
+    async def prove(self, account: str, batch: int | None) -> list[Proof]:
+        """One for each asset; without a batch, of the last final one.
+
+        Raises:
+            Unavailable: settlement does not answer.
+            ProofProblem: `unknown_batch`, `not_final`, `no_balance`.
+        """
+
+
+@runtime_checkable
 class StatusPort(Protocol):
     def read(self) -> Mapping[str, Mapping[str, Any]]:
         """By process name: `ready`, `alive` and whatever numbers the process publishes. Never waits."""

@@ -39,9 +39,16 @@ class ApiSettings:
     pool_connections_max: int = 8
     query_seconds_max: float = 5.0
     keys_per_account_max: int = 20
+    withdrawal_confirm_seconds: int = 3_600
+    """A withdrawal that is not confirmed by then is cancelled."""
+    withdrawal_address_delay_seconds: int = 86_400
+    """How old an address must be before money goes there."""
+    withdrawal_fees: Mapping[str, str] = field(default_factory=dict)
+    """Asset → decimal amount that goes to platform:gas with each withdrawal."""
 
     def __post_init__(self) -> None:
-        for name in ("nonce_seconds", "access_seconds", "refresh_seconds", "body_bytes_max", "pool_connections_max"):
+        for name in ("nonce_seconds", "access_seconds", "refresh_seconds", "body_bytes_max", "pool_connections_max",
+                     "withdrawal_confirm_seconds"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise SettingsInvalid(f"{name} must be at least 1")
         for name in ("public_per_minute", "account_per_minute", "trading_per_minute", "auth_per_minute"):

@@ -336,6 +336,9 @@ def _trade(row: Any, market: Any) -> Trade:
         notional=_quote(row["notional"], market) or "",
         aggressor=row["aggressor"],
         traded_at=timestamp(row["traded_at"]),
+        batch=row["batch"],
+        batch_status=row["batch_status"],
+        digests=list(row["digests"] or ()),
     )
 
 

@@ -167,6 +167,7 @@ class SuiChain:
             header = VaultHeader.decode(bytes(items[listing.vault].contents.value))
             states[listing.asset] = VaultState(
                 header.next_seq, header.next_part, header.next_withdrawal, header.chain, header.pool, header.paused,
+                header.last_root, header.last_liabilities, header.last_pool, header.deficit,
                 str(items[listing.vault].previous_transaction or ""),
             )  # fmt: skip
         return states
@@ -252,18 +253,19 @@ class SuiChain:
     ) -> None:
         head = [vault, cap, *(_pure(builder, u64(number)) for number in (part.batch, part.number, part.count))]
         head.append(_pure(builder, vector_u8(coin.previous)))
-        root, trades = _pure(builder, vector_u8(part.root)), _pure(builder, vector_u8(part.trades_digest))
+        said = (vector_u8(part.root), u64(coin.liabilities), vector_u8(part.trades_digest))
+        says = [_pure(builder, data) for data in said]
         chunks = [
             coin.entries[start : start + ENTRIES_PER_APPLY] for start in range(0, len(coin.entries), ENTRIES_PER_APPLY)
         ]
         if len(chunks) <= 1:
             entries = _entry_arguments(builder, chunks[0] if chunks else [])
-            self._call(builder, "commit_batch", [*head, root, trades, *entries, clock], listing.coin_type)
+            self._call(builder, "commit_batch", [*head, *says, *entries, clock], listing.coin_type)
             return
         batch = self._call(builder, "begin", head, listing.coin_type)
         for chunk in chunks:
             self._call(builder, "apply", [vault, batch, *_entry_arguments(builder, chunk)], listing.coin_type)
-        self._call(builder, "finish", [vault, batch, root, trades, clock], listing.coin_type)
+        self._call(builder, "finish", [vault, batch, *says, clock], listing.coin_type)
 
     def _call(self, builder: Any, function: str, arguments: list[Any], coin_type: str) -> Any:
         return builder.move_call(

@@ -7,16 +7,22 @@ from datetime import UTC, datetime
 
 import asyncpg
 import httpx
+import msgspec
 import pytest
 import pytest_asyncio
 import uvicorn
 
 from byline.embedded.postgres import EmbeddedPostgres
+from engine.messages.codes import Overdraft
 from engine.messages.errors import OutcomeUnknown, Unavailable
 from persistence.stores.postgres.migrate import migrate
 from platform_api.app import create_app, openapi_document
 from platform_api.database import Database
 from platform_api.settings import ApiSettings
+from settlement.ledger import Account, Asset, Ledger
+from settlement.liabilities import Liabilities, UnknownBatch
+from settlement.merkle import Proof, check_proof
+from settlement.proof_desk import ProofProblem
 from tests.unit.platform_api.test_sui_signature import Wallet, multisig
 
 ROUTES = {
@@ -25,7 +31,12 @@ ROUTES = {
     "post /v1/users/me/api-keys", "delete /v1/users/me/api-keys/{key_id}", "get /v1/markets",
     "get /v1/markets/{token_id}/candles", "get /v1/orderbook/{token_id}", "post /v1/orders", "get /v1/orders",
     "get /v1/orders/{order_id}", "delete /v1/orders/{order_id}", "get /v1/trades", "get /v1/users/me/balances",
+    "get /v1/users/me/proof",
     "get /v1/batches", "get /v1/batches/{number}", "post /v1/faucet",
+    "post /v1/withdrawals", "get /v1/withdrawals", "get /v1/withdrawals/{withdrawal_id}", "post /v1/deposits",
+    "delete /v1/withdrawals/{withdrawal_id}", "post /v1/withdrawals/{withdrawal_id}/confirm",
+    "get /v1/users/me/withdrawal-addresses", "post /v1/users/me/withdrawal-addresses",
+    "delete /v1/users/me/withdrawal-addresses/{address_id}",
 }  # fmt: skip
 
 
@@ -86,9 +97,34 @@ class StandInStatus:
         return {"core": {"ready": True, "alive": True, "sequence": 42, "name": "core"}}
 
 
+class Proofs:
+    """The real trees over a ledger set by hand, without the socket between."""
+
+    def __init__(self):
+        self.ledger, self.owed = Ledger(), Liabilities(bytes(range(32)), keep=2)
+        self.ledger.assets.append(Asset("USDC", 6, True))
+        self.root = b""
+
+    def close(self, batch, **amounts):
+        for name, amount in amounts.items():
+            self.ledger.accounts.append(Account(name.replace("_", ":", 1).replace("_", "-"), None, Overdraft.NEVER))
+            self.ledger.totals[len(self.ledger.accounts) - 1, 0] = amount
+        self.root = self.owed.close(batch, self.ledger)[0]
+
+    async def prove(self, account, batch):
+        if (batch or 0) > self.owed.number:
+            raise ProofProblem("not_final")
+        try:
+            return self.owed.prove(batch or self.owed.number, account)
+        except UnknownBatch:
+            raise ProofProblem("unknown_batch") from None
+        except KeyError:
+            raise ProofProblem("no_balance") from None
+
+
 class World:
-    def __init__(self, client, core, dsn, app):
-        self.client, self.core, self.dsn, self.app = client, core, dsn, app
+    def __init__(self, client, core, dsn, app, proofs):
+        self.client, self.core, self.dsn, self.app, self.proofs = client, core, dsn, app, proofs
 
     async def sign_in(self, wallet=None):
         wallet = wallet or Wallet(0)
@@ -146,12 +182,14 @@ class opened:
 
     async def __aenter__(self):
         self.database = Database(self.dsn)
-        core = StandInCore()
-        app = create_app(settings(self.dsn, **self.values), core, StandInBook(), StandInStatus(), self.database)
+        core, self.proofs = StandInCore(), Proofs()
+        app = create_app(
+            settings(self.dsn, **self.values), core, StandInBook(), StandInStatus(), self.proofs, self.database
+        )
         await self.database.open()
         transport = httpx.ASGITransport(app)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
-        return World(self.client, core, self.dsn, app)
+        return World(self.client, core, self.dsn, app, self.proofs)
 
     async def __aexit__(self, *_):
         await self.client.aclose()
@@ -493,6 +531,27 @@ async def test_faucet_is_refused_where_money_is_not_simulated(world):
     await world.refused(403, "FORBIDDEN", "faucet_disabled", "POST", "/v1/faucet", headers=bearer, json={})
 
 
+async def test_a_caller_gets_proofs_of_its_own_balances_and_of_nobody_elses(world):
+    session, bearer = await world.sign_in()
+    path = "/v1/users/me/proof"
+    await world.refused(401, "UNAUTHORIZED", "token_missing", "GET", path)
+    world.proofs.close(1, user_other=5)
+    await world.refused(404, "NOT_FOUND", "no_balance", "GET", path, headers=bearer)
+    world.proofs.close(2, **{("user:" + session["account_id"]).replace(":", "_").replace("-", "_"): 40})
+    told = await world.data("GET", path, headers=bearer)
+    [proof] = msgspec.convert(told["proofs"], list[Proof])
+    assert (proof.batch, proof.amount, proof.total) == (2, 40, 45)
+    assert told["format"] == "byline proof 1" and proof.account == "user:" + session["account_id"]
+    check_proof(proof, world.proofs.root)
+    await world.refused(409, "CONFLICT", "not_final", "GET", path + "?batch=3", headers=bearer)
+    await world.refused(404, "NOT_FOUND", "no_balance", "GET", path + "?batch=1", headers=bearer)
+    world.proofs.close(3)
+    world.proofs.close(4)
+    await world.refused(404, "NOT_FOUND", "unknown_batch", "GET", path + "?batch=2", headers=bearer)
+    for bad in ("0", "-1", "x", "9" * 30):
+        assert (await world.client.get(path + "?batch=" + bad, headers=bearer)).status_code == 400
+
+
 @pytest.mark.parametrize("world", [{"public_per_minute": 2}], indirect=True)
 async def test_rate_limit_answers_with_its_headers_and_spares_the_probes(world):
     assert (await world.client.get("/v1/batches")).headers["ratelimit-remaining"] == "1"
@@ -534,7 +593,7 @@ async def test_ready_names_a_core_that_is_away_and_sign_in_leaves_no_session(wor
 async def test_uvicorn_serves_it_with_metrics_and_the_terminal(server, tmp_path):
     (tmp_path / "index.html").write_text("<title>terminal</title>")
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(settings(server.dsn, web_folder=tmp_path), StandInCore(), StandInBook(), StandInStatus())
+    app = create_app(settings(server.dsn, web_folder=tmp_path), StandInCore(), StandInBook(), StandInStatus(), Proofs())
     uvicorn_server = uvicorn.Server(uvicorn.Config(app, http="httptools", log_level="warning", lifespan="on"))
     task = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))
     try:

@@ -172,7 +172,7 @@ async def test_a_batch_in_parts_fits_and_clears(world: World) -> None:
     for part in parts:
         assert (await world.chain.send(await world.chain.sign(part, world.listings))).success
     vault = world.node.node.state.vaults[bytes.fromhex(world.listings["USDC"].vault[2:])]
-    assert vault.rows[CLEARING_ROW] == 0 and all(vault.rows[row] == 1 for row in rows)
+    assert vault.balances[CLEARING_ROW] == 0 and all(vault.balances[row] == 1 for row in rows)
     assert (vault.header.next_seq, vault.header.pool) == (3, 2_000 + 1_400 - 60)
 
 
@@ -180,7 +180,7 @@ async def test_restart_loses_nothing(world: World) -> None:
     signed = await world.chain.sign(world.part(2), world.listings)
     executed = await world.chain.send(signed)
     state = world.node.node.state
-    rows = dict(state.vaults[bytes.fromhex(world.listings["USDC"].vault[2:])].rows)
+    rows = state.vaults[bytes.fromhex(world.listings["USDC"].vault[2:])].balances
     items = dict(state.items)
     await world.chain.close()
     await world.node.close()
@@ -190,15 +190,15 @@ async def test_restart_loses_nothing(world: World) -> None:
     world.chain = await _connect(world.directory, world.node)
     again = world.node.node.state
     assert again.items == items
-    assert again.vaults[bytes.fromhex(world.listings["USDC"].vault[2:])].rows == rows == {A: 990, B: 1_010}
+    assert again.vaults[bytes.fromhex(world.listings["USDC"].vault[2:])].balances == rows == {A: 990, B: 1_010}
     assert await world.chain.send(signed) == executed
 
 
 async def test_paused_and_stopped_nodes_are_unavailable(world: World) -> None:
-    world.node.faults.paused = True
+    world.node.faults.unavailable = True
     with pytest.raises(Unavailable):
         await world.next_batch()
-    world.node.faults.paused = False
+    world.node.faults.unavailable = False
     world.node.faults.next_execute.append("refuse_once")
     with pytest.raises(Refused, match="fault switch"):
         await world.run(world.part(2))

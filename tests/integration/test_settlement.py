@@ -160,7 +160,7 @@ def _check_rows(bench: Bench, settler: Settler) -> None:
         names = [a for a, v in settler.status()["vaults"].items() if v == "0x" + vault.header.id.hex()]
         if names:
             expected = {row: amount for row, amount in settler.netting.rows[names[0]].items() if amount}
-            assert {row: amount for row, amount in vault.rows.items() if amount} == expected
+            assert {row: amount for row, amount in vault.balances.items() if amount} == expected
             assert vault.header.pool == sum(expected.values())
 
 
