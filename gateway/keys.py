@@ -1,9 +1,9 @@
 """API keys: who may do what. Ed25519 public keys with accounts, scopes, restrictions and a label.
 
 The registry is a log of lines, `CRC32 JSON\\n`, appended and synced before a registration is answered; loading it is
-reading it from the first line. That a key's protection has tripped, and that it was reset, are lines too. A torn last line (a crash in the middle of an append) was never answered and is
-blanked; anything else that does not check is damage and refuses to start. Keys are never removed from the log, a
-revocation is a line of its own.
+reading it from the first line. That a key's protection has tripped, and that it was reset, are lines too. A torn last
+line (a crash in the middle of an append) was never answered and is blanked; anything else that does not check is
+damage and refuses to start. Keys are never removed from the log, a revocation is a line of its own.
 
 Private keys never come near this module, but for the exchange's own (the operator's, the receipts'), which
 `load_or_create_key` makes at the first start.
@@ -169,7 +169,7 @@ class KeyRegistry:
         return self._tripped.get(key, "")
 
     def trip(self, key: str, reason: str, at_ns: int) -> None:
-        """The protection of a living key has tripped: noted at once, on disk when this returns. OSError comes through."""
+        """The protection of a living key has tripped: on disk when this returns. OSError comes through."""
         self._tripped[key] = reason
         self._append({"act": "trip", "key": key, "reason": reason, "at": at_ns})
 

@@ -4,8 +4,8 @@ Fills of the key's orders are counted over a sliding window of journal time: fil
 notional for each market by itself, as lots of different tokens do not add up. The fill that goes beyond a bound trips
 the protection: the caller cancels every order of the key, and new ones are refused until `reset`.
 
-That it has tripped is kept in the registry of keys, so it outlives the process. The window does not: who cannot trade while
-the exchange is down is not overrun meanwhile, and most windows are shorter than a start.
+That it has tripped is kept in the registry of keys, so it outlives the process. The window does not: nobody is overrun
+while the exchange is down, and most windows are shorter than a start.
 
 Counting follows what was released, so with durable acks it is behind the engine by at most one group of the journal.
 Worst case: a fill costs one deque entry and the dropping of those that left the window; `FILLS_KEPT` bounds the memory,
