@@ -4,6 +4,7 @@
     BookPort     the public depth of a market, from the market-data copy
     ProofPort    proofs that a balance is counted in a batch
     StatusPort   what each process of the exchange says about itself
+    MailPort     a letter to one person
 
 Failures are those of `engine.messages.errors`: Unavailable when the command was surely not sent, OutcomeUnknown when it
 may have taken effect. A refusal by the core is no error: it is the answer `{"event": "rejected", "reason": ...}`.
@@ -12,11 +13,12 @@ may have taken effect. A refusal by the core is no error: it is the answer `{"ev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from settlement.merkle import Proof
 
-__all__ = ["BookPort", "CorePort", "ProofPort", "StatusPort"]
+__all__ = ["BookPort", "CorePort", "Letter", "MailPort", "ProofPort", "StatusPort"]
 
 
 @runtime_checkable
@@ -72,3 +74,21 @@ class ProofPort(Protocol):
 class StatusPort(Protocol):
     def read(self) -> Mapping[str, Mapping[str, Any]]:
         """By process name: `ready`, `alive` and whatever numbers the process publishes. Never waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """`letter_id` is the same when a letter is sent again, so that a provider can leave out the copy."""
+
+    letter_id: str
+    to: str
+    subject: str
+    text: str
+
+
+class MailPort(Protocol):
+    provider: str
+    """Its name, as the API shows it."""
+
+    async def send(self, letter: Letter) -> None:
+        """Hands the letter over for good. Raises Unavailable (try again), Refused (this letter never goes)."""

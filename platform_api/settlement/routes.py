@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from platform_api.database import Database
-from platform_api.envelope import LIMIT_DEFAULT, LIMIT_MAX, Envelope, cursor_from, ok, page
+from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, cursor_from, ok, page
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.openapi import BEARER, failures
 from platform_api.ports import ProofPort, StatusPort
@@ -47,11 +47,11 @@ class SettlementController(Controller):
         database: Db,
         settings: Settings,
         processes: Status,
-        limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
-        cursor: Annotated[str | None, QueryParameter(max_length=100)] = None,
+        limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
     ) -> Envelope[list[Batch]]:
         """Settlement batches, the latest first."""
-        key = cursor_from(cursor, 1)
+        key = cursor_from(cursor, int)
         rows = await queries.batches(database, key[0] if key else None, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["number"],))
         return ok(request, [_batch(row, settings, processes, with_file=False) for row in rows], pagination)
