@@ -223,6 +223,8 @@ class SuiChain:
         named = {address_text(header.operator) for header in vaults.values()}
         if not named <= set(self._operator_caps):
             await self._find_owned()  # rotated since we looked
+        if not named:  # a batch before the first settled asset
+            return self._operator_caps[0]
         if len(named) != 1 or not named <= set(self._operator_caps):
             raise Unavailable(
                 f"the vaults name operator {', '.join(sorted(named))}; {self._key.address} owns "

@@ -183,6 +183,18 @@ async def test_batches_become_final_in_order_with_digests(bench: Bench) -> None:
     assert statuses == ["sealed", "signed", "submitted", "final"]
 
 
+async def test_a_batch_before_the_first_settled_asset_is_final_too(bench: Bench) -> None:
+    log = EventLog()
+    log.asset("USD", settled=False)
+    log.cut()
+    usdc = log.asset("USDC")
+    log.deposit(log.account("user:a", row=b"\xa1" * 32), usdc, 5)
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 2, "both final")
+        _check_rows(bench, settler)
+
+
 async def test_batches_queue_while_the_chain_is_down(bench: Bench) -> None:
     log, buyer, seller = _market()
     log.cut()
