@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody
 
-from platform_api.envelope import LIMIT_DEFAULT, LIMIT_MAX, Envelope, ok
-from platform_api.idempotency import checked_key
+from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok
+from platform_api.idempotency import IdempotencyKey, checked_key
 from platform_api.openapi import BEARER, failures
 from platform_api.security import Caller
 from platform_api.settlement.withdrawal_models import (
@@ -28,7 +28,6 @@ __all__ = ["WithdrawalController"]
 AnyRequest = Request[Any, Any, Any]
 Who = NamedDependency[Caller]
 Desk = NamedDependency[WithdrawalService]
-IdempotencyKey = Annotated[str | None, HeaderParameter(name="Idempotency-Key", required=False)]
 
 
 class WithdrawalController(Controller):
@@ -68,8 +67,8 @@ class WithdrawalController(Controller):
         request: AnyRequest,
         caller: Who,
         withdrawals: Desk,
-        limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
-        cursor: Annotated[str | None, QueryParameter(max_length=100)] = None,
+        limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
     ) -> Envelope[list[Withdrawal]]:
         """Own withdrawals, the latest first."""
         return ok(request, *await withdrawals.many(caller, cursor, limit))

@@ -17,10 +17,8 @@ import msgspec
 
 from engine.messages.decimals import decimal_text, units_of
 from engine.messages.errors import OutcomeUnknown, Unavailable
-from platform_api.database import Database
 from platform_api.envelope import Pagination, cursor_from, page
 from platform_api.errors import ApiError, ErrorCode, timestamp
-from platform_api.idempotency import Idempotency
 from platform_api.identity.sui_signature import (
     BadSignature,
     address_text,
@@ -28,9 +26,8 @@ from platform_api.identity.sui_signature import (
     verify_personal_message,
 )
 from platform_api.ids import new_id
-from platform_api.ports import CorePort, StatusPort
+from platform_api.kernel.context import Kernel
 from platform_api.security import Caller, unauthorized
-from platform_api.settings import ApiSettings
 from platform_api.settlement.desk import cancel_hold, hold
 from platform_api.settlement.withdrawal_life import take
 from platform_api.settlement.withdrawal_models import (
@@ -69,9 +66,9 @@ def confirmation_message(
 class WithdrawalService:
     """Needs the database for everything; the core to hold and to give back."""
 
-    def __init__(self, database: Database, core: CorePort, status: StatusPort, settings: ApiSettings) -> None:
-        self._database, self._core, self._status, self._settings = database, core, status, settings
-        self._idempotency = Idempotency(database)
+    def __init__(self, kernel: Kernel) -> None:
+        self._database, self._core, self._status = kernel.database, kernel.core, kernel.status
+        self._settings, self._idempotency = kernel.settings, kernel.idempotency
 
     async def ask(self, caller: Caller, body: WithdrawalRequest, key: str | None) -> tuple[Withdrawal, bool]:
         """Write the document and hold the money; the document, and whether it is that of an earlier request.
@@ -92,7 +89,7 @@ class WithdrawalService:
         return msgspec.json.decode(data, type=Withdrawal), replayed
 
     async def _ask(self, caller: Caller, body: WithdrawalRequest) -> Withdrawal:
-        recipient = canonical_address(body.address or caller.address)
+        recipient = canonical_address(body.address or _sui_address(caller))
         account_id, identity, now = UUID(caller.account_id), new_id(), datetime.now(UTC)
         until = now + timedelta(seconds=self._settings.withdrawal_confirm_seconds)
         async with self._database.transaction() as db:
@@ -178,7 +175,7 @@ class WithdrawalService:
 
     async def many(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Withdrawal], Pagination]:
         """The latest first."""
-        key = cursor_from(cursor, 1)
+        key = cursor_from(cursor, int)
         rows = await self._database.fetch(
             "SELECT * FROM money.withdrawal WHERE account_id = $1 AND ($2::bigint IS NULL OR number < $2)"
             " ORDER BY number DESC LIMIT $3",
@@ -197,7 +194,7 @@ class WithdrawalService:
             message = "asset: has no vault on the chain"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_asset", field="asset")
         return DepositRoute(
-            body.asset, settlement["package"], "settlement::deposit", vault, caller.address, self._settings.chain,
+            body.asset, settlement["package"], "settlement::deposit", vault, _sui_address(caller), self._settings.chain,
             self._settings.embedded,
         )  # fmt: skip
 
@@ -310,6 +307,14 @@ class WithdrawalService:
             chain=self._settings.chain,
             embedded=self._settings.embedded,
         )
+
+
+def _sui_address(caller: Caller) -> str:
+    """The wallet of the session, where it is one of Sui. Raises ApiError FORBIDDEN `sui_wallet_needed`."""
+    if len(caller.address) != 66:
+        message = "Money leaves and comes over Sui: sign in with a Sui wallet that is linked to the account."
+        raise ApiError(ErrorCode.FORBIDDEN, message, reason="sui_wallet_needed")
+    return caller.address
 
 
 def _identity(text: str) -> UUID:

@@ -345,7 +345,7 @@ async def test_readers_that_come_and_go_all_the_time_get_their_own_channel_alone
 
         visits = dict.fromkeys(range(12), 0)
         visitors = [asyncio.create_task(visitor(number)) for number in visits]
-        while sum(visits.values()) < 60:  # however slow the machine: the market moves until they have come and gone enough
+        while sum(visits.values()) < 60:  # however slow the machine
             exchange.step(4)
             await steady.ping()
             if failed := [task for task in visitors if task.done()]:

@@ -103,7 +103,8 @@ async def world(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Asy
     core.send(op="asset", asset="USDC", scale=6, settled=True)
     core.send(op="asset", asset="USD", scale=2)
     core.send(op="account", account="platform:gas", overdraft="forced")
-    app = create_app(settings, core, None, Status(), database)  # type: ignore[arg-type]  # no book is asked for
+    # No book and no proof is asked for.
+    app = create_app(settings, core, None, Status(), None, database)  # type: ignore[arg-type]
     await database.open()
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
     world = World(server, database, core, client)
