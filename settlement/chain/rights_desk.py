@@ -1,7 +1,7 @@
 """Works, licences and royalties on a Sui node: the rights modules' functions as signed transactions.
 
-Uses the same client, key and gas coin as settlement (`SuiChain`) and the same rule: signed bytes are sent again on doubt,
-so a call takes effect at most once; it returns when it has. Capabilities of the works it registers belong to the
+Uses the same client, key and gas coin as settlement (`SuiChain`) and the same rule: signed bytes are sent again on
+doubt, so a call takes effect at most once; it returns when it has. Capabilities of the works it registers belong to the
 operator's address unless another owner is named. Nothing here moves money of the vaults.
 
 Every method raises Unavailable, OutcomeUnknown (after several tries) or Refused, which names the contract's reason.

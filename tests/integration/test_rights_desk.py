@@ -10,11 +10,12 @@ import pytest
 
 from engine.messages.errors import Refused
 from settlement.chain.encoding import address_bytes, u64
-from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.server import RunningNode, start
+from settlement.chain.port import CoinPart, Part, Payout
 from settlement.chain.rights import Grant
 from settlement.chain.rights_desk import SUI, RightsDesk
 from settlement.chain.sui import SuiChain, SuiSettings
+from tests.support.chain_key import OPERATOR
 
 A, B, FAN = b"\xa1" * 32, b"\xb2" * 32, b"\xd4" * 32
 HASH, TERMS = b"\7" * 32, b"\x08" * 32
@@ -41,12 +42,12 @@ class World:
         name = self.node.node.executor_name
         await self.chain.close()
         await self.node.close()
-        self.node = await start(self.directory, executor=name)
+        self.node = await start(self.directory, OPERATOR.address, executor=name)
         await self.connect()
 
     async def connect(self) -> None:
-        key = OperatorKey.load_or_create(self.directory / "operator.key")
-        self.chain = SuiChain(SuiSettings(f"http://127.0.0.1:{self.node.port}", self.directory / "pysui"), key)
+        url = f"http://127.0.0.1:{self.node.port}"
+        self.chain = SuiChain(SuiSettings(url, self.directory / "pysui"), OPERATOR)
         await self.chain.connect()
         self.desk = RightsDesk(self.chain)
         await self.desk.connect()
@@ -54,7 +55,8 @@ class World:
 
 @pytest.fixture(params=["auto", "model"])
 async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    world = World(tmp_path, await start(tmp_path, executor=request.param), None, None)  # type: ignore[arg-type]
+    node = await start(tmp_path, OPERATOR.address, executor=request.param)
+    world = World(tmp_path, node, None, None)  # type: ignore[arg-type]
     await world.connect()
     yield world
     await world.chain.close()
@@ -121,14 +123,12 @@ async def test_a_disputed_work_sells_nothing_and_shares_change_what_comes_later(
 
 
 async def test_royalties_in_another_coin_come_from_the_coins_at_hand(world: World) -> None:
-    from tests.integration.test_localsui import Payout, World as Vaults
-
     [listing] = await world.chain.open_vaults([("USDC", 1)], 1)
-    vaults = Vaults(world.directory, world.node, world.chain, {"USDC": listing})
-    operator = address_bytes(world.chain._key.address)
-    part = vaults.part(1, deposit=1_000)
-    part.coins[0].payouts.extend([Payout("w1", A, operator, 30), Payout("w2", B, operator, 40)])
-    assert (await vaults.run(part)).success
+    operator = address_bytes(OPERATOR.address)
+    payouts = [Payout("w1", A, operator, 30), Payout("w2", B, operator, 40)]
+    coin = CoinPart("USDC", bytes(32), [], [(A, 1_000), (B, 1_000)], payouts)
+    signed = await world.chain.sign(Part(1, 0, 1, bytes(32), bytes(32), [coin]), {"USDC": listing})
+    assert (await world.chain.send(signed)).success
     desk = world.desk
     work = (await desk.register(HASH, "Song", "", [A], [10_000])).made["Work"]
     till = (await desk.open_till(listing.coin_type)).made["Till"]
