@@ -351,7 +351,7 @@ async def test_from_an_order_over_the_websocket_to_a_verified_proof(new_exchange
                 assert (await operator.request(bought))["event"] == "accepted"
             fills: list[Any] = []
             for _ in range(600):
-                fills = await data("GET", "/v1/trades")
+                fills = await data("GET", "/v1/trades?own=true")
                 if fills and fills[0].get("batch_status") == "final":
                     break
                 await asyncio.sleep(0.1)
