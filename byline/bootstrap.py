@@ -320,15 +320,16 @@ def key_lock(settings: Settings) -> Any:
 
 async def open_chain(settings: Settings, scratch: Path) -> tuple[Any, Any]:
     """The chain of the settings, and its signer: another program if one is named, else the sealed key."""
+    from settlement.chain.admin import SuiAdmin
     from settlement.chain.signer import ExternalSigner
-    from settlement.chain.sui import SuiChain, SuiSettings
+    from settlement.chain.sui import SuiSettings
 
     signer = await ExternalSigner.start(settings.chain_signer) if settings.chain_signer else _operator_key(settings)
     own = SuiSettings(
         url=_chain_url(settings), config_directory=scratch, package=settings.chain_package,
         coin_types=settings.coin_types(), publish_test_coins=not settings.chain_url,
     )  # fmt: skip
-    return SuiChain(own, signer), signer
+    return SuiAdmin(own, signer), signer
 
 
 def _port_before(settings: Settings, name: str) -> int:
