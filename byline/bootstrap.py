@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import re
 import signal
 import sys
@@ -381,10 +382,17 @@ async def _event_source(settings: Settings) -> Any:
             await asyncio.sleep(0.05)
 
 
+def stand_back() -> None:
+    """From now on this thread, and those that it starts, run only where no other wants to. It takes no privilege."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from marketdata.server import serve, settle_garbage
     from marketdata.settings import MarketDataSettings
 
+    if settings.marketdata_idle:
+        stand_back()
     facts: dict[str, Any] = {}
     ready = asyncio.Event()
     named = MARKETDATA.fullmatch(status.name)
