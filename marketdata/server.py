@@ -8,6 +8,9 @@ growing; only requests can bring it above the high mark, and then it is closed w
 split over loop turns, and one that takes long stretches the interval, so that it never takes more than about half of a
 core for flushing what nobody can read in time.
 
+With a certificate there is a second door that speaks TLS. What goes to its readers goes through their transport, which
+encrypts for each: only plain readers get their bytes straight from the fan.
+
 Never: writes the event log, blocks on a reader, listens before it has caught up with the log.
 """
 
@@ -17,6 +20,7 @@ import asyncio
 import gc
 import logging
 import socket
+import ssl
 import time
 from typing import Any
 
@@ -31,7 +35,7 @@ from picows import (
     ws_create_server,
 )
 
-from engine.messages.errors import ExchangeError
+from engine.messages.errors import ExchangeError, SettingsInvalid
 from engine.messages.ports import EventSource
 from marketdata.binary_codec import SUBPROTOCOL
 from marketdata.fan import Fan
@@ -60,11 +64,13 @@ class _Reader(WSListener):
         super().__init__()
         self._server = server
         self.transport: WSTransport | None = None
+        self.is_secure = False
         self.heard = self.pinged = 0.0
         self.session = Session(server.publisher, server.settings, self, encoding)
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
+        self.is_secure = transport.is_secure
         raw = transport.underlying_transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._server.settings.send_buffer_bytes)
         self.session.slot = self._server.fan.add(raw.fileno())
@@ -241,7 +247,7 @@ class _Server:
         frames = delivery.lean if waiting else delivery.data
         if frames:
             reader.write(frames)
-        if not waiting and not reader.buffered() and not reader.session.closed:
+        if not reader.is_secure and not waiting and not reader.buffered() and not reader.session.closed:
             self.fan.set_clear(reader.session.slot, True)
         if waiting > self.settings.slow_bytes and not reader.session.slow and not reader.session.closed:
             self.lag_count += 1
@@ -307,11 +313,13 @@ async def serve(
     """Follows `source` from its first event and serves readers until `stop` is set.
 
     `status` is filled about once a second: state (`catching_up`, `live`, `stopped`), port, sequence, head_sequence,
-    lag, clients, slow, cut, messages_per_s, deliveries_per_s, events_per_s. `ready` is set when it listens.
+    lag, clients, slow, cut, messages_per_s, deliveries_per_s, events_per_s, with TLS tls_port. `ready` is set when it
+    listens.
 
     Raises:
         JournalCorrupt: the events do not follow from each other.
-        OSError: the address is taken.
+        OSError: an address is taken.
+        SettingsInvalid: a bad certificate.
     """
     status = {} if status is None else status
     server = _Server(source, settings, status)
@@ -327,18 +335,17 @@ async def serve(
         if time.monotonic() - reported > 1.0:
             counts, reported = server.report(time.monotonic() - reported, counts), time.monotonic()
         await asyncio.sleep(0)
-    door = _bound_socket(settings)
-    listener = await ws_create_server(
-        server.accept,
-        sock=door,
-        backlog=settings.accepts_per_turn,
-        max_frame_size=settings.message_size_bytes_max * 4,
-        read_buffer_init_size=2048,
-        enable_auto_pong=False,  # what picows writes by itself could be overtaken
-    )
-    # A turn of the loop accepts as many as the backlog was when it began; the kernel may keep more of them waiting.
-    door.listen(settings.accept_backlog)
-    status.update(state="live", port=listener.sockets[0].getsockname()[1])
+    listeners = [await _listen(server, settings, settings.host, settings.port, None)]
+    status.update(state="live", port=listeners[0].sockets[0].getsockname()[1])
+    if settings.tls_certificate:
+        try:
+            context = _tls(settings)
+            host = settings.tls_host or settings.host
+            listeners.append(await _listen(server, settings, host, settings.tls_port, context))
+        except BaseException:
+            listeners[0].close()
+            raise
+        status.update(tls_port=listeners[1].sockets[0].getsockname()[1])
     counts = server.report(time.monotonic() - reported, counts)
     reported = time.monotonic()
     _log.info("event=listening port=%d sequence=%d", status["port"], server.position)
@@ -359,13 +366,15 @@ async def serve(
             stretched = min(took, interval) if server.publisher.pending_count else took
             await _sleep_until(stop, max(interval - took, stretched))
     finally:
-        listener.close()
+        for listener in listeners:
+            listener.close()
         for reader in list(server.readers):
             reader.close(CLOSE_GOING_AWAY, "market data stops")
         await asyncio.sleep(0)
         for reader in list(server.readers):
             reader.abort()
-        await listener.wait_closed()
+        for listener in listeners:
+            await listener.wait_closed()
         status["state"] = "stopped"
 
 
@@ -379,9 +388,39 @@ def settle_garbage() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _bound_socket(settings: MarketDataSettings) -> socket.socket:
+async def _listen(
+    server: _Server, settings: MarketDataSettings, host: str, port: int, context: ssl.SSLContext | None
+) -> asyncio.Server:
     """Raises OSError: the address is taken."""
-    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+    door = _bound_socket(settings, host, port)
+    listener = await ws_create_server(
+        server.accept,
+        sock=door,
+        ssl=context,
+        backlog=settings.accepts_per_turn,
+        max_frame_size=settings.message_size_bytes_max * 4,
+        read_buffer_init_size=2048,
+        enable_auto_pong=False,  # what picows writes by itself could be overtaken
+    )
+    # A turn of the loop accepts as many as the backlog was when it began; the kernel may keep more of them waiting.
+    door.listen(settings.accept_backlog)
+    return listener
+
+
+def _tls(settings: MarketDataSettings) -> ssl.SSLContext:
+    """TLS 1.2 or later with the certificate of the settings. Raises SettingsInvalid if it cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsInvalid(f"marketdata.tls_certificate: {error}") from error
+    return context
+
+
+def _bound_socket(settings: MarketDataSettings, host: str, port: int) -> socket.socket:
+    """Raises OSError: the address is taken."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     family, kind, protocol, _, address = found[0]
     door = socket.socket(family, kind, protocol)
     try:
