@@ -5,8 +5,9 @@
 Before each write it looks at what still waits in user space for that reader. Above the low mark the reader is told and
 moved to what may be left out (publisher.set_slow) until it has drained to half of it, so what waits for it stops
 growing; only requests can bring it above the high mark, and then it is closed with 4008. A flush of many readers is
-split over loop turns, and one that takes long stretches the interval, so that it never takes more than about half of a
-core for flushing what nobody can read in time.
+split over loop turns, and so are reading a log that has jumped and answers that are long to make (one a turn). A flush
+that takes long stretches the interval, so that it never takes more than about half of a core for flushing what nobody
+can read in time.
 
 With a certificate there is a second door that speaks TLS. What goes to its readers goes through their transport, which
 encrypts for each: only plain readers get their bytes straight from the fan.
@@ -22,6 +23,7 @@ import logging
 import socket
 import ssl
 import time
+from collections import deque
 from typing import Any
 
 from picows import (
@@ -40,7 +42,7 @@ from engine.messages.ports import EventSource
 from marketdata.binary_codec import SUBPROTOCOL
 from marketdata.fan import Fan
 from marketdata.publisher import Delivery, Publisher
-from marketdata.session import Session, frame_fault
+from marketdata.session import Answer, Session, frame_fault
 from marketdata.settings import MarketDataSettings
 from marketdata.state import MarketState
 
@@ -50,6 +52,10 @@ CLOSE_SLOW = 4008
 """Close code of a reader that fell behind the high mark."""
 CLOSE_GOING_AWAY = 1001
 READS_PER_TURN = 8
+LIVE_SLOTS = 4_096
+"""Read at once while readers are served: what a turn of the loop may cost them (some 4 ms)."""
+LIVE_READS = 64
+"""Slices of one flush at most: after a jump of the log readers see it in steps."""
 CATCH_UP_S = 0.005
 SUBPROTOCOLS = {SUBPROTOCOL: "binary", "byline.md.json.v1": "json"}
 """What a client may offer, the first of these that it does is taken; without an offer it is JSON."""
@@ -65,6 +71,7 @@ class _Reader(WSListener):
         self._server = server
         self.transport: WSTransport | None = None
         self.is_secure = False
+        self.long_answers: deque[Answer] = deque()  # bounded by what its requests cost
         self.heard = self.pinged = 0.0
         self.session = Session(server.publisher, server.settings, self, encoding)
 
@@ -104,10 +111,18 @@ class _Reader(WSListener):
         if fault is not None:
             self.close(*fault)
             return
-        replies = self.session.receive(payload, self.heard)
-        self.write(replies[0] if len(replies) == 1 else b"".join(replies))
+        self.answer(self.session.receive(payload, self.heard, self._later))
+
+    def answer(self, frames: list[bytes]) -> None:
+        if frames:
+            self.write(frames[0] if len(frames) == 1 else b"".join(frames))
         if self.buffered() > self._server.settings.cut_bytes:
             self._server.cut(self)
+
+    def _later(self, answer: Answer) -> None:
+        self.long_answers.append(answer)
+        if len(self.long_answers) == 1:
+            self._server.answer_later(self)
 
     def buffered(self) -> int:
         """Bytes that wait in user space."""
@@ -150,6 +165,7 @@ class _Server:
         self.delivery_count = self.cut_count = self.lag_count = 0
         self.last_written = b""
         self._unavailable = False
+        self._waiting: deque[_Reader] = deque()  # each with long answers
 
     def accept(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
         if len(self.readers) >= self.settings.connection_limit:
@@ -177,12 +193,29 @@ class _Server:
         self.slow.discard(reader)
         self.publisher.drop(reader.session)
 
-    def pump(self) -> bool:
+    def answer_later(self, reader: _Reader) -> None:
+        """It has long answers from now on: one of one reader is given in each turn of the loop, in rotation."""
+        self._waiting.append(reader)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._answer_one)
+
+    def _answer_one(self) -> None:
+        reader = self._waiting.popleft()
+        if not reader.session.closed:
+            reader.answer(reader.long_answers.popleft()())
+        if reader.session.closed:
+            reader.long_answers.clear()
+        elif reader.long_answers:
+            self._waiting.append(reader)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._answer_one)
+
+    def pump(self, reads: int = READS_PER_TURN, slots_max: int = 0) -> bool:
         """Reads some of the log; True if there may be more. A log that is not there now is asked again later."""
-        for _ in range(READS_PER_TURN):
+        for _ in range(reads):
             try:
                 head = self.source.head_sequence
-                slots = self.source.read(self.settings.read_slots)
+                slots = self.source.read(slots_max or self.settings.read_slots)
             except ExchangeError as error:
                 if not error.retry:
                     raise
@@ -294,10 +327,14 @@ class _Server:
                 reader.pinged = now
                 reader.write(b"\x89\x00")
 
-    def pump_once(self) -> None:
-        """Reads what there is, and tells how long it took."""
+    async def pump_live(self) -> None:
+        """Reads what there is, a slice in each turn of the loop, and tells how long it took."""
         before, events = time.monotonic(), self.state.feed.event_count
-        self.pump()
+        for _ in range(LIVE_READS):
+            if not self.pump(1, min(LIVE_SLOTS, self.settings.read_slots)):
+                break
+            if self.position < self.source.head_sequence:
+                await asyncio.sleep(0)
         if self.state.feed.event_count != events:
             self.state.stages.observe("read", time.monotonic() - before)
 
@@ -355,7 +392,7 @@ async def serve(
         interval = settings.flush_interval_ms / 1e3
         while not stop.is_set():
             begun = time.monotonic()
-            server.pump_once()
+            await server.pump_live()
             await server.flush()
             now = time.monotonic()
             if now - reported >= 1.0:

@@ -37,8 +37,8 @@ class MarketDataSettings:
     candles_kept: int = 1_500  # per market and interval
     candles_sent: int = 500  # in a snapshot, and at most in an answer to `history`
     change_rows: int = 1 << 20  # of 64 bytes: how far back `replay` reaches
-    replay_rows: int = 1 << 16  # looked at for one answer to `replay`
-    replay_cost: int = 10  # requests that a replay or a page of history counts for
+    replay_rows: int = 1 << 12  # looked at for one answer to `replay`: what a turn of the loop may cost the others
+    replay_cost: int = 4  # requests that a replay or a page of history counts for
     order_limit: int = 8_000_000
     read_slots: int = 65_536
     slow_bytes: int = 256 * 1024  # low mark of what waits for one reader in user space
