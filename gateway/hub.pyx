@@ -35,6 +35,7 @@ from engine.messages.records cimport (
     EV_VOIDED, OP_PLACE, OP_REPLACE, SLOT, Accepted, Canceled, EventHead, Place, Prevented, Rejected, Replace, Trade,
 )
 from gateway.sequencer cimport BUSY, CLOSED, FAILED, RECORD, TEXT, Pending, Sequencer
+from gateway.stages cimport Stages
 from gateway.transport cimport unsent, write_frames
 from gateway.wire.binary cimport MESSAGE_MAX, put_ack, put_refusal, put_told
 from gateway.wire.encode cimport EVENT_BYTES_MAX, is_fast, put_ack_head, put_event
@@ -227,6 +228,7 @@ cdef class Hub(ReleaseSink):
         self.decode = decode
         self.answer = answer
         self.counters = counters
+        self.stages = Stages()
         self.write_high = write_high
         self.connections = {}
         self.seats = []
@@ -533,6 +535,7 @@ cdef class Hub(ReleaseSink):
             else:
                 self.tell_slow(owner, pending, pending.events, pending.event_slots)
             self.counters.acks += 1
+            self.stages.observe(owner.stages_seat, pending.t_in, pending.t_matched, pending.t_durable, self.t_out)
             if owner.holds and pending.event_slots:
                 owner.acked.add(pending.sequence)
             if owner.guard is not None and owner.guard.protection is not None and pending.event_slots:
