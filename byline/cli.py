@@ -29,6 +29,16 @@ feed_app = typer.Typer(help="Replay a recorded market through the order entry.",
 journal_app = typer.Typer(help="Look after the journal.", no_args_is_help=True)
 app.add_typer(feed_app, name="feed")
 app.add_typer(journal_app, name="journal")
+settle_app = typer.Typer(
+    help="""Settlement on Sui: publish the contracts, open vaults, rotate the operator, pause, look, end a halt.
+
+Without settings it works on the embedded node of the running exchange. For a Sui network set `BYLINE_CHAIN_URL`
+(`https://HOST:PORT` of a full node's gRPC), a key (`BYLINE_CHAIN_KEY`, a sealed key file; `BYLINE_KEY_PASSPHRASE` opens
+it) or a program that signs (`BYLINE_CHAIN_SIGNER`), and `BYLINE_CHAIN_COINS`. The order for a new network: fund the
+key's address with SUI, `publish`, `open-vault`, start the exchange, `status`. See docs/settlement.md.""",
+    no_args_is_help=True,
+)
+app.add_typer(settle_app, name="settle")
 
 
 class _VerifyGroup(TyperGroup):
@@ -208,6 +218,92 @@ def journal_verify(
     from byline.journal_tools import verify_journal
 
     raise typer.Exit(verify_journal(_settings(data), console=console, replay=replayed))
+
+
+@settle_app.command("publish")
+def settle_publish(data: DataOption = None) -> None:
+    """Publish the exchange's Move package. Its publisher gets AdminCap, OperatorCap and UpgradeCap.
+
+    The embedded chain has the package from its beginning: publish there only to try it.
+
+    Example: `BYLINE_CHAIN_URL=https://fullnode.testnet.sui.io:443 byline settle publish`
+    """
+    from byline.settle import publish
+
+    publish(_settings(data), console)
+
+
+@settle_app.command("open-vault")
+def settle_open_vault(
+    assets: Annotated[list[str], typer.Argument(help="Names of assets, as USDC.")], data: DataOption = None
+) -> None:
+    """Open the vault of each asset that has none yet, before anybody pays in. The exchange must be stopped.
+
+    A running exchange opens what is missing by itself, at the first batch with the asset.
+
+    Example: `byline settle open-vault USDC INK`
+    """
+    from byline.settle import open_vaults
+
+    open_vaults(_settings(data), console, assets)
+
+
+@settle_app.command("rotate")
+def settle_rotate(
+    to: Annotated[Optional[str], typer.Option(help="Sui address of the new operator; left out: the same key.")] = None,
+    data: DataOption = None,
+) -> None:
+    """Make a new operator capability and have every vault name it: the old one is worth nothing from then on.
+
+    Needs the AdminCap. Do it when the operator's key may be known to others, and at fixed times. Batches in flight
+    are signed anew by the new key.
+
+    Example: `byline settle rotate --to 0x…`
+    """
+    from byline.settle import rotate
+
+    rotate(_settings(data), console, to)
+
+
+@settle_app.command("pause")
+def settle_pause(
+    off: Annotated[bool, typer.Option("--off", help="Let the operator work again.")] = False, data: DataOption = None
+) -> None:
+    """Stop the operator in every vault: no batch, no withdrawal. Owners can still pay in and exit.
+
+    Needs the AdminCap. Trading goes on, batches queue, and go out in order after `--off`.
+
+    Example: `byline settle pause`, later `byline settle pause --off`
+    """
+    from byline.settle import pause
+
+    pause(_settings(data), console, not off)
+
+
+@settle_app.command("status")
+def settle_status(data: DataOption = None) -> None:
+    """Show where settlement and the vaults stand. Exit status 1 if settlement is halted or does not run.
+
+    Example: `byline settle status`
+    """
+    from byline.settle import show
+
+    raise typer.Exit(0 if show(_settings(data), console) else 1)
+
+
+@settle_app.command("resume")
+def settle_resume(
+    note: Annotated[str, typer.Option(help="What was found; it is kept in settlement's log.")], data: DataOption = None
+) -> None:
+    """End a halt after its cause was found: everything is checked again, and halts again if it is still so.
+
+    Nothing is skipped and no number is changed. docs/settlement.md has a runbook for each halt.
+
+    Example: `byline settle resume --note "node restored from its own log"`
+    """
+    from byline.settle import resume
+
+    resume(_settings(data), console, note)
 
 
 @verify_app.command("batch")

@@ -145,6 +145,12 @@ class LocalSui:
         return self.state.executor.name
 
     @property
+    def operator_cap(self) -> bytes:
+        """Id of the operator's capability of the first package."""
+        kind = f"{address_text(self.state.genesis.package)}::settlement::OperatorCap"
+        return next(item.id for item in self.state.items.values() if item.kind == kind)
+
+    @property
     def epoch(self) -> int:
         return self.turn.epoch
 
@@ -405,7 +411,7 @@ class LocalSui:
             digest, raw, signatures, success, abort_code, error, gas_mist, version, self.state.checkpoint + 1,
             self.epoch, now_ms, [_consumed(item) for item in payment + changed], written,
             [*(coin.id for coin in smashed), *scratch.deleted], rows, scratch.opened, scratch.coins, scratch.packages,
-            scratch.events,
+            scratch.events, [(parent, key, value) for (parent, key), value in scratch.entries.items()],
         )  # fmt: skip
 
 
