@@ -45,25 +45,17 @@ async def test_latency_is_a_channel_until_it_is_ended(tmp_path: Path) -> None:
     async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
         alice = await x.trader(operator, "alice", ("read",))
         async with await x.client(alice) as a:
-            for bad in (1, True, "1000", 1_000.5, -1):
-                with pytest.raises(CommandError, match="interval_ms|bad_json"):
+            for bad in (1, True, "1000", -1):
+                with pytest.raises(CommandError, match="bad_value"):
                     await a.request({"op": "latency", "interval_ms": bad})
             assert "rid" in await a.latency(1_000)
-            told = [event async for event, _ in _first(a, 2)]
+            told = [await anext(events := a.events()), await anext(events)]
             assert [event["type"] for event in told] == ["latency"] * 2 and not any("rid" in event for event in told)
             await a.latency(0)
             assert not x.server._followers
             await a.latency(60_000)
         while x.server._followers:  # one that leaves is forgotten
             await operator.ping()
-
-
-async def _first(client: Any, count: int) -> Any:
-    async for event in client.events():
-        count -= 1
-        yield event, count
-        if not count:
-            return
 
 
 async def test_metrics_have_the_venue_and_each_key(tmp_path: Path) -> None:

@@ -190,4 +190,5 @@ async def test_money_of_others_costs_a_replay_no_words(tmp_path: Path, monkeypat
                 if event.get("type") == "resumed":
                     break
         deposits = [event["sequence"] for event in heard if event.get("event") == "transferred"]
-        assert len(deposits) == 2 and len(decoded) == heard[-1]["events"] and set(deposits) <= set(decoded)
+        assert len(deposits) == 2 and set(deposits) <= set(decoded)
+        assert set(decoded) <= {event["sequence"] for event in heard}
