@@ -463,6 +463,7 @@ async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
 
 async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from byline.core_port import GatewayPort
+    from byline.journal_publication import keep_batch_file
     from persistence.stores.postgres.projector import Projector
     from platform_api.database import Database
     from platform_api.settlement.desk import WithdrawalDesk
@@ -489,6 +490,8 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
 
     def on_batch(record: BatchRecord) -> None:
         projector.store_batch(_batch_row(record))
+        if record.file:
+            keep_batch_file(data, record.number, record.file)
         desk.store_paid(record.number, record.payouts)
 
     def facts() -> dict[str, Any]:
@@ -593,11 +596,11 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
 
     from byline.book_port import FollowedBooks
     from byline.core_port import GatewayPort
+    from byline.proof_port import DeskProofs
     from byline.status_port import StatusFiles
     from platform_api.app import create_app
     from platform_api.logs import configure_logs
     from platform_api.settings import ApiSettings
-    from settlement.proof_desk import ProofClient
 
     configure_logs()
     data = settings.data_directory
@@ -618,7 +621,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         embedded=not settings.chain_url,
         faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},
     )
-    app = create_app(own, core, books, StatusFiles(data), ProofClient(data))
+    app = create_app(own, core, books, StatusFiles(data), DeskProofs(data))
 
     class Server(uvicorn.Server):
         """The process has its own signal handlers; uvicorn's would end it before the others are told."""

@@ -220,6 +220,38 @@ def journal_verify(
     raise typer.Exit(verify_journal(_settings(data), console=console, replay=replayed))
 
 
+@journal_app.command("publish")
+def journal_publish(
+    folder: Annotated[Path, typer.Argument(help="Where; a publication that is there already is gone on with.")],
+    data: DataOption = None,
+) -> None:
+    """Write the journal of all final batches without names, so that anyone can run it again.
+
+    Works beside a running exchange. Each batch is replayed and compared before it is written; the next batch that is
+    sealed vouches for the whole publication on the chain.
+
+    Example: `byline journal publish /srv/published`
+    """
+    from byline.journal_publication import publish_journal
+
+    raise typer.Exit(publish_journal(_settings(data), folder, console=console))
+
+
+@verify_app.command("journal")
+def verify_journal(
+    folder: Annotated[Path, typer.Argument(help="A published journal.", exists=True, file_okay=False)],
+    node: Annotated[Optional[str], typer.Option(help="A Sui node that you trust, http(s)://HOST:PORT.")] = None,
+) -> None:
+    """Run a published journal again and compare every state hash, trade, total and liability root.
+
+    Needs no exchange, no database and no account. With a node the last batch, and by it all before, is held against
+    the chain.
+
+    Example: `byline verify journal published --node http://127.0.0.1:7403`
+    """
+    from byline.journal_publication import verify_published
+
+    raise typer.Exit(verify_published(folder, node, console=console))
 @settle_app.command("publish")
 def settle_publish(data: DataOption = None) -> None:
     """Publish the exchange's Move package. Its publisher gets AdminCap, OperatorCap and UpgradeCap.
