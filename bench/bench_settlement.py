@@ -121,8 +121,8 @@ async def _case(entries: int, batches: int, seed: int) -> list[Row]:
 
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
-        node = await start(directory)
-        key = OperatorKey.load_or_create(directory / "operator.key")
+        key = OperatorKey(hashlib.sha256(b"operator of the bench").digest())
+        node = await start(directory, key.address)
         chain = SuiChain(SuiSettings(f"http://127.0.0.1:{node.port}", directory / "pysui"), key)
         store = FileBatchStore(directory / "batches.log")
         watcher = Watcher(directory / "chain.log")

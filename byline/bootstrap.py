@@ -293,13 +293,42 @@ async def _chain(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
         data = settings.data_directory / "chain"
         data.mkdir(parents=True, exist_ok=True)
         port = settings.chain_port or _port_before(settings, "chain")
-        await serve(data, settings.host, port, stop=stop, on_ready=on_ready)
+        await serve(data, _operator_key(settings).address, settings.host, port, stop=stop, on_ready=on_ready)
 
     reporting = asyncio.ensure_future(report())
     try:
         await node()
     finally:
         reporting.cancel()
+
+
+def _operator_key(settings: Settings) -> Any:
+    """The sealed key of the data directory, or of the settings; made if it is missing."""
+    from settlement.chain.keys import OperatorKey
+
+    given = Path(settings.chain_key).expanduser() if settings.chain_key else None
+    path = given or settings.data_directory / "chain" / "operator.key"
+    return OperatorKey.load_or_create(path, key_lock(settings))
+
+
+def key_lock(settings: Settings) -> Any:
+    """What opens sealed keys."""
+    from settlement.chain.sealed_key import KeyLock
+
+    return KeyLock(settings.key_passphrase, Path(settings.key_file).expanduser() if settings.key_file else None)
+
+
+async def open_chain(settings: Settings, scratch: Path) -> tuple[Any, Any]:
+    """The chain of the settings, and its signer: another program if one is named, else the sealed key."""
+    from settlement.chain.signer import ExternalSigner
+    from settlement.chain.sui import SuiChain, SuiSettings
+
+    signer = await ExternalSigner.start(settings.chain_signer) if settings.chain_signer else _operator_key(settings)
+    own = SuiSettings(
+        url=_chain_url(settings), config_directory=scratch, package=settings.chain_package,
+        coin_types=settings.coin_types(), publish_test_coins=not settings.chain_url,
+    )  # fmt: skip
+    return SuiChain(own, signer), signer
 
 
 def _port_before(settings: Settings, name: str) -> int:
@@ -424,8 +453,6 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     from persistence.stores.postgres.projector import Projector
     from platform_api.database import Database
     from platform_api.settlement.desk import WithdrawalDesk
-    from settlement.chain.keys import OperatorKey
-    from settlement.chain.sui import SuiChain, SuiSettings
     from settlement.proof_desk import ProofSettings, load_proof_key, serve_proofs
     from settlement.publication import published
     from settlement.settler import BatchRecord, SettlementSettings, Settler, run_settler
@@ -438,10 +465,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     projector = Projector(events, _postgres_url(settings), journal=events.identity)
     chain_directory = data / "chain"
     chain_directory.mkdir(parents=True, exist_ok=True)
-    chain = SuiChain(
-        SuiSettings(url=_chain_url(settings), config_directory=chain_directory / "pysui"),
-        OperatorKey.load_or_create(chain_directory / "operator.key"),
-    )
+    chain, signer = await open_chain(settings, chain_directory / "pysui")
     store = FileBatchStore(data / "settlement" / "batches.log")
     watcher = Watcher(data / "settlement" / "chain.log")
     settlers: list[Settler] = []
@@ -478,13 +502,33 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             ),
             proof_desk(),
             _report(status, stop, facts),
+            _resumes(settings, settlers, stop),
         )  # fmt: skip
     finally:
         await core.close()
         await database.close()
         await chain.close()
+        if settings.chain_signer:
+            await signer.close()
         watcher.close()
         store.close()
+
+
+async def _resumes(settings: Settings, settlers: list[Any], stop: asyncio.Event) -> None:
+    """Ends a halt of settlement whenever DATA/run/settle-resume.request appears; settle-resume.done answers."""
+    request = settings.data_directory / "run" / "settle-resume.request"
+    while not stop.is_set():
+        if settlers and request.exists():
+            try:
+                answer = "resumed: " + settlers[0].resume(request.read_text().strip() or "no note")
+            except ValueError as error:
+                answer = f"nothing to resume: {error}"
+            partial = request.with_suffix(".partial")
+            partial.write_text(answer)
+            partial.replace(request.with_suffix(".done"))
+            request.unlink(missing_ok=True)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stop.wait(), STATUS_INTERVAL_S)
 
 
 class _Bookings:

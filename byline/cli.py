@@ -10,6 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from byline.settings import Settings, load_settings
 from engine.messages.errors import ExchangeError
@@ -30,6 +31,23 @@ app.add_typer(feed_app, name="feed")
 app.add_typer(journal_app, name="journal")
 people_app = typer.Typer(help="Roles of accounts, keys of sealed columns, the audit trail.", no_args_is_help=True)
 app.add_typer(people_app, name="people")
+
+
+class _VerifyGroup(TyperGroup):
+    """`verify PROOF BATCH` is short for `verify batch PROOF BATCH`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args.insert(0, "batch")
+        return super().parse_args(ctx, args)
+
+
+verify_app = typer.Typer(
+    help="Check what the exchange says against a Sui node: `byline verify PROOF BATCH --node URL`.",
+    no_args_is_help=True,
+    cls=_VerifyGroup,
+)
+app.add_typer(verify_app, name="verify")
 
 console = Console(stderr=False, highlight=False)
 
@@ -233,6 +251,27 @@ def people_verify_audit(data: DataOption = None) -> None:
     sound, text = verify_audit(_settings(data))
     console.print(text)
     raise typer.Exit(0 if sound else 1)
+
+
+@verify_app.command("batch")
+def verify_batch(
+    proof: Annotated[Path, typer.Argument(help="From GET /v1/users/me/proof.", exists=True, dir_okay=False)],
+    batch: Annotated[Path, typer.Argument(help="From GET /v1/batches/N.", exists=True, dir_okay=False)],
+    node: Annotated[str, typer.Option(help="A Sui node that you trust, http(s)://HOST:PORT.")],
+    previous: Annotated[
+        Optional[Path], typer.Option(help="The file of the batch before, to check the link.", exists=True)
+    ] = None,
+) -> None:
+    """Check that a balance is counted in a batch, and the batch against the chain.
+
+    Needs no exchange, no database and no account: two files and a node. Exit status 0: all holds. 1: something
+    does not, and what.
+
+    Example: `byline verify proof.json batch.json --node http://127.0.0.1:7403`
+    """
+    from byline.verify_tools import verify_files
+
+    raise typer.Exit(verify_files(proof, batch, previous, node, console=console))
 
 
 @app.command()

@@ -18,7 +18,7 @@ from engine.digest cimport (
     mix_account, mix_asset, mix_balance, mix_id, mix_market, mix_order, mix_poison, mix_posting, mix_ref, settle_balances,
     settle_markets, settle_orders,
 )
-from engine.ids cimport older_room
+from engine.ids cimport is_new, older_room
 from engine.pool cimport (
     account_name, find_account, find_balance, find_id, find_order, find_poison, find_ref, holds, id_tag, map_at, map_places, owner_of, recent_id,
 )
@@ -226,6 +226,7 @@ cdef int audit_accounts(State* s, dict held) except -1:
             names = 0
             while older != NIL and s.limits.risk:
                 assert find_id(s, id_tag(s, i, &s.ids[older].client_id), i, &s.ids[older].client_id) == older
+                assert not is_new(s, i, &s.ids[older].client_id), f"account {i}: an id after its latest"
                 assert s.ids[older].order == slot and s.ids[older].status == STATUS_OPEN and s.ids[older].closing == 0
                 names += 1
                 older = s.ids[older].next
@@ -243,6 +244,7 @@ cdef int audit_accounts(State* s, dict held) except -1:
         while slot != NIL:
             assert s.ids[slot].account == i and s.ids[slot].status in (STATUS_FILLED, STATUS_CANCELED)
             assert find_id(s, id_tag(s, i, &s.ids[slot].client_id), i, &s.ids[slot].client_id) == slot
+            assert not is_new(s, i, &s.ids[slot].client_id), f"account {i}: an id after its latest"
             assert s.ids[slot].closing > closing, f"account {i}: remembered ids out of order"
             closing = s.ids[slot].closing
             count += 1
@@ -259,7 +261,8 @@ cdef int audit_accounts(State* s, dict held) except -1:
     assert count == s.closed_ids <= s.limits.closed_ids, "remembered ids of all accounts"
     if s.limits.risk:
         assert ids - orders == s.limits.orders - older_room(s) <= s.limits.orders, f"{ids - orders} older names"
-        assert ids + count == s.id_pool.used - s.id_pool.free_count == s.id_map.count, "client ids that belong nowhere"
+        late = sum(1 for i in range(LATE) if s.late_tags[i])
+        assert ids + count == s.id_pool.used - s.id_pool.free_count == s.id_map.count + late, "client ids that belong nowhere"
     return 0
 
 

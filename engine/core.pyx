@@ -322,6 +322,7 @@ cdef class Core:
         s.markets = <Market*>region_map_dense(<size_t>l.markets * sizeof(Market))
         s.accounts = <Account*>region_map_dense(<size_t>l.accounts * sizeof(Account))
         s.account_names = <uint64_t*>region_map_dense(<size_t>l.accounts * sizeof(Name))
+        s.latest_ids = <ClientId*>region_map_dense(<size_t>l.accounts * sizeof(ClientId))
         s.balances = <Balance*>region_map_dense(<size_t>l.balances * sizeof(Balance))
         s.details = <OrderDetail*>region_map_dense(<size_t>l.orders * sizeof(OrderDetail))
         s.window = <Recent*>region_map_dense(WINDOW * sizeof(Recent))
@@ -344,7 +345,7 @@ cdef class Core:
             s.assets == NULL or s.markets == NULL or s.accounts == NULL or s.account_names == NULL or s.balances == NULL
             or s.details == NULL or s.due == NULL or s.scratch == NULL or s.dirty_orders == NULL or s.dirty_balances == NULL
             or s.dirty_markets == NULL or s.window == NULL or s.marks[BUY] == NULL or s.marks[SELL] == NULL
-            or s.rests == NULL or s.windows == NULL
+            or s.rests == NULL or s.windows == NULL or s.latest_ids == NULL
         ):
             raise MemoryError("no memory for the tables of a core")
         pool_open(&s.annex_pool, sizeof(Annex), l.accounts + 1)
@@ -384,6 +385,7 @@ cdef class Core:
         region_unmap(s.windows, s.windows_size)
         region_unmap(s.accounts, <size_t>s.limits.accounts * sizeof(Account))
         region_unmap(s.account_names, <size_t>s.limits.accounts * sizeof(Name))
+        region_unmap(s.latest_ids, <size_t>s.limits.accounts * sizeof(ClientId))
         region_unmap(s.balances, <size_t>s.limits.balances * sizeof(Balance))
         region_unmap(s.details, <size_t>s.limits.orders * sizeof(OrderDetail))
         region_unmap(s.window, WINDOW * sizeof(Recent))
@@ -427,7 +429,7 @@ cdef class Core:
         region_touch(s.windows + s.windows_used, min(s.windows_size - s.windows_used, windows))
         if s.limits.risk:
             pool_touch(&s.id_pool, ids)
-            map_reserve(&s.id_map, <uint64_t>s.id_map.count + ids)
+            map_reserve(&s.id_map, <uint64_t>s.id_map.count + LATE + ids)
 
     # ------------------------------------------------------------ apply
 

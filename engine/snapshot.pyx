@@ -16,7 +16,7 @@ from libc.stdint cimport INT64_MAX
 from libc.string cimport memcpy, memset
 
 from engine.book cimport enqueue, in_window
-from engine.ids cimport append_closed, open_id
+from engine.ids cimport append_closed, is_new, open_id
 from engine.listing cimport open_account
 from engine.pool cimport (
     find_order, id_tag, index_order, link_balance, map_at, map_places, map_put, name_tag, own_annex, owner_of, pool_take,
@@ -365,7 +365,7 @@ cdef int read_balance(State* s, Reader reader) except -1:
 cdef uint32_t read_id(
     State* s, const ClientId* client_id, uint32_t account, uint32_t market, uint64_t order_id
 ) except? 0xFFFFFFFF:
-    return open_id(s, id_tag(s, account, client_id), account, market, client_id, order_id)
+    return open_id(s, id_tag(s, account, client_id), is_new(s, account, client_id), account, market, client_id, order_id)
 
 
 cdef int read_order(State* s, Reader reader) except -1:

@@ -23,7 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BYLINE_ZEROS (256 << 10)
+#define BYLINE_ZEROS (1 << 20)
+#define BYLINE_ZEROS_PACED (64 << 10)
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
@@ -75,19 +76,21 @@ typedef struct {
 #define BYLINE_ZEROS_LOOK_NS 5000000ULL
 
 /* Zeros from the start of the file to `size`: 0 or an errno. Written in large pieces a file is also mapped in large
- * pieces, and touching that map costs a fourth. */
+ * pieces, and touching that map costs a fourth; at a pace they are small, so that nobody waits long for disk or CPU. */
 static int byline_zeros(void *argument) {
     static const uint8_t zeros[BYLINE_ZEROS];
     byline_zeros_work *w = (byline_zeros_work *)argument;
+    int is_due = !w->bytes_per_second || w->is_due(w->context, 0);
     for (uint64_t at = 0; at < w->size;) {
-        size_t part = w->size - at < BYLINE_ZEROS ? (size_t)(w->size - at) : BYLINE_ZEROS;
-        ssize_t n = pwrite(w->file, zeros, part, (off_t)at);
+        size_t part = is_due ? BYLINE_ZEROS : BYLINE_ZEROS_PACED;
+        ssize_t n = pwrite(w->file, zeros, w->size - at < part ? (size_t)(w->size - at) : part, (off_t)at);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return n ? errno : EIO;
         at += (uint64_t)n;
-        if (at == w->size || !w->bytes_per_second || w->is_due(w->context, at)) continue;
+        if (at == w->size || !w->bytes_per_second) continue;
         if (fdatasync(w->file)) return errno;
-        for (uint64_t left = (uint64_t)n * 1000000000ULL / w->bytes_per_second; left && !w->is_due(w->context, at);) {
+        uint64_t left = (uint64_t)n * 1000000000ULL / w->bytes_per_second;
+        while (!(is_due = w->is_due(w->context, at)) && left) {
             uint64_t pause = left < BYLINE_ZEROS_LOOK_NS ? left : BYLINE_ZEROS_LOOK_NS;
             struct timespec time = {0, (long)pause};
             nanosleep(&time, NULL);

@@ -56,7 +56,7 @@ class JournalSettings:
     """Of the ring: below this room only cancels should be taken. The journal only tells `room`, the caller obeys."""
     pace_ns: int = 1_000_000
     """Between two groups in mode `memory`."""
-    fill_bytes_per_second: int = 32 << 20
+    fill_bytes_per_second: int = 4 << 20
     """At which the next segment is made, or faster where the current one is used faster."""
     writer_cpus: frozenset[int] | None = None
     """CPUs of the writer thread. None: those the process is not pinned to, or all."""

@@ -41,9 +41,10 @@ class BatchFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def chain_after(self, link: VaultLink, number: int, previous: bytes, parts: int) -> bytes:
         """The vault's chain value after batch `number` of that many parts, by the contract's rule."""
+        owed = next((item.owed for item in self.statement.assets if item.asset == link.asset), 0)
         value = previous
         for part in range(parts):
-            coin = CoinPart(link.asset, value)
+            coin = CoinPart(link.asset, value, liabilities=owed)
             value = coin.next_chain(number, part, self.root, self.statement.trades_digest)
         return value
 

@@ -169,7 +169,8 @@ class Netting:
             pools[asset.name] = sum(targets.values())
             beside[asset.name] = beside.get(asset.name, 0) + sum(came.values()) - sum(went.values())
         statement = self._statement(ledger, cut, leaving)
-        root = statement.root()
+        root, owed = statement.root(), {item.asset: item.owed for item in statement.assets}
+        coins = [msgspec.structs.replace(coin, liabilities=owed[coin.asset]) for coin in coins]
         parts = split(cut.batch, root, cut.trades_digest, coins)
         rows = sum(len(coin.entries) for coin in coins)
         batch = Batch(
@@ -340,7 +341,10 @@ def split(number: int, root: bytes, trades_digest: bytes, coins: list[CoinPart])
             deposits = [item for kind, item in mine if kind == "deposits"]
             payouts = [item for kind, item in mine if kind == "payouts"]
             arrived, left = (coin.arrived, coin.left) if index == 0 else ([], [])
-            fresh = CoinPart(coin.asset, previous[coin.asset], entries, deposits, payouts, arrived, left)
+            fresh = msgspec.structs.replace(
+                coin, previous=previous[coin.asset], entries=entries, deposits=deposits, payouts=payouts,
+                arrived=arrived, left=left,
+            )  # fmt: skip
             previous[coin.asset] = fresh.next_chain(number, index, root, trades_digest)
             built.append(fresh)
         parts.append(Part(number, index, len(chunks), root, trades_digest, built))

@@ -1,4 +1,6 @@
-"""python -m settlement.chain.localsui --data DIR [--host H] [--port N] [--executor auto|movevm|model]
+"""python -m settlement.chain.localsui --data DIR --operator ADDRESS [--host H] [--port N] [--executor E]
+
+E is auto, movevm or model.
 
 Prints one JSON line when it listens; ends on SIGINT or SIGTERM.
 """
@@ -20,6 +22,7 @@ async def _main(arguments: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await serve(
         arguments.data,
+        arguments.operator,
         arguments.host,
         arguments.port,
         stop=stop,
@@ -31,6 +34,7 @@ async def _main(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory of the chain, e.g. DATA/chain")
+    parser.add_argument("--operator", required=True, help="Sui address that gets the capabilities and the gas")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=7403)
     parser.add_argument("--executor", choices=("auto", "movevm", "model"), default="auto")

@@ -28,6 +28,8 @@ from settlement.chain.localsui.contract import (
     Withdraw,
 )
 from settlement.chain.localsui.interpreter import Coin, Interpreter, Made, UnknownShape, UpgradeCap
+from settlement.chain.localsui.rights import FUNCTIONS
+from settlement.chain.localsui.rights_calls import rights_call
 from settlement.chain.localsui.state import CLOCK_KIND, Emitted, Item
 
 __all__ = ["events_of", "move_call"]
@@ -64,6 +66,8 @@ def move_call(machine: Interpreter, call: Any) -> Any:
     if package in machine.state.packages:
         if call.Module == "settlement" and call.Function in _SETTLEMENT:
             return _SETTLEMENT[call.Function](_Call(machine, package, arguments, types))
+        if target in FUNCTIONS:
+            return rights_call(machine, package, target, arguments, types)
     elif call.Function == "mint":
         return _mint(machine, package, call.Module, arguments)
     raise UnknownShape(f"function {address_text(package)}::{call.Module}::{call.Function}")

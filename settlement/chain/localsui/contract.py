@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from settlement.chain.encoding import Row, VaultHeader
+from settlement.chain.localsui.rights import RightsCall, RightsOutcome
 
 __all__ = [
     "ABORT_MEANINGS", "CancelExit", "ClaimExit", "Commit", "Deposit", "DepositMany", "Executor", "Migrate", "MoveAbort",
@@ -219,3 +220,6 @@ class Executor(Protocol):
 
     def run(self, operation: Operation, vault: Vault) -> Outcome:
         """The vault itself is never changed here."""
+
+    def run_rights(self, call: RightsCall) -> RightsOutcome:
+        """A call of the modules copyright_registry, license, royalty."""

@@ -1,7 +1,8 @@
 """Runs a programmable transaction's commands, one by one, over a scratch copy of the state.
 
 It carries what the settler, an administrator, an owner of money and the rights desk send: MoveCall of the known
-functions (`calls.py`), Publish of a test coin or of the exchange package, SplitCoins, MergeCoins, TransferObjects.
+functions (`calls.py`, `rights_calls.py`), Publish of a test coin or of the exchange package, SplitCoins, MergeCoins,
+TransferObjects.
 Anything else is refused before it runs (`UnknownShape`). Values without `drop` must be used up, as on Sui: a coin
 minted and not deposited, a batch begun and not finished, an upgrade capability kept, all refuse the transaction.
 
@@ -78,6 +79,8 @@ class Scratch:
     """Vaults: id, coin type, package."""
     coins: list[tuple[bytes, str, bytes]] = field(default_factory=list)
     packages: list[bytes] = field(default_factory=list)
+    entries: dict[tuple[bytes, bytes], bytes | None] = field(default_factory=dict)
+    """Table entries: (table, key) → new value, None: removed."""
     events: list[Emitted] = field(default_factory=list)
     gas_units: int = 0
     gas_coin_spent: int = 0
@@ -297,6 +300,12 @@ class Interpreter:
         self.scratch.fields |= fields
         if len(self.scratch.fields) > DYNAMIC_FIELD_LIMIT:
             raise MoveAbort(None, f"more than {DYNAMIC_FIELD_LIMIT} dynamic fields in one transaction")
+
+    def entry(self, parent: bytes, key: bytes) -> bytes | None:
+        """A table's entry as this transaction has changed it so far."""
+        if (parent, key) in self.scratch.entries:
+            return self.scratch.entries[parent, key]
+        return self.state.entries.get(parent, {}).get(key)
 
     def vault(self, identity: bytes) -> Vault:
         """The vault as this transaction has changed it so far."""

@@ -1,7 +1,7 @@
-"""The settlement contract in Python: the executor for machines where the Move VM has no wheel.
+"""The contracts in Python: the executor for machines where the Move VM has no wheel.
 
 Every check stands in the order of the Move source, so that the abort code is the same too. Held to the VM by the
-differential test in tests/unit/settlement/test_contract.py.
+differential test in tests/unit/settlement/test_contract.py. The rights modules are in `rights_model.py`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from settlement.chain.localsui.contract import (
     Vault,
     Withdraw,
 )
+from settlement.chain.localsui.rights import RightsCall, RightsOutcome
+from settlement.chain.localsui.rights_model import run_rights
 
 __all__ = ["ModelExecutor"]
 
@@ -89,6 +91,9 @@ class ModelExecutor:
             case ClaimExit():
                 book.claim_exit(operation)
         return book.outcome()
+
+    def run_rights(self, call: RightsCall) -> RightsOutcome:
+        return run_rights(call)
 
 
 def _require(condition: bool, code: int) -> None:

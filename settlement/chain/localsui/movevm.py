@@ -3,8 +3,8 @@
 The wheel runs one Move call and hands back its return values, not the objects it changed. So every operation goes
 through a probe module of the same package, never published, that calls the settlement function and returns the vault
 as BCS with the rows it touched. The settlement bytecode is the published one, byte for byte; only opening a vault (the
-wheel does not show what was shared) and the owner's two exit calls (the wheel cannot set a sender) run a build that
-names the probe a friend.
+wheel does not show what was shared), the owner's two exit calls (the wheel cannot set a sender) and the rights modules
+run a build that names the probes as friends.
 
 State goes in as objects: the vault, and its rows as dynamic fields whose ids the VM derives anew (a wrong id would
 not be found). Only touched rows go in.
@@ -53,6 +53,8 @@ from settlement.chain.localsui.contract import (
     Vault,
     Withdraw,
 )
+from settlement.chain.localsui.rights import RightsCall, RightsOutcome
+from settlement.chain.localsui.rights_vm import children_of, inputs_of, outcome_of
 
 __all__ = ["BYTECODE", "MoveExecutor", "coin_module", "load_modules", "published_modules", "relocate"]
 
@@ -168,6 +170,22 @@ class MoveExecutor:
                 rows[who] = row
         return Outcome(VaultHeader.decode(Reader(raw).vector_u8()), rows, int(reply["gas_used"]))
 
+    def run_rights(self, call: RightsCall) -> RightsOutcome:
+        objects, pures = inputs_of(call)
+        given = [
+            _object(identity, kind, contents, is_shared=is_shared, mutable=is_shared)
+            for identity, kind, contents, is_shared in objects
+        ]
+        children = {
+            parent: [_child(identity, kind, contents) for identity, kind, contents in fields]
+            for parent, fields in children_of(call).items()
+        }
+        reply = self._probe(
+            call.package, "rights_probe", call.function.probe, call.coin_type, given, pures, children or None
+        )
+        returned = [base64.b64decode(value) for value in reply["return_values"][0]]
+        return outcome_of(call, returned, int(reply["gas_used"]))
+
     def _probe(
         self,
         package: bytes,
@@ -187,7 +205,8 @@ class MoveExecutor:
         coin_package = coin_type.partition("::")[0]
         if coin_package in self._coins:
             bytecodes[coin_package] = [self._coins[coin_package][1]]
-        return self._call(address, module, function, [coin_type], objects, pures, children, bytecodes)
+        types = [coin_type] if coin_type else []
+        return self._call(address, module, function, types, objects, pures, children, bytecodes)
 
     def _call(
         self,

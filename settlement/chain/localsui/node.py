@@ -405,7 +405,7 @@ class LocalSui:
             digest, raw, signatures, success, abort_code, error, gas_mist, version, self.state.checkpoint + 1,
             self.epoch, now_ms, [_consumed(item) for item in payment + changed], written,
             [*(coin.id for coin in smashed), *scratch.deleted], rows, scratch.opened, scratch.coins, scratch.packages,
-            scratch.events,
+            scratch.events, [(parent, key, value) for (parent, key), value in scratch.entries.items()],
         )  # fmt: skip
 
 

@@ -22,7 +22,6 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
 from settlement.chain.encoding import SUI_COIN, address_bytes, address_text, base58_text
-from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.faults import Faults, View
 from settlement.chain.localsui.node import LIMITS, PROTOCOL_VERSION, LocalSui, Rejected, sender_of
 from settlement.chain.localsui.state import Consumed, Item, Record
@@ -451,14 +450,13 @@ class RunningNode:
 
 
 async def start(
-    directory: Path, host: str = "127.0.0.1", port: int = 0, *, executor: str = "auto", key_path: Path | None = None
+    directory: Path, operator: str, host: str = "127.0.0.1", port: int = 0, *, executor: str = "auto"
 ) -> RunningNode:
-    """Open or begin the chain in `directory` and listen. Port 0 takes a free one.
+    """Open or begin the chain in `directory`, whose operator has that address, and listen. Port 0 takes a free one.
 
-    The operator's address comes from `key_path` (default `directory/operator.key`), made if missing.
+    The node never sees a key.
     """
-    key = OperatorKey.load_or_create(key_path or directory / "operator.key")
-    node = LocalSui(directory, key.address, executor=executor)
+    node = LocalSui(directory, operator, executor=executor)
     faults = Faults()
     server = _Server([Service(node, faults)], codec=_Codec())
     try:
@@ -472,6 +470,7 @@ async def start(
 
 async def serve(
     directory: Path,
+    operator: str,
     host: str,
     port: int,
     *,
@@ -480,7 +479,7 @@ async def serve(
     on_ready: Callable[[dict[str, Any]], None] | None = None,
 ) -> None:
     """Run a node until `stop` is set. `on_ready` gets chain, executor, chain_id, package and port."""
-    running = await start(directory, host, port, executor=executor)
+    running = await start(directory, operator, host, port, executor=executor)
     genesis = running.node.state.genesis
     if on_ready:
         on_ready(

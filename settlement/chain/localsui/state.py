@@ -27,6 +27,8 @@ from settlement.chain.encoding import (
     u64,
 )
 from settlement.chain.localsui.contract import Executor, Vault
+from settlement.chain.localsui.rights import TABLES, Table
+from settlement.chain.rights import Registry, Till, Work
 
 __all__ = ["CLOCK_KIND", "GENESIS_GAS_MIST", "Consumed", "Emitted", "Genesis", "Item", "Record", "State", "Turn"]
 
@@ -103,6 +105,8 @@ class Record(msgspec.Struct, frozen=True, tag=True):
     packages: list[bytes] = []
     """Exchange packages published."""
     events: list[Emitted] = []
+    entries: list[tuple[bytes, bytes, bytes | None]] = []
+    """Table entries of the rights modules: table, key, value (None: removed)."""
 
 
 class Turn(msgspec.Struct, frozen=True, tag=True):
@@ -133,6 +137,8 @@ class State:
     executor: Executor
     items: dict[bytes, Item] = field(default_factory=dict)
     packages: set[bytes] = field(default_factory=set)
+    entries: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
+    """Tables of the rights modules: id → key → value."""
     vaults: dict[bytes, Vault] = field(default_factory=dict)
     offsets: dict[bytes, int] = field(default_factory=dict)
     """Digest of each executed transaction → offset of its record in the log."""
@@ -189,6 +195,11 @@ class State:
                 self.vaults[item.id].header = VaultHeader.decode(item.contents)
         for vault, owner, row in record.rows:
             self.vaults[vault].rows[owner] = row
+        for parent, key, value in record.entries:
+            if value is None:
+                del self.entries[parent][key]
+            else:
+                self.entries.setdefault(parent, {})[key] = value
         self.offsets[record.digest] = offset
         previous = self.checkpoints[-1][1] if self.checkpoints else bytes(32)
         digest = blake2b256(b"embedded checkpoint", previous, u64(record.checkpoint), record.digest)
@@ -203,6 +214,23 @@ class State:
                     (dynamic_field_id(parent, who), "address", who, kind, row.encode())
                     for who, row in sorted(vault.rows.items())
                 ]
+        return [
+            (dynamic_field_id(parent, key, table.key_tag), table.key, key, table.value.format(package), value)
+            for table, package in self._table_of(parent)
+            for key, value in sorted(self.entries.get(parent, {}).items())
+        ]
+
+    def _table_of(self, parent: bytes) -> list[tuple[Table, str]]:
+        """Form of a rights table and its package, found by the object that holds it; empty if there is none."""
+        holders: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+            "copyright_registry::Registry": ("works", lambda contents: Registry.decode(contents).works),
+            "copyright_registry::Work": ("licenses", lambda contents: Work.decode(contents).licenses),
+            "royalty::Till": ("due", lambda contents: Till.decode(contents).due),
+        }
+        for item in self.items.values():
+            package, _, kind = item.kind.partition("<")[0].partition("::")
+            if kind in holders and holders[kind][1](item.contents) == parent:
+                return [(TABLES[holders[kind][0]], package)]
         return []
 
     def checkpoint_of(self, digest: bytes) -> int | None:
