@@ -1,7 +1,7 @@
 """Market data beside order entry: a real server process on its event log, which feeds so many real sockets.
 
-Server and readers have the other core, which the load client has too, in the scheduling class SCHED_IDLE: they get
-what order entry and its client leave of it, and it takes no privilege (docs/decisions/0018-order-entry-speed.md).
+Server and readers have the other core, which the load client has too, in the scheduling class SCHED_IDLE, as the
+setting `marketdata_idle` has it: they get what order entry and its client leave of it, and it takes no privilege.
 Readers take every trade, in C (bench/native/fan_readers.c); the server flushes each 20 ms.
 """
 
@@ -25,6 +25,7 @@ from bench.bench_fanout import Readers, subscription
 from bench.gateway_load import MARKET
 from bench.gateway_server import pin
 from bench.harness import WrongResult
+from byline.bootstrap import stand_back
 from marketdata.server import serve
 from marketdata.settings import MarketDataSettings
 from persistence.event_log import EventLogReader
@@ -84,7 +85,7 @@ async def _feed(pipe: Connection, events: Path, count: int) -> None:
 
 def _run(pipe: Connection, events: str, count: int) -> None:
     pin(1)
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    stand_back()
     uvloop.run(_feed(pipe, Path(events), count))
 
 

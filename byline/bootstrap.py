@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import re
 import signal
 import sys
@@ -320,15 +321,16 @@ def key_lock(settings: Settings) -> Any:
 
 async def open_chain(settings: Settings, scratch: Path) -> tuple[Any, Any]:
     """The chain of the settings, and its signer: another program if one is named, else the sealed key."""
+    from settlement.chain.admin import SuiAdmin
     from settlement.chain.signer import ExternalSigner
-    from settlement.chain.sui import SuiChain, SuiSettings
+    from settlement.chain.sui import SuiSettings
 
     signer = await ExternalSigner.start(settings.chain_signer) if settings.chain_signer else _operator_key(settings)
     own = SuiSettings(
         url=_chain_url(settings), config_directory=scratch, package=settings.chain_package,
         coin_types=settings.coin_types(), publish_test_coins=not settings.chain_url,
     )  # fmt: skip
-    return SuiChain(own, signer), signer
+    return SuiAdmin(own, signer), signer
 
 
 def _port_before(settings: Settings, name: str) -> int:
@@ -380,10 +382,17 @@ async def _event_source(settings: Settings) -> Any:
             await asyncio.sleep(0.05)
 
 
+def stand_back() -> None:
+    """From now on this thread, and those that it starts, run only where no other wants to. It takes no privilege."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from marketdata.server import serve, settle_garbage
     from marketdata.settings import MarketDataSettings
 
+    if settings.marketdata_idle:
+        stand_back()
     facts: dict[str, Any] = {}
     ready = asyncio.Event()
     named = MARKETDATA.fullmatch(status.name)
@@ -450,6 +459,7 @@ async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
 
 async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from byline.core_port import GatewayPort
+    from byline.journal_publication import keep_batch_file
     from persistence.stores.postgres.projector import Projector
     from platform_api.database import Database
     from platform_api.settlement.desk import WithdrawalDesk
@@ -476,6 +486,8 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
 
     def on_batch(record: BatchRecord) -> None:
         projector.store_batch(_batch_row(record))
+        if record.file:
+            keep_batch_file(data, record.number, record.file)
         desk.store_paid(record.number, record.payouts)
 
     def facts() -> dict[str, Any]:
@@ -581,11 +593,11 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
     from byline.book_port import FollowedBooks
     from byline.core_port import GatewayPort
     from byline.people import COLUMN_KEYS
+    from byline.proof_port import DeskProofs
     from byline.status_port import StatusFiles
     from platform_api.app import create_app
     from platform_api.logs import configure_logs
     from platform_api.settings import ApiSettings
-    from settlement.proof_desk import ProofClient
 
     configure_logs()
     data = settings.data_directory
@@ -606,7 +618,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         embedded=not settings.chain_url,
         faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},
     )
-    app = create_app(own, core, books, StatusFiles(data), ProofClient(data))
+    app = create_app(own, core, books, StatusFiles(data), DeskProofs(data))
 
     class Server(uvicorn.Server):
         """The process has its own signal handlers; uvicorn's would end it before the others are told."""

@@ -46,6 +46,9 @@ class Settings:
     """2: a second, independent market data process as well, feed B on `marketdata_b_port`."""
     marketdata_shards: int = 1
     """Processes of each feed that share its port; the kernel gives each new connection to one of them."""
+    marketdata_idle: bool = False
+    """Market data takes only what order entry and others leave of the CPUs (SCHED_IDLE): on two of them acks keep their
+    times beside a thousand readers. On a machine that is always full its readers starve."""
     relay_url: str = ""
     """`nats://host:port`: what the core publishes is relayed there, for market data on other hosts."""
     events_url: str = ""

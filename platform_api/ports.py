@@ -16,9 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from settlement.merkle import Proof
-
-__all__ = ["BookPort", "CorePort", "Letter", "MailPort", "ProofPort", "StatusPort"]
+__all__ = ["BookPort", "CorePort", "Letter", "MailPort", "NoProof", "ProofPort", "StatusPort"]
 
 
 @runtime_checkable
@@ -59,14 +57,22 @@ class BookPort(Protocol):
         """
 
 
+class NoProof(Exception):
+    """There is no proof; `reason` is `unknown_batch`, `not_final` or `no_balance`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 @runtime_checkable
 class ProofPort(Protocol):
-    async def prove(self, account: str, batch: int | None) -> list[Proof]:
-        """One for each asset; without a batch, of the last final one.
+    async def prove(self, account: str, batch: int | None) -> Sequence[Mapping[str, Any]]:
+        """One for each asset, as in a proof file; without a batch, of the last final one.
 
         Raises:
             Unavailable: settlement does not answer.
-            ProofProblem: `unknown_batch`, `not_final`, `no_balance`.
+            NoProof
         """
 
 

@@ -149,6 +149,8 @@ class Clerk:
         if paid > booked and rest not in ledger.chain_refs:
             done = await self._transfer(rest, ended, paid - booked, ledger, asset, owners, pending=False)
             if done < paid - booked:
+                if _has_pending(ledger, asset, owners):
+                    return  # a withdrawal of the same money is under way: the contract skips it, and it comes back
                 raise Disagreement(
                     f"the chain has paid an exit of {paid} units of {asset} to 0x{asked.owner.hex()}; the accounts of "
                     f"that row have {done} of the {paid - booked} that are not held"
@@ -226,6 +228,16 @@ def _by_row(ledger: Ledger) -> dict[bytes, list[Account]]:
         if account.row is not None:
             rows.setdefault(account.row, []).append(account)
     return rows
+
+
+def _has_pending(ledger: Ledger, asset: str, owners: list[Account]) -> bool:
+    """Whether a withdrawal of one of these accounts waits for its batch."""
+    names = {owner.name for owner in owners}
+    return any(
+        ledger.accounts[posting.source].name in names and ledger.assets[posting.asset].name == asset
+        for postings in ledger.pending.values()
+        for posting in postings
+    )
 
 
 def _scale(ledger: Ledger, asset: str) -> int:

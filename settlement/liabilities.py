@@ -61,9 +61,15 @@ class _Closed:
 class Liabilities:
     """The trees as of the last cut that was closed."""
 
-    def __init__(self, key: bytes, keep: int = KEPT_BATCHES) -> None:
-        """`key`: 32 secret bytes from which the salts of accounts are made."""
+    def __init__(
+        self, key: bytes, keep: int = KEPT_BATCHES, identify: Callable[[str], bytes] | None = None
+    ) -> None:
+        """`key`: 32 secret bytes from which the salts of accounts are made.
+
+        `identify`: account name → id, for whoever has published names instead of the key; it makes no proofs.
+        """
         assert len(key) == 32, len(key)
+        self._identify = identify or (lambda account: client_id(client_salt(key, account), account))
         self._key = key
         self._assets: list[_Asset] = []
         self._clients = np.zeros(0, dtype=bool)
@@ -112,10 +118,6 @@ class Liabilities:
         """The last batch closed, 0 before the first."""
         return self._closed[-1].number if self._closed else 0
 
-    def pseudonym(self) -> Callable[[str], bytes]:
-        """Account name → its id, for who publishes the journal."""
-        return lambda account: client_id(client_salt(self._key, account), account)
-
     # ------------------------------------------------------------ inside
 
     def _new_accounts(self, ledger: Ledger) -> None:
@@ -139,8 +141,7 @@ class Liabilities:
         fresh = changed[asset.places[changed] < 0]
         if len(fresh):
             asset.places[fresh] = before + np.arange(len(fresh))
-            identify = self.pseudonym()
-            asset.tree.append(b"".join(identify(self._names[account]) for account in fresh.tolist()))
+            asset.tree.append(b"".join(self._identify(self._names[account]) for account in fresh.tolist()))
         places = asset.places[changed]
         order = np.argsort(places)
         old = asset.amounts[changed][order].astype(np.uint64)

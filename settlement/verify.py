@@ -20,7 +20,8 @@ from settlement.chain.encoding import Reader, VaultHeader, address_bytes, addres
 from settlement.chain.keys import BadSignature, signer_of
 from settlement.merkle import Proof, ProofInvalid, check_proof
 
-__all__ = ["ChainReader", "Commitment", "Executed", "NodeFacts", "Refuted", "VaultObject", "verify_batch"]
+__all__ = ["ChainReader", "Commitment", "Executed", "NodeFacts", "Refuted", "VaultObject", "check_links",
+           "verify_batch"]  # fmt: skip
 
 _COMMIT_EVENT = "BatchCommitted"
 
@@ -94,7 +95,11 @@ async def verify_batch(
     if root != batch.root:
         raise Refuted(f"the statement's hash is {root.hex()}, the file says root {batch.root.hex()}: it was altered")
     yield f"the statement of batch {said.number} has the hash {root.hex()[:16]}…, which is the batch's root"
-    _check_links(batch, previous)
+    if not batch.digests:
+        raise Refuted("the file names no transaction")
+    if not batch.vaults:
+        raise Refuted("the file names no vault")
+    check_links(batch, previous)
     before = f"batch {said.number - 1} in the file given" if previous else "the values it says it builds on"
     yield f"the chain values of its {len(batch.vaults)} vaults follow from the root and from {before}"
     for line in _check_proofs(batch, proofs):
@@ -118,12 +123,9 @@ async def verify_batch(
         yield await _check_vault(batch, link, packages, chain)
 
 
-def _check_links(batch: BatchFile, previous: BatchFile | None) -> None:
+def check_links(batch: BatchFile, previous: BatchFile | None) -> None:
+    """That the chain values follow from each other, and from the batch before if it is given. Raises Refuted."""
     said = batch.statement
-    if not batch.digests:
-        raise Refuted("the file names no transaction")
-    if not batch.vaults:
-        raise Refuted("the file names no vault")
     if len({link.vault for link in batch.vaults}) != len(batch.vaults):
         raise Refuted("the file names a vault twice")
     stated = {item.asset for item in said.assets}

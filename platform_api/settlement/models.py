@@ -6,9 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from settlement.merkle import Proof
-
-__all__ = ["Batch", "Proofs"]
+__all__ = ["Batch", "Proof", "Proofs"]
 
 
 class Batch(Struct, frozen=True):
@@ -29,6 +27,19 @@ class Batch(Struct, frozen=True):
     executor: str
     embedded: bool
     file: dict[str, Any] | None = None
+
+
+class Proof(Struct, frozen=True):
+    """One balance in one batch. `salt`, `path`, `links` are base64; units are integers."""
+
+    batch: int
+    account: str
+    salt: str
+    asset: str
+    amount: int
+    total: int
+    path: str
+    links: str
 
 
 class Proofs(Struct, frozen=True):

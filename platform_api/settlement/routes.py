@@ -13,12 +13,11 @@ from platform_api.database import Database
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, cursor_from, ok, page
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.openapi import BEARER, failures
-from platform_api.ports import ProofPort, StatusPort
+from platform_api.ports import NoProof, ProofPort, StatusPort
 from platform_api.security import Caller
 from platform_api.settings import ApiSettings
 from platform_api.settlement import queries
-from platform_api.settlement.models import Batch, Proofs
-from settlement.proof_desk import ProofProblem
+from platform_api.settlement.models import Batch, Proof, Proofs
 
 __all__ = ["ProofController", "SettlementController"]
 
@@ -87,8 +86,9 @@ class ProofController(Controller):
     ) -> Envelope[Proofs]:
         """Proofs that one's balances are counted in a batch's root; without `batch`, in the last final one."""
         try:
-            return ok(request, Proofs("byline proof 1", await proofs.prove(caller.account, batch)))
-        except ProofProblem as problem:
+            found = await proofs.prove(caller.account, batch)
+            return ok(request, Proofs("byline proof 1", [msgspec.convert(proof, Proof) for proof in found]))
+        except NoProof as problem:
             code = ErrorCode.CONFLICT if problem.reason == "not_final" else ErrorCode.NOT_FOUND
             raise ApiError(code, _PROBLEMS[problem.reason], reason=problem.reason) from problem
 

@@ -305,11 +305,11 @@ class SuiChain:
             self._call(builder, "apply", [vault, batch, *_entry_arguments(builder, chunk)], listing.coin_type)
         self._call(builder, "finish", [vault, batch, *says, clock], listing.coin_type)
 
-    def _call(self, builder: Any, function: str, arguments: list[Any], coin_type: str) -> Any:
+    def _call(self, builder: Any, function: str, arguments: list[Any], coin_type: str | None) -> Any:
         return builder.move_call(
             target=_address(self._package),
             arguments=arguments,
-            type_arguments=[bcs.TypeTag("Struct", bcs.StructTag.from_type_str(coin_type))],
+            type_arguments=[] if coin_type is None else [_type_argument(coin_type)],
             module="settlement",
             function=function,
         )
@@ -495,6 +495,10 @@ def _execution(transaction: Any, package: str) -> Execution:
         kind="" if error is None or error.kind is None else str(error.kind.name),
         skipped=[place for place, kind in enumerate(paying) if kind == "WithdrawalSkipped"],
     )
+
+
+def _type_argument(kind: str) -> Any:
+    return bcs.TypeTag("Struct", bcs.StructTag.from_type_str(kind))
 
 
 def _address(text: str) -> Any:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import asyncpg
+import httpx
 import msgspec
 import pytest
 import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from byline.client import TradingClient
+from byline.operator import gateway_url, open_operator
 from byline.verify_tools import read_proofs, verify_files
 from engine.messages.errors import SettingsInvalid, Unavailable
 from settlement.batch_file import BatchFile, read_batch_file
@@ -23,6 +31,7 @@ from settlement.proof_desk import ProofClient, ProofProblem, serve_proofs
 from settlement.verify import Refuted, verify_batch
 from tests.integration.test_settlement import MARKET, Bench, _market
 from tests.support.exchange import until
+from tests.unit.platform_api.test_sui_signature import Wallet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 replace = msgspec.structs.replace
@@ -302,3 +311,97 @@ async def test_the_command_takes_files_and_whole_answers_and_refuses_what_is_nei
     with pytest.raises(Unavailable):
         await reader.facts()
     await reader.close()
+
+
+async def test_from_an_order_over_the_websocket_to_a_verified_proof(new_exchange: Any, tmp_path: Path) -> None:
+    """The whole way, as README's "Verify it yourself" tells it; its commands are read from there and run."""
+    exchange, wallet = new_exchange("--quiet-market", "--batch-seconds", "1"), Wallet(0)
+    await exchange.start()
+    try:
+        api, node = exchange.status("api"), exchange.status("chain")
+        base = f"http://{api['host']}:{api['port']}"
+        async with httpx.AsyncClient(base_url=base) as http:
+
+            async def data(method: str, path: str, **body: Any) -> Any:
+                answer = await http.request(method, path, **({"json": body} if body else {}))
+                assert answer.status_code < 300, answer.text
+                return answer.json()["data"]
+
+            nonce = await data("POST", "/v1/auth/nonce", address=wallet.address)
+            session = await data(
+                "POST", "/v1/auth/verify", address=wallet.address, nonce=nonce["nonce"],
+                signature=wallet.sign(nonce["message"].encode()),
+            )  # fmt: skip
+            token = session["access_token"]
+            http.headers["authorization"] = "Bearer " + token
+            await data("POST", "/v1/faucet", assets=["USDC", "INK"])
+            key = Ed25519PrivateKey.generate()
+            public = key.public_key().public_bytes_raw().hex()
+            await data("POST", "/v1/users/me/api-keys", public_key=public, scopes=["trade", "read"], label="e2e")
+            async with (
+                await TradingClient.connect(gateway_url(exchange.settings), key) as mine,
+                open_operator(exchange.settings) as operator,
+            ):
+                await operator.command("account", account="e:other")
+                await operator.command("deposit", account="e:other", asset="USDC", amount="500", ref="e-1")
+                sold = await mine.place("INK-USDC", "s1", "sell", "limit", size="2", price="12")
+                assert sold["event"] == "accepted"
+                bought = {"op": "place", "account": "e:other", "market": "INK-USDC", "client_id": "b1", "side": "buy",
+                          "type": "limit", "size": "2", "price": "12"}  # fmt: skip
+                assert (await operator.request(bought))["event"] == "accepted"
+            fills: list[Any] = []
+            for _ in range(600):
+                fills = await data("GET", "/v1/trades?own=true")
+                if fills and fills[0].get("batch_status") == "final":
+                    break
+                await asyncio.sleep(0.1)
+            [fill] = fills
+            assert fill["batch_status"] == "final" and fill["digests"] and fill["side"] == "sell"
+            batch = await data("GET", f"/v1/batches/{fill['batch']}")
+            assert batch["digests"] == fill["digests"]
+            assert batch["first_sequence"] <= fill["sequence"] <= batch["last_sequence"]
+            assert (batch["chain"], batch["executor"]) == ("embedded (not a network)", "movevm")
+        connection = await asyncpg.connect(exchange.status("postgres")["url"])
+        row = await connection.fetchrow("SELECT batch, batch_status, digests FROM exchange.settled_trade")
+        await connection.close()
+        assert (row["batch"], row["batch_status"], row["digests"]) == (fill["batch"], "final", fill["digests"])
+
+        values = {"API": base, "TOKEN": token, "N": str(fill["batch"]), "NODE": f"http://{node['host']}:{node['port']}"}
+        environment = os.environ | values | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        script = readme_commands("Verify it yourself")
+        done = await asyncio.to_thread(
+            subprocess.run, ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"VERIFIED batch {fill['batch']}" in done.stdout and "not a network" in done.stdout
+        assert f"user:{session['account_id']}" in done.stdout
+
+        folder = tmp_path / "published"
+
+        def cli(*argv: str) -> subprocess.CompletedProcess[str]:
+            line = [sys.executable, "-m", "byline.cli", *argv]
+            return subprocess.run(line, capture_output=True, text=True, env=environment)
+
+        def final_batch() -> int:
+            return int(exchange.status("backoffice")["settlement"]["final_batch"])
+
+        published = await asyncio.to_thread(cli, "journal", "publish", str(folder), "--data", str(exchange.data))
+        assert published.returncode == 0, published.stdout + published.stderr
+        vouched = len(list(folder.glob("*.json")))
+        await until(lambda: final_batch() >= vouched + 2, what="a batch that vouches for the publication")
+        published = await asyncio.to_thread(cli, "journal", "publish", str(folder), "--data", str(exchange.data))
+        assert published.returncode == 0, published.stdout + published.stderr
+        checked = await asyncio.to_thread(cli, "verify", "journal", str(folder), "--node", values["NODE"])
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        assert f"every byte up to batch {vouched:,} is vouched for" in checked.stdout
+    finally:
+        assert await exchange.stop() == 0, exchange.log()
+
+
+def readme_commands(heading: str) -> str:
+    """The shell lines of the first block under a heading of the README."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    section = text.split(f"## {heading}\n", 1)[1]
+    return section.split("```sh\n", 1)[1].split("```", 1)[0]

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 import httpx
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -18,10 +19,10 @@ from platform_api.database import Database
 from platform_api.identity.service import IdentityService
 from platform_api.kernel.jobs import Worker
 from platform_api.kernel.relay import Relay
+from platform_api.ports import NoProof
 from platform_api.settings import ApiSettings
 from settlement.ledger import Account, Asset, Ledger
 from settlement.liabilities import Liabilities, UnknownBatch
-from settlement.proof_desk import ProofProblem
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 __all__ = [
@@ -111,13 +112,13 @@ class Proofs:
 
     async def prove(self, account, batch):
         if (batch or 0) > self.owed.number:
-            raise ProofProblem("not_final")
+            raise NoProof("not_final")
         try:
-            return self.owed.prove(batch or self.owed.number, account)
+            return msgspec.to_builtins(self.owed.prove(batch or self.owed.number, account))
         except UnknownBatch:
-            raise ProofProblem("unknown_batch") from None
+            raise NoProof("unknown_batch") from None
         except KeyError:
-            raise ProofProblem("no_balance") from None
+            raise NoProof("no_balance") from None
 
 
 class StandInMail:

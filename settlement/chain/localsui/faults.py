@@ -4,8 +4,8 @@ For one call of ExecuteTransaction (`next_execute`, in order; or `chances`, at r
 
     lost_request    the request does not arrive: nothing happens, UNAVAILABLE
     lost_response   it happens, the answer does not come: DEADLINE_EXCEEDED
-    hang            it happens, and the answer comes after `hang_s`
-    delay           it happens after `delay_s`
+    hang            it happens, and the answer comes after `hang_s` (or `release`)
+    delay           it happens after `delay_s` (or `release`)
     refuse_once     a definite no; nothing happens
     none            all is well
 
@@ -15,6 +15,8 @@ the switch was set; execution goes on). They break the connection's promises, ne
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 from collections import deque
 from collections.abc import Mapping
@@ -48,6 +50,17 @@ class Faults:
     hang_s: float = 3_600.0
     delay_s: float = 1.0
     _frozen: View | None = None
+    _released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def wait(self, seconds: float) -> None:
+        """What `hang` and `delay` do."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._released.wait(), seconds)
+
+    def release(self) -> None:
+        """End every wait that is under way."""
+        self._released.set()
+        self._released = asyncio.Event()
 
     def next_fault(self) -> str:
         """What befalls the call that has just come. ValueError for a name that is no fault."""

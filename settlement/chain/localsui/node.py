@@ -145,6 +145,12 @@ class LocalSui:
         return self.state.executor.name
 
     @property
+    def operator_cap(self) -> bytes:
+        """Id of the operator's capability of the first package."""
+        kind = f"{address_text(self.state.genesis.package)}::settlement::OperatorCap"
+        return next(item.id for item in self.state.items.values() if item.kind == kind)
+
+    @property
     def epoch(self) -> int:
         return self.turn.epoch
 

@@ -21,7 +21,9 @@ from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
+from engine.messages.errors import SettingsInvalid
 from settlement.chain.encoding import SUI_COIN, address_bytes, address_text, base58_text
+from settlement.chain.localsui.door import flip, open_door, status_of
 from settlement.chain.localsui.faults import Faults, View
 from settlement.chain.localsui.node import LIMITS, PROTOCOL_VERSION, LocalSui, Rejected, sender_of
 from settlement.chain.localsui.state import Consumed, Item, Record
@@ -290,12 +292,12 @@ class Service:
         if fault == "refuse_once":
             raise GRPCError(Status.FAILED_PRECONDITION, "refused (fault switch)")
         if fault == "delay":
-            await asyncio.sleep(self._faults.delay_s)
+            await self._faults.wait(self._faults.delay_s)
         record = await self._node.execute(raw, signatures)
         if fault == "lost_response":
             raise GRPCError(Status.DEADLINE_EXCEEDED, "connection lost before the answer left (fault switch)")
         if fault == "hang":
-            await asyncio.sleep(self._faults.hang_s)
+            await self._faults.wait(self._faults.hang_s)
         return v2.ExecuteTransactionResponse(transaction=_transaction_message(record, self._node.height))
 
 
@@ -440,9 +442,16 @@ class RunningNode:
     faults: Faults
     port: int
     _server: _Server
+    _door: asyncio.Server | None = None
+
+    async def flip(self, switch: str, value: str = "") -> None:
+        """Flip a fault switch (`door.SWITCHES`). ValueError if there is no such, or the value does not fit."""
+        await flip(self.node, self.faults, switch, value)
 
     async def close(self) -> None:
         """Stop listening, drop connections, release the directory."""
+        if self._door is not None:
+            self._door.close()
         self._server.close()
         self._server.drop_connections()
         await self._server.wait_closed()
@@ -450,22 +459,30 @@ class RunningNode:
 
 
 async def start(
-    directory: Path, operator: str, host: str = "127.0.0.1", port: int = 0, *, executor: str = "auto"
+    directory: Path,
+    operator: str,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    executor: str = "auto",
+    has_door: bool = False,
 ) -> RunningNode:
     """Open or begin the chain in `directory`, whose operator has that address, and listen. Port 0 takes a free one.
 
-    The node never sees a key.
+    The node never sees a key. With a door, the fault switches can be flipped from other processes (`door.ask`).
     """
     node = LocalSui(directory, operator, executor=executor)
     faults = Faults()
     server = _Server([Service(node, faults)], codec=_Codec())
     try:
         await server.start(host, port)
-    except OSError:
+        door = await open_door(directory, node, faults) if has_door else None
+    except (OSError, SettingsInvalid):
+        server.close()
         node.close()
         raise
     sockets = server._server.sockets  # type: ignore[union-attr]  # grpclib has no public way to ask for the port
-    return RunningNode(node, faults, sockets[0].getsockname()[1], server)
+    return RunningNode(node, faults, sockets[0].getsockname()[1], server, door)
 
 
 async def serve(
@@ -476,23 +493,13 @@ async def serve(
     *,
     stop: asyncio.Event | None = None,
     executor: str = "auto",
+    has_door: bool = False,
     on_ready: Callable[[dict[str, Any]], None] | None = None,
 ) -> None:
-    """Run a node until `stop` is set. `on_ready` gets chain, executor, chain_id, package and port."""
-    running = await start(directory, operator, host, port, executor=executor)
-    genesis = running.node.state.genesis
+    """Run a node until `stop` is set. `on_ready` gets its status (`door.status_of`) with host and port."""
+    running = await start(directory, operator, host, port, executor=executor, has_door=has_door)
     if on_ready:
-        on_ready(
-            {
-                "chain": "embedded (not a network)",
-                "executor": running.node.executor_name,
-                "chain_id": genesis.chain_id,
-                "package": address_text(genesis.package),
-                "transactions": running.node.state.checkpoint,
-                "host": host,
-                "port": running.port,
-            }
-        )
+        on_ready(status_of(running.node, running.faults) | {"host": host, "port": running.port})
     try:
         await (stop or asyncio.Event()).wait()
     finally:

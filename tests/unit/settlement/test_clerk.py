@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,21 @@ async def test_the_settlers_own_faucet_deposit_is_no_news(world: World) -> None:
     world.chain.happens("Deposited", 7 * UNIT, with_batch=True)
     await world.settle()
     assert world.balance() == (100 * UNIT, 0) and world.core.commands == []
+
+
+async def test_two_readers_at_once_count_an_event_once(world: World) -> None:
+    class SlowChain(Chain):
+        async def events(self, after: int, limit: int) -> tuple[int, list[ChainEvent]]:
+            await asyncio.sleep(0)
+            return await super().events(after, limit)
+
+    slow, watcher = SlowChain(), world.watcher
+    assert watcher is not None
+    await watcher.begin(slow, from_the_start=True)  # type: ignore[arg-type]
+    slow.happens("ExitPaid", 5)
+    slow.happens("Deposited", 7)
+    await asyncio.gather(*(watcher.advance(slow) for _ in range(3)))  # type: ignore[arg-type]
+    assert watcher.beside[VAULT] == 2 and len(watcher.arrivals) == len(watcher.exits) == 1
 
 
 async def test_a_deposit_to_an_unknown_row_waits_for_its_account(world: World) -> None:
