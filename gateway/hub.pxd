@@ -108,7 +108,7 @@ cdef class Hub(ReleaseSink):
     cdef Connection owner_of(self, uint64_t number)
     cdef int refuse(self, Connection connection, int why, bytes rid) except -1
     cdef uint32_t _market_of(self, Connection connection, const uint8_t* record) except? 0
-    cdef int _guard(self, const Pending* pending, Connection owner) except -1
+    cdef int taken(self, Connection connection, uint8_t kind) except -1
     cdef int _count_fill(self, uint64_t order_id, int64_t leaves, const Trade* trade) except -1
     cdef int _reward(self, uint32_t account) except -1
     cdef int _learn_rejection(self, const Rejected* event) except -1

@@ -88,6 +88,21 @@ async def test_a_quote_is_one_request_and_checked_before_anything_moves(tmp_path
             assert await a.open_orders() == [], "withdrawing takes no request"
 
 
+async def test_a_quote_that_is_refused_forgets_no_side(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice")
+        async with await x.client(key) as a:
+            await a.quote(MARKET, "q", ("0.99", "5"), ("1.01", "6"))
+            with pytest.raises(CommandError, match="bad_price"):
+                await a.quote(MARKET, "q", None, ("1.0000001", "6"))
+            await a.quote(MARKET, "q", ("0.98", "5"), ("1.02", "6"))
+            assert open_of(await a.open_orders()) == {("buy", "0.98", "5"), ("sell", "1.02", "6")}
+            with pytest.raises(CommandError, match="bad_price"):
+                await a.quote(MARKET, "q", ("0.0000001", "5"), None)
+            await a.quote(MARKET, "q", None, None)
+            assert await a.open_orders() == []
+
+
 async def test_a_quote_is_found_again_after_a_restart(tmp_path: Path) -> None:
     async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
         key = await x.trader(operator, "alice")
