@@ -596,6 +596,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
 
     from byline.book_port import FollowedBooks
     from byline.core_port import GatewayPort
+    from byline.people import COLUMN_KEYS
     from byline.proof_port import DeskProofs
     from byline.status_port import StatusFiles
     from platform_api.app import create_app
@@ -614,7 +615,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         domain=f"{settings.host}:{port}",
         chain="sui:embedded" if not settings.chain_url else "sui",
         signing_key_path=data / "keys" / "access-token.key",
-        column_keys_path=data / "keys" / "columns.json",
+        column_keys_path=data / COLUMN_KEYS,
         mail_folder=data / "mail",
         redis_url=settings.redis_url,
         web_folder=web if (web / "index.html").exists() else None,
