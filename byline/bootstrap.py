@@ -460,6 +460,7 @@ async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
 async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from byline.core_port import GatewayPort
     from byline.journal_publication import keep_batch_file
+    from byline.settled_notices import SettledNotices
     from persistence.stores.postgres.projector import Projector
     from platform_api.database import Database
     from platform_api.settlement.desk import WithdrawalDesk
@@ -484,8 +485,11 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     database = Database(_postgres_url(settings), connections_max=2)
     desk = WithdrawalDesk(database, core)
 
+    notices = SettledNotices(core)
+
     def on_batch(record: BatchRecord) -> None:
         projector.store_batch(_batch_row(record))
+        notices.add(record)
         if record.file:
             keep_batch_file(data, record.number, record.file)
         desk.store_paid(record.number, record.payouts)
@@ -513,6 +517,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
                 commands=_Bookings(core), releases=desk, proofs=proofs, on_settler=settlers.append,
             ),
             proof_desk(),
+            notices.run(stop),
             _report(status, stop, facts),
             _resumes(settings, settlers, stop),
         )  # fmt: skip
