@@ -514,7 +514,8 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             desk.run(stop),
             run_settler(
                 await _event_source(settings), chain, store, watcher, SettlementSettings(), on_batch, stop,
-                commands=_Bookings(core), releases=desk, proofs=proofs, on_settler=settlers.append,
+                commands=_Bookings(core), releases=desk, proofs=proofs, audit=_second_core(settings),
+                on_settler=settlers.append,
             ),
             proof_desk(),
             _report(status, stop, facts),
@@ -545,6 +546,23 @@ async def _resumes(settings: Settings, settlers: list[Any], stop: asyncio.Event)
             request.unlink(missing_ok=True)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), STATUS_INTERVAL_S)
+
+
+def _second_core(settings: Settings) -> _Audit | None:
+    return _Audit(settings.data_directory) if settings.second_core else None
+
+
+class _Audit:
+    """Fulfils `settlement.audit.AuditPort` beside the event loop: catching up may take a while."""
+
+    def __init__(self, directory: Path) -> None:
+        from persistence.disk import DirectoryDisk
+        from persistence.second_core import SecondCore
+
+        self._core = SecondCore(DirectoryDisk(directory))
+
+    async def at_cut(self, sequence: int) -> tuple[bytes, Any]:
+        return await asyncio.to_thread(self._core.at_cut, sequence)
 
 
 class _Bookings:
