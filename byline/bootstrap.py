@@ -464,6 +464,7 @@ async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
 async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from byline.core_port import GatewayPort
     from byline.journal_publication import keep_batch_file
+    from byline.settled_notices import SettledNotices
     from persistence.stores.postgres.projector import Projector
     from platform_api.database import Database
     from platform_api.settlement.desk import WithdrawalDesk
@@ -492,8 +493,11 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     database = Database(_postgres_url(settings), connections_max=2)
     desk = WithdrawalDesk(database, core)
 
+    notices = SettledNotices(core)
+
     def on_batch(record: BatchRecord) -> None:
         projector.store_batch(_batch_row(record))
+        notices.add(record)
         if record.file:
             keep_batch_file(data, record.number, record.file)
         desk.store_paid(record.number, record.payouts)
@@ -523,6 +527,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             ),
             proof_desk(),
             brake.run(stop, lambda: settlers[0].unsettled_s() if settlers else 0.0),
+            notices.run(stop),
             _report(status, stop, facts),
             _resumes(settings, settlers, stop),
         )  # fmt: skip

@@ -11,10 +11,10 @@ __all__ = [
 ]  # fmt: skip
 
 Amount = Annotated[
-    str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$", examples=["12.5"])
+    str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)", examples=["12.5"])
 ]
 AddressText = Annotated[
-    str, Meta(min_length=66, max_length=66, pattern="^0x[0-9a-fA-F]{64}$", examples=["0x" + "5f" * 32])
+    str, Meta(min_length=66, max_length=66, pattern=r"^0x[0-9a-fA-F]{64}$(?!\n)", examples=["0x" + "5f" * 32])
 ]
 AssetName = Annotated[str, Meta(min_length=1, max_length=64)]
 
