@@ -54,7 +54,7 @@ from settlement.ledger import Cut, Disagreement, Ledger
 from settlement.liabilities import Liabilities
 from settlement.netting import Batch, Netting
 from settlement.proof_desk import ProofSettings
-from settlement.refs import DOCUMENTED
+from settlement.refs import DOCUMENTED, deposit_ref
 from settlement.store import BatchStore
 from settlement.submitter import Submitter
 from settlement.watcher import Watcher
@@ -375,7 +375,7 @@ class Settler:
                 raise Disagreement(f"batch {cut.batch} follows batch {last}")
             await self._check(cut)
             released = await self._released()
-            life = Life(self.netting.seal(self.ledger, cut, time.time_ns(), released))
+            life = Life(self.netting.seal(self.ledger, cut, time.time_ns(), released, self._paid_in()))
             self._lives[cut.batch] = life
             await self._step(life, Sealed(time.time_ns(), life.batch))
             self._queue.append(cut.batch)
@@ -391,6 +391,16 @@ class Settler:
                 await asyncio.sleep(self._settings.poll_interval_s)
             except (JournalCorrupt, ValueError) as error:
                 raise Disagreement(f"batch {cut.batch}: the journal cannot be gone through again: {error}") from error
+
+    def _paid_in(self) -> dict[tuple[str, bytes], int]:
+        """What stands on the chain and not yet in the ledger, by asset and row."""
+        units: dict[tuple[str, bytes], int] = {}
+        assets = self._asset_of_vault()
+        for event in self._watcher.arrivals:
+            if event.vault in assets and deposit_ref(event.digest, event.index) not in self.ledger.chain_refs:
+                place = (assets[event.vault], event.owner)
+                units[place] = units.get(place, 0) + event.amount
+        return units
 
     async def _released(self) -> Mapping[str, bytes]:
         """Documented withdrawals that may be paid at this cut; none while their documents cannot be read."""

@@ -1,7 +1,7 @@
 """A withdrawal and a deposit from end to end, with a crash of the back office after every single step it stores.
 
-Real: PostgreSQL and the documents' desk, the core, settlement's log, pysui, LocalSui. Each start of the back office gets
-one step further and dies; requests to the core and its answers are lost on the way.
+Real: PostgreSQL and the documents' desk, the core, settlement's log, pysui, LocalSui. Each start of the back office
+gets one step further and dies; requests to the core and its answers are lost on the way.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from engine.messages.errors import JournalFailed, Unavailable
 from settlement.chain.sui import SuiChain, SuiSettings
 from settlement.settler import Settler
 from settlement.watcher import Watcher
+from tests.integration import test_withdrawals
 from tests.integration.test_settlement import FAST, Bench, CrashingStore, _check_rows, _until
-from tests.integration.test_withdrawals import OTHER, World, server, world  # noqa: F401
+from tests.integration.test_withdrawals import OTHER, World
 from tests.support.chain_key import OPERATOR
 from tests.support.sui_owner import Owner
 
 UNIT = 10**6
+server, world = test_withdrawals.server, test_withdrawals.world
 
 
 @pytest.fixture
@@ -77,7 +79,7 @@ class BackOffice:
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_money_in_and_out_once_whatever_dies(bench: Bench, world: World, seed: int) -> None:  # noqa: F811
+async def test_money_in_and_out_once_whatever_dies(bench: Bench, world: World, seed: int) -> None:
     rng, core = random.Random(seed), world.core
     office = BackOffice(bench, world, rng)
     owner = await Owner.open(bench.port, bench.directory, f"payer {seed}")
