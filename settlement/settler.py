@@ -455,18 +455,19 @@ class Settler:
                     self._info = await self._chain.connect()
                     log.info("settlement=connected chain=%s executor=%s", self._info.chain, self._info.executor)
                 await self._watcher.begin(self._chain, from_the_start=self._info.executor != "validators")
-                self._chain_error = ""
                 if self._halted or not self._queue:
+                    self._chain_error = ""
                     self._wake.clear()
                     if self._halted or not self._queue:
                         await self._wake.wait()
                     continue
                 life = self._lives[self._queue[0]]
                 await self._list_assets(life.batch)
-                if life.state is State.SEALED and (foreign := self._unbacked(life.batch)):
+                if life.state is State.SEALED and not life.was_resumed and (foreign := self._unbacked(life.batch)):
                     await self._halt(life, foreign)
                     continue
                 await self._submitter.drive(life, self._listings)
+                self._chain_error = ""
                 if life.state is State.FINAL:
                     await self._finish(life)
                 wait_s = self._settings.retry_first_s
@@ -478,14 +479,17 @@ class Settler:
                 wait_s = min(wait_s * 2, self._settings.retry_most_s)
 
     def _unbacked(self, batch: Batch) -> str:
-        """Empty, or what was booked from outside without the chain where no faucet can mirror it."""
+        """Empty, or what was booked from outside without the chain where no faucet can mirror it.
+
+        Resuming such a batch has it paid in from the operator's own coins: a person must have decided that.
+        """
         for part in batch.parts:
             for coin in part.coins:
                 if coin.deposits and not self._listings[coin.asset].faucet:
                     units = sum(amount for _, amount in coin.deposits)
                     return (
                         f"batch {batch.number}: {units} units of {coin.asset} were booked from outside, and not by a "
-                        f"deposit on the chain"
+                        f"deposit on the chain; resumed, they are paid in from the operator's coins"
                     )
         return ""
 
