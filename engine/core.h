@@ -39,7 +39,10 @@ enum {
     BYLINE_NO_ROOM = -1,    /* fewer event slots than `bound` says the record may need */
     BYLINE_NOT_NEXT = -2,   /* the record's sequence is not the core's + 1 */
     BYLINE_BAD_RECORD = -3, /* `slots` is 0, or the record ends behind the batch */
-    BYLINE_BROKEN = -4      /* an invariant does not hold: the core must not be used again */
+    BYLINE_BROKEN = -4,     /* an invariant does not hold: the core refuses whatever comes */
+    BYLINE_NO_MEMORY = -5,  /* no address space for a book of all prices: the record may come again */
+    BYLINE_BAD_CALL = -6,   /* *at is below 0, or events overlap records */
+    BYLINE_IN_USE = -7      /* another thread is in a call */
 };
 
 /* Command kinds: codes.py, CommandKind. */
