@@ -47,7 +47,7 @@ def extension(source: Path) -> Extension:
     return Extension(
         name,
         [str(source.relative_to(ROOT))],
-        include_dirs=[".", numpy.get_include()],
+        include_dirs=[".", str(source.parent.relative_to(ROOT)), numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         extra_compile_args=COMPILE_ARGS,
         extra_link_args=["-pthread"],

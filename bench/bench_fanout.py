@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import mmap
 import multiprocessing
 import os
@@ -147,19 +148,21 @@ def _catch_up(batches: list[np.ndarray], levels: dict[tuple[int, int], int]) -> 
 # ---------------------------------------------------------------- the readers
 
 
-def _subscribe() -> bytes:
-    """A masked frame that asks for the whole book, every command of it."""
-    request = b'{"type":"subscribe","channel":"book:%s","depth":0,"mode":"lossless"}' % MARKET.encode()
+def subscription(channel: str, **options: Any) -> bytes:
+    """A masked frame that asks for a channel without conflation."""
+    request = json.dumps({"type": "subscribe", "channel": channel, "mode": "lossless"} | options).encode()
     assert len(request) < 126
     return b"\x81" + bytes([0x80 | len(request)]) + bytes(4) + request
 
 
-def _read(path: str, count: int, port: int) -> None:
+WHOLE_BOOK = subscription(f"book:{MARKET}", depth=0)
+
+
+def _read(path: str, count: int, port: int, request: bytes) -> None:
     """The readers' process."""
     _pin(1)
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as shared:
         address = ctypes.addressof(ctypes.c_char.from_buffer(shared))
-        request = _subscribe()
         run = library("fan_readers").fan_read
         run.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64]
         run.argtypes += [ctypes.c_char_p] + [ctypes.c_int64] * 3
@@ -173,10 +176,10 @@ def _pin(core: int) -> None:
         os.sched_setaffinity(0, {core})
 
 
-class _Readers:
-    """The process of `count` readers, and what it says of itself."""
+class Readers:
+    """The process of `count` readers, and what it says of itself. Each sends `request` (none: for the book)."""
 
-    def __init__(self, count: int, port: int) -> None:
+    def __init__(self, count: int, port: int, request: bytes | None = None) -> None:
         directory = "/dev/shm" if os.path.isdir("/dev/shm") else None
         self._file = tempfile.NamedTemporaryFile(dir=directory)  # noqa: SIM115 - closed in `stop`
         self._file.truncate(CONTROL.itemsize + count * READER.itemsize)
@@ -185,7 +188,8 @@ class _Readers:
         self.each = np.frombuffer(self._map, READER, count, CONTROL.itemsize)
         self.count = count
         spawn = multiprocessing.get_context("spawn")
-        self._process = spawn.Process(target=_read, args=(self._file.name, count, port), daemon=True)
+        arguments = self._file.name, count, port, request or WHOLE_BOOK
+        self._process = spawn.Process(target=_read, args=arguments, daemon=True)
         self._process.start()
 
     async def until(self, what: str, holds: Callable[[], Any]) -> None:
@@ -289,7 +293,7 @@ async def _measure(
         pass
     listener = await ws_create_server(server.accept, "127.0.0.1", 0, read_buffer_init_size=2048, backlog=4_096)
     memory = _resident()
-    clients = _Readers(readers, listener.sockets[0].getsockname()[1])
+    clients = Readers(readers, listener.sockets[0].getsockname()[1])
     try:
         await clients.ready(server.flush)
         memory = _resident() - memory
@@ -401,12 +405,12 @@ async def _restart(
     log = _Log(directory)
     log.append(before)
     async with _running(directory, log, crowd, portions) as port:  # the one before the restart
-        early = _Readers(others, port)
+        early = Readers(others, port)
         await early.ready()
         early.stop()
     async with _running(directory, log, crowd, portions) as port:
-        early = _Readers(others, port)
-        late: _Readers | None = None
+        early = Readers(others, port)
+        late: Readers | None = None
         try:
             await early.ready()
             early.control["mark"] += 1
@@ -414,7 +418,7 @@ async def _restart(
             alone = int(early.each["gap_ns_max"].max()) / 1e6
             early.control["mark"] += 1
             used = time.process_time()
-            late = _Readers(crowd, port)
+            late = Readers(crowd, port)
             await late.ready()
             used = time.process_time() - used
             taken = (int(late.control["ready_ns"][0]) - int(late.control["started_ns"][0])) / 1e9

@@ -12,6 +12,9 @@ in mode `memory`, back to back in mode `durable`.
     20,000 orders/s, JSON        open loop on 32 connections, durable acks; times from the planned moment of sending:
                                  a stall is charged to all behind it; beside it the disk's own fdatasync, and once
                                  more while another process syncs a log and 48 MB every 2 s
+    10,000 and 20,000 orders/s   the same with memory acks, while a market data server on the client's core feeds every
+                                 trade to 1,000 readers there (bench/gateway_feeding.py)
+    journal append               beside the CRC32C and the copy of a record alone (bench/gateway_append.py)
 
 Checked before a row is written: every command was answered, for itself, in order, with what it must bring about; the
 sequences of all answers of a run are one range without a gap; replaying each server's journal gives its last state.
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -29,7 +33,9 @@ from typing import Literal
 
 import numpy as np
 
+from bench.gateway_append import append_row
 from bench.gateway_client import Draws, Plan, Result, connect, disk_sync_us, drive, judge, plan
+from bench.gateway_feeding import feeding
 from bench.gateway_server import Served, database_noise, pin, serving
 from bench.gateway_system import system_rates
 from bench.harness import Row, median
@@ -43,6 +49,8 @@ CONNECTIONS = 32
 TRIALS = 5
 FRAME = 16
 OPEN_RATE = 20_000
+READERS = 1_000
+FED_MUST_US = {10_000: 1_000.0, 20_000: 4_000.0}
 SYSTEM_MUST: dict[Literal["memory", "durable"], float | None] = {"memory": 20_000.0, "durable": None}
 
 Figures = dict[str, list[float]]
@@ -116,6 +124,36 @@ def _open_loop(bench: _Bench, figures: Figures, connections: int, commands: int,
     with database_noise(Path(folder) / "noise"):
         result, _ = bench.run("durable", "json", connections, commands, rate=rate)
         figures["noise durable p99"].append(result.percentile_us(99))
+
+
+def _fed(folder: Path, connections: int, readers: int, commands: int, trials: int, seed: int) -> list[Row]:
+    """Memory acks in open loop while market data is fed; the echo beside it has the feeding processes too, but idle."""
+    figures: Figures = defaultdict(list)
+    with (
+        serving("echo", folder / "fed-echo", connections) as echo,
+        serving("memory", folder / "fed-memory", connections) as memory,
+        feeding(memory.root / "events", readers) as market_data,
+    ):
+        bench = _Bench([echo, memory], seed)
+        pin(1)
+        for _ in range(trials):
+            for rate in FED_MUST_US:
+                for mode in ("echo", "memory"):
+                    before, begun = market_data.delivered(), time.monotonic()
+                    result, _ = bench.run(mode, "json", connections, commands * rate // 10_000, rate=rate)
+                    figures[f"{rate} {mode}"].append(result.percentile_us(99))
+                    if mode == "memory":
+                        frames = market_data.more_than(before) - before
+                        figures[f"{rate} frames"].append(frames / (time.monotonic() - begun))
+    rows = []
+    for rate, must in FED_MUST_US.items():
+        of = {name: median(figures[f"{rate} {name}"]) for name in ("echo", "memory", "frames")}
+        case = f"JSON, {connections} connections, open loop at {rate:,}/s, {readers:,} readers fed on the client's core"
+        rows.append(
+            _compared(f"memory acks, {case}", "from plan to answer p99", of["memory"], "us", of["echo"], must)
+        )
+        rows.append(Row(f"memory acks, {case}", "frames to readers meanwhile", of["frames"], "1/s"))
+    return rows
 
 
 def _compared(case: str, metric: str, value: float, unit: str, echo: float, must: float | None) -> Row:
@@ -194,7 +232,13 @@ def run(smoke: bool, seed: int) -> list[Row]:
                 _open_loop(bench, figures, connections, 50 if smoke else 1_250, OPEN_RATE, folder)
         finally:
             os.sched_setaffinity(0, affinity)
-    rows = _rows({name: median(values) for name, values in figures.items()}, connections)
+        rows = _rows({name: median(values) for name, values in figures.items()}, connections)
+        pin(1)
+        try:
+            rows.append(append_row(Path(folder) / "append", 20 if smoke else 200))
+            rows += _fed(Path(folder), connections, 20 if smoke else READERS, 100 if smoke else 625, trials, seed)
+        finally:
+            os.sched_setaffinity(0, affinity)
     if not smoke:
         case = f"JSON, {CONNECTIONS} connections, 16 in flight, whole system beside it"
         for mode, must in SYSTEM_MUST.items():

@@ -121,8 +121,8 @@ async def _case(entries: int, batches: int, seed: int) -> list[Row]:
 
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
-        node = await start(directory)
-        key = OperatorKey.load_or_create(directory / "operator.key")
+        key = OperatorKey(hashlib.sha256(b"operator of the bench").digest())
+        node = await start(directory, key.address)
         chain = SuiChain(SuiSettings(f"http://127.0.0.1:{node.port}", directory / "pysui"), key)
         store = FileBatchStore(directory / "batches.log")
         watcher = Watcher(directory / "chain.log")
@@ -163,7 +163,7 @@ def _check(settler: Settler, node: RunningNode, finals: list[int], count: int) -
     for asset, vault_id in settler.status()["vaults"].items():
         vault = node.node.state.vaults[address_bytes(vault_id)]
         expected = {row: amount for row, amount in settler.netting.rows[asset].items() if amount}
-        if {row: amount for row, amount in vault.rows.items() if amount} != expected:
+        if {row: amount for row, amount in vault.balances.items() if amount} != expected:
             raise WrongResult(f"rows of {asset} differ between chain and ledger")
         if vault.header.pool != sum(expected.values()):
             raise WrongResult(f"pool of {asset}")
@@ -176,7 +176,7 @@ def _bare(settler: Settler, node: RunningNode) -> float:
         vault = node.node.state.vaults[address_bytes(vault_id)]
         coin = CoinPart(asset, vault.header.chain, _zero_sum(vault))
         operation = Commit(
-            vault.header.operator, vault.header.next_seq, 0, 1, coin.previous, bytes(32), bytes(32),
+            vault.header.operator, vault.header.next_seq, 0, 1, coin.previous, bytes(32), 0, bytes(32),
             tuple(row for row, _ in coin.entries), tuple(abs(amount) for _, amount in coin.entries),
             tuple(amount < 0 for _, amount in coin.entries), 1,
         )  # fmt: skip
@@ -185,6 +185,6 @@ def _bare(settler: Settler, node: RunningNode) -> float:
 
 
 def _zero_sum(vault: Vault) -> list[tuple[bytes, int]]:
-    rows = sorted(row for row, amount in vault.rows.items() if amount)
+    rows = sorted(row for row, amount in vault.balances.items() if amount)
     half = len(rows) // 2
     return [(row, -1) for row in rows[:half]] + [(row, 1) for row in rows[half : 2 * half]]

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import re
 import signal
 import sys
@@ -293,13 +294,43 @@ async def _chain(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
         data = settings.data_directory / "chain"
         data.mkdir(parents=True, exist_ok=True)
         port = settings.chain_port or _port_before(settings, "chain")
-        await serve(data, settings.host, port, stop=stop, on_ready=on_ready)
+        await serve(data, _operator_key(settings).address, settings.host, port, stop=stop, on_ready=on_ready)
 
     reporting = asyncio.ensure_future(report())
     try:
         await node()
     finally:
         reporting.cancel()
+
+
+def _operator_key(settings: Settings) -> Any:
+    """The sealed key of the data directory, or of the settings; made if it is missing."""
+    from settlement.chain.keys import OperatorKey
+
+    given = Path(settings.chain_key).expanduser() if settings.chain_key else None
+    path = given or settings.data_directory / "chain" / "operator.key"
+    return OperatorKey.load_or_create(path, key_lock(settings))
+
+
+def key_lock(settings: Settings) -> Any:
+    """What opens sealed keys."""
+    from settlement.chain.sealed_key import KeyLock
+
+    return KeyLock(settings.key_passphrase, Path(settings.key_file).expanduser() if settings.key_file else None)
+
+
+async def open_chain(settings: Settings, scratch: Path) -> tuple[Any, Any]:
+    """The chain of the settings, and its signer: another program if one is named, else the sealed key."""
+    from settlement.chain.admin import SuiAdmin
+    from settlement.chain.signer import ExternalSigner
+    from settlement.chain.sui import SuiSettings
+
+    signer = await ExternalSigner.start(settings.chain_signer) if settings.chain_signer else _operator_key(settings)
+    own = SuiSettings(
+        url=_chain_url(settings), config_directory=scratch, package=settings.chain_package,
+        coin_types=settings.coin_types(), publish_test_coins=not settings.chain_url,
+    )  # fmt: skip
+    return SuiAdmin(own, signer), signer
 
 
 def _port_before(settings: Settings, name: str) -> int:
@@ -351,10 +382,17 @@ async def _event_source(settings: Settings) -> Any:
             await asyncio.sleep(0.05)
 
 
+def stand_back() -> None:
+    """From now on this thread, and those that it starts, run only where no other wants to. It takes no privilege."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from marketdata.server import serve, settle_garbage
     from marketdata.settings import MarketDataSettings
 
+    if settings.marketdata_idle:
+        stand_back()
     facts: dict[str, Any] = {}
     ready = asyncio.Event()
     named = MARKETDATA.fullmatch(status.name)
@@ -421,9 +459,12 @@ async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
 
 async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from byline.core_port import GatewayPort
+    from byline.journal_publication import keep_batch_file
     from persistence.stores.postgres.projector import Projector
-    from settlement.chain.keys import OperatorKey
-    from settlement.chain.sui import SuiChain, SuiSettings
+    from platform_api.database import Database
+    from platform_api.settlement.desk import WithdrawalDesk
+    from settlement.proof_desk import ProofSettings, load_proof_key, serve_proofs
+    from settlement.publication import published
     from settlement.settler import BatchRecord, SettlementSettings, Settler, run_settler
     from settlement.store import FileBatchStore
     from settlement.watcher import Watcher
@@ -434,36 +475,72 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     projector = Projector(events, _postgres_url(settings), journal=events.identity)
     chain_directory = data / "chain"
     chain_directory.mkdir(parents=True, exist_ok=True)
-    chain = SuiChain(
-        SuiSettings(url=_chain_url(settings), config_directory=chain_directory / "pysui"),
-        OperatorKey.load_or_create(chain_directory / "operator.key"),
-    )
+    chain, signer = await open_chain(settings, chain_directory / "pysui")
     store = FileBatchStore(data / "settlement" / "batches.log")
     watcher = Watcher(data / "settlement" / "chain.log")
     settlers: list[Settler] = []
+    proofs = ProofSettings(load_proof_key(data / "keys" / "proofs.key"), publication=lambda: published(data))
+
+    database = Database(_postgres_url(settings), connections_max=2)
+    desk = WithdrawalDesk(database, core)
 
     def on_batch(record: BatchRecord) -> None:
         projector.store_batch(_batch_row(record))
+        if record.file:
+            keep_batch_file(data, record.number, record.file)
+        desk.store_paid(record.number, record.payouts)
 
     def facts() -> dict[str, Any]:
-        return {"projection": projector.status(), "settlement": settlers[0].status() if settlers else {}}
+        return {"projection": projector.status(), "withdrawals_error": desk.error,
+                "settlement": settlers[0].status() if settlers else {}}  # fmt: skip
+
+    async def proof_desk() -> None:
+        while not settlers and not stop.is_set():
+            await asyncio.sleep(0.01)
+        if settlers:
+            [settler] = settlers
+            await serve_proofs(data, lambda: settler.netting.liabilities, lambda: settler.final_batch, stop)
 
     await core.start()
+    await database.open()
     try:
         await _first_ends(
             stop,
             projector.run(stop),
+            desk.run(stop),
             run_settler(
                 await _event_source(settings), chain, store, watcher, SettlementSettings(), on_batch, stop,
-                commands=_Bookings(core), on_settler=settlers.append,
+                commands=_Bookings(core), releases=desk, proofs=proofs, on_settler=settlers.append,
             ),
+            proof_desk(),
             _report(status, stop, facts),
+            _resumes(settings, settlers, stop),
         )  # fmt: skip
     finally:
         await core.close()
+        await database.close()
         await chain.close()
+        if settings.chain_signer:
+            await signer.close()
         watcher.close()
         store.close()
+
+
+async def _resumes(settings: Settings, settlers: list[Any], stop: asyncio.Event) -> None:
+    """Ends a halt of settlement whenever DATA/run/settle-resume.request appears; settle-resume.done answers."""
+    request = settings.data_directory / "run" / "settle-resume.request"
+    while not stop.is_set():
+        if settlers and request.exists():
+            try:
+                answer = "resumed: " + settlers[0].resume(request.read_text().strip() or "no note")
+            except ValueError as error:
+                answer = f"nothing to resume: {error}"
+            partial = request.with_suffix(".partial")
+            partial.write_text(answer)
+            partial.replace(request.with_suffix(".done"))
+            request.unlink(missing_ok=True)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stop.wait(), STATUS_INTERVAL_S)
 
 
 class _Bookings:
@@ -503,7 +580,7 @@ def _batch_row(record: Any) -> dict[str, Any]:
         "cut_at_ns": record.cut_ts, "status": record.status, "state_hash": bytes.fromhex(record.state_hash),
         "root": bytes.fromhex(record.root), "trades_digest": bytes.fromhex(record.trades_digest),
         "leg_count": record.row_count, "digests": record.digests, "committed_at_ns": record.final_ts or None,
-        "error": record.error or None,
+        "error": record.error or None, "file": record.file,
     }  # fmt: skip
 
 
@@ -515,10 +592,13 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
 
     from byline.book_port import FollowedBooks
     from byline.core_port import GatewayPort
+    from byline.proof_port import DeskProofs
     from byline.status_port import StatusFiles
     from platform_api.app import create_app
+    from platform_api.logs import configure_logs
     from platform_api.settings import ApiSettings
 
+    configure_logs()
     data = settings.data_directory
     web = Path(__file__).parents[1] / "web" / "terminal"
     server_socket = _listen(settings.host, settings.api_port or _port_before(settings, "api"))
@@ -530,11 +610,14 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         domain=f"{settings.host}:{port}",
         chain="sui:embedded" if not settings.chain_url else "sui",
         signing_key_path=data / "keys" / "access-token.key",
+        column_keys_path=data / "keys" / "columns.json",
+        mail_folder=data / "mail",
+        redis_url=settings.redis_url,
         web_folder=web if (web / "index.html").exists() else None,
         embedded=not settings.chain_url,
         faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},
     )
-    app = create_app(own, core, books, StatusFiles(data))
+    app = create_app(own, core, books, StatusFiles(data), DeskProofs(data))
 
     class Server(uvicorn.Server):
         """The process has its own signal handlers; uvicorn's would end it before the others are told."""

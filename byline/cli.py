@@ -10,6 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from byline.settings import Settings, load_settings
 from engine.messages.errors import ExchangeError
@@ -28,6 +29,33 @@ feed_app = typer.Typer(help="Replay a recorded market through the order entry.",
 journal_app = typer.Typer(help="Look after the journal.", no_args_is_help=True)
 app.add_typer(feed_app, name="feed")
 app.add_typer(journal_app, name="journal")
+settle_app = typer.Typer(
+    help="""Settlement on Sui: publish the contracts, open vaults, rotate the operator, pause, look, end a halt.
+
+Without settings it works on the embedded node of the running exchange. For a Sui network set `BYLINE_CHAIN_URL`
+(`https://HOST:PORT` of a full node's gRPC), a key (`BYLINE_CHAIN_KEY`, a sealed key file; `BYLINE_KEY_PASSPHRASE` opens
+it) or a program that signs (`BYLINE_CHAIN_SIGNER`), and `BYLINE_CHAIN_COINS`. The order for a new network: fund the
+key's address with SUI, `publish`, `open-vault`, start the exchange, `status`. See docs/settlement.md.""",
+    no_args_is_help=True,
+)
+app.add_typer(settle_app, name="settle")
+
+
+class _VerifyGroup(TyperGroup):
+    """`verify PROOF BATCH` is short for `verify batch PROOF BATCH`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args.insert(0, "batch")
+        return super().parse_args(ctx, args)
+
+
+verify_app = typer.Typer(
+    help="Check what the exchange says against a Sui node: `byline verify PROOF BATCH --node URL`.",
+    no_args_is_help=True,
+    cls=_VerifyGroup,
+)
+app.add_typer(verify_app, name="verify")
 
 console = Console(stderr=False, highlight=False)
 
@@ -190,6 +218,145 @@ def journal_verify(
     from byline.journal_tools import verify_journal
 
     raise typer.Exit(verify_journal(_settings(data), console=console, replay=replayed))
+
+
+@journal_app.command("publish")
+def journal_publish(
+    folder: Annotated[Path, typer.Argument(help="Where; a publication that is there already is gone on with.")],
+    data: DataOption = None,
+) -> None:
+    """Write the journal of all final batches without names, so that anyone can run it again.
+
+    Works beside a running exchange. Each batch is replayed and compared before it is written; the next batch that is
+    sealed vouches for the whole publication on the chain.
+
+    Example: `byline journal publish /srv/published`
+    """
+    from byline.journal_publication import publish_journal
+
+    raise typer.Exit(publish_journal(_settings(data), folder, console=console))
+
+
+@verify_app.command("journal")
+def verify_journal(
+    folder: Annotated[Path, typer.Argument(help="A published journal.", exists=True, file_okay=False)],
+    node: Annotated[Optional[str], typer.Option(help="A Sui node that you trust, http(s)://HOST:PORT.")] = None,
+) -> None:
+    """Run a published journal again and compare every state hash, trade, total and liability root.
+
+    Needs no exchange, no database and no account. With a node the last batch, and by it all before, is held against
+    the chain.
+
+    Example: `byline verify journal published --node http://127.0.0.1:7403`
+    """
+    from byline.journal_publication import verify_published
+
+    raise typer.Exit(verify_published(folder, node, console=console))
+@settle_app.command("publish")
+def settle_publish(data: DataOption = None) -> None:
+    """Publish the exchange's Move package. Its publisher gets AdminCap, OperatorCap and UpgradeCap.
+
+    The embedded chain has the package from its beginning: publish there only to try it.
+
+    Example: `BYLINE_CHAIN_URL=https://fullnode.testnet.sui.io:443 byline settle publish`
+    """
+    from byline.settle import publish
+
+    publish(_settings(data), console)
+
+
+@settle_app.command("open-vault")
+def settle_open_vault(
+    assets: Annotated[list[str], typer.Argument(help="Names of assets, as USDC.")], data: DataOption = None
+) -> None:
+    """Open the vault of each asset that has none yet, before anybody pays in. The exchange must be stopped.
+
+    A running exchange opens what is missing by itself, at the first batch with the asset.
+
+    Example: `byline settle open-vault USDC INK`
+    """
+    from byline.settle import open_vaults
+
+    open_vaults(_settings(data), console, assets)
+
+
+@settle_app.command("rotate")
+def settle_rotate(
+    to: Annotated[Optional[str], typer.Option(help="Sui address of the new operator; left out: the same key.")] = None,
+    data: DataOption = None,
+) -> None:
+    """Make a new operator capability and have every vault name it: the old one is worth nothing from then on.
+
+    Needs the AdminCap. Do it when the operator's key may be known to others, and at fixed times. Batches in flight
+    are signed anew by the new key.
+
+    Example: `byline settle rotate --to 0x…`
+    """
+    from byline.settle import rotate
+
+    rotate(_settings(data), console, to)
+
+
+@settle_app.command("pause")
+def settle_pause(
+    off: Annotated[bool, typer.Option("--off", help="Let the operator work again.")] = False, data: DataOption = None
+) -> None:
+    """Stop the operator in every vault: no batch, no withdrawal. Owners can still pay in and exit.
+
+    Needs the AdminCap. Trading goes on, batches queue, and go out in order after `--off`.
+
+    Example: `byline settle pause`, later `byline settle pause --off`
+    """
+    from byline.settle import pause
+
+    pause(_settings(data), console, not off)
+
+
+@settle_app.command("status")
+def settle_status(data: DataOption = None) -> None:
+    """Show where settlement and the vaults stand. Exit status 1 if settlement is halted or does not run.
+
+    Example: `byline settle status`
+    """
+    from byline.settle import show
+
+    raise typer.Exit(0 if show(_settings(data), console) else 1)
+
+
+@settle_app.command("resume")
+def settle_resume(
+    note: Annotated[str, typer.Option(help="What was found; it is kept in settlement's log.")], data: DataOption = None
+) -> None:
+    """End a halt after its cause was found: everything is checked again, and halts again if it is still so.
+
+    Nothing is skipped and no number is changed. docs/settlement.md has a runbook for each halt.
+
+    Example: `byline settle resume --note "node restored from its own log"`
+    """
+    from byline.settle import resume
+
+    resume(_settings(data), console, note)
+
+
+@verify_app.command("batch")
+def verify_batch(
+    proof: Annotated[Path, typer.Argument(help="From GET /v1/users/me/proof.", exists=True, dir_okay=False)],
+    batch: Annotated[Path, typer.Argument(help="From GET /v1/batches/N.", exists=True, dir_okay=False)],
+    node: Annotated[str, typer.Option(help="A Sui node that you trust, http(s)://HOST:PORT.")],
+    previous: Annotated[
+        Optional[Path], typer.Option(help="The file of the batch before, to check the link.", exists=True)
+    ] = None,
+) -> None:
+    """Check that a balance is counted in a batch, and the batch against the chain.
+
+    Needs no exchange, no database and no account: two files and a node. Exit status 0: all holds. 1: something
+    does not, and what.
+
+    Example: `byline verify proof.json batch.json --node http://127.0.0.1:7403`
+    """
+    from byline.verify_tools import verify_files
+
+    raise typer.Exit(verify_files(proof, batch, previous, node, console=console))
 
 
 @app.command()

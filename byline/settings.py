@@ -7,8 +7,9 @@ an option of the command line overrides both. Everything is checked here, at sta
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ __all__ = ["Settings", "load_settings"]
 
 OTHER_VARIABLES = ("BYLINE_DATA_DIRECTORY", "BYLINE_PG_BIN", "BYLINE_PACKAGES", "BYLINE_DEBUG_BUILD")
 
+_COIN = r"\s*[A-Za-z0-9_.:-]+=0x[0-9a-fA-F]+::\w+::\w+\s*"
+_COINS = re.compile(rf"({_COIN}(,{_COIN})*)?")
 ACK_MODES = ("durable", "memory")
 CHAIN_FAULTS = ("", "lost_request", "lost_response", "hang", "refuse_once")
 
@@ -43,6 +46,9 @@ class Settings:
     """2: a second, independent market data process as well, feed B on `marketdata_b_port`."""
     marketdata_shards: int = 1
     """Processes of each feed that share its port; the kernel gives each new connection to one of them."""
+    marketdata_idle: bool = False
+    """Market data takes only what order entry and others leave of the CPUs (SCHED_IDLE): on two of them acks keep their
+    times beside a thousand readers. On a machine that is always full its readers starve."""
     relay_url: str = ""
     """`nats://host:port`: what the core publishes is relayed there, for market data on other hosts."""
     events_url: str = ""
@@ -55,10 +61,24 @@ class Settings:
     tls_host: str = ""
     """Where that door is; empty: at `host`."""
     tls_port: int = 7443
+    redis_url: str = ""
+    """`redis://…`: rate limits of several API processes are kept there, and events also go to its stream."""
     postgres_url: str = ""
     """Empty: the embedded PostgreSQL in the data directory."""
     chain_url: str = ""
-    """Empty: the embedded node. Otherwise `host:port` of a node that speaks sui.rpc.v2 in plain text."""
+    """Empty: the embedded node. Otherwise `https://HOST:PORT` of a Sui full node's gRPC (plain `http` on loopback)."""
+    chain_package: str = ""
+    """Id of the published exchange package; needed only where the signer's address operates several."""
+    chain_coins: str = ""
+    """Which coin an asset is on a network: `USDC=0x…::usdc::USDC,INK=0x…::ink::INK`."""
+    chain_key: str = ""
+    """Path of the operator's sealed key. Empty: DATA/chain/operator.key."""
+    chain_signer: str = ""
+    """A command that signs instead of a key here, as an adapter of a key management service; see docs/settlement.md."""
+    key_passphrase: str = field(default="", repr=False)
+    """Opens sealed keys. Without it a key file does."""
+    key_file: str = ""
+    """That file. Empty: byline/wrapping.key in the user's configuration directory."""
     quiet_market: bool = False
     """No simulated traders."""
     trader_orders_per_s: int = 200
@@ -75,10 +95,16 @@ class Settings:
             (1 <= self.marketdata_shards <= 16, "marketdata_shards", "1 to 16"),
             (self.relay_url == "" or self.relay_url.startswith("nats://"), "relay_url", "nats://host:port"),
             (self.events_url == "" or self.events_url.startswith("nats://"), "events_url", "nats://host:port"),
+            (
+                self.redis_url == "" or self.redis_url.startswith(("redis://", "rediss://", "unix://")),
+                "redis_url", "redis://host:port",
+            ),
             (1 <= self.snapshot_interval_s <= 86_400, "snapshot_interval_s", "1 to 86400 seconds"),
             (1 <= self.trader_orders_per_s <= 50_000, "trader_orders_per_s", "1 to 50000 orders a second"),
             (bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "given with tls_certificate"),
             (0 <= self.tls_port < 65_536, "tls_port", "0 to 65535"),
+            (_COINS.fullmatch(self.chain_coins) is not None, "chain_coins", "ASSET=0x…::module::NAME, with commas"),
+            (self.chain_url == "" or "://" in self.chain_url, "chain_url", "https://HOST:PORT"),
             (0 <= self.seed < 2**32, "seed", "0 to 4294967295"),
         ]
         ports = {"api": self.api_port, "gateway": self.gateway_port, "marketdata": self.marketdata_port}
@@ -92,6 +118,11 @@ class Settings:
             if not holds:
                 raise SettingsInvalid(f"setting {name} must be {rule}, not {getattr(self, name, ports)!r}")
 
+    def coin_types(self) -> dict[str, str]:
+        """Asset → coin type, of `chain_coins`."""
+        pairs = [pair.partition("=") for pair in self.chain_coins.split(",") if pair.strip()]
+        return {asset.strip(): kind.strip() for asset, _, kind in pairs}
+
     def marketdata_processes(self) -> list[str]:
         """Names of the market data processes: the shards of feed A, then those of feed B."""
         feeds = ("marketdata", "marketdata_b")[: self.marketdata_feeds]
@@ -100,7 +131,7 @@ class Settings:
 
     def environment_variables(self) -> dict[str, str]:
         """The variables that give a child process these very settings."""
-        return {f"BYLINE_{field.name.upper()}": str(getattr(self, field.name)) for field in fields(self)}
+        return {f"BYLINE_{each.name.upper()}": str(getattr(self, each.name)) for each in fields(self)}
 
 
 def _convert(name: str, text: str, default: Any) -> Any:
@@ -127,7 +158,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     environ = os.environ if environ is None else environ
     directory = overrides.pop("data_directory", None) or environ.get("BYLINE_DATA_DIRECTORY") or ".data"
     settings = Settings(data_directory=Path(directory).expanduser().resolve())
-    known = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "data_directory"}
+    known = {each.name: getattr(settings, each.name) for each in fields(settings) if each.name != "data_directory"}
     for variable in environ:
         name = variable.removeprefix("BYLINE_").lower()
         if variable.startswith("BYLINE_") and name not in known and variable not in OTHER_VARIABLES:

@@ -14,7 +14,7 @@ from engine.bands cimport begin_band, inside_band
 from engine.book cimport dequeue, in_window, join_back, reaches
 from engine.digest cimport add_mix, mix_id, touch_order
 from engine.events cimport add_event
-from engine.ids cimport older_room, open_id
+from engine.ids cimport is_new, older_room, open_id
 from engine.cancel cimport cancel_slot, reject_named
 from engine.matching cimport Taker, proceed, taker_of
 from engine.orders cimport named_order
@@ -33,7 +33,8 @@ cdef int rename(State* s, uint32_t slot, const ClientId* client_id) except -1 no
     if not s.limits.risk:
         return 0
     newest = open_id(
-        s, id_tag(s, o.account, <ClientId*>client_id), o.account, o.market, client_id, o.order_id
+        s, id_tag(s, o.account, <ClientId*>client_id), is_new(s, o.account, client_id), o.account, o.market, client_id,
+        o.order_id,
     )
     s.ids[newest].next = before
     s.ids[newest].order = slot

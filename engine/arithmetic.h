@@ -208,6 +208,41 @@ static inline uint32_t match_tags(const uint32_t *tags, uint32_t tag) {
 #endif
 }
 
+/* Which of eight tags equal `tag`, as bits 0 … 7. */
+static inline uint32_t match_eight(const uint32_t *tags, uint32_t tag) {
+#ifdef __AVX2__
+    __m256i same = _mm256_cmpeq_epi32(_mm256_loadu_si256((const __m256i *)tags), _mm256_set1_epi32((int)tag));
+    return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(same));
+#else
+    uint32_t found = 0;
+    for (int i = 0; i < 8; i++) found |= (uint32_t)(tags[i] == tag) << i;
+    return found;
+#endif
+}
+
+/* ---------------------------------------------------------------- client ids */
+
+/* Up to eight characters, the first in the lowest byte, as a number: of two texts the longer is greater, of two of one
+ * length the later in the alphabet. So numbers written in decimal ascend. */
+static inline uint64_t text_rank(uint64_t word) {
+    return word ? __builtin_bswap64(word) >> (__builtin_clzll(word) & 56) : 0;
+}
+
+static inline int id_length(const uint64_t *id) {
+    for (int i = 3; i > 0; i--)
+        if (id[i]) return 8 * (i + 1) - (__builtin_clzll(id[i]) >> 3);
+    return id[0] ? 8 - (__builtin_clzll(id[0]) >> 3) : 0;
+}
+
+/* Whether the client id of four words comes after the other: by its length, then by the alphabet. */
+static inline int id_after(const uint64_t *id, const uint64_t *other) {
+    if (!(id[1] | id[2] | id[3] | other[1] | other[2] | other[3])) return text_rank(id[0]) > text_rank(other[0]);
+    int length = id_length(id) - id_length(other);
+    for (int i = 0; length == 0 && i < 4; i++)
+        if (id[i] != other[i]) return __builtin_bswap64(id[i]) > __builtin_bswap64(other[i]);
+    return length > 0;
+}
+
 /* ---------------------------------------------------------------- regions */
 
 #define LARGE_PAGE ((size_t)2 << 20)

@@ -18,7 +18,7 @@ from engine.digest cimport (
     mix_account, mix_asset, mix_balance, mix_id, mix_market, mix_order, mix_poison, mix_posting, mix_ref, settle_balances,
     settle_markets, settle_orders,
 )
-from engine.ids cimport older_room
+from engine.ids cimport is_new, older_room
 from engine.pool cimport (
     account_name, find_account, find_balance, find_id, find_order, find_poison, find_ref, holds, id_tag, map_at, map_places, owner_of, recent_id,
 )
@@ -273,6 +273,8 @@ cdef int audit_accounts(State* s, dict held) except -1:
             while older != NIL and s.limits.risk:
                 if find_id(s, id_tag(s, i, &s.ids[older].client_id), i, &s.ids[older].client_id) != older:
                     raise AssertionError(f"account {i}: a name of an order is not found")
+                if is_new(s, i, &s.ids[older].client_id):
+                    raise AssertionError(f"account {i}: an id after its latest")
                 if s.ids[older].order != slot or s.ids[older].status != STATUS_OPEN or s.ids[older].closing != 0:
                     raise AssertionError(f"account {i}: a name of an order is not open")
                 names += 1
@@ -295,6 +297,8 @@ cdef int audit_accounts(State* s, dict held) except -1:
                 raise AssertionError(f"account {i}: a remembered id is of another, or open")
             if find_id(s, id_tag(s, i, &s.ids[slot].client_id), i, &s.ids[slot].client_id) != slot:
                 raise AssertionError(f"account {i}: a remembered id is not found")
+            if is_new(s, i, &s.ids[slot].client_id):
+                raise AssertionError(f"account {i}: an id after its latest")
             if s.ids[slot].closing <= closing:
                 raise AssertionError(f"account {i}: remembered ids out of order")
             closing = s.ids[slot].closing
@@ -316,7 +320,8 @@ cdef int audit_accounts(State* s, dict held) except -1:
     if s.limits.risk:
         if not (ids - orders == s.limits.orders - older_room(s) <= s.limits.orders):
             raise AssertionError(f"{ids - orders} older names")
-        if not (ids + count == s.id_pool.used - s.id_pool.free_count == s.id_map.count):
+        late = sum(1 for i in range(LATE) if s.late_tags[i])
+        if not (ids + count == s.id_pool.used - s.id_pool.free_count == s.id_map.count + late):
             raise AssertionError("client ids that belong nowhere")
     return 0
 

@@ -150,6 +150,7 @@ cdef class Core:
         # Reserves everything; leaves an empty core without the two system accounts, not yet to be used.
         cdef State* s = self.state
         cdef Limits* l = &s.limits
+        cdef uint64_t[MAPS] most
         if self._limits is not None:
             raise RuntimeError("a Core is initialised once")
         if not isinstance(limits, CoreLimits):
@@ -178,6 +179,7 @@ cdef class Core:
         s.markets = <Market*>region_map_dense(<size_t>l.markets * sizeof(Market))
         s.accounts = <Account*>region_map_dense(<size_t>l.accounts * sizeof(Account))
         s.account_names = <uint64_t*>region_map_dense(<size_t>l.accounts * sizeof(Name))
+        s.latest_ids = <ClientId*>region_map_dense(<size_t>l.accounts * sizeof(ClientId))
         s.balances = <Balance*>region_map_dense(<size_t>l.balances * sizeof(Balance))
         s.details = <OrderDetail*>region_map_dense(<size_t>l.orders * sizeof(OrderDetail))
         s.window = <Recent*>region_map_dense(WINDOW * sizeof(Recent))
@@ -200,7 +202,7 @@ cdef class Core:
             s.assets == NULL or s.markets == NULL or s.accounts == NULL or s.account_names == NULL or s.balances == NULL
             or s.details == NULL or s.due == NULL or s.scratch == NULL or s.dirty_orders == NULL or s.dirty_balances == NULL
             or s.dirty_markets == NULL or s.window == NULL or s.marks[BUY] == NULL or s.marks[SELL] == NULL
-            or s.rests == NULL or s.windows == NULL
+            or s.rests == NULL or s.windows == NULL or s.latest_ids == NULL
         ):
             raise MemoryError(NO_ADDRESS_SPACE)
         pool_open(&s.annex_pool, sizeof(Annex), l.accounts + 1)
@@ -219,8 +221,9 @@ cdef class Core:
         s.poisons = <Poison*>s.poison_pool.nodes
         s.refs = <Ref*>s.ref_pool.nodes
         s.postings = <Posting*>s.posting_pool.nodes
+        most_keys(l, most)
         for table in range(MAPS):
-            map_open(maps(s)[table], most_keys(l)[table])
+            map_open(maps(s)[table], most[table])
         if not risk:
             memset(&s.ids[pool_take(&s.id_pool)], 0, sizeof(IdNode))
             s.ids[NO_NAME].next = NIL
@@ -239,6 +242,7 @@ cdef class Core:
         region_unmap(s.windows, s.windows_size)
         region_unmap(s.accounts, <size_t>s.limits.accounts * sizeof(Account))
         region_unmap(s.account_names, <size_t>s.limits.accounts * sizeof(Name))
+        region_unmap(s.latest_ids, <size_t>s.limits.accounts * sizeof(ClientId))
         region_unmap(s.balances, <size_t>s.limits.balances * sizeof(Balance))
         region_unmap(s.details, <size_t>s.limits.orders * sizeof(OrderDetail))
         region_unmap(s.window, WINDOW * sizeof(Recent))
@@ -282,7 +286,7 @@ cdef class Core:
         region_touch(s.windows + s.windows_used, min(s.windows_size - s.windows_used, windows))
         if s.limits.risk:
             pool_touch(&s.id_pool, ids)
-            map_reserve(&s.id_map, <uint64_t>s.id_map.count + ids)
+            map_reserve(&s.id_map, <uint64_t>s.id_map.count + LATE + ids)
 
     # ------------------------------------------------------------ apply
 
@@ -749,16 +753,11 @@ cdef Map** maps(State* s) noexcept:
 cdef Map* _maps[MAPS]
 
 
-cdef const uint64_t* most_keys(const Limits* l) noexcept:
-    # What each of them must hold.
-    global _keys
-    _keys[:] = [
-        l.assets, l.markets, l.accounts, 2 * <uint64_t>l.accounts, l.balances, l.orders, l.ids, l.refs, l.poisons,
-    ]
-    return _keys
-
-
-cdef uint64_t _keys[MAPS]
+cdef void most_keys(const Limits* l, uint64_t* most) noexcept:
+    # What each of them must hold. That of ids doubles while LATE of them are still to come into it (put_id).
+    most[0], most[1], most[2] = l.assets, l.markets, l.accounts
+    most[3], most[4], most[5] = 2 * <uint64_t>l.accounts, l.balances, l.orders
+    most[6], most[7], most[8] = <uint64_t>l.ids + LATE + 1, l.refs, l.poisons
 
 
 cdef str out_of_sequence(State* s, const Record* r):

@@ -16,7 +16,7 @@ from engine.bands cimport begin_band, inside_band
 from engine.book cimport in_window, join_window, reaches
 from engine.digest cimport touch_order
 from engine.events cimport add_event, add_rejected
-from engine.ids cimport open_id
+from engine.ids cimport is_new, open_id
 from engine.matching cimport Taker, proceed, take_slot
 from engine.orders cimport kinds_of, open_order
 from engine.pairs cimport find_partner, open_terms
@@ -287,14 +287,17 @@ cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
     cdef Taker t
     cdef Account* account
     cdef uint32_t known
+    cdef bint new = False
     cdef int reason
     cdef AcceptedEvent* e
     if r.account >= s.account_count:
         return reject_place(s, r, UNKNOWN_ACCOUNT)
     if s.limits.risk:
-        known = find_id(s, s.tag, r.account, &r.client_id)
-        if known != NIL:
-            return duplicate_order(s, known)
+        new = is_new(s, r.account, &r.client_id)
+        if not new:
+            known = find_id(s, s.tag, r.account, &r.client_id)
+            if known != NIL:
+                return duplicate_order(s, known)
     account = &s.accounts[r.account]
     if account.poisons and find_poison(s, r.account, <ClientId*>&r.client_id) != NIL:
         return reject_place(s, r, POISONED)
@@ -315,7 +318,7 @@ cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
         t.quote = balance_of(s, r.account, t.market.quote)
     t.id_slot = NO_NAME
     if s.limits.risk:
-        t.id_slot = open_id(s, s.tag, r.account, r.market, &r.client_id, s.sequence)
+        t.id_slot = open_id(s, s.tag, new, r.account, r.market, &r.client_id, s.sequence)
     e = <AcceptedEvent*>add_event(s, EV_ACCEPTED, 1, r.account, r.market)
     e.order_id = s.sequence
     e.client_id = r.client_id

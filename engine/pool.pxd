@@ -16,8 +16,8 @@ from libc.string cimport memcpy, memset
 from engine.invariants cimport require
 from engine.types cimport (
     CHAIN_MAX, GROUP_ROOM, LINK_END, LINK_SLOT, NIL, NO_ANNEX, WINDOW, WINDOW_BITS, Account, Annex, Asset, Balance, ClientId, Group, Map,
-    Market, Name, Order, Pool, Recent, Ref, State, fold, lowest_bit, match_tags, rarely, region_forget, region_map_dense,
-    region_touch, region_unmap, table_region, uint8_t, uint32_t, uint64_t,
+    LATE, Market, Name, Order, Pool, Recent, Ref, State, fold, lowest_bit, match_eight, match_tags, prefetch_line, rarely,
+    region_forget, region_map_dense, region_touch, region_unmap, table_region, uint8_t, uint32_t, uint64_t,
 )
 
 cdef enum:
@@ -322,12 +322,46 @@ cdef inline uint32_t find_order(State* s, uint64_t order_id) noexcept nogil:
     return slot
 
 
+cdef inline bint is_id(State* s, uint32_t slot, uint32_t account, const ClientId* client_id) noexcept nogil:
+    return s.ids[slot].account == account and same_id(&s.ids[slot].client_id, client_id)
+
+
 cdef inline uint32_t find_id(State* s, uint32_t tag, uint32_t account, const ClientId* client_id) noexcept nogil:
     cdef Probe probe
-    cdef uint32_t slot = first_with_tag(&s.id_map, tag, &probe)
-    while slot != NIL and not (s.ids[slot].account == account and same_id(&s.ids[slot].client_id, client_id)):
+    cdef uint32_t slot, lanes = match_eight(s.late_tags, tag)
+    while rarely(lanes):
+        slot = s.late_slots[lowest_bit(lanes)]
+        if is_id(s, slot, account, client_id):
+            return slot
+        lanes &= lanes - 1
+    slot = first_with_tag(&s.id_map, tag, &probe)
+    while slot != NIL and not is_id(s, slot, account, client_id):
         slot = next_with_tag(&s.id_map, &probe)
     return slot
+
+
+cdef inline int put_id(State* s, uint32_t tag, uint32_t slot) except -1 nogil:
+    # The map's line is asked for now and written LATE ids later: a single command need not wait for it.
+    cdef uint32_t at = s.late_next
+    if rarely(s.id_map.count + LATE >= s.id_map.full):
+        map_resize(&s.id_map, 2 * (<uint64_t>s.id_map.mask + 1))
+    prefetch_line(&s.id_map.groups[tag & s.id_map.mask])
+    if s.late_tags[at]:
+        map_insert(&s.id_map, s.late_tags[at], s.late_slots[at])
+    s.late_tags[at] = tag
+    s.late_slots[at] = slot
+    s.late_next = (at + 1) % LATE
+    return 0
+
+
+cdef inline int drop_id(State* s, uint32_t tag, uint32_t slot) except -1 nogil:
+    cdef uint32_t lanes = match_eight(s.late_tags, tag)
+    while rarely(lanes):
+        if s.late_slots[lowest_bit(lanes)] == slot:
+            s.late_tags[lowest_bit(lanes)] = 0
+            return 0
+        lanes &= lanes - 1
+    return map_drop(&s.id_map, tag, slot)
 
 
 cdef inline uint32_t find_poison(State* s, uint32_t account, const ClientId* client_id) noexcept nogil:

@@ -22,7 +22,7 @@ from libc.string cimport memcpy, memset
 from engine.audit cimport whole_sum
 from engine.book cimport enqueue, in_window
 from engine.digest cimport mix_order
-from engine.ids cimport append_closed, open_id
+from engine.ids cimport append_closed, is_new, open_id
 from engine.listing cimport open_account
 from engine.pool cimport (
     find_id, find_order, find_ref, id_tag, index_order, link_balance, map_at, map_places, map_put, name_tag, own_annex, owner_of,
@@ -468,7 +468,7 @@ cdef uint32_t read_id(
 ) except? 0xFFFFFFFF:
     judge(account < s.account_count and market < s.market_count, "a client id of an unknown account or market")
     judge(pool_room(&s.id_pool) != 0, "more client ids than its limits allow")
-    return open_id(s, id_tag(s, account, client_id), account, market, client_id, order_id)
+    return open_id(s, id_tag(s, account, client_id), is_new(s, account, client_id), account, market, client_id, order_id)
 
 
 cdef int read_order(State* s, Reader reader) except -1:

@@ -35,6 +35,8 @@ cdef extern from "engine/arithmetic.h" nogil:
     uint64_t fold(uint64_t a, uint64_t b) noexcept
     void clear_slot(void* slot) noexcept
     uint32_t match_tags(const uint32_t* tags, uint32_t tag) noexcept
+    uint32_t match_eight(const uint32_t* tags, uint32_t tag) noexcept
+    bint id_after(const uint64_t* id, const uint64_t* other) noexcept
     int lowest_bit(uint64_t word) noexcept
     int highest_bit(uint64_t word) noexcept
     bint rarely(bint condition) noexcept
@@ -75,6 +77,7 @@ cdef enum:
     FEES = 1
     WINDOW_BITS = 18
     WINDOW = 1 << 18  # order ids of which the youngest open one is found without hashing
+    LATE = 8  # client ids that wait to be put into their map
     DIRTY_LIMIT = 4096  # entities that wait for their mix; a full list is mixed at once
     STP_GROUP = 0x80000000  # a self-trade key with this bit is a group, without it an account
     MILLION = 1000000
@@ -812,6 +815,11 @@ ctypedef struct State:
     uint32_t account_name_words
     Pool annex_pool, order_pool, terms_pool, id_pool, poison_pool, ref_pool, posting_pool, group_pool
     Map asset_map, market_map, account_map, group_map, balance_map, order_map, id_map, ref_map, poison_map
+    ClientId* latest_ids  # of each account the one after all others it ever had, as ids.pxd orders them
+    # ids that are not in id_map yet: a ring
+    uint32_t late_tags[LATE]  # 0: none
+    uint32_t late_slots[LATE]
+    uint32_t late_next
     Recent* window  # the youngest open order by the low bits of its id. The others: order_map
     # remembered client ids of all accounts, oldest first
     uint32_t oldest_id, newest_id, closed_ids

@@ -417,6 +417,8 @@ cdef class Hub(ReleaseSink):
     cdef int end_of_read(self) except -1:
         """Everything of one read is submitted: let the journal have it now, and tell with the rest of this turn."""
         self.sequencer.publish()
+        if not self.dirty and not self.asks and self.sequencer.safe() <= self.sequencer.released_sequence:
+            return 0  # all of it waits for the disk: the journal's wake-up tells
         self.reads += 1
         if self.reads >= READS_MAX:
             return self.tell()

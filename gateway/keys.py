@@ -1,9 +1,9 @@
 """API keys: who may do what. Ed25519 public keys with accounts, scopes, restrictions and a label.
 
 The registry is a log of lines, `CRC32 JSON\\n`, appended and synced before a registration is answered; loading it is
-reading it from the first line. A torn last line (a crash in the middle of an append) was never answered and is
-blanked; anything else that does not check is damage and refuses to start. Keys are never removed from the log, a
-revocation is a line of its own.
+reading it from the first line. That a key's protection has tripped, and that it was reset, are lines too. A torn last
+line (a crash in the middle of an append) was never answered and is blanked; anything else that does not check is
+damage and refuses to start. Keys are never removed from the log, a revocation is a line of its own.
 
 Private keys never come near this module, but for the exchange's own (the operator's, the receipts'), which
 `load_or_create_key` makes at the first start.
@@ -101,6 +101,7 @@ class KeyRegistry:
     def __init__(self, disk: Disk, path: str = REGISTRY_PATH) -> None:
         """Load the log, or begin it. Raises KeyRegistryCorrupt; OSError comes through."""
         self._keys: dict[str, ApiKey] = {}
+        self._tripped: dict[str, str] = {}
         self._file: File = disk.open(path, create=True)
         self._end = self._load(path)
 
@@ -161,6 +162,22 @@ class KeyRegistry:
             raise KeyRefused("unknown_key", "key", "no living key has this public half")
         self._append({"act": "revoke", "key": key, "at": at_ns})
         del self._keys[key]
+        self._tripped.pop(key, None)
+
+    def tripped(self, key: str) -> str:
+        """Why the key's protection has tripped, or "" if it has not, or was reset since."""
+        return self._tripped.get(key, "")
+
+    def trip(self, key: str, reason: str, at_ns: int) -> None:
+        """The protection of a living key has tripped: on disk when this returns. OSError comes through."""
+        self._tripped[key] = reason
+        self._append({"act": "trip", "key": key, "reason": reason, "at": at_ns})
+
+    def reset(self, key: str, at_ns: int) -> None:
+        """It takes orders again, on disk when this returns. Raises OSError: it does not."""
+        if key in self._tripped:
+            self._append({"act": "reset", "key": key, "at": at_ns})
+            del self._tripped[key]
 
     def living(self) -> Iterator[ApiKey]:
         """All keys that are registered and not revoked."""
@@ -202,8 +219,13 @@ class KeyRegistry:
 
     def _take(self, entry: dict[str, object]) -> None:
         key = str(entry["key"])
-        if entry["act"] == "revoke":
-            self._keys.pop(key, None)
+        if entry["act"] == "trip":
+            self._tripped[key] = str(entry["reason"])
+            return
+        if entry["act"] in ("reset", "revoke"):
+            self._tripped.pop(key, None)
+            if entry["act"] == "revoke":
+                self._keys.pop(key, None)
             return
         scopes = Scope.parse(list(entry["scopes"]))  # type: ignore[call-overload]
         narrowed = parse({name: entry[name] for name in FIELDS if name in entry})

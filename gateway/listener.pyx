@@ -184,6 +184,8 @@ cdef class OrderEntryListener(WSListener):
         cdef int64_t t_in
         cdef int why
         cdef uint32_t market = NIL
+        if order.receipt == 1 and hub.receipts is None:
+            return False
         if order.account.size != -1:
             if order.account.size != hub.names.accounts[connection.account].length or memcmp(
                 order.account.at, hub.names.accounts[connection.account].name, order.account.size
@@ -228,6 +230,8 @@ cdef class OrderEntryListener(WSListener):
             )
             if why and order.op != OP_CANCEL and connection.guard is not None:
                 connection.guard.allowance.give_back()
+            if not why and order.receipt == 1:
+                hub.receipts.ask(connection, hub.sequencer.sequence, <bytes>(<char*>record)[:SLOT], hub.state_hash())
         hub.counters.commands_fast += 1
         if why:
             hub.refuse(connection, why, b"" if order.rid.size == -1 else order.rid.at[: order.rid.size])

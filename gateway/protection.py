@@ -4,6 +4,9 @@ Fills of the key's orders are counted over a sliding window of journal time: fil
 notional for each market by itself, as lots of different tokens do not add up. The fill that goes beyond a bound trips
 the protection: the caller cancels every order of the key, and new ones are refused until `reset`.
 
+That it has tripped is kept in the registry of keys, so it outlives the process. The window does not: nobody is overrun
+while the exchange is down, and most windows are shorter than a start.
+
 Counting follows what was released, so with durable acks it is behind the engine by at most one group of the journal.
 Worst case: a fill costs one deque entry and the dropping of those that left the window; `FILLS_KEPT` bounds the memory,
 and more fills than that in one window trip by themselves.
@@ -30,12 +33,16 @@ class Protection(Protected):
         key: whose.
         terms: the bounds.
         on_trip: told once, at the fill that goes beyond one, until `reset`.
+        reason: why it had tripped when the process before this one ended; "" if it had not.
     """
 
-    def __init__(self, key: str, terms: ProtectionTerms, on_trip: Callable[[Protection], None]) -> None:
+    def __init__(
+        self, key: str, terms: ProtectionTerms, on_trip: Callable[[Protection], None], reason: str = ""
+    ) -> None:
         self.key = key
         self.terms = terms
-        self.reason = ""
+        self.reason = reason
+        self.is_tripped = bool(reason)
         self._on_trip = on_trip
         self._fills: deque[tuple[int, int, int, int]] = deque()
         self._sums: dict[int, list[int]] = {}

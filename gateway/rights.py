@@ -81,8 +81,13 @@ class Rights:
                 found[int(row["order_id"])] = protection
         return found
 
-    def reset_protection(self, key: ApiKey) -> bool:
-        """Take orders of the key again. False: its protection had not tripped."""
+    def tripped_keys(self) -> list[ApiKey]:
+        """Those whose protection had tripped already when this process began, or has since."""
+        return [key for key in self._keys.living() if self._keys.tripped(key.key)]
+
+    def reset_protection(self, key: ApiKey, now: int) -> bool:
+        """Take orders of the key again. False: its protection had not tripped. Raises OSError: it stays so."""
+        self._keys.reset(key.key, now)
         protection = self._protections.get(key.key)
         return protection is not None and protection.reset()
 
@@ -100,7 +105,8 @@ class Rights:
             return None
         protection = self._protections.get(key.key)
         if protection is None:
-            protection = self._protections[key.key] = Protection(key.key, terms, self._tripped)
+            protection = Protection(key.key, terms, self._tripped, self._keys.tripped(key.key))
+            self._protections[key.key] = protection
         return protection
 
     def _tripped(self, protection: Protection) -> None:

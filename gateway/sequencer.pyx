@@ -192,7 +192,10 @@ cdef class Sequencer:
 
     cdef int submit(self, uint8_t* record, uint32_t slots, uint64_t owner, const char* rid, Py_ssize_t rid_size,
                     uint8_t form, int64_t t_in, bint reserved) except -1:
-        """A command with kind, slots, flags and payload set. Nothing happened unless the answer is TAKEN."""
+        """A command with kind, slots, flags and payload set. Nothing happened unless the answer is TAKEN.
+
+        Its time is that at which it was read, `t_in`, or that of the command before it, if that is later; 0: the clock's.
+        """
         cdef int64_t now
         cdef int why
         assert rid_size <= RID_BYTES
@@ -203,7 +206,7 @@ cdef class Sequencer:
         if self._room(slots + 1, reserved):
             self.refused_busy += 1
             return BUSY
-        now = self._now()
+        now = self._now() if t_in == 0 else t_in if t_in > self.last_ts else self.last_ts
         if now >= self.core.next_due:
             why = self._tick(now)
             if why != TAKEN:

@@ -128,6 +128,8 @@ class GatewayServer:
         self.hub.rejections = rejections = self._known_rejections()
         self._rights = Rights(settings, self._names, keys, self._trip)
         self.hub.guarded.update(self._rights.protected_orders(open_orders))
+        for key in self._rights.tripped_keys():  # what it did not live to cancel
+            self._pulls.add(self._rights.accounts_of(key), [key_stamp(key.key)])
         self.answers = Answers(
             settings, sequencer, state, self._names, directory, self._orders, rejections, keys, clock, self.counters,
             self, lambda: journal.status,
@@ -150,6 +152,7 @@ class GatewayServer:
         """Where TLS is spoken, once started and if it is."""
         self._tasks: list[asyncio.Task[None]] = []
         self._told_status = "running"
+        self._is_stopping = False
         self._ended = asyncio.Event()
 
     # ---------------------------------------------------------------- life
@@ -196,6 +199,7 @@ class GatewayServer:
 
     async def stop(self) -> None:
         """Take no more connections, end the sessions. What was submitted stays submitted."""
+        self._is_stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -338,16 +342,21 @@ class GatewayServer:
 
     def reset_protection(self, key: ApiKey) -> bool:
         """Take orders of the key again. False: its protection had not tripped."""
-        return self._rights.reset_protection(key)
+        return self._rights.reset_protection(key, self._clock.now_ns())
 
     # ---------------------------------------------------------------- inside
 
     def _accept(self, request: picows.WSUpgradeRequest) -> Any:
         if request.path.split(b"?")[0] not in _PATHS:
             return None
-        if len(self._listeners) >= self.settings.sessions_max or self._told_status == "failed":
+        reason = (
+            b"stopping" if self._is_stopping
+            else b"journal_failed" if self._told_status == "failed"
+            else b"too_many_sessions" if len(self._listeners) >= self.settings.sessions_max
+            else None
+        )  # fmt: skip
+        if reason is not None:
             self.counters.refused_sessions += 1
-            reason = b"journal_failed" if self._told_status == "failed" else b"too_many_sessions"
             response = picows.WSUpgradeResponse.create_error_response(HTTPStatus.SERVICE_UNAVAILABLE, reason)
             return picows.WSUpgradeResponseWithListener(response, None)
         offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
@@ -568,6 +577,10 @@ class GatewayServer:
 
     def _trip(self, key: ApiKey, protection: Protection) -> None:
         """Pull every order of the key: those of its living connections, and those that outlive them."""
+        try:
+            self._keys.trip(key.key, protection.reason, self._clock.now_ns())
+        except OSError as error:
+            log.error("a trip is not on disk, a restart will not know of it label=%s errno=%s", key.label, error.errno)
         stamps = [key_stamp(key.key)]
         for session, (link, _) in self._signed_in.items():
             if session.key == key and link.guard is not None:

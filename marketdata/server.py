@@ -92,11 +92,13 @@ class _Reader(WSListener):
             payload = frame.get_payload_as_bytes()
             self.write(b"\x8a" + len(payload).to_bytes(1, "big") + payload)
             return
-        fault = frame_fault(frame.msg_type.value, bool(frame.fin), bool(frame.rsv1 or frame.rsv2 or frame.rsv3))
+        payload = frame.get_payload_as_bytes()
+        reserved = bool(frame.rsv1 or frame.rsv2 or frame.rsv3)
+        fault = frame_fault(frame.msg_type.value, bool(frame.fin), reserved, payload)
         if fault is not None:
             self.close(*fault)
             return
-        replies = self.session.receive(frame.get_payload_as_bytes(), self.heard)
+        replies = self.session.receive(payload, self.heard)
         self.write(replies[0] if len(replies) == 1 else b"".join(replies))
         if self.buffered() > self._server.settings.cut_bytes:
             self._server.cut(self)

@@ -67,14 +67,18 @@ _DECODER = msgspec.json.Decoder(Subscribe | Unsubscribe | Replay | History | Pin
 _ENCODER = msgspec.json.Encoder()
 
 
-def frame_fault(opcode: int, fin: bool, reserved: bool) -> tuple[int, str] | None:
-    """Close code and reason for a frame that this protocol does not take; None if it is a whole text frame."""
+def frame_fault(opcode: int, fin: bool, reserved: bool, payload: bytes = b"") -> tuple[int, str] | None:
+    """Close code and reason for a frame that this protocol does not take; None if it is a whole frame of text."""
     if reserved:
         return 1002, "reserved bits set: no extension was agreed"
     if opcode == BINARY:
         return 1003, "binary frame: requests are JSON text"
     if opcode != TEXT or not fin:
         return 1003, "fragmented message: a request is one text frame"
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return 1007, "invalid UTF-8"
     return None
 
 
@@ -160,7 +164,7 @@ class Session:
             return _DECODER.decode(payload)
         except msgspec.ValidationError as error:
             raise ProtocolError("bad_request", str(error)) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # half a surrogate pair is no text either
             raise ProtocolError("bad_json", str(error)) from error
 
     def _answer(self, request: Any, now: float) -> tuple[dict[str, Any], list[bytes]]:

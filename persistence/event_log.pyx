@@ -25,7 +25,7 @@ from pathlib import Path
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 import numpy as np
 
@@ -49,12 +49,19 @@ cdef extern from "<errno.h>" nogil:
     int ENOSPC, EINVAL, EAGAIN, EIO
     int c_errno "errno"
 
-cdef extern from "<sys/mman.h>" nogil:
-    int madvise(void* address, size_t size, int advice)
+cdef extern from "persistence/aside.h" nogil:
+    ctypedef struct byline_zeros_work:
+        int file
+        uint64_t size
+    ctypedef struct byline_touch_work:
+        void* base
+        uint64_t size
+    int byline_zeros(void* work) noexcept
+    int byline_touch(void* work) noexcept
+    int byline_aside(int (*work)(void*) noexcept nogil, void* argument)
 
 cdef enum:
     BLOCK = 1024
-    POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14
 INDEX_SLOTS = BLOCK
 MAGIC = b"BYLINEE\0"
 FORMAT = 1
@@ -101,6 +108,16 @@ def log_state(directory: Path):
     if len(page) != 4096 or page[:8] != MAGIC or int.from_bytes(page[8:12], "little") != FORMAT:
         return None
     return page[16:32], page[32:48], int.from_bytes(page[48:56], "little"), int.from_bytes(page[72:80], "little")
+
+
+cdef int _do(int (*work)(void*) noexcept nogil, void* argument, bint aside) except -1:
+    """Milliseconds of work without the interpreter. Raises OSError."""
+    cdef int error
+    with nogil:
+        error = byline_aside(work, argument) if aside else work(argument)
+    if error:
+        raise OSError(error, f"event log: {os.strerror(error)}")
+    return 0
 
 
 cdef class EventLogWriter:
@@ -209,23 +226,28 @@ cdef class EventLogWriter:
             self.index[local] = Entry(0, 0)
             local += 1
 
-    def _map(self, number, generation=None):
+    def _map(self, number, generation=None, aside=False):
         """Map file `number`, allocated and touched, so that later stores neither fault nor find the disk full."""
+        cdef byline_zeros_work work
+        cdef byline_touch_work touch
+        memset(&work, 0, sizeof(work))
         generation = self.control.generation if generation is None else generation
         size = _file_bytes(self.file_slots)
         descriptor = os.open(self.directory / _file_name(generation, number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
+            is_new = os.fstat(descriptor).st_size < size
             os.posix_fallocate(descriptor, 0, size)
+            if is_new:
+                work.file = descriptor
+                work.size = size
+                _do(byline_zeros, &work, aside)
             mapped = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
         cdef uint8_t[::1] view = mapped
-        cdef size_t whole = size
-        cdef int error
-        with nogil:  # milliseconds: mmap.madvise would hold the interpreter for as long
-            error = c_errno if madvise(&view[0], whole, POPULATE_WRITE) else 0
-        if error and error != EINVAL:  # a kernel without it faults on first touch instead
-            raise OSError(error, f"event log: {os.strerror(error)}")
+        touch.base = &view[0]
+        touch.size = size
+        _do(byline_touch, &touch, aside)
         return mapped
 
     def _set_file(self, number, mapped):
@@ -249,7 +271,7 @@ cdef class EventLogWriter:
             try:
                 with self.lock:
                     if self.number + 1 == number and number not in self.maps:
-                        self.maps[number] = (self._map(number), None)
+                        self.maps[number] = (self._map(number, aside=True), None)
                     self.shortage = 0
                     if not self.error:
                         self.failure = None

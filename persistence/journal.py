@@ -33,7 +33,7 @@ from engine.messages.errors import JournalFailed
 from engine.messages.layout import SLOT_BYTES
 from engine.messages.ports import Clock, Disk, File
 from persistence import segments
-from persistence.ring import NEEDS_SEGMENT, WROTE, Ring
+from persistence.ring import NEEDS_SEGMENT, WROTE, Ring, write_zeros
 from persistence.segments import HEADER_BYTES, Header, Segment, Tail
 
 __all__ = ["Journal", "JournalSettings", "Mode", "new_tail"]
@@ -56,7 +56,8 @@ class JournalSettings:
     """Of the ring: below this room only cancels should be taken. The journal only tells `room`, the caller obeys."""
     pace_ns: int = 1_000_000
     """Between two groups in mode `memory`."""
-    fill_bytes_per_second: int = 128 << 20
+    fill_bytes_per_second: int = 4 << 20
+    """At which the next segment is made, or faster where the current one is used faster."""
     writer_cpus: frozenset[int] | None = None
     """CPUs of the writer thread. None: those the process is not pinned to, or all."""
 
@@ -99,7 +100,6 @@ class Journal:
         self._keeper: threading.Thread | None = None
         self._preparing = threading.Lock()
         """Held by the keeper while it makes the spare, and by publish() of mode `inline` while it takes it."""
-        self._hurry = threading.Event()
         self._mark: mmap.mmap | None = None
         self._file: File | None = None
         inline = settings.mode == "inline"
@@ -232,6 +232,7 @@ class Journal:
         elif self._keeper is not None:
             self._ring.stop()
         self._stopping.set()
+        self._ring.hurry(True)
         if self._keeper is not None:
             os.eventfd_write(self._ring.keeper_fd, 1)
             self._keeper.join()
@@ -294,9 +295,9 @@ class Journal:
 
     def _roll_inline(self) -> bool:
         """`_roll` on the thread of publish(); the keeper makes the next spare."""
-        self._hurry.set()
+        self._ring.hurry(True)
         with self._preparing:
-            self._hurry.clear()
+            self._ring.hurry(False)
             rolled = self._roll(hurry=True)
             if self._keeper is None and rolled:
                 self._prepare_or_say(hurry=True)
@@ -323,14 +324,13 @@ class Journal:
 
     def _fill(self, file: File, hurry: bool) -> None:
         """Zeros, really written: an only allocated file makes the first sync of each page slow."""
-        chunk = 1 << 20
-        zeros = bytes(chunk)
-        for offset in range(0, self.settings.segment_bytes, chunk):
-            part = zeros[: min(chunk, self.settings.segment_bytes - offset)]
-            segments.write_all(file, offset, part)
-            if not hurry and not self._stopping.is_set() and not self._hurry.is_set():
-                file.sync()
-                self._stopping.wait(len(part) / self.settings.fill_bytes_per_second)
+        size = self.settings.segment_bytes
+        if hasattr(file, "fileno"):
+            write_zeros(file.fileno(), size, self.settings.fill_bytes_per_second, None if hurry else self._ring)
+            return
+        chunk = bytes(1 << 20)
+        for offset in range(0, size, len(chunk)):
+            segments.write_all(file, offset, chunk[: min(len(chunk), size - offset)])
         file.sync()
 
     def _prepare_or_say(self, *, hurry: bool) -> None:

@@ -37,7 +37,7 @@ from persistence.journal import Journal, JournalSettings, new_tail, read_mark
 from persistence.segments import Tail
 from persistence.snapshot import Snapshot, newest_snapshots
 
-__all__ = ["Recovered", "Report", "Verification", "recover", "replay", "verify"]
+__all__ = ["Recovered", "Replayer", "Report", "Verification", "recover", "replay", "verify"]
 
 LOCK = "journal.lock"
 OUT_SLOTS = 262_144
@@ -191,6 +191,23 @@ def replay(
     core = Core(limits or CoreLimits())
     listed = segments.list_segments(disk)
     return core, segments.scan(disk, listed, _Replay(core, on_events, progress))
+
+
+class Replayer:
+    """A core of its own that takes command records in order, for whoever checks a journal that is no data directory."""
+
+    def __init__(self, on_events: Events, limits: CoreLimits | None = None) -> None:
+        self._replay = _Replay(Core(limits or CoreLimits()), on_events, None)
+
+    def apply(self, slots: npt.NDArray[np.void], first: int, last: int) -> None:
+        """Whole records of the commands first … last. Raises JournalCorrupt if they are not those."""
+        if len(slots) and int(slots["sequence"][0]) != first:
+            raise JournalCorrupt(f"sequence {int(slots['sequence'][0])} where {first} should be")
+        self._replay(slots, first, last)
+
+    def state_hash(self) -> bytes:
+        """After the last record applied."""
+        return self._replay.core.state_hash()
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ cdef extern from "persistence/writer.h" nogil:
         int wakeup_fd, keeper_fd
         uint64_t* mark
         uint64_t head, chain, sequence, published, tail, durable, durable_at, limit
-        int failed, started, has_cpus
+        int failed, started, has_cpus, is_hurried
         int64_t file
         uint64_t segment_slots, segment_used, written_chain, groups, slots_written, sync_ns
         byline_sha256 sha
@@ -39,12 +39,23 @@ cdef extern from "persistence/writer.h" nogil:
     uint32_t byline_journal_room(byline_journal* j)
     int byline_journal_append(byline_journal* j, uint8_t* record, uint32_t slots, uint64_t* chain)
     int byline_journal_publish(byline_journal* j)
+    int byline_journal_presses(void* context, uint64_t written) noexcept
     int byline_journal_step(byline_journal* j)
     void byline_journal_set_segment(byline_journal* j, int64_t file, uint64_t slots, uint64_t used)
     int byline_journal_start(byline_journal* j)
     void byline_journal_stop(byline_journal* j, int stop)
     int byline_scan(const uint8_t* data, uint64_t* at, uint64_t end, uint64_t limit, uint64_t* sequence, uint64_t* chain)
     uint64_t byline_find_record(const uint8_t* data, uint64_t at, uint64_t end, int kind, uint64_t after)
+
+cdef extern from "persistence/aside.h" nogil:
+    ctypedef struct byline_zeros_work:
+        int file
+        uint64_t size, bytes_per_second
+        int is_synced
+        int (*is_due)(void* context, uint64_t written) noexcept nogil
+        void* context
+    int byline_zeros(void* work) noexcept
+    int byline_aside(int (*work)(void*) noexcept nogil, void* argument)
 
 cdef extern from "persistence/crc32c.h" nogil:
     uint32_t (*byline_crc32c)(uint32_t crc, const uint8_t* p, size_t n) noexcept

@@ -15,9 +15,10 @@ import os
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 __all__ = ["IDLE", "NEEDS_SEGMENT", "FAILED", "WROTE", "Ring", "chain_word", "choose_checksums", "crc32c",
-           "find_record", "record_sha256", "scan_records"]
+           "find_record", "record_sha256", "scan_records", "write_zeros"]
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,30 @@ def find_record(const uint8_t[::1] data, at: int, end: int, first_of_group: bool
     with nogil:
         found = byline_find_record(&data[0], slot, stop, kind, sequence)
     return found
+
+
+def write_zeros(descriptor: int, size_bytes: int, bytes_per_second: int, Ring ring=None):
+    """Write and sync zeros, on a thread that is in nobody's way.
+
+    `ring`: at that pace, or faster where its current segment is used fast. Without one: at once.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    cdef byline_zeros_work work
+    cdef int error
+    memset(&work, 0, sizeof(work))
+    work.file = descriptor
+    work.size = size_bytes
+    work.is_synced = 1
+    if ring is not None:
+        work.bytes_per_second = bytes_per_second
+        work.is_due = byline_journal_presses
+        work.context = <void*>ring.j
+    with nogil:
+        error = byline_aside(byline_zeros, &work)
+    if error:
+        raise OSError(error, os.strerror(error))
 
 
 cdef int64_t python_write(void* context, int64_t handle, const uint8_t* data, size_t size, int64_t offset) noexcept nogil:
@@ -296,6 +321,10 @@ cdef class Ring:
         cdef int how = 1 if drain else 2
         with nogil:
             byline_journal_stop(self.j, how)
+
+    def hurry(self, is_hurried: bool):
+        """Whether `write_zeros` makes no pauses."""
+        self.j.is_hurried = is_hurried
 
     def fail(self, error: int):
         """Stop the journal for good with this errno."""

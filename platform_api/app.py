@@ -1,70 +1,115 @@
 """Puts the REST application together from the parts it is given.
 
     request → Gate (id, limits, token) → Litestar (routing, types) → service → CorePort | Database | BookPort
+                                                                        └→ outbox → Relay → consumers
+                                                                        └→ jobs   → Worker → handlers
 
-`create_app` makes no connection; the ASGI lifespan opens and closes the database. Litestar decodes bodies and makes the
-OpenAPI document from the same types.
+`create_app` makes no connection; the ASGI lifespan opens and closes the database, and starts and stops what runs in the
+background. Litestar decodes bodies and makes the OpenAPI document from the same types. What the application consists of
+stands in `contexts.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import Any
 
 from litestar import Litestar, Request
+from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.static_files import create_static_files_router
 
 from engine.messages.errors import Unavailable
+from platform_api.contexts import CONTEXTS
 from platform_api.database import Database
-from platform_api.errors import ApiError, handle
-from platform_api.exchange.routes import ExchangeController
-from platform_api.exchange.service import ExchangeService
+from platform_api.errors import handle
 from platform_api.gate import Gate
-from platform_api.identity.routes import AuthController, UserController
+from platform_api.idempotency import Idempotency
 from platform_api.identity.service import IdentityService
-from platform_api.openapi import config
-from platform_api.ops.metrics import Metrics
-from platform_api.ops.routes import OpsController
-from platform_api.ports import BookPort, CorePort, StatusPort
-from platform_api.security import Caller, SessionGuard, TokenSigner, load_signing_key, unauthorized
+from platform_api.kernel.audit import Audit
+from platform_api.kernel.background import in_background
+from platform_api.kernel.context import Kernel
+from platform_api.kernel.events import Events
+from platform_api.kernel.jobs import Jobs
+from platform_api.kernel.sealing import Sealer, load_ring
+from platform_api.kernel.upkeep import add_upkeep
+from platform_api.limits import HOUR_NS, Buckets, Limits
+from platform_api.mail import OutboxFolder
+from platform_api.metrics import Metrics
+from platform_api.openapi import config, document_of
+from platform_api.ports import BookPort, CorePort, MailPort, ProofPort, StatusPort
+from platform_api.security import Caller, SessionGuard, TokenSigner, caller_of, load_signing_key, visitor_of
 from platform_api.settings import ApiSettings
-from platform_api.settlement.routes import SettlementController
 
 __all__ = ["create_app", "openapi_document"]
 
 
 def create_app(
-    settings: ApiSettings, core: CorePort, book: BookPort, status: StatusPort, database: Database | None = None
+    settings: ApiSettings,
+    core: CorePort,
+    book: BookPort,
+    status: StatusPort,
+    proofs: ProofPort,
+    database: Database | None = None,
+    mail: MailPort | None = None,
 ) -> Gate:
-    """The ASGI application, for uvicorn. `database` is made from the settings unless given."""
+    """The ASGI application, for uvicorn. `database` and `mail` are made from the settings unless given."""
+    metrics = Metrics(status)
     owned = database or Database(
         settings.postgres_dsn,
         connections_max=settings.pool_connections_max,
         query_seconds_max=settings.query_seconds_max,
     )
-    signer = TokenSigner(load_signing_key(settings.signing_key_path), settings.domain, settings.access_seconds)
-    identity = IdentityService(owned, core, signer, settings)
+    owned.observe = metrics.query_seconds
+    if mail is None and settings.mail_folder is not None:
+        mail = OutboxFolder(settings.mail_folder, settings.mail_sender)
+    kernel = Kernel(
+        settings=settings,
+        database=owned,
+        core=core,
+        book=book,
+        status=status,
+        mail=mail,
+        events=Events(type_ for context in CONTEXTS for type_ in context.events),
+        jobs=Jobs(),
+        audit=Audit(),
+        idempotency=Idempotency(owned),
+        sealer=Sealer(load_ring(settings.column_keys_path)),
+        limits=_limits(settings),
+        signer=TokenSigner(load_signing_key(settings.signing_key_path), settings.domain, settings.access_seconds),
+        metrics=metrics,
+    )
     parts: dict[str, Any] = {
+        "kernel": kernel,
         "settings": settings,
-        "core": core,
         "database": owned,
-        "identity": identity,
-        "exchange": ExchangeService(owned, core, book, settings),
-        "guard": SessionGuard(identity.session_problem, settings.session_cache_seconds),
-        "metrics": Metrics(status),
-        "version": _version(),
+        "processes": status,
+        "proofs": proofs,
     }
+    for context in CONTEXTS:
+        if context.service is not None:
+            parts[context.name] = service = context.service(kernel)
+            kernel.services[type(service)] = service
+    parts["guard"] = guard = SessionGuard(
+        kernel.service(IdentityService).sessions.standing_of, settings.session_cache_seconds
+    )
+    add_upkeep(kernel, [column for context in CONTEXTS for column in context.sealed])
 
-    async def open_database() -> None:
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await owned.open()
+        try:
+            async with in_background(kernel):
+                yield
+        finally:
+            await kernel.limits.close()
+            await owned.close()
 
-    async def close_database() -> None:
-        await owned.close()
-
-    routes: list[Any] = [OpsController, AuthController, UserController, ExchangeController, SettlementController]
+    routes: list[Any] = [controller for context in CONTEXTS for controller in context.controllers]
     if settings.web_folder is not None and settings.web_folder.is_dir():
         routes.append(create_static_files_router("/", [settings.web_folder], html_mode=True, include_in_schema=False))
     app = Litestar(
@@ -75,42 +120,55 @@ def create_app(
             "visitor": Provide(provide_visitor),
         },
         exception_handlers={Exception: handle},
-        on_startup=[open_database],
-        on_shutdown=[close_database],
+        lifespan=[lifespan],
         openapi_config=config(_version()),
         request_max_body_size=settings.body_bytes_max,
-        state=State({"guard": parts["guard"]}),
+        cors_config=_cors(settings),
+        state=State({"guard": guard, "version": _version()}),
         debug=False,
     )
-    return Gate(app, settings, signer, parts["metrics"].observe)
+    catalogue = [prefix for context in CONTEXTS for prefix in context.catalogue]
+    return Gate(app, kernel, metrics.observe, catalogue=catalogue)
 
 
 def openapi_document() -> dict[str, Any]:
     """The OpenAPI 3.1 document of the API; needs no server and no database."""
-    app = create_app(ApiSettings(postgres_dsn="postgresql:///unused"), _Absent(), _Absent(), _Absent())
-    document: dict[str, Any] = app.app.openapi_schema.to_schema()
-    return document
+    app = create_app(ApiSettings(postgres_dsn="postgresql:///unused"), _Absent(), _Absent(), _Absent(), _Absent())
+    return document_of(app.app)
 
 
 async def provide_caller(request: Request[Any, Any, Any]) -> Caller:
     """Whose request this is. Raises ApiError UNAUTHORIZED or FORBIDDEN."""
-    caller = await provide_visitor(request)
-    if caller is None:
-        raise unauthorized("token_missing", "This needs an access token.")
-    return caller
+    return await caller_of(request)
 
 
 async def provide_visitor(request: Request[Any, Any, Any]) -> Caller | None:
     """The same where a token may be left out; one that is there must be good."""
-    state = request.scope["state"]
-    error: ApiError | None = state.get("caller_error")
-    if error is not None:
-        raise error
-    caller: Caller | None = state.get("caller")
-    if caller is None:
+    return await visitor_of(request)
+
+
+def _limits(settings: ApiSettings) -> Limits:
+    classes = {
+        "auth": Buckets(settings.auth_per_minute),
+        "trading": Buckets(settings.trading_per_minute),
+        "account": Buckets(settings.account_per_minute),
+        "public": Buckets(settings.public_per_minute),
+        "catalogue": Buckets(settings.catalogue_per_hour, HOUR_NS),
+    }
+    return Limits(classes, settings.redis_url)
+
+
+def _cors(settings: ApiSettings) -> CORSConfig | None:
+    """Reading with a bearer from the pages that are listed; never with cookies."""
+    if not settings.cors_origins:
         return None
-    guard: SessionGuard = request.app.state.guard
-    return await guard.check(caller)
+    return CORSConfig(
+        allow_origins=list(settings.cors_origins),
+        allow_credentials=False,
+        allow_headers=["authorization", "content-type", "idempotency-key", "if-match", "x-request-id"],
+        expose_headers=["etag", "idempotency-replayed", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset",
+                        "retry-after", "x-request-id"],
+    )  # fmt: skip
 
 
 def _given(part: Any) -> Any:
@@ -144,6 +202,9 @@ class _Absent:
 
     async def depth(self, market: str, depth: int) -> dict[str, Any]:
         raise Unavailable("no market data")
+
+    async def prove(self, account: str, batch: int | None) -> Any:
+        raise Unavailable("no proofs")
 
     def read(self) -> dict[str, dict[str, Any]]:
         return {}

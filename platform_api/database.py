@@ -7,7 +7,8 @@ becomes `Unavailable`, here and nowhere else. What PostgreSQL says about a state
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +16,7 @@ import asyncpg
 
 from engine.messages.errors import Unavailable
 
-__all__ = ["Database"]
+__all__ = ["AWAY", "Database"]
 
 AWAY = (
     OSError,
@@ -38,6 +39,8 @@ class Database:
         self._connections_max = connections_max
         self._query_seconds_max = query_seconds_max
         self._pool: Any = None
+        self.observe: Callable[[float], None] | None = None
+        """Told how long each connection was in use, in seconds."""
 
     async def open(self) -> None:
         """Makes the pool. Does not connect."""
@@ -68,7 +71,12 @@ class Database:
             raise Unavailable("the database is not open")
         try:
             async with self._pool.acquire(timeout=self._query_seconds_max) as connection:
-                yield connection
+                started = time.perf_counter()
+                try:
+                    yield connection
+                finally:
+                    if self.observe is not None:
+                        self.observe(time.perf_counter() - started)
         except AWAY as error:
             raise Unavailable("the database is not reachable") from error
 

@@ -4,25 +4,40 @@
 
 A cursor is opaque to the client: base64url of the sort key of the last row. It is checked when it comes back, and never
 trusted beyond being a position in rows that the caller may see anyway.
+
+A resource with a `version` answers with it as ETag; a PATCH or PUT with If-Match changes that version or none.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+from uuid import UUID
 
 import msgspec
-from litestar import Request
+from litestar import Request, Response
+from litestar.params import HeaderParameter, QueryParameter
 
-from platform_api.errors import ApiError, ErrorCode
+from platform_api.errors import ApiError, ErrorCode, timestamp
 
-__all__ = ["LIMIT_DEFAULT", "LIMIT_MAX", "Envelope", "Meta", "Pagination", "cursor_from", "cursor_text", "ok", "page"]
+__all__ = [
+    "LIMIT_DEFAULT", "LIMIT_MAX", "Cursor", "Envelope", "IfMatch", "Limit", "Meta", "Pagination", "check_version",
+    "cursor_from", "cursor_text", "expected_version", "ok", "page", "path_id", "tagged",
+    "unknown",
+]  # fmt: skip
 
 LIMIT_DEFAULT = 20
 LIMIT_MAX = 200
 
 T = TypeVar("T")
+CursorPart = int | str | UUID | datetime
+
+Limit = Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)]
+Cursor = Annotated[str | None, QueryParameter(max_length=300)]
+IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", required=False, max_length=64)]
 
 
 class Pagination(msgspec.Struct, frozen=True):
@@ -51,20 +66,21 @@ def ok(request: Request[Any, Any, Any], data: T, pagination: Pagination | None =
     return Envelope(True, data, meta, pagination if pagination is not None else msgspec.UNSET)
 
 
-def page(rows: list[T], limit: int, key: Any) -> tuple[list[T], Pagination]:
-    """Cut `rows`, which were asked for with limit + 1, to the page; `key(row)` gives the ints of the sort key."""
+def page(rows: list[T], limit: int, key: Callable[[T], tuple[CursorPart, ...]]) -> tuple[list[T], Pagination]:
+    """Cut `rows`, which were asked for with limit + 1, to the page; `key(row)` gives the sort key, the id last."""
     if len(rows) <= limit:
         return rows, Pagination(limit, None)
     rows = rows[:limit]
     return rows, Pagination(limit, cursor_text(*key(rows[-1])))
 
 
-def cursor_text(*key: int) -> str:
-    return base64.urlsafe_b64encode(".".join(map(str, key)).encode()).decode().rstrip("=")
+def cursor_text(*key: CursorPart) -> str:
+    plain = [timestamp(part) if isinstance(part, datetime) else part for part in key]
+    return base64.urlsafe_b64encode(msgspec.json.encode(plain)).decode().rstrip("=")
 
 
-def cursor_from(text: str | None, parts: int) -> tuple[int, ...] | None:
-    """The sort key in a cursor of `parts` integers.
+def cursor_from(text: str | None, *types: type[CursorPart]) -> tuple[Any, ...] | None:
+    """The sort key in a cursor whose parts are of `types`; integers are those of a bigint, and not negative.
 
     Raises:
         ApiError: VALIDATION_ERROR, field `cursor`, for anything that this API did not hand out.
@@ -72,13 +88,58 @@ def cursor_from(text: str | None, parts: int) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        plain = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode("ascii")
-        key = tuple(int(part) for part in plain.split("."))
-    except (binascii.Error, ValueError) as error:
+        plain = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        key: tuple[Any, ...] = msgspec.json.decode(plain, type=tuple[types])  # type: ignore[valid-type]
+    except (binascii.Error, ValueError, OverflowError) as error:
         raise _bad_cursor() from error
-    if len(key) != parts or any(not 0 <= part < 2**63 for part in key) or cursor_text(*key) != text:
+    if any(isinstance(part, int) and not 0 <= part < 2**63 for part in key) or cursor_text(*key) != text:
         raise _bad_cursor()
     return key
+
+
+def tagged(envelope: Envelope[T], version: int) -> Response[Envelope[T]]:
+    """The answer with the version of its resource as ETag, which a later If-Match may name."""
+    return Response(envelope, headers={"etag": f'"{version}"'})
+
+
+def expected_version(if_match: str | None) -> int | None:
+    """The version that an If-Match header names; None without one, or for `*`: any version will do.
+
+    Raises:
+        ApiError: VALIDATION_ERROR, field `If-Match`.
+    """
+    if if_match is None or if_match.strip() == "*":
+        return None
+    text = if_match.strip().removeprefix('"').removesuffix('"')
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise ApiError(ErrorCode.VALIDATION_ERROR, "If-Match: is no version", reason="invalid", field="If-Match")
+    return int(text)
+
+
+def check_version(if_match: str | None, current: int) -> None:
+    """Raises ApiError CONFLICT `version_mismatch` if the client has seen another version; also VALIDATION_ERROR.
+
+    Call it in the transaction that changes the row, which was read FOR UPDATE.
+    """
+    expected = expected_version(if_match)
+    if expected is not None and expected != current:
+        raise ApiError(
+            ErrorCode.CONFLICT, "It has changed meanwhile: read it again.", reason="version_mismatch",
+            details={"version": current},
+        )  # fmt: skip
+
+
+def path_id(text: str, what: str) -> UUID:
+    """The id in a path. What is no UUID cannot be the id of anything: NOT_FOUND `unknown_<what>`."""
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise unknown(what) from error
+
+
+def unknown(what: str) -> ApiError:
+    """The same answer for a thing that does not exist and for one of somebody else."""
+    return ApiError(ErrorCode.NOT_FOUND, f"There is no such {what.replace('_', ' ')}.", reason=f"unknown_{what}")
 
 
 def _bad_cursor() -> ApiError:

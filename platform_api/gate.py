@@ -1,12 +1,13 @@
 """The outermost layer: every HTTP request passes here once, before and after Litestar.
 
-In: gives the request its id, reads the bearer token, takes a token from the bucket of its class, refuses a body that is
-not JSON. Out: puts request id, RateLimit and security headers on the answer and counts it. Its own refusals have the
-common envelope. Holds no request beyond its answer.
+In: gives the request its id, reads the bearer token or cookie, takes a token from the bucket of its class, refuses a
+body that is not JSON. Out: puts request id, RateLimit and security headers on the answer and counts it. Its own
+refusals have the common envelope. Holds no request beyond its answer.
 
     class      which                            key
     auth       /v1/auth/…                       address of the client
     trading    POST, DELETE /v1/orders…         account
+    catalogue  writes that contexts name        account, by the hour
     account    any other with a good token      account
     public     any other                        address of the client
     none       /health, /ready, /metrics, files of the terminal
@@ -14,22 +15,30 @@ common envelope. Holds no request beyond its answer.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import structlog
 
 from platform_api.errors import ApiError, ErrorCode, failure_bytes
 from platform_api.ids import new_id
-from platform_api.limits import Buckets, Verdict
-from platform_api.security import Caller, TokenSigner
-from platform_api.settings import ApiSettings
+from platform_api.kernel.context import Kernel
+from platform_api.limits import Verdict
+from platform_api.request_scope import RequestFacts, current_request
+from platform_api.security import ACCESS_COOKIE, SAFE_METHODS, Caller, cookie_caller, unauthorized
 
 __all__ = ["Gate"]
 
+log = structlog.get_logger(__name__)
+
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
+USER_AGENT_MAX = 300
 SECURITY_HEADERS = (
+    (b"content-security-policy", b"frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
@@ -41,16 +50,11 @@ Observer = Callable[[str, str, int, float], None]
 class Gate:
     """ASGI around ASGI. `observe(method, path template, status, seconds)` is called once for each answer."""
 
-    def __init__(self, app: Any, settings: ApiSettings, signer: TokenSigner, observe: Observer) -> None:
+    def __init__(self, app: Any, kernel: Kernel, observe: Observer, *, catalogue: Sequence[str] = ()) -> None:
         self.app = app
-        self._signer = signer
+        self.kernel = kernel
         self._observe = observe
-        self._buckets = {
-            "auth": Buckets(settings.auth_per_minute),
-            "trading": Buckets(settings.trading_per_minute),
-            "account": Buckets(settings.account_per_minute),
-            "public": Buckets(settings.public_per_minute),
-        }
+        self._catalogue = tuple(catalogue)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -62,8 +66,11 @@ class Gate:
         request_id = given_id if REQUEST_ID.fullmatch(given_id) else str(new_id())
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        caller = self._identify(headers, state)
-        verdict = self._spend(scope, caller)
+        state["facts"] = facts = RequestFacts(
+            request_id, _address(scope), headers.get(b"user-agent", "")[:USER_AGENT_MAX] or None
+        )
+        caller = self._identify(scope["method"], headers, state)
+        verdict = await self._spend(scope, caller)
         extra = self._answer_headers(scope["path"], request_id, verdict)
         status = 500
 
@@ -74,46 +81,63 @@ class Gate:
                 message["headers"] = [*message.get("headers", []), *extra]
             await send(message)
 
+        token = current_request.set(facts)
         try:
-            refusal = self._refusal(scope, headers, verdict)
-            if refusal is not None:
-                await _send_failure(refusal, request_id, send_with_headers)
-            else:
-                await self.app(scope, receive, send_with_headers)
+            with structlog.contextvars.bound_contextvars(request_id=request_id):
+                refusal = self._refusal(scope, headers, verdict)
+                if refusal is not None:
+                    await _send_failure(refusal, request_id, send_with_headers)
+                else:
+                    await self.app(scope, receive, send_with_headers)
         finally:
+            current_request.reset(token)
             template = str(scope.get("path_template") or "other")
-            self._observe(scope["method"], template, status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._observe(scope["method"], template, status, seconds)
+            log.debug(
+                "answered", method=scope["method"], route=template, status=status, request_id=request_id,
+                duration_ms=round(seconds * 1000, 3), account_id=caller.account_id if caller else None,
+            )  # fmt: skip
 
-    def _identify(self, headers: dict[bytes, str], state: dict[str, Any]) -> Caller | None:
-        """The caller, or the reason why there is none, goes into the request's state for `provide_caller`."""
+    def _identify(self, method: str, headers: dict[bytes, str], state: dict[str, Any]) -> Caller | None:
+        """The caller, or the reason why there is none, goes into the request's state for `visitor_of`.
+
+        A bearer comes before a cookie: a program that sends both means the bearer.
+        """
         scheme, _, token = headers.get(b"authorization", "").partition(" ")
-        if not scheme:
-            return None
-        if scheme.lower() != "bearer":
-            state["caller_error"] = ApiError(
-                ErrorCode.UNAUTHORIZED, "Only bearer tokens are taken.", reason="token_invalid"
-            )
-            return None
         try:
-            state["caller"] = caller = self._signer.read(token.strip())
+            if scheme.lower() == "bearer":
+                state["caller"] = caller = self.kernel.signer.read(token.strip())
+                return caller
+            if scheme:
+                raise unauthorized("token_invalid", "Only bearer tokens are taken.")
+            cookie = _cookie(headers.get(b"cookie", ""), ACCESS_COOKIE)
+            if not cookie:
+                return None
+            state["caller"] = caller = cookie_caller(
+                self.kernel.signer, method, cookie, headers.get(b"x-csrf-token", ""), headers.get(b"sec-fetch-site", "")
+            )
+            return caller
         except ApiError as error:
             state["caller_error"] = error
             return None
-        return caller
 
-    def _spend(self, scope: Any, caller: Caller | None) -> Verdict | None:
+    async def _spend(self, scope: Any, caller: Caller | None) -> Verdict | None:
         path, address = scope["path"], (scope.get("client") or ("-",))[0]
         if not path.startswith("/v1/"):
             return None
+        writes = scope["method"] not in SAFE_METHODS
         if path.startswith("/v1/auth/"):
             name, key = "auth", address
         elif caller is None:
             name, key = "public", address
-        elif path.startswith("/v1/orders") and scope["method"] in ("POST", "DELETE"):
+        elif writes and path.startswith("/v1/orders"):
             name, key = "trading", caller.account_id
+        elif writes and path.startswith(self._catalogue):
+            name, key = "catalogue", caller.account_id
         else:
             name, key = "account", caller.account_id
-        return self._buckets[name].take(key, time.monotonic_ns())
+        return await self.kernel.limits.take(name, key)
 
     @staticmethod
     def _answer_headers(path: str, request_id: str, verdict: Verdict | None) -> list[tuple[bytes, bytes]]:
@@ -127,10 +151,10 @@ class Gate:
     @staticmethod
     def _refusal(scope: Any, headers: dict[bytes, str], verdict: Verdict | None) -> ApiError | None:
         if verdict is not None and not verdict.allowed:
-            message = f"Too many requests: {verdict.limit} a minute are allowed here."
+            message = f"Too many requests: wait {verdict.retry_seconds} s."
             return ApiError(
                 ErrorCode.RATE_LIMITED, message, reason="rate_limited",
-                details={"limit_per_minute": verdict.limit, "retry_seconds": verdict.retry_seconds},
+                details={"limit": verdict.limit, "retry_seconds": verdict.retry_seconds},
             )  # fmt: skip
         has_body = headers.get(b"content-length", "0") != "0" or b"transfer-encoding" in headers
         media_type = headers.get(b"content-type", "").partition(";")[0].strip().lower()
@@ -146,3 +170,20 @@ async def _send_failure(error: ApiError, request_id: str, send: Any) -> None:
     headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     await send({"type": "http.response.start", "status": error.code.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _address(scope: Any) -> str | None:
+    try:
+        return str(ipaddress.ip_address((scope.get("client") or ("",))[0]))
+    except ValueError:
+        return None  # a unix socket has no address
+
+
+def _cookie(header: str, name: str) -> str:
+    if name not in header:
+        return ""
+    for part in header.split(";"):
+        key, _, value = part.strip().partition("=")
+        if key == name:
+            return value.strip('"')
+    return ""

@@ -1,18 +1,49 @@
-"""Token buckets of whole numbers: so many requests a minute per key, a minute's worth in one burst.
+"""Token buckets of whole numbers: so many requests a period per key, a period's worth in one burst.
 
-A bucket holds nanoseconds of credit. A request costs 60·10^9 / limit of them, and they come back with the clock; no
-floats, no timers. The table is bounded: at the bound the longest unused bucket goes, so one that is forgotten is at
-worst a full one again. Lives in one process: `byline` starts one API process.
+    public     100 a minute, per address         account   1,000 a minute, per account
+    trading    100 a minute, per account         catalogue 1,000 an hour, per account
+    auth        10 a minute, per address and per wallet or e-mail address
+
+A bucket holds time: a request costs period / limit of it, and it comes back with the clock; no floats, no timers. The
+table of this process is bounded: at the bound the longest unused bucket goes, so one that is forgotten is at worst a
+full one again. With Redis the buckets are shared by all API processes, on Redis' own clock; while it is away each
+process counts for itself.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Buckets", "Verdict"]
+import redis.asyncio as redis_client
+import structlog
+from redis.exceptions import RedisError
+
+__all__ = ["HOUR_NS", "MINUTE_NS", "Buckets", "Limits", "Verdict"]
+
+log = structlog.get_logger(__name__)
 
 MINUTE_NS = 60_000_000_000
+HOUR_NS = 60 * MINUTE_NS
+REDIS_SECONDS_MAX = 0.25
+REDIS_AWAY_SECONDS = 1.0
+"""After a failure Redis is not asked for this long, so that its time-out is not paid by every request."""
+
+_TAKE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local cost, room = tonumber(ARGV[1]), tonumber(ARGV[2])
+local spent = math.max(tonumber(redis.call('GET', KEYS[1]) or now) - now, 0)
+local allowed = 0
+if spent + cost <= room then
+    allowed, spent = 1, spent + cost
+    redis.call('SET', KEYS[1], string.format('%.0f', now + spent), 'PX', math.ceil(spent / 1000) + 1)
+end
+return {allowed, spent}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +67,70 @@ class Verdict:
 
 
 class Buckets:
-    """One class of requests: a bucket for each key (an address, an account)."""
+    """One class of requests in this process: a bucket for each key (an address, an account)."""
 
-    def __init__(self, limit_per_minute: int, keys_max: int = 100_000) -> None:
-        self._limit = limit_per_minute
-        self._cost_ns = MINUTE_NS // limit_per_minute if limit_per_minute else 0
+    def __init__(self, limit: int, period_ns: int = MINUTE_NS, keys_max: int = 100_000) -> None:
+        self.limit = limit
+        self.cost_ns = period_ns // limit if limit else 0
         self._keys_max = keys_max
         self._full_at_ns: OrderedDict[str, int] = OrderedDict()
         """When the bucket of a key will be full: the credit spent is what lies in the future."""
 
     def take(self, key: str, now_ns: int) -> Verdict | None:
         """Spend one request of `key`; None if this class has no limit. `now_ns` is a monotonic clock."""
-        if not self._limit:
+        if not self.limit:
             return None
         full_at = max(self._full_at_ns.pop(key, now_ns), now_ns)
         spent = full_at - now_ns
-        allowed = spent + self._cost_ns <= self._limit * self._cost_ns
+        allowed = spent + self.cost_ns <= self.limit * self.cost_ns
         if allowed:
-            full_at += self._cost_ns
-            spent += self._cost_ns
+            full_at += self.cost_ns
+            spent += self.cost_ns
         self._full_at_ns[key] = full_at
         if len(self._full_at_ns) > self._keys_max:
             self._full_at_ns.popitem(last=False)
-        room = self._limit * self._cost_ns - spent
-        retry_ns = 0 if allowed else self._cost_ns - room
-        return Verdict(allowed, self._limit, room // self._cost_ns, _seconds_up(spent), _seconds_up(retry_ns))
+        return self.verdict(allowed, spent)
+
+    def verdict(self, allowed: bool, spent_ns: int) -> Verdict:
+        room = self.limit * self.cost_ns - spent_ns
+        retry_ns = 0 if allowed else self.cost_ns - room
+        return Verdict(allowed, self.limit, room // self.cost_ns, _seconds_up(spent_ns), _seconds_up(retry_ns))
+
+
+class Limits:
+    """All classes, in Redis if there is a URL and it answers, in this process otherwise."""
+
+    def __init__(self, classes: Mapping[str, Buckets], redis_url: str = "") -> None:
+        self._classes = classes
+        self._redis: Any = None
+        self._away_until = 0.0
+        if redis_url:
+            self._redis = redis_client.from_url(
+                redis_url, socket_timeout=REDIS_SECONDS_MAX, socket_connect_timeout=REDIS_SECONDS_MAX
+            )
+            self._script = self._redis.register_script(_TAKE)
+
+    async def take(self, name: str, key: str) -> Verdict | None:
+        """Spend one request of `key` in class `name`; None if the class has no limit."""
+        buckets = self._classes[name]
+        if not buckets.limit:
+            return None
+        if self._redis is not None and time.monotonic() >= self._away_until:
+            try:
+                return await self._take_shared(buckets, f"byline:limit:{name}:{key}")
+            except (RedisError, OSError, TimeoutError) as error:
+                self._away_until = time.monotonic() + REDIS_AWAY_SECONDS
+                log.warning("limits_local", error=f"{type(error).__name__}: {error}")
+        return buckets.take(key, time.monotonic_ns())
+
+    async def close(self) -> None:
+        if self._redis is not None:
+            await self._redis.aclose()
+
+    async def _take_shared(self, buckets: Buckets, key: str) -> Verdict:
+        cost_us = buckets.cost_ns // 1000
+        allowed, spent_us = await self._script(keys=[key], args=[cost_us, cost_us * buckets.limit])
+        return buckets.verdict(bool(allowed), spent_us * 1000)
 
 
 def _seconds_up(ns: int) -> int:

@@ -18,3 +18,4 @@ def decimal_text(value: int, decimals: int) -> str:
 def steps_text(count: int, step: int, decimals: int) -> str:
     """`count` ticks or lots, each `step` · 10^-decimals."""
     return decimal_text(count * step, decimals)
+

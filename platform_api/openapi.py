@@ -1,17 +1,39 @@
-"""What the OpenAPI document says beyond the types of the routes."""
+"""The OpenAPI document beyond what comes from the types of the routes: security, failures, and examples everywhere.
+
+Examples are made from the schemas: a field's own `examples` (in its `msgspec.Meta`) come first, then what its type,
+format or limits call for. So a route has them without writing any; a field with a pattern needs one of its own, and a
+test says so.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from litestar import Litestar
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from platform_api.errors import STATUS, Failure
+from platform_api.security import ACCESS_COOKIE
 
-__all__ = ["BEARER", "config", "failures"]
+__all__ = ["BEARER", "config", "document_of", "failures"]
 
-BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
+BEARER: list[dict[str, list[str]]] = [{"bearer": []}, {"cookie": []}]
+"""Either is enough."""
+
+DEPTH_MAX = 12
+BY_NAME: Mapping[str, Any] = {
+    "id": "0197e7a2-5b7c-7c3e-9f0a-3f3c2b1a0d4e", "request_id": "0197e7a2-5b7c-7c3e-9f0a-3f3c2b1a0d4f",
+    "code": "VALIDATION_ERROR", "timestamp": "2026-01-02T03:04:05.678901Z", "next_cursor": None, "limit": 20,
+    "version": 3, "amount": "12.5",
+}  # fmt: skip
+FORMATS: Mapping[str, str] = {
+    "uuid": BY_NAME["id"], "date-time": BY_NAME["timestamp"], "date": "2026-01-02", "uri": "https://example.org/",
+    "duration": "P30D",
+}  # fmt: skip
 
 
 def failures(*statuses: int) -> dict[int, ResponseSpec]:
@@ -30,11 +52,119 @@ def config(version: str) -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Byline",
         version=version,
-        description="An exchange for creators' tokens. Prices, sizes and amounts are decimal strings.",
+        description="An exchange for creators' tokens, and the licences and royalties behind them, on one ledger."
+        " Prices, sizes and amounts are decimal strings.",
         path="/v1/openapi",  # Litestar answers everything below this path itself, errors too
         render_plugins=[JsonRenderPlugin()],
         use_handler_docstrings=True,
         components=Components(
-            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
+            security_schemes={
+                "bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT"),
+                "cookie": SecurityScheme(
+                    type="apiKey", name=ACCESS_COOKIE, security_scheme_in="cookie",
+                    description="Requests that change something also need the header X-CSRF-Token.",
+                ),
+            }
         ),
-    )
+    )  # fmt: skip
+
+
+def document_of(app: Litestar) -> dict[str, Any]:
+    """The document with examples."""
+    document: dict[str, Any] = app.openapi_schema.to_schema()
+    example = _Examples(document.get("components", {}).get("schemas", {}))
+    for item in document["paths"].values():
+        for operation in item.values():
+            contents = [operation.get("requestBody", {}).get("content", {})]
+            for status, response in operation.get("responses", {}).items():
+                content = response.get("content", {})
+                if int(status) >= 400:
+                    _put_failure(content, int(status))
+                else:
+                    contents.append(content)
+            for content in contents:
+                for media in content.values():
+                    if "schema" in media and "example" not in media:
+                        media["example"] = example.of(media["schema"])
+            for parameter in operation.get("parameters", []):
+                if "example" not in parameter:
+                    parameter["example"] = example.of(parameter.get("schema", {}), parameter["name"])
+    return document
+
+
+def _put_failure(content: dict[str, Any], status: int) -> None:
+    for media in content.values():
+        media["examples"] = {
+            code.value: {
+                "value": {
+                    "success": False,
+                    "error": {
+                        "code": code.value, "message": "What was wrong, in words.",
+                        "details": {"reason": "machine_word"}, "timestamp": BY_NAME["timestamp"],
+                        "request_id": BY_NAME["request_id"],
+                    },
+                }
+            }
+            for code, number in STATUS.items() if number == status
+        }  # fmt: skip
+
+
+class _Examples:
+    """Values that fit schemas. A schema that holds itself ends in null or an empty list."""
+
+    def __init__(self, schemas: Mapping[str, Any]) -> None:
+        self._schemas = schemas
+
+    def of(self, schema: Mapping[str, Any], name: str = "", depth: int = 0) -> Any:
+        if depth > DEPTH_MAX:
+            return None
+        if "$ref" in schema:
+            return self.of(self._schemas[schema["$ref"].rsplit("/", 1)[1]], name, depth + 1)
+        if schema.get("examples"):
+            examples = schema["examples"]
+            first = next(iter(examples.values()) if isinstance(examples, Mapping) else iter(examples))
+            return first.get("value") if isinstance(first, Mapping) and "value" in first else first
+        for word in ("const", "default"):
+            if word in schema:
+                return schema[word]
+        if schema.get("enum"):
+            return schema["enum"][0]
+        for word in ("oneOf", "anyOf", "allOf"):
+            if schema.get(word):
+                useful = [part for part in schema[word] if part.get("type") != "null"]
+                return self.of((useful or schema[word])[0], name, depth + 1)
+        return self._of_type(schema, name, depth)
+
+    def _of_type(self, schema: Mapping[str, Any], name: str, depth: int) -> Any:
+        kind = schema.get("type")
+        if isinstance(kind, list):
+            kind = next((word for word in kind if word != "null"), "null")
+        match kind:
+            case "object":
+                fields = schema.get("properties", {})
+                return {field: self.of(part, field, depth + 1) for field, part in fields.items()}
+            case "array":
+                if "prefixItems" in schema:
+                    return [self.of(part, name, depth + 1) for part in schema["prefixItems"]]
+                return [self.of(schema["items"], name, depth + 1)] if schema.get("items") else []
+            case "integer" | "number":
+                known = BY_NAME.get(name)
+                if isinstance(known, int):
+                    return known
+                return max(1, schema.get("minimum", 1)) if schema.get("maximum", 1) >= 1 else schema["maximum"]
+            case "boolean":
+                return True
+            case "string":
+                return self._text(schema, name)
+        return None
+
+    @staticmethod
+    def _text(schema: Mapping[str, Any], name: str) -> str:
+        if schema.get("format") in FORMATS:
+            return FORMATS[schema["format"]]
+        if name.endswith("_at"):
+            return str(BY_NAME["timestamp"])
+        known = BY_NAME["id"] if name == "id" or name.endswith("_id") else BY_NAME.get(name)
+        text = known if isinstance(known, str) else name.replace("_", " ") or "text"
+        text = text.ljust(schema.get("minLength", 0), "x")
+        return text[: schema.get("maxLength", len(text))]

@@ -2,7 +2,9 @@
 
     CorePort     commands in, their first event out; API keys at the gateway
     BookPort     the public depth of a market, from the market-data copy
+    ProofPort    proofs that a balance is counted in a batch
     StatusPort   what each process of the exchange says about itself
+    MailPort     a letter to one person
 
 Failures are those of `engine.messages.errors`: Unavailable when the command was surely not sent, OutcomeUnknown when it
 may have taken effect. A refusal by the core is no error: it is the answer `{"event": "rejected", "reason": ...}`.
@@ -11,9 +13,10 @@ may have taken effect. A refusal by the core is no error: it is the answer `{"ev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["BookPort", "CorePort", "StatusPort"]
+__all__ = ["BookPort", "CorePort", "Letter", "MailPort", "NoProof", "ProofPort", "StatusPort"]
 
 
 @runtime_checkable
@@ -54,6 +57,44 @@ class BookPort(Protocol):
         """
 
 
+class NoProof(Exception):
+    """There is no proof; `reason` is `unknown_batch`, `not_final` or `no_balance`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@runtime_checkable
+class ProofPort(Protocol):
+    async def prove(self, account: str, batch: int | None) -> Sequence[Mapping[str, Any]]:
+        """One for each asset, as in a proof file; without a batch, of the last final one.
+
+        Raises:
+            Unavailable: settlement does not answer.
+            NoProof
+        """
+
+
+@runtime_checkable
 class StatusPort(Protocol):
     def read(self) -> Mapping[str, Mapping[str, Any]]:
         """By process name: `ready`, `alive` and whatever numbers the process publishes. Never waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """`letter_id` is the same when a letter is sent again, so that a provider can leave out the copy."""
+
+    letter_id: str
+    to: str
+    subject: str
+    text: str
+
+
+class MailPort(Protocol):
+    provider: str
+    """Its name, as the API shows it."""
+
+    async def send(self, letter: Letter) -> None:
+        """Hands the letter over for good. Raises Unavailable (try again), Refused (this letter never goes)."""

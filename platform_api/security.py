@@ -1,42 +1,83 @@
-"""Access tokens, and who the caller is.
+"""Access tokens, cookies, and who the caller is.
 
 A token is a JWT signed with Ed25519, fifteen minutes long, whose claims name account, core account, session and the
 permission version. Its signature is checked on every request without a database. That its session still stands is
 asked of the database and remembered for some seconds; while the database is away a signed token is good until it
-expires, so that open positions can still be traded and closed.
+expires, so that open positions can still be traded and closed, with the permissions of a member and no others.
+
+Programs send the token as a bearer. The web application has it in a cookie that scripts cannot read; then requests that
+change something also need the header `X-CSRF-Token`, a keyed digest of the session that only a page of ours gets.
+
+    __Host-byline_access    the access token           httpOnly, Secure, SameSite=Lax, Path=/
+    __Host-byline_refresh   the refresh token          the same
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from litestar.connection import ASGIConnection
+from litestar.datastructures import Cookie
+from litestar.handlers import BaseRouteHandler
 
 from engine.messages.errors import SettingsInvalid, Unavailable
 from platform_api.errors import ApiError, ErrorCode
+from platform_api.permissions import may, permissions_of
 
-__all__ = ["Caller", "SessionGuard", "TokenSigner", "load_signing_key", "unauthorized"]
+__all__ = [
+    "ACCESS_COOKIE", "REFRESH_COOKIE", "Caller", "SessionGuard", "Standing", "TokenSigner", "caller_of",
+    "cookie_caller", "freshly_proved", "load_signing_key", "permitted", "session_cookies", "unauthorized", "visitor_of",
+]  # fmt: skip
 
 ALGORITHM = "EdDSA"
 REVOKED_MAX = 100_000
+ACCESS_COOKIE = "__Host-byline_access"
+REFRESH_COOKIE = "__Host-byline_refresh"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+PROOF_MAX = timedelta(minutes=10)
+"""How old a wallet's signature may be for an act that needs a fresh one."""
+
+Connection = ASGIConnection[Any, Any, Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a request speaks for. `account` is the account's name in the core."""
+    """Who a request speaks for. `account` is the account's name in the core; `address` the wallet that signed in.
+
+    `proved_at`: when a wallet last signed for this session; None while the database cannot say.
+    """
 
     account_id: str
     account: str
     session_id: str
     address: str
     version: int
+    permissions: frozenset[str] = permissions_of(())
+    proved_at: datetime | None = None
+
+    def may(self, permission: str) -> bool:
+        return may(self.permissions, permission)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the database says of a session: why it no longer stands (None: it does), and what its account may do."""
+
+    problem: str | None
+    permissions: frozenset[str] = permissions_of(())
+    proved_at: datetime | None = None
 
 
 def unauthorized(reason: str, message: str) -> ApiError:
@@ -82,6 +123,17 @@ class TokenSigner:
         self._public_key = key.public_key()
         self._domain = domain
         self.seconds = seconds
+        raw = key.private_bytes(
+            serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
+        )
+        self._csrf_key = hashlib.sha256(b"byline csrf\0" + raw).digest()
+
+    def csrf_token(self, session_id: str) -> str:
+        """What a page must send with requests that change something for this session."""
+        return hmac.new(self._csrf_key, session_id.encode(), hashlib.sha256).hexdigest()
+
+    def csrf_fits(self, session_id: str, token: str) -> bool:
+        return hmac.compare_digest(self.csrf_token(session_id), token)
 
     def issue(self, caller: Caller) -> str:
         now = int(time.time())
@@ -109,11 +161,12 @@ class TokenSigner:
 class SessionGuard:
     """Does the session of a token still stand? Bounded: the session longest unasked is forgotten first."""
 
-    def __init__(self, look_up: Callable[[Caller], Awaitable[str | None]], cache_seconds: int) -> None:
-        """`look_up` gives None for a good session or the reason why not, or raises Unavailable."""
+    def __init__(self, look_up: Callable[[Caller], Awaitable[Standing]], cache_seconds: int) -> None:
+        """`look_up` raises Unavailable while the database is away."""
         self._look_up = look_up
         self._cache_ns = cache_seconds * 1_000_000_000
-        self._good_until_ns: OrderedDict[tuple[str, int], int] = OrderedDict()
+        self._known: OrderedDict[tuple[str, int], tuple[int, Standing]] = OrderedDict()
+        """Good standings, and until when they are taken for good."""
         self._revoked: OrderedDict[str, None] = OrderedDict()
 
     def revoke(self, session_id: str) -> None:
@@ -122,24 +175,107 @@ class SessionGuard:
         if len(self._revoked) > REVOKED_MAX:
             self._revoked.popitem(last=False)
 
+    def forget(self, session_id: str) -> None:
+        """The next request asks the database again: something about the session has changed."""
+        for key in [key for key in self._known if key[0] == session_id]:
+            del self._known[key]
+
     async def check(self, caller: Caller) -> Caller:
-        """Raises ApiError UNAUTHORIZED or FORBIDDEN."""
+        """The caller with permissions and proof. Raises ApiError UNAUTHORIZED or FORBIDDEN."""
         if caller.session_id in self._revoked:
             raise unauthorized("session_revoked", "The session has ended: sign in again.")
         now_ns = time.monotonic_ns()
         key = (caller.session_id, caller.version)
-        if self._good_until_ns.get(key, 0) > now_ns:
-            return caller
-        try:
-            reason = await self._look_up(caller)
-        except Unavailable:
-            return caller
-        if reason == "account_suspended":
-            raise ApiError(ErrorCode.FORBIDDEN, "This account is suspended.", reason=reason)
-        if reason is not None:
-            raise unauthorized(reason, "The session has ended: sign in again.")
-        self._good_until_ns[key] = now_ns + self._cache_ns
-        self._good_until_ns.move_to_end(key)
-        if len(self._good_until_ns) > REVOKED_MAX:
-            self._good_until_ns.popitem(last=False)
-        return caller
+        until_ns, standing = self._known.get(key, (0, None))
+        if standing is None or until_ns <= now_ns:
+            try:
+                standing = await self._look_up(caller)
+            except Unavailable:
+                return caller
+            if standing.problem == "account_suspended":
+                raise ApiError(ErrorCode.FORBIDDEN, "This account is suspended.", reason=standing.problem)
+            if standing.problem is not None:
+                raise unauthorized(standing.problem, "The session has ended: sign in again.")
+            self._known[key] = (now_ns + self._cache_ns, standing)
+            self._known.move_to_end(key)
+            if len(self._known) > REVOKED_MAX:
+                self._known.popitem(last=False)
+        return replace(caller, permissions=standing.permissions, proved_at=standing.proved_at)
+
+
+def cookie_caller(signer: TokenSigner, method: str, cookie: str, csrf_token: str, site: str) -> Caller:
+    """The caller of a request with an access cookie. `site` is its Sec-Fetch-Site header, empty if there is none.
+
+    Raises:
+        ApiError: UNAUTHORIZED as for a bearer; FORBIDDEN `csrf` if the request changes something and carries no proof
+            that a page of ours made it.
+    """
+    caller = signer.read(cookie)
+    if method not in SAFE_METHODS and (
+        site not in ("", "same-origin", "same-site") or not signer.csrf_fits(caller.session_id, csrf_token)
+    ):
+        message = "A request with a cookie that changes something needs the header X-CSRF-Token of its session."
+        raise ApiError(ErrorCode.FORBIDDEN, message, reason="csrf", field="X-CSRF-Token")
+    return caller
+
+
+def session_cookies(access: str, access_seconds: int, refresh: str, refresh_seconds: int) -> list[Cookie]:
+    """Both cookies; empty tokens and zero seconds delete them."""
+    return [
+        Cookie(key=name, value=value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax")
+        for name, value, seconds in (
+            (ACCESS_COOKIE, access, access_seconds), (REFRESH_COOKIE, refresh, refresh_seconds),
+        )
+    ]  # fmt: skip
+
+
+async def visitor_of(connection: Connection) -> Caller | None:
+    """Whose request this is, or None without a token; one that is there must be good. Raises ApiError.
+
+    Asked once for each request; guards and routes get the same answer.
+    """
+    state = connection.scope["state"]
+    error: ApiError | None = state.get("caller_error")
+    if error is not None:
+        raise error
+    checked: Caller | None = state.get("checked_caller")
+    unchecked: Caller | None = state.get("caller")
+    if checked is not None or unchecked is None:
+        return checked
+    guard: SessionGuard = connection.app.state.guard
+    state["checked_caller"] = checked = await guard.check(unchecked)
+    return checked
+
+
+async def caller_of(connection: Connection) -> Caller:
+    """The same where a token is needed. Raises ApiError UNAUTHORIZED or FORBIDDEN."""
+    caller = await visitor_of(connection)
+    if caller is None:
+        raise unauthorized("token_missing", "This needs an access token.")
+    return caller
+
+
+def permitted(*wanted: str) -> Any:
+    """A guard for routes: the caller must hold every permission of `wanted`. UNAUTHORIZED or FORBIDDEN otherwise."""
+    assert wanted and all(may(frozenset(), name) is False for name in wanted)
+
+    async def guard(connection: Connection, _: BaseRouteHandler) -> None:
+        caller = await caller_of(connection)
+        if not all(map(caller.may, wanted)):  # perhaps granted since the session was last looked up
+            connection.app.state.guard.forget(caller.session_id)
+            connection.scope["state"].pop("checked_caller", None)
+            caller = await caller_of(connection)
+        missing = [name for name in wanted if not caller.may(name)]
+        if missing:
+            message = f"This needs the permission {', '.join(missing)}."
+            raise ApiError(ErrorCode.FORBIDDEN, message, reason="permission_missing", details={"permissions": missing})
+
+    return guard
+
+
+async def freshly_proved(connection: Connection, _: BaseRouteHandler) -> None:
+    """A guard for routes: a wallet must have signed for this session within ten minutes (`POST /v1/auth/step-up`)."""
+    caller = await caller_of(connection)
+    if caller.proved_at is None or datetime.now(UTC) - caller.proved_at > PROOF_MAX:
+        message = "This needs a fresh signature of a wallet: POST /v1/auth/step-up."
+        raise ApiError(ErrorCode.FORBIDDEN, message, reason="step_up_required")

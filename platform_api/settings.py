@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,18 +11,40 @@ from engine.messages.errors import SettingsInvalid
 
 __all__ = ["ApiSettings"]
 
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
+SECONDS = ("nonce_seconds", "access_seconds", "refresh_seconds", "email_token_seconds", "withdrawal_confirm_seconds")
+COUNTS = (
+    "body_bytes_max",
+    "pool_connections_max",
+    "jobs_running_max",
+    "keys_per_account_max",
+    "wallets_per_account_max",
+)
+LIMITS = ("public_per_minute", "account_per_minute", "trading_per_minute", "auth_per_minute", "catalogue_per_hour")
+
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """Limits are per minute, and 0 switches one off. Times are seconds."""
+    """Limits of 0 are switched off. Times are seconds."""
 
-    postgres_dsn: str
+    postgres_dsn: str = field(repr=False)
     domain: str = "127.0.0.1:7400"
     """What wallets are asked to sign for. A signature made for another domain opens nothing here."""
     chain: str = "sui:local"
+    ethereum_chain_id: int = 1
+    """What Ethereum wallets are asked to sign for; nothing is ever sent to that chain."""
     signing_key_path: Path | None = None
     """Ed25519 key of the access tokens, made on first use with mode 0600. None: a key for this process alone."""
+    column_keys_path: Path | None = None
+    """Key ring of the sealed columns, made on first use with mode 0600. None: a ring for this process alone."""
+    mail_folder: Path | None = None
+    """Where the built-in mail provider puts letters. None: there is no provider, and addresses cannot be verified."""
+    mail_sender: str = "Byline <no-reply@byline.invalid>"
     web_folder: Path | None = None
+    cors_origins: tuple[str, ...] = ()
+    """Pages of other origins that may read answers. Cookies never go to them."""
+    redis_url: str = field(default="", repr=False)
+    """`redis://…`: rate limits are shared there and events also go to its stream. Empty: neither."""
     embedded: bool = False
     """The chain is the embedded one: `/health` says so, and the faucet may run."""
     faucet: Mapping[str, str] = field(default_factory=dict)
@@ -29,27 +52,50 @@ class ApiSettings:
     nonce_seconds: int = 300
     access_seconds: int = 900
     refresh_seconds: int = 30 * 86_400
+    email_token_seconds: int = 86_400
     session_cache_seconds: int = 5
     """How long a session that was found good is taken for good: the most that a revocation may lag."""
     public_per_minute: int = 100
     account_per_minute: int = 1_000
     trading_per_minute: int = 100
     auth_per_minute: int = 10
+    catalogue_per_hour: int = 1_000
     body_bytes_max: int = 64 * 1024
     pool_connections_max: int = 8
     query_seconds_max: float = 5.0
+    background: bool = True
+    """Relay and job worker run in this process."""
+    jobs_running_max: int = 20
     keys_per_account_max: int = 20
+    withdrawal_confirm_seconds: int = 3_600
+    """A withdrawal that is not confirmed by then is cancelled."""
+    withdrawal_address_delay_seconds: int = 86_400
+    """How old an address must be before money goes there."""
+    withdrawal_fees: Mapping[str, str] = field(default_factory=dict)
+    """Asset → decimal amount that goes to platform:gas with each withdrawal."""
+    wallets_per_account_max: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("nonce_seconds", "access_seconds", "refresh_seconds", "body_bytes_max", "pool_connections_max"):
-            if getattr(self, name) < 1:
-                raise SettingsInvalid(f"{name} must be at least 1")
-        for name in ("public_per_minute", "account_per_minute", "trading_per_minute", "auth_per_minute"):
-            if not 0 <= getattr(self, name) <= 10_000_000:
-                raise SettingsInvalid(f"{name} must be 0 … 10,000,000")
-        if self.access_seconds >= self.refresh_seconds:
-            raise SettingsInvalid("access_seconds must be less than refresh_seconds")
-        if self.faucet and not self.embedded:
-            raise SettingsInvalid("faucet gives test money away and needs embedded")
-        if not self.domain or any(c.isspace() for c in self.domain):
-            raise SettingsInvalid("domain must be a host, with a port if need be")
+        strange = tuple(origin for origin in self.cors_origins if not ORIGIN.fullmatch(origin))
+        rules: list[tuple[bool, str]] = [
+            *((getattr(self, name) >= 1, f"{name} must be at least 1") for name in (*SECONDS, *COUNTS)),
+            *((0 <= getattr(self, name) <= 10_000_000, f"{name} must be 0 … 10,000,000") for name in LIMITS),
+            (self.session_cache_seconds >= 0, "session_cache_seconds must not be negative"),
+            (self.query_seconds_max > 0, "query_seconds_max must be above 0"),
+            (self.access_seconds < self.refresh_seconds, "access_seconds must be less than refresh_seconds"),
+            (self.jobs_running_max >= 20, "jobs_running_max must be at least 20"),
+            (self.ethereum_chain_id >= 1, "ethereum_chain_id must be at least 1"),
+            (not self.faucet or self.embedded, "faucet gives test money away and needs embedded"),
+            (
+                bool(self.domain) and not any(c.isspace() for c in self.domain),
+                "domain must be a host, with a port if need be",
+            ),
+            (not strange, f"cors_origins must be scheme://host[:port] each, not {strange}"),
+            (
+                self.redis_url == "" or self.redis_url.startswith(("redis://", "rediss://", "unix://")),
+                "redis_url must be redis://, rediss:// or unix://",
+            ),
+        ]
+        for holds, rule in rules:
+            if not holds:
+                raise SettingsInvalid(rule)

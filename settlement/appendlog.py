@@ -92,6 +92,17 @@ class AppendLog:
             yield offset, payload
             offset += _FRAME.size + len(payload)
 
+    @staticmethod
+    def peek(path: Path) -> Iterator[bytes]:
+        """The records that a file holds now, oldest first, whoever has it open; up to the first that is not whole."""
+        with path.open("rb") as file:
+            while len(head := file.read(_FRAME.size)) == _FRAME.size:
+                length, crc = _FRAME.unpack(head)
+                payload = file.read(length)
+                if len(payload) < length or zlib.crc32(payload) != crc:
+                    return
+                yield payload
+
     def close(self) -> None:
         """Nothing can be appended or read afterwards. A second close does nothing."""
         if self._descriptor >= 0:

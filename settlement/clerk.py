@@ -23,11 +23,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.messages.codes import EventKind
+from engine.messages.decimals import decimal_text, units_of
 from engine.messages.errors import Refused
 from settlement.chain.events import ChainEvent
 from settlement.commands import CommandPort, submit_booking
 from settlement.ledger import Account, Disagreement, Ledger
-from settlement.refs import deposit_ref, exit_ref, exit_rest_ref, units_text
+from settlement.refs import deposit_ref, exit_ref, exit_rest_ref
 from settlement.watcher import Watcher
 
 __all__ = ["Clerk"]
@@ -110,7 +111,7 @@ class Clerk:
             ref = deposit_ref(event.digest, event.index)
             command = {
                 "op": "deposit", "account": owners[0].name, "asset": asset, "ref": ref,
-                "amount": units_text(event.amount, _scale(ledger, asset)), "code": "sui", "memo": event.owner.hex(),
+                "amount": decimal_text(event.amount, _scale(ledger, asset)), "code": "sui", "memo": event.owner.hex(),
                 **_not_after(event),
             }  # fmt: skip
             try:
@@ -148,6 +149,8 @@ class Clerk:
         if paid > booked and rest not in ledger.chain_refs:
             done = await self._transfer(rest, ended, paid - booked, ledger, asset, owners, pending=False)
             if done < paid - booked:
+                if _has_pending(ledger, asset, owners):
+                    return  # a withdrawal of the same money is under way: the contract skips it, and it comes back
                 raise Disagreement(
                     f"the chain has paid an exit of {paid} units of {asset} to 0x{asked.owner.hex()}; the accounts of "
                     f"that row have {done} of the {paid - booked} that are not held"
@@ -170,9 +173,9 @@ class Clerk:
         """Take at most `amount` from what the accounts of the row have free; the units taken or held."""
         scale, left, legs = _scale(ledger, asset), amount, []
         for owner in owners:
-            free = _units((await self._commands.available(owner.name)).get(asset, "0"), scale)
-            if part := min(left, max(0, free)):
-                legs.append({"from": owner.name, "asset": asset, "amount": units_text(part, scale), "to": _EXTERNAL})
+            free = units_of((await self._commands.available(owner.name)).get(asset, "0"), scale)
+            if part := min(left, max(0, free)):  # below zero, or INVALID: nothing
+                legs.append({"from": owner.name, "asset": asset, "amount": decimal_text(part, scale), "to": _EXTERNAL})
                 left -= part
         if not legs or (left and not pending):
             return amount - left
@@ -227,15 +230,18 @@ def _by_row(ledger: Ledger) -> dict[bytes, list[Account]]:
     return rows
 
 
+def _has_pending(ledger: Ledger, asset: str, owners: list[Account]) -> bool:
+    """Whether a withdrawal of one of these accounts waits for its batch."""
+    names = {owner.name for owner in owners}
+    return any(
+        ledger.accounts[posting.source].name in names and ledger.assets[posting.asset].name == asset
+        for postings in ledger.pending.values()
+        for posting in postings
+    )
+
+
 def _scale(ledger: Ledger, asset: str) -> int:
     return {each.name: each.scale for each in ledger.assets}[asset]
-
-
-def _units(text: str, scale: int) -> int:
-    """Decimal text to units; below zero too."""
-    whole, _, part = text.removeprefix("-").partition(".")
-    units = int(whole + part.ljust(scale, "0"))
-    return -units if text.startswith("-") else units
 
 
 def _not_after(event: ChainEvent) -> dict[str, int]:

@@ -1,119 +1,158 @@
-"""The liability root: a Merkle sum tree of client balances for each asset, and one root over the assets.
+"""The liability root, and the proof that one client's balance is in it. Pure; what a verifier needs and no more.
 
-    leaf   = SHA-256(00 | name length u8 | name | asset length u8 | asset | amount u64 LE)            sum = amount
-    node   = SHA-256(01 | left hash | left sum u128 LE | right hash | right sum u128 LE)              sum = left + right
-    root   = SHA-256(02 | for each asset by name: length u8 | asset | tree hash | tree sum u128 LE)
+Each asset has a Merkle sum tree over its clients; a Merkle tree over the assets has the root.
 
-Leaves stand by account name; an odd node rises unchanged. A client with the proof of its leaf and the published root
-knows that its balance is counted in the total the exchange owes: every node's sum is hashed, so a sum cannot be made
-smaller on the way up. A negative balance counts as zero, so one client's debt never hides what another is owed.
+    id       = first 28 bytes of SHA-256(05 | salt 16 bytes | account name)
+    leaf     = SHA-256(00 | id | amount u64 LE)                                                    sum = amount
+    node     = SHA-256(01 | left hash | left sum u64 LE | right hash | right sum u64 LE)           sum = left + right
+    asset    = SHA-256(02 | name length u8 | name | tree hash | tree sum u64 LE)
+    above    = SHA-256(03 | left hash | right hash);   the root of no assets is SHA-256(03)
 
-An asset without a positive balance has no tree. Cost: two hashes a leaf, about 3 µs.
+An odd node rises unchanged. Every sum is hashed, non-negative and below 2^63, so no node can make the total smaller
+than what is below it: a balance below zero counts as zero and hides nothing that another is owed.
+
+A proof shows its owner's name, salt and balance, the sums on the way (the first is one other client's amount, without
+a name), hashes of assets, and the asset's total. The salt is secret to the exchange and the client: without it an id
+tells no name. Two clients with equal balances cannot be given one leaf, since an id binds one name.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 
 import msgspec
 
-__all__ = ["EMPTY_ROOT", "AssetTree", "LiabilityTree", "Proof", "verify"]
+__all__ = [
+    "EMPTY_ROOT", "ID_BYTES", "SALT_BYTES", "SUM_LIMIT", "AssetRoot", "Proof", "ProofInvalid", "asset_path",
+    "asset_root", "check_proof", "client_id", "client_salt", "liability_root", "pack_path",
+]  # fmt: skip
 
-Node = tuple[bytes, int]
-"""Hash and sum."""
+ID_BYTES, SALT_BYTES = 28, 16
+SUM_LIMIT = 2**63
+STEP_BYTES = 41
+"""Of a packed path: 1 if the sibling stands to the left else 0, its hash, its sum u64 LE."""
+LINK_BYTES = 33
+
+Step = tuple[bytes, int, bool]
+AssetRoot = tuple[str, bytes, int]
+"""Name, hash of the tree, total."""
 
 
-class Proof(msgspec.Struct, frozen=True):
-    """Everything a client needs beside its own name, asset and amount.
+class ProofInvalid(ValueError):
+    """A proof, or the root it is held against, is not right; the text says what differs."""
 
-    `path` is from the leaf upwards: sibling hash, sibling sum, whether the sibling stands to the left. `assets` are all
-    assets of the root with their tree's hash and sum.
+
+class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One balance in one batch, as it stands in a proof file. Binary fields are base64; 1.7 kB at a million.
+
+    `path`: STEP_BYTES a step from the leaf upwards; `links`: likewise above the asset, a byte for the side and a hash.
     """
 
-    path: list[tuple[bytes, int, bool]]
-    assets: list[tuple[str, bytes, int]]
+    batch: int
+    account: str
+    salt: bytes
+    asset: str
+    amount: int
+    total: int
+    """Of the asset, over all clients."""
+    path: bytes
+    links: bytes
 
 
-def leaf_hash(account: str, asset: str, amount: int) -> bytes:
-    name, kind = account.encode(), asset.encode()
-    head = b"\0" + bytes([len(name)]) + name + bytes([len(kind)]) + kind
-    return hashlib.sha256(head + amount.to_bytes(8, "little")).digest()
+def client_salt(key: bytes, account: str) -> bytes:
+    """The account's salt. `key` (32 bytes) is the exchange's secret."""
+    return hashlib.blake2b(account.encode(), key=key, digest_size=SALT_BYTES).digest()
 
 
-def _join(left: Node, right: Node) -> Node:
-    body = left[0] + left[1].to_bytes(16, "little") + right[0] + right[1].to_bytes(16, "little")
-    return hashlib.sha256(b"\1" + body).digest(), left[1] + right[1]
+def client_id(salt: bytes, account: str) -> bytes:
+    """What stands for the account in leaves and in the published journal."""
+    return hashlib.sha256(b"\5" + salt + account.encode()).digest()[:ID_BYTES]
 
 
-def _root_hash(assets: Iterable[tuple[str, bytes, int]]) -> bytes:
-    digest = hashlib.sha256(b"\2")
-    for name, tree, total in assets:
-        encoded = name.encode()
-        digest.update(bytes([len(encoded)]) + encoded + tree + total.to_bytes(16, "little"))
-    return digest.digest()
+def pack_path(steps: Sequence[Step]) -> bytes:
+    """From `SumTree.path`."""
+    return b"".join(bytes([left]) + hashed + total.to_bytes(8, "little") for hashed, total, left in steps)
 
 
-EMPTY_ROOT = _root_hash([])
+def asset_path(assets: Sequence[AssetRoot], name: str) -> bytes:
+    """`links` of the asset. KeyError if it is not among them."""
+    names = [asset for asset, _, _ in assets]
+    if name not in names:
+        raise KeyError(name)
+    place, level, links = names.index(name), [asset_root(*asset) for asset in assets], b""
+    while len(level) > 1:
+        if place ^ 1 < len(level):
+            links += bytes([place & 1]) + level[place ^ 1]
+        level, place = _above(level), place >> 1
+    return links
 
 
-class AssetTree:
-    """One asset's tree, all levels kept."""
-
-    def __init__(self, asset: str, balances: Mapping[str, int]) -> None:
-        """`balances`: account → units, at least one, all positive."""
-        self.asset = asset
-        self.names = sorted(balances)
-        self._positions = {name: position for position, name in enumerate(self.names)}
-        level: list[Node] = [(leaf_hash(name, asset, balances[name]), balances[name]) for name in self.names]
-        self.levels = [level]
-        while len(level) > 1:
-            above = [_join(level[index], level[index + 1]) for index in range(0, len(level) - 1, 2)]
-            if len(level) % 2:
-                above.append(level[-1])
-            self.levels.append(above)
-            level = above
-        self.root, self.total = level[0]
-
-    def path(self, account: str) -> list[tuple[bytes, int, bool]]:
-        """Siblings of the account's leaf, upwards. KeyError if it has none."""
-        position, path = self._positions[account], []
-        for level in self.levels[:-1]:
-            sibling = position ^ 1
-            if sibling < len(level):
-                path.append((*level[sibling], sibling < position))
-            position //= 2
-        return path
+def liability_root(assets: Sequence[AssetRoot]) -> bytes:
+    """Over all assets, in the order given."""
+    level = [asset_root(*asset) for asset in assets]
+    while len(level) > 1:
+        level = _above(level)
+    return level[0] if level else EMPTY_ROOT
 
 
-class LiabilityTree:
-    """All assets at one cut."""
-
-    def __init__(self, balances: Mapping[str, Mapping[str, int]]) -> None:
-        """`balances`: asset → account → units. What is not positive is left out."""
-        self.trees: dict[str, AssetTree] = {}
-        for asset in sorted(balances):
-            positive = {account: amount for account, amount in balances[asset].items() if amount > 0}
-            if positive:
-                self.trees[asset] = AssetTree(asset, positive)
-        self.assets = [(asset, tree.root, tree.total) for asset, tree in self.trees.items()]
-        self.root = _root_hash(self.assets)
-
-    def prove(self, account: str, asset: str) -> Proof:
-        """Raises KeyError if the account has nothing in that asset."""
-        return Proof(self.trees[asset].path(account), self.assets)
+def asset_root(name: str, tree: bytes, total: int) -> bytes:
+    encoded = name.encode()
+    return hashlib.sha256(b"\2" + bytes([len(encoded)]) + encoded + tree + total.to_bytes(8, "little")).digest()
 
 
-def verify(root: bytes, account: str, asset: str, amount: int, proof: Proof) -> bool:
-    """Whether `amount` of `account` is counted under `root`."""
-    if not 0 < amount < 2**64 or any(not 0 < total < 2**128 for _, total, _ in proof.path):
-        return False
-    if any(not 0 < total < 2**128 for _, _, total in proof.assets):
-        return False
-    node: Node = (leaf_hash(account, asset, amount), amount)
-    for sibling, total, is_left in proof.path:
-        node = _join((sibling, total), node) if is_left else _join(node, (sibling, total))
-        if node[1] >= 2**128:
-            return False
-    named = [(tree, total) for name, tree, total in proof.assets if name == asset]
-    return named == [node] and _root_hash(proof.assets) == root
+def check_proof(proof: Proof, root: bytes) -> None:
+    """Whether the account's amount is counted in the total, and the total under `root`. Raises ProofInvalid."""
+    if not 0 <= proof.amount < SUM_LIMIT or not 0 <= proof.total < SUM_LIMIT:
+        raise ProofInvalid("an amount is below zero or not below 2^63")
+    if len(proof.salt) != SALT_BYTES:
+        raise ProofInvalid(f"the salt has {len(proof.salt)} bytes, not {SALT_BYTES}")
+    if len(proof.path) % STEP_BYTES or len(proof.links) % LINK_BYTES:
+        raise ProofInvalid("the path is cut off")
+    if len(proof.path) > 64 * STEP_BYTES or len(proof.links) > 64 * LINK_BYTES:
+        raise ProofInvalid("the path is longer than any tree is high")
+    if len(proof.asset.encode()) > 255:
+        raise ProofInvalid("the asset's name is too long")
+    identity = client_id(proof.salt, proof.account)
+    hashed = hashlib.sha256(b"\0" + identity + proof.amount.to_bytes(8, "little")).digest()
+    total = proof.amount
+    for number, start in enumerate(range(0, len(proof.path), STEP_BYTES)):
+        side, sibling = proof.path[start], proof.path[start + 1 : start + 33]
+        beside = int.from_bytes(proof.path[start + 33 : start + STEP_BYTES], "little")
+        if side > 1:
+            raise ProofInvalid(f"step {number} of the path stands on no side")
+        if total + beside >= SUM_LIMIT:
+            raise ProofInvalid(f"step {number} of the path: the sum reaches 2^63, so another could be hidden in it")
+        left, right = ((sibling, beside), (hashed, total)) if side else ((hashed, total), (sibling, beside))
+        hashed = _node(left, right)
+        total += beside
+    if total != proof.total:
+        raise ProofInvalid(f"the path adds up to {total}, the proof says a total of {proof.total} {proof.asset}")
+    above = asset_root(proof.asset, hashed, total)
+    for start in range(0, len(proof.links), LINK_BYTES):
+        side, sibling = proof.links[start], proof.links[start + 1 : start + LINK_BYTES]
+        if side > 1:
+            raise ProofInvalid("a link above the asset stands on no side")
+        above = _join(sibling, above) if side else _join(above, sibling)
+    if above != root:
+        raise ProofInvalid(
+            "the proof leads to another liability root than the batch's: the account, the salt, the amount or a step "
+            f"of the path differs ({above.hex()[:16]}…, the batch has {root.hex()[:16]}…)"
+        )
+
+
+def _node(left: tuple[bytes, int], right: tuple[bytes, int]) -> bytes:
+    body = left[0] + left[1].to_bytes(8, "little") + right[0] + right[1].to_bytes(8, "little")
+    return hashlib.sha256(b"\1" + body).digest()
+
+
+def _join(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\3" + left + right).digest()
+
+
+def _above(level: list[bytes]) -> list[bytes]:
+    joined = [_join(level[index], level[index + 1]) for index in range(0, len(level) - 1, 2)]
+    return [*joined, level[-1]] if len(level) % 2 else joined
+
+
+EMPTY_ROOT = hashlib.sha256(b"\3").digest()

@@ -26,32 +26,21 @@ entry of the clearing row, which ends at zero.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from engine.messages.codes import Overdraft
 from settlement.chain.port import CoinPart, Part, Payout
 from settlement.ledger import Cut, Disagreement, Ledger, Posting
-from settlement.merkle import LiabilityTree
+from settlement.liabilities import Liabilities
 from settlement.refs import DOCUMENTED
+from settlement.rows import CLEARING_ROW, CUSTODY_ROW, KEYLESS_ROWS, TREASURY_ROW, chain_row
+from settlement.statement import Owed, Statement
 
-__all__ = ["CLEARING_ROW", "CUSTODY_ROW", "TREASURY_ROW", "Batch", "Netting", "Unpayable", "liabilities", "split"]
-
-
-def _house_row(name: str) -> bytes:
-    """A row without a key: nobody can ask for its exit, only the operator moves it."""
-    return hashlib.sha256(b"byline row: " + name.encode()).digest()
-
-
-CUSTODY_ROW = _house_row("custody")
-TREASURY_ROW = _house_row("treasury")
-CLEARING_ROW = _house_row("clearing")
-_KEYLESS = {CUSTODY_ROW, TREASURY_ROW, CLEARING_ROW}
+__all__ = ["CLEARING_ROW", "CUSTODY_ROW", "TREASURY_ROW", "Batch", "Netting", "Unpayable", "split"]
 
 KEPT_NAMED = 100
 """Booked but unpayable withdrawals that are still named; their units count for ever."""
@@ -61,10 +50,6 @@ ROWS_PER_PART = 900
 
 PAYOUT_WEIGHT = 18
 """Fifty payouts a part: each is a command of its own, about 250 bytes, and 20 ms in the embedded node."""
-
-_HOUSE_PREFIXES = ("system:", "platform:", "treasury:", "tax:", "buyback:", "external:", "issue:", "shard:")
-_CUSTODY_HOUSE = ("platform:cover",)
-"""Our money laid beside the clients'."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -86,6 +71,8 @@ class Batch(msgspec.Struct, frozen=True):
     beside: dict[str, int] = {}
     """Asset → units that came beside the batches and are counted up to this cut, since the beginning: deposits on the
     chain, less forced exits, plus payouts that the contract skipped."""
+    statement: Statement | None = None
+    """What `root` is the hash of; None in batches of before there were statements."""
 
 
 class Unpayable(msgspec.Struct, frozen=True):
@@ -102,11 +89,22 @@ class Unpayable(msgspec.Struct, frozen=True):
 class Netting:
     """The rows as they will be on the chain once every sealed batch is final."""
 
-    def __init__(self, *, pay_pending: bool) -> None:
+    def __init__(
+        self,
+        *,
+        pay_pending: bool,
+        liabilities: Liabilities | None = None,
+        publication: Callable[[], tuple[int, bytes]] | None = None,
+    ) -> None:
         """`pay_pending`: withdrawals are paid when they are pended, and the caller then books them with
         `withdraw_settled`. Otherwise they are paid once the core has booked them.
+
+        `liabilities`: with the exchange's key. By default with a key that everybody knows: ids then hide no names.
+        `publication`: last batch and digest of the published journal.
         """
         self._pay_pending = pay_pending
+        self.liabilities = liabilities or Liabilities(bytes(32))
+        self._publication = publication or (lambda: (0, bytes(32)))
         self.rows: dict[str, dict[bytes, int]] = {}
         self.chain: dict[str, bytes] = {}
         """Asset → chain value of its vault."""
@@ -132,7 +130,6 @@ class Netting:
         `released`: withdrawals with a document that may be paid now, ref → recipient.
         """
         ledger.check()
-        tree = LiabilityTree(liabilities(ledger))
         payouts, booked = self._payouts(ledger, released or {})
         beside = dict(self.beside)
         kept = dict(self.kept)
@@ -141,6 +138,7 @@ class Netting:
         unbooked = {ref: legs for ref, legs in self.paid.items() if ref not in booked}
         coins: list[CoinPart] = []
         pools: dict[str, int] = {}
+        leaving: dict[str, int] = {}
         row_of = [chain_row(account.name, account.row) for account in ledger.accounts]
         for index, asset in enumerate(ledger.assets):
             if not asset.settled:
@@ -154,6 +152,7 @@ class Netting:
             for name, row, amount in held_back:
                 if name == asset.name:
                     targets[row] = targets.get(row, 0) - amount
+                    leaving[name] = leaving.get(name, 0) + amount
             deposits = _by_row(
                 (row_of[account], amount) for (account, kind), amount in ledger.border.deposits.items() if kind == index
             )
@@ -169,17 +168,27 @@ class Netting:
             )  # fmt: skip
             pools[asset.name] = sum(targets.values())
             beside[asset.name] = beside.get(asset.name, 0) + sum(came.values()) - sum(went.values())
-        parts = split(cut.batch, tree.root, cut.trades_digest, coins)
+        statement = self._statement(ledger, cut, leaving)
+        root, owed = statement.root(), {item.asset: item.owed for item in statement.assets}
+        coins = [msgspec.structs.replace(coin, liabilities=owed[coin.asset]) for coin in coins]
+        parts = split(cut.batch, root, cut.trades_digest, coins)
         rows = sum(len(coin.entries) for coin in coins)
         batch = Batch(
-            cut.batch, cut.first_sequence, cut.last_sequence, cut.state_hash, cut.ts, now_ns, tree.root,
-            cut.trades_digest, cut.trade_count, rows, parts, pools, beside,
+            cut.batch, cut.first_sequence, cut.last_sequence, cut.state_hash, cut.ts, now_ns, root,
+            cut.trades_digest, cut.trade_count, rows, parts, pools, beside, statement,
         )  # fmt: skip
         self.take(batch, ledger, booked)
         return batch
 
     def take(self, batch: Batch, ledger: Ledger, booked: Iterable[str] | None = None) -> None:
-        """Count a sealed batch in. At restart the stored batches come through here, not through `seal`."""
+        """Count a sealed batch in. At restart the stored batches come through here, not through `seal`.
+
+        Raises Disagreement if a stored batch states other liabilities than the events and the key give.
+        """
+        if self.liabilities.number < batch.number:
+            root, _ = self.liabilities.close(batch.number, ledger)
+            if batch.statement is not None and batch.statement.liability_root != root:
+                raise Disagreement(f"batch {batch.number} is stored with another liability root: is the key another?")
         settled = {payout.ref for part in batch.parts for coin in part.coins for payout in coin.payouts}
         for item in self._newly_kept(ledger, settled | self.paid.keys()):
             self.kept[item.asset] = self.kept.get(item.asset, 0) + item.amount
@@ -206,6 +215,15 @@ class Netting:
                 self.chain[coin.asset] = coin.next_chain(batch.number, part.number, part.root, part.trades_digest)
         for ref in [ref for ref, _ in ledger.border.posted] if booked is None else booked:
             self.paid.pop(ref, None)
+
+    def _statement(self, ledger: Ledger, cut: Cut, leaving: dict[str, int]) -> Statement:
+        root, owed = self.liabilities.close(cut.batch, ledger)
+        published, digest = self._publication()
+        return Statement(
+            cut.batch, cut.first_sequence, cut.last_sequence, cut.ts, cut.state_hash, cut.trades_digest,
+            cut.trade_count, root, [Owed(name, units, leaving.get(name, 0)) for name, units in owed.items()],
+            published, digest,
+        )  # fmt: skip
 
     def skip(self, payouts: Iterable[tuple[str, Payout]]) -> None:
         """The contract skipped these (asset, payout) of a final batch: their rows have the units still.
@@ -286,34 +304,6 @@ class Netting:
         return sorted(entries, key=lambda entry: (entry[1] > 0, entry[0]))
 
 
-def is_house(name: str) -> bool:
-    """Whether an account is the exchange's own, by the first word of its name."""
-    return name.startswith(_HOUSE_PREFIXES) and name not in _CUSTODY_HOUSE
-
-
-def chain_row(name: str, row: bytes | None) -> bytes:
-    """The row in which an account is settled."""
-    if row is not None:
-        return row
-    return TREASURY_ROW if is_house(name) else CUSTODY_ROW
-
-
-def liabilities(ledger: Ledger) -> dict[str, dict[str, int]]:
-    """Asset → client account → units above zero, settled or not."""
-    clients = np.array(
-        [not is_house(account.name) and account.overdraft != Overdraft.OPEN for account in ledger.accounts], dtype=bool
-    )
-    result = {}
-    for index, asset in enumerate(ledger.assets):
-        totals = ledger.totals[: len(ledger.accounts), index]
-        owed = np.flatnonzero(clients & (totals > 0))
-        result[asset.name] = {
-            ledger.accounts[account].name: amount
-            for account, amount in zip(owed.tolist(), totals[owed].tolist(), strict=True)
-        }
-    return result
-
-
 def split(number: int, root: bytes, trades_digest: bytes, coins: list[CoinPart]) -> list[Part]:
     """One part if the rows fit into a transaction, else several; the order is deposits, payers, receivers, payouts."""
     fields = {
@@ -351,7 +341,10 @@ def split(number: int, root: bytes, trades_digest: bytes, coins: list[CoinPart])
             deposits = [item for kind, item in mine if kind == "deposits"]
             payouts = [item for kind, item in mine if kind == "payouts"]
             arrived, left = (coin.arrived, coin.left) if index == 0 else ([], [])
-            fresh = CoinPart(coin.asset, previous[coin.asset], entries, deposits, payouts, arrived, left)
+            fresh = msgspec.structs.replace(
+                coin, previous=previous[coin.asset], entries=entries, deposits=deposits, payouts=payouts,
+                arrived=arrived, left=left,
+            )  # fmt: skip
             previous[coin.asset] = fresh.next_chain(number, index, root, trades_digest)
             built.append(fresh)
         parts.append(Part(number, index, len(chunks), root, trades_digest, built))
@@ -382,7 +375,7 @@ def _unpayable(ledger: Ledger, ref: str, postings: list[Posting], *, booked: boo
     rowless = [
         account.name
         for account in (ledger.accounts[posting.source] for posting in settled)
-        if account.row is None or account.row in _KEYLESS
+        if account.row is None or account.row in KEYLESS_ROWS
     ]
     if not rowless:
         return []

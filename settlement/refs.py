@@ -10,7 +10,7 @@ A ref names its chain event, so the same event makes the same command, however o
 
 from __future__ import annotations
 
-__all__ = ["DOCUMENTED", "deposit_ref", "exit_ref", "exit_rest_ref", "is_chain_deposit", "is_chain_exit", "units_text"]
+__all__ = ["DOCUMENTED", "deposit_ref", "exit_ref", "exit_rest_ref", "is_chain_deposit", "is_chain_exit"]
 
 DOCUMENTED = "wd:"
 _DEPOSIT, _EXIT, _EXIT_REST = "dep:sui:", "exit:", "exitrest:"
@@ -35,12 +35,3 @@ def is_chain_deposit(ref: str) -> bool:
 def is_chain_exit(ref: str) -> bool:
     return ref.startswith((_EXIT, _EXIT_REST))
 
-
-def units_text(units: int, scale: int) -> str:
-    """Units of 10^-scale as the decimal text of the wire: no sign, no trailing zeros."""
-    assert units >= 0, units
-    if not scale:
-        return str(units)
-    whole, part = divmod(units, 10**scale)
-    digits = str(part).rjust(scale, "0").rstrip("0")
-    return f"{whole}.{digits}" if digits else str(whole)

@@ -45,11 +45,14 @@ from settlement.batch import (
     Stopped,
     StoredEvent,
 )
+from settlement.batch_file import batch_file
 from settlement.chain.port import ChainInfo, ChainPort, Payout, VaultListing
 from settlement.clerk import Clerk
 from settlement.commands import CommandPort, submit_booking
 from settlement.ledger import Cut, Disagreement, Ledger
+from settlement.liabilities import Liabilities
 from settlement.netting import Batch, Netting
+from settlement.proof_desk import ProofSettings
 from settlement.refs import DOCUMENTED
 from settlement.store import BatchStore
 from settlement.submitter import Submitter
@@ -103,6 +106,10 @@ class BatchRecord(msgspec.Struct, frozen=True):
     error: str
     chain: str
     executor: str
+    file: bytes = b""
+    """Of a final batch: see batch_file."""
+    payouts: list[tuple[str, str, bool]] = []
+    """Of a final batch: withdrawal's ref, digest of its transaction, whether the contract skipped it."""
 
 
 class ReleasePort(Protocol):
@@ -136,10 +143,12 @@ class Settler:
         commands: CommandPort | None = None,
         releases: ReleasePort | None = None,
         audit: AuditPort | None = None,
+        proofs: ProofSettings | None = None,
     ) -> None:
         self._source, self._chain, self._store, self._settings = source, chain, store, settings
         self._watcher, self._on_batch, self._commands = watcher, on_batch, commands
         self._releases, self._audit = releases, audit
+        self._proofs = proofs or ProofSettings()
         self._info: ChainInfo | None = None
         self._chain_error = "not connected yet"
         self._resume = asyncio.Event()
@@ -149,7 +158,11 @@ class Settler:
     def _forget(self) -> None:
         """Everything that is made anew from the events and the store."""
         self.ledger = Ledger()
-        self.netting = Netting(pay_pending=self._commands is not None)
+        self.netting = Netting(
+            pay_pending=self._commands is not None,
+            liabilities=Liabilities(self._proofs.key, self._proofs.keep),
+            publication=self._proofs.publication,
+        )
         self._clerk = Clerk(self._watcher, self._commands) if self._commands else None
         self._lives: dict[int, Life] = {}
         """Batches that are not final, by number; at start also the final ones, until their cut is passed."""
@@ -196,6 +209,11 @@ class Settler:
         self._resume.set()
         return self._halted
 
+    @property
+    def final_batch(self) -> int:
+        """The last batch that is final, 0 before the first."""
+        return self._final
+
     def status(self) -> dict[str, Any]:
         """For status pages: plain values."""
         unpayable = self.netting.unpayable
@@ -219,7 +237,9 @@ class Settler:
             **self._watched(),
             "unpayable": [msgspec.to_builtins(item) for item in unpayable[:_UNPAYABLE_NAMED]],
             "unpayable_count": len(unpayable),
-            "recent": [msgspec.to_builtins(record) for record in list(self._recent)[-20:]],
+            "recent": [
+                msgspec.to_builtins(msgspec.structs.replace(record, file=b"")) for record in list(self._recent)[-20:]
+            ],
         }
 
     def _watched(self) -> dict[str, Any]:
@@ -295,6 +315,8 @@ class Settler:
             error=life.error,
             chain=self._info.chain if self._info else "unknown",
             executor=self._info.executor if self._info else "",
+            file=batch_file(life, self._listings) if life.state is State.FINAL else b"",
+            payouts=_paid(life) if life.state is State.FINAL else [],
         )
         if self._recent and self._recent[-1].number == record.number:
             self._recent[-1] = record
@@ -535,6 +557,17 @@ class Settler:
             log.info("settlement=listed asset=%s vault=%s", listing.asset, listing.vault)
 
 
+def _paid(life: Life) -> list[tuple[str, str, bool]]:
+    """Ref, digest and whether it was skipped, of every payout of a final batch."""
+    skipped = {payout.ref for _, payout in _skipped(life)}
+    return [
+        (payout.ref, execution.digest, payout.ref in skipped)
+        for part, execution in zip(life.batch.parts, life.executions, strict=True)
+        for coin in part.coins
+        for payout in coin.payouts
+    ]
+
+
 def _skipped(life: Life) -> list[tuple[str, Payout]]:
     """(asset, payout) of what the contract skipped in the executed parts."""
     found = []
@@ -556,6 +589,7 @@ async def run_settler(
     commands: CommandPort | None = None,
     releases: ReleasePort | None = None,
     audit: AuditPort | None = None,
+    proofs: ProofSettings | None = None,
     on_settler: Callable[[Settler], None] | None = None,
 ) -> None:
     """Settle until `stop` is set.
@@ -563,7 +597,7 @@ async def run_settler(
     `on_batch` gets every change of every batch, and at the start the present state of each stored one (store it by
     number; the same record again does no harm). `on_settler` gets the settler, whose `status()` the caller may publish.
     """
-    settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, audit)
+    settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, audit, proofs)
     if on_settler:
         on_settler(settler)
     await settler.run(stop)

@@ -14,9 +14,10 @@ import msgspec
 
 from engine.messages.errors import JournalCorrupt
 from settlement.appendlog import AppendLog
-from settlement.batch import StoredEvent
+from settlement.batch import Listed, StoredEvent
+from settlement.chain.port import VaultListing
 
-__all__ = ["BatchStore", "FileBatchStore"]
+__all__ = ["BatchStore", "FileBatchStore", "listings"]
 
 
 class BatchStore(Protocol):
@@ -50,3 +51,11 @@ class FileBatchStore:
 
     def close(self) -> None:
         self._log.close()
+
+
+def listings(path: Path) -> dict[str, VaultListing]:
+    """The vaults in a store's file, by asset, also while settlement runs on it; empty if there is no file."""
+    if not path.exists():
+        return {}
+    events = (msgspec.msgpack.decode(payload, type=StoredEvent) for payload in AppendLog.peek(path))
+    return {event.listing.asset: event.listing for event in events if isinstance(event, Listed)}

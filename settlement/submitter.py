@@ -134,6 +134,8 @@ class Submitter:
         part = life.batch.parts[life.part]
         states = await self._chain.vault_states([listings[coin.asset] for coin in part.coins])
         places = {_place(states[coin.asset], coin, life) for coin in part.coins}
+        if not places:
+            return "before"  # a batch before the first settled asset: it has no vault, and no number to be refused
         if "other" in places or len(places) != 1:
             return "other" if "other" in places else "stale"
         return places.pop()

@@ -11,6 +11,7 @@ It also remembers which accounts were frozen for the sake of an exit, so that on
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Watcher:
     def __init__(self, path: Path) -> None:
         """Raises DataDirectoryBusy, JournalCorrupt."""
         self._log = AppendLog(path)
+        self._reading = asyncio.Lock()
         self.cursor: int | None = None
         """The last checkpoint read; None before the first start."""
         self.arrivals: list[ChainEvent] = []
@@ -65,14 +67,15 @@ class Watcher:
 
     async def advance(self, chain: ChainPort) -> bool:
         """Read some more checkpoints; whether there may be others. Raises Unavailable."""
-        assert self.cursor is not None
-        cursor, events = await chain.events(self.cursor, CHECKPOINTS_PER_READ)
-        read = cursor - self.cursor
-        if events or read >= CHECKPOINTS_PER_READ:
-            self._store(Seen(cursor, events))
-        else:
-            self.cursor = cursor  # nothing in them: reading them again after a crash does no harm
-        return read >= CHECKPOINTS_PER_READ
+        async with self._reading:  # the settler's two tasks both call this: an event must not count twice
+            assert self.cursor is not None
+            cursor, events = await chain.events(self.cursor, CHECKPOINTS_PER_READ)
+            read = cursor - self.cursor
+            if events or read >= CHECKPOINTS_PER_READ:
+                self._store(Seen(cursor, events))
+            else:
+                self.cursor = cursor  # nothing in them: reading them again after a crash does no harm
+            return read >= CHECKPOINTS_PER_READ
 
     def note_frozen(self, account: str, on: bool) -> None:
         """Durable on return."""

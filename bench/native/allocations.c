@@ -1,6 +1,6 @@
-/* Counts what the interpreter asks of its own allocators (objects and what belongs to them), in all threads.
+/* Counts what one thread of the interpreter asks of its allocators (objects and what belongs to them).
  *
- *   allocations_watch    from now on count
+ *   allocations_watch    from now on count what the calling thread asks for
  *   allocations_counted  how many since then: malloc, calloc, and realloc of nothing
  *   allocations_unwatch  no more
  *
@@ -24,22 +24,23 @@ extern void PyMem_SetAllocator(int domain, Allocator *allocator);
 enum { MEM = 1, OBJ = 2, DOMAINS = 2 };
 static Allocator real[DOMAINS];
 static int64_t counted;
+static _Thread_local int is_watched;
 
 static void *count_malloc(void *context, size_t size) {
     Allocator *of = context;
-    __atomic_add_fetch(&counted, 1, __ATOMIC_RELAXED);
+    if (is_watched) counted++;
     return of->malloc(of->context, size);
 }
 
 static void *count_calloc(void *context, size_t count, size_t size) {
     Allocator *of = context;
-    __atomic_add_fetch(&counted, 1, __ATOMIC_RELAXED);
+    if (is_watched) counted++;
     return of->calloc(of->context, count, size);
 }
 
 static void *count_realloc(void *context, void *block, size_t size) {
     Allocator *of = context;
-    if (block == NULL) __atomic_add_fetch(&counted, 1, __ATOMIC_RELAXED);
+    if (block == NULL && is_watched) counted++;
     return of->realloc(of->context, block, size);
 }
 
@@ -50,6 +51,7 @@ static void count_free(void *context, void *block) {
 
 void allocations_watch(void) {
     counted = 0;
+    is_watched = 1;
     for (int i = 0; i < DOMAINS; i++) {
         PyMem_GetAllocator(MEM + i, &real[i]);
         Allocator counting = {&real[i], count_malloc, count_calloc, count_realloc, count_free};
@@ -57,8 +59,9 @@ void allocations_watch(void) {
     }
 }
 
-int64_t allocations_counted(void) { return __atomic_load_n(&counted, __ATOMIC_RELAXED); }
+int64_t allocations_counted(void) { return counted; }
 
 void allocations_unwatch(void) {
+    is_watched = 0;
     for (int i = 0; i < DOMAINS; i++) PyMem_SetAllocator(MEM + i, &real[i]);
 }

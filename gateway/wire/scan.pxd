@@ -27,6 +27,8 @@ cdef struct OrderText:
     int64_t order_id  # -1: not given
     int64_t expires_at  # -1: not given
     int post_only  # -1: not given
+    int receipt  # -1: not given
+    int cancel_on_disconnect  # -1: not given
 
 cdef void scan(const char* text, Py_ssize_t size, OrderText* out) noexcept nogil
 cdef bint fill_place(const OrderText* order, const MarketEntry* market, uint32_t market_index, uint32_t account,

@@ -12,6 +12,7 @@ Worst case: one pass over the text; no allocation, no object, no lock.
 from libc.stdint cimport uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
+from gateway.guard cimport OUTLIVES
 from engine.messages.records cimport OP_CANCEL, OP_PLACE, OP_REPLACE, SLOT, Cancel, Place, Replace
 
 cdef extern from *:
@@ -91,7 +92,7 @@ cdef void scan(const char* text, Py_ssize_t size, OrderText* out) noexcept nogil
     out.size.size = out.price.size = out.tif.size = out.stp.size = -1
     out.budget.size = out.stop_price.size = out.display_size.size = out.new_client_id.size = -1
     out.order_id = out.expires_at = -1
-    out.post_only = -1
+    out.post_only = out.receipt = out.cancel_on_disconnect = -1
     op.size = -1
     p = _blank(p, end)
     if p >= end or p[0] != c"{":
@@ -180,6 +181,12 @@ cdef void scan(const char* text, Py_ssize_t size, OrderText* out) noexcept nogil
         elif _is(&key, "post_only", 9):
             known = out.post_only == -1
             out.post_only = kind == c"t"
+        elif _is(&key, "receipt", 7):
+            known = out.receipt == -1
+            out.receipt = kind == c"t"
+        elif _is(&key, "cancel_on_disconnect", 20):
+            known = out.cancel_on_disconnect == -1
+            out.cancel_on_disconnect = kind == c"t"
         if not known:
             return
         p = _blank(p, end)
@@ -201,6 +208,7 @@ cdef void scan(const char* text, Py_ssize_t size, OrderText* out) noexcept nogil
     if (
         out.market.size != -1 or out.side.size != -1 or out.type.size != -1 or out.tif.size != -1 or out.stp.size != -1
         or out.post_only != -1 or out.budget.size != -1 or out.display_size.size != -1 or out.expires_at != -1
+        or out.cancel_on_disconnect != -1
     ):
         return
     if _is(&op, "replace", 7):
@@ -353,6 +361,8 @@ cdef bint fill_place(const OrderText* order, const MarketEntry* market, uint32_t
         place.stp = 4
     else:
         return False
+    if order.cancel_on_disconnect == 0:
+        place.session = OUTLIVES
     if order.post_only == 1:
         place.head.flags |= F_POST_ONLY
     return True

@@ -115,7 +115,10 @@ class Order(Struct, frozen=True):
 
 
 class Trade(Struct, frozen=True, omit_defaults=True):
-    """Of the public tape; the fields after `traded_at` only on one's own trades.
+    """Of the public tape; the fields from `side` on only on one's own trades.
+
+    `batch` is the settlement batch that holds the trade, absent until it is sealed; `batch_status` `final` means that
+    it took effect on the chain, in the transactions `digests`.
 
     `liquidity`: maker, taker or auction.
     """
@@ -128,6 +131,9 @@ class Trade(Struct, frozen=True, omit_defaults=True):
     notional: str
     aggressor: str
     traded_at: str
+    batch: int | None = None
+    batch_status: str | None = None
+    digests: list[str] = []
     side: str | None = None
     order_id: str | None = None
     liquidity: str | None = None

@@ -49,8 +49,9 @@ async def order(db: Database, account: str, order_id: int) -> Any:
 async def public_trades(db: Database, market_id: int, before: int | None, limit: int) -> list[Any]:
     """Latest first; `before` is a trade id."""
     return await db.fetch(
-        "SELECT market_id, trade_id, sequence, event_index, traded_at, price, size, notional, aggressor"
-        " FROM exchange.trade WHERE market_id = $1 AND ($2::bigint IS NULL OR trade_id < $2)"
+        "SELECT market_id, trade_id, sequence, event_index, traded_at, price, size, notional, aggressor,"
+        " batch, batch_status, digests FROM exchange.settled_trade"
+        " WHERE market_id = $1 AND ($2::bigint IS NULL OR trade_id < $2)"
         " ORDER BY trade_id DESC LIMIT $3",
         market_id, before, limit,
     )  # fmt: skip
@@ -65,7 +66,7 @@ async def own_trades(
         """
         SELECT t.*, t.taker_account_id = a.id AS is_taker, o.side
         FROM exchange.account a
-        JOIN exchange.trade t ON t.taker_account_id = a.id OR t.maker_account_id = a.id
+        JOIN exchange.settled_trade t ON t.taker_account_id = a.id OR t.maker_account_id = a.id
         JOIN exchange.orders o
           ON o.order_id = CASE WHEN t.taker_account_id = a.id THEN t.taker_order_id ELSE t.maker_order_id END
         WHERE a.name = $1 AND ($2::bigint IS NULL OR t.market_id = $2)

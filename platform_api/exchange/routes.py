@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from platform_api.envelope import LIMIT_DEFAULT, LIMIT_MAX, Envelope, ok
+from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.exchange.models import (
     Balance,
@@ -24,7 +24,7 @@ from platform_api.exchange.models import (
     Trade,
 )
 from platform_api.exchange.service import ExchangeService
-from platform_api.idempotency import checked_key
+from platform_api.idempotency import IdempotencyKey, checked_key
 from platform_api.openapi import BEARER, failures
 from platform_api.security import Caller, unauthorized
 
@@ -36,10 +36,7 @@ Exchange = NamedDependency[ExchangeService]
 
 DEPTH_DEFAULT, DEPTH_MAX = 50, 500
 
-Limit = Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)]
-Cursor = Annotated[str | None, QueryParameter(max_length=100)]
 Token = Annotated[str | None, QueryParameter(name="token_id", max_length=64)]
-IdempotencyKey = Annotated[str | None, HeaderParameter(name="Idempotency-Key", required=False)]
 
 
 class ExchangeController(Controller):

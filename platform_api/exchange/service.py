@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from engine.messages.errors import Unavailable
-from platform_api.database import Database
 from platform_api.envelope import Pagination, cursor_from, page
 from platform_api.errors import ApiError, ErrorCode, refused_order, timestamp
 from platform_api.exchange import queries
@@ -33,11 +32,9 @@ from platform_api.exchange.models import (
     Placed,
     Trade,
 )
-from platform_api.idempotency import Idempotency
+from platform_api.kernel.context import Kernel
 from platform_api.money import decimal_text, steps_text
-from platform_api.ports import BookPort, CorePort
 from platform_api.security import Caller
-from platform_api.settings import ApiSettings
 
 __all__ = ["ExchangeService"]
 
@@ -47,12 +44,12 @@ INTERVALS = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600, "4h": 14_400, "1d": 86
 
 
 class ExchangeService:
-    def __init__(self, database: Database, core: CorePort, book: BookPort, settings: ApiSettings) -> None:
-        self._database = database
-        self._core = core
-        self._book = book
-        self._settings = settings
-        self._idempotency = Idempotency(database)
+    def __init__(self, kernel: Kernel) -> None:
+        self._database = kernel.database
+        self._core = kernel.core
+        self._book = kernel.book
+        self._settings = kernel.settings
+        self._idempotency = kernel.idempotency
         self._markets: list[Any] = []
         self._markets_until_ns = 0
 
@@ -109,7 +106,7 @@ class ExchangeService:
         if statuses and any(word not in STATUSES for word in statuses):
             message = f"status: must be live or one of {', '.join(STATUSES)}"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="invalid", field="status")
-        key = cursor_from(cursor, 1)
+        key = cursor_from(cursor, int)
         market_id = (await self._market_row(market))["id"] if market else None
         rows = await queries.orders(
             self._database, caller.account, market_id, statuses, key[0] if key else None, limit + 1
@@ -124,7 +121,7 @@ class ExchangeService:
         return _order(row, await self._by_id(row["market_id"]))
 
     async def public_trades(self, token_id: str, cursor: str | None, limit: int) -> tuple[list[Trade], Pagination]:
-        key = cursor_from(cursor, 1)
+        key = cursor_from(cursor, int)
         market = await self._market_row(token_id)
         rows = await queries.public_trades(self._database, market["id"], key[0] if key else None, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["trade_id"],))
@@ -133,7 +130,7 @@ class ExchangeService:
     async def own_trades(
         self, caller: Caller, token_id: str | None, cursor: str | None, limit: int
     ) -> tuple[list[Trade], Pagination]:
-        key = cursor_from(cursor, 2)
+        key = cursor_from(cursor, int, int)
         market_id = (await self._market_row(token_id))["id"] if token_id else None
         rows = await queries.own_trades(self._database, caller.account, market_id, key, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["sequence"], row["event_index"]))
@@ -155,7 +152,7 @@ class ExchangeService:
         if interval not in INTERVALS:
             message = f"interval: must be one of {', '.join(INTERVALS)}"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="invalid", field="interval")
-        key = cursor_from(cursor, 1)
+        key = cursor_from(cursor, int)
         market = await self._market_row(token_id)
         before = datetime.now(UTC) + timedelta(days=1)
         if key is not None:
@@ -336,6 +333,9 @@ def _trade(row: Any, market: Any) -> Trade:
         notional=_quote(row["notional"], market) or "",
         aggressor=row["aggressor"],
         traded_at=timestamp(row["traded_at"]),
+        batch=row["batch"],
+        batch_status=row["batch_status"],
+        digests=list(row["digests"] or ()),
     )
 
 

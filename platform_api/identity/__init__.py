@@ -1,1 +1,19 @@
-"""People: sign-in with a Sui wallet, sessions, API keys."""
+"""People: sign-in with a wallet, sessions, devices, profiles, wallets, roles, API keys."""
+
+from platform_api.identity.people import ACCOUNT_EMAIL, TOKEN_EMAIL
+from platform_api.identity.routes import AuthController, UserController, UsersController
+from platform_api.identity.service import IdentityService
+from platform_api.kernel.context import Context
+
+__all__ = ["CONTEXT"]
+
+CONTEXT = Context(
+    "identity",
+    (AuthController, UserController, UsersController),
+    IdentityService,
+    events=(
+        "user.registered", "user.email_verified", "user.role_granted", "user.role_revoked", "session.revoked",
+        "wallet.linked", "wallet.unlinked",
+    ),
+    sealed=(ACCOUNT_EMAIL, TOKEN_EMAIL),
+)  # fmt: skip

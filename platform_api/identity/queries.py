@@ -6,40 +6,23 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-__all__ = [
-    "account_by_address",
-    "account_by_id",
-    "api_key_count",
-    "api_keys",
-    "consume_nonce",
-    "end_session",
-    "insert_account",
-    "insert_api_key",
-    "insert_nonce",
-    "insert_refresh_token",
-    "insert_session",
-    "mark_refresh_token",
-    "prune_nonces",
-    "refresh_token_for_update",
-    "revoke_api_key",
-    "session_state",
-    "touch_account",
-    "update_account",
-]
+from platform_api.identity.sui_signature import Signer
+from platform_api.identity.wallet_proof import Challenge, WalletAddress
 
 _ACCOUNT = """
-    SELECT a.id, a.username, a.display_name, a.bio, a.status, a.preferences, a.created_at, a.updated_at, a.version,
-           ARRAY(SELECT encode(w.address, 'hex') FROM identity.wallet w
-                 WHERE w.account_id = a.id AND w.revoked_at IS NULL ORDER BY w.is_primary DESC, w.linked_at) AS wallets
+    SELECT a.*, ARRAY(SELECT w.chain || ' ' || encode(w.address, 'hex') FROM identity.wallet w
+                      WHERE w.account_id = a.id AND w.revoked_at IS NULL
+                      ORDER BY w.is_primary DESC, w.linked_at) AS wallets
     FROM identity.account a
 """
 
 
-async def insert_nonce(db: Any, nonce: str, address: bytes, domain: str, issued: datetime, expires: datetime) -> None:
+async def insert_nonce(db: Any, challenge: Challenge, account_id: UUID | None) -> None:
     await db.execute(
-        "INSERT INTO identity.auth_nonce (nonce, address, domain, purpose, issued_at, expires_at)"
-        " VALUES ($1, $2, $3, 'sign_in', $4, $5)",
-        nonce, address, domain, issued, expires,
+        "INSERT INTO identity.auth_nonce (nonce, chain, address, domain, purpose, account_id, issued_at, expires_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        challenge.nonce, challenge.wallet.chain, challenge.wallet.raw, challenge.domain, challenge.purpose, account_id,
+        challenge.issued_at, challenge.expires_at,
     )  # fmt: skip
 
 
@@ -54,37 +37,73 @@ async def consume_nonce(db: Any, nonce: str, now: datetime) -> Any:
         WITH before AS (SELECT nonce, consumed_at FROM identity.auth_nonce WHERE nonce = $1 FOR UPDATE)
         UPDATE identity.auth_nonce n SET consumed_at = COALESCE(n.consumed_at, $2)
         FROM before WHERE n.nonce = before.nonce
-        RETURNING n.address, n.domain, n.issued_at, n.expires_at, before.consumed_at IS NOT NULL AS was_used
+        RETURNING n.*, before.consumed_at IS NOT NULL AS was_used
         """,
         nonce, now,
     )  # fmt: skip
 
 
-async def account_by_address(db: Any, address: bytes) -> Any:
+async def account_by_wallet(db: Any, wallet: WalletAddress) -> Any:
+    """The account with `wallet_id`, the wallet that was asked for."""
     return await db.fetchrow(
-        _ACCOUNT + "JOIN identity.wallet x ON x.account_id = a.id WHERE x.address = $1 AND x.revoked_at IS NULL",
-        address,
-    )
+        _ACCOUNT.replace("a.*", "a.*, x.id AS wallet_id")
+        + "JOIN identity.wallet x ON x.account_id = a.id"
+        " WHERE x.chain = $1 AND x.address = $2 AND x.revoked_at IS NULL",
+        wallet.chain, wallet.raw,
+    )  # fmt: skip
 
 
 async def account_by_id(db: Any, account_id: UUID) -> Any:
     return await db.fetchrow(_ACCOUNT + "WHERE a.id = $1", account_id)
 
 
-async def insert_account(
-    db: Any, account_id: UUID, wallet_id: UUID, address: bytes, scheme: str, public_key: bytes
-) -> bool:
+async def lock_account(db: Any, account_id: UUID) -> Any:
+    """The account, for a change of it or of what it owns: such changes come one after the other."""
+    await db.execute("SELECT 1 FROM identity.account WHERE id = $1 FOR UPDATE", account_id)
+    return await account_by_id(db, account_id)
+
+
+async def insert_account(db: Any, account_id: UUID, wallet_id: UUID, wallet: WalletAddress, signer: Signer) -> bool:
     """False if another sign-in of the same wallet came first; then nothing was written."""
     await db.execute("INSERT INTO identity.account (id) VALUES ($1)", account_id)
+    made = await insert_wallet(db, wallet_id, account_id, wallet, signer, primary=wallet.chain == "sui")
+    if not made:
+        await db.execute("DELETE FROM identity.account WHERE id = $1", account_id)
+    return made
+
+
+async def insert_wallet(
+    db: Any, wallet_id: UUID, account_id: UUID, wallet: WalletAddress, signer: Signer, *, primary: bool
+) -> bool:
+    """False if the wallet is somebody's already."""
     tag = await db.execute(
         "INSERT INTO identity.wallet (id, account_id, chain, address, public_key, scheme, is_primary)"
-        " VALUES ($1, $2, 'sui', $3, $4, $5, true) ON CONFLICT DO NOTHING",
-        wallet_id, account_id, address, public_key, scheme,
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (chain, address) WHERE revoked_at IS NULL DO NOTHING",
+        wallet_id, account_id, wallet.chain, wallet.raw, signer.public_key, signer.scheme, primary,
     )  # fmt: skip
-    if tag != "INSERT 0 1":
-        await db.execute("DELETE FROM identity.account WHERE id = $1", account_id)
-        return False
-    return True
+    return str(tag) == "INSERT 0 1"
+
+
+async def wallets(db: Any, account_id: UUID) -> list[Any]:
+    """In force; the primary one first, then the longest linked."""
+    rows: list[Any] = await db.fetch(
+        "SELECT * FROM identity.wallet WHERE account_id = $1 AND revoked_at IS NULL"
+        " ORDER BY is_primary DESC, linked_at, id",
+        account_id,
+    )
+    return rows
+
+
+async def revoke_wallet(db: Any, wallet_id: UUID) -> None:
+    """The sessions that it began end with it."""
+    await db.execute("UPDATE identity.wallet SET revoked_at = now(), is_primary = false WHERE id = $1", wallet_id)
+    await db.execute(
+        "UPDATE identity.session SET revoked_at = now() WHERE wallet_id = $1 AND revoked_at IS NULL", wallet_id
+    )
+
+
+async def make_primary(db: Any, wallet_id: UUID) -> None:
+    await db.execute("UPDATE identity.wallet SET is_primary = true WHERE id = $1", wallet_id)
 
 
 async def touch_account(db: Any, account_id: UUID) -> None:
@@ -102,25 +121,104 @@ async def update_account(db: Any, account_id: UUID, version: int, fields: dict[s
 
 
 async def insert_session(
-    db: Any, session_id: UUID, account_id: UUID, expires: datetime, ip: str | None, user_agent: str
+    db: Any,
+    session_id: UUID,
+    account_id: UUID,
+    wallet_id: UUID,
+    device_id: UUID,
+    expires: datetime,
+    ip: str | None,
+    user_agent: str,
 ) -> None:
     await db.execute(
-        "INSERT INTO identity.session (id, account_id, expires_at, ip, user_agent)"
-        " VALUES ($1, $2, $3, $4::text::inet, $5)",
-        session_id, account_id, expires, ip, user_agent,
+        "INSERT INTO identity.session (id, account_id, wallet_id, device_id, expires_at, ip, user_agent)"
+        " VALUES ($1, $2, $3, $4, $5, $6::text::inet, $7)",
+        session_id, account_id, wallet_id, device_id, expires, ip, user_agent,
     )  # fmt: skip
 
 
 async def session_state(db: Any, session_id: UUID) -> Any:
-    return await db.fetchrow(
-        "SELECT s.revoked_at IS NOT NULL AS revoked, s.expires_at, a.status, a.permission_version"
-        " FROM identity.session s JOIN identity.account a ON a.id = s.account_id WHERE s.id = $1",
+    """The session with what its account may do; notes, once a minute, that it was seen."""
+    row = await db.fetchrow(
+        """
+        SELECT s.revoked_at IS NOT NULL AS revoked, s.expires_at, s.proved_at, a.status, a.permission_version,
+               s.last_seen_at < now() - interval '1 minute' AS unseen,
+               ARRAY(SELECT ARRAY[g.role, array_to_string(g.departments, ',')] FROM identity.role_grant g
+                     WHERE g.account_id = a.id AND g.revoked_at IS NULL
+                       AND (g.expires_at IS NULL OR g.expires_at > now())) AS grants
+        FROM identity.session s JOIN identity.account a ON a.id = s.account_id WHERE s.id = $1
+        """,
         session_id,
     )
+    if row is not None and row["unseen"] and not row["revoked"]:
+        device_id = await db.fetchval(
+            "UPDATE identity.session SET last_seen_at = now() WHERE id = $1 RETURNING device_id", session_id
+        )
+        await db.execute("UPDATE identity.device SET last_seen_at = now() WHERE id = $1", device_id)
+    return row
 
 
 async def end_session(db: Any, session_id: UUID) -> None:
     await db.execute("UPDATE identity.session SET revoked_at = COALESCE(revoked_at, now()) WHERE id = $1", session_id)
+
+
+async def end_own_session(db: Any, account_id: UUID, session_id: UUID) -> bool:
+    tag = await db.execute(
+        "UPDATE identity.session SET revoked_at = now() WHERE id = $1 AND account_id = $2 AND revoked_at IS NULL",
+        session_id, account_id,
+    )  # fmt: skip
+    return str(tag) == "UPDATE 1"
+
+
+async def prove_session(db: Any, session_id: UUID) -> None:
+    await db.execute("UPDATE identity.session SET proved_at = now() WHERE id = $1", session_id)
+
+
+async def sessions(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:
+    """Standing sessions, the latest first."""
+    rows: list[Any] = await db.fetch(
+        "SELECT * FROM identity.session WHERE account_id = $1 AND revoked_at IS NULL AND expires_at > now()"
+        " AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+        account_id, before, limit,
+    )  # fmt: skip
+    return rows
+
+
+async def see_device(db: Any, device_id: UUID, account_id: UUID, kind: str, name: str) -> UUID:
+    """The device of that kind and name; `device_id` if it is a new one."""
+    found: UUID = await db.fetchval(
+        "INSERT INTO identity.device (id, account_id, kind, name) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT (account_id, kind, name) WHERE revoked_at IS NULL DO UPDATE SET last_seen_at = now()"
+        " RETURNING id",
+        device_id, account_id, kind, name,
+    )  # fmt: skip
+    return found
+
+
+async def devices(db: Any, account_id: UUID) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        "SELECT d.*, (SELECT count(*) FROM identity.session s WHERE s.device_id = d.id AND s.revoked_at IS NULL"
+        "  AND s.expires_at > now()) AS sessions"
+        " FROM identity.device d WHERE d.account_id = $1 AND d.revoked_at IS NULL"
+        " ORDER BY d.last_seen_at DESC LIMIT 200",
+        account_id,
+    )
+    return rows
+
+
+async def revoke_device(db: Any, account_id: UUID, device_id: UUID) -> list[UUID] | None:
+    """Ends its sessions and returns them; None if there is no such device."""
+    tag = await db.execute(
+        "UPDATE identity.device SET revoked_at = now() WHERE id = $1 AND account_id = $2 AND revoked_at IS NULL",
+        device_id, account_id,
+    )  # fmt: skip
+    if str(tag) != "UPDATE 1":
+        return None
+    rows = await db.fetch(
+        "UPDATE identity.session SET revoked_at = now() WHERE device_id = $1 AND revoked_at IS NULL RETURNING id",
+        device_id,
+    )
+    return [row["id"] for row in rows]
 
 
 async def insert_refresh_token(
@@ -135,10 +233,12 @@ async def insert_refresh_token(
 async def refresh_token_for_update(db: Any, digest: bytes) -> Any:
     return await db.fetchrow(
         """
-        SELECT t.id, t.session_id, t.used_at, t.expires_at, s.revoked_at, s.account_id, a.status, a.permission_version
+        SELECT t.id, t.session_id, t.used_at, t.expires_at, s.revoked_at, s.account_id, a.status, a.permission_version,
+               w.chain, w.address
         FROM identity.refresh_token t
         JOIN identity.session s ON s.id = t.session_id
         JOIN identity.account a ON a.id = s.account_id
+        JOIN identity.wallet w ON w.id = s.wallet_id
         WHERE t.hash = $1 FOR UPDATE OF t
         """,
         digest,
@@ -186,3 +286,106 @@ async def revoke_api_key(db: Any, account_id: UUID, key_id: UUID) -> bytes | Non
         key_id, account_id,
     )  # fmt: skip
     return public_key
+
+
+async def public_account(db: Any, account_id: UUID) -> Any:
+    return await db.fetchrow(
+        "SELECT id, username, display_name, bio, avatar_url, cover_url, created_at FROM identity.account"
+        " WHERE id = $1 AND status = 'active'",
+        account_id,
+    )
+
+
+async def email_tokens_lately(db: Any, account_id: UUID) -> int:
+    return int(
+        await db.fetchval(
+            "SELECT count(*) FROM identity.email_token"
+            " WHERE account_id = $1 AND created_at > now() - interval '1 hour'",
+            account_id,
+        )
+    )
+
+
+async def insert_email_token(
+    db: Any, token_id: UUID, account_id: UUID, digest: bytes, sealed: bytes, email_digest: bytes, expires: datetime
+) -> None:
+    await db.execute(
+        "INSERT INTO identity.email_token (id, account_id, hash, email_sealed, email_digest, expires_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6)",
+        token_id, account_id, digest, sealed, email_digest, expires,
+    )  # fmt: skip
+
+
+async def renew_email_token(db: Any, token_id: UUID, digest: bytes) -> Any:
+    """Gives a token that is still good its secret; None if it is not."""
+    return await db.fetchrow(
+        "UPDATE identity.email_token SET hash = $2"
+        " WHERE id = $1 AND used_at IS NULL AND expires_at > now() RETURNING *",
+        token_id, digest,
+    )  # fmt: skip
+
+
+async def email_token_for_update(db: Any, digest: bytes) -> Any:
+    return await db.fetchrow("SELECT * FROM identity.email_token WHERE hash = $1 FOR UPDATE", digest)
+
+
+async def use_email_token(db: Any, token_id: UUID, account_id: UUID, sealed: bytes, email_digest: bytes) -> datetime:
+    """Sets the account's address. Raises UniqueViolationError if it is another account's."""
+    await db.execute("UPDATE identity.email_token SET used_at = now() WHERE id = $1", token_id)
+    at: datetime = await db.fetchval(
+        "UPDATE identity.account SET email_sealed = $2, email_digest = $3, email_verified_at = now(),"
+        " version = version + 1, updated_at = now() WHERE id = $1 RETURNING email_verified_at",
+        account_id, sealed, email_digest,
+    )  # fmt: skip
+    return at
+
+
+async def grants(db: Any, account_id: UUID) -> list[Any]:
+    """In force."""
+    rows: list[Any] = await db.fetch(
+        "SELECT * FROM identity.role_grant WHERE account_id = $1 AND revoked_at IS NULL"
+        " AND (expires_at IS NULL OR expires_at > now()) ORDER BY role",
+        account_id,
+    )
+    return rows
+
+
+async def insert_grant(
+    db: Any,
+    grant_id: UUID,
+    account_id: UUID,
+    role: str,
+    departments: list[str],
+    by: UUID | None,
+    expires: datetime | None,
+) -> bool:
+    """In place of a grant of the same role; False if that is just the same."""
+    same = await db.fetchval(
+        "SELECT 1 FROM identity.role_grant WHERE account_id = $1 AND role = $2 AND revoked_at IS NULL"
+        " AND departments = $3 AND expires_at IS NOT DISTINCT FROM $4",
+        account_id, role, departments, expires,
+    )  # fmt: skip
+    if same:
+        return False
+    await revoke_grant(db, account_id, role)
+    await db.execute(
+        "INSERT INTO identity.role_grant (id, account_id, role, departments, granted_by, expires_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6)",
+        grant_id, account_id, role, departments, by, expires,
+    )  # fmt: skip
+    return True
+
+
+async def revoke_grant(db: Any, account_id: UUID, role: str) -> bool:
+    tag = await db.execute(
+        "UPDATE identity.role_grant SET revoked_at = now() WHERE account_id = $1 AND role = $2 AND revoked_at IS NULL",
+        account_id, role,
+    )  # fmt: skip
+    return str(tag) == "UPDATE 1"
+
+
+async def bump_permissions(db: Any, account_id: UUID) -> None:
+    """Tokens issued until now are refused."""
+    await db.execute(
+        "UPDATE identity.account SET permission_version = permission_version + 1 WHERE id = $1", account_id
+    )

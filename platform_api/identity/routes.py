@@ -2,81 +2,118 @@
 
 from __future__ import annotations
 
-import ipaddress
-from typing import Annotated, Any
-from uuid import UUID
+from typing import Any
 
-from litestar import Controller, Request, delete, get, patch, post
+import msgspec
+from litestar import Controller, Request, Response, delete, get, patch, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, HeaderParameter, JSONBody
+from litestar.params import FromPath, JSONBody
 
-from platform_api.envelope import Envelope, ok
-from platform_api.errors import ApiError, ErrorCode
+from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, IfMatch, Limit, ok, path_id, tagged
 from platform_api.identity.models import (
     ApiKey,
     ApiKeyRequest,
+    CurrentSession,
+    Device,
+    EmailPending,
+    EmailRequest,
+    EmailToken,
+    EmailVerified,
     Nonce,
     NonceRequest,
     Profile,
     ProfilePatch,
+    PublicProfile,
     RefreshRequest,
     Session,
+    SessionInfo,
     VerifyRequest,
+    Wallet,
+    WalletProof,
 )
 from platform_api.identity.service import IdentityService
+from platform_api.kernel.context import Kernel
 from platform_api.openapi import BEARER, failures
-from platform_api.security import Caller, SessionGuard, unauthorized
+from platform_api.security import (
+    REFRESH_COOKIE,
+    Caller,
+    SessionGuard,
+    caller_of,
+    freshly_proved,
+    session_cookies,
+    unauthorized,
+)
 
-__all__ = ["AuthController", "UserController"]
+__all__ = ["AuthController", "UserController", "UsersController"]
 
 AnyRequest = Request[Any, Any, Any]
 Who = NamedDependency[Caller]
 Identity = NamedDependency[IdentityService]
 Guard = NamedDependency[SessionGuard]
+Shared = NamedDependency[Kernel]
 
 
 class AuthController(Controller):
     path = "/v1/auth"
     tags = ("identity",)
 
-    @post("/nonce", status_code=200, responses=failures(400, 429, 503))
+    @post("/nonce", status_code=200, responses=failures(400, 401, 403, 429, 503))
     async def nonce(self, request: AnyRequest, data: JSONBody[NonceRequest], identity: Identity) -> Envelope[Nonce]:
         """A single-use nonce and the message to sign with it."""
-        return ok(request, await identity.issue_nonce(data))
+        caller = None if data.purpose == "sign_in" else await caller_of(request)
+        return ok(request, await identity.sessions.issue_nonce(data, caller))
 
-    @post("/verify", status_code=200, responses=failures(400, 401, 403, 422, 429, 503))
-    async def verify(self, request: AnyRequest, data: JSONBody[VerifyRequest], identity: Identity) -> Envelope[Session]:
+    @post("/verify", status_code=200, responses=failures(400, 401, 403, 422, 429, 503, 504))
+    async def verify(
+        self, request: AnyRequest, data: JSONBody[VerifyRequest], identity: Identity, kernel: Shared
+    ) -> Response[Envelope[Session]]:
         """Sign in with the signed message. The first sign-in of a wallet makes the account."""
-        agent = request.headers.get("user-agent", "")
-        return ok(request, await identity.verify(data, _address_of(request), agent))
+        return _delivered(request, await identity.sessions.sign_in(data), kernel, data.delivery == "cookie")
 
     @post("/refresh", status_code=200, responses=failures(400, 401, 403, 429, 503))
     async def refresh(
-        self,
-        request: AnyRequest,
-        data: JSONBody[RefreshRequest],
-        identity: Identity,
-        guard: Guard,
-    ) -> Envelope[Session]:
+        self, request: AnyRequest, data: JSONBody[RefreshRequest], identity: Identity, guard: Guard, kernel: Shared
+    ) -> Response[Envelope[Session]]:
         """A refresh token for the next pair. One that was used before ends its session."""
-        session, ended = await identity.refresh(data)
+        cookie = request.cookies.get(REFRESH_COOKIE, "") if data.refresh_token is None else ""
+        if data.refresh_token is None and not cookie:
+            raise unauthorized("token_missing", "This needs a refresh token.")
+        csrf = request.headers.get("x-csrf-token", "") if cookie else None
+        session, ended = await identity.sessions.refresh(data.refresh_token or cookie, csrf)
         if session is None:
             guard.revoke(ended or "")
             raise unauthorized("refresh_reused", "This refresh token was used before: the session has been ended.")
-        return ok(request, session)
+        return _delivered(request, session, kernel, bool(cookie))
 
-    @post("/logout", status_code=200, security=BEARER, responses=failures(401, 429, 503))
+    @post("/logout", status_code=200, security=BEARER, responses=failures(401, 403, 429, 503))
     async def logout(
-        self,
-        request: AnyRequest,
-        caller: Who,
-        identity: Identity,
-        guard: Guard,
-    ) -> Envelope[None]:
+        self, request: AnyRequest, caller: Who, identity: Identity, guard: Guard
+    ) -> Response[Envelope[None]]:
         """End this session."""
         guard.revoke(caller.session_id)
-        await identity.log_out(caller)
+        await identity.sessions.log_out(caller)
+        return Response(ok(request, None), cookies=session_cookies("", 0, "", 0))
+
+    @get("/session", security=BEARER, responses=failures(401, 403, 429, 503))
+    async def session(self, request: AnyRequest, caller: Who, identity: Identity) -> Envelope[CurrentSession]:
+        """Who the caller is, what they may do, and until when."""
+        return ok(request, await identity.sessions.current(caller))
+
+    @post("/step-up", status_code=200, security=BEARER, responses=failures(400, 401, 403, 422, 429, 503))
+    async def step_up(
+        self, request: AnyRequest, data: JSONBody[WalletProof], caller: Who, identity: Identity, guard: Guard
+    ) -> Envelope[None]:
+        """A fresh signature of a linked wallet (nonce of purpose step_up), for acts that ask for one."""
+        await identity.sessions.step_up(caller, data)
+        guard.forget(caller.session_id)
         return ok(request, None)
+
+    @post("/email/verify", status_code=200, responses=failures(400, 409, 422, 429, 503))
+    async def verify_email(
+        self, request: AnyRequest, data: JSONBody[EmailToken], identity: Identity
+    ) -> Envelope[EmailVerified]:
+        """Confirm an e-mail address with the token of its letter, without signing in."""
+        return ok(request, await identity.people.verify_email(data.token, None))
 
 
 class UserController(Controller):
@@ -85,14 +122,10 @@ class UserController(Controller):
     security = BEARER
 
     @get("/", responses=failures(401, 403, 429, 503))
-    async def me(
-        self,
-        request: AnyRequest,
-        caller: Who,
-        identity: Identity,
-    ) -> Envelope[Profile]:
+    async def me(self, request: AnyRequest, caller: Who, identity: Identity) -> Response[Envelope[Profile]]:
         """The caller's own account."""
-        return ok(request, await identity.profile(caller))
+        profile = await identity.people.profile(caller)
+        return tagged(ok(request, profile), profile.version)
 
     @patch("/", responses=failures(400, 401, 403, 409, 429, 503))
     async def change(
@@ -101,47 +134,120 @@ class UserController(Controller):
         data: JSONBody[ProfilePatch],
         caller: Who,
         identity: Identity,
-        if_match: Annotated[str | None, HeaderParameter(name="If-Match", required=False)] = None,
-    ) -> Envelope[Profile]:
-        """Change username, display name, bio or preferences; absent fields stay."""
-        return ok(request, await identity.change_profile(caller, data, if_match))
+        if_match: IfMatch = None,
+    ) -> Response[Envelope[Profile]]:
+        """Change names, bio, pictures or preferences; absent fields stay."""
+        profile = await identity.people.change(caller, data, if_match)
+        return tagged(ok(request, profile), profile.version)
+
+    @post("/email", status_code=202, responses=failures(400, 401, 403, 429, 503))
+    async def email(
+        self, request: AnyRequest, data: JSONBody[EmailRequest], caller: Who, identity: Identity
+    ) -> Envelope[EmailPending]:
+        """Ask for a letter with a one-time token. The address counts once it is confirmed."""
+        return ok(request, await identity.people.ask_for_letter(caller, data))
+
+    @post("/email/verify", status_code=200, responses=failures(400, 401, 403, 409, 422, 429, 503))
+    async def verify_email(
+        self, request: AnyRequest, data: JSONBody[EmailToken], caller: Who, identity: Identity
+    ) -> Envelope[EmailVerified]:
+        """Confirm an e-mail address with the token of its letter."""
+        return ok(request, await identity.people.verify_email(data.token, caller))
+
+    @get("/wallets", responses=failures(401, 403, 429, 503))
+    async def wallets(self, request: AnyRequest, caller: Who, identity: Identity) -> Envelope[list[Wallet]]:
+        """Linked wallets, the one of settlement first."""
+        return ok(request, await identity.wallets.wallets_of(caller))
+
+    @post("/wallets", guards=[freshly_proved], responses=failures(400, 401, 403, 409, 422, 429, 503, 504))
+    async def link_wallet(
+        self, request: AnyRequest, data: JSONBody[WalletProof], caller: Who, identity: Identity
+    ) -> Envelope[Wallet]:
+        """Link a wallet that signed a nonce of purpose link_wallet. Needs a fresh proof of one linked before."""
+        return ok(request, await identity.wallets.link(caller, data))
+
+    @delete(
+        "/wallets/{wallet_id:str}", status_code=200, guards=[freshly_proved],
+        responses=failures(401, 403, 404, 409, 429, 503, 504),
+    )  # fmt: skip
+    async def unlink_wallet(
+        self, request: AnyRequest, wallet_id: FromPath[str], caller: Who, identity: Identity
+    ) -> Envelope[None]:
+        """Unlink a wallet and end its sessions. Never the last one."""
+        await identity.wallets.unlink(caller, path_id(wallet_id, "wallet"))
+        return ok(request, None)
+
+    @get("/sessions", responses=failures(400, 401, 403, 429, 503))
+    async def sessions(
+        self, request: AnyRequest, caller: Who, identity: Identity, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+    ) -> Envelope[list[SessionInfo]]:
+        """Sessions that stand, the latest first."""
+        return ok(request, *await identity.sessions.sessions_of(caller, cursor, limit))
+
+    @delete("/sessions/{session_id:str}", status_code=200, responses=failures(401, 403, 404, 429, 503))
+    async def end_session(
+        self, request: AnyRequest, session_id: FromPath[str], caller: Who, identity: Identity, guard: Guard
+    ) -> Envelope[None]:
+        """End a session, at once."""
+        parsed = path_id(session_id, "session")
+        await identity.sessions.end(caller, parsed)
+        guard.revoke(str(parsed))
+        return ok(request, None)
+
+    @get("/devices", responses=failures(401, 403, 429, 503))
+    async def devices(self, request: AnyRequest, caller: Who, identity: Identity) -> Envelope[list[Device]]:
+        """Devices that signed in, the last seen first."""
+        return ok(request, await identity.sessions.devices(caller))
+
+    @delete("/devices/{device_id:str}", status_code=200, responses=failures(401, 403, 404, 429, 503))
+    async def revoke_device(
+        self, request: AnyRequest, device_id: FromPath[str], caller: Who, identity: Identity, guard: Guard
+    ) -> Envelope[None]:
+        """Forget a device and end its sessions."""
+        for session_id in await identity.sessions.revoke_device(caller, path_id(device_id, "device")):
+            guard.revoke(str(session_id))
+        return ok(request, None)
 
     @get("/api-keys", responses=failures(401, 403, 429, 503))
     async def keys(self, request: AnyRequest, caller: Who, identity: Identity) -> Envelope[list[ApiKey]]:
         """Keys for the trading websocket that are in force."""
-        return ok(request, await identity.keys(caller))
+        return ok(request, await identity.keys.keys_of(caller))
 
-    @post("/api-keys", responses=failures(400, 401, 403, 409, 429, 503, 504))
+    @post("/api-keys", responses=failures(400, 401, 403, 409, 429, 502, 503, 504))
     async def add_key(
-        self,
-        request: AnyRequest,
-        data: JSONBody[ApiKeyRequest],
-        caller: Who,
-        identity: Identity,
+        self, request: AnyRequest, data: JSONBody[ApiKeyRequest], caller: Who, identity: Identity
     ) -> Envelope[ApiKey]:
         """Register an Ed25519 public key. The private key stays with the caller."""
-        return ok(request, await identity.add_key(caller, data))
+        return ok(request, await identity.keys.add(caller, data))
 
-    @delete("/api-keys/{key_id:str}", status_code=200, responses=failures(401, 403, 404, 429, 503, 504))
+    @delete("/api-keys/{key_id:str}", status_code=200, responses=failures(401, 403, 404, 429, 502, 503, 504))
     async def revoke_key(
-        self,
-        request: AnyRequest,
-        key_id: FromPath[str],
-        caller: Who,
-        identity: Identity,
+        self, request: AnyRequest, key_id: FromPath[str], caller: Who, identity: Identity
     ) -> Envelope[None]:
         """Revoke a key, at once."""
-        try:
-            parsed = UUID(key_id)
-        except ValueError as error:
-            raise ApiError(ErrorCode.NOT_FOUND, "There is no such key.", reason="unknown_key") from error
-        await identity.revoke_key(caller, parsed)
+        await identity.keys.revoke(caller, path_id(key_id, "key"))
         return ok(request, None)
 
 
-def _address_of(request: AnyRequest) -> str | None:
-    host = request.client.host if request.client else ""
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return None  # a unix socket has no address
+class UsersController(Controller):
+    path = "/v1/users"
+    tags = ("identity",)
+
+    @get("/{user_id:str}", responses=failures(404, 429, 503))
+    async def user(self, request: AnyRequest, user_id: FromPath[str], identity: Identity) -> Envelope[PublicProfile]:
+        """A public profile."""
+        return ok(request, await identity.people.public(path_id(user_id, "user")))
+
+
+def _delivered(request: AnyRequest, session: Session, kernel: Kernel, by_cookie: bool) -> Response[Envelope[Session]]:
+    """Tokens in the answer, or in cookies and then not in the answer."""
+    if not by_cookie:
+        return Response(ok(request, session))
+    cookies = session_cookies(
+        session.access_token or "", session.expires_in, session.refresh_token or "", session.refresh_expires_in
+    )
+    shown = msgspec.structs.replace(
+        session, access_token=None, refresh_token=None, token_type="Cookie",
+        csrf_token=kernel.signer.csrf_token(session.session_id),
+    )  # fmt: skip
+    return Response(ok(request, shown), cookies=cookies)

@@ -1,29 +1,25 @@
-"""Liveness, readiness, metrics. Outside of /v1, without rate limit, for the machine that runs the exchange."""
+"""Liveness, readiness, metrics: outside of /v1, without rate limit, for the machine that runs the exchange. Time and
+status: for everybody."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from litestar import Controller, Request, Response, get
 from litestar.di import NamedDependency
 from msgspec import Struct
 
-from engine.messages.errors import Unavailable
-from platform_api.database import Database
 from platform_api.envelope import Envelope, ok
-from platform_api.errors import ApiError, ErrorCode
-from platform_api.openapi import failures
-from platform_api.ops.metrics import Metrics
-from platform_api.ports import CorePort
+from platform_api.errors import ApiError, ErrorCode, timestamp
+from platform_api.openapi import document_of, failures
+from platform_api.ops.service import OpsService
 from platform_api.settings import ApiSettings
 
-__all__ = ["OpsController"]
+__all__ = ["OpsController", "StatusController"]
 
 AnyRequest = Request[Any, Any, Any]
 Settings = NamedDependency[ApiSettings]
-Core = NamedDependency[CorePort]
-Db = NamedDependency[Database]
-Numbers = NamedDependency[Metrics]
+Ops = NamedDependency[OpsService]
 
 
 class Health(Struct, frozen=True):
@@ -42,24 +38,32 @@ class Readiness(Struct, frozen=True):
     parts: dict[str, str]
 
 
+class Time(Struct, frozen=True):
+    """The clock of the API; orders are ordered by their sequence, not by it."""
+
+    time: str
+
+
+class Status(Struct, frozen=True):
+    """`degraded`: works, but later than it should."""
+
+    status: Literal["operational", "degraded", "down"]
+    components: dict[str, Literal["operational", "degraded", "down"]]
+
+
 class OpsController(Controller):
     path = "/"
     tags = ("ops",)
 
     @get("/health")
-    async def health(self, request: AnyRequest, settings: Settings, version: NamedDependency[str]) -> Envelope[Health]:
+    async def health(self, request: AnyRequest, settings: Settings) -> Envelope[Health]:
         """Liveness: asks nobody."""
-        return ok(request, Health("ok", version, settings.chain, settings.embedded))
+        return ok(request, Health("ok", request.app.state.version, settings.chain, settings.embedded))
 
     @get("/ready", responses=failures(503))
-    async def ready(self, request: AnyRequest, database: Db, core: Core) -> Envelope[Readiness]:
+    async def ready(self, request: AnyRequest, ops: Ops) -> Envelope[Readiness]:
         """Readiness: 503 with the name of the missing part. Orders need the core, reads the database."""
-        parts = {"core": "ready" if core.status().get("connected") else "not connected"}
-        try:
-            await database.fetch("SELECT name FROM exchange.market LIMIT 1")
-            parts["database"] = "ready"
-        except Unavailable as error:
-            parts["database"] = str(error)
+        parts = await ops.parts()
         missing = [name for name, state in parts.items() if state != "ready"]
         if missing:
             raise ApiError(
@@ -69,11 +73,32 @@ class OpsController(Controller):
         return ok(request, Readiness("ready", parts))
 
     @get("/metrics", include_in_schema=True, media_type="text/plain")
-    async def metrics(self, metrics: Numbers) -> Response[bytes]:
+    async def metrics(self, ops: Ops) -> Response[bytes]:
         """The text format of Prometheus."""
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(await ops.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @get("/v1/openapi.json", include_in_schema=False)
+
+class StatusController(Controller):
+    path = "/v1"
+    tags = ("ops",)
+
+    @get("/time", responses=failures(429))
+    async def time(self, request: AnyRequest) -> Envelope[Time]:
+        """The API's clock."""
+        return ok(request, Time(timestamp()))
+
+    @get("/status", responses=failures(429))
+    async def status(self, request: AnyRequest, ops: Ops) -> Envelope[Status]:
+        """The state of each component, for a status page; answers also while parts are down."""
+        components = await ops.components()
+        worst = next((word for word in ("down", "degraded") if word in components.values()), "operational")
+        return ok(request, Status(worst, components))  # type: ignore[arg-type]
+
+    @get("/openapi.json", include_in_schema=False)
     async def openapi(self, request: AnyRequest) -> dict[str, Any]:
-        """The OpenAPI document, without an envelope."""
-        return request.app.openapi_schema.to_schema()
+        """The OpenAPI document, without an envelope. Made once: it takes a third of a second."""
+        state = request.app.state
+        if "document" not in state:
+            state.document = document_of(request.app)
+        found: dict[str, Any] = state.document
+        return found

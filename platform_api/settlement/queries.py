@@ -9,7 +9,7 @@ from platform_api.database import Database
 __all__ = ["batch", "batches"]
 
 _BATCH = """
-    SELECT number, first_sequence, last_sequence, cut_at, status, root, leg_count, digests, committed_at, error
+    SELECT number, first_sequence, last_sequence, cut_at, status, root, leg_count, digests, committed_at, error, file
     FROM settlement.batch
 """
 

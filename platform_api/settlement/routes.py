@@ -1,26 +1,38 @@
-"""Routes of settlement, and the service behind them: two reads."""
+"""Routes of settlement, and the service behind them: batches, and proofs of one's own balances."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
+import msgspec
 from litestar import Controller, Request, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from platform_api.database import Database
-from platform_api.envelope import LIMIT_DEFAULT, LIMIT_MAX, Envelope, cursor_from, ok, page
+from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, cursor_from, ok, page
 from platform_api.errors import ApiError, ErrorCode, timestamp
-from platform_api.openapi import failures
+from platform_api.openapi import BEARER, failures
+from platform_api.ports import NoProof, ProofPort, StatusPort
+from platform_api.security import Caller
 from platform_api.settings import ApiSettings
 from platform_api.settlement import queries
-from platform_api.settlement.models import Batch
+from platform_api.settlement.models import Batch, Proof, Proofs
 
-__all__ = ["SettlementController"]
+__all__ = ["ProofController", "SettlementController"]
 
 AnyRequest = Request[Any, Any, Any]
 Settings = NamedDependency[ApiSettings]
 Db = NamedDependency[Database]
+Status = NamedDependency[StatusPort]
+Who = NamedDependency[Caller]
+Desk = NamedDependency[ProofPort]
+
+_PROBLEMS = {
+    "unknown_batch": "There is no such batch, or it is too old: proofs are made of the last 360.",
+    "not_final": "This batch is not final yet.",
+    "no_balance": "You had no balance in that batch.",
+}
 
 
 class SettlementController(Controller):
@@ -33,14 +45,15 @@ class SettlementController(Controller):
         request: AnyRequest,
         database: Db,
         settings: Settings,
-        limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
-        cursor: Annotated[str | None, QueryParameter(max_length=100)] = None,
+        processes: Status,
+        limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
     ) -> Envelope[list[Batch]]:
         """Settlement batches, the latest first."""
-        key = cursor_from(cursor, 1)
+        key = cursor_from(cursor, int)
         rows = await queries.batches(database, key[0] if key else None, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["number"],))
-        return ok(request, [_batch(row, settings) for row in rows], pagination)
+        return ok(request, [_batch(row, settings, processes, with_file=False) for row in rows], pagination)
 
     @get("/{number:str}", responses=failures(404, 429, 503))
     async def batch(
@@ -48,17 +61,40 @@ class SettlementController(Controller):
         request: AnyRequest,
         database: Db,
         settings: Settings,
+        processes: Status,
         number: FromPath[str],
     ) -> Envelope[Batch]:
-        """One batch with its transaction digests."""
+        """One batch with its transaction digests, and the file that `byline verify` checks against a node."""
         known = number.isascii() and number.isdecimal() and len(number) <= 18
         row = await queries.batch(database, int(number)) if known else None
         if row is None:
             raise ApiError(ErrorCode.NOT_FOUND, "There is no such batch.", reason="unknown_batch")
-        return ok(request, _batch(row, settings))
+        return ok(request, _batch(row, settings, processes, with_file=True))
 
 
-def _batch(row: Any, settings: Settings) -> Batch:
+class ProofController(Controller):
+    path = "/v1/users/me/proof"
+    tags = ("settlement",)
+
+    @get("/", security=BEARER, responses=failures(400, 401, 404, 409, 429, 503))
+    async def proof(
+        self,
+        request: AnyRequest,
+        caller: Who,
+        proofs: Desk,
+        batch: Annotated[int | None, QueryParameter(ge=1, le=10**18)] = None,
+    ) -> Envelope[Proofs]:
+        """Proofs that one's balances are counted in a batch's root; without `batch`, in the last final one."""
+        try:
+            found = await proofs.prove(caller.account, batch)
+            return ok(request, Proofs("byline proof 1", [msgspec.convert(proof, Proof) for proof in found]))
+        except NoProof as problem:
+            code = ErrorCode.CONFLICT if problem.reason == "not_final" else ErrorCode.NOT_FOUND
+            raise ApiError(code, _PROBLEMS[problem.reason], reason=problem.reason) from problem
+
+
+def _batch(row: Any, settings: Settings, processes: StatusPort, *, with_file: bool) -> Batch:
+    settlement = processes.read().get("backoffice", {}).get("settlement", {})
     return Batch(
         number=row["number"],
         first_sequence=row["first_sequence"],
@@ -70,6 +106,8 @@ def _batch(row: Any, settings: Settings) -> Batch:
         digests=list(row["digests"]),
         committed_at=timestamp(row["committed_at"]) if row["committed_at"] else None,
         error=row["error"],
-        chain=settings.chain,
+        chain=settlement.get("chain") or ("embedded (not a network)" if settings.embedded else settings.chain),
+        executor=settlement.get("executor", "unknown"),
         embedded=settings.embedded,
+        file=msgspec.json.decode(row["file"]) if with_file and row["file"] else None,
     )

@@ -12,8 +12,9 @@ import base58
 import msgspec
 
 __all__ = [
-    "CLOCK_ID", "SUI_COIN", "Reader", "VaultHeader", "address_bytes", "address_text", "base58_text", "blake2b256",
-    "dynamic_field_id", "object_digest", "transaction_digest", "type_tag", "u64", "uleb128", "vector", "vector_u8",
+    "CLOCK_ID", "SUI_COIN", "Reader", "Row", "VaultHeader", "address_bytes", "address_text", "base58_text",
+    "blake2b256", "dynamic_field_id", "object_digest", "transaction_digest", "type_tag", "u128", "u64", "uleb128",
+    "vector", "vector_u8",
 ]  # fmt: skip
 
 SUI_COIN = "0x2::coin::Coin<0x2::sui::SUI>"
@@ -49,6 +50,10 @@ def u64(number: int) -> bytes:
     return number.to_bytes(8, "little")
 
 
+def u128(number: int) -> bytes:
+    return number.to_bytes(16, "little")
+
+
 def uleb128(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:
@@ -82,6 +87,15 @@ class Reader:
 
     def u64(self) -> int:
         return int.from_bytes(self.take(8), "little")
+
+    def u128(self) -> int:
+        return int.from_bytes(self.take(16), "little")
+
+    def boolean(self) -> bool:
+        byte = self.take(1)[0]
+        if byte > 1:
+            raise ValueError(f"BCS bool of {byte}")
+        return byte == 1
 
     def uleb128(self) -> int:
         result = shift = 0
@@ -167,8 +181,28 @@ def object_digest(
     return blake2b256(b"Object::", b"\x00" + body)
 
 
+class Row(msgspec.Struct, frozen=True):
+    """`row::Row`: an account in a vault. `exit_amount` 0: no exit is asked for. row.move explains the other two."""
+
+    balance: int = 0
+    debt: int = 0
+    exited: int = 0
+    exit_amount: int = 0
+    exit_ready_ms: int = 0
+
+    def encode(self) -> bytes:
+        return b"".join(map(u64, (self.balance, self.debt, self.exited, self.exit_amount, self.exit_ready_ms)))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Row:
+        read = Reader(data)
+        row = cls(read.u64(), read.u64(), read.u64(), read.u64(), read.u64())
+        read.end()
+        return row
+
+
 class VaultHeader(msgspec.Struct, frozen=True):
-    """`settlement::Vault<T>` without its two tables' contents."""
+    """`settlement::Vault<T>` without its rows."""
 
     id: bytes
     version: int
@@ -181,19 +215,20 @@ class VaultHeader(msgspec.Struct, frozen=True):
     exit_delay_ms: int
     chain: bytes
     last_root: bytes
+    last_liabilities: int
+    last_pool: int
     last_commit_ms: int
+    deficit: int
     pool: int
     rows_id: bytes
     row_count: int
-    exits_id: bytes
-    exit_count: int
 
     def encode(self) -> bytes:
         return b"".join((
             self.id, u64(self.version), bytes([self.paused]), self.admin, self.operator, u64(self.next_seq),
             u64(self.next_part), u64(self.next_withdrawal), u64(self.exit_delay_ms), vector_u8(self.chain),
-            vector_u8(self.last_root), u64(self.last_commit_ms), u64(self.pool), self.rows_id, u64(self.row_count),
-            self.exits_id, u64(self.exit_count),
+            vector_u8(self.last_root), u64(self.last_liabilities), u64(self.last_pool), u64(self.last_commit_ms),
+            u128(self.deficit), u64(self.pool), self.rows_id, u64(self.row_count),
         ))  # fmt: skip
 
     @classmethod
@@ -201,11 +236,11 @@ class VaultHeader(msgspec.Struct, frozen=True):
         """ValueError if the bytes are no vault of this layout."""
         read = Reader(data)
         header = cls(
-            id=read.take(32), version=read.u64(), paused=read.take(1) != b"\0", admin=read.take(32),
+            id=read.take(32), version=read.u64(), paused=read.boolean(), admin=read.take(32),
             operator=read.take(32), next_seq=read.u64(), next_part=read.u64(), next_withdrawal=read.u64(),
-            exit_delay_ms=read.u64(), chain=read.vector_u8(), last_root=read.vector_u8(), last_commit_ms=read.u64(),
-            pool=read.u64(), rows_id=read.take(32), row_count=read.u64(), exits_id=read.take(32),
-            exit_count=read.u64(),
+            exit_delay_ms=read.u64(), chain=read.vector_u8(), last_root=read.vector_u8(),
+            last_liabilities=read.u64(), last_pool=read.u64(), last_commit_ms=read.u64(), deficit=read.u128(),
+            pool=read.u64(), rows_id=read.take(32), row_count=read.u64(),
         )  # fmt: skip
         read.end()
         return header

@@ -2,13 +2,12 @@
 
 A Sui signature is flag (0 ed25519, 1 secp256k1, 2 secp256r1) | 64 bytes | public key. What is signed is
 blake2b256(intent 00 00 00 | transaction bytes); the two ECDSA schemes sign the sha256 of that and must have a low s.
-The operator key file holds 64 hex digits, mode 0600, and is written once.
+`sealed_key` says how a key lies on disk.
 """
 
 from __future__ import annotations
 
 import base64
-import os
 import secrets
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from engine.messages.errors import SettingsInvalid
 from settlement.chain.encoding import address_text, blake2b256
+from settlement.chain.sealed_key import KeyLock, open_seed, write_seed
 
 __all__ = ["BadSignature", "OperatorKey", "signer_of"]
 
@@ -39,46 +39,39 @@ class OperatorKey:
     """An Ed25519 key that signs transactions. `address` is its Sui address."""
 
     def __init__(self, seed: bytes) -> None:
-        self.seed = seed
         self._private = ed25519.Ed25519PrivateKey.from_private_bytes(seed)
         self._public = self._private.public_key().public_bytes_raw()
         self.address = address_text(blake2b256(b"\0" + self._public))
 
     @classmethod
-    def load_or_create(cls, path: Path) -> OperatorKey:
-        """Read the key file, or make it. Two processes that start together agree on one key.
+    def load(cls, path: Path, lock: KeyLock) -> OperatorKey:
+        """Open a key file; one of an older version, in clear, is sealed by that.
 
         Raises:
-            SettingsInvalid: the file holds no key, or others may read it.
+            SettingsInvalid: it is no key, others may read it, or the lock does not open it.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
+        seed, named = open_seed(path, lock)
+        key = cls(seed)
+        if not named:
+            write_seed(path, seed, key.address, lock, replace=True)
+        elif named != key.address:
+            raise SettingsInvalid(f"{path}: the key inside is of {key.address}, the file says {named}")
+        return key
+
+    @classmethod
+    def load_or_create(cls, path: Path, lock: KeyLock) -> OperatorKey:
+        """`load`, after making a fresh key if there is none. Processes that start together agree on one key."""
         if not path.exists():
-            fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                os.write(descriptor, secrets.token_hex(32).encode() + b"\n")
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            try:
-                os.link(fresh, path)
-            except FileExistsError:
-                pass  # the other process was first, and its key counts
-            finally:
-                fresh.unlink()
-        if path.stat().st_mode & 0o077:
-            raise SettingsInvalid(f"{path}: the operator key must be readable by its owner only (mode 0600)")
-        try:
-            seed = bytes.fromhex(path.read_text().strip())
-        except ValueError as error:
-            raise SettingsInvalid(f"{path}: the operator key must be 64 hex digits") from error
-        if len(seed) != 32:
-            raise SettingsInvalid(f"{path}: the operator key must be 64 hex digits")
-        return cls(seed)
+            seed = secrets.token_bytes(32)
+            write_seed(path, seed, cls(seed).address, lock)
+        return cls.load(path, lock)
 
     def sign(self, transaction: bytes) -> bytes:
         """The 97-byte Sui signature of transaction bytes."""
         return b"\0" + self._private.sign(blake2b256(_TRANSACTION_INTENT, transaction)) + self._public
+
+    async def sign_transaction(self, transaction: bytes) -> bytes:
+        return self.sign(transaction)
 
     def __repr__(self) -> str:
         return f"OperatorKey({self.address})"

@@ -57,11 +57,17 @@ class CoinPart(msgspec.Struct, frozen=True):
     """Deposits that stood on the chain before: the row has them already, nothing is sent for them."""
     left: list[tuple[bytes, int]] = []
     """Forced exits that the chain has paid before."""
+    liabilities: int = 0
+    """What is owed to clients in this asset under the batch's root."""
 
     def next_chain(self, batch: int, part: int, root: bytes, trades_digest: bytes) -> bytes:
-        """The vault's chain value after it: SHA-256(previous | batch u64 | part u64 | root | digest)."""
+        """The vault's chain value after it.
+
+        SHA-256(previous | batch u64 | part u64 | root | liabilities u64 | trades digest), numbers little-endian.
+        """
         numbers = batch.to_bytes(8, "little") + part.to_bytes(8, "little")
-        return hashlib.sha256(self.previous + numbers + root + trades_digest).digest()
+        owed = self.liabilities.to_bytes(8, "little")
+        return hashlib.sha256(self.previous + numbers + root + owed + trades_digest).digest()
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -112,6 +118,12 @@ class VaultState(msgspec.Struct, frozen=True):
     chain: bytes
     pool: int
     paused: bool
+    last_root: bytes = bytes(32)
+    last_liabilities: int = 0
+    last_pool: int = 0
+    """What the vault held when the last part was committed."""
+    deficit: int = 0
+    """What rows owe the vault after exits that a batch did not know of."""
     previous: str = ""
     """Digest of the transaction that last touched the vault."""
 

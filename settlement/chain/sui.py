@@ -2,7 +2,7 @@
 
 Transactions are built with explicit object references, so that building asks nothing and signing is repeatable; the
 references (capability, gas coin, vaults) are read just before. Expiry is the next epoch. One gas coin, the operator's
-largest, pays. The key never leaves this process and never reaches pysui.
+largest, pays. The key never reaches pysui: a Signer signs, in this process or in another.
 
 A `http://` URL means plaintext and is for loopback only; pysui always opens TLS, so its channel is replaced (a private
 attribute, held by a test). What differs on a real network: coins come from the settings instead of being published as
@@ -47,7 +47,6 @@ from settlement.chain.encoding import (
     vector_u8,
 )
 from settlement.chain.events import ChainEvent, decode_event
-from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.movevm import coin_module
 from settlement.chain.port import (
     ChainInfo,
@@ -58,6 +57,7 @@ from settlement.chain.port import (
     VaultListing,
     VaultState,
 )
+from settlement.chain.signer import Signer
 
 __all__ = ["SuiChain", "SuiSettings"]
 
@@ -81,10 +81,14 @@ class SuiSettings:
 
     url: str
     config_directory: Path
+    package: str = ""
+    """Needed only where the signer's address operates several packages."""
     coin_types: dict[str, str] = field(default_factory=dict)
     publish_test_coins: bool = True
     exit_delay_ms: int = 86_400_000
     gas_budget_mist: int = 20_000_000_000
+    gas_floor_mist: int = 100_000_000
+    """With less in the gas coin nothing is sent: an aborted transaction would pay all the same."""
     timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
@@ -98,36 +102,49 @@ class SuiSettings:
 class SuiChain:
     """One node, one operator key."""
 
-    def __init__(self, settings: SuiSettings, key: OperatorKey) -> None:
+    def __init__(self, settings: SuiSettings, key: Signer) -> None:
         self._settings, self._key = settings, key
-        self._client = _client(settings, key)
+        self._client = _client(settings)
         self._package = ""
-        self._operator_cap = self._admin_cap = ""
+        self._operator_caps: list[str] = []
+        self._admin_cap = ""
         self._gas_coin = ""
 
     # ------------------------------------------------------------ port
 
     async def connect(self) -> ChainInfo:
         info = await self._ask(self._client.execute_grpc_request(request=GetServiceInfo(), timeout=self._timeout))
-        owned = await self._execute(commands.GetObjectsOwnedByAddress(owner=self._key.address))
-        coins = []
-        for item in owned.objects:
-            if item.object_type.endswith("::settlement::OperatorCap"):
-                self._operator_cap = item.object_id
-                self._package = item.object_type.partition("::")[0]
-            elif item.object_type.endswith("::settlement::AdminCap"):
-                self._admin_cap = item.object_id
-            elif item.object_type in (SUI_COIN, _long_form(SUI_COIN)):
-                coins.append((item.balance or 0, item.object_id))
-        if not self._operator_cap or not coins:
-            missing = "an OperatorCap" if not self._operator_cap else "a SUI coin for gas"
-            raise Refused(f"{self._settings.url}: {self._key.address} owns no {missing}")
-        self._gas_coin = max(coins)[1]
+        await self._find_owned()
         embedded = info.chain == "embedded"
         server = info.server or ""
         executor = server.partition("executor=")[2].partition(" ")[0] if embedded else "validators"
         chain = "embedded (not a network)" if embedded else str(info.chain)
         return ChainInfo(chain, str(info.chain_id), executor, self._package, self._key.address)
+
+    async def _find_owned(self) -> None:
+        """Package, capabilities and gas coin of our address. Raises Refused if something is missing."""
+        owned = await self._execute(commands.GetObjectsOwnedByAddress(owner=self._key.address))
+        coins, operators, admins, wanted = [], [], [], self._settings.package
+        for item in owned.objects:
+            package, _, kind = item.object_type.partition("::")
+            is_ours = not wanted or kind.startswith("coin::") or address_bytes(package) == address_bytes(wanted)
+            if kind == "settlement::OperatorCap" and is_ours:
+                operators.append((package, item.object_id))
+            elif kind == "settlement::AdminCap" and is_ours:
+                admins.append((package, item.object_id))
+            elif item.object_type in (SUI_COIN, _long_form(SUI_COIN)):
+                coins.append((item.balance or 0, item.object_id))
+        where = f"{self._settings.url}: {self._key.address}"
+        if not operators or not coins:
+            missing = "no OperatorCap" if not operators else "no SUI coin for gas"
+            raise Refused(f"{where} owns {missing}")
+        packages = sorted({package for package, _ in operators})
+        if len(packages) > 1:
+            raise Refused(f"{where} operates several packages ({', '.join(packages)}): the settings must name one")
+        self._package = packages[0]
+        self._operator_caps = sorted(identity for _, identity in operators)
+        self._admin_cap = next((identity for package, identity in admins if package == self._package), "")
+        self._gas_coin = max(coins)[1]
 
     async def open_vaults(self, assets: list[tuple[str, int]], first_batch: int) -> list[VaultListing]:
         if not assets:
@@ -142,7 +159,7 @@ class SuiChain:
         coins |= await self._publish([(asset, number) for asset, number in assets if asset not in coins])
         builder = ProgrammableTransactionBuilder(compress_inputs=True)
         admin = builder.input_obj_from_objarg(_owned(await self._object(self._admin_cap)))
-        operator = _pure(builder, address_bytes(self._operator_cap))
+        operator = _pure(builder, address_bytes(self._operator_caps[0]))
         first, delay = _pure(builder, u64(first_batch)), _pure(builder, u64(self._settings.exit_delay_ms))
         for asset, _ in assets:
             self._call(builder, "open", [admin, operator, first, delay], coins[asset][0])
@@ -167,17 +184,16 @@ class SuiChain:
             header = VaultHeader.decode(bytes(items[listing.vault].contents.value))
             states[listing.asset] = VaultState(
                 header.next_seq, header.next_part, header.next_withdrawal, header.chain, header.pool, header.paused,
+                header.last_root, header.last_liabilities, header.last_pool, header.deficit,
                 str(items[listing.vault].previous_transaction or ""),
             )  # fmt: skip
         return states
 
     async def sign(self, part: Part, listings: dict[str, VaultListing]) -> Signed:
-        numbers: dict[str, int] = {}
-        if paying := [listings[coin.asset] for coin in part.coins if coin.payouts]:
-            states = await self.vault_states(paying)
-            numbers = {asset: state.next_withdrawal for asset, state in states.items()}
+        vaults = await self._headers([listings[coin.asset] for coin in part.coins])
+        operator = await self._operator_of(vaults)
         builder = ProgrammableTransactionBuilder(compress_inputs=True)
-        cap = builder.input_obj_from_objarg(_owned(await self._object(self._operator_cap)))
+        cap = builder.input_obj_from_objarg(_owned(await self._object(operator)))
         clock = builder.input_obj_from_objarg(_shared(address_text(CLOCK_ID), 1, mutable=False))
         for coin in part.coins:
             listing = listings[coin.asset]
@@ -188,10 +204,33 @@ class SuiChain:
             for index, payout in enumerate(coin.payouts):
                 arguments = [
                     vault, cap, _pure(builder, payout.row), _pure(builder, payout.recipient),
-                    _pure(builder, u64(payout.amount)), _pure(builder, u64(numbers[coin.asset] + index)),
+                    _pure(builder, u64(payout.amount)), _pure(builder, u64(vaults[coin.asset].next_withdrawal + index)),
                 ]  # fmt: skip
                 self._call(builder, "withdraw", arguments, listing.coin_type)
         return await self._sign(builder)
+
+    async def _headers(self, listings: list[VaultListing]) -> dict[str, VaultHeader]:
+        """By asset."""
+        items = await self._objects([listing.vault for listing in listings])
+        return {
+            listing.asset: VaultHeader.decode(bytes(items[listing.vault].contents.value)) for listing in listings
+        }
+
+    async def _operator_of(self, vaults: dict[str, VaultHeader]) -> str:
+        """The capability that all the vaults name and we own. Asked before sending: an abort costs gas."""
+        if paused := sorted(asset for asset, header in vaults.items() if header.paused):
+            raise Unavailable(f"the vault of {', '.join(paused)} is paused")
+        named = {address_text(header.operator) for header in vaults.values()}
+        if not named <= set(self._operator_caps):
+            await self._find_owned()  # rotated since we looked
+        if not named:  # a batch before the first settled asset
+            return self._operator_caps[0]
+        if len(named) != 1 or not named <= set(self._operator_caps):
+            raise Unavailable(
+                f"the vaults name operator {', '.join(sorted(named))}; {self._key.address} owns "
+                f"{', '.join(self._operator_caps)}"
+            )
+        return named.pop()
 
     async def send(self, signed: Signed) -> Execution:
         command = commands.ExecuteTransaction(
@@ -252,24 +291,25 @@ class SuiChain:
     ) -> None:
         head = [vault, cap, *(_pure(builder, u64(number)) for number in (part.batch, part.number, part.count))]
         head.append(_pure(builder, vector_u8(coin.previous)))
-        root, trades = _pure(builder, vector_u8(part.root)), _pure(builder, vector_u8(part.trades_digest))
+        said = (vector_u8(part.root), u64(coin.liabilities), vector_u8(part.trades_digest))
+        says = [_pure(builder, data) for data in said]
         chunks = [
             coin.entries[start : start + ENTRIES_PER_APPLY] for start in range(0, len(coin.entries), ENTRIES_PER_APPLY)
         ]
         if len(chunks) <= 1:
             entries = _entry_arguments(builder, chunks[0] if chunks else [])
-            self._call(builder, "commit_batch", [*head, root, trades, *entries, clock], listing.coin_type)
+            self._call(builder, "commit_batch", [*head, *says, *entries, clock], listing.coin_type)
             return
         batch = self._call(builder, "begin", head, listing.coin_type)
         for chunk in chunks:
             self._call(builder, "apply", [vault, batch, *_entry_arguments(builder, chunk)], listing.coin_type)
-        self._call(builder, "finish", [vault, batch, root, trades, clock], listing.coin_type)
+        self._call(builder, "finish", [vault, batch, *says, clock], listing.coin_type)
 
-    def _call(self, builder: Any, function: str, arguments: list[Any], coin_type: str) -> Any:
+    def _call(self, builder: Any, function: str, arguments: list[Any], coin_type: str | None) -> Any:
         return builder.move_call(
             target=_address(self._package),
             arguments=arguments,
-            type_arguments=[bcs.TypeTag("Struct", bcs.StructTag.from_type_str(coin_type))],
+            type_arguments=[] if coin_type is None else [_type_argument(coin_type)],
             module="settlement",
             function=function,
         )
@@ -301,6 +341,11 @@ class SuiChain:
     async def _sign(self, builder: Any) -> Signed:
         epoch = await self._execute(commands.GetBasicCurrentEpochInfo())
         gas = await self._object(self._gas_coin)
+        if int(gas.balance or 0) < self._settings.gas_floor_mist:
+            raise Unavailable(
+                f"{self._key.address} has {gas.balance or 0} MIST left for gas, less than "
+                f"{self._settings.gas_floor_mist}: send SUI there"
+            )
         budget = min(self._settings.gas_budget_mist, int(gas.balance or 0))
         data = bcs.TransactionData(
             "V1",
@@ -312,7 +357,7 @@ class SuiChain:
             ),
         )
         raw = bytes(data.serialize())
-        return Signed(raw, self._key.sign(raw), base58_text(transaction_digest(raw)))
+        return Signed(raw, await self._key.sign_transaction(raw), base58_text(transaction_digest(raw)))
 
     async def _submit(self, builder: Any) -> Any:
         """Sign and execute a set-up transaction; its effects. Same bytes again on doubt, a few times."""
@@ -373,7 +418,7 @@ class SuiChain:
         return found
 
 
-def _client(settings: SuiSettings, key: OperatorKey) -> Any:
+def _client(settings: SuiSettings) -> Any:
     """pysui's gRPC client with a configuration that lives in our directory and holds no key of ours."""
     settings.config_directory.mkdir(parents=True, exist_ok=True)
     # Made anew at every start: pysui refuses to begin on an old one.
@@ -389,7 +434,7 @@ def _client(settings: SuiSettings, key: OperatorKey) -> Any:
         "faucet_status_url": None,
         "make_active": True,
     }
-    # pysui wants a key for its active address. It gets a throw-away one: signing is done by OperatorKey.
+    # pysui wants a key for its active address. It gets a throw-away one: signing is done by the Signer.
     throw_away = base64.b64encode(b"\0" + transaction_digest(b"no key")).decode()
     config.new_group(
         group_name="session",
@@ -450,6 +495,10 @@ def _execution(transaction: Any, package: str) -> Execution:
         kind="" if error is None or error.kind is None else str(error.kind.name),
         skipped=[place for place, kind in enumerate(paying) if kind == "WithdrawalSkipped"],
     )
+
+
+def _type_argument(kind: str) -> Any:
+    return bcs.TypeTag("Struct", bcs.StructTag.from_type_str(kind))
 
 
 def _address(text: str) -> Any:

@@ -5,157 +5,34 @@ import asyncio
 import socket
 from datetime import UTC, datetime
 
-import asyncpg
 import httpx
+import msgspec
 import pytest
-import pytest_asyncio
 import uvicorn
 
-from byline.embedded.postgres import EmbeddedPostgres
 from engine.messages.errors import OutcomeUnknown, Unavailable
-from persistence.stores.postgres.migrate import migrate
 from platform_api.app import create_app, openapi_document
-from platform_api.database import Database
-from platform_api.settings import ApiSettings
+from settlement.merkle import Proof, check_proof
+from tests.support.api import Proofs, StandInBook, StandInCore, StandInStatus, opened, settings
 from tests.unit.platform_api.test_sui_signature import Wallet, multisig
 
 ROUTES = {
-    "get /health", "get /ready", "get /metrics", "post /v1/auth/nonce", "post /v1/auth/verify", "post /v1/auth/refresh",
-    "post /v1/auth/logout", "get /v1/users/me", "patch /v1/users/me", "get /v1/users/me/api-keys",
-    "post /v1/users/me/api-keys", "delete /v1/users/me/api-keys/{key_id}", "get /v1/markets",
-    "get /v1/markets/{token_id}/candles", "get /v1/orderbook/{token_id}", "post /v1/orders", "get /v1/orders",
-    "get /v1/orders/{order_id}", "delete /v1/orders/{order_id}", "get /v1/trades", "get /v1/users/me/balances",
-    "get /v1/batches", "get /v1/batches/{number}", "post /v1/faucet",
+    "get /health", "get /ready", "get /metrics", "get /v1/time", "get /v1/status",
+    "post /v1/auth/nonce", "post /v1/auth/verify", "post /v1/auth/refresh", "post /v1/auth/logout",
+    "get /v1/auth/session", "post /v1/auth/step-up", "post /v1/auth/email/verify", "get /v1/users/me",
+    "patch /v1/users/me", "post /v1/users/me/email", "post /v1/users/me/email/verify", "get /v1/users/me/wallets",
+    "post /v1/users/me/wallets", "delete /v1/users/me/wallets/{wallet_id}", "get /v1/users/me/sessions",
+    "delete /v1/users/me/sessions/{session_id}", "get /v1/users/me/devices", "delete /v1/users/me/devices/{device_id}",
+    "get /v1/users/me/api-keys", "post /v1/users/me/api-keys", "delete /v1/users/me/api-keys/{key_id}",
+    "get /v1/users/{user_id}", "get /v1/admin/audit-logs", "get /v1/markets", "get /v1/markets/{token_id}/candles",
+    "get /v1/orderbook/{token_id}", "post /v1/orders", "get /v1/orders", "get /v1/orders/{order_id}",
+    "delete /v1/orders/{order_id}", "get /v1/trades", "get /v1/users/me/balances", "get /v1/batches",
+    "get /v1/batches/{number}", "post /v1/faucet", "get /v1/users/me/proof",
+    "post /v1/withdrawals", "get /v1/withdrawals", "get /v1/withdrawals/{withdrawal_id}", "post /v1/deposits",
+    "delete /v1/withdrawals/{withdrawal_id}", "post /v1/withdrawals/{withdrawal_id}/confirm",
+    "get /v1/users/me/withdrawal-addresses", "post /v1/users/me/withdrawal-addresses",
+    "delete /v1/users/me/withdrawal-addresses/{address_id}",
 }  # fmt: skip
-
-
-class StandInCore:
-    def __init__(self):
-        self.commands, self.keys, self.orders, self.refs = [], {}, {}, {}
-        self.failure = None
-
-    async def submit(self, command):
-        if self.failure is not None:
-            raise self.failure
-        self.commands.append(dict(command))
-        sequence = len(self.commands)
-        match command["op"]:
-            case "place":
-                if command.get("price") == "999999":
-                    return {"event": "rejected", "sequence": sequence, "reason": "bad_price"}
-                known = self.orders.setdefault((command["account"], command["client_id"]), sequence)
-                if known != sequence:
-                    return {
-                        "event": "duplicate",
-                        "sequence": sequence,
-                        "order_id": known,
-                        "status": "open",
-                        "filled": "0",
-                    }
-                return {"event": "accepted", "sequence": sequence, "order_id": sequence}
-            case "cancel":
-                if (command["account"], command["order_id"]) not in {(a, o) for (a, _), o in self.orders.items()}:
-                    return {"event": "rejected", "sequence": sequence, "reason": "unknown_order"}
-                return {"event": "canceled", "sequence": sequence, "order_id": command["order_id"], "leaves": "1"}
-            case "deposit":
-                first = self.refs.setdefault(command["ref"], sequence)
-                return {"event": "transferred" if first == sequence else "duplicate", "sequence": sequence}
-        return {"event": "done", "sequence": sequence}
-
-    async def register_key(self, key_id, public_key, account, scopes):
-        if self.failure is not None:
-            raise self.failure
-        self.keys[key_id] = (public_key, account, tuple(scopes))
-
-    async def revoke_key(self, key_id, public_key):
-        assert self.keys.pop(key_id)[0] == public_key
-
-    def status(self):
-        return {"connected": self.failure is None}
-
-
-class StandInBook:
-    async def depth(self, market, depth):
-        if market != "INK-USDC":
-            raise KeyError(market)
-        return {"sequence": 7, "bids": [["12.4", "3"], ["12.3", "1"]][:depth], "asks": []}
-
-
-class StandInStatus:
-    def read(self):
-        return {"core": {"ready": True, "alive": True, "sequence": 42, "name": "core"}}
-
-
-class World:
-    def __init__(self, client, core, dsn, app):
-        self.client, self.core, self.dsn, self.app = client, core, dsn, app
-
-    async def sign_in(self, wallet=None):
-        wallet = wallet or Wallet(0)
-        nonce = await self.data("POST", "/v1/auth/nonce", json={"address": wallet.address})
-        body = {"address": wallet.address, "nonce": nonce["nonce"], "signature": wallet.sign(nonce["message"].encode())}
-        session = await self.data("POST", "/v1/auth/verify", json=body)
-        return session, {"authorization": "Bearer " + session["access_token"]}
-
-    async def data(self, method, path, **options):
-        answer = await self.client.request(method, path, **options)
-        assert answer.status_code < 300, answer.text
-        body = answer.json()
-        assert body["success"] is True and body["meta"]["request_id"] == answer.headers["x-request-id"]
-        return body["data"]
-
-    async def refused(self, status, code, reason, method, path, **options):
-        answer = await self.client.request(method, path, **options)
-        error = answer.json()["error"]
-        assert (answer.status_code, error["code"], error["details"]["reason"]) == (status, code, reason), answer.text
-        assert answer.json()["success"] is False
-        assert error["request_id"] == answer.headers["x-request-id"] and error["timestamp"].endswith("Z")
-        return answer
-
-    async def sql(self, query, *arguments):
-        connection = await asyncpg.connect(self.dsn)
-        try:
-            return await connection.fetch(query, *arguments)
-        finally:
-            await connection.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("api") / "postgres")
-    server.start()
-    asyncio.run(migrate(server.dsn))
-    yield server
-    server.stop()
-
-
-def settings(dsn, **values):
-    limits = {"public_per_minute": 0, "account_per_minute": 0, "trading_per_minute": 0, "auth_per_minute": 0}
-    return ApiSettings(postgres_dsn=dsn, session_cache_seconds=0, **(limits | values))
-
-
-@pytest_asyncio.fixture
-async def world(server, request):
-    async with opened(server.dsn, **getattr(request, "param", {})) as world:
-        yield world
-
-
-class opened:
-    def __init__(self, dsn, **values):
-        self.dsn, self.values = dsn, values
-
-    async def __aenter__(self):
-        self.database = Database(self.dsn)
-        core = StandInCore()
-        app = create_app(settings(self.dsn, **self.values), core, StandInBook(), StandInStatus(), self.database)
-        await self.database.open()
-        transport = httpx.ASGITransport(app)
-        self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
-        return World(self.client, core, self.dsn, app)
-
-    async def __aexit__(self, *_):
-        await self.client.aclose()
-        await self.database.close()
 
 
 @pytest.mark.parametrize("flag", [0, 1, 2])
@@ -493,6 +370,27 @@ async def test_faucet_is_refused_where_money_is_not_simulated(world):
     await world.refused(403, "FORBIDDEN", "faucet_disabled", "POST", "/v1/faucet", headers=bearer, json={})
 
 
+async def test_a_caller_gets_proofs_of_its_own_balances_and_of_nobody_elses(world):
+    session, bearer = await world.sign_in()
+    path = "/v1/users/me/proof"
+    await world.refused(401, "UNAUTHORIZED", "token_missing", "GET", path)
+    world.proofs.close(1, user_other=5)
+    await world.refused(404, "NOT_FOUND", "no_balance", "GET", path, headers=bearer)
+    world.proofs.close(2, **{("user:" + session["account_id"]).replace(":", "_").replace("-", "_"): 40})
+    told = await world.data("GET", path, headers=bearer)
+    [proof] = msgspec.convert(told["proofs"], list[Proof])
+    assert (proof.batch, proof.amount, proof.total) == (2, 40, 45)
+    assert told["format"] == "byline proof 1" and proof.account == "user:" + session["account_id"]
+    check_proof(proof, world.proofs.root)
+    await world.refused(409, "CONFLICT", "not_final", "GET", path + "?batch=3", headers=bearer)
+    await world.refused(404, "NOT_FOUND", "no_balance", "GET", path + "?batch=1", headers=bearer)
+    world.proofs.close(3)
+    world.proofs.close(4)
+    await world.refused(404, "NOT_FOUND", "unknown_batch", "GET", path + "?batch=2", headers=bearer)
+    for bad in ("0", "-1", "x", "9" * 30):
+        assert (await world.client.get(path + "?batch=" + bad, headers=bearer)).status_code == 400
+
+
 @pytest.mark.parametrize("world", [{"public_per_minute": 2}], indirect=True)
 async def test_rate_limit_answers_with_its_headers_and_spares_the_probes(world):
     assert (await world.client.get("/v1/batches")).headers["ratelimit-remaining"] == "1"
@@ -504,9 +402,9 @@ async def test_rate_limit_answers_with_its_headers_and_spares_the_probes(world):
 
 async def test_without_a_database_orders_go_on_and_reads_say_so(world, tmp_path):
     _, bearer = await world.sign_in()
-    session_key = world.app._signer
+    session_key = world.kernel.signer
     async with opened(f"postgresql://nobody@/none?host={tmp_path}") as dark:
-        dark.app._signer = session_key
+        dark.kernel.signer = session_key
         placed = await dark.data("POST", "/v1/orders", headers=bearer | {"idempotency-key": "k"}, json=LIMIT)
         again = await dark.data("POST", "/v1/orders", headers=bearer | {"idempotency-key": "k"}, json=LIMIT)
         assert again["order_id"] == placed["order_id"] and again["duplicate"] is True
@@ -531,10 +429,10 @@ async def test_ready_names_a_core_that_is_away_and_sign_in_leaves_no_session(wor
     assert found == []
 
 
-async def test_uvicorn_serves_it_with_metrics_and_the_terminal(server, tmp_path):
+async def test_uvicorn_serves_it_with_metrics_and_the_terminal(api_dsn, tmp_path):
     (tmp_path / "index.html").write_text("<title>terminal</title>")
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(settings(server.dsn, web_folder=tmp_path), StandInCore(), StandInBook(), StandInStatus())
+    app = create_app(settings(api_dsn, web_folder=tmp_path), StandInCore(), StandInBook(), StandInStatus(), Proofs())
     uvicorn_server = uvicorn.Server(uvicorn.Config(app, http="httptools", log_level="warning", lifespan="on"))
     task = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))
     try:
@@ -547,7 +445,7 @@ async def test_uvicorn_serves_it_with_metrics_and_the_terminal(server, tmp_path)
             assert (await client.get("/v1/openapi.json")).json()["openapi"].startswith("3.1")
             text = (await client.get("/metrics")).text
             assert "byline_core_sequence 42.0" in text and 'byline_process_up{process="core"} 1.0' in text
-            assert 'byline_http_requests_total{method="GET",route="/ready",status="200"} 1.0' in text
+            assert 'http_requests_total{method="GET",route="/ready",status="200"} 1.0' in text
     finally:
         uvicorn_server.should_exit = True
         await task

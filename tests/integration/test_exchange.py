@@ -18,6 +18,7 @@ from byline.trading_floor import kept_key, register
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay, verify
 from tests.support.exchange import ExchangeProcess, until
+from tests.unit.platform_api.test_sui_signature import Wallet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -227,6 +228,49 @@ async def test_a_withdrawal_is_paid_on_the_chain_and_then_booked(new_exchange):
             again = await operator.request({"op": "withdraw_settled", "ref": "w-out"})
             assert again["event"] == "duplicate" and again["status"] == "posted"
         assert not exchange.status("backoffice")["settlement"]["halted"]
+    finally:
+        assert await exchange.stop() == 0, exchange.log()
+
+
+async def test_a_withdrawal_over_rest_is_confirmed_by_the_wallet_and_settled_with_a_digest(new_exchange):
+    exchange, wallet = new_exchange("--quiet-market", "--batch-seconds", "1"), Wallet(0)
+    await exchange.start()
+    try:
+        api = exchange.status("api")
+        async with httpx.AsyncClient(base_url=f"http://{api['host']}:{api['port']}") as http:
+
+            async def data(method, path, **body):
+                answer = await http.request(method, path, **({"json": body} if body else {}))
+                assert answer.status_code < 300, answer.text
+                return answer.json()["data"]
+
+            nonce = await data("POST", "/v1/auth/nonce", address=wallet.address)
+            session = await data(
+                "POST", "/v1/auth/verify", address=wallet.address, nonce=nonce["nonce"],
+                signature=wallet.sign(nonce["message"].encode()),
+            )  # fmt: skip
+            http.headers["authorization"] = "Bearer " + session["access_token"]
+            await data("POST", "/v1/faucet", assets=["USDC"])
+            document = await data("POST", "/v1/withdrawals", asset="USDC", amount="40")
+            assert document["status"] == "held"
+            path = f"/v1/withdrawals/{document['id']}"
+            await data("POST", path + "/confirm", signature=wallet.sign(document["message"].encode()))
+            for _ in range(400):
+                document = await data("GET", path)
+                if document["status"] == "settled":
+                    break
+                await asyncio.sleep(0.1)
+            assert document["status"] == "settled", (document, exchange.status("backoffice"))
+            batch = await data("GET", f"/v1/batches/{document['batch']}")
+            assert batch["status"] == "final" and document["digest"] in batch["digests"]
+            assert document["embedded"] and document["chain"] == "sui:embedded"
+        async with open_operator(exchange.settings) as operator:
+            for _ in range(400):
+                balance = (await operator.balances(session["account"]))["USDC"]
+                if balance == {"available": "9960", "held": "0"}:
+                    break
+                await asyncio.sleep(0.05)
+            assert balance == {"available": "9960", "held": "0"}, exchange.status("backoffice")
     finally:
         assert await exchange.stop() == 0, exchange.log()
 

@@ -109,6 +109,7 @@ async def test_a_receipt_binds_the_exchange_to_its_journal(tmp_path: Path, mode:
             exchange_key = a.signed_in["receipt_key"]
             place = {"market": MARKET, "side": "buy", "type": "limit", "size": "1", "price": "1"}
             ack = await a.command("place", client_id="one", receipt=True, **place)
+            assert x.server.counters.commands_fast == 1, "asking for one does not make the command slow"
             receipts = [await asyncio.wait_for(anext(a.events()), 20)]
             assert receipts[0]["sequence"] == ack["sequence"]
             many = [{"op": "place"} | place | {"client_id": f"m{n}", "receipt": n % 2 == 0, "rid": n} for n in range(9)]

@@ -147,6 +147,36 @@ async def test_protection_pulls_the_keys_orders_until_it_is_reset(
             assert (await a.place(**limit("yes")))["event"] == "accepted"
 
 
+async def test_a_tripped_protection_outlives_a_restart_until_it_is_reset(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        maker = await x.trader(operator, "alice", protection={"window_ms": 600_000, "fills": 1})
+        taker = await x.trader(operator, "bob")
+        async with await x.client(maker) as a, await x.client(taker) as b:
+            for number in range(2):
+                await a.place(**limit(f"a{number}", side="sell"))
+                await b.place(**limit(f"b{number}"))
+            assert [event async for event in until(a, "protection")][-1]["reason"] == "fills"
+    async with exchange(tmp_path, listed=False, restart=True) as x, await x.client(maker) as a:
+        assert (await a.whoami())["protection_tripped"] is True
+        with pytest.raises(CommandError, match="protection"):
+            await a.place(**limit("no"))
+        assert await a.reset_protection() is True
+        assert (await a.place(**limit("yes")))["event"] == "accepted"
+    async with exchange(tmp_path, listed=False, restart=True, epoch=3) as x, await x.client(maker) as a:
+        assert (await a.whoami())["protection_tripped"] is False
+        assert (await a.place(**limit("again")))["event"] == "accepted"
+
+
+async def test_orders_of_a_tripped_key_that_a_crash_left_open_go_at_the_next_start(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        maker = await x.trader(operator, "alice", protection={"window_ms": 600_000, "fills": 1})
+        async with await x.client(maker, cancel_on_disconnect=False) as a:
+            await a.place(**limit("kept", side="sell"))
+        x.keys.trip(public_key(maker), "fills", 1)  # and no more than that
+    async with exchange(tmp_path, listed=False, restart=True) as x, await x.client(x.operator) as operator:
+        await becomes(operator, "alice", set())
+
+
 async def until(client: TradingClient, kind: str) -> Any:
     async for event in client.events():
         yield event
@@ -190,6 +220,24 @@ async def test_a_stop_is_announced_with_the_sequence_to_resume_from(tmp_path: Pa
         done, event = [await asyncio.wait_for(anext(a.events()), 20) for _ in range(2)]
         assert (done["event"], done["op"]) == ("done", "mass_cancel")
         assert (event["event"], event["client_id"], event["reason"]) == ("canceled", "a", "session")
+
+
+async def test_a_client_that_comes_while_it_stops_is_sent_away(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x:
+        host, port = x.url.removeprefix("ws://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        async with await x.client(x.operator):
+            pass  # by now the server has taken the connection before it too
+        stopping = asyncio.create_task(x.server.stop())
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        status = await reader.readline()
+        assert b"503" in status
+        assert b"stopping" in await reader.read()
+        writer.close()
+        await stopping
 
 
 async def test_a_message_in_fragments_is_one_message(tmp_path: Path) -> None:

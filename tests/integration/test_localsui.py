@@ -19,6 +19,7 @@ from settlement.chain.localsui.server import RunningNode, start
 from settlement.chain.port import CoinPart, Execution, Part, Payout, Signed, VaultListing
 from settlement.chain.sui import SuiChain, SuiSettings
 from settlement.netting import CLEARING_ROW, split
+from tests.support.chain_key import OPERATOR, SEED
 
 A, B = b"\xa1" * 32, b"\xb2" * 32
 
@@ -47,15 +48,14 @@ class World:
 
 
 async def _connect(directory: Path, node: RunningNode) -> SuiChain:
-    key = OperatorKey.load_or_create(directory / "operator.key")
-    chain = SuiChain(SuiSettings(f"http://127.0.0.1:{node.port}", directory / "pysui", timeout_s=5.0), key)
+    chain = SuiChain(SuiSettings(f"http://127.0.0.1:{node.port}", directory / "pysui", timeout_s=5.0), OPERATOR)
     await chain.connect()
     return chain
 
 
 @pytest.fixture(params=["auto", "model"])
 async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    node = await start(tmp_path, executor=request.param)
+    node = await start(tmp_path, OPERATOR.address, executor=request.param)
     chain = await _connect(tmp_path, node)
     [listing] = await chain.open_vaults([("USDC", 1)], 1)
     world = World(tmp_path, node, chain, {"USDC": listing})
@@ -172,7 +172,7 @@ async def test_a_batch_in_parts_fits_and_clears(world: World) -> None:
     for part in parts:
         assert (await world.chain.send(await world.chain.sign(part, world.listings))).success
     vault = world.node.node.state.vaults[bytes.fromhex(world.listings["USDC"].vault[2:])]
-    assert vault.rows[CLEARING_ROW] == 0 and all(vault.rows[row] == 1 for row in rows)
+    assert vault.balances[CLEARING_ROW] == 0 and all(vault.balances[row] == 1 for row in rows)
     assert (vault.header.next_seq, vault.header.pool) == (3, 2_000 + 1_400 - 60)
 
 
@@ -180,25 +180,25 @@ async def test_restart_loses_nothing(world: World) -> None:
     signed = await world.chain.sign(world.part(2), world.listings)
     executed = await world.chain.send(signed)
     state = world.node.node.state
-    rows = dict(state.vaults[bytes.fromhex(world.listings["USDC"].vault[2:])].rows)
+    rows = state.vaults[bytes.fromhex(world.listings["USDC"].vault[2:])].balances
     items = dict(state.items)
     await world.chain.close()
     await world.node.close()
     with (world.directory / "transactions.log").open("ab") as log:
         log.write(b"\x40\0\0\0torn")  # a write that a crash cut short
-    world.node = await start(world.directory, executor=world.node.node.executor_name)
+    world.node = await start(world.directory, OPERATOR.address, executor=world.node.node.executor_name)
     world.chain = await _connect(world.directory, world.node)
     again = world.node.node.state
     assert again.items == items
-    assert again.vaults[bytes.fromhex(world.listings["USDC"].vault[2:])].rows == rows == {A: 990, B: 1_010}
+    assert again.vaults[bytes.fromhex(world.listings["USDC"].vault[2:])].balances == rows == {A: 990, B: 1_010}
     assert await world.chain.send(signed) == executed
 
 
 async def test_paused_and_stopped_nodes_are_unavailable(world: World) -> None:
-    world.node.faults.paused = True
+    world.node.faults.unavailable = True
     with pytest.raises(Unavailable):
         await world.next_batch()
-    world.node.faults.paused = False
+    world.node.faults.unavailable = False
     world.node.faults.next_execute.append("refuse_once")
     with pytest.raises(Refused, match="fault switch"):
         await world.run(world.part(2))
@@ -206,9 +206,9 @@ async def test_paused_and_stopped_nodes_are_unavailable(world: World) -> None:
 
 
 async def test_a_directory_has_one_node_and_damage_is_refused(tmp_path: Path) -> None:
-    node = await start(tmp_path)
+    node = await start(tmp_path, OPERATOR.address)
     with pytest.raises(DataDirectoryBusy):
-        await start(tmp_path)
+        await start(tmp_path, OPERATOR.address)
     chain = await _connect(tmp_path, node)
     await chain.open_vaults([("USDC", 1)], 1)
     await chain.close()
@@ -218,7 +218,7 @@ async def test_a_directory_has_one_node_and_damage_is_refused(tmp_path: Path) ->
     data[20] ^= 1
     log.write_bytes(data)
     with pytest.raises(JournalCorrupt, match="checksum at offset 0"):
-        await start(tmp_path)
+        await start(tmp_path, OPERATOR.address)
 
 
 async def test_pysui_builds_signs_and_keeps_the_channel_where_we_replace_it(world: World) -> None:
@@ -230,7 +230,7 @@ async def test_pysui_builds_signs_and_keeps_the_channel_where_we_replace_it(worl
     assert client._channel._ssl is None
     signed = await world.chain.sign(world.part(2), world.listings)
     key = world.chain._key
-    theirs = keypair_from_keystring(base64.b64encode(b"\0" + key.seed).decode())
+    assert key is OPERATOR
+    theirs = keypair_from_keystring(base64.b64encode(b"\0" + SEED).decode())
     assert base64.b64decode(theirs.new_sign_secure(base64.b64encode(signed.raw).decode())) == signed.signature
     assert signer_of(signed.signature, signed.raw) == key.address
-    assert (world.directory / "operator.key").stat().st_mode & 0o777 == 0o600

@@ -112,8 +112,9 @@ async def test_restart_rebuilds_the_same_book_and_the_log_goes_on():
         (lambda ws: ws.send(b"\x00\x01"), 1003),
         (lambda ws: ws.send(iter(['{"type":', '"ping"}'])), 1003),
         (lambda ws: ws.send("x" * 20_000), 1009),
+        (lambda ws: ws.send(b'{"type":"\xff"}', text=True), 1007),
     ],
-    ids=["binary", "fragments", "oversize"],
+    ids=["binary", "fragments", "oversize", "invalid UTF-8"],
 )
 async def test_frame_that_is_no_request_closes_its_sender_alone(send, code):
     exchange = Exchange()
@@ -345,7 +346,7 @@ async def test_readers_that_come_and_go_all_the_time_get_their_own_channel_alone
 
         visits = dict.fromkeys(range(12), 0)
         visitors = [asyncio.create_task(visitor(number)) for number in visits]
-        while sum(visits.values()) < 60:  # however slow the machine: the market moves until they have come and gone enough
+        while sum(visits.values()) < 60:  # however slow the machine
             exchange.step(4)
             await steady.ping()
             if failed := [task for task in visitors if task.done()]:

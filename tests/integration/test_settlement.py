@@ -20,6 +20,7 @@ from settlement.chain.sui import SuiChain, SuiSettings
 from settlement.settler import BatchRecord, SettlementSettings, Settler
 from settlement.store import FileBatchStore
 from settlement.watcher import Watcher
+from tests.support.chain_key import OPERATOR
 from tests.support.settlement_events import EXTERNAL, EventLog
 
 FAST = SettlementSettings(poll_interval_s=0.005, watch_interval_s=0.01, retry_first_s=0.02, retry_most_s=0.05)
@@ -46,7 +47,7 @@ class Bench:
         self.records: list[BatchRecord] = []
 
     async def node_up(self) -> None:
-        self.node = await start(self.directory / "chain", port=self.port, executor="model")
+        self.node = await start(self.directory / "chain", OPERATOR.address, port=self.port, executor="model")
         self.port = self.node.port
 
     async def node_down(self) -> None:
@@ -58,9 +59,8 @@ class Bench:
     async def settler(
         self, log: EventLog, *, crash_after: int | None = None, commands=None, chain_type: type[SuiChain] = SuiChain
     ) -> AsyncIterator[Settler]:
-        key = OperatorKey.load_or_create(self.directory / "chain" / "operator.key")
         url = f"http://127.0.0.1:{self.port}"
-        chain = chain_type(SuiSettings(url, self.directory / "pysui", timeout_s=5.0), key)
+        chain = chain_type(SuiSettings(url, self.directory / "pysui", timeout_s=5.0), OPERATOR)
         store = CrashingStore(self.directory / "batches.log", crash_after)
         watcher = Watcher(self.directory / "chain.log")
         stop = asyncio.Event()
@@ -160,7 +160,7 @@ def _check_rows(bench: Bench, settler: Settler) -> None:
         names = [a for a, v in settler.status()["vaults"].items() if v == "0x" + vault.header.id.hex()]
         if names:
             expected = {row: amount for row, amount in settler.netting.rows[names[0]].items() if amount}
-            assert {row: amount for row, amount in vault.rows.items() if amount} == expected
+            assert {row: amount for row, amount in vault.balances.items() if amount} == expected
             assert vault.header.pool == sum(expected.values())
 
 
@@ -181,6 +181,18 @@ async def test_batches_become_final_in_order_with_digests(bench: Bench) -> None:
     assert all(len(record.digests) == 1 for record in final) and final[1].trade_count == 20
     statuses = [record.status for record in bench.records if record.number == 2]
     assert statuses == ["sealed", "signed", "submitted", "final"]
+
+
+async def test_a_batch_before_the_first_settled_asset_is_final_too(bench: Bench) -> None:
+    log = EventLog()
+    log.asset("USD", settled=False)
+    log.cut()
+    usdc = log.asset("USDC")
+    log.deposit(log.account("user:a", row=b"\xa1" * 32), usdc, 5)
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 2, "both final")
+        _check_rows(bench, settler)
 
 
 async def test_batches_queue_while_the_chain_is_down(bench: Bench) -> None:
@@ -372,8 +384,7 @@ async def test_a_vault_changed_behind_our_back_halts(bench: Bench) -> None:
     async with bench.settler(log) as settler:
         await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
         assert bench.node is not None
-        key = OperatorKey.load_or_create(bench.directory / "chain" / "operator.key")
-        other = SuiChain(SuiSettings(f"http://127.0.0.1:{bench.port}", bench.directory / "other"), key)
+        other = SuiChain(SuiSettings(f"http://127.0.0.1:{bench.port}", bench.directory / "other"), OPERATOR)
         await other.connect()
         part = settler.netting  # a second settler commits the next number with another root
         from settlement.chain.port import CoinPart, Part

@@ -51,7 +51,10 @@ class ExchangeProcess:
         path = self.data.parent / f"{self.data.name}.log"
         with open(path, "ab") as log:
             told_before = log.tell()
-            self.process = process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+            keys = {"BYLINE_KEY_FILE": str(self.data.parent / "wrapping.key")}
+            self.process = process = subprocess.Popen(
+                argv, stdout=log, stderr=log, start_new_session=True, env=os.environ | keys
+            )
 
         def is_up() -> bool:
             assert process.poll() is None, self.log()

@@ -79,7 +79,7 @@ class Projector:
         """Takes the newest state of a settlement batch; it is written with the next transaction.
 
         Fields: number, first_sequence, last_sequence, cut_at_ns, status, state_hash, root, trades_digest, leg_count,
-        digests, committed_at_ns or None, error or None.
+        digests, committed_at_ns or None, error or None, file (bytes; empty: as it was).
         """
         self._batches[int(record["number"])] = dict(record)
 
@@ -287,16 +287,17 @@ async def _write_directory(connection: asyncpg.Connection, directory: Directory)
 async def _write_batch(connection: asyncpg.Connection, record: Mapping[str, Any]) -> None:
     await connection.execute(
         "INSERT INTO settlement.batch (number, first_sequence, last_sequence, cut_at, status, state_hash, root,"
-        " trades_digest, leg_count, digests, committed_at, error)"
+        " trades_digest, leg_count, digests, committed_at, error, file)"
         f" VALUES ($1, $2, $3, {_EPOCH.format('$4::bigint')}, $5, $6, $7, $8, $9, $10,"
-        f" {_EPOCH.format('$11::bigint')}, $12)"
+        f" {_EPOCH.format('$11::bigint')}, $12, $13)"
         " ON CONFLICT (number) DO UPDATE SET status = excluded.status, root = excluded.root,"
         " trades_digest = excluded.trades_digest, leg_count = excluded.leg_count, digests = excluded.digests,"
-        " committed_at = excluded.committed_at, error = excluded.error",
+        " committed_at = excluded.committed_at, error = excluded.error,"
+        " file = coalesce(excluded.file, settlement.batch.file)",
         record["number"], record["first_sequence"], record["last_sequence"], record["cut_at_ns"] // 1000,
         record["status"], record["state_hash"], record["root"], record["trades_digest"], record["leg_count"],
         list(record["digests"]), None if record["committed_at_ns"] is None else record["committed_at_ns"] // 1000,
-        record["error"],
+        record["error"], record.get("file") or None,
     )  # fmt: skip
 
 

@@ -1,6 +1,20 @@
-"""python -m settlement.chain.localsui --data DIR [--host H] [--port N] [--executor auto|movevm|model]
+"""LocalSui: a Sui node of one process for development and tests. It is no network.
 
-Prints one JSON line when it listens; ends on SIGINT or SIGTERM.
+It speaks sui.rpc.v2 (gRPC, plaintext, loopback), checks what a full node checks, and runs the exchange's contract in
+the Move VM (executor movevm), or in Python where that VM's wheel is missing (executor model; the status says so).
+
+  run     python -m settlement.chain.localsui run --data DIR --operator 0xADDRESS
+          Begins a chain in DIR, or goes on with it: the log there, transactions.log, is the chain. The operator's
+          address owns the contract's capabilities and a million SUI for gas. Prints its status as one JSON line when
+          it listens; ends on SIGINT or SIGTERM. A kill loses nothing that was answered.
+  status  python -m settlement.chain.localsui status --data DIR
+  switch  python -m settlement.chain.localsui switch --data DIR NAME [VALUE]
+          Makes something go wrong, in the node that runs in DIR:
+
+%s
+
+Try: `switch --data DIR lost_response`, send a batch, and see the settler find it by its digest.
+Its exit code is 0; 1 if the node refuses the switch; 2 if no node runs in DIR.
 """
 
 from __future__ import annotations
@@ -9,33 +23,69 @@ import argparse
 import asyncio
 import json
 import signal
+import sys
 from pathlib import Path
 
+from settlement.chain.localsui.door import SWITCHES, ask
 from settlement.chain.localsui.server import serve
 
 
-async def _main(arguments: argparse.Namespace) -> None:
+async def _run(arguments: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await serve(
         arguments.data,
+        arguments.operator,
         arguments.host,
         arguments.port,
         stop=stop,
         executor=arguments.executor,
+        has_door=True,
         on_ready=lambda status: print(json.dumps(status), flush=True),
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="directory of the chain, e.g. DATA/chain")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=7403)
-    parser.add_argument("--executor", choices=("auto", "movevm", "model"), default="auto")
-    asyncio.run(_main(parser.parse_args()))
+def _ask(data: Path, switch: str, value: str) -> int:
+    try:
+        reply = asyncio.run(ask(data, switch, value))
+    except OSError as error:
+        print(f"no node with fault switches runs in {data}: {error}", file=sys.stderr)
+        return 2
+    if "error" in reply:
+        print(reply["error"], file=sys.stderr)
+        return 1
+    print(json.dumps(reply, indent=1))
+    return 0
+
+
+def _help() -> str:
+    assert __doc__ is not None
+    lines = [f"            {name:<15}{value:<16}{what}" for name, (value, what, _) in SWITCHES.items()]
+    return __doc__ % "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m settlement.chain.localsui", description=_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    doings = parser.add_subparsers(dest="doing", required=True, metavar="run|status|switch")
+    run, status, switch = (doings.add_parser(name) for name in ("run", "status", "switch"))
+    for each in (run, status, switch):
+        each.add_argument("--data", type=Path, required=True, help="directory of the chain, e.g. DATA/chain")
+    run.add_argument("--operator", required=True, help="Sui address that gets the capabilities and the gas")
+    run.add_argument("--host", default="127.0.0.1")
+    run.add_argument("--port", type=int, default=7403, help="0: a free one, told in the status")
+    run.add_argument("--executor", choices=("auto", "movevm", "model"), default="auto")
+    switch.add_argument("name", choices=list(SWITCHES))
+    switch.add_argument("value", nargs="?", default="")
+    arguments = parser.parse_args()
+    if arguments.doing == "run":
+        asyncio.run(_run(arguments))
+        return 0
+    return _ask(arguments.data, getattr(arguments, "name", ""), getattr(arguments, "value", ""))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,14 +1,17 @@
 """LocalSui: a Sui node of one process. Takes signed transactions by Sui's rules, runs them, keeps them.
 
 Real: TransactionData BCS, digests, signatures, owned-object versions and digests, gas payment and smashing, reference
-gas price, budget, expiry, size limits, the limit of 1,000 dynamic fields, package publication of the test coins, and
-(with the wheel) the Move VM that runs the contract's bytecode. Simulated: consensus, validators, checkpoints (one a
-transaction), epochs (they turn only when told), gas amounts (an estimate, no storage cost), effects as protobuf fields
-only. It is no network, and says so in every status.
+gas price, budget, expiry, size limits, the limit of 1,000 dynamic fields, publication of the exchange package and of
+test coins, and (with the wheel) the Move VM that runs the contract's bytecode. Simulated: consensus, validators,
+checkpoints (one a transaction), epochs (they turn only when told), gas amounts (an estimate, no storage cost), effects
+as protobuf fields only. It is no network, and says so in every status.
 
 Order of the checks: size, encoding, signatures, expiry, gas, inputs; a refusal there costs nothing and leaves no
 trace. After them the transaction is executed: it takes effect or fails, pays gas either way, and its record is on disk
 before the answer leaves. The same bytes again are answered from the record.
+
+The log also keeps what the network itself decides: epochs, gas price, objects locked by two transactions at once
+(`old_locks`: as before Sui moved locking behind consensus). So a restart after any crash shows the same chain.
 
 One transaction at a time. Worst case: as many Move calls as a transaction has, 20 ms each.
 """
@@ -19,8 +22,9 @@ import asyncio
 import json
 import time
 from collections import ChainMap
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from pysui.sui.sui_bcs import bcs
@@ -28,8 +32,8 @@ from pysui.sui.sui_bcs import bcs
 from engine.messages.errors import JournalCorrupt, PartMissing
 from settlement.appendlog import AppendLog
 from settlement.chain.encoding import (
-    CLOCK_ID,
     SUI_COIN,
+    Row,
     address_bytes,
     address_text,
     base58_text,
@@ -38,12 +42,14 @@ from settlement.chain.encoding import (
     u64,
 )
 from settlement.chain.keys import BadSignature, signer_of
-from settlement.chain.localsui.contract import Executor, ModelExecutor, MoveAbort
+from settlement.chain.localsui.calls import events_of, move_call
+from settlement.chain.localsui.contract import Executor, MoveAbort, SetOperator, SetPaused
 from settlement.chain.localsui.interpreter import Interpreter, Scratch, UnknownShape
+from settlement.chain.localsui.model import ModelExecutor
 from settlement.chain.localsui.movevm import BYTECODE, MoveExecutor
-from settlement.chain.localsui.state import Consumed, Genesis, Item, Record, State
+from settlement.chain.localsui.state import Consumed, Genesis, Item, Record, State, Turn
 
-__all__ = ["LIMITS", "LocalSui", "Rejected", "make_executor"]
+__all__ = ["LIMITS", "LocalSui", "Rejected", "make_executor", "sender_of"]
 
 PROTOCOL_VERSION = 140
 REFERENCE_GAS_PRICE_MIST = 750
@@ -61,23 +67,36 @@ LIMITS = {
 
 
 class Rejected(Exception):
-    """Refused before execution: nothing happened, nothing was paid. `kind`: invalid, missing, stale, unsupported."""
+    """Refused before execution: nothing happened, nothing was paid.
+
+    `kind`: invalid, missing, stale, locked, unsupported.
+    """
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
 
-def make_executor(package: bytes, choice: str = "auto") -> Executor:
+class _Admitted(msgspec.Struct, frozen=True):
+    """A transaction that passed the checks."""
+
+    data: Any
+    payment: list[Item]
+    inputs: list[Item]
+    read_only: set[bytes]
+    """Shared inputs that it may not change."""
+
+
+def make_executor(choice: str = "auto") -> Executor:
     """`movevm`, `model`, or `auto`: the VM where its wheel is installed. Raises PartMissing for `movevm` without it."""
     if choice == "model":
-        return ModelExecutor(package)
+        return ModelExecutor()
     try:
-        return MoveExecutor(package)
+        return MoveExecutor()
     except PartMissing:
         if choice == "movevm":
             raise
-        return ModelExecutor(package)
+        return ModelExecutor()
 
 
 class LocalSui:
@@ -91,7 +110,10 @@ class LocalSui:
             JournalCorrupt: the log is damaged, or belongs to another operator or other bytecode.
         """
         self.log = AppendLog(directory / "transactions.log")
-        self.epoch = 0
+        self.turn = Turn(0, REFERENCE_GAS_PRICE_MIST, [])
+        self.old_locks = False
+        self.checkpoint_lag_s = 0.0
+        self.on_record: list[Callable[[], None]] = []
         self._lock = asyncio.Lock()
         entries = self.log.records()
         first = next(entries, None)
@@ -110,24 +132,53 @@ class LocalSui:
             if ours != theirs:
                 self.log.close()
                 raise JournalCorrupt(f"{self.log.path}: the chain was begun with another {name}")
-        self.state = State.at_genesis(genesis, make_executor(genesis.package, executor))
+        self.state = State.at_genesis(genesis, make_executor(executor))
         for offset, payload in entries:
-            record = msgspec.msgpack.decode(payload, type=Record)
-            self.state.apply(record, offset)
-            self.epoch = max(self.epoch, record.epoch)
+            entry = msgspec.msgpack.decode(payload, type=Record | Turn)
+            if isinstance(entry, Turn):
+                self.turn = entry
+            else:
+                self.state.apply(entry, offset)
 
     @property
     def executor_name(self) -> str:
         return self.state.executor.name
 
+    @property
+    def operator_cap(self) -> bytes:
+        """Id of the operator's capability of the first package."""
+        kind = f"{address_text(self.state.genesis.package)}::settlement::OperatorCap"
+        return next(item.id for item in self.state.items.values() if item.kind == kind)
+
+    @property
+    def epoch(self) -> int:
+        return self.turn.epoch
+
     def next_epoch(self) -> None:
-        """Turn the epoch. What a test calls; the embedded chain has no clock for it."""
-        self.epoch += 1
+        """Turn the epoch: old transactions expire, locked objects come free. The embedded chain has no clock for it."""
+        self._set_turn(epoch=self.turn.epoch + 1, locks=[])
+
+    def set_gas_price(self, mist: int) -> None:
+        """Set the reference gas price: transactions that offer less are refused."""
+        self._set_turn(gas_price=mist)
+
+    @property
+    def height(self) -> int:
+        """The newest checkpoint that is out; with `checkpoint_lag_s` the newest transactions are not in one yet."""
+        checkpoints, count = self.state.checkpoints, len(self.state.checkpoints)
+        limit_ms = time.time_ns() / 1e6 - self.checkpoint_lag_s * 1e3
+        while self.checkpoint_lag_s and count and checkpoints[count - 1][2] > limit_ms:
+            count -= 1
+        return count
 
     def record_of(self, digest: bytes) -> Record | None:
         """The executed transaction with this digest."""
         offset = self.state.offsets.get(digest)
-        return None if offset is None else msgspec.msgpack.decode(self.log.read(offset), type=Record)
+        return None if offset is None else self._record_at(offset)
+
+    def record_in(self, checkpoint: int) -> Record:
+        """The transaction of a checkpoint, 1 … `state.checkpoint`."""
+        return self._record_at(self.state.checkpoints[checkpoint - 1][0])
 
     async def execute(self, raw: bytes, signatures: list[bytes]) -> Record:
         """Execute signed transaction bytes, once.
@@ -140,20 +191,86 @@ class LocalSui:
             digest = transaction_digest(raw)
             if (known := self.record_of(digest)) is not None:
                 return known
-            record = await asyncio.to_thread(self._run, digest, raw, signatures)
-            self.state.apply(record, self.log.append(msgspec.msgpack.encode(record)))
+            admitted = self._admit(raw, signatures)
+            self._check_locks(digest, admitted)
+            record = await asyncio.to_thread(self._effect, digest, raw, signatures, admitted)
+            self._keep(record)
             return record
+
+    async def lock_only(self, raw: bytes, signatures: list[bytes]) -> None:
+        """What a lost request does under `old_locks`: some validators signed it, so its objects wait for these bytes
+        until the epoch ends. Raises Rejected.
+        """
+        async with self._lock:
+            digest = transaction_digest(raw)
+            if digest in self.state.offsets:
+                return
+            admitted = self._admit(raw, signatures)
+            self._check_locks(digest, admitted)
+            held = [(item.id, item.version, digest) for item in _owned_of(admitted)]
+            self._set_turn(locks=[*(lock for lock in self.turn.locks if lock not in held), *held])
+
+    async def simulate(self, raw: bytes) -> Record:
+        """What `execute` would do, without signatures and without a trace. Raises Rejected."""
+        async with self._lock:
+            admitted = self._admit(raw, None)
+            return await asyncio.to_thread(self._effect, transaction_digest(raw), raw, [], admitted)
+
+    async def administer(self, *, paused: bool | None = None, operator: bytes | None = None) -> None:
+        """Fault switch: what the vaults' administrator could do behind the settler's back, in every vault."""
+        async with self._lock:
+            scratch = Scratch()
+            for identity, vault in self.state.vaults.items():
+                cap = vault.header.admin
+                operation = SetOperator(cap, operator) if operator is not None else SetPaused(cap, bool(paused))
+                outcome = self.state.executor.run(operation, vault)
+                scratch.events += events_of(operation, vault, outcome.header, outcome.rows)[0]
+                scratch.contents[identity] = outcome.header.encode()
+            digest = blake2b256(b"fault switch", u64(self.state.checkpoint))
+            items = [self.state.items[identity] for identity in scratch.contents]
+            version = max((item.version for item in items), default=0) + 1
+            written = [
+                Item(item.id, version, item.kind, scratch.contents[item.id], item.owner, item.initial, digest)
+                for item in items
+            ]
+            self._keep(
+                Record(
+                    digest, b"", [], True, None, "", 0, version, self.state.checkpoint + 1, self.epoch, self._now_ms(),
+                    [_consumed(item) for item in items], written, [], events=scratch.events,
+                )
+            )  # fmt: skip
 
     def close(self) -> None:
         self.log.close()
 
+    def _keep(self, record: Record) -> None:
+        """On disk first, then in memory, then told."""
+        self.state.apply(record, self.log.append(msgspec.msgpack.encode(record)))
+        for told in self.on_record:
+            told()
+
+    def _set_turn(self, **changes: Any) -> None:
+        turn = msgspec.structs.replace(self.turn, **changes)
+        self.log.append(msgspec.msgpack.encode(turn))
+        self.turn = turn
+
+    def _record_at(self, offset: int) -> Record:
+        return msgspec.msgpack.decode(self.log.read(offset), type=Record)
+
+    def _now_ms(self) -> int:
+        """Never before the newest checkpoint, whatever the machine's clock does."""
+        newest = self.state.checkpoints[-1][2] if self.state.checkpoints else 0
+        return max(newest, time.time_ns() // 1_000_000)
+
     # ------------------------------------------------------------ checks
 
-    def _run(self, digest: bytes, raw: bytes, signatures: list[bytes]) -> Record:
+    def _admit(self, raw: bytes, signatures: list[bytes] | None) -> _Admitted:
+        """The checks before execution. `signatures` None: a simulation."""
         data = _decode(raw)
         sender = address_text(address_bytes(data.Sender.to_address_str()))
         payer = address_text(address_bytes(data.GasData.Owner.to_address_str()))
-        _check_signatures(raw, signatures, {sender, payer})
+        if signatures is not None:
+            _check_signatures(raw, signatures, {sender, payer})
         expiry = data.TransactionExpiration
         if expiry.enum_name not in ("None", "Epoch"):
             raise Rejected("unsupported", f"expiration {expiry.enum_name} is not available on the embedded chain")
@@ -161,20 +278,39 @@ class LocalSui:
             raise Rejected("stale", f"the transaction expired in epoch {expiry.value}, now is {self.epoch}")
         payment = self._gas(data.GasData, payer)
         transaction = data.TransactionKind.value
-        inputs = self._inputs(list(transaction.Inputs), sender)
-        commands = list(transaction.Command)
-        if len(commands) > LIMITS["max_programmable_tx_commands"]:
-            raise Rejected("invalid", f"{len(commands)} commands, limit {LIMITS['max_programmable_tx_commands']}")
+        inputs, read_only = self._inputs(list(transaction.Inputs), sender)
+        count = len(transaction.Command)
+        if count > LIMITS["max_programmable_tx_commands"]:
+            raise Rejected("invalid", f"{count} commands, limit {LIMITS['max_programmable_tx_commands']}")
+        for command in transaction.Command:
+            if command.enum_name == "MoveCall" and len(command.value.Arguments) > LIMITS["max_arguments"]:
+                raise Rejected("invalid", f"a command of {len(command.value.Arguments)} arguments, limit 512")
         if len({item.id for item in payment + inputs}) != len(payment + inputs):
             raise Rejected("invalid", "one object is used as input twice")
-        return self._effect(digest, raw, signatures, data, payment, inputs, commands)
+        return _Admitted(data, payment, inputs, read_only)
+
+    def _check_locks(self, digest: bytes, admitted: _Admitted) -> None:
+        """Under old locks an object goes to the first transaction that names it; two of them freeze it."""
+        if not self.turn.locks:
+            return
+        holders = {(identity, version): holder for identity, version, holder in self.turn.locks}
+        wanted = [(item.id, item.version) for item in _owned_of(admitted)]
+        clashes = [key for key in wanted if holders.get(key, digest) != digest]
+        if not clashes:
+            return
+        if any(holders[key] for key in clashes):
+            self._set_turn(locks=[(*key, b"" if key in clashes else holder) for key, holder in holders.items()])
+        identity, version = clashes[0]
+        raise Rejected(
+            "locked",
+            f"object {address_text(identity)} version {version} is locked by another transaction until the end of "
+            f"epoch {self.epoch} (equivocation)",
+        )
 
     def _gas(self, gas: Any, payer: str) -> list[Item]:
         """The gas coins, checked."""
-        if gas.Price < REFERENCE_GAS_PRICE_MIST:
-            raise Rejected(
-                "invalid", f"gas price {gas.Price} is under the reference gas price {REFERENCE_GAS_PRICE_MIST}"
-            )
+        if gas.Price < self.turn.gas_price:
+            raise Rejected("stale", f"gas price {gas.Price} is under the reference gas price {self.turn.gas_price}")
         if gas.Budget > LIMITS["max_tx_gas"]:
             raise Rejected("invalid", f"gas budget {gas.Budget} is over {LIMITS['max_tx_gas']}")
         if not 1 <= len(gas.Payment) <= LIMITS["max_gas_payment_objects"]:
@@ -189,11 +325,11 @@ class LocalSui:
             raise Rejected("invalid", f"the gas objects hold {funds} MIST, less than the budget of {gas.Budget}")
         return coins
 
-    def _inputs(self, arguments: list[Any], sender: str) -> list[Item]:
-        """The objects among the inputs, checked; shared ones too."""
+    def _inputs(self, arguments: list[Any], sender: str) -> tuple[list[Item], set[bytes]]:
+        """The objects among the inputs, checked; shared ones too. And the ids of those that are only read."""
         if len(arguments) > LIMITS["max_input_objects"]:
             raise Rejected("invalid", f"{len(arguments)} inputs, limit {LIMITS['max_input_objects']}")
-        items = []
+        items, read_only = [], set()
         for argument in arguments:
             if argument.enum_name == "Pure":
                 if len(argument.value) > LIMITS["max_pure_argument_size"]:
@@ -202,9 +338,11 @@ class LocalSui:
                 items.append(self._owned(argument.value.value, sender))
             elif argument.enum_name == "Object" and argument.value.enum_name == "SharedObject":
                 items.append(self._shared(argument.value.value))
+                if not argument.value.value.Mutable:
+                    read_only.add(items[-1].id)
             else:
                 raise Rejected("unsupported", f"an input of kind {argument.enum_name}")
-        return items
+        return items, read_only
 
     def _owned(self, reference: Any, owner: str) -> Item:
         item = self.state.items.get(address_bytes(reference.ObjectID.to_address_str()))
@@ -228,25 +366,22 @@ class LocalSui:
 
     # ------------------------------------------------------------ effect
 
-    def _effect(
-        self,
-        digest: bytes,
-        raw: bytes,
-        signatures: list[bytes],
-        data: Any,
-        payment: list[Item],
-        inputs: list[Item],
-        commands: list[Any],
-    ) -> Record:
-        now_ms = time.time_ns() // 1_000_000
+    def _effect(self, digest: bytes, raw: bytes, signatures: list[bytes], admitted: _Admitted) -> Record:
+        data, payment, inputs = admitted.data, admitted.payment, admitted.inputs
+        now_ms = self._now_ms()
         sender = address_bytes(data.Sender.to_address_str())
-        interpreter = Interpreter(self.state, digest, sender, now_ms, list(data.TransactionKind.value.Inputs))
+        funds = sum(coin.mist for coin in payment)
+        transaction = data.TransactionKind.value
+        spendable = funds - data.GasData.Budget
+        interpreter = Interpreter(self.state, digest, sender, now_ms, list(transaction.Inputs), spendable)
         abort_code, error, success = None, "", True
         try:
-            scratch = interpreter.run(commands)
+            scratch = interpreter.run(list(transaction.Command), move_call)
+            if forbidden := admitted.read_only & scratch.contents.keys():
+                raise UnknownShape(f"{address_text(forbidden.pop())} was passed as read-only and is changed")
         except MoveAbort as abort:
-            abort_code, error, success = abort.code, (abort.detail or str(abort))[:300], False
-        except (UnknownShape, ValueError, IndexError) as refused:
+            abort_code, error, success = abort.code, str(abort)[:300], False
+        except (UnknownShape, ValueError, IndexError, KeyError) as refused:
             raise Rejected("unsupported", f"the embedded chain does not carry this transaction: {refused}") from refused
         gas_units = max(MIN_GAS_UNITS, interpreter.scratch.gas_units)
         gas_mist = gas_units * data.GasData.Price
@@ -255,33 +390,42 @@ class LocalSui:
         if not success:
             scratch = Scratch()
         version = max(item.version for item in payment + inputs) + 1
+        changed = [item for item in inputs if item.id not in admitted.read_only]
         head, *smashed = payment
-        left = sum(coin.mist for coin in payment) - gas_mist
+        left = funds - scratch.gas_coin_spent - gas_mist
         written = [Item(head.id, version, head.kind, head.id + u64(left), head.owner, None, digest)]
-        for item in inputs:
-            if item.id == CLOCK_ID:
+        for item in changed:
+            if item.id in scratch.deleted:
                 continue
             contents = scratch.contents.get(item.id, item.contents)
-            written.append(Item(item.id, version, item.kind, contents, item.owner, item.initial, digest))
+            owner = scratch.owners.get(item.id, item.owner)
+            written.append(Item(item.id, version, item.kind, contents, owner, item.initial, digest))
         for identity, kind, contents, owner in scratch.created:
             written.append(Item(identity, version, kind, contents, owner, version if owner is None else None, digest))
-        consumed = [
-            Consumed(item.id, item.version, item.digest, item.kind, item.owner, item.initial)
-            for item in payment + inputs
-            if item.id != CLOCK_ID
+        rows = [
+            (vault_id, who, row)
+            for vault_id, vault in scratch.vaults.items()
+            for who, row in cast("ChainMap[bytes, Row]", vault.rows).maps[0].items()
         ]
-        rows: list[tuple[bytes, bytes, int]] = []
-        exits: list[tuple[bytes, bytes, int, int]] = []
-        for vault_id, vault in scratch.vaults.items():
-            assert isinstance(vault.rows, ChainMap) and isinstance(vault.exits, ChainMap)
-            rows += [(vault_id, who, balance) for who, balance in vault.rows.maps[0].items()]
-            exits += [(vault_id, who, *pending) for who, pending in vault.exits.maps[0].items()]
         return Record(
             digest, raw, signatures, success, abort_code, error, gas_mist, version, self.state.checkpoint + 1,
-            self.epoch, now_ms,
-            consumed,
-            written, [coin.id for coin in smashed], rows, exits, scratch.opened, scratch.coins,
+            self.epoch, now_ms, [_consumed(item) for item in payment + changed], written,
+            [*(coin.id for coin in smashed), *scratch.deleted], rows, scratch.opened, scratch.coins, scratch.packages,
+            scratch.events, [(parent, key, value) for (parent, key), value in scratch.entries.items()],
         )  # fmt: skip
+
+
+def sender_of(raw: bytes) -> bytes:
+    """Sender of an executed transaction's bytes."""
+    return address_bytes(_decode(raw).Sender.to_address_str())
+
+
+def _owned_of(admitted: _Admitted) -> list[Item]:
+    return [item for item in admitted.payment + admitted.inputs if item.owner is not None]
+
+
+def _consumed(item: Item) -> Consumed:
+    return Consumed(item.id, item.version, item.digest, item.kind, item.owner, item.initial)
 
 
 def _decode(raw: bytes) -> Any:

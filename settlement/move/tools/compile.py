@@ -6,7 +6,7 @@ For developers who change Move sources; everybody else uses the committed byteco
 
     exchange/   what is published: one NAME.mv a module, build.json with the package digest
     coin/       the test coin of the embedded chain, digits still zero
-    probe/      probe.mv, exit_probe.mv and the settlement.mv that names exit_probe a friend; never published
+    probe/      the probes, and every published module that differs because it names a probe a friend; never published
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def compile_all(scratch: Path, node_modules: Path) -> dict[str, bytes]:
         built = _compile(folder.resolve(), stubs, node_modules)
         modules = _named(scratch / f"{name}.modules", [base64.b64decode(text) for text in built["modules"]])
         if name == "probe":
-            modules = {key: modules[key] for key in ("probe", "exit_probe", "settlement")}
+            modules = {key: code for key, code in modules.items() if outputs.get(f"exchange/{key}.mv") != code}
         for module, code in modules.items():
             outputs[f"{name}/{module}.mv"] = code
         if name != "probe":

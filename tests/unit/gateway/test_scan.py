@@ -94,6 +94,32 @@ def test_every_order_type_is_scanned_to_the_encoders_bytes(command: dict[str, ob
     assert scanned(json.dumps(command).encode()) == thorough(command) is not None
 
 
+@pytest.mark.parametrize(
+    ("extra", "session"),
+    [
+        ({"receipt": True}, 0), ({"receipt": False}, 0), ({"cancel_on_disconnect": True}, 0),
+        ({"cancel_on_disconnect": False}, 2**64 - 1), ({"cancel_on_disconnect": False, "receipt": True}, 2**64 - 1),
+    ],
+)  # fmt: skip
+def test_what_a_place_says_of_its_session_is_scanned_as_the_session_reads_it(
+    extra: dict[str, bool], session: int
+) -> None:
+    plain = thorough(PLACE)
+    assert plain is not None
+    assert scanned(json.dumps(PLACE | extra).encode()) == plain[:112] + session.to_bytes(8, "little") + plain[120:]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        {"op": "cancel", "client_id": "a-1", "cancel_on_disconnect": False},
+        PLACE | {"cancel_on_disconnect": 0}, PLACE | {"receipt": "true"}, PLACE | {"receipt": None},
+    ],
+)  # fmt: skip
+def test_what_only_the_session_can_refuse_is_left_to_it(command: dict[str, object]) -> None:
+    assert scanned(json.dumps(command).encode()) is None
+
+
 @pytest.mark.parametrize("command", [{"op": "cancel", "client_id": "a-1"}, {"op": "cancel", "order_id": 42, "rid": 1}])
 def test_usual_cancel_is_scanned_to_the_encoders_bytes(command: dict[str, object]) -> None:
     assert scanned(json.dumps(command).encode()) == thorough(command) is not None

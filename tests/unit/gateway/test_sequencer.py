@@ -78,7 +78,7 @@ class World:
         self.encoder = CommandEncoder(self.directory)
 
     def submit(self, reserved: bool = False, **command: Any) -> str:
-        return self.sequencer.submit_record(bytes(self.encoder.encode(command)), 7, b"1", 5, reserved)
+        return self.sequencer.submit_record(bytes(self.encoder.encode(command)), 7, b"1", self.clock.now, reserved)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_durable_tells_nothing_before_the_disk_has_it(make: Any) -> None:
     world.sequencer.release_ready()
     assert [told[0] for told in world.told] == [1, 2] and world.events.published_sequence == 2
     assert world.told[-1][1] == world.journal.chain == world.sequencer.chain
-    assert [told[2:5] for told in world.told] == [(7, b"1", 5)] * 2
+    assert [told[2:5] for told in world.told] == [(7, b"1", 1_000)] * 2
 
 
 def test_memory_tells_at_once(make: Any) -> None:
@@ -122,6 +122,14 @@ def test_time_never_goes_backwards(make: Any) -> None:
     world.submit(op="asset", asset="EUR", scale=2)
     world.sequencer.flush()
     assert [int.from_bytes(told[5][8:16], "little") for told in world.told] == [1_000, 1_000]
+
+
+def test_a_command_without_a_time_of_its_own_has_that_of_the_clock(make: Any) -> None:
+    world = make(durable=False)
+    record = bytes(world.encoder.encode({"op": "asset", "asset": "USD", "scale": 6}))
+    assert world.sequencer.submit_record(record, 7, b"1") == "taken"
+    world.sequencer.flush()
+    assert int.from_bytes(world.told[0][5][8:16], "little") == world.clock.now
 
 
 def test_a_tick_stands_before_the_first_command_at_a_due_time(make: Any) -> None:

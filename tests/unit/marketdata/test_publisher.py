@@ -314,7 +314,7 @@ def test_dropped_session_leaves_no_stream_behind():
 
 
 def test_frames_that_are_no_text_are_named():
-    assert frame_fault(1, True, False) is None
+    assert frame_fault(1, True, False) is None and frame_fault(1, True, False, b"\xff")[0] == 1007
     assert frame_fault(2, True, False)[0] == 1003 and frame_fault(1, False, False)[0] == 1003
     assert frame_fault(0, True, False)[0] == 1003 and frame_fault(1, True, True)[0] == 1002
 

@@ -5,7 +5,7 @@ import json
 from prometheus_client.parser import text_string_to_metric_families
 
 from marketdata.stages import BOUNDS_US, STAGES, Stages
-from platform_api.ops.metrics import Metrics
+from platform_api.metrics import Metrics
 
 
 class Told:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from engine.messages import layout
 from persistence import segments
 from persistence.disk import DirectoryDisk, SystemClock
 from persistence.journal import Journal, JournalSettings, Mode, new_tail
+from persistence.ring import write_zeros
 from tests.support.disk import SimulatedDisk
 
 SEGMENT_BYTES = 73_728  # 544 slots
@@ -76,3 +79,36 @@ def test_inline_without_space_returns_and_goes_on_later() -> None:
     assert (journal.status, journal.durable_sequence) == ("running", 600)
     journal.close()
     assert segments.scan(disk, segments.list_segments(disk), check_sha256=True).sequence == 600
+
+
+def test_zeros_for_the_next_segment_come_slowly_until_they_are_wanted(tmp_path: Path) -> None:
+    journal = Journal(DirectoryDisk(tmp_path), new_tail(), SystemClock(), settings("durable"))
+    ring, size = journal._ring, 3 << 20
+    file = (tmp_path / "zeros").open("w+b", buffering=0)
+    with ThreadPoolExecutor(1) as pool:
+        filling = pool.submit(write_zeros, file.fileno(), size, 1, ring)  # a byte a second: years
+        while os.fstat(file.fileno()).st_size == 0:
+            assert not filling.done()
+        assert not filling.done()
+        ring.hurry(True)
+        filling.result()
+    assert os.fstat(file.fileno()).st_size == size and os.pread(file.fileno(), size, 0) == bytes(size)
+    file.close()
+    journal.close()
+
+
+def test_zeros_are_pressed_for_by_what_is_used_of_the_segment_before(tmp_path: Path) -> None:
+    journal = Journal(DirectoryDisk(tmp_path), new_tail(), SystemClock(), settings("durable"))
+    journal.append_all(records(1, 300))  # of 544: more than half
+    journal.publish()
+    journal.wait_durable(300)
+    with (tmp_path / "zeros").open("w+b", buffering=0) as file:
+        write_zeros(file.fileno(), SEGMENT_BYTES, 1, journal._ring)
+        assert file.read() == bytes(SEGMENT_BYTES)
+    journal.close()
+
+
+def test_zeros_that_the_disk_refuses_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "zeros").touch()
+    with (tmp_path / "zeros").open("rb") as file, pytest.raises(OSError):
+        write_zeros(file.fileno(), 4096, 0)

@@ -1,12 +1,15 @@
 """Token buckets, decimal texts, cursors, ids, and the map of the error tree."""
 
+from datetime import UTC, datetime
+from uuid import UUID
+
 import pytest
 
 from engine.messages import errors
 from platform_api.envelope import cursor_from, cursor_text, page
 from platform_api.errors import STATUS, ApiError, ErrorCode, as_api_error
 from platform_api.ids import new_id
-from platform_api.limits import MINUTE_NS, Buckets
+from platform_api.limits import HOUR_NS, MINUTE_NS, Buckets
 from platform_api.money import decimal_text, steps_text
 from platform_api.settings import ApiSettings
 
@@ -32,6 +35,8 @@ def test_bucket_table_is_bounded_and_a_limit_of_zero_is_none():
     assert buckets.take("a", 0).allowed  # forgotten, so full again
     assert not buckets.take("c", 0).allowed
     assert Buckets(0).take("a", 0) is None
+    hourly = Buckets(2, HOUR_NS)
+    assert [hourly.take("a", at).allowed for at in (0, 0, 0, HOUR_NS // 2)] == [True, True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -47,17 +52,25 @@ def test_steps_are_multiplied_before_the_point_is_set():
 
 
 def test_cursor_comes_back_and_any_other_text_is_refused():
-    assert cursor_from(cursor_text(5, 7), 2) == (5, 7)
-    assert cursor_from(None, 1) is None
-    for text in ("", "x", "äö", cursor_text(5), cursor_text(5, 7) + "=", cursor_text(2**63, 1), "LTEuMg"):
+    assert cursor_from(cursor_text(5, 7), int, int) == (5, 7)
+    assert cursor_from(None, int) is None
+    for text in ("", "x", "äö", cursor_text(5), cursor_text(5, 7) + "=", cursor_text(2**63, 1), "LTEuMg", cursor_text("5", 7), cursor_text(-1, 7)):
         with pytest.raises(ApiError) as refused:
-            cursor_from(text, 2)
+            cursor_from(text, int, int)
         assert refused.value.details == {"reason": "bad_cursor", "field": "cursor"}
+
+
+def test_cursor_of_a_time_and_an_id_comes_back_exactly():
+    at, id_ = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC), new_id()
+    assert cursor_from(cursor_text(at, id_), datetime, UUID) == (at, id_)
+    assert cursor_from(cursor_text("zoë", id_), str, UUID) == ("zoë", id_)
+    with pytest.raises(ApiError):
+        cursor_from(cursor_text("zoë", id_), datetime, UUID)
 
 
 def test_page_is_cut_and_names_the_next_only_if_there_is_more():
     rows, pagination = page([3, 2, 1], 2, lambda row: (row,))
-    assert rows == [3, 2] and cursor_from(pagination.next_cursor, 1) == (2,)
+    assert rows == [3, 2] and cursor_from(pagination.next_cursor, int) == (2,)
     assert page([3, 2], 2, lambda row: (row,))[1].next_cursor is None
 
 
@@ -80,6 +93,8 @@ def test_ids_are_version_seven_and_rise():
 
 
 def test_settings_that_break_a_rule_are_refused_by_name():
-    for values in ({"nonce_seconds": 0}, {"public_per_minute": -1}, {"faucet": {"USDC": "1"}}, {"domain": "a b"}):
+    for values in ({"nonce_seconds": 0}, {"public_per_minute": -1}, {"faucet": {"USDC": "1"}}, {"domain": "a b"},
+                   {"redis_url": "localhost"}, {"cors_origins": ("*",)}, {"jobs_running_max": 1},
+                   {"ethereum_chain_id": 0}, {"email_token_seconds": 0}):
         with pytest.raises(errors.SettingsInvalid, match=next(iter(values))):
             ApiSettings(postgres_dsn="", **values)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, JournalFailed, SettingsInvalid
+from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, JournalFailed
 from settlement.appendlog import AppendLog
 from settlement.batch import (
     TRANSITIONS,
@@ -25,7 +25,6 @@ from settlement.batch import (
     Stopped,
     StoredEvent,
 )
-from settlement.chain.keys import OperatorKey
 from settlement.chain.port import CoinPart, Execution, Part, Payout, Signed, VaultListing
 from settlement.netting import Batch
 from settlement.store import FileBatchStore
@@ -131,16 +130,3 @@ def test_damage_before_the_end_is_refused(tmp_path: Path) -> None:
         path.write_bytes(broken)
         with pytest.raises(JournalCorrupt, match="checksum at offset 0"):
             AppendLog(path)
-
-
-def test_operator_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
-    path = tmp_path / "operator.key"
-    first = OperatorKey.load_or_create(path)
-    assert OperatorKey.load_or_create(path).address == first.address and list(tmp_path.iterdir()) == [path]
-    path.chmod(0o644)
-    with pytest.raises(SettingsInvalid, match="mode 0600"):
-        OperatorKey.load_or_create(path)
-    path.write_text("zz")
-    path.chmod(0o600)
-    with pytest.raises(SettingsInvalid, match="64 hex digits"):
-        OperatorKey.load_or_create(path)

@@ -9,6 +9,7 @@ import pytest
 from engine.messages.codes import CommandKind, EventKind
 from settlement.chain.port import CoinPart, Payout
 from settlement.ledger import Disagreement, Ledger
+from settlement.liabilities import Liabilities
 from settlement.netting import (
     CLEARING_ROW,
     CUSTODY_ROW,
@@ -17,7 +18,6 @@ from settlement.netting import (
     Batch,
     Netting,
     chain_row,
-    liabilities,
     split,
 )
 from tests.support.settlement_events import EXTERNAL, FEES, EventLog
@@ -265,7 +265,25 @@ def test_liabilities_count_clients_only_and_never_below_zero() -> None:
     log.deposit(who, usd, 50)
     log.money(EventKind.TRANSFERRED, CommandKind.TRANSFER, "t", [(debtor, usd, 20, promo)])
     list(ledger.feed(log.read()))
-    assert liabilities(ledger) == {"USD": {"user:1": 50}}
+    owed = Liabilities(bytes(32))
+    assert owed.close(1, ledger)[1] == {"USD": 50}
+    assert [proof.amount for proof in owed.prove(1, "user:1")] == [50]
+
+
+def test_a_stored_batch_with_other_liabilities_is_a_disagreement() -> None:
+    log, ledger = _random_day(3), Ledger()
+    batches = _run(log, Netting(pay_pending=False, liabilities=Liabilities(bytes(32))), ledger)
+    assert all(batch.statement is not None and batch.root == batch.statement.root() for batch in batches)
+    for key, agrees in ((bytes(32), True), (bytes(31) + b"\1", False)):
+        again, log = Ledger(), _random_day(3)
+        netting = Netting(pay_pending=False, liabilities=Liabilities(key))
+        cuts = again.feed(log.read())
+        next(cuts)
+        if agrees:
+            netting.take(batches[0], again)
+        else:
+            with pytest.raises(Disagreement, match="is the key another"):
+                netting.take(batches[0], again)
 
 
 def test_a_large_batch_is_split_payers_first_and_clearing_ends_at_zero() -> None:

@@ -6,9 +6,13 @@
 /// twice), and hash-chained (so a forked history is refused). A batch of more accounts than one transaction may touch
 /// comes in parts: the batch number moves on with the last part.
 ///
-/// The operator can move money between rows and pay it out; it can never make a row negative, mint, or stop an exit.
+/// The operator can move money between rows and pay it out; it can never mint, stop an exit, or overdraw a row (but for
+/// what an exit took out behind a batch's back, see `row`).
+/// An owner can take money out without the operator; no exit, asked or paid, can make a batch fail.
+/// Invariant: the rows' balances add up to pool + deficit, and deficit is the sum of the rows' debts.
 module exchange::settlement;
 
+use exchange::row::{Self, Row};
 use std::hash;
 use sui::balance::{Self, Balance};
 use sui::clock::Clock;
@@ -19,6 +23,7 @@ use sui::table::{Self, Table};
 const VERSION: u64 = 1;
 const MIN_EXIT_DELAY_MS: u64 = 3_600_000;
 const MAX_EXIT_DELAY_MS: u64 = 1_209_600_000;
+const MAX_REFERENCE_BYTES: u64 = 64;
 
 const EWrongVersion: u64 = 1;
 const EPaused: u64 = 2;
@@ -38,14 +43,13 @@ const EOverflow: u64 = 15;
 const EWrongPrevious: u64 = 16;
 const EWithdrawalReplay: u64 = 17;
 const EWrongPart: u64 = 18;
+const EBadReference: u64 = 19;
 
 /// Opens vaults, names the operator, pauses, migrates. Keep it in a multisig.
 public struct AdminCap has key, store { id: UID }
 
 /// Commits batches and pays withdrawals. A vault names the one cap that counts; one cap may serve many vaults.
 public struct OperatorCap has key, store { id: UID }
-
-public struct Exit has drop, store { amount: u64, ready_ms: u64 }
 
 public struct Vault<phantom T> has key {
     id: UID,
@@ -57,13 +61,16 @@ public struct Vault<phantom T> has key {
     next_part: u64,
     next_withdrawal: u64,
     exit_delay_ms: u64,
-    /// sha2_256(previous || seq || part || merkle_root || trades_digest), 32 zero bytes at first
+    /// sha2_256(previous || seq || part || merkle_root || liabilities || trades_digest), 32 zero bytes at first
     chain: vector<u8>,
     last_root: vector<u8>,
+    /// what the operator says it owes in this coin, under `last_root`, and what the vault held then
+    last_liabilities: u64,
+    last_pool: u64,
     last_commit_ms: u64,
+    deficit: u128,
     pool: Balance<T>,
-    rows: Table<address, u64>,
-    exits: Table<address, Exit>,
+    rows: Table<address, Row>,
 }
 
 /// A batch under way: has no abilities, so the transaction that opened it must close it.
@@ -78,23 +85,42 @@ public struct Batch {
 }
 
 public struct VaultOpened has copy, drop { vault: ID, admin: ID, operator: ID, first_seq: u64 }
-public struct Deposited has copy, drop { vault: ID, owner: address, amount: u64, balance: u64 }
+public struct Deposited has copy, drop {
+    vault: ID,
+    owner: address,
+    amount: u64,
+    balance: u64,
+    reference: vector<u8>,
+}
 public struct Withdrawn has copy, drop { vault: ID, owner: address, recipient: address, amount: u64, number: u64 }
+/// Nothing was paid: an exit had emptied the row (or the pool).
+public struct WithdrawalSkipped has copy, drop {
+    vault: ID,
+    owner: address,
+    recipient: address,
+    amount: u64,
+    number: u64,
+}
 public struct BatchCommitted has copy, drop {
     vault: ID,
     seq: u64,
     part: u64,
     parts: u64,
     merkle_root: vector<u8>,
+    liabilities: u64,
     trades_digest: vector<u8>,
     chain: vector<u8>,
     entries: u64,
     volume: u128,
+    pool: u64,
+    deficit: u128,
     at_ms: u64,
 }
 public struct ExitRequested has copy, drop { vault: ID, owner: address, amount: u64, ready_ms: u64 }
 public struct ExitCancelled has copy, drop { vault: ID, owner: address }
 public struct ExitPaid has copy, drop { vault: ID, owner: address, amount: u64 }
+/// A batch took `debt` more than the row still held after an exit.
+public struct ExitShortfall has copy, drop { vault: ID, owner: address, debt: u64 }
 public struct PauseChanged has copy, drop { vault: ID, paused: bool }
 public struct OperatorChanged has copy, drop { vault: ID, operator: ID }
 
@@ -108,10 +134,20 @@ fun init(ctx: &mut TxContext) {
 
 /// Opens the vault of a coin. `first_seq` is the number of the first batch it takes part in.
 public fun open<T>(admin: &AdminCap, operator: ID, first_seq: u64, exit_delay_ms: u64, ctx: &mut TxContext) {
+    share(new_vault<T>(admin, operator, first_seq, exit_delay_ms, ctx))
+}
+
+public(package) fun new_vault<T>(
+    admin: &AdminCap,
+    operator: ID,
+    first_seq: u64,
+    exit_delay_ms: u64,
+    ctx: &mut TxContext,
+): Vault<T> {
     assert!(exit_delay_ms >= MIN_EXIT_DELAY_MS && exit_delay_ms <= MAX_EXIT_DELAY_MS, EBadDelay);
     let id = object::new(ctx);
     event::emit(VaultOpened { vault: object::uid_to_inner(&id), admin: object::id(admin), operator, first_seq });
-    transfer::share_object(Vault<T> {
+    Vault<T> {
         id,
         version: VERSION,
         paused: false,
@@ -123,12 +159,16 @@ public fun open<T>(admin: &AdminCap, operator: ID, first_seq: u64, exit_delay_ms
         exit_delay_ms,
         chain: zeros(),
         last_root: zeros(),
+        last_liabilities: 0,
+        last_pool: 0,
         last_commit_ms: 0,
+        deficit: 0,
         pool: balance::zero(),
         rows: table::new(ctx),
-        exits: table::new(ctx),
-    });
+    }
 }
+
+public(package) fun share<T>(v: Vault<T>) { transfer::share_object(v) }
 
 public fun new_operator(_: &AdminCap, ctx: &mut TxContext): OperatorCap { OperatorCap { id: object::new(ctx) } }
 
@@ -154,10 +194,12 @@ public fun migrate<T>(v: &mut Vault<T>, cap: &AdminCap) {
 // ---------------------------------------------------------------- money in, money out
 
 /// Anyone may fund an account. Works while paused: pausing stops the operator, not the owners.
-public fun deposit<T>(v: &mut Vault<T>, payment: Coin<T>, owner: address) {
+/// `reference` says off chain whom a deposit into a shared row is for; it may be empty.
+public fun deposit<T>(v: &mut Vault<T>, payment: Coin<T>, owner: address, reference: vector<u8>) {
+    assert!(vector::length(&reference) <= MAX_REFERENCE_BYTES, EBadReference);
     let amount = coin::value(&payment);
     take_in(v, payment);
-    credit_deposit(v, owner, amount);
+    credit_deposit(v, owner, amount, reference);
 }
 
 /// One coin for several accounts; the amounts must add up to it exactly.
@@ -170,7 +212,7 @@ public fun deposit_many<T>(v: &mut Vault<T>, payment: Coin<T>, owners: vector<ad
     let mut i = 0;
     while (i < n) {
         let amount = *vector::borrow(&amounts, i);
-        credit_deposit(v, *vector::borrow(&owners, i), amount);
+        credit_deposit(v, *vector::borrow(&owners, i), amount, vector[]);
         sum = sum + (amount as u128);
         i = i + 1;
     };
@@ -178,7 +220,8 @@ public fun deposit_many<T>(v: &mut Vault<T>, payment: Coin<T>, owners: vector<ad
 }
 
 /// The operator pays out a withdrawal that the owner asked for off chain. `number` is the vault's own withdrawal
-/// counter: a second try of the same payment aborts.
+/// counter: a second try of the same payment aborts. If a forced exit has taken the money first, the number moves on
+/// and `WithdrawalSkipped` says that nothing was paid: withdrawals travel with batches, and no exit may stop a batch.
 public fun withdraw<T>(
     v: &mut Vault<T>,
     cap: &OperatorCap,
@@ -192,7 +235,14 @@ public fun withdraw<T>(
     assert!(amount > 0, EZeroAmount);
     assert!(number == v.next_withdrawal, EWithdrawalReplay);
     v.next_withdrawal = number + 1;
-    debit(&mut v.rows, owner, amount);
+    assert!(v.rows.contains(owner), EUnknownAccount);
+    let r = v.rows.borrow_mut(owner);
+    assert!(row::covers(r, amount), EInsufficient);
+    if (row::balance(r) < amount || balance::value(&v.pool) < amount) {
+        event::emit(WithdrawalSkipped { vault: object::id(v), owner, recipient, amount, number });
+        return
+    };
+    let _ = row::debit(r, amount);
     event::emit(Withdrawn { vault: object::id(v), owner, recipient, amount, number });
     transfer::public_transfer(coin::take(&mut v.pool, amount, ctx), recipient);
 }
@@ -234,10 +284,10 @@ public fun apply<T>(
         let amount = *vector::borrow(&amounts, i);
         assert!(amount > 0, EZeroAmount);
         if (*vector::borrow(&is_debit, i)) {
-            debit(&mut v.rows, who, amount);
+            debit(v, who, amount);
             b.debits = b.debits + (amount as u128);
         } else {
-            credit(&mut v.rows, who, amount);
+            let _ = credit(v, who, amount);
             b.credits = b.credits + (amount as u128);
         };
         i = i + 1;
@@ -245,10 +295,13 @@ public fun apply<T>(
     b.entries = b.entries + n;
 }
 
+/// `liabilities` is what the operator owes in this coin in all, under `merkle_root`. It is kept, not judged: anyone can
+/// hold it against the pool, and no exit may make a batch fail.
 public fun finish<T>(
     v: &mut Vault<T>,
     b: Batch,
     merkle_root: vector<u8>,
+    liabilities: u64,
     trades_digest: vector<u8>,
     clock: &Clock,
 ) {
@@ -260,9 +313,12 @@ public fun finish<T>(
     push_u64(&mut m, seq);
     push_u64(&mut m, part);
     vector::append(&mut m, merkle_root);
+    push_u64(&mut m, liabilities);
     vector::append(&mut m, trades_digest);
     v.chain = hash::sha2_256(m);
     v.last_root = merkle_root;
+    v.last_liabilities = liabilities;
+    v.last_pool = balance::value(&v.pool);
     v.last_commit_ms = clock.timestamp_ms();
     if (part + 1 == parts) {
         v.next_seq = seq + 1;
@@ -276,10 +332,13 @@ public fun finish<T>(
         part,
         parts,
         merkle_root,
+        liabilities,
         trades_digest,
         chain: v.chain,
         entries,
         volume: debits,
+        pool: v.last_pool,
+        deficit: v.deficit,
         at_ms: v.last_commit_ms,
     });
 }
@@ -293,6 +352,7 @@ public fun commit_batch<T>(
     parts: u64,
     previous: vector<u8>,
     merkle_root: vector<u8>,
+    liabilities: u64,
     trades_digest: vector<u8>,
     accounts: vector<address>,
     amounts: vector<u64>,
@@ -301,13 +361,13 @@ public fun commit_batch<T>(
 ) {
     let mut b = begin(v, cap, seq, part, parts, previous);
     apply(v, &mut b, accounts, amounts, is_debit);
-    finish(v, b, merkle_root, trades_digest, clock);
+    finish(v, b, merkle_root, liabilities, trades_digest, clock);
 }
 
 // ---------------------------------------------------------------- the owner's way out
 
-/// Asks for the money back without the operator. Nothing is taken now: the row still backs trades already matched, so
-/// a request can never make a batch abort.
+/// Asks for the money back without the operator. Nothing is taken now: the row still backs trades already matched. A
+/// second request takes the place of the first and waits anew.
 public fun request_exit<T>(v: &mut Vault<T>, amount: u64, clock: &Clock, ctx: &TxContext) {
     request_exit_for(v, ctx.sender(), amount, clock)
 }
@@ -317,16 +377,15 @@ public(package) fun request_exit_for<T>(v: &mut Vault<T>, owner: address, amount
     assert!(amount > 0, EZeroAmount);
     assert!(v.rows.contains(owner), EUnknownAccount);
     let ready_ms = clock.timestamp_ms() + v.exit_delay_ms;
-    if (v.exits.contains(owner)) { let _ = v.exits.remove(owner); };
-    v.exits.add(owner, Exit { amount, ready_ms });
+    row::ask_exit(v.rows.borrow_mut(owner), amount, ready_ms);
     event::emit(ExitRequested { vault: object::id(v), owner, amount, ready_ms });
 }
 
 public fun cancel_exit<T>(v: &mut Vault<T>, ctx: &TxContext) { cancel_exit_for(v, ctx.sender()) }
 
 public(package) fun cancel_exit_for<T>(v: &mut Vault<T>, owner: address) {
-    assert!(v.exits.contains(owner), ENoExit);
-    let _ = v.exits.remove(owner);
+    assert_asked(v, owner);
+    row::ask_exit(v.rows.borrow_mut(owner), 0, 0);
     event::emit(ExitCancelled { vault: object::id(v), owner });
 }
 
@@ -334,22 +393,27 @@ public(package) fun cancel_exit_for<T>(v: &mut Vault<T>, owner: address) {
 /// send it; the coin goes to the owner.
 public fun claim_exit<T>(v: &mut Vault<T>, owner: address, clock: &Clock, ctx: &mut TxContext) {
     assert!(v.version == VERSION, EWrongVersion);
-    assert!(v.exits.contains(owner), ENoExit);
-    let Exit { amount, ready_ms } = v.exits.remove(owner);
-    assert!(clock.timestamp_ms() >= ready_ms, EExitNotReady);
-    let row = balance_of(v, owner);
-    let pay = if (amount < row) amount else row;
-    if (pay > 0) {
-        debit(&mut v.rows, owner, pay);
-        transfer::public_transfer(coin::take(&mut v.pool, pay, ctx), owner);
-    };
-    event::emit(ExitPaid { vault: object::id(v), owner, amount: pay });
+    assert_asked(v, owner);
+    let pool = balance::value(&v.pool);
+    let r = v.rows.borrow_mut(owner);
+    assert!(clock.timestamp_ms() >= row::exit_ready_ms(r), EExitNotReady);
+    let asked = row::exit_amount(r);
+    let held = if (row::balance(r) < pool) row::balance(r) else pool;
+    let amount = if (asked < held) asked else held;
+    row::pay_exit(r, amount);
+    if (amount > 0) transfer::public_transfer(coin::take(&mut v.pool, amount, ctx), owner);
+    event::emit(ExitPaid { vault: object::id(v), owner, amount });
 }
 
 // ---------------------------------------------------------------- views
 
 public fun balance_of<T>(v: &Vault<T>, owner: address): u64 {
-    if (v.rows.contains(owner)) *v.rows.borrow(owner) else 0
+    if (v.rows.contains(owner)) row::balance(v.rows.borrow(owner)) else 0
+}
+
+public fun row_of<T>(v: &Vault<T>, owner: address): Row {
+    assert!(v.rows.contains(owner), EUnknownAccount);
+    *v.rows.borrow(owner)
 }
 
 public fun has_account<T>(v: &Vault<T>, owner: address): bool { v.rows.contains(owner) }
@@ -357,13 +421,10 @@ public fun next_seq<T>(v: &Vault<T>): u64 { v.next_seq }
 public fun next_withdrawal<T>(v: &Vault<T>): u64 { v.next_withdrawal }
 public fun chain<T>(v: &Vault<T>): vector<u8> { v.chain }
 public fun last_root<T>(v: &Vault<T>): vector<u8> { v.last_root }
+public fun last_liabilities<T>(v: &Vault<T>): u64 { v.last_liabilities }
+public fun deficit<T>(v: &Vault<T>): u128 { v.deficit }
 public fun pool_value<T>(v: &Vault<T>): u64 { balance::value(&v.pool) }
 public fun is_paused<T>(v: &Vault<T>): bool { v.paused }
-public fun exit_of<T>(v: &Vault<T>, owner: address): (u64, u64) {
-    if (!v.exits.contains(owner)) return (0, 0);
-    let e = v.exits.borrow(owner);
-    (e.amount, e.ready_ms)
-}
 
 // ---------------------------------------------------------------- inside
 
@@ -383,28 +444,35 @@ fun take_in<T>(v: &mut Vault<T>, payment: Coin<T>) {
     balance::join(&mut v.pool, coin::into_balance(payment));
 }
 
-fun credit_deposit<T>(v: &mut Vault<T>, owner: address, amount: u64) {
+fun assert_asked<T>(v: &Vault<T>, owner: address) {
+    assert!(v.rows.contains(owner) && row::exit_amount(v.rows.borrow(owner)) > 0, ENoExit);
+}
+
+fun credit_deposit<T>(v: &mut Vault<T>, owner: address, amount: u64, reference: vector<u8>) {
     assert!(amount > 0, EZeroAmount);
-    let balance = credit(&mut v.rows, owner, amount);
-    event::emit(Deposited { vault: object::id(v), owner, amount, balance });
+    let balance = credit(v, owner, amount);
+    event::emit(Deposited { vault: object::id(v), owner, amount, balance, reference });
 }
 
-fun credit(rows: &mut Table<address, u64>, who: address, amount: u64): u64 {
-    if (!rows.contains(who)) {
-        rows.add(who, amount);
-        return amount
+fun credit<T>(v: &mut Vault<T>, who: address, amount: u64): u64 {
+    if (!v.rows.contains(who)) v.rows.add(who, row::empty());
+    let r = v.rows.borrow_mut(who);
+    assert!(row::has_room(r, amount), EOverflow);
+    let repaid = row::credit(r, amount);
+    let balance = row::balance(r);
+    v.deficit = v.deficit - (repaid as u128);
+    balance
+}
+
+fun debit<T>(v: &mut Vault<T>, who: address, amount: u64) {
+    assert!(v.rows.contains(who), EUnknownAccount);
+    let r = v.rows.borrow_mut(who);
+    assert!(row::covers(r, amount), EInsufficient);
+    let debt = row::debit(r, amount);
+    if (debt > 0) {
+        v.deficit = v.deficit + (debt as u128);
+        event::emit(ExitShortfall { vault: object::id(v), owner: who, debt });
     };
-    let r = rows.borrow_mut(who);
-    assert!(*r <= 18446744073709551615 - amount, EOverflow);
-    *r = *r + amount;
-    *r
-}
-
-fun debit(rows: &mut Table<address, u64>, who: address, amount: u64) {
-    assert!(rows.contains(who), EUnknownAccount);
-    let r = rows.borrow_mut(who);
-    assert!(*r >= amount, EInsufficient);
-    *r = *r - amount;
 }
 
 fun zeros(): vector<u8> { x"0000000000000000000000000000000000000000000000000000000000000000" }

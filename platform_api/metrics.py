@@ -3,8 +3,13 @@
     byline_<process>_<number>                        each number in the status of a process
     byline_<process>_stage_seconds{stage}            how long its stages took, where it tells: a histogram
     byline_process_up{process}                       1 if it says that it is ready, and lives
-    byline_http_requests_total{method,route,status}  answers
-    byline_http_request_seconds{route}               time to answer
+    http_requests_total{method,route,status}         answers
+    http_request_duration_seconds{route}             time to answer
+    database_query_duration_seconds                  how long a connection was in use
+    event_loop_lag_seconds                           how late the loop woke
+    outbox_events{state}  jobs{queue,state}          what waits, and what was given up; read when collected
+    user_active_sessions                             sessions that stand; read when collected
+    <others>                                         counters that contexts make with `counter`
 
 Collected when asked for; nothing runs in between. Routes are templates, so the label values are bounded.
 """
@@ -12,10 +17,10 @@ Collected when asked for; nothing runs in between. Routes are templates, so the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -34,10 +39,16 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(_ProcessCollector(status))
         labels = ["method", "route", "status"]
-        self._requests = Counter("byline_http_requests", "Answers", labels, registry=self._registry)
+        self._requests = Counter("http_requests", "Answers", labels, registry=self._registry)
         self._seconds = Histogram(
-            "byline_http_request_seconds", "Time to answer", ["route"], buckets=BUCKETS_SECONDS, registry=self._registry
-        )
+            "http_request_duration_seconds", "Time to answer", ["route"], buckets=BUCKETS_SECONDS,
+            registry=self._registry,
+        )  # fmt: skip
+        self._database = self._histogram("database_query_duration_seconds", "How long a connection was in use")
+        self._lag = self._histogram("event_loop_lag_seconds", "How late the event loop woke")
+        self._outbox = Gauge("outbox_events", "Events not passed on", ["state"], registry=self._registry)
+        self._jobs = Gauge("jobs", "Jobs in the queue", ["queue", "state"], registry=self._registry)
+        self._sessions = Gauge("user_active_sessions", "Sessions that stand", registry=self._registry)
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answer."""
@@ -45,9 +56,31 @@ class Metrics:
         self._requests.labels(known, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
+    def query_seconds(self, seconds: float) -> None:
+        self._database.observe(seconds)
+
+    def loop_lag(self, seconds: float) -> None:
+        self._lag.observe(seconds)
+
+    def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+        """A counter of a context; make it once, in the service's constructor. Label values must be bounded."""
+        return Counter(name, text, labels, registry=self._registry)
+
+    def set_waiting(self, outbox: Mapping[str, int], jobs: Mapping[tuple[str, str], int], sessions: int) -> None:
+        """What was just read of the database."""
+        for state, count in outbox.items():
+            self._outbox.labels(state).set(count)
+        self._jobs.clear()
+        for (queue, state), count in jobs.items():
+            self._jobs.labels(queue, state).set(count)
+        self._sessions.set(sessions)
+
     def text(self) -> bytes:
         """In the text format of Prometheus."""
         return generate_latest(self._registry)
+
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(name, text, buckets=BUCKETS_SECONDS, registry=self._registry)
 
 
 class _ProcessCollector(Collector):

@@ -1,0 +1,1 @@
+"""The parts of `python -m bench soak`: the exchange, those who use it well or badly, and the judge."""

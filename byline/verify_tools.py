@@ -1,0 +1,78 @@
+"""`byline verify`: files, a node, and plain words. Uses no data directory and no running exchange of ours."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from settlement.batch_file import BatchFile, read_batch_file
+from settlement.chain.reader import NodeReader
+from settlement.merkle import Proof
+from settlement.proof_desk import ProofFile
+from settlement.verify import Refuted, verify_batch
+
+__all__ = ["read_proofs", "verify_files"]
+
+MEANING = (
+    "What this shows: the balance is in the total that the exchange says it owes, that total was written into the "
+    "vaults on the chain with this batch, and the vaults hold it. What it does not show: that other clients checked "
+    "theirs too, or what the exchange owes outside this list. See docs/settlement.md."
+)
+
+
+def verify_files(proof: Path, batch: Path, previous: Path | None, node: str, *, console: Console) -> int:
+    """0: all holds. 1: something does not, and what. Raises Unavailable if the node does not answer."""
+    try:
+        files = [_batch(batch), _batch(previous) if previous else None]
+        proofs = read_proofs(proof)
+    except ValueError as error:
+        console.print(f"[bold red]REFUSED[/] {error}", soft_wrap=True)
+        return 1
+    assert files[0] is not None
+    return asyncio.run(_verify(proofs, files[0], files[1], node, console))
+
+
+async def _verify(
+    proofs: list[Proof], batch: BatchFile, previous: BatchFile | None, node: str, console: Console
+) -> int:
+    reader = NodeReader(node)
+    try:
+        async for line in verify_batch(batch, proofs, reader, previous):
+            mark = "[yellow]!![/]" if line.startswith("NOTE") else "[green]ok[/]"
+            console.print(f"{mark} ", end="")
+            console.print(line, markup=False, soft_wrap=True)
+    except Refuted as reason:
+        console.print("[bold red]REFUSED[/] ", end="")
+        console.print(str(reason), markup=False, soft_wrap=True)
+        return 1
+    finally:
+        await reader.close()
+    console.print(f"[bold green]VERIFIED[/] batch {batch.statement.number}, {len(proofs)} balances", soft_wrap=True)
+    console.print(MEANING, soft_wrap=True)
+    return 0
+
+
+def read_proofs(path: Path) -> list[Proof]:
+    """From a proof file, or the whole answer of `GET /v1/users/me/proof`. ValueError if it is neither, or empty."""
+    data = path.read_bytes()
+    try:
+        proofs = msgspec.json.decode(data, type=ProofFile).proofs
+    except (msgspec.MsgspecError, UnicodeDecodeError) as plain:
+        try:
+            inner = msgspec.json.decode(data, type=dict[str, msgspec.Raw])["data"]
+            proofs = msgspec.json.decode(inner, type=ProofFile).proofs
+        except (msgspec.MsgspecError, KeyError, UnicodeDecodeError):
+            raise ValueError(f"{path} is no proof file: {plain}") from None
+    if not proofs:
+        raise ValueError(f"{path} holds no proof")
+    return proofs
+
+
+def _batch(path: Path) -> BatchFile:
+    try:
+        return read_batch_file(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,207 @@
+-- What outlives a request: events to pass on, who did what, columns' keys in use, and the queue of jobs.
+
+CREATE SCHEMA kernel;
+
+-- Written in the transaction of the change it tells of; the relay passes each row on at least once.
+CREATE TABLE kernel.outbox (
+    position        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event_id        uuid NOT NULL UNIQUE,
+    type            text NOT NULL CHECK (type ~ '^[a-z_]+[.][a-z_]+$'),
+    occurred_at     timestamptz NOT NULL DEFAULT now(),
+    actor           uuid,
+    subject_type    text NOT NULL,
+    subject_id      text NOT NULL,
+    version         bigint NOT NULL,
+    payload         jsonb NOT NULL,
+    request_id      text,
+    attempts        integer NOT NULL DEFAULT 0,
+    next_attempt_at timestamptz NOT NULL DEFAULT now(),
+    delivered_at    timestamptz,
+    failed_at       timestamptz,
+    error           text
+);
+CREATE INDEX outbox_due ON kernel.outbox (next_attempt_at, position) WHERE delivered_at IS NULL AND failed_at IS NULL;
+CREATE INDEX outbox_delivered ON kernel.outbox (delivered_at) WHERE delivered_at IS NOT NULL;
+CREATE INDEX outbox_failed ON kernel.outbox (failed_at) WHERE failed_at IS NOT NULL;
+CREATE INDEX outbox_subject ON kernel.outbox (subject_type, subject_id, position);
+
+-- A consumer's effect and its row here are one transaction, so a repeated event has no second effect.
+CREATE TABLE kernel.consumed (
+    event_id    uuid NOT NULL REFERENCES kernel.outbox (event_id) ON DELETE CASCADE,
+    consumer    text NOT NULL,
+    consumed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (event_id, consumer)
+);
+
+CREATE TABLE kernel.audit_entry (
+    id            uuid PRIMARY KEY,
+    position      bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+    recorded_at   timestamptz NOT NULL DEFAULT now(),
+    actor_id      uuid,          -- null: the system, or the command line
+    action        text NOT NULL CHECK (action ~ '^[a-z_]+[.][a-z_]+$'),
+    resource_type text NOT NULL,
+    resource_id   text NOT NULL,
+    old_values    jsonb,
+    new_values    jsonb,
+    ip_address    inet,
+    user_agent    text,
+    request_id    text,
+    seal_number   bigint UNIQUE, -- place in the chain; given once, soon after the commit
+    previous_hash bytea,
+    hash          bytea,
+    CHECK ((seal_number IS NULL) = (hash IS NULL) AND (hash IS NULL) = (previous_hash IS NULL))
+);
+CREATE INDEX audit_entry_actor ON kernel.audit_entry (actor_id, position DESC);
+CREATE INDEX audit_entry_resource ON kernel.audit_entry (resource_type, resource_id, position DESC);
+CREATE INDEX audit_entry_action ON kernel.audit_entry (action, position DESC);
+CREATE INDEX audit_entry_unsealed ON kernel.audit_entry (position) WHERE seal_number IS NULL;
+
+CREATE FUNCTION kernel.audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' AND OLD.seal_number IS NULL AND NEW.seal_number IS NOT NULL
+       AND (NEW.id, NEW.position, NEW.recorded_at, NEW.action, NEW.resource_type, NEW.resource_id)
+         = (OLD.id, OLD.position, OLD.recorded_at, OLD.action, OLD.resource_type, OLD.resource_id)
+       AND (NEW.actor_id, NEW.old_values, NEW.new_values, NEW.ip_address, NEW.user_agent, NEW.request_id)
+         IS NOT DISTINCT FROM
+           (OLD.actor_id, OLD.old_values, OLD.new_values, OLD.ip_address, OLD.user_agent, OLD.request_id)
+    THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION 'audit entries are append-only' USING ERRCODE = 'insufficient_privilege';
+END;
+$$;
+CREATE TRIGGER audit_append_only BEFORE UPDATE OR DELETE ON kernel.audit_entry
+    FOR EACH ROW EXECUTE FUNCTION kernel.audit_is_append_only();
+CREATE TRIGGER audit_not_truncated BEFORE TRUNCATE ON kernel.audit_entry
+    FOR EACH STATEMENT EXECUTE FUNCTION kernel.audit_is_append_only();
+
+-- Requests with an Idempotency-Key. A run that died leaves its lease behind, and the next one takes over.
+ALTER TABLE identity.idempotency_record SET SCHEMA kernel;
+ALTER TABLE kernel.idempotency_record ADD COLUMN leased_until timestamptz NOT NULL DEFAULT now() + interval '1 minute';
+
+-- The job queue, as pgqueuer 1.6.0 makes it (`pgq sql install`); a test compares. See docs/decisions/0023.
+
+CREATE SCHEMA IF NOT EXISTS jobs;
+
+CREATE TYPE jobs.pgqueuer_status AS ENUM ('queued', 'picked', 'successful', 'exception', 'canceled', 'deleted', 'failed');
+
+CREATE TABLE jobs.pgqueuer (
+    id bigserial NOT NULL PRIMARY KEY,
+    priority integer NOT NULL,
+    queue_manager_id uuid,
+    created timestamp with time zone NOT NULL DEFAULT now(),
+    updated timestamp with time zone NOT NULL DEFAULT now(),
+    heartbeat timestamp with time zone NOT NULL DEFAULT now(),
+    execute_after timestamp with time zone NOT NULL DEFAULT now(),
+    status jobs.pgqueuer_status NOT NULL,
+    entrypoint text NOT NULL,
+    dedupe_key text,
+    payload bytea,
+    headers jsonb,
+    attempts integer NOT NULL DEFAULT 0,
+    slot bigint
+);
+
+CREATE TABLE jobs.pgqueuer_log (
+    id bigint GENERATED BY DEFAULT AS IDENTITY NOT NULL PRIMARY KEY,
+    created timestamp with time zone NOT NULL DEFAULT now(),
+    job_id bigint NOT NULL,
+    status jobs.pgqueuer_status NOT NULL,
+    priority integer NOT NULL,
+    entrypoint text NOT NULL,
+    traceback jsonb,
+    aggregated boolean DEFAULT false
+);
+
+CREATE TABLE jobs.pgqueuer_schedules (
+    id bigserial NOT NULL PRIMARY KEY,
+    expression text NOT NULL,
+    entrypoint text NOT NULL,
+    heartbeat timestamp with time zone NOT NULL DEFAULT now(),
+    created timestamp with time zone NOT NULL DEFAULT now(),
+    updated timestamp with time zone NOT NULL DEFAULT now(),
+    next_run timestamp with time zone NOT NULL DEFAULT now(),
+    last_run timestamp with time zone,
+    status jobs.pgqueuer_status DEFAULT 'queued'::jobs.pgqueuer_status,
+    UNIQUE (expression, entrypoint)
+);
+
+CREATE TABLE jobs.pgqueuer_statistics (
+    id bigserial NOT NULL PRIMARY KEY,
+    created timestamp with time zone NOT NULL DEFAULT date_trunc('sec'::text, now()),
+    count bigint NOT NULL,
+    priority integer NOT NULL,
+    status jobs.pgqueuer_status NOT NULL,
+    entrypoint text NOT NULL
+);
+
+CREATE INDEX pgqueuer_ep_ea_idx ON jobs.pgqueuer USING btree (entrypoint, execute_after) WHERE (status = 'queued'::jobs.pgqueuer_status);
+
+CREATE INDEX pgqueuer_ep_prio_id_idx ON jobs.pgqueuer USING btree (entrypoint, priority DESC, id) WHERE (status = 'queued'::jobs.pgqueuer_status);
+
+CREATE INDEX pgqueuer_log_created ON jobs.pgqueuer_log USING btree (created);
+
+CREATE INDEX pgqueuer_log_job_id_status ON jobs.pgqueuer_log USING btree (job_id, created DESC);
+
+CREATE INDEX pgqueuer_log_not_aggregated ON jobs.pgqueuer_log USING btree ((1)) WHERE (NOT aggregated);
+
+CREATE INDEX pgqueuer_log_status ON jobs.pgqueuer_log USING btree (status);
+
+CREATE INDEX pgqueuer_picked_heartbeat_idx ON jobs.pgqueuer USING btree (heartbeat) WHERE (status = 'picked'::jobs.pgqueuer_status);
+
+CREATE UNIQUE INDEX pgqueuer_picked_slot_idx ON jobs.pgqueuer USING btree (entrypoint, slot) WHERE ((status = 'picked'::jobs.pgqueuer_status) AND (slot IS NOT NULL));
+
+CREATE INDEX pgqueuer_priority_id_id1_idx ON jobs.pgqueuer USING btree (priority, id DESC) INCLUDE (id) WHERE (status = 'queued'::jobs.pgqueuer_status);
+
+CREATE INDEX pgqueuer_queue_manager_id_idx ON jobs.pgqueuer USING btree (queue_manager_id) WHERE (queue_manager_id IS NOT NULL);
+
+CREATE UNIQUE INDEX pgqueuer_statistics_unique_count ON jobs.pgqueuer_statistics USING btree (priority, date_trunc('sec'::text, timezone('UTC'::text, created)), status, entrypoint);
+
+CREATE UNIQUE INDEX pgqueuer_unique_dedupe_key ON jobs.pgqueuer USING btree (dedupe_key) WHERE ((status = ANY (ARRAY['queued'::jobs.pgqueuer_status, 'picked'::jobs.pgqueuer_status])) AND (dedupe_key IS NOT NULL));
+
+CREATE INDEX pgqueuer_updated_id_id1_idx ON jobs.pgqueuer USING btree (updated, id DESC) INCLUDE (id) WHERE (status = 'picked'::jobs.pgqueuer_status);
+
+CREATE FUNCTION jobs.fn_pgqueuer_changed() RETURNS TRIGGER AS $$
+DECLARE
+    to_emit BOOLEAN := false;  -- Flag to decide whether to emit a notification
+BEGIN
+    -- Check operation type and set the emit flag accordingly
+    IF TG_OP = 'UPDATE' AND OLD IS DISTINCT FROM NEW THEN
+        to_emit := true;
+    ELSIF TG_OP = 'DELETE' THEN
+        to_emit := true;
+    ELSIF TG_OP = 'INSERT' THEN
+        to_emit := true;
+    ELSIF TG_OP = 'TRUNCATE' THEN
+        to_emit := true;
+    END IF;
+
+    -- Perform notification if the emit flag is set
+    IF to_emit THEN
+        PERFORM pg_notify(
+            'ch_pgqueuer',
+            json_build_object(
+                'channel', 'ch_pgqueuer',
+                'operation', lower(TG_OP),
+                'sent_at', NOW(),
+                'table', TG_TABLE_NAME,
+                'type', 'table_changed_event'
+            )::text
+        );
+    END IF;
+
+    -- Return appropriate value based on the operation
+    IF TG_OP IN ('INSERT', 'UPDATE') THEN
+        RETURN NEW;
+    ELSIF TG_OP = 'DELETE' THEN
+        RETURN OLD;
+    ELSE
+        RETURN NULL; -- For TRUNCATE and other non-row-specific contexts
+    END IF;
+
+END;
+$$ LANGUAGE plpgsql;
+
+CREATE TRIGGER tg_pgqueuer_changed
+AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobs.pgqueuer
+EXECUTE FUNCTION jobs.fn_pgqueuer_changed();

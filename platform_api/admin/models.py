@@ -1,0 +1,27 @@
+"""Bodies of the admin routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+__all__ = ["AuditEntry"]
+
+
+class AuditEntry(Struct, frozen=True):
+    """`hash` is null for the moment between the act and its place in the chain. `actor_id` null: the platform."""
+
+    id: str
+    recorded_at: str
+    actor_id: str | None
+    action: str
+    resource_type: str
+    resource_id: str
+    old_values: dict[str, Any] | None
+    new_values: dict[str, Any] | None
+    ip_address: str | None
+    user_agent: str | None
+    request_id: str | None
+    seal_number: int | None
+    hash: str | None

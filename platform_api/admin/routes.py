@@ -1,0 +1,49 @@
+"""Routes of admin."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from litestar import Controller, Request, get
+from litestar.di import NamedDependency
+from litestar.params import FromQuery, QueryParameter
+
+from platform_api.admin.models import AuditEntry
+from platform_api.admin.service import AdminService
+from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok
+from platform_api.openapi import BEARER, failures
+from platform_api.security import permitted
+
+__all__ = ["AdminController"]
+
+AnyRequest = Request[Any, Any, Any]
+Word = Annotated[str | None, QueryParameter(max_length=80)]
+
+
+class AdminController(Controller):
+    path = "/v1/admin"
+    tags = ("admin",)
+    security = BEARER
+
+    @get("/audit-logs", guards=[permitted("audit_logs")], responses=failures(400, 401, 403, 429, 503))
+    async def audit_logs(
+        self,
+        request: AnyRequest,
+        admin: NamedDependency[AdminService],
+        actor_id: FromQuery[UUID | None] = None,
+        action: Word = None,
+        resource_type: Word = None,
+        resource_id: Word = None,
+        since: FromQuery[datetime | None] = None,
+        until: FromQuery[datetime | None] = None,
+        limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
+    ) -> Envelope[list[AuditEntry]]:
+        """Who did what, the latest first. Needs `audit_logs`."""
+        found = await admin.audit_entries(
+            actor_id=actor_id, action=action, resource_type=resource_type, resource_id=resource_id, since=since,
+            until=until, cursor=cursor, limit=limit,
+        )  # fmt: skip
+        return ok(request, *found)

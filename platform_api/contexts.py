@@ -1,0 +1,20 @@
+"""The contexts of the platform, in the order of their making: each may use the services of those before it.
+
+A new context is a line here.
+"""
+
+from __future__ import annotations
+
+from platform_api import admin, exchange, identity, ops, settlement
+from platform_api.kernel.context import Context
+
+__all__ = ["CONTEXTS"]
+
+CONTEXTS: tuple[Context, ...] = (
+    ops.CONTEXT,
+    identity.CONTEXT,
+    exchange.CONTEXT,
+    settlement.CONTEXT,
+    settlement.WITHDRAWALS,
+    admin.CONTEXT,
+)

@@ -1,0 +1,201 @@
+"""Work outside of requests: seven queues in PostgreSQL, kept by pgqueuer, enqueued in the caller's transaction.
+
+    queue               retries  priority  first run
+    payments            5        10        at once      money before everything
+    admin_actions       3        5         at once
+    notifications       3        0         at once
+    content_moderation  2        0         at once
+    audit_logging       5        0         at once
+    blockchain          10       0         after 1 s    the chain needs a moment to know what it was told
+    analytics_updates   3        −5        after 5 s    many small changes become one
+
+A job has a queue and a kind; a context registers one handler for each kind. A handler that raises is run again with
+growing pauses (1 s, 2 s … 5 min); after its retries the job is *failed*: kept, counted in /metrics, and run again by
+`requeue` when a person says so. A handler may run twice (a worker died), so it must tolerate that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+import asyncpg
+import msgspec
+import structlog
+from pgqueuer import AsyncpgDriver, AsyncpgPoolDriver, DatabaseRetryEntrypointExecutor, Queries, QueueManager
+from pgqueuer import Job as QueuedJob
+from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
+from pgqueuer.domain.settings import DBSettings
+from pgqueuer.domain.types import JobId, QueueExecutionMode
+
+from platform_api.database import AWAY
+from platform_api.request_scope import RequestFacts, current_request
+
+__all__ = ["QUEUES", "JobHandler", "Jobs", "QueueRule", "Worker", "install_sql"]
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+JobHandler = Callable[[T], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRule:
+    """`retries` after the first run; a job of higher `priority` runs first; `delay` before the first run."""
+
+    retries: int
+    priority: int = 0
+    delay: timedelta = timedelta(0)
+
+
+QUEUES: Mapping[str, QueueRule] = MappingProxyType({
+    "notifications": QueueRule(retries=3),
+    "payments": QueueRule(retries=5, priority=10),
+    "blockchain": QueueRule(retries=10, delay=timedelta(seconds=1)),
+    "admin_actions": QueueRule(retries=3, priority=5),
+    "content_moderation": QueueRule(retries=2),
+    "audit_logging": QueueRule(retries=5),
+    "analytics_updates": QueueRule(retries=3, priority=-5, delay=timedelta(seconds=5)),
+})  # fmt: skip
+
+_SETTINGS = DBSettings(db_schema="jobs", prefix="")
+_RESTART_SECONDS = 1.0
+_CONNECTIONS_MAX = 4
+_BATCH = 10
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    kind: str
+    body: msgspec.Raw
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Registered(Generic[T]):
+    type: type[T]
+    handler: JobHandler[T]
+
+
+class Jobs:
+    """Registers handlers and enqueues. Workers run what was registered in the same process."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[tuple[str, str], _Registered[Any]] = {}
+
+    def handle(self, queue: str, kind: str, type_: type[T], handler: JobHandler[T]) -> None:
+        """`handler` gets the body as `type_` (a msgspec Struct)."""
+        assert queue in QUEUES, f"there is no queue {queue}"
+        assert (queue, kind) not in self._handlers, f"{queue}/{kind} has a handler"
+        self._handlers[queue, kind] = _Registered(type_, handler)
+
+    async def enqueue(
+        self,
+        db: Any,
+        queue: str,
+        kind: str,
+        body: Any,
+        *,
+        run_after: timedelta | None = None,
+        dedupe_key: str | None = None,
+    ) -> bool:
+        """Adds a job in the transaction of `db`; False if one with the same `dedupe_key` waits or runs already."""
+        registered = self._handlers.get((queue, kind))
+        assert registered is not None and isinstance(body, registered.type), f"{queue}/{kind} has no such handler"
+        rule = QUEUES[queue]
+        payload = msgspec.json.encode({"kind": kind, "body": body, "request_id": current_request.get().request_id})
+        ids = await _queries(AsyncpgDriver(db)).enqueue(
+            queue, payload, rule.priority, run_after if run_after is not None else rule.delay,
+            f"{queue}/{kind}/{dedupe_key}" if dedupe_key else None, on_conflict="skip",
+        )  # fmt: skip
+        return ids[0] is not None
+
+    async def run(self, job: QueuedJob) -> None:
+        """Runs the handler of one job. Raises what the handler raises."""
+        envelope = msgspec.json.decode(job.payload or b"", type=_Envelope)
+        registered = self._handlers[job.entrypoint, envelope.kind]
+        body = msgspec.json.decode(envelope.body, type=registered.type)
+        token = current_request.set(RequestFacts(request_id=envelope.request_id))
+        try:
+            with structlog.contextvars.bound_contextvars(
+                request_id=envelope.request_id, queue=job.entrypoint, job_id=job.id
+            ):
+                await registered.handler(body)
+                log.info("job_done", kind=envelope.kind, attempt=job.attempts + 1)
+        finally:
+            current_request.reset(token)
+
+    async def counts(self, db: Any) -> dict[tuple[str, str], int]:
+        """(queue, status) → how many; statuses queued, picked, failed."""
+        rows = await db.fetch("SELECT entrypoint, status::text, count(*) FROM jobs.pgqueuer GROUP BY 1, 2")
+        return {(row["entrypoint"], row["status"]): row["count"] for row in rows}
+
+    async def requeue(self, db: Any, job_ids: Sequence[int]) -> None:
+        """Failed jobs run again, with all their retries."""
+        await _queries(AsyncpgDriver(db)).requeue_jobs([JobId(job_id) for job_id in job_ids])
+
+
+class Worker:
+    """Runs jobs until cancelled, with connections of its own; starts anew whenever the database comes back."""
+
+    def __init__(
+        self,
+        dsn: str,
+        jobs: Jobs,
+        *,
+        running_max: int = 20,
+        retry_delay: timedelta = timedelta(seconds=1),
+    ) -> None:
+        self._dsn = dsn
+        self._jobs = jobs
+        self._running_max = running_max
+        self._retry_delay = retry_delay
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._run_connected()
+            except (*AWAY, RuntimeError, ExceptionGroup) as error:  # RuntimeError: the schema is not there yet
+                log.warning("worker_waits", error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(_RESTART_SECONDS)
+
+    async def drain(self) -> None:
+        """Runs what waits, retries included, and returns; for tools and tests. Raises what the database raises."""
+        await self._run_connected(QueueExecutionMode.drain)
+
+    async def _run_connected(self, mode: QueueExecutionMode = QueueExecutionMode.continuous) -> None:
+        async with asyncpg.create_pool(self._dsn, min_size=1, max_size=_CONNECTIONS_MAX) as pool:
+            manager = QueueManager(_queries(AsyncpgPoolDriver(pool)))
+            for queue, rule in QUEUES.items():
+                retrying = partial(
+                    DatabaseRetryEntrypointExecutor, max_attempts=rule.retries, initial_delay=self._retry_delay
+                )
+                manager.entrypoint(queue, accepts_context=False, on_failure="hold", executor_factory=retrying)(
+                    self._jobs.run
+                )
+            try:
+                await manager.run(
+                    mode=mode,
+                    dequeue_timeout=timedelta(seconds=5),
+                    batch_size=_BATCH,
+                    max_concurrent_tasks=self._running_max,
+                    shutdown_on_listener_failure=True,
+                )
+            finally:
+                manager.shutdown.set()
+
+
+def install_sql() -> str:
+    """The schema of the queue as this version of pgqueuer wants it; what the migration must hold."""
+    return QueryBuilderEnvironment(_SETTINGS).build_install_query()
+
+
+def _queries(driver: Any) -> Queries:
+    return Queries(
+        driver, QueryBuilderEnvironment(_SETTINGS), QueryQueueBuilder(_SETTINGS), QuerySchedulerBuilder(_SETTINGS)
+    )

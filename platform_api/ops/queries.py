@@ -1,0 +1,28 @@
+"""What waits in the kernel's tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["active_sessions", "answers", "outbox_counts"]
+
+
+async def answers(db: Any) -> None:
+    """One row of a projection: the database answers and is migrated."""
+    await db.fetch("SELECT name FROM exchange.market LIMIT 1")
+
+
+async def outbox_counts(db: Any) -> Any:
+    """`waiting`, `failed`, and `oldest_seconds` of those that wait."""
+    return await db.fetchrow(
+        "SELECT (SELECT count(*) FROM kernel.outbox WHERE delivered_at IS NULL AND failed_at IS NULL) AS waiting,"
+        " (SELECT count(*) FROM kernel.outbox WHERE failed_at IS NOT NULL) AS failed,"
+        " (SELECT COALESCE(extract(epoch FROM now() - min(occurred_at)), 0)::bigint FROM kernel.outbox"
+        "  WHERE delivered_at IS NULL AND failed_at IS NULL) AS oldest_seconds"
+    )
+
+
+async def active_sessions(db: Any) -> int:
+    return int(
+        await db.fetchval("SELECT count(*) FROM identity.session WHERE revoked_at IS NULL AND expires_at > now()")
+    )

@@ -1,0 +1,152 @@
+"""Drives withdrawals: from the document to the hold in the core, and from the final batch back to the document.
+
+    requested   the command is sent, as often as it takes: its ref runs once. A refusal is final only after the ref is
+                closed in the core, for a late copy could still run
+    held        not confirmed in time: cancelled
+    canceling   the hold is voided (or its ref closed)
+    confirmed   `released`, which settlement asks at each cut, takes those whose delay is over and whose address is
+                still allowed; from then on a batch pays them
+    released    a final batch has paid it, or the contract has skipped it
+
+Runs in the back office; the REST service uses `hold` for its own answer. Every step can be repeated; a crash anywhere
+leaves a document from which the next round goes on. While the database is away nothing is released and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
+from platform_api.database import Database
+from platform_api.ports import CorePort
+from platform_api.settlement.withdrawal_life import take
+
+__all__ = ["WithdrawalDesk", "cancel_hold", "hold"]
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 0.5
+ROWS_PER_ROUND = 200
+_PASSING = ("busy",)
+
+
+async def hold(db: Any, core: CorePort, row: Any) -> None:
+    """Send the command of a `requested` document. Raises Unavailable, OutcomeUnknown: send it again."""
+    command = msgspec.json.decode(row["command"]) if isinstance(row["command"], str) else row["command"]
+    answer = await core.submit(command)
+    event, status = answer.get("event"), answer.get("status")
+    if event == "pended" or (event == "duplicate" and status == "pending"):
+        await take(db, row["id"], "held")
+        return
+    reason = str(answer.get("reason") or status or event)
+    if reason in _PASSING:
+        raise Unavailable(f"the core takes no withdrawals now: {reason}")
+    await _close(core, row["ref"])
+    if await take(db, row["id"], "refuse", reason=reason):
+        log.info("event=withdrawal_refused ref=%s reason=%s", row["ref"], reason)
+
+
+async def cancel_hold(db: Any, core: CorePort, row: Any) -> None:
+    """Void the hold of a `canceling` document. Raises Unavailable, OutcomeUnknown: again."""
+    await _close(core, row["ref"])
+    await take(db, row["id"], "voided")
+
+
+async def _close(core: CorePort, ref: str) -> None:
+    """Afterwards no command with this ref can take money: what it held is back, and a late copy is `duplicate`."""
+    answer = await core.submit({"op": "withdraw_failed", "ref": ref})
+    if answer.get("event") == "voided" or (answer.get("event") == "duplicate" and answer.get("status") == "voided"):
+        return
+    if answer.get("reason") in _PASSING:
+        raise Unavailable(f"the core takes no command now: {answer['reason']}")
+    raise Refused(f"withdrawal {ref} cannot be voided: {answer.get('reason') or answer.get('status')}")
+
+
+class WithdrawalDesk:
+    """One database, one core. Fulfils settlement's ReleasePort."""
+
+    def __init__(self, database: Database, core: CorePort) -> None:
+        self._database, self._core = database, core
+        self._paid: dict[str, tuple[int, str, bool]] = {}
+        """Ref → batch, digest, skipped: of final batches, until written."""
+        self.error = ""
+
+    def store_paid(self, batch: int, payouts: Sequence[tuple[str, str, bool]]) -> None:
+        """Take (ref, digest, skipped) of a final batch. The same again does no harm."""
+        for ref, digest, skipped in payouts:
+            self._paid[ref] = (batch, digest, skipped)
+
+    async def released(self, refs: Sequence[str]) -> Mapping[str, bytes]:
+        """Ref → recipient, of those that a batch may pay now. Raises Unavailable."""
+        async with self._database.transaction() as db:
+            await db.execute(
+                """
+                UPDATE money.withdrawal w SET status = 'released', updated_at = now()
+                WHERE ref = ANY($1) AND status = 'confirmed' AND not_before <= now() AND (
+                    EXISTS (SELECT FROM identity.wallet l WHERE l.account_id = w.account_id
+                            AND l.address = w.recipient AND l.revoked_at IS NULL)
+                    OR EXISTS (SELECT FROM money.withdrawal_address a WHERE a.account_id = w.account_id
+                               AND a.address = w.recipient AND a.removed_at IS NULL AND a.usable_at <= now()))
+                """,
+                list(refs),
+            )
+            rows = await db.fetch(
+                "SELECT ref, recipient FROM money.withdrawal WHERE ref = ANY($1) AND status = 'released'", list(refs)
+            )
+        return {row["ref"]: bytes(row["recipient"]) for row in rows}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until told to stop."""
+        while not stop.is_set():
+            try:
+                await self.step()
+                self.error = ""
+            except (Unavailable, OutcomeUnknown) as error:
+                self.error = str(error)
+            try:
+                await asyncio.wait_for(stop.wait(), INTERVAL_S)
+            except TimeoutError:
+                continue
+
+    async def step(self) -> None:
+        """Everything that is due now. Raises Unavailable, OutcomeUnknown; the rest is done next time."""
+        await self._write_paid()
+        async with self._database.connection() as db:
+            await db.execute(
+                "UPDATE money.withdrawal SET status = 'canceling', reason = 'not_confirmed', updated_at = now()"
+                " WHERE status = 'held' AND confirm_by < now()"
+            )
+            rows = await db.fetch(
+                "SELECT id, ref, command, status FROM money.withdrawal WHERE status IN ('requested', 'canceling')"
+                " ORDER BY id LIMIT $1",
+                ROWS_PER_ROUND,
+            )
+        for row in rows:
+            try:
+                async with self._database.connection() as db:
+                    await (hold if row["status"] == "requested" else cancel_hold)(db, self._core, row)
+            except Refused as error:
+                log.error("event=withdrawal_stuck ref=%s reason=%s", row["ref"], error)
+
+    async def _write_paid(self) -> None:
+        paid = dict(self._paid)
+        if not paid:
+            return
+        async with self._database.connection() as db:
+            rows = await db.fetch(
+                "SELECT id, ref FROM money.withdrawal WHERE ref = ANY($1) AND status = 'released'", list(paid)
+            )
+            for row in rows:
+                batch, digest, skipped = paid[row["ref"]]
+                if skipped:
+                    await take(db, row["id"], "skip", reason="row_emptied_by_exit", batch=batch, digest=digest)
+                else:
+                    await take(db, row["id"], "paid", batch=batch, digest=digest)
+        for ref, written in paid.items():
+            if self._paid.get(ref) == written:
+                del self._paid[ref]

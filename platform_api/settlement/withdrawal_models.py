@@ -1,0 +1,85 @@
+"""Bodies of the withdrawal and deposit routes. Unknown fields are refused; amounts are decimal strings."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+__all__ = [
+    "Address", "AddressRequest", "Confirmation", "DepositRequest", "DepositRoute", "Withdrawal", "WithdrawalRequest",
+]  # fmt: skip
+
+AddressText = Annotated[str, Meta(min_length=66, max_length=66, pattern="^0x[0-9a-fA-F]{64}$")]
+AssetName = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class WithdrawalRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """`address` is left out for the wallet that signed in."""
+
+    asset: AssetName
+    amount: Annotated[str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$")]
+    address: AddressText | None = None
+
+
+class Confirmation(Struct, frozen=True, forbid_unknown_fields=True):
+    """The wallet's signature of the withdrawal's `message`, as a personal message, base64."""
+
+    signature: Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+class Withdrawal(Struct, frozen=True):
+    """`message` is what the wallet signs, byte for byte, until `confirm_by`. A batch pays it not before `not_before`;
+    then `batch` and `digest` say where. `chain` names the chain, and says so if it is the embedded one.
+    """
+
+    id: str
+    asset: str
+    amount: str
+    fee: str
+    address: str
+    status: str
+    reason: str | None
+    ref: str
+    message: str | None
+    created_at: str
+    confirm_by: str
+    not_before: str
+    batch: int | None
+    digest: str | None
+    chain: str
+    embedded: bool
+
+
+class AddressRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    address: AddressText
+    label: Annotated[str, Meta(max_length=64)] = ""
+
+
+class Address(Struct, frozen=True):
+    """An address that money may go to from `usable_at` on."""
+
+    id: str
+    address: str
+    label: str
+    added_at: str
+    usable_at: str
+
+
+class DepositRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    asset: AssetName
+
+
+class DepositRoute(Struct, frozen=True):
+    """How to pay in on the chain: call `function` of `package` with the vault, a coin and the owner's address.
+
+    What arrives there, once in a checkpoint, is booked to the account whose wallet `owner` is.
+    """
+
+    asset: str
+    package: str
+    function: str
+    vault: str
+    owner: str
+    chain: str
+    embedded: bool

@@ -1,0 +1,334 @@
+"""Withdrawals for their owner: ask, confirm, watch, cancel; and the addresses that money may go to.
+
+Money goes to the account's own wallets, or to an address of its list that is older than the delay. The second factor is
+the wallet itself: it signs a text that names amount, asset, address and the withdrawal's own id, so a stolen session
+alone moves nothing. The document is written before the core is asked, and the answer tells what the core said; if it
+said nothing, the desk goes on.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from engine.messages.decimals import decimal_text, units_of
+from engine.messages.errors import OutcomeUnknown, Unavailable
+from platform_api.envelope import Pagination, cursor_from, page
+from platform_api.errors import ApiError, ErrorCode, timestamp
+from platform_api.identity.sui_signature import (
+    BadSignature,
+    address_text,
+    canonical_address,
+    verify_personal_message,
+)
+from platform_api.ids import new_id
+from platform_api.kernel.context import Kernel
+from platform_api.security import Caller, unauthorized
+from platform_api.settlement.desk import cancel_hold, hold
+from platform_api.settlement.withdrawal_life import take
+from platform_api.settlement.withdrawal_models import (
+    Address,
+    AddressRequest,
+    Confirmation,
+    DepositRequest,
+    DepositRoute,
+    Withdrawal,
+    WithdrawalRequest,
+)
+
+__all__ = ["WithdrawalService", "confirmation_message"]
+
+REF_KEPT = timedelta(days=7)
+ADDRESSES_MAX = 50
+OPEN_MAX = 20
+_CLOSED = ["settled", "canceled", "failed"]
+
+
+def confirmation_message(
+    domain: str, chain: str, asset: str, amount: str, fee: str, recipient: bytes, identity: UUID, until: datetime
+) -> str:
+    """The text a wallet shows and signs."""
+    return (
+        f"{domain} asks you to confirm a withdrawal:\n"
+        f"{amount} {asset} to {address_text(recipient)}\n"
+        f"Fee: {fee} {asset}\n"
+        "\n"
+        f"Chain ID: {chain}\n"
+        f"Withdrawal: {identity}\n"
+        f"Expiration Time: {timestamp(until)}"
+    )
+
+
+class WithdrawalService:
+    """Needs the database for everything; the core to hold and to give back."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._database, self._core, self._status = kernel.database, kernel.core, kernel.status
+        self._settings, self._idempotency = kernel.settings, kernel.idempotency
+
+    async def ask(self, caller: Caller, body: WithdrawalRequest, key: str | None) -> tuple[Withdrawal, bool]:
+        """Write the document and hold the money; the document, and whether it is that of an earlier request.
+
+        Raises:
+            ApiError: VALIDATION_ERROR, FORBIDDEN (address_not_allowed), CONFLICT, ORDER_REJECTED.
+            Unavailable: nothing was written.
+        """
+
+        async def work() -> tuple[int, bytes]:
+            return 201, msgspec.json.encode(await self._ask(caller, body))
+
+        if key is None:
+            (_, data), replayed = await work(), False
+        else:
+            route = "POST /v1/withdrawals"
+            (_, data), replayed = await self._idempotency.run(caller.account_id, route, key, body, work)
+        return msgspec.json.decode(data, type=Withdrawal), replayed
+
+    async def _ask(self, caller: Caller, body: WithdrawalRequest) -> Withdrawal:
+        recipient = canonical_address(body.address or _sui_address(caller))
+        account_id, identity, now = UUID(caller.account_id), new_id(), datetime.now(UTC)
+        until = now + timedelta(seconds=self._settings.withdrawal_confirm_seconds)
+        async with self._database.transaction() as db:
+            asset = await db.fetchrow("SELECT scale, settled FROM exchange.asset WHERE name = $1", body.asset)
+            if asset is None or not asset["settled"]:
+                message = "asset: there is none of this name that can leave over the chain"
+                raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_asset", field="asset")
+            units = units_of(body.amount, asset["scale"])
+            if units <= 0:
+                message = f"amount: must be a decimal above zero with at most {asset['scale']} decimals"
+                raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_amount", field="amount")
+            amount = decimal_text(units, asset["scale"])
+            fee = self._settings.withdrawal_fees.get(body.asset, "0")
+            usable_at = await self._usable_at(db, account_id, recipient)
+            open_count = await db.fetchval(
+                "SELECT count(*) FROM money.withdrawal WHERE account_id = $1 AND status <> ALL($2)",
+                account_id, _CLOSED,
+            )  # fmt: skip
+            if open_count >= OPEN_MAX:
+                message = f"An account has at most {OPEN_MAX} open withdrawals."
+                raise ApiError(ErrorCode.CONFLICT, message, reason="too_many_withdrawals")
+            ref = f"wd:{identity}"
+            command: dict[str, Any] = {
+                "op": "withdraw", "account": caller.account, "asset": body.asset, "amount": amount, "ref": ref,
+                "address": address_text(recipient), "not_after": int((now + REF_KEPT).timestamp()) * 10**9,
+                "code": "withdrawal",
+            }  # fmt: skip
+            if fee != "0":
+                fee_leg = {"from": caller.account, "asset": body.asset, "amount": fee, "to": "platform:gas"}
+                command["legs"] = [fee_leg]
+            message = confirmation_message(
+                self._settings.domain, self._settings.chain, body.asset, amount, fee, recipient, identity, until
+            )
+            row = await db.fetchrow(
+                """
+                INSERT INTO money.withdrawal (id, account_id, asset, amount, fee, recipient, ref, command, message,
+                    status, confirm_by, not_before)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'requested', $10, $11) RETURNING *
+                """,
+                identity, account_id, body.asset, amount, fee, recipient, ref, msgspec.json.encode(command).decode(),
+                message, until, max(usable_at, now),
+            )  # fmt: skip
+        return await self._drive(row)
+
+    async def confirm(self, caller: Caller, withdrawal_id: str, body: Confirmation) -> Withdrawal:
+        """The second factor. Raises ApiError NOT_FOUND, UNAUTHORIZED (bad_signature …), CONFLICT (not_held)."""
+        row = await self._row(caller, withdrawal_id)
+        if row["status"] == "requested":
+            row = await self._reload(await self._drive(row))
+        if row["status"] == "held" and row["confirm_by"] > datetime.now(UTC):
+            try:
+                signer = verify_personal_message(row["message"].encode(), body.signature, caller.address)
+            except BadSignature as error:
+                raise unauthorized(error.reason, f"signature: {error}") from error
+            async with self._database.transaction() as db:
+                linked = await db.fetchval(
+                    "SELECT count(*) FROM identity.wallet"
+                    " WHERE account_id = $1 AND address = $2 AND revoked_at IS NULL",
+                    row["account_id"], signer.address,
+                )  # fmt: skip
+                if not linked:
+                    raise unauthorized("wallet_unlinked", "This wallet is not linked to the account any more.")
+                await take(db, row["id"], "confirm", confirmed_at=datetime.now(UTC))
+            row = await self._row(caller, withdrawal_id)
+        elif row["status"] not in ("confirmed", "released", "settled"):
+            message = f"The withdrawal is {row['status']}: only a held one can be confirmed."
+            raise ApiError(ErrorCode.CONFLICT, message, reason="not_held")
+        return self._document(row)
+
+    async def cancel(self, caller: Caller, withdrawal_id: str) -> Withdrawal:
+        """Give the money back. Raises ApiError NOT_FOUND, CONFLICT (already_released: a batch pays it)."""
+        row = await self._row(caller, withdrawal_id)
+        async with self._database.connection() as db:
+            if not await take(db, row["id"], "cancel", reason="canceled_by_owner") and row["status"] not in (
+                "canceling", "canceled",
+            ):  # fmt: skip
+                message = f"The withdrawal is {row['status']}: it can no longer be cancelled."
+                raise ApiError(ErrorCode.CONFLICT, message, reason=f"already_{row['status']}")
+        return await self._drive(await self._row(caller, withdrawal_id))
+
+    async def one(self, caller: Caller, withdrawal_id: str) -> Withdrawal:
+        return self._document(await self._row(caller, withdrawal_id))
+
+    async def many(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Withdrawal], Pagination]:
+        """The latest first."""
+        key = cursor_from(cursor, int)
+        rows = await self._database.fetch(
+            "SELECT * FROM money.withdrawal WHERE account_id = $1 AND ($2::bigint IS NULL OR number < $2)"
+            " ORDER BY number DESC LIMIT $3",
+            UUID(caller.account_id), key[0] if key else None, limit + 1,
+        )  # fmt: skip
+        rows, pagination = page(rows, limit, lambda row: (row["number"],))
+        return [self._document(row) for row in rows], pagination
+
+    def deposit_route(self, caller: Caller, body: DepositRequest) -> DepositRoute:
+        """Raises ApiError VALIDATION_ERROR, Unavailable: settlement has no vault of it, or does not run."""
+        settlement = self._status.read().get("backoffice", {}).get("settlement") or {}
+        if not settlement.get("package"):
+            raise Unavailable("settlement has not reached the chain yet")
+        vault = settlement["vaults"].get(body.asset)
+        if vault is None:
+            message = "asset: has no vault on the chain"
+            raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_asset", field="asset")
+        return DepositRoute(
+            body.asset, settlement["package"], "settlement::deposit", vault, _sui_address(caller), self._settings.chain,
+            self._settings.embedded,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ addresses
+
+    async def addresses(self, caller: Caller) -> list[Address]:
+        rows = await self._database.fetch(
+            "SELECT * FROM money.withdrawal_address WHERE account_id = $1 AND removed_at IS NULL ORDER BY id",
+            UUID(caller.account_id),
+        )
+        return [_address(row) for row in rows]
+
+    async def add_address(self, caller: Caller, body: AddressRequest) -> Address:
+        """Usable after the delay. Raises ApiError CONFLICT (address_exists, too_many_addresses)."""
+        address = canonical_address(body.address)
+        usable_at = datetime.now(UTC) + timedelta(seconds=self._settings.withdrawal_address_delay_seconds)
+        account_id = UUID(caller.account_id)
+        try:
+            async with self._database.transaction() as db:
+                count = await db.fetchval(
+                    "SELECT count(*) FROM money.withdrawal_address WHERE account_id = $1 AND removed_at IS NULL",
+                    account_id,
+                )
+                if count >= ADDRESSES_MAX:
+                    message = f"An account has at most {ADDRESSES_MAX} addresses."
+                    raise ApiError(ErrorCode.CONFLICT, message, reason="too_many_addresses")
+                row = await db.fetchrow(
+                    "INSERT INTO money.withdrawal_address (id, account_id, address, label, usable_at)"
+                    " VALUES ($1, $2, $3, $4, $5) RETURNING *",
+                    new_id(), account_id, address, body.label, usable_at,
+                )  # fmt: skip
+        except asyncpg.UniqueViolationError as error:
+            message = "address: is on the list already"
+            raise ApiError(ErrorCode.CONFLICT, message, reason="address_exists", field="address") from error
+        return _address(row)
+
+    async def remove_address(self, caller: Caller, address_id: str) -> None:
+        tag = await self._database.execute(
+            "UPDATE money.withdrawal_address SET removed_at = now()"
+            " WHERE id = $1 AND account_id = $2 AND removed_at IS NULL",
+            _identity(address_id), UUID(caller.account_id),
+        )  # fmt: skip
+        if tag != "UPDATE 1":
+            raise ApiError(ErrorCode.NOT_FOUND, "There is no such address.", reason="unknown_address")
+
+    # ------------------------------------------------------------ inside
+
+    async def _usable_at(self, db: Any, account_id: UUID, recipient: bytes) -> datetime:
+        """From when money may go there. Raises ApiError FORBIDDEN."""
+        if await db.fetchval(
+            "SELECT count(*) FROM identity.wallet WHERE account_id = $1 AND address = $2 AND revoked_at IS NULL",
+            account_id, recipient,
+        ):  # fmt: skip
+            return datetime.now(UTC)
+        usable_at: datetime | None = await db.fetchval(
+            "SELECT usable_at FROM money.withdrawal_address"
+            " WHERE account_id = $1 AND address = $2 AND removed_at IS NULL",
+            account_id, recipient,
+        )  # fmt: skip
+        if usable_at is None:
+            message = "address: is neither a wallet of yours nor on your list of withdrawal addresses"
+            raise ApiError(ErrorCode.FORBIDDEN, message, reason="address_not_allowed", field="address")
+        return usable_at
+
+    async def _drive(self, row: Any) -> Withdrawal:
+        """Take what the core answers now into the document; what it does not answer is the desk's."""
+        try:
+            async with self._database.connection() as db:
+                if row["status"] == "requested":
+                    await hold(db, self._core, row)
+                elif row["status"] == "canceling":
+                    await cancel_hold(db, self._core, row)
+                row = await db.fetchrow("SELECT * FROM money.withdrawal WHERE id = $1", row["id"])
+        except (Unavailable, OutcomeUnknown):
+            pass
+        if row["status"] == "failed" and row["batch"] is None:
+            message = f"The core refused the withdrawal: {row['reason']}."
+            raise ApiError(ErrorCode.ORDER_REJECTED, message, reason=row["reason"], details={"id": str(row["id"])})
+        return self._document(row)
+
+    async def _reload(self, document: Withdrawal) -> Any:
+        return await self._database.fetch_row("SELECT * FROM money.withdrawal WHERE id = $1", UUID(document.id))
+
+    async def _row(self, caller: Caller, withdrawal_id: str) -> Any:
+        """Raises ApiError NOT_FOUND: another's looks like none."""
+        row = await self._database.fetch_row(
+            "SELECT * FROM money.withdrawal WHERE id = $1 AND account_id = $2",
+            _identity(withdrawal_id), UUID(caller.account_id),
+        )  # fmt: skip
+        if row is None:
+            raise ApiError(ErrorCode.NOT_FOUND, "There is no such withdrawal.", reason="unknown_withdrawal")
+        return row
+
+    def _document(self, row: Any) -> Withdrawal:
+        return Withdrawal(
+            id=str(row["id"]),
+            asset=row["asset"],
+            amount=row["amount"],
+            fee=row["fee"],
+            address=address_text(bytes(row["recipient"])),
+            status=row["status"],
+            reason=row["reason"],
+            ref=row["ref"],
+            message=row["message"] if row["status"] in ("requested", "held") else None,
+            created_at=timestamp(row["created_at"]),
+            confirm_by=timestamp(row["confirm_by"]),
+            not_before=timestamp(row["not_before"]),
+            batch=row["batch"],
+            digest=row["digest"],
+            chain=self._settings.chain,
+            embedded=self._settings.embedded,
+        )
+
+
+def _sui_address(caller: Caller) -> str:
+    """The wallet of the session, where it is one of Sui. Raises ApiError FORBIDDEN `sui_wallet_needed`."""
+    if len(caller.address) != 66:
+        message = "Money leaves and comes over Sui: sign in with a Sui wallet that is linked to the account."
+        raise ApiError(ErrorCode.FORBIDDEN, message, reason="sui_wallet_needed")
+    return caller.address
+
+
+def _identity(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        return UUID(int=0)
+
+
+def _address(row: Any) -> Address:
+    return Address(
+        id=str(row["id"]),
+        address=address_text(bytes(row["address"])),
+        label=row["label"],
+        added_at=timestamp(row["added_at"]),
+        usable_at=timestamp(row["usable_at"]),
+    )

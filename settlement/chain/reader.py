@@ -1,0 +1,79 @@
+"""Reads a Sui node for `settlement.verify`: three questions of `sui.rpc.v2`, no key, no directory, no settings."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import urlsplit
+
+from grpclib.client import Channel
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from pysui.sui.sui_grpc.suimsgs.google import protobuf
+from pysui.sui.sui_grpc.suimsgs.sui.rpc import v2
+
+from engine.messages.errors import SettingsInvalid, Unavailable
+from settlement.verify import Executed, NodeFacts, VaultObject
+
+__all__ = ["NodeReader"]
+
+_NO_ANSWER = (OSError, asyncio.TimeoutError, StreamTerminatedError, ProtocolError)
+_TRANSACTION_MASK = ["digest", "transaction", "signatures", "effects", "events", "checkpoint"]
+
+
+class NodeReader:
+    """Fulfils `verify.ChainReader`. `http://` is plaintext, `https://` TLS with the system's certificates."""
+
+    def __init__(self, url: str, timeout_s: float = 10.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SettingsInvalid(f"node url {url!r} must be http(s)://HOST:PORT")
+        secure = parts.scheme == "https"
+        self._url, self._timeout = url, timeout_s
+        self._channel = Channel(parts.hostname, parts.port or (443 if secure else 80), ssl=secure or None)
+        self._ledger = v2.LedgerServiceStub(self._channel)
+
+    async def facts(self) -> NodeFacts:
+        info = await self._ask(self._ledger.get_service_info, v2.GetServiceInfoRequest())
+        return NodeFacts(str(info.chain), str(info.chain_id), str(info.server or ""))
+
+    async def transaction(self, digest: str) -> Executed | None:
+        request = v2.GetTransactionRequest(digest=digest, read_mask=protobuf.FieldMask(_TRANSACTION_MASK))
+        reply = await self._ask(self._ledger.get_transaction, request)
+        if reply is None or reply.transaction is None:
+            return None
+        told = reply.transaction
+        status = told.effects.status if told.effects is not None else None
+        return Executed(
+            digest=str(told.digest or ""),
+            raw=bytes(told.transaction.bcs.value) if told.transaction is not None and told.transaction.bcs else b"",
+            signatures=[bytes(each.bcs.value) for each in told.signatures if each.bcs is not None],
+            success=bool(status is not None and status.success),
+            checkpoint=None if told.checkpoint is None else int(told.checkpoint),
+            events=[
+                (str(event.event_type), bytes(event.contents.value))
+                for event in (told.events.events if told.events is not None else [])
+                if event.contents is not None
+            ],
+        )
+
+    async def vault(self, identity: str) -> VaultObject | None:
+        mask = protobuf.FieldMask(["object_id", "object_type", "contents"])
+        reply = await self._ask(self._ledger.get_object, v2.GetObjectRequest(object_id=identity, read_mask=mask))
+        if reply is None or reply.object is None or reply.object.contents is None:
+            return None
+        return VaultObject(str(reply.object.object_type), bytes(reply.object.contents.value))
+
+    async def close(self) -> None:
+        self._channel.close()
+
+    async def _ask(self, method: Any, request: Any) -> Any:
+        """None if it is not there. Raises Unavailable."""
+        try:
+            return await method(request, timeout=self._timeout)
+        except GRPCError as error:
+            if error.status == Status.NOT_FOUND:
+                return None
+            raise Unavailable(f"{self._url}: {error.status.name}: {error.message}") from error
+        except _NO_ANSWER as error:
+            raise Unavailable(f"{self._url}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,350 @@
+"""Checks a batch and proofs of balances against a Sui node, and believes nobody but that node.
+
+It has no access to the exchange: it takes a batch file, proof files and a node (`ChainReader`). Each check either
+passes and is said in one line, or stops everything with the exact reason (`Refuted`). What has to be believed at the
+end is the node's word on two things only: which transactions took effect, and what the vaults hold. The bytes of a
+transaction prove themselves by their digest, and their sender by the signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+from pysui.sui.sui_bcs import bcs
+
+from settlement.batch_file import BatchFile, VaultLink
+from settlement.chain.encoding import Reader, VaultHeader, address_bytes, address_text, base58_text, transaction_digest
+from settlement.chain.keys import BadSignature, signer_of
+from settlement.merkle import Proof, ProofInvalid, check_proof
+
+__all__ = ["ChainReader", "Commitment", "Executed", "NodeFacts", "Refuted", "VaultObject", "check_links",
+           "verify_batch"]  # fmt: skip
+
+_COMMIT_EVENT = "BatchCommitted"
+
+
+class Refuted(Exception):
+    """Something is not as it is said to be; the text is the reason, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What the node says of itself. `simulated`: it is no network; `server` then names the executor."""
+
+    chain: str
+    chain_id: str
+    server: str
+
+    @property
+    def simulated(self) -> bool:
+        return self.chain == "embedded"
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A transaction as the node tells it. `events`: (type, BCS)."""
+
+    digest: str
+    raw: bytes
+    signatures: list[bytes]
+    success: bool
+    checkpoint: int | None
+    events: list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class VaultObject:
+    kind: str
+    contents: bytes
+
+
+class ChainReader(Protocol):
+    """A node. Each method raises Unavailable when it does not answer."""
+
+    async def facts(self) -> NodeFacts: ...
+    async def transaction(self, digest: str) -> Executed | None: ...
+    async def vault(self, identity: str) -> VaultObject | None: ...
+
+
+class Commitment(msgspec.Struct, frozen=True):
+    """What a transaction says to one vault about one part of a batch."""
+
+    package: str
+    vault: str
+    batch: int
+    part: int
+    parts: int
+    previous: bytes
+    root: bytes
+    liabilities: int
+    trades_digest: bytes
+
+
+async def verify_batch(
+    batch: BatchFile, proofs: Sequence[Proof], chain: ChainReader, previous: BatchFile | None = None
+) -> AsyncIterator[str]:
+    """Yields a line for each check that holds. Raises Refuted, Unavailable."""
+    said = batch.statement
+    try:
+        root = said.root()
+    except ValueError as error:
+        raise Refuted(f"the statement is no statement: {error}") from error
+    if root != batch.root:
+        raise Refuted(f"the statement's hash is {root.hex()}, the file says root {batch.root.hex()}: it was altered")
+    yield f"the statement of batch {said.number} has the hash {root.hex()[:16]}…, which is the batch's root"
+    if not batch.digests:
+        raise Refuted("the file names no transaction")
+    if not batch.vaults:
+        raise Refuted("the file names no vault")
+    check_links(batch, previous)
+    before = f"batch {said.number - 1} in the file given" if previous else "the values it says it builds on"
+    yield f"the chain values of its {len(batch.vaults)} vaults follow from the root and from {before}"
+    for line in _check_proofs(batch, proofs):
+        yield line
+    facts = await chain.facts()
+    if facts.simulated:
+        yield f"NOTE the node is no network: an embedded chain on one machine ({facts.server}), chain {facts.chain_id}"
+    else:
+        yield f"the node is of the network {facts.chain}, chain {facts.chain_id}"
+    packages = set()
+    for part in range(len(batch.digests)):
+        package, sender = await _check_transaction(batch, part, chain)
+        packages.add(package)
+        yield (
+            f"transaction {batch.digests[part]} took effect (part {part + 1} of {len(batch.digests)}), is signed by "
+            f"{sender}, and committed exactly this root, these totals and trades to every vault"
+        )
+    if len(packages) > 1:
+        raise Refuted(f"the parts of the batch went to several packages: {', '.join(sorted(packages))}")
+    for link in batch.vaults:
+        yield await _check_vault(batch, link, packages, chain)
+
+
+def check_links(batch: BatchFile, previous: BatchFile | None) -> None:
+    """That the chain values follow from each other, and from the batch before if it is given. Raises Refuted."""
+    said = batch.statement
+    if len({link.vault for link in batch.vaults}) != len(batch.vaults):
+        raise Refuted("the file names a vault twice")
+    stated = {item.asset for item in said.assets}
+    for link in batch.vaults:
+        if link.asset not in stated:
+            raise Refuted(f"vault {link.vault} is of {link.asset}, of which the statement says nothing")
+        if batch.chain_after(link, said.number, link.previous, len(batch.digests)) != link.chain:
+            raise Refuted(f"{link.asset}: chain value {link.chain.hex()} does not follow from {link.previous.hex()}")
+    if previous is None:
+        return
+    if previous.statement.number != said.number - 1:
+        raise Refuted(f"the previous batch given is {previous.statement.number}, not {said.number - 1}")
+    if previous.statement.last_sequence + 1 != said.first_sequence:
+        raise Refuted(
+            f"the previous batch ends at sequence {previous.statement.last_sequence}, this one begins at "
+            f"{said.first_sequence}"
+        )
+    earlier = {link.vault: link.chain for link in previous.vaults}
+    for link in batch.vaults:
+        if link.previous != earlier.get(link.vault, bytes(32)):
+            raise Refuted(f"{link.asset}: this batch does not build on the previous one given: another chain value")
+    if gone := set(earlier) - {link.vault for link in batch.vaults}:
+        raise Refuted(f"vault {gone.pop()} of the previous batch is missing in this one")
+
+
+def _check_proofs(batch: BatchFile, proofs: Sequence[Proof]) -> list[str]:
+    owed = {item.asset: item.owed for item in batch.statement.assets}
+    lines = []
+    for proof in proofs:
+        if proof.batch != batch.statement.number:
+            raise Refuted(f"the proof is of batch {proof.batch}, the batch file of {batch.statement.number}")
+        try:
+            check_proof(proof, batch.statement.liability_root)
+        except ProofInvalid as error:
+            raise Refuted(f"the proof of {proof.account} in {proof.asset}: {error}") from error
+        if proof.total != owed.get(proof.asset):
+            raise Refuted(f"{proof.asset}: a total of {proof.total} by the tree, {owed.get(proof.asset)} as stated")
+        lines.append(
+            f"{proof.account}: {proof.amount} units of {proof.asset} are counted among the {proof.total} that the "
+            "exchange owes its clients"
+        )
+    return lines
+
+
+async def _check_transaction(batch: BatchFile, part: int, chain: ChainReader) -> tuple[str, str]:
+    """Package and sender of the transaction of a part."""
+    digest = batch.digests[part]
+    found = await chain.transaction(digest)
+    if found is None:
+        raise Refuted(f"the node knows no transaction {digest}")
+    actual = base58_text(transaction_digest(found.raw))
+    if actual != digest or found.digest != digest:
+        raise Refuted(f"asked for transaction {digest}, the node answered with {actual}: its bytes are another's")
+    if not found.success:
+        raise Refuted(f"transaction {digest} was executed and failed: it had no effect")
+    if found.checkpoint is None:
+        raise Refuted(f"transaction {digest} is in no checkpoint yet: it is not final")
+    try:
+        sender, commitments = _commitments(found.raw)
+    except Exception as error:
+        raise Refuted(f"transaction {digest} holds no readable batch: {error}") from error
+    try:
+        signers = {signer_of(signature, found.raw) for signature in found.signatures}
+    except BadSignature as error:
+        raise Refuted(f"transaction {digest}: the signature is not valid: {error}") from error
+    if sender not in signers:
+        raise Refuted(f"transaction {digest}: sent by {sender}, and not signed by it")
+    said = batch.statement
+    owed = {item.asset: item.owed for item in said.assets}
+    by_vault = {commitment.vault: commitment for commitment in commitments}
+    if len(by_vault) != len(commitments):
+        raise Refuted(f"transaction {digest} commits twice to one vault")
+    packages = {commitment.package for commitment in commitments}
+    if len(packages) != 1:
+        raise Refuted(f"transaction {digest} calls {len(packages)} packages for its batch")
+    [package] = packages
+    for link in batch.vaults:
+        wanted = Commitment(
+            package, link.vault, said.number, part, len(batch.digests),
+            batch.chain_after(link, said.number, link.previous, part), batch.root, owed[link.asset],
+            said.trades_digest,
+        )  # fmt: skip
+        told = by_vault.get(link.vault)
+        if told is None:
+            raise Refuted(f"transaction {digest} says nothing to the vault of {link.asset}, {link.vault}")
+        for name in Commitment.__struct_fields__:
+            if getattr(told, name) != getattr(wanted, name):
+                raise Refuted(
+                    f"transaction {digest}, vault of {link.asset}: {name} is {_text(getattr(told, name))} on the "
+                    f"chain, {_text(getattr(wanted, name))} by the file"
+                )
+        _check_event(batch, link, part, found, package, owed[link.asset])
+    return package, sender
+
+
+def _check_event(batch: BatchFile, link: VaultLink, part: int, found: Executed, package: str, owed: int) -> None:
+    """What the contract itself measured when the part took effect. Raises Refuted."""
+    said = batch.statement
+    for kind, contents in found.events:
+        head, _, name = kind.partition("<")[0].rpartition("::")
+        if name != _COMMIT_EVENT or _normal_package(head.partition("::")[0]) != package:
+            continue
+        read = Reader(contents)
+        vault, seq, number, _ = address_text(read.take(32)), read.u64(), read.u64(), read.u64()
+        if (vault, seq, number) != (link.vault, said.number, part):
+            continue
+        read.vector_u8(), read.u64(), read.vector_u8()
+        chain = read.vector_u8()
+        read.u64(), read.take(16)
+        pool, deficit = read.u64(), int.from_bytes(read.take(16), "little")
+        if chain != batch.chain_after(link, said.number, link.previous, part + 1):
+            raise Refuted(f"{link.asset}: the vault's chain value became {chain.hex()}, the file says another")
+        if part == len(batch.digests) - 1:  # before the last part its deposits may be under way
+            _check_cover(link.asset, pool, owed, _unbooked(batch, link.asset), deficit, "when the batch took effect")
+        return
+    raise Refuted(f"{link.asset}: transaction {found.digest} has no event of its vault for part {part}")
+
+
+async def _check_vault(batch: BatchFile, link: VaultLink, packages: set[str], chain: ChainReader) -> str:
+    said = batch.statement
+    found = await chain.vault(link.vault)
+    if found is None:
+        raise Refuted(f"{link.asset}: the node knows no object {link.vault}")
+    head, _, coin = found.kind.partition("<")
+    package, _, name = head.partition("::")
+    if name != "settlement::Vault" or _normal_type(coin[:-1]) != _normal_type(link.coin_type):
+        raise Refuted(f"{link.asset}: object {link.vault} is a {found.kind}, no vault of {link.coin_type}")
+    if _normal_package(package) not in packages:
+        raise Refuted(f"{link.asset}: the vault is of package {package}, the batch called another")
+    try:
+        header = VaultHeader.decode(found.contents)
+    except ValueError as error:
+        raise Refuted(f"{link.asset}: the node's object {link.vault} is no vault: {error}") from error
+    if address_text(header.id) != link.vault:
+        raise Refuted(f"{link.asset}: the node answered with another object")
+    if header.next_seq <= said.number:
+        raise Refuted(
+            f"{link.asset}: the vault waits for batch {header.next_seq}, so batch {said.number} has not taken effect"
+        )
+    owed = next(item.owed for item in said.assets if item.asset == link.asset)
+    unbooked = _unbooked(batch, link.asset)
+    if header.next_seq > said.number + 1 or header.next_part:
+        later = header.next_seq - 1
+        return (
+            f"the vault of {link.asset} has gone on to batch {later} since; when this batch took effect it held what "
+            f"was owed ({owed}), as its event shows"
+        )
+    if header.chain != link.chain:
+        raise Refuted(f"{link.asset}: the vault has chain value {header.chain.hex()}, the file says {link.chain.hex()}")
+    if header.last_root != batch.root or header.last_liabilities != owed:
+        raise Refuted(f"{link.asset}: the vault shows another root or total than the batch")
+    _check_cover(link.asset, header.pool, owed, unbooked, header.deficit, "now")
+    paid = f", {unbooked} of which it has paid out already" if unbooked else ""
+    return f"the vault of {link.asset} holds {header.pool} units; {owed} are owed to clients{paid}: covered"
+
+
+def _check_cover(asset: str, pool: int, owed: int, unbooked: int, deficit: int, when: str) -> None:
+    """Holdings against liabilities. `deficit` left by forced exits of clients, whose claims are still counted; what is
+    paid and not booked likewise."""
+    if pool + unbooked + deficit < owed:
+        raise Refuted(
+            f"{asset}: the vault held {pool} {when}, {owed} were owed ({unbooked} of it paid and not booked, {deficit} "
+            f"taken by forced exits): {owed - unbooked - deficit - pool} units are missing"
+        )
+
+
+def _unbooked(batch: BatchFile, asset: str) -> int:
+    return next(item.unbooked for item in batch.statement.assets if item.asset == asset)
+
+
+def _commitments(raw: bytes) -> tuple[str, list[Commitment]]:
+    """Sender, and what the transaction's calls of `settlement` commit. Any exception: no such transaction."""
+    data = bcs.TransactionData.deserialize(raw).value
+    program = data.TransactionKind.value
+    inputs = list(program.Inputs)
+
+    def pure(argument: Any) -> Reader:
+        if argument.enum_name != "Input" or inputs[argument.value].enum_name != "Pure":
+            raise ValueError("an argument of the batch is no plain value")
+        return Reader(bytes(inputs[argument.value].value))
+
+    def thing(argument: Any) -> str:
+        text: str = inputs[argument.value].value.value.ObjectID.to_address_str()
+        return address_text(address_bytes(text))
+
+    found: list[Commitment] = []
+    open_batches: dict[int, list[Any]] = {}
+    for position, command in enumerate(program.Command):
+        if command.enum_name != "MoveCall" or command.value.Module != "settlement":
+            continue
+        call = command.value
+        package, arguments = address_text(address_bytes(call.Package.to_address_str())), list(call.Arguments)
+        if call.Function in ("commit_batch", "begin"):
+            head: list[Any] = [package, thing(arguments[0]), *(pure(argument).u64() for argument in arguments[2:5])]
+            head.append(pure(arguments[5]).vector_u8())
+            if call.Function == "begin":
+                open_batches[position] = head
+                continue
+            says = arguments[6:9]
+        elif call.Function == "finish":
+            begun = arguments[1].value if arguments[1].enum_name == "Result" else arguments[1].value[0]
+            head, says = open_batches.pop(begun), arguments[2:5]
+        else:
+            continue
+        root, owed, trades = pure(says[0]).vector_u8(), pure(says[1]).u64(), pure(says[2]).vector_u8()
+        found.append(Commitment(*[*head, root, owed, trades]))
+    if not found:
+        raise ValueError("it commits no batch")
+    return address_text(address_bytes(data.Sender.to_address_str())), found
+
+
+def _text(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _normal_package(text: str) -> str:
+    return address_text(address_bytes(text))
+
+
+def _normal_type(text: str) -> str:
+    package, _, rest = text.partition("::")
+    return f"{_normal_package(package)}::{rest}"

@@ -1,0 +1,142 @@
+"""Registry, licences and royalties end to end: unmodified pysui, LocalSui, the Move VM (and the Python model)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from engine.messages.errors import Refused
+from settlement.chain.encoding import address_bytes, u64
+from settlement.chain.localsui.server import RunningNode, start
+from settlement.chain.port import CoinPart, Part, Payout
+from settlement.chain.rights import Grant
+from settlement.chain.rights_desk import SUI, RightsDesk
+from settlement.chain.sui import SuiChain, SuiSettings
+from tests.support.chain_key import OPERATOR
+
+A, B, FAN = b"\xa1" * 32, b"\xb2" * 32, b"\xd4" * 32
+HASH, TERMS = b"\7" * 32, b"\x08" * 32
+
+
+@dataclass
+class World:
+    directory: Path
+    node: RunningNode
+    chain: SuiChain
+    desk: RightsDesk
+
+    def owned(self, owner: bytes) -> dict[str, int]:
+        """Kinds of the objects that an address owns, and the balance of its coins."""
+        items = [item for item in self.node.node.state.items.values() if item.owner == owner]
+        return {item.kind.partition("<")[0].rpartition("::")[2]: item.mist for item in items}
+
+    def events(self) -> list[str]:
+        state = self.node.node.state
+        records = [self.node.node.record_in(number) for number in range(1, state.checkpoint + 1)]
+        return [event.name for record in records for event in record.events]
+
+    async def restart(self) -> None:
+        name = self.node.node.executor_name
+        await self.chain.close()
+        await self.node.close()
+        self.node = await start(self.directory, OPERATOR.address, executor=name)
+        await self.connect()
+
+    async def connect(self) -> None:
+        url = f"http://127.0.0.1:{self.node.port}"
+        self.chain = SuiChain(SuiSettings(url, self.directory / "pysui"), OPERATOR)
+        await self.chain.connect()
+        self.desk = RightsDesk(self.chain)
+        await self.desk.connect()
+
+
+@pytest.fixture(params=["auto", "model"])
+async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    node = await start(tmp_path, OPERATOR.address, executor=request.param)
+    world = World(tmp_path, node, None, None)  # type: ignore[arg-type]
+    await world.connect()
+    yield world
+    await world.chain.close()
+    await world.node.close()
+
+
+async def test_from_registration_to_the_creators_money(world: World) -> None:
+    desk = world.desk
+    made = (await desk.register(HASH, "Song", "ipfs://x", [A, B], [6_667, 3_333])).made
+    work, cap = made["Work"], made["WorkCap"]
+    assert (await desk.cap(cap)).work == address_bytes(work)
+    with pytest.raises(Refused, match="abort 1 in copyright_registry"):
+        await desk.register(HASH, "Copy", "", [B], [10_000])
+
+    licence = (await desk.issue(work, cap, FAN, TERMS, 60_000)).made["License"]
+    shown = await desk.license(licence)
+    assert (shown.work, shown.expires_ms - shown.issued_ms) == (address_bytes(work), 60_000)
+    assert "License" in world.owned(FAN)
+    await desk.revoke(work, cap, licence)
+    grants = await desk.entries((await desk.work(work)).licenses)
+    assert Grant.decode(grants[address_bytes(licence)]).revoked_ms >= shown.issued_ms
+    with pytest.raises(Refused, match="abort 10 in license"):
+        await desk.revoke(work, cap, licence)
+
+    till = (await desk.open_till(SUI)).made["Till"]
+    await desk.fund(till, work, SUI, 100)
+    offer = (await desk.offer(work, cap, SUI, 50, 1, "ipfs://t", TERMS, 1_000)).made["Offer"]
+    await world.restart()
+    desk = world.desk
+    await desk.buy(offer, work, till, SUI, 50, FAN)
+    with pytest.raises(Refused, match="abort 5 in license"):
+        await desk.buy(offer, work, till, SUI, 50, FAN)
+    await desk.close_offer(work, cap, offer, SUI)
+    assert not (await desk.offer_state(offer)).open
+
+    state = await desk.till(till)
+    assert state.pool == 150 and await desk.entries(state.due) == {A: u64(100), B: u64(50)}
+    await desk.claim(till, SUI, A)
+    await desk.claim(till, SUI, B)
+    assert (world.owned(A), world.owned(B)) == ({"Coin": 100}, {"Coin": 50})
+    with pytest.raises(Refused, match="abort 1 in royalty"):
+        await desk.claim(till, SUI, A)
+    assert (await desk.till(till)).pool == 0
+    assert world.events() == [
+        "WorkRegistered", "LicenseIssued", "LicenseRevoked", "TillOpened", "RoyaltyPaid", "OfferMade", "RoyaltyPaid",
+        "LicenseIssued", "OfferClosed", "RoyaltyClaimed", "RoyaltyClaimed",
+    ]  # fmt: skip
+
+
+async def test_a_disputed_work_sells_nothing_and_shares_change_what_comes_later(world: World) -> None:
+    desk = world.desk
+    made = (await desk.register(HASH, "Song", "", [A], [10_000])).made
+    work, cap = made["Work"], made["WorkCap"]
+    await desk.set_disputed(work, True)
+    with pytest.raises(Refused, match="abort 1 in license"):
+        await desk.issue(work, cap, FAN, TERMS, 1)
+    await desk.set_disputed(work, False)
+    await desk.issue(work, cap, FAN, TERMS, 1)
+    till = (await desk.open_till(SUI)).made["Till"]
+    await desk.fund(till, work, SUI, 7)
+    await desk.set_shares(work, cap, [A, B], [5_000, 5_000])
+    await desk.fund(till, work, SUI, 7)
+    assert await desk.entries((await desk.till(till)).due) == {A: u64(11), B: u64(3)}
+
+
+async def test_royalties_in_another_coin_come_from_the_coins_at_hand(world: World) -> None:
+    [listing] = await world.chain.open_vaults([("USDC", 1)], 1)
+    operator = address_bytes(OPERATOR.address)
+    payouts = [Payout("w1", A, operator, 30), Payout("w2", B, operator, 40)]
+    coin = CoinPart("USDC", bytes(32), [], [(A, 1_000), (B, 1_000)], payouts)
+    signed = await world.chain.sign(Part(1, 0, 1, bytes(32), bytes(32), [coin]), {"USDC": listing})
+    assert (await world.chain.send(signed)).success
+    desk = world.desk
+    work = (await desk.register(HASH, "Song", "", [A], [10_000])).made["Work"]
+    till = (await desk.open_till(listing.coin_type)).made["Till"]
+    with pytest.raises(Refused, match="insufficient coin balance"):
+        await desk.fund(till, work, listing.coin_type, 71)
+    await desk.fund(till, work, listing.coin_type, 65)
+    await desk.claim(till, listing.coin_type, A)
+    assert world.owned(A) == {"Coin": 65} and world.owned(operator)["Coin"] > 0
+    left = [item.mist for item in world.node.node.state.items.values()
+            if item.owner == operator and listing.coin_type in item.kind]  # fmt: skip
+    assert left == [5]

@@ -1,0 +1,164 @@
+"""`byline settle` on a running exchange, and its transactions against a real LocalSui in both executors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from byline.cli import app
+from engine.messages.errors import Refused, Unavailable
+from settlement.chain.admin import SuiAdmin
+from settlement.chain.keys import OperatorKey
+from settlement.chain.localsui.server import RunningNode, start
+from settlement.chain.port import CoinPart, Part
+from settlement.chain.sui import SuiSettings
+from tests.integration.test_settlement import Bench, _market, _until
+from tests.support.chain_key import OPERATOR
+from tests.support.sui_owner import Owner
+
+COMMANDS = ("publish", "open-vault", "rotate", "pause", "status", "resume")
+
+
+@pytest.fixture(params=["auto", "model"])
+async def node(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[RunningNode]:
+    node = await start(tmp_path / "chain", OPERATOR.address, executor=request.param)
+    yield node
+    await node.close()
+
+
+def _admin(node: RunningNode, directory: Path, key: OperatorKey = OPERATOR, package: str = "") -> SuiAdmin:
+    settings = SuiSettings(f"http://127.0.0.1:{node.port}", directory / os.urandom(4).hex(), package=package)
+    return SuiAdmin(settings, key)
+
+
+async def test_rotate_and_pause_count_at_once_in_every_vault(node: RunningNode, tmp_path: Path) -> None:
+    admin = _admin(node, tmp_path)
+    await admin.connect()
+    listings = await admin.open_vaults([("USDC", 1), ("INK", 2)], 1)
+    by_asset = {listing.asset: listing for listing in listings}
+    part = Part(1, 0, 1, b"\1" * 32, b"\2" * 32, [CoinPart(asset, bytes(32)) for asset in by_asset])
+    await admin.set_paused(listings, True)
+    with pytest.raises(Unavailable, match="the vault of INK, USDC is paused"):
+        await admin.sign(part, by_asset)
+    await admin.set_paused(listings, False)
+    old = await admin.sign(part, by_asset)
+    other = await Owner.open(node.port, tmp_path, "next operator")
+    await admin.rotate(listings, other._key.address)
+    with pytest.raises(Refused):
+        await admin.send(old)  # its capability's version is still right, the gas coin's is not; either way it is void
+    with pytest.raises(Unavailable, match="the vaults name operator"):
+        await admin.sign(part, by_asset)
+    fresh = _admin(node, tmp_path, other._key)  # type: ignore[arg-type]
+    await fresh.connect()
+    assert (await fresh.send(await fresh.sign(part, by_asset))).success
+    with pytest.raises(Refused, match="owns no AdminCap"):
+        await fresh.set_paused(listings, True)
+    for chain in (admin, fresh, other):
+        await chain.close()
+
+
+async def test_a_published_package_is_another_exchange(node: RunningNode, tmp_path: Path) -> None:
+    first = _admin(node, tmp_path)
+    package, digest = await first.publish()
+    assert package.startswith("0x") and digest
+    with pytest.raises(Refused, match="operates several packages"):
+        await first.connect()
+    second = _admin(node, tmp_path, package=package)
+    assert (await second.connect()).package == package
+    [listing] = await second.open_vaults([("USDC", 1)], 5)
+    state = (await second.vault_states([listing]))["USDC"]
+    assert (state.next_batch, state.pool) == (5, 0)
+    stranger = _admin(node, tmp_path, OperatorKey(b"\x42" * 32))
+    with pytest.raises(Refused, match="owns no SUI coin for gas"):
+        await stranger.publish()
+    for chain in (first, second, stranger):
+        await chain.close()
+
+
+async def test_the_settler_goes_on_under_a_rotated_capability(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.node_up()
+    assert bench.node is not None
+    log, _, _ = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        admin = _admin(bench.node, tmp_path)
+        await admin.connect()
+        await admin.rotate(list(settler._listings.values()), OPERATOR.address)
+        await admin.close()
+        log.cut()
+        await _until(lambda: settler.status()["final_batch"] == 2, "signed with the new capability")
+    await bench.node_down()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    text = CliRunner().invoke(app, ["settle", command, "--help"], env={"COLUMNS": "160"}).output
+    assert "Example: byline settle" in text.replace("`", "") or "byline settle" in text, text
+
+
+async def test_status_pause_and_resume_of_a_running_exchange(new_exchange) -> None:  # type: ignore[no-untyped-def]
+    exchange = new_exchange("--quiet-market", "--batch-seconds", "1")
+    await exchange.start()
+
+    async def settle(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"BYLINE_KEY_FILE": str(exchange.data.parent / "wrapping.key")}
+        argv = [sys.executable, "-m", "byline.cli", "settle", *arguments, "--data", str(exchange.data)]
+        return await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, env=environment)
+
+    try:
+        await _until(lambda: (exchange.status("backoffice").get("settlement") or {}).get("final_batch", 0) > 1, "final")
+        shown = await settle("status")
+        assert shown.returncode == 0 and "halted    no" in shown.stdout and "USDC" in shown.stdout, shown
+        assert (await settle("pause")).returncode == 0
+        await _until(lambda: "paused" in exchange.status("backoffice")["settlement"]["chain_error"], "paused")
+        paused_at = exchange.status("backoffice")["settlement"]["final_batch"]
+        assert "paused" in (await settle("status")).stdout
+        assert (await settle("pause", "--off")).returncode == 0
+        await _until(lambda: exchange.status("backoffice")["settlement"]["final_batch"] > paused_at, "goes on")
+        nothing = await settle("resume", "--note", "test")
+        assert "nothing to resume" in nothing.stdout, nothing
+        busy = await settle("open-vault", "USDC")
+        assert busy.returncode == 2 and "held by another process" in busy.stderr, busy
+        key = (exchange.data / "chain" / "operator.key").read_text()
+        assert key.startswith("{") and '"lock": "file"' in key
+    finally:
+        assert await exchange.stop() == 0, exchange.log()
+
+
+@pytest.mark.skipif(
+    not (os.environ.get("SUI_TESTNET_URL") and os.environ.get("SUI_TESTNET_KEY")),
+    reason="set SUI_TESTNET_URL (https://HOST:PORT of a full node's gRPC) and SUI_TESTNET_KEY (64 hex digits of a key "
+    "with testnet SUI): publishes the package and settles a batch on the real test network, which costs test gas",
+)
+async def test_on_testnet_the_same_code_publishes_opens_and_settles(tmp_path: Path) -> None:
+    key = OperatorKey(bytes.fromhex(os.environ["SUI_TESTNET_KEY"]))
+    url = os.environ["SUI_TESTNET_URL"]
+    admin = SuiAdmin(SuiSettings(url, tmp_path / "publish"), key)
+    package, _ = await admin.publish()
+    await admin.close()
+    chain = SuiAdmin(SuiSettings(url, tmp_path / "chain", package=package, coin_types={"SUI": "0x2::sui::SUI"}), key)
+    assert (await chain.connect()).executor == "validators"
+    before = await chain.head()
+    [listing] = await chain.open_vaults([("SUI", 1)], 1)
+    part = Part(1, 0, 1, b"\1" * 32, b"\2" * 32, [CoinPart("SUI", bytes(32))])
+    signed = await chain.sign(part, {"SUI": listing})
+    execution = await chain.send(signed)
+    assert execution.success and execution.digest == signed.digest
+    for _ in range(60):
+        if (found := await chain.find(signed.digest)) is not None and found.checkpoint is not None:
+            break
+        await asyncio.sleep(1)
+    assert found is not None and found.checkpoint is not None and found.checkpoint > before
+    assert (await chain.vault_states([listing]))["SUI"].next_batch == 2
+    _, events = await chain.events(found.checkpoint - 1, 1)
+    assert [event.kind for event in events if event.vault == listing.vault] == ["BatchCommitted"]
+    await chain.close()

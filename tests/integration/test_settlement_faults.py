@@ -1,0 +1,412 @@
+"""Faults F54–F60, and money that comes and goes on the chain by itself: the settler over a real LocalSui."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from settlement.batch import Listed, SignedPart
+from settlement.chain.encoding import address_bytes
+from settlement.chain.localsui import node as node_module
+from settlement.chain.port import CoinPart, Part
+from settlement.settler import Settler
+from settlement.store import FileBatchStore
+from tests.integration.test_settlement import MARKET, Bench, _check_rows, _market, _until
+from tests.support.real_core import RealCore
+from tests.support.settlement_events import EventLog
+from tests.support.sui_owner import Owner
+
+UNIT = 10**6
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path)
+    await bench.node_up()
+    yield bench
+    if bench.node:
+        await bench.node_down()
+
+
+def _trade_and_cut(log: EventLog, buyer: int, seller: int, batches: int) -> None:
+    for _ in range(batches):
+        log.trade(MARKET, seller, buyer, 1, 7, 4)
+        log.cut()
+
+
+def _signed(bench: Bench) -> Counter[int]:
+    """Transactions ever signed, by batch. Only after the settler has ended."""
+    store = FileBatchStore(bench.directory / "batches.log")
+    counted = Counter(event.number for event in store.events() if isinstance(event, SignedPart))
+    store.close()
+    return counted
+
+
+async def _committed(bench: Bench, settler: Settler) -> dict[str, list[int]]:
+    """Vault → batch numbers in the order in which the chain committed them."""
+    numbers: dict[str, list[int]] = {}
+    _, events = await settler._chain.events(0, 10**9)
+    for event in events:
+        if event.kind == "BatchCommitted":
+            numbers.setdefault(event.vault, []).append(event.amount)
+    return numbers
+
+
+async def test_f54_outcome_unknown_is_asked_by_digest_and_never_signed_anew(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        assert bench.node is not None
+        bench.node.faults.hang_s = 60.0
+        faults = ["lost_response", "lost_request", "lost_request", "none", "lost_response", "lost_request", "none"]
+        bench.node.faults.next_execute.extend(faults)
+        _trade_and_cut(log, buyer, seller, 4)
+        await _until(lambda: settler.status()["final_batch"] == 5, "all final")
+        _check_rows(bench, settler)
+        assert set(map(tuple, (await _committed(bench, settler)).values())) == {(1, 2, 3, 4, 5)}
+    assert _signed(bench) == {number: 1 for number in range(1, 6)}, "the same bytes every time"
+
+
+async def test_f54_a_node_that_hangs_is_given_up_and_asked(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        assert bench.node is not None
+        bench.node.faults.hang_s = 3_600.0
+        bench.node.faults.next_execute.append("hang")
+        _trade_and_cut(log, buyer, seller, 1)
+        await _until(lambda: settler.status()["final_batch"] == 2, "found by its digest")
+        _check_rows(bench, settler)
+    assert _signed(bench)[2] == 1
+
+
+async def test_f55_two_settlers_settle_every_batch_once(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    twin_log = EventLog()
+    twin_log.__dict__.update({**log.__dict__, "slots": log.slots})  # the same events, read at another pace
+    log.cut()
+    twin = Bench(bench.directory / "twin")
+    twin.port, twin.node = bench.port, bench.node
+    async with bench.settler(log) as first:
+        await _until(lambda: first.status()["final_batch"] == 1, "first batch")
+        store = FileBatchStore(twin.directory / "batches.log")
+        for listing in first._listings.values():  # a restored backup: it knows the vaults, and nothing later
+            store.append(Listed(1, listing))
+        store.close()
+        _trade_and_cut(log, buyer, seller, 6)
+        async with twin.settler(twin_log) as second:
+            await _until(lambda: first.status()["final_batch"] == 7, "all final")
+            await _until(lambda: second.status()["final_batch"] == 7 or second.status()["halted"], "the second ends")
+            assert set(map(tuple, (await _committed(bench, first)).values())) == {tuple(range(1, 8))}
+            assert not first.status()["halted"]
+            _check_rows(bench, first)
+
+
+async def test_f56_a_locked_object_queues_batches_until_the_epoch_ends(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        assert bench.node is not None
+        node = bench.node.node
+        node.old_locks = True
+        other = await Owner.open(bench.port, bench.directory, "locker")  # somebody of ours signs with the same objects
+        signed = await settler._chain.sign(_empty_part(settler, 99), settler._listings)
+        await node.lock_only(signed.raw, [signed.signature])
+        _trade_and_cut(log, buyer, seller, 3)
+        await _until(lambda: settler.status()["pending_batches"] == 3, "batches queue, trading goes on")
+        await _until(lambda: "lock" in settler.status()["chain_error"].lower(), "the status says why")
+        assert settler.status()["final_batch"] == 1 and not settler.status()["halted"]
+        node.next_epoch()
+        await _until(lambda: settler.status()["final_batch"] == 4, "the next epoch frees it")
+        _check_rows(bench, settler)
+        await other.close()
+
+
+def _empty_part(settler: Settler, number: int) -> Part:
+    coins = [CoinPart(asset, settler.netting.chain[asset]) for asset in settler._listings]
+    return Part(number, 0, 1, b"\x09" * 32, b"\x09" * 32, coins)
+
+
+async def test_f57_effects_without_a_checkpoint_advance_nothing(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        assert bench.node is not None
+        bench.node.node.checkpoint_lag_s = 3_600.0
+        _trade_and_cut(log, buyer, seller, 1)
+        await _until(lambda: "no checkpoint yet" in settler.status()["chain_error"], "executed, and not final")
+        assert settler.status()["final_batch"] == 1 and bench.finals() == [1]
+        bench.node.node.checkpoint_lag_s = 0.0
+        await _until(lambda: settler.status()["final_batch"] == 2, "final with its checkpoint")
+    assert _signed(bench)[2] == 1
+
+
+async def test_f57_a_stale_node_is_waited_for_and_halts_nothing(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        assert bench.node is not None
+        bench.node.faults.freeze_reads(bench.node.node)
+        _trade_and_cut(log, buyer, seller, 2)
+        await _until(lambda: settler.status()["pending_batches"] == 2 and settler.status()["chain_error"], "waits")
+        await asyncio.sleep(0.3)
+        assert settler.status()["final_batch"] == 1 and not settler.status()["halted"]
+        bench.node.faults.thaw_reads()
+        await _until(lambda: settler.status()["final_batch"] == 3, "goes on")
+        _check_rows(bench, settler)
+        assert set(map(tuple, (await _committed(bench, settler)).values())) == {(1, 2, 3)}
+
+
+async def test_f58_epoch_gas_price_pause_and_rotation_are_survived(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        assert bench.node is not None
+        node, faults, done = bench.node.node, bench.node.faults, 1
+        for change in ("epoch", "price", "refused", "overload"):
+            if change == "epoch":
+                node.next_epoch()
+                node.next_epoch()
+            elif change == "price":
+                node.set_gas_price(2_000)
+            else:
+                faults.next_execute.append("refuse_once" if change == "refused" else "lost_request")
+            _trade_and_cut(log, buyer, seller, 1)
+            done += 1
+            await _until(lambda done=done: settler.status()["final_batch"] == done, change)
+        await node.administer(paused=True)
+        _trade_and_cut(log, buyer, seller, 2)
+        await _until(lambda: "is paused" in settler.status()["chain_error"], "the status says paused")
+        gas = max(item.mist for item in node.state.items.values() if item.kind.endswith("sui::SUI>"))
+        await asyncio.sleep(0.2)
+        assert gas == max(item.mist for item in node.state.items.values() if item.kind.endswith("sui::SUI>"))
+        await node.administer(paused=False)
+        await _until(lambda: settler.status()["final_batch"] == done + 2, "opened again")
+        await node.administer(operator=b"\x0d" * 32)
+        _trade_and_cut(log, buyer, seller, 1)
+        await _until(lambda: "name operator" in settler.status()["chain_error"], "the status says rotated")
+        assert not settler.status()["halted"]
+        mine = next(i.id for i in node.state.items.values() if i.kind.endswith("::settlement::OperatorCap"))
+        await node.administer(operator=mine)
+        await _until(lambda: settler.status()["final_batch"] == done + 3, "ours again")
+        _check_rows(bench, settler)
+
+
+async def test_f58_without_gas_nothing_is_sent_and_the_status_names_the_address(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        settings = settler._chain._settings
+        settler._chain._settings = type(settings)(settings.url, settings.config_directory, gas_floor_mist=10**18)
+        _trade_and_cut(log, buyer, seller, 1)
+        await _until(lambda: "MIST left for gas" in settler.status()["chain_error"], "the status says so")
+        settler._chain._settings = settings
+        await _until(lambda: settler.status()["final_batch"] == 2, "paid for again")
+    assert _signed(bench)[2] == 1
+
+
+async def test_f59_batches_of_an_outage_go_out_in_order_and_their_number_is_bounded(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        settler._settings = type(settler._settings)(
+            poll_interval_s=0.005, watch_interval_s=0.01, retry_first_s=0.02, retry_most_s=0.05, max_pending=10
+        )
+        await bench.node_down()
+        for _ in range(30):
+            _trade_and_cut(log, buyer, seller, 1)
+        await _until(lambda: settler.status()["pending_batches"] >= 10, "the queue is full")
+        await asyncio.sleep(0.2)
+        most = settler.status()["pending_batches"]
+        await bench.node_up()
+        await _until(lambda: settler.status()["final_batch"] == 31, "caught up")
+        _check_rows(bench, settler)
+        assert bench.finals() == list(range(1, 32)) and most <= 31
+        assert set(map(tuple, (await _committed(bench, settler)).values())) == {tuple(range(1, 32))}
+
+
+@pytest.mark.parametrize("unit", [1, -1])
+async def test_f60_one_unit_of_difference_halts_and_resumes_only_when_it_is_gone(bench: Bench, unit: int) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        assert bench.node is not None
+        node = bench.node.node
+
+        def change(by: int) -> None:
+            identity = address_bytes(settler.status()["vaults"]["USDC"])
+            vault, item = node.state.vaults[identity], node.state.items[identity]
+            vault.header = msgspec.structs.replace(vault.header, pool=vault.header.pool + by)
+            node.state.items[identity] = msgspec.structs.replace(item, contents=vault.header.encode())
+
+        change(unit)
+        _trade_and_cut(log, buyer, seller, 2)
+        await _until(lambda: settler.status()["halted"], "halted")
+        assert "vault of USDC shows pool" in settler.status()["halted"] and settler.status()["final_batch"] == 1
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["halted"], "a restart changes nothing")
+        settler.resume("not yet mended (test)")
+        await _until(lambda: bench.records[-1].number == 3 and settler.status()["halted"], "the next finds it again")
+        change(-unit)
+        settler.resume("mended (test)")
+        _trade_and_cut(log, buyer, seller, 1)
+        await _until(lambda: settler.status()["final_batch"] == 4, "goes on")
+        assert not settler.status()["halted"]
+        _check_rows(bench, settler)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_all_faults_at_random_double_skip_and_reorder_nothing(bench: Bench, seed: int) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        assert bench.node is not None
+        rng = random.Random(seed)
+        bench.node.faults.dice = rng
+        bench.node.faults.chances = {"lost_request": 0.2, "lost_response": 0.2, "refuse_once": 0.2}
+        for number in range(2, 22):
+            _trade_and_cut(log, buyer, seller, 1)
+            if rng.random() < 0.2:
+                bench.node.node.next_epoch()
+            await _until(lambda number=number: settler.status()["final_batch"] >= number - 3, "not far behind")
+        await _until(lambda: settler.status()["final_batch"] == 21, "all final")
+        _check_rows(bench, settler)
+        assert set(map(tuple, (await _committed(bench, settler)).values())) == {tuple(range(1, 22))}
+
+
+# ---------------------------------------------------------------- money on the chain
+
+
+class Ledgered:
+    """The real core, an owner with a row on the chain, and cuts."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.core, self.owner = RealCore(), owner
+        self.core.send(op="asset", asset="USDC", scale=6, settled=True)
+        self.core.send(op="account", account="user:o", row="0x" + owner.row.hex())
+        self.core.send(op="account", account="user:x", row="0x" + "ee" * 32)
+        self.core.send(op="deposit", account="user:o", asset="USDC", amount="100", ref="faucet")
+
+    def balance(self, account: str = "user:o") -> tuple[int, int]:
+        return self.core.balance(account, "USDC")
+
+
+@pytest.fixture
+async def owned(bench: Bench) -> AsyncIterator[Ledgered]:
+    owner = await Owner.open(bench.port, bench.directory, "owner")
+    yield Ledgered(owner)
+    await owner.close()
+
+
+async def _final(settler: Settler, core: RealCore) -> None:
+    batch = core.send(op="cut")["batch"]
+    await _until(lambda: settler.status()["final_batch"] == batch or settler.status()["halted"], f"batch {batch}")
+    assert not settler.status()["halted"], settler.status()["halted"]
+
+
+async def test_a_deposit_on_the_chain_becomes_one_deposit_in_the_core(bench: Bench, owned: Ledgered) -> None:
+    core = owned.core
+    async with bench.settler(core, commands=core) as settler:
+        await _final(settler, core)
+        listing = settler._listings["USDC"]
+        core.lose.extend(["request", "answer", "none"])
+        await owned.owner.deposit(listing, 7 * UNIT)
+        await _final(settler, core)
+        await _until(lambda: owned.balance() == (107 * UNIT, 0), "booked")
+        await _final(settler, core)
+        _check_rows(bench, settler)
+        await owned.owner.deposit(listing, 3 * UNIT, row=b"\xcc" * 32)
+        await _final(settler, core)
+        assert [deposit["units"] for deposit in settler.status()["unclaimed_deposits"]] == [3 * UNIT]
+    async with bench.settler(core, commands=core) as settler:
+        core.send(op="account", account="user:late", row="0x" + "cc" * 32)
+        await _until(lambda: owned.balance("user:late") == (3 * UNIT, 0), "claimed after a restart")
+        await _final(settler, core)
+        _check_rows(bench, settler)
+    assert owned.balance() == (107 * UNIT, 0)
+
+
+@pytest.mark.parametrize("end", ["claimed", "cancelled"])
+async def test_a_forced_exit_on_the_chain_is_followed_and_settlement_goes_on(
+    bench: Bench, owned: Ledgered, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    core, late_ns = owned.core, 0
+
+    class Clock:
+        monotonic = staticmethod(time.monotonic)
+
+        @staticmethod
+        def time_ns() -> int:
+            return time.time_ns() + late_ns
+
+    monkeypatch.setattr(node_module, "time", Clock)
+    async with bench.settler(core, commands=core) as settler:
+        await _final(settler, core)
+        listing = settler._listings["USDC"]
+        await owned.owner.request_exit(listing, 30 * UNIT)
+        await _until(lambda: owned.balance() == (70 * UNIT, 30 * UNIT), "held")
+        await _final(settler, core)
+        assert [exit["asked_units"] for exit in settler.status()["open_exits"]] == [30 * UNIT]
+        if end == "claimed":
+            late_ns = 2 * 86_400 * 10**9
+            await owned.owner.claim_exit(listing)
+            await _until(lambda: owned.balance() == (70 * UNIT, 0), "posted")
+        else:
+            await owned.owner.cancel_exit(listing)
+            await _until(lambda: owned.balance() == (100 * UNIT, 0), "given back")
+        await _final(settler, core)
+        await _until(lambda: not settler.status()["open_exits"], "over")
+        core.send(op="transfer", ref="free", legs=[{"from": "user:o", "asset": "USDC", "amount": "1", "to": "user:x"}])
+        await _until(lambda: owned.balance("user:x")[0] == UNIT, "the account is open again")
+        await _final(settler, core)
+        _check_rows(bench, settler)
+
+
+async def test_a_payout_that_an_exit_has_emptied_is_skipped_and_fails(
+    bench: Bench, owned: Ledgered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit is claimed before the core has heard of it, while a withdrawal of the same money is under way."""
+    core = owned.core
+    late_ns = 0
+
+    class Clock:
+        monotonic = staticmethod(time.monotonic)
+
+        @staticmethod
+        def time_ns() -> int:
+            return time.time_ns() + late_ns
+
+    monkeypatch.setattr(node_module, "time", Clock)
+    async with bench.settler(core, commands=core) as settler:
+        await _final(settler, core)
+        listing = settler._listings["USDC"]
+    await owned.owner.request_exit(listing, 90 * UNIT)
+    late_ns = 2 * 86_400 * 10**9
+    await owned.owner.claim_exit(listing)
+    core.send(op="withdraw", account="user:o", asset="USDC", amount="40", ref="w1")
+    async with bench.settler(core, commands=core) as settler:
+        core.send(op="cut")
+        await _until(lambda: bench.finals()[-1] == 2, "the batch is final all the same")
+        await _until(lambda: owned.balance() == (10 * UNIT, 0) or settler.status()["halted"], "booked")
+        assert owned.balance() == (10 * UNIT, 0), settler.status()
+        await _final(settler, core)
+        _check_rows(bench, settler)
+    assert core.send(op="withdraw_failed", ref="w1")["status"] == "voided"
+

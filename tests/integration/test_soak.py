@@ -1,0 +1,123 @@
+"""The short soak: a whole edge with a fixed number of steps, and proof that its judge sees what is wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from bench import bench_soak
+from bench.harness import Row
+from bench.soak.hostile import CASES
+from bench.soak.readers import Seen
+from bench.soak.truth import Truth, judge
+from bench.soak.world import MARKETS, Memory, World
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """picows tells of each broken connection, and here they break all the time."""
+    logging.disable(logging.ERROR)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_short_soak_ends_with_every_view_equal_to_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[tuple[World, Truth, list[Any], Seen]] = []
+
+    def judging(world: World, truth: Truth, traders: list[Any], seen: Seen) -> dict[str, int]:
+        compared = judge(world, truth, traders, seen)
+        before = list(world.faults)
+        judged.append((world, truth, traders, seen))
+        if not before:
+            _tamper(world, truth, traders, seen)
+        return compared
+
+    monkeypatch.setattr(bench_soak, "judge", judging)
+    rows = {row.metric: row for row in bench_soak.run(True, 20_261_121)}
+    assert judged and rows["faults"].value == 0
+    assert rows["hostile connections"].value == rows["kinds of malformed connections"].value == len(CASES)
+    for metric in ("events of traders compared", "outcomes compared", "trades compared", "books at the end compared",
+                   "books compared at their sequence", "resumes", "balances compared"):  # fmt: skip
+        assert rows[metric].value > 10, metric
+    channels = {(market, depth) for market, depth, _ in judged[0][3].books}
+    assert {(market, depth) for market in range(2) for depth in (0, -1)} <= channels
+    assert all(isinstance(row, Row) and row.ok for row in rows.values())
+
+
+def _faults(world: World, truth: Truth, traders: list[Any], seen: Seen) -> int:
+    """How many the judge finds now; `world` is as before afterwards."""
+    judge(world, truth, traders, seen)
+    found = len(world.faults)
+    world.faults.clear()
+    world.counts["faults"] = 0
+    return found
+
+
+def _tamper(world: World, truth: Truth, traders: list[Any], seen: Seen) -> None:
+    """Each kind of view, changed by one: the judge must say so, and be content when it is put back."""
+    trader = next(trader for trader in traders if trader.records and trader.answers and not trader.viewer)
+    key, record = next(iter(trader.records.items()))
+    for other in (None, (record[0], record[1] + 1), (not record[0], record[1])):
+        del trader.records[key]
+        if other is not None:
+            trader.records[key] = other
+        assert _faults(world, truth, traders, seen) == 1
+        trader.records[key] = record
+    trader.records[10**9, 1] = record  # what the journal never said
+    assert _faults(world, truth, traders, seen) == 1
+    del trader.records[10**9, 1]
+    balance = trader.answers["balances"]["balances"][0]
+    available, balance["available"] = balance["available"], "1"
+    assert _faults(world, truth, traders, seen) == 1
+    balance["available"] = available
+    trader.open[10**9] = "ghost", 0
+    assert _faults(world, truth, traders, seen) == 1
+    del trader.open[10**9]
+    number, trade = next(iter(seen.trades.items()))
+    seen.trades[number] = (trade[0], "0.01", *trade[2:])
+    assert _faults(world, truth, traders, seen) == 1
+    del seen.trades[number]
+    assert _faults(world, truth, traders, seen) == 1  # shown to nobody
+    seen.trades[number] = trade
+    seen.last[0, 0].add((1, "0" * 16))
+    assert _faults(world, truth, traders, seen) == 1
+    seen.last[0, 0].discard((1, "0" * 16))
+    queue = seen.queues[0]
+    seen.queues[0] = [*queue, ("buy", "0.01", "1")]
+    assert _faults(world, truth, traders, seen) == 1
+    seen.queues[0] = queue
+    assert _faults(world, truth, traders, seen) == 0
+
+
+def test_a_book_that_was_shown_wrong_is_found_at_its_sequence(tmp_path: Path) -> None:
+    async def journal() -> tuple[Path, int]:
+        async with World(tmp_path, 1, 1, viewers=0) as world:
+            place = {"market": MARKETS[0], "type": "limit", "side": "buy", "size": "1"}
+            first = await world.operator.command("place", account="trader-0", client_id="a", price="9", **place)
+            await world.operator.command("place", account="trader-0", client_id="b", price="8", **place)
+            await world.stop_exchange()
+            return world.settings.data_directory, int(first["sequence"])
+
+    directory, sequence = uvloop.run(journal())
+    found = []
+    for checksum in ("0" * 16, None):
+        seen = Seen()
+        seen.book(0, 0, sequence, checksum or found[0].rpartition(" ")[2])
+        truth = Truth(seen, sequence, lambda truth: None)
+        truth.replay(directory, lambda sequence: None)
+        found += truth.faults
+        assert truth.books_compared == 1 and len(truth.faults) == (checksum is not None)
+    seen.book(0, 0, sequence, "1" * 16)
+    assert len(seen.faults) == 1  # two readers that saw different books
+
+
+def test_memory_that_grows_has_a_slope() -> None:
+    memory = Memory(0, [(float(second), 10_000, 5_000 + 300 * second) for second in range(10)])
+    assert memory.slope(0.0) == pytest.approx(300) and memory.slope(5.0) == pytest.approx(300)
+    assert memory.slope(0.0, 1) == 0 and replace(memory, samples=memory.samples[:1]).slope(0.0) == 0

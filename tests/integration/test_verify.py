@@ -1,0 +1,407 @@
+"""`verify` over batches that the settler really had executed: what is true passes, whatever is altered is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import asyncpg
+import httpx
+import msgspec
+import pytest
+import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from byline.client import TradingClient
+from byline.operator import gateway_url, open_operator
+from byline.verify_tools import read_proofs, verify_files
+from engine.messages.errors import SettingsInvalid, Unavailable
+from settlement.batch_file import BatchFile, read_batch_file
+from settlement.chain.encoding import VaultHeader, base58_text, transaction_digest
+from settlement.chain.keys import OperatorKey
+from settlement.chain.reader import NodeReader
+from settlement.merkle import Proof
+from settlement.proof_desk import ProofClient, ProofProblem, serve_proofs
+from settlement.verify import Refuted, verify_batch
+from tests.integration.test_settlement import MARKET, Bench, _market
+from tests.support.exchange import until
+from tests.unit.platform_api.test_sui_signature import Wallet
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+replace = msgspec.structs.replace
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def settled(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Three final batches, their files, proofs of the second and third, and the node."""
+    directory = tmp_path_factory.mktemp("verify")
+    bench, (log, buyer, seller) = Bench(directory), _market()
+    await bench.node_up()
+    for number in range(3):
+        log.trade(MARKET, seller, buyer, 3 + number, 50, 1)
+        log.cut()
+    async with bench.settler(log) as settler:
+        await until(lambda: len(bench.finals()) == 3, what="three final batches")
+        owed = settler.netting.liabilities
+        proofs = {number: owed.prove(number, "user:buyer") for number in (2, 3)}
+        stop, desk = asyncio.Event(), ProofClient(directory)
+        serving = asyncio.create_task(serve_proofs(directory, lambda: owed, lambda: settler.final_batch, stop))
+        await until((directory / "run" / "proofs.sock").exists, what="the desk")
+        assert await desk.prove("user:buyer", 2) == proofs[2] and await desk.prove("user:buyer", None) == proofs[3]
+        for account, batch, reason in (("user:x", 2, "no_balance"), ("user:buyer", 4, "not_final")):
+            with pytest.raises(ProofProblem, match=reason):
+                await desk.prove(account, batch)
+        stop.set()
+        await serving
+        with pytest.raises(Unavailable):
+            await desk.prove("user:buyer", 2)
+    files = {record.number: record.file for record in bench.records if record.status == "final"}
+    yield SimpleNamespace(
+        files={number: read_batch_file(file) for number, file in files.items()}, raw=files, proofs=proofs,
+        url=f"http://127.0.0.1:{bench.port}",
+    )  # fmt: skip
+    await bench.node_down()
+
+
+class Lying(NodeReader):
+    """A node that answers otherwise than it should."""
+
+    def __init__(self, url: str, transaction: Any = None, vault: Any = None) -> None:
+        super().__init__(url)
+        self.change_transaction, self.change_vault = transaction, vault
+
+    async def transaction(self, digest: str) -> Any:
+        found = await super().transaction(digest)
+        return self.change_transaction(found) if self.change_transaction else found
+
+    async def vault(self, identity: str) -> Any:
+        found = await super().vault(identity)
+        return self.change_vault(found) if self.change_vault else found
+
+
+async def lines_of(
+    settled: Any, batch: BatchFile, proofs: list[Proof] | None = None, previous: BatchFile | None = None, **lies: Any
+) -> list[str]:
+    reader = Lying(settled.url, **lies)
+    try:
+        wanted = settled.proofs[3] if proofs is None else proofs
+        return [line async for line in verify_batch(batch, wanted, reader, previous)]
+    finally:
+        await reader.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_is_true_passes_and_says_what_it_found(settled: Any) -> None:
+    lines = await lines_of(settled, settled.files[3], previous=settled.files[2])
+    told = "\n".join(lines)
+    assert "no network: an embedded chain on one machine" in told and "executor=model" in told
+    assert "units of USDC are counted among the" in told and told.count("covered") == 2
+    assert "batch 2 in the file given" in told
+    [buyer] = [proof for proof in settled.proofs[3] if proof.asset == "USDC"]
+    assert buyer.amount == 100_000 - (3 + 4 + 5) * 50 - 3
+    assert "gone on to batch 3" in "\n".join(await lines_of(settled, settled.files[2], settled.proofs[2]))
+
+
+def statement(**changes: Any) -> Any:
+    return lambda batch: replace(batch, statement=replace(batch.statement, **changes))
+
+
+def rooted(**changes: Any) -> Any:
+    """An operator's forgery: everything in the file agrees with itself."""
+
+    def forge(batch: BatchFile) -> BatchFile:
+        said = replace(batch.statement, **changes)
+        forged = replace(batch, statement=said, root=said.root())
+        vaults = [
+            replace(link, chain=forged.chain_after(link, said.number, link.previous, len(batch.digests)))
+            for link in batch.vaults
+        ]
+        return replace(forged, vaults=vaults)
+
+    return forge
+
+
+def first_vault(**changes: Any) -> Any:
+    return lambda batch: replace(batch, vaults=[replace(batch.vaults[0], **changes), *batch.vaults[1:]])
+
+
+@pytest.mark.parametrize(
+    ("forge", "reason"),
+    [
+        (statement(trade_count=9), "it was altered"),
+        (statement(state_hash=bytes(16)), "it was altered"),
+        (statement(liability_root=bytes(32)), "it was altered"),
+        (statement(state_hash=b"short"), "no statement: state_hash has 5 bytes"),
+        (statement(cut_ts=2**70), "out of range"),
+        (lambda batch: replace(batch, root=bytes(32)), "it was altered"),
+        (lambda batch: replace(batch, digests=[]), "names no transaction"),
+        (lambda batch: replace(batch, vaults=[]), "names no vault"),
+        (lambda batch: replace(batch, vaults=[batch.vaults[0]] * 2), "names a vault twice"),
+        (lambda batch: replace(batch, digests=batch.digests * 2), "does not follow from"),
+        (lambda batch: replace(batch, digests=["1" * 32]), "knows no transaction"),
+        (first_vault(previous=bytes(32)), "does not follow from"),
+        (first_vault(chain=bytes(32)), "does not follow from"),
+        (first_vault(asset="GOLD"), "the statement says nothing"),
+        (first_vault(vault="0x" + "7" * 64), "says nothing to the vault of USDC"),
+        (first_vault(coin_type="0x2::sui::SUI"), "no vault of 0x2::sui::SUI"),
+        (rooted(trade_count=9), "root is .* on the chain"),
+        (rooted(trades_digest=bytes(32)), "is .* on the chain"),
+        (rooted(number=4), "the proof is of batch 3, the batch file of 4"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_altered_batch_is_refused_with_its_reason(settled: Any, forge: Any, reason: str) -> None:
+    with pytest.raises(Refuted, match=reason):
+        await lines_of(settled, forge(settled.files[3]))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_altered_proof_is_refused_with_its_reason(settled: Any) -> None:
+    proof = settled.proofs[3][0]
+    for forged, reason in (
+        (replace(proof, amount=proof.amount + 1, total=proof.total + 1), "another liability root"),
+        (replace(proof, amount=proof.amount + 1), "adds up to"),
+        (replace(proof, account="user:seller"), "another liability root"),
+        (replace(proof, batch=2), "the proof is of batch 2"),
+        (settled.proofs[2][0], "the proof is of batch 2"),
+        (replace(settled.proofs[2][0], batch=3), "another liability root"),
+    ):
+        with pytest.raises(Refuted, match=reason):
+            await lines_of(settled, settled.files[3], [forged])
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_wrong_previous_batch_is_refused(settled: Any) -> None:
+    third, second = settled.files[3], settled.files[2]
+    for previous, reason in (
+        (settled.files[1], "the previous batch given is 1, not 2"),
+        (statement(last_sequence=1)(second), "the previous batch ends at sequence 1"),
+        (first_vault(chain=bytes(32))(second), "does not build on the previous one"),
+        (first_vault(vault="0x" + "5" * 64)(second), "does not build on|is missing"),
+    ):
+        with pytest.raises(Refuted, match=reason):
+            await lines_of(settled, third, previous=previous)
+
+
+def other_signature(found: Any) -> Any:
+    return dataclasses.replace(found, signatures=[OperatorKey(bytes(range(32))).sign(found.raw)])
+
+
+def flipped_signature(found: Any) -> Any:
+    broken = bytearray(found.signatures[0])
+    broken[9] ^= 1
+    return dataclasses.replace(found, signatures=[bytes(broken)])
+
+
+def flipped_bytes(found: Any) -> Any:
+    broken = bytearray(found.raw)
+    broken[len(broken) // 2] ^= 1
+    return dataclasses.replace(found, raw=bytes(broken))
+
+
+def no_transaction(found: Any) -> Any:
+    return dataclasses.replace(found, raw=b"abc", digest=base58_text(transaction_digest(b"abc")))
+
+
+@pytest.mark.parametrize(
+    ("lie", "reason"),
+    [
+        (lambda found: None, "knows no transaction"),
+        (lambda found: dataclasses.replace(found, success=False), "executed and failed"),
+        (lambda found: dataclasses.replace(found, checkpoint=None), "not final"),
+        (lambda found: dataclasses.replace(found, digest="1" * 44), "its bytes are another's"),
+        (lambda found: dataclasses.replace(found, events=[]), "has no event of its vault"),
+        (lambda found: dataclasses.replace(found, signatures=[]), "not signed by it"),
+        (other_signature, "not signed by it"),
+        (flipped_signature, "the signature is not valid"),
+        (flipped_bytes, "its bytes are another's"),
+        (no_transaction, "its bytes are another's"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_node_that_lies_about_the_transaction_is_caught(settled: Any, lie: Any, reason: str) -> None:
+    with pytest.raises(Refuted, match=reason):
+        await lines_of(settled, settled.files[3], transaction=lie)
+
+
+def header(**changes: Any) -> Any:
+    def lie(found: Any) -> Any:
+        return dataclasses.replace(found, contents=replace(VaultHeader.decode(found.contents), **changes).encode())
+
+    return lie
+
+
+@pytest.mark.parametrize(
+    ("lie", "reason"),
+    [
+        (lambda found: None, "knows no object"),
+        (lambda found: dataclasses.replace(found, kind="0x2::coin::Coin<0x2::sui::SUI>"), "no vault of"),
+        (lambda found: dataclasses.replace(found, kind="0x9" + found.kind[found.kind.index("::") :]), "called another"),
+        (lambda found: dataclasses.replace(found, contents=found.contents[:-1]), "is no vault"),
+        (header(id=bytes(32)), "answered with another object"),
+        (header(next_seq=3), "has not taken effect"),
+        (header(chain=bytes(32)), "the vault has chain value"),
+        (header(last_root=bytes(32)), "another root or total"),
+        (header(last_liabilities=1), "another root or total"),
+        (header(pool=99), "units are missing"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_vault_that_differs_or_holds_too_little_is_refused(settled: Any, lie: Any, reason: str) -> None:
+    with pytest.raises(Refuted, match=reason):
+        await lines_of(settled, settled.files[3], vault=lie)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_event_of_a_pool_too_small_is_refused(settled: Any) -> None:
+    def lie(found: Any) -> Any:
+        events = []
+        for kind, contents in found.events:
+            if "::BatchCommitted" in kind:
+                at = len(contents) - 8 - 16 - 8
+                contents = contents[:at] + (7).to_bytes(8, "little") + contents[at + 8 :]
+            events.append((kind, contents))
+        return dataclasses.replace(found, events=events)
+
+    with pytest.raises(Refuted, match="the vault held 7 when the batch took effect"):
+        await lines_of(settled, settled.files[3], transaction=lie)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_command_takes_files_and_whole_answers_and_refuses_what_is_neither(
+    settled: Any, tmp_path: Path, capsys: Any
+) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    proof = msgspec.json.encode({"format": "byline proof 1", "proofs": settled.proofs[3]})
+    answers = {
+        "proof": proof, "batch": settled.raw[3], "previous": settled.raw[2],
+        "whole_proof": b'{"success":true,"data":' + proof + b"}",
+        "whole_batch": b'{"success":true,"data":{"number":3,"file":' + settled.raw[3] + b"}}",
+        "noise": b"\xff{", "other": b"{}", "empty": b'{"format":"byline proof 1","proofs":[]}',
+        "longer": proof[:-1] + b',"more":1}',
+    }  # fmt: skip
+    for name, data in answers.items():
+        (tmp_path / name).write_bytes(data)
+
+    def check(proof: str, batch: str, previous: str | None = None) -> int:
+        before = tmp_path / previous if previous else None
+        return verify_files(tmp_path / proof, tmp_path / batch, before, settled.url, console=console)
+
+    for arguments in (("proof", "batch"), ("whole_proof", "whole_batch", "previous")):
+        assert await asyncio.to_thread(check, *arguments) == 0
+        assert "VERIFIED batch 3" in capsys.readouterr().out
+    for arguments in (
+        ("noise", "batch"), ("other", "batch"), ("empty", "batch"), ("longer", "batch"), ("proof", "noise"),
+        ("proof", "other"), ("batch", "proof"), ("proof", "previous"), ("proof", "batch", "batch"),
+    ):  # fmt: skip
+        assert await asyncio.to_thread(check, *arguments) == 1
+        assert "REFUSED" in capsys.readouterr().out
+    assert read_proofs(tmp_path / "proof") == settled.proofs[3]
+    with pytest.raises(SettingsInvalid):
+        NodeReader("ftp://node")
+    reader = NodeReader("http://127.0.0.1:1")
+    with pytest.raises(Unavailable):
+        await reader.facts()
+    await reader.close()
+
+
+async def test_from_an_order_over_the_websocket_to_a_verified_proof(new_exchange: Any, tmp_path: Path) -> None:
+    """The whole way, as README's "Verify it yourself" tells it; its commands are read from there and run."""
+    exchange, wallet = new_exchange("--quiet-market", "--batch-seconds", "1"), Wallet(0)
+    await exchange.start()
+    try:
+        api, node = exchange.status("api"), exchange.status("chain")
+        base = f"http://{api['host']}:{api['port']}"
+        async with httpx.AsyncClient(base_url=base) as http:
+
+            async def data(method: str, path: str, **body: Any) -> Any:
+                answer = await http.request(method, path, **({"json": body} if body else {}))
+                assert answer.status_code < 300, answer.text
+                return answer.json()["data"]
+
+            nonce = await data("POST", "/v1/auth/nonce", address=wallet.address)
+            session = await data(
+                "POST", "/v1/auth/verify", address=wallet.address, nonce=nonce["nonce"],
+                signature=wallet.sign(nonce["message"].encode()),
+            )  # fmt: skip
+            token = session["access_token"]
+            http.headers["authorization"] = "Bearer " + token
+            await data("POST", "/v1/faucet", assets=["USDC", "INK"])
+            key = Ed25519PrivateKey.generate()
+            public = key.public_key().public_bytes_raw().hex()
+            await data("POST", "/v1/users/me/api-keys", public_key=public, scopes=["trade", "read"], label="e2e")
+            async with (
+                await TradingClient.connect(gateway_url(exchange.settings), key) as mine,
+                open_operator(exchange.settings) as operator,
+            ):
+                await operator.command("account", account="e:other")
+                await operator.command("deposit", account="e:other", asset="USDC", amount="500", ref="e-1")
+                sold = await mine.place("INK-USDC", "s1", "sell", "limit", size="2", price="12")
+                assert sold["event"] == "accepted"
+                bought = {"op": "place", "account": "e:other", "market": "INK-USDC", "client_id": "b1", "side": "buy",
+                          "type": "limit", "size": "2", "price": "12"}  # fmt: skip
+                assert (await operator.request(bought))["event"] == "accepted"
+            fills: list[Any] = []
+            for _ in range(600):
+                fills = await data("GET", "/v1/trades?own=true")
+                if fills and fills[0].get("batch_status") == "final":
+                    break
+                await asyncio.sleep(0.1)
+            [fill] = fills
+            assert fill["batch_status"] == "final" and fill["digests"] and fill["side"] == "sell"
+            batch = await data("GET", f"/v1/batches/{fill['batch']}")
+            assert batch["digests"] == fill["digests"]
+            assert batch["first_sequence"] <= fill["sequence"] <= batch["last_sequence"]
+            assert (batch["chain"], batch["executor"]) == ("embedded (not a network)", "movevm")
+        connection = await asyncpg.connect(exchange.status("postgres")["url"])
+        row = await connection.fetchrow("SELECT batch, batch_status, digests FROM exchange.settled_trade")
+        await connection.close()
+        assert (row["batch"], row["batch_status"], row["digests"]) == (fill["batch"], "final", fill["digests"])
+
+        values = {"API": base, "TOKEN": token, "N": str(fill["batch"]), "NODE": f"http://{node['host']}:{node['port']}"}
+        environment = os.environ | values | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        script = readme_commands("Verify it yourself")
+        done = await asyncio.to_thread(
+            subprocess.run, ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"VERIFIED batch {fill['batch']}" in done.stdout and "not a network" in done.stdout
+        assert f"user:{session['account_id']}" in done.stdout
+
+        folder = tmp_path / "published"
+
+        def cli(*argv: str) -> subprocess.CompletedProcess[str]:
+            line = [sys.executable, "-m", "byline.cli", *argv]
+            return subprocess.run(line, capture_output=True, text=True, env=environment)
+
+        def final_batch() -> int:
+            return int(exchange.status("backoffice")["settlement"]["final_batch"])
+
+        published = await asyncio.to_thread(cli, "journal", "publish", str(folder), "--data", str(exchange.data))
+        assert published.returncode == 0, published.stdout + published.stderr
+        vouched = len(list(folder.glob("*.json")))
+        await until(lambda: final_batch() >= vouched + 2, what="a batch that vouches for the publication")
+        published = await asyncio.to_thread(cli, "journal", "publish", str(folder), "--data", str(exchange.data))
+        assert published.returncode == 0, published.stdout + published.stderr
+        checked = await asyncio.to_thread(cli, "verify", "journal", str(folder), "--node", values["NODE"])
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        assert f"every byte up to batch {vouched:,} is vouched for" in checked.stdout
+    finally:
+        assert await exchange.stop() == 0, exchange.log()
+
+
+def readme_commands(heading: str) -> str:
+    """The shell lines of the first block under a heading of the README."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    section = text.split(f"## {heading}\n", 1)[1]
+    return section.split("```sh\n", 1)[1].split("```", 1)[0]

@@ -1,0 +1,303 @@
+"""Withdrawals over real HTTP semantics, a real PostgreSQL and the real core: every step, every refusal, every crash."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+
+from byline.embedded.postgres import EmbeddedPostgres
+from engine.messages.errors import Unavailable
+from persistence.stores.postgres.migrate import migrate
+from platform_api.app import create_app
+from platform_api.database import Database
+from platform_api.settings import ApiSettings
+from platform_api.settlement.desk import WithdrawalDesk
+from platform_api.settlement.withdrawal_life import STEPS, TRANSITIONS, take
+from tests.support.real_core import RealCore
+from tests.unit.platform_api.test_sui_signature import Wallet
+
+OTHER = "0x" + "ee" * 32
+
+
+class Status:
+    def read(self) -> dict[str, Any]:
+        return {"backoffice": {"settlement": {"package": "0xp", "vaults": {"USDC": "0xv"}}}}
+
+
+class World:
+    """One account that has signed in with its wallet and owns 100 USDC."""
+
+    def __init__(self, server: EmbeddedPostgres, database: Database, core: RealCore, client: httpx.AsyncClient) -> None:
+        self.server, self.database, self.core, self.client = server, database, core, client
+        self.desk = WithdrawalDesk(database, core)
+        self.wallet = Wallet(0)
+        self.account = ""
+        self.bearer: dict[str, str] = {}
+
+    async def sign_in(self) -> None:
+        nonce = await self.data("POST", "/v1/auth/nonce", json={"address": self.wallet.address})
+        signature = self.wallet.sign(nonce["message"].encode())
+        body = {"address": self.wallet.address, "nonce": nonce["nonce"], "signature": signature}
+        session = await self.data("POST", "/v1/auth/verify", json=body)
+        self.bearer = {"authorization": "Bearer " + session["access_token"]}
+        self.account = session["account"]
+
+    async def answer(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return await self.client.request(method, path, headers=self.bearer | options.pop("headers", {}), **options)
+
+    async def data(self, method: str, path: str, **options: Any) -> Any:
+        answer = await self.answer(method, path, **options)
+        assert answer.status_code < 300, answer.text
+        return answer.json()["data"]
+
+    async def refused(self, reason: str, method: str, path: str, **options: Any) -> int:
+        answer = await self.answer(method, path, **options)
+        assert answer.json()["error"]["details"]["reason"] == reason, answer.text
+        return answer.status_code
+
+    async def ask(self, amount: str = "40", **body: Any) -> Any:
+        return await self.data("POST", "/v1/withdrawals", json={"asset": "USDC", "amount": amount, **body})
+
+    async def confirm(self, document: Any) -> Any:
+        body = {"signature": self.wallet.sign(document["message"].encode())}
+        return await self.data("POST", f"/v1/withdrawals/{document['id']}/confirm", json=body)
+
+    async def status(self, document: Any) -> str:
+        return str((await self.data("GET", f"/v1/withdrawals/{document['id']}"))["status"])
+
+    def balance(self) -> tuple[int, int]:
+        return self.core.balance(self.account, "USDC")
+
+    async def sql(self, query: str, *arguments: Any) -> Any:
+        connection = await asyncpg.connect(self.server.dsn)
+        try:
+            return await connection.fetch(query, *arguments)
+        finally:
+            await connection.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("withdrawals") / "postgres")
+    server.start()
+    asyncio.run(migrate(server.dsn))
+    yield server
+    server.stop()
+
+
+@pytest_asyncio.fixture
+async def world(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    database, core = Database(server.dsn), RealCore()
+    limits = {"public_per_minute": 0, "account_per_minute": 0, "trading_per_minute": 0, "auth_per_minute": 0}
+    settings = ApiSettings(
+        postgres_dsn=server.dsn, session_cache_seconds=0, **limits, **getattr(request, "param", {})
+    )
+    core.send(op="asset", asset="USDC", scale=6, settled=True)
+    core.send(op="asset", asset="USD", scale=2)
+    core.send(op="account", account="platform:gas", overdraft="forced")
+    # No book and no proof is asked for.
+    app = create_app(settings, core, None, Status(), None, database)  # type: ignore[arg-type]
+    await database.open()
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+    world = World(server, database, core, client)
+    await world.sql(
+        "INSERT INTO exchange.asset VALUES (0, 'USDC', 6, true), (1, 'USD', 2, false) ON CONFLICT DO NOTHING"
+    )
+    await world.sign_in()
+    core.send(op="deposit", account=world.account, asset="USDC", amount="100", ref="d1")
+    core.commands.clear()
+    yield world
+    await client.aclose()
+    await database.close()
+
+
+async def test_from_the_request_to_the_digest(world: World) -> None:
+    document = await world.ask("40.500")
+    assert (document["status"], document["amount"], document["address"]) == ("held", "40.5", world.wallet.address)
+    assert world.balance() == (59_500_000, 40_500_000)
+    assert f"40.5 USDC to {world.wallet.address}" in document["message"] and document["id"] in document["message"]
+    refs = [document["ref"]]
+    assert await world.desk.released(refs) == {}, "held is not confirmed"
+    confirmed = await world.confirm(document)
+    assert (confirmed["status"], confirmed["message"]) == ("confirmed", None)
+    recipient = bytes.fromhex(world.wallet.address[2:])
+    assert await world.desk.released(refs) == {document["ref"]: recipient}
+    assert await world.desk.released(refs) == {document["ref"]: recipient}, "asked again after a crash"
+    assert await world.refused("already_released", "DELETE", f"/v1/withdrawals/{document['id']}") == 409
+    world.desk.store_paid(7, [(document["ref"], "digest7", False)])
+    await world.desk.step()
+    settled = await world.data("GET", f"/v1/withdrawals/{document['id']}")
+    assert (settled["status"], settled["batch"], settled["digest"]) == ("settled", 7, "digest7")
+    assert [row["id"] for row in await world.data("GET", "/v1/withdrawals")] == [document["id"]]
+
+
+@pytest.mark.parametrize("world", [{"withdrawal_fees": {"USDC": "0.25"}}], indirect=True)
+async def test_a_fee_goes_to_gas_with_the_withdrawal_and_comes_back_with_it(world: World) -> None:
+    document = await world.ask("40")
+    assert document["fee"] == "0.25" and world.balance() == (59_750_000, 40_250_000)
+    await world.data("DELETE", f"/v1/withdrawals/{document['id']}")
+    assert world.balance() == (100_000_000, 0)
+    assert world.core.balance("platform:gas", "USDC") == (0, 0)
+
+
+async def test_only_the_wallet_confirms_and_only_this_withdrawal(world: World) -> None:
+    first, second = await world.ask("10"), await world.ask("10")
+    path = f"/v1/withdrawals/{first['id']}/confirm"
+    stranger = Wallet(0)
+    for signature in (
+        stranger.sign(first["message"].encode()),
+        world.wallet.sign(second["message"].encode()),
+        world.wallet.sign(first["message"].replace("10 USDC", "90 USDC").encode()),
+    ):
+        answer = await world.answer("POST", path, json={"signature": signature})
+        assert answer.status_code == 401, answer.text
+    assert await world.status(first) == "held"
+    assert (await world.confirm(first))["status"] == "confirmed"
+    again = {"signature": world.wallet.sign(first["message"].encode())}
+    assert (await world.data("POST", path, json=again))["status"] == "confirmed", "the same again does no harm"
+
+
+async def test_an_address_must_be_on_the_list_and_old_enough(world: World) -> None:
+    body = {"asset": "USDC", "amount": "10", "address": OTHER}
+    assert await world.refused("address_not_allowed", "POST", "/v1/withdrawals", json=body) == 403
+    assert world.core.commands == []
+    listed = await world.data("POST", "/v1/users/me/withdrawal-addresses", json={"address": OTHER, "label": "cold"})
+    assert await world.refused(
+        "address_exists", "POST", "/v1/users/me/withdrawal-addresses", json={"address": OTHER}
+    ) == 409
+    document = await world.ask("10", address=OTHER)
+    await world.confirm(document)
+    assert await world.desk.released([document["ref"]]) == {}, "the address is new"
+    await world.sql("UPDATE money.withdrawal SET not_before = now()")
+    assert await world.desk.released([document["ref"]]) == {}, "and its own time counts too"
+    await world.sql("UPDATE money.withdrawal_address SET usable_at = now()")
+    await world.sql("UPDATE money.withdrawal_address SET removed_at = now()")
+    assert await world.desk.released([document["ref"]]) == {}, "taken off the list meanwhile"
+    await world.sql("UPDATE money.withdrawal_address SET removed_at = NULL")
+    assert await world.desk.released([document["ref"]]) == {document["ref"]: bytes.fromhex(OTHER[2:])}
+    answer = await world.answer("DELETE", f"/v1/users/me/withdrawal-addresses/{listed['id']}")
+    assert answer.status_code == 204 and await world.data("GET", "/v1/users/me/withdrawal-addresses") == []
+
+
+async def test_what_cannot_leave_is_refused_and_changes_nothing(world: World) -> None:
+    cases = [
+        ({"asset": "USD", "amount": "1"}, "unknown_asset"),
+        ({"asset": "NONE", "amount": "1"}, "unknown_asset"),
+        ({"asset": "USDC", "amount": "0"}, "bad_amount"),
+        ({"asset": "USDC", "amount": "0.0000001"}, "bad_amount"),
+        ({"asset": "USDC", "amount": "99999999999999999999"}, "bad_amount"),
+        ({"asset": "USDC", "amount": "100.000001"}, "insufficient_funds"),
+    ]
+    for body, reason in cases:
+        assert await world.refused(reason, "POST", "/v1/withdrawals", json=body) in (400, 422)
+    world.core.send(op="account", account=world.account, status="frozen")
+    assert await world.refused("frozen", "POST", "/v1/withdrawals", json={"asset": "USDC", "amount": "1"}) == 422
+    assert world.balance() == (100_000_000, 0)
+    ref = (await world.sql("SELECT ref FROM money.withdrawal WHERE reason = 'frozen'"))[0]["ref"]
+    world.core.send(op="account", account=world.account, status="active")
+    late = world.core.send(op="withdraw", account=world.account, asset="USDC", amount="1", ref=ref, address=OTHER)
+    assert (late["event"], late["status"]) == ("duplicate", "voided"), "a late copy cannot run"
+
+
+async def test_another_account_sees_and_moves_nothing(world: World) -> None:
+    document = await world.ask()
+    mine = world.bearer
+    world.wallet = Wallet(0)
+    await world.sign_in()
+    assert world.bearer != mine
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/confirm")):
+        options = {"json": {"signature": "AA=="}} if method == "POST" else {}
+        path = f"/v1/withdrawals/{document['id']}{path}"
+        assert await world.refused("unknown_withdrawal", method, path, **options) == 404
+    assert await world.refused("unknown_withdrawal", "GET", "/v1/withdrawals/nonsense") == 404
+    assert await world.data("GET", "/v1/withdrawals") == []
+
+
+async def test_the_same_key_is_one_withdrawal(world: World) -> None:
+    body, headers = {"asset": "USDC", "amount": "10"}, {"idempotency-key": "k1"}
+    first = await world.data("POST", "/v1/withdrawals", json=body, headers=headers)
+    assert (await world.data("POST", "/v1/withdrawals", json=body, headers=headers))["id"] == first["id"]
+    assert world.balance() == (90_000_000, 10_000_000)
+    other = {"asset": "USDC", "amount": "11"}
+    assert await world.refused("idempotency_key_reuse", "POST", "/v1/withdrawals", json=other, headers=headers) == 409
+
+
+@pytest.mark.parametrize("faults", list(itertools.product(("none", "request", "answer"), repeat=2)))
+async def test_lost_requests_and_answers_hold_once_and_give_back_once(world: World, faults: tuple[str, str]) -> None:
+    world.core.lose.append(faults[0])
+    document = await world.ask()
+    assert document["status"] == ("held" if faults[0] == "none" else "requested")
+    await world.desk.step()
+    assert await world.status(document) == "held" and world.balance() == (60_000_000, 40_000_000)
+    world.core.lose.append(faults[1])
+    canceled = await world.data("DELETE", f"/v1/withdrawals/{document['id']}")
+    assert canceled["status"] == ("canceled" if faults[1] == "none" else "canceling")
+    await world.desk.step()
+    assert await world.status(document) == "canceled" and world.balance() == (100_000_000, 0)
+
+
+async def test_cancelling_before_the_core_has_answered_closes_the_ref(world: World) -> None:
+    world.core.lose.append("request")
+    document = await world.ask()
+    canceled = await world.data("DELETE", f"/v1/withdrawals/{document['id']}")
+    assert canceled["status"] == "canceled"
+    [row] = await world.sql("SELECT command::text FROM money.withdrawal WHERE ref = $1", document["ref"])
+    late = world.core.send(**json.loads(row["command"]))
+    assert (late["event"], late["status"]) == ("duplicate", "voided")
+    assert world.balance() == (100_000_000, 0)
+
+
+async def test_one_that_nobody_confirms_is_given_back(world: World) -> None:
+    document = await world.ask()
+    await world.sql("UPDATE money.withdrawal SET confirm_by = now() - interval '1 second'")
+    body = {"signature": world.wallet.sign(document["message"].encode())}
+    assert await world.refused("not_held", "POST", f"/v1/withdrawals/{document['id']}/confirm", json=body) == 409
+    await world.desk.step()
+    canceled = await world.data("GET", f"/v1/withdrawals/{document['id']}")
+    assert (canceled["status"], canceled["reason"]) == ("canceled", "not_confirmed")
+    assert world.balance() == (100_000_000, 0)
+
+
+async def test_one_that_the_contract_skipped_has_failed(world: World) -> None:
+    document = await world.ask()
+    await world.confirm(document)
+    await world.desk.released([document["ref"]])
+    world.desk.store_paid(3, [(document["ref"], "digest3", True), ("w-other", "digest3", False)])
+    await world.desk.step()
+    failed = await world.data("GET", f"/v1/withdrawals/{document['id']}")
+    assert (failed["status"], failed["reason"], failed["batch"]) == ("failed", "row_emptied_by_exit", 3)
+
+
+async def test_while_the_database_is_away_nothing_is_released(world: World) -> None:
+    document = await world.ask()
+    await world.confirm(document)
+    desk = WithdrawalDesk(Database("postgresql:///nothing?host=/nonexistent"), world.core)
+    with pytest.raises(Unavailable):
+        await desk.released([document["ref"]])
+    assert await world.status(document) == "confirmed"
+
+
+async def test_every_step_starts_only_where_the_table_says(world: World) -> None:
+    statuses = {source for source, _ in TRANSITIONS} | set(TRANSITIONS.values())
+    document = await world.ask()
+    [row] = await world.sql("SELECT id FROM money.withdrawal WHERE ref = $1", document["ref"])
+    for status, step in itertools.product(sorted(statuses), sorted(STEPS)):
+        await world.sql("UPDATE money.withdrawal SET status = $2 WHERE id = $1", row["id"], status)
+        async with world.database.connection() as db:
+            taken = await take(db, row["id"], step)
+        assert taken == ((status, step) in TRANSITIONS), (status, step)
+        assert await world.status(document) == TRANSITIONS.get((status, step), status)
+
+
+async def test_where_to_pay_in(world: World) -> None:
+    route = await world.data("POST", "/v1/deposits", json={"asset": "USDC"})
+    assert (route["vault"], route["owner"], route["function"]) == ("0xv", world.wallet.address, "settlement::deposit")
+    assert await world.refused("unknown_asset", "POST", "/v1/deposits", json={"asset": "USD"}) == 400

@@ -1,0 +1,293 @@
+"""The core follows the chain: deposits and forced exits against the real core, with lost answers and crashes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.messages.errors import Unavailable
+from settlement.chain.events import ChainEvent, decode_event
+from settlement.clerk import Clerk
+from settlement.ledger import Disagreement, Ledger
+from settlement.netting import Netting
+from settlement.watcher import Watcher
+from tests.support.real_core import RealCore
+
+ROW, STRANGER = b"\xa1" * 32, b"\xee" * 32
+VAULT = "0x" + "77" * 32
+ASSETS = {VAULT: "USDC"}
+UNIT = 10**6
+
+
+class Chain:
+    """The two methods of ChainPort that the watcher calls; one checkpoint an event."""
+
+    def __init__(self) -> None:
+        self.checkpoints: list[list[ChainEvent]] = []
+
+    def happens(self, kind: str, amount: int = 0, owner: bytes = ROW, *, with_batch: bool = False) -> ChainEvent:
+        number = len(self.checkpoints) + 1
+        event = ChainEvent(number, f"digest{number}", 0, kind, VAULT, owner, amount, 1_700_000_000_000 + number)
+        batch = ChainEvent(number, event.digest, 1, "BatchCommitted", VAULT, b"", 9)
+        self.checkpoints.append([event, batch] if with_batch else [event])
+        return event
+
+    async def head(self) -> int:
+        return len(self.checkpoints)
+
+    async def events(self, after: int, limit: int) -> tuple[int, list[ChainEvent]]:
+        read = self.checkpoints[after : after + limit]
+        return after + len(read), [event for checkpoint in read for event in checkpoint]
+
+
+class World:
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.core, self.chain = directory, RealCore(), Chain()
+        self.core.send(op="asset", asset="USDC", scale=6, settled=True)
+        self.core.send(op="asset", asset="INK", scale=2, settled=True)
+        self.core.send(op="market", market="INK-USDC", base="INK", quote="USDC", tick="0.01", lot="1")
+        self.core.send(op="account", account="user:a", row="0x" + ROW.hex())
+        self.core.send(op="deposit", account="user:a", asset="USDC", amount="100", ref="first")
+        self.watcher: Watcher | None = None
+        self.start()
+
+    def start(self) -> None:
+        """A process begins: all it knows is the events, and what the watcher has kept."""
+        if self.watcher is not None:
+            self.watcher.close()
+        self.watcher = Watcher(self.directory / "chain.log")
+        self.clerk = Clerk(self.watcher, self.core)
+        self.ledger = Ledger()
+        self.core.seek(0)
+
+    async def step(self) -> None:
+        assert self.watcher is not None
+        await self.watcher.begin(self.chain, from_the_start=True)  # type: ignore[arg-type]
+        while await self.watcher.advance(self.chain):  # type: ignore[arg-type]
+            pass
+        for _ in self.ledger.feed(self.core.read()):
+            pass
+        await self.clerk.step(self.ledger, ASSETS)
+
+    async def settle(self, rounds: int = 12) -> None:
+        """Until nothing is left to do, whatever gets lost on the way."""
+        for _ in range(rounds):
+            try:
+                await self.step()
+            except Unavailable:
+                continue
+
+    def balance(self, account: str = "user:a") -> tuple[int, int]:
+        return self.core.balance(account, "USDC")
+
+    def is_frozen(self, account: str = "user:a") -> bool:
+        return self.core.send(op="transfer", ref=f"probe{self.core.core.sequence}", legs=[
+            {"from": account, "asset": "USDC", "amount": "99999999", "to": "user:probe"}
+        ])["reason"] == "frozen"  # fmt: skip
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.core.send(op="account", account="user:probe")
+    return world
+
+
+async def test_a_deposit_is_booked_once_to_the_account_of_its_row(world: World) -> None:
+    event = world.chain.happens("Deposited", 7 * UNIT)
+    await world.settle()
+    assert world.balance() == (107 * UNIT, 0)
+    world.start()
+    await world.settle()
+    assert world.balance() == (107 * UNIT, 0)
+    [command] = [command for command in world.core.commands if command["op"] == "deposit"]
+    assert command["ref"] == f"dep:sui:{event.digest}:0" and command["memo"] == ROW.hex()
+
+
+async def test_the_settlers_own_faucet_deposit_is_no_news(world: World) -> None:
+    world.chain.happens("Deposited", 7 * UNIT, with_batch=True)
+    await world.settle()
+    assert world.balance() == (100 * UNIT, 0) and world.core.commands == []
+
+
+async def test_two_readers_at_once_count_an_event_once(world: World) -> None:
+    class SlowChain(Chain):
+        async def events(self, after: int, limit: int) -> tuple[int, list[ChainEvent]]:
+            await asyncio.sleep(0)
+            return await super().events(after, limit)
+
+    slow, watcher = SlowChain(), world.watcher
+    assert watcher is not None
+    await watcher.begin(slow, from_the_start=True)  # type: ignore[arg-type]
+    slow.happens("ExitPaid", 5)
+    slow.happens("Deposited", 7)
+    await asyncio.gather(*(watcher.advance(slow) for _ in range(3)))  # type: ignore[arg-type]
+    assert watcher.beside[VAULT] == 2 and len(watcher.arrivals) == len(watcher.exits) == 1
+
+
+async def test_a_deposit_to_an_unknown_row_waits_for_its_account(world: World) -> None:
+    world.chain.happens("Deposited", 3 * UNIT, STRANGER)
+    await world.settle()
+    assert [event.owner for event in world.clerk.unclaimed] == [STRANGER] and world.core.commands == []
+    world.core.send(op="account", account="user:late", row="0x" + STRANGER.hex())
+    await world.settle()
+    assert world.balance("user:late") == (3 * UNIT, 0) and world.clerk.unclaimed == []
+
+
+async def test_a_squatted_ref_is_named_and_holds_up_nothing_else(world: World) -> None:
+    first = world.chain.happens("Deposited", 3 * UNIT)
+    ref = f"dep:sui:{first.digest}:0"
+    legs = [{"from": "user:a", "asset": "USDC", "amount": "1", "to": "user:probe"}]
+    world.core.send(op="transfer", ref=ref, legs=legs)
+    world.chain.happens("Deposited", 5 * UNIT)
+    await world.settle()
+    assert list(world.clerk.problems) == [ref] and world.balance() == (104 * UNIT, 0)
+
+
+def _exit_of(amount: int, paid: int | None, between: Callable[[World], Any] | None = None) -> Callable[[World], Any]:
+    async def run(world: World, each: Callable[[], Any]) -> None:
+        world.chain.happens("ExitRequested", amount)
+        await each()
+        if between:
+            between(world)
+            await each()
+        world.chain.happens("ExitCancelled") if paid is None else world.chain.happens("ExitPaid", paid)
+        await each()
+
+    return run
+
+
+def _more(world: World) -> None:
+    world.core.send(op="deposit", account="user:a", asset="USDC", amount="20", ref="more")
+
+
+SCENARIOS = {
+    # name: (what happens, available at the end, units that left)
+    "all": (_exit_of(100 * UNIT, 100 * UNIT), 0, 100),
+    "some": (_exit_of(30 * UNIT, 30 * UNIT), 70, 30),
+    "more_asked_than_there": (_exit_of(500 * UNIT, 100 * UNIT), 0, 100),
+    "more_paid_than_held": (_exit_of(500 * UNIT, 120 * UNIT, _more), 0, 120),
+    "less_paid_than_held": (_exit_of(100 * UNIT, 60 * UNIT), 40, 60),
+    "nothing_paid": (_exit_of(100 * UNIT, 0), 100, 0),
+    "cancelled": (_exit_of(100 * UNIT, None), 100, 0),
+    "asked_again": (_exit_of(40 * UNIT, 50 * UNIT, lambda w: w.chain.happens("ExitRequested", 50 * UNIT)), 50, 50),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_an_exit_is_followed_to_its_end(world: World, name: str) -> None:
+    run, available, left = SCENARIOS[name]
+    frozen = []
+
+    async def each() -> None:
+        await world.settle()
+        frozen.append(world.is_frozen())
+
+    await run(world, each)
+    assert world.balance() == (available * UNIT, 0) and frozen[0] and not frozen[-1]
+    _check_books(world, left * UNIT)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_an_exit_survives_a_crash_after_every_command_and_every_lost_answer(tmp_path: Path, name: str) -> None:
+    """The nth submit is lost, before or after it ran; then the process starts anew from what it kept."""
+    run, available, left = SCENARIOS[name]
+    for position, fault in itertools.product(range(9), ("request", "answer")):
+        world = World(tmp_path / f"{position}{fault}")
+        world.core.send(op="account", account="user:probe")
+        world.core.lose.extend(["none"] * position + [fault])
+
+        async def each(world: World = world) -> None:
+            for _ in range(8):
+                try:
+                    await world.step()
+                except Unavailable:
+                    world.start()
+
+        await run(world, each)
+        await each()
+        assert world.balance() == (available * UNIT, 0), (position, fault)
+        assert not world.is_frozen()
+        _check_books(world, left * UNIT)
+        assert world.watcher is not None
+        world.watcher.close()
+
+
+async def test_an_exit_that_was_asked_and_paid_while_nobody_looked(world: World) -> None:
+    world.chain.happens("ExitRequested", 30 * UNIT)
+    world.chain.happens("ExitPaid", 30 * UNIT)
+    await world.settle()
+    assert world.balance() == (70 * UNIT, 0) and not world.is_frozen()
+    _check_books(world, 30 * UNIT)
+
+
+async def test_orders_of_the_row_are_cancelled_and_every_account_of_it_pays(world: World) -> None:
+    world.core.send(op="account", account="user:a:1", row="0x" + ROW.hex())
+    world.core.send(op="deposit", account="user:a:1", asset="USDC", amount="50", ref="second")
+    world.core.send(
+        op="place", account="user:a", market="INK-USDC", client_id="o1", side="buy", type="limit", size="10", price="5"
+    )
+    assert world.balance()[1] > 0
+    world.chain.happens("ExitRequested", 120 * UNIT)
+    await world.settle()
+    assert world.balance() == (0, 100 * UNIT) and world.balance("user:a:1") == (30 * UNIT, 20 * UNIT)
+    assert world.is_frozen("user:a:1")
+    world.chain.happens("ExitPaid", 120 * UNIT)
+    await world.settle()
+    assert world.balance() == (0, 0) and world.balance("user:a:1") == (30 * UNIT, 0)
+    assert not world.is_frozen("user:a:1")
+
+
+async def test_an_account_that_the_operator_froze_stays_frozen(world: World) -> None:
+    world.core.send(op="account", account="user:a", status="frozen")
+    world.chain.happens("ExitRequested", 10 * UNIT)
+    await world.settle()
+    world.chain.happens("ExitPaid", 10 * UNIT)
+    await world.settle()
+    assert world.is_frozen() and world.balance() == (90 * UNIT, 0)
+
+
+async def test_an_exit_that_paid_what_the_books_do_not_have_is_a_disagreement(world: World) -> None:
+    world.chain.happens("ExitRequested", 150 * UNIT)
+    await world.settle()
+    world.chain.happens("ExitPaid", 150 * UNIT)
+    with pytest.raises(Disagreement, match="has paid an exit of 150000000 units of USDC"):
+        await world.settle()
+
+
+def _check_books(world: World, left: int) -> None:
+    """The next batch moves nothing for the exit: the row on the chain has paid it already."""
+    world.core.send(op="cut")
+    ledger, netting = Ledger(), Netting(pay_pending=True)
+    world.core.seek(0)
+    for cut in ledger.feed(world.core.read()):
+        batch = netting.seal(ledger, cut, 0)
+    coin = next(coin for coin in batch.parts[0].coins if coin.asset == "USDC")
+    assert sum(amount for _, amount in coin.left) == left and coin.payouts == []
+    assert all(row == ROW for row, _ in coin.left)
+    assert netting.rows["USDC"].get(ROW, 0) == sum(world.balance()) and batch.beside["USDC"] == -left
+
+
+def test_events_are_decoded_by_kind_and_strangers_are_none_of_ours() -> None:
+    vault, owner = b"\x77" * 32, b"\xa1" * 32
+    u64 = (5).to_bytes(8, "little")
+
+    def decoded(kind: str, contents: bytes, package: str = "0xp") -> ChainEvent | None:
+        return decode_event(f"0xp::settlement::{kind}", contents, package, checkpoint=1, digest="d", index=2)
+
+    for kind, tail in (("Deposited", u64 + u64), ("ExitPaid", u64), ("ExitRequested", u64 + u64)):
+        event = decoded(kind, vault + owner + tail)
+        assert event is not None and (event.kind, event.vault, event.owner, event.amount) == (kind, VAULT, owner, 5)
+    event = decoded("WithdrawalSkipped", vault + owner + b"\x09" * 32 + u64)
+    assert event is not None and event.amount == 5
+    event = decoded("BatchCommitted", vault + u64)
+    assert event is not None and (event.amount, event.owner) == (5, b"")
+    assert decoded("ExitCancelled", vault + owner) is not None and decoded("Unheard", b"") is None
+    assert decoded("Deposited", vault + owner + u64, package="0xq") is None
+    with pytest.raises(ValueError, match="BCS ends"):
+        decoded("Deposited", vault + owner)
