@@ -118,7 +118,10 @@ def status(
 
 @app.command()
 def replay(
-    commands: Annotated[Path, typer.Argument(help="One JSON command a line; see docs/rulebook.md.", exists=True)],
+    commands: Annotated[
+        Path,
+        typer.Argument(help="One JSON command a line, - for standard input; see docs/rulebook.md."),
+    ],
     events: Annotated[Optional[Path], typer.Option(help="Write the events here instead of printing them.")] = None,
     reference: Annotated[bool, typer.Option(help="Use the plain-Python reference instead of the core.")] = False,
     state_hash: Annotated[bool, typer.Option(help="Add a last line with sequence and state hash.")] = False,
@@ -252,6 +255,8 @@ def verify_journal(
     from byline.journal_publication import verify_published
 
     raise typer.Exit(verify_published(folder, node, console=console))
+
+
 @settle_app.command("publish")
 def settle_publish(data: DataOption = None) -> None:
     """Publish the exchange's Move package. Its publisher gets AdminCap, OperatorCap and UpgradeCap.
