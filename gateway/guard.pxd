@@ -14,6 +14,7 @@ cdef enum Refusal:
     COLLAR = 18
     PROTECTED = 19
     EXPIRED_KEY = 20
+    SESSION_NOT_PERMITTED = 21
 
 cdef struct Bucket:
     int64_t each_ns  # a token comes back in this time; 0: no limit
@@ -31,8 +32,6 @@ cdef class Allowance:
     cdef int64_t left(self, int64_t now) noexcept nogil
     cdef bint take_message_at(self, int64_t now) noexcept nogil
 
-# Whether a command of this kind takes a request; what only takes risk away does not.
-cdef bint takes_request(uint8_t kind) noexcept nogil
 
 cdef class Protected:
     cdef public bint is_tripped

@@ -18,9 +18,10 @@ key with a collar places none.
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 
-from engine.messages.records cimport OP_CANCEL, OP_PLACE, OP_REPLACE, CommandHead, Place, Replace
+from engine.messages.records cimport OP_PLACE, OP_REPLACE, CommandHead, Place, Replace
+from gateway.wire.binary cimport takes_risk_away
 
-from engine.messages.codes import ABSENT as _ABSENT, CommandKind
+from engine.messages.codes import ABSENT as _ABSENT
 
 __all__ = ["Allowance", "Guard", "Protected"]
 
@@ -33,10 +34,6 @@ cdef extern from *:
 cdef int64_t ABSENT = _ABSENT
 cdef uint64_t OUTLIVES = 0xFFFFFFFFFFFFFFFF
 cdef uint32_t NIL = 0xFFFFFFFF
-cdef int MASS_CANCEL = CommandKind.MASS_CANCEL
-cdef int KILL = CommandKind.KILL
-cdef int CANCEL_AFTER = CommandKind.CANCEL_AFTER
-cdef int POISON = CommandKind.POISON
 
 
 cdef inline bint _take(Bucket* bucket, int64_t now) noexcept nogil:
@@ -48,10 +45,6 @@ cdef inline bint _take(Bucket* bucket, int64_t now) noexcept nogil:
         return False
     bucket.full_at = at
     return True
-
-
-cdef bint takes_request(uint8_t kind) noexcept nogil:
-    return not (kind == OP_CANCEL or kind == MASS_CANCEL or kind == KILL or kind == CANCEL_AFTER or kind == POISON)
 
 
 cdef class Allowance:
@@ -148,7 +141,7 @@ cdef class Guard:
         cdef uint8_t kind = (<CommandHead*>record).kind
         cdef Place* place = <Place*>record
         cdef int64_t price
-        if not takes_request(kind):
+        if takes_risk_away(kind):
             return 0
         if self.expires_at and now >= self.expires_at:
             return EXPIRED_KEY
@@ -161,8 +154,12 @@ cdef class Guard:
                     return COLLAR
                 if price != ABSENT and _outside(price, reference, self.collar_ppm):
                     return COLLAR
-            if self.protection is not None and self.protection.is_tripped:
-                return PROTECTED
+            if self.protection is not None:
+                if self.protection.is_tripped:
+                    return PROTECTED
+                # An order under protection carries the connection's number or the key's: by these all are found and pulled.
+                if kind == OP_PLACE and place.session != 0 and place.session != OUTLIVES:
+                    return SESSION_NOT_PERMITTED
         if not _take(&self.allowance.requests, now):
             return RATE_LIMITED
         if kind == OP_PLACE:

@@ -26,17 +26,19 @@ from libc.string cimport memcpy, memmove
 from picows.picows cimport WSCloseCode, WSTransport
 
 from gateway.guard cimport (
-    COLLAR, EXPIRED_KEY, MARKET_NOT_PERMITTED, OUTLIVES, PROTECTED, RATE_LIMITED, Allowance, Guard, takes_request,
+    COLLAR, EXPIRED_KEY, MARKET_NOT_PERMITTED, OUTLIVES, PROTECTED, RATE_LIMITED, SESSION_NOT_PERMITTED, Allowance,
+    Guard,
 )
 from gateway.names cimport MarketEntry, Names
 from gateway.orders cimport OpenOrders
 from engine.messages.records cimport (
     EV_ACCEPTED, EV_CANCELED, EV_PHASE_CHANGED, EV_PREVENTED, EV_REJECTED, EV_TRADE, EV_TRANSFERRED, EV_UNCROSSED,
-    EV_VOIDED, OP_PLACE, OP_REPLACE, SLOT, Accepted, Canceled, EventHead, Place, Prevented, Rejected, Replace, Trade,
+    EV_VOIDED, OP_PLACE, OP_REPLACE, SLOT, Canceled, EventHead, Place, Prevented, Rejected, Replace, Trade,
 )
 from gateway.sequencer cimport BUSY, CLOSED, FAILED, RECORD, TEXT, Pending, Sequencer
+from gateway.stages cimport Stages
 from gateway.transport cimport unsent, write_frames
-from gateway.wire.binary cimport MESSAGE_MAX, put_ack, put_refusal, put_told
+from gateway.wire.binary cimport MESSAGE_MAX, put_ack, put_refusal, put_told, takes_risk_away
 from gateway.wire.encode cimport EVENT_BYTES_MAX, is_fast, put_ack_head, put_event
 
 from engine.messages.codes import ABSENT as _ABSENT
@@ -47,6 +49,7 @@ cdef int64_t ABSENT = _ABSENT
 cdef dict REFUSALS = {
     BUSY: "busy", FAILED: "failed", CLOSED: "closed", RATE_LIMITED: "rate_limited",
     MARKET_NOT_PERMITTED: "market_not_permitted", COLLAR: "collar", PROTECTED: "protection", EXPIRED_KEY: "expired_key",
+    SESSION_NOT_PERMITTED: "session_not_permitted",
 }  # fmt: skip
 cdef enum:
     HEADER = 10  # the longest frame header
@@ -227,6 +230,7 @@ cdef class Hub(ReleaseSink):
         self.decode = decode
         self.answer = answer
         self.counters = counters
+        self.stages = Stages()
         self.write_high = write_high
         self.connections = {}
         self.seats = []
@@ -339,7 +343,7 @@ cdef class Hub(ReleaseSink):
         cdef char* start = copy
         cdef int64_t t_in = self.sequencer.read_clock()
         cdef Guard guard = connection.guard
-        cdef bint counts = guard is not None and takes_request(copy[4])
+        cdef bint counts = guard is not None and not takes_risk_away(copy[4])
         cdef int why
         is_free = is_free and connection.has_paid
         if counts and is_free:
@@ -359,6 +363,7 @@ cdef class Hub(ReleaseSink):
         if why:
             self.refuse(connection, why, rid)
             return 0
+        self.taken(connection, copy[4])
         if wants_receipt:
             self.receipts.ask(connection, self.sequencer.sequence, bytes(copy), self.state_hash())
         return self.sequencer.sequence
@@ -378,7 +383,7 @@ cdef class Hub(ReleaseSink):
         """The market of a place, or of a replace where the key is bound to markets or prices; NIL otherwise."""
         cdef const Replace* replace = <const Replace*>record
         cdef Guard guard = connection.guard
-        cdef int64_t order_id
+        cdef uint64_t order_id
         if replace.head.kind == OP_PLACE:
             return (<const Place*>record).market
         if replace.head.kind != OP_REPLACE or guard is None or (guard.markets == NULL and not guard.collar_ppm):
@@ -489,9 +494,10 @@ cdef class Hub(ReleaseSink):
     cdef int refuse_record(self, Connection connection, uint16_t code, uint16_t offset, uint64_t rid, uint32_t index) except -1:
         """A record is not taken: command `index` of its frame, NIL for the frame itself."""
         cdef char* p = connection.reserve(MESSAGE_MAX)
-        connection.extend(
-            put_refusal(p, rid, code, offset, index, self.sequencer.read_clock(), _rate(connection.rate_left))
-        )
+        cdef int64_t now = self.sequencer.read_clock()
+        if connection.guard is not None:
+            connection.rate_left = connection.guard.allowance.left(now)
+        connection.extend(put_refusal(p, rid, code, offset, index, now, _rate(connection.rate_left)))
         self.counters.rejected_commands += 1
         return self.touch(connection)
 
@@ -535,10 +541,11 @@ cdef class Hub(ReleaseSink):
             else:
                 self.tell_slow(owner, pending, pending.events, pending.event_slots)
             self.counters.acks += 1
+            self.stages.observe(owner.stages_seat, pending.t_in, pending.t_matched, pending.t_durable, self.t_out)
             if owner.holds and pending.event_slots:
                 owner.acked.add(pending.sequence)
-            if owner.guard is not None and owner.guard.protection is not None and pending.event_slots:
-                self._guard(pending, owner)
+        if self.guarded and pending.event_slots and (<const EventHead*>pending.events).kind != EV_ACCEPTED:
+            self.guarded.pop(pending.sequence, None)  # no order came of it
         while at < pending.event_slots:
             slot = pending.events + <size_t>at * SLOT
             head = <const EventHead*>slot
@@ -569,10 +576,10 @@ cdef class Hub(ReleaseSink):
             at += head.slots
         return 0
 
-    cdef int _guard(self, const Pending* pending, Connection owner) except -1:
-        cdef const EventHead* head = <const EventHead*>pending.events
-        if head.kind == EV_ACCEPTED:
-            self.guarded[(<const Accepted*>head).order_id] = owner.guard.protection
+    cdef int taken(self, Connection connection, uint8_t kind) except -1:
+        """The sequencer took a command: the fills of an order count from now on, though its connection be lost meanwhile."""
+        if kind == OP_PLACE and connection.guard is not None and connection.guard.protection is not None:
+            self.guarded[self.sequencer.sequence] = connection.guard.protection
         return 0
 
     cdef int _count_fill(self, uint64_t order_id, int64_t leaves, const Trade* trade) except -1:

@@ -23,18 +23,18 @@ from engine.messages.edge cimport (
     EDGE_NOT_SIGNED_IN, EDGE_PROTECTION, EDGE_RATE_LIMITED, EDGE_TOO_MANY_COMMANDS, OFFSET_NOT_GIVEN,
 )
 from engine.messages.records cimport OP_CANCEL, OP_PLACE, OP_REPLACE, SLOT, CommandHead
-from gateway.guard cimport RATE_LIMITED, takes_request
+from gateway.guard cimport RATE_LIMITED
 from gateway.sequencer cimport BUSY, RECORD, TEXT
 from gateway.wire.binary cimport check, count_commands, takes_risk_away
 from gateway.wire.scan cimport OrderText, fill_cancel, fill_place, fill_replace, scan
 
-from gateway.session import Ask, Close, Resume, Send, SignedIn, Submit
+from gateway.session import Ask, Close, Records, Resume, Send, SignedIn, Submit
 
 cdef uint32_t NIL = 0xFFFFFFFF
 cdef uint16_t[4] CODES  # by Taken
 CODES = [0, EDGE_BUSY, EDGE_JOURNAL_FAILED, EDGE_CANCEL_ONLY]
-cdef uint16_t[5] REFUSED  # by Refusal, from RATE_LIMITED on
-REFUSED = [EDGE_RATE_LIMITED, EDGE_FORBIDDEN, EDGE_COLLAR, EDGE_PROTECTION, EDGE_EXPIRED_KEY]
+cdef uint16_t[6] REFUSED  # by Refusal, from RATE_LIMITED on
+REFUSED = [EDGE_RATE_LIMITED, EDGE_FORBIDDEN, EDGE_COLLAR, EDGE_PROTECTION, EDGE_EXPIRED_KEY, EDGE_FORBIDDEN]
 cdef object log = logging.getLogger(__name__)
 
 
@@ -53,12 +53,14 @@ cdef class OrderEntryListener(WSListener):
     cdef Connection connection
     cdef bint is_paused
     cdef Py_ssize_t commands_max  # of a frame
+    cdef bint is_over  # the last message was over the limit
 
     def __init__(self, Hub hub not None, session, server):
         self.hub = hub
         self.session = session
         self.server = server
         self.connection = None
+        self.is_over = False
         self.commands_max = server.settings.commands_per_frame_max
 
     cpdef on_ws_connected(self, WSTransport transport):
@@ -88,7 +90,7 @@ cdef class OrderEntryListener(WSListener):
                     self.follow(1, frame.get_payload_as_bytes(), True, False)
             elif (
                 frame.msg_type == WSMsgType.BINARY and self.connection.is_binary and frame.fin
-                and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
+                and not (self.connection.in_fragments or frame.rsv1 or frame.rsv2 or frame.rsv3)
             ):
                 if not self.connection.is_ending:
                     self.take_records(<const uint8_t*>frame.payload_ptr, frame.payload_size)
@@ -97,7 +99,7 @@ cdef class OrderEntryListener(WSListener):
                 transport.send_pong(frame.get_payload_as_bytes())
             elif frame.msg_type == WSMsgType.CLOSE:
                 self.hub.tell()
-                transport.send_close(frame.get_close_code(), b"")
+                transport.send_close(_echo(<int>frame.get_close_code(), frame.payload_size), b"")
                 transport.disconnect()
             elif frame.msg_type != WSMsgType.PONG:
                 self.hub.counters.bad_frames += 1
@@ -154,6 +156,8 @@ cdef class OrderEntryListener(WSListener):
             elif isinstance(output, Submit):
                 self.hub.submit(self.connection, output.record, output.rid, output.is_cancel, output.is_free,
                                 output.wants_receipt)
+            elif isinstance(output, Records):
+                self.take_records(<const uint8_t*><const char*>(<bytes>output.payload), len(output.payload))
             elif isinstance(output, Ask):
                 self.hub.ask(self.connection, output)
             elif isinstance(output, SignedIn):
@@ -230,6 +234,8 @@ cdef class OrderEntryListener(WSListener):
             )
             if why and order.op != OP_CANCEL and connection.guard is not None:
                 connection.guard.allowance.give_back()
+            if not why:
+                hub.taken(connection, order.op)
             if not why and order.receipt == 1:
                 hub.receipts.ask(connection, hub.sequencer.sequence, <bytes>(<char*>record)[:SLOT], hub.state_hash())
         hub.counters.commands_fast += 1
@@ -252,12 +258,21 @@ cdef class OrderEntryListener(WSListener):
         cdef uint64_t rid
         cdef bint may_speak = True
         cdef int why
+        if count <= 0 or connection.owned == NULL or not _only_cancels(payload, size):
+            if connection.guard is None:
+                may_speak = self.session.take_message(t_in)
+            else:
+                may_speak = connection.guard.allowance.take_message_at(t_in)
+                if not may_speak or self.is_over:
+                    self.is_over = not may_speak
+                    self.session.count_message(may_speak)
+            if not may_speak and self.session.is_flooding:
+                self.carry_out(self.session.flooded())
+                return 0
         if count < 0 or count > self.commands_max:
             hub.counters.bad_frames += 1
             return hub.refuse_record(connection, EDGE_BAD_FRAME if count < 0 else EDGE_TOO_MANY_COMMANDS, offset, 0, NIL)
         connection.rights.market_count = hub.names.market_count
-        if connection.guard is not None and not _only_cancels(payload, size):
-            may_speak = connection.guard.allowance.take_message_at(t_in)
         for index in range(<uint32_t>count):
             head = <const CommandHead*>(payload + at)
             rid = head.sequence
@@ -273,8 +288,10 @@ cdef class OrderEntryListener(WSListener):
                         record, head.slots, connection.number, <char*>&rid, sizeof(rid), RECORD, t_in,
                         takes_risk_away(head.kind),
                     )
-                    if why and connection.guard is not None and takes_request(head.kind):
+                    if why and connection.guard is not None and not takes_risk_away(head.kind):
                         connection.guard.allowance.give_back()
+                    if not why:
+                        hub.taken(connection, head.kind)
                 hub.counters.commands_binary += 1
                 code = CODES[why] if why < 4 else REFUSED[why - RATE_LIMITED]
                 offset = OFFSET_NOT_GIVEN
@@ -284,6 +301,15 @@ cdef class OrderEntryListener(WSListener):
                 hub.refuse_record(connection, code, offset, rid, index)
             at += <Py_ssize_t>head.slots * SLOT
         return 0
+
+
+cdef WSCloseCode _echo(int code, size_t size) noexcept:
+    """The answer to a close frame: its own code, 1000 if it has none, 1002 if nobody may send that one."""
+    if size == 0:
+        return WSCloseCode.OK
+    if size == 1 or not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        return WSCloseCode.PROTOCOL_ERROR
+    return <WSCloseCode>code
 
 
 cdef bint _only_cancels(const uint8_t* payload, Py_ssize_t size) noexcept nogil:

@@ -78,6 +78,8 @@ class Quotes:
             child = children.get(side)
             state = None if child is None else self._state.client_id_state(account.index, child[0].encode())
             is_open = state is not None and state[0] in (OrderStatus.WAITING, OrderStatus.OPEN)
+            if child is not None and not is_open:
+                children.pop(side)
             if child is not None and state is not None and is_open:
                 if state[2] != market.index:
                     raise QuoteRefused("market", "the market in which this quote stands")
@@ -100,9 +102,9 @@ class Quotes:
         return [(side, planned[side] | common) for side in sides if side in planned]
 
     def _known(self, account: int, quote_id: str) -> Children:
-        known = self._children.pop((account, quote_id), None)
+        known = self._children.get((account, quote_id))
         if known is not None:
-            return known
+            return dict(known)
         found: Children = {}
         for order in self._orders.of_account(account):
             for side, letter in _LETTERS.items():
@@ -116,11 +118,14 @@ class Quotes:
     def _keep(
         self, account: int, quote_id: str, children: Children, planned: dict[str, Any], wanted: dict[str, Any]
     ) -> None:
-        for side, command in planned.items():
-            if command["op"] == "cancel":
+        # What is planned may yet be refused: a child is forgotten when the engine says that it is not open, not before.
+        for side in _LETTERS:
+            command = planned.get(side)
+            if command is None:
                 children.pop(side, None)
-            else:
+            elif command["op"] != "cancel":
                 children[side] = (command["client_id"], _decimal(wanted[side]["price"]))
+        self._children.pop((account, quote_id), None)
         self._children[(account, quote_id)] = children
         if len(self._children) > QUOTES_REMEMBERED:
             del self._children[next(iter(self._children))]

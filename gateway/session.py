@@ -45,6 +45,7 @@ __all__ = [
     "Event",
     "IllegalTransition",
     "Output",
+    "Records",
     "Resume",
     "Send",
     "Session",
@@ -60,7 +61,7 @@ _PARTS_MAX = 1_024
 _SHELL_ONLY = {"tick", "cut", "malformed"}
 _RULEBOOK_OPS = {kind.word for kind in CommandKind} - _SHELL_ONLY
 _READS = {"open_orders", "balances", "resolve"}
-_OWN_ASKS = {"whoami", "sessions", "reset_protection", "directory"}
+_OWN_ASKS = {"whoami", "sessions", "reset_protection", "directory", "latency"}
 _OPERATOR_ASKS = {"status", "describe", "register_key", "revoke_key"}
 _SESSION_FIELD = slice(112, 120)
 _OUTLIVES = b"\xff" * 8
@@ -73,6 +74,9 @@ _REFUSED = {
     "market_not_permitted": ("forbidden", "the key does not trade in this market: not journaled, not executed"),
     "collar": ("collar", "the price lies outside the key's collar, or there is none: not journaled, not executed"),
     "protection": ("protection", "the protection has tripped, reset_protection ends it: not journaled, not executed"),
+    "session_not_permitted": (
+        "forbidden", "orders of a key under protection are in no session of their own: not journaled, not executed"
+    ),
     "expired_key": ("expired_key", "the key has expired: not journaled, not executed"),
 }
 
@@ -188,7 +192,14 @@ class Resume:
     rid: bytes
 
 
-Output = Send | Close | Submit | Ask | SignedIn | Resume
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Take the records of a binary message that came in fragments."""
+
+    payload: bytes
+
+
+Output = Send | Close | Submit | Ask | SignedIn | Resume | Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +234,8 @@ class Session:
     """
 
     __slots__ = (
-        "_failures", "_nonce", "_parts", "_refused", "_terms", "allowance", "is_binary", "key", "peer", "state",
+        "_failures", "_is_of_records", "_nonce", "_parts", "_refused", "_terms", "allowance", "is_binary", "key",
+        "peer", "state",
     )  # fmt: skip
 
     def __init__(self, terms: SessionTerms, *, is_binary: bool = False) -> None:
@@ -235,6 +247,7 @@ class Session:
         self._failures = 0
         self._refused = 0
         self._parts: list[bytes] = []
+        self._is_of_records = False
         self.allowance = terms.make_allowance()
         """What it sends is taken from this; the caller sets the key's after SignedIn."""
         self.peer = ""
@@ -267,9 +280,11 @@ class Session:
             fault = "a new message inside a fragmented one" if self._parts else "a continuation of nothing"
             yield from self.end(PROTOCOL_ERROR, fault)
             return
-        if frame_type not in (TEXT, CONTINUATION):
+        if frame_type == BINARY and not self.is_binary:
             yield from self.end(UNSUPPORTED, "binary frame on a JSON session")
             return
+        if frame_type != CONTINUATION:
+            self._is_of_records = frame_type == BINARY
         if not is_final or self._parts:
             self._parts.append(payload)
             if sum(map(len, self._parts)) > self._terms.message_bytes_max or len(self._parts) > _PARTS_MAX:
@@ -279,17 +294,25 @@ class Session:
                 return
             payload = b"".join(self._parts)
             self._parts.clear()
+        if self._is_of_records:
+            yield Records(payload)
+            return
         try:
             value = wire.parse(payload)
         except wire.BadText as error:
             yield from self.end(BAD_UTF8, str(error))
             return
         except wire.BadJson as error:
-            yield Send(wire.error("bad_json", str(error)))
+            if self.take_message(self._terms.now_ns()) or not self.is_flooding:
+                yield Send(wire.error("bad_json", str(error)))
+            else:
+                yield from self.flooded()
             return
-        may_speak = all(map(_only_removes, [value] if isinstance(value, dict) else value)) or self._take_message()
-        if self._refused > self._terms.refused_messages_max:
-            yield from self.end(POLICY, "too many messages")
+        items = [value] if isinstance(value, dict) else value
+        is_exempt = self.state is State.OPEN and bool(items) and all(map(_only_removes, items))
+        may_speak = is_exempt or self.take_message(self._terms.now_ns())
+        if self.is_flooding:
+            yield from self.flooded()
             return
         if isinstance(value, dict):
             yield from self._command(value, may_speak)
@@ -305,6 +328,25 @@ class Session:
                 yield Send(wire.error("bad_json", "an item of the array is no object"))
             if self._has_ended():
                 return
+
+    def take_message(self, now: int) -> bool:
+        """Take one message from the allowance at `now` (ns). False: none is left."""
+        may_speak = self.allowance.take_message(now)
+        self.count_message(may_speak)
+        return may_speak
+
+    def count_message(self, may_speak: bool) -> None:
+        """One message more that was within the limit, or was not."""
+        self._refused = 0 if may_speak else self._refused + 1
+
+    @property
+    def is_flooding(self) -> bool:
+        """Whether more messages in a row were over the limit than a session may send."""
+        return self._refused > self._terms.refused_messages_max
+
+    def flooded(self) -> list[Output]:
+        """End it for that."""
+        return self.end(POLICY, "too many messages")
 
     def time_out(self) -> list[Output]:
         """The time for signing in is over."""
@@ -363,13 +405,6 @@ class Session:
         if self.is_binary:
             body |= {"schema": edge.SCHEMA_ID, "version": edge.VERSION}
         return Send(wire.encode(body))
-
-    def _take_message(self) -> bool:
-        if self.allowance.take_message(self._terms.now_ns()):
-            self._refused = 0
-            return True
-        self._refused += 1
-        return False
 
     def _command(self, command: dict[str, Any], may_speak: bool) -> list[Output]:
         raw = command.pop("rid", None)

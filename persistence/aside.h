@@ -69,7 +69,7 @@ typedef struct {
     uint64_t size;
     int is_synced;                                  /* else the page cache is all it has to reach */
     uint64_t bytes_per_second;                      /* 0: no pauses */
-    int (*is_due)(void *context, uint64_t written); /* asked while it pauses: go on at once? */
+    int (*is_due)(void *context, uint64_t written); /* 1: go on without a pause; -1: nobody wants it any more */
     void *context;
 } byline_zeros_work;
 
@@ -82,6 +82,7 @@ static int byline_zeros(void *argument) {
     byline_zeros_work *w = (byline_zeros_work *)argument;
     int is_due = !w->bytes_per_second || w->is_due(w->context, 0);
     for (uint64_t at = 0; at < w->size;) {
+        if (is_due < 0) return ECANCELED;
         size_t part = is_due ? BYLINE_ZEROS : BYLINE_ZEROS_PACED;
         ssize_t n = pwrite(w->file, zeros, w->size - at < part ? (size_t)(w->size - at) : part, (off_t)at);
         if (n < 0 && errno == EINTR) continue;

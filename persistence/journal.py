@@ -232,7 +232,7 @@ class Journal:
         elif self._keeper is not None:
             self._ring.stop()
         self._stopping.set()
-        self._ring.hurry(True)
+        self._ring.give_up_zeros()
         if self._keeper is not None:
             os.eventfd_write(self._ring.keeper_fd, 1)
             self._keeper.join()
@@ -337,7 +337,8 @@ class Journal:
         try:
             self._prepare(hurry=hurry)
         except OSError as error:
-            self._say(error)
+            if not self._stopping.is_set():  # else what was begun is not wanted any more
+                self._say(error)
             return
         self._disk_full = False
         self._ring.set_limit(self._limit(self._ring.unused_slots))

@@ -106,7 +106,7 @@ def write_zeros(descriptor: int, size_bytes: int, bytes_per_second: int, Ring ri
     `ring`: at that pace, or faster where its current segment is used fast. Without one: at once.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the disk refuses, or ECANCELED: the ring does not want them any more.
     """
     cdef byline_zeros_work work
     cdef int error
@@ -324,7 +324,11 @@ cdef class Ring:
 
     def hurry(self, is_hurried: bool):
         """Whether `write_zeros` makes no pauses."""
-        self.j.is_hurried = is_hurried
+        self.j.is_hurried = 1 if is_hurried else 0
+
+    def give_up_zeros(self):
+        """Nobody wants what `write_zeros` writes any more: it raises OSError(ECANCELED)."""
+        self.j.is_hurried = -1
 
     def fail(self, error: int):
         """Stop the journal for good with this errno."""

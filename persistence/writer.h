@@ -69,7 +69,8 @@ typedef struct {
     pthread_t thread;
     int started;
     cpu_set_t cpus;
-    int has_cpus, is_hurried; /* the latter: the next segment is wanted now */
+    int has_cpus;
+    int is_hurried; /* 1: the next segment is wanted now; -1: it is not wanted any more */
 } byline_journal;
 
 static inline uint64_t byline_get(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
@@ -222,10 +223,12 @@ static int byline_journal_step(byline_journal *j) {
 }
 
 /* Whether the next segment, of which so many bytes are written, is wanted sooner than at its slow pace: it is always made
- * twice as far as the current one is used. Any thread. */
+ * twice as far as the current one is used. 1, 0, or
+ * -1: it is not wanted at all. Any thread. */
 static int byline_journal_presses(void *context, uint64_t written) {
     byline_journal *j = (byline_journal *)context;
-    return __atomic_load_n(&j->is_hurried, __ATOMIC_RELAXED) || written / BYLINE_SLOT < 2 * byline_get(&j->segment_used);
+    int hurry = __atomic_load_n(&j->is_hurried, __ATOMIC_RELAXED);
+    return hurry ? hurry : written / BYLINE_SLOT < 2 * byline_get(&j->segment_used);
 }
 
 /* Only while the writer is stopped or waits for a segment. */

@@ -143,7 +143,7 @@ def refused_order(reason: str) -> ApiError:
     if reason == "busy":
         return ApiError(ErrorCode.SERVICE_UNAVAILABLE, "The exchange is too busy for this command.", reason=reason)
     if reason == "unknown_order":
-        return ApiError(ErrorCode.NOT_FOUND, "There is no such open order.", reason=reason)
+        return ApiError(ErrorCode.NOT_FOUND, "There is no such order.", reason=reason)
     return ApiError(ErrorCode.ORDER_REJECTED, f"The exchange refused the order: {reason}.", reason=reason)
 
 

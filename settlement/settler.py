@@ -58,7 +58,7 @@ from settlement.store import BatchStore
 from settlement.submitter import Submitter
 from settlement.watcher import Watcher
 
-__all__ = ["AuditPort", "BatchRecord", "ReleasePort", "SettlementSettings", "Settler", "run_settler"]
+__all__ = ["BatchRecord", "ReleasePort", "SettlementSettings", "Settler", "run_settler"]
 
 log = logging.getLogger(__name__)
 
@@ -119,13 +119,6 @@ class ReleasePort(Protocol):
         """Ref → recipient, of those among `refs` that may be paid. What was released stays so. Raises Unavailable."""
 
 
-class AuditPort(Protocol):
-    """A second core over the journal, for the double-entry check."""
-
-    async def check(self, cut: Cut, ledger: Ledger) -> str:
-        """Empty if the core's state at the cut has the cut's hash and the ledger's totals; else what differs."""
-
-
 OnBatch = Callable[[BatchRecord], Awaitable[None] | None]
 
 
@@ -142,12 +135,11 @@ class Settler:
         on_batch: OnBatch,
         commands: CommandPort | None = None,
         releases: ReleasePort | None = None,
-        audit: AuditPort | None = None,
         proofs: ProofSettings | None = None,
     ) -> None:
         self._source, self._chain, self._store, self._settings = source, chain, store, settings
         self._watcher, self._on_batch, self._commands = watcher, on_batch, commands
-        self._releases, self._audit = releases, audit
+        self._releases = releases
         self._proofs = proofs or ProofSettings()
         self._info: ChainInfo | None = None
         self._chain_error = "not connected yet"
@@ -371,8 +363,6 @@ class Settler:
             last = max(self._final, self._queue[-1] if self._queue else 0)
             if cut.batch != last + 1:
                 raise Disagreement(f"batch {cut.batch} follows batch {last}")
-            if self._audit is not None and (difference := await self._audit.check(cut, self.ledger)):
-                raise Disagreement(f"batch {cut.batch}: the core and the ledger differ at its cut: {difference}")
             released = await self._released()
             life = Life(self.netting.seal(self.ledger, cut, time.time_ns(), released))
             self._lives[cut.batch] = life
@@ -442,6 +432,9 @@ class Settler:
                     continue
                 life = self._lives[self._queue[0]]
                 await self._list_assets(life.batch)
+                if life.state is State.SEALED and (foreign := self._unbacked(life.batch)):
+                    await self._halt(life, foreign)
+                    continue
                 await self._submitter.drive(life, self._listings)
                 if life.state is State.FINAL:
                     await self._finish(life)
@@ -452,6 +445,18 @@ class Settler:
                 self._chain_error = str(error)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, self._settings.retry_most_s)
+
+    def _unbacked(self, batch: Batch) -> str:
+        """Empty, or what was booked from outside without the chain where no faucet can mirror it."""
+        for part in batch.parts:
+            for coin in part.coins:
+                if coin.deposits and not self._listings[coin.asset].faucet:
+                    units = sum(amount for _, amount in coin.deposits)
+                    return (
+                        f"batch {batch.number}: {units} units of {coin.asset} were booked from outside, and not by a "
+                        f"deposit on the chain"
+                    )
+        return ""
 
     async def _finish(self, life: Life) -> None:
         """Compare the chain with the books, pay out the news, go on to the next."""
@@ -588,7 +593,6 @@ async def run_settler(
     *,
     commands: CommandPort | None = None,
     releases: ReleasePort | None = None,
-    audit: AuditPort | None = None,
     proofs: ProofSettings | None = None,
     on_settler: Callable[[Settler], None] | None = None,
 ) -> None:
@@ -597,7 +601,7 @@ async def run_settler(
     `on_batch` gets every change of every batch, and at the start the present state of each stored one (store it by
     number; the same record again does no harm). `on_settler` gets the settler, whose `status()` the caller may publish.
     """
-    settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, audit, proofs)
+    settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, proofs)
     if on_settler:
         on_settler(settler)
     await settler.run(stop)

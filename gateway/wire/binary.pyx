@@ -108,7 +108,9 @@ cdef Py_ssize_t count_commands(const uint8_t* payload, Py_ssize_t size) noexcept
 
 
 cdef bint takes_risk_away(uint8_t kind) noexcept nogil:
-    return kind == OP_CANCEL or kind == OP_MASS_CANCEL or kind == OP_CANCEL_AFTER or kind == OP_KILL
+    return (
+        kind == OP_CANCEL or kind == OP_MASS_CANCEL or kind == OP_CANCEL_AFTER or kind == OP_KILL or kind == OP_POISON
+    )
 
 
 cdef inline bint _owned(uint32_t account, const Rights* rights) noexcept nogil:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import struct
 from pathlib import Path
 
 import pytest
 import websockets
 from websockets.asyncio.client import connect
+from websockets.frames import Frame, Opcode
 
 from engine.messages import edge
 from engine.messages.codes import ABSENT, NIL, CancelReason, CommandKind, EventKind, RejectCode
 from engine.messages.edge import EdgeCode, MessageType
+from gateway.settings import Tier
 from gateway.wire import json as wire
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay
@@ -174,6 +177,93 @@ async def test_records_need_a_sign_in_a_scope_and_a_binary_session(tmp_path: Pat
             with pytest.raises(websockets.ConnectionClosed) as closed:
                 await asyncio.wait_for(text.recv(), 5)
             assert closed.value.rcvd is not None and closed.value.rcvd.code == 1003
+
+
+async def test_no_record_of_a_narrowed_key_is_more_than_refused(tmp_path: Path) -> None:
+    """Keys of certain markets and prices have their records looked at more closely: with every number a field holds."""
+    rng = random.Random(4)
+    edges = (0, 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "eve", markets=[MARKET], collar_ppm=50_000)
+        other = await x.trader(operator, "bob")
+        async with await BinaryClient.connect(x.url, key) as client, await x.client(other) as bob:
+            account = client.account
+            frames = [replace(account, order, rid=1, price=100) for order in edges]
+            frames += [cancel(account, order, rid=1) for order in edges]
+            for kind in range(64):
+                payload = b"".join(rng.choice(edges).to_bytes(8, "little") for _ in range(12))
+                payload = account.to_bytes(4, "little") + payload[4:]
+                frames += [record(kind, payload, rid=2, flags=flags) for flags in (0, 1, 255)]
+            for frame in frames:
+                await client.send(frame)
+                assert (await client.next())["type"] in (ACK, REFUSAL)
+            assert x.server.fault is None
+            assert (await bob.place(MARKET, "b1", "buy", "limit", size="1", price="1"))["event"] == "accepted"
+
+
+async def test_records_in_fragments_are_whole_records_and_none_hides_in_a_text(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice")
+        async with await BinaryClient.connect(x.url, key) as client:
+            whole = place(client.account, "parts", 0, 1, 1, rid=5) + cancel(client.account, "parts", rid=6)
+            await client.socket.send([whole[:64], whole[64:200], whole[200:]])
+            first, second = await client.take(2)
+            assert (first["type"], first["rid"], second["type"], second["rid"]) == (ACK, 5, ACK, 6)
+            before = x.core.sequence
+            raw = client.socket
+            for opcode, payload, fin in ((Opcode.TEXT, b'{"op":"pi', False), (Opcode.BINARY, whole, True)):
+                frame = Frame(opcode, payload, fin).serialize(mask=True)
+                raw.transport.write(frame)
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                await raw.recv()
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 1002
+            assert x.core.sequence == before + 1  # its mass cancel, and no record of that frame
+
+
+async def test_what_takes_risk_away_passes_and_a_flood_of_records_ends_the_session(tmp_path: Path) -> None:
+    tiers = (Tier("plain", 5, 20, 3_600.0), Tier("unlimited", 0, 0, 1.0))
+    async with exchange(tmp_path, tiers=tiers) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice", tier="plain")
+        async with await BinaryClient.connect(x.url, key) as client:
+            account = client.account
+            await client.send(place(account, "stays", 0, 1, 1))
+            assert (await client.next())["type"] == ACK
+            await client.send(*(place(account, f"o{n}", 0, 1, 1) for n in range(5)))
+            told = sorted(await client.take(5), key=lambda message: message["type"])  # what is refused is told at once
+            assert [message["type"] for message in told] == [ACK] * 4 + [REFUSAL]
+            assert (told[-1]["code"], told[-1]["rate_left"]) == (EdgeCode.RATE_LIMITED, 0)
+            for n in range(17):
+                await client.send(place(account, f"p{n}", 0, 1, 1))
+                assert (await client.next())["code"] == EdgeCode.RATE_LIMITED
+            lowering = {
+                CommandKind.MASS_CANCEL: struct.pack("<IIQBB", account, NIL, 0, 255, 1),
+                CommandKind.KILL: struct.pack("<I", account),
+                CommandKind.CANCEL_AFTER: struct.pack("<IIq", account, 0, 10**18),
+                CommandKind.POISON: struct.pack("<II32s", account, 0, b"p0"),
+            }
+            await client.send(cancel(account, "stays"))
+            assert (await client.next())["type"] == ACK
+            before = x.core.sequence
+            for kind, payload in lowering.items():
+                await client.send(record(kind, payload))
+                while (told := await client.next())["type"] == TOLD:
+                    pass
+                assert told["type"] == ACK, kind
+            assert x.core.sequence == before + len(lowering)
+        async with await BinaryClient.connect(x.url, key) as flood:
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                for n in range(1_100):
+                    await flood.send(place(flood.account, f"q{n}", 0, 1, 1))
+                while True:
+                    await flood.socket.recv()
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
+        async with await BinaryClient.connect(x.url, None) as stranger:
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                for _ in range(1_100):
+                    await stranger.send(cancel(2, "a"))
+                while True:
+                    await stranger.socket.recv()
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
 
 
 async def test_the_first_protocol_offered_that_is_known_is_chosen(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from byline.client import CommandError, TradingClient
 from gateway.settings import Tier
@@ -90,6 +92,18 @@ async def test_messages_run_out_and_a_flood_ends_the_session(tmp_path: Path) -> 
                 pass
             assert a._socket.close_code == 1008 and a._socket.close_reason == "too many messages"
             assert (await b.place(**limit("b")))["event"] == "accepted"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '[{"op":"cancel","client_id":"a"},{"op":"kill"}]', "é" * 9])
+async def test_whoever_has_not_signed_in_has_few_messages_too(tmp_path: Path, text: str) -> None:
+    async with exchange(tmp_path, tiers=SLOW) as x, connect(x.url) as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            for _ in range(1_100):
+                await socket.send(text)
+            while True:
+                await socket.recv()
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "too many messages")
 
 
 async def test_a_tier_that_is_none_is_refused(tmp_path: Path) -> None:

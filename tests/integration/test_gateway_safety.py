@@ -147,6 +147,26 @@ async def test_protection_pulls_the_keys_orders_until_it_is_reset(
             assert (await a.place(**limit("yes")))["event"] == "accepted"
 
 
+async def test_orders_of_a_lost_connection_are_under_protection_and_none_is_outside_of_it(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        maker = await x.trader(operator, "alice", protection={"window_ms": 600_000, "fills": 1})
+        taker = await x.trader(operator, "bob")
+        async with await x.client(maker) as a:
+            before = x.core.sequence
+            with pytest.raises(CommandError, match="no session of their own"):
+                await a.place(**limit("named", side="sell"), session="desk")
+            assert x.core.sequence == before
+        for number in range(4):
+            lost = await x.client(maker, cancel_on_disconnect=False)
+            orders = [{"op": "place"} | limit(f"m{number}.{n}", side="sell") for n in range(3)]
+            await lost._socket.send(json.dumps(orders))
+            lost._socket.transport.abort()
+        await becomes(operator, "alice", {f"m{number}.{n}" for number in range(4) for n in range(3)})
+        async with await x.client(taker) as b:
+            await b.place(**limit("sweep", size="3", tif="ioc"))
+        await becomes(operator, "alice", set())
+
+
 async def test_a_tripped_protection_outlives_a_restart_until_it_is_reset(tmp_path: Path) -> None:
     async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
         maker = await x.trader(operator, "alice", protection={"window_ms": 600_000, "fills": 1})

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.messages.codes import CommandKind, EventKind
@@ -193,6 +194,25 @@ async def test_a_batch_before_the_first_settled_asset_is_final_too(bench: Bench)
     async with bench.settler(log) as settler:
         await _until(lambda: settler.status()["final_batch"] == 2, "both final")
         _check_rows(bench, settler)
+
+
+class WithoutFaucet(SuiChain):
+    """As on a network: the coins are the issuer's."""
+
+    async def open_vaults(self, assets: list[tuple[str, int]], first_batch: int) -> list[VaultListing]:
+        opened = await super().open_vaults(assets, first_batch)
+        return [msgspec.structs.replace(listing, faucet=None) for listing in opened]
+
+
+async def test_what_was_booked_from_outside_without_the_chain_halts_where_there_is_no_faucet(bench: Bench) -> None:
+    log, _, _ = _market()
+    log.cut()
+    async with bench.settler(log, chain_type=WithoutFaucet) as settler:
+        await _until(lambda: settler.status()["halted"], "halted")
+        assert "100000 units of USDC were booked from outside" in settler.status()["halted"]
+        assert bench.records[-1].status == "halted" and bench.finals() == []
+        settler.resume("nothing was mended (test)")
+        await _until(lambda: bench.records[-2].status == "sealed" and settler.status()["halted"], "halts again")
 
 
 async def test_batches_queue_while_the_chain_is_down(bench: Bench) -> None:

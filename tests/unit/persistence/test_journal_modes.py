@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,22 @@ def test_zeros_for_the_next_segment_come_slowly_until_they_are_wanted(tmp_path: 
     assert os.fstat(file.fileno()).st_size == size and os.pread(file.fileno(), size, 0) == bytes(size)
     file.close()
     journal.close()
+
+
+def test_closing_does_not_wait_for_a_segment_that_nobody_wants(tmp_path: Path) -> None:
+    slow = replace(settings("durable"), segment_bytes=4 << 20, fill_bytes_per_second=1)
+    disk = DirectoryDisk(tmp_path)
+    for number in range(3):
+        tail = segments.scan(disk, segments.list_segments(disk)) if number else new_tail()
+        journal = Journal(disk, tail, SystemClock(), slow)
+        journal.append_all(records(number + 1, 1))
+        journal.publish()
+        journal.wait_durable(number + 1)
+        journal.close()
+        assert (journal.status, journal.failed) == ("closed", 0)
+        assert disk.list(segments.DIRECTORY) == [
+            segment.path.rpartition("/")[2] for segment in segments.list_segments(disk)
+        ]
 
 
 def test_zeros_are_pressed_for_by_what_is_used_of_the_segment_before(tmp_path: Path) -> None:
