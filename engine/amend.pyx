@@ -11,7 +11,7 @@ OLDER_NAMES behind its newest, and to all while `older_room` (ids.pxd) has none.
 """
 
 from engine.bands cimport begin_band, inside_band
-from engine.book cimport dequeue, in_window, join_back, reaches
+from engine.book cimport dequeue, in_window, join_back, join_window, reaches
 from engine.digest cimport add_mix, mix_id, touch_order
 from engine.events cimport add_event
 from engine.ids cimport is_new, older_room, open_id
@@ -23,7 +23,7 @@ from engine.pool cimport find_id, find_poison, id_tag, is_empty
 from engine.risk cimport hold, hold_slot, order_hold, pair_hold, required_hold, whole_leaves
 from engine.stops cimport meets, move_stop, run_stop
 from engine.types cimport *
-from engine.windows cimport secure
+from engine.windows cimport secure, widen
 
 
 cdef int rename(State* s, uint32_t slot, const ClientId* client_id) except -1 nogil:
@@ -108,12 +108,13 @@ cdef inline int move(State* s, const ReplaceRecord* r, uint16_t flags, Market* m
     cdef int side = d.side
     cdef uint32_t held = d.base if side == SELL else d.quote
     cdef int64_t before = 0, after = 0
+    cdef bint far = not in_window(&market.half[side], r.price)
     if s.limits.risk:
         before = required_hold(market, side, o.price, o.leaves, o.hold_ppm, o.credit)
         after = required_hold(market, side, r.price, o.leaves, o.hold_ppm, o.credit)
         if after - before > s.balances[held].available:
             return reject_named(s, r.account, &r.client_id, flags, INSUFFICIENT_FUNDS)
-    if rarely(not in_window(&market.half[side], r.price)):
+    if rarely(far):
         secure(s, market, side, r.price)
     # From here on nothing is refused.
     e = <ReplacedEvent*>add_event(s, EV_REPLACED, 1, o.account, o.market)
@@ -128,7 +129,10 @@ cdef inline int move(State* s, const ReplaceRecord* r, uint16_t flags, Market* m
     hold(s, held, after - before)
     dequeue(s, &market.half[side], side, slot)
     o.price = r.price
-    return join_back(s, market, side, slot)
+    if rarely(far):
+        widen(s, market, side, r.price)
+    join_window(s, &market.half[side], side, slot)
+    return 0
 
 
 cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nogil:

@@ -22,7 +22,8 @@ from engine.reference.noticed import Changes, Noticed, Rows, Table
 
 __all__ = [
     "EXTERNAL", "FEES", "INT64_MAX", "MILLION", "TOTAL_LIMIT", "Account", "Asset", "Balance", "ClientId", "Market",
-    "Move", "Order", "Ref", "State", "ceil_ppm", "extension", "is_empty", "reject", "required_hold", "saturated", "unpack", "words",
+    "Move", "Order", "Ref", "State", "ceil_ppm", "extension", "is_empty", "reject", "required_hold", "saturated",
+    "unpack", "words",
 ]  # fmt: skip
 
 EXTERNAL, FEES = 0, 1
