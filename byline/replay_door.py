@@ -31,8 +31,9 @@ def replay_file(commands: Path, events: Path | None, *, reference: bool, state_h
     if commands != STANDARD_INPUT and not commands.exists():
         raise Refused(f"there is no file {commands}")
     with ExitStack() as stack:
-        source = sys.stdin.buffer if commands == STANDARD_INPUT else stack.enter_context(commands.open("rb"))
-        if b"\0" in source.peek(4096)[:4096]:  # type: ignore[attr-defined]
+        piped = commands == STANDARD_INPUT
+        source = stack.enter_context(open(sys.stdin.fileno() if piped else commands, "rb", closefd=not piped))
+        if b"\0" in source.peek(4096)[:4096]:
             raise Refused(f"{commands} holds no JSON lines; `byline journal verify --replay` replays a journal")
         if events is not None and events.exists() and commands != STANDARD_INPUT and events.samefile(commands):
             raise Refused(f"the events would overwrite the commands in {commands}")
