@@ -468,6 +468,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     from persistence.stores.postgres.projector import Projector
     from platform_api.database import Database
     from platform_api.settlement.desk import WithdrawalDesk
+    from settlement.brake import Brake
     from settlement.proof_desk import ProofSettings, load_proof_key, serve_proofs
     from settlement.publication import published
     from settlement.settler import BatchRecord, SettlementSettings, Settler, run_settler
@@ -483,6 +484,9 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     chain, signer = await open_chain(settings, chain_directory / "pysui")
     store = FileBatchStore(data / "settlement" / "batches.log")
     watcher = Watcher(data / "settlement" / "chain.log")
+    brake = Brake(
+        await _event_source(settings), _Bookings(core), data / "settlement" / "brake.log", settings.unsettled_limit_s
+    )
     settlers: list[Settler] = []
     proofs = ProofSettings(load_proof_key(data / "keys" / "proofs.key"), publication=lambda: published(data))
 
@@ -499,7 +503,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
         desk.store_paid(record.number, record.payouts)
 
     def facts() -> dict[str, Any]:
-        return {"projection": projector.status(), "withdrawals_error": desk.error,
+        return {"projection": projector.status(), "withdrawals_error": desk.error, "brake": brake.status(),
                 "settlement": settlers[0].status() if settlers else {}}  # fmt: skip
 
     async def proof_desk() -> None:
@@ -522,6 +526,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
                 on_settler=settlers.append,
             ),
             proof_desk(),
+            brake.run(stop, lambda: settlers[0].unsettled_s() if settlers else 0.0),
             notices.run(stop),
             _report(status, stop, facts),
             _resumes(settings, settlers, stop),
@@ -532,6 +537,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
         await chain.close()
         if settings.chain_signer:
             await signer.close()
+        brake.close()
         watcher.close()
         store.close()
 
