@@ -23,7 +23,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated
@@ -47,7 +47,7 @@ TOLD_EVERY_S = 15.0
 _console = Console(stderr=True)
 
 
-async def _progress(world: World, readers: Callable[[], Counter[str]], seconds: float) -> None:
+async def _progress(world: World, readers: Callable[[], Awaitable[Counter[str]]], seconds: float) -> None:
     """A line now and then; samples of memory between."""
     began = told = time.monotonic()
     while not world.stop.is_set():
@@ -56,7 +56,7 @@ async def _progress(world: World, readers: Callable[[], Counter[str]], seconds: 
         now = time.monotonic()
         if now - told >= TOLD_EVERY_S:
             told = now
-            heard = readers()
+            heard = await readers()
             memory = ", ".join(f"{name} {one.samples[-1][1] / 1e6:.0f} MB" for name, one in world.memory.items())
             _console.print(
                 f"{now - began:5.0f} s of {seconds:.0f}: {world.counts['commands sent']:,} commands, "
@@ -119,9 +119,9 @@ async def _trade(world: World, people: list[Trader], pipe: Connection, seconds: 
     mean_pause = 0.0 if seconds is None else len(trading) / rate
     steps = SHORT_STEPS if seconds is None else None
 
-    def heard() -> Counter[str]:
+    async def heard() -> Counter[str]:
         pipe.send("counts")
-        return Counter(pipe.recv())
+        return Counter(await asyncio.to_thread(pipe.recv))  # it may be busy, and nobody here shall wait for it
 
     watching = asyncio.create_task(_progress(world, heard, seconds or 10.0))
     tasks = [
