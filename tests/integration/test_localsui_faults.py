@@ -391,7 +391,7 @@ async def test_an_owner_with_gas_deposits_and_leaves_by_force(world: World) -> N
     assert vault.rows[me].exit_amount == 250
     later = vault.rows[me].exit_ready_ms
     node._now_ms = lambda: later  # type: ignore[method-assign]
-    await call("claim_exit", "vault", me, "clock")
+    await call("claim_exit", "vault", "clock")
     assert (vault.rows[me].balance, vault.rows[me].exited, vault.header.pool) == (50, 250, 2_050)
     coins = [item.mist for item in node.state.items.values() if item.owner == me and "sui::SUI" not in item.kind]
     assert coins == [250]

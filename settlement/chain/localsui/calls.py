@@ -263,7 +263,7 @@ def _cancel_exit(call: _Call) -> None:
 
 
 def _claim_exit(call: _Call) -> None:
-    call.run(ClaimExit(call.address(1), call.clock(2)), call.vault())
+    call.run(ClaimExit(call.machine.sender, call.clock(1)), call.vault())
 
 
 _SETTLEMENT: dict[str, Callable[[_Call], Any]] = {
@@ -328,7 +328,7 @@ def events_of(
         case ClaimExit(owner, _):
             amount = vault.header.pool - after.pool
             made.append(("ExitPaid", owner + u64(amount)))
-            paid = owner if amount else None
+            paid = owner
     identity = vault.header.id
     return [Emitted(vault.package, "settlement", name, identity + body) for name, body in made], paid
 
