@@ -1,5 +1,6 @@
 """How long after its cut is a batch final? The whole path: events, ledger, netting, Merkle root, store with fsync,
-pysui over gRPC, LocalSui, Move VM; beside the bare Move calls of the same batch in the same run.
+pysui over gRPC, LocalSui, Move VM; beside the bare Move calls of the same batch in the same run. Then the rows of
+`settlement_faults` and `bench_proofs`. `--only NAME` runs one case.
 
 Checked before any number: every row on the chain equals the ledger's, the vaults' pools too, and each batch is final
 exactly once.
@@ -12,6 +13,9 @@ import hashlib
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from bench import bench_proofs, settlement_faults
 from bench.harness import Row, WrongResult, median, seconds
@@ -32,12 +36,28 @@ LEFT_OUT = "the network and its consensus (LocalSui is one process on loopback),
 MUST_MS = 5_000.0
 
 
-def run(smoke: bool, seed: int) -> list[Row]:
-    """Rows of `cut_to_final_ms` (median and worst) for batches of about 10, 100 and 400 entries."""
+def run(
+    smoke: bool,
+    seed: int,
+    only: Annotated[
+        str | None, "Only these rows, by comma: latency, netting, lossy, faults, outage, proofs. All if not given."
+    ] = None,
+) -> list[Row]:
+    """The rows of every case, or of those named."""
+    cases = {"latency": _latency, **settlement_faults.CASES, "proofs": bench_proofs.run}
+    names = list(cases) if only is None else only.split(",")
+    if unknown := sorted(set(names) - set(cases)):
+        raise typer.BadParameter(f"there is no case {', '.join(unknown)}; there are {', '.join(cases)}")
+    with settlement_faults.quietly():
+        return [row for name in names for row in cases[name](smoke, seed)]
+
+
+def _latency(smoke: bool, seed: int) -> list[Row]:
+    """Cut to final (median and worst) for batches of about 10, 100 and 400 entries."""
     rows: list[Row] = []
     for entries in (10,) if smoke else (10, 100, 400):
         rows += asyncio.run(_case(entries, 3 if smoke else 12, seed))
-    return rows + settlement_faults.run(smoke, seed) + bench_proofs.run(smoke, seed)
+    return rows
 
 
 async def _case(entries: int, batches: int, seed: int) -> list[Row]:

@@ -23,7 +23,7 @@ class Flow:
 
     def __init__(self, traders: int, seed: int) -> None:
         self._rng = random.Random(seed)
-        self._traders, self._sequence, self._batch, self._last_cut = traders, 0, 0, 0
+        self._seed, self._traders, self._sequence, self._batch, self._last_cut = seed, traders, 0, 0, 0
         self._waiting: list[np.ndarray] = []
         for index, name in enumerate(("USDC", "MAYA")):
             asset = self._event(layout.DONE_ASSET, EventKind.DONE, CommandKind.ASSET, market=index)
@@ -36,7 +36,7 @@ class Flow:
             account = self._event(layout.DONE_ACCOUNT, EventKind.DONE, CommandKind.ACCOUNT, slots=2, account=index)
             account["name"], account["mask"] = f"user:{index}", layout.AccountMask.ROW
             extra = np.zeros(1, layout.DONE_ACCOUNT_EXTRA)
-            extra["row"] = np.void(hashlib.sha256(f"{seed}:{index}".encode()).digest())
+            extra["row"] = np.void(self.row(index))
             self._publish(account, extra)
             for asset_index in (0, 1):
                 deposit = self._event(layout.MONEY_EVENT, EventKind.TRANSFERRED, CommandKind.DEPOSIT, slots=2)
@@ -44,6 +44,10 @@ class Flow:
                 legs = np.zeros(4, layout.LEG)
                 legs[0]["asset"], legs[0]["amount"], legs[0]["target"] = asset_index, START, index
                 self._publish(deposit, legs)
+
+    def row(self, account: int) -> bytes:
+        """The row of that account's wallet."""
+        return hashlib.sha256(f"{self._seed}:{account}".encode()).digest()
 
     def _event(self, dtype: np.dtype, kind: EventKind, op: CommandKind, **head: int) -> np.ndarray:
         event = np.zeros(1, dtype)

@@ -464,9 +464,11 @@ async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
 async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from byline.core_port import GatewayPort
     from byline.journal_publication import keep_batch_file
+    from byline.settled_notices import SettledNotices
     from persistence.stores.postgres.projector import Projector
     from platform_api.database import Database
     from platform_api.settlement.desk import WithdrawalDesk
+    from settlement.brake import Brake
     from settlement.proof_desk import ProofSettings, load_proof_key, serve_proofs
     from settlement.publication import published
     from settlement.settler import BatchRecord, SettlementSettings, Settler, run_settler
@@ -482,20 +484,26 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     chain, signer = await open_chain(settings, chain_directory / "pysui")
     store = FileBatchStore(data / "settlement" / "batches.log")
     watcher = Watcher(data / "settlement" / "chain.log")
+    brake = Brake(
+        await _event_source(settings), _Bookings(core), data / "settlement" / "brake.log", settings.unsettled_limit_s
+    )
     settlers: list[Settler] = []
     proofs = ProofSettings(load_proof_key(data / "keys" / "proofs.key"), publication=lambda: published(data))
 
     database = Database(_postgres_url(settings), connections_max=2)
     desk = WithdrawalDesk(database, core)
 
+    notices = SettledNotices(core)
+
     def on_batch(record: BatchRecord) -> None:
         projector.store_batch(_batch_row(record))
+        notices.add(record)
         if record.file:
             keep_batch_file(data, record.number, record.file)
         desk.store_paid(record.number, record.payouts)
 
     def facts() -> dict[str, Any]:
-        return {"projection": projector.status(), "withdrawals_error": desk.error,
+        return {"projection": projector.status(), "withdrawals_error": desk.error, "brake": brake.status(),
                 "settlement": settlers[0].status() if settlers else {}}  # fmt: skip
 
     async def proof_desk() -> None:
@@ -514,9 +522,12 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             desk.run(stop),
             run_settler(
                 await _event_source(settings), chain, store, watcher, SettlementSettings(), on_batch, stop,
-                commands=_Bookings(core), releases=desk, proofs=proofs, on_settler=settlers.append,
+                commands=_Bookings(core), releases=desk, proofs=proofs, audit=_second_core(settings),
+                on_settler=settlers.append,
             ),
             proof_desk(),
+            brake.run(stop, lambda: settlers[0].unsettled_s() if settlers else 0.0),
+            notices.run(stop),
             _report(status, stop, facts),
             _resumes(settings, settlers, stop),
         )  # fmt: skip
@@ -526,6 +537,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
         await chain.close()
         if settings.chain_signer:
             await signer.close()
+        brake.close()
         watcher.close()
         store.close()
 
@@ -545,6 +557,23 @@ async def _resumes(settings: Settings, settlers: list[Any], stop: asyncio.Event)
             request.unlink(missing_ok=True)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), STATUS_INTERVAL_S)
+
+
+def _second_core(settings: Settings) -> _Audit | None:
+    return _Audit(settings.data_directory) if settings.second_core else None
+
+
+class _Audit:
+    """Fulfils `settlement.audit.AuditPort` beside the event loop: catching up may take a while."""
+
+    def __init__(self, directory: Path) -> None:
+        from persistence.disk import DirectoryDisk
+        from persistence.second_core import SecondCore
+
+        self._core = SecondCore(DirectoryDisk(directory))
+
+    async def at_cut(self, sequence: int) -> tuple[bytes, Any]:
+        return await asyncio.to_thread(self._core.at_cut, sequence)
 
 
 class _Bookings:

@@ -343,6 +343,13 @@ class GatewayServer:
             if session is not None and session.key is not None and session.key.key == key:
                 listener.carry_out(session.end(1008, "its key was revoked"))
 
+    def tell(self, body: dict[str, Any]) -> int:
+        """Send it to every session that has signed in; how many these are."""
+        payload = wire.encode(body)
+        for link, _ in self._signed_in.values():
+            self.hub.send(link, payload)
+        return len(self._signed_in)
+
     def reset_protection(self, key: ApiKey) -> bool:
         """Take orders of the key again. False: its protection had not tripped."""
         return self._rights.reset_protection(key, self._clock.now_ns())

@@ -11,10 +11,10 @@ again; the batch in flight goes on from its exact step: bytes that may have been
 Only a checkpoint makes anything final: effects that one node shows without one advance nothing, and a node that shows
 less than before is stale, which is waited for.
 
-Halts, and says why in `status()`: the events and the ledger differ, a row would fall below zero, the chain refuses or
-shows another number, chain value or pool than ours, the core refuses to book what the chain has done. A halt is stored
-and survives restarts; `resume` ends it after a person has looked, reads everything again from the first event, and the
-same check runs again.
+Halts, and says why in `status()`: the events and the ledger differ, the journal run again gives another state at a cut,
+a row would fall below zero, the chain refuses or shows another number, chain value or pool than ours, the core refuses
+to book what the chain has done. A halt is stored and survives restarts; `resume` ends it after a person has looked,
+reads everything again from the first event, and the same check runs again.
 
 A withdrawal without a wallet to go to halts nothing: it is not paid, and `status()` names it under `unpayable`.
 
@@ -33,8 +33,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
+from engine.messages.errors import JournalCorrupt, OutcomeUnknown, Refused, Unavailable
 from engine.messages.ports import EventSource
+from settlement.audit import AuditPort, check_cut
 from settlement.batch import (
     Halted,
     Life,
@@ -136,10 +137,12 @@ class Settler:
         commands: CommandPort | None = None,
         releases: ReleasePort | None = None,
         proofs: ProofSettings | None = None,
+        audit: AuditPort | None = None,
     ) -> None:
         self._source, self._chain, self._store, self._settings = source, chain, store, settings
         self._watcher, self._on_batch, self._commands = watcher, on_batch, commands
         self._releases = releases
+        self._audit = audit
         self._proofs = proofs or ProofSettings()
         self._info: ChainInfo | None = None
         self._chain_error = "not connected yet"
@@ -161,7 +164,7 @@ class Settler:
         self._queue: deque[int] = deque()
         self._listings: dict[str, VaultListing] = {}
         self._recent: deque[BatchRecord] = deque(maxlen=self._settings.recent)
-        self._halted = ""
+        self._halted, self._halted_ts = "", 0
         self._final = 0
         self._beside: dict[str, int] = {}
         """Asset → units of payouts that the contract skipped in final batches."""
@@ -206,6 +209,11 @@ class Settler:
         """The last batch that is final, 0 before the first."""
         return self._final
 
+    def unsettled_s(self) -> float:
+        """Age of the oldest cut that is not settled, or of a halt if none was sealed since; 0: nothing waits."""
+        oldest = self._lives[self._queue[0]].batch.cut_ts if self._queue else self._halted_ts if self._halted else 0
+        return max(0.0, (time.time_ns() - oldest) / 1e9) if oldest else 0.0
+
     def status(self) -> dict[str, Any]:
         """For status pages: plain values."""
         unpayable = self.netting.unpayable
@@ -220,6 +228,7 @@ class Settler:
             "sequence": self.ledger.sequence,
             "final_batch": self._final,
             "pending_batches": len(self._queue),
+            "unsettled_s": round(self.unsettled_s(), 3),
             "vaults": {asset: listing.vault for asset, listing in self._listings.items()},
             "deposits": "minted by the test faucet in the batch's own transaction"
             if any(listing.faucet for listing in self._listings.values())
@@ -261,7 +270,7 @@ class Settler:
                 case Listed():
                     self._listings[event.listing.asset] = event.listing
                 case Stopped():
-                    self._halted = event.reason
+                    self._halted, self._halted_ts = event.reason, event.at
                 case Resumed():
                     self._halted = ""
                     if event.number:
@@ -324,7 +333,8 @@ class Settler:
             await self._step(life, Halted(time.time_ns(), life.batch.number, reason))
         elif not self._halted:
             self._store.append(Stopped(time.time_ns(), reason))
-        self._halted = self._halted or reason
+        if not self._halted:
+            self._halted, self._halted_ts = reason, time.time_ns()
 
     # ------------------------------------------------------------ follower
 
@@ -363,6 +373,7 @@ class Settler:
             last = max(self._final, self._queue[-1] if self._queue else 0)
             if cut.batch != last + 1:
                 raise Disagreement(f"batch {cut.batch} follows batch {last}")
+            await self._check(cut)
             released = await self._released()
             life = Life(self.netting.seal(self.ledger, cut, time.time_ns(), released))
             self._lives[cut.batch] = life
@@ -370,6 +381,16 @@ class Settler:
             self._queue.append(cut.batch)
             self._wake.set()
         self.ledger.start_period()
+
+    async def _check(self, cut: Cut) -> None:
+        """The double-entry check; waits for a journal that does not hold the cut yet. Raises Disagreement."""
+        while self._audit is not None:
+            try:
+                return await check_cut(self._audit, cut, self.ledger)
+            except Unavailable:
+                await asyncio.sleep(self._settings.poll_interval_s)
+            except (JournalCorrupt, ValueError) as error:
+                raise Disagreement(f"batch {cut.batch}: the journal cannot be gone through again: {error}") from error
 
     async def _released(self) -> Mapping[str, bytes]:
         """Documented withdrawals that may be paid at this cut; none while their documents cannot be read."""
@@ -594,6 +615,7 @@ async def run_settler(
     commands: CommandPort | None = None,
     releases: ReleasePort | None = None,
     proofs: ProofSettings | None = None,
+    audit: AuditPort | None = None,
     on_settler: Callable[[Settler], None] | None = None,
 ) -> None:
     """Settle until `stop` is set.
@@ -601,7 +623,7 @@ async def run_settler(
     `on_batch` gets every change of every batch, and at the start the present state of each stored one (store it by
     number; the same record again does no harm). `on_settler` gets the settler, whose `status()` the caller may publish.
     """
-    settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, proofs)
+    settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, proofs, audit)
     if on_settler:
         on_settler(settler)
     await settler.run(stop)

@@ -11,10 +11,10 @@ __all__ = [
 ]  # fmt: skip
 
 Amount = Annotated[
-    str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$", examples=["12.5"])
+    str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)", examples=["12.5"])
 ]
 AddressText = Annotated[
-    str, Meta(min_length=66, max_length=66, pattern="^0x[0-9a-fA-F]{64}$", examples=["0x" + "5f" * 32])
+    str, Meta(min_length=66, max_length=66, pattern=r"^0x[0-9a-fA-F]{64}$(?!\n)", examples=["0x" + "5f" * 32])
 ]
 AssetName = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -35,7 +35,9 @@ class Confirmation(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Withdrawal(Struct, frozen=True):
     """`message` is what the wallet signs, byte for byte, until `confirm_by`. A batch pays it not before `not_before`;
-    then `batch` and `digest` say where. `chain` names the chain, and says so if it is the embedded one.
+    then `batch` and `digest` say where. Until then `waiting` says what a confirmed one waits for: `delay` (until
+    `not_before`), `batch` (the next), `settlement_stopped`, `settlement_halted`, or `chain_unavailable`; its money
+    stays held meanwhile. `chain` names the chain, and says so if it is the embedded one.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Withdrawal(Struct, frozen=True):
     created_at: str
     confirm_by: str
     not_before: str
+    waiting: str | None
     batch: int | None
     digest: str | None
     chain: str
