@@ -7,4 +7,5 @@ interpreter   programmable transactions
 packages      signatures of the functions, as the server tells them
 node          the rules of a Sui node
 server        gRPC
+replay        the whole log run again, and compared
 """

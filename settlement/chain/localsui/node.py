@@ -203,7 +203,7 @@ class LocalSui:
                 return known
             admitted = self._admit(raw, signatures)
             self._check_locks(digest, admitted)
-            record = await asyncio.to_thread(self._effect, digest, raw, signatures, admitted)
+            record = await asyncio.to_thread(self._effect, digest, raw, signatures, admitted, self._now_ms())
             self._keep(record)
             return record
 
@@ -224,7 +224,17 @@ class LocalSui:
         """What `execute` would do, without signatures and without a trace. Raises Rejected."""
         async with self._lock:
             admitted = self._admit(raw, None)
-            return await asyncio.to_thread(self._effect, transaction_digest(raw), raw, [], admitted)
+            return await asyncio.to_thread(
+                self._effect, transaction_digest(raw), raw, [], admitted, self._now_ms()
+            )
+
+    def run_again(self, record: Record) -> Record:
+        """What a transaction of the log would write if it came now, at the time of its record; without a trace.
+
+        Raises Rejected.
+        """
+        admitted = self._admit(record.raw, record.signatures)
+        return self._effect(transaction_digest(record.raw), record.raw, record.signatures, admitted, record.at_ms)
 
     async def administer(self, *, paused: bool | None = None, operator: bytes | None = None) -> None:
         """Fault switch: what the vaults' administrator could do behind the settler's back, in every vault."""
@@ -378,9 +388,10 @@ class LocalSui:
 
     # ------------------------------------------------------------ effect
 
-    def _effect(self, digest: bytes, raw: bytes, signatures: list[bytes], admitted: _Admitted) -> Record:
+    def _effect(
+        self, digest: bytes, raw: bytes, signatures: list[bytes], admitted: _Admitted, now_ms: int
+    ) -> Record:
         data, payment, inputs = admitted.data, admitted.payment, admitted.inputs
-        now_ms = self._now_ms()
         sender = address_bytes(data.Sender.to_address_str())
         funds = sum(coin.mist for coin in payment)
         transaction = data.TransactionKind.value
