@@ -141,6 +141,8 @@ def first_vault(**changes: Any) -> Any:
         (statement(liability_root=bytes(32)), "it was altered"),
         (statement(state_hash=b"short"), "no statement: state_hash has 5 bytes"),
         (statement(cut_ts=2**70), "out of range"),
+        (lambda batch: statement(assets=batch.statement.assets * 2)(batch), "an asset is stated twice"),
+        (lambda batch: rooted(assets=batch.statement.assets[::-1])(batch), "does not stand where the batch's"),
         (lambda batch: replace(batch, root=bytes(32)), "it was altered"),
         (lambda batch: replace(batch, digests=[]), "names no transaction"),
         (lambda batch: replace(batch, vaults=[]), "names no vault"),
@@ -171,6 +173,7 @@ async def test_an_altered_proof_is_refused_with_its_reason(settled: Any) -> None
         (replace(proof, amount=proof.amount + 1), "adds up to"),
         (replace(proof, account="user:seller"), "another liability root"),
         (replace(proof, batch=2), "the proof is of batch 2"),
+        (replace(proof, asset="GOLD"), "states 0 totals of GOLD"),
         (settled.proofs[2][0], "the proof is of batch 2"),
         (replace(settled.proofs[2][0], batch=3), "another liability root"),
     ):
