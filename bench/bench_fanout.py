@@ -308,7 +308,7 @@ async def _measure(
         async def flush(number: int) -> None:
             log.append(portions[number])
             begun = time.thread_time()
-            server.pump_once()
+            await server.pump_live()
             await server.flush()
             ours[number // flushes] += time.thread_time() - begun
             sent.extend(server.last_written)

@@ -401,6 +401,9 @@ async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Even
     port = settings.marketdata_port if feed == "marketdata" else settings.marketdata_b_port
     if not port:
         port = await _port_of(settings, feed) if shard else _port_before(settings, feed)
+    tls_port = settings.marketdata_tls_port if feed == "marketdata" else settings.marketdata_b_tls_port
+    if settings.tls_certificate and not tls_port and shard:
+        tls_port = await _port_of(settings, feed, "tls_port")
 
     async def report() -> None:
         await ready.wait()
@@ -409,7 +412,8 @@ async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Even
 
     own = MarketDataSettings(
         host=settings.host, port=port, reuse_port=settings.marketdata_shards > 1,
-        flush_interval_ms=settings.flush_interval_ms,
+        flush_interval_ms=settings.flush_interval_ms, tls_certificate=settings.tls_certificate,
+        tls_key=settings.tls_key, tls_host=settings.tls_host, tls_port=tls_port,
     )  # fmt: skip
     source, following = await _market_events(settings)
     reporting = asyncio.ensure_future(report())
@@ -421,13 +425,13 @@ async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Even
             await following.close()
 
 
-async def _port_of(settings: Settings, name: str) -> int:
+async def _port_of(settings: Settings, name: str, field: str = "port") -> int:
     """The port of a process that is starting. Raises Unavailable."""
     deadline = asyncio.get_running_loop().time() + EVENTS_WAIT_S
     while asyncio.get_running_loop().time() < deadline:
         known = read_status(settings.data_directory, name)
-        if known and known.get("ready") and known.get("port"):
-            return int(known["port"])
+        if known and known.get("ready") and known.get(field):
+            return int(known[field])
         await asyncio.sleep(0.05)
     raise Unavailable(f"{name} does not listen")
 

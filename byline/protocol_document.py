@@ -25,7 +25,9 @@ from engine.messages.codes import CommandKind
 __all__ = ["PATH", "document", "text"]
 
 PATH = Path(__file__).parent.parent / "docs" / "protocol" / "asyncapi.json"
-_QUESTIONS = ("open_orders", "balances", "resolve", "whoami", "sessions", "directory", "resume", "reset_protection")
+_QUESTIONS = (
+    "open_orders", "balances", "resolve", "whoami", "sessions", "directory", "latency", "resume", "reset_protection",
+)  # fmt: skip
 _WRITTEN_BY_THE_EXCHANGE = {"tick", "cut", "malformed"}
 
 

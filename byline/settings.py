@@ -55,12 +55,16 @@ class Settings:
     """Where market data reads events from. Empty: the event log of the data directory; `nats://host:port`: a relay."""
     snapshot_interval_s: float = 300.0
     tls_certificate: str = ""
-    """Path of a PEM chain. With it and `tls_key`, order entry has a second door that speaks TLS alone."""
+    """Path of a PEM chain. With it and `tls_key`, order entry and market data have second doors of TLS alone."""
     tls_key: str = ""
     """Path of its private key, PEM."""
     tls_host: str = ""
-    """Where that door is; empty: at `host`."""
+    """Where these doors are; empty: at `host`."""
     tls_port: int = 7443
+    marketdata_tls_port: int = 7444
+    """The same of market data, with the same certificate and host."""
+    marketdata_b_tls_port: int = 7445
+    """The same of feed B."""
     redis_url: str = ""
     """`redis://…`: rate limits of several API processes are kept there, and events also go to its stream."""
     postgres_url: str = ""
@@ -103,6 +107,8 @@ class Settings:
             (1 <= self.trader_orders_per_s <= 50_000, "trader_orders_per_s", "1 to 50000 orders a second"),
             (bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "given with tls_certificate"),
             (0 <= self.tls_port < 65_536, "tls_port", "0 to 65535"),
+            (0 <= self.marketdata_tls_port < 65_536, "marketdata_tls_port", "0 to 65535"),
+            (0 <= self.marketdata_b_tls_port < 65_536, "marketdata_b_tls_port", "0 to 65535"),
             (_COINS.fullmatch(self.chain_coins) is not None, "chain_coins", "ASSET=0x…::module::NAME, with commas"),
             (self.chain_url == "" or "://" in self.chain_url, "chain_url", "https://HOST:PORT"),
             (0 <= self.seed < 2**32, "seed", "0 to 4294967295"),

@@ -25,8 +25,11 @@ from gateway.restrictions import FIELDS
 from gateway.sequencer import Sequencer
 from gateway.session import Ask, Session
 from gateway.settings import GatewaySettings
+from gateway.stages import Stages
 
-__all__ = ["Answers", "CoreState", "SessionFacts"]
+__all__ = ["LATENCY_INTERVALS_MS", "Answers", "CoreState", "SessionFacts"]
+
+LATENCY_INTERVALS_MS = (1_000, 5_000, 60_000)
 
 
 class CoreState(Protocol):
@@ -64,6 +67,9 @@ class SessionFacts(Protocol):
     def reset_protection(self, key: ApiKey) -> bool:
         """False: none has tripped."""
 
+    def follow_latency(self, session: Session, interval_ms: int) -> None:
+        """Tell it `latency` so often; 0: no more."""
+
 
 class Answers:
     """One method for each question: from its fields to the object that answers it. Raises KeyRefused."""
@@ -71,7 +77,7 @@ class Answers:
     def __init__(
         self, settings: GatewaySettings, sequencer: Sequencer, state: CoreState, names: Names, directory: Directory,
         orders: OpenOrders, rejections: Rejections, keys: KeyRegistry, clock: Clock, counters: Counters,
-        sessions: SessionFacts, journal_status: Callable[[], str],
+        sessions: SessionFacts, journal_status: Callable[[], str], stages: Stages,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._sequencer = sequencer
@@ -85,6 +91,7 @@ class Answers:
         self._counters = counters
         self._facts = sessions
         self._journal_status = journal_status
+        self._stages = stages
         self._started_ns = time.monotonic_ns()
 
     def look(self, ask: Ask) -> None:
@@ -199,6 +206,23 @@ class Answers:
         key = session.key
         facts = self._facts.facts_of(session)
         return {"type": "whoami", **_key_body(key), **facts, "sequence": self._sequencer.released_sequence}
+
+    def _latency(self, fields: dict[str, Any], session: Session) -> dict[str, Any]:
+        assert session.key is not None, "only a signed-in session asks"
+        interval_ms = fields.get("interval_ms")
+        if interval_ms is not None:
+            if type(interval_ms) is not int or interval_ms not in (0, *LATENCY_INTERVALS_MS):
+                words = ", ".join(map(str, LATENCY_INTERVALS_MS))
+                raise KeyRefused("bad_value", "interval_ms", f"one of {words}, or 0 to end it")
+            self._facts.follow_latency(session, interval_ms)
+        return self.latency(session.key)
+
+    def latency(self, key: ApiKey) -> dict[str, Any]:
+        """Histograms of the key's own commands and of the venue's, since the start: gateway.stages."""
+        return {
+            "type": "latency", "key": key.key, "sequence": self._sequencer.released_sequence,
+            "stages": self._stages.of_key(key.key), "venue": self._stages.of_venue(),
+        }  # fmt: skip
 
     def _of_key(self, session: Session) -> list[dict[str, Any]]:
         assert session.key is not None, "only a signed-in session asks"

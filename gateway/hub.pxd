@@ -13,6 +13,7 @@ from gateway.guard cimport Guard
 from gateway.names cimport Names
 from gateway.orders cimport OpenOrders
 from gateway.sequencer cimport Pending, ReleaseSink, Sequencer
+from gateway.stages cimport Stages
 from gateway.wire.binary cimport Rights
 
 cdef class Counters:
@@ -51,6 +52,7 @@ cdef class Connection:
     cdef uint32_t account  # its default, NIL: none
     cdef uint32_t market  # the one last used, NIL: none
     cdef public Guard guard  # None: nothing is limited
+    cdef public uint32_t stages_seat  # where its key's histograms of stages are
     cdef list accounts  # indices that it hears of
     cdef readonly uint64_t told_since  # every private event of a later sequence was told, or will be, in order
     cdef bint has_paid  # a request was taken for its last command that was not free
@@ -74,6 +76,7 @@ cdef class Hub(ReleaseSink):
     cdef readonly Names names
     cdef readonly OpenOrders orders
     cdef readonly Counters counters
+    cdef readonly Stages stages
     cdef list allowances  # by account index: None, or a list of those that its fills give requests back to
     cdef object decode
     cdef object answer

@@ -36,6 +36,7 @@ from engine.messages.records cimport (
     EV_VOIDED, OP_PLACE, OP_REPLACE, SLOT, Canceled, EventHead, Place, Prevented, Rejected, Replace, Trade,
 )
 from gateway.sequencer cimport BUSY, CLOSED, FAILED, RECORD, TEXT, Pending, Sequencer
+from gateway.stages cimport Stages
 from gateway.transport cimport unsent, write_frames
 from gateway.wire.binary cimport MESSAGE_MAX, put_ack, put_refusal, put_told, takes_risk_away
 from gateway.wire.encode cimport EVENT_BYTES_MAX, is_fast, put_ack_head, put_event
@@ -229,6 +230,7 @@ cdef class Hub(ReleaseSink):
         self.decode = decode
         self.answer = answer
         self.counters = counters
+        self.stages = Stages()
         self.write_high = write_high
         self.connections = {}
         self.seats = []
@@ -539,6 +541,7 @@ cdef class Hub(ReleaseSink):
             else:
                 self.tell_slow(owner, pending, pending.events, pending.event_slots)
             self.counters.acks += 1
+            self.stages.observe(owner.stages_seat, pending.t_in, pending.t_matched, pending.t_durable, self.t_out)
             if owner.holds and pending.event_slots:
                 owner.acked.add(pending.sequence)
         if self.guarded and pending.event_slots and (<const EventHead*>pending.events).kind != EV_ACCEPTED:

@@ -17,13 +17,13 @@ Cost: one pass of LOOK and one of TELL, 10 to 20 ns a slot, and the encoding of 
 the slots it is given. Memory: the open orders of the accounts.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from engine.messages.records cimport (
     EV_ACCEPTED, EV_CANCELED, EV_DUPLICATE, EV_PREVENTED, EV_REFRESHED, EV_REJECTED, EV_REPLACED, EV_TRADE,
-    EV_TRANSFERRED, EV_TRIGGERED, EV_VOIDED, OP_PLACE, SLOT, Accepted, Canceled, Duplicate, EventHead, Prevented, Rejected,
-    Trade,
+    EV_TRANSFERRED, EV_TRIGGERED, EV_VOIDED, OP_PLACE, SLOT, Accepted, Canceled, Duplicate, EventHead, Leg, MoneyEvent,
+    Prevented, Rejected, Trade,
 )
 from gateway.hub cimport Connection, Hub
 from gateway.orders cimport OpenOrders, OrderEntry
@@ -244,9 +244,19 @@ cdef class Replay:
         self.told += 1
         return self.hub.touch(self.connection)
 
+    cdef bint _has_own_legs(self, const uint8_t* slot):
+        """Whether a movement of money is of these accounts: most are not, and only those that are get words."""
+        cdef const MoneyEvent* money = <const MoneyEvent*>slot
+        cdef const Leg* legs = <const Leg*>(slot + (2 if money.has_memo else 1) * SLOT)
+        cdef uint16_t i
+        for i in range(money.leg_count):
+            if self._own(legs[i].source) or self._own(legs[i].target):
+                return True
+        return False
+
     cdef int _put_money(self, const uint8_t* slot) except -1:
         """A movement of money, once for each own account in it, with that account's legs: as the hub tells it."""
-        if self._was_acked(<const EventHead*>slot):
+        if self._was_acked(<const EventHead*>slot) or not self._has_own_legs(slot):
             return 0
         event = self.hub.decode(slot[: <Py_ssize_t>(<const EventHead*>slot).slots * SLOT])
         legs = event.get("legs", ())

@@ -132,7 +132,7 @@ class GatewayServer:
             self._pulls.add(self._rights.accounts_of(key), [key_stamp(key.key)])
         self.answers = Answers(
             settings, sequencer, state, self._names, directory, self._orders, rejections, keys, clock, self.counters,
-            self, lambda: journal.status,
+            self, lambda: journal.status, self.hub.stages,
         )  # fmt: skip
         self._encoder = CommandEncoder(directory, _OrderMarkets(sequencer))
         self._terms = SessionTerms(
@@ -146,6 +146,7 @@ class GatewayServer:
         self._listeners: set[OrderEntryListener] = set()
         self._expiring: set[OrderEntryListener] = set()
         self._signed_in: dict[Session, tuple[Connection, int]] = {}
+        self._followers: dict[Session, tuple[int, int]] = {}  # interval and when it is due next, ns: of `latency`
         self._timers: dict[OrderEntryListener, asyncio.TimerHandle] = {}
         self._servers: list[asyncio.Server] = []
         self.tls_address: tuple[str, int] | None = None
@@ -256,6 +257,7 @@ class GatewayServer:
             self._expiring.add(listener)
         self.hub.subscribe(link, known, trades, trades or cancels)
         self._signed_in[link.session] = link, self._clock.now_ns()
+        link.stages_seat = self.hub.stages.seat_of(key.key)
         body = {
             "type": "signed_in", "label": key.label, "accounts": key.accounts, "scopes": key.scopes.words(),
             "session": link.number, "cancel_on_disconnect": _cancels(link), "tier": link.session.allowance.tier,
@@ -302,6 +304,7 @@ class GatewayServer:
         if link is None:
             return
         self._signed_in.pop(link.session, None)
+        self._followers.pop(link.session, None)
         self._let_go(link)
         if self._pulls:
             asyncio.get_running_loop().call_soon(self._run, self._pull)
@@ -343,6 +346,13 @@ class GatewayServer:
     def reset_protection(self, key: ApiKey) -> bool:
         """Take orders of the key again. False: its protection had not tripped."""
         return self._rights.reset_protection(key, self._clock.now_ns())
+
+    def follow_latency(self, session: Session, interval_ms: int) -> None:
+        """Tell it `latency` so often; 0: no more."""
+        if interval_ms:
+            self._followers[session] = interval_ms * 1_000_000, self._clock.now_ns() + interval_ms * 1_000_000
+        else:
+            self._followers.pop(session, None)
 
     # ---------------------------------------------------------------- inside
 
@@ -454,8 +464,16 @@ class GatewayServer:
         self._sequencer.advance()
         self._pulls.work()
         self._end_expired()
+        self._tell_latency()
         self.hub.settle()
         self._look_at_journal()
+
+    def _tell_latency(self) -> None:
+        now = self._clock.now_ns()
+        for session, (interval, due) in list(self._followers.items()):
+            if now >= due and session.key is not None:
+                self._followers[session] = interval, now + interval
+                self.hub.send(self._signed_in[session][0], wire.encode(self.answers.latency(session.key)))
 
     def _end_expired(self) -> None:
         now = self._clock.now_ns()
@@ -570,8 +588,9 @@ class GatewayServer:
                 listener.carry_out(session.end(1011, "internal"))
 
     def status(self) -> dict[str, Any]:
-        """Where the exchange stands, for the status file of the process."""
-        return self.answers.status()
+        """Where the exchange stands, for the status file of the process; with histograms of its stages."""
+        stages = self.hub.stages
+        return self.answers.status() | {"stages": stages.of_venue(), "key_stages": stages.by_key()}
 
     # ---------------------------------------------------------------- rights
 

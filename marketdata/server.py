@@ -5,8 +5,12 @@
 Before each write it looks at what still waits in user space for that reader. Above the low mark the reader is told and
 moved to what may be left out (publisher.set_slow) until it has drained to half of it, so what waits for it stops
 growing; only requests can bring it above the high mark, and then it is closed with 4008. A flush of many readers is
-split over loop turns, and one that takes long stretches the interval, so that it never takes more than about half of a
-core for flushing what nobody can read in time.
+split over loop turns, and so are reading a log that has jumped and answers that are long to make (one a turn). A flush
+that takes long stretches the interval, so that it never takes more than about half of a core for flushing what nobody
+can read in time.
+
+With a certificate there is a second door that speaks TLS. What goes to its readers goes through their transport, which
+encrypts for each: only plain readers get their bytes straight from the fan.
 
 Never: writes the event log, blocks on a reader, listens before it has caught up with the log.
 """
@@ -17,7 +21,9 @@ import asyncio
 import gc
 import logging
 import socket
+import ssl
 import time
+from collections import deque
 from typing import Any
 
 from picows import (
@@ -31,12 +37,12 @@ from picows import (
     ws_create_server,
 )
 
-from engine.messages.errors import ExchangeError
+from engine.messages.errors import ExchangeError, SettingsInvalid
 from engine.messages.ports import EventSource
 from marketdata.binary_codec import SUBPROTOCOL
 from marketdata.fan import Fan
 from marketdata.publisher import Delivery, Publisher
-from marketdata.session import Session, frame_fault
+from marketdata.session import Answer, Session, frame_fault
 from marketdata.settings import MarketDataSettings
 from marketdata.state import MarketState
 
@@ -46,6 +52,10 @@ CLOSE_SLOW = 4008
 """Close code of a reader that fell behind the high mark."""
 CLOSE_GOING_AWAY = 1001
 READS_PER_TURN = 8
+LIVE_SLOTS = 4_096
+"""Read at once while readers are served: what a turn of the loop may cost them (some 4 ms)."""
+LIVE_READS = 64
+"""Slices of one flush at most: after a jump of the log readers see it in steps."""
 CATCH_UP_S = 0.005
 SUBPROTOCOLS = {SUBPROTOCOL: "binary", "byline.md.json.v1": "json"}
 """What a client may offer, the first of these that it does is taken; without an offer it is JSON."""
@@ -60,11 +70,14 @@ class _Reader(WSListener):
         super().__init__()
         self._server = server
         self.transport: WSTransport | None = None
+        self.is_secure = False
+        self.long_answers: deque[Answer] = deque()  # bounded by what its requests cost
         self.heard = self.pinged = 0.0
         self.session = Session(server.publisher, server.settings, self, encoding)
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
+        self.is_secure = transport.is_secure
         raw = transport.underlying_transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._server.settings.send_buffer_bytes)
         self.session.slot = self._server.fan.add(raw.fileno())
@@ -98,10 +111,18 @@ class _Reader(WSListener):
         if fault is not None:
             self.close(*fault)
             return
-        replies = self.session.receive(payload, self.heard)
-        self.write(replies[0] if len(replies) == 1 else b"".join(replies))
+        self.answer(self.session.receive(payload, self.heard, self._later))
+
+    def answer(self, frames: list[bytes]) -> None:
+        if frames:
+            self.write(frames[0] if len(frames) == 1 else b"".join(frames))
         if self.buffered() > self._server.settings.cut_bytes:
             self._server.cut(self)
+
+    def _later(self, answer: Answer) -> None:
+        self.long_answers.append(answer)
+        if len(self.long_answers) == 1:
+            self._server.answer_later(self)
 
     def buffered(self) -> int:
         """Bytes that wait in user space."""
@@ -144,6 +165,7 @@ class _Server:
         self.delivery_count = self.cut_count = self.lag_count = 0
         self.last_written = b""
         self._unavailable = False
+        self._waiting: deque[_Reader] = deque()  # each with long answers
 
     def accept(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
         if len(self.readers) >= self.settings.connection_limit:
@@ -171,12 +193,29 @@ class _Server:
         self.slow.discard(reader)
         self.publisher.drop(reader.session)
 
-    def pump(self) -> bool:
+    def answer_later(self, reader: _Reader) -> None:
+        """It has long answers from now on: one of one reader is given in each turn of the loop, in rotation."""
+        self._waiting.append(reader)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._answer_one)
+
+    def _answer_one(self) -> None:
+        reader = self._waiting.popleft()
+        if not reader.session.closed:
+            reader.answer(reader.long_answers.popleft()())
+        if reader.session.closed:
+            reader.long_answers.clear()
+        elif reader.long_answers:
+            self._waiting.append(reader)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._answer_one)
+
+    def pump(self, reads: int = READS_PER_TURN, slots_max: int = 0) -> bool:
         """Reads some of the log; True if there may be more. A log that is not there now is asked again later."""
-        for _ in range(READS_PER_TURN):
+        for _ in range(reads):
             try:
                 head = self.source.head_sequence
-                slots = self.source.read(self.settings.read_slots)
+                slots = self.source.read(slots_max or self.settings.read_slots)
             except ExchangeError as error:
                 if not error.retry:
                     raise
@@ -241,7 +280,7 @@ class _Server:
         frames = delivery.lean if waiting else delivery.data
         if frames:
             reader.write(frames)
-        if not waiting and not reader.buffered() and not reader.session.closed:
+        if not reader.is_secure and not waiting and not reader.buffered() and not reader.session.closed:
             self.fan.set_clear(reader.session.slot, True)
         if waiting > self.settings.slow_bytes and not reader.session.slow and not reader.session.closed:
             self.lag_count += 1
@@ -288,10 +327,14 @@ class _Server:
                 reader.pinged = now
                 reader.write(b"\x89\x00")
 
-    def pump_once(self) -> None:
-        """Reads what there is, and tells how long it took."""
+    async def pump_live(self) -> None:
+        """Reads what there is, a slice in each turn of the loop, and tells how long it took."""
         before, events = time.monotonic(), self.state.feed.event_count
-        self.pump()
+        for _ in range(LIVE_READS):
+            if not self.pump(1, min(LIVE_SLOTS, self.settings.read_slots)):
+                break
+            if self.position < self.source.head_sequence:
+                await asyncio.sleep(0)
         if self.state.feed.event_count != events:
             self.state.stages.observe("read", time.monotonic() - before)
 
@@ -307,11 +350,13 @@ async def serve(
     """Follows `source` from its first event and serves readers until `stop` is set.
 
     `status` is filled about once a second: state (`catching_up`, `live`, `stopped`), port, sequence, head_sequence,
-    lag, clients, slow, cut, messages_per_s, deliveries_per_s, events_per_s. `ready` is set when it listens.
+    lag, clients, slow, cut, messages_per_s, deliveries_per_s, events_per_s, with TLS tls_port. `ready` is set when it
+    listens.
 
     Raises:
         JournalCorrupt: the events do not follow from each other.
-        OSError: the address is taken.
+        OSError: an address is taken.
+        SettingsInvalid: a bad certificate.
     """
     status = {} if status is None else status
     server = _Server(source, settings, status)
@@ -327,18 +372,17 @@ async def serve(
         if time.monotonic() - reported > 1.0:
             counts, reported = server.report(time.monotonic() - reported, counts), time.monotonic()
         await asyncio.sleep(0)
-    door = _bound_socket(settings)
-    listener = await ws_create_server(
-        server.accept,
-        sock=door,
-        backlog=settings.accepts_per_turn,
-        max_frame_size=settings.message_size_bytes_max * 4,
-        read_buffer_init_size=2048,
-        enable_auto_pong=False,  # what picows writes by itself could be overtaken
-    )
-    # A turn of the loop accepts as many as the backlog was when it began; the kernel may keep more of them waiting.
-    door.listen(settings.accept_backlog)
-    status.update(state="live", port=listener.sockets[0].getsockname()[1])
+    listeners = [await _listen(server, settings, settings.host, settings.port, None)]
+    status.update(state="live", port=listeners[0].sockets[0].getsockname()[1])
+    if settings.tls_certificate:
+        try:
+            context = _tls(settings)
+            host = settings.tls_host or settings.host
+            listeners.append(await _listen(server, settings, host, settings.tls_port, context))
+        except BaseException:
+            listeners[0].close()
+            raise
+        status.update(tls_port=listeners[1].sockets[0].getsockname()[1])
     counts = server.report(time.monotonic() - reported, counts)
     reported = time.monotonic()
     _log.info("event=listening port=%d sequence=%d", status["port"], server.position)
@@ -348,7 +392,7 @@ async def serve(
         interval = settings.flush_interval_ms / 1e3
         while not stop.is_set():
             begun = time.monotonic()
-            server.pump_once()
+            await server.pump_live()
             await server.flush()
             now = time.monotonic()
             if now - reported >= 1.0:
@@ -359,13 +403,15 @@ async def serve(
             stretched = min(took, interval) if server.publisher.pending_count else took
             await _sleep_until(stop, max(interval - took, stretched))
     finally:
-        listener.close()
+        for listener in listeners:
+            listener.close()
         for reader in list(server.readers):
             reader.close(CLOSE_GOING_AWAY, "market data stops")
         await asyncio.sleep(0)
         for reader in list(server.readers):
             reader.abort()
-        await listener.wait_closed()
+        for listener in listeners:
+            await listener.wait_closed()
         status["state"] = "stopped"
 
 
@@ -379,9 +425,39 @@ def settle_garbage() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _bound_socket(settings: MarketDataSettings) -> socket.socket:
+async def _listen(
+    server: _Server, settings: MarketDataSettings, host: str, port: int, context: ssl.SSLContext | None
+) -> asyncio.Server:
     """Raises OSError: the address is taken."""
-    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+    door = _bound_socket(settings, host, port)
+    listener = await ws_create_server(
+        server.accept,
+        sock=door,
+        ssl=context,
+        backlog=settings.accepts_per_turn,
+        max_frame_size=settings.message_size_bytes_max * 4,
+        read_buffer_init_size=2048,
+        enable_auto_pong=False,  # what picows writes by itself could be overtaken
+    )
+    # A turn of the loop accepts as many as the backlog was when it began; the kernel may keep more of them waiting.
+    door.listen(settings.accept_backlog)
+    return listener
+
+
+def _tls(settings: MarketDataSettings) -> ssl.SSLContext:
+    """TLS 1.2 or later with the certificate of the settings. Raises SettingsInvalid if it cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsInvalid(f"marketdata.tls_certificate: {error}") from error
+    return context
+
+
+def _bound_socket(settings: MarketDataSettings, host: str, port: int) -> socket.socket:
+    """Raises OSError: the address is taken."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     family, kind, protocol, _, address = found[0]
     door = socket.socket(family, kind, protocol)
     try:

@@ -10,6 +10,7 @@ reader. Never: touches a socket or a clock (the caller gives the time in seconds
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from marketdata.publisher import Publisher
     from marketdata.streams import Stream
 
-__all__ = ["Session", "Subscription", "frame_fault"]
+__all__ = ["Answer", "Session", "Subscription", "frame_fault"]
 
 TEXT, BINARY = 1, 2
 
@@ -65,6 +66,17 @@ class Ping(_Request, tag="ping", frozen=True):
 
 _DECODER = msgspec.json.Decoder(Subscribe | Unsubscribe | Replay | History | Ping)
 _ENCODER = msgspec.json.Encoder()
+
+
+Answer = Callable[[], list[bytes]]
+
+
+def _refusal(error: ProtocolError) -> dict[str, Any]:
+    return {"type": "error", "code": error.code, "message": str(error), **error.more}
+
+
+def _reply(reply: dict[str, Any], rid: int | str | None) -> bytes:
+    return text_frame(_ENCODER.encode(reply if rid is None else reply | {"rid": rid}))
 
 
 def frame_fault(opcode: int, fin: bool, reserved: bool, payload: bytes = b"") -> tuple[int, str] | None:
@@ -134,20 +146,33 @@ class Session:
             if not subscription.live and subscription.stream is not None
         )
 
-    def receive(self, payload: bytes, now: float) -> list[bytes]:
-        """The frames that answer one text frame. Never raises for anything a client can send."""
+    def receive(self, payload: bytes, now: float, later: Callable[[Answer], None] | None = None) -> list[bytes]:
+        """The frames that answer one text frame. Never raises for anything a client can send.
+
+        `later`: takes what is long to answer (a replay, a page of history) as a function that gives its frames, once;
+        without it everything is answered at once.
+        """
         rid: int | str | None = None
-        more: list[bytes] = []
         try:
             self._spend(now, 1)
             request = self._decode(payload)
             rid = request.rid
-            reply, more = self._answer(request, now)
+            if isinstance(request, (Replay, History)):
+                self._spend(now, self._settings.replay_cost - 1)
+                if later is not None:
+                    later(lambda: self._finish(request))
+                    return []
+            return self._finish(request)
         except ProtocolError as error:
-            reply = {"type": "error", "code": error.code, "message": str(error), **error.more}
-        if rid is not None:
-            reply["rid"] = rid
-        return [text_frame(_ENCODER.encode(reply)), *more]
+            return [_reply(_refusal(error), rid)]
+
+    def _finish(self, request: Any) -> list[bytes]:
+        more: list[bytes] = []
+        try:
+            reply, more = self._answer(request)
+        except ProtocolError as error:
+            reply = _refusal(error)
+        return [_reply(reply, request.rid), *more]
 
     def _spend(self, now: float, cost: int) -> None:
         rate = self._settings.requests_per_second
@@ -167,19 +192,17 @@ class Session:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:  # half a surrogate pair is no text either
             raise ProtocolError("bad_json", str(error)) from error
 
-    def _answer(self, request: Any, now: float) -> tuple[dict[str, Any], list[bytes]]:
+    def _answer(self, request: Any) -> tuple[dict[str, Any], list[bytes]]:
         if isinstance(request, Ping):
             return {"type": "pong", "seq": self._publisher.state.sequence}, []
         kind, number, name = parse_channel(request.channel)
         index = self._market(name)
         if isinstance(request, Replay):
-            self._spend(now, self._settings.replay_cost - 1)
             codec = self._publisher.codecs[self.encoding]
             return replay(
                 self._publisher.state, codec, self._settings, request.channel, kind, index, request.after, request.to
             )
         if isinstance(request, History):
-            self._spend(now, self._settings.replay_cost - 1)
             if kind != "candles":
                 raise ProtocolError("bad_request", "channel: history is kept of candles")
             return candle_page(

@@ -9,6 +9,9 @@ from engine.messages.errors import SettingsInvalid
 __all__ = ["MarketDataSettings"]
 
 
+_OTHERS = ("host", "port", "reuse_port", "tls_certificate", "tls_key", "tls_host", "tls_port")
+
+
 @dataclass(frozen=True, slots=True)
 class MarketDataSettings:
     """`port` 0 takes a free one. Raises SettingsInvalid when a bound or a relation between bounds is broken."""
@@ -16,6 +19,10 @@ class MarketDataSettings:
     host: str = "127.0.0.1"
     port: int = 7402
     reuse_port: bool = False  # several processes listen on the port, and the kernel shares the connections out
+    tls_certificate: str = ""  # path of a PEM chain: with it, a second door that speaks TLS alone
+    tls_key: str = ""  # path of its private key, PEM
+    tls_host: str = ""  # where that door is; empty: at `host`
+    tls_port: int = 7444  # 0 takes a free one
     flush_interval_ms: int = 20
     connection_limit: int = 5_000
     accept_backlog: int = 4_096  # connections that wait to be accepted: after a restart all come at once
@@ -30,8 +37,8 @@ class MarketDataSettings:
     candles_kept: int = 1_500  # per market and interval
     candles_sent: int = 500  # in a snapshot, and at most in an answer to `history`
     change_rows: int = 1 << 20  # of 64 bytes: how far back `replay` reaches
-    replay_rows: int = 1 << 16  # looked at for one answer to `replay`
-    replay_cost: int = 10  # requests that a replay or a page of history counts for
+    replay_rows: int = 1 << 12  # looked at for one answer to `replay`: what a turn of the loop may cost the others
+    replay_cost: int = 4  # requests that a replay or a page of history counts for
     order_limit: int = 8_000_000
     read_slots: int = 65_536
     slow_bytes: int = 256 * 1024  # low mark of what waits for one reader in user space
@@ -47,10 +54,15 @@ class MarketDataSettings:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if name not in ("host", "port", "reuse_port") and value < 1:
+            if name in _OTHERS:
+                continue
+            if value < 1:
                 raise SettingsInvalid(f"marketdata.{name}: must be at least 1, is {value}")
-        if not 0 <= self.port <= 65_535:
-            raise SettingsInvalid(f"marketdata.port: must be 0 to 65535, is {self.port}")
+        for name, port in (("port", self.port), ("tls_port", self.tls_port)):
+            if not 0 <= port <= 65_535:
+                raise SettingsInvalid(f"marketdata.{name}: must be 0 to 65535, is {port}")
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise SettingsInvalid("marketdata.tls_key: goes with tls_certificate")
         if self.slow_bytes >= self.cut_bytes:
             raise SettingsInvalid(f"marketdata.slow_bytes: must be below cut_bytes ({self.cut_bytes})")
         if self.change_rows < 4 * self.read_slots or self.replay_rows > self.change_rows:

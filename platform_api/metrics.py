@@ -2,6 +2,7 @@
 
     byline_<process>_<number>                        each number in the status of a process
     byline_<process>_stage_seconds{stage}            how long its stages took, where it tells: a histogram
+    byline_<process>_key_stage_seconds{key,stage}    the same by API key, where it tells: as many keys as it names
     byline_process_up{process}                       1 if it says that it is ready, and lives
     http_requests_total{method,route,status}         answers
     http_request_duration_seconds{route}             time to answer
@@ -104,16 +105,23 @@ class _ProcessCollector(Collector):
                     yield GaugeMetricFamily(metric, f"{field} of {name}", value=float(value))
             stages = fields.get("stages")
             if isinstance(stages, Mapping):
-                yield _stages(f"{prefix}_stage_seconds", f"stages of {name}", stages)
+                yield _stages(f"{prefix}_stage_seconds", f"stages of {name}", {(): stages})
+            keys = fields.get("key_stages")
+            if isinstance(keys, Mapping):
+                by_key = {(key,): told for key, told in keys.items()}
+                yield _stages(f"{prefix}_key_stage_seconds", f"stages of {name} by key", by_key, "key")
 
 
-def _stages(metric: str, text: str, stages: Mapping[str, Any]) -> HistogramMetricFamily:
-    """`stages`: by name `sum_us` and `buckets`, pairs of an upper bound in µs (-1: none) and a count."""
-    family = HistogramMetricFamily(metric, text, labels=["stage"])
-    for stage, told in stages.items():
-        buckets, total = [], 0
-        for bound, count in told["buckets"]:
-            total += count
-            buckets.append(("+Inf" if bound < 0 else str(bound / 1e6), total))
-        family.add_metric([stage], buckets, told["sum_us"] / 1e6)
+def _stages(
+    metric: str, text: str, tables: Mapping[tuple[str, ...], Mapping[str, Any]], *labels: str
+) -> HistogramMetricFamily:
+    """`tables`, by values of `labels`: by stage `sum_us` and `buckets`, pairs of bound in µs (-1: none) and count."""
+    family = HistogramMetricFamily(metric, text, labels=[*labels, "stage"])
+    for values, stages in tables.items():
+        for stage, told in stages.items():
+            buckets, total = [], 0
+            for bound, count in told["buckets"]:
+                total += count
+                buckets.append(("+Inf" if bound < 0 else str(bound / 1e6), total))
+            family.add_metric([*values, stage], buckets, told["sum_us"] / 1e6)
     return family

@@ -400,7 +400,10 @@ async def _run(pipe: Connection, url: str, count: int, seed: int, mean_pause_s: 
     asked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def receive() -> None:
-        message = pipe.recv()
+        try:
+            message = pipe.recv()
+        except EOFError:
+            os._exit(1)  # nobody is there to hear of it any more
         if message == "counts":
             pipe.send(dict(seen.counts))
         else:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from ssl import SSLContext
 from typing import Any, Self
 
 import msgspec
@@ -189,8 +190,11 @@ class LocalOrders(_Local):
 class MarketDataClient:
     """One connection. Iterate it to receive; books are kept up while you do."""
 
-    def __init__(self, url: str = "ws://127.0.0.1:7402", *, encoding: str = "json") -> None:
+    def __init__(
+        self, url: str = "ws://127.0.0.1:7402", *, encoding: str = "json", ssl: SSLContext | None = None
+    ) -> None:  # fmt: skip
         self.url = url
+        self._ssl = ssl  # for wss; None: the certificates that this machine trusts
         self.books: dict[str, LocalBook | LocalOrders] = {}
         self.slow = False
         self.seq = 0  # the exchange's, as of the last heads
@@ -202,7 +206,7 @@ class MarketDataClient:
 
     async def __aenter__(self) -> Self:
         names = [Subprotocol(SUBPROTOCOL)] if self._decoder is not None else None
-        self._socket = await connect(self.url, compression=None, max_size=2**26, subprotocols=names)
+        self._socket = await connect(self.url, compression=None, max_size=2**26, subprotocols=names, ssl=self._ssl)
         return self
 
     async def __aexit__(self, *_: object) -> None:

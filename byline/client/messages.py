@@ -430,6 +430,25 @@ class WhoAmI(_Answer, tag="whoami", frozen=True):
     protection_tripped: bool | None = None
 
 
+class StageTimes(Struct, frozen=True):
+    """A histogram since the start. `buckets`: [upper bound in µs, how many]; bound -1: what took longer."""
+
+    count: int
+    sum_us: int
+    buckets: list[tuple[int, int]]
+    p50_us: int | None = None
+    p99_us: int | None = None
+
+
+class Latency(_Answer, tag="latency", frozen=True):
+    """From the reading of a command to `matched`, `durable` and `out`: the key's own commands and the whole venue's."""
+
+    key: str
+    sequence: int
+    stages: dict[str, StageTimes]
+    venue: dict[str, StageTimes]
+
+
 class DirectoryAsset(Struct, frozen=True):
     index: int
     asset: str
@@ -480,7 +499,7 @@ Event: TypeAlias = (
 )  # fmt: skip
 Answer: TypeAlias = (
     Hello | SignedIn | Error | Pong | OpenOrders | Balances | Resolved | Resumed | Shutdown | JournalStatus
-    | ProtectionTripped | ProtectionReset | Sessions | WhoAmI | Directory | Receipt | Quoted
+    | ProtectionTripped | ProtectionReset | Sessions | WhoAmI | Directory | Latency | Receipt | Quoted
 )  # fmt: skip
 ServerMessage: TypeAlias = Event | Answer
 

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 PROTOCOL = "byline.json.v1"
-_TOLD = {"status", "error", "resumed", "shutdown", "protection", "receipt"}
+_TOLD = {"status", "error", "resumed", "shutdown", "protection", "receipt", "latency"}
 _END: dict[str, Any] = {}
 
 Observer = Callable[[dict[str, Any]], Awaitable[None]]
@@ -288,6 +288,11 @@ class TradingClient:
     async def whoami(self) -> dict[str, Any]:
         """The key's rights and limits, and what is left of them."""
         return await self.request({"op": "whoami"})
+
+    async def latency(self, interval_ms: int | None = None) -> dict[str, Any]:
+        """How long the stages of this key's commands and of all took. With an interval also told again and again,
+        as an event, until asked with 0."""
+        return await self.request({"op": "latency", "interval_ms": interval_ms})
 
     async def sessions(self) -> list[dict[str, Any]]:
         """The living sessions of this key; of all keys for an operator."""

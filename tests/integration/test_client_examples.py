@@ -108,8 +108,9 @@ async def test_what_a_running_exchange_says_is_what_the_document_says(new_exchan
         for question in (
             {"op": "open_orders"}, {"op": "balances"}, {"op": "resolve", "client_id": "nearer"},
             {"op": "resolve", "client_id": "none"}, {"op": "resolve", "client_id": "poor"}, {"op": "whoami"},
-            {"op": "sessions"}, {"op": "directory"}, {"op": "ping"}, {"op": "poison", "client_id": "p"},
-            {"op": "mass_cancel"}, {"op": "kill"}, {"op": "rearm"}, {"op": "resolve", "client_id": "p"},
+            {"op": "latency"}, {"op": "sessions"}, {"op": "directory"}, {"op": "ping"},
+            {"op": "poison", "client_id": "p"}, {"op": "mass_cancel"}, {"op": "kill"}, {"op": "rearm"},
+            {"op": "resolve", "client_id": "p"},
         ):  # fmt: skip
             await client.request(question)
         heard += [client.hello, client.signed_in]
@@ -123,7 +124,7 @@ async def test_what_a_running_exchange_says_is_what_the_document_says(new_exchan
         kinds.add(word)
     assert kinds >= {
         "accepted", "rejected", "duplicate", "done", "trade", "canceled", "replaced", "balance", "transferred", "hello",
-        "signed_in", "error", "pong", "open_orders", "balances", "resolved", "resumed", "whoami", "sessions",
+        "signed_in", "error", "pong", "open_orders", "balances", "resolved", "resumed", "whoami", "latency", "sessions",
         "directory", "receipt",
     }  # fmt: skip
 

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 import json
 import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from byline.client import CommandError, ConnectionLost, TradingClient, verify_receipt
 from engine.core import Core
@@ -25,6 +19,7 @@ from persistence.disk import DirectoryDisk
 from persistence.recovery import replay
 from persistence.segments import list_segments
 from tests.support.gateway import MARKET, exchange
+from tests.support.tls import certificate
 
 
 def open_of(orders: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
@@ -164,28 +159,6 @@ def journal_records(root: Path) -> list[bytes]:
             found.append(data[at : at + size])
             at += size
     return found
-
-
-def certificate(folder: Path) -> tuple[str, str]:
-    """A certificate for 127.0.0.1, signed by itself: paths of it and of its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(1).not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    paths = str(folder / "certificate.pem"), str(folder / "key.pem")
-    Path(paths[0]).write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    Path(paths[1]).write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )  # fmt: skip
-    return paths
 
 
 async def test_tls_by_setting(tmp_path: Path) -> None:

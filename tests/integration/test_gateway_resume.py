@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from byline.client import CommandError, TradingClient
+from engine.messages.decode import EventDecoder
 from tests.support.gateway import MARKET, exchange
 
 Key = tuple[int, int]
@@ -167,3 +168,27 @@ async def test_a_long_past_does_not_hold_up_the_neighbours(tmp_path: Path) -> No
             await reading
             assert between >= 20, "others are served between the steps"
             await late.close()
+
+
+async def test_money_of_others_costs_a_replay_no_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five hundred traders that came back at once after their deposits kept the gateway busy for a minute."""
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        keys = [await x.trader(operator, f"t{number}") for number in range(10)]  # two deposits each
+        decoded: list[int] = []
+        decode = EventDecoder.decode
+
+        def counting(self: EventDecoder, slots: bytes) -> list[dict[str, object]]:
+            events = decode(self, slots)
+            decoded.extend(event["sequence"] for event in events)
+            return events
+
+        monkeypatch.setattr(EventDecoder, "decode", counting)
+        async with await x.client(keys[3], resume=0) as client:
+            heard = []
+            async for event in client.events():
+                heard.append(event)
+                if event.get("type") == "resumed":
+                    break
+        deposits = [event["sequence"] for event in heard if event.get("event") == "transferred"]
+        assert len(deposits) == 2 and set(deposits) <= set(decoded)
+        assert set(decoded) <= {event["sequence"] for event in heard}

@@ -16,8 +16,12 @@ from byline import bootstrap
 from engine.core import Core
 from persistence import snapshot
 from persistence.disk import DirectoryDisk
-from persistence.snapshot import SnapshotWriter
 from tests.support.exchange import until
+
+
+def endless_child() -> int:
+    """A child that does not end by itself. The real one of an empty core may have ended before a signal reaches it."""
+    return os.posix_spawn("/bin/sleep", ["sleep", "1000000"], {})
 
 
 class Loop:
@@ -62,14 +66,13 @@ async def test_a_failure_is_told_and_the_next_request_works(tmp_path: Path, monk
         assert "no child to write a snapshot" in await loop.asked()
     assert "no child" in loop.told["snapshot_error"]
     with monkeypatch.context() as patched:
-        begin = SnapshotWriter.begin
 
-        def killed(self: SnapshotWriter, chain: int) -> int:
-            sequence = begin(self, chain)
-            os.kill(self.child, signal.SIGKILL)
-            return sequence
+        def killed(*_: object) -> int:
+            child = endless_child()
+            os.kill(child, signal.SIGKILL)
+            return child
 
-        patched.setattr(SnapshotWriter, "begin", killed)
+        patched.setattr(snapshot, "fork_snapshot", killed)
         assert (await loop.asked()).startswith("- ") and "SIGKILL" in loop.told["snapshot_error"]
     assert await loop.asked() == "0 snapshots/00000000000000000000.snapshot"
     assert loop.told["snapshot_error"] == "" and loop.told["snapshot_pause_ms"] > 0
@@ -79,16 +82,14 @@ async def test_a_failure_is_told_and_the_next_request_works(tmp_path: Path, monk
 
 @pytest.mark.parametrize("why", ["stop", "time"])
 async def test_a_child_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
-    begin, children = SnapshotWriter.begin, []
+    children: list[int] = []
 
-    def hangs(self: SnapshotWriter, chain: int) -> int:
-        sequence = begin(self, chain)
-        os.kill(self.child, signal.SIGSTOP)
-        children.append(self.child)
-        return sequence
+    def hangs(*_: object) -> int:
+        children.append(endless_child())
+        return children[-1]
 
     with monkeypatch.context() as patched:
-        patched.setattr(SnapshotWriter, "begin", hangs)
+        patched.setattr(snapshot, "fork_snapshot", hangs)
         if why == "time":
             patched.setattr(bootstrap, "SNAPSHOT_LIMIT_S", 0.05)
         loop = Loop(tmp_path)

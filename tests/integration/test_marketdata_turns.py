@@ -1,0 +1,138 @@
+"""What one reader asks for, or a jump of the log, does not keep the others waiting: by the order of what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+
+from bench.soak.hostile import frame
+from marketdata import server as server_module
+from marketdata import session as session_module
+from marketdata.session import Session
+from tests.integration.test_marketdata import Exchange
+
+REPLAYS = 20
+
+
+def send_now(client: Any, data: bytes) -> None:
+    """Bytes that are in the server's socket when this returns."""
+    assert os.write(client.transport.get_extra_info("socket").fileno(), data) == len(data)
+
+
+async def test_replays_of_one_reader_leave_the_others_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange = Exchange()
+    exchange.step(200)
+    order: list[str] = []
+    async with exchange.running(), connect(exchange.url) as greedy, connect(exchange.url) as other:
+        replay, receive = session_module.replay, Session.receive
+
+        def replaying(*arguments: Any) -> Any:
+            if not order:  # the other's request comes while the first of many answers is being made
+                send_now(other, frame(1, b'{"type":"ping"}'))
+            order.append("replay")
+            return replay(*arguments)
+
+        def receiving(self: Session, payload: bytes, *rest: Any) -> list[bytes]:
+            if b"ping" in payload:
+                order.append("ping")
+            return receive(self, payload, *rest)
+
+        monkeypatch.setattr(session_module, "replay", replaying)
+        monkeypatch.setattr(Session, "receive", receiving)
+        request = b'{"type":"replay","channel":"book:NOVA-USD","from":1,"rid":%d}'
+        send_now(greedy, b"".join(frame(1, request % number) for number in range(REPLAYS)))  # all in one read
+        answers: list[dict[str, Any]] = []
+        while len(answers) < REPLAYS:
+            message = json.loads(await greedy.recv())
+            if message["type"] == "replay":
+                answers.append(message)
+                messages = [json.loads(await greedy.recv()) for _ in range(message["count"])]
+                assert all(one["replayed"] for one in messages) and messages  # nothing stands between them
+        assert [answer["rid"] for answer in answers] == list(range(REPLAYS))
+        assert json.loads(await other.recv())["type"] == "pong"
+    assert order.count("replay") == REPLAYS and order.index("ping") <= 3
+
+
+async def test_two_readers_with_long_answers_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange = Exchange()
+    exchange.step(50)
+    order: list[str] = []
+    async with exchange.running(), connect(exchange.url) as first, connect(exchange.url) as second:
+        replay = session_module.replay
+
+        def replaying(*arguments: Any) -> Any:
+            if not order:
+                send_now(second, frame(1, b'{"type":"replay","channel":"orders:NOVA-USD","from":1}') * 5)
+            order.append(arguments[4])
+            return replay(*arguments)
+
+        monkeypatch.setattr(session_module, "replay", replaying)
+        send_now(first, frame(1, b'{"type":"replay","channel":"book:NOVA-USD","from":1}') * REPLAYS)
+        for client, count in ((first, REPLAYS), (second, 5)):
+            while count:
+                count -= json.loads(await client.recv())["type"] == "replay"
+    assert order.count("orders") == 5 and order[-1] == "book"
+    begin = order.index("orders")
+    assert begin <= 3 and order[begin : begin + 9] == ["orders", "book"] * 4 + ["orders"]
+
+
+async def test_a_reader_that_leaves_takes_its_long_answers_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange = Exchange()
+    exchange.step(50)
+    made: list[int] = []
+    async with exchange.running(), connect(exchange.url) as steady:
+        replay = session_module.replay
+        leaving = await connect(exchange.url)
+
+        def replaying(*arguments: Any) -> Any:
+            if not made:
+                leaving.transport.abort()
+            made.append(1)
+            return replay(*arguments)
+
+        monkeypatch.setattr(session_module, "replay", replaying)
+        send_now(leaving, frame(1, b'{"type":"replay","channel":"book:NOVA-USD","from":1}') * REPLAYS)
+        while not made:
+            await asyncio.sleep(0)
+        for _ in range(3):
+            await steady.send('{"type":"ping"}')
+            await steady.recv()
+        assert len(made) < REPLAYS
+
+
+async def test_a_jump_of_the_log_is_read_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred thousand events at once: who asks meanwhile is answered between two slices."""
+    monkeypatch.setattr(server_module, "LIVE_SLOTS", 8)
+    exchange, order = Exchange(), list[str]()
+    async with exchange.running(), connect(exchange.url) as other:
+        await other.send('{"type":"ping"}')
+        await other.recv()
+        read, receive = exchange.source.read, Session.receive
+
+        def reading(limit: int = 65_536) -> Any:
+            slots = read(limit)
+            if len(slots):
+                if "read" not in order:
+                    send_now(other, frame(1, b'{"type":"ping"}'))
+                order.append("read")
+            return slots
+
+        def receiving(self: Session, payload: bytes, *rest: Any) -> list[bytes]:
+            order.append("ping")
+            return receive(self, payload, *rest)
+
+        monkeypatch.setattr(exchange.source, "read", reading)
+        monkeypatch.setattr(Session, "receive", receiving)
+        exchange.step(300)
+        pong: dict[str, Any] = {}
+        while pong.get("type") != "pong":
+            pong = json.loads(await other.recv())
+        assert order.index("ping") <= 4
+        while exchange.status.get("sequence", 0) < exchange.flow.sequence:
+            await asyncio.sleep(0.01)
+    assert order.count("read") > 30
