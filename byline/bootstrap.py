@@ -145,8 +145,9 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
             GatewaySettings(
                 host=settings.host, port=settings.gateway_port or _port_before(settings, "core"),
                 environment=settings.environment, epoch=_next_epoch(data), ack_mode=settings.ack_mode,
-                batch_interval_s=settings.batch_interval_s, tls_certificate=settings.tls_certificate,
-                tls_key=settings.tls_key, tls_host=settings.tls_host, tls_port=settings.tls_port,
+                batch_interval_s=settings.batch_interval_s, ping_interval_s=settings.gateway_ping_s,
+                tls_certificate=settings.tls_certificate, tls_key=settings.tls_key,
+                tls_host=settings.tls_host, tls_port=settings.tls_port,
             ),
             sequencer, recovered.journal, recovered.core, keys, clock, lambda: EventLogReader(data / "events"),
             load_or_create_key(data / "keys" / "receipts.key"),
