@@ -4,6 +4,7 @@
 #   make run ARGS="--seconds 30 --json summary.json"     bounded; exit 0 only if every check held
 #   make test [T=tests/unit]                             the whole suite, or a part of it
 #   make check                                           lint, types, tests: what CI runs
+#   make move-builder                                    the Move compiler (needs Node 20 and npm): into build/move
 #   make peers                                           other engines, for python -m bench engine: into build/peers
 #
 # Needs Python 3.11-3.13, a C compiler and make. Everything else goes into .venv in this folder.
@@ -15,11 +16,11 @@ ARGS ?=
 T ?= tests
 SOURCES := $(shell find engine gateway persistence marketdata settlement bench -name '*.pyx' -o -name '*.pxd' -o -name '*.h' 2>/dev/null)
 
-.PHONY: run test check lint types build peers clean help
+.PHONY: run test check lint types build move-builder peers clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '3,9s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '3,10s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 $(VENV)/.installed: pyproject.toml requirements/embedded.txt requirements/pip.txt
 	@echo "byline: first set-up in $(VENV) (a minute or two, once)"
@@ -48,6 +49,11 @@ types: build
 	@$(BIN)/mypy
 
 check: lint types test
+
+move-builder:
+	@mkdir -p build/move
+	@cp settlement/move/tools/package.json settlement/move/tools/package-lock.json build/move/
+	@cd build/move && npm ci --loglevel=error --no-audit --no-fund --no-update-notifier --fetch-retries=1
 
 peers: build
 	@$(BIN)/python -m bench.book_peers

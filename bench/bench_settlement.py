@@ -1,5 +1,6 @@
 """How long after its cut is a batch final? The whole path: events, ledger, netting, Merkle root, store with fsync,
-pysui over gRPC, LocalSui, Move VM; beside the bare Move calls of the same batch in the same run.
+pysui over gRPC, LocalSui, Move VM; beside the bare Move calls of the same batch in the same run. Then the rows of
+`settlement_faults` and `bench_proofs`. `--only NAME` runs one case.
 
 Checked before any number: every row on the chain equals the ledger's, the vaults' pools too, and each batch is final
 exactly once.
@@ -9,17 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
-import numpy as np
+import typer
 
+from bench import bench_proofs, settlement_faults
 from bench.harness import Row, WrongResult, median, seconds
-from engine.messages import layout
-from engine.messages.codes import CommandKind, EventKind
+from bench.settlement_flow import Flow
 from settlement.chain.encoding import address_bytes
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.contract import Commit, Vault
@@ -34,75 +34,26 @@ __all__ = ["LEFT_OUT", "run"]
 
 LEFT_OUT = "the network and its consensus (LocalSui is one process on loopback), the core's own cut, the projection"
 MUST_MS = 5_000.0
-LOT_UNITS, FEE = 10, 2
 
 
-class _Flow:
-    """An EventSource: traders in pairs, two assets, every trader in every batch."""
-
-    def __init__(self, traders: int, seed: int) -> None:
-        self._rng = random.Random(seed)
-        self._traders, self._sequence, self._batch, self._last_cut = traders, 0, 0, 0
-        self._waiting: list[np.ndarray] = []
-        for index, name in enumerate(("USDC", "MAYA")):
-            asset = self._event(layout.DONE_ASSET, EventKind.DONE, CommandKind.ASSET, market=index)
-            asset["name"], asset["scale"], asset["settled"] = name, 6, 1
-            self._publish(asset)
-        market = self._event(layout.DONE_MARKET, EventKind.DONE, CommandKind.MARKET, slots=2, market=0)
-        market["name"], market["base"], market["quote"], market["k"], market["u"] = "MAYA-USDC", 1, 0, 1, LOT_UNITS
-        self._publish(market, np.zeros(1, layout.EVENT))
-        for index in range(2, traders + 2):
-            account = self._event(layout.DONE_ACCOUNT, EventKind.DONE, CommandKind.ACCOUNT, slots=2, account=index)
-            account["name"], account["mask"] = f"user:{index}", layout.AccountMask.ROW
-            extra = np.zeros(1, layout.DONE_ACCOUNT_EXTRA)
-            extra["row"] = np.void(hashlib.sha256(f"{seed}:{index}".encode()).digest())
-            self._publish(account, extra)
-            for asset_index in (0, 1):
-                deposit = self._event(layout.MONEY_EVENT, EventKind.TRANSFERRED, CommandKind.DEPOSIT, slots=2)
-                deposit["ref"], deposit["leg_count"] = f"d{index}-{asset_index}", 1
-                legs = np.zeros(4, layout.LEG)
-                legs[0]["asset"], legs[0]["amount"], legs[0]["target"] = asset_index, 10**12, index
-                self._publish(deposit, legs)
-
-    def _event(self, dtype: np.dtype, kind: EventKind, op: CommandKind, **head: int) -> np.ndarray:
-        event = np.zeros(1, dtype)
-        event["kind"], event["op"], event["slots"] = kind, op, 1
-        for name, value in head.items():
-            event[name] = value
-        return event
-
-    def _publish(self, event: np.ndarray, *extensions: np.ndarray) -> None:
-        self._sequence += 1
-        event["sequence"], event["ts"] = self._sequence, time.time_ns()
-        self._waiting += [event.view(layout.EVENT), *(extension.view(layout.EVENT) for extension in extensions)]
-
-    def trade_and_cut(self) -> None:
-        for maker in range(2, self._traders + 2, 2):
-            trade = self._event(layout.TRADE, EventKind.TRADE, CommandKind.PLACE, account=maker, market=0)
-            size, price = self._rng.randrange(1, 99), self._rng.randrange(1, 999)
-            trade["taker_account"], trade["buyer"], trade["size"], trade["price"] = maker + 1, 1, size, price
-            trade["notional"], trade["maker_fee"], trade["taker_fee"] = size * price, FEE, FEE
-            self._publish(trade)
-        self._batch += 1
-        cut = self._event(layout.CUT, EventKind.CUT, CommandKind.CUT)
-        cut["batch"], cut["first_sequence"], cut["last_sequence"] = self._batch, self._last_cut + 1, self._sequence + 1
-        self._last_cut = self._sequence + 1
-        self._publish(cut)
-
-    def seek(self, after_sequence: int) -> None:
-        assert after_sequence == 0
-
-    def read(self, limit_slots: int = 65_536) -> np.ndarray:
-        waiting, self._waiting = self._waiting, []
-        return np.concatenate(waiting) if waiting else np.zeros(0, layout.EVENT)
-
-    @property
-    def head_sequence(self) -> int:
-        return self._sequence
+def run(
+    smoke: bool,
+    seed: int,
+    only: Annotated[
+        str | None, "Only these rows, by comma: latency, netting, lossy, faults, outage, proofs. All if not given."
+    ] = None,
+) -> list[Row]:
+    """The rows of every case, or of those named."""
+    cases = {"latency": _latency, **settlement_faults.CASES, "proofs": bench_proofs.run}
+    names = list(cases) if only is None else only.split(",")
+    if unknown := sorted(set(names) - set(cases)):
+        raise typer.BadParameter(f"there is no case {', '.join(unknown)}; there are {', '.join(cases)}")
+    with settlement_faults.quietly():
+        return [row for name in names for row in cases[name](smoke, seed)]
 
 
-def run(smoke: bool, seed: int) -> list[Row]:
-    """Rows of `cut_to_final_ms` (median and worst) for batches of about 10, 100 and 400 entries."""
+def _latency(smoke: bool, seed: int) -> list[Row]:
+    """Cut to final (median and worst) for batches of about 10, 100 and 400 entries."""
     rows: list[Row] = []
     for entries in (10,) if smoke else (10, 100, 400):
         rows += asyncio.run(_case(entries, 3 if smoke else 12, seed))
@@ -110,7 +61,7 @@ def run(smoke: bool, seed: int) -> list[Row]:
 
 
 async def _case(entries: int, batches: int, seed: int) -> list[Row]:
-    flow = _Flow(entries // 4 * 2, seed)
+    flow = Flow(entries // 4 * 2, seed)
     records: dict[int, BatchRecord] = {}
     finals: list[int] = []
 

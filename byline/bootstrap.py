@@ -515,7 +515,8 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             desk.run(stop),
             run_settler(
                 await _event_source(settings), chain, store, watcher, SettlementSettings(), on_batch, stop,
-                commands=_Bookings(core), releases=desk, proofs=proofs, on_settler=settlers.append,
+                commands=_Bookings(core), releases=desk, proofs=proofs, audit=_second_core(settings),
+                on_settler=settlers.append,
             ),
             proof_desk(),
             _report(status, stop, facts),
@@ -546,6 +547,23 @@ async def _resumes(settings: Settings, settlers: list[Any], stop: asyncio.Event)
             request.unlink(missing_ok=True)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), STATUS_INTERVAL_S)
+
+
+def _second_core(settings: Settings) -> _Audit | None:
+    return _Audit(settings.data_directory) if settings.second_core else None
+
+
+class _Audit:
+    """Fulfils `settlement.audit.AuditPort` beside the event loop: catching up may take a while."""
+
+    def __init__(self, directory: Path) -> None:
+        from persistence.disk import DirectoryDisk
+        from persistence.second_core import SecondCore
+
+        self._core = SecondCore(DirectoryDisk(directory))
+
+    async def at_cut(self, sequence: int) -> tuple[bytes, Any]:
+        return await asyncio.to_thread(self._core.at_cut, sequence)
 
 
 class _Bookings:
@@ -597,6 +615,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
 
     from byline.book_port import FollowedBooks
     from byline.core_port import GatewayPort
+    from byline.people import COLUMN_KEYS
     from byline.proof_port import DeskProofs
     from byline.status_port import StatusFiles
     from platform_api.app import create_app
@@ -615,7 +634,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         domain=f"{settings.host}:{port}",
         chain="sui:embedded" if not settings.chain_url else "sui",
         signing_key_path=data / "keys" / "access-token.key",
-        column_keys_path=data / "keys" / "columns.json",
+        column_keys_path=data / COLUMN_KEYS,
         mail_folder=data / "mail",
         redis_url=settings.redis_url,
         web_folder=web if (web / "index.html").exists() else None,

@@ -29,6 +29,8 @@ feed_app = typer.Typer(help="Replay a recorded market through the order entry.",
 journal_app = typer.Typer(help="Look after the journal.", no_args_is_help=True)
 app.add_typer(feed_app, name="feed")
 app.add_typer(journal_app, name="journal")
+people_app = typer.Typer(help="Roles of accounts, keys of sealed columns, the audit trail.", no_args_is_help=True)
+app.add_typer(people_app, name="people")
 settle_app = typer.Typer(
     help="""Settlement on Sui: publish the contracts, open vaults, rotate the operator, pause, look, end a halt.
 
@@ -220,6 +222,47 @@ def journal_verify(
     raise typer.Exit(verify_journal(_settings(data), console=console, replay=replayed))
 
 
+@people_app.command("grant")
+def people_grant(
+    who: Annotated[str, typer.Argument(help="Account id, user name, or address of a linked wallet.")],
+    role: Annotated[str, typer.Argument(help="creator, studio, moderator, admin, operator, super_admin …")],
+    data: DataOption = None,
+    departments: Annotated[Optional[list[str]], typer.Option("--department", help="Narrows an admin.")] = None,
+    take_away: Annotated[bool, typer.Option("--revoke", help="Take the role away instead.")] = False,
+) -> None:
+    """Grant an account a role. The only way to the first admin, and to super_admin; each use is audited.
+
+    Example: `byline people grant 0x5f… admin --department users`
+    """
+    from byline.people import grant_role
+
+    console.print(grant_role(_settings(data), who, role, departments or [], take_away=take_away))
+
+
+@people_app.command("rotate-keys")
+def people_rotate_keys(data: DataOption = None) -> None:
+    """Add a key for sealed columns. It seals after the next start of the API, which then seals older values anew.
+
+    Example: `byline people rotate-keys`
+    """
+    from byline.people import rotate_column_keys
+
+    console.print(rotate_column_keys(_settings(data)))
+
+
+@people_app.command("verify-audit")
+def people_verify_audit(data: DataOption = None) -> None:
+    """Check the chain of the audit trail. Exit status 1: an entry was changed or is missing.
+
+    Example: `byline people verify-audit`
+    """
+    from byline.people import verify_audit
+
+    sound, text = verify_audit(_settings(data))
+    console.print(text)
+    raise typer.Exit(0 if sound else 1)
+
+
 @journal_app.command("publish")
 def journal_publish(
     folder: Annotated[Path, typer.Argument(help="Where; a publication that is there already is gone on with.")],
@@ -252,6 +295,8 @@ def verify_journal(
     from byline.journal_publication import verify_published
 
     raise typer.Exit(verify_published(folder, node, console=console))
+
+
 @settle_app.command("publish")
 def settle_publish(data: DataOption = None) -> None:
     """Publish the exchange's Move package. Its publisher gets AdminCap, OperatorCap and UpgradeCap.

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 RETRY_S = 0.25
 ANSWER_S_MAX = 5.0
 UNDER_WAY_MAX = 1_000
+NOT_NOW = ("journal_failed", "rate_limited", "too_many_commands")
+"""Nothing was executed, and later it may be."""
 REJECT_WORDS = frozenset(code.word for code in RejectCode)
 
 
@@ -64,8 +66,8 @@ class GatewayPort:
             except CommandError as error:
                 if error.code in REJECT_WORDS:  # refused before the journal, for a reason of the rulebook
                     return {"event": "rejected", "reason": error.code}
-                if error.code == "journal_failed":
-                    raise Unavailable("the core's journal has failed") from error
+                if error.code in NOT_NOW:
+                    raise Unavailable(f"the core takes no command now: {error}") from error
                 raise Refused(f"the gateway refused the command: {error}") from error
 
     async def available(self, account: str) -> dict[str, str]:

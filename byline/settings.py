@@ -85,6 +85,9 @@ class Settings:
     """Opens sealed keys. Without it a key file does."""
     key_file: str = ""
     """That file. Empty: byline/wrapping.key in the user's configuration directory."""
+    second_core: bool = True
+    """The back office runs the journal through a core of its own and compares it with the books at each cut. Takes the
+    memory of the core once more."""
     quiet_market: bool = False
     """No simulated traders."""
     trader_orders_per_s: int = 200

@@ -1,8 +1,8 @@
 """Which key may send which command: pure rules over a command's fields, before it is encoded.
 
 An operator may send everything for every account. Any other key acts for its own accounts alone: the account of an
-order or withdrawal, and the payer of every leg. `force`, house accounts (those that may owe without bound) and whatever
-defines entities are the operator's.
+order or withdrawal, and the payer of every leg. `force`, house accounts (those that may owe without bound), the refs by
+which money of the chain is booked, and whatever defines entities are the operator's.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ _ORDERS = {"place", "replace"}
 CANCELS = {"cancel", "mass_cancel", "cancel_after", "kill", "poison"}
 """Commands that only ever take risk away: they keep a reserve when the exchange is busy."""
 _OWN = _ORDERS | CANCELS | {"rearm", "withdraw"}
+
+_OPERATORS_REFS = ("dep:", "exit:", "exitrest:", "wd:")
+"""A ref runs once: whoever took that of somebody's deposit on the chain, which all can see, would keep it from being
+booked. `settlement.refs` makes them."""
 
 
 class Forbidden(Exception):
@@ -53,12 +57,20 @@ def authorize(command: dict[str, Any], key: ApiKey, is_house: Callable[[str], bo
                 raise Forbidden(field, "only the operator says this of a withdrawal")
         if is_house(command["account"]):
             raise Forbidden("account", "house accounts are the operator's")
+        _authorize_ref(command)
     elif op == "transfer":
         _need(key, Scope.TRANSFER, op)
+        _authorize_ref(command)
         _authorize_legs(command, key, is_house)
     else:
         raise Forbidden(None, f"{op} needs the scope operator")
     return command
+
+
+def _authorize_ref(command: dict[str, Any]) -> None:
+    ref = command.get("ref")
+    if isinstance(ref, str) and ref.startswith(_OPERATORS_REFS):
+        raise Forbidden("ref", f"refs that begin with {', '.join(_OPERATORS_REFS)} are the operator's")
 
 
 def _authorize_legs(command: dict[str, Any], key: ApiKey, is_house: Callable[[str], bool]) -> None:

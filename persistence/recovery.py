@@ -37,7 +37,7 @@ from persistence.journal import Journal, JournalSettings, new_tail, read_mark
 from persistence.segments import Tail
 from persistence.snapshot import Snapshot, newest_snapshots
 
-__all__ = ["Recovered", "Replayer", "Report", "Verification", "recover", "replay", "verify"]
+__all__ = ["Recovered", "Replayer", "Report", "Verification", "cut_hashes", "recover", "replay", "verify"]
 
 LOCK = "journal.lock"
 OUT_SLOTS = 262_144
@@ -209,6 +209,10 @@ class Replayer:
         """After the last record applied."""
         return self._replay.core.state_hash()
 
+    def balances(self) -> npt.NDArray[np.void]:
+        """After the last record applied: account, asset, available, held."""
+        return self._replay.core.balances()
+
 
 @dataclass(slots=True)
 class Verification:
@@ -258,7 +262,7 @@ def verify(
     event_log = _readable_log(directory, listed[0].header.identity, boot) if with_replay else None
 
     def compare_cuts(events: npt.NDArray[np.void], _first: int, _last: int) -> None:
-        for sequence, state_hash in _cuts(events):
+        for sequence, state_hash in cut_hashes(events):
             result.cuts += 1
             logged = _logged_cut(event_log, sequence) if event_log is not None else None
             if logged is None:
@@ -297,7 +301,7 @@ def verify(
     return result
 
 
-def _cuts(events: npt.NDArray[np.void]) -> list[tuple[int, bytes]]:
+def cut_hashes(events: npt.NDArray[np.void]) -> list[tuple[int, bytes]]:
     """(sequence, state hash) of each cut's event. Batches with a cut are few: only those are walked head by head."""
     found: list[tuple[int, bytes]] = []
     wanted = (events["kind"] == EventKind.CUT) & (events["op"] == CommandKind.CUT)
@@ -316,7 +320,7 @@ def _logged_cut(event_log: EventLogReader, sequence: int) -> bytes | None:
     if sequence > event_log.head_sequence:
         return None
     event_log.seek(sequence - 1)
-    return dict(_cuts(event_log.read(1))).get(sequence)
+    return dict(cut_hashes(event_log.read(1))).get(sequence)
 
 
 def _readable_log(directory: Path, identity: bytes, boot: bytes | None) -> EventLogReader | None:

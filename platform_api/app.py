@@ -125,6 +125,7 @@ def create_app(
         request_max_body_size=settings.body_bytes_max,
         cors_config=_cors(settings),
         state=State({"guard": guard, "version": _version()}),
+        logging_config=None,  # `logs.py` says how the process logs
         debug=False,
     )
     catalogue = [prefix for context in CONTEXTS for prefix in context.catalogue]

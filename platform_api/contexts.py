@@ -5,7 +5,7 @@ A new context is a line here.
 
 from __future__ import annotations
 
-from platform_api import admin, exchange, identity, ops, settlement
+from platform_api import admin, creators, exchange, identity, ops, settlement, taxonomy
 from platform_api.kernel.context import Context
 
 __all__ = ["CONTEXTS"]
@@ -16,5 +16,7 @@ CONTEXTS: tuple[Context, ...] = (
     exchange.CONTEXT,
     settlement.CONTEXT,
     settlement.WITHDRAWALS,
+    taxonomy.CONTEXT,
+    creators.CONTEXT,
     admin.CONTEXT,
 )

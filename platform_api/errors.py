@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+import asyncpg
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import (
@@ -143,7 +144,7 @@ def refused_order(reason: str) -> ApiError:
     if reason == "busy":
         return ApiError(ErrorCode.SERVICE_UNAVAILABLE, "The exchange is too busy for this command.", reason=reason)
     if reason == "unknown_order":
-        return ApiError(ErrorCode.NOT_FOUND, "There is no such open order.", reason=reason)
+        return ApiError(ErrorCode.NOT_FOUND, "There is no such order.", reason=reason)
     return ApiError(ErrorCode.ORDER_REJECTED, f"The exchange refused the order: {reason}.", reason=reason)
 
 
@@ -161,6 +162,9 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(ErrorCode.UPSTREAM_UNAVAILABLE, str(error) or "A part refused.", reason="refused")
         case JournalFailed() | PartMissing():
             return ApiError(ErrorCode.SERVICE_UNAVAILABLE, str(error), reason="unavailable")
+        case asyncpg.CharacterNotInRepertoireError() | asyncpg.UntranslatableCharacterError():
+            message = "A text holds a character that cannot be kept, as NUL."
+            return ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_character")
         case LocalFault() | ExchangeError():
             return _internal()
         case ValidationException():

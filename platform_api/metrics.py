@@ -108,7 +108,7 @@ class _ProcessCollector(Collector):
                 yield _stages(f"{prefix}_stage_seconds", f"stages of {name}", {(): stages})
             keys = fields.get("key_stages")
             if isinstance(keys, Mapping):
-                by_key = {(key,): told for key, told in keys.items()}
+                by_key: dict[tuple[str, ...], Any] = {(key,): told for key, told in keys.items()}
                 yield _stages(f"{prefix}_key_stage_seconds", f"stages of {name} by key", by_key, "key")
 
 

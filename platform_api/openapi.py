@@ -77,11 +77,10 @@ def document_of(app: Litestar) -> dict[str, Any]:
         for operation in item.values():
             contents = [operation.get("requestBody", {}).get("content", {})]
             for status, response in operation.get("responses", {}).items():
-                content = response.get("content", {})
                 if int(status) >= 400:
-                    _put_failure(content, int(status))
+                    _put_failure(response, int(status))
                 else:
-                    contents.append(content)
+                    contents.append(response.get("content", {}))
             for content in contents:
                 for media in content.values():
                     if "schema" in media and "example" not in media:
@@ -92,21 +91,24 @@ def document_of(app: Litestar) -> dict[str, Any]:
     return document
 
 
-def _put_failure(content: dict[str, Any], status: int) -> None:
-    for media in content.values():
-        media["examples"] = {
-            code.value: {
-                "value": {
-                    "success": False,
-                    "error": {
-                        "code": code.value, "message": "What was wrong, in words.",
-                        "details": {"reason": "machine_word"}, "timestamp": BY_NAME["timestamp"],
-                        "request_id": BY_NAME["request_id"],
-                    },
-                }
+def _put_failure(response: dict[str, Any], status: int) -> None:
+    """Also in place of what Litestar documents for requests that it refuses itself: we answer those alike."""
+    codes = [code.value for code, number in STATUS.items() if number == status]
+    response["description"] = ", ".join(codes)
+    examples = {
+        code: {
+            "value": {
+                "success": False,
+                "error": {
+                    "code": code, "message": "What was wrong, in words.", "details": {"reason": "machine_word"},
+                    "timestamp": BY_NAME["timestamp"], "request_id": BY_NAME["request_id"],
+                },
             }
-            for code, number in STATUS.items() if number == status
-        }  # fmt: skip
+        }
+        for code in codes
+    }  # fmt: skip
+    schema = {"$ref": f"#/components/schemas/{Failure.__name__}"}
+    response["content"] = {"application/json": {"schema": schema, "examples": examples}}
 
 
 class _Examples:

@@ -74,6 +74,10 @@ class ApiSettings:
     withdrawal_fees: Mapping[str, str] = field(default_factory=dict)
     """Asset → decimal amount that goes to platform:gas with each withdrawal."""
     wallets_per_account_max: int = 20
+    verify_creators_at_once: bool = False
+    """Who asks to be verified is, without anybody deciding."""
+    portfolio_needed: bool = False
+    """Who asks to be verified names published works."""
 
     def __post_init__(self) -> None:
         strange = tuple(origin for origin in self.cors_origins if not ORIGIN.fullmatch(origin))

@@ -160,38 +160,39 @@ class Ledger:
         """Events between two that change the frame. Vectorised, except for postings."""
         if not len(heads):
             return
-        keys: list[np.ndarray] = []
-        amounts: list[np.ndarray] = []
-        positions: list[np.ndarray] = []
+        checks = heads[kinds == EventKind.BALANCE]
         trades = heads[kinds == EventKind.TRADE]
-        if len(trades):
-            self._trade_postings(slots, trades, keys, amounts, positions)
+        kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        for start in range(0, len(trades), _TRADES_AT_ONCE):
+            where = trades[start : start + _TRADES_AT_ONCE]
+            for key, amount in self._trade_postings(slots, where):
+                if len(checks):
+                    kept.append((key, amount, where))
+                else:
+                    np.add.at(self.totals.reshape(-1), key, amount)
         for head in heads[np.isin(kinds, _MONEY_KINDS)].tolist():
             postings = self._money(slots, head)
             if postings:
-                keys.append(np.array([self._key(p.source, p.asset) for p in postings]))
-                amounts.append(np.array([-p.amount for p in postings], dtype=np.int64))
-                keys.append(np.array([self._key(p.target, p.asset) for p in postings]))
-                amounts.append(np.array([p.amount for p in postings], dtype=np.int64))
-                positions += [np.full(len(postings), head), np.full(len(postings), head)]
-        checks = heads[kinds == EventKind.BALANCE]
-        key = np.concatenate(keys) if keys else np.zeros(0, dtype=np.int64)
-        amount = np.concatenate(amounts) if amounts else np.zeros(0, dtype=np.int64)
+                keys = [self._key(p.source, p.asset) for p in postings] + [
+                    self._key(p.target, p.asset) for p in postings
+                ]
+                units = [-p.amount for p in postings] + [p.amount for p in postings]
+                kept.append((np.array(keys), np.array(units, dtype=np.int64), np.full(len(keys), head)))
+        if not kept and not len(checks):
+            return
+        key, amount, position = (
+            np.concatenate([each[column] for each in kept]) if kept else np.zeros(0, dtype=np.int64)
+            for column in range(3)
+        )
         if len(checks):
-            position = np.concatenate(positions) if positions else np.zeros(0, dtype=np.int64)
             self._compare(slots, checks, key, amount, position)
         np.add.at(self.totals.reshape(-1), key, amount)
 
-    def _trade_postings(
-        self,
-        slots: np.ndarray,
-        heads: np.ndarray,
-        keys: list[np.ndarray],
-        amounts: list[np.ndarray],
-        positions: list[np.ndarray],
-    ) -> None:
-        raw = slots[heads]
-        self._trades.update(raw.tobytes())
+    def _trade_postings(self, slots: np.ndarray, heads: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Keys and amounts of these trades. A few thousand at once: their slots then stay in the cache."""
+        first, last = int(heads[0]), int(heads[-1])
+        raw = slots[first : last + 1] if last - first + 1 == len(heads) else slots[heads]
+        self._trades.update(np.ascontiguousarray(raw).view(np.uint8).data)
         self._trade_count += len(raw)
         trade = raw.view(layout.TRADE)
         market = trade["market"]
@@ -199,22 +200,15 @@ class Ledger:
         units = trade["size"] * np.array(self._lot_units, dtype=np.int64)[market]
         maker, taker = trade["account"].astype(np.int64), trade["taker_account"].astype(np.int64)
         maker_buys = trade["buyer"] == 0
-        buyer, seller = np.where(maker_buys, maker, taker), np.where(maker_buys, taker, maker)
         notional, maker_fee, taker_fee = trade["notional"], trade["maker_fee"], trade["taker_fee"]
         self._grow(int(max(maker.max(), taker.max())), 0)
         width = self.totals.shape[1]
-        for account, asset, amount in (
-            (buyer, base, units),
-            (seller, base, -units),
-            (buyer, quote, -notional),
-            (seller, quote, notional),
-            (maker, quote, -maker_fee),
-            (taker, quote, -taker_fee),
-            (np.full(len(raw), FEES), quote, maker_fee + taker_fee),
-        ):
-            keys.append(account * width + asset)
-            amounts.append(amount)
-            positions.append(heads)
+        buyer, seller = np.where(maker_buys, maker, taker) * width, np.where(maker_buys, taker, maker) * width
+        yield buyer + base, units
+        yield seller + base, -units
+        yield buyer + quote, -notional - np.where(maker_buys, maker_fee, taker_fee)
+        yield seller + quote, notional - np.where(maker_buys, taker_fee, maker_fee)
+        yield FEES * width + quote, maker_fee + taker_fee
 
     def _money(self, slots: np.ndarray, head: int) -> list[Posting]:
         """The postings of a money event that move totals; keeps the border's books."""
@@ -342,6 +336,7 @@ class Ledger:
         self.totals = grown
 
 
+_TRADES_AT_ONCE = 4_096
 _ENTITY_OPS = np.array([CommandKind.ASSET, CommandKind.MARKET, CommandKind.ACCOUNT], dtype=np.uint8)
 _MONEY_KINDS = np.array(
     [EventKind.TRANSFERRED, EventKind.PENDED, EventKind.POSTED, EventKind.VOIDED], dtype=np.uint8

@@ -11,10 +11,10 @@ again; the batch in flight goes on from its exact step: bytes that may have been
 Only a checkpoint makes anything final: effects that one node shows without one advance nothing, and a node that shows
 less than before is stale, which is waited for.
 
-Halts, and says why in `status()`: the events and the ledger differ, a row would fall below zero, the chain refuses or
-shows another number, chain value or pool than ours, the core refuses to book what the chain has done. A halt is stored
-and survives restarts; `resume` ends it after a person has looked, reads everything again from the first event, and the
-same check runs again.
+Halts, and says why in `status()`: the events and the ledger differ, the journal run again gives another state at a cut,
+a row would fall below zero, the chain refuses or shows another number, chain value or pool than ours, the core refuses
+to book what the chain has done. A halt is stored and survives restarts; `resume` ends it after a person has looked,
+reads everything again from the first event, and the same check runs again.
 
 A withdrawal without a wallet to go to halts nothing: it is not paid, and `status()` names it under `unpayable`.
 
@@ -33,8 +33,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
+from engine.messages.errors import JournalCorrupt, OutcomeUnknown, Refused, Unavailable
 from engine.messages.ports import EventSource
+from settlement.audit import AuditPort, check_cut
 from settlement.batch import (
     Halted,
     Life,
@@ -58,7 +59,7 @@ from settlement.store import BatchStore
 from settlement.submitter import Submitter
 from settlement.watcher import Watcher
 
-__all__ = ["AuditPort", "BatchRecord", "ReleasePort", "SettlementSettings", "Settler", "run_settler"]
+__all__ = ["BatchRecord", "ReleasePort", "SettlementSettings", "Settler", "run_settler"]
 
 log = logging.getLogger(__name__)
 
@@ -119,13 +120,6 @@ class ReleasePort(Protocol):
         """Ref → recipient, of those among `refs` that may be paid. What was released stays so. Raises Unavailable."""
 
 
-class AuditPort(Protocol):
-    """A second core over the journal, for the double-entry check."""
-
-    async def check(self, cut: Cut, ledger: Ledger) -> str:
-        """Empty if the core's state at the cut has the cut's hash and the ledger's totals; else what differs."""
-
-
 OnBatch = Callable[[BatchRecord], Awaitable[None] | None]
 
 
@@ -142,12 +136,13 @@ class Settler:
         on_batch: OnBatch,
         commands: CommandPort | None = None,
         releases: ReleasePort | None = None,
-        audit: AuditPort | None = None,
         proofs: ProofSettings | None = None,
+        audit: AuditPort | None = None,
     ) -> None:
         self._source, self._chain, self._store, self._settings = source, chain, store, settings
         self._watcher, self._on_batch, self._commands = watcher, on_batch, commands
-        self._releases, self._audit = releases, audit
+        self._releases = releases
+        self._audit = audit
         self._proofs = proofs or ProofSettings()
         self._info: ChainInfo | None = None
         self._chain_error = "not connected yet"
@@ -371,8 +366,7 @@ class Settler:
             last = max(self._final, self._queue[-1] if self._queue else 0)
             if cut.batch != last + 1:
                 raise Disagreement(f"batch {cut.batch} follows batch {last}")
-            if self._audit is not None and (difference := await self._audit.check(cut, self.ledger)):
-                raise Disagreement(f"batch {cut.batch}: the core and the ledger differ at its cut: {difference}")
+            await self._check(cut)
             released = await self._released()
             life = Life(self.netting.seal(self.ledger, cut, time.time_ns(), released))
             self._lives[cut.batch] = life
@@ -380,6 +374,16 @@ class Settler:
             self._queue.append(cut.batch)
             self._wake.set()
         self.ledger.start_period()
+
+    async def _check(self, cut: Cut) -> None:
+        """The double-entry check; waits for a journal that does not hold the cut yet. Raises Disagreement."""
+        while self._audit is not None:
+            try:
+                return await check_cut(self._audit, cut, self.ledger)
+            except Unavailable:
+                await asyncio.sleep(self._settings.poll_interval_s)
+            except (JournalCorrupt, ValueError) as error:
+                raise Disagreement(f"batch {cut.batch}: the journal cannot be gone through again: {error}") from error
 
     async def _released(self) -> Mapping[str, bytes]:
         """Documented withdrawals that may be paid at this cut; none while their documents cannot be read."""
@@ -442,6 +446,9 @@ class Settler:
                     continue
                 life = self._lives[self._queue[0]]
                 await self._list_assets(life.batch)
+                if life.state is State.SEALED and (foreign := self._unbacked(life.batch)):
+                    await self._halt(life, foreign)
+                    continue
                 await self._submitter.drive(life, self._listings)
                 if life.state is State.FINAL:
                     await self._finish(life)
@@ -452,6 +459,18 @@ class Settler:
                 self._chain_error = str(error)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, self._settings.retry_most_s)
+
+    def _unbacked(self, batch: Batch) -> str:
+        """Empty, or what was booked from outside without the chain where no faucet can mirror it."""
+        for part in batch.parts:
+            for coin in part.coins:
+                if coin.deposits and not self._listings[coin.asset].faucet:
+                    units = sum(amount for _, amount in coin.deposits)
+                    return (
+                        f"batch {batch.number}: {units} units of {coin.asset} were booked from outside, and not by a "
+                        f"deposit on the chain"
+                    )
+        return ""
 
     async def _finish(self, life: Life) -> None:
         """Compare the chain with the books, pay out the news, go on to the next."""
@@ -588,8 +607,8 @@ async def run_settler(
     *,
     commands: CommandPort | None = None,
     releases: ReleasePort | None = None,
-    audit: AuditPort | None = None,
     proofs: ProofSettings | None = None,
+    audit: AuditPort | None = None,
     on_settler: Callable[[Settler], None] | None = None,
 ) -> None:
     """Settle until `stop` is set.
@@ -597,7 +616,7 @@ async def run_settler(
     `on_batch` gets every change of every batch, and at the start the present state of each stored one (store it by
     number; the same record again does no harm). `on_settler` gets the settler, whose `status()` the caller may publish.
     """
-    settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, audit, proofs)
+    settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, proofs, audit)
     if on_settler:
         on_settler(settler)
     await settler.run(stop)

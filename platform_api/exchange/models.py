@@ -20,9 +20,11 @@ __all__ = [
     "Trade",
 ]
 
-DecimalText = Annotated[str, Meta(max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$")]
-ClientOrderId = Annotated[str, Meta(min_length=1, max_length=32, pattern="^[A-Za-z0-9_.:-]+$")]
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9_.:-]+$")]
+DecimalText = Annotated[str, Meta(max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)", examples=["12.5"])]
+ClientOrderId = Annotated[
+    str, Meta(min_length=1, max_length=32, pattern=r"^[A-Za-z0-9_.:-]+$(?!\n)", examples=["order-1"])
+]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$(?!\n)", examples=["INK-USDC"])]
 
 
 class Market(Struct, frozen=True):

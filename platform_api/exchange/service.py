@@ -263,7 +263,7 @@ def _order_number(order_id: str) -> int:
 
 
 def _no_order() -> ApiError:
-    return ApiError(ErrorCode.NOT_FOUND, "You have no such order.", reason="unknown_order")
+    return ApiError(ErrorCode.NOT_FOUND, "There is no such order.", reason="unknown_order")
 
 
 def _no_market(token_id: str) -> ApiError:

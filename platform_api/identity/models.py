@@ -19,32 +19,39 @@ ETHEREUM_ADDRESS = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 Address = Annotated[
     str,
     Meta(
-        min_length=42, max_length=66, pattern="^0x([0-9a-fA-F]{64}|[0-9a-fA-F]{40})$",
+        min_length=42, max_length=66, pattern=r"^0x([0-9a-fA-F]{64}|[0-9a-fA-F]{40})$(?!\n)",
         examples=[SUI_ADDRESS, ETHEREUM_ADDRESS],
     ),
 ]  # fmt: skip
 NonceText = Annotated[
-    str, Meta(min_length=32, max_length=32, pattern="^[0-9a-f]{32}$", examples=["9f86d081884c7d659a2feaa0c55ad015"])
+    str,
+    Meta(min_length=32, max_length=32, pattern=r"^[0-9a-f]{32}$(?!\n)", examples=["9f86d081884c7d659a2feaa0c55ad015"]),
 ]
 Signature = Annotated[
     str, Meta(min_length=1, max_length=4096, examples=["AGNvbnRlbnQgb2YgYSBzaWduYXR1cmUgaXMgYmFzZTY0"])
 ]
 Scope = Literal["read", "trade"]
 DeviceKind = Literal["web", "mobile", "desktop", "tv", "program"]
-Language = Annotated[str, Meta(pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$", max_length=35, examples=["en-GB"])]
-Url = Annotated[
-    str, Meta(max_length=500, pattern=r"^(https://[^\s<>\"']+)?$", examples=["https://images.example.org/ink.png"])
+Language = Annotated[
+    str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$(?!\n)", max_length=35, examples=["en-GB"])
 ]
-Username = Annotated[str, Meta(min_length=3, max_length=32, pattern="^[A-Za-z0-9_-]+$", examples=["ink_writer"])]
+Url = Annotated[
+    str,
+    Meta(max_length=500, pattern=r"^(https://[^\s<>\"']+)?$(?!\n)", examples=["https://images.example.org/ink.png"]),
+]
+Username = Annotated[str, Meta(min_length=3, max_length=32, pattern=r"^[A-Za-z0-9_-]+$(?!\n)", examples=["ink_writer"])]
 _WORD = r"""[^\s@<>",;:\\()\[\]]+"""
 EmailAddress = Annotated[
-    str, Meta(min_length=6, max_length=254, pattern=rf"^{_WORD}@{_WORD}\.[A-Za-z0-9-]+$", examples=["ink@example.org"])
+    str,
+    Meta(
+        min_length=6, max_length=254, pattern=rf"^{_WORD}@{_WORD}\.[A-Za-z0-9-]+$(?!\n)", examples=["ink@example.org"]
+    ),
 ]
 OneTimeToken = Annotated[
     str, Meta(min_length=20, max_length=200, examples=["2Yk0sTq8bW3vJx5nLr7cPz9dFh1gKm4oAe6iUuBtCwE"])
 ]
 Genre = Annotated[str, Meta(min_length=1, max_length=60)]
-Topic = Annotated[str, Meta(pattern="^[a-z_.]{1,60}$", examples=["license.approved"])]
+Topic = Annotated[str, Meta(pattern=r"^[a-z_.]{1,60}$(?!\n)", examples=["license.approved"])]
 
 
 class NonceRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -237,7 +244,7 @@ class ApiKeyRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """`public_key`: the 32 bytes of an Ed25519 public key in hexadecimal. No key may withdraw."""
 
     public_key: Annotated[
-        str, Meta(min_length=64, max_length=64, pattern="^[0-9a-fA-F]{64}$", examples=["d75a9801" * 8])
+        str, Meta(min_length=64, max_length=64, pattern=r"^[0-9a-fA-F]{64}$(?!\n)", examples=["d75a9801" * 8])
     ]
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=2)]
     label: Annotated[str, Meta(max_length=64)] = ""

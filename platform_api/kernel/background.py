@@ -25,6 +25,8 @@ __all__ = ["in_background", "measure_lag", "redis_stream"]
 log = structlog.get_logger(__name__)
 
 LAG_SECONDS = 0.1
+STOP_SECONDS_MAX = 10.0
+"""What a job that is under way has to end; one that does not runs again after the next start."""
 STREAM = "byline:events"
 STREAM_LENGTH_MAX = 100_000
 REDIS_SECONDS_MAX = 1.0
@@ -54,7 +56,7 @@ async def in_background(kernel: Kernel) -> AsyncIterator[None]:
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait(tasks, timeout=STOP_SECONDS_MAX)
         if stream is not None:
             await stream.aclose()
 

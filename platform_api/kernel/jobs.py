@@ -67,6 +67,7 @@ QUEUES: Mapping[str, QueueRule] = MappingProxyType({
 _SETTINGS = DBSettings(db_schema="jobs", prefix="")
 _RESTART_SECONDS = 1.0
 _CONNECTIONS_MAX = 4
+_CLOSE_SECONDS_MAX = 2.0
 _BATCH = 10
 
 
@@ -169,25 +170,32 @@ class Worker:
         await self._run_connected(QueueExecutionMode.drain)
 
     async def _run_connected(self, mode: QueueExecutionMode = QueueExecutionMode.continuous) -> None:
-        async with asyncpg.create_pool(self._dsn, min_size=1, max_size=_CONNECTIONS_MAX) as pool:
-            manager = QueueManager(_queries(AsyncpgPoolDriver(pool)))
-            for queue, rule in QUEUES.items():
-                retrying = partial(
-                    DatabaseRetryEntrypointExecutor, max_attempts=rule.retries, initial_delay=self._retry_delay
-                )
-                manager.entrypoint(queue, accepts_context=False, on_failure="hold", executor_factory=retrying)(
-                    self._jobs.run
-                )
+        pool = await asyncpg.create_pool(self._dsn, min_size=1, max_size=_CONNECTIONS_MAX)
+        try:
+            await self._manager(pool).run(
+                mode=mode,
+                dequeue_timeout=timedelta(seconds=5),
+                batch_size=_BATCH,
+                max_concurrent_tasks=self._running_max,
+                shutdown_on_listener_failure=True,
+            )
+        finally:
+            # A listening connection that was cut never comes back to the pool, which would wait for it for ever.
             try:
-                await manager.run(
-                    mode=mode,
-                    dequeue_timeout=timedelta(seconds=5),
-                    batch_size=_BATCH,
-                    max_concurrent_tasks=self._running_max,
-                    shutdown_on_listener_failure=True,
-                )
-            finally:
-                manager.shutdown.set()
+                await asyncio.wait_for(pool.close(), _CLOSE_SECONDS_MAX)
+            except (*AWAY, asyncio.CancelledError):
+                pool.terminate()
+
+    def _manager(self, pool: Any) -> QueueManager:
+        manager = QueueManager(_queries(AsyncpgPoolDriver(pool)))
+        for queue, rule in QUEUES.items():
+            retrying = partial(
+                DatabaseRetryEntrypointExecutor, max_attempts=rule.retries, initial_delay=self._retry_delay
+            )
+            manager.entrypoint(queue, accepts_context=False, on_failure="hold", executor_factory=retrying)(
+                self._jobs.run
+            )
+        return manager
 
 
 def install_sql() -> str:

@@ -10,7 +10,12 @@ __all__ = [
     "Address", "AddressRequest", "Confirmation", "DepositRequest", "DepositRoute", "Withdrawal", "WithdrawalRequest",
 ]  # fmt: skip
 
-AddressText = Annotated[str, Meta(min_length=66, max_length=66, pattern="^0x[0-9a-fA-F]{64}$")]
+Amount = Annotated[
+    str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)", examples=["12.5"])
+]
+AddressText = Annotated[
+    str, Meta(min_length=66, max_length=66, pattern=r"^0x[0-9a-fA-F]{64}$(?!\n)", examples=["0x" + "5f" * 32])
+]
 AssetName = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -18,7 +23,7 @@ class WithdrawalRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """`address` is left out for the wallet that signed in."""
 
     asset: AssetName
-    amount: Annotated[str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$")]
+    amount: Amount
     address: AddressText | None = None
 
 

@@ -19,6 +19,7 @@ from tests.integration.test_marketdata import BOOK, Exchange, read_until
 from tests.support.tls import certificate
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")  # it offers them to be refused
 async def test_tls_readers_get_what_plain_ones_get(tmp_path: Path) -> None:
     pem, key = certificate(tmp_path)
     trusts = ssl.create_default_context(cafile=pem)

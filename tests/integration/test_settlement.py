@@ -8,15 +8,20 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 
+from engine.core import BALANCES
 from engine.messages.codes import CommandKind, EventKind
 from engine.messages.errors import JournalFailed, Refused, Unavailable
+from settlement.audit import AuditPort
 from settlement.batch import StoredEvent
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.server import RunningNode, start
 from settlement.chain.port import Execution, Signed, VaultListing, VaultState
 from settlement.chain.sui import SuiChain, SuiSettings
+from settlement.ledger import Ledger
 from settlement.settler import BatchRecord, SettlementSettings, Settler
 from settlement.store import FileBatchStore
 from settlement.watcher import Watcher
@@ -57,14 +62,15 @@ class Bench:
 
     @contextlib.asynccontextmanager
     async def settler(
-        self, log: EventLog, *, crash_after: int | None = None, commands=None, chain_type: type[SuiChain] = SuiChain
-    ) -> AsyncIterator[Settler]:
+        self, log: EventLog, *, crash_after: int | None = None, commands=None, chain_type: type[SuiChain] = SuiChain,
+        audit: AuditPort | None = None,
+    ) -> AsyncIterator[Settler]:  # fmt: skip
         url = f"http://127.0.0.1:{self.port}"
         chain = chain_type(SuiSettings(url, self.directory / "pysui", timeout_s=5.0), OPERATOR)
         store = CrashingStore(self.directory / "batches.log", crash_after)
         watcher = Watcher(self.directory / "chain.log")
         stop = asyncio.Event()
-        settler = Settler(log, chain, store, watcher, FAST, self.records.append, commands)
+        settler = Settler(log, chain, store, watcher, FAST, self.records.append, commands, audit=audit)
         task = asyncio.create_task(settler.run(stop))
         try:
             yield settler
@@ -192,6 +198,70 @@ async def test_a_batch_before_the_first_settled_asset_is_final_too(bench: Bench)
     log.cut()
     async with bench.settler(log) as settler:
         await _until(lambda: settler.status()["final_batch"] == 2, "both final")
+        _check_rows(bench, settler)
+
+
+class WithoutFaucet(SuiChain):
+    """As on a network: the coins are the issuer's."""
+
+    async def open_vaults(self, assets: list[tuple[str, int]], first_batch: int) -> list[VaultListing]:
+        opened = await super().open_vaults(assets, first_batch)
+        return [msgspec.structs.replace(listing, faucet=None) for listing in opened]
+
+
+async def test_what_was_booked_from_outside_without_the_chain_halts_where_there_is_no_faucet(bench: Bench) -> None:
+    log, _, _ = _market()
+    log.cut()
+    async with bench.settler(log, chain_type=WithoutFaucet) as settler:
+        await _until(lambda: settler.status()["halted"], "halted")
+        assert "100000 units of USDC were booked from outside" in settler.status()["halted"]
+        assert bench.records[-1].status == "halted" and bench.finals() == []
+        settler.resume("nothing was mended (test)")
+        await _until(lambda: bench.records[-2].status == "sealed" and settler.status()["halted"], "halts again")
+
+
+class SecondBooks:
+    """An audit of what these events say, as a core would keep it; `change` is what its memory got wrong."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.log, self.change, self.is_behind = log, 0, True
+        self.asked: list[int] = []
+
+    async def at_cut(self, sequence: int) -> tuple[bytes, np.ndarray]:
+        self.asked.append(sequence)
+        if self.is_behind:
+            raise Unavailable("the journal ends before it (test)")
+        ledger = Ledger()
+        for cut in ledger.feed(np.concatenate(self.log.slots)):
+            if cut.last_sequence == sequence:
+                rows = [
+                    (account, asset, ledger.total(account, asset) + self.change * (account == 2), 0)
+                    for account in range(len(ledger.accounts))
+                    for asset in range(len(ledger.assets))
+                ]
+                return cut.state_hash, np.array(rows, BALANCES)
+            ledger.start_period()
+        raise AssertionError(sequence)
+
+
+async def test_a_second_core_that_differs_halts_before_the_batch_is_sealed(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    books = SecondBooks(log)
+    async with bench.settler(log, audit=books) as settler:
+        await _until(lambda: len(books.asked) > 2, "the journal is behind: asked again")
+        assert bench.records == [] and not settler.status()["halted"]
+        books.is_behind = False
+        await _until(lambda: settler.status()["final_batch"] == 1, "the books agree")
+        books.change = 1
+        log.trade(MARKET, seller, buyer, 10, 70, 4)
+        log.cut()
+        await _until(lambda: settler.status()["halted"], "halted")
+        assert "batch 2: account user:buyer has" in settler.status()["halted"] and bench.finals() == [1]
+        assert {record.number for record in bench.records} == {1}
+        books.change = 0
+        settler.resume("the memory was exchanged (test)")
+        await _until(lambda: settler.status()["final_batch"] == 2, "goes on")
         _check_rows(bench, settler)
 
 

@@ -3,6 +3,7 @@
 /// It uses public functions only, so the settlement module beside it is the published one, byte for byte.
 module exchange::probe;
 
+use exchange::row;
 use exchange::settlement::{Self, AdminCap, OperatorCap, Vault};
 use sui::clock::Clock;
 use sui::coin::Coin;
@@ -107,9 +108,22 @@ public fun migrate<T>(
     watch(v, who)
 }
 
+/// The owner's own call; the sender of that machine is always 0x0.
+public fun request_exit<T>(
+    v: &mut Vault<T>, clock: &Clock, amount: u64, who: vector<address>, ctx: &TxContext,
+): (vector<u8>, vector<vector<u8>>) {
+    settlement::request_exit(v, amount, clock, ctx);
+    watch(v, who)
+}
+
 public fun claim_exit<T>(
     v: &mut Vault<T>, clock: &Clock, owner: address, who: vector<address>, ctx: &mut TxContext,
 ): (vector<u8>, vector<vector<u8>>) {
     settlement::claim_exit(v, owner, clock, ctx);
     watch(v, who)
+}
+
+public fun row_views<T>(v: &Vault<T>, who: address): (u64, u64, u64, u64, u64) {
+    let r = settlement::row_of(v, who);
+    (row::balance(&r), row::debt(&r), row::exited(&r), row::exit_amount(&r), row::exit_ready_ms(&r))
 }

@@ -1,8 +1,8 @@
-"""Compile the Move packages and write `bytecode/`: python -m settlement.move.tools.compile [--check] --node-modules DIR
+"""Compile the Move packages and write `bytecode/`: python -m settlement.move.tools.compile --node-modules DIR
 
-For developers who change Move sources; everybody else uses the committed bytecode. Needs Node 20 and the npm package
-`@zktx.io/sui-move-builder@0.5.1` under DIR (`npm install --prefix DIR @zktx.io/sui-move-builder@0.5.1`).
-`--check` writes nothing and fails if a committed file differs.
+For developers who change Move sources; everybody else uses the committed bytecode. Needs Node 20 and the compiler that
+`make move-builder` installs into build/move (DIR).
+`--check` writes nothing: it compares with the committed files, runs the Move unit tests, and fails if either does.
 
     exchange/   what is published: one NAME.mv a module, build.json with the package digest
     coin/       the test coin of the embedded chain, digits still zero
@@ -25,20 +25,23 @@ import sui_sandbox
 from settlement.move.tools.stubs import write_stubs
 
 MOVE = Path(__file__).resolve().parents[1]
+UNIT_TEST_STUB = "#[test_only]\nmodule std::unit_test;\n\npublic fun poison() {}\n"
+"""What the compiler wants to find in test mode."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare with the committed files instead of writing")
+    parser.add_argument("--check", action="store_true", help="compare with the committed files, run the Move tests")
     parser.add_argument("--node-modules", required=True, help="the folder in which npm installed the compiler")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         outputs = compile_all(Path(scratch), Path(arguments.node_modules))
+        tests_failed = arguments.check and run_move_tests(Path(scratch), Path(arguments.node_modules))
     differing = [name for name, data in outputs.items() if _committed(name) != data]
     if arguments.check:
         for name in differing:
             print(f"differs: {name}", file=sys.stderr)
-        return 1 if differing else 0
+        return 1 if differing or tests_failed else 0
     for name, data in outputs.items():
         target = MOVE / "bytecode" / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +69,17 @@ def compile_all(scratch: Path, node_modules: Path) -> dict[str, bytes]:
             meta = {"digest": built["digest"], "dependencies": built["dependencies"], "modules": list(modules)}
             outputs[f"{name}/build.json"] = (json.dumps(meta, indent=1) + "\n").encode()
     return outputs
+
+
+def run_move_tests(scratch: Path, node_modules: Path) -> int:
+    """Run the unit tests beside the exchange package; their report goes to standard output. 0 if all passed.
+
+    `compile_all` has written the stubs.
+    """
+    (scratch / "stubs" / "std" / "sources" / "unit_test.move").write_text(UNIT_TEST_STUB)
+    script = Path(__file__).with_name("test.mjs")
+    command = ["node", str(script), str((MOVE / "exchange").resolve()), str(scratch / "stubs")]
+    return subprocess.run(command, cwd=node_modules, check=False).returncode
 
 
 def _compile(package: Path, stubs: Path, node_modules: Path) -> dict[str, list[str]]:

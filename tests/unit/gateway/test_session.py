@@ -204,6 +204,10 @@ def test_each_command_of_an_array_is_answered_for_itself() -> None:
         (Scope.TRANSFER, {"op": "transfer", "from": "alice", "shares": [{"to": "bob"}, {"to": "house"}]}, False),
         (Scope.WITHDRAW, {"op": "withdraw", "account": "house"}, False),
         (Scope.WITHDRAW, {"op": "withdraw", "place": "house"}, False),
+        (Scope.WITHDRAW, {"op": "withdraw", "ref": "wd:1"}, False),
+        (Scope.TRANSFER, {"op": "transfer", "ref": "exit:D:0", "legs": [{"from": "alice", "to": "bob"}]}, False),
+        (Scope.TRANSFER, {"op": "transfer", "ref": "dep:sui:D:0", "legs": [{"from": "alice", "to": "bob"}]}, False),
+        (Scope.OPERATOR, {"op": "transfer", "ref": "dep:sui:D:0", "legs": [{"from": "alice", "to": "bob"}]}, True),
         (Scope.OPERATOR, {"op": "deposit", "account": "bob"}, True),
     ],
 )

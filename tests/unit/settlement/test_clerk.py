@@ -139,6 +139,16 @@ async def test_a_deposit_to_an_unknown_row_waits_for_its_account(world: World) -
     assert world.balance("user:late") == (3 * UNIT, 0) and world.clerk.unclaimed == []
 
 
+async def test_a_deposit_that_no_ledger_can_hold_is_named_and_holds_up_nothing_else(world: World) -> None:
+    """A coin can have more units than the core counts in; its owner may pay them in."""
+    huge = [world.chain.happens("Deposited", amount) for amount in (2**63, 2**64 - 1)]
+    world.chain.happens("Deposited", 5 * UNIT)
+    await world.settle()
+    await world.settle()
+    assert list(world.clerk.problems) == [f"dep:sui:{event.digest}:{event.index}" for event in huge]
+    assert world.balance() == (105 * UNIT, 0)
+
+
 async def test_a_squatted_ref_is_named_and_holds_up_nothing_else(world: World) -> None:
     first = world.chain.happens("Deposited", 3 * UNIT)
     ref = f"dep:sui:{first.digest}:0"

@@ -1,0 +1,88 @@
+"""A second core that follows the journal of a running one, and stops at the sequences it is asked for.
+
+It owes the running core nothing: same records, own state. Whoever compares the two at a cut finds a core whose memory
+went wrong, and one whose events do not say what it did.
+
+Reads only, beside the writer: records behind the sequence asked for are not looked at, so the moving end of the last
+segment does not matter. Cost: the memory of a core; the journal once from its first record, 4 M records/s, then what is
+new, and the last segment's checks again for each question.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.limits import CoreLimits
+from engine.messages.errors import JournalCorrupt, Unavailable
+from engine.messages.ports import Disk
+from persistence import segments
+from persistence.recovery import Replayer, cut_hashes
+
+__all__ = ["SecondCore"]
+
+_LOOKS = 20
+"""A writer may be seen in the middle of a write: only what stays wrong is wrong."""
+
+
+class _Enough(Exception):
+    """The sequence asked for is reached."""
+
+
+class SecondCore:
+    """From the first record on; questions go forward."""
+
+    def __init__(self, disk: Disk, limits: CoreLimits | None = None) -> None:
+        self._disk = disk
+        self._replayer = Replayer(self._see, limits)
+        self._sequence = 0
+        self._cut = (0, b"")
+        """Sequence and state hash of the latest cut."""
+        self._looks = 0
+
+    def at_cut(self, sequence: int) -> tuple[bytes, npt.NDArray[np.void]]:
+        """State hash of the cut with that sequence, and the balances then (account, asset, available, held).
+
+        Raises:
+            Unavailable: the journal does not hold it yet.
+            JournalCorrupt: the journal is no valid prefix, or the record is no cut.
+            ValueError: it lies before an earlier question.
+        """
+        if sequence < self._sequence:
+            raise ValueError(f"sequence {sequence} is passed: the second core is at {self._sequence}")
+        if sequence > self._sequence:
+            self._advance(sequence)
+        if self._cut[0] != sequence:
+            raise JournalCorrupt(f"sequence {sequence} of the journal is no cut")
+        return self._cut[1], self._replayer.balances()
+
+    def _advance(self, target: int) -> None:
+        def take(slots: npt.NDArray[np.void], first: int, last: int) -> None:
+            end, reached = (len(slots), last) if last <= target else (_end_of(slots, target), target)
+            self._replayer.apply(slots[:end], first, reached)
+            self._sequence = reached
+            if reached == target:
+                raise _Enough
+
+        try:
+            segments.scan(self._disk, segments.list_segments(self._disk), take, after=self._sequence)
+        except _Enough:
+            self._looks = 0
+            return
+        except JournalCorrupt:
+            self._looks += 1
+            if self._looks == _LOOKS:
+                raise
+        raise Unavailable(f"the journal ends before sequence {target}")
+
+    def _see(self, events: npt.NDArray[np.void], _first: int, _last: int) -> None:
+        for cut in cut_hashes(events):
+            self._cut = cut
+
+
+def _end_of(slots: npt.NDArray[np.void], last: int) -> int:
+    """End of the records up to sequence `last`."""
+    at = 0
+    while at < len(slots) and int(slots["sequence"][at]) <= last:
+        at += int(slots["slots"][at])
+    return at

@@ -1,0 +1,40 @@
+"""Texts that people write, as types of request bodies.
+
+A `Line` holds no control characters, line ends or marks that turn the direction of what follows; a `Prose` may have
+line ends and tabs. Neither holds NUL, which PostgreSQL cannot keep. `$` alone would let one line end pass.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from litestar.params import QueryParameter
+from msgspec import Meta
+
+__all__ = ["LINE", "PROSE", "Category", "Genre", "SearchText", "Url", "line", "prose"]
+
+_TURNING = r"\u202a-\u202e\u2066-\u2069"
+LINE = rf"^[^\x00-\x1f\x7f-\x9f\u2028\u2029{_TURNING}]*$(?!\n)"
+PROSE = rf"^[^\x00-\x08\x0b-\x1f\x7f-\x9f{_TURNING}]*$(?!\n)"
+
+
+def line(max_length: int, example: str, *, min_length: int = 0) -> Meta:
+    """`Annotated[str, line(80, "Ink")]`."""
+    return Meta(min_length=min_length, max_length=max_length, pattern=LINE, examples=[example])
+
+
+def prose(max_length: int, example: str, *, min_length: int = 0) -> Meta:
+    """Several lines."""
+    return Meta(min_length=min_length, max_length=max_length, pattern=PROSE, examples=[example])
+
+
+_CODE = r"^[a-z0-9_]+$(?!\n)"
+Genre = Annotated[str, Meta(min_length=2, max_length=50, pattern=_CODE, examples=["drama"])]
+Category = Annotated[str, Meta(min_length=2, max_length=50, pattern=_CODE, examples=["literature"])]
+Url = Annotated[
+    str,
+    Meta(max_length=500, pattern=r"^(https://[^\s<>\"'\x00-\x1f]+)?$(?!\n)",
+         examples=["https://images.example.org/ink.png"]),
+]  # fmt: skip
+"""Empty for none."""
+SearchText: Any = Annotated[str, QueryParameter(min_length=1, max_length=200, pattern=LINE)]

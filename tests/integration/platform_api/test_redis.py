@@ -1,0 +1,86 @@
+"""Rate limits and the event stream on a real Valkey server, and without it when it goes away."""
+
+import asyncio
+
+import pytest
+import redis.asyncio as redis_client
+
+from engine.messages.errors import Unavailable
+from platform_api import limits as limits_module
+from platform_api.kernel.background import STREAM, redis_stream
+from platform_api.kernel.events import Event
+from platform_api.limits import HOUR_NS, Buckets, Limits
+from tests.support.valkey import ValkeyServer
+
+
+@pytest.fixture
+def valkey(tmp_path):
+    server = ValkeyServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def shared(valkey, limit=5, period_ns=HOUR_NS):
+    return Limits({"public": Buckets(limit, period_ns), "free": Buckets(0)}, valkey.url)
+
+
+async def test_two_processes_spend_from_one_bucket_and_it_fills_again(valkey):
+    first, second = shared(valkey), shared(valkey)
+    try:
+        verdicts = [await limits.take("public", "a") for limits in (first, second, first, second, first, second)]
+        assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False]
+        assert [verdict.remaining for verdict in verdicts] == [4, 3, 2, 1, 0, 0]
+        assert 700 <= verdicts[-1].retry_seconds <= 720 and verdicts[-1].limit == 5
+        assert (await second.take("public", "b")).allowed
+        assert await first.take("free", "a") is None
+        crowd = await asyncio.gather(*(limits.take("public", "c") for limits in (first, second) for _ in range(20)))
+        assert sum(verdict.allowed for verdict in crowd) == 5
+        client = redis_client.from_url(valkey.url)
+        assert 0 < await client.pttl("byline:limit:public:a") <= 3_600_000  # nothing is kept for ever
+        await client.aclose()
+    finally:
+        await first.close()
+        await second.close()
+
+
+async def test_bucket_in_redis_fills_with_its_own_clock(valkey):
+    limits = shared(valkey, limit=1000, period_ns=1_000_000_000)
+    try:
+        seen = 0
+        while (await limits.take("public", "a")).allowed and seen < 100_000:
+            seen += 1
+        while not (await limits.take("public", "a")).allowed:
+            await asyncio.sleep(0.001)
+    finally:
+        await limits.close()
+
+
+async def test_each_process_counts_for_itself_while_redis_is_away_and_shares_again_later(valkey, monkeypatch):
+    monkeypatch.setattr(limits_module, "REDIS_AWAY_SECONDS", 0.0)
+    first, second = shared(valkey, limit=2), shared(valkey, limit=2)
+    try:
+        assert (await first.take("public", "a")).remaining == 1
+        valkey.stop()
+        assert [(await first.take("public", "a")).allowed for _ in range(3)] == [True, True, False]
+        assert [(await second.take("public", "a")).allowed for _ in range(3)] == [True, True, False]
+        valkey.start()
+        assert (await first.take("public", "a")).remaining == 1
+        assert (await second.take("public", "a")).remaining == 0
+    finally:
+        await first.close()
+        await second.close()
+
+
+async def test_events_are_entries_of_the_stream_and_a_lost_server_is_unavailable(valkey):
+    client = redis_client.from_url(valkey.url, socket_timeout=1.0)
+    put = redis_stream(client)
+    event = Event("0197", "work.created", "2026-01-02T03:04:05.000000Z", None, "work", "w1", 1, {"title": "Ink"})
+    await put(event)
+    await put(event)
+    entries = await client.xrange(STREAM)
+    assert len(entries) == 2 and b'"title":"Ink"' in entries[0][1][b"event"]
+    valkey.stop()
+    with pytest.raises(Unavailable):
+        await put(event)
+    await client.aclose()
