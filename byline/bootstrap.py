@@ -465,9 +465,11 @@ async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
 async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from byline.core_port import GatewayPort
     from byline.journal_publication import keep_batch_file
+    from byline.settled_notices import SettledNotices
     from persistence.stores.postgres.projector import Projector
     from platform_api.database import Database
     from platform_api.settlement.desk import WithdrawalDesk
+    from settlement.brake import Brake
     from settlement.proof_desk import ProofSettings, load_proof_key, serve_proofs
     from settlement.publication import published
     from settlement.settler import BatchRecord, SettlementSettings, Settler, run_settler
@@ -483,20 +485,26 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     chain, signer = await open_chain(settings, chain_directory / "pysui")
     store = FileBatchStore(data / "settlement" / "batches.log")
     watcher = Watcher(data / "settlement" / "chain.log")
+    brake = Brake(
+        await _event_source(settings), _Bookings(core), data / "settlement" / "brake.log", settings.unsettled_limit_s
+    )
     settlers: list[Settler] = []
     proofs = ProofSettings(load_proof_key(data / "keys" / "proofs.key"), publication=lambda: published(data))
 
     database = Database(_postgres_url(settings), connections_max=2)
     desk = WithdrawalDesk(database, core)
 
+    notices = SettledNotices(core)
+
     def on_batch(record: BatchRecord) -> None:
         projector.store_batch(_batch_row(record))
+        notices.add(record)
         if record.file:
             keep_batch_file(data, record.number, record.file)
         desk.store_paid(record.number, record.payouts)
 
     def facts() -> dict[str, Any]:
-        return {"projection": projector.status(), "withdrawals_error": desk.error,
+        return {"projection": projector.status(), "withdrawals_error": desk.error, "brake": brake.status(),
                 "settlement": settlers[0].status() if settlers else {}}  # fmt: skip
 
     async def proof_desk() -> None:
@@ -519,6 +527,8 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
                 on_settler=settlers.append,
             ),
             proof_desk(),
+            brake.run(stop, lambda: settlers[0].unsettled_s() if settlers else 0.0),
+            notices.run(stop),
             _report(status, stop, facts),
             _resumes(settings, settlers, stop),
         )  # fmt: skip
@@ -528,6 +538,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
         await chain.close()
         if settings.chain_signer:
             await signer.close()
+        brake.close()
         watcher.close()
         store.close()
 

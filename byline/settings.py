@@ -85,6 +85,8 @@ class Settings:
     """Opens sealed keys. Without it a key file does."""
     key_file: str = ""
     """That file. Empty: byline/wrapping.key in the user's configuration directory."""
+    unsettled_limit_s: float = 7200.0
+    """Markets take no new orders while the oldest unsettled cut is older than this, in seconds. 0: no limit."""
     second_core: bool = True
     """The back office runs the journal through a core of its own and compares it with the books at each cut. Takes the
     memory of the core once more."""
@@ -108,6 +110,10 @@ class Settings:
             (
                 self.redis_url == "" or self.redis_url.startswith(("redis://", "rediss://", "unix://")),
                 "redis_url", "redis://host:port",
+            ),
+            (
+                self.unsettled_limit_s == 0 or self.unsettled_limit_s >= max(30, 2 * self.batch_interval_s),
+                "unsettled_limit_s", "0, or at least 30 s and two batches",
             ),
             (1 <= self.snapshot_interval_s <= 86_400, "snapshot_interval_s", "1 to 86400 seconds"),
             (1 <= self.trader_orders_per_s <= 50_000, "trader_orders_per_s", "1 to 50000 orders a second"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from numpy.typing import NDArray
 
@@ -63,6 +63,9 @@ class SessionFacts(Protocol):
 
     def end_of_key(self, key: ApiKey) -> None:
         """End the sessions of a key that was revoked, and cancel what they placed."""
+
+    def tell(self, body: dict[str, Any]) -> int:
+        """Send it to every session that has signed in; how many these are."""
 
     def reset_protection(self, key: ApiKey) -> bool:
         """False: none has tripped."""
@@ -270,6 +273,22 @@ class Answers:
             self._facts.end_of_key(known)
         return {"type": "key_revoked", "key": key}
 
+    def _settled(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:
+        """The back office says that a batch is final; everyone who has signed in is told."""
+        batch, first, last = (fields.get(name) for name in ("batch", "first_sequence", "last_sequence"))
+        if not (_is_count(batch) and _is_count(first) and _is_count(last)) or first > last:
+            raise KeyRefused("bad_value", "batch", "batch, first_sequence and last_sequence above 0 and in order")
+        digests, words = fields.get("digests"), [fields.get(name) for name in ("chain", "executor")]
+        if not isinstance(digests, list) or not all(isinstance(digest, str) for digest in digests):
+            raise KeyRefused("bad_value", "digests", "a list of transaction digests")
+        if not all(isinstance(word, str) for word in words):
+            raise KeyRefused("bad_value", "chain", "chain and executor as text")
+        body = {
+            "type": "settled", "batch": batch, "first_sequence": first, "last_sequence": last,
+            "digests": digests, "chain": words[0], "executor": words[1],
+        }  # fmt: skip
+        return {"type": "told", "sessions": self._facts.tell(body)}
+
     # ---------------------------------------------------------------- the exchange
 
     def _directory(self, _: dict[str, Any], __: Session) -> dict[str, Any]:
@@ -305,6 +324,10 @@ class Answers:
             "acks_per_s": round(self._counters.acks / seconds) if seconds else 0,
             "counters": self._counters.as_dict(),
         }
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and value > 0
 
 
 def _key_body(key: ApiKey) -> dict[str, Any]:

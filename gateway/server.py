@@ -398,6 +398,13 @@ class GatewayServer:
         self._rights.forget(key.key)
         asyncio.get_running_loop().call_soon(self._run, self._pull)
 
+    def tell(self, body: dict[str, Any]) -> int:
+        """Send it to every session that has signed in; how many these are."""
+        payload = wire.encode(body)
+        for link, _ in self._signed_in.values():
+            self.hub.send(link, payload)
+        return len(self._signed_in)
+
     def reset_protection(self, key: ApiKey) -> bool:
         """Take orders of the key again. False: its protection had not tripped."""
         return self._rights.reset_protection(key, self._clock.now_ns())

@@ -25,7 +25,7 @@ from engine.messages import layout
 from engine.messages.codes import AccountStatus, CommandKind, EventKind, Overdraft
 from settlement.refs import is_chain_deposit, is_chain_exit
 
-__all__ = ["EXTERNAL", "FEES", "Account", "Asset", "Cut", "Disagreement", "Ledger", "Posting"]
+__all__ = ["EXTERNAL", "FEES", "Account", "Asset", "Cut", "Disagreement", "Ledger", "Posting", "head_positions"]
 
 EXTERNAL = 0
 """Index of `system:external`."""
@@ -119,7 +119,7 @@ class Ledger:
 
         The caller must exhaust the iterator; the state at each yield is that of the cut.
         """
-        heads = _heads(slots)
+        heads = head_positions(slots)
         kinds = slots["kind"][heads]
         start = 0
         stops = np.flatnonzero(
@@ -343,7 +343,7 @@ _MONEY_KINDS = np.array(
 )  # fmt: skip
 
 
-def _heads(slots: np.ndarray) -> np.ndarray:
+def head_positions(slots: np.ndarray) -> np.ndarray:
     """Positions of the head slots: all but those that a longer record in front covers."""
     is_head = np.ones(len(slots), dtype=bool)
     counts = slots["slots"]

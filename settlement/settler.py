@@ -164,7 +164,7 @@ class Settler:
         self._queue: deque[int] = deque()
         self._listings: dict[str, VaultListing] = {}
         self._recent: deque[BatchRecord] = deque(maxlen=self._settings.recent)
-        self._halted = ""
+        self._halted, self._halted_ts = "", 0
         self._final = 0
         self._beside: dict[str, int] = {}
         """Asset → units of payouts that the contract skipped in final batches."""
@@ -209,6 +209,11 @@ class Settler:
         """The last batch that is final, 0 before the first."""
         return self._final
 
+    def unsettled_s(self) -> float:
+        """Age of the oldest cut that is not settled, or of a halt if none was sealed since; 0: nothing waits."""
+        oldest = self._lives[self._queue[0]].batch.cut_ts if self._queue else self._halted_ts if self._halted else 0
+        return max(0.0, (time.time_ns() - oldest) / 1e9) if oldest else 0.0
+
     def status(self) -> dict[str, Any]:
         """For status pages: plain values."""
         unpayable = self.netting.unpayable
@@ -223,6 +228,7 @@ class Settler:
             "sequence": self.ledger.sequence,
             "final_batch": self._final,
             "pending_batches": len(self._queue),
+            "unsettled_s": round(self.unsettled_s(), 3),
             "vaults": {asset: listing.vault for asset, listing in self._listings.items()},
             "deposits": "minted by the test faucet in the batch's own transaction"
             if any(listing.faucet for listing in self._listings.values())
@@ -264,7 +270,7 @@ class Settler:
                 case Listed():
                     self._listings[event.listing.asset] = event.listing
                 case Stopped():
-                    self._halted = event.reason
+                    self._halted, self._halted_ts = event.reason, event.at
                 case Resumed():
                     self._halted = ""
                     if event.number:
@@ -327,7 +333,8 @@ class Settler:
             await self._step(life, Halted(time.time_ns(), life.batch.number, reason))
         elif not self._halted:
             self._store.append(Stopped(time.time_ns(), reason))
-        self._halted = self._halted or reason
+        if not self._halted:
+            self._halted, self._halted_ts = reason, time.time_ns()
 
     # ------------------------------------------------------------ follower
 

@@ -28,8 +28,8 @@ __all__ = ["Submitter"]
 
 log = logging.getLogger(__name__)
 
-_WRONG_PLACE = {4, 16, 18}
-"""Abort codes that mean: the vault stands at another place than we think."""
+_WRONG_PLACE = {4, 16, 17, 18}
+"""Abort codes that mean: the vault stands at another place than we think (batch, history, withdrawal, part)."""
 _PASSING = {2: "a vault is paused", 3: "a vault names another operator"}
 _PASSING_KINDS = {
     "INSUFFICIENT_GAS": "the operator's gas is used up",

@@ -386,6 +386,20 @@ class ProtectionTripped(_Answer, tag="protection", frozen=True):
     message: str
 
 
+class Settled(_Answer, tag="settled", frozen=True):
+    """Everything from first_sequence to last_sequence took effect on the chain, in the transactions `digests`.
+
+    `chain` and `executor` say what that chain is, and whether it is one.
+    """
+
+    batch: int
+    first_sequence: int
+    last_sequence: int
+    digests: list[str]
+    chain: str
+    executor: str
+
+
 class ProtectionReset(_Answer, tag="protection_reset", frozen=True):
     had_tripped: bool
 
@@ -499,7 +513,7 @@ Event: TypeAlias = (
 )  # fmt: skip
 Answer: TypeAlias = (
     Hello | SignedIn | Error | Pong | OpenOrders | Balances | Resolved | Resumed | Shutdown | JournalStatus
-    | ProtectionTripped | ProtectionReset | Sessions | WhoAmI | Directory | Latency | Receipt | Quoted
+    | ProtectionTripped | ProtectionReset | Settled | Sessions | WhoAmI | Directory | Latency | Receipt | Quoted
 )  # fmt: skip
 ServerMessage: TypeAlias = Event | Answer
 

@@ -42,6 +42,9 @@ from byline.client.trading import (
 __all__ = ["Forgotten", "NeverReceived", "Trader"]
 
 log = logging.getLogger(__name__)
+
+_PASSED_ON = ("protection", "shutdown", "status", "receipt", "settled")
+"""What is no event of an order and told to readers all the same, by `type`."""
 PAUSE_S = 0.05
 BUSY_PAUSE_S = 0.25
 BUSY = {"busy", "rate_limited", "journal_failed"}
@@ -359,7 +362,7 @@ class Trader:
                     self.tracker.restart(0)  # a gap in the events: the lists and questions tell the state all the same
                 self._resumed.set_result(message)
         is_new = self.tracker.take(message)
-        if "event" in message and is_new or message.get("type") in ("protection", "shutdown", "status", "receipt"):
+        if "event" in message and is_new or message.get("type") in _PASSED_ON:
             for queue in self._readers:
                 await queue.put(message)
 

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 PROTOCOL = "byline.json.v1"
-_TOLD = {"status", "error", "resumed", "shutdown", "protection", "receipt", "latency"}
+_TOLD = {"status", "error", "resumed", "shutdown", "protection", "receipt", "settled", "latency"}
 _END: dict[str, Any] = {}
 
 Observer = Callable[[dict[str, Any]], Awaitable[None]]

@@ -35,7 +35,9 @@ class Confirmation(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Withdrawal(Struct, frozen=True):
     """`message` is what the wallet signs, byte for byte, until `confirm_by`. A batch pays it not before `not_before`;
-    then `batch` and `digest` say where. `chain` names the chain, and says so if it is the embedded one.
+    then `batch` and `digest` say where. Until then `waiting` says what a confirmed one waits for: `delay` (until
+    `not_before`), `batch` (the next), `settlement_stopped`, `settlement_halted`, or `chain_unavailable`; its money
+    stays held meanwhile. `chain` names the chain, and says so if it is the embedded one.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Withdrawal(Struct, frozen=True):
     created_at: str
     confirm_by: str
     not_before: str
+    waiting: str | None
     batch: int | None
     digest: str | None
     chain: str

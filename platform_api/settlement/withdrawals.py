@@ -302,11 +302,26 @@ class WithdrawalService:
             created_at=timestamp(row["created_at"]),
             confirm_by=timestamp(row["confirm_by"]),
             not_before=timestamp(row["not_before"]),
+            waiting=self._waiting(row),
             batch=row["batch"],
             digest=row["digest"],
             chain=self._settings.chain,
             embedded=self._settings.embedded,
         )
+
+    def _waiting(self, row: Any) -> str | None:
+        """Why it is not paid yet; None before it is confirmed, and once it is over."""
+        if row["status"] not in ("confirmed", "released"):
+            return None
+        if row["status"] == "confirmed" and row["not_before"] > datetime.now(UTC):
+            return "delay"
+        office = self._status.read().get("backoffice") or {}
+        settlement = office.get("settlement") or {}
+        if not settlement or not office.get("alive", True):
+            return "settlement_stopped"
+        if settlement.get("halted"):
+            return "settlement_halted"
+        return "batch" if settlement.get("connected") else "chain_unavailable"
 
 
 def _sui_address(caller: Caller) -> str:

@@ -12,6 +12,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from byline.client import CommandError, SignInFailed, TradingClient, generate_key, public_key, sign_in_signature
+from byline.client.messages import Settled, decode
 from tests.support.gateway import MARKET, exchange
 
 OTHER = "CRT-EUR"
@@ -127,6 +128,48 @@ async def test_terms_that_break_a_rule_are_named(tmp_path: Path, terms: dict[str
         with pytest.raises(CommandError) as error:
             await x.trader(operator, "alice", money=False, **terms)
         assert error.value.field == field
+
+
+NOTICE: dict[str, Any] = {
+    "op": "settled", "batch": 7, "first_sequence": 3, "last_sequence": 9, "digests": ["4Zs"],
+    "chain": "embedded (not a network)", "executor": "movevm",
+}  # fmt: skip
+
+
+async def test_an_operator_tells_every_session_that_a_batch_is_settled(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        alice, bob = await x.trader(operator, "alice"), await x.trader(operator, "bob")
+        async with await x.client(alice) as a, await x.client(bob) as b, connect(x.url, compression=None) as stranger:
+            hello = json.loads(await stranger.recv())
+            assert (await operator.request(NOTICE))["sessions"] == 3
+            for client in (a, b, operator):
+                told = await anext(client.events())
+                assert told == {"type": "settled"} | {name: NOTICE[name] for name in NOTICE if name != "op"}
+                assert isinstance(decode(told), Settled)
+            await stranger.send('{"op":"ping"}')
+            assert (hello["type"], json.loads(await stranger.recv())["type"]) == ("hello", "pong")
+            with pytest.raises(CommandError) as error:
+                await a.request(NOTICE)
+            assert error.value.code == "forbidden"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"batch": 0}, "batch"), ({"batch": True}, "batch"), ({"first_sequence": "3"}, "batch"),
+        ({"last_sequence": None}, "batch"), ({"last_sequence": 2}, "batch"), ({"digests": "4Zs"}, "digests"),
+        ({"digests": [4]}, "digests"), ({"chain": None}, "chain"), ({"executor": 1}, "chain"),
+    ],
+)  # fmt: skip
+async def test_a_notice_that_says_nonsense_is_refused_and_told_to_nobody(
+    tmp_path: Path, changes: dict[str, Any], field: str
+) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        with pytest.raises(CommandError) as error:
+            await operator.request(NOTICE | changes)
+        assert (error.value.code, error.value.field) == ("bad_value", field)
+        await operator.request(NOTICE | {"batch": 8})
+        assert (await anext(operator.events()))["batch"] == 8
 
 
 async def test_a_sign_in_is_worth_nothing_after_a_restart(tmp_path: Path) -> None:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
+from pysui.sui.sui_common.txn_transaction_builder import ProgrammableTransactionBuilder
 
+from engine.messages.errors import JournalFailed
 from settlement.batch import Listed, SignedPart
 from settlement.chain.encoding import address_bytes
 from settlement.chain.localsui import node as node_module
-from settlement.chain.port import CoinPart, Part
+from settlement.chain.port import CoinPart, Execution, Part, Signed
+from settlement.chain.sui import SuiChain, SuiSettings
 from settlement.settler import Settler
 from settlement.store import FileBatchStore
-from tests.integration.test_settlement import MARKET, Bench, _check_rows, _market, _until
+from settlement.watcher import Watcher
+from tests.integration.test_settlement import FAST, MARKET, Bench, CrashingStore, _check_rows, _market, _until
+from tests.support.chain_key import OPERATOR
 from tests.support.real_core import RealCore
 from tests.support.settlement_events import EventLog
 from tests.support.sui_owner import Owner
@@ -217,6 +224,132 @@ async def test_f58_without_gas_nothing_is_sent_and_the_status_names_the_address(
         settler._chain._settings = settings
         await _until(lambda: settler.status()["final_batch"] == 2, "paid for again")
     assert _signed(bench)[2] == 1
+
+
+class Hooked(SuiChain):
+    """`hook` runs before each signing of a part."""
+
+    signings = 0
+
+    async def sign(self, part, listings) -> Signed:  # type: ignore[no-untyped-def]
+        self.signings += 1
+        await self.hook(part)
+        return await super().sign(part, listings)
+
+    async def hook(self, part: Part) -> None: ...
+
+
+class OldHeaders(Hooked):
+    """One node of several is behind: it shows the vaults as they were one batch ago, once."""
+
+    old: ClassVar[dict[str, Any]] = {}
+    shown = 0
+
+    async def hook(self, part: Part) -> None:
+        self.part = part
+
+    async def _headers(self, listings):  # type: ignore[no-untyped-def]
+        now = await super()._headers(listings)
+        before, OldHeaders.old = self.old, now
+        if self.part.batch == 3 and before and not OldHeaders.shown:
+            OldHeaders.shown += 1
+            return before
+        return now
+
+
+async def test_f57_an_old_withdrawal_number_is_read_again_and_pays_once(bench: Bench, owned: Ledgered) -> None:
+    core = owned.core
+    async with bench.settler(core, commands=core, chain_type=OldHeaders) as settler:
+        await _final(settler, core)
+        for number in (2, 3):
+            core.send(op="withdraw", account="user:o", asset="USDC", amount="10", ref=f"w{number}")
+            await _final(settler, core)
+        assert OldHeaders.shown == 1
+        await _until(lambda: owned.balance() == (80 * UNIT, 0), "both booked")
+        await _final(settler, core)
+        _check_rows(bench, settler)
+        _, events = await settler._chain.events(0, 10**9)
+        assert [event.amount for event in events if event.kind == "Withdrawn"] == [10 * UNIT, 10 * UNIT]
+    assert _signed(bench)[3] == 2, "the first aborted as a whole"
+
+
+def _large_market(accounts: int = 480) -> EventLog:
+    """One batch of several transactions: every account is paid into both vaults."""
+    log = EventLog()
+    usdc, maya = log.asset("USDC"), log.asset("MAYA")
+    log.market(0, maya, usdc, 10)
+    for number in range(accounts):
+        account = log.account(f"user:{number}", row=number.to_bytes(32, "big"))
+        log.deposit(account, usdc, 100_000)
+        log.deposit(account, maya, 100_000)
+    log.cut()
+    return log
+
+
+@pytest.mark.parametrize("fault", ["lost_request", "lost_response", "refuse_once", "paused", "rotated", "gas", "epoch"])
+async def test_f58_a_fault_between_the_transactions_of_one_batch(bench: Bench, fault: str) -> None:
+    assert bench.node is not None
+    node, switches = bench.node.node, bench.node.faults
+
+    class Faulty(Hooked):
+        async def hook(self, part: Part) -> None:
+            assert part.count > 1
+            if part.number != 1 or self.signings != 2:
+                return
+            if fault in ("paused", "rotated"):
+                ours = next(i.id for i in node.state.items.values() if i.kind.endswith("::settlement::OperatorCap"))
+                await node.administer(**({"paused": True} if fault == "paused" else {"operator": b"\x0d" * 32}))
+
+                async def mend() -> None:
+                    await asyncio.sleep(0.1)
+                    await node.administer(**({"paused": False} if fault == "paused" else {"operator": ours}))
+
+                self.mending = asyncio.create_task(mend())
+            elif fault == "epoch":
+                node.next_epoch()
+            elif fault != "gas":
+                switches.next_execute.append(fault)
+
+        async def send(self, signed: Signed) -> Execution:
+            if fault == "gas" and self.signings == 2 and not hasattr(self, "moved"):
+                self.moved = await self._sign(ProgrammableTransactionBuilder(compress_inputs=True))
+                assert (await super().send(self.moved)).success  # the gas coin has another version now
+            return await super().send(signed)
+
+    log = _large_market()
+    async with bench.settler(log, chain_type=Faulty) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1 or settler.status()["halted"], "final")
+        assert not settler.status()["halted"], settler.status()["halted"]
+        _check_rows(bench, settler)
+        assert set(map(tuple, (await _committed(bench, settler)).values())) == {(1,) * bench.records[-1].part_count}
+        assert len(bench.records[-1].digests) == bench.records[-1].part_count > 1
+
+
+async def test_f58_a_crash_after_every_single_step_of_a_batch_of_several_transactions(bench: Bench) -> None:
+    log, starts = _large_market(), 0
+    while not bench.finals():
+        starts += 1
+        store = CrashingStore(bench.directory / "batches.log", 1)
+        chain = SuiChain(SuiSettings(f"http://127.0.0.1:{bench.port}", bench.directory / "pysui"), OPERATOR)
+        watcher = Watcher(bench.directory / "chain.log")
+        settler = Settler(log, chain, store, watcher, FAST, bench.records.append)
+        stop = asyncio.Event()
+        task = asyncio.create_task(settler.run(stop))
+        await _until(lambda task=task: task.done() or bench.finals(), "one step, then dead")
+        stop.set()
+        with contextlib.suppress(JournalFailed):
+            await task
+        await chain.close()
+        watcher.close()
+        store.close()
+    async with bench.settler(log) as settler:
+        log.cut()
+        await _until(lambda: settler.status()["final_batch"] == 2, "goes on")
+        _check_rows(bench, settler)
+        parts = next(record.part_count for record in bench.records if record.number == 1)
+        committed = (1,) * parts + (2,)
+        assert set(map(tuple, (await _committed(bench, settler)).values())) == {committed}
+    assert starts > 3 * parts, "sealed, listed, and signed, sent, executed of each part"
 
 
 async def test_f59_batches_of_an_outage_go_out_in_order_and_their_number_is_bounded(bench: Bench) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from byline.client import TradingClient
+from byline.client.messages import decode
 from byline.operator import gateway_url, open_operator
 from byline.verify_tools import read_proofs, verify_files
 from engine.messages.errors import SettingsInvalid, Unavailable
@@ -139,6 +141,8 @@ def first_vault(**changes: Any) -> Any:
         (statement(liability_root=bytes(32)), "it was altered"),
         (statement(state_hash=b"short"), "no statement: state_hash has 5 bytes"),
         (statement(cut_ts=2**70), "out of range"),
+        (lambda batch: statement(assets=batch.statement.assets * 2)(batch), "an asset is stated twice"),
+        (lambda batch: rooted(assets=batch.statement.assets[::-1])(batch), "does not stand where the batch's"),
         (lambda batch: replace(batch, root=bytes(32)), "it was altered"),
         (lambda batch: replace(batch, digests=[]), "names no transaction"),
         (lambda batch: replace(batch, vaults=[]), "names no vault"),
@@ -169,6 +173,7 @@ async def test_an_altered_proof_is_refused_with_its_reason(settled: Any) -> None
         (replace(proof, amount=proof.amount + 1), "adds up to"),
         (replace(proof, account="user:seller"), "another liability root"),
         (replace(proof, batch=2), "the proof is of batch 2"),
+        (replace(proof, asset="GOLD"), "states 0 totals of GOLD"),
         (settled.proofs[2][0], "the proof is of batch 2"),
         (replace(settled.proofs[2][0], batch=3), "another liability root"),
     ):
@@ -349,6 +354,15 @@ async def test_from_an_order_over_the_websocket_to_a_verified_proof(new_exchange
                 bought = {"op": "place", "account": "e:other", "market": "INK-USDC", "client_id": "b1", "side": "buy",
                           "type": "limit", "size": "2", "price": "12"}  # fmt: skip
                 assert (await operator.request(bought))["event"] == "accepted"
+                heard: list[Any] = []
+                trade: Any = None
+                async with asyncio.timeout(60):
+                    async for event in mine.events():
+                        trade = event if event.get("event") == "trade" else trade
+                        if event.get("type") == "settled":
+                            heard.append(decode(event))
+                            if trade and heard[-1].first_sequence <= trade["sequence"] <= heard[-1].last_sequence:
+                                break
             fills: list[Any] = []
             for _ in range(600):
                 fills = await data("GET", "/v1/trades?own=true")
@@ -358,7 +372,9 @@ async def test_from_an_order_over_the_websocket_to_a_verified_proof(new_exchange
             [fill] = fills
             assert fill["batch_status"] == "final" and fill["digests"] and fill["side"] == "sell"
             batch = await data("GET", f"/v1/batches/{fill['batch']}")
-            assert batch["digests"] == fill["digests"]
+            assert batch["digests"] == fill["digests"] == heard[-1].digests and heard[-1].batch == fill["batch"]
+            assert all(later.batch == earlier.batch + 1 for earlier, later in pairwise(heard))
+            assert (heard[-1].chain, heard[-1].executor) == (batch["chain"], batch["executor"])
             assert batch["first_sequence"] <= fill["sequence"] <= batch["last_sequence"]
             assert (batch["chain"], batch["executor"]) == ("embedded (not a network)", "movevm")
         connection = await asyncpg.connect(exchange.status("postgres")["url"])

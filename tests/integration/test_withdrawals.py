@@ -28,15 +28,22 @@ OTHER = "0x" + "ee" * 32
 
 
 class Status:
+    def __init__(self) -> None:
+        self.office: dict[str, Any] = {
+            "alive": True, "settlement": {"package": "0xp", "vaults": {"USDC": "0xv"}, "connected": True, "halted": ""}
+        }  # fmt: skip
+
     def read(self) -> dict[str, Any]:
-        return {"backoffice": {"settlement": {"package": "0xp", "vaults": {"USDC": "0xv"}}}}
+        return {"backoffice": self.office}
 
 
 class World:
     """One account that has signed in with its wallet and owns 100 USDC."""
 
-    def __init__(self, server: EmbeddedPostgres, database: Database, core: RealCore, client: httpx.AsyncClient) -> None:
-        self.server, self.database, self.core, self.client = server, database, core, client
+    def __init__(
+        self, server: EmbeddedPostgres, database: Database, core: RealCore, client: httpx.AsyncClient, says: Status
+    ) -> None:
+        self.server, self.database, self.core, self.client, self.says = server, database, core, client, says
         self.desk = WithdrawalDesk(database, core)
         self.wallet = Wallet(0)
         self.account = ""
@@ -104,10 +111,11 @@ async def world(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Asy
     core.send(op="asset", asset="USD", scale=2)
     core.send(op="account", account="platform:gas", overdraft="forced")
     # No book and no proof is asked for.
-    app = create_app(settings, core, None, Status(), None, database)  # type: ignore[arg-type]
+    says = Status()
+    app = create_app(settings, core, None, says, None, database)  # type: ignore[arg-type]
     await database.open()
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
-    world = World(server, database, core, client)
+    world = World(server, database, core, client, says)
     await world.sql(
         "INSERT INTO exchange.asset VALUES (0, 'USDC', 6, true), (1, 'USD', 2, false) ON CONFLICT DO NOTHING"
     )
@@ -253,6 +261,33 @@ async def test_cancelling_before_the_core_has_answered_closes_the_ref(world: Wor
     late = world.core.send(**json.loads(row["command"]))
     assert (late["event"], late["status"]) == ("duplicate", "voided")
     assert world.balance() == (100_000_000, 0)
+
+
+async def test_f56_a_withdrawal_says_why_it_waits(world: World) -> None:
+    document = await world.ask()
+    assert document["waiting"] is None, "it waits for its owner"
+    await world.confirm(document)
+    path, settlement = f"/v1/withdrawals/{document['id']}", world.says.office["settlement"]
+
+    async def waiting() -> str:
+        return (await world.data("GET", path))["waiting"]
+
+    assert await waiting() == "batch"
+    await world.sql("UPDATE money.withdrawal SET not_before = now() + interval '1 day'")
+    assert await waiting() == "delay"
+    await world.sql("UPDATE money.withdrawal SET not_before = now()")
+    await world.desk.released([document["ref"]])
+    settlement["connected"] = False
+    assert await waiting() == "chain_unavailable"
+    settlement["halted"] = "batch 3: vault of USDC shows pool 5; the books say 6"
+    assert await waiting() == "settlement_halted"
+    world.says.office["alive"] = False
+    assert await waiting() == "settlement_stopped"
+    world.says.office.clear()
+    assert await waiting() == "settlement_stopped"
+    world.desk.store_paid(7, [(document["ref"], "digest7", False)])
+    await world.desk.step()
+    assert await waiting() is None
 
 
 async def test_one_that_nobody_confirms_is_given_back(world: World) -> None:
