@@ -20,6 +20,7 @@ import gc
 import logging
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -64,6 +65,9 @@ def run_process(name: str, settings: Settings) -> int:
     if kind not in bodies:
         print(f"byline: no process is called {name!r}; there are {', '.join(bodies)}", file=sys.stderr)
         return 2
+    if kind in ("core", "marketdata"):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each connection is a descriptor
     try:
         uvloop.run(_run(bodies[kind], settings, StatusFile(settings.data_directory, name)))
     except (JournalCorrupt, AssertionError):

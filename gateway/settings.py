@@ -49,7 +49,7 @@ class GatewaySettings:
     """That have signed in; one more is refused with 1013, and while there are as many no handshake is taken."""
     sessions_per_key_max: int = 128
     """The same of one key."""
-    unsigned_max: int = 256
+    unsigned_max: int = 512
     """Connections that have not signed in yet. One more ends the oldest of the address that has most of them."""
     ping_interval_s: float = 10.0
     """A session that was silent for so long is asked whether it is there, and ended after as long again."""
