@@ -646,6 +646,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         signing_key_path=data / "keys" / "access-token.key",
         column_keys_path=data / COLUMN_KEYS,
         mail_folder=data / "mail",
+        blob_url=settings.blob_url or (data / "blobs").as_uri(),
         redis_url=settings.redis_url,
         web_folder=web if (web / "index.html").exists() else None,
         embedded=not settings.chain_url,

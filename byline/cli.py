@@ -120,7 +120,10 @@ def status(
 
 @app.command()
 def replay(
-    commands: Annotated[Path, typer.Argument(help="One JSON command a line; see docs/rulebook.md.", exists=True)],
+    commands: Annotated[
+        Path,
+        typer.Argument(help="One JSON command a line, - for standard input; see docs/rulebook.md."),
+    ],
     events: Annotated[Optional[Path], typer.Option(help="Write the events here instead of printing them.")] = None,
     reference: Annotated[bool, typer.Option(help="Use the plain-Python reference instead of the core.")] = False,
     state_hash: Annotated[bool, typer.Option(help="Add a last line with sequence and state hash.")] = False,

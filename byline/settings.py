@@ -67,6 +67,8 @@ class Settings:
     """The same of feed B."""
     redis_url: str = ""
     """`redis://…`: rate limits of several API processes are kept there, and events also go to its stream."""
+    blob_url: str = field(default="", repr=False)
+    """Where uploaded files are kept: `s3://bucket/…`, `gs://…`, `file:///…`. Empty: in the data directory."""
     postgres_url: str = ""
     """Empty: the embedded PostgreSQL in the data directory."""
     chain_url: str = ""

@@ -163,6 +163,7 @@ class _Server:
         self.slow: set[_Reader] = set()
         self.position = 0
         self.delivery_count = self.cut_count = self.lag_count = 0
+        self._flushed_count = -1  # events that a flush has seen; none has
         self.last_written = b""
         self._unavailable = False
         self._waiting: deque[_Reader] = deque()  # each with long answers
@@ -239,9 +240,11 @@ class _Server:
         plan = self.publisher.flush(begun * 1e3)
         built = time.monotonic()
         stages.observe("build", built - begun)
+        tells_news = 0 <= self._flushed_count != self.state.feed.event_count
+        self._flushed_count = self.state.feed.event_count
         if not plan:
             return
-        if self.state.feed.ts:
+        if tells_news:  # heads and what waited for its interval are not late because nothing happens
             stages.observe("journal_to_flush", time.time() - self.state.feed.ts / 1e9)
         step, writing = self.settings.writes_per_turn, 0.0
         for delivery in plan:

@@ -136,3 +136,26 @@ async def test_a_jump_of_the_log_is_read_in_slices(monkeypatch: pytest.MonkeyPat
         while exchange.status.get("sequence", 0) < exchange.flow.sequence:
             await asyncio.sleep(0.01)
     assert order.count("read") > 30
+
+
+async def test_flushes_without_news_are_not_late() -> None:
+    exchange = Exchange(flush_interval_ms=5)
+    exchange.step(50)
+    async with exchange.running(), connect(exchange.url) as reader:
+        await reader.send('{"type":"subscribe","channel":"latency","mode":"conflated","interval_ms":100}')
+
+        async def told() -> dict[str, int]:
+            while True:
+                message = json.loads(await reader.recv())
+                if "stages" in message:
+                    return {name: stage["count"] for name, stage in message["stages"].items()}
+
+        first = await told()
+        assert first["journal_to_flush"] == 0  # what was there before it listened
+        while (quiet := await told())["flush"] < first["flush"] + 5:
+            pass  # its own messages are flushes, and tell of no event
+        assert quiet["journal_to_flush"] == 0
+        exchange.step()
+        await reader.send('{"type":"subscribe","channel":"book:NOVA-USD","mode":"lossless"}')
+        while (await told())["journal_to_flush"] == 0:
+            exchange.step()
