@@ -145,7 +145,8 @@ cdef uint16_t check(const uint8_t* record, const Rights* rights, uint16_t* offse
         or head.kind == OP_POISON
     ):
         return EDGE_UNKNOWN_OP
-    if not (rights.may_cancel if takes_risk_away(head.kind) else rights.may_trade):
+    # A key that only cancels poisons nothing: ids are a scarce good.
+    if not (rights.may_cancel if takes_risk_away(head.kind) and head.kind != OP_POISON else rights.may_trade):
         return EDGE_FORBIDDEN
     offset[0] = AT_FLAGS
     if head.flags & ~allowed:
