@@ -90,7 +90,7 @@ def _close(count: int, changes: int, numbers: np.random.Generator) -> tuple[floa
     for who in (0, count // 3, count - 1):
         [proof] = owed.prove(8, f"user:{who:032x}")
         try:
-            check_proof(proof, root)
+            check_proof(proof, root, ["USDC"])
         except ProofInvalid as error:
             raise WrongResult(str(error)) from error
         size = max(size, len(msgspec.json.encode(proof)))

@@ -12,7 +12,7 @@ judgement    the journal is replayed with the core and with the plain-Python ref
 
 Give `--minutes` for a long one: `python -m bench soak --minutes 10 --traders 500 --readers 2000 --json`. Without it a
 short one with a fixed number of steps. Memory is judged over the second half of a run of five minutes or more: what
-each process grew by beside the stores that are bounded and still filling, which the table names.
+each process grew by beyond its bounded stores that are still filling, which the table names (bench/soak/growth.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +32,7 @@ import uvloop
 from rich.console import Console
 
 from bench.harness import Row, WrongResult
+from bench.soak.growth import JUDGED_FROM_S, growth_rows
 from bench.soak.hostile import CASES, attack_all
 from bench.soak.readers import Seen, read
 from bench.soak.traders import Trader
@@ -43,12 +44,10 @@ MIX = "55 % place, 23 % cancel, 10 % replace, the rest everything else; 70 % of 
 
 SHORT_STEPS = 40
 TOLD_EVERY_S = 15.0
-GROWTH_MAX_BYTES = 16 << 10
-"""A second: what memory may grow by beside the stores that are named."""
 _console = Console(stderr=True)
 
 
-async def _progress(world: World, readers: Callable[[], Counter[str]], seconds: float) -> None:
+async def _progress(world: World, readers: Callable[[], Awaitable[Counter[str]]], seconds: float) -> None:
     """A line now and then; samples of memory between."""
     began = told = time.monotonic()
     while not world.stop.is_set():
@@ -57,7 +56,7 @@ async def _progress(world: World, readers: Callable[[], Counter[str]], seconds: 
         now = time.monotonic()
         if now - told >= TOLD_EVERY_S:
             told = now
-            heard = readers()
+            heard = await readers()
             memory = ", ".join(f"{name} {one.samples[-1][1] / 1e6:.0f} MB" for name, one in world.memory.items())
             _console.print(
                 f"{now - began:5.0f} s of {seconds:.0f}: {world.counts['commands sent']:,} commands, "
@@ -120,9 +119,9 @@ async def _trade(world: World, people: list[Trader], pipe: Connection, seconds: 
     mean_pause = 0.0 if seconds is None else len(trading) / rate
     steps = SHORT_STEPS if seconds is None else None
 
-    def heard() -> Counter[str]:
+    async def heard() -> Counter[str]:
         pipe.send("counts")
-        return Counter(pipe.recv())
+        return Counter(await asyncio.to_thread(pipe.recv))  # it may be busy, and nobody here shall wait for it
 
     watching = asyncio.create_task(_progress(world, heard, seconds or 10.0))
     tasks = [
@@ -131,7 +130,7 @@ async def _trade(world: World, people: list[Trader], pipe: Connection, seconds: 
     tasks.append(asyncio.create_task(attack_all(world, rng, 0.0 if seconds is None else 0.1)))
     tasks.append(asyncio.create_task(world.turn_phases(0.05 if seconds is None else 2.0, steps and 5)))
     if seconds is not None:
-        await asyncio.sleep(seconds)
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
         world.stop.set()
     await asyncio.gather(*tasks)
     world.stop.set()
@@ -140,28 +139,15 @@ async def _trade(world: World, people: list[Trader], pipe: Connection, seconds: 
 
 async def _settle(world: World, people: list[Trader], pipe: Connection) -> tuple[Seen, int]:
     """Everybody comes back and hears the rest; from the sequence that is returned on nothing moves any more."""
-    await asyncio.gather(*(person.connect() for person in people if person.transport is None))
+    await world.all_of("cannot sign in", (person.connect() for person in people if person.transport is None))
     sequence = -1
     # Until nothing moves: what lost connections had placed is pulled.
     while sequence != (sequence := await world.released()):
-        await asyncio.gather(*(person.settle() for person in people))
+        await world.all_of("do not settle", (person.settle() for person in people))
     pipe.send(sequence)
     seen: Seen = await asyncio.to_thread(pipe.recv)
     world.sample()
     return seen, sequence
-
-
-def _memory_rows(world: World, seconds: float | None, truth: Truth) -> list[Row]:
-    """What each process grew by; judged over the second half of a long run."""
-    rows = []
-    for name, memory in world.memory.items():
-        first, last = memory.samples[0], memory.samples[-1]
-        half = first[0] + (last[0] - first[0]) / 2
-        rows.append(Row(f"memory of {name}", "resident at the start", first[1] / 1e6, "MB"))
-        rows.append(Row(f"memory of {name}", "resident at the end", last[1] / 1e6, "MB"))
-        rows.append(Row(f"memory of {name}", "slope, resident, 2nd half", memory.slope(half, 1), "bytes/s"))
-        rows.append(Row(f"memory of {name}", "slope, anonymous, 2nd half", memory.slope(half), "bytes/s"))
-    return rows
 
 
 def run(
@@ -187,4 +173,4 @@ def run(
     rows.append(Row("judgement", "books compared at their sequence", truth.books_compared, ""))
     rows += [Row("judgement", f"{name} compared", count, "") for name, count in compared.items()]
     rows.append(Row("judgement", "faults", counts["faults"], ""))
-    return rows + _memory_rows(world, seconds, truth)
+    return rows + growth_rows(world, truth.kinds, seconds is not None and seconds >= JUDGED_FROM_S)

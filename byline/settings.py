@@ -41,6 +41,8 @@ class Settings:
     ack_mode: str = "durable"
     """`durable`: an answer leaves after fdatasync of its record. `memory`: before; a crash may lose acked orders."""
     batch_interval_s: float = 10.0
+    gateway_ping_s: float = 10.0
+    """A session of order entry that was silent for so long is pinged, and ended with its orders after as long again."""
     flush_interval_ms: int = 20
     marketdata_feeds: int = 1
     """2: a second, independent market data process as well, feed B on `marketdata_b_port`."""
@@ -67,6 +69,8 @@ class Settings:
     """The same of feed B."""
     redis_url: str = ""
     """`redis://…`: rate limits of several API processes are kept there, and events also go to its stream."""
+    blob_url: str = field(default="", repr=False)
+    """Where uploaded files are kept: `s3://bucket/…`, `gs://…`, `file:///…`. Empty: in the data directory."""
     postgres_url: str = ""
     """Empty: the embedded PostgreSQL in the data directory."""
     chain_url: str = ""
@@ -99,6 +103,7 @@ class Settings:
             (bool(self.environment) and len(self.environment) <= 64, "environment", "1 to 64 characters"),
             (self.ack_mode in ACK_MODES, "ack_mode", f"one of {', '.join(ACK_MODES)}"),
             (0.2 <= self.batch_interval_s <= 3600, "batch_interval_s", "0.2 to 3600 seconds"),
+            (0.1 <= self.gateway_ping_s <= 3600, "gateway_ping_s", "0.1 to 3600 seconds"),
             (1 <= self.flush_interval_ms <= 1000, "flush_interval_ms", "1 to 1000 milliseconds"),
             (self.marketdata_feeds in (1, 2), "marketdata_feeds", "1 or 2"),
             (1 <= self.marketdata_shards <= 16, "marketdata_shards", "1 to 16"),

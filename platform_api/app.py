@@ -129,7 +129,8 @@ def create_app(
         debug=False,
     )
     catalogue = [prefix for context in CONTEXTS for prefix in context.catalogue]
-    return Gate(app, kernel, metrics.observe, catalogue=catalogue)
+    binary = [prefix for context in CONTEXTS for prefix in context.binary]
+    return Gate(app, kernel, metrics.observe, catalogue=catalogue, binary=binary)
 
 
 def openapi_document() -> dict[str, Any]:

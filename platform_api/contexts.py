@@ -5,7 +5,7 @@ A new context is a line here.
 
 from __future__ import annotations
 
-from platform_api import admin, creators, exchange, identity, ops, settlement, taxonomy
+from platform_api import admin, creators, exchange, identity, media, ops, settlement, taxonomy
 from platform_api.kernel.context import Context
 
 __all__ = ["CONTEXTS"]
@@ -17,6 +17,7 @@ CONTEXTS: tuple[Context, ...] = (
     settlement.CONTEXT,
     settlement.WITHDRAWALS,
     taxonomy.CONTEXT,
+    media.CONTEXT,
     creators.CONTEXT,
     admin.CONTEXT,
 )

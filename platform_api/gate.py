@@ -50,11 +50,14 @@ Observer = Callable[[str, str, int, float], None]
 class Gate:
     """ASGI around ASGI. `observe(method, path template, status, seconds)` is called once for each answer."""
 
-    def __init__(self, app: Any, kernel: Kernel, observe: Observer, *, catalogue: Sequence[str] = ()) -> None:
+    def __init__(
+        self, app: Any, kernel: Kernel, observe: Observer, *, catalogue: Sequence[str] = (), binary: Sequence[str] = ()
+    ) -> None:
         self.app = app
         self.kernel = kernel
         self._observe = observe
         self._catalogue = tuple(catalogue)
+        self._binary = tuple(binary)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -148,8 +151,7 @@ class Gate:
             headers += [(name.encode(), value.encode()) for name, value in verdict.headers().items()]
         return headers
 
-    @staticmethod
-    def _refusal(scope: Any, headers: dict[bytes, str], verdict: Verdict | None) -> ApiError | None:
+    def _refusal(self, scope: Any, headers: dict[bytes, str], verdict: Verdict | None) -> ApiError | None:
         if verdict is not None and not verdict.allowed:
             message = f"Too many requests: wait {verdict.retry_seconds} s."
             return ApiError(
@@ -158,8 +160,10 @@ class Gate:
             )  # fmt: skip
         has_body = headers.get(b"content-length", "0") != "0" or b"transfer-encoding" in headers
         media_type = headers.get(b"content-type", "").partition(";")[0].strip().lower()
-        if scope["method"] in BODY_METHODS and has_body and media_type != "application/json":
-            message = "The body must be application/json."
+        is_binary = scope["method"] == "PUT" and scope["path"].startswith(self._binary)
+        wanted = "application/octet-stream" if is_binary else "application/json"
+        if scope["method"] in BODY_METHODS and has_body and media_type != wanted:
+            message = f"The body must be {wanted}."
             return ApiError(ErrorCode.INVALID_CONTENT_FORMAT, message, reason="bad_content_type", field="Content-Type")
         return None
 

@@ -19,6 +19,9 @@ COUNTS = (
     "jobs_running_max",
     "keys_per_account_max",
     "wallets_per_account_max",
+    "part_bytes",
+    "file_bytes_max",
+    "account_bytes_max",
 )
 LIMITS = ("public_per_minute", "account_per_minute", "trading_per_minute", "auth_per_minute", "catalogue_per_hour")
 
@@ -74,6 +77,13 @@ class ApiSettings:
     withdrawal_fees: Mapping[str, str] = field(default_factory=dict)
     """Asset → decimal amount that goes to platform:gas with each withdrawal."""
     wallets_per_account_max: int = 20
+    blob_url: str = field(default="", repr=False)
+    """Where files are kept: `file:///…`, `s3://bucket/…`, `gs://…`; credentials of the environment. Empty: memory."""
+    part_bytes: int = 8 * 1024 * 1024
+    """Of an upload. S3 takes 10,000 of at least 5 MiB."""
+    file_bytes_max: int = 1024**3
+    account_bytes_max: int = 20 * 1024**3
+    """What one account may keep."""
     verify_creators_at_once: bool = False
     """Who asks to be verified is, without anybody deciding."""
     portfolio_needed: bool = False
@@ -87,6 +97,7 @@ class ApiSettings:
             (self.session_cache_seconds >= 0, "session_cache_seconds must not be negative"),
             (self.query_seconds_max > 0, "query_seconds_max must be above 0"),
             (self.access_seconds < self.refresh_seconds, "access_seconds must be less than refresh_seconds"),
+            (self.file_bytes_max <= 10_000 * self.part_bytes, "file_bytes_max must be at most 10,000 part_bytes"),
             (self.jobs_running_max >= 20, "jobs_running_max must be at least 20"),
             (self.ethereum_chain_id >= 1, "ethereum_chain_id must be at least 1"),
             (not self.faucet or self.embedded, "faucet gives test money away and needs embedded"),

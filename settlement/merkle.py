@@ -101,8 +101,12 @@ def asset_root(name: str, tree: bytes, total: int) -> bytes:
     return hashlib.sha256(b"\2" + bytes([len(encoded)]) + encoded + tree + total.to_bytes(8, "little")).digest()
 
 
-def check_proof(proof: Proof, root: bytes) -> None:
-    """Whether the account's amount is counted in the total, and the total under `root`. Raises ProofInvalid."""
+def check_proof(proof: Proof, root: bytes, assets: Sequence[str]) -> None:
+    """Whether the account's amount is counted in the total, and the total under `root`. Raises ProofInvalid.
+
+    `assets`: all that the batch states, in its order. They say where the asset's tree stands under the root: else a
+    second tree of the same asset and total could stand beside it, with half of the clients in each.
+    """
     if not 0 <= proof.amount < SUM_LIMIT or not 0 <= proof.total < SUM_LIMIT:
         raise ProofInvalid("an amount is below zero or not below 2^63")
     if len(proof.salt) != SALT_BYTES:
@@ -113,6 +117,8 @@ def check_proof(proof: Proof, root: bytes) -> None:
         raise ProofInvalid("the path is longer than any tree is high")
     if len(proof.asset.encode()) > 255:
         raise ProofInvalid("the asset's name is too long")
+    if list(assets).count(proof.asset) != 1:
+        raise ProofInvalid(f"the batch states {list(assets).count(proof.asset)} totals of {proof.asset}, not one")
     identity = client_id(proof.salt, proof.account)
     hashed = hashlib.sha256(b"\0" + identity + proof.amount.to_bytes(8, "little")).digest()
     total = proof.amount
@@ -129,16 +135,27 @@ def check_proof(proof: Proof, root: bytes) -> None:
     if total != proof.total:
         raise ProofInvalid(f"the path adds up to {total}, the proof says a total of {proof.total} {proof.asset}")
     above = asset_root(proof.asset, hashed, total)
+    sides = _link_sides(list(assets).index(proof.asset), len(assets))
+    if len(proof.links) != len(sides) * LINK_BYTES or bytes(sides) != proof.links[::LINK_BYTES]:
+        raise ProofInvalid(f"{proof.asset} does not stand where the batch's {len(assets)} assets put it")
     for start in range(0, len(proof.links), LINK_BYTES):
-        side, sibling = proof.links[start], proof.links[start + 1 : start + LINK_BYTES]
-        if side > 1:
-            raise ProofInvalid("a link above the asset stands on no side")
-        above = _join(sibling, above) if side else _join(above, sibling)
+        sibling = proof.links[start + 1 : start + LINK_BYTES]
+        above = _join(sibling, above) if proof.links[start] else _join(above, sibling)
     if above != root:
         raise ProofInvalid(
             "the proof leads to another liability root than the batch's: the account, the salt, the amount or a step "
             f"of the path differs ({above.hex()[:16]}…, the batch has {root.hex()[:16]}…)"
         )
+
+
+def _link_sides(place: int, count: int) -> list[int]:
+    """On which side each link of `asset_path` stands, for the asset at `place` of `count`."""
+    sides = []
+    while count > 1:
+        if place ^ 1 < count:
+            sides.append(place & 1)
+        place, count = place >> 1, (count + 1) // 2
+    return sides
 
 
 def _node(left: tuple[bytes, int], right: tuple[bytes, int]) -> bytes:

@@ -82,7 +82,7 @@ class ReplayedBooks:
             ("time of the cut", cut.ts, said.cut_ts),
             ("number of trades", cut.trade_count, said.trade_count),
             ("digest of the trades", cut.trades_digest.hex(), said.trades_digest.hex()),
-            ("total owed", totals, {item.asset: item.owed for item in said.assets}),
+            ("total owed", list(totals.items()), [(item.asset, item.owed) for item in said.assets]),
             ("liability root", root.hex(), said.liability_root.hex()),
         ):
             if replayed != stated:

@@ -42,12 +42,14 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     published_digest: bytes
 
     def encode(self) -> bytes:
-        """Raises ValueError if a field has another size than it must."""
+        """Raises ValueError if a field has another size than it must, or an asset is stated twice."""
         for name, size in (
             ("state_hash", 16), ("trades_digest", 32), ("liability_root", 32), ("published_digest", 32),
         ):  # fmt: skip
             if len(getattr(self, name)) != size:
                 raise ValueError(f"{name} has {len(getattr(self, name))} bytes, not {size}")
+        if len({item.asset for item in self.assets}) != len(self.assets):
+            raise ValueError("an asset is stated twice")
         try:
             assets = b"".join(
                 _text(item.asset) + item.owed.to_bytes(8, "little") + item.unbooked.to_bytes(8, "little")

@@ -158,14 +158,14 @@ def _check_proofs(batch: BatchFile, proofs: Sequence[Proof]) -> list[str]:
         if proof.batch != batch.statement.number:
             raise Refuted(f"the proof is of batch {proof.batch}, the batch file of {batch.statement.number}")
         try:
-            check_proof(proof, batch.statement.liability_root)
+            check_proof(proof, batch.statement.liability_root, list(owed))
         except ProofInvalid as error:
             raise Refuted(f"the proof of {proof.account} in {proof.asset}: {error}") from error
-        if proof.total != owed.get(proof.asset):
-            raise Refuted(f"{proof.asset}: a total of {proof.total} by the tree, {owed.get(proof.asset)} as stated")
+        if proof.total != owed[proof.asset]:
+            raise Refuted(f"{proof.asset}: a total of {proof.total} by the tree, {owed[proof.asset]} as stated")
         lines.append(
-            f"{proof.account}: {proof.amount} units of {proof.asset} are counted among the {proof.total} that the "
-            "exchange owes its clients"
+            f"{proof.account}: {proof.amount} smallest units of {proof.asset} are counted among the {proof.total} that "
+            "the exchange owes its clients"
         )
     return lines
 

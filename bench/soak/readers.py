@@ -182,11 +182,14 @@ class Reader:
         line = self.line = _Line(self)
         headers = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if self.encoding == "binary" else None
         try:
-            self.transport, _ = await ws_connect(
+            made, _ = await ws_connect(
                 lambda: line, self.url, websocket_handshake_timeout=60.0, extra_headers=headers,
                 max_frame_size=1 << 26, enable_auto_pong=False, socket_factory=self._socket,
                 read_buffer_init_size=4_096,
             )  # fmt: skip
+            if made.is_disconnected:  # cut in the handshake, of which picows says nothing
+                raise ConnectionResetError("cut in the handshake")
+            self.transport = made
         except Exception:  # noqa: BLE001 - whatever it is, it is counted and tried again
             self.seen.counts["connects of readers that failed"] += 1
             self.line = self.transport = None

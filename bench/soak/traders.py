@@ -145,10 +145,13 @@ class Trader:
             self.line = line
             word = edge.PROTOCOL if self.is_binary else "byline.json.v1"
             try:
-                self.transport, _ = await ws_connect(
+                made, _ = await ws_connect(
                     lambda line=line: line, self.world.gateway_url, websocket_handshake_timeout=60.0,
                     extra_headers={"Sec-WebSocket-Protocol": word}, max_frame_size=1 << 24,
                 )  # fmt: skip
+                if made.is_disconnected:  # cut in the handshake, of which picows says nothing
+                    raise ConnectionResetError("cut in the handshake")
+                self.transport = made
                 await self._sign_in(await self._hello)
                 await self._signed.wait()  # or lost
                 return

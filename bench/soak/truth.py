@@ -6,6 +6,7 @@ the core gives the books. Both must agree event by event, and on the state hash 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ class Truth:
         self.trades: dict[tuple[int, int], tuple[int, str, str, str]] = {}
         self.minutes: dict[int, dict[int, tuple[str, int]]] = {market: {} for market in range(len(MARKETS))}
         """By market: begin of the minute to (close, trades)."""
+        self.kinds: dict[int, Counter[int]] = {}
+        """By second since 1970, how many events of each kind."""
         self.commands = 0
         self.event_count = 0
         self.books_compared = 0
@@ -94,6 +97,7 @@ class Truth:
         head = slots[0]
         sequence, index, kind = int(head["sequence"]), int(head["index"]), int(head["kind"])
         self.event_count += 1
+        self.kinds.setdefault(int(head["ts"]) // 1_000_000_000, Counter())[kind] += 1
         if index == _ACK_ONLY:
             self.firsts[sequence] = json_digest(event), hash(slots.tobytes())
         accounts = {int(head["account"])} - {NIL}

@@ -63,8 +63,8 @@ class Kernel:
 class Context:
     """`service(kernel)` makes the service; routes get it as the argument named like the context.
 
-    `events` are the types it publishes. `catalogue` are path prefixes whose writes count by the hour. `sealed` are its
-    sealed columns, which the turning of keys must know.
+    `events` are the types it publishes. `catalogue` are path prefixes whose writes count by the hour. `binary` are path
+    prefixes where a PUT has bytes instead of JSON. `sealed` are its sealed columns, for the turning of keys.
     """
 
     name: str
@@ -72,4 +72,5 @@ class Context:
     service: Callable[[Kernel], Any] | None = None
     events: tuple[str, ...] = ()
     catalogue: tuple[str, ...] = ()
+    binary: tuple[str, ...] = ()
     sealed: tuple[SealedColumn, ...] = ()

@@ -381,7 +381,7 @@ async def test_a_caller_gets_proofs_of_its_own_balances_and_of_nobody_elses(worl
     [proof] = msgspec.convert(told["proofs"], list[Proof])
     assert (proof.batch, proof.amount, proof.total) == (2, 40, 45)
     assert told["format"] == "byline proof 1" and proof.account == "user:" + session["account_id"]
-    check_proof(proof, world.proofs.root)
+    check_proof(proof, world.proofs.root, ["USDC"])
     await world.refused(409, "CONFLICT", "not_final", "GET", path + "?batch=3", headers=bearer)
     await world.refused(404, "NOT_FOUND", "no_balance", "GET", path + "?batch=1", headers=bearer)
     world.proofs.close(3)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from byline.client import CommandError, TradingClient
-from gateway.settings import Tier
+from byline.client import CommandError, Rejected, TradingClient, generate_key, public_key
+from gateway.settings import GatewaySettings, Tier
 from tests.support.gateway import MARKET, exchange
 
 SLOW = (Tier("plain", 5, 20, 3_600.0), Tier("unlimited", 0, 0, 1.0))
@@ -26,17 +27,50 @@ def limit(name: str, **fields: object) -> dict[str, object]:
     return {"market": MARKET, "client_id": name, "side": "buy", "type": "limit", "size": "1", "price": "1"} | fields
 
 
+async def burst(client: TradingClient, count: int) -> list[dict[str, Any]]:
+    """The answers to so many places in one frame, which are all of one time: no bucket fills between them."""
+    places = [{"op": "place", **limit(f"c{number}")} for number in range(count)]
+    await client._socket.send(json.dumps(places, separators=(",", ":")))
+    events = client.events()
+    return [await anext(events) for _ in range(count)]
+
+
 async def test_the_default_is_what_a_plain_account_may(tmp_path: Path) -> None:
     async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
-        key = await x.trader(operator, "alice", tier="plain")
-        async with await x.client(key) as a:
+        alice = await x.trader(operator, "alice", tier="plain")
+        key = generate_key()
+        await operator.register_key(public_key(key), ["alice"], ["trade"], "without a tier")
+        async with await x.client(alice) as a, await x.client(key) as same:
             told = await a.whoami()
-            assert (told["tier"], told["rate_left"], told["messages_left"]) == ("plain", 100, 999)
-            for number in range(100):
-                assert (await a.place(**limit(f"c{number}")))["event"] == "accepted"
+            assert (told["tier"], told["rate_left"]) == ("plain", 100) and 999 <= told["messages_left"] <= 1_000
+            assert (await same.whoami())["tier"] == "plain"
             before = x.core.sequence
-            assert await code_of(a, "place", **limit("more")) == "rate_limited"
-            assert x.core.sequence == before
+            answers = await burst(a, 102)
+            assert sorted(one.get("code", "accepted") for one in answers) == ["accepted"] * 100 + ["rate_limited"] * 2
+            assert x.core.sequence == before + 100
+
+
+async def test_tiers_of_trading_keys_are_far_above(tmp_path: Path) -> None:
+    """A trader's second has room for ten of a plain account's minutes, a maker's for five hundred."""
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        keys = {tier: await x.trader(operator, tier, tier=tier) for tier in ("trader", "maker")}
+        for tier, requests, messages in (("trader", 1_000, 2_000), ("maker", 50_000, 50_000)):
+            async with await x.client(keys[tier]) as client:
+                told = await client.whoami()
+                assert (told["tier"], told["rate_left"]) == (tier, requests)
+                assert messages - 1 <= told["messages_left"] <= messages  # it may have filled since it was asked
+                answers = await burst(client, 400)
+                assert {one.get("event") for one in answers} == {"accepted"}
+                assert all(requests - 400 <= one["rate_left"] <= requests for one in answers)
+
+
+def test_tiers_are_those_of_the_document() -> None:
+    text = (Path(__file__).parents[2] / "docs/protocol/order-entry.md").read_text()
+    for tier in GatewaySettings().tiers:
+        span = {60.0: "a minute", 1.0: "a second"}[tier.window_s]
+        told = [f"{number:,} {span}" if number else "–" for number in (tier.requests, tier.messages)]
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{tier.name}`"))
+        assert [cell.strip() for cell in row.strip("|").split("|")][1:] == told
 
 
 @pytest.mark.parametrize("path", ["fast", "thorough"])
@@ -92,6 +126,50 @@ async def test_messages_run_out_and_a_flood_ends_the_session(tmp_path: Path) -> 
                 pass
             assert a._socket.close_code == 1008 and a._socket.close_reason == "too many messages"
             assert (await b.place(**limit("b")))["event"] == "accepted"
+
+
+async def cancels_of_nothing(a: TradingClient, path: str, count: int) -> None:
+    extra = {} if path == "fast" else {"receipt": False}
+    for number in range(count):
+        with pytest.raises(Rejected, match="unknown_order"):
+            await a.command("cancel", client_id=f"none{number}", **extra)
+
+
+@pytest.mark.parametrize("path", ["fast", "thorough"])
+async def test_cancels_that_find_nothing_are_bounded_and_those_that_do_always_pass(tmp_path: Path, path: str) -> None:
+    tiers = (Tier("plain", 60, 20, 3_600.0), Tier("trader", 60, 100, 3_600.0), Tier("unlimited", 0, 0, 1.0))
+    extra = {} if path == "fast" else {"receipt": False}
+    async with exchange(tmp_path, tiers=tiers) as x, await x.client(x.operator) as operator:
+        key, other = await x.trader(operator, "alice", tier="plain"), await x.trader(operator, "bob", tier="plain")
+        async with await x.client(key) as a, await x.client(other) as b:
+            orders = [{"op": "place", **limit(f"c{number}"), "rid": 1_000 + number} for number in range(50)]
+            await a._socket.send(json.dumps(orders))
+            for number in range(40):  # more than may be in vain: what they take comes back
+                assert (await a.command("cancel", client_id=f"c{number}", **extra))["event"] == "canceled"
+            await cancels_of_nothing(a, path, 19)
+            assert (await a.mass_cancel(side="sell"))["event"] == "done"  # found nothing either: the twentieth
+            before = x.core.sequence
+            for vain in ({"op": "cancel", "client_id": "none"}, {"op": "cancel", "order_id": 2**62}):
+                assert await code_of(a, **vain, **extra) == "rate_limited"
+            for op, fields in (("mass_cancel", {}), ("kill", {}), ("cancel_after", {"at": 2**62})):
+                assert await code_of(a, op, **fields) == "rate_limited"
+            assert x.core.sequence == before
+            assert (await a.command("cancel", client_id="c40", **extra))["event"] == "canceled"
+            number = (await a.resolve("c41"))["order_id"]
+            assert (await a.command("cancel", order_id=number, **extra))["event"] == "canceled"
+            await a.mass_cancel()  # each cancel that found something gave one back
+            assert await a.open_orders() == [] and (await b.kill())["op"] == "kill"
+
+
+async def test_poisons_are_few_and_then_cost_requests(tmp_path: Path) -> None:
+    async with exchange(tmp_path, tiers=SLOW, poisons_per_minute=2) as x, await x.client(x.operator) as operator:
+        key, other = await x.trader(operator, "alice", tier="plain"), await x.trader(operator, "bob", tier="plain")
+        async with await x.client(key) as a, await x.client(other) as b:
+            left = [(await a.poison(f"p{number}"))["rate_left"] for number in range(7)]
+            assert left == [5, 5, 4, 3, 2, 1, 0]
+            before = x.core.sequence
+            assert await code_of(a, "poison", client_id="p8") == "rate_limited" and x.core.sequence == before
+            assert (await b.poison("p"))["event"] == "done"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '[{"op":"cancel","client_id":"a"},{"op":"kill"}]', "é" * 9])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ import uvloop
 
 from bench import bench_soak
 from bench.harness import Row
+from bench.soak.growth import GROWTH_MAX, growth_rows
 from bench.soak.hostile import CASES
 from bench.soak.readers import Seen
 from bench.soak.truth import Truth, judge
 from bench.soak.world import MARKETS, Memory, World
+from engine.messages.codes import EventKind
 
 
 @pytest.fixture(autouse=True)
@@ -121,3 +124,23 @@ def test_memory_that_grows_has_a_slope() -> None:
     memory = Memory(0, [(float(second), 10_000, 5_000 + 300 * second) for second in range(10)])
     assert memory.slope(0.0) == pytest.approx(300) and memory.slope(5.0) == pytest.approx(300)
     assert memory.slope(0.0, 1) == 0 and replace(memory, samples=memory.samples[:1]).slope(0.0) == 0
+
+
+def test_growth_beyond_bounded_stores_fails_the_soak(tmp_path: Path) -> None:
+    """600 s; ten ids and refusals a second explain what the core grows by in the second half, but nothing of a leak."""
+    world = World(tmp_path, 1, 1, viewers=0)
+    begin = world.began_ns // 1_000_000_000
+    kinds = {
+        begin + second: Counter({int(EventKind.ACCEPTED): 10, int(EventKind.REJECTED): 10}) for second in range(700)
+    }
+    stores = 10 * 112 + 10 * 448
+    for leak in (0, GROWTH_MAX // 2, 2 * GROWTH_MAX):
+        samples = [(float(second), 10**8, 50_000_000 + (stores + leak) * second) for second in range(0, 601, 2)]
+        world.memory = {"core": Memory(0, samples)}
+        for is_judged in (True, False):
+            rows = {row.metric: row for row in growth_rows(world, kinds, is_judged)}
+            assert rows["grown in the second half"].value == pytest.approx((stores + leak) * 300 / 1e6)
+            assert rows["at most of it: refusals"].value == pytest.approx(4_480 * 300 / 1e6, rel=0.01)
+            beyond = rows["grown beyond its stores"]
+            assert beyond.value == pytest.approx(leak * 300 / 1e6, abs=0.02)
+            assert beyond.ok == (leak < GROWTH_MAX or not is_judged)

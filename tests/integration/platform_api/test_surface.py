@@ -96,6 +96,7 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
         "/v1/batches/{number}",
         "/v1/orderbook/{token_id}",
         "/v1/markets/{token_id}/candles",
+        "/v1/files/{file_id}/content",  # whoever has a signed URL may read
         "/v1/creators/{creator_id}",
         "/v1/creators/{creator_id}/follow",
         "/v1/creators/{creator_id}/profile-sections",

@@ -19,6 +19,7 @@ from settlement.merkle import (
     SUM_LIMIT,
     Proof,
     ProofInvalid,
+    asset_path,
     asset_root,
     check_proof,
     client_id,
@@ -29,6 +30,7 @@ from settlement.merkle import (
 from settlement.sumtree import SumTree, sha256_eight
 
 KEY = bytes(range(32))
+NAMES = ["USDC", "MAYA", "INK", "SONG", "FILM"]
 
 
 def plain_root(ids: list[bytes], amounts: list[int]) -> tuple[bytes, int]:
@@ -99,7 +101,7 @@ class Books:
 
     def __init__(self, assets: int = 2) -> None:
         self.ledger = Ledger()
-        self.ledger.assets = [Asset(name, 6, True) for name in ("USDC", "MAYA", "INK", "SONG", "FILM")[:assets]]
+        self.ledger.assets = [Asset(name, 6, True) for name in NAMES[:assets]]
 
     def account(self, name: str, overdraft: Overdraft = Overdraft.NEVER) -> int:
         self.ledger.accounts.append(Account(name, None, overdraft))
@@ -149,7 +151,7 @@ def test_every_client_has_a_proof_of_every_kept_batch(clients: int, assets: int)
                 assert not any(having.values())
                 continue
             for proof in proofs:
-                check_proof(proof, root)
+                check_proof(proof, root, NAMES[:assets])
             told = totals_of(proofs)
             assert {asset: amount for asset, amount in having.items() if amount} == {
                 asset: amount for asset, amount in told.items() if amount
@@ -211,7 +213,7 @@ def nine() -> SimpleNamespace:
             books.put(account, asset, 100 + 7 * number + asset)
     root, _ = owed.close(1, books.ledger)
     proof = next(item for item in owed.prove(1, "user:4") if item.asset == "MAYA")
-    check_proof(proof, root)
+    check_proof(proof, root, NAMES[:3])
     return SimpleNamespace(root=root, proof=proof, owed=owed)
 
 
@@ -224,7 +226,8 @@ def nine() -> SimpleNamespace:
         ({"amount": SUM_LIMIT}, "not below 2"),
         ({"total": 1151}, "adds up to"),
         ({"account": "user:5"}, "another liability root"),
-        ({"asset": "USDC"}, "another liability root"),
+        ({"asset": "USDC"}, "does not stand where"),
+        ({"asset": "GOLD"}, "states 0 totals of GOLD"),
         ({"asset": "x" * 256}, "too long"),
         ({"salt": bytes(16)}, "another liability root"),
         ({"salt": b""}, "the salt has 0 bytes"),
@@ -232,7 +235,7 @@ def nine() -> SimpleNamespace:
 )
 def test_an_altered_proof_is_refused_and_says_why(nine: SimpleNamespace, changes: dict, reason: str) -> None:
     with pytest.raises(ProofInvalid, match=reason):
-        check_proof(msgspec.structs.replace(nine.proof, **changes), nine.root)
+        check_proof(msgspec.structs.replace(nine.proof, **changes), nine.root, NAMES[:3])
 
 
 def test_any_bit_of_the_path_counts(nine: SimpleNamespace) -> None:
@@ -243,12 +246,12 @@ def test_any_bit_of_the_path_counts(nine: SimpleNamespace) -> None:
             altered = bytearray(whole)
             altered[bit // 8] ^= 1 << bit % 8
             with pytest.raises(ProofInvalid):
-                check_proof(msgspec.structs.replace(nine.proof, **{field: bytes(altered)}), nine.root)
+                check_proof(msgspec.structs.replace(nine.proof, **{field: bytes(altered)}), nine.root, NAMES[:3])
         for cut in (whole[:-1], whole[:-41], whole[33:], whole + whole[-41:], whole * 40):
             with pytest.raises(ProofInvalid):
-                check_proof(msgspec.structs.replace(nine.proof, **{field: cut}), nine.root)
+                check_proof(msgspec.structs.replace(nine.proof, **{field: cut}), nine.root, NAMES[:3])
     with pytest.raises(ProofInvalid, match="another liability root"):
-        check_proof(nine.proof, bytes(32))
+        check_proof(nine.proof, bytes(32), NAMES[:3])
 
 
 def test_a_negative_neighbour_cannot_hide_what_is_owed() -> None:
@@ -261,7 +264,42 @@ def test_a_negative_neighbour_cannot_hide_what_is_owed() -> None:
     path = pack_path([(debt, 2**64 - 50, False)])
     proof = Proof(1, "user:1", client_salt(KEY, "user:1"), "USDC", 100, 50, path, b"")
     with pytest.raises(ProofInvalid, match="reaches 2"):
-        check_proof(proof, root)
+        check_proof(proof, root, ["USDC"])
+
+
+def test_two_trees_of_one_asset_cannot_share_a_total() -> None:
+    """Half of the clients in each tree, one total for both: every path would add up, and half of the debt be hidden."""
+    salts = [client_salt(KEY, f"user:{number}") for number in range(2)]
+    trees = [
+        hashlib.sha256(b"\0" + client_id(salt, f"user:{number}") + (70).to_bytes(8, "little")).digest()
+        for number, salt in enumerate(salts)
+    ]
+    assets = [("USDC", tree, 70) for tree in trees]
+    root = liability_root(assets)
+    for number, salt in enumerate(salts):
+        links = bytes([number]) + asset_root(*assets[1 - number])
+        proof = Proof(1, f"user:{number}", salt, "USDC", 70, 70, b"", links)
+        with pytest.raises(ProofInvalid, match="does not stand where the batch's 1 assets put it"):
+            check_proof(proof, root, ["USDC"])
+        with pytest.raises(ProofInvalid, match="states 2 totals of USDC"):
+            check_proof(proof, root, ["USDC", "USDC"])
+        with pytest.raises(ProofInvalid, match="states 0 totals of USDC"):
+            check_proof(proof, root, ["MAYA"])
+
+
+@pytest.mark.parametrize("count", range(1, 10))
+def test_an_asset_stands_at_its_own_place_only(count: int) -> None:
+    assets = [(f"A{number}", bytes([number]) * 32, 5) for number in range(count)]
+    names, root = [name for name, _, _ in assets], liability_root(assets)
+    for place, name in enumerate(names):
+        proof = Proof(1, "x", bytes(16), name, 5, 5, b"", asset_path(assets, name))
+        with pytest.raises(ProofInvalid, match="another liability root"):  # the place is right, the tree is none
+            check_proof(proof, root, names)
+        for other in {*range(count)} - {place}:
+            swapped = list(names)
+            swapped[place], swapped[other] = names[other], name
+            with pytest.raises(ProofInvalid, match=f"{name} does not stand where the batch's {count} assets put it"):
+                check_proof(proof, root, swapped)
 
 
 def test_a_proof_of_a_million_clients_and_two_hundred_assets_is_small() -> None:
