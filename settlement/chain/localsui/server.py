@@ -26,6 +26,7 @@ from settlement.chain.encoding import SUI_COIN, address_bytes, address_text, bas
 from settlement.chain.localsui.door import flip, open_door, status_of
 from settlement.chain.localsui.faults import Faults, View
 from settlement.chain.localsui.node import LIMITS, PROTOCOL_VERSION, LocalSui, Rejected, sender_of
+from settlement.chain.localsui.packages import function_message
 from settlement.chain.localsui.state import Consumed, Item, Record
 
 __all__ = ["RunningNode", "serve", "start"]
@@ -105,6 +106,7 @@ class Service:
                 v2.ListDynamicFieldsRequest,
                 v2.ListDynamicFieldsResponse,
             ),
+            ("MovePackageService/GetFunction", self._function, v2.GetFunctionRequest, v2.GetFunctionResponse),
             (
                 "TransactionExecutionService/ExecuteTransaction",
                 self._execute,
@@ -206,6 +208,13 @@ class Service:
         ]
         return v2.ListDynamicFieldsResponse(dynamic_fields=fields, next_page_token=token)
 
+    def _function(self, request: Any) -> Any:
+        package, module, name = address_bytes(request.package_id), request.module_name, request.name
+        found = function_message(self._node.state, package, module, name)
+        if found is None:
+            raise GRPCError(Status.NOT_FOUND, f"function {request.package_id}::{module}::{name} not found")
+        return v2.GetFunctionResponse(function=found)
+
     def _transaction(self, request: Any) -> Any:
         record = self._known(request.digest)
         if record is None:
@@ -304,6 +313,8 @@ class Service:
 def _page(items: list[Any], request: Any) -> tuple[list[Any], bytes | None]:
     """One page of a list, and the token of the next: the place where it begins."""
     start = int(request.page_token or b"0")
+    if start < 0:
+        raise ValueError("page token")
     size = min(request.page_size or PAGE_SIZE, PAGE_SIZE)
     stop = start + size
     return items[start:stop], str(stop).encode() if stop < len(items) else None
