@@ -3,7 +3,8 @@
 #   make run                                             until Ctrl-C
 #   make run ARGS="--seconds 30 --json summary.json"     bounded; exit 0 only if every check held
 #   make test [T=tests/unit]                             the whole suite, or a part of it
-#   make check                                           lint, types, tests: what CI runs
+#   make check                                           lint, types, tests: what CI runs; make lint, make types alone
+#   make build                                           set-up and compiling alone; make clean removes .venv, build, .data
 #   make move-builder                                    the Move compiler (needs Node 20 and npm): into build/move
 #   make peers                                           other engines, for python -m bench engine: into build/peers
 #
@@ -20,7 +21,7 @@ SOURCES := $(shell find engine gateway persistence marketdata settlement bench -
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '3,10s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '3,11s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 $(VENV)/.installed: pyproject.toml requirements/embedded.txt requirements/pip.txt
 	@echo "byline: first set-up in $(VENV) (a minute or two, once)"

@@ -51,7 +51,7 @@ def table(content: dict[str, Any], rows: list[harness.Row]) -> Table:
             "" if row.baseline is None else f"{row.baseline:,.4g}",
             "" if row.ratio is None else f"{row.ratio:,.2f}×",
             "" if row.must is None else f"{row.must:,.4g}",
-            "[green]ok[/]" if row.ok else "[red]missed[/]",
+            "[red]missed[/]" if not row.ok else "[green]ok[/]" if row.must is not None else "[dim]checked[/]",
         )
     return grid
 

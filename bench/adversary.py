@@ -3,8 +3,8 @@
 Few accounts with little money meet in three small markets, so that nearly every command touches what another one left.
 The stream has moods of some hundred commands each: trading with oneself in all modes, dense stops on both sides that
 trigger one another, icebergs that share a level, oco pairs, storms of replaces and renames, narrow bands and the
-pauses they cause, auctions, timers, money. At every field now and then stands a value that must be refused. The stream
-is a function of the seed and of the events shown.
+pauses they cause, auctions, timers, money. At every field now and then stands a value that must be refused, and bytes
+that no encoder writes. The stream is a function of the seed and of the events shown.
 
 Orders are made as records at once (`adversary_orders`), money and listings as JSON through CommandEncoder
 (`adversary_money`). Open orders are read off the events' bytes: `learn` must be shown all of them. Cost: some
@@ -54,6 +54,14 @@ _REASONED = frozenset({EventKind.REJECTED, EventKind.CANCELED, EventKind.PHASE_C
 _ACCEPTED = struct.Struct("<20xII4xQ32s48xBB")
 _TRADE = struct.Struct("<24xI20xQ16xQq8xQq")
 _ORDER_ID = struct.Struct("<32xQ")
+_NAME, _CLIENT_ID, _NEW_CLIENT_ID = 32, 40, 96
+_OCO, _GROUP, _MEMO = _SLOT, _SLOT + 32, _SLOT + 16
+_TEXTS = {
+    CommandKind.PLACE: (_CLIENT_ID, _CLIENT_ID, _OCO), CommandKind.CANCEL: (_CLIENT_ID,),
+    CommandKind.REPLACE: (_CLIENT_ID, _NEW_CLIENT_ID, _NEW_CLIENT_ID), CommandKind.POISON: (_CLIENT_ID,),
+    CommandKind.ACCOUNT: (_NAME, _GROUP), CommandKind.WITHDRAW: (_NAME, _MEMO), CommandKind.TRANSFER: (_NAME, _MEMO),
+}  # fmt: skip
+"""Where texts of a record begin; of other kinds it is the name or the ref."""
 
 
 class OpenOrder(NamedTuple):
@@ -140,9 +148,21 @@ class Adversary:
                 self._change_mood()
             self._left -= 1
             record = self._nudge() or self.random.choices(self._choices, cum_weights=self._weights)[0]()
+        if self.random.random() < 0.004:
+            self._deface(record)
         self.time += (0, 0, 1, 3, 12, -3)[int(self.random.random() * 6)]
         struct.pack_into("<Qq", record, 8, sequence, max(self.time, 0))
         return record
+
+    def _deface(self, record: bytearray) -> None:
+        """What no encoder writes: a text that begins with zeros, or a flag that means nothing."""
+        if self.random.random() < 0.25:
+            record[7] ^= 1 << self.random.randrange(8)
+            return
+        at = self.random.choice(_TEXTS.get(CommandKind(record[4]), (_NAME,)))
+        if at < len(record):
+            zeros = self.random.choice((b"\0", bytes(8) + b"x"))
+            record[at : at + len(zeros)] = zeros
 
     def encode(self, command: dict[str, object]) -> bytearray:
         """Its record, or the record of a malformed line."""

@@ -20,6 +20,7 @@ import gc
 import logging
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -64,6 +65,9 @@ def run_process(name: str, settings: Settings) -> int:
     if kind not in bodies:
         print(f"byline: no process is called {name!r}; there are {', '.join(bodies)}", file=sys.stderr)
         return 2
+    if kind in ("core", "marketdata"):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each connection is a descriptor
     try:
         uvloop.run(_run(bodies[kind], settings, StatusFile(settings.data_directory, name)))
     except (JournalCorrupt, AssertionError):
@@ -145,8 +149,9 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
             GatewaySettings(
                 host=settings.host, port=settings.gateway_port or _port_before(settings, "core"),
                 environment=settings.environment, epoch=_next_epoch(data), ack_mode=settings.ack_mode,
-                batch_interval_s=settings.batch_interval_s, tls_certificate=settings.tls_certificate,
-                tls_key=settings.tls_key, tls_host=settings.tls_host, tls_port=settings.tls_port,
+                batch_interval_s=settings.batch_interval_s, ping_interval_s=settings.gateway_ping_s,
+                tls_certificate=settings.tls_certificate, tls_key=settings.tls_key,
+                tls_host=settings.tls_host, tls_port=settings.tls_port,
             ),
             sequencer, recovered.journal, recovered.core, keys, clock, lambda: EventLogReader(data / "events"),
             load_or_create_key(data / "keys" / "receipts.key"),
@@ -161,6 +166,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
             return {
                 "host": host, "port": port, "recovery_s": round(report.seconds, 3),
                 "torn_bytes": report.torn_bytes, **snapshots, **server.status(),
+                **({"tls_port": server.tls_address[1]} if server.tls_address else {}),
             }  # fmt: skip
 
         try:
@@ -333,10 +339,10 @@ async def open_chain(settings: Settings, scratch: Path) -> tuple[Any, Any]:
     return SuiAdmin(own, signer), signer
 
 
-def _port_before(settings: Settings, name: str) -> int:
+def _port_before(settings: Settings, name: str, field: str = "port") -> int:
     """The free port that this process had before it was restarted, for those who know it already; 0: there is none."""
     before = read_status(settings.data_directory, name)
-    return int(before.get("port", 0)) if before else 0
+    return int(before.get(field, 0)) if before else 0
 
 
 async def _postgres(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
@@ -402,8 +408,8 @@ async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Even
     if not port:
         port = await _port_of(settings, feed) if shard else _port_before(settings, feed)
     tls_port = settings.marketdata_tls_port if feed == "marketdata" else settings.marketdata_b_tls_port
-    if settings.tls_certificate and not tls_port and shard:
-        tls_port = await _port_of(settings, feed, "tls_port")
+    if settings.tls_certificate and not tls_port:
+        tls_port = await _port_of(settings, feed, "tls_port") if shard else _port_before(settings, feed, "tls_port")
 
     async def report() -> None:
         await ready.wait()

@@ -120,7 +120,10 @@ def status(
 
 @app.command()
 def replay(
-    commands: Annotated[Path, typer.Argument(help="One JSON command a line; see docs/rulebook.md.", exists=True)],
+    commands: Annotated[
+        Path,
+        typer.Argument(help="One JSON command a line, - for standard input; see docs/rulebook.md."),
+    ],
     events: Annotated[Optional[Path], typer.Option(help="Write the events here instead of printing them.")] = None,
     reference: Annotated[bool, typer.Option(help="Use the plain-Python reference instead of the core.")] = False,
     state_hash: Annotated[bool, typer.Option(help="Add a last line with sequence and state hash.")] = False,
@@ -381,6 +384,25 @@ def settle_resume(
     from byline.settle import resume
 
     resume(_settings(data), console, note)
+
+
+@app.command()
+def proof(
+    account: Annotated[str, typer.Argument(help="As `byline trader` prints it: user:alice.")],
+    batch: Annotated[Optional[int], typer.Option(min=1, help="Left out: the last one that is final.")] = None,
+    to: Annotated[Path, typer.Option(help="Folder for proof.json and batch.json.", file_okay=False)] = Path("."),
+    data: DataOption = None,
+) -> None:
+    """Write the proof that an account's balances are counted in a settled batch, and the batch, for `byline verify`.
+
+    For the operator, on the machine of the running exchange. Users ask for theirs with
+    `GET /v1/users/me/proof?batch=N` and `GET /v1/batches/N`.
+
+    Example: `byline proof user:alice`
+    """
+    from byline.proof_tools import write_proof
+
+    write_proof(_settings(data), account, batch, to, console=console)
 
 
 @verify_app.command("batch")

@@ -11,7 +11,7 @@ OLDER_NAMES behind its newest, and to all while `older_room` (ids.pxd) has none.
 """
 
 from engine.bands cimport begin_band, inside_band
-from engine.book cimport dequeue, join_back, reaches
+from engine.book cimport dequeue, in_window, join_back, join_window, reaches
 from engine.digest cimport add_mix, mix_id, touch_order
 from engine.events cimport add_event
 from engine.ids cimport is_new, older_room, open_id
@@ -19,10 +19,11 @@ from engine.cancel cimport cancel_slot, reject_named
 from engine.matching cimport Taker, proceed, taker_of
 from engine.orders cimport named_order
 from engine.pairs cimport count_slices, show_slice
-from engine.pool cimport find_id, find_poison, id_tag
+from engine.pool cimport find_id, find_poison, id_tag, is_empty
 from engine.risk cimport hold, hold_slot, order_hold, pair_hold, required_hold, whole_leaves
 from engine.stops cimport meets, move_stop, run_stop
 from engine.types cimport *
+from engine.windows cimport secure, widen
 
 
 cdef int rename(State* s, uint32_t slot, const ClientId* client_id) except -1 nogil:
@@ -52,7 +53,7 @@ cdef int check_replace(
     cdef OrderDetail* d = &s.details[slot]
     cdef Market* market = &s.markets[o.market]
     cdef int64_t best = market.half[1 - d.side].best
-    cdef bint renamed = r.new_client_id.word[0] != 0 and s.limits.risk
+    cdef bint renamed = not is_empty(&r.new_client_id) and s.limits.risk
     if market.phase >= PHASE_CANCEL_ONLY:
         return REJECT_PHASE
     if r.price == ABSENT and r.size == ABSENT and r.stop_price == ABSENT and not renamed:
@@ -107,11 +108,14 @@ cdef inline int move(State* s, const ReplaceRecord* r, uint16_t flags, Market* m
     cdef int side = d.side
     cdef uint32_t held = d.base if side == SELL else d.quote
     cdef int64_t before = 0, after = 0
+    cdef bint far = not in_window(&market.half[side], r.price)
     if s.limits.risk:
         before = required_hold(market, side, o.price, o.leaves, o.hold_ppm, o.credit)
         after = required_hold(market, side, r.price, o.leaves, o.hold_ppm, o.credit)
         if after - before > s.balances[held].available:
             return reject_named(s, r.account, &r.client_id, flags, INSUFFICIENT_FUNDS)
+    if rarely(far):
+        secure(s, market, side, r.price)
     # From here on nothing is refused.
     e = <ReplacedEvent*>add_event(s, EV_REPLACED, 1, o.account, o.market)
     e.order_id = o.order_id
@@ -125,7 +129,10 @@ cdef inline int move(State* s, const ReplaceRecord* r, uint16_t flags, Market* m
     hold(s, held, after - before)
     dequeue(s, &market.half[side], side, slot)
     o.price = r.price
-    return join_back(s, &market.half[side], side, slot)
+    if rarely(far):
+        widen(s, market, side, r.price)
+    join_window(s, &market.half[side], side, slot)
+    return 0
 
 
 cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nogil:
@@ -138,7 +145,7 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
     cdef Taker t
     cdef int64_t price, size, leaves, before, after, best, needed = 0
     cdef int reason
-    cdef bint renamed = r.new_client_id.word[0] != 0 and s.limits.risk, keeps  # without money no id is kept
+    cdef bint renamed = not is_empty(&r.new_client_id) and s.limits.risk, keeps  # without money no id is kept
     if r.account >= s.account_count:
         return reject_named(s, r.account, &r.client_id, flags, UNKNOWN_ACCOUNT)
     if flags & ORDER_BOTH_IDS:
@@ -176,6 +183,8 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
     reason = check_replace(s, r, slot, price, size, leaves, after - before)
     if reason:
         return reject_named(s, r.account, &r.client_id, flags, reason)
+    if leaves > 0 and d.join != 0:
+        secure(s, market, d.side, price)
 
     # From here on nothing is refused.
     if renamed:
@@ -211,7 +220,7 @@ cdef int replace(State* s, const ReplaceRecord* r, uint16_t flags) except -1 nog
             o.leaves = leaves
             if d.terms != NIL:
                 show_slice(s, slot, leaves)
-            return join_back(s, &market.half[d.side], d.side, slot)
+            return join_back(s, market, d.side, slot)
         taker_of(s, slot, &t)
         t.price = price
         t.size = size

@@ -262,15 +262,25 @@ static inline void *region_map_dense(size_t bytes) {
     return region;
 }
 
-/* Memory of a hash table, by cache lines; given back with free. */
-static inline void *table_allocate(size_t bytes) {
-    void *table = NULL;
-    if (posix_memalign(&table, bytes < LARGE_PAGE ? 64 : LARGE_PAGE, bytes)) return NULL;
+/* A region for tables that double in place, each as far from its start as it is long (pool.pxd): from LARGE_PAGE on in large
+ * pages. `bytes` is a power of two. */
+static inline void *table_region(size_t bytes) {
+    size_t spare = bytes > LARGE_PAGE ? LARGE_PAGE : 0;
+    char *region = (char *)region_map(bytes + spare);
+    if (region && spare) {
+        size_t skip = (LARGE_PAGE - ((size_t)region & (LARGE_PAGE - 1))) & (LARGE_PAGE - 1);
+        if (skip) munmap(region, skip);
+        if (spare - skip) munmap(region + skip + bytes, spare - skip);
+        region += skip;
 #ifdef MADV_HUGEPAGE
-    madvise(table, bytes, MADV_HUGEPAGE);
+        madvise(region + LARGE_PAGE, bytes - LARGE_PAGE, MADV_HUGEPAGE);
 #endif
-    return table;
+    }
+    return region;
 }
+
+/* Gives the memory of whole pages back; the address space stays. */
+static inline void region_forget(void *region, size_t bytes) { madvise(region, bytes, MADV_DONTNEED); }
 
 /* Pages of a region that are about to be written, brought in at once: a first touch costs up to 3 ns a byte where the host
  * has to find the page too. Where the kernel cannot, every page is touched: what it holds stays as it is. */

@@ -19,6 +19,7 @@ from engine.book cimport dequeue, has_level, lowest_price, next_above, next_belo
 from engine.digest cimport touch_market, touch_order
 from engine.events cimport add_event
 from engine.cancel cimport cancel_order
+from engine.invariants cimport require
 from engine.pairs cimport end_order, part, refreshed_event, show_slice
 from engine.risk cimport collect_fee, order_hold, pay_held, receive, whole_leaves
 from engine.types cimport *
@@ -202,7 +203,7 @@ cdef int64_t book_fill(
 ) except -1 nogil:
     # The money of a fill whose leaves and credits are those after it. Returns what the buyer's hold gave back.
     cdef int64_t released = held - order_hold(s, buyer) - notional - buyer_fee
-    assert released >= 0
+    require(released >= 0, "an uncross takes more than a buyer holds")
     pay_held(s, s.details[buyer].quote, released, notional + buyer_fee)
     receive(s, s.details[buyer].base, size * market.u)
     pay_held(s, s.details[seller].base, 0, size * market.u)

@@ -14,7 +14,7 @@
 
 from engine.digest cimport touch_order
 from engine.types cimport (
-    BUY, MARKET_ORDER, NIL, STOP, STP_NONE, WHOLE_SHIFT, Half, Level, Order, State, choose, either, highest_bit, int64_t,
+    BUY, MARKET_ORDER, NIL, STOP, STP_NONE, WHOLE_SHIFT, Half, Level, Market, Order, State, choose, either, highest_bit, int64_t,
     lowest_bit, rarely, uint8_t, uint32_t, uint64_t,
 )
 from engine.windows cimport clear_above, far_above, far_below, set_above, widen
@@ -122,14 +122,20 @@ cdef inline void enqueue(State* s, Half* half, int side, uint32_t slot) noexcept
         set_above(half, price)
 
 
-cdef inline int join_back(State* s, Half* half, int side, uint32_t slot) except -1 nogil:
-    # Into the back of its level, as of now. Worst case: what the half has goes to another window.
+cdef inline void join_window(State* s, Half* half, int side, uint32_t slot) noexcept nogil:
+    # Into the back of its level, as of now; its price is in the window.
     s.details[slot].join = (s.sequence << 20) + s.joins
     s.joins += 1
     touch_order(s, slot)
-    if rarely(not in_window(half, s.orders[slot].price)):
-        widen(s, half, slot)
     enqueue(s, half, side, slot)
+
+
+cdef inline int join_back(State* s, Market* market, int side, uint32_t slot) except -1 nogil:
+    # The same at any price. Worst case: what the half has goes to another window.
+    cdef Half* half = &market.half[side]
+    if rarely(not in_window(half, s.orders[slot].price)):
+        widen(s, market, side, s.orders[slot].price)
+    join_window(s, half, side, slot)
     return 0
 
 

@@ -1,14 +1,15 @@
-# The only door to the engine. One Core is used by one thread at a time.
+# The door to the engine, from Python and from Cython. One Core is used by one thread at a time.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 
 from engine.snapshot cimport Stream
+from engine.timers cimport next_due
 from engine.types cimport State
 
 # The C door, as engine/core.h says it.
 cdef extern from "engine/core.h" nogil:
     const char* BYLINE_CORE_CAPSULE
-    int BYLINE_CORE_VERSION, BYLINE_NO_ROOM, BYLINE_NOT_NEXT, BYLINE_BAD_RECORD, BYLINE_BROKEN
+    int BYLINE_CORE_VERSION
     ctypedef struct BylineRecord:
         pass
     ctypedef struct BylineEvent:
@@ -35,6 +36,7 @@ cdef extern from "engine/core.h" nogil:
 cdef class Core:
     cdef State* state
     cdef object _limits
+    cdef object _known_dtype  # of the records or slots that came last
     cdef uint8_t* _buffer  # events of `apply`
     cdef Py_ssize_t _buffer_slots
     cdef BylineCorePort port_struct
@@ -45,9 +47,9 @@ cdef class Core:
     cdef readonly uint64_t batch  # cuts so far
     cdef readonly int64_t next_due  # when the next tick has work, ns; 2^63 - 1: never
 
-    # Applies one record (head slot and extensions) and writes its events. Returns the slots written. -1: an assertion
-    # (broken invariant, wrong sequence: the core must stop), or BufferError if `out_slots` is below slots_bound, in
-    # which case nothing has changed.
+    # Applies one record (head slot and extensions) and writes its events. Returns the slots written. -1: BufferError if
+    # `out_slots` is below slots_bound, ValueError if it is not the next one, MemoryError, RuntimeError: nothing has changed;
+    # AssertionError: an invariant broke, and whatever comes later is refused with one.
     cdef Py_ssize_t apply_record(self, const uint8_t* record, uint8_t* out, Py_ssize_t out_slots) except -1 nogil
     # The most event slots that this record can make in the present state.
     cdef Py_ssize_t slots_bound(self, const uint8_t* record) noexcept nogil
@@ -61,5 +63,15 @@ cdef class Core:
     # about 2 ms for each 16 MB.
     cdef void collapse(self) noexcept nogil
     cdef int _start(self, object limits, bint risk) except -1
-    cdef void _publish(self) noexcept nogil
     cdef object _slots(self, Py_ssize_t bound, const uint8_t* record)
+    cdef State* _free(self) except NULL
+    cdef int _require_slots(self, object data) except -1
+
+
+cdef inline void publish(Core core) noexcept nogil:
+    # What others read of the state, as it is now.
+    core.sequence = core.state.sequence
+    core.time = core.state.time
+    core.batch = core.state.batch
+    if core.state.due_count or core.next_due != INT64_MAX:
+        core.next_due = next_due(core.state)

@@ -1,11 +1,15 @@
 """The core: commands in, events out.
 
-    record ─▶ sequence and time ─▶ matching, scopes, phases, transfers, listing, timers ─▶ event slots
-                                                    │
-                                                    └─▶ state, dirty lists ─▶ state_hash (at a cut, or when asked)
+    record ─▶ apply.pyx ─▶ matching, scopes, phases, transfers, listing, timers ─▶ event slots
+                                        │
+                                        └─▶ state, dirty lists ─▶ state_hash (at a cut, or when asked)
 
 Owns all state of the exchange and nothing else: no clock, no I/O, no randomness that shows (a secret per process keys the
 hash maps of user-chosen texts; no event depends on it). The same records give the same events and the same hash.
+
+A Core is used by one thread at a time. `apply_batch` lets go of the GIL; what other threads ask meanwhile is refused with
+RuntimeError. After a broken invariant everything is refused with AssertionError. Only `sequence`, `time`, `batch`, `next_due`,
+`limits` and `risk` may be read at any time.
 
 Not checked here: crc and hash chain of a record, which are the journal's; names and JSON, which are the wire's.
 """
@@ -20,48 +24,42 @@ from engine.messages import layout
 
 cimport numpy as cnp
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.exc cimport PyErr_Clear
-from cpython.pycapsule cimport PyCapsule_New
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strlen
 
-from engine.ahead cimport AHEAD, CACHED_ORDERS, Ahead, begin, glance, known_tag, look
-from engine.amend cimport replace
+from engine.apply cimport BYLINE_NO_MEMORY, apply_all, apply_one, leave, overlap
 from engine.audit cimport audit
 from engine.bounds cimport bound_of
-from engine.cancel cimport cancel
 from engine.digest cimport add_mix, mix_account, state_sum
-from engine.events cimport add_event, add_rejected
 from engine.auction cimport Finding, find_price
-from engine.listing cimport (
-    do_account, do_asset, do_market, open_account, write_done_account, write_done_asset, write_done_market,
-)
-from engine.place cimport place
-from engine.phases cimport do_phase, do_uncross
+from engine.listing cimport open_account, write_done_account, write_done_asset, write_done_market
 from engine.pool cimport (
     account_name, find_account, find_asset, find_balance, find_id, find_market, find_order, find_poison, id_tag, live,
     map_close, map_open, map_reserve, owner_of, pool_close, pool_open, pool_room, pool_take, pool_touch,
 )
-from engine.scopes cimport do_cancel_after, do_kill, do_poison, mass_cancel
 from engine.snapshot cimport (
     Stream, read_state, stream_close, stream_finish, stream_open, stream_put, write_state,
 )
 from engine.book cimport next_worse
 from engine.risk cimport order_hold, whole_leaves
 from engine.stops cimport collect_waiting
-from engine.timers cimport next_due, tick
-from engine.transfers cimport do_money, do_post, do_void
+from engine.timers cimport FIRST_DUES, due_entries, next_due
 from engine.types cimport *
-from engine.windows cimport close_window
+from engine.windows cimport close_windows
 
 __all__ = ["BALANCES", "Core", "CoreLimits", "OPEN_ORDERS"]
 
 cnp.import_array()
 
 cdef cnp.dtype EVENT = layout.EVENT
+
+cdef str NO_ADDRESS_SPACE = (
+    "no address space for the tables of a core: CoreLimits has the bounds that it is reserved for, and a core of small ones "
+    "needs little"
+)
 
 cdef const char* MAGIC = "BYLINE core snapshot 7\n"
 SNAPSHOT_MAGIC = <bytes>MAGIC
@@ -85,157 +83,10 @@ ctypedef struct OrderRow:
     int64_t stop_price, display_size, displayed, expires_at
     uint64_t oco
 
-assert sizeof(OrderRow) == OPEN_ORDERS.itemsize
-assert sizeof(Account) == 64 and sizeof(Half) == 64 and sizeof(Market) == 384 and sizeof(Balance) == 24
-
-
-cdef int cut(State* s) except -1 nogil:
-    cdef CutEvent* e = <CutEvent*>add_event(s, EV_CUT, 1, NIL, NIL)
-    cdef uint128 sum
-    s.batch += 1
-    e.batch = s.batch
-    e.first_sequence = s.batch_first
-    e.last_sequence = s.sequence
-    s.batch_first = s.sequence + 1
-    sum = state_sum(s)
-    e.hash_low = <uint64_t>sum
-    e.hash_high = <uint64_t>(sum >> 64)
-    return 0
-
-
-cdef int dispatch(State* s, const Record* r) except -1 nogil:
-    # All but place, cancel and replace.
-    cdef uint8_t kind = r.kind
-    if kind == DO_TICK:
-        return tick(s)
-    if kind == DO_CUT:
-        return cut(s)
-    if kind == DO_MASS_CANCEL:
-        return mass_cancel(s, <const MassCancelRecord*>r)
-    if kind == DO_DEPOSIT or kind == DO_WITHDRAW or kind == DO_TRANSFER:
-        return do_money(s, r)
-    if kind == DO_POST or kind == DO_WITHDRAW_SETTLED:
-        return do_post(s, r)
-    if kind == DO_VOID or kind == DO_WITHDRAW_FAILED:
-        return do_void(s, r)
-    if kind == DO_ACCOUNT:
-        return do_account(s, r) if is_whole(r) else malformed(s)
-    if kind == DO_ASSET:
-        return do_asset(s, r) if is_whole(r) else malformed(s)
-    if kind == DO_MARKET:
-        return do_market(s, r) if is_whole(r) else malformed(s)
-    if kind == DO_PHASE:
-        return do_phase(s, r) if is_whole(r) else malformed(s)
-    if kind == DO_UNCROSS:
-        return do_uncross(s, r)
-    if kind == DO_KILL or kind == DO_REARM:
-        return do_kill(s, <const CancelAfterRecord*>r, kind == DO_KILL)
-    if kind == DO_CANCEL_AFTER:
-        return do_cancel_after(s, <const CancelAfterRecord*>r)
-    if kind == DO_POISON:
-        return do_poison(s, <const PoisonRecord*>r)
-    return malformed(s)
-
-
-cdef int malformed(State* s) except -1 nogil:
-    s.ts = 0
-    add_rejected(s, REJECT_MALFORMED, NIL)
-    return 0
-
-
-cdef bint is_whole(const Record* r) noexcept nogil:
-    # Whether a definition has the slots that its flags promise: what stands in them is read unasked. (Of other commands
-    # each part is asked for.)
-    cdef int needed = 1 + ((r.flags & MONEY_HAS_REF) != 0)
-    if r.kind == DO_MARKET:
-        needed += 1
-    elif r.kind == DO_ACCOUNT:
-        needed += ((<const AccountRecord*>r).mask & (HAS_ROW | HAS_STP_GROUP)) != 0
-    return r.slots >= needed
-
-
-# ---------------------------------------------------------------- records
-
-
-cdef inline int apply_next(State* s, const Record* r, uint32_t tag) except -1 nogil:
-    # Its events go behind those that stand in `s.out`; `tag` is that of the client id at words 5 … 8, whatever the kind.
-    cdef uint8_t kind = r.kind
-    assert r.sequence == s.sequence + 1, "a record out of sequence"
-    s.sequence = r.sequence
-    s.ts = r.ts
-    if r.ts > s.time:
-        s.time = r.ts
-    s.op = kind
-    s.event_index = 0
-    s.joins = 0
-    s.fills = 0
-    s.tag = tag
-    if kind == DO_PLACE:
-        place(s, <const PlaceRecord*>r, r.flags)
-    elif kind == DO_CANCEL:
-        cancel(s, <const CancelRecord*>r, r.flags)
-    elif kind == DO_REPLACE:
-        replace(s, <const ReplaceRecord*>r, r.flags)
-    else:
-        dispatch(s, r)
-    assert s.broken >= 0, "an amount below zero: a hold without cover, a fill beyond its hold, or a level that lost count"
-    return 0
-
-
-cdef inline void open_out(State* s, Event* out, Py_ssize_t capacity) noexcept nogil:
-    # Where the events of what comes go, and the room there.
-    s.out = out
-    s.out_capacity = <uint32_t>capacity if capacity < <Py_ssize_t>NIL else NIL
-    s.out_used = 0
-
-
-cdef int apply_one(State* s, const Record* r, Event* out, Py_ssize_t capacity, uint32_t tag) except -1 nogil:
-    # `capacity` is at least bound_of.
-    open_out(s, out, capacity)
-    return apply_next(s, r, tag)
-
-
-cdef inline bint fits(State* s, const Record* r, Py_ssize_t room, Py_ssize_t plenty) noexcept nogil:
-    # Whether bound_of is at most `room`. Where even a walk through all orders would fit, place, cancel and replace need
-    # not be told apart, which nobody can predict.
-    if (
-        room >= plenty and s.stop_count + s.iceberg_count == 0 and <uint8_t>(r.kind - DO_PLACE) <= DO_REPLACE - DO_PLACE
-        and ((r.kind != DO_PLACE) | ((<const PlaceRecord*>r).type == LIMIT))
-    ):
-        return True
-    return bound_of(s, r) <= room
-
-
-cdef int apply_all(
-    State* s, const Record* records, Py_ssize_t* at, Py_ssize_t end, Event* out, Py_ssize_t capacity, Py_ssize_t* used
-) except -1 nogil:
-    # Records from `at[0]` on while `out` has room; `at` and `used` say how far it came, also where it raises.
-    cdef Ahead ahead[AHEAD]
-    cdef Py_ssize_t start = at[0], now = start
-    cdef Py_ssize_t plenty = 16 + 3 * (<Py_ssize_t>live(&s.order_pool) + end - start)
-    cdef bint deep = live(&s.order_pool) > CACHED_ORDERS
-    cdef const Record* r
-    open_out(s, out, capacity)
-    begin(s, records, start, end, deep, ahead)
-    while now < end:
-        r = &records[now]
-        if r.slots == 0 or now + r.slots > end or r.sequence != s.sequence + 1:
-            if s.out_used != 0 or now != start:
-                break  # what is done is told first
-            assert r.slots == 0 or r.slots > end - now, "a record out of sequence"
-            with gil:
-                raise ValueError(f"the record at slot {now} is not as long as it says")
-        if not fits(s, r, <Py_ssize_t>s.out_capacity - s.out_used, plenty):
-            break
-        if deep:
-            look(s, records, now, end, ahead)
-        else:
-            glance(s, records, now, end, ahead)
-        apply_next(s, r, known_tag(s, r, &ahead[now % AHEAD]))
-        used[0] = s.out_used
-        now += r.slots
-        at[0] = now
-    return 0
+if sizeof(OrderRow) != OPEN_ORDERS.itemsize:
+    raise ImportError("the rows of open_orders are not what layout.py says")
+if sizeof(Account) != 64 or sizeof(Half) != 64 or sizeof(Market) != 384 or sizeof(Balance) != 24:
+    raise ImportError("a node of the state is not as large as its cache lines")
 
 
 cdef inline void collapse_pool(Pool* pool) noexcept nogil:
@@ -281,9 +132,9 @@ cdef class Core:
         if self.state == NULL:
             raise MemoryError("no memory for a core")
 
-    def __init__(self, limits=None, *, bint risk=True):
-        if self.state.accounts != NULL:
-            raise RuntimeError("a Core is initialised once")
+    def __init__(self, limits=None, *, risk=True):
+        if not isinstance(risk, bool):
+            raise TypeError(f"risk={risk!r}: must be True or False")
         self._start(CoreLimits() if limits is None else limits, risk)
         cdef State* s = self.state
         cdef Name name
@@ -293,11 +144,17 @@ cdef class Core:
             memcpy(&name, <const char*>text, len(text))
             index = open_account(s, &name, OPEN_OVERDRAFT)
             add_mix(s, mix_account(s, index))
+        s.use = USE_FREE
 
     cdef int _start(self, object limits, bint risk) except -1:
-        # Reserves everything; leaves an empty core without the two system accounts.
+        # Reserves everything; leaves an empty core without the two system accounts, not yet to be used.
         cdef State* s = self.state
         cdef Limits* l = &s.limits
+        cdef uint64_t[MAPS] most
+        if self._limits is not None:
+            raise RuntimeError("a Core is initialised once")
+        if not isinstance(limits, CoreLimits):
+            raise TypeError(f"limits={limits!r}: must be a CoreLimits")
         self._limits = limits
         l.accounts = limits.accounts
         l.markets = limits.markets
@@ -331,12 +188,12 @@ cdef class Core:
         s.windows = <uint8_t*>region_map_dense(s.windows_size)
         for shift in range(LARGEST_SHIFT + 1):
             s.free_windows[shift] = NIL
-        s.due_capacity = 1024
-        s.due = <Due*>malloc(s.due_capacity * sizeof(Due))
+        s.due_capacity = FIRST_DUES
+        s.due_most = due_entries(l)
+        s.due = <Due*>region_map(s.due_most * sizeof(Due))
         for side in range(2):
             s.marks[side] = <int64_t*>region_map((<size_t>l.max_fills + MARKS_MORE) * sizeof(int64_t))
-        s.scratch_capacity = 1024
-        s.scratch = <SortItem*>malloc(s.scratch_capacity * sizeof(SortItem))
+        s.scratch = <SortItem*>region_map(<size_t>l.orders * sizeof(SortItem))
         s.rests = <Rest*>region_map(<size_t>l.max_fills * sizeof(Rest))
         s.dirty_orders = <uint32_t*>malloc(DIRTY_LIMIT * sizeof(uint32_t))
         s.dirty_balances = <uint32_t*>malloc(DIRTY_LIMIT * sizeof(uint32_t))
@@ -347,7 +204,7 @@ cdef class Core:
             or s.dirty_markets == NULL or s.window == NULL or s.marks[BUY] == NULL or s.marks[SELL] == NULL
             or s.rests == NULL or s.windows == NULL or s.latest_ids == NULL
         ):
-            raise MemoryError("no memory for the tables of a core")
+            raise MemoryError(NO_ADDRESS_SPACE)
         pool_open(&s.annex_pool, sizeof(Annex), l.accounts + 1)
         pool_open(&s.order_pool, sizeof(Order), l.orders)
         pool_open(&s.terms_pool, sizeof(Terms), l.orders)
@@ -364,8 +221,9 @@ cdef class Core:
         s.poisons = <Poison*>s.poison_pool.nodes
         s.refs = <Ref*>s.ref_pool.nodes
         s.postings = <Posting*>s.posting_pool.nodes
+        most_keys(l, most)
         for table in range(MAPS):
-            map_open(maps(s)[table], 64)
+            map_open(maps(s)[table], most[table])
         if not risk:
             memset(&s.ids[pool_take(&s.id_pool)], 0, sizeof(IdNode))
             s.ids[NO_NAME].next = NIL
@@ -378,8 +236,7 @@ cdef class Core:
         if s == NULL:
             return
         for i in range(s.market_count):
-            close_window(&s.markets[i].half[BUY])
-            close_window(&s.markets[i].half[SELL])
+            close_windows(&s.markets[i])
         region_unmap(s.assets, <size_t>s.limits.assets * sizeof(Asset))
         region_unmap(s.markets, <size_t>s.limits.markets * sizeof(Market))
         region_unmap(s.windows, s.windows_size)
@@ -402,9 +259,9 @@ cdef class Core:
         for i in range(2):
             region_unmap(s.marks[i], (<size_t>s.limits.max_fills + MARKS_MORE) * sizeof(int64_t))
         region_unmap(s.rests, <size_t>s.limits.max_fills * sizeof(Rest))
-        free(s.due)
+        region_unmap(s.due, s.due_most * sizeof(Due))
+        region_unmap(s.scratch, <size_t>s.limits.orders * sizeof(SortItem))
         free(self._buffer)
-        free(s.scratch)
         free(s.dirty_orders)
         free(s.dirty_balances)
         free(s.dirty_markets)
@@ -415,9 +272,9 @@ cdef class Core:
         """Bring in the memory of that many more open orders and client ids now (as many ids as orders if not given).
 
         The first touch of a page and the doubling of a map then do not fall into the commands to come. Changes neither
-        the state nor any limit. Raises MemoryError if there is none.
+        the state nor any limit.
         """
-        cdef State* s = self.state
+        cdef State* s = self._free()
         cdef uint32_t ids = min(<uint32_t>(orders if client_ids is None else client_ids), pool_room(&s.id_pool))
         cdef size_t windows
         orders = min(orders, s.limits.orders - s.order_pool.used)
@@ -439,23 +296,44 @@ cdef class Core:
     cdef Py_ssize_t apply_record(self, const uint8_t* record, uint8_t* out, Py_ssize_t out_slots) except -1 nogil:
         cdef State* s = self.state
         cdef const CancelRecord* r = <const CancelRecord*>record
-        cdef Py_ssize_t bound = bound_of(s, <const Record*>record)
+        cdef Py_ssize_t bound
+        if rarely(s.use != USE_FREE or (<const Record*>record).sequence != s.sequence + 1):
+            with gil:
+                self._free()
+                raise ValueError(out_of_sequence(s, <const Record*>record))
+        bound = bound_of(s, <const Record*>record)
         if out_slots < bound:
             with gil:
                 raise BufferError(f"{out_slots} slots for up to {bound} event slots")
         # Held to the promise, not to the room: a bound that is too small is found here, and not where room is short.
-        apply_one(s, <const Record*>record, <Event*>out, bound, id_tag(s, r.account, &r.client_id))
-        self._publish()
+        try:
+            apply_one(s, <const Record*>record, <Event*>out, bound, id_tag(s, r.account, &r.client_id))
+        finally:
+            leave(s)
+            publish(self)
         return s.out_used
 
-    cdef inline void _publish(self) noexcept nogil:
-        # What others read of the state as it is now.
-        cdef State* s = self.state
-        self.sequence = s.sequence
-        self.time = s.time
-        self.batch = s.batch
-        if s.due_count or self.next_due != INT64_MAX:
-            self.next_due = next_due(s)
+    cdef State* _free(self) except NULL:
+        # The state, of a core that may be used now.
+        if self.state.use == USE_FREE:
+            return self.state
+        if self.state.use == USE_APPLYING:
+            raise RuntimeError("the core is applying a batch on another thread")
+        if self.state.use == USE_BROKEN:
+            raise AssertionError("an invariant of this core broke: it must not be used any more")
+        raise RuntimeError("the Core was never initialised")
+
+    cdef int _require_slots(self, object data) except -1:
+        # Of an array: that its items are slots or bytes. Whatever else has a buffer is taken as bytes.
+        cdef cnp.dtype dtype
+        if not isinstance(data, cnp.ndarray):
+            return 0
+        dtype = (<cnp.ndarray>data).dtype
+        if dtype is not EVENT and dtype is not self._known_dtype:
+            if dtype != np.uint8 and (dtype.itemsize != SLOT_BYTES or not dtype.isnative or dtype.kind not in "VS"):
+                raise TypeError(f"an array of {dtype} holds no slots: see engine.messages.layout")
+            self._known_dtype = dtype
+        return 0
 
     cdef object _slots(self, Py_ssize_t bound, const uint8_t* record):
         # Applies one record into the core's own buffer, and hands out a copy of what was written.
@@ -473,11 +351,17 @@ cdef class Core:
     def apply(self, record):
         """Apply one record (bytes or another buffer of whole slots); its events as a read-only array of layout.EVENT.
 
-        Raises:
-            ValueError: the buffer is not the record that its `slots` says.
-            AssertionError: the record's sequence is not the next one, or an invariant broke. The core is then unusable.
+        Raises, and nothing has changed:
+            ValueError: the buffer is not the record that its `slots` says, or its sequence is not the next one.
+            TypeError: an array of something else than slots or bytes.
+            MemoryError: no address space for a book of all prices, or for the events. The record may come again.
+            RuntimeError: another thread is applying a batch.
+        Raises for good:
+            AssertionError: an invariant broke. Everything is refused from then on.
         """
         cdef Py_buffer view
+        self._free()
+        self._require_slots(record)
         PyObject_GetBuffer(record, &view, PyBUF_SIMPLE)
         try:
             if view.len < SLOT_BYTES or view.len != (<const uint8_t*>view.buf)[5] * SLOT_BYTES:
@@ -490,20 +374,29 @@ cdef class Core:
         """Apply the records in slots `start` … `stop` of an array; their events into `out`, from its first slot.
 
         Args:
-            records: contiguous array of slots (any layout dtype) holding whole records.
-            out: writable contiguous array of slots.
+            records: contiguous array of slots (any layout dtype) holding whole records, or bytes.
+            out: writable contiguous array of slots, which shares no memory with the records.
 
         Returns:
             (index of the first slot not applied, slots of `out` used). It stops early where `out` might be too small for
             the next record; no progress at all means that `out` is too small for that one record: see `bound`.
 
-        Raises:
-            ValueError: the record at `start` is not as long as it says; nothing was applied. A later one ends the batch
-                before it, and so does a later one out of sequence.
+        Without the GIL: other threads run meanwhile, but may not use this core.
+
+        Raises, and nothing was applied:
+            ValueError: the record at `start` is not as long as it says or not the next one, or `out` overlaps the records.
+                A later record of that kind ends the batch before it.
+            TypeError, MemoryError, RuntimeError: as `apply`, of the record at `start`.
+        Raises for good:
             AssertionError: as `apply`.
         """
+        cdef State* s = self._free()
         cdef Py_buffer source, target
+        cdef const Record* first
         cdef Py_ssize_t at = start, end, used = 0
+        cdef int failed = 0
+        self._require_slots(records)
+        self._require_slots(out)
         PyObject_GetBuffer(records, &source, PyBUF_SIMPLE)
         try:
             PyObject_GetBuffer(out, &target, PyBUF_SIMPLE | PyBUF_WRITABLE)
@@ -511,11 +404,26 @@ cdef class Core:
                 end = source.len // SLOT_BYTES if stop is None else stop
                 if not 0 <= start <= end <= source.len // SLOT_BYTES:
                     raise ValueError(f"start {start}, stop {end} of {source.len // SLOT_BYTES} slots")
-                with nogil:
-                    try:
-                        apply_all(self.state, <const Record*>source.buf, &at, end, <Event*>target.buf, target.len // SLOT_BYTES, &used)
-                    finally:
-                        self._publish()
+                if overlap(source.buf, source.len, target.buf, target.len):
+                    raise ValueError("records and out share memory")
+                if start < end:
+                    first = <const Record*>source.buf + start
+                    if first.slots == 0 or first.slots > end - start:
+                        raise ValueError(f"the record at slot {start} is not as long as it says")
+                    if first.sequence != s.sequence + 1:
+                        raise ValueError(out_of_sequence(s, first))
+                try:
+                    with nogil:
+                        try:
+                            apply_all(
+                                s, <const Record*>source.buf, &at, end, <Event*>target.buf, target.len // SLOT_BYTES, &used
+                            )
+                        finally:
+                            failed = leave(s)
+                            publish(self)
+                except MemoryError:
+                    if failed != BYLINE_NO_MEMORY or at == start:
+                        raise  # else what is done is told first
             finally:
                 PyBuffer_Release(&target)
         finally:
@@ -525,6 +433,8 @@ cdef class Core:
     def bound(self, record):
         """The most event slots that this record can make in the present state."""
         cdef Py_buffer view
+        self._free()
+        self._require_slots(record)
         PyObject_GetBuffer(record, &view, PyBUF_SIMPLE)
         try:
             if view.len < SLOT_BYTES:
@@ -535,16 +445,10 @@ cdef class Core:
 
     def port(self):
         """The capsule "byline.CorePort": the C door of engine/core.h. The core must outlive its user."""
-        cdef BylineCorePort* port = &self.port_struct
-        port.version = BYLINE_CORE_VERSION
-        port.slot_bytes = SLOT_BYTES
-        port.context = <void*>self
-        port.apply = <door_apply_t>door_apply
-        port.apply_batch = <door_apply_batch_t>door_apply_batch
-        port.bound = <door_bound_t>door_bound
-        port.sequence = <door_sequence_t>door_sequence
-        port.state_hash = <door_state_hash_t>door_state_hash
-        return PyCapsule_New(port, BYLINE_CORE_CAPSULE, NULL)
+        from engine.c_door import capsule  # which cimports this module
+
+        self._free()
+        return capsule(self)
 
     # ------------------------------------------------------------ state
 
@@ -558,17 +462,17 @@ cdef class Core:
 
     def state_hash(self):
         """The 16 bytes of docs/state-hash.md."""
-        cdef uint128 sum = state_sum(self.state)
+        cdef uint128 sum = state_sum(self._free())
         return (<uint64_t>sum).to_bytes(8, "little") + (<uint64_t>(sum >> 64)).to_bytes(8, "little")
 
     def check(self):
         """Walk the whole state. Raises AssertionError naming the invariant that does not hold."""
-        audit(self.state)
+        audit(self._free())
 
     def snapshot(self):
         """The whole state as bytes: version, limits, sections, SHA-256. Raises ValueError for a core without money."""
         cdef Stream out
-        if not self.state.limits.risk:
+        if not self._free().limits.risk:
             raise ValueError("a core without money has no snapshots")
         self.settle()
         try:
@@ -617,7 +521,13 @@ cdef class Core:
 
     @staticmethod
     def restore(data):
-        """The core that `snapshot` described. Raises ValueError if the data is not a whole snapshot of this version."""
+        """The core that `snapshot` described.
+
+        Raises:
+            ValueError: the data is not a whole snapshot of this version; its checksum does not fit; what it says cannot be a
+                state, or has another state hash than it says.
+            MemoryError: no address space for its limits.
+        """
         cdef bytes raw = bytes(data)
         cdef Core core
         cdef const unsigned char* start = raw
@@ -631,10 +541,8 @@ cdef class Core:
         core = Core.__new__(Core)
         core._start(CoreLimits(*numbers), raw[head + 96] != 0)
         read_state(core.state, start + head + 97, len(raw) - head - 97 - 32)
-        core.sequence = core.state.sequence
-        core.time = core.state.time
-        core.batch = core.state.batch
-        core.next_due = next_due(core.state)
+        core.state.use = USE_FREE
+        publish(core)
         return core
 
     # ------------------------------------------------------------ names
@@ -653,8 +561,9 @@ cdef class Core:
 
     def _index(self, text, int kind):
         cdef Name name
-        cdef bytes raw = text.encode("ascii") if isinstance(text, str) else text
+        cdef bytes raw = text.encode() if isinstance(text, str) else text
         cdef uint32_t index
+        self._free()
         if not 1 <= len(raw) <= 64:
             return None
         memset(&name, 0, sizeof(Name))
@@ -668,18 +577,18 @@ cdef class Core:
         return None if index == NIL else index
 
     def asset_name(self, uint32_t index):
-        if index >= self.state.asset_count:
+        if index >= self._free().asset_count:
             raise IndexError(f"asset {index} of {self.state.asset_count}")
         return text_of(&self.state.assets[index].name)
 
     def market_name(self, uint32_t index):
-        if index >= self.state.market_count:
+        if index >= self._free().market_count:
             raise IndexError(f"market {index} of {self.state.market_count}")
         return text_of(&self.state.markets[index].name)
 
     def account_name(self, uint32_t index):
         cdef Name name
-        if index >= self.state.account_count:
+        if index >= self._free().account_count:
             raise IndexError(f"account {index} of {self.state.account_count}")
         account_name(self.state, index, &name)
         return text_of(&name)
@@ -688,7 +597,7 @@ cdef class Core:
 
     def describe(self):
         """The `done` slots of every asset, market and account as they are now, to fill a directory after a restore."""
-        cdef State* s = self.state
+        cdef State* s = self._free()
         cdef Py_buffer view
         cdef uint32_t i
         out = np.zeros(s.asset_count + 2 * s.market_count + 2 * s.account_count, layout.EVENT)
@@ -713,7 +622,7 @@ cdef class Core:
 
     def balances(self):
         """Every (account, asset) with available or held not zero, units; dtype BALANCES, in order of first touch."""
-        cdef State* s = self.state
+        cdef State* s = self._free()
         cdef uint32_t i
         rows = [
             (owner_of(s, i), s.balances[i].asset, s.balances[i].available, s.balances[i].held)
@@ -724,7 +633,7 @@ cdef class Core:
 
     def balances_of(self, uint32_t account):
         """The balances of one account index as `balances` gives them, by asset; looks at no other account's."""
-        cdef State* s = self.state
+        cdef State* s = self._free()
         cdef uint32_t asset, slot
         rows = []
         if account >= s.account_count:
@@ -738,7 +647,7 @@ cdef class Core:
     def open_orders(self):
         """Every open order, dtype OPEN_ORDERS, by market, side, price from the best, queue; after those of a market its
         waiting orders, by order_id. `oco` is the partner's order_id, 0 without one."""
-        cdef State* s = self.state
+        cdef State* s = self._free()
         cdef Py_buffer view
         out = np.zeros(live(&s.order_pool), OPEN_ORDERS)
         if len(out):
@@ -754,7 +663,7 @@ cdef class Core:
 
         It is the one of that order id, or if that is None the one that answers to the client id, old names too.
         """
-        cdef State* s = self.state
+        cdef State* s = self._free()
         cdef ClientId id
         cdef uint32_t slot, node
         if account >= s.account_count:
@@ -774,7 +683,7 @@ cdef class Core:
 
         As a `duplicate` would tell it; an order's older names answer for it. None: no order, open or remembered, has it.
         """
-        cdef State* s = self.state
+        cdef State* s = self._free()
         cdef ClientId id
         cdef uint32_t slot
         cdef IdNode* node
@@ -794,7 +703,7 @@ cdef class Core:
     def is_poisoned(self, uint32_t account, bytes client_id):
         """Whether no order of the account can have this client id any more."""
         cdef ClientId id
-        if account >= self.state.account_count or not 1 <= len(client_id) <= <Py_ssize_t>sizeof(ClientId):
+        if account >= self._free().account_count or not 1 <= len(client_id) <= <Py_ssize_t>sizeof(ClientId):
             return False
         memset(&id, 0, sizeof(ClientId))
         memcpy(&id, <const char*>client_id, len(client_id))
@@ -805,7 +714,7 @@ cdef class Core:
 
         What was forgotten had closed before the oldest that is remembered, and was accepted before that.
         """
-        cdef State* s = self.state
+        cdef State* s = self._free()
         cdef uint32_t oldest
         if account >= s.account_count:
             return 0
@@ -820,84 +729,10 @@ cdef class Core:
     def indicative(self, uint32_t market):
         """What an uncross of that market index would find now: (price in ticks or None, size, imbalance in lots)."""
         cdef Finding found
-        if market >= self.state.market_count:
+        if market >= self._free().market_count:
             raise IndexError(f"market {market} of {self.state.market_count}")
         found = find_price(self.state, &self.state.markets[market])
         return None if found.price == ABSENT else found.price, found.size, found.imbalance
-
-
-# ---------------------------------------------------------------- the C door
-
-# What the core raises cannot leave through the door, where a thread may have no place for an exception.
-ctypedef int (*one_t)(State*, const Record*, Event*, Py_ssize_t, uint32_t) noexcept nogil
-ctypedef int (*all_t)(
-    State*, const Record*, Py_ssize_t*, Py_ssize_t, Event*, Py_ssize_t, Py_ssize_t*
-) noexcept nogil
-
-
-cdef int apply_door_one(State* s, const Record* r, Event* out, Py_ssize_t capacity, uint32_t tag) except -1 nogil:
-    return apply_one(s, r, out, capacity, tag)
-
-
-cdef int door_refusal(State* s, const Record* r, int64_t slots, int64_t event_slots) noexcept nogil:
-    # Why the record cannot be taken now, with `slots` from its head to the end; 0 if it can.
-    if r.slots == 0 or r.slots > slots:
-        return BYLINE_BAD_RECORD
-    if bound_of(s, r) > event_slots:
-        return BYLINE_NO_ROOM
-    return 0 if r.sequence == s.sequence + 1 else BYLINE_NOT_NEXT
-
-
-cdef int64_t door_apply_batch(
-    Core core, const BylineRecord* records, int64_t* at, int64_t end, BylineEvent* events, int64_t event_slots
-) noexcept nogil:
-    cdef State* s = core.state
-    cdef const Record* all = <const Record*>records
-    cdef Py_ssize_t reached = <Py_ssize_t>at[0], used = 0
-    cdef int why
-    if reached >= end:
-        return 0
-    why = door_refusal(s, &all[reached], end - reached, event_slots)
-    if why:
-        return why
-    why = (<all_t>apply_all)(s, all, &reached, <Py_ssize_t>end, <Event*>events, <Py_ssize_t>event_slots, &used)
-    core._publish()
-    at[0] = reached
-    if why == -1:
-        with gil:
-            PyErr_Clear()
-        if not door_refusal(s, &all[reached], end - reached, event_slots - used):
-            return BYLINE_BROKEN
-    return used
-
-
-cdef int64_t door_apply(
-    Core core, const BylineRecord* record, BylineEvent* events, int64_t event_slots
-) noexcept nogil:
-    cdef State* s = core.state
-    cdef const CancelRecord* r = <const CancelRecord*>record
-    cdef int why = door_refusal(s, <const Record*>record, (<const Record*>record).slots, event_slots)
-    if why:
-        return why
-    if (<one_t>apply_door_one)(s, <const Record*>record, <Event*>events, event_slots, id_tag(s, r.account, &r.client_id)):
-        with gil:
-            PyErr_Clear()
-        return BYLINE_BROKEN
-    core._publish()
-    return s.out_used
-
-
-cdef int64_t door_bound(Core core, const BylineRecord* record) noexcept nogil:
-    return bound_of(core.state, <const Record*>record)
-
-
-cdef uint64_t door_sequence(Core core) noexcept nogil:
-    return core.state.sequence
-
-
-cdef void door_state_hash(Core core, uint8_t* hash) noexcept nogil:
-    cdef uint128 sum = state_sum(core.state)
-    memcpy(hash, &sum, sizeof(sum))
 
 
 cdef Map** maps(State* s) noexcept:
@@ -916,6 +751,17 @@ cdef Map** maps(State* s) noexcept:
 
 
 cdef Map* _maps[MAPS]
+
+
+cdef void most_keys(const Limits* l, uint64_t* most) noexcept:
+    # What each of them must hold. That of ids doubles while LATE of them are still to come into it (put_id).
+    most[0], most[1], most[2] = l.assets, l.markets, l.accounts
+    most[3], most[4], most[5] = 2 * <uint64_t>l.accounts, l.balances, l.orders
+    most[6], most[7], most[8] = <uint64_t>l.ids + LATE + 1, l.refs, l.poisons
+
+
+cdef str out_of_sequence(State* s, const Record* r):
+    return f"a record out of sequence: {r.sequence}, and {s.sequence + 1} is the next"
 
 
 cdef str text_of(Name* name):

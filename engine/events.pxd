@@ -2,28 +2,18 @@
 
 from libc.string cimport memset
 
+from engine.invariants cimport require
 from engine.types cimport (
     EV_CANCELED, EV_REJECTED, NIL, SLOT_BYTES, CanceledEvent, ClientId, Event, RejectedEvent, State, clear_slot, int64_t,
     uint8_t, uint32_t, uint64_t,
 )
 
 
-cdef inline int no_room() except -1 nogil:
-    with gil:
-        raise AssertionError("more events than slots_bound promised")
-
-
-cdef inline int claim_slots(State* s, uint8_t slots) except -1 nogil:
-    if s.out_used + slots > s.out_capacity:
-        return no_room()
-    s.out_used += slots
-    return 0
-
-
 cdef inline Event* add_event(State* s, uint8_t kind, uint8_t slots, uint32_t account, uint32_t market) except NULL nogil:
     # `slots` fresh slots for one event with its head filled in.
     cdef Event* event = &s.out[s.out_used]
-    claim_slots(s, slots)
+    require(s.out_used + slots <= s.out_capacity, "more events than slots_bound promised")
+    s.out_used += slots
     if slots == 1:
         clear_slot(event)
     else:

@@ -23,6 +23,7 @@
 # Without money (`Core(risk=False)`) there are no ids: every order has NO_NAME, one node that nothing finds.
 
 from engine.digest cimport add_mix, mix_id, remove_mix
+from engine.invariants cimport require
 from engine.pool cimport drop_id, id_tag, live, pool_give, pool_take, put_id
 from engine.types cimport NIL, STATUS_OPEN, Account, ClientId, IdNode, State, id_after, int64_t, uint8_t, uint32_t, uint64_t
 
@@ -32,7 +33,7 @@ cdef inline int forget_oldest(State* s, uint32_t account) except -1 nogil:
     cdef Account* owner = &s.accounts[account]
     cdef uint32_t slot = owner.oldest_id
     cdef IdNode* node = &s.ids[slot]
-    assert owner.closed_ids > 0 and node.account == account
+    require(owner.closed_ids > 0 and node.account == account, "the oldest remembered id is of another account")
     owner.oldest_id = node.order
     owner.closed_ids -= 1
     if owner.closed_ids == 0:

@@ -7,6 +7,7 @@ Memory is reserved address space and costs only what is touched; the defaults fi
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from operator import index
 
 __all__ = ["PRICE_TICKS_TOTAL", "CoreLimits"]
 
@@ -42,5 +43,7 @@ class CoreLimits:
             value = getattr(self, field.name)
             most = 1 << 36 if field.name == "max_price_ticks" else 1 << 28
             least = 2 if field.name in ("accounts", "balances") else 1
-            if not isinstance(value, int) or not least <= value <= most:
+            whole = hasattr(value, "__index__") and not isinstance(value, bool)
+            if not whole or not least <= index(value) <= most:
                 raise ValueError(f"{field.name}={value!r}: must be a whole number from {least} to {most}")
+            object.__setattr__(self, field.name, index(value))  # a plain int, of numpy's too

@@ -13,8 +13,8 @@ from libc.string cimport memcmp, memcpy, memset
 from engine.digest cimport account_group, add_mix, fix_market, mix_account, mix_asset, mix_market, remove_mix, touch_market
 from engine.events cimport add_event
 from engine.pool cimport (
-    account_name, annex_of, find_account, find_asset, find_market, find_named, map_put, name_account, name_tag, own_annex, pool_room,
-    pool_take,
+    account_name, annex_of, find_account, find_asset, find_market, find_named, is_empty, map_put,
+    name_account, name_tag, own_annex, pool_room, pool_take,
 )
 from engine.refs cimport judge_ref, keep_ref, optional_ref, reject_definition
 from engine.risk cimport balance_of, balance_room
@@ -33,7 +33,7 @@ cdef int do_asset(State* s, const Record* record) except -1 nogil:
     cdef int reason = 0
     if ref != NULL and judge_ref(s, record, &ref.ref, ref.not_after, NIL):
         return 0
-    if (<const uint8_t*>&r.name)[0] == 0 or r.scale > 9 or r.settled > 1:
+    if is_empty(&r.name) or r.scale > 9 or r.settled > 1:
         reason = BAD_VALUE
     elif find_asset(s, <Name*>&r.name) != NIL:
         reason = EXISTS
@@ -84,7 +84,7 @@ cdef int check_listing(
     m.lot = terms.lot
     m.tick_decimals = terms.tick_decimals
     m.lot_decimals = terms.lot_decimals
-    if (<const uint8_t*>&r.name)[0] == 0 or r.base == r.quote or terms.tick < 1 or terms.lot < 1:
+    if is_empty(&r.name) or r.base == r.quote or terms.tick < 1 or terms.lot < 1:
         return BAD_VALUE
     m.k = scaled_exact(terms.tick, terms.lot, s.assets[r.quote].scale, terms.tick_decimals + terms.lot_decimals)
     m.u = scaled_exact(terms.lot, 1, s.assets[r.base].scale, terms.lot_decimals)
@@ -270,7 +270,7 @@ cdef uint32_t group_key(State* s, const Name* group) except? 0xFFFFFFFF nogil:
 cdef int check_account(State* s, const AccountRecord* r, const AccountExtra* extra, uint32_t index) except -1 nogil:
     cdef const char* name = <const char*>&r.name
     cdef uint32_t mask = r.mask
-    if name[0] == 0 or memcmp(name, b"system:", 7) == 0:
+    if is_empty(name) or memcmp(name, b"system:", 7) == 0:
         return BAD_VALUE
     if mask & HAS_STATUS and r.status > FROZEN:
         return BAD_VALUE
@@ -280,7 +280,7 @@ cdef int check_account(State* s, const AccountRecord* r, const AccountExtra* ext
         return BAD_VALUE
     if mask & HAS_MAKER_PPM and (r.maker_ppm < -100_000 or r.maker_ppm > 100_000):
         return BAD_VALUE
-    if mask & HAS_STP_GROUP and (<const uint8_t*>&extra.stp_group)[0] == 0:
+    if mask & HAS_STP_GROUP and is_empty(&extra.stp_group):
         return BAD_VALUE
     if index != NIL:
         if mask & HAS_OVERDRAFT and r.overdraft != s.accounts[index].overdraft:

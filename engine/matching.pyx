@@ -55,7 +55,7 @@ cdef int rest(State* s, Taker* t) except -1 nogil:
     o.credit = t.credit
     if t.terms != NIL:
         show_slice(s, slot, t.leaves)
-    return join_back(s, &t.market.half[t.side], t.side, slot)
+    return join_back(s, t.market, t.side, slot)
 
 
 cdef int cancel_taker(State* s, Taker* t, uint8_t why) except -1 nogil:

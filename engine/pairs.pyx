@@ -152,10 +152,10 @@ cdef int refreshed_event(State* s, uint32_t slot) except -1 nogil:
 cdef int refresh(State* s, uint32_t slot) except -1 nogil:
     # Nothing is displayed any more, something is hidden: the next slice joins the back.
     cdef uint8_t side = s.details[slot].side
-    cdef Half* half = &s.markets[s.orders[slot].market].half[side]
-    dequeue(s, half, side, slot)
+    cdef Market* market = &s.markets[s.orders[slot].market]
+    dequeue(s, &market.half[side], side, slot)
     show_slice(s, slot, s.terms[s.details[slot].terms].hidden)
-    join_back(s, half, side, slot)
+    join_back(s, market, side, slot)
     return refreshed_event(s, slot)
 
 

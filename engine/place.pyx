@@ -13,18 +13,19 @@ All checks come before `# From here on nothing is refused`.
 from libc.string cimport memcpy
 
 from engine.bands cimport begin_band, inside_band
-from engine.book cimport join_back, reaches
+from engine.book cimport in_window, join_window, reaches
 from engine.digest cimport touch_order
 from engine.events cimport add_event, add_rejected
 from engine.ids cimport is_new, open_id
 from engine.matching cimport Taker, proceed, take_slot
 from engine.orders cimport kinds_of, open_order
 from engine.pairs cimport find_partner, open_terms
-from engine.pool cimport annex_of, find_balance, find_id, find_order, find_poison, pool_room
+from engine.pool cimport annex_of, find_balance, find_id, find_order, find_poison, is_empty, pool_room
 from engine.risk cimport balance_of, balance_room, beyond, hold, order_hold, required_hold, whole_leaves
 from engine.stops cimport meets, run_stop, wait
 from engine.timers cimport add_due
 from engine.types cimport *
+from engine.windows cimport secure, secure_all, widen
 
 
 cdef int reject_place(State* s, const PlaceRecord* r, int reason) except -1 nogil:
@@ -96,7 +97,7 @@ cdef inline bint usual(State* s, const PlaceRecord* r, uint16_t flags, Account* 
         and (market.phase | market.entry_band_ppm | market.exec_band_ppm) == 0
         and <uint64_t>r.price - 1 < <uint64_t>market.max_price
         and r.size >= market.min_size and r.size <= market.max_size
-        and (r.client_id.word[0] & 0xFF) != 0 and pool_room(&s.order_pool) != 0
+        and not is_empty(&r.client_id) and pool_room(&s.order_pool) != 0
     )
 
 
@@ -121,7 +122,7 @@ cdef int check_place(State* s, const PlaceRecord* r, uint16_t flags, Taker* t) e
             return REJECT_PHASE
         if r.type == LIMIT and (r.tif == IOC or r.tif == FOK):
             return REJECT_PHASE
-    if r.side > SELL or r.stp > STP_NONE or account.overdraft != NEVER or (<const uint8_t*>&r.client_id)[0] == 0:
+    if r.side > SELL or r.stp > STP_NONE or account.overdraft != NEVER or is_empty(&r.client_id):
         return BAD_VALUE
 
     t.market = market
@@ -248,7 +249,7 @@ cdef inline int check_funds(State* s, const PlaceRecord* r, Account* account, Ta
 
 
 cdef inline int join_new(State* s, const PlaceRecord* r, Taker* t, uint64_t kinds) except -1 nogil:
-    # A new order that meets nothing, into the back of its level.
+    # A new order that meets nothing, into the back of its level, which `make_room` has seen to.
     cdef uint32_t slot = open_order(
         s, s.sequence, r.account, r.market, t.id_slot, t.base, t.quote, t.taker_ppm, t.maker_ppm, t.hold_ppm, kinds,
         r.session,
@@ -258,13 +259,33 @@ cdef inline int join_new(State* s, const PlaceRecord* r, Taker* t, uint64_t kind
     o.leaves = r.size
     o.size = r.size
     o.credit = 0
-    return join_back(s, &t.market.half[r.side], r.side, slot)
+    join_window(s, &t.market.half[r.side], r.side, slot)
+    return 0
+
+
+cdef inline bint meets_nothing(const PlaceRecord* r, Taker* t) noexcept nogil:
+    # Whether a plain order goes straight into its level.
+    cdef int64_t best = t.market.half[1 - r.side].best
+    return not t.special and r.type == LIMIT and t.tif == GTC and (
+        best == 0 or not reaches(r.side, r.price, best) or t.market.phase != CONTINUOUS
+    )
+
+
+cdef int make_room(State* s, const PlaceRecord* r, Taker* t) except -1 nogil:
+    # Of an order that is as good as accepted: what it may need of its half, while nothing has changed yet. One that joins at
+    # once has its level then.
+    if r.type == STOP_LIMIT:
+        return secure_all(s, t.market)
+    if r.type == LIMIT and (t.tif == GTC or t.tif == GTD):
+        secure(s, t.market, r.side, r.price)
+        if meets_nothing(r, t) and not in_window(&t.market.half[r.side], r.price):
+            return widen(s, t.market, r.side, r.price)
+    return 0
 
 
 cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
     cdef Taker t
     cdef Account* account
-    cdef Half* opposite
     cdef uint32_t known
     cdef bint new = False
     cdef int reason
@@ -286,6 +307,8 @@ cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
         reason = check_place(s, r, flags, &t)
     if reason:
         return reject_place(s, r, reason)
+    if rarely(t.special or not in_window(&t.market.half[r.side], r.price)):
+        make_room(s, r, &t)
 
     # From here on nothing is refused.
     t.flags = flags & (PLACE_POST_ONLY | PLACE_BUDGET)
@@ -310,10 +333,7 @@ cdef int place(State* s, const PlaceRecord* r, uint16_t flags) except -1 nogil:
     e.tif = t.tif
     e.flags = t.flags
     hold(s, t.base if r.side == SELL else t.quote, t.taken)
-    opposite = &t.market.half[1 - r.side]
-    if not t.special and r.type == LIMIT and t.tif == GTC and (
-        opposite.best == 0 or not reaches(r.side, r.price, opposite.best) or t.market.phase != CONTINUOUS
-    ):
+    if meets_nothing(r, &t):
         return join_new(s, r, &t, kinds_of(r.side, r.type, t.tif, r.stp, t.flags))
     fill_taker(s, r, &t)
     if t.special:

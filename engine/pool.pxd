@@ -6,22 +6,23 @@
 # A pool never moves and never grows: at its capacity the caller rejects. A look-up compares the seven tags of a group at
 # once, without a branch for each, and touches a node only where all 32 bits of a tag agree; it goes on to the next group
 # only if `passed` says that a key found no room here. Dropping a key counts `passed` down on the way, so nothing is left
-# behind. A map doubles at GROUP_FILL keys a group; that is the only allocation after the start, at most log2(capacity)
-# times in the life of a core, and none if `Core.reserve` came before.
+# behind. A map doubles at GROUP_FILL keys a group, at most log2(capacity) times in the life of a core, and never if
+# `Core.reserve` came before: into address space that the core has from its start, so that no command can lack memory.
 # Worst case of a look-up: the longest run of full groups. The maps of texts that users choose are keyed with a
 # secret; order of a table never shows outside.
 
-from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
+from engine.invariants cimport require
 from engine.types cimport (
     CHAIN_MAX, GROUP_ROOM, LINK_END, LINK_SLOT, NIL, NO_ANNEX, WINDOW, WINDOW_BITS, Account, Annex, Asset, Balance, ClientId, Group, Map,
     LATE, Market, Name, Order, Pool, Recent, Ref, State, fold, lowest_bit, match_eight, match_tags, prefetch_line, rarely,
-    region_map_dense, region_touch, region_unmap, table_allocate, uint8_t, uint32_t, uint64_t,
+    region_forget, region_map_dense, region_touch, region_unmap, table_region, uint8_t, uint32_t, uint64_t,
 )
 
 cdef enum:
     GROUP_FILL = 5  # keys a group holds on average before the map doubles
+    FIRST_GROUPS = 64  # of an empty map: a page
 
 # ---------------------------------------------------------------- pools
 
@@ -65,7 +66,7 @@ cdef inline uint32_t pool_take(Pool* pool) except? 0xFFFFFFFF nogil:
         pool.free = (<uint32_t*>(pool.nodes + <size_t>slot * pool.node_bytes))[0]
         pool.free_count -= 1
         return slot
-    assert pool.used < pool.capacity, "a full pool was asked for a node"
+    require(pool.used < pool.capacity, "a full pool was asked for a node")
     slot = pool.used
     pool.used += 1
     return slot
@@ -80,22 +81,42 @@ cdef inline void pool_give(Pool* pool, uint32_t slot) noexcept nogil:
 # ---------------------------------------------------------------- maps
 
 
-cdef inline int map_open(Map* table, uint32_t groups) except -1 nogil:
-    # `groups` is a power of two.
-    table.groups = <Group*>table_allocate(groups * sizeof(Group))
-    if table.groups == NULL:
-        with gil:
-            raise MemoryError(f"no memory for a map of {groups} groups")
-    memset(table.groups, 0, groups * sizeof(Group))
-    table.mask = groups - 1
+cdef inline uint64_t groups_for(uint64_t keys) noexcept nogil:
+    # How many groups a map has with so many keys.
+    cdef uint64_t groups = FIRST_GROUPS
+    while keys > groups * GROUP_FILL:
+        groups *= 2
+    return groups
+
+
+cdef inline void map_start(Map* table, Group* groups, uint64_t count) noexcept nogil:
+    # An empty table of so many groups. They are zeros already; written once more they cost nothing later.
+    memset(groups, 0, count * sizeof(Group))
+    table.groups = groups
+    table.mask = <uint32_t>(count - 1)
     table.count = 0
-    table.full = groups * GROUP_FILL if groups <= NIL // GROUP_FILL else NIL
+    table.full = <uint32_t>(count * GROUP_FILL) if count <= NIL // GROUP_FILL else NIL
+
+
+cdef inline int map_open(Map* table, uint64_t keys) except -1:
+    # Empty, for at most so many keys.
+    cdef Group* region
+    table.most = groups_for(keys)
+    region = <Group*>table_region(2 * table.most * sizeof(Group))
+    if region == NULL:
+        raise MemoryError(f"no address space for a map of {keys} keys")
+    map_start(table, region + FIRST_GROUPS, FIRST_GROUPS)
     return 0
 
 
+cdef inline Group* map_region(Map* table) noexcept nogil:
+    return table.groups - table.mask - 1
+
+
 cdef inline void map_close(Map* table) noexcept:
-    free(table.groups)
-    table.groups = NULL
+    if table.groups != NULL:
+        region_unmap(map_region(table), 2 * table.most * sizeof(Group))
+        table.groups = NULL
 
 
 cdef inline void map_insert(Map* table, uint32_t tag, uint32_t slot) noexcept nogil:
@@ -112,33 +133,33 @@ cdef inline void map_insert(Map* table, uint32_t tag, uint32_t slot) noexcept no
     table.count += 1
 
 
-cdef inline int map_resize(Map* table, uint32_t groups) except -1 nogil:
+cdef inline int map_resize(Map* table, uint64_t groups) except -1 nogil:
     # To a larger power of two.
     cdef Group* old = table.groups
-    cdef uint32_t size = table.mask + 1, i, lane
-    map_open(table, groups)
+    cdef uint64_t size = <uint64_t>table.mask + 1, i
+    cdef uint32_t lane
+    require(groups <= table.most, "a map has more keys than it was opened for")
+    map_start(table, map_region(table) + groups, groups)
     for i in range(size):
         for lane in range(<uint32_t>GROUP_ROOM):
             if old[i].tag[lane]:
                 map_insert(table, old[i].tag[lane], old[i].slot[lane])
-    free(old)
+    region_forget(old, size * sizeof(Group))
     return 0
 
 
 cdef inline int map_reserve(Map* table, uint64_t count) except -1 nogil:
     # Room for `count` keys in all.
-    cdef uint64_t groups = <uint64_t>table.mask + 1
-    while count > groups * GROUP_FILL:
-        groups *= 2
+    cdef uint64_t groups = groups_for(count)
     if groups > <uint64_t>table.mask + 1:
-        map_resize(table, <uint32_t>groups)
+        map_resize(table, groups)
     return 0
 
 
 cdef inline int map_put(Map* table, uint32_t tag, uint32_t slot) except -1 nogil:
     # The key is not in the map.
-    if table.count >= table.full:
-        map_resize(table, (table.mask + 1) * 2)
+    if rarely(table.count >= table.full):
+        map_resize(table, 2 * (<uint64_t>table.mask + 1))
     map_insert(table, tag, slot)
     return 0
 
@@ -153,7 +174,7 @@ cdef inline int map_drop(Map* table, uint32_t tag, uint32_t slot) except -1 nogi
             lanes &= lanes - 1
         if lanes:
             break
-        assert group.tag[GROUP_ROOM] > 0, "a map lost an entry"
+        require(group.tag[GROUP_ROOM] > 0, "a map lost an entry")
         group.tag[GROUP_ROOM] -= 1
         at += 1
     group.tag[lowest_bit(lanes)] = 0
@@ -200,6 +221,11 @@ cdef inline uint32_t name_tag(State* s, Name* name) noexcept nogil:
     for i in range(0, 8, 2):
         sum = fold(sum ^ name.word[i], name.word[i + 1] ^ 0x9E3779B97F4A7C15u ^ sum)
     return tag_of(sum)
+
+
+cdef inline bint is_empty(const void* text) noexcept nogil:
+    # Of every text of a record, client id, name or ref: whether there is none. Its first byte decides (layout.py).
+    return (<const uint8_t*>text)[0] == 0
 
 
 cdef inline bint same_id(const ClientId* a, const ClientId* b) noexcept nogil:
@@ -318,7 +344,7 @@ cdef inline int put_id(State* s, uint32_t tag, uint32_t slot) except -1 nogil:
     # The map's line is asked for now and written LATE ids later: a single command need not wait for it.
     cdef uint32_t at = s.late_next
     if rarely(s.id_map.count + LATE >= s.id_map.full):
-        map_resize(&s.id_map, (s.id_map.mask + 1) * 2)
+        map_resize(&s.id_map, 2 * (<uint64_t>s.id_map.mask + 1))
     prefetch_line(&s.id_map.groups[tag & s.id_map.mask])
     if s.late_tags[at]:
         map_insert(&s.id_map, s.late_tags[at], s.late_slots[at])

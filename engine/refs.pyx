@@ -16,7 +16,7 @@ from libc.string cimport memcpy, memset
 
 from engine.digest cimport TAG_CONTENT, add_mix, mix_ref, remove_mix
 from engine.events cimport add_event, add_rejected
-from engine.pool cimport find_ref, map_drop, map_put, name_tag, pool_give, pool_take
+from engine.pool cimport find_ref, is_empty, map_drop, map_put, name_tag, pool_give, pool_take
 from engine.timers cimport add_due
 from engine.types cimport *
 
@@ -60,7 +60,7 @@ cdef int judge_ref(State* s, const Record* r, const Name* ref, int64_t not_after
     cdef uint64_t digest[2]
     cdef uint32_t slot
     cdef Ref* known
-    if (<const uint8_t*>ref)[0] == 0:
+    if is_empty(ref):
         reject_ref(s, BAD_REF, account, ref)
         return 1
     slot = find_ref(s, <Name*>ref)

@@ -10,6 +10,7 @@
 # Every column sums to zero. With risk off nothing here moves and nothing is refused.
 
 from engine.digest cimport touch_balance
+from engine.invariants cimport require
 from engine.pool cimport find_balance, link_balance
 from engine.types cimport (
     BUY, NIL, SELL, STOP, Balance, Market, Order, State, int32_t, int64_t, side_hold, uint8_t, uint32_t, uint64_t,
@@ -72,7 +73,7 @@ cdef inline uint32_t balance_of(State* s, uint32_t account, uint32_t asset) exce
     cdef uint32_t slot = find_balance(s, account, asset)
     if slot != NIL:
         return slot
-    assert s.balance_count < s.limits.balances, "the table of balances is full"
+    require(s.balance_count < s.limits.balances, "the table of balances is full")
     slot = s.balance_count
     s.balance_count += 1
     s.balances[slot].asset = asset

@@ -8,31 +8,22 @@
 Open and waiting orders are treated alike. Worst case: mass_cancel without an account walks the orders of all accounts.
 """
 
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from engine.book cimport next_worse
 from engine.digest cimport add_mix, mix_account, mix_poison, remove_mix
 from engine.events cimport add_event, add_rejected
 from engine.cancel cimport cancel_slot
+from engine.invariants cimport require
 from engine.place cimport duplicate_order
-from engine.pool cimport find_id, find_poison, id_tag, map_put, own_annex, pool_room, pool_take
+from engine.pool cimport find_id, find_poison, id_tag, is_empty, map_put, own_annex, pool_room, pool_take
 from engine.stops cimport collect_waiting
 from engine.timers cimport add_due
 from engine.types cimport *
 
 
 cdef int collect(State* s, uint32_t slot, size_t* count) except -1 nogil:
-    cdef SortItem* grown
-    if count[0] == s.scratch_capacity:
-        grown = <SortItem*>malloc(2 * s.scratch_capacity * sizeof(SortItem))
-        if grown == NULL:
-            with gil:
-                raise MemoryError("no memory to sort the orders of a mass cancel")
-        memcpy(grown, s.scratch, s.scratch_capacity * sizeof(SortItem))
-        free(s.scratch)
-        s.scratch = grown
-        s.scratch_capacity *= 2
+    require(count[0] < s.limits.orders, "more orders than there can be")
     s.scratch[count[0]].key = s.orders[slot].order_id
     s.scratch[count[0]].slot = slot
     count[0] += 1
@@ -159,7 +150,7 @@ cdef int do_poison(State* s, const PoisonRecord* r) except -1 nogil:
     cdef uint32_t known
     if r.account >= s.account_count:
         return reject_poison(s, r, UNKNOWN_ACCOUNT)
-    if (<const uint8_t*>&r.client_id)[0] == 0:
+    if is_empty(&r.client_id):
         return reject_poison(s, r, BAD_VALUE)
     known = find_id(s, id_tag(s, r.account, <ClientId*>&r.client_id), r.account, <ClientId*>&r.client_id)
     if known != NIL:

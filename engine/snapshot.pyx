@@ -7,6 +7,10 @@ A section is a uint64 count and as many structs. Balances keep their slots, for 
 joins the orders in their order of joining, so every queue is as it was; waiting ones go back into their trees. What is
 due follows from orders, accounts, markets and refs. Version and checksum are the caller's.
 
+Reading trusts nothing but lengths: every index, number and link that something is found by is judged before it is used, and
+at the end the state hash is computed anew. So bytes that are no state end as ValueError, whoever made them. What only the
+rules forbid, such as money from nowhere under a hash that fits, is for `Core.check`.
+
 Writing reads the state and nothing else, so a forked child can do it while the parent goes on
 (docs/decisions/0013-snapshot-by-fork.md). Cost: about 0.3 µs an order, the speed of memory for the rest.
 """
@@ -15,18 +19,27 @@ from libc.errno cimport ENOMEM
 from libc.stdint cimport INT64_MAX
 from libc.string cimport memcpy, memset
 
+from engine.audit cimport whole_sum
 from engine.book cimport enqueue, in_window
+from engine.digest cimport mix_order
 from engine.ids cimport append_closed, is_new, open_id
 from engine.listing cimport open_account
 from engine.pool cimport (
-    find_order, id_tag, index_order, link_balance, map_at, map_places, map_put, name_tag, own_annex, owner_of, pool_take,
+    find_id, find_order, find_ref, id_tag, index_order, link_balance, map_at, map_places, map_put, name_tag, own_annex, owner_of,
+    pool_room, pool_take,
 )
 from engine.refs cimport add_ref_dues
 from engine.scopes cimport add_poison
 from engine.stops cimport wait
 from engine.timers cimport add_due
 from engine.types cimport *
-from engine.windows cimport widen
+from engine.windows cimport secure, secure_all, widen
+
+cdef extern from * nogil:
+    """
+    #define BYLINE_LAST_SEQUENCE ((uint64_t)1 << 44) /* `closing` and `join` are a sequence times 2^20 */
+    """
+    const uint64_t LAST_SEQUENCE "BYLINE_LAST_SEQUENCE"
 
 cdef enum:
     FAR = 12  # orders ahead whose nodes are fetched, and those whose client id is
@@ -103,6 +116,7 @@ cdef void write_markets(State* s, Stream* out) noexcept nogil:
         memset(market.half, 0, sizeof(market.half))
         market.stop_count = market.spenders = market.slices = 0
         market.stops[BUY] = market.stops[SELL] = market.parked = NIL
+        market.wide = NULL
         market.half[BUY].nearest = INT64_MAX
         market.half[SELL].nearest = 0
         stream_put(out, &market, sizeof(Market))
@@ -249,6 +263,13 @@ cdef void write_refs(State* s, Stream* out) noexcept nogil:
     region_unmap(items, 2 * count * sizeof(SortItem))
 
 
+cdef int judge(bint sound, str what) except -1:
+    # `what` is a constant: millions of these are asked.
+    if not sound:
+        raise ValueError(f"the snapshot has {what}")
+    return 0
+
+
 cdef class Reader:
     """Takes structs off the front of the data; asking for more than there is raises ValueError."""
 
@@ -277,10 +298,10 @@ cdef int read_state(State* s, const unsigned char* data, size_t size) except -1:
     reader.data = data
     reader.left = size
     cdef Clock clock
-    cdef uint64_t i, j, count
-    cdef Market* market
-    cdef Poison poison
+    cdef uint64_t i, count
+    cdef uint128 sum
     reader.take(&clock, sizeof(Clock))
+    judge(clock.batch_first <= clock.sequence + 1 and clock.sequence < LAST_SEQUENCE, "a clock that cannot be")
     s.sequence = clock.sequence
     s.batch = clock.batch
     s.batch_first = clock.batch_first
@@ -294,31 +315,102 @@ cdef int read_state(State* s, const unsigned char* data, size_t size) except -1:
     s.asset_count = <uint32_t>reader.count(s.limits.assets)
     for i in range(s.asset_count):
         reader.take(&s.assets[i], sizeof(Asset))
+        judge(s.assets[i].scale <= 9 and s.assets[i].settled <= 1, "an asset that cannot be")
         map_put(&s.asset_map, name_tag(s, &s.assets[i].name), <uint32_t>i)
     for i in range(reader.count(s.limits.markets)):
-        market = &s.markets[i]
-        reader.take(market, sizeof(Market))
-        s.market_count += 1
-        s.price_ticks += market.max_price
-        if market.pause_sequence != 0:
-            add_due(s, market.pause_at, market.pause_sequence, DUE_MARKET, <uint32_t>i)
-        map_put(&s.market_map, name_tag(s, &market.name), <uint32_t>i)
+        read_market(s, reader)
     for i in range(reader.count(s.limits.accounts)):
         read_account(s, reader)
+    judge(s.account_count > FEES, "no account for the fees")
     count = reader.count(s.limits.balances)
     for i in range(count):
         read_balance(s, reader)
+    for i in range(s.market_count):
+        judge_fees(s, &s.markets[i])
     for i in range(reader.count(s.limits.orders)):
         read_order(s, reader)
     for i in range(reader.count(s.limits.closed_ids)):
         read_remembered(s, reader)
     for i in range(reader.count(s.limits.poisons)):
-        reader.take(&poison, sizeof(Poison))
-        add_poison(s, poison.account, &poison.client_id)
+        read_poison(s, reader)
     for i in range(reader.count(s.limits.refs)):
         read_ref(s, reader)
-    if reader.left:
-        raise ValueError(f"the snapshot has {reader.left} bytes too many")
+    judge(reader.left == 0, "bytes behind its end")
+    judge_mixes(s)
+    sum = whole_sum(s)
+    judge(<uint64_t>sum == s.sum_low and <uint64_t>(sum >> 64) == s.sum_high, "another state hash than it says")
+    return 0
+
+
+cdef int judge_mixes(State* s) except -1:
+    # What each order takes out of the sum when it changes.
+    cdef uint32_t i, slot
+    cdef uint128 mix
+    for i in range(s.account_count):
+        slot = s.accounts[i].first_order
+        while slot != NIL:
+            mix = mix_order(s, slot)
+            judge(
+                s.details[slot].mix.low == <uint64_t>mix and s.details[slot].mix.high == <uint64_t>(mix >> 64),
+                "an order with another mix than it keeps",
+            )
+            slot = s.details[slot].next
+    return 0
+
+
+cdef bint is_rate(int32_t ppm) noexcept nogil:
+    return -100_000 <= ppm <= 100_000
+
+
+cdef int read_market(State* s, Reader reader) except -1:
+    cdef uint32_t index = s.market_count
+    cdef Market* m = &s.markets[index]
+    cdef int64_t notional
+    reader.take(m, sizeof(Market))
+    s.market_count += 1
+    judge(m.base < s.asset_count and m.quote < s.asset_count and m.base != m.quote, "a market of unknown assets")
+    judge(
+        1 <= m.max_price <= s.limits.max_price and m.max_price <= PRICE_TICKS_TOTAL - s.price_ticks,
+        "a market with a max_price that cannot be",
+    )
+    judge(m.k >= 1 and m.u >= 1 and m.tick >= 1 and m.lot >= 1, "a market without ticks, lots or units")
+    notional = product_within(m.max_price, m.k, TOTAL_LIMIT)
+    judge(
+        notional >= 1 and 1 <= m.min_size <= m.max_size <= TOTAL_LIMIT // notional and m.max_size <= TOTAL_LIMIT // m.u,
+        "a market with sizes that cannot be",
+    )
+    judge(is_rate(m.taker_ppm) and is_rate(m.maker_ppm), "a market with rates that cannot be")
+    judge(
+        0 <= m.entry_band_ppm <= 1_000_000_000 and 0 <= m.exec_band_ppm <= 1_000_000_000 and m.pause_ns >= 0,
+        "a market with bands that cannot be",
+    )
+    judge(m.phase <= CLOSED and 0 <= m.last_price <= m.max_price, "a market in a phase, or at a price, that cannot be")
+    judge(m.band_reference == ABSENT or 1 <= m.band_reference <= m.max_price, "a market with a reference outside its prices")
+    judge(m.wide == NULL and m.half[BUY].depth == 0 and m.half[SELL].depth == 0, "a market with a book in its place")
+    memset(m.half, 0, sizeof(m.half))
+    m.half[BUY].nearest = INT64_MAX
+    m.stop_count = m.spenders = m.slices = 0
+    m.stops[BUY] = m.stops[SELL] = m.parked = NIL
+    m.dirty = 0
+    s.price_ticks += m.max_price
+    if m.pause_sequence != 0:
+        add_due(s, m.pause_at, m.pause_sequence, DUE_MARKET, index)
+    return map_put(&s.market_map, name_tag(s, &m.name), index)
+
+
+cdef int judge_fees(State* s, const Market* m) except -1:
+    return judge(
+        m.fees < s.balance_count and s.balances[m.fees].asset == m.quote and owner_of(s, m.fees) == FEES,
+        "a market whose fees go to somebody else",
+    )
+
+
+cdef int read_poison(State* s, Reader reader) except -1:
+    cdef Poison poison
+    reader.take(&poison, sizeof(Poison))
+    judge(poison.account < s.account_count, "a poison of an unknown account")
+    judge(s.accounts[poison.account].poisons < POISONS_ACCOUNT, "too many poisons of an account")
+    add_poison(s, poison.account, &poison.client_id)
     return 0
 
 
@@ -329,8 +421,17 @@ cdef int read_account(State* s, Reader reader) except -1:
     cdef Account* account
     cdef uint32_t index
     reader.take(&image, sizeof(AccountImage))
-    if image.name_words > 8:
-        raise ValueError(f"the snapshot has a name of {image.name_words} words, not at most 8")
+    judge(image.name_words <= 8, "a name of more than 8 words")
+    judge(
+        image.status <= FROZEN and image.overdraft <= OPEN_OVERDRAFT and image.killed <= 1
+        and is_rate(image.taker_ppm) and is_rate(image.maker_ppm),
+        "an account with a status or rates that cannot be",
+    )
+    judge(
+        (image.stp_key & ~<uint32_t>STP_GROUP) < s.group_pool.used if image.stp_key & STP_GROUP
+        else image.stp_key == s.account_count,
+        "an account in an unknown self-trade group",
+    )
     memset(&name, 0, sizeof(Name))
     reader.take(&name, image.name_words * sizeof(uint64_t))
     index = <uint32_t>open_account(s, &name, image.overdraft)
@@ -353,8 +454,8 @@ cdef int read_balance(State* s, Reader reader) except -1:
     cdef BalanceImage image
     cdef uint32_t slot = s.balance_count
     reader.take(&image, sizeof(BalanceImage))
-    if image.account >= s.account_count:
-        raise ValueError(f"the snapshot has a balance of account {image.account}, of {s.account_count}")
+    judge(image.account < s.account_count, "a balance of an unknown account")
+    judge(image.asset < s.asset_count, "a balance of an unknown asset")
     s.balance_count += 1
     s.balances[slot].available = image.available
     s.balances[slot].held = image.held
@@ -365,6 +466,8 @@ cdef int read_balance(State* s, Reader reader) except -1:
 cdef uint32_t read_id(
     State* s, const ClientId* client_id, uint32_t account, uint32_t market, uint64_t order_id
 ) except? 0xFFFFFFFF:
+    judge(account < s.account_count and market < s.market_count, "a client id of an unknown account or market")
+    judge(pool_room(&s.id_pool) != 0, "more client ids than its limits allow")
     return open_id(s, id_tag(s, account, client_id), is_new(s, account, client_id), account, market, client_id, order_id)
 
 
@@ -376,11 +479,11 @@ cdef int read_order(State* s, Reader reader) except -1:
     cdef Account* owner
     cdef Half* half
     reader.take(&read, sizeof(OrderImage))
-    if read.older_count > OLDER_NAMES:
-        raise ValueError(f"the snapshot has an order with {read.older_count} older ids, not at most {OLDER_NAMES}")
+    judge_order(s, &read)
     s.orders[slot] = read.order
     s.details[slot] = read.detail
     s.details[slot].older_names = <uint8_t>read.older_count
+    s.details[slot].prior = s.details[slot].terms = NIL
     last = read_id(s, &read.client_id, read.order.account, read.order.market, read.order.order_id)
     s.orders[slot].id_slot = last
     s.ids[last].order = slot
@@ -400,11 +503,14 @@ cdef int read_order(State* s, Reader reader) except -1:
     if read.has_terms:
         read_terms(s, slot, &read)
     if read.detail.join == 0:
+        if read.detail.type == STOP_LIMIT:
+            secure_all(s, &s.markets[read.order.market])
         wait(s, slot)
     else:
         half = &s.markets[read.order.market].half[read.detail.side]
         if not in_window(half, read.order.price):
-            widen(s, half, slot)
+            secure(s, &s.markets[read.order.market], read.detail.side, read.order.price)
+            widen(s, &s.markets[read.order.market], read.detail.side, read.order.price)
         enqueue(s, half, read.detail.side, slot)
     return 0
 
@@ -412,6 +518,7 @@ cdef int read_order(State* s, Reader reader) except -1:
 cdef int read_terms(State* s, uint32_t slot, const OrderImage* read) except -1:
     cdef uint32_t index = pool_take(&s.terms_pool), partner
     s.terms[index] = read.terms
+    s.terms[index].partner = s.terms[index].parked_next = s.terms[index].parked_prior = NIL
     s.details[slot].terms = index
     if read.terms.display_size != ABSENT:
         s.markets[read.order.market].slices += read.terms.slices
@@ -421,8 +528,66 @@ cdef int read_terms(State* s, uint32_t slot, const OrderImage* read) except -1:
     # The second of a pair finds the first.
     partner = find_order(s, read.partner) if read.partner else NIL
     if partner != NIL:
+        judge(
+            partner != slot and s.details[partner].terms != NIL and s.terms[s.details[partner].terms].partner == NIL
+            and s.orders[partner].account == read.order.account and s.orders[partner].market == read.order.market
+            and s.details[partner].side == read.detail.side
+            and (s.details[partner].join == 0) != (read.detail.join == 0),
+            "a pair that cannot be",
+        )
         s.terms[index].partner = partner
         s.terms[s.details[partner].terms].partner = slot
+    return 0
+
+
+cdef int judge_order(State* s, const OrderImage* read) except -1:
+    # Whatever an order is found by, divided by or ordered by.
+    cdef const Order* o = &read.order
+    cdef const OrderDetail* d = &read.detail
+    cdef const Terms* terms = &read.terms
+    cdef const Market* m
+    cdef bint waits = d.join == 0, priced = d.type == LIMIT or d.type == STOP_LIMIT, budget = d.flags & PLACE_BUDGET
+    cdef int64_t hidden = terms.hidden if read.has_terms else 0
+    judge(o.account < s.account_count and o.market < s.market_count, "an order of an unknown account or market")
+    m = &s.markets[o.market]
+    judge(
+        1 <= o.order_id <= s.sequence and find_order(s, o.order_id) == NIL and read.older_count <= OLDER_NAMES,
+        "an order twice, from the future, or with too many older ids",
+    )
+    judge(
+        d.side <= SELL and LIMIT <= d.type <= STOP_LIMIT and d.tif <= GTD and d.stp <= STP_NONE and read.has_terms <= 1
+        and d.flags & ~(PLACE_POST_ONLY | PLACE_BUDGET) == 0 and d.dirty == 0,
+        "an order of a kind that cannot be",
+    )
+    judge(
+        1 <= o.price <= m.max_price if priced else waits and d.type == STOP,
+        "an order at a price that its market has not",
+    )
+    judge(
+        hidden >= 0 and 1 <= o.leaves <= o.size - hidden and (budget or o.size <= m.max_size),
+        "an order with leaves that cannot be",
+    )
+    judge(
+        o.size <= TOTAL_LIMIT and o.credit < MILLION and is_rate(o.maker_ppm) and is_rate(d.taker_ppm)
+        and 0 <= o.hold_ppm <= 100_000,
+        "an order with rates that cannot be",
+    )
+    judge(
+        d.base < s.balance_count and d.quote < s.balance_count and owner_of(s, d.base) == o.account
+        and owner_of(s, d.quote) == o.account and s.balances[d.base].asset == m.base and s.balances[d.quote].asset == m.quote,
+        "an order with balances of others",
+    )
+    if waits:
+        judge(
+            d.type != LIMIT and read.has_terms and 1 <= terms.stop_price <= m.max_price,
+            "an order that waits for no price",
+        )
+    if read.has_terms:
+        judge(
+            1 <= terms.display_size and o.leaves <= terms.display_size and terms.slices <= SLICES_MAX + 2
+            if terms.display_size != ABSENT else hidden == 0,
+            "an order with slices that cannot be",
+        )
     return 0
 
 
@@ -430,7 +595,15 @@ cdef int read_remembered(State* s, Reader reader) except -1:
     cdef IdImage read
     cdef uint32_t slot
     reader.take(&read, sizeof(IdImage))
+    judge(
+        (read.status == STATUS_FILLED or read.status == STATUS_CANCELED)
+        and read.closing > (s.ids[s.newest_id].closing if s.newest_id != NIL else 0),
+        "a remembered id out of order, or open",
+    )
     slot = read_id(s, &read.client_id, read.account, read.market, read.order_id)
+    judge(
+        s.accounts[read.account].closed_ids < s.limits.closed_ids_account, "too many remembered ids of an account"
+    )
     s.ids[slot].filled = read.filled
     s.ids[slot].status = <uint8_t>read.status
     s.ids[slot].closing = read.closing
@@ -442,10 +615,24 @@ cdef int read_ref(State* s, Reader reader) except -1:
     cdef uint32_t slot = pool_take(&s.ref_pool), posting, last = NIL, i
     cdef Ref* ref = &s.refs[slot]
     reader.take(ref, sizeof(Ref))
+    ref.first_posting = NIL
+    judge(
+        ref.status <= REF_VOIDED and 1 <= ref.first_sequence <= s.sequence and find_ref(s, &ref.ref) == NIL,
+        "a ref twice, from the future, or of a kind that cannot be",
+    )
+    judge(
+        ref.posting_count <= LEGS_MAX and ref.posting_count <= pool_room(&s.posting_pool)
+        and (ref.posting_count != 0) == (ref.status == REF_PENDING),
+        "a ref with postings that cannot be",
+    )
     map_put(&s.ref_map, name_tag(s, &ref.ref), slot)
     for i in range(ref.posting_count):
         posting = pool_take(&s.posting_pool)
         reader.take(&s.postings[posting], sizeof(Posting))
+        judge(
+            s.postings[posting].source < s.balance_count and s.postings[posting].target < s.balance_count,
+            "a posting between unknown balances",
+        )
         s.postings[posting].next = NIL
         if last == NIL:
             ref.first_posting = posting

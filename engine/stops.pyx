@@ -25,6 +25,7 @@ from engine.book cimport meets_again
 from engine.digest cimport touch_order
 from engine.events cimport add_event
 from engine.cancel cimport cancel_order
+from engine.invariants cimport require
 from engine.matching cimport Taker, take, taker_of
 from engine.pairs cimport part
 from engine.phases cimport pause
@@ -107,7 +108,7 @@ cdef int take_out(State* s, Market* market, int side, uint32_t slot) except -1 n
     cdef uint32_t* link = &market.stops[side]
     cdef uint32_t a = s.orders[slot].next, b = s.orders[slot].prior
     while link[0] != slot:
-        assert link[0] != NIL, "a waiting stop is not in its tree"
+        require(link[0] != NIL, "a waiting stop is not in its tree")
         link = &s.orders[link[0]].next if before(s, side, slot, link[0]) else &s.orders[link[0]].prior
     while a != NIL and b != NIL:
         if rank(s, a) >= rank(s, b):

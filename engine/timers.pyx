@@ -13,10 +13,9 @@ leaves a halt moves its own orders that expire, O(log n) each.
 """
 
 from libc.stdint cimport INT64_MAX
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
 
 from engine.cancel cimport cancel_slot
+from engine.invariants cimport require
 from engine.phases cimport pause_due
 from engine.pool cimport annex_of, find_order
 from engine.refs cimport forget_ref
@@ -70,9 +69,8 @@ cdef void sink(State* s, uint32_t at) noexcept nogil:
 
 
 cdef int due_room(State* s) except -1 nogil:
-    # Drops what is no longer due; if that does not help, twice the memory.
+    # Drops what is no longer due; if that does not help, twice as many may wait.
     cdef uint32_t i, kept = 0
-    cdef Due* grown
     for i in range(s.due_count):
         if still_due(s, &s.due[i]):
             s.due[kept] = s.due[i]
@@ -84,15 +82,18 @@ cdef int due_room(State* s) except -1 nogil:
         sink(s, i)
     if kept * 2 < s.due_capacity:
         return 0
-    grown = <Due*>malloc(2 * <size_t>s.due_capacity * sizeof(Due))
-    if grown == NULL:
-        with gil:
-            raise MemoryError("no memory for timers")
-    memcpy(grown, s.due, kept * sizeof(Due))
-    free(s.due)
-    s.due = grown
+    require(2 * <uint64_t>s.due_capacity <= s.due_most, "more is due than there are subjects")
     s.due_capacity *= 2
     return 0
+
+
+cdef uint64_t due_entries(const Limits* limits) noexcept nogil:
+    # How many entries the heap may need: twice as many as can be due, for `due_room` leaves half of them.
+    cdef uint64_t subjects = <uint64_t>limits.orders + limits.refs + limits.accounts + limits.markets
+    cdef uint64_t entries = FIRST_DUES
+    while entries <= 2 * subjects:
+        entries *= 2
+    return entries
 
 
 cdef int add_due(State* s, int64_t at, uint64_t sequence, uint32_t kind, uint32_t slot) except -1 nogil:

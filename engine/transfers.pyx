@@ -14,7 +14,8 @@ from libc.string cimport memcpy, memset
 
 from engine.digest cimport add_mix, mix_posting, mix_ref, remove_mix, touch_balance
 from engine.events cimport add_event
-from engine.pool cimport find_balance, find_ref, own_annex, owner_of, pool_give, pool_room, pool_take
+from engine.invariants cimport require
+from engine.pool cimport find_balance, find_ref, is_empty, own_annex, owner_of, pool_give, pool_room, pool_take
 from engine.refs cimport add_ref_dues, content_digest, duplicate_ref, judge_ref, keep_ref, own_ref, reject_ref
 from engine.risk cimport balance_of, balance_room, below_zero, move_available
 from engine.types cimport *
@@ -257,7 +258,7 @@ cdef int write_money(
     State* s, uint8_t kind, const Name* ref, const uint64_t* code, const uint64_t* memo, Draft* draft, bint expired
 ) except -1 nogil:
     # The answer to a money command, or what a tick did.
-    cdef bint has_memo = memo != NULL and memo[0] != 0
+    cdef bint has_memo = memo != NULL and not is_empty(memo)
     cdef int leg_slots = (draft.move_count + 3) // 4, i
     cdef MoneyEvent* e = <MoneyEvent*>add_event(s, kind, 1 + has_memo + leg_slots, NIL, NIL)
     cdef MoneyMeta* meta
@@ -400,7 +401,7 @@ cdef int decide(State* s, uint32_t slot, uint8_t status, bint expired) except -1
     cdef uint32_t source, target, asset, posting = ref.first_posting, number = 0, after
     cdef uint64_t code[2]
     cdef uint64_t memo[8]
-    assert ref.status == REF_PENDING
+    require(ref.status == REF_PENDING, "a ref is decided twice")
     remove_mix(s, mix_ref(ref))
     draft.move_count = 0
     draft.touched_count = 0
@@ -416,7 +417,7 @@ cdef int decide(State* s, uint32_t slot, uint8_t status, bint expired) except -1
         draft.moves[number].amount = p.amount
         touch_balance(s, p.source)
         s.balances[p.source].held -= p.amount
-        assert s.balances[p.source].held >= 0, "a pending posting without its hold"
+        require(s.balances[p.source].held >= 0, "a pending posting without its hold")
         touch(s, &draft, source, asset)
         if status == REF_POSTED:
             move_available(s, p.target, p.amount)
@@ -467,7 +468,7 @@ cdef int do_void(State* s, const Record* record) except -1 nogil:
         return decide(s, slot, REF_VOIDED, False)
     if slot != NIL:
         return duplicate_ref(s, slot)
-    if (<const uint8_t*>&r.ref)[0] == 0:
+    if is_empty(&r.ref):
         return reject_ref(s, BAD_REF, NIL, &r.ref)
     if r.not_after != ABSENT and s.time > r.not_after:
         return reject_ref(s, EXPIRED, NIL, &r.ref)

@@ -42,7 +42,8 @@ cdef extern from "engine/arithmetic.h" nogil:
     bint rarely(bint condition) noexcept
     void* region_map(size_t size) noexcept
     void* region_map_dense(size_t size) noexcept
-    void* table_allocate(size_t size) noexcept
+    void* table_region(size_t size) noexcept
+    void region_forget(void* region, size_t size) noexcept
     void region_touch(void* region, size_t size) noexcept
     void region_collapse(void* region, size_t size) noexcept
     void region_unmap(void* region, size_t size) noexcept
@@ -597,6 +598,7 @@ ctypedef struct Map:
     Group* groups
     uint32_t mask, count
     uint32_t full  # keys at which it doubles
+    uint64_t most  # groups it may have: the table of n groups is from group n on of a region of twice as many
 
 ctypedef struct Recent:
     uint32_t slot  # plus 1; 0: none
@@ -671,7 +673,7 @@ ctypedef struct Market:  # 384 bytes
     uint32_t parked  # slot of the first of its orders whose expiry waits until it leaves the halt, or NIL
     uint64_t pause_sequence  # of the command that set pause_at; 0: no pause
     int64_t tick, lot, reference_price, pause_ns
-    uint64_t pad
+    uint8_t* wide  # address space for all prices of both halves; NULL: not reserved, windows.pyx
     Name name
 
 ctypedef struct Account:  # 64 bytes: all that place, cancel and a fill read
@@ -780,9 +782,19 @@ ctypedef struct Limits:
     uint32_t max_fills
     bint risk
 
+# Whether a core may be used. What raises while it applies a record leaves it broken, unless nothing has changed yet.
+cdef enum:
+    USE_NEW = 0  # not initialised
+    USE_FREE = 1
+    USE_APPLYING = 2
+    USE_BROKEN = 3
+
 ctypedef struct State:
     uint64_t sequence, batch, batch_first
     int64_t time
+    int64_t time_before  # the time before this command, for one that cannot get memory
+    uint8_t use
+    bint untouched  # this command raised before it changed anything: it may come again
     Limits limits
     uint64_t secret  # mixed into the maps of texts, so that nobody can choose texts that collide
     # tables and pools
@@ -817,7 +829,8 @@ ctypedef struct State:
     uint32_t free_windows[LARGEST_SHIFT + 1]  # by shift: offset / 64 of a free one, which begins with the next; NIL: none
     # timers
     Due* due
-    uint32_t due_count, due_capacity
+    uint32_t due_count, due_capacity  # capacity: entries at which those that are no longer due are dropped
+    uint64_t due_most  # entries that there is address space for
     # of all markets
     int64_t price_ticks  # sum of max_price
     uint32_t stop_count, iceberg_count
@@ -838,6 +851,5 @@ ctypedef struct State:
     int64_t* marks[2]  # by side of the stop: prices that made stops due, each beyond the last
     uint32_t mark_count[2]
     uint32_t mark_at[2]
-    SortItem* scratch
-    size_t scratch_capacity
+    SortItem* scratch  # as many as orders
     Rest* rests  # as many as the fills limit

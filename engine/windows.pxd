@@ -1,10 +1,14 @@
 # Where the levels of a half are: see windows.pyx.
 
-from engine.types cimport Half, State, int64_t, uint32_t
+from engine.types cimport Half, Market, State, int64_t
 
-# The order in `slot` is about to join the half at a price outside its window.
-cdef int widen(State* s, Half* half, uint32_t slot) except -1 nogil
-cdef void close_window(Half* half) noexcept
+# An order is about to join the half at a price outside its window. Whoever calls it has asked `secure`, or just did.
+cdef int widen(State* s, Market* market, int side, int64_t price) except -1 nogil
+# Before a command changes anything: what an order needs that may join at that price later in it, or any order at any time.
+# MemoryError: there is none, and nothing has changed.
+cdef int secure(State* s, Market* market, int side, int64_t price) except -1 nogil
+cdef int secure_all(State* s, Market* market) except -1 nogil
+cdef void close_windows(Market* market) noexcept
 
 # The layers above `bits`; the price is in the window.
 cdef void set_above(Half* half, int64_t price) noexcept nogil

@@ -10,7 +10,12 @@ A window of 64 prices is one kilobyte, its bits stand in the Half: a hundred tho
 one. An order outside makes the window as large as that order and those that are there need, never smaller than it was,
 and moves it over them; without any it just goes where the order is. A block that was left is the next one of its size.
 
-Invariants: every order of a half is inside its window; bits of prices without orders are 0; what a level says counts only
+All prices are the one thing that takes address space after the start: 33 bytes a tick, once for both halves of a market.
+Who could come to need them asks before anything changes: `secure` for an order that may rest at the end of its command,
+`secure_all` for a stop_limit, which rests some day where it says. So nothing that comes later can lack memory, and a command
+that cannot have it is not applied at all: MemoryError, `State.untouched` (decision 0025).
+
+Invariants: a market with a waiting stop_limit has `wide`; every order of a half is inside its window; bits of prices without orders are 0; what a level says counts only
 if its bit is set. Where the region is used up, a half takes all prices at once.
 
 Worst case: a move copies the levels that have orders, at most 4,096 (64 KiB); each later one needs an order half a window
@@ -19,6 +24,7 @@ farther away.
 
 from libc.string cimport memset
 
+from engine.invariants cimport require
 from engine.types cimport *
 
 
@@ -190,53 +196,93 @@ cdef size_t upper_words(uint64_t words) noexcept nogil:
     return total
 
 
-cdef int open_whole(Half* half, int64_t max_price) except -1 nogil:
-    # All prices: levels and bits in reserved address space, which costs memory only where it is touched.
-    cdef uint64_t words = <uint64_t>(max_price >> 6) + 1
+cdef size_t whole_bytes(const Market* market) noexcept nogil:
+    # Levels and bits of all prices of one half, in whole pages.
+    cdef size_t words = <size_t>(market.max_price >> 6) + 1
+    return ((words << 6) * sizeof(Level) + (words + upper_words(words)) * 8 + 4095) & ~<size_t>4095
+
+
+cdef int open_whole(Market* market, Half* half) except -1 nogil:
+    # All prices: in reserved address space, which costs memory only where it is touched.
+    cdef uint64_t words = <uint64_t>(market.max_price >> 6) + 1
+    require(market.wide != NULL, "a half takes all prices, and nobody has reserved them")
     half.shift = WHOLE_SHIFT
     half.low = 0
     half.words = words
-    half.levels = <Level*>region_map((<size_t>words << 6) * sizeof(Level))
-    half.bits = <uint64_t*>region_map((words + upper_words(words)) * 8)
-    if half.levels == NULL or half.bits == NULL:
-        with gil:
-            raise MemoryError(f"no address space for a book of {max_price} ticks")
+    half.levels = <Level*>(market.wide + (0 if half == &market.half[BUY] else whole_bytes(market)))
+    half.bits = <uint64_t*>&half.levels[words << 6]
     half.depth = 1
     while words > 1:
         words = (words + 63) >> 6
         half.depth += 1
-    assert half.depth <= BITMAP_DEPTH
     return 0
 
 
-cdef int widen(State* s, Half* half, uint32_t slot) except -1 nogil:
-    cdef int64_t price = s.orders[slot].price, low = price, high = price, at
-    cdef int64_t max_price = s.markets[s.orders[slot].market].max_price
-    cdef int64_t begin = half.low >> 6, end = begin + <int64_t>half.words
-    cdef Half before = half[0]
-    cdef uint64_t left
+cdef int secure_all(State* s, Market* market) except -1 nogil:
+    if market.wide == NULL:
+        market.wide = <uint8_t*>region_map(2 * whole_bytes(market))
+        if market.wide == NULL:
+            s.untouched = True
+            with gil:
+                raise MemoryError(f"no address space for a book of {market.max_price} ticks")
+    return 0
+
+
+cdef int secure(State* s, Market* market, int side, int64_t price) except -1 nogil:
+    # Orders that leave the half meanwhile make it need less. A region that runs short is as good as used up.
+    cdef Half before = market.half[side]
+    cdef int64_t begin, end, low, high
+    if in_reach(&before, price) or market.wide != NULL:
+        return 0
+    if fitting_window(&before, price, &begin, &end, &low, &high) == WHOLE_SHIFT or (
+        s.windows_size - s.windows_used < block_bytes(LARGEST_SHIFT)
+    ):
+        secure_all(s, market)
+    return 0
+
+
+cdef inline bint in_reach(const Half* half, int64_t price) noexcept nogil:
+    return (<uint64_t>(price - half.low) >> half.shift) == 0
+
+
+cdef int fitting_window(
+    Half* before, int64_t price, int64_t* begin, int64_t* end, int64_t* low, int64_t* high
+) noexcept nogil:
+    # The shift that a half needs with an order at that price; its words of bits that have orders, from `begin` to before
+    # `end`, and the prices from `low` to `high`. `before` is a copy.
+    cdef int64_t at, first = before.low >> 6, last = first + <int64_t>before.words
     cdef int shift
+    low[0] = high[0] = price
     if before.shift <= WORD_SHIFT:
-        before.bits = &before.word - begin
-    # Without orders the old block goes back first: a half that wanders about uses one.
+        before.bits = &before.word - first
     if before.order_count == 0:
-        if before.depth != 0:
-            give_block(s, &before)
-        begin = end
-    while begin < end and before.bits[begin] == 0:
-        begin += 1
-    while begin < end and before.bits[end - 1] == 0:
-        end -= 1
-    if begin < end:
-        at = (begin << 6) | lowest_bit(before.bits[begin])
-        low = at if at < low else low
-        at = ((end - 1) << 6) | highest_bit(before.bits[end - 1])
-        high = at if at > high else high
-    shift = fitting_shift(low, high)
-    if shift < before.shift:
-        shift = before.shift
+        first = last
+    while first < last and before.bits[first] == 0:
+        first += 1
+    while first < last and before.bits[last - 1] == 0:
+        last -= 1
+    if first < last:
+        at = (first << 6) | lowest_bit(before.bits[first])
+        low[0] = at if at < price else price
+        at = ((last - 1) << 6) | highest_bit(before.bits[last - 1])
+        high[0] = at if at > price else price
+    begin[0] = first
+    end[0] = last
+    shift = fitting_shift(low[0], high[0])
+    return before.shift if shift < before.shift else shift
+
+
+cdef int widen(State* s, Market* market, int side, int64_t price) except -1 nogil:
+    cdef Half* half = &market.half[side]
+    cdef Half before = half[0]
+    cdef int64_t begin, end, low, high, at
+    cdef uint64_t left
+    cdef int shift = fitting_window(&before, price, &begin, &end, &low, &high)
+    # Without orders the old block goes back first: a half that wanders about uses one.
+    if before.order_count == 0 and before.depth != 0:
+        give_block(s, &before)
     if shift == WHOLE_SHIFT or not open_window(s, half, shift, low, high):
-        open_whole(half, max_price)
+        open_whole(market, half)
     if begin == end:
         return 0
     for at in range(begin, end):
@@ -252,7 +298,5 @@ cdef int widen(State* s, Half* half, uint32_t slot) except -1 nogil:
     return 0
 
 
-cdef void close_window(Half* half) noexcept:
-    if half.shift == WHOLE_SHIFT:
-        region_unmap(half.levels, (<size_t>half.words << 6) * sizeof(Level))
-        region_unmap(half.bits, (half.words + upper_words(half.words)) * 8)
+cdef void close_windows(Market* market) noexcept:
+    region_unmap(market.wide, 2 * whole_bytes(market))

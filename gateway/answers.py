@@ -61,8 +61,8 @@ class SessionFacts(Protocol):
     def living(self) -> Iterable[Session]:
         """Those that have signed in."""
 
-    def end_of_key(self, key: str) -> None:
-        """End the sessions of a key that was revoked."""
+    def end_of_key(self, key: ApiKey) -> None:
+        """End the sessions of a key that was revoked, and cancel what they placed."""
 
     def tell(self, body: dict[str, Any]) -> int:
         """Send it to every session that has signed in; how many these are."""
@@ -178,7 +178,7 @@ class Answers:
                 "status": OrderStatus(status).word, "filled": amount(filled),
             }  # fmt: skip
         if fields["poisoned"]:
-            return body | {"outcome": "poisoned"}
+            return body | {"outcome": "poisoned", "not_accepted_since": fields["since"]}
         refused = self._rejections.find(fields["index"], fields["client_id"].encode())
         if refused is not None:
             sequence, reason = refused
@@ -220,11 +220,14 @@ class Answers:
             self._facts.follow_latency(session, interval_ms)
         return self.latency(session.key)
 
-    def latency(self, key: ApiKey) -> dict[str, Any]:
-        """Histograms of the key's own commands and of the venue's, since the start: gateway.stages."""
+    def latency(self, key: ApiKey, venue: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Histograms of the key's own commands and of the venue's, since the start: gateway.stages.
+
+        `venue`: the venue's of this moment, if the caller has them already.
+        """
         return {
             "type": "latency", "key": key.key, "sequence": self._sequencer.released_sequence,
-            "stages": self._stages.of_key(key.key), "venue": self._stages.of_venue(),
+            "stages": self._stages.of_key(key.key), "venue": venue or self._stages.of_venue(),
         }  # fmt: skip
 
     def _of_key(self, session: Session) -> list[dict[str, Any]]:
@@ -267,8 +270,10 @@ class Answers:
 
     def _revoke_key(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:
         key = fields.get("key", "")
+        known = self._keys.find(key) if isinstance(key, str) else None
         self._keys.revoke(key, self._clock.now_ns())
-        self._facts.end_of_key(key)
+        if known is not None:
+            self._facts.end_of_key(known)
         return {"type": "key_revoked", "key": key}
 
     def _settled(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:

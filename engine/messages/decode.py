@@ -367,4 +367,4 @@ def _put(event: Event, field: str, value: np.integer, text: Callable[[int], Any]
 
 
 def _text(value: bytes) -> str:
-    return bytes(value).decode("ascii")
+    return bytes(value).partition(b"\0")[0].decode("ascii")  # empty if its first byte is zero, whatever follows

@@ -19,7 +19,8 @@ other things that are rare or long never make the common record larger.
 `crc32c`, `sequence`, `ts` and `chain` are written by the sequencer and the journal; the core reads sequence and ts.
 Accounts, markets and assets are named in journal and events by their index: 0, 1, 2 … in the order in which the core
 first accepted them (`system:external` is account 0, `system:fees` account 1). Names stand in the `done` events.
-Text fields are ASCII, zero-padded. Prices are ticks, sizes lots, amounts units. ABSENT and INVALID: see codes.
+Text fields are ASCII, zero-padded; one whose first byte is zero is empty, whatever follows. Prices are ticks, sizes
+lots, amounts units. ABSENT and INVALID: see codes.
 
 A `trade` names orders, not client ids: a reader that wants client ids keeps those of the `accepted` events.
 

@@ -22,7 +22,7 @@ from engine.messages.codes import (
 from engine.messages.layout import OrderFlag, PlaceFlag
 from engine.reference.bands import in_entry_band
 from engine.reference.matching import reaches
-from engine.reference.model import ClientId, Order, State, reject, unpack
+from engine.reference.model import ClientId, Order, State, is_empty, reject, unpack
 from engine.reference.orders import cancel_order, has_name_room, hold, hold_asset, join_book, leave_book, pair_hold
 from engine.reference.place import CLOSED_TO_ORDERS, COLLECTING, account_refuses
 from engine.reference.stops import execute_then_stops, is_met, run_stops
@@ -40,7 +40,7 @@ def _named(s: State, r: SimpleNamespace, flags: OrderFlag) -> Order | None:
 
 
 def _reject_named(s: State, r: SimpleNamespace, flags: OrderFlag, reason: RejectCode) -> None:
-    if flags:
+    if flags & (OrderFlag.BY_ORDER_ID | OrderFlag.BOTH_IDS):
         return reject(s, reason, r.account, order_id=int.from_bytes(r.client_id[:8], "little"))
     return reject(s, reason, r.account, client_id=r.client_id)
 
@@ -95,7 +95,7 @@ def replace(s: State, record: bytes) -> None:
     market = s.markets[order.market]
     waits = order.status == OrderStatus.WAITING
     price, size, stop_price = _terms(r, order)
-    if r.new_client_id:
+    if not is_empty(r.new_client_id):
         order.client_ids.append(r.new_client_id)
         s.ids[order.account, r.new_client_id] = ClientId(
             order.order_id, order.account, order.market, r.new_client_id, order
@@ -141,9 +141,10 @@ def _checked(s: State, r: SimpleNamespace, flags: OrderFlag) -> RejectCode | Ord
         return RejectCode.UNKNOWN_ACCOUNT
     if flags & OrderFlag.BOTH_IDS:
         return RejectCode.BAD_VALUE
-    if r.new_client_id and (r.account, r.new_client_id) in s.ids:
+    renamed = not is_empty(r.new_client_id)
+    if renamed and (r.account, r.new_client_id) in s.ids:
         return RejectCode.DUPLICATE
-    if (r.account, r.new_client_id) in s.poisons:
+    if renamed and (r.account, r.new_client_id) in s.poisons:
         return RejectCode.POISONED
     refused = account_refuses(s.accounts[r.account])
     if refused is not None:
@@ -153,10 +154,10 @@ def _checked(s: State, r: SimpleNamespace, flags: OrderFlag) -> RejectCode | Ord
         return RejectCode.UNKNOWN_ORDER
     if s.markets[order.market].phase in CLOSED_TO_ORDERS:
         return RejectCode.PHASE
-    if r.price == ABSENT and r.size == ABSENT and r.stop_price == ABSENT and not r.new_client_id:
+    if r.price == ABSENT and r.size == ABSENT and r.stop_price == ABSENT and not renamed:
         return RejectCode.BAD_VALUE
     reason = _check_numbers(s, r, order) or _check_book(s, r, order)
-    if reason is None and r.new_client_id and not has_name_room(s, order):
+    if reason is None and renamed and not has_name_room(s, order):
         reason = RejectCode.BUSY
     return reason or order
 

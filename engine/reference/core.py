@@ -53,14 +53,14 @@ class ReferenceCore:
         """Apply one record; its events as an array of layout.EVENT.
 
         Raises:
-            ValueError: the buffer is not the record that its `slots` says.
-            AssertionError: the record's sequence is not the next one.
+            ValueError: the buffer is not the record that its `slots` says, or its sequence is not the next one.
         """
         data = bytes(record)
         if len(data) < layout.SLOT_BYTES or len(data) != data[5] * layout.SLOT_BYTES:
             raise ValueError(f"a record of {len(data)} bytes is not as long as it says")
         head, s = unpack(layout.COMMAND, data), self._state
-        assert head.sequence == s.sequence + 1, "a record out of sequence"
+        if head.sequence != s.sequence + 1:
+            raise ValueError(f"a record out of sequence: {head.sequence}, and {s.sequence + 1} is the next")
         s.sequence, s.ts, s.op = head.sequence, head.ts, head.kind
         s.time = max(s.time, head.ts)
         s.fills = s.joins = 0

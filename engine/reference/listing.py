@@ -18,7 +18,19 @@ from engine.messages.codes import (
     RejectCode,
 )
 from engine.messages.layout import AccountMask, MarketMask
-from engine.reference.model import FEES, TOTAL_LIMIT, Account, Asset, Market, Move, State, extension, reject, unpack
+from engine.reference.model import (
+    FEES,
+    TOTAL_LIMIT,
+    Account,
+    Asset,
+    Market,
+    Move,
+    State,
+    extension,
+    is_empty,
+    reject,
+    unpack,
+)
 from engine.reference.money import begin_ref, has_ref_room, keep_ref
 from engine.reference.orders import cancel_account
 
@@ -34,7 +46,7 @@ def asset(s: State, record: bytes) -> None:
         return None
     ref, not_after = begun
     r = unpack(layout.ASSET, record)
-    if not r.name or r.scale > 9 or r.settled > 1:
+    if is_empty(r.name) or r.scale > 9 or r.settled > 1:
         return reject(s, RejectCode.BAD_VALUE, ref=ref)
     if s.named(s.assets, r.name) != NIL:
         return reject(s, RejectCode.EXISTS, ref=ref)
@@ -99,7 +111,7 @@ def _listing(s: State, r: SimpleNamespace, terms: SimpleNamespace, known: Market
     """The market as the command says it, judged as a listing of its own; what a repeat leaves out is as listed."""
     if r.base >= len(s.assets) or r.quote >= len(s.assets):
         return RejectCode.UNKNOWN_ASSET
-    if not r.name or r.base == r.quote or terms.tick < 1 or terms.lot < 1:
+    if is_empty(r.name) or r.base == r.quote or terms.tick < 1 or terms.lot < 1:
         return RejectCode.BAD_VALUE
     tick, lot = Fraction(terms.tick, 10**terms.tick_decimals), Fraction(terms.lot, 10**terms.lot_decimals)
     k, u = tick * lot * 10 ** s.assets[r.quote].scale, lot * 10 ** s.assets[r.base].scale
@@ -213,7 +225,7 @@ def account(s: State, record: bytes) -> None:
 
 def _check_account(s: State, r: SimpleNamespace, index: int, row: bytes, group: bytes) -> RejectCode | None:
     mask = r.mask
-    if not r.name or r.name.startswith(b"system:"):
+    if is_empty(r.name) or r.name.startswith(b"system:"):
         return RejectCode.BAD_VALUE
     if mask & AccountMask.STATUS and r.status > max(AccountStatus):
         return RejectCode.BAD_VALUE
@@ -222,7 +234,7 @@ def _check_account(s: State, r: SimpleNamespace, index: int, row: bytes, group: 
     for bit, ppm in ((AccountMask.TAKER_PPM, r.taker_ppm), (AccountMask.MAKER_PPM, r.maker_ppm)):
         if mask & bit and not -100_000 <= ppm <= 100_000:
             return RejectCode.BAD_VALUE
-    if mask & AccountMask.STP_GROUP and not group:
+    if mask & AccountMask.STP_GROUP and is_empty(group):
         return RejectCode.BAD_VALUE
     if index == NIL:
         if len(s.accounts) >= s.limits.accounts:

@@ -22,7 +22,8 @@ from engine.reference.noticed import Changes, Noticed, Rows, Table
 
 __all__ = [
     "EXTERNAL", "FEES", "INT64_MAX", "MILLION", "TOTAL_LIMIT", "Account", "Asset", "Balance", "ClientId", "Market",
-    "Move", "Order", "Ref", "State", "ceil_ppm", "extension", "reject", "required_hold", "saturated", "unpack", "words",
+    "Move", "Order", "Ref", "State", "ceil_ppm", "extension", "is_empty", "reject", "required_hold", "saturated",
+    "unpack", "words",
 ]  # fmt: skip
 
 EXTERNAL, FEES = 0, 1
@@ -353,6 +354,11 @@ def unpack(dtype: np.dtype, record: bytes, slot: int = 0) -> SimpleNamespace:
 def extension(dtype: np.dtype, **values: Any) -> bytes:
     """One extension slot."""
     return _packing(dtype).pack(values)
+
+
+def is_empty(text: bytes) -> bool:
+    """Of a text of a record: whether there is none. Its first byte decides (layout.py)."""
+    return text[:1] in (b"", b"\0")
 
 
 def reject(

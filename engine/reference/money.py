@@ -23,7 +23,7 @@ from engine.messages.codes import (
 )
 from engine.messages.layout import DuplicateFlag, MoneyFlag
 from engine.reference.digest import content_digest
-from engine.reference.model import INT64_MAX, TOTAL_LIMIT, Move, Ref, State, extension, reject, unpack
+from engine.reference.model import INT64_MAX, TOTAL_LIMIT, Move, Ref, State, extension, is_empty, reject, unpack
 
 __all__ = ["begin_ref", "expire_transfer", "has_ref_room", "judge_ref", "keep_ref", "money", "post", "void"]
 
@@ -54,7 +54,7 @@ class _Touched:
 
 def judge_ref(s: State, record: bytes, ref: bytes, not_after: int, account: int = NIL) -> bool:
     """Whether the ref lets the command go on; otherwise it is answered."""
-    if not ref:
+    if is_empty(ref):
         reject(s, RejectCode.BAD_REF, account, ref=ref)
     elif ref in s.refs:
         if s.refs[ref].digest in (0, content_digest(record)):
@@ -282,13 +282,13 @@ def _check_funds(
 def _write_money(
     s: State, kind: EventKind, ref: bytes, code: bytes, memo: bytes, moves: list[Move], *, expired: bool = False
 ) -> None:
-    extensions = extension(layout.MONEY_META, code=code, memo=memo) if memo else b""
+    extensions = extension(layout.MONEY_META, code=code, memo=memo) if not is_empty(memo) else b""
     legs = np.zeros(-(-len(moves) // layout.LEGS_PER_SLOT) * layout.LEGS_PER_SLOT, layout.LEG)
     for leg, move in zip(legs, moves, strict=False):
         leg["source"], leg["asset"], leg["amount"], leg["target"] = move.source, move.asset, move.amount, move.target
     s.emit(
         layout.MONEY_EVENT, kind, extensions=extensions + legs.tobytes(), ref=ref, code=code, leg_count=len(moves),
-        cause=expired, has_memo=bool(memo),
+        cause=expired, has_memo=not is_empty(memo),
     )  # fmt: skip
 
 
@@ -323,7 +323,7 @@ def void(s: State, record: bytes) -> None:
     ref = s.refs.get(r.ref)
     if ref is not None:
         return _decide(s, r.ref, RefStatus.VOIDED) if ref.status == RefStatus.PENDING else _duplicate(s, r.ref)
-    if not r.ref:
+    if is_empty(r.ref):
         return reject(s, RejectCode.BAD_REF, ref=r.ref)
     if r.not_after != ABSENT and s.time > r.not_after:
         return reject(s, RejectCode.EXPIRED, ref=r.ref)

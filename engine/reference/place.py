@@ -36,6 +36,7 @@ from engine.reference.model import (
     Market,
     Order,
     State,
+    is_empty,
     reject,
     required_hold,
     unpack,
@@ -127,7 +128,7 @@ def _checked(s: State, r: SimpleNamespace, flags: PlaceFlag, partner_id: bytes |
     reason = account_refuses(account) or _check_phase(r, market)
     if reason is not None:
         return reason
-    if r.side > Side.SELL or r.stp > SelfTrade.NONE or account.overdraft != Overdraft.NEVER or not r.client_id:
+    if r.side > Side.SELL or r.stp > SelfTrade.NONE or account.overdraft != Overdraft.NEVER or is_empty(r.client_id):
         return RejectCode.BAD_VALUE
     reason = _check_type(r, flags) or _check_numbers(s, r, flags, market)
     if reason is not None:

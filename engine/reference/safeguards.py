@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from engine.messages import layout
 from engine.messages.codes import CancelReason, CommandKind, EventKind, RejectCode
-from engine.reference.model import State, reject, unpack
+from engine.reference.model import State, is_empty, reject, unpack
 from engine.reference.orders import cancel_account
 from engine.reference.place import write_duplicate
 
@@ -60,7 +60,7 @@ def poison(s: State, record: bytes) -> None:
 
     if r.account >= len(s.accounts):
         return refuse(RejectCode.UNKNOWN_ACCOUNT)
-    if not r.client_id:
+    if is_empty(r.client_id):
         return refuse(RejectCode.BAD_VALUE)
     known = s.ids.get((r.account, r.client_id))
     if known is not None:

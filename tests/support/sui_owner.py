@@ -63,7 +63,7 @@ class Owner(SuiChain):
 
     async def claim_exit(self, listing: VaultListing) -> str:
         builder, vault, clock = self._begin(listing)
-        self._call(builder, "claim_exit", [vault, _pure(builder, self.row), clock], listing.coin_type)
+        self._call(builder, "claim_exit", [vault, clock], listing.coin_type)
         return await self._done(builder)
 
     def _begin(self, listing: VaultListing) -> tuple[Any, Any, Any]:

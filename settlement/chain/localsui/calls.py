@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from settlement.chain.encoding import Row, VaultHeader, address_bytes, address_text, u64, u128, vector_u8
+from settlement.chain.encoding import Reader, Row, VaultHeader, address_bytes, address_text, u64, u128, vector_u8
 from settlement.chain.localsui.contract import (
     CancelExit,
     ClaimExit,
@@ -80,7 +80,7 @@ def _object_id(machine: Interpreter, argument: Any) -> bytes:
 
 
 def _mint(machine: Interpreter, package: bytes, module: str, arguments: list[Any]) -> Coin:
-    faucet, amount = machine.object(arguments[0]), machine.read(arguments[1]).u64()
+    faucet, amount = machine.object(arguments[0]), machine.pure(arguments[1], Reader.u64)
     if faucet.kind != f"{address_text(package)}::{module}::Faucet":
         raise UnknownShape("mint with an object that is not this coin's faucet")
     contents = machine.contents(faucet)
@@ -127,22 +127,25 @@ class _Call:
         return coin
 
     def address(self, index: int) -> bytes:
-        return self.machine.read(self.arguments[index]).take(32)
+        return self.machine.pure(self.arguments[index], lambda read: read.take(32))
 
     def number(self, index: int) -> int:
-        return self.machine.read(self.arguments[index]).u64()
+        return self.machine.pure(self.arguments[index], Reader.u64)
 
     def numbers(self, index: int) -> tuple[int, ...]:
-        return tuple(self.machine.u64s(self.arguments[index]))
+        return self.machine.pure(self.arguments[index], Reader.u64s)
 
     def text(self, index: int) -> bytes:
-        return self.machine.read(self.arguments[index]).vector_u8()
+        return self.machine.pure(self.arguments[index], Reader.vector_u8)
 
     def addresses(self, index: int) -> tuple[bytes, ...]:
-        return tuple(self.machine.read(self.arguments[index]).vector(32))
+        return tuple(self.machine.pure(self.arguments[index], lambda read: read.vector(32)))
 
     def flag(self, index: int) -> bool:
-        return self.machine.read(self.arguments[index]).boolean()
+        return self.machine.pure(self.arguments[index], Reader.boolean)
+
+    def flags(self, index: int) -> tuple[bool, ...]:
+        return self.machine.pure(self.arguments[index], Reader.booleans)
 
     def run(self, operation: Operation, vault_id: bytes) -> None:
         """Execute, keep what changed, emit the events, place the coins paid out."""
@@ -221,7 +224,7 @@ def _commit_batch(call: _Call) -> None:
 
 def _extend(call: _Call, batch: Batch, first: int) -> None:
     accounts, amounts = call.addresses(first), call.numbers(first + 1)
-    flags = [flag != b"\0" for flag in call.machine.read(call.arguments[first + 2]).vector(1)]
+    flags = call.flags(first + 2)
     if not len(accounts) == len(amounts) == len(flags):
         raise MoveAbort(5)
     batch.accounts += accounts
@@ -263,7 +266,7 @@ def _cancel_exit(call: _Call) -> None:
 
 
 def _claim_exit(call: _Call) -> None:
-    call.run(ClaimExit(call.address(1), call.clock(2)), call.vault())
+    call.run(ClaimExit(call.machine.sender, call.clock(1)), call.vault())
 
 
 _SETTLEMENT: dict[str, Callable[[_Call], Any]] = {
@@ -328,7 +331,7 @@ def events_of(
         case ClaimExit(owner, _):
             amount = vault.header.pool - after.pool
             made.append(("ExitPaid", owner + u64(amount)))
-            paid = owner if amount else None
+            paid = owner
     identity = vault.header.id
     return [Emitted(vault.package, "settlement", name, identity + body) for name, body in made], paid
 

@@ -26,6 +26,7 @@ from settlement.chain.encoding import SUI_COIN, address_bytes, address_text, bas
 from settlement.chain.localsui.door import flip, open_door, status_of
 from settlement.chain.localsui.faults import Faults, View
 from settlement.chain.localsui.node import LIMITS, PROTOCOL_VERSION, LocalSui, Rejected, sender_of
+from settlement.chain.localsui.packages import function_message, package_message
 from settlement.chain.localsui.state import Consumed, Item, Record
 
 __all__ = ["RunningNode", "serve", "start"]
@@ -105,6 +106,8 @@ class Service:
                 v2.ListDynamicFieldsRequest,
                 v2.ListDynamicFieldsResponse,
             ),
+            ("MovePackageService/GetPackage", self._package, v2.GetPackageRequest, v2.GetPackageResponse),
+            ("MovePackageService/GetFunction", self._function, v2.GetFunctionRequest, v2.GetFunctionResponse),
             (
                 "TransactionExecutionService/ExecuteTransaction",
                 self._execute,
@@ -206,6 +209,19 @@ class Service:
         ]
         return v2.ListDynamicFieldsResponse(dynamic_fields=fields, next_page_token=token)
 
+    def _package(self, request: Any) -> Any:
+        found = package_message(self._node.state, address_bytes(request.package_id))
+        if found is None:
+            raise GRPCError(Status.NOT_FOUND, f"package {request.package_id} not found")
+        return v2.GetPackageResponse(package=found)
+
+    def _function(self, request: Any) -> Any:
+        package, module, name = address_bytes(request.package_id), request.module_name, request.name
+        found = function_message(self._node.state, package, module, name)
+        if found is None:
+            raise GRPCError(Status.NOT_FOUND, f"function {request.package_id}::{module}::{name} not found")
+        return v2.GetFunctionResponse(function=found)
+
     def _transaction(self, request: Any) -> Any:
         record = self._known(request.digest)
         if record is None:
@@ -304,6 +320,8 @@ class Service:
 def _page(items: list[Any], request: Any) -> tuple[list[Any], bytes | None]:
     """One page of a list, and the token of the next: the place where it begins."""
     start = int(request.page_token or b"0")
+    if start < 0:
+        raise ValueError("page token")
     size = min(request.page_size or PAGE_SIZE, PAGE_SIZE)
     stop = start + size
     return items[start:stop], str(stop).encode() if stop < len(items) else None

@@ -137,6 +137,8 @@ class State:
     executor: Executor
     items: dict[bytes, Item] = field(default_factory=dict)
     packages: set[bytes] = field(default_factory=set)
+    coins: dict[bytes, str] = field(default_factory=dict)
+    """Test coins: package → module."""
     entries: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
     """Tables of the rights modules: id → key → value."""
     vaults: dict[bytes, Vault] = field(default_factory=dict)
@@ -187,6 +189,7 @@ class State:
             del self.items[identity]
         for package, module, code in record.coins:
             self.executor.add_coin(package, module, code)
+            self.coins[package] = module
         self.packages.update(record.packages)
         for identity, coin_type, package in record.vaults:
             self.vaults[identity] = Vault(VaultHeader.decode(self.items[identity].contents), coin_type, package)

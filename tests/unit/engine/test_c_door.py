@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -23,12 +24,19 @@ ROOT = Path(__file__).parents[3]
 STRUCTS = {
     "BylinePlace": layout.PLACE, "BylineCancel": layout.CANCEL, "BylineReplace": layout.REPLACE,
     "BylineAccepted": layout.ACCEPTED, "BylineTrade": layout.TRADE, "BylineCanceled": layout.CANCELED,
+    "BylineRejected": layout.REJECTED, "BylineDuplicate": layout.DUPLICATE, "BylineReplaced": layout.REPLACED,
+    "BylinePrevented": layout.PREVENTED,
 }  # fmt: skip
 HEADS = ("crc32c", "kind", "slots", "flags", "sequence", "ts", "chain", "index", "account", "market", "reason", "op")
 NUMBERS = {
     **{f"BYLINE_{kind.name}": kind for kind in codes.CommandKind if kind.name in (
         "ASSET", "MARKET", "ACCOUNT", "DEPOSIT", "PLACE", "CANCEL", "REPLACE", "TICK", "CUT")},
     **{f"BYLINE_{kind.name}": kind for kind in codes.EventKind if 1 <= kind <= 11},
+    **{f"BYLINE_REJECT_{reason.name}": reason for reason in codes.RejectCode},
+    **{f"BYLINE_CANCEL_{reason.name}": reason for reason in codes.CancelReason},
+    **{f"BYLINE_NAMES_{flag.name}": flag for flag in layout.RejectedFlag},
+    "BYLINE_WAITING": codes.OrderStatus.WAITING, "BYLINE_OPEN": codes.OrderStatus.OPEN,
+    "BYLINE_FILLED": codes.OrderStatus.FILLED, "BYLINE_ENDED": codes.OrderStatus.CANCELED,
     "BYLINE_BUY": codes.Side.BUY, "BYLINE_SELL": codes.Side.SELL,
     "BYLINE_LIMIT_ORDER": codes.OrderType.LIMIT, "BYLINE_MARKET_ORDER": codes.OrderType.MARKET,
     "BYLINE_GTC": codes.TimeInForce.GTC, "BYLINE_IOC": codes.TimeInForce.IOC, "BYLINE_FOK": codes.TimeInForce.FOK,
@@ -36,6 +44,28 @@ NUMBERS = {
     "BYLINE_PLACE_NO_SIZE": layout.PlaceFlag.NO_SIZE, "BYLINE_BY_ORDER_ID": layout.OrderFlag.BY_ORDER_ID,
     "BYLINE_SLOT_BYTES": layout.SLOT_BYTES, "BYLINE_NO_INDEX": codes.NIL,
 }  # fmt: skip
+
+
+class Port(ctypes.Structure):
+    """The head of BylineCorePort."""
+
+    _fields_ = (
+        ("version", ctypes.c_uint32),
+        ("slot_bytes", ctypes.c_uint32),
+        ("context", ctypes.c_void_p),
+        ("apply", ctypes.c_void_p),
+        ("apply_batch", ctypes.CFUNCTYPE(
+            ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64), ctypes.c_int64,
+            ctypes.c_void_p, ctypes.c_int64,
+        )),
+    )  # fmt: skip
+
+
+def pointer(capsule: object, name: bytes) -> int:
+    """The address in a capsule."""
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return int(get(capsule, name))
 
 
 def header_checks() -> str:
@@ -105,6 +135,14 @@ def test_what_cannot_be_taken_is_refused_with_a_number_and_changes_nothing() -> 
         broken["slots"] = slots
         with pytest.raises(WrongResult, match="said -3"):
             native.collect(broken, 10_000)
+    port = ctypes.cast(ctypes.c_void_p(pointer(core.port(), b"byline.CorePort")), ctypes.POINTER(Port)).contents
+    both = np.concatenate([records[:4], np.zeros(8, records.dtype)])
+    source = both.ctypes.data
+    for at, events, room in ((-1, source + 512, 8), (0, source, 8), (0, source + 3 * 128, 8), (0, source + 512, -1)):
+        reached = ctypes.c_int64(at)
+        assert port.apply_batch(port.context, source, ctypes.byref(reached), 4, events, room) == -6
+        assert reached.value == at
+    assert both[:4].tobytes() == records[:4].tobytes() and core.sequence == int(records["sequence"][0]) - 1
     assert core.state_hash() == before
     assert len(native.collect(records, 100_000)) >= len(records)
 

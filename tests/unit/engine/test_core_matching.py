@@ -302,10 +302,3 @@ def test_batch_stops_before_a_buffer_could_be_too_small(world: World) -> None:
     assert world.core.bound(records) == 9
     assert world.core.apply_batch(records, np.zeros(8, layout.EVENT)) == (0, 0)
     assert world.core.apply_batch(records, np.zeros(9, layout.EVENT)) == (1, 6)
-
-
-def test_a_record_out_of_sequence_stops_the_core(world: World) -> None:
-    helper = World.__new__(World)
-    helper.sequence, helper.now = world.sequence + 1, 0
-    with pytest.raises(AssertionError, match="out of sequence"):
-        world.core.apply(helper.record(CommandKind.TICK, layout.COMMAND))
