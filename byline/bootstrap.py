@@ -20,6 +20,7 @@ import gc
 import logging
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -64,6 +65,9 @@ def run_process(name: str, settings: Settings) -> int:
     if kind not in bodies:
         print(f"byline: no process is called {name!r}; there are {', '.join(bodies)}", file=sys.stderr)
         return 2
+    if kind in ("core", "marketdata"):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each connection is a descriptor
     try:
         uvloop.run(_run(bodies[kind], settings, StatusFile(settings.data_directory, name)))
     except (JournalCorrupt, AssertionError):
@@ -145,8 +149,9 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
             GatewaySettings(
                 host=settings.host, port=settings.gateway_port or _port_before(settings, "core"),
                 environment=settings.environment, epoch=_next_epoch(data), ack_mode=settings.ack_mode,
-                batch_interval_s=settings.batch_interval_s, tls_certificate=settings.tls_certificate,
-                tls_key=settings.tls_key, tls_host=settings.tls_host, tls_port=settings.tls_port,
+                batch_interval_s=settings.batch_interval_s, ping_interval_s=settings.gateway_ping_s,
+                tls_certificate=settings.tls_certificate, tls_key=settings.tls_key,
+                tls_host=settings.tls_host, tls_port=settings.tls_port,
             ),
             sequencer, recovered.journal, recovered.core, keys, clock, lambda: EventLogReader(data / "events"),
             load_or_create_key(data / "keys" / "receipts.key"),

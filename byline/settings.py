@@ -41,6 +41,8 @@ class Settings:
     ack_mode: str = "durable"
     """`durable`: an answer leaves after fdatasync of its record. `memory`: before; a crash may lose acked orders."""
     batch_interval_s: float = 10.0
+    gateway_ping_s: float = 10.0
+    """A session of order entry that was silent for so long is pinged, and ended with its orders after as long again."""
     flush_interval_ms: int = 20
     marketdata_feeds: int = 1
     """2: a second, independent market data process as well, feed B on `marketdata_b_port`."""
@@ -101,6 +103,7 @@ class Settings:
             (bool(self.environment) and len(self.environment) <= 64, "environment", "1 to 64 characters"),
             (self.ack_mode in ACK_MODES, "ack_mode", f"one of {', '.join(ACK_MODES)}"),
             (0.2 <= self.batch_interval_s <= 3600, "batch_interval_s", "0.2 to 3600 seconds"),
+            (0.1 <= self.gateway_ping_s <= 3600, "gateway_ping_s", "0.1 to 3600 seconds"),
             (1 <= self.flush_interval_ms <= 1000, "flush_interval_ms", "1 to 1000 milliseconds"),
             (self.marketdata_feeds in (1, 2), "marketdata_feeds", "1 or 2"),
             (1 <= self.marketdata_shards <= 16, "marketdata_shards", "1 to 16"),

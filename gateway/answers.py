@@ -61,8 +61,8 @@ class SessionFacts(Protocol):
     def living(self) -> Iterable[Session]:
         """Those that have signed in."""
 
-    def end_of_key(self, key: str) -> None:
-        """End the sessions of a key that was revoked."""
+    def end_of_key(self, key: ApiKey) -> None:
+        """End the sessions of a key that was revoked, and cancel what they placed."""
 
     def tell(self, body: dict[str, Any]) -> int:
         """Send it to every session that has signed in; how many these are."""
@@ -178,7 +178,7 @@ class Answers:
                 "status": OrderStatus(status).word, "filled": amount(filled),
             }  # fmt: skip
         if fields["poisoned"]:
-            return body | {"outcome": "poisoned"}
+            return body | {"outcome": "poisoned", "not_accepted_since": fields["since"]}
         refused = self._rejections.find(fields["index"], fields["client_id"].encode())
         if refused is not None:
             sequence, reason = refused
@@ -267,8 +267,10 @@ class Answers:
 
     def _revoke_key(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:
         key = fields.get("key", "")
+        known = self._keys.find(key) if isinstance(key, str) else None
         self._keys.revoke(key, self._clock.now_ns())
-        self._facts.end_of_key(key)
+        if known is not None:
+            self._facts.end_of_key(known)
         return {"type": "key_revoked", "key": key}
 
     def _settled(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:

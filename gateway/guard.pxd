@@ -15,6 +15,7 @@ cdef enum Refusal:
     PROTECTED = 19
     EXPIRED_KEY = 20
     SESSION_NOT_PERMITTED = 21
+    IN_VAIN = 22  # a cancel, mass_cancel, kill or cancel_after, after too many that found nothing
 
 cdef struct Bucket:
     int64_t each_ns  # a token comes back in this time; 0: no limit
@@ -24,10 +25,14 @@ cdef struct Bucket:
 cdef class Allowance:
     cdef Bucket requests
     cdef Bucket messages
+    cdef Bucket vain
+    cdef Bucket poisons
     cdef readonly str tier
 
     # A request taken back: refused by the sequencer, or rewarded for a fill.
     cdef void give_back(self) noexcept nogil
+    # What `judge` took for a command of this kind, taken back: it was not submitted, or it did cancel something.
+    cdef void untake(self, uint8_t kind) noexcept nogil
     # Requests left now; -1: no limit.
     cdef int64_t left(self, int64_t now) noexcept nogil
     cdef bint take_message_at(self, int64_t now) noexcept nogil

@@ -4,7 +4,10 @@ Token buckets count in time: a bucket of n tokens, one back every `each_ns`, is 
 moves it by `each_ns`, and is refused where it would lie more than `n × each_ns` ahead; giving one back moves it the
 other way. No loop, no refill, no division until somebody asks how many are left. The clock is the caller's.
 
-What only takes risk away (cancel, mass_cancel, kill, cancel_after, poison) takes no token and is never refused here.
+What only takes risk away takes no request. A cancel, mass_cancel, kill or cancel_after takes a token of its own, `vain`,
+which comes back when it is told that something was canceled by it: so those that find nothing, and would fill the
+journal for nothing, are bounded as messages are. Without a token a cancel of an open order passes all the same (the hub
+looks). A poison is kept for ever by the engine: so many a minute are free, then it takes a request.
 Every other command takes one request. Keys of one account and tier share an Allowance, so more keys are no more room.
 
 `judge` looks at the key's expiry, its markets and its price collar, then at the protection, then takes the token: what
@@ -18,7 +21,7 @@ key with a collar places none.
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 
-from engine.messages.records cimport OP_PLACE, OP_REPLACE, CommandHead, Place, Replace
+from engine.messages.records cimport OP_PLACE, OP_POISON, OP_REPLACE, CommandHead, Place, Replace
 from gateway.wire.binary cimport takes_risk_away
 
 from engine.messages.codes import ABSENT as _ABSENT
@@ -34,6 +37,7 @@ cdef extern from *:
 cdef int64_t ABSENT = _ABSENT
 cdef uint64_t OUTLIVES = 0xFFFFFFFFFFFFFFFF
 cdef uint32_t NIL = 0xFFFFFFFF
+cdef int64_t MINUTE_NS = 60_000_000_000
 
 
 cdef inline bint _take(Bucket* bucket, int64_t now) noexcept nogil:
@@ -47,25 +51,40 @@ cdef inline bint _take(Bucket* bucket, int64_t now) noexcept nogil:
     return True
 
 
+cdef inline void _fill(Bucket* bucket, int64_t most, int64_t per_ns) noexcept nogil:
+    bucket.each_ns = per_ns // most if most else 0
+    bucket.most_ns = bucket.each_ns * most
+
+
 cdef class Allowance:
     """What the keys of one account and tier may send together.
 
     Args:
         tier: its name.
-        requests, messages: how many in `per_ns`, and at once; 0: without limit.
+        requests, messages: how many in `per_ns`, and at once; 0: without limit. As many cancels as messages may find
+            nothing.
+        poisons: how many a minute take no request; 0: without limit.
     """
 
-    def __init__(self, str tier not None, int64_t requests, int64_t messages, int64_t per_ns):
+    def __init__(self, str tier not None, int64_t requests, int64_t messages, int64_t per_ns, int64_t poisons=0):
         self.tier = tier
-        self.requests.each_ns = per_ns // requests if requests else 0
-        self.requests.most_ns = self.requests.each_ns * requests
-        self.messages.each_ns = per_ns // messages if messages else 0
-        self.messages.most_ns = self.messages.each_ns * messages
+        _fill(&self.requests, requests, per_ns)
+        _fill(&self.messages, messages, per_ns)
+        _fill(&self.vain, messages, per_ns)
+        _fill(&self.poisons, poisons, MINUTE_NS)
         if requests and not self.requests.each_ns or messages and not self.messages.each_ns:
             raise ValueError(f"tier {tier}: more than one a nanosecond is no limit")
 
     cdef void give_back(self) noexcept nogil:
         self.requests.full_at -= self.requests.each_ns
+
+    cdef void untake(self, uint8_t kind) noexcept nogil:
+        cdef Bucket* bucket = &self.requests
+        if kind == OP_POISON:
+            bucket = &self.poisons
+        elif takes_risk_away(kind):
+            bucket = &self.vain
+        bucket.full_at -= bucket.each_ns
 
     cdef int64_t left(self, int64_t now) noexcept nogil:
         if self.requests.each_ns == 0:
@@ -141,8 +160,10 @@ cdef class Guard:
         cdef uint8_t kind = (<CommandHead*>record).kind
         cdef Place* place = <Place*>record
         cdef int64_t price
+        if kind == OP_POISON:
+            return 0 if _take(&self.allowance.poisons, now) or _take(&self.allowance.requests, now) else RATE_LIMITED
         if takes_risk_away(kind):
-            return 0
+            return 0 if _take(&self.allowance.vain, now) else IN_VAIN
         if self.expires_at and now >= self.expires_at:
             return EXPIRED_KEY
         if kind == OP_PLACE or kind == OP_REPLACE:

@@ -19,6 +19,7 @@ from gateway.wire.binary cimport Rights
 cdef class Counters:
     cdef public uint64_t acks
     cdef public uint64_t bad_frames
+    cdef public uint64_t closed_silent
     cdef public uint64_t closed_slow
     cdef public uint64_t commands_binary
     cdef public uint64_t commands_fast
@@ -56,6 +57,7 @@ cdef class Connection:
     cdef list accounts  # indices that it hears of
     cdef readonly uint64_t told_since  # every private event of a later sequence was told, or will be, in order
     cdef bint has_paid  # a request was taken for its last command that was not free
+    cdef bint was_heard  # a frame came since somebody asked
     cdef public bint in_fragments  # a message has begun whose last frame has not come
     cdef bint holds  # a replay tells it of the past: what happens now is told by that too
     cdef uint64_t held_from  # after which that replay tells
@@ -110,6 +112,7 @@ cdef class Hub(ReleaseSink):
     cdef int touch(self, Connection connection) except -1
     cdef Connection owner_of(self, uint64_t number)
     cdef int refuse(self, Connection connection, int why, bytes rid) except -1
+    cdef object _order_market(self, const uint8_t* record)
     cdef uint32_t _market_of(self, Connection connection, const uint8_t* record) except? 0
     cdef int taken(self, Connection connection, uint8_t kind) except -1
     cdef int _count_fill(self, uint64_t order_id, int64_t leaves, const Trade* trade) except -1

@@ -18,6 +18,7 @@ COUNTED: tuple[str, ...]
 class Counters:
     acks: int
     bad_frames: int
+    closed_silent: int
     closed_slow: int
     commands_binary: int
     commands_fast: int
@@ -44,6 +45,8 @@ class Connection:
     def session(self) -> Session: ...
     @property
     def is_ending(self) -> bool: ...
+    @property
+    def unsent(self) -> int: ...
     def told_until(self, released: int) -> int: ...
     @property
     def peer(self) -> str: ...

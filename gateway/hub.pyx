@@ -26,14 +26,14 @@ from libc.string cimport memcpy, memmove
 from picows.picows cimport WSCloseCode, WSTransport
 
 from gateway.guard cimport (
-    COLLAR, EXPIRED_KEY, MARKET_NOT_PERMITTED, OUTLIVES, PROTECTED, RATE_LIMITED, SESSION_NOT_PERMITTED, Allowance,
+    COLLAR, EXPIRED_KEY, IN_VAIN, MARKET_NOT_PERMITTED, OUTLIVES, PROTECTED, RATE_LIMITED, SESSION_NOT_PERMITTED, Allowance,
     Guard,
 )
 from gateway.names cimport MarketEntry, Names
 from gateway.orders cimport OpenOrders
 from engine.messages.records cimport (
     EV_ACCEPTED, EV_CANCELED, EV_PHASE_CHANGED, EV_PREVENTED, EV_REJECTED, EV_TRADE, EV_TRANSFERRED, EV_UNCROSSED,
-    EV_VOIDED, OP_PLACE, OP_REPLACE, SLOT, Canceled, EventHead, Place, Prevented, Rejected, Replace, Trade,
+    EV_VOIDED, OP_CANCEL, OP_PLACE, OP_POISON, OP_REPLACE, SLOT, Canceled, EventHead, Place, Prevented, Rejected, Replace, Trade,
 )
 from gateway.sequencer cimport BUSY, CLOSED, FAILED, RECORD, TEXT, Pending, Sequencer
 from gateway.stages cimport Stages
@@ -49,7 +49,7 @@ cdef int64_t ABSENT = _ABSENT
 cdef dict REFUSALS = {
     BUSY: "busy", FAILED: "failed", CLOSED: "closed", RATE_LIMITED: "rate_limited",
     MARKET_NOT_PERMITTED: "market_not_permitted", COLLAR: "collar", PROTECTED: "protection", EXPIRED_KEY: "expired_key",
-    SESSION_NOT_PERMITTED: "session_not_permitted",
+    SESSION_NOT_PERMITTED: "session_not_permitted", IN_VAIN: "in_vain",
 }  # fmt: skip
 cdef enum:
     HEADER = 10  # the longest frame header
@@ -151,6 +151,11 @@ cdef class Connection:
         """The address that it comes from, without the port."""
         name = self.transport.underlying_transport.get_extra_info("peername")
         return str(name[0]) if name else ""
+
+    @property
+    def unsent(self):
+        """Bytes that wait for the peer to take them."""
+        return self.size + unsent(self.transport)
 
     def told_until(self, uint64_t released):
         """The last sequence whose private events it has all been told, if everything up to `released` is told."""
@@ -354,8 +359,8 @@ cdef class Hub(ReleaseSink):
             why = self.sequencer.submit(
                 <uint8_t*>start, <uint32_t>(len(copy) // SLOT), connection.number, rid, len(rid), TEXT, t_in, reserved
             )
-            if why and counts and not is_free:
-                guard.allowance.give_back()
+            if why and guard is not None and not (counts and is_free):
+                guard.allowance.untake(copy[4])
         elif counts and is_free:
             guard.allowance.take_request(t_in)  # lent above
         if counts and not is_free:
@@ -371,28 +376,37 @@ cdef class Hub(ReleaseSink):
     cdef int admit(self, Connection connection, uint8_t* record, uint32_t market, int64_t now) except -1:
         cdef Guard guard = connection.guard
         cdef Place* place = <Place*>record
+        cdef int why
         if guard is None:
             if place.head.kind == OP_PLACE and place.session == OUTLIVES:
                 place.session = 0
             return 0
-        return guard.judge(
+        why = guard.judge(
             record, market, self.sequencer.reference_price(market) if guard.collar_ppm and market != NIL else ABSENT, now
+        )
+        if why == IN_VAIN and place.head.kind == OP_CANCEL and self._order_market(record) is not None:
+            return 0  # that one finds something: it always passes
+        return why
+
+    cdef object _order_market(self, const uint8_t* record):
+        """The market of the open order that a cancel or replace names, or None."""
+        cdef const Replace* replace = <const Replace*>record
+        cdef uint64_t order_id
+        memcpy(&order_id, replace.client_id, 8)
+        return self.sequencer.order_market(
+            replace.account, order_id if replace.head.flags & F_BY_ORDER_ID else None,
+            <bytes>replace.client_id[:32].rstrip(b"\0"),
         )
 
     cdef uint32_t _market_of(self, Connection connection, const uint8_t* record) except? 0:
         """The market of a place, or of a replace where the key is bound to markets or prices; NIL otherwise."""
         cdef const Replace* replace = <const Replace*>record
         cdef Guard guard = connection.guard
-        cdef uint64_t order_id
         if replace.head.kind == OP_PLACE:
             return (<const Place*>record).market
         if replace.head.kind != OP_REPLACE or guard is None or (guard.markets == NULL and not guard.collar_ppm):
             return NIL
-        memcpy(&order_id, replace.client_id, 8)
-        found = self.sequencer.order_market(
-            replace.account, order_id if replace.head.flags & F_BY_ORDER_ID else None,
-            <bytes>replace.client_id[:32].rstrip(b"\0"),
-        )
+        found = self._order_market(record)
         return NIL if found is None else <uint32_t>found
 
     def allow(self, uint32_t account, allowance not None):
@@ -531,6 +545,12 @@ cdef class Hub(ReleaseSink):
         if owner is not None:
             if owner.guard is not None:
                 owner.rate_left = owner.guard.allowance.left(self.t_out)
+                if pending.event_slots:
+                    head = <const EventHead*>pending.events
+                    if head.op != OP_POISON and takes_risk_away(head.op) and (
+                        head.kind == EV_CANCELED or pending.event_slots > 1
+                    ):
+                        owner.guard.allowance.untake(head.op)  # not in vain
             if pending.form == RECORD:
                 self.ack_record(owner, pending)
             elif pending.event_slots and is_fast(pending.events):

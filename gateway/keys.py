@@ -2,8 +2,9 @@
 
 The registry is a log of lines, `CRC32 JSON\\n`, appended and synced before a registration is answered; loading it is
 reading it from the first line. That a key's protection has tripped, and that it was reset, are lines too. A torn last
-line (a crash in the middle of an append) was never answered and is blanked; anything else that does not check is
-damage and refuses to start. Keys are never removed from the log, a revocation is a line of its own.
+line (a crash in the middle of an append) was never answered and is blanked, as is a line whose write or sync failed;
+anything else that does not check is damage and refuses to start. Keys are never removed from the log, a revocation is a
+line of its own.
 
 Private keys never come near this module, but for the exchange's own (the operator's, the receipts'), which
 `load_or_create_key` makes at the first start.
@@ -11,7 +12,10 @@ Private keys never come near this module, but for the exchange's own (the operat
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import logging
 import os
 import re
 import zlib
@@ -41,6 +45,7 @@ __all__ = [
     "verify_sign_in",
 ]
 
+log = logging.getLogger(__name__)
 REGISTRY_PATH = "keys/registry.log"
 _LABEL_MAX = 64
 _ACCOUNTS_MAX = 64
@@ -101,7 +106,9 @@ class KeyRegistry:
     def __init__(self, disk: Disk, path: str = REGISTRY_PATH) -> None:
         """Load the log, or begin it. Raises KeyRegistryCorrupt; OSError comes through."""
         self._keys: dict[str, ApiKey] = {}
+        self._revoked: set[str] = set()
         self._tripped: dict[str, str] = {}
+        self._untold = 0  # bytes behind the end of lines that were refused and may be on disk
         self._file: File = disk.open(path, create=True)
         self._end = self._load(path)
 
@@ -122,7 +129,8 @@ class KeyRegistry:
 
         Raises:
             KeyRefused: a rule is broken; nothing was written.
-            OSError: the disk refused; the key is not registered.
+            OSError: the disk refused; the key is not registered, nor is it after a restart, unless the disk
+                refused to take the line back as well: until it does, nothing else is registered or revoked.
         """
         _check_public(key)
         if (
@@ -141,6 +149,12 @@ class KeyRegistry:
         if narrowed.expires_at and narrowed.expires_at <= at_ns:
             raise KeyRefused("bad_value", "expires_at", "later than now")
         entry = ApiKey(key, tuple(accounts), Scope.parse(scopes), label, narrowed)
+        if Scope.OPERATOR in entry.scopes:
+            for field in ("markets", "collar_ppm", "protection"):
+                if narrowed.fields().get(field) is not None:
+                    raise KeyRefused("bad_value", field, "an operator's key has none: it would not hold")
+            if (restrictions or {}).get("tier") is not None:
+                raise KeyRefused("bad_value", "tier", "an operator's key has none: it is without limit")
         if not entry.accounts and Scope.OPERATOR not in entry.scopes:
             raise KeyRefused("bad_value", "accounts", "a key without the operator scope needs an account")
         known = self._keys.get(key)
@@ -153,6 +167,7 @@ class KeyRegistry:
         line = {"act": "register", "key": key, "accounts": accounts, "scopes": entry.scopes.words(), "label": label}
         self._append(line | narrowed.fields() | {"at": at_ns})
         self._keys[key] = entry
+        self._revoked.discard(key)
         return entry
 
     def revoke(self, key: str, at_ns: int) -> None:
@@ -162,6 +177,7 @@ class KeyRegistry:
             raise KeyRefused("unknown_key", "key", "no living key has this public half")
         self._append({"act": "revoke", "key": key, "at": at_ns})
         del self._keys[key]
+        self._revoked.add(key)
         self._tripped.pop(key, None)
 
     def tripped(self, key: str) -> str:
@@ -183,21 +199,49 @@ class KeyRegistry:
         """All keys that are registered and not revoked."""
         return iter(self._keys.values())
 
+    def revoked(self) -> Iterator[str]:
+        """The public halves of all keys that were revoked and not registered again."""
+        return iter(self._revoked)
+
     def close(self) -> None:
         self._file.close()
 
     def _append(self, entry: dict[str, object]) -> None:
+        self._take_back()
         text = json.dumps(entry, separators=(",", ":")).encode()
         line = b"%08x %s\n" % (zlib.crc32(text), text)
-        at = self._end
-        while line:
-            written = self._file.write_at(at, line)
+        try:
+            self._write(line)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._take_back()
+            raise
+        self._end += len(line)
+        self._untold = 0
+
+    def _write(self, data: bytes) -> None:
+        """Behind the last line, and synced. Counts what of it may be on disk, whatever comes of the rest."""
+        done = 0
+        while done < len(data):
+            written = self._file.write_at(self._end + done, data[done:])
             if written <= 0:
-                raise OSError(f"key registry: nothing written at offset {at}")
-            at += written
-            line = line[written:]
+                raise OSError(errno.EIO, f"key registry: nothing written at offset {self._end + done}")
+            done += written
+            self._untold = max(self._untold, done)
         self._file.sync()
-        self._end = at
+
+    def _take_back(self) -> None:
+        """Blank what a failed append has left: what was refused is not to live after a restart. Raises OSError."""
+        if not self._untold:
+            return
+        try:
+            self._write(b"\n" * self._untold)
+        except OSError as error:
+            log.critical("key registry: a refused line of %d bytes at offset %d is not taken back errno=%s",
+                         self._untold, self._end, error.errno)  # fmt: skip
+            raise
+        self._end += self._untold
+        self._untold = 0
 
     def _load(self, path: str) -> int:
         data = self._file.read_at(0, self._file.size())
@@ -226,10 +270,12 @@ class KeyRegistry:
             self._tripped.pop(key, None)
             if entry["act"] == "revoke":
                 self._keys.pop(key, None)
+                self._revoked.add(key)
             return
         scopes = Scope.parse(list(entry["scopes"]))  # type: ignore[call-overload]
         narrowed = parse({name: entry[name] for name in FIELDS if name in entry})
         self._keys[key] = ApiKey(key, tuple(entry["accounts"]), scopes, str(entry["label"]), narrowed)  # type: ignore[arg-type]
+        self._revoked.discard(key)
 
 
 def sign_in_bytes(environment: str, epoch: int, nonce: str) -> bytes:

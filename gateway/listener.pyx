@@ -33,8 +33,10 @@ from gateway.session import Ask, Close, Records, Resume, Send, SignedIn, Submit
 cdef uint32_t NIL = 0xFFFFFFFF
 cdef uint16_t[4] CODES  # by Taken
 CODES = [0, EDGE_BUSY, EDGE_JOURNAL_FAILED, EDGE_CANCEL_ONLY]
-cdef uint16_t[6] REFUSED  # by Refusal, from RATE_LIMITED on
-REFUSED = [EDGE_RATE_LIMITED, EDGE_FORBIDDEN, EDGE_COLLAR, EDGE_PROTECTION, EDGE_EXPIRED_KEY, EDGE_FORBIDDEN]
+cdef uint16_t[7] REFUSED  # by Refusal, from RATE_LIMITED on
+REFUSED = [
+    EDGE_RATE_LIMITED, EDGE_FORBIDDEN, EDGE_COLLAR, EDGE_PROTECTION, EDGE_EXPIRED_KEY, EDGE_FORBIDDEN, EDGE_RATE_LIMITED,
+]
 cdef object log = logging.getLogger(__name__)
 
 
@@ -81,6 +83,7 @@ cdef class OrderEntryListener(WSListener):
             return  # a fault behind this frame has ended the connection: nothing of it is executed any more
         try:
             self.hub.counters.frames_in += 1
+            self.connection.was_heard = True
             if frame.msg_type == WSMsgType.TEXT and frame.fin and not (frame.rsv1 or frame.rsv2 or frame.rsv3):
                 if self.connection.may_cancel and not (self.connection.is_ending or self.connection.in_fragments):
                     scan(frame.payload_ptr, frame.payload_size, &order)
@@ -175,6 +178,19 @@ cdef class OrderEntryListener(WSListener):
         """The connection, None before the handshake and after the end."""
         return self.connection
 
+    def was_heard(self):
+        """Whether a frame came since this was asked before."""
+        found = self.connection is not None and self.connection.was_heard
+        if found:
+            self.connection.was_heard = False
+        return found
+
+    def ping(self):
+        """Ask the peer whether it is there."""
+        if self.connection is not None and not self.connection.is_ending:
+            self.connection.is_clear = False
+            self.connection.transport.send_ping(b"")
+
     def drop(self):
         """End the connection without waiting for the peer."""
         if self.connection is not None:
@@ -232,8 +248,8 @@ cdef class OrderEntryListener(WSListener):
                 record, 1, connection.number, order.rid.at, 0 if order.rid.size == -1 else order.rid.size, TEXT, t_in,
                 order.op == OP_CANCEL,
             )
-            if why and order.op != OP_CANCEL and connection.guard is not None:
-                connection.guard.allowance.give_back()
+            if why and connection.guard is not None:
+                connection.guard.allowance.untake(order.op)
             if not why:
                 hub.taken(connection, order.op)
             if not why and order.receipt == 1:
@@ -288,8 +304,8 @@ cdef class OrderEntryListener(WSListener):
                         record, head.slots, connection.number, <char*>&rid, sizeof(rid), RECORD, t_in,
                         takes_risk_away(head.kind),
                     )
-                    if why and connection.guard is not None and not takes_risk_away(head.kind):
-                        connection.guard.allowance.give_back()
+                    if why and connection.guard is not None:
+                        connection.guard.allowance.untake(head.kind)
                     if not why:
                         hub.taken(connection, head.kind)
                 hub.counters.commands_binary += 1

@@ -7,7 +7,8 @@ its key's. Both are cancelled by journaled `mass_cancel` commands of one account
     key's          the upper half of the numbers, from SHA-256 of the public key: the same in every life
 
 What the exchange itself did not live to cancel (it was killed) is cancelled at the next start: connections of earlier
-epochs are lost for certain. A refusal for want of room is tried again at the next look.
+epochs are lost for certain, and a revoked key's orders are nobody's. A refusal for want of room is tried again at the
+next look.
 """
 
 from __future__ import annotations
@@ -64,6 +65,15 @@ class Pulls:
         sessions = open_orders["session"]
         lost = open_orders[(sessions != 0) & (sessions < min(_CONNECTIONS, epoch << _NUMBER_BITS))]
         pairs = dict.fromkeys((int(row["account"]), int(row["session"])) for row in lost)
+        self._waiting.extend(pairs)
+        return len(pairs)
+
+    def add_disowned(self, open_orders: NDArray[Any], keys: Iterable[str]) -> int:
+        """Those of keys that were revoked and are not registered. Returns how many (account, session) there are."""
+        stamps = {key_stamp(key) for key in keys}
+        rows = open_orders[open_orders["session"] >= _KEYS] if stamps else ()
+        found = ((int(row["account"]), int(row["session"])) for row in rows)
+        pairs = dict.fromkeys(pair for pair in found if pair[1] in stamps)
         self._waiting.extend(pairs)
         return len(pairs)
 

@@ -12,10 +12,11 @@ orders tell it. Whether a child is open is asked of the core, as of everything s
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Protocol
 
 from engine.messages.codes import ABSENT, OrderStatus, Side
+from engine.messages.decimals import DECIMAL
 from engine.messages.directory import Directory
 from gateway.orders import OpenOrders
 
@@ -150,11 +151,7 @@ def _total(size: str, filled: str) -> str:
 
 
 def _decimal(text: str) -> Decimal | None:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() else None
+    return Decimal(text) if DECIMAL.fullmatch(text) else None
 
 
 def _meets(bid: dict[str, Any] | None, ask: tuple[str, Decimal | None] | None) -> bool:

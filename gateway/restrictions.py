@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.messages.decimals import DECIMAL
+
 __all__ = ["FIELDS", "KeyRefused", "ProtectionTerms", "Restrictions", "parse"]
 
 FIELDS = ("markets", "collar_ppm", "addresses", "expires_at", "tier", "protection")
@@ -20,7 +22,6 @@ _ADDRESSES_MAX = 64
 _PPM_MAX = 10**9
 _WINDOW_MS_MAX = 600_000
 _COUNT_MAX = 10**9
-_DECIMAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
 _TIER = re.compile(r"[a-z]{1,16}", re.ASCII)
 
 
@@ -138,7 +139,7 @@ def _protection(value: Any) -> ProtectionTerms:
     for name in ("size", "notional"):
         text = given.get(name)
         _require(
-            text is None or (isinstance(text, str) and bool(_DECIMAL.fullmatch(text)) and bool(text.strip("0."))),
+            text is None or (isinstance(text, str) and bool(DECIMAL.fullmatch(text)) and bool(text.strip("0."))),
             f"protection.{name}", "a decimal above 0, as text",
         )  # fmt: skip
     return ProtectionTerms(window_ms, fills, given.get("size"), given.get("notional"))

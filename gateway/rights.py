@@ -95,9 +95,9 @@ class Rights:
         """The key was revoked."""
         self._protections.pop(key, None)
 
-    @staticmethod
-    def _allowance(tier: Tier) -> Allowance:
-        return Allowance(tier.name, tier.requests, tier.messages, round(tier.window_s * 1e9))
+    def _allowance(self, tier: Tier) -> Allowance:
+        window_ns = round(tier.window_s * 1e9)
+        return Allowance(tier.name, tier.requests, tier.messages, window_ns, self._settings.poisons_per_minute)
 
     def _protection(self, key: ApiKey) -> Protection | None:
         terms = key.restrictions.protection

@@ -13,8 +13,10 @@ import asyncio
 import logging
 import secrets
 import ssl
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -26,7 +28,7 @@ from engine.messages.codes import Overdraft
 from engine.messages.decode import EventDecoder
 from engine.messages.directory import Directory
 from engine.messages.encode import CommandEncoder, Malformed
-from engine.messages.errors import SettingsInvalid
+from engine.messages.errors import ExchangeError, SettingsInvalid
 from engine.messages.layout import AccountMask
 from engine.messages.ports import Clock, EventSource
 from gateway.answers import Answers, CoreState
@@ -34,6 +36,7 @@ from gateway.guard import Allowance
 from gateway.hub import Connection, Counters, Hub
 from gateway.keys import ApiKey, KeyRefused, KeyRegistry, Scope
 from gateway.listener import OrderEntryListener
+from gateway.liveness import LOOKS, Liveness, Verdict
 from gateway.names import Names
 from gateway.orders import OpenOrders
 from gateway.protection import Protection
@@ -46,6 +49,7 @@ from gateway.rights import Rights
 from gateway.sequencer import Sequencer
 from gateway.session import Ask, CommandRefused, Resume, Session, SessionTerms, SignedIn
 from gateway.settings import GatewaySettings
+from gateway.unsigned import Unsigned, network_of
 from gateway.wire import json as wire
 from gateway.wire.numbers import first_invalid
 
@@ -69,6 +73,15 @@ class JournalHealth(Protocol):
     @property
     def status(self) -> str:
         """running, disk_full, failed or closed."""
+
+
+@dataclass(slots=True)
+class _Telling:
+    """A `resume` that goes on. `liveness`: whether its reader takes what it is told."""
+
+    replay: Replay
+    rid: bytes
+    liveness: Liveness
 
 
 class GatewayServer:
@@ -116,7 +129,7 @@ class GatewayServer:
         self.hub.on_fatal = self._fatal
         self.hub.look = self._look
         self._open_events = open_events
-        self._replays: deque[tuple[Replay, bytes]] = deque()
+        self._replays: deque[_Telling] = deque()
         self._quotes = Quotes(state, directory, self._orders)
         if receipt_key is not None:
             self.hub.receipts = Receipts(receipt_key, settings.environment, settings.epoch)
@@ -125,6 +138,7 @@ class GatewayServer:
         orphans = self._pulls.add_orphans(open_orders, settings.epoch)
         if orphans:
             log.warning("orders of lost connections are cancelled sessions=%d", orphans)
+        self._pulls.add_disowned(open_orders, keys.revoked())
         self.hub.rejections = rejections = self._known_rejections()
         self._rights = Rights(settings, self._names, keys, self._trip)
         self.hub.guarded.update(self._rights.protected_orders(open_orders))
@@ -144,6 +158,10 @@ class GatewayServer:
             commands_per_frame_max=settings.commands_per_frame_max, message_bytes_max=settings.frame_bytes_max,
         )  # fmt: skip
         self._listeners: set[OrderEntryListener] = set()
+        self._unsigned: Unsigned[OrderEntryListener] = Unsigned(settings.unsigned_max)
+        self._of_key: Counter[str] = Counter()  # sessions that have signed in
+        self._liveness: dict[OrderEntryListener, Liveness] = {}
+        self._look_due = 0
         self._expiring: set[OrderEntryListener] = set()
         self._signed_in: dict[Session, tuple[Connection, int]] = {}
         self._followers: dict[Session, tuple[int, int]] = {}  # interval and when it is due next, ns: of `latency`
@@ -179,6 +197,7 @@ class GatewayServer:
         return await picows.ws_create_server(
             self._accept, host, port, ssl=context,
             websocket_handshake_timeout=self.settings.handshake_timeout_s, enable_auto_pong=False,
+            ssl_handshake_timeout=None if context is None else self.settings.handshake_timeout_s,
             max_frame_size=self.settings.frame_bytes_max, read_buffer_init_size=8_192, logger_name=_quiet,
         )  # fmt: skip
 
@@ -234,13 +253,28 @@ class GatewayServer:
         loop = asyncio.get_running_loop()
         self.counters.sessions = len(self._listeners)
         self.counters.sessions_opened += 1
+        evicted = self._unsigned.add(listener, "" if listener.link is None else network_of(listener.link.peer))
+        if evicted is not None and evicted.link is not None:
+            self.counters.refused_sessions += 1
+            evicted.carry_out(evicted.link.session.end(1013, "too many connections sign in: connect again"))
         self._timers[listener] = loop.call_later(self.settings.sign_in_timeout_s, self._time_out, listener)
 
     def signed_in(self, listener: OrderEntryListener, signed: SignedIn) -> None:
         """Give the session the rights of its key, and greet it by name."""
-        self._disarm(listener)
         key, link = signed.key, listener.link
         assert link is not None, "only a living connection signs in"
+        most = self.settings.sessions_per_key_max
+        full = "too many sessions" if len(self._signed_in) >= self.settings.sessions_max else (
+            f"the key has {most} sessions, its most" if self._of_key[key.key] >= most else ""
+        )  # fmt: skip
+        if full:
+            self.counters.refused_sessions += 1
+            listener.carry_out(link.session.end(1013, full))
+            return
+        self._disarm(listener)
+        self._unsigned.discard(listener)
+        self._of_key[key.key] += 1
+        self._liveness[listener] = self._new_liveness(self.settings.ping_interval_s)
         indices = [self._names.account_index(name) for name in key.accounts]
         known = [index for index in indices if index is not None]
         trades = Scope.TRADE in key.scopes and Scope.OPERATOR not in key.scopes and len(known) == len(indices)
@@ -274,19 +308,31 @@ class GatewayServer:
         link = listener.link
         assert link is not None, "only a living connection resumes"
         refusal: tuple[str, str, str] | None = None
+        seats = self.settings.replays_per_account_max
+        whose = _account_of(link)
+        if link.is_ending:
+            return
         if self._open_events is None:
             refusal = "unavailable", "op", "there is no event log to read from"
         elif resume.after > self._sequencer.released_sequence:
             refusal = "bad_value", "after", "a sequence that has been"
         elif len(self._replays) >= self.settings.replays_max:
             refusal = "busy", "op", "too many sessions are told of the past; try again"
-        elif any(replay.connection is link for replay, _ in self._replays):
+        elif any(one.replay.connection is link for one in self._replays):
             refusal = "busy", "op", "this session is told of the past already"
-        if refusal is not None or self._open_events is None:
-            code, field, rule = refusal or ("unavailable", "op", "")
+        elif sum(_account_of(one.replay.connection) == whose for one in self._replays) >= seats:
+            refusal = "busy", "op", f"{seats} sessions of this account are told of the past, its most; try again"
+        else:
+            try:
+                replay = Replay(self.hub, link, self._open_events(), resume.after)
+            except (OSError, ExchangeError) as error:
+                log.error("the event log cannot be opened for a replay: %s", error)
+                refusal = "busy", "op", "the event log cannot be read now; try again"
+        if refusal is not None:
+            code, field, rule = refusal
             self.hub.send(link, wire.error(code, rule, rid=resume.rid, field=field, rule=rule))
             return
-        self._replays.append((Replay(self.hub, link, self._open_events(), resume.after), resume.rid))
+        self._replays.append(_Telling(replay, resume.rid, self._new_liveness(self.settings.replay_stall_s / 2)))
         if len(self._replays) == 1:
             asyncio.get_running_loop().call_soon(self._replay_on)
 
@@ -300,10 +346,16 @@ class GatewayServer:
         self._disarm(listener)
         self._listeners.discard(listener)
         self._expiring.discard(listener)
+        self._unsigned.discard(listener)
+        self._liveness.pop(listener, None)
         self.counters.sessions = len(self._listeners)
         if link is None:
             return
-        self._signed_in.pop(link.session, None)
+        if self._signed_in.pop(link.session, None) is not None and link.session.key is not None:
+            key = link.session.key.key
+            self._of_key[key] -= 1
+            if not self._of_key[key]:
+                del self._of_key[key]
         self._followers.pop(link.session, None)
         self._let_go(link)
         if self._pulls:
@@ -335,13 +387,16 @@ class GatewayServer:
         """The sessions that have signed in."""
         return list(self._signed_in)
 
-    def end_of_key(self, key: str) -> None:
-        """End the sessions of a key that was revoked."""
-        self._rights.forget(key)
+    def end_of_key(self, key: ApiKey) -> None:
+        """A key was revoked, stolen perhaps: end its sessions and cancel what they placed, what outlives them too."""
         for listener in list(self._listeners):
-            session = None if listener.link is None else listener.link.session
-            if session is not None and session.key is not None and session.key.key == key:
-                listener.carry_out(session.end(1008, "its key was revoked"))
+            link = listener.link
+            if link is not None and link.session.key is not None and link.session.key.key == key.key:
+                listener.carry_out(link.session.end(1008, "its key was revoked"))
+                self._let_go(link)
+        self._pulls.add(self._rights.accounts_of(key), [key_stamp(key.key)])
+        self._rights.forget(key.key)
+        asyncio.get_running_loop().call_soon(self._run, self._pull)
 
     def tell(self, body: dict[str, Any]) -> int:
         """Send it to every session that has signed in; how many these are."""
@@ -369,7 +424,7 @@ class GatewayServer:
         reason = (
             b"stopping" if self._is_stopping
             else b"journal_failed" if self._told_status == "failed"
-            else b"too_many_sessions" if len(self._listeners) >= self.settings.sessions_max
+            else b"too_many_sessions" if len(self._signed_in) >= self.settings.sessions_max
             else None
         )  # fmt: skip
         if reason is not None:
@@ -471,6 +526,7 @@ class GatewayServer:
         self._sequencer.advance()
         self._pulls.work()
         self._end_expired()
+        self._end_silent()
         self._tell_latency()
         self.hub.settle()
         self._look_at_journal()
@@ -490,34 +546,78 @@ class GatewayServer:
                 self._expiring.discard(listener)
                 listener.carry_out(session.end(1008, "its key has expired"))
 
+    def _end_silent(self) -> None:
+        """Ask those who were silent long whether they are there; end who does not answer, and cancel its orders now."""
+        now = time.monotonic_ns()
+        if now < self._look_due:
+            return
+        self._look_due = now + round(self.settings.ping_interval_s * 1e9 / LOOKS)
+        for listener, liveness in list(self._liveness.items()):
+            link = listener.link
+            if link is None or link.is_ending:
+                continue
+            verdict = liveness.look(now, listener.was_heard(), link.unsent)
+            if verdict is Verdict.PING:
+                listener.ping()
+            elif verdict is Verdict.END:
+                self.counters.closed_silent += 1
+                log.info("event=silent_session session=%d address=%s", link.number, link.session.peer)
+                listener.carry_out(link.session.end(1008, f"silent for {2 * self.settings.ping_interval_s:g} s"))
+                self._let_go(link)
+                asyncio.get_running_loop().call_soon(self._run, self._pull)
+
+    @staticmethod
+    def _new_liveness(interval_s: float) -> Liveness:
+        return Liveness(round(interval_s * 1e9), time.monotonic_ns())
+
     def _pull(self) -> None:
         if self._pulls.work():
             self.hub.settle()
 
     def _replay_on(self) -> None:
         """One bounded step of one replay, then the next in the following turn."""
-        try:
-            for _ in range(len(self._replays)):
-                replay, rid = self._replays.popleft()
-                if replay.connection.is_ending or not replay.is_blocked:
-                    break
-                self._replays.append((replay, rid))  # it does not read: the others go on
-            else:
-                if self._replays:
-                    asyncio.get_running_loop().call_later(_REPLAY_WAIT_S, self._replay_on)
-                return
-            if not replay.step(self.settings.replay_slots):
-                self._replays.append((replay, rid))
-            elif not replay.connection.is_ending:
-                sequence = self._sequencer.released_sequence
-                body = {"type": "resumed", "after": replay.after, "sequence": sequence, "events": replay.told}
-                self.hub.send(replay.connection, wire.encode(_with_rid(rid) | body))
-            self.hub.settle()
-        except BaseException as error:
-            self._fatal(error)
-            raise
-        if self._replays:
+        self._run(self._replay_one)
+        if self._replays and all(one.replay.is_blocked for one in self._replays):
+            asyncio.get_running_loop().call_later(_REPLAY_WAIT_S, self._replay_on)
+        elif self._replays:
             asyncio.get_running_loop().call_soon(self._replay_on)
+
+    def _replay_one(self) -> None:
+        now = time.monotonic_ns()
+        for _ in range(len(self._replays)):
+            one = self._replays.popleft()
+            link = one.replay.connection
+            if not link.is_ending and one.replay.is_blocked:
+                if one.liveness.look(now, False, link.unsent) is Verdict.END:
+                    self.counters.closed_slow += 1
+                    self._end_session(link.session, 1008, "slow_reader: it takes nothing of what it asked for")
+                else:
+                    self._replays.append(one)  # it does not read: the others go on
+                continue
+            one.liveness.look(now, True, 0)
+            if not self._step(one):
+                self._replays.append(one)
+            break
+        self.hub.settle()
+
+    def _step(self, one: _Telling) -> bool:
+        """True: it is over. What fails here has changed nothing but what that session has been told: it alone ends."""
+        replay, link = one.replay, one.replay.connection
+        try:
+            is_over = replay.step(self.settings.replay_slots)
+        except (OSError, ExchangeError) as error:
+            log.error("the event log cannot be read for a replay: %s", error)
+            self._end_session(link.session, 1013, "the event log cannot be read now: resume again")
+            return True
+        except Exception:
+            log.exception("a replay behind %d failed: its session ends", replay.after)
+            self._end_session(link.session, 1011, "internal")
+            return True
+        if is_over and not link.is_ending:
+            sequence = self._sequencer.released_sequence
+            body = {"type": "resumed", "after": replay.after, "sequence": sequence, "events": replay.told}
+            self.hub.send(link, wire.encode(_with_rid(one.rid) | body))
+        return bool(is_over)
 
     def _say_goodbye(self) -> None:
         """The last thing each session hears is how far it was told everything: it resumes from there."""
@@ -586,13 +686,13 @@ class GatewayServer:
             return wire.error("registry_failed", f"the key registry could not be written: {error}", rid=ask.rid)
         except Exception:
             log.exception("the question %s could not be answered: its session ends", ask.what)
-            asyncio.get_running_loop().call_soon(self._end_session, session)
+            asyncio.get_running_loop().call_soon(self._end_session, session, 1011, "internal")
             return wire.error("internal", "a fault of the exchange: this session ends", rid=ask.rid)
 
-    def _end_session(self, session: Session) -> None:
+    def _end_session(self, session: Session, code: int, reason: str) -> None:
         for listener in list(self._listeners):
             if listener.link is not None and listener.link.session is session:
-                listener.carry_out(session.end(1011, "internal"))
+                listener.carry_out(session.end(code, reason))
 
     def status(self) -> dict[str, Any]:
         """Where the exchange stands, for the status file of the process; with histograms of its stages."""
@@ -630,6 +730,12 @@ class GatewayServer:
                 for account, client_id, sequence, reason in rejections_in(events):
                     rejections.learn(account, client_id, sequence, reason)
         return rejections
+
+
+def _account_of(link: Connection) -> str:
+    """Whose bounds a session counts for: its key's first account, or the key."""
+    key = link.session.key
+    return "" if key is None else key.accounts[0] if key.accounts else key.key
 
 
 def _cancels(link: Connection) -> bool:

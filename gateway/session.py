@@ -77,6 +77,9 @@ _REFUSED = {
     "session_not_permitted": (
         "forbidden", "orders of a key under protection are in no session of their own: not journaled, not executed"
     ),
+    "in_vain": (
+        "rate_limited", "too many cancels that found nothing: not journaled; a cancel of an open order passes"
+    ),
     "expired_key": ("expired_key", "the key has expired: not journaled, not executed"),
 }
 

@@ -46,6 +46,13 @@ class GatewaySettings:
     tick_poll_s: float = 0.05
     """How often due times are looked at while nobody sends anything."""
     sessions_max: int = 1_000
+    """That have signed in; one more is refused with 1013, and while there are as many no handshake is taken."""
+    sessions_per_key_max: int = 128
+    """The same of one key."""
+    unsigned_max: int = 512
+    """Connections that have not signed in yet. One more ends the oldest of the address that has most of them."""
+    ping_interval_s: float = 10.0
+    """A session that was silent for so long is asked whether it is there, and ended after as long again."""
     frame_bytes_max: int = 65_536
     commands_per_frame_max: int = 1_000
     handshake_timeout_s: float = 5.0
@@ -66,6 +73,8 @@ class GatewaySettings:
         Tier("unlimited", 0, 0, 1.0),
     )  # fmt: skip
     """The first is what a key has that names none, and a connection that has not signed in."""
+    poisons_per_minute: int = 60
+    """Of the keys of one account and tier, and at once; further ones take a request. The engine keeps each for ever."""
     rejections_per_account: int = 1_000
     """Refused client ids of one account that `resolve` knows of."""
     rejections_max: int = 100_000
@@ -73,6 +82,10 @@ class GatewaySettings:
     """Commands of the past in which they are looked for at the start."""
     replays_max: int = 256
     """Sessions that may be told of the past at a time; one more is answered `busy`."""
+    replays_per_account_max: int = 4
+    """The same of the keys of one account (their first)."""
+    replay_stall_s: float = 5.0
+    """One that takes nothing of what it is told for so long is ended as a slow reader."""
     replay_slots: int = 512
     """Slots of the event log that one turn of the loop handles for them."""
     journal_reserve_slots: int = 1_024
@@ -88,7 +101,8 @@ class GatewaySettings:
         for name in (
             "tick_poll_s", "sessions_max", "commands_per_frame_max", "handshake_timeout_s", "sign_in_timeout_s",
             "sign_in_failures_max", "write_low_bytes", "asks_per_session_max", "asks_max", "rejections_per_account",
-            "rejections_max", "replays_max", "replay_slots",
+            "rejections_max", "replays_max", "replay_slots", "sessions_per_key_max", "unsigned_max", "ping_interval_s",
+            "replays_per_account_max", "replay_stall_s", "poisons_per_minute",
         ):  # fmt: skip
             _require(getattr(self, name) > 0, name, "is positive", getattr(self, name))
         _require(1_024 <= self.frame_bytes_max <= 1 << 20, "frame_bytes_max", "is 1 kB … 1 MB", self.frame_bytes_max)

@@ -2,12 +2,13 @@
 
 A replay answers with the very messages that a lossless reader had, of all commands later than `from` and up to `to`,
 marked `replayed`; a book is replayed whole (depth 0). What the ring no longer has is refused with the sequence from
-which on it has everything. One answer looks at a bounded number of rows: then `complete` is false and `to` is how far
-it came.
+which on it has everything. One answer looks at a bounded number of rows and has a bounded number of bytes, but for a
+single command that has more: then `complete` is false and `to` is how far it came.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from marketdata.candles import INTERVALS
@@ -48,7 +49,11 @@ def replay(
             cut = after + 1
         last, stop = cut, changes.after(cut)
     rows = changes.take(start, stop)
-    frames = _frames(state, codec, channel, kind, index, after, rows[rows["market"] == index])
+    frames, cut = _frames(
+        state, codec, channel, kind, index, after, rows[rows["market"] == index], settings.replay_bytes
+    )  # fmt: skip
+    if cut:
+        last, is_complete = cut, False
     reply = {
         "type": "replay", "channel": channel, "from": after, "to": last, "complete": is_complete, "count": len(frames),
     }  # fmt: skip
@@ -56,30 +61,40 @@ def replay(
 
 
 def _frames(
-    state: MarketState, codec: Codec, channel: str, kind: str, index: int, after: int, rows: Any
-) -> list[bytes]:
-    market, frames, previous = state.directory.markets[index], [], after
-    if kind == "trades":
-        trades = trade_rows(rows)
-        for first in range(0, len(trades), TRADES_PER_MESSAGE):
-            part = trades[first : first + TRADES_PER_MESSAGE]
-            seq = int(part["sequence"][-1])
+    state: MarketState, codec: Codec, channel: str, kind: str, index: int, after: int, rows: Any, bytes_max: int
+) -> tuple[list[bytes], int]:
+    """The frames, and the sequence with which they end if more would be too many bytes; else 0."""
+    market, frames, previous, size = state.directory.markets[index], list[bytes](), after, 0
+    for part in _parts(kind, rows):
+        seq = int(part["sequence"][-1])
+        if size >= bytes_max and int(part["sequence"][0]) > previous:  # a command is never told by half
+            return frames, previous
+        if kind == "trades":
             frames.append(codec.trades(channel, market, seq, previous, part, replayed=True))
-            previous = seq
-        return frames
-    for part in split_by_sequence(rows[rows["kind"] == (LEVEL_ROW if kind == "book" else ORDER_ROW)]):
-        seq, checksum = int(part["sequence"][0]), int(part["checksum"][-1])
-        if kind == "orders":
+        elif kind == "orders":
+            checksum = int(part["checksum"][-1])
             frames.append(codec.orders(channel, market, seq, previous, order_lines(part), checksum, replayed=True))
         else:
             sides: tuple[Levels, Levels] = ([], [])
-            for side, price, size in zip(
+            for side, price, lots in zip(
                 part["side"].tolist(), part["price"].tolist(), part["size"].tolist(), strict=True
             ):
-                sides[side].append((price, size))
+                sides[side].append((price, lots))
+            checksum = int(part["checksum"][-1])
             frames.append(codec.book(channel, market, seq, previous, 0, *sides, checksum, replayed=True))
         previous = seq
-    return frames
+        size += len(frames[-1])
+    return frames, 0
+
+
+def _parts(kind: str, rows: Any) -> Iterator[Any]:
+    """The rows of each message: of one command, of trades of several."""
+    if kind != "trades":
+        yield from split_by_sequence(rows[rows["kind"] == (LEVEL_ROW if kind == "book" else ORDER_ROW)])
+        return
+    trades = trade_rows(rows)
+    for first in range(0, len(trades), TRADES_PER_MESSAGE):
+        yield trades[first : first + TRADES_PER_MESSAGE]
 
 
 def candle_page(

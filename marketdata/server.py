@@ -40,9 +40,10 @@ from picows import (
 from engine.messages.errors import ExchangeError, SettingsInvalid
 from engine.messages.ports import EventSource
 from marketdata.binary_codec import SUBPROTOCOL
+from marketdata.channels import ProtocolError
 from marketdata.fan import Fan
 from marketdata.publisher import Delivery, Publisher
-from marketdata.session import Answer, Session, frame_fault
+from marketdata.session import Answer, Fragments, Session, close_echo
 from marketdata.settings import MarketDataSettings
 from marketdata.state import MarketState
 
@@ -51,12 +52,16 @@ __all__ = ["CLOSE_SLOW", "SUBPROTOCOLS", "serve", "settle_garbage"]
 CLOSE_SLOW = 4008
 """Close code of a reader that fell behind the high mark."""
 CLOSE_GOING_AWAY = 1001
+HANDSHAKE_S = 5.0
+"""A handshake that takes longer is cut, that of TLS too."""
 READS_PER_TURN = 8
 LIVE_SLOTS = 4_096
 """Read at once while readers are served: what a turn of the loop may cost them (some 4 ms)."""
 LIVE_READS = 64
 """Slices of one flush at most: after a jump of the log readers see it in steps."""
 CATCH_UP_S = 0.005
+DRAIN_S = 0.01
+"""How often those are looked at who are to take their answers before they get more."""
 SUBPROTOCOLS = {SUBPROTOCOL: "binary", "byline.md.json.v1": "json"}
 """What a client may offer, the first of these that it does is taken; without an offer it is JSON."""
 
@@ -71,7 +76,9 @@ class _Reader(WSListener):
         self._server = server
         self.transport: WSTransport | None = None
         self.is_secure = False
-        self.long_answers: deque[Answer] = deque()  # bounded by what its requests cost
+        self.long_answers: deque[Answer] = deque()
+        self.burst = 0  # bytes of its last long answer, where that is a single command of more than it should be
+        self._fragments = Fragments(server.settings.message_size_bytes_max * 4)
         self.heard = self.pinged = 0.0
         self.session = Session(server.publisher, server.settings, self, encoding)
 
@@ -95,7 +102,7 @@ class _Reader(WSListener):
         if self.session.closed:
             return
         if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
+            transport.send_close(close_echo(frame.get_payload_as_bytes()))  # type: ignore[arg-type]
             transport.disconnect()
             return
         self.heard = time.monotonic()
@@ -107,19 +114,33 @@ class _Reader(WSListener):
             return
         payload = frame.get_payload_as_bytes()
         reserved = bool(frame.rsv1 or frame.rsv2 or frame.rsv3)
-        fault = frame_fault(frame.msg_type.value, bool(frame.fin), reserved, payload)
-        if fault is not None:
-            self.close(*fault)
-            return
-        self.answer(self.session.receive(payload, self.heard, self._later))
+        message = self._fragments.take(frame.msg_type.value, bool(frame.fin), reserved, payload)
+        if isinstance(message, tuple):
+            self.close(*message)
+        elif message is not None:
+            self.answer(self.session.receive(message, self.heard, self._later))
 
     def answer(self, frames: list[bytes]) -> None:
         if frames:
             self.write(frames[0] if len(frames) == 1 else b"".join(frames))
-        if self.buffered() > self._server.settings.cut_bytes:
+        if self.buffered() > self.most_buffered:
             self._server.cut(self)
 
+    def answer_long(self) -> None:
+        """The first of its long answers, which alone does not make it a slow reader."""
+        data = b"".join(self.long_answers.popleft()())
+        self.burst = len(data) if len(data) > 2 * self._server.settings.replay_bytes else 0
+        self.write(data)
+
+    @property
+    def most_buffered(self) -> int:
+        """The high mark: with more bytes than this waiting it is cut."""
+        return self._server.settings.cut_bytes + self.burst
+
     def _later(self, answer: Answer) -> None:
+        most = self._server.settings.long_answers_max
+        if len(self.long_answers) >= most:
+            raise ProtocolError("rate_limited", f"at most {most} replays and pages of history wait for a connection")
         self.long_answers.append(answer)
         if len(self.long_answers) == 1:
             self._server.answer_later(self)
@@ -195,21 +216,28 @@ class _Server:
         self.publisher.drop(reader.session)
 
     def answer_later(self, reader: _Reader) -> None:
-        """It has long answers from now on: one of one reader is given in each turn of the loop, in rotation."""
+        """It has long answers from now on: one of one reader is given in each turn of the loop, in rotation, and to
+        none that has not taken what it was given before."""
         self._waiting.append(reader)
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._answer_one)
 
     def _answer_one(self) -> None:
-        reader = self._waiting.popleft()
-        if not reader.session.closed:
-            reader.answer(reader.long_answers.popleft()())
-        if reader.session.closed:
-            reader.long_answers.clear()
-        elif reader.long_answers:
-            self._waiting.append(reader)
+        for _ in range(len(self._waiting)):
+            reader = self._waiting.popleft()
+            is_due = not reader.session.closed and reader.buffered() <= self.settings.slow_bytes
+            if is_due:
+                reader.answer_long()
+            if reader.session.closed:
+                reader.long_answers.clear()
+            elif reader.long_answers:
+                self._waiting.append(reader)
+            if is_due:
+                if self._waiting:
+                    asyncio.get_running_loop().call_soon(self._answer_one)
+                return
         if self._waiting:
-            asyncio.get_running_loop().call_soon(self._answer_one)
+            asyncio.get_running_loop().call_later(DRAIN_S, self._answer_one)
 
     def pump(self, reads: int = READS_PER_TURN, slots_max: int = 0) -> bool:
         """Reads some of the log; True if there may be more. A log that is not there now is asked again later."""
@@ -277,7 +305,7 @@ class _Server:
             reader.write(delivery.data[taken:])
             return
         waiting = reader.buffered()
-        if waiting > self.settings.cut_bytes:
+        if waiting > reader.most_buffered:
             self.cut(reader)
             return
         frames = delivery.lean if waiting else delivery.data
@@ -437,6 +465,8 @@ async def _listen(
         server.accept,
         sock=door,
         ssl=context,
+        ssl_handshake_timeout=None if context is None else HANDSHAKE_S,
+        websocket_handshake_timeout=HANDSHAKE_S,
         backlog=settings.accepts_per_turn,
         max_frame_size=settings.message_size_bytes_max * 4,
         read_buffer_init_size=2048,

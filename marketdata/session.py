@@ -1,6 +1,6 @@
 """One reader's protocol, without a socket: request bytes in, whole frames out.
 
-Theory of operation. Bytes of a text frame go to `receive`, which gives the frames to send back at once; what a
+Theory of operation. Bytes of a message go to `receive`, which gives the frames to send back at once; what a
 subscription brings later comes from the publisher at a flush. A subscription is pending until its snapshot has been
 put into a flush and *live* from then on. While the reader is slow each one follows another stream than it asked for.
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from marketdata.publisher import Publisher
     from marketdata.streams import Stream
 
-__all__ = ["Answer", "Session", "Subscription", "frame_fault"]
+__all__ = ["Answer", "Fragments", "Session", "Subscription", "close_echo"]
 
-TEXT, BINARY = 1, 2
+CONTINUATION, TEXT, BINARY = 0, 1, 2
+_PARTS_MAX = 256
 
 
 class _Request(msgspec.Struct, tag_field="type", forbid_unknown_fields=True, frozen=True):
@@ -79,19 +80,47 @@ def _reply(reply: dict[str, Any], rid: int | str | None) -> bytes:
     return text_frame(_ENCODER.encode(reply if rid is None else reply | {"rid": rid}))
 
 
-def frame_fault(opcode: int, fin: bool, reserved: bool, payload: bytes = b"") -> tuple[int, str] | None:
-    """Close code and reason for a frame that this protocol does not take; None if it is a whole frame of text."""
-    if reserved:
-        return 1002, "reserved bits set: no extension was agreed"
-    if opcode == BINARY:
-        return 1003, "binary frame: requests are JSON text"
-    if opcode != TEXT or not fin:
-        return 1003, "fragmented message: a request is one text frame"
-    try:
-        payload.decode()
-    except UnicodeDecodeError:
-        return 1007, "invalid UTF-8"
-    return None
+def close_echo(payload: bytes) -> int:
+    """The answer to a close frame: its own code, 1000 if it has none, 1002 if nobody may send that one."""
+    if not payload:
+        return 1000
+    code = int.from_bytes(payload[:2], "big")
+    allowed = 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+    return code if len(payload) >= 2 and allowed else 1002
+
+
+class Fragments:
+    """Puts a message together, however many frames it came in."""
+
+    __slots__ = ("_parts", "_size_max")
+
+    def __init__(self, size_bytes_max: int) -> None:
+        self._size_max = size_bytes_max
+        self._parts: list[bytes] = []
+
+    def take(self, opcode: int, fin: bool, reserved: bool, payload: bytes) -> bytes | tuple[int, str] | None:
+        """The message that this data frame ends; None: it goes on. Close code and reason for one that breaks a rule."""
+        if reserved:
+            return 1002, "reserved bits set: no extension was agreed"
+        if opcode == BINARY:
+            return 1003, "binary frame: requests are JSON text"
+        if opcode not in (TEXT, CONTINUATION):
+            return 1002, "unknown opcode"
+        if (opcode == CONTINUATION) != bool(self._parts):
+            return 1002, "a new message inside a fragmented one" if self._parts else "a continuation of nothing"
+        if not fin or self._parts:
+            self._parts.append(payload)
+            if len(self._parts) > _PARTS_MAX or sum(map(len, self._parts)) > self._size_max:
+                return 1009, "the message is too big"
+            if not fin:
+                return None
+            payload = b"".join(self._parts)
+            self._parts.clear()
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            return 1007, "invalid UTF-8"
+        return payload
 
 
 class Subscription:
@@ -147,10 +176,10 @@ class Session:
         )
 
     def receive(self, payload: bytes, now: float, later: Callable[[Answer], None] | None = None) -> list[bytes]:
-        """The frames that answer one text frame. Never raises for anything a client can send.
+        """The frames that answer one message. Never raises for anything a client can send.
 
         `later`: takes what is long to answer (a replay, a page of history) as a function that gives its frames, once;
-        without it everything is answered at once.
+        it may refuse with ProtocolError. Without it everything is answered at once.
         """
         rid: int | str | None = None
         try:

@@ -38,6 +38,8 @@ class MarketDataSettings:
     candles_sent: int = 500  # in a snapshot, and at most in an answer to `history`
     change_rows: int = 1 << 20  # of 64 bytes: how far back `replay` reaches
     replay_rows: int = 1 << 12  # looked at for one answer to `replay`: what a turn of the loop may cost the others
+    replay_bytes: int = 256 * 1024  # of one answer, but for a single command whose messages are more
+    long_answers_max: int = 64  # replays and pages of history that may wait for one connection
     replay_cost: int = 4  # requests that a replay or a page of history counts for
     order_limit: int = 8_000_000
     read_slots: int = 65_536
@@ -65,6 +67,8 @@ class MarketDataSettings:
             raise SettingsInvalid("marketdata.tls_key: goes with tls_certificate")
         if self.slow_bytes >= self.cut_bytes:
             raise SettingsInvalid(f"marketdata.slow_bytes: must be below cut_bytes ({self.cut_bytes})")
+        if self.replay_bytes >= self.cut_bytes:
+            raise SettingsInvalid(f"marketdata.replay_bytes: must be below cut_bytes ({self.cut_bytes})")
         if self.change_rows < 4 * self.read_slots or self.replay_rows > self.change_rows:
             raise SettingsInvalid(
                 "marketdata.change_rows: must be at least 4 * read_slots, and replay_rows at most that"

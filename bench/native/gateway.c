@@ -95,6 +95,8 @@ static int parse(Connection *c, int protocol, int64_t per_frame, int64_t now) {
                 if (m[0] != TOLD) error = answered(c, per_frame, at, end, now);
                 at = end;
             }
+        } else if (p[0] == 0x89) {
+            /* a ping: the orders that follow tell that somebody is here */
         } else if (p[0] != 0x81 || protocol != JSON) {
             return -EPROTO; /* a close frame, or what no one speaks here */
         }

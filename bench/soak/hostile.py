@@ -98,7 +98,9 @@ CASES: tuple[Case, ...] = (
         for bit in (1, 2, 4)
     ),
     Case(_MARKETDATA, "binary frame", lambda _: frame(2, b"x"), (1003,)),
-    Case(_MARKETDATA, "fragment", lambda _: frame(1, b"{", final=False) + frame(0, b"}"), (1003,)),
+    Case(_MARKETDATA, "continuation of nothing", lambda _: frame(0, b"}"), (1002,)),
+    Case(_MARKETDATA, "fragments", lambda _: frame(1, b"{", final=False) + frame(0, b"}"), (), stays=True),
+    Case(_MARKETDATA, "oversize in fragments", lambda _: (frame(1, _LONG, final=False) + frame(0, _LONG)), (1009,)),
     Case(_MARKETDATA, "unmasked", lambda _: frame(1, b'{"type":"ping"}', masked=False), (1002,)),
     Case(_MARKETDATA, "long control frame", lambda _: frame(9, b"x" * 126), (1002,)),
     Case(_MARKETDATA, "fragmented control frame", lambda _: frame(9, b"x", final=False), (1002,)),

@@ -12,7 +12,7 @@ async with Trader("ws://127.0.0.1:7401", key) as trader:
 from byline.client.keys import generate_key, load_key, public_key, sign_in_signature
 from byline.client.receipts import ReceiptInvalid, verify_receipt
 from byline.client.tracker import OrderTracker, TrackedOrder
-from byline.client.trader import NeverReceived, Trader
+from byline.client.trader import Forgotten, NeverReceived, Trader
 from byline.client.trading import (
     CommandError,
     ConnectionLost,
@@ -26,6 +26,7 @@ from byline.client.trading import (
 __all__ = [
     "CommandError",
     "ConnectionLost",
+    "Forgotten",
     "NeverReceived",
     "OrderTracker",
     "OutcomeUnknownError",

@@ -24,7 +24,7 @@ __all__ = ["OPEN_STATES", "OrderTracker", "TrackedOrder"]
 
 Message = dict[str, Any]
 OPEN_STATES = frozenset({"open", "waiting"})
-_REUSABLE = frozenset({"rejected", "refused", "never_received"})
+_REUSABLE = frozenset({"rejected", "refused", "never_received", "forgotten"})
 _TERMS = (
     "market", "side", "type", "tif", "price", "size", "budget", "stop_price", "display_size", "expires_at",
 )  # fmt: skip
@@ -35,7 +35,8 @@ class TrackedOrder:
     """One order as of `sequence`. Decimals of the terms are the texts of the wire.
 
     state: `sent` (nothing known yet), `open`, `waiting` (a stop), `filled`, `canceled`, `rejected` (by a rule),
-        `refused` (by the gateway: not executed), `never_received` (and, being poisoned, it never will be).
+        `refused` (by the gateway: not executed), `never_received` (and it never will be), `forgotten` (it is not open
+        and never will be; the exchange remembers no more what became of it, and its events are not to be had).
     filled: base traded so far. `leaves`: what is still open, hidden size too; of a budget order unspent quote.
     reason: why it was canceled, rejected or refused.
     """
@@ -74,10 +75,13 @@ class TrackedOrder:
 
 
 class OrderTracker:
-    """Every order of a key's accounts. `position` is the last sequence all of whose events were taken."""
+    """Every order of a key's accounts. `position` is the last sequence all of whose events were taken.
+
+    `events_since`: every event of a later sequence was taken, up to `position`.
+    """
 
     def __init__(self, position: int = 0, closed_max: int = 100_000) -> None:
-        self.position = position
+        self.position = self.events_since = position
         self.orders: dict[int, TrackedOrder] = {}
         self._names: dict[tuple[str, str], TrackedOrder] = {}
         self._doubted: dict[int, TrackedOrder] = {}
@@ -139,16 +143,21 @@ class OrderTracker:
             return False
         return True
 
-    def never_received(self, order: TrackedOrder) -> None:
-        """Its id was poisoned before it came."""
+    def never_received(self, order: TrackedOrder, not_accepted_since: int = 0) -> None:
+        """The exchange knows no order of its id and takes none any more.
+
+        It may have forgotten one that it accepted up to `not_accepted_since`: the events would have told, if all since
+        the order left were taken.
+        """
         if order.state == "sent" or id(order) in self._doubted:
-            self._finish(order, "never_received", None)
+            is_sure = min(not_accepted_since, self.events_since) <= order.sequence
+            self._finish(order, "never_received" if is_sure else "forgotten", None)
 
     def restart(self, position: int) -> None:
         """Events go on behind `position`, whatever was taken before: those between, if any, are not to be had."""
-        self.position = self._last = position
+        self.position = self.events_since = self._last = position
         self._seen.clear()
-        for order in self.orders.values():
+        for order in (*self.orders.values(), *self.unanswered()):
             order.sequence = min(order.sequence, position)
 
     # ---------------------------------------------------------------- events
@@ -287,7 +296,7 @@ class OrderTracker:
         elif outcome == "rejected" and order.state == "sent" and answer["rejected_sequence"] > order.sequence:
             self._finish(order, "rejected", answer["reason"])  # an earlier one speaks of an earlier place of that id
         elif outcome == "poisoned":
-            self.never_received(order)
+            self.never_received(order, answer["not_accepted_since"])
 
     def _standing(self, order: TrackedOrder, status: str, filled: str) -> None:
         if order.budget is None:

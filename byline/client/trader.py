@@ -39,7 +39,7 @@ from byline.client.trading import (
     TradingError,
 )
 
-__all__ = ["NeverReceived", "Trader"]
+__all__ = ["Forgotten", "NeverReceived", "Trader"]
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +51,22 @@ BUSY = {"busy", "rate_limited", "journal_failed"}
 
 
 class NeverReceived(TradingError):
-    """The connection ended before the exchange had the order. Its client id is poisoned: it will never be executed."""
+    """The connection ended before the exchange had the order, and it will never be executed."""
 
     def __init__(self, order: TrackedOrder) -> None:
         super().__init__(f"{order.client_id} never came to the exchange and never will")
+        self.order = order
+
+
+class Forgotten(TradingError):
+    """The order is not open and never will be; whether it was executed the exchange remembers no more. Balances tell.
+
+    Only after so long an absence that 100,000 other orders of the account were closed, and only where the events of
+    that time could not be had.
+    """
+
+    def __init__(self, order: TrackedOrder) -> None:
+        super().__init__(f"{order.client_id} is over, and what became of it is not known any more")
         self.order = order
 
 
@@ -87,6 +99,7 @@ class Trader:
         self._resumed: asyncio.Future[dict[str, Any]] | None = None
         self._ended: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
+        self._sessions: set[tuple[int, int]] = set()  # (epoch, number) of all over which what is in doubt was sent
 
     async def __aenter__(self) -> Self:
         """Returns when it is signed in and knows its open orders. Raises SignInFailed."""
@@ -126,7 +139,7 @@ class Trader:
 
         Raises:
             Rejected: by a rule of the exchange. CommandError: by the gateway. Neither executed anything.
-            NeverReceived: the connection ended too early.
+            NeverReceived: the connection ended too early. Forgotten: see there.
         """
         body = {"market": market, "client_id": client_id, "side": side, "type": type} | terms
         while True:
@@ -258,13 +271,14 @@ class Trader:
             self.url, self._key, resume=self.tracker.resume_after if resumes else None, ssl=self._ssl,
             cancel_on_disconnect=self._cancels, observer=self._take,
         )  # fmt: skip
+        self._sessions.add((client.hello["epoch"], client.signed_in["session"]))
         try:
             if self._resumed is not None:
                 ended = asyncio.create_task(client.wait_closed())
                 first: list[asyncio.Future[Any]] = [self._resumed, ended]
                 await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
                 ended.cancel()
-                self._check_resumed()
+                self._check_resumed(client)
             else:
                 self.tracker.restart(client.signed_in["sequence"])
             self.accounts = client.accounts
@@ -272,17 +286,21 @@ class Trader:
         except BaseException:
             await client.close()
             raise
+        self._sessions = {(client.hello["epoch"], client.signed_in["session"])}
         self.client = client
         self.connections += 1
         return client
 
-    def _check_resumed(self) -> None:
+    def _check_resumed(self, client: TradingClient) -> None:
         """Raises ConnectionLost if the replay is to be tried again."""
         assert self._resumed is not None, "it was asked for"
         if not self._resumed.done():
             raise ConnectionLost("the connection ended within the replay")
-        if self._resumed.result().get("code") == "busy":
-            raise ConnectionLost("too many sessions resume")
+        answer = self._resumed.result()
+        if answer.get("code") == "busy":
+            raise ConnectionLost(f"resume: {answer.get('message', 'busy')}")
+        if answer["type"] == "error":
+            self.tracker.events_since = client.signed_in["sequence"]
 
     def _in_doubt(self) -> list[TrackedOrder]:
         return [*self.tracker.unanswered(), *self.tracker.doubted()]
@@ -295,8 +313,27 @@ class Trader:
             body = {"client_id": order.client_id, "account": order.account}
             while order in questions():
                 await self._answer(client, {"op": "resolve"} | body)
-                if order in questions() and (await client.poison(**body))["event"] == "done":
-                    self.tracker.never_received(order)
+                if order not in questions():
+                    break
+                if (await self._answer(client, {"op": "poison"} | body))["event"] == "rejected":
+                    await self._settle_without_poison(client, order, questions)
+
+    async def _settle_without_poison(
+        self, client: TradingClient, order: TrackedOrder, questions: Callable[[], list[TrackedOrder]]
+    ) -> None:
+        """The exchange holds all the poisoned ids that it can: once the sessions are gone over which the order may have
+        been sent, no packet of theirs is carried out any more, and what is true then stays true."""
+        now = client.hello["epoch"], client.signed_in["session"]
+        told = await self._answer(client, {"op": "sessions"})
+        living = {(now[0], row["session"]) for row in told["sessions"]}
+        if self._sessions & living - {now}:
+            await asyncio.sleep(BUSY_PAUSE_S)
+            return
+        answer = await self._answer(
+            client, {"op": "resolve", "client_id": order.client_id, "account": order.account}
+        )  # fmt: skip
+        if order in questions() and "not_accepted_since" in answer:
+            self.tracker.never_received(order, answer["not_accepted_since"])
 
     @staticmethod
     async def _answer(client: TradingClient, question: dict[str, Any]) -> dict[str, Any]:
@@ -342,6 +379,8 @@ def _standing(order: TrackedOrder) -> TrackedOrder:
     """The order, if the exchange has it. Raises what it says otherwise."""
     if order.state == "never_received":
         raise NeverReceived(order)
+    if order.state == "forgotten":
+        raise Forgotten(order)
     if order.state == "rejected":
         raise Rejected({"op": "place", "client_id": order.client_id, "reason": order.reason})
     return order

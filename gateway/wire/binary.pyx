@@ -12,7 +12,7 @@ fault is told with its place in the record.
 Worst case: a record of two slots is read once; a frame once before any of it is carried out.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from engine.messages.edge cimport (
@@ -25,7 +25,7 @@ from engine.messages.records cimport (
     Place, Poison, Prevented, Replace, Trade,
 )
 
-cdef int64_t ABSENT = -0x7FFFFFFFFFFFFFFF - 1
+cdef int64_t ABSENT = INT64_MIN
 cdef uint32_t NIL = 0xFFFFFFFF
 cdef enum:
     F_POST_ONLY = 1
@@ -145,7 +145,8 @@ cdef uint16_t check(const uint8_t* record, const Rights* rights, uint16_t* offse
         or head.kind == OP_POISON
     ):
         return EDGE_UNKNOWN_OP
-    if not (rights.may_cancel if takes_risk_away(head.kind) else rights.may_trade):
+    # A key that only cancels poisons nothing: ids are a scarce good.
+    if not (rights.may_cancel if takes_risk_away(head.kind) and head.kind != OP_POISON else rights.may_trade):
         return EDGE_FORBIDDEN
     offset[0] = AT_FLAGS
     if head.flags & ~allowed:

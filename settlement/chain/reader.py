@@ -74,6 +74,8 @@ class NodeReader:
         except GRPCError as error:
             if error.status == Status.NOT_FOUND:
                 return None
-            raise Unavailable(f"{self._url}: {error.status.name}: {error.message}") from error
+            raise Unavailable(f"the node {self._url} answers {error.status.name}: {error.message}") from error
         except _NO_ANSWER as error:
-            raise Unavailable(f"{self._url}: {type(error).__name__}: {error}") from error
+            raise Unavailable(
+                f"no Sui node answers at {self._url} (gRPC, sui.rpc.v2): {type(error).__name__}: {error}"
+            ) from error

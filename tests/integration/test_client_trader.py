@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -12,7 +13,8 @@ import pytest
 
 from byline.client import CommandError, ConnectionLost, Rejected, SignInFailed, generate_key, public_key
 from byline.client.messages import Accepted, Canceled, Trade
-from byline.client.trader import NeverReceived, Trader
+from byline.client.trader import Forgotten, NeverReceived, Trader
+from engine.core import CoreLimits
 from engine.messages.decode import EventDecoder
 from engine.messages.directory import Directory
 from persistence.event_log import EventLogReader
@@ -214,6 +216,97 @@ async def test_what_was_acked_and_lost_is_found_out(tmp_path: Path) -> None:
         await until(lambda: trader.connections == 2 or trader._ended, what="the trader to be back")
         assert {order.state for order in lost} == {"never_received"} and not trader.open_orders()
         await trader.__aexit__(None, None, None)
+
+
+class Breach:
+    """A way to the exchange by which, once `is_open`, a place comes in and its connection is cut before the ack."""
+
+    def __init__(self, url: str) -> None:
+        self.host, _, port = url.removeprefix("ws://").partition(":")
+        self.port = int(port)
+        self.is_open = self.swallows = False
+        self.held: list[asyncio.StreamWriter] = []
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_connection(self.host, self.port)
+        self.writers += [writer, ours]
+
+        async def up() -> None:
+            while data := await reader.read(65_536):
+                if self.is_open:
+                    self.is_open = False
+                    if not self.swallows:
+                        ours.write(data)
+                    self.held.append(ours)  # as after a fault of the network: nobody told the exchange
+                    writer.transport.abort()
+                    return
+                ours.write(data)
+
+        async def down() -> None:
+            with contextlib.suppress(OSError):
+                while data := await theirs.read(65_536):
+                    if ours not in self.held:
+                        writer.write(data)
+
+        await asyncio.gather(up(), down(), return_exceptions=True)
+        if ours not in self.held:
+            ours.close()
+            writer.close()
+
+    @asynccontextmanager
+    async def serve(self):
+        server = await asyncio.start_server(self.meet, "127.0.0.1", 0)
+        try:
+            yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
+            for writer in self.writers:
+                writer.transport.abort()
+
+
+async def test_what_the_exchange_forgot_is_not_called_never_received(tmp_path: Path) -> None:
+    """The place is filled and forgotten while the trader is away, and the events of that time are not to be had."""
+    limits = CoreLimits(client_ids_per_account=2)
+    async with exchange(tmp_path, limits=limits) as x, await x.client(x.operator) as operator:
+        key, other = await x.trader(operator, "alice"), await x.trader(operator, "bob")
+        breach = Breach(x.url)
+        async with breach.serve() as url, await x.client(key) as own, await x.client(other) as b:
+            await b.place(MARKET, "b", "sell", "limit", size="5", price="1")
+            x.server._open_events = None  # an exchange without an event log to resume from
+            async with Trader(url, key, pause_s_max=0.05) as trader:
+                breach.is_open = True
+                trader.url = "ws://127.0.0.1:1"  # away, for as long as the others need
+                placing = asyncio.create_task(
+                    trader.place(MARKET, "x", "buy", "limit", size="5", price="1")
+                )  # fmt: skip
+                while (await own.resolve("x"))["outcome"] != "final":
+                    await asyncio.sleep(0.02)
+                for number in range(4):
+                    await own.place(MARKET, f"c{number}", "buy", "limit", size="1", price="0.5")
+                    await own.cancel(client_id=f"c{number}")
+                trader.url = url
+                with pytest.raises(Forgotten):
+                    await asyncio.wait_for(placing, 60)
+                assert (await trader.place(MARKET, "y", "buy", "limit", size="1", price="0.5")).state == "open"
+
+
+async def test_it_goes_on_where_nothing_can_be_poisoned_any_more(tmp_path: Path) -> None:
+    """The place is lost on its way and its old session still stands: the answer is true when that one has ended."""
+    limits = CoreLimits(poisons=1)
+    async with exchange(tmp_path, limits=limits, ping_interval_s=0.5) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice")
+        breach = Breach(x.url)
+        async with breach.serve() as url, await x.client(key) as own:
+            await own.poison("only")
+            with pytest.raises(Rejected, match="busy"):
+                await own.poison("more")
+            async with Trader(url, key, pause_s_max=0.05) as trader:
+                breach.is_open = breach.swallows = True
+                with pytest.raises(NeverReceived):
+                    await asyncio.wait_for(trader.place(MARKET, "x", "buy", "limit", size="1", price="1"), 60)
+                assert x.server.counters.closed_silent == 1 and len(await own.sessions()) == 2
+                assert (await trader.place(MARKET, "x", "buy", "limit", size="1", price="1")).state == "open"
 
 
 async def test_a_key_that_is_not_taken_ends_it(tmp_path: Path) -> None:

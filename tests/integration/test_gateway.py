@@ -121,8 +121,9 @@ async def test_sign_in_errors_are_named_and_a_nonce_serves_once(tmp_path: Path) 
 
 async def test_sessions_are_bounded_and_must_sign_in_in_time(tmp_path: Path) -> None:
     async with exchange(tmp_path, listed=False, sessions_max=1, sign_in_timeout_s=0.3) as x, connect(x.url) as idle:
-        with pytest.raises(websockets.InvalidStatus, match="503"):
-            await connect(x.url)
+        async with await x.client(x.operator):
+            with pytest.raises(websockets.InvalidStatus, match="503"):
+                await connect(x.url)
         assert json.loads(await idle.recv())["type"] == "hello"
         assert json.loads(await asyncio.wait_for(idle.recv(), 5))["code"] == "sign_in_timeout"
         with pytest.raises(websockets.ConnectionClosed):

@@ -138,8 +138,8 @@ async def test_upgrades_that_fail_take_no_place(tmp_path: Path) -> None:
             writer.write(MALFORMED_UPGRADES[number % len(MALFORMED_UPGRADES)])
             assert b" 101 " not in await asyncio.wait_for(reader.read(), 5)
             writer.close()
-        async with connect(x.url) as first, connect(x.url) as second:
-            assert json.loads(await first.recv())["type"] == json.loads(await second.recv())["type"] == "hello"
+        async with await x.client(x.operator) as first, await x.client(x.operator) as second:
+            await asyncio.gather(first.ping(), second.ping())
             assert x.server.status()["sessions"] == 2
             with pytest.raises(websockets.InvalidStatus, match="503"):
                 await connect(x.url)

@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from byline.client import CommandError, TradingClient, generate_key, public_key
+from byline.client import CommandError, Rejected, TradingClient, generate_key, public_key
 from gateway.settings import GatewaySettings, Tier
 from tests.support.gateway import MARKET, exchange
 
@@ -126,6 +126,50 @@ async def test_messages_run_out_and_a_flood_ends_the_session(tmp_path: Path) -> 
                 pass
             assert a._socket.close_code == 1008 and a._socket.close_reason == "too many messages"
             assert (await b.place(**limit("b")))["event"] == "accepted"
+
+
+async def cancels_of_nothing(a: TradingClient, path: str, count: int) -> None:
+    extra = {} if path == "fast" else {"receipt": False}
+    for number in range(count):
+        with pytest.raises(Rejected, match="unknown_order"):
+            await a.command("cancel", client_id=f"none{number}", **extra)
+
+
+@pytest.mark.parametrize("path", ["fast", "thorough"])
+async def test_cancels_that_find_nothing_are_bounded_and_those_that_do_always_pass(tmp_path: Path, path: str) -> None:
+    tiers = (Tier("plain", 60, 20, 3_600.0), Tier("trader", 60, 100, 3_600.0), Tier("unlimited", 0, 0, 1.0))
+    extra = {} if path == "fast" else {"receipt": False}
+    async with exchange(tmp_path, tiers=tiers) as x, await x.client(x.operator) as operator:
+        key, other = await x.trader(operator, "alice", tier="plain"), await x.trader(operator, "bob", tier="plain")
+        async with await x.client(key) as a, await x.client(other) as b:
+            orders = [{"op": "place", **limit(f"c{number}"), "rid": 1_000 + number} for number in range(50)]
+            await a._socket.send(json.dumps(orders))
+            for number in range(40):  # more than may be in vain: what they take comes back
+                assert (await a.command("cancel", client_id=f"c{number}", **extra))["event"] == "canceled"
+            await cancels_of_nothing(a, path, 19)
+            assert (await a.mass_cancel(side="sell"))["event"] == "done"  # found nothing either: the twentieth
+            before = x.core.sequence
+            for vain in ({"op": "cancel", "client_id": "none"}, {"op": "cancel", "order_id": 2**62}):
+                assert await code_of(a, **vain, **extra) == "rate_limited"
+            for op, fields in (("mass_cancel", {}), ("kill", {}), ("cancel_after", {"at": 2**62})):
+                assert await code_of(a, op, **fields) == "rate_limited"
+            assert x.core.sequence == before
+            assert (await a.command("cancel", client_id="c40", **extra))["event"] == "canceled"
+            number = (await a.resolve("c41"))["order_id"]
+            assert (await a.command("cancel", order_id=number, **extra))["event"] == "canceled"
+            await a.mass_cancel()  # each cancel that found something gave one back
+            assert await a.open_orders() == [] and (await b.kill())["op"] == "kill"
+
+
+async def test_poisons_are_few_and_then_cost_requests(tmp_path: Path) -> None:
+    async with exchange(tmp_path, tiers=SLOW, poisons_per_minute=2) as x, await x.client(x.operator) as operator:
+        key, other = await x.trader(operator, "alice", tier="plain"), await x.trader(operator, "bob", tier="plain")
+        async with await x.client(key) as a, await x.client(other) as b:
+            left = [(await a.poison(f"p{number}"))["rate_left"] for number in range(7)]
+            assert left == [5, 5, 4, 3, 2, 1, 0]
+            before = x.core.sequence
+            assert await code_of(a, "poison", client_id="p8") == "rate_limited" and x.core.sequence == before
+            assert (await b.poison("p"))["event"] == "done"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '[{"op":"cancel","client_id":"a"},{"op":"kill"}]', "é" * 9])

@@ -161,6 +161,22 @@ def journal_records(root: Path) -> list[bytes]:
     return found
 
 
+@pytest.mark.parametrize("size", ["1E+9999999", "1e3", "NaN", "Infinity", "-1", "+1", " 1", "1_0", "٣", "1" * 21, "1."])
+async def test_a_size_that_is_no_decimal_of_the_protocol_moves_nothing(tmp_path: Path, size: str) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key, other = await x.trader(operator, "alice"), await x.trader(operator, "bob")
+        async with await x.client(key) as a, await x.client(other) as b:
+            await a.quote(MARKET, "q", ("0.99", "5"), ("1.01", "6"))
+            await b.place(MARKET, "b1", "buy", "limit", size="2", price="1.01", tif="ioc")  # partly filled
+            before = x.core.sequence
+            for bid, ask in ((("0.99", size), ("1.01", "6")), (("0.99", "5"), ("1.01", size))):
+                with pytest.raises(CommandError) as refused:
+                    await a.quote(MARKET, "q", bid, ask)
+                assert refused.value.code in ("malformed", "bad_size")
+            assert x.core.sequence == before and a._socket.close_code is None
+            assert open_of(await a.open_orders()) == {("buy", "0.99", "5"), ("sell", "1.01", "4")}
+
+
 async def test_tls_by_setting(tmp_path: Path) -> None:
     pem, key_pem = certificate(tmp_path)
     trusts = ssl.create_default_context(cafile=pem)

@@ -70,6 +70,24 @@ async def test_a_poisoned_id_never_executes(tmp_path: Path) -> None:
             assert (await a.resolve("q"))["outcome"] == "accepted"
 
 
+async def test_a_poison_of_what_the_engine_forgot_does_not_say_that_it_never_executed(tmp_path: Path) -> None:
+    limits = CoreLimits(client_ids_per_account=3)
+    async with exchange(tmp_path, limits=limits) as x, await x.client(x.operator) as operator:
+        key, other = await x.trader(operator, "alice"), await x.trader(operator, "bob")
+        async with await x.client(key) as a, await x.client(other) as b:
+            await b.place(MARKET, "b", "sell", "limit", size="5", price="1")
+            filled = await a.place(MARKET, "x", "buy", "limit", size="5", price="1")
+            assert (await a.resolve("x"))["outcome"] == "final"
+            assert (await a.poison("fresh"))["event"] == "done"
+            assert (await a.resolve("fresh"))["not_accepted_since"] == 0  # nothing was forgotten yet: it never executed
+            for number in range(6):
+                await a.place(MARKET, f"c{number}", "buy", "limit", size="1", price="0.5")
+                await a.cancel(client_id=f"c{number}")
+            assert (await a.poison("x"))["event"] == "done"  # it does not know it any more
+            told = await a.resolve("x")
+            assert told["outcome"] == "poisoned" and told["not_accepted_since"] > filled["sequence"]
+
+
 async def test_the_horizon_is_told_where_ids_were_forgotten(tmp_path: Path) -> None:
     limits = CoreLimits(client_ids_per_account=3)
     async with exchange(tmp_path, limits=limits, rejections_per_account=2) as x, await x.client(x.operator) as operator:

@@ -11,6 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve as serve_websocket
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 
 from byline.client.market_data import LocalBook, MarketDataClient, SubscriptionRefused
 from marketdata.server import serve
@@ -110,21 +111,36 @@ async def test_restart_rebuilds_the_same_book_and_the_log_goes_on():
     ("send", "code"),
     [
         (lambda ws: ws.send(b"\x00\x01"), 1003),
-        (lambda ws: ws.send(iter(['{"type":', '"ping"}'])), 1003),
+        (lambda ws: ws.transport.write(Frame(Opcode.CONT, b"x").serialize(mask=True)), 1002),
         (lambda ws: ws.send("x" * 20_000), 1009),
         (lambda ws: ws.send(b'{"type":"\xff"}', text=True), 1007),
     ],
-    ids=["binary", "fragments", "oversize", "invalid UTF-8"],
+    ids=["binary", "continuation of nothing", "oversize", "invalid UTF-8"],
 )
 async def test_frame_that_is_no_request_closes_its_sender_alone(send, code):
     exchange = Exchange()
     async with exchange.running(), MarketDataClient(exchange.url) as neighbour, connect(exchange.url) as bad:
         await neighbour.subscribe("trades:NOVA-USD")
         with pytest.raises(ConnectionClosed) as closed:
-            await send(bad)
+            sending = send(bad)
+            if sending is not None:
+                await sending
             await bad.recv()
         assert closed.value.rcvd is not None and closed.value.rcvd.code == code and closed.value.rcvd.reason
         assert await neighbour.ping() >= 1
+
+
+async def test_a_request_in_fragments_is_a_request():
+    exchange = Exchange()
+    async with exchange.running(), connect(exchange.url) as ws:
+        await ws.send(iter(['{"type":', '"ping"', "}"]))
+        assert json.loads(await ws.recv())["type"] == "pong"
+        for code in (0, 5000):
+            async with connect(exchange.url) as bad:
+                bad.transport.write(Frame(Opcode.CLOSE, code.to_bytes(2, "big")).serialize(mask=True))
+                with pytest.raises(ConnectionClosed) as closed:
+                    await bad.recv()
+                assert closed.value.rcvd is not None and closed.value.rcvd.code == 1002
 
 
 async def test_bad_requests_are_answered_and_the_connection_lives():

@@ -15,6 +15,7 @@ from marketdata import server as server_module
 from marketdata import session as session_module
 from marketdata.session import Session
 from tests.integration.test_marketdata import Exchange
+from tests.support.raw import RawClient
 
 REPLAYS = 20
 
@@ -136,6 +137,58 @@ async def test_a_jump_of_the_log_is_read_in_slices(monkeypatch: pytest.MonkeyPat
         while exchange.status.get("sequence", 0) < exchange.flow.sequence:
             await asyncio.sleep(0.01)
     assert order.count("read") > 30
+
+
+@pytest.mark.parametrize("channel", ["book", "orders", "trades"])
+async def test_a_long_replay_comes_in_answers_of_bounded_size_that_join(channel: str) -> None:
+    exchange = Exchange(replay_bytes=4_096)
+    exchange.step(8_000 if channel == "trades" else 1_500)
+    async with exchange.running(), connect(exchange.url) as client:
+        after, reached, answers, sizes = 1, 1, 0, []
+        complete = False
+        while not complete:
+            await client.send(json.dumps({"type": "replay", "channel": f"{channel}:NOVA-USD", "from": after}))
+            reply = json.loads(await client.recv())
+            texts = [await client.recv() for _ in range(reply["count"])]
+            for message in map(json.loads, texts):
+                assert message["prev_seq"] == reached
+                reached = message["seq"]
+            assert reply["to"] >= reached
+            sizes.append(sum(map(len, texts[:-1])))
+            after = reached = reply["to"]
+            answers, complete = answers + 1, reply["complete"]
+        assert after == exchange.flow.sequence and answers > 3 and max(sizes) <= 4_096
+
+
+async def test_whoever_asks_for_much_and_reads_late_is_not_cut() -> None:
+    """Its answers wait with us as requests, not as bytes, and one that asks for too many hears so."""
+    most = 30
+    exchange = Exchange(replay_bytes=65_536, slow_bytes=65_536, cut_bytes=131_072, long_answers_max=most,
+                        requests_per_second=1_000, send_buffer_bytes=4_096)  # fmt: skip
+    exchange.step(3_000)
+    async with exchange.running():
+        late = await RawClient.connect(exchange.url, protocol="byline.md.json.v1", receive_bytes=4_096)
+        for number in range(2 * most):
+            late.say({"type": "replay", "channel": "book:NOVA-USD", "from": 1, "rid": number})
+        async with connect(exchange.url) as other:  # those are in and their turns were given
+            for _ in range(50):
+                await other.send('{"type":"ping"}')
+                await other.recv()
+        answered, refused, replayed, parts = 0, 0, 0, 0
+        while answered + refused < 2 * most or parts:
+            message = await late.hear()
+            if message["type"] == "replay":
+                answered, parts = answered + 1, message["count"]
+            elif message["type"] == "error":
+                refused += message["code"] == "rate_limited"
+            else:
+                parts -= 1
+                replayed += message["replayed"]
+        assert answered >= most and refused >= 1 and replayed > answered
+        late.say({"type": "ping"})
+        assert (await late.hear())["type"] == "pong"
+        late.abort()
+    assert exchange.status["cut"] == 0
 
 
 async def test_flushes_without_news_are_not_late() -> None:

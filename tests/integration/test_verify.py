@@ -103,7 +103,7 @@ async def test_what_is_true_passes_and_says_what_it_found(settled: Any) -> None:
     lines = await lines_of(settled, settled.files[3], previous=settled.files[2])
     told = "\n".join(lines)
     assert "no network: an embedded chain on one machine" in told and "executor=model" in told
-    assert "units of USDC are counted among the" in told and told.count("covered") == 2
+    assert "smallest units of USDC are counted among the" in told and told.count("covered") == 2
     assert "batch 2 in the file given" in told
     [buyer] = [proof for proof in settled.proofs[3] if proof.asset == "USDC"]
     assert buyer.amount == 100_000 - (3 + 4 + 5) * 50 - 3
@@ -385,39 +385,51 @@ async def test_from_an_order_over_the_websocket_to_a_verified_proof(new_exchange
         values = {"API": base, "TOKEN": token, "N": str(fill["batch"]), "NODE": f"http://{node['host']}:{node['port']}"}
         environment = os.environ | values | {"PYTHONPATH": str(Path(__file__).parents[2])}
         environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        script = readme_commands("Verify it yourself")
-        done = await asyncio.to_thread(
-            subprocess.run, ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment,
-            capture_output=True, text=True,
-        )  # fmt: skip
+        environment["BYLINE_DATA_DIRECTORY"] = str(exchange.data)
+
+        def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+            line = ["bash", "-euo", "pipefail", "-c", script]
+            return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
+
+        done = await asyncio.to_thread(shell, readme_commands("Verify it yourself"), tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"VERIFIED batch {fill['batch']}" in done.stdout and "not a network" in done.stdout
         assert f"user:{session['account_id']}" in done.stdout
-
-        folder = tmp_path / "published"
 
         def cli(*argv: str) -> subprocess.CompletedProcess[str]:
             line = [sys.executable, "-m", "byline.cli", *argv]
             return subprocess.run(line, capture_output=True, text=True, env=environment)
 
+        script = readme_commands("Verify it yourself", 1).replace("user:alice", f"user:{session['account_id']}")
+        (tmp_path / "operator").mkdir()
+        done = await asyncio.to_thread(shell, script, tmp_path / "operator")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"proof.json batch.json --node {values['NODE']}" in done.stdout and "VERIFIED batch" in done.stdout
+        for wrong, reason in (
+            (("user:nobody",), "opens user:alice"), (("user:x", "--batch", "999999"), "not final yet"),
+        ):  # fmt: skip
+            refused = await asyncio.to_thread(cli, "proof", *wrong, "--to", str(tmp_path / "none"))
+            assert refused.returncode == 2 and reason in refused.stderr, refused.stdout + refused.stderr
+        assert not (tmp_path / "none").exists()
+
+        folder = tmp_path / "published"
+
         def final_batch() -> int:
             return int(exchange.status("backoffice")["settlement"]["final_batch"])
 
-        published = await asyncio.to_thread(cli, "journal", "publish", str(folder), "--data", str(exchange.data))
+        published = await asyncio.to_thread(cli, "journal", "publish", str(folder))
         assert published.returncode == 0, published.stdout + published.stderr
         vouched = len(list(folder.glob("*.json")))
         await until(lambda: final_batch() >= vouched + 2, what="a batch that vouches for the publication")
-        published = await asyncio.to_thread(cli, "journal", "publish", str(folder), "--data", str(exchange.data))
-        assert published.returncode == 0, published.stdout + published.stderr
-        checked = await asyncio.to_thread(cli, "verify", "journal", str(folder), "--node", values["NODE"])
-        assert checked.returncode == 0, checked.stdout + checked.stderr
-        assert f"every byte up to batch {vouched:,} is vouched for" in checked.stdout
+        done = await asyncio.to_thread(shell, readme_commands("Verify it yourself", 2), tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"every byte up to batch {vouched:,} is vouched for" in done.stdout
     finally:
         assert await exchange.stop() == 0, exchange.log()
 
 
-def readme_commands(heading: str) -> str:
-    """The shell lines of the first block under a heading of the README."""
+def readme_commands(heading: str, place: int = 0) -> str:
+    """The shell lines of one block under a heading of the README."""
     text = (Path(__file__).parents[2] / "README.md").read_text()
     section = text.split(f"## {heading}\n", 1)[1]
-    return section.split("```sh\n", 1)[1].split("```", 1)[0]
+    return section.split("```sh\n")[1 + place].split("```", 1)[0]

@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,3 +123,75 @@ def test_signature_binds_environment_epoch_and_nonce() -> None:
     for other in (("live", 1, "ab" * 32), ("local", 2, "ab" * 32), ("local", 1, "cd" * 32)):
         assert not verify_sign_in(public_key(key), signature, sign_in_bytes(*other))
     assert not verify_sign_in(public_key(key), "zz" * 64, b"")
+
+
+class FailingFile:
+    """A file whose sync fails while `sync_fails`, and whose writes fail too while `write_fails`."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.sync_fails = self.write_fails = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write_at(self, at: int, data: bytes) -> int:
+        if self.write_fails:
+            raise OSError(5, "input/output error")
+        return int(self.file.write_at(at, data))
+
+    def sync(self) -> None:
+        if self.sync_fails:
+            raise OSError(5, "input/output error")
+        self.file.sync()
+
+
+class OneFileDisk(DirectoryDisk):
+    file: FailingFile
+
+    def open(self, path: str, *, create: bool = False) -> Any:
+        self.file = FailingFile(super().open(path, create=create))
+        return self.file
+
+
+def test_a_refused_registration_or_revocation_is_none_after_a_restart_either(root: Path) -> None:
+    first, second, third = (public_key(generate_key()) for _ in range(3))
+    disk = OneFileDisk(root)
+    registry = KeyRegistry(disk)
+    registry.register(first, ["alice"], ["trade"], "", 1)
+    disk.file.sync_fails = True
+    for attempt in (lambda: registry.register(second, ["alice"], ["withdraw"], "a longer label than the others", 1),
+                    lambda: registry.revoke(first, 2)):  # fmt: skip
+        with pytest.raises(OSError, match="input/output"):
+            attempt()
+        assert registry.find(second) is None and registry.find(first) is not None
+    disk.file.write_fails = True  # nor can it be taken back: nothing else is taken before that
+    with pytest.raises(OSError, match="input/output"):
+        registry.register(third, ["alice"], ["read"], "", 3)
+    disk.file.sync_fails = disk.file.write_fails = False
+    registry.register(third, ["alice"], ["read"], "", 3)
+    registry.close()
+    again = KeyRegistry(DirectoryDisk(root))
+    assert {key.key for key in again.living()} == {first, third} and not list(again.revoked())
+    again.revoke(first, 4)
+    again.close()
+    last = KeyRegistry(DirectoryDisk(root))
+    assert {key.key for key in last.living()} == {third} and list(last.revoked()) == [first]
+    last.register(first, ["alice"], ["read"], "", 5)
+    assert not list(last.revoked())
+    last.close()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("markets", ["A-B"]), ("collar_ppm", 5), ("tier", "plain"), ("protection", {"window_ms": 1, "fills": 1})],
+)
+def test_an_operators_key_is_not_narrowed_by_what_would_not_hold(root: Path, field: str, value: object) -> None:
+    registry = KeyRegistry(DirectoryDisk(root))
+    with pytest.raises(KeyRefused) as refused:
+        registry.register(public_key(generate_key()), [], ["operator"], "", 1, {field: value})
+    assert refused.value.field == field
+    kept = {"addresses": ["10.0.0.0/8"], "expires_at": 5}
+    entry = registry.register(public_key(generate_key()), [], ["operator"], "", 1, kept)
+    assert entry.restrictions.addresses == ("10.0.0.0/8",)
+    registry.close()

@@ -9,7 +9,7 @@ from engine.reference import ReferenceCore
 from marketdata.channels import DEPTHS
 from marketdata.frames import text_frame
 from marketdata.publisher import Publisher
-from marketdata.session import Session, frame_fault
+from marketdata.session import Fragments, Session, close_echo
 from marketdata.settings import MarketDataSettings
 from marketdata.state import MarketState
 from tests.support.market_flow import Flow
@@ -314,9 +314,31 @@ def test_dropped_session_leaves_no_stream_behind():
 
 
 def test_frames_that_are_no_text_are_named():
-    assert frame_fault(1, True, False) is None and frame_fault(1, True, False, b"\xff")[0] == 1007
-    assert frame_fault(2, True, False)[0] == 1003 and frame_fault(1, False, False)[0] == 1003
-    assert frame_fault(0, True, False)[0] == 1003 and frame_fault(1, True, True)[0] == 1002
+    def code(*frames: tuple[int, bool, bool, bytes], most: int = 100) -> int:
+        fragments = Fragments(most)
+        told = [fragments.take(*frame) for frame in frames]
+        assert all(one is None for one in told[:-1]) and isinstance(told[-1], tuple)
+        return told[-1][0]
+
+    assert code((1, True, False, b"\xff")) == 1007 and code((2, True, False, b"")) == 1003
+    assert code((0, True, False, b"")) == code((1, True, True, b"")) == code((3, True, False, b"")) == 1002
+    assert code((1, False, False, b""), (1, True, False, b"")) == 1002  # a new one inside
+    assert code((1, False, False, b"\xe2"), (0, True, False, b"x")) == 1007
+    assert code((1, False, False, b"a" * 60), (0, True, False, b"a" * 60)) == 1009
+    assert code(*([(1, False, False, b"")] + [(0, False, False, b"")] * 256)) == 1009
+
+
+def test_a_message_in_fragments_is_one_message():
+    fragments = Fragments(100)
+    assert fragments.take(1, True, False, b"whole") == b"whole"
+    assert fragments.take(1, False, False, b"\xe2") is None and fragments.take(0, False, False, b"\x82") is None
+    assert fragments.take(0, True, False, b"\xac") == "€".encode() and fragments.take(1, True, False, b"x") == b"x"
+
+
+def test_a_close_is_answered_with_a_code_that_may_be_sent():
+    for code, answer in ((1000, 1000), (1001, 1001), (4008, 4008), (0, 1002), (1005, 1002), (1006, 1002), (5000, 1002)):
+        assert close_echo(code.to_bytes(2, "big") + b"why") == answer
+    assert close_echo(b"") == 1000 and close_echo(b"\x03") == 1002
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
