@@ -2,8 +2,9 @@
 
 It has no access to the exchange: it takes a batch file, proof files and a node (`ChainReader`). Each check either
 passes and is said in one line, or stops everything with the exact reason (`Refuted`). What has to be believed at the
-end is the node's word on two things only: which transactions took effect, and what the vaults hold. The bytes of a
-transaction prove themselves by their digest, and their sender by the signature.
+end is the node's word on three things only: which transactions took effect, what the vaults hold, and what code they
+run. The bytes of a transaction prove themselves by their digest, and their sender by the signature; the code is
+compared with the contract that comes with this verifier, since a vault of another contract could say anything.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from pysui.sui.sui_bcs import bcs
 from settlement.batch_file import BatchFile, VaultLink
 from settlement.chain.encoding import Reader, VaultHeader, address_bytes, address_text, base58_text, transaction_digest
 from settlement.chain.keys import BadSignature, signer_of
+from settlement.chain.localsui.movevm import load_modules, published_modules, relocate
 from settlement.merkle import Proof, ProofInvalid, check_proof
 
-__all__ = ["ChainReader", "Commitment", "Executed", "NodeFacts", "Refuted", "VaultObject", "check_links",
+__all__ = ["ChainReader", "Code", "Commitment", "Executed", "NodeFacts", "Refuted", "VaultObject", "check_links",
            "verify_batch"]  # fmt: skip
 
 _COMMIT_EVENT = "BatchCommitted"
@@ -61,12 +63,21 @@ class VaultObject:
     contents: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Bytecode of a package by module. `original`: the id of its first version, its own address in the bytecode."""
+
+    original: str
+    modules: dict[str, bytes]
+
+
 class ChainReader(Protocol):
     """A node. Each method raises Unavailable when it does not answer."""
 
     async def facts(self) -> NodeFacts: ...
     async def transaction(self, digest: str) -> Executed | None: ...
     async def vault(self, identity: str) -> VaultObject | None: ...
+    async def code(self, package: str) -> Code | None: ...
 
 
 class Commitment(msgspec.Struct, frozen=True):
@@ -119,6 +130,8 @@ async def verify_batch(
         )
     if len(packages) > 1:
         raise Refuted(f"the parts of the batch went to several packages: {', '.join(sorted(packages))}")
+    [package] = packages
+    yield await _check_code(package, chain)
     for link in batch.vaults:
         yield await _check_vault(batch, link, packages, chain)
 
@@ -242,6 +255,25 @@ def _check_event(batch: BatchFile, link: VaultLink, part: int, found: Executed, 
             _check_cover(link.asset, pool, owed, _unbooked(batch, link.asset), deficit, "when the batch took effect")
         return
     raise Refuted(f"{link.asset}: transaction {found.digest} has no event of its vault for part {part}")
+
+
+async def _check_code(package: str, chain: ChainReader) -> str:
+    found = await chain.code(package)
+    if found is None:
+        raise Refuted(f"the node knows no package {package}")
+    names = published_modules()
+    try:
+        own = address_bytes(found.original)
+    except ValueError as error:
+        raise Refuted(f"package {package}: its first version {found.original!r} is no id") from error
+    if differing := sorted(set(names) ^ set(found.modules)):
+        raise Refuted(
+            f"package {package} is not the contract of this verifier: one of them has no module {differing[0]}"
+        )
+    for name, code in zip(names, load_modules("exchange", names), strict=True):
+        if found.modules[name] != relocate(code, own):
+            raise Refuted(f"package {package} is not the contract of this verifier: the code of {name} is another")
+    return f"the vaults are run by package {package}, whose code is byte for byte the contract of this verifier"
 
 
 async def _check_vault(batch: BatchFile, link: VaultLink, packages: set[str], chain: ChainReader) -> str:

@@ -74,9 +74,9 @@ async def settled(tmp_path_factory: pytest.TempPathFactory) -> Any:
 class Lying(NodeReader):
     """A node that answers otherwise than it should."""
 
-    def __init__(self, url: str, transaction: Any = None, vault: Any = None) -> None:
+    def __init__(self, url: str, transaction: Any = None, vault: Any = None, code: Any = None) -> None:
         super().__init__(url)
-        self.change_transaction, self.change_vault = transaction, vault
+        self.change_transaction, self.change_vault, self.change_code = transaction, vault, code
 
     async def transaction(self, digest: str) -> Any:
         found = await super().transaction(digest)
@@ -85,6 +85,10 @@ class Lying(NodeReader):
     async def vault(self, identity: str) -> Any:
         found = await super().vault(identity)
         return self.change_vault(found) if self.change_vault else found
+
+    async def code(self, package: str) -> Any:
+        found = await super().code(package)
+        return self.change_code(found) if self.change_code else found
 
 
 async def lines_of(
@@ -104,7 +108,7 @@ async def test_what_is_true_passes_and_says_what_it_found(settled: Any) -> None:
     told = "\n".join(lines)
     assert "no network: an embedded chain on one machine" in told and "executor=model" in told
     assert "smallest units of USDC are counted among the" in told and told.count("covered") == 2
-    assert "batch 2 in the file given" in told
+    assert "batch 2 in the file given" in told and "byte for byte the contract of this verifier" in told
     [buyer] = [proof for proof in settled.proofs[3] if proof.asset == "USDC"]
     assert buyer.amount == 100_000 - (3 + 4 + 5) * 50 - 3
     assert "gone on to batch 3" in "\n".join(await lines_of(settled, settled.files[2], settled.proofs[2]))
@@ -261,6 +265,40 @@ def header(**changes: Any) -> Any:
 async def test_a_vault_that_differs_or_holds_too_little_is_refused(settled: Any, lie: Any, reason: str) -> None:
     with pytest.raises(Refuted, match=reason):
         await lines_of(settled, settled.files[3], vault=lie)
+
+
+def other_code(**modules: Any) -> Any:
+    """Each module as given; None takes it away."""
+
+    def lie(found: Any) -> Any:
+        changed = {name: code for name, code in (found.modules | modules).items() if code is not None}
+        return dataclasses.replace(found, modules=changed)
+
+    return lie
+
+
+def patched(found: Any) -> Any:
+    code = bytearray(found.modules["settlement"])
+    code[-1] ^= 1
+    return other_code(settlement=bytes(code))(found)
+
+
+@pytest.mark.parametrize(
+    ("lie", "reason"),
+    [
+        (lambda found: None, "knows no package"),
+        (patched, "the code of settlement is another"),
+        (other_code(row=b""), "the code of row is another"),
+        (other_code(royalty=None), "one of them has no module royalty"),
+        (other_code(backdoor=b"x"), "one of them has no module backdoor"),
+        (lambda found: dataclasses.replace(found, original="0x7"), "the code of .* is another"),
+        (lambda found: dataclasses.replace(found, original="no id"), "is no id"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_vaults_of_another_contract_are_refused(settled: Any, lie: Any, reason: str) -> None:
+    with pytest.raises(Refuted, match=reason):
+        await lines_of(settled, settled.files[3], code=lie)
 
 
 @pytest.mark.asyncio(loop_scope="module")

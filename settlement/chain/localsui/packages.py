@@ -1,4 +1,4 @@
-"""Signatures of the functions that the embedded chain's packages offer, as MovePackageService tells them.
+"""Code of the exchange's packages on the embedded chain, and signatures of functions, as MovePackageService tells them.
 
 A client that builds calls from names (pysui's `move_call`) asks for them to encode its arguments. They are read from
 `interface.json` beside the committed bytecode; the framework's own packages are not told.
@@ -13,10 +13,10 @@ from typing import Any
 import pysui.sui.sui_grpc.suimsgs.sui.rpc.v2 as v2
 
 from settlement.chain.encoding import address_bytes, address_text
-from settlement.chain.localsui.movevm import BYTECODE
+from settlement.chain.localsui.movevm import BYTECODE, load_modules, published_modules, relocate
 from settlement.chain.localsui.state import State
 
-__all__ = ["function_message"]
+__all__ = ["function_message", "package_message"]
 
 _SELF = bytes(32)
 """The address that a package not yet published has in its own bytecode."""
@@ -49,6 +49,19 @@ def function_message(state: State, package: bytes, module: str, name: str) -> An
         parameters=[_signature(each, package, module) for each in body["params"]],
         returns=[_signature(each, package, module) for each in body["returns"]],
     )
+
+
+def package_message(state: State, package: bytes) -> Any:
+    """An exchange package with its modules, or None. Publish takes no other code than the committed one."""
+    if package not in state.packages:
+        return None
+    names = published_modules()
+    modules = [
+        v2.Module(name=name, contents=relocate(code, package))
+        for name, code in zip(names, load_modules("exchange", names), strict=True)
+    ]
+    text = address_text(package)
+    return v2.Package(storage_id=text, original_id=text, version=1, modules=modules)
 
 
 @functools.cache

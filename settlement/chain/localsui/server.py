@@ -22,11 +22,11 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
 from engine.messages.errors import SettingsInvalid
-from settlement.chain.encoding import SUI_COIN, address_bytes, address_text, base58_text
+from settlement.chain.encoding import address_bytes, address_text, base58_text
 from settlement.chain.localsui.door import flip, open_door, status_of
 from settlement.chain.localsui.faults import Faults, View
 from settlement.chain.localsui.node import LIMITS, PROTOCOL_VERSION, LocalSui, Rejected, sender_of
-from settlement.chain.localsui.packages import function_message
+from settlement.chain.localsui.packages import function_message, package_message
 from settlement.chain.localsui.state import Consumed, Item, Record
 
 __all__ = ["RunningNode", "serve", "start"]
@@ -106,6 +106,7 @@ class Service:
                 v2.ListDynamicFieldsRequest,
                 v2.ListDynamicFieldsResponse,
             ),
+            ("MovePackageService/GetPackage", self._package, v2.GetPackageRequest, v2.GetPackageResponse),
             ("MovePackageService/GetFunction", self._function, v2.GetFunctionRequest, v2.GetFunctionResponse),
             (
                 "TransactionExecutionService/ExecuteTransaction",
@@ -207,6 +208,12 @@ class Service:
             for identity, key_type, key, value_type, value in page
         ]
         return v2.ListDynamicFieldsResponse(dynamic_fields=fields, next_page_token=token)
+
+    def _package(self, request: Any) -> Any:
+        found = package_message(self._node.state, address_bytes(request.package_id))
+        if found is None:
+            raise GRPCError(Status.NOT_FOUND, f"package {request.package_id} not found")
+        return v2.GetPackageResponse(package=found)
 
     def _function(self, request: Any) -> Any:
         package, module, name = address_bytes(request.package_id), request.module_name, request.name
@@ -348,7 +355,7 @@ def _object_message(item: Item) -> Any:
         object_type=item.kind,
         contents=v2.Bcs(name=item.kind, value=item.contents),
         previous_transaction=base58_text(item.previous),
-        balance=item.mist if item.kind == SUI_COIN else None,
+        balance=item.mist if item.kind.startswith("0x2::coin::Coin<") else None,
     )
 
 
