@@ -166,6 +166,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
             return {
                 "host": host, "port": port, "recovery_s": round(report.seconds, 3),
                 "torn_bytes": report.torn_bytes, **snapshots, **server.status(),
+                **({"tls_port": server.tls_address[1]} if server.tls_address else {}),
             }  # fmt: skip
 
         try:
@@ -338,10 +339,10 @@ async def open_chain(settings: Settings, scratch: Path) -> tuple[Any, Any]:
     return SuiAdmin(own, signer), signer
 
 
-def _port_before(settings: Settings, name: str) -> int:
+def _port_before(settings: Settings, name: str, field: str = "port") -> int:
     """The free port that this process had before it was restarted, for those who know it already; 0: there is none."""
     before = read_status(settings.data_directory, name)
-    return int(before.get("port", 0)) if before else 0
+    return int(before.get(field, 0)) if before else 0
 
 
 async def _postgres(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
@@ -407,8 +408,8 @@ async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Even
     if not port:
         port = await _port_of(settings, feed) if shard else _port_before(settings, feed)
     tls_port = settings.marketdata_tls_port if feed == "marketdata" else settings.marketdata_b_tls_port
-    if settings.tls_certificate and not tls_port and shard:
-        tls_port = await _port_of(settings, feed, "tls_port")
+    if settings.tls_certificate and not tls_port:
+        tls_port = await _port_of(settings, feed, "tls_port") if shard else _port_before(settings, feed, "tls_port")
 
     async def report() -> None:
         await ready.wait()

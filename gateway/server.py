@@ -533,10 +533,13 @@ class GatewayServer:
 
     def _tell_latency(self) -> None:
         now = self._clock.now_ns()
+        venue: dict[str, Any] | None = None  # summed over all keys, so once for all who are told in this turn
         for session, (interval, due) in list(self._followers.items()):
             if now >= due and session.key is not None:
                 self._followers[session] = interval, now + interval
-                self.hub.send(self._signed_in[session][0], wire.encode(self.answers.latency(session.key)))
+                told = self.answers.latency(session.key, venue)
+                venue = told["venue"]
+                self.hub.send(self._signed_in[session][0], wire.encode(told))
 
     def _end_expired(self) -> None:
         now = self._clock.now_ns()

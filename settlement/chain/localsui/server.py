@@ -22,7 +22,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
 from engine.messages.errors import SettingsInvalid
-from settlement.chain.encoding import SUI_COIN, address_bytes, address_text, base58_text
+from settlement.chain.encoding import address_bytes, address_text, base58_text
 from settlement.chain.localsui.door import flip, open_door, status_of
 from settlement.chain.localsui.faults import Faults, View
 from settlement.chain.localsui.node import LIMITS, PROTOCOL_VERSION, LocalSui, Rejected, sender_of
@@ -355,7 +355,7 @@ def _object_message(item: Item) -> Any:
         object_type=item.kind,
         contents=v2.Bcs(name=item.kind, value=item.contents),
         previous_transaction=base58_text(item.previous),
-        balance=item.mist if item.kind == SUI_COIN else None,
+        balance=item.mist if item.kind.startswith("0x2::coin::Coin<") else None,
     )
 
 
