@@ -27,7 +27,7 @@ from settlement.chain.localsui.contract import (
     Vault,
     Withdraw,
 )
-from settlement.chain.localsui.interpreter import Coin, Interpreter, Made, UnknownShape, UpgradeCap
+from settlement.chain.localsui.interpreter import UPGRADE_CAP, Coin, Interpreter, Made, UnknownShape, UpgradeCap
 from settlement.chain.localsui.rights import FUNCTIONS
 from settlement.chain.localsui.rights_calls import rights_call
 from settlement.chain.localsui.state import CLOCK_KIND, Emitted, Item
@@ -59,7 +59,7 @@ def move_call(machine: Interpreter, call: Any) -> Any:
     types = [_type_text(tag) for tag in call.Type_Arguments]
     target = (call.Module, call.Function)
     if package == _FRAMEWORK and target == ("package", "make_immutable"):
-        machine.take(arguments[0], UpgradeCap)
+        _make_immutable(machine, arguments[0])
         return None
     if package == _FRAMEWORK and target == ("object", "id"):
         return _object_id(machine, arguments[0])
@@ -71,6 +71,17 @@ def move_call(machine: Interpreter, call: Any) -> Any:
     elif call.Function == "mint":
         return _mint(machine, package, call.Module, arguments)
     raise UnknownShape(f"function {address_text(package)}::{call.Module}::{call.Function}")
+
+
+def _make_immutable(machine: Interpreter, argument: Any) -> None:
+    """Burns the upgrade capability, of this transaction's package or of one published before."""
+    if argument.enum_name != "Input":
+        machine.take(argument, UpgradeCap)
+        return
+    item = machine.take_object(argument)
+    if item.kind != UPGRADE_CAP:
+        raise UnknownShape(f"{address_text(item.id)} is no {UPGRADE_CAP}")
+    machine.scratch.deleted.append(item.id)
 
 
 def _object_id(machine: Interpreter, argument: Any) -> bytes:

@@ -154,7 +154,7 @@ class Service:
         return v2.GetServiceInfoResponse(
             chain_id=self._node.state.genesis.chain_id,
             chain="embedded",
-            epoch=self._node.epoch,
+            epoch=self._view.turn.epoch,
             checkpoint_height=self._view.height,
             server=f"{SERVER_NAME} executor={self._node.executor_name} (not a network)",
         )
@@ -162,7 +162,7 @@ class Service:
     def _epoch(self, request: Any) -> Any:
         attributes = {name: str(value) for name, value in LIMITS.items()}
         config = v2.ProtocolConfig(protocol_version=PROTOCOL_VERSION, attributes=attributes)
-        turn = self._node.turn
+        turn = self._view.turn
         return v2.GetEpochResponse(
             epoch=v2.Epoch(epoch=turn.epoch, reference_gas_price=turn.gas_price, protocol_config=config)
         )
@@ -195,7 +195,7 @@ class Service:
     def _dynamic_fields(self, request: Any) -> Any:
         """The entries of a table: rows of a vault, works of the registry, royalties due."""
         parent = address_bytes(request.parent)
-        page, token = _page(self._node.state.table(parent), request)
+        page, token = _page(self._view.state.table(parent), request)
         fields = [
             v2.DynamicField(
                 kind=v2.DynamicFieldDynamicFieldKind.FIELD,
@@ -217,7 +217,7 @@ class Service:
 
     def _function(self, request: Any) -> Any:
         package, module, name = address_bytes(request.package_id), request.module_name, request.name
-        found = function_message(self._node.state, package, module, name)
+        found = function_message(self._view.state, package, module, name)
         if found is None:
             raise GRPCError(Status.NOT_FOUND, f"function {request.package_id}::{module}::{name} not found")
         return v2.GetFunctionResponse(function=found)
