@@ -20,6 +20,7 @@ from pysui.sui.sui_common.txn_transaction_builder import ProgrammableTransaction
 from engine.messages.errors import Refused
 from settlement.chain.encoding import SUI_COIN, address_bytes, address_text, base58_text, u64, vector
 from settlement.chain.keys import OperatorKey
+from settlement.chain.localsui.movevm import load_modules, published_modules
 from settlement.chain.localsui.node import LIMITS, LocalSui, Rejected
 from settlement.chain.localsui.server import RunningNode, start
 from settlement.chain.localsui.state import Item, Record
@@ -170,6 +171,10 @@ def _bad_flag(world: World, builder: Builder) -> None:
     _call(world, builder, "set_paused", [_vault(world, builder), _owned(builder, admin), _pure(builder, b"\2")])
 
 
+def _too_many(world: World, builder: Builder) -> None:
+    _call(world, builder, "cancel_exit", [_vault(world, builder), _pure(builder, A)])
+
+
 REFUSED = {
     "size": ("invalid", "limit 131072", Draft(_many_pures(9, 16_000))),
     "pure": ("invalid", "a pure argument of 16385 bytes", Draft(_many_pures(1, 16_385))),
@@ -200,6 +205,7 @@ REFUSED = {
     "unused value": ("unsupported", "left unused", Draft(_unused)),
     "trailing bytes": ("unsupported", "1 bytes too many", Draft(_trailing)),
     "bad bool": ("unsupported", "BCS bool of 2", Draft(_bad_flag)),
+    "arity": ("unsupported", "cancel_exit with 2 arguments and 1 type arguments, 1 and 1 wanted", Draft(_too_many)),
     "longer": ("invalid", "BCS", Draft(bend=lambda raw: raw + b"\0")),
     "shorter": ("invalid", "BCS", Draft(bend=lambda raw: raw[:-1])),
 }  # fmt: skip
@@ -275,6 +281,30 @@ async def test_it_runs_and_fails_and_pays_its_gas(world: World, words: str, draf
     assert world.node.state.checkpoint == height + 1 and record.events == []
     vault = world.node.state.vaults[address_bytes(world.listing.vault)]
     assert not vault.rows and vault.header.pool == 0
+
+
+async def test_an_upgrade_capability_is_kept_and_burned(world: World) -> None:
+    modules = [list(code) for code in load_modules("exchange", published_modules())]
+
+    def publish(world: World, builder: Builder) -> None:
+        cap = builder.publish(modules, [_address(address_text(address_bytes(each))) for each in ("0x1", "0x2")])
+        builder.transfer_objects(recipient=_pure(builder, address_bytes(OPERATOR.address)), object_ref=[cap])
+
+    def burn(what: str) -> Callable[[World, Builder], None]:
+        def build(world: World, builder: Builder) -> None:
+            item = next(each for each in world.node.state.items.values() if each.kind.endswith(what))
+            builder.move_call(target=_address(address_text(address_bytes("0x2"))), arguments=[_owned(builder, item)],
+                              type_arguments=[], module="package", function="make_immutable")  # fmt: skip
+
+        return build
+
+    record = await world.run(Draft(publish))
+    [package] = record.packages
+    assert record.success and package in world.node.state.packages
+    with pytest.raises(Rejected, match="is no 0x2::package::UpgradeCap"):
+        await world.run(Draft(burn("::AdminCap")))
+    assert (await world.run(Draft(burn("::UpgradeCap")))).success
+    assert not [item for item in world.node.state.items.values() if item.kind.endswith("UpgradeCap")]
 
 
 async def test_gas_coins_are_smashed_into_the_first(world: World) -> None:

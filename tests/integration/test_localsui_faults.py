@@ -153,12 +153,20 @@ async def test_chances_come_as_often_as_their_dice_say(world: World) -> None:
 
 async def test_a_stale_node_shows_the_time_before_and_executes_all_the_same(world: World) -> None:
     signed = await world.sign(world.part())
+    assert world.node is not None
+    node = world.node.node
     await world.flip("stale_read", "on")
     head = await world.chain.head()
     assert (await world.chain.send(signed)).success
     assert await world.next_batch() == 2 and await world.chain.find(signed.digest) is None
     assert await world.chain.head() == head
+    await world.flip("epoch")
+    rows = commands.GetDynamicFields(object_id=address_text(next(iter(node.state.vaults.values())).header.rows_id))
+    told = (await world.chain._execute(rows)).dynamic_fields
+    assert {bytes(each.name.value): Reader(bytes(each.value.value)).u64() for each in told} == {A: 995, B: 1_005}
+    assert (await world.chain._execute(commands.GetBasicCurrentEpochInfo())).epoch == 0
     await world.flip("stale_read", "off")
+    assert (await world.chain._execute(commands.GetBasicCurrentEpochInfo())).epoch == 1
     assert await world.next_batch() == 3 and await world.chain.head() == head + 1
 
 

@@ -27,7 +27,8 @@ from settlement.chain.localsui.contract import (
     Vault,
     Withdraw,
 )
-from settlement.chain.localsui.interpreter import Coin, Interpreter, Made, UnknownShape, UpgradeCap
+from settlement.chain.localsui.interpreter import UPGRADE_CAP, Coin, Interpreter, Made, UnknownShape, UpgradeCap
+from settlement.chain.localsui.packages import arity
 from settlement.chain.localsui.rights import FUNCTIONS
 from settlement.chain.localsui.rights_calls import rights_call
 from settlement.chain.localsui.state import CLOCK_KIND, Emitted, Item
@@ -59,10 +60,16 @@ def move_call(machine: Interpreter, call: Any) -> Any:
     types = [_type_text(tag) for tag in call.Type_Arguments]
     target = (call.Module, call.Function)
     if package == _FRAMEWORK and target == ("package", "make_immutable"):
-        machine.take(arguments[0], UpgradeCap)
+        _make_immutable(machine, arguments[0])
         return None
     if package == _FRAMEWORK and target == ("object", "id"):
         return _object_id(machine, arguments[0])
+    wanted = arity(machine.state, package, call.Module, call.Function)
+    if wanted is not None and wanted != (len(arguments), len(types)):
+        raise UnknownShape(
+            f"{call.Module}::{call.Function} with {len(arguments)} arguments and {len(types)} type arguments, "
+            f"{wanted[0]} and {wanted[1]} wanted"
+        )
     if package in machine.state.packages:
         if call.Module == "settlement" and call.Function in _SETTLEMENT:
             return _SETTLEMENT[call.Function](_Call(machine, package, arguments, types))
@@ -71,6 +78,17 @@ def move_call(machine: Interpreter, call: Any) -> Any:
     elif call.Function == "mint":
         return _mint(machine, package, call.Module, arguments)
     raise UnknownShape(f"function {address_text(package)}::{call.Module}::{call.Function}")
+
+
+def _make_immutable(machine: Interpreter, argument: Any) -> None:
+    """Burns the upgrade capability, of this transaction's package or of one published before."""
+    if argument.enum_name != "Input":
+        machine.take(argument, UpgradeCap)
+        return
+    item = machine.take_object(argument)
+    if item.kind != UPGRADE_CAP:
+        raise UnknownShape(f"{address_text(item.id)} is no {UPGRADE_CAP}")
+    machine.scratch.deleted.append(item.id)
 
 
 def _object_id(machine: Interpreter, argument: Any) -> bytes:

@@ -30,8 +30,8 @@ from settlement.chain.localsui.movevm import coin_module, load_modules, publishe
 from settlement.chain.localsui.state import Emitted, Item, State
 
 __all__ = [
-    "DYNAMIC_FIELD_LIMIT", "MAX_EVENTS", "MAX_NEW_OBJECTS", "Coin", "Interpreter", "Made", "Scratch", "UnknownShape",
-    "UpgradeCap",
+    "DYNAMIC_FIELD_LIMIT", "MAX_EVENTS", "MAX_NEW_OBJECTS", "UPGRADE_CAP", "Coin", "Interpreter", "Made", "Scratch",
+    "UnknownShape", "UpgradeCap",
 ]  # fmt: skip
 
 DYNAMIC_FIELD_LIMIT = 1_000

@@ -22,7 +22,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
 from engine.messages.errors import SettingsInvalid
-from settlement.chain.encoding import SUI_COIN, address_bytes, address_text, base58_text
+from settlement.chain.encoding import address_bytes, address_text, base58_text
 from settlement.chain.localsui.door import flip, open_door, status_of
 from settlement.chain.localsui.faults import Faults, View
 from settlement.chain.localsui.node import LIMITS, PROTOCOL_VERSION, LocalSui, Rejected, sender_of
@@ -107,6 +107,12 @@ class Service:
                 v2.ListDynamicFieldsResponse,
             ),
             ("MovePackageService/GetPackage", self._package, v2.GetPackageRequest, v2.GetPackageResponse),
+            (
+                "MovePackageService/ListPackageVersions",
+                self._package_versions,
+                v2.ListPackageVersionsRequest,
+                v2.ListPackageVersionsResponse,
+            ),
             ("MovePackageService/GetFunction", self._function, v2.GetFunctionRequest, v2.GetFunctionResponse),
             (
                 "TransactionExecutionService/ExecuteTransaction",
@@ -154,7 +160,7 @@ class Service:
         return v2.GetServiceInfoResponse(
             chain_id=self._node.state.genesis.chain_id,
             chain="embedded",
-            epoch=self._node.epoch,
+            epoch=self._view.turn.epoch,
             checkpoint_height=self._view.height,
             server=f"{SERVER_NAME} executor={self._node.executor_name} (not a network)",
         )
@@ -162,7 +168,7 @@ class Service:
     def _epoch(self, request: Any) -> Any:
         attributes = {name: str(value) for name, value in LIMITS.items()}
         config = v2.ProtocolConfig(protocol_version=PROTOCOL_VERSION, attributes=attributes)
-        turn = self._node.turn
+        turn = self._view.turn
         return v2.GetEpochResponse(
             epoch=v2.Epoch(epoch=turn.epoch, reference_gas_price=turn.gas_price, protocol_config=config)
         )
@@ -195,7 +201,7 @@ class Service:
     def _dynamic_fields(self, request: Any) -> Any:
         """The entries of a table: rows of a vault, works of the registry, royalties due."""
         parent = address_bytes(request.parent)
-        page, token = _page(self._node.state.table(parent), request)
+        page, token = _page(self._view.state.table(parent), request)
         fields = [
             v2.DynamicField(
                 kind=v2.DynamicFieldDynamicFieldKind.FIELD,
@@ -215,9 +221,15 @@ class Service:
             raise GRPCError(Status.NOT_FOUND, f"package {request.package_id} not found")
         return v2.GetPackageResponse(package=found)
 
+    def _package_versions(self, request: Any) -> Any:
+        """One: no package is ever upgraded here."""
+        found = self._package(request).package
+        only = v2.PackageVersion(package_id=found.storage_id, version=found.version)
+        return v2.ListPackageVersionsResponse(versions=[only])
+
     def _function(self, request: Any) -> Any:
         package, module, name = address_bytes(request.package_id), request.module_name, request.name
-        found = function_message(self._node.state, package, module, name)
+        found = function_message(self._view.state, package, module, name)
         if found is None:
             raise GRPCError(Status.NOT_FOUND, f"function {request.package_id}::{module}::{name} not found")
         return v2.GetFunctionResponse(function=found)
@@ -355,7 +367,7 @@ def _object_message(item: Item) -> Any:
         object_type=item.kind,
         contents=v2.Bcs(name=item.kind, value=item.contents),
         previous_transaction=base58_text(item.previous),
-        balance=item.mist if item.kind == SUI_COIN else None,
+        balance=item.mist if item.kind.startswith("0x2::coin::Coin<") else None,
     )
 
 

@@ -182,6 +182,18 @@ class State:
             (arbiter, f"{prefix}::copyright_registry::ArbiterCap", arbiter + registry, publisher),
         ]
 
+    def copy(self) -> State:
+        """What reads need, as it is now; `apply` on either leaves the other alone."""
+        vaults = {
+            identity: Vault(vault.header, vault.coin_type, vault.package, dict(vault.rows))
+            for identity, vault in self.vaults.items()
+        }
+        entries = {parent: dict(table) for parent, table in self.entries.items()}
+        return State(
+            self.genesis, self.executor, dict(self.items), set(self.packages), dict(self.coins), entries, vaults,
+            dict(self.offsets), list(self.checkpoints),
+        )  # fmt: skip
+
     def apply(self, record: Record, offset: int) -> None:
         for item in record.written:
             self.items[item.id] = item
