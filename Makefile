@@ -54,7 +54,7 @@ check: lint types test
 move-builder:
 	@mkdir -p build/move
 	@cp settlement/move/tools/package.json settlement/move/tools/package-lock.json build/move/
-	@cd build/move && npm ci --loglevel=error --no-audit --no-fund --no-update-notifier --fetch-retries=1
+	@cd build/move && npm ci --silent --no-audit --no-fund --no-update-notifier --fetch-retries=1
 
 peers: build
 	@$(BIN)/python -m bench.book_peers

@@ -37,8 +37,7 @@ def machine_args() -> list[str]:
 
 COMPILE_ARGS = ["-O0", "-g"] if DEBUG else ["-O3", "-fno-strict-aliasing", "-fno-semantic-interposition"]
 COMPILE_ARGS += machine_args()
-# Of the C that Cython writes: temporaries drop `const`, INT64_MIN is folded into one literal, an out-argument of a
-# function that failed looks unset.
+# Of the C that Cython writes: temporaries drop `const`, an out-argument of a function that failed looks unset.
 COMPILE_ARGS += ["-Wno-discarded-qualifiers", "-Wno-maybe-uninitialized"]
 
 

@@ -131,9 +131,9 @@ async def _trade(world: World, people: list[Trader], pipe: Connection, seconds: 
     tasks.append(asyncio.create_task(world.turn_phases(0.05 if seconds is None else 2.0, steps and 5)))
     if seconds is not None:
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
-        world.stop.set()
+        world.end()
     await asyncio.gather(*tasks)
-    world.stop.set()
+    world.end()
     await watching
 
 

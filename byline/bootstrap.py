@@ -166,6 +166,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
             return {
                 "host": host, "port": port, "recovery_s": round(report.seconds, 3),
                 "torn_bytes": report.torn_bytes, **snapshots, **server.status(),
+                **({"tls_port": server.tls_address[1]} if server.tls_address else {}),
             }  # fmt: skip
 
         try:
@@ -338,10 +339,10 @@ async def open_chain(settings: Settings, scratch: Path) -> tuple[Any, Any]:
     return SuiAdmin(own, signer), signer
 
 
-def _port_before(settings: Settings, name: str) -> int:
+def _port_before(settings: Settings, name: str, field: str = "port") -> int:
     """The free port that this process had before it was restarted, for those who know it already; 0: there is none."""
     before = read_status(settings.data_directory, name)
-    return int(before.get("port", 0)) if before else 0
+    return int(before.get(field, 0)) if before else 0
 
 
 async def _postgres(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
@@ -407,8 +408,8 @@ async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Even
     if not port:
         port = await _port_of(settings, feed) if shard else _port_before(settings, feed)
     tls_port = settings.marketdata_tls_port if feed == "marketdata" else settings.marketdata_b_tls_port
-    if settings.tls_certificate and not tls_port and shard:
-        tls_port = await _port_of(settings, feed, "tls_port")
+    if settings.tls_certificate and not tls_port:
+        tls_port = await _port_of(settings, feed, "tls_port") if shard else _port_before(settings, feed, "tls_port")
 
     async def report() -> None:
         await ready.wait()
@@ -492,6 +493,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     brake = Brake(
         await _event_source(settings), _Bookings(core), data / "settlement" / "brake.log", settings.unsettled_limit_s
     )
+    audit = _Audit(data) if settings.second_core else None
     settlers: list[Settler] = []
     proofs = ProofSettings(load_proof_key(data / "keys" / "proofs.key"), publication=lambda: published(data))
 
@@ -527,7 +529,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             desk.run(stop),
             run_settler(
                 await _event_source(settings), chain, store, watcher, SettlementSettings(), on_batch, stop,
-                commands=_Bookings(core), releases=desk, proofs=proofs, audit=_second_core(settings),
+                commands=_Bookings(core), releases=desk, proofs=proofs, audit=audit,
                 on_settler=settlers.append,
             ),
             proof_desk(),
@@ -542,6 +544,8 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
         await chain.close()
         if settings.chain_signer:
             await signer.close()
+        if audit is not None:
+            audit.close()
         brake.close()
         watcher.close()
         store.close()
@@ -564,10 +568,6 @@ async def _resumes(settings: Settings, settlers: list[Any], stop: asyncio.Event)
             await asyncio.wait_for(stop.wait(), STATUS_INTERVAL_S)
 
 
-def _second_core(settings: Settings) -> _Audit | None:
-    return _Audit(settings.data_directory) if settings.second_core else None
-
-
 class _Audit:
     """Fulfils `settlement.audit.AuditPort` beside the event loop: catching up may take a while."""
 
@@ -579,6 +579,9 @@ class _Audit:
 
     async def at_cut(self, sequence: int) -> tuple[bytes, Any]:
         return await asyncio.to_thread(self._core.at_cut, sequence)
+
+    def close(self) -> None:
+        self._core.close()
 
 
 class _Bookings:

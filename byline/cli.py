@@ -386,6 +386,25 @@ def settle_resume(
     resume(_settings(data), console, note)
 
 
+@app.command()
+def proof(
+    account: Annotated[str, typer.Argument(help="As `byline trader` prints it: user:alice.")],
+    batch: Annotated[Optional[int], typer.Option(min=1, help="Left out: the last one that is final.")] = None,
+    to: Annotated[Path, typer.Option(help="Folder for proof.json and batch.json.", file_okay=False)] = Path("."),
+    data: DataOption = None,
+) -> None:
+    """Write the proof that an account's balances are counted in a settled batch, and the batch, for `byline verify`.
+
+    For the operator, on the machine of the running exchange. Users ask for theirs with
+    `GET /v1/users/me/proof?batch=N` and `GET /v1/batches/N`.
+
+    Example: `byline proof user:alice`
+    """
+    from byline.proof_tools import write_proof
+
+    write_proof(_settings(data), account, batch, to, console=console)
+
+
 @verify_app.command("batch")
 def verify_batch(
     proof: Annotated[Path, typer.Argument(help="From GET /v1/users/me/proof.", exists=True, dir_okay=False)],

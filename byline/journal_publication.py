@@ -35,7 +35,7 @@ from settlement.publication import (
 from settlement.renaming import Renamer
 from settlement.verify import Refuted, check_links, verify_batch
 
-__all__ = ["batch_files", "keep_batch_file", "publish_journal", "verify_published"]
+__all__ = ["batch_files", "keep_batch_file", "kept_batch_file", "publish_journal", "verify_published"]
 
 
 class _Enough(Exception):
@@ -71,6 +71,12 @@ def keep_batch_file(data: Path, number: int, file: bytes) -> None:
         partial = path.with_suffix(".partial")
         partial.write_bytes(file)
         partial.replace(path)
+
+
+def kept_batch_file(data: Path, number: int) -> bytes | None:
+    """The file of one final batch as it was kept. None: there is none."""
+    path = _kept(data) / f"{number:010d}.json"
+    return path.read_bytes() if path.exists() else None
 
 
 def batch_files(data: Path) -> list[BatchFile]:

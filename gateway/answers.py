@@ -220,11 +220,14 @@ class Answers:
             self._facts.follow_latency(session, interval_ms)
         return self.latency(session.key)
 
-    def latency(self, key: ApiKey) -> dict[str, Any]:
-        """Histograms of the key's own commands and of the venue's, since the start: gateway.stages."""
+    def latency(self, key: ApiKey, venue: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Histograms of the key's own commands and of the venue's, since the start: gateway.stages.
+
+        `venue`: the venue's of this moment, if the caller has them already.
+        """
         return {
             "type": "latency", "key": key.key, "sequence": self._sequencer.released_sequence,
-            "stages": self._stages.of_key(key.key), "venue": self._stages.of_venue(),
+            "stages": self._stages.of_key(key.key), "venue": venue or self._stages.of_venue(),
         }  # fmt: skip
 
     def _of_key(self, session: Session) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ A new context is a line here.
 
 from __future__ import annotations
 
-from platform_api import admin, creators, exchange, identity, media, ops, settlement, taxonomy
+from platform_api import admin, creators, exchange, identity, media, ops, settlement, taxonomy, works
 from platform_api.kernel.context import Context
 
 __all__ = ["CONTEXTS"]
@@ -19,5 +19,6 @@ CONTEXTS: tuple[Context, ...] = (
     taxonomy.CONTEXT,
     media.CONTEXT,
     creators.CONTEXT,
+    works.CONTEXT,
     admin.CONTEXT,
 )

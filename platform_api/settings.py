@@ -86,6 +86,8 @@ class ApiSettings:
     """What one account may keep."""
     verify_creators_at_once: bool = False
     """Who asks to be verified is, without anybody deciding."""
+    works_need_verification: bool = False
+    """A work is published by the approval of somebody of the platform."""
     portfolio_needed: bool = False
     """Who asks to be verified names published works."""
 

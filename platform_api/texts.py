@@ -15,7 +15,7 @@ __all__ = ["LINE", "PROSE", "Category", "Genre", "SearchText", "Url", "line", "p
 
 _TURNING = r"\u202a-\u202e\u2066-\u2069"
 LINE = rf"^[^\x00-\x1f\x7f-\x9f\u2028\u2029{_TURNING}]*$(?!\n)"
-PROSE = rf"^[^\x00-\x08\x0b-\x1f\x7f-\x9f{_TURNING}]*$(?!\n)"
+PROSE = rf"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{_TURNING}]*$(?!\n)"
 
 
 def line(max_length: int, example: str, *, min_length: int = 0) -> Meta:

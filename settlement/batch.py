@@ -136,6 +136,8 @@ class Life:
     submitted_ts: int = 0
     final_ts: int = 0
     error: str = ""
+    was_resumed: bool = False
+    """A person has looked at a halt of this batch, and let it go on."""
 
     def take(self, event: StoredEvent) -> None:
         """Apply a stored event. Raises ValueError, and changes nothing, if the table has no such transition."""
@@ -162,7 +164,7 @@ class Life:
             case Halted():
                 self.error = event.reason
             case Resumed():
-                self.signed, self.error = None, ""
+                self.signed, self.error, self.was_resumed = None, "", True
 
     def _step(self, event: StoredEvent) -> Step:
         match event:

@@ -124,10 +124,18 @@ class Netting:
         """As of the last cut: those pended, and the latest of those booked."""
         return [*self._unpayable, *self._kept_named]
 
-    def seal(self, ledger: Ledger, cut: Cut, now_ns: int, released: Mapping[str, bytes] | None = None) -> Batch:
+    def seal(
+        self,
+        ledger: Ledger,
+        cut: Cut,
+        now_ns: int,
+        released: Mapping[str, bytes] | None = None,
+        paid_in: Mapping[tuple[str, bytes], int] | None = None,
+    ) -> Batch:
         """Close the period that ends at `cut`; the ledger stands there. Raises Disagreement and changes nothing.
 
-        `released`: withdrawals with a document that may be paid now, ref → recipient.
+        `released`: withdrawals with a document that may be paid now, ref → recipient. `paid_in`: (asset, row) → units
+        that were paid in on the chain and are not in the ledger: by so much a row of the books may be below zero.
         """
         ledger.check()
         payouts, booked = self._payouts(ledger, released or {})
@@ -158,7 +166,7 @@ class Netting:
             )
             came = _by_row((row, n) for (row, kind), n in ledger.border.arrived.items() if kind == index)
             went = _by_row((row, n) for (row, kind), n in ledger.border.left.items() if kind == index)
-            entries = self._entries(asset.name, targets, deposits, paying, came, went)
+            entries = self._entries(asset.name, targets, deposits, paying, came, went, paid_in or {})
             previous = self.chain.get(asset.name, bytes(32))
             coins.append(
                 CoinPart(
@@ -286,6 +294,7 @@ class Netting:
         payouts: list[Payout],
         arrived: dict[bytes, int],
         left: dict[bytes, int],
+        paid_in: Mapping[tuple[str, bytes], int],
     ) -> list[tuple[bytes, int]]:
         """Net entries, payers first, then by row."""
         now = self.rows.get(asset, {})
@@ -293,7 +302,7 @@ class Netting:
         entries = []
         for row in sorted(targets.keys() | now.keys() | deposits.keys() | paid.keys() | arrived.keys() | left.keys()):
             target = targets.get(row, 0)
-            if target < 0:
+            if target + paid_in.get((asset, row), 0) < 0:
                 raise Disagreement(f"{asset}: row 0x{row.hex()} would fall to {target}; it must be paid in first")
             change = target - now.get(row, 0) - deposits.get(row, 0) - arrived.get(row, 0)
             change += paid.get(row, 0) + left.get(row, 0)

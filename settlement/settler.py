@@ -54,7 +54,7 @@ from settlement.ledger import Cut, Disagreement, Ledger
 from settlement.liabilities import Liabilities
 from settlement.netting import Batch, Netting
 from settlement.proof_desk import ProofSettings
-from settlement.refs import DOCUMENTED
+from settlement.refs import DOCUMENTED, deposit_ref
 from settlement.store import BatchStore
 from settlement.submitter import Submitter
 from settlement.watcher import Watcher
@@ -375,7 +375,7 @@ class Settler:
                 raise Disagreement(f"batch {cut.batch} follows batch {last}")
             await self._check(cut)
             released = await self._released()
-            life = Life(self.netting.seal(self.ledger, cut, time.time_ns(), released))
+            life = Life(self.netting.seal(self.ledger, cut, time.time_ns(), released, self._paid_in()))
             self._lives[cut.batch] = life
             await self._step(life, Sealed(time.time_ns(), life.batch))
             self._queue.append(cut.batch)
@@ -391,6 +391,16 @@ class Settler:
                 await asyncio.sleep(self._settings.poll_interval_s)
             except (JournalCorrupt, ValueError) as error:
                 raise Disagreement(f"batch {cut.batch}: the journal cannot be gone through again: {error}") from error
+
+    def _paid_in(self) -> dict[tuple[str, bytes], int]:
+        """What stands on the chain and not yet in the ledger, by asset and row."""
+        units: dict[tuple[str, bytes], int] = {}
+        assets = self._asset_of_vault()
+        for event in self._watcher.arrivals:
+            if event.vault in assets and deposit_ref(event.digest, event.index) not in self.ledger.chain_refs:
+                place = (assets[event.vault], event.owner)
+                units[place] = units.get(place, 0) + event.amount
+        return units
 
     async def _released(self) -> Mapping[str, bytes]:
         """Documented withdrawals that may be paid at this cut; none while their documents cannot be read."""
@@ -445,18 +455,19 @@ class Settler:
                     self._info = await self._chain.connect()
                     log.info("settlement=connected chain=%s executor=%s", self._info.chain, self._info.executor)
                 await self._watcher.begin(self._chain, from_the_start=self._info.executor != "validators")
-                self._chain_error = ""
                 if self._halted or not self._queue:
+                    self._chain_error = ""
                     self._wake.clear()
                     if self._halted or not self._queue:
                         await self._wake.wait()
                     continue
                 life = self._lives[self._queue[0]]
                 await self._list_assets(life.batch)
-                if life.state is State.SEALED and (foreign := self._unbacked(life.batch)):
+                if life.state is State.SEALED and not life.was_resumed and (foreign := self._unbacked(life.batch)):
                     await self._halt(life, foreign)
                     continue
                 await self._submitter.drive(life, self._listings)
+                self._chain_error = ""
                 if life.state is State.FINAL:
                     await self._finish(life)
                 wait_s = self._settings.retry_first_s
@@ -468,14 +479,17 @@ class Settler:
                 wait_s = min(wait_s * 2, self._settings.retry_most_s)
 
     def _unbacked(self, batch: Batch) -> str:
-        """Empty, or what was booked from outside without the chain where no faucet can mirror it."""
+        """Empty, or what was booked from outside without the chain where no faucet can mirror it.
+
+        Resuming such a batch has it paid in from the operator's own coins: a person must have decided that.
+        """
         for part in batch.parts:
             for coin in part.coins:
                 if coin.deposits and not self._listings[coin.asset].faucet:
                     units = sum(amount for _, amount in coin.deposits)
                     return (
                         f"batch {batch.number}: {units} units of {coin.asset} were booked from outside, and not by a "
-                        f"deposit on the chain"
+                        f"deposit on the chain; resumed, they are paid in from the operator's coins"
                     )
         return ""
 

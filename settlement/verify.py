@@ -2,12 +2,14 @@
 
 It has no access to the exchange: it takes a batch file, proof files and a node (`ChainReader`). Each check either
 passes and is said in one line, or stops everything with the exact reason (`Refuted`). What has to be believed at the
-end is the node's word on two things only: which transactions took effect, and what the vaults hold. The bytes of a
-transaction prove themselves by their digest, and their sender by the signature.
+end is the node's word on three things only: which transactions took effect, what the vaults hold, and what code they
+run. The bytes of a transaction prove themselves by their digest, and their sender by the signature; the code is
+compared with the contract that comes with this verifier, since a vault of another contract could say anything.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,10 +19,12 @@ from pysui.sui.sui_bcs import bcs
 
 from settlement.batch_file import BatchFile, VaultLink
 from settlement.chain.encoding import Reader, VaultHeader, address_bytes, address_text, base58_text, transaction_digest
+from settlement.chain.events import decode_event
 from settlement.chain.keys import BadSignature, signer_of
+from settlement.chain.localsui.movevm import load_modules, published_modules, relocate
 from settlement.merkle import Proof, ProofInvalid, check_proof
 
-__all__ = ["ChainReader", "Commitment", "Executed", "NodeFacts", "Refuted", "VaultObject", "check_links",
+__all__ = ["ChainReader", "Code", "Commitment", "Executed", "NodeFacts", "Refuted", "VaultObject", "check_links",
            "verify_batch"]  # fmt: skip
 
 _COMMIT_EVENT = "BatchCommitted"
@@ -61,12 +65,21 @@ class VaultObject:
     contents: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Bytecode of a package by module. `original`: the id of its first version, its own address in the bytecode."""
+
+    original: str
+    modules: dict[str, bytes]
+
+
 class ChainReader(Protocol):
     """A node. Each method raises Unavailable when it does not answer."""
 
     async def facts(self) -> NodeFacts: ...
     async def transaction(self, digest: str) -> Executed | None: ...
     async def vault(self, identity: str) -> VaultObject | None: ...
+    async def code(self, package: str) -> Code | None: ...
 
 
 class Commitment(msgspec.Struct, frozen=True):
@@ -109,16 +122,23 @@ async def verify_batch(
         yield f"NOTE the node is no network: an embedded chain on one machine ({facts.server}), chain {facts.chain_id}"
     else:
         yield f"the node is of the network {facts.chain}, chain {facts.chain_id}"
-    packages = set()
+    packages: set[str] = set()
+    paid: Counter[str] = Counter()
     for part in range(len(batch.digests)):
-        package, sender = await _check_transaction(batch, part, chain)
+        package, sender, found = await _check_transaction(batch, part, chain)
         packages.add(package)
+        paid += _paid(found, package)
         yield (
             f"transaction {batch.digests[part]} took effect (part {part + 1} of {len(batch.digests)}), is signed by "
             f"{sender}, and committed exactly this root, these totals and trades to every vault"
         )
     if len(packages) > 1:
         raise Refuted(f"the parts of the batch went to several packages: {', '.join(sorted(packages))}")
+    [package] = packages
+    for link in batch.vaults:
+        if unbooked := _unbooked(batch, link.asset):
+            yield _told_of_unbooked(link.asset, unbooked, paid[link.vault])
+    yield await _check_code(package, chain)
     for link in batch.vaults:
         yield await _check_vault(batch, link, packages, chain)
 
@@ -164,14 +184,14 @@ def _check_proofs(batch: BatchFile, proofs: Sequence[Proof]) -> list[str]:
         if proof.total != owed[proof.asset]:
             raise Refuted(f"{proof.asset}: a total of {proof.total} by the tree, {owed[proof.asset]} as stated")
         lines.append(
-            f"{proof.account}: {proof.amount} units of {proof.asset} are counted among the {proof.total} that the "
-            "exchange owes its clients"
+            f"{proof.account}: {proof.amount} smallest units of {proof.asset} are counted among the {proof.total} that "
+            "the exchange owes its clients"
         )
     return lines
 
 
-async def _check_transaction(batch: BatchFile, part: int, chain: ChainReader) -> tuple[str, str]:
-    """Package and sender of the transaction of a part."""
+async def _check_transaction(batch: BatchFile, part: int, chain: ChainReader) -> tuple[str, str, Executed]:
+    """Package and sender of the transaction of a part, and the transaction."""
     digest = batch.digests[part]
     found = await chain.transaction(digest)
     if found is None:
@@ -218,7 +238,33 @@ async def _check_transaction(batch: BatchFile, part: int, chain: ChainReader) ->
                     f"chain, {_text(getattr(wanted, name))} by the file"
                 )
         _check_event(batch, link, part, found, package, owed[link.asset])
-    return package, sender
+    return package, sender, found
+
+
+def _paid(found: Executed, package: str) -> Counter[str]:
+    """Vault → units that it paid out in a transaction. Raises Refuted."""
+    paid: Counter[str] = Counter()
+    for index, (kind, contents) in enumerate(found.events):
+        head, _, rest = kind.partition("::")
+        try:
+            event = decode_event(
+                f"{_normal_package(head)}::{rest}", contents, package, checkpoint=0, digest=found.digest, index=index
+            )
+        except ValueError as error:
+            raise Refuted(f"transaction {found.digest}: event {index} cannot be read: {error}") from error
+        if event is not None and event.kind == "Withdrawn":
+            paid[event.vault] += event.amount
+    return paid
+
+
+def _told_of_unbooked(asset: str, unbooked: int, paid: int) -> str:
+    """What the exchange owes by its books and says it has paid: whether this batch paid it."""
+    if unbooked <= paid:
+        return f"{unbooked} units of {asset} owed by the books left the vault in this batch: its Withdrawn events"
+    return (
+        f"NOTE {unbooked} units of {asset} owed by the books are said to be paid out already, {paid} of them in this "
+        f"batch: look for {unbooked - paid} in the vault's Withdrawn events of earlier batches"
+    )
 
 
 def _check_event(batch: BatchFile, link: VaultLink, part: int, found: Executed, package: str, owed: int) -> None:
@@ -242,6 +288,25 @@ def _check_event(batch: BatchFile, link: VaultLink, part: int, found: Executed, 
             _check_cover(link.asset, pool, owed, _unbooked(batch, link.asset), deficit, "when the batch took effect")
         return
     raise Refuted(f"{link.asset}: transaction {found.digest} has no event of its vault for part {part}")
+
+
+async def _check_code(package: str, chain: ChainReader) -> str:
+    found = await chain.code(package)
+    if found is None:
+        raise Refuted(f"the node knows no package {package}")
+    names = published_modules()
+    try:
+        own = address_bytes(found.original)
+    except ValueError as error:
+        raise Refuted(f"package {package}: its first version {found.original!r} is no id") from error
+    if differing := sorted(set(names) ^ set(found.modules)):
+        raise Refuted(
+            f"package {package} is not the contract of this verifier: one of them has no module {differing[0]}"
+        )
+    for name, code in zip(names, load_modules("exchange", names), strict=True):
+        if found.modules[name] != relocate(code, own):
+            raise Refuted(f"package {package} is not the contract of this verifier: the code of {name} is another")
+    return f"the vaults are run by package {package}, whose code is byte for byte the contract of this verifier"
 
 
 async def _check_vault(batch: BatchFile, link: VaultLink, packages: set[str], chain: ChainReader) -> str:

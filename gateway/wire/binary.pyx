@@ -12,7 +12,7 @@ fault is told with its place in the record.
 Worst case: a record of two slots is read once; a frame once before any of it is carried out.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from engine.messages.edge cimport (
@@ -25,7 +25,7 @@ from engine.messages.records cimport (
     Place, Poison, Prevented, Replace, Trade,
 )
 
-cdef int64_t ABSENT = -0x7FFFFFFFFFFFFFFF - 1
+cdef int64_t ABSENT = INT64_MIN
 cdef uint32_t NIL = 0xFFFFFFFF
 cdef enum:
     F_POST_ONLY = 1

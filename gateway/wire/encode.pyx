@@ -9,7 +9,7 @@ Never allocates: names and scales come from `gateway.names`, side, unit of leave
 Worst case: EVENT_BYTES_MAX bytes an event, asserted where the buffer is made.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
 
 from gateway.names cimport MarketEntry, Names
@@ -33,7 +33,7 @@ cdef extern from *:
     ctypedef long long i128 "gateway_i128"
     ctypedef unsigned long long u128 "gateway_u128"
 
-cdef int64_t ABSENT = -0x7FFFFFFFFFFFFFFF - 1
+cdef int64_t ABSENT = INT64_MIN
 cdef uint32_t NIL = 0xFFFFFFFF
 cdef enum:
     FLAG_BUDGET = 2

@@ -9,7 +9,7 @@ this one only has to be right when it says yes. `tests/unit/gateway/test_scan.py
 Worst case: one pass over the text; no allocation, no object, no lock.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport INT64_MIN, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from gateway.guard cimport OUTLIVES
@@ -21,7 +21,7 @@ cdef extern from *:
     """
     ctypedef unsigned long long u128 "gateway_u128"
 
-cdef int64_t ABSENT = -0x7FFFFFFFFFFFFFFF - 1
+cdef int64_t ABSENT = INT64_MIN
 cdef enum:
     RID_BYTES = 34
     F_POST_ONLY = 1

@@ -23,7 +23,6 @@ from platform_api.creators.models import (
     EducationList,
     Experiences,
     Following,
-    PendingVerification,
     ProfileSections,
     SectionSaved,
     Skills,
@@ -212,13 +211,6 @@ class VerificationController(Controller):
     path = "/v1/admin"
     tags = ("admin",)
     security = BEARER
-
-    @get("/verifications", guards=[permitted("verify_users")], responses=READS)
-    async def pending(
-        self, request: AnyRequest, creators: Creators, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
-    ) -> Envelope[list[PendingVerification]]:
-        """What waits for a decision, the longest first. Needs `verify_users`."""
-        return ok(request, *await creators.pending(cursor, limit))
 
     @post(
         "/creators/{creator_id:str}/verification-decision", status_code=200, guards=[permitted("verify_users")],

@@ -67,6 +67,8 @@ class CreatorService:
         self._taxonomy = kernel.service(TaxonomyService)
         kernel.events.subscribe("creators.follows", ["creator.followed", "creator.unfollowed"], self._count_follow)
         kernel.events.subscribe("creators.feed", ["creator.registered", "creator.verified"], self._note_activity)
+        kernel.events.subscribe("creators.works", ["work.published", "chapter.published"], self._count_publication)
+        kernel.events.subscribe("creators.withdrawn", ["work.archived", "work.deleted"], self._count_withdrawal)
 
     # Profile.
 
@@ -346,6 +348,21 @@ class CreatorService:
         await queries.count(db, creator_id, at.date(), followers=1 if followed else -1)
         if followed and event.payload["first"]:
             await self._raise_trend(db, creator_id, event.type, at)
+
+    async def _count_publication(self, db: Any, event: Event) -> None:
+        """Of chapters those that are new, in works that readers see."""
+        is_work = event.type == "work.published"
+        if not is_work and not (event.payload["first"] and event.payload["was_public"]):
+            return
+        creator_id, at = UUID(event.payload["creator_id"]), datetime.fromisoformat(event.occurred_at)
+        await queries.count(db, creator_id, at.date(), works=int(is_work), chapters=int(not is_work))
+        await self._note_activity(db, event)
+        await self._raise_trend(db, creator_id, event.type, at)
+
+    async def _count_withdrawal(self, db: Any, event: Event) -> None:
+        if event.payload["was_public"]:
+            at = datetime.fromisoformat(event.occurred_at)
+            await queries.count(db, UUID(event.payload["creator_id"]), at.date(), works=-1)
 
     async def _note_activity(self, db: Any, event: Event) -> None:
         creator_id, at = UUID(event.payload["creator_id"]), datetime.fromisoformat(event.occurred_at)

@@ -7,7 +7,7 @@ from typing import Any
 
 from platform_api.database import Database
 
-__all__ = ["balances", "candles", "markets", "order", "orders", "own_trades", "public_trades"]
+__all__ = ["asset_scale", "balances", "candles", "markets", "order", "orders", "own_trades", "public_trades"]
 
 _ORDER = """
     SELECT o.order_id, o.client_id, o.market_id, o.side, o.type, o.tif, o.price, o.stop_price, o.size, o.budget,
@@ -29,6 +29,12 @@ async def markets(db: Database) -> list[Any]:
         ORDER BY m.id
         """
     )
+
+
+async def asset_scale(db: Any, name: str) -> int | None:
+    """`db` is a connection."""
+    scale: int | None = await db.fetchval("SELECT scale FROM exchange.asset WHERE name = $1", name)
+    return scale
 
 
 async def orders(

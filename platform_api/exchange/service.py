@@ -56,6 +56,10 @@ class ExchangeService:
     async def markets(self) -> list[Market]:
         return [_market(row) for row in await self._market_rows()]
 
+    async def asset_scale(self, db: Any, name: str) -> int | None:
+        """Decimals of an asset of the core, on the caller's connection; None for one that is not listed."""
+        return await queries.asset_scale(db, name)
+
     async def depth(self, token_id: str, depth: int) -> Book:
         """Raises ApiError NOT_FOUND, Unavailable."""
         name = await self._market_name(token_id)

@@ -68,6 +68,10 @@ class People:
             timestamp(row["created_at"]),
         )  # fmt: skip
 
+    async def is_known(self, db: Any, account_id: UUID) -> bool:
+        """On the caller's connection: is there such an account, in good standing?"""
+        return await queries.public_account(db, account_id) is not None
+
     async def change(self, caller: Caller, body: ProfilePatch, if_match: str | None) -> Profile:
         """Raises ApiError CONFLICT: `version_mismatch` or `username_taken`."""
         changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}

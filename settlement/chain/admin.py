@@ -11,14 +11,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import pysui.sui.sui_common.sui_commands as commands
 from pysui.sui.sui_common.txn_transaction_builder import ProgrammableTransactionBuilder
 
 from engine.messages.errors import Refused
 from settlement.chain.encoding import SUI_COIN, address_bytes
 from settlement.chain.localsui.movevm import load_modules, published_modules
 from settlement.chain.port import VaultListing
-from settlement.chain.sui import SuiChain, _address, _long_form, _owned, _pure, _shared, _type_argument
+from settlement.chain.sui import SuiChain, _address, _owned, _pure, _shared, _type_argument
 
 __all__ = ["SuiAdmin"]
 
@@ -35,9 +34,7 @@ class SuiAdmin(SuiChain):
 
         The publisher gets the AdminCap, an OperatorCap, and the UpgradeCap: whoever owns that may upgrade.
         """
-        owned = await self._execute(commands.GetObjectsOwnedByAddress(owner=self._key.address))
-        coins = [(item.balance or 0, item.object_id) for item in owned.objects
-                 if item.object_type in (SUI_COIN, _long_form(SUI_COIN))]  # fmt: skip
+        coins = [(item.balance or 0, item.object_id) for item in await self._owned_objects(SUI_COIN)]
         if not coins:
             raise Refused(f"{self._settings.url}: {self._key.address} owns no SUI coin for gas")
         self._gas_coin = max(coins)[1]

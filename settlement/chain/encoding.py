@@ -114,6 +114,12 @@ class Reader:
     def vector(self, width: int) -> list[bytes]:
         return [self.take(width) for _ in range(self.uleb128())]
 
+    def u64s(self) -> tuple[int, ...]:
+        return tuple(int.from_bytes(item, "little") for item in self.vector(8))
+
+    def booleans(self) -> tuple[bool, ...]:
+        return tuple(self.boolean() for _ in range(self.uleb128()))
+
     def end(self) -> None:
         if self.position != len(self.data):
             raise ValueError(f"BCS has {len(self.data) - self.position} bytes too many")

@@ -1,4 +1,4 @@
-"""Reads a Sui node for `settlement.verify`: three questions of `sui.rpc.v2`, no key, no directory, no settings."""
+"""Reads a Sui node for `settlement.verify`: four questions of `sui.rpc.v2`, no key, no directory, no settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pysui.sui.sui_grpc.suimsgs.google import protobuf
 from pysui.sui.sui_grpc.suimsgs.sui.rpc import v2
 
 from engine.messages.errors import SettingsInvalid, Unavailable
-from settlement.verify import Executed, NodeFacts, VaultObject
+from settlement.verify import Code, Executed, NodeFacts, VaultObject
 
 __all__ = ["NodeReader"]
 
@@ -32,6 +32,7 @@ class NodeReader:
         self._url, self._timeout = url, timeout_s
         self._channel = Channel(parts.hostname, parts.port or (443 if secure else 80), ssl=secure or None)
         self._ledger = v2.LedgerServiceStub(self._channel)
+        self._packages = v2.MovePackageServiceStub(self._channel)
 
     async def facts(self) -> NodeFacts:
         info = await self._ask(self._ledger.get_service_info, v2.GetServiceInfoRequest())
@@ -64,6 +65,13 @@ class NodeReader:
             return None
         return VaultObject(str(reply.object.object_type), bytes(reply.object.contents.value))
 
+    async def code(self, package: str) -> Code | None:
+        reply = await self._ask(self._packages.get_package, v2.GetPackageRequest(package_id=package))
+        if reply is None or reply.package is None:
+            return None
+        modules = {str(module.name): bytes(module.contents or b"") for module in reply.package.modules}
+        return Code(str(reply.package.original_id or package), modules)
+
     async def close(self) -> None:
         self._channel.close()
 
@@ -74,6 +82,8 @@ class NodeReader:
         except GRPCError as error:
             if error.status == Status.NOT_FOUND:
                 return None
-            raise Unavailable(f"{self._url}: {error.status.name}: {error.message}") from error
+            raise Unavailable(f"the node {self._url} answers {error.status.name}: {error.message}") from error
         except _NO_ANSWER as error:
-            raise Unavailable(f"{self._url}: {type(error).__name__}: {error}") from error
+            raise Unavailable(
+                f"no Sui node answers at {self._url} (gRPC, sui.rpc.v2): {type(error).__name__}: {error}"
+            ) from error

@@ -31,7 +31,7 @@ from pysui.sui.sui_bcs import bcs
 from pysui.sui.sui_common.config.confgroup import GroupProtocol, NetworkType
 from pysui.sui.sui_common.factory import client_factory
 from pysui.sui.sui_common.txn_transaction_builder import ProgrammableTransactionBuilder
-from pysui.sui.sui_grpc.pgrpc_requests import GetServiceInfo
+from pysui.sui.sui_grpc.pgrpc_requests import GetObjectsOwnedByAddressSC, GetServiceInfo
 
 from engine.messages.errors import OutcomeUnknown, Refused, SettingsInvalid, Unavailable
 from settlement.chain.encoding import (
@@ -63,6 +63,8 @@ __all__ = ["SuiChain", "SuiSettings"]
 
 ENTRIES_PER_APPLY = 500
 """An address list is one pure argument of at most 16,384 bytes: 511 addresses."""
+OWNED_PER_REQUEST = 1_000
+COINS_PER_PAY_IN = 200
 OBJECTS_PER_REQUEST = 50
 CONFIG_FILE = "PysuiConfig.json"
 _UNKNOWN_OUTCOME = {
@@ -123,9 +125,8 @@ class SuiChain:
 
     async def _find_owned(self) -> None:
         """Package, capabilities and gas coin of our address. Raises Refused if something is missing."""
-        owned = await self._execute(commands.GetObjectsOwnedByAddress(owner=self._key.address))
         coins, operators, admins, wanted = [], [], [], self._settings.package
-        for item in owned.objects:
+        for item in await self._owned_objects():
             package, _, kind = item.object_type.partition("::")
             is_ours = not wanted or kind.startswith("coin::") or address_bytes(package) == address_bytes(wanted)
             if kind == "settlement::OperatorCap" and is_ours:
@@ -200,6 +201,8 @@ class SuiChain:
             vault = builder.input_obj_from_objarg(_shared(listing.vault, listing.initial_version))
             if coin.deposits and listing.faucet:
                 self._deposit(builder, listing, vault, coin.deposits)
+            elif coin.deposits:
+                await self._pay_in(builder, listing, vault, coin.deposits)
             self._commit(builder, listing, vault, cap, clock, part, coin)
             for index, payout in enumerate(coin.payouts):
                 arguments = [
@@ -282,6 +285,32 @@ class SuiChain:
             coin = builder.move_call(
                 target=_address(package), arguments=[faucet, total], type_arguments=[], module=module, function="mint"
             )
+            owners = _pure(builder, vector(row for row, _ in chunk))
+            amounts = _pure(builder, vector(u64(amount) for _, amount in chunk))
+            self._call(builder, "deposit_many", [vault, coin, owners, amounts], listing.coin_type)
+
+    async def _pay_in(
+        self, builder: Any, listing: VaultListing, vault: Any, deposits: list[tuple[bytes, int]]
+    ) -> None:
+        """Pay them in from our own coins. Raises Unavailable: there are not enough."""
+        kind = f"0x2::coin::Coin<{listing.coin_type}>"
+        owned = [item for item in await self._owned_objects(kind) if item.object_id != self._gas_coin and item.balance]
+        owned.sort(key=lambda item: (-int(item.balance), item.object_id))
+        needed, taken, used = sum(amount for _, amount in deposits), 0, []
+        for item in owned[:COINS_PER_PAY_IN]:
+            if taken < needed:
+                used.append(builder.input_obj_from_objarg(_owned(item)))
+                taken += int(item.balance)
+        if taken < needed:
+            raise Unavailable(
+                f"{self._key.address} has {taken} units of {listing.coin_type} to pay in, {needed} are needed: send "
+                f"them there"
+            )
+        if used[1:]:
+            builder.merge_coins(used[0], used[1:])
+        for start in range(0, len(deposits), ENTRIES_PER_APPLY):
+            chunk = deposits[start : start + ENTRIES_PER_APPLY]
+            coin = builder.split_coin(used[0], [_pure(builder, u64(sum(amount for _, amount in chunk)))])
             owners = _pure(builder, vector(row for row, _ in chunk))
             amounts = _pure(builder, vector(u64(amount) for _, amount in chunk))
             self._call(builder, "deposit_many", [vault, coin, owners, amounts], listing.coin_type)
@@ -401,6 +430,20 @@ class SuiChain:
         if status is None or status in _UNKNOWN_OUTCOME:
             raise Unavailable(f"{self._settings.url}: {words}")
         raise Refused(f"{self._settings.url}: {words}")
+
+    async def _owned_objects(self, kind: str | None = None) -> list[Any]:
+        """Everything our address owns, or what is of that type: page by page, for anybody may send us rubbish."""
+        found: list[Any] = []
+        token: bytes | None = None
+        while True:
+            question = GetObjectsOwnedByAddressSC(
+                owner=self._key.address, object_type=kind, page_size=OWNED_PER_REQUEST, page_token=token
+            )
+            page = await self._ask(self._client.execute_grpc_request(request=question, timeout=self._timeout))
+            found += page.objects
+            token = page.next_page_token
+            if not token:
+                return found
 
     async def _object(self, identity: str) -> Any:
         return (await self._objects([identity]))[identity]

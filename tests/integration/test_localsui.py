@@ -14,8 +14,11 @@ import pytest
 from pysui.sui.sui_grpc.pgrpc_clients import GrpcProtocolClient
 
 from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, OutcomeUnknown, Refused, Unavailable
+from settlement.appendlog import AppendLog
 from settlement.chain.keys import OperatorKey, signer_of
+from settlement.chain.localsui.replay import replay
 from settlement.chain.localsui.server import RunningNode, start
+from settlement.chain.localsui.state import Record
 from settlement.chain.port import CoinPart, Execution, Part, Payout, Signed, VaultListing
 from settlement.chain.sui import SuiChain, SuiSettings
 from settlement.netting import CLEARING_ROW, split
@@ -192,6 +195,40 @@ async def test_restart_loses_nothing(world: World) -> None:
     assert again.items == items
     assert again.vaults[bytes.fromhex(world.listings["USDC"].vault[2:])].balances == rows == {A: 990, B: 1_010}
     assert await world.chain.send(signed) == executed
+
+
+async def test_the_log_runs_again_to_the_same_chain_and_says_where_it_does_not(world: World, tmp_path: Path) -> None:
+    """Under both executors, over a log with successes, an abort, a turned epoch and a record nobody signed."""
+    await world.run(world.part(1))
+    assert (await world.run(world.part(2, entries=[(A, -10), (B, 9)]))).abort_code == 7
+    world.node.node.next_epoch()
+    await world.node.node.administer(paused=True)
+    await world.node.node.administer(paused=False)
+    assert (await world.run(world.part(2))).success
+    for executor in ("auto", "model"):
+        told = replay(tmp_path, executor)
+        assert not told.differences and told.switched == 2 and told.transactions == world.node.node.state.checkpoint - 2
+        same = told.executor == world.node.node.executor_name
+        assert (told.gas_differs == 0) is same
+    genesis, *entries = AppendLog.peek(tmp_path / "transactions.log")
+    last = msgspec.msgpack.decode(entries[-1], type=Record)
+    vault, owner, row = last.rows[0]
+    richer = [(vault, owner, msgspec.structs.replace(row, balance=row.balance + 1)), *last.rows[1:]]
+    stranger = [OperatorKey(os.urandom(32)).sign(last.raw)]
+    for change, words in (
+        ({"rows": richer}, "rows differs"), ({"signatures": stranger}, "signatures wanted of"),
+        ({"success": False}, "success differs"), ({"raw": last.raw + b"!"}, "bytes not all consumed"),
+    ):  # fmt: skip
+        log = AppendLog(tmp_path / words / "transactions.log")
+        bent = msgspec.msgpack.encode(msgspec.structs.replace(last, **change))
+        for entry in (genesis, *entries[:-1], bent):
+            log.append(entry)
+        log.close()
+        differences = replay(tmp_path / words, "model").differences
+        assert any(words in line for line in differences), differences
+        assert all(f"transaction {last.checkpoint} " in line for line in differences)
+    with pytest.raises(FileNotFoundError):
+        replay(tmp_path / "nowhere", "model")
 
 
 async def test_paused_and_stopped_nodes_are_unavailable(world: World) -> None:

@@ -18,8 +18,11 @@ from pysui.sui.sui_common.txn_transaction_builder import ProgrammableTransaction
 from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
 from settlement.chain.encoding import Reader, address_bytes, address_text, base58_text, u64, u128, vector_u8
 from settlement.chain.keys import OperatorKey
+from settlement.chain.localsui import door
 from settlement.chain.localsui.door import SWITCHES, ask
-from settlement.chain.localsui.server import RunningNode, start
+from settlement.chain.localsui.faults import Faults
+from settlement.chain.localsui.node import LocalSui
+from settlement.chain.localsui.server import RunningNode, Service, start
 from settlement.chain.port import CoinPart, Execution, Part, Signed, VaultListing
 from settlement.chain.sui import SuiChain, SuiSettings
 from tests.support.chain_key import OPERATOR
@@ -150,12 +153,20 @@ async def test_chances_come_as_often_as_their_dice_say(world: World) -> None:
 
 async def test_a_stale_node_shows_the_time_before_and_executes_all_the_same(world: World) -> None:
     signed = await world.sign(world.part())
+    assert world.node is not None
+    node = world.node.node
     await world.flip("stale_read", "on")
     head = await world.chain.head()
     assert (await world.chain.send(signed)).success
     assert await world.next_batch() == 2 and await world.chain.find(signed.digest) is None
     assert await world.chain.head() == head
+    await world.flip("epoch")
+    rows = commands.GetDynamicFields(object_id=address_text(next(iter(node.state.vaults.values())).header.rows_id))
+    told = (await world.chain._execute(rows)).dynamic_fields
+    assert {bytes(each.name.value): Reader(bytes(each.value.value)).u64() for each in told} == {A: 995, B: 1_005}
+    assert (await world.chain._execute(commands.GetBasicCurrentEpochInfo())).epoch == 0
     await world.flip("stale_read", "off")
+    assert (await world.chain._execute(commands.GetBasicCurrentEpochInfo())).epoch == 1
     assert await world.next_batch() == 3 and await world.chain.head() == head + 1
 
 
@@ -391,7 +402,7 @@ async def test_an_owner_with_gas_deposits_and_leaves_by_force(world: World) -> N
     assert vault.rows[me].exit_amount == 250
     later = vault.rows[me].exit_ready_ms
     node._now_ms = lambda: later  # type: ignore[method-assign]
-    await call("claim_exit", "vault", me, "clock")
+    await call("claim_exit", "vault", "clock")
     assert (vault.rows[me].balance, vault.rows[me].exited, vault.header.pool) == (50, 250, 2_050)
     coins = [item.mist for item in node.state.items.values() if item.owner == me and "sui::SUI" not in item.kind]
     assert coins == [250]
@@ -468,6 +479,9 @@ async def test_a_killed_node_has_lost_nothing_that_it_answered(tmp_path: Path) -
     finally:
         process.kill()
         process.wait()
+    again = subprocess.run(_command("replay", "--data", str(tmp_path)), capture_output=True, text=True)
+    told = json.loads(again.stdout)
+    assert again.returncode == 0 and told["transactions"] >= 6 and not told["differences"] and not told["gas_differs"]
     nobody = subprocess.run(_command("status", "--data", str(tmp_path)), capture_output=True, text=True)
     assert nobody.returncode == 2 and "no node" in nobody.stderr
 
@@ -475,6 +489,15 @@ async def test_a_killed_node_has_lost_nothing_that_it_answered(tmp_path: Path) -
 def test_the_help_teaches_every_switch() -> None:
     told = subprocess.run(_command("--help"), capture_output=True, text=True, check=True).stdout
     assert all(f" {name} " in told for name in SWITCHES) and "It is no network" in told
+
+
+def test_the_readme_names_every_method_and_switch(tmp_path: Path) -> None:
+    text = Path(door.__file__).with_name("README.md").read_text()
+    node = LocalSui(tmp_path, OPERATOR.address, executor="model")
+    methods = {path.rpartition("/")[2] for path in Service(node, Faults()).__mapping__()}
+    node.close()
+    assert not [method for method in methods if method not in text]
+    assert not [name for name in SWITCHES if name not in text and name not in ("hang_s", "delay_s")]
 
 
 async def _restart(world: World) -> None:

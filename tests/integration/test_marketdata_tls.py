@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidMessage
 
+from bench.soak.world import MARKETS, World
+from byline.client import TradingClient
 from byline.client.market_data import LocalBook, MarketDataClient
 from engine.messages.errors import SettingsInvalid
 from marketdata.settings import MarketDataSettings
@@ -94,3 +97,23 @@ async def test_a_certificate_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match="tls_certificate"):
         async with exchange.running():
             pass
+
+
+async def test_the_processes_of_an_exchange_open_both_doors_of_tls(tmp_path: Path) -> None:
+    """As `byline up` starts them: one certificate, order entry and market data behind it."""
+    pem, key = certificate(tmp_path)
+    trusts = ssl.create_default_context(cafile=pem)
+    world = World(tmp_path, 1, 1, viewers=0)
+    world.settings = replace(
+        world.settings, tls_certificate=pem, tls_key=key, tls_port=0, marketdata_tls_port=0, tls_host="127.0.0.1"
+    )
+    async with world:
+        while not world.status("core").get("tls_port"):
+            await asyncio.sleep(0.02)
+        doors = {name: f"wss://127.0.0.1:{world.status(name)['tls_port']}" for name in ("core", "marketdata")}
+        trader = await TradingClient.connect(doors["core"], world.members[0].key, ssl=trusts)
+        async with trader, MarketDataClient(doors["marketdata"], ssl=trusts) as feed:
+            book = await feed.subscribe_book(MARKETS[0], mode="lossless")
+            placed = await trader.place(MARKETS[0], "a", "buy", "limit", size="1", price="9.5")
+            await read_until(feed, lambda message: message["type"] == "heads" and message["seq"] >= placed["sequence"])
+            assert [tuple(map(str, level)) for level in book.bids] == [("9.5", "1")] and not book.asks

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import logging
 import os
 import subprocess
 import sys
@@ -12,13 +14,19 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from byline.bootstrap import _Bookings
 from byline.cli import app
+from byline.core_port import GatewayPort
 from engine.messages.errors import Refused, Unavailable
+from persistence.event_log import EventLogReader
+from settlement.brake import Brake
 from settlement.chain.admin import SuiAdmin
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.server import RunningNode, start
 from settlement.chain.port import CoinPart, Part
+from settlement.chain.sealed_key import KeyLock
 from settlement.chain.sui import SuiSettings
+from settlement.store import listings
 from tests.integration.test_settlement import Bench, _market, _until
 from tests.support.chain_key import OPERATOR
 from tests.support.sui_owner import Owner
@@ -99,10 +107,105 @@ async def test_the_settler_goes_on_under_a_rotated_capability(tmp_path: Path) ->
     await bench.node_down()
 
 
+def _nowhere_in_clear(key: OperatorKey, directory: Path, said: str) -> None:
+    """The seed is in no file of the directory and in nothing that was said, in none of the ways it is written."""
+    seed = key._private.private_bytes_raw()
+    forms = [seed, seed.hex().encode(), base64.b64encode(seed), base64.b64encode(b"\0" + seed), b"suiprivkey1"]
+    texts = {"what was said": said.encode()}
+    texts |= {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    assert len(texts) > 3
+    for name, text in texts.items():
+        assert not any(form in text or form.upper() in text for form in forms), name
+
+
+async def test_from_publish_to_the_first_batch_by_settings_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a real network needs: a node by its URL, a sealed key, a coin that is somebody else's; no exchange runs."""
+    caplog.set_level(logging.DEBUG)
+    said: list[str] = []
+    data, lock = tmp_path / "data", KeyLock("", tmp_path / "wrapping.key")
+    key = OperatorKey.load_or_create(data / "chain" / "operator.key", lock)
+    node = await start(tmp_path / "chain", key.address, executor="model")
+    environment = {
+        "BYLINE_CHAIN_URL": f"http://127.0.0.1:{node.port}", "BYLINE_CHAIN_COINS": "SUI=0x2::sui::SUI",
+        "BYLINE_KEY_FILE": str(tmp_path / "wrapping.key"), "COLUMNS": "200",
+    }  # fmt: skip
+
+    async def settle(*arguments: str) -> tuple[int, str]:
+        argv = ["settle", *arguments, "--data", str(data)]
+        result = await asyncio.to_thread(CliRunner().invoke, app, argv, env=environment)
+        assert not isinstance(result.exception, AssertionError), result.exception
+        said.append(result.output)
+        return result.exit_code, result.output
+
+    try:
+        code, text = await settle("publish")
+        assert code == 0 and "now set BYLINE_CHAIN_PACKAGE=" in text, text
+        package = text.split("BYLINE_CHAIN_PACKAGE=")[1].split(",")[0]
+        code, text = await settle("open-vault", "SUI")
+        assert code != 0, "the node's own package and ours: which one must be said"
+        environment["BYLINE_CHAIN_PACKAGE"] = package
+        code, text = await settle("status")
+        assert code == 1 and "no vault is open yet" in text and "no batch is settled" in text, text
+        code, first = await settle("open-vault", "SUI")
+        assert code == 0 and "0x2::sui::SUI" in first, first
+        code, again = await settle("open-vault", "SUI")
+        assert (code, again) == (0, first), "an open vault is shown, not opened again"
+        code, text = await settle("open-vault", "INK")
+        assert code != 0 and len(listings(data / "settlement" / "batches.log")) == 1, text
+        code, text = await settle("pause")
+        assert code == 0 and "paused" in text, text
+        assert "SUI" in (text := (await settle("status"))[1]) and "paused, batch 1 next, pool 0 units" in text, text
+        assert (await settle("pause", "--off"))[0] == 0
+        code, text = await settle("rotate")
+        assert code == 0 and key.address in text.replace("\n", ""), text
+        code, text = await settle("resume", "--note", "nothing")
+        assert code != 0, text
+        _nowhere_in_clear(key, data, "".join(said) + caplog.text)
+        [listing] = listings(data / "settlement" / "batches.log").values()
+        chain = _admin(node, tmp_path, key, package)
+        await chain.connect()
+        part = Part(1, 0, 1, b"\1" * 32, b"\2" * 32, [CoinPart("SUI", bytes(32))])
+        assert (await chain.send(await chain.sign(part, {"SUI": listing}))).success
+        assert (await chain.vault_states([listing]))["SUI"].next_batch == 2
+        await chain.close()
+    finally:
+        await node.close()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
     text = CliRunner().invoke(app, ["settle", command, "--help"], env={"COLUMNS": "160"}).output
     assert "Example: byline settle" in text.replace("`", "") or "byline settle" in text, text
+
+
+async def _brake_of_a_running_exchange(data: Path) -> None:
+    """Closes and opens the markets through the gateway, and sees it in the event log."""
+    core = GatewayPort(data, "127.0.0.1")
+    await core.start()
+    brake = Brake(EventLogReader(data / "events"), _Bookings(core), data.parent / "brake.log", 100.0)
+    await _until(lambda: core.status()["connected"], "connected")
+
+    async def phases() -> set[str]:
+        await brake.step(50.0)
+        return {phase.word for phase in brake._phases}
+
+    assert await phases() == {"continuous"}
+    await brake.step(101.0)
+    for _ in range(200):
+        if await phases() == {"cancel_only"}:
+            break
+        await asyncio.sleep(0.05)
+    assert await phases() == {"cancel_only"} and brake.closed == set(brake._names)
+    for _ in range(200):
+        await brake.step(0.0)
+        if not brake.closed and await phases() == {"continuous"}:
+            break
+        await asyncio.sleep(0.05)
+    assert await phases() == {"continuous"} and brake.closed == set()
+    brake.close()
+    await core.close()
 
 
 async def test_status_pause_and_resume_of_a_running_exchange(new_exchange) -> None:  # type: ignore[no-untyped-def]
@@ -124,12 +227,16 @@ async def test_status_pause_and_resume_of_a_running_exchange(new_exchange) -> No
         assert "paused" in (await settle("status")).stdout
         assert (await settle("pause", "--off")).returncode == 0
         await _until(lambda: exchange.status("backoffice")["settlement"]["final_batch"] > paused_at, "goes on")
+        await _brake_of_a_running_exchange(exchange.data)
         nothing = await settle("resume", "--note", "test")
         assert "nothing to resume" in nothing.stdout, nothing
         busy = await settle("open-vault", "USDC")
         assert busy.returncode == 2 and "held by another process" in busy.stderr, busy
-        key = (exchange.data / "chain" / "operator.key").read_text()
-        assert key.startswith("{") and '"lock": "file"' in key
+        sealed = exchange.data / "chain" / "operator.key"
+        assert '"lock": "file"' in sealed.read_text()
+        key = OperatorKey.load(sealed, KeyLock("", exchange.data.parent / "wrapping.key"))
+        for part in ("chain", "settlement", "run", "keys"):
+            _nowhere_in_clear(key, exchange.data / part, exchange.log())
     finally:
         assert await exchange.stop() == 0, exchange.log()
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from engine.messages.codes import CommandKind, EventKind
 from engine.messages.errors import JournalFailed, Refused, Unavailable
 from settlement.audit import AuditPort
 from settlement.batch import StoredEvent
+from settlement.chain.encoding import address_bytes
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.server import RunningNode, start
 from settlement.chain.port import Execution, Signed, VaultListing, VaultState
@@ -27,6 +28,7 @@ from settlement.store import FileBatchStore
 from settlement.watcher import Watcher
 from tests.support.chain_key import OPERATOR
 from tests.support.settlement_events import EXTERNAL, EventLog
+from tests.support.sui_owner import Owner
 
 FAST = SettlementSettings(poll_interval_s=0.005, watch_interval_s=0.01, retry_first_s=0.02, retry_most_s=0.05)
 MARKET = (0, 1, 0, 10)
@@ -202,22 +204,53 @@ async def test_a_batch_before_the_first_settled_asset_is_final_too(bench: Bench)
 
 
 class WithoutFaucet(SuiChain):
-    """As on a network: the coins are the issuer's."""
+    """As on a network: the coins are the issuer's. `opened` knows their faucets all the same."""
+
+    opened: ClassVar[dict[str, VaultListing]] = {}
 
     async def open_vaults(self, assets: list[tuple[str, int]], first_batch: int) -> list[VaultListing]:
         opened = await super().open_vaults(assets, first_batch)
+        WithoutFaucet.opened.update({listing.asset: listing for listing in opened})
         return [msgspec.structs.replace(listing, faucet=None) for listing in opened]
 
 
-async def test_what_was_booked_from_outside_without_the_chain_halts_where_there_is_no_faucet(bench: Bench) -> None:
-    log, _, _ = _market()
+async def test_what_was_booked_from_outside_without_the_chain_halts_until_the_operator_pays_it(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    log.trade(MARKET, seller, buyer, 10, 70, 4)
     log.cut()
     async with bench.settler(log, chain_type=WithoutFaucet) as settler:
         await _until(lambda: settler.status()["halted"], "halted")
         assert "100000 units of USDC were booked from outside" in settler.status()["halted"]
         assert bench.records[-1].status == "halted" and bench.finals() == []
-        settler.resume("nothing was mended (test)")
-        await _until(lambda: bench.records[-2].status == "sealed" and settler.status()["halted"], "halts again")
+    owner = await Owner.open(bench.port, bench.directory, "issuer")
+    async with bench.settler(log, chain_type=WithoutFaucet) as settler:
+        await _until(lambda: settler.status()["connected"], "connected")
+        assert settler.status()["halted"], "a restart changes nothing"
+        settler.resume("the bank's transfer was booked by hand; treasury pays it in (test)")
+        await _until(lambda: "has 0 units of" in settler.status()["chain_error"], "says what is missing, and where")
+        assert OPERATOR.address in settler.status()["chain_error"] and not settler.status()["halted"]
+        for asset, amounts in (("USDC", (60_000, 39_999, 1)), ("MAYA", (250_000,))):
+            for amount in amounts:
+                await owner.send_coin(WithoutFaucet.opened[asset], amount, OPERATOR.address)
+        await _until(lambda: settler.status()["final_batch"] == 2, "paid in, once")
+        _check_rows(bench, settler)
+        assert not settler.status()["unclaimed_deposits"]
+        assert bench.node is not None
+        maya = f"Coin<{WithoutFaucet.opened['MAYA'].coin_type}>"
+        items = [item for item in bench.node.node.state.items.values() if item.kind.endswith(maya)]
+        assert [(item.owner, item.mist) for item in items] == [(address_bytes(OPERATOR.address), 150_000)], "the change"
+    await owner.close()
+
+
+async def test_rubbish_sent_to_the_operator_hides_nothing(bench: Bench) -> None:
+    owner = await Owner.open(bench.port, bench.directory, "stranger")
+    await owner.scatter(1, 1_200, OPERATOR.address)
+    await owner.close()
+    log, _, _ = _market()
+    log.cut()
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "capability and gas are found behind it")
 
 
 class SecondBooks:

@@ -15,12 +15,15 @@ import msgspec
 import pytest
 from pysui.sui.sui_common.txn_transaction_builder import ProgrammableTransactionBuilder
 
+from engine.messages.decimals import decimal_text
 from engine.messages.errors import JournalFailed
 from settlement.batch import Listed, SignedPart
 from settlement.chain.encoding import address_bytes
 from settlement.chain.localsui import node as node_module
 from settlement.chain.port import CoinPart, Execution, Part, Signed
 from settlement.chain.sui import SuiChain, SuiSettings
+from settlement.refs import deposit_ref
+from settlement.rows import TREASURY_ROW
 from settlement.settler import Settler
 from settlement.store import FileBatchStore
 from settlement.watcher import Watcher
@@ -543,3 +546,34 @@ async def test_a_payout_that_an_exit_has_emptied_is_skipped_and_fails(
         _check_rows(bench, settler)
     assert core.send(op="withdraw_failed", ref="w1")["status"] == "voided"
 
+
+async def test_our_own_row_below_zero_halts_until_it_is_paid_in_on_the_chain(bench: Bench, owned: Ledgered) -> None:
+    core = owned.core
+    core.send(op="account", account="platform:promo", overdraft="forced")
+    async with bench.settler(core, commands=core) as settler:
+        await _final(settler, core)
+        legs = [{"from": "platform:promo", "asset": "USDC", "amount": "5", "to": "user:o"}]
+        assert core.send(op="transfer", ref="promo", legs=legs, force=True)["event"] == "transferred"
+        core.send(op="cut")
+        await _until(lambda: settler.status()["halted"], "halted")
+        assert f"row 0x{TREASURY_ROW.hex()} would fall to -{5 * UNIT}" in settler.status()["halted"]
+        settler.resume("too early (test)")
+        await _until(lambda: len(bench.finals()) == 1 and settler.status()["halted"], "still short")
+        await owned.owner.deposit(settler._listings["USDC"], 5 * UNIT - 1, row=TREASURY_ROW)
+        await _until(lambda: len(settler._watcher.arrivals) == 1, "seen")
+        settler.resume("one unit short (test)")
+        await _until(lambda: settler.status()["halted"].endswith("it must be paid in first"), "still short")
+        await owned.owner.deposit(settler._listings["USDC"], 3 * UNIT, row=TREASURY_ROW)
+        await _until(lambda: len(settler._watcher.arrivals) == 2, "seen")
+        settler.resume("paid in on the chain (test)")
+        await _until(lambda: settler.status()["final_batch"] == 2, "goes on")
+        await _final(settler, core)
+        for event in settler._watcher.arrivals:  # the runbook: booked with its own ref, the row as memo
+            core.send(
+                op="deposit", account="platform:promo", asset="USDC", amount=decimal_text(event.amount, 6),
+                ref=deposit_ref(event.digest, event.index), memo=event.owner.hex(),
+            )  # fmt: skip
+        await _final(settler, core)
+        assert not settler.status()["unclaimed_deposits"] and not settler.status()["halted"]
+        assert settler.netting.rows["USDC"][TREASURY_ROW] == 3 * UNIT - 1
+        _check_rows(bench, settler)

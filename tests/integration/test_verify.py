@@ -23,6 +23,7 @@ from byline.client import TradingClient
 from byline.client.messages import decode
 from byline.operator import gateway_url, open_operator
 from byline.verify_tools import read_proofs, verify_files
+from engine.messages.codes import CommandKind, EventKind
 from engine.messages.errors import SettingsInvalid, Unavailable
 from settlement.batch_file import BatchFile, read_batch_file
 from settlement.chain.encoding import VaultHeader, base58_text, transaction_digest
@@ -31,7 +32,7 @@ from settlement.chain.reader import NodeReader
 from settlement.merkle import Proof
 from settlement.proof_desk import ProofClient, ProofProblem, serve_proofs
 from settlement.verify import Refuted, verify_batch
-from tests.integration.test_settlement import MARKET, Bench, _market
+from tests.integration.test_settlement import EXTERNAL, MARKET, Bench, _market
 from tests.support.exchange import until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
@@ -74,9 +75,9 @@ async def settled(tmp_path_factory: pytest.TempPathFactory) -> Any:
 class Lying(NodeReader):
     """A node that answers otherwise than it should."""
 
-    def __init__(self, url: str, transaction: Any = None, vault: Any = None) -> None:
+    def __init__(self, url: str, transaction: Any = None, vault: Any = None, code: Any = None) -> None:
         super().__init__(url)
-        self.change_transaction, self.change_vault = transaction, vault
+        self.change_transaction, self.change_vault, self.change_code = transaction, vault, code
 
     async def transaction(self, digest: str) -> Any:
         found = await super().transaction(digest)
@@ -85,6 +86,10 @@ class Lying(NodeReader):
     async def vault(self, identity: str) -> Any:
         found = await super().vault(identity)
         return self.change_vault(found) if self.change_vault else found
+
+    async def code(self, package: str) -> Any:
+        found = await super().code(package)
+        return self.change_code(found) if self.change_code else found
 
 
 async def lines_of(
@@ -103,8 +108,8 @@ async def test_what_is_true_passes_and_says_what_it_found(settled: Any) -> None:
     lines = await lines_of(settled, settled.files[3], previous=settled.files[2])
     told = "\n".join(lines)
     assert "no network: an embedded chain on one machine" in told and "executor=model" in told
-    assert "units of USDC are counted among the" in told and told.count("covered") == 2
-    assert "batch 2 in the file given" in told
+    assert "smallest units of USDC are counted among the" in told and told.count("covered") == 2
+    assert "batch 2 in the file given" in told and "byte for byte the contract of this verifier" in told
     [buyer] = [proof for proof in settled.proofs[3] if proof.asset == "USDC"]
     assert buyer.amount == 100_000 - (3 + 4 + 5) * 50 - 3
     assert "gone on to batch 3" in "\n".join(await lines_of(settled, settled.files[2], settled.proofs[2]))
@@ -263,6 +268,40 @@ async def test_a_vault_that_differs_or_holds_too_little_is_refused(settled: Any,
         await lines_of(settled, settled.files[3], vault=lie)
 
 
+def other_code(**modules: Any) -> Any:
+    """Each module as given; None takes it away."""
+
+    def lie(found: Any) -> Any:
+        changed = {name: code for name, code in (found.modules | modules).items() if code is not None}
+        return dataclasses.replace(found, modules=changed)
+
+    return lie
+
+
+def patched(found: Any) -> Any:
+    code = bytearray(found.modules["settlement"])
+    code[-1] ^= 1
+    return other_code(settlement=bytes(code))(found)
+
+
+@pytest.mark.parametrize(
+    ("lie", "reason"),
+    [
+        (lambda found: None, "knows no package"),
+        (patched, "the code of settlement is another"),
+        (other_code(row=b""), "the code of row is another"),
+        (other_code(royalty=None), "one of them has no module royalty"),
+        (other_code(backdoor=b"x"), "one of them has no module backdoor"),
+        (lambda found: dataclasses.replace(found, original="0x7"), "the code of .* is another"),
+        (lambda found: dataclasses.replace(found, original="no id"), "is no id"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_vaults_of_another_contract_are_refused(settled: Any, lie: Any, reason: str) -> None:
+    with pytest.raises(Refuted, match=reason):
+        await lines_of(settled, settled.files[3], code=lie)
+
+
 @pytest.mark.asyncio(loop_scope="module")
 async def test_an_event_of_a_pool_too_small_is_refused(settled: Any) -> None:
     def lie(found: Any) -> Any:
@@ -276,6 +315,42 @@ async def test_an_event_of_a_pool_too_small_is_refused(settled: Any) -> None:
 
     with pytest.raises(Refuted, match="the vault held 7 when the batch took effect"):
         await lines_of(settled, settled.files[3], transaction=lie)
+
+
+async def test_what_is_paid_and_not_booked_is_told_and_where_to_look_for_it(tmp_path: Path) -> None:
+    """Booked after the second cut: the first batch pays 250, the second still counts them as owed."""
+    booked: list[str] = []
+
+    class Core:
+        async def submit(self, command: dict[str, Any]) -> dict[str, Any]:
+            if command["ref"] not in booked:
+                booked.append(command["ref"])
+                log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, "w1", [(buyer, 0, 250, EXTERNAL)])
+            return {"event": "posted"}
+
+    bench, (log, buyer, _) = Bench(tmp_path), _market()
+    await bench.node_up()
+    try:
+        log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(buyer, 0, 250, EXTERNAL)])
+        log.cut()
+        log.cut()
+        async with bench.settler(log, commands=Core()):
+            await until(lambda: bench.finals() == [1, 2], what="two final batches")
+        files = {record.number: read_batch_file(record.file) for record in bench.records if record.status == "final"}
+        world = SimpleNamespace(url=f"http://127.0.0.1:{bench.port}")
+        first, second = ["\n".join(await lines_of(world, files[number], [])) for number in (1, 2)]
+        assert "250 units of USDC owed by the books left the vault in this batch" in first and "look for" not in first
+        assert "NOTE 250 units of USDC owed by the books" in second and "look for 250 in the vault's" in second
+        assert "250 of which it has paid out already: covered" in second
+
+        def torn(found: Any) -> Any:
+            cut = [(kind, contents[: 9 if "::Withdrawn" in kind else None]) for kind, contents in found.events]
+            return dataclasses.replace(found, events=cut)
+
+        with pytest.raises(Refuted, match="event .* cannot be read"):
+            await lines_of(world, files[1], [], transaction=torn)
+    finally:
+        await bench.node_down()
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -385,39 +460,51 @@ async def test_from_an_order_over_the_websocket_to_a_verified_proof(new_exchange
         values = {"API": base, "TOKEN": token, "N": str(fill["batch"]), "NODE": f"http://{node['host']}:{node['port']}"}
         environment = os.environ | values | {"PYTHONPATH": str(Path(__file__).parents[2])}
         environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        script = readme_commands("Verify it yourself")
-        done = await asyncio.to_thread(
-            subprocess.run, ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment,
-            capture_output=True, text=True,
-        )  # fmt: skip
+        environment["BYLINE_DATA_DIRECTORY"] = str(exchange.data)
+
+        def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+            line = ["bash", "-euo", "pipefail", "-c", script]
+            return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
+
+        done = await asyncio.to_thread(shell, readme_commands("Verify it yourself"), tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"VERIFIED batch {fill['batch']}" in done.stdout and "not a network" in done.stdout
         assert f"user:{session['account_id']}" in done.stdout
-
-        folder = tmp_path / "published"
 
         def cli(*argv: str) -> subprocess.CompletedProcess[str]:
             line = [sys.executable, "-m", "byline.cli", *argv]
             return subprocess.run(line, capture_output=True, text=True, env=environment)
 
+        script = readme_commands("Verify it yourself", 1).replace("user:alice", f"user:{session['account_id']}")
+        (tmp_path / "operator").mkdir()
+        done = await asyncio.to_thread(shell, script, tmp_path / "operator")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"proof.json batch.json --node {values['NODE']}" in done.stdout and "VERIFIED batch" in done.stdout
+        for wrong, reason in (
+            (("user:nobody",), "opens user:alice"), (("user:x", "--batch", "999999"), "not final yet"),
+        ):  # fmt: skip
+            refused = await asyncio.to_thread(cli, "proof", *wrong, "--to", str(tmp_path / "none"))
+            assert refused.returncode == 2 and reason in refused.stderr, refused.stdout + refused.stderr
+        assert not (tmp_path / "none").exists()
+
+        folder = tmp_path / "published"
+
         def final_batch() -> int:
             return int(exchange.status("backoffice")["settlement"]["final_batch"])
 
-        published = await asyncio.to_thread(cli, "journal", "publish", str(folder), "--data", str(exchange.data))
+        published = await asyncio.to_thread(cli, "journal", "publish", str(folder))
         assert published.returncode == 0, published.stdout + published.stderr
         vouched = len(list(folder.glob("*.json")))
         await until(lambda: final_batch() >= vouched + 2, what="a batch that vouches for the publication")
-        published = await asyncio.to_thread(cli, "journal", "publish", str(folder), "--data", str(exchange.data))
-        assert published.returncode == 0, published.stdout + published.stderr
-        checked = await asyncio.to_thread(cli, "verify", "journal", str(folder), "--node", values["NODE"])
-        assert checked.returncode == 0, checked.stdout + checked.stderr
-        assert f"every byte up to batch {vouched:,} is vouched for" in checked.stdout
+        done = await asyncio.to_thread(shell, readme_commands("Verify it yourself", 2), tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"every byte up to batch {vouched:,} is vouched for" in done.stdout
     finally:
         assert await exchange.stop() == 0, exchange.log()
 
 
-def readme_commands(heading: str) -> str:
-    """The shell lines of the first block under a heading of the README."""
+def readme_commands(heading: str, place: int = 0) -> str:
+    """The shell lines of one block under a heading of the README."""
     text = (Path(__file__).parents[2] / "README.md").read_text()
     section = text.split(f"## {heading}\n", 1)[1]
-    return section.split("```sh\n", 1)[1].split("```", 1)[0]
+    return section.split("```sh\n")[1 + place].split("```", 1)[0]

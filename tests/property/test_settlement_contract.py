@@ -163,6 +163,6 @@ class Contract(RuleBasedStateMachine):
 
 
 Contract.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestContract = Contract.TestCase

@@ -13,7 +13,7 @@ from pysui.sui.sui_common.txn_transaction_builder import ProgrammableTransaction
 from settlement.chain.encoding import CLOCK_ID, SUI_COIN, address_bytes, address_text, u64
 from settlement.chain.keys import OperatorKey
 from settlement.chain.port import VaultListing
-from settlement.chain.sui import SuiChain, SuiSettings, _long_form, _pure, _shared
+from settlement.chain.sui import SuiChain, SuiSettings, _address, _long_form, _pure, _shared
 from tests.support.chain_key import OPERATOR
 
 
@@ -51,6 +51,28 @@ class Owner(SuiChain):
         self._deposit(builder, listing, vault, [(row or self.row, amount)])
         return await self._done(builder)
 
+    async def send_coin(self, listing: VaultListing, amount: int, to: str) -> str:
+        """Mint test coins for that address; the digest."""
+        assert listing.faucet is not None
+        builder = ProgrammableTransactionBuilder(compress_inputs=True)
+        faucet = builder.input_obj_from_objarg(_shared(listing.faucet, listing.faucet_initial_version))
+        package, module, _ = listing.coin_type.split("::")
+        coin = builder.move_call(
+            target=_address(package), arguments=[faucet, _pure(builder, u64(amount))], type_arguments=[],
+            module=module, function="mint",
+        )  # fmt: skip
+        builder.transfer_objects(_pure(builder, address_bytes(to)), [coin])
+        return await self._done(builder)
+
+    async def scatter(self, mist: int, count: int, to: str) -> None:
+        """Send many coins of `mist` each to that address."""
+        for start in range(0, count, 400):
+            builder = ProgrammableTransactionBuilder(compress_inputs=True)
+            for _ in range(min(400, count - start)):
+                coin = builder.split_coin(bcs.Argument("GasCoin"), [_pure(builder, u64(mist))])
+                builder.transfer_objects(_pure(builder, address_bytes(to)), [coin])
+            await self._done(builder)
+
     async def request_exit(self, listing: VaultListing, amount: int) -> str:
         builder, vault, clock = self._begin(listing)
         self._call(builder, "request_exit", [vault, _pure(builder, u64(amount)), clock], listing.coin_type)
@@ -63,7 +85,7 @@ class Owner(SuiChain):
 
     async def claim_exit(self, listing: VaultListing) -> str:
         builder, vault, clock = self._begin(listing)
-        self._call(builder, "claim_exit", [vault, _pure(builder, self.row), clock], listing.coin_type)
+        self._call(builder, "claim_exit", [vault, clock], listing.coin_type)
         return await self._done(builder)
 
     def _begin(self, listing: VaultListing) -> tuple[Any, Any, Any]:

@@ -13,8 +13,12 @@ the Move VM (executor movevm), or in Python where that VM's wheel is missing (ex
 
 %s
 
+  replay  python -m settlement.chain.localsui replay --data DIR [--executor model]
+          Runs every transaction of the log again from the first, checks its signatures, and compares what it wrote;
+          the node may run meanwhile. With the other executor it shows that VM and model agree on what happened.
+
 Try: `switch --data DIR lost_response`, send a batch, and see the settler find it by its digest.
-Its exit code is 0; 1 if the node refuses the switch; 2 if no node runs in DIR.
+Its exit code is 0; 1 if the node refuses the switch, or a replay differs; 2 if there is no node, or no chain, in DIR.
 """
 
 from __future__ import annotations
@@ -24,9 +28,12 @@ import asyncio
 import json
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
+from engine.messages.errors import JournalCorrupt
 from settlement.chain.localsui.door import SWITCHES, ask
+from settlement.chain.localsui.replay import replay
 from settlement.chain.localsui.server import serve
 
 
@@ -59,6 +66,16 @@ def _ask(data: Path, switch: str, value: str) -> int:
     return 0
 
 
+def _replay(data: Path, executor: str) -> int:
+    try:
+        told = replay(data, executor)
+    except (FileNotFoundError, JournalCorrupt) as error:
+        print(f"no chain to run again: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(asdict(told), indent=1))
+    return 1 if told.differences else 0
+
+
 def _help() -> str:
     assert __doc__ is not None
     lines = [f"            {name:<15}{value:<16}{what}" for name, (value, what, _) in SWITCHES.items()]
@@ -70,20 +87,23 @@ def main() -> int:
         prog="python -m settlement.chain.localsui", description=_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    doings = parser.add_subparsers(dest="doing", required=True, metavar="run|status|switch")
-    run, status, switch = (doings.add_parser(name) for name in ("run", "status", "switch"))
-    for each in (run, status, switch):
+    doings = parser.add_subparsers(dest="doing", required=True, metavar="run|status|switch|replay")
+    run, status, switch, again = (doings.add_parser(name) for name in ("run", "status", "switch", "replay"))
+    for each in (run, status, switch, again):
         each.add_argument("--data", type=Path, required=True, help="directory of the chain, e.g. DATA/chain")
     run.add_argument("--operator", required=True, help="Sui address that gets the capabilities and the gas")
     run.add_argument("--host", default="127.0.0.1")
     run.add_argument("--port", type=int, default=7403, help="0: a free one, told in the status")
-    run.add_argument("--executor", choices=("auto", "movevm", "model"), default="auto")
+    for each in (run, again):
+        each.add_argument("--executor", choices=("auto", "movevm", "model"), default="auto")
     switch.add_argument("name", choices=list(SWITCHES))
     switch.add_argument("value", nargs="?", default="")
     arguments = parser.parse_args()
     if arguments.doing == "run":
         asyncio.run(_run(arguments))
         return 0
+    if arguments.doing == "replay":
+        return _replay(arguments.data, arguments.executor)
     return _ask(arguments.data, getattr(arguments, "name", ""), getattr(arguments, "value", ""))
 
 

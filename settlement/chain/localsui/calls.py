@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from settlement.chain.encoding import Row, VaultHeader, address_bytes, address_text, u64, u128, vector_u8
+from settlement.chain.encoding import Reader, Row, VaultHeader, address_bytes, address_text, u64, u128, vector_u8
 from settlement.chain.localsui.contract import (
     CancelExit,
     ClaimExit,
@@ -27,7 +27,8 @@ from settlement.chain.localsui.contract import (
     Vault,
     Withdraw,
 )
-from settlement.chain.localsui.interpreter import Coin, Interpreter, Made, UnknownShape, UpgradeCap
+from settlement.chain.localsui.interpreter import UPGRADE_CAP, Coin, Interpreter, Made, UnknownShape, UpgradeCap
+from settlement.chain.localsui.packages import arity
 from settlement.chain.localsui.rights import FUNCTIONS
 from settlement.chain.localsui.rights_calls import rights_call
 from settlement.chain.localsui.state import CLOCK_KIND, Emitted, Item
@@ -59,10 +60,16 @@ def move_call(machine: Interpreter, call: Any) -> Any:
     types = [_type_text(tag) for tag in call.Type_Arguments]
     target = (call.Module, call.Function)
     if package == _FRAMEWORK and target == ("package", "make_immutable"):
-        machine.take(arguments[0], UpgradeCap)
+        _make_immutable(machine, arguments[0])
         return None
     if package == _FRAMEWORK and target == ("object", "id"):
         return _object_id(machine, arguments[0])
+    wanted = arity(machine.state, package, call.Module, call.Function)
+    if wanted is not None and wanted != (len(arguments), len(types)):
+        raise UnknownShape(
+            f"{call.Module}::{call.Function} with {len(arguments)} arguments and {len(types)} type arguments, "
+            f"{wanted[0]} and {wanted[1]} wanted"
+        )
     if package in machine.state.packages:
         if call.Module == "settlement" and call.Function in _SETTLEMENT:
             return _SETTLEMENT[call.Function](_Call(machine, package, arguments, types))
@@ -73,6 +80,17 @@ def move_call(machine: Interpreter, call: Any) -> Any:
     raise UnknownShape(f"function {address_text(package)}::{call.Module}::{call.Function}")
 
 
+def _make_immutable(machine: Interpreter, argument: Any) -> None:
+    """Burns the upgrade capability, of this transaction's package or of one published before."""
+    if argument.enum_name != "Input":
+        machine.take(argument, UpgradeCap)
+        return
+    item = machine.take_object(argument)
+    if item.kind != UPGRADE_CAP:
+        raise UnknownShape(f"{address_text(item.id)} is no {UPGRADE_CAP}")
+    machine.scratch.deleted.append(item.id)
+
+
 def _object_id(machine: Interpreter, argument: Any) -> bytes:
     if argument.enum_name == "Input":
         return machine.object(argument).id
@@ -80,7 +98,7 @@ def _object_id(machine: Interpreter, argument: Any) -> bytes:
 
 
 def _mint(machine: Interpreter, package: bytes, module: str, arguments: list[Any]) -> Coin:
-    faucet, amount = machine.object(arguments[0]), machine.read(arguments[1]).u64()
+    faucet, amount = machine.object(arguments[0]), machine.pure(arguments[1], Reader.u64)
     if faucet.kind != f"{address_text(package)}::{module}::Faucet":
         raise UnknownShape("mint with an object that is not this coin's faucet")
     contents = machine.contents(faucet)
@@ -127,22 +145,25 @@ class _Call:
         return coin
 
     def address(self, index: int) -> bytes:
-        return self.machine.read(self.arguments[index]).take(32)
+        return self.machine.pure(self.arguments[index], lambda read: read.take(32))
 
     def number(self, index: int) -> int:
-        return self.machine.read(self.arguments[index]).u64()
+        return self.machine.pure(self.arguments[index], Reader.u64)
 
     def numbers(self, index: int) -> tuple[int, ...]:
-        return tuple(self.machine.u64s(self.arguments[index]))
+        return self.machine.pure(self.arguments[index], Reader.u64s)
 
     def text(self, index: int) -> bytes:
-        return self.machine.read(self.arguments[index]).vector_u8()
+        return self.machine.pure(self.arguments[index], Reader.vector_u8)
 
     def addresses(self, index: int) -> tuple[bytes, ...]:
-        return tuple(self.machine.read(self.arguments[index]).vector(32))
+        return tuple(self.machine.pure(self.arguments[index], lambda read: read.vector(32)))
 
     def flag(self, index: int) -> bool:
-        return self.machine.read(self.arguments[index]).boolean()
+        return self.machine.pure(self.arguments[index], Reader.boolean)
+
+    def flags(self, index: int) -> tuple[bool, ...]:
+        return self.machine.pure(self.arguments[index], Reader.booleans)
 
     def run(self, operation: Operation, vault_id: bytes) -> None:
         """Execute, keep what changed, emit the events, place the coins paid out."""
@@ -221,7 +242,7 @@ def _commit_batch(call: _Call) -> None:
 
 def _extend(call: _Call, batch: Batch, first: int) -> None:
     accounts, amounts = call.addresses(first), call.numbers(first + 1)
-    flags = [flag != b"\0" for flag in call.machine.read(call.arguments[first + 2]).vector(1)]
+    flags = call.flags(first + 2)
     if not len(accounts) == len(amounts) == len(flags):
         raise MoveAbort(5)
     batch.accounts += accounts
@@ -263,7 +284,7 @@ def _cancel_exit(call: _Call) -> None:
 
 
 def _claim_exit(call: _Call) -> None:
-    call.run(ClaimExit(call.address(1), call.clock(2)), call.vault())
+    call.run(ClaimExit(call.machine.sender, call.clock(1)), call.vault())
 
 
 _SETTLEMENT: dict[str, Callable[[_Call], Any]] = {
@@ -328,7 +349,7 @@ def events_of(
         case ClaimExit(owner, _):
             amount = vault.header.pool - after.pool
             made.append(("ExitPaid", owner + u64(amount)))
-            paid = owner if amount else None
+            paid = owner
     identity = vault.header.id
     return [Emitted(vault.package, "settlement", name, identity + body) for name, body in made], paid
 

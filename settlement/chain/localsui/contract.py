@@ -28,7 +28,7 @@ ABORT_MEANINGS = {
     9: "unknown account", 10: "no exit was requested", 11: "the exit is not ripe", 12: "amount is zero",
     13: "exit delay out of range", 14: "another vault's batch", 15: "a row would overflow",
     16: "previous chain value differs", 17: "wrong withdrawal number", 18: "wrong part of a batch",
-    19: "the reference is longer than 64 bytes",
+    19: "the reference is longer than 64 bytes", 20: "nothing is held for this exit now",
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from settlement.chain.localsui.node import LocalSui
-from settlement.chain.localsui.state import Item
+from settlement.chain.localsui.state import Item, State, Turn
 
 __all__ = ["CALL_FAULTS", "Faults", "View"]
 
@@ -32,11 +32,16 @@ CALL_FAULTS = ("lost_request", "lost_response", "hang", "delay", "refuse_once", 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The chain as reads show it: objects, transactions up to `executed`, checkpoints up to `height`."""
+    """The chain as reads show it: objects and tables, transactions up to `executed`, checkpoints up to `height`."""
 
-    items: Mapping[bytes, Item]
+    state: State
+    turn: Turn
     executed: int
     height: int
+
+    @property
+    def items(self) -> Mapping[bytes, Item]:
+        return self.state.items
 
 
 @dataclass(slots=True)
@@ -80,7 +85,7 @@ class Faults:
 
     def freeze_reads(self, node: LocalSui) -> None:
         """`stale_read` on: reads show this moment from now on."""
-        self._frozen = View(dict(node.state.items), node.state.checkpoint, node.height)
+        self._frozen = View(node.state.copy(), node.turn, node.state.checkpoint, node.height)
 
     def thaw_reads(self) -> None:
         self._frozen = None
@@ -90,4 +95,4 @@ class Faults:
         return self._frozen is not None
 
     def view(self, node: LocalSui) -> View:
-        return self._frozen or View(node.state.items, node.state.checkpoint, node.height)
+        return self._frozen or View(node.state, node.turn, node.state.checkpoint, node.height)

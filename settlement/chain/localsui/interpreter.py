@@ -29,10 +29,16 @@ from settlement.chain.localsui.contract import MoveAbort, Vault
 from settlement.chain.localsui.movevm import coin_module, load_modules, published_modules
 from settlement.chain.localsui.state import Emitted, Item, State
 
-__all__ = ["DYNAMIC_FIELD_LIMIT", "Coin", "Interpreter", "Made", "Scratch", "UnknownShape", "UpgradeCap"]
+__all__ = [
+    "DYNAMIC_FIELD_LIMIT", "MAX_EVENTS", "MAX_NEW_OBJECTS", "UPGRADE_CAP", "Coin", "Interpreter", "Made", "Scratch",
+    "UnknownShape", "UpgradeCap",
+]  # fmt: skip
 
 DYNAMIC_FIELD_LIMIT = 1_000
 """object_runtime_max_num_cached_objects of protocol 140; the Move VM of the wheel does not enforce it."""
+
+MAX_EVENTS = 1_024
+MAX_NEW_OBJECTS = 2_048
 
 UPGRADE_CAP = "0x2::package::UpgradeCap"
 _T = TypeVar("_T")
@@ -122,10 +128,12 @@ class Interpreter:
                     self._merge(body.ToCoin, list(body.FromCoins))
                     self._results.append([])
                 case "TransferObjects":
-                    self._transfer(list(body.Objects), self.read(body.Address).take(32))
+                    self._transfer(list(body.Objects), self.pure(body.Address, _address))
                     self._results.append([])
                 case other:
                     raise UnknownShape(f"command {other}")
+        if len(self.scratch.events) > MAX_EVENTS:
+            raise MoveAbort(None, f"more than {MAX_EVENTS} events in one transaction")
         for value in (value for result in self._results for value in result):
             if value is not None and not isinstance(value, bytes):
                 raise UnknownShape(f"a value of type {type(value).__name__} is left unused")
@@ -155,7 +163,7 @@ class Interpreter:
         self.scratch.created += State.initial_objects(package, self.sender, self.new_id)
 
     def _split(self, source: Any, amounts: list[Any]) -> list[Any]:
-        sizes = [self.read(amount).u64() for amount in amounts]
+        sizes = [self.pure(amount, Reader.u64) for amount in amounts]
         total = sum(sizes)
         if source.enum_name == "GasCoin":
             if self.scratch.gas_coin_spent + total > self._spendable:
@@ -217,8 +225,14 @@ class Interpreter:
 
     # ------------------------------------------------------------ arguments
 
-    def read(self, argument: Any) -> Reader:
-        """A pure value, or a plain value that an earlier command returned."""
+    def pure(self, argument: Any, read: Callable[[Reader], _T]) -> _T:
+        """A pure value, or a plain value that an earlier command returned; nothing may follow it."""
+        reader = self._reader(argument)
+        value = read(reader)
+        reader.end()
+        return value
+
+    def _reader(self, argument: Any) -> Reader:
         if argument.enum_name == "Input" and self._inputs[argument.value].enum_name == "Pure":
             return Reader(bytes(self._inputs[argument.value].value))
         if argument.enum_name in ("Result", "NestedResult"):
@@ -226,9 +240,6 @@ class Interpreter:
             if isinstance(value, bytes):
                 return Reader(value)
         raise UnknownShape("an argument that must be a pure value is none")
-
-    def u64s(self, argument: Any) -> list[int]:
-        return [int.from_bytes(item, "little") for item in self.read(argument).vector(8)]
 
     def object(self, argument: Any) -> Item:
         """An input object, as it was before this transaction."""
@@ -325,7 +336,13 @@ class Interpreter:
         """Sui's rule: hash of the transaction's digest and a counter."""
         identity = blake2b256(b"\xf1", self._digest, u64(self._created_count))
         self._created_count += 1
+        if self._created_count > MAX_NEW_OBJECTS:
+            raise MoveAbort(None, f"more than {MAX_NEW_OBJECTS} new objects in one transaction")
         return identity
+
+
+def _address(read: Reader) -> bytes:
+    return read.take(32)
 
 
 def _coin_name(code: bytes) -> str:

@@ -1,7 +1,7 @@
 """The contracts in Python: the executor for machines where the Move VM has no wheel.
 
 Every check stands in the order of the Move source, so that the abort code is the same too. Held to the VM by the
-differential test in tests/unit/settlement/test_contract.py. The rights modules are in `rights_model.py`.
+differential test in tests/property/test_settlement_contract.py. The rights modules are in `rights_model.py`.
 """
 
 from __future__ import annotations
@@ -196,6 +196,7 @@ class _Book:
         row = self.asked(call.owner)
         _require(call.now_ms >= row.exit_ready_ms, 11)
         amount = min(row.exit_amount, row.balance, self._header.pool)
+        _require(amount > 0, 20)
         exited = min(row.exited + amount, U64_MAX)
         self.change(
             call.owner, row, balance=row.balance - amount, exited=exited, exit_amount=0, exit_ready_ms=0

@@ -279,7 +279,7 @@ def _prepare(operation: Operation, package: str, coin_type: str) -> tuple[str, s
         case CancelExit():
             return "friend_probe", "cancel_exit", [], [operation.owner]
         case ClaimExit():
-            return "probe", "claim_exit", [_clock(operation.now_ms)], [operation.owner]
+            return "friend_probe", "claim_exit", [_clock(operation.now_ms)], [operation.owner]
 
 
 def _children(vault: Vault, touched: list[bytes]) -> dict[str, list[dict[str, Any]]] | None:

@@ -44,7 +44,14 @@ from settlement.chain.encoding import (
 from settlement.chain.keys import BadSignature, signer_of
 from settlement.chain.localsui.calls import events_of, move_call
 from settlement.chain.localsui.contract import Executor, MoveAbort, SetOperator, SetPaused
-from settlement.chain.localsui.interpreter import Interpreter, Scratch, UnknownShape
+from settlement.chain.localsui.interpreter import (
+    DYNAMIC_FIELD_LIMIT,
+    MAX_EVENTS,
+    MAX_NEW_OBJECTS,
+    Interpreter,
+    Scratch,
+    UnknownShape,
+)
 from settlement.chain.localsui.model import ModelExecutor
 from settlement.chain.localsui.movevm import BYTECODE, MoveExecutor
 from settlement.chain.localsui.state import Consumed, Genesis, Item, Record, State, Turn
@@ -62,7 +69,10 @@ LIMITS = {
     "max_input_objects": 2_048,
     "max_gas_payment_objects": 256,
     "max_tx_gas": 50_000_000_000_000,
-    "max_num_transferred_move_object_ids": 2_048,
+    "max_num_event_emit": MAX_EVENTS,
+    "max_num_new_move_object_ids": MAX_NEW_OBJECTS,
+    "object_runtime_max_num_cached_objects": DYNAMIC_FIELD_LIMIT,
+    "base_tx_cost_fixed": MIN_GAS_UNITS,
 }
 
 
@@ -193,7 +203,7 @@ class LocalSui:
                 return known
             admitted = self._admit(raw, signatures)
             self._check_locks(digest, admitted)
-            record = await asyncio.to_thread(self._effect, digest, raw, signatures, admitted)
+            record = await asyncio.to_thread(self._effect, digest, raw, signatures, admitted, self._now_ms())
             self._keep(record)
             return record
 
@@ -214,7 +224,17 @@ class LocalSui:
         """What `execute` would do, without signatures and without a trace. Raises Rejected."""
         async with self._lock:
             admitted = self._admit(raw, None)
-            return await asyncio.to_thread(self._effect, transaction_digest(raw), raw, [], admitted)
+            return await asyncio.to_thread(
+                self._effect, transaction_digest(raw), raw, [], admitted, self._now_ms()
+            )
+
+    def run_again(self, record: Record) -> Record:
+        """What a transaction of the log would write if it came now, at the time of its record; without a trace.
+
+        Raises Rejected.
+        """
+        admitted = self._admit(record.raw, record.signatures)
+        return self._effect(transaction_digest(record.raw), record.raw, record.signatures, admitted, record.at_ms)
 
     async def administer(self, *, paused: bool | None = None, operator: bytes | None = None) -> None:
         """Fault switch: what the vaults' administrator could do behind the settler's back, in every vault."""
@@ -313,6 +333,8 @@ class LocalSui:
             raise Rejected("stale", f"gas price {gas.Price} is under the reference gas price {self.turn.gas_price}")
         if gas.Budget > LIMITS["max_tx_gas"]:
             raise Rejected("invalid", f"gas budget {gas.Budget} is over {LIMITS['max_tx_gas']}")
+        if gas.Budget < MIN_GAS_UNITS * gas.Price:
+            raise Rejected("invalid", f"gas budget {gas.Budget} is under the least, {MIN_GAS_UNITS * gas.Price}")
         if not 1 <= len(gas.Payment) <= LIMITS["max_gas_payment_objects"]:
             raise Rejected(
                 "invalid", f"{len(gas.Payment)} gas objects, 1 … {LIMITS['max_gas_payment_objects']} allowed"
@@ -366,9 +388,10 @@ class LocalSui:
 
     # ------------------------------------------------------------ effect
 
-    def _effect(self, digest: bytes, raw: bytes, signatures: list[bytes], admitted: _Admitted) -> Record:
+    def _effect(
+        self, digest: bytes, raw: bytes, signatures: list[bytes], admitted: _Admitted, now_ms: int
+    ) -> Record:
         data, payment, inputs = admitted.data, admitted.payment, admitted.inputs
-        now_ms = self._now_ms()
         sender = address_bytes(data.Sender.to_address_str())
         funds = sum(coin.mist for coin in payment)
         transaction = data.TransactionKind.value

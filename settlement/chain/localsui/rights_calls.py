@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from settlement.chain.encoding import address_text, u64, vector, vector_u8
+from settlement.chain.encoding import Reader, address_text, u64, vector, vector_u8
 from settlement.chain.localsui.interpreter import Interpreter, Made, UnknownShape
 from settlement.chain.localsui.rights import (
     FUNCTIONS,
@@ -67,7 +67,10 @@ def _object(machine: Interpreter, package: bytes, role: str, argument: Any, coin
 
 
 def _value(machine: Interpreter, form: str, argument: Any) -> Any:
-    read = machine.read(argument)
+    return machine.pure(argument, lambda read: _read(read, form))
+
+
+def _read(read: Reader, form: str) -> Any:
     match form:
         case "id":
             return read.take(32)
@@ -82,7 +85,7 @@ def _value(machine: Interpreter, form: str, argument: Any) -> Any:
         case "ids":
             return tuple(read.vector(32))
     assert form == "u64s", form
-    return tuple(int.from_bytes(item, "little") for item in read.vector(8))
+    return read.u64s()
 
 
 def _place(machine: Interpreter, call: RightsCall, items: dict[str, Item], outcome: RightsOutcome) -> Any:

@@ -22,10 +22,11 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
 from engine.messages.errors import SettingsInvalid
-from settlement.chain.encoding import SUI_COIN, address_bytes, address_text, base58_text
+from settlement.chain.encoding import address_bytes, address_text, base58_text
 from settlement.chain.localsui.door import flip, open_door, status_of
 from settlement.chain.localsui.faults import Faults, View
 from settlement.chain.localsui.node import LIMITS, PROTOCOL_VERSION, LocalSui, Rejected, sender_of
+from settlement.chain.localsui.packages import function_message, package_message
 from settlement.chain.localsui.state import Consumed, Item, Record
 
 __all__ = ["RunningNode", "serve", "start"]
@@ -105,6 +106,8 @@ class Service:
                 v2.ListDynamicFieldsRequest,
                 v2.ListDynamicFieldsResponse,
             ),
+            ("MovePackageService/GetPackage", self._package, v2.GetPackageRequest, v2.GetPackageResponse),
+            ("MovePackageService/GetFunction", self._function, v2.GetFunctionRequest, v2.GetFunctionResponse),
             (
                 "TransactionExecutionService/ExecuteTransaction",
                 self._execute,
@@ -151,7 +154,7 @@ class Service:
         return v2.GetServiceInfoResponse(
             chain_id=self._node.state.genesis.chain_id,
             chain="embedded",
-            epoch=self._node.epoch,
+            epoch=self._view.turn.epoch,
             checkpoint_height=self._view.height,
             server=f"{SERVER_NAME} executor={self._node.executor_name} (not a network)",
         )
@@ -159,7 +162,7 @@ class Service:
     def _epoch(self, request: Any) -> Any:
         attributes = {name: str(value) for name, value in LIMITS.items()}
         config = v2.ProtocolConfig(protocol_version=PROTOCOL_VERSION, attributes=attributes)
-        turn = self._node.turn
+        turn = self._view.turn
         return v2.GetEpochResponse(
             epoch=v2.Epoch(epoch=turn.epoch, reference_gas_price=turn.gas_price, protocol_config=config)
         )
@@ -192,7 +195,7 @@ class Service:
     def _dynamic_fields(self, request: Any) -> Any:
         """The entries of a table: rows of a vault, works of the registry, royalties due."""
         parent = address_bytes(request.parent)
-        page, token = _page(self._node.state.table(parent), request)
+        page, token = _page(self._view.state.table(parent), request)
         fields = [
             v2.DynamicField(
                 kind=v2.DynamicFieldDynamicFieldKind.FIELD,
@@ -205,6 +208,19 @@ class Service:
             for identity, key_type, key, value_type, value in page
         ]
         return v2.ListDynamicFieldsResponse(dynamic_fields=fields, next_page_token=token)
+
+    def _package(self, request: Any) -> Any:
+        found = package_message(self._node.state, address_bytes(request.package_id))
+        if found is None:
+            raise GRPCError(Status.NOT_FOUND, f"package {request.package_id} not found")
+        return v2.GetPackageResponse(package=found)
+
+    def _function(self, request: Any) -> Any:
+        package, module, name = address_bytes(request.package_id), request.module_name, request.name
+        found = function_message(self._view.state, package, module, name)
+        if found is None:
+            raise GRPCError(Status.NOT_FOUND, f"function {request.package_id}::{module}::{name} not found")
+        return v2.GetFunctionResponse(function=found)
 
     def _transaction(self, request: Any) -> Any:
         record = self._known(request.digest)
@@ -304,6 +320,8 @@ class Service:
 def _page(items: list[Any], request: Any) -> tuple[list[Any], bytes | None]:
     """One page of a list, and the token of the next: the place where it begins."""
     start = int(request.page_token or b"0")
+    if start < 0:
+        raise ValueError("page token")
     size = min(request.page_size or PAGE_SIZE, PAGE_SIZE)
     stop = start + size
     return items[start:stop], str(stop).encode() if stop < len(items) else None
@@ -337,7 +355,7 @@ def _object_message(item: Item) -> Any:
         object_type=item.kind,
         contents=v2.Bcs(name=item.kind, value=item.contents),
         previous_transaction=base58_text(item.previous),
-        balance=item.mist if item.kind == SUI_COIN else None,
+        balance=item.mist if item.kind.startswith("0x2::coin::Coin<") else None,
     )
 
 

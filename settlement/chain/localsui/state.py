@@ -137,6 +137,8 @@ class State:
     executor: Executor
     items: dict[bytes, Item] = field(default_factory=dict)
     packages: set[bytes] = field(default_factory=set)
+    coins: dict[bytes, str] = field(default_factory=dict)
+    """Test coins: package → module."""
     entries: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
     """Tables of the rights modules: id → key → value."""
     vaults: dict[bytes, Vault] = field(default_factory=dict)
@@ -180,6 +182,18 @@ class State:
             (arbiter, f"{prefix}::copyright_registry::ArbiterCap", arbiter + registry, publisher),
         ]
 
+    def copy(self) -> State:
+        """What reads need, as it is now; `apply` on either leaves the other alone."""
+        vaults = {
+            identity: Vault(vault.header, vault.coin_type, vault.package, dict(vault.rows))
+            for identity, vault in self.vaults.items()
+        }
+        entries = {parent: dict(table) for parent, table in self.entries.items()}
+        return State(
+            self.genesis, self.executor, dict(self.items), set(self.packages), dict(self.coins), entries, vaults,
+            dict(self.offsets), list(self.checkpoints),
+        )  # fmt: skip
+
     def apply(self, record: Record, offset: int) -> None:
         for item in record.written:
             self.items[item.id] = item
@@ -187,6 +201,7 @@ class State:
             del self.items[identity]
         for package, module, code in record.coins:
             self.executor.add_coin(package, module, code)
+            self.coins[package] = module
         self.packages.update(record.packages)
         for identity, coin_type, package in record.vaults:
             self.vaults[identity] = Vault(VaultHeader.decode(self.items[identity].contents), coin_type, package)

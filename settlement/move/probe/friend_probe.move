@@ -1,4 +1,4 @@
-/// Never published. What the plain probe cannot reach with public functions: the owner's two calls take the sender
+/// Never published. What the plain probe cannot reach with public functions: the owner's calls take the sender
 /// from the transaction, which that machine cannot set, and an opened vault is shared at once. These go through the
 /// package's inner functions, so the settlement module beside this one names it as a friend.
 module exchange::friend_probe;
@@ -20,6 +20,13 @@ public fun request_exit<T>(
     v: &mut Vault<T>, clock: &Clock, owner: address, amount: u64, who: vector<address>,
 ): (vector<u8>, vector<vector<u8>>) {
     settlement::request_exit_for(v, owner, amount, clock);
+    probe::watch(v, who)
+}
+
+public fun claim_exit<T>(
+    v: &mut Vault<T>, clock: &Clock, owner: address, who: vector<address>, ctx: &mut TxContext,
+): (vector<u8>, vector<vector<u8>>) {
+    settlement::claim_exit_for(v, owner, clock, ctx);
     probe::watch(v, who)
 }
 

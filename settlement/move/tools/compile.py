@@ -4,8 +4,9 @@ For developers who change Move sources; everybody else uses the committed byteco
 `make move-builder` installs into build/move (DIR).
 `--check` writes nothing: it compares with the committed files, runs the Move unit tests, and fails if either does.
 
-    exchange/   what is published: one NAME.mv a module, build.json with the package digest
-    coin/       the test coin of the embedded chain, digits still zero
+    exchange/   what is published: one NAME.mv a module, build.json with the package digest, interface.json with the
+                signatures of the public functions
+    coin/       the same for the test coin of the embedded chain, digits still zero
     probe/      the probes, and every published module that differs because it names a probe a friend; never published
 """
 
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import sui_sandbox
 
@@ -60,7 +62,8 @@ def compile_all(scratch: Path, node_modules: Path) -> dict[str, bytes]:
     outputs: dict[str, bytes] = {}
     for name, folder in (("exchange", MOVE / "exchange"), ("coin", MOVE / "coin"), ("probe", probe_package)):
         built = _compile(folder.resolve(), stubs, node_modules)
-        modules = _named(scratch / f"{name}.modules", [base64.b64decode(text) for text in built["modules"]])
+        codes = [base64.b64decode(text) for text in built["modules"]]
+        modules, interface = _named(scratch / f"{name}.modules", codes)
         if name == "probe":
             modules = {key: code for key, code in modules.items() if outputs.get(f"exchange/{key}.mv") != code}
         for module, code in modules.items():
@@ -68,6 +71,7 @@ def compile_all(scratch: Path, node_modules: Path) -> dict[str, bytes]:
         if name != "probe":
             meta = {"digest": built["digest"], "dependencies": built["dependencies"], "modules": list(modules)}
             outputs[f"{name}/build.json"] = (json.dumps(meta, indent=1) + "\n").encode()
+            outputs[f"{name}/interface.json"] = _lines(interface)
     return outputs
 
 
@@ -91,16 +95,31 @@ def _compile(package: Path, stubs: Path, node_modules: Path) -> dict[str, list[s
     return built
 
 
-def _named(folder: Path, modules: list[bytes]) -> dict[str, bytes]:
-    """The modules by their names, in the compiler's order (dependencies first)."""
-    named = {}
+def _named(folder: Path, modules: list[bytes]) -> tuple[dict[str, bytes], dict[str, dict[str, Any]]]:
+    """The modules by their names, in the compiler's order (dependencies first); and their public functions."""
+    named, interfaces = {}, {}
     for number, code in enumerate(modules):
         single = folder / str(number) / "bytecode_modules"
         single.mkdir(parents=True)
         (single / "m.mv").write_bytes(code)
         interface = sui_sandbox.extract_interface(bytecode_dir=str(single.parent))
-        named[next(iter(interface["modules"]))] = code
-    return named
+        [(name, module)] = interface["modules"].items()
+        named[name] = code
+        interfaces[name] = {
+            function: {key: body[key] for key in ("is_entry", "type_params", "params", "returns")}
+            for function, body in module["functions"].items()
+            if body["visibility"] == "public"
+        }
+    return named, interfaces
+
+
+def _lines(interface: dict[str, dict[str, Any]]) -> bytes:
+    """JSON with one line a function, so that a change of one shows as one."""
+    modules = []
+    for name, functions in interface.items():
+        lines = [f"  {json.dumps(function)}: {json.dumps(body)}" for function, body in functions.items()]
+        modules.append(f" {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n }")
+    return ("{\n" + ",\n".join(modules) + "\n}\n").encode()
 
 
 def _committed(name: str) -> bytes | None:

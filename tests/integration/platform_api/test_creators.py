@@ -152,7 +152,7 @@ async def test_verification_is_decided_by_somebody_else(world):
     await world.refused(403, "FORBIDDEN", "own_account", *decide, headers=bearer, json={"decision": "approve"})
     staff, admin = await world.sign_in()
     await world.grant(staff["account_id"], "admin", ["users"])
-    waiting = await world.data("GET", "/v1/admin/verifications?limit=200", headers=admin)
+    waiting = await world.data("GET", "/v1/admin/verifications?type=creator&limit=200", headers=admin)
     assert case["id"] in {entry["id"] for entry in waiting}
     await world.refused(400, "VALIDATION_ERROR", "missing", *decide, headers=admin, json={"decision": "reject"})
     await world.data(*decide, headers=admin, json={"decision": "reject", "reason": "Not you."})

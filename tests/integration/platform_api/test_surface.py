@@ -79,6 +79,22 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
     (wallet,) = await world.data("GET", "/v1/users/me/wallets", headers=owner)
     (device,) = await world.data("GET", "/v1/users/me/devices", headers=owner)
     creator = await world.data("POST", "/v1/creators", headers=owner, json={"display_name": "Ink"})
+    work = await world.data("POST", "/v1/works", headers=owner, json={"kind": "story", "title": "Secret"})
+    inside = f"/v1/works/{work['id']}"
+    chapter = await world.data(
+        "POST", f"{inside}/chapters", headers=owner, json={"title": "One", "body": "Not for others. " * 10}
+    )
+    coins = {"kind": "coin", "asset": "COIN", "price": "1"}
+    offer = await world.data("POST", f"{inside}/offers", headers=owner, json=coins)
+    content = b"\x89PNG\r\n\x1a\n" + bytes(20)
+    begun = {"name": "a.png", "content_type": "image/png", "size_bytes": len(content)}
+    upload = await world.data("POST", "/v1/uploads", headers=owner, json=begun)
+    binary = owner | {"content-type": "application/octet-stream"}
+    await world.data("PUT", f"/v1/uploads/{upload['id']}/parts/1", headers=binary, content=content)
+    await world.data("POST", f"/v1/uploads/{upload['id']}/complete", headers=owner)
+    await world.settle()
+    file = (await world.data("GET", f"/v1/uploads/{upload['id']}", headers=owner))["file"]
+    asset = await world.data("POST", f"{inside}/assets", headers=owner, json={"role": "poster", "file_id": file["id"]})
     other, stranger = await world.sign_in()
     await world.data("POST", "/v1/creators", headers=stranger, json={"display_name": "Quill"})
     await world.grant(other["account_id"], "studio")
@@ -90,6 +106,12 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
         order["order_id"],
         wallet["id"],
         device["id"],
+        work["id"],
+        chapter["id"],
+        offer["id"],
+        upload["id"],
+        file["id"],
+        asset["id"],
     }
     public = {
         "/v1/users/{user_id}",
@@ -99,6 +121,7 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
         "/v1/files/{file_id}/content",  # whoever has a signed URL may read
         "/v1/creators/{creator_id}",
         "/v1/creators/{creator_id}/follow",
+        "/v1/creators/{creator_id}/works",
         "/v1/creators/{creator_id}/profile-sections",
     }
     walked = 0

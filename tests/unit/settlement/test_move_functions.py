@@ -38,13 +38,15 @@ PACKAGE, COIN = b"\xc0" * 32, b"\xcc" * 32
 P = address_text(PACKAGE)
 NAME, CODE = coin_module(12)
 T = f"{address_text(COIN)}::{NAME}::{NAME.upper()}"
-A, B, LATE, FULL, SENDER = b"\xa1" * 32, b"\xb2" * 32, b"\xc3" * 32, b"\xd4" * 32, bytes(32)
+A, B, LATE, FULL, EMPTY = (bytes([n]) * 32 for n in (0xA1, 0xB2, 0xC3, 0xD4, 0xE5))
+SENDER = bytes(32)
 """The wheel's sender is always 0x0."""
 ADMIN, OPERATOR = b"\x02" * 32, b"\x03" * 32
 HASH, TERMS, NOW = b"\7" * 32, b"\x08" * 32, 77
 ROWS = {
     A: Row(300, 0, 9, 50, 60), B: Row(200), SENDER: Row(10, exit_amount=4, exit_ready_ms=1),
     LATE: Row(0, exit_amount=4, exit_ready_ms=NOW + 1), FULL: Row(2**64 - 1),
+    EMPTY: Row(0, exit_amount=4, exit_ready_ms=1),
 }  # fmt: skip
 HEADER = VaultHeader(
     b"\1" * 32, 1, False, ADMIN, OPERATOR, 5, 0, 3, 3_600_000, b"\x31" * 32, b"\x32" * 32, 33, 34, 35, 0, 510,
@@ -115,7 +117,7 @@ CALLS = [
          abort="settlement.EWrongVault"),
     Call("probe", "request_exit", "vault clock", [u64(5), vector([])], covers=("settlement.request_exit",)),
     Call("settlement", "cancel_exit", "vault"),
-    Call("probe", "claim_exit", "vault clock", [SENDER, vector([])], covers=("settlement.claim_exit",)),
+    Call("probe", "claim_exit", "vault clock", [vector([])], covers=("settlement.claim_exit",)),
     Call("settlement", "balance_of", "vault", [A], [u64(300)]),
     Call("settlement", "balance_of", "vault", [HASH], [u64(0)]),
     Call("settlement", "row_of", "vault", [A], _row(A)),
@@ -183,8 +185,13 @@ REFUSALS = [
          abort="settlement.ENotConserved"),
     Call("probe", "commit_batch", "vault operator clock",
          [*COMMIT, vector_u8(HASH[1:]), *SAID[1:], *PAIR, vector([])], abort="settlement.EBadHash"),
-    Call("probe", "claim_exit", "vault clock", [B, vector([])], abort="settlement.ENoExit"),
-    Call("probe", "claim_exit", "vault clock", [LATE, vector([])], abort="settlement.EExitNotReady"),
+    Call("probe", "finish_twice", "vault operator clock", [u64(5), u64(1), u64(1), vector_u8(HEADER.chain),
+         vector_u8(HASH)], abort="settlement.EWrongSequence"),
+    Call("probe", "finish_twice", "vault operator clock", [u64(5), u64(2), u64(2), vector_u8(HEADER.chain),
+         vector_u8(HASH)], abort="settlement.EWrongPart"),
+    Call("friend_probe", "claim_exit", "vault clock", [B, vector([])], abort="settlement.ENoExit"),
+    Call("friend_probe", "claim_exit", "vault clock", [LATE, vector([])], abort="settlement.EExitNotReady"),
+    Call("friend_probe", "claim_exit", "vault clock", [EMPTY, vector([])], abort="settlement.ENothingHeld"),
     Call("probe", "request_exit", "vault clock", [u64(0), vector([])], abort="settlement.EZeroAmount"),
     Call("settlement", "deposit", "vault coin", [FULL, vector_u8(b"")], abort="settlement.EOverflow"),
     Call("probe", "commit_batch", "vault operator clock", [*COMMIT[:3], vector_u8(HASH), *SAID, *PAIR, vector([])],
@@ -294,9 +301,9 @@ def _run(machine: MoveExecutor, call: Call) -> list[bytes]:
         for name, (identity, kind, contents, shared) in ((name, known[name]) for name in call.objects.split())
     ]
     is_generic = (call.module, call.function) in GENERIC or (
-        call.module in ("settlement", "probe") and (call.module, call.function) not in NOT_GENERIC
+        call.module in ("settlement", "probe", "friend_probe") and (call.module, call.function) not in NOT_GENERIC
     )
-    build = machine._friendly if call.module == "rights_probe" else machine._published
+    build = machine._friendly if call.module in ("rights_probe", "friend_probe") else machine._published
     code = [relocate(each, PACKAGE) for each in build]
     bytecodes = {P: code, address_text(COIN): [machine._coins[address_text(COIN)][1]]}
     types = [T] if is_generic else []

@@ -44,6 +44,7 @@ const EWrongPrevious: u64 = 16;
 const EWithdrawalReplay: u64 = 17;
 const EWrongPart: u64 = 18;
 const EBadReference: u64 = 19;
+const ENothingHeld: u64 = 20;
 
 /// Opens vaults, names the operator, pauses, migrates. Keep it in a multisig.
 public struct AdminCap has key, store { id: UID }
@@ -307,6 +308,9 @@ public fun finish<T>(
 ) {
     let Batch { vault, seq, part, parts, debits, credits, entries } = b;
     assert!(vault == object::id(v), EWrongVault);
+    // Several batches can be begun in one transaction; a number is taken by the first to finish.
+    assert!(seq == v.next_seq, EWrongSequence);
+    assert!(part == v.next_part, EWrongPart);
     assert!(debits == credits, ENotConserved);
     assert!(vector::length(&merkle_root) == 32 && vector::length(&trades_digest) == 32, EBadHash);
     let mut m = v.chain;
@@ -389,9 +393,14 @@ public(package) fun cancel_exit_for<T>(v: &mut Vault<T>, owner: address) {
     event::emit(ExitCancelled { vault: object::id(v), owner });
 }
 
-/// Pays a ripe exit: the asked amount or what the row still holds, whichever is less. Works while paused. Anyone may
-/// send it; the coin goes to the owner.
-public fun claim_exit<T>(v: &mut Vault<T>, owner: address, clock: &Clock, ctx: &mut TxContext) {
+/// Pays a ripe exit: the asked amount or what the row still holds, whichever is less. Works while paused. The owner
+/// alone sends it: whoever else could would choose the moment when the row holds least. While nothing can be paid it
+/// aborts, and the request stays as it is.
+public fun claim_exit<T>(v: &mut Vault<T>, clock: &Clock, ctx: &mut TxContext) {
+    claim_exit_for(v, ctx.sender(), clock, ctx)
+}
+
+public(package) fun claim_exit_for<T>(v: &mut Vault<T>, owner: address, clock: &Clock, ctx: &mut TxContext) {
     assert!(v.version == VERSION, EWrongVersion);
     assert_asked(v, owner);
     let pool = balance::value(&v.pool);
@@ -400,8 +409,9 @@ public fun claim_exit<T>(v: &mut Vault<T>, owner: address, clock: &Clock, ctx: &
     let asked = row::exit_amount(r);
     let held = if (row::balance(r) < pool) row::balance(r) else pool;
     let amount = if (asked < held) asked else held;
+    assert!(amount > 0, ENothingHeld);
     row::pay_exit(r, amount);
-    if (amount > 0) transfer::public_transfer(coin::take(&mut v.pool, amount, ctx), owner);
+    transfer::public_transfer(coin::take(&mut v.pool, amount, ctx), owner);
     event::emit(ExitPaid { vault: object::id(v), owner, amount });
 }
 

@@ -1,0 +1,63 @@
+"""`byline proof`: the files that `byline verify` wants, for any account, on the machine of the exchange.
+
+Users with a wallet ask REST for theirs. This is the operator's way, and a newcomer's, whose `byline trader` has no
+wallet to sign in with. It reads the data directory and changes nothing in the exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from byline.journal_publication import kept_batch_file
+from byline.settings import Settings
+from byline.status_file import read_status
+from engine.messages.errors import Refused, Unavailable
+from settlement.proof_desk import ProofClient, ProofFile, ProofProblem
+
+__all__ = ["write_proof"]
+
+KEPT_S_MAX = 10.0
+_PROBLEMS = {
+    "unknown_batch": "there is no such batch, or it is too old: proofs are made of the last 360",
+    "not_final": "this batch is not final yet",
+    "no_balance": "no account of this name had a balance in that batch; `byline trader alice` opens user:alice",
+}
+
+
+def write_proof(settings: Settings, account: str, batch: int | None, folder: Path, *, console: Console) -> None:
+    """Writes proof.json and batch.json into `folder`, of the last final batch if none is given.
+
+    Raises:
+        Refused: there is no such proof, and why.
+        Unavailable: no exchange runs on the data directory, or it has no final batch yet.
+    """
+    data = settings.data_directory
+    try:
+        proofs = asyncio.run(ProofClient(data).prove(account, batch))
+    except ProofProblem as problem:
+        raise Refused(_PROBLEMS[problem.reason]) from problem
+    number = proofs[0].batch
+    kept = _kept(data, number)
+    folder.mkdir(parents=True, exist_ok=True)
+    proof, batch_path = folder / "proof.json", folder / "batch.json"
+    proof.write_bytes(msgspec.json.encode(ProofFile("byline proof 1", proofs)))
+    batch_path.write_bytes(kept)
+    chain = read_status(data, "chain")
+    node = settings.chain_url or (f"http://{chain['host']}:{chain['port']}" if chain else "http://HOST:PORT")
+    console.print(f"{account} in batch {number}: {len(proofs)} balances. Now, anywhere:", soft_wrap=True)
+    console.print(f"byline verify {proof} {batch_path} --node {node}", soft_wrap=True, markup=False)
+
+
+def _kept(data: Path, number: int) -> bytes:
+    """The batch file, which is written a moment after the batch is final."""
+    until = time.monotonic() + KEPT_S_MAX
+    while (file := kept_batch_file(data, number)) is None:
+        if time.monotonic() > until:
+            raise Unavailable(f"the file of batch {number} is not written yet; try again")
+        time.sleep(0.05)
+    return file

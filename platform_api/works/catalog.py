@@ -1,0 +1,423 @@
+"""Works: drafts, versions, publication, verification, lists and search.
+
+    draft ──publish──▶ published ──archive──▶ archived        any but a sold one ──▶ deleted
+      │  ▲                ▲
+      ▼  │ rejected       │ approved
+    in_review ────────────┘          only where the settings want a verification first
+
+Every change of what a reader sees makes a version, and versions are never changed or deleted (a trigger of PostgreSQL
+sees to it): whoever registers or licenses a work names a version's digest. A work that is not public does not exist for
+anybody but its owner, its collaborators and moderators.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from platform_api.creators.service import CreatorService
+from platform_api.envelope import Pagination, check_version, cursor_from, page, unknown
+from platform_api.errors import ApiError, ErrorCode, timestamp
+from platform_api.idempotency import Answer
+from platform_api.ids import new_id
+from platform_api.kernel.context import Kernel
+from platform_api.media.service import MediaService
+from platform_api.security import Caller
+from platform_api.taxonomy.service import TaxonomyService
+from platform_api.works import queries
+from platform_api.works.models import (
+    Metadata,
+    VerificationCase,
+    VerificationDecision,
+    VerificationRequest,
+    Work,
+    WorkPatch,
+    WorkRequest,
+    WorkSort,
+    WorkVersion,
+)
+
+__all__ = ["PUBLIC_ROLES", "Catalog", "content_of"]
+
+SCREEN = ("duration_seconds", "credits", "year")
+KIND_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "course": ("difficulty_level", "prerequisites", "learning_outcomes"), "video": SCREEN, "audio": SCREEN,
+    "film": SCREEN, "document": ("page_count",), "ip_asset": ("content_type", "usage_notes"),
+    "story": ("maturity", "completion"),
+}  # fmt: skip
+SERIALS = ("story", "course")
+"""Kinds with chapters."""
+PUBLIC_ROLES = ["preview", "poster", "trailer", "image"]
+"""Files in these roles are for everybody once the work is published."""
+SEARCH_WORDS = {
+    "ar": "arabic", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish", "fi": "finnish",
+    "fr": "french", "hu": "hungarian", "id": "indonesian", "it": "italian", "nl": "dutch", "no": "norwegian",
+    "pt": "portuguese", "ro": "romanian", "ru": "russian", "sv": "swedish", "tr": "turkish",
+}  # fmt: skip
+"""Language → text search configuration; `simple` for every other."""
+CURSORS: dict[str, tuple[type, ...]] = {"newest": (datetime, UUID), "oldest": (datetime, UUID), "title": (str, UUID)}
+
+
+class Catalog:
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._database = kernel.database
+        self._creators = kernel.service(CreatorService)
+        self._taxonomy = kernel.service(TaxonomyService)
+        self._media = kernel.service(MediaService)
+
+    async def create(self, caller: Caller, body: WorkRequest, key: str | None) -> tuple[Work, bool]:
+        """A draft, and its first version. Raises ApiError VALIDATION_ERROR, FORBIDDEN `no_creator`."""
+        _check_metadata(body.kind, body.metadata)
+
+        async def change(db: Any) -> Answer:
+            creator = await self._creators.own(db, caller)
+            if creator is None:
+                raise ApiError(ErrorCode.FORBIDDEN, "Works are made by creators.", reason="no_creator")
+            await self._taxonomy.check(db, category=body.category, genres=body.genres)
+            work_id, account_id = new_id(), UUID(caller.account_id)
+            fields = {name: value for name, value in msgspec.structs.asdict(body).items()}
+            await queries.insert_work(db, work_id, UUID(creator.id), account_id, _columns(fields))
+            await self.note_version(db, work_id, "", account_id)
+            await self._tell(db, "work.created", await queries.work(db, work_id), account_id)
+            await self._audit(db, "work.created", work_id, caller, None, {"kind": body.kind, "title": body.title})
+            return 201, msgspec.json.encode(work_of(await queries.work(db, work_id)))
+
+        answer, replayed = await self._kernel.idempotency.once(caller.account_id, "POST /v1/works", key, body, change)
+        return msgspec.json.decode(answer[1], type=Work), replayed
+
+    async def read(self, visitor: Caller | None, work_id: UUID) -> Work:
+        """Raises ApiError NOT_FOUND."""
+        async with self._database.connection() as db:
+            return work_of((await self.visible(db, visitor, work_id))[0])
+
+    async def change(self, caller: Caller, work_id: UUID, body: WorkPatch, if_match: str | None) -> Work:
+        """The owner, or a moderator correcting metadata. Raises ApiError."""
+        changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
+        note = changes.pop("change_note")
+        async with self._database.transaction() as db:
+            row = await self.lock_own(db, caller, work_id, "edit_any_work")
+            check_version(if_match, row["version"])
+            check_open(row)
+            if "metadata" in changes:
+                _check_metadata(row["kind"], changes["metadata"])
+            await self._taxonomy.check(db, category=changes.get("category"), genres=changes.get("genres", ()))
+            if changes:
+                old = {name: row[name] for name in changes if name != "metadata"}
+                kept = {name: row[name] for name in ("language", "tags")}
+                await queries.update_work(db, work_id, _columns(changes, kept))
+                await self.note_version(db, work_id, note, UUID(caller.account_id))
+                await self._audit(db, "work.changed", work_id, caller, old,
+                                  {name: changes[name] for name in old})  # fmt: skip
+            return work_of(await queries.work(db, work_id))
+
+    async def delete(self, caller: Caller, work_id: UUID) -> None:
+        """Softly; its versions stay. Raises ApiError NOT_FOUND; CONFLICT `sold`: archive it instead."""
+        async with self._database.transaction() as db:
+            row = await self.lock_own(db, caller, work_id, "delete_any_work")
+            if row["sold"]:
+                raise ApiError(ErrorCode.CONFLICT, "It was sold: archive it instead.", reason="sold")
+            await queries.update_work(db, work_id, {"status": "deleted"})
+            await self._hide(db, work_id)
+            await self._tell(db, "work.deleted", row, UUID(caller.account_id))
+            await self._audit(db, "work.deleted", work_id, caller, {"status": row["status"]}, {"status": "deleted"})
+
+    async def publish(self, caller: Caller, work_id: UUID, if_match: str | None, key: str | None) -> Work:
+        """Raises ApiError NOT_FOUND; CONFLICT `nothing_to_publish`, `not_draft`, `version_mismatch`."""
+
+        async def change(db: Any) -> Answer:
+            row = await self.lock_own(db, caller, work_id)
+            check_version(if_match, row["version"])
+            if row["status"] != "draft":
+                message = f"The work is {row['status'].replace('_', ' ')}."
+                raise ApiError(ErrorCode.CONFLICT, message, reason="not_draft", details={"status": row["status"]})
+            await self._check_content(db, row)
+            if self._kernel.settings.works_need_verification and row["verification_status"] != "approved":
+                if row["verification_status"] != "pending":
+                    await self._submit(db, caller, row, "Submitted with its publication.")
+                await queries.update_work(db, work_id, {"status": "in_review"})
+            else:
+                await self._publish(db, row, UUID(caller.account_id))
+            return 200, msgspec.json.encode(work_of(await queries.work(db, work_id)))
+
+        answer, _ = await self._kernel.idempotency.once(
+            caller.account_id, "POST /v1/works/publish", key, str(work_id), change
+        )
+        return msgspec.json.decode(answer[1], type=Work)
+
+    async def archive(self, caller: Caller, work_id: UUID, if_match: str | None) -> Work:
+        """No longer shown or sold; who bought it keeps it. Raises ApiError NOT_FOUND; CONFLICT `not_published`."""
+        async with self._database.transaction() as db:
+            row = await self.lock_own(db, caller, work_id)
+            check_version(if_match, row["version"])
+            if row["status"] != "published":
+                raise ApiError(ErrorCode.CONFLICT, "Only what is published is archived.", reason="not_published")
+            await queries.update_work(db, work_id, {"status": "archived"})
+            await self._hide(db, work_id)
+            await self._tell(db, "work.archived", row, UUID(caller.account_id))
+            await self._audit(db, "work.archived", work_id, caller, {"status": "published"}, {"status": "archived"})
+            return work_of(await queries.work(db, work_id))
+
+    async def browse(
+        self, sort: WorkSort, filters: Mapping[str, Any], cursor: str | None, limit: int
+    ) -> tuple[list[Work], Pagination]:
+        """Published works. Raises ApiError VALIDATION_ERROR."""
+        after = cursor_from(cursor, *CURSORS[sort])
+        async with self._database.connection() as db:
+            rows = await queries.browse(db, sort, filters, after, limit + 1)
+        rows, pagination = page(
+            rows, limit, lambda row: (row["title"].lower() if sort == "title" else row["published_at"], row["id"])
+        )
+        return [work_of(row) for row in rows], pagination
+
+    async def of_creator(self, creator_id: UUID, cursor: str | None, limit: int) -> tuple[list[Work], Pagination]:
+        """Raises ApiError NOT_FOUND for an unknown creator."""
+        await self._creators.read(creator_id)
+        return await self.browse("newest", {"creator_id": creator_id}, cursor, limit)
+
+    async def own(self, caller: Caller, status: str, cursor: str | None, limit: int) -> tuple[list[Work], Pagination]:
+        """The caller's works of one status, the latest first."""
+        (before,) = cursor_from(cursor, UUID) or (None,)
+        async with self._database.connection() as db:
+            rows = await queries.own(db, UUID(caller.account_id), status, before, limit + 1)
+        rows, pagination = page(rows, limit, lambda row: (row["id"],))
+        return [work_of(row) for row in rows], pagination
+
+    async def search(
+        self, text: str, language: str | None, filters: Mapping[str, Any], cursor: str | None, limit: int
+    ) -> tuple[list[Work], Pagination]:
+        """Full text over titles, tags and descriptions. `language` is that of the words."""
+        after = cursor_from(cursor, int, UUID)
+        async with self._database.connection() as db:
+            words = search_words(language or "en")
+            rows = await queries.search(db, text, words, filters, after, limit + 1)
+        rows, pagination = page(rows, limit, lambda row: (row["rank"], row["id"]))
+        return [work_of(row) for row in rows], pagination
+
+    async def versions(
+        self, caller: Caller, work_id: UUID, cursor: str | None, limit: int
+    ) -> tuple[list[WorkVersion], Pagination]:
+        """For those who may see drafts of it: contents of earlier versions are not published again. Raises ApiError."""
+        (before,) = cursor_from(cursor, int) or (None,)
+        async with self._database.connection() as db:
+            _, inside = await self.visible(db, caller, work_id)
+            if not inside:
+                raise unknown("work")
+            rows = await queries.versions(db, work_id, before, limit + 1)
+        rows, pagination = page(rows, limit, lambda row: (row["number"],))
+        return [
+            WorkVersion(
+                row["number"], bytes(row["sha256"]).hex(), row["change_note"], timestamp(row["created_at"]),
+                bytes(row["content"]).decode(),
+            )
+            for row in rows
+        ], pagination  # fmt: skip
+
+    # Verification.
+
+    async def submit(self, caller: Caller, work_id: UUID, body: VerificationRequest) -> VerificationCase:
+        """Raises ApiError NOT_FOUND; CONFLICT `verification_pending` or `verification_approved`."""
+        async with self._database.transaction() as db:
+            row = await self.lock_own(db, caller, work_id)
+            if row["verification_status"] in ("pending", "approved"):
+                message = f"The verification is {row['verification_status']}."
+                raise ApiError(ErrorCode.CONFLICT, message, reason=f"verification_{row['verification_status']}")
+            return _case(await self._submit(db, caller, row, body.statement), row["title"])
+
+    async def pending(self, cursor: str | None, limit: int) -> tuple[list[VerificationCase], Pagination]:
+        (after,) = cursor_from(cursor, UUID) or (None,)
+        async with self._database.connection() as db:
+            rows = await queries.pending_cases(db, after, limit + 1)
+        rows, pagination = page(rows, limit, lambda row: (row["id"],))
+        return [_case(row, row["title"]) for row in rows], pagination
+
+    async def decide(self, caller: Caller, work_id: UUID, body: VerificationDecision) -> VerificationCase:
+        """A work in review is published by its approval, and a draft again by its rejection. Raises ApiError."""
+        if body.decision == "reject" and not body.reason.strip():
+            message = "reason: a rejection needs one"
+            raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="missing", field="reason")
+        actor = UUID(caller.account_id)
+        async with self._database.transaction() as db:
+            row = await queries.lock_work(db, work_id)
+            if row is None:
+                raise unknown("work")
+            if row["account_id"] == actor:
+                raise ApiError(ErrorCode.FORBIDDEN, "Nobody decides their own verification.", reason="own_account")
+            case = await queries.open_case(db, work_id)
+            if case is None:
+                raise ApiError(ErrorCode.CONFLICT, "Nothing waits for a decision.", reason="not_pending")
+            status = "approved" if body.decision == "approve" else "rejected"
+            decided = await queries.decide_case(db, case["id"], status, actor, body.reason)
+            await queries.update_work(db, work_id, {"verification_status": status})
+            await self._tell(db, f"work.{status}", row, actor)
+            if row["status"] == "in_review":
+                if status == "approved":
+                    await self._publish(db, row, row["account_id"])
+                else:
+                    await queries.update_work(db, work_id, {"status": "draft"})
+            await self._audit(db, f"work.{status}", work_id, caller, {"verification_status": "pending"},
+                              {"verification_status": status, "reason": body.reason})  # fmt: skip
+            return _case(decided, row["title"])
+
+    # For the other parts of this context.
+
+    async def visible(self, db: Any, visitor: Caller | None, work_id: UUID) -> tuple[Any, bool]:
+        """The work, and whether the visitor is one of those who see what is not public. Raises ApiError NOT_FOUND."""
+        row = await queries.work(db, work_id)
+        inside = row is not None and visitor is not None and await self._is_inside(db, visitor, row)
+        if row is None or not (inside or row["status"] == "published"):
+            raise unknown("work")
+        return row, inside
+
+    async def lock_own(self, db: Any, caller: Caller, work_id: UUID, or_permitted: str | None = None) -> Any:
+        """The caller's work, locked; somebody else's for whoever has the permission. Raises ApiError NOT_FOUND."""
+        row = await queries.lock_work(db, work_id)
+        if row is None:
+            raise unknown("work")
+        if str(row["account_id"]) != caller.account_id and not (or_permitted and caller.may(or_permitted)):
+            raise unknown("work")
+        return row
+
+    async def note_version(self, db: Any, work_id: UUID, note: str, actor: UUID) -> None:
+        """What the work consists of now is its next version."""
+        row = await queries.work(db, work_id)
+        content = content_of(row, await queries.assets(db, work_id))
+        number = row["content_version"] + 1
+        digest = hashlib.sha256(content).digest()
+        await queries.insert_version(db, work_id, number, content, digest, note, actor)
+        if row["status"] == "published":
+            await self._tell(db, "work.version_published", row, actor)
+
+    async def show_files(self, db: Any, work_id: UUID, file_ids: list[UUID]) -> None:
+        await self._media.set_public(db, file_ids, True)
+
+    async def hide_files(self, db: Any, work_id: UUID, file_ids: list[UUID]) -> None:
+        """Unless another published work shows them."""
+        elsewhere = await queries.shown_elsewhere(db, file_ids, work_id, PUBLIC_ROLES)
+        await self._media.set_public(db, [id_ for id_ in file_ids if id_ not in elsewhere], False)
+
+    # Inside.
+
+    async def _is_inside(self, db: Any, visitor: Caller, row: Any) -> bool:
+        if str(row["account_id"]) == visitor.account_id or visitor.may("edit_any_work") or visitor.may("verify_ip"):
+            return True
+        account_id = UUID(visitor.account_id)
+        if any(line["account_id"] == account_id for line in await queries.collaborators(db, row["id"])):
+            return True
+        change = await queries.open_change(db, row["id"])
+        return change is not None and any(
+            line["account_id"] == account_id for line in await queries.consents(db, change["id"])
+        )
+
+    async def _check_content(self, db: Any, row: Any) -> None:
+        has_master = any(asset["role"] == "master" for asset in await queries.assets(db, row["id"]))
+        has_chapter = row["kind"] in SERIALS and await queries.has_published_chapter(db, row["id"])
+        if not (has_master or has_chapter):
+            needed = "a published chapter or a master file" if row["kind"] in SERIALS else "a master file"
+            raise ApiError(ErrorCode.CONFLICT, f"It needs {needed} first.", reason="nothing_to_publish")
+
+    async def _publish(self, db: Any, row: Any, actor: UUID) -> None:
+        await queries.update_work(db, row["id"], {"status": "published", "published_at": datetime.now(UTC)})
+        shown = [asset["file_id"] for asset in await queries.assets(db, row["id"]) if asset["role"] in PUBLIC_ROLES]
+        await self.show_files(db, row["id"], shown)
+        await self._tell(db, "work.published", row, actor)
+        await self._kernel.audit.record(
+            db, "work.published", ("work", str(row["id"])), actor=actor,
+            old={"status": row["status"]}, new={"status": "published", "content_version": row["content_version"]},
+        )  # fmt: skip
+
+    async def _hide(self, db: Any, work_id: UUID) -> None:
+        shown = [asset["file_id"] for asset in await queries.assets(db, work_id) if asset["role"] in PUBLIC_ROLES]
+        await self.hide_files(db, work_id, shown)
+
+    async def _submit(self, db: Any, caller: Caller, row: Any, statement: str) -> Any:
+        case = await queries.insert_case(db, new_id(), row["id"], statement)
+        await queries.update_work(db, row["id"], {"verification_status": "pending"})
+        await self._audit(db, "work.verification_submitted", row["id"], caller, None, {"case_id": str(case["id"])})
+        return case
+
+    async def _tell(self, db: Any, type_: str, row: Any, actor: UUID) -> None:
+        """`was_public`: the creator's numbers count only what readers could see."""
+        payload = {
+            "creator_id": str(row["creator_id"]), "title": row["title"], "kind": row["kind"],
+            "was_public": row["status"] == "published",
+        }  # fmt: skip
+        await self._kernel.events.publish(
+            db, type_, ("work", str(row["id"])), payload, actor=actor, version=row["version"]
+        )
+
+    async def _audit(
+        self, db: Any, action: str, work_id: UUID, caller: Caller, old: Mapping[str, Any] | None, new: Mapping[str, Any]
+    ) -> None:
+        await self._kernel.audit.record(db, action, ("work", str(work_id)), actor=caller.account_id, old=old, new=new)
+
+
+def content_of(row: Any, assets: list[Any]) -> bytes:
+    """What a version's digest is of: JSON in UTF-8, keys in order, without spaces (docs/decisions/0028)."""
+    content = {
+        "kind": row["kind"], "title": row["title"], "description": row["description"], "category": row["category"],
+        "genres": list(row["genres"]), "tags": list(row["tags"]), "language": row["language"],
+        "metadata": msgspec.json.decode(row["metadata"]),
+        "files": [
+            {"role": asset["role"], "sha256": bytes(asset["sha256"]).hex(), "size_bytes": asset["size_bytes"],
+             "type": asset["type"]}
+            for asset in assets
+        ],
+    }  # fmt: skip
+    return msgspec.json.encode(content, order="sorted")
+
+
+def search_words(language: str) -> str:
+    return SEARCH_WORDS.get(language.partition("-")[0], "simple")
+
+
+def check_open(row: Any) -> None:
+    """Raises ApiError CONFLICT `not_editable` for what is archived or suspended."""
+    if row["status"] in ("archived", "suspended"):
+        raise ApiError(ErrorCode.CONFLICT, f"The work is {row['status']}.", reason="not_editable")
+
+
+def work_of(row: Any) -> Work:
+    return Work(
+        id=str(row["id"]), creator_id=str(row["creator_id"]), kind=row["kind"], title=row["title"],
+        description=row["description"], category=row["category"], genres=list(row["genres"]), tags=list(row["tags"]),
+        language=row["language"], metadata=msgspec.json.decode(row["metadata"], type=Metadata), status=row["status"],
+        verification_status=row["verification_status"], content_version=row["content_version"],
+        published_at=timestamp(row["published_at"]) if row["published_at"] else None,
+        created_at=timestamp(row["created_at"]), updated_at=timestamp(row["updated_at"]), version=row["version"],
+    )  # fmt: skip
+
+
+def _columns(fields: Mapping[str, Any], kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Fields of a body as columns, with those that search derives from them."""
+    found = dict(fields)
+    whole = dict(kept or {}) | found
+    if "metadata" in found:
+        found["metadata"] = msgspec.json.encode(found["metadata"]).decode()
+    for name in ("genres", "tags"):
+        if name in found:
+            found[name] = list(dict.fromkeys(found[name]))
+    return found | {"keywords": " ".join(whole["tags"]), "search_words": search_words(whole["language"])}
+
+
+def _check_metadata(kind: str, metadata: Metadata) -> None:
+    given = [name for name in Metadata.__struct_fields__ if getattr(metadata, name) is not msgspec.UNSET]
+    strange = [name for name in given if name not in KIND_FIELDS[kind]]
+    if strange:
+        message = f"metadata: {strange[0]} is no field of the kind {kind}"
+        raise ApiError(
+            ErrorCode.VALIDATION_ERROR, message, reason="wrong_kind", field="metadata",
+            details={"allowed": list(KIND_FIELDS[kind])},
+        )  # fmt: skip
+
+
+def _case(row: Any, title: str) -> VerificationCase:
+    return VerificationCase(
+        str(row["id"]), str(row["work_id"]), title, row["statement"], row["status"], timestamp(row["submitted_at"]),
+        row["reason"],
+    )  # fmt: skip

@@ -1,0 +1,254 @@
+"""Chapters of stories and courses: places without a gap, texts in NFC, every text kept.
+
+    draft ──publish──▶ published ⇄ unpublished          any ──▶ deleted, and the places behind it move up
+
+A text has 100 to 10,000 Unicode code points after NFC, and its digest is SHA-256 of that text in UTF-8, so whoever has
+the text can check it. Readers get it if the chapter is a preview; else its owner and collaborators, and whoever is
+entitled to it. All changes of one work's chapters come one after the other, under the lock of the work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from platform_api.envelope import Pagination, check_version, cursor_from, page, unknown
+from platform_api.errors import ApiError, ErrorCode, timestamp
+from platform_api.idempotency import Answer
+from platform_api.ids import new_id
+from platform_api.kernel.context import Kernel
+from platform_api.media.service import MediaService
+from platform_api.security import Caller
+from platform_api.works import queries
+from platform_api.works.catalog import SERIALS, Catalog, check_open
+from platform_api.works.models import (
+    BODY_MAX,
+    BODY_MIN,
+    Chapter,
+    ChapterDetail,
+    ChapterPatch,
+    ChapterRequest,
+    ChapterVersion,
+)
+
+__all__ = ["Chapters", "checked_body"]
+
+CHAPTERS_MAX = 100_000
+
+
+class Chapters:
+    def __init__(self, kernel: Kernel, catalog: Catalog) -> None:
+        self._kernel = kernel
+        self._database = kernel.database
+        self._catalog = catalog
+        self._media = kernel.service(MediaService)
+
+    async def add(self, caller: Caller, work_id: UUID, body: ChapterRequest, key: str | None) -> tuple[Chapter, bool]:
+        """At the end. Raises ApiError NOT_FOUND, CONFLICT `no_chapters`, INVALID_CONTENT_FORMAT, VALIDATION_ERROR."""
+
+        async def change(db: Any) -> Answer:
+            work = await self._catalog.lock_own(db, caller, work_id)
+            check_open(work)
+            if work["kind"] not in SERIALS:
+                message = f"Chapters are of {' and '.join(SERIALS)}, not of {work['kind']}."
+                raise ApiError(ErrorCode.CONFLICT, message, reason="no_chapters")
+            text, file_id, digest = await self._content(db, caller, body.body, body.file_id)
+            number = await queries.chapter_count(db, work_id) + 1
+            if number > CHAPTERS_MAX:
+                raise ApiError(ErrorCode.CONFLICT, f"At most {CHAPTERS_MAX} chapters.", reason="too_many_chapters")
+            chapter_id = new_id()
+            await queries.insert_chapter(db, chapter_id, work_id, number, msgspec.structs.asdict(body))
+            await queries.insert_chapter_version(
+                db, chapter_id, 1, body.title, text, file_id, digest, "", UUID(caller.account_id)
+            )
+            return 201, msgspec.json.encode(_chapter(await queries.chapter(db, chapter_id)))
+
+        answer, replayed = await self._kernel.idempotency.once(
+            caller.account_id, "POST /v1/works/chapters", key, [str(work_id), body], change
+        )
+        return msgspec.json.decode(answer[1], type=Chapter), replayed
+
+    async def list_of(
+        self, visitor: Caller | None, work_id: UUID, cursor: str | None, limit: int
+    ) -> tuple[list[Chapter], Pagination]:
+        """By place; drafts only for those inside. Raises ApiError NOT_FOUND."""
+        (after,) = cursor_from(cursor, int) or (0,)
+        async with self._database.connection() as db:
+            _, inside = await self._catalog.visible(db, visitor, work_id)
+            rows = await queries.chapters(db, work_id, public=not inside, after=min(after, 2**31 - 1), limit=limit + 1)
+        rows, pagination = page(rows, limit, lambda row: (row["number"],))
+        return [_chapter(row) for row in rows], pagination
+
+    async def read(self, visitor: Caller | None, work_id: UUID, chapter_id: UUID) -> ChapterDetail:
+        """With its content for who may read it. Raises ApiError NOT_FOUND."""
+        async with self._database.connection() as db:
+            row, inside = await self._visible(db, visitor, chapter_id)
+            if row["work_id"] != work_id:
+                raise unknown("chapter")
+            version = await queries.chapter_version(db, chapter_id, row["content_version"])
+        is_open = inside or row["preview"]
+        return ChapterDetail(
+            _chapter(row), not is_open, version["body"] if is_open else None,
+            str(version["file_id"]) if is_open and version["file_id"] else None, bytes(version["sha256"]).hex(),
+        )  # fmt: skip
+
+    async def change(self, caller: Caller, chapter_id: UUID, body: ChapterPatch, if_match: str | None) -> Chapter:
+        """Raises ApiError NOT_FOUND, CONFLICT, INVALID_CONTENT_FORMAT, VALIDATION_ERROR."""
+        changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
+        note, number = changes.pop("change_note"), changes.pop("number", None)
+        content = {name: changes.pop(name) for name in ("body", "file_id") if name in changes}
+        async with self._database.transaction() as db:
+            row, _ = await self._lock_own(db, caller, chapter_id)
+            check_version(if_match, row["version"])
+            before = await queries.chapter_version(db, chapter_id, row["content_version"])
+            text, file_id, digest = before["body"], before["file_id"], bytes(before["sha256"])
+            if content:
+                text, file_id, digest = await self._content(db, caller, content.get("body"), content.get("file_id"))
+            if number is not None and number != row["number"]:
+                await self._move(db, row, number)
+                changes["number"] = number
+            if changes:
+                await queries.update_chapter(db, chapter_id, changes)
+            title = changes.get("title", row["title"])
+            if digest != bytes(before["sha256"]) or title != before["title"]:
+                if not changes:
+                    await queries.update_chapter(db, chapter_id, {"preview": row["preview"]})
+                await queries.insert_chapter_version(
+                    db, chapter_id, before["number"] + 1, title, text, file_id, digest, note, UUID(caller.account_id)
+                )
+            return _chapter(await queries.chapter(db, chapter_id))
+
+    async def delete(self, caller: Caller, chapter_id: UUID) -> None:
+        """Softly; its versions stay. Raises ApiError NOT_FOUND; CONFLICT `sold`."""
+        async with self._database.transaction() as db:
+            row, work = await self._lock_own(db, caller, chapter_id)
+            if work["sold"] and row["status"] == "published":
+                raise ApiError(ErrorCode.CONFLICT, "The work was sold: unpublish it instead.", reason="sold")
+            await queries.update_chapter(db, chapter_id, {"status": "deleted", "number": None})
+            await queries.close_gap(db, row["work_id"], row["number"])
+            await self._audit(db, "chapter.deleted", row, caller, {"number": row["number"]}, {"number": None})
+
+    async def publish(self, caller: Caller, chapter_id: UUID, if_match: str | None) -> Chapter:
+        """Again: the same. Raises ApiError NOT_FOUND, CONFLICT."""
+        async with self._database.transaction() as db:
+            row, work = await self._lock_own(db, caller, chapter_id)
+            check_version(if_match, row["version"])
+            if row["status"] != "published":
+                first = row["published_at"] is None
+                at = row["published_at"] or datetime.now(UTC)
+                await queries.update_chapter(db, chapter_id, {"status": "published", "published_at": at})
+                payload = {
+                    "creator_id": str(work["creator_id"]), "work_id": str(row["work_id"]),
+                    "title": f"{work['title']}: {row['title']}"[:200], "first": first,
+                    "was_public": work["status"] == "published",
+                }  # fmt: skip
+                await self._kernel.events.publish(
+                    db, "chapter.published", ("chapter", str(chapter_id)), payload, actor=caller.account_id
+                )
+                await self._audit(db, "chapter.published", row, caller, {"status": row["status"]},
+                                  {"status": "published"})  # fmt: skip
+            return _chapter(await queries.chapter(db, chapter_id))
+
+    async def unpublish(self, caller: Caller, chapter_id: UUID, if_match: str | None) -> Chapter:
+        """Raises ApiError NOT_FOUND; CONFLICT `not_published`."""
+        async with self._database.transaction() as db:
+            row, _ = await self._lock_own(db, caller, chapter_id)
+            check_version(if_match, row["version"])
+            if row["status"] != "published":
+                raise ApiError(ErrorCode.CONFLICT, "The chapter is not published.", reason="not_published")
+            await queries.update_chapter(db, chapter_id, {"status": "unpublished"})
+            await self._audit(db, "chapter.unpublished", row, caller, {"status": "published"},
+                              {"status": "unpublished"})  # fmt: skip
+            return _chapter(await queries.chapter(db, chapter_id))
+
+    async def versions(
+        self, caller: Caller, chapter_id: UUID, cursor: str | None, limit: int
+    ) -> tuple[list[ChapterVersion], Pagination]:
+        """For those inside. Raises ApiError NOT_FOUND."""
+        (before,) = cursor_from(cursor, int) or (None,)
+        async with self._database.connection() as db:
+            _, inside = await self._visible(db, caller, chapter_id)
+            if not inside:
+                raise unknown("chapter")
+            rows = await queries.chapter_versions(db, chapter_id, before, limit + 1)
+        rows, pagination = page(rows, limit, lambda row: (row["number"],))
+        return [
+            ChapterVersion(row["number"], row["title"], bytes(row["sha256"]).hex(), row["change_note"],
+                           timestamp(row["created_at"]))
+            for row in rows
+        ], pagination  # fmt: skip
+
+    async def _visible(self, db: Any, visitor: Caller | None, chapter_id: UUID) -> tuple[Any, bool]:
+        row = await queries.chapter(db, chapter_id)
+        if row is None:
+            raise unknown("chapter")
+        try:
+            _, inside = await self._catalog.visible(db, visitor, row["work_id"])
+        except ApiError as error:
+            raise unknown("chapter") from error
+        if not inside and row["status"] != "published":
+            raise unknown("chapter")
+        return row, inside
+
+    async def _lock_own(self, db: Any, caller: Caller, chapter_id: UUID) -> tuple[Any, Any]:
+        """The chapter under the lock of its work, and the work."""
+        row = await queries.chapter(db, chapter_id)
+        if row is None or str(row["account_id"]) != caller.account_id:
+            raise unknown("chapter")
+        work = await queries.lock_work(db, row["work_id"])
+        row = await queries.chapter(db, chapter_id)  # as it is under the lock
+        if work is None or row is None:
+            raise unknown("chapter")
+        check_open(work)
+        return row, work
+
+    async def _content(
+        self, db: Any, caller: Caller, body: str | None, file_id: UUID | None
+    ) -> tuple[str | None, UUID | None, bytes]:
+        if (body is None) == (file_id is None):
+            message = "body: give either a body or a file_id"
+            raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="missing", field="body")
+        if body is not None:
+            text = checked_body(body)
+            return text, None, hashlib.sha256(text.encode()).digest()
+        assert file_id is not None
+        files = await self._media.owned(db, UUID(caller.account_id), [file_id], "file_id")
+        return None, file_id, bytes.fromhex(files[file_id].sha256)
+
+    @staticmethod
+    async def _move(db: Any, row: Any, number: int) -> None:
+        if number > await queries.chapter_count(db, row["work_id"]):
+            message = "number: there is no such place"
+            raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="no_such_place", field="number")
+        await queries.close_gap(db, row["work_id"], row["number"])
+        await queries.make_gap(db, row["work_id"], number)
+
+    async def _audit(self, db: Any, action: str, row: Any, caller: Caller, old: Any, new: Any) -> None:
+        await self._kernel.audit.record(
+            db, action, ("chapter", str(row["id"])), actor=caller.account_id, old=old, new=new
+        )
+
+
+def checked_body(body: str) -> str:
+    """The text in NFC. Raises ApiError INVALID_CONTENT_FORMAT with the lengths."""
+    text = unicodedata.normalize("NFC", body)
+    if not BODY_MIN <= len(text) <= BODY_MAX:
+        message = f"body: must have {BODY_MIN} to {BODY_MAX} characters, not {len(text)}"
+        raise ApiError(
+            ErrorCode.INVALID_CONTENT_FORMAT, message, reason="chapter_length", field="body",
+            details={"current_length": len(text), "min_length": BODY_MIN, "max_length": BODY_MAX},
+        )  # fmt: skip
+    return text
+
+
+def _chapter(row: Any) -> Chapter:
+    return Chapter(
+        str(row["id"]), str(row["work_id"]), row["number"], row["title"], row["preview"], row["duration_seconds"],
+        row["status"], row["content_version"], timestamp(row["published_at"]) if row["published_at"] else None,
+        row["version"],
+    )  # fmt: skip

@@ -1,0 +1,281 @@
+"""Bodies of the works' routes. Unknown fields are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta, Struct
+
+from platform_api.media.models import FileInfo, Sha256
+from platform_api.texts import PROSE, Category, Genre, line, prose
+
+__all__ = [
+    "BODY_MAX", "BODY_MIN", "Asset", "AssetRequest", "Chapter", "ChapterDetail", "ChapterPatch", "ChapterRequest",
+    "ChapterVersion", "Collaborator", "CollaboratorChange", "CollaboratorLine", "CollaboratorsRequest",
+    "Collaborators", "Consent", "Metadata", "Offer", "OfferPatch", "OfferRequest", "VerificationCase",
+    "VerificationDecision", "VerificationRequest", "Work", "WorkKind", "WorkPatch", "WorkRequest",
+    "WorkSort", "WorkStatus", "WorkVersion",
+]  # fmt: skip
+
+BODY_MIN, BODY_MAX = 100, 10_000
+"""Of a chapter's text: Unicode code points after NFC."""
+
+WorkKind = Literal["document", "video", "audio", "course", "ip_asset", "story", "film"]
+WorkStatus = Literal["draft", "in_review", "published", "suspended", "archived"]
+WorkSort = Literal["newest", "oldest", "title"]
+Title = Annotated[str, line(255, "The Ink Road", min_length=1)]
+Description = Annotated[str, prose(20_000, "A courier carries a sealed letter across three countries.")]
+Tag = Annotated[str, line(50, "road", min_length=1)]
+Language = Annotated[
+    str, Meta(min_length=2, max_length=35, pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$(?!\n)", examples=["en"])
+]
+Note = Annotated[str, line(500, "Second edition")]
+Amount = Annotated[
+    str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)", examples=["2.5"])
+]
+AssetName = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[A-Z0-9_.-]+$(?!\n)", examples=["USDC"])]
+Bps = Annotated[int, Meta(ge=0, le=10_000)]
+Duration = Annotated[int, Meta(ge=0, le=10_000_000)]
+# Its length is checked after NFC, with an error of its own; this only bounds what is looked at.
+Body = Annotated[str, Meta(max_length=60_000, pattern=PROSE, examples=["The letter was heavier than it looked. " * 4])]
+
+
+class Credit(Struct, frozen=True, forbid_unknown_fields=True):
+    name: Annotated[str, line(200, "Ada Ink", min_length=1)]
+    role: Annotated[str, line(100, "Director")] = ""
+
+
+class Metadata(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What belongs to a kind alone; the fields of another kind are refused.
+
+    course: difficulty_level, prerequisites, learning_outcomes. video, audio, film: duration_seconds, credits, year.
+    document: page_count. ip_asset: content_type, usage_notes. story: maturity, completion.
+    """
+
+    difficulty_level: Literal["beginner", "intermediate", "advanced"] | msgspec.UnsetType = msgspec.UNSET
+    prerequisites: Annotated[list[Tag], Meta(max_length=50)] | msgspec.UnsetType = msgspec.UNSET
+    learning_outcomes: Annotated[list[Title], Meta(max_length=50)] | msgspec.UnsetType = msgspec.UNSET
+    duration_seconds: Duration | msgspec.UnsetType = msgspec.UNSET
+    credits: Annotated[list[Credit], Meta(max_length=500)] | msgspec.UnsetType = msgspec.UNSET
+    year: Annotated[int, Meta(ge=1, le=9999)] | msgspec.UnsetType = msgspec.UNSET
+    page_count: Annotated[int, Meta(ge=1, le=1_000_000)] | msgspec.UnsetType = msgspec.UNSET
+    content_type: Annotated[str, line(50, "character")] | msgspec.UnsetType = msgspec.UNSET
+    usage_notes: Annotated[str, prose(5000, "Not for games.")] | msgspec.UnsetType = msgspec.UNSET
+    maturity: Literal["everyone", "teen", "mature"] | msgspec.UnsetType = msgspec.UNSET
+    completion: Literal["ongoing", "completed", "paused"] | msgspec.UnsetType = msgspec.UNSET
+
+
+class WorkRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """`category` is of `/v1/categories`, `genres` of `/v1/genres`; `metadata` has the fields of its kind."""
+
+    kind: WorkKind
+    title: Title
+    description: Description = ""
+    category: Category | None = None
+    genres: Annotated[list[Genre], Meta(max_length=10)] = []
+    tags: Annotated[list[Tag], Meta(max_length=30)] = []
+    language: Language = "en"
+    metadata: Annotated[Metadata, Meta(examples=[{}])] = Metadata()
+
+
+class WorkPatch(Struct, frozen=True, forbid_unknown_fields=True):
+    """Absent fields stay; `metadata` is replaced as a whole. Every change makes a version."""
+
+    title: Title | msgspec.UnsetType = msgspec.UNSET
+    description: Description | msgspec.UnsetType = msgspec.UNSET
+    category: Category | None | msgspec.UnsetType = msgspec.UNSET
+    genres: Annotated[list[Genre], Meta(max_length=10)] | msgspec.UnsetType = msgspec.UNSET
+    tags: Annotated[list[Tag], Meta(max_length=30)] | msgspec.UnsetType = msgspec.UNSET
+    language: Language | msgspec.UnsetType = msgspec.UNSET
+    metadata: Annotated[Metadata, Meta(examples=[{}])] | msgspec.UnsetType = msgspec.UNSET
+    change_note: Note = ""
+
+
+class Work(Struct, frozen=True):
+    """`content_version` is the number of the latest entry of `/versions`; `version` guards changes (`If-Match`)."""
+
+    id: str
+    creator_id: str
+    kind: WorkKind
+    title: str
+    description: str
+    category: str | None
+    genres: list[str]
+    tags: list[str]
+    language: str
+    metadata: Annotated[Metadata, Meta(examples=[{}])]
+    status: WorkStatus
+    verification_status: Literal["unsubmitted", "pending", "approved", "rejected"]
+    content_version: int
+    published_at: str | None
+    created_at: str
+    updated_at: str
+    version: int
+
+
+class WorkVersion(Struct, frozen=True):
+    """`content` is the text that `sha256` is of."""
+
+    number: int
+    sha256: Sha256
+    change_note: str
+    created_at: str
+    content: Annotated[str, Meta(examples=['{"files":[],"kind":"story","title":"The Ink Road"}'])]
+
+
+class ChapterRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Either a `body` of 100 to 10,000 characters (after NFC) or a `file_id` of one's own. The last place is its."""
+
+    title: Title
+    body: Body | None = None
+    file_id: UUID | None = None
+    preview: bool = False
+    duration_seconds: Duration | None = None
+
+
+class ChapterPatch(Struct, frozen=True, forbid_unknown_fields=True):
+    """A new title, body or file makes a version. `number` moves it; the others close up."""
+
+    title: Title | msgspec.UnsetType = msgspec.UNSET
+    body: Body | msgspec.UnsetType = msgspec.UNSET
+    file_id: UUID | msgspec.UnsetType = msgspec.UNSET
+    preview: bool | msgspec.UnsetType = msgspec.UNSET
+    duration_seconds: Duration | None | msgspec.UnsetType = msgspec.UNSET
+    number: Annotated[int, Meta(ge=1, le=100_000)] | msgspec.UnsetType = msgspec.UNSET
+    change_note: Note = ""
+
+
+class Chapter(Struct, frozen=True):
+    id: str
+    work_id: str
+    number: int
+    title: str
+    preview: bool
+    duration_seconds: int | None
+    status: Literal["draft", "published", "unpublished"]
+    content_version: int
+    published_at: str | None
+    version: int
+
+
+class ChapterDetail(Struct, frozen=True):
+    """`locked`: the reader has no right to the content, and both `body` and `file_id` are null."""
+
+    chapter: Chapter
+    locked: bool
+    body: str | None
+    file_id: str | None
+    sha256: Sha256
+
+
+class ChapterVersion(Struct, frozen=True):
+    number: int
+    title: str
+    sha256: Sha256
+    change_note: str
+    created_at: str
+
+
+class AssetRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """`file_id`: a file of one's own that is ready. Previews, posters, trailers and images get public with the work."""
+
+    role: Literal["master", "preview", "poster", "trailer", "image", "attachment"]
+    file_id: UUID
+
+
+class Asset(Struct, frozen=True):
+    id: str
+    role: Literal["master", "preview", "poster", "trailer", "image", "attachment"]
+    file: FileInfo
+
+
+class CollaboratorLine(Struct, frozen=True, forbid_unknown_fields=True):
+    account_id: UUID
+    role: Annotated[str, line(100, "Illustrator", min_length=1)]
+    share_bps: Bps
+
+
+class CollaboratorsRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole list; the owner has what is left of 10,000 basis points."""
+
+    collaborators: Annotated[list[CollaboratorLine], Meta(max_length=100)]
+
+
+class Collaborator(Struct, frozen=True):
+    account_id: str
+    role: str
+    share_bps: int
+
+
+class CollaboratorChange(Struct, frozen=True):
+    """Waits for `waiting_for`: the accounts that must agree and have not answered."""
+
+    id: str
+    collaborators: list[Collaborator]
+    waiting_for: list[str]
+    proposed_at: str
+
+
+class Collaborators(Struct, frozen=True):
+    """`pending` is seen by the owner and by those it names."""
+
+    owner_share_bps: int
+    collaborators: list[Collaborator]
+    pending: CollaboratorChange | None
+
+
+class Consent(Struct, frozen=True, forbid_unknown_fields=True):
+    """`change_id`: of the pending change, so that nobody agrees to another than they saw."""
+
+    change_id: UUID
+    agree: bool
+
+
+class OfferRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """`asset`: COIN for `coin`, else one that the exchange lists. `access_seconds`: needed for `rent`."""
+
+    kind: Literal["purchase", "rent", "ppv", "coin"]
+    price: Amount
+    asset: AssetName = "USDC"
+    chapter_id: UUID | None = None
+    access_seconds: Annotated[int, Meta(ge=60, le=10 * 366 * 86_400, examples=[172_800])] | None = None
+
+
+class OfferPatch(Struct, frozen=True, forbid_unknown_fields=True):
+    price: Amount | msgspec.UnsetType = msgspec.UNSET
+    active: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class Offer(Struct, frozen=True):
+    id: str
+    work_id: str
+    chapter_id: str | None
+    kind: Literal["purchase", "rent", "ppv", "coin"]
+    price: Amount
+    asset: AssetName
+    access_seconds: int | None
+    active: bool
+    version: int
+
+
+class VerificationRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    statement: Annotated[str, prose(5000, "I wrote this work alone.", min_length=1)]
+
+
+class VerificationDecision(Struct, frozen=True, forbid_unknown_fields=True):
+    """A rejection needs a reason."""
+
+    decision: Literal["approve", "reject"]
+    reason: Annotated[str, prose(2000, "It is a copy of another work.")] = ""
+
+
+class VerificationCase(Struct, frozen=True):
+    id: str
+    work_id: str
+    title: str
+    statement: str
+    status: Literal["pending", "approved", "rejected"]
+    submitted_at: str
+    reason: str

@@ -1,0 +1,408 @@
+"""SQL of the schema `works`. Each function takes the connection that its caller's transaction is on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+_WORK = """
+    w.id, w.creator_id, w.account_id, w.kind, w.title, w.description, w.category, w.genres, w.tags, w.language,
+    w.metadata, w.status, w.verification_status, w.content_version, w.sold, w.published_at, w.created_at, w.updated_at,
+    w.version
+"""
+FILTERS: Mapping[str, str] = {
+    "kind": "w.kind = {}",
+    "category": "w.category = {}",
+    "language": "w.language = {}",
+    "genre": "w.genres @> ARRAY[{}::text]",
+    "tag": "w.tags @> ARRAY[{}::text]",
+    "creator_id": "w.creator_id = {}",
+    "price": "EXISTS (SELECT 1 FROM works.offer o WHERE o.work_id = w.id AND o.active AND o.asset = {}"
+    " AND o.price_units BETWEEN {} AND {})",
+}
+"""A filter that was asked for → its condition. Only those become part of a statement, so each has its own plan."""
+ORDERS = {
+    "newest": ("(w.published_at, w.id) < ({}::timestamptz, {}::uuid)", "w.published_at DESC, w.id DESC"),
+    "oldest": ("(w.published_at, w.id) > ({}::timestamptz, {}::uuid)", "w.published_at, w.id"),
+    "title": ("(lower(w.title), w.id) > ({}::text, {}::uuid)", "lower(w.title), w.id"),
+}
+CANDIDATES_MAX = 2000
+"""How many matches of a search are ranked: bounds its cost for words that everybody uses."""
+_SEARCH = """
+    WITH given AS (
+        SELECT websearch_to_tsquery('simple', {0}) AS plain, websearch_to_tsquery({1}::text::regconfig, {0}) AS s),
+    query AS (
+        SELECT CASE WHEN numnode(plain) = 0 THEN s ELSE (plain::text || ':*')::tsquery || s END AS words FROM given)
+"""
+
+
+class _Arguments(list[Any]):
+    """Values with their placeholders."""
+
+    def put(self, template: str, *values: Any) -> str:
+        names = []
+        for value in values:
+            self.append(value)
+            names.append(f"${len(self)}")
+        return template.format(*names)
+
+
+def _conditions(arguments: _Arguments, filters: Mapping[str, Any]) -> str:
+    parts = ["w.status = 'published'"]
+    for name, value in filters.items():
+        parts.append(arguments.put(FILTERS[name], *(value if name == "price" else (value,))))
+    return " AND ".join(parts)
+
+
+# Works.
+
+
+async def insert_work(db: Any, work_id: UUID, creator_id: UUID, account_id: UUID, fields: Mapping[str, Any]) -> None:
+    columns = ("kind", *_EDITED)
+    names = ", ".join(columns)
+    places = ", ".join(_place(name, number) for number, name in enumerate(columns, 4))
+    await db.execute(
+        f"INSERT INTO works.work (id, creator_id, account_id, {names}) VALUES ($1, $2, $3, {places})",
+        work_id, creator_id, account_id, *(fields[name] for name in columns),
+    )  # fmt: skip
+
+
+async def update_work(db: Any, work_id: UUID, fields: Mapping[str, Any]) -> None:
+    sets = "".join(f"{name} = {_place(name, number)}, " for number, name in enumerate(fields, 2))
+    await db.execute(
+        f"UPDATE works.work SET {sets}version = version + 1, updated_at = now() WHERE id = $1",
+        work_id, *fields.values(),
+    )  # fmt: skip
+
+
+_EDITED = (
+    "title", "description", "category", "genres", "tags", "language", "metadata", "keywords", "search_words",
+)  # fmt: skip
+
+
+def _place(name: str, number: int) -> str:
+    return f"${number}::text::regconfig" if name == "search_words" else f"${number}"
+
+
+async def work(db: Any, work_id: UUID) -> Any:
+    """None for one that is deleted."""
+    return await db.fetchrow(f"SELECT {_WORK} FROM works.work w WHERE w.id = $1 AND w.status <> 'deleted'", work_id)
+
+
+async def lock_work(db: Any, work_id: UUID) -> Any:
+    """Changes of a work, and of all that belongs to it, come one after the other."""
+    query = f"SELECT {_WORK} FROM works.work w WHERE w.id = $1 AND w.status <> 'deleted' FOR UPDATE"
+    return await db.fetchrow(query, work_id)
+
+
+async def browse(
+    db: Any, sort: str, filters: Mapping[str, Any], after: tuple[Any, ...] | None, limit: int
+) -> list[Any]:
+    arguments = _Arguments()
+    where = _conditions(arguments, filters)
+    condition, order = ORDERS[sort]
+    if after is not None:
+        where += " AND " + arguments.put(condition, *after)
+    rows: list[Any] = await db.fetch(
+        arguments.put(f"SELECT {_WORK} FROM works.work w WHERE {where} ORDER BY {order} LIMIT {{}}", limit), *arguments
+    )
+    return rows
+
+
+async def own(db: Any, account_id: UUID, status: str, before: UUID | None, limit: int) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        f"SELECT {_WORK} FROM works.work w WHERE w.account_id = $1 AND w.status = $2"
+        " AND ($3::uuid IS NULL OR w.id < $3) ORDER BY w.id DESC LIMIT $4",
+        account_id, status, before, limit,
+    )  # fmt: skip
+    return rows
+
+
+async def search(
+    db: Any, text: str, words: str, filters: Mapping[str, Any], after: tuple[int, UUID] | None, limit: int
+) -> list[Any]:
+    """By rank, in millionths; ties by id. `words` is the text search configuration of the language asked in."""
+    arguments = _Arguments()
+    query = arguments.put(_SEARCH, text, words)
+    where = _conditions(arguments, filters)
+    beyond = "true" if after is None else arguments.put("(r.rank, r.id) < ({}::bigint, {}::uuid)", *after)
+    end = arguments.put("ORDER BY r.rank DESC, r.id DESC LIMIT {}", limit)
+    rows: list[Any] = await db.fetch(
+        f"""{query},
+        found AS (
+            SELECT w.id, w.search, q.words FROM works.work w, query q WHERE w.search @@ q.words AND {where}
+            LIMIT {CANDIDATES_MAX}
+        ),
+        ranked AS (SELECT id, (ts_rank_cd(search, words, 1) * 1000000)::bigint AS rank FROM found)
+        SELECT {_WORK}, r.rank FROM ranked r JOIN works.work w ON w.id = r.id WHERE {beyond} {end}
+        """,
+        *arguments,
+    )
+    return rows
+
+
+# Versions.
+
+
+async def insert_version(
+    db: Any, work_id: UUID, number: int, content: bytes, sha256: bytes, note: str, actor: UUID
+) -> None:
+    await db.execute(
+        "INSERT INTO works.work_version (work_id, number, content, sha256, change_note, created_by)"
+        " VALUES ($1, $2, $3, $4, $5, $6)",
+        work_id, number, content, sha256, note, actor,
+    )  # fmt: skip
+    await db.execute("UPDATE works.work SET content_version = $2 WHERE id = $1", work_id, number)
+
+
+async def versions(db: Any, work_id: UUID, before: int | None, limit: int) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        "SELECT * FROM works.work_version WHERE work_id = $1 AND ($2::integer IS NULL OR number < $2)"
+        " ORDER BY number DESC LIMIT $3",
+        work_id, before, limit,
+    )  # fmt: skip
+    return rows
+
+
+# Chapters.
+
+_CHAPTER = (
+    "SELECT c.*, w.account_id, w.status AS work_status FROM works.chapter c JOIN works.work w ON w.id = c.work_id"
+)
+
+
+async def chapters(db: Any, work_id: UUID, *, public: bool, after: int, limit: int) -> list[Any]:
+    """By place."""
+    rows: list[Any] = await db.fetch(
+        "SELECT * FROM works.chapter WHERE work_id = $1 AND number > $2 AND ($3 = false OR status = 'published')"
+        " ORDER BY number LIMIT $4",
+        work_id, after, public, limit,
+    )  # fmt: skip
+    return rows
+
+
+async def chapter(db: Any, chapter_id: UUID) -> Any:
+    return await db.fetchrow(f"{_CHAPTER} WHERE c.id = $1 AND c.status <> 'deleted'", chapter_id)
+
+
+async def chapter_count(db: Any, work_id: UUID) -> int:
+    query = "SELECT coalesce(max(number), 0) FROM works.chapter WHERE work_id = $1"
+    return int(await db.fetchval(query, work_id))
+
+
+async def has_published_chapter(db: Any, work_id: UUID) -> bool:
+    query = "SELECT EXISTS (SELECT 1 FROM works.chapter WHERE work_id = $1 AND number > 0 AND status = 'published')"
+    return bool(await db.fetchval(query, work_id))
+
+
+async def insert_chapter(db: Any, chapter_id: UUID, work_id: UUID, number: int, fields: Mapping[str, Any]) -> None:
+    await db.execute(
+        "INSERT INTO works.chapter (id, work_id, number, title, preview, duration_seconds)"
+        " VALUES ($1, $2, $3, $4, $5, $6)",
+        chapter_id, work_id, number, fields["title"], fields["preview"], fields["duration_seconds"],
+    )  # fmt: skip
+
+
+async def update_chapter(db: Any, chapter_id: UUID, fields: Mapping[str, Any]) -> None:
+    sets = "".join(f"{name} = ${number}, " for number, name in enumerate(fields, 2))
+    await db.execute(
+        f"UPDATE works.chapter SET {sets}version = version + 1, updated_at = now() WHERE id = $1",
+        chapter_id, *fields.values(),
+    )  # fmt: skip
+
+
+async def close_gap(db: Any, work_id: UUID, number: int) -> None:
+    """The chapters behind this place move up. The rule that numbers differ is looked at when the transaction ends."""
+    await db.execute("UPDATE works.chapter SET number = number - 1 WHERE work_id = $1 AND number > $2", work_id, number)
+
+
+async def make_gap(db: Any, work_id: UUID, number: int) -> None:
+    await db.execute(
+        "UPDATE works.chapter SET number = number + 1 WHERE work_id = $1 AND number >= $2", work_id, number
+    )
+
+
+async def insert_chapter_version(
+    db: Any, chapter_id: UUID, number: int, title: str, body: str | None, file_id: UUID | None, sha256: bytes,
+    note: str, actor: UUID,
+) -> None:  # fmt: skip
+    await db.execute(
+        "INSERT INTO works.chapter_version (chapter_id, number, title, body, file_id, sha256, change_note, created_by)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        chapter_id, number, title, body, file_id, sha256, note, actor,
+    )  # fmt: skip
+    await db.execute("UPDATE works.chapter SET content_version = $2 WHERE id = $1", chapter_id, number)
+
+
+async def chapter_version(db: Any, chapter_id: UUID, number: int) -> Any:
+    query = "SELECT * FROM works.chapter_version WHERE chapter_id = $1 AND number = $2"
+    return await db.fetchrow(query, chapter_id, number)
+
+
+async def chapter_versions(db: Any, chapter_id: UUID, before: int | None, limit: int) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        "SELECT * FROM works.chapter_version WHERE chapter_id = $1 AND ($2::integer IS NULL OR number < $2)"
+        " ORDER BY number DESC LIMIT $3",
+        chapter_id, before, limit,
+    )  # fmt: skip
+    return rows
+
+
+# Files in their roles.
+
+
+async def assets(db: Any, work_id: UUID) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        "SELECT * FROM works.asset WHERE work_id = $1 AND removed_at IS NULL ORDER BY id", work_id
+    )
+    return rows
+
+
+async def insert_asset(db: Any, asset_id: UUID, work_id: UUID, role: str, file_id: UUID, file: Any) -> bool:
+    """False if the work has the file in this role."""
+    tag = await db.execute(
+        "INSERT INTO works.asset (id, work_id, role, file_id, name, type, size_bytes, sha256)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (work_id, file_id, role) WHERE removed_at IS NULL"
+        " DO NOTHING",
+        asset_id, work_id, role, file_id, file.name, file.content_type, file.size_bytes, bytes.fromhex(file.sha256),
+    )  # fmt: skip
+    return str(tag) == "INSERT 0 1"
+
+
+async def remove_asset(db: Any, asset_id: UUID, work_id: UUID) -> bool:
+    tag = await db.execute(
+        "UPDATE works.asset SET removed_at = now() WHERE id = $1 AND work_id = $2 AND removed_at IS NULL",
+        asset_id, work_id,
+    )  # fmt: skip
+    return str(tag) == "UPDATE 1"
+
+
+async def shown_elsewhere(db: Any, file_ids: list[UUID], work_id: UUID, roles: list[str]) -> set[UUID]:
+    """Which of the files another published work shows."""
+    rows = await db.fetch(
+        "SELECT DISTINCT a.file_id FROM works.asset a JOIN works.work w ON w.id = a.work_id"
+        " WHERE a.file_id = ANY($1) AND a.removed_at IS NULL AND a.role = ANY($3) AND a.work_id <> $2"
+        " AND w.status = 'published'",
+        file_ids, work_id, roles,
+    )  # fmt: skip
+    return {row["file_id"] for row in rows}
+
+
+# Collaborators.
+
+
+async def collaborators(db: Any, work_id: UUID) -> list[Any]:
+    rows: list[Any] = await db.fetch("SELECT * FROM works.collaborator WHERE work_id = $1 ORDER BY account_id", work_id)
+    return rows
+
+
+async def replace_collaborators(db: Any, work_id: UUID, lines: list[tuple[UUID, str, int]]) -> None:
+    await db.execute("DELETE FROM works.collaborator WHERE work_id = $1", work_id)
+    await db.executemany(
+        "INSERT INTO works.collaborator (work_id, account_id, role, share_bps) VALUES ($1, $2, $3, $4)",
+        [(work_id, *line) for line in lines],
+    )
+
+
+async def open_change(db: Any, work_id: UUID) -> Any:
+    query = "SELECT * FROM works.collaborator_change WHERE work_id = $1 AND status = 'pending'"
+    return await db.fetchrow(query, work_id)
+
+
+async def insert_change(
+    db: Any, change_id: UUID, work_id: UUID, lines: str, status: str, actor: UUID, consents: list[UUID]
+) -> None:
+    await db.execute(
+        "INSERT INTO works.collaborator_change (id, work_id, lines, status, proposed_by) VALUES ($1, $2, $3, $4, $5)",
+        change_id, work_id, lines, status, actor,
+    )  # fmt: skip
+    await db.executemany(
+        "INSERT INTO works.collaborator_consent (change_id, account_id) VALUES ($1, $2)",
+        [(change_id, account_id) for account_id in consents],
+    )
+
+
+async def close_change(db: Any, change_id: UUID, status: str) -> None:
+    await db.execute(
+        "UPDATE works.collaborator_change SET status = $2, decided_at = now() WHERE id = $1", change_id, status
+    )
+
+
+async def consents(db: Any, change_id: UUID) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        "SELECT * FROM works.collaborator_consent WHERE change_id = $1 ORDER BY account_id", change_id
+    )
+    return rows
+
+
+async def answer_consent(db: Any, change_id: UUID, account_id: UUID, agreed: bool) -> None:
+    await db.execute(
+        "UPDATE works.collaborator_consent SET agreed = $3, decided_at = now()"
+        " WHERE change_id = $1 AND account_id = $2",
+        change_id, account_id, agreed,
+    )  # fmt: skip
+
+
+# Offers.
+
+
+async def offers(db: Any, work_id: UUID, *, active_only: bool) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        "SELECT * FROM works.offer WHERE work_id = $1 AND ($2 = false OR active) ORDER BY id", work_id, active_only
+    )
+    return rows
+
+
+async def offer(db: Any, offer_id: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM works.offer WHERE id = $1", offer_id)
+
+
+async def insert_offer(db: Any, offer_id: UUID, work_id: UUID, fields: Mapping[str, Any]) -> Any:
+    return await db.fetchrow(
+        "INSERT INTO works.offer (id, work_id, chapter_id, kind, asset, scale, price_units, access_seconds)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING *",
+        offer_id, work_id, fields["chapter_id"], fields["kind"], fields["asset"], fields["scale"],
+        fields["price_units"], fields["access_seconds"],
+    )  # fmt: skip
+
+
+async def update_offer(db: Any, offer_id: UUID, fields: Mapping[str, Any]) -> Any:
+    sets = "".join(f"{name} = ${number}, " for number, name in enumerate(fields, 2))
+    return await db.fetchrow(
+        f"UPDATE works.offer SET {sets}version = version + 1, updated_at = now() WHERE id = $1 RETURNING *",
+        offer_id, *fields.values(),
+    )  # fmt: skip
+
+
+# Verification.
+
+
+async def insert_case(db: Any, case_id: UUID, work_id: UUID, statement: str) -> Any:
+    return await db.fetchrow(
+        "INSERT INTO works.verification_case (id, work_id, statement, status)"
+        " VALUES ($1, $2, $3, 'pending') RETURNING *",
+        case_id, work_id, statement,
+    )  # fmt: skip
+
+
+async def open_case(db: Any, work_id: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM works.verification_case WHERE work_id = $1 AND status = 'pending'", work_id)
+
+
+async def decide_case(db: Any, case_id: UUID, status: str, actor: UUID, reason: str) -> Any:
+    return await db.fetchrow(
+        "UPDATE works.verification_case SET status = $2, decided_by = $3, reason = $4, decided_at = now()"
+        " WHERE id = $1 RETURNING *",
+        case_id, status, actor, reason,
+    )  # fmt: skip
+
+
+async def pending_cases(db: Any, after: UUID | None, limit: int) -> list[Any]:
+    """The longest waiting first."""
+    rows: list[Any] = await db.fetch(
+        "SELECT v.*, w.title FROM works.verification_case v JOIN works.work w ON w.id = v.work_id"
+        " WHERE v.status = 'pending' AND ($1::uuid IS NULL OR v.id > $1) ORDER BY v.id LIMIT $2",
+        after, limit,
+    )  # fmt: skip
+    return rows

@@ -1,0 +1,212 @@
+"""Routes of works, their versions, verification, lists and search. Parts of a work are in `part_routes.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from litestar import Controller, Request, Response, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+
+from platform_api.creators.models import PendingVerification
+from platform_api.creators.service import CreatorService
+from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, IfMatch, Limit, ok, path_id, tagged
+from platform_api.errors import ApiError, ErrorCode
+from platform_api.idempotency import IdempotencyKey, checked_key
+from platform_api.openapi import BEARER, failures
+from platform_api.security import Caller, permitted, unauthorized
+from platform_api.texts import LINE, SearchText
+from platform_api.works.models import (
+    VerificationCase,
+    VerificationDecision,
+    VerificationRequest,
+    Work,
+    WorkKind,
+    WorkPatch,
+    WorkRequest,
+    WorkSort,
+    WorkStatus,
+    WorkVersion,
+)
+from platform_api.works.service import WorkService
+
+__all__ = ["CreatorWorksController", "WorkController", "WorkStaffController"]
+
+AnyRequest = Request[Any, Any, Any]
+Who = NamedDependency[Caller]
+Visitor = NamedDependency[Caller | None]
+Works = NamedDependency[WorkService]
+Code = Annotated[str | None, QueryParameter(max_length=50, pattern=r"^[a-z0-9_]+$(?!\n)")]
+Tag = Annotated[str | None, QueryParameter(max_length=50, pattern=LINE)]
+Language = Annotated[str | None, QueryParameter(max_length=35, pattern=r"^[A-Za-z0-9-]+$(?!\n)")]
+Price = Annotated[str | None, QueryParameter(max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)")]
+AssetName = Annotated[str, QueryParameter(max_length=32, pattern=r"^[A-Z0-9_.-]+$(?!\n)")]
+READS = failures(400, 401, 403, 429, 503)
+READS_ONE = failures(400, 401, 403, 404, 429, 503)
+CHANGES = failures(400, 401, 403, 404, 409, 429, 503)
+UNITS_MAX = 2**63 - 1
+
+
+class WorkController(Controller):
+    path = "/v1/works"
+    tags = ("works",)
+
+    @get("/", responses=READS)
+    async def list_works(
+        self, request: AnyRequest, works: Works, visitor: Visitor, kind: FromQuery[WorkKind | None] = None,
+        category: Code = None, genre: Code = None, tag: Tag = None, language: Language = None,
+        creator_id: FromQuery[UUID | None] = None, price_min: Price = None, price_max: Price = None,
+        asset: AssetName = "USDC", status: FromQuery[WorkStatus] = "published", sort: FromQuery[WorkSort] = "newest",
+        limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
+    ) -> Envelope[list[Work]]:  # fmt: skip
+        """Published works, the newest first. Any other status: the caller's own works, and no other filter counts."""
+        if status != "published":
+            if visitor is None:
+                raise unauthorized("token_missing", "This needs an access token.")
+            return ok(request, *await works.catalog.own(visitor, status, cursor, limit))
+        filters = await _filters(works, kind, category, genre, tag, language, creator_id, price_min, price_max, asset)
+        return ok(request, *await works.catalog.browse(sort, filters, cursor, limit))
+
+    @post("/", security=BEARER, guards=[permitted("create_ip")], responses=failures(400, 401, 403, 409, 429, 503))
+    async def create(
+        self, request: AnyRequest, data: JSONBody[WorkRequest], caller: Who, works: Works,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[Envelope[Work]]:  # fmt: skip
+        """A draft, with its first version."""
+        work, _ = await works.catalog.create(caller, data, checked_key(idempotency_key))
+        return tagged(ok(request, work), work.version)
+
+    @get("/search", responses=READS)
+    async def search(
+        self, request: AnyRequest, works: Works, q: SearchText, kind: FromQuery[WorkKind | None] = None,
+        category: Code = None, genre: Code = None, tag: Tag = None, language: Language = None,
+        limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
+    ) -> Envelope[list[Work]]:  # fmt: skip
+        """Full text over titles, tags and descriptions, the best first. The last word may be a beginning.
+
+        Words are reduced as in `language`, or as in English.
+        """
+        filters = await _filters(works, kind, category, genre, tag, language, None, None, None, "USDC")
+        return ok(request, *await works.catalog.search(q, language, filters, cursor, limit))
+
+    @get("/{work_id:str}", responses=READS_ONE)
+    async def read(
+        self, request: AnyRequest, work_id: FromPath[str], visitor: Visitor, works: Works
+    ) -> Response[Envelope[Work]]:
+        """A published work; one that is not, for those who made it."""
+        work = await works.catalog.read(visitor, path_id(work_id, "work"))
+        return tagged(ok(request, work), work.version)
+
+    @patch("/{work_id:str}", security=BEARER, responses=CHANGES)
+    async def change(
+        self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[WorkPatch], caller: Who, works: Works,
+        if_match: IfMatch = None,
+    ) -> Response[Envelope[Work]]:  # fmt: skip
+        """Change a work: its next version."""
+        work = await works.catalog.change(caller, path_id(work_id, "work"), data, if_match)
+        return tagged(ok(request, work), work.version)
+
+    @delete("/{work_id:str}", status_code=200, security=BEARER, responses=CHANGES)
+    async def remove(self, request: AnyRequest, work_id: FromPath[str], caller: Who, works: Works) -> Envelope[None]:
+        """Delete a work that was never sold. Its versions are kept."""
+        await works.catalog.delete(caller, path_id(work_id, "work"))
+        return ok(request, None)
+
+    @post("/{work_id:str}/publish", status_code=200, security=BEARER, responses=CHANGES)
+    async def publish(
+        self, request: AnyRequest, work_id: FromPath[str], caller: Who, works: Works, if_match: IfMatch = None,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[Envelope[Work]]:  # fmt: skip
+        """Publish a draft. It needs a master file, or a published chapter if its kind has chapters."""
+        id_ = path_id(work_id, "work")
+        work = await works.catalog.publish(caller, id_, if_match, checked_key(idempotency_key))
+        return tagged(ok(request, work), work.version)
+
+    @post("/{work_id:str}/archive", status_code=200, security=BEARER, responses=CHANGES)
+    async def archive(
+        self, request: AnyRequest, work_id: FromPath[str], caller: Who, works: Works, if_match: IfMatch = None
+    ) -> Response[Envelope[Work]]:
+        """Take a published work off all lists. Who bought it keeps it."""
+        work = await works.catalog.archive(caller, path_id(work_id, "work"), if_match)
+        return tagged(ok(request, work), work.version)
+
+    @post("/{work_id:str}/verification", status_code=202, security=BEARER, responses=CHANGES)
+    async def submit(
+        self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[VerificationRequest], caller: Who,
+        works: Works,
+    ) -> Envelope[VerificationCase]:  # fmt: skip
+        """Ask to have a work verified."""
+        return ok(request, await works.catalog.submit(caller, path_id(work_id, "work"), data))
+
+    @get("/{work_id:str}/versions", security=BEARER, responses=READS_ONE)
+    async def versions(
+        self, request: AnyRequest, work_id: FromPath[str], caller: Who, works: Works, limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
+    ) -> Envelope[list[WorkVersion]]:  # fmt: skip
+        """All versions of a work, the latest first, for those who made it."""
+        return ok(request, *await works.catalog.versions(caller, path_id(work_id, "work"), cursor, limit))
+
+
+class CreatorWorksController(Controller):
+    path = "/v1/creators"
+    tags = ("works",)
+
+    @get("/{creator_id:str}/works", responses=READS_ONE)
+    async def works_of(
+        self, request: AnyRequest, creator_id: FromPath[str], works: Works, limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
+    ) -> Envelope[list[Work]]:  # fmt: skip
+        """A creator's published works, the newest first."""
+        return ok(request, *await works.catalog.of_creator(path_id(creator_id, "creator"), cursor, limit))
+
+
+class WorkStaffController(Controller):
+    path = "/v1/admin"
+    tags = ("admin",)
+    security = BEARER
+
+    @get("/verifications", responses=READS)
+    async def pending(
+        self, request: AnyRequest, caller: Who, works: Works, creators: NamedDependency[CreatorService],
+        kind: Annotated[Literal["work", "creator"], QueryParameter(name="type")] = "work",
+        limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
+    ) -> Envelope[list[PendingVerification]]:  # fmt: skip
+        """What waits for a decision, the longest first. Needs `verify_ip` for works, `verify_users` for creators."""
+        needed = {"work": "verify_ip", "creator": "verify_users"}[kind]
+        if not caller.may(needed):
+            message = f"This needs the permission {needed}."
+            raise ApiError(ErrorCode.FORBIDDEN, message, reason="permission_missing", details={"permissions": [needed]})
+        if kind == "creator":
+            return ok(request, *await creators.pending(cursor, limit))
+        cases, pagination = await works.catalog.pending(cursor, limit)
+        shown = [
+            PendingVerification(case.id, "work", case.work_id, case.title, case.statement, [], [], case.submitted_at)
+            for case in cases
+        ]
+        return ok(request, shown, pagination)
+
+    @post(
+        "/works/{work_id:str}/verification-decision", status_code=200, guards=[permitted("verify_ip")],
+        responses=CHANGES,
+    )  # fmt: skip
+    async def decide(
+        self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[VerificationDecision], caller: Who,
+        works: Works,
+    ) -> Envelope[VerificationCase]:  # fmt: skip
+        """Approve or reject a work. Needs `verify_ip`; never one's own."""
+        return ok(request, await works.catalog.decide(caller, path_id(work_id, "work"), data))
+
+
+async def _filters(
+    works: WorkService, kind: str | None, category: str | None, genre: str | None, tag: str | None,
+    language: str | None, creator_id: UUID | None, price_min: str | None, price_max: str | None, asset: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Those that were asked for."""
+    found: dict[str, Any] = {
+        "kind": kind, "category": category, "genre": genre, "tag": tag, "language": language, "creator_id": creator_id,
+    }  # fmt: skip
+    if price_min is not None or price_max is not None:
+        least, most = await works.offers.bounds(asset, price_min, price_max)
+        found["price"] = (asset, least or 0, UNITS_MAX if most is None else most)
+    return {name: value for name, value in found.items() if value is not None}

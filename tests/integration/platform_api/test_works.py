@@ -1,0 +1,414 @@
+"""Works over HTTP and a real PostgreSQL: versions, chapters, files, collaborators, offers, publication, search."""
+
+import asyncio
+import hashlib
+import json
+import unicodedata
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from platform_api.errors import ApiError
+from platform_api.works.chapters import checked_body
+from platform_api.works.collaborators import who_must_agree
+from platform_api.works.offers import units_of
+
+WORKS = "/v1/works"
+TEXT = "The letter was heavier than it looked. " * 4
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+async def creator(world, name="Ink"):
+    session, bearer = await world.sign_in()
+    made = await world.data("POST", "/v1/creators", headers=bearer, json={"display_name": name})
+    return made, session["account_id"], bearer
+
+
+async def story(world, bearer, title="The Ink Road", **fields):
+    return await world.data("POST", WORKS, headers=bearer, json={"kind": "story", "title": title} | fields)
+
+
+async def chapter(world, bearer, work, title="One", body=TEXT, **fields):
+    path = f"{WORKS}/{work['id']}/chapters"
+    return await world.data("POST", path, headers=bearer, json={"title": title, "body": body} | fields)
+
+
+async def published(world, bearer, title="The Ink Road", **fields):
+    work = await story(world, bearer, title, **fields)
+    made = await chapter(world, bearer, work)
+    await world.data("POST", f"/v1/chapters/{made['id']}/publish", headers=bearer)
+    return await world.data("POST", f"{WORKS}/{work['id']}/publish", headers=bearer), made
+
+
+async def file_of(world, bearer, content, type_="image/png"):
+    body = {"name": "file", "content_type": type_, "size_bytes": len(content)}
+    upload = await world.data("POST", "/v1/uploads", headers=bearer, json=body)
+    path = f"/v1/uploads/{upload['id']}"
+    binary = bearer | {"content-type": "application/octet-stream"}
+    await world.data("PUT", f"{path}/parts/1", headers=binary, content=content)
+    await world.data("POST", f"{path}/complete", headers=bearer)
+    await world.settle()
+    return (await world.data("GET", path, headers=bearer))["file"]
+
+
+async def test_work_is_a_draft_that_only_those_inside_see(world):
+    made, _, bearer = await creator(world)
+    key = bearer | {"idempotency-key": uuid4().hex}
+    metadata = {"duration_seconds": 5400, "credits": [{"name": "Ada", "role": "Director"}], "year": 2026}
+    body = {"kind": "film", "title": "Rain", "genres": ["drama", "drama"], "tags": ["rain"], "metadata": metadata}
+    work = await world.data("POST", WORKS, headers=key, json=body)
+    assert await world.data("POST", WORKS, headers=key, json=body) == work
+    assert (work["status"], work["content_version"], work["creator_id"]) == ("draft", 1, made["id"])
+    assert work["genres"] == ["drama"] and work["metadata"] == body["metadata"]
+    path = f"{WORKS}/{work['id']}"
+    assert await world.data("GET", path, headers=bearer) == work
+    _, _, other = await creator(world, "Quill")
+    for headers in ({}, other):
+        await world.refused(404, "NOT_FOUND", "unknown_work", "GET", path, headers=headers)
+    (own,) = await world.data("GET", f"{WORKS}?status=draft", headers=bearer)
+    assert own["id"] == work["id"] and await world.data("GET", f"{WORKS}?status=draft", headers=other) == []
+    await world.refused(401, "UNAUTHORIZED", "token_missing", "GET", f"{WORKS}?status=draft")
+    _, reader = await world.sign_in()
+    await world.refused(403, "FORBIDDEN", "permission_missing", "POST", WORKS, headers=reader, json=body)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [({"title": ""}, "invalid"), ({"title": "x" * 256}, "invalid"), ({"title": "a\u0000"}, "invalid"),
+     ({"kind": "opera"}, "invalid"), ({"genres": ["nonsense"]}, "unlisted"), ({"category": "drama"}, "unlisted"),
+     ({"metadata": {"page_count": 3}}, "wrong_kind"), ({"metadata": {"size": 3}}, "invalid"),
+     ({"tags": ["x"] * 31}, "invalid"), ({"language": "EN\n"}, "invalid"), ({"status": "published"}, "invalid")],
+)  # fmt: skip
+async def test_malformed_work_is_refused(world, wrong, reason):
+    _, _, bearer = await creator(world)
+    body = {"kind": "story", "title": "x"} | wrong
+    await world.refused(400, "VALIDATION_ERROR", reason, "POST", WORKS, headers=bearer, json=body)
+
+
+async def test_every_change_makes_a_version_that_stays_for_ever(world):
+    _, _, bearer = await creator(world)
+    work = await story(world, bearer, description="First.", metadata={"maturity": "teen"})
+    path = f"{WORKS}/{work['id']}"
+    stale = bearer | {"if-match": f'"{work["version"] - 1}"'}
+    await world.refused(409, "CONFLICT", "version_mismatch", "PATCH", path, headers=stale, json={"title": "No"})
+    answer = await world.client.patch(
+        path, headers=bearer | {"if-match": f'"{work["version"]}"'}, json={"title": "Two", "change_note": "renamed"}
+    )
+    changed = answer.json()["data"]
+    assert changed["content_version"] == 2 and answer.headers["etag"] == f'"{changed["version"]}"'
+    assert changed["metadata"] == {"maturity": "teen"} and changed["description"] == "First."
+    await world.refused(400, "VALIDATION_ERROR", "wrong_kind", "PATCH", path, headers=bearer,
+                        json={"metadata": {"year": 1}})  # fmt: skip
+    two, one = await world.data("GET", f"{path}/versions", headers=bearer)
+    assert (two["number"], two["change_note"], json.loads(one["content"])["title"]) == (2, "renamed", "The Ink Road")
+    for version in (one, two):
+        assert hashlib.sha256(version["content"].encode()).hexdigest() == version["sha256"]
+    for statement in ("UPDATE works.work_version SET change_note = 'x'", "DELETE FROM works.work_version"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await world.sql(f"{statement} WHERE work_id = $1", UUID(work["id"]))
+    await world.data("DELETE", path, headers=bearer)
+    await world.refused(404, "NOT_FOUND", "unknown_work", "GET", path, headers=bearer)
+    assert len(await world.sql("SELECT 1 FROM works.work_version WHERE work_id = $1", UUID(work["id"]))) == 2
+
+
+@pytest.mark.parametrize("length", [99, 10_001])
+async def test_chapter_of_another_length_is_refused_with_the_numbers(world, length):
+    _, _, bearer = await creator(world)
+    work = await story(world, bearer)
+    refused = await world.refused(
+        400, "INVALID_CONTENT_FORMAT", "chapter_length", "POST", f"{WORKS}/{work['id']}/chapters", headers=bearer,
+        json={"title": "One", "body": "x" * length},
+    )  # fmt: skip
+    assert refused.json()["error"]["details"] == {
+        "reason": "chapter_length", "field": "body", "current_length": length, "min_length": 100, "max_length": 10_000,
+    }  # fmt: skip
+
+
+def test_characters_are_counted_after_they_are_composed():
+    decomposed = unicodedata.normalize("NFD", "é" * 10_000)
+    assert len(decomposed) == 20_000 and checked_body(decomposed) == "é" * 10_000
+    assert checked_body("😀" * 100) == "😀" * 100  # code points, not UTF-16 units or bytes
+    for text in (unicodedata.normalize("NFD", "é" * 99), "😀" * 10_001):
+        with pytest.raises(ApiError, match="must have 100 to 10000"):
+            checked_body(text)
+
+
+async def test_chapters_keep_their_places_without_a_gap(world):
+    _, _, bearer = await creator(world)
+    work = await story(world, bearer)
+    path = f"{WORKS}/{work['id']}/chapters"
+    made = await asyncio.gather(*(chapter(world, bearer, work, title) for title in "ABCDE"))
+    assert sorted(entry["number"] for entry in made) == [1, 2, 3, 4, 5]
+    by_title = {entry["title"]: entry for entry in made}
+
+    async def titles():
+        found = await world.data("GET", path, headers=bearer)
+        assert [entry["number"] for entry in found] == list(range(1, len(found) + 1))
+        return [entry["title"] for entry in found]
+
+    order = await titles()
+    first, last = by_title[order[0]], by_title[order[4]]
+    await world.data("PATCH", f"/v1/chapters/{last['id']}", headers=bearer, json={"number": 2})
+    assert await titles() == [order[0], order[4], order[1], order[2], order[3]]
+    await world.data("PATCH", f"/v1/chapters/{first['id']}", headers=bearer, json={"number": 5})
+    assert await titles() == [order[4], order[1], order[2], order[3], order[0]]
+    await world.refused(400, "VALIDATION_ERROR", "no_such_place", "PATCH", f"/v1/chapters/{first['id']}",
+                        headers=bearer, json={"number": 6})  # fmt: skip
+    await world.data("DELETE", f"/v1/chapters/{by_title[order[1]]['id']}", headers=bearer)
+    assert await titles() == [order[4], order[2], order[3], order[0]]
+    page = (await world.client.get(f"{path}?limit=3", headers=bearer)).json()
+    rest = await world.data("GET", f"{path}?limit=3&cursor={page['pagination']['next_cursor']}", headers=bearer)
+    assert [entry["title"] for entry in rest] == [order[0]]
+    film = await world.data("POST", WORKS, headers=bearer, json={"kind": "film", "title": "Rain"})
+    await world.refused(409, "CONFLICT", "no_chapters", "POST", f"{WORKS}/{film['id']}/chapters", headers=bearer,
+                        json={"title": "One", "body": TEXT})  # fmt: skip
+
+
+async def test_readers_get_previews_and_makers_everything(world):
+    _, _, bearer = await creator(world)
+    work, first = await published(world, bearer)
+    preview = await chapter(world, bearer, work, "Two", preview=True)
+    draft = await chapter(world, bearer, work, "Three")
+    await world.data("POST", f"/v1/chapters/{preview['id']}/publish", headers=bearer)
+    path = f"{WORKS}/{work['id']}/chapters"
+    assert [entry["title"] for entry in await world.data("GET", path)] == ["One", "Two"]
+    locked = await world.data("GET", f"{path}/{first['id']}")
+    assert locked["locked"] and locked["body"] is None
+    assert locked["sha256"] == hashlib.sha256(TEXT.encode()).hexdigest()  # who has the text can check it
+    assert (await world.data("GET", f"{path}/{preview['id']}"))["body"] == TEXT
+    assert (await world.data("GET", f"{path}/{first['id']}", headers=bearer))["body"] == TEXT
+    await world.refused(404, "NOT_FOUND", "unknown_chapter", "GET", f"{path}/{draft['id']}")
+    await world.refused(404, "NOT_FOUND", "unknown_chapter", "GET", f"{WORKS}/{uuid4()}/chapters/{preview['id']}")
+    await world.data("POST", f"/v1/chapters/{preview['id']}/unpublish", headers=bearer)
+    await world.refused(404, "NOT_FOUND", "unknown_chapter", "GET", f"{path}/{preview['id']}")
+
+    edited = await world.data("PATCH", f"/v1/chapters/{first['id']}", headers=bearer, json={"body": TEXT + "More."})
+    assert edited["content_version"] == 2
+    same = await world.data("PATCH", f"/v1/chapters/{first['id']}", headers=bearer, json={"body": TEXT + "More."})
+    assert same["content_version"] == 2  # the same text is no new version
+    two, one = await world.data("GET", f"/v1/chapters/{first['id']}/versions", headers=bearer)
+    assert one["sha256"] == locked["sha256"] != two["sha256"]
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await world.sql("UPDATE works.chapter_version SET body = 'x' WHERE chapter_id = $1", UUID(first["id"]))
+
+
+async def test_publication_needs_content_and_tells_followers(world):
+    made, _, bearer = await creator(world)
+    work = await story(world, bearer)
+    publish = ("POST", f"{WORKS}/{work['id']}/publish")
+    await world.refused(409, "CONFLICT", "nothing_to_publish", *publish, headers=bearer)
+    entry = await chapter(world, bearer, work)
+    await world.refused(409, "CONFLICT", "nothing_to_publish", *publish, headers=bearer)  # a draft is not enough
+    await world.data("POST", f"/v1/chapters/{entry['id']}/publish", headers=bearer)
+    key = bearer | {"idempotency-key": uuid4().hex}
+    shown = await world.data(*publish, headers=key)
+    assert shown["status"] == "published" and shown["published_at"]
+    assert await world.data(*publish, headers=key) == shown
+    await world.refused(409, "CONFLICT", "not_draft", *publish, headers=bearer)
+    second = await chapter(world, bearer, work, "Two")
+    for _ in range(2):
+        await world.data("POST", f"/v1/chapters/{second['id']}/publish", headers=bearer)
+    await world.settle()
+    assert (await world.data("GET", f"/v1/creators/{made['id']}"))["work_count"] == 1
+    numbers = await world.data("GET", f"/v1/creators/{made['id']}/analytics", headers=bearer)
+    assert numbers["totals"]["works_published"] == 1 and numbers["totals"]["chapters_published"] == 1
+    _, fan = await world.sign_in()
+    await world.data("POST", f"/v1/creators/{made['id']}/follow", headers=fan)
+    feed = await world.data("GET", "/v1/creators/feed", headers=fan)
+    assert [entry["type"] for entry in feed] == ["chapter.published", "work.published", "creator.registered"]
+    assert [entry["id"] for entry in await world.data("GET", f"/v1/creators/{made['id']}/works")] == [work["id"]]
+    case = {"statement": "Me.", "portfolio_work_ids": [work["id"]]}
+    await world.data("POST", f"/v1/creators/{made['id']}/verification", headers=bearer, json=case)
+
+    await world.data("POST", f"{WORKS}/{work['id']}/archive", headers=bearer)
+    await world.refused(404, "NOT_FOUND", "unknown_work", "GET", f"{WORKS}/{work['id']}", headers=fan)
+    await world.refused(409, "CONFLICT", "not_editable", "PATCH", f"{WORKS}/{work['id']}", headers=bearer,
+                        json={"title": "No"})  # fmt: skip
+    await world.settle()
+    assert (await world.data("GET", f"/v1/creators/{made['id']}"))["work_count"] == 0
+
+
+async def test_what_was_sold_is_archived_but_never_deleted(world):
+    _, _, bearer = await creator(world)
+    work, _ = await published(world, bearer)
+    await world.sql("UPDATE works.work SET sold = true WHERE id = $1", UUID(work["id"]))
+    await world.refused(409, "CONFLICT", "sold", "DELETE", f"{WORKS}/{work['id']}", headers=bearer)
+    await world.data("POST", f"{WORKS}/{work['id']}/archive", headers=bearer)
+
+
+async def test_files_have_roles_and_posters_get_public_with_the_work(world):
+    _, _, bearer = await creator(world)
+    work = await world.data("POST", WORKS, headers=bearer, json={"kind": "document", "title": "Manual"})
+    path = f"{WORKS}/{work['id']}"
+    poster = await file_of(world, bearer, PNG + bytes(20))
+    master = await file_of(world, bearer, b"%PDF-1.7 " + bytes(50), "application/pdf")
+    wrong = {"role": "poster", "file_id": master["id"]}
+    await world.refused(400, "VALIDATION_ERROR", "wrong_type", "POST", f"{path}/assets", headers=bearer, json=wrong)
+    shown = await world.data("POST", f"{path}/assets", headers=bearer, json={"role": "poster", "file_id": poster["id"]})
+    kept = await world.data("POST", f"{path}/assets", headers=bearer, json={"role": "master", "file_id": master["id"]})
+    await world.refused(409, "CONFLICT", "asset_exists", "POST", f"{path}/assets", headers=bearer,
+                        json={"role": "master", "file_id": master["id"]})  # fmt: skip
+    _, _, other = await creator(world, "Quill")
+    foreign = await world.data("POST", WORKS, headers=other, json={"kind": "document", "title": "Stolen"})
+    await world.refused(400, "VALIDATION_ERROR", "unknown_file", "POST", f"{WORKS}/{foreign['id']}/assets",
+                        headers=other, json={"role": "master", "file_id": master["id"]})  # fmt: skip
+    url = ("GET", f"/v1/files/{poster['id']}/url")
+    await world.refused(404, "NOT_FOUND", "unknown_file", *url)
+    await world.data("POST", f"{path}/publish", headers=bearer)
+    await world.data(*url)
+    await world.refused(404, "NOT_FOUND", "unknown_file", "GET", f"/v1/files/{master['id']}/url")
+    assert [asset["role"] for asset in await world.data("GET", f"{path}/assets")] == ["poster"]
+    assert len(await world.data("GET", f"{path}/assets", headers=bearer)) == 2
+    three, two, one = await world.data("GET", f"{path}/versions", headers=bearer)
+    assert [len(json.loads(version["content"])["files"]) for version in (one, two, three)] == [0, 1, 2]
+    await world.refused(409, "CONFLICT", "last_master", "DELETE", f"{path}/assets/{kept['id']}", headers=bearer)
+    await world.data("DELETE", f"{path}/assets/{shown['id']}", headers=bearer)
+    await world.refused(404, "NOT_FOUND", "unknown_file", *url)
+
+
+async def test_shares_change_with_the_consent_of_those_who_lose(world):
+    _, _, bearer = await creator(world)
+    (_, ada, ada_bearer), (_, bob, bob_bearer) = await creator(world, "Ada"), await creator(world, "Bob")
+    work = await story(world, bearer)
+    path = f"{WORKS}/{work['id']}/collaborators"
+
+    def lines(**shares):
+        accounts = {"ada": ada, "bob": bob}
+        return {"collaborators": [
+            {"account_id": accounts[name], "role": "Writer", "share_bps": share} for name, share in shares.items()
+        ]}  # fmt: skip
+
+    proposed = await world.data("PUT", path, headers=bearer, json=lines(ada=3000, bob=1000))
+    assert proposed["owner_share_bps"] == 10_000 and sorted(proposed["pending"]["waiting_for"]) == sorted([ada, bob])
+    consent = {"change_id": proposed["pending"]["id"], "agree": True}
+    assert (await world.data("GET", path, headers=ada_bearer))["pending"]["id"] == consent["change_id"]
+    await world.data("POST", f"{path}/consent", headers=ada_bearer, json=consent)
+    done = await world.data("POST", f"{path}/consent", headers=bob_bearer, json=consent)
+    assert done["owner_share_bps"] == 6000 and done["pending"] is None
+
+    raised = await world.data("PUT", path, headers=bearer, json=lines(ada=3500, bob=1000))
+    assert raised["owner_share_bps"] == 5500 and raised["pending"] is None  # nobody loses but the owner
+    lower = await world.data("PUT", path, headers=bearer, json=lines(ada=3500, bob=500))
+    assert lower["pending"]["waiting_for"] == [bob]
+    await world.refused(404, "NOT_FOUND", "unknown_change", "POST", f"{path}/consent", headers=ada_bearer,
+                        json={"change_id": lower["pending"]["id"], "agree": True})  # fmt: skip
+    await world.refused(409, "CONFLICT", "no_such_change", "POST", f"{path}/consent", headers=bob_bearer, json=consent)
+    refused = await world.data("POST", f"{path}/consent", headers=bob_bearer,
+                               json={"change_id": lower["pending"]["id"], "agree": False})  # fmt: skip
+    assert refused["pending"] is None and refused["owner_share_bps"] == 5500
+    gone = await world.data("PUT", path, headers=bearer, json=lines(ada=3500))
+    assert gone["pending"]["waiting_for"] == [bob]
+    await world.data("PUT", path, headers=bearer, json=lines(ada=4000, bob=1000))  # takes its place
+    assert (await world.data("GET", path, headers=bearer))["pending"] is None
+    for wrong, reason in (
+        (lines(ada=9000, bob=1001), "more_than_whole"),
+        ({"collaborators": lines(ada=1)["collaborators"] * 2}, "account_twice"),
+        ({"collaborators": [{"account_id": str(uuid4()), "role": "x", "share_bps": 1}]}, "unknown_account"),
+    ):
+        await world.refused(400, "VALIDATION_ERROR", reason, "PUT", path, headers=bearer, json=wrong)
+
+
+def test_who_must_agree_is_whoever_loses_or_is_new():
+    a, b, c = (UUID(int=number) for number in range(3))
+    assert who_must_agree({}, {}) == set()
+    assert who_must_agree({a: 5, b: 5, c: 5}, {a: 5, b: 6, c: 4}) == {c}
+    assert who_must_agree({a: 0}, {}) == {a}  # also a credit without a share
+    assert who_must_agree({a: 5}, {a: 5, b: 0}) == {b}
+
+
+async def test_offers_have_exact_prices_in_assets_that_exist(world):
+    await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
+    _, _, bearer = await creator(world)
+    work, entry = await published(world, bearer, f"Priced {uuid4().hex}")
+    path = f"{WORKS}/{work['id']}/offers"
+    offer = await world.data("POST", path, headers=bearer, json={"kind": "purchase", "price": "2.500000"})
+    assert (offer["price"], offer["asset"]) == ("2.5", "USDC")
+    coin = {"kind": "coin", "price": "3", "asset": "COIN", "chapter_id": entry["id"]}
+    await world.data("POST", path, headers=bearer, json=coin)
+    await world.refused(409, "CONFLICT", "offer_exists", "POST", path, headers=bearer, json=coin)
+    for wrong, reason in (
+        ({"price": "0"}, "bad_price"), ({"price": "0.0000001"}, "bad_price"), ({"price": "9" * 20}, "bad_price"),
+        ({"price": "-1"}, "invalid"), ({"price": "1e3"}, "invalid"), ({"asset": "DOGE"}, "unknown_asset"),
+        ({"kind": "rent"}, "missing"), ({"kind": "coin"}, "wrong_asset"), ({"asset": "COIN"}, "wrong_asset"),
+        ({"chapter_id": str(uuid4())}, "unknown_chapter"),
+    ):  # fmt: skip
+        body = {"kind": "ppv", "price": "1"} | wrong
+        await world.refused(400, "VALIDATION_ERROR", reason, "POST", path, headers=bearer, json=body)
+    query = f"{WORKS}?sort=title&price_min=2&price_max=2.5&tag="
+    assert work["id"] in {found["id"] for found in await world.data("GET", query.replace("&tag=", ""))}
+    over = f"{WORKS}?creator_id={work['creator_id']}&price_min=2.500001"
+    assert await world.data("GET", over) == []
+    change = ("PATCH", f"/v1/offers/{offer['id']}")
+    await world.data(*change, headers=bearer | {"if-match": '"1"'}, json={"price": "3"})
+    await world.refused(409, "CONFLICT", "version_mismatch", *change, headers=bearer | {"if-match": '"1"'},
+                        json={"active": False})  # fmt: skip
+    await world.data(*change, headers=bearer, json={"active": False})
+    assert [found["kind"] for found in await world.data("GET", path)] == ["coin"]
+    assert len(await world.data("GET", path, headers=bearer)) == 2
+
+
+def test_prices_are_units_without_any_rounding():
+    assert units_of("9223372036854.775807", 6) == 2**63 - 1
+    assert units_of("1.50", 1) == 15 and units_of("7", 0) == 7
+    for price in ("9223372036854.775808", "1.0000001", "0.000000"):
+        with pytest.raises(ApiError):
+            units_of(price, 6)
+
+
+async def test_lists_and_search_show_what_is_published_and_nothing_else(world):
+    word = "q" + uuid4().hex
+    _, _, bearer = await creator(world)
+    made = [
+        (await published(world, bearer, f"{word} {n}", tags=[word], genres=["western"], language=("en", "de")[n % 2],
+                         description="Running horses"))[0]
+        for n in range(5)
+    ]  # fmt: skip
+    await story(world, bearer, f"{word} draft", tags=[word])
+    for query in ("?sort=newest", "?sort=oldest", "?sort=title", f"/search?q={word}", f"/search?q={word[:9]}"):
+        found, cursor = [], ""
+        while cursor is not None:
+            separator = "&" if "?" in query else "?"
+            answer = (await world.client.get(f"{WORKS}{query}{separator}tag={word}&limit=2{cursor}")).json()
+            found += [entry["id"] for entry in answer["data"]]
+            token = answer["pagination"]["next_cursor"]
+            cursor = f"&cursor={token}" if token else None
+        assert len(found) == 5 and set(found) == {work["id"] for work in made}, query
+        if query == "?sort=newest":
+            assert found == [work["id"] for work in reversed(made)]
+    german = await world.data("GET", f"{WORKS}?tag={word}&language=de&kind=story&genre=western")
+    assert [entry["language"] for entry in german] == ["de", "de"]
+    stemmed = await world.data("GET", f"{WORKS}/search?q=horse run&tag={word}&language=en")
+    assert len(stemmed) == 3  # "Running horses", reduced as in English
+    for text in ("&", "!", "a:*", "'", "(", "\\", ":", "-", "the", "<->", '"unclosed'):
+        answer = await world.client.get(f"{WORKS}/search", params={"q": text, "language": "xx"})
+        assert answer.status_code == 200, (text, answer.text)
+    for bad in ("?tag=%00", "?category=%00", "?language=..", "/search?q=%00", "?price_min=1&asset=%0a", "?sort=rank"):
+        await world.refused(400, "VALIDATION_ERROR", "invalid", "GET", f"{WORKS}{bad}")
+
+
+@pytest.mark.parametrize("world", [{"works_need_verification": True}], indirect=True)
+async def test_publication_waits_for_the_approval_where_settings_say_so(world):
+    _, account, bearer = await creator(world)
+    work = await story(world, bearer)
+    entry = await chapter(world, bearer, work)
+    await world.data("POST", f"/v1/chapters/{entry['id']}/publish", headers=bearer)
+    publish = ("POST", f"{WORKS}/{work['id']}/publish")
+    assert (await world.data(*publish, headers=bearer))["status"] == "in_review"
+    decide = ("POST", f"/v1/admin/works/{work['id']}/verification-decision")
+    await world.refused(403, "FORBIDDEN", "permission_missing", *decide, headers=bearer, json={"decision": "approve"})
+    await world.grant(account, "moderator")
+    await world.refused(403, "FORBIDDEN", "own_account", *decide, headers=bearer, json={"decision": "approve"})
+    staff, moderator = await world.sign_in()
+    await world.refused(403, "FORBIDDEN", "permission_missing", "GET", "/v1/admin/verifications", headers=moderator)
+    await world.grant(staff["account_id"], "moderator")
+    waiting = await world.data("GET", "/v1/admin/verifications?type=work&limit=200", headers=moderator)
+    assert work["id"] in {case["subject_id"] for case in waiting}
+    await world.data(*decide, headers=moderator, json={"decision": "reject", "reason": "A copy."})
+    assert (await world.data("GET", f"{WORKS}/{work['id']}", headers=bearer))["status"] == "draft"
+    assert (await world.data(*publish, headers=bearer))["status"] == "in_review"
+    await world.data(*decide, headers=moderator, json={"decision": "approve"})
+    shown = await world.data("GET", f"{WORKS}/{work['id']}")
+    assert (shown["status"], shown["verification_status"]) == ("published", "approved")
+    await world.refused(409, "CONFLICT", "verification_approved", "POST", f"{WORKS}/{work['id']}/verification",
+                        headers=bearer, json={"statement": "x"})  # fmt: skip
