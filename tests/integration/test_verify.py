@@ -23,6 +23,7 @@ from byline.client import TradingClient
 from byline.client.messages import decode
 from byline.operator import gateway_url, open_operator
 from byline.verify_tools import read_proofs, verify_files
+from engine.messages.codes import CommandKind, EventKind
 from engine.messages.errors import SettingsInvalid, Unavailable
 from settlement.batch_file import BatchFile, read_batch_file
 from settlement.chain.encoding import VaultHeader, base58_text, transaction_digest
@@ -31,7 +32,7 @@ from settlement.chain.reader import NodeReader
 from settlement.merkle import Proof
 from settlement.proof_desk import ProofClient, ProofProblem, serve_proofs
 from settlement.verify import Refuted, verify_batch
-from tests.integration.test_settlement import MARKET, Bench, _market
+from tests.integration.test_settlement import EXTERNAL, MARKET, Bench, _market
 from tests.support.exchange import until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
@@ -314,6 +315,42 @@ async def test_an_event_of_a_pool_too_small_is_refused(settled: Any) -> None:
 
     with pytest.raises(Refuted, match="the vault held 7 when the batch took effect"):
         await lines_of(settled, settled.files[3], transaction=lie)
+
+
+async def test_what_is_paid_and_not_booked_is_told_and_where_to_look_for_it(tmp_path: Path) -> None:
+    """Booked after the second cut: the first batch pays 250, the second still counts them as owed."""
+    booked: list[str] = []
+
+    class Core:
+        async def submit(self, command: dict[str, Any]) -> dict[str, Any]:
+            if command["ref"] not in booked:
+                booked.append(command["ref"])
+                log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, "w1", [(buyer, 0, 250, EXTERNAL)])
+            return {"event": "posted"}
+
+    bench, (log, buyer, _) = Bench(tmp_path), _market()
+    await bench.node_up()
+    try:
+        log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(buyer, 0, 250, EXTERNAL)])
+        log.cut()
+        log.cut()
+        async with bench.settler(log, commands=Core()):
+            await until(lambda: bench.finals() == [1, 2], what="two final batches")
+        files = {record.number: read_batch_file(record.file) for record in bench.records if record.status == "final"}
+        world = SimpleNamespace(url=f"http://127.0.0.1:{bench.port}")
+        first, second = ["\n".join(await lines_of(world, files[number], [])) for number in (1, 2)]
+        assert "250 units of USDC owed by the books left the vault in this batch" in first and "look for" not in first
+        assert "NOTE 250 units of USDC owed by the books" in second and "look for 250 in the vault's" in second
+        assert "250 of which it has paid out already: covered" in second
+
+        def torn(found: Any) -> Any:
+            cut = [(kind, contents[: 9 if "::Withdrawn" in kind else None]) for kind, contents in found.events]
+            return dataclasses.replace(found, events=cut)
+
+        with pytest.raises(Refuted, match="event .* cannot be read"):
+            await lines_of(world, files[1], [], transaction=torn)
+    finally:
+        await bench.node_down()
 
 
 @pytest.mark.asyncio(loop_scope="module")
