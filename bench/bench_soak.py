@@ -175,7 +175,8 @@ def run(
         )
     counts = world.counts
     if world.faults:
-        raise WrongResult(f"{counts['faults']} faults:\n" + "\n".join(world.faults))
+        traffic = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+        raise WrongResult(f"{counts['faults']} faults:\n" + "\n".join(world.faults) + f"\n{traffic}")
     rows = [Row("traffic", name, counts[name], "") for name in sorted(counts) if name != "faults"]
     rows.append(Row("traffic", "commands in the journal", truth.commands, ""))
     rows.append(Row("traffic", "events of the engine", truth.event_count, ""))
