@@ -27,7 +27,7 @@ ORDERS = {
     "oldest": ("(w.published_at, w.id) > ({}::timestamptz, {}::uuid)", "w.published_at, w.id"),
     "title": ("(lower(w.title), w.id) > ({}::text, {}::uuid)", "lower(w.title), w.id"),
 }
-CANDIDATES_MAX = 2000
+CANDIDATES_MAX = 500
 """How many matches of a search are ranked: bounds its cost for words that everybody uses."""
 _SEARCH = """
     WITH given AS (
@@ -158,7 +158,7 @@ async def insert_version(
 
 async def versions(db: Any, work_id: UUID, before: int | None, limit: int) -> list[Any]:
     rows: list[Any] = await db.fetch(
-        "SELECT * FROM works.work_version WHERE work_id = $1 AND ($2::integer IS NULL OR number < $2)"
+        "SELECT * FROM works.work_version WHERE work_id = $1 AND ($2::bigint IS NULL OR number < $2)"
         " ORDER BY number DESC LIMIT $3",
         work_id, before, limit,
     )  # fmt: skip
@@ -242,7 +242,7 @@ async def chapter_version(db: Any, chapter_id: UUID, number: int) -> Any:
 
 async def chapter_versions(db: Any, chapter_id: UUID, before: int | None, limit: int) -> list[Any]:
     rows: list[Any] = await db.fetch(
-        "SELECT * FROM works.chapter_version WHERE chapter_id = $1 AND ($2::integer IS NULL OR number < $2)"
+        "SELECT * FROM works.chapter_version WHERE chapter_id = $1 AND ($2::bigint IS NULL OR number < $2)"
         " ORDER BY number DESC LIMIT $3",
         chapter_id, before, limit,
     )  # fmt: skip
