@@ -80,6 +80,7 @@ class ChainReader(Protocol):
     async def transaction(self, digest: str) -> Executed | None: ...
     async def vault(self, identity: str) -> VaultObject | None: ...
     async def code(self, package: str) -> Code | None: ...
+    async def versions(self, package: str) -> list[str]: ...
 
 
 class Commitment(msgspec.Struct, frozen=True):
@@ -138,7 +139,7 @@ async def verify_batch(
     for link in batch.vaults:
         if unbooked := _unbooked(batch, link.asset):
             yield _told_of_unbooked(link.asset, unbooked, paid[link.vault])
-    yield await _check_code(package, chain)
+    yield await _check_versions(package, chain)
     for link in batch.vaults:
         yield await _check_vault(batch, link, packages, chain)
 
@@ -290,7 +291,23 @@ def _check_event(batch: BatchFile, link: VaultLink, part: int, found: Executed, 
     raise Refuted(f"{link.asset}: transaction {found.digest} has no event of its vault for part {part}")
 
 
-async def _check_code(package: str, chain: ChainReader) -> str:
+async def _check_versions(package: str, chain: ChainReader) -> str:
+    """Every version: after an upgrade the new code acts on the vaults too, whichever one the batch called."""
+    try:
+        versions = {_normal_package(version) for version in await chain.versions(package)}
+    except ValueError as error:
+        raise Refuted(f"package {package}: the node names a version that is no id: {error}") from error
+    if package not in versions:
+        raise Refuted(f"the node lists {len(versions)} versions of package {package}, and not this one")
+    for version in sorted(versions):
+        await _check_code(version, chain)
+    return (
+        f"the vaults are run by package {package}; the code of all its versions ({len(versions)}) is byte for byte the "
+        "contract of this verifier"
+    )
+
+
+async def _check_code(package: str, chain: ChainReader) -> None:
     found = await chain.code(package)
     if found is None:
         raise Refuted(f"the node knows no package {package}")
@@ -306,7 +323,6 @@ async def _check_code(package: str, chain: ChainReader) -> str:
     for name, code in zip(names, load_modules("exchange", names), strict=True):
         if found.modules[name] != relocate(code, own):
             raise Refuted(f"package {package} is not the contract of this verifier: the code of {name} is another")
-    return f"the vaults are run by package {package}, whose code is byte for byte the contract of this verifier"
 
 
 async def _check_vault(batch: BatchFile, link: VaultLink, packages: set[str], chain: ChainReader) -> str:

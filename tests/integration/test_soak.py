@@ -87,6 +87,9 @@ def _tamper(world: World, truth: Truth, traders: list[Any], seen: Seen) -> None:
     assert _faults(world, truth, traders, seen) == 1
     del seen.trades[number]
     assert _faults(world, truth, traders, seen) == 1  # shown to nobody
+    seen.thinned.add(number[0])
+    assert _faults(world, truth, traders, seen) == 0  # its readers were told that they miss something
+    seen.thinned.clear()
     seen.trades[number] = trade
     seen.last[0, 0].add((1, "0" * 16))
     assert _faults(world, truth, traders, seen) == 1

@@ -75,9 +75,12 @@ async def settled(tmp_path_factory: pytest.TempPathFactory) -> Any:
 class Lying(NodeReader):
     """A node that answers otherwise than it should."""
 
-    def __init__(self, url: str, transaction: Any = None, vault: Any = None, code: Any = None) -> None:
+    def __init__(
+        self, url: str, transaction: Any = None, vault: Any = None, code: Any = None, versions: Any = None
+    ) -> None:
         super().__init__(url)
-        self.change_transaction, self.change_vault, self.change_code = transaction, vault, code
+        self.change_transaction, self.change_vault = transaction, vault
+        self.change_code, self.change_versions = code, versions
 
     async def transaction(self, digest: str) -> Any:
         found = await super().transaction(digest)
@@ -90,6 +93,10 @@ class Lying(NodeReader):
     async def code(self, package: str) -> Any:
         found = await super().code(package)
         return self.change_code(found) if self.change_code else found
+
+    async def versions(self, package: str) -> Any:
+        found = await super().versions(package)
+        return self.change_versions(found) if self.change_versions else found
 
 
 async def lines_of(
@@ -300,6 +307,30 @@ def patched(found: Any) -> Any:
 async def test_vaults_of_another_contract_are_refused(settled: Any, lie: Any, reason: str) -> None:
     with pytest.raises(Refuted, match=reason):
         await lines_of(settled, settled.files[3], code=lie)
+
+
+@pytest.mark.parametrize(
+    ("lie", "reason"),
+    [
+        (lambda found: [*found, "0x77"], "knows no package 0x0+77"),
+        (lambda found: [], "lists 0 versions"),
+        (lambda found: ["0x77"], "and not this one"),
+        (lambda found: [*found, "no id"], "a version that is no id"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_every_version_of_the_package_is_looked_at(settled: Any, lie: Any, reason: str) -> None:
+    with pytest.raises(Refuted, match=reason):
+        await lines_of(settled, settled.files[3], versions=lie)
+
+    def upgraded(found: Any) -> Any:
+        """A later version, at 0x77, with a module changed; the first is as it was."""
+        calls.append(found)
+        return patched(found or calls[0]) if len(calls) == 2 else found or calls[0]
+
+    calls: list[Any] = []
+    with pytest.raises(Refuted, match="package 0x.* the code of settlement is another"):
+        await lines_of(settled, settled.files[3], versions=lambda found: [*found, "0x" + "f" * 64], code=upgraded)
 
 
 @pytest.mark.asyncio(loop_scope="module")
