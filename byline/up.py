@@ -164,20 +164,24 @@ class Exchange:
         """What a person opens or connects to."""
         at = {name: self.status(name) for name in ("api", "core", "marketdata", "chain", "postgres")}
         host = self.settings.host
-        feed_b = {}
-        if self.settings.marketdata_feeds == 2:
-            feed_b["market data, feed B"] = f"ws://{host}:{self.status('marketdata_b')['port']}/v1/ws"
         chain = at["chain"]
         return {
             "terminal and REST": f"http://{host}:{at['api']['port']}/",
-            "order entry": f"ws://{host}:{at['core']['port']}/v1/ws/trade",
-            "market data": f"ws://{host}:{at['marketdata']['port']}/v1/ws",
-            **feed_b,
+            **self._doors("order entry", at["core"], "/v1/ws/trade"),
+            **self._doors("market data", at["marketdata"], "/v1/ws"),
+            **self._doors("market data, feed B", self.status("marketdata_b"), "/v1/ws"),
             "PostgreSQL": self.database_url(),
             "Sui": self.settings.chain_url
             or f"{chain['chain']}, executor {chain['executor']}, gRPC {host}:{chain['port']}",
             "data": str(self.settings.data_directory),
         }
+
+    def _doors(self, name: str, status: dict[str, Any], path: str) -> dict[str, str]:
+        """The plain door of a process, and the one of TLS if it has one; nothing if there is no such process."""
+        doors = {name: f"ws://{self.settings.host}:{status['port']}{path}"} if status else {}
+        if "tls_port" in status:
+            doors[f"{name}, TLS"] = f"wss://{self.settings.tls_host or self.settings.host}:{status['tls_port']}{path}"
+        return doors
 
 
 def _probe_ports(settings: Settings) -> None:
@@ -239,8 +243,10 @@ async def _run(settings: Settings, console: Console, seconds: float | None, json
 
 def _print_addresses(exchange: Exchange, console: Console) -> None:
     console.print(f"[bold green]Byline is up[/] after {exchange.start_to_ready_s:.1f} s")
-    for name, address in exchange.addresses().items():
-        console.print(f"  {name:<18}[bold]{address}[/]", soft_wrap=True)
+    addresses = exchange.addresses()
+    width = max(map(len, addresses)) + 2
+    for name, address in addresses.items():
+        console.print(f"  {name:<{width}}[bold]{address}[/]", soft_wrap=True)
     console.print("`byline status` in another terminal shows it live; Ctrl-C stops it.", style="dim")
 
 
