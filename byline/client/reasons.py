@@ -64,7 +64,7 @@ REJECTED: dict[str, tuple[str, str]] = {
     ),
     "band": (
         "the price lies outside the market's entry band around its reference price",
-        "come nearer to the last trade; `GET /v1/markets` tells `entry_band_ppm`",
+        "come nearer to the last trade; the operator tells how near",
     ),
     "too_many_orders": ("the account has as many open and waiting orders as it may", "cancel some"),
     "bad_oco": (

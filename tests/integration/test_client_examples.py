@@ -166,7 +166,14 @@ async def test_the_examples_do_what_they_say(new_exchange: Any, tmp_path: Path) 
         run("examples/book_recorder.py", *feed, "--market", market, "--out", str(out), "--seconds", "4"),
         run("examples/latency_probe.py", *url, "--key", prober, "--market", market, "--count", "30"),
     )
-    assert "done: 0 orders open, 1 connections" in made
+    assert "done: 0 orders open, 1 connections" in made and "would_cross" not in made
+    kept = tmp_path / "receipt.json"
+    said = await run("examples/receipts.py", *url, "--key", prober, "--market", market, "--out", str(kept))
+    checking = ["examples/receipts.py", *said.split("check it with ")[1].split()]
+    assert "signed by the exchange: command" in await run(*checking)
+    receipt = json.loads(kept.read_text())
+    kept.write_text(json.dumps(receipt | {"sequence": receipt["sequence"] + 1}))
+    assert "ReceiptInvalid" in await run(*checking, code=1)
     assert ", 0 gaps" in recorded and "microseconds" in probed and "matched to durable" in probed
     lines = out.read_text().splitlines()
     assert len(lines) > 10 and json.loads(lines[0])["type"] == "snapshot"
@@ -182,7 +189,7 @@ async def test_the_examples_do_what_they_say(new_exchange: Any, tmp_path: Path) 
     assert await exchange.stop() == 0
 
 
-@pytest.mark.parametrize("name", ["market_maker", "book_recorder", "latency_probe"])
+@pytest.mark.parametrize("name", ["market_maker", "book_recorder", "latency_probe", "receipts"])
 async def test_help_teaches(name: str) -> None:
     told = await run(f"examples/{name}.py", "--help")
     assert f"python examples/{name}.py" in told and "--market" in told
