@@ -18,6 +18,7 @@ each process grew by beyond its bounded stores that are still filling, which the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import random
 import tempfile
@@ -47,24 +48,31 @@ TOLD_EVERY_S = 15.0
 _console = Console(stderr=True)
 
 
-async def _progress(world: World, readers: Callable[[], Awaitable[Counter[str]]], seconds: float) -> None:
-    """A line now and then; samples of memory between."""
-    began = told = time.monotonic()
+async def _sample(world: World, seconds: float) -> None:
+    """Memory of the exchange's processes, now and then."""
     while not world.stop.is_set():
         await asyncio.sleep(min(2.0, max(0.05, seconds / 100)))
         world.sample()
-        now = time.monotonic()
-        if now - told >= TOLD_EVERY_S:
-            told = now
-            heard = await readers()
-            memory = ", ".join(f"{name} {one.samples[-1][1] / 1e6:.0f} MB" for name, one in world.memory.items())
-            _console.print(
-                f"{now - began:5.0f} s of {seconds:.0f}: {world.counts['commands sent']:,} commands, "
-                f"{heard['messages read']:,} messages read, {world.counts['resumes']:,} resumes, "
-                f"{world.counts['hostile connections']:,} hostile, {memory}, "
-                f"faults {world.counts['faults'] + heard['faults']}",
-                highlight=False,
-            )  # fmt: skip
+
+
+async def _tell(world: World, readers: Callable[[], Awaitable[Counter[str]]], seconds: float) -> None:
+    """A line now and then; later where the readers have too much to do to answer."""
+    began = time.monotonic()
+    while not world.stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TOLD_EVERY_S):
+                await world.stop.wait()
+        heard = await readers()
+        memory = ", ".join(
+            f"{name} {one.samples[-1][1] / 1e6:.0f} MB" for name, one in world.memory.items() if one.samples
+        )
+        _console.print(
+            f"{time.monotonic() - began:5.0f} s of {seconds:.0f}: {world.counts['commands sent']:,} commands, "
+            f"{heard['messages read']:,} messages read, {world.counts['resumes']:,} resumes, "
+            f"{world.counts['hostile connections']:,} hostile, {memory}, "
+            f"faults {world.counts['faults'] + heard['faults']}",
+            highlight=False,
+        )  # fmt: skip
 
 
 async def _soak(
@@ -123,7 +131,9 @@ async def _trade(world: World, people: list[Trader], pipe: Connection, seconds: 
         pipe.send("counts")
         return Counter(await asyncio.to_thread(pipe.recv))  # it may be busy, and nobody here shall wait for it
 
-    watching = asyncio.create_task(_progress(world, heard, seconds or 10.0))
+    watching = [asyncio.create_task(_sample(world, seconds or 10.0))]
+    if seconds is not None:
+        watching.append(asyncio.create_task(_tell(world, heard, seconds)))
     tasks = [
         asyncio.create_task(person.run(10.0 * mean_pause if person.viewer else mean_pause, steps)) for person in people
     ]
@@ -131,10 +141,10 @@ async def _trade(world: World, people: list[Trader], pipe: Connection, seconds: 
     tasks.append(asyncio.create_task(world.turn_phases(0.05 if seconds is None else 2.0, steps and 5)))
     if seconds is not None:
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
-        world.stop.set()
+        world.end()
     await asyncio.gather(*tasks)
-    world.stop.set()
-    await watching
+    world.end()
+    await asyncio.gather(*watching)
 
 
 async def _settle(world: World, people: list[Trader], pipe: Connection) -> tuple[Seen, int]:
@@ -165,7 +175,8 @@ def run(
         )
     counts = world.counts
     if world.faults:
-        raise WrongResult(f"{counts['faults']} faults:\n" + "\n".join(world.faults))
+        traffic = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+        raise WrongResult(f"{counts['faults']} faults:\n" + "\n".join(world.faults) + f"\n{traffic}")
     rows = [Row("traffic", name, counts[name], "") for name in sorted(counts) if name != "faults"]
     rows.append(Row("traffic", "commands in the journal", truth.commands, ""))
     rows.append(Row("traffic", "events of the engine", truth.event_count, ""))

@@ -8,7 +8,7 @@
 Gas is the embedded node's estimate (computation alone), at its reference price.
 
 Checked before any number: the chain committed each number once and in order in every vault, rows and pools equal the
-ledger's. Time is pressed in two places, and the rows say so: lossy cuts follow each other every second instead of every
+ledger's. Time is pressed in two places, and the rows say so: lossy cuts follow each other every 1.5 s instead of every
 ten (harder, not easier), and the batches of the outage are cut at once instead of in an hour. The faults row is about
 order, not about speed: it runs on the Python model of the contract, on memory instead of a disk, as several exchanges
 in processes of their own. The others run in the Move VM where it is installed.
@@ -42,7 +42,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.harness import Row, WrongResult, median, seconds
 from bench.settlement_flow import Flow
 from engine.messages import layout
-from engine.messages.errors import ExchangeError
+from engine.messages.errors import ExchangeError, Unavailable
 from settlement.chain.encoding import address_bytes
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.faults import CALL_FAULTS
@@ -158,11 +158,15 @@ class World:
         committed: dict[str, list[int]] = {}
         cursor = 0
         while True:
-            cursor, events = await self.chain.events(cursor, 1_000)
+            try:
+                head = await self.chain.head()
+                cursor, events = await self.chain.events(cursor, 100)
+            except Unavailable:
+                continue  # on a busy machine the short time-out of the faults row ends a slow answer too
             for event in events:
                 if event.kind == "BatchCommitted":
                     committed.setdefault(event.vault, []).append(event.amount)
-            if cursor >= await self.chain.head():
+            if cursor >= head:
                 break
         for asset, vault_id in self.settler.status()["vaults"].items():
             if committed[vault_id] != list(range(1, count + 1)):
@@ -212,7 +216,7 @@ async def world(
 
 def lossy(smoke: bool, seed: int) -> list[Row]:
     """Latency and gas of cuts whose requests and answers get lost."""
-    return asyncio.run(_lossy(3, 40, 0.0, seed) if smoke else _lossy(100, 400, 1.0, seed))
+    return asyncio.run(_lossy(3, 40, 0.0, seed) if smoke else _lossy(100, 400, 1.5, seed))
 
 
 async def _lossy(batches: int, traders: int, interval_s: float, seed: int) -> list[Row]:
@@ -235,7 +239,7 @@ async def _lossy(batches: int, traders: int, interval_s: float, seed: int) -> li
     at_99 = times[max(0, -(-len(times) * 99 // 100) - 1)]
     gas = sum(record.gas_mist for record in records) / len(records)
     trades = sum(record.trade_count for record in records) / len(records)
-    pace = "one a second" if interval_s else "at once"
+    pace = f"one every {interval_s:g} s" if interval_s else "at once"
     case = f"{batches} cuts {pace}, {traders} accounts in 2 vaults, 10 % of requests and of responses lost, {executor}"
     return [
         Row(case, "cut_to_final_p99", at_99, "s", must=FINAL_S),

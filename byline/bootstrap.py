@@ -493,6 +493,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     brake = Brake(
         await _event_source(settings), _Bookings(core), data / "settlement" / "brake.log", settings.unsettled_limit_s
     )
+    audit = _Audit(data) if settings.second_core else None
     settlers: list[Settler] = []
     proofs = ProofSettings(load_proof_key(data / "keys" / "proofs.key"), publication=lambda: published(data))
 
@@ -528,7 +529,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             desk.run(stop),
             run_settler(
                 await _event_source(settings), chain, store, watcher, SettlementSettings(), on_batch, stop,
-                commands=_Bookings(core), releases=desk, proofs=proofs, audit=_second_core(settings),
+                commands=_Bookings(core), releases=desk, proofs=proofs, audit=audit,
                 on_settler=settlers.append,
             ),
             proof_desk(),
@@ -543,6 +544,8 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
         await chain.close()
         if settings.chain_signer:
             await signer.close()
+        if audit is not None:
+            audit.close()
         brake.close()
         watcher.close()
         store.close()
@@ -565,10 +568,6 @@ async def _resumes(settings: Settings, settlers: list[Any], stop: asyncio.Event)
             await asyncio.wait_for(stop.wait(), STATUS_INTERVAL_S)
 
 
-def _second_core(settings: Settings) -> _Audit | None:
-    return _Audit(settings.data_directory) if settings.second_core else None
-
-
 class _Audit:
     """Fulfils `settlement.audit.AuditPort` beside the event loop: catching up may take a while."""
 
@@ -580,6 +579,9 @@ class _Audit:
 
     async def at_cut(self, sequence: int) -> tuple[bytes, Any]:
         return await asyncio.to_thread(self._core.at_cut, sequence)
+
+    def close(self) -> None:
+        self._core.close()
 
 
 class _Bookings:

@@ -6,9 +6,9 @@ its key's. Both are cancelled by journaled `mass_cancel` commands of one account
     connection's   epoch << 28 | number of the sign-in; below 2^48
     key's          the upper half of the numbers, from SHA-256 of the public key: the same in every life
 
-What the exchange itself did not live to cancel (it was killed) is cancelled at the next start: connections of earlier
-epochs are lost for certain, and a revoked key's orders are nobody's. A refusal for want of room is tried again at the
-next look.
+What the exchange itself did not live to cancel (it was killed) is cancelled at the next start, before anybody is
+listened to: connections of earlier epochs are lost for certain, and a revoked key's orders are nobody's. A refusal for
+want of room is tried again at the next look.
 """
 
 from __future__ import annotations

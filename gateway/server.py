@@ -3,6 +3,9 @@
 `GatewayServer` takes every part by its constructor and owns none of them but the connections; `serve` runs it until
 it is told to stop or a broken invariant ends it. `fault` then holds the exception: the caller ends the process with it.
 
+Before it listens, what the process before it did not live to cancel is in the journal and matched: orders of lost
+sessions, of revoked keys and of tripped ones.
+
 Timers: ticks that are due while nobody sends, a `cut` each batch interval, and a look at the journal's health. A
 failed journal is told to every session, and nothing is acked from then on. A full disk leaves cancels only.
 """
@@ -62,6 +65,7 @@ PROTOCOLS = (wire.PROTOCOL, edge.PROTOCOL)
 _PATHS = (b"/", b"/v1/ws/trade")
 _CLOSE_GRACE_S = 0.5
 _REPLAY_WAIT_S = 0.01
+_CLEAR_WAIT_S = 0.001  # for the journal's writer, between two lots of what a start cancels
 
 
 class JournalHealth(Protocol):
@@ -137,7 +141,7 @@ class GatewayServer:
         self._pulls = Pulls(sequencer)
         orphans = self._pulls.add_orphans(open_orders, settings.epoch)
         if orphans:
-            log.warning("orders of lost connections are cancelled sessions=%d", orphans)
+            log.warning("orders of lost connections are to be cancelled sessions=%d", orphans)
         self._pulls.add_disowned(open_orders, keys.revoked())
         self.hub.rejections = rejections = self._known_rejections()
         self._rights = Rights(settings, self._names, keys, self._trip)
@@ -172,13 +176,18 @@ class GatewayServer:
         self._tasks: list[asyncio.Task[None]] = []
         self._told_status = "running"
         self._is_stopping = False
+        self._is_clearing = False
         self._ended = asyncio.Event()
 
     # ---------------------------------------------------------------- life
 
     async def start(self) -> tuple[str, int]:
-        """Listen. Returns host and port. Raises OSError: an address is taken; SettingsInvalid: a bad certificate."""
+        """Listen, once what the process before this one did not live to cancel is cancelled. Returns host and port.
+
+        Raises OSError: an address is taken; SettingsInvalid: a bad certificate.
+        """
         loop = asyncio.get_running_loop()
+        await self._clear()
         self._servers = [await self._listen(self.settings.host, self.settings.port, None)]
         if self.settings.tls_certificate:
             host = self.settings.tls_host or self.settings.host
@@ -192,6 +201,28 @@ class GatewayServer:
         host, port = self._servers[0].sockets[0].getsockname()[:2]
         log.info("listening host=%s port=%d ack_mode=%s", host, port, self.settings.ack_mode)
         return host, port
+
+    async def _clear(self) -> None:
+        """Carry out every waiting pull before the first connection: nobody may trade with an order that is to go.
+
+        Where the journal or the event log takes no more, only cancels are taken until all is carried out: the poll
+        goes on with it.
+        """
+        self._is_clearing = self._sequencer.cancel_only = bool(self._pulls)
+        while self._pulls or self._sequencer.pending:
+            moved = self._pulls.work()
+            self.hub.settle()
+            is_stuck = self._pulls and not (moved or self._sequencer.pending)
+            if is_stuck or self._journal.status != "running":
+                log.error("order entry begins with cancels alone: orders of lost sessions wait=%d", len(self._pulls))
+                return
+            await asyncio.sleep(_CLEAR_WAIT_S)
+        self._take_orders_again()
+
+    def _take_orders_again(self) -> None:
+        """New orders are taken unless the journal is in trouble or a start's pulls are still to come."""
+        self._is_clearing = self._is_clearing and bool(self._pulls)
+        self._sequencer.cancel_only = self._is_clearing or self._told_status != "running"
 
     async def _listen(self, host: str, port: int, context: ssl.SSLContext | None) -> asyncio.Server:
         return await picows.ws_create_server(
@@ -504,7 +535,10 @@ class GatewayServer:
         if status == self._told_status:
             return
         self._told_status = status
-        self._sequencer.cancel_only = status != "running"
+        while status == "running" and self._pulls.work():  # what waited for the disk goes before new orders
+            self.hub.settle()
+        self._is_clearing = self._is_clearing or bool(self._pulls)
+        self._take_orders_again()
         log.error(
             "journal status=%s errno=%d sequence=%d", status, self._sequencer.journal_errno, self._sequencer.sequence
         )
@@ -525,6 +559,8 @@ class GatewayServer:
     def _poll_once(self) -> None:
         self._sequencer.advance()
         self._pulls.work()
+        if self._is_clearing:
+            self._take_orders_again()
         self._end_expired()
         self._end_silent()
         self._tell_latency()

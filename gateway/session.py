@@ -225,6 +225,9 @@ class SessionTerms:
     failures_max: int = 3
     commands_per_frame_max: int = 1_000
     message_bytes_max: int = 65_536
+    unsigned_bytes_max: int = 4_096
+    """Of a message before sign-in: whoever is nobody yet is not to make much work."""
+    unsigned_commands_max: int = 16
     refused_messages_max: int = 1_000
     """Messages in a row beyond the limit; one more ends the session."""
 
@@ -286,11 +289,16 @@ class Session:
         if frame_type == BINARY and not self.is_binary:
             yield from self.end(UNSUPPORTED, "binary frame on a JSON session")
             return
+        is_known = self.state is State.OPEN
+        bytes_max = self._terms.message_bytes_max if is_known else self._terms.unsigned_bytes_max
+        if len(payload) > bytes_max:
+            yield from self.end(TOO_BIG, "the message is too big" if is_known else "too big before sign-in")
+            return
         if frame_type != CONTINUATION:
             self._is_of_records = frame_type == BINARY
         if not is_final or self._parts:
             self._parts.append(payload)
-            if sum(map(len, self._parts)) > self._terms.message_bytes_max or len(self._parts) > _PARTS_MAX:
+            if sum(map(len, self._parts)) > bytes_max or len(self._parts) > _PARTS_MAX:
                 yield from self.end(TOO_BIG, "the message is too big")
                 return
             if not is_final:
@@ -320,8 +328,9 @@ class Session:
         if isinstance(value, dict):
             yield from self._command(value, may_speak)
             return
-        if len(value) > self._terms.commands_per_frame_max:
-            rule = f"at most {self._terms.commands_per_frame_max} commands a frame"
+        most = self._terms.commands_per_frame_max if is_known else self._terms.unsigned_commands_max
+        if len(value) > most:
+            rule = f"at most {most} commands a frame" if is_known else f"at most {most} before sign-in"
             yield Send(wire.error("too_many_commands", f"{len(value)} commands in one frame", rule=rule))
             return
         for item in value:

@@ -10,6 +10,8 @@ new, and the last segment's checks again for each question.
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,7 +32,7 @@ class _Enough(Exception):
 
 
 class SecondCore:
-    """From the first record on; questions go forward."""
+    """From the first record on; questions go forward. One question at a time: threads wait for each other."""
 
     def __init__(self, disk: Disk, limits: CoreLimits | None = None) -> None:
         self._disk = disk
@@ -39,15 +41,25 @@ class SecondCore:
         self._cut = (0, b"")
         """Sequence and state hash of the latest cut."""
         self._looks = 0
+        self._asking = threading.Lock()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """A question that is under way in another thread ends soon, and none is answered any more."""
+        self._is_closed = True
 
     def at_cut(self, sequence: int) -> tuple[bytes, npt.NDArray[np.void]]:
         """State hash of the cut with that sequence, and the balances then (account, asset, available, held).
 
         Raises:
-            Unavailable: the journal does not hold it yet.
+            Unavailable: the journal does not hold it yet, or this is closed.
             JournalCorrupt: the journal is no valid prefix, or the record is no cut.
             ValueError: it lies before an earlier question.
         """
+        with self._asking:
+            return self._at_cut(sequence)
+
+    def _at_cut(self, sequence: int) -> tuple[bytes, npt.NDArray[np.void]]:
         if sequence < self._sequence:
             raise ValueError(f"sequence {sequence} is passed: the second core is at {self._sequence}")
         if sequence > self._sequence:
@@ -58,6 +70,8 @@ class SecondCore:
 
     def _advance(self, target: int) -> None:
         def take(slots: npt.NDArray[np.void], first: int, last: int) -> None:
+            if self._is_closed:
+                raise Unavailable("the second core is closed")
             end, reached = (len(slots), last) if last <= target else (_end_of(slots, target), target)
             self._replayer.apply(slots[:end], first, reached)
             self._sequence = reached

@@ -9,6 +9,7 @@ compared with the contract that comes with this verifier, since a vault of anoth
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from pysui.sui.sui_bcs import bcs
 
 from settlement.batch_file import BatchFile, VaultLink
 from settlement.chain.encoding import Reader, VaultHeader, address_bytes, address_text, base58_text, transaction_digest
+from settlement.chain.events import decode_event
 from settlement.chain.keys import BadSignature, signer_of
 from settlement.chain.localsui.movevm import load_modules, published_modules, relocate
 from settlement.merkle import Proof, ProofInvalid, check_proof
@@ -78,6 +80,7 @@ class ChainReader(Protocol):
     async def transaction(self, digest: str) -> Executed | None: ...
     async def vault(self, identity: str) -> VaultObject | None: ...
     async def code(self, package: str) -> Code | None: ...
+    async def versions(self, package: str) -> list[str]: ...
 
 
 class Commitment(msgspec.Struct, frozen=True):
@@ -120,10 +123,12 @@ async def verify_batch(
         yield f"NOTE the node is no network: an embedded chain on one machine ({facts.server}), chain {facts.chain_id}"
     else:
         yield f"the node is of the network {facts.chain}, chain {facts.chain_id}"
-    packages = set()
+    packages: set[str] = set()
+    paid: Counter[str] = Counter()
     for part in range(len(batch.digests)):
-        package, sender = await _check_transaction(batch, part, chain)
+        package, sender, found = await _check_transaction(batch, part, chain)
         packages.add(package)
+        paid += _paid(found, package)
         yield (
             f"transaction {batch.digests[part]} took effect (part {part + 1} of {len(batch.digests)}), is signed by "
             f"{sender}, and committed exactly this root, these totals and trades to every vault"
@@ -131,7 +136,10 @@ async def verify_batch(
     if len(packages) > 1:
         raise Refuted(f"the parts of the batch went to several packages: {', '.join(sorted(packages))}")
     [package] = packages
-    yield await _check_code(package, chain)
+    for link in batch.vaults:
+        if unbooked := _unbooked(batch, link.asset):
+            yield _told_of_unbooked(link.asset, unbooked, paid[link.vault])
+    yield await _check_versions(package, chain)
     for link in batch.vaults:
         yield await _check_vault(batch, link, packages, chain)
 
@@ -183,8 +191,8 @@ def _check_proofs(batch: BatchFile, proofs: Sequence[Proof]) -> list[str]:
     return lines
 
 
-async def _check_transaction(batch: BatchFile, part: int, chain: ChainReader) -> tuple[str, str]:
-    """Package and sender of the transaction of a part."""
+async def _check_transaction(batch: BatchFile, part: int, chain: ChainReader) -> tuple[str, str, Executed]:
+    """Package and sender of the transaction of a part, and the transaction."""
     digest = batch.digests[part]
     found = await chain.transaction(digest)
     if found is None:
@@ -231,7 +239,33 @@ async def _check_transaction(batch: BatchFile, part: int, chain: ChainReader) ->
                     f"chain, {_text(getattr(wanted, name))} by the file"
                 )
         _check_event(batch, link, part, found, package, owed[link.asset])
-    return package, sender
+    return package, sender, found
+
+
+def _paid(found: Executed, package: str) -> Counter[str]:
+    """Vault → units that it paid out in a transaction. Raises Refuted."""
+    paid: Counter[str] = Counter()
+    for index, (kind, contents) in enumerate(found.events):
+        head, _, rest = kind.partition("::")
+        try:
+            event = decode_event(
+                f"{_normal_package(head)}::{rest}", contents, package, checkpoint=0, digest=found.digest, index=index
+            )
+        except ValueError as error:
+            raise Refuted(f"transaction {found.digest}: event {index} cannot be read: {error}") from error
+        if event is not None and event.kind == "Withdrawn":
+            paid[event.vault] += event.amount
+    return paid
+
+
+def _told_of_unbooked(asset: str, unbooked: int, paid: int) -> str:
+    """What the exchange owes by its books and says it has paid: whether this batch paid it."""
+    if unbooked <= paid:
+        return f"{unbooked} units of {asset} owed by the books left the vault in this batch: its Withdrawn events"
+    return (
+        f"NOTE {unbooked} units of {asset} owed by the books are said to be paid out already, {paid} of them in this "
+        f"batch: look for {unbooked - paid} in the vault's Withdrawn events of earlier batches"
+    )
 
 
 def _check_event(batch: BatchFile, link: VaultLink, part: int, found: Executed, package: str, owed: int) -> None:
@@ -257,7 +291,23 @@ def _check_event(batch: BatchFile, link: VaultLink, part: int, found: Executed, 
     raise Refuted(f"{link.asset}: transaction {found.digest} has no event of its vault for part {part}")
 
 
-async def _check_code(package: str, chain: ChainReader) -> str:
+async def _check_versions(package: str, chain: ChainReader) -> str:
+    """Every version: after an upgrade the new code acts on the vaults too, whichever one the batch called."""
+    try:
+        versions = {_normal_package(version) for version in await chain.versions(package)}
+    except ValueError as error:
+        raise Refuted(f"package {package}: the node names a version that is no id: {error}") from error
+    if package not in versions:
+        raise Refuted(f"the node lists {len(versions)} versions of package {package}, and not this one")
+    for version in sorted(versions):
+        await _check_code(version, chain)
+    return (
+        f"the vaults are run by package {package}; the code of all its versions ({len(versions)}) is byte for byte the "
+        "contract of this verifier"
+    )
+
+
+async def _check_code(package: str, chain: ChainReader) -> None:
     found = await chain.code(package)
     if found is None:
         raise Refuted(f"the node knows no package {package}")
@@ -273,7 +323,6 @@ async def _check_code(package: str, chain: ChainReader) -> str:
     for name, code in zip(names, load_modules("exchange", names), strict=True):
         if found.modules[name] != relocate(code, own):
             raise Refuted(f"package {package} is not the contract of this verifier: the code of {name} is another")
-    return f"the vaults are run by package {package}, whose code is byte for byte the contract of this verifier"
 
 
 async def _check_vault(batch: BatchFile, link: VaultLink, packages: set[str], chain: ChainReader) -> str:

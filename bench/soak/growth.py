@@ -5,7 +5,7 @@ of these stores has a bound that minutes do not reach, so it still grows; by how
 grew by beyond that, it must not have: `GROWTH_MAX` is the little that allocators and huge pages are given.
 
 Memory is anonymous memory (the journal and the event log are mapped files), its growth the slope of a straight line
-through the samples of the second half, so that what connections and pools take at first does not count.
+through the samples of the second half of the trading, so that what connections and pools take at first does not count.
 """
 
 from __future__ import annotations
@@ -59,14 +59,15 @@ def growth_rows(world: World, kinds: dict[int, Counter[int]], judged: bool) -> l
     for name, memory in world.memory.items():
         case = f"memory of {name}"
         first, last = memory.samples[0], memory.samples[-1]
-        half = first[0] + (last[0] - first[0]) / 2
-        seconds = max(last[0] - half, 1e-9)
-        since, until = ((world.began_ns + at * 1e9) / _SECOND_NS for at in (half, last[0]))
+        until = min(last[0], world.ended_s)  # when trading ends, stores stop filling, and what it grew by is thinned
+        half = first[0] + (until - first[0]) / 2
+        seconds = max(until - half, 1e-9)
+        from_second, to_second = ((world.began_ns + at * 1e9) / _SECOND_NS for at in (half, until))
         late: Counter[int] = Counter()
         for second, counted in kinds.items():
-            if since <= second < until:
+            if from_second <= second < to_second:
                 late.update(counted)
-        grown = memory.slope(half) * seconds / 1e6
+        grown = memory.slope(half, until) * seconds / 1e6
         rows.append(Row(case, "resident at the start", first[1] / 1e6, "MB"))
         rows.append(Row(case, "resident at the end", last[1] / 1e6, "MB"))
         rows.append(Row(case, "grown in the second half", grown, "MB"))

@@ -55,6 +55,8 @@ class Seen:
     """By market: (side, price, size) of single orders in the order of the queues."""
     tickers: dict[int, Channel] = field(default_factory=dict)
     candles: dict[int, list[Channel]] = field(default_factory=dict)
+    thinned: set[int] = field(default_factory=set)
+    """Markets of which a reader of trades was told that it is slow, though it never stopped reading by plan."""
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
 
@@ -239,6 +241,8 @@ class Reader:
             self.seen.counts["told that they are slow" if message["conflated"] else "told that they caught up"] += 1
             self.is_slow = message["conflated"]
             for stream in self.streams.values():
+                if self.is_slow and stream.kind == "trades" and self.number % SLOW_EVERY:
+                    self.seen.thinned.add(stream.market)
                 stream.is_fresh, stream.seq = True, -1
         elif kind == "subscribed":
             stream = self.streams.get(message["channel"])

@@ -311,6 +311,11 @@ def _judge_trades(world: World, truth: Truth, seen: Seen, compared: dict[str, in
         if truth.trades.get(key) != told:
             world.fault(f"trade {key}: readers {told}, the journal {truth.trades.get(key)}")
     missing = truth.trades.keys() - seen.trades.keys()
+    # Readers tell a gap that was not announced themselves. Where the machine left them no time to read, they were told,
+    # and perhaps nobody was left to be shown a trade.
+    excused = {trade for trade in missing if trade[0] in seen.thinned}
+    world.counts["trades missed by readers told that they are slow"] += len(excused)
+    missing -= excused
     if missing:
         world.fault(f"{len(missing)} trades were shown to nobody: {sorted(missing)[:4]}")
     compared["trades"] += len(seen.trades)

@@ -7,6 +7,7 @@ edge depends on them. What goes wrong anywhere in the soak is a line in `World.f
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import sys
 import time
@@ -61,9 +62,9 @@ class Memory:
                 found[name] = int(value.split()[0]) * 1024
         self.samples.append((at, found["VmRSS"], found["RssAnon"]))
 
-    def slope(self, since: float, column: int = 2) -> float:
-        """Bytes a second by least squares over the samples from `since` on; 0 for fewer than two."""
-        rows = [(row[0], row[column]) for row in self.samples if row[0] >= since]
+    def slope(self, since: float, until: float = math.inf) -> float:
+        """Anonymous bytes a second by least squares over the samples from `since` to `until`; 0 for fewer than two."""
+        rows = [(at, anonymous) for at, _, anonymous in self.samples if since <= at <= until]
         if len(rows) < 2:
             return 0.0
         mean_x = sum(x for x, _ in rows) / len(rows)
@@ -88,12 +89,20 @@ class World:
         self.faults: list[str] = []
         self.memory: dict[str, Memory] = {}
         self.stop = asyncio.Event()
-        """Set: nobody begins anything new."""
+        """Set by `end`."""
         self.operator: TradingClient
         self._supervisor: Supervisor
         self.began_ns = time.time_ns()
         """When samples of memory say 0, ns since 1970."""
         self._began = time.monotonic()
+        self.ended_s = math.inf
+        """When everybody stopped trading, on the clock of the samples."""
+
+    def end(self) -> None:
+        """Nobody begins anything new."""
+        if not self.stop.is_set():
+            self.ended_s = time.monotonic() - self._began
+            self.stop.set()
 
     def fault(self, text: str) -> None:
         """Something that must not be."""

@@ -23,7 +23,7 @@ ORDERS = {
     "name": ("($4::text IS NULL OR (lower(c.display_name), c.id) > ($4, $5::uuid))", "lower(c.display_name), c.id"),
 }  # fmt: skip
 """Sort → what comes after the cursor, and the order. The last part of each key is the id."""
-CANDIDATES_MAX = 2000
+CANDIDATES_MAX = 500
 """How many matches of a search are ranked: bounds its cost for words that everybody uses."""
 SEARCH_QUERY = """
     WITH given AS (SELECT websearch_to_tsquery('simple', $1) AS words),

@@ -324,7 +324,7 @@ class CreatorService:
     async def analytics(self, caller: Caller, creator_id: UUID, since: date | None, until: date | None) -> Analytics:
         """The last thirty days unless told. Raises ApiError NOT_FOUND for another's, VALIDATION_ERROR."""
         until = until or datetime.now(UTC).date()
-        since = since or until - timedelta(days=29)
+        since = since or date.fromordinal(max(1, until.toordinal() - 29))
         if not timedelta(0) <= until - since < timedelta(days=DAYS_MAX):
             message = f"since: must not be after until, and at most {DAYS_MAX} days before"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_period", field="since")

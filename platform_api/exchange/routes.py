@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok
@@ -72,7 +73,13 @@ class ExchangeController(Controller):
         """The price levels of a market or token, from the market-data copy."""
         return ok(request, await exchange.depth(token_id, depth))
 
-    @post("/orders", status_code=201, security=BEARER, responses=failures(400, 401, 403, 404, 409, 422, 429, 503, 504))
+    @post(
+        "/orders",
+        status_code=201,
+        security=BEARER,
+        responses={200: ResponseSpec(Envelope[Placed], generate_examples=False, description="The order was there.")}
+        | failures(400, 401, 403, 404, 409, 422, 429, 503, 504),
+    )
     async def place(
         self,
         request: AnyRequest,

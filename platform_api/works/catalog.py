@@ -284,11 +284,13 @@ class Catalog:
         return row
 
     async def note_version(self, db: Any, work_id: UUID, note: str, actor: UUID) -> None:
-        """What the work consists of now is its next version."""
+        """What the work consists of now is its next version, unless it is what it was."""
         row = await queries.work(db, work_id)
         content = content_of(row, await queries.assets(db, work_id))
         number = row["content_version"] + 1
         digest = hashlib.sha256(content).digest()
+        if digest == await queries.version_digest(db, work_id, row["content_version"]):
+            return
         await queries.insert_version(db, work_id, number, content, digest, note, actor)
         if row["status"] == "published":
             await self._tell(db, "work.version_published", row, actor)

@@ -27,7 +27,7 @@ ORDERS = {
     "oldest": ("(w.published_at, w.id) > ({}::timestamptz, {}::uuid)", "w.published_at, w.id"),
     "title": ("(lower(w.title), w.id) > ({}::text, {}::uuid)", "lower(w.title), w.id"),
 }
-CANDIDATES_MAX = 2000
+CANDIDATES_MAX = 500
 """How many matches of a search are ranked: bounds its cost for words that everybody uses."""
 _SEARCH = """
     WITH given AS (
@@ -156,9 +156,15 @@ async def insert_version(
     await db.execute("UPDATE works.work SET content_version = $2 WHERE id = $1", work_id, number)
 
 
+async def version_digest(db: Any, work_id: UUID, number: int) -> bytes | None:
+    query = "SELECT sha256 FROM works.work_version WHERE work_id = $1 AND number = $2"
+    digest: bytes | None = await db.fetchval(query, work_id, number)
+    return digest
+
+
 async def versions(db: Any, work_id: UUID, before: int | None, limit: int) -> list[Any]:
     rows: list[Any] = await db.fetch(
-        "SELECT * FROM works.work_version WHERE work_id = $1 AND ($2::integer IS NULL OR number < $2)"
+        "SELECT * FROM works.work_version WHERE work_id = $1 AND ($2::bigint IS NULL OR number < $2)"
         " ORDER BY number DESC LIMIT $3",
         work_id, before, limit,
     )  # fmt: skip
@@ -242,7 +248,7 @@ async def chapter_version(db: Any, chapter_id: UUID, number: int) -> Any:
 
 async def chapter_versions(db: Any, chapter_id: UUID, before: int | None, limit: int) -> list[Any]:
     rows: list[Any] = await db.fetch(
-        "SELECT * FROM works.chapter_version WHERE chapter_id = $1 AND ($2::integer IS NULL OR number < $2)"
+        "SELECT * FROM works.chapter_version WHERE chapter_id = $1 AND ($2::bigint IS NULL OR number < $2)"
         " ORDER BY number DESC LIMIT $3",
         chapter_id, before, limit,
     )  # fmt: skip
@@ -402,7 +408,8 @@ async def pending_cases(db: Any, after: UUID | None, limit: int) -> list[Any]:
     """The longest waiting first."""
     rows: list[Any] = await db.fetch(
         "SELECT v.*, w.title FROM works.verification_case v JOIN works.work w ON w.id = v.work_id"
-        " WHERE v.status = 'pending' AND ($1::uuid IS NULL OR v.id > $1) ORDER BY v.id LIMIT $2",
+        " WHERE v.status = 'pending' AND w.status <> 'deleted' AND ($1::uuid IS NULL OR v.id > $1)"
+        " ORDER BY v.id LIMIT $2",
         after, limit,
     )  # fmt: skip
     return rows

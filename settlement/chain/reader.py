@@ -1,4 +1,4 @@
-"""Reads a Sui node for `settlement.verify`: four questions of `sui.rpc.v2`, no key, no directory, no settings."""
+"""Reads a Sui node for `settlement.verify`: five questions of `sui.rpc.v2`, no key, no directory, no settings."""
 
 from __future__ import annotations
 
@@ -71,6 +71,19 @@ class NodeReader:
             return None
         modules = {str(module.name): bytes(module.contents or b"") for module in reply.package.modules}
         return Code(str(reply.package.original_id or package), modules)
+
+    async def versions(self, package: str) -> list[str]:
+        found: list[str] = []
+        token: bytes | None = None
+        while True:
+            request = v2.ListPackageVersionsRequest(package_id=package, page_token=token)
+            reply = await self._ask(self._packages.list_package_versions, request)
+            if reply is None:
+                return found
+            found += [str(version.package_id) for version in reply.versions]
+            token = reply.next_page_token
+            if not token or not reply.versions:
+                return found
 
     async def close(self) -> None:
         self._channel.close()

@@ -455,7 +455,7 @@ def test_openapi_document_names_every_route_and_its_references_resolve():
     document = openapi_document()
     assert document["openapi"].startswith("3.1")
     named = {f"{method} {path}" for path, item in document["paths"].items() for method in item}
-    assert named == ROUTES
+    assert named >= ROUTES  # the creators' contexts have more, and tests of their own in platform_api/
 
     def references(node):
         if isinstance(node, dict):

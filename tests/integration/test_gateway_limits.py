@@ -189,3 +189,22 @@ async def test_a_tier_that_is_none_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CommandError) as error:
             await x.trader(operator, "alice", tier="royal")
         assert (error.value.code, error.value.field) == ("bad_value", "tier")
+
+
+async def test_before_sign_in_a_message_is_small(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        async with connect(x.url) as socket:
+            await socket.recv()
+            await socket.send(json.dumps([{"op": "ping"}] * 17))
+            assert json.loads(await socket.recv())["code"] == "too_many_commands"
+            await socket.send(json.dumps([{"op": "ping"}] * 16))
+            assert [json.loads(await socket.recv())["type"] for _ in range(16)] == ["pong"] * 16
+            for parts in ("{" + " " * 4_096, ["{" + " " * 2_048, " " * 2_048]):
+                async with connect(x.url) as big:
+                    await big.send(parts)
+                    with pytest.raises(ConnectionClosed) as closed:
+                        await big.recv()
+                        await big.recv()
+                    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1009
+        await operator._socket.send(json.dumps([{"op": "ping"}] * 999 + [{"op": "ping", "rid": "z" * 30}]))
+        await operator.ping()

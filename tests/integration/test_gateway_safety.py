@@ -12,6 +12,9 @@ import pytest
 from websockets.frames import Frame, Opcode
 
 from byline.client import CommandError, TradingClient, public_key
+from engine.messages.codes import OrderType, Side, TimeInForce
+from engine.messages.encode import place_record
+from gateway.pulls import connection_stamp
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay
 from tests.support.gateway import MARKET, exchange
@@ -76,6 +79,54 @@ async def test_what_a_killed_exchange_did_not_cancel_is_cancelled_at_the_next_st
         assert await names_of(operator, "alice") == {"ends", "stays"}
     async with exchange(tmp_path, listed=False, restart=True) as x, await x.client(x.operator) as operator:
         await becomes(operator, "alice", {"stays"})
+
+
+async def test_whoever_comes_first_after_a_kill_finds_no_order_of_a_lost_session(tmp_path: Path) -> None:
+    """Of more sessions than one look cancels; the poll never comes, so the start itself must have done it."""
+    count = 600
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        alice, bob = await x.trader(operator, "alice"), await x.trader(operator, "bob")
+        account, market = x.core.account_index("alice"), x.core.market_index(MARKET)
+        for number in range(1, count + 1):  # placed over sessions of this epoch, which end with the exchange unsaid
+            record = place_record(
+                account, market, f"lost{number}".encode(), Side.BUY, OrderType.LIMIT, TimeInForce.GTC, 200, 1,
+                session=connection_stamp(1, number + 10_000),
+            )  # fmt: skip
+            assert x.sequencer.submit_record(bytes(record)) == "taken"
+        async with await x.client(alice, cancel_on_disconnect=False) as a:
+            await a.place(**limit("stays", price="0.5"))
+        before = x.core.sequence
+        assert len(await operator.open_orders("alice")) == count + 1
+    async with exchange(tmp_path, listed=False, restart=True, tick_poll_s=3600.0) as x, await x.client(bob) as b:
+        sale = await b.command("place", **limit("first", side="sell", tif="ioc", size="60", price="1"))
+        assert sale["sequence"] > before + count
+        done = await b.resolve("first")
+        assert (done["status"], done["filled"]) == ("canceled", "0"), "he traded with an order that was to go"
+        async with await x.client(alice) as a:
+            for number in (1, count):
+                assert (await a.resolve(f"lost{number}"))["status"] == "canceled"
+            assert await names_of(a, "alice") == {"stays"}
+        assert not x.sequencer.cancel_only
+    core, _ = replay(DirectoryDisk(tmp_path))
+    assert core.state_hash() == x.core.state_hash(), "the cancels stand in the journal"
+
+
+async def test_a_start_that_cannot_cancel_takes_no_orders(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice")
+        async with await x.client(key) as a:
+            work, stuck = x.server._pulls.work, True
+            x.server._pulls.work = lambda: False if stuck else work()  # as where the event log gets no next file
+            x.server._pulls.add([x.core.account_index("alice")], [1])
+            await x.server._clear()
+            with pytest.raises(CommandError) as error:
+                await a.place(**limit("early"))
+            assert error.value.code == "cancel_only"
+            await a.mass_cancel()
+            stuck = False
+            while x.sequencer.cancel_only:
+                await asyncio.sleep(0.01)
+            await a.place(**limit("late"))
 
 
 async def test_the_dead_man_timer_cancels_in_journal_time(tmp_path: Path) -> None:

@@ -171,6 +171,10 @@ def _bad_flag(world: World, builder: Builder) -> None:
     _call(world, builder, "set_paused", [_vault(world, builder), _owned(builder, admin), _pure(builder, b"\2")])
 
 
+def _too_many(world: World, builder: Builder) -> None:
+    _call(world, builder, "cancel_exit", [_vault(world, builder), _pure(builder, A)])
+
+
 REFUSED = {
     "size": ("invalid", "limit 131072", Draft(_many_pures(9, 16_000))),
     "pure": ("invalid", "a pure argument of 16385 bytes", Draft(_many_pures(1, 16_385))),
@@ -201,6 +205,7 @@ REFUSED = {
     "unused value": ("unsupported", "left unused", Draft(_unused)),
     "trailing bytes": ("unsupported", "1 bytes too many", Draft(_trailing)),
     "bad bool": ("unsupported", "BCS bool of 2", Draft(_bad_flag)),
+    "arity": ("unsupported", "cancel_exit with 2 arguments and 1 type arguments, 1 and 1 wanted", Draft(_too_many)),
     "longer": ("invalid", "BCS", Draft(bend=lambda raw: raw + b"\0")),
     "shorter": ("invalid", "BCS", Draft(bend=lambda raw: raw[:-1])),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +88,22 @@ def test_beside_the_writer_it_has_the_same_state_and_the_books_agree(tmp_path: P
     with pytest.raises(JournalCorrupt, match="is no cut"):
         second.at_cut(cuts[-1][0] + 1)
     running.close()
+
+
+def test_threads_that_ask_at_once_get_one_answer_and_a_closed_one_gives_none(tmp_path: Path) -> None:
+    slots, cuts = _with_cuts(workload()[:8_000], 4_000)
+    running = recover(tmp_path, settings=SETTINGS)
+    feed(running, slots, 0, cuts[0][1])
+    expected = running.core.balances()
+    second = SecondCore(DirectoryDisk(tmp_path))
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(second.at_cut, [cuts[0][0]] * 8))
+    assert all(state == answers[0][0] and (balances == expected).all() for state, balances in answers)
+    running.close()
+    closed = SecondCore(DirectoryDisk(tmp_path))
+    closed.close()
+    with pytest.raises(Unavailable, match="is closed"):
+        closed.at_cut(cuts[0][0])
 
 
 def test_a_journal_that_stays_damaged_is_no_journal_that_is_being_written(tmp_path: Path) -> None:

@@ -14,8 +14,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from byline.bootstrap import _Bookings
 from byline.cli import app
+from byline.core_port import GatewayPort
 from engine.messages.errors import Refused, Unavailable
+from persistence.event_log import EventLogReader
+from settlement.brake import Brake
 from settlement.chain.admin import SuiAdmin
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.server import RunningNode, start
@@ -176,6 +180,34 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Example: byline settle" in text.replace("`", "") or "byline settle" in text, text
 
 
+async def _brake_of_a_running_exchange(data: Path) -> None:
+    """Closes and opens the markets through the gateway, and sees it in the event log."""
+    core = GatewayPort(data, "127.0.0.1")
+    await core.start()
+    brake = Brake(EventLogReader(data / "events"), _Bookings(core), data.parent / "brake.log", 100.0)
+    await _until(lambda: core.status()["connected"], "connected")
+
+    async def phases() -> set[str]:
+        await brake.step(50.0)
+        return {phase.word for phase in brake._phases}
+
+    assert await phases() == {"continuous"}
+    await brake.step(101.0)
+    for _ in range(200):
+        if await phases() == {"cancel_only"}:
+            break
+        await asyncio.sleep(0.05)
+    assert await phases() == {"cancel_only"} and brake.closed == set(brake._names)
+    for _ in range(200):
+        await brake.step(0.0)
+        if not brake.closed and await phases() == {"continuous"}:
+            break
+        await asyncio.sleep(0.05)
+    assert await phases() == {"continuous"} and brake.closed == set()
+    brake.close()
+    await core.close()
+
+
 async def test_status_pause_and_resume_of_a_running_exchange(new_exchange) -> None:  # type: ignore[no-untyped-def]
     exchange = new_exchange("--quiet-market", "--batch-seconds", "1")
     await exchange.start()
@@ -195,6 +227,7 @@ async def test_status_pause_and_resume_of_a_running_exchange(new_exchange) -> No
         assert "paused" in (await settle("status")).stdout
         assert (await settle("pause", "--off")).returncode == 0
         await _until(lambda: exchange.status("backoffice")["settlement"]["final_batch"] > paused_at, "goes on")
+        await _brake_of_a_running_exchange(exchange.data)
         nothing = await settle("resume", "--note", "test")
         assert "nothing to resume" in nothing.stdout, nothing
         busy = await settle("open-vault", "USDC")

@@ -87,6 +87,9 @@ def _tamper(world: World, truth: Truth, traders: list[Any], seen: Seen) -> None:
     assert _faults(world, truth, traders, seen) == 1
     del seen.trades[number]
     assert _faults(world, truth, traders, seen) == 1  # shown to nobody
+    seen.thinned.add(number[0])
+    assert _faults(world, truth, traders, seen) == 0  # its readers were told that they miss something
+    seen.thinned.clear()
     seen.trades[number] = trade
     seen.last[0, 0].add((1, "0" * 16))
     assert _faults(world, truth, traders, seen) == 1
@@ -123,7 +126,7 @@ def test_a_book_that_was_shown_wrong_is_found_at_its_sequence(tmp_path: Path) ->
 def test_memory_that_grows_has_a_slope() -> None:
     memory = Memory(0, [(float(second), 10_000, 5_000 + 300 * second) for second in range(10)])
     assert memory.slope(0.0) == pytest.approx(300) and memory.slope(5.0) == pytest.approx(300)
-    assert memory.slope(0.0, 1) == 0 and replace(memory, samples=memory.samples[:1]).slope(0.0) == 0
+    assert memory.slope(0.0, 3.0) == pytest.approx(300) and replace(memory, samples=memory.samples[:1]).slope(0.0) == 0
 
 
 def test_growth_beyond_bounded_stores_fails_the_soak(tmp_path: Path) -> None:
@@ -136,7 +139,8 @@ def test_growth_beyond_bounded_stores_fails_the_soak(tmp_path: Path) -> None:
     stores = 10 * 112 + 10 * 448
     for leak in (0, GROWTH_MAX // 2, 2 * GROWTH_MAX):
         samples = [(float(second), 10**8, 50_000_000 + (stores + leak) * second) for second in range(0, 601, 2)]
-        world.memory = {"core": Memory(0, samples)}
+        samples += [(float(second), 10**8, samples[-1][2]) for second in range(602, 1_200, 2)]  # all has ended
+        world.memory, world.ended_s = {"core": Memory(0, samples)}, 600.0
         for is_judged in (True, False):
             rows = {row.metric: row for row in growth_rows(world, kinds, is_judged)}
             assert rows["grown in the second half"].value == pytest.approx((stores + leak) * 300 / 1e6)

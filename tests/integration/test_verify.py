@@ -23,6 +23,7 @@ from byline.client import TradingClient
 from byline.client.messages import decode
 from byline.operator import gateway_url, open_operator
 from byline.verify_tools import read_proofs, verify_files
+from engine.messages.codes import CommandKind, EventKind
 from engine.messages.errors import SettingsInvalid, Unavailable
 from settlement.batch_file import BatchFile, read_batch_file
 from settlement.chain.encoding import VaultHeader, base58_text, transaction_digest
@@ -31,7 +32,7 @@ from settlement.chain.reader import NodeReader
 from settlement.merkle import Proof
 from settlement.proof_desk import ProofClient, ProofProblem, serve_proofs
 from settlement.verify import Refuted, verify_batch
-from tests.integration.test_settlement import MARKET, Bench, _market
+from tests.integration.test_settlement import EXTERNAL, MARKET, Bench, _market
 from tests.support.exchange import until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
@@ -74,9 +75,12 @@ async def settled(tmp_path_factory: pytest.TempPathFactory) -> Any:
 class Lying(NodeReader):
     """A node that answers otherwise than it should."""
 
-    def __init__(self, url: str, transaction: Any = None, vault: Any = None, code: Any = None) -> None:
+    def __init__(
+        self, url: str, transaction: Any = None, vault: Any = None, code: Any = None, versions: Any = None
+    ) -> None:
         super().__init__(url)
-        self.change_transaction, self.change_vault, self.change_code = transaction, vault, code
+        self.change_transaction, self.change_vault = transaction, vault
+        self.change_code, self.change_versions = code, versions
 
     async def transaction(self, digest: str) -> Any:
         found = await super().transaction(digest)
@@ -89,6 +93,10 @@ class Lying(NodeReader):
     async def code(self, package: str) -> Any:
         found = await super().code(package)
         return self.change_code(found) if self.change_code else found
+
+    async def versions(self, package: str) -> Any:
+        found = await super().versions(package)
+        return self.change_versions(found) if self.change_versions else found
 
 
 async def lines_of(
@@ -301,6 +309,30 @@ async def test_vaults_of_another_contract_are_refused(settled: Any, lie: Any, re
         await lines_of(settled, settled.files[3], code=lie)
 
 
+@pytest.mark.parametrize(
+    ("lie", "reason"),
+    [
+        (lambda found: [*found, "0x77"], "knows no package 0x0+77"),
+        (lambda found: [], "lists 0 versions"),
+        (lambda found: ["0x77"], "and not this one"),
+        (lambda found: [*found, "no id"], "a version that is no id"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_every_version_of_the_package_is_looked_at(settled: Any, lie: Any, reason: str) -> None:
+    with pytest.raises(Refuted, match=reason):
+        await lines_of(settled, settled.files[3], versions=lie)
+
+    def upgraded(found: Any) -> Any:
+        """A later version, at 0x77, with a module changed; the first is as it was."""
+        calls.append(found)
+        return patched(found or calls[0]) if len(calls) == 2 else found or calls[0]
+
+    calls: list[Any] = []
+    with pytest.raises(Refuted, match="package 0x.* the code of settlement is another"):
+        await lines_of(settled, settled.files[3], versions=lambda found: [*found, "0x" + "f" * 64], code=upgraded)
+
+
 @pytest.mark.asyncio(loop_scope="module")
 async def test_an_event_of_a_pool_too_small_is_refused(settled: Any) -> None:
     def lie(found: Any) -> Any:
@@ -314,6 +346,42 @@ async def test_an_event_of_a_pool_too_small_is_refused(settled: Any) -> None:
 
     with pytest.raises(Refuted, match="the vault held 7 when the batch took effect"):
         await lines_of(settled, settled.files[3], transaction=lie)
+
+
+async def test_what_is_paid_and_not_booked_is_told_and_where_to_look_for_it(tmp_path: Path) -> None:
+    """Booked after the second cut: the first batch pays 250, the second still counts them as owed."""
+    booked: list[str] = []
+
+    class Core:
+        async def submit(self, command: dict[str, Any]) -> dict[str, Any]:
+            if command["ref"] not in booked:
+                booked.append(command["ref"])
+                log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, "w1", [(buyer, 0, 250, EXTERNAL)])
+            return {"event": "posted"}
+
+    bench, (log, buyer, _) = Bench(tmp_path), _market()
+    await bench.node_up()
+    try:
+        log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(buyer, 0, 250, EXTERNAL)])
+        log.cut()
+        log.cut()
+        async with bench.settler(log, commands=Core()):
+            await until(lambda: bench.finals() == [1, 2], what="two final batches")
+        files = {record.number: read_batch_file(record.file) for record in bench.records if record.status == "final"}
+        world = SimpleNamespace(url=f"http://127.0.0.1:{bench.port}")
+        first, second = ["\n".join(await lines_of(world, files[number], [])) for number in (1, 2)]
+        assert "250 units of USDC owed by the books left the vault in this batch" in first and "look for" not in first
+        assert "NOTE 250 units of USDC owed by the books" in second and "look for 250 in the vault's" in second
+        assert "250 of which it has paid out already: covered" in second
+
+        def torn(found: Any) -> Any:
+            cut = [(kind, contents[: 9 if "::Withdrawn" in kind else None]) for kind, contents in found.events]
+            return dataclasses.replace(found, events=cut)
+
+        with pytest.raises(Refuted, match="event .* cannot be read"):
+            await lines_of(world, files[1], [], transaction=torn)
+    finally:
+        await bench.node_down()
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -28,6 +28,7 @@ from settlement.chain.localsui.contract import (
     Withdraw,
 )
 from settlement.chain.localsui.interpreter import UPGRADE_CAP, Coin, Interpreter, Made, UnknownShape, UpgradeCap
+from settlement.chain.localsui.packages import arity
 from settlement.chain.localsui.rights import FUNCTIONS
 from settlement.chain.localsui.rights_calls import rights_call
 from settlement.chain.localsui.state import CLOCK_KIND, Emitted, Item
@@ -63,6 +64,12 @@ def move_call(machine: Interpreter, call: Any) -> Any:
         return None
     if package == _FRAMEWORK and target == ("object", "id"):
         return _object_id(machine, arguments[0])
+    wanted = arity(machine.state, package, call.Module, call.Function)
+    if wanted is not None and wanted != (len(arguments), len(types)):
+        raise UnknownShape(
+            f"{call.Module}::{call.Function} with {len(arguments)} arguments and {len(types)} type arguments, "
+            f"{wanted[0]} and {wanted[1]} wanted"
+        )
     if package in machine.state.packages:
         if call.Module == "settlement" and call.Function in _SETTLEMENT:
             return _SETTLEMENT[call.Function](_Call(machine, package, arguments, types))

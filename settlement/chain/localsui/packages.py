@@ -16,7 +16,7 @@ from settlement.chain.encoding import address_bytes, address_text
 from settlement.chain.localsui.movevm import BYTECODE, load_modules, published_modules, relocate
 from settlement.chain.localsui.state import State
 
-__all__ = ["function_message", "package_message"]
+__all__ = ["arity", "function_message", "package_message"]
 
 _SELF = bytes(32)
 """The address that a package not yet published has in its own bytecode."""
@@ -27,15 +27,18 @@ _PLAIN = {
 }
 
 
+def arity(state: State, package: bytes, module: str, name: str) -> tuple[int, int] | None:
+    """How many arguments and type arguments a call of the public function has; None if there is no such function."""
+    body = _function(state, package, module, name)
+    if body is None:
+        return None
+    given = [each for each in body["params"] if each.get("to", each).get("name") != "TxContext"]
+    return len(given), len(body["type_params"])
+
+
 def function_message(state: State, package: bytes, module: str, name: str) -> Any:
     """FunctionDescriptor of a public function, or None."""
-    if package in state.packages:
-        functions = _interface("exchange").get(module, {})
-    elif state.coins.get(package) == module:
-        functions = _interface("coin")[_TEMPLATE]
-    else:
-        functions = {}
-    body = functions.get(name)
+    body = _function(state, package, module, name)
     if body is None:
         return None
     return v2.FunctionDescriptor(
@@ -62,6 +65,16 @@ def package_message(state: State, package: bytes) -> Any:
     ]
     text = address_text(package)
     return v2.Package(storage_id=text, original_id=text, version=1, modules=modules)
+
+
+def _function(state: State, package: bytes, module: str, name: str) -> dict[str, Any] | None:
+    if package in state.packages:
+        functions = _interface("exchange").get(module, {})
+    elif state.coins.get(package) == module:
+        functions = _interface("coin")[_TEMPLATE]
+    else:
+        functions = {}
+    return functions.get(name)
 
 
 @functools.cache

@@ -107,6 +107,12 @@ class Service:
                 v2.ListDynamicFieldsResponse,
             ),
             ("MovePackageService/GetPackage", self._package, v2.GetPackageRequest, v2.GetPackageResponse),
+            (
+                "MovePackageService/ListPackageVersions",
+                self._package_versions,
+                v2.ListPackageVersionsRequest,
+                v2.ListPackageVersionsResponse,
+            ),
             ("MovePackageService/GetFunction", self._function, v2.GetFunctionRequest, v2.GetFunctionResponse),
             (
                 "TransactionExecutionService/ExecuteTransaction",
@@ -214,6 +220,12 @@ class Service:
         if found is None:
             raise GRPCError(Status.NOT_FOUND, f"package {request.package_id} not found")
         return v2.GetPackageResponse(package=found)
+
+    def _package_versions(self, request: Any) -> Any:
+        """One: no package is ever upgraded here."""
+        found = self._package(request).package
+        only = v2.PackageVersion(package_id=found.storage_id, version=found.version)
+        return v2.ListPackageVersionsResponse(versions=[only])
 
     def _function(self, request: Any) -> Any:
         package, module, name = address_bytes(request.package_id), request.module_name, request.name

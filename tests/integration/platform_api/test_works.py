@@ -100,6 +100,8 @@ async def test_every_change_makes_a_version_that_stays_for_ever(world):
     assert changed["metadata"] == {"maturity": "teen"} and changed["description"] == "First."
     await world.refused(400, "VALIDATION_ERROR", "wrong_kind", "PATCH", path, headers=bearer,
                         json={"metadata": {"year": 1}})  # fmt: skip
+    again = await world.data("PATCH", path, headers=bearer, json={"title": "Two"})
+    assert again["content_version"] == 2  # nothing is another
     two, one = await world.data("GET", f"{path}/versions", headers=bearer)
     assert (two["number"], two["change_note"], json.loads(one["content"])["title"]) == (2, "renamed", "The Ink Road")
     for version in (one, two):
@@ -395,6 +397,9 @@ async def test_publication_waits_for_the_approval_where_settings_say_so(world):
     await world.data("POST", f"/v1/chapters/{entry['id']}/publish", headers=bearer)
     publish = ("POST", f"{WORKS}/{work['id']}/publish")
     assert (await world.data(*publish, headers=bearer))["status"] == "in_review"
+    gone = await story(world, bearer, "Gone")
+    await world.data("POST", f"{WORKS}/{gone['id']}/verification", headers=bearer, json={"statement": "Mine."})
+    await world.data("DELETE", f"{WORKS}/{gone['id']}", headers=bearer)
     decide = ("POST", f"/v1/admin/works/{work['id']}/verification-decision")
     await world.refused(403, "FORBIDDEN", "permission_missing", *decide, headers=bearer, json={"decision": "approve"})
     await world.grant(account, "moderator")
@@ -404,6 +409,7 @@ async def test_publication_waits_for_the_approval_where_settings_say_so(world):
     await world.grant(staff["account_id"], "moderator")
     waiting = await world.data("GET", "/v1/admin/verifications?type=work&limit=200", headers=moderator)
     assert work["id"] in {case["subject_id"] for case in waiting}
+    assert gone["id"] not in {case["subject_id"] for case in waiting}
     await world.data(*decide, headers=moderator, json={"decision": "reject", "reason": "A copy."})
     assert (await world.data("GET", f"{WORKS}/{work['id']}", headers=bearer))["status"] == "draft"
     assert (await world.data(*publish, headers=bearer))["status"] == "in_review"

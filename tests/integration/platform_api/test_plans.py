@@ -1,0 +1,115 @@
+"""No statement of creators, works and files reads a whole table: their plans, taken from a tour through the API."""
+
+import json
+import re
+
+from tests.integration.platform_api.test_works import chapter, creator, file_of, published, story
+
+TABLES = re.compile(r"\b(creators|works|media)\.\w+")
+TEXT = "Long enough for a chapter of its own. " * 4
+
+
+async def tour(world):
+    """Most routes of the three contexts, with and without filters and cursors."""
+    made, _, bearer = await creator(world, "Plan")
+    _, partner, partner_bearer = await creator(world, "Partner")
+    work, first = await published(world, bearer, "Planned", tags=["plan"], genres=["drama"])
+    image = await file_of(world, bearer, b"\x89PNG\r\n\x1a\n" + bytes(20))
+    inside = f"/v1/works/{work['id']}"
+    await world.data("POST", f"{inside}/assets", headers=bearer, json={"role": "poster", "file_id": image["id"]})
+    coins = {"kind": "coin", "asset": "COIN", "price": "1"}
+    offer = await world.data("POST", f"{inside}/offers", headers=bearer, json=coins)
+    await world.data("PATCH", f"/v1/offers/{offer['id']}", headers=bearer, json={"price": "2"})
+    line = {"account_id": partner, "role": "Writer", "share_bps": 100}
+    change = await world.data("PUT", f"{inside}/collaborators", headers=bearer, json={"collaborators": [line]})
+    consent = {"change_id": change["pending"]["id"], "agree": True}
+    await world.data("POST", f"{inside}/collaborators/consent", headers=partner_bearer, json=consent)
+    second = await chapter(world, bearer, work, "Two", TEXT)
+    await world.data("PATCH", f"/v1/chapters/{second['id']}", headers=bearer, json={"number": 1, "body": TEXT + "More"})
+    await world.data("DELETE", f"/v1/chapters/{second['id']}", headers=bearer)
+    await world.data("POST", f"{inside}/verification", headers=bearer, json={"statement": "Mine."})
+    await world.data("POST", f"/v1/creators/{made['id']}/verification", headers=bearer, json={"statement": "Me."})
+    await world.data("POST", f"/v1/creators/{made['id']}/follow", headers=partner_bearer)
+    skills = f"/v1/creators/{made['id']}/profile-sections/skills"
+    await world.data("PUT", skills, headers=bearer, json={"items": [{"name": "Plans"}]})
+    await story(world, bearer, "Another")
+    await world.settle()
+    filters = ("kind=story", "category=film", "genre=drama", "tag=plan", "language=en", f"creator_id={made['id']}")
+    for query in ("sort=newest", "sort=oldest", "sort=title", "status=draft", *filters):
+        answer = (await world.client.get(f"/v1/works?limit=1&{query}", headers=bearer)).json()
+        if answer["pagination"]["next_cursor"]:
+            await world.data("GET", f"/v1/works?limit=1&{query}&cursor={answer['pagination']['next_cursor']}",
+                             headers=bearer)  # fmt: skip
+    for query in ("sort=newest", "sort=followers", "sort=trending", "sort=name", "category=film"):
+        answer = (await world.client.get(f"/v1/creators?limit=1&{query}")).json()
+        if answer["pagination"]["next_cursor"]:
+            await world.data("GET", f"/v1/creators?limit=1&{query}&cursor={answer['pagination']['next_cursor']}")
+    for path in (
+        "/v1/works/search?q=plan", "/v1/creators/search?q=plan", "/v1/creators/feed", f"/v1/creators/{made['id']}",
+        f"/v1/creators/{made['id']}/works", f"/v1/creators/{made['id']}/profile-sections", inside,
+        f"{inside}/chapters", f"{inside}/chapters/{first['id']}", f"{inside}/assets", f"{inside}/collaborators",
+        f"{inside}/offers", f"/v1/files/{image['id']}/url",
+    ):  # fmt: skip
+        await world.data("GET", path)
+    for path in ("/v1/creators/feed", "/v1/users/me/following", f"/v1/works/{work['id']}/versions"):
+        await world.data("GET", path, headers=partner_bearer)
+    for path in (f"/v1/creators/{made['id']}/analytics", f"/v1/chapters/{first['id']}/versions",
+                 f"/v1/creators/{made['id']}/verification"):  # fmt: skip
+        await world.data("GET", path, headers=bearer)
+    await world.data("POST", f"{inside}/archive", headers=bearer)
+    await world.data("DELETE", inside, headers=bearer)
+
+
+def scans(node, found):
+    if node["Node Type"] == "Seq Scan":
+        found.add(node["Relation Name"])
+    for child in node.get("Plans", ()):
+        scans(child, found)
+    return found
+
+
+async def test_no_statement_reads_a_whole_table(world):
+    seen = {}
+    connection = world.kernel.database.connection
+
+    def recording():
+        return _Recorded(connection(), seen)
+
+    world.kernel.database.connection = recording
+    await tour(world)
+    world.kernel.database.connection = connection
+    statements = {query: arguments for query, arguments in seen.items() if TABLES.search(query)}
+    assert len(statements) > 60
+    wrong = []
+    async with world.kernel.database.transaction() as db:
+        await db.execute("SET LOCAL enable_seqscan = off")  # what has an index uses it, however small the table
+        for query, arguments in statements.items():
+            if not query.lstrip().startswith(("SELECT", "WITH", "UPDATE", "DELETE")):
+                continue
+            async with db.transaction():
+                (row,) = await db.fetch(f"EXPLAIN (FORMAT JSON) {query}", *arguments)
+            tables = scans(json.loads(row[0])[0]["Plan"], set())
+            if tables:
+                wrong.append((tables, " ".join(query.split())))
+        (row,) = await db.fetch("EXPLAIN (FORMAT JSON) SELECT 1 FROM works.work WHERE description = 'x'")
+        assert scans(json.loads(row[0])[0]["Plan"], set()) == {"work"}  # it would have been found
+    assert wrong == []
+
+
+class _Recorded:
+    """A connection's context that notes each query."""
+
+    def __init__(self, inner, seen):
+        self._inner, self._seen = inner, seen
+
+    async def __aenter__(self):
+        self._db = await self._inner.__aenter__()
+        self._db.add_query_logger(self._note)
+        return self._db
+
+    async def __aexit__(self, *problem):
+        self._db.remove_query_logger(self._note)
+        return await self._inner.__aexit__(*problem)
+
+    def _note(self, record):
+        self._seen.setdefault(record.query, record.args)
