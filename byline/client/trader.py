@@ -377,8 +377,8 @@ class Trader:
         is_new = self.tracker.take(message)
         if "event" in message and is_new or message.get("type") in _PASSED_ON:
             for queue in list(self._readers):
-                queue.put(message)
-                if queue.is_missing:
+                await queue.put(message)
+                if queue.is_missing and queue in self._readers:
                     self._readers.remove(queue)
                     log.warning("event=reader_ended events_max=%d reason=nobody takes its events", self._events_max)
 

@@ -5,8 +5,8 @@ decimals as strings: this library computes nothing with money. A lost connection
 OutcomeUnknownError: the command may or may not have been executed, and sending it again under the same client_id (or
 ref) is safe, because the exchange answers `duplicate`.
 
-Bounds: `events_max` private events wait for the iterator; when they are not taken, later ones are left out and the
-iterator is told (EventsMissed). Answers never wait for it.
+Bounds: `events_max` private events wait for the iterator; when none is taken for a second, later ones are left
+out and the iterator is told (EventsMissed); answers go on.
 """
 
 from __future__ import annotations
@@ -301,7 +301,7 @@ class TradingClient:
                 elif self._observer is not None:
                     continue
                 elif "event" in message or message.get("type") in _TOLD:
-                    self._events.put(message)
+                    await self._events.put(message)
         except websockets.ConnectionClosed as error:
             reason = str(error)
         finally:
