@@ -296,6 +296,8 @@ class Error(_Answer, tag="error", frozen=True):
     message: str
     field: str | None = None
     rule: str | None = None
+    retry_after_ms: int | None = None
+    """Of `rate_limited`: from when on the limit lets one pass."""
 
 
 class Pong(_Answer, tag="pong", frozen=True):
@@ -356,6 +358,32 @@ class Resolved(_Answer, tag="resolved", frozen=True):
     reason: ReasonWord | None = None
     since: int | None = None
     not_accepted_since: int | None = None
+
+
+class ResolvedSide(Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """The last order of one side of a quote, as `Resolved`. Without a client id: there was none behind `since`."""
+
+    outcome: str
+    client_id: str | None = None
+    order_id: int | None = None
+    market: str | None = None
+    status: StatusWord | None = None
+    filled: Text | None = None
+    rejected_sequence: int | None = None
+    reason: ReasonWord | None = None
+    since: int | None = None
+    not_accepted_since: int | None = None
+
+
+class QuoteResolved(_Answer, tag="quote_resolved", frozen=True):
+    """Both sides of a quote, as of `sequence`."""
+
+    account: str
+    quote_id: str
+    sequence: int
+    is_poisoned: bool
+    bid: ResolvedSide
+    ask: ResolvedSide
 
 
 class Resumed(_Answer, tag="resumed", frozen=True):
@@ -513,8 +541,9 @@ Event: TypeAlias = (
     | Balance | Transferred | Pended | Posted | Voided | PhaseChanged | Uncrossed
 )  # fmt: skip
 Answer: TypeAlias = (
-    Hello | SignedIn | Error | Pong | OpenOrders | Balances | Resolved | Resumed | Shutdown | JournalStatus
-    | ProtectionTripped | ProtectionReset | Settled | Sessions | WhoAmI | Directory | Latency | Receipt | Quoted
+    Hello | SignedIn | Error | Pong | OpenOrders | Balances | Resolved | QuoteResolved | Resumed | Shutdown
+    | JournalStatus | ProtectionTripped | ProtectionReset | Settled | Sessions | WhoAmI | Directory | Latency | Receipt
+    | Quoted
 )  # fmt: skip
 ServerMessage: TypeAlias = Event | Answer
 

@@ -121,10 +121,12 @@ ERRORS: dict[str, tuple[str, str]] = {
         "use the registered one",
     ),
     "bad_value": ("a value is out of its range", "`rule` says which range"),
+    "crossed": ("a quote's bid reaches its ask", "quote a bid below the ask"),
+    "poisoned": ("this quote id was poisoned", "use a fresh quote id"),
     "exists": ("the key is registered", "nothing; to change it, revoke it and register another"),
     "unknown_key": ("no such key is registered", "register its public half"),
     "registry_failed": ("the disk did not take the registration, and it does not hold", "try again; tell the operator"),
-    "rate_limited": ("the tier's bucket is empty", "wait: `plain` gains a request every 600 ms; cancels always pass"),
+    "rate_limited": ("the tier's bucket is empty", "wait `retry_after_ms`; cancels always pass"),
     "collar": (
         "the limit price lies outside the key's collar around the reference price, or there is no limit price",
         "come nearer to the last trade",

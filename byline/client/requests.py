@@ -17,6 +17,7 @@ from engine.messages.codes import AccountStatus, Overdraft, SelfTrade
 __all__ = ["REQUESTS"]
 
 Id: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,32}$")]
+QuoteId: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,16}$")]
 Hex32: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Ref: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Ppm: TypeAlias = Annotated[int, Meta(description="Millionths.")]
@@ -101,9 +102,10 @@ class CancelAfter(_OfAccount, tag="cancel_after", kw_only=True, frozen=True):
 
 
 class Poison(_OfAccount, tag="poison", kw_only=True, frozen=True):
-    """This id is never accepted from now on."""
+    """This id is never accepted from now on: of an order, or of a quote."""
 
-    client_id: Id
+    client_id: Id | None = None
+    quote_id: QuoteId | None = None
 
 
 class _Money(_Command, kw_only=True, frozen=True):
@@ -244,11 +246,11 @@ class QuoteSide(Struct, frozen=True):
     size: Text
 
 
-class Quote(_Request, tag="quote", kw_only=True, frozen=True):
+class Quote(_Command, tag="quote", kw_only=True, frozen=True):
     """Makes the quote so; a side left out is withdrawn."""
 
     market: str
-    quote_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,16}$")]
+    quote_id: QuoteId
     bid: QuoteSide | None = None
     ask: QuoteSide | None = None
     post_only: bool | None = None
@@ -268,9 +270,10 @@ class AskBalances(_Question, tag="balances", kw_only=True, frozen=True):
 
 
 class AskResolve(_Question, tag="resolve", kw_only=True, frozen=True):
-    """The one true outcome of a client id."""
+    """The one true outcome of a client id, or of both sides of a quote."""
 
-    client_id: Id
+    client_id: Id | None = None
+    quote_id: QuoteId | None = None
     account: str | None = None
 
 

@@ -275,6 +275,14 @@ class TradingClient:
         body = {"op": "quote", "market": market, "quote_id": quote_id, "post_only": post_only, "account": account}
         return await self.request(body | sides)
 
+    async def resolve_quote(self, quote_id: str, account: str | None = None) -> dict[str, Any]:
+        """What became of the last order of each side of a quote, as `resolve` tells it; `is_poisoned`."""
+        return await self.request({"op": "resolve", "quote_id": quote_id, "account": account})
+
+    async def poison_quote(self, quote_id: str, account: str | None = None) -> dict[str, Any]:
+        """Make sure that no `quote` of this id places or moves anything from now on. What stands goes on standing."""
+        return await self.command("poison", quote_id=quote_id, account=account)
+
     async def reset_protection(self) -> bool:
         """Take orders again after the key's protection tripped. False: it had not."""
         return bool((await self.request({"op": "reset_protection"}))["had_tripped"])

@@ -16,7 +16,7 @@ import pytest
 from referencing import Registry, Resource
 
 from byline import protocol_document
-from byline.client import CommandError, TradingClient, load_key, market_messages, messages
+from byline.client import CommandError, SignInFailed, TradingClient, load_key, market_messages, messages
 from byline.client.market_data import MarketDataClient
 from byline.operator import gateway_url, open_operator
 from tests.support.exchange import ExchangeProcess
@@ -179,6 +179,21 @@ async def test_the_examples_do_what_they_say(new_exchange: Any, tmp_path: Path) 
     assert len(lines) > 10 and json.loads(lines[0])["type"] == "snapshot"
     assert f"{len(lines)} messages are whole" in await run("examples/book_recorder.py", "--check", str(out))
     changed = lines[5].replace('"checksum": "', '"checksum": "f')
+    desk = [
+        "-m", "byline.cli", "key", "register", "--name", "desk", "--account", "user:maker", "--tier", "maker",
+        "--protection", '{"window_ms":1000,"fills":20}', "--collar-ppm", "50000", "--data", str(exchange.data),
+    ]  # fmt: skip
+    registered = json.loads((await run(*desk, "--market", market)).partition("private key")[0])
+    assert (registered["tier"], registered["collar_ppm"], registered["markets"]) == ("maker", 50000, [market])
+    assert registered["protection"] == {"window_ms": 1000, "fills": 20} and registered["scopes"] == ["read", "trade"]
+    key = load_key((exchange.data / "keys" / "desk.key").read_text())
+    async with await TradingClient.connect(url[1], key) as client:
+        with pytest.raises(CommandError, match="collar"):
+            await client.place(market, "far", "buy", "limit", size="1", price="0.01")
+    assert "exists" in await run(*desk, code=1)
+    assert "revoked" in await run("-m", "byline.cli", "key", "revoke", registered["key"], "--data", str(exchange.data))
+    with pytest.raises(SignInFailed, match="unknown_key"):
+        await TradingClient.connect(url[1], key)
     for broken in (lines[:5] + lines[6:], [*lines[:5], changed, *lines[6:]]):
         out.write_text("\n".join(broken))
         assert "BookGap" in await run("examples/book_recorder.py", "--check", str(out), code=1)
