@@ -37,7 +37,7 @@ def register_key(
     """The exchange's answer, and the file of the private key if it was made here: DATA/keys/NAME.key.
 
     Raises:
-        Refused: neither or both of key and name; or the exchange refused it, by which field and rule.
+        Refused: neither or both of key and name; or the exchange refused it, and why.
         Unavailable: no exchange runs on the data directory.
     """
     if (key is None) == (name is None):
@@ -64,4 +64,4 @@ def _ask(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
     try:
         return asyncio.run(ask())
     except CommandError as error:
-        raise Refused(f"{error}; {error.field}: {error.rule}" if error.rule else str(error)) from error
+        raise Refused(str(error)) from error

@@ -190,7 +190,7 @@ async def test_the_examples_do_what_they_say(new_exchange: Any, tmp_path: Path) 
     async with await TradingClient.connect(url[1], key) as client:
         with pytest.raises(CommandError, match="collar"):
             await client.place(market, "far", "buy", "limit", size="1", price="0.01")
-    assert "exists" in await run(*desk, code=1)
+    assert "exists" in await run(*desk, code=2)
     assert "revoked" in await run("-m", "byline.cli", "key", "revoke", registered["key"], "--data", str(exchange.data))
     with pytest.raises(SignInFailed, match="unknown_key"):
         await TradingClient.connect(url[1], key)
