@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from byline.genesis import genesis_commands
 from byline.operator import open_operator, send_all
-from byline.settings import Settings
+from byline.settings import CHAIN_HOST, Settings
 from byline.status_file import read_status
 from byline.summary import judge, print_summary, read_projection
 from byline.supervisor import Child, Supervisor
@@ -172,7 +172,7 @@ class Exchange:
             **self._doors("market data, feed B", self.status("marketdata_b"), "/v1/ws"),
             "PostgreSQL": self.database_url(),
             "Sui": self.settings.chain_url
-            or f"{chain['chain']}, executor {chain['executor']}, gRPC {host}:{chain['port']}",
+            or f"{chain['chain']}, executor {chain['executor']}, gRPC {CHAIN_HOST}:{chain['port']}",
             "data": str(self.settings.data_directory),
         }
 
@@ -189,13 +189,14 @@ def _probe_ports(settings: Settings) -> None:
     names = ["api", "gateway", "marketdata", "chain"] + (["marketdata_b"] if settings.marketdata_feeds == 2 else [])
     for name in names:
         port = getattr(settings, f"{name}_port")
+        host = CHAIN_HOST if name == "chain" else settings.host
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((settings.host, port))
+                probe.bind((host, port))
             except OSError as error:
                 raise PortTaken(
-                    f"{settings.host}:{port} cannot be used ({error.strerror}): set BYLINE_{name.upper()}_PORT, "
+                    f"{host}:{port} cannot be used ({error.strerror}): set BYLINE_{name.upper()}_PORT, "
                     "or give --free-ports"
                 ) from error
 
