@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-from litestar import Controller, Request, get
+from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, QueryParameter
 
@@ -14,11 +14,11 @@ from platform_api.admin.models import AuditEntry
 from platform_api.admin.service import AdminService
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok
 from platform_api.openapi import BEARER, failures
+from platform_api.routing import AnyRequest
 from platform_api.security import permitted
 
 __all__ = ["AdminController"]
 
-AnyRequest = Request[Any, Any, Any]
 Word = Annotated[str | None, QueryParameter(max_length=80)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Any
 
-from litestar import Controller, Request, Response, delete, get, patch, post, put
+from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
@@ -32,21 +32,16 @@ from platform_api.creators.models import (
 from platform_api.creators.service import CreatorService
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, IfMatch, Limit, ok, path_id, tagged
 from platform_api.idempotency import IdempotencyKey, checked_key
-from platform_api.openapi import BEARER, failures
+from platform_api.openapi import BEARER
+from platform_api.routing import CHANGES, READS, READS_ONE, AnyRequest, Visitor, Who
 from platform_api.security import Caller, permitted
 from platform_api.texts import SearchText
 
 __all__ = ["CreatorController", "FollowingController", "VerificationController"]
 
-AnyRequest = Request[Any, Any, Any]
-Who = NamedDependency[Caller]
-Visitor = NamedDependency[Caller | None]
 Creators = NamedDependency[CreatorService]
 Category = Annotated[str | None, QueryParameter(max_length=50, pattern=r"^[a-z0-9_]+$(?!\n)")]
 Type = Annotated[CreatorType | None, QueryParameter(name="type")]
-READS = failures(400, 401, 403, 429, 503)
-READS_ONE = failures(400, 401, 403, 404, 429, 503)
-CHANGES = failures(400, 401, 403, 404, 409, 429, 503)
 
 
 class CreatorController(Controller):

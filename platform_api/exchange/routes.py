@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Controller, Request, Response, delete, get, post
+from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
@@ -27,12 +27,11 @@ from platform_api.exchange.models import (
 from platform_api.exchange.service import ExchangeService
 from platform_api.idempotency import IdempotencyKey, checked_key
 from platform_api.openapi import BEARER, failures
+from platform_api.routing import AnyRequest, Who
 from platform_api.security import Caller, unauthorized
 
 __all__ = ["ExchangeController"]
 
-AnyRequest = Request[Any, Any, Any]
-Who = NamedDependency[Caller]
 Exchange = NamedDependency[ExchangeService]
 
 DEPTH_DEFAULT, DEPTH_MAX = 50, 500

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from litestar import Controller, Request, Response, delete, get, patch, post
+from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
@@ -34,9 +32,9 @@ from platform_api.identity.models import (
 from platform_api.identity.service import IdentityService
 from platform_api.kernel.context import Kernel
 from platform_api.openapi import BEARER, failures
+from platform_api.routing import AnyRequest, Who
 from platform_api.security import (
     REFRESH_COOKIE,
-    Caller,
     SessionGuard,
     caller_of,
     freshly_proved,
@@ -46,8 +44,6 @@ from platform_api.security import (
 
 __all__ = ["AuthController", "UserController", "UsersController"]
 
-AnyRequest = Request[Any, Any, Any]
-Who = NamedDependency[Caller]
 Identity = NamedDependency[IdentityService]
 Guard = NamedDependency[SessionGuard]
 Shared = NamedDependency[Kernel]

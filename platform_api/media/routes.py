@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from litestar import Controller, Request, Response, get, post, put
+from litestar import Controller, Response, get, post, put
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
@@ -20,13 +20,10 @@ from platform_api.idempotency import IdempotencyKey, checked_key
 from platform_api.media.models import FileUrl, PartReceived, Upload, UploadRequest
 from platform_api.media.service import MediaService
 from platform_api.openapi import BEARER, failures
-from platform_api.security import Caller
+from platform_api.routing import AnyRequest, Visitor, Who
 
 __all__ = ["FileController", "UploadController"]
 
-AnyRequest = Request[Any, Any, Any]
-Who = NamedDependency[Caller]
-Visitor = NamedDependency[Caller | None]
 Media = NamedDependency[MediaService]
 Range = Annotated[str | None, HeaderParameter(name="Range", required=False, max_length=100)]
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")

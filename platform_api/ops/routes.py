@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from litestar import Controller, Request, Response, get
+from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from msgspec import Struct
 
@@ -13,11 +13,11 @@ from platform_api.envelope import Envelope, ok
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.openapi import document_of, failures
 from platform_api.ops.service import OpsService
+from platform_api.routing import AnyRequest
 from platform_api.settings import ApiSettings
 
 __all__ = ["OpsController", "StatusController"]
 
-AnyRequest = Request[Any, Any, Any]
 Settings = NamedDependency[ApiSettings]
 Ops = NamedDependency[OpsService]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Controller, Request, get
+from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
@@ -14,18 +14,16 @@ from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, cursor
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.openapi import BEARER, failures
 from platform_api.ports import NoProof, ProofPort, StatusPort
-from platform_api.security import Caller
+from platform_api.routing import AnyRequest, Who
 from platform_api.settings import ApiSettings
 from platform_api.settlement import queries
 from platform_api.settlement.models import Batch, Proof, Proofs
 
 __all__ = ["ProofController", "SettlementController"]
 
-AnyRequest = Request[Any, Any, Any]
 Settings = NamedDependency[ApiSettings]
 Db = NamedDependency[Database]
 Status = NamedDependency[StatusPort]
-Who = NamedDependency[Caller]
 Desk = NamedDependency[ProofPort]
 
 _PROBLEMS = {

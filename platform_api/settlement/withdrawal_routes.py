@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from litestar import Controller, Request, Response, delete, get, post
+from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok
 from platform_api.idempotency import IdempotencyKey, checked_key
 from platform_api.openapi import BEARER, failures
-from platform_api.security import Caller
+from platform_api.routing import AnyRequest, Who
 from platform_api.settlement.withdrawal_models import (
     Address,
     AddressRequest,
@@ -25,8 +23,6 @@ from platform_api.settlement.withdrawals import WithdrawalService
 
 __all__ = ["WithdrawalController"]
 
-AnyRequest = Request[Any, Any, Any]
-Who = NamedDependency[Caller]
 Desk = NamedDependency[WithdrawalService]
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from litestar import Controller, Request, get
+from litestar import Controller, get
 from litestar.di import NamedDependency
 
 from platform_api.envelope import Envelope, ok
 from platform_api.openapi import failures
+from platform_api.routing import AnyRequest
 from platform_api.taxonomy.service import TaxonomyService, Term
 
 __all__ = ["TaxonomyController"]
 
-AnyRequest = Request[Any, Any, Any]
 Taxonomy = NamedDependency[TaxonomyService]
 
 

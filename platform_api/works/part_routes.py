@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from litestar import Controller, Request, Response, delete, get, patch, post, put
+from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, IfMatch, Limit, ok, path_id, tagged
 from platform_api.idempotency import IdempotencyKey, checked_key
-from platform_api.openapi import BEARER, failures
-from platform_api.security import Caller
+from platform_api.openapi import BEARER
+from platform_api.routing import CHANGES, READS_ONE, AnyRequest, Visitor, Who
 from platform_api.works.models import (
     Asset,
     AssetRequest,
@@ -31,12 +29,7 @@ from platform_api.works.service import WorkService
 
 __all__ = ["ChapterController", "OfferController", "WorkPartController"]
 
-AnyRequest = Request[Any, Any, Any]
-Who = NamedDependency[Caller]
-Visitor = NamedDependency[Caller | None]
 Works = NamedDependency[WorkService]
-READS_ONE = failures(400, 401, 403, 404, 429, 503)
-CHANGES = failures(400, 401, 403, 404, 409, 429, 503)
 
 
 class WorkPartController(Controller):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from litestar import Controller, Request, Response, delete, get, patch, post
+from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
@@ -15,7 +15,8 @@ from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, IfMatch, Limi
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.idempotency import IdempotencyKey, checked_key
 from platform_api.openapi import BEARER, failures
-from platform_api.security import Caller, permitted, unauthorized
+from platform_api.routing import CHANGES, READS, READS_ONE, AnyRequest, Visitor, Who
+from platform_api.security import permitted, unauthorized
 from platform_api.texts import LINE, SearchText
 from platform_api.works.models import (
     VerificationCase,
@@ -33,18 +34,12 @@ from platform_api.works.service import WorkService
 
 __all__ = ["CreatorWorksController", "WorkController", "WorkStaffController"]
 
-AnyRequest = Request[Any, Any, Any]
-Who = NamedDependency[Caller]
-Visitor = NamedDependency[Caller | None]
 Works = NamedDependency[WorkService]
 Code = Annotated[str | None, QueryParameter(max_length=50, pattern=r"^[a-z0-9_]+$(?!\n)")]
 Tag = Annotated[str | None, QueryParameter(max_length=50, pattern=LINE)]
 Language = Annotated[str | None, QueryParameter(max_length=35, pattern=r"^[A-Za-z0-9-]+$(?!\n)")]
 Price = Annotated[str | None, QueryParameter(max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)")]
 AssetName = Annotated[str, QueryParameter(max_length=32, pattern=r"^[A-Z0-9_.-]+$(?!\n)")]
-READS = failures(400, 401, 403, 429, 503)
-READS_ONE = failures(400, 401, 403, 404, 429, 503)
-CHANGES = failures(400, 401, 403, 404, 409, 429, 503)
 UNITS_MAX = 2**63 - 1
 
 
