@@ -12,7 +12,10 @@ import msgspec
 
 from settlement.chain.encoding import Reader, u64, vector, vector_u8
 
-__all__ = ["RIGHTS_ABORTS", "ArbiterCap", "Grant", "License", "Offer", "Registry", "Till", "Work", "WorkCap", "encode"]
+__all__ = [
+    "RIGHTS_ABORTS", "ArbiterCap", "Grant", "License", "Offer", "Registry", "Till", "Work", "WorkCap", "decode",
+    "encode",
+]  # fmt: skip
 
 RIGHTS_ABORTS = {
     "copyright_registry": {
@@ -28,25 +31,6 @@ RIGHTS_ABORTS = {
     },
     "royalty": {1: "nothing is due", 2: "amount is zero"},
 }  # fmt: skip
-
-
-def _read(form: str, read: Reader) -> Any:
-    match form:
-        case "id":
-            return read.take(32)
-        case "u64":
-            return read.u64()
-        case "bool":
-            return read.boolean()
-        case "bytes":
-            return read.vector_u8()
-        case "text":
-            return read.vector_u8().decode()
-        case "ids":
-            return tuple(read.vector(32))
-        case "u64s":
-            return tuple(int.from_bytes(item, "little") for item in read.vector(8))
-    raise AssertionError(form)
 
 
 def encode(form: str, value: Any) -> bytes:
@@ -70,6 +54,26 @@ def encode(form: str, value: Any) -> bytes:
     raise AssertionError(form)
 
 
+def decode(form: str, read: Reader) -> Any:
+    """The next value of `read`, in a form of `encode`. ValueError if the bytes are none."""
+    match form:
+        case "id":
+            return read.take(32)
+        case "u64":
+            return read.u64()
+        case "bool":
+            return read.boolean()
+        case "bytes":
+            return read.vector_u8()
+        case "text":
+            return read.vector_u8().decode()
+        case "ids":
+            return tuple(read.vector(32))
+        case "u64s":
+            return read.u64s()
+    raise AssertionError(form)
+
+
 class _Struct(msgspec.Struct, frozen=True):
     """`FORMS`: the form of each field in order."""
 
@@ -83,7 +87,7 @@ class _Struct(msgspec.Struct, frozen=True):
     def decode(cls, data: bytes) -> Self:
         """ValueError if the bytes are no struct of this layout."""
         read = Reader(data)
-        value = cls(*(_read(form, read) for form in cls.FORMS))
+        value = cls(*(decode(form, read) for form in cls.FORMS))
         read.end()
         return value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from settlement.chain.encoding import Reader, address_text, u64, vector, vector_u8
+from settlement.chain.encoding import address_text, u64, vector, vector_u8
 from settlement.chain.localsui.interpreter import Interpreter, Made, UnknownShape
 from settlement.chain.localsui.rights import (
     FUNCTIONS,
@@ -16,7 +16,7 @@ from settlement.chain.localsui.rights import (
     touched,
 )
 from settlement.chain.localsui.state import CLOCK_KIND, Emitted, Item
-from settlement.chain.rights import License, Offer, Till, Work
+from settlement.chain.rights import License, Offer, Till, Work, decode
 
 __all__ = ["rights_call", "rights_events"]
 
@@ -67,25 +67,7 @@ def _object(machine: Interpreter, package: bytes, role: str, argument: Any, coin
 
 
 def _value(machine: Interpreter, form: str, argument: Any) -> Any:
-    return machine.pure(argument, lambda read: _read(read, form))
-
-
-def _read(read: Reader, form: str) -> Any:
-    match form:
-        case "id":
-            return read.take(32)
-        case "u64":
-            return read.u64()
-        case "bool":
-            return read.boolean()
-        case "bytes":
-            return read.vector_u8()
-        case "text":
-            return read.vector_u8().decode()
-        case "ids":
-            return tuple(read.vector(32))
-    assert form == "u64s", form
-    return read.u64s()
+    return machine.pure(argument, lambda read: decode(form, read))
 
 
 def _place(machine: Interpreter, call: RightsCall, items: dict[str, Item], outcome: RightsOutcome) -> Any:
