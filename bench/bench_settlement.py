@@ -9,26 +9,18 @@ exactly once.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench import bench_proofs, settlement_faults
-from bench.harness import Row, WrongResult, median, seconds
-from bench.settlement_flow import Flow
+from bench.harness import Row, median, seconds
 from settlement.chain.encoding import address_bytes
-from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.contract import Commit, Vault
-from settlement.chain.localsui.server import RunningNode, start
+from settlement.chain.localsui.server import RunningNode
 from settlement.chain.port import CoinPart
-from settlement.chain.sui import SuiChain, SuiSettings
-from settlement.settler import BatchRecord, SettlementSettings, Settler
-from settlement.store import FileBatchStore
-from settlement.watcher import Watcher
+from settlement.settler import SettlementSettings, Settler
 
 __all__ = ["LEFT_OUT", "run"]
 
@@ -61,42 +53,14 @@ def _latency(smoke: bool, seed: int) -> list[Row]:
 
 
 async def _case(entries: int, batches: int, seed: int) -> list[Row]:
-    flow = Flow(entries // 4 * 2, seed)
-    records: dict[int, BatchRecord] = {}
-    finals: list[int] = []
-
-    def on_batch(record: BatchRecord) -> None:
-        records[record.number] = record
-        if record.status == "final":
-            finals.append(record.number)
-
-    with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch)
-        key = OperatorKey(hashlib.sha256(b"operator of the bench").digest())
-        node = await start(directory, key.address)
-        chain = SuiChain(SuiSettings(f"http://127.0.0.1:{node.port}", directory / "pysui"), key)
-        store = FileBatchStore(directory / "batches.log")
-        watcher = Watcher(directory / "chain.log")
-        settler = Settler(flow, chain, store, watcher, SettlementSettings(poll_interval_s=0.005), on_batch)
-        stop = asyncio.Event()
-        task = asyncio.create_task(settler.run(stop))
-        try:
-            for number in range(1, batches + 2):
-                flow.trade_and_cut()
-                while settler.status()["final_batch"] < number:
-                    if task.done() or settler.status()["halted"]:
-                        raise WrongResult(settler.status()["halted"] or "the settler ended")
-                    await asyncio.sleep(0.002)
-            _check(settler, node, finals, batches + 1)
-            bare_ms = median([_bare(settler, node) * 1e3 for _ in range(5)])
-        finally:
-            stop.set()
-            await asyncio.gather(task, return_exceptions=True)
-            await chain.close()
-            await node.close()
-            watcher.close()
-            store.close()
-        executor = node.node.executor_name
+    settings = SettlementSettings(poll_interval_s=0.005)
+    async with settlement_faults.world(entries // 4 * 2, seed, settings) as here:
+        for number in range(1, batches + 2):
+            here.flow.trade_and_cut()
+            await here.until(number)
+        await here.check(batches + 1)
+        bare_ms = median([_bare(here.settler, here.node) * 1e3 for _ in range(5)])
+        records, executor = here.records, here.node.node.executor_name
     # The first batch opens the vaults and carries the deposits; it is left out of the times.
     times = [(records[n].final_ts - records[n].cut_ts) / 1e6 for n in range(2, batches + 2)]
     case = f"{records[2].row_count} entries, 2 vaults, {executor}"
@@ -106,18 +70,6 @@ async def _case(entries: int, batches: int, seed: int) -> list[Row]:
         Row(case, "cut_to_final_worst", worst, "ms", bare_ms, worst / bare_ms, MUST_MS, worst <= MUST_MS),
         Row(case, "bare_move_calls", bare_ms, "ms"),
     ]
-
-
-def _check(settler: Settler, node: RunningNode, finals: list[int], count: int) -> None:
-    if finals != list(range(1, count + 1)):
-        raise WrongResult(f"final batches {finals}")
-    for asset, vault_id in settler.status()["vaults"].items():
-        vault = node.node.state.vaults[address_bytes(vault_id)]
-        expected = {row: amount for row, amount in settler.netting.rows[asset].items() if amount}
-        if {row: amount for row, amount in vault.balances.items() if amount} != expected:
-            raise WrongResult(f"rows of {asset} differ between chain and ledger")
-        if vault.header.pool != sum(expected.values()):
-            raise WrongResult(f"pool of {asset}")
 
 
 def _bare(settler: Settler, node: RunningNode) -> float:

@@ -17,7 +17,7 @@ from byline.operator import gateway_url, open_operator
 from byline.trading_floor import kept_key, register
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay, verify
-from tests.support.exchange import ExchangeProcess, until
+from tests.support.exchange import ExchangeProcess, rest_of, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -238,20 +238,7 @@ async def test_a_withdrawal_over_rest_is_confirmed_by_the_wallet_and_settled_wit
     exchange, wallet = new_exchange("--quiet-market", "--batch-seconds", "1"), Wallet(0)
     await exchange.start()
     try:
-        api = exchange.status("api")
-        async with httpx.AsyncClient(base_url=f"http://{api['host']}:{api['port']}") as http:
-
-            async def data(method, path, **body):
-                answer = await http.request(method, path, **({"json": body} if body else {}))
-                assert answer.status_code < 300, answer.text
-                return answer.json()["data"]
-
-            nonce = await data("POST", "/v1/auth/nonce", address=wallet.address)
-            session = await data(
-                "POST", "/v1/auth/verify", address=wallet.address, nonce=nonce["nonce"],
-                signature=wallet.sign(nonce["message"].encode()),
-            )  # fmt: skip
-            http.headers["authorization"] = "Bearer " + session["access_token"]
+        async with rest_of(exchange, wallet) as (data, session):
             await data("POST", "/v1/faucet", assets=["USDC"])
             document = await data("POST", "/v1/withdrawals", asset="USDC", amount="40")
             assert document["status"] == "held"

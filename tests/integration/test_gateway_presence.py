@@ -185,15 +185,21 @@ async def past_of(x: Exchange, key: Any, rejections: int) -> None:
             assert len(await client.take(500)) == 500
 
 
+async def stuck_resumer(x: Exchange, key: Any) -> RawClient:
+    """A session that asked for its whole past and reads none of it."""
+    await past_of(x, key, 50_000)
+    stuck = await RawClient.connect(x.url, receive_bytes=4_096)
+    await stuck.sign_in(key)
+    stuck.say({"op": "resume", "after": 0})
+    await until(lambda: x.server._replays and x.server._replays[0].replay.is_blocked, what="it to be blocked")
+    return stuck
+
+
 async def test_a_resumer_that_does_not_read_loses_its_seat(tmp_path: Path) -> None:
     settings = {"replays_max": 1, "replay_stall_s": 0.5, "write_low_bytes": 4_096, "write_high_bytes": 65_536}
     async with exchange(tmp_path, ack_mode="memory", **settings) as x, await x.client(x.operator) as operator:
         eve, alice = await x.trader(operator, "eve"), await x.trader(operator, "alice")
-        await past_of(x, eve, 50_000)
-        stuck = await RawClient.connect(x.url, receive_bytes=4_096)
-        await stuck.sign_in(eve)
-        stuck.say({"op": "resume", "after": 0})
-        await until(lambda: x.server._replays and x.server._replays[0].replay.is_blocked, what="it to be blocked")
+        stuck = await stuck_resumer(x, eve)
         async with await x.client(alice) as a:
             with pytest.raises(CommandError, match="busy"):
                 await a.request({"op": "resume", "after": 0})
@@ -206,11 +212,7 @@ async def test_one_account_takes_its_own_seats_alone(tmp_path: Path) -> None:
     settings = {"replays_per_account_max": 1, "write_low_bytes": 4_096, "write_high_bytes": 65_536}
     async with exchange(tmp_path, ack_mode="memory", **settings) as x, await x.client(x.operator) as operator:
         eve, alice = await x.trader(operator, "eve"), await x.trader(operator, "alice")
-        await past_of(x, eve, 50_000)
-        stuck = await RawClient.connect(x.url, receive_bytes=4_096)
-        await stuck.sign_in(eve)
-        stuck.say({"op": "resume", "after": 0})
-        await until(lambda: x.server._replays and x.server._replays[0].replay.is_blocked, what="it to be blocked")
+        stuck = await stuck_resumer(x, eve)
         async with await x.client(eve) as more, await x.client(alice) as a:
             with pytest.raises(CommandError, match="of this account"):
                 await more.request({"op": "resume", "after": 0})

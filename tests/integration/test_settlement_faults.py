@@ -451,6 +451,25 @@ async def owned(bench: Bench) -> AsyncIterator[Ledgered]:
     await owner.close()
 
 
+class NodeClock:
+    """The time that the node takes for now: `late_ns` ahead of ours."""
+
+    def __init__(self) -> None:
+        self.late_ns = 0
+
+    monotonic = staticmethod(time.monotonic)
+
+    def time_ns(self) -> int:
+        return time.time_ns() + self.late_ns
+
+
+@pytest.fixture
+def node_clock(monkeypatch: pytest.MonkeyPatch) -> NodeClock:
+    clock = NodeClock()
+    monkeypatch.setattr(node_module, "time", clock)
+    return clock
+
+
 async def _final(settler: Settler, core: RealCore) -> None:
     batch = core.send(op="cut")["batch"]
     await _until(lambda: settler.status()["final_batch"] == batch or settler.status()["halted"], f"batch {batch}")
@@ -481,18 +500,9 @@ async def test_a_deposit_on_the_chain_becomes_one_deposit_in_the_core(bench: Ben
 
 @pytest.mark.parametrize("end", ["claimed", "cancelled"])
 async def test_a_forced_exit_on_the_chain_is_followed_and_settlement_goes_on(
-    bench: Bench, owned: Ledgered, monkeypatch: pytest.MonkeyPatch, end: str
+    bench: Bench, owned: Ledgered, node_clock: NodeClock, end: str
 ) -> None:
-    core, late_ns = owned.core, 0
-
-    class Clock:
-        monotonic = staticmethod(time.monotonic)
-
-        @staticmethod
-        def time_ns() -> int:
-            return time.time_ns() + late_ns
-
-    monkeypatch.setattr(node_module, "time", Clock)
+    core = owned.core
     async with bench.settler(core, commands=core) as settler:
         await _final(settler, core)
         listing = settler._listings["USDC"]
@@ -501,7 +511,7 @@ async def test_a_forced_exit_on_the_chain_is_followed_and_settlement_goes_on(
         await _final(settler, core)
         assert [exit["asked_units"] for exit in settler.status()["open_exits"]] == [30 * UNIT]
         if end == "claimed":
-            late_ns = 2 * 86_400 * 10**9
+            node_clock.late_ns = 2 * 86_400 * 10**9
             await owned.owner.claim_exit(listing)
             await _until(lambda: owned.balance() == (70 * UNIT, 0), "posted")
         else:
@@ -516,25 +526,15 @@ async def test_a_forced_exit_on_the_chain_is_followed_and_settlement_goes_on(
 
 
 async def test_a_payout_that_an_exit_has_emptied_is_skipped_and_fails(
-    bench: Bench, owned: Ledgered, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, owned: Ledgered, node_clock: NodeClock
 ) -> None:
     """The exit is claimed before the core has heard of it, while a withdrawal of the same money is under way."""
     core = owned.core
-    late_ns = 0
-
-    class Clock:
-        monotonic = staticmethod(time.monotonic)
-
-        @staticmethod
-        def time_ns() -> int:
-            return time.time_ns() + late_ns
-
-    monkeypatch.setattr(node_module, "time", Clock)
     async with bench.settler(core, commands=core) as settler:
         await _final(settler, core)
         listing = settler._listings["USDC"]
     await owned.owner.request_exit(listing, 90 * UNIT)
-    late_ns = 2 * 86_400 * 10**9
+    node_clock.late_ns = 2 * 86_400 * 10**9
     await owned.owner.claim_exit(listing)
     core.send(op="withdraw", account="user:o", asset="USDC", amount="40", ref="w1")
     async with bench.settler(core, commands=core) as settler:

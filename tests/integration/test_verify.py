@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
-import httpx
 import msgspec
 import pytest
 import pytest_asyncio
@@ -33,7 +32,7 @@ from settlement.merkle import Proof
 from settlement.proof_desk import ProofClient, ProofProblem, serve_proofs
 from settlement.verify import Refuted, verify_batch
 from tests.integration.test_settlement import EXTERNAL, MARKET, Bench, _market
-from tests.support.exchange import until
+from tests.support.exchange import rest_of, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -431,20 +430,8 @@ async def test_from_an_order_over_the_websocket_to_a_verified_proof(new_exchange
     try:
         api, node = exchange.status("api"), exchange.status("chain")
         base = f"http://{api['host']}:{api['port']}"
-        async with httpx.AsyncClient(base_url=base) as http:
-
-            async def data(method: str, path: str, **body: Any) -> Any:
-                answer = await http.request(method, path, **({"json": body} if body else {}))
-                assert answer.status_code < 300, answer.text
-                return answer.json()["data"]
-
-            nonce = await data("POST", "/v1/auth/nonce", address=wallet.address)
-            session = await data(
-                "POST", "/v1/auth/verify", address=wallet.address, nonce=nonce["nonce"],
-                signature=wallet.sign(nonce["message"].encode()),
-            )  # fmt: skip
+        async with rest_of(exchange, wallet) as (data, session):
             token = session["access_token"]
-            http.headers["authorization"] = "Bearer " + token
             await data("POST", "/v1/faucet", assets=["USDC", "INK"])
             key = Ed25519PrivateKey.generate()
             public = key.public_key().public_bytes_raw().hex()

@@ -8,16 +8,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from byline.settings import Settings, load_settings
 from byline.status_file import read_all_statuses, read_status
+from tests.unit.platform_api.test_sui_signature import Wallet
 
-__all__ = ["ExchangeProcess", "new_exchange", "until"]
+__all__ = ["ExchangeProcess", "new_exchange", "rest_of", "until"]
+
+Data = Callable[..., Awaitable[Any]]
 
 START_TIMEOUT_S = 90.0
 
@@ -125,3 +130,23 @@ def new_exchange(tmp_path: Path) -> Iterator[Callable[..., ExchangeProcess]]:
     yield make
     for exchange in made:
         exchange.sweep()
+
+
+@asynccontextmanager
+async def rest_of(exchange: ExchangeProcess, wallet: Wallet) -> AsyncIterator[tuple[Data, dict[str, Any]]]:
+    """REST of a running exchange, signed in: what asks and gives the data (`method, path, **body`), and the session."""
+    api = exchange.status("api")
+    async with httpx.AsyncClient(base_url=f"http://{api['host']}:{api['port']}") as http:
+
+        async def data(method: str, path: str, **body: Any) -> Any:
+            answer = await http.request(method, path, **({"json": body} if body else {}))
+            assert answer.status_code < 300, answer.text
+            return answer.json()["data"]
+
+        nonce = await data("POST", "/v1/auth/nonce", address=wallet.address)
+        session = await data(
+            "POST", "/v1/auth/verify", address=wallet.address, nonce=nonce["nonce"],
+            signature=wallet.sign(nonce["message"].encode()),
+        )  # fmt: skip
+        http.headers["authorization"] = "Bearer " + session["access_token"]
+        yield data, session
