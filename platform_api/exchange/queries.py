@@ -175,7 +175,8 @@ async def holders(db: Any, asset: str, after: tuple[int, int] | None, limit: int
     rows: list[Any] = await db.fetch(
         """
         SELECT b.account_id, a.name, b.available + b.held AS quantity
-        FROM exchange.asset s JOIN exchange.balance b ON b.asset_id = s.id JOIN exchange.account a ON a.id = b.account_id
+        FROM exchange.asset s
+        JOIN exchange.balance b ON b.asset_id = s.id JOIN exchange.account a ON a.id = b.account_id
         WHERE s.name = $1 AND b.available + b.held > 0
           AND ($2::bigint IS NULL OR (b.available + b.held, b.account_id) < ($2, $3::bigint))
         ORDER BY b.available + b.held DESC, b.account_id DESC LIMIT $4

@@ -1,7 +1,7 @@
 """One reader of the event socket: who it is, what it listens to, and what waits to be sent to it. No socket.
 
-What waits is bounded: nothing is left out for a reader, so one that does not keep up is told so and cut (1013, too_slow);
-it reads the state over REST and comes again. Answers wait in the same line, so who asks and never reads is cut too.
+What waits is bounded. Nothing is left out for a reader, so one that does not keep up is cut (1013, too_slow); it reads
+the state over REST and comes again. Answers wait in the same line, so who asks and never reads is cut too.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class LiveService:
         kernel.events.listen(self._hear)
 
     async def open(self, address: str, caller: Caller | None, guard: SessionGuard) -> Reader:
-        """A connection of the address. Raises ApiError RATE_LIMITED; UNAUTHORIZED, FORBIDDEN for a session that ended."""
+        """A connection of the address. Raises ApiError RATE_LIMITED; UNAUTHORIZED, FORBIDDEN if the session ended."""
         verdict = await self.kernel.limits.take("public", address)
         if verdict is not None and not verdict.allowed:
             raise _limited("rate_limited")
@@ -109,7 +109,7 @@ class LiveService:
         self._readers.pop(reader.connection, None)
 
     async def access(self, db: Any, caller: Caller | None, channel: str) -> bool:
-        """Whether the caller is inside. Raises ApiError NOT_FOUND `unknown_channel`: not there, or not for the caller."""
+        """Whether the caller is inside. Raises ApiError `unknown_channel`: it is not there, or not for the caller."""
         kind, _, text = channel.partition(":")
         if channel == MARKET:
             return False

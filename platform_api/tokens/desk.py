@@ -3,9 +3,9 @@
     waiting ──answered──▶ done       its effect on the document in the same transaction
        └────refused─────▶ refused    only after its ref is closed in the core: a late copy can do nothing
 
-One market's commands go in order, the next after the answer to the one before. Two desks at once, the same command again
-after a lost answer, a crash between any two steps: a ref acts at most once, the first answer decides the row, and whoever
-comes next goes on from there. While the core is away a job looks again every few seconds; nothing is lost or skipped.
+One market's commands go in order, the next after the answer to the one before. Two desks at once, the same command
+again after a lost answer, a crash between any two steps: a ref acts at most once, the first answer decides the row, and
+whoever comes next goes on from there. While the core is away a job looks again every few seconds; nothing is skipped.
 
     token   reserved ──sale──▶ minted ──open──▶ listed ⇄ halted ──close──▶ delisted
                └──any step of the launch refused──▶ failed

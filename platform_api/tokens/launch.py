@@ -8,8 +8,8 @@
     launch:ID:share     what is not for sale, to the creator
     launch:ID:sale      the sell order of `launch:SYM` at the start price (client id `sale`)
 
-Each has its ref and is refused after `not_after`, so it acts at most once however often it is sent. An order has no ref:
-its client id does the same.
+Each has its ref and is refused after `not_after`, so it acts at most once however often it is sent. An order has no
+ref: its client id does the same.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def phase_commands(market: str, step: str, ref: str, at: datetime) -> Iterator[C
     yield step, ref, {"op": "phase", "market": market, "phase": PHASES[step], "ref": ref, "not_after": _until(at)}
 
 
-def proceeds_command(token: Mapping[str, Any], units: int, scale: int, platform_bps: int, ref: str, at: datetime) -> Command:
+def proceeds_command(
+    token: Mapping[str, Any], units: int, scale: int, platform_bps: int, ref: str, at: datetime
+) -> Command:
     """Receivers in ascending order, so ties of the split go to the earlier by rule."""
     leg = {
         "from": f"launch:{token['symbol']}", "asset": token["quote_asset"], "amount": decimal_text(units, scale),

@@ -1,8 +1,8 @@
 """Tokens: launch, opening, halt, delisting, and the proceeds of the sale. Money moves by commands of the core alone.
 
-A creator who is verified launches one token, with a fresh signature of a wallet. The document, its finished commands and
-the job that sends them are one transaction; the desk does the rest. Markets are opened, halted, resumed and closed by
-operators; the owner may take out what the sale has brought in.
+A creator who is verified launches one token, with a fresh signature of a wallet. The document, its finished commands
+and the job that sends them are one transaction; the desk does the rest. Markets are opened, halted, resumed and closed
+by operators; the owner may take out what the sale has brought in.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Registry:
                 row = await queries.command(db, ref)
             if row["state"] == "refused":
                 raise refused_order(row["reason"])
-            return 200, msgspec.json.encode(MarketPhase(market, step, row["state"], row["sequence"]))  # type: ignore[arg-type]
+            return 200, msgspec.json.encode(MarketPhase(market, row["step"], row["state"], row["sequence"]))
 
         if key is None:
             (_, data), _ = await work(), False
@@ -147,8 +147,7 @@ class Registry:
             if await queries.command(db, ref) is not None:
                 return
             if token is not None and token["status"] not in NEEDED[step]:
-                message = f"The token is {token['status']}."
-                raise ApiError(ErrorCode.CONFLICT, message, reason=f"token_{token['status']}")
+                raise _stands(token)
             if await queries.waiting_steps(db, market) - {"proceeds"}:
                 message = "Another change of this market has not been answered yet."
                 raise ApiError(ErrorCode.CONFLICT, message, reason="in_progress")
@@ -204,7 +203,7 @@ class Registry:
             if await queries.command(db, ref) is not None:
                 return
             if token["status"] not in ON_SALE:
-                raise ApiError(ErrorCode.CONFLICT, f"The token is {token['status']}.", reason=f"token_{token['status']}")
+                raise _stands(token)
             if "proceeds" in await queries.waiting_steps(db, token["market"]):
                 message = "The last payment of proceeds has not been answered yet."
                 raise ApiError(ErrorCode.CONFLICT, message, reason="in_progress")
@@ -224,6 +223,10 @@ class Registry:
         for step, ref, body in commands:
             await queries.insert_command(db, market, token_id, step, ref, msgspec.json.encode(body).decode(), actor)
         await self._desk.enqueue(db, market)
+
+
+def _stands(token: Any) -> ApiError:
+    return ApiError(ErrorCode.CONFLICT, f"The token is {token['status']}.", reason=f"token_{token['status']}")
 
 
 def _launched() -> ApiError:

@@ -113,7 +113,7 @@ class TokenController(Controller):
         self, request: AnyRequest, token_id: FromPath[str], data: JSONBody[PhaseRequest], caller: Who, tokens: Tokens,
         idempotency_key: IdempotencyKey = None,
     ) -> Envelope[MarketPhase]:  # fmt: skip
-        """Open the market of a minted token: an auction of the orders collected, then trading. Needs `manage_markets`."""
+        """Open the market of a minted token by an auction of the orders collected. Needs `manage_markets`."""
         id_ = path_id(token_id, "token")
         return ok(request, await tokens.registry.open(caller, id_, data.reason, checked_key(idempotency_key)))
 

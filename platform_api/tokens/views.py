@@ -1,7 +1,7 @@
 """What everybody may read of tokens: the list, one token, prices, holders, transactions. Rows become bodies here.
 
-A token that is being launched, or whose launch failed, is there for its owner alone. Numbers of the market come from the
-projections, which follow the core.
+A token that is being launched, or whose launch failed, is there for its owner alone. Numbers of the market come from
+the projections, which follow the core.
 """
 
 from __future__ import annotations

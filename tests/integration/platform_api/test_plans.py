@@ -1,4 +1,4 @@
-"""No statement of creators, works, files and tokens reads a whole table: their plans, taken from a tour through the API."""
+"""No statement of creators, works, files and tokens reads a whole table: plans, taken from a tour through the API."""
 
 import json
 import re
@@ -68,7 +68,8 @@ async def tour(world):
 async def token_tour(world, made, bearer):
     """Launch, phases, proceeds and all reads of a token."""
     account = made["account_id"]
-    await world.sql("UPDATE creators.creator SET verification_status = 'verified' WHERE id = $1::text::uuid", made["id"])
+    verified = "UPDATE creators.creator SET verification_status = 'verified' WHERE id = $1::text::uuid"
+    await world.sql(verified, made["id"])
     await world.sql("UPDATE identity.session SET proved_at = now() WHERE account_id = $1::text::uuid", account)
     await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
     await world.grant(account, "operator")

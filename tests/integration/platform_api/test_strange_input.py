@@ -91,7 +91,8 @@ async def test_strange_input_is_answered_as_documented(world):
     one = await chapter(world, bearer, work)
     coins = {"kind": "coin", "asset": "COIN", "price": "1"}
     offer = await world.data("POST", f"/v1/works/{work['id']}/offers", headers=bearer, json=coins)
-    await world.sql("UPDATE creators.creator SET verification_status = 'verified' WHERE id = $1::text::uuid", made["id"])
+    verified = "UPDATE creators.creator SET verification_status = 'verified' WHERE id = $1::text::uuid"
+    await world.sql(verified, made["id"])
     await world.sql("UPDATE identity.session SET proved_at = now() WHERE account_id = $1::text::uuid", account)
     launch = {"symbol": "STRANGE", "name": "S", "total_supply": "10", "sale_size": "5", "start_price": "1"}
     token = await world.data("POST", "/v1/tokens", headers=bearer | {"idempotency-key": "strange"}, json=launch)

@@ -97,7 +97,8 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
     await world.settle()
     file = (await world.data("GET", f"/v1/uploads/{upload['id']}", headers=owner))["file"]
     asset = await world.data("POST", f"{inside}/assets", headers=owner, json={"role": "poster", "file_id": file["id"]})
-    await world.sql("UPDATE creators.creator SET verification_status = 'verified' WHERE id = $1::text::uuid", creator["id"])
+    verified = "UPDATE creators.creator SET verification_status = 'verified' WHERE id = $1::text::uuid"
+    await world.sql(verified, creator["id"])
     await world.data("POST", "/v1/auth/step-up", headers=owner, json=await world.proof(owner_wallet, "step_up", owner))
     world.core.failure = Unavailable("away")  # so the token stays what only its owner sees
     launch = {"symbol": "SECRET", "name": "S", "total_supply": "10", "sale_size": "10", "start_price": "1"}
