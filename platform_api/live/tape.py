@@ -1,8 +1,8 @@
 """Trades of all markets for the channel `market`, read from the projection while somebody listens.
 
 The projection holds what is durable in the journal and nothing else, in the order of the core, written by one writer:
-what comes after the last trade read is the news, without gap or repeat. One that was built anew from another journal ends
-before that place; then the tape goes on from its end. While the database is away the tape waits and misses nothing.
+what comes after the last trade read is the news, without gap or repeat. One that was built anew from another journal
+ends before that place; then the tape goes on from its end. While the database is away the tape waits.
 """
 
 from __future__ import annotations

@@ -47,6 +47,9 @@ class Floor:
         if proved:
             proof = await self.world.proof(wallet, "step_up", bearer)
             await self.world.data("POST", "/v1/auth/step-up", headers=bearer, json=proof)
+        else:  # the signature of the sign-in is as good, for ten minutes
+            old = "UPDATE identity.session SET proved_at = now() - interval '11 minutes' WHERE id = $1::text::uuid"
+            await self.world.sql(old, session["session_id"])
         return made, session, bearer
 
     async def operator(self):
