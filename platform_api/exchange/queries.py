@@ -57,13 +57,14 @@ async def order(db: Database, account: str, order_id: int) -> Any:
 
 async def public_trades(db: Any, market_id: int, before: int | None, limit: int) -> list[Any]:
     """Latest first; `before` is a trade id."""
-    return await db.fetch(
+    rows: list[Any] = await db.fetch(
         "SELECT market_id, trade_id, sequence, event_index, traded_at, price, size, notional, aggressor,"
         " batch, batch_status, digests FROM exchange.settled_trade"
         " WHERE market_id = $1 AND ($2::bigint IS NULL OR trade_id < $2)"
         " ORDER BY trade_id DESC LIMIT $3",
         market_id, before, limit,
     )  # fmt: skip
+    return rows
 
 
 async def own_trades(
