@@ -306,7 +306,12 @@ def _judge_records(made: Plan, data: NDArray[np.uint8], start: NDArray[np.int64]
     count, draws = len(start), made.draws
     size = edge.ACK.itemsize + layout.SLOT_BYTES
     if np.any(stop - start != size):
-        raise WrongResult("an answer is no ack with one event")
+        rid = int(np.argmax(stop - start != size))
+        answer = data[start[rid] : stop[rid]].tobytes()
+        told = (
+            np.frombuffer(answer, edge.REFUSAL)[0] if len(answer) == edge.REFUSAL.itemsize else f"{len(answer)} bytes"
+        )
+        raise WrongResult(f"request {rid} of {count} was answered {told}, no ack with one event")
     rows = data[start[:, None] + np.arange(size)]
     acks = np.ascontiguousarray(rows[:, : edge.ACK.itemsize]).view(edge.ACK)[:, 0]
     events = np.ascontiguousarray(rows[:, edge.ACK.itemsize :])

@@ -167,7 +167,7 @@ class Worker:
                 if task.cancelling():
                     raise
                 log.warning("worker_waits", error="its connection was cut")
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - jobs go on, whatever their queue died of
                 log.warning("worker_waits", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(_RESTART_SECONDS)
 
