@@ -40,6 +40,8 @@ __all__ = ["run_process"]
 logger = logging.getLogger(__name__)
 
 STATUS_INTERVAL_S = 0.25
+SOCKET_MESSAGE_BYTES_MAX = 16 * 1024
+"""Of the event socket; the longest request that is one is a token."""
 EVENTS_WAIT_S = 30.0
 SNAPSHOT_LIMIT_S = 600.0
 """After that the child that writes a snapshot is killed, so that the next one may try."""
@@ -670,7 +672,10 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
             yield
 
     server = Server(
-        uvicorn.Config(app, loop="none", http="httptools", lifespan="on", log_level="warning", access_log=False)
+        uvicorn.Config(
+            app, loop="none", http="httptools", ws="websockets-sansio", ws_max_size=SOCKET_MESSAGE_BYTES_MAX,
+            ws_per_message_deflate=False, lifespan="on", log_level="warning", access_log=False,
+        )  # fmt: skip
     )
 
     async def stopper() -> None:

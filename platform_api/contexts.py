@@ -5,7 +5,7 @@ A new context is a line here.
 
 from __future__ import annotations
 
-from platform_api import admin, creators, exchange, identity, media, ops, settlement, taxonomy, works
+from platform_api import admin, creators, exchange, identity, live, media, ops, settlement, taxonomy, tokens, works
 from platform_api.kernel.context import Context
 
 __all__ = ["CONTEXTS"]
@@ -20,5 +20,7 @@ CONTEXTS: tuple[Context, ...] = (
     media.CONTEXT,
     creators.CONTEXT,
     works.CONTEXT,
+    tokens.CONTEXT,
     admin.CONTEXT,
+    live.CONTEXT,
 )

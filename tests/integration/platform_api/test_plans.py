@@ -1,11 +1,15 @@
-"""No statement of creators, works and files reads a whole table: their plans, taken from a tour through the API."""
+"""No statement of creators, works, files and tokens reads a whole table: plans, taken from a tour through the API."""
 
 import json
 import re
+from uuid import UUID
 
+import pytest
+
+from platform_api.envelope import cursor_text
 from tests.integration.platform_api.test_works import chapter, creator, file_of, published, story
 
-TABLES = re.compile(r"\b(creators|works|media)\.\w+")
+TABLES = re.compile(r"\b(creators|works|media|tokens)\.\w+|\bexchange\.balance\b")
 TEXT = "Long enough for a chapter of its own. " * 4
 
 
@@ -56,8 +60,32 @@ async def tour(world):
     for path in (f"/v1/creators/{made['id']}/analytics", f"/v1/chapters/{first['id']}/versions",
                  f"/v1/creators/{made['id']}/verification"):  # fmt: skip
         await world.data("GET", path, headers=bearer)
+    await token_tour(world, made, bearer)
     await world.data("POST", f"{inside}/archive", headers=bearer)
     await world.data("DELETE", inside, headers=bearer)
+
+
+async def token_tour(world, made, bearer):
+    """Launch, phases, proceeds and all reads of a token."""
+    account = made["account_id"]
+    verified = "UPDATE creators.creator SET verification_status = 'verified' WHERE id = $1::text::uuid"
+    await world.sql(verified, made["id"])
+    await world.sql("UPDATE identity.session SET proved_at = now() WHERE account_id = $1::text::uuid", account)
+    await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
+    await world.grant(account, "operator")
+    await world.data("GET", "/v1/token-symbols/available?symbol=PLAN", headers=bearer)
+    await world.data("POST", "/v1/token-symbols/PLAN/reservations", headers=bearer)
+    launch = {"symbol": "PLAN", "name": "P", "total_supply": "10", "sale_size": "5", "start_price": "1"}
+    token = await world.data("POST", "/v1/tokens", headers=bearer | {"idempotency-key": "plan"}, json=launch)
+    path, why = f"/v1/tokens/{token['id']}", {"reason": "Plans."}
+    await world.data("POST", f"{path}/list", headers=bearer | {"idempotency-key": "plan"}, json=why)
+    for query in ("", "?status=listed", f"?creator_id={made['id']}", f"?cursor={cursor_text(UUID(token['id']))}"):
+        await world.data("GET", f"/v1/tokens{query}")
+    for part in ("", "/price-history", "/holders", "/transactions"):
+        await world.data("GET", path + part)
+        await world.data("GET", "/v1/tokens/PLAN" + part)
+    await world.client.post(f"{path}/proceeds", headers=bearer | {"idempotency-key": "plan"})
+    await world.data("POST", f"{path}/delist", headers=bearer, json=why)
 
 
 def scans(node, found):
@@ -68,6 +96,7 @@ def scans(node, found):
     return found
 
 
+@pytest.mark.parametrize("world", [{"embedded": True}], indirect=True)
 async def test_no_statement_reads_a_whole_table(world):
     seen = {}
     connection = world.kernel.database.connection

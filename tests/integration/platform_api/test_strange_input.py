@@ -80,22 +80,28 @@ class Walk:
         return self.dice.choice(["%00", "x", "0", "%F0%9F%98%80", "-1", "%0A", "9" * 40])
 
 
-@pytest.mark.parametrize("world", [{"catalogue_per_hour": 0}], indirect=True)
+@pytest.mark.parametrize("world", [{"catalogue_per_hour": 0, "embedded": True}], indirect=True)
 async def test_strange_input_is_answered_as_documented(world):
     seed = int(os.environ.get("BYLINE_STRANGE_SEED", "7"))
     made, account, bearer = await creator(world, "Strange")
-    for role in ("moderator", "admin", "studio"):
+    for role in ("moderator", "admin", "studio", "operator"):
         await world.grant(account, role)
     await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
     work = await story(world, bearer)
     one = await chapter(world, bearer, work)
     coins = {"kind": "coin", "asset": "COIN", "price": "1"}
     offer = await world.data("POST", f"/v1/works/{work['id']}/offers", headers=bearer, json=coins)
+    verified = "UPDATE creators.creator SET verification_status = 'verified' WHERE id = $1::text::uuid"
+    await world.sql(verified, made["id"])
+    await world.sql("UPDATE identity.session SET proved_at = now() WHERE account_id = $1::text::uuid", account)
+    launch = {"symbol": "STRANGE", "name": "S", "total_supply": "10", "sale_size": "5", "start_price": "1"}
+    token = await world.data("POST", "/v1/tokens", headers=bearer | {"idempotency-key": "strange"}, json=launch)
     begun = {"name": "a", "content_type": "image/png", "size_bytes": 100}
     upload = await world.data("POST", "/v1/uploads", headers=bearer, json=begun)
     ids = {
         "creator_id": made["id"], "work_id": work["id"], "chapter_id": one["id"], "offer_id": offer["id"],
-        "upload_id": upload["id"], "user_id": account, "number": "1",
+        "upload_id": upload["id"], "user_id": account, "number": "1", "token_id": token["id"], "symbol": "STRANGE",
+        "market_id": token["market"],
     }  # fmt: skip
     walk = Walk(seed, openapi_document(), ids)
     wrong = []
