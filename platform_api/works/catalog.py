@@ -274,6 +274,14 @@ class Catalog:
             raise unknown("work")
         return row, inside
 
+    async def published(self, db: Any, work_ids: list[UUID]) -> set[UUID]:
+        """Which of them everybody may see."""
+        return await queries.published(db, work_ids)
+
+    async def title(self, db: Any, work_id: UUID) -> str:
+        """Of a work that somebody has a right to, which is therefore not deleted."""
+        return str((await queries.work(db, work_id))["title"])
+
     async def lock_own(self, db: Any, caller: Caller, work_id: UUID, or_permitted: str | None = None) -> Any:
         """The caller's work, locked; somebody else's for whoever has the permission. Raises ApiError NOT_FOUND."""
         row = await queries.lock_work(db, work_id)
@@ -282,6 +290,17 @@ class Catalog:
         if str(row["account_id"]) != caller.account_id and not (or_permitted and caller.may(or_permitted)):
             raise unknown("work")
         return row
+
+    async def lock_known(self, db: Any, work_id: UUID) -> Any:
+        """Any work, locked, for whoever decides by rules of their own who may. Raises ApiError NOT_FOUND."""
+        row = await queries.lock_work(db, work_id)
+        if row is None:
+            raise unknown("work")
+        return row
+
+    async def mark_sold(self, db: Any, work_id: UUID) -> None:
+        """Somebody has a right to it from now on: it can be archived, never deleted."""
+        await queries.mark_sold(db, work_id)
 
     async def note_version(self, db: Any, work_id: UUID, note: str, actor: UUID) -> None:
         """What the work consists of now is its next version, unless it is what it was."""
