@@ -274,6 +274,13 @@ class Catalog:
             raise unknown("work")
         return row, inside
 
+    async def check_inside(self, db: Any, caller: Caller, work_id: UUID) -> Any:
+        """The work, for those who see what is not public. Raises ApiError NOT_FOUND."""
+        row, inside = await self.visible(db, caller, work_id)
+        if not inside:
+            raise unknown("work")
+        return row
+
     async def lock_own(self, db: Any, caller: Caller, work_id: UUID, or_permitted: str | None = None) -> Any:
         """The caller's work, locked; somebody else's for whoever has the permission. Raises ApiError NOT_FOUND."""
         row = await queries.lock_work(db, work_id)
@@ -282,6 +289,10 @@ class Catalog:
         if str(row["account_id"]) != caller.account_id and not (or_permitted and caller.may(or_permitted)):
             raise unknown("work")
         return row
+
+    async def mark_sold(self, db: Any, work_id: UUID) -> None:
+        """From now on it can only be archived: somebody has paid, or is about to."""
+        await queries.mark_sold(db, work_id)
 
     async def note_version(self, db: Any, work_id: UUID, note: str, actor: UUID) -> None:
         """What the work consists of now is its next version, unless it is what it was."""

@@ -119,14 +119,14 @@ class Offers:
         )
 
 
-def units_of(price: str, scale: int, *, least: int = 1) -> int:
+def units_of(price: str, scale: int, *, least: int = 1, field: str = "price") -> int:
     """The decimal text in units of 10^-scale. Raises ApiError VALIDATION_ERROR: too fine, too small, too large."""
     whole, _, fraction = price.partition(".")
     fraction = fraction.rstrip("0")
     units = int(whole + fraction.ljust(scale, "0"))
     if len(fraction) > scale or not least <= units <= UNITS_MAX:
-        message = f"price: must be above 0, with at most {scale} decimals"
-        raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_price", field="price",
+        message = f"{field}: must be above 0, with at most {scale} decimals"
+        raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason=f"bad_{field}", field=field,
                        details={"decimals": scale})  # fmt: skip
     return units
 

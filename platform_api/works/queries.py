@@ -96,6 +96,10 @@ async def lock_work(db: Any, work_id: UUID) -> Any:
     return await db.fetchrow(query, work_id)
 
 
+async def mark_sold(db: Any, work_id: UUID) -> None:
+    await db.execute("UPDATE works.work SET sold = true WHERE id = $1 AND NOT sold", work_id)
+
+
 async def browse(
     db: Any, sort: str, filters: Mapping[str, Any], after: tuple[Any, ...] | None, limit: int
 ) -> list[Any]:
