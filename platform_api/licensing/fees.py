@@ -1,4 +1,4 @@
-"""Fees of licences: paid from the licensee's account in the core, split there, and the licence begins by the answer.
+"""Fees of licences: paid of the licensee's account in the core, and the licence begins by the core's answer.
 
     unpaid ──pay──▶ under way ──posted──▶ paid (the period begins)
       ▲                 │
@@ -21,20 +21,23 @@ import msgspec
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.idempotency import Answer, required_key
 from platform_api.kernel.context import Kernel
-from platform_api.ledger.commands import FORCED, MoneyAnswer, MoneyCommands, pay_account
+from platform_api.ledger.commands import FORCED, NEVER, MoneyAnswer, MoneyCommands, pay_account, work_account
 from platform_api.licensing import queries
 from platform_api.licensing.grants import Grants
 from platform_api.licensing.licenses import Licenses, check_party
 from platform_api.licensing.models import License
 from platform_api.money import decimal_text
+from platform_api.royalties.earnings import Earning
+from platform_api.royalties.service import RoyaltyService
+from platform_api.royalties.split import WHOLE_BPS, largest_remainder, platform_part
 from platform_api.security import Caller
+from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
 __all__ = ["PLATFORM", "Fees", "shares_of_fee"]
 
 PLATFORM = "platform:revenue"
-PLATFORM_BPS, WHOLE_BPS = 1_500, 10_000
-FEE, BACK = "license_fee", "license_fee_back"
+FEE, BACK = "licence_fee", "licence_fee_back"
 
 
 class Fees:
@@ -44,6 +47,7 @@ class Fees:
         self._licenses, self._grants = licenses, grants
         self._catalog = kernel.service(WorkService).catalog
         self._money = kernel.service(MoneyCommands)
+        self._royalties = kernel.service(RoyaltyService)
         self._money.handle(FEE, self._answered)
         self._money.handle(BACK, self._given_back)
 
@@ -60,9 +64,10 @@ class Fees:
             row = await self._licenses.lock(db, caller, license_id, "licensee")
             period = await queries.unpaid_period(db, license_id)
             _check_payable(period)
-            ref = await queries.begin_payment(db, period["id"], caller.account)
-            legs = await self._legs(db, caller.account, row)
-            accounts = {leg["to"]: FORCED for leg in legs}
+            parts = await self._parts(db, row, datetime.now(UTC))
+            legs = _legs(caller.account, row, parts)
+            ref = await queries.begin_payment(db, period["id"], msgspec.json.encode(legs).decode())
+            accounts = {account: NEVER if account.startswith("work:") else FORCED for account, _ in parts}
             await self._money.order(db, ref, FEE, period["id"], {"op": "transfer", "legs": legs}, accounts=accounts)
             return 200, msgspec.json.encode(ref)
 
@@ -74,17 +79,14 @@ class Fees:
             raise ApiError(ErrorCode.PAYMENT_FAILED, message, reason="payment_refused")
         return await self._licenses.read(caller, license_id)
 
-    async def _legs(self, db: Any, payer: str, row: Any) -> list[dict[str, Any]]:
-        """Finished amounts: nothing is computed again when the command is sent again."""
-        above = (await queries.chain(db, row["id"], datetime.now(UTC)))[:-1]
-        receivers = [PLATFORM, pay_account(row["licensor_id"])]
-        receivers += [pay_account(link["licensor_id"]) for link in reversed(above)]
-        amounts = shares_of_fee(row["fee_units"], [link["revenue_share_bps"] for link in reversed(above)])
-        return [
-            {"from": payer, "asset": row["asset"], "amount": decimal_text(units, row["scale"]), "to": receiver}
-            for receiver, units in zip(receivers, amounts, strict=True)
-            if units
-        ]  # fmt: skip
+    async def _parts(self, db: Any, row: Any, at: datetime) -> list[tuple[str, int]]:
+        """Receivers in the core and their units: the platform, everybody of the chain upwards, the work at its top."""
+        above = list(reversed((await queries.chain(db, row["id"], at))[:-1]))
+        platform_bps = await self._royalties.earnings.platform_bps(db, "licence_fee", at)
+        amounts = shares_of_fee(row["fee_units"], platform_bps, [link["revenue_share_bps"] for link in above])
+        licensors = [row["licensor_id"], *(link["licensor_id"] for link in above)]
+        receivers = [PLATFORM, *map(pay_account, licensors[:-1]), work_account(row["work_id"])]
+        return list(zip(receivers, amounts, strict=True))
 
     async def _answered(self, db: Any, answer: MoneyAnswer) -> None:
         period = await queries.period(db, answer.document_id)
@@ -96,22 +98,34 @@ class Fees:
             await self._grants.lapse(db, period["id"], row["id"])  # the core was away until its time was over
             waits = False
         if answer.state == "posted" and waits:
+            await self._earn(db, answer.ref, period, row)
             await self._grants.begin(db, row["id"], row["licensee_id"])
         elif answer.state == "posted":
-            await self._give_back(db, answer.ref, period, row)
+            await self._give_back(db, answer.ref, period)
         elif answer.state == "refused" and waits:
             await queries.fail_payment(db, period["id"])
             await self._lapse_if_late(db, period)
+
+    async def _earn(self, db: Any, ref: str, period: Any, row: Any) -> None:
+        """What came to the work is divided among those who made it. The platform's part of a fee between others is not
+        part of what the work earned."""
+        units = {leg["to"]: units_of(leg["amount"], row["scale"]) for leg in msgspec.json.decode(period["legs"])}
+        own, platform = units.get(work_account(row["work_id"]), 0), units.get(PLATFORM, 0)
+        if own:
+            platform = platform if row["depth"] == 1 else 0
+            earning = Earning(
+                "licence_fee", ref, row["work_id"], row["asset"], row["scale"], own + platform, datetime.now(UTC),
+                licence_id=row["id"], platform_units=platform,
+            )  # fmt: skip
+            await self._royalties.earned(db, earning)
 
     async def _lapse_if_late(self, db: Any, period: Any) -> None:
         if await queries.due_period(db, period["id"]) is not None:
             await self._grants.lapse(db, period["id"], period["license_id"])
 
-    async def _give_back(self, db: Any, ref: str, period: Any, row: Any) -> None:
+    async def _give_back(self, db: Any, ref: str, period: Any) -> None:
         """It ended while the money was on its way."""
-        legs = [
-            leg | {"from": leg["to"], "to": leg["from"]} for leg in await self._legs(db, period["payer"], row)
-        ]
+        legs = [leg | {"from": leg["to"], "to": leg["from"]} for leg in msgspec.json.decode(period["legs"])]
         command = {"op": "transfer", "legs": legs, "force": True}
         await self._money.order(db, f"refund:{ref}", BACK, period["id"], command, accounts={})
 
@@ -119,27 +133,28 @@ class Fees:
         """The money is where it came from; the licence had ended before."""
 
 
-def shares_of_fee(fee: int, shares_above: Sequence[int]) -> list[int]:
-    """Units for the platform, the licensor, the licensor of the licence above, and so on up to the work's owner.
+def shares_of_fee(fee: int, platform_bps: int, shares_above: Sequence[int]) -> list[int]:
+    """Units for the platform, the licensor, the licensor of the licence above, and so on up to the work.
 
-    Who gave a licence on owes those above their share of what it received, and no more; so the parts are the fee.
+    Who gave a licence on owes those above their share of what came to it, and no more; so the parts are the fee.
     `shares_above`: basis points of each licence above, the nearest first.
     """
-    platform, received = _divided(fee, PLATFORM_BPS)
-    parts = [platform]
+    platform = platform_part(fee, platform_bps)
+    parts, received = [platform], fee - platform
     for bps in shares_above:
-        passed_on, kept = _divided(received, bps)
+        passed_on, kept = largest_remainder(received, [bps, WHOLE_BPS - bps])
         parts.append(kept)
         received = passed_on
     return [*parts, received]
 
 
-def _divided(amount: int, bps: int) -> tuple[int, int]:
-    """By largest remainder over (bps, the rest); a tie is the first's."""
-    part, remainder = divmod(amount * bps, WHOLE_BPS)
-    if remainder and remainder * 2 >= WHOLE_BPS:
-        part += 1
-    return part, amount - part
+def _legs(payer: str, row: Any, parts: Sequence[tuple[str, int]]) -> list[dict[str, str]]:
+    """Finished amounts: nothing is computed again when the command is sent again."""
+    return [
+        {"from": payer, "asset": row["asset"], "amount": decimal_text(units, row["scale"]), "to": receiver}
+        for receiver, units in parts
+        if units
+    ]
 
 
 def _check_payable(period: Any) -> None:

@@ -19,7 +19,7 @@ _COLUMNS = (
 )  # fmt: skip
 _LICENSE = ", ".join(f"l.{name}" for name in _COLUMNS)
 """All but the sets, which are for the database alone."""
-_PERIOD = "id, license_id, number, base_at, reserved, fee_units, pay_before, payment_ref, payer, status"
+_PERIOD = "id, license_id, number, base_at, reserved, fee_units, pay_before, payment_ref, legs, status"
 
 # Terms.
 
@@ -323,13 +323,13 @@ async def begin_period(db: Any, period_id: UUID, starts_at: datetime, ends_at: d
     )  # fmt: skip
 
 
-async def begin_payment(db: Any, period_id: UUID, payer: str) -> str:
+async def begin_payment(db: Any, period_id: UUID, legs: str) -> str:
     """The ref of the payment that is under way from now on."""
     ref: str = await db.fetchval(
-        "UPDATE licensing.license_period SET attempts = attempts + 1, payer = $2,"
+        "UPDATE licensing.license_period SET attempts = attempts + 1, legs = $2,"
         " payment_ref = 'lic:' || replace(id::text, '-', '') || ':' || (attempts + 1) WHERE id = $1"
         " RETURNING payment_ref",
-        period_id, payer,
+        period_id, legs,
     )  # fmt: skip
     return ref
 

@@ -119,7 +119,7 @@ CREATE TABLE licensing.license_period (
     pay_before    timestamptz NOT NULL,
     attempts      integer NOT NULL DEFAULT 0,
     payment_ref   text UNIQUE,  -- of the payment under way, then of the one that was made
-    payer         text,  -- its account in the core
+    legs          jsonb,  -- of that payment
     paid_at       timestamptz,
     status        text NOT NULL CHECK (status IN ('pending_payment', 'active', 'over', 'released')),
     created_at    timestamptz NOT NULL DEFAULT now(),
