@@ -110,8 +110,9 @@ class Applications:
             raise unknown("application")
         return _application(row)
 
-    async def approve(self, caller: Caller, application_id: UUID, key: str | None, *, staff: bool = False
-                      ) -> Application:  # fmt: skip
+    async def approve(
+        self, caller: Caller, application_id: UUID, key: str | None, *, staff: bool = False
+    ) -> Application:
         """Raises ApiError NOT_FOUND; CONFLICT `not_pending`, `none_left`, `exclusivity_clash`."""
         await self._check_known(caller, application_id, "licensor", staff)
         key = required_key(key)

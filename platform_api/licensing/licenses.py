@@ -103,7 +103,7 @@ class Licenses:
     async def revoke(
         self, caller: Caller, license_id: UUID, reason: str, key: str | None, *, staff: bool = False
     ) -> License:
-        """With every licence below it. Raises ApiError NOT_FOUND; CONFLICT `not_active`, `payment_under_way`."""
+        """With every licence below it. Raises ApiError NOT_FOUND; CONFLICT `not_active`."""
         await self._check_known(caller, license_id, *(() if staff else ("licensor",)))
         key = required_key(key)
         actor = UUID(caller.account_id)

@@ -288,8 +288,9 @@ async def insert_period(
         """
         INSERT INTO licensing.license_period (id, license_id, number, level, exclusive, territory_set, scope_set,
             base_at, reserved, fee_units, pay_before, status)
-        SELECT $1, l.id, (SELECT coalesce(max(number), 0) + 1 FROM licensing.license_period p WHERE p.license_id = l.id),
-            l.level, $3, l.territory_set, l.scope_set, $4, tstzrange($4, $5), l.fee_units, $6, 'pending_payment'
+        SELECT $1::uuid, l.id, (SELECT coalesce(max(number), 0) + 1 FROM licensing.license_period p WHERE p.license_id = l.id),
+            l.level, $3::boolean, l.territory_set, l.scope_set, $4::timestamptz, tstzrange($4, $5), l.fee_units,
+            $6::timestamptz, 'pending_payment'
         FROM licensing.license l WHERE l.id = $2
         """,
         period_id, license_id, exclusive, base_at, until, pay_before,
@@ -346,7 +347,7 @@ async def release_period(db: Any, period_id: UUID) -> None:
 async def end_periods(db: Any, license_id: UUID, status: str) -> None:
     """`status`: of the one it had; one that was never paid is released."""
     await db.execute(
-        "UPDATE licensing.license_period SET status = CASE status WHEN 'active' THEN $2 ELSE 'released' END"
+        "UPDATE licensing.license_period SET status = CASE status WHEN 'active' THEN $2::text ELSE 'released' END"
         f" WHERE license_id = $1 AND status IN {HELD}",
         license_id, status,
     )  # fmt: skip
@@ -390,8 +391,8 @@ async def insert_node(db: Any, node_id: UUID, license_id: UUID, code: str) -> No
     await db.execute(
         """
         INSERT INTO licensing.authorization_node (id, parent_id, work_id, license_id, verification_code)
-        SELECT $1, (SELECT n.id FROM licensing.authorization_node n WHERE n.license_id = l.parent_license_id),
-            l.work_id, l.id, $3
+        SELECT $1::uuid, (SELECT n.id FROM licensing.authorization_node n WHERE n.license_id = l.parent_license_id),
+            l.work_id, l.id, $3::text
         FROM licensing.license l WHERE l.id = $2
         """,
         node_id, license_id, code,

@@ -274,7 +274,6 @@ class Catalog:
             raise unknown("work")
         return row, inside
 
-<<<<<<< HEAD
     async def published(self, db: Any, work_ids: list[UUID]) -> set[UUID]:
         """Which of them everybody may see."""
         return await queries.published(db, work_ids)
@@ -282,14 +281,6 @@ class Catalog:
     async def title(self, db: Any, work_id: UUID) -> str:
         """Of a work that somebody has a right to, which is therefore not deleted."""
         return str((await queries.work(db, work_id))["title"])
-=======
-    async def check_inside(self, db: Any, caller: Caller, work_id: UUID) -> Any:
-        """The work, for those who see what is not public. Raises ApiError NOT_FOUND."""
-        row, inside = await self.visible(db, caller, work_id)
-        if not inside:
-            raise unknown("work")
-        return row
->>>>>>> 1296025bf981102dbabeb4e0529d4e3630cd578e
 
     async def lock_own(self, db: Any, caller: Caller, work_id: UUID, or_permitted: str | None = None) -> Any:
         """The caller's work, locked; somebody else's for whoever has the permission. Raises ApiError NOT_FOUND."""
@@ -300,7 +291,6 @@ class Catalog:
             raise unknown("work")
         return row
 
-<<<<<<< HEAD
     async def lock_known(self, db: Any, work_id: UUID) -> Any:
         """Any work, locked, for whoever decides by rules of their own who may. Raises ApiError NOT_FOUND."""
         row = await queries.lock_work(db, work_id)
@@ -310,10 +300,6 @@ class Catalog:
 
     async def mark_sold(self, db: Any, work_id: UUID) -> None:
         """Somebody has a right to it from now on: it can be archived, never deleted."""
-=======
-    async def mark_sold(self, db: Any, work_id: UUID) -> None:
-        """From now on it can only be archived: somebody has paid, or is about to."""
->>>>>>> 1296025bf981102dbabeb4e0529d4e3630cd578e
         await queries.mark_sold(db, work_id)
 
     async def note_version(self, db: Any, work_id: UUID, note: str, actor: UUID) -> None:

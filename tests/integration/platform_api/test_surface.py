@@ -13,6 +13,8 @@ import structlog
 from platform_api.app import openapi_document
 from platform_api.logs import configure_logs
 from platform_api.security import ACCESS_COOKIE
+from tests.integration.platform_api.test_licensing import apply, issued, studio, terms_for
+from tests.integration.platform_api.test_works import published
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -95,6 +97,13 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
     await world.settle()
     file = (await world.data("GET", f"/v1/uploads/{upload['id']}", headers=owner))["file"]
     asset = await world.data("POST", f"{inside}/assets", headers=owner, json={"role": "poster", "file_id": file["id"]})
+    await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
+    buyer_id, buyer = await studio(world)
+    open_terms = await terms_for(world, owner, (await published(world, owner, "Open"))[0])
+    application = await apply(world, buyer, open_terms)
+    licence = await issued(world, owner, work, buyer_id)
+    planned = {"work_id": work["id"], "window_type": "svod", "territories": ["PG"], "starts_at": "2199-01-01T00:00:00Z"}
+    window = await world.data("POST", "/v1/windows", headers=owner, json=planned)
     other, stranger = await world.sign_in()
     await world.data("POST", "/v1/creators", headers=stranger, json={"display_name": "Quill"})
     await world.grant(other["account_id"], "studio")
@@ -112,6 +121,10 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
         upload["id"],
         file["id"],
         asset["id"],
+        open_terms["id"],
+        application["id"],
+        licence["id"],
+        window["id"],
     }
     public = {
         "/v1/users/{user_id}",
@@ -123,6 +136,7 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
         "/v1/creators/{creator_id}/follow",
         "/v1/creators/{creator_id}/works",
         "/v1/creators/{creator_id}/profile-sections",
+        "/v1/licenses/{license_id}/verify",
     }
     walked = 0
     for method, path, operation in operations(document):
