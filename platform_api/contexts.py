@@ -5,7 +5,20 @@ A new context is a line here.
 
 from __future__ import annotations
 
-from platform_api import admin, creators, exchange, identity, media, ops, settlement, taxonomy, works
+from platform_api import (
+    admin,
+    creators,
+    exchange,
+    identity,
+    ledger,
+    media,
+    ops,
+    payments,
+    royalties,
+    settlement,
+    taxonomy,
+    works,
+)
 from platform_api.kernel.context import Context
 
 __all__ = ["CONTEXTS"]
@@ -20,5 +33,8 @@ CONTEXTS: tuple[Context, ...] = (
     media.CONTEXT,
     creators.CONTEXT,
     works.CONTEXT,
+    ledger.CONTEXT,
+    royalties.CONTEXT,
+    payments.CONTEXT,
     admin.CONTEXT,
 )

@@ -97,6 +97,7 @@ async def lock_work(db: Any, work_id: UUID) -> Any:
 
 
 async def mark_sold(db: Any, work_id: UUID) -> None:
+    """Nothing that a reader or an editor sees: no new version of the row."""
     await db.execute("UPDATE works.work SET sold = true WHERE id = $1 AND NOT sold", work_id)
 
 
