@@ -14,6 +14,7 @@ from platform_api import (
     licensing,
     media,
     ops,
+    payments,
     royalties,
     settlement,
     taxonomy,
@@ -35,6 +36,7 @@ CONTEXTS: tuple[Context, ...] = (
     works.CONTEXT,
     ledger.CONTEXT,
     royalties.CONTEXT,
+    payments.CONTEXT,
     licensing.CONTEXT,
     admin.CONTEXT,
 )

@@ -45,12 +45,12 @@ _PAUSE_SECONDS_MAX = 60
 
 def pay_account(account_id: UUID) -> str:
     """What we owe a payee, or the payee us."""
-    return f"pay:{account_id.hex}"
+    return f"pay:{account_id}"
 
 
 def work_account(work_id: UUID) -> str:
     """Money of a work on its way to several receivers."""
-    return f"work:{work_id.hex}"
+    return f"work:{work_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,10 @@ class MoneyCommands:
     async def order_void(self, db: Any, ref: str) -> None:
         """What is pending goes back."""
         await self._turn(db, ref, "voiding")
+
+    async def state(self, db: Any, ref: str) -> str:
+        """How the command stands, in the caller's transaction, which keeps it so."""
+        return await queries.lock_state(db, ref)
 
     async def drive(self, ref: str) -> str:
         """Send what is open of this command, once, and note the answer; its state afterwards.

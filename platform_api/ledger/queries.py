@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-__all__ = ["insert", "one", "turn"]
+__all__ = ["insert", "lock_state", "one", "turn"]
 
 
 async def insert(db: Any, ref: str, kind: str, document_id: UUID, body: str, accounts: str) -> None:
@@ -19,6 +19,10 @@ async def one(db: Any, ref: str) -> Any:
     return await db.fetchrow(
         "SELECT ref, kind, document_id, body, accounts, state, reason, sequence FROM money.command WHERE ref = $1", ref
     )
+
+
+async def lock_state(db: Any, ref: str) -> str:
+    return str(await db.fetchval("SELECT state FROM money.command WHERE ref = $1 FOR UPDATE", ref))
 
 
 async def turn(db: Any, ref: str, old: str, new: str, reason: str | None, sequence: int | None) -> bool:

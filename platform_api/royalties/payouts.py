@@ -31,7 +31,7 @@ class Payouts:
         self._money.handle("payout", self._on_answer)
 
     async def ask(self, caller: Caller, body: PayoutRequest, key: str) -> Payout:
-        """Raises ApiError VALIDATION_ERROR `bad_amount`; CONFLICT `payout_open`, `not_payable`."""
+        """Raises ApiError VALIDATION_ERROR `bad_price`; CONFLICT `payout_open`, `not_payable`."""
 
         async def change(db: Any) -> Answer:
             account_id, id_ = UUID(caller.account_id), new_id()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import date
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from litestar import Controller, Request, Response, get, post, put
 from litestar.di import NamedDependency
@@ -109,7 +110,7 @@ class RoyaltyController(Controller):
         until: FromQuery[date | None] = None, format: Format = "json",
     ) -> Response[Envelope[Report]]:  # fmt: skip
         """One's own lines between two days of UTC; thirty days unless told. `format` csv and pdf are files."""
-        report = await royalties.statements.report(caller.account_uuid, since, until)
+        report = await royalties.statements.report(UUID(caller.account_id), since, until)
         if format == "csv":
             return _file(paper.report_csv(report), "text/csv", "royalties.csv")
         if format == "pdf":

@@ -91,7 +91,7 @@ class Chapters:
             if row["work_id"] != work_id:
                 raise unknown("chapter")
             version = await queries.chapter_version(db, chapter_id, row["content_version"])
-        is_open = inside or row["preview"]
+            is_open = inside or row["preview"] or await self._catalog.may_use(db, visitor, work_id, chapter_id)
         return ChapterDetail(
             _chapter(row), not is_open, version["body"] if is_open else None,
             str(version["file_id"]) if is_open and version["file_id"] else None, bytes(version["sha256"]).hex(),

@@ -82,6 +82,23 @@ class Offers:
             raise ApiError(ErrorCode.CONFLICT, message, reason="offer_exists") from error
         return _offer(row)
 
+    async def open_offer(self, db: Any, caller: Caller, offer_id: UUID) -> tuple[Any, Any]:
+        """For whoever sells it: the offer, and its work under lock. Raises ApiError NOT_FOUND unless it is shown."""
+        row = await queries.offer(db, offer_id)
+        if row is None:
+            raise unknown("offer")
+        work = await queries.lock_work(db, row["work_id"])
+        row = await queries.offer(db, offer_id)  # as it is under the lock
+        chapter = None if row["chapter_id"] is None else await queries.chapter(db, row["chapter_id"])
+        is_hidden = row["chapter_id"] is not None and (chapter is None or chapter["status"] != "published")
+        if work is None or not row["active"] or is_hidden:
+            raise unknown("offer")
+        try:
+            await self._catalog.visible(db, caller, work["id"])
+        except ApiError as error:
+            raise unknown("offer") if error.code is ErrorCode.NOT_FOUND else error from None
+        return row, work
+
     async def bounds(self, asset: str, least: str | None, most: str | None) -> tuple[int | None, int | None]:
         """Prices of a filter in units. Raises ApiError VALIDATION_ERROR."""
         async with self._database.connection() as db:

@@ -222,14 +222,14 @@ async def world(api_dsn, request):
 
 
 class opened:
-    """`core`: what is behind the port, in place of the stand-in."""
+    """`core`: another one than the stand-in, as `real_core.RealCore`."""
 
     def __init__(self, dsn, *, core=None, **values):
-        self.dsn, self.core, self.values = dsn, core or StandInCore(), values
+        self.dsn, self.core, self.values = dsn, core, values
 
     async def __aenter__(self):
         self.database = Database(self.dsn)
-        core, self.proofs = self.core, Proofs()
+        core, self.proofs = self.core or StandInCore(), Proofs()
         self.mail = StandInMail()
         app = create_app(
             settings(self.dsn, **self.values),

@@ -318,6 +318,7 @@ CREATE TABLE test_provider.intent (
     amount     text NOT NULL,
     status     text NOT NULL DEFAULT 'requires_payment' CHECK (status IN (
         'requires_payment', 'processing', 'succeeded', 'failed', 'cancelled')),
+    secret     text NOT NULL,
     payment    text UNIQUE,
     card       text,
     created_at timestamptz NOT NULL DEFAULT now()
