@@ -26,6 +26,7 @@ from platform_api.kernel.context import Kernel
 from platform_api.licensing import queries, window_queries
 from platform_api.licensing.due import tell_window, wake
 from platform_api.licensing.measures import TERRITORY_LIST, expanded, scope_set, territory_set
+from platform_api.royalties.service import RoyaltyService
 from platform_api.works.service import WorkService
 
 __all__ = ["DEPTH_MAX", "PAY_TIME", "Grant", "Grants", "new_code"]
@@ -66,6 +67,7 @@ class Grants:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._catalog = kernel.service(WorkService).catalog
+        self._royalties = kernel.service(RoyaltyService)
 
     async def reserve(self, db: Any, grant: Grant, actor: UUID) -> UUID:
         """A licence that waits for its fee, or is active if there is none. The caller holds the work's lock.
@@ -181,6 +183,7 @@ class Grants:
         await queries.end_license(db, row["id"], status, reason)
         await queries.end_periods(db, row["id"], "over" if status == "expired" and had_begun else "released")
         await queries.release_seats(db, row["id"])
+        await self._royalties.unbind(db, row["id"])
         for window in await window_queries.end_of_license(db, row["id"]):
             await tell_window(self._kernel, db, window, actor)
         row = await queries.license_row(db, row["id"])

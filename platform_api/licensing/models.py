@@ -12,7 +12,7 @@ from platform_api.texts import prose
 from platform_api.works.models import Amount, AssetName, Bps
 
 __all__ = [
-    "Application", "ApplicationRequest", "ApplicationStatus", "Authorization", "AuthorizationEvent", "Decision",
+    "Application", "ApplicationRequest", "ApplicationStatus", "Authorization", "AuthorizationEvent", "Decision", "DerivedWork",
     "IssueRequest", "License", "LicenseStatus", "LicenseTerms", "LicenseType", "Link", "Reason", "Seat",
     "SeatRequest", "TermsPatch", "TermsRequest", "Verification", "plain",
 ]  # fmt: skip
@@ -199,6 +199,12 @@ class Verification(Struct, frozen=True):
     scope: Scope
     starts_at: str | None
     until: str | None
+
+
+class DerivedWork(Struct, frozen=True, forbid_unknown_fields=True):
+    """`work_id`: an own work that was made under the licence."""
+
+    work_id: UUID
 
 
 class SeatRequest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,6 +17,7 @@ from platform_api.licensing.models import (
     Authorization,
     AuthorizationEvent,
     Decision,
+    DerivedWork,
     IssueRequest,
     License,
     LicenseStatus,
@@ -205,6 +206,14 @@ class LicenseController(Controller):
         """Revoke a licence that one gave, and every licence below it. Needs an Idempotency-Key."""
         id_ = path_id(license_id, "license")
         return ok(request, await licensing.licenses.revoke(caller, id_, data.reason, idempotency_key))
+
+    @post("/{license_id:str}/works", status_code=200, responses=CHANGES)
+    async def declare_work(
+        self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[DerivedWork], caller: Who,
+        licensing: Licensing,
+    ) -> Envelope[License]:  # fmt: skip
+        """Name the own work that was made under a licence: its revenue is shared from now on."""
+        return ok(request, await licensing.derivatives.declare(caller, path_id(license_id, "license"), data.work_id))
 
     @get("/{license_id:str}/seats", responses=READS_ONE)
     async def seats(

@@ -62,6 +62,7 @@ POST /v1/licenses
 GET /v1/licenses/{}
 POST /v1/licenses/{}/pay
 POST /v1/licenses/{}/renew
+POST /v1/licenses/{}/works
 POST /v1/licenses/{}/revoke
 GET /v1/licenses/{}/verify
 GET /v1/licenses/{}/seats
@@ -663,6 +664,40 @@ async def test_fee_of_a_sub_licence_goes_up_the_chain(world):
     assert units(world, f"user:{buyer_id}") == (80_000_000, 0)
     assert units(world, "platform:revenue")[0] - before == 3_000_000
     assert (payable(world, parties[1][0]), payable(world, parties[0][0])) == (15_300_000, 1_700_000)
+
+
+# Works made under a licence.
+
+
+async def test_work_made_under_a_licence_shares_what_it_earns_as_long_as_it_holds(world):
+    owner_id, owner, work = await owner_of_work(world)
+    maker_id, maker, film = await owner_of_work(world, "The film")
+    await world.grant(maker_id, "studio")
+    held = await issued(world, owner, work, maker_id, revenue_share_bps=2000)
+    path = f"/v1/licenses/{held['id']}/works"
+    body = {"work_id": film["id"]}
+    await world.refused(404, "NOT_FOUND", "unknown_license", "POST", path, headers=owner, json=body)
+    await world.refused(400, "VALIDATION_ERROR", "unknown_work", "POST", path, headers=maker, json={"work_id": work["id"]})
+    await world.data("POST", path, headers=maker, json=body)
+    await world.refused(409, "CONFLICT", "declared", "POST", path, headers=maker, json=body)
+
+    async def sell():
+        """A licence of the film for 10."""
+        buyer_id, buyer = await studio(world, "10")
+        sold = await issued(world, maker, film, buyer_id, base_fee="10")
+        await world.data("POST", f"/v1/licenses/{sold['id']}/pay", headers=keyed(buyer))
+        for _ in range(3):
+            await world.settle()
+        return payable(world, maker_id), payable(world, owner_id)
+
+    assert await sell() == (6_800_000, 1_700_000), "8.50 came to the film, and 20 % of it to the story"
+    await world.data("POST", f"/v1/licenses/{held['id']}/revoke", headers=keyed(owner), json={"reason": "Over."})
+    assert await sell() == (15_300_000, 1_700_000)
+    plain = await issued(world, owner, work, maker_id, revenue_share_bps=0)
+    await world.refused(409, "CONFLICT", "no_share", "POST", f"/v1/licenses/{plain['id']}/works", headers=maker, json=body)
+    shown = await issued(world, owner, work, maker_id, scope=["distribute"])
+    await world.refused(403, "FORBIDDEN", "beyond_license", "POST", f"/v1/licenses/{shown['id']}/works", headers=maker,
+                        json=body)  # fmt: skip
 
 
 # Verification.
