@@ -6,6 +6,7 @@ the new work receives to the licensed one, and so on upwards; the end of the lic
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -64,7 +65,7 @@ class Derivatives:
             raise ApiError(ErrorCode.CONFLICT, "The licence has its work.", reason="declared") from error
         return await self._licenses.read(caller, license_id)
 
-    async def _lock(self, db: object, caller: Caller, work_id: UUID, *, own: bool) -> None:
+    async def _lock(self, db: Any, caller: Caller, work_id: UUID, *, own: bool) -> None:
         if not own:
             await self._catalog.lock_known(db, work_id)
             return
