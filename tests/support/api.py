@@ -222,12 +222,14 @@ async def world(api_dsn, request):
 
 
 class opened:
-    def __init__(self, dsn, **values):
-        self.dsn, self.values = dsn, values
+    """`core`: another one than the stand-in, as `real_core.RealCore`."""
+
+    def __init__(self, dsn, *, core=None, **values):
+        self.dsn, self.core, self.values = dsn, core, values
 
     async def __aenter__(self):
         self.database = Database(self.dsn)
-        core, self.proofs = StandInCore(), Proofs()
+        core, self.proofs = self.core or StandInCore(), Proofs()
         self.mail = StandInMail()
         app = create_app(
             settings(self.dsn, **self.values),
