@@ -305,13 +305,15 @@ async def test_refund_after_a_payout_leaves_a_debt_that_income_fills_first(shop)
     assert (payout["status"], payout["amount"]) == ("paid", "9") and shop.owed(seller) == 0
     refunded = await refund(shop, purchase, seller_bearer)
     assert refunded["status"] == "succeeded" and shop.owed(seller) == -9 * USDC
+    await shop.finish()
+    assert (shop.units("platform:cover"), shop.units("platform:reserve")) == (9 * USDC, -9 * USDC)
     assert await shop.get("/v1/royalties/balance", seller_bearer) == [
         {"asset": "USDC", "payable": "-9", "held": "0", "paid": "9"}
     ]
     await shop.refused(409, "CONFLICT", "not_payable", "/v1/payouts", seller_bearer, {"asset": "USDC"})
     await shop.buy(bearer, offer, "balance")
     await shop.finish()
-    assert shop.owed(seller) == 0 and shop.sum_is_zero()
+    assert shop.owed(seller) == 0 and shop.units("platform:cover") == 0 and shop.sum_is_zero()
 
 
 async def test_refund_that_the_provider_refuses_frees_what_was_held(shop, monkeypatch):

@@ -13,6 +13,8 @@ import structlog
 from platform_api.app import openapi_document
 from platform_api.logs import configure_logs
 from platform_api.security import ACCESS_COOKIE
+from tests.integration.platform_api.test_works import creator as maker
+from tests.integration.platform_api.test_works import published
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -66,6 +68,7 @@ def test_failures_of_the_document_are_those_of_the_table(document):
             assert "429" in operation["responses"], f"{method} {path} has a rate limit"
 
 
+@pytest.mark.parametrize("world", [{"embedded": True, "test_payments": True}], indirect=True)
 async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, document):
     """Ids of everything the first caller owns, asked for by the second: the answer is that for an unknown id."""
     owner_wallet = Wallet(0)
@@ -95,6 +98,16 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
     await world.settle()
     file = (await world.data("GET", f"/v1/uploads/{upload['id']}", headers=owner))["file"]
     asset = await world.data("POST", f"{inside}/assets", headers=owner, json={"role": "poster", "file_id": file["id"]})
+    await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
+    keyed = owner | {"idempotency-key": uuid4().hex}
+    top_up = {"asset": "USDC", "amount": "1"}
+    intent = await world.data("POST", "/v1/payments/intents", headers=keyed, json=top_up)
+    _, _, seller = await maker(world, "Seller")
+    sold, _ = await published(world, seller)
+    price = {"kind": "purchase", "asset": "USDC", "price": "1"}
+    offered = await world.data("POST", f"/v1/works/{sold['id']}/offers", headers=seller, json=price)
+    wanted = {"offer_id": offered["id"], "method": "provider"}
+    purchase = await world.data("POST", "/v1/purchases", headers=keyed, json=wanted)
     other, stranger = await world.sign_in()
     await world.data("POST", "/v1/creators", headers=stranger, json={"display_name": "Quill"})
     await world.grant(other["account_id"], "studio")
@@ -112,6 +125,9 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
         upload["id"],
         file["id"],
         asset["id"],
+        intent["id"],
+        purchase["id"],
+        purchase["intent"]["id"],
     }
     public = {
         "/v1/users/{user_id}",
@@ -142,6 +158,7 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
 
 
 async def ask(world, method, path, headers, body):
+    headers = headers | {"idempotency-key": uuid4().hex}  # some routes need one
     return await world.client.request(method, path, headers=headers, json=body)
 
 
