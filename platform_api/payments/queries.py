@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "add_refunded", "complete_purchase", "entitlements", "fail_purchase",
+    "add_refunded", "complete_purchase", "entitlement_of", "entitlements", "fail_purchase",
     "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase", "insert_refund", "intent",
     "intent_of_purchase", "lock_intent", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use", "note_event", "note_failure",
     "owned", "payment", "payment_by_ref", "payment_of_purchase", "payments", "purchase", "purchases", "refund", "refund_intent",
@@ -219,6 +219,14 @@ async def may_use(db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | N
         account_id, work_id, chapter_id,
     )  # fmt: skip
     return found
+
+
+async def entitlement_of(db: Any, purchase_id: UUID) -> Any:
+    return await db.fetchrow(
+        "SELECT *, revoked_at IS NOT NULL OR coalesce(ends_at <= now(), false) AS ended FROM payments.entitlement"
+        " WHERE purchase_id = $1",
+        purchase_id,
+    )
 
 
 async def entitlements(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:

@@ -11,6 +11,7 @@ from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
 from platform_api.payments import queries as payment_queries
 from platform_api.payments.test_provider import TOLERANCE_SECONDS
 from platform_api.royalties import queries as royalty_queries
+from tests.integration.platform_api.test_works import file_of
 from tests.support.sales import shop_over
 
 USDC = 10**6
@@ -236,6 +237,29 @@ async def test_rental_ends_after_its_time(shop):
     )  # fmt: skip
     assert await shop.get("/v1/library", bearer) == [] and (await shop.get(reading, bearer))["locked"]
     assert (await shop.buy(bearer, offer, "balance"))["status"] == "completed"  # rented again
+
+
+async def test_buyer_gets_the_files_until_the_access_ends(shop):
+    _, seller_bearer, work, _, offer = await shop.seller("2", kind="rent", access_seconds=3_600)
+    content = b"\x89PNG\r\n\x1a\n" + bytes(20)
+    file = await file_of(shop.world, seller_bearer, content)
+    asset = {"role": "attachment", "file_id": file["id"]}
+    await shop.world.data("POST", f"/v1/works/{work['id']}/assets", headers=seller_bearer, json=asset)
+    user, bearer = await shop.buyer("5")
+    purchase = await shop.buy(bearer, offer, "balance")
+    path = f"/v1/purchases/{purchase['id']}/access-token"
+    (found,) = (await shop.get(path, bearer))["files"]
+    assert (await shop.world.client.get(found["url"])).content == content
+    _, stranger = await shop.buyer()
+    await shop.world.refused(404, "NOT_FOUND", "unknown_purchase", "GET", path, headers=stranger)
+    await shop.world.sql(
+        "UPDATE payments.entitlement SET starts_at = now() - interval '2 h', ends_at = now() - interval '1 h'"
+        " WHERE account_id = $1", UUID(user),
+    )  # fmt: skip
+    await shop.world.refused(403, "LICENSE_EXPIRED", "access_ended", "GET", path, headers=bearer)
+    pending = await shop.buy(bearer, offer)
+    path = f"/v1/purchases/{pending['id']}/access-token"
+    await shop.world.refused(409, "CONFLICT", "not_completed", "GET", path, headers=bearer)
 
 
 async def test_of_two_buyers_clicks_at_the_same_instant_one_pays(shop):
