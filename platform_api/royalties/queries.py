@@ -242,7 +242,7 @@ async def distribution_lines(db: Any, ids: Sequence[UUID]) -> list[Any]:
         await db.fetch(
             """
             SELECT l.*, p.sequence, p.ref FROM royalties.distribution_line l
-            JOIN royalties.distribution_part p ON p.distribution_id = l.distribution_id AND p.number = l.part
+            LEFT JOIN royalties.distribution_part p ON p.distribution_id = l.distribution_id AND p.number = l.part
             WHERE l.distribution_id = ANY($1) ORDER BY l.distribution_id, l.number
             """,
             list(ids),
