@@ -31,7 +31,7 @@ $(VENV)/.installed: pyproject.toml requirements/embedded.txt requirements/pip.tx
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.installed setup.py $(SOURCES)
-	@echo "byline: compiling"
+	@echo "byline: compiling, in two passes: Cython to C, C to extensions (several minutes, once)"
 	@$(BIN)/python setup.py -q build_ext --inplace
 	@touch $@
 

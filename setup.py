@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 ALL_PACKAGES = "engine gateway persistence marketdata settlement bench"
 PACKAGES = os.environ.get("BYLINE_PACKAGES", ALL_PACKAGES).split()  # a part, while working on that part
+QUIET = os.environ.get("BYLINE_PACKAGES") is not None
+"""Whoever builds a part knows what; a first build tells each module that Cython translates."""
 DEBUG = os.environ.get("BYLINE_DEBUG_BUILD") == "1"
 
 DIRECTIVES = {
@@ -37,8 +40,23 @@ def machine_args() -> list[str]:
 
 COMPILE_ARGS = ["-O0", "-g"] if DEBUG else ["-O3", "-fno-strict-aliasing", "-fno-semantic-interposition"]
 COMPILE_ARGS += machine_args()
-# Of the C that Cython writes: temporaries drop `const`, an out-argument of a function that failed looks unset.
-COMPILE_ARGS += ["-Wno-discarded-qualifiers", "-Wno-maybe-uninitialized"]
+COMPILE_ARGS += [] if DEBUG else ["-w"]  # the C is Cython's: its warnings say nothing to whoever builds it
+
+
+class TellingBuild(build_ext):
+    """Says what it compiles, with its number: a first build takes minutes, and -q silences everything else."""
+
+    def build_extensions(self) -> None:
+        self.told = 0
+        super().build_extensions()
+
+    def build_extension(self, ext: Extension) -> None:
+        self.told += 1
+        target = Path(self.get_ext_fullpath(ext.name))
+        newest = max(Path(path).stat().st_mtime for path in (*ext.sources, *ext.depends))
+        if self.force or not target.exists() or target.stat().st_mtime < newest:
+            print(f"byline: compiling {self.told} of {len(self.extensions)}: {ext.name}", flush=True)
+        super().build_extension(ext)
 
 
 def extension(source: Path) -> Extension:
@@ -59,6 +77,7 @@ setup(
         compiler_directives=DIRECTIVES,
         build_dir="build/cython",
         nthreads=0,
-        quiet=True,
-    )
+        quiet=QUIET,
+    ),
+    cmdclass={"build_ext": TellingBuild},
 )

@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 import uvloop
 
-from byline.settings import Settings
+from byline.settings import CHAIN_HOST, Settings
 from byline.status_file import StatusFile, read_status
 from byline.supervisor import DO_NOT_RESTART
 from engine.messages.errors import ExchangeError, JournalCorrupt, OutcomeUnknown, Unavailable
@@ -300,7 +300,7 @@ async def _chain(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
         data = settings.data_directory / "chain"
         data.mkdir(parents=True, exist_ok=True)
         port = settings.chain_port or _port_before(settings, "chain")
-        await serve(data, _operator_key(settings).address, settings.host, port, stop=stop, on_ready=on_ready)
+        await serve(data, _operator_key(settings).address, CHAIN_HOST, port, stop=stop, on_ready=on_ready)
 
     reporting = asyncio.ensure_future(report())
     try:
@@ -611,7 +611,7 @@ def _chain_url(settings: Settings) -> str:
     status = read_status(settings.data_directory, "chain")
     if not status or "port" not in status:
         raise Unavailable("the embedded node has not started yet")
-    return f"http://{settings.host}:{status['port']}"
+    return f"http://{CHAIN_HOST}:{status['port']}"
 
 
 def _batch_row(record: Any) -> dict[str, Any]:
@@ -658,6 +658,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         redis_url=settings.redis_url,
         web_folder=web if (web / "index.html").exists() else None,
         embedded=not settings.chain_url,
+        test_payments=not settings.chain_url,
         faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},
     )
     app = create_app(own, core, books, StatusFiles(data), DeskProofs(data))

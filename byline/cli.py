@@ -29,6 +29,8 @@ feed_app = typer.Typer(help="Replay a recorded market through the order entry.",
 journal_app = typer.Typer(help="Look after the journal.", no_args_is_help=True)
 app.add_typer(feed_app, name="feed")
 app.add_typer(journal_app, name="journal")
+key_app = typer.Typer(help="API keys of order entry, by the operator.", no_args_is_help=True)
+app.add_typer(key_app, name="key")
 people_app = typer.Typer(help="Roles of accounts, keys of sealed columns, the audit trail.", no_args_is_help=True)
 app.add_typer(people_app, name="people")
 settle_app = typer.Typer(
@@ -171,6 +173,54 @@ def trader(
     console.print(f"account      [bold]{account}[/], with test money", soft_wrap=True)
     console.print(f"order entry  [bold]{url}[/]", soft_wrap=True)
     console.print(f"private key  [bold]{key}[/]  (keep it: it is the account)", soft_wrap=True)
+
+
+@key_app.command("register")
+def key_register(
+    key: Annotated[Optional[str], typer.Argument(help="Public key, 64 hex digits; or --name.")] = None,
+    account: Annotated[Optional[list[str]], typer.Option(help="Once or more; the first is the default.")] = None,
+    name: Annotated[Optional[str], typer.Option(help="Make the key here: DATA/keys/NAME.key.")] = None,
+    scope: Annotated[Optional[list[str]], typer.Option(help="read, trade, cancel_only, transfer, withdraw.")] = None,
+    tier: Annotated[Optional[str], typer.Option(help="plain, trader, maker or unlimited.")] = None,
+    protection: Annotated[Optional[str], typer.Option(help='As {"window_ms":1000,"fills":20}.')] = None,
+    collar_ppm: Annotated[Optional[int], typer.Option(help="How far from the reference price, millionths.")] = None,
+    market: Annotated[Optional[list[str]], typer.Option(help="Only these.")] = None,
+    network: Annotated[Optional[list[str]], typer.Option(help="Sign-in from these alone, as 10.0.0.0/8.")] = None,
+    expires_at: Annotated[Optional[int], typer.Option(help="ns since 1970.")] = None,
+    data: DataOption = None,
+) -> None:
+    """Register an API key at the running exchange, with what narrows it. Signs in with DATA/keys/operator.key.
+
+    Without `--scope`: read and trade. What the fields mean stands in docs/protocol/order-entry.md.
+
+    Example: `byline key register --name desk --account user:alice --tier maker --collar-ppm 50000`
+    """
+    from byline.key_tools import protection_of, register_key
+
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,39}", name):
+        raise typer.BadParameter("a name is 1 to 40 of A–Z a–z 0–9 _ - .", param_hint="--name")
+    narrowed = {
+        "tier": tier, "protection": protection_of(protection), "collar_ppm": collar_ppm, "markets": market,
+        "addresses": network, "expires_at": expires_at,
+    }  # fmt: skip
+    answer, path = register_key(_settings(data), key, name, account or [], scope or ["read", "trade"], narrowed)
+    console.print_json(json.dumps(answer))
+    if path is not None:
+        console.print(f"private key  [bold]{path}[/]", soft_wrap=True)
+
+
+@key_app.command("revoke")
+def key_revoke(
+    key: Annotated[str, typer.Argument(help="Public key, 64 hex digits.")], data: DataOption = None
+) -> None:
+    """End an API key: its sessions end at once, and everything that they placed is canceled.
+
+    Example: `byline key revoke 64-HEX-DIGITS`
+    """
+    from byline.key_tools import revoke_key
+
+    revoke_key(_settings(data), key)
+    console.print("revoked")
 
 
 @app.command()

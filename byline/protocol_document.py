@@ -3,9 +3,8 @@
     python -m byline.protocol_document            writes it
     python -m byline.protocol_document --check    exit 1 if what is there differs
 
-The types (`byline.client.messages`, `byline.client.market_messages`) are the definition; a test holds the document to
-them, and another holds both to what a running exchange says. Commands are described where the rules of their fields
-stand, in the rulebook: here they are one object with an `op`.
+The types (`byline.client.messages`, `requests` and `market_messages`) are the definition; a test holds the document to
+them, another the messages to what a running exchange says, and a third the fields of requests to those that it takes.
 """
 
 from __future__ import annotations
@@ -17,34 +16,31 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
-from byline.client import market_messages, messages
-from engine.messages.codes import CommandKind
+from byline.client import market_messages, messages, requests
 
 __all__ = ["PATH", "document", "text"]
 
 PATH = Path(__file__).parent.parent / "docs" / "protocol" / "asyncapi.json"
-_QUESTIONS = (
-    "open_orders", "balances", "resolve", "whoami", "sessions", "directory", "latency", "resume", "reset_protection",
-)  # fmt: skip
-_WRITTEN_BY_THE_EXCHANGE = {"tick", "cut", "malformed"}
 
 
 def document() -> dict[str, Any]:
     """The whole AsyncAPI document as plain values."""
     trading = [*messages.EVENTS.values(), *messages.ANSWERS.values()]
     feed = [*dict.fromkeys(market_messages.CHANNELS.values()), *market_messages.REPLIES.values()]
-    components: dict[str, Any] = {"Command": _command(), "FeedRequest": _feed_request()}
-    for prefix, kinds in (("", trading), ("Feed", feed)):
+    asked = list(requests.REQUESTS.values())
+    components: dict[str, Any] = {"FeedRequest": _feed_request()}
+    for prefix, kinds in (("", trading), ("Request", asked), ("Feed", feed)):
         refs, found = msgspec.json.schema_components(
             kinds, ref_template="#/components/schemas/" + prefix + "{name}"
         )
         assert len(refs) == len(kinds)
         components |= {f"{prefix}{name}": schema for name, schema in found.items()}
     channels = {
-        "orderEntry": _channel("/", "orderEntry", trading, "", "Command"),
-        "marketData": _channel("/", "marketData", feed, "Feed", "FeedRequest"),
+        "orderEntry": _channel(
+            "/", "orderEntry", [kind.__name__ for kind in trading], [f"Request{kind.__name__}" for kind in asked]
+        ),
+        "marketData": _channel("/", "marketData", [f"Feed{kind.__name__}" for kind in feed], ["FeedRequest"]),
     }
     return {
         "asyncapi": "3.0.0",
@@ -64,7 +60,7 @@ def document() -> dict[str, Any]:
                 "messages": [
                     {"$ref": f"#/channels/{name}/messages/{message}"}
                     for message in channel["messages"]
-                    if (message in ("Command", "FeedRequest")) == (action == "receive")
+                    if (message.startswith("Request") or message == "FeedRequest") == (action == "receive")
                 ],
             }
             for name, channel in channels.items() for verb, action in (("to", "receive"), ("from", "send"))
@@ -78,24 +74,12 @@ def text() -> str:
     return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
 
 
-def _channel(address: str, server: str, kinds: list[type[Struct]], prefix: str, request: str) -> dict[str, Any]:
-    names = [f"{prefix}{kind.__name__}" for kind in kinds] + [request]
+def _channel(address: str, server: str, said: list[str], asked: list[str]) -> dict[str, Any]:
     return {
         "address": address,
         "servers": [{"$ref": f"#/servers/{server}"}],
-        "messages": {name: {"payload": {"$ref": f"#/components/schemas/{name}"}} for name in names},
+        "messages": {name: {"payload": {"$ref": f"#/components/schemas/{name}"}} for name in said + asked},
     }
-
-
-def _command() -> dict[str, Any]:
-    ops = [kind.word for kind in CommandKind if kind.word not in _WRITTEN_BY_THE_EXCHANGE]
-    ops += ["sign_in", "ping", "quote", *_QUESTIONS]
-    rid = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "minLength": 1, "maxLength": 32}]}
-    return {
-        "type": "object", "title": "Command", "required": ["op"],
-        "description": "One command or question; its other fields are the rulebook's, section 3.",
-        "properties": {"op": {"enum": ops}, "rid": rid, "receipt": {"type": "boolean"}},
-    }  # fmt: skip
 
 
 def _feed_request() -> dict[str, Any]:

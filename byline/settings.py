@@ -15,7 +15,10 @@ from typing import Any
 
 from engine.messages.errors import SettingsInvalid
 
-__all__ = ["Settings", "load_settings"]
+__all__ = ["CHAIN_HOST", "Settings", "load_settings"]
+
+CHAIN_HOST = "127.0.0.1"
+"""Of the embedded node: its gRPC is plaintext and for the processes of this machine alone, whatever `host` is."""
 
 OTHER_VARIABLES = ("BYLINE_DATA_DIRECTORY", "BYLINE_PG_BIN", "BYLINE_PACKAGES", "BYLINE_DEBUG_BUILD")
 
@@ -33,6 +36,7 @@ class Settings:
     environment: str = "local"
     """Named in what clients sign, so that a signature for one environment is worth nothing in another."""
     host: str = "127.0.0.1"
+    """Where REST, order entry and market data listen. The embedded chain stays on loopback (`CHAIN_HOST`)."""
     api_port: int = 7400
     gateway_port: int = 7401
     marketdata_port: int = 7402

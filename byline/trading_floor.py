@@ -22,6 +22,7 @@ from byline.operator import gateway_url, open_operator
 from byline.settings import Settings
 from byline.status_file import StatusFile
 from byline.traders import ACCOUNT_COUNT, Crowd, account_name
+from engine.messages.errors import Unavailable
 
 __all__ = ["kept_key", "trade"]
 
@@ -42,7 +43,7 @@ async def trade(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
         try:
             counts["reconnects"] += 1
             await _session(settings, crowd, counts, status, stop)
-        except (ConnectionLost, OSError) as error:
+        except (ConnectionLost, OSError, Unavailable) as error:  # Unavailable: the core is down and comes back
             logger.warning("event=traders_disconnected error=%s", error)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), RETRY_S)
@@ -93,6 +94,9 @@ async def _send(client: TradingClient, crowd: Crowd, action: Any, counts: dict[s
     except CommandError as error:
         counts["errors"] += 1
         logger.warning("event=command_refused code=%s command=%s", error.code, action.command)
+        return
+    except ConnectionLost:  # the session's reader has ended too, and `_session` goes on from there
+        crowd.closed(action.trader, str(action.command["client_id"]))
         return
     if answer.get("event") == "rejected":
         counts["rejected"] += 1

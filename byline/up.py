@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from byline.genesis import genesis_commands
 from byline.operator import open_operator, send_all
-from byline.settings import Settings
+from byline.settings import CHAIN_HOST, Settings
 from byline.status_file import read_status
 from byline.summary import judge, print_summary, read_projection
 from byline.supervisor import Child, Supervisor
@@ -164,20 +164,24 @@ class Exchange:
         """What a person opens or connects to."""
         at = {name: self.status(name) for name in ("api", "core", "marketdata", "chain", "postgres")}
         host = self.settings.host
-        feed_b = {}
-        if self.settings.marketdata_feeds == 2:
-            feed_b["market data, feed B"] = f"ws://{host}:{self.status('marketdata_b')['port']}/v1/ws"
         chain = at["chain"]
         return {
             "terminal and REST": f"http://{host}:{at['api']['port']}/",
-            "order entry": f"ws://{host}:{at['core']['port']}/v1/ws/trade",
-            "market data": f"ws://{host}:{at['marketdata']['port']}/v1/ws",
-            **feed_b,
+            **self._doors("order entry", at["core"], "/v1/ws/trade"),
+            **self._doors("market data", at["marketdata"], "/v1/ws"),
+            **self._doors("market data, feed B", self.status("marketdata_b"), "/v1/ws"),
             "PostgreSQL": self.database_url(),
             "Sui": self.settings.chain_url
-            or f"{chain['chain']}, executor {chain['executor']}, gRPC {host}:{chain['port']}",
+            or f"{chain['chain']}, executor {chain['executor']}, gRPC {CHAIN_HOST}:{chain['port']}",
             "data": str(self.settings.data_directory),
         }
+
+    def _doors(self, name: str, status: dict[str, Any], path: str) -> dict[str, str]:
+        """The plain door of a process, and the one of TLS if it has one; nothing if there is no such process."""
+        doors = {name: f"ws://{self.settings.host}:{status['port']}{path}"} if status else {}
+        if "tls_port" in status:
+            doors[f"{name}, TLS"] = f"wss://{self.settings.tls_host or self.settings.host}:{status['tls_port']}{path}"
+        return doors
 
 
 def _probe_ports(settings: Settings) -> None:
@@ -185,13 +189,14 @@ def _probe_ports(settings: Settings) -> None:
     names = ["api", "gateway", "marketdata", "chain"] + (["marketdata_b"] if settings.marketdata_feeds == 2 else [])
     for name in names:
         port = getattr(settings, f"{name}_port")
+        host = CHAIN_HOST if name == "chain" else settings.host
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((settings.host, port))
+                probe.bind((host, port))
             except OSError as error:
                 raise PortTaken(
-                    f"{settings.host}:{port} cannot be used ({error.strerror}): set BYLINE_{name.upper()}_PORT, "
+                    f"{host}:{port} cannot be used ({error.strerror}): set BYLINE_{name.upper()}_PORT, "
                     "or give --free-ports"
                 ) from error
 
@@ -239,8 +244,10 @@ async def _run(settings: Settings, console: Console, seconds: float | None, json
 
 def _print_addresses(exchange: Exchange, console: Console) -> None:
     console.print(f"[bold green]Byline is up[/] after {exchange.start_to_ready_s:.1f} s")
-    for name, address in exchange.addresses().items():
-        console.print(f"  {name:<18}[bold]{address}[/]", soft_wrap=True)
+    addresses = exchange.addresses()
+    width = max(map(len, addresses)) + 2
+    for name, address in addresses.items():
+        console.print(f"  {name:<{width}}[bold]{address}[/]", soft_wrap=True)
     console.print("`byline status` in another terminal shows it live; Ctrl-C stops it.", style="dim")
 
 

@@ -20,6 +20,7 @@ from gateway.hub import Counters
 from gateway.keys import ApiKey, KeyRefused, KeyRegistry, Scope
 from gateway.names import Names
 from gateway.orders import OpenOrders
+from gateway.quotes import Quotes, poison_id
 from gateway.rejections import Rejections
 from gateway.restrictions import FIELDS
 from gateway.sequencer import Sequencer
@@ -80,7 +81,7 @@ class Answers:
     def __init__(
         self, settings: GatewaySettings, sequencer: Sequencer, state: CoreState, names: Names, directory: Directory,
         orders: OpenOrders, rejections: Rejections, keys: KeyRegistry, clock: Clock, counters: Counters,
-        sessions: SessionFacts, journal_status: Callable[[], str], stages: Stages,
+        sessions: SessionFacts, journal_status: Callable[[], str], stages: Stages, quotes: Quotes,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._sequencer = sequencer
@@ -95,6 +96,7 @@ class Answers:
         self._facts = sessions
         self._journal_status = journal_status
         self._stages = stages
+        self._quotes = quotes
         self._started_ns = time.monotonic_ns()
 
     def look(self, ask: Ask) -> None:
@@ -106,13 +108,26 @@ class Answers:
                 if side in ask.fields:
                     ask.fields[side] |= self._child(ask.fields["account"], ask.fields[side]["client_id"])
         elif ask.what == "resolve":
-            account = self._account_of(ask.fields)
-            client_id = ask.fields["client_id"].encode()
-            ask.fields["index"] = account
+            self._look_at_id(ask.fields)
+        elif ask.what == "resolve_quote":
+            account, quote_id = self._account_of(ask.fields), ask.fields["quote_id"]
             ask.fields["sequence"] = self._sequencer.sequence
-            ask.fields["found"] = self._state.client_id_state(account, client_id)
-            ask.fields["poisoned"] = self._state.is_poisoned(account, client_id)
-            ask.fields["since"] = self._state.ids_known_since(account)
+            ask.fields["poisoned"] = self._state.is_poisoned(account, poison_id(quote_id).encode())
+            ask.fields["since"] = self._quotes.since
+            children = self._quotes.children(account, quote_id)
+            ask.fields["sides"] = sides = {
+                side: {"account": ask.fields["account"], "client_id": name} for side, name in children.items()
+            }
+            for fields in sides.values():
+                self._look_at_id(fields)
+
+    def _look_at_id(self, fields: dict[str, Any]) -> None:
+        account, client_id = self._account_of(fields), fields["client_id"].encode()
+        fields["index"] = account
+        fields["sequence"] = self._sequencer.sequence
+        fields["found"] = self._state.client_id_state(account, client_id)
+        fields["poisoned"] = self._state.is_poisoned(account, client_id)
+        fields["since"] = self._state.ids_known_since(account)
 
     def body(self, ask: Ask, session: Session) -> dict[str, Any]:
         """The answer. Raises KeyRefused; OSError of the registry comes through."""
@@ -189,6 +204,20 @@ class Answers:
         since = max(fields["since"], self._rejections.since(fields["index"]))
         return body | {"outcome": "never_received", "since": since, "not_accepted_since": fields["since"]}
 
+    def _resolve_quote(self, fields: dict[str, Any], session: Session) -> dict[str, Any]:
+        """What became of the last order of each side of a quote, as of `sequence`."""
+        body = {
+            "type": "quote_resolved", "account": fields["account"], "quote_id": fields["quote_id"],
+            "sequence": fields["sequence"], "is_poisoned": fields["poisoned"],
+        }  # fmt: skip
+        for side in ("bid", "ask"):
+            if side in fields["sides"]:
+                told = self._resolve(fields["sides"][side], session)
+                body[side] = {name: told[name] for name in told if name not in ("type", "account", "sequence")}
+            else:
+                body[side] = {"outcome": "never_received", "since": fields["since"]}
+        return body
+
     def _child(self, account: str, client_id: str) -> dict[str, Any]:
         """How one side of a quote stands; `refused`: it is no order."""
         index = self._names.account_index(account)
@@ -200,6 +229,11 @@ class Answers:
         return {"status": OrderStatus(status).word, "order_id": order_id, "filled": text}
 
     def _quoted(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:
+        for side in ("bid", "ask"):
+            if fields.get(side, {}).get("status") == "refused":
+                refused = self._rejections.find(self._account_of(fields), fields[side]["client_id"].encode())
+                if refused is not None:
+                    fields[side]["reason"] = RejectCode(refused[1]).word
         return {"type": "quoted"} | fields
 
     # ---------------------------------------------------------------- keys and sessions

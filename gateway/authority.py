@@ -49,7 +49,7 @@ def authorize(command: dict[str, Any], key: ApiKey, is_house: Callable[[str], bo
         _need(key, Scope.TRADE, op)
     elif op in CANCELS:
         if not key.scopes & (Scope.TRADE | Scope.CANCEL_ONLY):
-            raise Forbidden(None, f"{op} needs the scope trade or cancel_only")
+            raise Forbidden("op", f"{op} needs the scope trade or cancel_only")
     elif op == "withdraw":
         _need(key, Scope.WITHDRAW, op)
         for field in ("place", "legs", "force"):
@@ -63,7 +63,7 @@ def authorize(command: dict[str, Any], key: ApiKey, is_house: Callable[[str], bo
         _authorize_ref(command)
         _authorize_legs(command, key, is_house)
     else:
-        raise Forbidden(None, f"{op} needs the scope operator")
+        raise Forbidden("op", f"{op} needs the scope operator")
     return command
 
 
@@ -94,4 +94,4 @@ def _authorize_legs(command: dict[str, Any], key: ApiKey, is_house: Callable[[st
 
 def _need(key: ApiKey, scope: Scope, op: str) -> None:
     if not key.scopes & scope:
-        raise Forbidden(None, f"{op} needs the scope {str(scope.name).lower()}")
+        raise Forbidden("op", f"{op} needs the scope {str(scope.name).lower()}")

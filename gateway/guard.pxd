@@ -15,6 +15,7 @@ cdef enum Refusal:
     PROTECTED = 19
     EXPIRED_KEY = 20
     SESSION_NOT_PERMITTED = 21
+    UNPRICED = 23  # no limit price, and the key has a collar
     IN_VAIN = 22  # a cancel, mass_cancel, kill or cancel_after, after too many that found nothing
 
 cdef struct Bucket:
@@ -35,6 +36,7 @@ cdef class Allowance:
     cdef void untake(self, uint8_t kind) noexcept nogil
     # Requests left now; -1: no limit.
     cdef int64_t left(self, int64_t now) noexcept nogil
+    cdef int64_t wait_ns(self, bint is_vain, int64_t now) noexcept nogil
     cdef bint take_message_at(self, int64_t now) noexcept nogil
 
 

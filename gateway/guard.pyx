@@ -51,6 +51,11 @@ cdef inline bint _take(Bucket* bucket, int64_t now) noexcept nogil:
     return True
 
 
+cdef inline int64_t _wait(const Bucket* bucket, int64_t now) noexcept nogil:
+    cdef int64_t wait = bucket.full_at + bucket.each_ns - bucket.most_ns - now
+    return wait if wait > 0 else 0
+
+
 cdef inline void _fill(Bucket* bucket, int64_t most, int64_t per_ns) noexcept nogil:
     bucket.each_ns = per_ns // most if most else 0
     bucket.most_ns = bucket.each_ns * most
@@ -93,6 +98,9 @@ cdef class Allowance:
             return self.requests.most_ns // self.requests.each_ns
         return (self.requests.most_ns - (self.requests.full_at - now)) // self.requests.each_ns
 
+    cdef int64_t wait_ns(self, bint is_vain, int64_t now) noexcept nogil:
+        return _wait(&self.vain if is_vain else &self.requests, now)
+
     cdef bint take_message_at(self, int64_t now) noexcept nogil:
         return _take(&self.messages, now)
 
@@ -103,6 +111,10 @@ cdef class Allowance:
     def take_message(self, int64_t now):
         """Take one message at `now` (ns). False: there is none left."""
         return _take(&self.messages, now)
+
+    def message_wait_ns(self, int64_t now):
+        """How long from `now` until the next message passes; 0: one does."""
+        return _wait(&self.messages, now)
 
     def refund(self):
         """Give one request back."""
@@ -172,7 +184,7 @@ cdef class Guard:
             if self.collar_ppm and reference != ABSENT:
                 price = place.price if kind == OP_PLACE else (<Replace*>record).price
                 if price == ABSENT and kind == OP_PLACE:
-                    return COLLAR
+                    return UNPRICED
                 if price != ABSENT and _outside(price, reference, self.collar_ppm):
                     return COLLAR
             if self.protection is not None:

@@ -102,6 +102,7 @@ cdef class Hub(ReleaseSink):
     cdef readonly dict guarded  # orders under protection: gateway.protection.Protection by order id
     cdef public object receipts  # gateway.receipts.Receipts, or None: none are signed
     cdef public object state_hash  # callable: the core's, 16 bytes
+    cdef public object collar_rule  # (market, reference in ticks, ppm) to the rule's text
     cdef public object rejections  # gateway.rejections.Rejections, told of each refused place
 
     # 0 if this record may go to the sequencer, else a Refusal. Stamps a place with its session. `market` of a place or
@@ -111,7 +112,7 @@ cdef class Hub(ReleaseSink):
     cdef int tell(self) except -1
     cdef int touch(self, Connection connection) except -1
     cdef Connection owner_of(self, uint64_t number)
-    cdef int refuse(self, Connection connection, int why, bytes rid) except -1
+    cdef int refuse(self, Connection connection, int why, bytes rid, uint32_t market, str side) except -1
     cdef object _order_market(self, const uint8_t* record)
     cdef uint32_t _market_of(self, Connection connection, const uint8_t* record) except? 0
     cdef int taken(self, Connection connection, uint8_t kind) except -1

@@ -58,6 +58,7 @@ class Connection:
 class Hub(ReleaseSink):
     on_fatal: Callable[[BaseException], object] | None
     look: Callable[[Ask, Session], bytes | None]
+    collar_rule: Callable[[int, int, int], str] | None
     rejections: Rejections | None
     receipts: Receipts[Connection] | None
     state_hash: Callable[[], bytes] | None
@@ -95,7 +96,7 @@ class Hub(ReleaseSink):
     def broadcast(self, payload: bytes) -> None: ...
     def submit(
         self, connection: Connection, record: bytes, rid: bytes, reserved: bool, is_free: bool = False,
-        wants_receipt: bool = False,
+        wants_receipt: bool = False, side: str = "",
     ) -> int: ...
     def allow(self, account: int, allowance: Allowance) -> None: ...
     def settle(self) -> None: ...

@@ -26,8 +26,8 @@ from libc.string cimport memcpy, memmove
 from picows.picows cimport WSCloseCode, WSTransport
 
 from gateway.guard cimport (
-    COLLAR, EXPIRED_KEY, IN_VAIN, MARKET_NOT_PERMITTED, OUTLIVES, PROTECTED, RATE_LIMITED, SESSION_NOT_PERMITTED, Allowance,
-    Guard,
+    COLLAR, EXPIRED_KEY, IN_VAIN, MARKET_NOT_PERMITTED, OUTLIVES, PROTECTED, RATE_LIMITED, SESSION_NOT_PERMITTED, UNPRICED,
+    Allowance, Guard,
 )
 from gateway.names cimport MarketEntry, Names
 from gateway.orders cimport OpenOrders
@@ -49,7 +49,7 @@ cdef int64_t ABSENT = _ABSENT
 cdef dict REFUSALS = {
     BUSY: "busy", FAILED: "failed", CLOSED: "closed", RATE_LIMITED: "rate_limited",
     MARKET_NOT_PERMITTED: "market_not_permitted", COLLAR: "collar", PROTECTED: "protection", EXPIRED_KEY: "expired_key",
-    SESSION_NOT_PERMITTED: "session_not_permitted", IN_VAIN: "in_vain",
+    SESSION_NOT_PERMITTED: "session_not_permitted", IN_VAIN: "in_vain", UNPRICED: "unpriced",
 }  # fmt: skip
 cdef enum:
     HEADER = 10  # the longest frame header
@@ -248,6 +248,7 @@ cdef class Hub(ReleaseSink):
         self.asks_per_connection_max = asks_per_connection_max
         self.on_fatal = None
         self.look = None
+        self.collar_rule = None
         self.rejections = None
         self.guarded = {}
         self.receipts = None
@@ -339,21 +340,23 @@ cdef class Hub(ReleaseSink):
                 self.send(connection, payload)
 
     def submit(self, Connection connection not None, record, bytes rid not None, bint reserved, bint is_free=False,
-               bint wants_receipt=False):
+               bint wants_receipt=False, str side=""):
         """A command from the thorough path: the sequence it got. If it is not taken, its error is queued, and 0.
 
-        `is_free`: it goes with the one before it, if a request was taken for that. `wants_receipt`: sign one when it is told.
+        `is_free`: it goes with the one before it, if a request was taken for that. `wants_receipt`: sign one when it is
+        told. `side`: of a quote.
         """
         cdef bytearray copy = bytearray(record)
         cdef char* start = copy
         cdef int64_t t_in = self.sequencer.read_clock()
         cdef Guard guard = connection.guard
         cdef bint counts = guard is not None and not takes_risk_away(copy[4])
+        cdef uint32_t market = self._market_of(connection, <uint8_t*>start)
         cdef int why
         is_free = is_free and connection.has_paid
         if counts and is_free:
             guard.allowance.give_back()
-        why = self.admit(connection, <uint8_t*>start, self._market_of(connection, <uint8_t*>start), t_in)
+        why = self.admit(connection, <uint8_t*>start, market, t_in)
         self.counters.commands_thorough += 1
         if why == 0:
             why = self.sequencer.submit(
@@ -366,7 +369,7 @@ cdef class Hub(ReleaseSink):
         if counts and not is_free:
             connection.has_paid = not why
         if why:
-            self.refuse(connection, why, rid)
+            self.refuse(connection, why, rid, market, side)
             return 0
         self.taken(connection, copy[4])
         if wants_receipt:
@@ -527,8 +530,16 @@ cdef class Hub(ReleaseSink):
         )
         return self.touch(connection)
 
-    cdef int refuse(self, Connection connection, int why, bytes rid) except -1:
-        connection.put(connection.session.not_taken(REFUSALS[why], rid))
+    cdef int refuse(self, Connection connection, int why, bytes rid, uint32_t market, str side) except -1:
+        cdef object wait = None
+        cdef object rule = None
+        cdef int64_t reference
+        if why == RATE_LIMITED or why == IN_VAIN:
+            wait = connection.guard.allowance.wait_ns(why == IN_VAIN, self.sequencer.read_clock())
+        elif why == COLLAR and self.collar_rule is not None:
+            reference = self.sequencer.reference_price(market)
+            rule = self.collar_rule(market, reference, connection.guard.collar_ppm)
+        connection.put(connection.session.not_taken(REFUSALS[why], rid, side, wait, rule))
         self.counters.rejected_commands += 1
         if why == BUSY:
             self.counters.refused_busy += 1

@@ -33,9 +33,10 @@ from gateway.session import Ask, Close, Records, Resume, Send, SignedIn, Submit
 cdef uint32_t NIL = 0xFFFFFFFF
 cdef uint16_t[4] CODES  # by Taken
 CODES = [0, EDGE_BUSY, EDGE_JOURNAL_FAILED, EDGE_CANCEL_ONLY]
-cdef uint16_t[7] REFUSED  # by Refusal, from RATE_LIMITED on
+cdef uint16_t[8] REFUSED  # by Refusal, from RATE_LIMITED on
 REFUSED = [
     EDGE_RATE_LIMITED, EDGE_FORBIDDEN, EDGE_COLLAR, EDGE_PROTECTION, EDGE_EXPIRED_KEY, EDGE_FORBIDDEN, EDGE_RATE_LIMITED,
+    EDGE_COLLAR,
 ]
 cdef object log = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ cdef class OrderEntryListener(WSListener):
                 self.hub.send(self.connection, output.payload)
             elif isinstance(output, Submit):
                 self.hub.submit(self.connection, output.record, output.rid, output.is_cancel, output.is_free,
-                                output.wants_receipt)
+                                output.wants_receipt, output.side)
             elif isinstance(output, Records):
                 self.take_records(<const uint8_t*><const char*>(<bytes>output.payload), len(output.payload))
             elif isinstance(output, Ask):
@@ -256,7 +257,7 @@ cdef class OrderEntryListener(WSListener):
                 hub.receipts.ask(connection, hub.sequencer.sequence, <bytes>(<char*>record)[:SLOT], hub.state_hash())
         hub.counters.commands_fast += 1
         if why:
-            hub.refuse(connection, why, b"" if order.rid.size == -1 else order.rid.at[: order.rid.size])
+            hub.refuse(connection, why, b"" if order.rid.size == -1 else order.rid.at[: order.rid.size], market, "")
         return True
 
     cdef int take_records(self, const uint8_t* payload, Py_ssize_t size) except -1:

@@ -5,8 +5,11 @@ the sequence at which the child was made, so an id never comes twice. A side tha
 what shall be open: what it has filled is added to the total), one that is not is placed, one that is not given is
 cancelled. The side that makes room goes first, so that a quote that moves does not meet itself.
 
-Which children a quote has is remembered, for the last QUOTES_REMEMBERED; of others, and after a restart, the open
-orders tell it. Whether a child is open is asked of the core, as of everything submitted before.
+Which child each side had last is remembered, for the last QUOTES_REMEMBERED; of others, and after a restart, the open
+orders tell it. Whether a child is open is asked of the core, as of everything submitted before. `resolve` asks the
+same: a side without a known child has none that is open, and had none at all since the memory begins.
+
+A quote id is poisoned by a poison of the client id `ID.q`, which no child ever has: journaled, and kept as any poison.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ from engine.messages.decimals import DECIMAL
 from engine.messages.directory import Directory
 from gateway.orders import OpenOrders
 
-__all__ = ["QUOTES_REMEMBERED", "QuoteRefused", "Quotes"]
+__all__ = ["QUOTES_REMEMBERED", "QUOTE_ID_RULE", "QuoteRefused", "Quotes", "is_quote_id", "poison_id"]
 
 QUOTES_REMEMBERED = 65_536
+QUOTE_ID_RULE = "1-16 of A-Z a-z 0-9 _ - . :"
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,16}", re.ASCII)
 _FIELDS = {"op", "account", "market", "quote_id", "bid", "ask", "post_only"}
 _LETTERS = {"bid": "b", "ask": "a"}
@@ -34,8 +38,9 @@ Children = dict[str, tuple[str, Decimal | None]]
 class QuoteRefused(Exception):
     """The quote breaks a rule; nothing was submitted."""
 
-    def __init__(self, field: str, rule: str) -> None:
+    def __init__(self, field: str, rule: str, code: str = "malformed") -> None:
         super().__init__(rule)
+        self.code = code
         self.field = field
         self.rule = rule
 
@@ -46,6 +51,17 @@ class OrderStates(Protocol):
     @property
     def sequence(self) -> int: ...
     def client_id_state(self, account: int, client_id: bytes, /) -> tuple[int, int, int, int] | None: ...
+    def is_poisoned(self, account: int, client_id: bytes, /) -> bool: ...
+
+
+def is_quote_id(value: object) -> bool:
+    """Whether a quote may be called so."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def poison_id(quote_id: str) -> str:
+    """The client id whose poison is that of the quote id."""
+    return f"{quote_id}.q"
 
 
 class Quotes:
@@ -56,6 +72,7 @@ class Quotes:
         self._directory = directory
         self._orders = orders
         self._children: dict[tuple[int, str], Children] = {}
+        self._since = state.sequence
 
     def plan(self, command: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         """The commands that make the quote so, each with its side, in the order to send them. Raises QuoteRefused."""
@@ -63,8 +80,8 @@ class Quotes:
         if unknown:
             raise QuoteRefused(min(unknown), f"one of {', '.join(sorted(_FIELDS))}")
         quote_id = command.get("quote_id")
-        if not isinstance(quote_id, str) or not _ID.fullmatch(quote_id):
-            raise QuoteRefused("quote_id", "1-16 of A-Z a-z 0-9 _ - . :")
+        if not isinstance(quote_id, str) or not is_quote_id(quote_id):
+            raise QuoteRefused("quote_id", QUOTE_ID_RULE)
         account = self._directory.accounts_by_name.get(command.get("account") or "")
         if account is None:
             raise QuoteRefused("account", "an account that exists")
@@ -73,14 +90,20 @@ class Quotes:
         if market is None:
             raise QuoteRefused("market", "a market that exists")
         wanted = {side: _side(command, side) for side in _LETTERS}
-        children = self._known(account.index, quote_id)
+        prices = [None if terms is None else _decimal(terms["price"]) for terms in wanted.values()]
+        if prices[0] is not None and prices[1] is not None and prices[0] >= prices[1]:
+            raise QuoteRefused("bid.price", "bid.price below ask.price", "crossed")
+        if any(wanted.values()) and self._state.is_poisoned(account.index, poison_id(quote_id).encode()):
+            raise QuoteRefused("quote_id", "an id that was not poisoned", "poisoned")
+        known = self._known(account.index, quote_id)
+        children: Children = {}  # those that are open
         planned: dict[str, dict[str, Any]] = {}
         for side, terms in wanted.items():
-            child = children.get(side)
+            child = known.get(side)
             state = None if child is None else self._state.client_id_state(account.index, child[0].encode())
             is_open = state is not None and state[0] in (OrderStatus.WAITING, OrderStatus.OPEN)
-            if child is not None and not is_open:
-                children.pop(side)
+            if child is not None and is_open:
+                children[side] = child
             if child is not None and state is not None and is_open:
                 if state[2] != market.index:
                     raise QuoteRefused("market", "the market in which this quote stands")
@@ -98,9 +121,18 @@ class Quotes:
                 if command.get("post_only") is not None:
                     planned[side]["post_only"] = command["post_only"]
         sides = ["ask", "bid"] if _meets(wanted["bid"], children.get("ask")) else ["bid", "ask"]
-        self._keep(account.index, quote_id, children, planned, wanted)
+        self._keep(account.index, quote_id, known, planned, wanted)
         common = {"account": command.get("account")}
         return [(side, planned[side] | common) for side in sides if side in planned]
+
+    def children(self, account: int, quote_id: str) -> dict[str, str]:
+        """The client id of the last child of each side that is known."""
+        return {side: child[0] for side, child in self._known(account, quote_id).items()}
+
+    @property
+    def since(self) -> int:
+        """The sequence behind which every child that was made is known."""
+        return self._since
 
     def _known(self, account: int, quote_id: str) -> Children:
         known = self._children.get((account, quote_id))
@@ -119,17 +151,15 @@ class Quotes:
     def _keep(
         self, account: int, quote_id: str, children: Children, planned: dict[str, Any], wanted: dict[str, Any]
     ) -> None:
-        # What is planned may yet be refused: a child is forgotten when the engine says that it is not open, not before.
         for side in _LETTERS:
             command = planned.get(side)
-            if command is None:
-                children.pop(side, None)
-            elif command["op"] != "cancel":
+            if command is not None and command["op"] != "cancel":
                 children[side] = (command["client_id"], _decimal(wanted[side]["price"]))
         self._children.pop((account, quote_id), None)
         self._children[(account, quote_id)] = children
         if len(self._children) > QUOTES_REMEMBERED:
             del self._children[next(iter(self._children))]
+            self._since = self._state.sequence
 
 
 def _side(command: dict[str, Any], side: str) -> dict[str, Any] | None:

@@ -132,6 +132,7 @@ class GatewayServer:
         )  # fmt: skip
         self.hub.on_fatal = self._fatal
         self.hub.look = self._look
+        self.hub.collar_rule = self._collar_rule
         self._open_events = open_events
         self._replays: deque[_Telling] = deque()
         self._quotes = Quotes(state, directory, self._orders)
@@ -150,7 +151,7 @@ class GatewayServer:
             self._pulls.add(self._rights.accounts_of(key), [key_stamp(key.key)])
         self.answers = Answers(
             settings, sequencer, state, self._names, directory, self._orders, rejections, keys, clock, self.counters,
-            self, lambda: journal.status, self.hub.stages,
+            self, lambda: journal.status, self.hub.stages, self._quotes,
         )  # fmt: skip
         self._encoder = CommandEncoder(directory, _OrderMarkets(sequencer))
         self._terms = SessionTerms(
@@ -507,6 +508,10 @@ class GatewayServer:
         address = command.get("address")
         if address is not None and address.lower() != f"0x{entry.row.hex()}":
             raise CommandRefused("bad_address", "address", "the account's own row, 0x and 64 hex digits, or none")
+
+    def _collar_rule(self, market: int, reference: int, ppm: int) -> str:
+        text = self._directory.markets[market].price_text(reference)
+        return f"abs(price - {text}) * 10^6 <= {text} * {ppm}"
 
     def _is_house(self, name: str) -> bool:
         entry = self._directory.accounts_by_name.get(name)

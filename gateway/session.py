@@ -33,7 +33,7 @@ from engine.messages.codes import CommandKind
 from gateway.authority import CANCELS, Forbidden, authorize
 from gateway.guard import Allowance
 from gateway.keys import ApiKey, KeyLookup, Scope, sign_in_bytes, verify_sign_in
-from gateway.quotes import QuoteRefused
+from gateway.quotes import QUOTE_ID_RULE, QuoteRefused, is_quote_id, poison_id
 from gateway.wire import json as wire
 
 __all__ = [
@@ -66,22 +66,36 @@ _OPERATOR_ASKS = {"status", "describe", "register_key", "revoke_key", "settled"}
 _SESSION_FIELD = slice(112, 120)
 _OUTLIVES = b"\xff" * 8
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,32}", re.ASCII)
+_NOTHING = "not journaled, not executed"
 _REFUSED = {
-    "busy": ("busy", "the exchange is busy: this command was not journaled and not executed; cancels still pass"),
-    "closed": ("cancel_only", "only cancels are taken now: this command was not journaled and not executed"),
-    "failed": ("journal_failed", "the journal has failed: this command was not journaled and not executed"),
-    "rate_limited": ("rate_limited", "no request is left: not journaled, not executed; cancels pass"),
-    "market_not_permitted": ("forbidden", "the key does not trade in this market: not journaled, not executed"),
-    "collar": ("collar", "the price lies outside the key's collar, or there is none: not journaled, not executed"),
-    "protection": ("protection", "the protection has tripped, reset_protection ends it: not journaled, not executed"),
+    "busy": ("busy", None, None, "the exchange is busy; cancels still pass"),
+    "closed": ("cancel_only", "op", "only cancels are taken now", "only cancels are taken now"),
+    "failed": ("journal_failed", None, None, "the journal has failed"),
+    "rate_limited": (
+        "rate_limited", "op", "so many requests in a while as the key's tier has; cancels pass", "no request is left"
+    ),
+    "market_not_permitted": (
+        "forbidden", "market", "one of the markets of the key: whoami lists them",
+        "the key does not trade in this market",
+    ),
+    "collar": ("collar", "price", "within the key's collar", "the price lies outside the key's collar"),
+    "unpriced": (
+        "collar", "price", "a key with a collar places orders with a limit price alone",
+        "an order without a limit price could trade outside the key's collar",
+    ),
+    "protection": (
+        "protection", "op", "no place or replace between a trip and reset_protection", "the protection has tripped"
+    ),
     "session_not_permitted": (
-        "forbidden", "orders of a key under protection are in no session of their own: not journaled, not executed"
+        "forbidden", "session", "none: orders of a key under protection carry its own",
+        "orders of a key under protection are in no session of their own",
     ),
     "in_vain": (
-        "rate_limited", "too many cancels that found nothing: not journaled; a cancel of an open order passes"
+        "rate_limited", "op", "so many cancels that find nothing as the key's tier has messages",
+        "too many cancels that found nothing; a cancel of an open order passes",
     ),
-    "expired_key": ("expired_key", "the key has expired: not journaled, not executed"),
-}
+    "expired_key": ("expired_key", None, "a key that has not expired", "the key has expired"),
+}  # fmt: skip
 
 
 class State(Enum):
@@ -156,7 +170,7 @@ class Close:
 class Submit:
     """Give `record` to the sequencer; if it is not taken, send `Session.not_taken`.
 
-    `wants_receipt`: sign one when it is told. `is_free`: a request was taken for it already.
+    `wants_receipt`: sign one when it is told. `is_free`: a request was taken for it already. `side`: of a quote.
     """
 
     record: bytes
@@ -164,6 +178,7 @@ class Submit:
     is_cancel: bool
     wants_receipt: bool = False
     is_free: bool = False
+    side: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,8 +323,11 @@ class Session:
         if self._is_of_records:
             yield Records(payload)
             return
+        has_fraction = False
         try:
             value = wire.parse(payload)
+        except wire.HasFraction as error:
+            value, has_fraction = error.value, True
         except wire.BadText as error:
             yield from self.end(BAD_UTF8, str(error))
             return
@@ -326,18 +344,22 @@ class Session:
             yield from self.flooded()
             return
         if isinstance(value, dict):
-            yield from self._command(value, may_speak)
+            yield from self._command(value, may_speak, has_fraction)
+            return
+        if not value:
+            yield Send(wire.error("bad_json", "an empty array: there is nothing to answer", rule="at least one object"))
             return
         most = self._terms.commands_per_frame_max if is_known else self._terms.unsigned_commands_max
         if len(value) > most:
             rule = f"at most {most} commands a frame" if is_known else f"at most {most} before sign-in"
             yield Send(wire.error("too_many_commands", f"{len(value)} commands in one frame", rule=rule))
             return
-        for item in value:
+        for number, item in enumerate(value):
             if isinstance(item, dict):
-                yield from self._command(item, may_speak)
+                yield from self._command(item, may_speak, has_fraction)
             else:
-                yield Send(wire.error("bad_json", "an item of the array is no object"))
+                message = f"item {number} of the array, from 0, is no object"
+                yield Send(wire.error("bad_json", message, field=f"[{number}]", rule="an object"))
             if self._has_ended():
                 return
 
@@ -383,10 +405,19 @@ class Session:
         self._move(Event.LOST)
 
     @staticmethod
-    def not_taken(why: str, rid: bytes) -> bytes:
-        """The error for a Submit that the sequencer did not take: a definite no, nothing was executed."""
-        code, message = _REFUSED[why]
-        return wire.error(code, message, rid=rid)
+    def not_taken(
+        why: str, rid: bytes, side: str = "", retry_after_ns: int | None = None, rule: str | None = None
+    ) -> bytes:
+        """The error for a Submit that the sequencer did not take: a definite no, nothing was executed.
+
+        `side`: of a quote. `retry_after_ns`: when the limit lets the next one pass. `rule`: with its numbers.
+        """
+        code, field, usual, message = _REFUSED[why]
+        if side:
+            field = f"{side}.{field}" if field == "price" else side
+        return wire.error(
+            code, f"{message}: {_NOTHING}", rid=rid, field=field, rule=rule or usual, retry_after_ns=retry_after_ns
+        )
 
     @staticmethod
     def not_answered(why: str, rid: bytes) -> bytes:
@@ -418,7 +449,7 @@ class Session:
             body |= {"schema": edge.SCHEMA_ID, "version": edge.VERSION}
         return Send(wire.encode(body))
 
-    def _command(self, command: dict[str, Any], may_speak: bool) -> list[Output]:
+    def _command(self, command: dict[str, Any], may_speak: bool, has_fraction: bool) -> list[Output]:
         raw = command.pop("rid", None)
         rid = b"" if raw is None else wire.rid_text(raw)
         if rid is None:
@@ -429,7 +460,12 @@ class Session:
             return [Send(wire.error("malformed", "a command needs an op", rid=rid, field="op", rule="text"))]
         if not may_speak and op not in CANCELS:
             rule, message = "so many messages in a while; cancels pass", "no message is left: this was not executed"
-            return [Send(wire.error("rate_limited", message, rid=rid, rule=rule))]
+            wait = self.allowance.message_wait_ns(self._terms.now_ns())
+            return [Send(wire.error("rate_limited", message, rid=rid, field="op", rule=rule, retry_after_ns=wait))]
+        field = wire.fraction_in(command) if has_fraction else None
+        if field is not None:
+            rule = "a whole number, or for prices, sizes and amounts a decimal as text"
+            return [Send(wire.error("malformed", f"{op[:32]}: a number is not whole", rid=rid, field=field, rule=rule))]
         if op == "sign_in":
             return self._sign_in(command, rid)
         if op == "ping":
@@ -456,6 +492,12 @@ class Session:
             return [Send(wire.error("unavailable", f"{op}: {rule}", rid=rid, field="receipt", rule=rule))]
         if op == "place":
             outlives = command.pop("cancel_on_disconnect", None)
+        if op == "poison" and command.get("quote_id") is not None:
+            quote_id = command.pop("quote_id")
+            if command.get("client_id") is not None or not is_quote_id(quote_id):
+                rule = f"{QUOTE_ID_RULE}, and no client_id"
+                return [Send(wire.error("malformed", f"{op}: quote_id", rid=rid, field="quote_id", rule=rule))]
+            command["client_id"] = poison_id(quote_id)
         for field, value in (("receipt", wants_receipt), ("cancel_on_disconnect", outlives)):
             if value is not None and not isinstance(value, bool):
                 return [Send(wire.error("malformed", f"{op}: {field}", rid=rid, field=field, rule="true or false"))]
@@ -479,7 +521,14 @@ class Session:
             command["account"] = key.accounts[0]
         if not isinstance(command.get("account"), str):
             return [Send(wire.error("malformed", "quote: account", rid=rid, field="account", rule="a name"))]
+        wants_receipt = command.pop("receipt", None)
+        if wants_receipt is True and not self._terms.signs_receipts:
+            rule = "this exchange signs no receipts"
+            return [Send(wire.error("unavailable", f"quote: {rule}", rid=rid, field="receipt", rule=rule))]
+        if wants_receipt is not None and not isinstance(wants_receipt, bool):
+            return [Send(wire.error("malformed", "quote: receipt", rid=rid, field="receipt", rule="true or false"))]
         outputs: list[Output] = []
+        side, part = "", dict[str, Any]()
         told: dict[str, Any] = {"account": command["account"], "quote_id": command.get("quote_id")}
         is_free = False
         try:
@@ -487,15 +536,16 @@ class Session:
             authorize({"op": "place", "account": command["account"]}, key, self._terms.is_house)
             for side, part in self._terms.plan_quote(command):
                 record = self._terms.encode(authorize(part, key, self._terms.is_house))
-                outputs.append(Submit(record, b"", part["op"] in CANCELS, is_free=is_free))
+                outputs.append(Submit(record, b"", part["op"] in CANCELS, bool(wants_receipt), is_free, side))
                 told[side] = {"client_id": part["client_id"], "op": part["op"]}
                 is_free |= part["op"] not in CANCELS
         except Forbidden as error:
             return [Send(wire.error("forbidden", str(error), rid=rid, field=error.field, rule=error.rule))]
         except QuoteRefused as error:
-            return [Send(wire.error("malformed", f"quote: {error}", rid=rid, field=error.field, rule=error.rule))]
-        except CommandRefused as error:
             return [Send(wire.error(error.code, f"quote: {error}", rid=rid, field=error.field, rule=error.rule))]
+        except CommandRefused as error:
+            field = f"{side}.{error.field}" if error.field in ("price", "size") else error.field
+            return [Send(wire.error(error.code, f"quote: {side}: {error}", rid=rid, field=field, rule=error.rule))]
         return [*outputs, Ask("quoted", rid, told)]
 
     def _resume(self, after: object, field: str, rid: bytes) -> list[Output]:
@@ -507,15 +557,15 @@ class Session:
     def _ask(self, command: dict[str, Any], rid: bytes, key: ApiKey) -> list[Output]:
         op = command.pop("op")
         if op in _OPERATOR_ASKS and Scope.OPERATOR not in key.scopes:
-            return [Send(wire.error("forbidden", f"{op} needs the scope operator", rid=rid, field="op"))]
+            return [Send(_forbidden(op, "operator", rid))]
         if op == "reset_protection" and not key.scopes & Scope.TRADE:
-            return [Send(wire.error("forbidden", f"{op} needs the scope trade", rid=rid, field="op"))]
+            return [Send(_forbidden(op, "trade", rid))]
         if op not in _READS:
             return [Ask(op, rid, command)]
         if not key.scopes & (Scope.READ | Scope.TRADE | Scope.OPERATOR) and not (
             op == "resolve" and Scope.CANCEL_ONLY in key.scopes
         ):
-            return [Send(wire.error("forbidden", f"{op} needs the scope read", rid=rid, field="op"))]
+            return [Send(_forbidden(op, "read", rid))]
         account = command.get("account") or (key.accounts[0] if key.accounts else None)
         if not isinstance(account, str):
             return [Send(wire.error("malformed", f"{op} needs an account", rid=rid, field="account", rule="a name"))]
@@ -524,7 +574,12 @@ class Session:
             return [Send(wire.error("forbidden", rule, rid=rid, field="account", rule=rule))]
         if op != "resolve":
             return [Ask(op, rid, {"account": account})]
-        client_id = command.get("client_id")
+        client_id, quote_id = command.get("client_id"), command.get("quote_id")
+        if quote_id is not None:
+            if client_id is not None or not is_quote_id(quote_id):
+                rule = f"{QUOTE_ID_RULE}, and no client_id"
+                return [Send(wire.error("malformed", "resolve: quote_id", rid=rid, field="quote_id", rule=rule))]
+            return [Ask("resolve_quote", rid, {"account": account, "quote_id": quote_id})]
         if not isinstance(client_id, str) or not _CLIENT_ID.fullmatch(client_id):
             rule = "1-32 of A-Z a-z 0-9 _ - . :"
             return [Send(wire.error("malformed", "resolve: client_id", rid=rid, field="client_id", rule=rule))]
@@ -560,7 +615,8 @@ class Session:
             )
         refused = self._narrowed(known)
         if refused is not None:
-            return self._refuse(wire.error(*refused, rid=rid, field="key"))
+            code, why, rule = refused
+            return self._refuse(wire.error(code, why, rid=rid, rule=rule))
         cancels, after = command.get("cancel_on_disconnect"), command.get("resume")
         if cancels is not None and not isinstance(cancels, bool):
             field = "cancel_on_disconnect"
@@ -574,13 +630,14 @@ class Session:
         trades = Scope.TRADE in known.scopes and Scope.OPERATOR not in known.scopes
         return [SignedIn(known, rid, trades and cancels is not False), *resume]
 
-    def _narrowed(self, key: ApiKey) -> tuple[str, str] | None:
-        """Why this key may not sign in from here and now, as code and message; None if it may."""
+    def _narrowed(self, key: ApiKey) -> tuple[str, str, str] | None:
+        """Why this key may not sign in from here and now, as code, message and rule; None if it may."""
         narrowed = key.restrictions
         if narrowed.expires_at and self._terms.now_ns() >= narrowed.expires_at:
-            return "expired_key", "the key has expired"
+            return "expired_key", "the key has expired", "a key that has not expired"
         if not narrowed.admits_address(self.peer):
-            return "bad_address", f"the key does not sign in from {self.peer or 'an unknown address'}"
+            message = f"the key does not sign in from {self.peer or 'an unknown address'}"
+            return "bad_address", message, "a connection from the addresses of the key"
         return None
 
     def _refuse(self, answer: bytes) -> list[Output]:
@@ -590,6 +647,10 @@ class Session:
             return [Send(answer), *self.end(POLICY, "too many failed sign-ins")]
         self._move(Event.REFUSED)
         return [Send(answer), self._hello()]
+
+
+def _forbidden(op: str, scope: str, rid: bytes) -> bytes:
+    return wire.error("forbidden", f"{op} needs the scope {scope}", rid=rid, field="op", rule=f"the scope {scope}")
 
 
 def _only_removes(item: object) -> bool:

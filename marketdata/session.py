@@ -69,6 +69,13 @@ _DECODER = msgspec.json.Decoder(Subscribe | Unsubscribe | Replay | History | Pin
 _ENCODER = msgspec.json.Encoder()
 
 
+class _HasRid(msgspec.Struct, frozen=True):
+    rid: int | str | None = None
+
+
+_RIDS = msgspec.json.Decoder(_HasRid)
+
+
 Answer = Callable[[], list[bytes]]
 
 
@@ -193,7 +200,16 @@ class Session:
                     return []
             return self._finish(request)
         except ProtocolError as error:
-            return [_reply(_refusal(error), rid)]
+            return [_reply(_refusal(error), self._rid_of(payload) if rid is None else rid)]
+
+    def _rid_of(self, payload: bytes) -> int | str | None:
+        """The request id of what was refused before it was understood; None if it cannot be told."""
+        if len(payload) > self._settings.message_size_bytes_max:
+            return None
+        try:
+            return _RIDS.decode(payload).rid
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
 
     def _finish(self, request: Any) -> list[bytes]:
         more: list[bytes] = []

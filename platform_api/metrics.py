@@ -1,6 +1,7 @@
 """Prometheus: the numbers that every process publishes of itself, and the answers of this one.
 
     byline_<process>_<number>                        each number in the status of a process
+    byline_<process>_<count>_total                   each of its counts since its start
     byline_<process>_stage_seconds{stage}            how long its stages took, where it tells: a histogram
     byline_<process>_key_stage_seconds{key,stage}    the same by API key, where it tells: as many keys as it names
     byline_process_up{process}                       1 if it says that it is ready, and lives
@@ -22,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from platform_api.ports import StatusPort
@@ -30,6 +31,34 @@ from platform_api.ports import StatusPort
 __all__ = ["Metrics"]
 
 NOT_IN_NAMES = re.compile(r"[^a-z0-9_]")
+TEXTS = {
+    "acks_per_s": "Acks a second, on average since the start",
+    "acks": "Commands acknowledged, those rejected by a rule of the core too",
+    "bad_frames": "Messages that could not be understood",
+    "batch": "Cuts so far: settlement batches closed",
+    "closed_silent": "Sessions ended because their peer was silent",
+    "closed_slow": "Sessions ended because they did not read",
+    "commands_binary": "Commands in binary records",
+    "commands_fast": "JSON commands that the scanner understood",
+    "commands_thorough": "JSON commands that took the thorough path",
+    "durable_sequence": "The last command whose record is on disk",
+    "epoch": "How many times the exchange has started",
+    "frames_in": "Frames read",
+    "journal_errno": "0, or why the journal stopped",
+    "open_orders": "Orders open or waiting",
+    "pending": "Commands carried out and not yet told",
+    "private_events": "Private events told",
+    "refused_busy": "Commands and questions refused because a queue was full",
+    "refused_sessions": "Connections turned away",
+    "rejected_commands": "Commands refused before the journal by a limit, a right of the key or a full queue",
+    "released_sequence": "The last command that was told",
+    "sends": "Writes to sockets",
+    "sequence": "The last command in the journal",
+    "sessions": "Connections that stand",
+    "sessions_opened": "Connections since the start",
+    "ticks": "Ticks written by the exchange",
+}
+"""What the numbers of processes are, by name; those of order entry are told in docs/metrics.md."""
 BUCKETS_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
@@ -102,14 +131,21 @@ class _ProcessCollector(Collector):
             for field, value in sorted(fields.items()):
                 if isinstance(value, (int, float)):
                     metric = f"{prefix}_{NOT_IN_NAMES.sub('_', field.lower())}"
-                    yield GaugeMetricFamily(metric, f"{field} of {name}", value=float(value))
+                    yield GaugeMetricFamily(metric, TEXTS.get(field, f"{field} of {name}"), value=float(value))
+            counts = fields.get("counters")
+            for field, value in sorted(counts.items()) if isinstance(counts, Mapping) else ():
+                metric = f"{prefix}_{NOT_IN_NAMES.sub('_', field.lower())}"
+                if field not in fields and isinstance(value, int):  # what is a number of now stands among the fields
+                    yield CounterMetricFamily(metric, TEXTS.get(field, f"{field} of {name}"), value=float(value))
             stages = fields.get("stages")
             if isinstance(stages, Mapping):
-                yield _stages(f"{prefix}_stage_seconds", f"stages of {name}", {(): stages})
+                text = f"From reading a command to this stage, in {name}"
+                yield _stages(f"{prefix}_stage_seconds", text, {(): stages})
             keys = fields.get("key_stages")
             if isinstance(keys, Mapping):
                 by_key: dict[tuple[str, ...], Any] = {(key,): told for key, told in keys.items()}
-                yield _stages(f"{prefix}_key_stage_seconds", f"stages of {name} by key", by_key, "key")
+                text = f"From reading a command to this stage, in {name}, by key"
+                yield _stages(f"{prefix}_key_stage_seconds", text, by_key, "key")
 
 
 def _stages(

@@ -9,23 +9,26 @@ async with Trader("ws://127.0.0.1:7401", key) as trader:
     await trader.cancel("my-1")
 """
 
-from byline.client.keys import generate_key, load_key, public_key, sign_in_signature
-from byline.client.receipts import ReceiptInvalid, verify_receipt
-from byline.client.tracker import OrderTracker, TrackedOrder
-from byline.client.trader import Forgotten, NeverReceived, Trader
-from byline.client.trading import (
+from byline.client.errors import (
     CommandError,
     ConnectionLost,
+    EventsMissed,
     OutcomeUnknownError,
     Rejected,
     SignInFailed,
-    TradingClient,
     TradingError,
 )
+from byline.client.keys import generate_key, load_key, public_key, sign_in_signature
+from byline.client.receipts import ReceiptInvalid, verify_receipt
+from byline.client.tracker import OrderTracker, TrackedOrder
+from byline.client.trader import DuplicateId, Forgotten, NeverReceived, Trader
+from byline.client.trading import TradingClient
 
 __all__ = [
     "CommandError",
     "ConnectionLost",
+    "DuplicateId",
+    "EventsMissed",
     "Forgotten",
     "NeverReceived",
     "OrderTracker",

@@ -26,6 +26,7 @@ from websockets.typing import Subprotocol
 
 from byline.client.binary_feed import SUBPROTOCOL, BinaryDecoder
 from byline.client.book_hash import M64, level_mix, order_mix
+from byline.client.tls import tls_options
 
 __all__ = ["BookGap", "LocalBook", "LocalOrders", "MarketDataClient", "SubscriptionRefused"]
 
@@ -206,7 +207,9 @@ class MarketDataClient:
 
     async def __aenter__(self) -> Self:
         names = [Subprotocol(SUBPROTOCOL)] if self._decoder is not None else None
-        self._socket = await connect(self.url, compression=None, max_size=2**26, subprotocols=names, ssl=self._ssl)
+        self._socket = await connect(
+            self.url, compression=None, max_size=2**26, subprotocols=names, **tls_options(self._ssl)
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -31,22 +31,23 @@ from engine.messages.codes import (
     Word,
 )
 
-__all__ = ["ANSWERS", "EVENTS", "ServerMessage", "decode"]
+__all__ = ["ANSWERS", "EVENTS", "ServerMessage", "decode", "words"]
 
 
-def _words(kind: type[Word], *hidden: str) -> Meta:
+def words(kind: type[Word], *hidden: str) -> Meta:
+    """The schema of a word out of a list of the rulebook."""
     return Meta(extra_json_schema={"enum": [member.word for member in kind if member.word not in hidden]})
 
 
 Text: TypeAlias = Annotated[str, Meta(pattern=r"^-?[0-9]{1,39}(\.[0-9]{1,20})?$", description="A decimal.")]
 Nanoseconds: TypeAlias = Annotated[int, Meta(description="ns since 1970, UTC.")]
-SideWord: TypeAlias = Annotated[str, _words(Side)]
-TypeWord: TypeAlias = Annotated[str, _words(OrderType, "unknown")]
-TifWord: TypeAlias = Annotated[str, _words(TimeInForce, "unknown", "default")]
-StatusWord: TypeAlias = Annotated[str, _words(OrderStatus)]
-PhaseWord: TypeAlias = Annotated[str, _words(Phase)]
-OpWord: TypeAlias = Annotated[str, _words(CommandKind)]
-ReasonWord: TypeAlias = Annotated[str, _words(RejectCode)]
+SideWord: TypeAlias = Annotated[str, words(Side)]
+TypeWord: TypeAlias = Annotated[str, words(OrderType, "unknown")]
+TifWord: TypeAlias = Annotated[str, words(TimeInForce, "unknown", "default")]
+StatusWord: TypeAlias = Annotated[str, words(OrderStatus)]
+PhaseWord: TypeAlias = Annotated[str, words(Phase)]
+OpWord: TypeAlias = Annotated[str, words(CommandKind)]
+ReasonWord: TypeAlias = Annotated[str, words(RejectCode)]
 
 
 class _Event(Struct, kw_only=True, frozen=True, tag_field="event", omit_defaults=True):
@@ -123,7 +124,7 @@ class Trade(_Event, tag="trade", frozen=True):
     price: Text
     size: Text
     notional: Text
-    aggressor: Annotated[str, _words(Aggressor)]
+    aggressor: Annotated[str, words(Aggressor)]
     maker_order_id: int | None = None
     maker_account: str | None = None
     maker_client_id: str | None = None
@@ -147,7 +148,7 @@ class Canceled(_Event, tag="canceled", frozen=True):
     market: str
     leaves: Text
     released: Text
-    reason: Annotated[str, _words(CancelReason)]
+    reason: Annotated[str, words(CancelReason)]
 
 
 class Replaced(_Event, tag="replaced", frozen=True):
@@ -187,7 +188,7 @@ class Prevented(_Event, tag="prevented", frozen=True):
     market: str
     price: Text
     size: Text
-    mode: Annotated[str, _words(SelfTrade)]
+    mode: Annotated[str, words(SelfTrade)]
     maker_order_id: int | None = None
     maker_account: str | None = None
     maker_client_id: str | None = None
@@ -246,7 +247,7 @@ class Voided(_Money, tag="voided", frozen=True):
 class PhaseChanged(_Event, tag="phase_changed", frozen=True):
     market: str
     phase: PhaseWord
-    reason: Annotated[str, _words(PhaseReason)]
+    reason: Annotated[str, words(PhaseReason)]
 
 
 class Uncrossed(_Event, tag="uncrossed", frozen=True):
@@ -295,6 +296,8 @@ class Error(_Answer, tag="error", frozen=True):
     message: str
     field: str | None = None
     rule: str | None = None
+    retry_after_ms: int | None = None
+    """Of `rate_limited`: from when on the limit lets one pass."""
 
 
 class Pong(_Answer, tag="pong", frozen=True):
@@ -355,6 +358,32 @@ class Resolved(_Answer, tag="resolved", frozen=True):
     reason: ReasonWord | None = None
     since: int | None = None
     not_accepted_since: int | None = None
+
+
+class ResolvedSide(Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """The last order of one side of a quote, as `Resolved`. Without a client id: there was none behind `since`."""
+
+    outcome: str
+    client_id: str | None = None
+    order_id: int | None = None
+    market: str | None = None
+    status: StatusWord | None = None
+    filled: Text | None = None
+    rejected_sequence: int | None = None
+    reason: ReasonWord | None = None
+    since: int | None = None
+    not_accepted_since: int | None = None
+
+
+class QuoteResolved(_Answer, tag="quote_resolved", frozen=True):
+    """Both sides of a quote, as of `sequence`."""
+
+    account: str
+    quote_id: str
+    sequence: int
+    is_poisoned: bool
+    bid: ResolvedSide
+    ask: ResolvedSide
 
 
 class Resumed(_Answer, tag="resumed", frozen=True):
@@ -512,8 +541,9 @@ Event: TypeAlias = (
     | Balance | Transferred | Pended | Posted | Voided | PhaseChanged | Uncrossed
 )  # fmt: skip
 Answer: TypeAlias = (
-    Hello | SignedIn | Error | Pong | OpenOrders | Balances | Resolved | Resumed | Shutdown | JournalStatus
-    | ProtectionTripped | ProtectionReset | Settled | Sessions | WhoAmI | Directory | Latency | Receipt | Quoted
+    Hello | SignedIn | Error | Pong | OpenOrders | Balances | Resolved | QuoteResolved | Resumed | Shutdown
+    | JournalStatus | ProtectionTripped | ProtectionReset | Settled | Sessions | WhoAmI | Directory | Latency | Receipt
+    | Quoted
 )  # fmt: skip
 ServerMessage: TypeAlias = Event | Answer
 

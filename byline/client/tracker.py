@@ -8,6 +8,9 @@ Give `take` every message of the connection in the order in which it came, own a
 breaks, go on with `resume` behind `resume_after`; events of the sequence that the break tore apart come again and are
 known by (sequence, index, side). The answer to `open_orders` goes in as well: what it contradicts is `doubted`.
 
+An order id is the sequence of its place, so one at or below the sequence known when a place left is another place's: an
+id used before. Then the older order takes the name, with the terms that the exchange tells and none of those just sent.
+
 Invariants: nothing is guessed. An order is open because an event or the exchange's own list says so, and it leaves
 `sent` by an answer alone. An older message never undoes a newer one.
 Bounds: the last `closed_max` finished orders are kept. Cost: O(1) a message.
@@ -20,14 +23,17 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["OPEN_STATES", "OrderTracker", "TrackedOrder"]
+__all__ = ["FIXED_TERMS", "OPEN_STATES", "TERMS", "OrderTracker", "TrackedOrder", "differs"]
 
 Message = dict[str, Any]
 OPEN_STATES = frozenset({"open", "waiting"})
 _REUSABLE = frozenset({"rejected", "refused", "never_received", "forgotten"})
-_TERMS = (
+TERMS = (
     "market", "side", "type", "tif", "price", "size", "budget", "stop_price", "display_size", "expires_at",
 )  # fmt: skip
+FIXED_TERMS = ("market", "side", "type")
+"""What no fill and no replace changes."""
+_DECIMALS = frozenset({"price", "size", "budget", "stop_price", "display_size"})
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +45,7 @@ class TrackedOrder:
         and never will be; the exchange remembers no more what became of it, and its events are not to be had).
     filled: base traded so far. `leaves`: what is still open, hidden size too; of a budget order unspent quote.
     reason: why it was canceled, rejected or refused.
+    side, type and the other terms are empty of an order that was over before this program began: nobody tells them.
     """
 
     account: str
@@ -72,6 +79,20 @@ class TrackedOrder:
     def is_known(self) -> bool:
         """Whether the exchange has said what became of it so far."""
         return self.state != "sent"
+
+
+def differs(order: TrackedOrder, asked: Message, terms: tuple[str, ...]) -> str | None:
+    """The first of `terms` in which the order is not what a place asked for, or None. Decimals by value."""
+    for name in terms:
+        wanted, stands = asked.get(name), getattr(order, name)
+        if name == "tif" and wanted is None:
+            continue  # the exchange chose it
+        if name in _DECIMALS and wanted is not None and stands is not None:
+            if Decimal(wanted) != Decimal(stands):
+                return name
+        elif (wanted or None) != (stands or None):
+            return name
+    return None
 
 
 class OrderTracker:
@@ -188,7 +209,7 @@ class OrderTracker:
         order = self._of_id(event)
         order.state = "waiting" if event["type"] in ("stop", "stop_limit") else "open"
         order.leaves = Decimal(event.get("size") or event.get("budget") or 0)
-        _copy(order, event)
+        _restate(order, event)
 
     def _rejected(self, event: Message) -> None:
         if event.get("op") != "place" or "client_id" not in event:
@@ -209,7 +230,7 @@ class OrderTracker:
         order = self._of_id(event)
         _copy(order, event)
         self._standing(order, event["status"], event["filled"])
-        self._doubt(order)  # its terms are those of another place: the exchange's list says them
+        self._doubt(order)  # its terms, if it is open, are told by the exchange's list alone
 
     def _trade(self, event: Message) -> None:
         for who in ("maker", "taker"):
@@ -274,7 +295,7 @@ class OrderTracker:
             order.state, order.client_id, order.leaves = row["status"], row["client_id"], Decimal(row["leaves"])
             order.reason, order.sequence = None, sequence
             self._closed.pop(row["order_id"], None)
-            _copy(order, row)
+            _restate(order, row)
             self._name(order, row["client_id"])
             if order.size is not None:
                 order.filled = Decimal(order.size) - order.leaves
@@ -319,7 +340,8 @@ class OrderTracker:
         order = self.orders.get(number)
         if order is None:
             sent = self.find(name, account)
-            order = sent if sent is not None and sent.order_id is None else TrackedOrder(account, name)
+            is_it = sent is not None and sent.order_id is None and number > sent.sequence
+            order = sent if sent is not None and is_it else TrackedOrder(account, name)
             order.order_id = number
             self.orders[number] = order
         order.sequence = max(order.sequence, message["sequence"])
@@ -348,9 +370,15 @@ class OrderTracker:
 
 def _copy(order: TrackedOrder, source: Message) -> None:
     """The terms that a message names."""
-    for name in _TERMS:
+    for name in TERMS:
         if source.get(name) is not None:
             setattr(order, name, source[name])
+
+
+def _restate(order: TrackedOrder, message: Message) -> None:
+    """The terms of a message that names all that an order has."""
+    for name in TERMS:
+        setattr(order, name, message.get(name))
 
 
 def _text(value: Decimal) -> str:

@@ -19,7 +19,6 @@ Never: guesses an outcome. Ends by itself only when the exchange no longer takes
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -28,18 +27,14 @@ from typing import Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from byline.client.errors import CommandError, ConnectionLost, OutcomeUnknownError, Rejected, TradingError
+from byline.client.event_queue import EventQueue
 from byline.client.messages import ServerMessage, decode
-from byline.client.tracker import OrderTracker, TrackedOrder
-from byline.client.trading import (
-    CommandError,
-    ConnectionLost,
-    OutcomeUnknownError,
-    Rejected,
-    TradingClient,
-    TradingError,
-)
+from byline.client.plain import plain
+from byline.client.tracker import FIXED_TERMS, TERMS, OrderTracker, TrackedOrder, differs
+from byline.client.trading import TradingClient
 
-__all__ = ["Forgotten", "NeverReceived", "Trader"]
+__all__ = ["DuplicateId", "Forgotten", "NeverReceived", "Trader"]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +51,22 @@ class NeverReceived(TradingError):
     def __init__(self, order: TrackedOrder) -> None:
         super().__init__(f"{order.client_id} never came to the exchange and never will")
         self.order = order
+
+
+class DuplicateId(TradingError):
+    """The client id is that of another order, which `order` is; what was asked for was not executed.
+
+    `term` is the first that differs. An order that was over before this program began has no terms to compare.
+    """
+
+    def __init__(self, order: TrackedOrder, term: str) -> None:
+        what = f"{order.side} {order.size or order.budget} {order.market}" if order.side else f"in {order.market}"
+        super().__init__(
+            f"{order.client_id} is order {order.order_id}, {what}, {order.state}: not the order asked for, by its "
+            f"{term}; use a fresh client id"
+        )
+        self.order = order
+        self.term = term
 
 
 class Forgotten(TradingError):
@@ -76,7 +87,7 @@ class Trader:
     Args:
         url, key: as of TradingClient.connect, `ssl` too.
         cancel_on_disconnect: True: the exchange cancels what this trader has open when it loses the connection.
-        events_max: how many events wait for each reader of `events`; then nothing more is read until they are taken.
+        events_max: how many events wait for each reader of `events`; one that takes none ends with EventsMissed.
         pause_s_max: the longest pause between attempts to connect, seconds.
     """
 
@@ -94,7 +105,7 @@ class Trader:
         self._ssl = ssl
         self._events_max = events_max
         self._pause_s_max = pause_s_max
-        self._readers: list[asyncio.Queue[dict[str, Any] | None]] = []
+        self._readers: list[EventQueue] = []
         self._ready = asyncio.Event()
         self._resumed: asyncio.Future[dict[str, Any]] | None = None
         self._ended: BaseException | None = None
@@ -137,16 +148,20 @@ class Trader:
     async def place(self, market: str, client_id: str, side: str, type: str, **terms: Any) -> TrackedOrder:
         """Place an order; `terms` as of TradingClient.place. Returns when the exchange has said what became of it.
 
+        A client id names one order for ever. Asked again with the same terms, the answer is that order as it stands.
+
         Raises:
             Rejected: by a rule of the exchange. CommandError: by the gateway. Neither executed anything.
+            DuplicateId: the id is another order's, and this one was not executed.
             NeverReceived: the connection ended too early. Forgotten: see there.
         """
-        body = {"market": market, "client_id": client_id, "side": side, "type": type} | terms
+        body = plain({"market": market, "client_id": client_id, "side": side, "type": type} | terms)
         while True:
             client = await self.wait_ready()
             order = self.tracker.sent(body.get("account") or self.account, client_id, body)
+            is_new, answer = order.order_id is None, None
             try:
-                await client.command("place", **body)
+                answer = await client.command("place", **body)
             except CommandError as error:
                 self.tracker.refused(order, error.code)
                 raise
@@ -159,7 +174,8 @@ class Trader:
             found = self.tracker.find(client_id, order.account) or order
             if self.tracker.doubted():
                 await self._settle(await self.wait_ready(), self.tracker.doubted)
-            return _standing(found)
+            is_old = answer["event"] == "duplicate" if answer is not None else not is_new or found is not order
+            return _standing(found, body, TERMS if is_old else FIXED_TERMS)
 
     async def replace(self, client_id: str, **changes: Any) -> TrackedOrder:
         """Change price, size (the new total), stop_price or new_client_id.
@@ -217,22 +233,19 @@ class Trader:
     def events(self) -> AsyncIterator[ServerMessage]:
         """Every event of the accounts from now on, acks included, typed, each once, over any number of connections.
 
-        Iterate it: what is not taken holds up everything else in the end.
+        Raises EventsMissed, and ends, if `events_max` events wait that nobody takes. Nothing else waits for a reader.
         """
-        queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(self._events_max)
+        queue = EventQueue(self._events_max)
         self._readers.append(queue)
         return self._told(queue)
 
-    async def _told(self, queue: asyncio.Queue[dict[str, Any] | None]) -> AsyncIterator[ServerMessage]:
+    async def _told(self, queue: EventQueue) -> AsyncIterator[ServerMessage]:
         try:
-            while self._ended is None or not queue.empty():
-                message = await queue.get()
-                if message is not None:
-                    yield decode(message)
+            while (message := await queue.take()) is not None:
+                yield decode(message)
         finally:
-            self._readers.remove(queue)
-            while not queue.empty():
-                queue.get_nowait()  # whoever waits to put goes on
+            if queue in self._readers:
+                self._readers.remove(queue)
 
     def _known(self, client_id: str, account: str | None) -> TrackedOrder:
         order = self.tracker.find(client_id, account or self.account)
@@ -363,24 +376,28 @@ class Trader:
                 self._resumed.set_result(message)
         is_new = self.tracker.take(message)
         if "event" in message and is_new or message.get("type") in _PASSED_ON:
-            for queue in self._readers:
+            for queue in list(self._readers):
                 await queue.put(message)
+                if queue.is_missing and queue in self._readers:
+                    self._readers.remove(queue)
+                    log.warning("event=reader_ended events_max=%d reason=nobody takes its events", self._events_max)
 
     def _end(self, why: BaseException) -> None:
         if self._ended is None:
             self._ended = why
         self._ready.set()
         for queue in self._readers:
-            with contextlib.suppress(asyncio.QueueFull):  # a full one ends when it has been emptied
-                queue.put_nowait(None)
+            queue.end()
 
 
-def _standing(order: TrackedOrder) -> TrackedOrder:
-    """The order, if the exchange has it. Raises what it says otherwise."""
+def _standing(order: TrackedOrder, asked: dict[str, Any], terms: tuple[str, ...]) -> TrackedOrder:
+    """The order, if the exchange has it and `terms` are those asked for. Raises what it says otherwise."""
     if order.state == "never_received":
         raise NeverReceived(order)
     if order.state == "forgotten":
         raise Forgotten(order)
     if order.state == "rejected":
         raise Rejected({"op": "place", "client_id": order.client_id, "reason": order.reason})
+    if (term := differs(order, asked, terms)) is not None:
+        raise DuplicateId(order, term)
     return order

@@ -5,8 +5,8 @@ decimals as strings: this library computes nothing with money. A lost connection
 OutcomeUnknownError: the command may or may not have been executed, and sending it again under the same client_id (or
 ref) is safe, because the exchange answers `duplicate`.
 
-Bounds: `events_max` private events wait for the iterator; when they are not taken, reading stops until they are, and
-the exchange ends the session in the end as a slow reader.
+Bounds: `events_max` private events wait for the iterator; when none is taken for a second, later ones are left
+out and the iterator is told (EventsMissed); answers go on.
 """
 
 from __future__ import annotations
@@ -22,67 +22,25 @@ import websockets
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.asyncio.client import ClientConnection, connect
 
+from byline.client.errors import (
+    CommandError,
+    ConnectionLost,
+    OutcomeUnknownError,
+    Rejected,
+    SignInFailed,
+)
+from byline.client.event_queue import EventQueue
 from byline.client.keys import public_key, sign_in_signature
+from byline.client.plain import Amount, plain
+from byline.client.tls import tls_options
 
-__all__ = [
-    "CommandError",
-    "ConnectionLost",
-    "OutcomeUnknownError",
-    "Rejected",
-    "SignInFailed",
-    "TradingClient",
-    "TradingError",
-]
+__all__ = ["TradingClient"]
 
 PROTOCOL = "byline.json.v1"
 _TOLD = {"status", "error", "resumed", "shutdown", "protection", "receipt", "settled", "latency"}
-_END: dict[str, Any] = {}
 
 Observer = Callable[[dict[str, Any]], Awaitable[None]]
 """Is given every message of a connection, answers too, in the order in which they came."""
-
-
-class TradingError(Exception):
-    """Root of what this library raises."""
-
-
-class CommandError(TradingError):
-    """The gateway refused a command before it was journaled: nothing was executed."""
-
-    def __init__(self, answer: dict[str, Any]) -> None:
-        super().__init__(f"{answer['code']}: {answer.get('message', '')}")
-        self.code: str = answer["code"]
-        self.field: str | None = answer.get("field")
-        self.rule: str | None = answer.get("rule")
-
-
-class Rejected(TradingError):
-    """The core refused a command by a rule of the rulebook. `ack` is the whole answer, `reason` the rule."""
-
-    def __init__(self, ack: dict[str, Any]) -> None:
-        super().__init__(f"{ack['op']}: {ack['reason']}")
-        self.ack = ack
-        self.reason: str = ack["reason"]
-
-
-class SignInFailed(TradingError):
-    """The exchange did not take the key. `code` is the error's."""
-
-    def __init__(self, answer: dict[str, Any]) -> None:
-        super().__init__(f"{answer.get('code')}: {answer.get('message', '')}")
-        self.code = answer.get("code")
-
-
-class ConnectionLost(TradingError):
-    """The connection ended. `reason` is the exchange's, if it gave one."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class OutcomeUnknownError(ConnectionLost):
-    """The connection ended before the answer: the command may have been executed."""
 
 
 class TradingClient:
@@ -99,7 +57,7 @@ class TradingClient:
         self._socket = socket
         self._rid = 0
         self._open: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue(events_max)
+        self._events = EventQueue(events_max)
         self._lost: str | None = None
         self._observer = observer
         self._reader = asyncio.create_task(self._read())
@@ -115,6 +73,7 @@ class TradingClient:
         resume: the last sequence seen; private events after it come first, then a `resumed`, then live ones.
         cancel_on_disconnect: False: what this session places outlives the connection.
         observer: takes the events in place of `events`, and every answer before its caller gets it.
+        ssl: for `wss://` URLs; left out, the default context: the authorities that this machine trusts.
 
         Raises:
             SignInFailed: the key is unknown, or its signature does not fit.
@@ -123,8 +82,9 @@ class TradingClient:
         try:
             async with asyncio.timeout(timeout_s):
                 socket = await connect(
-                    url, subprotocols=[websockets.Subprotocol(PROTOCOL)], compression=None, max_size=2**24, ssl=ssl
-                )
+                    url, subprotocols=[websockets.Subprotocol(PROTOCOL)], compression=None, max_size=2**24,
+                    **tls_options(ssl),
+                )  # fmt: skip
                 hello = json.loads(await socket.recv())
                 body = {
                     "op": "sign_in", "key": public_key(key), "nonce": hello["nonce"],
@@ -163,18 +123,21 @@ class TradingClient:
     async def request(self, command: dict[str, Any]) -> dict[str, Any]:
         """Send any command of the protocol and return its answer, `rejected` and `duplicate` included.
 
+        Decimals are texts or `Decimal`; None is left out.
+
         Raises:
-            CommandError: the gateway refused it.
+            CommandError: the gateway refused it, or nothing was sent, for a value is none that the wire has (a float).
             OutcomeUnknownError: the connection ended before the answer.
         """
         if self._lost is not None:
             raise ConnectionLost(self._lost)
+        body = plain(command)
         self._rid += 1
         rid = self._rid
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._open[rid] = future
         try:
-            await self._socket.send(json.dumps({"rid": rid} | {k: v for k, v in command.items() if v is not None}))
+            await self._socket.send(json.dumps({"rid": rid} | body))
             answer = await future
         except websockets.ConnectionClosed as error:
             raise OutcomeUnknownError(str(error)) from error
@@ -194,12 +157,15 @@ class TradingClient:
         return answer
 
     async def place(
-        self, market: str, client_id: str, side: str, type: str, *, size: str | None = None, budget: str | None = None,
-        price: str | None = None, stop_price: str | None = None, tif: str | None = None, expires_at: int | None = None,
-        post_only: bool | None = None, display_size: str | None = None, stp: str | None = None,
+        self, market: str, client_id: str, side: str, type: str, *, size: Amount | None = None,
+        budget: Amount | None = None, price: Amount | None = None, stop_price: Amount | None = None,
+        tif: str | None = None, expires_at: int | None = None,
+        post_only: bool | None = None, display_size: Amount | None = None, stp: str | None = None,
         oco_with: str | None = None, session: str | None = None, account: str | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Place an order; decimals are strings. Returns the ack: `accepted`, or `duplicate` for a known client_id.
+        """Place an order; decimals are texts or `Decimal`, never floats.
+
+        Returns the ack: `accepted`, or `duplicate` for a known client_id.
 
         type: `limit`, `market`, `stop` (becomes market at stop_price), `stop_limit`.
         budget: quote to spend, fees included, in place of `size`: buys of type market and stop.
@@ -309,16 +275,24 @@ class TradingClient:
         body = {"op": "quote", "market": market, "quote_id": quote_id, "post_only": post_only, "account": account}
         return await self.request(body | sides)
 
+    async def resolve_quote(self, quote_id: str, account: str | None = None) -> dict[str, Any]:
+        """What became of the last order of each side of a quote, as `resolve` tells it; `is_poisoned`."""
+        return await self.request({"op": "resolve", "quote_id": quote_id, "account": account})
+
+    async def poison_quote(self, quote_id: str, account: str | None = None) -> dict[str, Any]:
+        """Make sure that no `quote` of this id places or moves anything from now on. What stands goes on standing."""
+        return await self.command("poison", quote_id=quote_id, account=account)
+
     async def reset_protection(self) -> bool:
         """Take orders again after the key's protection tripped. False: it had not."""
         return bool((await self.request({"op": "reset_protection"}))["had_tripped"])
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """Private events of the accounts, and what else is told unasked, as they come. Ends with the connection."""
-        while True:
-            event = await self._events.get()
-            if event is _END:
-                return
+        """Private events of the accounts, and what else is told unasked, as they come. Ends with the connection.
+
+        Raises EventsMissed where it was too slow; a new call goes on behind the gap.
+        """
+        while (event := await self._events.take()) is not None:
             yield event
 
     async def _read(self) -> None:
@@ -348,6 +322,4 @@ class TradingClient:
         for future in self._open.values():
             if not future.done():
                 future.set_exception(OutcomeUnknownError(reason))
-        if self._events.full():
-            self._events.get_nowait()  # the end must be seen, even by a reader who fell behind
-        self._events.put_nowait(_END)
+        self._events.end()

@@ -1,8 +1,8 @@
 """The JSON protocol `byline.json.v1`: text to plain values and back. No session state, no authority, no socket.
 
-Parsing is strict where JSON libraries are lenient: a doubled key, NaN or Infinity, a number with a fraction or an
-exponent, text that is not UTF-8, and half of a surrogate pair are refused. Prices, sizes and amounts are strings, so
-no float ever exists.
+Parsing is strict where JSON libraries are lenient: a doubled key, NaN or Infinity, text that is not UTF-8, and half of
+a surrogate pair are refused. Prices, sizes and amounts are strings, so no float ever exists: a number with a fraction
+or an exponent is kept as `Fraction`, its text, and HasFraction tells of it; whoever asked is refused, by name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-__all__ = ["PROTOCOL", "BadJson", "BadText", "encode", "error", "parse", "rid_text"]
+__all__ = ["PROTOCOL", "BadJson", "BadText", "HasFraction", "encode", "error", "fraction_in", "parse", "rid_text"]
 
 PROTOCOL = "byline.json.v1"
 RID_TEXT_MAX = 32
@@ -31,14 +31,55 @@ class BadJson(ValueError):
     """Not JSON as this protocol reads it. The message says what is wrong."""
 
 
+class HasFraction(ValueError):
+    """A number that is not whole stands somewhere in `value`, which is all of the frame."""
+
+    def __init__(self, value: dict[str, Any] | list[Any]) -> None:
+        super().__init__("a number is not whole")
+        self.value = value
+
+
+class Fraction(str):
+    """The text of a number that is not whole."""
+
+    __slots__ = ()
+
+
+class _FractionMet(ValueError):
+    """The strict decoder met one."""
+
+
 def parse(payload: bytes) -> dict[str, Any] | list[Any]:
-    """One JSON object, or an array. Raises BadText, BadJson."""
+    """One JSON object, or an array. Raises BadText, BadJson, HasFraction."""
     try:
         text = payload.decode("utf-8")
     except UnicodeDecodeError as cause:
         raise BadText(f"invalid UTF-8 at byte {cause.start}") from cause
     try:
-        value = _DECODER.decode(text.strip(" \t\r\n"))
+        return _decode(text, _DECODER)
+    except _FractionMet:
+        raise HasFraction(_decode(text, _FRACTIONS)) from None
+
+
+def fraction_in(value: Any) -> str | None:
+    """The path of the first number that is not whole, as `bid.price`; None: there is none."""
+    waiting = [("", value)]
+    while waiting:
+        path, item = waiting.pop()
+        if isinstance(item, Fraction):
+            return path
+        if isinstance(item, dict):
+            waiting += [(f"{path}.{name[:64]}" if path else name[:64], each) for name, each in reversed(item.items())]
+        elif isinstance(item, list):
+            waiting += [(path, each) for each in reversed(item)]
+    return None
+
+
+def _decode(text: str, decoder: json.JSONDecoder) -> dict[str, Any] | list[Any]:
+    try:
+        value = decoder.decode(text.strip(" \t\r\n"))
+    except _FractionMet:
+        raise
     except (json.JSONDecodeError, RecursionError) as cause:
         raise BadJson("nested too deep" if isinstance(cause, RecursionError) else str(cause)) from cause
     except ValueError as cause:
@@ -60,14 +101,17 @@ def rid_text(rid: object) -> bytes | None:
 
 
 def error(
-    code: str, message: str, *, rid: bytes | None = None, field: str | None = None, rule: str | None = None
-) -> bytes:
+    code: str, message: str, *, rid: bytes | None = None, field: str | None = None, rule: str | None = None,
+    retry_after_ns: int | None = None,
+) -> bytes:  # fmt: skip
     """An error frame. `code` is stable; `field` and `rule` say what broke which rule; `message` is for people."""
-    body: dict[str, str] = {"type": "error", "code": code}
+    body: dict[str, Any] = {"type": "error", "code": code}
     if field is not None:
         body["field"] = field
     if rule is not None:
         body["rule"] = rule
+    if retry_after_ns is not None:
+        body["retry_after_ms"] = -(-retry_after_ns // 1_000_000)
     body["message"] = message
     text = encode(body)
     return b'{"rid":%s,%s' % (rid, text[1:]) if rid else text
@@ -98,7 +142,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_float(text: str) -> NoReturn:
-    raise ValueError(f"the number {text[:32]} is not whole: prices, sizes and amounts are strings")
+    raise _FractionMet(text)
 
 
 def _no_constant(text: str) -> NoReturn:
@@ -106,3 +150,4 @@ def _no_constant(text: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_no_float, parse_constant=_no_constant)
+_FRACTIONS = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=Fraction, parse_constant=_no_constant)

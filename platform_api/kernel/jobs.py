@@ -158,10 +158,16 @@ class Worker:
         self._retry_delay = retry_delay
 
     async def run(self) -> None:
-        while True:
+        task = asyncio.current_task()
+        assert task is not None
+        while not task.cancelling():  # a wait that ends in the turn of the cancellation swallows it
             try:
                 await self._run_connected()
-            except (*AWAY, RuntimeError, ExceptionGroup) as error:  # RuntimeError: the schema is not there yet
+            except asyncio.CancelledError:  # also raised by the queue's own tasks when their connection is cut
+                if task.cancelling():
+                    raise
+                log.warning("worker_waits", error="its connection was cut")
+            except Exception as error:
                 log.warning("worker_waits", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(_RESTART_SECONDS)
 
@@ -183,8 +189,11 @@ class Worker:
             # A listening connection that was cut never comes back to the pool, which would wait for it for ever.
             try:
                 await asyncio.wait_for(pool.close(), _CLOSE_SECONDS_MAX)
-            except (*AWAY, asyncio.CancelledError):
+            except AWAY:
                 pool.terminate()
+            except asyncio.CancelledError:
+                pool.terminate()
+                raise
 
     def _manager(self, pool: Any) -> QueueManager:
         manager = QueueManager(_queries(AsyncpgPoolDriver(pool)))

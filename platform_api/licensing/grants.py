@@ -210,7 +210,8 @@ class Grants:
             await queries.insert_period(db, new_id(), license_id, exclusive, base, until, pay_before)
         except asyncpg.ExclusionViolationError as error:  # the lock should have come first: the database has the last word
             raise _clash("exclusive") from error
-        await wake(self._kernel, db, pay_before)
+        if pay_before > await _now(db):
+            await wake(self._kernel, db, pay_before)
 
 
 def new_code() -> str:

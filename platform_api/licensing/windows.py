@@ -233,7 +233,7 @@ class Windows:
 
     async def _changed(self, db: Any, caller: Caller, action: str, old: Any, row: Any) -> None:
         await tell_window(self._kernel, db, row, UUID(caller.account_id))
-        for moment in (row["period"].lower, row["period"].upper):
+        for moment in (row["period"].lower if row["status"] == "scheduled" else None, row["period"].upper):
             if moment is not None:
                 await wake(self._kernel, db, moment)
         await self._audit(db, caller, action, old, row)

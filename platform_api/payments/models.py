@@ -11,7 +11,7 @@ from platform_api.payments.test_provider import Card
 from platform_api.texts import line
 
 __all__ = [
-    "Entitlement", "Intent", "IntentRequest", "Payment", "Purchase", "PurchaseRequest", "Received", "Refund",
+    "Access", "AccessFile", "Entitlement", "Intent", "IntentRequest", "Payment", "Purchase", "PurchaseRequest", "Received", "Refund",
     "RefundRequest", "TestPayment", "TestPaymentDone",
 ]  # fmt: skip
 
@@ -123,6 +123,24 @@ class Entitlement(Struct, frozen=True):
     starts_at: str
     ends_at: str | None
     purchase_id: str
+
+
+class AccessFile(Struct, frozen=True):
+    """`url` opens the file without a token until `expires_at`."""
+
+    role: str
+    name: str
+    url: str
+    expires_at: str
+
+
+class Access(Struct, frozen=True):
+    """What the purchase opens: files of the work, or of the chapter. Texts of chapters are read at their routes."""
+
+    work_id: str
+    chapter_id: str | None
+    ends_at: str | None
+    files: list[AccessFile]
 
 
 class Received(Struct, frozen=True):

@@ -23,9 +23,10 @@ from platform_api.idempotency import Answer
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import NEVER, MoneyAnswer, MoneyCommands, work_account
+from platform_api.media.service import MediaService
 from platform_api.money import decimal_text
 from platform_api.payments import queries
-from platform_api.payments.models import Entitlement, Purchase, PurchaseRequest
+from platform_api.payments.models import Access, AccessFile, Entitlement, Purchase, PurchaseRequest
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import Caller
@@ -44,6 +45,7 @@ class Purchases:
         self._kernel, self._database = kernel, kernel.database
         self._money = kernel.service(MoneyCommands)
         self._works = kernel.service(WorkService)
+        self._media = kernel.service(MediaService)
         self._royalties = kernel.service(RoyaltyService)
         self._works.catalog.entitled = self.entitled
         self._money.handle("purchase", self._on_answer)
@@ -63,11 +65,12 @@ class Purchases:
             raise ApiError(ErrorCode.CONFLICT, "Coins are spent, not paid with.", reason="coin_offer")
         if work["account_id"] == account_id:
             raise ApiError(ErrorCode.CONFLICT, "It is the caller's own work.", reason="own_work")
-        if await queries.entitlement_for(db, account_id, offer["work_id"], offer["chapter_id"], ["own"]):
-            raise ApiError(ErrorCode.CONFLICT, "It is bought already.", reason="already_owned")
         id_ = new_id()
         await self._works.catalog.mark_sold(db, offer["work_id"])
         await queries.insert_purchase(db, id_, account_id, offer, work["account_id"], body.method)
+        # Behind the insert: it waits for one that is being completed, whose entitlement is seen now.
+        if await queries.owned(db, account_id, offer["work_id"], offer["chapter_id"]):
+            raise ApiError(ErrorCode.CONFLICT, "It is bought already.", reason="already_owned")
         return await queries.purchase(db, id_)
 
     async def buy(self, caller: Caller, body: PurchaseRequest, key: str) -> UUID:
@@ -126,9 +129,36 @@ class Purchases:
         return [_entitlement(row) for row in rows], pagination
 
     async def entitled(self, db: Any, caller: Caller, work_id: UUID, chapter_id: UUID | None) -> bool:
-        """Whether the caller may use the work, or this chapter of it, by a purchase."""
-        kinds = list(_ENTITLED.values())
-        return await queries.entitlement_for(db, UUID(caller.account_id), work_id, chapter_id, kinds)
+        """Whether the caller may use the work, or this chapter of it, by a purchase; without a chapter, anything of it."""
+        return await queries.may_use(db, UUID(caller.account_id), work_id, chapter_id)
+
+    async def access(self, caller: Caller, purchase_id: UUID, chapter_id: UUID | None) -> Access:
+        """Signed URLs of what was bought; of one chapter of it if asked for.
+
+        Raises:
+            ApiError: NOT_FOUND; CONFLICT `not_completed`; LICENSE_EXPIRED `access_ended`.
+        """
+        async with self._database.connection() as db:
+            row = await self.own(db, caller, purchase_id)
+            right = await queries.entitlement_of(db, purchase_id)
+            if right is None:
+                raise ApiError(ErrorCode.CONFLICT, "The purchase is not completed.", reason="not_completed")
+            if right["ended"]:
+                raise ApiError(ErrorCode.LICENSE_EXPIRED, "The access has ended.", reason="access_ended")
+            wanted = right["chapter_id"] or chapter_id
+            if wanted is None:
+                found = await self._works.assets.of_buyer(db, row["work_id"])
+            elif chapter_id not in (None, wanted):
+                raise unknown("chapter")
+            else:
+                file = await self._works.chapters.file_of(db, row["work_id"], wanted)
+                found = [] if file is None else [("chapter", *file)]
+        files = [(role, name, self._media.signed_url(file_id)) for role, name, file_id in found]
+        return Access(
+            str(row["work_id"]), str(wanted) if wanted else None,
+            timestamp(right["ends_at"]) if right["ends_at"] else None,
+            [AccessFile(role, name, link.url, link.expires_at) for role, name, link in files],
+        )  # fmt: skip
 
     async def complete(self, db: Any, purchase_id: UUID, ref: str) -> None:
         """The price stands in the passing account of the work. In the transaction that notes the answer of `ref`."""

@@ -7,10 +7,10 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "add_refunded", "complete_purchase", "entitlement_for", "entitlements", "fail_purchase",
+    "add_refunded", "complete_purchase", "entitlement_of", "entitlements", "fail_purchase",
     "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase", "insert_refund", "intent",
-    "intent_of_purchase", "lock_intent", "lock_intent_by_ref", "lock_payment", "lock_purchase", "note_event", "note_failure",
-    "payment", "payment_by_ref", "payment_of_purchase", "payments", "purchase", "purchases", "refund", "refund_intent",
+    "intent_of_purchase", "lock_intent", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use", "note_event", "note_failure",
+    "owned", "payment", "payment_by_ref", "payment_of_purchase", "payments", "purchase", "purchases", "refund", "refund_intent",
     "refund_payment", "revoke_entitlement", "set_event_outcome", "set_provider_ref", "turn_intent", "turn_payment", "turn_refund",
 ]  # fmt: skip
 
@@ -195,17 +195,38 @@ async def revoke_entitlement(db: Any, purchase_id: UUID) -> None:
     )
 
 
-async def entitlement_for(db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | None, kinds: list[str]) -> bool:
-    """To the work, or to this chapter of it, now."""
+async def owned(db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | None) -> bool:
+    """The work, or this chapter of it, for good."""
     found: bool = await db.fetchval(
         """
         SELECT EXISTS (SELECT FROM payments.entitlement
-            WHERE account_id = $1 AND work_id = $2 AND (chapter_id IS NULL OR chapter_id = $3) AND kind = ANY($4)
-              AND revoked_at IS NULL AND starts_at <= now() AND (ends_at IS NULL OR ends_at > now()))
+            WHERE account_id = $1 AND work_id = $2 AND (chapter_id IS NULL OR chapter_id = $3) AND kind = 'own'
+              AND revoked_at IS NULL)
         """,
-        account_id, work_id, chapter_id, kinds,
+        account_id, work_id, chapter_id,
     )  # fmt: skip
     return found
+
+
+async def may_use(db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | None) -> bool:
+    """The work, or this chapter of it, now; without a chapter, anything of the work."""
+    found: bool = await db.fetchval(
+        """
+        SELECT EXISTS (SELECT FROM payments.entitlement
+            WHERE account_id = $1 AND work_id = $2 AND ($3::uuid IS NULL OR chapter_id IS NULL OR chapter_id = $3)
+              AND revoked_at IS NULL AND starts_at <= now() AND (ends_at IS NULL OR ends_at > now()))
+        """,
+        account_id, work_id, chapter_id,
+    )  # fmt: skip
+    return found
+
+
+async def entitlement_of(db: Any, purchase_id: UUID) -> Any:
+    return await db.fetchrow(
+        "SELECT *, revoked_at IS NOT NULL OR coalesce(ends_at <= now(), false) AS ended FROM payments.entitlement"
+        " WHERE purchase_id = $1",
+        purchase_id,
+    )
 
 
 async def entitlements(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:

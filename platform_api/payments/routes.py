@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from litestar import Controller, Request, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIType
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok, path_id
 from platform_api.idempotency import IdempotencyKey, required_key
 from platform_api.openapi import BEARER, failures
 from platform_api.payments.models import (
+    Access,
     Entitlement,
     Intent,
     IntentRequest,
@@ -128,6 +130,14 @@ class PurchaseController(Controller):
     ) -> Envelope[Purchase]:
         """One own purchase."""
         return ok(request, await payments.read(caller, path_id(purchase_id, "purchase")))
+
+    @get("/{purchase_id:str}/access-token", responses=failures(400, 401, 403, 404, 409, 429, 503))
+    async def access(
+        self, request: AnyRequest, purchase_id: FromPath[str], caller: Who, payments: Payments,
+        chapter_id: FromQuery[UUID | None] = None,
+    ) -> Envelope[Access]:  # fmt: skip
+        """Short-lived URLs of the files that were bought, or of one chapter."""
+        return ok(request, await payments.purchases.access(caller, path_id(purchase_id, "purchase"), chapter_id))
 
     @post("/{purchase_id:str}/refund", status_code=201, responses=MOVES_MONEY)
     async def refund(

@@ -26,6 +26,7 @@ from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import FORCED, NEVER, MoneyAnswer, MoneyCommands, work_account
 from platform_api.money import decimal_text
 from platform_api.royalties import queries
+from platform_api.royalties.entries import Entries
 from platform_api.royalties.rules import RoyaltyRules
 from platform_api.royalties.split import (
     CHAIN_PARTS_MAX,
@@ -76,8 +77,8 @@ class TakenBack:
 
 
 class Earnings:
-    def __init__(self, kernel: Kernel, rules: RoyaltyRules) -> None:
-        self._kernel, self._rules = kernel, rules
+    def __init__(self, kernel: Kernel, rules: RoyaltyRules, entries: Entries) -> None:
+        self._kernel, self._rules, self._entries = kernel, rules, entries
         self._money = kernel.service(MoneyCommands)
         self._works = kernel.service(WorkService)
         self._hold = timedelta(days=kernel.settings.royalty_hold_days)
@@ -215,14 +216,15 @@ class Earnings:
             await queries.reverse_line(db, row["id"], part.number, part.units)
             line = lines[part.number]
             if line["account_id"] is not None:
-                await queries.insert_entry(
-                    db, new_id(),
-                    (line["account_id"], "reversed", row["asset"], row["scale"], part.units,
-                     row["posted_at"] + self._hold, None, line["work_id"], row["kind"], row["id"], ref, sequence),
+                await self._entries.write(
+                    db, line["account_id"], "reversed", row, part.units, ref=ref, sequence=sequence,
+                    matures_at=row["posted_at"] + self._hold, work_id=line["work_id"], revenue_kind=row["kind"],
+                    distribution_id=row["id"],
                 )  # fmt: skip
         whole = sum(line["amount_units"] - line["reversed_units"] for line in lines.values())
         if sum(part.units for part in taken) == whole:
             await queries.finish_distribution(db, row["id"], "reversed")
+        await self._entries.cover_debts(db, row["asset"], row["scale"])
         await self._tell(db, "royalty.reversed", row, {"ref": ref, "units": str(sum(part.units for part in taken))})
 
     async def _check_chain(self, db: Any, work_id: UUID) -> None:
@@ -249,11 +251,12 @@ class Earnings:
         part = await queries.part_by_ref(db, answer.ref)
         for line in await queries.distribution_lines(db, [row["id"]]):
             if line["part"] == part["number"] and line["account_id"] is not None and line["amount_units"]:
-                await queries.insert_entry(
-                    db, new_id(),
-                    (line["account_id"], "earned", row["asset"], row["scale"], line["amount_units"], None, self._hold,
-                     line["work_id"], row["kind"], row["id"], answer.ref, answer.sequence),
+                await self._entries.write(
+                    db, line["account_id"], "earned", row, line["amount_units"], ref=answer.ref,
+                    sequence=answer.sequence, hold=self._hold, work_id=line["work_id"], revenue_kind=row["kind"],
+                    distribution_id=row["id"],
                 )  # fmt: skip
+        await self._entries.cover_debts(db, row["asset"], row["scale"])
         following = await queries.note_part(db, row["id"], part["number"], answer.sequence)
         if following is not None:
             await self._order(db, row["id"], following)

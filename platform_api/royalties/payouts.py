@@ -17,6 +17,7 @@ from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import FORCED, MoneyAnswer, MoneyCommands, pay_account
 from platform_api.money import decimal_text
 from platform_api.royalties import queries
+from platform_api.royalties.entries import Entries
 from platform_api.royalties.models import Payout, PayoutRequest
 from platform_api.security import Caller
 from platform_api.works.offers import units_of
@@ -25,8 +26,8 @@ __all__ = ["Payouts"]
 
 
 class Payouts:
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel, self._database = kernel, kernel.database
+    def __init__(self, kernel: Kernel, entries: Entries) -> None:
+        self._kernel, self._database, self._entries = kernel, kernel.database, entries
         self._money = kernel.service(MoneyCommands)
         self._money.handle("payout", self._on_answer)
 
@@ -79,10 +80,9 @@ class Payouts:
         row = await queries.turn_payout(db, answer.document_id, "paid" if paid else "failed", answer.reason)
         if not paid or row is None:
             return
-        await queries.insert_entry(
-            db, new_id(),
-            (row["account_id"], "paid", row["asset"], row["scale"], row["amount_units"], datetime.now(UTC), None, None,
-             None, None, row["ref"], answer.sequence),
+        await self._entries.write(
+            db, row["account_id"], "paid", row, row["amount_units"], ref=row["ref"], sequence=answer.sequence,
+            matures_at=datetime.now(UTC),
         )  # fmt: skip
         await self._kernel.events.publish(
             db, "payout.paid", ("payout", str(row["id"])), {"asset": row["asset"]}, actor=row["account_id"]

@@ -8,11 +8,11 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "add_consents", "ancestors", "balances", "bind", "children", "close_rule", "consents", "distribution", "distribution_lines",
-    "distributions_of", "entries_of_account", "entries_of_work", "event_by_ref", "finish_distribution", "insert_distribution", "insert_entry",
-    "insert_event", "insert_line", "insert_part", "insert_payout", "insert_rule", "insert_run", "insert_statement", "lock_chains", "lock_distribution", "lock_rule", "note_part", "open_rule",
+    "add_consents", "add_owed", "ancestors", "balances", "bind", "children", "close_rule", "consents", "cover", "covered", "debts", "distribution", "distribution_lines",
+    "distributions_of", "entries_of_account", "entries_of_work", "event_by_ref", "finish_distribution", "insert_cover", "is_cover_open", "insert_distribution", "insert_entry",
+    "insert_event", "insert_line", "insert_part", "insert_payout", "insert_rule", "insert_run", "insert_statement", "lock_chains", "lock_cover", "lock_distribution", "lock_rule", "note_part", "open_rule",
     "owed_before", "part", "part_by_ref", "payout", "payouts", "policies", "policy_at", "reverse_line", "rule", "rule_at",
-    "rule_lines", "rules", "run", "statement", "statements", "take_consent", "totals_of", "totals_of_work", "turn_payout", "unbind", "periods_after",
+    "rule_lines", "rules", "run", "statement", "statements", "take_consent", "totals_of", "totals_of_work", "turn_cover", "turn_payout", "unbind", "periods_after",
 ]  # fmt: skip
 
 # ------------------------------------------------------------ rules
@@ -242,7 +242,7 @@ async def distribution_lines(db: Any, ids: Sequence[UUID]) -> list[Any]:
         await db.fetch(
             """
             SELECT l.*, p.sequence, p.ref FROM royalties.distribution_line l
-            JOIN royalties.distribution_part p ON p.distribution_id = l.distribution_id AND p.number = l.part
+            LEFT JOIN royalties.distribution_part p ON p.distribution_id = l.distribution_id AND p.number = l.part
             WHERE l.distribution_id = ANY($1) ORDER BY l.distribution_id, l.number
             """,
             list(ids),
@@ -299,6 +299,54 @@ async def insert_entry(db: Any, entry_id: UUID, fields: tuple[Any, ...]) -> None
         """,
         entry_id, *fields,
     )  # fmt: skip
+
+
+async def add_owed(db: Any, account_id: UUID, asset: str, units: int) -> None:
+    await db.execute(
+        "INSERT INTO royalties.owed AS o (account_id, asset, units) VALUES ($1, $2, $3)"
+        " ON CONFLICT (account_id, asset) DO UPDATE SET units = o.units + excluded.units",
+        account_id, asset, units,
+    )  # fmt: skip
+
+
+async def debts(db: Any, asset: str) -> int:
+    """What all payees together owe us."""
+    total: int = await db.fetchval(
+        "SELECT coalesce(-sum(units), 0)::bigint FROM royalties.owed WHERE asset = $1 AND units < 0", asset
+    )
+    return total
+
+
+async def covered(db: Any, asset: str) -> int:
+    units: int | None = await db.fetchval(
+        "SELECT units FROM royalties.cover WHERE asset = $1 AND status = 'posted' ORDER BY number DESC LIMIT 1", asset
+    )
+    return units or 0
+
+
+async def lock_cover(db: Any, asset: str) -> None:
+    await db.execute("SELECT pg_advisory_xact_lock(hashtext('royalties.cover ' || $1))", asset)
+
+
+async def is_cover_open(db: Any, asset: str) -> bool:
+    found: bool = await db.fetchval(
+        "SELECT EXISTS (SELECT FROM royalties.cover WHERE asset = $1 AND status = 'ordered')", asset
+    )
+    return found
+
+
+async def insert_cover(db: Any, id_: UUID, asset: str, scale: int, units: int) -> None:
+    await db.execute(
+        "INSERT INTO royalties.cover (id, asset, scale, units) VALUES ($1, $2, $3, $4)", id_, asset, scale, units
+    )
+
+
+async def cover(db: Any, id_: UUID) -> Any:
+    return await db.fetchrow("SELECT asset, scale FROM royalties.cover WHERE id = $1", id_)
+
+
+async def turn_cover(db: Any, id_: UUID, status: str) -> None:
+    await db.execute("UPDATE royalties.cover SET status = $2 WHERE id = $1", id_, status)
 
 
 _ENTRY = """

@@ -15,6 +15,7 @@ from platform_api.kernel.context import Kernel
 from platform_api.money import decimal_text
 from platform_api.royalties import queries
 from platform_api.royalties.earnings import Earning, Earnings
+from platform_api.royalties.entries import Entries
 from platform_api.royalties.models import (
     Calculation,
     CalculationRequest,
@@ -47,9 +48,10 @@ class RoyaltyService:
         self._exchange = kernel.service(ExchangeService)
         self._people = kernel.service(IdentityService).people
         self.rules = RoyaltyRules(kernel)
-        self.earnings = Earnings(kernel, self.rules)
+        entries = Entries(kernel)
+        self.earnings = Earnings(kernel, self.rules, entries)
         self.statements = Statements(kernel)
-        self.payouts = Payouts(kernel)
+        self.payouts = Payouts(kernel, entries)
 
     async def earned(self, db: Any, earning: Earning) -> UUID:
         """For contexts that sell: see `Earnings.record`."""

@@ -114,8 +114,8 @@ class Statements:
             db, id_, (row["account_id"], period, row["asset"], row["scale"], *(sums[name] for name in _SUMS), digest)
         )
         await self._kernel.events.publish(
-            db, "statement.closed", ("statement", str(id_)), {"period": period, "digest": digest.hex()},
-            actor=row["account_id"],
+            db, "statement.closed", ("statement", str(id_)),
+            {"period": period, "digest": digest.hex(), "for_accounts": [str(row["account_id"])]},
         )  # fmt: skip
 
 

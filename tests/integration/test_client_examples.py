@@ -16,7 +16,7 @@ import pytest
 from referencing import Registry, Resource
 
 from byline import protocol_document
-from byline.client import CommandError, TradingClient, load_key, market_messages, messages
+from byline.client import CommandError, SignInFailed, TradingClient, load_key, market_messages, messages
 from byline.client.market_data import MarketDataClient
 from byline.operator import gateway_url, open_operator
 from tests.support.exchange import ExchangeProcess
@@ -166,12 +166,34 @@ async def test_the_examples_do_what_they_say(new_exchange: Any, tmp_path: Path) 
         run("examples/book_recorder.py", *feed, "--market", market, "--out", str(out), "--seconds", "4"),
         run("examples/latency_probe.py", *url, "--key", prober, "--market", market, "--count", "30"),
     )
-    assert "done: 0 orders open, 1 connections" in made
+    assert "done: 0 orders open, 1 connections" in made and "would_cross" not in made
+    kept = tmp_path / "receipt.json"
+    said = await run("examples/receipts.py", *url, "--key", prober, "--market", market, "--out", str(kept))
+    checking = ["examples/receipts.py", *said.split("check it with ")[1].split()]
+    assert "signed by the exchange: command" in await run(*checking)
+    receipt = json.loads(kept.read_text())
+    kept.write_text(json.dumps(receipt | {"sequence": receipt["sequence"] + 1}))
+    assert "ReceiptInvalid" in await run(*checking, code=1)
     assert ", 0 gaps" in recorded and "microseconds" in probed and "matched to durable" in probed
     lines = out.read_text().splitlines()
     assert len(lines) > 10 and json.loads(lines[0])["type"] == "snapshot"
     assert f"{len(lines)} messages are whole" in await run("examples/book_recorder.py", "--check", str(out))
     changed = lines[5].replace('"checksum": "', '"checksum": "f')
+    desk = [
+        "-m", "byline.cli", "key", "register", "--name", "desk", "--account", "user:maker", "--tier", "maker",
+        "--protection", '{"window_ms":1000,"fills":20}', "--collar-ppm", "50000", "--data", str(exchange.data),
+    ]  # fmt: skip
+    registered = json.loads((await run(*desk, "--market", market)).partition("private key")[0])
+    assert (registered["tier"], registered["collar_ppm"], registered["markets"]) == ("maker", 50000, [market])
+    assert registered["protection"] == {"window_ms": 1000, "fills": 20} and registered["scopes"] == ["read", "trade"]
+    key = load_key((exchange.data / "keys" / "desk.key").read_text())
+    async with await TradingClient.connect(url[1], key) as client:
+        with pytest.raises(CommandError, match="collar"):
+            await client.place(market, "far", "buy", "limit", size="1", price="0.01")
+    assert "exists" in await run(*desk, code=2)
+    assert "revoked" in await run("-m", "byline.cli", "key", "revoke", registered["key"], "--data", str(exchange.data))
+    with pytest.raises(SignInFailed, match="unknown_key"):
+        await TradingClient.connect(url[1], key)
     for broken in (lines[:5] + lines[6:], [*lines[:5], changed, *lines[6:]]):
         out.write_text("\n".join(broken))
         assert "BookGap" in await run("examples/book_recorder.py", "--check", str(out), code=1)
@@ -182,7 +204,7 @@ async def test_the_examples_do_what_they_say(new_exchange: Any, tmp_path: Path) 
     assert await exchange.stop() == 0
 
 
-@pytest.mark.parametrize("name", ["market_maker", "book_recorder", "latency_probe"])
+@pytest.mark.parametrize("name", ["market_maker", "book_recorder", "latency_probe", "receipts"])
 async def test_help_teaches(name: str) -> None:
     told = await run(f"examples/{name}.py", "--help")
     assert f"python examples/{name}.py" in told and "--market" in told

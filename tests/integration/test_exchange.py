@@ -176,7 +176,8 @@ async def test_trading_goes_on_without_database_and_chain_and_both_catch_up(new_
         assert await exchange.stop() == 0, exchange.log()
 
 
-async def test_rest_tells_what_the_core_did(new_exchange):
+async def test_rest_tells_what_the_core_did(new_exchange, monkeypatch):
+    monkeypatch.setenv("BYLINE_HOST", "0.0.0.0")  # for other machines: all but the embedded chain
     exchange = new_exchange("--batch-seconds", "1")
     await exchange.start()
     try:
@@ -190,7 +191,8 @@ async def test_rest_tells_what_the_core_did(new_exchange):
             listed = {market["id"] for market in markets["data"]}
             assert markets["success"] and listed >= {"INK-USDC", "REEL-USDC", "VERSE-USDC"}
             metrics = (await http.get("/metrics")).text
-            assert "byline_" in metrics
+            assert "# HELP byline_core_acks_total Commands acknowledged" in metrics
+            assert exchange.status("chain")["host"] == "127.0.0.1" and exchange.status("core")["host"] == "0.0.0.0"
 
             async def batches():
                 return (await http.get("/v1/batches")).json()["data"]

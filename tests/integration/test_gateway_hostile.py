@@ -93,8 +93,8 @@ async def test_thousands_of_broken_frames_leave_the_exchange_and_the_neighbours_
                 await e._socket.send(mutated(rng, number).decode())
                 if number % 100 == 99:
                     await asyncio.wait_for(e.ping(), 20)
-                    while not e._events.empty():
-                        assert e._events.get_nowait().get("code") != "internal"
+                    while e._events.is_waiting:
+                        assert (await anext(e.events())).get("code") != "internal"
                     ack = await asyncio.wait_for(
                         b.place(MARKET, f"n{number}", "buy", "limit", size="1", price="0.5"), 20
                     )

@@ -41,15 +41,20 @@ async def test_a_key_trades_in_its_markets_and_within_its_collar(tmp_path: Path,
         key = await x.trader(operator, "alice", markets=[MARKET], collar_ppm=100_000)
         other = await x.trader(operator, "bob")
         async with await x.client(key) as a, await x.client(other) as b:
-            assert (await refused(a, "place", **limit("e", market=OTHER), **extra))[0] == "forbidden"
+            assert await refused(a, "place", **limit("e", market=OTHER), **extra) == ("forbidden", "market")
             await a.command("place", **limit("far", price="5"), **extra)  # no reference yet: no collar
             await a.cancel(client_id="far")
             await b.place(**limit("b1", side="sell", price="1"))
             await a.command("place", **limit("a1", price="1"), **extra)  # a trade at 1.00
             before = x.core.sequence
             for price in ("1.11", "0.89"):
-                assert (await refused(a, "place", **limit("a2", price=price), **extra))[0] == "collar"
-            assert (await refused(a, "place", **limit("m", type="market", price=None), **extra))[0] == "collar"
+                with pytest.raises(CommandError) as error:
+                    await a.command("place", **limit("a2", price=price), **extra)
+                assert (error.value.code, error.value.field) == ("collar", "price")
+                assert error.value.rule == "abs(price - 1) * 10^6 <= 1 * 100000"
+            with pytest.raises(CommandError) as error:
+                await a.command("place", **limit("m", type="market", price=None), **extra)
+            assert (error.value.code, error.value.field) == ("collar", "price") and "limit price" in error.value.rule
             assert x.core.sequence == before
             for number, price in enumerate(("1.10", "0.90")):
                 ack = await a.command("place", **limit(f"a3{number}", price=price), **extra)

@@ -73,6 +73,10 @@ async def test_metrics_have_the_venue_and_each_key(tmp_path: Path) -> None:
         families = {family.name: family for family in text_string_to_metric_families(text)}
         venue, keys = families["byline_core_stage_seconds"], families["byline_core_key_stage_seconds"]
         assert venue.type == keys.type == "histogram"
+        acks = families["byline_core_acks"]
+        assert acks.type == "counter" and acks.documentation.startswith("Commands acknowledged")
+        assert acks.samples[0].value == x.server.counters.acks > 3
+        assert families["byline_core_sessions"].type == "gauge"
         own = {
             (sample.name.removeprefix(keys.name), sample.labels["stage"], sample.labels.get("le")): sample.value
             for sample in keys.samples

@@ -48,6 +48,9 @@ async def test_the_default_is_what_a_plain_account_may(tmp_path: Path) -> None:
             answers = await burst(a, 102)
             assert sorted(one.get("code", "accepted") for one in answers) == ["accepted"] * 100 + ["rate_limited"] * 2
             assert x.core.sequence == before + 100
+            for error in answers:
+                if "code" in error:  # one of a hundred comes back each 0.6 s
+                    assert error["field"] == "op" and error["rule"] and 0 <= error["retry_after_ms"] <= 600
 
 
 async def test_tiers_of_trading_keys_are_far_above(tmp_path: Path) -> None:

@@ -47,8 +47,9 @@ async def test_a_quote_is_placed_moved_filled_and_withdrawn(tmp_path: Path) -> N
             assert one["bid"] == canceled | {"order_id": one["bid"]["order_id"]}
             none = await a.quote(MARKET, "q", None, None)
             assert "bid" not in none and none["ask"]["status"] == "canceled" and await a.open_orders() == []
-            refused = await a.quote(MARKET, "q", ("1", "1"), ("1", "1"), post_only=True)
+            refused = await a.quote(MARKET, "q", ("1", "1"), ("1.01", "9999999999"), post_only=True)
             assert (refused["bid"]["status"], refused["ask"]["status"]) == ("open", "refused")
+            assert refused["ask"]["reason"] == "bad_size"
 
 
 async def test_a_quote_is_one_request_and_checked_before_anything_moves(tmp_path: Path) -> None:
@@ -59,7 +60,10 @@ async def test_a_quote_is_one_request_and_checked_before_anything_moves(tmp_path
         async with await x.client(key) as a, await x.client(reader) as c:
             before = x.core.sequence
             for fields, field, code in (
-                ({"bid": {"price": "1", "size": "1"}, "ask": {"price": "0.001", "size": "1"}}, "price", "bad_price"),
+                ({"ask": {"price": "1.001", "size": "1"}}, "ask.price", "bad_price"),
+                ({"bid": {"price": "1", "size": "1"}, "ask": {"price": "1", "size": "1"}}, "bid.price", "crossed"),
+                ({"bid": {"price": "2", "size": "1"}, "ask": {"price": "1", "size": "1"}}, "bid.price", "crossed"),
+                ({"bid": {"price": "1", "size": "0.01"}}, "bid.size", "bad_size"),
                 ({"bid": {"price": "1"}}, "bid", "malformed"),
                 ({"bid": {"price": 1, "size": "1"}}, "bid.price", "malformed"),
                 ({"quote_id": "x" * 17}, "quote_id", "malformed"), ({"market": "NO-SUCH"}, "market", "malformed"),
@@ -207,3 +211,59 @@ async def test_tls_by_setting(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match="tls_key"):
         async with exchange(tmp_path, tls_certificate=pem):
             pass
+
+
+async def test_the_outcome_of_a_quote_can_be_asked_for_and_poisoned(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key, other = await x.trader(operator, "alice"), await x.trader(operator, "bob")
+        async with await x.client(key, cancel_on_disconnect=False) as a, await x.client(other) as b:
+            never = await a.resolve_quote("q")
+            assert never["bid"] == never["ask"] == {"outcome": "never_received", "since": 0}
+            told = await a.quote(MARKET, "q", ("0.99", "5"), ("1.01", "2"))
+            await b.place(MARKET, "b1", "buy", "limit", size="2", price="1.01", tif="ioc")
+            found = await a.resolve_quote("q")
+            assert not found["is_poisoned"] and found["sequence"] == x.core.sequence
+            assert found["bid"]["client_id"] == told["bid"]["client_id"]
+            states = [[found[side][name] for name in ("outcome", "status", "filled")] for side in ("bid", "ask")]
+            assert states == [["accepted", "open", "0"], ["final", "filled", "2"]]
+            await a.quote(MARKET, "q", ("0.98", "5"), None)  # what is over is told all the same
+            assert (await a.resolve_quote("q"))["ask"] == found["ask"]
+            await a.quote(MARKET, "q", ("0.98", "5"), ("1.02", "9999999999"))
+            assert (await a.resolve_quote("q"))["ask"]["outcome"] == "rejected"
+            assert (await a.poison_quote("q"))["event"] == "done"
+            with pytest.raises(CommandError) as error:
+                await a.quote(MARKET, "q", ("0.98", "6"), None)
+            assert (error.value.code, error.value.field) == ("poisoned", "quote_id")
+            now = await a.resolve_quote("q")
+            assert now["is_poisoned"] and now["bid"]["status"] == "open", "what stands goes on standing"
+            assert (await a.quote(MARKET, "late", None, None))["quote_id"] == "late"
+            for bad in ({"quote_id": "x" * 17}, {"quote_id": 1}, {"quote_id": "q", "client_id": "q"}):
+                for op in ("resolve", "poison"):
+                    with pytest.raises(CommandError) as error:
+                        await a.request({"op": op} | bad)
+                    assert (error.value.code, error.value.field) == ("malformed", "quote_id")
+    async with exchange(tmp_path, listed=False, restart=True) as x, await x.client(key) as a:
+        again = await a.resolve_quote("q")
+        assert again["is_poisoned"] and again["bid"]["status"] == "open"
+        assert again["ask"]["outcome"] == "never_received" and again["ask"]["since"] > 0  # where the memory begins
+        with pytest.raises(CommandError):
+            await a.quote(MARKET, "q", ("0.98", "6"), None)
+        await a.quote(MARKET, "q", None, None)  # to withdraw it is always possible
+        assert (await a.resolve_quote("q"))["bid"]["status"] == "canceled"
+
+
+async def test_a_quote_may_ask_for_receipts(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+        key = await x.trader(operator, "alice")
+        async with await x.client(key) as a:
+            sides = {"bid": {"price": "1", "size": "1"}, "ask": {"price": "2", "size": "1"}}
+            before = x.core.sequence
+            await a.request({"op": "quote", "market": MARKET, "quote_id": "q", "receipt": True} | sides)
+            seen = []
+            while len(seen) < 2:
+                event = await asyncio.wait_for(anext(a.events()), 60)
+                seen += [event["sequence"]] if event.get("type") == "receipt" else []
+            assert seen == [before + 1, before + 2]
+            with pytest.raises(CommandError) as error:
+                await a.request({"op": "quote", "market": MARKET, "quote_id": "q", "receipt": 1} | sides)
+            assert error.value.field == "receipt"

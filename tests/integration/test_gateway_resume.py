@@ -39,9 +39,11 @@ async def drain(client: TradingClient, heard: Heard, until: int | None = None) -
     """Take what has come; with `until`, wait for the `resumed` or a later event."""
     while True:
         try:
-            event = await asyncio.wait_for(client._events.get(), 5 if until is not None else 0.01)
+            event = await asyncio.wait_for(client._events.take(), 5 if until is not None else 0.01)
         except TimeoutError:
             assert until is None
+            return
+        if event is None:
             return
         if event.get("type") == "resumed" and until is not None:
             return

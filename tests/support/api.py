@@ -144,7 +144,14 @@ class World:
         self.kernel = app.kernel
 
     async def settle(self):
-        """Everything that waits in the outbox and in the job queue has happened when this returns."""
+        """Everything that waits in the outbox and in the job queue has happened when this returns.
+
+        What is planned for later than in a minute does not come: those jobs are put aside, else this waited for them.
+        """
+        await self.sql(
+            "UPDATE jobs.pgqueuer SET entrypoint = 'aside'"
+            " WHERE status = 'queued' AND execute_after > now() + interval '1 minute'"
+        )
         relay = Relay(self.kernel.database, self.kernel.events)
         while await relay.deliver_due():
             pass

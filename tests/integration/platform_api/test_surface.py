@@ -14,6 +14,7 @@ from platform_api.app import openapi_document
 from platform_api.logs import configure_logs
 from platform_api.security import ACCESS_COOKIE
 from tests.integration.platform_api.test_licensing import apply, issued, studio, terms_for
+from tests.integration.platform_api.test_works import creator as maker
 from tests.integration.platform_api.test_works import published
 from tests.unit.platform_api.test_sui_signature import Wallet
 
@@ -68,6 +69,7 @@ def test_failures_of_the_document_are_those_of_the_table(document):
             assert "429" in operation["responses"], f"{method} {path} has a rate limit"
 
 
+@pytest.mark.parametrize("world", [{"embedded": True, "test_payments": True}], indirect=True)
 async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, document):
     """Ids of everything the first caller owns, asked for by the second: the answer is that for an unknown id."""
     owner_wallet = Wallet(0)
@@ -104,6 +106,15 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
     licence = await issued(world, owner, work, buyer_id)
     planned = {"work_id": work["id"], "window_type": "svod", "territories": ["PG"], "starts_at": "2199-01-01T00:00:00Z"}
     window = await world.data("POST", "/v1/windows", headers=owner, json=planned)
+    keyed = owner | {"idempotency-key": uuid4().hex}
+    top_up = {"asset": "USDC", "amount": "1"}
+    intent = await world.data("POST", "/v1/payments/intents", headers=keyed, json=top_up)
+    _, _, seller = await maker(world, "Seller")
+    sold, _ = await published(world, seller)
+    price = {"kind": "purchase", "asset": "USDC", "price": "1"}
+    offered = await world.data("POST", f"/v1/works/{sold['id']}/offers", headers=seller, json=price)
+    wanted = {"offer_id": offered["id"], "method": "provider"}
+    purchase = await world.data("POST", "/v1/purchases", headers=keyed, json=wanted)
     other, stranger = await world.sign_in()
     await world.data("POST", "/v1/creators", headers=stranger, json={"display_name": "Quill"})
     await world.grant(other["account_id"], "studio")
@@ -125,6 +136,9 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
         application["id"],
         licence["id"],
         window["id"],
+        intent["id"],
+        purchase["id"],
+        purchase["intent"]["id"],
     }
     public = {
         "/v1/users/{user_id}",
@@ -156,6 +170,7 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
 
 
 async def ask(world, method, path, headers, body):
+    headers = headers | {"idempotency-key": uuid4().hex}  # some routes need one
     return await world.client.request(method, path, headers=headers, json=body)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from byline.record_document import EVENT_RECORDS
 from engine.messages import edge, layout
+from engine.messages.codes import EventKind
 from engine.messages.edge import EdgeCode, MessageType
 from gateway.wire.binary import command_count, first_fault
 
@@ -35,6 +37,14 @@ def pieces(frame: dict[str, Any]) -> bytes:
 def test_the_vectors_are_of_this_schema() -> None:
     assert (VECTORS["protocol"], VECTORS["version"]) == (edge.PROTOCOL, edge.VERSION)
     assert VECTORS["schema"] == edge.SCHEMA_ID
+
+
+def test_there_is_a_vector_of_every_event_that_a_session_hears() -> None:
+    told = {
+        EventKind(part["fields"]["kind"])
+        for frame in VECTORS["answers"] for part in frame["parts"] if part["record"] in EVENT_RECORDS
+    }  # fmt: skip
+    assert told == {kind for kinds in EVENT_RECORDS.values() for kind in kinds} == set(EventKind) - {EventKind.CUT}
 
 
 @pytest.mark.parametrize("frame", VECTORS["commands"] + VECTORS["answers"], ids=lambda frame: frame["name"])

@@ -10,6 +10,7 @@ from byline.client import generate_key, public_key, sign_in_signature
 from gateway.keys import ApiKey, Scope
 from gateway.session import (
     TRANSITIONS,
+    Ask,
     Close,
     CommandRefused,
     Event,
@@ -123,11 +124,35 @@ def test_commands_before_sign_in_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("frame", "fields"),
+    [
+        (b'{"rid":7,"op":"place","price":1.0}', ["price"]),
+        (b'{"rid":7,"op":"quote","quote_id":"q","bid":{"price":"1","size":2e1}}', ["bid.size"]),
+        (b'{"rid":7,"op":"transfer","ref":"r","legs":[{"amount":"1"},{"amount":0.5}]}', ["legs.amount"]),
+        (b'[{"op":"open_orders"},{"rid":7,"op":"place","price":0.1},{"op":"balances"}]', ["price"]),
+    ],
+)
+def test_a_number_that_is_not_whole_is_named_and_refuses_its_own_command_alone(frame: bytes, fields: list[str]) -> None:
+    outputs = tell(session(), frame)
+    found = errors(outputs)
+    assert [(error["rid"], error["code"], error["field"]) for error in found] == [(7, "malformed", *fields)]
+    assert "whole" in found[0]["rule"]
+    if frame.startswith(b"["):
+        assert [output.what for output in outputs if isinstance(output, Ask)] == ["open_orders", "balances"]
+
+
+def test_an_empty_array_and_an_item_that_is_no_object_are_answered() -> None:
+    assert [error["code"] for error in errors(tell(session(), b"[]"))] == ["bad_json"]
+    [error] = errors(tell(session(), b'[{"op":"open_orders"},5]'))
+    assert (error["code"], error["field"], error["rule"]) == ("bad_json", "[1]", "an object")
+
+
+@pytest.mark.parametrize(
     ("payload", "code"),
     [
         (b"{", "bad_json"), (b"7", "bad_json"),
         (b'{"op":"place","op":"cancel"}', "bad_json"), (b'{"size":NaN}', "bad_json"),
-        (b'{"op":"place","price":1.5}', "bad_json"),
+        (b'{"op":"place","price":1.5}', "malformed"),
         (b'{"op":"place","\\ud800":1}', "bad_json"), (b'{"op":"open_orders","account":"\\uDFFF"}', "bad_json"),
         (b'{"op":"transfer","legs":[{"to":{"\\ud83d":[]}}]}', "bad_json"), (b'{"op":"\\ud83d\\ude00"}', "unknown_op"),
         (b"[" * 60_000, "bad_json"), (b'{"n":' + b"9" * 5000 + b"}", "bad_json"),

@@ -292,6 +292,29 @@ def test_bad_request_is_named_and_changes_nothing(payload, code, text):
     assert len(session.subscriptions) == 1
 
 
+@pytest.mark.parametrize(
+    ("payload", "rid"),
+    [
+        (b'{"type":"subscribe","channel":"status","color":1,"rid":7}', 7),
+        (b'{"type":"subscribe","channel":5,"rid":"a"}', "a"),
+        (b'{"rid":8,"type":"replay","channel":"book:NOVA-USD"}', 8),
+        (b'{"type":"order","rid":9}', 9),
+        (b'{"type":"order","rid":{}}', None),
+        (b'{"type":"order","rid":9', None),
+    ],
+)
+def test_what_is_refused_before_it_is_understood_keeps_its_rid(payload, rid):
+    [error] = split(b"".join(Rig().session().receive(payload, 0.0)))
+    assert error["type"] == "error" and error.get("rid") == rid
+
+
+def test_a_request_beyond_the_rate_keeps_its_rid():
+    rig = Rig(requests_per_second=1)
+    session = rig.session()
+    told = [split(b"".join(session.receive(b'{"type":"ping","rid":%d}' % rid, 0.0)))[0] for rid in range(1, 9)]
+    assert [each["rid"] for each in told] == list(range(1, 9)) and told[-1]["code"] == "rate_limited"
+
+
 def test_subscriptions_and_requests_are_limited():
     rig = Rig(subscription_limit=1)
     session = rig.session("book:NOVA-USD")

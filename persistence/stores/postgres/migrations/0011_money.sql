@@ -157,6 +157,27 @@ CREATE INDEX entry_account ON royalties.entry (account_id, happened_at, id);
 CREATE INDEX entry_work ON royalties.entry (work_id, happened_at, id);
 CREATE INDEX entry_time ON royalties.entry (happened_at, account_id);
 
+-- The running sum of an account's entries.
+CREATE TABLE royalties.owed (
+    account_id uuid NOT NULL REFERENCES identity.account,
+    asset      text NOT NULL,
+    units      bigint NOT NULL,
+    PRIMARY KEY (account_id, asset)
+);
+CREATE INDEX owed_debts ON royalties.owed (asset, units) WHERE units < 0;
+
+-- How much of our own money stands beside debts; the latest of an asset that was posted counts.
+CREATE TABLE royalties.cover (
+    id     uuid PRIMARY KEY,
+    number bigint GENERATED ALWAYS AS IDENTITY,
+    asset  text NOT NULL,
+    scale  smallint NOT NULL,
+    units  bigint NOT NULL CHECK (units >= 0),
+    status text NOT NULL DEFAULT 'ordered' CHECK (status IN ('ordered', 'posted', 'failed'))
+);
+CREATE INDEX cover_latest ON royalties.cover (asset, number DESC) WHERE status = 'posted';
+CREATE UNIQUE INDEX cover_open ON royalties.cover (asset) WHERE status = 'ordered';
+
 CREATE TABLE royalties.statement (
     id         uuid PRIMARY KEY,
     account_id uuid NOT NULL REFERENCES identity.account,
