@@ -16,7 +16,7 @@ from platform_api.kernel.context import Kernel
 from platform_api.licensing import queries
 from platform_api.licensing.grants import Grant, Grants
 from platform_api.licensing.measures import checked_moment
-from platform_api.licensing.models import IssueRequest, License, Verification
+from platform_api.licensing.models import IssueRequest, License, LicenseVerification
 from platform_api.licensing.terms import Terms
 from platform_api.money import decimal_text
 from platform_api.security import Caller
@@ -120,7 +120,7 @@ class Licenses:
 
         return await self._once(caller, "POST /v1/licenses/revoke", key, [str(license_id), reason], change)
 
-    async def verify(self, license_id: UUID) -> Verification:
+    async def verify(self, license_id: UUID) -> LicenseVerification:
         """For everybody. Raises ApiError NOT_FOUND."""
         at = datetime.now(UTC)
         async with self._database.connection() as db:
@@ -128,7 +128,7 @@ class Licenses:
         if not chain:
             raise unknown("license")
         row, reason = chain[-1], why_not(chain, at)
-        return Verification(
+        return LicenseVerification(
             str(row["id"]), reason is None, reason, str(row["work_id"]), row["license_type"], list(row["territories"]),
             list(row["scope"]), moment(row["starts_at"]), moment(row["ends_at"]),
         )  # fmt: skip

@@ -12,9 +12,9 @@ from platform_api.texts import prose
 from platform_api.works.models import Amount, AssetName, Bps
 
 __all__ = [
-    "Application", "ApplicationRequest", "ApplicationStatus", "Authorization", "AuthorizationEvent", "Decision", "DerivedWork",
+    "Application", "ApplicationRequest", "ApplicationStatus", "Authorization", "AuthorizationEvent", "ApplicationDecision", "DerivedWork",
     "IssueRequest", "License", "LicenseStatus", "LicenseTerms", "LicenseType", "Link", "Reason", "Seat",
-    "SeatRequest", "TermsPatch", "TermsRequest", "Verification", "plain",
+    "SeatRequest", "TermsPatch", "TermsRequest", "LicenseVerification", "plain",
 ]  # fmt: skip
 
 LicenseType = Literal["standard", "premium", "exclusive", "enterprise"]
@@ -120,7 +120,7 @@ class Application(Struct, frozen=True):
     version: int
 
 
-class Decision(Struct, frozen=True, forbid_unknown_fields=True):
+class ApplicationDecision(Struct, frozen=True, forbid_unknown_fields=True):
     """A rejection needs a reason."""
 
     reason: Annotated[str, prose(2000, "Not for this territory.")] = ""
@@ -187,7 +187,7 @@ class License(Struct, frozen=True):
     version: int
 
 
-class Verification(Struct, frozen=True):
+class LicenseVerification(Struct, frozen=True):
     """Whether a licence holds now. `why_not` is null for a valid one."""
 
     license_id: str

@@ -16,7 +16,7 @@ from platform_api.licensing.models import (
     ApplicationStatus,
     Authorization,
     AuthorizationEvent,
-    Decision,
+    ApplicationDecision,
     DerivedWork,
     IssueRequest,
     License,
@@ -27,7 +27,7 @@ from platform_api.licensing.models import (
     SeatRequest,
     TermsPatch,
     TermsRequest,
-    Verification,
+    LicenseVerification,
 )
 from platform_api.licensing.service import LicensingService
 from platform_api.openapi import BEARER, failures
@@ -134,7 +134,7 @@ class ApplicationController(Controller):
 
     @post("/{application_id:str}/reject", status_code=200, responses=CHANGES)
     async def reject(
-        self, request: AnyRequest, application_id: FromPath[str], data: JSONBody[Decision], caller: Who,
+        self, request: AnyRequest, application_id: FromPath[str], data: JSONBody[ApplicationDecision], caller: Who,
         licensing: Licensing,
     ) -> Envelope[Application]:  # fmt: skip
         """Reject an application, with a reason."""
@@ -252,7 +252,7 @@ class AuthorizationController(Controller):
     @get("/licenses/{license_id:str}/verify", responses=READS_ONE)
     async def verify(
         self, request: AnyRequest, license_id: FromPath[str], licensing: Licensing
-    ) -> Envelope[Verification]:
+    ) -> Envelope[LicenseVerification]:
         """Whether a licence holds now, for everybody."""
         return ok(request, await licensing.licenses.verify(path_id(license_id, "license")))
 
@@ -295,7 +295,7 @@ class LicensingStaffController(Controller):
     @post("/license-applications/{application_id:str}/reject", status_code=200,
           guards=[permitted("approve_licenses")], responses=CHANGES)  # fmt: skip
     async def reject(
-        self, request: AnyRequest, application_id: FromPath[str], data: JSONBody[Decision], caller: Who,
+        self, request: AnyRequest, application_id: FromPath[str], data: JSONBody[ApplicationDecision], caller: Who,
         licensing: Licensing,
     ) -> Envelope[Application]:  # fmt: skip
         """Reject for the licensor, with a reason. Needs `approve_licenses`."""

@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from platform_api.licensing.models import Moment, Territories, TerritoryCode
 from platform_api.works.models import Amount, AssetName
 
-__all__ = ["PAID_TYPES", "Availability", "BulkRequest", "Opening", "Window", "WindowPatch", "WindowRequest"]
+__all__ = ["PAID_TYPES", "WorkAvailability", "BulkRequest", "Opening", "Window", "WindowPatch", "WindowRequest"]
 
 WindowType = Literal["festival", "cinema", "collector", "pvod", "ppv", "tvod", "svod", "avod"]
 WindowStatus = Literal["scheduled", "open", "closed", "cancelled"]
@@ -72,7 +72,7 @@ class Opening(Struct, frozen=True):
     exclusive: bool
 
 
-class Availability(Struct, frozen=True):
+class WorkAvailability(Struct, frozen=True):
     """`next_at`: when the next window of the territory opens, if one is planned."""
 
     work_id: str

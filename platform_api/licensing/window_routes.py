@@ -11,7 +11,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, IfMatch, Limit, ok, path_id, tagged
 from platform_api.licensing.service import LicensingService
-from platform_api.licensing.window_models import Availability, BulkRequest, Window, WindowPatch, WindowRequest
+from platform_api.licensing.window_models import WorkAvailability, BulkRequest, Window, WindowPatch, WindowRequest
 from platform_api.openapi import BEARER, failures
 from platform_api.security import Caller
 
@@ -77,7 +77,7 @@ class AvailabilityController(Controller):
     async def one(
         self, request: AnyRequest, work_id: FromPath[str], visitor: Visitor, licensing: Licensing,
         territory: Territory = None, at: FromQuery[datetime | None] = None,
-    ) -> Envelope[Availability]:  # fmt: skip
+    ) -> Envelope[WorkAvailability]:  # fmt: skip
         """Whether and how a work can be had in a territory (ISO 3166-1, needed), now or `at` a moment."""
         found = await licensing.windows.availability(visitor, path_id(work_id, "work"), territory, at)
         return ok(request, found)
@@ -85,6 +85,6 @@ class AvailabilityController(Controller):
     @post("/bulk", status_code=200, responses=failures(400, 401, 403, 429, 503))
     async def bulk(
         self, request: AnyRequest, data: JSONBody[BulkRequest], licensing: Licensing
-    ) -> Envelope[list[Availability]]:
+    ) -> Envelope[list[WorkAvailability]]:
         """The same for up to 200 works, in the order asked. One that is not public is not available."""
         return ok(request, await licensing.windows.bulk(data))

@@ -1,4 +1,4 @@
-"""Release windows: where and when a work can be seen or bought, and how. Availability is read from them.
+"""Release windows: where and when a work can be seen or bought, and how. WorkAvailability is read from them.
 
     scheduled ──▶ open ──▶ closed        scheduled ──▶ cancelled
 
@@ -33,7 +33,7 @@ from platform_api.licensing.measures import (
 )
 from platform_api.licensing.window_models import (
     PAID_TYPES,
-    Availability,
+    WorkAvailability,
     BulkRequest,
     Opening,
     Window,
@@ -139,7 +139,7 @@ class Windows:
 
     async def availability(
         self, visitor: Caller | None, work_id: UUID, territory: str | None, at: datetime | None
-    ) -> Availability:
+    ) -> WorkAvailability:
         """Raises ApiError NOT_FOUND, VALIDATION_ERROR `missing`, `unknown_territory`, `bad_moment`."""
         async with self._database.connection() as db:
             work, _ = await self._catalog.visible(db, visitor, work_id)
@@ -150,7 +150,7 @@ class Windows:
             (found,) = await self._available(db, [work_id], shown, territory, at)
         return found
 
-    async def bulk(self, body: BulkRequest) -> list[Availability]:
+    async def bulk(self, body: BulkRequest) -> list[WorkAvailability]:
         """In the order asked; a work that is not public, or none at all, is not available. Raises ApiError."""
         _check_territory(body.territory)
         async with self._database.connection() as db:
@@ -159,7 +159,7 @@ class Windows:
 
     async def _available(
         self, db: Any, work_ids: list[UUID], shown: set[UUID], territory: str, at: datetime | None
-    ) -> list[Availability]:
+    ) -> list[WorkAvailability]:
         at = datetime.now(UTC) if at is None else checked_moment(at, "at")
         asked = list(shown)
         found: dict[UUID, list[Opening]] = {}
@@ -167,7 +167,7 @@ class Windows:
             found.setdefault(row["work_id"], []).append(_opening(row))
         planned = await window_queries.next_openings(db, asked, territory_set([territory]), at)
         return [
-            Availability(
+            WorkAvailability(
                 str(work_id), territory, timestamp(at), work_id in found, found.get(work_id, []),
                 timestamp(planned[work_id]) if work_id in planned else None,
             )
