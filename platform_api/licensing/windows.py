@@ -1,4 +1,4 @@
-"""Release windows: where and when a work can be seen or bought, and how. WorkAvailability is read from them.
+"""Release windows: where and when a work can be seen or bought, and how. Availability is read from them.
 
     scheduled ──▶ open ──▶ closed        scheduled ──▶ cancelled
 
