@@ -44,7 +44,7 @@ class Derivatives:
             async with self._database.transaction() as db:
                 row = await queries.license_row(db, license_id)
                 check_party(row, caller, "licensee")
-                for id_ in sorted({row["work_id"], work_id}):  # always in one order: two who do this never wait in a ring
+                for id_ in sorted({row["work_id"], work_id}):  # in one order: no two wait for each other
                     await self._lock(db, caller, id_, own=id_ == work_id)
                 row = await queries.lock_license(db, license_id)
                 await check_valid(db, row)

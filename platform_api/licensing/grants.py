@@ -208,7 +208,7 @@ class Grants:
     ) -> None:
         try:
             await queries.insert_period(db, new_id(), license_id, exclusive, base, until, pay_before)
-        except asyncpg.ExclusionViolationError as error:  # the lock should have come first: the database has the last word
+        except asyncpg.ExclusionViolationError as error:  # the lock comes first: the database has the last word
             raise _clash("exclusive") from error
         if pay_before > await _now(db):
             await wake(self._kernel, db, pay_before)

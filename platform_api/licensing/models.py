@@ -12,7 +12,8 @@ from platform_api.texts import prose
 from platform_api.works.models import Amount, AssetName, Bps
 
 __all__ = [
-    "Application", "ApplicationRequest", "ApplicationStatus", "Authorization", "AuthorizationEvent", "ApplicationDecision", "DerivedWork",
+    "Application", "ApplicationRequest", "ApplicationStatus", "Authorization", "AuthorizationEvent",
+    "ApplicationDecision", "DerivedWork",
     "IssueRequest", "License", "LicenseStatus", "LicenseTerms", "LicenseType", "Link", "Reason", "Seat",
     "SeatRequest", "TermsPatch", "TermsRequest", "LicenseVerification", "plain",
 ]  # fmt: skip

@@ -12,9 +12,9 @@ _PLUS = "(({} AT TIME ZONE 'UTC') + {}::text::interval) AT TIME ZONE 'UTC'"
 """A moment and an ISO 8601 duration, whatever time zone the connection has."""
 
 _COLUMNS = (
-    "id", "work_id", "level", "parent_license_id", "depth", "application_id", "terms_id", "terms_version", "licensor_id",
-    "licensee_id", "license_type", "revenue_share_bps", "asset", "scale", "fee_units", "territories", "scope",
-    "duration", "requirements", "restrictions", "sublicensing", "seats", "status", "starts_at", "ends_at", "reason",
+    "id", "work_id", "level", "parent_license_id", "depth", "application_id", "terms_id", "terms_version",
+    "licensor_id", "licensee_id", "license_type", "revenue_share_bps", "asset", "scale", "fee_units", "territories",
+    "scope", "duration", "requirements", "restrictions", "sublicensing", "seats", "status", "starts_at", "ends_at", "reason",
     "created_at", "version",
 )  # fmt: skip
 _LICENSE = ", ".join(f"l.{name}" for name in _COLUMNS)
@@ -288,7 +288,8 @@ async def insert_period(
         """
         INSERT INTO licensing.license_period (id, license_id, number, level, exclusive, territory_set, scope_set,
             base_at, reserved, fee_units, pay_before, status)
-        SELECT $1::uuid, l.id, (SELECT coalesce(max(number), 0) + 1 FROM licensing.license_period p WHERE p.license_id = l.id),
+        SELECT $1::uuid, l.id,
+            (SELECT coalesce(max(number), 0) + 1 FROM licensing.license_period p WHERE p.license_id = l.id),
             l.level, $3::boolean, l.territory_set, l.scope_set, $4::timestamptz, tstzrange($4, $5), l.fee_units,
             $6::timestamptz, 'pending_payment'
         FROM licensing.license l WHERE l.id = $2
@@ -455,5 +456,6 @@ async def release_seat(db: Any, license_id: UUID, account_id: UUID) -> bool:
 
 async def release_seats(db: Any, license_id: UUID) -> None:
     await db.execute(
-        "UPDATE licensing.license_seat SET released_at = now() WHERE license_id = $1 AND released_at IS NULL", license_id
-    )
+        "UPDATE licensing.license_seat SET released_at = now() WHERE license_id = $1 AND released_at IS NULL",
+        license_id,
+    )  # fmt: skip

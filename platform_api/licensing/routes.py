@@ -12,22 +12,22 @@ from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, IfMatch, Limi
 from platform_api.idempotency import IdempotencyKey
 from platform_api.licensing.models import (
     Application,
+    ApplicationDecision,
     ApplicationRequest,
     ApplicationStatus,
     Authorization,
     AuthorizationEvent,
-    ApplicationDecision,
     DerivedWork,
     IssueRequest,
     License,
     LicenseStatus,
     LicenseTerms,
+    LicenseVerification,
     Reason,
     Seat,
     SeatRequest,
     TermsPatch,
     TermsRequest,
-    LicenseVerification,
 )
 from platform_api.licensing.service import LicensingService
 from platform_api.openapi import BEARER, failures
@@ -167,7 +167,7 @@ class LicenseController(Controller):
         self, request: AnyRequest, data: JSONBody[IssueRequest], caller: Who, licensing: Licensing,
         idempotency_key: IdempotencyKey = None,
     ) -> Response[Envelope[License]]:  # fmt: skip
-        """Give a licence directly: of an own work, or below an own licence that permits it. Needs an Idempotency-Key."""
+        """Give a licence: of an own work, or below an own licence that permits it. Needs an Idempotency-Key."""
         made = await licensing.licenses.issue(caller, data, idempotency_key)
         return tagged(ok(request, made), made.version)
 

@@ -11,7 +11,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, IfMatch, Limit, ok, path_id, tagged
 from platform_api.licensing.service import LicensingService
-from platform_api.licensing.window_models import WorkAvailability, BulkRequest, Window, WindowPatch, WindowRequest
+from platform_api.licensing.window_models import BulkRequest, Window, WindowPatch, WindowRequest, WorkAvailability
 from platform_api.openapi import BEARER, failures
 from platform_api.security import Caller
 

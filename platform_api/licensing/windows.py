@@ -33,12 +33,12 @@ from platform_api.licensing.measures import (
 )
 from platform_api.licensing.window_models import (
     PAID_TYPES,
-    WorkAvailability,
     BulkRequest,
     Opening,
     Window,
     WindowPatch,
     WindowRequest,
+    WorkAvailability,
 )
 from platform_api.money import decimal_text
 from platform_api.security import Caller
@@ -83,7 +83,8 @@ class Windows:
                 "asset": asset, "scale": scale, "exclusive": body.exclusive, "status": "open" if opens else "scheduled",
             }  # fmt: skip
             try:
-                await self._check_free(db, body.work_id, body.exclusive, territories, body.starts_at, body.ends_at, None)
+                times = body.starts_at, body.ends_at
+                await self._check_free(db, body.work_id, body.exclusive, territories, *times, None)
                 row = await window_queries.insert_window(db, fields, body.starts_at, body.ends_at)
             except asyncpg.ExclusionViolationError as error:
                 raise _overlap() from error

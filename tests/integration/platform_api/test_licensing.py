@@ -130,7 +130,8 @@ async def aged(world, id_, days):
     past = timedelta(days=days)
     await world.sql("UPDATE licensing.license SET starts_at = starts_at - $2, ends_at = ends_at - $2 WHERE id = $1",
                     UUID(id_), past)  # fmt: skip
-    periods = await world.sql("SELECT id FROM licensing.license_period WHERE license_id = $1 ORDER BY number", UUID(id_))
+    query = "SELECT id FROM licensing.license_period WHERE license_id = $1 ORDER BY number"
+    periods = await world.sql(query, UUID(id_))
     for row in periods:  # the earliest first: they never overlap
         await world.sql(
             "UPDATE licensing.license_period SET base_at = base_at - $2, pay_before = pay_before - $2,"
@@ -315,8 +316,10 @@ async def test_staff_decides_but_never_their_own_matters(world):
         ({"license_type": "exclusive"}, {"license_type": "standard"}, False),
         ({"license_type": "standard"}, {"license_type": "exclusive"}, False),
         ({"license_type": "standard"}, {"license_type": "standard"}, True),
-        ({"license_type": "exclusive", "territories": ["WW"]}, {"license_type": "exclusive", "territories": ["ZW"]}, False),
-        ({"license_type": "exclusive", "territories": ["PG"]}, {"license_type": "exclusive", "territories": ["AU"]}, True),
+        ({"license_type": "exclusive", "territories": ["WW"]}, {"license_type": "exclusive", "territories": ["ZW"]},
+         False),
+        ({"license_type": "exclusive", "territories": ["PG"]}, {"license_type": "exclusive", "territories": ["AU"]},
+         True),
         ({"license_type": "exclusive", "scope": ["audio"]}, {"license_type": "exclusive", "scope": ["adapt"]}, True),
         ({"license_type": "exclusive", "scope": ["audio", "perform"]}, {"scope": ["adapt", "perform"]}, False),
         ({"license_type": "exclusive", "duration": "P1D"},
@@ -334,7 +337,8 @@ async def test_exclusive_licence_stands_alone_in_scope_territory_and_time(world,
     if stands:
         await world.data("POST", "/v1/licenses", headers=keyed(owner), json=body)
     else:
-        await world.refused(409, "CONFLICT", "exclusivity_clash", "POST", "/v1/licenses", headers=keyed(owner), json=body)
+        await world.refused(409, "CONFLICT", "exclusivity_clash", "POST", "/v1/licenses", headers=keyed(owner),
+                            json=body)  # fmt: skip
     other, _ = await published(world, owner, "Another work")
     await issued(world, owner, other, two, license_type="exclusive")
 
@@ -377,9 +381,9 @@ async def test_database_has_the_last_word_without_the_lock(world):
     one, _ = await studio(world)
     held = await issued(world, owner, work, one, license_type="exclusive")
     copy = (
-        "INSERT INTO licensing.license_period (id, license_id, number, level, exclusive, territory_set, scope_set, base_at,"
-        " reserved, fee_units, pay_before, status) SELECT $2::uuid, license_id, 2, level, true, territory_set, scope_set, base_at,"
-        " reserved, 0, pay_before, 'active' FROM licensing.license_period WHERE license_id = $1"
+        "INSERT INTO licensing.license_period (id, license_id, number, level, exclusive, territory_set, scope_set,"
+        " base_at, reserved, fee_units, pay_before, status) SELECT $2::uuid, license_id, 2, level, true,"
+        " territory_set, scope_set, base_at, reserved, 0, pay_before, 'active' FROM licensing.license_period WHERE license_id = $1"
     )
     with pytest.raises(asyncpg.ExclusionViolationError):
         await world.sql(copy, UUID(held["id"]), new_id())
@@ -465,7 +469,8 @@ async def test_core_down_in_the_middle_of_a_payment_leaves_it_whole_after_recove
     world.core.lose.clear()
     await aged(world, waits["id"], 30)
     await sweep(world)
-    assert (await licence(world, buyer, waits["id"]))["status"] != "expired", "it does not lapse while money may be moving"
+    still = await licence(world, buyer, waits["id"])
+    assert still["status"] != "expired", "it does not lapse while money may be moving"
     await world.settle()
     paid = await licence(world, buyer, waits["id"])
     assert paid["status"] == "active" and units(world, f"user:{buyer_id}") == (90_000_000, 0)
@@ -677,7 +682,8 @@ async def test_work_made_under_a_licence_shares_what_it_earns_as_long_as_it_hold
     path = f"/v1/licenses/{held['id']}/works"
     body = {"work_id": film["id"]}
     await world.refused(404, "NOT_FOUND", "unknown_license", "POST", path, headers=owner, json=body)
-    await world.refused(400, "VALIDATION_ERROR", "unknown_work", "POST", path, headers=maker, json={"work_id": work["id"]})
+    foreign = {"work_id": work["id"]}
+    await world.refused(400, "VALIDATION_ERROR", "unknown_work", "POST", path, headers=maker, json=foreign)
     await world.data("POST", path, headers=maker, json=body)
     await world.refused(409, "CONFLICT", "declared", "POST", path, headers=maker, json=body)
 
@@ -694,7 +700,8 @@ async def test_work_made_under_a_licence_shares_what_it_earns_as_long_as_it_hold
     await world.data("POST", f"/v1/licenses/{held['id']}/revoke", headers=keyed(owner), json={"reason": "Over."})
     assert await sell() == (15_300_000, 1_700_000)
     plain = await issued(world, owner, work, maker_id, revenue_share_bps=0)
-    await world.refused(409, "CONFLICT", "no_share", "POST", f"/v1/licenses/{plain['id']}/works", headers=maker, json=body)
+    await world.refused(409, "CONFLICT", "no_share", "POST", f"/v1/licenses/{plain['id']}/works", headers=maker,
+                        json=body)  # fmt: skip
     shown = await issued(world, owner, work, maker_id, scope=["distribute"])
     await world.refused(403, "FORBIDDEN", "beyond_license", "POST", f"/v1/licenses/{shown['id']}/works", headers=maker,
                         json=body)  # fmt: skip

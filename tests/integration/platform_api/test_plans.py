@@ -1,4 +1,4 @@
-"""No statement of creators, works, files and licences reads a whole table: their plans, taken from a tour through the API."""
+"""No statement of creators, works, files and licences reads a whole table: plans of a tour through the API."""
 
 import json
 import re

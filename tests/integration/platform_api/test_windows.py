@@ -1,4 +1,4 @@
-"""Release windows and availability over HTTP and a real PostgreSQL: overlaps, rights, precedence, what the clock does."""
+"""Release windows and availability over HTTP and a real PostgreSQL: overlaps, rights, what the clock does."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
