@@ -383,7 +383,8 @@ async def test_database_has_the_last_word_without_the_lock(world):
     copy = (
         "INSERT INTO licensing.license_period (id, license_id, number, level, exclusive, territory_set, scope_set,"
         " base_at, reserved, fee_units, pay_before, status) SELECT $2::uuid, license_id, 2, level, true,"
-        " territory_set, scope_set, base_at, reserved, 0, pay_before, 'active' FROM licensing.license_period WHERE license_id = $1"
+        " territory_set, scope_set, base_at, reserved, 0, pay_before, 'active'"
+        " FROM licensing.license_period WHERE license_id = $1"
     )
     with pytest.raises(asyncpg.ExclusionViolationError):
         await world.sql(copy, UUID(held["id"]), new_id())
