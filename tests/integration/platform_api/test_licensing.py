@@ -128,13 +128,13 @@ async def sweep(world):
 async def aged(world, id_, days):
     """The licence and its periods, so many days earlier."""
     past = timedelta(days=days)
-    await world.sql("UPDATE licensing.license SET starts_at = starts_at - $2, ends_at = ends_at - $2 WHERE id = $1",
+    await world.sql("UPDATE licensing.license SET starts_at = starts_at - $2::interval, ends_at = ends_at - $2 WHERE id = $1",
                     UUID(id_), past)  # fmt: skip
     query = "SELECT id FROM licensing.license_period WHERE license_id = $1 ORDER BY number"
     periods = await world.sql(query, UUID(id_))
     for row in periods:  # the earliest first: they never overlap
         await world.sql(
-            "UPDATE licensing.license_period SET base_at = base_at - $2, pay_before = pay_before - $2,"
+            "UPDATE licensing.license_period SET base_at = base_at - $2::interval, pay_before = pay_before - $2,"
             " reserved = tstzrange(lower(reserved) - $2, upper(reserved) - $2) WHERE id = $1",
             row["id"], past,
         )  # fmt: skip
@@ -613,8 +613,8 @@ async def test_sub_licence_is_never_more_than_the_licence_above(world):
 
 async def test_exclusive_licence_is_given_on_exclusively_below_itself(world):
     work, parties, licences = await chain(world, 2, license_type="exclusive")
-    assert all((await licence(world, bearer, one["id"]))["valid"]
-               for one, (_, bearer) in zip(licences, parties[1:], strict=True))  # fmt: skip
+    for one, (_, bearer) in zip(licences, parties[1:], strict=True):
+        assert (await licence(world, bearer, one["id"]))["valid"]
     third, _ = await studio(world)
     body = TERMS | {"work_id": work["id"], "licensee_id": third, "parent_license_id": licences[0]["id"],
                     "duration": "P10D"}  # fmt: skip

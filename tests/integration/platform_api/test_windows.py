@@ -44,7 +44,7 @@ def reason(answer):
 
 
 async def moved(world, id_, days):
-    await world.sql("UPDATE licensing.release_window SET period = tstzrange(lower(period) + $2, upper(period) + $2)"
+    await world.sql("UPDATE licensing.release_window SET period = tstzrange(lower(period) + $2::interval, upper(period) + $2)"
                     " WHERE id = $1", UUID(id_), timedelta(days=days))  # fmt: skip
 
 
