@@ -4,9 +4,10 @@
             └───────────────┴─────────▶ failed, cancelled, expired      a payment that comes late still succeeds
 
 Only facts of the provider move an intent: its signed events, each taken once, and its answers when we ask (`confirm`,
-and before an intent expires). Events may come late, twice and in any order: a success counts whenever it comes, anything
-else only as long as the intent is open. What was paid is deposited once for each *payment* (`dep:PROVIDER:PAYMENT`): of
-a purchase to the passing account of its work; whatever is not just what a purchase asked for, to the payer's own account.
+and before an intent expires). Events may come late, twice and in any order: a success counts whenever it comes,
+anything else only as long as the intent is open. What was paid is deposited once for each *payment*
+(`dep:PROVIDER:PAYMENT`): of a purchase to the passing account of its work; whatever is not just what a purchase asked
+for, to the payer's own account.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from platform_api.payments.test_provider import Card
 from platform_api.texts import line
 
 __all__ = [
-    "Access", "AccessFile", "Entitlement", "Intent", "IntentRequest", "Payment", "Purchase", "PurchaseRequest", "Received", "Refund",
-    "RefundRequest", "TestPayment", "TestPaymentDone",
+    "Access", "AccessFile", "Entitlement", "Intent", "IntentRequest", "Payment", "Purchase", "PurchaseRequest",
+    "Received", "Refund", "RefundRequest", "TestPayment", "TestPaymentDone",
 ]  # fmt: skip
 
 AssetName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$(?!\n)", examples=["USDC"])]
@@ -32,8 +32,8 @@ class IntentRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Intent(Struct, frozen=True):
-    """`client_secret`, told only when the intent is made, lets its payer pay at the provider. Nothing that a caller says
-    makes it `succeeded`, only the provider."""
+    """`client_secret`, told only when the intent is made, lets its payer pay at the provider. Nothing that a caller
+    says makes it `succeeded`, only the provider."""
 
     id: str
     purpose: Literal["top_up", "purchase"]
@@ -152,14 +152,10 @@ class Received(Struct, frozen=True):
 class TestPayment(Struct, frozen=True, forbid_unknown_fields=True):
     """What a payer tells the provider's page. `card` decides how the provider's events come."""
 
-    __test__ = False
-
     intent: Annotated[str, line(64, "pi_0123456789abcdef01234567", min_length=1)]
     client_secret: Annotated[str, line(64, "n0tA-5ecret", min_length=1)]
     card: Card = "ok"
 
 
 class TestPaymentDone(Struct, frozen=True):
-    __test__ = False
-
     status: Literal["succeeded", "failed"]

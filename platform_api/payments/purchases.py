@@ -3,8 +3,8 @@
     pending ──▶ completed ──▶ refunded           a purchase whose payment came after all completes from `failed` too
        └──────▶ failed
 
-The price of the offer is a snapshot. Paid by `balance`, one command moves it from the buyer to the passing account of the
-work (`buy:ID`); paid by a provider, its deposit brings it there. The core's answer completes the purchase: in the
+The price of the offer is a snapshot. Paid by `balance`, one command moves it from the buyer to the passing account of
+the work (`buy:ID`); paid by a provider, its deposit brings it there. The core's answer completes the purchase: in the
 transaction that notes it stand the entitlement, the revenue event and its distribution, or none of them.
 """
 
@@ -129,7 +129,7 @@ class Purchases:
         return [_entitlement(row) for row in rows], pagination
 
     async def entitled(self, db: Any, caller: Caller, work_id: UUID, chapter_id: UUID | None) -> bool:
-        """Whether the caller may use the work, or this chapter of it, by a purchase; without a chapter, anything of it."""
+        """Whether the caller may use the work, or this chapter of it, by purchase; without a chapter, anything."""
         return await queries.may_use(db, UUID(caller.account_id), work_id, chapter_id)
 
     async def access(self, caller: Caller, purchase_id: UUID, chapter_id: UUID | None) -> Access:
@@ -190,8 +190,9 @@ class Purchases:
 
 def purchase_of(row: Any, intent: Any = None) -> Purchase:
     return Purchase(
-        str(row["id"]), str(row["offer_id"]), str(row["work_id"]), str(row["chapter_id"]) if row["chapter_id"] else None,
-        row["kind"], row["method"], row["asset"], decimal_text(row["price_units"], row["scale"]),
+        str(row["id"]), str(row["offer_id"]), str(row["work_id"]),
+        str(row["chapter_id"]) if row["chapter_id"] else None, row["kind"], row["method"], row["asset"],
+        decimal_text(row["price_units"], row["scale"]),
         decimal_text(row["refunded_units"], row["scale"]), row["status"], row["reason"], intent,
         timestamp(row["created_at"]), timestamp(row["completed_at"]) if row["completed_at"] else None,
     )  # fmt: skip

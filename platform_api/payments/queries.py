@@ -9,9 +9,10 @@ from uuid import UUID
 __all__ = [
     "add_refunded", "complete_purchase", "entitlement_of", "entitlements", "fail_purchase",
     "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase", "insert_refund", "intent",
-    "intent_of_purchase", "lock_intent", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use", "note_event", "note_failure",
-    "owned", "payment", "payment_by_ref", "payment_of_purchase", "payments", "purchase", "purchases", "refund", "refund_intent",
-    "refund_payment", "revoke_entitlement", "set_event_outcome", "set_provider_ref", "turn_intent", "turn_payment", "turn_refund",
+    "intent_of_purchase", "lock_intent", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use",
+    "note_event", "note_failure", "owned", "payment", "payment_by_ref", "payment_of_purchase", "payments",
+    "purchase", "purchases", "refund", "refund_intent", "refund_payment", "revoke_entitlement",
+    "set_event_outcome", "set_provider_ref", "turn_intent", "turn_payment", "turn_refund",
 ]  # fmt: skip
 
 
@@ -90,8 +91,8 @@ async def set_event_outcome(db: Any, provider: str, event_id: str, outcome: str)
 
 
 async def insert_payment(
-    db: Any, id_: UUID, intent_row: Any, purchase_id: UUID | None, provider_ref: str, asset: str, scale: int, units: int,
-    ref: str,
+    db: Any, id_: UUID, intent_row: Any, purchase_id: UUID | None, provider_ref: str, asset: str, scale: int,
+    units: int, ref: str,
 ) -> None:  # fmt: skip
     await db.execute(
         """

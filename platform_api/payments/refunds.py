@@ -5,8 +5,8 @@
         ├─────────────────────▶ succeeded       paid from a balance: back to the buyer in one command
         └─────────────────────▶ failed          the core refuses it
 
-Made by the seller, or by staff with `process_refunds`. One at a time for each sale. A payee who has been paid out already
-goes below zero, and later income fills that first.
+Made by the seller, or by staff with `process_refunds`. One at a time for each sale. A payee who has been paid out
+already goes below zero, and later income fills that first.
 """
 
 from __future__ import annotations

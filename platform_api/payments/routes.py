@@ -75,7 +75,8 @@ class PaymentController(Controller):
         """One own intent."""
         return ok(request, await payments.intents.read(caller, path_id(intent_id, "intent")))
 
-    @post("/intents/{intent_id:str}/confirm", status_code=200, responses=failures(400, 401, 403, 404, 429, 502, 503, 504))
+    @post("/intents/{intent_id:str}/confirm", status_code=200,
+          responses=failures(400, 401, 403, 404, 429, 502, 503, 504))  # fmt: skip
     async def confirm(
         self, request: AnyRequest, intent_id: FromPath[str], caller: Who, payments: Payments
     ) -> Envelope[Intent]:
@@ -174,6 +175,8 @@ class ProviderController(Controller):
         return ok(request, Received(await payments.intents.webhook(provider, headers, await request.body())))
 
     @post("/test-provider/payments", status_code=200, responses=failures(400, 401, 404, 409, 429, 503))
-    async def pay(self, request: AnyRequest, data: JSONBody[TestPayment], payments: Payments) -> Envelope[TestPaymentDone]:
+    async def pay(
+        self, request: AnyRequest, data: JSONBody[TestPayment], payments: Payments
+    ) -> Envelope[TestPaymentDone]:
         """What a payer does on the page of the built-in test provider. It is there beside the embedded chain only."""
         return ok(request, msgspec.convert({"status": await payments.pay_test(data)}, TestPaymentDone))

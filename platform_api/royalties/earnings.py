@@ -1,12 +1,12 @@
 """What a sale gives whom: one distribution for each revenue event, posted by the core, reversed by refunds.
 
 The money of the sale stands in the passing account of the work (`work:ID`). The distribution is computed once, in the
-transaction of the event, and stored whole; then one command for each work of the chain, one after the other, empties the
-passing accounts: `dist:EVENT:0` of the sold work to the platform, its payees and the works above it, `dist:EVENT:1` of
-the first of these, and so on. Each command is ordered in the transaction that notes the answer of the one before.
+transaction of the event, and stored whole; then one command for each work of the chain, one after the other, empties
+the passing accounts: `dist:EVENT:0` of the sold work to the platform, its payees and the works above it, `dist:EVENT:1`
+of the first of these, and so on. Each command is ordered in the transaction that notes the answer of the one before.
 
-A refund takes back what is left of each line, divided by largest remainder over what is left. What a payee has been paid
-out already becomes a debt, which later income fills first.
+A refund takes back what is left of each line, divided by largest remainder over what is left. What a payee has been
+paid out already becomes a debt, which later income fills first.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Earning:
     """A sale whose money stands in the work's passing account.
 
     `source_ref` is the ref of the command that brought it. `platform_units` is what that command has given the platform
-    already, beside what stands in the account; None: the whole gross stands there, and the policy's part leaves it here.
+    already, beside what stands in the account; None: the whole gross stands there, and the policy's part leaves
+    it here.
     """
 
     kind: str

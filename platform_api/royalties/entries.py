@@ -1,8 +1,8 @@
 """What each account is owed, entry by entry, and the platform's money laid beside debts.
 
-An entry is written when the core has answered; it is never changed. `owed` is the running sum of an account's entries of
-an asset, and so the balance of `pay:ID` in the core as far as sales made it. Below zero it is a debt: as much of our own
-money stands in `platform:cover`, so that clients' money on the chain is never short of what clients are owed
+An entry is written when the core has answered; it is never changed. `owed` is the running sum of an account's entries
+of an asset, and so the balance of `pay:ID` in the core as far as sales made it. Below zero it is a debt: as much of our
+own money stands in `platform:cover`, so that clients' money on the chain is never short of what clients are owed
 (`cover:ID`, from and to `platform:reserve`).
 """
 

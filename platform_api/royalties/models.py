@@ -9,9 +9,9 @@ from uuid import UUID
 from msgspec import Meta, Struct
 
 __all__ = [
-    "Balance", "Calculation", "CalculationRequest", "CreatorRoyalties", "Distribution", "DistributionLine", "Payout", "PayoutRequest",
-    "Period", "Report", "ReportLine", "RoyaltyConsent", "Rule", "RuleLine", "RuleRequest", "Rules", "Run",
-    "RunRequest", "Statement", "StatementDetail", "Total", "WorkRoyalties",
+    "Balance", "Calculation", "CalculationRequest", "CreatorRoyalties", "Distribution", "DistributionLine",
+    "Payout", "PayoutRequest", "Period", "Report", "ReportLine", "RoyaltyConsent", "Rule", "RuleLine",
+    "RuleRequest", "Rules", "Run", "RunRequest", "Statement", "StatementDetail", "Total", "WorkRoyalties",
 ]  # fmt: skip
 
 RevenueKind = Literal["content_purchase", "rental", "ppv", "licence_fee", "product_sale", "coin_spend"]

@@ -26,6 +26,7 @@ _COLUMNS = ("happened_at", "kind", "asset", "amount", "work_id", "revenue_kind",
 _HEADINGS = ("Time (UTC)", "What", "Work", "Amount", "Sequence", "Batch")
 _WIDTHS = (40 * mm, 38 * mm, 50 * mm, 27 * mm, 16 * mm, 13 * mm)
 _STYLES = getSampleStyleSheet()
+_HEAD = TableStyle([("FONT", (0, 0), (-1, -1), "Helvetica", 9), ("FONT", (0, 0), (0, -1), "Helvetica-Bold", 9)])
 _GRID = TableStyle([
     ("FONT", (0, 0), (-1, -1), "Helvetica", 7), ("FONT", (0, 0), (-1, 0), "Helvetica-Bold", 7),
     ("LINEBELOW", (0, 0), (-1, 0), 0.5, colors.black), ("LINEBELOW", (0, 1), (-1, -1), 0.2, colors.lightgrey),
@@ -81,7 +82,7 @@ def _pdf(title: str, facts: Sequence[tuple[str, str]], lines: Sequence[ReportLin
         bottomMargin=15 * mm, invariant=1,
     )  # fmt: skip
     head = Table([[name, _latin(text)] for name, text in facts], colWidths=(40 * mm, 144 * mm), hAlign="LEFT")
-    head.setStyle(TableStyle([("FONT", (0, 0), (-1, -1), "Helvetica", 9), ("FONT", (0, 0), (0, -1), "Helvetica-Bold", 9)]))
+    head.setStyle(_HEAD)
     rows = [_HEADINGS, *(_row(line) for line in lines)]
     story = [
         Paragraph(title, _STYLES["Title"]), head, Spacer(1, 6 * mm),

@@ -8,11 +8,14 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "add_consents", "add_owed", "ancestors", "balances", "bind", "children", "close_rule", "consents", "cover", "covered", "debts", "distribution", "distribution_lines",
-    "distributions_of", "entries_of_account", "entries_of_work", "event_by_ref", "finish_distribution", "insert_cover", "is_cover_open", "insert_distribution", "insert_entry",
-    "insert_event", "insert_line", "insert_part", "insert_payout", "insert_rule", "insert_run", "insert_statement", "lock_chains", "lock_cover", "lock_distribution", "lock_rule", "note_part", "open_rule",
-    "owed_before", "part", "part_by_ref", "payout", "payouts", "policies", "policy_at", "reverse_line", "rule", "rule_at",
-    "rule_lines", "rules", "run", "statement", "statements", "take_consent", "totals_of", "totals_of_work", "turn_cover", "turn_payout", "unbind", "periods_after",
+    "add_consents", "add_owed", "ancestors", "balances", "bind", "children", "close_rule", "consents", "cover",
+    "covered", "debts", "distribution", "distribution_lines", "distributions_of", "entries_of_account",
+    "event_by_ref", "finish_distribution", "insert_cover", "insert_distribution", "insert_entry",
+    "insert_event", "insert_line", "insert_part", "insert_payout", "insert_rule", "insert_run",
+    "insert_statement", "is_cover_open", "lock_chains", "lock_cover", "lock_distribution", "lock_rule",
+    "note_part", "open_rule", "owed_before", "part", "part_by_ref", "payout", "payouts", "periods_after",
+    "policies", "policy_at", "reverse_line", "rule", "rule_at", "rule_lines", "rules", "run", "statement",
+    "statements", "take_consent", "totals_of", "totals_of_work", "turn_cover", "turn_payout", "unbind",
 ]  # fmt: skip
 
 # ------------------------------------------------------------ rules

@@ -176,7 +176,8 @@ class RoyaltyRunController(Controller):
     tags = ("royalties",)
     security = BEARER
 
-    @post("/runs", status_code=200, guards=[permitted("generate_reports")], responses=failures(400, 401, 403, 409, 429, 503))
+    @post("/runs", status_code=200, guards=[permitted("generate_reports")],
+          responses=failures(400, 401, 403, 409, 429, 503))  # fmt: skip
     async def close(
         self, request: AnyRequest, data: JSONBody[RunRequest], caller: Who, royalties: Royalties
     ) -> Envelope[Run]:

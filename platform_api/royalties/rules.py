@@ -1,9 +1,10 @@
 """Who gets what of the creators' side of a work: rules with dates, and the consent of those they touch.
 
-The owner proposes the whole list of one kind of revenue, summing to 10,000 basis points. It counts when everybody agreed
-whose share falls (or ends), and everybody who is new on it, the owner aside, who proposes: as with collaborators. It
-counts from its date on, or from the last consent if that is later; a sale is split by the rule that counted at its time,
-and nothing that was split is split again. Without a rule the shares of the work's collaborators count.
+The owner proposes the whole list of one kind of revenue, summing to 10,000 basis points. It counts when everybody
+agreed whose share falls (or ends), and everybody who is new on it, the owner aside, who proposes: as with
+collaborators. It counts from its date on, or from the last consent if that is later; a sale is split by the rule that
+counted at its time, and nothing that was split is split again. Without a rule the shares of the work's collaborators
+count.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ class RoyaltyRules:
         """The rule that counted then, None for the collaborators' shares; and its payees, whole."""
         row = await queries.rule_at(db, work_id, kind, at)
         if row is not None:
-            lines = [(line["account_id"], line["role"], line["bps"]) for line in await queries.rule_lines(db, row["id"])]
+            rows = await queries.rule_lines(db, row["id"])
+            lines = [(line["account_id"], line["role"], line["bps"]) for line in rows]
         else:
             shares = await self._works.collaboration.shares(db, work_id)
             lines = [(account_id, "collaborator", bps) for account_id, bps in shares]

@@ -82,9 +82,9 @@ def cascade(
 ) -> list[Part]:
     """The creators' side of a sale of the work, up the chain: the sold work first, each before those above it.
 
-    `payees` are whole (10,000) for each work of the chain; `parents` are (work, basis points of what the child received)
-    and at most whole together. An ancestor is given a share of what its direct licensee received, so all the shares
-    together never exceed the side. A work that is reached on two ways has two parts.
+    `payees` are whole (10,000) for each work of the chain; `parents` are (work, basis points of what the child
+    received) and at most whole together. An ancestor is given a share of what its direct licensee received, so
+    all the shares together never exceed the side. A work that is reached on two ways has two parts.
 
     Raises:
         ChainTooLong

@@ -1,8 +1,9 @@
 """What an account has earned: balances, reports, and the statements of closed months.
 
-All of it is made of `royalties.entry`, which is only ever added to, when the core has answered. A period is closed once:
-no entry is written meanwhile, and none of it later, since an entry's time is read under the lock that closing takes. A
-statement's digest is SHA-256 of its canonical JSON with all its lines, so a copy can be checked against it for ever.
+All of it is made of `royalties.entry`, which is only ever added to, when the core has answered. A period is closed
+once: no entry is written meanwhile, and none of it later, since an entry's time is read under the lock that closing
+takes. A statement's digest is SHA-256 of its canonical JSON with all its lines, so a copy can be checked against it for
+ever.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Statements:
             totals = await queries.totals_of(db, account_id, begin, end)
             rows = await queries.entries_of_account(db, account_id, begin, end, LINES_MAX + 1)
             lines = await _lines(db, rows[:LINES_MAX])
-        return Report(timestamp(begin), timestamp(end), [total_of(row) for row in totals], lines, len(rows) <= LINES_MAX)
+        complete = len(rows) <= LINES_MAX
+        return Report(timestamp(begin), timestamp(end), [total_of(row) for row in totals], lines, complete)
 
     async def list_of(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Statement], Pagination]:
         key = cursor_from(cursor, UUID)

@@ -328,7 +328,7 @@ class Catalog:
         await self._media.set_public(db, [id_ for id_ in file_ids if id_ not in elsewhere], False)
 
     async def may_use(self, db: Any, visitor: Caller | None, work_id: UUID, chapter_id: UUID | None) -> bool:
-        """Whether somebody who is not inside has bought the work, or this chapter; without a chapter, anything of it."""
+        """Whether somebody who is not inside has bought the work, or this chapter; without a chapter, anything."""
         return visitor is not None and self.entitled is not None and await self.entitled(
             db, visitor, work_id, chapter_id
         )  # fmt: skip

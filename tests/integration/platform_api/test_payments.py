@@ -109,7 +109,8 @@ async def test_lost_events_are_made_good_by_asking(shop):
     _, bearer = await shop.buyer()
     purchase = await shop.buy(bearer, offer)
     path = f"/v1/payments/intents/{purchase['intent']['id']}/confirm"
-    assert (await shop.world.data("POST", path, headers=bearer))["status"] == "requires_payment"  # saying so is not paying
+    said = await shop.world.data("POST", path, headers=bearer)
+    assert said["status"] == "requires_payment"  # saying so is not paying
     await shop.pay(purchase["intent"], "events_lost")
     await shop.finish()
     assert shop.owed(seller) == 0
@@ -189,8 +190,11 @@ async def test_events_that_the_provider_did_not_sign_are_refused(shop):
     await shop.world.refused(404, "NOT_FOUND", "unknown_intent", "POST", "/v1/test-provider/payments", json=wrong)
 
 
-@pytest.mark.parametrize("body", [{"asset": "NONE", "amount": "1"}, {"asset": "USDC", "amount": "0.0000001"},
-                                  {"asset": "USDC", "amount": "0"}, {"asset": "USDC", "amount": "99999999999999"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "body",
+    [{"asset": "NONE", "amount": "1"}, {"asset": "USDC", "amount": "0.0000001"}, {"asset": "USDC", "amount": "0"},
+     {"asset": "USDC", "amount": "99999999999999"}],
+)  # fmt: skip
 async def test_malformed_intent_is_refused(shop, body):
     _, bearer = await shop.buyer()
     answer = await shop.world.client.post(

@@ -242,7 +242,8 @@ def test_what_a_payment_provider_gives_back_is_not_paid_on_the_chain_too() -> No
     log.money(EventKind.PENDED, CommandKind.TRANSFER, "refund:2", [(who, usdc, 100, provider)])
     log.cut()
     [first] = _run(log, netting, ledger)
-    assert first.parts[0].coins[0].payouts == [] and {item.ref for item in netting.unpayable} == {"refund:1", "refund:2"}
+    assert first.parts[0].coins[0].payouts == []
+    assert {item.ref for item in netting.unpayable} == {"refund:1", "refund:2"}
     assert "external:test" in netting.unpayable[0].reason and first.pools == {"USDC": 1_000}
     log.money(EventKind.POSTED, CommandKind.POST, "refund:1", legs)
     log.money(EventKind.VOIDED, CommandKind.VOID, "refund:2", [(who, usdc, 100, provider)])
