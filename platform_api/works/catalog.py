@@ -279,6 +279,13 @@ class Catalog:
             raise unknown("work")
         return row, inside
 
+    async def check_inside(self, db: Any, caller: Caller, work_id: UUID) -> Any:
+        """The work, for those who see what is not public. Raises ApiError NOT_FOUND."""
+        row, inside = await self.visible(db, caller, work_id)
+        if not inside:
+            raise unknown("work")
+        return row
+
     async def published(self, db: Any, work_ids: list[UUID]) -> set[UUID]:
         """Which of them everybody may see."""
         return await queries.published(db, work_ids)
