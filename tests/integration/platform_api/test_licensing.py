@@ -128,8 +128,10 @@ async def sweep(world):
 async def aged(world, id_, days):
     """The licence and its periods, so many days earlier."""
     past = timedelta(days=days)
-    await world.sql("UPDATE licensing.license SET starts_at = starts_at - $2::interval, ends_at = ends_at - $2 WHERE id = $1",
-                    UUID(id_), past)  # fmt: skip
+    await world.sql(
+        "UPDATE licensing.license SET starts_at = starts_at - $2::interval, ends_at = ends_at - $2 WHERE id = $1",
+        UUID(id_), past,
+    )  # fmt: skip
     query = "SELECT id FROM licensing.license_period WHERE license_id = $1 ORDER BY number"
     periods = await world.sql(query, UUID(id_))
     for row in periods:  # the earliest first: they never overlap

@@ -44,8 +44,11 @@ def reason(answer):
 
 
 async def moved(world, id_, days):
-    await world.sql("UPDATE licensing.release_window SET period = tstzrange(lower(period) + $2::interval, upper(period) + $2)"
-                    " WHERE id = $1", UUID(id_), timedelta(days=days))  # fmt: skip
+    await world.sql(
+        "UPDATE licensing.release_window SET period = tstzrange(lower(period) + $2::interval, upper(period) + $2)"
+        " WHERE id = $1",
+        UUID(id_), timedelta(days=days),
+    )  # fmt: skip
 
 
 async def told(world, id_):
