@@ -13,9 +13,9 @@ _PLUS = "(({} AT TIME ZONE 'UTC') + {}::text::interval) AT TIME ZONE 'UTC'"
 
 _COLUMNS = (
     "id", "work_id", "level", "parent_license_id", "depth", "application_id", "terms_id", "terms_version",
-    "licensor_id", "licensee_id", "license_type", "revenue_share_bps", "asset", "scale", "fee_units",
-    "territories", "scope", "duration", "requirements", "restrictions", "sublicensing", "seats", "status", "starts_at", "ends_at", "reason",
-    "created_at", "version",
+    "licensor_id", "licensee_id", "license_type", "revenue_share_bps", "asset", "scale", "fee_units", "territories",
+    "scope", "duration", "requirements", "restrictions", "sublicensing", "seats", "status", "starts_at", "ends_at",
+    "reason", "created_at", "version",
 )  # fmt: skip
 _LICENSE = ", ".join(f"l.{name}" for name in _COLUMNS)
 """All but the sets, which are for the database alone."""
