@@ -660,6 +660,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         redis_url=settings.redis_url,
         web_folder=web if (web / "index.html").exists() else None,
         embedded=not settings.chain_url,
+        test_payments=not settings.chain_url,
         faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},
     )
     app = create_app(own, core, books, StatusFiles(data), DeskProofs(data))

@@ -28,6 +28,7 @@ COUNTS = (
     "symbols_per_account_max",
     "sockets_max",
     "sockets_per_address_max",
+    "intent_seconds",
 )
 LIMITS = (
     "public_per_minute", "account_per_minute", "trading_per_minute", "auth_per_minute", "catalogue_per_hour",
@@ -108,6 +109,12 @@ class ApiSettings:
     symbols_per_account_max: int = 3
     launch_platform_bps: int = 500
     """The platform's share of what the sale of a new token brings in."""
+    test_payments: bool = False
+    """The built-in payment provider, which takes test money. Refused unless `embedded`."""
+    intent_seconds: int = 3_600
+    """What is not paid by then expires."""
+    royalty_hold_days: int = 7
+    """How old what was earned must be to be paid out."""
 
     def __post_init__(self) -> None:
         strange = tuple(origin for origin in self.cors_origins if not ORIGIN.fullmatch(origin))
@@ -121,6 +128,8 @@ class ApiSettings:
             (self.file_bytes_max <= 10_000 * self.part_bytes, "file_bytes_max must be at most 10,000 part_bytes"),
             (self.jobs_running_max >= 20, "jobs_running_max must be at least 20"),
             (self.ethereum_chain_id >= 1, "ethereum_chain_id must be at least 1"),
+            (0 <= self.royalty_hold_days <= 365, "royalty_hold_days must be 0 … 365"),
+            (not self.test_payments or self.embedded, "test_payments takes test money and needs embedded"),
             (not self.faucet or self.embedded, "faucet gives test money away and needs embedded"),
             (
                 bool(self.domain) and not any(c.isspace() for c in self.domain),

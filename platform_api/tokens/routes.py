@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok, path_id, tagged
 from platform_api.idempotency import IdempotencyKey, checked_key, required_key
 from platform_api.openapi import BEARER, failures
-from platform_api.security import Caller, freshly_proved, permitted
+from platform_api.routing import READS, READS_ONE, AnyRequest, Visitor, Who
+from platform_api.security import freshly_proved, permitted
 from platform_api.tokens.models import (
     Availability,
     Holder,
@@ -31,16 +32,11 @@ from platform_api.tokens.service import TokenService
 
 __all__ = ["MarketStaffController", "SymbolController", "TokenController"]
 
-AnyRequest = Request[Any, Any, Any]
-Who = NamedDependency[Caller]
-Visitor = NamedDependency[Caller | None]
 Tokens = NamedDependency[TokenService]
 Status = Literal["minted", "listed", "halted", "delisted"]
 Interval = Literal["1m", "5m", "1h", "1d"]
-READS = failures(400, 401, 403, 429, 503)
-READS_ONE = failures(400, 401, 403, 404, 429, 503)
 LAUNCHES = failures(400, 401, 403, 409, 429, 503)
-CHANGES = failures(400, 401, 403, 404, 409, 422, 429, 503)
+MOVES_MARKETS = failures(400, 401, 403, 404, 409, 422, 429, 503)
 
 
 class TokenController(Controller):
@@ -107,7 +103,7 @@ class TokenController(Controller):
 
     @post(
         "/{token_id:str}/list", status_code=200, security=BEARER, guards=[permitted("manage_markets")],
-        responses=CHANGES,
+        responses=MOVES_MARKETS,
     )  # fmt: skip
     async def open(
         self, request: AnyRequest, token_id: FromPath[str], data: JSONBody[PhaseRequest], caller: Who, tokens: Tokens,
@@ -119,7 +115,7 @@ class TokenController(Controller):
 
     @post(
         "/{token_id:str}/delist", status_code=200, security=BEARER, guards=[permitted("manage_markets")],
-        responses=CHANGES,
+        responses=MOVES_MARKETS,
     )  # fmt: skip
     async def delist(
         self, request: AnyRequest, token_id: FromPath[str], data: JSONBody[PhaseRequest], caller: Who, tokens: Tokens,
@@ -129,7 +125,7 @@ class TokenController(Controller):
         id_ = path_id(token_id, "token")
         return ok(request, await tokens.registry.delist(caller, id_, data.reason, checked_key(idempotency_key)))
 
-    @post("/{token_id:str}/proceeds", status_code=200, security=BEARER, responses=CHANGES)
+    @post("/{token_id:str}/proceeds", status_code=200, security=BEARER, responses=MOVES_MARKETS)
     async def proceeds(
         self, request: AnyRequest, token_id: FromPath[str], caller: Who, tokens: Tokens,
         idempotency_key: IdempotencyKey = None,
@@ -165,7 +161,7 @@ class MarketStaffController(Controller):
     tags = ("admin",)
     security = BEARER
 
-    @post("/{market_id:str}/halt", status_code=200, guards=[permitted("manage_markets")], responses=CHANGES)
+    @post("/{market_id:str}/halt", status_code=200, guards=[permitted("manage_markets")], responses=MOVES_MARKETS)
     async def halt(
         self, request: AnyRequest, market_id: FromPath[str], data: JSONBody[PhaseRequest], caller: Who, tokens: Tokens,
         idempotency_key: IdempotencyKey = None,
@@ -174,7 +170,7 @@ class MarketStaffController(Controller):
         found = await tokens.registry.halt(caller, market_id, data.reason, checked_key(idempotency_key))
         return ok(request, found)
 
-    @post("/{market_id:str}/resume", status_code=200, guards=[permitted("manage_markets")], responses=CHANGES)
+    @post("/{market_id:str}/resume", status_code=200, guards=[permitted("manage_markets")], responses=MOVES_MARKETS)
     async def resume(
         self, request: AnyRequest, market_id: FromPath[str], data: JSONBody[PhaseRequest], caller: Who, tokens: Tokens,
         idempotency_key: IdempotencyKey = None,

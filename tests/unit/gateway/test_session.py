@@ -234,6 +234,7 @@ def test_each_command_of_an_array_is_answered_for_itself() -> None:
         (Scope.TRANSFER, {"op": "transfer", "ref": "dep:sui:D:0", "legs": [{"from": "alice", "to": "bob"}]}, False),
         (Scope.TRANSFER, {"op": "transfer", "ref": "launch:I:mint", "legs": [{"from": "alice", "to": "bob"}]}, False),
         (Scope.TRANSFER, {"op": "transfer", "ref": "lic:I", "legs": [{"from": "alice", "to": "bob"}]}, False),
+        (Scope.TRANSFER, {"op": "transfer", "ref": "cover:I", "legs": [{"from": "alice", "to": "bob"}]}, False),
         (Scope.OPERATOR, {"op": "transfer", "ref": "dep:sui:D:0", "legs": [{"from": "alice", "to": "bob"}]}, True),
         (Scope.OPERATOR, {"op": "deposit", "account": "bob"}, True),
     ],
