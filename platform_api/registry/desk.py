@@ -8,10 +8,10 @@
     signed ──▶ submitted ──▶ executed | aborted | refused
 
 A crash between any two steps leaves a row from which the next round goes on: what is `signed` was never sent, what is
-`submitted` is asked for by its digest and the same bytes are sent again. Only a definite refusal of bytes that the chain
-has not executed allows new ones, and whatever was signed for the document before is asked for first. That two of them
-exclude each other is the chain's part (`RightsPort`). One transaction is under way at a time, held by a unique index: two
-desks cannot both sign, for the capability and the gas coin that a transaction names change with the one before it.
+`submitted` is asked for by its digest and the same bytes are sent again. Only a definite refusal of bytes that the
+chain has not executed allows new ones, and whatever was signed for the document before is asked for first. That two of
+them exclude each other is the chain's part (`RightsPort`). One transaction is under way at a time, held by a unique
+index: the capability and the gas coin that a transaction names change with the one before it.
 
 Runs in the back office. While the chain or the database is away nothing is lost, and nothing is sent twice.
 """
@@ -117,11 +117,14 @@ class RegistryDesk:
         if signed is None:
             return True
         async with self._database.transaction() as db:
-            fields = {
-                "id": new_id(), "purpose": part.purpose, "document_id": document["id"], "raw": signed.raw,
-                "signature": signed.signature, "digest": signed.digest,
-            }  # fmt: skip
-            row = await queries.insert_transaction(db, fields)
+            # The very same bytes again, if nothing has changed since they were refused.
+            row = await queries.revive_transaction(db, signed.digest)
+            if row is None:
+                fields = {
+                    "id": new_id(), "purpose": part.purpose, "document_id": document["id"], "raw": signed.raw,
+                    "signature": signed.signature, "digest": signed.digest,
+                }  # fmt: skip
+                row = await queries.insert_transaction(db, fields)
             if row is None:  # another desk was first
                 return True
             if not await part.begin(db, document):

@@ -31,6 +31,7 @@ CREATE TABLE registry.registration (
 );
 CREATE UNIQUE INDEX registration_once ON registry.registration (sha256) WHERE status <> 'failed';
 CREATE INDEX registration_work ON registry.registration (work_id, id DESC);
+CREATE INDEX registration_open ON registry.registration (account_id) WHERE status IN ('pending', 'submitted');
 CREATE INDEX registration_due ON registry.registration (try_at) WHERE status = 'pending';
 
 -- One object on the chain for each paid period of a licence; `id` is the period's.
