@@ -3,7 +3,8 @@
 The money of the sale stands in the passing account of the work (`work:ID`). The distribution is computed once, in the
 transaction of the event, and stored whole; then one command for each work of the chain, one after the other, empties
 the passing accounts: `dist:EVENT:0` of the sold work to the platform, its payees and the works above it, `dist:EVENT:1`
-of the first of these, and so on. Each command is ordered in the transaction that notes the answer of the one before.
+of the first of these, and so on; a work with more receivers than one command reaches has several. Each command is
+ordered in the transaction that notes the answer of the one before.
 
 A refund takes back what is left of each line, divided by largest remainder over what is left. What a payee has been
 paid out already becomes a debt, which later income fills first.
@@ -23,10 +24,11 @@ import structlog
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
-from platform_api.ledger.commands import FORCED, NEVER, MoneyAnswer, MoneyCommands, work_account
+from platform_api.ledger.commands import MoneyAnswer, MoneyCommands
 from platform_api.money import decimal_text
 from platform_api.royalties import queries
 from platform_api.royalties.entries import Entries
+from platform_api.royalties.postings import PLATFORM, Posting, postings
 from platform_api.royalties.rules import RoyaltyRules
 from platform_api.royalties.split import (
     CHAIN_PARTS_MAX,
@@ -44,7 +46,6 @@ __all__ = ["PLATFORM", "Earning", "Earnings", "TakenBack"]
 
 log = structlog.get_logger(__name__)
 
-PLATFORM = "platform:revenue"
 DESCENDANTS_MAX = 1_000
 
 
@@ -131,25 +132,23 @@ class Earnings:
             (earning.kind, earning.source_ref, earning.work_id, earning.licence_id, earning.asset, earning.scale,
              earning.gross_units, platform, earning.occurred_at),
         )  # fmt: skip
-        commands: list[tuple[Part, list[dict[str, Any]], dict[str, str]]] = []
+        commands: list[Posting] = []
         for part in parts:
-            legs, accounts = _legs(part, 0 if taken is not None or commands else platform, earning)
-            if legs:
-                commands.append((part, legs, accounts))
+            commands += postings(part, 0 if taken is not None or commands else platform, earning.asset, earning.scale)
         await queries.insert_distribution(db, distribution_id, event_id, rule_id, len(commands))
         await queries.insert_line(
             db, distribution_id, 0, 0, earning.work_id, None, PLATFORM, "platform", bps, platform
         )  # fmt: skip
         number = 1
-        for index, (part, legs, accounts) in enumerate(commands):
-            command = {"op": "transfer", "legs": legs, "code": "royalty", "memo": distribution_id.hex}
+        for index, one in enumerate(commands):
+            command = {"op": "transfer", "legs": one.legs, "code": "royalty", "memo": distribution_id.hex}
             await queries.insert_part(
-                db, distribution_id, index, part.work_id, f"dist:{event_id.hex}:{index}",
-                msgspec.json.encode(command).decode(), msgspec.json.encode(accounts).decode(),
+                db, distribution_id, index, one.work_id, f"dist:{event_id.hex}:{index}",
+                msgspec.json.encode(command).decode(), msgspec.json.encode(one.accounts).decode(),
             )  # fmt: skip
-            for payee, amount in part.payees:
+            for payee, amount in one.payees:
                 await queries.insert_line(
-                    db, distribution_id, number, index, part.work_id, payee.account_id, payee.key, payee.role,
+                    db, distribution_id, number, index, one.work_id, payee.account_id, payee.key, payee.role,
                     payee.bps, amount,
                 )  # fmt: skip
                 number += 1
@@ -268,24 +267,3 @@ class Earnings:
     async def _tell(self, db: Any, type_: str, row: Any, more: dict[str, str]) -> None:
         payload = {"work_id": str(row["work_id"]), "revenue_kind": row["kind"], "asset": row["asset"]} | more
         await self._kernel.events.publish(db, type_, ("distribution", str(row["id"])), payload)
-
-
-def _legs(part: Part, platform: int, earning: Earning) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Out of the work's passing account; and the accounts that must be open."""
-    source, legs = work_account(part.work_id), []
-    accounts = {source: NEVER}
-
-    def leg(units: int, **to: Any) -> dict[str, Any]:
-        return {"from": source, "asset": earning.asset, "amount": decimal_text(units, earning.scale)} | to
-
-    if platform:
-        legs.append(leg(platform, to=PLATFORM))
-        accounts[PLATFORM] = FORCED
-    for parent, units in part.above:
-        legs.append(leg(units, to=work_account(parent)))
-        accounts[work_account(parent)] = NEVER
-    if part.kept:
-        shares = [{"to": payee.key, "weight": payee.bps} for payee, _ in part.payees]
-        legs.append(leg(part.kept, shares=shares))
-        accounts |= {payee.key: FORCED for payee, _ in part.payees}
-    return legs, accounts

@@ -6,10 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from platform_api.ledger.commands import work_account
+from platform_api.money import decimal_text
+from platform_api.royalties.postings import PLATFORM, POSTINGS_MAX, postings
 from platform_api.royalties.split import (
     CHAIN_PARTS_MAX,
     WHOLE_BPS,
     ChainTooLong,
+    Part,
     Payee,
     cascade,
     largest_remainder,
@@ -108,6 +112,34 @@ def test_circle_of_works_is_too_long():
     with pytest.raises(ChainTooLong):
         cascade(10**15, one, payees, {one: [(two, WHOLE_BPS)], two: [(one, WHOLE_BPS)]})
     assert CHAIN_PARTS_MAX >= 8
+
+
+@pytest.mark.parametrize("payees", [1, 31, 32, 33, 64, 101])
+@pytest.mark.parametrize("above", [0, 31])
+@pytest.mark.parametrize("kept", [0, 7, 1_000_003])
+def test_core_takes_any_number_of_receivers(payees, above, kept):
+    """A work with more than 64 receivers was never distributed: the core refused the one command."""
+    core = RealCore()
+    core.send(op="asset", asset="USDC", scale=6)
+    core.send(op="account", account="external:test", overdraft="open")
+    own = [payee(number, bps) for number, bps in enumerate(largest_remainder(WHOLE_BPS, [1] * payees))]
+    ups = tuple((UUID(int=number + 1), 11) for number in range(above))
+    amounts = largest_remainder(kept, [one.bps for one in own])
+    work, platform = UUID(int=2**100), 5
+    part = Part(work, kept + 11 * above, ups, tuple(zip(own, amounts, strict=True)))
+    source, total = work_account(work), decimal_text(kept + 11 * above + platform, 6)
+    core.send(op="account", account=source)
+    core.send(op="deposit", account=source, asset="USDC", amount=total, ref="d", place="external:test")
+    commands = postings(part, platform, "USDC", 6)
+    for number, command in enumerate(commands):
+        for account, overdraft in command.accounts.items():
+            core.send(op="account", account=account, overdraft=overdraft)
+        assert core.send(op="transfer", ref=f"dist:{number}", legs=command.legs)["event"] == "transferred"
+    lines = [line for command in commands for line in command.payees]
+    assert [line for line in lines if line[1]] == [line for line in part.payees if line[1]]
+    assert all(core.balance(one.key, "USDC")[0] == amount for one, amount in lines if amount)
+    assert core.balance(source, "USDC") == (0, 0) and core.balance(PLATFORM, "USDC") == (platform, 0)
+    assert len(commands) == 1 or 1 + above + payees > POSTINGS_MAX
 
 
 @given(

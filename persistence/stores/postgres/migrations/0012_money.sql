@@ -105,7 +105,7 @@ CREATE TABLE royalties.distribution (
     event_id   uuid NOT NULL UNIQUE REFERENCES royalties.revenue_event,
     rule_id    uuid REFERENCES royalties.rule,  -- null: by the work's collaborators
     status     text NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'posted', 'reversed')),
-    parts      integer NOT NULL CHECK (parts BETWEEN 0 AND 64),
+    parts      integer NOT NULL CHECK (parts BETWEEN 0 AND 128),
     created_at timestamptz NOT NULL DEFAULT now(),
     posted_at  timestamptz
 );
