@@ -710,6 +710,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
     own = ApiSettings(
         postgres_dsn=_postgres_url(settings),
         domain=f"{settings.host}:{port}",
+        public_url=settings.public_url,
         chain="sui:embedded" if not settings.chain_url else "sui",
         signing_key_path=data / "keys" / "access-token.key",
         column_keys_path=data / COLUMN_KEYS,

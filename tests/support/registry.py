@@ -10,10 +10,11 @@ from byline.rights_port import ChainRights
 from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
 from platform_api.registry.service import registry_desk
 from settlement.chain.localsui.server import start
+from settlement.chain.rights_desk import RightsDesk
 from settlement.chain.sui import SuiChain, SuiSettings
 from tests.support.chain_key import OPERATOR
 
-__all__ = ["Chain", "Crash", "chain"]
+__all__ = ["Chain", "Crash", "begun", "chain"]
 
 
 class Chain:
@@ -25,9 +26,14 @@ class Chain:
         self.rights = ChainRights(lambda: SuiChain(settings, OPERATOR))
         self.desk = registry_desk(world.kernel.database, self.rights)
 
-    async def settle(self, tries=12):
-        """Events are handed over and all that is due stands on the chain; what fails is tried again, put off or not."""
+    async def settle(self):
+        """Events are handed over, and all that is due stands on the chain."""
         await self.world.settle()
+        await self.drive()
+        await self.world.settle()
+
+    async def drive(self, tries=12):
+        """All that is due stands on the chain; what fails is tried again, put off or not."""
         for _ in range(tries):
             for table in ("registration", "license_record"):
                 await self.world.sql(f"UPDATE registry.{table} SET try_at = now() WHERE try_at > now()")
@@ -38,7 +44,19 @@ class Chain:
                 continue
             if not await self.world.sql("SELECT FROM registry.registration WHERE status IN ('pending', 'submitted')"):
                 break
-        await self.world.settle()
+
+    @asynccontextmanager
+    async def outsider(self):
+        """The rights modules, read with a connection of one's own."""
+        settings = SuiSettings(f"http://127.0.0.1:{self.node.port}", self.directory / "outsider")
+        chain = SuiChain(settings, OPERATOR)
+        await chain.connect()
+        try:
+            desk = RightsDesk(chain)
+            await desk.connect()
+            yield desk
+        finally:
+            await chain.close()
 
     def events(self, name):
         """Contents (BCS) of the chain's events of this name."""
@@ -92,12 +110,20 @@ class _Rights:
         return call
 
 
-@pytest_asyncio.fixture
-async def chain(world, tmp_path):
+@asynccontextmanager
+async def begun(world, directory):
     """An empty registry on an empty chain."""
     await world.sql("TRUNCATE registry.registration, registry.license_record, registry.chain_tx CASCADE")
-    node = await start(tmp_path, OPERATOR.address)
-    made = Chain(node, tmp_path, world)
-    yield made
-    await made.rights.close()
-    await node.close()
+    node = await start(directory, OPERATOR.address)
+    made = Chain(node, directory, world)
+    try:
+        yield made
+    finally:
+        await made.rights.close()
+        await node.close()
+
+
+@pytest_asyncio.fixture
+async def chain(world, tmp_path):
+    async with begun(world, tmp_path) as made:
+        yield made

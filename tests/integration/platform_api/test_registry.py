@@ -17,11 +17,8 @@ from pyhanko_certvalidator import ValidationContext
 from platform_api.app import openapi_document
 from platform_api.registry.seal import FIELD
 from platform_api.registry.service import registry_desk
-from settlement.chain.rights_desk import RightsDesk
-from settlement.chain.sui import SuiChain, SuiSettings
 from tests.integration.platform_api.test_works import chapter, creator, file_of, published, story
 from tests.support.api import opened
-from tests.support.chain_key import OPERATOR
 from tests.support.registry import Crash, chain
 from tests.unit.platform_api.test_sui_signature import Wallet
 
@@ -99,13 +96,11 @@ async def test_work_is_registered_and_everybody_can_check_it(world, chain):
     assert (check["title"], check["author"], check["work_id"]) == (None, None, None)  # a draft is nobody's business
     assert "does not prove who made" in check["proves"]
     # What an outsider sees on the chain, with a client of their own.
-    outsider = SuiChain(SuiSettings(f"http://127.0.0.1:{chain.node.port}", chain.directory / "other"), OPERATOR)
-    await outsider.connect()
-    shown = await RightsDesk(outsider).work(now["object_id"])
+    async with chain.outsider() as desk:
+        shown = await desk.work(now["object_id"])
+        assert (await desk.receipt(now["digest"])).made["Work"] == now["object_id"]
     assert (shown.content_hash.hex(), shown.title, shown.uri) == (made["sha256"], "", made["check_url"])
     assert shown.creators == (bytes.fromhex(wallet.address[2:]),) and shown.shares_bps == (10_000,)
-    assert (await outsider.find(now["digest"])).success
-    await outsider.close()
     told = await world.sql("SELECT type, payload FROM kernel.outbox WHERE subject_id = $1", made["id"])
     assert [row["type"] for row in told] == ["copyright.registered"]
     assert session["account_id"] in told[0]["payload"] and work["title"] not in told[0]["payload"]
@@ -182,13 +177,9 @@ async def test_content_that_stands_on_the_chain_for_somebody_else_fails(world, c
     _, _, bearer = await creator(world)
     work = await a_story(world, bearer)
     made = await register(world, bearer, work_id=work["id"])
-    foreign = SuiChain(SuiSettings(f"http://127.0.0.1:{chain.node.port}", chain.directory / "foreign"), OPERATOR)
-    await foreign.connect()
-    desk = RightsDesk(foreign)
-    await desk.connect()
     thief = b"\xa1" * 32
-    await desk.register(bytes.fromhex(made["sha256"]), "", "", [thief], [10_000], owner=thief)
-    await foreign.close()
+    async with chain.outsider() as desk:
+        await desk.register(bytes.fromhex(made["sha256"]), "", "", [thief], [10_000], owner=thief)
     await chain.settle()
     (now,) = await world.data("GET", f"/v1/works/{work['id']}/registrations", headers=bearer)
     assert (now["status"], now["reason"]) == ("failed", "registered_elsewhere")
@@ -383,7 +374,7 @@ async def test_crash_after_any_step_registers_once(world, chain):
             died += 1
         else:
             break
-        await chain.settle()
+        await chain.drive()
         (now,) = await world.data("GET", f"/v1/works/{work['id']}/registrations", headers=bearer)
         assert now["status"] == "registered", step
         assert len(chain.events("WorkRegistered")) == before + 1, step
