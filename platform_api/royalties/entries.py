@@ -8,6 +8,7 @@ own money stands in `platform:cover`, so that clients' money on the chain is nev
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -20,15 +21,33 @@ from platform_api.ledger.commands import FORCED, NEVER, MoneyAnswer, MoneyComman
 from platform_api.money import decimal_text
 from platform_api.royalties import queries
 
-__all__ = ["COVER", "RESERVE", "Entries"]
+__all__ = ["COVER", "RESERVE", "Entries", "Income"]
 
 log = structlog.get_logger(__name__)
 
 COVER, RESERVE = "platform:cover", "platform:reserve"
 
 
+@dataclass(frozen=True, slots=True)
+class Income:
+    """Money of a payee that no distribution divides, as the core's answer named by `ref` and `sequence` moved it."""
+
+    kind: str
+    asset: str
+    scale: int
+    units: int
+    ref: str
+    sequence: int | None
+    work_id: UUID | None = None
+
+    @property
+    def of_asset(self) -> dict[str, Any]:
+        return {"asset": self.asset, "scale": self.scale}
+
+
 class Entries:
     def __init__(self, kernel: Kernel) -> None:
+        self._hold = timedelta(days=kernel.settings.royalty_hold_days)
         self._money = kernel.service(MoneyCommands)
         self._money.handle("cover", self._on_answer)
 
@@ -58,6 +77,25 @@ class Entries:
              distribution_id, ref, sequence),
         )  # fmt: skip
         await queries.add_owed(db, account_id, row["asset"], units if kind == "earned" else -units)
+
+    async def credit(self, db: Any, account_id: UUID, income: Income) -> None:
+        """What the core has posted to `pay:ID` by a command of another context than royalties.
+
+        Raises nothing of its own; in the transaction that notes the answer, once.
+        """
+        await self.write(
+            db, account_id, "earned", income.of_asset, income.units, ref=income.ref, sequence=income.sequence,
+            hold=self._hold, work_id=income.work_id, revenue_kind=income.kind,
+        )  # fmt: skip
+        await self.cover_debts(db, income.asset, income.scale)
+
+    async def take_back(self, db: Any, account_id: UUID, income: Income, earned_at: datetime) -> None:
+        """A refund has taken it from `pay:ID` again. `earned_at`: of the entry that it undoes."""
+        await self.write(
+            db, account_id, "reversed", income.of_asset, income.units, ref=income.ref, sequence=income.sequence,
+            matures_at=earned_at + self._hold, work_id=income.work_id, revenue_kind=income.kind,
+        )  # fmt: skip
+        await self.cover_debts(db, income.asset, income.scale)
 
     async def cover_debts(self, db: Any, asset: str, scale: int) -> None:
         """Lay so much aside as payees owe us, behind the entries of a transaction."""

@@ -48,10 +48,10 @@ class RoyaltyService:
         self._exchange = kernel.service(ExchangeService)
         self._people = kernel.service(IdentityService).people
         self.rules = RoyaltyRules(kernel)
-        entries = Entries(kernel)
-        self.earnings = Earnings(kernel, self.rules, entries)
+        self.entries = Entries(kernel)
+        self.earnings = Earnings(kernel, self.rules, self.entries)
         self.statements = Statements(kernel)
-        self.payouts = Payouts(kernel, entries)
+        self.payouts = Payouts(kernel, self.entries)
 
     async def earned(self, db: Any, earning: Earning) -> UUID:
         """For contexts that sell: see `Earnings.record`."""

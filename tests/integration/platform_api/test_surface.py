@@ -70,7 +70,9 @@ def test_failures_of_the_document_are_those_of_the_table(document):
             assert "429" in operation["responses"], f"{method} {path} has a rate limit"
 
 
-@pytest.mark.parametrize("world", [{"embedded": True, "test_payments": True}], indirect=True)
+@pytest.mark.parametrize(
+    "world", [{"catalogue_per_hour": 0, "embedded": True, "test_payments": True}], indirect=True
+)
 async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, document):
     """Ids of everything the first caller owns, asked for by the second: the answer is that for an unknown id."""
     owner_wallet = Wallet(0)
