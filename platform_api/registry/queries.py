@@ -131,6 +131,15 @@ async def end_transaction(
     return found is not None
 
 
+async def correct_transaction(db: Any, transaction_id: UUID, gas_mist: int, checkpoint: int | None) -> None:
+    """What a node refused to us has taken effect after all."""
+    await db.execute(
+        "UPDATE registry.chain_tx SET status = 'executed', error = '', gas_mist = $2, checkpoint = $3,"
+        " updated_at = now() WHERE id = $1",
+        transaction_id, gas_mist, checkpoint,
+    )  # fmt: skip
+
+
 async def refused_transactions(db: Any, document_id: UUID, purpose: str) -> list[Any]:
     """Signed for a document before, and refused: the latest first."""
     rows: list[Any] = await db.fetch(

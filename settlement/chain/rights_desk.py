@@ -21,7 +21,7 @@ from engine.messages.errors import Refused
 from settlement.chain.encoding import CLOCK_ID, SUI_COIN, address_bytes, address_text
 from settlement.chain.port import Signed
 from settlement.chain.rights import ArbiterCap, License, Offer, Till, Work, WorkCap, encode
-from settlement.chain.sui import SuiChain
+from settlement.chain.sui import COINS_PER_PAY_IN, SuiChain
 
 __all__ = ["Receipt", "RightsDesk", "RightsTransaction"]
 
@@ -44,12 +44,10 @@ class RightsDesk:
 
     async def connect(self) -> None:
         """Find the registry, by the arbiter's capability. Raises Refused if the operator does not hold it."""
-        owned = await self._chain._execute(commands.GetObjectsOwnedByAddress(owner=self._chain._key.address))
-        for item in owned.objects:
-            if item.object_type == f"{self._chain._package}::copyright_registry::ArbiterCap":
-                self._arbiter = item.object_id
-                contents = bytes((await self._chain._object(item.object_id)).contents.value)
-                self._registry = address_text(ArbiterCap.decode(contents).registry)
+        for item in await self._chain._owned_objects(f"{self._chain._package}::copyright_registry::ArbiterCap"):
+            self._arbiter = item.object_id
+            contents = bytes((await self._chain._object(item.object_id)).contents.value)
+            self._registry = address_text(ArbiterCap.decode(contents).registry)
         if not self._registry:
             raise Refused(f"{self._chain._key.address} owns no ArbiterCap: the registry is not known")
 
@@ -319,11 +317,10 @@ class RightsTransaction:
         size = self.pure("u64", amount)
         if coin_type == SUI:
             return self.builder.split_coin(from_coin=bcs.Argument("GasCoin"), amounts=[size])
-        owner = self._chain._key.address
-        owned = await self._chain._execute(commands.GetObjectsOwnedByAddress(owner=owner))
-        coins = [item.object_id for item in owned.objects if _is_coin(item.object_type, coin_type)]
+        owned = await self._chain._owned_objects(f"0x2::coin::Coin<{coin_type}>")
+        coins = [item.object_id for item in owned[:COINS_PER_PAY_IN]]
         if not coins:
-            raise Refused(f"{owner} owns no coin of {coin_type}")
+            raise Refused(f"{self._chain._key.address} owns no coin of {coin_type}")
         first, *rest = [await self.owned(identity) for identity in coins]
         if rest:
             self.builder.merge_coins(to_coin=first, from_coins=rest)
@@ -359,7 +356,3 @@ def _receipt(effects: Any) -> Receipt:
 
 def _address(text: str) -> Any:
     return bcs.Address.from_str(address_text(address_bytes(text)))
-
-
-def _is_coin(kind: str, coin_type: str) -> bool:
-    return kind == f"0x2::coin::Coin<{coin_type}>"
