@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 import uvloop
 
-from byline.settings import CHAIN_HOST, Settings
+from byline.settings import API_LIMITS, CHAIN_HOST, Settings
 from byline.status_file import StatusFile, read_status
 from byline.supervisor import DO_NOT_RESTART
 from engine.messages.errors import ExchangeError, JournalCorrupt, OutcomeUnknown, Unavailable
@@ -659,6 +659,10 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         web_folder=web if (web / "index.html").exists() else None,
         embedded=not settings.chain_url,
         faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},
+        verify_creators_at_once=settings.verify_creators_at_once,
+        portfolio_needed=settings.portfolio_needed,
+        works_need_verification=settings.works_need_verification,
+        **{name.removeprefix("api_"): getattr(settings, name) for name in API_LIMITS},
     )
     app = create_app(own, core, books, StatusFiles(data), DeskProofs(data))
 
