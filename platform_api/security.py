@@ -242,7 +242,7 @@ async def visitor_of(connection: Connection) -> Caller | None:
     unchecked: Caller | None = state.get("caller")
     if checked is not None or unchecked is None:
         return checked
-    guard: SessionGuard = connection.app.state.guard
+    guard: SessionGuard = state["parts"]["guard"]
     state["checked_caller"] = checked = await guard.check(unchecked)
     return checked
 
@@ -262,8 +262,9 @@ def permitted(*wanted: str) -> Any:
     async def guard(connection: Connection, _: BaseRouteHandler) -> None:
         caller = await caller_of(connection)
         if not all(map(caller.may, wanted)):  # perhaps granted since the session was last looked up
-            connection.app.state.guard.forget(caller.session_id)
-            connection.scope["state"].pop("checked_caller", None)
+            state = connection.scope["state"]
+            state["parts"]["guard"].forget(caller.session_id)
+            state.pop("checked_caller", None)
             caller = await caller_of(connection)
         missing = [name for name in wanted if not caller.may(name)]
         if missing:
