@@ -63,7 +63,7 @@ class Gate:
     ) -> None:  # fmt: skip
         self.app = app
         self.kernel = kernel
-        self._parts = parts
+        self.parts = parts
         self._lifespan = lifespan
         self._observe = observe
         self._catalogue = tuple(catalogue)
@@ -74,7 +74,7 @@ class Gate:
             await self._live(receive, send)
             return
         state = scope.setdefault("state", {})
-        state["parts"] = self._parts
+        state["parts"] = self.parts
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -198,7 +198,7 @@ async def test_rest_tells_what_the_core_did(new_exchange, monkeypatch):
             async def batches():
                 return (await http.get("/v1/batches")).json()["data"]
 
-            told = await answers(batches, lambda told: any(batch["status"] == "final" for batch in told))
+            told = await answers(batches, lambda told: any(batch["status"] == "final" for batch in told), pause_s=0.7)
             final = next(batch for batch in told if batch["status"] == "final")
             one = (await http.get(f"/v1/batches/{final['number']}")).json()["data"]
             assert one["digests"]

@@ -23,12 +23,15 @@ async def until(condition: Callable[[], Any], timeout_s: float = HANG_S, what: s
     return value
 
 
-async def answers(ask: Callable[[], Awaitable[Any]], is_wanted: Callable[[Any], Any]) -> Any:
-    """Asks until the answer is wanted, and returns it; the last answer is in the failure of one that never is."""
+async def answers(ask: Callable[[], Awaitable[Any]], is_wanted: Callable[[Any], Any], pause_s: float = 0.1) -> Any:
+    """Asks until the answer is wanted, and returns it; the last answer is in the failure of one that never is.
+
+    The pause between questions must suit the limits of whom it asks.
+    """
     deadline = time.monotonic() + HANG_S
     while not is_wanted(answer := await ask()):
         assert time.monotonic() < deadline, f"asked {HANG_S:.0f} s in vain; the last answer: {answer}"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(pause_s)
     return answer
 
 
