@@ -42,6 +42,8 @@ __all__ = ["run_process"]
 logger = logging.getLogger(__name__)
 
 STATUS_INTERVAL_S = 0.25
+SOCKET_MESSAGE_BYTES_MAX = 16 * 1024
+"""Of the event socket; the longest request that is one is a token."""
 EVENTS_WAIT_S = 30.0
 SNAPSHOT_LIMIT_S = 600.0
 """After that the child that writes a snapshot is killed, so that the next one may try."""
@@ -736,6 +738,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         redis_url=settings.redis_url,
         web_folder=web if (web / "index.html").exists() else None,
         embedded=not settings.chain_url,
+        test_payments=not settings.chain_url,
         faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},
         verify_creators_at_once=settings.verify_creators_at_once,
         portfolio_needed=settings.portfolio_needed,
@@ -752,7 +755,10 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
             yield
 
     server = Server(
-        uvicorn.Config(app, loop="none", http="httptools", lifespan="on", log_level="warning", access_log=False)
+        uvicorn.Config(
+            app, loop="none", http="httptools", ws="websockets-sansio", ws_max_size=SOCKET_MESSAGE_BYTES_MAX,
+            ws_per_message_deflate=False, lifespan="on", log_level="warning", access_log=False,
+        )  # fmt: skip
     )
 
     async def stopper() -> None:

@@ -27,7 +27,7 @@ _COINS = re.compile(rf"({_COIN}(,{_COIN})*)?")
 ACK_MODES = ("durable", "memory")
 API_LIMITS = (
     "api_public_per_minute", "api_account_per_minute", "api_trading_per_minute", "api_auth_per_minute",
-    "api_catalogue_per_hour",
+    "api_catalogue_per_hour", "api_socket_messages_per_minute",
 )  # fmt: skip
 """The limits of REST; `ApiSettings` has them without the prefix."""
 
@@ -87,6 +87,8 @@ class Settings:
     """Sign-ins, letters and steps up a minute, for each address and for each wallet."""
     api_catalogue_per_hour: int = 1_000
     """Changes of works, creators and licences an hour, for each account."""
+    api_socket_messages_per_minute: int = 1_000
+    """Messages from one connection of the event socket."""
     verify_creators_at_once: bool = False
     """Creators who ask to be verified are, without anybody deciding."""
     portfolio_needed: bool = False
