@@ -275,6 +275,62 @@ def journal_verify(
     raise typer.Exit(verify_journal(_settings(data), console=console, replay=replayed))
 
 
+@journal_app.command("truncate")
+def journal_truncate(
+    to: Annotated[int, typer.Option(min=0, help="The last sequence that stays.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data: DataOption = None,
+) -> None:
+    """Cut the journal behind a sequence, when it is damaged there and no backup has more. What is cut is kept aside.
+
+    The exchange must be stopped. Acknowledged commands behind the sequence are lost; docs/operations.md says when this
+    is right. Refused where a sealed settlement batch lies behind the sequence.
+
+    Example: `byline journal truncate --to 182734`
+    """
+    from byline.journal_tools import truncate_journal
+
+    raise typer.Exit(truncate_journal(_settings(data), to, console=console, yes=yes))
+
+
+@app.command()
+def rebuild(data: DataOption = None) -> None:
+    """Wipe the projections in PostgreSQL and write them anew from the journal: orders, trades, balances, candles.
+
+    Beside a running exchange it shows the progress and ends when they are there again; without one it happens at the
+    next start. Accounts, sessions and other people's data are not touched.
+
+    Example: `byline rebuild`
+    """
+    from byline.rebuild import rebuild_projections
+
+    rebuild_projections(_settings(data), console=console)
+
+
+@app.command()
+def restore(
+    source: Annotated[str, typer.Option("--from", help="The backup: what BYLINE_BACKUP_URL was.")],
+    data: DataOption = None,
+    to: Annotated[Optional[str], typer.Option(help="Last sequence, or moment as 2026-11-21T20:15:00+00:00.")] = None,
+    identity: Annotated[Optional[str], typer.Option(help="Of the journal, where the backup holds several.")] = None,
+    replayed: Annotated[bool, typer.Option("--replay", help="Also replay it and tell the state hash.")] = False,
+) -> None:
+    """Bring a journal back from its backup into an empty data directory; checks every record, and tells its times.
+
+    Keys and people's data are not in the backup: docs/operations.md says what to keep besides.
+
+    Example: `byline restore --from s3://bucket/exchange --data /srv/byline --replay`
+    """
+    from byline.restore_tools import restore_directory
+
+    settings = _settings(data)
+    raise typer.Exit(
+        restore_directory(
+            source, settings.data_directory, to=to, identity=identity, replayed=replayed, console=console
+        )
+    )
+
+
 @people_app.command("grant")
 def people_grant(
     who: Annotated[str, typer.Argument(help="Account id, user name, or address of a linked wallet.")],

@@ -3,8 +3,9 @@
     lock ─▶ newest snapshot ─▶ journal behind it: CRC, sequence, chain, apply ─▶ events ─▶ journal open at its tail
 
 Order of work: the journal is read, checked and applied, the (derived) event log continued or built anew on the way;
-only then is the torn end of the last segment zeroed and the journal opened for writing. A journal that is no valid
-prefix stops the start (JournalCorrupt); nothing is skipped, and nothing that was proven durable is cut.
+only then is the torn end of the last segment zeroed, its last group written once more (a failed sync may have left it
+in the cache alone) and the journal opened for writing. A journal that is no valid prefix stops the start
+(JournalCorrupt); nothing is skipped, and nothing that was proven durable is cut.
 
 The event log goes on where it was if it belongs to this journal, this boot of the machine and a published sequence
 between snapshot and tail. Otherwise it is built anew from the first record.
@@ -160,6 +161,7 @@ def recover(
             tail = segments.scan(disk, listed, replayed, after=start, after_chain=chain) if listed else empty
         _check_durable(tail, read_mark(disk, identity))
         segments.cut_tail(disk, tail)
+        _settle_tail(disk, tail, settings or JournalSettings())
         journal = Journal(disk, tail, clock or SystemClock(), settings, threads=threads)
     except BaseException:
         if event_log is not None:
@@ -438,6 +440,15 @@ class _LogFiller:
         error = self._event_log.append_batch(events[begin:].view(np.uint8), max(first, self._kept + 1), last)
         if error:
             raise JournalFailed(f"event log at sequence {first}: {os.strerror(error)}")
+
+
+def _settle_tail(disk: Disk, tail: Tail, settings: JournalSettings) -> None:
+    """A group is at most what the ring of its writer held: the usual ring, or the one of these settings."""
+    slots = max(settings.ring_slots, JournalSettings().ring_slots)
+    try:
+        segments.settle_tail(disk, tail, slots * layout.SLOT_BYTES)
+    except OSError as error:
+        raise JournalFailed(f"the journal's end cannot be written again: {error}") from error
 
 
 def _check_durable(tail: Tail, durable: int) -> None:

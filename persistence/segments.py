@@ -31,11 +31,14 @@ __all__ = [
     "Segment",
     "Tail",
     "cut_tail",
+    "last_nonzero",
     "last_sequence",
     "list_segments",
+    "parse_header",
     "read_header",
     "scan",
     "segment_name",
+    "settle_tail",
 ]
 
 MAGIC = b"BYLINEJ\0"
@@ -119,11 +122,19 @@ def view(disk: Disk, path: str) -> memoryview:
 
 
 def read_header(path: str, data: memoryview) -> Header:
-    """The header of a segment.
+    """The header of a segment, whose whole file `data` is.
 
     Raises:
-        JournalCorrupt: no header, a damaged one, or one of another format or layout.
+        JournalCorrupt: no header, a damaged one, one of another format or layout, or of a file of another size.
     """
+    header = parse_header(path, data)
+    if header.segment_bytes != len(data):
+        raise JournalCorrupt(f"{path}: is {len(data)} bytes, its header says {header.segment_bytes}")
+    return header
+
+
+def parse_header(path: str, data: memoryview) -> Header:
+    """The header of a segment of which `data` is the beginning. Raises JournalCorrupt."""
     if len(data) < HEADER_BYTES or bytes(data[:8]) != MAGIC:
         raise JournalCorrupt(f"{path}: offset 0: no journal header")
     (stored,) = struct.unpack_from("<I", data, HEADER_BYTES - 4)
@@ -134,13 +145,11 @@ def read_header(path: str, data: memoryview) -> Header:
         )
     if crc32c(data[: HEADER_BYTES - 4]) != stored:
         raise JournalCorrupt(f"{path}: offset 0: checksum of the header")
-    if size != len(data):
-        raise JournalCorrupt(f"{path}: is {len(data)} bytes, its header says {size}")
     return Header(identity, first, chain, digest, slots, created, size)
 
 
-def list_segments(disk: Disk) -> list[Segment]:
-    """All segments in order, their headers read and compared with their names.
+def list_segments(disk: Disk, *, up_to: int | None = None) -> list[Segment]:
+    """All segments in order, their headers read and compared with their names; those that begin behind `up_to` not.
 
     Raises:
         JournalCorrupt: a header is bad, the identity differs, or the first segment is missing.
@@ -148,6 +157,8 @@ def list_segments(disk: Disk) -> list[Segment]:
     segments: list[Segment] = []
     for name in sorted(name for name in disk.list(DIRECTORY) if name.endswith(SUFFIX)):
         path = f"{DIRECTORY}/{name}"
+        if up_to is not None and path > segment_name(up_to):
+            break
         data = view(disk, path)
         header = read_header(path, data)
         if path != segment_name(header.first_sequence):
@@ -261,7 +272,7 @@ def _check_end(segment: Segment, raw: npt.NDArray[np.uint8], at: int, sequence: 
     was durable once and is damaged now. Without such a record the rest is the last group, written in part.
     """
     rest = raw[at * layout.SLOT_BYTES :]
-    used = _last_nonzero(rest)
+    used = last_nonzero(rest)
     if used == 0:
         return 0
     end = at + -(-used // layout.SLOT_BYTES)
@@ -273,7 +284,7 @@ def _check_end(segment: Segment, raw: npt.NDArray[np.uint8], at: int, sequence: 
     return used
 
 
-def _last_nonzero(raw: npt.NDArray[np.uint8]) -> int:
+def last_nonzero(raw: npt.NDArray[np.uint8]) -> int:
     """Length of `raw` without the zeros at its end. Reads from the front in steps, since mostly all is zero."""
     used = 0
     step = 1 << 20
@@ -300,6 +311,29 @@ def cut_tail(disk: Disk, tail: Tail) -> None:
     file = disk.open(tail.segment.path)
     try:
         write_all(file, offset_of(tail.used_slots), bytes(tail.torn_bytes))
+        file.sync()
+    finally:
+        file.close()
+
+
+def settle_tail(disk: Disk, tail: Tail, bytes_max: int) -> None:
+    """Write the last records once more as they were read, and sync: then they are on the disk, not in its cache alone.
+
+    After a failed sync the kernel calls pages clean that the disk never got, and a start in the same boot reads them
+    (Rebello et al., ATC 2020). Only records of the last group are not proven by a later one; `bytes_max` is at least
+    what a group can have.
+
+    Raises:
+        OSError: the disk refuses again.
+    """
+    if tail.segment is None or not tail.used_slots:
+        return
+    end = offset_of(tail.used_slots)
+    begin = max(HEADER_BYTES, end - bytes_max) // 4096 * 4096
+    data = bytes(view(disk, tail.segment.path)[begin:end])
+    file = disk.open(tail.segment.path)
+    try:
+        write_all(file, begin, data)
         file.sync()
     finally:
         file.close()
