@@ -4,8 +4,9 @@ A segment is `journal/<first sequence, 20 digits>.journal`: one header of 4096 b
 zero until written (docs/journal.md has the format). The segments in order of their names hold every record once;
 only the last may end in a torn write. `spare` is a zero-filled file that waits to become the next segment.
 
-Scanning changes nothing. `cut_tail` alone writes: it zeroes what a torn write left behind, never a record that was
-proven durable. Whatever is no valid prefix is a JournalCorrupt; nothing is skipped.
+Scanning changes nothing. `cut_tail` zeroes what a torn write left behind, never a record that was proven durable;
+`settle_end` writes the last group once more as it stands. Whatever is no valid prefix is a JournalCorrupt; nothing is
+skipped.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ __all__ = [
     "Segment",
     "Tail",
     "cut_tail",
+    "last_nonzero",
     "last_sequence",
     "list_segments",
     "read_header",
     "scan",
     "segment_name",
+    "settle_end",
 ]
 
 MAGIC = b"BYLINEJ\0"
@@ -261,7 +264,7 @@ def _check_end(segment: Segment, raw: npt.NDArray[np.uint8], at: int, sequence: 
     was durable once and is damaged now. Without such a record the rest is the last group, written in part.
     """
     rest = raw[at * layout.SLOT_BYTES :]
-    used = _last_nonzero(rest)
+    used = last_nonzero(rest)
     if used == 0:
         return 0
     end = at + -(-used // layout.SLOT_BYTES)
@@ -273,7 +276,7 @@ def _check_end(segment: Segment, raw: npt.NDArray[np.uint8], at: int, sequence: 
     return used
 
 
-def _last_nonzero(raw: npt.NDArray[np.uint8]) -> int:
+def last_nonzero(raw: npt.NDArray[np.uint8]) -> int:
     """Length of `raw` without the zeros at its end. Reads from the front in steps, since mostly all is zero."""
     used = 0
     step = 1 << 20
@@ -303,6 +306,47 @@ def cut_tail(disk: Disk, tail: Tail) -> None:
         file.sync()
     finally:
         file.close()
+
+
+def settle_end(disk: Disk, listed: list[Segment]) -> None:
+    """Make the last group durable, whole or torn, before anything of it is applied.
+
+    It is the one group that may not be: of a process that was killed it may lie in the page cache alone, and after a failed
+    sync the kernel takes its pages for clean although they never reached the disk (Rebello et al., ATC 2020). So it is
+    written again as it stands, and synced.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if not listed:
+        return
+    segment = listed[-1]
+    raw = np.frombuffer(view(disk, segment.path), np.uint8, segment.slot_count * layout.SLOT_BYTES, HEADER_BYTES)
+    used = last_nonzero(raw)
+    begin = _last_group(raw, -(-used // layout.SLOT_BYTES))
+    group = bytes(raw[begin * layout.SLOT_BYTES : used].data)
+    file = disk.open(segment.path)
+    try:
+        write_all(file, offset_of(begin), group)
+        file.sync()
+    finally:
+        file.close()
+
+
+def _last_group(raw: npt.NDArray[np.uint8], used_slots: int) -> int:
+    """The slot where the last group of these begins, 0 if none does. Looks back in steps, since a group is mostly short."""
+    step = 256
+    while True:
+        begin = max(0, used_slots - step)
+        at, found = begin, used_slots
+        while (at := find_record(raw, at, used_slots, True, 0)) < used_slots:
+            found = at
+            at += max(1, int(raw[at * layout.SLOT_BYTES + 5]))
+        if found < used_slots:
+            return found
+        if begin == 0:
+            return 0
+        step *= 8
 
 
 def write_all(file: object, offset: int, data: bytes) -> None:
