@@ -311,9 +311,9 @@ def cut_tail(disk: Disk, tail: Tail) -> None:
 def settle_end(disk: Disk, listed: list[Segment]) -> None:
     """Make the last group durable, whole or torn, before anything of it is applied.
 
-    It is the one group that may not be: of a process that was killed it may lie in the page cache alone, and after a failed
-    sync the kernel takes its pages for clean although they never reached the disk (Rebello et al., ATC 2020). So it is
-    written again as it stands, and synced.
+    It is the one group that may not be: of a process that was killed it may lie in the page cache alone, and after a
+    failed sync the kernel takes its pages for clean although they never reached the disk (Rebello et al., ATC 2020). So
+    it is written again as it stands, and synced.
 
     Raises:
         OSError: the disk refuses.
@@ -334,7 +334,7 @@ def settle_end(disk: Disk, listed: list[Segment]) -> None:
 
 
 def _last_group(raw: npt.NDArray[np.uint8], used_slots: int) -> int:
-    """The slot where the last group of these begins, 0 if none does. Looks back in steps, since a group is mostly short."""
+    """The slot where the last group of these begins, 0 if none does. Looks back in steps: a group is mostly short."""
     step = 256
     while True:
         begin = max(0, used_slots - step)

@@ -280,7 +280,11 @@ class Auditor:
             side = "maker" if "maker_order_id" in event else "taker" if "taker_order_id" in event else ""
             now[event["sequence"], event["index"], side] = event
         for (sequence, index, side), event in self._facts.items():
-            if sequence > last_asked or side not in ("", "maker", "taker") or event["event"] in ("phase_changed", "uncrossed", "duplicate", "cut"):
+            if (
+                sequence > last_asked
+                or side not in ("", "maker", "taker")
+                or event["event"] in ("phase_changed", "uncrossed", "duplicate", "cut")
+            ):
                 continue
             if event["event"] in ("done", "rejected") and "account" not in event:
                 continue
@@ -312,7 +316,9 @@ class Auditor:
     def _check_orders(self, ledger: Ledger, told: dict[str, Json]) -> None:
         for account, answer in told.items():
             now = {row["order_id"]: row for row in answer["orders"]}
-            own = {order.order_id: order for order in ledger.orders.values() if order.is_open and order.account == account}
+            own = {
+                order.order_id: order for order in ledger.orders.values() if order.is_open and order.account == account
+            }
             if set(now) != set(own):
                 self.blame("I6", f"{account}: open orders {sorted(now)}; its events make {sorted(own)}")
                 continue
@@ -387,4 +393,6 @@ class Auditor:
 def _short(message: Any) -> str:
     if not isinstance(message, dict):
         return str(message)
-    return str({name: value for name, value in message.items() if name not in ("t_in", "t_matched", "t_durable", "t_out")})
+    return str(
+        {name: value for name, value in message.items() if name not in ("t_in", "t_matched", "t_durable", "t_out")}
+    )

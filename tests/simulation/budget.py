@@ -51,7 +51,7 @@ def run_seeds(
 def _run(seed: int) -> SeedResult:
     try:
         result = run_seed(seed)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a fault of the simulator is a failure of that seed, told with the others
         result = Result(seed)
         return _told(result, f"the simulator itself: {type(error).__name__}: {error}")
     return _told(result, result.failure)

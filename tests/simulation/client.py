@@ -49,11 +49,8 @@ def key_of(name: str) -> Ed25519PrivateKey:
 def text_frame(payload: bytes, opcode: int = TEXT) -> bytes:
     """One masked frame; the mask is four zeros, which is as good as any here."""
     size = len(payload)
-    if size < 126:
-        head = bytes([0x80 | opcode, 0x80 | size])
-    else:
-        head = bytes([0x80 | opcode, 0xFE]) + size.to_bytes(2, "big")
-    return head + b"\0\0\0\0" + payload
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    return bytes([0x80 | opcode]) + length + b"\0\0\0\0" + payload
 
 
 class SimulatedClient:
@@ -85,6 +82,7 @@ class SimulatedClient:
         self.sent_money: list[Json] = []
         """Withdrawals that it has asked for."""
         self.close_reason = ""
+        self.refused_resumes: list[str] = []
         self.on_answer: Callable[[Json, Json], None] | None = None
         self.on_live: Callable[[], None] | None = None
         self.on_event: Callable[[Json], None] | None = None
@@ -214,6 +212,11 @@ class SimulatedClient:
             if not self._resumes:
                 self._live()
             return
+        if kind == "error" and "rid" not in message and message.get("field") == "after":
+            self.refused_resumes.append(message["rule"])  # it was told of what is no more
+            self.seen = 0
+            self._live()
+            return
         if kind == "resumed" and "rid" not in message:
             self._live()
             return
@@ -259,5 +262,14 @@ class SimulatedClient:
             elif how < 0.6:
                 self.say(body)
             self.say({"op": "resolve"} | subject)
-        elif "ref" in body or op in ("poison", "resolve", "kill", "rearm", "register_key", "asset", "account", "market"):
+        elif "ref" in body or op in (
+            "poison",
+            "resolve",
+            "kill",
+            "rearm",
+            "register_key",
+            "asset",
+            "account",
+            "market",
+        ):
             self.say(body)

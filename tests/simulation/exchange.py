@@ -169,7 +169,15 @@ def write_snapshot(process: ExchangeProcess) -> str:
     core, disk, name = process.core, process.disk, snapshot_name(process.core.sequence)
     body = core.snapshot()
     header = _HEADER.pack(
-        MAGIC, FORMAT, 0, core.sequence, process.journal.chain, core.state_hash(), process.journal.identity, bytes(32), 0
+        MAGIC,
+        FORMAT,
+        0,
+        core.sequence,
+        process.journal.chain,
+        core.state_hash(),
+        process.journal.identity,
+        bytes(32),
+        0,
     )
     file = disk.open(name + ".tmp", create=True)
     try:
@@ -190,4 +198,3 @@ def wipe_events(directory: Path) -> None:
 
 def journal_paths(disk: FaultyDisk) -> list[str]:
     return [path for path in sorted(disk.files) if path.startswith("journal/") and path.endswith(segments.SUFFIX)]
-

@@ -128,7 +128,9 @@ def read_journal(files: dict[str, bytes]) -> JournalRead:
                 break
             chain = after
             records.append(
-                Record(sequence, chain, body[4], int.from_bytes(body[16:24], "little", signed=True), body, stored != crc)
+                Record(
+                    sequence, chain, body[4], int.from_bytes(body[16:24], "little", signed=True), body, stored != crc
+                )
             )
             at += width
         used = at

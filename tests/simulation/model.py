@@ -328,7 +328,9 @@ class Ledger:
         self._hold(order, -units(event["released"], self._held_scale(order)))
         order.is_open = False
         if order.held:
-            raise Broken("I2", f"sequence {event['sequence']}: canceled order {order.order_id} still holds {order.held}")
+            raise Broken(
+                "I2", f"sequence {event['sequence']}: canceled order {order.order_id} still holds {order.held}"
+            )
 
     def _replaced(self, event: Json) -> Order | None:
         order = self._order(event)
@@ -386,4 +388,6 @@ class Ledger:
         told = [units(event["available"], scale), units(event["held"], scale)]
         own = self.balances.get((event["account"], event["asset"]), [0, 0])
         if told != own:
-            raise Broken("I1", f"sequence {event['sequence']}: {event['account']} has {told} of {event['asset']}, not {own}")
+            raise Broken(
+                "I1", f"sequence {event['sequence']}: {event['account']} has {told} of {event['asset']}, not {own}"
+            )

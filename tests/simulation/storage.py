@@ -75,5 +75,3 @@ def recovered(disk: FaultyDisk, directory: Path, boot: int = 2) -> Recovered:
         directory, limits=LIMITS, settings=SETTINGS, disk=disk, identity=IDENTITY, boot=boot.to_bytes(16, "little"),
         threads=False, event_file_slots=EVENT_FILE_SLOTS,
     )  # fmt: skip
-
-

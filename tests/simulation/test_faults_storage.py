@@ -1,4 +1,4 @@
-"""F1, F3–F8, F13, F14, F16, F17: what a disk can do to the journal and the snapshots, by a journal of a whole exchange."""
+"""F1, F3–F8, F13, F14, F16, F17: what a disk can do to journal and snapshots, by the journal of a whole exchange."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import struct
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.messages.errors import JournalCorrupt
@@ -16,10 +17,10 @@ from persistence.recovery import _check_durable
 from persistence.segments import HEADER_BYTES, Tail
 from persistence.snapshot import read_snapshot
 from tests.simulation.disk import FaultyDisk
-
 from tests.simulation.storage import Written, disk_of, recovered, written
 from tests.simulation.test_journal_simulated import written as plain_journal
-from tests.simulation.world import Fault, Plan, World, run_seed
+from tests.simulation.traders import place
+from tests.simulation.world import SECOND, Fault, Plan, prepared, run_seed
 from tests.support.disk import SECTOR, SimulatedDisk
 
 RECORDS, SLOT = 200, 128
@@ -36,7 +37,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Written:
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """Several segments, and snapshots in between."""
-    faults = tuple(Fault(at, "snapshot", 4) for at in (6_000, 14_000, 30_000, 45_000))
+    faults = tuple(Fault(at, "snapshot", 2) for at in (6_000, 14_000, 30_000, 45_000))
     found = written(tmp_path_factory.mktemp("large"), seed=9, duration_ms=60_000, faults=faults)
     assert len([path for path in found.files if path.endswith(segments.SUFFIX)]) >= 2
     assert len([path for path in found.files if path.endswith(".snapshot")]) >= 2
@@ -88,8 +89,9 @@ def test_f03_any_subset_of_sectors_of_the_last_write_recovers_a_prefix(tmp_path:
     disk = SimulatedDisk()
     plain_journal(disk, 72, 40)  # a second group of 32 records: eight sectors
     new = bytes(disk.files[path].cached)
-    sectors = [n for n in range(len(new) // SECTOR) if new[n * SECTOR :][:SECTOR] != old[n * SECTOR :][:SECTOR]]
-    assert len(sectors) >= 8
+    first = (HEADER_BYTES + 40 * SLOT) // SECTOR
+    sectors = [n for n in range(first, len(new) // SECTOR) if new[n * SECTOR :][:SECTOR].strip(b"\0")]
+    assert len(sectors) == 8
     for landed in itertools.product([False, True], repeat=len(sectors)):
         torn = bytearray(old)
         for sector, has in zip(sectors, landed, strict=True):
@@ -102,35 +104,46 @@ def test_f03_any_subset_of_sectors_of_the_last_write_recovers_a_prefix(tmp_path:
         assert tail.sequence >= before + max(0, whole - 1) * SECTOR // SLOT
 
 
-def test_f04_every_single_flipped_bit_is_detected_or_harmless(small: Written) -> None:
-    """Header, every byte of 200 records and a stretch of the zeros behind: 238,000 flips, each through the whole scan.
+def test_f04_every_single_flipped_bit_is_detected_or_harmless() -> None:
+    """Header, every byte of 200 records and a stretch of the zeros behind: 238,000 flips.
 
+    Each flip of the header and one of each byte goes through the whole scan, each flip of a record through its check.
     In the last group no later record proves that it was synced: there the shorter end is found by the writer's mark.
     """
     disk = SimulatedDisk()
     plain_journal(disk, RECORDS, 20)
-    node = disk.files[segments.segment_name(1)]
-    last_group = HEADER_BYTES + (RECORDS - 20) * SLOT
-    end = HEADER_BYTES + RECORDS * SLOT
-    undetected = 0
+    node, draw = disk.files[segments.segment_name(1)], random.Random(4)
+    last_group, end = HEADER_BYTES + (RECORDS - 20) * SLOT, HEADER_BYTES + RECORDS * SLOT
+    raw = np.frombuffer(node.cached, np.uint8)[HEADER_BYTES:]
+    chain = segments.first_chain(bytes(range(16)))
+    found = 0
     for byte in range(end + 2 * SLOT):
+        chosen = draw.randrange(8)
         for bit in range(8):
             node.cached[byte] ^= 1 << bit
-            try:
-                tail = _scan(disk)
-                if byte >= end:
-                    assert tail.sequence == RECORDS and tail.torn_bytes, "garbage behind the end is cut, and told"
-                elif byte >= last_group:
-                    assert tail.sequence == (byte - HEADER_BYTES) // SLOT and tail.torn_bytes
-                    _check_durable(tail, RECORDS)
-                    undetected += 1
-                else:
-                    undetected += 1
-            except JournalCorrupt:
-                pass
+            if HEADER_BYTES <= byte < end:
+                _, sequence, _, why = ring.scan_records(raw, 0, RECORDS, RECORDS, 0, chain)
+                assert why and sequence == (byte - HEADER_BYTES) // SLOT
+                found += 1
+            if byte < HEADER_BYTES or byte >= end or bit == chosen:
+                found += byte < HEADER_BYTES or byte >= end
+                _flipped(disk, byte, last_group, end)
             node.cached[byte] ^= 1 << bit
-    assert undetected == 0
-    assert _scan(disk).sequence == RECORDS
+    assert found == 8 * (end + 2 * SLOT) and _scan(disk).sequence == RECORDS
+
+
+def _flipped(disk: SimulatedDisk, byte: int, last_group: int, end: int) -> None:
+    if byte >= end:
+        tail = _scan(disk)
+        assert tail.sequence == RECORDS and tail.torn_bytes, "garbage behind the end is cut, and told"
+    elif byte >= last_group:
+        tail = _scan(disk)
+        assert tail.sequence == (byte - HEADER_BYTES) // SLOT and tail.torn_bytes
+        with pytest.raises(JournalCorrupt, match="was durable"):
+            _check_durable(tail, RECORDS)
+    else:
+        with pytest.raises(JournalCorrupt):
+            _scan(disk)
 
 
 @pytest.mark.parametrize("slots", [0, 2, 3, 127, 255])
@@ -203,32 +216,32 @@ def test_f07_valid_records_behind_a_hole_stop_the_start(large: Written, tmp_path
 def test_f08_a_tail_that_a_lying_disk_lost_is_known_by_those_who_were_told() -> None:
     detected = 0
     for seed in range(12):
-        plan = Plan(seed, (Fault(9_000, "lie", seed),), duration_ms=20_000)
-        result = run_seed(seed, plan=plan)
+        result = run_seed(seed, plan=Plan(seed, (Fault(9_000, "lie", seed),), duration_ms=20_000))
         assert not result.violations, result.failure
         detected += result.outcome == "detected"
-    assert detected >= 3
+    assert detected >= 2
 
 
-def test_f08_a_lost_tail_refuses_who_resumes_behind_it(tmp_path: Path) -> None:
-    """A client that was told more than the journal now has is told so, and does not go on as if nothing were."""
-    world = World(Plan(8, ()), tmp_path)
-    world.prepare()
-    trader = world.traders[0].client
-    world.schedule.run(world.schedule.now_ns + 2_000_000_000)
-    world.disk.lies = 10_000
-    for number in range(5):
-        trader.say({"op": "place", "market": "TOK-USD", "client_id": f"x{number}", "side": "buy", "type": "limit", "price": "1", "size": "1"})
-        world.schedule.run(world.schedule.now_ns + 500_000_000)
-    seen = trader.seen
-    answers: list[dict[str, object]] = []
-    trader.on_answer = lambda request, answer: answers.append(answer)
-    world.may_lose_tail = True
-    world.disk.crash(0.0)
-    world._died("power")
-    world.schedule.run(world.schedule.now_ns + 8_000_000_000)
-    assert world.process is None or world.process.core.sequence < seen or world.is_over
-    assert world.result.outcome == "detected"
+def test_f08_a_client_that_was_told_more_than_there_is_now_is_told_so(tmp_path: Path) -> None:
+    with prepared(Plan(8, (), has_hostile=False), tmp_path) as world:
+        trader = world.traders[0].client
+        world.disk.lies = 10_000
+        for number in range(5):
+            place(trader, f"x{number}")
+            world.schedule.run(world.schedule.now_ns + SECOND)
+        seen, answers = trader.seen, []
+        trader.on_answer = lambda request, answer: answers.append(answer)
+        world.may_lose_tail = True
+        for node in world.disk.files.values():
+            node.cached = bytearray(node.stored)  # the power fails, and nothing of what was not stored survives
+            node.dirty.clear()
+        world._judge_recovery = lambda damaged: None  # type: ignore[method-assign]  # it is the client that finds out
+        world._died("power")
+        world.schedule.run(world.schedule.now_ns + 8 * SECOND)
+        assert world.process is not None and world.process.core.sequence < seen
+        assert trader.refused_resumes == ["a sequence that has been"]
+        world.auditor.check_journal(world._journal_files())
+        assert {violation.invariant for violation in world.auditor.violations} == {"I3"}
 
 
 def test_f13_a_half_written_or_damaged_snapshot_gives_way_to_an_older_one(large: Written, tmp_path: Path) -> None:
@@ -261,7 +274,7 @@ def test_f14_a_crash_at_any_operation_of_snapshot_and_roll_applies_nothing_twice
     """A snapshot is begun, and the machine dies 1 … 24 operations later, among the records and rolls that follow."""
     for operations in range(1, 25, 2 if death == "kill" else 1):
         faults = (
-            Fault(3_000, "snapshot", 4), Fault(6_000, "snapshot", 4), Fault(6_000, f"{death}_in_disk", operations),
+            Fault(3_000, "snapshot", 2), Fault(6_000, "snapshot", 2), Fault(6_000, f"{death}_in_disk", operations),
             Fault(9_000, death, 1),
         )  # fmt: skip
         result = run_seed(14, plan=Plan(14, faults, duration_ms=10_000))
@@ -293,13 +306,11 @@ def test_f16_other_formats_and_missing_segments_are_refused_with_their_reason(la
 def test_f17_no_name_is_lost_that_something_rests_on(tmp_path: Path) -> None:
     """A loss of power right after the first acks: journal, key registry and snapshots are found under their names."""
     for seed in range(30):
-        world = World(Plan(seed, (), traders=2, has_hostile=False), tmp_path / str(seed))
-        world.prepare()
-        world._died("power")
-        world.schedule.run(world.schedule.now_ns + 5_000_000_000)
-        assert not world.auditor.violations, world.auditor.violations
-        assert world.process is not None and len(world.process.keys) == 4, "operator, two traders, the observer"
-        world.process.kill()
+        with prepared(Plan(seed, (), traders=2, has_hostile=False), tmp_path / str(seed)) as world:
+            world._died("power")
+            world.schedule.run(world.schedule.now_ns + 5 * SECOND)
+            assert not world.auditor.violations, world.auditor.violations
+            assert world.process is not None and len(world.process.keys) == 4, "operator, two traders, the observer"
 
 
 def test_a_failed_sync_then_a_kill_then_a_loss_of_power_lose_nothing(tmp_path: Path) -> None:
@@ -371,5 +382,3 @@ class _closing:
     def __exit__(self, *_: object) -> None:
         self.found.event_log.close()
         self.found.lock.release()
-
-

@@ -17,7 +17,7 @@ from tests.simulation.client import SimulatedClient, key_of, text_frame
 from tests.simulation.loop import Schedule
 from tests.simulation.network import MS
 
-__all__ = ["MARKETS", "SETUP", "Hostile", "Operator", "Trader", "setup"]
+__all__ = ["MARKETS", "SETUP", "Hostile", "Operator", "Trader", "place", "setup"]
 
 Json = dict[str, Any]
 MARKETS: dict[str, Json] = {
@@ -50,6 +50,12 @@ def _key(name: str, accounts: list[str], scopes: list[str]) -> Json:
         "op": "register_key", "key": public_key(key_of(name)), "accounts": accounts, "scopes": scopes, "label": name,
         "tier": "unlimited",
     }  # fmt: skip
+
+
+def place(client: SimulatedClient, client_id: str, side: str = "buy", price: str = "1", **more: Any) -> int:
+    """A plain order of TOK-USD. Returns its request id."""
+    order = {"op": "place", "market": "TOK-USD", "client_id": client_id, "side": side, "type": "limit", "price": price}
+    return client.say(order | {"size": "1"} | more)
 
 
 class Actor:
@@ -178,7 +184,9 @@ class Trader(Actor):
         if self.random.random() < 0.15:
             order["cancel_on_disconnect"] = False
         if self.random.random() < 0.06:
-            order["size"] = self.random.choice(["0", "-1", "1.234567", "99999999999999999999", "1e5", "9223372036854775807"])
+            order["size"] = self.random.choice(
+                ["0", "-1", "1.234567", "99999999999999999999", "1e5", "9223372036854775807"]
+            )
         if self.random.random() < 0.08 and self.placed:
             order = dict(self.random.choice(self.placed))  # the very same again
         self.placed.append(order)
@@ -226,17 +234,27 @@ class Trader(Actor):
         elif draw < 0.85:
             say(
                 {
-                    "op": "transfer", "ref": f"t-{self._new_id()}",
+                    "op": "transfer",
+                    "ref": f"t-{self._new_id()}",
                     "legs": [
                         {
-                            "from": self.client.accounts[0], "asset": self.random.choice(["USD", "TOK"]),
-                            "amount": str(self.random.randrange(1, 50)), "to": self.random.choice(self.others),
+                            "from": self.client.accounts[0],
+                            "asset": self.random.choice(["USD", "TOK"]),
+                            "amount": str(self.random.randrange(1, 50)),
+                            "to": self.random.choice(self.others),
                         }
                     ],
                 }  # fmt: skip
             )
         else:
-            say({"op": "withdraw", "asset": "USD", "amount": f"{self.random.randrange(1, 99)}.5", "ref": f"w-{self._new_id()}"})
+            say(
+                {
+                    "op": "withdraw",
+                    "asset": "USD",
+                    "amount": f"{self.random.randrange(1, 99)}.5",
+                    "ref": f"w-{self._new_id()}",
+                }
+            )
 
 
 class Operator(Actor):
@@ -289,20 +307,44 @@ class Operator(Actor):
         elif draw < 0.3:
             trader = self.random.choice(self.traders).client.accounts[0]
             asset = self.random.choice(sorted(ASSETS))
-            say({"op": "deposit", "account": trader, "asset": asset, "amount": str(self.random.randrange(1, 500)), "ref": f"d-{self.numbers}"})
+            say(
+                {
+                    "op": "deposit",
+                    "account": trader,
+                    "asset": asset,
+                    "amount": str(self.random.randrange(1, 500)),
+                    "ref": f"d-{self.numbers}",
+                }
+            )
         elif draw < 0.55:
             made = [m["ref"] for t in self.traders for m in t.client.sent_money]
             if made:
-                say({"op": self.random.choice(["withdraw_settled", "withdraw_failed"]), "ref": self.random.choice(made)})
+                say(
+                    {"op": self.random.choice(["withdraw_settled", "withdraw_failed"]), "ref": self.random.choice(made)}
+                )
         elif draw < 0.65:
             market = self.random.choice(sorted(MARKETS))
-            say({"op": "phase", "market": market, "phase": self.random.choice(["auction", "halt", "cancel_only", "preopen"])})
+            say(
+                {
+                    "op": "phase",
+                    "market": market,
+                    "phase": self.random.choice(["auction", "halt", "cancel_only", "preopen"]),
+                }
+            )
         elif draw < 0.75:
             a, b = (self.random.choice(self.traders).client.accounts[0] for _ in range(2))
             if a != b:
                 legs = [{"from": a, "asset": "USD", "amount": "9", "to": b}]
                 now = self.client.network.wall_ns()
-                say({"op": "transfer", "ref": f"p-{self.numbers}", "legs": legs, "pending": True, "expires_at": now + 2_000 * MS})
+                say(
+                    {
+                        "op": "transfer",
+                        "ref": f"p-{self.numbers}",
+                        "legs": legs,
+                        "pending": True,
+                        "expires_at": now + 2_000 * MS,
+                    }
+                )
         elif draw < 0.85:
             say({"op": self.random.choice(["post", "void"]), "ref": f"p-{self.random.randrange(1, self.numbers + 2)}"})
         else:
@@ -326,7 +368,9 @@ class Hostile(Actor):
             self.client.send_raw(self.random.randbytes(self.random.randrange(1, 40)))
             self.schedule.later(500 * MS, self.client.abandon)
         elif draw < 0.2:
-            self.client.send_raw(text_frame(self.random.choice([b"{", b"[]", b"[1,2]", b'{"op":1e999}', b"\xff\xfe", b"[" * 500])))
+            self.client.send_raw(
+                text_frame(self.random.choice([b"{", b"[]", b"[1,2]", b'{"op":1e999}', b"\xff\xfe", b"[" * 500]))
+            )
         elif draw < 0.35:
             self.client.say({"op": "cancel", "account": victim, "client_id": client_id})
         elif draw < 0.5:
@@ -334,12 +378,30 @@ class Hostile(Actor):
         elif draw < 0.6:
             self.client.say({"op": "resolve", "account": victim, "client_id": client_id})
         elif draw < 0.7:
-            self.client.say({"op": "place", "account": victim, "market": "TOK-USD", "client_id": client_id, "side": "buy", "type": "limit", "price": "1", "size": "1"})
+            self.client.say(
+                {
+                    "op": "place",
+                    "account": victim,
+                    "market": "TOK-USD",
+                    "client_id": client_id,
+                    "side": "buy",
+                    "type": "limit",
+                    "price": "1",
+                    "size": "1",
+                }
+            )
         elif draw < 0.8:
-            self.client.say({"op": "withdraw", "account": victim, "asset": "USD", "amount": "1", "ref": f"steal-{client_id}"})
+            self.client.say(
+                {"op": "withdraw", "account": victim, "asset": "USD", "amount": "1", "ref": f"steal-{client_id}"}
+            )
         elif draw < 0.9:
-            self.client.say({"op": self.random.choice(["phase", "uncross", "deposit", "cut", "tick", "rubbish"]), "market": "TOK-USD"})
+            self.client.say(
+                {
+                    "op": self.random.choice(["phase", "uncross", "deposit", "cut", "tick", "rubbish"]),
+                    "market": "TOK-USD",
+                }
+            )
         else:
-            self.client.send_raw(text_frame(json.dumps({"op": "sign_in", "key": "00" * 32, "signature": "11" * 64}).encode()))
-
-
+            self.client.send_raw(
+                text_frame(json.dumps({"op": "sign_in", "key": "00" * 32, "signature": "11" * 64}).encode())
+            )

@@ -3,9 +3,9 @@
     plan(seed) ─▶ World.run: setup ▸ 60 s of virtual time with faults ▸ quiet ▸ the auditor's questions ▸ Result
 
 The same seed and plan give the same steps. A plan is a plain list of faults, so that it can be shortened
-(tests/simulation/shorten.py). What only this file may know, being the world: which faults it has committed. So it judges
-two things itself: that a recovery refused to start only where data was damaged (I8), and that a process ended by itself
-only where its disk had failed (I13).
+(tests/simulation/shorten.py). Only this file knows which faults it has committed, so it judges two things itself: that
+a recovery refused to start only where data was damaged (I8), and that a process ended by itself only where its disk had
+failed (I13).
 """
 
 from __future__ import annotations
@@ -44,10 +44,15 @@ from tests.simulation.loop import Schedule, VirtualLoop
 from tests.simulation.network import MS, Network
 from tests.simulation.traders import Hostile, Operator, Trader, setup
 
-__all__ = ["Fault", "Plan", "Result", "World", "draw_plan", "run_seed"]
+__all__ = ["Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly", "run_seed"]
 
 SECOND = 1_000 * MS
-SETTINGS: dict[str, Any] = {"batch_interval_s": 5.0, "ping_interval_s": 4.0, "sign_in_timeout_s": 5.0, "tick_poll_s": 0.2}
+SETTINGS: dict[str, Any] = {
+    "batch_interval_s": 5.0,
+    "ping_interval_s": 4.0,
+    "sign_in_timeout_s": 5.0,
+    "tick_poll_s": 0.2,
+}
 HOUSE = ["system:fees", "system:external"]
 
 DEATHS = ("kill", "power")
@@ -139,7 +144,7 @@ class World:
         self.is_damaged = False
         """What was durable has been changed: a start may be refused."""
         self.may_lose_tail = False
-        """What was told may be gone, and nobody but the clients can know: a disk lied, or the last group was damaged."""
+        """What was told may be gone, and only clients can know: a disk lied, or the last group was damaged."""
         self.is_over = False
         self._disk_failed = False
         self._next_death: str | None = None
@@ -171,7 +176,7 @@ class World:
 
     def run(self) -> Result:
         began = time.perf_counter()
-        with _quietly():
+        with quietly():
             try:
                 self._run()
             finally:
@@ -506,7 +511,7 @@ def _is_space(error: BaseException) -> bool:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """What is provoked here is not worth a line of log; and picows is to use the loop's own network."""
     has, picows.api._HAS_AIOFASTNET = picows.api._HAS_AIOFASTNET, False
     before = logging.root.manager.disable
@@ -518,9 +523,21 @@ def _quietly() -> Iterator[None]:
         picows.api._HAS_AIOFASTNET = has
 
 
-def run_seed(
-    seed: int, *, plan: Plan | None = None, world: Callable[..., World] = World, **options: Any
-) -> Result:
+@contextmanager
+def prepared(plan: Plan, directory: Path) -> Iterator[World]:
+    """A world that is set up, with everybody signed in, for a test that tells each what to do."""
+    world = World(plan, directory)
+    with quietly():
+        try:
+            world.prepare()
+            world.schedule.run(world.schedule.now_ns + 2 * SECOND)
+            yield world
+        finally:
+            if world.process is not None:
+                world.process.kill()
+
+
+def run_seed(seed: int, *, plan: Plan | None = None, world: Callable[..., World] = World, **options: Any) -> Result:
     """A whole run of one seed in a scratch directory, in memory where there is one."""
     memory = Path("/dev/shm")
     scratch = Path(tempfile.mkdtemp(prefix="byline-sim-", dir=memory if memory.is_dir() else None))
