@@ -8,14 +8,15 @@
 
 Market data can be several processes: `marketdata` and its shards `marketdata_2` … are feed A, `marketdata_b` … feed B.
 
-Exit statuses: 0 stopped as told; 3 starting again would do harm (a journal that is no valid prefix, a broken
-invariant), which the supervisor respects; anything else may be tried again.
+Exit statuses: 0 stopped as told; 3 starting again would do harm (a journal that is no valid prefix, a failed write or
+sync of it, a broken invariant), which the supervisor respects; anything else may be tried again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -30,20 +31,24 @@ from typing import Any, Literal
 
 import uvloop
 
-from byline.settings import CHAIN_HOST, Settings
+from byline.settings import API_LIMITS, CHAIN_HOST, Settings
 from byline.status_file import StatusFile, read_status
 from byline.supervisor import DO_NOT_RESTART
-from engine.messages.errors import ExchangeError, JournalCorrupt, OutcomeUnknown, Unavailable
+from engine.messages.errors import ExchangeError, JournalCorrupt, JournalFailed, OutcomeUnknown, Unavailable
 
 __all__ = ["run_process"]
 
 logger = logging.getLogger(__name__)
 
 STATUS_INTERVAL_S = 0.25
+SOCKET_MESSAGE_BYTES_MAX = 16 * 1024
+"""Of the event socket; the longest request that is one is a token."""
 EVENTS_WAIT_S = 30.0
 SNAPSHOT_LIMIT_S = 600.0
 """After that the child that writes a snapshot is killed, so that the next one may try."""
 REAP_S = 5.0
+FAILED_WAIT_S = 0.25
+"""From a failed journal to the end of the core, so that sessions hear why."""
 MARKETDATA = re.compile(r"(marketdata(?:_b)?)(?:_([2-9]|1[0-6]))?")
 """Feed and number of the shard."""
 
@@ -70,13 +75,22 @@ def run_process(name: str, settings: Settings) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each connection is a descriptor
     try:
         uvloop.run(_run(bodies[kind], settings, StatusFile(settings.data_directory, name)))
-    except (JournalCorrupt, AssertionError):
-        logger.critical("event=stops process=%s: starting again would do harm", name, exc_info=True)
-        return DO_NOT_RESTART
-    except (ExchangeError, OSError) as error:
-        logger.critical("event=stops process=%s error=%s: %s", name, type(error).__name__, error)
-        return 1
+    except (ExchangeError, OSError, AssertionError) as error:
+        return _stopped(name, error)
     return 0
+
+
+def _stopped(name: str, error: BaseException) -> int:
+    """The exit status for `error`, told in one line, the last of the log. Source: docs/operations.md."""
+    harmful = isinstance(error, (JournalCorrupt, AssertionError))
+    if isinstance(error, JournalFailed):  # no space at the start may pass; a failed sync must not be tried again
+        harmful = getattr(error.__cause__, "errno", 0) not in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, AssertionError):
+        logger.critical("event=broken_invariant process=%s", name, exc_info=error)
+    text = " ".join(str(error).split()) or "no text"
+    what = "it stays down, see docs/operations.md" if harmful else "it may be started again"
+    logger.critical("event=stops process=%s error=%s: %s: %s", name, type(error).__name__, text, what)
+    return DO_NOT_RESTART if harmful else 1
 
 
 async def _run(body: Body, settings: Settings, status: StatusFile) -> None:
@@ -173,6 +187,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
             await _first_ends(
                 stop,
                 _until(stop, server),
+                _journal_lives(stop, recovered.journal),
                 _report(status, stop, facts),
                 _snapshots(settings, stop, recovered, sequencer, disk, snapshots),
             )
@@ -192,6 +207,19 @@ async def _until(stop: asyncio.Event, server: Any) -> None:
     if ended.done():
         ended.result()
     ended.cancel()
+
+
+async def _journal_lives(stop: asyncio.Event, journal: Any) -> None:
+    """Raises JournalFailed soon after a write or a sync has failed: sessions have been told, and nothing is acked."""
+    while not stop.is_set():
+        if journal.failed:
+            await asyncio.sleep(FAILED_WAIT_S)
+            raise JournalFailed(
+                f"errno {journal.failed} ({os.strerror(journal.failed)}): sequence {journal.durable_sequence} is the "
+                "last one on disk, nothing behind it was acknowledged"
+            )
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stop.wait(), 0.05)
 
 
 async def _snapshots(
@@ -470,6 +498,7 @@ async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
 async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from byline.core_port import GatewayPort
     from byline.journal_publication import keep_batch_file
+    from byline.rebuild import REQUEST
     from byline.settled_notices import SettledNotices
     from persistence.stores.postgres.projector import Projector
     from platform_api.database import Database
@@ -484,7 +513,8 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     data = settings.data_directory
     core = GatewayPort(data, settings.host)
     events = await _event_source(settings)
-    projector = Projector(events, _postgres_url(settings), journal=events.identity)
+    rebuild = data / REQUEST
+    projector = Projector(events, _postgres_url(settings), journal=events.identity, rebuild=rebuild)
     chain_directory = data / "chain"
     chain_directory.mkdir(parents=True, exist_ok=True)
     chain, signer = await open_chain(settings, chain_directory / "pysui")
@@ -537,6 +567,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             notices.run(stop),
             _report(status, stop, facts),
             _resumes(settings, settlers, stop),
+            _rebuilds(rebuild, projector, stop),
         )  # fmt: skip
     finally:
         await core.close()
@@ -549,6 +580,17 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
         brake.close()
         watcher.close()
         store.close()
+
+
+async def _rebuilds(request: Path, projector: Any, stop: asyncio.Event) -> None:
+    """Ends the process when a rebuild is asked for later than at its start: the next one begins with it, and the
+    settler then tells every batch again."""
+    while not stop.is_set():
+        if projector.status()["connected"] and request.exists():
+            logger.warning("event=rebuild: the back office starts anew")
+            return
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stop.wait(), STATUS_INTERVAL_S)
 
 
 async def _resumes(settings: Settings, settlers: list[Any], stop: asyncio.Event) -> None:
@@ -658,7 +700,12 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         redis_url=settings.redis_url,
         web_folder=web if (web / "index.html").exists() else None,
         embedded=not settings.chain_url,
+        test_payments=not settings.chain_url,
         faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},
+        verify_creators_at_once=settings.verify_creators_at_once,
+        portfolio_needed=settings.portfolio_needed,
+        works_need_verification=settings.works_need_verification,
+        **{name.removeprefix("api_"): getattr(settings, name) for name in API_LIMITS},
     )
     app = create_app(own, core, books, StatusFiles(data), DeskProofs(data))
 
@@ -670,7 +717,10 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
             yield
 
     server = Server(
-        uvicorn.Config(app, loop="none", http="httptools", lifespan="on", log_level="warning", access_log=False)
+        uvicorn.Config(
+            app, loop="none", http="httptools", ws="websockets-sansio", ws_max_size=SOCKET_MESSAGE_BYTES_MAX,
+            ws_per_message_deflate=False, lifespan="on", log_level="warning", access_log=False,
+        )  # fmt: skip
     )
 
     async def stopper() -> None:

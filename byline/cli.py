@@ -275,6 +275,38 @@ def journal_verify(
     raise typer.Exit(verify_journal(_settings(data), console=console, replay=replayed))
 
 
+@journal_app.command("truncate")
+def journal_truncate(
+    to: Annotated[int, typer.Option(min=0, help="The last sequence that stays.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data: DataOption = None,
+) -> None:
+    """Cut the journal behind a sequence, when it is damaged there and no backup has more. What is cut is kept aside.
+
+    The exchange must be stopped. Acknowledged commands behind the sequence are lost; docs/operations.md says when this
+    is right. Refused where a sealed settlement batch lies behind the sequence.
+
+    Example: `byline journal truncate --to 182734`
+    """
+    from byline.journal_tools import truncate_journal
+
+    raise typer.Exit(truncate_journal(_settings(data), to, console=console, yes=yes))
+
+
+@app.command()
+def rebuild(data: DataOption = None) -> None:
+    """Wipe the projections in PostgreSQL and write them anew from the journal: orders, trades, balances, candles.
+
+    Beside a running exchange it shows the progress and ends when they are there again; without one it happens at the
+    next start. Accounts, sessions and other people's data are not touched.
+
+    Example: `byline rebuild`
+    """
+    from byline.rebuild import rebuild_projections
+
+    rebuild_projections(_settings(data), console=console)
+
+
 @people_app.command("grant")
 def people_grant(
     who: Annotated[str, typer.Argument(help="Account id, user name, or address of a linked wallet.")],

@@ -1,16 +1,19 @@
-"""`byline journal verify`: reads what the core wrote, and says in plain words what it found."""
+"""`byline journal verify` and `truncate`: the operator's two tools for a journal that the core refuses."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from byline.rebuild import ask_for_rebuild
 from byline.settings import Settings
-from engine.messages.errors import JournalCorrupt, Unavailable
-from persistence.disk import DirectoryLock
+from engine.messages.errors import JournalCorrupt, Refused, Unavailable
+from persistence.disk import DirectoryDisk, DirectoryLock
 from persistence.recovery import LOCK, verify
+from persistence.truncate import plan_truncation, truncate
+from settlement.store import last_sealed
 
-__all__ = ["verify_journal"]
+__all__ = ["truncate_journal", "verify_journal"]
 
 
 def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int:
@@ -46,4 +49,48 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
         )
     for damaged in found.snapshots_damaged:
         console.print(f"[yellow]damaged snapshot[/] (an older one and more of the journal serve): {damaged}")
+    return 0
+
+
+def truncate_journal(settings: Settings, to: int, *, console: Console, yes: bool) -> int:
+    """Cuts the journal behind sequence `to` and keeps what is cut. Returns 0: done, or nothing was there to cut.
+
+    Raises:
+        Unavailable: there is no journal.
+        DataDirectoryBusy: an exchange runs on the directory.
+        JournalCorrupt: it is damaged up to `to` already.
+        Refused: the operator did not agree, a settled batch lies behind `to`, or the journal ends before it.
+    """
+    data = settings.data_directory
+    if not (data / "journal").is_dir():
+        raise Unavailable(f"there is no journal in {data}")
+    with DirectoryLock(data / "lock"), DirectoryLock(data / LOCK):
+        disk = DirectoryDisk(data)
+        try:
+            plan = plan_truncation(disk, to)
+        except ValueError as error:
+            raise Refused(f"--to {to}: {error}") from error
+        if plan.cuts_nothing:
+            console.print(f"the journal ends with sequence {to:,} already: nothing to cut")
+            return 0
+        number, sealed = last_sealed(data / "settlement" / "batches.log")
+        if sealed > to:
+            raise Refused(
+                f"--to {to}: batch {number} was sealed up to sequence {sealed} and may be on the chain: "
+                "restore the journal from the backup instead (byline restore)"
+            )
+        assert plan.tail.segment is not None
+        console.print(
+            f"To be cut behind sequence {to:,}: {plan.used_bytes:,} bytes of {plan.tail.segment.path}, "
+            f"{len(plan.later_segments)} later segments, {len(plan.later_snapshots)} snapshots.",
+            soft_wrap=True,
+        )
+        console.print("Commands among them that were acknowledged are [bold]lost[/] to the exchange.")
+        if not yes and not (console.is_terminal and console.input("Cut it? Type yes: ").strip() == "yes"):
+            raise Refused("nothing was cut: give --yes, or type yes where it asks")
+        ask_for_rebuild(data)  # rows of what is cut must not meet what will take its sequences
+        aside = truncate(disk, plan)
+    console.print(f"[bold green]Cut[/]: the journal ends with sequence {to:,}, chain {plan.tail.chain:016x}")
+    console.print(f"what was cut is kept in {aside}", soft_wrap=True)
+    console.print("PostgreSQL is rebuilt from the journal at the next start. Next: byline journal verify --replay")
     return 0

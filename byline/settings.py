@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.messages.errors import SettingsInvalid
 
-__all__ = ["CHAIN_HOST", "Settings", "load_settings"]
+__all__ = ["API_LIMITS", "CHAIN_HOST", "Settings", "load_settings"]
 
 CHAIN_HOST = "127.0.0.1"
 """Of the embedded node: its gRPC is plaintext and for the processes of this machine alone, whatever `host` is."""
@@ -25,7 +25,11 @@ OTHER_VARIABLES = ("BYLINE_DATA_DIRECTORY", "BYLINE_PG_BIN", "BYLINE_PACKAGES", 
 _COIN = r"\s*[A-Za-z0-9_.:-]+=0x[0-9a-fA-F]+::\w+::\w+\s*"
 _COINS = re.compile(rf"({_COIN}(,{_COIN})*)?")
 ACK_MODES = ("durable", "memory")
-CHAIN_FAULTS = ("", "lost_request", "lost_response", "hang", "refuse_once")
+API_LIMITS = (
+    "api_public_per_minute", "api_account_per_minute", "api_trading_per_minute", "api_auth_per_minute",
+    "api_catalogue_per_hour", "api_socket_messages_per_minute",
+)  # fmt: skip
+"""The limits of REST; `ApiSettings` has them without the prefix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,22 @@ class Settings:
     """`redis://…`: rate limits of several API processes are kept there, and events also go to its stream."""
     blob_url: str = field(default="", repr=False)
     """Where uploaded files are kept: `s3://bucket/…`, `gs://…`, `file:///…`. Empty: in the data directory."""
+    api_public_per_minute: int = 100
+    """Requests of REST a minute from one address without a token. 0 here and below: no limit."""
+    api_account_per_minute: int = 1_000
+    api_trading_per_minute: int = 100
+    api_auth_per_minute: int = 10
+    """Sign-ins, letters and steps up a minute, for each address and for each wallet."""
+    api_catalogue_per_hour: int = 1_000
+    """Changes of works, creators and licences an hour, for each account."""
+    api_socket_messages_per_minute: int = 1_000
+    """Messages from one connection of the event socket."""
+    verify_creators_at_once: bool = False
+    """Creators who ask to be verified are, without anybody deciding."""
+    portfolio_needed: bool = False
+    """Creators who ask to be verified name published works."""
+    works_need_verification: bool = False
+    """A work is published by the approval of somebody of the platform."""
     postgres_url: str = ""
     """Empty: the embedded PostgreSQL in the data directory."""
     chain_url: str = ""
@@ -124,6 +144,7 @@ class Settings:
             (1 <= self.snapshot_interval_s <= 86_400, "snapshot_interval_s", "1 to 86400 seconds"),
             (1 <= self.trader_orders_per_s <= 50_000, "trader_orders_per_s", "1 to 50000 orders a second"),
             (bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "given with tls_certificate"),
+            *((0 <= getattr(self, name) <= 10_000_000, name, "0 to 10000000") for name in API_LIMITS),
             (0 <= self.tls_port < 65_536, "tls_port", "0 to 65535"),
             (0 <= self.marketdata_tls_port < 65_536, "marketdata_tls_port", "0 to 65535"),
             (0 <= self.marketdata_b_tls_port < 65_536, "marketdata_b_tls_port", "0 to 65535"),

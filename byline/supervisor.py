@@ -169,7 +169,7 @@ class Supervisor:
         logger.warning("event=died process=%s status=%s restarts=%d", child.name, code, child.restarts)
         if code == DO_NOT_RESTART or crowded:
             child.state = "failed"
-            logger.error("event=stays_down process=%s status=%s log=%s", child.name, code, self.log_tail(child.name, 3))
+            logger.error("event=stays_down process=%s status=%s log=%s", child.name, code, self.log_tail(child.name, 1))
             return
         await asyncio.sleep(BACKOFF_S[min(child.restarts, len(BACKOFF_S) - 1)])
         if self._stopping:

@@ -5,8 +5,8 @@
 
 Order of work: the journal is read, checked and applied, the (derived) event log continued or built anew on the way;
 only then is the torn end of the last segment zeroed and the journal opened for writing. Before all of it the last group
-is written and synced once more: it may be in the page cache alone. A journal that is no valid
-prefix stops the start (JournalCorrupt); nothing is skipped, and nothing that was proven durable is cut.
+is written and synced once more: it may be in the page cache alone. A journal that is no valid prefix stops the start
+(JournalCorrupt); nothing is skipped, and nothing that was proven durable is cut.
 
 The event log goes on where it was if it belongs to this journal, this boot of the machine and a published sequence
 between snapshot and tail. Otherwise it is built anew from the first record.

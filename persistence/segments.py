@@ -142,8 +142,8 @@ def read_header(path: str, data: memoryview) -> Header:
     return Header(identity, first, chain, digest, slots, created, size)
 
 
-def list_segments(disk: Disk) -> list[Segment]:
-    """All segments in order, their headers read and compared with their names.
+def list_segments(disk: Disk, *, up_to: int | None = None) -> list[Segment]:
+    """All segments in order, their headers read and compared with their names; those that begin behind `up_to` not.
 
     Raises:
         JournalCorrupt: a header is bad, the identity differs, or the first segment is missing.
@@ -151,6 +151,8 @@ def list_segments(disk: Disk) -> list[Segment]:
     segments: list[Segment] = []
     for name in sorted(name for name in disk.list(DIRECTORY) if name.endswith(SUFFIX)):
         path = f"{DIRECTORY}/{name}"
+        if up_to is not None and path > segment_name(up_to):
+            break
         data = view(disk, path)
         header = read_header(path, data)
         if path != segment_name(header.first_sequence):

@@ -14,10 +14,10 @@ import msgspec
 
 from engine.messages.errors import JournalCorrupt
 from settlement.appendlog import AppendLog
-from settlement.batch import Listed, StoredEvent
+from settlement.batch import Listed, Sealed, StoredEvent
 from settlement.chain.port import VaultListing
 
-__all__ = ["BatchStore", "FileBatchStore", "listings"]
+__all__ = ["BatchStore", "FileBatchStore", "last_sealed", "listings"]
 
 
 class BatchStore(Protocol):
@@ -59,3 +59,12 @@ def listings(path: Path) -> dict[str, VaultListing]:
         return {}
     events = (msgspec.msgpack.decode(payload, type=StoredEvent) for payload in AppendLog.peek(path))
     return {event.listing.asset: event.listing for event in events if isinstance(event, Listed)}
+
+
+def last_sealed(path: Path) -> tuple[int, int]:
+    """Number and last sequence of the latest batch in a store's file, also while settlement runs on it; zeros: none."""
+    if not path.exists():
+        return 0, 0
+    events = (msgspec.msgpack.decode(payload, type=StoredEvent) for payload in AppendLog.peek(path))
+    sealed = [(event.batch.number, event.batch.last_sequence) for event in events if isinstance(event, Sealed)]
+    return max(sealed, default=(0, 0))

@@ -15,6 +15,7 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -51,11 +52,16 @@ class Projector:
     """One writer of the projection tables. `run` until told to stop; `store_batch` may be called meanwhile."""
 
     def __init__(
-        self, source: EventSource, dsn: str, settings: ProjectorSettings | None = None, *, journal: bytes = b""
-    ) -> None:
-        """`journal` is the identity of the journal behind `source`: rows of another one are wiped and built anew."""
+        self, source: EventSource, dsn: str, settings: ProjectorSettings | None = None, *, journal: bytes = b"",
+        rebuild: Path | None = None,
+    ) -> None:  # fmt: skip
+        """`journal` is the identity of the journal behind `source`: rows of another one are wiped and built anew.
+
+        `rebuild`: a file that asks for the same while it exists; it is removed when the rows are gone for good.
+        """
         self._source = source
         self._journal = journal
+        self._rebuild = rebuild
         self._dsn = dsn
         self._settings = settings or ProjectorSettings()
         self._connection: asyncpg.Connection | None = None
@@ -142,6 +148,13 @@ class Projector:
                 # Rows of another journal, or of commands that a crash in mode `memory` took back: never to be mixed.
                 logger.warning("event=projection_wiped sequence=%d", row["sequence"])
                 await connection.execute(_WIPE)
+                row = None
+            if self._rebuild is not None and self._rebuild.exists():
+                logger.warning("event=projection_wiped sequence=%d reason=rebuild", row["sequence"] if row else 0)
+                async with connection.transaction():
+                    await connection.execute("SET LOCAL synchronous_commit = on")
+                    await connection.execute(_WIPE)
+                self._rebuild.unlink()
                 row = None
             self._fold = await _load(connection)
             self.sequence = row["sequence"] if row else 0

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from byline.settings import load_settings
+from byline.settings import API_LIMITS, load_settings
 from engine.messages.errors import SettingsInvalid
+from platform_api.settings import LIMITS, ApiSettings
 
 
 def test_defaults_are_valid_and_absolute():
@@ -23,12 +24,19 @@ def test_children_get_the_very_same_settings():
     assert load_settings(settings.environment_variables()) == settings
 
 
+def test_every_limit_of_rest_can_be_set():
+    assert {name.removeprefix("api_") for name in API_LIMITS} == set(LIMITS)
+    defaults = load_settings({})
+    assert all(getattr(defaults, name) == getattr(ApiSettings("dsn"), name.removeprefix("api_")) for name in API_LIMITS)
+
+
 @pytest.mark.parametrize(
     ("environ", "named"),
     [
         ({"BYLINE_API_PORT": "x"}, "API_PORT"),
         ({"BYLINE_API_PORT": "65536"}, "api_port"),
         ({"BYLINE_API_PORT": "7401"}, "ports"),
+        ({"BYLINE_API_AUTH_PER_MINUTE": "-1"}, "api_auth_per_minute"),
         ({"BYLINE_ACK_MODE": "maybe"}, "ack_mode"),
         ({"BYLINE_BATCH_INTERVAL_S": "0"}, "batch_interval_s"),
         ({"BYLINE_BATCH_INTERVAL_S": "nan"}, "batch_interval_s"),

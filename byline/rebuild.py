@@ -1,0 +1,73 @@
+"""`byline rebuild`: PostgreSQL's projections written anew from the journal.
+
+The request is a file, DATA/projection.rebuild. The back office starts anew when it sees it, wipes the projections and
+removes it in that order: a crash in between wipes once more. Orders, trades, balances and candles come back from the
+event log (which recovery makes from the journal), batches from settlement's own log. People's data is not touched.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from byline.settings import Settings
+from byline.status_file import read_all_statuses
+from engine.messages.errors import Unavailable
+
+__all__ = ["REQUEST", "ask_for_rebuild", "rebuild_projections"]
+
+REQUEST = "projection.rebuild"
+POLL_S = 0.1
+STILL_S = 120.0
+"""Without any progress for so long, the command gives up; the rebuild itself goes on when it can."""
+
+
+def ask_for_rebuild(data: Path) -> None:
+    """Leaves the request; durable on return."""
+    descriptor = os.open(data / REQUEST, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    directory = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def rebuild_projections(settings: Settings, *, console: Console) -> None:
+    """Asks for it; beside a running exchange waits until the projection has all that the core had told when it began.
+
+    Raises:
+        Unavailable: there is no data, or the projection did not go on.
+    """
+    data = settings.data_directory
+    if not (data / "journal").is_dir():
+        raise Unavailable(f"there is no journal in {data}")
+    statuses = read_all_statuses(data)
+    core = statuses.get("core", {})
+    ask_for_rebuild(data)
+    if not core.get("alive"):
+        console.print("no exchange runs here: the projections are rebuilt at its next start")
+        return
+    target, began = int(core["released_sequence"]), time.monotonic()
+    before, last, moved = statuses.get("backoffice", {}).get("pid"), -1, time.monotonic()
+    columns = (TextColumn("rebuilding"), BarColumn(), TextColumn("{task.completed:,.0f} of {task.total:,.0f} commands"))
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("rebuilding", total=target)
+        while last < target:
+            office = read_all_statuses(data).get("backoffice", {})
+            fresh = office.get("alive") and office.get("pid") != before and not (data / REQUEST).exists()
+            reached = int(office.get("projection", {}).get("sequence", 0)) if fresh else -1
+            if reached != last:
+                last, moved = reached, time.monotonic()
+                progress.update(task, completed=max(0, min(last, target)))
+            elif time.monotonic() > moved + STILL_S:
+                raise Unavailable(f"the projection stands at sequence {max(last, 0)}: see DATA/logs/backoffice.log")
+            time.sleep(POLL_S)
+    console.print(f"[bold green]Rebuilt[/]: {target:,} commands in {time.monotonic() - began:.1f} s")

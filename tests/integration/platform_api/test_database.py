@@ -1,0 +1,32 @@
+"""The pool of connections over a real PostgreSQL: what a user of one leaves behind, the next one does not meet."""
+
+import asyncpg
+import pytest
+
+from platform_api.database import Database
+
+
+@pytest.fixture
+async def database(api_dsn):
+    database = Database(api_dsn, connections_max=1)
+    await database.open()
+    yield database
+    await database.close()
+
+
+async def test_transaction_left_open_is_rolled_back_before_the_next_use(database):
+    async with database.connection() as db:
+        first = await db.fetchval("SELECT pg_backend_pid()")
+        await db.execute("BEGIN")
+        await db.execute("INSERT INTO taxonomy.genre VALUES ('left_behind', 'Left behind', 99)")
+    async with database.connection() as db:
+        assert await db.fetchval("SELECT pg_backend_pid()") == first  # the same one
+        assert not db.is_in_transaction()
+        assert await db.fetchval("SELECT count(*) FROM taxonomy.genre WHERE code = 'left_behind'") == 0
+
+
+async def test_failed_transaction_leaves_a_connection_that_works(database):
+    with pytest.raises(asyncpg.UniqueViolationError):
+        async with database.transaction() as db:
+            await db.execute("INSERT INTO taxonomy.genre VALUES ('drama', 'Again', 98)")
+    assert await database.fetch("SELECT 1 FROM taxonomy.genre WHERE code = 'drama'")
