@@ -450,7 +450,7 @@ def _settle(disk: Disk, listed: list[segments.Segment]) -> None:
     try:
         segments.settle_end(disk, listed)
     except OSError as error:
-        raise JournalFailed(f"the end of the journal cannot be written again: {error}") from error
+        raise JournalFailed(f"the journal's end cannot be written again: {error}") from error
 
 
 def _check_durable(tail: Tail, durable: int) -> None:
