@@ -5,6 +5,7 @@
     postgres    the embedded server                     api         REST
     traders     simulated traders (byline.trading_floor)
     relay       event log ▸ NATS, for market data on other hosts
+    backup      journal ▸ object store
 
 Market data can be several processes: `marketdata` and its shards `marketdata_2` … are feed A, `marketdata_b` … feed B.
 
@@ -64,7 +65,7 @@ def run_process(name: str, settings: Settings) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     bodies: dict[str, Body] = {
         "core": _core, "chain": _chain, "postgres": _postgres, "backoffice": _backoffice, "marketdata": _marketdata,
-        "api": _api, "traders": _traders, "relay": _relay,
+        "api": _api, "traders": _traders, "relay": _relay, "backup": _backup,
     }  # fmt: skip
     kind = "marketdata" if MARKETDATA.fullmatch(name) else name
     if kind not in bodies:
@@ -479,6 +480,43 @@ async def _market_events(settings: Settings) -> tuple[Any, Any]:
     relayed = RelayedEvents(settings.events_url)
     await relayed.start()
     return relayed, relayed
+
+
+async def _backup(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
+    """Ships the journal. A store that is away is waited for; another history in it ends the process for good."""
+    from persistence.backup import Objects, Shipper
+
+    shipper, error, is_started = Shipper(settings.data_directory, Objects(settings.backup_url)), "", False
+
+    def facts() -> dict[str, Any]:
+        return {
+            "shipped_sequence": shipper.sequence, "lag_s": round(shipper.oldest_waiting_s(), 3),
+            "recovery_point_s": round(shipper.lag_s, 3), "recovery_point_max_s": round(shipper.lag_max_s, 3),
+            "parts": shipper.parts, "segments": shipper.sealed, "bytes": shipper.bytes, "reachable": int(not error),
+            "last_error": error,
+        }  # fmt: skip
+
+    async def ship() -> None:
+        nonlocal error, is_started
+        wait = settings.backup_interval_s
+        while not stop.is_set():
+            try:
+                if not is_started:
+                    await asyncio.to_thread(shipper.start)
+                    is_started = True
+                await asyncio.to_thread(shipper.step)
+                error, wait = "", settings.backup_interval_s
+            except Unavailable as problem:
+                if not error:
+                    logger.warning("event=backup_waits sequence=%d error=%s", shipper.sequence, problem)
+                error, wait = str(problem), min(5.0, max(2 * wait, 0.5))
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(stop.wait(), wait)
+        if is_started and not error:
+            await asyncio.to_thread(shipper.step)  # what came last; the core has stopped before this process
+
+    await _first_ends(stop, ship(), _report(status, stop, facts))
+    status.write(ready=False, **facts())
 
 
 async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:

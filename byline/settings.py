@@ -95,6 +95,10 @@ class Settings:
     """Creators who ask to be verified name published works."""
     works_need_verification: bool = False
     """A work is published by the approval of somebody of the platform."""
+    backup_url: str = field(default="", repr=False)
+    """Where the journal is shipped while it grows: `s3://bucket/…`, `gs://…`, `az://…`, `file:///…`. Empty: nowhere."""
+    backup_interval_s: float = 0.25
+    """Pause between two looks for records to ship. What a lost disk costs is this and one request to the store."""
     postgres_url: str = ""
     """Empty: the embedded PostgreSQL in the data directory."""
     chain_url: str = ""
@@ -142,6 +146,8 @@ class Settings:
                 "unsettled_limit_s", "0, or at least 30 s and two batches",
             ),
             (1 <= self.snapshot_interval_s <= 86_400, "snapshot_interval_s", "1 to 86400 seconds"),
+            (self.backup_url == "" or "://" in self.backup_url, "backup_url", "a URL as s3://bucket/prefix"),
+            (0.01 <= self.backup_interval_s <= 60, "backup_interval_s", "0.01 to 60 seconds"),
             (1 <= self.trader_orders_per_s <= 50_000, "trader_orders_per_s", "1 to 50000 orders a second"),
             (bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "given with tls_certificate"),
             *((0 <= getattr(self, name) <= 10_000_000, name, "0 to 10000000") for name in API_LIMITS),

@@ -35,6 +35,7 @@ __all__ = [
     "last_nonzero",
     "last_sequence",
     "list_segments",
+    "parse_header",
     "read_header",
     "scan",
     "segment_name",
@@ -122,11 +123,19 @@ def view(disk: Disk, path: str) -> memoryview:
 
 
 def read_header(path: str, data: memoryview) -> Header:
-    """The header of a segment.
+    """The header of a segment, whose whole file `data` is.
 
     Raises:
-        JournalCorrupt: no header, a damaged one, or one of another format or layout.
+        JournalCorrupt: no header, a damaged one, one of another format or layout, or of a file of another size.
     """
+    header = parse_header(path, data)
+    if header.segment_bytes != len(data):
+        raise JournalCorrupt(f"{path}: is {len(data)} bytes, its header says {header.segment_bytes}")
+    return header
+
+
+def parse_header(path: str, data: memoryview) -> Header:
+    """The header of a segment of which `data` is the beginning. Raises JournalCorrupt."""
     if len(data) < HEADER_BYTES or bytes(data[:8]) != MAGIC:
         raise JournalCorrupt(f"{path}: offset 0: no journal header")
     (stored,) = struct.unpack_from("<I", data, HEADER_BYTES - 4)
@@ -137,8 +146,6 @@ def read_header(path: str, data: memoryview) -> Header:
         )
     if crc32c(data[: HEADER_BYTES - 4]) != stored:
         raise JournalCorrupt(f"{path}: offset 0: checksum of the header")
-    if size != len(data):
-        raise JournalCorrupt(f"{path}: is {len(data)} bytes, its header says {size}")
     return Header(identity, first, chain, digest, slots, created, size)
 
 

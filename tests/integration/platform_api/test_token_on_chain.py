@@ -12,7 +12,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.support.exchange import until
+from tests.support.waiting import HANG_S, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -44,7 +44,7 @@ async def test_a_launch_survives_a_core_that_stands_still_and_its_trades_reach_t
     await exchange.start()
     try:
         api = exchange.status("api")
-        async with httpx.AsyncClient(base_url=f"http://{api['host']}:{api['port']}", timeout=60) as http:
+        async with httpx.AsyncClient(base_url=f"http://{api['host']}:{api['port']}", timeout=HANG_S) as http:
             writer, staff, buyer = Person(http), Person(http), Person(http)
             for person in (writer, staff, buyer):
                 await person.sign_in()
@@ -73,7 +73,7 @@ async def test_a_launch_survives_a_core_that_stands_still_and_its_trades_reach_t
                     await asyncio.sleep(0.2)
                 return found
 
-            await asyncio.wait_for(reached(lambda token: token["status"] == "minted"), 60)
+            await asyncio.wait_for(reached(lambda token: token["status"] == "minted"), HANG_S)
             await staff.data("POST", f"{path}/list", reason="Ready.")
             await buyer.data("POST", "/v1/faucet", assets=["USDC"])
             async with connect(f"ws://{api['host']}:{api['port']}/v1/ws") as page:
@@ -92,9 +92,9 @@ async def test_a_launch_survives_a_core_that_stands_still_and_its_trades_reach_t
                     trade, *_ = await writer.data("GET", f"{path}/transactions")
                 return trade
 
-            trade = await asyncio.wait_for(settled(), 60)
+            trade = await asyncio.wait_for(settled(), HANG_S)
             assert trade["type"] == "trade" and trade["digests"]
-            found = await asyncio.wait_for(reached(lambda token: token["vault"]), 60)
+            found = await asyncio.wait_for(reached(lambda token: token["vault"]), HANG_S)
             assert (found["circulating_supply"], found["holder_count"], found["last_price"]) == ("1000", 3, "1.5")
             held = await writer.data("GET", f"{path}/holders")
             assert [(holder["kind"], holder["quantity"]) for holder in held] == [
