@@ -19,9 +19,12 @@ CANCELS = {"cancel", "mass_cancel", "cancel_after", "kill", "poison"}
 """Commands that only ever take risk away: they keep a reserve when the exchange is busy."""
 _OWN = _ORDERS | CANCELS | {"rearm", "withdraw"}
 
-_OPERATORS_REFS = ("dep:", "exit:", "exitrest:", "wd:")
+_OPERATORS_REFS = (
+    "dep:", "exit:", "exitrest:", "wd:",
+    "launch:", "phase:", "lic:", "buy:", "dist:", "refund:", "payout:", "cover:",
+)  # fmt: skip
 """A ref runs once: whoever took that of somebody's deposit on the chain, which all can see, would keep it from being
-booked. `settlement.refs` makes them."""
+booked; so too those that the platform makes of documents with public ids. `settlement.refs` makes the first four."""
 
 
 class Forbidden(Exception):

@@ -5,7 +5,24 @@ A new context is a line here.
 
 from __future__ import annotations
 
-from platform_api import admin, creators, exchange, identity, media, ops, settlement, taxonomy, works
+from platform_api import (
+    admin,
+    creators,
+    exchange,
+    identity,
+    ledger,
+    licensing,
+    live,
+    media,
+    ops,
+    payments,
+    registry,
+    royalties,
+    settlement,
+    taxonomy,
+    tokens,
+    works,
+)
 from platform_api.kernel.context import Context
 
 __all__ = ["CONTEXTS"]
@@ -20,5 +37,12 @@ CONTEXTS: tuple[Context, ...] = (
     media.CONTEXT,
     creators.CONTEXT,
     works.CONTEXT,
+    ledger.CONTEXT,
+    royalties.CONTEXT,
+    payments.CONTEXT,
+    licensing.CONTEXT,
+    registry.CONTEXT,
+    tokens.CONTEXT,
     admin.CONTEXT,
+    live.CONTEXT,
 )

@@ -12,7 +12,10 @@ from engine.messages.errors import SettingsInvalid
 __all__ = ["ApiSettings"]
 
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
-SECONDS = ("nonce_seconds", "access_seconds", "refresh_seconds", "email_token_seconds", "withdrawal_confirm_seconds")
+SECONDS = (
+    "nonce_seconds", "access_seconds", "refresh_seconds", "email_token_seconds", "withdrawal_confirm_seconds",
+    "symbol_reservation_seconds",
+)  # fmt: skip
 COUNTS = (
     "body_bytes_max",
     "pool_connections_max",
@@ -22,8 +25,15 @@ COUNTS = (
     "part_bytes",
     "file_bytes_max",
     "account_bytes_max",
+    "symbols_per_account_max",
+    "sockets_max",
+    "sockets_per_address_max",
+    "intent_seconds",
 )
-LIMITS = ("public_per_minute", "account_per_minute", "trading_per_minute", "auth_per_minute", "catalogue_per_hour")
+LIMITS = (
+    "public_per_minute", "account_per_minute", "trading_per_minute", "auth_per_minute", "catalogue_per_hour",
+    "socket_messages_per_minute",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,8 @@ class ApiSettings:
     postgres_dsn: str = field(repr=False)
     domain: str = "127.0.0.1:7400"
     """What wallets are asked to sign for. A signature made for another domain opens nothing here."""
+    public_url: str = ""
+    """Where people reach the API, as it stands in certificates: `https://…` without a path. Empty: `http://` domain."""
     chain: str = "sui:local"
     ethereum_chain_id: int = 1
     """What Ethereum wallets are asked to sign for; nothing is ever sent to that chain."""
@@ -90,6 +102,21 @@ class ApiSettings:
     """A work is published by the approval of somebody of the platform."""
     portfolio_needed: bool = False
     """Who asks to be verified names published works."""
+    sockets_max: int = 10_000
+    """Readers of the event socket in this process."""
+    sockets_per_address_max: int = 100
+    socket_messages_per_minute: int = 1_000
+    """Of one connection. 0: no limit."""
+    symbol_reservation_seconds: int = 86_400
+    symbols_per_account_max: int = 3
+    launch_platform_bps: int = 500
+    """The platform's share of what the sale of a new token brings in."""
+    test_payments: bool = False
+    """The built-in payment provider, which takes test money. Refused unless `embedded`."""
+    intent_seconds: int = 3_600
+    """What is not paid by then expires."""
+    royalty_hold_days: int = 7
+    """How old what was earned must be to be paid out."""
 
     def __post_init__(self) -> None:
         strange = tuple(origin for origin in self.cors_origins if not ORIGIN.fullmatch(origin))
@@ -97,15 +124,22 @@ class ApiSettings:
             *((getattr(self, name) >= 1, f"{name} must be at least 1") for name in (*SECONDS, *COUNTS)),
             *((0 <= getattr(self, name) <= 10_000_000, f"{name} must be 0 … 10,000,000") for name in LIMITS),
             (self.session_cache_seconds >= 0, "session_cache_seconds must not be negative"),
+            (0 <= self.launch_platform_bps <= 10_000, "launch_platform_bps must be 0 … 10,000"),
             (self.query_seconds_max > 0, "query_seconds_max must be above 0"),
             (self.access_seconds < self.refresh_seconds, "access_seconds must be less than refresh_seconds"),
             (self.file_bytes_max <= 10_000 * self.part_bytes, "file_bytes_max must be at most 10,000 part_bytes"),
             (self.jobs_running_max >= 20, "jobs_running_max must be at least 20"),
             (self.ethereum_chain_id >= 1, "ethereum_chain_id must be at least 1"),
+            (0 <= self.royalty_hold_days <= 365, "royalty_hold_days must be 0 … 365"),
+            (not self.test_payments or self.embedded, "test_payments takes test money and needs embedded"),
             (not self.faucet or self.embedded, "faucet gives test money away and needs embedded"),
             (
                 bool(self.domain) and not any(c.isspace() for c in self.domain),
                 "domain must be a host, with a port if need be",
+            ),
+            (
+                self.public_url == "" or ORIGIN.fullmatch(self.public_url) is not None,
+                "public_url must be scheme://host[:port]",
             ),
             (not strange, f"cors_origins must be scheme://host[:port] each, not {strange}"),
             (
@@ -116,3 +150,8 @@ class ApiSettings:
         for holds, rule in rules:
             if not holds:
                 raise SettingsInvalid(rule)
+
+    @property
+    def origin(self) -> str:
+        """What paths of the API are put after, for links that leave it."""
+        return self.public_url or f"http://{self.domain}"

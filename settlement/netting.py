@@ -18,7 +18,8 @@ others of its row.
 A withdrawal with a document (`wd:…`) is paid once it is released, from whatever row its account has, to the address
 that the release names. One without goes to its account's own row; a house row has no key and is never paid so, for the
 money would be lost: such a withdrawal stays unpaid, is named in `unpayable`, and holds up nothing else. If the core
-books one all the same, its units stay in the custody row.
+books one all the same, its units stay in the custody row. So do those that went to another place than the chain, as a
+refund that a payment provider has paid.
 
 A batch that touches more rows than a transaction may goes in parts, payers first: each part is made zero-sum by one
 entry of the clearing row, which ends at zero.
@@ -34,7 +35,7 @@ import msgspec
 import numpy as np
 
 from settlement.chain.port import CoinPart, Part, Payout
-from settlement.ledger import Cut, Disagreement, Ledger, Posting
+from settlement.ledger import EXTERNAL, Cut, Disagreement, Ledger, Posting
 from settlement.liabilities import Liabilities
 from settlement.refs import DOCUMENTED
 from settlement.rows import CLEARING_ROW, CUSTODY_ROW, KEYLESS_ROWS, TREASURY_ROW, chain_row
@@ -379,18 +380,27 @@ def _by_ref(ledger: Ledger) -> dict[str, list[Posting]]:
 
 
 def _unpayable(ledger: Ledger, ref: str, postings: list[Posting], *, booked: bool) -> list[Unpayable]:
-    """Empty if every settled posting has a wallet to go to; else all of them: it is paid whole or not at all."""
+    """Empty if every settled posting has a wallet to go to; else all of them: it is paid whole or not at all.
+
+    What goes to another place than the chain, as to a payment provider, is paid there and never here.
+    """
     settled = [posting for posting in postings if ledger.assets[posting.asset].settled]
     rowless = [
         account.name
         for account in (ledger.accounts[posting.source] for posting in settled)
         if account.row is None or account.row in KEYLESS_ROWS
     ]
-    if not rowless:
+    elsewhere = [ledger.accounts[posting.target].name for posting in settled if posting.target != EXTERNAL]
+    if elsewhere:
+        reason = f"it goes to {elsewhere[0]}, not to the chain; " + (
+            "its units stay in the custody row" if booked else "it waits until it is posted or voided"
+        )
+    elif rowless:
+        reason = f"account {rowless[0]} has no row of its own to be paid to; " + (
+            "booked all the same, its units stay in the custody row" if booked else "it waits until withdraw_failed"
+        )
+    else:
         return []
-    reason = f"account {rowless[0]} has no row of its own to be paid to; " + (
-        "booked all the same, its units stay in the custody row" if booked else "it waits until withdraw_failed"
-    )
     return [
         Unpayable(
             ref, ledger.accounts[posting.source].name, ledger.assets[posting.asset].name, posting.amount, booked, reason

@@ -102,6 +102,10 @@ class CreatorService:
             raise unknown("creator")
         return _creator(row)
 
+    async def exists(self, db: Any, creator_id: UUID) -> bool:
+        """For other contexts."""
+        return await queries.creator(db, creator_id) is not None
+
     async def own(self, db: Any, caller: Caller) -> Creator | None:
         """The creator that the caller is; None if none. For other contexts too."""
         row = await queries.creator_of_account(db, UUID(caller.account_id))

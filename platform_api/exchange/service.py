@@ -32,11 +32,12 @@ from platform_api.exchange.models import (
     Placed,
     Trade,
 )
+from platform_api.exchange.reader import MarketReader
 from platform_api.kernel.context import Kernel
 from platform_api.money import decimal_text, steps_text
 from platform_api.security import Caller
 
-__all__ = ["ExchangeService"]
+__all__ = ["ExchangeService", "candle_of", "trade_of"]
 
 MARKETS_NS = 2_000_000_000
 STATUSES = ("waiting", "open", "filled", "canceled")
@@ -52,6 +53,7 @@ class ExchangeService:
         self._idempotency = kernel.idempotency
         self._markets: list[Any] = []
         self._markets_until_ns = 0
+        self.reader = MarketReader()
 
     async def markets(self) -> list[Market]:
         return [_market(row) for row in await self._market_rows()]
@@ -129,7 +131,7 @@ class ExchangeService:
         market = await self._market_row(token_id)
         rows = await queries.public_trades(self._database, market["id"], key[0] if key else None, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["trade_id"],))
-        return [_trade(row, market) for row in rows], pagination
+        return [trade_of(row, market) for row in rows], pagination
 
     async def own_trades(
         self, caller: Caller, token_id: str | None, cursor: str | None, limit: int
@@ -163,7 +165,7 @@ class ExchangeService:
             before = datetime.fromtimestamp(min(key[0], int(before.timestamp())), UTC)
         rows = await queries.candles(self._database, market["id"], INTERVALS[interval], before, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (int(row["opened_at"].timestamp()),))
-        return [_candle(row, market) for row in rows], pagination
+        return [candle_of(row, market) for row in rows], pagination
 
     async def faucet(self, caller: Caller, body: FaucetRequest) -> list[FaucetDeposit]:
         """Once for each account and asset: the reference of the deposit sees to that in the core."""
@@ -327,7 +329,7 @@ def _order(row: Any, market: Any) -> Order:
     )
 
 
-def _trade(row: Any, market: Any) -> Trade:
+def trade_of(row: Any, market: Any) -> Trade:
     return Trade(
         trade_id=str(row["trade_id"]),
         market=market["name"],
@@ -346,7 +348,7 @@ def _trade(row: Any, market: Any) -> Trade:
 def _own_trade(row: Any, market: Any) -> Trade:
     role = "taker" if row["is_taker"] else "maker"
     return msgspec.structs.replace(
-        _trade(row, market),
+        trade_of(row, market),
         side=row["side"],
         order_id=str(row[f"{role}_order_id"]),
         liquidity="auction" if row["aggressor"] == "none" else role,  # nobody takes in an uncross
@@ -354,7 +356,7 @@ def _own_trade(row: Any, market: Any) -> Trade:
     )
 
 
-def _candle(row: Any, market: Any) -> Candle:
+def candle_of(row: Any, market: Any) -> Candle:
     return Candle(
         opened_at=timestamp(row["opened_at"]),
         open=_price(row["open"], market) or "",

@@ -35,6 +35,11 @@ class Assets:
             rows = await queries.assets(db, work_id)
         return [_asset(row) for row in rows if inside or row["role"] in PUBLIC_ROLES]
 
+    async def of_buyer(self, db: Any, work_id: UUID) -> list[tuple[str, str, UUID]]:
+        """Role, name and file of what a buyer of the work gets: masters and attachments."""
+        rows = await queries.assets(db, work_id)
+        return [(row["role"], row["name"], row["file_id"]) for row in rows if row["role"] not in PUBLIC_ROLES]
+
     async def add(self, caller: Caller, work_id: UUID, body: AssetRequest) -> Asset:
         """Raises ApiError NOT_FOUND; CONFLICT `asset_exists`; VALIDATION_ERROR `unknown_file` or `wrong_type`."""
         account_id = UUID(caller.account_id)

@@ -13,7 +13,7 @@ anybody but its owner, its collaborators and moderators.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -62,6 +62,9 @@ SEARCH_WORDS = {
 """Language → text search configuration; `simple` for every other."""
 CURSORS: dict[str, tuple[type, ...]] = {"newest": (datetime, UUID), "oldest": (datetime, UUID), "title": (str, UUID)}
 
+Entitled = Callable[[Any, Caller, UUID, UUID | None], Awaitable[bool]]
+"""Whether somebody has bought a work, or a chapter of it: connection, who, work, chapter."""
+
 
 class Catalog:
     def __init__(self, kernel: Kernel) -> None:
@@ -70,6 +73,8 @@ class Catalog:
         self._creators = kernel.service(CreatorService)
         self._taxonomy = kernel.service(TaxonomyService)
         self._media = kernel.service(MediaService)
+        self.entitled: Entitled | None = None
+        """Set by the context that sells."""
 
     async def create(self, caller: Caller, body: WorkRequest, key: str | None) -> tuple[Work, bool]:
         """A draft, and its first version. Raises ApiError VALIDATION_ERROR, FORBIDDEN `no_creator`."""
@@ -270,9 +275,24 @@ class Catalog:
         """The work, and whether the visitor is one of those who see what is not public. Raises ApiError NOT_FOUND."""
         row = await queries.work(db, work_id)
         inside = row is not None and visitor is not None and await self._is_inside(db, visitor, row)
-        if row is None or not (inside or row["status"] == "published"):
+        if row is None or not (inside or row["status"] == "published" or await self._kept(db, visitor, row)):
             raise unknown("work")
         return row, inside
+
+    async def check_inside(self, db: Any, caller: Caller, work_id: UUID) -> Any:
+        """The work, for those who see what is not public. Raises ApiError NOT_FOUND."""
+        row, inside = await self.visible(db, caller, work_id)
+        if not inside:
+            raise unknown("work")
+        return row
+
+    async def published(self, db: Any, work_ids: list[UUID]) -> set[UUID]:
+        """Which of them everybody may see."""
+        return await queries.published(db, work_ids)
+
+    async def title(self, db: Any, work_id: UUID) -> str:
+        """Of a work that somebody has a right to, which is therefore not deleted."""
+        return str((await queries.work(db, work_id))["title"])
 
     async def lock_own(self, db: Any, caller: Caller, work_id: UUID, or_permitted: str | None = None) -> Any:
         """The caller's work, locked; somebody else's for whoever has the permission. Raises ApiError NOT_FOUND."""
@@ -282,6 +302,25 @@ class Catalog:
         if str(row["account_id"]) != caller.account_id and not (or_permitted and caller.may(or_permitted)):
             raise unknown("work")
         return row
+
+    async def lock_known(self, db: Any, work_id: UUID) -> Any:
+        """Any work, locked, for whoever decides by rules of their own who may. Raises ApiError NOT_FOUND."""
+        row = await queries.lock_work(db, work_id)
+        if row is None:
+            raise unknown("work")
+        return row
+
+    async def own_version(self, db: Any, caller: Caller, work_id: UUID, number: int | None) -> tuple[Any, Any]:
+        """The caller's work, locked, and one of its versions, the latest unless told. Raises ApiError NOT_FOUND."""
+        work = await self.lock_own(db, caller, work_id)
+        row = await queries.version(db, work_id, work["content_version"] if number is None else number)
+        if row is None:
+            raise unknown("version")
+        return work, row
+
+    async def mark_sold(self, db: Any, work_id: UUID) -> None:
+        """Somebody has a right to it from now on: it can be archived, never deleted."""
+        await queries.mark_sold(db, work_id)
 
     async def note_version(self, db: Any, work_id: UUID, note: str, actor: UUID) -> None:
         """What the work consists of now is its next version, unless it is what it was."""
@@ -303,7 +342,17 @@ class Catalog:
         elsewhere = await queries.shown_elsewhere(db, file_ids, work_id, PUBLIC_ROLES)
         await self._media.set_public(db, [id_ for id_ in file_ids if id_ not in elsewhere], False)
 
+    async def may_use(self, db: Any, visitor: Caller | None, work_id: UUID, chapter_id: UUID | None) -> bool:
+        """Whether somebody who is not inside has bought the work, or this chapter; without a chapter, anything."""
+        return visitor is not None and self.entitled is not None and await self.entitled(
+            db, visitor, work_id, chapter_id
+        )  # fmt: skip
+
     # Inside.
+
+    async def _kept(self, db: Any, visitor: Caller | None, row: Any) -> bool:
+        """Who bought an archived work keeps it."""
+        return row["status"] == "archived" and await self.may_use(db, visitor, row["id"], None)
 
     async def _is_inside(self, db: Any, visitor: Caller, row: Any) -> bool:
         if str(row["account_id"]) == visitor.account_id or visitor.may("edit_any_work") or visitor.may("verify_ip"):

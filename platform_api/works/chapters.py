@@ -91,11 +91,19 @@ class Chapters:
             if row["work_id"] != work_id:
                 raise unknown("chapter")
             version = await queries.chapter_version(db, chapter_id, row["content_version"])
-        is_open = inside or row["preview"]
+            is_open = inside or row["preview"] or await self._catalog.may_use(db, visitor, work_id, chapter_id)
         return ChapterDetail(
             _chapter(row), not is_open, version["body"] if is_open else None,
             str(version["file_id"]) if is_open and version["file_id"] else None, bytes(version["sha256"]).hex(),
         )  # fmt: skip
+
+    async def file_of(self, db: Any, work_id: UUID, chapter_id: UUID) -> tuple[str, UUID] | None:
+        """Title and file of a published chapter that is one, for who may use it. Raises ApiError NOT_FOUND."""
+        row = await queries.chapter(db, chapter_id)
+        if row is None or row["work_id"] != work_id or row["status"] != "published":
+            raise unknown("chapter")
+        version = await queries.chapter_version(db, chapter_id, row["content_version"])
+        return None if version["file_id"] is None else (row["title"], version["file_id"])
 
     async def change(self, caller: Caller, chapter_id: UUID, body: ChapterPatch, if_match: str | None) -> Chapter:
         """Raises ApiError NOT_FOUND, CONFLICT, INVALID_CONTENT_FORMAT, VALIDATION_ERROR."""
@@ -182,6 +190,14 @@ class Chapters:
                            timestamp(row["created_at"]))
             for row in rows
         ], pagination  # fmt: skip
+
+    async def own_version(self, db: Any, caller: Caller, chapter_id: UUID, number: int | None) -> tuple[Any, Any]:
+        """The caller's work, locked, and a version of its chapter, the latest unless told. Raises ApiError."""
+        chapter, work = await self._lock_own(db, caller, chapter_id)
+        row = await queries.chapter_version(db, chapter_id, chapter["content_version"] if number is None else number)
+        if row is None:
+            raise unknown("version")
+        return work, row
 
     async def _visible(self, db: Any, visitor: Caller | None, chapter_id: UUID) -> tuple[Any, bool]:
         row = await queries.chapter(db, chapter_id)

@@ -95,6 +95,13 @@ class Collaboration:
                 await self._make_effective(db, work, change["id"], lines, change["proposed_by"])
             return await self._shown(db, work_id, True)
 
+    async def shares(self, db: Any, work_id: UUID) -> list[tuple[UUID, int]]:
+        """Accounts and basis points, the owner's rest among them: 10,000 together. The work exists."""
+        lines = [(row["account_id"], row["share_bps"]) for row in await queries.collaborators(db, work_id)]
+        rest = WHOLE_BPS - sum(share for _, share in lines)
+        owner = (await queries.work(db, work_id))["account_id"]
+        return [(account_id, share) for account_id, share in [(owner, rest), *lines] if share]
+
     async def _make_effective(
         self, db: Any, work: Any, change_id: UUID, lines: list[tuple[UUID, str, int]], actor: UUID
     ) -> None:

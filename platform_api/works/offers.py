@@ -82,6 +82,23 @@ class Offers:
             raise ApiError(ErrorCode.CONFLICT, message, reason="offer_exists") from error
         return _offer(row)
 
+    async def open_offer(self, db: Any, caller: Caller, offer_id: UUID) -> tuple[Any, Any]:
+        """For whoever sells it: the offer, and its work under lock. Raises ApiError NOT_FOUND unless it is shown."""
+        row = await queries.offer(db, offer_id)
+        if row is None:
+            raise unknown("offer")
+        work = await queries.lock_work(db, row["work_id"])
+        row = await queries.offer(db, offer_id)  # as it is under the lock
+        chapter = None if row["chapter_id"] is None else await queries.chapter(db, row["chapter_id"])
+        is_hidden = row["chapter_id"] is not None and (chapter is None or chapter["status"] != "published")
+        if work is None or not row["active"] or is_hidden:
+            raise unknown("offer")
+        try:
+            await self._catalog.visible(db, caller, work["id"])
+        except ApiError as error:
+            raise unknown("offer") if error.code is ErrorCode.NOT_FOUND else error from None
+        return row, work
+
     async def bounds(self, asset: str, least: str | None, most: str | None) -> tuple[int | None, int | None]:
         """Prices of a filter in units. Raises ApiError VALIDATION_ERROR."""
         async with self._database.connection() as db:
@@ -119,14 +136,14 @@ class Offers:
         )
 
 
-def units_of(price: str, scale: int, *, least: int = 1) -> int:
+def units_of(price: str, scale: int, *, least: int = 1, field: str = "price") -> int:
     """The decimal text in units of 10^-scale. Raises ApiError VALIDATION_ERROR: too fine, too small, too large."""
     whole, _, fraction = price.partition(".")
     fraction = fraction.rstrip("0")
     units = int(whole + fraction.ljust(scale, "0"))
     if len(fraction) > scale or not least <= units <= UNITS_MAX:
-        message = f"price: must be above 0, with at most {scale} decimals"
-        raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_price", field="price",
+        message = f"{field}: must be {'above 0' if least else 'a number'}, with at most {scale} decimals"
+        raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_price", field=field,
                        details={"decimals": scale})  # fmt: skip
     return units
 

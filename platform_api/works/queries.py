@@ -96,6 +96,16 @@ async def lock_work(db: Any, work_id: UUID) -> Any:
     return await db.fetchrow(query, work_id)
 
 
+async def published(db: Any, work_ids: list[UUID]) -> set[UUID]:
+    rows = await db.fetch("SELECT id FROM works.work WHERE id = ANY($1) AND status = 'published'", work_ids)
+    return {row["id"] for row in rows}
+
+
+async def mark_sold(db: Any, work_id: UUID) -> None:
+    """Nothing that a reader or an editor sees: no new version of the row."""
+    await db.execute("UPDATE works.work SET sold = true WHERE id = $1 AND NOT sold", work_id)
+
+
 async def browse(
     db: Any, sort: str, filters: Mapping[str, Any], after: tuple[Any, ...] | None, limit: int
 ) -> list[Any]:
@@ -160,6 +170,10 @@ async def version_digest(db: Any, work_id: UUID, number: int) -> bytes | None:
     query = "SELECT sha256 FROM works.work_version WHERE work_id = $1 AND number = $2"
     digest: bytes | None = await db.fetchval(query, work_id, number)
     return digest
+
+
+async def version(db: Any, work_id: UUID, number: int) -> Any:
+    return await db.fetchrow("SELECT * FROM works.work_version WHERE work_id = $1 AND number = $2", work_id, number)
 
 
 async def versions(db: Any, work_id: UUID, before: int | None, limit: int) -> list[Any]:

@@ -26,8 +26,9 @@ NOW = 1_700_000_000_000_000_000
 class RealCore:
     """An EventSource, a settlement CommandPort and a platform CorePort over one core."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_ns: int = NOW) -> None:
         self.core = Core()
+        self.now_ns = now_ns
         self.directory = Directory()
         self._decoder = EventDecoder(self.directory)
         self._encoder = CommandEncoder(self.directory, self._decoder.orders)
@@ -45,7 +46,7 @@ class RealCore:
     def events(self, command: Mapping[str, Any]) -> list[dict[str, Any]]:
         command = dict(command)
         record = self._encoder.encode(command)
-        struct.pack_into("<Qq", record, 8, self.core.sequence + 1, NOW + self.core.sequence)
+        struct.pack_into("<Qq", record, 8, self.core.sequence + 1, self.now_ns + self.core.sequence)
         made = self.core.apply(record).copy().reshape(-1).view(layout.EVENT)
         if len(made):
             self.slots.append(made)

@@ -16,7 +16,8 @@ import pytest
 
 from platform_api.app import openapi_document
 from platform_api.envelope import cursor_text
-from tests.integration.platform_api.test_works import chapter, creator, story
+from tests.integration.platform_api.test_licensing import apply, issued, studio, terms_for
+from tests.integration.platform_api.test_works import chapter, creator, published, story
 
 STRANGE = [
     None, "", "\u0000", "a\n", "\ud7ff", "x" * 70_000, 0, -1, 2**31, 2**63, 2**64, 1.5, 1e308, True, [], {}, [[]],
@@ -80,23 +81,43 @@ class Walk:
         return self.dice.choice(["%00", "x", "0", "%F0%9F%98%80", "-1", "%0A", "9" * 40])
 
 
-@pytest.mark.parametrize("world", [{"catalogue_per_hour": 0}], indirect=True)
+@pytest.mark.parametrize(
+    "world", [{"catalogue_per_hour": 0, "embedded": True, "test_payments": True}], indirect=True
+)
 async def test_strange_input_is_answered_as_documented(world):
     seed = int(os.environ.get("BYLINE_STRANGE_SEED", "7"))
     made, account, bearer = await creator(world, "Strange")
-    for role in ("moderator", "admin", "studio"):
+    for role in ("moderator", "admin", "studio", "operator"):
         await world.grant(account, role)
     await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
     work = await story(world, bearer)
     one = await chapter(world, bearer, work)
     coins = {"kind": "coin", "asset": "COIN", "price": "1"}
     offer = await world.data("POST", f"/v1/works/{work['id']}/offers", headers=bearer, json=coins)
+    verified = "UPDATE creators.creator SET verification_status = 'verified' WHERE id = $1::text::uuid"
+    await world.sql(verified, made["id"])
+    await world.sql("UPDATE identity.session SET proved_at = now() WHERE account_id = $1::text::uuid", account)
+    launch = {"symbol": "STRANGE", "name": "S", "total_supply": "10", "sale_size": "5", "start_price": "1"}
+    token = await world.data("POST", "/v1/tokens", headers=bearer | {"idempotency-key": "strange"}, json=launch)
     begun = {"name": "a", "content_type": "image/png", "size_bytes": 100}
     upload = await world.data("POST", "/v1/uploads", headers=bearer, json=begun)
+    terms = await terms_for(world, bearer, (await published(world, bearer, "Open"))[0])
+    buyer_id, buyer = await studio(world)
+    application = await apply(world, buyer, terms)
+    licence = await issued(world, bearer, work, buyer_id, license_type="enterprise", seats=3)
+    planned = {"work_id": work["id"], "window_type": "svod", "territories": ["PG"], "starts_at": "2199-01-01T00:00:00Z"}
+    window = await world.data("POST", "/v1/windows", headers=bearer, json=planned)
     ids = {
+        "terms_id": terms["id"], "application_id": application["id"], "license_id": licence["id"],
+        "window_id": window["id"], "code": licence["verification_code"],
         "creator_id": made["id"], "work_id": work["id"], "chapter_id": one["id"], "offer_id": offer["id"],
-        "upload_id": upload["id"], "user_id": account, "number": "1",
+        "upload_id": upload["id"], "user_id": account, "number": "1", "token_id": token["id"], "symbol": "STRANGE",
+        "market_id": token["market"],
     }  # fmt: skip
+    keyed = bearer | {"idempotency-key": uuid4().hex}
+    top_up = {"asset": "USDC", "amount": "1"}
+    ids["intent_id"] = (await world.data("POST", "/v1/payments/intents", headers=keyed, json=top_up))["id"]
+    ids["provider"] = "test"
     walk = Walk(seed, openapi_document(), ids)
     wrong = []
     for _ in range(int(os.environ.get("BYLINE_STRANGE_COUNT", "600"))):

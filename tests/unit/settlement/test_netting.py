@@ -227,9 +227,30 @@ def test_every_open_account_but_fees_is_outside() -> None:
     first, second, third = _run(log, netting, ledger)
     coin = first.parts[0].coins[0]
     assert coin.deposits == [(WALLET, 1_000)] and coin.entries == [(WALLET, -10), (TREASURY_ROW, 10)]
-    assert [(p.ref, p.row, p.amount) for p in second.parts[0].coins[0].payouts] == [("w1", WALLET, 400)]
-    assert (first.pools, second.pools, third.pools) == ({"USDC": 1_000}, {"USDC": 600}, {"USDC": 600})
-    assert netting.rows["USDC"] == {WALLET: 590, TREASURY_ROW: 10} and not netting.paid
+    assert first.pools == second.pools == third.pools == {"USDC": 1_000}
+    assert netting.rows["USDC"] == {WALLET: 590, TREASURY_ROW: 10, CUSTODY_ROW: 400} and not netting.paid
+
+
+def test_what_a_payment_provider_gives_back_is_not_paid_on_the_chain_too() -> None:
+    """It was paid twice, and a refund that the provider refused stopped settlement."""
+    log, ledger, netting = EventLog(), Ledger(), Netting(pay_pending=True)
+    usdc = log.asset("USDC")
+    provider, who = log.account("external:test", overdraft=2), log.account("user:1", row=WALLET)
+    log.money(EventKind.TRANSFERRED, CommandKind.DEPOSIT, "dep:test:1", [(provider, usdc, 1_000, who)])
+    legs = [(who, usdc, 400, provider)]
+    log.money(EventKind.PENDED, CommandKind.TRANSFER, "refund:1", legs)
+    log.money(EventKind.PENDED, CommandKind.TRANSFER, "refund:2", [(who, usdc, 100, provider)])
+    log.cut()
+    [first] = _run(log, netting, ledger)
+    assert first.parts[0].coins[0].payouts == []
+    assert {item.ref for item in netting.unpayable} == {"refund:1", "refund:2"}
+    assert "external:test" in netting.unpayable[0].reason and first.pools == {"USDC": 1_000}
+    log.money(EventKind.POSTED, CommandKind.POST, "refund:1", legs)
+    log.money(EventKind.VOIDED, CommandKind.VOID, "refund:2", [(who, usdc, 100, provider)])
+    log.cut()
+    [second] = _run(log, netting, ledger)
+    assert second.parts[0].coins[0].payouts == [] and netting.kept == {"USDC": 400}
+    assert netting.rows["USDC"] == {WALLET: 600, CUSTODY_ROW: 400}
 
 
 @pytest.mark.parametrize("cover", [80, 49])

@@ -1,0 +1,217 @@
+"""Money commands: written with their document, sent until the core has answered, noted with what the answer changes.
+
+    ordered ──▶ posted                              the transfer or deposit ran
+       │  └───▶ pending ──▶ posting ──▶ posted      held; then what was held is given to its receivers …
+       │            └─────▶ voiding ──▶ voided      … or back
+       ├──────▶ refused                             the core refused it, and its ref is closed: it never runs
+       └──────▶ stuck                               another command owns the ref: a person must look
+
+`order` writes the finished command in the transaction of the document that wants it; nothing is read again later. The
+same bytes are sent until there is an answer, by a job and by whoever calls `drive`; two senders do no harm, for a ref
+runs once. A refusal is final only after the ref is closed in the core, since a late copy could still run. What the
+document does with the answer runs in the transaction that notes it, once. So a crash anywhere leaves the money in one
+named account, and the next sending goes on (the flows are in docs/decisions/0033).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from engine.messages.errors import OutcomeUnknown, Unavailable
+from platform_api.kernel.context import Kernel
+from platform_api.ledger import queries
+
+__all__ = [
+    "FORCED", "KEPT", "KEPT_OUTSIDE", "NEVER", "OPEN", "MoneyAnswer", "MoneyCommands", "pay_account", "work_account",
+]  # fmt: skip
+
+log = structlog.get_logger(__name__)
+
+NEVER, FORCED, OPEN = "never", "forced", "open"
+KEPT = timedelta(days=7)
+"""How long the core remembers the ref of a command of our own."""
+KEPT_OUTSIDE = timedelta(days=90)
+"""The same for a fact of a payment provider."""
+_PASSING = ("busy",)
+_PAUSE_SECONDS_MAX = 60
+
+
+def pay_account(account_id: UUID) -> str:
+    """What we owe a payee, or the payee us."""
+    return f"pay:{account_id}"
+
+
+def work_account(work_id: UUID) -> str:
+    """Money of a work on its way to several receivers."""
+    return f"work:{work_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class MoneyAnswer:
+    """`state` is posted, pending, voided, refused or stuck; `sequence` the core's, where its answer told it."""
+
+    ref: str
+    document_id: UUID
+    state: str
+    reason: str | None
+    sequence: int | None
+
+
+OnAnswer = Callable[[Any, MoneyAnswer], Awaitable[None]]
+"""Gets the connection of the transaction that notes the answer."""
+
+
+class SendMoney(msgspec.Struct, frozen=True):
+    ref: str
+    attempt: int = 0
+
+
+class MoneyCommands:
+    """One for each application."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._database, self._core, self._jobs = kernel.database, kernel.core, kernel.jobs
+        self._handlers: dict[str, OnAnswer] = {}
+        self._opened: set[str] = set()
+        self._jobs.handle("payments", "send_money", SendMoney, self._send_later)
+
+    def handle(self, kind: str, on_answer: OnAnswer) -> None:
+        """What the document of commands of this kind does with answers. It may `order` further ones."""
+        assert kind not in self._handlers, f"commands of kind {kind} have a handler"
+        self._handlers[kind] = on_answer
+
+    async def order(
+        self,
+        db: Any,
+        ref: str,
+        kind: str,
+        document_id: UUID,
+        command: Mapping[str, Any],
+        *,
+        accounts: Mapping[str, str],
+        kept: timedelta = KEPT,
+    ) -> None:
+        """Write a command of the rulebook (without ref and not_after) in the transaction of its document.
+
+        `accounts` are those that must be open first, each with its overdraft. The same ref again is an error of ours.
+        """
+        assert kind in self._handlers, f"nobody takes answers of kind {kind}"
+        not_after = int((datetime.now(UTC) + kept).timestamp()) * 10**9
+        body = msgspec.json.encode(dict(command) | {"ref": ref, "not_after": not_after}).decode()
+        await queries.insert(db, ref, kind, document_id, body, msgspec.json.encode(accounts).decode())
+        await self._jobs.enqueue(db, "payments", "send_money", SendMoney(ref))
+
+    async def order_post(self, db: Any, ref: str) -> None:
+        """What is pending goes to its receivers."""
+        await self._turn(db, ref, "posting")
+
+    async def order_void(self, db: Any, ref: str) -> None:
+        """What is pending goes back."""
+        await self._turn(db, ref, "voiding")
+
+    async def state(self, db: Any, ref: str) -> str:
+        """How the command stands, in the caller's transaction, which keeps it so."""
+        return await queries.lock_state(db, ref)
+
+    async def drive(self, ref: str) -> str:
+        """Send what is open of this command, once, and note the answer; its state afterwards.
+
+        Raises:
+            Unavailable, OutcomeUnknown: no answer; the job sends it again.
+        """
+        while True:
+            row = await self._row(ref)
+            if row["state"] not in ("ordered", "posting", "voiding"):
+                return str(row["state"])
+            answer = await self._sent(row)
+            async with self._database.transaction() as db:
+                if await queries.turn(db, ref, row["state"], answer.state, answer.reason, answer.sequence):
+                    await self._handlers[row["kind"]](db, answer)
+
+    async def settle(self, ref: str) -> str:
+        """As `drive`, for a request that shall tell what it can: without an answer, the state as it was."""
+        try:
+            return await self.drive(ref)
+        except (Unavailable, OutcomeUnknown) as error:
+            log.info("money_waits", ref=ref, error=str(error))
+            return str((await self._row(ref))["state"])
+
+    async def _row(self, ref: str) -> Any:
+        async with self._database.connection() as db:
+            row = await queries.one(db, ref)
+        assert row is not None, ref
+        return row
+
+    async def _turn(self, db: Any, ref: str, state: str) -> None:
+        turned = await queries.turn(db, ref, "pending", state, None, None)
+        assert turned, f"{ref} is not pending"
+        await self._jobs.enqueue(db, "payments", "send_money", SendMoney(ref))
+
+    async def _send_later(self, job: SendMoney) -> None:
+        """As long as it takes: a try without an answer is no failed job, but the next one."""
+        try:
+            await self.drive(job.ref)
+        except (Unavailable, OutcomeUnknown) as error:
+            pause = timedelta(seconds=min(2**job.attempt, _PAUSE_SECONDS_MAX))
+            log.warning("money_waits", ref=job.ref, attempt=job.attempt, error=str(error))
+            async with self._database.transaction() as db:
+                again = SendMoney(job.ref, min(job.attempt + 1, 10))
+                await self._jobs.enqueue(db, "payments", "send_money", again, run_after=pause)
+
+    async def _sent(self, row: Any) -> MoneyAnswer:
+        if row["state"] == "posting":
+            answer = await self._submit(row, {"op": "post", "ref": row["ref"]})
+            if answer.state != "rejected":
+                return answer
+            given_back = await self._submit(row, {"op": "void", "ref": row["ref"]})  # it expired meanwhile
+            return replace(given_back, reason=answer.reason)
+        if row["state"] == "voiding":
+            return await self._submit(row, {"op": "void", "ref": row["ref"]})
+        await self._open(msgspec.json.decode(row["accounts"], type=dict[str, str]))
+        answer = await self._submit(row, msgspec.json.decode(row["body"]))
+        if answer.state == "rejected":
+            closed = await self._submit(row, {"op": "void", "ref": row["ref"]})
+            state = "refused" if closed.state == "voided" else "stuck"
+            if state == "stuck":
+                log.error("money_stuck", ref=row["ref"], reason=answer.reason)
+            return MoneyAnswer(answer.ref, answer.document_id, state, answer.reason, None)
+        if answer.state == "voided":  # closed before this copy came
+            return MoneyAnswer(answer.ref, answer.document_id, "refused", "closed", None)
+        return answer
+
+    async def _submit(self, row: Any, command: Mapping[str, Any]) -> MoneyAnswer:
+        answer = await self._core.submit(command)
+        event, sequence, reason = answer.get("event"), answer.get("sequence"), None
+        match event:
+            case "transferred" | "posted":
+                state = "posted"
+            case "pended":
+                state = "pending"
+            case "voided":
+                state = "voided"
+            case "duplicate":
+                state, sequence = str(answer["status"]), answer.get("first_sequence")
+                if command["op"] in ("post", "void"):
+                    sequence = None  # that of the hold; the one of the decision is not told again
+            case _:
+                state, reason = "rejected", str(answer.get("reason") or event)
+                if reason in _PASSING:
+                    raise Unavailable(f"the core takes no money commands now: {reason}")
+        return MoneyAnswer(row["ref"], row["document_id"], state, reason, None if sequence is None else int(sequence))
+
+    async def _open(self, accounts: Mapping[str, str]) -> None:
+        """Opening again changes nothing, so what this process has opened is only remembered."""
+        for account, overdraft in accounts.items():
+            if account in self._opened:
+                continue
+            answer = await self._core.submit({"op": "account", "account": account, "overdraft": overdraft})
+            if answer.get("event") == "rejected":
+                raise Unavailable(f"the core does not open {account}: {answer.get('reason')}")
+            self._opened.add(account)

@@ -1,0 +1,35 @@
+"""SQL of money.command."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+__all__ = ["insert", "lock_state", "one", "turn"]
+
+
+async def insert(db: Any, ref: str, kind: str, document_id: UUID, body: str, accounts: str) -> None:
+    await db.execute(
+        "INSERT INTO money.command (ref, kind, document_id, body, accounts) VALUES ($1, $2, $3, $4, $5)",
+        ref, kind, document_id, body, accounts,
+    )  # fmt: skip
+
+
+async def one(db: Any, ref: str) -> Any:
+    return await db.fetchrow(
+        "SELECT ref, kind, document_id, body, accounts, state, reason, sequence FROM money.command WHERE ref = $1", ref
+    )
+
+
+async def lock_state(db: Any, ref: str) -> str:
+    return str(await db.fetchval("SELECT state FROM money.command WHERE ref = $1 FOR UPDATE", ref))
+
+
+async def turn(db: Any, ref: str, old: str, new: str, reason: str | None, sequence: int | None) -> bool:
+    """Whether it stood at `old`, and is `new` now: of two who try, one."""
+    tag = await db.execute(
+        "UPDATE money.command SET state = $3, reason = coalesce($4, reason), sequence = coalesce($5, sequence),"
+        " updated_at = now() WHERE ref = $1 AND state = $2",
+        ref, old, new, reason, sequence,
+    )  # fmt: skip
+    return bool(tag == "UPDATE 1")

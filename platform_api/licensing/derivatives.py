@@ -1,0 +1,76 @@
+"""Works made under a licence: what they earn is shared with the work that they were made of, as long as it holds.
+
+The licensee names the work, one for each licence. From then on royalties give the licence's `revenue_share_bps` of what
+the new work receives to the licensed one, and so on upwards; the end of the licence ends that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from platform_api.errors import ApiError, ErrorCode
+from platform_api.kernel.context import Kernel
+from platform_api.licensing import queries
+from platform_api.licensing.licenses import Licenses, check_party, check_valid
+from platform_api.licensing.models import License
+from platform_api.royalties.service import RoyaltyService
+from platform_api.security import Caller
+from platform_api.works.service import WorkService
+
+__all__ = ["Derivatives"]
+
+MAKING = frozenset({"adapt", "translate", "audio"})
+"""Scopes that permit a new work."""
+
+
+class Derivatives:
+    def __init__(self, kernel: Kernel, licenses: Licenses) -> None:
+        self._kernel = kernel
+        self._database = kernel.database
+        self._licenses = licenses
+        self._catalog = kernel.service(WorkService).catalog
+        self._royalties = kernel.service(RoyaltyService)
+
+    async def declare(self, caller: Caller, license_id: UUID, work_id: UUID) -> License:
+        """Raises ApiError.
+
+        NOT_FOUND; VALIDATION_ERROR `unknown_work`; FORBIDDEN `beyond_license`; LICENSE_EXPIRED; CONFLICT `declared`,
+        `no_share`, `sub_license`, `chain_too_long`, `more_than_whole`, `not_active`.
+        """
+        try:
+            async with self._database.transaction() as db:
+                row = await queries.license_row(db, license_id)
+                check_party(row, caller, "licensee")
+                for id_ in sorted({row["work_id"], work_id}):  # in one order: no two wait for each other
+                    await self._lock(db, caller, id_, own=id_ == work_id)
+                row = await queries.lock_license(db, license_id)
+                await check_valid(db, row)
+                if not MAKING & set(row["scope"]):
+                    message = "The licence permits no new work."
+                    raise ApiError(ErrorCode.FORBIDDEN, message, reason="beyond_license")
+                if row["depth"] > 1:
+                    message = "Works under a licence below another are not shared yet."
+                    raise ApiError(ErrorCode.CONFLICT, message, reason="sub_license")
+                if row["revenue_share_bps"] == 0:
+                    raise ApiError(ErrorCode.CONFLICT, "The licence asks for no share.", reason="no_share")
+                await self._royalties.bind(db, license_id, work_id, row["work_id"], row["revenue_share_bps"])
+                await self._kernel.audit.record(
+                    db, "license.work_declared", ("license", str(license_id)), actor=caller.account_id,
+                    new={"work_id": str(work_id), "revenue_share_bps": row["revenue_share_bps"]},
+                )  # fmt: skip
+        except asyncpg.UniqueViolationError as error:
+            raise ApiError(ErrorCode.CONFLICT, "The licence has its work.", reason="declared") from error
+        return await self._licenses.read(caller, license_id)
+
+    async def _lock(self, db: Any, caller: Caller, work_id: UUID, *, own: bool) -> None:
+        if not own:
+            await self._catalog.lock_known(db, work_id)
+            return
+        try:
+            await self._catalog.lock_own(db, caller, work_id)
+        except ApiError as error:
+            message = "work_id: the caller has no such work"
+            raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_work", field="work_id") from error

@@ -1,0 +1,166 @@
+"""Fees of licences: paid of the licensee's account in the core, and the licence begins by the core's answer.
+
+    unpaid ──pay──▶ under way ──posted──▶ paid (the period begins)
+      ▲                 │
+      └─────refused─────┘                       not paid before its time, and not under way: it lapses
+
+The transfer is written in the transaction that marks the period, and noted in the one that begins it, so a crash
+between any two steps leaves either an unpaid licence and the money with its owner, or both done after recovery. A
+period whose payment is under way does not lapse. If the licence ended meanwhile, the same legs go back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from platform_api.errors import ApiError, ErrorCode
+from platform_api.idempotency import Answer, required_key
+from platform_api.kernel.context import Kernel
+from platform_api.ledger.commands import FORCED, NEVER, MoneyAnswer, MoneyCommands, pay_account, work_account
+from platform_api.licensing import queries
+from platform_api.licensing.grants import Grants
+from platform_api.licensing.licenses import Licenses, check_party
+from platform_api.licensing.models import License
+from platform_api.money import decimal_text
+from platform_api.royalties.earnings import Earning
+from platform_api.royalties.service import RoyaltyService
+from platform_api.royalties.split import WHOLE_BPS, largest_remainder, platform_part
+from platform_api.security import Caller
+from platform_api.works.offers import units_of
+from platform_api.works.service import WorkService
+
+__all__ = ["PLATFORM", "Fees", "shares_of_fee"]
+
+PLATFORM = "platform:revenue"
+FEE, BACK = "licence_fee", "licence_fee_back"
+
+
+class Fees:
+    def __init__(self, kernel: Kernel, licenses: Licenses, grants: Grants) -> None:
+        self._kernel = kernel
+        self._database = kernel.database
+        self._licenses, self._grants = licenses, grants
+        self._catalog = kernel.service(WorkService).catalog
+        self._money = kernel.service(MoneyCommands)
+        self._royalties = kernel.service(RoyaltyService)
+        self._money.handle(FEE, self._answered)
+        self._money.handle(BACK, self._given_back)
+
+    async def pay(self, caller: Caller, license_id: UUID, key: str | None) -> License:
+        """The fee that is due, of the licensee's money. An answer that is late leaves the licence waiting for it.
+
+        Raises ApiError NOT_FOUND; CONFLICT `nothing_due`, `payment_under_way`, `too_late`; PAYMENT_FAILED.
+        """
+        async with self._database.connection() as db:
+            check_party(await queries.license_row(db, license_id), caller, "licensee")
+        key = required_key(key)
+
+        async def change(db: Any) -> Answer:
+            row = await self._licenses.lock(db, caller, license_id, "licensee")
+            period = await queries.unpaid_period(db, license_id)
+            _check_payable(period)
+            parts = await self._parts(db, row, datetime.now(UTC))
+            legs = _legs(caller.account, row, parts)
+            ref = await queries.begin_payment(db, period["id"], msgspec.json.encode(legs).decode())
+            accounts = {account: NEVER if account.startswith("work:") else FORCED for account, _ in parts}
+            await self._money.order(db, ref, FEE, period["id"], {"op": "transfer", "legs": legs}, accounts=accounts)
+            return 200, msgspec.json.encode(ref)
+
+        route = "POST /v1/licenses/pay"
+        answer, _ = await self._kernel.idempotency.once(caller.account_id, route, key, str(license_id), change)
+        state = await self._money.settle(msgspec.json.decode(answer[1], type=str))
+        if state == "refused":
+            message = "The core refused the payment: is there enough money in the account?"
+            raise ApiError(ErrorCode.PAYMENT_FAILED, message, reason="payment_refused")
+        return await self._licenses.read(caller, license_id)
+
+    async def _parts(self, db: Any, row: Any, at: datetime) -> list[tuple[str, int]]:
+        """Receivers in the core and their units: the platform, everybody of the chain upwards, the work at its top."""
+        above = list(reversed((await queries.chain(db, row["id"], at))[:-1]))
+        platform_bps = await self._royalties.earnings.platform_bps(db, "licence_fee", at)
+        amounts = shares_of_fee(row["fee_units"], platform_bps, [link["revenue_share_bps"] for link in above])
+        licensors = [row["licensor_id"], *(link["licensor_id"] for link in above)]
+        receivers = [PLATFORM, *map(pay_account, licensors[:-1]), work_account(row["work_id"])]
+        return list(zip(receivers, amounts, strict=True))
+
+    async def _answered(self, db: Any, answer: MoneyAnswer) -> None:
+        period = await queries.period(db, answer.document_id)
+        row = await queries.license_row(db, period["license_id"])
+        await self._catalog.lock_known(db, row["work_id"])
+        period = await queries.period(db, answer.document_id)  # as it is under the lock
+        waits = period["status"] == "pending_payment" and period["payment_ref"] == answer.ref
+        if waits and answer.state == "posted" and period["reserved"].upper <= datetime.now(UTC):
+            await self._grants.lapse(db, period["id"], row["id"])  # the core was away until its time was over
+            waits = False
+        if answer.state == "posted" and waits:
+            await self._earn(db, answer.ref, period, row)
+            await self._grants.begin(db, row["id"], row["licensee_id"])
+        elif answer.state == "posted":
+            await self._give_back(db, answer.ref, period)
+        elif answer.state == "refused" and waits:
+            await queries.fail_payment(db, period["id"])
+            await self._lapse_if_late(db, period)
+
+    async def _earn(self, db: Any, ref: str, period: Any, row: Any) -> None:
+        """What came to the work is divided among those who made it. The platform's part of a fee between others is not
+        part of what the work earned."""
+        units = {leg["to"]: units_of(leg["amount"], row["scale"]) for leg in msgspec.json.decode(period["legs"])}
+        own, platform = units.get(work_account(row["work_id"]), 0), units.get(PLATFORM, 0)
+        if own:
+            platform = platform if row["depth"] == 1 else 0
+            earning = Earning(
+                "licence_fee", ref, row["work_id"], row["asset"], row["scale"], own + platform, datetime.now(UTC),
+                licence_id=row["id"], platform_units=platform,
+            )  # fmt: skip
+            await self._royalties.earned(db, earning)
+
+    async def _lapse_if_late(self, db: Any, period: Any) -> None:
+        if await queries.due_period(db, period["id"]) is not None:
+            await self._grants.lapse(db, period["id"], period["license_id"])
+
+    async def _give_back(self, db: Any, ref: str, period: Any) -> None:
+        """It ended while the money was on its way."""
+        legs = [leg | {"from": leg["to"], "to": leg["from"]} for leg in msgspec.json.decode(period["legs"])]
+        command = {"op": "transfer", "legs": legs, "force": True}
+        await self._money.order(db, f"refund:{ref}", BACK, period["id"], command, accounts={})
+
+    async def _given_back(self, db: Any, answer: MoneyAnswer) -> None:
+        """The money is where it came from; the licence had ended before."""
+
+
+def shares_of_fee(fee: int, platform_bps: int, shares_above: Sequence[int]) -> list[int]:
+    """Units for the platform, the licensor, the licensor of the licence above, and so on up to the work.
+
+    Who gave a licence on owes those above their share of what came to it, and no more; so the parts are the fee.
+    `shares_above`: basis points of each licence above, the nearest first.
+    """
+    platform = platform_part(fee, platform_bps)
+    parts, received = [platform], fee - platform
+    for bps in shares_above:
+        passed_on, kept = largest_remainder(received, [bps, WHOLE_BPS - bps])
+        parts.append(kept)
+        received = passed_on
+    return [*parts, received]
+
+
+def _legs(payer: str, row: Any, parts: Sequence[tuple[str, int]]) -> list[dict[str, str]]:
+    """Finished amounts: nothing is computed again when the command is sent again."""
+    return [
+        {"from": payer, "asset": row["asset"], "amount": decimal_text(units, row["scale"]), "to": receiver}
+        for receiver, units in parts
+        if units
+    ]
+
+
+def _check_payable(period: Any) -> None:
+    if period is None:
+        raise ApiError(ErrorCode.CONFLICT, "No fee of this licence is due.", reason="nothing_due")
+    if period["payment_ref"] is not None:
+        raise ApiError(ErrorCode.CONFLICT, "A payment is under way.", reason="payment_under_way")
+    if period["pay_before"] <= datetime.now(UTC):
+        raise ApiError(ErrorCode.CONFLICT, "The fee was due before now.", reason="too_late")

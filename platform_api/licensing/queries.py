@@ -1,0 +1,461 @@
+"""SQL of terms, applications, licences, their periods and seats, and the chain. The connection comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+HELD = "('pending_payment', 'active')"
+_PLUS = "(({} AT TIME ZONE 'UTC') + {}::text::interval) AT TIME ZONE 'UTC'"
+"""A moment and an ISO 8601 duration, whatever time zone the connection has."""
+
+_COLUMNS = (
+    "id", "work_id", "level", "parent_license_id", "depth", "application_id", "terms_id", "terms_version",
+    "licensor_id", "licensee_id", "license_type", "revenue_share_bps", "asset", "scale", "fee_units", "territories",
+    "scope", "duration", "requirements", "restrictions", "sublicensing", "seats", "status", "starts_at", "ends_at",
+    "reason", "created_at", "version",
+)  # fmt: skip
+_LICENSE = ", ".join(f"l.{name}" for name in _COLUMNS)
+"""All but the sets, which are for the database alone."""
+_PERIOD = "id, license_id, number, base_at, reserved, fee_units, pay_before, payment_ref, legs, status"
+
+# Terms.
+
+_TERMS = (
+    "license_type", "revenue_share_bps", "asset", "scale", "fee_units", "territories", "territory_list", "duration",
+    "scope", "requirements", "restrictions", "sublicensing", "auto_approve", "max_licenses", "seats",
+)  # fmt: skip
+
+
+async def insert_terms(db: Any, terms_id: UUID, work_id: UUID, licensor_id: UUID, fields: Mapping[str, Any]) -> Any:
+    places = ", ".join(f"${number}" for number in range(4, 4 + len(_TERMS)))
+    return await db.fetchrow(
+        f"INSERT INTO licensing.license_terms (id, work_id, licensor_id, {', '.join(_TERMS)})"
+        f" VALUES ($1, $2, $3, {places}) RETURNING *",
+        terms_id, work_id, licensor_id, *(fields[name] for name in _TERMS),
+    )  # fmt: skip
+
+
+async def terms(db: Any, terms_id: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM licensing.license_terms WHERE id = $1", terms_id)
+
+
+async def terms_of_work(db: Any, work_id: UUID) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        "SELECT * FROM licensing.license_terms WHERE work_id = $1 AND active ORDER BY id", work_id
+    )
+    return rows
+
+
+async def update_terms(db: Any, terms_id: UUID, fields: Mapping[str, Any]) -> Any:
+    sets = "".join(f"{name} = ${number}, " for number, name in enumerate(fields, 2))
+    return await db.fetchrow(
+        f"UPDATE licensing.license_terms SET {sets}version = version + 1, updated_at = now() WHERE id = $1 RETURNING *",
+        terms_id, *fields.values(),
+    )  # fmt: skip
+
+
+async def licenses_under(db: Any, terms_id: UUID) -> int:
+    """Those that count against `max_licenses`."""
+    return int(
+        await db.fetchval(
+            "SELECT count(*) FROM licensing.license"
+            " WHERE terms_id = $1 AND status IN ('pending_payment', 'active', 'suspended')",
+            terms_id,
+        )
+    )
+
+
+# Applications.
+
+_APPLICATION = (
+    "SELECT a.*, l.id AS license_id FROM licensing.license_application a"
+    " LEFT JOIN licensing.license l ON l.application_id = a.id"
+)
+
+
+async def insert_application(db: Any, fields: Mapping[str, Any]) -> None:
+    names = ", ".join(fields)
+    places = ", ".join(f"${number}" for number in range(1, 1 + len(fields)))
+    await db.execute(f"INSERT INTO licensing.license_application ({names}) VALUES ({places})", *fields.values())
+
+
+async def application(db: Any, application_id: UUID) -> Any:
+    return await db.fetchrow(f"{_APPLICATION} WHERE a.id = $1", application_id)
+
+
+async def applications(
+    db: Any, party: str, account_id: UUID, status: str | None, before: UUID | None, limit: int
+) -> list[Any]:
+    """`party`: applicant or licensor; the latest first."""
+    rows: list[Any] = await db.fetch(
+        f"{_APPLICATION} WHERE a.{party}_id = $1 AND ($2::text IS NULL OR a.status = $2)"
+        " AND ($3::uuid IS NULL OR a.id < $3) ORDER BY a.id DESC LIMIT $4",
+        account_id, status, before, limit,
+    )  # fmt: skip
+    return rows
+
+
+async def pending_applications(db: Any, after: UUID | None, limit: int) -> list[Any]:
+    """The oldest first."""
+    rows: list[Any] = await db.fetch(
+        f"{_APPLICATION} WHERE a.status = 'pending' AND ($1::uuid IS NULL OR a.id > $1) ORDER BY a.id LIMIT $2",
+        after, limit,
+    )  # fmt: skip
+    return rows
+
+
+async def decide_application(db: Any, application_id: UUID, status: str, actor: UUID | None, reason: str) -> None:
+    await db.execute(
+        "UPDATE licensing.license_application SET status = $2, decided_by = $3, reason = $4, decided_at = now(),"
+        " version = version + 1 WHERE id = $1",
+        application_id, status, actor, reason,
+    )  # fmt: skip
+
+
+# Licences.
+
+
+async def insert_license(db: Any, fields: Mapping[str, Any]) -> None:
+    names = ", ".join(fields)
+    places = ", ".join(_place(name, number) for number, name in enumerate(fields, 1))
+    await db.execute(f"INSERT INTO licensing.license ({names}) VALUES ({places})", *fields.values())
+
+
+def _place(name: str, number: int) -> str:
+    return f"${number}::text::int4multirange" if name.endswith("_set") else f"${number}"
+
+
+async def lock_license(db: Any, license_id: UUID) -> Any:
+    """The caller holds the lock of its work."""
+    return await db.fetchrow(f"SELECT {_LICENSE} FROM licensing.license l WHERE l.id = $1 FOR UPDATE", license_id)
+
+
+async def license_row(db: Any, license_id: UUID) -> Any:
+    return await db.fetchrow(f"SELECT {_LICENSE} FROM licensing.license l WHERE l.id = $1", license_id)
+
+
+async def licenses(
+    db: Any, party: str, account_id: UUID, status: str | None, before: UUID | None, limit: int
+) -> list[Any]:
+    """`party`: licensee or licensor; the latest first."""
+    rows: list[Any] = await db.fetch(
+        f"SELECT {_LICENSE} FROM licensing.license l WHERE l.{party}_id = $1 AND ($2::text IS NULL OR l.status = $2)"
+        " AND ($3::uuid IS NULL OR l.id < $3) ORDER BY l.id DESC LIMIT $4",
+        account_id, status, before, limit,
+    )  # fmt: skip
+    return rows
+
+
+async def chain(db: Any, license_id: UUID, at: datetime) -> list[Any]:
+    """The licence and all above it, the uppermost first; `holds`: active, and `at` is within its time."""
+    rows: list[Any] = await db.fetch(
+        f"""
+        WITH RECURSIVE above AS (
+            SELECT {_LICENSE} FROM licensing.license l WHERE l.id = $1
+            UNION ALL
+            SELECT {_LICENSE} FROM above a JOIN licensing.license l ON l.id = a.parent_license_id
+        )
+        SELECT a.*, a.status = 'active' AND a.starts_at <= $2 AND $2 < a.ends_at AS holds
+        FROM above a ORDER BY a.depth
+        """,
+        license_id, at,
+    )  # fmt: skip
+    return rows
+
+
+async def valid_ids(db: Any, license_ids: list[UUID], at: datetime) -> set[UUID]:
+    """Those that hold, with all above them."""
+    rows = await db.fetch(
+        """
+        WITH RECURSIVE above AS (
+            SELECT l.id AS leaf, l.parent_license_id, l.status, l.starts_at, l.ends_at
+            FROM licensing.license l WHERE l.id = ANY($1)
+            UNION ALL
+            SELECT a.leaf, p.parent_license_id, p.status, p.starts_at, p.ends_at
+            FROM above a JOIN licensing.license p ON p.id = a.parent_license_id
+        )
+        SELECT leaf FROM above GROUP BY leaf
+        HAVING bool_and(status = 'active' AND coalesce(starts_at <= $2 AND $2 < ends_at, false))
+        """,
+        license_ids, at,
+    )  # fmt: skip
+    return {row["leaf"] for row in rows}
+
+
+async def below(db: Any, license_id: UUID) -> list[Any]:
+    """The licence and all that depend on it and are not at their end, the uppermost first."""
+    rows: list[Any] = await db.fetch(
+        f"""
+        WITH RECURSIVE down AS (
+            SELECT {_LICENSE} FROM licensing.license l WHERE l.id = $1
+            UNION ALL
+            SELECT {_LICENSE} FROM down d JOIN licensing.license l ON l.parent_license_id = d.id
+        )
+        SELECT * FROM down WHERE status IN ('pending_payment', 'active', 'suspended') ORDER BY depth, id
+        """,
+        license_id,
+    )  # fmt: skip
+    return rows
+
+
+async def end_license(db: Any, license_id: UUID, status: str, reason: str) -> None:
+    await db.execute(
+        "UPDATE licensing.license SET status = $2, reason = $3, version = version + 1, updated_at = now()"
+        " WHERE id = $1",
+        license_id, status, reason,
+    )  # fmt: skip
+
+
+async def begin_license(db: Any, license_id: UUID, starts_at: datetime, ends_at: datetime) -> None:
+    await db.execute(
+        "UPDATE licensing.license SET status = 'active', starts_at = coalesce(starts_at, $2), ends_at = $3,"
+        " version = version + 1, updated_at = now() WHERE id = $1",
+        license_id, starts_at, ends_at,
+    )  # fmt: skip
+
+
+async def expired_licenses(db: Any, limit: int) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        "SELECT id, work_id FROM licensing.license WHERE status IN ('active', 'suspended') AND ends_at <= now()"
+        " ORDER BY ends_at LIMIT $1",
+        limit,
+    )  # fmt: skip
+    return rows
+
+
+async def due_license(db: Any, license_id: UUID) -> Any:
+    """Still to be ended, now under the lock."""
+    return await db.fetchrow(
+        f"SELECT {_LICENSE} FROM licensing.license l WHERE l.id = $1 AND l.status IN ('active', 'suspended')"
+        " AND l.ends_at <= now() FOR UPDATE",
+        license_id,
+    )  # fmt: skip
+
+
+async def note_event(db: Any, license_id: UUID, what: str, ends_at: datetime | None) -> None:
+    await db.execute(
+        "INSERT INTO licensing.license_event (license_id, what, ends_at) VALUES ($1, $2, $3)",
+        license_id, what, ends_at,
+    )  # fmt: skip
+
+
+async def license_events(db: Any, license_id: UUID, after: int | None, limit: int) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        "SELECT * FROM licensing.license_event WHERE license_id = $1 AND ($2::bigint IS NULL OR number > $2)"
+        " ORDER BY number LIMIT $3",
+        license_id, after, limit,
+    )  # fmt: skip
+    return rows
+
+
+# Periods: what is reserved, and paid for at once.
+
+
+async def span(db: Any, base_at: datetime, from_at: datetime, duration: str) -> Any:
+    """`least`: base and duration. `most`: the later of the two moments and duration."""
+    return await db.fetchrow(
+        f"SELECT {_PLUS.format('$1::timestamptz', '$3')} AS least,"
+        f" {_PLUS.format('greatest($1::timestamptz, $2::timestamptz)', '$3')} AS most",
+        base_at, from_at, duration,
+    )  # fmt: skip
+
+
+async def in_the_way(
+    db: Any, level: UUID, exclusive: bool, scope_set: str, territory_set: str, from_at: datetime, until: datetime,
+    own: UUID | None,
+) -> Any:  # fmt: skip
+    """A licence of the level that this one may not stand beside: either of the two is exclusive."""
+    return await db.fetchrow(
+        f"""
+        SELECT license_id, exclusive FROM licensing.license_period
+        WHERE level = $1 AND status IN {HELD} AND (exclusive OR $2) AND scope_set && $3::text::int4multirange
+            AND territory_set && $4::text::int4multirange AND reserved && tstzrange($5, $6)
+            AND ($7::uuid IS NULL OR license_id <> $7)
+        ORDER BY exclusive DESC LIMIT 1
+        """,
+        level, exclusive, scope_set, territory_set, from_at, until, own,
+    )  # fmt: skip
+
+
+async def insert_period(
+    db: Any, period_id: UUID, license_id: UUID, exclusive: bool, base_at: datetime, until: datetime,
+    pay_before: datetime,
+) -> None:  # fmt: skip
+    await db.execute(
+        """
+        INSERT INTO licensing.license_period (id, license_id, number, level, exclusive, territory_set, scope_set,
+            base_at, reserved, fee_units, pay_before, status)
+        SELECT $1::uuid, l.id,
+            (SELECT coalesce(max(number), 0) + 1 FROM licensing.license_period p WHERE p.license_id = l.id),
+            l.level, $3::boolean, l.territory_set, l.scope_set, $4::timestamptz, tstzrange($4, $5), l.fee_units,
+            $6::timestamptz, 'pending_payment'
+        FROM licensing.license l WHERE l.id = $2
+        """,
+        period_id, license_id, exclusive, base_at, until, pay_before,
+    )  # fmt: skip
+
+
+async def period(db: Any, period_id: UUID) -> Any:
+    return await db.fetchrow(f"SELECT {_PERIOD} FROM licensing.license_period WHERE id = $1", period_id)
+
+
+async def unpaid_period(db: Any, license_id: UUID) -> Any:
+    return await db.fetchrow(
+        f"SELECT {_PERIOD} FROM licensing.license_period WHERE license_id = $1 AND status = 'pending_payment'",
+        license_id,
+    )  # fmt: skip
+
+
+async def unpaid_periods(db: Any, license_ids: list[UUID]) -> dict[UUID, Any]:
+    rows = await db.fetch(
+        f"SELECT {_PERIOD} FROM licensing.license_period WHERE license_id = ANY($1) AND status = 'pending_payment'",
+        license_ids,
+    )  # fmt: skip
+    return {row["license_id"]: row for row in rows}
+
+
+async def begin_period(db: Any, period_id: UUID, starts_at: datetime, ends_at: datetime) -> None:
+    await db.execute(
+        "UPDATE licensing.license_period SET status = 'active', reserved = tstzrange($2, $3), paid_at = now()"
+        " WHERE id = $1",
+        period_id, starts_at, ends_at,
+    )  # fmt: skip
+
+
+async def begin_payment(db: Any, period_id: UUID, legs: str) -> str:
+    """The ref of the payment that is under way from now on."""
+    ref: str = await db.fetchval(
+        "UPDATE licensing.license_period SET attempts = attempts + 1, legs = $2,"
+        " payment_ref = 'lic:' || replace(id::text, '-', '') || ':' || (attempts + 1) WHERE id = $1"
+        " RETURNING payment_ref",
+        period_id, legs,
+    )  # fmt: skip
+    return ref
+
+
+async def fail_payment(db: Any, period_id: UUID) -> None:
+    await db.execute("UPDATE licensing.license_period SET payment_ref = NULL WHERE id = $1", period_id)
+
+
+async def release_period(db: Any, period_id: UUID) -> None:
+    """Nobody paid it."""
+    await db.execute("UPDATE licensing.license_period SET status = 'released' WHERE id = $1", period_id)
+
+
+async def end_periods(db: Any, license_id: UUID, status: str) -> None:
+    """`status`: of the one it had; one that was never paid is released."""
+    await db.execute(
+        "UPDATE licensing.license_period SET status = CASE status WHEN 'active' THEN $2::text ELSE 'released' END"
+        f" WHERE license_id = $1 AND status IN {HELD}",
+        license_id, status,
+    )  # fmt: skip
+
+
+async def lapsed_periods(db: Any, limit: int) -> list[Any]:
+    """Not paid in time, and no payment is under way."""
+    rows: list[Any] = await db.fetch(
+        "SELECT p.id, p.license_id, l.work_id FROM licensing.license_period p"
+        " JOIN licensing.license l ON l.id = p.license_id"
+        " WHERE p.status = 'pending_payment' AND p.pay_before <= now() AND p.payment_ref IS NULL"
+        " ORDER BY p.pay_before LIMIT $1",
+        limit,
+    )  # fmt: skip
+    return rows
+
+
+async def due_period(db: Any, period_id: UUID) -> Any:
+    """Still unpaid, now under the lock."""
+    return await db.fetchrow(
+        f"SELECT {_PERIOD} FROM licensing.license_period WHERE id = $1 AND status = 'pending_payment'"
+        " AND pay_before <= now() AND payment_ref IS NULL",
+        period_id,
+    )  # fmt: skip
+
+
+async def lapsed_of_level(db: Any, level: UUID) -> list[Any]:
+    """Those in the way of others of their level although nobody paid them in time."""
+    rows: list[Any] = await db.fetch(
+        f"SELECT id, license_id FROM licensing.license_period WHERE level = $1 AND status IN {HELD}"
+        " AND status = 'pending_payment' AND pay_before <= now() AND payment_ref IS NULL",
+        level,
+    )  # fmt: skip
+    return rows
+
+
+# The chain.
+
+
+async def insert_node(db: Any, node_id: UUID, license_id: UUID, code: str) -> None:
+    await db.execute(
+        """
+        INSERT INTO licensing.authorization_node (id, parent_id, work_id, license_id, verification_code)
+        SELECT $1::uuid, (SELECT n.id FROM licensing.authorization_node n WHERE n.license_id = l.parent_license_id),
+            l.work_id, l.id, $3::text
+        FROM licensing.license l WHERE l.id = $2
+        """,
+        node_id, license_id, code,
+    )  # fmt: skip
+
+
+async def node_of_code(db: Any, code: str) -> Any:
+    return await db.fetchrow("SELECT * FROM licensing.authorization_node WHERE verification_code = $1", code)
+
+
+async def codes(db: Any, license_ids: list[UUID]) -> dict[UUID, str]:
+    rows = await db.fetch(
+        "SELECT license_id, verification_code FROM licensing.authorization_node WHERE license_id = ANY($1)", license_ids
+    )
+    return {row["license_id"]: row["verification_code"] for row in rows}
+
+
+async def revoke_node(db: Any, license_id: UUID) -> bool:
+    tag = await db.execute(
+        "UPDATE licensing.authorization_node SET active = false, revoked_at = now() WHERE license_id = $1 AND active",
+        license_id,
+    )  # fmt: skip
+    return str(tag) == "UPDATE 1"
+
+
+# Seats.
+
+
+async def seats(db: Any, license_id: UUID, after: UUID | None, limit: int) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        "SELECT * FROM licensing.license_seat WHERE license_id = $1 AND released_at IS NULL"
+        " AND ($2::uuid IS NULL OR account_id > $2) ORDER BY account_id LIMIT $3",
+        license_id, after, limit,
+    )  # fmt: skip
+    return rows
+
+
+async def seat_count(db: Any, license_id: UUID) -> int:
+    query = "SELECT count(*) FROM licensing.license_seat WHERE license_id = $1 AND released_at IS NULL"
+    return int(await db.fetchval(query, license_id))
+
+
+async def insert_seat(db: Any, seat_id: UUID, license_id: UUID, account_id: UUID) -> Any:
+    """None if the account has a seat already."""
+    return await db.fetchrow(
+        "INSERT INTO licensing.license_seat (id, license_id, account_id) VALUES ($1, $2, $3)"
+        " ON CONFLICT (license_id, account_id) WHERE released_at IS NULL DO NOTHING RETURNING *",
+        seat_id, license_id, account_id,
+    )  # fmt: skip
+
+
+async def release_seat(db: Any, license_id: UUID, account_id: UUID) -> bool:
+    tag = await db.execute(
+        "UPDATE licensing.license_seat SET released_at = now()"
+        " WHERE license_id = $1 AND account_id = $2 AND released_at IS NULL",
+        license_id, account_id,
+    )  # fmt: skip
+    return str(tag) == "UPDATE 1"
+
+
+async def release_seats(db: Any, license_id: UUID) -> None:
+    await db.execute(
+        "UPDATE licensing.license_seat SET released_at = now() WHERE license_id = $1 AND released_at IS NULL",
+        license_id,
+    )  # fmt: skip

@@ -1,0 +1,308 @@
+"""Routes of licence terms, applications and licences."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from litestar import Controller, Response, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+
+from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, IfMatch, Limit, ok, path_id, tagged
+from platform_api.idempotency import IdempotencyKey
+from platform_api.licensing.models import (
+    Application,
+    ApplicationDecision,
+    ApplicationRequest,
+    ApplicationStatus,
+    Authorization,
+    AuthorizationEvent,
+    DerivedWork,
+    IssueRequest,
+    License,
+    LicenseStatus,
+    LicenseTerms,
+    LicenseVerification,
+    Reason,
+    Seat,
+    SeatRequest,
+    TermsPatch,
+    TermsRequest,
+)
+from platform_api.licensing.service import LicensingService
+from platform_api.openapi import BEARER, failures
+from platform_api.routing import CHANGES, READS, READS_ONE, AnyRequest, Visitor, Who
+from platform_api.security import permitted
+
+__all__ = [
+    "ApplicationController", "AuthorizationController", "LicenseController", "LicensingStaffController",
+    "TermsController", "WorkTermsController",
+]  # fmt: skip
+
+Licensing = NamedDependency[LicensingService]
+ApplicationParty = Annotated[Literal["applicant", "licensor"], QueryParameter(name="as")]
+LicenseParty = Annotated[Literal["licensee", "licensor"], QueryParameter(name="as")]
+
+
+class WorkTermsController(Controller):
+    path = "/v1/works/{work_id:str}/license-terms"
+    tags = ("licensing",)
+
+    @get("/", responses=READS_ONE)
+    async def list_terms(
+        self, request: AnyRequest, work_id: FromPath[str], visitor: Visitor, licensing: Licensing
+    ) -> Envelope[list[LicenseTerms]]:
+        """On what terms the work is licensed."""
+        return ok(request, await licensing.terms.list_of(visitor, path_id(work_id, "work")))
+
+    @post("/", security=BEARER, guards=[permitted("manage_licenses")], responses=CHANGES)
+    async def add(
+        self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[TermsRequest], caller: Who,
+        licensing: Licensing,
+    ) -> Response[Envelope[LicenseTerms]]:  # fmt: skip
+        """Offer a work's licence on these terms."""
+        terms = await licensing.terms.add(caller, path_id(work_id, "work"), data)
+        return tagged(ok(request, terms), terms.version)
+
+
+class TermsController(Controller):
+    path = "/v1/license-terms/{terms_id:str}"
+    tags = ("licensing",)
+    security = BEARER
+
+    @patch("/", responses=CHANGES)
+    async def change(
+        self, request: AnyRequest, terms_id: FromPath[str], data: JSONBody[TermsPatch], caller: Who,
+        licensing: Licensing, if_match: IfMatch = None,
+    ) -> Response[Envelope[LicenseTerms]]:  # fmt: skip
+        """Change terms: their next version. Licences that were granted, and applications, keep theirs."""
+        terms = await licensing.terms.change(caller, path_id(terms_id, "terms"), data, if_match)
+        return tagged(ok(request, terms), terms.version)
+
+    @delete("/", status_code=200, responses=CHANGES)
+    async def retire(
+        self, request: AnyRequest, terms_id: FromPath[str], caller: Who, licensing: Licensing
+    ) -> Envelope[None]:
+        """Retire terms: nobody can apply any more."""
+        await licensing.terms.retire(caller, path_id(terms_id, "terms"))
+        return ok(request, None)
+
+
+class ApplicationController(Controller):
+    path = "/v1/license-applications"
+    tags = ("licensing",)
+    security = BEARER
+
+    @post("/", guards=[permitted("apply_license")], responses=failures(400, 401, 403, 409, 429, 503))
+    async def apply(
+        self, request: AnyRequest, data: JSONBody[ApplicationRequest], caller: Who, licensing: Licensing,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[Envelope[Application]]:  # fmt: skip
+        """Apply for a licence; approved at once where its terms say so. Needs an Idempotency-Key."""
+        made = await licensing.applications.apply(caller, data, idempotency_key)
+        return tagged(ok(request, made), made.version)
+
+    @get("/", responses=READS)
+    async def list_applications(
+        self, request: AnyRequest, caller: Who, licensing: Licensing, party: ApplicationParty = "applicant",
+        status: FromQuery[ApplicationStatus | None] = None, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
+    ) -> Envelope[list[Application]]:  # fmt: skip
+        """Own applications, or those for own works, the latest first."""
+        return ok(request, *await licensing.applications.list_of(caller, party, status, cursor, limit))
+
+    @get("/{application_id:str}", responses=READS_ONE)
+    async def read(
+        self, request: AnyRequest, application_id: FromPath[str], caller: Who, licensing: Licensing
+    ) -> Response[Envelope[Application]]:
+        """An application, for its two parties."""
+        found = await licensing.applications.read(caller, path_id(application_id, "application"))
+        return tagged(ok(request, found), found.version)
+
+    @post("/{application_id:str}/approve", status_code=200, responses=CHANGES)
+    async def approve(
+        self, request: AnyRequest, application_id: FromPath[str], caller: Who, licensing: Licensing,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Envelope[Application]:  # fmt: skip
+        """Approve: a licence is reserved until its fee is paid. Needs an Idempotency-Key."""
+        id_ = path_id(application_id, "application")
+        return ok(request, await licensing.applications.approve(caller, id_, idempotency_key))
+
+    @post("/{application_id:str}/reject", status_code=200, responses=CHANGES)
+    async def reject(
+        self, request: AnyRequest, application_id: FromPath[str], data: JSONBody[ApplicationDecision], caller: Who,
+        licensing: Licensing,
+    ) -> Envelope[Application]:  # fmt: skip
+        """Reject an application, with a reason."""
+        id_ = path_id(application_id, "application")
+        return ok(request, await licensing.applications.reject(caller, id_, data.reason))
+
+    @post("/{application_id:str}/withdraw", status_code=200, responses=CHANGES)
+    async def withdraw(
+        self, request: AnyRequest, application_id: FromPath[str], caller: Who, licensing: Licensing
+    ) -> Envelope[Application]:
+        """Withdraw an own application that is pending."""
+        return ok(request, await licensing.applications.withdraw(caller, path_id(application_id, "application")))
+
+
+class LicenseController(Controller):
+    path = "/v1/licenses"
+    tags = ("licensing",)
+    security = BEARER
+
+    @get("/", responses=READS)
+    async def list_licenses(
+        self, request: AnyRequest, caller: Who, licensing: Licensing, party: LicenseParty = "licensee",
+        status: FromQuery[LicenseStatus | None] = None, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
+    ) -> Envelope[list[License]]:  # fmt: skip
+        """Licences held, or given, the latest first."""
+        return ok(request, *await licensing.licenses.list_of(caller, party, status, cursor, limit))
+
+    @post("/", responses=failures(400, 401, 403, 409, 429, 503))
+    async def issue(
+        self, request: AnyRequest, data: JSONBody[IssueRequest], caller: Who, licensing: Licensing,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[Envelope[License]]:  # fmt: skip
+        """Give a licence: of an own work, or below an own licence that permits it. Needs an Idempotency-Key."""
+        made = await licensing.licenses.issue(caller, data, idempotency_key)
+        return tagged(ok(request, made), made.version)
+
+    @get("/{license_id:str}", responses=READS_ONE)
+    async def read(
+        self, request: AnyRequest, license_id: FromPath[str], caller: Who, licensing: Licensing
+    ) -> Response[Envelope[License]]:
+        """A licence, for its two parties."""
+        found = await licensing.licenses.read(caller, path_id(license_id, "license"))
+        return tagged(ok(request, found), found.version)
+
+    @post("/{license_id:str}/pay", status_code=200, responses=failures(400, 401, 402, 403, 404, 409, 429, 503))
+    async def pay(
+        self, request: AnyRequest, license_id: FromPath[str], caller: Who, licensing: Licensing,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Envelope[License]:  # fmt: skip
+        """Pay the fee that is due, of the account's money. Needs an Idempotency-Key.
+
+        The licence is active in the answer, or waits for the core and becomes so by itself.
+        """
+        return ok(request, await licensing.fees.pay(caller, path_id(license_id, "license"), idempotency_key))
+
+    @post("/{license_id:str}/renew", status_code=200, responses=CHANGES)
+    async def renew(
+        self, request: AnyRequest, license_id: FromPath[str], caller: Who, licensing: Licensing,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Envelope[License]:  # fmt: skip
+        """Another period, behind the present one, for the licence's own fee. Needs an Idempotency-Key."""
+        return ok(request, await licensing.licenses.renew(caller, path_id(license_id, "license"), idempotency_key))
+
+    @post("/{license_id:str}/revoke", status_code=200, responses=CHANGES)
+    async def revoke(
+        self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[Reason], caller: Who,
+        licensing: Licensing, idempotency_key: IdempotencyKey = None,
+    ) -> Envelope[License]:  # fmt: skip
+        """Revoke a licence that one gave, and every licence below it. Needs an Idempotency-Key."""
+        id_ = path_id(license_id, "license")
+        return ok(request, await licensing.licenses.revoke(caller, id_, data.reason, idempotency_key))
+
+    @post("/{license_id:str}/works", status_code=200, responses=CHANGES)
+    async def declare_work(
+        self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[DerivedWork], caller: Who,
+        licensing: Licensing,
+    ) -> Envelope[License]:  # fmt: skip
+        """Name the own work that was made under a licence: its revenue is shared from now on."""
+        return ok(request, await licensing.derivatives.declare(caller, path_id(license_id, "license"), data.work_id))
+
+    @get("/{license_id:str}/seats", responses=READS_ONE)
+    async def seats(
+        self, request: AnyRequest, license_id: FromPath[str], caller: Who, licensing: Licensing,
+        limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
+    ) -> Envelope[list[Seat]]:  # fmt: skip
+        """Who has a seat of an own enterprise licence."""
+        return ok(request, *await licensing.seats.list_of(caller, path_id(license_id, "license"), cursor, limit))
+
+    @post("/{license_id:str}/seats", guards=[permitted("manage_seats")], responses=CHANGES)
+    async def assign_seat(
+        self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[SeatRequest], caller: Who,
+        licensing: Licensing,
+    ) -> Envelope[Seat]:  # fmt: skip
+        """Give an account a seat."""
+        return ok(request, await licensing.seats.assign(caller, path_id(license_id, "license"), data.account_id))
+
+    @delete("/{license_id:str}/seats/{account_id:str}", status_code=200, guards=[permitted("manage_seats")],
+            responses=CHANGES)  # fmt: skip
+    async def release_seat(
+        self, request: AnyRequest, license_id: FromPath[str], account_id: FromPath[str], caller: Who,
+        licensing: Licensing,
+    ) -> Envelope[None]:  # fmt: skip
+        """Take a seat back."""
+        ids = path_id(license_id, "license"), path_id(account_id, "license")
+        await licensing.seats.release(caller, *ids)
+        return ok(request, None)
+
+
+class AuthorizationController(Controller):
+    """For everybody."""
+
+    path = "/v1"
+    tags = ("licensing",)
+
+    @get("/licenses/{license_id:str}/verify", responses=READS_ONE)
+    async def verify(
+        self, request: AnyRequest, license_id: FromPath[str], licensing: Licensing
+    ) -> Envelope[LicenseVerification]:
+        """Whether a licence holds now, for everybody."""
+        return ok(request, await licensing.licenses.verify(path_id(license_id, "license")))
+
+    @get("/authorizations/{code:str}", responses=READS_ONE)
+    async def read(self, request: AnyRequest, code: FromPath[str], licensing: Licensing) -> Envelope[Authorization]:
+        """The lineage and the validity of the licence that a verification code stands for, for everybody."""
+        return ok(request, await licensing.authorizations.read(code))
+
+    @get("/authorizations/{code:str}/history", responses=READS_ONE)
+    async def history(
+        self, request: AnyRequest, code: FromPath[str], licensing: Licensing, limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
+    ) -> Envelope[list[AuthorizationEvent]]:  # fmt: skip
+        """What happened to that licence, the oldest first, for everybody."""
+        return ok(request, *await licensing.authorizations.history(code, cursor, limit))
+
+
+class LicensingStaffController(Controller):
+    path = "/v1/admin"
+    tags = ("admin",)
+    security = BEARER
+
+    @get("/license-applications", guards=[permitted("view_license_details")], responses=READS)
+    async def pending(
+        self, request: AnyRequest, licensing: Licensing, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+    ) -> Envelope[list[Application]]:
+        """Applications that wait for a decision, the oldest first. Needs `view_license_details`."""
+        return ok(request, *await licensing.applications.pending(cursor, limit))
+
+    @post("/license-applications/{application_id:str}/approve", status_code=200,
+          guards=[permitted("approve_licenses")], responses=CHANGES)  # fmt: skip
+    async def approve(
+        self, request: AnyRequest, application_id: FromPath[str], caller: Who, licensing: Licensing,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Envelope[Application]:  # fmt: skip
+        """Approve for the licensor. Needs `approve_licenses`, and an Idempotency-Key."""
+        id_ = path_id(application_id, "application")
+        return ok(request, await licensing.applications.approve(caller, id_, idempotency_key, staff=True))
+
+    @post("/license-applications/{application_id:str}/reject", status_code=200,
+          guards=[permitted("approve_licenses")], responses=CHANGES)  # fmt: skip
+    async def reject(
+        self, request: AnyRequest, application_id: FromPath[str], data: JSONBody[ApplicationDecision], caller: Who,
+        licensing: Licensing,
+    ) -> Envelope[Application]:  # fmt: skip
+        """Reject for the licensor, with a reason. Needs `approve_licenses`."""
+        id_ = path_id(application_id, "application")
+        return ok(request, await licensing.applications.reject(caller, id_, data.reason, staff=True))
+
+    @post("/licenses/{license_id:str}/revoke", status_code=200, guards=[permitted("revoke_licenses")],
+          responses=CHANGES)  # fmt: skip
+    async def revoke(
+        self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[Reason], caller: Who,
+        licensing: Licensing, idempotency_key: IdempotencyKey = None,
+    ) -> Envelope[License]:  # fmt: skip
+        """Revoke any licence, and every licence below it. Needs `revoke_licenses`, and an Idempotency-Key."""
+        id_ = path_id(license_id, "license")
+        return ok(request, await licensing.licenses.revoke(caller, id_, data.reason, idempotency_key, staff=True))

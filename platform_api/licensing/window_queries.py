@@ -1,0 +1,154 @@
+"""SQL of release windows. The connection comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+_WINDOW = (
+    "id, work_id, account_id, license_id, window_type, territories, period, price_units, asset, scale, exclusive,"
+    " status, version"
+)
+# Whether the right behind a window holds at a moment: a licence above it that does not ends it at once.
+_RIGHT = """
+    (w.license_id IS NULL OR NOT EXISTS (
+        WITH RECURSIVE above AS (
+            SELECT l.parent_license_id, l.status, l.starts_at, l.ends_at
+            FROM licensing.license l WHERE l.id = w.license_id
+            UNION ALL
+            SELECT p.parent_license_id, p.status, p.starts_at, p.ends_at
+            FROM above a JOIN licensing.license p ON p.id = a.parent_license_id
+        )
+        SELECT 1 FROM above WHERE status <> 'active' OR starts_at > $3 OR ends_at <= $3))
+"""
+
+
+async def insert_window(db: Any, fields: Mapping[str, Any], starts_at: datetime, ends_at: datetime | None) -> Any:
+    names = ", ".join(fields)
+    places = ", ".join(_place(name, number) for number, name in enumerate(fields, 3))
+    return await db.fetchrow(
+        f"INSERT INTO licensing.release_window (period, {names})"
+        f" VALUES (tstzrange($1, $2), {places}) RETURNING {_WINDOW}",
+        starts_at, ends_at, *fields.values(),
+    )  # fmt: skip
+
+
+def _place(name: str, number: int) -> str:
+    return f"${number}::text::int4multirange" if name == "territory_set" else f"${number}"
+
+
+async def window(db: Any, window_id: UUID) -> Any:
+    return await db.fetchrow(f"SELECT {_WINDOW} FROM licensing.release_window WHERE id = $1", window_id)
+
+
+async def update_window(
+    db: Any, window_id: UUID, fields: Mapping[str, Any], starts_at: datetime, ends_at: datetime | None
+) -> Any:
+    sets = "".join(f"{name} = {_place(name, number)}, " for number, name in enumerate(fields, 4))
+    return await db.fetchrow(
+        f"UPDATE licensing.release_window SET {sets}period = tstzrange($2, $3), version = version + 1,"
+        f" updated_at = now() WHERE id = $1 RETURNING {_WINDOW}",
+        window_id, starts_at, ends_at, *fields.values(),
+    )  # fmt: skip
+
+
+async def end_window(db: Any, window_id: UUID) -> Any:
+    """What is only planned never was; what is open ends now, so that its time is free again."""
+    return await db.fetchrow(f"{_END} WHERE id = $1 RETURNING {_WINDOW}", window_id)
+
+
+async def end_of_license(db: Any, license_id: UUID) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        f"{_END} WHERE license_id = $1 AND status IN ('scheduled', 'open') RETURNING {_WINDOW}", license_id
+    )
+    return rows
+
+
+_END = (
+    "UPDATE licensing.release_window SET status = CASE WHEN lower(period) < now() THEN 'closed' ELSE 'cancelled' END,"
+    " period = CASE WHEN lower(period) < now() THEN period * tstzrange(NULL, now()) ELSE period END,"
+    " version = version + 1, updated_at = now()"
+)
+
+
+async def windows(db: Any, work_id: UUID, after: tuple[datetime, UUID] | None, limit: int) -> list[Any]:
+    """By their beginnings."""
+    moment, window_id = after or (None, None)
+    rows: list[Any] = await db.fetch(
+        f"SELECT {_WINDOW} FROM licensing.release_window WHERE work_id = $1 AND status <> 'cancelled'"
+        " AND ($2::timestamptz IS NULL OR (lower(period), id) > ($2, $3::uuid)) ORDER BY lower(period), id LIMIT $4",
+        work_id, moment, window_id, limit,
+    )  # fmt: skip
+    return rows
+
+
+async def in_the_way(
+    db: Any, work_id: UUID, exclusive: bool, territory_set: str, starts_at: datetime, ends_at: datetime | None,
+    own: UUID | None,
+) -> bool:  # fmt: skip
+    """Another window in these territories at this time, and one of the two is exclusive."""
+    return bool(
+        await db.fetchval(
+            "SELECT EXISTS (SELECT 1 FROM licensing.release_window WHERE work_id = $1 AND status <> 'cancelled'"
+            " AND (exclusive OR $2) AND territory_set && $3::text::int4multirange AND period && tstzrange($4, $5)"
+            " AND ($6::uuid IS NULL OR id <> $6))",
+            work_id, exclusive, territory_set, starts_at, ends_at, own,
+        )  # fmt: skip
+    )
+
+
+async def openings(db: Any, work_ids: list[UUID], territory_set: str, at: datetime) -> list[Any]:
+    """Windows of these works that are open in the territory at the moment, by their types."""
+    rows: list[Any] = await db.fetch(
+        f"SELECT {_WINDOW} FROM licensing.release_window w WHERE w.work_id = ANY($1) AND w.status <> 'cancelled'"
+        f" AND w.territory_set && $2::text::int4multirange AND w.period @> $3::timestamptz AND {_RIGHT}"
+        " ORDER BY w.window_type",
+        work_ids, territory_set, at,
+    )  # fmt: skip
+    return rows
+
+
+async def next_openings(db: Any, work_ids: list[UUID], territory_set: str, at: datetime) -> dict[UUID, datetime]:
+    rows = await db.fetch(
+        "SELECT w.work_id, min(lower(w.period)) AS next_at FROM licensing.release_window w WHERE w.work_id = ANY($1)"
+        " AND w.status <> 'cancelled' AND w.territory_set && $2::text::int4multirange AND lower(w.period) > $3"
+        " GROUP BY w.work_id",
+        work_ids, territory_set, at,
+    )  # fmt: skip
+    return {row["work_id"]: row["next_at"] for row in rows}
+
+
+async def due_to_open(db: Any, limit: int) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        "SELECT id, work_id FROM licensing.release_window WHERE status = 'scheduled' AND lower(period) <= now()"
+        " ORDER BY lower(period) LIMIT $1",
+        limit,
+    )  # fmt: skip
+    return rows
+
+
+async def due_to_close(db: Any, limit: int) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        "SELECT id, work_id FROM licensing.release_window WHERE status = 'open' AND upper(period) <= now()"
+        " ORDER BY upper(period) LIMIT $1",
+        limit,
+    )  # fmt: skip
+    return rows
+
+
+async def open_due(db: Any, window_id: UUID) -> Any:
+    return await db.fetchrow(
+        "UPDATE licensing.release_window SET status = 'open', version = version + 1, updated_at = now()"
+        f" WHERE id = $1 AND status = 'scheduled' AND lower(period) <= now() RETURNING {_WINDOW}",
+        window_id,
+    )  # fmt: skip
+
+
+async def close_due(db: Any, window_id: UUID) -> Any:
+    return await db.fetchrow(
+        "UPDATE licensing.release_window SET status = 'closed', version = version + 1, updated_at = now()"
+        f" WHERE id = $1 AND status = 'open' AND upper(period) <= now() RETURNING {_WINDOW}",
+        window_id,
+    )  # fmt: skip

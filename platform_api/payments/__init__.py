@@ -1,0 +1,14 @@
+"""Payments: intents at a provider, purchases of offers, refunds, and what was bought."""
+
+from platform_api.kernel.context import Context
+from platform_api.payments.routes import LibraryController, PaymentController, ProviderController, PurchaseController
+from platform_api.payments.service import PaymentService
+
+__all__ = ["CONTEXT"]
+
+CONTEXT = Context(
+    "payments",
+    (PaymentController, PurchaseController, LibraryController, ProviderController),
+    PaymentService,
+    events=("payment.completed", "payment.failed", "refund.processed", "entitlement.granted"),
+)

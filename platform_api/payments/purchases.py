@@ -1,0 +1,209 @@
+"""Purchases of offers, and what they entitle to.
+
+    pending ──▶ completed ──▶ refunded           a purchase whose payment came after all completes from `failed` too
+       └──────▶ failed
+
+The price of the offer is a snapshot. Paid by `balance`, one command moves it from the buyer to the passing account of
+the work (`buy:ID`); paid by a provider, its deposit brings it there. The core's answer completes the purchase: in the
+transaction that notes it stand the entitlement, the revenue event and its distribution, or none of them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from platform_api.envelope import Pagination, cursor_from, page, unknown
+from platform_api.errors import ApiError, ErrorCode, timestamp
+from platform_api.idempotency import Answer
+from platform_api.ids import new_id
+from platform_api.kernel.context import Kernel
+from platform_api.ledger.commands import NEVER, MoneyAnswer, MoneyCommands, work_account
+from platform_api.media.service import MediaService
+from platform_api.money import decimal_text
+from platform_api.payments import queries
+from platform_api.payments.models import Access, AccessFile, Entitlement, Purchase, PurchaseRequest
+from platform_api.royalties.earnings import Earning
+from platform_api.royalties.service import RoyaltyService
+from platform_api.security import Caller
+from platform_api.works.service import WorkService
+
+__all__ = ["Purchases"]
+
+RENTAL = timedelta(hours=48)
+"""From the payment, where the offer says nothing else."""
+_REVENUE = {"purchase": "content_purchase", "rent": "rental", "ppv": "ppv"}
+_ENTITLED = {"purchase": "own", "rent": "rent", "ppv": "ppv"}
+
+
+class Purchases:
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel, self._database = kernel, kernel.database
+        self._money = kernel.service(MoneyCommands)
+        self._works = kernel.service(WorkService)
+        self._media = kernel.service(MediaService)
+        self._royalties = kernel.service(RoyaltyService)
+        self._works.catalog.entitled = self.entitled
+        self._money.handle("purchase", self._on_answer)
+
+    async def begin(self, db: Any, caller: Caller, body: PurchaseRequest) -> Any:
+        """Check the offer and write the purchase; its row.
+
+        Raises:
+            ApiError: NOT_FOUND for an offer that is not shown; CONFLICT `offer_ended`, `coin_offer`, `own_work`,
+                `already_owned`; asyncpg.UniqueViolationError if another of this offer is pending.
+        """
+        offer, work = await self._works.offers.open_offer(db, caller, body.offer_id)
+        account_id = UUID(caller.account_id)
+        if work["status"] != "published":
+            raise ApiError(ErrorCode.CONFLICT, "The offer has ended.", reason="offer_ended")
+        if offer["kind"] == "coin":
+            raise ApiError(ErrorCode.CONFLICT, "Coins are spent, not paid with.", reason="coin_offer")
+        if work["account_id"] == account_id:
+            raise ApiError(ErrorCode.CONFLICT, "It is the caller's own work.", reason="own_work")
+        id_ = new_id()
+        await self._works.catalog.mark_sold(db, offer["work_id"])
+        await queries.insert_purchase(db, id_, account_id, offer, work["account_id"], body.method)
+        # Behind the insert: it waits for one that is being completed, whose entitlement is seen now.
+        if await queries.owned(db, account_id, offer["work_id"], offer["chapter_id"]):
+            raise ApiError(ErrorCode.CONFLICT, "It is bought already.", reason="already_owned")
+        return await queries.purchase(db, id_)
+
+    async def buy(self, caller: Caller, body: PurchaseRequest, key: str) -> UUID:
+        """From the balance, at once; the purchase's id, whatever the core has answered by now.
+
+        Raises:
+            ApiError: as `begin`; CONFLICT `purchase_pending`.
+        """
+
+        async def change(db: Any) -> Answer:
+            row = await self.begin(db, caller, body)
+            leg = {
+                "from": caller.account, "asset": row["asset"],
+                "amount": decimal_text(row["price_units"], row["scale"]), "to": work_account(row["work_id"]),
+            }  # fmt: skip
+            command = {"op": "transfer", "legs": [leg], "code": "purchase", "memo": row["id"].hex}
+            await self._money.order(
+                db, _ref(row["id"]), "purchase", row["id"], command, accounts={work_account(row["work_id"]): NEVER}
+            )
+            return 201, msgspec.json.encode(row["id"])
+
+        id_ = await self.once(caller, body, key, change)
+        await self._money.settle(_ref(id_))
+        return id_
+
+    async def once(self, caller: Caller, body: PurchaseRequest, key: str, change: Any) -> UUID:
+        """`change` writes a purchase, once for the key; its id. Raises ApiError CONFLICT `purchase_pending`."""
+        try:
+            (_, data), _ = await self._kernel.idempotency.once(
+                caller.account_id, "POST /v1/purchases", key, body, change
+            )  # fmt: skip
+        except asyncpg.UniqueViolationError as error:
+            message = "A purchase of this offer is under way: pay or await it."
+            raise ApiError(ErrorCode.CONFLICT, message, reason="purchase_pending") from error
+        return msgspec.json.decode(data, type=UUID)
+
+    async def own(self, db: Any, caller: Caller, purchase_id: UUID) -> Any:
+        """Raises ApiError NOT_FOUND."""
+        row = await queries.purchase(db, purchase_id)
+        if row is None or str(row["account_id"]) != caller.account_id:
+            raise unknown("purchase")
+        return row
+
+    async def list_of(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Purchase], Pagination]:
+        key = cursor_from(cursor, UUID)
+        async with self._database.connection() as db:
+            rows = await queries.purchases(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
+        rows, pagination = page(rows, limit, lambda row: (row["id"],))
+        return [purchase_of(row) for row in rows], pagination
+
+    async def library(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Entitlement], Pagination]:
+        key = cursor_from(cursor, UUID)
+        async with self._database.connection() as db:
+            rows = await queries.entitlements(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
+        rows, pagination = page(rows, limit, lambda row: (row["id"],))
+        return [_entitlement(row) for row in rows], pagination
+
+    async def entitled(self, db: Any, caller: Caller, work_id: UUID, chapter_id: UUID | None) -> bool:
+        """Whether the caller may use the work, or this chapter of it, by purchase; without a chapter, anything."""
+        return await queries.may_use(db, UUID(caller.account_id), work_id, chapter_id)
+
+    async def access(self, caller: Caller, purchase_id: UUID, chapter_id: UUID | None) -> Access:
+        """Signed URLs of what was bought; of one chapter of it if asked for.
+
+        Raises:
+            ApiError: NOT_FOUND; CONFLICT `not_completed`; LICENSE_EXPIRED `access_ended`.
+        """
+        async with self._database.connection() as db:
+            row = await self.own(db, caller, purchase_id)
+            right = await queries.entitlement_of(db, purchase_id)
+            if right is None:
+                raise ApiError(ErrorCode.CONFLICT, "The purchase is not completed.", reason="not_completed")
+            if right["ended"]:
+                raise ApiError(ErrorCode.LICENSE_EXPIRED, "The access has ended.", reason="access_ended")
+            wanted = right["chapter_id"] or chapter_id
+            if wanted is None:
+                found = await self._works.assets.of_buyer(db, row["work_id"])
+            elif chapter_id not in (None, wanted):
+                raise unknown("chapter")
+            else:
+                file = await self._works.chapters.file_of(db, row["work_id"], wanted)
+                found = [] if file is None else [("chapter", *file)]
+        files = [(role, name, self._media.signed_url(file_id)) for role, name, file_id in found]
+        return Access(
+            str(row["work_id"]), str(wanted) if wanted else None,
+            timestamp(right["ends_at"]) if right["ends_at"] else None,
+            [AccessFile(role, name, link.url, link.expires_at) for role, name, link in files],
+        )  # fmt: skip
+
+    async def complete(self, db: Any, purchase_id: UUID, ref: str) -> None:
+        """The price stands in the passing account of the work. In the transaction that notes the answer of `ref`."""
+        row, now = await queries.lock_purchase(db, purchase_id), datetime.now(UTC)
+        earning = Earning(
+            _REVENUE[row["kind"]], ref, row["work_id"], row["asset"], row["scale"], row["price_units"], now
+        )
+        event_id = await self._royalties.earned(db, earning)
+        completed = await queries.complete_purchase(db, purchase_id, event_id)
+        assert completed is not None, f"purchase {purchase_id} is {row['status']}"
+        seconds = row["access_seconds"]
+        span = timedelta(seconds=seconds) if seconds is not None else None
+        if span is None and row["kind"] != "purchase":
+            span = RENTAL
+        await queries.insert_entitlement(
+            db, new_id(), row, _ENTITLED[row["kind"]], now, None if span is None else now + span
+        )
+        payload = {"work_id": str(row["work_id"]), "for_accounts": [str(row["account_id"]), str(row["seller_id"])]}
+        await self._kernel.events.publish(
+            db, "entitlement.granted", ("purchase", str(purchase_id)), payload, actor=row["account_id"]
+        )
+
+    async def _on_answer(self, db: Any, answer: MoneyAnswer) -> None:
+        if answer.state == "posted":
+            await self.complete(db, answer.document_id, answer.ref)
+        else:
+            await queries.fail_purchase(db, answer.document_id, answer.reason)
+
+
+def purchase_of(row: Any, intent: Any = None) -> Purchase:
+    return Purchase(
+        str(row["id"]), str(row["offer_id"]), str(row["work_id"]),
+        str(row["chapter_id"]) if row["chapter_id"] else None, row["kind"], row["method"], row["asset"],
+        decimal_text(row["price_units"], row["scale"]),
+        decimal_text(row["refunded_units"], row["scale"]), row["status"], row["reason"], intent,
+        timestamp(row["created_at"]), timestamp(row["completed_at"]) if row["completed_at"] else None,
+    )  # fmt: skip
+
+
+def _ref(purchase_id: UUID) -> str:
+    return f"buy:{purchase_id.hex}"
+
+
+def _entitlement(row: Any) -> Entitlement:
+    return Entitlement(
+        str(row["id"]), str(row["work_id"]), str(row["chapter_id"]) if row["chapter_id"] else None, row["kind"],
+        timestamp(row["starts_at"]), timestamp(row["ends_at"]) if row["ends_at"] else None, str(row["purchase_id"]),
+    )  # fmt: skip

@@ -1,0 +1,300 @@
+"""SQL of the schema `payments`. The connection comes first."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+__all__ = [
+    "add_refunded", "complete_purchase", "entitlement_of", "entitlements", "fail_purchase",
+    "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase", "insert_refund", "intent",
+    "intent_of_purchase", "lock_intent", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use",
+    "note_event", "note_failure", "owned", "payment", "payment_by_ref", "payment_of_purchase", "payments",
+    "purchase", "purchases", "refund", "refund_intent", "refund_payment", "revoke_entitlement",
+    "set_event_outcome", "set_provider_ref", "turn_intent", "turn_payment", "turn_refund",
+]  # fmt: skip
+
+
+def _paged(table: str, account: str = "account_id") -> str:
+    return f"SELECT * FROM payments.{table} WHERE {account} = $1"
+
+
+async def _list(db: Any, query: str, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:
+    """The latest first; `before` is the last id of the page before."""
+    position = "" if before is None else " AND id < $3"
+    arguments = (account_id, limit) if before is None else (account_id, limit, before)
+    return list(await db.fetch(f"{query}{position} ORDER BY id DESC LIMIT $2", *arguments))
+
+
+# ------------------------------------------------------------ intents and events
+
+
+async def insert_intent(
+    db: Any, id_: UUID, account_id: UUID, purchase_id: UUID | None, provider: str, asset: str, scale: int, units: int,
+    expires_at: datetime,
+) -> None:  # fmt: skip
+    await db.execute(
+        """
+        INSERT INTO payments.intent (id, account_id, purpose, purchase_id, provider, asset, scale, amount_units,
+            expires_at)
+        VALUES ($1, $2, CASE WHEN $3::uuid IS NULL THEN 'top_up' ELSE 'purchase' END, $3, $4, $5, $6, $7, $8)
+        """,
+        id_, account_id, purchase_id, provider, asset, scale, units, expires_at,
+    )  # fmt: skip
+
+
+async def intent(db: Any, id_: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM payments.intent WHERE id = $1", id_)
+
+
+async def lock_intent(db: Any, id_: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM payments.intent WHERE id = $1 FOR UPDATE", id_)
+
+
+async def lock_intent_by_ref(db: Any, provider: str, ref: str) -> Any:
+    return await db.fetchrow(
+        "SELECT * FROM payments.intent WHERE provider = $1 AND provider_ref = $2 FOR UPDATE", provider, ref
+    )
+
+
+async def intent_of_purchase(db: Any, purchase_id: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM payments.intent WHERE purchase_id = $1", purchase_id)
+
+
+async def set_provider_ref(db: Any, id_: UUID, ref: str) -> None:
+    await db.execute("UPDATE payments.intent SET provider_ref = $2 WHERE id = $1 AND provider_ref IS NULL", id_, ref)
+
+
+async def turn_intent(db: Any, id_: UUID, status: str, reason: str | None) -> None:
+    await db.execute("UPDATE payments.intent SET status = $2, reason = $3 WHERE id = $1", id_, status, reason)
+
+
+async def note_event(db: Any, provider: str, event_id: str, digest: bytes) -> bool:
+    """Whether it is new. Of two deliveries at once, the second waits for the first."""
+    tag = await db.execute(
+        "INSERT INTO payments.gateway_event (provider, event_id, digest, outcome) VALUES ($1, $2, $3, 'received')"
+        " ON CONFLICT DO NOTHING",
+        provider, event_id, digest,
+    )  # fmt: skip
+    return bool(tag == "INSERT 0 1")
+
+
+async def set_event_outcome(db: Any, provider: str, event_id: str, outcome: str) -> None:
+    await db.execute(
+        "UPDATE payments.gateway_event SET outcome = $3 WHERE provider = $1 AND event_id = $2",
+        provider, event_id, outcome,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------ payments
+
+
+async def insert_payment(
+    db: Any, id_: UUID, intent_row: Any, purchase_id: UUID | None, provider_ref: str, asset: str, scale: int,
+    units: int, ref: str,
+) -> None:  # fmt: skip
+    await db.execute(
+        """
+        INSERT INTO payments.payment (id, account_id, intent_id, purchase_id, provider, provider_ref, asset, scale,
+            amount_units, ref)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        """,
+        id_, intent_row["account_id"], intent_row["id"], purchase_id, intent_row["provider"], provider_ref, asset,
+        scale, units, ref,
+    )  # fmt: skip
+
+
+async def payment(db: Any, id_: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM payments.payment WHERE id = $1", id_)
+
+
+async def lock_payment(db: Any, id_: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM payments.payment WHERE id = $1 FOR UPDATE", id_)
+
+
+async def payment_by_ref(db: Any, provider: str, provider_ref: str) -> Any:
+    return await db.fetchrow(
+        "SELECT id FROM payments.payment WHERE provider = $1 AND provider_ref = $2", provider, provider_ref
+    )
+
+
+async def payment_of_purchase(db: Any, purchase_id: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM payments.payment WHERE purchase_id = $1", purchase_id)
+
+
+async def payments(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:
+    return await _list(db, _paged("payment"), account_id, before, limit)
+
+
+async def turn_payment(db: Any, id_: UUID, status: str, sequence: int | None) -> Any:
+    return await db.fetchrow(
+        "UPDATE payments.payment SET status = $2, sequence = $3 WHERE id = $1 AND status = 'received' RETURNING *",
+        id_, status, sequence,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------ purchases and entitlements
+
+
+async def insert_purchase(
+    db: Any, id_: UUID, account_id: UUID, offer: Any, seller_id: UUID, method: str
+) -> None:  # fmt: skip
+    await db.execute(
+        """
+        INSERT INTO payments.purchase (id, account_id, offer_id, work_id, chapter_id, seller_id, kind, method, asset,
+            scale, price_units, access_seconds)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+        """,
+        id_, account_id, offer["id"], offer["work_id"], offer["chapter_id"], seller_id, offer["kind"], method,
+        offer["asset"], offer["scale"], offer["price_units"], offer["access_seconds"],
+    )  # fmt: skip
+
+
+async def purchase(db: Any, id_: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM payments.purchase WHERE id = $1", id_)
+
+
+async def lock_purchase(db: Any, id_: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM payments.purchase WHERE id = $1 FOR UPDATE", id_)
+
+
+async def purchases(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:
+    return await _list(db, _paged("purchase"), account_id, before, limit)
+
+
+async def complete_purchase(db: Any, id_: UUID, event_id: UUID) -> Any:
+    return await db.fetchrow(
+        "UPDATE payments.purchase SET status = 'completed', reason = NULL, event_id = $2, completed_at = now()"
+        " WHERE id = $1 AND status IN ('pending', 'failed') RETURNING *",
+        id_, event_id,
+    )  # fmt: skip
+
+
+async def fail_purchase(db: Any, id_: UUID, reason: str | None) -> None:
+    await db.execute(
+        "UPDATE payments.purchase SET status = 'failed', reason = $2 WHERE id = $1 AND status = 'pending'", id_, reason
+    )
+
+
+async def insert_entitlement(
+    db: Any, id_: UUID, purchase_row: Any, kind: str, starts_at: datetime, ends_at: datetime | None
+) -> None:
+    await db.execute(
+        """
+        INSERT INTO payments.entitlement (id, account_id, work_id, chapter_id, kind, starts_at, ends_at, purchase_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        """,
+        id_, purchase_row["account_id"], purchase_row["work_id"], purchase_row["chapter_id"], kind, starts_at, ends_at,
+        purchase_row["id"],
+    )  # fmt: skip
+
+
+async def revoke_entitlement(db: Any, purchase_id: UUID) -> None:
+    await db.execute(
+        "UPDATE payments.entitlement SET revoked_at = now() WHERE purchase_id = $1 AND revoked_at IS NULL", purchase_id
+    )
+
+
+async def owned(db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | None) -> bool:
+    """The work, or this chapter of it, for good."""
+    found: bool = await db.fetchval(
+        """
+        SELECT EXISTS (SELECT FROM payments.entitlement
+            WHERE account_id = $1 AND work_id = $2 AND (chapter_id IS NULL OR chapter_id = $3) AND kind = 'own'
+              AND revoked_at IS NULL)
+        """,
+        account_id, work_id, chapter_id,
+    )  # fmt: skip
+    return found
+
+
+async def may_use(db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | None) -> bool:
+    """The work, or this chapter of it, now; without a chapter, anything of the work."""
+    found: bool = await db.fetchval(
+        """
+        SELECT EXISTS (SELECT FROM payments.entitlement
+            WHERE account_id = $1 AND work_id = $2 AND ($3::uuid IS NULL OR chapter_id IS NULL OR chapter_id = $3)
+              AND revoked_at IS NULL AND starts_at <= now() AND (ends_at IS NULL OR ends_at > now()))
+        """,
+        account_id, work_id, chapter_id,
+    )  # fmt: skip
+    return found
+
+
+async def entitlement_of(db: Any, purchase_id: UUID) -> Any:
+    return await db.fetchrow(
+        "SELECT *, revoked_at IS NOT NULL OR coalesce(ends_at <= now(), false) AS ended FROM payments.entitlement"
+        " WHERE purchase_id = $1",
+        purchase_id,
+    )
+
+
+async def entitlements(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:
+    query = (
+        _paged("entitlement")
+        + " AND revoked_at IS NULL AND starts_at <= now() AND (ends_at IS NULL OR ends_at > now())"
+    )
+    return await _list(db, query, account_id, before, limit)
+
+
+# ------------------------------------------------------------ refunds
+
+
+async def insert_refund(
+    db: Any, id_: UUID, purchase_id: UUID | None, payment_id: UUID | None, asset: str, scale: int, units: int,
+    reason: str, ref: str, lines: str, actor: UUID,
+) -> None:  # fmt: skip
+    await db.execute(
+        """
+        INSERT INTO payments.refund (id, purchase_id, payment_id, asset, scale, amount_units, reason, ref, lines,
+            created_by)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        """,
+        id_, purchase_id, payment_id, asset, scale, units, reason, ref, lines, actor,
+    )  # fmt: skip
+
+
+async def refund(db: Any, id_: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM payments.refund WHERE id = $1", id_)
+
+
+async def turn_refund(db: Any, id_: UUID, status: str, failure: str | None) -> Any:
+    return await db.fetchrow(
+        "UPDATE payments.refund SET status = $2, failure = coalesce($3, failure) WHERE id = $1"
+        " AND status IN ('approved', 'processing') RETURNING *",
+        id_, status, failure,
+    )  # fmt: skip
+
+
+async def note_failure(db: Any, id_: UUID, failure: str | None) -> None:
+    await db.execute("UPDATE payments.refund SET failure = $2 WHERE id = $1", id_, failure)
+
+
+async def add_refunded(db: Any, purchase_id: UUID, units: int) -> Any:
+    return await db.fetchrow(
+        """
+        UPDATE payments.purchase SET refunded_units = refunded_units + $2,
+            status = CASE WHEN refunded_units + $2 = price_units THEN 'refunded' ELSE status END
+        WHERE id = $1 RETURNING *
+        """,
+        purchase_id, units,
+    )  # fmt: skip
+
+
+async def refund_payment(db: Any, payment_id: UUID, units: int) -> Any:
+    return await db.fetchrow(
+        """
+        UPDATE payments.payment SET refunded_units = refunded_units + $2,
+            status = CASE WHEN refunded_units + $2 = amount_units THEN 'refunded' ELSE 'partially_refunded' END
+        WHERE id = $1 RETURNING *
+        """,
+        payment_id, units,
+    )  # fmt: skip
+
+
+async def refund_intent(db: Any, intent_id: UUID, status: str) -> None:
+    await db.execute(
+        "UPDATE payments.intent SET status = $2 WHERE id = $1 AND status IN ('succeeded', 'partially_refunded')",
+        intent_id, status,
+    )  # fmt: skip

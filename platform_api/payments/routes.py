@@ -1,0 +1,178 @@
+"""Routes of payments, purchases, refunds, and the library of what was bought."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, get, post
+from litestar.di import NamedDependency
+from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi.spec.enums import OpenAPIType
+from litestar.params import FromPath, FromQuery, JSONBody
+
+from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok, path_id
+from platform_api.idempotency import IdempotencyKey, required_key
+from platform_api.openapi import BEARER, failures
+from platform_api.payments.models import (
+    Access,
+    Entitlement,
+    Intent,
+    IntentRequest,
+    Payment,
+    Purchase,
+    PurchaseRequest,
+    Received,
+    Refund,
+    RefundRequest,
+    TestPayment,
+    TestPaymentDone,
+)
+from platform_api.payments.service import PaymentService
+from platform_api.routing import READS, READS_ONE, AnyRequest, Who
+from platform_api.royalties.models import Balance
+from platform_api.royalties.service import RoyaltyService
+from platform_api.security import permitted
+
+__all__ = ["LibraryController", "PaymentController", "ProviderController", "PurchaseController"]
+
+Payments = NamedDependency[PaymentService]
+Royalties = NamedDependency[RoyaltyService]
+MOVES_MONEY = failures(400, 401, 402, 403, 404, 409, 429, 502, 503, 504)
+
+
+@dataclass
+class EventOperation(Operation):
+    """A body in the provider's own words, read raw because its signature is over the bytes."""
+
+    def __post_init__(self) -> None:
+        schema = Schema(type=OpenAPIType.OBJECT)
+        self.request_body = RequestBody(content={"application/json": OpenAPIMediaType(schema)}, required=True)
+
+
+class PaymentController(Controller):
+    path = "/v1/payments"
+    tags = ("payments",)
+    security = BEARER
+
+    @post("/intents", status_code=201, responses=MOVES_MONEY)
+    async def begin(
+        self, request: AnyRequest, data: JSONBody[IntentRequest], caller: Who, payments: Payments,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Envelope[Intent]:  # fmt: skip
+        """Top up one's spending account: an intent that is paid at the provider."""
+        return ok(request, await payments.intents.top_up(caller, data, required_key(idempotency_key)))
+
+    @get("/intents/{intent_id:str}", responses=READS_ONE)
+    async def intent(
+        self, request: AnyRequest, intent_id: FromPath[str], caller: Who, payments: Payments
+    ) -> Envelope[Intent]:
+        """One own intent."""
+        return ok(request, await payments.intents.read(caller, path_id(intent_id, "intent")))
+
+    @post("/intents/{intent_id:str}/confirm", status_code=200,
+          responses=failures(400, 401, 403, 404, 429, 502, 503, 504))  # fmt: skip
+    async def confirm(
+        self, request: AnyRequest, intent_id: FromPath[str], caller: Who, payments: Payments
+    ) -> Envelope[Intent]:
+        """Ask the provider how the intent stands. What the caller says does not matter."""
+        return ok(request, await payments.intents.confirm(caller, path_id(intent_id, "intent")))
+
+    @get("/", responses=READS)
+    async def history(
+        self, request: AnyRequest, caller: Who, payments: Payments, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+    ) -> Envelope[list[Payment]]:
+        """One's own payments, the latest first, with the batches that settled them."""
+        return ok(request, *await payments.intents.history(caller, cursor, limit))
+
+    @get("/balance", responses=READS)
+    async def balance(self, request: AnyRequest, caller: Who, royalties: Royalties) -> Envelope[list[Balance]]:
+        """What is payable to the caller, what is held, and what was paid, by asset."""
+        return ok(request, await royalties.statements.balance(caller))
+
+    @post("/{payment_id:str}/refund", status_code=201, responses=MOVES_MONEY)
+    async def refund(
+        self, request: AnyRequest, payment_id: FromPath[str], data: JSONBody[RefundRequest], caller: Who,
+        payments: Payments, idempotency_key: IdempotencyKey = None,
+    ) -> Envelope[Refund]:  # fmt: skip
+        """Give a payment back, whole or in part: for the seller of what it paid, and for staff."""
+        id_, key = path_id(payment_id, "payment"), required_key(idempotency_key)
+        return ok(request, await payments.refunds.of_payment(caller, id_, data, key))
+
+
+class PurchaseController(Controller):
+    path = "/v1/purchases"
+    tags = ("payments",)
+    security = BEARER
+
+    @post("/", status_code=201, guards=[permitted("purchase_products")], responses=MOVES_MONEY)
+    async def buy(
+        self, request: AnyRequest, data: JSONBody[PurchaseRequest], caller: Who, payments: Payments,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Envelope[Purchase]:  # fmt: skip
+        """Buy or rent what an offer offers, from the balance or with an intent to pay."""
+        return ok(request, await payments.buy(caller, data, required_key(idempotency_key)))
+
+    @get("/", responses=READS)
+    async def purchases(
+        self, request: AnyRequest, caller: Who, payments: Payments, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+    ) -> Envelope[list[Purchase]]:
+        """One's own purchases, the latest first."""
+        return ok(request, *await payments.purchases.list_of(caller, cursor, limit))
+
+    @get("/{purchase_id:str}", responses=READS_ONE)
+    async def purchase(
+        self, request: AnyRequest, purchase_id: FromPath[str], caller: Who, payments: Payments
+    ) -> Envelope[Purchase]:
+        """One own purchase."""
+        return ok(request, await payments.read(caller, path_id(purchase_id, "purchase")))
+
+    @get("/{purchase_id:str}/access-token", responses=failures(400, 401, 403, 404, 409, 429, 503))
+    async def access(
+        self, request: AnyRequest, purchase_id: FromPath[str], caller: Who, payments: Payments,
+        chapter_id: FromQuery[UUID | None] = None,
+    ) -> Envelope[Access]:  # fmt: skip
+        """Short-lived URLs of the files that were bought, or of one chapter."""
+        return ok(request, await payments.purchases.access(caller, path_id(purchase_id, "purchase"), chapter_id))
+
+    @post("/{purchase_id:str}/refund", status_code=201, responses=MOVES_MONEY)
+    async def refund(
+        self, request: AnyRequest, purchase_id: FromPath[str], data: JSONBody[RefundRequest], caller: Who,
+        payments: Payments, idempotency_key: IdempotencyKey = None,
+    ) -> Envelope[Refund]:  # fmt: skip
+        """Give the price back, whole or in part: for the seller, and for staff."""
+        id_, key = path_id(purchase_id, "purchase"), required_key(idempotency_key)
+        return ok(request, await payments.refunds.of_purchase(caller, id_, data, key))
+
+
+class LibraryController(Controller):
+    path = "/v1/library"
+    tags = ("payments",)
+    security = BEARER
+
+    @get("/", responses=READS)
+    async def library(
+        self, request: AnyRequest, caller: Who, payments: Payments, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+    ) -> Envelope[list[Entitlement]]:
+        """What the caller may use now, by purchases, the latest first."""
+        return ok(request, *await payments.purchases.library(caller, cursor, limit))
+
+
+class ProviderController(Controller):
+    path = "/v1"
+    tags = ("payments",)
+
+    @post("/webhooks/payments/{provider:str}", status_code=200, operation_class=EventOperation,
+          responses=failures(400, 401, 404, 429, 503))  # fmt: skip
+    async def webhook(self, request: AnyRequest, provider: FromPath[str], payments: Payments) -> Envelope[Received]:
+        """An event of a payment provider, with its signature over the raw body. The same event again does no harm."""
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        return ok(request, Received(await payments.intents.webhook(provider, headers, await request.body())))
+
+    @post("/test-provider/payments", status_code=200, responses=failures(400, 401, 404, 409, 429, 503))
+    async def pay(
+        self, request: AnyRequest, data: JSONBody[TestPayment], payments: Payments
+    ) -> Envelope[TestPaymentDone]:
+        """What a payer does on the page of the built-in test provider. It is there beside the embedded chain only."""
+        return ok(request, msgspec.convert({"status": await payments.pay_test(data)}, TestPaymentDone))

@@ -1,0 +1,269 @@
+"""What a sale gives whom: one distribution for each revenue event, posted by the core, reversed by refunds.
+
+The money of the sale stands in the passing account of the work (`work:ID`). The distribution is computed once, in the
+transaction of the event, and stored whole; then one command for each work of the chain, one after the other, empties
+the passing accounts: `dist:EVENT:0` of the sold work to the platform, its payees and the works above it, `dist:EVENT:1`
+of the first of these, and so on; a work with more receivers than one command reaches has several. Each command is
+ordered in the transaction that notes the answer of the one before.
+
+A refund takes back what is left of each line, divided by largest remainder over what is left. What a payee has been
+paid out already becomes a debt, which later income fills first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from platform_api.errors import ApiError, ErrorCode
+from platform_api.ids import new_id
+from platform_api.kernel.context import Kernel
+from platform_api.ledger.commands import MoneyAnswer, MoneyCommands
+from platform_api.money import decimal_text
+from platform_api.royalties import queries
+from platform_api.royalties.entries import Entries
+from platform_api.royalties.postings import PLATFORM, Posting, postings
+from platform_api.royalties.rules import RoyaltyRules
+from platform_api.royalties.split import (
+    CHAIN_PARTS_MAX,
+    WHOLE_BPS,
+    ChainTooLong,
+    Part,
+    Payee,
+    cascade,
+    largest_remainder,
+    platform_part,
+)
+from platform_api.works.service import WorkService
+
+__all__ = ["PLATFORM", "Earning", "Earnings", "TakenBack"]
+
+log = structlog.get_logger(__name__)
+
+DESCENDANTS_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Earning:
+    """A sale whose money stands in the work's passing account.
+
+    `source_ref` is the ref of the command that brought it. `platform_units` is what that command has given the platform
+    already, beside what stands in the account; None: the whole gross stands there, and the policy's part leaves
+    it here.
+    """
+
+    kind: str
+    source_ref: str
+    work_id: UUID
+    asset: str
+    scale: int
+    gross_units: int
+    occurred_at: datetime
+    licence_id: UUID | None = None
+    platform_units: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What a refund takes from one line."""
+
+    number: int
+    account: str
+    units: int
+
+
+class Earnings:
+    def __init__(self, kernel: Kernel, rules: RoyaltyRules, entries: Entries) -> None:
+        self._kernel, self._rules, self._entries = kernel, rules, entries
+        self._money = kernel.service(MoneyCommands)
+        self._works = kernel.service(WorkService)
+        self._hold = timedelta(days=kernel.settings.royalty_hold_days)
+        self._money.handle("distribution", self._on_answer)
+
+    async def plan(
+        self, db: Any, kind: str, work_id: UUID, side: int, at: datetime
+    ) -> tuple[UUID | None, list[Part]]:  # fmt: skip
+        """The rule of the sold work, and what every work of the chain gets and gives."""
+        rule_id, payees = await self._rules.payees_at(db, work_id, kind, at)
+        everybody: dict[UUID, list[Payee]] = {work_id: payees}
+        parents: dict[UUID, list[tuple[UUID, int]]] = {}
+        waiting = [work_id]
+        while waiting:
+            child = waiting.pop()
+            rows = await queries.ancestors(db, child)
+            parents[child] = [(row["parent_work_id"], row["share_bps"]) for row in rows]
+            for parent, _ in parents[child]:
+                if parent not in everybody:
+                    everybody[parent] = (await self._rules.payees_at(db, parent, kind, at))[1]
+                    waiting.append(parent)
+        return rule_id, cascade(side, work_id, everybody, parents)
+
+    async def platform_bps(self, db: Any, kind: str, at: datetime) -> int:
+        """Raises ApiError VALIDATION_ERROR: there was no policy then."""
+        share = await queries.policy_at(db, kind, at)
+        if share is None:
+            message = f"at: {kind} has no policy at that time"
+            raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="no_policy", field="at")
+        return share
+
+    async def record(self, db: Any, earning: Earning) -> UUID:
+        """Write the event and its distribution, and order the first command; the event's id.
+
+        In the transaction that notes that the money has come. Once for each `source_ref`.
+        """
+        known = await queries.event_by_ref(db, earning.source_ref)
+        if known is not None:
+            found: UUID = known["id"]
+            return found
+        bps = await self.platform_bps(db, earning.kind, earning.occurred_at)
+        taken = earning.platform_units
+        platform = platform_part(earning.gross_units, bps) if taken is None else taken
+        side = earning.gross_units - platform
+        rule_id, parts = await self.plan(db, earning.kind, earning.work_id, side, earning.occurred_at)
+        event_id, distribution_id = new_id(), new_id()
+        await queries.insert_event(
+            db, event_id,
+            (earning.kind, earning.source_ref, earning.work_id, earning.licence_id, earning.asset, earning.scale,
+             earning.gross_units, platform, earning.occurred_at),
+        )  # fmt: skip
+        commands: list[Posting] = []
+        for part in parts:
+            commands += postings(part, 0 if taken is not None or commands else platform, earning.asset, earning.scale)
+        await queries.insert_distribution(db, distribution_id, event_id, rule_id, len(commands))
+        await queries.insert_line(
+            db, distribution_id, 0, 0, earning.work_id, None, PLATFORM, "platform", bps, platform
+        )  # fmt: skip
+        number = 1
+        for index, one in enumerate(commands):
+            command = {"op": "transfer", "legs": one.legs, "code": "royalty", "memo": distribution_id.hex}
+            await queries.insert_part(
+                db, distribution_id, index, one.work_id, f"dist:{event_id.hex}:{index}",
+                msgspec.json.encode(command).decode(), msgspec.json.encode(one.accounts).decode(),
+            )  # fmt: skip
+            for payee, amount in one.payees:
+                await queries.insert_line(
+                    db, distribution_id, number, index, one.work_id, payee.account_id, payee.key, payee.role,
+                    payee.bps, amount,
+                )  # fmt: skip
+                number += 1
+        if commands:
+            await self._order(db, distribution_id, await queries.part(db, distribution_id, 0))
+        else:  # a unit that went to the platform whole
+            await queries.finish_distribution(db, distribution_id, "posted")
+        return event_id
+
+    async def bind(self, db: Any, licence_id: UUID, work_id: UUID, parent_work_id: UUID, share_bps: int) -> None:
+        """From now on the parent gets a share of what the work receives.
+
+        Raises:
+            ApiError: CONFLICT `chain_too_long` (also for a circle), `more_than_whole`.
+        """
+        await queries.lock_chains(db)
+        await queries.bind(db, licence_id, work_id, parent_work_id, share_bps)
+        for id_ in (work_id, parent_work_id):
+            await self._works.catalog.mark_sold(db, id_)
+        if sum(row["share_bps"] for row in await queries.ancestors(db, work_id)) > WHOLE_BPS:
+            message = "The works above this one would get more than it receives."
+            raise ApiError(ErrorCode.CONFLICT, message, reason="more_than_whole")
+        below, waiting = {work_id}, [work_id]
+        while waiting and len(below) < DESCENDANTS_MAX:
+            waiting = [id_ for id_ in await queries.children(db, waiting) if id_ not in below]
+            below.update(waiting)
+        try:
+            for id_ in below:
+                await self._check_chain(db, id_)
+        except ChainTooLong:
+            message = f"A chain has at most {CHAIN_PARTS_MAX} works, and no work is above itself."
+            raise ApiError(ErrorCode.CONFLICT, message, reason="chain_too_long") from None
+
+    async def take_back(self, db: Any, event_id: UUID, units: int) -> list[TakenBack]:
+        """What each line of a sale gives back of `units`, and locks the distribution.
+
+        Raises:
+            ApiError: VALIDATION_ERROR `refund_too_large`; CONFLICT `not_distributed` as long as it is under way.
+        """
+        row = await queries.lock_distribution(db, event_id)
+        if row["status"] == "pending":
+            message = "The sale is being distributed: try again in a moment."
+            raise ApiError(ErrorCode.CONFLICT, message, reason="not_distributed")
+        lines = sorted(
+            await queries.distribution_lines(db, [row["id"]]), key=lambda line: (line["account"], line["number"])
+        )
+        left = [line["amount_units"] - line["reversed_units"] for line in lines]
+        if units > sum(left):
+            message = f"amount: at most {decimal_text(sum(left), row['scale'])} {row['asset']} is left of the sale"
+            raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="refund_too_large", field="amount",
+                           details={"left": decimal_text(sum(left), row["scale"])})  # fmt: skip
+        return [
+            TakenBack(line["number"], line["account"], part)
+            for line, part in zip(lines, largest_remainder(units, left), strict=True)
+            if part
+        ]
+
+    async def reverse(
+        self, db: Any, event_id: UUID, taken: Sequence[TakenBack], ref: str, sequence: int | None
+    ) -> None:
+        """Note that the core has taken it back."""
+        row = await queries.lock_distribution(db, event_id)
+        lines = {line["number"]: line for line in await queries.distribution_lines(db, [row["id"]])}
+        for part in taken:
+            await queries.reverse_line(db, row["id"], part.number, part.units)
+            line = lines[part.number]
+            if line["account_id"] is not None:
+                await self._entries.write(
+                    db, line["account_id"], "reversed", row, part.units, ref=ref, sequence=sequence,
+                    matures_at=row["posted_at"] + self._hold, work_id=line["work_id"], revenue_kind=row["kind"],
+                    distribution_id=row["id"],
+                )  # fmt: skip
+        whole = sum(line["amount_units"] - line["reversed_units"] for line in lines.values())
+        if sum(part.units for part in taken) == whole:
+            await queries.finish_distribution(db, row["id"], "reversed")
+        await self._entries.cover_debts(db, row["asset"], row["scale"])
+        await self._tell(db, "royalty.reversed", row, {"ref": ref, "units": str(sum(part.units for part in taken))})
+
+    async def _check_chain(self, db: Any, work_id: UUID) -> None:
+        """Raises ChainTooLong."""
+        waiting, parts = [work_id], 1
+        while waiting:
+            for row in await queries.ancestors(db, waiting.pop()):
+                parts += 1
+                if parts > CHAIN_PARTS_MAX:
+                    raise ChainTooLong
+                waiting.append(row["parent_work_id"])
+
+    async def _order(self, db: Any, distribution_id: UUID, part: Any) -> None:
+        await self._money.order(
+            db, part["ref"], "distribution", distribution_id, msgspec.json.decode(part["command"]),
+            accounts=msgspec.json.decode(part["accounts"]),
+        )  # fmt: skip
+
+    async def _on_answer(self, db: Any, answer: MoneyAnswer) -> None:
+        if answer.state != "posted":  # the money rests in the work's account until a person has looked
+            log.error("distribution_not_posted", ref=answer.ref, state=answer.state, reason=answer.reason)
+            return
+        row = await queries.distribution(db, answer.document_id)
+        part = await queries.part_by_ref(db, answer.ref)
+        for line in await queries.distribution_lines(db, [row["id"]]):
+            if line["part"] == part["number"] and line["account_id"] is not None and line["amount_units"]:
+                await self._entries.write(
+                    db, line["account_id"], "earned", row, line["amount_units"], ref=answer.ref,
+                    sequence=answer.sequence, hold=self._hold, work_id=line["work_id"], revenue_kind=row["kind"],
+                    distribution_id=row["id"],
+                )  # fmt: skip
+        await self._entries.cover_debts(db, row["asset"], row["scale"])
+        following = await queries.note_part(db, row["id"], part["number"], answer.sequence)
+        if following is not None:
+            await self._order(db, row["id"], following)
+            return
+        await queries.finish_distribution(db, row["id"], "posted")
+        await self._tell(db, "royalty.distributed", row, {"gross": decimal_text(row["gross_units"], row["scale"])})
+
+    async def _tell(self, db: Any, type_: str, row: Any, more: dict[str, str]) -> None:
+        payload = {"work_id": str(row["work_id"]), "revenue_kind": row["kind"], "asset": row["asset"]} | more
+        await self._kernel.events.publish(db, type_, ("distribution", str(row["id"])), payload)

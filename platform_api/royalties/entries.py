@@ -1,0 +1,126 @@
+"""What each account is owed, entry by entry, and the platform's money laid beside debts.
+
+An entry is written when the core has answered; it is never changed. `owed` is the running sum of an account's entries
+of an asset, and so the balance of `pay:ID` in the core as far as sales made it. Below zero it is a debt: as much of our
+own money stands in `platform:cover`, so that clients' money on the chain is never short of what clients are owed
+(`cover:ID`, from and to `platform:reserve`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from platform_api.ids import new_id
+from platform_api.kernel.context import Kernel
+from platform_api.ledger.commands import FORCED, NEVER, MoneyAnswer, MoneyCommands
+from platform_api.money import decimal_text
+from platform_api.royalties import queries
+
+__all__ = ["COVER", "RESERVE", "Entries", "Income"]
+
+log = structlog.get_logger(__name__)
+
+COVER, RESERVE = "platform:cover", "platform:reserve"
+
+
+@dataclass(frozen=True, slots=True)
+class Income:
+    """Money of a payee that no distribution divides, as the core's answer named by `ref` and `sequence` moved it."""
+
+    kind: str
+    asset: str
+    scale: int
+    units: int
+    ref: str
+    sequence: int | None
+    work_id: UUID | None = None
+
+    @property
+    def of_asset(self) -> dict[str, Any]:
+        return {"asset": self.asset, "scale": self.scale}
+
+
+class Entries:
+    def __init__(self, kernel: Kernel) -> None:
+        self._hold = timedelta(days=kernel.settings.royalty_hold_days)
+        self._money = kernel.service(MoneyCommands)
+        self._money.handle("cover", self._on_answer)
+
+    async def write(
+        self,
+        db: Any,
+        account_id: UUID,
+        kind: str,
+        row: Any,
+        units: int,
+        *,
+        ref: str,
+        sequence: int | None,
+        matures_at: datetime | None = None,
+        hold: timedelta | None = None,
+        work_id: UUID | None = None,
+        revenue_kind: str | None = None,
+        distribution_id: UUID | None = None,
+    ) -> None:
+        """One entry, in the asset and scale of `row`. It matures at a time, or `hold` from now.
+
+        Several of one transaction come in the order of their accounts: two transactions then never wait for each other.
+        """
+        await queries.insert_entry(
+            db, new_id(),
+            (account_id, kind, row["asset"], row["scale"], units, matures_at, hold, work_id, revenue_kind,
+             distribution_id, ref, sequence),
+        )  # fmt: skip
+        await queries.add_owed(db, account_id, row["asset"], units if kind == "earned" else -units)
+
+    async def credit(self, db: Any, account_id: UUID, income: Income) -> None:
+        """What the core has posted to `pay:ID` by a command of another context than royalties.
+
+        Raises nothing of its own; in the transaction that notes the answer, once.
+        """
+        await self.write(
+            db, account_id, "earned", income.of_asset, income.units, ref=income.ref, sequence=income.sequence,
+            hold=self._hold, work_id=income.work_id, revenue_kind=income.kind,
+        )  # fmt: skip
+        await self.cover_debts(db, income.asset, income.scale)
+
+    async def take_back(self, db: Any, account_id: UUID, income: Income, earned_at: datetime) -> None:
+        """A refund has taken it from `pay:ID` again. `earned_at`: of the entry that it undoes."""
+        await self.write(
+            db, account_id, "reversed", income.of_asset, income.units, ref=income.ref, sequence=income.sequence,
+            matures_at=earned_at + self._hold, work_id=income.work_id, revenue_kind=income.kind,
+        )  # fmt: skip
+        await self.cover_debts(db, income.asset, income.scale)
+
+    async def cover_debts(self, db: Any, asset: str, scale: int) -> None:
+        """Lay so much aside as payees owe us, behind the entries of a transaction."""
+        if await queries.debts(db, asset) == await queries.covered(db, asset):
+            return
+        await queries.lock_cover(db, asset)  # of two at once, the second sees what the first did
+        if await queries.is_cover_open(db, asset):  # its answer looks again
+            return
+        debts, covered = await queries.debts(db, asset), await queries.covered(db, asset)
+        if debts == covered:
+            return
+        source, target = (RESERVE, COVER) if debts > covered else (COVER, RESERVE)
+        id_ = new_id()
+        leg = {"from": source, "asset": asset, "amount": decimal_text(abs(debts - covered), scale), "to": target}
+        await queries.insert_cover(db, id_, asset, scale, debts)
+        await self._money.order(
+            db, f"cover:{id_.hex}", "cover", id_, {"op": "transfer", "legs": [leg], "force": True, "code": "cover"},
+            accounts={RESERVE: FORCED, COVER: NEVER},
+        )  # fmt: skip
+
+    async def _on_answer(self, db: Any, answer: MoneyAnswer) -> None:
+        row = await queries.cover(db, answer.document_id)
+        await queries.lock_cover(db, row["asset"])
+        await queries.turn_cover(db, answer.document_id, "posted" if answer.state == "posted" else "failed")
+        if answer.state == "posted":
+            await self.cover_debts(db, row["asset"], row["scale"])
+        else:
+            log.error("cover_not_posted", ref=answer.ref, state=answer.state, reason=answer.reason)

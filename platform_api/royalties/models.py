@@ -1,0 +1,216 @@
+"""Bodies of the royalty routes. Amounts are decimal strings of their asset; shares are basis points."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+__all__ = [
+    "Balance", "Calculation", "CalculationRequest", "CreatorRoyalties", "Distribution", "DistributionLine",
+    "Payout", "PayoutRequest", "Period", "Report", "ReportLine", "RoyaltyConsent", "Rule", "RuleLine",
+    "RuleRequest", "Rules", "Run", "RunRequest", "Statement", "StatementDetail", "Total", "WorkRoyalties",
+]  # fmt: skip
+
+RevenueKind = Literal["content_purchase", "rental", "ppv", "licence_fee", "product_sale", "coin_spend"]
+Role = Literal["producer", "distributor", "collaborator", "licensor"]
+AssetName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$(?!\n)", examples=["USDC"])]
+Amount = Annotated[
+    str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)", examples=["12.5"])
+]
+Period = Annotated[str, Meta(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$(?!\n)", examples=["2026-10"])]
+"""A month in UTC."""
+
+
+class RuleLine(Struct, frozen=True, forbid_unknown_fields=True):
+    account_id: UUID
+    role: Role
+    bps: Annotated[int, Meta(ge=1, le=10_000, examples=[10_000])]
+
+
+class RuleRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The creators' side of the work's revenue: `lines` sum to 10,000. `revenue_kind` any: where no other rule is.
+
+    `effective_from` is not before now; left out: at once.
+    """
+
+    lines: Annotated[list[RuleLine], Meta(min_length=1, max_length=50)]
+    revenue_kind: Literal["any", "content_purchase", "rental", "ppv", "licence_fee", "product_sale", "coin_spend"] = (
+        "any"
+    )
+    effective_from: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+class Rule(Struct, frozen=True):
+    """`waits_for` are the accounts that have not agreed yet; then it is `pending` and does not count."""
+
+    id: str
+    version: int
+    revenue_kind: str
+    effective_from: str
+    status: Literal["pending", "effective", "declined", "superseded"]
+    lines: list[RuleLine]
+    waits_for: list[str]
+
+
+class Rules(Struct, frozen=True):
+    """`platform_bps` is what the platform takes first, by kind of revenue. Without a rule the shares of the work's
+    collaborators count. The latest first."""
+
+    platform_bps: dict[str, int]
+    rules: list[Rule]
+
+
+class RoyaltyConsent(Struct, frozen=True, forbid_unknown_fields=True):
+    rule_id: UUID
+    agree: bool
+
+
+class CalculationRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a sale of one's work would give whom, at a time."""
+
+    work_id: UUID
+    amount: Amount
+    asset: AssetName
+    revenue_kind: RevenueKind = "content_purchase"
+    at: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+class DistributionLine(Struct, frozen=True):
+    """`account_id` is null for the platform. `batch` and `digests` say where it was settled on the chain."""
+
+    work_id: str
+    account_id: str | None
+    role: str
+    bps: int
+    amount: str
+    reversed: str
+    sequence: int | None = None
+    batch: int | None = None
+    digests: list[str] = []
+
+
+class Calculation(Struct, frozen=True):
+    """The lines sum to `amount`."""
+
+    asset: str
+    amount: str
+    rule_id: str | None
+    lines: list[DistributionLine]
+
+
+class Distribution(Struct, frozen=True):
+    id: str
+    revenue_kind: str
+    work_id: str
+    asset: str
+    gross: str
+    occurred_at: str
+    rule_id: str | None
+    status: Literal["pending", "posted", "reversed"]
+    lines: list[DistributionLine]
+
+
+class WorkRoyalties(Struct, frozen=True):
+    """What the payees of the work have earned by it, and by works made under its licences; its own sales by pages."""
+
+    work_id: str
+    totals: list[Total]
+    distributions: list[Distribution]
+
+
+class CreatorRoyalties(Struct, frozen=True):
+    """What the account of the creator has earned in all."""
+
+    creator_id: str
+    totals: list[Total]
+
+
+class Total(Struct, frozen=True):
+    """Of one asset; currencies never mix."""
+
+    asset: str
+    earned: str
+    reversed: str
+    paid: str
+    net: str
+
+
+class Balance(Struct, frozen=True):
+    """`payable` can be paid out now, below zero it is a debt; `held` is younger than the hold period."""
+
+    asset: str
+    payable: str
+    held: str
+    paid: str
+
+
+class ReportLine(Struct, frozen=True):
+    happened_at: str
+    kind: Literal["earned", "reversed", "paid"]
+    asset: str
+    amount: str
+    work_id: str | None
+    revenue_kind: str | None
+    ref: str
+    sequence: int | None
+    batch: int | None
+    digests: list[str]
+
+
+class Report(Struct, frozen=True):
+    """`since` is part of it, `until` is not. `complete` is false when it has more lines than one report may have."""
+
+    since: str
+    until: str
+    totals: list[Total]
+    lines: list[ReportLine]
+    complete: bool
+
+
+class Statement(Struct, frozen=True):
+    """opening + earned − reversed − paid = closing. `digest` is SHA-256 of its canonical JSON, with its lines."""
+
+    id: str
+    period: str
+    asset: str
+    opening: str
+    earned: str
+    reversed: str
+    paid: str
+    closing: str
+    digest: str
+    closed_at: str
+
+
+class StatementDetail(Struct, frozen=True):
+    statement: Statement
+    lines: list[ReportLine]
+
+
+class RunRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    period: Period
+
+
+class Run(Struct, frozen=True):
+    period: str
+    statements: int
+    closed_at: str
+
+
+class PayoutRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """To one's own spending account; without `amount`, everything that is payable."""
+
+    asset: AssetName
+    amount: Amount | None = None
+
+
+class Payout(Struct, frozen=True):
+    id: str
+    asset: str
+    amount: str
+    status: Literal["requested", "paid", "failed"]
+    reason: str | None
+    created_at: str

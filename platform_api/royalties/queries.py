@@ -1,0 +1,513 @@
+"""SQL of the schema `royalties`. The connection comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+__all__ = [
+    "add_consents", "add_owed", "ancestors", "balances", "bind", "children", "close_rule", "consents", "cover",
+    "covered", "debts", "distribution", "distribution_lines", "distributions_of", "entries_of_account",
+    "event_by_ref", "finish_distribution", "insert_cover", "insert_distribution", "insert_entry",
+    "insert_event", "insert_line", "insert_part", "insert_payout", "insert_rule", "insert_run",
+    "insert_statement", "is_cover_open", "lock_chains", "lock_cover", "lock_distribution", "lock_rule",
+    "note_part", "open_rule", "owed_before", "part", "part_by_ref", "payout", "payouts", "periods_after",
+    "policies", "policy_at", "reverse_line", "rule", "rule_at", "rule_lines", "rules", "run", "statement",
+    "statements", "take_consent", "totals_of", "totals_of_work", "turn_cover", "turn_payout", "unbind",
+]  # fmt: skip
+
+# ------------------------------------------------------------ rules
+
+
+async def policies(db: Any) -> list[Any]:
+    return list(
+        await db.fetch(
+            "SELECT DISTINCT ON (revenue_kind) revenue_kind, platform_bps FROM royalties.policy"
+            " WHERE effective_from <= now() ORDER BY revenue_kind, effective_from DESC"
+        )
+    )
+
+
+async def policy_at(db: Any, kind: str, at: datetime) -> int | None:
+    share: int | None = await db.fetchval(
+        "SELECT platform_bps FROM royalties.policy WHERE revenue_kind = $1 AND effective_from <= $2"
+        " ORDER BY effective_from DESC LIMIT 1",
+        kind, at,
+    )  # fmt: skip
+    return share
+
+
+_RULE = "SELECT id, work_id, version, revenue_kind, effective_from, status, proposed_by FROM royalties.rule "
+
+
+async def rules(db: Any, work_id: UUID) -> list[Any]:
+    return list(await db.fetch(_RULE + "WHERE work_id = $1 ORDER BY version DESC LIMIT 200", work_id))
+
+
+async def rule(db: Any, rule_id: UUID) -> Any:
+    return await db.fetchrow(_RULE + "WHERE id = $1", rule_id)
+
+
+async def rule_at(db: Any, work_id: UUID, kind: str, at: datetime) -> Any:
+    """The one of this kind, else the one for any, that counted then."""
+    for wanted in (kind, "any"):
+        row = await db.fetchrow(
+            _RULE + "WHERE work_id = $1 AND revenue_kind = $2 AND status = 'effective' AND effective_from <= $3"
+            " ORDER BY effective_from DESC, version DESC LIMIT 1",
+            work_id, wanted, at,
+        )  # fmt: skip
+        if row is not None:
+            return row
+    return None
+
+
+async def lock_rule(db: Any, rule_id: UUID) -> Any:
+    return await db.fetchrow(_RULE + "WHERE id = $1 FOR UPDATE", rule_id)
+
+
+async def open_rule(db: Any, work_id: UUID, kind: str) -> Any:
+    return await db.fetchrow(_RULE + "WHERE work_id = $1 AND revenue_kind = $2 AND status = 'pending'", work_id, kind)
+
+
+async def insert_rule(
+    db: Any, rule_id: UUID, work_id: UUID, kind: str, effective_from: datetime, status: str, actor: UUID,
+    lines: Sequence[tuple[UUID, str, int]],
+) -> Any:  # fmt: skip
+    """Its version is the next; the caller has locked the work."""
+    row = await db.fetchrow(
+        """
+        INSERT INTO royalties.rule (id, work_id, version, revenue_kind, effective_from, status, proposed_by)
+        SELECT $1, $2, coalesce((SELECT max(version) FROM royalties.rule WHERE work_id = $2), 0) + 1, $3, $4, $5, $6
+        RETURNING id, work_id, version, revenue_kind, effective_from, status, proposed_by
+        """,
+        rule_id, work_id, kind, effective_from, status, actor,
+    )  # fmt: skip
+    await db.executemany(
+        "INSERT INTO royalties.rule_line (rule_id, account_id, role, bps) VALUES ($1, $2, $3, $4)",
+        [(rule_id, *line) for line in lines],
+    )
+    return row
+
+
+async def rule_lines(db: Any, rule_id: UUID) -> list[Any]:
+    return list(
+        await db.fetch(
+            "SELECT account_id, role, bps FROM royalties.rule_line WHERE rule_id = $1 ORDER BY account_id", rule_id
+        )
+    )
+
+
+async def add_consents(db: Any, rule_id: UUID, accounts: Sequence[UUID]) -> None:
+    await db.executemany(
+        "INSERT INTO royalties.rule_consent (rule_id, account_id) VALUES ($1, $2)",
+        [(rule_id, account_id) for account_id in accounts],
+    )
+
+
+async def consents(db: Any, rule_id: UUID) -> list[Any]:
+    return list(
+        await db.fetch(
+            "SELECT account_id, agreed FROM royalties.rule_consent WHERE rule_id = $1 ORDER BY account_id", rule_id
+        )
+    )
+
+
+async def take_consent(db: Any, rule_id: UUID, account_id: UUID, agree: bool) -> bool:
+    """Whether the account is one of those asked."""
+    tag = await db.execute(
+        "UPDATE royalties.rule_consent SET agreed = $3, decided_at = now() WHERE rule_id = $1 AND account_id = $2",
+        rule_id, account_id, agree,
+    )  # fmt: skip
+    return bool(tag == "UPDATE 1")
+
+
+async def close_rule(db: Any, rule_id: UUID, status: str) -> None:
+    """One that becomes effective does not reach back."""
+    await db.execute(
+        "UPDATE royalties.rule SET status = $2, effective_from = greatest(effective_from, now()) WHERE id = $1",
+        rule_id, status,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------ ancestors
+
+
+async def ancestors(db: Any, work_id: UUID) -> list[Any]:
+    return list(
+        await db.fetch(
+            "SELECT parent_work_id, sum(share_bps)::integer AS share_bps FROM royalties.ancestor"
+            " WHERE work_id = $1 AND ended_at IS NULL GROUP BY parent_work_id ORDER BY parent_work_id",
+            work_id,
+        )
+    )
+
+
+async def bind(db: Any, licence_id: UUID, work_id: UUID, parent_work_id: UUID, share_bps: int) -> None:
+    await db.execute(
+        "INSERT INTO royalties.ancestor (licence_id, work_id, parent_work_id, share_bps) VALUES ($1, $2, $3, $4)",
+        licence_id, work_id, parent_work_id, share_bps,
+    )  # fmt: skip
+
+
+async def lock_chains(db: Any) -> None:
+    """Of two who bind at the same instant, the second sees what the first did."""
+    await db.execute("SELECT pg_advisory_xact_lock(hashtext('royalties.ancestor'))")
+
+
+async def children(db: Any, work_ids: Sequence[UUID]) -> list[UUID]:
+    rows = await db.fetch(
+        "SELECT DISTINCT work_id FROM royalties.ancestor WHERE parent_work_id = ANY($1) AND ended_at IS NULL",
+        list(work_ids),
+    )
+    return [row["work_id"] for row in rows]
+
+
+async def unbind(db: Any, licence_id: UUID) -> None:
+    await db.execute("UPDATE royalties.ancestor SET ended_at = now() WHERE licence_id = $1 AND ended_at IS NULL",
+                     licence_id)  # fmt: skip
+
+
+# ------------------------------------------------------------ distributions
+
+
+async def insert_event(db: Any, event_id: UUID, fields: tuple[Any, ...]) -> None:
+    await db.execute(
+        """
+        INSERT INTO royalties.revenue_event (id, kind, source_ref, work_id, licence_id, asset, scale, gross_units,
+            platform_units, occurred_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        """,
+        event_id, *fields,
+    )  # fmt: skip
+
+
+async def event_by_ref(db: Any, source_ref: str) -> Any:
+    return await db.fetchrow("SELECT id FROM royalties.revenue_event WHERE source_ref = $1", source_ref)
+
+
+async def insert_distribution(db: Any, id_: UUID, event_id: UUID, rule_id: UUID | None, parts: int) -> None:
+    await db.execute(
+        "INSERT INTO royalties.distribution (id, event_id, rule_id, parts) VALUES ($1, $2, $3, $4)",
+        id_, event_id, rule_id, parts,
+    )  # fmt: skip
+
+
+async def insert_part(db: Any, id_: UUID, number: int, work_id: UUID, ref: str, command: str, accounts: str) -> None:
+    await db.execute(
+        "INSERT INTO royalties.distribution_part (distribution_id, number, work_id, ref, command, accounts)"
+        " VALUES ($1, $2, $3, $4, $5, $6)",
+        id_, number, work_id, ref, command, accounts,
+    )  # fmt: skip
+
+
+async def insert_line(
+    db: Any, id_: UUID, number: int, part: int, work_id: UUID, account_id: UUID | None, account: str, role: str,
+    bps: int, amount: int,
+) -> None:  # fmt: skip
+    await db.execute(
+        """
+        INSERT INTO royalties.distribution_line (distribution_id, number, part, work_id, account_id, account, role,
+            bps, amount_units)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        """,
+        id_, number, part, work_id, account_id, account, role, bps, amount,
+    )  # fmt: skip
+
+
+_DISTRIBUTION = """
+    SELECT d.id, d.rule_id, d.status, d.parts, d.posted_at, e.id AS event_id, e.kind, e.source_ref, e.work_id, e.asset,
+           e.scale, e.gross_units, e.platform_units, e.occurred_at
+    FROM royalties.distribution d JOIN royalties.revenue_event e ON e.id = d.event_id
+"""
+
+
+async def distribution(db: Any, id_: UUID) -> Any:
+    return await db.fetchrow(_DISTRIBUTION + "WHERE d.id = $1", id_)
+
+
+async def lock_distribution(db: Any, event_id: UUID) -> Any:
+    return await db.fetchrow(_DISTRIBUTION + "WHERE d.event_id = $1 FOR UPDATE OF d", event_id)
+
+
+async def distributions_of(db: Any, work_id: UUID, before: UUID | None, limit: int) -> list[Any]:
+    """Of a work's own sales, the latest first; `before` is an event id."""
+    position = "" if before is None else " AND e.id < $3"
+    arguments = (work_id, limit) if before is None else (work_id, limit, before)
+    return list(
+        await db.fetch(_DISTRIBUTION + f"WHERE e.work_id = $1{position} ORDER BY e.id DESC LIMIT $2", *arguments)
+    )
+
+
+async def distribution_lines(db: Any, ids: Sequence[UUID]) -> list[Any]:
+    return list(
+        await db.fetch(
+            """
+            SELECT l.*, p.sequence, p.ref FROM royalties.distribution_line l
+            LEFT JOIN royalties.distribution_part p ON p.distribution_id = l.distribution_id AND p.number = l.part
+            WHERE l.distribution_id = ANY($1) ORDER BY l.distribution_id, l.number
+            """,
+            list(ids),
+        )
+    )
+
+
+async def part(db: Any, id_: UUID, number: int) -> Any:
+    return await db.fetchrow(
+        "SELECT * FROM royalties.distribution_part WHERE distribution_id = $1 AND number = $2", id_, number
+    )
+
+
+async def part_by_ref(db: Any, ref: str) -> Any:
+    return await db.fetchrow("SELECT * FROM royalties.distribution_part WHERE ref = $1", ref)
+
+
+async def note_part(db: Any, id_: UUID, number: int, sequence: int | None) -> Any:
+    """Notes where it was posted; the part after it, or None."""
+    await db.execute(
+        "UPDATE royalties.distribution_part SET sequence = $3 WHERE distribution_id = $1 AND number = $2",
+        id_, number, sequence,
+    )  # fmt: skip
+    return await part(db, id_, number + 1)
+
+
+async def finish_distribution(db: Any, id_: UUID, status: str) -> None:
+    await db.execute(
+        "UPDATE royalties.distribution SET status = $2, posted_at = coalesce(posted_at, now()) WHERE id = $1",
+        id_, status,
+    )  # fmt: skip
+
+
+async def reverse_line(db: Any, id_: UUID, number: int, units: int) -> None:
+    await db.execute(
+        "UPDATE royalties.distribution_line SET reversed_units = reversed_units + $3"
+        " WHERE distribution_id = $1 AND number = $2",
+        id_, number, units,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------ entries and what is made of them
+
+
+async def insert_entry(db: Any, entry_id: UUID, fields: tuple[Any, ...]) -> None:
+    """`happened_at` is read under the lock that the insert takes, so a closed period never gets one more."""
+    await db.execute("LOCK TABLE royalties.entry IN ROW EXCLUSIVE MODE")
+    await db.execute(
+        """
+        INSERT INTO royalties.entry (id, account_id, kind, asset, scale, amount_units, happened_at, matures_at, work_id,
+            revenue_kind, distribution_id, ref, sequence)
+        VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(), coalesce($7::timestamptz, clock_timestamp() + $8::interval),
+            $9, $10, $11, $12, $13)
+        """,
+        entry_id, *fields,
+    )  # fmt: skip
+
+
+async def add_owed(db: Any, account_id: UUID, asset: str, units: int) -> None:
+    await db.execute(
+        "INSERT INTO royalties.owed AS o (account_id, asset, units) VALUES ($1, $2, $3)"
+        " ON CONFLICT (account_id, asset) DO UPDATE SET units = o.units + excluded.units",
+        account_id, asset, units,
+    )  # fmt: skip
+
+
+async def debts(db: Any, asset: str) -> int:
+    """What all payees together owe us."""
+    total: int = await db.fetchval(
+        "SELECT coalesce(-sum(units), 0)::bigint FROM royalties.owed WHERE asset = $1 AND units < 0", asset
+    )
+    return total
+
+
+async def covered(db: Any, asset: str) -> int:
+    units: int | None = await db.fetchval(
+        "SELECT units FROM royalties.cover WHERE asset = $1 AND status = 'posted' ORDER BY number DESC LIMIT 1", asset
+    )
+    return units or 0
+
+
+async def lock_cover(db: Any, asset: str) -> None:
+    await db.execute("SELECT pg_advisory_xact_lock(hashtext('royalties.cover ' || $1))", asset)
+
+
+async def is_cover_open(db: Any, asset: str) -> bool:
+    found: bool = await db.fetchval(
+        "SELECT EXISTS (SELECT FROM royalties.cover WHERE asset = $1 AND status = 'ordered')", asset
+    )
+    return found
+
+
+async def insert_cover(db: Any, id_: UUID, asset: str, scale: int, units: int) -> None:
+    await db.execute(
+        "INSERT INTO royalties.cover (id, asset, scale, units) VALUES ($1, $2, $3, $4)", id_, asset, scale, units
+    )
+
+
+async def cover(db: Any, id_: UUID) -> Any:
+    return await db.fetchrow("SELECT asset, scale FROM royalties.cover WHERE id = $1", id_)
+
+
+async def turn_cover(db: Any, id_: UUID, status: str) -> None:
+    await db.execute("UPDATE royalties.cover SET status = $2 WHERE id = $1", id_, status)
+
+
+_ENTRY = """
+    SELECT id, account_id, kind, asset, scale, amount_units, happened_at, matures_at, work_id, revenue_kind,
+           distribution_id, ref, sequence
+    FROM royalties.entry
+"""
+_SUMS = """
+    coalesce(sum(amount_units) FILTER (WHERE kind = 'earned'), 0)::bigint AS earned,
+    coalesce(sum(amount_units) FILTER (WHERE kind = 'reversed'), 0)::bigint AS reversed,
+    coalesce(sum(amount_units) FILTER (WHERE kind = 'paid'), 0)::bigint AS paid
+"""
+
+
+async def entries_of_account(
+    db: Any, account_id: UUID, since: datetime, until: datetime, limit: int, asset: str | None = None
+) -> list[Any]:
+    only = "" if asset is None else " AND asset = $5"
+    arguments = (account_id, since, until, limit) if asset is None else (account_id, since, until, limit, asset)
+    return list(
+        await db.fetch(
+            _ENTRY + "WHERE account_id = $1 AND happened_at >= $2 AND happened_at < $3" + only
+            + " ORDER BY happened_at, id LIMIT $4",
+            *arguments,
+        )
+    )  # fmt: skip
+
+
+async def totals_of(db: Any, account_id: UUID, since: datetime, until: datetime) -> list[Any]:
+    return list(
+        await db.fetch(
+            f"SELECT asset, max(scale) AS scale, {_SUMS} FROM royalties.entry"
+            " WHERE account_id = $1 AND happened_at >= $2 AND happened_at < $3 GROUP BY asset ORDER BY asset",
+            account_id, since, until,
+        )
+    )  # fmt: skip
+
+
+async def totals_of_work(db: Any, work_id: UUID) -> list[Any]:
+    return list(
+        await db.fetch(
+            f"SELECT asset, max(scale) AS scale, {_SUMS} FROM royalties.entry WHERE work_id = $1"
+            " GROUP BY asset ORDER BY asset",
+            work_id,
+        )
+    )
+
+
+async def balances(db: Any, account_id: UUID) -> list[Any]:
+    """By asset: what has matured less what was paid, what has not, and what was paid."""
+    return list(
+        await db.fetch(
+            """
+            SELECT asset, max(scale) AS scale,
+                coalesce(sum(CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END)
+                         FILTER (WHERE kind = 'paid' OR matures_at <= now()), 0)::bigint AS payable,
+                coalesce(sum(CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END)
+                         FILTER (WHERE kind <> 'paid' AND matures_at > now()), 0)::bigint AS held,
+                coalesce(sum(amount_units) FILTER (WHERE kind = 'paid'), 0)::bigint AS paid
+            FROM royalties.entry WHERE account_id = $1 GROUP BY asset ORDER BY asset
+            """,
+            account_id,
+        )
+    )
+
+
+# ------------------------------------------------------------ statements
+
+
+async def run(db: Any, period: str) -> Any:
+    return await db.fetchrow("SELECT period, statements, closed_at FROM royalties.run WHERE period = $1", period)
+
+
+async def insert_run(db: Any, period: str, statements_: int, actor: UUID) -> Any:
+    return await db.fetchrow(
+        "INSERT INTO royalties.run (period, statements, closed_by) VALUES ($1, $2, $3)"
+        " RETURNING period, statements, closed_at",
+        period, statements_, actor,
+    )  # fmt: skip
+
+
+async def periods_after(db: Any, period: str) -> int:
+    count: int = await db.fetchval("SELECT count(*) FROM royalties.run WHERE period > $1", period)
+    return count
+
+
+async def owed_before(db: Any, since: datetime, until: datetime) -> list[Any]:
+    """By account and asset: the sum before the period, and the sums in it. Nobody may write entries meanwhile."""
+    await db.execute("LOCK TABLE royalties.entry IN SHARE MODE")
+    return list(
+        await db.fetch(
+            """
+            SELECT account_id, asset, max(scale) AS scale,
+                coalesce(sum(CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END)
+                         FILTER (WHERE happened_at < $1), 0)::bigint AS opening,
+                coalesce(sum(amount_units) FILTER (WHERE kind = 'earned' AND happened_at >= $1), 0)::bigint AS earned,
+                coalesce(sum(amount_units) FILTER (WHERE kind = 'reversed' AND happened_at >= $1), 0)::bigint
+                    AS reversed,
+                coalesce(sum(amount_units) FILTER (WHERE kind = 'paid' AND happened_at >= $1), 0)::bigint AS paid
+            FROM royalties.entry WHERE happened_at < $2 GROUP BY account_id, asset ORDER BY account_id, asset
+            """,
+            since, until,
+        )
+    )  # fmt: skip
+
+
+async def insert_statement(db: Any, id_: UUID, fields: tuple[Any, ...]) -> None:
+    await db.execute(
+        """
+        INSERT INTO royalties.statement (id, account_id, period, asset, scale, opening, earned, reversed, paid, closing,
+            digest)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        """,
+        id_, *fields,
+    )  # fmt: skip
+
+
+async def statements(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:
+    position = "" if before is None else " AND id < $3"
+    arguments = (account_id, limit) if before is None else (account_id, limit, before)
+    return list(
+        await db.fetch(
+            f"SELECT * FROM royalties.statement WHERE account_id = $1{position} ORDER BY id DESC LIMIT $2", *arguments
+        )
+    )
+
+
+async def statement(db: Any, id_: UUID, account_id: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM royalties.statement WHERE id = $1 AND account_id = $2", id_, account_id)
+
+
+# ------------------------------------------------------------ payouts
+
+
+async def insert_payout(db: Any, id_: UUID, account_id: UUID, asset: str, scale: int, units: int, ref: str) -> Any:
+    return await db.fetchrow(
+        "INSERT INTO royalties.payout (id, account_id, asset, scale, amount_units, ref) VALUES ($1, $2, $3, $4, $5, $6)"
+        " RETURNING *",
+        id_, account_id, asset, scale, units, ref,
+    )  # fmt: skip
+
+
+async def payout(db: Any, id_: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM royalties.payout WHERE id = $1", id_)
+
+
+async def turn_payout(db: Any, id_: UUID, status: str, reason: str | None) -> Any:
+    return await db.fetchrow(
+        "UPDATE royalties.payout SET status = $2, reason = $3 WHERE id = $1 AND status = 'requested' RETURNING *",
+        id_, status, reason,
+    )  # fmt: skip
+
+
+async def payouts(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:
+    position = "" if before is None else " AND id < $3"
+    arguments = (account_id, limit) if before is None else (account_id, limit, before)
+    return list(
+        await db.fetch(
+            f"SELECT * FROM royalties.payout WHERE account_id = $1{position} ORDER BY id DESC LIMIT $2", *arguments
+        )
+    )

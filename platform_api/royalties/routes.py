@@ -1,0 +1,185 @@
+"""Routes of royalties: rules, dry runs, what was earned, statements, payouts."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import date
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from litestar import Controller, Response, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+
+from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok, path_id
+from platform_api.idempotency import IdempotencyKey, required_key
+from platform_api.openapi import BEARER, failures
+from platform_api.routing import CHANGES, READS, READS_ONE, AnyRequest, Who
+from platform_api.royalties import paper
+from platform_api.royalties.models import (
+    Balance,
+    Calculation,
+    CalculationRequest,
+    CreatorRoyalties,
+    Payout,
+    PayoutRequest,
+    Report,
+    RoyaltyConsent,
+    Rule,
+    RuleRequest,
+    Rules,
+    Run,
+    RunRequest,
+    Statement,
+    StatementDetail,
+    WorkRoyalties,
+)
+from platform_api.royalties.service import RoyaltyService
+from platform_api.security import permitted
+
+__all__ = ["PayoutController", "RoyaltyController", "RoyaltyRunController", "RuleController"]
+
+Royalties = NamedDependency[RoyaltyService]
+Format = Annotated[Literal["json", "csv", "pdf"], QueryParameter()]
+
+
+class RuleController(Controller):
+    path = "/v1/works/{work_id:str}/royalty-rules"
+    tags = ("royalties",)
+    security = BEARER
+
+    @get("/", responses=READS_ONE)
+    async def read(
+        self, request: AnyRequest, work_id: FromPath[str], caller: Who, royalties: Royalties
+    ) -> Envelope[Rules]:
+        """The rules of a work with their dates, for those who make it or are named."""
+        return ok(request, await royalties.rules.read(caller, path_id(work_id, "work")))
+
+    @put("/", responses=CHANGES)
+    async def propose(
+        self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[RuleRequest], caller: Who,
+        royalties: Royalties,
+    ) -> Envelope[Rule]:  # fmt: skip
+        """A new version from a date. It counts when all agreed who are new, or whose share falls."""
+        return ok(request, await royalties.rules.propose(caller, path_id(work_id, "work"), data))
+
+    @post("/consent", status_code=200, responses=CHANGES)
+    async def consent(
+        self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[RoyaltyConsent], caller: Who,
+        royalties: Royalties,
+    ) -> Envelope[Rule]:  # fmt: skip
+        """Agree to a rule that names the caller, or refuse it."""
+        return ok(request, await royalties.rules.answer(caller, path_id(work_id, "rule"), data))
+
+
+class RoyaltyController(Controller):
+    path = "/v1/royalties"
+    tags = ("royalties",)
+    security = BEARER
+
+    @post("/calculate", status_code=200, responses=READS_ONE)
+    async def calculate(
+        self, request: AnyRequest, data: JSONBody[CalculationRequest], caller: Who, royalties: Royalties
+    ) -> Envelope[Calculation]:
+        """A dry run: what a sale of one's work would give whom. Nothing is written."""
+        return ok(request, await royalties.calculate(caller, data))
+
+    @get("/works/{work_id:str}", responses=READS_ONE)
+    async def of_work(
+        self, request: AnyRequest, work_id: FromPath[str], caller: Who, royalties: Royalties,
+        limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
+    ) -> Envelope[WorkRoyalties]:  # fmt: skip
+        """What a work has earned, and its sales, the latest first, each line with its batch and digests."""
+        data, pagination = await royalties.of_work(caller, path_id(work_id, "work"), cursor, limit)
+        return ok(request, data, pagination)
+
+    @get("/creators/{creator_id:str}", responses=READS_ONE)
+    async def of_creator(
+        self, request: AnyRequest, creator_id: FromPath[str], caller: Who, royalties: Royalties
+    ) -> Envelope[CreatorRoyalties]:
+        """What a creator has earned in all: one's own, or for staff."""
+        return ok(request, await royalties.of_creator(caller, path_id(creator_id, "creator")))
+
+    @get("/report", responses=READS)
+    async def report(
+        self, request: AnyRequest, caller: Who, royalties: Royalties, since: FromQuery[date | None] = None,
+        until: FromQuery[date | None] = None, format: Format = "json",
+    ) -> Response[Envelope[Report]]:  # fmt: skip
+        """One's own lines between two days of UTC; thirty days unless told. `format` csv and pdf are files."""
+        report = await royalties.statements.report(UUID(caller.account_id), since, until)
+        if format == "csv":
+            return _file(paper.report_csv(report), "text/csv", "royalties.csv")
+        if format == "pdf":
+            holder = await royalties.holder(caller)
+            content = await asyncio.to_thread(paper.report_pdf, report, holder)
+            return _file(content, "application/pdf", "royalties.pdf")
+        return Response(ok(request, report))
+
+    @get("/statements", responses=READS)
+    async def statements(
+        self, request: AnyRequest, caller: Who, royalties: Royalties, limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
+    ) -> Envelope[list[Statement]]:  # fmt: skip
+        """One's own statements of closed months, the latest first."""
+        return ok(request, *await royalties.statements.list_of(caller, cursor, limit))
+
+    @get("/statements/{statement_id:str}", responses=READS_ONE)
+    async def statement(
+        self, request: AnyRequest, statement_id: FromPath[str], caller: Who, royalties: Royalties,
+        format: Format = "json",
+    ) -> Response[Envelope[StatementDetail]]:  # fmt: skip
+        """One statement with its lines. `format` csv and pdf are files, the same bytes each time."""
+        detail = await royalties.statements.read(caller, path_id(statement_id, "statement"))
+        name = f"statement-{detail.statement.period}-{detail.statement.asset}"
+        if format == "csv":
+            return _file(paper.statement_csv(detail), "text/csv", f"{name}.csv")
+        if format == "pdf":
+            holder = await royalties.holder(caller)
+            content = await asyncio.to_thread(paper.statement_pdf, detail, holder)
+            return _file(content, "application/pdf", f"{name}.pdf")
+        return Response(ok(request, detail))
+
+    @get("/balance", responses=READS)
+    async def balance(self, request: AnyRequest, caller: Who, royalties: Royalties) -> Envelope[list[Balance]]:
+        """What is payable, what is held until its hold period is over, and what was paid, by asset."""
+        return ok(request, await royalties.statements.balance(caller))
+
+
+class PayoutController(Controller):
+    path = "/v1/payouts"
+    tags = ("royalties",)
+    security = BEARER
+
+    @post("/", status_code=201, responses=failures(400, 401, 403, 409, 429, 503))
+    async def ask(
+        self, request: AnyRequest, data: JSONBody[PayoutRequest], caller: Who, royalties: Royalties,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Envelope[Payout]:  # fmt: skip
+        """Pay out what is payable to one's own spending account, from where it can be withdrawn."""
+        return ok(request, await royalties.payouts.ask(caller, data, required_key(idempotency_key)))
+
+    @get("/", responses=READS)
+    async def payouts(
+        self, request: AnyRequest, caller: Who, royalties: Royalties, limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
+    ) -> Envelope[list[Payout]]:  # fmt: skip
+        """One's own payouts, the latest first."""
+        return ok(request, *await royalties.payouts.list_of(caller, cursor, limit))
+
+
+class RoyaltyRunController(Controller):
+    path = "/v1/admin/royalties"
+    tags = ("royalties",)
+    security = BEARER
+
+    @post("/runs", status_code=200, guards=[permitted("generate_reports")],
+          responses=failures(400, 401, 403, 409, 429, 503))  # fmt: skip
+    async def close(
+        self, request: AnyRequest, data: JSONBody[RunRequest], caller: Who, royalties: Royalties
+    ) -> Envelope[Run]:
+        """Close a month: everybody's statements. The same month again changes nothing."""
+        return ok(request, await royalties.statements.close(caller, data.period))
+
+
+def _file(content: bytes, media_type: str, name: str) -> Response[Any]:
+    return Response(content, media_type=media_type, headers={"content-disposition": f'attachment; filename="{name}"'})

@@ -1,0 +1,142 @@
+"""Everything that royalties offer, to their routes and to other contexts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from platform_api.creators.service import CreatorService
+from platform_api.envelope import Pagination, cursor_from, page, unknown
+from platform_api.errors import ApiError, ErrorCode, timestamp
+from platform_api.exchange.service import ExchangeService
+from platform_api.identity.service import IdentityService
+from platform_api.kernel.context import Kernel
+from platform_api.money import decimal_text
+from platform_api.royalties import queries
+from platform_api.royalties.earnings import Earning, Earnings
+from platform_api.royalties.entries import Entries
+from platform_api.royalties.models import (
+    Calculation,
+    CalculationRequest,
+    CreatorRoyalties,
+    Distribution,
+    DistributionLine,
+    WorkRoyalties,
+)
+from platform_api.royalties.payouts import Payouts
+from platform_api.royalties.rules import RoyaltyRules, checked_time
+from platform_api.royalties.split import platform_part
+from platform_api.royalties.statements import Statements, total_of
+from platform_api.security import Caller
+from platform_api.settlement.queries import settled_in
+from platform_api.works.offers import units_of
+from platform_api.works.service import WorkService
+
+__all__ = ["RoyaltyService"]
+
+EVER = datetime(2020, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+
+
+class RoyaltyService:
+    """One part for each concern."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._database = kernel.database
+        self._works = kernel.service(WorkService)
+        self._creators = kernel.service(CreatorService)
+        self._exchange = kernel.service(ExchangeService)
+        self._people = kernel.service(IdentityService).people
+        self.rules = RoyaltyRules(kernel)
+        self.entries = Entries(kernel)
+        self.earnings = Earnings(kernel, self.rules, self.entries)
+        self.statements = Statements(kernel)
+        self.payouts = Payouts(kernel, self.entries)
+
+    async def earned(self, db: Any, earning: Earning) -> UUID:
+        """For contexts that sell: see `Earnings.record`."""
+        return await self.earnings.record(db, earning)
+
+    async def bind(self, db: Any, licence_id: UUID, work_id: UUID, parent_work_id: UUID, share_bps: int) -> None:
+        """For licensing: see `Earnings.bind`."""
+        await self.earnings.bind(db, licence_id, work_id, parent_work_id, share_bps)
+
+    async def unbind(self, db: Any, licence_id: UUID) -> None:
+        """The licence has ended: its share too. What was earned stays."""
+        await queries.unbind(db, licence_id)
+
+    async def calculate(self, caller: Caller, body: CalculationRequest) -> Calculation:
+        """A dry run, for those who make the work: nothing is written. Raises ApiError NOT_FOUND, VALIDATION_ERROR."""
+        at = checked_time(body.at, "at")
+        async with self._database.connection() as db:
+            await self._works.catalog.check_inside(db, caller, body.work_id)
+            scale = await self._exchange.asset_scale(db, body.asset)
+            if scale is None:
+                message = f"asset: the exchange lists no {body.asset}"
+                raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_asset", field="asset")
+            units = units_of(body.amount, scale, field="amount")
+            bps = await self.earnings.platform_bps(db, body.revenue_kind, at)
+            platform = platform_part(units, bps)
+            rule_id, parts = await self.earnings.plan(db, body.revenue_kind, body.work_id, units - platform, at)
+        lines = [DistributionLine(str(body.work_id), None, "platform", bps, decimal_text(platform, scale), "0")]
+        lines += [
+            DistributionLine(
+                str(part.work_id), str(payee.account_id), payee.role, payee.bps, decimal_text(amount, scale), "0"
+            )
+            for part in parts
+            for payee, amount in part.payees
+        ]
+        return Calculation(body.asset, decimal_text(units, scale), None if rule_id is None else str(rule_id), lines)
+
+    async def of_work(
+        self, caller: Caller, work_id: UUID, cursor: str | None, limit: int
+    ) -> tuple[WorkRoyalties, Pagination]:
+        """For those who make it. Raises ApiError NOT_FOUND."""
+        key = cursor_from(cursor, UUID)
+        async with self._database.connection() as db:
+            await self._works.catalog.check_inside(db, caller, work_id)
+            totals = [total_of(row) for row in await queries.totals_of_work(db, work_id)]
+            rows = await queries.distributions_of(db, work_id, key[0] if key else None, limit + 1)
+            rows, pagination = page(rows, limit, lambda row: (row["event_id"],))
+            shown = await self.distributions(db, rows)
+        return WorkRoyalties(str(work_id), totals, shown), pagination
+
+    async def of_creator(self, caller: Caller, creator_id: UUID) -> CreatorRoyalties:
+        """One's own, or anybody's for staff who may see transactions. Raises ApiError NOT_FOUND."""
+        creator = await self._creators.read(creator_id)
+        if creator.account_id != caller.account_id and not caller.may("view_transactions"):
+            raise unknown("creator")
+        async with self._database.connection() as db:
+            rows = await queries.totals_of(db, UUID(creator.account_id), *EVER)
+        return CreatorRoyalties(creator.id, [total_of(row) for row in rows])
+
+    async def distributions(self, db: Any, rows: list[Any]) -> list[Distribution]:
+        """Documents of rows of `queries.distribution…`, with the batches that settled their lines."""
+        lines = await queries.distribution_lines(db, [row["id"] for row in rows])
+        batches = await settled_in(db, [line["sequence"] for line in lines if line["sequence"] is not None])
+        found: dict[UUID, list[DistributionLine]] = {row["id"]: [] for row in rows}
+        scales = {row["id"]: row["scale"] for row in rows}
+        for line in lines:
+            scale = scales[line["distribution_id"]]
+            batch, digests = batches.get(line["sequence"], (None, []))
+            found[line["distribution_id"]].append(
+                DistributionLine(
+                    str(line["work_id"]), str(line["account_id"]) if line["account_id"] else None, line["role"],
+                    line["bps"], decimal_text(line["amount_units"], scale), decimal_text(line["reversed_units"], scale),
+                    line["sequence"], batch, digests,
+                )
+            )  # fmt: skip
+        return [
+            Distribution(
+                str(row["id"]), row["kind"], str(row["work_id"]), row["asset"],
+                decimal_text(row["gross_units"], row["scale"]), timestamp(row["occurred_at"]),
+                str(row["rule_id"]) if row["rule_id"] else None, row["status"], found[row["id"]],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    async def holder(self, caller: Caller) -> str:
+        """The name on the caller's papers."""
+        profile = await self._people.public(UUID(caller.account_id))
+        name = profile.display_name or profile.username
+        return f"{name} ({profile.id})" if name else profile.id

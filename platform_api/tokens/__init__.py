@@ -1,0 +1,18 @@
+"""Creators' tokens: symbols, launch, markets' phases, prices, holders, transactions."""
+
+from platform_api.kernel.context import Context
+from platform_api.tokens.routes import MarketStaffController, SymbolController, TokenController
+from platform_api.tokens.service import TokenService
+
+__all__ = ["CONTEXT"]
+
+CONTEXT = Context(
+    "tokens",
+    (TokenController, SymbolController, MarketStaffController),
+    TokenService,
+    events=(
+        "token.created", "token.listed", "token.halted", "token.resumed", "token.delisted", "token.failed",
+        "token.proceeds_paid",
+    ),
+    catalogue=("/v1/tokens", "/v1/token-symbols"),
+)  # fmt: skip

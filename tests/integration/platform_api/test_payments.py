@@ -1,0 +1,488 @@
+"""Money of purchases over HTTP, a real PostgreSQL and the real core: cards, balances, events, refunds, crashes."""
+
+import asyncio
+import time
+from uuid import UUID, uuid4
+
+import pytest
+import pytest_asyncio
+
+from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
+from platform_api.payments import queries as payment_queries
+from platform_api.payments.test_provider import TOLERANCE_SECONDS
+from platform_api.royalties import queries as royalty_queries
+from tests.integration.platform_api.test_works import file_of
+from tests.support.sales import shop_over
+
+USDC = 10**6
+
+
+@pytest_asyncio.fixture
+async def shop(api_dsn):
+    async with shop_over(api_dsn) as shop:
+        yield shop
+
+
+async def test_paid_purchase_moves_the_money_and_opens_the_work(shop):
+    seller, seller_bearer, work, chapter, offer = await shop.seller("10.01")
+    buyer, bearer = await shop.buyer()
+    reading = f"/v1/works/{work['id']}/chapters/{chapter['id']}"
+    assert (await shop.get(reading, bearer))["locked"]
+    key = uuid4().hex
+    purchase = await shop.buy(bearer, offer, key=key)
+    again = await shop.buy(bearer, offer, key=key)
+    assert again == purchase and purchase["status"] == "pending" and purchase["intent"]["client_secret"]
+    await shop.refused(409, "CONFLICT", "idempotency_key_reuse", "/v1/purchases", bearer,
+                       {"offer_id": offer["id"], "method": "balance"}, key)  # fmt: skip
+    await shop.refused(409, "CONFLICT", "purchase_pending", "/v1/purchases", bearer,
+                       {"offer_id": offer["id"], "method": "provider"})  # fmt: skip
+    held = shop.units("external:test")
+    assert await shop.pay(purchase["intent"]) == {"status": "succeeded"}
+    await shop.finish()
+    assert shop.units("external:test") == held - 10_010_000 and shop.passing(work) == 0 and shop.sum_is_zero()
+    assert (shop.owed(seller), shop.units("platform:revenue")) == (9_009_000, 1_001_000)
+    purchase = await shop.get(f"/v1/purchases/{purchase['id']}", bearer)
+    assert purchase["status"] == "completed" and purchase["intent"]["status"] == "succeeded"
+    assert purchase["intent"]["client_secret"] is None  # told to the payer once
+    (entitlement,) = await shop.get("/v1/library", bearer)
+    assert (entitlement["kind"], entitlement["ends_at"]) == ("own", None)
+    assert (await shop.get(reading, bearer))["body"]
+    await shop.refused(409, "CONFLICT", "already_owned", "/v1/purchases", bearer,
+                       {"offer_id": offer["id"], "method": "provider"})  # fmt: skip
+    await shop.refused(409, "CONFLICT", "own_work", "/v1/purchases", seller_bearer,
+                       {"offer_id": offer["id"], "method": "provider"})  # fmt: skip
+    (payment,) = await shop.get("/v1/payments", bearer)
+    assert (payment["status"], payment["amount"], payment["batch"]) == ("deposited", "10.01", None)
+    assert (await shop.get(f"/v1/payments/intents/{purchase['intent']['id']}", bearer))["status"] == "succeeded"
+    await shop.world.data("POST", f"/v1/works/{work['id']}/archive", headers=seller_bearer)
+    assert (await shop.get(reading, bearer))["body"]  # who bought it keeps it
+
+
+async def test_lines_name_the_batch_and_digest_that_settled_them(shop):
+    _, seller_bearer, work, _, offer = await shop.seller("1")
+    _, bearer = await shop.buyer("5")
+    await shop.buy(bearer, offer, "balance")
+    await shop.finish()
+    earned = await shop.get(f"/v1/royalties/works/{work['id']}", seller_bearer)
+    (sale,) = earned["distributions"]
+    sequence = sale["lines"][0]["sequence"]
+    assert sale["status"] == "posted" and sequence and sale["lines"][0]["batch"] is None
+    await shop.world.sql(
+        "INSERT INTO settlement.batch (number, first_sequence, last_sequence, cut_at, status, digests)"
+        " VALUES (41, $1, $2, now(), 'final', '{sui-digest}')", max(1, sequence - 1), sequence + 1,
+    )  # fmt: skip
+    (sale,) = (await shop.get(f"/v1/royalties/works/{work['id']}", seller_bearer))["distributions"]
+    assert {(line["batch"], *line["digests"]) for line in sale["lines"]} == {(41, "sui-digest")}
+    report = await shop.get("/v1/royalties/report", seller_bearer)
+    assert [(line["batch"], line["digests"]) for line in report["lines"]] == [(41, ["sui-digest"])]
+    await shop.world.sql("DELETE FROM settlement.batch WHERE number = 41")
+
+
+@pytest.mark.parametrize("card", ["events_twice", "events_reversed"])
+async def test_events_may_come_twice_and_in_any_order(shop, card):
+    seller, _, _, _, offer = await shop.seller()
+    _, bearer = await shop.buyer()
+    purchase = await shop.buy(bearer, offer)
+    await shop.pay(purchase["intent"], card)
+    await shop.finish()
+    assert shop.owed(seller) == 9 * USDC and shop.sum_is_zero()
+    late = await shop.event(purchase["intent"], "failed", reason="changed_my_mind")
+    assert late.json()["data"] == {"outcome": "late"}
+    assert (await shop.get(f"/v1/purchases/{purchase['id']}", bearer))["status"] == "completed"
+
+
+async def test_same_event_again_changes_nothing(shop):
+    user, bearer = await shop.buyer()
+    intent = await shop.post("/v1/payments/intents", bearer, {"asset": "USDC", "amount": "7"})
+    event = {"id": "evt_" + uuid4().hex, "payment": "py_" + uuid4().hex[:20]}
+    outcomes = [(await shop.event(intent, **event)).json()["data"]["outcome"] for _ in range(3)]
+    other = await shop.event(intent, payment=event["payment"])  # another event of the same payment
+    assert outcomes == ["succeeded", "duplicate", "duplicate"] and other.json()["data"]["outcome"] == "known"
+    two = await asyncio.gather(*(shop.event(intent, id="evt_same" + user, payment=event["payment"]) for _ in "ab"))
+    assert sorted(answer.json()["data"]["outcome"] for answer in two) == ["duplicate", "known"]
+    await shop.finish()
+    assert shop.units(f"user:{user}") == 7 * USDC
+
+
+async def test_lost_events_are_made_good_by_asking(shop):
+    seller, _, _, _, offer = await shop.seller()
+    _, bearer = await shop.buyer()
+    purchase = await shop.buy(bearer, offer)
+    path = f"/v1/payments/intents/{purchase['intent']['id']}/confirm"
+    said = await shop.world.data("POST", path, headers=bearer)
+    assert said["status"] == "requires_payment"  # saying so is not paying
+    await shop.pay(purchase["intent"], "events_lost")
+    await shop.finish()
+    assert shop.owed(seller) == 0
+    assert (await shop.world.data("POST", path, headers=bearer))["status"] == "succeeded"
+    await shop.finish()
+    assert shop.owed(seller) == 9 * USDC
+
+
+async def test_declined_card_fails_the_purchase_and_another_may_follow(shop):
+    seller, _, _, _, offer = await shop.seller()
+    _, bearer = await shop.buyer()
+    purchase = await shop.buy(bearer, offer)
+    await shop.pay(purchase["intent"], "declined")
+    await shop.finish()
+    failed = await shop.get(f"/v1/purchases/{purchase['id']}", bearer)
+    assert (failed["status"], failed["reason"], failed["intent"]["status"]) == ("failed", "card_declined", "failed")
+    second = await shop.buy(bearer, offer)
+    await shop.pay(second["intent"])
+    await shop.finish()
+    assert shop.owed(seller) == 9 * USDC
+
+
+async def test_payment_after_all_is_taken_although_the_intent_had_expired(shop):
+    seller, _, _, _, offer = await shop.seller()
+    _, bearer = await shop.buyer()
+    taken, open_ = await shop.buy(bearer, offer), None
+    await shop.pay(taken["intent"], "events_lost")
+    expire = shop.payments.intents._expire
+    job = type("Job", (), {"intent_id": UUID(taken["intent"]["id"])})
+    await expire(job)  # asks the provider first, who has the money
+    await shop.finish()
+    assert (await shop.get(f"/v1/purchases/{taken['id']}", bearer))["status"] == "completed"
+    _, other = await shop.buyer()
+    open_ = await shop.buy(other, offer)
+    await expire(type("Job", (), {"intent_id": UUID(open_["intent"]["id"])}))
+    expired = await shop.get(f"/v1/purchases/{open_['id']}", other)
+    assert (expired["status"], expired["intent"]["status"]) == ("failed", "expired")
+    body = {"intent": open_["intent"]["provider_ref"], "client_secret": open_["intent"]["client_secret"]}
+    await shop.world.refused(409, "CONFLICT", "not_payable", "POST", "/v1/test-provider/payments", json=body)
+    await shop.event(open_["intent"])  # it was paid at the last instant, and the news was long under way
+    await shop.finish()
+    assert (await shop.get(f"/v1/purchases/{open_['id']}", other))["status"] == "completed"
+    assert shop.owed(seller) == 18 * USDC
+
+
+async def test_what_is_not_just_what_was_asked_goes_to_the_payer(shop):
+    seller, _, _, _, offer = await shop.seller()
+    user, bearer = await shop.buyer()
+    purchase = await shop.buy(bearer, offer)
+    await shop.event(purchase["intent"], amount="9.5")
+    await shop.event(purchase["intent"])  # and a second payment, this time as asked: it was failed by the first
+    await shop.finish()
+    failed = await shop.get(f"/v1/purchases/{purchase['id']}", bearer)
+    assert (failed["status"], failed["reason"]) == ("failed", "amount_differs")
+    assert shop.units(f"user:{user}") == 19_500_000 and shop.owed(seller) == 0
+
+
+async def test_events_that_the_provider_did_not_sign_are_refused(shop):
+    _, bearer = await shop.buyer()
+    intent = await shop.post("/v1/payments/intents", bearer, {"asset": "USDC", "amount": "7"})
+    path = "/v1/webhooks/payments/test"
+    content = b'{"id":"evt_1","status":"succeeded"}'
+    signed = shop.payments.test.sign(content)
+    for headers, body in (
+        ({"content-type": "application/json"}, content), (signed, content + b" "),
+        (signed | {"byline-signature": "t=1,v1=" + "0" * 64}, content), (signed | {"byline-signature": "x" * 999}, b""),
+    ):  # fmt: skip
+        await shop.world.refused(401, "UNAUTHORIZED", "bad_signature", "POST", path, headers=headers, content=body)
+    await shop.world.refused(401, "UNAUTHORIZED", "malformed", "POST", path, headers=signed, content=content)
+    stale = await shop.event(intent, at=int(time.time()) - TOLERANCE_SECONDS - 60)
+    assert stale.status_code == 401 and stale.json()["error"]["details"]["reason"] == "stale_signature"
+    await shop.world.refused(404, "NOT_FOUND", "unknown_provider", "POST", "/v1/webhooks/payments/stripe",
+                             headers=signed, content=content)  # fmt: skip
+    assert (await shop.event(intent | {"provider_ref": "pi_nobody"})).json()["data"] == {"outcome": "unknown_intent"}
+    assert (await shop.get("/v1/payments", bearer)) == []
+    wrong = {"intent": intent["provider_ref"], "client_secret": "guess"}
+    await shop.world.refused(404, "NOT_FOUND", "unknown_intent", "POST", "/v1/test-provider/payments", json=wrong)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"asset": "NONE", "amount": "1"}, {"asset": "USDC", "amount": "0.0000001"}, {"asset": "USDC", "amount": "0"},
+     {"asset": "USDC", "amount": "99999999999999"}],
+)  # fmt: skip
+async def test_malformed_intent_is_refused(shop, body):
+    _, bearer = await shop.buyer()
+    answer = await shop.world.client.post(
+        "/v1/payments/intents", headers=bearer | {"idempotency-key": uuid4().hex}, json=body
+    )
+    assert answer.status_code == 400, answer.text
+    await shop.world.refused(400, "VALIDATION_ERROR", "missing", "POST", "/v1/payments/intents", headers=bearer,
+                             json={"asset": "USDC", "amount": "1"})  # fmt: skip
+
+
+async def test_balance_pays_at_once_or_not_at_all(shop):
+    seller, _, work, _, offer = await shop.seller()
+    user, bearer = await shop.buyer("15")
+    purchase = await shop.buy(bearer, offer, "balance")
+    assert purchase["status"] == "completed" and shop.units(f"user:{user}") == 5 * USDC
+    await shop.finish()
+    assert shop.owed(seller) == 9 * USDC and shop.passing(work) == 0
+    _, _, dear, _, second = await shop.seller("6", "Quill")
+    key = uuid4().hex
+    wanted = {"offer_id": second["id"], "method": "balance"}
+    for _ in range(2):  # the same key: the same failure
+        answer = await shop.refused(402, "PAYMENT_FAILED", "insufficient_funds", "/v1/purchases", bearer, wanted, key)
+    failed = answer.json()["error"]["details"]["id"]
+    intent = await shop.post("/v1/payments/intents", bearer, {"asset": "USDC", "amount": "1"})
+    await shop.pay(intent)
+    await shop.finish()  # now there would be enough, but what failed never runs
+    assert (await shop.get(f"/v1/purchases/{failed}", bearer))["status"] == "failed"
+    assert shop.units(f"user:{user}") == 6 * USDC and shop.passing(dear) == 0
+    assert (await shop.buy(bearer, second, "balance"))["status"] == "completed"
+
+
+async def test_rental_ends_after_its_time(shop):
+    _, _, work, chapter, offer = await shop.seller("2", kind="rent", access_seconds=3_600)
+    user, bearer = await shop.buyer("5")
+    await shop.buy(bearer, offer, "balance")
+    await shop.finish()
+    (entitlement,) = await shop.get("/v1/library", bearer)
+    assert entitlement["kind"] == "rent" and entitlement["ends_at"]
+    reading = f"/v1/works/{work['id']}/chapters/{chapter['id']}"
+    assert not (await shop.get(reading, bearer))["locked"]
+    await shop.world.sql(
+        "UPDATE payments.entitlement SET starts_at = now() - interval '2 h', ends_at = now() - interval '1 h'"
+        " WHERE account_id = $1", UUID(user),
+    )  # fmt: skip
+    assert await shop.get("/v1/library", bearer) == [] and (await shop.get(reading, bearer))["locked"]
+    assert (await shop.buy(bearer, offer, "balance"))["status"] == "completed"  # rented again
+
+
+async def test_buyer_gets_the_files_until_the_access_ends(shop):
+    _, seller_bearer, work, _, offer = await shop.seller("2", kind="rent", access_seconds=3_600)
+    content = b"\x89PNG\r\n\x1a\n" + bytes(20)
+    file = await file_of(shop.world, seller_bearer, content)
+    asset = {"role": "attachment", "file_id": file["id"]}
+    await shop.world.data("POST", f"/v1/works/{work['id']}/assets", headers=seller_bearer, json=asset)
+    user, bearer = await shop.buyer("5")
+    purchase = await shop.buy(bearer, offer, "balance")
+    path = f"/v1/purchases/{purchase['id']}/access-token"
+    (found,) = (await shop.get(path, bearer))["files"]
+    assert (await shop.world.client.get(found["url"])).content == content
+    _, stranger = await shop.buyer()
+    await shop.world.refused(404, "NOT_FOUND", "unknown_purchase", "GET", path, headers=stranger)
+    await shop.world.sql(
+        "UPDATE payments.entitlement SET starts_at = now() - interval '2 h', ends_at = now() - interval '1 h'"
+        " WHERE account_id = $1", UUID(user),
+    )  # fmt: skip
+    await shop.world.refused(403, "LICENSE_EXPIRED", "access_ended", "GET", path, headers=bearer)
+    pending = await shop.buy(bearer, offer)
+    path = f"/v1/purchases/{pending['id']}/access-token"
+    await shop.world.refused(409, "CONFLICT", "not_completed", "GET", path, headers=bearer)
+
+
+async def test_of_two_buyers_clicks_at_the_same_instant_one_pays(shop):
+    _, _, _, _, offer = await shop.seller()
+    user, bearer = await shop.buyer("30")
+    body = {"offer_id": offer["id"], "method": "balance"}
+    answers = await asyncio.gather(*(
+        shop.world.client.post("/v1/purchases", headers=bearer | {"idempotency-key": uuid4().hex}, json=body)
+        for _ in range(4)
+    ))  # fmt: skip
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
+    await shop.finish()
+    assert shop.units(f"user:{user}") == 20 * USDC
+
+
+# ------------------------------------------------------------------------------------------------ refunds
+
+
+async def refund(shop, purchase, bearer, amount=None, key=None):
+    body = {} if amount is None else {"amount": amount}
+    return await shop.post(f"/v1/purchases/{purchase['id']}/refund", bearer, body, key)
+
+
+async def test_refund_takes_back_from_everybody_what_is_left(shop):
+    seller, seller_bearer, work, _, offer = await shop.seller()
+    _, bearer = await shop.buyer()
+    before = shop.units("external:test"), shop.units("platform:revenue")
+    purchase = await shop.buy(bearer, offer)
+    await shop.pay(purchase["intent"])
+    await shop.finish()
+    path = f"/v1/purchases/{purchase['id']}/refund"
+    too_much = {"amount": "10.000001"}
+    answer = await shop.refused(400, "VALIDATION_ERROR", "refund_too_large", path, seller_bearer, too_much)
+    assert answer.json()["error"]["details"]["left"] == "10"
+    await shop.refused(403, "FORBIDDEN", "not_yours_to_refund", path, bearer, {})
+    _, stranger = await shop.buyer()
+    await shop.refused(404, "NOT_FOUND", "unknown_purchase", path, stranger, {})
+    key = uuid4().hex
+    first = await refund(shop, purchase, seller_bearer, "3.33", key)
+    assert await refund(shop, purchase, seller_bearer, "3.33", key) == first and first["status"] == "processing"
+    await shop.refused(409, "CONFLICT", "refund_open", path, seller_bearer, {"amount": "1"})
+    await shop.finish()
+    assert shop.owed(seller) == 9 * USDC - 2_997_000
+    part = await shop.get(f"/v1/purchases/{purchase['id']}", bearer)
+    assert (part["status"], part["refunded"], part["intent"]["status"]) == ("completed", "3.33", "partially_refunded")
+    await shop.refused(400, "VALIDATION_ERROR", "refund_too_large", path, seller_bearer, {"amount": "6.68"})
+    await refund(shop, purchase, seller_bearer)
+    await shop.finish()
+    assert (shop.units("external:test"), shop.units("platform:revenue")) == before
+    assert shop.owed(seller) == 0 and shop.passing(work) == 0 and shop.sum_is_zero()
+    whole = await shop.get(f"/v1/purchases/{purchase['id']}", bearer)
+    assert (whole["status"], whole["intent"]["status"]) == ("refunded", "refunded")
+    assert await shop.get("/v1/library", bearer) == []
+    await shop.refused(409, "CONFLICT", "not_refundable", path, seller_bearer, {})
+    (sale,) = (await shop.get(f"/v1/royalties/works/{work['id']}", seller_bearer))["distributions"]
+    assert sale["status"] == "reversed" and all(line["amount"] == line["reversed"] for line in sale["lines"])
+    rows = await shop.world.sql("SELECT payment, amount FROM test_provider.refund ORDER BY created_at DESC LIMIT 2")
+    assert sorted(row["amount"] for row in rows) == ["3.33", "6.67"] and len({row["payment"] for row in rows}) == 1
+
+
+async def test_refund_after_a_payout_leaves_a_debt_that_income_fills_first(shop):
+    seller, seller_bearer, _, _, offer = await shop.seller()
+    _, bearer = await shop.buyer("30")
+    purchase = await shop.buy(bearer, offer, "balance")
+    await shop.finish()
+    payout = await shop.post("/v1/payouts", seller_bearer, {"asset": "USDC"})
+    assert (payout["status"], payout["amount"]) == ("paid", "9") and shop.owed(seller) == 0
+    refunded = await refund(shop, purchase, seller_bearer)
+    assert refunded["status"] == "succeeded" and shop.owed(seller) == -9 * USDC
+    await shop.finish()
+    assert (shop.units("platform:cover"), shop.units("platform:reserve")) == (9 * USDC, -9 * USDC)
+    assert await shop.get("/v1/royalties/balance", seller_bearer) == [
+        {"asset": "USDC", "payable": "-9", "held": "0", "paid": "9"}
+    ]
+    await shop.refused(409, "CONFLICT", "not_payable", "/v1/payouts", seller_bearer, {"asset": "USDC"})
+    await shop.buy(bearer, offer, "balance")
+    await shop.finish()
+    assert shop.owed(seller) == 0 and shop.units("platform:cover") == 0 and shop.sum_is_zero()
+
+
+async def test_refund_that_the_provider_refuses_frees_what_was_held(shop, monkeypatch):
+    seller, seller_bearer, _, _, offer = await shop.seller()
+    _, bearer = await shop.buyer()
+    purchase = await shop.buy(bearer, offer)
+    await shop.pay(purchase["intent"])
+    await shop.finish()
+
+    async def refuse(*_):
+        raise Refused("the card is closed")
+
+    monkeypatch.setattr(shop.payments.test, "refund", refuse)
+    failed = await refund(shop, purchase, seller_bearer)
+    assert shop.parts(f"pay:{seller}") == (0, 9 * USDC)  # held while the provider is asked
+    await shop.finish()
+    assert shop.parts(f"pay:{seller}") == (9 * USDC, 0)
+    (row,) = await shop.world.sql("SELECT status, failure FROM payments.refund WHERE id = $1", UUID(failed["id"]))
+    assert tuple(row) == ("failed", "the card is closed")
+    monkeypatch.undo()
+    await refund(shop, purchase, seller_bearer)
+    await shop.finish()
+    assert shop.owed(seller) == 0
+
+
+async def test_top_up_is_refunded_by_staff_as_far_as_it_is_there(shop):
+    user, bearer = await shop.buyer("10")
+    staff, staff_bearer = await shop.buyer()
+    await shop.world.grant(staff, "admin")
+    (payment,) = await shop.get("/v1/payments", bearer)
+    path = f"/v1/payments/{payment['id']}/refund"
+    await shop.refused(403, "FORBIDDEN", "not_yours_to_refund", path, bearer, {})
+    await shop.post(path, staff_bearer, {"amount": "4"})
+    await shop.finish()
+    assert shop.units(f"user:{user}") == 6 * USDC
+    _, _, _, _, offer = await shop.seller("5")
+    await shop.buy(bearer, offer, "balance")
+    gone = await shop.post(path, staff_bearer, {})
+    assert (gone["status"], gone["failure"]) == ("failed", "insufficient_funds")
+    await shop.refused(400, "VALIDATION_ERROR", "refund_too_large", path, staff_bearer, {"amount": "6.1"})
+
+
+# ------------------------------------------------------------------------------------------------ crashes
+
+
+async def story(shop):
+    """A purchase by card, one from a balance, a partial refund of the first; what everybody has had of it."""
+    seller, seller_bearer, work, _, offer = await shop.seller()
+    _, bearer = await shop.buyer()
+    first = await shop.buy(bearer, offer)
+    await shop.pay(first["intent"])
+    await shop.finish()
+    await refund(shop, first, seller_bearer, "2.5")
+    await shop.finish()
+    user, rich = await shop.buyer("12")
+    await shop.buy(rich, offer, "balance")
+    await shop.finish()
+    (sums,) = await shop.world.sql(
+        "SELECT sum(amount_units) FILTER (WHERE kind = 'earned') AS earned,"
+        " sum(amount_units) FILTER (WHERE kind = 'reversed') AS reversed"
+        " FROM royalties.entry WHERE account_id = $1", UUID(seller),
+    )  # fmt: skip
+    purchases = await shop.get("/v1/purchases", bearer) + await shop.get("/v1/purchases", rich)
+    return (
+        shop.owed(seller), shop.passing(work), shop.units(f"user:{user}"), int(sums["earned"]), int(sums["reversed"]),
+        [(purchase["status"], purchase["refunded"]) for purchase in purchases], shop.sum_is_zero(),
+        len(await shop.get("/v1/library", bearer)),
+    )  # fmt: skip
+
+
+UNDISTURBED = (15_750_000, 0, 2 * USDC, 18 * USDC, 2_250_000, [("completed", "2.5"), ("completed", "0")], True, 1)
+
+
+async def test_story_undisturbed(shop):
+    assert await story(shop) == UNDISTURBED
+
+
+@pytest.mark.parametrize("fault", ["request", "answer"])
+async def test_core_away_at_every_step_changes_nothing_in_the_end(shop, fault):
+    """Each money command of the story is lost on its way the first time that it is sent, or its answer is."""
+    real, seen = shop.core.submit, set()
+
+    async def submit(command):
+        what = command["op"], command.get("ref")
+        if command["op"] != "account" and what not in seen:
+            seen.add(what)
+            shop.core.lose.append(fault)
+        return await real(command)
+
+    shop.core.submit = submit
+    assert await story(shop) == UNDISTURBED
+    assert len(seen) == 7  # two deposits, a purchase, two distributions, a refund held and posted
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(payment_queries, "insert_entitlement"), (payment_queries, "turn_payment"), (payment_queries, "complete_purchase"),
+     (payment_queries, "turn_refund"), (payment_queries, "add_refunded"), (royalty_queries, "insert_event"),
+     (royalty_queries, "insert_part"), (royalty_queries, "insert_entry"), (royalty_queries, "note_part"),
+     (royalty_queries, "finish_distribution"), (royalty_queries, "reverse_line")],
+)  # fmt: skip
+async def test_database_away_at_any_step_changes_nothing_in_the_end(shop, monkeypatch, module, name):
+    """The transaction that notes an answer breaks after a part of its statements, each time it comes there first."""
+    real, calls = getattr(module, name), 0
+
+    async def breaking(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            raise Unavailable("the database went away (test)")
+        return await real(*arguments)
+
+    monkeypatch.setattr(module, name, breaking)
+    assert await story(shop) == UNDISTURBED
+    assert calls >= 2
+
+
+async def test_provider_away_keeps_the_purchase_until_it_is_back(shop, monkeypatch):
+    seller, _, _, _, offer = await shop.seller()
+    _, bearer = await shop.buyer()
+    real = shop.payments.test.create
+
+    async def away(*_):
+        raise OutcomeUnknown("the provider does not answer (test)")
+
+    key, body = uuid4().hex, {"offer_id": offer["id"], "method": "provider"}
+    monkeypatch.setattr(shop.payments.test, "create", away)
+    answer = await shop.world.client.post("/v1/purchases", headers=bearer | {"idempotency-key": key}, json=body)
+    assert answer.status_code == 504
+    monkeypatch.setattr(shop.payments.test, "create", real)
+    purchase = await shop.buy(bearer, offer, key=key)
+    await shop.pay(purchase["intent"])
+    await shop.finish()
+    assert shop.owed(seller) == 9 * USDC
+
+
+@pytest.mark.parametrize("world", [{}], indirect=True)
+async def test_without_a_provider_nothing_asks_for_money(world):
+    _, bearer = await world.sign_in()
+    headers = bearer | {"idempotency-key": uuid4().hex}
+    await world.refused(503, "SERVICE_UNAVAILABLE", "no_provider", "POST", "/v1/payments/intents", headers=headers,
+                        json={"asset": "USDC", "amount": "1"})  # fmt: skip
+    body = {"intent": "pi_1", "client_secret": "x"}
+    await world.refused(503, "SERVICE_UNAVAILABLE", "no_provider", "POST", "/v1/test-provider/payments", json=body)

@@ -1,0 +1,329 @@
+"""Royalties over HTTP, a real PostgreSQL and the real core: rules, consents, chains, statements, papers, payouts."""
+
+import csv
+import hashlib
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from platform_api.errors import ApiError, timestamp
+from platform_api.royalties.earnings import Earning
+from platform_api.royalties.statements import statement_digest
+from tests.integration.platform_api.test_plans import _Recorded, scans
+from tests.support.sales import shop_over
+
+USDC = 10**6
+
+
+@pytest_asyncio.fixture
+async def shop(api_dsn):
+    async with shop_over(api_dsn) as shop:
+        yield shop
+
+
+def lines(*shares, role="collaborator"):
+    return [{"account_id": account, "role": role, "bps": bps} for account, bps in shares]
+
+
+async def propose(shop, work, bearer, shares, **fields):
+    path = f"/v1/works/{work['id']}/royalty-rules"
+    return await shop.world.data("PUT", path, headers=bearer, json={"lines": lines(*shares)} | fields)
+
+
+async def agree(shop, work, bearer, rule, answer=True):
+    body = {"rule_id": rule["id"], "agree": answer}
+    return await shop.world.data("POST", f"/v1/works/{work['id']}/royalty-rules/consent", headers=bearer, json=body)
+
+
+async def sell(shop, offer, bearer=None):
+    if bearer is None:
+        _, bearer = await shop.buyer("100")
+    purchase = await shop.buy(bearer, offer, "balance")
+    await shop.finish()
+    return purchase
+
+
+@pytest.mark.parametrize(("shares", "total"), [((9_999,), 9_999), ((6_000, 4_001), 10_001), ((10_000, 1), 10_001)])
+async def test_rule_that_does_not_sum_to_the_whole_is_refused(shop, shares, total):
+    seller, bearer, work, _, _ = await shop.seller()
+    other, _ = await shop.buyer()
+    body = {"lines": lines(*zip((seller, other), shares, strict=False))}
+    path = f"/v1/works/{work['id']}/royalty-rules"
+    answer = await shop.world.refused(400, "VALIDATION_ERROR", "not_whole", "PUT", path, headers=bearer, json=body)
+    assert answer.json()["error"]["details"]["sum"] == total
+    assert (await shop.get(path, bearer))["rules"] == []
+
+
+async def test_database_itself_keeps_no_rule_that_is_not_whole(shop):
+    seller, bearer, work, _, _ = await shop.seller()
+    rule = await propose(shop, work, bearer, [(seller, 10_000)])
+    with pytest.raises(asyncpg.CheckViolationError):
+        await shop.world.sql("UPDATE royalties.rule_line SET bps = 9999 WHERE rule_id = $1", UUID(rule["id"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"lines": []}, "invalid"), ({"revenue_kind": "gifts"}, "invalid"), ({"effective_from": "2020-01-01"}, "invalid"),
+     ({"effective_from": "2020-01-01T00:00:00Z"}, "out_of_range"), ({"lines": [{"bps": 10_000}]}, "invalid"),
+     ({"effective_from": "9999-12-31T23:59:59Z"}, "out_of_range")],
+)  # fmt: skip
+async def test_malformed_rule_is_refused(shop, change, reason):
+    seller, bearer, work, _, _ = await shop.seller()
+    path = f"/v1/works/{work['id']}/royalty-rules"
+    body = {"lines": lines((seller, 10_000))} | change
+    await shop.world.refused(400, "VALIDATION_ERROR", reason, "PUT", path, headers=bearer, json=body)
+    twice = {"lines": lines((seller, 5_000), (seller, 5_000))}
+    await shop.world.refused(400, "VALIDATION_ERROR", "account_twice", "PUT", path, headers=bearer, json=twice)
+    nobody = {"lines": lines((str(uuid4()), 10_000))}
+    await shop.world.refused(400, "VALIDATION_ERROR", "unknown_account", "PUT", path, headers=bearer, json=nobody)
+
+
+async def test_rule_counts_when_all_agreed_and_never_backwards(shop):
+    seller, bearer, work, _, offer = await shop.seller()
+    partner, partner_bearer = await shop.buyer()
+    _, stranger = await shop.buyer()
+    _, rich = await shop.buyer("100")
+    kind = {"revenue_kind": "content_purchase"}
+    rule = await propose(shop, work, bearer, [(seller, 6_000), (partner, 4_000)], **kind)
+    assert (rule["status"], rule["version"], rule["waits_for"]) == ("pending", 1, [partner])
+    path = f"/v1/works/{work['id']}/royalty-rules"
+    assert (await shop.get(path, partner_bearer))["rules"] == [rule]  # who is asked may read it
+    await shop.world.refused(404, "NOT_FOUND", "unknown_work", "GET", path, headers=stranger)
+    await shop.world.refused(404, "NOT_FOUND", "unknown_rule", "POST", f"{path}/consent", headers=stranger,
+                             json={"rule_id": rule["id"], "agree": True})  # fmt: skip
+    await sell(shop, offer)
+    assert (shop.owed(seller), shop.owed(partner)) == (9 * USDC, 0)
+    assert (await agree(shop, work, partner_bearer, rule))["status"] == "effective"
+    await shop.world.refused(409, "CONFLICT", "rule_closed", "POST", f"{path}/consent", headers=partner_bearer,
+                             json={"rule_id": rule["id"], "agree": False})  # fmt: skip
+    await sell(shop, offer, rich)
+    assert (shop.owed(seller), shop.owed(partner)) == (14_400_000, 3_600_000)
+    lower = await propose(shop, work, bearer, [(seller, 10_000)], **kind)
+    assert lower["waits_for"] == [partner]  # who loses is asked
+    assert (await agree(shop, work, partner_bearer, lower, False))["status"] == "declined"
+    later = datetime.now(UTC) + timedelta(days=1)
+    kind["effective_from"] = timestamp(later)
+    more = await propose(shop, work, bearer, [(seller, 1_000), (partner, 9_000)], **kind)
+    assert more["status"] == "effective"  # who only gains, and the owner who proposes, need not be asked
+    await sell(shop, offer)
+    assert (shop.owed(seller), shop.owed(partner)) == (19_800_000, 7_200_000)
+    for at, shares in ((datetime.now(UTC), ["5.4", "3.6"]), (later + timedelta(days=1), ["0.9", "8.1"])):
+        body = {"work_id": work["id"], "asset": "USDC", "amount": "10", "at": timestamp(at)}
+        dry = await shop.world.data("POST", "/v1/royalties/calculate", headers=bearer, json=body)
+        found = {line["account_id"]: line["amount"] for line in dry["lines"]}
+        assert found == {None: "1", seller: shares[0], partner: shares[1]}
+    await shop.world.refused(404, "NOT_FOUND", "unknown_work", "POST", "/v1/royalties/calculate", headers=stranger,
+                             json=body)  # fmt: skip
+
+
+async def test_collaborators_share_without_a_rule_and_the_dry_run_is_what_happens(shop):
+    seller, bearer, work, _, offer = await shop.seller("0.000101")
+    partners = [await shop.buyer() for _ in range(3)]
+    shares = [{"account_id": account, "role": "Writer", "share_bps": 3_333} for account, _ in partners]
+    path = f"/v1/works/{work['id']}/collaborators"
+    change = await shop.world.data("PUT", path, headers=bearer, json={"collaborators": shares})
+    for _, partner in partners:
+        body = {"change_id": change["pending"]["id"], "agree": True}
+        await shop.world.data("POST", f"{path}/consent", headers=partner, json=body)
+    body = {"work_id": work["id"], "asset": "USDC", "amount": "0.000101"}
+    dry = await shop.world.data("POST", "/v1/royalties/calculate", headers=bearer, json=body)
+    await sell(shop, offer)
+    (sale,) = (await shop.get(f"/v1/royalties/works/{work['id']}", partners[0][1]))["distributions"]
+    amounts = {line["account_id"]: line["amount"] for line in sale["lines"]}
+    assert amounts == {line["account_id"]: line["amount"] for line in dry["lines"]}
+    for account, amount in amounts.items():
+        if account is not None:
+            assert shop.owed(account) == round(float(amount) * USDC)
+    assert sum(round(float(amount) * USDC) for amount in amounts.values()) == 101 and shop.passing(work) == 0
+    assert len(amounts) == 5 and dry["amount"] == "0.000101"
+
+
+async def test_ancestors_get_a_share_of_what_their_licensee_received(shop):
+    chain = [await shop.seller("49.99", name) for name in ("Root", "A", "B", "Sold")]
+    root, a, b, sold = (work for _, _, work, _, _ in chain)
+    async with shop.world.kernel.database.transaction() as db:
+        for child, parent, bps in ((sold, b, 1_200), (b, a, 2_000), (a, root, 1_500)):
+            await shop.royalties.bind(db, uuid4(), UUID(child["id"]), UUID(parent["id"]), bps)
+    licence = uuid4()
+    for child, parent, bps, reason in (
+        (root, sold, 1_000, "chain_too_long"), (sold, root, 9_000, "more_than_whole"),
+    ):  # fmt: skip
+        with pytest.raises(ApiError) as refused:
+            async with shop.world.kernel.database.transaction() as db:
+                await shop.royalties.bind(db, licence, UUID(child["id"]), UUID(parent["id"]), bps)
+        assert refused.value.reason == reason
+    _, buyer = await shop.buyer("100")
+    purchase = await sell(shop, chain[3][4], buyer)
+    # 49.99 less 10 %: 44.991; B 12 %: 5.39892, of which A 20 %: 1.079784, of which Root 15 %: 0.1619676 → 0.161968.
+    owed = {"Root": 161_968, "A": 917_816, "B": 4_319_136, "Sold": 39_592_080}
+    assert [shop.owed(account) for account, *_ in chain] == list(owed.values())
+    assert all(shop.passing(work) == 0 for work in (root, a, b, sold)) and shop.sum_is_zero()
+    assert (await shop.get(f"/v1/royalties/works/{root['id']}", chain[0][1]))["totals"][0]["earned"] == "0.161968"
+    await shop.post(f"/v1/purchases/{purchase['id']}/refund", chain[3][1], {})
+    await shop.finish()
+    assert [shop.owed(account) for account, *_ in chain] == [0, 0, 0, 0] and shop.units("platform:revenue") == 0
+    async with shop.world.kernel.database.transaction() as db:
+        (row,) = await db.fetch("SELECT licence_id FROM royalties.ancestor WHERE work_id = $1", UUID(sold["id"]))
+        await shop.royalties.unbind(db, row["licence_id"])
+    await sell(shop, chain[3][4])
+    assert [shop.owed(account) for account, *_ in chain] == [0, 0, 0, 44_991_000]
+
+
+async def test_licence_fee_whose_platform_part_is_taken_already_is_split_once(shop):
+    seller, _, work, _, _ = await shop.seller()
+    passing = f"work:{work['id']}"
+    shop.core.send(op="account", account=passing)
+    shop.core.send(op="deposit", account=passing, asset="USDC", amount="85", ref=uuid4().hex)
+    ref = f"lic:{uuid4().hex}"
+    now = datetime.now(UTC)
+    earning = Earning("licence_fee", ref, UUID(work["id"]), "USDC", 6, 100 * USDC, now, uuid4(), 15 * USDC)
+    for _ in range(2):  # the same ref: the same event
+        async with shop.world.kernel.database.transaction() as db:
+            await shop.royalties.earned(db, earning)
+    await shop.finish()
+    assert shop.owed(seller) == 85 * USDC and shop.passing(work) == 0
+
+
+async def test_month_is_closed_once_into_statements_that_add_up(shop):
+    seller, bearer, _, _, offer = await shop.seller()
+    staff, staff_bearer = await shop.buyer()
+    await shop.world.grant(staff, "admin")
+    _, buyer = await shop.buyer("100")
+    first = await sell(shop, offer, buyer)
+    await shop.post("/v1/payouts", bearer, {"asset": "USDC", "amount": "2"})
+    await shop.post(f"/v1/purchases/{first['id']}/refund", bearer, {"amount": "1"})
+    await shop.finish()
+    run = "/v1/admin/royalties/runs"
+    this_month = datetime.now(UTC).strftime("%Y-%m")
+    await shop.world.refused(409, "CONFLICT", "period_open", "POST", run, headers=staff_bearer,
+                             json={"period": this_month})  # fmt: skip
+    await shop.world.refused(403, "FORBIDDEN", "permission_missing", "POST", run, headers=bearer,
+                             json={"period": "2021-03"})  # fmt: skip
+    await shop.world.sql("UPDATE royalties.entry SET happened_at = '2021-03-31T23:59:59.999999Z' WHERE account_id = $1",
+                         UUID(seller))  # fmt: skip
+    await sell(shop, offer, (await shop.buyer("100"))[1])
+    await shop.world.sql(
+        "UPDATE royalties.entry SET happened_at = '2021-04-01T00:00:00Z'"
+        " WHERE account_id = $1 AND happened_at > '2022-01-01'",
+        UUID(seller),
+    )
+    for period in ("2021-03", "2021-04", "2021-05"):
+        done = await shop.world.data("POST", run, headers=staff_bearer, json={"period": period})
+        assert await shop.world.data("POST", run, headers=staff_bearer, json={"period": period}) == done
+    await shop.world.refused(409, "CONFLICT", "later_period_closed", "POST", run, headers=staff_bearer,
+                             json={"period": "2021-02"})  # fmt: skip
+    may, april, march = await shop.get("/v1/royalties/statements", bearer)
+    names = ("period", "opening", "earned", "reversed", "paid", "closing")
+    assert [march[name] for name in names] == ["2021-03", "0", "9", "0.9", "2", "6.1"]
+    assert [april[name] for name in names] == ["2021-04", "6.1", "9", "0", "0", "15.1"]
+    assert [may[name] for name in names] == ["2021-05", "15.1", "0", "0", "0", "15.1"]
+    assert shop.owed(seller) == 15_100_000
+    detail = await shop.get(f"/v1/royalties/statements/{march['id']}", bearer)
+    entries = [
+        {"kind": line["kind"], "amount_units": round(float(line["amount"]) * USDC), "ref": line["ref"],
+         "happened_at": datetime.fromisoformat(line["happened_at"])}
+        for line in detail["lines"]
+    ]  # fmt: skip
+    sums = {name: round(float(march[name]) * USDC) for name in names[1:]}
+    assert statement_digest(UUID(seller), "2021-03", "USDC", 6, sums, entries).hex() == march["digest"]
+    content = {"account_id": seller, "period": "2021-03", "asset": "USDC"} | {name: march[name] for name in names[1:]}
+    shown = ("amount", "happened_at", "kind", "ref")
+    content["lines"] = [{name: line[name] for name in shown} for line in detail["lines"]]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert hashlib.sha256(text.encode()).hexdigest() == march["digest"]  # anybody can, without our code
+    await shop.world.refused(404, "NOT_FOUND", "unknown_statement", "GET", f"/v1/royalties/statements/{march['id']}",
+                             headers=staff_bearer)  # fmt: skip
+
+
+async def test_papers_hold_the_lines_and_are_the_same_each_time(shop):
+    seller, bearer, work, _, offer = await shop.seller()
+    await sell(shop, offer)
+    path = "/v1/royalties/report"
+    report = await shop.get(path, bearer)
+    assert report["complete"] and report["totals"] == [
+        {"asset": "USDC", "earned": "9", "reversed": "0", "paid": "0", "net": "9"}
+    ]
+    answer = await shop.world.client.get(f"{path}?format=csv", headers=bearer)
+    assert answer.headers["content-type"].startswith("text/csv")
+    assert "attachment" in answer.headers["content-disposition"]
+    (row,) = csv.DictReader(io.StringIO(answer.text))
+    assert (row["kind"], row["asset"], row["amount"], row["work_id"]) == ("earned", "USDC", "9", work["id"])
+    first, second = [await shop.world.client.get(f"{path}?format=pdf", headers=bearer) for _ in range(2)]
+    assert first.content.startswith(b"%PDF-") and first.headers["content-type"] == "application/pdf"
+    assert first.content == second.content and b"%%EOF" in first.content[-20:]
+    empty = await shop.world.client.get(f"{path}?since=2021-01-01&until=2021-12-31&format=pdf", headers=bearer)
+    assert empty.content.startswith(b"%PDF-")
+    for query in ("since=2026-02-02&until=2026-02-01", "since=0001-01-01", "until=9999-12-31", "format=xls", "since=x"):
+        assert (await shop.world.client.get(f"{path}?{query}", headers=bearer)).status_code == 400, query
+    assert (await shop.get(f"{path}?since=2021-01-01&until=2021-12-31", bearer))["lines"] == []
+
+
+async def test_only_what_is_older_than_the_hold_period_is_paid_out(api_dsn):
+    async with shop_over(api_dsn, royalty_hold_days=7) as shop:
+        seller, bearer, _, _, offer = await shop.seller()
+        await sell(shop, offer)
+        balance = {"asset": "USDC", "payable": "0", "held": "9", "paid": "0"}
+        assert await shop.get("/v1/royalties/balance", bearer) == [balance]
+        assert await shop.get("/v1/payments/balance", bearer) == [balance]
+        await shop.refused(409, "CONFLICT", "not_payable", "/v1/payouts", bearer, {"asset": "USDC"})
+        await shop.world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(seller))
+        await shop.refused(409, "CONFLICT", "not_payable", "/v1/payouts", bearer, {"asset": "USDC", "amount": "9.1"})
+        await shop.refused(409, "CONFLICT", "not_payable", "/v1/payouts", bearer, {"asset": "NONE"})
+        key = uuid4().hex
+        payout = await shop.post("/v1/payouts", bearer, {"asset": "USDC", "amount": "4"}, key)
+        assert await shop.post("/v1/payouts", bearer, {"asset": "USDC", "amount": "4"}, key) == payout
+        assert await shop.get("/v1/payouts", bearer) == [payout] and payout["status"] == "paid"
+        assert (shop.owed(seller), shop.units(f"user:{seller}")) == (5 * USDC, 4 * USDC)
+        assert await shop.get("/v1/royalties/balance", bearer) == [balance | {"payable": "5", "held": "0", "paid": "4"}]
+
+
+async def test_totals_of_a_creator_are_their_own_or_for_staff(shop):
+    _, bearer, work, _, offer = await shop.seller()
+    await sell(shop, offer)
+    path = f"/v1/royalties/creators/{work['creator_id']}"
+    assert (await shop.get(path, bearer))["totals"][0]["net"] == "9"
+    staff, staff_bearer = await shop.buyer()
+    await shop.world.refused(404, "NOT_FOUND", "unknown_creator", "GET", path, headers=staff_bearer)
+    await shop.world.grant(staff, "admin")
+    assert (await shop.get(path, staff_bearer))["totals"][0]["net"] == "9"
+
+
+async def test_no_statement_of_money_reads_a_whole_table(shop):
+    seen = {}
+    connection = shop.world.kernel.database.connection
+    shop.world.kernel.database.connection = lambda: _Recorded(connection(), seen)
+    seller, bearer, work, _, offer = await shop.seller()
+    await propose(shop, work, bearer, [(seller, 10_000)])
+    _, buyer = await shop.buyer("50")
+    bought = await sell(shop, offer, buyer)
+    second = await shop.buy((await shop.buyer())[1], offer)
+    await shop.pay(second["intent"], "declined")
+    await shop.finish()
+    await shop.post(f"/v1/purchases/{bought['id']}/refund", bearer, {"amount": "1"})
+    await shop.post("/v1/payouts", bearer, {"asset": "USDC"})
+    await shop.finish()
+    for path in ("/v1/royalties/balance", "/v1/royalties/report", "/v1/royalties/statements", "/v1/payouts",
+                 f"/v1/royalties/works/{work['id']}", f"/v1/royalties/creators/{work['creator_id']}"):  # fmt: skip
+        await shop.get(path, bearer)
+    for path in ("/v1/payments", "/v1/purchases", "/v1/library", f"/v1/purchases/{bought['id']}"):
+        await shop.get(path, buyer)
+    shop.world.kernel.database.connection = connection
+    tables = ("royalties.", "payments.", "money.command", "test_provider.")
+    statements = {query: arguments for query, arguments in seen.items() if any(table in query for table in tables)}
+    assert len(statements) > 40
+    wrong = []
+    async with shop.world.kernel.database.transaction() as db:
+        await db.execute("SET LOCAL enable_seqscan = off")
+        for query, arguments in statements.items():
+            if not query.lstrip().startswith(("SELECT", "UPDATE", "DELETE")):
+                continue
+            async with db.transaction():
+                (row,) = await db.fetch(f"EXPLAIN (FORMAT JSON) {query}", *arguments)
+            if found := scans(json.loads(row[0])[0]["Plan"], set()):
+                wrong.append((found, " ".join(query.split())))
+    assert wrong == []

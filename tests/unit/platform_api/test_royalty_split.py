@@ -1,0 +1,165 @@
+"""The division of a sale: nothing lost, nothing made, whatever the order, and as the core divides it."""
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from platform_api.ledger.commands import work_account
+from platform_api.money import decimal_text
+from platform_api.royalties.postings import PLATFORM, POSTINGS_MAX, postings
+from platform_api.royalties.split import (
+    CHAIN_PARTS_MAX,
+    WHOLE_BPS,
+    ChainTooLong,
+    Part,
+    Payee,
+    cascade,
+    largest_remainder,
+    platform_part,
+)
+from tests.support.real_core import RealCore
+
+UNITS = st.integers(min_value=0, max_value=10**15)
+WEIGHTS = st.lists(st.integers(min_value=1, max_value=2**31 - 1), min_size=1, max_size=64)
+
+
+def whole(parts):
+    """Basis points that sum to 10,000, in proportion to `parts`."""
+    return [bps for bps in largest_remainder(WHOLE_BPS, parts) if bps]
+
+
+def payee(number, bps, work=0):
+    account_id = UUID(int=work << 64 | number)
+    return Payee(f"pay:{account_id}", account_id, "collaborator", bps)
+
+
+@given(UNITS, WEIGHTS)
+def test_parts_sum_to_the_whole_and_are_within_one_unit(total, weights):
+    parts = largest_remainder(total, weights)
+    assert sum(parts) == total
+    for part, weight in zip(parts, weights, strict=True):
+        assert total * weight // sum(weights) <= part <= total * weight // sum(weights) + 1
+
+
+@given(UNITS, st.lists(st.integers(min_value=1, max_value=500), min_size=1, max_size=30), st.randoms())
+def test_order_of_the_payees_changes_nothing(total, parts, dice):
+    payees = [payee(number, bps) for number, bps in enumerate(whole(parts))]
+    shuffled = dice.sample(payees, len(payees))
+    assert cascade(total, UUID(int=1), {UUID(int=1): payees}, {}) == cascade(
+        total, UUID(int=1), {UUID(int=1): shuffled}, {}
+    )
+
+
+@given(st.lists(st.tuples(st.integers(min_value=1, max_value=10**12), WEIGHTS), min_size=1, max_size=8))
+def test_core_divides_the_same_way(cases):
+    core = RealCore()
+    core.send(op="asset", asset="USDC", scale=0)
+    core.send(op="account", account="work:1")
+    for number, (total, weights) in enumerate(cases):
+        names = [f"pay:{number}-{index:03d}" for index in range(len(weights))]
+        for name in names:
+            core.send(op="account", account=name, overdraft="forced")
+        core.send(op="deposit", account="work:1", asset="USDC", amount=str(total), ref=f"in{number}")
+        shares = [{"to": name, "weight": weight} for name, weight in zip(names, weights, strict=True)]
+        leg = {"from": "work:1", "asset": "USDC", "amount": str(total), "shares": shares}
+        assert core.send(op="transfer", ref=f"out{number}", legs=[leg])["event"] == "transferred"
+        assert [core.balance(name, "USDC")[0] for name in names] == largest_remainder(total, weights)
+
+
+def test_sale_of_the_worked_example():
+    """Price 49.99: platform 5 %, licensor 12 % of the rest, its licensor 20 % of that, and 15 % of that."""
+    sold, b, a, root = (UUID(int=number) for number in range(1, 5))
+    platform = platform_part(4_999, 500)
+    split = [payee(1, 5_000, 2), payee(2, 3_333, 2), payee(3, 1_667, 2)]
+    payees = {sold: [payee(1, WHOLE_BPS, 1)], b: split, a: [payee(1, WHOLE_BPS, 3)], root: [payee(1, WHOLE_BPS, 4)]}
+    parents = {sold: [(b, 1_200)], b: [(a, 2_000)], a: [(root, 1_500)]}
+    parts = cascade(4_999 - platform, sold, payees, parents)
+    assert platform == 250 and [part.total for part in parts] == [4_749, 570, 114, 17]
+    assert [part.kept for part in parts] == [4_179, 456, 97, 17]
+    assert [amount for _, amount in parts[1].payees] == [228, 152, 76]
+
+
+@given(st.data())
+def test_chain_gives_away_what_came_in_and_no_more(data):
+    """Any tree of works, any shares: everything arrives at payees, and a parent gets what its child received times."""
+    count = data.draw(st.integers(min_value=1, max_value=12))
+    works = [UUID(int=number + 1) for number in range(count)]
+    payees, parents = {}, {}
+    for number, work in enumerate(works):
+        parts = data.draw(st.lists(st.integers(min_value=1, max_value=100), min_size=1, max_size=6))
+        payees[work] = [payee(index, bps, number + 1) for index, bps in enumerate(whole(parts))]
+        if number:
+            child = data.draw(st.sampled_from(works[:number]))
+            free = WHOLE_BPS - sum(bps for _, bps in parents.get(child, []))
+            if free:
+                parents.setdefault(child, []).append((work, data.draw(st.integers(min_value=1, max_value=free))))
+    side = data.draw(UNITS)
+    parts = cascade(side, works[0], payees, parents)
+    assert sum(part.kept for part in parts) == side
+    for part in parts:
+        assert part.total == part.kept + sum(amount for _, amount in part.above)
+    for part in parts:
+        for parent, amount in part.above:
+            bps = dict(parents[part.work_id])[parent]
+            assert abs(amount * WHOLE_BPS - part.total * bps) < WHOLE_BPS
+
+
+def test_circle_of_works_is_too_long():
+    one, two = UUID(int=1), UUID(int=2)
+    payees = {one: [payee(1, WHOLE_BPS, 1)], two: [payee(1, WHOLE_BPS, 2)]}
+    with pytest.raises(ChainTooLong):
+        cascade(10**15, one, payees, {one: [(two, WHOLE_BPS)], two: [(one, WHOLE_BPS)]})
+    assert CHAIN_PARTS_MAX >= 8
+
+
+@pytest.mark.parametrize("payees", [1, 31, 32, 33, 64, 101])
+@pytest.mark.parametrize("above", [0, 31])
+@pytest.mark.parametrize("kept", [0, 7, 1_000_003])
+def test_core_takes_any_number_of_receivers(payees, above, kept):
+    """A work with more than 64 receivers was never distributed: the core refused the one command."""
+    core = RealCore()
+    core.send(op="asset", asset="USDC", scale=6)
+    core.send(op="account", account="external:test", overdraft="open")
+    own = [payee(number, bps) for number, bps in enumerate(largest_remainder(WHOLE_BPS, [1] * payees))]
+    ups = tuple((UUID(int=number + 1), 11) for number in range(above))
+    amounts = largest_remainder(kept, [one.bps for one in own])
+    work, platform = UUID(int=2**100), 5
+    part = Part(work, kept + 11 * above, ups, tuple(zip(own, amounts, strict=True)))
+    source, total = work_account(work), decimal_text(kept + 11 * above + platform, 6)
+    core.send(op="account", account=source)
+    core.send(op="deposit", account=source, asset="USDC", amount=total, ref="d", place="external:test")
+    commands = postings(part, platform, "USDC", 6)
+    for number, command in enumerate(commands):
+        for account, overdraft in command.accounts.items():
+            core.send(op="account", account=account, overdraft=overdraft)
+        assert core.send(op="transfer", ref=f"dist:{number}", legs=command.legs)["event"] == "transferred"
+    lines = [line for command in commands for line in command.payees]
+    assert [line for line in lines if line[1]] == [line for line in part.payees if line[1]]
+    assert all(core.balance(one.key, "USDC")[0] == amount for one, amount in lines if amount)
+    assert core.balance(source, "USDC") == (0, 0) and core.balance(PLATFORM, "USDC") == (platform, 0)
+    assert len(commands) == 1 or 1 + above + payees > POSTINGS_MAX
+
+
+@given(
+    st.lists(st.integers(min_value=0, max_value=10**9), min_size=1, max_size=20).filter(any),
+    st.lists(st.integers(min_value=1, max_value=10**9), min_size=1, max_size=10),
+)
+def test_refunds_over_what_is_left_never_take_more_than_a_line_had(lines, wishes):
+    left = list(lines)
+    for wish in wishes:
+        if not sum(left):
+            break
+        taken = largest_remainder(min(wish, sum(left)), left)
+        assert all(part <= line for part, line in zip(taken, left, strict=True))
+        left = [line - part for part, line in zip(taken, left, strict=True)]
+    assert all(line >= 0 for line in left)
+
+
+def test_refunds_of_the_worked_example():
+    """Sale 1,100 = tax 100, platform 150, A 510, B 340; 333 back, then 267."""
+    left = [100, 150, 510, 340]
+    first = largest_remainder(333, left)
+    left = [line - part for line, part in zip(left, first, strict=True)]
+    assert first == [30, 46, 154, 103] and largest_remainder(267, left) == [24, 36, 124, 83]
