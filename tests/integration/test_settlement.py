@@ -30,6 +30,7 @@ from tests.support.chain_key import OPERATOR
 from tests.support.real_core import RealCore
 from tests.support.settlement_events import EXTERNAL, EventLog
 from tests.support.sui_owner import Owner
+from tests.support.waiting import until
 
 FAST = SettlementSettings(poll_interval_s=0.005, watch_interval_s=0.01, retry_first_s=0.02, retry_most_s=0.05)
 MARKET = (0, 1, 0, 10)
@@ -155,11 +156,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 async def _until(condition, what: str) -> None:
-    for _ in range(2_000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"never: {what}")
+    await until(condition, what=what)
 
 
 def _check_rows(bench: Bench, settler: Settler) -> None:
@@ -444,11 +441,11 @@ async def test_a_withdrawal_without_a_wallet_is_named_and_holds_up_nothing(bench
     class Core:
         async def submit(self, command: dict[str, Any]) -> dict[str, Any]:
             booked.append(command["ref"])
-            log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, command["ref"], [(buyer, 0, 250, bank)])
+            log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, command["ref"], [(buyer, 0, 250, EXTERNAL)])
             return {"event": "posted"}
 
     log.money(EventKind.PENDED, CommandKind.WITHDRAW, "stuck", [(rowless, 0, 120, EXTERNAL)])
-    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(buyer, 0, 250, bank)])
+    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(buyer, 0, 250, EXTERNAL)])
     log.cut()
     async with bench.settler(log, commands=Core()) as settler:
         await _until(lambda: booked, "booked")
