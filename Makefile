@@ -3,7 +3,7 @@
 #   make run                                             until Ctrl-C
 #   make run ARGS="--seconds 30 --json summary.json"     bounded; exit 0 only if every check held
 #   make test [T=tests/unit]                             the whole suite, or a part of it
-#   make faults SEEDS=10000 KILLS=100                    faults by the thousand, and docs/report-card.md; make fuzz [RUNS=N]
+#   make faults SEEDS=10000 KILLS=100                    faults by the thousand, and docs/report-card.md; make fuzz RUNS=N
 #   make check                                           lint, types, tests: what CI runs; make lint, make types alone
 #   make build                                           set-up and compiling alone; make clean removes .venv, build, .data
 #   make move-builder                                    the Move compiler (needs Node 20 and npm): into build/move

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import os
 import sys
 import tempfile
 import time
@@ -27,7 +28,7 @@ LIVES = 50
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Faults by the thousand, and their card.")
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Faults by the thousand.")
     parser.add_argument("--seeds", type=int, default=1000, help="of the simulator; 0: none")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--kills", type=int, default=20, help="of real processes; 0: none")
@@ -43,7 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = f"make faults SEEDS={given.seeds} KILLS={given.kills}"
     card = report.Card(command + (f" FIRST={given.first}" if given.first else ""), seeds, kills)
     page, _ = report.write(card, given.out)
-    console.print(f"{seeds.count:,} seeds, {sum(kills.faults.values()):,} kills, {len(card.failures)} violations: {page}")
+    kill_count = sum(kills.faults.values())
+    console.print(f"{seeds.count:,} seeds, {kill_count:,} kills, {len(card.failures)} violations: {page}")
     for text in card.failures[: report.FAILURES_NAMED]:
         console.print(text, markup=False, soft_wrap=True)
     return 1 if card.failures else 0
@@ -67,7 +69,7 @@ def _seeds(count: int, first: int, progress: Progress) -> report.Seeds:
             sums.failures.append(f"seed {result.seed}: {result.failure}")
         progress.update(task, advance=1, description=f"seeds, {len(sums.failures)} failed")
 
-    run_seeds(count, first=first, on_seed=take)
+    run_seeds(count, first=first, on_seed=take, processes=os.cpu_count() or 1)
     sums.seconds = time.monotonic() - began
     return sums
 

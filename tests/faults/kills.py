@@ -2,8 +2,8 @@
 
     start ─▶ traders go ─▶ fault ─▶ all processes up again ─▶ traders idle ─▶ audit ─▶ traders go ─▶ next fault …
 
-`kill` is SIGKILL, `stop` is SIGSTOP for a while and then SIGCONT, `all` is SIGKILL of the supervisor and everything below
-it, followed by a new start. Each fault comes at a random moment of the load.
+`kill` is SIGKILL, `stop` is SIGSTOP for a while and then SIGCONT, `all` is SIGKILL of the supervisor and everything
+below it, followed by a new start. Each fault comes at a random moment of the load.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def plan(count: int, seed: int) -> list[str]:
 async def run_kills(
     directory: Path, faults: list[str], *, seed: int, on_fault: Callable[[int, str, Kills], None] | None = None
 ) -> Kills:
-    """Carries out `faults` in order on one exchange in `directory`. What fails is in the result; nothing is raised for it.
+    """Carries out `faults` in order on one exchange in `directory`. What fails is in the result, and raises nothing.
 
     The exchange is stopped at the end, and its journal verified with a replay.
     """

@@ -1,4 +1,4 @@
-"""The report card: what a run of `make faults` did and found, as a page and as numbers, with the command that repeats it."""
+"""The report card: what a run of `make faults` did and found, as a page and as numbers, with its command."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ class Card:
                 "run": sum(kills.faults.values()), "faults": dict(sorted(kills.faults.items())),
                 "journal_commands_replayed": kills.commands, "orders_checked": kills.requests,
                 "orders_acknowledged": kills.acked, "unknown_outcomes_resolved": dict(sorted(kills.resolved.items())),
-                "slowest_up_again_s": {
-                    fault: max(times) for fault, times in sorted(kills.recovery_s.items()) if times
-                },
+                "slowest_up_again_s": {fault: max(times) for fault, times in sorted(kills.recovery_s.items())},
                 "slowest_recovery_of_the_core_s": kills.replay_s, "seconds": round(kills.seconds, 1),
             },
         }  # fmt: skip
@@ -82,17 +80,16 @@ def _page(told: dict[str, Any]) -> str:
     lines = [
         "# Report card",
         "",
-        "What the simulator and real kills did to the exchange, and what they found. Written by the command below, from the",
-        "numbers in [report-card.json](report-card.json). Scenarios: [faults.md](faults.md); how it is done:",
-        "`tests/simulation/`, `tests/faults/`.",
+        "What the simulator and real kills did to the exchange, and what they found. Written by this command, from",
+        "the numbers in [report-card.json](report-card.json). Scenarios: [faults.md](faults.md).",
         "",
         f"    {told['command']}",
         "",
         "| | |",
         "|---|---|",
         f"| violations | **{len(failures)}** |",
-        f"| seeds of the simulator | {seeds['run']:,}, from {seeds['first']:,}; {seeds['virtual_seconds']:,.0f} virtual seconds in "
-        f"{seeds['seconds']:,.0f} s |",
+        f"| seeds of the simulator | {seeds['run']:,}, from {seeds['first']:,}; "
+        f"{seeds['virtual_seconds']:,.0f} virtual seconds in {seeds['seconds']:,.0f} s |",
         f"| commands checked by the auditor | {seeds['commands_checked']:,} |",
         f"| faults injected by the simulator | {sum(seeds['faults'].values()):,} |",
         f"| real processes killed or stopped | {kills['run']:,} times in {kills['seconds']:,.0f} s |",
@@ -101,7 +98,8 @@ def _page(told: dict[str, Any]) -> str:
         f"| orders without an answer, resolved | {sum(kills['unknown_outcomes_resolved'].values()):,}: "
         + (", ".join(f"{count:,} {kind}" for kind, count in kills["unknown_outcomes_resolved"].items()) or "none")
         + " |",
-        f"| slowest recovery | simulator {seeds['slowest_recovery_s']} s, real core {kills['slowest_recovery_of_the_core_s']} s |",
+        f"| slowest recovery of the core | in the simulator {seeds['slowest_recovery_s']} s, "
+        f"after a real kill {kills['slowest_recovery_of_the_core_s']} s |",
         f"| commit | `{told['commit']}` |",
         f"| machine | {told['machine']} |",
         f"| finished | {told['finished']} |",
@@ -113,7 +111,7 @@ def _page(told: dict[str, Any]) -> str:
     ]
     for fault, count in kills["faults"].items():
         lines.append(f"| {fault} | {count} | {kills['slowest_up_again_s'].get(fault, 0)} s |")
-    lines += ["", "`kill`: SIGKILL; `stop`: SIGSTOP for one to two seconds, then SIGCONT; `all`: SIGKILL of every process.", ""]
+    lines += ["", "`kill`: SIGKILL; `stop`: SIGSTOP for one to two seconds, then SIGCONT; `all`: SIGKILL of all.", ""]
     lines += ["## Faults of the simulator", "", "| kind | times |", "|---|---|"]
     lines += [f"| {kind} | {count:,} |" for kind, count in seeds["faults"].items()]
     lines += ["", "## Violations", ""]
