@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from platform_api.registry.desk import ABORTS_MAX
 from platform_api.registry.service import registry_desk
 from settlement.chain.encoding import address_bytes
 from settlement.chain.rights import Grant
@@ -122,6 +123,31 @@ async def test_licensee_without_a_sui_wallet_gets_the_object_once_there_is_one(w
     await world.sql("UPDATE identity.wallet SET is_primary = true WHERE account_id = $1", UUID(account))
     await chain.settle()
     assert (await record(world, licensee, licence))["status"] == "issued"
+
+
+async def test_disputed_work_gets_no_licence_until_the_dispute_is_over(world, chain, owner):
+    """An abort costs gas and changes nothing: it is tried again, not for ever, and never with what is under way."""
+    work = await public_work(world, owner)
+    await register(world, chain, owner, work)
+    (row,) = await world.sql("SELECT object_id FROM registry.registration WHERE work_id = $1", UUID(work["id"]))
+    account, licensee = await studio(world)
+    async with chain.outsider() as desk:
+        await desk.set_disputed(row["object_id"], True)
+        licence = await issued(world, owner, work, account)
+        await world.settle()
+        assert await chain.desk.step()
+        assert (await record(world, licensee, licence))["status"] == "waiting"
+        await desk.set_disputed(row["object_id"], False)
+        await chain.settle()
+        assert (await record(world, licensee, licence))["status"] == "issued"
+        await desk.set_disputed(row["object_id"], True)
+        second = await issued(world, owner, work, account)
+        for _ in range(ABORTS_MAX):
+            await chain.settle()
+        assert (await record(world, licensee, second))["status"] == "failed"
+    assert len(chain.events("LicenseIssued")) == 1
+    sent = await world.sql("SELECT status, count(*) FROM registry.chain_tx WHERE purpose = 'license' GROUP BY 1")
+    assert {row["status"]: row["count"] for row in sent} == {"aborted": 1 + ABORTS_MAX, "executed": 1}
 
 
 async def test_only_the_parties_see_the_terms_and_codes_are_checked(world, chain, owner):
