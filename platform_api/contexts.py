@@ -30,6 +30,7 @@ CONTEXTS: tuple[Context, ...] = (
     ops.CONTEXT,
     identity.CONTEXT,
     exchange.CONTEXT,
+    exchange.ACCOUNTS,
     settlement.CONTEXT,
     settlement.WITHDRAWALS,
     taxonomy.CONTEXT,
