@@ -41,7 +41,7 @@ run: build
 	@$(BIN)/byline up $(ARGS)
 
 test: build
-	@$(BIN)/python -m pytest $(T)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(T)
 
 lint: build
 	@$(BIN)/ruff check .

@@ -5,6 +5,7 @@
     postgres    the embedded server                     api         REST
     traders     simulated traders (byline.trading_floor)
     relay       event log ▸ NATS, for market data on other hosts
+    backup      journal ▸ object store
 
 Market data can be several processes: `marketdata` and its shards `marketdata_2` … are feed A, `marketdata_b` … feed B.
 
@@ -64,7 +65,7 @@ def run_process(name: str, settings: Settings) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     bodies: dict[str, Body] = {
         "core": _core, "chain": _chain, "postgres": _postgres, "backoffice": _backoffice, "marketdata": _marketdata,
-        "api": _api, "traders": _traders, "relay": _relay,
+        "api": _api, "traders": _traders, "relay": _relay, "backup": _backup,
     }  # fmt: skip
     kind = "marketdata" if MARKETDATA.fullmatch(name) else name
     if kind not in bodies:
@@ -367,6 +368,18 @@ async def open_chain(settings: Settings, scratch: Path) -> tuple[Any, Any]:
     return SuiAdmin(own, signer), signer
 
 
+def open_rights(settings: Settings, scratch: Path, signer: Any) -> Any:
+    """Copyrights and licences on the chain, signed by `signer`; connects at the first use."""
+    from byline.rights_port import ChainRights
+    from settlement.chain.sui import SuiChain, SuiSettings
+
+    def connected() -> SuiChain:
+        own = SuiSettings(url=_chain_url(settings), config_directory=scratch, package=settings.chain_package)
+        return SuiChain(own, signer)
+
+    return ChainRights(connected)
+
+
 def _port_before(settings: Settings, name: str, field: str = "port") -> int:
     """The free port that this process had before it was restarted, for those who know it already; 0: there is none."""
     before = read_status(settings.data_directory, name)
@@ -481,6 +494,43 @@ async def _market_events(settings: Settings) -> tuple[Any, Any]:
     return relayed, relayed
 
 
+async def _backup(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
+    """Ships the journal. A store that is away is waited for; another history in it ends the process for good."""
+    from persistence.backup import Objects, Shipper
+
+    shipper, error, is_started = Shipper(settings.data_directory, Objects(settings.backup_url)), "", False
+
+    def facts() -> dict[str, Any]:
+        return {
+            "shipped_sequence": shipper.sequence, "lag_s": round(shipper.oldest_waiting_s(), 3),
+            "recovery_point_s": round(shipper.lag_s, 3), "recovery_point_max_s": round(shipper.lag_max_s, 3),
+            "parts": shipper.parts, "segments": shipper.sealed, "bytes": shipper.bytes, "reachable": int(not error),
+            "last_error": error,
+        }  # fmt: skip
+
+    async def ship() -> None:
+        nonlocal error, is_started
+        wait = settings.backup_interval_s
+        while not stop.is_set():
+            try:
+                if not is_started:
+                    await asyncio.to_thread(shipper.start)
+                    is_started = True
+                await asyncio.to_thread(shipper.step)
+                error, wait = "", settings.backup_interval_s
+            except Unavailable as problem:
+                if not error:
+                    logger.warning("event=backup_waits sequence=%d error=%s", shipper.sequence, problem)
+                error, wait = str(problem), min(5.0, max(2 * wait, 0.5))
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(stop.wait(), wait)
+        if is_started and not error:
+            await asyncio.to_thread(shipper.step)  # what came last; the core has stopped before this process
+
+    await _first_ends(stop, ship(), _report(status, stop, facts))
+    status.write(ready=False, **facts())
+
+
 async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from marketdata.relay import run_relay
 
@@ -502,6 +552,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     from byline.settled_notices import SettledNotices
     from persistence.stores.postgres.projector import Projector
     from platform_api.database import Database
+    from platform_api.registry.service import registry_desk
     from platform_api.settlement.desk import WithdrawalDesk
     from settlement.brake import Brake
     from settlement.proof_desk import ProofSettings, load_proof_key, serve_proofs
@@ -527,8 +578,10 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     settlers: list[Settler] = []
     proofs = ProofSettings(load_proof_key(data / "keys" / "proofs.key"), publication=lambda: published(data))
 
-    database = Database(_postgres_url(settings), connections_max=2)
+    database = Database(_postgres_url(settings), connections_max=3)
     desk = WithdrawalDesk(database, core)
+    rights = open_rights(settings, chain_directory / "pysui-rights", signer)
+    registry = registry_desk(database, rights)
 
     notices = SettledNotices(core)
 
@@ -540,7 +593,8 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
         desk.store_paid(record.number, record.payouts)
 
     def facts() -> dict[str, Any]:
-        return {"projection": projector.status(), "withdrawals_error": desk.error, "brake": brake.status(),
+        return {"projection": projector.status(), "withdrawals_error": desk.error,
+                "registry_error": registry.error, "brake": brake.status(),
                 "settlement": settlers[0].status() if settlers else {}}  # fmt: skip
 
     async def proof_desk() -> None:
@@ -557,6 +611,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             stop,
             projector.run(stop),
             desk.run(stop),
+            registry.run(stop),
             run_settler(
                 await _event_source(settings), chain, store, watcher, SettlementSettings(), on_batch, stop,
                 commands=_Bookings(core), releases=desk, proofs=proofs, audit=audit,
@@ -572,6 +627,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     finally:
         await core.close()
         await database.close()
+        await rights.close()
         await chain.close()
         if settings.chain_signer:
             await signer.close()
@@ -692,6 +748,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
     own = ApiSettings(
         postgres_dsn=_postgres_url(settings),
         domain=f"{settings.host}:{port}",
+        public_url=settings.public_url,
         chain="sui:embedded" if not settings.chain_url else "sui",
         signing_key_path=data / "keys" / "access-token.key",
         column_keys_path=data / COLUMN_KEYS,

@@ -307,6 +307,30 @@ def rebuild(data: DataOption = None) -> None:
     rebuild_projections(_settings(data), console=console)
 
 
+@app.command()
+def restore(
+    source: Annotated[str, typer.Option("--from", help="The backup: what BYLINE_BACKUP_URL was.")],
+    data: DataOption = None,
+    to: Annotated[Optional[str], typer.Option(help="Last sequence, or moment as 2026-11-21T20:15:00+00:00.")] = None,
+    identity: Annotated[Optional[str], typer.Option(help="Of the journal, where the backup holds several.")] = None,
+    replayed: Annotated[bool, typer.Option("--replay", help="Also replay it and tell the state hash.")] = False,
+) -> None:
+    """Bring a journal back from its backup into an empty data directory; checks every record, and tells its times.
+
+    Keys and people's data are not in the backup: docs/operations.md says what to keep besides.
+
+    Example: `byline restore --from s3://bucket/exchange --data /srv/byline --replay`
+    """
+    from byline.restore_tools import restore_directory
+
+    settings = _settings(data)
+    raise typer.Exit(
+        restore_directory(
+            source, settings.data_directory, to=to, identity=identity, replayed=replayed, console=console
+        )
+    )
+
+
 @people_app.command("grant")
 def people_grant(
     who: Annotated[str, typer.Argument(help="Account id, user name, or address of a linked wallet.")],

@@ -24,6 +24,7 @@ OTHER_VARIABLES = ("BYLINE_DATA_DIRECTORY", "BYLINE_PG_BIN", "BYLINE_PACKAGES", 
 
 _COIN = r"\s*[A-Za-z0-9_.:-]+=0x[0-9a-fA-F]+::\w+::\w+\s*"
 _COINS = re.compile(rf"({_COIN}(,{_COIN})*)?")
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 ACK_MODES = ("durable", "memory")
 API_LIMITS = (
     "api_public_per_minute", "api_account_per_minute", "api_trading_per_minute", "api_auth_per_minute",
@@ -75,6 +76,8 @@ class Settings:
     """The same of market data, with the same certificate and host."""
     marketdata_b_tls_port: int = 7445
     """The same of feed B."""
+    public_url: str = ""
+    """`https://HOST[:PORT]` where people reach REST: the check page that certificates name. Empty: `host` and port."""
     redis_url: str = ""
     """`redis://…`: rate limits of several API processes are kept there, and events also go to its stream."""
     blob_url: str = field(default="", repr=False)
@@ -95,6 +98,10 @@ class Settings:
     """Creators who ask to be verified name published works."""
     works_need_verification: bool = False
     """A work is published by the approval of somebody of the platform."""
+    backup_url: str = field(default="", repr=False)
+    """Where the journal is shipped while it grows: `s3://bucket/…`, `gs://…`, `az://…`, `file:///…`. Empty: nowhere."""
+    backup_interval_s: float = 0.25
+    """Pause between two looks for records to ship. What a lost disk costs is this and one request to the store."""
     postgres_url: str = ""
     """Empty: the embedded PostgreSQL in the data directory."""
     chain_url: str = ""
@@ -134,6 +141,10 @@ class Settings:
             (self.relay_url == "" or self.relay_url.startswith("nats://"), "relay_url", "nats://host:port"),
             (self.events_url == "" or self.events_url.startswith("nats://"), "events_url", "nats://host:port"),
             (
+                self.public_url == "" or _ORIGIN.fullmatch(self.public_url) is not None,
+                "public_url", "https://HOST[:PORT]",
+            ),
+            (
                 self.redis_url == "" or self.redis_url.startswith(("redis://", "rediss://", "unix://")),
                 "redis_url", "redis://host:port",
             ),
@@ -142,6 +153,8 @@ class Settings:
                 "unsettled_limit_s", "0, or at least 30 s and two batches",
             ),
             (1 <= self.snapshot_interval_s <= 86_400, "snapshot_interval_s", "1 to 86400 seconds"),
+            (self.backup_url == "" or "://" in self.backup_url, "backup_url", "a URL as s3://bucket/prefix"),
+            (0.01 <= self.backup_interval_s <= 60, "backup_interval_s", "0.01 to 60 seconds"),
             (1 <= self.trader_orders_per_s <= 50_000, "trader_orders_per_s", "1 to 50000 orders a second"),
             (bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "given with tls_certificate"),
             *((0 <= getattr(self, name) <= 10_000_000, name, "0 to 10000000") for name in API_LIMITS),

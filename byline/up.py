@@ -91,7 +91,8 @@ class Exchange:
 
     async def _start(self) -> None:
         settings = self.settings
-        first = ["core"]
+        first = ["backup"] if settings.backup_url else []  # stopped after the core: it ships its last record
+        first += ["core"]
         first += [] if settings.chain_url else ["chain"]
         first += [] if settings.postgres_url else ["postgres"]
         await self.supervisor.start_together(*(self._child(name) for name in first))

@@ -5,16 +5,19 @@
                                                                         └→ jobs   → Worker → handlers
 
 `create_app` makes no connection; the ASGI lifespan opens and closes the database, and starts and stops what runs in the
-background. Litestar decodes bodies and makes the OpenAPI document from the same types. What the application consists of
-stands in `contexts.py`.
+background. Litestar decodes bodies and makes the OpenAPI document from the same types; its routes hold no part of an
+application: each request brings the parts, so that all applications of a process share the routes, which are dear to
+make. What the application consists of stands in `contexts.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, Request
@@ -22,6 +25,7 @@ from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.static_files import create_static_files_router
+from litestar.types import Scope
 
 from engine.messages.errors import Unavailable
 from platform_api.contexts import CONTEXTS
@@ -94,13 +98,13 @@ def create_app(
         if context.service is not None:
             parts[context.name] = service = context.service(kernel)
             kernel.services[type(service)] = service
-    parts["guard"] = guard = SessionGuard(
+    parts["guard"] = SessionGuard(
         kernel.service(IdentityService).sessions.standing_of, settings.session_cache_seconds
     )
     add_upkeep(kernel, [column for context in CONTEXTS for column in context.sealed])
 
     @asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+    async def lifespan() -> AsyncIterator[None]:
         await owned.open()
         try:
             async with in_background(kernel):
@@ -109,28 +113,34 @@ def create_app(
             await kernel.limits.close()
             await owned.close()
 
+    web_folder = settings.web_folder if settings.web_folder is not None and settings.web_folder.is_dir() else None
+    routes = _routes(frozenset(parts), web_folder, settings.body_bytes_max, tuple(settings.cors_origins))
+    catalogue = [prefix for context in CONTEXTS for prefix in context.catalogue]
+    binary = [prefix for context in CONTEXTS for prefix in context.binary]
+    return Gate(routes, kernel, parts, lifespan, metrics.observe, catalogue=catalogue, binary=binary)
+
+
+@lru_cache(maxsize=8)
+def _routes(names: frozenset[str], web_folder: Path | None, body_bytes_max: int, origins: tuple[str, ...]) -> Litestar:
+    """All routes, with no part of an application in them: what is called one of `names` comes with each request."""
     routes: list[Any] = [controller for context in CONTEXTS for controller in context.controllers]
-    if settings.web_folder is not None and settings.web_folder.is_dir():
-        routes.append(create_static_files_router("/", [settings.web_folder], html_mode=True, include_in_schema=False))
-    app = Litestar(
+    if web_folder is not None:
+        routes.append(create_static_files_router("/", [web_folder], html_mode=True, include_in_schema=False))
+    return Litestar(
         routes,
-        dependencies={name: Provide(_given(part), sync_to_thread=False) for name, part in parts.items()}
+        dependencies={name: Provide(_part(name), sync_to_thread=False) for name in names}
         | {
             "caller": Provide(provide_caller),
             "visitor": Provide(provide_visitor),
         },
         exception_handlers={Exception: handle},
-        lifespan=[lifespan],
         openapi_config=config(_version()),
-        request_max_body_size=settings.body_bytes_max,
-        cors_config=_cors(settings),
-        state=State({"guard": guard, "version": _version()}),
+        request_max_body_size=body_bytes_max,
+        cors_config=_cors(origins),
+        state=State({"version": _version()}),
         logging_config=None,  # `logs.py` says how the process logs
         debug=False,
     )
-    catalogue = [prefix for context in CONTEXTS for prefix in context.catalogue]
-    binary = [prefix for context in CONTEXTS for prefix in context.binary]
-    return Gate(app, kernel, metrics.observe, catalogue=catalogue, binary=binary)
 
 
 def openapi_document() -> dict[str, Any]:
@@ -160,12 +170,12 @@ def _limits(settings: ApiSettings) -> Limits:
     return Limits(classes, settings.redis_url)
 
 
-def _cors(settings: ApiSettings) -> CORSConfig | None:
+def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
     """Reading with a bearer from the pages that are listed; never with cookies."""
-    if not settings.cors_origins:
+    if not origins:
         return None
     return CORSConfig(
-        allow_origins=list(settings.cors_origins),
+        allow_origins=list(origins),
         allow_credentials=False,
         allow_headers=["authorization", "content-type", "idempotency-key", "if-match", "x-request-id"],
         expose_headers=["etag", "idempotency-replayed", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset",
@@ -173,9 +183,9 @@ def _cors(settings: ApiSettings) -> CORSConfig | None:
     )  # fmt: skip
 
 
-def _given(part: Any) -> Any:
-    def provide() -> Any:
-        return part
+def _part(name: str) -> Any:
+    def provide(scope: Scope) -> Any:
+        return scope["state"]["parts"][name]
 
     return provide
 

@@ -18,7 +18,9 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import structlog
@@ -45,21 +47,34 @@ SECURITY_HEADERS = (
 )
 
 Observer = Callable[[str, str, int, float], None]
+Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class Gate:
-    """ASGI around ASGI. `observe(method, path template, status, seconds)` is called once for each answer."""
+    """ASGI around ASGI. A request goes to the routes with `parts` in its state, where their arguments come from.
+
+    `lifespan` is what runs while the application does. `observe(method, path template, status, seconds)` is called
+    once for each answer.
+    """
 
     def __init__(
-        self, app: Any, kernel: Kernel, observe: Observer, *, catalogue: Sequence[str] = (), binary: Sequence[str] = ()
-    ) -> None:
+        self, app: Any, kernel: Kernel, parts: Mapping[str, Any], lifespan: Lifespan, observe: Observer, *,
+        catalogue: Sequence[str] = (), binary: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self.app = app
         self.kernel = kernel
+        self.parts = parts
+        self._lifespan = lifespan
         self._observe = observe
         self._catalogue = tuple(catalogue)
         self._binary = tuple(binary)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        state = scope.setdefault("state", {})
+        state["parts"] = self.parts
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -67,7 +82,6 @@ class Gate:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         given_id = headers.get(b"x-request-id", "")
         request_id = given_id if REQUEST_ID.fullmatch(given_id) else str(new_id())
-        state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["facts"] = facts = RequestFacts(
             request_id, _address(scope), headers.get(b"user-agent", "")[:USER_AGENT_MAX] or None
@@ -101,6 +115,20 @@ class Gate:
                 "answered", method=scope["method"], route=template, status=status, request_id=request_id,
                 duration_ms=round(seconds * 1000, 3), account_id=caller.account_id if caller else None,
             )  # fmt: skip
+
+    async def _live(self, receive: Any, send: Any) -> None:
+        """ASGI's lifespan. An application that cannot start says why and raises."""
+        phase = "lifespan.startup"
+        await receive()
+        try:
+            async with self._lifespan():
+                await send({"type": "lifespan.startup.complete"})
+                phase = "lifespan.shutdown"
+                await receive()
+        except BaseException:
+            await send({"type": phase + ".failed", "message": traceback.format_exc()})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
 
     def _identify(self, method: str, headers: dict[bytes, str], state: dict[str, Any]) -> Caller | None:
         """The caller, or the reason why there is none, goes into the request's state for `visitor_of`.

@@ -38,7 +38,8 @@ from platform_api.permissions import may, permissions_of
 
 __all__ = [
     "ACCESS_COOKIE", "REFRESH_COOKIE", "Caller", "SessionGuard", "Standing", "TokenSigner", "caller_of",
-    "cookie_caller", "freshly_proved", "load_signing_key", "permitted", "session_cookies", "unauthorized", "visitor_of",
+    "cookie_caller", "freshly_proved", "guard_of", "load_signing_key", "permitted", "session_cookies", "unauthorized",
+    "visitor_of",
 ]  # fmt: skip
 
 ALGORITHM = "EdDSA"
@@ -229,6 +230,12 @@ def session_cookies(access: str, access_seconds: int, refresh: str, refresh_seco
     ]  # fmt: skip
 
 
+def guard_of(connection: Connection) -> SessionGuard:
+    """The guard of the application that this request came to."""
+    guard: SessionGuard = connection.scope["state"]["parts"]["guard"]
+    return guard
+
+
 async def visitor_of(connection: Connection) -> Caller | None:
     """Whose request this is, or None without a token; one that is there must be good. Raises ApiError.
 
@@ -242,8 +249,7 @@ async def visitor_of(connection: Connection) -> Caller | None:
     unchecked: Caller | None = state.get("caller")
     if checked is not None or unchecked is None:
         return checked
-    guard: SessionGuard = connection.app.state.guard
-    state["checked_caller"] = checked = await guard.check(unchecked)
+    state["checked_caller"] = checked = await guard_of(connection).check(unchecked)
     return checked
 
 
@@ -262,7 +268,7 @@ def permitted(*wanted: str) -> Any:
     async def guard(connection: Connection, _: BaseRouteHandler) -> None:
         caller = await caller_of(connection)
         if not all(map(caller.may, wanted)):  # perhaps granted since the session was last looked up
-            connection.app.state.guard.forget(caller.session_id)
+            guard_of(connection).forget(caller.session_id)
             connection.scope["state"].pop("checked_caller", None)
             caller = await caller_of(connection)
         missing = [name for name in wanted if not caller.may(name)]

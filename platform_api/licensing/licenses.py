@@ -52,6 +52,11 @@ class Licenses:
             (found,) = await shown(db, [row])
         return found
 
+    async def known(self, db: Any, license_id: UUID) -> License | None:
+        """Any licence, for other contexts."""
+        row = await queries.license_row(db, license_id)
+        return None if row is None else (await shown(db, [row]))[0]
+
     async def issue(self, caller: Caller, body: IssueRequest, key: str | None) -> License:
         """Raises ApiError.
 

@@ -51,6 +51,8 @@ SHOWN: Mapping[str, Line] = {
     "work.rejected": Line(("content",)),
     "work.collaborators_changed": Line(("content",)),
     "chapter.published": Line(("content", "creator"), ("title", "work_id", "creator_id"), if_public=True),
+    "copyright.registered": Line(("content", "creator")),
+    "copyright.failed": Line(("content", "creator")),
     "creator.registered": Line(("creator",), ("title",)),
     "creator.verified": Line(("creator",), ("title",)),
     "creator.rejected": Line(("creator",)),

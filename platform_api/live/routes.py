@@ -17,7 +17,7 @@ from litestar.di import NamedDependency
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.live.connection import SESSION_ENDED
 from platform_api.live.service import LiveService, Reader
-from platform_api.security import ACCESS_COOKIE, Caller, TokenSigner
+from platform_api.security import ACCESS_COOKIE, Caller, TokenSigner, guard_of
 
 __all__ = ["SocketController"]
 
@@ -35,7 +35,7 @@ class SocketController(Controller):
         await socket.accept()
         try:
             caller = _caller(socket, live.kernel.signer)
-            reader = await live.open(_address(socket), caller, socket.app.state.guard)
+            reader = await live.open(_address(socket), caller, guard_of(socket))
         except ApiError as error:
             limited = error.code is ErrorCode.RATE_LIMITED
             await socket.close(TRY_AGAIN if limited else SESSION_ENDED, error.reason)

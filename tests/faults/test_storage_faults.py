@@ -26,8 +26,8 @@ from persistence.journal import Journal, JournalSettings
 from persistence.recovery import recover, replay, verify
 from tests.support.core_process import MARKET, CoreProcess
 from tests.support.disk import SECTOR, SimulatedDisk, SimulatedFile
-from tests.support.exchange import until
 from tests.support.faulty_disk import FaultyDisk, compiler
+from tests.support.waiting import until
 
 SMALL = JournalSettings(segment_bytes=73_728, ring_slots=1024, reserved_slots=64)
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C compiler for the shim")

@@ -12,9 +12,9 @@ import pytest
 from byline.client import CommandError, DuplicateId, EventsMissed, Trader
 from byline.client.messages import Accepted
 from tests.integration.test_client_trader import Cutter
-from tests.support.exchange import until
 from tests.support.gateway import MARKET, exchange
 from tests.support.tls import certificate
+from tests.support.waiting import until
 
 
 async def test_an_id_used_before_never_passes_for_the_order_asked_for(tmp_path: Path) -> None:

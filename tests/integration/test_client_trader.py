@@ -18,8 +18,8 @@ from engine.core import CoreLimits
 from engine.messages.decode import EventDecoder
 from engine.messages.directory import Directory
 from persistence.event_log import EventLogReader
-from tests.support.exchange import until
 from tests.support.gateway import MARKET, exchange
+from tests.support.waiting import HANG_S, until
 
 
 class Cutter:
@@ -287,7 +287,7 @@ async def test_what_the_exchange_forgot_is_not_called_never_received(tmp_path: P
                     await own.cancel(client_id=f"c{number}")
                 trader.url = url
                 with pytest.raises(Forgotten):
-                    await asyncio.wait_for(placing, 60)
+                    await asyncio.wait_for(placing, HANG_S)
                 assert (await trader.place(MARKET, "y", "buy", "limit", size="1", price="0.5")).state == "open"
 
 
@@ -304,7 +304,7 @@ async def test_it_goes_on_where_nothing_can_be_poisoned_any_more(tmp_path: Path)
             async with Trader(url, key, pause_s_max=0.05) as trader:
                 breach.is_open = breach.swallows = True
                 with pytest.raises(NeverReceived):
-                    await asyncio.wait_for(trader.place(MARKET, "x", "buy", "limit", size="1", price="1"), 60)
+                    await asyncio.wait_for(trader.place(MARKET, "x", "buy", "limit", size="1", price="1"), HANG_S)
                 assert x.server.counters.closed_silent == 1 and len(await own.sessions()) == 2
                 assert (await trader.place(MARKET, "x", "buy", "limit", size="1", price="1")).state == "open"
 

@@ -13,8 +13,8 @@ import pytest
 from byline.client import CommandError
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay
-from tests.support.exchange import until
 from tests.support.gateway import MARKET, exchange
+from tests.support.waiting import until
 
 SIZE_BYTES = 96 << 20
 BATCH = 500

@@ -17,7 +17,8 @@ from byline.operator import gateway_url, open_operator
 from byline.trading_floor import kept_key, register
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay, verify
-from tests.support.exchange import ExchangeProcess, rest_of, until
+from tests.support.exchange import ExchangeProcess, rest_of
+from tests.support.waiting import answers, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -197,11 +198,8 @@ async def test_rest_tells_what_the_core_did(new_exchange, monkeypatch):
             async def batches():
                 return (await http.get("/v1/batches")).json()["data"]
 
-            for _ in range(200):
-                if any(batch["status"] == "final" for batch in await batches()):
-                    break
-                await asyncio.sleep(0.1)
-            final = next(batch for batch in await batches() if batch["status"] == "final")
+            told = await answers(batches, lambda told: any(batch["status"] == "final" for batch in told), pause_s=0.7)
+            final = next(batch for batch in told if batch["status"] == "final")
             one = (await http.get(f"/v1/batches/{final['number']}")).json()["data"]
             assert one["digests"]
             missing = (await http.get("/v1/batches/999999")).json()
@@ -221,12 +219,8 @@ async def test_a_withdrawal_is_paid_on_the_chain_and_then_booked(new_exchange):
             await operator.command("deposit", account="w:1", asset="USDC", amount="100", ref="w-in")
             pended = await operator.command("withdraw", account="w:1", asset="USDC", amount="40", ref="w-out")
             assert pended["event"] == "pended"
-            for _ in range(400):
-                balance = (await operator.balances("w:1"))["USDC"]
-                if balance == {"available": "60", "held": "0"}:
-                    break
-                await asyncio.sleep(0.05)
-            assert balance == {"available": "60", "held": "0"}, exchange.status("backoffice")
+            paid = {"available": "60", "held": "0"}
+            await answers(lambda: operator.balances("w:1"), lambda balances: balances["USDC"] == paid)
             again = await operator.request({"op": "withdraw_settled", "ref": "w-out"})
             assert again["event"] == "duplicate" and again["status"] == "posted"
         assert not exchange.status("backoffice")["settlement"]["halted"]
@@ -244,22 +238,13 @@ async def test_a_withdrawal_over_rest_is_confirmed_by_the_wallet_and_settled_wit
             assert document["status"] == "held"
             path = f"/v1/withdrawals/{document['id']}"
             await data("POST", path + "/confirm", signature=wallet.sign(document["message"].encode()))
-            for _ in range(400):
-                document = await data("GET", path)
-                if document["status"] == "settled":
-                    break
-                await asyncio.sleep(0.1)
-            assert document["status"] == "settled", (document, exchange.status("backoffice"))
+            document = await answers(lambda: data("GET", path), lambda document: document["status"] == "settled")
             batch = await data("GET", f"/v1/batches/{document['batch']}")
             assert batch["status"] == "final" and document["digest"] in batch["digests"]
             assert document["embedded"] and document["chain"] == "sui:embedded"
         async with open_operator(exchange.settings) as operator:
-            for _ in range(400):
-                balance = (await operator.balances(session["account"]))["USDC"]
-                if balance == {"available": "9960", "held": "0"}:
-                    break
-                await asyncio.sleep(0.05)
-            assert balance == {"available": "9960", "held": "0"}, exchange.status("backoffice")
+            paid = {"available": "9960", "held": "0"}
+            await answers(lambda: operator.balances(session["account"]), lambda balances: balances["USDC"] == paid)
     finally:
         assert await exchange.stop() == 0, exchange.log()
 

@@ -17,6 +17,7 @@ from byline.client import CommandError, Rejected, SignInFailed, generate_key, pu
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay
 from tests.support.gateway import MARKET, exchange
+from tests.support.waiting import HANG_S
 
 LIMIT = {"op": "place", "market": MARKET, "client_id": "x", "side": "buy", "type": "limit", "size": "1", "price": "1"}
 
@@ -88,6 +89,7 @@ async def test_bad_input_is_named_journals_nothing_and_leaves_neighbours_alone(t
         (Frame(Opcode.CONT, b"{}", fin=False), 1002),
         (b"\xc1" + Frame(Opcode.TEXT, b"{}").serialize(mask=True)[1:], 1002),
     ],
+    ids=["binary", "no UTF-8", "too long", "end alone", "no end", "reserved bit"],
 )
 async def test_protocol_faults_close_that_session_alone(tmp_path: Path, frame: Frame | bytes, code: int) -> None:
     async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
@@ -96,7 +98,7 @@ async def test_protocol_faults_close_that_session_alone(tmp_path: Path, frame: F
             await bad.recv()
             bad.transport.write(frame if isinstance(frame, bytes) else frame.serialize(mask=True))
             with pytest.raises(websockets.ConnectionClosed) as closed:
-                await asyncio.wait_for(bad.recv(), 5)
+                await asyncio.wait_for(bad.recv(), HANG_S)
             assert closed.value.rcvd is not None and closed.value.rcvd.code == code
         await operator.ping()
         assert x.core.sequence == before
@@ -112,7 +114,7 @@ async def test_sign_in_errors_are_named_and_a_nonce_serves_once(tmp_path: Path) 
                 with pytest.raises(CommandError, match="already_signed_in"):
                     await alice.request({"op": "sign_in"})
                 await operator.request({"op": "revoke_key", "key": public_key(key)})
-                await asyncio.wait_for(alice._reader, 5)
+                await asyncio.wait_for(alice._reader, HANG_S)
             with pytest.raises(SignInFailed, match="unknown_key"):
                 await x.client(key)
             with pytest.raises(CommandError, match="unknown_account"):
@@ -125,9 +127,9 @@ async def test_sessions_are_bounded_and_must_sign_in_in_time(tmp_path: Path) -> 
             with pytest.raises(websockets.InvalidStatus, match="503"):
                 await connect(x.url)
         assert json.loads(await idle.recv())["type"] == "hello"
-        assert json.loads(await asyncio.wait_for(idle.recv(), 5))["code"] == "sign_in_timeout"
+        assert json.loads(await asyncio.wait_for(idle.recv(), HANG_S))["code"] == "sign_in_timeout"
         with pytest.raises(websockets.ConnectionClosed):
-            await asyncio.wait_for(idle.recv(), 5)
+            await asyncio.wait_for(idle.recv(), HANG_S)
 
 
 async def test_a_handshake_that_never_ends_is_cut_and_http_gets_404(tmp_path: Path) -> None:
@@ -135,11 +137,11 @@ async def test_a_handshake_that_never_ends_is_cut_and_http_gets_404(tmp_path: Pa
         host, port = x.url[5:].split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"GET / HTTP/1.1\r\n")
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), HANG_S) == b""
         writer.close()
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert b" 404 " in await asyncio.wait_for(reader.read(), 5)
+        assert b" 404 " in await asyncio.wait_for(reader.read(), HANG_S)
         writer.close()
 
 

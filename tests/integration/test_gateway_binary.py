@@ -22,6 +22,7 @@ from persistence.disk import DirectoryDisk
 from persistence.recovery import replay
 from tests.support.binary import BinaryClient, cancel, place, record, replace
 from tests.support.gateway import MARKET, exchange
+from tests.support.waiting import HANG_S
 
 ACK, TOLD, REFUSAL = MessageType.ACK, MessageType.TOLD, MessageType.REFUSAL
 
@@ -175,7 +176,7 @@ async def test_records_need_a_sign_in_a_scope_and_a_binary_session(tmp_path: Pat
             await text.recv()
             await text.send(place(2, "a", 0, 1, 1))
             with pytest.raises(websockets.ConnectionClosed) as closed:
-                await asyncio.wait_for(text.recv(), 5)
+                await asyncio.wait_for(text.recv(), HANG_S)
             assert closed.value.rcvd is not None and closed.value.rcvd.code == 1003
 
 

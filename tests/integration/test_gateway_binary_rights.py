@@ -16,6 +16,7 @@ from engine.messages.edge import EdgeCode, MessageType
 from gateway.settings import Tier
 from tests.support.binary import BinaryClient, cancel, messages, place, record, replace
 from tests.support.gateway import MARKET, exchange
+from tests.support.waiting import HANG_S
 
 OTHER = "CRT-EUR"
 BUY, SELL = 0, 1
@@ -33,7 +34,7 @@ async def answer(client: BinaryClient, *records: bytes) -> list[Any]:
     await client.send(*numbered)
     found: dict[int, Any] = {}
     while len(found) < len(records):
-        told = await asyncio.wait_for(client.next(), 30)
+        told = await asyncio.wait_for(client.next(), HANG_S)
         if told["type"] != MessageType.TOLD:
             found[told["rid"]] = None if told["type"] == MessageType.ACK else told["code"]
     return [found[number] for number in range(len(records))]
@@ -75,7 +76,7 @@ async def test_records_of_a_protected_key_stop_with_it(tmp_path: Path) -> None:
             await a.send(late)
             told: Any = {}
             while told.get("type") != MessageType.REFUSAL:
-                frame = await asyncio.wait_for(a.socket.recv(), 30)
+                frame = await asyncio.wait_for(a.socket.recv(), HANG_S)
                 if isinstance(frame, bytes):
                     told = messages(frame)[-1]
             assert told["code"] == EdgeCode.PROTECTION
@@ -153,10 +154,10 @@ async def test_hundreds_of_broken_frames_of_records_leave_the_neighbours_alone(t
                 if number % 50 == 49:
                     last = cancel(e.account, "the last", rid=2**64 - 1 - number)
                     await e.send(last)
-                    while (await asyncio.wait_for(e.next(), 30)).get("rid") != 2**64 - 1 - number:
+                    while (await asyncio.wait_for(e.next(), HANG_S)).get("rid") != 2**64 - 1 - number:
                         pass
                     ack = await asyncio.wait_for(
-                        b.place(MARKET, f"n{number}", "buy", "limit", size="1", price="0.5"), 30
+                        b.place(MARKET, f"n{number}", "buy", "limit", size="1", price="0.5"), HANG_S
                     )
                     assert ack["event"] == "accepted" and x.server.fault is None
             assert x.server.counters.commands_binary > FRAMES

@@ -14,6 +14,7 @@ from websockets.asyncio.client import connect
 
 from byline.client import CommandError, TradingClient, TradingError, generate_key, public_key
 from tests.support.gateway import MARKET, Exchange, exchange
+from tests.support.waiting import HANG_S
 from tests.unit.gateway.test_sequencer import FailingDisk
 
 FRAMES = 3_000
@@ -28,7 +29,7 @@ SURROGATES = [
 async def code_of(client: TradingClient, frame: bytes) -> str:
     """The code of the error that answers a frame without a request id."""
     await client._socket.send(frame.decode())
-    return str((await asyncio.wait_for(anext(client.events()), 5))["code"])
+    return str((await asyncio.wait_for(anext(client.events()), HANG_S))["code"])
 
 
 async def refused(client: TradingClient, op: str, **fields: Any) -> tuple[str, str | None]:
@@ -92,11 +93,11 @@ async def test_thousands_of_broken_frames_leave_the_exchange_and_the_neighbours_
             for number in range(FRAMES):
                 await e._socket.send(mutated(rng, number).decode())
                 if number % 100 == 99:
-                    await asyncio.wait_for(e.ping(), 20)
+                    await asyncio.wait_for(e.ping(), HANG_S)
                     while e._events.is_waiting:
                         assert (await anext(e.events())).get("code") != "internal"
                     ack = await asyncio.wait_for(
-                        b.place(MARKET, f"n{number}", "buy", "limit", size="1", price="0.5"), 20
+                        b.place(MARKET, f"n{number}", "buy", "limit", size="1", price="0.5"), HANG_S
                     )
                     assert ack["event"] == "accepted" and x.server.fault is None
             assert x.server.counters.commands_fast > FRAMES // 100 and x.server.counters.bad_frames == 0
@@ -116,8 +117,8 @@ async def test_a_fault_of_ours_in_one_frame_ends_that_session_alone(
                     with monkeypatch.context() as patch:
                         patch.setattr(target, lambda *_: 1 // 0)
                         with pytest.raises(TradingError):
-                            await asyncio.wait_for(a.request({"op": op}), 5)
-                    await asyncio.wait_for(a._reader, 5)
+                            await asyncio.wait_for(a.request({"op": op}), HANG_S)
+                    await asyncio.wait_for(a._reader, HANG_S)
                     assert a._socket.close_code == 1011 and x.core.sequence == before
                 assert x.server.fault is None and (await b.balances())["USD"]["available"] == "1000000"
 
@@ -136,7 +137,7 @@ async def test_upgrades_that_fail_take_no_place(tmp_path: Path) -> None:
         for number in range(12):
             reader, writer = await asyncio.open_connection(host, int(port))
             writer.write(MALFORMED_UPGRADES[number % len(MALFORMED_UPGRADES)])
-            assert b" 101 " not in await asyncio.wait_for(reader.read(), 5)
+            assert b" 101 " not in await asyncio.wait_for(reader.read(), HANG_S)
             writer.close()
         async with await x.client(x.operator) as first, await x.client(x.operator) as second:
             await asyncio.gather(first.ping(), second.ping())
@@ -156,7 +157,7 @@ async def test_balances_are_of_their_sequence_and_questions_are_bounded(tmp_path
             frame = [sell | {"client_id": "s1", "rid": 99}, *asks, sell | {"client_id": "s2", "rid": 106}]
             a._open |= {rid: asyncio.get_running_loop().create_future() for rid in range(99, 107)}
             await a._socket.send(json.dumps(frame))
-            by_rid = {rid: await asyncio.wait_for(answer, 5) for rid, answer in a._open.items()}
+            by_rid = {rid: await asyncio.wait_for(answer, HANG_S) for rid, answer in a._open.items()}
             assert [by_rid[100 + n].get("code") for n in range(6)] == [None] * 4 + ["busy"] * 2
             held = next(row["held"] for row in by_rid[100]["balances"] if row["asset"] == "CRT")
             assert (held, by_rid[100]["sequence"]) == ("1", by_rid[99]["sequence"])  # nothing of s2 yet
@@ -172,8 +173,8 @@ async def test_questions_end_when_the_journal_has_failed(tmp_path: Path) -> None
             order = asyncio.create_task(a.place(MARKET, "lost", "buy", "limit", size="1", price="1"))
             await asyncio.sleep(0)  # the order stands before the questions, and is never acked
             for op in ("balances", "open_orders", "balances"):
-                assert await asyncio.wait_for(refused(a, op), 5) == ("journal_failed", None)
-            assert (await asyncio.wait_for(refused(a, "kill"), 5))[0] == "journal_failed" and not order.done()
+                assert await asyncio.wait_for(refused(a, op), HANG_S) == ("journal_failed", None)
+            assert (await asyncio.wait_for(refused(a, "kill"), HANG_S))[0] == "journal_failed" and not order.done()
             order.cancel()
 
 

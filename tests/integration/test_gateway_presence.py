@@ -16,10 +16,10 @@ from byline.client import CommandError, ConnectionLost, SignInFailed, TradingCli
 from gateway.keys import KeyRegistry
 from persistence.disk import DirectoryDisk
 from tests.support.binary import BinaryClient, cancel
-from tests.support.exchange import until
 from tests.support.gateway import MARKET, Exchange, exchange
 from tests.support.raw import PING, PONG, RawClient
 from tests.support.tls import certificate
+from tests.support.waiting import HANG_S, until
 
 
 def limit(name: str, **fields: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ async def test_a_peer_that_is_silent_for_long_is_ended_and_its_orders_go(tmp_pat
             await until(lambda: x.server.counters.acks and x.server.hub.orders.count == 3, what="the orders")
             frames = []
             while not frames or frames[-1][0] != 8:
-                frames.append(await asyncio.wait_for(dead.frame(), 60))
+                frames.append(await asyncio.wait_for(dead.frame(), HANG_S))
             assert (PING, b"") in frames and frames[-1][1][:2] == (1008).to_bytes(2, "big")
             assert await names_of(operator, "alice") == {"kept"}  # pulled with the end, not when the socket is gone
             assert x.server.counters.closed_silent == 1
@@ -62,7 +62,7 @@ async def test_who_answers_pings_and_says_nothing_else_stays(tmp_path: Path) -> 
         quiet = await RawClient.connect(x.url)
         assert (await quiet.sign_in(alice))["type"] == "signed_in"
         for _ in range(4):  # four intervals, and no word
-            opcode, payload = await asyncio.wait_for(quiet.frame(), 60)
+            opcode, payload = await asyncio.wait_for(quiet.frame(), HANG_S)
             assert opcode == PING
             quiet.send(PONG, payload)
         quiet.say({"op": "ping"})
@@ -76,7 +76,7 @@ async def test_a_crowd_that_does_not_sign_in_shuts_nobody_out(tmp_path: Path) ->
         elsewhere = await connect(x.url, local_addr=("127.0.0.2", 0))
         crowd = [await RawClient.connect(x.url) for _ in range(20)]
         async with await x.client(alice) as a:
-            assert await asyncio.wait_for(crowd[0].closed(), 30) == 1013
+            assert await asyncio.wait_for(crowd[0].closed(), HANG_S) == 1013
             await a.ping()
             await elsewhere.send('{"op":"ping"}')  # older than all of them, and from another address
             assert "hello" in str(await elsewhere.recv()) and "pong" in str(await elsewhere.recv())
@@ -120,7 +120,7 @@ async def test_a_handshake_that_is_not_made_is_cut_at_both_doors(tmp_path: Path)
         for door in (x.url, url):
             host, port = door.split("//")[1].split(":")
             reader, writer = await asyncio.open_connection(host, int(port))
-            assert await asyncio.wait_for(reader.read(), 30) == b""
+            assert await asyncio.wait_for(reader.read(), HANG_S) == b""
             writer.close()
 
 

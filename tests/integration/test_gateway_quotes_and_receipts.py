@@ -20,6 +20,7 @@ from persistence.recovery import replay
 from persistence.segments import list_segments
 from tests.support.gateway import MARKET, exchange
 from tests.support.tls import certificate
+from tests.support.waiting import HANG_S
 
 
 def open_of(orders: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
@@ -124,12 +125,12 @@ async def test_a_receipt_binds_the_exchange_to_its_journal(tmp_path: Path, mode:
             place = {"market": MARKET, "side": "buy", "type": "limit", "size": "1", "price": "1"}
             ack = await a.command("place", client_id="one", receipt=True, **place)
             assert x.server.counters.commands_fast == 1, "asking for one does not make the command slow"
-            receipts = [await asyncio.wait_for(anext(a.events()), 20)]
+            receipts = [await asyncio.wait_for(anext(a.events()), HANG_S)]
             assert receipts[0]["sequence"] == ack["sequence"]
             many = [{"op": "place"} | place | {"client_id": f"m{n}", "receipt": n % 2 == 0, "rid": n} for n in range(9)]
             await a._socket.send(json.dumps(many))
             while len(receipts) < 6:
-                event = await asyncio.wait_for(anext(a.events()), 20)
+                event = await asyncio.wait_for(anext(a.events()), HANG_S)
                 receipts += [event] if event.get("type") == "receipt" else []
             assert len({receipt["signature"] for receipt in receipts[1:]}) == 1, "one signature for what left together"
             with pytest.raises(CommandError) as error:
@@ -261,7 +262,7 @@ async def test_a_quote_may_ask_for_receipts(tmp_path: Path) -> None:
             await a.request({"op": "quote", "market": MARKET, "quote_id": "q", "receipt": True} | sides)
             seen = []
             while len(seen) < 2:
-                event = await asyncio.wait_for(anext(a.events()), 60)
+                event = await asyncio.wait_for(anext(a.events()), HANG_S)
                 seen += [event["sequence"]] if event.get("type") == "receipt" else []
             assert seen == [before + 1, before + 2]
             with pytest.raises(CommandError) as error:

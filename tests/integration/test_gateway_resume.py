@@ -13,6 +13,7 @@ import pytest
 from byline.client import CommandError, TradingClient
 from engine.messages.decode import EventDecoder
 from tests.support.gateway import MARKET, exchange
+from tests.support.waiting import HANG_S
 
 Key = tuple[int, int]
 
@@ -39,7 +40,7 @@ async def drain(client: TradingClient, heard: Heard, until: int | None = None) -
     """Take what has come; with `until`, wait for the `resumed` or a later event."""
     while True:
         try:
-            event = await asyncio.wait_for(client._events.take(), 5 if until is not None else 0.01)
+            event = await asyncio.wait_for(client._events.take(), HANG_S if until is not None else 0.01)
         except TimeoutError:
             assert until is None
             return

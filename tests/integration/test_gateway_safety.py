@@ -18,6 +18,7 @@ from gateway.pulls import connection_stamp
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay
 from tests.support.gateway import MARKET, exchange
+from tests.support.waiting import HANG_S, answers
 
 
 def limit(name: str, **fields: Any) -> dict[str, Any]:
@@ -29,10 +30,7 @@ async def names_of(operator: TradingClient, account: str) -> set[str]:
 
 
 async def becomes(operator: TradingClient, account: str, names: set[str]) -> None:
-    deadline = time.monotonic() + 20
-    while (found := await names_of(operator, account)) != names:
-        assert time.monotonic() < deadline, f"{found} is not {names}"
-        await asyncio.sleep(0.01)
+    await answers(lambda: names_of(operator, account), lambda found: found == names)
 
 
 @pytest.mark.parametrize("end", ["abort", "close"])
@@ -136,7 +134,7 @@ async def test_the_dead_man_timer_cancels_in_journal_time(tmp_path: Path) -> Non
             await a.place(**limit("a"))
             await a.cancel_after(time.time_ns() + 3_600_000_000_000)
             await a.cancel_after(time.time_ns() + 200_000_000)
-            event = await asyncio.wait_for(anext(a.events()), 20)
+            event = await asyncio.wait_for(anext(a.events()), HANG_S)
             assert (event["event"], event["client_id"], event["reason"]) == ("canceled", "a", "session")
 
 
@@ -151,7 +149,7 @@ async def test_a_read_only_key_hears_all_of_its_accounts_and_may_touch_nothing(t
             live = await x.client(copy)
             await a.place(**limit("a", side="sell"))
             await b.place(**limit("b"))
-            heard = [await asyncio.wait_for(anext(live.events()), 20) for _ in range(4)]
+            heard = [await asyncio.wait_for(anext(live.events()), HANG_S) for _ in range(4)]
             assert [e["event"] for e in heard] == ["accepted", "accepted", "trade", "trade"]
             assert "taker_account" not in heard[2] and "maker_account" not in heard[3]
             tried = (("place", limit("x")), ("cancel", {"client_id": "a"}), ("mass_cancel", {}), ("kill", {}))
@@ -161,7 +159,7 @@ async def test_a_read_only_key_hears_all_of_its_accounts_and_may_touch_nothing(t
                 assert error.value.code == "forbidden"
             await live.close()
             again = await x.client(copy, resume=since)
-            told = [await asyncio.wait_for(anext(again.events()), 20) for _ in range(5)]
+            told = [await asyncio.wait_for(anext(again.events()), HANG_S) for _ in range(5)]
             assert told[:4] == heard and told[4]["type"] == "resumed"
             await again.close()
 
@@ -288,7 +286,7 @@ async def test_a_stop_is_announced_with_the_sequence_to_resume_from(tmp_path: Pa
         assert token == ack["sequence"]
         await stopping
     async with exchange(tmp_path, listed=False, restart=True) as x, await x.client(key, resume=token) as a:
-        done, event = [await asyncio.wait_for(anext(a.events()), 20) for _ in range(2)]
+        done, event = [await asyncio.wait_for(anext(a.events()), HANG_S) for _ in range(2)]
         assert (done["event"], done["op"]) == ("done", "mass_cancel")
         assert (event["event"], event["client_id"], event["reason"]) == ("canceled", "a", "session")
 
@@ -350,7 +348,7 @@ async def test_bad_frames_of_a_signed_in_session_close_it_with_their_code(
         await a.place(**limit("a"))
         for frame in frames:
             a._socket.transport.write(frame if isinstance(frame, bytes) else frame.serialize(mask=True))
-        await asyncio.wait_for(a._reader, 10)
+        await asyncio.wait_for(a._reader, HANG_S)
         received = a._socket.protocol.close_rcvd
         assert received is not None and received.code == code
         await becomes(operator, "alice", set())

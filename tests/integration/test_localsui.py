@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from settlement.chain.port import CoinPart, Execution, Part, Payout, Signed, Vau
 from settlement.chain.sui import SuiChain, SuiSettings
 from settlement.netting import CLEARING_ROW, split
 from tests.support.chain_key import OPERATOR, SEED
+from tests.support.waiting import HANG_S
 
 A, B = b"\xa1" * 32, b"\xb2" * 32
 
@@ -51,7 +53,7 @@ class World:
 
 
 async def _connect(directory: Path, node: RunningNode) -> SuiChain:
-    chain = SuiChain(SuiSettings(f"http://127.0.0.1:{node.port}", directory / "pysui", timeout_s=5.0), OPERATOR)
+    chain = SuiChain(SuiSettings(f"http://127.0.0.1:{node.port}", directory / "pysui", timeout_s=HANG_S), OPERATOR)
     await chain.connect()
     return chain
 
@@ -98,9 +100,11 @@ async def test_hang_ends_by_the_timeout(world: World) -> None:
     signed = await world.chain.sign(world.part(2), world.listings)
     world.node.faults.next_execute.append("hang")
     world.node.faults.hang_s = 30.0
-    world.chain._settings = SuiSettings(world.chain._settings.url, world.directory / "pysui", timeout_s=0.5)
+    patient = world.chain._settings
+    world.chain._settings = dataclasses.replace(patient, timeout_s=1.0)
     with pytest.raises(OutcomeUnknown):
         await world.chain.send(signed)
+    world.chain._settings = patient
     found = await world.chain.find(signed.digest)
     assert found is not None and found.success
 

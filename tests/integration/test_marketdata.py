@@ -17,6 +17,7 @@ from byline.client.market_data import LocalBook, MarketDataClient, SubscriptionR
 from marketdata.server import serve
 from marketdata.settings import MarketDataSettings
 from tests.support.market_flow import Flow, ListSource
+from tests.support.waiting import HANG_S
 
 BOOK = "book:NOVA-USD"
 
@@ -198,7 +199,7 @@ class StuckReader:
                 if len(self._data) >= at + size:
                     payload, self._data = self._data[at : at + size], self._data[at + size :]
                     return json.loads(payload)
-            chunk = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.socket, 65_536), 30)
+            chunk = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.socket, 65_536), HANG_S)
             if not chunk:
                 return None
             self._data += chunk
@@ -347,7 +348,7 @@ async def test_readers_that_come_and_go_all_the_time_get_their_own_channel_alone
                     await ws.send(json.dumps({"type": "subscribe", "channel": channel}))
                     assert json.loads(await ws.recv())["channel"] == channel
                     for _ in range(rng.randrange(1, 12)):
-                        message = json.loads(await asyncio.wait_for(ws.recv(), 20))
+                        message = json.loads(await asyncio.wait_for(ws.recv(), HANG_S))
                         if message["type"] == "heads":
                             assert list(message["heads"]) == [channel]
                         else:

@@ -17,9 +17,9 @@ from byline.client import CommandError, Rejected, TradingClient
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay
 from tests.support.gateway import MARKET, Exchange, exchange
+from tests.support.waiting import HANG_S
 
 SECOND = 1_000_000_000
-WAIT_S = 20.0
 
 
 @dataclass
@@ -69,7 +69,7 @@ async def floor(root: Path, **market: Any) -> AsyncIterator[Floor]:
 async def until(client: TradingClient, name: str, **fields: Any) -> list[dict[str, Any]]:
     """Private events up to and with the first that fits."""
     seen: list[dict[str, Any]] = []
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(HANG_S):
         async for event in client.events():
             seen.append(event)
             if event.get("event") == name and fields.items() <= event.items():
@@ -204,7 +204,7 @@ async def test_replace_finds_orders_just_placed_and_renamed_ones_by_every_id(tmp
         }
         f.ann._open.update(answers)
         await f.ann._socket.send(json.dumps(frame))
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(HANG_S):
             acks = [await answers[command["rid"]] for command in frame]
         assert [ack["event"] for ack in acks] == ["accepted", "replaced", "replaced", "replaced", "canceled"]
         assert [(ack["price"], ack["size"], ack["priority_kept"]) for ack in acks[1:4]] == [

@@ -30,6 +30,7 @@ from settlement.store import listings
 from tests.integration.test_settlement import Bench, _market, _until
 from tests.support.chain_key import OPERATOR
 from tests.support.sui_owner import Owner
+from tests.support.waiting import answers
 
 COMMANDS = ("publish", "open-vault", "rotate", "pause", "status", "resume")
 
@@ -193,16 +194,14 @@ async def _brake_of_a_running_exchange(data: Path) -> None:
 
     assert await phases() == {"continuous"}
     await brake.step(101.0)
-    for _ in range(200):
-        if await phases() == {"cancel_only"}:
-            break
-        await asyncio.sleep(0.05)
-    assert await phases() == {"cancel_only"} and brake.closed == set(brake._names)
-    for _ in range(200):
+    await answers(phases, lambda found: found == {"cancel_only"})
+    assert brake.closed == set(brake._names)
+
+    async def opened() -> bool:
         await brake.step(0.0)
-        if not brake.closed and await phases() == {"continuous"}:
-            break
-        await asyncio.sleep(0.05)
+        return not brake.closed and await phases() == {"continuous"}
+
+    await answers(opened, bool)
     assert await phases() == {"continuous"} and brake.closed == set()
     brake.close()
     await core.close()

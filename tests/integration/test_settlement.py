@@ -29,6 +29,7 @@ from settlement.watcher import Watcher
 from tests.support.chain_key import OPERATOR
 from tests.support.settlement_events import EXTERNAL, EventLog
 from tests.support.sui_owner import Owner
+from tests.support.waiting import until
 
 FAST = SettlementSettings(poll_interval_s=0.005, watch_interval_s=0.01, retry_first_s=0.02, retry_most_s=0.05)
 MARKET = (0, 1, 0, 10)
@@ -154,11 +155,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 async def _until(condition, what: str) -> None:
-    for _ in range(2_000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"never: {what}")
+    await until(condition, what=what)
 
 
 def _check_rows(bench: Bench, settler: Settler) -> None:

@@ -10,8 +10,9 @@ from byline.client.feeds import ArbitratedFeed
 from byline.client.market_data import MarketDataClient
 from marketdata.server import serve
 from marketdata.settings import MarketDataSettings
-from tests.support.exchange import ExchangeProcess, until
+from tests.support.exchange import ExchangeProcess
 from tests.support.market_flow import Flow, ListSource
+from tests.support.waiting import HANG_S, until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -67,7 +68,7 @@ class TwoFeeds:
 
 
 async def take_until(feed, done, got):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_S):
         async for message in feed:
             got.append(message)
             if done():
@@ -162,7 +163,7 @@ async def test_exchange_with_two_feeds_of_two_processes_each_loses_nothing_when_
             for name in names[:2]:  # the whole of feed A
                 os.kill(pids[name], signal.SIGKILL)
             await take_until(feed, lambda: len(got) > 200, got)
-            await until(lambda: feed.feeds[0].connections >= 2 and feed.feeds[0].connected, 60, "feed A to be back")
+            await until(lambda: feed.feeds[0].connections >= 2 and feed.feeds[0].connected, what="feed A to be back")
             for name in names[2:]:
                 os.kill(pids[name], signal.SIGKILL)
             count = len(got)

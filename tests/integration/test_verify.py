@@ -32,7 +32,8 @@ from settlement.merkle import Proof
 from settlement.proof_desk import ProofClient, ProofProblem, serve_proofs
 from settlement.verify import Refuted, verify_batch
 from tests.integration.test_settlement import EXTERNAL, MARKET, Bench, _market
-from tests.support.exchange import rest_of, until
+from tests.support.exchange import rest_of
+from tests.support.waiting import HANG_S, answers, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -449,21 +450,18 @@ async def test_from_an_order_over_the_websocket_to_a_verified_proof(new_exchange
                 assert (await operator.request(bought))["event"] == "accepted"
                 heard: list[Any] = []
                 trade: Any = None
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(HANG_S):
                     async for event in mine.events():
                         trade = event if event.get("event") == "trade" else trade
                         if event.get("type") == "settled":
                             heard.append(decode(event))
                             if trade and heard[-1].first_sequence <= trade["sequence"] <= heard[-1].last_sequence:
                                 break
-            fills: list[Any] = []
-            for _ in range(600):
-                fills = await data("GET", "/v1/trades?own=true")
-                if fills and fills[0].get("batch_status") == "final":
-                    break
-                await asyncio.sleep(0.1)
-            [fill] = fills
-            assert fill["batch_status"] == "final" and fill["digests"] and fill["side"] == "sell"
+            [fill] = await answers(
+                lambda: data("GET", "/v1/trades?own=true"),
+                lambda fills: fills and fills[0].get("batch_status") == "final",
+            )
+            assert fill["digests"] and fill["side"] == "sell"
             batch = await data("GET", f"/v1/batches/{fill['batch']}")
             assert batch["digests"] == fill["digests"] == heard[-1].digests and heard[-1].batch == fill["batch"]
             assert all(later.batch == earlier.batch + 1 for earlier, later in pairwise(heard))

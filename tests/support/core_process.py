@@ -14,7 +14,7 @@ from byline.client import TradingClient, generate_key, public_key
 from byline.operator import gateway_url, open_operator
 from byline.settings import Settings, load_settings
 from byline.status_file import read_status
-from tests.support.exchange import until
+from tests.support.waiting import until
 
 __all__ = ["MARKET", "CoreProcess"]
 

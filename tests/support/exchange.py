@@ -18,22 +18,12 @@ import pytest
 
 from byline.settings import Settings, load_settings
 from byline.status_file import read_all_statuses, read_status
+from tests.support.waiting import HANG_S, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
-__all__ = ["ExchangeProcess", "new_exchange", "rest_of", "until"]
+__all__ = ["ExchangeProcess", "new_exchange", "rest_of"]
 
 Data = Callable[..., Awaitable[Any]]
-
-START_TIMEOUT_S = 90.0
-
-
-async def until(condition: Any, timeout_s: float = 60.0, what: str = "condition") -> Any:
-    """Waits until `condition()` is true and returns its value. A hang is a failure that names what was waited for."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s in vain for {what}"
-        await asyncio.sleep(0.05)
-    return value
 
 
 class ExchangeProcess:
@@ -65,7 +55,7 @@ class ExchangeProcess:
             assert process.poll() is None, self.log()
             return b"Byline is up" in path.read_bytes()[told_before:]
 
-        await until(is_up, START_TIMEOUT_S, "the exchange to be up")
+        await until(is_up, what="the exchange to be up")
 
     def pid(self, name: str) -> int:
         return int(self.status(name)["pid"])
@@ -76,7 +66,7 @@ class ExchangeProcess:
     async def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGINT)
-        return await asyncio.to_thread(self.process.wait, 60)
+        return await asyncio.to_thread(self.process.wait, HANG_S)
 
     async def kill(self) -> None:
         """kill -9 of the supervisor and of every process it started."""
@@ -95,8 +85,8 @@ class ExchangeProcess:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue  # it died with the supervisor
-        self.process.wait(60)
-        deadline = time.monotonic() + 60.0
+        self.process.wait(HANG_S)
+        deadline = time.monotonic() + HANG_S
         while any(Path(f"/proc/{pid}").exists() for pid in pids):
             assert time.monotonic() < deadline, "processes of the exchange do not die"
             time.sleep(0.05)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import HANG_S
+
 __all__ = ["NatsServer", "nats_binary"]
 
 
@@ -40,7 +42,7 @@ class NatsServer:
     def start(self) -> None:
         argv = [self._binary, "--addr", "127.0.0.1", "--port", str(self.port), "--log", str(self._log)]
         self._process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + HANG_S
         while time.monotonic() < deadline:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:

@@ -8,13 +8,14 @@ from pathlib import Path
 from persistence.disk import DirectoryDisk
 from persistence.recovery import Recovered
 from persistence.snapshot import SnapshotWriter
+from tests.support.waiting import HANG_S
 
 __all__ = ["ended", "take_snapshot"]
 
 
 def ended(writer: SnapshotWriter) -> None:
     """Wait until the writer's child has ended."""
-    until = time.monotonic() + 120.0
+    until = time.monotonic() + HANG_S
     while not writer.ended():
         assert time.monotonic() < until, "the child that writes a snapshot hangs"
         time.sleep(0.001)

@@ -265,7 +265,7 @@ async def test_every_trade_of_every_market_is_heard_once_and_in_order(api_dsn):
         await project()
         service, connection = world.kernel.service(LiveService), Connection("a")
         service.hub.add(connection)
-        page = Reader(service, connection, world.app.app.state.guard)
+        page = Reader(service, connection, world.app.parts["guard"])
         await page.receive(json.dumps({"type": "subscribe", "channel": "market"}))
         for number in range(1, 8):
             trade("INK-USDC" if number % 2 else "REEL-USDC", f"0.0{number}", number)

@@ -11,10 +11,12 @@ from platform_api.kernel.background import STREAM, redis_stream
 from platform_api.kernel.events import Event
 from platform_api.limits import HOUR_NS, Buckets, Limits
 from tests.support.valkey import ValkeyServer
+from tests.support.waiting import HANG_S
 
 
 @pytest.fixture
-def valkey(tmp_path):
+def valkey(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits_module, "REDIS_SECONDS_MAX", HANG_S)  # a slow machine is not a server that is away
     server = ValkeyServer(tmp_path)
     server.start()
     yield server

@@ -1,4 +1,7 @@
-"""A token on a whole exchange: launched while the core stands still, listed, traded, settled on the embedded chain."""
+"""A token on a whole exchange: launched while the core stands still, listed, traded, settled on the embedded chain.
+
+And a work that is registered there while the back office is killed.
+"""
 
 import asyncio
 import json
@@ -12,7 +15,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.support.exchange import until
+from tests.support.waiting import HANG_S, answers, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -44,7 +47,7 @@ async def test_a_launch_survives_a_core_that_stands_still_and_its_trades_reach_t
     await exchange.start()
     try:
         api = exchange.status("api")
-        async with httpx.AsyncClient(base_url=f"http://{api['host']}:{api['port']}", timeout=60) as http:
+        async with httpx.AsyncClient(base_url=f"http://{api['host']}:{api['port']}", timeout=HANG_S) as http:
             writer, staff, buyer = Person(http), Person(http), Person(http)
             for person in (writer, staff, buyer):
                 await person.sign_in()
@@ -73,7 +76,7 @@ async def test_a_launch_survives_a_core_that_stands_still_and_its_trades_reach_t
                     await asyncio.sleep(0.2)
                 return found
 
-            await asyncio.wait_for(reached(lambda token: token["status"] == "minted"), 60)
+            await asyncio.wait_for(reached(lambda token: token["status"] == "minted"), HANG_S)
             await staff.data("POST", f"{path}/list", reason="Ready.")
             await buyer.data("POST", "/v1/faucet", assets=["USDC"])
             async with connect(f"ws://{api['host']}:{api['port']}/v1/ws") as page:
@@ -92,9 +95,9 @@ async def test_a_launch_survives_a_core_that_stands_still_and_its_trades_reach_t
                     trade, *_ = await writer.data("GET", f"{path}/transactions")
                 return trade
 
-            trade = await asyncio.wait_for(settled(), 60)
+            trade = await asyncio.wait_for(settled(), HANG_S)
             assert trade["type"] == "trade" and trade["digests"]
-            found = await asyncio.wait_for(reached(lambda token: token["vault"]), 60)
+            found = await asyncio.wait_for(reached(lambda token: token["vault"]), HANG_S)
             assert (found["circulating_supply"], found["holder_count"], found["last_price"]) == ("1000", 3, "1.5")
             held = await writer.data("GET", f"{path}/holders")
             assert [(holder["kind"], holder["quantity"]) for holder in held] == [
@@ -103,5 +106,22 @@ async def test_a_launch_survives_a_core_that_stands_still_and_its_trades_reach_t
             assert (paid["amount"], paid["state"]) == ("60", "done")
             await staff.data("POST", "/v1/admin/markets/QUILL-USDC/halt", reason="Look.")
             await until(lambda: not exchange.status("backoffice")["settlement"]["halted"], what="settlement to go on")
+            await check_registration(exchange, writer)
     finally:
         assert await exchange.stop() == 0, exchange.log()
+
+
+async def check_registration(exchange, writer):
+    """The back office dies while the registration is on its way; the next one ends it."""
+    work = await writer.data("POST", "/v1/works", kind="story", title="The Ink Road")
+    asked = await writer.data("POST", "/v1/copyrights", work_id=work["id"])
+    os.kill(exchange.pid("backoffice"), signal.SIGKILL)
+    (found,) = await answers(
+        lambda: writer.data("GET", f"/v1/works/{work['id']}/registrations"),
+        lambda rows: rows[0]["status"] not in ("pending", "submitted"),
+    )
+    assert found["status"] == "registered" and found["sha256"] == asked["sha256"]
+    page = await writer.http.get(asked["check_url"], headers={"accept": "text/html"})
+    assert page.status_code == 200 and found["object_id"] in page.text
+    certificate = await writer.http.get(f"/v1/certificates/{asked['id']}", headers=writer.bearer)
+    assert certificate.content.startswith(b"%PDF-")

@@ -13,6 +13,7 @@ from byline import settled_notices
 from byline.settled_notices import SettledNotices
 from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
 from settlement.settler import BatchRecord
+from tests.support.waiting import HANG_S
 
 
 class Core:
@@ -40,7 +41,7 @@ async def told(core: Core, notices: SettledNotices, count: int) -> list[dict[str
     stop = asyncio.Event()
     running = asyncio.create_task(notices.run(stop))
     try:
-        return [await asyncio.wait_for(core.told.get(), 30) for _ in range(count)]
+        return [await asyncio.wait_for(core.told.get(), HANG_S) for _ in range(count)]
     finally:
         stop.set()
         await running

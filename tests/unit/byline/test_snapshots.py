@@ -16,7 +16,7 @@ from byline import bootstrap
 from engine.core import Core
 from persistence import snapshot
 from persistence.disk import DirectoryDisk
-from tests.support.exchange import until
+from tests.support.waiting import until
 
 
 def endless_child() -> int:

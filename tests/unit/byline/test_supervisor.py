@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from byline.status_file import read_all_statuses, read_status
 from byline.supervisor import Child, ChildFailed, Supervisor
+from tests.support.waiting import has_ended, until
 
 ROOT = Path(__file__).parents[3]
 CHILD = """
@@ -28,11 +28,6 @@ time.sleep(600)
 
 def child(directory: Path, name: str, then: str = "", before: str = "") -> Child:
     return Child(name, [sys.executable, "-c", CHILD, str(directory), name, then, before], {"PYTHONPATH": str(ROOT)})
-
-
-async def until(condition):
-    while not condition():
-        await asyncio.sleep(0.02)
 
 
 async def test_children_become_ready_and_stop_in_reverse_order(tmp_path):
@@ -92,7 +87,4 @@ async def test_children_die_with_a_killed_supervisor(tmp_path):
     pid = read_status(tmp_path, "a")["pid"]
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{pid}").exists() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
-        assert time.monotonic() < deadline, "the child outlived its supervisor"
-        await asyncio.sleep(0.02)
+    await until(lambda: has_ended(pid), what="the child to end after its supervisor")

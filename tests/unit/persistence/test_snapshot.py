@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from persistence.disk import DirectoryDisk, DirectoryLock
 from persistence.forked import fork_snapshot
 from persistence.snapshot import SnapshotWriter, newest_snapshots, read_snapshot, snapshot_name
 from tests.support.snapshots import ended
+from tests.support.waiting import has_ended, until
 
 IDENTITY = b"journal of tests"
 
@@ -170,7 +170,7 @@ def test_a_status_that_somebody_else_took_counts_as_lost(tmp_path: Path, core: C
     assert_writes_one(writer, tmp_path, core)
 
 
-def test_the_child_dies_with_its_parent_and_holds_none_of_its_files(tmp_path: Path) -> None:
+async def test_the_child_dies_with_its_parent_and_holds_none_of_its_files(tmp_path: Path) -> None:
     script = f"""
 import os, signal
 from pathlib import Path
@@ -191,13 +191,9 @@ for _ in range(1000):
             os._exit(0)
     writer.discard()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    child = Path(f"/proc/{int(done.stdout)}")
-    until = time.monotonic() + 30.0
-    while child.exists() and "Z" not in (child / "stat").read_text().rpartition(")")[2]:
-        assert time.monotonic() < until, "the child outlives its parent"
-        time.sleep(0.001)
+    await until(lambda: has_ended(int(done.stdout)), what="the child to end after its parent")
     DirectoryLock(tmp_path / "lock").release()
 
 

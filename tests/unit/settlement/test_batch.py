@@ -46,7 +46,7 @@ EVENTS: dict[Step, StoredEvent] = {
 NO_STEPS: list[StoredEvent] = [Listed(8, VaultListing("USDC", "0x1::a::A", "0x2", 1, 3)), Stopped(9, "why")]
 
 
-@pytest.mark.parametrize(("state", "step"), itertools.product(State, EVENTS))
+@pytest.mark.parametrize(("state", "step"), list(itertools.product(State, EVENTS)))
 def test_only_the_table_moves_a_batch(state: State, step: Step) -> None:
     life = Life(BATCH, state=state)
     if (state, step) in TRANSITIONS:

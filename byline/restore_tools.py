@@ -1,0 +1,84 @@
+"""`byline restore`: a data directory from its backup, with the time that each step took."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+from engine.messages.errors import SettingsInvalid
+from persistence.backup import Objects
+from persistence.disk import DirectoryDisk
+from persistence.recovery import replay
+from persistence.restore import restore
+
+__all__ = ["read_point", "restore_directory"]
+
+NEEDED = ("keys/operator.key", "keys/receipts.key", "keys/proofs.key", "chain/operator.key")
+
+
+def read_point(text: str | None) -> dict[str, int]:
+    """`to_sequence` of digits, `to_ts` of an ISO 8601 time with its zone; nothing of None.
+
+    Raises:
+        SettingsInvalid: neither.
+    """
+    if text is None:
+        return {}
+    if text.isascii() and text.isdigit() and 0 < int(text) < 2**63:
+        return {"to_sequence": int(text)}
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise ValueError
+    except ValueError:
+        raise SettingsInvalid(f"--to {text}: a sequence, or a time as 2026-11-21T20:15:00+00:00") from None
+    whole = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return {"to_ts": (whole.days * 86_400 + whole.seconds) * 1_000_000_000 + whole.microseconds * 1000}
+
+
+def restore_directory(
+    url: str, data: Path, *, to: str | None, identity: str | None, replayed: bool, console: Console
+) -> int:
+    """Restores and tells what was done. Returns 0.
+
+    Raises:
+        ExchangeError: see persistence.restore.
+    """
+    point, began = read_point(to), time.monotonic()
+    columns = (TextColumn("restoring"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("restoring", total=None)
+        found = restore(
+            Objects(url), data, identity=identity, **point,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )  # fmt: skip
+    at = datetime.fromtimestamp(found.last_ts / 1e9, UTC).isoformat(timespec="milliseconds")
+    console.print(
+        f"[bold green]Restored[/] journal {found.identity} up to sequence {found.sequence:,} of {at}, "
+        f"{found.segments} segments, chain {found.chain:016x}",
+        soft_wrap=True,
+    )
+    console.print(f"{found.read_bytes:,} bytes checked in {found.read_s:.2f} s, once more in {found.check_s:.2f} s")
+    if replayed:
+        since = time.monotonic()
+        core, _ = replay(DirectoryDisk(data))
+        core.check()
+        console.print(f"replayed in {time.monotonic() - since:.2f} s: state hash {core.state_hash().hex()}")
+    console.print(f"in all {time.monotonic() - began:.2f} s")
+    if found.beside:
+        console.print("restored beside it: " + ", ".join(found.beside), soft_wrap=True)
+    if found.left_out:
+        console.print(
+            "left out, for they may know of what was left out: " + ", ".join(found.left_out) + ". Settlement needs a "
+            "state that fits: docs/operations.md",
+            soft_wrap=True,
+        )
+    lacking = [path for path in NEEDED if not (data / path).exists()]
+    if lacking:
+        console.print("keys are never in a backup; bring back yours: " + ", ".join(lacking), soft_wrap=True)
+    console.print("Next: `byline journal verify --replay`, then `byline up`. PostgreSQL is built from the journal.")
+    return 0

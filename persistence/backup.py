@@ -1,0 +1,386 @@
+"""Journal shipping: what is durable goes to an object store, record for record, at most a moment later.
+
+    <identity>/<first sequence>.segment        a sealed segment: its header and its records, without the zeros behind
+    <identity>/<first sequence>-<from>.part    records of the last segment, in the order in which they became durable
+    <identity>/beside/<path>/<number>          a MiB of a file beside the journal; the last one as it is now
+
+A part says the running SHA-256 of all records of its segment up to its end; that of a sealed segment stands in the
+header of the next one. With the records' own chain words that makes one hash chain from the first record to the last.
+When a segment is sealed it goes up whole, is compared with the digest that the journal keeps of it, and its parts go.
+
+Reads the journal beside its writer, and only what `journal.mark` calls durable. Objects are made, never replaced: a
+second shipper, or another history (a journal that was cut or restored to a point), meets `JournalCorrupt` and stops.
+Files beside are measured before the journal and sent after it, so none is ahead of its journal in the backup; what a
+crash tore from their end is sent again, for only the end can differ.
+Never touches a key. Cost: one PUT an interval while commands come, one for each 64 MiB besides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import from_url
+
+from engine.messages import layout
+from engine.messages.errors import JournalCorrupt, SettingsInvalid, Unavailable
+from persistence import segments
+from persistence.disk import DirectoryDisk
+from persistence.journal import read_mark
+from persistence.ring import scan_records
+
+__all__ = ["BESIDE", "Objects", "PartHeader", "Shipper", "beside_name", "last_ts", "part_name", "sealed_name"]
+
+MAGIC = b"BYLINEP\0"
+FORMAT = 1
+_PART = struct.Struct("<8sII16sQQQQQ32s24x")
+assert _PART.size == 128
+BESIDE = ("settlement/batches.log", "settlement/chain.log", "settlement/brake.log", "keys/registry.log", "keys/epoch")
+"""Logs that are only ever appended to, and which start of the exchange it was: that stands in what clients sign."""
+CHUNK_BYTES = 1 << 20
+PART_BYTES_MAX = 8 << 20
+_REMOTE = {
+    "client_options": {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60)},
+    "retry_config": {"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
+}
+
+
+class Objects:
+    """One object store by URL: `s3://bucket/prefix`, `gs://…`, `az://…`, `file:///path`."""
+
+    def __init__(self, url: str) -> None:
+        """Raises SettingsInvalid for a URL that names no store."""
+        try:
+            options = {"mkdir": True} if url.startswith("file:") else _REMOTE
+            self._store: Any = from_url(url, **cast(Any, options))
+        except (BaseError, ValueError, OSError) as error:
+            raise SettingsInvalid(f"backup_url: {error}") from error
+
+    def make(self, key: str, data: bytes) -> bytes:
+        """A new object; one that is there already stays. Returns what is there now. Raises Unavailable."""
+        with _mapped():
+            try:
+                obstore.put(self._store, key, data, mode="create")
+                return data
+            except AlreadyExistsError:
+                return self.read(key)
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Raises Unavailable."""
+        with _mapped():
+            obstore.put(self._store, key, data)
+
+    def read(self, key: str) -> bytes:
+        """Raises KeyError, Unavailable."""
+        with _mapped():
+            return bytes(obstore.get(self._store, key).bytes())
+
+    def names(self, prefix: str) -> list[tuple[str, int]]:
+        """Keys below `prefix` and their sizes, in order. Raises Unavailable."""
+        with _mapped():
+            found = obstore.list(self._store, prefix=prefix or None).collect()
+            return sorted((str(entry["path"]), int(entry["size"])) for entry in found)
+
+    def remove(self, keys: list[str]) -> None:
+        """What is not there is no failure. Raises Unavailable."""
+        for key in keys:
+            try:
+                with _mapped():
+                    obstore.delete(self._store, key)
+            except KeyError:
+                continue
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise KeyError("no such object") from error
+    except AlreadyExistsError:
+        raise
+    except (BaseError, OSError) as error:
+        raise Unavailable(f"the backup's store: {' '.join(str(error).split())[:300]}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class PartHeader:
+    """The first 128 bytes of a part. Its body: the segment's header if it begins one, then whole records."""
+
+    identity: bytes
+    segment: int
+    """First sequence of the segment."""
+    first: int
+    last: int
+    chain: int
+    """Chain word of record `last`."""
+    last_ts: int
+    """Time of record `last`, ns."""
+    digest: bytes
+    """SHA-256 of all records of the segment up to `last`."""
+
+    def pack(self) -> bytes:
+        return _PART.pack(
+            MAGIC, FORMAT, 0, self.identity, self.segment, self.first, self.last, self.chain, self.last_ts, self.digest
+        )
+
+    @classmethod
+    def unpack(cls, key: str, data: bytes) -> PartHeader:
+        """Raises JournalCorrupt."""
+        if len(data) < _PART.size or data[:8] != MAGIC:
+            raise JournalCorrupt(f"backup: {key}: no header of a part")
+        _, version, _, *fields = _PART.unpack_from(data)
+        if version != FORMAT:
+            raise JournalCorrupt(f"backup: {key}: format {version}; this build reads {FORMAT}")
+        return cls(*fields)
+
+    @staticmethod
+    def body(data: bytes) -> bytes:
+        return data[_PART.size :]
+
+
+def sealed_name(identity: bytes, first: int) -> str:
+    return f"{identity.hex()}/{first:020d}.segment"
+
+
+def part_name(identity: bytes, segment: int, first: int) -> str:
+    """By its first record alone: whoever goes on from the same end meets the part that is there already."""
+    return f"{identity.hex()}/{segment:020d}-{first:020d}.part"
+
+
+class Shipper:
+    """Follows one journal. `step` until told to stop; one thread at a time."""
+
+    def __init__(self, directory: Path, objects: Objects) -> None:
+        self._directory = directory
+        self._disk = DirectoryDisk(directory)
+        self._objects = objects
+        self._segment: segments.Segment | None = None
+        self._raw: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._at = 0
+        self._digest = hashlib.sha256()
+        self._chunks: dict[str, bytes] = {}
+        """Key of each chunk that is in the store → its digest; empty: whole, and of an earlier run."""
+        self._seen: dict[str, tuple[int, int]] = {}
+        """Size and time of each file beside when it was sent."""
+        self.sequence = 0
+        """The last record that is in the store."""
+        self.chain = 0
+        self.parts = self.bytes = self.sealed = 0
+        self.lag_s = 0.0
+        """How old the oldest record of the last part was when it was in the store."""
+        self.lag_max_s = 0.0
+
+    def start(self) -> None:
+        """Find where the store ends, and compare it with the journal there.
+
+        Raises:
+            JournalCorrupt: the store holds another history, or more than the journal does.
+            Unavailable: the store, or there is no journal yet.
+        """
+        listed = segments.list_segments(self._disk, up_to=1)
+        if not listed:
+            raise Unavailable("there is no journal yet")
+        identity = listed[0].header.identity
+        found = self._objects.names(identity.hex())
+        self._chunks = {name: b"" for name, size in found if "/beside/" in name and size == CHUNK_BYTES}
+        sealed = [name for name, _ in found if name.endswith(".segment")]
+        parts = [name for name, _ in found if name.endswith(".part")]
+        self._open(listed[0], segments.first_chain(identity))
+        if sealed:
+            self._go_to(int(Path(sealed[-1]).stem), sealed=True)
+        newest = max(parts, key=lambda name: int(Path(name).stem.split("-")[1]), default=None)
+        if newest is not None:
+            header = PartHeader.unpack(newest, self._objects.read(newest))
+            if header.last > self.sequence:
+                self._go_to(header.segment, last=header)
+        self._objects.remove([name for name in parts if self._is_sealed(name)])
+
+    def step(self) -> int:
+        """Send what became durable since the last step; returns how many records. A failure leaves all as it was.
+
+        Raises:
+            JournalCorrupt, Unavailable: as `start`.
+        """
+        assert self._segment is not None
+        grown = self._grown()
+        durable = read_mark(self._disk, self._segment.header.identity)
+        before = self.sequence
+        while self.sequence < durable:
+            if not self._ship(durable - self.sequence):
+                self._seal()
+        for path, at in grown.items():
+            self._send_beside(path, at)
+        return self.sequence - before
+
+    def oldest_waiting_s(self) -> float:
+        """Age of the oldest durable record that is not in the store; 0.0: there is none. For any thread."""
+        segment, raw, at, sequence = self._segment, self._raw, self._at, self.sequence  # `step` may be at work
+        if segment is None or read_mark(self._disk, segment.header.identity) <= sequence:
+            return 0.0
+        slots = raw.view(layout.COMMAND)
+        if at < len(slots) and int(slots["sequence"][at]) == sequence + 1:
+            return max(0.0, time.time() - int(slots["ts"][at]) / 1e9)
+        return 0.0
+
+    # ------------------------------------------------------------ the journal
+
+    def _open(self, segment: segments.Segment, chain: int) -> None:
+        if segment.header.previous_chain != chain:
+            raise JournalCorrupt(f"{segment.path}: offset 24: does not continue what is in the backup")
+        self._segment, self._at, self._digest = segment, 0, hashlib.sha256()
+        self._raw = np.frombuffer(segments.view(self._disk, segment.path), np.uint8, offset=segments.HEADER_BYTES)
+        self.sequence, self.chain = segment.header.first_sequence - 1, chain
+
+    def _take(self, limit: int) -> npt.NDArray[np.uint8]:
+        """The next records, at most `limit`, checked; empty at the end of the segment."""
+        assert self._segment is not None
+        end = min(self._segment.slot_count, self._at + PART_BYTES_MAX // layout.SLOT_BYTES)
+        at, sequence, chain, _ = scan_records(self._raw, self._at, end, limit, self.sequence, self.chain)
+        data = self._raw[self._at * layout.SLOT_BYTES : at * layout.SLOT_BYTES]
+        self._digest.update(data.data)
+        self._at, self.sequence, self.chain = at, sequence, chain
+        return data
+
+    def _ship(self, limit: int) -> bool:
+        segment = self._segment
+        assert segment is not None
+        was = (self._at, self.sequence, self.chain, self._digest.copy())
+        data = self._take(limit)
+        if not len(data):
+            return False
+        slots = data.view(layout.COMMAND)
+        header = PartHeader(
+            segment.header.identity, segment.header.first_sequence, was[1] + 1, self.sequence, self.chain,
+            last_ts(slots), self._digest.digest(),
+        )  # fmt: skip
+        head = segment.header.pack() if was[0] == 0 else b""
+        key, whole = part_name(header.identity, header.segment, header.first), header.pack() + head + data.tobytes()
+        there = b""
+        try:
+            there = self._objects.make(key, whole)
+        finally:
+            if there != whole:
+                self._at, self.sequence, self.chain, self._digest = was
+        if there != whole:  # ours, with its answer lost and less in it, or somebody else's
+            self._go_on_to(PartHeader.unpack(key, there))
+            return True
+        self.parts, self.bytes = self.parts + 1, self.bytes + len(data)
+        self.lag_s = max(0.0, time.time() - int(slots["ts"][0]) / 1e9)
+        self.lag_max_s = max(self.lag_max_s, self.lag_s)
+        return True
+
+    def _seal(self) -> None:
+        """The segment has no more records, and more are durable: the next one goes on."""
+        segment = self._segment
+        assert segment is not None
+        following = segments.segment_name(self.sequence + 1)
+        if following.rpartition("/")[2] not in self._disk.list(segments.DIRECTORY):
+            raise JournalCorrupt(f"{segment.path}: sequence {self.sequence + 1} was durable and cannot be read")
+        header = segments.read_header(following, segments.view(self._disk, following))
+        if header.previous_sha256 != self._digest.digest() or header.previous_slots != self._at:
+            raise JournalCorrupt(f"{segment.path}: SHA-256 differs from the one in the header of {following}")
+        identity, first = segment.header.identity, segment.header.first_sequence
+        data = segment.header.pack() + self._raw[: self._at * layout.SLOT_BYTES].tobytes()
+        if self._objects.make(sealed_name(identity, first), data) != data:
+            raise JournalCorrupt(f"backup: the segment of sequence {first} is there with other bytes")
+        self.sealed += 1
+        names = [name for name, _ in self._objects.names(identity.hex()) if name.endswith(".part")]
+        self._objects.remove([name for name in names if int(Path(name).stem.split("-")[0]) == first])
+        slot_count = (header.segment_bytes - segments.HEADER_BYTES) // layout.SLOT_BYTES
+        self._open(segments.Segment(following, header, slot_count), self.chain)
+
+    def _go_to(self, first: int, *, sealed: bool = False, last: PartHeader | None = None) -> None:
+        """Behind a sealed segment, or behind part `last` of segment `first`, both as the journal here has them."""
+        path = segments.segment_name(first)
+        if path.rpartition("/")[2] not in self._disk.list(segments.DIRECTORY):
+            raise JournalCorrupt(f"backup: holds the segment of sequence {first}, the journal here does not")
+        header = segments.read_header(path, segments.view(self._disk, path))
+        count = (header.segment_bytes - segments.HEADER_BYTES) // layout.SLOT_BYTES
+        self._open(segments.Segment(path, header, count), header.previous_chain)
+        if sealed:
+            while len(self._take(1 << 62)):
+                continue
+            self._open_next()
+        if last is not None:
+            self._go_on_to(last)
+
+    def _go_on_to(self, part: PartHeader) -> None:
+        """Behind a part that is in the store, if the journal here has the same records."""
+        while self.sequence < part.last and len(self._take(part.last - self.sequence)):
+            continue
+        if (self.sequence, self.chain, self._digest.digest()) != (part.last, part.chain, part.digest):
+            raise JournalCorrupt(
+                f"backup: ends with sequence {part.last}, chain {part.chain:016x}; the journal here has "
+                f"{self.sequence}, {self.chain:016x}: it was cut, restored to an earlier point, or another one. "
+                "Ship it to another place"
+            )
+
+    def _open_next(self) -> None:
+        following = segments.segment_name(self.sequence + 1)
+        if following.rpartition("/")[2] not in self._disk.list(segments.DIRECTORY):
+            raise JournalCorrupt(f"backup: holds sequence {self.sequence} as sealed, the journal here ends with it")
+        header = segments.read_header(following, segments.view(self._disk, following))
+        count = (header.segment_bytes - segments.HEADER_BYTES) // layout.SLOT_BYTES
+        self._open(segments.Segment(following, header, count), self.chain)
+
+    def _is_sealed(self, part: str) -> bool:
+        assert self._segment is not None
+        return int(Path(part).stem.split("-")[0]) < self._segment.header.first_sequence
+
+    # ------------------------------------------------------------ beside it
+
+    def _grown(self) -> dict[str, tuple[int, int]]:
+        """Size and time of the files beside that changed."""
+        found = {}
+        for path in BESIDE:
+            try:
+                status = (self._directory / path).stat()
+            except FileNotFoundError:
+                continue
+            if self._seen.get(path) != (status.st_size, status.st_mtime_ns):
+                found[path] = status.st_size, status.st_mtime_ns
+        return found
+
+    def _send_beside(self, path: str, at: tuple[int, int]) -> None:
+        """The chunks of a file up to its size then, that are not in the store. Only the last two can have changed."""
+        assert self._segment is not None
+        size, last = at[0], max(0, at[0] - 1) // CHUNK_BYTES
+        with (self._directory / path).open("rb") as file:
+            for number in range(last + 1):
+                key = beside_name(self._segment.header.identity, path, number)
+                if number < last - 1 and key in self._chunks:
+                    continue
+                file.seek(number * CHUNK_BYTES)
+                data = file.read(min(CHUNK_BYTES, size - number * CHUNK_BYTES))
+                digest = hashlib.sha256(data).digest()
+                if self._chunks.get(key) != digest:
+                    self._objects.replace(key, data)
+                    self._chunks[key] = digest
+        beyond = beside_name(self._segment.header.identity, path, last + 1)
+        if self._chunks.pop(beyond, None) is not None:
+            self._objects.remove([beyond])
+        self._seen[path] = at
+
+
+def beside_name(identity: bytes, path: str, number: int) -> str:
+    return f"{identity.hex()}/beside/{path}/{number:010d}"
+
+
+def last_ts(slots: npt.NDArray[np.void]) -> int:
+    """Time of the last record in `slots`."""
+    sizes, at = slots["slots"].tolist(), 0
+    while at + sizes[at] < len(sizes):
+        at += sizes[at]
+    return int(slots["ts"][at])

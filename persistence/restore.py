@@ -1,0 +1,284 @@
+"""A data directory from its backup: every object read, every record checked, nothing overwritten.
+
+    list ─▶ segments, then parts, in order ─▶ DATA/restoring/journal/… ─▶ scan of the whole ─▶ renamed to DATA/journal
+
+A point is a sequence or a time: records behind it are left out, and so are the files beside the journal, which may know
+of what is left out. Without a point the end of the last part is the end.
+What `DATA/restoring` holds of an interrupted run is thrown away by the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.messages import layout
+from engine.messages.errors import JournalCorrupt, Refused, Unavailable
+from persistence import segments
+from persistence.backup import BESIDE, Objects, PartHeader, beside_name, last_ts
+from persistence.disk import DirectoryDisk, DirectoryLock
+from persistence.recovery import LOCK
+from persistence.ring import scan_records
+from persistence.segments import HEADER_BYTES, Header
+
+__all__ = ["Restored", "identities", "restore"]
+
+SCRATCH = "restoring"
+SEGMENT_BYTES_MAX = 1 << 34
+_IDENTITY = re.compile(r"([0-9a-f]{32})/")
+Progress = Callable[[int, int], None]
+"""Takes (bytes read, bytes in all)."""
+
+
+@dataclass(slots=True)
+class Restored:
+    """What was restored, and how long it took."""
+
+    identity: str = ""
+    sequence: int = 0
+    chain: int = 0
+    last_ts: int = 0
+    segments: int = 0
+    read_bytes: int = 0
+    read_s: float = 0.0
+    """Reading and checking the objects, and writing the files."""
+    check_s: float = 0.0
+    """Reading the whole once more from the disk."""
+    beside: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """Files beside the journal that the store has and a restore to a point leaves out."""
+
+
+def identities(objects: Objects) -> list[str]:
+    """The journals that are kept in a store. Raises Unavailable."""
+    return sorted({match[1] for name, _ in objects.names("") if (match := _IDENTITY.match(name))})
+
+
+def restore(
+    objects: Objects, directory: Path, *, identity: str | None = None, to_sequence: int | None = None,
+    to_ts: int | None = None, progress: Progress | None = None,
+) -> Restored:  # fmt: skip
+    """Restores one journal into `directory`, which must have none.
+
+    Raises:
+        Refused: there is a journal already, or the store holds several and none was named.
+        DataDirectoryBusy: an exchange runs there.
+        Unavailable: the store is away or empty.
+        JournalCorrupt: what is in the store is no valid prefix; nothing is left behind in `directory/journal`.
+    """
+    known = identities(objects)
+    if identity is None:
+        if len(known) > 1:
+            raise Refused(f"the backup holds {len(known)} journals: name one with --identity: {', '.join(known)}")
+        if not known:
+            raise Unavailable("the backup holds no journal")
+        identity = known[0]
+    if identity not in known:
+        raise Unavailable(f"the backup holds no journal {identity}: it has {', '.join(known) or 'none'}")
+    directory.mkdir(parents=True, exist_ok=True)
+    with DirectoryLock(directory / "lock"), DirectoryLock(directory / LOCK):
+        if (directory / segments.DIRECTORY).exists() or (directory / "events").exists():
+            raise Refused(f"{directory} holds a journal or events already: restore into an empty directory")
+        scratch = directory / SCRATCH
+        shutil.rmtree(scratch, ignore_errors=True)
+        (scratch / segments.DIRECTORY).mkdir(parents=True)
+        run = _Run(objects, scratch, bytes.fromhex(identity), to_sequence, to_ts, progress)
+        result = run.carry_out()
+        for path in result.beside:
+            target = directory / path
+            if target.exists():
+                raise Refused(f"{target} is there already: restore into an empty directory")
+        for path in [segments.DIRECTORY, *result.beside]:  # the journal first: without it the rest means nothing
+            (directory / path).parent.mkdir(parents=True, exist_ok=True)
+            os.rename(scratch / path, directory / path)
+            _sync_directory((directory / path).parent)
+        shutil.rmtree(scratch)
+    return result
+
+
+class _Run:
+    def __init__(
+        self, objects: Objects, scratch: Path, identity: bytes, to_sequence: int | None, to_ts: int | None,
+        progress: Progress | None,
+    ) -> None:  # fmt: skip
+        self._objects, self._scratch, self._identity, self._progress = objects, scratch, identity, progress
+        self._to_sequence, self._to_ts = to_sequence, to_ts
+        self._result = Restored(identity=identity.hex())
+        self._chain = segments.first_chain(identity)
+        self._header: Header | None = None
+        self._data = bytearray()
+        self._digest = hashlib.sha256()
+        self._sealed_header: tuple[bytes, int, int] = (bytes(32), 0, 0)
+        """Of the last sealed segment: SHA-256 of its records, their slots, bytes of its file."""
+
+    def carry_out(self) -> Restored:
+        result, began = self._result, time.monotonic()
+        found = self._objects.names(self._identity.hex())
+        journal = [(name, size) for name, size in found if name.endswith((".segment", ".part"))]
+        if not journal:
+            raise Unavailable("the backup holds no record yet")
+        total, ended = sum(size for _, size in journal), False
+        for name, size in _in_order(journal):
+            ended = self._sealed(name) if name.endswith(".segment") else self._part(name)
+            result.read_bytes += size
+            if self._progress is not None:
+                self._progress(result.read_bytes, total)
+            if ended:
+                break
+        if not ended and (self._to_sequence or 0) > result.sequence:
+            raise Refused(f"the backup ends with sequence {result.sequence}")
+        if self._header is not None:
+            self._write(self._header, self._data)  # without records where the point is the end of the one before
+        elif result.sequence:
+            self._begin_next()
+        beside = sorted({path for path in BESIDE if any(f"/beside/{path}/" in name for name, _ in found)})
+        if self._to_sequence is None and self._to_ts is None:
+            for path in beside:
+                self._beside(path, [name for name, _ in found])
+            result.beside = beside
+        else:
+            result.left_out = beside
+        result.read_s = time.monotonic() - began
+        began = time.monotonic()
+        disk = DirectoryDisk(self._scratch)
+        tail = segments.scan(disk, segments.list_segments(disk), check_sha256=True)
+        if (tail.sequence, tail.torn_bytes, tail.chain) != (result.sequence, 0, self._chain):
+            raise JournalCorrupt(f"what was written ends with sequence {tail.sequence}, not {result.sequence}")
+        result.chain, result.check_s = tail.chain, time.monotonic() - began
+        return result
+
+    # ------------------------------------------------------------ objects
+
+    def _sealed(self, name: str) -> bool:
+        data = self._objects.read(name)
+        if self._header is not None:
+            raise JournalCorrupt(f"backup: {name}: the segment before it was never sealed")
+        header, body = self._take_header(name, data), data[HEADER_BYTES:]
+        self._begin(name, header)
+        ended = self._add(name, body)
+        if not ended:
+            self._write(header, self._data)
+            slots = len(self._data) // layout.SLOT_BYTES
+            self._sealed_header, self._header = (self._digest.digest(), slots, header.segment_bytes), None
+        return ended
+
+    def _part(self, name: str) -> bool:
+        data = self._objects.read(name)
+        part, body = PartHeader.unpack(name, data), PartHeader.body(data)
+        if part.identity != self._identity or part.first != self._result.sequence + 1:
+            raise JournalCorrupt(f"backup: {name}: does not continue sequence {self._result.sequence}")
+        if part.first == part.segment:
+            if self._header is not None:
+                raise JournalCorrupt(f"backup: {name}: the segment before it was never sealed")
+            self._begin(name, self._take_header(name, body))
+            body = body[HEADER_BYTES:]
+        ended = self._add(name, body)
+        if not ended and (self._result.sequence, self._chain, self._digest.digest()) != (
+            part.last, part.chain, part.digest
+        ):  # fmt: skip
+            raise JournalCorrupt(f"backup: {name}: its records are not those that it says")
+        return ended
+
+    def _take_header(self, name: str, data: bytes) -> Header:
+        """The header of a segment; the zeros behind its records are not in the store."""
+        header = segments.parse_header(name, memoryview(data))
+        if not HEADER_BYTES < header.segment_bytes <= SEGMENT_BYTES_MAX:
+            raise JournalCorrupt(f"backup: {name}: a segment of {header.segment_bytes} bytes")
+        return header
+
+    def _begin(self, name: str, header: Header) -> None:
+        follows = (header.identity, header.first_sequence, header.previous_chain)
+        if follows != (self._identity, self._result.sequence + 1, self._chain):
+            raise JournalCorrupt(f"backup: {name}: does not continue sequence {self._result.sequence}")
+        self._header, self._data, self._digest = header, bytearray(), hashlib.sha256()
+
+    def _add(self, name: str, body: bytes) -> bool:
+        """Records of the segment that is open, up to the point. True: the point is reached."""
+        assert self._header is not None
+        if len(body) % layout.SLOT_BYTES or not body:
+            raise JournalCorrupt(f"backup: {name}: is not whole")
+        raw = np.frombuffer(body, np.uint8)
+        slots, count = raw.view(layout.COMMAND), len(raw) // layout.SLOT_BYTES
+        result, at, limit = self._result, 0, self._limit(slots)
+        if limit > 0:
+            at, result.sequence, self._chain, why = scan_records(raw, 0, count, limit, result.sequence, self._chain)
+            if why:
+                raise JournalCorrupt(f"backup: {name}: sequence {result.sequence + 1} is damaged")
+        if at:
+            result.last_ts = last_ts(slots[:at])
+            taken = raw[: at * layout.SLOT_BYTES]
+            self._data += taken.data
+            self._digest.update(taken.data)
+        return at < count
+
+    def _limit(self, slots: npt.NDArray[np.void]) -> int:
+        """How many of these records to take."""
+        limit = len(slots)
+        if self._to_sequence is not None:
+            limit = min(limit, max(0, self._to_sequence - self._result.sequence))
+        if self._to_ts is not None:
+            sizes, times, at, early = slots["slots"].tolist(), slots["ts"].tolist(), 0, 0
+            while at < len(sizes) and times[at] <= self._to_ts and early < limit:
+                at, early = at + max(1, sizes[at]), early + 1
+            limit = early
+        return limit
+
+    # ------------------------------------------------------------ files
+
+    def _write(self, header: Header, records: bytes | bytearray) -> None:
+        """The segment's file as it was: header, records, zeros; synced."""
+        path = self._scratch / segments.segment_name(header.first_sequence)
+        with path.open("wb") as file:
+            file.write(header.pack())
+            file.write(records)
+            zeros = header.segment_bytes - HEADER_BYTES - len(records)
+            while zeros > 0:  # really written: an only allocated file makes the first syncs slow
+                file.write(bytes(min(zeros, 1 << 20)))
+                zeros -= min(zeros, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_directory(path.parent)
+        self._result.segments += 1
+
+    def _begin_next(self) -> None:
+        """The store ends with a sealed segment: nothing may be added to that one, so the next begins here, empty."""
+        digest, slots, size = self._sealed_header
+        sequence = self._result.sequence + 1
+        self._write(Header(self._identity, sequence, self._chain, digest, slots, time.time_ns(), size), b"")
+
+    def _beside(self, path: str, names: list[str]) -> None:
+        target = self._scratch / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        number = 0
+        with target.open("wb") as file:
+            while (key := beside_name(self._identity, path, number)) in names:
+                file.write(self._objects.read(key))
+                number += 1
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _in_order(journal: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    """Sealed segments, then the parts of the last one. Parts that a sealed segment holds too are left out."""
+    sealed = {int(Path(name).stem) for name, _ in journal if name.endswith(".segment")}
+    yield from sorted((name, size) for name, size in journal if name.endswith(".segment"))
+    for name, size in sorted((name, size) for name, size in journal if name.endswith(".part")):
+        if int(Path(name).stem.partition("-")[0]) not in sealed:
+            yield name, size
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,123 @@
+"""Backup and restore of a real core under load: what a lost machine costs, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from byline.client import ConnectionLost, TradingClient
+from byline.status_file import read_status
+from persistence.disk import DirectoryDisk
+from persistence.recovery import replay
+from tests.support.core_process import MARKET, CoreProcess
+from tests.support.exchange import until
+
+
+@pytest.fixture
+def core(tmp_path: Path) -> Iterator[CoreProcess]:
+    core = CoreProcess(tmp_path / "data")
+    yield core
+    core.sweep()
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The backup process, started before there is a journal."""
+    (tmp_path / "data").mkdir()
+    with (tmp_path / "backup.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "byline.cli", "process", "backup"], stdout=log, stderr=log,
+            env=os.environ | {
+                "BYLINE_DATA_DIRECTORY": str(tmp_path / "data"), "BYLINE_BACKUP_URL": (tmp_path / "store").as_uri(),
+            },
+        )  # fmt: skip
+    yield process
+    process.kill()
+    process.wait()
+
+
+async def place_for_ever(client: TradingClient, tag: str, acked: list[tuple[str, int]]) -> None:
+    number = 0
+    try:
+        while True:
+            number += 1
+            answer = await client.place(MARKET, f"{tag}-{number}", "buy", "limit", size="0.1", price="1")
+            acked.append((f"{tag}-{number}", answer["sequence"]))
+    except (ConnectionLost, OSError):
+        return
+
+
+def command(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "byline.cli", *argv], capture_output=True, text=True, check=False)
+
+
+async def test_a_lost_machine_costs_what_was_not_shipped_and_nothing_else(
+    core: CoreProcess, backup: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    await core.start()
+    clients = await core.traders(2, cancel_on_disconnect=False)
+    acked: list[tuple[str, int]] = []
+    flow = [asyncio.create_task(place_for_ever(client, f"c{n}", acked)) for n, client in enumerate(clients)]
+
+    def told() -> dict[str, float]:
+        return read_status(core.data, "backup") or {}
+
+    await until(lambda: len(acked) > 300 and told().get("parts", 0) > 3, what="parts in the store under load")
+    core.process.kill()  # type: ignore[union-attr]
+    backup.kill()
+    await core.ended()
+    backup.wait()
+    await asyncio.gather(*flow)
+    shipped = told()
+    assert 0 < shipped["recovery_point_s"] <= shipped["recovery_point_max_s"]
+    running, _ = replay(DirectoryDisk(core.data))
+
+    shutil.rmtree(core.data)  # the machine is gone
+    restored = tmp_path / "restored"
+    store = (tmp_path / "store").as_uri()
+    done = command("restore", "--from", store, "--data", str(restored), "--replay")
+    assert done.returncode == 0, done.stderr
+    assert "Restored" in done.stdout and "replayed in" in done.stdout and "keys are never in a backup" in done.stdout
+    back, tail = replay(DirectoryDisk(restored))
+    back.check()
+    assert shipped["shipped_sequence"] <= tail.sequence <= running.sequence
+    names = {row["client_id"].decode() for row in back.open_orders()}
+    assert {name for name, sequence in acked if sequence <= tail.sequence} <= names
+
+    again = command("restore", "--from", store, "--data", str(restored))
+    assert again.returncode == 2 and "empty directory" in again.stderr and again.stderr.count("\n") == 1
+    core.data = restored
+    await core.start()  # and trading goes on there: keys of traders came back with the registry
+    assert f"sequence={tail.sequence} " in core.log()
+    assert await core.stop() == 0
+
+
+async def test_an_exchange_that_stops_has_all_of_it_shipped_and_a_point_is_chosen_by_time(
+    core: CoreProcess, backup: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    await core.start()
+    [client] = await core.traders(1)
+    acked: list[tuple[str, int]] = []
+    flow = asyncio.create_task(place_for_ever(client, "c", acked))
+    await until(lambda: len(acked) > 50, what="orders")
+    assert await core.stop() == 0
+    backup.terminate()
+    assert await asyncio.to_thread(backup.wait) == 0
+    await flow
+    mine, _ = replay(DirectoryDisk(core.data))
+    store = (tmp_path / "store").as_uri()
+    done = command("restore", "--from", store, "--data", str(tmp_path / "whole"), "--replay")
+    assert done.returncode == 0 and mine.state_hash().hex() in done.stdout.replace("\n", ""), done
+    for point, text in (("1999-01-01T00:00:00+00:00", "sequence 0"), ("7", "sequence 7")):
+        done = command("restore", "--from", store, "--data", str(tmp_path / f"to-{point}"), "--to", point)
+        assert done.returncode == 0 and f"up to {text} " in done.stdout, done
+    for point in ("yesterday", "2026-11-21T20:00:00", "-4", "0"):
+        done = command("restore", "--from", store, "--data", str(tmp_path / "x"), f"--to={point}")
+        assert done.returncode == 2 and "a sequence, or a time" in done.stderr, done

@@ -1,0 +1,268 @@
+"""Shipping a journal and restoring it: the same bytes, in whatever order things stop, and nothing false is taken."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, Refused, SettingsInvalid, Unavailable
+from persistence import segments
+from persistence.backup import CHUNK_BYTES, Objects, Shipper
+from persistence.disk import DirectoryDisk, DirectoryLock
+from persistence.recovery import Recovered, recover, replay, verify
+from persistence.restore import identities, restore
+from persistence.truncate import plan_truncation, truncate
+from tests.unit.persistence.test_recovery import SETTINGS, feed, workload
+
+
+@pytest.fixture(scope="module")
+def slots() -> np.ndarray:
+    return workload()[:24_000]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    return (tmp_path / "store").as_uri()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def shipper(data: Path, place: str) -> Shipper:
+    made = Shipper(data, Objects(place))
+    made.start()
+    return made
+
+
+def journal_of(data: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((data / "journal").glob("*.journal"))}
+
+
+def shipped(data: Path, place: str, slots: np.ndarray, seed: int = 0) -> Recovered:
+    """All of `slots` written in groups and shipped in steps between them; the shipper starts anew now and then."""
+    draw, at = random.Random(seed), 0
+    recovered = recover(data, settings=SETTINGS)
+    (data / "settlement").mkdir(exist_ok=True)
+    (data / "keys").mkdir(exist_ok=True)
+    following = shipper(data, place)
+    while at < len(slots):
+        at = feed(recovered, slots, at, min(len(slots), at + draw.randrange(1, 4000)))
+        with (data / "settlement" / "batches.log").open("ab") as log:
+            log.write(draw.randbytes(draw.randrange(1, 400_000)))
+        (data / "keys" / "epoch").write_text(f"{at}\n")
+        if draw.random() < 0.3:
+            following = shipper(data, place)
+        if draw.random() < 0.8:
+            following.step()
+    catch_up(following, recovered)
+    assert following.oldest_waiting_s() == 0.0
+    return recovered
+
+
+def catch_up(following: Shipper, recovered: Recovered) -> None:
+    """The writer notes what is durable a moment after it tells of it."""
+    following.step()
+    while following.sequence < recovered.core.sequence:
+        following.step()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_restored_is_the_journal_byte_for_byte(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, seed: int
+) -> None:
+    recovered = shipped(data, place, slots, seed)
+    expected, core = journal_of(data), recovered.core
+    assert len(expected) >= 3
+    seen: list[tuple[int, int]] = []
+    found = restore(Objects(place), tmp_path / "new", progress=lambda done, total: seen.append((done, total)))
+    assert journal_of(tmp_path / "new") == expected
+    assert (found.sequence, found.chain, found.segments) == (core.sequence, recovered.journal.chain, len(expected))
+    assert seen[-1][0] == seen[-1][1] > 0 and found.read_s > 0 and found.check_s > 0
+    assert found.beside == ["keys/epoch", "settlement/batches.log"] and not found.left_out
+    for path in found.beside:
+        assert (tmp_path / "new" / path).read_bytes() == (data / path).read_bytes()
+    recovered.close()
+
+    again = recover(tmp_path / "new", settings=SETTINGS)  # it is a journal that goes on, and is shipped on
+    assert again.report.state_hash == core.state_hash()
+    following = shipper(tmp_path / "new", place)
+    assert following.sequence == core.sequence and following.step() == 0
+    again.close()
+
+
+@pytest.mark.parametrize("where", ["in a part", "in a sealed segment", "at the end of a segment", "by its time"])
+def test_a_point_is_the_last_record_that_stays(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, where: str
+) -> None:
+    shipped(data, place, slots).close()
+    listed = segments.list_segments(DirectoryDisk(data))
+    last = verify(data, with_replay=False).sequence
+    to = {
+        "in a part": last - 5, "in a sealed segment": 777, "by its time": 9000,
+        "at the end of a segment": listed[1].header.first_sequence - 1,
+    }[where]  # fmt: skip
+    times = {int(row["sequence"]): int(row["ts"]) for row in heads(slots)}
+    assert times[to] < times[to + 1]
+    point = {"to_ts": times[to + 1] - 1} if where == "by its time" else {"to_sequence": to}
+    found = restore(Objects(place), tmp_path / "new", **point)
+    assert (found.sequence, found.last_ts) == (to, times[to])
+    assert found.left_out == ["keys/epoch", "settlement/batches.log"] and not found.beside
+    expected = DirectoryDisk(data)
+    truncate(expected, plan_truncation(expected, to))
+    core, tail = replay(DirectoryDisk(tmp_path / "new"))
+    same, _ = replay(expected)
+    assert (core.state_hash(), tail.sequence) == (same.state_hash(), to)
+    following = Shipper(tmp_path / "new", Objects(place))
+    with pytest.raises(JournalCorrupt, match="Ship it to another place|does not|ends with it"):
+        following.start()
+    assert shipper(tmp_path / "new", place + "-2").sequence == 0
+
+
+def heads(slots: np.ndarray) -> np.ndarray:
+    at, found = 0, []
+    while at < len(slots):
+        found.append(at)
+        at += int(slots["slots"][at])
+    return slots[found]
+
+
+def test_nothing_is_overwritten_and_a_choice_is_asked_for(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path
+) -> None:
+    with pytest.raises(Unavailable, match="holds no journal"):
+        restore(Objects(place), tmp_path / "new")
+    shipped(data, place, slots[:3000]).close()
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    with pytest.raises(Refused, match="empty directory"):
+        restore(Objects(place), data)
+    assert {path: path.read_bytes() for path in before} == before
+    (tmp_path / "half" / "keys").mkdir(parents=True)
+    (tmp_path / "half" / "keys" / "epoch").write_text("5\n")
+    with pytest.raises(Refused, match="is there already"):
+        restore(Objects(place), tmp_path / "half")
+    assert not (tmp_path / "half" / "journal").exists()
+    with DirectoryLock(tmp_path / "held" / "lock"), pytest.raises(DataDirectoryBusy):
+        restore(Objects(place), tmp_path / "held")
+    with pytest.raises(Refused, match="ends with sequence"):
+        restore(Objects(place), tmp_path / "far", to_sequence=10**9)
+    other = tmp_path / "other"
+    other.mkdir()
+    shipped(other, place, slots[:200]).close()
+    known = identities(Objects(place))
+    assert len(known) == 2
+    with pytest.raises(Refused, match="--identity"):
+        restore(Objects(place), tmp_path / "new")
+    for identity in known:
+        restore(Objects(place), tmp_path / identity, identity=identity)
+    assert journal_of(tmp_path / known[0]) != journal_of(tmp_path / known[1])
+    with pytest.raises(SettingsInvalid, match="backup_url"):
+        Objects("nowhere://x")
+
+
+def test_any_damage_of_an_object_is_found(data: Path, place: str, slots: np.ndarray, tmp_path: Path) -> None:
+    shipped(data, place, slots).close()
+    expected, draw = journal_of(data), random.Random(3)
+    objects = [path for path in (tmp_path / "store").rglob("*") if path.suffix in (".segment", ".part")]
+    assert {path.suffix for path in objects} == {".segment", ".part"}
+    for number in range(120):
+        path = draw.choice(objects)
+        good = path.read_bytes()
+        kind = draw.choice(["flip", "cut", "lost", "flip", "flip"])
+        at = draw.randrange(len(good)) if draw.random() < 0.7 else draw.randrange(min(4300, len(good)))
+        if kind == "lost":
+            path.unlink()
+        else:
+            flipped = bytes([good[at] ^ 1 << number % 8]) + good[at + 1 :]
+            path.write_bytes(good[:at] + (b"" if kind == "cut" else flipped))
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+        try:
+            restore(Objects(place), tmp_path / "new")
+        except (JournalCorrupt, Unavailable):
+            assert not (tmp_path / "new" / "journal").exists(), "what is refused is not left behind"
+        else:  # only the last part may be missing: then less was shipped, and that is a prefix
+            got = journal_of(tmp_path / "new")
+            assert kind == "lost" or got == expected, (kind, path.name, at)
+            assert all(expected[name].startswith(text.rstrip(b"\0")) for name, text in got.items())
+        path.write_bytes(good)
+
+
+def test_a_store_that_fails_leaves_no_gap(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, objects = random.Random(5), Objects(place)
+    real = {name: getattr(Objects, name) for name in ("make", "replace", "remove", "names")}
+
+    def flaky(name: str) -> object:
+        def call(self: Objects, *arguments: object) -> object:
+            when = draw.random()
+            if when < 0.2:
+                raise Unavailable("the request was lost")
+            answer = real[name](self, *arguments)
+            if when < 0.4:
+                raise Unavailable("the answer was lost")
+            return answer
+
+        return call
+
+    for name in real:
+        monkeypatch.setattr(Objects, name, flaky(name))
+    recovered, at, following = recover(data, settings=SETTINGS), 0, None
+    while at < len(slots) or following is None or following.sequence < recovered.core.sequence:
+        at = feed(recovered, slots, at, min(len(slots), at + 900))
+        try:
+            if following is None:
+                following = Shipper(data, objects)
+                following.start()
+            following.step()
+        except Unavailable:
+            if draw.random() < 0.3 or following is None or following.sequence == 0:
+                following = None
+    recovered.close()
+    monkeypatch.undo()
+    restore(objects, tmp_path / "new")
+    assert journal_of(tmp_path / "new") == journal_of(data)
+
+
+def test_a_second_shipper_is_harmless_and_another_history_refused(data: Path, place: str, slots: np.ndarray) -> None:
+    recovered = recover(data, settings=SETTINGS)
+    at = feed(recovered, slots, 0, 2000)
+    one, two = shipper(data, place), shipper(data, place)
+    catch_up(one, recovered)
+    assert two.step() == one.sequence, "the same part, made twice, is one"
+    at = feed(recovered, slots, at, 2600)
+    catch_up(one, recovered)
+    feed(recovered, slots, at, 3000)
+    catch_up(two, recovered)  # its part would begin where a shorter one is: it goes on behind that
+    assert one.step() == two.sequence - 2599 > 0
+    assert restore(Objects(place), data.parent / "new").sequence == recovered.core.sequence
+    recovered.close()
+    disk = DirectoryDisk(data)
+    truncate(disk, plan_truncation(disk, 1500))
+    with pytest.raises(JournalCorrupt, match="Ship it to another place"):
+        shipper(data, place)
+
+
+def test_the_torn_end_of_a_log_beside_is_sent_again(data: Path, place: str, slots: np.ndarray, tmp_path: Path) -> None:
+    recovered = recover(data, settings=SETTINGS)
+    feed(recovered, slots, 0, 200)
+    (data / "settlement").mkdir()
+    log, draw = data / "settlement" / "chain.log", random.Random(1)
+    log.write_bytes(draw.randbytes(CHUNK_BYTES + 100))
+    following = shipper(data, place)
+    following.step()
+    for size in (CHUNK_BYTES - 50, 20, 3 * CHUNK_BYTES):  # a crash took bytes, others came in their place
+        log.write_bytes(log.read_bytes()[:size] + draw.randbytes(300 if size < CHUNK_BYTES else 2 * CHUNK_BYTES))
+        if draw.random() < 0.5:
+            following = shipper(data, place)
+        following.step()
+        recovered_to = tmp_path / f"new{size}"
+        restore(Objects(place), recovered_to)
+        assert (recovered_to / "settlement" / "chain.log").read_bytes() == log.read_bytes()
+    recovered.close()
