@@ -111,6 +111,8 @@ class KeyRegistry:
         self._untold = 0  # bytes behind the end of lines that were refused and may be on disk
         self._file: File = disk.open(path, create=True)
         self._end = self._load(path)
+        self._settle()
+        disk.sync_directory(path.rpartition("/")[0])
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -213,7 +215,7 @@ class KeyRegistry:
         try:
             self._write(line)
         except OSError:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it has told; the first error is the one to raise
                 self._take_back()
             raise
         self._end += len(line)
@@ -242,6 +244,18 @@ class KeyRegistry:
             raise
         self._end += self._untold
         self._untold = 0
+
+    def _settle(self) -> None:
+        """Write the last line once more and sync: of a process that was killed it may be in the page cache alone."""
+        data = self._file.read_at(0, self._end)
+        if data:
+            begin = data.rstrip(b"\n").rfind(b"\n") + 1
+            while begin < len(data):
+                written = self._file.write_at(begin, data[begin:])
+                if written <= 0:
+                    raise OSError(errno.EIO, f"key registry: nothing written at offset {begin}")
+                begin += written
+            self._file.sync()
 
     def _load(self, path: str) -> int:
         data = self._file.read_at(0, self._file.size())

@@ -38,6 +38,9 @@ cdef class OpenOrders:
     cdef uint32_t free
     cdef readonly uint32_t count
     cdef dict budgets  # ids of budget orders, open or closed, the oldest first
+    cdef dict asked  # order id -> whether it had a budget, of older ones
+    cdef uint64_t known_since  # of later orders all that had a budget are in `budgets`
+    cdef object ask  # callable(order id) for the others, or None
 
     cdef OrderEntry* find(self, uint64_t order_id) noexcept nogil
     cdef bint in_quote(self, uint64_t order_id)

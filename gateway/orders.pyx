@@ -4,7 +4,7 @@ Owns a pool of entries with a hash index and one list per account. An event says
 order's side, unit of leaves or client id; this table does. It follows what was *released*: a reader never sees an
 order here that a crash could undo. It grows by doubling (a pause of milliseconds at a million orders) and is bounded
 by the order pool of the core. Of closed orders it remembers which had a budget, for the `duplicate` that may follow:
-the last BUDGETS_REMEMBERED of this process, as EventDecoder does.
+the last BUDGETS_REMEMBERED of this process; of older ones it asks whoever `look_back` named, and remembers the answer.
 
 Whoever starts the gateway gives the orders of the recovered core to `restore`.
 """
@@ -40,6 +40,9 @@ cdef class OpenOrders:
         self.firsts = NULL
         self.account_room = 0
         self.budgets = {}
+        self.asked = {}
+        self.known_since = 0
+        self.ask = None
         self.room = room // 2 if room >= 2 else 1
         self._grow()
 
@@ -83,6 +86,11 @@ cdef class OpenOrders:
                 at = entry.next
         return found
 
+    def look_back(self, uint64_t since, ask not None):
+        """Budget orders up to the sequence `since` may be unknown here: `ask(order_id)` tells whether one was. It raises nothing."""
+        self.known_since = since
+        self.ask = ask
+
     def is_in_quote(self, uint64_t order_id):
         """Whether what this order filled is told in quote units; also of one that is closed."""
         return self.in_quote(order_id)
@@ -96,7 +104,17 @@ cdef class OpenOrders:
         return NULL
 
     cdef bint in_quote(self, uint64_t order_id):
-        return order_id in self.budgets
+        if order_id in self.budgets:
+            return True
+        if order_id > self.known_since or self.ask is None:
+            return False
+        found = self.asked.get(order_id)
+        if found is None:
+            found = self.ask(order_id)
+            if len(self.asked) == BUDGETS_REMEMBERED:
+                del self.asked[next(iter(self.asked))]
+            self.asked[order_id] = found
+        return found
 
     cdef int apply(self, const uint8_t* slot) except -1:
         cdef uint8_t kind = (<const EventHead*>slot).kind
@@ -203,7 +221,9 @@ cdef class OpenOrders:
         if entry.budget:
             self.budgets[entry.order_id] = None
             if len(self.budgets) > BUDGETS_REMEMBERED:
-                del self.budgets[next(iter(self.budgets))]
+                forgotten = next(iter(self.budgets))
+                del self.budgets[forgotten]
+                self.known_since = max(self.known_since, forgotten)
         memcpy(entry.client_id, accepted.client_id, 32)
         bucket = _bucket(entry.order_id, self.room)
         entry.chain = self.buckets[bucket]

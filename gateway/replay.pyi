@@ -5,8 +5,9 @@ from numpy.typing import NDArray
 from engine.messages.ports import EventSource
 from gateway.hub import Connection, Hub
 
-__all__ = ["Replay", "rejections_in"]
+__all__ = ["Replay", "had_budget", "rejections_in"]
 
+def had_budget(events: NDArray[Any]) -> bool: ...
 def rejections_in(events: NDArray[Any]) -> list[tuple[int, bytes, int, int]]: ...
 
 class Replay:

@@ -33,7 +33,7 @@ from gateway.wire.encode cimport is_fast, put_event
 
 from gateway.wire.json import encode
 
-__all__ = ["Replay", "rejections_in"]
+__all__ = ["Replay", "had_budget", "rejections_in"]
 
 cdef uint32_t NONE = 0xFFFFFFFF
 cdef enum:
@@ -41,6 +41,14 @@ cdef enum:
     TELL = 1
     DONE = 2
     FLAG_BUDGET = 2
+
+
+def had_budget(events):
+    """Whether a command's event slots begin with the acceptance of an order that was bounded by its budget."""
+    cdef const uint8_t[::1] slots = events.view("u1")
+    if slots.shape[0] < SLOT or (<const EventHead*>&slots[0]).kind != EV_ACCEPTED:
+        return False
+    return (<const Accepted*>&slots[0]).flags & FLAG_BUDGET != 0
 
 
 def rejections_in(events):

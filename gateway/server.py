@@ -16,7 +16,6 @@ import asyncio
 import logging
 import secrets
 import ssl
-import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +46,7 @@ from gateway.pulls import Pulls, key_stamp
 from gateway.quotes import Quotes
 from gateway.receipts import Receipts
 from gateway.rejections import Rejections
-from gateway.replay import Replay, rejections_in
+from gateway.replay import Replay, had_budget, rejections_in
 from gateway.rights import Rights
 from gateway.sequencer import Sequencer
 from gateway.session import Ask, CommandRefused, Resume, Session, SessionTerms, SignedIn
@@ -134,6 +133,9 @@ class GatewayServer:
         self.hub.look = self._look
         self.hub.collar_rule = self._collar_rule
         self._open_events = open_events
+        self._past: EventSource | None = None
+        if open_events is not None:
+            self._orders.look_back(sequencer.sequence, self._had_budget)
         self._replays: deque[_Telling] = deque()
         self._quotes = Quotes(state, directory, self._orders)
         if receipt_key is not None:
@@ -592,7 +594,7 @@ class GatewayServer:
 
     def _end_silent(self) -> None:
         """Ask those who were silent long whether they are there; end who does not answer, and cancel its orders now."""
-        now = time.monotonic_ns()
+        now = _monotonic_ns()
         if now < self._look_due:
             return
         self._look_due = now + round(self.settings.ping_interval_s * 1e9 / LOOKS)
@@ -612,7 +614,7 @@ class GatewayServer:
 
     @staticmethod
     def _new_liveness(interval_s: float) -> Liveness:
-        return Liveness(round(interval_s * 1e9), time.monotonic_ns())
+        return Liveness(round(interval_s * 1e9), _monotonic_ns())
 
     def _pull(self) -> None:
         if self._pulls.work():
@@ -627,7 +629,7 @@ class GatewayServer:
             asyncio.get_running_loop().call_soon(self._replay_on)
 
     def _replay_one(self) -> None:
-        now = time.monotonic_ns()
+        now = _monotonic_ns()
         for _ in range(len(self._replays)):
             one = self._replays.popleft()
             link = one.replay.connection
@@ -761,6 +763,17 @@ class GatewayServer:
         self._pulls.add(self._rights.accounts_of(key), stamps)
         asyncio.get_running_loop().call_soon(self._run, self._pull)
 
+    def _had_budget(self, order_id: int) -> bool:
+        """Whether an order of the past was bounded by its budget: its acceptance is the event of its own sequence."""
+        assert self._open_events is not None
+        try:
+            self._past = self._past or self._open_events()
+            self._past.seek(order_id - 1)
+            return had_budget(self._past.read(1))
+        except (OSError, ExchangeError) as error:
+            log.error("the event log cannot be read for order %d: %s", order_id, error)
+            return False
+
     def _known_rejections(self) -> Rejections:
         """What the event log of the recent past tells of refused places."""
         head = self._sequencer.released_sequence
@@ -774,6 +787,11 @@ class GatewayServer:
                 for account, client_id, sequence, reason in rejections_in(events):
                     rejections.learn(account, client_id, sequence, reason)
         return rejections
+
+
+def _monotonic_ns() -> int:
+    """The loop's clock: liveness is measured by it, never by the wall clock, and a simulated loop brings its own."""
+    return round(asyncio.get_running_loop().time() * 1e9)
 
 
 def _account_of(link: Connection) -> str:

@@ -1,10 +1,11 @@
 """From the files to a running core: snapshot, journal tail, events, and proof that they agree.
 
-    lock ─▶ newest snapshot ─▶ journal behind it: CRC, sequence, chain, apply ─▶ events ─▶ journal open at its tail
+    lock ─▶ last group settled ─▶ newest snapshot ─▶ journal behind it: CRC, sequence, chain, apply ─▶ events
+         ─▶ journal open at its tail
 
 Order of work: the journal is read, checked and applied, the (derived) event log continued or built anew on the way;
-only then is the torn end of the last segment zeroed, its last group written once more (a failed sync may have left it
-in the cache alone) and the journal opened for writing. A journal that is no valid prefix stops the start
+only then is the torn end of the last segment zeroed and the journal opened for writing. Before all of it the last group
+is written and synced once more: it may be in the page cache alone. A journal that is no valid prefix stops the start
 (JournalCorrupt); nothing is skipped, and nothing that was proven durable is cut.
 
 The event log goes on where it was if it belongs to this journal, this boot of the machine and a published sequence
@@ -33,7 +34,7 @@ from engine.messages.errors import JournalCorrupt, JournalFailed
 from engine.messages.ports import Clock, Disk
 from persistence import segments
 from persistence.disk import DirectoryDisk, DirectoryLock, SystemClock, boot_id
-from persistence.event_log import EventLogReader, EventLogWriter, log_state
+from persistence.event_log import FILE_SLOTS, EventLogReader, EventLogWriter, log_state
 from persistence.journal import Journal, JournalSettings, new_tail, read_mark
 from persistence.segments import Tail
 from persistence.snapshot import Snapshot, newest_snapshots
@@ -125,12 +126,13 @@ def recover(
     identity: bytes | None = None,
     boot: bytes | None = None,
     threads: bool = True,
+    event_file_slots: int = FILE_SLOTS,
     progress: Progress | None = None,
 ) -> Recovered:
     """Bring the core, the journal and the event log in `directory` to where they were, or start new ones.
 
     `limits` are those of a core from the beginning; a snapshot brings its own. `identity` is for a new journal,
-    `boot` and `threads` for simulation.
+    `boot`, `threads` and `event_file_slots` for simulation.
 
     Raises:
         DataDirectoryBusy: another core has it.
@@ -146,6 +148,7 @@ def recover(
     try:
         report = Report()
         listed = segments.list_segments(disk)
+        _settle(disk, listed)
         empty = new_tail(identity)
         identity = listed[0].header.identity if listed else empty.identity
         snapshot = _newest(disk, identity, report) if listed else None
@@ -155,13 +158,14 @@ def recover(
         core, start, chain = Core(limits or (snapshot[0].limits if snapshot else CoreLimits())), 0, None
         if snapshot and kept is not None:
             core, start, chain = snapshot
-        event_log = EventLogWriter(directory / "events", identity, boot, keep_sequence=kept, threads=threads)
+        event_log = EventLogWriter(
+            directory / "events", identity, boot, keep_sequence=kept, threads=threads, file_slots=event_file_slots
+        )
         with _LogFiller(event_log, kept or 0, thread=threads and kept is None) as filler:
             replayed = _Replay(core, None, progress, filler)
             tail = segments.scan(disk, listed, replayed, after=start, after_chain=chain) if listed else empty
         _check_durable(tail, read_mark(disk, identity))
         segments.cut_tail(disk, tail)
-        _settle_tail(disk, tail, settings or JournalSettings())
         journal = Journal(disk, tail, clock or SystemClock(), settings, threads=threads)
     except BaseException:
         if event_log is not None:
@@ -442,11 +446,9 @@ class _LogFiller:
             raise JournalFailed(f"event log at sequence {first}: {os.strerror(error)}")
 
 
-def _settle_tail(disk: Disk, tail: Tail, settings: JournalSettings) -> None:
-    """A group is at most what the ring of its writer held: the usual ring, or the one of these settings."""
-    slots = max(settings.ring_slots, JournalSettings().ring_slots)
+def _settle(disk: Disk, listed: list[segments.Segment]) -> None:
     try:
-        segments.settle_tail(disk, tail, slots * layout.SLOT_BYTES)
+        segments.settle_end(disk, listed)
     except OSError as error:
         raise JournalFailed(f"the journal's end cannot be written again: {error}") from error
 

@@ -4,8 +4,9 @@ A segment is `journal/<first sequence, 20 digits>.journal`: one header of 4096 b
 zero until written (docs/journal.md has the format). The segments in order of their names hold every record once;
 only the last may end in a torn write. `spare` is a zero-filled file that waits to become the next segment.
 
-Scanning changes nothing. `cut_tail` alone writes: it zeroes what a torn write left behind, never a record that was
-proven durable. Whatever is no valid prefix is a JournalCorrupt; nothing is skipped.
+Scanning changes nothing. `cut_tail` zeroes what a torn write left behind, never a record that was proven durable;
+`settle_end` writes the last group once more as it stands. Whatever is no valid prefix is a JournalCorrupt; nothing is
+skipped.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ __all__ = [
     "read_header",
     "scan",
     "segment_name",
-    "settle_tail",
+    "settle_end",
 ]
 
 MAGIC = b"BYLINEJ\0"
@@ -316,27 +317,45 @@ def cut_tail(disk: Disk, tail: Tail) -> None:
         file.close()
 
 
-def settle_tail(disk: Disk, tail: Tail, bytes_max: int) -> None:
-    """Write the last records once more as they were read, and sync: then they are on the disk, not in its cache alone.
+def settle_end(disk: Disk, listed: list[Segment]) -> None:
+    """Make the last group durable, whole or torn, before anything of it is applied.
 
-    After a failed sync the kernel calls pages clean that the disk never got, and a start in the same boot reads them
-    (Rebello et al., ATC 2020). Only records of the last group are not proven by a later one; `bytes_max` is at least
-    what a group can have.
+    It is the one group that may not be: of a process that was killed it may lie in the page cache alone, and after a
+    failed sync the kernel takes its pages for clean although they never reached the disk (Rebello et al., ATC 2020). So
+    it is written again as it stands, and synced.
 
     Raises:
-        OSError: the disk refuses again.
+        OSError: the disk refuses.
     """
-    if tail.segment is None or not tail.used_slots:
+    if not listed:
         return
-    end = offset_of(tail.used_slots)
-    begin = max(HEADER_BYTES, end - bytes_max) // 4096 * 4096
-    data = bytes(view(disk, tail.segment.path)[begin:end])
-    file = disk.open(tail.segment.path)
+    segment = listed[-1]
+    raw = np.frombuffer(view(disk, segment.path), np.uint8, segment.slot_count * layout.SLOT_BYTES, HEADER_BYTES)
+    used = last_nonzero(raw)
+    begin = _last_group(raw, -(-used // layout.SLOT_BYTES))
+    group = bytes(raw[begin * layout.SLOT_BYTES : used].data)
+    file = disk.open(segment.path)
     try:
-        write_all(file, begin, data)
+        write_all(file, offset_of(begin), group)
         file.sync()
     finally:
         file.close()
+
+
+def _last_group(raw: npt.NDArray[np.uint8], used_slots: int) -> int:
+    """The slot where the last group of these begins, 0 if none does. Looks back in steps: a group is mostly short."""
+    step = 256
+    while True:
+        begin = max(0, used_slots - step)
+        at, found = begin, used_slots
+        while (at := find_record(raw, at, used_slots, True, 0)) < used_slots:
+            found = at
+            at += max(1, int(raw[at * layout.SLOT_BYTES + 5]))
+        if found < used_slots:
+            return found
+        if begin == 0:
+            return 0
+        step *= 8
 
 
 def write_all(file: object, offset: int, data: bytes) -> None:

@@ -1,0 +1,398 @@
+"""The auditor: knows what clients said and heard, and what journal a crash left behind; judges by I1 … I14.
+
+It reads no state of the exchange. While a world runs it checks each reply against what it knows; after each recovery it
+reads the journal with a reader of its own; at the end it takes the whole history as a drop copy of all accounts hears
+it from the first sequence on, and goes through it with a ledger of its own (tests/simulation/model.py).
+
+    reply by reply    I3 nothing told changes      I10 nobody hears of others      I13 no ack behind a failure told
+    after a recovery  I8 prefix, chain             I3 each ack has its record
+    at the end        I1 I2 I5 I6 by the ledger    I4 one outcome of each command  I7 live = replayed
+                      I9 all of it, both sides     I14 each change was asked for
+
+Each broken invariant is a `Violation` with its number. Nothing is raised: a run goes on, and tells all at its end.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from tests.simulation.client import SimulatedClient
+from tests.simulation.journal_reader import JournalRead, Unsound, read_journal
+from tests.simulation.model import Broken, Ledger, Market, ratio, units
+
+__all__ = ["Auditor", "Violation"]
+
+Json = dict[str, Any]
+_TIMES = {"rid", "chain", "t_in", "t_matched", "t_durable", "t_out", "rate_left"}
+_MONEY = {"transferred", "pended", "posted", "voided"}
+PHASE_KIND, UNCROSS_KIND = 15, 16
+MAX_TOLD = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    invariant: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.text}"
+
+
+class Auditor:
+    """A `Witness` of all clients."""
+
+    def __init__(self) -> None:
+        self.violations: list[Violation] = []
+        self._said: list[tuple[int, str, Any]] = []
+        self.requests = 0
+        self.replies = 0
+        self.scales: dict[str, int] = {}
+        self.markets: dict[str, Market] = {}
+        self.last_told = 0
+        """The largest sequence that anybody was told of."""
+        self._sent: dict[tuple[int, int], Json] = {}
+        self._facts: dict[tuple[Any, ...], Json] = {}
+        self._chains: dict[int, str] = {}
+        self._checked_chains = 0
+        self._asked: dict[tuple[str, str], list[list[Any]]] = defaultdict(list)
+        """(account, client_id) → [message number, client, answer kind or None] of every place that was sent."""
+        self._by_message: dict[tuple[str, int], list[Any]] = {}
+        self._refs: set[str] = set()
+        self._resolved: list[tuple[Json, str]] = []
+        self._duplicates: list[tuple[Json, str, str]] = []
+        self._poisons: dict[tuple[str, str], int] = {}
+        self._failed_links: set[int] = set()
+        self._balances: list[Json] = []
+        self.journal: JournalRead | None = None
+
+    def blame(self, invariant: str, text: str) -> None:
+        if len(self.violations) < MAX_TOLD:
+            self.violations.append(Violation(invariant, text))
+
+    def note(self, now_ns: int, who: str, what: Any) -> None:
+        """For the history of a failing seed."""
+        self._said.append((now_ns, who, what))
+        if len(self._said) > 4_000:
+            del self._said[:2_000]
+
+    @property
+    def history(self) -> list[str]:
+        """The last requests, replies and faults as text."""
+        return [f"{now_ns / 1e9:9.3f} {who} {_short(what)}" for now_ns, who, what in self._said]
+
+    # ------------------------------------------------------------ while it runs
+
+    def sent(self, client: SimulatedClient, message: Json) -> None:
+        self.requests += 1
+        self.note(client.network.schedule.now_ns, client.says, message)
+        if message["op"] == "place":
+            key = (message.get("account") or client.accounts[0], str(message.get("client_id")))
+            entry = [message["rid"], client.name, None]
+            if key[0] in client.accounts:
+                self._asked[key].append(entry)
+            self._by_message[client.name, message["rid"]] = entry
+        elif message["op"] == "replace" and "new_client_id" in message:
+            self._asked[message.get("account") or client.accounts[0], str(message["new_client_id"])].append(
+                [message["rid"], client.name, "renamed"]
+            )
+        if "ref" in message:
+            self._refs.add(str(message["ref"]))
+        self._sent[client.name, message["rid"]] = message  # type: ignore[index]
+
+    def lost(self, client: SimulatedClient) -> None:
+        self.note(client.network.schedule.now_ns, client.name, "lost its link")
+
+    def heard(self, client: SimulatedClient, message: Json) -> None:
+        self.replies += 1
+        self.note(client.network.schedule.now_ns, client.said, message)
+        kind = message.get("type")
+        link = client.link.number if client.link is not None else 0
+        request = self._sent.get((client.name, message["rid"])) if "rid" in message else None  # type: ignore[arg-type]
+        if "rid" in message and request is None and kind not in ("receipt",):
+            self.blame("I10", f"{client.name} was answered {message['rid']}, which it never asked")
+            return
+        self._own_alone(client, message)
+        if "chain" in message:
+            if link in self._failed_links:
+                self.blame("I13", f"{client.name} was acked {message['sequence']} after the journal had failed")
+            self._acked(client, request, message)
+        elif "event" in message:
+            self._fact(client, message)
+        elif kind == "error" and request is not None:
+            self._answered(client, request, "error", message)
+        elif kind == "status" and message.get("journal") == "failed":
+            self._failed_links.add(link)
+        elif kind == "resolved":
+            self._resolved.append((message, client.name))
+        elif kind == "balances":
+            self._balances.append(message)
+        if isinstance(message.get("sequence"), int) and kind not in ("resumed",):
+            self.last_told = max(self.last_told, message["sequence"])
+
+    def _acked(self, client: SimulatedClient, request: Json | None, message: Json) -> None:
+        sequence, chain = message["sequence"], message["chain"]
+        known = self._chains.setdefault(sequence, chain)
+        if known != chain:
+            self.blame("I3", f"sequence {sequence} was acked with chain {known}, now with {chain}")
+        self._fact(client, {"index": 0} | {name: value for name, value in message.items() if name not in _TIMES})
+        if request is None:
+            return
+        event = message.get("event", "done")
+        self._answered(client, request, event, message)
+        if request["op"] == "place" and event == "duplicate":
+            account = request.get("account") or client.accounts[0]
+            self._duplicates.append((message, account, request["client_id"]))
+        if request["op"] == "poison" and event == "done":
+            key = (request.get("account") or client.accounts[0], request["client_id"])
+            self._poisons.setdefault(key, sequence)
+        if request["op"] == "asset" and event == "done":
+            self.scales[request["asset"]] = request["scale"]
+        if request["op"] == "market" and event == "done":
+            self._list(request)
+
+    def _list(self, terms: Json) -> None:
+        self.markets[terms["market"]] = Market(
+            terms["market"], terms["base"], terms["quote"], terms["tick"], terms["lot"], self.scales[terms["base"]],
+            self.scales[terms["quote"]], terms["taker_ppm"], terms["maker_ppm"],
+        )  # fmt: skip
+
+    def _answered(self, client: SimulatedClient, request: Json, answer: str, message: Json) -> None:
+        entry = self._by_message.get((client.name, request["rid"]))
+        if entry is not None:
+            if entry[2] is not None:
+                self.blame("I4", f"{client.name}: request {request['rid']} has two answers: {entry[2]} and {answer}")
+            entry[2] = answer
+            if answer == "accepted" and message.get("client_id") != request["client_id"]:
+                self.blame("I4", f"{client.name}: request {request['rid']} is answered for {message.get('client_id')}")
+
+    def _fact(self, client: SimulatedClient, event: Json) -> None:
+        """What a sequence and index say is the same for everybody and for ever, but for whose side is told."""
+        if "index" not in event or event.get("event") is None:
+            return
+        name = event["event"]
+        side = "maker" if "maker_order_id" in event else "taker" if "taker_order_id" in event else ""
+        if name in _MONEY or name == "duplicate" or (name in ("done", "rejected") and not event.get("account")):
+            side = client.name
+        key = (event["sequence"], event["index"], side)
+        known = self._facts.setdefault(key, event)
+        if known != event:
+            self.blame("I3", f"told differently at {key[:2]}: {known} and then {event}")
+
+    def _own_alone(self, client: SimulatedClient, message: Json) -> None:
+        if not client.accounts:
+            return  # the operator
+        named = {message[name] for name in ("account", "maker_account", "taker_account") if name in message}
+        if message.get("type") == "error" or message.get("event") == "rejected":
+            return  # says what the request said
+        for leg in message.get("legs", ()):
+            if leg["from"] not in client.accounts and leg.get("to") not in client.accounts:
+                self.blame("I10", f"{client.name} was told a leg of {leg['from']}")
+        for name in named:
+            if isinstance(name, str) and name not in client.accounts:
+                self.blame("I10", f"{client.name} was told of {name}: {message}")
+        if (
+            "maker_order_id" in message
+            and "taker_order_id" in message
+            and message["maker_account"] != message["taker_account"]
+        ):
+            self.blame("I10", f"{client.name} was told both sides of a trade")
+
+    # ------------------------------------------------------------ after a recovery
+
+    def check_journal(self, files: dict[str, bytes]) -> None:
+        """The journal as a recovery left it: sound, and each ack ever told has its record."""
+        try:
+            self.journal = read = read_journal(files)
+        except Unsound as error:
+            self.blame("I8", f"recovered a journal that is not sound: {error}")
+            return
+        if read.torn_bytes:
+            self.blame("I8", f"{read.torn_bytes} bytes of a torn write were left behind the end")
+        records = read.records
+        if self.last_told > len(records):
+            self.blame("I3", f"sequence {self.last_told} was told; the journal ends with {len(records)}")
+        for sequence, chain in self._chains.items():
+            if sequence <= len(records) and f"{records[sequence - 1].chain:016x}" != chain:
+                self.blame("I3", f"sequence {sequence} was acked with chain {chain}; its record is another")
+                break
+        times = [record.ts for record in records]
+        if any(later < earlier for earlier, later in zip(times, times[1:], strict=False)):
+            self.blame("I7", "time goes backwards in the journal")
+
+    # ------------------------------------------------------------ at the end
+
+    def finish(
+        self, drop_copy: list[Json], last_asked: int, final_balances: dict[str, Json], open_orders: dict[str, Json]
+    ) -> None:
+        """`drop_copy`: every private event of all accounts from the first sequence to `last_asked`, in the order told.
+
+        The answers to `balances` and `open_orders` as of `last_asked`, by account.
+        """
+        commands: dict[int, list[Json]] = {}
+        last = (0, -1)
+        for event in drop_copy:
+            at = (event["sequence"], event["index"])
+            if at < last:
+                self.blame("I9", f"{at} is told behind {last}")
+            last = at
+            commands.setdefault(at[0], []).append(event)
+        self._compare_facts(drop_copy, last_asked)
+        ledger = Ledger(self.scales, self.markets)
+        phases = self._phases()
+        for sequence, events in commands.items():
+            while phases and phases[0][0] <= sequence:
+                _, market, is_continuous = phases.pop(0)
+                self.markets[market].is_continuous = is_continuous
+            try:
+                ledger.take(sequence, events)
+            except Broken as error:
+                self.blame(error.number, str(error))
+                return
+            except (KeyError, IndexError) as error:
+                self.blame("I9", f"sequence {sequence}: an event of what was never told: {error!r}")
+                return
+        self._check_balances(ledger, final_balances)
+        self._check_orders(ledger, open_orders)
+        self._check_outcomes(drop_copy, ledger)
+
+    def _phases(self) -> list[tuple[int, str, bool]]:
+        """Where acked commands of the operator opened or closed a market for trading."""
+        found = []
+        for (sequence, _, _), event in self._facts.items():
+            if event["event"] == "phase_changed":
+                found.append((sequence, event["market"], event["phase"] == "continuous"))
+            elif event["event"] == "uncrossed":
+                found.append((sequence, event["market"], True))
+        # An answer that was lost is in the journal all the same: there the market is taken as not continuous.
+        told = {sequence for sequence, _, _ in found}
+        names = list(self.markets)
+        for record in self.journal.records if self.journal is not None else ():
+            if record.kind in (PHASE_KIND, UNCROSS_KIND) and record.sequence not in told:
+                found += [(record.sequence, name, False) for name in names]
+        return sorted(found)
+
+    def _compare_facts(self, drop_copy: list[Json], last_asked: int) -> None:
+        """Everything that anybody was told must be in the history as it is told now."""
+        now: dict[tuple[int, int, str], Json] = {}
+        for event in drop_copy:
+            side = "maker" if "maker_order_id" in event else "taker" if "taker_order_id" in event else ""
+            now[event["sequence"], event["index"], side] = event
+        for (sequence, index, side), event in self._facts.items():
+            if (
+                sequence > last_asked
+                or side not in ("", "maker", "taker")
+                or event["event"] in ("phase_changed", "uncrossed", "duplicate", "cut")
+            ):
+                continue
+            if event["event"] in ("done", "rejected") and "account" not in event:
+                continue
+            found = now.get((sequence, index, side))
+            if found is None:
+                self.blame("I3", f"{event['event']} at {sequence}.{index} was told, and is in the history no more")
+            elif found != event:
+                self.blame("I7", f"{sequence}.{index} was told as {event}; replayed it is {found}")
+
+    def _check_balances(self, ledger: Ledger, told: dict[str, Json]) -> None:
+        sums: dict[str, int] = defaultdict(int)
+        for account, answer in told.items():
+            seen = set()
+            for row in answer["balances"]:
+                scale = self.scales[row["asset"]]
+                now = [units(row["available"], scale), units(row["held"], scale)]
+                own = ledger.balances.get((account, row["asset"]), [0, 0])
+                seen.add(row["asset"])
+                sums[row["asset"]] += sum(now)
+                if now != own:
+                    self.blame("I1", f"{account} is told {now} of {row['asset']}; its events make {own}")
+            for (name, asset), own in ledger.balances.items():
+                if name == account and asset not in seen and any(own):
+                    self.blame("I1", f"{account} is told nothing of {asset}; its events make {own}")
+        for asset, total in sums.items():
+            if total:
+                self.blame("I1", f"all balances of {asset} sum to {total}")
+
+    def _check_orders(self, ledger: Ledger, told: dict[str, Json]) -> None:
+        for account, answer in told.items():
+            now = {row["order_id"]: row for row in answer["orders"]}
+            own = {
+                order.order_id: order for order in ledger.orders.values() if order.is_open and order.account == account
+            }
+            if set(now) != set(own):
+                self.blame("I6", f"{account}: open orders {sorted(now)}; its events make {sorted(own)}")
+                continue
+            for order_id, row in now.items():
+                order = own[order_id]
+                if not order.is_budget and ratio(row["leaves"], order.market.lot) != order.leaves:
+                    self.blame("I6", f"order {order_id}: leaves {row['leaves']}; its events make {order.leaves}")
+
+    def _check_outcomes(self, drop_copy: list[Json], ledger: Ledger) -> None:
+        accepted: dict[tuple[str, str], list[int]] = defaultdict(list)
+        rejected: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for event in drop_copy:
+            name = event["event"]
+            if name == "accepted":
+                accepted[event["account"], event["client_id"]].append(event["order_id"])
+            elif name == "rejected" and event.get("op") == "place":
+                rejected[event.get("account"), event.get("client_id")].append(event["sequence"])  # type: ignore[index]
+            elif name in _MONEY and event["ref"] not in self._refs:
+                self.blame("I14", f"sequence {event['sequence']}: {name} of ref {event['ref']}, which nobody sent")
+        for key, orders in accepted.items():
+            asked = self._asked.get(key, [])
+            if len(orders) > 1:
+                self.blame("I5", f"{key} was accepted as orders {orders}")
+            if not asked:
+                self.blame("I14", f"{key} was accepted as {orders}; nobody who may had sent it")
+            elif all(answer in ("error", "rejected") for _, _, answer in asked):
+                self.blame("I4", f"{key} was refused each time, and accepted as {orders}")
+            poisoned = self._poisons.get(key)
+            if poisoned is not None and orders[-1] > poisoned:
+                self.blame("I5", f"{key} was poisoned at {poisoned} and accepted at {orders[-1]}")
+        for message, account, client_id in self._duplicates:
+            if message["order_id"] not in accepted.get((account, client_id), ()) and not self._was_renamed(
+                account, client_id
+            ):
+                self.blame("I4", f"{account} {client_id}: duplicate of order {message['order_id']}, never accepted")
+        for message, name in self._resolved:
+            self._check_resolved(message, name, accepted, rejected, ledger)
+
+    def _was_renamed(self, account: str, client_id: str) -> bool:
+        return any(answer == "renamed" for _, _, answer in self._asked.get((account, client_id), ()))
+
+    def _check_resolved(
+        self, message: Json, name: str, accepted: dict[tuple[str, str], list[int]],
+        rejected: dict[tuple[str, str], list[int]], ledger: Ledger,
+    ) -> None:  # fmt: skip
+        key, as_of = (message["account"], message["client_id"]), message["sequence"]
+        if self._was_renamed(*key):
+            return
+        orders = [order for order in accepted.get(key, ()) if order <= as_of]
+        outcome = message["outcome"]
+        where = f"{name} at {as_of}: {key} is {outcome}"
+        if outcome in ("accepted", "final"):
+            if message["order_id"] not in orders:
+                self.blame("I4", f"{where} as order {message['order_id']}; accepted were {orders}")
+                return
+            states = [one for one in ledger.history[message["order_id"]] if one[0] <= as_of]
+            _, filled, status = states[-1]
+            order = ledger.orders[message["order_id"]]
+            told = message["filled"]
+            if (units(told, order.market.quote_scale) if order.is_budget else ratio(told, order.market.lot)) != filled:
+                self.blame("I4", f"{where}, filled {told}; its events make {filled}")
+            if (status == "open") != (outcome == "accepted"):
+                self.blame("I4", f"{where}; its events make it {status}")
+        elif orders:
+            self.blame("I4", f"{where}, and accepted as {orders}")
+        elif outcome == "rejected" and message["rejected_sequence"] not in rejected.get(key, ()):
+            self.blame("I4", f"{where} at {message['rejected_sequence']}; refused at {rejected.get(key)}")
+        elif outcome == "never_received" and any(message["since"] < at <= as_of for at in rejected.get(key, ())):
+            self.blame("I4", f"{where} since {message['since']}; refused at {rejected.get(key)}")
+
+
+def _short(message: Any) -> str:
+    if not isinstance(message, dict):
+        return str(message)
+    return str(
+        {name: value for name, value in message.items() if name not in ("t_in", "t_matched", "t_durable", "t_out")}
+    )

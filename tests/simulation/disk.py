@@ -1,0 +1,148 @@
+"""A disk that dies in the middle of an operation, loses what was not synced, and lies when it is told to.
+
+Two deaths. `kill`: the process is gone, the machine stays: what was written is still in the page cache, though not on
+the platter, until it is synced or the power fails. `power`: each unsynced sector of 512 bytes survives or not, a file
+whose name was not made durable may be gone, and the operation that was under way is done in part.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+
+from tests.support.disk import SECTOR, Node, SimulatedDisk, SimulatedFile
+
+__all__ = ["FaultyDisk"]
+
+
+class FaultyFile(SimulatedFile):
+    """The file of a `FaultyDisk`."""
+
+    _disk: FaultyDisk
+
+    def write_at(self, offset: int, data: bytes) -> int:
+        disk = self._disk
+        disk.operation("write")
+        if disk.is_dead:  # it died in this write: some of it may have reached the cache
+            super().write_at(offset, data[: disk.random.randrange(len(data) + 1)])
+            raise disk.gone()
+        if disk.misdirect and len(data) >= SECTOR:
+            disk.misdirect -= 1
+            away = disk.random.choice([-8, -1, 1, 3]) * SECTOR
+            disk.done["misdirected"] = disk.done.get("misdirected", 0) + 1
+            return super().write_at(max(0, offset + away), data)
+        return super().write_at(offset, data)
+
+    def sync(self) -> None:
+        disk = self._disk
+        disk.operation("sync")
+        if disk.is_dead:
+            raise disk.gone()
+        if "sync" in disk.fail and disk.fail["sync"][0] == 0:
+            self._node.dirty.clear()  # the kernel takes its pages for clean after it has told of the error once
+        if disk.lies:
+            disk.lies -= 1
+            disk.done["lied"] = disk.done.get("lied", 0) + 1
+            disk.sync_count += 1
+            return  # the sectors stay dirty: a loss of power takes them
+        super().sync()
+
+
+class FaultyDisk(SimulatedDisk):
+    """See the module. Faults are armed from outside; `done` counts those that came about."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.random = random.Random(f"disk-{seed}")
+        self.is_dead = False
+        self.die_in: int | None = None
+        """Operations until it dies in the middle of one."""
+        self.misdirect = 0
+        self.lies = 0
+        self._unnamed: set[str] = set()
+        """Files that were made, and whose directory was not synced since."""
+        self._ghosts: dict[str, Node] = {}
+        """Files that were removed, and whose directory was not synced since."""
+        self.done: dict[str, int] = {}
+        self.operations = 0
+
+    def gone(self) -> OSError:
+        return OSError(errno.EIO, "the machine is dead (simulated)")
+
+    def operation(self, _name: str) -> None:
+        """Before each operation."""
+        if self.is_dead:
+            raise self.gone()
+        self.operations += 1
+        if self.die_in is not None:
+            self.die_in -= 1
+            if self.die_in <= 0:
+                self.die_in, self.is_dead = None, True
+
+    def meet(self, operation: str) -> None:
+        if operation in self.fail and self.fail[operation][0] == 0:
+            self.done[f"{operation}_error"] = self.done.get(f"{operation}_error", 0) + 1
+        super().meet(operation)
+
+    def open(self, path: str, *, create: bool = False) -> FaultyFile:
+        self.operation("open")
+        if self.is_dead:
+            raise self.gone()
+        is_new = path not in self.files
+        file = super().open(path, create=create)
+        if is_new:
+            self._unnamed.add(path)
+        return FaultyFile(self, file._node)
+
+    def rename(self, source: str, target: str) -> None:
+        self.operation("rename")
+        if self.is_dead and self.random.random() < 0.5:
+            raise self.gone()
+        super().rename(source, target)
+        self._unnamed.discard(source)
+        self._named(target.rpartition("/")[0])
+        if self.is_dead:
+            raise self.gone()
+
+    def sync_directory(self, directory: str) -> None:
+        self.operation("sync_directory")
+        if self.is_dead:
+            raise self.gone()
+        super().sync_directory(directory)
+        self._named(directory)
+
+    def _named(self, directory: str) -> None:
+        """Its names are durable now."""
+        self._unnamed = {path for path in self._unnamed if path.rpartition("/")[0] != directory}
+        self._ghosts = {path: node for path, node in self._ghosts.items() if path.rpartition("/")[0] != directory}
+
+    def remove(self, path: str) -> None:
+        self.operation("remove")
+        if self.is_dead:
+            raise self.gone()
+        self._ghosts[path] = self.files[path]
+        super().remove(path)
+        self._unnamed.discard(path)
+
+    def revive(self, death: str) -> None:
+        """After `kill` or `power`: the machine is up again."""
+        if death == "power":
+            for path in sorted(self._unnamed):
+                if self.random.random() < 0.5:
+                    del self.files[path]
+            for path, node in sorted(self._ghosts.items()):
+                if path not in self.files and self.random.random() < 0.5:
+                    self.files[path] = node
+            self._unnamed.clear()
+            self._ghosts.clear()
+            self.crash()
+        self.fail.clear()
+        self.is_dead, self.die_in, self.short_writes, self.space = False, None, None, None
+        self.misdirect = self.lies = 0
+
+    def flip_bit(self, path: str, bit: int) -> None:
+        """A bit of a file, wherever it is kept."""
+        node = self.files[path]
+        for kept in (node.cached, node.stored):
+            if bit // 8 < len(kept):
+                kept[bit // 8] ^= 1 << bit % 8

@@ -1,0 +1,200 @@
+"""The exchange under test: production recovery, journal, sequencer, engine, event log and session code in one loop.
+
+What it is given in place of the machine: a disk, a clock, a network (ports), and a hand that does the work of the
+journal's writer thread after a while of virtual time. Nothing of it knows that it is simulated.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.limits import CoreLimits
+from gateway.keys import KeyRegistry, public_hex
+from gateway.sequencer import Sequencer
+from gateway.server import GatewayServer
+from gateway.settings import GatewaySettings
+from persistence import ring, segments
+from persistence.event_log import EventLogReader
+from persistence.journal import JournalSettings
+from persistence.recovery import Recovered, recover
+from persistence.segments import write_all
+from persistence.snapshot import _HEADER, FORMAT, MAGIC, _sealed, snapshot_name
+from tests.simulation.disk import FaultyDisk
+from tests.simulation.loop import Schedule, VirtualLoop
+from tests.simulation.network import MS, Network
+
+__all__ = ["LIMITS", "DiskPace", "ExchangeProcess", "SimulatedClock", "write_snapshot"]
+
+LIMITS = CoreLimits(
+    accounts=64, markets=8, assets=8, balances=512, orders=4_096, client_ids_total=20_000,
+    client_ids_per_account=5_000, refs=4_096, postings=2_048, max_price_ticks=1 << 21, max_fills_per_command=1_000,
+    poisons=4_096,
+)  # fmt: skip
+SEGMENT_BYTES = 73_728
+IDENTITY = bytes(range(16))
+EPOCH_NS = 1_800_000_000_000_000_000
+EVENT_FILE_SLOTS = 8_192
+
+
+class SimulatedClock:
+    """A wall clock that steps when it is told to, over the world's own time."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self.offset_ns = 0
+
+    def now_ns(self) -> int:
+        return EPOCH_NS + self._schedule.now_ns + self.offset_ns
+
+
+@dataclass(slots=True)
+class DiskPace:
+    """How long a group takes to reach the disk."""
+
+    usual_ns: int = MS // 5
+    stall_until_ns: int = 0
+    random: random.Random = field(default_factory=random.Random)
+
+    def next_ns(self, now_ns: int) -> int:
+        usual = self.random.randrange(self.usual_ns // 2, 2 * self.usual_ns)
+        return usual if now_ns >= self.stall_until_ns else self.stall_until_ns - now_ns + usual
+
+
+class ExchangeProcess:
+    """One life of the core's process, from recovery to its end."""
+
+    def __init__(
+        self, schedule: Schedule, network: Network, disk: FaultyDisk, clock: SimulatedClock, directory: Path, *,
+        boot: bytes, epoch: int, pace: DiskPace, operator_key: Any, receipt_key: Any, settings: dict[str, Any],
+        durable_acks: bool = True,
+    ) -> None:  # fmt: skip
+        """Recover and begin to listen. Raises what recovery raises; nothing of it is left then."""
+        self.schedule, self.disk, self.pace = schedule, disk, pace
+        self.directory = directory
+        self.loop = VirtualLoop(schedule, f"exchange {epoch}")
+        self.network = network
+        self._is_writing = False
+        self.failed_at_ns: int | None = None
+        self.recovered: Recovered = recover(
+            directory, limits=LIMITS, disk=disk, clock=clock, identity=IDENTITY, boot=boot, threads=False,
+            settings=JournalSettings(segment_bytes=SEGMENT_BYTES, ring_slots=1_024, reserved_slots=64),
+            event_file_slots=EVENT_FILE_SLOTS,
+        )  # fmt: skip
+        self.journal, self.core = self.recovered.journal, self.recovered.core
+        try:
+            self.keys = KeyRegistry(disk)
+            if self.keys.find(public_hex(operator_key)) is None:
+                self.keys.register(public_hex(operator_key), [], ["operator"], "operator", clock.now_ns())
+            self.sequencer = Sequencer(
+                self.core, clock, self.journal, self.recovered.event_log, durable_acks=durable_acks, pending_max=1_024,
+                arena_slots=8_192, journal_reserve_slots=64, chain=self.journal.chain,
+            )  # fmt: skip
+            self.server = GatewayServer(
+                GatewaySettings(epoch=epoch, **settings), self.sequencer, self.journal, self.core, self.keys, clock,
+                lambda: EventLogReader(directory / "events"), receipt_key,
+            )  # fmt: skip
+        except BaseException:
+            self.recovered.close()
+            raise
+        self.loop.listen = network.listen_for(self.loop)
+        self.is_ready = False
+        self.loop.schedule.later(0, self._begin, self.loop)
+
+    def _begin(self) -> None:
+        self.loop.create_task(self._start())
+
+    async def _start(self) -> None:
+        await self.server.start()
+        self.is_ready = True
+
+    # ------------------------------------------------------------ the writer's hand
+
+    def look(self) -> None:
+        """After each step: what was published is on its way to the disk."""
+        if self._is_writing or self.failed_at_ns is not None:
+            return
+        if self.journal.appended_sequence > self.journal.durable_sequence:
+            self._is_writing = True
+            self.schedule.later(self.pace.next_ns(self.schedule.now_ns), self._write, self.loop)
+
+    def _write(self) -> None:
+        self._is_writing = False
+        result = self.journal.step()
+        if self.disk.is_dead:
+            return  # whoever watches the disk ends this process
+        if result == ring.NEEDS_SEGMENT:
+            self._is_writing = True
+            self.schedule.later(1_000 * MS, self._write, self.loop)
+        if result in (ring.WROTE, ring.FAILED):
+            self.loop.wake_reader(self.journal.fileno())
+        if result == ring.FAILED and self.failed_at_ns is None:
+            self.failed_at_ns = self.schedule.now_ns
+        if self.journal.status == "disk_full" and not self._is_writing:
+            self._is_writing = True
+            self.schedule.later(1_000 * MS, self._try_space, self.loop)
+
+    def _try_space(self) -> None:
+        """What the keeper does each second while there is no space for a segment ahead."""
+        self._is_writing = False
+        if self.journal._spare is None:
+            self.journal._prepare_or_say(hurry=True)
+        if self.journal.status == "disk_full":
+            self._is_writing = True
+            self.schedule.later(1_000 * MS, self._try_space, self.loop)
+        self.loop.wake_reader(self.journal.fileno())
+
+    # ------------------------------------------------------------ the end
+
+    def kill(self) -> None:
+        """kill -9: nothing more of it runs, nothing is flushed."""
+        self.loop.kill()
+        self.network.process_died(self.loop)
+        self.server.hub.on_fatal = None
+        self.recovered.lock.release()
+
+    @property
+    def fault(self) -> BaseException | None:
+        return self.server.fault
+
+
+def write_snapshot(process: ExchangeProcess) -> str:
+    """The state as it is now, as the snapshot writer leaves it: temporary name, sync, header, sync, rename.
+
+    The core is copied at once, as a fork copies it. Raises OSError as the disk does.
+    """
+    core, disk, name = process.core, process.disk, snapshot_name(process.core.sequence)
+    body = core.snapshot()
+    header = _HEADER.pack(
+        MAGIC,
+        FORMAT,
+        0,
+        core.sequence,
+        process.journal.chain,
+        core.state_hash(),
+        process.journal.identity,
+        bytes(32),
+        0,
+    )
+    file = disk.open(name + ".tmp", create=True)
+    try:
+        write_all(file, _HEADER.size, body)
+        file.sync()
+        write_all(file, 0, _sealed(header, len(body), body[-32:]))
+        file.sync()
+    finally:
+        file.close()
+    disk.rename(name + ".tmp", name)
+    return name
+
+
+def wipe_events(directory: Path) -> None:
+    """The event log is derived: it may go while the exchange is down."""
+    shutil.rmtree(directory / "events", ignore_errors=True)
+
+
+def journal_paths(disk: FaultyDisk) -> list[str]:
+    return [path for path in sorted(disk.files) if path.startswith("journal/") and path.endswith(segments.SUFFIX)]

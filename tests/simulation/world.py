@@ -1,0 +1,547 @@
+"""One seed: a world of clients, a network, a disk and an exchange, with faults at times that the seed has drawn.
+
+    plan(seed) ─▶ World.run: setup ▸ 60 s of virtual time with faults ▸ quiet ▸ the auditor's questions ▸ Result
+
+The same seed and plan give the same steps. A plan is a plain list of faults, so that it can be shortened
+(tests/simulation/shorten.py). Only this file knows which faults it has committed, so it judges two things itself: that
+a recovery refused to start only where data was damaged (I8), and that a process ended by itself only where its disk had
+failed (I13).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import picows.api
+
+from engine.core import Core
+from engine.messages.errors import JournalCorrupt
+from persistence.recovery import replay
+from tests.simulation.auditor import Auditor, Violation
+from tests.simulation.client import SimulatedClient, key_of
+from tests.simulation.disk import FaultyDisk
+from tests.simulation.exchange import (
+    LIMITS,
+    DiskPace,
+    ExchangeProcess,
+    SimulatedClock,
+    journal_paths,
+    wipe_events,
+    write_snapshot,
+)
+from tests.simulation.loop import Schedule, VirtualLoop
+from tests.simulation.network import MS, Network
+from tests.simulation.traders import Hostile, Operator, Trader, setup
+
+__all__ = ["Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly", "run_seed"]
+
+SECOND = 1_000 * MS
+SETTINGS: dict[str, Any] = {
+    "batch_interval_s": 5.0,
+    "ping_interval_s": 4.0,
+    "sign_in_timeout_s": 5.0,
+    "tick_poll_s": 0.2,
+}
+HOUSE = ["system:fees", "system:external"]
+
+DEATHS = ("kill", "power")
+LINK_FAULTS = ("cut", "cut_late", "half_open", "stall", "storm")
+DISK_FAULTS = ("slow_disk", "full_disk", "short_writes", "sync_error", "write_error")
+CRASHES = ("kill", "power", "kill_at_step", "power_at_step", "kill_in_disk", "power_in_disk", "power_in_recovery")
+DAMAGE = ("flip", "misdirect", "lie", "old_block", "lost_middle")
+KINDS = (*LINK_FAULTS, *DISK_FAULTS, *CRASHES, *DAMAGE, "clock", "snapshot", "wipe_events")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`at_ms`: virtual time since the setup. `draw`: what the kind needs of chance, 0 … 2^32 − 1."""
+
+    at_ms: int
+    kind: str
+    draw: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    seed: int
+    faults: tuple[Fault, ...]
+    traders: int = 3
+    has_hostile: bool = True
+    duration_ms: int = 60_000
+
+
+@dataclass(slots=True)
+class Result:
+    seed: int
+    violations: list[Violation] = field(default_factory=list)
+    commands: int = 0
+    """Records of the journal, all of them checked."""
+    requests: int = 0
+    replies: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    recoveries: int = 0
+    recovery_s: float = 0.0
+    """The slowest, in real seconds."""
+    virtual_s: float = 0.0
+    seconds: float = 0.0
+    outcome: str = "whole"
+    """`whole`, or `detected`: the damage that was done kept the exchange from starting, as it must."""
+    history: list[str] = field(default_factory=list)
+    state_hash: str = ""
+
+    @property
+    def failure(self) -> str:
+        return "; ".join(map(str, self.violations))
+
+
+def draw_plan(seed: int, *, duration_ms: int = 60_000) -> Plan:
+    """The faults of a seed."""
+    draw = random.Random(f"plan-{seed}")
+    weights = {
+        "cut": 6, "cut_late": 6, "half_open": 3, "stall": 3, "storm": 1, "slow_disk": 3, "full_disk": 1.5,
+        "short_writes": 1, "sync_error": 1, "write_error": 1, "kill": 2, "power": 2, "kill_at_step": 2,
+        "power_at_step": 2, "kill_in_disk": 2, "power_in_disk": 3, "power_in_recovery": 1, "clock": 3, "snapshot": 4,
+        "wipe_events": 0.5,
+    }  # fmt: skip
+    count = draw.choice([0, 2, 4, 6, 8, 12, 20])
+    faults = [
+        Fault(draw.randrange(duration_ms), kind, draw.getrandbits(32))
+        for kind in draw.choices(list(weights), list(weights.values()), k=count)
+    ]
+    if draw.random() < 0.12:
+        faults.append(Fault(draw.randrange(duration_ms // 2, duration_ms), draw.choice(DAMAGE), draw.getrandbits(32)))
+    faults.sort(key=lambda fault: fault.at_ms)
+    return Plan(seed, tuple(faults), draw.choice([2, 3, 3, 4]), draw.random() < 0.7, duration_ms)
+
+
+class World:
+    """Everything of one run. `run` once."""
+
+    def __init__(self, plan: Plan, directory: Path, *, durable_acks: bool = True) -> None:
+        self.plan, self.directory = plan, directory
+        self.result = Result(plan.seed)
+        self.schedule = Schedule()
+        self.clock = SimulatedClock(self.schedule)
+        self.network = Network(self.schedule, plan.seed, self.clock.now_ns)
+        self.disk = FaultyDisk(plan.seed)
+        self.pace = DiskPace(random=random.Random(f"pace-{plan.seed}"))
+        self.auditor = Auditor()
+        self.durable_acks = durable_acks
+        self.process: ExchangeProcess | None = None
+        self.boot = 1
+        self.epoch = 0
+        self.is_damaged = False
+        """What was durable has been changed: a start may be refused."""
+        self.may_lose_tail = False
+        """What was told may be gone, and only clients can know: a disk lied, or the last group was damaged."""
+        self.is_over = False
+        self._disk_failed = False
+        self._next_death: str | None = None
+        self._starting = False
+        names = [f"trader{number}" for number in range(plan.traders)]
+        self.observer = self._client("observer", [*names, *HOUSE])
+        self.operator_client = self._client("operator", [])
+        self.traders = [
+            Trader(self._client(name, [name]), self.schedule, plan.seed, [other for other in names if other != name])
+            for name in names
+        ]
+        self.operator = Operator(self.operator_client, self.schedule, plan.seed, self.traders)
+        self.hostile: list[Hostile] = []
+        if plan.has_hostile:
+            self.hostile = [Hostile(self._client("eve", ["eve"]), self.schedule, plan.seed, names)]
+        self.names = names
+        self.schedule.after_step = self._after_step
+        self.drop_copy: list[dict[str, Any]] = []
+
+    def _client(self, name: str, accounts: list[str]) -> SimulatedClient:
+        return SimulatedClient(name, self.network, self.auditor, self.plan.seed, accounts)
+
+    @property
+    def clients(self) -> list[SimulatedClient]:
+        actors = [actor.client for actor in (*self.traders, *self.hostile)]
+        return [self.operator_client, self.observer, *actors]
+
+    # ------------------------------------------------------------ the run
+
+    def run(self) -> Result:
+        began = time.perf_counter()
+        with quietly():
+            try:
+                self._run()
+            finally:
+                if self.process is not None:
+                    self.process.kill()
+        result = self.result
+        result.violations = list(self.auditor.violations)
+        result.history = self.auditor.history
+        result.requests, result.replies = self.auditor.requests, self.auditor.replies
+        result.virtual_s, result.seconds = self.schedule.now_ns / 1e9, time.perf_counter() - began
+        result.faults.update({name: count for name, count in self.disk.done.items()})
+        return result
+
+    def prepare(self) -> None:
+        """Start the exchange and have the operator set it up; then everybody connects. No fault and no actor yet."""
+        self._start()
+        ready: list[bool] = []
+        everybody = [*self.names, *(actor.client.name for actor in self.hostile)]
+        self.observer.accounts += [actor.client.name for actor in self.hostile]
+        watchers = {"observer": self.observer.accounts}
+        self.operator.prepare(setup(everybody, watchers), lambda: ready.append(True))
+        self.operator_client.connect()
+        self.schedule.run(30 * SECOND, lambda: bool(ready))
+        assert ready, "the setup did not end"
+        for client in self.clients[1:]:
+            client.connect()
+
+    def _run(self) -> None:
+        self.prepare()
+        begun = self.schedule.now_ns
+        for actor in (*self.traders, *self.hostile, self.operator):
+            actor.begin()
+        for fault in self.plan.faults:
+            self.schedule.at(begun + fault.at_ms * MS, lambda fault=fault: self._commit(fault))  # type: ignore[misc]
+        self.schedule.run(begun + self.plan.duration_ms * MS, lambda: self.is_over)
+        if self.is_over:
+            return
+        for actor in (*self.traders, *self.hostile, self.operator):
+            actor.stop()
+        self.question()
+
+    def _heal(self) -> None:
+        """No more faults: everything must come back by itself."""
+        self.disk.fail.clear()
+        self.disk.space, self.disk.short_writes, self.disk.die_in = None, None, None
+        self.disk.misdirect = self.disk.lies = 0
+        self.pace.stall_until_ns = 0
+        self.schedule.crash_at_step = None
+
+    def question(self) -> None:
+        """Quiet: everybody comes back, all doubts are settled, and the auditor's questions are answered."""
+        self._heal()
+        deadline = self.schedule.now_ns + 60 * SECOND
+
+        def is_quiet() -> bool:
+            return self.is_over or all(client.is_live and not client.open for client in self.clients)
+
+        while self.schedule.now_ns < deadline and not is_quiet():
+            self.schedule.run(self.schedule.now_ns + SECOND)
+        if self.is_over:
+            return
+        if not is_quiet():
+            waiting = [f"{c.name} live={c.is_live} open={len(c.open)}" for c in self.clients if not c.is_live or c.open]
+            self.auditor.blame("I12", f"60 s after the last fault there is no answer: {waiting}")
+            return
+        answers: dict[tuple[str, str], dict[str, Any]] = {}
+
+        def take(request: dict[str, Any], answer: dict[str, Any]) -> None:
+            answers[request["op"], request.get("account", "")] = answer
+
+        self.operator_client.on_answer = take
+        accounts = self.observer.accounts
+        for account in accounts:
+            self.operator_client.say({"op": "balances", "account": account})
+            if not account.startswith("system:"):
+                self.operator_client.say({"op": "open_orders", "account": account})
+        reader = self._client("observer", accounts)
+        reader.name, reader.key = "reader", key_of("observer")
+        reader.seen = 1  # so that it resumes behind 0: from the first sequence on
+        told: list[dict[str, Any]] = []
+        reader.on_event = told.append
+        reader.connect()
+        deadline = self.schedule.now_ns + 60 * SECOND
+        self.schedule.run(deadline, lambda: reader.is_live and not self.operator_client.open)
+        if not reader.is_live or self.operator_client.open:
+            self.auditor.blame("I12", "the auditor's questions are not answered within 60 s")
+            return
+        balances = {account: answers["balances", account] for account in accounts}
+        orders = {a: answers["open_orders", a] for a in accounts if not a.startswith("system:")}
+        end = max(answer["sequence"] for answer in answers.values())
+        self.drop_copy = [event for event in told if event["sequence"] <= end]
+        self._compare_lives()
+        self.auditor.finish(self.drop_copy, end, balances, orders)
+
+    def _compare_lives(self) -> None:
+        """I7: the running core, one replayed from the first record, and one from the newest snapshot agree."""
+        assert self.process is not None
+        process = self.process
+        self.schedule.run(self.schedule.now_ns + SECOND)
+        process.journal.publish()
+        while process.journal.step() == 1:
+            continue
+        self.auditor.check_journal(self._journal_files())
+        live = process.core.state_hash()
+        self.result.state_hash = live.hex()
+        self.result.commands = process.core.sequence
+        again, _ = replay(self.disk, limits=LIMITS)
+        if again.state_hash() != live:
+            self.auditor.blame("I7", f"replayed from the first record: {again.state_hash().hex()}, live {live.hex()}")
+        if Core.restore(process.core.snapshot()).state_hash() != live:
+            self.auditor.blame("I7", "restored from its own snapshot the state differs")
+        if process.loop.faults:
+            self.auditor.blame("I13", f"exceptions that nobody caught: {process.loop.faults[:3]}")
+
+    def _journal_files(self) -> dict[str, bytes]:
+        return {path: bytes(self.disk.files[path].cached) for path in journal_paths(self.disk)}
+
+    # ------------------------------------------------------------ the exchange's lives
+
+    def _start(self) -> None:
+        if self.is_over or self.process is not None:
+            return
+        self._starting = False
+        self.epoch += 1
+        death = self._next_death
+        if death is not None:
+            self._next_death = None
+            self.disk.die_in = 1 + random.Random(f"recovery-{self.plan.seed}-{self.epoch}").randrange(12)
+        try:
+            process = ExchangeProcess(
+                self.schedule, self.network, self.disk, self.clock, self.directory,
+                boot=self.boot.to_bytes(16, "little"), epoch=self.epoch, pace=self.pace,
+                operator_key=key_of("operator"), receipt_key=key_of("receipts"), settings=SETTINGS,
+                durable_acks=self.durable_acks,
+            )  # fmt: skip
+        except JournalCorrupt as error:
+            self._refused(str(error))
+            return
+        except (OSError, Exception) as error:
+            if self.disk.is_dead:
+                self._died("power")
+                return
+            if _is_space(error):
+                self.schedule.later(SECOND, self._start)
+                return
+            raise
+        self.disk.die_in = None
+        self.process = process
+        report = process.recovered.report
+        self.result.recoveries += self.epoch > 1
+        self.result.recovery_s = max(self.result.recovery_s, report.seconds)
+        self._disk_failed = False
+        if self.epoch > 1:
+            self._judge_recovery(report.damaged_snapshots)
+
+    def _judge_recovery(self, damaged_snapshots: list[str]) -> None:
+        before = len(self.auditor.violations)
+        self.auditor.check_journal(self._journal_files())
+        if damaged_snapshots:
+            self.result.faults["damaged_snapshot"] += len(damaged_snapshots)
+        if self.may_lose_tail and len(self.auditor.violations) > before:
+            # The clients have caught a lying disk: that is all that one disk allows. The run ends here.
+            lost = [one for one in self.auditor.violations[before:] if one.invariant == "I3"]
+            if len(lost) == len(self.auditor.violations) - before:
+                del self.auditor.violations[before:]
+                self._end("detected")
+
+    def _refused(self, reason: str) -> None:
+        if self.is_damaged or self.may_lose_tail:
+            self._end("detected")
+        else:
+            self.auditor.blame("I8", f"a sound journal is refused: {reason}")
+            self._end("refused")
+
+    def _end(self, outcome: str) -> None:
+        self.result.outcome = outcome
+        self.result.faults[f"{outcome}"] += 1
+        self.is_over = True
+
+    def _died(self, death: str) -> None:
+        """The process is gone, and with `power` the machine's memory."""
+        if self.process is not None:
+            self.process.kill()
+            self.process = None
+        if death == "power":
+            self.boot += 1
+        self.disk.revive(death)
+        if not self._starting:
+            self._starting = True
+            self.schedule.later(random.Random(f"down-{self.schedule.now_ns}").randrange(20, 800) * MS, self._start)
+
+    def _after_step(self, owner: VirtualLoop) -> None:
+        process = self.process
+        if process is None or owner is not process.loop:
+            return
+        if self.disk.is_dead:
+            self._died(self._death_in_disk)
+            return
+        process.look()
+        if process.fault is not None:
+            if not self._disk_failed:
+                self.auditor.blame("I13", f"the exchange ended by itself: {process.fault!r}")
+            self._died("kill")
+        elif process.journal.failed and process.failed_at_ns is not None:
+            if not self._disk_failed:
+                self.auditor.blame("I13", f"the journal failed by itself: errno {process.journal.failed}")
+            if self.schedule.now_ns > process.failed_at_ns + SECOND:
+                self._died("kill")  # what the supervisor does
+
+    _death_in_disk = "power"
+
+    # ------------------------------------------------------------ faults
+
+    def _commit(self, fault: Fault) -> None:
+        if self.is_over:
+            return
+        draw = random.Random(fault.draw)
+        self.result.faults[fault.kind] += 1
+        self.auditor.note(self.schedule.now_ns, "----", fault)
+        kind = fault.kind
+        if kind in LINK_FAULTS:
+            self._link_fault(kind, draw)
+        elif kind in CRASHES:
+            self._crash(kind, draw)
+        elif kind in DISK_FAULTS:
+            self._disk_fault(kind, draw)
+        elif kind in DAMAGE:
+            self._damage(kind, draw)
+        elif kind == "clock":
+            self.clock.offset_ns += draw.choice([3_600_000, -3_600_000, 500, -500, 1_000, -37, 5]) * MS
+        elif kind == "snapshot":
+            self._snapshot(draw)
+        elif kind == "wipe_events":
+            self._died("kill")
+            wipe_events(self.directory)
+
+    def _link_fault(self, kind: str, draw: random.Random) -> None:
+        links = sorted((link for link in self.network.links if not link.is_left), key=lambda link: link.number)
+        if not links:
+            return
+        link = draw.choice(links)
+        if kind == "storm":
+            for each in links:
+                each.cut(late_bytes=draw.random() < 0.5)
+        elif kind == "half_open":
+            link.half_open()
+        elif kind == "stall":
+            link.stall(draw.randrange(100, 12_000) * MS)
+        else:
+            link.cut(late_bytes=kind == "cut_late")
+
+    def _crash(self, kind: str, draw: random.Random) -> None:
+        death = "kill" if kind.startswith("kill") else "power"
+        if kind.endswith("at_step"):
+            steps = self.schedule.process_steps + draw.randrange(1, 60)
+            self.schedule.crash_at_step = steps, lambda: self._died(death)
+        elif kind.endswith("in_disk"):
+            self._death_in_disk = death
+            self.disk.die_in = draw.randrange(1, 10)
+        else:
+            if kind == "power_in_recovery":
+                self._next_death = "power"
+            self._died(death)
+
+    def _disk_fault(self, kind: str, draw: random.Random) -> None:
+        if kind == "slow_disk":
+            self.pace.stall_until_ns = self.schedule.now_ns + draw.choice([50, 500, 5_000]) * MS
+        elif kind == "full_disk":
+            self.disk.space = draw.choice([0, 0, 4_096, 80_000])
+
+            def space_again() -> None:
+                self.disk.space = None
+
+            self.schedule.later(draw.randrange(500, 15_000) * MS, space_again)
+        elif kind == "short_writes":
+            self.disk.short_writes = draw.choice([1, 100, 4_096])
+        else:
+            operation = "sync" if kind == "sync_error" else "write"
+            self._disk_failed = True
+            self.disk.fail[operation] = (draw.randrange(6), draw.choice([errno.EIO, errno.EIO, errno.ENOSPC]))
+
+    def _damage(self, kind: str, draw: random.Random) -> None:
+        """What no single disk can mend. The start that follows must refuse, or be right all the same."""
+        if kind == "lie":
+            self.may_lose_tail = self.is_damaged = True
+            self.disk.lies = draw.randrange(1, 30)
+            self.schedule.later(draw.randrange(50, 4_000) * MS, lambda: self._died("power"))
+            return
+        if kind == "misdirect":
+            self.is_damaged = self.may_lose_tail = True
+            self.disk.misdirect = 1
+            self.schedule.later(draw.randrange(50, 4_000) * MS, lambda: self._died("kill"))
+            return
+        self._died("kill")
+        paths = journal_paths(self.disk)
+        if not paths:
+            return
+        self.is_damaged = self.may_lose_tail = True
+        path = draw.choice(paths)
+        node = self.disk.files[path]
+        used = len(bytes(node.cached).rstrip(b"\0"))
+        if kind == "flip":
+            self.disk.flip_bit(path, draw.randrange(used * 8))
+            return
+        at = draw.randrange(used) // 512 * 512
+        size = 512 * draw.choice([1, 1, 8])
+        for kept in (node.cached, node.stored):
+            kept[at : at + size] = bytes(len(kept[at : at + size])) if kind == "lost_middle" else kept[:size]
+
+    def _snapshot(self, draw: random.Random) -> None:
+        process = self.process
+        if process is None or process.journal.durable_sequence < process.core.sequence or not process.is_ready:
+            return
+        if draw.random() < 0.3:
+            self._death_in_disk = "power"
+            self.disk.die_in = draw.randrange(1, 8)
+        try:
+            write_snapshot(process)
+        except OSError:
+            self.result.faults["snapshot_failed"] += 1
+        if self.disk.is_dead:
+            self._died("power")
+
+
+def _is_space(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """What is provoked here is not worth a line of log; and picows is to use the loop's own network."""
+    has, picows.api._HAS_AIOFASTNET = picows.api._HAS_AIOFASTNET, False
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        picows.api._HAS_AIOFASTNET = has
+
+
+@contextmanager
+def prepared(plan: Plan, directory: Path) -> Iterator[World]:
+    """A world that is set up, with everybody signed in, for a test that tells each what to do."""
+    world = World(plan, directory)
+    with quietly():
+        try:
+            world.prepare()
+            world.schedule.run(world.schedule.now_ns + 2 * SECOND)
+            yield world
+        finally:
+            if world.process is not None:
+                world.process.kill()
+
+
+def run_seed(seed: int, *, plan: Plan | None = None, world: Callable[..., World] = World, **options: Any) -> Result:
+    """A whole run of one seed in a scratch directory, in memory where there is one."""
+    memory = Path("/dev/shm")
+    scratch = Path(tempfile.mkdtemp(prefix="byline-sim-", dir=memory if memory.is_dir() else None))
+    try:
+        return world(draw_plan(seed) if plan is None else plan, scratch, **options).run()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
