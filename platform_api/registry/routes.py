@@ -12,7 +12,7 @@ from litestar.params import FromPath, JSONBody
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok, path_id, unknown
 from platform_api.errors import ApiError
 from platform_api.idempotency import IdempotencyKey, required_key
-from platform_api.openapi import BEARER
+from platform_api.openapi import BEARER, also_as
 from platform_api.registry.check_page import CONTENT_POLICY, found_page, unknown_page
 from platform_api.registry.models import CopyrightCheck, LicenseProof, Registration, RegistrationRequest
 from platform_api.registry.service import RegistryService
@@ -42,7 +42,7 @@ class CopyrightController(Controller):
         """
         return ok(request, (await registry.copyrights.register(caller, data, required_key(idempotency_key)))[0])
 
-    @get("/{sha256:str}", responses=READS_ONE)
+    @get("/{sha256:str}", operation_class=also_as("text/html"), responses=READS_ONE)
     async def check(
         self, request: AnyRequest, sha256: FromPath[str], registry: Registry
     ) -> Response[Envelope[CopyrightCheck]]:

@@ -290,7 +290,7 @@ class WithdrawalService:
                     await cancel_hold(db, self._core, row)
                 row = await db.fetchrow("SELECT * FROM money.withdrawal WHERE id = $1", row["id"])
         except (Unavailable, OutcomeUnknown):
-            pass
+            pass  # the row says what is still to be done, and the desk does it
         if row["status"] == "failed" and row["batch"] is None:
             message = f"The core refused the withdrawal: {row['reason']}."
             raise ApiError(ErrorCode.ORDER_REJECTED, message, reason=row["reason"], details={"id": str(row["id"])})
