@@ -47,7 +47,7 @@ from settlement.batch import (
     StoredEvent,
 )
 from settlement.batch_file import batch_file
-from settlement.chain.port import ChainInfo, ChainPort, Payout, VaultListing
+from settlement.chain.port import ChainInfo, ChainPort, Payout, VaultListing, VaultPaused
 from settlement.clerk import Clerk
 from settlement.commands import CommandPort, submit_booking
 from settlement.ledger import Cut, Disagreement, Ledger
@@ -146,6 +146,7 @@ class Settler:
         self._proofs = proofs or ProofSettings()
         self._info: ChainInfo | None = None
         self._chain_error = "not connected yet"
+        self._is_paused = False
         self._resume = asyncio.Event()
         self._submitter = Submitter(chain, self._step, self._halt)
         self._forget()
@@ -227,6 +228,7 @@ class Settler:
             "package": self._info.package if self._info else "",
             "connected": not self._chain_error,
             "chain_error": self._chain_error,
+            "paused": self._is_paused and bool(self._chain_error),
             "halted": self._halted,
             "sequence": self.ledger.sequence,
             "final_batch": self._final,
@@ -479,7 +481,7 @@ class Settler:
             except (Unavailable, OutcomeUnknown, Refused) as error:
                 if self._chain_error != str(error):
                     log.warning("settlement=waiting pending=%d reason=%s", len(self._queue), error)
-                self._chain_error = str(error)
+                self._chain_error, self._is_paused = str(error), isinstance(error, VaultPaused)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, self._settings.retry_most_s)
 

@@ -279,6 +279,8 @@ async def test_f56_a_withdrawal_says_why_it_waits(world: World) -> None:
     await world.desk.released([document["ref"]])
     settlement["connected"] = False
     assert await waiting() == "chain_unavailable"
+    settlement["paused"] = True
+    assert await waiting() == "paused"
     settlement["halted"] = "batch 3: vault of USDC shows pool 5; the books say 6"
     assert await waiting() == "settlement_halted"
     world.says.office["alive"] = False
