@@ -61,20 +61,23 @@ class _Journal:
 
     def take(self, events: npt.NDArray[np.void], first: int, last: int) -> None:
         self.commands += last - first + 1
-        kinds, slots = events["kind"].tolist(), events["slots"].tolist()
-        accepted, trades, at = events.view(layout.ACCEPTED), events.view(layout.TRADE), 0
+        kinds, slots, at = events["kind"].tolist(), events["slots"].tolist(), 0
+        heads: dict[int, list[int]] = {EventKind.ACCEPTED: [], EventKind.TRADE: []}
         while at < len(kinds):
-            if kinds[at] == EventKind.ACCEPTED:
-                row = accepted[at]
-                self.accepted.setdefault(row["client_id"].decode(), []).append(int(row["order_id"]))
-                if not int(row["flags"]) & layout.PlaceFlag.BUDGET:
-                    self.sizes[int(row["order_id"])] = int(row["size"])
-            elif kinds[at] == EventKind.TRADE:
-                row = trades[at]
-                self.trades[int(row["market"]), int(row["trade_id"])] += 1
-                for order in (int(row["maker_order_id"]), int(row["taker_order_id"])):
-                    self.filled[order] += int(row["size"])
+            if kinds[at] in heads:
+                heads[kinds[at]].append(at)
             at += max(1, slots[at])
+        accepted = events.view(layout.ACCEPTED)[heads[EventKind.ACCEPTED]]
+        for name, order, size, flags in accepted[["client_id", "order_id", "size", "flags"]].tolist():
+            self.accepted.setdefault(name.decode(), []).append(order)
+            if not flags & layout.PlaceFlag.BUDGET:
+                self.sizes[order] = size
+        trades = events.view(layout.TRADE)[heads[EventKind.TRADE]]
+        fields = ["market", "trade_id", "maker_order_id", "taker_order_id", "size"]
+        for market, trade, maker, taker, size in trades[fields].tolist():
+            self.trades[market, trade] += 1
+            self.filled[maker] += size
+            self.filled[taker] += size
 
 
 async def resolve_unknown(traders: list[Trader], result: Audit) -> None:
