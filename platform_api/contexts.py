@@ -31,6 +31,7 @@ CONTEXTS: tuple[Context, ...] = (
     ops.CONTEXT,
     identity.CONTEXT,
     exchange.CONTEXT,
+    exchange.ACCOUNTS,
     settlement.CONTEXT,
     settlement.WITHDRAWALS,
     taxonomy.CONTEXT,
