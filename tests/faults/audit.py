@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -22,9 +23,10 @@ from byline.client.market_data import MarketDataClient
 from byline.summary import read_projection
 from engine.messages import layout
 from engine.messages.codes import EventKind
-from engine.messages.errors import JournalCorrupt
+from persistence import segments
 from persistence.disk import DirectoryDisk
-from persistence.recovery import replay
+from persistence.journal import read_mark
+from persistence.recovery import Replayer
 from tests.faults.load import LOST, MARKET, Trader
 from tests.support.exchange import ExchangeProcess, until
 
@@ -32,8 +34,10 @@ __all__ = ["Audit", "audit", "resolve_unknown"]
 
 TICK, LOT = Decimal("0.01"), Decimal("0.01")
 """Of the market, as genesis lists it."""
-LOOKS = 20
-"""At a journal that is being written: only what stays wrong is wrong."""
+
+
+class _Enough(Exception):
+    """All that is durable has been replayed."""
 
 
 @dataclass
@@ -133,17 +137,22 @@ async def audit(exchange: ExchangeProcess, traders: list[Trader], result: Audit)
 
 
 async def _replayed(exchange: ExchangeProcess) -> tuple[Any, _Journal]:
-    """A replay from the first record of the journal as it is now."""
-    for look in range(LOOKS):
-        journal = _Journal()
-        try:
-            core, _ = await asyncio.to_thread(replay, DirectoryDisk(exchange.data), on_events=journal.take)
-            return core, journal
-        except JournalCorrupt:
-            if look == LOOKS - 1:
-                raise
-            await asyncio.sleep(0.05)
-    raise AssertionError
+    """A replay up to the last record that the mark calls durable: the end behind it moves under a reader."""
+    return await asyncio.to_thread(_replay, DirectoryDisk(exchange.data))
+
+
+def _replay(disk: DirectoryDisk) -> tuple[Any, _Journal]:
+    journal, listed = _Journal(), segments.list_segments(disk)
+    replayer, durable = Replayer(journal.take), read_mark(disk, listed[0].header.identity)
+
+    def take(slots: npt.NDArray[np.void], first: int, last: int) -> None:
+        replayer.apply(slots, first, last)
+        if last >= durable:
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        segments.scan(disk, listed, take)
+    return replayer._replay.core, journal
 
 
 def _sums(core: Any, result: Audit) -> None:
