@@ -106,9 +106,8 @@ def _json(data: bytes) -> bool:
 
 
 def _bare(value: dict[str, Any]) -> dict[str, Any]:
-    return {key: field for key, field in value.items() if key not in ("rid", "cancel_on_disconnect")} | {
-        "account": value.get("account", "alice")
-    }
+    """As the session gives it on: whose account it is, it has settled before (and refused, if it is another's)."""
+    return {key: field for key, field in value.items() if key != "rid"} | {"account": "alice"}
 
 
 def _binary(data: bytes) -> bool:
