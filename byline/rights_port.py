@@ -1,13 +1,14 @@
 """Copyrights and licences on the chain, for the platform. Fulfils `platform_api.ports.RightsPort`.
 
 One connection beside the settler's, with the same signer and a gas coin of its own, so that neither waits for the
-other. It is made at the first use, and again after the chain was away.
+other. It is made at the first use, and again after something could not be signed: then a gas coin may be used up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+from engine.messages.errors import Unavailable
 from platform_api.ports import ChainOutcome, IssuedLicense, RegisteredWork, SignedCall
 from settlement.chain.port import Execution, Signed
 from settlement.chain.rights_desk import RightsDesk, RightsTransaction
@@ -24,16 +25,13 @@ class ChainRights:
         self._made: tuple[SuiChain, RightsDesk] | None = None
 
     async def sign_registration(self, content_hash: bytes, uri: str, creator: bytes) -> SignedCall:
-        _, desk = await self._connected()
-        return await _signed(await desk.registration(content_hash, "", uri, [creator], [10_000]))
+        return await self._sign(lambda desk: desk.registration(content_hash, "", uri, [creator], [10_000]))
 
     async def sign_license(self, work: str, cap: str, to: bytes, terms_hash: bytes, duration_ms: int) -> SignedCall:
-        _, desk = await self._connected()
-        return await _signed(await desk.grant(work, cap, to, terms_hash, duration_ms))
+        return await self._sign(lambda desk: desk.grant(work, cap, to, terms_hash, duration_ms))
 
     async def sign_revocation(self, work: str, cap: str, license: str) -> SignedCall:
-        _, desk = await self._connected()
-        return await _signed(await desk.revocation(work, cap, license))
+        return await self._sign(lambda desk: desk.revocation(work, cap, license))
 
     async def send(self, call: SignedCall) -> ChainOutcome:
         chain, _ = await self._connected()
@@ -70,6 +68,15 @@ class ChainRights:
             self._made = None
             await chain.close()
 
+    async def _sign(self, build: Callable[[RightsDesk], Awaitable[RightsTransaction]]) -> SignedCall:
+        _, desk = await self._connected()
+        try:
+            signed = await (await build(desk)).sign()
+        except Unavailable:
+            await self.close()
+            raise
+        return SignedCall(signed.raw, signed.signature, signed.digest)
+
     async def _connected(self) -> tuple[SuiChain, RightsDesk]:
         """Raises Unavailable, Refused: the operator does not hold what it needs."""
         if self._made is None:
@@ -84,11 +91,6 @@ class ChainRights:
                 raise
             self._made = (chain, desk)
         return self._made
-
-
-async def _signed(call: RightsTransaction) -> SignedCall:
-    signed = await call.sign()
-    return SignedCall(signed.raw, signed.signature, signed.digest)
 
 
 def _outcome(execution: Execution) -> ChainOutcome:

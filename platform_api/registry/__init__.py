@@ -4,6 +4,7 @@ from platform_api.kernel.context import Context
 from platform_api.registry.certificates import KEY_COLUMN
 from platform_api.registry.routes import (
     CertificateController,
+    ChainTransactionController,
     CopyrightController,
     LicenseProofController,
     WorkRegistrationController,
@@ -14,9 +15,12 @@ __all__ = ["CONTEXT"]
 
 CONTEXT = Context(
     "registry",
-    (CopyrightController, WorkRegistrationController, CertificateController, LicenseProofController),
+    (
+        CopyrightController, WorkRegistrationController, CertificateController, LicenseProofController,
+        ChainTransactionController,
+    ),
     RegistryService,
     events=EVENTS,
     catalogue=("/v1/copyrights",),
     sealed=(KEY_COLUMN,),
-)
+)  # fmt: skip

@@ -6,6 +6,7 @@ says so. What is not published stays unknown: the public answer has no title and
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -19,7 +20,7 @@ from platform_api.idempotency import Answer
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.registry import queries
-from platform_api.registry.models import CopyrightCheck, Registration, RegistrationRequest
+from platform_api.registry.models import ChainTransaction, CopyrightCheck, Registration, RegistrationRequest
 from platform_api.security import Caller
 from platform_api.works.service import WorkService
 
@@ -29,6 +30,8 @@ PROVES = (
     "It proves that whoever signed in with this wallet had exactly this content at the time of registration."
     " It does not prove who made the content."
 )
+_DIGEST = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}")
+"""32 bytes in base58."""
 OPEN_MAX = 100
 """Of one account on their way at once: each costs the operator gas."""
 
@@ -113,6 +116,24 @@ class Copyrights:
             certificate_sha256=bytes(certificate["sha256"]).hex() if certificate else None,
             signer_sha256=bytes(certificate["signer_sha256"]).hex() if certificate else None,
             proves=PROVES,
+            chain=self._settings.chain,
+            embedded=self._settings.embedded,
+        )
+
+    async def transaction(self, digest: str) -> ChainTransaction:
+        """A transaction of the registry, for everybody who knows its digest. Raises ApiError NOT_FOUND."""
+        async with self._database.connection() as db:
+            row = await queries.transaction(db, digest) if _DIGEST.fullmatch(digest) else None
+        if row is None:
+            raise unknown("transaction")
+        return ChainTransaction(
+            digest=row["digest"],
+            purpose=row["purpose"],
+            status=row["status"],
+            checkpoint=row["checkpoint"],
+            gas_mist=None if row["gas_mist"] is None else str(row["gas_mist"]),
+            created_at=timestamp(row["created_at"]),
+            updated_at=timestamp(row["updated_at"]),
             chain=self._settings.chain,
             embedded=self._settings.embedded,
         )

@@ -19,6 +19,7 @@ Runs in the back office. While the chain or the database is away nothing is lost
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any, Protocol
 
@@ -33,6 +34,8 @@ __all__ = ["ABORTS_MAX", "Part", "RegistryDesk"]
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 0.5
+REST_S = 30.0
+"""After something that nobody foresaw."""
 ABORTS_MAX = 5
 """Transactions of one document that cost gas without an effect; then a person is asked."""
 
@@ -70,6 +73,11 @@ class Part(Protocol):
         """Would another try abort alike?"""
 
 
+async def _rest(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
+
 class RegistryDesk:
     def __init__(self, database: Database, chain: RightsPort, parts: list[Part]) -> None:
         self._database, self._chain = database, chain
@@ -77,19 +85,19 @@ class RegistryDesk:
         self.error = ""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until told to stop."""
+        """Until told to stop. Never raises: it shares its process with settlement."""
         while not stop.is_set():
             try:
                 busy = await self.step()
                 self.error = ""
             except (Unavailable, OutcomeUnknown, Refused) as error:
                 busy, self.error = False, str(error)
-            if busy:
-                continue
-            try:
-                await asyncio.wait_for(stop.wait(), INTERVAL_S)
-            except TimeoutError:
-                continue
+            except Exception as error:
+                log.exception("event=registry_failed: the registry rests; settlement in this process goes on")
+                busy, self.error = False, f"{type(error).__name__}: {error}"
+                await _rest(stop, REST_S)
+            if not busy:
+                await _rest(stop, INTERVAL_S)
 
     async def step(self) -> bool:
         """One document further; False if nothing is due. Raises Unavailable, OutcomeUnknown, Refused: call again."""

@@ -11,7 +11,8 @@ from platform_api.licensing.models import Code
 from platform_api.media.models import Sha256
 
 __all__ = [
-    "ChainLicense", "CopyrightCheck", "LicenseProof", "Registration", "RegistrationRequest", "RegistrationStatus",
+    "ChainLicense", "ChainTransaction", "CopyrightCheck", "LicenseProof", "Registration", "RegistrationRequest",
+    "RegistrationStatus",
 ]  # fmt: skip
 
 RegistrationStatus = Literal["pending", "submitted", "registered", "failed"]
@@ -76,6 +77,20 @@ class CopyrightCheck(Struct, frozen=True):
     certificate_sha256: Sha256 | None
     signer_sha256: Sha256 | None
     proves: str
+    chain: str
+    embedded: bool
+
+
+class ChainTransaction(Struct, frozen=True):
+    """`signed` and `submitted` are on their way; `aborted` cost gas without an effect; `refused` never ran."""
+
+    digest: Digest
+    purpose: Literal["registration", "license", "revocation"]
+    status: Literal["signed", "submitted", "executed", "aborted", "refused"]
+    checkpoint: int | None
+    gas_mist: str | None
+    created_at: str
+    updated_at: str
     chain: str
     embedded: bool
 

@@ -103,6 +103,10 @@ async def insert_transaction(db: Any, fields: Mapping[str, Any]) -> Any:
     )
 
 
+async def transaction(db: Any, digest: str) -> Any:
+    return await db.fetchrow("SELECT * FROM registry.chain_tx WHERE digest = $1", digest)
+
+
 async def revive_transaction(db: Any, digest: str) -> Any:
     """A refused transaction is under way again; None if there is none with this digest."""
     return await db.fetchrow(

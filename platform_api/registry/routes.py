@@ -14,12 +14,21 @@ from platform_api.errors import ApiError
 from platform_api.idempotency import IdempotencyKey, required_key
 from platform_api.openapi import BEARER, also_as
 from platform_api.registry.check_page import CONTENT_POLICY, found_page, unknown_page
-from platform_api.registry.models import CopyrightCheck, LicenseProof, Registration, RegistrationRequest
+from platform_api.registry.models import (
+    ChainTransaction,
+    CopyrightCheck,
+    LicenseProof,
+    Registration,
+    RegistrationRequest,
+)
 from platform_api.registry.service import RegistryService
 from platform_api.routing import CHANGES, READS_ONE, AnyRequest, Who
 from platform_api.security import freshly_proved, permitted
 
-__all__ = ["CertificateController", "CopyrightController", "LicenseProofController", "WorkRegistrationController"]
+__all__ = [
+    "CertificateController", "ChainTransactionController", "CopyrightController", "LicenseProofController",
+    "WorkRegistrationController",
+]  # fmt: skip
 
 Registry = NamedDependency[RegistryService]
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -101,6 +110,18 @@ class LicenseProofController(Controller):
     async def of_code(self, request: AnyRequest, code: FromPath[str], registry: Registry) -> Envelope[LicenseProof]:
         """What stands on the chain for the licence that a verification code stands for, for everybody."""
         return ok(request, await registry.records.for_everybody(code))
+
+
+class ChainTransactionController(Controller):
+    path = "/v1/chain/transactions"
+    tags = ("registry",)
+
+    @get("/{digest:str}", responses=READS_ONE)
+    async def read(
+        self, request: AnyRequest, digest: FromPath[str], registry: Registry
+    ) -> Envelope[ChainTransaction]:
+        """How far a transaction of the registry is, by its digest, for everybody."""
+        return ok(request, await registry.copyrights.transaction(digest))
 
 
 def _page(text: str, status: int) -> Response[Any]:

@@ -149,8 +149,13 @@ async def registry_tour(world, chain):
     for path in (
         f"/v1/copyrights/{made['sha256']}", f"/v1/works/{work['id']}/registrations?limit=1",
         f"/v1/licenses/{licence['id']}/chain", f"/v1/authorizations/{code}/chain",
+        f"/v1/chain/transactions/{await digest_of(world, made)}",
     ):  # fmt: skip
         await world.data("GET", path, headers=owner)
+
+
+async def digest_of(world, registration):
+    return (await world.data("GET", f"/v1/copyrights/{registration['sha256']}"))["digest"]
 
 
 def scans(node, found):

@@ -13,12 +13,16 @@ from asn1crypto import x509
 from pyhanko.pdf_utils.reader import PdfFileReader
 from pyhanko.sign.validation import validate_pdf_signature
 from pyhanko_certvalidator import ValidationContext
+from pysui.sui.sui_bcs import bcs
 
+from engine.messages.errors import Unavailable
 from platform_api.app import openapi_document
 from platform_api.registry.seal import FIELD
 from platform_api.registry.service import registry_desk
+from settlement.chain.rights_desk import RightsTransaction
 from tests.integration.platform_api.test_works import chapter, creator, file_of, published, story
 from tests.support.api import opened
+from tests.support.chain_key import OPERATOR
 from tests.support.registry import Crash, chain
 from tests.unit.platform_api.test_sui_signature import Wallet
 
@@ -30,6 +34,7 @@ GET /v1/works/{work_id}/registrations
 GET /v1/certificates/{registration_id}
 GET /v1/licenses/{license_id}/chain
 GET /v1/authorizations/{code}/chain
+GET /v1/chain/transactions/{digest}
 """
 PAGE = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
@@ -101,6 +106,11 @@ async def test_work_is_registered_and_everybody_can_check_it(world, chain):
         assert (await desk.receipt(now["digest"])).made["Work"] == now["object_id"]
     assert (shown.content_hash.hex(), shown.title, shown.uri) == (made["sha256"], "", made["check_url"])
     assert shown.creators == (bytes.fromhex(wallet.address[2:]),) and shown.shares_bps == (10_000,)
+    sent = await world.data("GET", f"/v1/chain/transactions/{now['digest']}")
+    assert (sent["purpose"], sent["status"], sent["digest"]) == ("registration", "executed", now["digest"])
+    assert int(sent["gas_mist"]) > 0 and sent["checkpoint"] > 0
+    for digest in ("1" * 44, "x", "0" * 44, "%00", "1" * 99):
+        await world.refused(404, "NOT_FOUND", "unknown_transaction", "GET", f"/v1/chain/transactions/{digest}")
     told = await world.sql("SELECT type, payload FROM kernel.outbox WHERE subject_id = $1", made["id"])
     assert [row["type"] for row in told] == ["copyright.registered"]
     assert session["account_id"] in told[0]["payload"] and work["title"] not in told[0]["payload"]
@@ -435,6 +445,43 @@ async def test_two_desks_at_once_register_once(world, chain):
     await chain.settle()
     assert len(chain.events("WorkRegistered")) == 4
     assert (await world.sql("SELECT count(*) FROM registry.registration WHERE status = 'registered'"))[0][0] == 4
+
+
+async def test_used_up_gas_coin_is_left_for_another(world, chain):
+    _, _, bearer = await creator(world)
+    await registered(world, chain, bearer)
+    async with chain.outsider() as desk:
+        call = RightsTransaction(desk._chain)
+        poor = call.builder.split_coin(from_coin=bcs.Argument("GasCoin"), amounts=[call.pure("u64", 5)])
+        own = call.pure("id", bytes.fromhex(OPERATOR.address[2:]))
+        call.builder.transfer_objects(recipient=own, object_ref=poor)
+        made = (await call.submit()).made["Coin"]
+    connection, _ = chain.rights._made
+    connection._gas_coin = made
+    work = await a_story(world, bearer)
+    await register(world, bearer, work_id=work["id"])
+    with pytest.raises(Unavailable, match="left for gas"):
+        await chain.desk.step()
+    await chain.drive()
+    (now,) = await world.data("GET", f"/v1/works/{work['id']}/registrations", headers=bearer)
+    assert now["status"] == "registered"
+
+
+async def test_mistake_in_the_desk_ends_nothing_else(world, chain, monkeypatch, caplog):
+    """It shares its process with settlement: whatever happens, it says so and rests."""
+    monkeypatch.setattr("platform_api.registry.desk.REST_S", 0.0)
+    stop, steps = asyncio.Event(), []
+
+    async def step():
+        steps.append(1)
+        if len(steps) > 2:
+            stop.set()
+            return False
+        raise AssertionError("nobody foresaw this")
+
+    monkeypatch.setattr(chain.desk, "step", step)
+    await chain.desk.run(stop)
+    assert len(steps) == 3 and caplog.text.count("event=registry_failed") == 2
 
 
 async def test_work_with_a_file_is_registered_with_the_files_digest_inside(world, chain):
