@@ -35,6 +35,7 @@ import msgspec
 
 from engine.messages.errors import JournalCorrupt, OutcomeUnknown, Refused, Unavailable
 from engine.messages.ports import EventSource
+from settlement.arrivals import Arrivals
 from settlement.audit import AuditPort, check_cut
 from settlement.batch import (
     Halted,
@@ -54,7 +55,7 @@ from settlement.ledger import Cut, Disagreement, Ledger
 from settlement.liabilities import Liabilities
 from settlement.netting import Batch, Netting
 from settlement.proof_desk import ProofSettings
-from settlement.refs import DOCUMENTED, deposit_ref
+from settlement.refs import DOCUMENTED
 from settlement.store import BatchStore
 from settlement.submitter import Submitter
 from settlement.watcher import Watcher
@@ -160,12 +161,16 @@ class Settler:
             publication=self._proofs.publication,
         )
         self._clerk = Clerk(self._watcher, self._commands) if self._commands else None
+        self._arrivals = self._clerk.arrivals if self._clerk else Arrivals(self._watcher)
         self._lives: dict[int, Life] = {}
         """Batches that are not final, by number; at start also the final ones, until their cut is passed."""
         self._queue: deque[int] = deque()
         self._listings: dict[str, VaultListing] = {}
         self._recent: deque[BatchRecord] = deque(maxlen=self._settings.recent)
-        self._halted, self._halted_ts = "", 0
+        self._halted = ""
+        self._sealing_waits = ""
+        """Why the next cut cannot be sealed yet; empty: it can."""
+        self._is_loaded = False
         self._final = 0
         self._taken = 0
         """The last batch whose cut the follower has passed: `netting` counts it. `ledger.sequence` moves later, when
@@ -213,10 +218,10 @@ class Settler:
         """The last batch that is final, 0 before the first."""
         return self._final
 
-    def unsettled_s(self) -> float:
-        """Age of the oldest cut that is not settled, or of a halt if none was sealed since; 0: nothing waits."""
-        oldest = self._lives[self._queue[0]].batch.cut_ts if self._queue else self._halted_ts if self._halted else 0
-        return max(0.0, (time.time_ns() - oldest) / 1e9) if oldest else 0.0
+    @property
+    def settled_batch(self) -> int | None:
+        """As `final_batch`; None until the store is read."""
+        return self._final if self._is_loaded else None
 
     def status(self) -> dict[str, Any]:
         """For status pages: plain values."""
@@ -233,7 +238,7 @@ class Settler:
             "sequence": self.ledger.sequence,
             "final_batch": self._final,
             "pending_batches": len(self._queue),
-            "unsettled_s": round(self.unsettled_s(), 3),
+            "sealing_waits": self._sealing_waits,
             "vaults": {asset: listing.vault for asset, listing in self._listings.items()},
             "deposits": "minted by the test faucet in the batch's own transaction"
             if any(listing.faucet for listing in self._listings.values())
@@ -275,7 +280,7 @@ class Settler:
                 case Listed():
                     self._listings[event.listing.asset] = event.listing
                 case Stopped():
-                    self._halted, self._halted_ts = event.reason, event.at
+                    self._halted = event.reason
                 case Resumed():
                     self._halted = ""
                     if event.number:
@@ -292,6 +297,7 @@ class Settler:
             if life.state is State.HALTED:
                 self._halted = life.error
             await self._publish(life)
+        self._is_loaded = True
 
     async def _step(self, life: Life, event: StoredEvent) -> None:
         """Store first, then act on it."""
@@ -339,7 +345,7 @@ class Settler:
         elif not self._halted:
             self._store.append(Stopped(time.time_ns(), reason))
         if not self._halted:
-            self._halted, self._halted_ts = reason, time.time_ns()
+            self._halted = reason
 
     # ------------------------------------------------------------ follower
 
@@ -393,8 +399,11 @@ class Settler:
         """The double-entry check; waits for a journal that does not hold the cut yet. Raises Disagreement."""
         while self._audit is not None:
             try:
-                return await check_cut(self._audit, cut, self.ledger)
-            except Unavailable:
+                await check_cut(self._audit, cut, self.ledger)
+                self._sealing_waits = ""
+                return
+            except Unavailable as error:
+                self._sealing_waits = f"batch {cut.batch}: {error}"
                 await asyncio.sleep(self._settings.poll_interval_s)
             except (JournalCorrupt, ValueError) as error:
                 raise Disagreement(f"batch {cut.batch}: the journal cannot be gone through again: {error}") from error
@@ -403,10 +412,10 @@ class Settler:
         """What stands on the chain and not yet in the ledger, by asset and row."""
         units: dict[tuple[str, bytes], int] = {}
         assets = self._asset_of_vault()
-        for event in self._watcher.arrivals:
-            if event.vault in assets and deposit_ref(event.digest, event.index) not in self.ledger.chain_refs:
+        for event, _, left in self._arrivals.unbooked(self.ledger):
+            if event.vault in assets:
                 place = (assets[event.vault], event.owner)
-                units[place] = units.get(place, 0) + event.amount
+                units[place] = units.get(place, 0) + left
         return units
 
     async def _released(self) -> Mapping[str, bytes]:
@@ -597,7 +606,7 @@ class Settler:
             return
         first_number = len(self._listings) + 1
         numbered = [(asset, first_number + index) for index, asset in enumerate(fresh)]
-        for listing in await self._chain.open_vaults(numbered, batch.number):
+        for listing in await self._chain.open_vaults(numbered, batch.number, list(self._listings.values())):
             self._store.append(Listed(time.time_ns(), listing))
             self._listings[listing.asset] = listing
             log.info("settlement=listed asset=%s vault=%s", listing.asset, listing.vault)

@@ -8,6 +8,7 @@ doubt asks `find` and sends the same bytes again.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -149,8 +150,13 @@ class ChainPort(Protocol):
     async def connect(self) -> ChainInfo:
         """Reach the chain and find the package and the operator's capabilities. Refused if they are not there."""
 
-    async def open_vaults(self, assets: list[tuple[str, int]], first_batch: int) -> list[VaultListing]:
-        """Open a vault for each (asset, number). Not idempotent: called again it opens others, which stay empty."""
+    async def open_vaults(
+        self, assets: list[tuple[str, int]], first_batch: int, beside: Sequence[VaultListing] = ()
+    ) -> list[VaultListing]:
+        """Open a vault for each (asset, number), of the operator that the vaults `beside` name.
+
+        Not idempotent: called again it opens others, which stay empty.
+        """
 
     async def vault_states(self, listings: list[VaultListing]) -> dict[str, VaultState]:
         """By asset."""

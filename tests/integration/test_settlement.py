@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -206,8 +206,10 @@ class WithoutFaucet(SuiChain):
 
     opened: ClassVar[dict[str, VaultListing]] = {}
 
-    async def open_vaults(self, assets: list[tuple[str, int]], first_batch: int) -> list[VaultListing]:
-        opened = await super().open_vaults(assets, first_batch)
+    async def open_vaults(
+        self, assets: list[tuple[str, int]], first_batch: int, beside: Sequence[VaultListing] = ()
+    ) -> list[VaultListing]:
+        opened = await super().open_vaults(assets, first_batch, beside)
         WithoutFaucet.opened.update({listing.asset: listing for listing in opened})
         return [msgspec.structs.replace(listing, faucet=None) for listing in opened]
 

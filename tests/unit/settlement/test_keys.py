@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import sys
@@ -124,6 +125,30 @@ def _program(directory: Path, body: str) -> str:
 
 
 ADDRESS = f"    if request['op'] == 'address': print(json.dumps({{'address': '{OPERATOR.address}'}}), flush=True)\n"
+
+
+async def test_the_answer_to_a_question_that_was_cancelled_is_nobody_elses(tmp_path: Path) -> None:
+    slow = (
+        "    else:\n        import os\n"
+        f"        if not os.path.exists({str(tmp_path / 'asked')!r}):\n"
+        f"            open({str(tmp_path / 'asked')!r}, 'w').close()\n"
+        f"            while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n"
+        "        print(json.dumps({'error': request['transaction']}), flush=True)\n"
+    )
+    signer = await ExternalSigner.start(_program(tmp_path, ADDRESS + slow))
+    try:
+        first = asyncio.create_task(signer.sign_transaction(b"first"))
+        while not (tmp_path / "asked").exists():
+            await asyncio.sleep(0.01)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        (tmp_path / "go").touch()
+        for text in (b"second", b"third"):
+            with pytest.raises(Refused, match=base64.b64encode(text).decode()):
+                await signer.sign_transaction(text)
+    finally:
+        await signer.close()
 
 
 @pytest.mark.parametrize(
