@@ -48,7 +48,7 @@ from settlement.batch import (
     StoredEvent,
 )
 from settlement.batch_file import batch_file
-from settlement.chain.port import ChainInfo, ChainPort, Payout, VaultListing
+from settlement.chain.port import ChainInfo, ChainPort, Payout, VaultListing, VaultPaused
 from settlement.clerk import Clerk
 from settlement.commands import CommandPort, submit_booking
 from settlement.ledger import Cut, Disagreement, Ledger
@@ -65,6 +65,8 @@ __all__ = ["BatchRecord", "ReleasePort", "SettlementSettings", "Settler", "run_s
 log = logging.getLogger(__name__)
 
 _UNPAYABLE_NAMED = 100
+_NAMED = 20
+"""Records that `status` shows."""
 _LOOKS_BEFORE_HALT = 3
 """A pool that differs is read again, events first: something may have come in between."""
 
@@ -147,7 +149,10 @@ class Settler:
         self._proofs = proofs or ProofSettings()
         self._info: ChainInfo | None = None
         self._chain_error = "not connected yet"
+        self._is_paused = False
         self._resume = asyncio.Event()
+        self._told = 0
+        """The last final batch that `on_batch` has been given, all before it included."""
         self._submitter = Submitter(chain, self._step, self._halt)
         self._forget()
 
@@ -232,6 +237,7 @@ class Settler:
             "package": self._info.package if self._info else "",
             "connected": not self._chain_error,
             "chain_error": self._chain_error,
+            "paused": self._is_paused and bool(self._chain_error),
             "halted": self._halted,
             "sequence": self.ledger.sequence,
             "final_batch": self._final,
@@ -247,7 +253,8 @@ class Settler:
             "unpayable": [msgspec.to_builtins(item) for item in unpayable[:_UNPAYABLE_NAMED]],
             "unpayable_count": len(unpayable),
             "recent": [
-                msgspec.to_builtins(msgspec.structs.replace(record, file=b"")) for record in list(self._recent)[-20:]
+                msgspec.to_builtins(msgspec.structs.replace(record, file=b""))
+                for record in list(self._recent)[-_NAMED:]
             ],
         }
 
@@ -285,6 +292,7 @@ class Settler:
                         self._lives[event.number].take(event)
                 case _:
                     self._lives[event.number].take(event)
+        last = max(self._lives, default=0)
         for number in sorted(self._lives):
             life = self._lives[number]
             if life.state is State.FINAL:
@@ -294,7 +302,8 @@ class Settler:
                 self._queue.append(number)
             if life.state is State.HALTED:
                 self._halted = life.error
-            await self._publish(life)
+            if number > last - _NAMED or number > self._told or life.state is not State.FINAL:
+                await self._publish(life)
         self._is_loaded = True
 
     async def _step(self, life: Life, event: StoredEvent) -> None:
@@ -335,6 +344,8 @@ class Settler:
         answer = self._on_batch(record)
         if answer is not None:
             await answer
+        if life.state is State.FINAL:
+            self._told = max(self._told, batch.number)
 
     async def _halt(self, life: Life | None, reason: str) -> None:
         log.error("settlement=halted batch=%s reason=%s", life.batch.number if life else "-", reason)
@@ -488,7 +499,7 @@ class Settler:
             except (Unavailable, OutcomeUnknown, Refused) as error:
                 if self._chain_error != str(error):
                     log.warning("settlement=waiting pending=%d reason=%s", len(self._queue), error)
-                self._chain_error = str(error)
+                self._chain_error, self._is_paused = str(error), isinstance(error, VaultPaused)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, self._settings.retry_most_s)
 
@@ -648,7 +659,8 @@ async def run_settler(
     """Settle until `stop` is set.
 
     `on_batch` gets every change of every batch, and at the start the present state of each stored one (store it by
-    number; the same record again does no harm). `on_settler` gets the settler, whose `status()` the caller may publish.
+    number; the same record again does no harm); after `resume` of those that are not final and of the latest alone.
+    `on_settler` gets the settler, whose `status()` the caller may publish.
     """
     settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, proofs, audit)
     if on_settler:

@@ -57,6 +57,7 @@ from settlement.chain.port import (
     Part,
     Signed,
     VaultListing,
+    VaultPaused,
     VaultState,
 )
 from settlement.chain.signer import Signer
@@ -232,7 +233,7 @@ class SuiChain:
     async def _operator_of(self, vaults: dict[str, VaultHeader]) -> str:
         """The capability that all the vaults name and we own. Asked before sending: an abort costs gas."""
         if paused := sorted(asset for asset, header in vaults.items() if header.paused):
-            raise Unavailable(f"the vault of {', '.join(paused)} is paused")
+            raise VaultPaused(f"the vault of {', '.join(paused)} is paused")
         named = {address_text(header.operator) for header in vaults.values()}
         if not named <= set(self._operator_caps):
             await self._find_owned()  # rotated since we looked
