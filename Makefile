@@ -3,6 +3,7 @@
 #   make run                                             until Ctrl-C
 #   make run ARGS="--seconds 30 --json summary.json"     bounded; exit 0 only if every check held
 #   make test [T=tests/unit]                             the whole suite, or a part of it
+#   make faults SEEDS=10000 KILLS=100                    faults by the thousand, and docs/report-card.md; make fuzz RUNS=N
 #   make check                                           lint, types, tests: what CI runs; make lint, make types alone
 #   make build                                           set-up and compiling alone; make clean removes .venv, build, .data
 #   make move-builder                                    the Move compiler (needs Node 20 and npm): into build/move
@@ -17,11 +18,16 @@ ARGS ?=
 T ?= tests
 SOURCES := $(shell find engine gateway persistence marketdata settlement bench -name '*.pyx' -o -name '*.pxd' -o -name '*.h' 2>/dev/null)
 
-.PHONY: run test check lint types build move-builder peers clean help
+SEEDS ?= 1000
+KILLS ?= 20
+FIRST ?= 0
+RUNS ?= 1000000
+
+.PHONY: run test faults fuzz check lint types build move-builder peers clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '3,11s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '3,12s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 $(VENV)/.installed: pyproject.toml requirements/embedded.txt requirements/pip.txt
 	@echo "byline: first set-up in $(VENV) (a minute or two, once)"
@@ -42,6 +48,12 @@ run: build
 
 test: build
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(T)
+
+faults: build
+	@$(BIN)/python -m tests.faults --seeds $(SEEDS) --kills $(KILLS) --first $(FIRST)
+
+fuzz: build
+	@$(BIN)/python -m tests.fuzz --runs $(RUNS)
 
 lint: build
 	@$(BIN)/ruff check .

@@ -368,6 +368,18 @@ async def open_chain(settings: Settings, scratch: Path) -> tuple[Any, Any]:
     return SuiAdmin(own, signer), signer
 
 
+def open_rights(settings: Settings, scratch: Path, signer: Any) -> Any:
+    """Copyrights and licences on the chain, signed by `signer`; connects at the first use."""
+    from byline.rights_port import ChainRights
+    from settlement.chain.sui import SuiChain, SuiSettings
+
+    def connected() -> SuiChain:
+        own = SuiSettings(url=_chain_url(settings), config_directory=scratch, package=settings.chain_package)
+        return SuiChain(own, signer)
+
+    return ChainRights(connected)
+
+
 def _port_before(settings: Settings, name: str, field: str = "port") -> int:
     """The free port that this process had before it was restarted, for those who know it already; 0: there is none."""
     before = read_status(settings.data_directory, name)
@@ -540,6 +552,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     from byline.settled_notices import SettledNotices
     from persistence.stores.postgres.projector import Projector
     from platform_api.database import Database
+    from platform_api.registry.service import registry_desk
     from platform_api.settlement.desk import WithdrawalDesk
     from settlement.brake import Brake
     from settlement.proof_desk import ProofSettings, load_proof_key, serve_proofs
@@ -565,8 +578,10 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     settlers: list[Settler] = []
     proofs = ProofSettings(load_proof_key(data / "keys" / "proofs.key"), publication=lambda: published(data))
 
-    database = Database(_postgres_url(settings), connections_max=2)
+    database = Database(_postgres_url(settings), connections_max=3)
     desk = WithdrawalDesk(database, core)
+    rights = open_rights(settings, chain_directory / "pysui-rights", signer)
+    registry = registry_desk(database, rights)
 
     notices = SettledNotices(core)
 
@@ -578,7 +593,8 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
         desk.store_paid(record.number, record.payouts)
 
     def facts() -> dict[str, Any]:
-        return {"projection": projector.status(), "withdrawals_error": desk.error, "brake": brake.status(),
+        return {"projection": projector.status(), "withdrawals_error": desk.error,
+                "registry_error": registry.error, "brake": brake.status(),
                 "settlement": settlers[0].status() if settlers else {}}  # fmt: skip
 
     async def proof_desk() -> None:
@@ -595,6 +611,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             stop,
             projector.run(stop),
             desk.run(stop),
+            registry.run(stop),
             run_settler(
                 await _event_source(settings), chain, store, watcher, SettlementSettings(), on_batch, stop,
                 commands=_Bookings(core), releases=desk, proofs=proofs, audit=audit,
@@ -610,6 +627,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     finally:
         await core.close()
         await database.close()
+        await rights.close()
         await chain.close()
         if settings.chain_signer:
             await signer.close()
@@ -730,6 +748,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
     own = ApiSettings(
         postgres_dsn=_postgres_url(settings),
         domain=f"{settings.host}:{port}",
+        public_url=settings.public_url,
         chain="sui:embedded" if not settings.chain_url else "sui",
         signing_key_path=data / "keys" / "access-token.key",
         column_keys_path=data / COLUMN_KEYS,

@@ -20,6 +20,7 @@ from persistence.disk import DirectoryDisk
 from persistence.recovery import Replayer
 from settlement.batch_file import BatchFile, read_batch_file
 from settlement.chain.reader import NodeReader
+from settlement.history import check_history
 from settlement.proof_desk import load_proof_key
 from settlement.publication import (
     Entry,
@@ -33,7 +34,7 @@ from settlement.publication import (
     write_entry,
 )
 from settlement.renaming import Renamer
-from settlement.verify import Refuted, check_links, verify_batch
+from settlement.verify import Refuted, check_executed, check_links, verify_batch
 
 __all__ = ["batch_files", "keep_batch_file", "kept_batch_file", "publish_journal", "verify_published"]
 
@@ -150,31 +151,51 @@ class _Found:
     batches: int = 0
     records: int = 0
     vouched: int = 0
-    """Last batch whose every byte a statement covers."""
+    """Last batch whose records and state hash a later statement covers."""
+    vouching: int = 0
+    """The batch of that statement."""
+    unbacked: dict[str, int] = field(default_factory=dict)
+    """Asset → in how many batches it was owed and no vault took part for it."""
     digests: dict[int, bytes] = field(default_factory=dict)
     last: BatchFile | None = None
 
 
 def verify_published(folder: Path, node: str | None, *, console: Console) -> int:
     """0: all holds. 1: something differs, and what. Raises Unavailable."""
+
+    def ok(text: str) -> None:
+        console.print("[green]ok[/] ", end="")
+        console.print(text, soft_wrap=True, markup=False)
+
+    def note(text: str) -> None:
+        console.print("[yellow]!![/] ", end="")
+        console.print(text, soft_wrap=True, markup=False)
+
     try:
-        found = _replay_folder(folder, lambda text: console.print(text, soft_wrap=True, markup=False))
+        with console.status("") as shown:
+            found = _replay_folder(folder, lambda text: shown.update(text))
         if found.last is None:
             raise JournalRefuted(f"{folder} holds no published batch")
-        console.print(
-            f"[green]ok[/] {found.batches:,} batches, {found.records:,} records replayed: every state hash, trade, "
-            "total and liability root is as stated, and each batch builds on the one before",
-            soft_wrap=True,
+        ok(
+            f"{found.batches:,} batches, {found.records:,} records replayed: every state hash, trade, total and "
+            "liability root is as stated, and each batch builds on the one before"
         )
-        console.print(
-            f"[green]ok[/] every byte up to batch {found.vouched:,} is vouched for by a later batch; what follows is "
-            "bound by its trades and balances",
-            soft_wrap=True,
-        )
-        if node is None:
-            console.print("[yellow]!![/] no node was asked: that the statements are on a chain is not checked")
+        if found.vouched:
+            ok(
+                f"every record and state hash up to batch {found.vouched:,} is vouched for by the statement of batch "
+                f"{found.vouching:,}; what follows is bound by its trades and balances"
+            )
         else:
-            asyncio.run(_against_node(found.last, node, console))
+            note("no statement vouches for these records yet: they are bound by their trades and balances alone")
+        for asset, count in found.unbacked.items():
+            note(f"{asset} was owed in {count:,} batches without a vault: there NOTHING shows that it is held")
+        if node is None:
+            note(
+                "no node was asked: that the statements are on a chain, and which transactions, vaults and coins they "
+                "went to, is not checked"
+            )
+        else:
+            asyncio.run(_against_node(folder, found.last, node, ok, note, console))
     except (JournalRefuted, Refuted) as reason:
         console.print("[bold red]REFUSED[/] ", end="")
         console.print(str(reason), markup=False, soft_wrap=True)
@@ -183,11 +204,13 @@ def verify_published(folder: Path, node: str | None, *, console: Console) -> int
     return 0
 
 
-def _replay_folder(folder: Path, say: Callable[[str], None]) -> _Found:
+def _replay_folder(folder: Path, tell: Callable[[str], None]) -> _Found:
+    """Runs every record again. `tell` hears how far it is."""
     found, replay, digest, before = _Found(), _Replay(), bytes(32), None
     for entry in read_entries(folder):
         batch = entry.batch
         said = batch.statement
+        tell(f"replaying batch {entry.number:,}, sequence {entry.first_sequence:,} …")
         if (entry.first_sequence, entry.last_sequence) != (said.first_sequence, said.last_sequence):
             raise JournalRefuted(f"batch {entry.number}: entry and statement are of other sequences")
         slots = read_records(folder, entry)
@@ -215,19 +238,49 @@ def _replay_folder(folder: Path, say: Callable[[str], None]) -> _Found:
                 raise JournalRefuted(
                     f"batch {entry.number} vouches for another publication of batch {said.published_batch}"
                 )
-            found.vouched = max(found.vouched, said.published_batch)
+            if said.published_batch > found.vouched:
+                found.vouched, found.vouching = said.published_batch, said.number
+        backed = {link.asset for link in batch.vaults}
+        for item in said.assets:
+            if item.owed and item.asset not in backed:
+                found.unbacked[item.asset] = found.unbacked.get(item.asset, 0) + 1
         found.batches, found.records, found.last, before = entry.number, entry.last_sequence, batch, batch
     return found
 
 
-async def _against_node(batch: BatchFile, node: str, console: Console) -> None:
-    reader = NodeReader(node)
+async def _against_node(
+    folder: Path,
+    last: BatchFile,
+    node: str,
+    ok: Callable[[str], None],
+    note: Callable[[str], None],
+    console: Console,
+) -> None:
+    """The last batch as `byline verify` has it, then the transactions of all before. Raises Refuted, Unavailable."""
+    reader, number = NodeReader(node), last.statement.number
     try:
-        async for line in verify_batch(batch, [], reader):
-            console.print("[yellow]!![/] " if line.startswith("NOTE") else "[green]ok[/] ", end="")
-            console.print(line, markup=False, soft_wrap=True)
+        async for line in verify_batch(last, [], reader):
+            (note if line.startswith("NOTE") else ok)(line.removeprefix("NOTE "))
+        if number == 1:
+            return
+        package = (await check_executed(last, reader)).package
+        earlier = (entry.batch for entry in read_entries(folder) if entry.number < number)
+        with console.status("") as shown:
+            first = await check_history(
+                earlier, package, reader, lambda at: shown.update(f"batch {at:,} of {number:,} at the node …")
+            )
     finally:
         await reader.close()
+    if first > 1:
+        note(
+            f"the node has dropped the transactions of batches 1 to {first - 1:,}: which transactions those entries "
+            "name, and what the vaults held then, is not checked; their statements are bound by the later batches"
+        )
+    if first < number:
+        ok(
+            f"the transactions of batches {first:,} to {number - 1:,} took effect, and committed exactly what is "
+            "stated to exactly these vaults; in each of them every vault held what was owed"
+        )
 
 
 def _end_of(slots: npt.NDArray[np.void], begin: int, last: int) -> int:

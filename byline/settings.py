@@ -24,6 +24,7 @@ OTHER_VARIABLES = ("BYLINE_DATA_DIRECTORY", "BYLINE_PG_BIN", "BYLINE_PACKAGES", 
 
 _COIN = r"\s*[A-Za-z0-9_.:-]+=0x[0-9a-fA-F]+::\w+::\w+\s*"
 _COINS = re.compile(rf"({_COIN}(,{_COIN})*)?")
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 ACK_MODES = ("durable", "memory")
 API_LIMITS = (
     "api_public_per_minute", "api_account_per_minute", "api_trading_per_minute", "api_auth_per_minute",
@@ -75,6 +76,8 @@ class Settings:
     """The same of market data, with the same certificate and host."""
     marketdata_b_tls_port: int = 7445
     """The same of feed B."""
+    public_url: str = ""
+    """`https://HOST[:PORT]` where people reach REST: the check page that certificates name. Empty: `host` and port."""
     redis_url: str = ""
     """`redis://…`: rate limits of several API processes are kept there, and events also go to its stream."""
     blob_url: str = field(default="", repr=False)
@@ -137,6 +140,10 @@ class Settings:
             (1 <= self.marketdata_shards <= 16, "marketdata_shards", "1 to 16"),
             (self.relay_url == "" or self.relay_url.startswith("nats://"), "relay_url", "nats://host:port"),
             (self.events_url == "" or self.events_url.startswith("nats://"), "events_url", "nats://host:port"),
+            (
+                self.public_url == "" or _ORIGIN.fullmatch(self.public_url) is not None,
+                "public_url", "https://HOST[:PORT]",
+            ),
             (
                 self.redis_url == "" or self.redis_url.startswith(("redis://", "rediss://", "unix://")),
                 "redis_url", "redis://host:port",

@@ -34,7 +34,8 @@ def publish(settings: Settings, console: Console) -> None:
         package, digest = await chain.publish()
         console.print(f"published   [bold]{package}[/]", soft_wrap=True)
         console.print(f"transaction {digest}", soft_wrap=True)
-        console.print(f"now set BYLINE_CHAIN_PACKAGE={package}, and open the vaults: `byline settle open-vault`")
+        said = f"now set BYLINE_CHAIN_PACKAGE={package}, and open the vaults: `byline settle open-vault`"
+        console.print(said, soft_wrap=True)  # to be copied: never broken, however narrow the terminal
 
     _run(settings, act)
 

@@ -12,14 +12,22 @@ from settlement.batch_file import BatchFile, read_batch_file
 from settlement.chain.reader import NodeReader
 from settlement.merkle import Proof
 from settlement.proof_desk import ProofFile
-from settlement.verify import Refuted, verify_batch
+from settlement.verify import Refuted, unbacked, verify_batch
 
 __all__ = ["read_proofs", "verify_files"]
 
-MEANING = (
-    "What this shows: the balance is in the total that the exchange says it owes, that total was written into the "
-    "vaults on the chain with this batch, and the vaults hold it. What it does not show: that other clients checked "
-    "theirs too, or what the exchange owes outside this list. See docs/settlement.md."
+COUNTED = (
+    "What this shows: the balance is in the total that the exchange says it owes, and the chain has that total with "
+    "this batch."
+)
+HELD = (
+    "For {assets} a vault on the chain held what is owed when the batch took effect, in the coin named above; whether "
+    "that coin is the one you mean is for you to look at."
+)
+NOT_HELD = "NOT shown for {assets}: that anything is held. No vault takes part for it in this batch."
+LIMITS = (
+    "What it does not show: that other clients checked theirs too, or what the exchange owes outside this list. See "
+    "docs/settlement.md."
 )
 
 
@@ -43,16 +51,28 @@ async def _verify(
         async for line in verify_batch(batch, proofs, reader, previous):
             mark = "[yellow]!![/]" if line.startswith("NOTE") else "[green]ok[/]"
             console.print(f"{mark} ", end="")
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line.removeprefix("NOTE "), markup=False, soft_wrap=True)
     except Refuted as reason:
         console.print("[bold red]REFUSED[/] ", end="")
         console.print(str(reason), markup=False, soft_wrap=True)
         return 1
     finally:
         await reader.close()
-    console.print(f"[bold green]VERIFIED[/] batch {batch.statement.number}, {len(proofs)} balances", soft_wrap=True)
-    console.print(MEANING, soft_wrap=True)
+    without = unbacked(batch, proofs)
+    held = sorted({proof.asset for proof in proofs}.difference(without))
+    told = f"{len(proofs)} balances counted, {_listed(held)} shown to be held"
+    console.print("[bold green]VERIFIED[/] ", end="")
+    console.print(f"batch {batch.statement.number}, {told}", markup=False, soft_wrap=True)
+    if without:
+        console.print("[bold red]NOT HELD[/] ", end="")
+        console.print(NOT_HELD.format(assets=_listed(without)), markup=False, soft_wrap=True)
+    parts = [COUNTED, HELD.format(assets=_listed(held)), LIMITS] if held else [COUNTED, LIMITS]
+    console.print(" ".join(parts), markup=False, soft_wrap=True)
     return 0
+
+
+def _listed(assets: list[str]) -> str:
+    return ", ".join(assets) or "nothing"
 
 
 def read_proofs(path: Path) -> list[Proof]:

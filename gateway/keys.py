@@ -215,7 +215,7 @@ class KeyRegistry:
         try:
             self._write(line)
         except OSError:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it has told; the first error is the one to raise
                 self._take_back()
             raise
         self._end += len(line)

@@ -237,7 +237,7 @@ class RelayedEvents(EventSource):
             await asyncio.sleep(0.2)
             return None
         finally:
-            with contextlib.suppress(*_nats_errors()):
+            with contextlib.suppress(*_nats_errors()):  # the next request tells if the server is gone
                 await answers.unsubscribe()
 
     def _take(self, after: int, head: int, identity: bytes, slots: np.ndarray) -> None:

@@ -6,8 +6,10 @@
  *
  * Fresh memory is dear: on a virtual machine a megabyte of it can cost three milliseconds, and a helper that has the
  * loop's CPU for so long, or is preempted while it holds the interpreter, holds up every order. So the work runs on the
- * CPUs that its caller is not bound to, and without the interpreter. It has the usual priority: with a low one it never
- * ends on a full machine, and then orders wait for it.
+ * CPUs that its caller is not bound to, and without the interpreter. It has the usual share of them: with a low
+ * priority it never ends on a full machine, and then orders wait for it. But whoever wakes up there (market data, a
+ * client, the journal's writer) goes first: byline_yield_to_others, and pieces so small that a kernel which does not
+ * preempt itself is left after a tenth of a millisecond.
  */
 #ifndef BYLINE_ASIDE_H
 #define BYLINE_ASIDE_H
@@ -20,11 +22,13 @@
 #include <sched.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-#define BYLINE_ZEROS (1 << 20)
-#define BYLINE_ZEROS_PACED (64 << 10)
+#define BYLINE_ZEROS (64 << 10)      /* bytes of a piece */
+#define BYLINE_ZEROS_SYNCED (1 << 20) /* of what is synced at once where it presses */
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
@@ -37,9 +41,25 @@ typedef struct {
     int has_cpus, result;
 } byline_aside_work;
 
+/* This thread keeps its share of the CPU but preempts nobody, and whoever wakes up with an ordinary slice preempts it
+ * (EEVDF, Linux 6.12; an older kernel takes the first half of it). Needs no privilege; only advice. */
+static void byline_yield_to_others(void) {
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } wanted = {.size = sizeof wanted, .policy = SCHED_BATCH, .runtime = 100000000};
+    if (sched_getscheduler(0) != SCHED_OTHER) return; /* somebody has chosen already */
+    wanted.nice = getpriority(PRIO_PROCESS, 0);
+    (void)syscall(SYS_sched_setattr, 0, &wanted, 0);
+}
+
 static void *byline_aside_run(void *argument) {
     byline_aside_work *w = (byline_aside_work *)argument;
     if (w->has_cpus) sched_setaffinity(0, sizeof w->cpus, &w->cpus);
+    byline_yield_to_others();
     w->result = w->work(w->argument);
     return NULL;
 }
@@ -75,20 +95,21 @@ typedef struct {
 
 #define BYLINE_ZEROS_LOOK_NS 5000000ULL
 
-/* Zeros from the start of the file to `size`: 0 or an errno. Written in large pieces a file is also mapped in large
- * pieces, and touching that map costs a fourth; at a pace they are small, so that nobody waits long for disk or CPU. */
+/* Zeros from the start of the file to `size`: 0 or an errno. At a pace each piece is synced for itself, so that nobody
+ * waits long for the disk. What is written in such pieces is also mapped in such pieces, and touched four times as fast
+ * as page by page. */
 static int byline_zeros(void *argument) {
     static const uint8_t zeros[BYLINE_ZEROS];
     byline_zeros_work *w = (byline_zeros_work *)argument;
     int is_due = !w->bytes_per_second || w->is_due(w->context, 0);
     for (uint64_t at = 0; at < w->size;) {
         if (is_due < 0) return ECANCELED;
-        size_t part = is_due ? BYLINE_ZEROS : BYLINE_ZEROS_PACED;
-        ssize_t n = pwrite(w->file, zeros, w->size - at < part ? (size_t)(w->size - at) : part, (off_t)at);
+        size_t part = w->size - at < BYLINE_ZEROS ? (size_t)(w->size - at) : BYLINE_ZEROS;
+        ssize_t n = pwrite(w->file, zeros, part, (off_t)at);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return n ? errno : EIO;
         at += (uint64_t)n;
-        if (at == w->size || !w->bytes_per_second) continue;
+        if (at == w->size || !w->bytes_per_second || (is_due && at % BYLINE_ZEROS_SYNCED)) continue;
         if (fdatasync(w->file)) return errno;
         uint64_t left = (uint64_t)n * 1000000000ULL / w->bytes_per_second;
         while (!(is_due = w->is_due(w->context, at)) && left) {

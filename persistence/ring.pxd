@@ -13,6 +13,7 @@ cdef extern from "persistence/writer.h" nogil:
         void* context
         int64_t (*write)(void* context, int64_t file, const uint8_t* data, size_t size, int64_t offset) noexcept nogil
         int (*sync)(void* context, int64_t file) noexcept nogil
+        void (*forget)(void* context, int64_t file, int64_t begin, int64_t end) noexcept nogil
     ctypedef struct byline_journal:
         uint8_t* ring
         uint64_t* ends
@@ -34,6 +35,7 @@ cdef extern from "persistence/writer.h" nogil:
     void byline_set(uint64_t* p, uint64_t value)
     int64_t byline_real_write(void* context, int64_t file, const uint8_t* data, size_t size, int64_t offset) noexcept
     int byline_real_sync(void* context, int64_t file) noexcept
+    void byline_real_forget(void* context, int64_t file, int64_t begin, int64_t end) noexcept
     void byline_journal_fail(byline_journal* j, int error)
     int byline_journal_failed(byline_journal* j)
     uint32_t byline_journal_room(byline_journal* j)

@@ -218,6 +218,8 @@ cdef class Ring:
         self.j.disk.context = <void*>self
         self.j.disk.write = byline_real_write if real else python_write
         self.j.disk.sync = byline_real_sync if real else python_sync
+        if real:
+            self.j.disk.forget = byline_real_forget
         if cpus is not None:
             CPU_ZERO(&self.j.cpus)
             for cpu in cpus:

@@ -15,6 +15,7 @@
 #define BYLINE_WRITER_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -24,18 +25,23 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "persistence/aside.h"
 #include "persistence/crc32c.h"
 
 #define BYLINE_SLOT 128
+#define BYLINE_HEADER 4096 /* bytes before the first slot of a segment */
+#define BYLINE_FORGET (1 << 20)
 #define BYLINE_GROUP_MARK 0x47524f55U
 
 enum { BYLINE_STEP_IDLE = 0, BYLINE_STEP_WROTE = 1, BYLINE_STEP_NEEDS_SEGMENT = 2, BYLINE_STEP_FAILED = 3 };
 
-/* What a step needs of a disk. Both answer a negative errno on failure; `write` may write less than asked. */
+/* What a step needs of a disk. `write` and `sync` answer a negative errno on failure; `write` may write less than
+ * asked. `forget` (NULL: a disk without a cache) is advice: what stands there is synced and not read again soon. */
 typedef struct {
     void *context;
     int64_t (*write)(void *context, int64_t file, const uint8_t *data, size_t size, int64_t offset);
     int (*sync)(void *context, int64_t file);
+    void (*forget)(void *context, int64_t file, int64_t from, int64_t to);
 } byline_disk;
 
 typedef struct {
@@ -64,6 +70,7 @@ typedef struct {
     /* writer */
     int64_t file;
     uint64_t segment_slots, segment_used, written_chain;
+    int64_t forgotten; /* offset in the file up to which its cache was given back */
     uint64_t groups, slots_written, sync_ns;
     byline_sha256 sha;
     pthread_t thread;
@@ -109,6 +116,11 @@ static int64_t byline_real_write(void *context, int64_t file, const uint8_t *dat
 static int byline_real_sync(void *context, int64_t file) {
     (void)context;
     return fdatasync((int)file) < 0 ? -errno : 0;
+}
+
+static void byline_real_forget(void *context, int64_t file, int64_t from, int64_t to) {
+    (void)context;
+    (void)posix_fadvise((int)file, from, to - from, POSIX_FADV_DONTNEED);
 }
 
 static void byline_journal_fail(byline_journal *j, int error) {
@@ -176,6 +188,15 @@ static int byline_write_all(byline_journal *j, const uint8_t *data, size_t size,
     return 0;
 }
 
+/* Whole megabytes of records that are on disk leave the page cache: nobody reads them before the next start, and the
+ * zeros of the next segment get their memory. Fresh memory is dear (aside.h): zeros took twenty times as long in it. */
+static void byline_journal_forget(byline_journal *j) {
+    int64_t whole = (BYLINE_HEADER + (int64_t)(j->segment_used * BYLINE_SLOT)) / BYLINE_FORGET * BYLINE_FORGET;
+    if (!j->disk.forget || whole <= j->forgotten) return;
+    j->disk.forget(j->disk.context, j->file, j->forgotten, whole);
+    j->forgotten = whole;
+}
+
 /* One group: write, sync, tell. */
 static int byline_journal_step(byline_journal *j) {
     if (byline_journal_failed(j)) return BYLINE_STEP_FAILED;
@@ -196,7 +217,7 @@ static int byline_journal_step(byline_journal *j) {
     uint32_t crc = byline_load32(first) ^ BYLINE_GROUP_MARK;
     memcpy(first, &crc, 4);
     uint64_t to_wrap = j->ring_slots - (tail & mask), part = count < to_wrap ? count : to_wrap;
-    int64_t offset = 4096 + (int64_t)(j->segment_used * BYLINE_SLOT);
+    int64_t offset = BYLINE_HEADER + (int64_t)(j->segment_used * BYLINE_SLOT);
     uint64_t started = byline_now_ns();
     int error = byline_write_all(j, first, part * BYLINE_SLOT, offset);
     if (!error && count > part)
@@ -219,6 +240,7 @@ static int byline_journal_step(byline_journal *j) {
     j->groups++;
     j->slots_written += count;
     byline_set(&j->tail, tail + count);
+    byline_journal_forget(j);
     return BYLINE_STEP_WROTE;
 }
 
@@ -236,6 +258,7 @@ static void byline_journal_set_segment(byline_journal *j, int64_t file, uint64_t
     j->file = file;
     j->segment_slots = slots;
     j->segment_used = used;
+    j->forgotten = 0;
     byline_sha256_start(&j->sha);
     __atomic_add_fetch(&j->segment_epoch, 1, __ATOMIC_RELEASE);
     byline_futex_wake(&j->segment_epoch);
@@ -244,6 +267,7 @@ static void byline_journal_set_segment(byline_journal *j, int64_t file, uint64_t
 static void *byline_journal_run(void *argument) {
     byline_journal *j = (byline_journal *)argument;
     if (j->has_cpus) sched_setaffinity(0, sizeof j->cpus, &j->cpus);
+    if (j->pace_ns) byline_yield_to_others(); /* nobody waits for a paced group */
     uint32_t asked = __atomic_load_n(&j->segment_epoch, __ATOMIC_ACQUIRE) - 1;
     for (;;) {
         uint32_t epoch = __atomic_load_n(&j->segment_epoch, __ATOMIC_ACQUIRE);

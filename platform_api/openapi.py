@@ -8,18 +8,27 @@ test says so.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from litestar import Litestar
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
+from litestar.openapi.spec import (
+    Components,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    Schema,
+    SecurityScheme,
+)
 
 from platform_api.errors import STATUS, Failure
 from platform_api.security import ACCESS_COOKIE
 
-__all__ = ["BEARER", "config", "document_of", "failures"]
+__all__ = ["BEARER", "also_as", "config", "document_of", "failures"]
 
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}, {"cookie": []}]
 """Either is enough."""
@@ -46,6 +55,20 @@ def failures(*statuses: int) -> dict[int, ResponseSpec]:
         )
         for status in statuses
     }
+
+
+def also_as(*media_types: str) -> type[Operation]:
+    """For `operation_class`: good answers come in these types as well, as files or pages."""
+
+    @dataclass
+    class AlsoAs(Operation):
+        def __post_init__(self) -> None:
+            for status, response in (self.responses or {}).items():
+                if int(status) < 300 and isinstance(response, OpenAPIResponse):
+                    file = OpenAPIMediaType(Schema(type=OpenAPIType.STRING))
+                    response.content = {**(response.content or {}), **dict.fromkeys(media_types, file)}
+
+    return AlsoAs
 
 
 def config(version: str) -> OpenAPIConfig:

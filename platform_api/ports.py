@@ -5,6 +5,7 @@
     ProofPort    proofs that a balance is counted in a batch
     StatusPort   what each process of the exchange says about itself
     MailPort     a letter to one person
+    RightsPort   copyrights and licences on the chain, as signed bytes (the back office alone)
 
 Failures are those of `engine.messages.errors`: Unavailable when the command was surely not sent, OutcomeUnknown when it
 may have taken effect. A refusal by the core is no error: it is the answer `{"event": "rejected", "reason": ...}`.
@@ -16,7 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["BookPort", "CorePort", "Letter", "MailPort", "NoProof", "ProofPort", "StatusPort"]
+__all__ = [
+    "BookPort", "ChainOutcome", "CorePort", "IssuedLicense", "Letter", "MailPort", "NoProof", "ProofPort",
+    "RegisteredWork", "RightsPort", "SignedCall", "StatusPort",
+]  # fmt: skip
 
 
 @runtime_checkable
@@ -98,3 +102,72 @@ class MailPort(Protocol):
 
     async def send(self, letter: Letter) -> None:
         """Hands the letter over for good. Raises Unavailable (try again), Refused (this letter never goes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCall:
+    """Bytes that the chain executes at most once."""
+
+    raw: bytes
+    signature: bytes
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChainOutcome:
+    """What the chain did with a transaction. Without a `checkpoint` nothing may rest on it yet."""
+
+    digest: str
+    success: bool
+    abort_code: int | None
+    error: str
+    gas_mist: int
+    checkpoint: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredWork:
+    """`cap` is the right to grant licences of it, which the operator holds. Times are UTC milliseconds."""
+
+    work: str
+    cap: str
+    digest: str
+    registered_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedLicense:
+    license: str
+    issued_ms: int
+    expires_ms: int
+
+
+class RightsPort(Protocol):
+    """Every method raises Unavailable when the chain does not answer, Refused for a definite no.
+
+    Two transactions that were signed for one licence, or for one registration, exclude each other: by the version of
+    the capability that both name, or by the content that is registered once.
+    """
+
+    async def sign_registration(self, content_hash: bytes, uri: str, creator: bytes) -> SignedCall:
+        """Registers the content for the address of its creator; changes nothing yet."""
+
+    async def sign_license(self, work: str, cap: str, to: bytes, terms_hash: bytes, duration_ms: int) -> SignedCall:
+        """Grants a revocable licence."""
+
+    async def sign_revocation(self, work: str, cap: str, license: str) -> SignedCall: ...
+
+    async def send(self, call: SignedCall) -> ChainOutcome:
+        """Raises OutcomeUnknown too: ask `find`, send the same again."""
+
+    async def find(self, digest: str) -> ChainOutcome | None:
+        """The transaction if the chain has executed it."""
+
+    async def registered(self, digest: str) -> RegisteredWork:
+        """What a registration that took effect has made."""
+
+    async def held(self, content_hash: bytes) -> RegisteredWork | None:
+        """A registered work with this content whose `cap` the operator holds. Slow: for cases of doubt."""
+
+    async def issued(self, digest: str) -> IssuedLicense:
+        """What a grant that took effect has made."""

@@ -43,6 +43,8 @@ class ApiSettings:
     postgres_dsn: str = field(repr=False)
     domain: str = "127.0.0.1:7400"
     """What wallets are asked to sign for. A signature made for another domain opens nothing here."""
+    public_url: str = ""
+    """Where people reach the API, as it stands in certificates: `https://…` without a path. Empty: `http://` domain."""
     chain: str = "sui:local"
     ethereum_chain_id: int = 1
     """What Ethereum wallets are asked to sign for; nothing is ever sent to that chain."""
@@ -135,6 +137,10 @@ class ApiSettings:
                 bool(self.domain) and not any(c.isspace() for c in self.domain),
                 "domain must be a host, with a port if need be",
             ),
+            (
+                self.public_url == "" or ORIGIN.fullmatch(self.public_url) is not None,
+                "public_url must be scheme://host[:port]",
+            ),
             (not strange, f"cors_origins must be scheme://host[:port] each, not {strange}"),
             (
                 self.redis_url == "" or self.redis_url.startswith(("redis://", "rediss://", "unix://")),
@@ -144,3 +150,8 @@ class ApiSettings:
         for holds, rule in rules:
             if not holds:
                 raise SettingsInvalid(rule)
+
+    @property
+    def origin(self) -> str:
+        """What paths of the API are put after, for links that leave it."""
+        return self.public_url or f"http://{self.domain}"

@@ -99,7 +99,7 @@ async def serve_proofs(
             return _Answer(problem="no_balance")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, msgspec.MsgspecError, ValueError):
+        with contextlib.suppress(ConnectionError, msgspec.MsgspecError, ValueError):  # nonsense is hung up on
             while line := await reader.readline():
                 writer.write(msgspec.json.encode(answer(line)) + b"\n")
                 await writer.drain()

@@ -166,6 +166,9 @@ class Settler:
         self._recent: deque[BatchRecord] = deque(maxlen=self._settings.recent)
         self._halted, self._halted_ts = "", 0
         self._final = 0
+        self._taken = 0
+        """The last batch whose cut the follower has passed: `netting` counts it. `ledger.sequence` moves later, when
+        all that was read with the cut is taken."""
         self._beside: dict[str, int] = {}
         """Asset → units of payouts that the contract skipped in final batches."""
         self._waiting_releases = 0
@@ -368,7 +371,8 @@ class Settler:
             self.netting.take(batch, self.ledger)
             if known.state is State.FINAL:
                 self.netting.skip(_skipped(known))
-                del self._lives[cut.batch]
+                if cut.batch not in self._queue:  # else the submitter has still to finish it
+                    del self._lives[cut.batch]
         else:
             last = max(self._final, self._queue[-1] if self._queue else 0)
             if cut.batch != last + 1:
@@ -380,6 +384,7 @@ class Settler:
             await self._step(life, Sealed(time.time_ns(), life.batch))
             self._queue.append(cut.batch)
             self._wake.set()
+        self._taken = cut.batch
         self.ledger.start_period()
 
     async def _check(self, cut: Cut) -> None:
@@ -498,14 +503,13 @@ class Settler:
         await self._compare(life)
         if self._halted:
             return
-        passed = self.ledger.sequence >= life.batch.last_sequence
-        if passed:
+        if life.batch.number <= self._taken:  # else the follower finds it final
             self.netting.skip(_skipped(life))
         refused = await self._book()
         self._count_skipped(life)
         self._final = life.batch.number
         self._queue.popleft()
-        if passed:
+        if life.batch.number <= self._taken:
             self._lives.pop(life.batch.number, None)
         log.info(
             "settlement=final batch=%d rows=%d digest=%s after_cut_ms=%d",

@@ -2,7 +2,8 @@
 
     what comes back                              what it means
     nothing, or "I do not know"                  the digest is asked for, then the same bytes again
-    executed, in no checkpoint yet               one node's word: asked again until a checkpoint has it
+    executed, in no checkpoint yet, or while     one node's word: asked again until a checkpoint has it and the vaults
+    the vaults stand before it                   show it
     refused before execution                     the vaults are read: done already, or signed anew for the same number
     executed: paused, another operator, no gas,  signed anew for the same number when that has passed
     too much traffic on the vault
@@ -22,7 +23,7 @@ from typing import Literal
 
 from engine.messages.errors import Refused, Unavailable
 from settlement.batch import Life, PartExecuted, PartRefused, Sent, SignedPart, State, StoredEvent
-from settlement.chain.port import ChainPort, CoinPart, Execution, VaultListing, VaultState
+from settlement.chain.port import ChainPort, CoinPart, Execution, Part, VaultListing, VaultState
 
 __all__ = ["Submitter"]
 
@@ -38,7 +39,7 @@ _PASSING_KINDS = {
 _SIGNED_MOST = 20
 """Transactions signed for one part before a person is asked: each aborted one has cost gas."""
 
-Place = Literal["before", "after", "stale", "other"]
+Place = Literal["before", "after", "past", "stale", "other"]
 
 
 class Submitter:
@@ -83,7 +84,7 @@ class Submitter:
         if execution.checkpoint is None:
             raise Unavailable(f"batch {number}: {execution.digest} is executed and in no checkpoint yet")
         if execution.success:
-            await self._step(life, PartExecuted(now, number, execution))
+            await self._succeeded(life, execution, listings)
             return
         passing = _PASSING.get(execution.abort_code or 0) or _PASSING_KINDS.get(execution.kind)
         place: Place = "other"
@@ -101,6 +102,18 @@ class Submitter:
                 reason = f"the vaults stand at another number or chain value; {reason}"
             await self._halt(life, f"batch {number}: {reason}")
 
+    async def _succeeded(self, life: Life, execution: Execution, listings: dict[str, VaultListing]) -> None:
+        """Counts once the vaults show it. Those of a second settler may have gone on: the next look at them halts."""
+        number = life.batch.number
+        place = await self._place(life, listings) if life.batch.parts[life.part].coins else "after"
+        if place in ("before", "stale"):
+            raise Unavailable(f"batch {number}: {execution.digest} is executed, and the vaults are shown before it")
+        if place == "other":
+            reason = f"{execution.digest} is executed, and the vaults stand at another number or chain value"
+            await self._halt(life, f"batch {number}: {reason}")
+            return
+        await self._step(life, PartExecuted(time.time_ns(), number, execution))
+
     async def _refused(self, life: Life, reason: str, listings: dict[str, VaultListing]) -> None:
         """A definite no. The bytes may be old: if their first copy took effect, that counts, else sign anew."""
         assert life.signed is not None
@@ -112,7 +125,7 @@ class Submitter:
         place = await self._place(life, listings)
         if place == "after":
             await self._step(life, PartExecuted(time.time_ns(), number, await self._effective(life)))
-        elif place == "other":
+        elif place in ("other", "past"):
             await self._halt(life, f"batch {number}: the vaults stand at another number or chain value")
         else:
             await self._step(life, PartRefused(time.time_ns(), number, reason))
@@ -130,15 +143,17 @@ class Submitter:
         return Execution("", True, None, error, 0, None)
 
     async def _place(self, life: Life, listings: dict[str, VaultListing]) -> Place:
-        """Where the vaults stand, seen from this part. `stale`: before it by more than a part."""
+        """Where the vaults stand, seen from this part. `stale`: more than a part before it; `past`: after the next."""
         part = life.batch.parts[life.part]
         states = await self._chain.vault_states([listings[coin.asset] for coin in part.coins])
         places = {_place(states[coin.asset], coin, life) for coin in part.coins}
         if not places:
             return "before"  # a batch before the first settled asset: it has no vault, and no number to be refused
-        if "other" in places or len(places) != 1:
-            return "other" if "other" in places else "stale"
-        return places.pop()
+        if len(places) == 1:
+            return places.pop()
+        if places == {"after", "past"}:
+            return "past"
+        return "other" if places & {"other", "past"} else "stale"
 
 
 def _place(state: VaultState, coin: CoinPart, life: Life) -> Place:
@@ -147,5 +162,12 @@ def _place(state: VaultState, coin: CoinPart, life: Life) -> Place:
         return "after"
     if (state.next_batch, state.next_part) < (number, part.number):
         return "stale"
+    if (state.next_batch, state.next_part) > _next_place(part):
+        return "past"
     here = (state.next_batch, state.next_part, state.chain) == (number, part.number, coin.previous)
     return "before" if here else "other"
+
+
+def _next_place(part: Part) -> tuple[int, int]:
+    """Batch and part that a vault expects after this one."""
+    return (part.batch, part.number + 1) if part.number + 1 < part.count else (part.batch + 1, 0)

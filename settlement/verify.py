@@ -5,6 +5,10 @@ passes and is said in one line, or stops everything with the exact reason (`Refu
 end is the node's word on three things only: which transactions took effect, what the vaults hold, and what code they
 run. The bytes of a transaction prove themselves by their digest, and their sender by the signature; the code is
 compared with the contract that comes with this verifier, since a vault of another contract could say anything.
+
+Which vaults a batch has is read from its transactions, never believed of the file: a file without a vault that a
+transaction names is refused, or a vault that holds too little could be left out. An asset that no transaction names a
+vault for is said to be held by nobody (`unbacked`).
 """
 
 from __future__ import annotations
@@ -12,20 +16,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import msgspec
-from pysui.sui.sui_bcs import bcs
+import base58
 
 from settlement.batch_file import BatchFile, VaultLink
 from settlement.chain.encoding import Reader, VaultHeader, address_bytes, address_text, base58_text, transaction_digest
-from settlement.chain.events import decode_event
+from settlement.chain.events import ChainEvent
 from settlement.chain.keys import BadSignature, signer_of
 from settlement.chain.localsui.movevm import load_modules, published_modules, relocate
+from settlement.committed import Commitment, commitments, normal_package, normal_type, vault_events
 from settlement.merkle import Proof, ProofInvalid, check_proof
 
-__all__ = ["ChainReader", "Code", "Commitment", "Executed", "NodeFacts", "Refuted", "VaultObject", "check_links",
-           "verify_batch"]  # fmt: skip
+__all__ = ["ChainReader", "Code", "Executed", "NodeFacts", "Refuted", "TransactionMissing", "VaultObject",
+           "CommittedBatch", "check_executed", "check_links", "unbacked", "verify_batch"]  # fmt: skip
 
 _COMMIT_EVENT = "BatchCommitted"
 
@@ -34,13 +38,21 @@ class Refuted(Exception):
     """Something is not as it is said to be; the text is the reason, for people."""
 
 
+class TransactionMissing(Refuted):
+    """The node knows no transaction of that digest: there is none, or it keeps no such old ones."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What the node says of itself. `simulated`: it is no network; `server` then names the executor."""
+    """What the node says of itself. `simulated`: it is no network; `server` then names the executor.
+
+    `first_checkpoint`: the oldest whose transactions it still keeps; 0: all.
+    """
 
     chain: str
     chain_id: str
     server: str
+    first_checkpoint: int = 0
 
     @property
     def simulated(self) -> bool:
@@ -83,18 +95,16 @@ class ChainReader(Protocol):
     async def versions(self, package: str) -> list[str]: ...
 
 
-class Commitment(msgspec.Struct, frozen=True):
-    """What a transaction says to one vault about one part of a batch."""
+@dataclass(frozen=True, slots=True)
+class CommittedBatch:
+    """What the transactions of a batch show. `senders`: one a part; `paid`: vault → units that it paid out.
+
+    `package`: empty for a batch from before the first vault, whose transaction says nothing.
+    """
 
     package: str
-    vault: str
-    batch: int
-    part: int
-    parts: int
-    previous: bytes
-    root: bytes
-    liabilities: int
-    trades_digest: bytes
+    senders: list[str]
+    paid: Counter[str]
 
 
 async def verify_batch(
@@ -123,25 +133,48 @@ async def verify_batch(
         yield f"NOTE the node is no network: an embedded chain on one machine ({facts.server}), chain {facts.chain_id}"
     else:
         yield f"the node is of the network {facts.chain}, chain {facts.chain_id}"
-    packages: set[str] = set()
-    paid: Counter[str] = Counter()
-    for part in range(len(batch.digests)):
-        package, sender, found = await _check_transaction(batch, part, chain)
-        packages.add(package)
-        paid += _paid(found, package)
+    executed = await check_executed(batch, chain)
+    for part, (digest, sender) in enumerate(zip(batch.digests, executed.senders, strict=True)):
         yield (
-            f"transaction {batch.digests[part]} took effect (part {part + 1} of {len(batch.digests)}), is signed by "
-            f"{sender}, and committed exactly this root, these totals and trades to every vault"
+            f"transaction {digest} took effect (part {part + 1} of {len(batch.digests)}), is signed by {sender}, and "
+            f"committed exactly this root, these totals and trades to these {len(batch.vaults)} vaults, and to no other"
         )
-    if len(packages) > 1:
-        raise Refuted(f"the parts of the batch went to several packages: {', '.join(sorted(packages))}")
-    [package] = packages
     for link in batch.vaults:
         if unbooked := _unbooked(batch, link.asset):
-            yield _told_of_unbooked(link.asset, unbooked, paid[link.vault])
-    yield await _check_versions(package, chain)
+            yield _told_of_unbooked(link.asset, unbooked, executed.paid[link.vault])
+    yield await _check_versions(executed.package, chain)
     for link in batch.vaults:
-        yield await _check_vault(batch, link, packages, chain)
+        yield await _check_vault(batch, link, executed.package, chain)
+    for asset in unbacked(batch, proofs):
+        yield f"NOTE {asset}: no vault takes part in this batch, so NOTHING shows that the exchange holds what it owes"
+    told = _backed(batch) | {proof.asset for proof in proofs}
+    if others := [item.asset for item in said.assets if item.owed and item.asset not in told]:
+        yield f"NOTE without a vault in this batch: {', '.join(others)}; their totals are stated, not shown to be held"
+
+
+async def check_executed(batch: BatchFile, chain: ChainReader) -> CommittedBatch:
+    """That the batch's transactions took effect and say what the file says, to its vaults and to no other.
+
+    With what the vaults measured when they did: none held less than was owed. Raises Refuted, Unavailable.
+    """
+    packages: set[str] = set()
+    senders: list[str] = []
+    paid: Counter[str] = Counter()
+    for part in range(len(batch.digests)):
+        package, sender, events = await _check_transaction(batch, part, chain)
+        packages.add(package)
+        senders.append(sender)
+        for event in events:
+            if event.kind == "Withdrawn":
+                paid[event.vault] += event.amount
+    if len(packages) != 1:
+        raise Refuted(f"the parts of the batch went to several packages: {', '.join(sorted(packages))}")
+    return CommittedBatch(packages.pop(), senders, paid)
+
+
+def unbacked(batch: BatchFile, proofs: Sequence[Proof]) -> list[str]:
+    """The proven assets that no vault of the batch is for. What is said of a batch that `verify_batch` has passed."""
+    return sorted({proof.asset for proof in proofs} - _backed(batch))
 
 
 def check_links(batch: BatchFile, previous: BatchFile | None) -> None:
@@ -149,6 +182,8 @@ def check_links(batch: BatchFile, previous: BatchFile | None) -> None:
     said = batch.statement
     if len({link.vault for link in batch.vaults}) != len(batch.vaults):
         raise Refuted("the file names a vault twice")
+    if len(_backed(batch)) != len(batch.vaults):
+        raise Refuted("the file names two vaults of one asset")
     stated = {item.asset for item in said.assets}
     for link in batch.vaults:
         if link.asset not in stated:
@@ -164,18 +199,28 @@ def check_links(batch: BatchFile, previous: BatchFile | None) -> None:
             f"the previous batch ends at sequence {previous.statement.last_sequence}, this one begins at "
             f"{said.first_sequence}"
         )
-    earlier = {link.vault: link.chain for link in previous.vaults}
+    earlier = {link.vault: link for link in previous.vaults}
     for link in batch.vaults:
-        if link.previous != earlier.get(link.vault, bytes(32)):
+        before = earlier.get(link.vault)
+        if link.previous != (before.chain if before else bytes(32)):
             raise Refuted(f"{link.asset}: this batch does not build on the previous one given: another chain value")
+        if before and (link.asset, link.coin_type) != (before.asset, before.coin_type):
+            raise Refuted(
+                f"vault {link.vault} is of {link.asset}, {link.coin_type} here and of {before.asset}, "
+                f"{before.coin_type} in the previous batch"
+            )
     if gone := set(earlier) - {link.vault for link in batch.vaults}:
         raise Refuted(f"vault {gone.pop()} of the previous batch is missing in this one")
 
 
 def _check_proofs(batch: BatchFile, proofs: Sequence[Proof]) -> list[str]:
     owed = {item.asset: item.owed for item in batch.statement.assets}
-    lines = []
+    lines: list[str] = []
+    seen: set[tuple[str, str]] = set()
     for proof in proofs:
+        if (proof.account, proof.asset) in seen:
+            raise Refuted(f"the balance of {proof.account} in {proof.asset} is proven twice: one is counted once")
+        seen.add((proof.account, proof.asset))
         if proof.batch != batch.statement.number:
             raise Refuted(f"the proof is of batch {proof.batch}, the batch file of {batch.statement.number}")
         try:
@@ -191,12 +236,16 @@ def _check_proofs(batch: BatchFile, proofs: Sequence[Proof]) -> list[str]:
     return lines
 
 
-async def _check_transaction(batch: BatchFile, part: int, chain: ChainReader) -> tuple[str, str, Executed]:
-    """Package and sender of the transaction of a part, and the transaction."""
+async def _check_transaction(
+    batch: BatchFile, part: int, chain: ChainReader
+) -> tuple[str, str, list[ChainEvent]]:
+    """Package and sender of the transaction of a part, and what happened to vaults in it."""
     digest = batch.digests[part]
+    if not _is_digest(digest):
+        raise Refuted(f"the file names transaction {digest!r}, which is no digest (32 bytes in base58)")
     found = await chain.transaction(digest)
     if found is None:
-        raise Refuted(f"the node knows no transaction {digest}")
+        raise TransactionMissing(f"the node knows no transaction {digest}")
     actual = base58_text(transaction_digest(found.raw))
     if actual != digest or found.digest != digest:
         raise Refuted(f"asked for transaction {digest}, the node answered with {actual}: its bytes are another's")
@@ -205,7 +254,7 @@ async def _check_transaction(batch: BatchFile, part: int, chain: ChainReader) ->
     if found.checkpoint is None:
         raise Refuted(f"transaction {digest} is in no checkpoint yet: it is not final")
     try:
-        sender, commitments = _commitments(found.raw)
+        sender, committed = commitments(found.raw)
     except Exception as error:
         raise Refuted(f"transaction {digest} holds no readable batch: {error}") from error
     try:
@@ -216,16 +265,31 @@ async def _check_transaction(batch: BatchFile, part: int, chain: ChainReader) ->
         raise Refuted(f"transaction {digest}: sent by {sender}, and not signed by it")
     said = batch.statement
     owed = {item.asset: item.owed for item in said.assets}
-    by_vault = {commitment.vault: commitment for commitment in commitments}
-    if len(by_vault) != len(commitments):
+    by_vault = {commitment.vault: commitment for commitment in committed}
+    if len(by_vault) != len(committed):
         raise Refuted(f"transaction {digest} commits twice to one vault")
-    packages = {commitment.package for commitment in commitments}
+    packages = {commitment.package for commitment in committed}
+    if not batch.vaults:
+        _check_silent(found, committed)
+        return "", sender, []
     if len(packages) != 1:
         raise Refuted(f"transaction {digest} calls {len(packages)} packages for its batch")
     [package] = packages
+    try:
+        events = vault_events(found.events, package, digest)
+    except ValueError as error:
+        raise Refuted(f"transaction {digest}: {error}") from error
+    coins = {commitment.vault: f" (coin {commitment.coin_type})" for commitment in committed}
+    named = {link.vault for link in batch.vaults}
+    for vault in [*by_vault, *(event.vault for event in events)]:
+        if vault not in named:
+            raise Refuted(
+                f"transaction {digest} is about the vault {vault}{coins.get(vault, '')} too, which the file leaves "
+                "out: whether it holds what is owed would not be looked at"
+            )
     for link in batch.vaults:
         wanted = Commitment(
-            package, link.vault, said.number, part, len(batch.digests),
+            package, link.vault, _coin_type(link), said.number, part, len(batch.digests),
             batch.chain_after(link, said.number, link.previous, part), batch.root, owed[link.asset],
             said.trades_digest,
         )  # fmt: skip
@@ -239,23 +303,15 @@ async def _check_transaction(batch: BatchFile, part: int, chain: ChainReader) ->
                     f"chain, {_text(getattr(wanted, name))} by the file"
                 )
         _check_event(batch, link, part, found, package, owed[link.asset])
-    return package, sender, found
+    return package, sender, events
 
 
-def _paid(found: Executed, package: str) -> Counter[str]:
-    """Vault → units that it paid out in a transaction. Raises Refuted."""
-    paid: Counter[str] = Counter()
-    for index, (kind, contents) in enumerate(found.events):
-        head, _, rest = kind.partition("::")
-        try:
-            event = decode_event(
-                f"{_normal_package(head)}::{rest}", contents, package, checkpoint=0, digest=found.digest, index=index
-            )
-        except ValueError as error:
-            raise Refuted(f"transaction {found.digest}: event {index} cannot be read: {error}") from error
-        if event is not None and event.kind == "Withdrawn":
-            paid[event.vault] += event.amount
-    return paid
+def _check_silent(found: Executed, committed: list[Commitment]) -> None:
+    """The transaction of a batch without a vault names none. Raises Refuted."""
+    named = [commitment.vault for commitment in committed]
+    named += [kind for kind, _ in found.events if kind.partition("<")[0].endswith(f"::settlement::{_COMMIT_EVENT}")]
+    if named:
+        raise Refuted(f"transaction {found.digest} is about the vault {named[0]}, the file names no vault")
 
 
 def _told_of_unbooked(asset: str, unbooked: int, paid: int) -> str:
@@ -273,16 +329,19 @@ def _check_event(batch: BatchFile, link: VaultLink, part: int, found: Executed, 
     said = batch.statement
     for kind, contents in found.events:
         head, _, name = kind.partition("<")[0].rpartition("::")
-        if name != _COMMIT_EVENT or _normal_package(head.partition("::")[0]) != package:
+        if name != _COMMIT_EVENT or normal_package(head.partition("::")[0]) != package:
             continue
         read = Reader(contents)
-        vault, seq, number, _ = address_text(read.take(32)), read.u64(), read.u64(), read.u64()
-        if (vault, seq, number) != (link.vault, said.number, part):
-            continue
-        read.vector_u8(), read.u64(), read.vector_u8()
-        chain = read.vector_u8()
-        read.u64(), read.take(16)
-        pool, deficit = read.u64(), int.from_bytes(read.take(16), "little")
+        try:
+            vault, seq, number, _ = address_text(read.take(32)), read.u64(), read.u64(), read.u64()
+            if (vault, seq, number) != (link.vault, said.number, part):
+                continue
+            read.vector_u8(), read.u64(), read.vector_u8()
+            chain = read.vector_u8()
+            read.u64(), read.take(16)
+            pool, deficit = read.u64(), int.from_bytes(read.take(16), "little")
+        except ValueError as error:
+            raise Refuted(f"transaction {found.digest}: an event of a vault cannot be read: {error}") from error
         if chain != batch.chain_after(link, said.number, link.previous, part + 1):
             raise Refuted(f"{link.asset}: the vault's chain value became {chain.hex()}, the file says another")
         if part == len(batch.digests) - 1:  # before the last part its deposits may be under way
@@ -294,7 +353,7 @@ def _check_event(batch: BatchFile, link: VaultLink, part: int, found: Executed, 
 async def _check_versions(package: str, chain: ChainReader) -> str:
     """Every version: after an upgrade the new code acts on the vaults too, whichever one the batch called."""
     try:
-        versions = {_normal_package(version) for version in await chain.versions(package)}
+        versions = {normal_package(version) for version in await chain.versions(package)}
     except ValueError as error:
         raise Refuted(f"package {package}: the node names a version that is no id: {error}") from error
     if package not in versions:
@@ -325,16 +384,16 @@ async def _check_code(package: str, chain: ChainReader) -> None:
             raise Refuted(f"package {package} is not the contract of this verifier: the code of {name} is another")
 
 
-async def _check_vault(batch: BatchFile, link: VaultLink, packages: set[str], chain: ChainReader) -> str:
+async def _check_vault(batch: BatchFile, link: VaultLink, called: str, chain: ChainReader) -> str:
     said = batch.statement
     found = await chain.vault(link.vault)
     if found is None:
         raise Refuted(f"{link.asset}: the node knows no object {link.vault}")
     head, _, coin = found.kind.partition("<")
     package, _, name = head.partition("::")
-    if name != "settlement::Vault" or _normal_type(coin[:-1]) != _normal_type(link.coin_type):
+    if name != "settlement::Vault" or normal_type(coin[:-1]) != _coin_type(link):
         raise Refuted(f"{link.asset}: object {link.vault} is a {found.kind}, no vault of {link.coin_type}")
-    if _normal_package(package) not in packages:
+    if normal_package(package) != called:
         raise Refuted(f"{link.asset}: the vault is of package {package}, the batch called another")
     try:
         header = VaultHeader.decode(found.contents)
@@ -351,8 +410,8 @@ async def _check_vault(batch: BatchFile, link: VaultLink, packages: set[str], ch
     if header.next_seq > said.number + 1 or header.next_part:
         later = header.next_seq - 1
         return (
-            f"the vault of {link.asset} has gone on to batch {later} since; when this batch took effect it held what "
-            f"was owed ({owed}), as its event shows"
+            f"the vault of {link.asset} (coin {link.coin_type}) has gone on to batch {later} since; when this batch "
+            f"took effect it held what was owed ({owed}), as its event shows"
         )
     if header.chain != link.chain:
         raise Refuted(f"{link.asset}: the vault has chain value {header.chain.hex()}, the file says {link.chain.hex()}")
@@ -360,7 +419,10 @@ async def _check_vault(batch: BatchFile, link: VaultLink, packages: set[str], ch
         raise Refuted(f"{link.asset}: the vault shows another root or total than the batch")
     _check_cover(link.asset, header.pool, owed, unbooked, header.deficit, "now")
     paid = f", {unbooked} of which it has paid out already" if unbooked else ""
-    return f"the vault of {link.asset} holds {header.pool} units; {owed} are owed to clients{paid}: covered"
+    return (
+        f"the vault of {link.asset} holds {header.pool} units of the coin {link.coin_type}; {owed} are owed to clients"
+        f"{paid}: covered"
+    )
 
 
 def _check_cover(asset: str, pool: int, owed: int, unbooked: int, deficit: int, when: str) -> None:
@@ -377,55 +439,23 @@ def _unbooked(batch: BatchFile, asset: str) -> int:
     return next(item.unbooked for item in batch.statement.assets if item.asset == asset)
 
 
-def _commitments(raw: bytes) -> tuple[str, list[Commitment]]:
-    """Sender, and what the transaction's calls of `settlement` commit. Any exception: no such transaction."""
-    data = bcs.TransactionData.deserialize(raw).value
-    program = data.TransactionKind.value
-    inputs = list(program.Inputs)
+def _backed(batch: BatchFile) -> set[str]:
+    return {link.asset for link in batch.vaults}
 
-    def pure(argument: Any) -> Reader:
-        if argument.enum_name != "Input" or inputs[argument.value].enum_name != "Pure":
-            raise ValueError("an argument of the batch is no plain value")
-        return Reader(bytes(inputs[argument.value].value))
 
-    def thing(argument: Any) -> str:
-        text: str = inputs[argument.value].value.value.ObjectID.to_address_str()
-        return address_text(address_bytes(text))
+def _coin_type(link: VaultLink) -> str:
+    try:
+        return normal_type(link.coin_type)
+    except ValueError as error:
+        raise Refuted(f"{link.asset}: {link.coin_type!r} is no coin type: {error}") from error
 
-    found: list[Commitment] = []
-    open_batches: dict[int, list[Any]] = {}
-    for position, command in enumerate(program.Command):
-        if command.enum_name != "MoveCall" or command.value.Module != "settlement":
-            continue
-        call = command.value
-        package, arguments = address_text(address_bytes(call.Package.to_address_str())), list(call.Arguments)
-        if call.Function in ("commit_batch", "begin"):
-            head: list[Any] = [package, thing(arguments[0]), *(pure(argument).u64() for argument in arguments[2:5])]
-            head.append(pure(arguments[5]).vector_u8())
-            if call.Function == "begin":
-                open_batches[position] = head
-                continue
-            says = arguments[6:9]
-        elif call.Function == "finish":
-            begun = arguments[1].value if arguments[1].enum_name == "Result" else arguments[1].value[0]
-            head, says = open_batches.pop(begun), arguments[2:5]
-        else:
-            continue
-        root, owed, trades = pure(says[0]).vector_u8(), pure(says[1]).u64(), pure(says[2]).vector_u8()
-        found.append(Commitment(*[*head, root, owed, trades]))
-    if not found:
-        raise ValueError("it commits no batch")
-    return address_text(address_bytes(data.Sender.to_address_str())), found
+
+def _is_digest(text: str) -> bool:
+    try:
+        return len(base58.b58decode(text)) == 32
+    except ValueError:
+        return False
 
 
 def _text(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def _normal_package(text: str) -> str:
-    return address_text(address_bytes(text))
-
-
-def _normal_type(text: str) -> str:
-    package, _, rest = text.partition("::")
-    return f"{_normal_package(package)}::{rest}"

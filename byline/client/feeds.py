@@ -150,7 +150,7 @@ class ArbitratedFeed:
     async def _want(self, chain: _Chain | _Tape) -> None:
         self._chains[chain.request["channel"]] = chain
         for client in list(self._clients.values()):
-            with contextlib.suppress(WebSocketException):
+            with contextlib.suppress(WebSocketException):  # its reader connects anew and subscribes to all
                 await client.send({"type": "subscribe"} | chain.request)
 
     async def _follow(self, number: int) -> None:

@@ -40,8 +40,9 @@ listen_addresses = ''
 unix_socket_permissions = 0777
 max_connections = 60
 shared_buffers = 128MB
-# What the projector writes can be replayed from the journal, so a crash may lose its last moments.
-synchronous_commit = off
+# A document that was answered, or whose command went to the core, is on disk. The projector, whose rows can be read
+# again from the journal, turns this off for itself.
+synchronous_commit = on
 wal_level = minimal
 max_wal_senders = 0
 checkpoint_timeout = 15min

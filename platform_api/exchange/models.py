@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 __all__ = [
+    "AllCanceled",
     "Balance",
     "Book",
     "Candle",
@@ -90,6 +91,13 @@ class Canceled(Struct, frozen=True):
     order_id: str
     sequence: int
     leaves: str | None
+
+
+class AllCanceled(Struct, frozen=True):
+    """`sequence` of the command after which nothing of it is left."""
+
+    sequence: int
+    market: str | None
 
 
 class Order(Struct, frozen=True):

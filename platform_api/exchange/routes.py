@@ -12,6 +12,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.exchange.models import (
+    AllCanceled,
     Balance,
     Book,
     Canceled,
@@ -105,6 +106,13 @@ class ExchangeController(Controller):
     ) -> Envelope[list[Order]]:
         """Own orders, the latest first; `status` live, waiting, open, filled or canceled."""
         return ok(request, *await exchange.orders(caller, token, status, cursor, limit))
+
+    @delete("/orders", status_code=200, security=BEARER, responses=failures(400, 401, 403, 404, 429, 503, 504))
+    async def cancel_all(
+        self, request: AnyRequest, caller: Who, exchange: Exchange, token: Token = None
+    ) -> Envelope[AllCanceled]:
+        """Cancel all own orders, or those of one market."""
+        return ok(request, await exchange.cancel_all(caller, token))
 
     @get("/orders/{order_id:str}", security=BEARER, responses=failures(401, 403, 404, 429, 503))
     async def order(

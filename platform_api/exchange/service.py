@@ -20,6 +20,7 @@ from platform_api.envelope import Pagination, cursor_from, page
 from platform_api.errors import ApiError, ErrorCode, refused_order, timestamp
 from platform_api.exchange import queries
 from platform_api.exchange.models import (
+    AllCanceled,
     Balance,
     Book,
     Canceled,
@@ -104,6 +105,13 @@ class ExchangeService:
             raise refused_order(str(answer.get("reason")))
         return Canceled(order_id, int(answer.get("sequence", 0)), answer.get("leaves"))
 
+    async def cancel_all(self, caller: Caller, token_id: str | None) -> AllCanceled:
+        """Raises ApiError NOT_FOUND; Unavailable, OutcomeUnknown."""
+        market = None if token_id is None else str((await self.market_row(token_id))["name"])
+        command = {"op": "mass_cancel", "account": caller.account} | ({} if market is None else {"market": market})
+        answer = await self._core.submit(command)
+        return AllCanceled(int(answer.get("sequence", 0)), market)
+
     async def orders(
         self, caller: Caller, market: str | None, status: str | None, cursor: str | None, limit: int
     ) -> tuple[list[Order], Pagination]:
@@ -113,22 +121,22 @@ class ExchangeService:
             message = f"status: must be live or one of {', '.join(STATUSES)}"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="invalid", field="status")
         key = cursor_from(cursor, int)
-        market_id = (await self._market_row(market))["id"] if market else None
+        market_id = (await self.market_row(market))["id"] if market else None
         rows = await queries.orders(
             self._database, caller.account, market_id, statuses, key[0] if key else None, limit + 1
         )
         rows, pagination = page(rows, limit, lambda row: (row["order_id"],))
-        return [_order(row, await self._by_id(row["market_id"])) for row in rows], pagination
+        return [_order(row, await self.market_by_id(row["market_id"])) for row in rows], pagination
 
     async def order(self, caller: Caller, order_id: str) -> Order:
         row = await queries.order(self._database, caller.account, _order_number(order_id))
         if row is None:
             raise _no_order()
-        return _order(row, await self._by_id(row["market_id"]))
+        return _order(row, await self.market_by_id(row["market_id"]))
 
     async def public_trades(self, token_id: str, cursor: str | None, limit: int) -> tuple[list[Trade], Pagination]:
         key = cursor_from(cursor, int)
-        market = await self._market_row(token_id)
+        market = await self.market_row(token_id)
         rows = await queries.public_trades(self._database, market["id"], key[0] if key else None, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["trade_id"],))
         return [trade_of(row, market) for row in rows], pagination
@@ -137,10 +145,10 @@ class ExchangeService:
         self, caller: Caller, token_id: str | None, cursor: str | None, limit: int
     ) -> tuple[list[Trade], Pagination]:
         key = cursor_from(cursor, int, int)
-        market_id = (await self._market_row(token_id))["id"] if token_id else None
+        market_id = (await self.market_row(token_id))["id"] if token_id else None
         rows = await queries.own_trades(self._database, caller.account, market_id, key, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["sequence"], row["event_index"]))
-        return [_own_trade(row, await self._by_id(row["market_id"])) for row in rows], pagination
+        return [_own_trade(row, await self.market_by_id(row["market_id"])) for row in rows], pagination
 
     async def balances(self, caller: Caller) -> list[Balance]:
         rows = await queries.balances(self._database, caller.account)
@@ -159,7 +167,7 @@ class ExchangeService:
             message = f"interval: must be one of {', '.join(INTERVALS)}"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="invalid", field="interval")
         key = cursor_from(cursor, int)
-        market = await self._market_row(token_id)
+        market = await self.market_row(token_id)
         before = datetime.now(UTC) + timedelta(days=1)
         if key is not None:
             before = datetime.fromtimestamp(min(key[0], int(before.timestamp())), UTC)
@@ -198,7 +206,7 @@ class ExchangeService:
             self._markets_until_ns = now_ns + MARKETS_NS
         return self._markets
 
-    async def _market_row(self, token_id: str) -> Any:
+    async def market_row(self, token_id: str) -> Any:
         """By market name, or by token: its first market. Raises ApiError NOT_FOUND, Unavailable."""
         rows = await self._market_rows()
         for column in ("name", "base"):
@@ -207,7 +215,8 @@ class ExchangeService:
                     return row
         raise _no_market(token_id)
 
-    async def _by_id(self, market_id: int) -> Any:
+    async def market_by_id(self, market_id: int) -> Any:
+        """Raises Unavailable."""
         for row in await self._market_rows():
             if row["id"] == market_id:
                 return row
@@ -220,7 +229,7 @@ class ExchangeService:
     async def _market_name(self, token_id: str) -> str:
         """For a command: while the database is away, from the remembered list, or as given."""
         try:
-            return str((await self._market_row(token_id))["name"])
+            return str((await self.market_row(token_id))["name"])
         except Unavailable:
             names = [row["name"] for row in self._markets if token_id in (row["name"], row["base"])]
             return names[0] if names else token_id

@@ -23,7 +23,8 @@ CONTEXT = Context(
     LicensingService,
     events=(
         "license.applied", "license.approved", "license.rejected", "license.activated", "license.renewed",
-        "license.expired", "license.revoked", "authorization.revoked", "window.opened", "window.closed",
+        "license.expired", "license.suspended", "license.resumed", "license.refunded", "license.revoked",
+        "authorization.revoked", "window.opened", "window.closed",
     ),
     catalogue=("/v1/license-terms", "/v1/license-applications", "/v1/licenses", "/v1/windows"),
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from platform_api.envelope import Pagination, cursor_from, page, unknown
 from platform_api.errors import timestamp
@@ -39,6 +40,11 @@ class Authorizations:
             for place, row in enumerate(chain)
         ]  # fmt: skip
         return Authorization(code, node["active"] and links[-1].valid, str(node["work_id"]), title, links)
+
+    async def license_of(self, db: Any, code: str) -> UUID:
+        """Raises ApiError NOT_FOUND."""
+        found: UUID = (await _node(db, code))["license_id"]
+        return found
 
     async def history(
         self, code: str, cursor: str | None, limit: int

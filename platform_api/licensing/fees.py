@@ -28,13 +28,14 @@ from platform_api.licensing.licenses import Licenses, check_party
 from platform_api.licensing.models import License
 from platform_api.money import decimal_text
 from platform_api.royalties.earnings import Earning
+from platform_api.royalties.entries import Income
 from platform_api.royalties.service import RoyaltyService
 from platform_api.royalties.split import WHOLE_BPS, largest_remainder, platform_part
 from platform_api.security import Caller
 from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
-__all__ = ["PLATFORM", "Fees", "shares_of_fee"]
+__all__ = ["PLATFORM", "Fees", "between", "shares_of_fee"]
 
 PLATFORM = "platform:revenue"
 FEE, BACK = "licence_fee", "licence_fee_back"
@@ -99,6 +100,8 @@ class Fees:
             waits = False
         if answer.state == "posted" and waits:
             await self._earn(db, answer.ref, period, row)
+            for account_id, income in between(period, row, answer.ref, answer.sequence):
+                await self._royalties.entries.credit(db, account_id, income)
             await self._grants.begin(db, row["id"], row["licensee_id"])
         elif answer.state == "posted":
             await self._give_back(db, answer.ref, period)
@@ -131,6 +134,17 @@ class Fees:
 
     async def _given_back(self, db: Any, answer: MoneyAnswer) -> None:
         """The money is where it came from; the licence had ended before."""
+
+
+def between(period: Any, row: Any, ref: str, sequence: int | None) -> list[tuple[UUID, Income]]:
+    """What the licensors below the work's owner keep of a fee, by account."""
+    return sorted(
+        ((UUID(leg["to"].removeprefix("pay:")),
+          Income("licence_fee", row["asset"], row["scale"], units_of(leg["amount"], row["scale"]), ref, sequence,
+                 row["work_id"]))
+         for leg in msgspec.json.decode(period["legs"]) if leg["to"].startswith("pay:")),
+        key=lambda one: one[0],
+    )  # fmt: skip
 
 
 def shares_of_fee(fee: int, platform_bps: int, shares_above: Sequence[int]) -> list[int]:

@@ -1,8 +1,8 @@
 """The one gate to a licence: what is reserved, begun, renewed and ended, always under the lock of the work.
 
     pending_payment ──paid──▶ active ──▶ expired        every end releases what was reserved, and seats and windows
-           │                  ▲    │                    with it; a revocation goes down the whole chain
-           ▼                  └────┘ a renewal's period
+           │                  ▲ │ ▲                     with it; a revocation goes down the whole chain
+           ▼                  └─┘ └──▶ suspended        (a renewal's period; by staff, and back)
     expired (not paid in time), revoked
 
 Exclusivity is asked for here and nowhere else, whether somebody decided or an application approves itself. Licences of
@@ -157,6 +157,14 @@ class Grants:
                 new={"status": "revoked", "reason": reason if own else ABOVE, "with": str(row["id"])},
             )  # fmt: skip
 
+    async def suspend(self, db: Any, row: Any, reason: str, actor: UUID) -> None:
+        """It does not hold until it is resumed, nor any below it; its time goes on. Under the work's lock, as all."""
+        await self._turn(db, row, "suspended", "suspended", reason, actor)
+
+    async def resume(self, db: Any, row: Any, actor: UUID) -> None:
+        """It holds again as long as it would have."""
+        await self._turn(db, row, "active", "resumed", "", actor)
+
     async def lapse(self, db: Any, period_id: UUID, license_id: UUID) -> None:
         """Nobody paid. A licence whose first fee it was is at its end; one that was to be renewed goes on as it was."""
         row = await queries.lock_license(db, license_id)
@@ -177,6 +185,15 @@ class Grants:
         }  # fmt: skip
         subject = ("license", str(row["id"]))
         await self._kernel.events.publish(db, type_, subject, payload, actor=actor, version=row["version"])
+
+    async def _turn(self, db: Any, row: Any, status: str, word: str, reason: str, actor: UUID) -> None:
+        changed = await queries.suspend_license(db, row["id"], status, reason)
+        await queries.note_event(db, row["id"], word, changed["ends_at"])
+        await self._kernel.audit.record(
+            db, f"license.{word}", ("license", str(row["id"])), actor=actor, old={"status": row["status"]},
+            new={"status": status, "reason": reason},
+        )  # fmt: skip
+        await self.tell(db, f"license.{word}", changed, actor)
 
     async def _end(self, db: Any, row: Any, status: str, reason: str, actor: UUID | None) -> None:
         had_begun = row["starts_at"] is not None

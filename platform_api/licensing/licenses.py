@@ -52,6 +52,11 @@ class Licenses:
             (found,) = await shown(db, [row])
         return found
 
+    async def known(self, db: Any, license_id: UUID) -> License | None:
+        """Any licence, for other contexts."""
+        row = await queries.license_row(db, license_id)
+        return None if row is None else (await shown(db, [row]))[0]
+
     async def issue(self, caller: Caller, body: IssueRequest, key: str | None) -> License:
         """Raises ApiError.
 
@@ -109,16 +114,36 @@ class Licenses:
         actor = UUID(caller.account_id)
 
         async def change(db: Any) -> Answer:
-            row = await self.lock(db, caller, license_id, *(() if staff else ("licensor",)))
-            if staff and caller.account_id in (str(row["licensor_id"]), str(row["licensee_id"])):
-                message = "Nobody of the platform decides their own matters."
-                raise ApiError(ErrorCode.FORBIDDEN, message, reason="own_account")
+            if staff:
+                row = await self._lock_as_staff(db, caller, license_id)
+            else:
+                row = await self.lock(db, caller, license_id, "licensor")
             if row["status"] not in ("pending_payment", "active", "suspended"):
                 raise ApiError(ErrorCode.CONFLICT, f"The licence is {row['status']}.", reason="not_active")
             await self._grants.revoke(db, row, reason, actor)
             return 200, await self._encoded(db, license_id)
 
         return await self._once(caller, "POST /v1/licenses/revoke", key, [str(license_id), reason], change)
+
+    async def suspend(self, caller: Caller, license_id: UUID, reason: str) -> License:
+        """By staff, while something is looked into. Raises ApiError NOT_FOUND, FORBIDDEN; CONFLICT `not_active`."""
+        async with self._database.transaction() as db:
+            row = await self._lock_as_staff(db, caller, license_id)
+            if row["status"] != "active":
+                raise ApiError(ErrorCode.CONFLICT, f"The licence is {row['status']}.", reason="not_active")
+            await self._grants.suspend(db, row, reason, UUID(caller.account_id))
+            (found,) = await shown(db, [await queries.license_row(db, license_id)])
+        return found
+
+    async def resume(self, caller: Caller, license_id: UUID) -> License:
+        """Raises ApiError NOT_FOUND, FORBIDDEN; CONFLICT `not_suspended`."""
+        async with self._database.transaction() as db:
+            row = await self._lock_as_staff(db, caller, license_id)
+            if row["status"] != "suspended":
+                raise ApiError(ErrorCode.CONFLICT, f"The licence is {row['status']}.", reason="not_suspended")
+            await self._grants.resume(db, row, UUID(caller.account_id))
+            (found,) = await shown(db, [await queries.license_row(db, license_id)])
+        return found
 
     async def verify(self, license_id: UUID) -> LicenseVerification:
         """For everybody. Raises ApiError NOT_FOUND."""
@@ -139,6 +164,13 @@ class Licenses:
         check_party(row, caller, *parties)
         await self._catalog.lock_known(db, row["work_id"])
         return await queries.lock_license(db, license_id)
+
+    async def _lock_as_staff(self, db: Any, caller: Caller, license_id: UUID) -> Any:
+        row = await self.lock(db, caller, license_id)
+        if caller.account_id in (str(row["licensor_id"]), str(row["licensee_id"])):
+            message = "Nobody of the platform decides their own matters."
+            raise ApiError(ErrorCode.FORBIDDEN, message, reason="own_account")
+        return row
 
     async def _check_known(self, caller: Caller, license_id: UUID, *parties: str) -> None:
         async with self._database.connection() as db:

@@ -209,9 +209,19 @@ async def end_license(db: Any, license_id: UUID, status: str, reason: str) -> No
     )  # fmt: skip
 
 
+async def suspend_license(db: Any, license_id: UUID, status: str, reason: str) -> Any:
+    """`status`: suspended, or active again."""
+    return await db.fetchrow(
+        f"UPDATE licensing.license l SET status = $2, reason = $3, version = version + 1, updated_at = now()"
+        f" WHERE l.id = $1 RETURNING {_LICENSE}",
+        license_id, status, reason,
+    )  # fmt: skip
+
+
 async def begin_license(db: Any, license_id: UUID, starts_at: datetime, ends_at: datetime) -> None:
     await db.execute(
-        "UPDATE licensing.license SET status = 'active', starts_at = coalesce(starts_at, $2), ends_at = $3,"
+        "UPDATE licensing.license SET status = CASE status WHEN 'suspended' THEN status ELSE 'active' END,"
+        " starts_at = coalesce(starts_at, $2), ends_at = $3,"
         " version = version + 1, updated_at = now() WHERE id = $1",
         license_id, starts_at, ends_at,
     )  # fmt: skip
@@ -383,6 +393,42 @@ async def lapsed_of_level(db: Any, level: UUID) -> list[Any]:
         level,
     )  # fmt: skip
     return rows
+
+
+async def refundable_periods(db: Any, license_id: UUID) -> list[Any]:
+    """Paid, and not over."""
+    rows: list[Any] = await db.fetch(
+        f"SELECT {_PERIOD}, paid_at FROM licensing.license_period WHERE license_id = $1 AND status = 'active'"
+        " AND payment_ref IS NOT NULL AND upper(reserved) > now() ORDER BY number",
+        license_id,
+    )  # fmt: skip
+    return rows
+
+
+# Refunds of fees.
+
+
+async def insert_refund(db: Any, refund_id: UUID, license_id: UUID, lines: str, reason: str, actor: UUID) -> None:
+    await db.execute(
+        "INSERT INTO licensing.license_refund (id, license_id, lines, reason, created_by) VALUES ($1, $2, $3, $4, $5)",
+        refund_id, license_id, lines, reason, actor,
+    )  # fmt: skip
+
+
+async def refund(db: Any, refund_id: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM licensing.license_refund WHERE id = $1", refund_id)
+
+
+async def has_open_refund(db: Any, license_id: UUID) -> bool:
+    found: bool = await db.fetchval(
+        "SELECT EXISTS (SELECT FROM licensing.license_refund WHERE license_id = $1 AND status = 'processing')",
+        license_id,
+    )  # fmt: skip
+    return found
+
+
+async def turn_refund(db: Any, refund_id: UUID, status: str) -> None:
+    await db.execute("UPDATE licensing.license_refund SET status = $2 WHERE id = $1", refund_id, status)
 
 
 # The chain.

@@ -202,6 +202,18 @@ class LicenseController(Controller):
         id_ = path_id(license_id, "license")
         return ok(request, await licensing.licenses.revoke(caller, id_, data.reason, idempotency_key))
 
+    @post("/{license_id:str}/refund", status_code=200, responses=failures(400, 401, 402, 403, 404, 409, 429, 503))
+    async def refund(
+        self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[Reason], caller: Who,
+        licensing: Licensing, idempotency_key: IdempotencyKey = None,
+    ) -> Envelope[License]:  # fmt: skip
+        """Give the fees of periods that are not over back, by the licensor or staff. Needs an Idempotency-Key.
+
+        The licence is revoked by it, and every licence below it: in the answer, or once the core has answered.
+        """
+        id_ = path_id(license_id, "license")
+        return ok(request, await licensing.fee_refunds.ask(caller, id_, data.reason, idempotency_key))
+
     @post("/{license_id:str}/works", status_code=200, responses=CHANGES)
     async def declare_work(
         self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[DerivedWork], caller: Who,
@@ -306,3 +318,19 @@ class LicensingStaffController(Controller):
         """Revoke any licence, and every licence below it. Needs `revoke_licenses`, and an Idempotency-Key."""
         id_ = path_id(license_id, "license")
         return ok(request, await licensing.licenses.revoke(caller, id_, data.reason, idempotency_key, staff=True))
+
+    @post("/licenses/{license_id:str}/suspend", status_code=200, guards=[permitted("revoke_licenses")],
+          responses=CHANGES)  # fmt: skip
+    async def suspend(
+        self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[Reason], caller: Who, licensing: Licensing
+    ) -> Envelope[License]:
+        """Suspend a licence while something is looked into; its time goes on. Needs `revoke_licenses`."""
+        return ok(request, await licensing.licenses.suspend(caller, path_id(license_id, "license"), data.reason))
+
+    @post("/licenses/{license_id:str}/resume", status_code=200, guards=[permitted("revoke_licenses")],
+          responses=CHANGES)  # fmt: skip
+    async def resume(
+        self, request: AnyRequest, license_id: FromPath[str], caller: Who, licensing: Licensing
+    ) -> Envelope[License]:
+        """Let a suspended licence hold again. Needs `revoke_licenses`."""
+        return ok(request, await licensing.licenses.resume(caller, path_id(license_id, "license")))

@@ -7,6 +7,7 @@ from platform_api.licensing.applications import Applications
 from platform_api.licensing.authorizations import Authorizations
 from platform_api.licensing.calendar import Calendar
 from platform_api.licensing.derivatives import Derivatives
+from platform_api.licensing.fee_refunds import FeeRefunds
 from platform_api.licensing.fees import Fees
 from platform_api.licensing.grants import Grants
 from platform_api.licensing.licenses import Licenses
@@ -26,6 +27,7 @@ class LicensingService:
         self.applications = Applications(kernel, self.grants)
         self.licenses = Licenses(kernel, self.terms, self.grants)
         self.fees = Fees(kernel, self.licenses, self.grants)
+        self.fee_refunds = FeeRefunds(kernel, self.licenses, self.grants)
         self.derivatives = Derivatives(kernel, self.licenses)
         self.seats = Seats(kernel, self.licenses)
         self.authorizations = Authorizations(kernel)

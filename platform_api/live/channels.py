@@ -39,6 +39,7 @@ class Line:
 
 
 _WORK = ("title", "kind", "creator_id")
+_WINDOW = ("work_id", "window_type", "territories")
 _TOKEN = ("symbol", "market", "title", "creator_id")
 SHOWN: Mapping[str, Line] = {
     "work.created": Line(("content", "creator")),
@@ -50,6 +51,8 @@ SHOWN: Mapping[str, Line] = {
     "work.rejected": Line(("content",)),
     "work.collaborators_changed": Line(("content",)),
     "chapter.published": Line(("content", "creator"), ("title", "work_id", "creator_id"), if_public=True),
+    "copyright.registered": Line(("content", "creator")),
+    "copyright.failed": Line(("content", "creator")),
     "creator.registered": Line(("creator",), ("title",)),
     "creator.verified": Line(("creator",), ("title",)),
     "creator.rejected": Line(("creator",)),
@@ -62,11 +65,28 @@ SHOWN: Mapping[str, Line] = {
     "token.delisted": Line(("creator", "market"), _TOKEN),
     "token.failed": Line(("creator",)),
     "token.proceeds_paid": Line(("creator",)),
+    "license.applied": Line(("content",)),
+    "license.approved": Line(("content",)),
+    "license.rejected": Line(("content",)),
+    "license.activated": Line(("content",)),
+    "license.renewed": Line(("content",)),
+    "license.expired": Line(("content",)),
+    "license.suspended": Line(("content",)),
+    "license.resumed": Line(("content",)),
+    "license.refunded": Line(("content",)),
+    "license.revoked": Line(("content",)),
+    "authorization.revoked": Line(("content",)),
+    "window.opened": Line(("content",), _WINDOW),
+    "window.closed": Line(("content",), _WINDOW),
+    "royalty.rule_changed": Line(("content",)),
+    "royalty.distributed": Line(("content",)),
+    "royalty.reversed": Line(("content",)),
 }
+"""What is not here, as payments, purchases and refunds, is told to the accounts that it names alone."""
 TOLD_TO: Mapping[str, str] = {
     "user.registered": "subject", "user.email_verified": "subject", "user.role_granted": "subject",
     "user.role_revoked": "subject", "session.revoked": "actor", "wallet.linked": "actor", "wallet.unlinked": "actor",
-    "file.ready": "actor", "file.quarantined": "actor",
+    "file.ready": "actor", "file.quarantined": "actor", "payout.paid": "actor",
 }  # fmt: skip
 """Events that concern one account without naming it: who that is."""
 

@@ -46,7 +46,7 @@ class SocketController(Controller):
         finally:
             live.close(reader)
             writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError, OSError):
+            with contextlib.suppress(asyncio.CancelledError, OSError):  # the connection is over either way
                 await writer
 
 

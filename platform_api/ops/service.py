@@ -52,5 +52,5 @@ class OpsService:
             counts = {"waiting": outbox["waiting"], "failed": outbox["failed"]}
             self._kernel.metrics.set_waiting(counts, jobs, sessions)
         except Unavailable:
-            pass
+            pass  # the numbers of the processes are told without the database's
         return self._kernel.metrics.text()

@@ -182,8 +182,12 @@ class Earnings:
             message = f"A chain has at most {CHAIN_PARTS_MAX} works, and no work is above itself."
             raise ApiError(ErrorCode.CONFLICT, message, reason="chain_too_long") from None
 
-    async def take_back(self, db: Any, event_id: UUID, units: int) -> list[TakenBack]:
-        """What each line of a sale gives back of `units`, and locks the distribution.
+    async def event_of(self, db: Any, source_ref: str) -> Any:
+        """The revenue event of the command that brought the money, or None: id, platform_units."""
+        return await queries.event_by_ref(db, source_ref)
+
+    async def take_back(self, db: Any, event_id: UUID, units: int | None = None) -> list[TakenBack]:
+        """What each line of a sale gives back of `units`, None: of all that is left; and locks the distribution.
 
         Raises:
             ApiError: VALIDATION_ERROR `refund_too_large`; CONFLICT `not_distributed` as long as it is under way.
@@ -196,13 +200,15 @@ class Earnings:
             await queries.distribution_lines(db, [row["id"]]), key=lambda line: (line["account"], line["number"])
         )
         left = [line["amount_units"] - line["reversed_units"] for line in lines]
+        if units is None:
+            units = sum(left)
         if units > sum(left):
             message = f"amount: at most {decimal_text(sum(left), row['scale'])} {row['asset']} is left of the sale"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="refund_too_large", field="amount",
                            details={"left": decimal_text(sum(left), row["scale"])})  # fmt: skip
         return [
             TakenBack(line["number"], line["account"], part)
-            for line, part in zip(lines, largest_remainder(units, left), strict=True)
+            for line, part in zip(lines, largest_remainder(units, left) if units else left, strict=True)
             if part
         ]
 
@@ -265,5 +271,10 @@ class Earnings:
         await self._tell(db, "royalty.distributed", row, {"gross": decimal_text(row["gross_units"], row["scale"])})
 
     async def _tell(self, db: Any, type_: str, row: Any, more: dict[str, str]) -> None:
-        payload = {"work_id": str(row["work_id"]), "revenue_kind": row["kind"], "asset": row["asset"]} | more
+        lines = await queries.distribution_lines(db, [row["id"]])
+        payees = {str(line["account_id"]) for line in lines if line["account_id"] is not None and line["amount_units"]}
+        payload = {
+            "work_id": str(row["work_id"]), "revenue_kind": row["kind"], "asset": row["asset"],
+            "for_accounts": sorted(payees),
+        } | more  # fmt: skip
         await self._kernel.events.publish(db, type_, ("distribution", str(row["id"])), payload)

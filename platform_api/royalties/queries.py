@@ -184,7 +184,7 @@ async def insert_event(db: Any, event_id: UUID, fields: tuple[Any, ...]) -> None
 
 
 async def event_by_ref(db: Any, source_ref: str) -> Any:
-    return await db.fetchrow("SELECT id FROM royalties.revenue_event WHERE source_ref = $1", source_ref)
+    return await db.fetchrow("SELECT id, platform_units FROM royalties.revenue_event WHERE source_ref = $1", source_ref)
 
 
 async def insert_distribution(db: Any, id_: UUID, event_id: UUID, rule_id: UUID | None, parts: int) -> None:

@@ -13,7 +13,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok, path_id
 from platform_api.idempotency import IdempotencyKey, required_key
-from platform_api.openapi import BEARER, failures
+from platform_api.openapi import BEARER, also_as, failures
 from platform_api.routing import CHANGES, READS, READS_ONE, AnyRequest, Who
 from platform_api.royalties import paper
 from platform_api.royalties.models import (
@@ -41,6 +41,7 @@ __all__ = ["PayoutController", "RoyaltyController", "RoyaltyRunController", "Rul
 
 Royalties = NamedDependency[RoyaltyService]
 Format = Annotated[Literal["json", "csv", "pdf"], QueryParameter()]
+FILES = also_as("text/csv", "application/pdf")
 
 
 class RuleController(Controller):
@@ -100,7 +101,7 @@ class RoyaltyController(Controller):
         """What a creator has earned in all: one's own, or for staff."""
         return ok(request, await royalties.of_creator(caller, path_id(creator_id, "creator")))
 
-    @get("/report", responses=READS)
+    @get("/report", operation_class=FILES, responses=READS)
     async def report(
         self, request: AnyRequest, caller: Who, royalties: Royalties, since: FromQuery[date | None] = None,
         until: FromQuery[date | None] = None, format: Format = "json",
@@ -123,7 +124,7 @@ class RoyaltyController(Controller):
         """One's own statements of closed months, the latest first."""
         return ok(request, *await royalties.statements.list_of(caller, cursor, limit))
 
-    @get("/statements/{statement_id:str}", responses=READS_ONE)
+    @get("/statements/{statement_id:str}", operation_class=FILES, responses=READS_ONE)
     async def statement(
         self, request: AnyRequest, statement_id: FromPath[str], caller: Who, royalties: Royalties,
         format: Format = "json",

@@ -7,9 +7,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok
+from platform_api.exchange.account_models import Deposit
 from platform_api.idempotency import IdempotencyKey, checked_key
 from platform_api.openapi import BEARER, failures
-from platform_api.routing import AnyRequest, Who
+from platform_api.routing import READS, AnyRequest, Who
 from platform_api.settlement.withdrawal_models import (
     Address,
     AddressRequest,
@@ -102,6 +103,13 @@ class WithdrawalController(Controller):
     async def remove_address(self, caller: Who, withdrawals: Desk, address_id: FromPath[str]) -> None:
         """Take an address off the list; a withdrawal to it that no batch pays yet waits."""
         await withdrawals.remove_address(caller, address_id)
+
+    @get("/deposits", security=BEARER, responses=READS)
+    async def deposits(
+        self, request: AnyRequest, caller: Who, withdrawals: Desk, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+    ) -> Envelope[list[Deposit]]:
+        """Own money that came from outside, the latest first."""
+        return ok(request, *await withdrawals.deposits(caller, cursor, limit))
 
     @post("/deposits", status_code=200, security=BEARER, responses=failures(400, 401, 403, 429, 503))
     async def deposit_route(

@@ -19,6 +19,8 @@ from engine.messages.decimals import decimal_text, units_of
 from engine.messages.errors import OutcomeUnknown, Unavailable
 from platform_api.envelope import Pagination, cursor_from, page
 from platform_api.errors import ApiError, ErrorCode, timestamp
+from platform_api.exchange import account_queries
+from platform_api.exchange.account_models import Deposit
 from platform_api.identity.sui_signature import (
     BadSignature,
     address_text,
@@ -29,6 +31,7 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.security import Caller, unauthorized
 from platform_api.settlement.desk import cancel_hold, hold
+from platform_api.settlement.queries import settled_in
 from platform_api.settlement.withdrawal_life import take
 from platform_api.settlement.withdrawal_models import (
     Address,
@@ -45,6 +48,7 @@ __all__ = ["WithdrawalService", "confirmation_message"]
 REF_KEPT = timedelta(days=7)
 ADDRESSES_MAX = 50
 OPEN_MAX = 20
+_LATEST = (2**63 - 1, 2**63 - 1, 2**31 - 1)
 _CLOSED = ["settled", "canceled", "failed"]
 
 
@@ -173,6 +177,23 @@ class WithdrawalService:
     async def one(self, caller: Caller, withdrawal_id: str) -> Withdrawal:
         return self._document(await self._row(caller, withdrawal_id))
 
+    async def deposits(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Deposit], Pagination]:
+        """Money from outside, the latest first."""
+        before = cursor_from(cursor, int, int, int) or _LATEST
+        async with self._database.connection() as db:
+            account = await account_queries.account_id(db, caller.account)
+            rows = [] if account is None else await account_queries.deposits(db, account, before, limit + 2)
+            rows = [row for row in rows if _place(row) < before]
+            rows, pagination = page(rows, limit, _place)
+            batches = await settled_in(db, [row["sequence"] for row in rows])
+        return [
+            Deposit(
+                row["sequence"], timestamp(row["posted_at"]), row["asset"], decimal_text(row["amount"], row["scale"]),
+                row["ref"], row["place"], *batches.get(row["sequence"], (None, [])),
+            )
+            for row in rows
+        ], pagination  # fmt: skip
+
     async def many(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Withdrawal], Pagination]:
         """The latest first."""
         key = cursor_from(cursor, int)
@@ -269,7 +290,7 @@ class WithdrawalService:
                     await cancel_hold(db, self._core, row)
                 row = await db.fetchrow("SELECT * FROM money.withdrawal WHERE id = $1", row["id"])
         except (Unavailable, OutcomeUnknown):
-            pass
+            pass  # the row says what is still to be done, and the desk does it
         if row["status"] == "failed" and row["batch"] is None:
             message = f"The core refused the withdrawal: {row['reason']}."
             raise ApiError(ErrorCode.ORDER_REJECTED, message, reason=row["reason"], details={"id": str(row["id"])})
@@ -347,3 +368,7 @@ def _address(row: Any) -> Address:
         added_at=timestamp(row["added_at"]),
         usable_at=timestamp(row["usable_at"]),
     )
+
+
+def _place(row: Any) -> tuple[int, int, int]:
+    return row["sequence"], row["event_index"], row["number"]

@@ -22,8 +22,14 @@ import msgspec
 import structlog
 
 from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
+from platform_api.exchange.service import ExchangeService
 from platform_api.kernel.context import Kernel
+from platform_api.ledger.commands import pay_account
+from platform_api.royalties.entries import Income
+from platform_api.royalties.service import RoyaltyService
+from platform_api.royalties.split import largest_remainder
 from platform_api.tokens import queries
+from platform_api.works.offers import units_of
 
 __all__ = ["DriveMarket", "TokenDesk"]
 
@@ -56,6 +62,8 @@ class _Outcome:
 class TokenDesk:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self._exchange = kernel.service(ExchangeService)
+        self._entries = kernel.service(RoyaltyService).entries
         kernel.jobs.handle(QUEUE, KIND, DriveMarket, self._run)
 
     async def enqueue(self, db: Any, market: str) -> None:
@@ -140,8 +148,19 @@ class TokenDesk:
             await self._advance(db, token, step, row["actor"])
         elif step == "proceeds":
             leg = msgspec.json.decode(row["body"])["legs"][0]
+            await self._credit(db, token, leg, row["ref"], outcome.sequence)
             await self._tell(db, "token.proceeds_paid", token, row["actor"],
                              {"asset": leg["asset"], "amount": leg["amount"]})  # fmt: skip
+
+    async def _credit(self, db: Any, token: Any, leg: Any, ref: str, sequence: int | None) -> None:
+        """The creator's part is income like any other: held for its time, stated, paid out."""
+        scale = await self._exchange.asset_scale(db, leg["asset"]) or 0
+        shares = {share["to"]: share["weight"] for share in leg["shares"]}
+        parts = largest_remainder(units_of(leg["amount"], scale, field="amount"), list(shares.values()))
+        units = dict(zip(shares, parts, strict=True))[pay_account(token["account_id"])]
+        if units:
+            income = Income("token_sale", leg["asset"], scale, units, ref, sequence)
+            await self._entries.credit(db, token["account_id"], income)
 
     async def _advance(self, db: Any, token: Any, step: str, actor: Any) -> None:
         changes: dict[str, Any] = {"status": STATUS_AFTER[step]}

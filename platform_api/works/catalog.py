@@ -310,6 +310,14 @@ class Catalog:
             raise unknown("work")
         return row
 
+    async def own_version(self, db: Any, caller: Caller, work_id: UUID, number: int | None) -> tuple[Any, Any]:
+        """The caller's work, locked, and one of its versions, the latest unless told. Raises ApiError NOT_FOUND."""
+        work = await self.lock_own(db, caller, work_id)
+        row = await queries.version(db, work_id, work["content_version"] if number is None else number)
+        if row is None:
+            raise unknown("version")
+        return work, row
+
     async def mark_sold(self, db: Any, work_id: UUID) -> None:
         """Somebody has a right to it from now on: it can be archived, never deleted."""
         await queries.mark_sold(db, work_id)

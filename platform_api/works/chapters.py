@@ -191,6 +191,14 @@ class Chapters:
             for row in rows
         ], pagination  # fmt: skip
 
+    async def own_version(self, db: Any, caller: Caller, chapter_id: UUID, number: int | None) -> tuple[Any, Any]:
+        """The caller's work, locked, and a version of its chapter, the latest unless told. Raises ApiError."""
+        chapter, work = await self._lock_own(db, caller, chapter_id)
+        row = await queries.chapter_version(db, chapter_id, chapter["content_version"] if number is None else number)
+        if row is None:
+            raise unknown("version")
+        return work, row
+
     async def _visible(self, db: Any, visitor: Caller | None, chapter_id: UUID) -> tuple[Any, bool]:
         row = await queries.chapter(db, chapter_id)
         if row is None:

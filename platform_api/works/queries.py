@@ -172,6 +172,10 @@ async def version_digest(db: Any, work_id: UUID, number: int) -> bytes | None:
     return digest
 
 
+async def version(db: Any, work_id: UUID, number: int) -> Any:
+    return await db.fetchrow("SELECT * FROM works.work_version WHERE work_id = $1 AND number = $2", work_id, number)
+
+
 async def versions(db: Any, work_id: UUID, before: int | None, limit: int) -> list[Any]:
     rows: list[Any] = await db.fetch(
         "SELECT * FROM works.work_version WHERE work_id = $1 AND ($2::bigint IS NULL OR number < $2)"

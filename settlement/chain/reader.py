@@ -36,7 +36,8 @@ class NodeReader:
 
     async def facts(self) -> NodeFacts:
         info = await self._ask(self._ledger.get_service_info, v2.GetServiceInfoRequest())
-        return NodeFacts(str(info.chain), str(info.chain_id), str(info.server or ""))
+        first = int(info.lowest_available_checkpoint or 0)
+        return NodeFacts(str(info.chain), str(info.chain_id), str(info.server or ""), first)
 
     async def transaction(self, digest: str) -> Executed | None:
         request = v2.GetTransactionRequest(digest=digest, read_mask=protobuf.FieldMask(_TRANSACTION_MASK))

@@ -1,8 +1,9 @@
 """Works, licences and royalties on a Sui node: the rights modules' functions as signed transactions.
 
-Uses the same client, key and gas coin as settlement (`SuiChain`) and the same rule: signed bytes are sent again on
-doubt, so a call takes effect at most once; it returns when it has. Capabilities of the works it registers belong to the
-operator's address unless another owner is named. Nothing here moves money of the vaults.
+Uses the same client and key as settlement (`SuiChain`) and the same rule: signed bytes are sent again on doubt, so a
+call takes effect at most once; it returns when it has. Who must outlive a crash takes the transaction instead
+(`registration`, `grant`, `revocation`), keeps what `sign` gives, and only then sends it. Capabilities of the works it
+registers belong to the operator's address unless another owner is named. Nothing here moves money of the vaults.
 
 Every method raises Unavailable, OutcomeUnknown (after several tries) or Refused, which names the contract's reason.
 """
@@ -17,11 +18,12 @@ from pysui.sui.sui_bcs import bcs
 from pysui.sui.sui_common.txn_transaction_builder import ProgrammableTransactionBuilder
 
 from engine.messages.errors import Refused
-from settlement.chain.encoding import CLOCK_ID, address_bytes, address_text
+from settlement.chain.encoding import CLOCK_ID, SUI_COIN, address_bytes, address_text
+from settlement.chain.port import Signed
 from settlement.chain.rights import ArbiterCap, License, Offer, Till, Work, WorkCap, encode
-from settlement.chain.sui import SuiChain
+from settlement.chain.sui import COINS_PER_PAY_IN, SuiChain
 
-__all__ = ["Receipt", "RightsDesk"]
+__all__ = ["Receipt", "RightsDesk", "RightsTransaction"]
 
 SUI = "0x2::sui::SUI"
 
@@ -42,14 +44,34 @@ class RightsDesk:
 
     async def connect(self) -> None:
         """Find the registry, by the arbiter's capability. Raises Refused if the operator does not hold it."""
-        owned = await self._chain._execute(commands.GetObjectsOwnedByAddress(owner=self._chain._key.address))
-        for item in owned.objects:
-            if item.object_type == f"{self._chain._package}::copyright_registry::ArbiterCap":
-                self._arbiter = item.object_id
-                contents = bytes((await self._chain._object(item.object_id)).contents.value)
-                self._registry = address_text(ArbiterCap.decode(contents).registry)
+        for item in await self._chain._owned_objects(f"{self._chain._package}::copyright_registry::ArbiterCap"):
+            self._arbiter = item.object_id
+            contents = bytes((await self._chain._object(item.object_id)).contents.value)
+            self._registry = address_text(ArbiterCap.decode(contents).registry)
         if not self._registry:
             raise Refused(f"{self._chain._key.address} owns no ArbiterCap: the registry is not known")
+
+    async def take_own_gas(self) -> None:
+        """Pay from now on with a coin beside the one that batches are paid with: the smallest that is worth it.
+
+        Two transactions over one coin at the same time refuse each other. With a single coin a quarter is split off.
+        """
+        coins = await self._gas_coins()
+        if len(coins) == 1:
+            call = RightsTransaction(self._chain)
+            amount = call.pure("u64", coins[0][0] // 4)
+            part = call.builder.split_coin(from_coin=bcs.Argument("GasCoin"), amounts=[amount])
+            own = call.pure("id", address_bytes(self._chain._key.address))
+            call.builder.transfer_objects(recipient=own, object_ref=part)
+            await call.submit()
+            coins = await self._gas_coins()
+        self._chain._gas_coin = coins[0][1]
+
+    async def _gas_coins(self) -> list[tuple[int, str]]:
+        """Balance and id of the SUI coins that are worth it, the smallest first; all if none is."""
+        found = [(int(item.balance or 0), item.object_id) for item in await self._chain._owned_objects(SUI_COIN)]
+        floor = self._chain._settings.gas_floor_mist
+        return sorted(coin for coin in found if coin[0] >= floor) or sorted(found)
 
     # ------------------------------------------------------------ works
 
@@ -63,7 +85,19 @@ class RightsDesk:
         owner: bytes | None = None,
     ) -> Receipt:
         """Register a work; makes `Work` (shared) and `WorkCap`, which goes to `owner`."""
-        call = _Transaction(self._chain)
+        return await (await self.registration(content_hash, title, uri, creators, shares_bps, owner)).submit()
+
+    async def registration(
+        self,
+        content_hash: bytes,
+        title: str,
+        uri: str,
+        creators: list[bytes],
+        shares_bps: list[int],
+        owner: bytes | None = None,
+    ) -> RightsTransaction:
+        """What `register` sends."""
+        call = RightsTransaction(self._chain)
         arguments = [
             await call.shared(self._registry), call.pure("bytes", content_hash), call.pure("text", title),
             call.pure("text", uri), call.pure("ids", creators), call.pure("u64s", shares_bps), call.clock(),
@@ -71,11 +105,11 @@ class RightsDesk:
         cap = call.move("copyright_registry", "register", arguments)
         recipient = owner or address_bytes(self._chain._key.address)
         call.builder.transfer_objects(recipient=call.pure("id", recipient), object_ref=cap)
-        return await call.submit()
+        return call
 
     async def set_shares(self, work: str, cap: str, creators: list[bytes], shares_bps: list[int]) -> Receipt:
         """What is paid from now on is split anew; what is due stays."""
-        call = _Transaction(self._chain)
+        call = RightsTransaction(self._chain)
         arguments = [
             await call.shared(work), await call.owned(cap), call.pure("ids", creators), call.pure("u64s", shares_bps)
         ]  # fmt: skip
@@ -84,7 +118,7 @@ class RightsDesk:
 
     async def set_disputed(self, work: str, disputed: bool) -> Receipt:
         """While a work is disputed no licence of it is granted or sold."""
-        call = _Transaction(self._chain)
+        call = RightsTransaction(self._chain)
         arguments = [
             await call.shared(self._registry, mutable=False), await call.owned(self._arbiter), await call.shared(work),
             call.pure("bool", disputed),
@@ -106,22 +140,43 @@ class RightsDesk:
         revocable: bool = True,
     ) -> Receipt:
         """Grant a licence that was agreed and paid elsewhere; makes `License`, which belongs to `to`."""
-        call = _Transaction(self._chain)
+        call = await self.grant(
+            work, cap, to, terms_hash, duration_ms, transferable=transferable, revocable=revocable
+        )  # fmt: skip
+        return await call.submit()
+
+    async def grant(
+        self,
+        work: str,
+        cap: str,
+        to: bytes,
+        terms_hash: bytes,
+        duration_ms: int,
+        *,
+        transferable: bool = False,
+        revocable: bool = True,
+    ) -> RightsTransaction:
+        """What `issue` sends. Two over one state of the capability exclude each other."""
+        call = RightsTransaction(self._chain)
         arguments = [
             await call.shared(work), await call.owned(cap), call.pure("id", to), call.pure("bytes", terms_hash),
             call.pure("u64", duration_ms), call.pure("bool", transferable), call.pure("bool", revocable), call.clock(),
         ]  # fmt: skip
         call.move("license", "issue", arguments)
-        return await call.submit()
+        return call
 
     async def revoke(self, work: str, cap: str, license: str) -> Receipt:
         """Take a revocable licence back; what was paid for it is not touched."""
-        call = _Transaction(self._chain)
+        return await (await self.revocation(work, cap, license)).submit()
+
+    async def revocation(self, work: str, cap: str, license: str) -> RightsTransaction:
+        """What `revoke` sends."""
+        call = RightsTransaction(self._chain)
         arguments = [
             await call.shared(work), await call.owned(cap), call.pure("id", address_bytes(license)), call.clock()
         ]  # fmt: skip
         call.move("license", "revoke", arguments)
-        return await call.submit()
+        return call
 
     async def offer(
         self,
@@ -138,7 +193,7 @@ class RightsDesk:
         revocable: bool = False,
     ) -> Receipt:
         """Offer `supply` licences at `price` units to anyone; makes `Offer` (shared)."""
-        call = _Transaction(self._chain)
+        call = RightsTransaction(self._chain)
         arguments = [
             await call.shared(work, mutable=False), await call.owned(cap), call.pure("text", terms_uri),
             call.pure("bytes", terms_hash), call.pure("u64", price), call.pure("u64", duration_ms),
@@ -148,14 +203,14 @@ class RightsDesk:
         return await call.submit()
 
     async def close_offer(self, work: str, cap: str, offer: str, coin_type: str) -> Receipt:
-        call = _Transaction(self._chain)
+        call = RightsTransaction(self._chain)
         arguments = [await call.shared(offer), await call.shared(work, mutable=False), await call.owned(cap)]
         call.move("license", "close_offer", arguments, coin_type)
         return await call.submit()
 
     async def buy(self, offer: str, work: str, till: str, coin_type: str, price: int, to: bytes) -> Receipt:
         """Buy a licence for `to` with the operator's coins; the creators' royalties are due at once."""
-        call = _Transaction(self._chain)
+        call = RightsTransaction(self._chain)
         arguments = [
             await call.shared(offer), await call.shared(work), await call.shared(till),
             await call.payment(coin_type, price), call.pure("id", to), call.clock(),
@@ -167,13 +222,13 @@ class RightsDesk:
 
     async def open_till(self, coin_type: str) -> Receipt:
         """Makes `Till` (shared): one is enough for a coin."""
-        call = _Transaction(self._chain)
+        call = RightsTransaction(self._chain)
         call.move("royalty", "open", [], coin_type)
         return await call.submit()
 
     async def fund(self, till: str, work: str, coin_type: str, amount: int) -> Receipt:
         """Pay royalties of a work out of the operator's coins, split to the last unit by its shares."""
-        call = _Transaction(self._chain)
+        call = RightsTransaction(self._chain)
         arguments = [
             await call.shared(till), await call.shared(work, mutable=False), await call.payment(coin_type, amount)
         ]  # fmt: skip
@@ -182,11 +237,28 @@ class RightsDesk:
 
     async def claim(self, till: str, coin_type: str, payee: bytes) -> Receipt:
         """Have all that is due to `payee` paid to it; makes `Coin`."""
-        call = _Transaction(self._chain)
+        call = RightsTransaction(self._chain)
         call.move("royalty", "claim", [await call.shared(till), call.pure("id", payee)], coin_type)
         return await call.submit()
 
     # ------------------------------------------------------------ reading
+
+    async def receipt(self, digest: str) -> Receipt:
+        """Of a transaction that took effect. Raises Unavailable, Refused (the node does not know it)."""
+        transaction = await self._chain._execute(commands.GetTransaction(digest=digest))
+        return _receipt(transaction.effects)
+
+    async def held_cap(self, content_hash: bytes) -> tuple[str, str, str] | None:
+        """Of a work with this content whose capability we own: work, capability, the digest that gave it to us.
+
+        Reads every capability that we own: for cases of doubt.
+        """
+        kind = f"{self._chain._package}::copyright_registry::WorkCap"
+        for cap in await self._chain._owned_objects(kind):
+            work = address_text((await self.cap(cap.object_id)).work)
+            if (await self.work(work)).content_hash == content_hash:
+                return work, str(cap.object_id), str(cap.previous_transaction or "")
+        return None
 
     async def work(self, identity: str) -> Work:
         return Work.decode(await self._contents(identity))
@@ -218,8 +290,8 @@ class RightsDesk:
         return bytes((await self._chain._object(identity)).contents.value)
 
 
-class _Transaction:
-    """One transaction under construction."""
+class RightsTransaction:
+    """One transaction under construction; then `sign` or `submit`."""
 
     def __init__(self, chain: SuiChain) -> None:
         self._chain = chain
@@ -245,11 +317,10 @@ class _Transaction:
         size = self.pure("u64", amount)
         if coin_type == SUI:
             return self.builder.split_coin(from_coin=bcs.Argument("GasCoin"), amounts=[size])
-        owner = self._chain._key.address
-        owned = await self._chain._execute(commands.GetObjectsOwnedByAddress(owner=owner))
-        coins = [item.object_id for item in owned.objects if _is_coin(item.object_type, coin_type)]
+        owned = await self._chain._owned_objects(f"0x2::coin::Coin<{coin_type}>")
+        coins = [item.object_id for item in owned[:COINS_PER_PAY_IN]]
         if not coins:
-            raise Refused(f"{owner} owns no coin of {coin_type}")
+            raise Refused(f"{self._chain._key.address} owns no coin of {coin_type}")
         first, *rest = [await self.owned(identity) for identity in coins]
         if rest:
             self.builder.merge_coins(to_coin=first, from_coins=rest)
@@ -262,23 +333,26 @@ class _Transaction:
             function=function,
         )  # fmt: skip
 
+    async def sign(self) -> Signed:
+        """Bytes that can take effect at most once; nothing is sent. Keep them, then `SuiChain.send`."""
+        return await self._chain._sign(self.builder)
+
     async def submit(self) -> Receipt:
-        effects = await self._chain._submit(self.builder)
-        made = {
-            item.object_type.partition("<")[0].rpartition("::")[2]: item.object_id
-            for item in effects.changed_objects
-            if item.input_version is None
-        }
-        return Receipt(effects.transaction_digest, made)
+        return _receipt(await self._chain._submit(self.builder))
 
     def _shared(self, identity: str, initial_version: int, *, mutable: bool) -> Any:
         reference = bcs.SharedObjectReference(_address(identity), initial_version, mutable)
         return self.builder.input_obj_from_objarg(bcs.ObjectArg("SharedObject", reference))
 
 
+def _receipt(effects: Any) -> Receipt:
+    made = {
+        item.object_type.partition("<")[0].rpartition("::")[2]: item.object_id
+        for item in effects.changed_objects
+        if item.input_version is None
+    }
+    return Receipt(effects.transaction_digest, made)
+
+
 def _address(text: str) -> Any:
     return bcs.Address.from_str(address_text(address_bytes(text)))
-
-
-def _is_coin(kind: str, coin_type: str) -> bool:
-    return kind == f"0x2::coin::Coin<{coin_type}>"

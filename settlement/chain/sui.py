@@ -249,11 +249,23 @@ class SuiChain:
             if status is None or status in _UNKNOWN_OUTCOME:
                 raise OutcomeUnknown(f"{self._settings.url}: {words}")
             raise Refused(f"{self._settings.url}: {words}")
+        if other := self._other(result.result_data, signed.digest):
+            raise OutcomeUnknown(other)
         return _execution(result.result_data, self._package)
 
     async def find(self, digest: str) -> Execution | None:
         transaction = await self._execute(commands.GetTransaction(digest=digest), missing_is_none=True)
-        return None if transaction is None else _execution(transaction, self._package)
+        if transaction is None:
+            return None
+        if other := self._other(transaction, digest):
+            raise Unavailable(other)
+        return _execution(transaction, self._package)
+
+    def _other(self, transaction: Any, digest: str) -> str:
+        """Empty, or that the answer is of another transaction than the one asked about."""
+        if transaction.digest == digest:
+            return ""
+        return f"{self._settings.url}: asked about transaction {digest}, the node answers with {transaction.digest}"
 
     async def head(self) -> int:
         info = await self._ask(self._client.execute_grpc_request(request=GetServiceInfo(), timeout=self._timeout))
@@ -265,6 +277,9 @@ class SuiChain:
         for number in range(after + 1, last + 1):
             command = commands.GetCheckpointBySequence(sequence_number=number)
             checkpoint = (await self._execute(command)).checkpoint
+            if int(checkpoint.sequence_number or 0) != number:
+                shown = checkpoint.sequence_number
+                raise Unavailable(f"{self._settings.url}: asked for checkpoint {number}, the node answers with {shown}")
             for transaction in checkpoint.transactions:
                 found += _events(transaction, self._package, number)
         return max(after, last), found
@@ -402,6 +417,8 @@ class SuiChain:
         if not execution.success:
             raise Refused(f"{execution.digest}: {execution.error}")
         transaction = await self._execute(commands.GetTransaction(digest=signed.digest))
+        if other := self._other(transaction, signed.digest):
+            raise Unavailable(other)
         return transaction.effects
 
     # ------------------------------------------------------------ asking

@@ -17,7 +17,7 @@ from byline.status_file import read_status
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay
 from tests.support.core_process import MARKET, CoreProcess
-from tests.support.exchange import until
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -267,7 +267,7 @@ async def test_bodies_that_are_no_json_too_large_or_of_another_type_are_refused(
 
 async def fill(world, account):
     await world.sql("TRUNCATE exchange.asset, exchange.market, exchange.account, exchange.orders, exchange.trade,"
-                    " exchange.balance, exchange.candle, settlement.batch")  # fmt: skip
+                    " exchange.posting, exchange.balance, exchange.candle, settlement.batch")  # fmt: skip
     rows = {
         "asset": [{"id": 0, "name": "USDC", "scale": 6, "settled": True}, {"id": 1, "name": "INK", "scale": 4, "settled": True}],  # noqa: E501
         "market": [{

@@ -38,7 +38,6 @@ async def test_data_stays_over_a_stop_and_over_a_kill(tmp_path, monkeypatch, bin
         server.start()
         connection = await asyncpg.connect(server.dsn)
         assert await connection.fetchval("SELECT n FROM t") == 1
-        await connection.execute("SET synchronous_commit = on")
         await connection.execute("INSERT INTO t VALUES (2)")
         connection.terminate()
         os.kill(server._server_pid(), signal.SIGKILL)

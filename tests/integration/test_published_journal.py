@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,10 @@ from rich.console import Console
 from byline.journal_publication import batch_files, publish_journal, verify_published
 from byline.settings import load_settings
 from engine.messages import layout
+from settlement.chain.reader import NodeReader
+from settlement.history import check_history
 from settlement.publication import read_entries
+from settlement.verify import Executed, NodeFacts, Refuted, check_executed
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -87,11 +93,60 @@ def test_publishing_again_writes_the_same_and_refuses_to_change_what_is_there(
     assert "a publication is never changed" in capsys.readouterr().out.replace("\n", " ")
 
 
-def busy(folder: Path) -> Path:
-    """The entry of a batch with trades, not the last."""
-    entries = list(read_entries(folder))[:-1]
-    number = next(entry.number for entry in reversed(entries) if entry.batch.statement.trade_count)
-    return folder / f"{number:010d}.json"
+@pytest.fixture(scope="module")
+def node(data: Path) -> Iterator[str]:
+    """The exchange's own chain, on a node that runs without the exchange."""
+    operator = json.loads((data / "chain" / "operator.key").read_bytes())["address"]
+    argv = [sys.executable, "-m", "settlement.chain.localsui", "run", "--operator", operator, "--port", "0"]
+    shutil.copytree(data / "chain", data.parent / "chain")
+    process = subprocess.Popen([*argv, "--data", str(data.parent / "chain")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+    process.terminate()
+    process.wait()
+
+
+def test_with_a_node_every_transaction_and_vault_of_every_batch_is_held_against_it(
+    folder: Path, node: str, capsys: Any
+) -> None:
+    assert verify_published(folder, node, console=Console(highlight=False)) == 0
+    told = capsys.readouterr().out
+    last = len(list(read_entries(folder)))
+    assert f"the transactions of batches 1 to {last - 1:,} took effect" in told and "to exactly these vaults" in told
+    assert "no statement vouches for these records yet" in told and "is vouched for" not in told
+
+
+def without_vault(entry: dict[str, Any]) -> None:
+    entry["batch"]["vaults"] = [link for link in entry["batch"]["vaults"] if link["asset"] != "USDC"]
+
+
+def in_every_entry(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        for path in folder.glob("*.json"):
+            content = json.loads(path.read_bytes())
+            change(content)
+            path.write_text(json.dumps(content, indent=1))
+
+    return apply
+
+
+def loud_transaction(folder: Path) -> None:
+    """The first batch, from before any vault, names the transaction of a batch that has some."""
+    digests = json.loads(busy(folder).read_bytes())["batch"]["digests"]
+    first = folder / "0000000001.json"
+    content = json.loads(first.read_bytes())
+    assert content["batch"]["vaults"] == []
+    content["batch"]["digests"] = digests
+    first.write_text(json.dumps(content))
+
+
+def borrowed_digests(folder: Path) -> None:
+    """A batch names the transaction of the batch after it, which is a genuine one."""
+    path = busy(folder)
+    later = json.loads((folder / f"{int(path.stem) + 1:010d}.json").read_bytes())["batch"]["digests"]
+    content = json.loads(path.read_bytes())
+    content["batch"]["digests"] = later
+    path.write_text(json.dumps(content))
 
 
 def edit(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
@@ -102,6 +157,75 @@ def edit(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
         path.write_text(json.dumps(content))
 
     return apply
+
+
+@pytest.mark.parametrize(
+    ("alter", "reason"),
+    [
+        (edit(lambda entry: entry["batch"].update(digests=["9" * 44])), "batch [0-9]+: .*(knows no|is no digest)"),
+        (edit(lambda entry: entry["batch"].update(digests=["1" * 32])), "batch [0-9]+: the node knows no transaction"),
+        (borrowed_digests, "batch [0-9]+: transaction .* on the chain"),
+        (in_every_entry(without_vault), "is about the vault 0x.* too, which the file leaves out"),
+        (loud_transaction, "batch 1: transaction .* is about the vault 0x.*, the file names no vault"),
+        (
+            in_every_entry(lambda entry: [v.update(coin_type="0x2::sui::SUI") for v in entry["batch"]["vaults"]]),
+            "coin_type is 0x.* on the chain",
+        ),
+    ],
+)
+def test_what_only_the_chain_can_refute_is_refuted_by_it(
+    folder: Path, node: str, tmp_path: Path, capsys: Any, alter: Callable[[Path], None], reason: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    alter(copy)
+    assert verify_published(copy, None, console=Console(highlight=False)) == 0
+    assert "which transactions, vaults and coins they went to, is not checked" in capsys.readouterr().out
+    assert verify_published(copy, node, console=Console(highlight=False)) == 1
+    told = capsys.readouterr().out
+    assert "REFUSED" in told and re.search(reason, told), told
+
+
+def test_a_node_that_has_dropped_old_transactions_says_so_and_may_miss_the_first_alone(
+    folder: Path, node: str
+) -> None:
+    batches = [entry.batch for entry in read_entries(folder)]
+
+    class Dropping(NodeReader):
+        """Keeps what comes after batch 2, and, told to, not the transactions of a later one."""
+
+        gone: set[str]
+        first = 9
+
+        async def facts(self) -> NodeFacts:
+            return dataclasses.replace(await super().facts(), first_checkpoint=self.first)
+
+        async def transaction(self, digest: str) -> Executed | None:
+            return None if digest in self.gone else await super().transaction(digest)
+
+    async def first(*gone: int, keeps_from: int = 9) -> int:
+        reader = Dropping(node)
+        reader.gone = {digest for number in gone for digest in batches[number - 1].digests}
+        reader.first = keeps_from
+        try:
+            package = (await check_executed(batches[-1], reader)).package
+            return await check_history(batches[:-1], package, reader, lambda _: None)
+        finally:
+            await reader.close()
+
+    assert asyncio.run(first()) == 1
+    assert asyncio.run(first(1)) == 2 and asyncio.run(first(*range(1, len(batches)))) == len(batches)
+    with pytest.raises(Refuted, match="batch 2: the node knows no transaction"):
+        asyncio.run(first(2))
+    with pytest.raises(Refuted, match="batch 1: the node knows no transaction"):
+        asyncio.run(first(1, keeps_from=0))
+
+
+def busy(folder: Path) -> Path:
+    """The entry of a batch with trades, not the last."""
+    entries = list(read_entries(folder))[:-1]
+    number = next(entry.number for entry in reversed(entries) if entry.batch.statement.trade_count)
+    return folder / f"{number:010d}.json"
 
 
 def flip(folder: Path) -> None:
@@ -163,8 +287,6 @@ def text(data: bytes) -> str:
 def test_an_altered_publication_is_refused_with_its_reason(
     folder: Path, tmp_path: Path, capsys: Any, alter: Callable[[Path], None], reason: str
 ) -> None:
-    import re
-
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     alter(copy)

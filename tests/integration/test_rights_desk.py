@@ -10,6 +10,7 @@ import pytest
 
 from engine.messages.errors import Refused
 from settlement.chain.encoding import address_bytes, u64
+from settlement.chain.localsui import server
 from settlement.chain.localsui.server import RunningNode, start
 from settlement.chain.port import CoinPart, Part, Payout
 from settlement.chain.rights import Grant
@@ -140,3 +141,34 @@ async def test_royalties_in_another_coin_come_from_the_coins_at_hand(world: Worl
     left = [item.mist for item in world.node.node.state.items.values()
             if item.owner == operator and listing.coin_type in item.kind]  # fmt: skip
     assert left == [5]
+
+
+@pytest.mark.parametrize("world", ["model"], indirect=True)
+async def test_capabilities_of_many_works_do_not_hide_the_registry(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an address owns comes in pages: the arbiter's capability may be on any of them."""
+    hashes = [number.to_bytes(32, "little") for number in range(12)]
+    for content_hash in hashes:
+        await world.desk.register(content_hash, "", "", [A], [10_000])
+    monkeypatch.setattr(server, "PAGE_SIZE", 1)
+    desk = RightsDesk(world.chain)
+    await desk.connect()
+    for content_hash in hashes:
+        found = await desk.held_cap(content_hash)
+        assert found is not None and (await desk.work(found[0])).content_hash == content_hash
+    assert await desk.held_cap(b"\xff" * 32) is None
+
+
+async def test_gas_of_its_own_is_split_off_once(world: World) -> None:
+    before = world.chain._gas_coin
+    await world.desk.take_own_gas()
+    own = world.chain._gas_coin
+    assert own != before
+    again = RightsDesk(world.chain)
+    await again.take_own_gas()
+    assert world.chain._gas_coin == own
+    settler = SuiChain(SuiSettings(f"http://127.0.0.1:{world.node.port}", world.directory / "settler"), OPERATOR)
+    await settler.connect()
+    assert settler._gas_coin == before  # the larger one
+    await settler.close()

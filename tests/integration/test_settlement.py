@@ -27,6 +27,7 @@ from settlement.settler import BatchRecord, SettlementSettings, Settler
 from settlement.store import FileBatchStore
 from settlement.watcher import Watcher
 from tests.support.chain_key import OPERATOR
+from tests.support.real_core import RealCore
 from tests.support.settlement_events import EXTERNAL, EventLog
 from tests.support.sui_owner import Owner
 from tests.support.waiting import until
@@ -65,8 +66,8 @@ class Bench:
 
     @contextlib.asynccontextmanager
     async def settler(
-        self, log: EventLog, *, crash_after: int | None = None, commands=None, chain_type: type[SuiChain] = SuiChain,
-        audit: AuditPort | None = None,
+        self, log: EventLog | RealCore, *, crash_after: int | None = None, commands=None,
+        chain_type: type[SuiChain] = SuiChain, audit: AuditPort | None = None,
     ) -> AsyncIterator[Settler]:  # fmt: skip
         url = f"http://127.0.0.1:{self.port}"
         chain = chain_type(SuiSettings(url, self.directory / "pysui", timeout_s=5.0), OPERATOR)
@@ -253,7 +254,7 @@ async def test_rubbish_sent_to_the_operator_hides_nothing(bench: Bench) -> None:
 class SecondBooks:
     """An audit of what these events say, as a core would keep it; `change` is what its memory got wrong."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog | RealCore) -> None:
         self.log, self.change, self.is_behind = log, 0, True
         self.asked: list[int] = []
 
@@ -440,11 +441,11 @@ async def test_a_withdrawal_without_a_wallet_is_named_and_holds_up_nothing(bench
     class Core:
         async def submit(self, command: dict[str, Any]) -> dict[str, Any]:
             booked.append(command["ref"])
-            log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, command["ref"], [(buyer, 0, 250, bank)])
+            log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, command["ref"], [(buyer, 0, 250, EXTERNAL)])
             return {"event": "posted"}
 
     log.money(EventKind.PENDED, CommandKind.WITHDRAW, "stuck", [(rowless, 0, 120, EXTERNAL)])
-    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(buyer, 0, 250, bank)])
+    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(buyer, 0, 250, EXTERNAL)])
     log.cut()
     async with bench.settler(log, commands=Core()) as settler:
         await _until(lambda: booked, "booked")

@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
+import numpy as np
+import pysui.sui.sui_common.sui_commands as commands
 import pytest
 from pysui.sui.sui_common.txn_transaction_builder import ProgrammableTransactionBuilder
 
+from engine.messages import layout
 from engine.messages.decimals import decimal_text
-from engine.messages.errors import JournalFailed
+from engine.messages.errors import JournalFailed, Unavailable
 from settlement.batch import Listed, SignedPart
 from settlement.chain.encoding import address_bytes
+from settlement.chain.events import ChainEvent
+from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui import node as node_module
 from settlement.chain.port import CoinPart, Execution, Part, Signed
 from settlement.chain.sui import SuiChain, SuiSettings
@@ -27,7 +32,16 @@ from settlement.rows import TREASURY_ROW
 from settlement.settler import Settler
 from settlement.store import FileBatchStore
 from settlement.watcher import Watcher
-from tests.integration.test_settlement import FAST, MARKET, Bench, CrashingStore, _check_rows, _market, _until
+from tests.integration.test_settlement import (
+    FAST,
+    MARKET,
+    Bench,
+    CrashingStore,
+    SecondBooks,
+    _check_rows,
+    _market,
+    _until,
+)
 from tests.support.chain_key import OPERATOR
 from tests.support.real_core import RealCore
 from tests.support.settlement_events import EventLog
@@ -177,6 +191,77 @@ async def test_f57_a_stale_node_is_waited_for_and_halts_nothing(bench: Bench) ->
         await _until(lambda: settler.status()["final_batch"] == 3, "goes on")
         _check_rows(bench, settler)
         assert set(map(tuple, (await _committed(bench, settler)).values())) == {(1, 2, 3)}
+
+
+class OtherAnswers(SuiChain):
+    """From the second batch on the node answers once, and once more when asked, with the first batch's transaction."""
+
+    def __init__(self, settings: SuiSettings, key: OperatorKey) -> None:
+        super().__init__(settings, key)
+        self.first, self.lies = "", 0
+        honest = self._client.execute
+
+        async def execute(*, command: Any, timeout: float) -> Any:
+            is_asked = isinstance(command, commands.ExecuteTransaction | commands.GetTransaction)
+            if not (self.first and is_asked and self.lies < 2):
+                return await honest(command=command, timeout=timeout)
+            self.lies += 1  # what was sent is not executed
+            return await honest(command=commands.GetTransaction(digest=self.first), timeout=timeout)
+
+        self._client.execute = execute
+
+
+async def test_f57_an_answer_about_another_transaction_is_refused(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log, chain_type=OtherAnswers) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        chain = settler._chain
+        assert isinstance(chain, OtherAnswers)
+        chain.first = settler.status()["recent"][-1]["digests"][0]
+        _trade_and_cut(log, buyer, seller, 1)
+        await _until(lambda: settler.status()["final_batch"] == 2, "sent again, and final by its own transaction")
+        assert chain.lies == 2 and settler.status()["recent"][-1]["digests"] != [chain.first]
+        assert set(map(tuple, (await _committed(bench, settler)).values())) == {(1, 2)}
+        _check_rows(bench, settler)
+        with pytest.raises(Unavailable, match=f"asked about transaction .*, the node answers with {chain.first}"):
+            chain.lies = 1
+            await chain.find("11111111111111111111111111111111")
+    assert _signed(bench)[2] == 1, "the same bytes"
+
+
+class Believer(SuiChain):
+    """A node that says of what was lost on the way to it that it took effect; its vaults stay as they are."""
+
+    claims = True
+
+    async def send(self, signed: Signed) -> Execution:
+        execution = await super().send(signed)
+        self.last = execution
+        return execution
+
+    async def find(self, digest: str) -> Execution | None:
+        found = await super().find(digest)
+        if found is None and self.claims and getattr(self, "last", None):
+            return msgspec.structs.replace(self.last, digest=digest)
+        return found
+
+
+async def test_f57_a_transaction_that_the_vaults_do_not_show_makes_nothing_final(bench: Bench) -> None:
+    log, buyer, seller = _market()
+    log.cut()
+    async with bench.settler(log, chain_type=Believer) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        assert bench.node is not None
+        bench.node.faults.next_execute.append("lost_request")
+        _trade_and_cut(log, buyer, seller, 1)
+        await _until(lambda: "the vaults are shown before it" in settler.status()["chain_error"], "waits and says so")
+        assert bench.finals() == [1] and not settler.status()["halted"]
+        assert isinstance(settler._chain, Believer)
+        settler._chain.claims = False
+        await _until(lambda: settler.status()["final_batch"] == 2, "sent again")
+        _check_rows(bench, settler)
+    assert _signed(bench)[2] == 1, "the same bytes"
 
 
 async def test_f58_epoch_gas_price_pause_and_rotation_are_survived(bench: Bench) -> None:
@@ -545,6 +630,94 @@ async def test_a_payout_that_an_exit_has_emptied_is_skipped_and_fails(
         await _final(settler, core)
         _check_rows(bench, settler)
     assert core.send(op="withdraw_failed", ref="w1")["status"] == "voided"
+
+
+class SlowToCompare(SuiChain):
+    """Shows checkpoints once it is told to: what is final in the store is not compared with the vaults before."""
+
+    def __init__(self, settings: SuiSettings, key: OperatorKey) -> None:
+        super().__init__(settings, key)
+        self.go = asyncio.Event()
+
+    async def events(self, after: int, limit: int) -> tuple[int, list[ChainEvent]]:
+        await self.go.wait()
+        return await super().events(after, limit)
+
+
+class HeldBooks(SecondBooks):
+    """A second core that has gone through the journal up to `until` and takes its time for the rest."""
+
+    def __init__(self, core: RealCore, until: int) -> None:
+        super().__init__(core)
+        self.is_behind, self.until = False, until
+
+    async def at_cut(self, sequence: int) -> tuple[bytes, np.ndarray]:
+        if sequence > self.until:
+            self.asked.append(sequence)
+            raise Unavailable("the journal ends before it (test)")
+        return await super().at_cut(sequence)
+
+
+async def test_a_skipped_payout_is_never_booked_as_paid_while_a_later_cut_of_the_same_read_waits(
+    bench: Bench, owned: Ledgered, node_clock: NodeClock
+) -> None:
+    """The usual place after a restart: several cuts in one read, the second core is behind at the second of them."""
+    core = owned.core
+    async with bench.settler(core, commands=core) as settler:
+        await _final(settler, core)
+        listing = settler._listings["USDC"]
+    await owned.owner.request_exit(listing, 90 * UNIT)
+    node_clock.late_ns = 2 * 86_400 * 10**9
+    await owned.owner.claim_exit(listing)
+    core.send(op="withdraw", account="user:o", asset="USDC", amount="40", ref="w1")
+    core.send(op="cut")
+    books = HeldBooks(core, core.head_sequence)
+    core.send(op="cut")
+    async with bench.settler(core, commands=core, audit=books) as settler:
+        await _until(lambda: settler.status()["final_batch"] == 2, "final while cut 3 waits")
+        assert settler.netting.skipped == {"w1"} and not settler.netting.paid and books.asked[-1] > books.until
+        ops = [command["op"] for command in core.commands if command.get("ref") == "w1"]
+        assert ops == ["withdraw_failed"], "nothing was paid"
+        books.until = 2**62
+        await _until(lambda: owned.balance() == (10 * UNIT, 0) or settler.status()["halted"], "booked")
+        await _final(settler, core)
+        _check_rows(bench, settler)
+    async with bench.settler(core, commands=core) as settler:
+        await _final(settler, core)
+        _check_rows(bench, settler)
+        assert settler.netting.skipped == {"w1"} and owned.balance() == (10 * UNIT, 0)
+
+
+async def test_a_batch_that_becomes_final_before_the_follower_reads_it_again_is_finished_once(
+    bench: Bench, owned: Ledgered, node_clock: NodeClock
+) -> None:
+    """Two stored batches after a crash: the submitter is done with the first, and its cut is read while it compares."""
+    core = owned.core
+    async with bench.settler(core, commands=core) as settler:
+        await _final(settler, core)
+        listing = settler._listings["USDC"]
+    await owned.owner.request_exit(listing, 90 * UNIT)
+    node_clock.late_ns = 2 * 86_400 * 10**9
+    await owned.owner.claim_exit(listing)
+    core.send(op="withdraw", account="user:o", asset="USDC", amount="40", ref="w1")
+    core.send(op="cut")
+    core.send(op="cut")
+    await bench.node_down()
+    async with bench.settler(core, commands=core) as settler:
+        await _until(lambda: settler.status()["pending_batches"] == 2, "stored")
+    await bench.node_up()
+    reads = core.read
+    core.read = lambda limit_slots=65_536: np.zeros(0, dtype=layout.EVENT)  # type: ignore[method-assign]
+    async with bench.settler(core, commands=core, chain_type=SlowToCompare) as settler:
+        await _until(lambda: 2 in bench.finals(), "final in the store, not compared")
+        core.read = reads  # type: ignore[method-assign]
+        await _until(lambda: settler.netting.skipped == {"w1"}, "its cut is read")
+        assert isinstance(settler._chain, SlowToCompare)
+        settler._chain.go.set()
+        await _until(lambda: settler.status()["final_batch"] == 3, "both final")
+        await _until(lambda: owned.balance() == (10 * UNIT, 0) or settler.status()["halted"], "booked")
+        await _final(settler, core)
+        _check_rows(bench, settler)
 
 
 async def test_our_own_row_below_zero_halts_until_it_is_paid_in_on_the_chain(bench: Bench, owned: Ledgered) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from engine.messages import layout
 from engine.messages.codes import (
     ABSENT,
     Aggressor,
@@ -91,6 +92,7 @@ class Rows:
     sequence: int = 0
     orders: dict[int, Order] = field(default_factory=dict)
     trades: list[tuple[int | str, ...]] = field(default_factory=list)
+    postings: list[tuple[int | str, ...]] = field(default_factory=list)
     balances: dict[tuple[int, int], None] = field(default_factory=dict)
     candles: dict[tuple[int, int, int], Candle] = field(default_factory=dict)
     phases: dict[int, None] = field(default_factory=dict)  # markets whose phase changed
@@ -120,6 +122,8 @@ class Fold:
             int(EventKind.TRIGGERED): self._triggered,
             int(EventKind.PREVENTED): self._prevented,
             int(EventKind.BALANCE): self._balance,
+            int(EventKind.TRANSFERRED): self._money,
+            int(EventKind.POSTED): self._money,
         }
         while at < end:
             head = _HEAD.unpack_from(data, at)
@@ -262,6 +266,22 @@ class Fold:
         available, held, _ = _BALANCE.unpack_from(data, at)
         self.balances[(head[3], head[4])] = [available, held]
         self._rows.balances[(head[3], head[4])] = None
+
+    def _money(self, head: tuple[int, ...], data: memoryview, at: int) -> None:
+        """Postings that moved money from one account to another; what is held has not moved."""
+        slots = np.frombuffer(data[at - _BODY : at - _BODY + head[6] * 128], dtype=layout.EVENT)
+        event, first, memo = slots[:1].view(layout.MONEY_EVENT)[0], 1, ""
+        if event["has_memo"]:
+            memo = slots[1:2].view(layout.MONEY_META)[0]["memo"].decode("ascii")
+            first = 2
+        ref, code = event["ref"].decode("ascii"), event["code"].decode("ascii")
+        for number, leg in enumerate(slots[first:].view(layout.LEG)[: int(event["leg_count"])]):
+            self._rows.postings.append(
+                (
+                    head[0], head[2], number, head[1] // 1000, ref, code, memo, int(leg["asset"]), int(leg["amount"]),
+                    int(leg["source"]), int(leg["target"]),
+                )
+            )  # fmt: skip
 
     def _tick(self, market: int, ts: int, price: int, size: int, notional: int) -> None:
         for interval in CANDLE_INTERVALS_S:

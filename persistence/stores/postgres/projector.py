@@ -180,6 +180,8 @@ class Projector:
             await _write_orders(connection, list(rows.orders.values()))
         if rows.trades:
             await connection.execute(_INSERT_TRADES, *_columns(rows.trades))
+        if rows.postings:
+            await connection.execute(_INSERT_POSTINGS, *_columns(rows.postings))
         if rows.balances:
             balances = self._fold.balances
             table = [(*key, *balances[key], rows.sequence) for key in rows.balances]
@@ -203,7 +205,7 @@ class Projector:
 
 _WIPE = (
     "TRUNCATE exchange.projection, exchange.asset, exchange.market, exchange.account, exchange.orders, exchange.trade,"
-    " exchange.balance, exchange.candle, settlement.batch"
+    " exchange.posting, exchange.balance, exchange.candle, settlement.batch"
 )
 
 _INSERT_TRADES = f"""
@@ -213,6 +215,14 @@ SELECT m, t, s, i, {_EPOCH.format("ts")}, p, z, n, a, ma, mo, mf, ta, tk, tf
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
     $8::bigint[], $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])
     AS r (m, t, s, i, ts, p, z, n, a, ma, mo, mf, ta, tk, tf)
+"""
+
+_INSERT_POSTINGS = f"""
+INSERT INTO exchange.posting (sequence, event_index, number, posted_at, ref, code, memo, asset_id, amount, source_id,
+    target_id)
+SELECT s, i, n, {_EPOCH.format("ts")}, r, c, m, a, u, f, t
+FROM unnest($1::bigint[], $2::bigint[], $3::int[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::bigint[],
+    $9::bigint[], $10::bigint[], $11::bigint[]) AS r (s, i, n, ts, r, c, m, a, u, f, t)
 """
 
 _UPSERT_BALANCES = """

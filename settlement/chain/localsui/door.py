@@ -177,7 +177,7 @@ async def open_door(directory: Path, node: LocalSui, faults: Faults) -> asyncio.
     path.unlink(missing_ok=True)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.LimitOverrunError):
+        with contextlib.suppress(ConnectionError, asyncio.LimitOverrunError):  # whoever asked is gone
             reply: dict[str, Any]
             try:
                 request = json.loads(await reader.readline() or b"{}")

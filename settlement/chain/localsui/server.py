@@ -162,6 +162,7 @@ class Service:
             chain="embedded",
             epoch=self._view.turn.epoch,
             checkpoint_height=self._view.height,
+            lowest_available_checkpoint=0,
             server=f"{SERVER_NAME} executor={self._node.executor_name} (not a network)",
         )
 

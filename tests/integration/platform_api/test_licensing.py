@@ -64,6 +64,7 @@ POST /v1/licenses/{}/pay
 POST /v1/licenses/{}/renew
 POST /v1/licenses/{}/works
 POST /v1/licenses/{}/revoke
+POST /v1/licenses/{}/refund
 GET /v1/licenses/{}/verify
 GET /v1/licenses/{}/seats
 POST /v1/licenses/{}/seats
@@ -80,6 +81,8 @@ GET /v1/admin/license-applications
 POST /v1/admin/license-applications/{}/approve
 POST /v1/admin/license-applications/{}/reject
 POST /v1/admin/licenses/{}/revoke
+POST /v1/admin/licenses/{}/suspend
+POST /v1/admin/licenses/{}/resume
 """
 
 
@@ -672,6 +675,123 @@ async def test_fee_of_a_sub_licence_goes_up_the_chain(world):
     assert units(world, f"user:{buyer_id}") == (80_000_000, 0)
     assert units(world, "platform:revenue")[0] - before == 3_000_000
     assert (payable(world, parties[1][0]), payable(world, parties[0][0])) == (15_300_000, 1_700_000)
+    balances = [await world.data("GET", "/v1/royalties/balance", headers=bearer) for _, bearer in parties[:2]]
+    assert [row["held"] for rows in balances for row in rows] == ["1.7", "15.3"], "each may ask for it once it is ripe"
+
+
+# Refunds.
+
+
+async def test_refund_of_a_fee_takes_it_back_from_all_and_revokes_down_the_chain(world):
+    work, parties, (top,) = await chain(world, 1)
+    start = units(world, "platform:revenue")[0]
+    buyer_id, buyer = await studio(world, "100")
+    below = await issued(world, parties[1][1], work, buyer_id, parent_license_id=top["id"], base_fee="20",
+                         duration="P10D", sublicensing=True)  # fmt: skip
+    await world.data("POST", f"/v1/licenses/{below['id']}/pay", headers=keyed(buyer))
+    last = await issued(world, buyer, work, parties[0][0], parent_license_id=below["id"], duration="P1D")
+    path, body = f"/v1/licenses/{below['id']}/refund", {"reason": "The master was broken."}
+    await world.refused(403, "FORBIDDEN", "not_yours_to_refund", "POST", path, headers=keyed(buyer), json=body)
+    await world.refused(404, "NOT_FOUND", "unknown_license", "POST", path, headers=keyed(parties[0][1]), json=body)
+    licensor = parties[1][1]
+    await world.refused(409, "CONFLICT", "not_distributed", "POST", path, headers=keyed(licensor), json=body)
+    await world.settle()
+    key = keyed(licensor)
+    gone = await world.data("POST", path, headers=key, json=body)
+    assert (gone["status"], gone["valid"]) == ("revoked", False)
+    assert gone["reason"] == "Its fee was refunded: The master was broken."
+    assert await world.data("POST", path, headers=key, json=body) == gone
+    assert (await licence(world, buyer, last["id"]))["status"] == "revoked"
+    assert units(world, f"user:{buyer_id}") == (100_000_000, 0)
+    assert units(world, "platform:revenue")[0] == start
+    assert (payable(world, parties[1][0]), payable(world, parties[0][0])) == (0, 0)
+    for _, bearer in parties[:2]:
+        (row,) = await world.data("GET", "/v1/royalties/balance", headers=bearer)
+        assert (row["payable"], row["held"]) == ("0", "0")
+    await world.refused(409, "CONFLICT", "not_active", "POST", path, headers=keyed(licensor), json=body)
+    events = await told(world, below["id"])
+    assert events == ["license.activated", "license.refunded", "license.revoked", "authorization.revoked"]
+
+
+@pytest.mark.parametrize("fault", ["request", "answer"])
+async def test_core_down_in_the_middle_of_a_refund_leaves_it_whole_after_recovery(world, fault):
+    owner_id, owner, work = await owner_of_work(world)
+    buyer_id, buyer = await studio(world, "100")
+    held = await issued(world, owner, work, buyer_id, base_fee="10")
+    await world.data("POST", f"/v1/licenses/{held['id']}/pay", headers=keyed(buyer))
+    await world.settle()
+    world.core.lose.append(fault)
+    path, body = f"/v1/licenses/{held['id']}/refund", {"reason": "A mistake."}
+    waits = await world.data("POST", path, headers=keyed(owner), json=body)
+    assert waits["status"] == "active", "what the core has not said has not happened"
+    await world.refused(409, "CONFLICT", "refund_open", "POST", path, headers=keyed(owner), json=body)
+    await world.settle()
+    assert (await licence(world, buyer, held["id"]))["status"] == "revoked"
+    assert (units(world, f"user:{buyer_id}"), payable(world, owner_id)) == ((100_000_000, 0), 0)
+
+
+async def test_fee_that_was_paid_out_already_is_refunded_into_a_debt(world):
+    owner_id, owner, work = await owner_of_work(world)
+    buyer_id, buyer = await studio(world, "100")
+    held = await issued(world, owner, work, buyer_id, base_fee="10")
+    await world.data("POST", f"/v1/licenses/{held['id']}/pay", headers=keyed(buyer))
+    await world.settle()
+    await world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(owner_id))
+    await world.data("POST", "/v1/payouts", headers=keyed(owner), json={"asset": "USDC", "amount": "8.5"})
+    staff_id, staff = await studio(world)
+    await world.grant(staff_id, "admin")
+    body = {"reason": "By the platform."}
+    await world.data("POST", f"/v1/licenses/{held['id']}/refund", headers=keyed(staff), json=body)
+    assert (units(world, f"user:{buyer_id}"), payable(world, owner_id)) == ((100_000_000, 0), -8_500_000)
+    free = await issued(world, owner, work, buyer_id)
+    await world.refused(409, "CONFLICT", "nothing_to_refund", "POST", f"/v1/licenses/{free['id']}/refund",
+                        headers=keyed(owner), json=body)  # fmt: skip
+
+
+# Suspension.
+
+
+async def test_suspended_licence_holds_no_more_until_staff_resumes_it(world):
+    work, parties, (top,) = await chain(world, 1)
+    buyer_id, buyer = await studio(world)
+    below = await issued(world, parties[1][1], work, buyer_id, parent_license_id=top["id"], duration="P10D")
+    staff_id, staff = await studio(world)
+    await world.grant(staff_id, "admin")
+    path, body = f"/v1/admin/licenses/{top['id']}", {"reason": "Somebody else says that it is theirs."}
+    await world.refused(403, "FORBIDDEN", "permission_missing", "POST", f"{path}/suspend", headers=parties[0][1],
+                        json=body)  # fmt: skip
+    await world.refused(409, "CONFLICT", "not_suspended", "POST", f"{path}/resume", headers=staff)
+    found = await world.data("POST", f"{path}/suspend", headers=staff, json=body)
+    assert (found["status"], found["valid"], found["reason"]) == ("suspended", False, body["reason"])
+    await world.refused(409, "CONFLICT", "not_active", "POST", f"{path}/suspend", headers=staff, json=body)
+    for id_, why in ((top["id"], "suspended"), (below["id"], "above")):
+        seen = await world.data("GET", f"/v1/licenses/{id_}/verify")
+        assert (seen["valid"], seen["why_not"]) == (False, why)
+    await world.refused(409, "CONFLICT", "not_active", "POST", f"/v1/licenses/{top['id']}/renew",
+                        headers=keyed(parties[0][1]))  # fmt: skip
+    assert (await world.data("POST", f"{path}/resume", headers=staff))["valid"]
+    assert (await world.data("GET", f"/v1/licenses/{below['id']}/verify"))["valid"]
+    assert (await told(world, top["id"]))[-2:] == ["license.suspended", "license.resumed"]
+    await world.data("POST", f"{path}/suspend", headers=staff, json=body)
+    await aged(world, top["id"], 400)
+    await sweep(world)
+    assert (await licence(world, parties[1][1], top["id"]))["status"] == "expired", "its time went on"
+
+
+async def test_renewal_that_is_paid_while_suspended_does_not_resume(world):
+    _, owner, work = await owner_of_work(world)
+    buyer_id, buyer = await studio(world, "100")
+    held = await issued(world, owner, work, buyer_id, base_fee="10")
+    await world.data("POST", f"/v1/licenses/{held['id']}/pay", headers=keyed(buyer))
+    await world.data("POST", f"/v1/licenses/{held['id']}/renew", headers=keyed(owner))
+    staff_id, staff = await studio(world)
+    await world.grant(staff_id, "admin")
+    path = f"/v1/admin/licenses/{held['id']}"
+    await world.data("POST", f"{path}/suspend", headers=staff, json={"reason": "Wait."})
+    paid = await world.data("POST", f"/v1/licenses/{held['id']}/pay", headers=keyed(buyer))
+    assert (paid["status"], paid["fee_due"], paid["valid"]) == ("suspended", None, False)
+    longer = await world.data("POST", f"{path}/resume", headers=staff)
+    assert longer["valid"] and longer["ends_at"] > held["created_at"]
 
 
 # Works made under a licence.

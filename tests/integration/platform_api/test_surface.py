@@ -116,6 +116,8 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
     licence = await issued(world, owner, work, buyer_id)
     planned = {"work_id": work["id"], "window_type": "svod", "territories": ["PG"], "starts_at": "2199-01-01T00:00:00Z"}
     window = await world.data("POST", "/v1/windows", headers=owner, json=planned)
+    kept = owner | {"idempotency-key": uuid4().hex}
+    registration = await world.data("POST", "/v1/copyrights", headers=kept, json={"work_id": work["id"]})
     keyed = owner | {"idempotency-key": uuid4().hex}
     top_up = {"asset": "USDC", "amount": "1"}
     intent = await world.data("POST", "/v1/payments/intents", headers=keyed, json=top_up)
@@ -152,6 +154,7 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
         intent["id"],
         purchase["id"],
         purchase["intent"]["id"],
+        registration["id"],
     }
     public = {
         "/v1/users/{user_id}",

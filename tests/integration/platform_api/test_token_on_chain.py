@@ -1,4 +1,7 @@
-"""A token on a whole exchange: launched while the core stands still, listed, traded, settled on the embedded chain."""
+"""A token on a whole exchange: launched while the core stands still, listed, traded, settled on the embedded chain.
+
+And a work that is registered there while the back office is killed.
+"""
 
 import asyncio
 import json
@@ -12,7 +15,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.support.waiting import HANG_S, until
+from tests.support.waiting import HANG_S, answers, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -103,5 +106,22 @@ async def test_a_launch_survives_a_core_that_stands_still_and_its_trades_reach_t
             assert (paid["amount"], paid["state"]) == ("60", "done")
             await staff.data("POST", "/v1/admin/markets/QUILL-USDC/halt", reason="Look.")
             await until(lambda: not exchange.status("backoffice")["settlement"]["halted"], what="settlement to go on")
+            await check_registration(exchange, writer)
     finally:
         assert await exchange.stop() == 0, exchange.log()
+
+
+async def check_registration(exchange, writer):
+    """The back office dies while the registration is on its way; the next one ends it."""
+    work = await writer.data("POST", "/v1/works", kind="story", title="The Ink Road")
+    asked = await writer.data("POST", "/v1/copyrights", work_id=work["id"])
+    os.kill(exchange.pid("backoffice"), signal.SIGKILL)
+    (found,) = await answers(
+        lambda: writer.data("GET", f"/v1/works/{work['id']}/registrations"),
+        lambda rows: rows[0]["status"] not in ("pending", "submitted"),
+    )
+    assert found["status"] == "registered" and found["sha256"] == asked["sha256"]
+    page = await writer.http.get(asked["check_url"], headers={"accept": "text/html"})
+    assert page.status_code == 200 and found["object_id"] in page.text
+    certificate = await writer.http.get(f"/v1/certificates/{asked['id']}", headers=writer.bearer)
+    assert certificate.content.startswith(b"%PDF-")

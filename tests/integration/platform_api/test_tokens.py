@@ -317,6 +317,8 @@ async def test_from_the_launch_to_the_last_unit(floor):
     assert await world.data("POST", f"{path}/proceeds", headers=key) == paid
     assert core.balance(f"pay:{session['account_id']}", "USDC") == (213_750_000, 0)
     assert core.balance("platform:revenue", "USDC")[0] - before == 11_250_000
+    held = {"asset": "USDC", "payable": "0", "held": "213.75", "paid": "0"}
+    assert await world.data("GET", "/v1/royalties/balance", headers=bearer) == [held]  # paid out like other income
     assert core.balance(f"launch:{symbol}", "USDC") == (0, 0)
     await floor.project()
     await world.refused(409, "CONFLICT", "nothing_to_pay", "POST", f"{path}/proceeds", headers=keyed(bearer))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -80,6 +82,41 @@ def test_inline_without_space_returns_and_goes_on_later() -> None:
     assert (journal.status, journal.durable_sequence) == ("running", 600)
     journal.close()
     assert segments.scan(disk, segments.list_segments(disk), check_sha256=True).sequence == 600
+
+
+def cached_pages(path: Path, size: int) -> int:
+    """How many of the first pages of a file the page cache holds."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), size) as mapped:
+        held = (ctypes.c_ubyte * (size // mmap.PAGESIZE))()
+        start = (ctypes.c_char * size).from_buffer(mapped)
+        failed = ctypes.CDLL(None, use_errno=True).mincore(ctypes.byref(start), ctypes.c_size_t(size), held)
+        del start
+        assert not failed, os.strerror(ctypes.get_errno())
+        return sum(page & 1 for page in held)
+
+
+def test_what_is_on_disk_leaves_the_page_cache_by_whole_megabytes(tmp_path: Path) -> None:
+    megabyte, pages = 1 << 20, (1 << 20) // mmap.PAGESIZE
+    probe = tmp_path / "probe"
+    with probe.open("wb") as file:
+        file.write(bytes(megabyte))
+        file.flush()
+        os.fdatasync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if cached_pages(probe, megabyte) > pages // 2:
+        pytest.skip("this file system has no page cache to give back")
+    disk = DirectoryDisk(tmp_path)
+    journal = Journal(disk, new_tail(), SystemClock(), replace(settings("durable"), segment_bytes=4 << 20))
+    count, group = 20_000, 1_000  # 2.4 MB
+    for first in range(1, count + 1, group):
+        assert journal.append_all(records(first, group)) == group
+        journal.publish()
+        journal.wait_durable(first + group - 1)
+    journal.close()
+    path = tmp_path / segments.segment_name(1)
+    assert cached_pages(path, megabyte) < pages // 2
+    assert cached_pages(path, 4 * megabyte) > pages // 2  # what is written next is not read back from the disk
+    assert segments.scan(disk, segments.list_segments(disk), check_sha256=True).sequence == count
 
 
 def test_zeros_for_the_next_segment_come_slowly_until_they_are_wanted(tmp_path: Path) -> None:

@@ -1,0 +1,217 @@
+"""The catalogue of a grown platform, written straight into PostgreSQL: creators, works with text, offers, terms and
+licences, as their services would have left them.
+
+Left out: events, audit entries, files, versions beyond the first. Words are drawn as Zipf has them, so that a search
+meets words that nearly every work has and words that hardly any has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import numpy as np
+
+from platform_api.licensing.measures import TERRITORY_LIST, scope_set, territory_set
+
+__all__ = ["Catalogue", "Sizes", "fill"]
+
+WORDS = 20_000
+SYLLABLES = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "an", "en", "or")]
+KINDS = ("story", "story", "story", "film", "audio", "document", "course", "video")
+CATEGORIES = ("literature", "film", "music", "art", "comics", "games", "education", "science")
+GENRES = ("drama", "fantasy", "romance", "mystery", "thriller", "horror", "comedy", "poetry")
+SCOPES = ("adapt", "distribute", "translate")
+TERRITORIES = ("PG", "AU", "NZ", "DE", "US")
+START = datetime(2026, 1, 1, tzinfo=UTC)
+LICENCE_DAYS = 3_650
+FEE_UNITS = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    creators: int
+    works: int
+    licences: int
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What the load asks for, by number: ids as text, a title for each work, a code for each licence."""
+
+    creators: list[str]
+    works: list[str]
+    titles: list[str]
+    codes: list[str]
+    words: list[str]
+
+
+def _ids(rng: np.random.Generator, count: int, at: datetime) -> list[UUID]:
+    """UUIDs of version 7 in the order of time, a millisecond each."""
+    first = int(at.timestamp() * 1000)
+    random = rng.integers(0, 2**62, count)
+    return [
+        UUID(int=(first + number) << 80 | 0x7 << 76 | 0x2 << 62 | int(part)) for number, part in enumerate(random)
+    ]
+
+
+def _words(rng: np.random.Generator) -> list[str]:
+    found: dict[str, None] = {}
+    while len(found) < WORDS:
+        found.setdefault("".join(rng.choice(SYLLABLES, rng.integers(2, 5))))
+    return list(found)
+
+
+async def _copy(db: Any, table: str, columns: str, rows: Iterable[Sequence[Any]]) -> None:
+    schema, _, name = table.partition(".")
+    await db.copy_records_to_table(name, schema_name=schema, columns=columns.split(), records=rows)
+
+
+async def fill(dsn: str, sizes: Sizes, seed: int) -> Catalogue:
+    """Fills a migrated database; the rows have the checks of its tables behind them, and statistics are taken."""
+    rng = np.random.default_rng(seed)
+    words = _words(rng)
+    db = await asyncpg.connect(dsn)
+    try:
+        async with db.transaction():
+            accounts, creators = await _people(db, rng, words, sizes.creators)
+            works, titles = await _works(db, rng, words, accounts, creators, sizes.works)
+            codes = await _licences(db, rng, accounts, works, sizes.licences)
+        await db.execute("ANALYZE")
+    finally:
+        await db.close()
+    return Catalogue([str(id_) for id_ in creators], [str(id_) for id_ in works], titles, codes, words)
+
+
+async def _people(
+    db: Any, rng: np.random.Generator, words: list[str], count: int
+) -> tuple[list[UUID], list[UUID]]:
+    accounts, creators = _ids(rng, count, START), _ids(rng, count, START + timedelta(days=1))
+    names = [" ".join(words[int(n)] for n in pair).title() for pair in rng.integers(0, WORDS, (count, 2))]
+    await _copy(
+        db, "identity.account", "id display_name",
+        zip(accounts, names, strict=True),
+    )  # fmt: skip
+    await _copy(
+        db, "creators.creator", "id account_id display_name bio creator_type category verification_status",
+        ((creator, account, name, _text(rng, words, 30), "individual", CATEGORIES[n % len(CATEGORIES)], "verified")
+         for n, (creator, account, name) in enumerate(zip(creators, accounts, names, strict=True))),
+    )  # fmt: skip
+    counts = rng.zipf(1.5, count) % 100_000
+    await _copy(
+        db, "creators.tally", "creator_id follower_count work_count trend",
+        ((creator, int(n), 10, int(n)) for creator, n in zip(creators, counts, strict=True)),
+    )  # fmt: skip
+    return accounts, creators
+
+
+def _text(rng: np.random.Generator, words: list[str], count: int) -> str:
+    picks = rng.zipf(1.2, count) % WORDS
+    return " ".join(words[int(n)] for n in picks)
+
+
+async def _works(
+    db: Any, rng: np.random.Generator, words: list[str], accounts: list[UUID], creators: list[UUID], count: int
+) -> tuple[list[UUID], list[str]]:
+    works = _ids(rng, count, START + timedelta(days=2))
+    titles = [_text(rng, words, 4).capitalize() for _ in works]
+    texts = [_text(rng, words, 40) for _ in works]
+
+    def row(number: int) -> tuple[Any, ...]:
+        owner = number % len(accounts)
+        tags = [words[int(n)] for n in rng.zipf(1.2, 3) % WORDS]
+        return (
+            works[number], creators[owner], accounts[owner], KINDS[number % len(KINDS)], titles[number], texts[number],
+            CATEGORIES[number % len(CATEGORIES)], [GENRES[number % len(GENRES)]], tags, "en", "{}", "published", 1,
+            START + timedelta(days=3, seconds=number), " ".join(tags), "english",
+        )  # fmt: skip
+
+    # regconfig has no binary form of its own for COPY, so the rows come by way of a table of text.
+    names = (
+        "id creator_id account_id kind title description category genres tags language metadata status content_version"
+        " published_at keywords search_words"
+    )
+    await db.execute(
+        "CREATE TEMP TABLE incoming (id uuid, creator_id uuid, account_id uuid, kind text, title text,"
+        " description text, category text, genres text[], tags text[], language text, metadata text, status text,"
+        " content_version integer, published_at timestamptz, keywords text, search_words text) ON COMMIT DROP"
+    )
+    await db.copy_records_to_table("incoming", records=map(row, range(count)))
+    columns = names.replace(" ", ", ")
+    values = columns.replace("metadata", "metadata::jsonb").replace("search_words", "search_words::regconfig")
+    await db.execute(f"INSERT INTO works.work ({columns}) SELECT {values} FROM incoming")
+
+    def version(number: int) -> tuple[Any, ...]:
+        content = msgspec.json.encode({"files": [], "kind": KINDS[number % len(KINDS)], "title": titles[number]})
+        owner = accounts[number % len(accounts)]
+        return works[number], 1, content, hashlib.sha256(content).digest(), "", owner
+
+    await _copy(
+        db, "works.work_version", "work_id number content sha256 change_note created_by", map(version, range(count))
+    )
+    await _copy(
+        db, "works.offer", "id work_id kind asset scale price_units",
+        ((id_, work, "purchase", "USDC", 6, int(price) * 10_000)
+         for id_, work, price in zip(
+             _ids(rng, count, START + timedelta(days=20)), works, rng.integers(99, 5_000, count), strict=True)),
+    )  # fmt: skip
+    return works, titles
+
+
+async def _licences(
+    db: Any, rng: np.random.Generator, accounts: list[UUID], works: list[UUID], count: int
+) -> list[str]:
+    """Standard licences that run, one of each of the first works, each with its paid period and its code."""
+    terms = _ids(rng, count, START + timedelta(days=30))
+    licences = _ids(rng, count, START + timedelta(days=31))
+    periods = _ids(rng, count, START + timedelta(days=32))
+    nodes = _ids(rng, count, START + timedelta(days=33))
+    letters = rng.choice(list("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"), (count, 32))
+    codes = ["".join(row) for row in letters]
+    begins, ends = START, START + timedelta(days=LICENCE_DAYS)
+    where, what = territory_set(TERRITORIES), scope_set(SCOPES)
+    owners = [accounts[n % len(accounts)] for n in range(count)]
+    licensees = [accounts[(n + 1) % len(accounts)] for n in range(count)]
+    shared = (1000, "USDC", 6, FEE_UNITS, list(TERRITORIES), TERRITORY_LIST, f"P{LICENCE_DAYS}D", list(SCOPES), "", "")
+    columns = (
+        "revenue_share_bps asset scale fee_units territories territory_list duration scope requirements restrictions"
+    )
+    await _copy(
+        db, "licensing.license_terms", f"id work_id licensor_id license_type {columns} sublicensing auto_approve",
+        ((id_, work, owner, "standard", *shared, False, False)
+         for id_, work, owner in zip(terms, itertools.cycle(works[:count]), owners, strict=False)),
+    )  # fmt: skip
+    # Multiranges are written as text, for which COPY's binary form has no place.
+    await db.executemany(
+        "INSERT INTO licensing.license (id, work_id, level, depth, terms_id, terms_version, licensor_id, licensee_id,"
+        f" license_type, {columns.replace(' ', ', ')}, sublicensing, status, starts_at, ends_at, territory_set,"
+        " scope_set) VALUES ($1, $2, $2, 1, $3, 1, $4, $5, 'standard', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
+        " false, 'active', $16, $17, $18::text::int4multirange, $19::text::int4multirange)",
+        [(licence, work, term, owner, licensee, *shared, begins, ends, where, what)
+         for licence, work, term, owner, licensee in zip(
+             licences, itertools.cycle(works[:count]), terms, owners, licensees, strict=False)],
+    )  # fmt: skip
+    await db.executemany(
+        "INSERT INTO licensing.license_period (id, license_id, number, level, exclusive, territory_set, scope_set,"
+        " base_at, reserved, fee_units, pay_before, attempts, paid_at, status)"
+        " VALUES ($1, $2, 1, $3, false, $4::text::int4multirange, $5::text::int4multirange, $6,"
+        " tstzrange($6, $7), $8, $6, 1, $6, 'active')",
+        [(period, licence, work, where, what, begins, ends, FEE_UNITS)
+         for period, licence, work in zip(periods, licences, itertools.cycle(works[:count]), strict=False)],
+    )  # fmt: skip
+    await _copy(
+        db, "licensing.authorization_node", "id work_id license_id verification_code",
+        zip(nodes, itertools.islice(itertools.cycle(works[:count]), count), licences, codes, strict=True),
+    )  # fmt: skip
+    await _copy(
+        db, "licensing.license_event", "license_id what at ends_at",
+        ((licence, "activated", begins, ends) for licence in licences),
+    )  # fmt: skip
+    return codes

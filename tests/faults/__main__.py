@@ -1,0 +1,109 @@
+"""`python -m tests.faults --seeds N --kills N`: the budget, and its report card in docs/. `make faults` runs it.
+
+    --seeds N    seeds of the simulator, each a world of its own, spread over the cores
+    --kills N    real faults under load, one exchange for each `--lives` of them
+
+Exit status 0: no violation. 1: at least one, named on the card and here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from tests.faults import report
+from tests.faults.kills import Kills, plan, run_kills
+
+LIVES = 50
+"""Faults that one data directory goes through; then a new one begins."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Faults by the thousand.")
+    parser.add_argument("--seeds", type=int, default=1000, help="of the simulator; 0: none")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--kills", type=int, default=20, help="of real processes; 0: none")
+    parser.add_argument("--seed", type=int, default=1, help="of the order of kills")
+    parser.add_argument("--out", type=Path, default=report.ROOT / "docs", help="where the card goes")
+    parser.add_argument("--tmp", type=Path, default=None, help="where exchanges keep their data meanwhile")
+    given = parser.parse_args(arguments)
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        seeds = _seeds(given.seeds, given.first, progress)
+        kills = _kills(given.kills, given.seed, given.tmp, progress, console)
+    command = f"make faults SEEDS={given.seeds} KILLS={given.kills}"
+    card = report.Card(command + (f" FIRST={given.first}" if given.first else ""), seeds, kills)
+    page, _ = report.write(card, given.out)
+    kill_count = sum(kills.faults.values())
+    console.print(f"{seeds.count:,} seeds, {kill_count:,} kills, {len(card.failures)} violations: {page}")
+    for text in card.failures[: report.FAILURES_NAMED]:
+        console.print(text, markup=False, soft_wrap=True)
+    return 1 if card.failures else 0
+
+
+def _seeds(count: int, first: int, progress: Progress) -> report.Seeds:
+    sums, began = report.Seeds(first=first), time.monotonic()
+    if not count:
+        return sums
+    from tests.simulation.budget import SeedResult, run_seeds
+
+    task = progress.add_task("seeds", total=count)
+
+    def take(result: SeedResult) -> None:
+        sums.count += 1
+        sums.commands += result.commands
+        sums.virtual_s += result.virtual_s
+        sums.faults.update(result.faults)
+        sums.slowest_recovery_s = max(sums.slowest_recovery_s, result.recovery_s)
+        if result.failure:
+            sums.failures.append(f"seed {result.seed}: {result.failure}")
+        progress.update(task, advance=1, description=f"seeds, {len(sums.failures)} failed")
+
+    run_seeds(count, first=first, on_seed=take, processes=os.cpu_count() or 1)
+    sums.seconds = time.monotonic() - began
+    return sums
+
+
+def _kills(count: int, seed: int, folder: Path | None, progress: Progress, console: Console) -> Kills:
+    sums, done = Kills(), 0
+    if not count:
+        return sums
+    task: TaskID = progress.add_task("kills", total=count)
+    faults = plan(count, seed)
+
+    def told(_: int, fault: str, so_far: Kills) -> None:
+        slowest = so_far.recovery_s[fault][-1]
+        progress.update(task, advance=1, description=f"{fault}, up again after {slowest} s")
+        if not console.is_terminal:
+            console.print(f"{done + sum(so_far.faults.values())} of {count}: {fault}, up again after {slowest} s")
+
+    while done < count and not sums.failures:
+        part = faults[done : done + LIVES]
+        with tempfile.TemporaryDirectory(dir=folder, prefix="byline-faults-") as scratch:
+            found = asyncio.run(run_kills(Path(scratch), part, seed=seed + done, on_fault=told))
+        done += len(part)
+        sums.faults.update(found.faults)
+        sums.resolved.update(found.resolved)
+        for fault, times in found.recovery_s.items():
+            sums.recovery_s.setdefault(fault, []).extend(times)
+        sums.replay_s = max(sums.replay_s, found.replay_s)
+        sums.commands, sums.requests = sums.commands + found.commands, sums.requests + found.requests
+        sums.acked, sums.seconds = sums.acked + found.acked, sums.seconds + found.seconds
+        sums.failures += found.failures
+    return sums
+
+
+if __name__ == "__main__":
+    if importlib.util.find_spec("tests.faults") is None:
+        sys.exit("run this from the root of the repository")
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""After a fault: is everything as the clients were told? It knows their history, the journal and the readers' copies.
+
+    resolve      each unknown command has one outcome, told outcomes stand, what never came is poisoned and never comes
+    journal      replays, walks whole, money sums to zero; every ack has its record; no client id is accepted twice;
+                 fill ids are unique; no order is filled beyond its size; the state is the one the running core has
+    readers      PostgreSQL's balances, market data's queue of every order, settlement's batches without gap or halt
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+import numpy as np
+import numpy.typing as npt
+
+from byline.client.market_data import MarketDataClient
+from byline.summary import read_projection
+from engine.messages import layout
+from engine.messages.codes import EventKind
+from engine.messages.errors import JournalCorrupt
+from persistence.disk import DirectoryDisk
+from persistence.recovery import replay
+from tests.faults.load import LOST, MARKET, Trader
+from tests.support.exchange import ExchangeProcess, until
+
+__all__ = ["Audit", "audit", "resolve_unknown"]
+
+TICK, LOT = Decimal("0.01"), Decimal("0.01")
+"""Of the market, as genesis lists it."""
+LOOKS = 20
+"""At a journal that is being written: only what stays wrong is wrong."""
+
+
+@dataclass
+class Audit:
+    """What was checked, and what did not hold."""
+
+    commands: int = 0
+    resolved: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def check(self, holds: bool, text: str) -> None:
+        if not holds:
+            self.failures.append(text)
+
+
+@dataclass
+class _Journal:
+    """What the events of a whole replay say, found without any code of the exchange but the layout."""
+
+    accepted: dict[str, list[int]] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)
+    filled: Counter[int] = field(default_factory=Counter)
+    trades: Counter[tuple[int, int]] = field(default_factory=Counter)
+    commands: int = 0
+
+    def take(self, events: npt.NDArray[np.void], first: int, last: int) -> None:
+        self.commands += last - first + 1
+        kinds, slots = events["kind"].tolist(), events["slots"].tolist()
+        accepted, trades, at = events.view(layout.ACCEPTED), events.view(layout.TRADE), 0
+        while at < len(kinds):
+            if kinds[at] == EventKind.ACCEPTED:
+                row = accepted[at]
+                self.accepted.setdefault(row["client_id"].decode(), []).append(int(row["order_id"]))
+                if not int(row["flags"]) & layout.PlaceFlag.BUDGET:
+                    self.sizes[int(row["order_id"])] = int(row["size"])
+            elif kinds[at] == EventKind.TRADE:
+                row = trades[at]
+                self.trades[int(row["market"]), int(row["trade_id"])] += 1
+                for order in (int(row["maker_order_id"]), int(row["taker_order_id"])):
+                    self.filled[order] += int(row["size"])
+            at += max(1, slots[at])
+
+
+async def resolve_unknown(traders: list[Trader], result: Audit) -> None:
+    """Settles what became of each command without an answer, by the exchange's own word."""
+    for trader in traders:
+        for client_id, told in trader.history.items():
+            if told.is_settled:
+                continue
+            answer = await _resolved(trader, client_id)
+            if answer["outcome"] == "never_received":
+                client = await trader.connected()
+                await client.poison(client_id)  # a packet of it may still be on its way: from now on it never executes
+                told.outcome = "never"
+            elif answer["outcome"] in ("accepted", "final"):
+                told.outcome, told.order_id = "accepted", int(answer["order_id"])
+            else:
+                told.outcome = str(answer["outcome"])
+            told.is_settled = True
+            result.resolved[told.outcome] += 1
+
+
+async def _resolved(trader: Trader, client_id: str) -> dict[str, Any]:
+    for _ in range(200):
+        try:
+            return await (await trader.connected()).resolve(client_id)
+        except LOST:
+            await trader.drop()
+            await asyncio.sleep(0.1)
+    raise AssertionError(f"{trader.name} finds no session")
+
+
+async def audit(exchange: ExchangeProcess, traders: list[Trader], result: Audit) -> None:
+    """All checks, while every trader is idle and every process is up."""
+    await resolve_unknown(traders, result)
+    core, journal = await _replayed(exchange)
+    result.commands = journal.commands
+    core.check()
+    _sums(core, result)
+    for client_id, orders in journal.accepted.items():
+        result.check(len(orders) == 1, f"client id {client_id} was accepted {len(orders)} times: {orders}")
+    for trader in traders:
+        for client_id, told in trader.history.items():
+            found = journal.accepted.get(client_id)
+            if told.outcome == "accepted":
+                result.check(found == [told.order_id], f"{client_id}: told order {told.order_id}, journal has {found}")
+            else:
+                result.check(found is None, f"{client_id}: told {told.outcome}, the journal has order {found}")
+    doubled = [trade for trade, count in journal.trades.items() if count > 1]
+    result.check(not doubled, f"trade ids twice: {doubled[:3]}")
+    over = [order for order, filled in journal.filled.items() if filled > journal.sizes.get(order, 1 << 62)]
+    result.check(not over, f"orders filled beyond their size: {over[:3]}")
+    await _readers(exchange, core, result)
+
+
+async def _replayed(exchange: ExchangeProcess) -> tuple[Any, _Journal]:
+    """A replay from the first record of the journal as it is now."""
+    for look in range(LOOKS):
+        journal = _Journal()
+        try:
+            core, _ = await asyncio.to_thread(replay, DirectoryDisk(exchange.data), on_events=journal.take)
+            return core, journal
+        except JournalCorrupt:
+            if look == LOOKS - 1:
+                raise
+            await asyncio.sleep(0.05)
+    raise AssertionError
+
+
+def _sums(core: Any, result: Audit) -> None:
+    rows = core.balances()
+    for asset in np.unique(rows["asset"]).tolist():
+        mine = rows[rows["asset"] == asset]
+        total = sum(mine["available"].tolist()) + sum(mine["held"].tolist())
+        result.check(total == 0, f"asset {asset} sums to {total}, not to zero")
+
+
+async def _readers(exchange: ExchangeProcess, core: Any, result: Audit) -> None:
+    expected = {
+        (int(row["account"]), int(row["asset"])): (int(row["available"]), int(row["held"]))
+        for row in core.balances()
+        if row["available"] or row["held"]
+    }
+
+    def office() -> dict[str, Any]:
+        return exchange.status("backoffice")
+
+    await until(lambda: office().get("projection", {}).get("sequence", 0) >= core.sequence, 120, "the projection")
+    try:
+        projection = await read_projection(exchange.status("postgres")["url"])
+    except (OSError, asyncpg.PostgresError) as error:
+        result.check(False, f"PostgreSQL: {error}")
+        return
+    result.check(projection.balances == expected, "PostgreSQL's balances are not those of the journal")
+    numbers = [batch["number"] for batch in projection.batches]
+    result.check(numbers == list(range(1, len(numbers) + 1)), f"batches have gaps: {numbers[-9:]}")
+    follows = [
+        before["last_sequence"] + 1 == batch["first_sequence"]
+        for before, batch in zip(projection.batches, projection.batches[1:], strict=False)
+    ]
+    result.check(all(follows), "batches do not follow each other without a gap")
+    result.check(not office()["settlement"].get("halted"), f"settlement halted: {office()['settlement'].get('halted')}")
+    market = exchange.status("marketdata")
+    async with MarketDataClient(f"ws://{market['host']}:{market['port']}/v1/ws") as client:
+        book = await client.subscribe_orders(MARKET)
+        wanted = _book_of(core)
+        result.check(await _becomes(client, book, wanted), "market data has another book than the journal")
+
+
+def _book_of(core: Any) -> Counter[tuple[str, int, int]]:
+    """Side, price in ticks and leaves in lots of every order in the market, however many there are of a kind."""
+    rows = core.open_orders()
+    rows = rows[rows["market"] == core.market_index(MARKET)]
+    words = ("buy", "sell")
+    return Counter((words[int(row["side"])], int(row["price"]), int(row["leaves"])) for row in rows)
+
+
+async def _becomes(client: MarketDataClient, book: Any, wanted: Counter[tuple[str, int, int]]) -> bool:
+    """Waits until the book has every order that the journal has, and no other."""
+
+    def same() -> bool:
+        mine = Counter(
+            (side, int(Decimal(price) / TICK), int(Decimal(size) / LOT)) for side, price, size in book.orders.values()
+        )
+        return bool(book.ready) and mine == wanted
+
+    async def follow() -> None:
+        async for _ in client:
+            if same():
+                return
+
+    if same():
+        return True
+    try:
+        await asyncio.wait_for(follow(), 60)
+    except TimeoutError:
+        return same()
+    return True

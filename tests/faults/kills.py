@@ -1,0 +1,199 @@
+"""Real processes under load, killed and stopped one after another and all at once; after each fault the audit.
+
+    start ─▶ traders go ─▶ fault ─▶ all processes up again ─▶ traders idle ─▶ audit ─▶ traders go ─▶ next fault …
+
+`kill` is SIGKILL, `stop` is SIGSTOP for a while and then SIGCONT, `all` is SIGKILL of the supervisor and everything
+below it, followed by a new start. Each fault comes at a random moment of the load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from byline.client import generate_key
+from byline.operator import open_operator
+from byline.trading_floor import register
+from tests.faults.audit import Audit, audit
+from tests.faults.load import Trader
+from tests.support.exchange import ExchangeProcess, until
+
+__all__ = ["FAULTS", "Kills", "plan", "run_kills"]
+
+TRADERS = 4
+KILLED = ("core", "marketdata", "backoffice", "postgres", "chain", "api")
+STOPPED = ("core", "marketdata", "backoffice", "chain")
+FAULTS = ("kill core", "all", *(f"kill {name}" for name in KILLED[1:]), *(f"stop {name}" for name in STOPPED))
+RESTARTED_BY_SUPERVISOR_S = 120.0
+FAILURES_KEPT = 20
+
+
+@dataclass
+class Kills:
+    """What a run did and found."""
+
+    faults: Counter[str] = field(default_factory=Counter)
+    recovery_s: dict[str, list[float]] = field(default_factory=dict)
+    """By fault: from the signal until every process was up, ready, and order entry answered."""
+    replay_s: float = 0.0
+    """The core's own slowest recovery, as it says."""
+    commands: int = 0
+    requests: int = 0
+    """Orders whose true outcome was compared with what was told."""
+    acked: int = 0
+    resolved: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def plan(count: int, seed: int) -> list[str]:
+    """Half of them the core, a tenth everything, the rest each process in turn."""
+    draw, others = random.Random(seed), list(FAULTS[2:])
+    draw.shuffle(others)
+    faults = []
+    for number in range(count):
+        if number % 2 == 0:
+            faults.append("kill core")
+        elif number % 10 == 9:
+            faults.append("all")
+        else:
+            faults.append(others[(number // 2 - number // 10) % len(others)])
+    return faults
+
+
+async def run_kills(
+    directory: Path, faults: list[str], *, seed: int, on_fault: Callable[[int, str, Kills], None] | None = None
+) -> Kills:
+    """Carries out `faults` in order on one exchange in `directory`. What fails is in the result, and raises nothing.
+
+    The exchange is stopped at the end, and its journal verified with a replay.
+    """
+    result, began, draw = Kills(), time.monotonic(), random.Random(seed)
+    exchange = ExchangeProcess(directory / "data", "--quiet-market", "--batch-seconds", "1")
+    traders: list[Trader] = []
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        await exchange.start()
+        traders = await _traders(exchange, seed)
+        tasks = [asyncio.create_task(trader.run()) for trader in traders]
+        for number, fault in enumerate(faults):
+            before = sum(len(trader.history) for trader in traders)
+            for trader in traders:
+                trader.going.set()
+            more = 40 + draw.randrange(200)
+            await until(lambda goal=before + more: sum(len(t.history) for t in traders) > goal, 240, "orders under way")
+            await _carry_out(exchange, fault, draw, result)
+            await _idle(traders)
+            found = Audit()
+            await audit(exchange, traders, found)
+            result.commands = found.commands
+            result.resolved.update(found.resolved)
+            result.failures += [f"fault {number + 1} ({fault}): {text}" for text in found.failures[:FAILURES_KEPT]]
+            result.faults[fault] += 1
+            if on_fault is not None:
+                on_fault(number + 1, fault, result)
+            if found.failures:
+                break
+    except AssertionError as error:
+        result.failures.append(f"fault {sum(result.faults.values()) + 1}: {error}; {exchange.log()[-600:]}")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if exchange.process is not None and exchange.process.poll() is None and not result.failures:
+            status = await exchange.stop()
+            if status:
+                result.failures.append(f"the exchange stopped with status {status}: {exchange.log()[-300:]}")
+        await exchange.kill()
+    histories = [told for trader in traders for told in trader.history.values()]
+    result.requests, result.acked = len(histories), sum(told.outcome == "accepted" for told in histories)
+    result.seconds = time.monotonic() - began
+    return result
+
+
+async def _traders(exchange: ExchangeProcess, seed: int) -> list[Trader]:
+    names = [f"k:{number}" for number in range(TRADERS)]
+    async with open_operator(exchange.settings) as operator:
+        for name in names:
+            await operator.command("account", account=name)
+            for asset in ("USDC", "INK"):
+                await operator.command("deposit", account=name, asset=asset, amount="1000000", ref=f"f:{name}:{asset}")
+    keys = {name: generate_key() for name in names}
+    await register(exchange.settings, keys)
+    return [
+        Trader(exchange.settings, name.replace(":", ""), key, seed * 1000 + n)
+        for n, (name, key) in enumerate(keys.items())
+    ]
+
+
+async def _idle(traders: list[Trader]) -> None:
+    for trader in traders:
+        trader.going.clear()
+    for trader in traders:
+        await asyncio.wait_for(trader.idle.wait(), 240)
+
+
+async def _carry_out(exchange: ExchangeProcess, fault: str, draw: random.Random, result: Kills) -> None:
+    await asyncio.sleep(draw.random() * 0.3)
+    kind, _, name = fault.partition(" ")
+    began = time.monotonic()
+    if kind == "all":
+        await exchange.kill()
+        await exchange.start()
+        await _all_up(exchange, {})
+    elif kind == "kill":
+        pid = exchange.pid(name)
+        os.kill(pid, signal.SIGKILL)
+        await _all_up(exchange, {name: pid})
+    else:
+        pid = exchange.pid(name)
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(1 + draw.random())
+        os.kill(pid, signal.SIGCONT)
+        began = time.monotonic()
+        await _all_up(exchange, {})
+    result.recovery_s.setdefault(fault, []).append(round(time.monotonic() - began, 3))
+    result.replay_s = max(result.replay_s, float(exchange.status("core").get("recovery_s", 0.0)))
+
+
+async def _all_up(exchange: ExchangeProcess, dead: dict[str, int]) -> None:
+    """Every process is up and ready, those in `dead` under another number, and order entry answers the operator."""
+    names = ("core", "marketdata", "backoffice", "postgres", "chain", "api")
+
+    def up() -> bool:
+        assert exchange.process is not None and exchange.process.poll() is None, "the supervisor ended"
+        for name in names:
+            status = exchange.status(name)
+            if not status.get("ready") or status.get("pid") == dead.get(name) or not _lives(status["pid"]):
+                return False
+        return True
+
+    await until(up, RESTARTED_BY_SUPERVISOR_S, f"all processes to be up after {dead or 'a fault'}")
+
+    async def answers() -> bool:
+        try:
+            async with open_operator(exchange.settings) as operator:
+                await operator.status()
+        except Exception:  # noqa: BLE001 - whatever the reason, it does not answer yet
+            return False
+        return True
+
+    deadline = time.monotonic() + RESTARTED_BY_SUPERVISOR_S
+    while not await answers():
+        assert time.monotonic() < deadline, "order entry does not answer"
+        await asyncio.sleep(0.05)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,119 @@
+"""The report card: what a run of `make faults` did and found, as a page and as numbers, with its command."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.harness import commit, machine
+from tests.faults.kills import Kills
+
+__all__ = ["Card", "Seeds", "write"]
+
+ROOT = Path(__file__).parents[2]
+FAILURES_NAMED = 20
+
+
+@dataclass
+class Seeds:
+    """Sums over the seeds of the simulator."""
+
+    count: int = 0
+    first: int = 0
+    commands: int = 0
+    virtual_s: float = 0.0
+    faults: Counter[str] = field(default_factory=Counter)
+    slowest_recovery_s: float = 0.0
+    failures: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass
+class Card:
+    """One run."""
+
+    command: str
+    seeds: Seeds
+    kills: Kills
+
+    @property
+    def failures(self) -> list[str]:
+        return self.seeds.failures + self.kills.failures
+
+    def as_json(self) -> dict[str, Any]:
+        kills, seeds = self.kills, self.seeds
+        return {
+            "command": self.command, "commit": commit(), "machine": machine(),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "failures": self.failures,
+            "seeds": {
+                "run": seeds.count, "first": seeds.first, "commands_checked": seeds.commands,
+                "virtual_seconds": round(seeds.virtual_s, 1), "faults": dict(sorted(seeds.faults.items())),
+                "slowest_recovery_s": round(seeds.slowest_recovery_s, 3), "seconds": round(seeds.seconds, 1),
+            },
+            "kills": {
+                "run": sum(kills.faults.values()), "faults": dict(sorted(kills.faults.items())),
+                "journal_commands_replayed": kills.commands, "orders_checked": kills.requests,
+                "orders_acknowledged": kills.acked, "unknown_outcomes_resolved": dict(sorted(kills.resolved.items())),
+                "slowest_up_again_s": {fault: max(times) for fault, times in sorted(kills.recovery_s.items())},
+                "slowest_recovery_of_the_core_s": kills.replay_s, "seconds": round(kills.seconds, 1),
+            },
+        }  # fmt: skip
+
+
+def write(card: Card, folder: Path = ROOT / "docs") -> tuple[Path, Path]:
+    """Writes report-card.json and report-card.md into `folder`."""
+    told = card.as_json()
+    numbers, page = folder / "report-card.json", folder / "report-card.md"
+    numbers.write_text(json.dumps(told, indent=2) + "\n")
+    page.write_text(_page(told))
+    return page, numbers
+
+
+def _page(told: dict[str, Any]) -> str:
+    seeds, kills = told["seeds"], told["kills"]
+    failures = told["failures"]
+    lines = [
+        "# Report card",
+        "",
+        "What the simulator and real kills did to the exchange, and what they found. Written by this command, from",
+        "the numbers in [report-card.json](report-card.json). Scenarios: [faults.md](faults.md).",
+        "",
+        f"    {told['command']}",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| violations | **{len(failures)}** |",
+        f"| seeds of the simulator | {seeds['run']:,}, from {seeds['first']:,}; "
+        f"{seeds['virtual_seconds']:,.0f} virtual seconds in {seeds['seconds']:,.0f} s |",
+        f"| commands checked by the auditor | {seeds['commands_checked']:,} |",
+        f"| faults injected by the simulator | {sum(seeds['faults'].values()):,} |",
+        f"| real processes killed or stopped | {kills['run']:,} times in {kills['seconds']:,.0f} s |",
+        f"| orders whose true outcome was compared with what was told | {kills['orders_checked']:,}, "
+        f"{kills['orders_acknowledged']:,} of them acknowledged |",
+        f"| orders without an answer, resolved | {sum(kills['unknown_outcomes_resolved'].values()):,}: "
+        + (", ".join(f"{count:,} {kind}" for kind, count in kills["unknown_outcomes_resolved"].items()) or "none")
+        + " |",
+        f"| slowest recovery of the core | in the simulator {seeds['slowest_recovery_s']} s, "
+        f"after a real kill {kills['slowest_recovery_of_the_core_s']} s |",
+        f"| commit | `{told['commit']}` |",
+        f"| machine | {told['machine']} |",
+        f"| finished | {told['finished']} |",
+        "",
+        "## Real faults",
+        "",
+        "| fault | times | slowest until every process was up and order entry answered |",
+        "|---|---|---|",
+    ]
+    for fault, count in kills["faults"].items():
+        lines.append(f"| {fault} | {count} | {kills['slowest_up_again_s'].get(fault, 0)} s |")
+    lines += ["", "`kill`: SIGKILL; `stop`: SIGSTOP for one to two seconds, then SIGCONT; `all`: SIGKILL of all.", ""]
+    lines += ["## Faults of the simulator", "", "| kind | times |", "|---|---|"]
+    lines += [f"| {kind} | {count:,} |" for kind, count in seeds["faults"].items()]
+    lines += ["", "## Violations", ""]
+    lines += [f"- {text}" for text in failures[:FAILURES_NAMED]] or ["None."]
+    return "\n".join(lines) + "\n"

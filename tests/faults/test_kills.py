@@ -1,0 +1,47 @@
+"""Real kills under load (F2, F18, F23, F24, F26): five of them here, a hundred by `make faults KILLS=100`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.faults.audit import Audit
+from tests.faults.kills import FAULTS, Kills, plan, run_kills
+from tests.faults.report import Card, Seeds, write
+
+
+async def test_f02_f18_f23_f24_f26_killed_and_stopped_under_load(tmp_path: Path) -> None:
+    faults = ["kill core", "kill marketdata", "stop core", "kill backoffice", "all"]
+    found = await run_kills(tmp_path, faults, seed=3)
+    assert found.failures == []
+    assert found.faults == Counter(faults)
+    assert found.requests > 200 and found.acked > 100 and found.commands > found.acked
+    assert sum(found.resolved.values()) > 0, "a kill that no command noticed shows nothing"
+
+
+def test_a_plan_has_every_fault_and_is_the_same_for_the_same_seed() -> None:
+    faults = plan(100, 1)
+    assert faults == plan(100, 1) != plan(100, 2)
+    count = Counter(faults)
+    assert set(count) == set(FAULTS) and count["kill core"] == 50 and count["all"] >= 5 and min(count.values()) >= 3
+
+
+def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
+    kills = Kills(Counter({"kill core": 7, "all": 2}), {"kill core": [1.5, 2.25], "all": [9.0]}, 0.125, 50_000, 4_321)
+    kills.resolved, kills.acked = Counter({"never": 11, "accepted": 3}), 4_000
+    seeds = Seeds(1234, 0, 98_765, 74_040.0, Counter({"torn": 77}), 0.5, ["seed 9: I3"])
+    page, numbers = write(Card("make faults SEEDS=1234 KILLS=9", seeds, kills), tmp_path)
+    told: dict[str, Any] = json.loads(numbers.read_text())
+    assert told["failures"] == ["seed 9: I3"] and told["kills"]["run"] == 9 and told["commit"] and told["machine"]
+    text = page.read_text()
+    for part in ("1,234", "98,765", "4,321", "14:", "torn | 77", "kill core | 7 | 2.25", "**1**", "seed 9: I3"):
+        assert part in text, part
+
+
+def test_an_audit_remembers_what_did_not_hold() -> None:
+    found = Audit()
+    found.check(True, "held")
+    found.check(1 + 1 == 3, "sums")
+    assert found.failures == ["sums"]

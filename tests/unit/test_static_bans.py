@@ -1,0 +1,297 @@
+"""What no source may do: the core stays a function of its commands, no fault is swallowed, no queue grows for ever.
+
+engine/    no clock, random, float, set whose order shows, hash(), thread, I/O: everything comes with the command
+anywhere   no exception is dropped without a reason on the spot, or one of a kind that is no fault
+anywhere   each queue has a bound where it is made, or the list below says what bounds it
+Each check is shown to fail on what it forbids.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("engine", "gateway", "persistence", "marketdata", "settlement", "platform_api", "byline")
+Found = Iterator[tuple[int, str]]
+"""Line and what is wrong there."""
+
+# ---------------------------------------------------------------------------------------------------------- the core
+
+MODULES = {
+    "__future__", "collections", "collections.abc", "cpython", "cython", "dataclasses", "engine", "enum", "fractions",
+    "functools", "hashlib", "libc", "msgspec", "numpy", "operator", "os", "re", "sortedcontainers", "struct", "types",
+    "typing",
+}  # fmt: skip
+"""All that the core may import. `os` for one call, `CALLS_OF_OS`."""
+C_HEADERS = {"libc.stdint", "libc.string", "libc.stdlib", "libc.errno", "libc.limits"}
+CALLS = {
+    "hash", "time", "clock", "rand", "id", "open", "print", "input", "exec", "eval", "float", "round",
+}  # fmt: skip
+CALLS_OF_OS = {"engine/core.pyx": "os.urandom(8)"}
+"""Where the keys of the id map begin, so that nobody can choose ids that collide; no result depends on it."""
+WORDS = {"float", "double", "clock_gettime", "gettimeofday", "rand", "random", "srand", "pthread", "thread"}
+ORDER_DOES_NOT_SHOW = {
+    "engine/reference/money.py": "for asset in {asset for _, asset in touched}",
+    "engine/reference/digest.py": "return {(7, (o.account, client_id))",
+    "engine/messages/encode.py": "_ALLOWED = {kind: frozenset(",
+}
+"""Each asset is judged by itself and all give the same code; a sum of mixed hashes; membership alone."""
+
+
+def plain(source: str) -> str:
+    """Cython source with strings and comments blanked, line for line."""
+
+    def blank(match: re.Match[str]) -> str:
+        return re.sub(r"[^\n]", " ", match[0])
+
+    texts = r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
+    return re.sub(texts + r"|#[^\n]*", blank, source)
+
+
+def banned_in_cython(path: str, source: str) -> Found:
+    text = plain(source)
+    for number, (line, original) in enumerate(zip(text.splitlines(), source.splitlines(), strict=False), 1):
+        if match := re.match(r"\s*(?:from\s+([\w.]+)\s+c?import|c?import\s+([\w.]+))", line):
+            name = match[1] or match[2]
+            if name.split(".")[0] not in MODULES or (name.startswith("libc.") and name not in C_HEADERS):
+                yield number, f"imports {name}"
+        for call in re.findall(r"(?<![\w.])(\w+)\s*\(", line):
+            if call in CALLS or (call in ("set", "frozenset") and "cdef" not in line):
+                yield number, f"calls {call}"
+        for word in re.findall(r"\w+", line):
+            if word in WORDS:
+                yield number, f"says {word}"
+        if re.search(r"(?<![\w.])\d+\.\d|(?<![\w.])(?!0x)\d+e\d", line):
+            yield number, "has a float"
+        if "os." in line and re.search(r"(?<!\w)os\.", line) and CALLS_OF_OS.get(path, "\0") not in original:
+            yield number, "calls the operating system"
+
+
+def banned_in_python(path: str, source: str) -> Found:
+    tree = ast.parse(source)
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    lines = source.splitlines()
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            yield from ((line, f"imports {name}") for name in names if name.split(".")[0] not in MODULES - {"os"})
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CALLS:
+            yield line, f"calls {node.func.id}"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, float):
+            yield line, "has a float"
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            yield line, "divides into a float"
+        elif isinstance(node, (ast.Global, ast.Nonlocal)):
+            yield line, "has state of the module"
+        elif _is_set(node):
+            allowed = ORDER_DOES_NOT_SHOW.get(path, "\0") in lines[line - 1]
+            if not allowed and not _order_is_hidden(node, parents):
+                yield line, "makes a set whose order may show"
+
+
+def _is_set(node: ast.AST) -> bool:
+    named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("set", "frozenset")
+    return isinstance(node, (ast.Set, ast.SetComp)) or named
+
+
+def _order_is_hidden(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
+    """Sorted, counted, compared, or a name that is only asked whether it holds something."""
+    parent = parents[node]
+    if isinstance(parent, ast.Compare):
+        return True
+    if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name):
+        return parent.func.id in ("sorted", "len", "frozenset", "min", "max", "any", "all")
+    return isinstance(parent, ast.AnnAssign) and isinstance(node, ast.Call) and not node.args
+
+
+def core_sources() -> list[Path]:
+    return [path for kind in ("*.py", "*.pyx", "*.pxd") for path in sorted((ROOT / "engine").rglob(kind))]
+
+
+def check_core(path: Path) -> list[str]:
+    relative = path.relative_to(ROOT).as_posix()
+    check: Callable[[str, str], Found] = banned_in_python if path.suffix == ".py" else banned_in_cython
+    return [f"{relative}:{line}: {what}" for line, what in check(relative, path.read_text())]
+
+
+def test_the_core_is_a_function_of_its_commands() -> None:
+    sources = core_sources()
+    assert len(sources) > 50
+    assert [found for path in sources for found in check_core(path)] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import time", "from datetime import datetime", "import random", "import threading", "import asyncio",
+        "x = 0.5",
+        "x = a / b", "x = hash(a)", "for x in {1, 2}: pass", "y = [x for x in set(a)]", "y = list({a for a in b})",
+        "x = float(a)", "f = open('x')", "print(1)", "from pathlib import Path", "import os", "y = id(a)", "x = 1e9",
+    ],
+)  # fmt: skip
+def test_the_ban_on_python_can_fail(line: str) -> None:
+    assert list(banned_in_python("engine/x.py", f"def f(a, b):\n    {line}\n" if "import" not in line else line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from libc.time cimport time", "from libc.stdlib cimport rand", "cdef double x", "cdef float x = 1",
+        "x = hash(y)",
+        "from posix.unistd cimport write", "import time", "x = 1.5", "x = 2e9", "for i in set(a): pass", "print(x)",
+        "from cython.parallel cimport prange, thread", "clock_gettime(0, &t)", "x = os.getpid()",
+        "from libc.stdio cimport x",
+    ],
+)  # fmt: skip
+def test_the_ban_on_cython_can_fail(line: str) -> None:
+    assert list(banned_in_cython("engine/x.pyx", line + "\n"))
+
+
+def test_words_in_texts_and_comments_are_no_offence() -> None:
+    source = '"""The time of a float."""\nx = "import time, 1.5"  # hash(x) / 2.0\ncdef int64_t y = 3\n'
+    assert list(banned_in_cython("engine/x.pyx", source)) == []
+    assert list(banned_in_python("engine/x.py", 'x = "float(1.5)"  # 0.5\ny = sorted({1, 2})\n')) == []
+
+
+# -------------------------------------------------------------------------------------------- exceptions that vanish
+
+NO_FAULT = {
+    "TimeoutError", "CancelledError", "KeyboardInterrupt", "StopIteration", "StopAsyncIteration", "FileNotFoundError",
+    "ProcessLookupError", "FileExistsError", "BlockingIOError", "InterruptedError", "_Enough", "KeyError",
+    "UnicodeDecodeError",
+}  # fmt: skip
+"""Kinds that are an ordinary answer: nothing to wait for, nothing there, somebody was first, enough was read."""
+
+
+def swallowed(source: str) -> Found:
+    """Handlers and suppressions that do nothing, say nothing, and give no reason on one of their lines."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ExceptHandler):
+            nothing = all(isinstance(part, (ast.Pass, ast.Continue)) for part in node.body)
+            names, first, last = _names(node.type), node.lineno, node.body[-1].end_lineno or node.lineno
+            what = "drops " + (", ".join(names) or "everything")
+        elif isinstance(node, (ast.With, ast.AsyncWith)):
+            calls = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
+            calls = [call for call in calls if ast.unparse(call.func) in ("contextlib.suppress", "suppress")]
+            nothing, names = bool(calls), [name for call in calls for part in call.args for name in _names(part)]
+            first = last = node.lineno
+            what = "suppresses " + ", ".join(names)
+        else:
+            continue
+        reason = any("# " in lines[number - 1] for number in range(first, last + 1))
+        if nothing and not reason and (not names or not set(names) <= NO_FAULT):
+            yield first, what
+
+
+def _names(node: ast.expr | None) -> list[str]:
+    if node is None:
+        return []
+    if isinstance(node, ast.Tuple):
+        return [name for part in node.elts for name in _names(part)]
+    return [ast.unparse(node).rpartition(".")[2]]
+
+
+def test_no_exception_is_swallowed_without_a_reason() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {what}"
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for line, what in swallowed(path.read_text())
+    ]
+    assert found == []
+
+
+def test_no_exception_is_swallowed_in_cython_without_a_reason() -> None:
+    silent = re.compile(r"except[^\n#]*:[ \t]*\n[ \t]+(?:pass|continue)[ \t]*\n")
+    assert silent.search("try:\n    f()\nexcept OSError:\n    pass\n")
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]!r}"
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.pyx"))
+        for match in silent.finditer(path.read_text())
+        if not any(name in match[0] for name in NO_FAULT)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("try:\n    f()\nexcept OSError:\n    pass\n", 1), ("try:\n    f()\nexcept:\n    pass\n", 1),
+        ("try:\n    f()\nexcept (ValueError, OSError):\n    continue\n", 1),
+        ("try:\n    f()\nexcept OSError:\n    pass  # it is being closed\n", 0),
+        ("try:\n    f()\nexcept OSError as e:\n    log.error(e)\n", 0), ("try:\n    f()\nexcept KeyError:\n    pass\n", 0),
+        ("with contextlib.suppress(Exception):\n    f()\n", 1), ("with suppress(OSError, KeyError):\n    f()\n", 1),
+        ("with contextlib.suppress(asyncio.TimeoutError):\n    f()\n", 0),
+        ("with contextlib.suppress(OSError):  # told already\n    f()\n", 0),
+    ],
+)  # fmt: skip
+def test_a_swallowed_exception_is_found(source: str, count: int) -> None:
+    assert len(list(swallowed("for x in y:\n" + "".join(f"    {line}\n" for line in source.splitlines())))) == count
+
+
+# --------------------------------------------------------------------------------------------------- queues that grow
+
+QUEUES = re.compile(r"\b(?:asyncio\.Queue|queue\.Queue|multiprocessing\.Queue|SimpleQueue|deque|(?:Lifo|Priority)Queue)\(")
+BOUNDED_BY = {
+    "engine/reference/matching.py": ("half[price].values()", "a copy of one price's orders, gone with the call"),
+    "gateway/pulls.py": ("AT_ONCE", "the accounts of lost sessions times their sessions; sessions are bounded"),
+    "gateway/hub.pyx": ("asks_max", "asks_max questions wait, then they are refused busy"),
+    "gateway/rejections.py": ("_total_max", "at most twice total_max, the oldest go"),
+    "gateway/server.py": ("replays_max", "replays_max, then they are refused busy"),
+    "gateway/protection.py": ("FILLS_KEPT", "trips when there are more"),
+    "marketdata/relay.py": ("BATCHES_MAX", "waits while there are as many"),
+    "marketdata/ticker.py": ("popleft", "minutes of the last 24 hours"),
+    "marketdata/server.py": ("long_answers_max", "of one reader; the second holds readers, each at most once"),
+    "settlement/settler.py": ("unsettled", "numbers of sealed batches that are on disk; the brake stops trading"),
+    "platform_api/live/connection.py": ("QUEUE_MAX", "at more the connection is ended as too slow"),
+    "byline/client/event_queue.py": ("_size_max", "at more the reader is told what it missed"),
+    "byline/traders.py": ("ACCOUNT_COUNT", "orders of the simulated traders; the core limits open orders"),
+}
+"""File → (a word there that is the bound, what bounds it)."""
+
+
+def unbounded(source: str) -> Found:
+    text = plain(source)
+    for match in QUEUES.finditer(text):
+        depth, end = 1, match.end()
+        while depth and end < len(text):
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        inside = text[match.end() : end - 1].strip()
+        is_deque = match[0].startswith("deque")
+        if not ("maxlen=" in inside if is_deque else inside and inside not in ("0", "maxsize=0")):
+            yield text.count("\n", 0, match.start()) + 1, match[0] + inside + ")"
+
+
+def test_every_queue_is_bounded_or_said_to_be() -> None:
+    found, listed = [], set()
+    for package in PACKAGES:
+        for path in [*sorted((ROOT / package).rglob("*.py")), *sorted((ROOT / package).rglob("*.pyx"))]:
+            relative, source = path.relative_to(ROOT).as_posix(), path.read_text()
+            for line, what in unbounded(source):
+                bound = BOUNDED_BY.get(relative)
+                listed.add(relative)
+                if bound is None or bound[0] not in source:
+                    found.append(f"{relative}:{line}: {what}")
+    assert found == []
+    assert listed == set(BOUNDED_BY), "a row of the list that no queue needs any more"
+
+
+@pytest.mark.parametrize(
+    ("line", "is_found"),
+    [
+        ("q = asyncio.Queue()", True), ("q = asyncio.Queue(0)", True), ("q = deque()", True), ("q = deque(rows)", True),
+        ("q: deque[int] = deque(\n    maxlen=5\n)", False), ("q = asyncio.Queue(16)", False), ("q = SimpleQueue()", True),
+        ("q = queue.Queue(maxsize=9)", False), ("# deque()", False), ('"deque()"', False),
+    ],
+)  # fmt: skip
+def test_an_unbounded_queue_is_found(line: str, is_found: bool) -> None:
+    assert bool(list(unbounded(line + "\n"))) == is_found
