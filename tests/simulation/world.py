@@ -147,6 +147,7 @@ class World:
         """What was told may be gone, and only clients can know: a disk lied, or the last group was damaged."""
         self.is_over = False
         self._disk_failed = False
+        self._is_calm = False
         self._next_death: str | None = None
         self._starting = False
         names = [f"trader{number}" for number in range(plan.traders)]
@@ -220,6 +221,7 @@ class World:
 
     def _heal(self) -> None:
         """No more faults: everything must come back by itself."""
+        self._is_calm = True
         self.disk.fail.clear()
         self.disk.space, self.disk.short_writes, self.disk.die_in = None, None, None
         self.disk.misdirect = self.disk.lies = 0
@@ -259,14 +261,16 @@ class World:
         reader.seen = 1  # so that it resumes behind 0: from the first sequence on
         told: list[dict[str, Any]] = []
         reader.on_event = told.append
+        reader.on_lost = told.clear  # it begins again
         reader.connect()
         deadline = self.schedule.now_ns + 60 * SECOND
         while self.schedule.now_ns < deadline:
-            missing = [ask for ask in wanted if (ask["op"], ask["account"]) not in answers]
-            if reader.is_live and not missing:
+            is_whole = len(answers) == len(wanted) and len({answer["sequence"] for answer in answers.values()}) == 1
+            if reader.is_live and is_whole:
                 break
             if self.operator_client.is_live and not self.operator_client.open:
-                for ask in missing:
+                answers.clear()  # a timer or a cut came in between: all are to tell of one sequence
+                for ask in wanted:
                     self.operator_client.say(ask)
             self.schedule.run(self.schedule.now_ns + SECOND)
         else:
@@ -345,7 +349,7 @@ class World:
         report = process.recovered.report
         self.result.recoveries += self.epoch > 1
         self.result.recovery_s = max(self.result.recovery_s, report.seconds)
-        self._disk_failed = False
+        self._disk_failed = self._disk_failed and bool(self.disk.fail or process.journal.failed)
         if self.epoch > 1:
             self._judge_recovery(report.damaged_snapshots)
 
@@ -485,12 +489,12 @@ class World:
         if kind == "lie":
             self.may_lose_tail = self.is_damaged = True
             self.disk.lies = draw.randrange(1, 30)
-            self.schedule.later(draw.randrange(50, 4_000) * MS, lambda: self._died("power"))
+            self._die_later("power", draw)
             return
         if kind == "misdirect":
             self.is_damaged = self.may_lose_tail = True
             self.disk.misdirect = 1
-            self.schedule.later(draw.randrange(50, 4_000) * MS, lambda: self._died("kill"))
+            self._die_later("kill", draw)
             return
         self._died("kill")
         paths = journal_paths(self.disk)
@@ -507,6 +511,10 @@ class World:
         size = 512 * draw.choice([1, 1, 8])
         for kept in (node.cached, node.stored):
             kept[at : at + size] = bytes(len(kept[at : at + size])) if kind == "lost_middle" else kept[:size]
+
+    def _die_later(self, death: str, draw: random.Random) -> None:
+        """If there is trouble still by then."""
+        self.schedule.later(draw.randrange(50, 4_000) * MS, lambda: None if self._is_calm else self._died(death))
 
     def _snapshot(self, draw: random.Random) -> None:
         process = self.process
