@@ -42,6 +42,7 @@ from tests.simulation.exchange import (
 )
 from tests.simulation.loop import Schedule, VirtualLoop
 from tests.simulation.network import MS, Network
+from tests.simulation.projection import Projection
 from tests.simulation.traders import Hostile, Operator, Trader, setup
 
 __all__ = ["Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly", "run_seed"]
@@ -164,6 +165,7 @@ class World:
         self.names = names
         self.schedule.after_step = self._after_step
         self.drop_copy: list[dict[str, Any]] = []
+        self.projection = Projection(directory, plan.seed)
 
     def _client(self, name: str, accounts: list[str]) -> SimulatedClient:
         return SimulatedClient(name, self.network, self.auditor, self.plan.seed, accounts)
@@ -205,8 +207,15 @@ class World:
         for client in self.clients[1:]:
             client.connect()
 
+    def _project(self) -> None:
+        if not self.is_over:
+            if self.process is not None:
+                self.projection.step()
+            self.schedule.later(200 * MS, self._project)
+
     def _run(self) -> None:
         self.prepare()
+        self._project()
         begun = self.schedule.now_ns
         for actor in (*self.traders, *self.hostile, self.operator):
             actor.begin()
@@ -300,6 +309,8 @@ class World:
             self.auditor.blame("I7", f"replayed from the first record: {again.state_hash().hex()}, live {live.hex()}")
         if Core.restore(process.core.snapshot()).state_hash() != live:
             self.auditor.blame("I7", "restored from its own snapshot the state differs")
+        if wrong := self.projection.differs(process.core):
+            self.auditor.blame("I9", f"the projection differs: {wrong[:400]}")
         if process.loop.faults:
             self.auditor.blame("I13", f"exceptions that nobody caught: {process.loop.faults[:3]}")
 
@@ -346,6 +357,7 @@ class World:
             raise
         self.disk.die_in = None
         self.process = process
+        self.projection.begin_again()
         report = process.recovered.report
         self.result.recoveries += self.epoch > 1
         self.result.recovery_s = max(self.result.recovery_s, report.seconds)
