@@ -240,9 +240,10 @@ def drive(sockets: Sequence[Signed], plans: Sequence[Plan], in_flight: int, rate
         frames, count = len(made.ends), len(made.ends) * per_frame
         room = 65_536 + (len(made.out) if protocol == "echo" else count * BYTES_PER_ANSWER[protocol])
         arrays: dict[str, NDArray[Any]] = {
-            "input": np.full(room, 1, np.uint8),  # written, so that the pages are there before the clock starts
-            "began": np.zeros(frames, np.int64), "took": np.zeros(frames, np.int64),
-            "start": np.zeros(count, np.int64), "stop": np.zeros(count, np.int64),
+            # Written, so that the pages are there before the clock starts.
+            "input": np.full(room, 1, np.uint8),
+            "began": np.full(frames, 0, np.int64), "took": np.full(frames, 0, np.int64),
+            "start": np.full(count, 0, np.int64), "stop": np.full(count, 0, np.int64),
             "out": np.ascontiguousarray(made.out), "ends": np.ascontiguousarray(made.ends, np.int64),
         }  # fmt: skip
         for name, array in arrays.items():

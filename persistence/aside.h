@@ -8,8 +8,8 @@
  * loop's CPU for so long, or is preempted while it holds the interpreter, holds up every order. So the work runs on the
  * CPUs that its caller is not bound to, and without the interpreter. It has the usual share of them: with a low
  * priority it never ends on a full machine, and then orders wait for it. But whoever wakes up there (market data, a
- * client, the journal's writer) goes first: byline_yield_to_others, and pieces so small that a kernel which does not
- * preempt itself is left after a tenth of a millisecond.
+ * client, the journal's writer) goes first until the work is late: byline_go_last, and pieces so small that a kernel
+ * which does not preempt itself is left after a tenth of a millisecond.
  */
 #ifndef BYLINE_ASIDE_H
 #define BYLINE_ASIDE_H
@@ -41,17 +41,19 @@ typedef struct {
     int has_cpus, result;
 } byline_aside_work;
 
-/* This thread keeps its share of the CPU but preempts nobody, and whoever wakes up with an ordinary slice preempts it
- * (EEVDF, Linux 6.12; an older kernel takes the first half of it). Needs no privilege; only advice. */
-static void byline_yield_to_others(void) {
+/* This thread keeps its share of the CPU, but goes last: it preempts nobody, and whoever wakes up with an ordinary slice
+ * preempts it (EEVDF, Linux 6.12; an older kernel takes the first half of it). Needs no privilege; only advice. With
+ * `is_late` it is like any other again. */
+static void byline_go_last(int is_late) {
     struct {
         uint32_t size, policy;
         uint64_t flags;
         int32_t nice;
         uint32_t priority;
         uint64_t runtime, deadline, period;
-    } wanted = {.size = sizeof wanted, .policy = SCHED_BATCH, .runtime = 100000000};
-    if (sched_getscheduler(0) != SCHED_OTHER) return; /* somebody has chosen already */
+    } wanted = {.size = sizeof wanted, .policy = is_late ? SCHED_OTHER : SCHED_BATCH, .runtime = is_late ? 0 : 10000000};
+    int is = sched_getscheduler(0);
+    if (is != SCHED_OTHER && is != SCHED_BATCH) return; /* somebody has chosen already */
     wanted.nice = getpriority(PRIO_PROCESS, 0);
     (void)syscall(SYS_sched_setattr, 0, &wanted, 0);
 }
@@ -59,7 +61,7 @@ static void byline_yield_to_others(void) {
 static void *byline_aside_run(void *argument) {
     byline_aside_work *w = (byline_aside_work *)argument;
     if (w->has_cpus) sched_setaffinity(0, sizeof w->cpus, &w->cpus);
-    byline_yield_to_others();
+    byline_go_last(0);
     w->result = w->work(w->argument);
     return NULL;
 }
@@ -88,8 +90,9 @@ typedef struct {
     int file;
     uint64_t size;
     int is_synced;                                  /* else the page cache is all it has to reach */
-    uint64_t bytes_per_second;                      /* 0: no pauses */
-    int (*is_due)(void *context, uint64_t written); /* 1: go on without a pause; -1: nobody wants it any more */
+    uint64_t bytes_per_second;                      /* 0: no pauses, and late if it is synced: somebody waits */
+    /* 1: go on without a pause; 2: it is late; -1: nobody wants it any more. */
+    int (*is_due)(void *context, uint64_t written);
     void *context;
 } byline_zeros_work;
 
@@ -101,9 +104,10 @@ typedef struct {
 static int byline_zeros(void *argument) {
     static const uint8_t zeros[BYLINE_ZEROS];
     byline_zeros_work *w = (byline_zeros_work *)argument;
-    int is_due = !w->bytes_per_second || w->is_due(w->context, 0);
+    int is_late = 0, is_due = w->bytes_per_second ? w->is_due(w->context, 0) : w->is_synced ? 2 : 1;
     for (uint64_t at = 0; at < w->size;) {
         if (is_due < 0) return ECANCELED;
+        if ((is_due == 2) != is_late) byline_go_last(is_late = !is_late);
         size_t part = w->size - at < BYLINE_ZEROS ? (size_t)(w->size - at) : BYLINE_ZEROS;
         ssize_t n = pwrite(w->file, zeros, part, (off_t)at);
         if (n < 0 && errno == EINTR) continue;

@@ -25,7 +25,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "persistence/aside.h"
 #include "persistence/crc32c.h"
 
 #define BYLINE_SLOT 128
@@ -228,11 +227,11 @@ static int byline_journal_step(byline_journal *j) {
         return BYLINE_STEP_FAILED;
     }
     uint64_t sequence = j->ends[((tail + count - 1) & mask) * 2];
+    if (j->mark) *j->mark = sequence; /* first: who was told that it is durable finds it in the files too */
     byline_set(&j->durable_at, byline_wall_ns());
     byline_set(&j->durable, sequence);
     byline_signal(j->wakeup_fd);
     j->sync_ns += byline_now_ns() - started;
-    if (j->mark) *j->mark = sequence;
     byline_sha256_update(&j->sha, first, part * BYLINE_SLOT);
     if (count > part) byline_sha256_update(&j->sha, j->ring, (count - part) * BYLINE_SLOT);
     j->segment_used += count;
@@ -245,12 +244,14 @@ static int byline_journal_step(byline_journal *j) {
 }
 
 /* Whether the next segment, of which so many bytes are written, is wanted sooner than at its slow pace: it is always made
- * twice as far as the current one is used. 1, 0, or
+ * twice as far as the current one is used, and late where it is less far. 2: late, 1: sooner, 0, or
  * -1: it is not wanted at all. Any thread. */
 static int byline_journal_presses(void *context, uint64_t written) {
     byline_journal *j = (byline_journal *)context;
     int hurry = __atomic_load_n(&j->is_hurried, __ATOMIC_RELAXED);
-    return hurry ? hurry : written / BYLINE_SLOT < 2 * byline_get(&j->segment_used);
+    uint64_t used = byline_get(&j->segment_used), made = written / BYLINE_SLOT;
+    if (hurry) return hurry > 0 ? 2 : -1;
+    return made < used ? 2 : made < 2 * used;
 }
 
 /* Only while the writer is stopped or waits for a segment. */
@@ -267,7 +268,6 @@ static void byline_journal_set_segment(byline_journal *j, int64_t file, uint64_t
 static void *byline_journal_run(void *argument) {
     byline_journal *j = (byline_journal *)argument;
     if (j->has_cpus) sched_setaffinity(0, sizeof j->cpus, &j->cpus);
-    if (j->pace_ns) byline_yield_to_others(); /* nobody waits for a paced group */
     uint32_t asked = __atomic_load_n(&j->segment_epoch, __ATOMIC_ACQUIRE) - 1;
     for (;;) {
         uint32_t epoch = __atomic_load_n(&j->segment_epoch, __ATOMIC_ACQUIRE);

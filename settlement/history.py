@@ -32,7 +32,7 @@ async def check_history(
     the batch, Unavailable.
     """
     drops = (await chain.facts()).first_checkpoint > 0
-    waiting: deque[tuple[int, asyncio.Task[CommittedBatch]]] = deque()
+    waiting: deque[tuple[int, asyncio.Task[CommittedBatch]]] = deque(maxlen=AT_ONCE)
     first = number = 0
 
     async def take() -> None:

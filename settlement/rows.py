@@ -19,16 +19,16 @@ KEYLESS_ROWS = {CUSTODY_ROW, TREASURY_ROW, CLEARING_ROW}
 
 _HOUSE_PREFIXES = ("system:", "platform:", "treasury:", "tax:", "buyback:", "external:", "issue:", "shard:")
 _CUSTODY_HOUSE = ("platform:cover",)
-"""Our money laid beside the clients'."""
+"""Our money laid beside the clients', against payees below zero: it backs what is owed, and is owed to nobody."""
 
 
 def is_house(name: str) -> bool:
     """Whether an account is the exchange's own, by the first word of its name."""
-    return name.startswith(_HOUSE_PREFIXES) and name not in _CUSTODY_HOUSE
+    return name.startswith(_HOUSE_PREFIXES)
 
 
 def chain_row(name: str, row: bytes | None) -> bytes:
     """The row in which an account is settled."""
     if row is not None:
         return row
-    return TREASURY_ROW if is_house(name) else CUSTODY_ROW
+    return TREASURY_ROW if is_house(name) and name not in _CUSTODY_HOUSE else CUSTODY_ROW

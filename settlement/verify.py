@@ -426,12 +426,15 @@ async def _check_vault(batch: BatchFile, link: VaultLink, called: str, chain: Ch
 
 
 def _check_cover(asset: str, pool: int, owed: int, unbooked: int, deficit: int, when: str) -> None:
-    """Holdings against liabilities. `deficit` left by forced exits of clients, whose claims are still counted; what is
-    paid and not booked likewise."""
-    if pool + unbooked + deficit < owed:
+    """Holdings against liabilities. What is paid and not booked is still counted as owed.
+
+    `deficit`, debts of rows whose owners left by force, is no holding: others are owed the units, and they are gone.
+    """
+    if (missing := owed - unbooked - pool) > 0:
+        left = f"; rows whose owners left by force are {deficit} in debt to the vault" if deficit else ""
         raise Refuted(
-            f"{asset}: the vault held {pool} {when}, {owed} were owed ({unbooked} of it paid and not booked, {deficit} "
-            f"taken by forced exits): {owed - unbooked - deficit - pool} units are missing"
+            f"{asset}: the vault held {pool} {when}, {owed} were owed ({unbooked} of it paid and not booked): "
+            f"{missing} units are missing{left}"
         )
 
 

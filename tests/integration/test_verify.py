@@ -30,6 +30,7 @@ from settlement.batch_file import BatchFile, read_batch_file
 from settlement.chain.encoding import VaultHeader, base58_text, transaction_digest
 from settlement.chain.keys import OperatorKey
 from settlement.chain.reader import NodeReader
+from settlement.committed import commitments
 from settlement.merkle import Proof
 from settlement.proof_desk import ProofClient, ProofProblem, serve_proofs
 from settlement.verify import Refuted, verify_batch
@@ -147,6 +148,10 @@ def first_vault(**changes: Any) -> Any:
     return lambda batch: replace(batch, vaults=[replace(batch.vaults[0], **changes), *batch.vaults[1:]])
 
 
+def owed_more(batch: BatchFile) -> list[Any]:
+    return [replace(item, owed=item.owed + 1) for item in batch.statement.assets]
+
+
 def without_vault(asset: str) -> Any:
     return lambda batch: replace(batch, vaults=[link for link in batch.vaults if link.asset != asset])
 
@@ -181,6 +186,7 @@ def without_vault(asset: str) -> Any:
         (rooted(trade_count=9), "root is .* on the chain"),
         (rooted(trades_digest=bytes(32)), "is .* on the chain"),
         (rooted(number=4), "the proof is of batch 3, the batch file of 4"),
+        (lambda batch: rooted(assets=owed_more(batch))(batch), r"a total of [0-9]+ by the tree, [0-9]+ as stated"),
     ],
 )
 @pytest.mark.asyncio(loop_scope="module")
@@ -207,6 +213,24 @@ async def test_an_altered_proof_is_refused_with_its_reason(settled: Any) -> None
         await lines_of(settled, settled.files[3], [proof, proof])
 
 
+def one_more_vault(batch: BatchFile) -> BatchFile:
+    more = replace(batch.vaults[0], asset="GOLD", vault="0x" + "5" * 64)
+    return replace(batch, vaults=[*batch.vaults, more])
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_transaction_that_commits_twice_to_a_vault_is_refused(
+    settled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def doubled(raw: bytes) -> tuple[str, list[Any]]:
+        sender, found = commitments(raw)
+        return sender, [*found, replace(found[0], liabilities=1)]
+
+    monkeypatch.setattr("settlement.verify.commitments", doubled)
+    with pytest.raises(Refuted, match="commits twice to one vault"):
+        await lines_of(settled, settled.files[3])
+
+
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_wrong_previous_batch_is_refused(settled: Any) -> None:
     third, second = settled.files[3], settled.files[2]
@@ -215,7 +239,8 @@ async def test_a_wrong_previous_batch_is_refused(settled: Any) -> None:
         (statement(last_sequence=1)(second), "the previous batch ends at sequence 1"),
         (first_vault(coin_type="0x2::sui::SUI")(second), "and of USDC, 0x2::sui::SUI in the previous batch"),
         (first_vault(chain=bytes(32))(second), "does not build on the previous one"),
-        (first_vault(vault="0x" + "5" * 64)(second), "does not build on|is missing"),
+        (first_vault(vault="0x" + "5" * 64)(second), "does not build on"),
+        (one_more_vault(second), f"vault 0x{'5' * 64} of the previous batch is missing in this one"),
     ):
         with pytest.raises(Refuted, match=reason):
             await lines_of(settled, third, previous=previous)
@@ -281,7 +306,8 @@ def header(**changes: Any) -> Any:
         (header(chain=bytes(32)), "the vault has chain value"),
         (header(last_root=bytes(32)), "another root or total"),
         (header(last_liabilities=1), "another root or total"),
-        (header(pool=99), "units are missing"),
+        (header(pool=99), "units are missing$"),
+        (header(pool=99, deficit=10**6), "units are missing; rows whose owners left by force are 1000000 in debt"),
     ],
 )
 @pytest.mark.asyncio(loop_scope="module")
