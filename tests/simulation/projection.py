@@ -1,8 +1,8 @@
 """The projector's fold in the world: follows the event log, dies between fold and commit, and must come out the same.
 
-Production folds (`persistence/stores/postgres/fold.py`) and reads the event log; the tables are dicts here, written with
-their checkpoint in one step, as one transaction of the projector is. A death throws the memory away: it is read again
-from the tables, and the log behind the checkpoint.
+Production folds (`persistence/stores/postgres/fold.py`) and reads the event log; the tables are dicts here, written
+with their checkpoint in one step, as one transaction of the projector is. A death throws the memory away: it is read
+again from the tables, and the log behind the checkpoint.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Projection:
     def __init__(self, directory: Path, seed: int) -> None:
         self.random = random.Random(f"projection-{seed}")
         self.deaths = 0
+        self.fault = ""
         self.sequence = 0
         self.orders: dict[int, Order] = {}
         self.balances: dict[tuple[int, int], tuple[int, int]] = {}
@@ -57,9 +58,13 @@ class Projection:
         except (OSError, ExchangeError):
             self._reader = None  # it is being made anew
             return
-        if not len(slots):
+        if not len(slots) or self.fault:
             return
-        rows = self._fold.take(slots)
+        try:
+            rows = self._fold.take(slots)
+        except KeyError as error:
+            self.fault = f"behind {self.sequence} an event of what was never told: {error}"
+            return
         if self.random.random() < 0.02:
             self.deaths += 1
             self.begin_again()
@@ -74,11 +79,13 @@ class Projection:
 
     def differs(self, core: Core) -> str:
         """What the tables say otherwise than the core, once everything is read; empty: nothing."""
-        for _ in range(100_000):
+        while not self.fault:
             before = self.sequence
             self.step()
             if self.sequence == before and self._reader is not None and self._reader.head_sequence <= before:
                 break
+        if self.fault:
+            return self.fault
         numbers: dict[int, list[int]] = {}
         for trade in self.trades:
             numbers.setdefault(trade[0], []).append(trade[1])
