@@ -48,8 +48,8 @@ class Projection:
         }
         self._fold.balances = {key: list(amounts) for key, amounts in self.balances.items()}
 
-    def step(self) -> None:
-        """One batch, if there is one."""
+    def step(self) -> bool:
+        """One batch, if there is one. False: nothing is there to read."""
         try:
             if self._reader is None:
                 self._reader = EventLogReader(self._events)
@@ -57,18 +57,18 @@ class Projection:
             slots = self._reader.read(self.random.choice([1, 16, 256, 4_096]))
         except (OSError, ExchangeError):
             self._reader = None  # it is being made anew
-            return
+            return False
         if not len(slots) or self.fault:
-            return
+            return False
         try:
             rows = self._fold.take(slots)
         except KeyError as error:
             self.fault = f"behind {self.sequence} an event of what was never told: {error}"
-            return
+            return False
         if self.random.random() < 0.02:
             self.deaths += 1
             self.begin_again()
-            return
+            return True
         for number, order in rows.orders.items():
             self.orders[number] = copy.copy(order)
         for key in rows.balances:
@@ -76,14 +76,12 @@ class Projection:
             self.balances[key] = (available, held)
         self.trades += rows.trades
         self.sequence = rows.sequence
+        return True
 
     def differs(self, core: Core) -> str:
         """What the tables say otherwise than the core, once everything is read; empty: nothing."""
-        while not self.fault:
-            before = self.sequence
-            self.step()
-            if self.sequence == before and self._reader is not None and self._reader.head_sequence <= before:
-                break
+        while self.step():
+            continue
         if self.fault:
             return self.fault
         numbers: dict[int, list[int]] = {}
