@@ -251,7 +251,7 @@ BOUNDED_BY = {
     "marketdata/relay.py": ("BATCHES_MAX", "waits while there are as many"),
     "marketdata/ticker.py": ("popleft", "minutes of the last 24 hours"),
     "marketdata/server.py": ("long_answers_max", "of one reader; the second holds readers, each at most once"),
-    "settlement/settler.py": ("_queue", "numbers of sealed batches that are on disk, one a cut; the brake stops trading"),
+    "settlement/settler.py": ("_queue", "numbers of sealed batches that are on disk; the brake stops trading"),
     "settlement/brake.py": ("limit_s", "one pair a cut; past the limit markets are closed until they are settled"),
     "platform_api/live/connection.py": ("QUEUE_MAX", "at more the connection is ended as too slow"),
     "byline/client/event_queue.py": ("_size_max", "at more the reader is told what it missed"),
