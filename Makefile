@@ -53,6 +53,7 @@ faults: build
 	@$(BIN)/python -m tests.faults --seeds $(SEEDS) --kills $(KILLS) --first $(FIRST)
 
 fuzz: build
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check 'atheris>=3,<4'
 	@$(BIN)/python -m tests.fuzz --runs $(RUNS)
 
 lint: build

@@ -607,7 +607,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
                 on_settler=settlers.append,
             ),
             proof_desk(),
-            brake.run(stop, lambda: settlers[0].unsettled_s() if settlers else 0.0),
+            brake.run(stop, lambda: settlers[0].settled_batch if settlers else None),
             notices.run(stop),
             _report(status, stop, facts),
             _resumes(settings, settlers, stop),

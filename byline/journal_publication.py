@@ -15,7 +15,7 @@ from rich.console import Console
 from byline.settings import Settings
 from engine.messages import layout
 from engine.messages.errors import JournalCorrupt, Unavailable
-from persistence import segments
+from persistence.beside import read_beside
 from persistence.disk import DirectoryDisk
 from persistence.recovery import Replayer
 from settlement.batch_file import BatchFile, read_batch_file
@@ -37,10 +37,6 @@ from settlement.renaming import Renamer
 from settlement.verify import Refuted, check_executed, check_links, verify_batch
 
 __all__ = ["batch_files", "keep_batch_file", "kept_batch_file", "publish_journal", "verify_published"]
-
-
-class _Enough(Exception):
-    """All that is wanted of the journal has been read."""
 
 
 class _Replay:
@@ -119,8 +115,6 @@ def publish_journal(settings: Settings, folder: Path, *, console: Console) -> in
     def take(slots: npt.NDArray[np.void], first: int, last: int) -> None:
         begin = 0
         while begin < len(slots):
-            if not waiting:
-                raise _Enough
             end = _end_of(slots, begin, waiting[-1].statement.last_sequence)
             parts.append(slots[begin:end].view(layout.COMMAND).copy())
             if int(slots["sequence"][_last_head(slots, begin, end)]) == waiting[-1].statement.last_sequence:
@@ -129,14 +123,11 @@ def publish_journal(settings: Settings, folder: Path, *, console: Console) -> in
 
     disk = DirectoryDisk(data)
     try:
-        segments.scan(disk, segments.list_segments(disk), take)
-    except _Enough:
-        pass
+        # A batch is final: whatever became of the mark, its records were durable when it was cut.
+        read_beside(disk, take, to=batches[-1].statement.last_sequence, known=True)
     except JournalRefuted as error:
         console.print(f"[bold red]NOT PUBLISHED[/] {error}", soft_wrap=True)
         return 1
-    if waiting:
-        raise Unavailable(f"the journal ends before batch {waiting[-1].statement.number} does")
     if published(data)[0] < len(batches):
         remember_published(data, len(batches), digest)
     console.print(

@@ -80,7 +80,8 @@ def open_vaults(settings: Settings, console: Console, assets: list[str]) -> None
             fresh = [asset for asset in assets if asset not in known]
             await watcher.begin(chain, from_the_start=info.executor != "validators")
             numbers = range(len(known) + 1, len(known) + 1 + len(fresh))
-            for listing in await chain.open_vaults(list(zip(fresh, numbers, strict=True)), _next_batch(store)):
+            wanted = list(zip(fresh, numbers, strict=True))
+            for listing in await chain.open_vaults(wanted, _next_batch(store), list(known.values())):
                 store.append(Listed(time.time_ns(), listing))
                 known[listing.asset] = listing
             for asset in assets:

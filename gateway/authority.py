@@ -21,7 +21,7 @@ _OWN = _ORDERS | CANCELS | {"rearm", "withdraw"}
 
 _OPERATORS_REFS = (
     "dep:", "exit:", "exitrest:", "wd:",
-    "launch:", "phase:", "lic:", "buy:", "dist:", "refund:", "payout:", "cover:", "faucet:",
+    "launch:", "phase:", "lic:", "buy:", "dist:", "refund:", "payout:", "cover:", "tr:", "faucet:",
 )  # fmt: skip
 """A ref runs once: whoever took that of somebody's deposit on the chain, which all can see, would keep it from being
 booked; so too those that the platform makes of documents with public ids. `settlement.refs` makes the first four."""

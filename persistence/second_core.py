@@ -3,9 +3,9 @@
 It owes the running core nothing: same records, own state. Whoever compares the two at a cut finds a core whose memory
 went wrong, and one whose events do not say what it did.
 
-Reads only, beside the writer: records behind the sequence asked for are not looked at, so the moving end of the last
-segment does not matter. Cost: the memory of a core; the journal once from its first record, 4 M records/s, then what is
-new, and the last segment's checks again for each question.
+Reads only, beside the writer, up to the sequence asked for (`persistence.beside`). Cost: the memory of a core; the
+journal once from its first record, 4 M records/s, then what is new, and the last segment's checks again for each
+question.
 """
 
 from __future__ import annotations
@@ -18,17 +18,10 @@ import numpy.typing as npt
 from engine.limits import CoreLimits
 from engine.messages.errors import JournalCorrupt, Unavailable
 from engine.messages.ports import Disk
-from persistence import segments
+from persistence.beside import read_beside
 from persistence.recovery import Replayer, cut_hashes
 
 __all__ = ["SecondCore"]
-
-_LOOKS = 20
-"""A writer may be seen in the middle of a write: only what stays wrong is wrong."""
-
-
-class _Enough(Exception):
-    """The sequence asked for is reached."""
 
 
 class SecondCore:
@@ -40,7 +33,6 @@ class SecondCore:
         self._sequence = 0
         self._cut = (0, b"")
         """Sequence and state hash of the latest cut."""
-        self._looks = 0
         self._asking = threading.Lock()
         self._is_closed = False
 
@@ -52,8 +44,8 @@ class SecondCore:
         """State hash of the cut with that sequence, and the balances then (account, asset, available, held).
 
         Raises:
-            Unavailable: the journal does not hold it yet, or this is closed.
-            JournalCorrupt: the journal is no valid prefix, or the record is no cut.
+            Unavailable: it is not durable yet, or this is closed.
+            JournalCorrupt: the journal is damaged before it, or the record is no cut.
             ValueError: it lies before an earlier question.
         """
         with self._asking:
@@ -72,31 +64,11 @@ class SecondCore:
         def take(slots: npt.NDArray[np.void], first: int, last: int) -> None:
             if self._is_closed:
                 raise Unavailable("the second core is closed")
-            end, reached = (len(slots), last) if last <= target else (_end_of(slots, target), target)
-            self._replayer.apply(slots[:end], first, reached)
-            self._sequence = reached
-            if reached == target:
-                raise _Enough
+            self._replayer.apply(slots, first, last)
+            self._sequence = last
 
-        try:
-            segments.scan(self._disk, segments.list_segments(self._disk), take, after=self._sequence)
-        except _Enough:
-            self._looks = 0
-            return
-        except JournalCorrupt:
-            self._looks += 1
-            if self._looks == _LOOKS:
-                raise
-        raise Unavailable(f"the journal ends before sequence {target}")
+        read_beside(self._disk, take, to=target, after=self._sequence)
 
     def _see(self, events: npt.NDArray[np.void], _first: int, _last: int) -> None:
         for cut in cut_hashes(events):
             self._cut = cut
-
-
-def _end_of(slots: npt.NDArray[np.void], last: int) -> int:
-    """End of the records up to sequence `last`."""
-    at = 0
-    while at < len(slots) and int(slots["sequence"][at]) <= last:
-        at += int(slots["slots"][at])
-    return at

@@ -185,11 +185,13 @@ def scan(
     after_chain: int | None = None,
     batch_records: int = 4096,
     check_sha256: bool = False,
+    up_to: int | None = None,
 ) -> Tail:
     """Check the records of `segments` from the one that holds `after` + 1, and hand those later than `after` out.
 
     Segments that end before `after` are skipped unless `check_sha256`, which also checks every sealed segment's digest.
-    `after_chain`: what the chain word of record `after` must be.
+    `after_chain`: what the chain word of record `after` must be. `up_to`: read no further, and judge nothing behind it
+    (a writer may be at it); it is the caller's to know that these records were written (`persistence.beside`).
 
     Raises:
         JournalCorrupt: anything but a valid prefix with at most one torn write at its end.
@@ -203,12 +205,14 @@ def scan(
     tail = Tail(b"", 0, 0, None, 0)
     prefetch = getattr(disk, "prefetch", None)
     for number in range(start, len(segments)):
+        if up_to is not None and segments[number].header.first_sequence > max(1, up_to):
+            break
         if prefetch is not None:
             for segment in segments[start : start + 2] if number == start else segments[number + 1 : number + 2]:
                 prefetch(segment.path)
         following = segments[number + 1] if number + 1 < len(segments) else None
         tail = _scan_segment(
-            disk, segments[number], following, on_batch, after, after_chain, batch_records, check_sha256
+            disk, segments[number], following, on_batch, after, after_chain, batch_records, check_sha256, up_to
         )
     if tail.sequence < after:
         raise JournalCorrupt(
@@ -226,6 +230,7 @@ def _scan_segment(
     after_chain: int | None,
     batch_records: int,
     check_sha256: bool,
+    up_to: int | None,
 ) -> Tail:
     data = view(disk, segment.path)
     slots = np.frombuffer(data, layout.COMMAND, segment.slot_count, HEADER_BYTES)
@@ -237,14 +242,19 @@ def _scan_segment(
     if segment.header.first_sequence == 1 and chain != first_chain(segment.header.identity):
         raise JournalCorrupt(f"{segment.path}: offset 24: first chain word")
     why = 0
-    while at < end and not why:
+    last = 1 << 63 if up_to is None else up_to
+    while at < end and not why and sequence < last:
         _check_chain(segment, sequence, chain, after, after_chain)
-        limit = batch_records if sequence >= after else min(batch_records, after - sequence)
+        limit = min(batch_records, (last if sequence >= after else min(last, after)) - sequence)
         begin, first = at, sequence + 1
         at, sequence, chain, why = scan_records(raw, at, end, limit, sequence, chain)
         if on_batch is not None and sequence >= first > after:
             on_batch(slots[begin:at], first, sequence)
     _check_chain(segment, sequence, chain, after, after_chain)
+    if up_to is not None and (sequence >= up_to or following is None):
+        if why:
+            raise _corrupt(segment, at, sequence, why, f"but sequence {up_to} was durable")
+        return Tail(segment.header.identity, sequence, chain, segment, at)
     if following is not None:
         if why:
             raise _corrupt(segment, at, sequence, why, f"but {following.path} follows")

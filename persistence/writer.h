@@ -227,11 +227,11 @@ static int byline_journal_step(byline_journal *j) {
         return BYLINE_STEP_FAILED;
     }
     uint64_t sequence = j->ends[((tail + count - 1) & mask) * 2];
+    if (j->mark) *j->mark = sequence; /* first: who was told that it is durable finds it in the files too */
     byline_set(&j->durable_at, byline_wall_ns());
     byline_set(&j->durable, sequence);
     byline_signal(j->wakeup_fd);
     j->sync_ns += byline_now_ns() - started;
-    if (j->mark) *j->mark = sequence;
     byline_sha256_update(&j->sha, first, part * BYLINE_SLOT);
     if (count > part) byline_sha256_update(&j->sha, j->ring, (count - part) * BYLINE_SLOT);
     j->segment_used += count;

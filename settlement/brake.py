@@ -1,17 +1,23 @@
 """The cap on what is traded and not settled: past it markets take no new orders until settlement has caught up.
 
-When the oldest unsettled cut is older than the limit, every market in `continuous` is set to `cancel_only`; when it is
-younger than a quarter of it, those that were closed here, and that nobody has moved since, are set back. Cancels
-always pass.
+When the oldest cut whose batch is not final is older than the limit, every market in `continuous` is set to
+`cancel_only`; when it is younger than a quarter of it, those that were closed here, and that nobody has moved since,
+are set back. Cancels always pass.
 
-Follows the event log by itself: phases stay known while settlement is halted. What it has closed is on disk before the
-command is sent, so a crash in between closes or opens again; a market that the operator closed is never opened here.
+Follows the event log by itself, cuts and phases: whatever keeps settlement from sealing a cut (a halt, a second core
+that is behind, a store that waits) counts from the time of that cut. What it has closed is on disk before the command
+is sent, so a crash in between closes or opens again; a market that the operator closed is never opened here.
+
+Never acts before settlement has told which batch is final, and is no use while this process is dead: the supervisor
+starts it again, and the age of the cuts has gone on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +57,11 @@ class Brake:
         self._names: list[str] = []
         self._phases: list[Phase] = []
         self._sequence = 0
+        self._cuts: deque[tuple[int, int]] = deque()
+        """Batch and time (ns, UTC) of the cuts that are not settled, oldest first."""
+        self._settled = 0
+        self.unsettled_s = 0.0
+        """Age of the oldest cut that is not settled, as of the last step; 0 if there is none."""
         self.closed: set[str] = set()
         """Markets that the brake holds closed, by name."""
         for _, payload in self._log.records():
@@ -58,14 +69,19 @@ class Brake:
         source.seek(0)
 
     def status(self) -> dict[str, Any]:
-        return {"limit_s": self._limit_s, "closed": sorted(self.closed)}
+        return {
+            "limit_s": self._limit_s,
+            "closed": sorted(self.closed),
+            "unsettled_s": round(self.unsettled_s, 3),
+            "unsettled_cuts": len(self._cuts),
+        }
 
-    async def run(self, stop: asyncio.Event, unsettled_s: Callable[[], float]) -> None:
-        """Until told to stop. `unsettled_s`: age of the oldest cut that is not settled, 0 if there is none."""
+    async def run(self, stop: asyncio.Event, settled: Callable[[], int | None]) -> None:
+        """Until told to stop. `settled`: the last batch that is final, None while that is not known."""
         error = ""
         while not stop.is_set():
             try:
-                await self.step(unsettled_s())
+                await self.step(settled(), time.time_ns())
                 error = ""
             except (Unavailable, Refused) as problem:
                 if error != str(problem):
@@ -76,10 +92,16 @@ class Brake:
             except TimeoutError:
                 continue
 
-    async def step(self, unsettled_s: float) -> None:
+    async def step(self, settled: int | None, now_ns: int) -> None:
         """Read what is new, close or open what is due. Raises Unavailable, Refused: the rest is done next time."""
         while len(slots := self._source.read()):
             self._read(slots)
+        if settled is None:
+            return
+        self._settled = max(self._settled, settled)  # while settlement reads its store again it tells less
+        while self._cuts and self._cuts[0][0] <= self._settled:
+            self._cuts.popleft()
+        unsettled_s = self.unsettled_s = max(0.0, (now_ns - self._cuts[0][1]) / 1e9) if self._cuts else 0.0
         if self._sequence > self._source.head_sequence:
             return  # what was sent last is not in the events yet
         if self._limit_s and unsettled_s > self._limit_s:
@@ -119,6 +141,10 @@ class Brake:
     def _read(self, slots: np.ndarray) -> None:
         heads = head_positions(slots)
         kinds, ops = slots["kind"][heads], slots["op"][heads]
+        for place in heads[kinds == EventKind.CUT].tolist():
+            cut = slots[place : place + 1].view(layout.CUT)[0]
+            if int(cut["batch"]) > self._settled:
+                self._cuts.append((int(cut["batch"]), int(cut["ts"])))
         listed = (kinds == EventKind.DONE) & (ops == CommandKind.MARKET)
         for place in heads[listed | (kinds == EventKind.PHASE_CHANGED)].tolist():
             one = slots[place : place + 1]

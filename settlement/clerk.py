@@ -7,7 +7,12 @@
                              than held, the hold is voided and the paid amount transferred
     ExitCancelled, asked     the hold is voided
     again
-    the last exit is over    accounts that were frozen here are opened again
+    the last exit is over    accounts that were frozen here are opened again, but for those that the operator has frozen
+                             too in the meantime
+
+What an exit took beyond its hold comes from the unbooked arrivals of its row first (see arrivals): their refs are
+closed, or booked by so much less, before the rest is asked of the accounts. So whoever pays in and leaves without an
+account is nobody's debt, and an account that opens later on that row gets what is left there.
 
 Every step is decided from two records alone: the chain's events and what the ledger shows of their refs. So a crash or
 a lost answer anywhere leads to the same command again, which the core answers `duplicate`. Call `step` only when the
@@ -19,16 +24,20 @@ by the operator's own `deposit` command with its ref and the row as memo. It nev
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from engine.messages.codes import EventKind
 from engine.messages.decimals import decimal_text, units_of
 from engine.messages.errors import Refused
+from settlement.arrivals import Arrivals
 from settlement.chain.events import ChainEvent
 from settlement.commands import CommandPort, submit_booking
 from settlement.ledger import Account, Disagreement, Ledger
-from settlement.refs import deposit_ref, exit_ref, exit_rest_ref
+from settlement.refs import exit_ref, exit_rest_ref
 from settlement.watcher import Watcher
 
 __all__ = ["Clerk"]
@@ -44,6 +53,8 @@ class _Exit:
 
     asked: ChainEvent
     ended: ChainEvent | None = None
+    takes: dict[str, int] = field(default_factory=dict)
+    """Once it has ended: ref of an unbooked arrival → units of it that the exit took."""
 
 
 class Clerk:
@@ -51,13 +62,14 @@ class Clerk:
 
     def __init__(self, watcher: Watcher, commands: CommandPort) -> None:
         self._watcher, self._commands = watcher, commands
-        self._deposits: list[ChainEvent] = []
+        self.arrivals = Arrivals(watcher)
         self._exits: list[_Exit] = []
-        self._read_deposits = self._read_exits = 0
+        self._read_exits = 0
         self._asked: set[str] = set()
         """Holds sent, or found empty: once is enough."""
         self._closed: set[str] = set()
-        """Holds that were unknown when their exit ended: they can never come to be."""
+        """Refs that were unknown when they were closed (holds of an exit that ended, deposits that it took): they can
+        never come to be."""
         self._sequence = 0
         """Of the latest answer: what was done is not decided upon before the ledger shows it."""
         self.unclaimed: list[ChainEvent] = []
@@ -74,18 +86,23 @@ class Clerk:
         self._read()
         if ledger.sequence < self._sequence:
             return
-        await self._book_deposits(ledger, assets)
+        self._share_arrivals(ledger)
         by_row = _by_row(ledger) if self._exits else {}
+        for case in self._exits:  # before anything more is there to be traded away
+            if case.ended is None and case.asked.vault in assets:
+                await self._freeze(by_row.get(case.asked.owner, []))
+        await self._book_deposits(ledger, assets)
         for case in self._exits:
             if case.asked.vault in assets:
                 await self._follow(case, ledger, assets[case.asked.vault], by_row.get(case.asked.owner, []))
-        self._exits = [case for case in self._exits if case.ended is None or not self._is_over(case, ledger)]
-        await self._unfreeze(by_row)
+        over = [case for case in self._exits if case.ended is not None and self._is_over(case, ledger)]
+        for ref, units in (item for case in over for item in case.takes.items()):
+            self.arrivals.use(ref, units)
+        self._exits = [case for case in self._exits if case not in over]
+        await self._unfreeze(ledger, by_row)
 
     def _read(self) -> None:
-        arrivals, exits = self._watcher.arrivals, self._watcher.exits
-        self._deposits += arrivals[self._read_deposits :]
-        self._read_deposits = len(arrivals)
+        exits = self._watcher.exits
         for event in exits[self._read_exits :]:
             for case in self._exits:
                 if case.ended is None and (case.asked.vault, case.asked.owner) == (event.vault, event.owner):
@@ -96,22 +113,45 @@ class Clerk:
 
     # ------------------------------------------------------------ deposits
 
+    def _share_arrivals(self, ledger: Ledger) -> None:
+        """What each exit that has ended takes of the unbooked arrivals of its row, oldest first."""
+        ended = [case for case in self._exits if case.ended is not None]
+        for case in ended:
+            case.takes = {}
+        unbooked = list(self.arrivals.unbooked(ledger)) if ended else []
+        taken: dict[str, int] = {}
+        for case in ended:
+            assert case.ended is not None
+            place, missing = (case.asked.vault, case.asked.owner), self._unbooked_of(case, ledger)
+            for event, ref, units in unbooked:
+                part = min(missing, units - taken.get(ref, 0))
+                if part > 0 and (event.vault, event.owner) == place and event.checkpoint <= case.ended.checkpoint:
+                    case.takes[ref] = part
+                    taken[ref] = taken.get(ref, 0) + part
+                    missing -= part
+
     async def _book_deposits(self, ledger: Ledger, assets: dict[str, str]) -> None:
-        self._deposits = [e for e in self._deposits if deposit_ref(e.digest, e.index) not in ledger.chain_refs]
         self.unclaimed = []
-        if not self._deposits:
-            return
-        by_row = _by_row(ledger)
-        for event in self._deposits:
+        taken: dict[str, int] = {}
+        for ref, units in (item for case in self._exits for item in case.takes.items()):
+            taken[ref] = taken.get(ref, 0) + units
+        by_row: dict[bytes, list[Account]] | None = None
+        for event, ref, left in self.arrivals.unbooked(ledger):
+            if ref in ledger.chain_refs:
+                continue
+            if not (units := left - taken.get(ref, 0)):
+                with contextlib.suppress(Disagreement):  # named in `problems`; if it ran after all, the ledger shows it
+                    await self._close(ref)
+                continue
+            by_row = _by_row(ledger) if by_row is None else by_row
             owners = by_row.get(event.owner)
             if event.vault not in assets or not owners:
-                self.unclaimed.append(event)
+                self.unclaimed.append(msgspec.structs.replace(event, amount=units))
                 continue
             asset = assets[event.vault]
-            ref = deposit_ref(event.digest, event.index)
             command = {
                 "op": "deposit", "account": owners[0].name, "asset": asset, "ref": ref,
-                "amount": decimal_text(event.amount, _scale(ledger, asset)), "code": "sui", "memo": event.owner.hex(),
+                "amount": decimal_text(units, _scale(ledger, asset)), "code": "sui", "memo": event.owner.hex(),
                 **_not_after(event),
             }  # fmt: skip
             try:
@@ -120,6 +160,12 @@ class Clerk:
             except Refused as error:
                 self.problems[ref] = str(error)
 
+    async def _close(self, ref: str) -> None:
+        """See that a ref which the ledger does not show can never come to be."""
+        if ref not in self._closed:
+            await self._book({"op": "void", "ref": ref}, "voided")
+            self._closed.add(ref)
+
     # ------------------------------------------------------------ exits
 
     async def _follow(self, case: _Exit, ledger: Ledger, asset: str, owners: list[Account]) -> None:
@@ -127,7 +173,6 @@ class Clerk:
         hold = exit_ref(asked.digest, asked.index)
         kind, postings = ledger.chain_refs.get(hold, (None, []))
         if ended is None:
-            await self._freeze(owners)
             if kind is None and hold not in self._asked:
                 await self._transfer(hold, asked, asked.amount, ledger, asset, owners, pending=True)
                 self._asked.add(hold)
@@ -137,8 +182,7 @@ class Clerk:
         rest = exit_rest_ref(ended.digest, ended.index)
         if kind is None and hold not in self._closed:
             # The hold was never sent, or is on its way: afterwards it is closed or voided, and cannot come late.
-            await self._book({"op": "void", "ref": hold}, "voided")
-            self._closed.add(hold)
+            await self._close(hold)
             booked = 0
         elif kind == EventKind.PENDED:
             op, event = ("post", "posted") if 0 < held <= paid else ("void", "voided")
@@ -146,25 +190,40 @@ class Clerk:
             booked = held if event == "posted" else 0
         else:
             booked = held if kind == EventKind.POSTED else 0
-        if paid > booked and rest not in ledger.chain_refs:
-            done = await self._transfer(rest, ended, paid - booked, ledger, asset, owners, pending=False)
-            if done < paid - booked:
+        if self._is_sharing(case, ledger):
+            return
+        missing = paid - booked - sum(case.takes.values())
+        if missing > 0 and rest not in ledger.chain_refs:
+            done = await self._transfer(rest, ended, missing, ledger, asset, owners, pending=False)
+            if done < missing:
                 if _has_pending(ledger, asset, owners):
                     return  # a withdrawal of the same money is under way: the contract skips it, and it comes back
                 raise Disagreement(
                     f"the chain has paid an exit of {paid} units of {asset} to 0x{asked.owner.hex()}; the accounts of "
-                    f"that row have {done} of the {paid - booked} that are not held"
+                    f"that row have {done} of the {missing} that are not held"
                 )
 
     def _is_over(self, case: _Exit, ledger: Ledger) -> bool:
         """Whether the ledger shows all that became of it."""
+        kind, _ = ledger.chain_refs.get(exit_ref(case.asked.digest, case.asked.index), (None, []))
+        if kind == EventKind.PENDED or self._is_sharing(case, ledger):
+            return False
+        return self._unbooked_of(case, ledger) <= sum(case.takes.values())
+
+    def _is_sharing(self, case: _Exit, ledger: Ledger) -> bool:
+        """Whether a deposit that it took from is still to be closed, or booked by what is left of it."""
+        return any(ref not in ledger.chain_refs and ref not in self._closed for ref in case.takes)
+
+    def _unbooked_of(self, case: _Exit, ledger: Ledger) -> int:
+        """Units that the chain has paid and that no account has given, nor will once its hold is posted."""
         assert case.ended is not None
         paid = case.ended.amount if case.ended.kind == "ExitPaid" else 0
         kind, postings = ledger.chain_refs.get(exit_ref(case.asked.digest, case.asked.index), (None, []))
-        if kind == EventKind.PENDED:
-            return False
-        booked = sum(posting.amount for posting in postings) if kind == EventKind.POSTED else 0
-        return paid <= booked or exit_rest_ref(case.ended.digest, case.ended.index) in ledger.chain_refs
+        held = sum(posting.amount for posting in postings)
+        if kind == EventKind.POSTED or (kind == EventKind.PENDED and held <= paid):
+            paid -= held
+        _, rest = ledger.chain_refs.get(exit_rest_ref(case.ended.digest, case.ended.index), (None, []))
+        return paid - sum(posting.amount for posting in rest)
 
     async def _transfer(
         self, ref: str, event: ChainEvent, amount: int, ledger: Ledger, asset: str, owners: list[Account], *,
@@ -203,12 +262,15 @@ class Clerk:
                 self._watcher.note_frozen(owner.name, True)
                 await self._set_status(owner.name, "frozen")
 
-    async def _unfreeze(self, by_row: dict[bytes, list[Account]]) -> None:
+    async def _unfreeze(self, ledger: Ledger, by_row: dict[bytes, list[Account]]) -> None:
         if not self._watcher.frozen:
             return
         waiting = {owner.name for case in self._exits for owner in by_row.get(case.asked.owner, [])}
-        for name in sorted(self._watcher.frozen - waiting):
-            await self._set_status(name, "active")
+        ours = self._watcher.frozen - waiting
+        held = {account.name for account in ledger.accounts if account.frozen_again} if ours else set()
+        for name in sorted(ours):
+            if name not in held:  # the operator has frozen it beside us, for a reason of its own
+                await self._set_status(name, "active")
             self._watcher.note_frozen(name, False)
 
     async def _set_status(self, account: str, status: str) -> None:

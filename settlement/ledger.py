@@ -45,6 +45,8 @@ class Account:
     row: bytes | None
     overdraft: Overdraft
     frozen: bool = False
+    frozen_again: bool = False
+    """A command froze it that found it frozen, and changed nothing else: two had a reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class Ledger:
         self.outside = {EXTERNAL}
         """Indices of the places that stand for the world outside the exchange."""
         self.sequence = 0
+        self._frozen: dict[int, bytes] = {}
+        """Of accounts that were ever frozen: the latest event that showed it, but for its head."""
         self._base: list[int] = []
         self._quote: list[int] = []
         self._lot_units: list[int] = []
@@ -309,10 +313,17 @@ class Ledger:
             index = int(account["account"])
             overdraft = Overdraft(int(account["overdraft"]))
             frozen = int(account["status"]) == AccountStatus.FROZEN
-            _put(self.accounts, index, Account(name, row, overdraft, frozen))
+            again = frozen and self._is_frozen_again(index, slots[head : head + int(slots["slots"][head])].tobytes())
+            _put(self.accounts, index, Account(name, row, overdraft, frozen, again))
             if overdraft == Overdraft.OPEN and index != FEES:
                 self.outside.add(index)
             self._grow(index, 0)
+
+    def _is_frozen_again(self, index: int, record: bytes) -> bool:
+        """Of an account that the event shows frozen: whether a command has frozen it that found it so."""
+        body, known = record[_HEAD_BYTES:], self.accounts[index] if index < len(self.accounts) else None
+        before, self._frozen[index] = self._frozen.get(index), body
+        return known is not None and known.frozen and (known.frozen_again or before == body)
 
     def _cut(self, event: np.void) -> Cut:
         return Cut(
@@ -337,6 +348,7 @@ class Ledger:
 
 
 _TRADES_AT_ONCE = 4_096
+_HEAD_BYTES = int(dict(layout.DONE_ACCOUNT.fields or {})["name"][1])
 _ENTITY_OPS = np.array([CommandKind.ASSET, CommandKind.MARKET, CommandKind.ACCOUNT], dtype=np.uint8)
 _MONEY_KINDS = np.array(
     [EventKind.TRANSFERRED, EventKind.PENDED, EventKind.POSTED, EventKind.VOIDED], dtype=np.uint8

@@ -35,6 +35,7 @@ import msgspec
 
 from engine.messages.errors import JournalCorrupt, OutcomeUnknown, Refused, Unavailable
 from engine.messages.ports import EventSource
+from settlement.arrivals import Arrivals
 from settlement.audit import AuditPort, check_cut
 from settlement.batch import (
     Halted,
@@ -47,14 +48,14 @@ from settlement.batch import (
     StoredEvent,
 )
 from settlement.batch_file import batch_file
-from settlement.chain.port import ChainInfo, ChainPort, Payout, VaultListing
+from settlement.chain.port import ChainInfo, ChainPort, Payout, VaultListing, VaultPaused
 from settlement.clerk import Clerk
 from settlement.commands import CommandPort, submit_booking
 from settlement.ledger import Cut, Disagreement, Ledger
 from settlement.liabilities import Liabilities
 from settlement.netting import Batch, Netting
 from settlement.proof_desk import ProofSettings
-from settlement.refs import DOCUMENTED, deposit_ref
+from settlement.refs import DOCUMENTED
 from settlement.store import BatchStore
 from settlement.submitter import Submitter
 from settlement.watcher import Watcher
@@ -64,6 +65,8 @@ __all__ = ["BatchRecord", "ReleasePort", "SettlementSettings", "Settler", "run_s
 log = logging.getLogger(__name__)
 
 _UNPAYABLE_NAMED = 100
+_NAMED = 20
+"""Records that `status` shows."""
 _LOOKS_BEFORE_HALT = 3
 """A pool that differs is read again, events first: something may have come in between."""
 
@@ -146,7 +149,10 @@ class Settler:
         self._proofs = proofs or ProofSettings()
         self._info: ChainInfo | None = None
         self._chain_error = "not connected yet"
+        self._is_paused = False
         self._resume = asyncio.Event()
+        self._told = 0
+        """The last final batch that `on_batch` has been given, all before it included."""
         self._submitter = Submitter(chain, self._step, self._halt)
         self._forget()
 
@@ -159,12 +165,16 @@ class Settler:
             publication=self._proofs.publication,
         )
         self._clerk = Clerk(self._watcher, self._commands) if self._commands else None
+        self._arrivals = self._clerk.arrivals if self._clerk else Arrivals(self._watcher)
         self._lives: dict[int, Life] = {}
         """Batches that are not final, by number; at start also the final ones, until their cut is passed."""
         self._queue: deque[int] = deque()
         self._listings: dict[str, VaultListing] = {}
         self._recent: deque[BatchRecord] = deque(maxlen=self._settings.recent)
-        self._halted, self._halted_ts = "", 0
+        self._halted = ""
+        self._sealing_waits = ""
+        """Why the next cut cannot be sealed yet; empty: it can."""
+        self._is_loaded = False
         self._final = 0
         self._taken = 0
         """The last batch whose cut the follower has passed: `netting` counts it. `ledger.sequence` moves later, when
@@ -212,10 +222,10 @@ class Settler:
         """The last batch that is final, 0 before the first."""
         return self._final
 
-    def unsettled_s(self) -> float:
-        """Age of the oldest cut that is not settled, or of a halt if none was sealed since; 0: nothing waits."""
-        oldest = self._lives[self._queue[0]].batch.cut_ts if self._queue else self._halted_ts if self._halted else 0
-        return max(0.0, (time.time_ns() - oldest) / 1e9) if oldest else 0.0
+    @property
+    def settled_batch(self) -> int | None:
+        """As `final_batch`; None until the store is read."""
+        return self._final if self._is_loaded else None
 
     def status(self) -> dict[str, Any]:
         """For status pages: plain values."""
@@ -227,11 +237,12 @@ class Settler:
             "package": self._info.package if self._info else "",
             "connected": not self._chain_error,
             "chain_error": self._chain_error,
+            "paused": self._is_paused and bool(self._chain_error),
             "halted": self._halted,
             "sequence": self.ledger.sequence,
             "final_batch": self._final,
             "pending_batches": len(self._queue),
-            "unsettled_s": round(self.unsettled_s(), 3),
+            "sealing_waits": self._sealing_waits,
             "vaults": {asset: listing.vault for asset, listing in self._listings.items()},
             "deposits": "minted by the test faucet in the batch's own transaction"
             if any(listing.faucet for listing in self._listings.values())
@@ -242,7 +253,8 @@ class Settler:
             "unpayable": [msgspec.to_builtins(item) for item in unpayable[:_UNPAYABLE_NAMED]],
             "unpayable_count": len(unpayable),
             "recent": [
-                msgspec.to_builtins(msgspec.structs.replace(record, file=b"")) for record in list(self._recent)[-20:]
+                msgspec.to_builtins(msgspec.structs.replace(record, file=b""))
+                for record in list(self._recent)[-_NAMED:]
             ],
         }
 
@@ -273,13 +285,14 @@ class Settler:
                 case Listed():
                     self._listings[event.listing.asset] = event.listing
                 case Stopped():
-                    self._halted, self._halted_ts = event.reason, event.at
+                    self._halted = event.reason
                 case Resumed():
                     self._halted = ""
                     if event.number:
                         self._lives[event.number].take(event)
                 case _:
                     self._lives[event.number].take(event)
+        last = max(self._lives, default=0)
         for number in sorted(self._lives):
             life = self._lives[number]
             if life.state is State.FINAL:
@@ -289,7 +302,9 @@ class Settler:
                 self._queue.append(number)
             if life.state is State.HALTED:
                 self._halted = life.error
-            await self._publish(life)
+            if number > last - _NAMED or number > self._told or life.state is not State.FINAL:
+                await self._publish(life)
+        self._is_loaded = True
 
     async def _step(self, life: Life, event: StoredEvent) -> None:
         """Store first, then act on it."""
@@ -329,6 +344,8 @@ class Settler:
         answer = self._on_batch(record)
         if answer is not None:
             await answer
+        if life.state is State.FINAL:
+            self._told = max(self._told, batch.number)
 
     async def _halt(self, life: Life | None, reason: str) -> None:
         log.error("settlement=halted batch=%s reason=%s", life.batch.number if life else "-", reason)
@@ -337,7 +354,7 @@ class Settler:
         elif not self._halted:
             self._store.append(Stopped(time.time_ns(), reason))
         if not self._halted:
-            self._halted, self._halted_ts = reason, time.time_ns()
+            self._halted = reason
 
     # ------------------------------------------------------------ follower
 
@@ -391,8 +408,11 @@ class Settler:
         """The double-entry check; waits for a journal that does not hold the cut yet. Raises Disagreement."""
         while self._audit is not None:
             try:
-                return await check_cut(self._audit, cut, self.ledger)
-            except Unavailable:
+                await check_cut(self._audit, cut, self.ledger)
+                self._sealing_waits = ""
+                return
+            except Unavailable as error:
+                self._sealing_waits = f"batch {cut.batch}: {error}"
                 await asyncio.sleep(self._settings.poll_interval_s)
             except (JournalCorrupt, ValueError) as error:
                 raise Disagreement(f"batch {cut.batch}: the journal cannot be gone through again: {error}") from error
@@ -401,10 +421,10 @@ class Settler:
         """What stands on the chain and not yet in the ledger, by asset and row."""
         units: dict[tuple[str, bytes], int] = {}
         assets = self._asset_of_vault()
-        for event in self._watcher.arrivals:
-            if event.vault in assets and deposit_ref(event.digest, event.index) not in self.ledger.chain_refs:
+        for event, _, left in self._arrivals.unbooked(self.ledger):
+            if event.vault in assets:
                 place = (assets[event.vault], event.owner)
-                units[place] = units.get(place, 0) + event.amount
+                units[place] = units.get(place, 0) + left
         return units
 
     async def _released(self) -> Mapping[str, bytes]:
@@ -479,7 +499,7 @@ class Settler:
             except (Unavailable, OutcomeUnknown, Refused) as error:
                 if self._chain_error != str(error):
                     log.warning("settlement=waiting pending=%d reason=%s", len(self._queue), error)
-                self._chain_error = str(error)
+                self._chain_error, self._is_paused = str(error), isinstance(error, VaultPaused)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, self._settings.retry_most_s)
 
@@ -595,7 +615,7 @@ class Settler:
             return
         first_number = len(self._listings) + 1
         numbered = [(asset, first_number + index) for index, asset in enumerate(fresh)]
-        for listing in await self._chain.open_vaults(numbered, batch.number):
+        for listing in await self._chain.open_vaults(numbered, batch.number, list(self._listings.values())):
             self._store.append(Listed(time.time_ns(), listing))
             self._listings[listing.asset] = listing
             log.info("settlement=listed asset=%s vault=%s", listing.asset, listing.vault)
@@ -639,7 +659,8 @@ async def run_settler(
     """Settle until `stop` is set.
 
     `on_batch` gets every change of every batch, and at the start the present state of each stored one (store it by
-    number; the same record again does no harm). `on_settler` gets the settler, whose `status()` the caller may publish.
+    number; the same record again does no harm); after `resume` of those that are not final and of the latest alone.
+    `on_settler` gets the settler, whose `status()` the caller may publish.
     """
     settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, proofs, audit)
     if on_settler:

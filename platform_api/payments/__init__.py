@@ -1,14 +1,20 @@
-"""Payments: intents at a provider, purchases of offers, refunds, and what was bought."""
+"""Payments: intents at a provider, purchases of offers, refunds, what was bought, and transfers."""
 
 from platform_api.kernel.context import Context
-from platform_api.payments.routes import LibraryController, PaymentController, ProviderController, PurchaseController
+from platform_api.payments.routes import (
+    LibraryController,
+    PaymentController,
+    ProviderController,
+    PurchaseController,
+    TransferController,
+)
 from platform_api.payments.service import PaymentService
 
 __all__ = ["CONTEXT"]
 
 CONTEXT = Context(
     "payments",
-    (PaymentController, PurchaseController, LibraryController, ProviderController),
+    (PaymentController, PurchaseController, LibraryController, TransferController, ProviderController),
     PaymentService,
-    events=("payment.completed", "payment.failed", "refund.processed", "entitlement.granted"),
+    events=("payment.completed", "payment.failed", "refund.processed", "entitlement.granted", "transfer.completed"),
 )

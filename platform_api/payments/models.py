@@ -12,7 +12,7 @@ from platform_api.texts import line
 
 __all__ = [
     "Access", "AccessFile", "Entitlement", "Intent", "IntentRequest", "Payment", "Purchase", "PurchaseRequest",
-    "Received", "Refund", "RefundRequest", "TestPayment", "TestPaymentDone",
+    "Received", "Refund", "RefundRequest", "TestPayment", "TestPaymentDone", "Transfer", "TransferRequest",
 ]  # fmt: skip
 
 AssetName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$(?!\n)", examples=["USDC"])]
@@ -159,3 +159,27 @@ class TestPayment(Struct, frozen=True, forbid_unknown_fields=True):
 
 class TestPaymentDone(Struct, frozen=True):
     status: Literal["succeeded", "failed"]
+
+
+class TransferRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """`to` is the account that gets `amount`; the sender pays a thousandth more."""
+
+    to: UUID
+    asset: AssetName
+    amount: Amount
+    note: Annotated[str, line(200, "Half of the poster.")] = ""
+
+
+class Transfer(Struct, frozen=True):
+    """Whoever receives it sees no fee. `account_id` is the other one."""
+
+    id: str
+    direction: Literal["sent", "received"]
+    account_id: str
+    asset: str
+    amount: str
+    fee: str
+    note: str
+    status: Literal["pending", "completed", "failed"]
+    reason: str | None
+    created_at: str

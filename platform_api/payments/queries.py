@@ -1,4 +1,4 @@
-"""SQL of the schema `payments`. The connection comes first."""
+"""SQL of the schema `payments`, and of transfers. The connection comes first."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from uuid import UUID
 
 __all__ = [
     "add_refunded", "complete_purchase", "entitlement_of", "entitlements", "fail_purchase",
-    "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase", "insert_refund", "intent",
-    "intent_of_purchase", "lock_intent", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use",
+    "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase", "insert_refund", "insert_transfer",
+    "intent", "intent_of_purchase", "lock_intent", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use",
     "note_event", "note_failure", "owned", "payment", "payment_by_ref", "payment_of_purchase", "payments",
     "purchase", "purchases", "refund", "refund_intent", "refund_payment", "revoke_entitlement",
-    "set_event_outcome", "set_provider_ref", "turn_intent", "turn_payment", "turn_refund",
+    "set_event_outcome", "set_provider_ref", "transfer", "transfers", "turn_intent", "turn_payment", "turn_refund",
+    "turn_transfer",
 ]  # fmt: skip
 
 
@@ -298,3 +299,37 @@ async def refund_intent(db: Any, intent_id: UUID, status: str) -> None:
         "UPDATE payments.intent SET status = $2 WHERE id = $1 AND status IN ('succeeded', 'partially_refunded')",
         intent_id, status,
     )  # fmt: skip
+
+
+# ------------------------------------------------------------ transfers
+
+
+async def insert_transfer(
+    db: Any, id_: UUID, source_id: UUID, target_id: UUID, asset: str, scale: int, units: int, fee: int, note: str
+) -> None:
+    await db.execute(
+        "INSERT INTO money.transfer (id, source_id, target_id, asset, scale, amount_units, fee_units, note)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        id_, source_id, target_id, asset, scale, units, fee, note,
+    )  # fmt: skip
+
+
+async def transfer(db: Any, id_: UUID) -> Any:
+    return await db.fetchrow("SELECT * FROM money.transfer WHERE id = $1", id_)
+
+
+async def transfers(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:
+    """Those sent, and those received; the latest first."""
+    position = "" if before is None else "AND id < $3 "
+    halves = (
+        f"(SELECT * FROM money.transfer WHERE {own} {position}ORDER BY id DESC LIMIT $2)"
+        for own in ("source_id = $1", "target_id = $1 AND status = 'completed'")
+    )
+    arguments = (account_id, limit) if before is None else (account_id, limit, before)
+    return list(await db.fetch(f"{' UNION ALL '.join(halves)} ORDER BY id DESC LIMIT $2", *arguments))
+
+
+async def turn_transfer(db: Any, id_: UUID, status: str, reason: str | None) -> Any:
+    return await db.fetchrow(
+        "UPDATE money.transfer SET status = $2, reason = $3 WHERE id = $1 RETURNING *", id_, status, reason
+    )

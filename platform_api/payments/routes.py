@@ -28,6 +28,8 @@ from platform_api.payments.models import (
     RefundRequest,
     TestPayment,
     TestPaymentDone,
+    Transfer,
+    TransferRequest,
 )
 from platform_api.payments.service import PaymentService
 from platform_api.routing import READS, READS_ONE, AnyRequest, Who
@@ -35,7 +37,7 @@ from platform_api.royalties.models import Balance
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import permitted
 
-__all__ = ["LibraryController", "PaymentController", "ProviderController", "PurchaseController"]
+__all__ = ["LibraryController", "PaymentController", "ProviderController", "PurchaseController", "TransferController"]
 
 Payments = NamedDependency[PaymentService]
 Royalties = NamedDependency[RoyaltyService]
@@ -157,6 +159,27 @@ class LibraryController(Controller):
     ) -> Envelope[list[Entitlement]]:
         """What the caller may use now, by purchases, the latest first."""
         return ok(request, *await payments.purchases.library(caller, cursor, limit))
+
+
+class TransferController(Controller):
+    path = "/v1/transfers"
+    tags = ("payments",)
+    security = BEARER
+
+    @post("/", status_code=201, responses=failures(400, 401, 403, 409, 429, 503))
+    async def transfer(
+        self, request: AnyRequest, data: JSONBody[TransferRequest], caller: Who, payments: Payments,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Envelope[Transfer]:  # fmt: skip
+        """Give another account own money, for 0.1 %. Needs an Idempotency-Key. `failed` says that nothing has moved."""
+        return ok(request, await payments.transfers.make(caller, data, required_key(idempotency_key)))
+
+    @get("/", responses=READS)
+    async def transfers(
+        self, request: AnyRequest, caller: Who, payments: Payments, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+    ) -> Envelope[list[Transfer]]:
+        """Sent, and those received, the latest first."""
+        return ok(request, *await payments.transfers.list_of(caller, cursor, limit))
 
 
 class ProviderController(Controller):

@@ -17,6 +17,7 @@ from platform_api.payments.port import PaymentProvider
 from platform_api.payments.purchases import Purchases, purchase_of
 from platform_api.payments.refunds import Refunds
 from platform_api.payments.test_provider import TestProvider
+from platform_api.payments.transfers import Transfers
 from platform_api.security import Caller
 
 __all__ = ["PaymentService"]
@@ -31,6 +32,7 @@ class PaymentService:
         self.purchases = Purchases(kernel)
         self.intents = Intents(kernel, self.purchases, self.providers)
         self.refunds = Refunds(kernel, self.intents)
+        self.transfers = Transfers(kernel)
         self.test: TestProvider | None = None
         if kernel.settings.test_payments:
             self.test = TestProvider(kernel, self.intents.webhook)

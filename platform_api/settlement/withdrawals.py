@@ -31,6 +31,7 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.security import Caller, unauthorized
 from platform_api.settlement.desk import cancel_hold, hold
+from platform_api.settlement.progress import look
 from platform_api.settlement.queries import settled_in
 from platform_api.settlement.withdrawal_life import take
 from platform_api.settlement.withdrawal_models import (
@@ -336,13 +337,7 @@ class WithdrawalService:
             return None
         if row["status"] == "confirmed" and row["not_before"] > datetime.now(UTC):
             return "delay"
-        office = self._status.read().get("backoffice") or {}
-        settlement = office.get("settlement") or {}
-        if not settlement or not office.get("alive", True):
-            return "settlement_stopped"
-        if settlement.get("halted"):
-            return "settlement_halted"
-        return "batch" if settlement.get("connected") else "chain_unavailable"
+        return look(self._status).stops or "batch"
 
 
 def _sui_address(caller: Caller) -> str:

@@ -1,14 +1,14 @@
 """Creators' tokens: symbols, launch, markets' phases, prices, holders, transactions."""
 
 from platform_api.kernel.context import Context
-from platform_api.tokens.routes import MarketStaffController, SymbolController, TokenController
+from platform_api.tokens.routes import InvestmentController, MarketStaffController, SymbolController, TokenController
 from platform_api.tokens.service import TokenService
 
 __all__ = ["CONTEXT"]
 
 CONTEXT = Context(
     "tokens",
-    (TokenController, SymbolController, MarketStaffController),
+    (TokenController, SymbolController, InvestmentController, MarketStaffController),
     TokenService,
     events=(
         "token.created", "token.listed", "token.halted", "token.resumed", "token.delisted", "token.failed",

@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from platform_api.exchange.account_models import Position
 from platform_api.texts import line, prose
 
 __all__ = [
-    "Availability", "Holder", "MarketPhase", "PhaseRequest", "PricePoint", "Proceeds", "Reservation", "Token",
-    "TokenDetail", "TokenRequest", "TokenStatus", "TokenTransaction",
+    "Availability", "Holder", "Investment", "MarketPhase", "PhaseRequest", "PricePoint", "Proceeds", "Reservation",
+    "Token", "TokenDetail", "TokenRequest", "TokenStatus", "TokenTransaction",
 ]  # fmt: skip
 
 TokenStatus = Literal["reserved", "minted", "listed", "halted", "delisted", "failed"]
@@ -85,6 +86,17 @@ class TokenDetail(Token, frozen=True):
     circulating_supply: str
     holder_count: int
     vault: str | None
+
+
+class Investment(Struct, frozen=True):
+    """What somebody has of a creator's token, and what it cost them; `position` as in the portfolio."""
+
+    token_id: str
+    creator_id: str
+    symbol: str
+    name: str
+    status: TokenStatus
+    position: Position
 
 
 class PricePoint(Struct, frozen=True):

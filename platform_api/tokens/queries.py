@@ -77,6 +77,13 @@ async def token_by_symbol(db: Any, symbol: str) -> Any:
     return await db.fetchrow("SELECT * FROM tokens.token WHERE symbol = $1 AND status <> 'failed'", symbol)
 
 
+async def tokens_of_symbols(db: Any, symbols: list[str]) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        "SELECT * FROM tokens.token WHERE symbol = ANY($1) AND status <> 'failed'", symbols
+    )
+    return rows
+
+
 async def lock_token(db: Any, token_id: UUID) -> Any:
     return await db.fetchrow("SELECT * FROM tokens.token WHERE id = $1 FOR UPDATE", token_id)
 

@@ -18,6 +18,7 @@ from platform_api.security import freshly_proved, permitted
 from platform_api.tokens.models import (
     Availability,
     Holder,
+    Investment,
     MarketPhase,
     PhaseRequest,
     PricePoint,
@@ -30,7 +31,7 @@ from platform_api.tokens.models import (
 )
 from platform_api.tokens.service import TokenService
 
-__all__ = ["MarketStaffController", "SymbolController", "TokenController"]
+__all__ = ["InvestmentController", "MarketStaffController", "SymbolController", "TokenController"]
 
 Tokens = NamedDependency[TokenService]
 Status = Literal["minted", "listed", "halted", "delisted"]
@@ -154,6 +155,17 @@ class SymbolController(Controller):
     ) -> Envelope[Reservation]:  # fmt: skip
         """Hold a symbol for a day."""
         return ok(request, await tokens.symbols.reserve(caller, symbol, checked_key(idempotency_key)))
+
+
+class InvestmentController(Controller):
+    path = "/v1/users/me/investments"
+    tags = ("tokens",)
+    security = BEARER
+
+    @get("/", responses=READS)
+    async def investments(self, request: AnyRequest, caller: Who, tokens: Tokens) -> Envelope[list[Investment]]:
+        """Own positions in creators' tokens, with average costs and gains."""
+        return ok(request, await tokens.views.investments(caller))
 
 
 class MarketStaffController(Controller):

@@ -14,13 +14,14 @@ import msgspec
 
 from platform_api.envelope import Pagination, cursor_from, cursor_text, page, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
+from platform_api.exchange.accounts import AccountService
 from platform_api.exchange.service import ExchangeService, candle_of, trade_of
 from platform_api.kernel.context import Kernel
 from platform_api.money import decimal_text, steps_text
 from platform_api.security import Caller
 from platform_api.tokens import queries
 from platform_api.tokens.launch import SYMBOL
-from platform_api.tokens.models import Holder, PricePoint, Token, TokenDetail, TokenTransaction
+from platform_api.tokens.models import Holder, Investment, PricePoint, Token, TokenDetail, TokenTransaction
 
 __all__ = ["INTERVALS", "TokenViews", "token_of"]
 
@@ -35,6 +36,7 @@ class TokenViews:
         self._database = kernel.database
         self._exchange = kernel.service(ExchangeService)
         self._reader = self._exchange.reader
+        self._accounts = kernel.service(AccountService)
 
     async def browse(
         self, status: str | None, creator_id: UUID | None, cursor: str | None, limit: int
@@ -46,6 +48,19 @@ class TokenViews:
             rows, pagination = page(rows, limit, lambda row: (row["id"],))
             figures = await self._reader.figures(db, [row["market"] for row in rows]) if rows else {}
         return [token_of(row, figures.get(row["market"])) for row in rows], pagination
+
+    async def investments(self, caller: Caller) -> list[Investment]:
+        """Own positions in creators' tokens, also those that were sold."""
+        positions = {position.asset: position for position in (await self._accounts.portfolio(caller)).positions}
+        async with self._database.connection() as db:
+            rows = await queries.tokens_of_symbols(db, list(positions)) if positions else []
+        return [
+            Investment(
+                str(row["id"]), str(row["creator_id"]), row["symbol"], row["name"], row["status"],
+                positions[row["symbol"]],
+            )
+            for row in sorted(rows, key=lambda row: str(row["symbol"]))
+        ]  # fmt: skip
 
     async def one(self, visitor: Caller | None, token_id: str) -> TokenDetail:
         """By id or symbol. Raises ApiError NOT_FOUND."""

@@ -8,15 +8,17 @@ doubt asks `find` and sends the same bytes again.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
+from engine.messages.errors import Unavailable
 from settlement.chain.events import ChainEvent
 
 __all__ = [
     "ChainEvent", "ChainInfo", "ChainPort", "CoinPart", "Execution", "Part", "Payout", "Signed", "VaultListing",
-    "VaultState",
+    "VaultPaused", "VaultState",
 ]  # fmt: skip
 
 
@@ -138,14 +140,23 @@ class ChainInfo(msgspec.Struct, frozen=True):
     operator: str
 
 
+class VaultPaused(Unavailable):
+    """An admin has paused a vault: nothing is sent until that is lifted."""
+
+
 class ChainPort(Protocol):
     """Every method raises Unavailable when the chain does not answer."""
 
     async def connect(self) -> ChainInfo:
         """Reach the chain and find the package and the operator's capabilities. Refused if they are not there."""
 
-    async def open_vaults(self, assets: list[tuple[str, int]], first_batch: int) -> list[VaultListing]:
-        """Open a vault for each (asset, number). Not idempotent: called again it opens others, which stay empty."""
+    async def open_vaults(
+        self, assets: list[tuple[str, int]], first_batch: int, beside: Sequence[VaultListing] = ()
+    ) -> list[VaultListing]:
+        """Open a vault for each (asset, number), of the operator that the vaults `beside` name.
+
+        Not idempotent: called again it opens others, which stay empty.
+        """
 
     async def vault_states(self, listings: list[VaultListing]) -> dict[str, VaultState]:
         """By asset."""

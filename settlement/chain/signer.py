@@ -90,7 +90,8 @@ class ExternalSigner:
             await process.wait()
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One question at a time. A program that died or hangs is ended, and started again by the next one."""
+        """One question at a time. A program that died, hangs or was left alone in the middle of an answer is ended,
+        and started again by the next one."""
         async with self._lock:
             process = await self._running()
             assert process.stdin is not None and process.stdout is not None
@@ -99,9 +100,11 @@ class ExternalSigner:
                     process.stdin.write(json.dumps(request).encode() + b"\n")
                     await process.stdin.drain()
                     line = await process.stdout.readline()
-            except (TimeoutError, OSError) as error:
-                await self.close()
-                raise Unavailable(f"the signer does not answer within {self._timeout_s:g} s") from error
+            except BaseException as error:
+                await self.close()  # also when nobody waits any more: the answer in the pipe is not the next question's
+                if isinstance(error, TimeoutError | OSError):
+                    raise Unavailable(f"the signer does not answer within {self._timeout_s:g} s") from error
+                raise
             try:
                 answer = json.loads(line)
             except ValueError:

@@ -1,8 +1,9 @@
 """The chain port over pysui's gRPC client, unmodified, against any Sui node: LocalSui, a test network, mainnet.
 
 Transactions are built with explicit object references, so that building asks nothing and signing is repeatable; the
-references (capability, gas coin, vaults) are read just before. Expiry is the next epoch. One gas coin, the operator's
-largest, pays. The key never reaches pysui: a Signer signs, in this process or in another.
+references (capability, gas coins, vaults) are read just before. Expiry is the next epoch. The operator's largest SUI
+coin pays; when it runs low or is gone, all of them are read anew and pay together, for what somebody sends is a coin of
+its own. The key never reaches pysui: a Signer signs, in this process or in another.
 
 A `http://` URL means plaintext and is for loopback only; pysui always opens TLS, so its channel is replaced (a private
 attribute, held by a test). What differs on a real network: coins come from the settings instead of being published as
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,7 @@ from settlement.chain.port import (
     Part,
     Signed,
     VaultListing,
+    VaultPaused,
     VaultState,
 )
 from settlement.chain.signer import Signer
@@ -65,6 +68,8 @@ ENTRIES_PER_APPLY = 500
 """An address list is one pure argument of at most 16,384 bytes: 511 addresses."""
 OWNED_PER_REQUEST = 1_000
 COINS_PER_PAY_IN = 200
+GAS_COINS_MOST = 200
+"""Sui takes 256 coins as one transaction's gas."""
 OBJECTS_PER_REQUEST = 50
 CONFIG_FILE = "PysuiConfig.json"
 _UNKNOWN_OUTCOME = {
@@ -113,6 +118,8 @@ class SuiChain:
         self._operator_caps: list[str] = []
         self._admin_cap = ""
         self._gas_coin = ""
+        self._paid_in: set[str] = set()
+        """Coins that the transaction being built pays in: they cannot pay its gas."""
 
     # ------------------------------------------------------------ port
 
@@ -159,7 +166,9 @@ class SuiChain:
             return ""
         return str((await self._object(self._settings.vault)).object_type).partition("::")[0]
 
-    async def open_vaults(self, assets: list[tuple[str, int]], first_batch: int) -> list[VaultListing]:
+    async def open_vaults(
+        self, assets: list[tuple[str, int]], first_batch: int, beside: Sequence[VaultListing] = ()
+    ) -> list[VaultListing]:
         if not assets:
             return []
         if not self._admin_cap:
@@ -170,9 +179,10 @@ class SuiChain:
             asset: (self._settings.coin_types[asset], None, 0) for asset, _ in assets if self._is_configured(asset)
         }
         coins |= await self._publish([(asset, number) for asset, number in assets if asset not in coins])
+        named = await self._named_operator(beside) or self._operator_caps[0]
         builder = ProgrammableTransactionBuilder(compress_inputs=True)
         admin = builder.input_obj_from_objarg(_owned(await self._object(self._admin_cap)))
-        operator = _pure(builder, address_bytes(self._operator_caps[0]))
+        operator = _pure(builder, address_bytes(named))
         first, delay = _pure(builder, u64(first_batch)), _pure(builder, u64(self._settings.exit_delay_ms))
         for asset, _ in assets:
             self._call(builder, "open", [admin, operator, first, delay], coins[asset][0])
@@ -205,6 +215,7 @@ class SuiChain:
     async def sign(self, part: Part, listings: dict[str, VaultListing]) -> Signed:
         vaults = await self._headers([listings[coin.asset] for coin in part.coins])
         operator = await self._operator_of(vaults)
+        self._paid_in = set()
         builder = ProgrammableTransactionBuilder(compress_inputs=True)
         cap = builder.input_obj_from_objarg(_owned(await self._object(operator)))
         clock = builder.input_obj_from_objarg(_shared(address_text(CLOCK_ID), 1, mutable=False))
@@ -234,7 +245,7 @@ class SuiChain:
     async def _operator_of(self, vaults: dict[str, VaultHeader]) -> str:
         """The capability that all the vaults name and we own. Asked before sending: an abort costs gas."""
         if paused := sorted(asset for asset, header in vaults.items() if header.paused):
-            raise Unavailable(f"the vault of {', '.join(paused)} is paused")
+            raise VaultPaused(f"the vault of {', '.join(paused)} is paused")
         named = {address_text(header.operator) for header in vaults.values()}
         if not named <= set(self._operator_caps):
             await self._find_owned()  # rotated since we looked
@@ -245,6 +256,15 @@ class SuiChain:
                 f"the vaults name operator {', '.join(sorted(named))}; {self._key.address} owns "
                 f"{', '.join(self._operator_caps)}"
             )
+        return named.pop()
+
+    async def _named_operator(self, listings: Sequence[VaultListing]) -> str:
+        """The capability that these vaults name; after a rotation not any that we own will do. Empty: no vaults."""
+        if not listings:
+            return ""
+        named = {address_text(header.operator) for header in (await self._headers(list(listings))).values()}
+        if len(named) > 1:
+            raise Unavailable(f"the vaults name several operators ({', '.join(sorted(named))}): rotate first")
         return named.pop()
 
     async def send(self, signed: Signed) -> Execution:
@@ -327,6 +347,7 @@ class SuiChain:
         for item in owned[:COINS_PER_PAY_IN]:
             if taken < needed:
                 used.append(builder.input_obj_from_objarg(_owned(item)))
+                self._paid_in.add(item.object_id)
                 taken += int(item.balance)
         if taken < needed:
             raise Unavailable(
@@ -396,24 +417,35 @@ class SuiChain:
 
     async def _sign(self, builder: Any) -> Signed:
         epoch = await self._execute(commands.GetBasicCurrentEpochInfo())
-        gas = await self._object(self._gas_coin)
-        if int(gas.balance or 0) < self._settings.gas_floor_mist:
-            raise Unavailable(
-                f"{self._key.address} has {gas.balance or 0} MIST left for gas, less than "
-                f"{self._settings.gas_floor_mist}: send SUI there"
-            )
-        budget = min(self._settings.gas_budget_mist, int(gas.balance or 0))
+        gas = await self._gas()
+        budget, payment = min(self._settings.gas_budget_mist, _mist(gas)), [_reference(coin) for coin in gas]
         data = bcs.TransactionData(
             "V1",
             bcs.TransactionDataV1(
                 builder.finish_for_inspect(),
                 _address(self._key.address),
-                bcs.GasData([_reference(gas)], _address(self._key.address), int(epoch.reference_gas_price), budget),
+                bcs.GasData(payment, _address(self._key.address), int(epoch.reference_gas_price), budget),
                 bcs.TransactionExpiration("Epoch", int(epoch.epoch or 0) + 1),
             ),
         )
         raw = bytes(data.serialize())
         return Signed(raw, await self._key.sign_transaction(raw), base58_text(transaction_digest(raw)))
+
+    async def _gas(self) -> list[Any]:
+        """The coins that pay; what is left of them ends up in the first. Raises Unavailable: all is too little."""
+        least, us = self._settings.gas_floor_mist, address_bytes(self._key.address)
+        with contextlib.suppress(Refused):  # merged or sent away
+            coin = await self._object(self._gas_coin)
+            if int(coin.balance or 0) >= least and address_bytes(coin.owner.address or "0x0") == us:
+                return [coin]
+        coins = [item for item in await self._owned_objects(SUI_COIN) if item.object_id not in self._paid_in]
+        coins.sort(key=lambda item: (-int(item.balance or 0), item.object_id))
+        coins = coins[:GAS_COINS_MOST]
+        if _mist(coins) < least:
+            left = f"{self._key.address} has {_mist(coins)} MIST left for gas, less than {least}"
+            raise Unavailable(f"{left}: send SUI there")
+        self._gas_coin = coins[0].object_id
+        return coins
 
     async def _submit(self, builder: Any) -> Any:
         """Sign and execute a set-up transaction; its effects. Same bytes again on doubt, a few times."""
@@ -567,6 +599,10 @@ def _execution(transaction: Any, package: str) -> Execution:
         kind="" if error is None or error.kind is None else str(error.kind.name),
         skipped=[place for place, kind in enumerate(paying) if kind == "WithdrawalSkipped"],
     )
+
+
+def _mist(coins: list[Any]) -> int:
+    return sum(int(coin.balance or 0) for coin in coins)
 
 
 def _type_argument(kind: str) -> Any:

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from tests.faults import report
 from tests.faults.kills import Kills, plan, run_kills
 
-LIVES = 50
+LIVES = 20
 """Faults that one data directory goes through; then a new one begins."""
 
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -22,9 +23,10 @@ from byline.client.market_data import MarketDataClient
 from byline.summary import read_projection
 from engine.messages import layout
 from engine.messages.codes import EventKind
-from engine.messages.errors import JournalCorrupt
+from persistence import segments
 from persistence.disk import DirectoryDisk
-from persistence.recovery import replay
+from persistence.journal import read_mark
+from persistence.recovery import Replayer
 from tests.faults.load import LOST, MARKET, Trader
 from tests.support.exchange import ExchangeProcess, until
 
@@ -32,8 +34,10 @@ __all__ = ["Audit", "audit", "resolve_unknown"]
 
 TICK, LOT = Decimal("0.01"), Decimal("0.01")
 """Of the market, as genesis lists it."""
-LOOKS = 20
-"""At a journal that is being written: only what stays wrong is wrong."""
+
+
+class _Enough(Exception):
+    """All that is durable has been replayed."""
 
 
 @dataclass
@@ -61,20 +65,23 @@ class _Journal:
 
     def take(self, events: npt.NDArray[np.void], first: int, last: int) -> None:
         self.commands += last - first + 1
-        kinds, slots = events["kind"].tolist(), events["slots"].tolist()
-        accepted, trades, at = events.view(layout.ACCEPTED), events.view(layout.TRADE), 0
+        kinds, slots, at = events["kind"].tolist(), events["slots"].tolist(), 0
+        heads: dict[int, list[int]] = {EventKind.ACCEPTED: [], EventKind.TRADE: []}
         while at < len(kinds):
-            if kinds[at] == EventKind.ACCEPTED:
-                row = accepted[at]
-                self.accepted.setdefault(row["client_id"].decode(), []).append(int(row["order_id"]))
-                if not int(row["flags"]) & layout.PlaceFlag.BUDGET:
-                    self.sizes[int(row["order_id"])] = int(row["size"])
-            elif kinds[at] == EventKind.TRADE:
-                row = trades[at]
-                self.trades[int(row["market"]), int(row["trade_id"])] += 1
-                for order in (int(row["maker_order_id"]), int(row["taker_order_id"])):
-                    self.filled[order] += int(row["size"])
+            if kinds[at] in heads:
+                heads[kinds[at]].append(at)
             at += max(1, slots[at])
+        accepted = events.view(layout.ACCEPTED)[heads[EventKind.ACCEPTED]]
+        for name, order, size, flags in accepted[["client_id", "order_id", "size", "flags"]].tolist():
+            self.accepted.setdefault(name.decode(), []).append(order)
+            if not flags & layout.PlaceFlag.BUDGET:
+                self.sizes[order] = size
+        trades = events.view(layout.TRADE)[heads[EventKind.TRADE]]
+        fields = ["market", "trade_id", "maker_order_id", "taker_order_id", "size"]
+        for market, trade, maker, taker, size in trades[fields].tolist():
+            self.trades[market, trade] += 1
+            self.filled[maker] += size
+            self.filled[taker] += size
 
 
 async def resolve_unknown(traders: list[Trader], result: Audit) -> None:
@@ -130,17 +137,22 @@ async def audit(exchange: ExchangeProcess, traders: list[Trader], result: Audit)
 
 
 async def _replayed(exchange: ExchangeProcess) -> tuple[Any, _Journal]:
-    """A replay from the first record of the journal as it is now."""
-    for look in range(LOOKS):
-        journal = _Journal()
-        try:
-            core, _ = await asyncio.to_thread(replay, DirectoryDisk(exchange.data), on_events=journal.take)
-            return core, journal
-        except JournalCorrupt:
-            if look == LOOKS - 1:
-                raise
-            await asyncio.sleep(0.05)
-    raise AssertionError
+    """A replay up to the last record that the mark calls durable: the end behind it moves under a reader."""
+    return await asyncio.to_thread(_replay, DirectoryDisk(exchange.data))
+
+
+def _replay(disk: DirectoryDisk) -> tuple[Any, _Journal]:
+    journal, listed = _Journal(), segments.list_segments(disk)
+    replayer, durable = Replayer(journal.take), read_mark(disk, listed[0].header.identity)
+
+    def take(slots: npt.NDArray[np.void], first: int, last: int) -> None:
+        replayer.apply(slots, first, last)
+        if last >= durable:
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        segments.scan(disk, listed, take)
+    return replayer._replay.core, journal
 
 
 def _sums(core: Any, result: Audit) -> None:

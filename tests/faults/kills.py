@@ -101,8 +101,9 @@ async def run_kills(
                 on_fault(number + 1, fault, result)
             if found.failures:
                 break
-    except AssertionError as error:
-        result.failures.append(f"fault {sum(result.faults.values()) + 1}: {error}; {exchange.log()[-600:]}")
+    except Exception as error:  # noqa: BLE001 - whatever stands in the way of the checks is a failure of that fault
+        text = f"{type(error).__name__}: {error}; {exchange.log()[-600:]}"
+        result.failures.append(f"fault {sum(result.faults.values()) + 1}: {text}")
     finally:
         for task in tasks:
             task.cancel()

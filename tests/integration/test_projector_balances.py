@@ -23,7 +23,7 @@ from tests.support.rule_flow import RuleFlow
 OPTIONAL = ("price", "stop_price", "display_size", "expires_at")
 TABLES = {
     "asset": "id", "market": "id", "account": "id", "orders": "order_id", "trade": "market_id, trade_id",
-    "candle": "market_id, interval_seconds, opened_at",
+    "candle": "market_id, interval_seconds, opened_at", "posting": "sequence, event_index, number",
 }  # fmt: skip
 
 

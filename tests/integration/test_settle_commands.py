@@ -22,6 +22,7 @@ from engine.messages.errors import Refused, Unavailable
 from persistence.event_log import EventLogReader, EventLogWriter
 from settlement.brake import Brake
 from settlement.chain.admin import SuiAdmin
+from settlement.chain.encoding import address_text
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.server import RunningNode, start
 from settlement.chain.port import CoinPart, Part
@@ -72,6 +73,31 @@ async def test_rotate_and_pause_count_at_once_in_every_vault(node: RunningNode, 
     with pytest.raises(Refused, match="owns no AdminCap"):
         await fresh.set_paused(listings, True)
     for chain in (admin, fresh, other):
+        await chain.close()
+
+
+async def test_a_vault_opened_after_a_rotation_names_the_operator_of_the_others(
+    node: RunningNode, tmp_path: Path
+) -> None:
+    """The administrator kept the old capability too: what it owns does not say which one counts."""
+    admin = _admin(node, tmp_path)
+    await admin.connect()
+    opened = await admin.open_vaults([("USDC", 1)], 1)
+    while True:
+        named, _ = await admin.rotate(opened, OPERATOR.address)
+        await admin._find_owned()
+        if named != admin._operator_caps[0]:
+            break
+    opened += await admin.open_vaults([("INK", 2)], 1, opened)
+    by_asset = {listing.asset: listing for listing in opened}
+    assert {address_text(header.operator) for header in (await admin._headers(opened)).values()} == {named}
+    part = Part(1, 0, 1, b"\1" * 32, b"\2" * 32, [CoinPart(asset, bytes(32)) for asset in by_asset])
+    assert (await admin.send(await admin.sign(part, by_asset))).success
+    other = await Owner.open(node.port, tmp_path, "next operator")
+    elsewhere, _ = await admin.rotate(opened, other._key.address)
+    opened += await admin.open_vaults([("EUR", 3)], 2, opened)
+    assert address_text((await admin._headers(opened))["EUR"].operator) == elsewhere, "one that we do not own"
+    for chain in (admin, other):
         await chain.close()
 
 

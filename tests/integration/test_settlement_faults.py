@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 import time
 from collections import Counter
@@ -21,7 +22,8 @@ from engine.messages import layout
 from engine.messages.decimals import decimal_text
 from engine.messages.errors import JournalFailed, Unavailable
 from settlement.batch import Listed, SignedPart
-from settlement.chain.encoding import address_bytes
+from settlement.chain import sui
+from settlement.chain.encoding import address_bytes, address_text
 from settlement.chain.events import ChainEvent
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui import node as node_module
@@ -285,11 +287,13 @@ async def test_f58_epoch_gas_price_pause_and_rotation_are_survived(bench: Bench)
         await node.administer(paused=True)
         _trade_and_cut(log, buyer, seller, 2)
         await _until(lambda: "is paused" in settler.status()["chain_error"], "the status says paused")
+        assert settler.status()["paused"]
         gas = max(item.mist for item in node.state.items.values() if item.kind.endswith("sui::SUI>"))
         await asyncio.sleep(0.2)
         assert gas == max(item.mist for item in node.state.items.values() if item.kind.endswith("sui::SUI>"))
         await node.administer(paused=False)
         await _until(lambda: settler.status()["final_batch"] == done + 2, "opened again")
+        assert not settler.status()["paused"]
         await node.administer(operator=b"\x0d" * 32)
         _trade_and_cut(log, buyer, seller, 1)
         await _until(lambda: "name operator" in settler.status()["chain_error"], "the status says rotated")
@@ -300,17 +304,39 @@ async def test_f58_epoch_gas_price_pause_and_rotation_are_survived(bench: Bench)
         _check_rows(bench, settler)
 
 
-async def test_f58_without_gas_nothing_is_sent_and_the_status_names_the_address(bench: Bench) -> None:
+async def test_f58_without_gas_nothing_is_sent_until_somebody_sends_sui_to_the_address(bench: Bench) -> None:
+    """What is sent is a coin of its own, and the status says no more than what is true of all of them."""
     log, buyer, seller = _market()
     log.cut()
+    owner = await Owner.open(bench.port, bench.directory, "sponsor")
     async with bench.settler(log) as settler:
         await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
-        settings = settler._chain._settings
-        settler._chain._settings = type(settings)(settings.url, settings.config_directory, gas_floor_mist=10**18)
+        chain = settler._chain
+        assert isinstance(chain, SuiChain) and bench.node is not None
+        coin = bench.node.node.state.items[address_bytes(chain._gas_coin)]
+        chain._settings = dataclasses.replace(chain._settings, gas_floor_mist=coin.mist + 3 * 10**9)
         _trade_and_cut(log, buyer, seller, 1)
-        await _until(lambda: "MIST left for gas" in settler.status()["chain_error"], "the status says so")
-        settler._chain._settings = settings
-        await _until(lambda: settler.status()["final_batch"] == 2, "paid for again")
+        said = f"{OPERATOR.address} has {coin.mist} MIST left for gas"
+        await _until(lambda: said in settler.status()["chain_error"], "the status says so")
+        await owner.scatter(2 * 10**9, 2, OPERATOR.address)
+        await _until(lambda: settler.status()["final_batch"] == 2, "paid for by all three")
+        assert chain._gas_coin == address_text(coin.id)
+        chain._settings = dataclasses.replace(chain._settings, gas_floor_mist=10**9)
+        await owner.scatter(5 * 10**9, 1, OPERATOR.address)
+        elsewhere = SuiChain(SuiSettings(f"http://127.0.0.1:{bench.port}", bench.directory / "elsewhere"), OPERATOR)
+        await elsewhere.connect()
+        [small] = [item for item in bench.node.node.state.items.values() if item.mist == 5 * 10**9]
+        builder = ProgrammableTransactionBuilder(compress_inputs=True)
+        whole = builder.input_obj_from_objarg(sui._owned(await elsewhere._object(elsewhere._gas_coin)))
+        elsewhere._gas_coin = address_text(small.id)
+        builder.transfer_objects(sui._pure(builder, owner.row), [whole])
+        await elsewhere._submit(builder)
+        await elsewhere.close()
+        _trade_and_cut(log, buyer, seller, 1)
+        await _until(lambda: settler.status()["final_batch"] == 3, "the coin is sent away: another pays")
+        assert chain._gas_coin == address_text(small.id)
+        _check_rows(bench, settler)
+    await owner.close()
     assert _signed(bench)[2] == 1
 
 

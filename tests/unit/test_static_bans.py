@@ -227,7 +227,8 @@ def test_no_exception_is_swallowed_in_cython_without_a_reason() -> None:
         ("try:\n    f()\nexcept OSError:\n    pass\n", 1), ("try:\n    f()\nexcept:\n    pass\n", 1),
         ("try:\n    f()\nexcept (ValueError, OSError):\n    continue\n", 1),
         ("try:\n    f()\nexcept OSError:\n    pass  # it is being closed\n", 0),
-        ("try:\n    f()\nexcept OSError as e:\n    log.error(e)\n", 0), ("try:\n    f()\nexcept KeyError:\n    pass\n", 0),
+        ("try:\n    f()\nexcept OSError as e:\n    log.error(e)\n", 0),
+        ("try:\n    f()\nexcept KeyError:\n    pass\n", 0),
         ("with contextlib.suppress(Exception):\n    f()\n", 1), ("with suppress(OSError, KeyError):\n    f()\n", 1),
         ("with contextlib.suppress(asyncio.TimeoutError):\n    f()\n", 0),
         ("with contextlib.suppress(OSError):  # told already\n    f()\n", 0),
@@ -239,7 +240,7 @@ def test_a_swallowed_exception_is_found(source: str, count: int) -> None:
 
 # --------------------------------------------------------------------------------------------------- queues that grow
 
-QUEUES = re.compile(r"\b(?:asyncio\.Queue|queue\.Queue|multiprocessing\.Queue|SimpleQueue|deque|(?:Lifo|Priority)Queue)\(")
+QUEUES = re.compile(r"\b(?:(?:asyncio|queue|multiprocessing)\.Queue|(?:Simple|Lifo|Priority)Queue|deque)\(")
 BOUNDED_BY = {
     "engine/reference/matching.py": ("half[price].values()", "a copy of one price's orders, gone with the call"),
     "gateway/pulls.py": ("AT_ONCE", "the accounts of lost sessions times their sessions; sessions are bounded"),
@@ -250,7 +251,8 @@ BOUNDED_BY = {
     "marketdata/relay.py": ("BATCHES_MAX", "waits while there are as many"),
     "marketdata/ticker.py": ("popleft", "minutes of the last 24 hours"),
     "marketdata/server.py": ("long_answers_max", "of one reader; the second holds readers, each at most once"),
-    "settlement/settler.py": ("unsettled", "numbers of sealed batches that are on disk; the brake stops trading"),
+    "settlement/settler.py": ("_queue", "numbers of sealed batches that are on disk; the brake stops trading"),
+    "settlement/brake.py": ("limit_s", "one pair a cut; past the limit markets are closed until they are settled"),
     "platform_api/live/connection.py": ("QUEUE_MAX", "at more the connection is ended as too slow"),
     "byline/client/event_queue.py": ("_size_max", "at more the reader is told what it missed"),
     "byline/traders.py": ("ACCOUNT_COUNT", "orders of the simulated traders; the core limits open orders"),
@@ -289,7 +291,8 @@ def test_every_queue_is_bounded_or_said_to_be() -> None:
     ("line", "is_found"),
     [
         ("q = asyncio.Queue()", True), ("q = asyncio.Queue(0)", True), ("q = deque()", True), ("q = deque(rows)", True),
-        ("q: deque[int] = deque(\n    maxlen=5\n)", False), ("q = asyncio.Queue(16)", False), ("q = SimpleQueue()", True),
+        ("q: deque[int] = deque(\n    maxlen=5\n)", False), ("q = asyncio.Queue(16)", False),
+        ("q = SimpleQueue()", True),
         ("q = queue.Queue(maxsize=9)", False), ("# deque()", False), ('"deque()"', False),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 import pytest_asyncio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_api.app import openapi_document
@@ -498,6 +498,7 @@ async def test_money_that_comes_for_a_revoked_licence_goes_back(world):
     assert (await licence(world, buyer, waits["id"]))["status"] == "revoked"
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**15), st.integers(0, 10_000), st.lists(st.integers(0, 10_000), max_size=15))
 def test_parts_of_a_fee_are_the_fee(fee, platform_bps, above):
     parts = shares_of_fee(fee, platform_bps, above)
@@ -921,6 +922,7 @@ def test_territories_are_iso_codes_and_ww_swallows_the_rest():
             tidy([wrong])
 
 
+@settings(deadline=None)
 @given(st.sets(st.sampled_from(sorted(TERRITORIES)), min_size=1), st.sets(st.sampled_from(SCOPES), min_size=1))
 def test_sets_hold_each_code_once_and_no_other(codes, words):
     for text, wanted in (

@@ -384,6 +384,48 @@ async def test_top_up_is_refunded_by_staff_as_far_as_it_is_there(shop):
     await shop.refused(400, "VALIDATION_ERROR", "refund_too_large", path, staff_bearer, {"amount": "6.1"})
 
 
+# ------------------------------------------------------------------------------------------------ transfers
+
+
+async def test_transfer_moves_the_amount_and_a_thousandth_or_nothing(shop):
+    sender, bearer = await shop.buyer("10.02")
+    receiver, received = await shop.buyer()
+    platform = shop.units("platform:revenue")
+    path, key = "/v1/transfers", uuid4().hex
+    body = {"to": receiver, "asset": "USDC", "amount": "10.000001", "note": "Half."}
+    done = await shop.post(path, bearer, body, key)
+    assert (done["status"], done["direction"], done["amount"], done["fee"]) == (
+        "completed", "sent", "10.000001", "0.010001")  # fmt: skip
+    assert await shop.post(path, bearer, body, key) == done
+    assert (shop.units(f"user:{sender}"), shop.units(f"user:{receiver}")) == (9_998, 10_000_001)
+    assert shop.units("platform:revenue") - platform == 10_001
+    failed = await shop.post(path, bearer, body | {"amount": "0.009998"})
+    assert (failed["status"], failed["reason"]) == ("failed", "insufficient_funds")
+    assert shop.units(f"user:{sender}") == 9_998
+    assert [one["id"] for one in await shop.get(path, bearer)] == [failed["id"], done["id"]]
+    (seen,) = await shop.get(path, received)
+    assert (seen["direction"], seen["fee"], seen["account_id"], seen["note"]) == ("received", "0", sender, "Half.")
+    for change, reason in (({"to": sender}, "unknown_account"), ({"to": str(uuid4())}, "unknown_account"),
+                           ({"asset": "NONE"}, "unknown_asset"), ({"amount": "0"}, "bad_price"),
+                           ({"amount": "0.0000001"}, "bad_price")):  # fmt: skip
+        await shop.refused(400, "VALIDATION_ERROR", reason, path, bearer, body | change)
+    assert shop.sum_is_zero()
+
+
+@pytest.mark.parametrize("fault", ["request", "answer"])
+async def test_transfer_on_its_way_when_the_core_went_away_comes_once(shop, fault):
+    sender, bearer = await shop.buyer("10.01")
+    receiver, _ = await shop.buyer()
+    shop.core.lose.extend(["none", "none", fault] if fault == "answer" else [fault])
+    body = {"to": receiver, "asset": "USDC", "amount": "10"}
+    assert (await shop.post("/v1/transfers", bearer, body))["status"] == "pending"
+    shop.core.lose.clear()
+    await shop.finish()
+    assert (shop.units(f"user:{sender}"), shop.units(f"user:{receiver}")) == (0, 10 * USDC)
+    (found,) = await shop.get("/v1/transfers", bearer)
+    assert found["status"] == "completed"
+
+
 # ------------------------------------------------------------------------------------------------ crashes
 
 

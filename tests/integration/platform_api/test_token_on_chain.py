@@ -9,37 +9,15 @@ import os
 import signal
 import subprocess
 import sys
-from uuid import uuid4
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.support.people import Person
 from tests.support.waiting import HANG_S, answers, until
-from tests.unit.platform_api.test_sui_signature import Wallet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-class Person:
-    def __init__(self, http):
-        self.http, self.wallet, self.bearer, self.id = http, Wallet(0), {}, ""
-
-    async def data(self, method, path, **body):
-        key = {"idempotency-key": uuid4().hex} if method == "POST" else {}
-        sent = {"json": body} if body else {}
-        answer = await self.http.request(method, path, headers=self.bearer | key, **sent)
-        assert answer.status_code < 300, answer.text
-        return answer.json()["data"]
-
-    async def proof(self, purpose):
-        nonce = await self.data("POST", "/v1/auth/nonce", address=self.wallet.address, purpose=purpose)
-        signature = self.wallet.sign(nonce["message"].encode())
-        return {"address": self.wallet.address, "nonce": nonce["nonce"], "signature": signature}
-
-    async def sign_in(self):
-        session = await self.data("POST", "/v1/auth/verify", **await self.proof("sign_in"))
-        self.bearer, self.id = {"authorization": "Bearer " + session["access_token"]}, session["account_id"]
 
 
 async def test_a_launch_survives_a_core_that_stands_still_and_its_trades_reach_the_chain(new_exchange):
@@ -57,7 +35,7 @@ async def test_a_launch_survives_a_core_that_stands_still_and_its_trades_reach_t
             creator = await writer.data("POST", "/v1/creators", display_name="Quill")
             await writer.data("POST", f"/v1/creators/{creator['id']}/verification", statement="It is me.")
             await staff.data("POST", f"/v1/admin/creators/{creator['id']}/verification-decision", decision="approve")
-            await writer.data("POST", "/v1/auth/step-up", **await writer.proof("step_up"))
+            await writer.step_up()
 
             core = exchange.pid("core")
             os.kill(core, signal.SIGSTOP)  # the first command is sent and not answered

@@ -302,6 +302,10 @@ async def test_from_the_launch_to_the_last_unit(floor):
     assert await world.data("GET", f"{path}/price-history?interval=1d&to={at}") == []
     assert await world.data("GET", f"{path}/price-history?interval=1d&from={at}") == [candle]
 
+    (held,) = await world.data("GET", "/v1/users/me/investments", headers=buys)
+    assert (held["token_id"], held["symbol"], held["status"]) == (token["id"], symbol, "listed")
+    assert held["position"]["quantity"] == held["position"]["bought"] and held["position"]["last_price"] == "1.5"
+
     told = await world.data("GET", f"{path}/transactions")
     assert [entry["type"] for entry in told] == ["trade", "open", "trade", "share", "mint"]
     assert [entry.get("size") for entry in told] == ["50", None, "100", "400", "1000"]

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_api.ledger.commands import work_account
@@ -35,6 +35,7 @@ def payee(number, bps, work=0):
     return Payee(f"pay:{account_id}", account_id, "collaborator", bps)
 
 
+@settings(deadline=None)
 @given(UNITS, WEIGHTS)
 def test_parts_sum_to_the_whole_and_are_within_one_unit(total, weights):
     parts = largest_remainder(total, weights)
@@ -43,6 +44,7 @@ def test_parts_sum_to_the_whole_and_are_within_one_unit(total, weights):
         assert total * weight // sum(weights) <= part <= total * weight // sum(weights) + 1
 
 
+@settings(deadline=None)
 @given(UNITS, st.lists(st.integers(min_value=1, max_value=500), min_size=1, max_size=30), st.randoms())
 def test_order_of_the_payees_changes_nothing(total, parts, dice):
     payees = [payee(number, bps) for number, bps in enumerate(whole(parts))]
@@ -52,6 +54,7 @@ def test_order_of_the_payees_changes_nothing(total, parts, dice):
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(min_value=1, max_value=10**12), WEIGHTS), min_size=1, max_size=8))
 def test_core_divides_the_same_way(cases):
     core = RealCore()
@@ -81,6 +84,7 @@ def test_sale_of_the_worked_example():
     assert [amount for _, amount in parts[1].payees] == [228, 152, 76]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_chain_gives_away_what_came_in_and_no_more(data):
     """Any tree of works, any shares: everything arrives at payees, and a parent gets what its child received times."""
@@ -142,6 +146,7 @@ def test_core_takes_any_number_of_receivers(payees, above, kept):
     assert len(commands) == 1 or 1 + above + payees > POSTINGS_MAX
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(min_value=0, max_value=10**9), min_size=1, max_size=20).filter(any),
     st.lists(st.integers(min_value=1, max_value=10**9), min_size=1, max_size=10),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.messages import layout
 from engine.messages.errors import Unavailable
 from settlement.brake import Brake
 from tests.support.real_core import RealCore
@@ -19,6 +20,7 @@ class World:
             self.core.send(op="asset", asset=name, scale=2)
             self.core.send(op="market", market=f"{name}-USDC", base=name, quote="USDC", tick="0.01", lot="0.01")
         self.core.send(op="phase", market="ZOE-USDC", phase="halt")
+        self.cuts = 0
         self.brake = self.start()
 
     def start(self) -> Brake:
@@ -27,6 +29,14 @@ class World:
     def restart(self) -> None:
         self.brake.close()
         self.brake = self.start()
+
+    async def step(self, unsettled_s: float) -> None:
+        """The oldest cut that is not settled is so old; 0: there is none."""
+        if not self.cuts:
+            self.core.send(op="cut")
+            event = self.core.slots[-1][-1:].view(layout.CUT)[0]
+            self.cuts, self.cut_ts = int(event["batch"]), int(event["ts"])
+        await self.brake.step(self.cuts - bool(unsettled_s), self.cut_ts + round(unsettled_s * 1e9))
 
     def phases(self) -> list[str]:
         """By market, from the core's own events."""
@@ -48,30 +58,30 @@ def _phase_commands(world: World) -> list[tuple[str, str]]:
 
 
 async def test_past_the_limit_markets_take_cancels_alone_until_settlement_has_caught_up(world: World) -> None:
-    await world.brake.step(100.0)
+    await world.step(100.0)
     assert world.core.commands == []
     for _ in range(3):
-        await world.brake.step(100.5)
+        await world.step(100.5)
     assert _phase_commands(world) == [("INK-USDC", "cancel_only"), ("MAYA-USDC", "cancel_only")]
     world.core.send(op="account", account="user:a")
     order = {"op": "place", "account": "user:a", "market": "INK-USDC", "client_id": "c", "side": "buy", "type": "limit",
              "price": "1", "size": "1"}  # fmt: skip
     assert world.core.send(**order)["reason"] == "phase"
-    await world.brake.step(26.0)
+    await world.step(26.0)
     assert len(world.core.commands) == 2, "not caught up yet"
     for _ in range(3):
-        await world.brake.step(25.0)
+        await world.step(25.0)
     assert _phase_commands(world)[2:] == [("INK-USDC", "continuous"), ("MAYA-USDC", "continuous")]
     assert world.phases() == ["continuous", "continuous", "halt"] and world.brake.status()["closed"] == []
 
 
 async def test_what_the_operator_has_moved_meanwhile_is_left_alone(world: World) -> None:
-    await world.brake.step(101.0)
+    await world.step(101.0)
     world.core.send(op="phase", market="INK-USDC", phase="halt")
-    await world.brake.step(0.0)
+    await world.step(0.0)
     assert world.phases() == ["halt", "continuous", "halt"] and world.brake.closed == set()
     world.core.send(op="phase", market="INK-USDC", phase="cancel_only")
-    await world.brake.step(0.0)
+    await world.step(0.0)
     assert world.phases() == ["cancel_only", "continuous", "halt"], "not closed by the brake: not opened by it"
 
 
@@ -84,16 +94,36 @@ async def test_lost_requests_and_answers_and_crashes_leave_no_market_forgotten(
         world.core.lose.extend([fault, fault])
         while world.core.lose:
             with pytest.raises(Unavailable, match="test"):
-                await world.brake.step(unsettled_s)
+                await world.step(unsettled_s)
             if crash:
                 world.restart()
-        await world.brake.step(unsettled_s)
-        await world.brake.step(unsettled_s)
+        await world.step(unsettled_s)
+        await world.step(unsettled_s)
         assert world.phases() == [expected, expected, "halt"]
     assert world.brake.closed == set()
 
 
 async def test_without_a_limit_nothing_is_closed(world: World) -> None:
+    world.core.send(op="cut")
     brake = Brake(world.core, world.core, world.path.with_name("none.log"), 0)
-    await brake.step(10**9)
+    await brake.step(0, 2**62)
     assert world.core.commands == []
+
+
+async def test_what_is_not_sealed_counts_and_nothing_is_done_before_settlement_has_told(world: World) -> None:
+    now = world.core.now_ns
+    for _ in range(3):
+        world.core.send(op="cut")
+    for settled in (None, None):
+        await world.brake.step(settled, now + 10**12)
+    assert world.core.commands == []
+    await world.brake.step(1, now + 10**12)
+    assert world.brake.closed == {"INK-USDC", "MAYA-USDC"} and world.brake.status()["unsettled_cuts"] == 2
+    for settled in (None, 0):  # settlement is resumed and reads its store again
+        await world.brake.step(settled, now + 10**12)
+    assert world.brake.closed == {"INK-USDC", "MAYA-USDC"} and world.brake.status()["unsettled_cuts"] == 2
+    world.restart()
+    await world.brake.step(None, now + 10**12)
+    await world.brake.step(3, now + 10**12)
+    assert world.brake.closed == set() and world.phases() == ["continuous", "continuous", "halt"]
+    assert world.brake.status()["unsettled_s"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -262,12 +263,122 @@ async def test_an_account_that_the_operator_froze_stays_frozen(world: World) -> 
     assert world.is_frozen() and world.balance() == (90 * UNIT, 0)
 
 
+@pytest.mark.parametrize("operator", ["frozen", "row", "active"])
+async def test_a_freeze_of_the_operators_outlasts_the_exit(world: World, operator: str) -> None:
+    """Its command finds the account frozen for the exit already, and changes nothing."""
+    world.chain.happens("ExitRequested", 10 * UNIT)
+    await world.settle()
+    world.chain.happens("ExitCancelled")
+    await world.settle()
+    assert not world.is_frozen(), "an exit before it leaves nothing behind"
+    world.chain.happens("ExitRequested", 10 * UNIT)
+    await world.settle()
+    if operator == "row":
+        world.core.send(op="account", account="user:a", taker_ppm=7)
+    else:
+        world.core.send(op="account", account="user:a", status="frozen")
+    if operator == "active":
+        world.core.send(op="account", account="user:a", status="active")
+    world.start()
+    await world.settle()
+    world.chain.happens("ExitPaid", 10 * UNIT)
+    await world.settle()
+    assert world.is_frozen() == (operator == "frozen") and world.balance() == (90 * UNIT, 0)
+    world.start()
+    await world.settle()
+    assert world.is_frozen() == (operator == "frozen")
+    world.core.send(op="account", account="user:a", status="active")
+    assert not world.is_frozen(), "the operator's own to lift"
+
+
 async def test_an_exit_that_paid_what_the_books_do_not_have_is_a_disagreement(world: World) -> None:
     world.chain.happens("ExitRequested", 150 * UNIT)
     await world.settle()
     world.chain.happens("ExitPaid", 150 * UNIT)
     with pytest.raises(Disagreement, match="has paid an exit of 150000000 units of USDC"):
         await world.settle()
+
+
+def _net(world: World) -> tuple[int, int]:
+    """Of a batch sealed now: what the row of ROW holds on the chain, and what came beside the batches."""
+    world.core.send(op="cut")
+    ledger, netting = Ledger(), Netting(pay_pending=True)
+    world.core.seek(0)
+    for cut in ledger.feed(world.core.read()):
+        batch = netting.seal(ledger, cut, 0)
+        ledger.start_period()
+    return netting.rows["USDC"].get(ROW, 0), batch.beside["USDC"]
+
+
+async def test_a_stranger_who_pays_in_and_leaves_owes_nobody_and_stops_nothing(world: World) -> None:
+    for _ in range(2):
+        world.chain.happens("Deposited", 2 * UNIT, STRANGER)
+        world.chain.happens("Deposited", UNIT, STRANGER)
+        await world.settle()
+        world.chain.happens("ExitRequested", 9 * UNIT, STRANGER)
+        await world.settle()
+        world.chain.happens("ExitPaid", 3 * UNIT, STRANGER)
+        await world.settle()
+        assert not world.clerk.unclaimed and not world.clerk.open_exits and not world.clerk.problems
+    world.start()
+    await world.settle()
+    assert not world.clerk.unclaimed and not world.clerk._exits
+    world.core.send(op="account", account="user:late", row="0x" + STRANGER.hex())
+    await world.settle()
+    assert world.balance("user:late") == (0, 0) and world.balance() == (100 * UNIT, 0)
+    world.chain.happens("Deposited", 5 * UNIT, STRANGER)
+    await world.settle()
+    assert world.balance("user:late") == (5 * UNIT, 0), "what comes later is the account's"
+
+
+async def test_an_account_that_opens_after_an_exit_gets_what_is_left_of_the_deposit(world: World) -> None:
+    deposit = world.chain.happens("Deposited", 10 * UNIT, STRANGER)
+    world.chain.happens("ExitRequested", 4 * UNIT, STRANGER)
+    world.chain.happens("ExitPaid", 4 * UNIT, STRANGER)
+    await world.settle()
+    assert [event.amount for event in world.clerk.unclaimed] == [6 * UNIT]
+    world.start()
+    await world.settle()
+    world.core.send(op="account", account="user:late", row="0x" + STRANGER.hex())
+    await world.settle()
+    assert world.balance("user:late") == (6 * UNIT, 0) and not world.clerk.unclaimed and not world.clerk._exits
+    for _ in range(2):
+        world.chain.happens("ExitRequested", 6 * UNIT, STRANGER)
+        world.chain.happens("ExitCancelled", 0, STRANGER)
+        await world.settle()
+        world.start()
+        await world.settle()
+    assert world.balance("user:late") == (6 * UNIT, 0) and not world.is_frozen("user:late")
+    booked = [c for c in world.core.commands if c["op"] == "deposit"]
+    assert [(c["ref"], c["amount"]) for c in booked] == [(f"dep:sui:{deposit.digest}:0", "6")]
+
+
+async def test_an_exit_of_an_unseen_deposit_survives_a_crash_after_every_command_and_every_lost_answer(
+    tmp_path: Path,
+) -> None:
+    """Deposit and exit are seen at once: the deposit is closed, or has run after all and the exit takes the more."""
+    for position, fault in itertools.product(range(6), ("request", "answer")):
+        for unseen in (True, False):
+            world = World(tmp_path / f"{position}{fault}{unseen}")
+            world.core.send(op="account", account="user:probe")
+            world.core.lose.extend(["none"] * position + [fault])
+            world.chain.happens("Deposited", 15 * UNIT)
+            world.chain.happens("Deposited", 5 * UNIT)
+            for _ in range(0 if unseen else 1):
+                with contextlib.suppress(Unavailable):
+                    await world.step()
+            world.chain.happens("ExitRequested", 120 * UNIT)
+            world.chain.happens("ExitPaid", 118 * UNIT)
+            for _ in range(10):
+                try:
+                    await world.step()
+                except Unavailable:
+                    world.start()
+            assert world.balance() == (2 * UNIT, 0), (position, fault, unseen)
+            assert not world.is_frozen() and not world.clerk._exits and not world.clerk.problems
+            assert _net(world) == (2 * UNIT, (20 - 118) * UNIT)
+            assert world.watcher is not None
+            world.watcher.close()
 
 
 def _check_books(world: World, left: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import pytest
 
 from engine.messages.errors import Refused, SettingsInvalid, Unavailable
 from settlement.chain.keys import OperatorKey, signer_of
-from settlement.chain.sealed_key import KeyLock, address_in, default_key_file
+from settlement.chain.sealed_key import KeyLock, address_in, default_key_file, write_seed
 from settlement.chain.signer import ExternalSigner
+from settlement.proof_desk import load_proof_key
 from tests.support.chain_key import OPERATOR, SEED
 
 TRANSACTION = b"transaction bytes"
@@ -59,6 +62,28 @@ def test_another_lock_does_not_open_it(tmp_path: Path) -> None:
     (tmp_path / "w").unlink()
     with pytest.raises(SettingsInvalid, match="the file that opens the keys is gone"):
         OperatorKey.load(tmp_path / "k2", file)
+
+
+@pytest.mark.parametrize("kind", ["operator", "replaced", "proofs"])
+def test_a_fresh_keys_name_is_on_disk_before_the_key_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """After a power cut the file would else be gone, and what was made with the key be nobody's."""
+    path = tmp_path / "keys" / "k"
+    synced: list[tuple[int, bool]] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append((os.fstat(descriptor).st_ino, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    if kind == "proofs":
+        load_proof_key(path)
+    else:
+        write_seed(path, SEED, OPERATOR.address, KeyLock("correct horse"), replace=kind == "replaced")
+    assert {(path.parent.stat().st_ino, True), (tmp_path.stat().st_ino, True)} <= set(synced)
+    assert synced[0] == (path.stat().st_ino, False), "what it holds comes first"
 
 
 def test_every_changed_byte_of_a_sealed_key_is_noticed(tmp_path: Path) -> None:
@@ -124,6 +149,30 @@ def _program(directory: Path, body: str) -> str:
 
 
 ADDRESS = f"    if request['op'] == 'address': print(json.dumps({{'address': '{OPERATOR.address}'}}), flush=True)\n"
+
+
+async def test_the_answer_to_a_question_that_was_cancelled_is_nobody_elses(tmp_path: Path) -> None:
+    slow = (
+        "    else:\n        import os\n"
+        f"        if not os.path.exists({str(tmp_path / 'asked')!r}):\n"
+        f"            open({str(tmp_path / 'asked')!r}, 'w').close()\n"
+        f"            while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n"
+        "        print(json.dumps({'error': request['transaction']}), flush=True)\n"
+    )
+    signer = await ExternalSigner.start(_program(tmp_path, ADDRESS + slow))
+    try:
+        first = asyncio.create_task(signer.sign_transaction(b"first"))
+        while not (tmp_path / "asked").exists():
+            await asyncio.sleep(0.01)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        (tmp_path / "go").touch()
+        for text in (b"second", b"third"):
+            with pytest.raises(Refused, match=base64.b64encode(text).decode()):
+                await signer.sign_transaction(text)
+    finally:
+        await signer.close()
 
 
 @pytest.mark.parametrize(

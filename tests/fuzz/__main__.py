@@ -1,0 +1,66 @@
+"""`python -m tests.fuzz [--target NAME …] [--runs N]`: coverage-guided fuzzing by atheris. `make fuzz RUNS=N` runs it.
+
+Each target in a process of its own, N inputs each (0: until Ctrl-C). New inputs that reach something new are kept in
+build/fuzz/NAME; what is found stands beside it as `crash-…`. To keep an input: copy it to tests/fuzz/corpus/NAME.
+Exit status 0: nothing found. 1: the targets that found something are named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("session", "json", "binary", "journal", "snapshot", "part", "localsui", "marketdata")
+INPUT_BYTES_MAX = 80_000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Coverage-guided fuzzing.")
+    parser.add_argument("--runs", type=int, default=100_000, help="inputs for each target; 0: until Ctrl-C")
+    parser.add_argument("--target", action="append", choices=NAMES, help="once or more; left out: all")
+    parser.add_argument("--inside", choices=NAMES, help=argparse.SUPPRESS)
+    given, rest = parser.parse_known_args()
+    if given.inside:
+        return _fuzz(given.inside, rest)
+    try:
+        importlib.import_module("atheris")
+    except ImportError:
+        print("atheris is not installed: pip install 'atheris>=3,<4'", file=sys.stderr)
+        return 2
+    found = []
+    for number, name in enumerate(given.target or NAMES, 1):
+        print(f"[{number} of {len(given.target or NAMES)}] {name}", flush=True)
+        work = ROOT / "build" / "fuzz" / name
+        work.mkdir(parents=True, exist_ok=True)
+        own = ROOT / "tests" / "fuzz" / "corpus" / name
+        runs = [f"-runs={given.runs}"] if given.runs else []
+        argv = [sys.executable, "-m", "tests.fuzz", "--inside", name, str(work)]
+        argv += [str(own)] if own.is_dir() else []
+        argv += [*runs, f"-max_len={INPUT_BYTES_MAX}", f"-artifact_prefix={work}/", "-timeout=60"]
+        if subprocess.run(argv, cwd=ROOT, check=False).returncode:
+            found.append(name)
+    if found:
+        print(f"found something: {', '.join(found)}: see build/fuzz/NAME/crash-*")
+    return 1 if found else 0
+
+
+def _fuzz(name: str, arguments: list[str]) -> int:
+    """In a process of its own: never returns."""
+    import atheris
+
+    with atheris.instrument_imports(include=["gateway", "persistence", "settlement", "marketdata", "engine"]):
+        targets = importlib.import_module("tests.fuzz.targets")
+    work = Path(arguments[0])
+    for number, data in enumerate(targets.seeds_of(name)):
+        (work / f"seed-{number}").write_bytes(data)
+    atheris.Setup([sys.argv[0], *arguments], targets.TARGETS[name])
+    atheris.Fuzz()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""A short run of each fuzzer (F45–F49 in part): corpus, well-formed inputs, and a fixed number of their mutants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.mutate import mutants
+from tests.fuzz.targets import TARGETS, seeds_of
+
+CORPUS = Path(__file__).parent / "corpus"
+RUNS = {"binary": 300, "snapshot": 150, "localsui": 300, "marketdata": 400, "session": 400, "journal": 250}
+
+
+def corpus_of(name: str) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((CORPUS / name).glob("*")) if path.is_file()]
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_nothing_but_a_refusal_leaves_a_reader_of_bytes(name: str) -> None:
+    target, inputs = TARGETS[name], seeds_of(name) + corpus_of(name)
+    for data in mutants(inputs, len(inputs) + RUNS.get(name, 1000), seed=20_261_121):
+        try:
+            target(data)
+        except BaseException as error:
+            raise AssertionError(f"{name}: {type(error).__name__}: {error}: {data[:200].hex()}") from error
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_well_formed_inputs_are_understood(name: str) -> None:
+    """A target that refuses everything would find nothing: its mutants must reach what lies behind."""
+    assert any(TARGETS[name](data) for data in seeds_of(name))
+    mutated = list(mutants(seeds_of(name), 600, seed=1))[len(seeds_of(name)) :]
+    behind = any(TARGETS[name](data) for data in mutated)
+    assert behind or name == "snapshot", "mutants never get behind the first check; a digest guards a snapshot"
+
+
+def test_mutants_are_many_and_the_same_for_the_same_seed() -> None:
+    one, two = (list(mutants([b"abc" * 50, b"{}"], 500, seed)) for seed in (1, 1))
+    assert one == two and len(one) == 500 and len(set(one)) > 450
+    assert list(mutants([b"abc" * 50], 50, 2)) != one[:50]
+
+
+@pytest.mark.parametrize(
+    ("name", "break_it"),
+    [
+        ("journal", "persistence.segments._check_end"), ("json", "gateway.wire.json.parse"),
+        ("part", "persistence.backup.PartHeader.unpack"), ("localsui", "settlement.chain.encoding.Reader.u64"),
+    ],
+)  # fmt: skip
+def test_a_planted_fault_is_found(name: str, break_it: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each target must be able to fail: with its reader broken the same short run finds it."""
+    monkeypatch.setattr(break_it, _broken())
+    with pytest.raises(AssertionError, match=name):
+        test_nothing_but_a_refusal_leaves_a_reader_of_bytes(name)
+
+
+def _broken() -> Callable[..., object]:
+    def broken(*_: object, **__: object) -> object:
+        raise ZeroDivisionError("planted")
+
+    return broken
