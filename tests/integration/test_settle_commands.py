@@ -258,7 +258,8 @@ async def test_status_pause_and_resume_of_a_running_exchange(new_exchange) -> No
         await _until(lambda: len(exchange.status("chain")["vaults"]) == 4, "the chain's own status follows it")
         assert exchange.status("chain")["checkpoint"] > 2
         argv = [sys.executable, "-m", "byline.cli", "status", "--once", "--data", str(exchange.data)]
-        table = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True)
+        wide = os.environ | {"COLUMNS": "300"}
+        table = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, env=wide)
         assert "4 vaults" in table.stdout and "switches" not in table.stdout, table
         assert (await settle("pause")).returncode == 0
         await _until(lambda: "paused" in exchange.status("backoffice")["settlement"]["chain_error"], "paused")
