@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -224,16 +225,16 @@ async def _brake_of_a_running_exchange(data: Path) -> None:
     await _until(lambda: core.status()["connected"], "connected")
 
     async def phases() -> set[str]:
-        await brake.step(50.0)
+        await brake.step(None, time.time_ns())
         return {phase.word for phase in brake._phases}
 
     assert await phases() == {"continuous"}
-    await brake.step(101.0)
+    await brake.step(0, time.time_ns() + 10**12)
     await answers(phases, lambda found: found == {"cancel_only"})
     assert brake.closed == set(brake._names)
 
     async def opened() -> bool:
-        await brake.step(0.0)
+        await brake.step(2**40, time.time_ns())
         return not brake.closed and await phases() == {"continuous"}
 
     await answers(opened, bool)
