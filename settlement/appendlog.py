@@ -21,7 +21,7 @@ from pathlib import Path
 
 from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, JournalFailed
 
-__all__ = ["AppendLog"]
+__all__ = ["AppendLog", "sync_directory"]
 
 _FRAME = struct.Struct("<II")
 MAX_RECORD_BYTES = 64 * 1024 * 1024
@@ -50,7 +50,7 @@ class AppendLog:
             self._size = self._checked_size()
             os.ftruncate(self._descriptor, self._size)
             os.fsync(self._descriptor)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -131,7 +131,8 @@ class AppendLog:
         return offset
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """The names in it are on disk on return. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -19,6 +19,7 @@ from typing import Literal
 import msgspec
 
 from engine.messages.errors import Unavailable
+from settlement.appendlog import sync_directory
 from settlement.liabilities import KEPT_BATCHES, Liabilities, UnknownBatch
 from settlement.merkle import Proof
 
@@ -75,6 +76,8 @@ def load_proof_key(path: Path) -> bytes:
             file.flush()
             os.fsync(file.fileno())
         os.rename(draft, path)
+        for directory in (path.parent, path.parent.parent):  # lost, it would halt settlement at the next start
+            sync_directory(directory)
     key = path.read_bytes()
     if len(key) != 32:
         raise ValueError(f"{path} has {len(key)} bytes, not 32")
@@ -90,7 +93,7 @@ async def serve_proofs(
         request = msgspec.json.decode(line, type=_Request)
         number = final_batch() if request.batch is None else request.batch
         if number > final_batch():
-            return _Answer(problem="not_final")
+            return _Answer(problem="not_final" if number <= liabilities().last else "unknown_batch")
         try:
             return _Answer(liabilities().prove(number, request.account))
         except UnknownBatch:

@@ -65,6 +65,8 @@ __all__ = ["BatchRecord", "ReleasePort", "SettlementSettings", "Settler", "run_s
 log = logging.getLogger(__name__)
 
 _UNPAYABLE_NAMED = 100
+_NAMED = 20
+"""Records that `status` shows."""
 _LOOKS_BEFORE_HALT = 3
 """A pool that differs is read again, events first: something may have come in between."""
 
@@ -149,6 +151,8 @@ class Settler:
         self._chain_error = "not connected yet"
         self._is_paused = False
         self._resume = asyncio.Event()
+        self._told = 0
+        """The last final batch that `on_batch` has been given, all before it included."""
         self._submitter = Submitter(chain, self._step, self._halt)
         self._forget()
 
@@ -257,7 +261,8 @@ class Settler:
             "unpayable": [msgspec.to_builtins(item) for item in unpayable[:_UNPAYABLE_NAMED]],
             "unpayable_count": len(unpayable),
             "recent": [
-                msgspec.to_builtins(msgspec.structs.replace(record, file=b"")) for record in list(self._recent)[-20:]
+                msgspec.to_builtins(msgspec.structs.replace(record, file=b""))
+                for record in list(self._recent)[-_NAMED:]
             ],
         }
 
@@ -295,6 +300,7 @@ class Settler:
                         self._lives[event.number].take(event)
                 case _:
                     self._lives[event.number].take(event)
+        last = max(self._lives, default=0)
         for number in sorted(self._lives):
             life = self._lives[number]
             if life.state is State.FINAL:
@@ -304,7 +310,8 @@ class Settler:
                 self._queue.append(number)
             if life.state is State.HALTED:
                 self._halted = life.error
-            await self._publish(life)
+            if number > last - _NAMED or number > self._told or life.state is not State.FINAL:
+                await self._publish(life)
         self._is_loaded = True
 
     async def _step(self, life: Life, event: StoredEvent) -> None:
@@ -345,6 +352,8 @@ class Settler:
         answer = self._on_batch(record)
         if answer is not None:
             await answer
+        if life.state is State.FINAL:
+            self._told = max(self._told, batch.number)
 
     async def _halt(self, life: Life | None, reason: str) -> None:
         log.error("settlement=halted batch=%s reason=%s", life.batch.number if life else "-", reason)
@@ -658,7 +667,8 @@ async def run_settler(
     """Settle until `stop` is set.
 
     `on_batch` gets every change of every batch, and at the start the present state of each stored one (store it by
-    number; the same record again does no harm). `on_settler` gets the settler, whose `status()` the caller may publish.
+    number; the same record again does no harm); after `resume` of those that are not final and of the latest alone.
+    `on_settler` gets the settler, whose `status()` the caller may publish.
     """
     settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, proofs, audit)
     if on_settler:

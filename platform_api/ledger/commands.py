@@ -39,7 +39,7 @@ KEPT = timedelta(days=7)
 """How long the core remembers the ref of a command of our own."""
 KEPT_OUTSIDE = timedelta(days=90)
 """The same for a fact of a payment provider."""
-_PASSING = ("busy",)
+_PASSING = ("busy", "cancel_only")
 _PAUSE_SECONDS_MAX = 60
 
 

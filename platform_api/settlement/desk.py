@@ -3,6 +3,7 @@
     requested   the command is sent, as often as it takes: its ref runs once. A refusal is final only after the ref is
                 closed in the core, for a late copy could still run
     held        not confirmed in time: cancelled
+    confirmed   its address is neither a linked wallet nor on the list any more: cancelled
     canceling   the hold is voided (or its ref closed)
     confirmed   `released`, which settlement asks at each cut, takes those whose delay is over and whose address is
                 still allowed; from then on a batch pays them
@@ -32,7 +33,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 0.5
 ROWS_PER_ROUND = 200
-_PASSING = ("busy",)
+_PASSING = ("busy", "cancel_only")
+"""A full table or disk: both pass, so neither closes a ref."""
 
 
 async def hold(db: Any, core: CorePort, row: Any) -> None:
@@ -120,6 +122,17 @@ class WithdrawalDesk:
             await db.execute(
                 "UPDATE money.withdrawal SET status = 'canceling', reason = 'not_confirmed', updated_at = now()"
                 " WHERE status = 'held' AND confirm_by < now()"
+            )
+            await db.execute(
+                """
+                UPDATE money.withdrawal w SET status = 'canceling', reason = 'address_removed', updated_at = now()
+                WHERE status = 'confirmed' AND NOT EXISTS (
+                    SELECT FROM identity.wallet l WHERE l.account_id = w.account_id
+                    AND l.address = w.recipient AND l.revoked_at IS NULL)
+                AND NOT EXISTS (
+                    SELECT FROM money.withdrawal_address a WHERE a.account_id = w.account_id
+                    AND a.address = w.recipient AND a.removed_at IS NULL)
+                """
             )
             rows = await db.fetch(
                 "SELECT id, ref, command, status FROM money.withdrawal WHERE status IN ('requested', 'canceling')"

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from engine.messages.errors import SettingsInvalid
+from settlement.appendlog import sync_directory
 
 __all__ = ["KeyLock", "address_in", "open_seed", "write_seed"]
 
@@ -149,7 +150,9 @@ def _write_once(path: Path, data: bytes, *, replace: bool = False) -> None:
         os.close(descriptor)
     if replace:
         os.replace(fresh, path)
-        return
-    with contextlib.suppress(FileExistsError):  # the other process was first
-        os.link(fresh, path)
-    fresh.unlink()
+    else:
+        with contextlib.suppress(FileExistsError):  # the other process was first
+            os.link(fresh, path)
+        fresh.unlink()
+    for directory in (path.parent, path.parent.parent):  # a key that is used must not be gone after a power cut
+        sync_directory(directory)

@@ -23,7 +23,7 @@ from settlement.chain.localsui.server import RunningNode, start
 from settlement.chain.port import Execution, Signed, VaultListing, VaultState
 from settlement.chain.sui import SuiChain, SuiSettings
 from settlement.ledger import Ledger
-from settlement.settler import BatchRecord, SettlementSettings, Settler
+from settlement.settler import _NAMED, BatchRecord, SettlementSettings, Settler
 from settlement.store import FileBatchStore
 from settlement.watcher import Watcher
 from tests.support.chain_key import OPERATOR
@@ -296,6 +296,30 @@ async def test_a_second_core_that_differs_halts_before_the_batch_is_sealed(bench
         settler.resume("the memory was exchanged (test)")
         await _until(lambda: settler.status()["final_batch"] == 2, "goes on")
         _check_rows(bench, settler)
+
+
+async def test_resuming_tells_of_what_is_not_final_and_of_no_batch_from_long_ago(bench: Bench) -> None:
+    log, _, _ = _market()
+    for _ in range(_NAMED + 5):
+        log.cut()
+    books = SecondBooks(log)
+    books.is_behind = False
+    async with bench.settler(log, audit=books) as settler:
+        await _until(lambda: settler.status()["final_batch"] == _NAMED + 5, "all final")
+        books.change = 1
+        log.cut()
+        await _until(lambda: settler.status()["halted"], "halted")
+        books.change, told = 0, len(bench.records)
+        assert settler.settled_batch == _NAMED + 5
+        settler.resume("the memory was exchanged (test)")
+        await _until(lambda: settler.status()["final_batch"] == _NAMED + 6, "goes on")
+        again = [record.number for record in bench.records[told:] if record.number <= _NAMED + 5]
+        assert again == list(range(6, _NAMED + 6)) and len(settler.status()["recent"]) == _NAMED
+        _check_rows(bench, settler)
+    told = len(bench.records)
+    async with bench.settler(log) as settler:
+        await _until(lambda: settler.status()["connected"], "connected")
+        assert [record.number for record in bench.records[told:]] == list(range(1, _NAMED + 7)), "a start tells of all"
 
 
 async def test_batches_queue_while_the_chain_is_down(bench: Bench) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import asyncpg
@@ -21,6 +21,7 @@ from platform_api.database import Database
 from platform_api.settings import ApiSettings
 from platform_api.settlement.desk import WithdrawalDesk
 from platform_api.settlement.withdrawal_life import STEPS, TRANSITIONS, take
+from platform_api.settlement.withdrawals import OPEN_MAX
 from tests.support.real_core import RealCore
 from tests.unit.platform_api.test_sui_signature import Wallet
 
@@ -199,6 +200,77 @@ async def test_an_address_must_be_on_the_list_and_old_enough(world: World) -> No
     assert await world.desk.released([document["ref"]]) == {document["ref"]: bytes.fromhex(OTHER[2:])}
     answer = await world.answer("DELETE", f"/v1/users/me/withdrawal-addresses/{listed['id']}")
     assert answer.status_code == 204 and await world.data("GET", "/v1/users/me/withdrawal-addresses") == []
+
+
+async def test_each_condition_of_a_release_counts_by_itself_and_a_removed_address_gives_the_money_back(
+    world: World,
+) -> None:
+    await world.data("POST", "/v1/users/me/withdrawal-addresses", json={"address": OTHER, "label": "cold"})
+    await world.sql("UPDATE money.withdrawal_address SET usable_at = now()")
+    document = await world.ask("10", address=OTHER)
+    own = await world.ask("5")
+    await world.confirm(document)
+    await world.confirm(own)
+    refs = [document["ref"], own["ref"]]
+    await world.sql("UPDATE money.withdrawal SET not_before = now() + interval '1 day' WHERE ref = ANY($1)", refs)
+    assert await world.desk.released(refs) == {}, "the time of the withdrawal itself"
+    await world.sql("UPDATE money.withdrawal SET not_before = now() WHERE ref = ANY($1)", refs)
+    await world.sql("UPDATE identity.wallet SET revoked_at = now() WHERE address = $1", _address_of(world))
+    await world.sql("UPDATE money.withdrawal_address SET removed_at = now()")
+    assert await world.desk.released(refs) == {}, "a wallet that is not linked any more, an address off the list"
+    world.core.lose.append("answer")
+    with pytest.raises(Unavailable):
+        await world.desk.step()
+    await world.desk.step()
+    rows = await world.sql("SELECT status, reason FROM money.withdrawal WHERE ref = ANY($1)", refs)
+    assert [tuple(row) for row in rows] == [("canceled", "address_removed")] * 2
+    assert world.balance() == (100_000_000, 0)
+
+
+def _address_of(world: World) -> bytes:
+    """The wallet's address as the database has it."""
+    return bytes.fromhex(world.wallet.address[2:])
+
+
+async def test_a_wallet_that_is_not_linked_any_more_confirms_nothing(world: World) -> None:
+    document = await world.ask()
+    await world.sql("UPDATE identity.wallet SET revoked_at = now() WHERE address = $1", _address_of(world))
+    body = {"signature": world.wallet.sign(document["message"].encode())}
+    path = f"/v1/withdrawals/{document['id']}/confirm"
+    assert await world.refused("wallet_unlinked", "POST", path, json=body) == 401
+    [row] = await world.sql("SELECT status FROM money.withdrawal WHERE ref = $1", document["ref"])
+    assert row["status"] == "held"
+
+
+async def test_no_more_withdrawals_are_open_than_allowed(world: World) -> None:
+    documents = [await world.ask("1") for _ in range(OPEN_MAX)]
+    body = {"asset": "USDC", "amount": "1"}
+    assert await world.refused("too_many_withdrawals", "POST", "/v1/withdrawals", json=body) == 409
+    assert world.balance() == ((100 - OPEN_MAX) * 10**6, OPEN_MAX * 10**6)
+    await world.data("DELETE", f"/v1/withdrawals/{documents[0]['id']}")
+    await world.ask("1")
+
+
+async def test_a_full_disk_closes_no_ref_and_is_waited_for(world: World) -> None:
+    """The core takes cancels alone while its disk is nearly full: that passes, a closed ref does not."""
+    submit, full = world.core.submit, True
+
+    async def nearly_full(command: Mapping[str, Any]) -> dict[str, Any]:
+        return {"event": "rejected", "reason": "cancel_only"} if full else await submit(command)
+
+    world.core.submit = nearly_full  # type: ignore[method-assign]
+    document = await world.ask()
+    assert document["status"] == "requested"
+    with pytest.raises(Unavailable, match="cancel_only"):
+        await world.desk.step()
+    canceled = await world.ask("1")
+    assert (await world.data("DELETE", f"/v1/withdrawals/{canceled['id']}"))["status"] == "canceling"
+    with pytest.raises(Unavailable, match="cancel_only"):
+        await world.desk.step()
+    full = False
+    await world.desk.step()
+    assert await world.status(document) == "held" and await world.status(canceled) == "canceled"
+    assert world.balance() == (60_000_000, 40_000_000)
 
 
 async def test_what_cannot_leave_is_refused_and_changes_nothing(world: World) -> None:

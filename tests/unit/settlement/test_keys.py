@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 
 from engine.messages.errors import Refused, SettingsInvalid, Unavailable
 from settlement.chain.keys import OperatorKey, signer_of
-from settlement.chain.sealed_key import KeyLock, address_in, default_key_file
+from settlement.chain.sealed_key import KeyLock, address_in, default_key_file, write_seed
 from settlement.chain.signer import ExternalSigner
+from settlement.proof_desk import load_proof_key
 from tests.support.chain_key import OPERATOR, SEED
 
 TRANSACTION = b"transaction bytes"
@@ -60,6 +62,28 @@ def test_another_lock_does_not_open_it(tmp_path: Path) -> None:
     (tmp_path / "w").unlink()
     with pytest.raises(SettingsInvalid, match="the file that opens the keys is gone"):
         OperatorKey.load(tmp_path / "k2", file)
+
+
+@pytest.mark.parametrize("kind", ["operator", "replaced", "proofs"])
+def test_a_fresh_keys_name_is_on_disk_before_the_key_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """After a power cut the file would else be gone, and what was made with the key be nobody's."""
+    path = tmp_path / "keys" / "k"
+    synced: list[tuple[int, bool]] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append((os.fstat(descriptor).st_ino, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    if kind == "proofs":
+        load_proof_key(path)
+    else:
+        write_seed(path, SEED, OPERATOR.address, KeyLock("correct horse"), replace=kind == "replaced")
+    assert {(path.parent.stat().st_ino, True), (tmp_path.stat().st_ino, True)} <= set(synced)
+    assert synced[0] == (path.stat().st_ino, False), "what it holds comes first"
 
 
 def test_every_changed_byte_of_a_sealed_key_is_noticed(tmp_path: Path) -> None:
