@@ -48,7 +48,7 @@ from settlement.batch import (
     StoredEvent,
 )
 from settlement.batch_file import batch_file
-from settlement.chain.port import ChainInfo, ChainPort, Payout, VaultListing
+from settlement.chain.port import ChainInfo, ChainPort, Payout, VaultListing, VaultPaused
 from settlement.clerk import Clerk
 from settlement.commands import CommandPort, submit_booking
 from settlement.ledger import Cut, Disagreement, Ledger
@@ -149,6 +149,7 @@ class Settler:
         self._proofs = proofs or ProofSettings()
         self._info: ChainInfo | None = None
         self._chain_error = "not connected yet"
+        self._is_paused = False
         self._resume = asyncio.Event()
         self._told = 0
         """The last final batch that `on_batch` has been given, all before it included."""
@@ -236,12 +237,21 @@ class Settler:
             "package": self._info.package if self._info else "",
             "connected": not self._chain_error,
             "chain_error": self._chain_error,
+            "paused": self._is_paused and bool(self._chain_error),
             "halted": self._halted,
             "sequence": self.ledger.sequence,
             "final_batch": self._final,
             "pending_batches": len(self._queue),
             "sealing_waits": self._sealing_waits,
             "vaults": {asset: listing.vault for asset, listing in self._listings.items()},
+            "coins": {
+                asset: {
+                    "scale": next((item.scale for item in self.ledger.assets if item.name == asset), 0),
+                    "coin_type": listing.coin_type, "vault_version": listing.initial_version,
+                    "faucet": listing.faucet or "", "faucet_version": listing.faucet_initial_version,
+                }
+                for asset, listing in self._listings.items()
+            },
             "deposits": "minted by the test faucet in the batch's own transaction"
             if any(listing.faucet for listing in self._listings.values())
             else "on the chain before the exchange books them",
@@ -497,7 +507,7 @@ class Settler:
             except (Unavailable, OutcomeUnknown, Refused) as error:
                 if self._chain_error != str(error):
                     log.warning("settlement=waiting pending=%d reason=%s", len(self._queue), error)
-                self._chain_error = str(error)
+                self._chain_error, self._is_paused = str(error), isinstance(error, VaultPaused)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, self._settings.retry_most_s)
 

@@ -23,7 +23,7 @@ from typing import Literal
 
 from engine.messages.errors import Refused, Unavailable
 from settlement.batch import Life, PartExecuted, PartRefused, Sent, SignedPart, State, StoredEvent
-from settlement.chain.port import ChainPort, CoinPart, Execution, Part, VaultListing, VaultState
+from settlement.chain.port import ChainPort, CoinPart, Execution, Part, VaultListing, VaultPaused, VaultState
 
 __all__ = ["Submitter"]
 
@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 _WRONG_PLACE = {4, 16, 17, 18}
 """Abort codes that mean: the vault stands at another place than we think (batch, history, withdrawal, part)."""
-_PASSING = {2: "a vault is paused", 3: "a vault names another operator"}
+_PAUSED = 2
+_PASSING = {_PAUSED: "a vault is paused", 3: "a vault names another operator"}
 _PASSING_KINDS = {
     "INSUFFICIENT_GAS": "the operator's gas is used up",
     "EXECUTION_CANCELED_DUE_TO_CONSENSUS_OBJECT_CONGESTION": "too much traffic on a vault",
@@ -95,7 +96,7 @@ class Submitter:
         elif (passing or place == "stale" or place == "before") and len(life.digests) < _SIGNED_MOST:
             why = passing or "the node showed old vaults"
             await self._step(life, PartRefused(now, number, why))
-            raise Unavailable(f"batch {number}: {why}")
+            raise (VaultPaused if execution.abort_code == _PAUSED else Unavailable)(f"batch {number}: {why}")
         else:
             reason = f"aborted with code {execution.abort_code}: {execution.error} ({execution.digest})"
             if execution.abort_code in _WRONG_PLACE:

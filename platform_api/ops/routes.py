@@ -15,6 +15,7 @@ from platform_api.openapi import document_of, failures
 from platform_api.ops.service import OpsService
 from platform_api.routing import AnyRequest
 from platform_api.settings import ApiSettings
+from platform_api.settlement.progress import SettlementProgress
 
 __all__ = ["OpsController", "StatusController"]
 
@@ -32,10 +33,12 @@ class Health(Struct, frozen=True):
 
 
 class Readiness(Struct, frozen=True):
-    """Each part: `ready`, or what is wrong with it."""
+    """Each part: `ready`, or what is wrong with it. `settlement` says how that stands; readiness does not hang on
+    it."""
 
     status: str
     parts: dict[str, str]
+    settlement: SettlementProgress
 
 
 class Time(Struct, frozen=True):
@@ -45,10 +48,13 @@ class Time(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """`degraded`: works, but later than it should."""
+    """`degraded`: works, but later than it should. Settlement and chain alone never make the whole `down`: trading goes
+    on without them.
+    """
 
     status: Literal["operational", "degraded", "down"]
     components: dict[str, Literal["operational", "degraded", "down"]]
+    settlement: SettlementProgress
 
 
 class OpsController(Controller):
@@ -70,7 +76,7 @@ class OpsController(Controller):
                 ErrorCode.SERVICE_UNAVAILABLE, f"Not ready: {', '.join(missing)}.", reason="not_ready",
                 details={"missing": missing, "parts": parts},
             )  # fmt: skip
-        return ok(request, Readiness("ready", parts))
+        return ok(request, Readiness("ready", parts, ops.settlement()))
 
     @get("/metrics", include_in_schema=True, media_type="text/plain")
     async def metrics(self, ops: Ops) -> Response[bytes]:
@@ -91,8 +97,11 @@ class StatusController(Controller):
     async def status(self, request: AnyRequest, ops: Ops) -> Envelope[Status]:
         """The state of each component, for a status page; answers also while parts are down."""
         components = await ops.components()
-        worst = next((word for word in ("down", "degraded") if word in components.values()), "operational")
-        return ok(request, Status(worst, components))  # type: ignore[arg-type]
+        needed = {state for name, state in components.items() if name not in ("settlement", "chain")}
+        worst = "down" if "down" in needed else "operational"
+        if worst == "operational" and any(state != "operational" for state in components.values()):
+            worst = "degraded"
+        return ok(request, Status(worst, components, ops.settlement()))  # type: ignore[arg-type]
 
     @get("/openapi.json", include_in_schema=False)
     async def openapi(self, request: AnyRequest) -> dict[str, Any]:

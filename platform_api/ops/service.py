@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.messages.errors import Unavailable
 from platform_api.kernel.context import Kernel
 from platform_api.ops import queries
+from platform_api.settlement.progress import SettlementProgress, look
 
 __all__ = ["OpsService"]
 
@@ -40,7 +41,15 @@ class OpsService:
             states["jobs"] = "degraded" if any(state == "failed" for _, state in jobs) else "operational"
         except Unavailable:
             states |= {"events": "down", "jobs": "down"}
+        settlement = self.settlement()
+        states["settlement"] = {"ok": "operational", "delayed": "degraded", "halted": "down"}[settlement.state]
+        knows = settlement.reason not in ("settlement_stopped", "chain_unavailable")  # a stopped one has not looked
+        states["chain"] = "operational" if knows else "down" if settlement.reason == "chain_unavailable" else "degraded"
         return states
+
+    def settlement(self) -> SettlementProgress:
+        """Whether batches reach the chain. Never waits."""
+        return look(self._kernel.status)
 
     async def metrics(self) -> bytes:
         """With what waits in the database, if that answers."""

@@ -31,12 +31,14 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.security import Caller, unauthorized
 from platform_api.settlement.desk import cancel_hold, hold
+from platform_api.settlement.progress import look
 from platform_api.settlement.queries import settled_in
 from platform_api.settlement.withdrawal_life import take
 from platform_api.settlement.withdrawal_models import (
     Address,
     AddressRequest,
     Confirmation,
+    DepositArgument,
     DepositRequest,
     DepositRoute,
     Withdrawal,
@@ -214,9 +216,21 @@ class WithdrawalService:
         if vault is None:
             message = "asset: has no vault on the chain"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_asset", field="asset")
+        coin, package, owner = settlement["coins"][body.asset], settlement["package"], _sui_address(caller)
+        kind, faucet = coin["coin_type"], coin["faucet"]
         return DepositRoute(
-            body.asset, settlement["package"], "settlement::deposit", vault, _sui_address(caller), self._settings.chain,
-            self._settings.embedded,
+            body.asset, package, "settlement::deposit", coin["scale"], kind, [kind],
+            [
+                DepositArgument("vault", f"&mut {package}::settlement::Vault<{kind}>", vault, coin["vault_version"]),
+                DepositArgument("payment", f"0x2::coin::Coin<{kind}>", None),
+                DepositArgument("owner", "address", owner),
+                DepositArgument("reference", "vector<u8>", ""),
+            ],
+            vault, owner,
+            DepositArgument("faucet", f"&mut {kind.rpartition('::')[0]}::Faucet", faucet, coin["faucet_version"])
+            if faucet
+            else None,
+            self._settings.chain, self._settings.embedded,
         )  # fmt: skip
 
     # ------------------------------------------------------------ addresses
@@ -336,13 +350,7 @@ class WithdrawalService:
             return None
         if row["status"] == "confirmed" and row["not_before"] > datetime.now(UTC):
             return "delay"
-        office = self._status.read().get("backoffice") or {}
-        settlement = office.get("settlement") or {}
-        if not settlement or not office.get("alive", True):
-            return "settlement_stopped"
-        if settlement.get("halted"):
-            return "settlement_halted"
-        return "batch" if settlement.get("connected") else "chain_unavailable"
+        return look(self._status).stops or "batch"
 
 
 def _sui_address(caller: Caller) -> str:

@@ -13,11 +13,12 @@ from typing import Protocol
 
 import msgspec
 
+from engine.messages.errors import Unavailable
 from settlement.chain.events import ChainEvent
 
 __all__ = [
     "ChainEvent", "ChainInfo", "ChainPort", "CoinPart", "Execution", "Part", "Payout", "Signed", "VaultListing",
-    "VaultState",
+    "VaultPaused", "VaultState",
 ]  # fmt: skip
 
 
@@ -137,6 +138,10 @@ class ChainInfo(msgspec.Struct, frozen=True):
     executor: str
     package: str
     operator: str
+
+
+class VaultPaused(Unavailable):
+    """An admin has paused a vault: nothing is sent until that is lifted."""
 
 
 class ChainPort(Protocol):

@@ -287,11 +287,13 @@ async def test_f58_epoch_gas_price_pause_and_rotation_are_survived(bench: Bench)
         await node.administer(paused=True)
         _trade_and_cut(log, buyer, seller, 2)
         await _until(lambda: "is paused" in settler.status()["chain_error"], "the status says paused")
+        assert settler.status()["paused"]
         gas = max(item.mist for item in node.state.items.values() if item.kind.endswith("sui::SUI>"))
         await asyncio.sleep(0.2)
         assert gas == max(item.mist for item in node.state.items.values() if item.kind.endswith("sui::SUI>"))
         await node.administer(paused=False)
         await _until(lambda: settler.status()["final_batch"] == done + 2, "opened again")
+        assert not settler.status()["paused"]
         await node.administer(operator=b"\x0d" * 32)
         _trade_and_cut(log, buyer, seller, 1)
         await _until(lambda: "name operator" in settler.status()["chain_error"], "the status says rotated")

@@ -53,6 +53,7 @@ async def test_a_writer_a_studio_and_two_traders(
             batch = await traded(exchange, market, ann, bob)
             await agree(exchange, tmp_path, people, batch)
             await outsider(http, work, licence)
+            tell_the_example(exchange)
     finally:
         assert await exchange.stop() == 0, exchange.log()
 
@@ -222,3 +223,17 @@ async def outsider(http: httpx.AsyncClient, work: dict[str, Any], licence: dict[
     shown = await answers(proof, lambda row: bool(row["periods"]) and row["periods"][0]["object_id"])
     assert shown["embedded"]
     assert (await http.get(f"/v1/authorizations/{'A' * 32}")).status_code == 404
+
+
+def tell_the_example(exchange: ExchangeProcess) -> None:
+    """`examples/story.py`, as README has it run."""
+    api = exchange.status("api")
+    address = f"http://{api['host']}:{api['port']}"
+    argv = [sys.executable, "examples/story.py", "--api", address, "--data", str(exchange.data)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(argv, cwd=root, env={"PYTHONPATH": str(root)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(word in done.stdout for word in ("registered on the chain", "the painter", "the platform"))
+    wrong = [sys.executable, "examples/story.py", "--api", "http://127.0.0.1:1"]
+    refused = subprocess.run(wrong, cwd=root, capture_output=True, text=True)
+    assert refused.returncode == 1 and "Does `byline up` run?" in refused.stderr

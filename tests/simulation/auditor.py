@@ -15,7 +15,7 @@ Each broken invariant is a `Violation` with its number. Nothing is raised: a run
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.simulation.client import SimulatedClient
@@ -28,6 +28,7 @@ Json = dict[str, Any]
 _TIMES = {"rid", "chain", "t_in", "t_matched", "t_durable", "t_out", "rate_left"}
 _MONEY = {"transferred", "pended", "posted", "voided"}
 PHASE_KIND, UNCROSS_KIND = 15, 16
+_PHASES = {"phase_changed", "uncrossed"}
 MAX_TOLD = 20
 
 
@@ -66,6 +67,19 @@ class Auditor:
         self._failed_links: set[int] = set()
         self._balances: list[Json] = []
         self.journal: JournalRead | None = None
+
+    @classmethod
+    def of_the_same_requests(cls, other: Auditor) -> Auditor:
+        """One that has heard what was asked in that one's world, and is to judge another history of it."""
+        auditor = cls()
+        auditor.scales, auditor.journal = other.scales, other.journal
+        auditor.markets = {
+            name: replace(market, bids=[], asks=[], last_trade_id=0, is_continuous=True)
+            for name, market in other.markets.items()
+        }
+        auditor._asked, auditor._refs = other._asked, other._refs
+        auditor._facts = {key: fact for key, fact in other._facts.items() if fact["event"] in _PHASES}
+        return auditor
 
     def blame(self, invariant: str, text: str) -> None:
         if len(self.violations) < MAX_TOLD:

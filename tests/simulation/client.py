@@ -86,6 +86,7 @@ class SimulatedClient:
         self.on_answer: Callable[[Json, Json], None] | None = None
         self.on_live: Callable[[], None] | None = None
         self.on_event: Callable[[Json], None] | None = None
+        self.on_lost: Callable[[], None] | None = None
         self._buffer = b""
         self._is_upgraded = False
         self._doubt_at = 0
@@ -135,6 +136,8 @@ class SimulatedClient:
         self.doubtful += self.open.values()
         self.open.clear()
         self.witness.lost(self)
+        if self.on_lost is not None:
+            self.on_lost()
 
     # ------------------------------------------------------------ messages
 

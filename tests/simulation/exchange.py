@@ -115,6 +115,8 @@ class ExchangeProcess:
 
     def look(self) -> None:
         """After each step: what was published is on its way to the disk."""
+        if self.failed_at_ns is None and self.journal.failed:
+            self.failed_at_ns = self.schedule.now_ns
         if self._is_writing or self.failed_at_ns is not None:
             return
         if self.journal.appended_sequence > self.journal.durable_sequence:

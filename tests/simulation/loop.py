@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import inspect
 from asyncio import events
 from collections.abc import Callable
 from typing import Any
@@ -98,6 +99,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self.readers.clear()
         for task in self._tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
+            coroutine = task.get_coro()
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:  # type: ignore[arg-type]
+                coroutine.close()  # it never ran, so nothing of it runs now
         self._tasks.clear()
 
     def wake_reader(self, descriptor: int) -> None:

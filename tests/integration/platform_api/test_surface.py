@@ -238,7 +238,35 @@ async def test_no_secret_reaches_the_logs_whatever_is_logged(world):
 async def test_time_and_status_need_nobody(world):
     assert (await world.data("GET", "/v1/time"))["time"].endswith("Z")
     status = await world.data("GET", "/v1/status")
-    assert set(status["components"]) == {"core", "database", "events", "jobs"}
+    assert set(status["components"]) == {"core", "database", "events", "jobs", "settlement", "chain"}
+
+
+@pytest.mark.parametrize(
+    "says, state, reason, settlement, chain",
+    [
+        ({"connected": True}, "ok", "", "operational", "operational"),
+        ({"connected": True, "pending_batches": 9, "unsettled_s": 75.5}, "delayed", "late", "degraded", "operational"),
+        ({"connected": False, "pending_batches": 2}, "delayed", "chain_unavailable", "degraded", "down"),
+        ({"connected": False, "paused": True, "pending_batches": 20}, "delayed", "paused", "degraded", "operational"),
+        ({"connected": True, "halted": "batch 3: pool", "pending_batches": 4}, "halted", "settlement_halted", "down",
+         "operational"),
+        ({}, "delayed", "settlement_stopped", "degraded", "degraded"),
+    ],
+    ids=["ok", "late", "chain", "paused", "halted", "stopped"],
+)  # fmt: skip
+async def test_settlement_is_seen_and_trading_does_not_hang_on_it(
+    world, monkeypatch, says, state, reason, settlement, chain
+):
+    processes = {"core": {"ready": True, "alive": True}, "backoffice": {"alive": True, "settlement": says}}
+    monkeypatch.setattr(world.kernel.status, "read", lambda: processes)
+    status, ready = await world.data("GET", "/v1/status"), await world.data("GET", "/ready")
+    assert ready["status"] == "ready" and ready["settlement"] == status["settlement"]
+    found = status["settlement"]
+    assert (found["state"], found["reason"]) == (state, reason)
+    assert found["batches_waiting"] == says.get("pending_batches", 0)
+    assert found["oldest_s"] == says.get("unsettled_s", 0.0)
+    assert (status["components"]["settlement"], status["components"]["chain"]) == (settlement, chain)
+    assert status["status"] == ("operational" if state == "ok" else "degraded"), "trading goes on"
 
 
 async def test_metrics_have_the_names_that_were_agreed(world):

@@ -1,0 +1,162 @@
+"""Faults of processes and of what they need, under the real core: F9, F19, F22, F46, F53, F62, F63."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from byline.client import CommandError, TradingClient
+from byline.operator import gateway_url
+from gateway.session import Session
+from persistence.disk import DirectoryDisk
+from persistence.recovery import replay, verify
+from tests.faults.test_storage_faults import open_names, placed
+from tests.support.core_process import MARKET, CoreProcess
+from tests.support.exchange import until
+from tests.unit.gateway.test_session import session, tell
+
+
+@pytest.fixture
+def core(tmp_path: Path) -> Iterator[CoreProcess]:
+    core = CoreProcess(tmp_path / "data")
+    yield core
+    core.sweep()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A mounted tmpfs for a data directory: two segments, the event log, and little more."""
+    (tmp_path / "data").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=700m", "tmpfs", str(tmp_path / "data")]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs root and the right to mount a tmpfs; the simulator has the same with a simulated disk")
+    yield tmp_path / "data"
+    subprocess.run(["umount", "--lazy", str(tmp_path / "data")], check=True)
+
+
+async def test_f09_killed_on_a_full_disk_it_comes_back_and_goes_on_when_there_is_space(
+    small_disk: Path, core: CoreProcess
+) -> None:
+    await core.start()
+    [client] = await core.traders(1, cancel_on_disconnect=False)
+    assert set((await placed(client, ["one", "two"])).values()) == {"accepted"}
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):  # until it is full
+        while file.write(bytes(1 << 20)):
+            continue
+    told = await placed(client, [f"full-{number}" for number in range(50)])
+    assert set(told.values()) == {"accepted"}, "what is prepared is used up first"
+    core.signal(signal.SIGKILL)
+    await core.ended()
+    await client.close()
+
+    core.spawn()  # there is no space at all: it serves what it can, or ends and may be started again; it loses nothing
+    await until(lambda: core.status().get("ready") or core.process.poll() is not None, what="a decision")  # type: ignore[union-attr]
+    core.sweep()
+    ballast.unlink()
+    await core.start()
+    assert await core.stop() == 0
+    accepted = {name for name, answer in told.items() if answer == "accepted"}
+    assert accepted | {"one", "two"} == set(open_names(core.data))
+
+
+async def test_f19_f62_f63_a_second_core_on_one_journal_is_refused_and_the_first_goes_on(core: CoreProcess) -> None:
+    await core.start()
+    [client] = await core.traders(1)
+    again = subprocess.run(
+        [sys.executable, "-m", "byline.cli", "process", "core"], capture_output=True, text=True, check=False,
+        env=os.environ | {"BYLINE_DATA_DIRECTORY": str(core.data), "BYLINE_GATEWAY_PORT": "0"},
+    )  # fmt: skip
+    assert again.returncode == 1
+    last = again.stderr.strip().splitlines()[-1]
+    assert "error=DataDirectoryBusy" in last and f"held by process {core.pid}" in last
+    assert await placed(client, ["after"]) == {"after": "accepted"}
+    epoch = int((core.data / "keys" / "epoch").read_text())
+    await client.close()
+    assert await core.stop() == 0 and verify(core.data).sequence > 0
+    await core.start()
+    assert int((core.data / "keys" / "epoch").read_text()) == epoch + 1, "the refused one was no start"
+    assert await core.stop() == 0
+
+
+async def test_f22_with_both_cores_stolen_every_command_is_answered(core: CoreProcess) -> None:
+    await core.start()
+    [client] = await core.traders(1, cancel_on_disconnect=False)
+    thieves = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        names = [f"n{number}" for number in range(400)]
+        told = await placed(client, names)
+        assert set(told.values()) <= {"accepted", "busy"}
+        accepted = [name for name, answer in told.items() if answer == "accepted"]
+        canceled = await asyncio.gather(*(client.cancel(client_id=name) for name in accepted))
+        assert {answer["event"] for answer in canceled} == {"canceled"}, "what takes risk away always passes"
+    finally:
+        for thief in thieves:
+            thief.kill()
+            thief.wait()
+    await client.close()
+    assert await core.stop() == 0
+    assert open_names(core.data) == []
+
+
+async def test_f53_a_log_that_cannot_be_written_stops_no_order(core: CoreProcess) -> None:
+    core.data.mkdir()
+    (core.data / "core.log").symlink_to("/dev/full")
+    core.spawn()
+    await until(lambda: core.status().get("ready"), what="the core to be ready without a log")
+    [client] = await core.traders(1, cancel_on_disconnect=False)
+    assert await placed(client, ["one"]) == {"one": "accepted"}
+    await client.close()
+    with pytest.raises(CommandError):
+        async with await TradingClient.connect(gateway_url(core.settings), await _key(core)) as other:
+            await other.place(MARKET, "x", "buy", "limit", size="1", price="nonsense")
+    assert await core.stop() == 0
+    (core.data / "core.log").unlink()
+    core_state, _ = replay(DirectoryDisk(core.data))
+    core_state.check()
+    assert open_names(core.data) == ["one"]
+
+
+async def _key(core: CoreProcess) -> object:
+    from byline.client import load_key
+
+    return load_key((core.data / "keys" / "operator.key").read_text())
+
+
+BOMBS = {
+    "deep list": b"[" * 100_000,
+    "deep object": b'{"a":' * 100_000,
+    "long text": b'{"op":"ping","rid":"' + b"x" * 1_000_000 + b'"}',
+    "many digits": b'{"op":"ping","rid":' + b"9" * 1_000_000 + b"}",
+    "doubled keys": b"{" + b'"op":"ping",' * 20_000 + b'"rid":1}',
+    "many commands": b"[" + b",".join([b'{"op":"ping"}'] * 20_000) + b"]",
+}
+
+
+@pytest.mark.parametrize("bomb", sorted(BOMBS))
+@pytest.mark.parametrize("is_signed_in", [True, False])
+def test_f46_a_bomb_in_json_is_refused_at_little_cost(bomb: str, is_signed_in: bool) -> None:
+    made: Session = session(signed_in=is_signed_in)
+    tell(made, {"op": "ping", "rid": 1})
+    tracemalloc.start()
+    try:
+        outputs = tell(made, BOMBS[bomb])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert outputs, "it is answered, or its session ends"
+    refusals = [output for output in outputs if b'"error"' in bytes(getattr(output, "payload", b"") or b"")]
+    closes = [output for output in outputs if type(output).__name__ == "Close"]
+    assert refusals or closes
+    assert peak < 2 * len(BOMBS[bomb]) + (1 << 20), "no more than the text and a megabyte"
+    assert not any(json.loads(output.payload).get("type") == "pong" for output in refusals)

@@ -1,0 +1,277 @@
+"""A chain for the simulator: the Python model of the contract behind settlement's port, in virtual time, with faults.
+
+What Sui promises and the settler rests on is here: bytes take effect at most once; a transaction is bound to a version
+of its gas coin, so new bytes are refused once others have used it; a transaction takes effect as a whole or not at all;
+effects become final with a checkpoint, some time later. What it does not promise is drawn: requests and answers get
+lost, bytes that were given up arrive late, nodes lag behind, the coin is locked until an epoch ends.
+
+It keeps a record of each `send`, for the auditor of settlement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
+from settlement.chain.encoding import address_text
+from settlement.chain.events import ChainEvent, decode_event
+from settlement.chain.localsui.calls import events_of
+from settlement.chain.localsui.contract import Commit, DepositMany, MoveAbort, Open, Operation, Vault, Withdraw
+from settlement.chain.localsui.model import ModelExecutor
+from settlement.chain.port import ChainInfo, Execution, Part, Signed, VaultListing, VaultState
+from tests.simulation.loop import Schedule
+from tests.simulation.network import MS
+
+__all__ = ["ChainNode", "Sending", "SimulatedChain"]
+
+PACKAGE, ADMIN, CAP = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32
+HOUR_MS = 3_600_000
+
+
+class _Raw(msgspec.Struct, frozen=True):
+    built_ns: int
+    """Bytes built anew are other bytes."""
+    gas_version: int
+    part: Part
+    withdrawals: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """One `send` as the chain's door saw it, and what it answered: `executed`, `unknown`, `refused`."""
+
+    batch: int
+    part: int
+    digest: str
+    answer: str
+
+
+class ChainNode:
+    """The state of the chain; it outlives every settler."""
+
+    def __init__(self, schedule: Schedule, seed: int) -> None:
+        self.schedule = schedule
+        self.random = random.Random(f"chain-{seed}")
+        self.chances: dict[str, float] = {}
+        """Of each call: lost_request, lost_response, late, refuse, hang, stale."""
+        self.is_away = False
+        self.is_locked = False
+        self.checkpoint_lag_ns = 0
+        self.gas_version = 1
+        self.vaults: dict[str, Vault] = {}
+        self.executed: dict[str, Execution] = {}
+        self.executed_at: dict[str, int] = {}
+        self.events: list[ChainEvent] = []
+        self.committed: list[tuple[str, int, int]] = []
+        """(asset, batch, part) in the order in which they took effect."""
+        self.sendings: list[Sending] = []
+        self.happened: Counter[str] = Counter()
+        self.checkpoint = 1
+        self._executor = ModelExecutor()
+        self._old: dict[str, VaultState] = {}
+
+    def draw(self, fault: str) -> bool:
+        if self.random.random() < self.chances.get(fault, 0.0):
+            self.happened[fault] += 1
+            return True
+        return False
+
+    # ------------------------------------------------------------ effects
+
+    def execute(self, signed: Signed) -> Execution:
+        """Run the bytes, once. Raises Refused: they cannot take effect any more, or not now."""
+        known = self.executed.get(signed.digest)
+        if known is not None:
+            return self.shown(known)
+        raw = msgspec.msgpack.decode(signed.raw, type=_Raw)
+        if raw.gas_version != self.gas_version:
+            raise Refused(f"object version {raw.gas_version} of the gas coin is used; now is {self.gas_version}")
+        if self.is_locked:
+            raise OutcomeUnknown("the gas coin is locked by another transaction until the epoch ends")
+        self.gas_version += 1
+        self.checkpoint += 1
+        execution = self._run(raw, signed.digest)
+        self.executed[signed.digest] = execution
+        self.executed_at[signed.digest] = self.schedule.now_ns
+        return self.shown(execution)
+
+    def shown(self, execution: Execution) -> Execution:
+        """With its checkpoint, once that is there."""
+        age = self.schedule.now_ns - self.executed_at.get(execution.digest, self.schedule.now_ns)
+        return execution if age >= self.checkpoint_lag_ns else msgspec.structs.replace(execution, checkpoint=None)
+
+    def _run(self, raw: _Raw, digest: str) -> Execution:
+        part = raw.part
+        after: dict[str, Vault] = {}
+        events: list[ChainEvent] = []
+        paying: list[str] = []
+        try:
+            for coin in part.coins:
+                before = self.vaults[coin.asset]
+                vault = Vault(before.header, before.coin_type, before.package, dict(before.rows))
+                for operation in _operations(part, coin, raw.withdrawals[coin.asset], self.schedule.now_ns // MS):
+                    outcome = self._executor.run(operation, vault)
+                    emitted, _ = events_of(operation, vault, outcome.header, outcome.rows)
+                    for one in emitted:
+                        kind = f"{address_text(one.package)}::{one.module}::{one.name}"
+                        found = decode_event(
+                            kind, one.contents, address_text(PACKAGE), checkpoint=self.checkpoint, digest=digest,
+                            index=len(events),
+                        )  # fmt: skip
+                        assert found is not None
+                        events.append(found)
+                        if one.name in ("Withdrawn", "WithdrawalSkipped"):
+                            paying.append(one.name)
+                    vault.rows.update(outcome.rows)
+                    vault.header = outcome.header
+                after[coin.asset] = vault
+        except MoveAbort as abort:
+            return Execution(digest, False, abort.code, str(abort), 1, self.checkpoint, "MOVE_ABORT")
+        for coin in part.coins:
+            self.committed.append((coin.asset, part.batch, part.number))
+        self._old = self.states()
+        self.vaults |= after
+        self.events += events
+        skipped = [place for place, name in enumerate(paying) if name == "WithdrawalSkipped"]
+        return Execution(digest, True, None, "", 1, self.checkpoint, "", skipped)
+
+    def open(self, asset: str, first_batch: int) -> VaultListing:
+        number = len(self.vaults) + 1
+        vault_id, coin_type = hashlib.sha256(b"%d" % number).digest(), f"0x{number:064x}::coin::COIN"
+        header, _ = self._executor.open(
+            Open(PACKAGE, coin_type, ADMIN, CAP, first_batch, HOUR_MS, vault_id, hashlib.sha256(vault_id).digest())
+        )
+        self.vaults[asset] = Vault(header, coin_type, PACKAGE)
+        self.checkpoint += 1
+        return VaultListing(asset, coin_type, address_text(vault_id), first_batch, 1, "0xfa")
+
+    def states(self) -> dict[str, VaultState]:
+        return {
+            asset: VaultState(
+                vault.header.next_seq, vault.header.next_part, vault.header.next_withdrawal, vault.header.chain,
+                vault.header.pool, vault.header.paused, vault.header.last_root, vault.header.last_liabilities,
+                vault.header.last_pool, vault.header.deficit, "",
+            )
+            for asset, vault in self.vaults.items()
+        }  # fmt: skip
+
+    def states_of_a_lagging_node(self) -> dict[str, VaultState]:
+        return self._old or self.states()
+
+
+def _operations(part: Part, coin: object, withdrawal: int, now_ms: int) -> list[Operation]:
+    deposits, entries = coin.deposits, coin.entries  # type: ignore[attr-defined]
+    found: list[Operation] = []
+    if deposits:
+        amounts = tuple(amount for _, amount in deposits)
+        found.append(DepositMany(sum(amounts), tuple(row for row, _ in deposits), amounts))
+    found.append(
+        Commit(
+            CAP, part.batch, part.number, part.count, coin.previous, part.root, coin.liabilities,  # type: ignore[attr-defined]
+            part.trades_digest, tuple(row for row, _ in entries), tuple(abs(amount) for _, amount in entries),
+            tuple(amount < 0 for _, amount in entries), now_ms,
+        )
+    )  # fmt: skip
+    for index, payout in enumerate(coin.payouts):  # type: ignore[attr-defined]
+        found.append(Withdraw(CAP, payout.row, payout.recipient, payout.amount, withdrawal + index))
+    return found
+
+
+class SimulatedChain:
+    """A `ChainPort` of one settler. Every call takes time and may fail."""
+
+    def __init__(self, node: ChainNode) -> None:
+        self.node = node
+
+    async def _ask(self) -> None:
+        """One round trip of a question. Raises Unavailable."""
+        node = self.node
+        await asyncio.sleep(node.random.uniform(0.001, 0.05))
+        if node.is_away or node.draw("lost_question"):
+            raise Unavailable("the chain does not answer")
+
+    async def connect(self) -> ChainInfo:
+        await self._ask()
+        return ChainInfo("simulated", "0", "model", address_text(PACKAGE), address_text(CAP))
+
+    async def open_vaults(
+        self, assets: list[tuple[str, int]], first_batch: int, beside: Sequence[VaultListing] = ()
+    ) -> list[VaultListing]:
+        await self._ask()
+        return [self.node.open(asset, first_batch) for asset, _ in assets]
+
+    async def vault_states(self, listings: list[VaultListing]) -> dict[str, VaultState]:
+        await self._ask()
+        states = self.node.states_of_a_lagging_node() if self.node.draw("stale") else self.node.states()
+        return {listing.asset: states[listing.asset] for listing in listings}
+
+    async def sign(self, part: Part, listings: dict[str, VaultListing]) -> Signed:
+        await self._ask()
+        numbers = {coin.asset: self.node.states()[coin.asset].next_withdrawal for coin in part.coins}
+        raw = msgspec.msgpack.encode(_Raw(self.node.schedule.now_ns, self.node.gas_version, part, numbers))
+        return Signed(raw, b"signature", hashlib.sha256(raw).hexdigest())
+
+    async def send(self, signed: Signed) -> Execution:
+        node = self.node
+        part = msgspec.msgpack.decode(signed.raw, type=_Raw).part
+
+        def note(answer: str) -> None:
+            node.sendings.append(Sending(part.batch, part.number, signed.digest, answer))
+
+        await asyncio.sleep(node.random.uniform(0.005, 0.1))
+        if node.is_away or node.draw("lost_request"):
+            note("unknown")
+            raise OutcomeUnknown("no answer: the request was lost")
+        if node.draw("late"):
+            note("unknown")
+            node.schedule.later(node.random.randrange(50, 8_000) * MS, lambda: _late(node, signed))
+            raise OutcomeUnknown("no answer: the request is still under way")
+        if node.draw("refuse"):
+            note("refused")
+            raise Refused("the validators refuse it for now")
+        try:
+            execution = node.execute(signed)
+        except Refused:
+            note("refused")
+            raise
+        except OutcomeUnknown:
+            note("unknown")
+            raise
+        if node.draw("lost_response"):
+            note("unknown")
+            await asyncio.sleep(1.0)
+            raise OutcomeUnknown("no answer: the response was lost")
+        note("executed")
+        return execution
+
+    async def find(self, digest: str) -> Execution | None:
+        await self._ask()
+        known = self.node.executed.get(digest)
+        return None if known is None or self.node.draw("stale") else self.node.shown(known)
+
+    async def head(self) -> int:
+        await self._ask()
+        return self.node.checkpoint
+
+    async def events(self, after: int, limit: int) -> tuple[int, list[ChainEvent]]:
+        await self._ask()
+        last = min(self.node.checkpoint, after + limit)
+        return max(after, last), [event for event in self.node.events if after < event.checkpoint <= last]
+
+    async def close(self) -> None: ...
+
+
+def _late(node: ChainNode, signed: Signed) -> None:
+    """Bytes that were given up arrive after all."""
+    try:
+        node.execute(signed)
+        node.happened["executed_late"] += 1
+    except (Refused, OutcomeUnknown):
+        node.happened["late_in_vain"] += 1

@@ -1,0 +1,338 @@
+"""Settlement under one seed: the production settler over the real core and a simulated chain, killed at any step.
+
+    core (real, commands by dice) ─events─▶ settler (production: ledger, netting, submitter, clerk, watcher)
+                                              │ ChainPort                     │ BatchStore: memory that outlives it
+                                              ▼                               ▼
+                                        SimulatedChain (model of the contract, faults)
+
+The auditor of I11 reads what went over the chain's door and what the chain did; of the settler it reads nothing:
+
+  - every batch took effect once, part by part, its numbers without a gap, in each vault;
+  - no new bytes for a part while those sent before may still take effect;
+  - at the end the vaults hold what the core's balances say, row by row, and their pools are the sums.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import shutil
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.messages.errors import JournalFailed, Unavailable
+from settlement.batch import StoredEvent
+from settlement.rows import CUSTODY_ROW, TREASURY_ROW, chain_row
+from settlement.settler import BatchRecord, SettlementSettings, Settler
+from settlement.watcher import Watcher
+from tests.simulation.auditor import Violation
+from tests.simulation.chain import ChainNode, Sending, SimulatedChain
+from tests.simulation.loop import Schedule, VirtualLoop
+from tests.simulation.network import MS
+from tests.support.real_core import RealCore
+
+__all__ = ["SettlementResult", "SettlementWorld", "audit_sendings", "run_settlement"]
+
+SECOND = 1_000 * MS
+ASSETS = {"USDC": 6, "MAYA": 2}
+SETTINGS = SettlementSettings(
+    poll_interval_s=0.05, watch_interval_s=0.5, retry_first_s=0.1, retry_most_s=2.0, max_pending=50
+)
+
+
+class SimulatedStore:
+    """A `BatchStore` whose process may die right before or right after an event is durable."""
+
+    def __init__(self) -> None:
+        self.kept: list[StoredEvent] = []
+        self.die_in: int | None = None
+        self.dies_after = False
+        self.on_death: Any = None
+
+    def append(self, event: StoredEvent) -> None:
+        dies = False
+        if self.die_in is not None:
+            self.die_in -= 1
+            dies = self.die_in <= 0
+        if not dies or self.dies_after:
+            self.kept.append(event)
+        if dies:
+            self.die_in = None
+            self.on_death()
+            raise JournalFailed("the machine is dead (simulated)")
+
+    def events(self) -> Iterator[StoredEvent]:
+        yield from list(self.kept)
+
+    def close(self) -> None: ...
+
+
+class LossyCommands:
+    """The core's door for the settler: answers and requests may be lost."""
+
+    def __init__(self, core: RealCore, node: ChainNode) -> None:
+        self._core, self._node = core, node
+
+    async def submit(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
+        await asyncio.sleep(0.002)
+        if self._node.draw("lost_command"):
+            raise Unavailable("the core is not reachable (simulated)")
+        answer = self._core.send(**command)
+        if self._node.draw("lost_booking"):
+            raise Unavailable("the answer is lost (simulated)")
+        return answer
+
+    async def available(self, account: str) -> Mapping[str, str]:
+        return await self._core.available(account)
+
+
+@dataclass(slots=True)
+class SettlementResult:
+    seed: int
+    batches: int = 0
+    kills: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    violations: list[Violation] = field(default_factory=list)
+
+    @property
+    def failure(self) -> str:
+        return "; ".join(map(str, self.violations))
+
+
+class SettlementWorld:
+    """One run."""
+
+    chain_type = SimulatedChain
+
+    def __init__(self, seed: int, directory: Path, *, faulty: bool = True) -> None:
+        self.result = SettlementResult(seed)
+        self.random = random.Random(f"settlement-{seed}")
+        self.schedule = Schedule()
+        self.node = ChainNode(self.schedule, seed)
+        self.core = RealCore()
+        self.store = SimulatedStore()
+        self.store.on_death = self._die
+        self.directory = directory
+        self.settler: Settler | None = None
+        self.loop: VirtualLoop | None = None
+        self.watcher: Watcher | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.finals: list[int] = []
+        self.faulty = faulty
+        self.accounts = [f"user:{number}" for number in range(6)]
+        self._refs = 0
+
+    def run(self, batches: int = 12) -> SettlementResult:
+        before = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            self._run(batches)
+        finally:
+            if self.loop is not None and self.loop.is_alive:
+                self._die()
+            logging.disable(before)
+        self.result.batches = len(self.node.committed)
+        self.result.faults.update(self.node.happened)
+        return self.result
+
+    def _run(self, batches: int) -> None:
+        self._list()
+        self._start()
+        if self.faulty:
+            self.node.chances = {
+                name: self.random.choice([0.0, 0.05, 0.2, 0.4])
+                for name in (
+                    "lost_request",
+                    "lost_response",
+                    "late",
+                    "refuse",
+                    "stale",
+                    "lost_question",
+                    "lost_command",
+                    "lost_booking",
+                )
+            }
+        for _ in range(batches):
+            for _ in range(self.random.randrange(0, 6)):
+                self._move()
+            self.core.send(op="cut")
+            if self.faulty:
+                self._trouble()
+            self._pass(self.random.randrange(200, 4_000))
+        self.node.chances = {}
+        self.node.is_away = self.node.is_locked = False
+        self.node.checkpoint_lag_ns = 0
+        self.store.die_in = None
+        for _ in range(3):  # what was paid is booked, and the booking is cut too
+            self._pass(20_000)
+            self.core.send(op="cut")
+        self._pass(60_000)
+        self._audit()
+
+    def _pass(self, ms: int) -> None:
+        self.schedule.run(self.schedule.now_ns + ms * MS)
+
+    # ------------------------------------------------------------ the settler's lives
+
+    def _start(self) -> None:
+        self.loop = loop = VirtualLoop(self.schedule, "settler")
+        self.watcher = Watcher(self.directory / "chain.log")
+
+        def on_batch(record: BatchRecord) -> None:
+            if record.status == "final" and record.number not in self.finals:
+                self.finals.append(record.number)
+
+        self.settler = Settler(
+            self.core, self.chain_type(self.node), self.store, self.watcher, SETTINGS, on_batch,
+            LossyCommands(self.core, self.node),
+        )  # fmt: skip
+        settler = self.settler
+
+        async def live() -> None:
+            await settler.run(asyncio.Event())
+
+        def begin() -> None:
+            self.task = loop.create_task(live())
+
+        self.schedule.later(0, begin, loop)
+
+    def _die(self) -> None:
+        assert self.loop is not None and self.watcher is not None
+        self.loop.kill()
+        self.watcher.close()
+        self.result.kills += 1
+        if self.task is not None:
+            self.task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self.schedule.later(self.random.randrange(10, 3_000) * MS, self._start)
+
+    def _trouble(self) -> None:
+        """Something that lasts, and its end."""
+        kind = self.random.choices(["none", "kill", "die_in_store", "away", "locked", "lag"], [6, 2, 3, 1, 1, 2])[0]
+        self.result.faults[kind] += kind != "none"
+        ends = self.schedule.now_ns + self.random.randrange(100, 20_000) * MS
+        if kind == "kill" and self.loop is not None and self.loop.is_alive:
+            self._die()
+        elif kind == "die_in_store":
+            self.store.die_in, self.store.dies_after = self.random.randrange(1, 8), self.random.random() < 0.5
+        elif kind == "away":
+            self.node.is_away = True
+            self.schedule.at(ends, lambda: setattr(self.node, "is_away", False))
+        elif kind == "locked":
+            self.node.is_locked = True
+            self.schedule.at(ends, lambda: setattr(self.node, "is_locked", False))
+        elif kind == "lag":
+            self.node.checkpoint_lag_ns = self.random.randrange(1, 5) * SECOND
+            self.schedule.at(ends, lambda: setattr(self.node, "checkpoint_lag_ns", 0))
+
+    # ------------------------------------------------------------ the core
+
+    def _ref(self) -> str:
+        self._refs += 1
+        return f"r{self._refs}"
+
+    def _list(self) -> None:
+        for asset, scale in ASSETS.items():
+            self.core.send(op="asset", asset=asset, scale=scale, settled=True)
+        for number, account in enumerate(self.accounts):
+            row = {"row": "0x" + f"{number + 1:064x}"} if number < 4 else {}
+            self.core.send(op="account", account=account, **row)
+            for asset in ASSETS:
+                self.core.send(op="deposit", account=account, asset=asset, amount="1000", ref=self._ref())
+
+    def _move(self) -> None:
+        a, b = self.random.sample(self.accounts, 2)
+        asset = self.random.choice(sorted(ASSETS))
+        amount = str(self.random.randrange(1, 90))
+        draw = self.random.random()
+        if draw < 0.5:
+            legs = [{"from": a, "asset": asset, "amount": amount, "to": b}]
+            self.core.send(op="transfer", ref=self._ref(), legs=legs)
+        elif draw < 0.75:
+            self.core.send(op="deposit", account=a, asset=asset, amount=amount, ref=self._ref())
+        else:
+            payer = self.random.choice(self.accounts[:4])
+            self.core.send(op="withdraw", account=payer, asset=asset, amount=amount, ref=self._ref())
+
+    # ------------------------------------------------------------ I11
+
+    def _audit(self) -> None:
+        blame = self.result.violations.append
+        assert self.settler is not None
+        if self.task is not None and self.task.done():
+            blame(Violation("I13", f"the settler ended by itself: {self.task.exception()!r}"))
+            return
+        halted = self.settler.status()["halted"]
+        if halted:
+            blame(Violation("I11", f"settlement has halted: {halted}"))
+        by_vault: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for asset, batch, part in self.node.committed:
+            by_vault[asset].append((batch, part))
+        last = max((batch for _, batch, _ in self.node.committed), default=0)
+        for asset, numbers in by_vault.items():
+            batches = [batch for batch, _ in numbers]
+            if len(set(numbers)) != len(numbers) or numbers != sorted(numbers):
+                blame(Violation("I11", f"the vault of {asset} committed {numbers}"))
+            if sorted(set(batches)) != list(range(batches[0], last + 1)):
+                blame(Violation("I11", f"the vault of {asset} committed {batches}: a gap"))
+        if self.finals != list(range(1, last + 1)):
+            blame(Violation("I11", f"batches became final as {self.finals}; the chain has {last}"))
+        cuts = self.core.send(op="cut")["batch"] - 1
+        if last != cuts:
+            blame(Violation("I12", f"{cuts} cuts were made, {last} settled 60 s after the last fault"))
+        self.result.violations += audit_sendings(self.node.sendings)
+        self._compare_money()
+
+    def _compare_money(self) -> None:
+        totals: dict[str, dict[bytes, int]] = defaultdict(lambda: defaultdict(int))
+        rows = {entry.index: entry for entry in self.core.directory.accounts_by_name.values()}
+        for row in self.core.core.balances():
+            entry = rows[int(row["account"])]
+            if entry.name == "system:external":
+                continue
+            asset = self.core.directory.assets[int(row["asset"])].name
+            own = bytes(entry.row) if entry.mask & 4 or any(entry.row) else None
+            totals[asset][chain_row(entry.name, own)] += int(row["available"]) + int(row["held"])
+        for asset, expected in totals.items():
+            vault = self.node.vaults[asset]
+            held = {who: amount for who, amount in vault.balances.items() if amount}
+            expected = {who: amount for who, amount in expected.items() if amount}
+            if held != expected:
+                names = {CUSTODY_ROW: "custody", TREASURY_ROW: "treasury"}
+                wrong = {
+                    names.get(who, who.hex()[-4:]): (held.get(who, 0), expected.get(who, 0))
+                    for who in held.keys() | expected.keys()
+                    if held.get(who, 0) != expected.get(who, 0)
+                }
+                self.result.violations.append(Violation("I11", f"{asset}: (chain, core) differ: {wrong}"))
+            if vault.header.pool != sum(held.values()):
+                self.result.violations.append(Violation("I1", f"{asset}: the pool is not the sum of its rows"))
+
+
+def audit_sendings(sendings: list[Sending]) -> list[Violation]:
+    """No new bytes for a part while those sent before may still take effect."""
+    found, doubtful = [], {}
+    for sending in sendings:
+        place = (sending.batch, sending.part)
+        before = doubtful.get(place)
+        if before is not None and before != sending.digest:
+            what = f"{sending.digest[:8]} was sent while {before[:8]} may still be executed"
+            found.append(Violation("I11", f"batch {place[0]}, part {place[1]}: {what}"))
+        doubtful[place] = sending.digest if sending.answer == "unknown" else None
+        if sending.answer == "refused" and before == sending.digest:
+            doubtful[place] = None
+    return found
+
+
+def run_settlement(seed: int, *, world: type[SettlementWorld] = SettlementWorld, batches: int = 12) -> SettlementResult:
+    """A whole run of one seed."""
+    memory = Path("/dev/shm")
+    scratch = Path(tempfile.mkdtemp(prefix="byline-sim-", dir=memory if memory.is_dir() else None))
+    try:
+        return world(seed, scratch).run(batches)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,153 @@
+"""Bugs planted on purpose: each must be caught and named by the invariant that it breaks. So the checks can fail."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.messages.codes import CommandKind
+from engine.reference import amend, trade
+from persistence import segments
+from settlement.batch import Life, PartRefused, State
+from settlement.chain.port import VaultListing
+from settlement.submitter import Submitter
+from tests.simulation.settlement_world import run_settlement
+from tests.simulation.twin import Twin
+from tests.simulation.world import SECOND, Fault, Plan, World, prepared, run_seed
+
+
+def _invariants(violations: Any) -> set[str]:
+    return {violation.invariant for violation in violations}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world that went well, with its history."""
+    made = World(Plan(7, (), traders=3, duration_ms=40_000), tmp_path_factory.mktemp("world"))
+    result = made.run()
+    assert not result.violations, result.failure
+    names = {event["event"] for event in made.drop_copy}
+    assert {"trade", "replaced", "transferred", "canceled", "triggered"} <= names
+    return made
+
+
+@pytest.fixture
+def last(world: World) -> int:
+    """The last sequence that the world's questions were answered as of."""
+    return max(event["sequence"] for event in world.drop_copy)
+
+
+# ---------------------------------------------------------------- acks, checksums, snapshots
+
+
+def test_an_ack_before_the_sync_is_caught() -> None:
+    """The sequencer tells at once; what was told and not yet on disk goes with the power."""
+    plan = Plan(3, (Fault(5_000, "slow_disk", 5), Fault(7_000, "power", 1)), duration_ms=10_000)
+    assert not run_seed(3, plan=plan).violations
+    caught = run_seed(3, plan=plan, durable_acks=False)
+    assert "I3" in _invariants(caught.violations), caught.failure
+
+
+def test_a_skipped_checksum_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recovery takes what stands in the files for what was written."""
+
+    def trusting(data: Any, at: int, end: int, limit: int, sequence: int, chain: int) -> tuple[int, int, int, int]:
+        slots = np.asarray(data).reshape(-1, 128)
+        while at < end and limit and slots[at, 5]:
+            chain = int.from_bytes(slots[at, 24:32].tobytes(), "little")
+            sequence, at, limit = sequence + 1, at + int(slots[at, 5]), limit - 1
+        return at, sequence, chain, 0 if at == end or not limit else 1
+
+    with prepared(Plan(5, ()), tmp_path) as world:
+        for actor in world.traders:
+            actor.begin()
+        world.schedule.run(world.schedule.now_ns + 8 * SECOND)
+        world._died("kill")
+        path = segments.segment_name(1)
+        places = range(segments.HEADER_BYTES, len(bytes(world.disk.files[path].cached).rstrip(b"\0")), 128)
+        place = next(at for at in places if world.disk.files[path].cached[at + 4] == CommandKind.DEPOSIT)
+        world.disk.flip_bit(path, (place + 100) * 8)
+        monkeypatch.setattr(segments, "scan_records", trusting)
+        world.schedule.run(world.schedule.now_ns + 3 * SECOND)
+        assert world.process is not None, "it started all the same"
+        assert "I8" in _invariants(world.auditor.violations)
+
+
+def test_a_record_applied_twice_after_a_restore_is_caught(world: World, last: int) -> None:
+    """The first deposit behind a snapshot is in the snapshot already, and is applied again."""
+
+    def twice(twin: Twin, record: bytes) -> None:
+        if record[4] == CommandKind.DEPOSIT and twin.core.sequence > last // 3 and not hasattr(twin, "done"):
+            twin.done = True  # type: ignore[attr-defined]
+            twin.core._state.refs.clear()
+            twin.core._state.sequence -= 1
+            twin.core.apply(record)  # what it tells is in the event log already
+
+    assert not Twin(world, last).run().judged().violations
+    assert _invariants(Twin(world, last).run(twice).judged().violations) == {"I1"}
+
+
+# ---------------------------------------------------------------- money
+
+
+def test_a_fee_rounded_up_twice_is_caught(world: World, last: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = trade.ceil_ppm
+    monkeypatch.setattr(trade, "ceil_ppm", lambda fee: exact(fee) + (1 if fee % 1_000_000 else 0))
+    violations = Twin(world, last).run().judged().violations
+    assert "I1" in _invariants(violations) and "fee" in violations[0].text
+
+
+def test_a_hold_lost_on_replace_is_caught(world: World, last: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a replaced order needs more is never taken from what is available."""
+    exact = amend.pair_hold
+    known: dict[tuple[int, int], int] = {}
+
+    def as_before(state: Any, order: Any) -> int:
+        return known.setdefault((state.sequence, order.order_id), exact(state, order))
+
+    monkeypatch.setattr(amend, "pair_hold", as_before)
+    violations = Twin(world, last).run().judged().violations
+    assert "I2" in _invariants(violations) and "replaced" in violations[0].text
+
+
+# ---------------------------------------------------------------- settlement
+
+
+def test_a_batch_sent_again_with_new_bytes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer is lost, and the batch is built anew instead of asking for it and sending the same bytes."""
+    whole = Submitter.drive
+
+    async def impatient(self: Submitter, life: Life, listings: dict[str, VaultListing]) -> None:
+        if life.state is State.SUBMITTED:
+            await self._step(life, PartRefused(time.time_ns(), life.batch.number, "no answer"))
+        await whole(self, life, listings)
+
+    def caught() -> set[str]:
+        return set().union(*(_invariants(run_settlement(seed).violations) for seed in range(8)))
+
+    assert caught() == set()
+    monkeypatch.setattr(Submitter, "drive", impatient)
+    assert "I11" in caught()
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_the_plain_engine_tells_what_the_real_one_told(seed: int, tmp_path: Path) -> None:
+    """I7 across two engines, by whole worlds with crashes."""
+    faults = tuple(Fault(at, kind, at) for at, kind in ((4_000, "kill"), (9_000, "power"), (15_000, "clock")))
+    world = World(Plan(seed, faults, duration_ms=25_000), tmp_path)
+    result = world.run()
+    assert not result.violations, result.failure
+    last = max(event["sequence"] for event in world.drop_copy)
+    twin = Twin(world, last).run()
+    assert not twin.judged().violations
+    told = {(event["sequence"], event["index"]): event for event in twin.told}
+    for event in world.drop_copy:
+        own = told[event["sequence"], event["index"]]
+        if "legs" in event:  # the drop copy is told of each account's own legs
+            assert all(leg in own["legs"] for leg in event["legs"])
+        else:
+            assert {name: own[name] for name in event} == event

@@ -1,0 +1,29 @@
+"""Settlement under many seeds: lost, late and refused transactions, lagging nodes, kills at every step. I11."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.simulation.chain import Sending
+from tests.simulation.settlement_world import audit_sendings, run_settlement
+
+SEEDS, GROUP = 120, 20
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, GROUP))
+def test_every_batch_takes_effect_once_and_in_order(first: int) -> None:
+    happened: Counter[str] = Counter()
+    for seed in range(first, first + GROUP):
+        result = run_settlement(seed)
+        assert not result.violations, f"settlement seed {seed}: {result.failure}\nrun_settlement({seed})"
+        assert result.batches >= 24, "two vaults, twelve batches and more"
+        happened.update(result.faults)
+    assert all(happened[name] for name in ("lost_request", "lost_response", "executed_late", "kill", "die_in_store"))
+
+
+def test_the_auditor_knows_new_bytes_from_the_same() -> None:
+    assert not audit_sendings([Sending(1, 0, "a", "unknown"), Sending(1, 0, "a", "executed")])
+    assert not audit_sendings([Sending(1, 0, "a", "refused"), Sending(1, 0, "b", "executed")])
+    assert audit_sendings([Sending(1, 0, "a", "unknown"), Sending(1, 0, "b", "executed")])
