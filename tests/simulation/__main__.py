@@ -17,6 +17,7 @@ from collections import Counter
 from typing import Any
 
 from tests.simulation.budget import SeedResult, seed_results
+from tests.simulation.settlement_world import run_settlement
 from tests.simulation.shorten import shorten
 from tests.simulation.world import Plan, Result, draw_plan, run_seed
 
@@ -50,11 +51,13 @@ def _one(seed: int, with_history: bool) -> int:
         f"seed {seed}: {result.outcome}, {result.virtual_s:.0f} virtual s in {result.seconds:.2f} s, "
         f"{result.requests} requests, {result.commands} records, {result.recoveries} recoveries, {dict(result.faults)}"
     )
+    settled = run_settlement(seed)
+    print(f"settlement: {settled.batches} commits, {settled.kills} kills, {dict(settled.faults)} {settled.failure}")
     if result.violations:
         print(explain(seed, result))
     elif with_history:
         print("\n".join(result.history))
-    return bool(result.violations)
+    return bool(result.violations or settled.violations)
 
 
 def summary(results: list[SeedResult], elapsed_s: float) -> dict[str, Any]:
@@ -67,6 +70,7 @@ def summary(results: list[SeedResult], elapsed_s: float) -> dict[str, Any]:
         "virtual_s": round(sum(result.virtual_s for result in results)), "seconds": round(elapsed_s, 1),
         "commands": sum(result.commands for result in results),
         "requests": sum(result.requests for result in results), "replies": sum(result.replies for result in results),
+        "batches": sum(result.batches for result in results),
         "recoveries": sum(result.recoveries for result in results),
         "slowest_recovery_s": round(max((result.recovery_s for result in results), default=0.0), 4),
         "faults": dict(sorted(faults.items())),

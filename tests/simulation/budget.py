@@ -1,4 +1,8 @@
-"""Many seeds, one after the other or on several processes, and what came of each."""
+"""Many seeds, one after the other or on several processes, and what came of each.
+
+A seed is two worlds: a whole exchange with its clients (`world.py`), and settlement over a chain
+(`settlement_world.py`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
+from tests.simulation.settlement_world import SettlementResult, run_settlement
 from tests.simulation.world import Result, run_seed
 
 __all__ = ["SeedResult", "run_seeds", "seed_results"]
@@ -20,7 +25,8 @@ class SeedResult:
     requests: int
     replies: int
     faults: dict[str, int]
-    """How often which kind of fault came about; `detected`: damage that kept the exchange from starting, as it must."""
+    """How often which kind of fault came about, those of settlement as `chain_…`. `detected`: damage that kept the
+    exchange from starting, as it must."""
     recoveries: int
     recovery_s: float
     """The slowest, in real seconds; 0 if there was none."""
@@ -28,6 +34,8 @@ class SeedResult:
     seconds: float
     failure: str
     """Empty: every invariant held."""
+    batches: int = 0
+    """Commits of settlement batches on the simulated chain, all of them checked."""
 
 
 def seed_results(count: int, *, first: int = 0, processes: int = 1) -> Iterator[SeedResult]:
@@ -49,16 +57,16 @@ def run_seeds(
 
 
 def _run(seed: int) -> SeedResult:
+    failures: list[str] = []
+    result, settled = Result(seed), SettlementResult(seed)
     try:
         result = run_seed(seed)
+        settled = run_settlement(seed)
     except Exception as error:  # noqa: BLE001 - a fault of the simulator is a failure of that seed, told with the others
-        result = Result(seed)
-        return _told(result, f"the simulator itself: {type(error).__name__}: {error}")
-    return _told(result, result.failure)
-
-
-def _told(result: Result, failure: str) -> SeedResult:
+        failures.append(f"the simulator itself: {type(error).__name__}: {error}")
+    failures += [failure for failure in (result.failure, settled.failure) if failure]
+    faults = dict(result.faults) | {f"chain_{name}": count for name, count in settled.faults.items() if count}
     return SeedResult(
-        result.seed, result.commands, result.requests, result.replies, dict(result.faults), result.recoveries,
-        result.recovery_s, result.virtual_s, result.seconds, failure,
+        seed, result.commands, result.requests, result.replies, faults, result.recoveries + settled.kills,
+        result.recovery_s, result.virtual_s, result.seconds, "; ".join(failures), settled.batches,
     )  # fmt: skip

@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -200,7 +201,9 @@ class SimulatedChain:
         await self._ask()
         return ChainInfo("simulated", "0", "model", address_text(PACKAGE), address_text(CAP))
 
-    async def open_vaults(self, assets: list[tuple[str, int]], first_batch: int) -> list[VaultListing]:
+    async def open_vaults(
+        self, assets: list[tuple[str, int]], first_batch: int, beside: Sequence[VaultListing] = ()
+    ) -> list[VaultListing]:
         await self._ask()
         return [self.node.open(asset, first_batch) for asset, _ in assets]
 

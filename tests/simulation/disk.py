@@ -14,6 +14,8 @@ from tests.support.disk import SECTOR, Node, SimulatedDisk, SimulatedFile
 
 __all__ = ["FaultyDisk"]
 
+RECORD = 128
+
 
 class FaultyFile(SimulatedFile):
     """The file of a `FaultyDisk`."""
@@ -26,9 +28,9 @@ class FaultyFile(SimulatedFile):
         if disk.is_dead:  # it died in this write: some of it may have reached the cache
             super().write_at(offset, data[: disk.random.randrange(len(data) + 1)])
             raise disk.gone()
-        if disk.misdirect and len(data) >= SECTOR:
+        if disk.misdirect and offset:
             disk.misdirect -= 1
-            away = disk.random.choice([-8, -1, 1, 3]) * SECTOR
+            away = disk.random.choice([-8, -1, 1, 3]) * (SECTOR if len(data) >= SECTOR else RECORD)
             disk.done["misdirected"] = disk.done.get("misdirected", 0) + 1
             return super().write_at(max(0, offset + away), data)
         return super().write_at(offset, data)

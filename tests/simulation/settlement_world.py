@@ -263,6 +263,9 @@ class SettlementWorld:
     def _audit(self) -> None:
         blame = self.result.violations.append
         assert self.settler is not None
+        if self.task is not None and self.task.done():
+            blame(Violation("I13", f"the settler ended by itself: {self.task.exception()!r}"))
+            return
         halted = self.settler.status()["halted"]
         if halted:
             blame(Violation("I11", f"settlement has halted: {halted}"))
