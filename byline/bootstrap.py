@@ -312,33 +312,21 @@ def _next_epoch(data: Path) -> int:
 
 
 async def _chain(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
-    from settlement.chain.localsui.server import serve
+    from settlement.chain.localsui.door import status_of
+    from settlement.chain.localsui.server import start
 
-    known: dict[str, Any] = {}
-    ready = asyncio.Event()
-
-    def on_ready(facts: dict[str, Any]) -> None:
-        known.update(facts)
-        ready.set()
-
-    async def report() -> None:
-        await ready.wait()
-        await _report(status, stop, lambda: known)
-
-    async def node() -> None:
-        data = settings.data_directory / "chain"
-        data.mkdir(parents=True, exist_ok=True)
-        port = settings.chain_port or _port_before(settings, "chain")
-        await serve(data, _operator_key(settings).address, CHAIN_HOST, port, stop=stop, on_ready=on_ready)
-
-    reporting = asyncio.ensure_future(report())
+    data = settings.data_directory / "chain"
+    data.mkdir(parents=True, exist_ok=True)
+    port = settings.chain_port or _port_before(settings, "chain")
+    running = await start(data, operator_key(settings).address, CHAIN_HOST, port)
+    door = {"host": CHAIN_HOST, "port": running.port}
     try:
-        await node()
+        await _report(status, stop, lambda: status_of(running.node, running.faults) | door)
     finally:
-        reporting.cancel()
+        await running.close()
 
 
-def _operator_key(settings: Settings) -> Any:
+def operator_key(settings: Settings) -> Any:
     """The sealed key of the data directory, or of the settings; made if it is missing."""
     from settlement.chain.keys import OperatorKey
 
@@ -354,16 +342,16 @@ def key_lock(settings: Settings) -> Any:
     return KeyLock(settings.key_passphrase, Path(settings.key_file).expanduser() if settings.key_file else None)
 
 
-async def open_chain(settings: Settings, scratch: Path) -> tuple[Any, Any]:
-    """The chain of the settings, and its signer: another program if one is named, else the sealed key."""
+async def open_chain(settings: Settings, scratch: Path, url: str = "") -> tuple[Any, Any]:
+    """The chain of the settings, or the node at `url`; and its signer: the settings' program, or the sealed key."""
     from settlement.chain.admin import SuiAdmin
     from settlement.chain.signer import ExternalSigner
     from settlement.chain.sui import SuiSettings
 
-    signer = await ExternalSigner.start(settings.chain_signer) if settings.chain_signer else _operator_key(settings)
+    signer = await ExternalSigner.start(settings.chain_signer) if settings.chain_signer else operator_key(settings)
     own = SuiSettings(
-        url=_chain_url(settings), config_directory=scratch, package=settings.chain_package,
-        coin_types=settings.coin_types(), publish_test_coins=not settings.chain_url,
+        url=url or _chain_url(settings), config_directory=scratch, package=settings.chain_package,
+        vault=_open_vault(settings), coin_types=settings.coin_types(), publish_test_coins=not settings.chain_url,
     )  # fmt: skip
     return SuiAdmin(own, signer), signer
 
@@ -374,7 +362,8 @@ def open_rights(settings: Settings, scratch: Path, signer: Any) -> Any:
     from settlement.chain.sui import SuiChain, SuiSettings
 
     def connected() -> SuiChain:
-        own = SuiSettings(url=_chain_url(settings), config_directory=scratch, package=settings.chain_package)
+        package, vault = settings.chain_package, _open_vault(settings)
+        own = SuiSettings(url=_chain_url(settings), config_directory=scratch, package=package, vault=vault)
         return SuiChain(own, signer)
 
     return ChainRights(connected)
@@ -710,6 +699,14 @@ def _chain_url(settings: Settings) -> str:
     if not status or "port" not in status:
         raise Unavailable("the embedded node has not started yet")
     return f"http://{CHAIN_HOST}:{status['port']}"
+
+
+def _open_vault(settings: Settings) -> str:
+    """One of the vaults that are open; empty: none is yet."""
+    from settlement.store import listings
+
+    known = listings(settings.data_directory / "settlement" / "batches.log")
+    return next((listing.vault for listing in known.values()), "")
 
 
 def _batch_row(record: Any) -> dict[str, Any]:

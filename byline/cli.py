@@ -36,10 +36,11 @@ app.add_typer(people_app, name="people")
 settle_app = typer.Typer(
     help="""Settlement on Sui: publish the contracts, open vaults, rotate the operator, pause, look, end a halt.
 
-Without settings it works on the embedded node of the running exchange. For a Sui network set `BYLINE_CHAIN_URL`
+Without settings it works on the embedded node of the running exchange (`open-vault`: of the stopped one).
+For a Sui network set `BYLINE_CHAIN_URL`
 (`https://HOST:PORT` of a full node's gRPC), a key (`BYLINE_CHAIN_KEY`, a sealed key file; `BYLINE_KEY_PASSPHRASE` opens
 it) or a program that signs (`BYLINE_CHAIN_SIGNER`), and `BYLINE_CHAIN_COINS`. The order for a new network: fund the
-key's address with SUI, `publish`, `open-vault`, start the exchange, `status`. See docs/settlement.md.""",
+key's address with SUI, `publish`, start the exchange, which opens the vaults, `status`. See docs/settlement.md.""",
     no_args_is_help=True,
 )
 app.add_typer(settle_app, name="settle")
@@ -55,7 +56,11 @@ class _VerifyGroup(TyperGroup):
 
 
 verify_app = typer.Typer(
-    help="Check what the exchange says against a Sui node: `byline verify PROOF BATCH --node URL`.",
+    help="""Check what the exchange says against a Sui node.
+
+`byline verify PROOF BATCH --node URL [--previous BATCH-BEFORE]` is short for `byline verify batch …`: a balance in a
+batch. `--node`: a Sui node that you trust, `http(s)://HOST:PORT`. Exit status 0: all holds. 1: something does not, and
+what. 2: it could not be checked, since the node does not answer or the command is wrong.""",
     no_args_is_help=True,
     cls=_VerifyGroup,
 )
@@ -173,6 +178,73 @@ def trader(
     console.print(f"account      [bold]{account}[/], with test money", soft_wrap=True)
     console.print(f"order entry  [bold]{url}[/]", soft_wrap=True)
     console.print(f"private key  [bold]{key}[/]  (keep it: it is the account)", soft_wrap=True)
+
+
+_WalletOption = Annotated[Path, typer.Option("--wallet", help="The wallet's key file; made if it is missing.")]
+_ApiOption = Annotated[
+    Optional[str],
+    typer.Option("--api", help="Address of REST.", show_default="that of the exchange on the data directory"),
+]
+
+
+@app.command()
+def deposit(
+    asset: Annotated[str, typer.Argument(help="As the exchange names it, for example USDC.")],
+    amount: Annotated[str, typer.Argument(help="A decimal, for example 25.5.")],
+    wallet: _WalletOption = Path("wallet.key"),
+    api: _ApiOption = None,
+    node: Annotated[
+        Optional[str],
+        typer.Option("--node", help="gRPC of a Sui node.", show_default="the embedded chain of that exchange"),
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """Pay in on the chain from a wallet of yours, and wait until it is booked. See docs/settlement.md.
+
+    Example: `byline deposit USDC 250`
+    """
+    from byline.wallet import deposit as pay_in
+
+    pay_in(_rest(api, data), _node(node, data), wallet, asset, amount, console=console)
+
+
+@app.command()
+def withdraw(
+    asset: Annotated[str, typer.Argument(help="As the exchange names it, for example USDC.")],
+    amount: Annotated[str, typer.Argument(help="A decimal, for example 25.5.")],
+    wallet: _WalletOption = Path("wallet.key"),
+    to: Annotated[
+        Optional[str], typer.Option("--to", help="An address of your list.", show_default="the wallet")
+    ] = None,
+    api: _ApiOption = None,
+    data: DataOption = None,
+) -> None:
+    """Ask for your money back on the chain: the wallet signs the request, and a batch pays it.
+
+    Example: `byline withdraw USDC 100`
+    """
+    from byline.wallet import withdraw as pay_out
+
+    pay_out(_rest(api, data), wallet, asset, amount, to, console=console)
+
+
+def _rest(given: str | None, data: Path | None) -> str:
+    return given or _address_of("api", data, "--api http://HOST:PORT")
+
+
+def _node(given: str | None, data: Path | None) -> str:
+    return given or _settings(data).chain_url or _address_of("chain", data, "--node http://HOST:PORT")
+
+
+def _address_of(name: str, data: Path | None, instead: str) -> str:
+    from byline.status_file import read_all_statuses
+    from engine.messages.errors import Unavailable
+
+    directory = _settings(data).data_directory
+    status = read_all_statuses(directory).get(name)
+    if not status or not status["alive"] or "port" not in status:
+        raise Unavailable(f"no exchange runs on {directory}: start it, or give {instead}")
+    return f"http://{status['host']}:{status['port']}"
 
 
 @key_app.command("register")
@@ -407,16 +479,20 @@ def verify_journal(
 
 
 @settle_app.command("publish")
-def settle_publish(data: DataOption = None) -> None:
+def settle_publish(
+    yes: Annotated[bool, typer.Option("--yes", help="Also where the key operates a package already.")] = False,
+    data: DataOption = None,
+) -> None:
     """Publish the exchange's Move package. Its publisher gets AdminCap, OperatorCap and UpgradeCap.
 
-    The embedded chain has the package from its beginning: publish there only to try it.
+    The embedded chain has the package from its beginning. A second package of the same key is asked for first; vaults
+    that are open stay with the package that they were opened with.
 
     Example: `BYLINE_CHAIN_URL=https://fullnode.testnet.sui.io:443 byline settle publish`
     """
     from byline.settle import publish
 
-    publish(_settings(data), console)
+    publish(_settings(data), console, yes=yes)
 
 
 @settle_app.command("open-vault")
@@ -424,6 +500,8 @@ def settle_open_vault(
     assets: Annotated[list[str], typer.Argument(help="Names of assets, as USDC.")], data: DataOption = None
 ) -> None:
     """Open the vault of each asset that has none yet, before anybody pays in. The exchange must be stopped.
+
+    The embedded chain's node is run for as long as this takes.
 
     A running exchange opens what is missing by itself, at the first batch with the asset.
 
@@ -437,6 +515,7 @@ def settle_open_vault(
 @settle_app.command("rotate")
 def settle_rotate(
     to: Annotated[Optional[str], typer.Option(help="Sui address of the new operator; left out: the same key.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask where the address is not our key's.")] = False,
     data: DataOption = None,
 ) -> None:
     """Make a new operator capability and have every vault name it: the old one is worth nothing from then on.
@@ -448,7 +527,7 @@ def settle_rotate(
     """
     from byline.settle import rotate
 
-    rotate(_settings(data), console, to)
+    rotate(_settings(data), console, to, yes=yes)
 
 
 @settle_app.command("pause")

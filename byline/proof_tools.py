@@ -18,6 +18,7 @@ from byline.settings import Settings
 from byline.status_file import read_status
 from engine.messages.errors import Refused, Unavailable
 from settlement.proof_desk import ProofClient, ProofFile, ProofProblem
+from settlement.rows import is_house
 
 __all__ = ["write_proof"]
 
@@ -25,7 +26,6 @@ KEPT_S_MAX = 10.0
 _PROBLEMS = {
     "unknown_batch": "there is no such batch, or it is too old: proofs are made of the last 360",
     "not_final": "this batch is not final yet",
-    "no_balance": "no account of this name had a balance in that batch; `byline trader alice` opens user:alice",
 }
 
 
@@ -40,7 +40,7 @@ def write_proof(settings: Settings, account: str, batch: int | None, folder: Pat
     try:
         proofs = asyncio.run(ProofClient(data).prove(account, batch))
     except ProofProblem as problem:
-        raise Refused(_PROBLEMS[problem.reason]) from problem
+        raise Refused(_PROBLEMS.get(problem.reason) or _no_balance(data, account, batch)) from problem
     number = proofs[0].batch
     kept = _kept(data, number)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,6 +51,19 @@ def write_proof(settings: Settings, account: str, batch: int | None, folder: Pat
     node = settings.chain_url or (f"http://{chain['host']}:{chain['port']}" if chain else "http://HOST:PORT")
     console.print(f"{account} in batch {number}: {len(proofs)} balances. Now, anywhere:", soft_wrap=True)
     console.print(f"byline verify {proof} {batch_path} --node {node}", soft_wrap=True, markup=False)
+
+
+def _no_balance(data: Path, account: str, batch: int | None) -> str:
+    """Why there may be no balance of that name, and what to do."""
+    if is_house(account):
+        return f"{account} is the exchange's own account: nothing is owed to it, so no proof counts it"
+    if ":" not in account:
+        return f"no account is called {account!r}: did you mean user:{account or 'alice'}?"
+    last = (read_status(data, "backoffice") or {}).get("settlement", {}).get("final_batch", 0)
+    if batch is None or batch >= last:
+        which = f"batch {batch or last}, the last that is final"
+        return f"{account} had no balance in {which}; opened since (`byline trader`)? Then try after the next batch"
+    return f"{account} had no balance in batch {batch}; leave --batch out for the last final one"
 
 
 def _kept(data: Path, number: int) -> bytes:

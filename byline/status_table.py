@@ -91,6 +91,13 @@ def _facts(name: str, status: dict[str, Any], before: dict[str, Any], seconds: f
             f"{status['state']} at {status['sequence']:,}, {status['lag']:,} behind, {status['clients']} readers "
             f"({status['slow']} slow), {status['deliveries_per_s']:,.0f} messages/s"
         )
+    if name == "chain" and "checkpoint" in status:
+        paused = [address for address, vault in status["vaults"].items() if vault["paused"]]
+        text = (
+            f"{status['chain']}, executor {status['executor']}, {status['host']}:{status['port']}, checkpoint "
+            f"{status['checkpoint']:,}, epoch {status['epoch']}, {len(status['vaults'])} vaults"
+        )
+        return text + (f", {len(paused)} PAUSED" if paused else "")
     skip = {"name", "pid", "ready", "alive", "started_at", "written_at"}
     return ", ".join(f"{key} {value}" for key, value in status.items() if key not in skip)
 

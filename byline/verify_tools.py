@@ -10,6 +10,7 @@ from rich.console import Console
 
 from settlement.batch_file import BatchFile, read_batch_file
 from settlement.chain.reader import NodeReader
+from settlement.envelope import unwrapped
 from settlement.merkle import Proof
 from settlement.proof_desk import ProofFile
 from settlement.verify import Refuted, unbacked, verify_batch
@@ -37,7 +38,8 @@ def verify_files(proof: Path, batch: Path, previous: Path | None, node: str, *, 
         files = [_batch(batch), _batch(previous) if previous else None]
         proofs = read_proofs(proof)
     except ValueError as error:
-        console.print(f"[bold red]REFUSED[/] {error}", soft_wrap=True)
+        console.print("[bold red]REFUSED[/] ", end="")
+        console.print(str(error), markup=False, soft_wrap=True)
         return 1
     assert files[0] is not None
     return asyncio.run(_verify(proofs, files[0], files[1], node, console))
@@ -77,15 +79,10 @@ def _listed(assets: list[str]) -> str:
 
 def read_proofs(path: Path) -> list[Proof]:
     """From a proof file, or the whole answer of `GET /v1/users/me/proof`. ValueError if it is neither, or empty."""
-    data = path.read_bytes()
     try:
-        proofs = msgspec.json.decode(data, type=ProofFile).proofs
-    except (msgspec.MsgspecError, UnicodeDecodeError) as plain:
-        try:
-            inner = msgspec.json.decode(data, type=dict[str, msgspec.Raw])["data"]
-            proofs = msgspec.json.decode(inner, type=ProofFile).proofs
-        except (msgspec.MsgspecError, KeyError, UnicodeDecodeError):
-            raise ValueError(f"{path} is no proof file: {plain}") from None
+        proofs = msgspec.json.decode(unwrapped(path.read_bytes()), type=ProofFile).proofs
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise ValueError(f"{path} is no proof file: {error}") from error
     if not proofs:
         raise ValueError(f"{path} holds no proof")
     return proofs

@@ -13,6 +13,7 @@ import msgspec
 
 from settlement.batch import Life
 from settlement.chain.port import CoinPart, VaultListing
+from settlement.envelope import unwrapped
 from settlement.statement import Statement
 
 __all__ = ["FORMAT", "BatchFile", "VaultLink", "batch_file", "read_batch_file"]
@@ -68,10 +69,6 @@ def batch_file(life: Life, listings: Mapping[str, VaultListing]) -> bytes:
 def read_batch_file(data: bytes) -> BatchFile:
     """A file as kept, or the whole answer of `GET /v1/batches/{n}`. ValueError if it is neither."""
     try:
-        return msgspec.json.decode(data, type=BatchFile)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as plain:
-        try:
-            raw = msgspec.json.decode(data, type=dict[str, msgspec.Raw])["data"]
-            return msgspec.json.decode(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])["file"], type=BatchFile)
-        except (msgspec.MsgspecError, KeyError, UnicodeDecodeError):
-            raise ValueError(f"this is no batch file: {plain}") from None
+        return msgspec.json.decode(unwrapped(data, "file"), type=BatchFile)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise ValueError(f"this is no batch file: {error}") from error

@@ -90,6 +90,11 @@ class Liabilities:
         self._closed.append(_Closed(number, roots, changes))
         return liability_root(roots), {name: total for name, _, total in roots}
 
+    @property
+    def last(self) -> int:
+        """The last batch that was closed, which may not be final yet; 0: none."""
+        return self._closed[-1].number if self._closed else 0
+
     def prove(self, number: int, account: str) -> list[Proof]:
         """A proof for each asset in which the account ever had something, as of batch `number`.
 

@@ -93,7 +93,7 @@ async def serve_proofs(
         request = msgspec.json.decode(line, type=_Request)
         number = final_batch() if request.batch is None else request.batch
         if number > final_batch():
-            return _Answer(problem="not_final")
+            return _Answer(problem="not_final" if number <= liabilities().last else "unknown_batch")
         try:
             return _Answer(liabilities().prove(number, request.account))
         except UnknownBatch:

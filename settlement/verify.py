@@ -230,8 +230,8 @@ def _check_proofs(batch: BatchFile, proofs: Sequence[Proof]) -> list[str]:
         if proof.total != owed[proof.asset]:
             raise Refuted(f"{proof.asset}: a total of {proof.total} by the tree, {owed[proof.asset]} as stated")
         lines.append(
-            f"{proof.account}: {proof.amount} smallest units of {proof.asset} are counted among the {proof.total} that "
-            "the exchange owes its clients"
+            f"{proof.account}: {proof.amount:,} smallest units of {proof.asset} are counted among the {proof.total:,} "
+            "that the exchange owes its clients"
         )
     return lines
 

@@ -27,7 +27,12 @@ _STALE = "available for consumption"
 
 
 class SuiAdmin(SuiChain):
-    """`publish` works before `connect`; everything else after it."""
+    """`operated` and `publish` work before `connect`; everything else after it."""
+
+    async def operated(self) -> list[str]:
+        """The packages of which the key owns an OperatorCap. Needs no `connect`."""
+        kinds = [str(item.object_type) for item in await self._owned_objects()]
+        return sorted({kind.partition("::")[0] for kind in kinds if kind.endswith("::settlement::OperatorCap")})
 
     async def publish(self) -> tuple[str, str]:
         """Publish the committed bytecode of the exchange package. Package id and digest.
@@ -38,11 +43,15 @@ class SuiAdmin(SuiChain):
         if not coins:
             raise Refused(f"{self._settings.url}: {self._key.address} owns no SUI coin for gas")
         self._gas_coin = max(coins)[1]
-        builder = ProgrammableTransactionBuilder(compress_inputs=True)
-        modules = [list(code) for code in load_modules("exchange", published_modules())]
-        cap = builder.publish(modules, [_address("0x1"), _address("0x2")])
-        builder.transfer_objects(_pure(builder, address_bytes(self._key.address)), [cap])
-        effects = await self._submit(builder)
+
+        async def build() -> Any:
+            builder = ProgrammableTransactionBuilder(compress_inputs=True)
+            modules = [list(code) for code in load_modules("exchange", published_modules())]
+            cap = builder.publish(modules, [_address("0x1"), _address("0x2")])
+            builder.transfer_objects(_pure(builder, address_bytes(self._key.address)), [cap])
+            return builder
+
+        effects = await self._submit_fresh(build)
         for item in effects.changed_objects:
             if item.output_state is not None and item.output_state.name.endswith("PACKAGE_WRITE"):
                 return str(item.object_id), str(effects.transaction_digest)

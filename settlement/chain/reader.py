@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,12 +26,16 @@ class NodeReader:
     """Fulfils `verify.ChainReader`. `http://` is plaintext, `https://` TLS with the system's certificates."""
 
     def __init__(self, url: str, timeout_s: float = 10.0) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingsInvalid(f"node url {url!r} must be http(s)://HOST:PORT")
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise SettingsInvalid(f"node url {url!r} must be http(s)://HOST:PORT: {error}") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+            raise SettingsInvalid(f"node url {url!r} must be http(s)://HOST:PORT, and nothing after it")
         secure = parts.scheme == "https"
         self._url, self._timeout = url, timeout_s
-        self._channel = Channel(parts.hostname, parts.port or (443 if secure else 80), ssl=secure or None)
+        self._channel = Channel(parts.hostname, port or (443 if secure else 80), ssl=secure or None)
         self._ledger = v2.LedgerServiceStub(self._channel)
         self._packages = v2.MovePackageServiceStub(self._channel)
 
@@ -97,6 +102,10 @@ class NodeReader:
             if error.status == Status.NOT_FOUND:
                 return None
             raise Unavailable(f"the node {self._url} answers {error.status.name}: {error.message}") from error
+        except ssl.SSLError as error:
+            raise Unavailable(
+                f"{self._url} does not speak TLS as https asks for ({error.reason}): a plain node is http://…"
+            ) from error
         except _NO_ANSWER as error:
             raise Unavailable(
                 f"no Sui node answers at {self._url} (gRPC, sui.rpc.v2): {type(error).__name__}: {error}"

@@ -89,7 +89,9 @@ class SuiSettings:
     url: str
     config_directory: Path
     package: str = ""
-    """Needed only where the signer's address operates several packages."""
+    """Needed only where the signer's address operates several packages and no vault is open yet."""
+    vault: str = ""
+    """One of the vaults that are open: its package is the one, whatever else the address operates."""
     coin_types: dict[str, str] = field(default_factory=dict)
     publish_test_coins: bool = True
     exit_delay_ms: int = 86_400_000
@@ -132,7 +134,8 @@ class SuiChain:
 
     async def _find_owned(self) -> None:
         """Package, capabilities and gas coin of our address. Raises Refused if something is missing."""
-        coins, operators, admins, wanted = [], [], [], self._settings.package
+        coins, operators, admins = [], [], []
+        wanted = await self._package_of_vaults() or self._settings.package or self._package
         for item in await self._owned_objects():
             package, _, kind = item.object_type.partition("::")
             is_ours = not wanted or kind.startswith("coin::") or address_bytes(package) == address_bytes(wanted)
@@ -148,11 +151,20 @@ class SuiChain:
             raise Refused(f"{where} owns {missing}")
         packages = sorted({package for package, _ in operators})
         if len(packages) > 1:
-            raise Refused(f"{where} operates several packages ({', '.join(packages)}): the settings must name one")
+            raise Refused(
+                f"{where} operates several packages ({', '.join(packages)}), and no vault is open that would tell "
+                "which is this exchange's: set BYLINE_CHAIN_PACKAGE to one of them"
+            )
         self._package = packages[0]
         self._operator_caps = sorted(identity for _, identity in operators)
         self._admin_cap = next((identity for package, identity in admins if package == self._package), "")
         self._gas_coin = max(coins)[1]
+
+    async def _package_of_vaults(self) -> str:
+        """Empty while no vault is known. A second package of the same key must not stop what runs on the first."""
+        if not self._settings.vault:
+            return ""
+        return str((await self._object(self._settings.vault)).object_type).partition("::")[0]
 
     async def open_vaults(
         self, assets: list[tuple[str, int]], first_batch: int, beside: Sequence[VaultListing] = ()

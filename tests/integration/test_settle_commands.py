@@ -8,8 +8,10 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -18,7 +20,7 @@ from byline.bootstrap import _Bookings
 from byline.cli import app
 from byline.core_port import GatewayPort
 from engine.messages.errors import Refused, Unavailable
-from persistence.event_log import EventLogReader
+from persistence.event_log import EventLogReader, EventLogWriter
 from settlement.brake import Brake
 from settlement.chain.admin import SuiAdmin
 from settlement.chain.encoding import address_text
@@ -30,6 +32,7 @@ from settlement.chain.sui import SuiSettings
 from settlement.store import listings
 from tests.integration.test_settlement import Bench, _market, _until
 from tests.support.chain_key import OPERATOR
+from tests.support.settlement_events import EventLog
 from tests.support.sui_owner import Owner
 from tests.support.waiting import answers
 
@@ -168,11 +171,18 @@ async def test_from_publish_to_the_first_batch_by_settings_alone(
 
     try:
         code, text = await settle("publish")
+        assert code != 0 and "already. Another package is another exchange" in text, "the node gave our key one"
+        code, text = await settle("publish", "--yes")
         assert code == 0 and "now set BYLINE_CHAIN_PACKAGE=" in text, text
         package = text.split("BYLINE_CHAIN_PACKAGE=")[1].split(",")[0]
         code, text = await settle("open-vault", "SUI")
         assert code != 0, "the node's own package and ours: which one must be said"
         environment["BYLINE_CHAIN_PACKAGE"] = package
+        code, text = await settle("open-vault", "SUI")
+        assert code != 0, "no exchange has listed it"
+        log = EventLog()
+        log.asset("SUI"), log.asset("INK")
+        _event_log(data, log)
         code, text = await settle("status")
         assert code == 1 and "no vault is open yet" in text and "no batch is settled" in text, text
         code, first = await settle("open-vault", "SUI")
@@ -215,16 +225,16 @@ async def _brake_of_a_running_exchange(data: Path) -> None:
     await _until(lambda: core.status()["connected"], "connected")
 
     async def phases() -> set[str]:
-        await brake.step(50.0)
+        await brake.step(None, time.time_ns())
         return {phase.word for phase in brake._phases}
 
     assert await phases() == {"continuous"}
-    await brake.step(101.0)
+    await brake.step(0, time.time_ns() + 10**12)
     await answers(phases, lambda found: found == {"cancel_only"})
     assert brake.closed == set(brake._names)
 
     async def opened() -> bool:
-        await brake.step(0.0)
+        await brake.step(2**40, time.time_ns())
         return not brake.closed and await phases() == {"continuous"}
 
     await answers(opened, bool)
@@ -246,6 +256,12 @@ async def test_status_pause_and_resume_of_a_running_exchange(new_exchange) -> No
         await _until(lambda: (exchange.status("backoffice").get("settlement") or {}).get("final_batch", 0) > 1, "final")
         shown = await settle("status")
         assert shown.returncode == 0 and "halted    no" in shown.stdout and "USDC" in shown.stdout, shown
+        await _until(lambda: len(exchange.status("chain")["vaults"]) == 4, "the chain's own status follows it")
+        assert exchange.status("chain")["checkpoint"] > 2
+        argv = [sys.executable, "-m", "byline.cli", "status", "--once", "--data", str(exchange.data)]
+        wide = os.environ | {"COLUMNS": "300"}
+        table = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, env=wide)
+        assert "4 vaults" in table.stdout and "switches" not in table.stdout, table
         assert (await settle("pause")).returncode == 0
         await _until(lambda: "paused" in exchange.status("backoffice")["settlement"]["chain_error"], "paused")
         paused_at = exchange.status("backoffice")["settlement"]["final_batch"]
@@ -256,12 +272,107 @@ async def test_status_pause_and_resume_of_a_running_exchange(new_exchange) -> No
         nothing = await settle("resume", "--note", "test")
         assert "nothing to resume" in nothing.stdout, nothing
         busy = await settle("open-vault", "USDC")
-        assert busy.returncode == 2 and "held by another process" in busy.stderr, busy
+        assert busy.returncode == 2 and "opens each vault itself at the first batch" in busy.stderr, busy
+        await _a_second_package_and_wrong_addresses_stop_nothing(exchange, settle)
         sealed = exchange.data / "chain" / "operator.key"
         assert '"lock": "file"' in sealed.read_text()
         key = OperatorKey.load(sealed, KeyLock("", exchange.data.parent / "wrapping.key"))
         for part in ("chain", "settlement", "run", "keys"):
             _nowhere_in_clear(key, exchange.data / part, exchange.log())
+    finally:
+        assert await exchange.stop() == 0, exchange.log()
+    stopped = await settle("pause")
+    assert stopped.returncode == 2 and "no exchange runs on" in stopped.stderr, stopped
+    stopped = await settle("status")
+    assert stopped.returncode == 1 and "no batch is settled" in stopped.stdout, stopped
+
+
+async def _a_second_package_and_wrong_addresses_stop_nothing(exchange: Any, settle: Any) -> None:
+    settlement = exchange.status("backoffice")["settlement"]
+    refused = await settle("publish")
+    assert refused.returncode == 2 and "nothing was published: give --yes" in refused.stderr, refused
+    again = await settle("publish", "--yes")
+    assert again.returncode == 0 and "the open vaults go on with their own package" in again.stdout, again
+    assert all(len(line) < 200 for line in again.stdout.splitlines())
+    for wrong in ("0x12", "zzz", "12" * 32, "0x" + "1" * 63, "0x" + "1" * 64 + "\n"):
+        refused = await settle("rotate", "--to", wrong)
+        assert refused.returncode == 2 and "exactly 64 hex digits" in refused.stderr and len(
+            refused.stderr.splitlines()) == 1, refused  # fmt: skip
+    refused = await settle("rotate", "--to", "0x" + "1" * 64)
+    assert refused.returncode == 2 and "nothing was rotated: give --yes" in refused.stderr, refused
+    for arguments in (("rotate",), ("pause",), ("pause", "--off")):
+        done = await settle(*arguments)
+        assert done.returncode == 0, done
+    shown = await settle("status")
+    assert shown.returncode == 0 and settlement["package"] in shown.stdout and "USDC" in shown.stdout, shown
+    final = settlement["final_batch"]
+
+    def went_on() -> bool:
+        now = exchange.status("backoffice")["settlement"]
+        return now["package"] == settlement["package"] and now["final_batch"] > final + 5
+
+    await _until(went_on, "batches under the rotated capability, in the package of the vaults")
+
+
+def _event_log(data: Path, log: EventLog) -> None:
+    """What an exchange that is stopped has left."""
+    data.mkdir(parents=True, exist_ok=True)
+    writer = EventLogWriter(data / "events", b"i" * 16, b"b" * 16, threads=False)
+    for slots in log.slots:
+        writer.append(slots.tobytes(), int(slots["sequence"][0]))
+        writer.publish(int(slots["sequence"][0]))
+    writer.close()
+
+
+def test_open_vault_runs_the_embedded_node_of_a_stopped_exchange_and_knows_its_assets(tmp_path: Path) -> None:
+    """A vault begins with the next batch: if that one does not know its asset, settlement would stop for ever."""
+    data, log = tmp_path / "data", EventLog()
+    log.asset("USDC")
+    log.asset("EUR", settled=False)
+    log.cut()
+    log.asset("INK")
+    _event_log(data, log)
+
+    def settle(*arguments: str) -> tuple[int, str]:
+        environment = {"BYLINE_KEY_FILE": str(tmp_path / "wrapping.key"), "COLUMNS": "200"}
+        result = CliRunner().invoke(app, ["settle", *arguments, "--data", str(data)], env=environment)
+        return result.exit_code, result.output + str(result.exception or "")
+
+    for asset, reason in (
+        ("NOPE", "NOPE is no settled asset that this exchange listed: INK, USDC."), ("EUR", "no settled asset"),
+        ("INK", "batches from before INK was listed wait"),
+    ):  # fmt: skip
+        code, text = settle("open-vault", "USDC", asset)
+        assert code != 0 and reason in text and not (data / "settlement").exists(), text
+    code, text = settle("open-vault", "USDC")
+    assert code == 0 and "vault 0x" in text, text
+    assert settle("open-vault", "USDC") == (0, text), "an open vault is shown, not opened again"
+    code, text = settle("pause")
+    assert code != 0 and "no exchange runs on" in text, text
+
+
+async def test_an_exchange_with_two_packages_goes_on_with_that_of_its_vaults(
+    new_exchange: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever BYLINE_CHAIN_PACKAGE says."""
+    exchange = new_exchange("--quiet-market")
+    environment = os.environ | {"BYLINE_KEY_FILE": str(exchange.data.parent / "wrapping.key")}
+
+    def final() -> int:
+        return int((exchange.status("backoffice").get("settlement") or {}).get("final_batch", 0))
+
+    await exchange.start()
+    await _until(lambda: len(listings(exchange.data / "settlement" / "batches.log")) == 4, "the vaults")
+    argv = [sys.executable, "-m", "byline.cli", "settle", "publish", "--yes", "--data", str(exchange.data)]
+    published = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, env=environment)
+    assert published.returncode == 0, published
+    assert await exchange.stop() == 0, exchange.log()
+    before = final()
+    monkeypatch.setenv("BYLINE_CHAIN_PACKAGE", published.stdout.split("published")[1].split()[0])
+    await exchange.start()
+    try:
+        await _until(lambda: final() > before, "batches go on")
+        assert exchange.status("backoffice")["settlement"]["package"] != os.environ["BYLINE_CHAIN_PACKAGE"]
     finally:
         assert await exchange.stop() == 0, exchange.log()
 

@@ -60,7 +60,7 @@ async def settled(tmp_path_factory: pytest.TempPathFactory) -> Any:
         serving = asyncio.create_task(serve_proofs(directory, lambda: owed, lambda: settler.final_batch, stop))
         await until((directory / "run" / "proofs.sock").exists, what="the desk")
         assert await desk.prove("user:buyer", 2) == proofs[2] and await desk.prove("user:buyer", None) == proofs[3]
-        for account, batch, reason in (("user:x", 2, "no_balance"), ("user:buyer", 4, "not_final")):
+        for account, batch, reason in (("user:x", 2, "no_balance"), ("user:buyer", 4, "unknown_batch")):
             with pytest.raises(ProofProblem, match=reason):
                 await desk.prove(account, batch)
         stop.set()
@@ -506,12 +506,48 @@ async def test_the_command_takes_files_and_whole_answers_and_refuses_what_is_nei
         assert await asyncio.to_thread(check, *arguments) == 1
         assert "REFUSED" in capsys.readouterr().out
     assert read_proofs(tmp_path / "proof") == settled.proofs[3]
-    with pytest.raises(SettingsInvalid):
-        NodeReader("ftp://node")
+    for wrong in ("ftp://node", "http://127.0.0.1:99999", "http://127.0.0.1:7403/x", "http://[::1", "https://n:1?a=b"):
+        with pytest.raises(SettingsInvalid):
+            NodeReader(wrong)
+    tls = NodeReader(settled.url.replace("http://", "https://"))
+    with pytest.raises(Unavailable, match="does not speak TLS as https asks for.*http://"):
+        await tls.facts()
+    await tls.close()
     reader = NodeReader("http://127.0.0.1:1")
     with pytest.raises(Unavailable):
         await reader.facts()
     await reader.close()
+
+
+def wrapped(data: bytes, field: str = "") -> bytes:
+    """As REST answers it and README's curl keeps it."""
+    inner = b'{"number":3,"' + field.encode() + b'":' + data + b"}" if field else data
+    return b'{"success":true,"data":' + inner + b"}"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_bad_field_of_a_downloaded_file_is_named_whether_it_has_an_envelope_or_not(
+    settled: Any, tmp_path: Path, capsys: Any
+) -> None:
+    proof = msgspec.json.encode({"format": "byline proof 1", "proofs": settled.proofs[3]})
+    batch = settled.raw[3]
+    text, salt = proof.replace(b'"amount":', b'"amount":"x","a":', 1), proof.replace(b'"salt":"', b'"salt":"?', 1)
+    other = proof.replace(b"proof 1", b"proof 2")
+    error = b'{"success":false,"error":{"code":"NOT_FOUND","message":"There is no such batch."}}'
+    for proof_file, batch_file, reason in (
+        (text, batch, "Expected `int`, got `str` - at `$.proofs[0].amount`"),
+        (wrapped(text), batch, "Expected `int`, got `str` - at `$.proofs[0].amount`"),
+        (wrapped(salt), batch, "base64"), (wrapped(other), batch, "byline proof 2"),
+        (wrapped(proof)[:-9], batch, "no JSON object"), (error, batch, "There is no such batch"),
+        (proof, wrapped(batch, "file")[:-9], "no JSON object"), (proof, error, "There is no such batch"),
+        (proof, wrapped(batch, "fail"), "an answer without 'file'"),
+        (proof, wrapped(batch.replace(b'"number":3', b'"number":"3"'), "file"), "at `$.statement.number`"),
+    ):  # fmt: skip
+        (tmp_path / "proof").write_bytes(proof_file)
+        (tmp_path / "batch").write_bytes(batch_file)
+        assert verify_files(tmp_path / "proof", tmp_path / "batch", None, settled.url, console=Console()) == 1
+        told = capsys.readouterr().out
+        assert "REFUSED" in told and reason in told and "`success`" not in told, told
 
 
 async def test_from_an_order_over_the_websocket_to_a_verified_proof(new_exchange: Any, tmp_path: Path) -> None:
@@ -587,7 +623,11 @@ async def test_from_an_order_over_the_websocket_to_a_verified_proof(new_exchange
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"proof.json batch.json --node {values['NODE']}" in done.stdout and "VERIFIED batch" in done.stdout
         for wrong, reason in (
-            (("user:nobody",), "opens user:alice"), (("user:x", "--batch", "999999"), "not final yet"),
+            (("user:nobody",), "user:nobody had no balance in batch"),
+            (("user:x", "--batch", "999999"), "no such batch"),
+            (("user:nobody", "--batch", "1"), "had no balance in batch 1; leave --batch out"),
+            (("alice",), "did you mean user:alice?"), (("",), "did you mean user:alice?"),
+            (("system:fees",), "the exchange's own account"),
         ):  # fmt: skip
             refused = await asyncio.to_thread(cli, "proof", *wrong, "--to", str(tmp_path / "none"))
             assert refused.returncode == 2 and reason in refused.stderr, refused.stdout + refused.stderr

@@ -57,7 +57,11 @@ def _ask(data: Path, switch: str, value: str) -> int:
     try:
         reply = asyncio.run(ask(data, switch, value))
     except OSError as error:
-        print(f"no node with fault switches runs in {data}: {error}", file=sys.stderr)
+        print(
+            f"no node with fault switches runs in {data} ({error.strerror or error}). A node that `run` started has "
+            "them; the exchange's own has none: `byline status` shows it",
+            file=sys.stderr,
+        )
         return 2
     if "error" in reply:
         print(reply["error"], file=sys.stderr)
@@ -66,9 +70,14 @@ def _ask(data: Path, switch: str, value: str) -> int:
     return 0
 
 
+def _progress(done: int, count: int) -> None:
+    if done == count or done % 100 == 0:
+        print(f"\rreplayed {done:,} of {count:,}", end="\n" if done == count else "", file=sys.stderr, flush=True)
+
+
 def _replay(data: Path, executor: str) -> int:
     try:
-        told = replay(data, executor)
+        told = replay(data, executor, _progress if sys.stderr.isatty() else None)
     except (FileNotFoundError, JournalCorrupt) as error:
         print(f"no chain to run again: {error}", file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ Reads only; the node may run meanwhile. Worst case: 20 ms a Move call.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,8 +37,10 @@ class Replayed:
     differences: list[str] = field(default_factory=list)
 
 
-def replay(directory: Path, executor: str = "auto") -> Replayed:
-    """Run the log of the chain in `directory` again.
+def replay(
+    directory: Path, executor: str = "auto", progress: Callable[[int, int], None] | None = None
+) -> Replayed:
+    """Run the log of the chain in `directory` again. `progress` hears of each entry done, and of how many there are.
 
     Raises:
         FileNotFoundError: there is no chain.
@@ -52,14 +55,18 @@ def replay(directory: Path, executor: str = "auto") -> Replayed:
         try:
             if node.state.genesis != genesis:
                 raise JournalCorrupt(f"{directory}: the chain was begun with other bytecode")
-            return _run(node, [msgspec.msgpack.decode(entry, type=Record | Turn) for entry in entries])
+            return _run(node, [msgspec.msgpack.decode(entry, type=Record | Turn) for entry in entries], progress)
         finally:
             node.close()
 
 
-def _run(node: LocalSui, entries: list[Record | Turn]) -> Replayed:
+def _run(
+    node: LocalSui, entries: list[Record | Turn], progress: Callable[[int, int], None] | None
+) -> Replayed:
     told = Replayed(node.executor_name)
-    for entry in entries:
+    for done, entry in enumerate(entries, 1):
+        if progress:
+            progress(done, len(entries))
         if isinstance(entry, Turn):
             node.turn = entry
             continue
