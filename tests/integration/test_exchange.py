@@ -101,6 +101,7 @@ async def test_kill_minus_nine_of_everything_loses_no_acked_order_and_doubles_no
         await client.close()
 
     await exchange.start()
+    await until(lambda: exchange.log().count("Ctrl-C stops it") == 2, what="the whole of what it says at its start")
     assert exchange.log().count("The last run was cut off.") == 1 and exchange.log().count("Keep a copy of") == 1
     clients = await traders(exchange, 3)
     try:
