@@ -154,7 +154,7 @@ def _units(amount: str, scale: int) -> int:
         if units == int(units) and 0 < units < 1 << 63:
             return int(units)
     except (ArithmeticError, ValueError):
-        pass
+        pass  # refused below, in words
     raise Refused(f"amount {amount}: must be a decimal above zero and below 2^63 units, with at most {scale} decimals")
 
 
