@@ -32,6 +32,7 @@ from platform_api.royalties.earnings import TakenBack
 from platform_api.royalties.postings import POSTINGS_MAX
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import Caller
+from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
 __all__ = ["FeeRefunds"]
@@ -120,6 +121,8 @@ class FeeRefunds:
         actor = UUID(caller.account_id)
         await queries.insert_refund(db, refund_id, row["id"], msgspec.json.encode(lines).decode(), reason, actor)
         command = {"op": "transfer", "legs": legs, "force": True, "code": "refund", "memo": refund_id.hex}
+        parts = [(leg["from"], units_of(leg["amount"], row["scale"])) for leg in legs]
+        await self._royalties.entries.set_aside(db, _ref(refund_id), row["asset"], parts)
         await self._money.order(db, _ref(refund_id), KIND, refund_id, command, accounts={}, kept=KEPT_OUTSIDE)
         await self._kernel.audit.record(
             db, "license.refund_asked", ("license", str(row["id"])), actor=actor,
@@ -131,6 +134,8 @@ class FeeRefunds:
         refund = await queries.refund(db, answer.document_id)
         row = await queries.license_row(db, refund["license_id"])
         await self._catalog.lock_known(db, row["work_id"])
+        if answer.state != "stuck":  # of a stuck one nobody knows what it took, until a person has looked
+            await self._royalties.entries.release(db, answer.ref)
         if answer.state != "posted":
             log.error("licence_refund_not_posted", ref=answer.ref, state=answer.state, reason=answer.reason)
             await queries.turn_refund(db, refund["id"], "failed")

@@ -139,6 +139,8 @@ class Refunds:
         if payment_id is not None:
             command["pending"] = True
         outside = {leg["to"]: OPEN for leg in legs if leg["to"].startswith("external:")}
+        parts = [(part.account, part.units) for part in taken]
+        await self._royalties.entries.set_aside(db, _ref(id_), row["asset"], parts)
         await self._money.order(db, _ref(id_), "refund", id_, command, accounts=outside, kept=KEPT_OUTSIDE)
         await self._kernel.audit.record(
             db, "refund.approved", ("refund", str(id_)), actor=caller.account_id,
@@ -155,6 +157,8 @@ class Refunds:
                 db, "payments", "refund_at_provider", RefundAtProvider(answer.document_id)
             )  # fmt: skip
             return
+        if answer.state != "stuck":  # of a stuck one nobody knows what it took, until a person has looked
+            await self._royalties.entries.release(db, answer.ref)
         if answer.state != "posted":
             await queries.turn_refund(db, answer.document_id, "failed", answer.reason)
             return

@@ -8,6 +8,7 @@ own money stands in `platform:cover`, so that clients' money on the chain is nev
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -96,6 +97,20 @@ class Entries:
             matures_at=earned_at + self._hold, work_id=income.work_id, revenue_kind=income.kind,
         )  # fmt: skip
         await self.cover_debts(db, income.asset, income.scale)
+
+    async def set_aside(self, db: Any, ref: str, asset: str, parts: Iterable[tuple[str, int]]) -> None:
+        """A refund under way will take these units from these accounts of the core: none of it is payable meanwhile.
+
+        In the transaction that orders the command `ref`; `release` in the one that notes its end.
+        """
+        payees = [
+            (UUID(account.removeprefix("pay:")), units) for account, units in parts if account.startswith("pay:")
+        ]
+        await queries.add_set_aside(db, ref, asset, payees)
+
+    async def release(self, db: Any, ref: str) -> None:
+        """The refund has ended: its reversals, if any, are entries of the same transaction."""
+        await queries.release(db, ref)
 
     async def cover_debts(self, db: Any, asset: str, scale: int) -> None:
         """Lay so much aside as payees owe us, behind the entries of a transaction."""

@@ -8,13 +8,13 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "add_consents", "add_owed", "ancestors", "balances", "bind", "children", "close_rule", "consents", "cover",
-    "covered", "debts", "distribution", "distribution_lines", "distributions_of", "entries_of_account",
+    "add_consents", "add_owed", "add_set_aside", "ancestors", "balances", "bind", "children", "close_rule", "consents",
+    "cover", "covered", "debts", "distribution", "distribution_lines", "distributions_of", "entries_of_account",
     "event_by_ref", "finish_distribution", "insert_cover", "insert_distribution", "insert_entry",
     "insert_event", "insert_line", "insert_part", "insert_payout", "insert_rule", "insert_run",
-    "insert_statement", "is_cover_open", "lock_chains", "lock_cover", "lock_distribution", "lock_rule",
+    "insert_statement", "is_cover_open", "lock_chains", "lock_cover", "lock_distribution", "lock_owed", "lock_rule",
     "note_part", "open_rule", "owed_before", "part", "part_by_ref", "payout", "payouts", "periods_after",
-    "policies", "policy_at", "reverse_line", "rule", "rule_at", "rule_lines", "rules", "run", "statement",
+    "policies", "policy_at", "release", "reverse_line", "rule", "rule_at", "rule_lines", "rules", "run", "statement",
     "statements", "take_consent", "totals_of", "totals_of_work", "turn_cover", "turn_payout", "unbind",
 ]  # fmt: skip
 
@@ -312,6 +312,22 @@ async def add_owed(db: Any, account_id: UUID, asset: str, units: int) -> None:
     )  # fmt: skip
 
 
+async def lock_owed(db: Any, account_id: UUID, asset: str) -> None:
+    """Until the transaction ends nobody writes an entry of the account in this asset."""
+    await db.execute("SELECT FROM royalties.owed WHERE account_id = $1 AND asset = $2 FOR UPDATE", account_id, asset)
+
+
+async def add_set_aside(db: Any, ref: str, asset: str, parts: Sequence[tuple[UUID, int]]) -> None:
+    await db.executemany(
+        "INSERT INTO royalties.set_aside (ref, account_id, asset, units) VALUES ($1, $2, $3, $4)",
+        [(ref, account_id, asset, units) for account_id, units in parts],
+    )
+
+
+async def release(db: Any, ref: str) -> None:
+    await db.execute("DELETE FROM royalties.set_aside WHERE ref = $1", ref)
+
+
 async def debts(db: Any, asset: str) -> int:
     """What all payees together owe us."""
     total: int = await db.fetchval(
@@ -399,17 +415,28 @@ async def totals_of_work(db: Any, work_id: UUID) -> list[Any]:
 
 
 async def balances(db: Any, account_id: UUID) -> list[Any]:
-    """By asset: what has matured less what was paid, what has not, and what was paid."""
+    """By asset: what has matured less what was paid, what has not, and what was paid.
+
+    What refunds under way will take is held, whether it has matured or not.
+    """
     return list(
         await db.fetch(
             """
-            SELECT asset, max(scale) AS scale,
-                coalesce(sum(CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END)
-                         FILTER (WHERE kind = 'paid' OR matures_at <= now()), 0)::bigint AS payable,
-                coalesce(sum(CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END)
-                         FILTER (WHERE kind <> 'paid' AND matures_at > now()), 0)::bigint AS held,
-                coalesce(sum(amount_units) FILTER (WHERE kind = 'paid'), 0)::bigint AS paid
-            FROM royalties.entry WHERE account_id = $1 GROUP BY asset ORDER BY asset
+            SELECT e.asset, e.scale, (e.payable - coalesce(s.units, 0))::bigint AS payable,
+                (e.held + coalesce(s.units, 0))::bigint AS held, e.paid
+            FROM (
+                SELECT asset, max(scale) AS scale,
+                    coalesce(sum(CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END)
+                             FILTER (WHERE kind = 'paid' OR matures_at <= now()), 0)::bigint AS payable,
+                    coalesce(sum(CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END)
+                             FILTER (WHERE kind <> 'paid' AND matures_at > now()), 0)::bigint AS held,
+                    coalesce(sum(amount_units) FILTER (WHERE kind = 'paid'), 0)::bigint AS paid
+                FROM royalties.entry WHERE account_id = $1 GROUP BY asset
+            ) e
+            LEFT JOIN (
+                SELECT asset, sum(units) AS units FROM royalties.set_aside WHERE account_id = $1 GROUP BY asset
+            ) s ON s.asset = e.asset
+            ORDER BY e.asset
             """,
             account_id,
         )

@@ -1,5 +1,6 @@
 """Royalties over HTTP, a real PostgreSQL and the real core: rules, consents, chains, statements, papers, payouts."""
 
+import asyncio
 import csv
 import hashlib
 import io
@@ -11,7 +12,9 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from engine.messages.errors import Refused
 from platform_api.errors import ApiError, timestamp
+from platform_api.royalties import queries
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.statements import statement_digest
 from tests.integration.platform_api.test_plans import _Recorded, scans
@@ -280,6 +283,60 @@ async def test_only_what_is_older_than_the_hold_period_is_paid_out(api_dsn):
         assert await shop.get("/v1/payouts", bearer) == [payout] and payout["status"] == "paid"
         assert (shop.owed(seller), shop.units(f"user:{seller}")) == (5 * USDC, 4 * USDC)
         assert await shop.get("/v1/royalties/balance", bearer) == [balance | {"payable": "5", "held": "0", "paid": "4"}]
+
+
+async def test_two_payouts_at_once_never_reach_what_is_held(api_dsn, monkeypatch):
+    async with shop_over(api_dsn, royalty_hold_days=7) as shop:
+        seller, bearer, _, _, offer = await shop.seller()
+        await sell(shop, offer)
+        await shop.world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(seller))
+        await sell(shop, offer)  # 9 payable, 9 held
+        balances, other = queries.balances, []
+
+        async def and_meanwhile(db, account_id):
+            rows = await balances(db, account_id)
+            if not other:
+                other.append(asyncio.create_task(shop.post("/v1/payouts", bearer, {"asset": "USDC"})))
+                while not other[0].done() and not await shop.world.sql(
+                    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%royalties.owed%'"
+                ):
+                    await asyncio.sleep(0.01)
+            return rows
+
+        monkeypatch.setattr(queries, "balances", and_meanwhile)
+        first = await shop.post("/v1/payouts", bearer, {"asset": "USDC"})
+        with pytest.raises(AssertionError):
+            await other[0]
+        assert first["status"] == "paid"
+        assert (shop.owed(seller), shop.units(f"user:{seller}")) == (9 * USDC, 9 * USDC)
+        assert [payout["id"] for payout in await shop.get("/v1/payouts", bearer)] == [first["id"]]
+
+
+async def test_what_a_refund_under_way_will_take_is_not_paid_out(api_dsn, monkeypatch):
+    async with shop_over(api_dsn, royalty_hold_days=7) as shop:
+        seller, bearer, _, _, offer = await shop.seller()
+        _, buyer = await shop.buyer()
+        purchase = await shop.buy(buyer, offer)
+        await shop.pay(purchase["intent"])
+        await shop.finish()
+        await shop.world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(seller))
+        await sell(shop, offer)  # not matured
+
+        async def refuse(*_):
+            raise Refused("the card is closed")
+
+        monkeypatch.setattr(shop.payments.test, "refund", refuse)
+        staff, staff_bearer = await shop.buyer()
+        await shop.world.grant(staff, "admin")
+        await shop.post(f"/v1/purchases/{purchase['id']}/refund", staff_bearer, {"amount": "9"})
+        balance = {"asset": "USDC", "payable": "0.9", "held": "17.1", "paid": "0"}
+        assert await shop.get("/v1/royalties/balance", bearer) == [balance]
+        await shop.refused(409, "CONFLICT", "not_payable", "/v1/payouts", bearer, {"asset": "USDC", "amount": "1"})
+        await shop.post("/v1/payouts", bearer, {"asset": "USDC"})
+        assert (shop.owed(seller), shop.units(f"user:{seller}")) == (17_100_000, 900_000)
+        await shop.finish()  # the provider has refused: it can be paid out again
+        balance = {"asset": "USDC", "payable": "8.1", "held": "9", "paid": "0.9"}
+        assert await shop.get("/v1/royalties/balance", bearer) == [balance]
 
 
 async def test_totals_of_a_creator_are_their_own_or_for_staff(shop):
