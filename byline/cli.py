@@ -180,6 +180,73 @@ def trader(
     console.print(f"private key  [bold]{key}[/]  (keep it: it is the account)", soft_wrap=True)
 
 
+_WalletOption = Annotated[Path, typer.Option("--wallet", help="The wallet's key file; made if it is missing.")]
+_ApiOption = Annotated[
+    Optional[str],
+    typer.Option("--api", help="Address of REST.", show_default="that of the exchange on the data directory"),
+]
+
+
+@app.command()
+def deposit(
+    asset: Annotated[str, typer.Argument(help="As the exchange names it, for example USDC.")],
+    amount: Annotated[str, typer.Argument(help="A decimal, for example 25.5.")],
+    wallet: _WalletOption = Path("wallet.key"),
+    api: _ApiOption = None,
+    node: Annotated[
+        Optional[str],
+        typer.Option("--node", help="gRPC of a Sui node.", show_default="the embedded chain of that exchange"),
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """Pay in on the chain from a wallet of yours, and wait until it is booked. See docs/settlement.md.
+
+    Example: `byline deposit USDC 250`
+    """
+    from byline.wallet import deposit as pay_in
+
+    pay_in(_rest(api, data), _node(node, data), wallet, asset, amount, console=console)
+
+
+@app.command()
+def withdraw(
+    asset: Annotated[str, typer.Argument(help="As the exchange names it, for example USDC.")],
+    amount: Annotated[str, typer.Argument(help="A decimal, for example 25.5.")],
+    wallet: _WalletOption = Path("wallet.key"),
+    to: Annotated[
+        Optional[str], typer.Option("--to", help="An address of your list.", show_default="the wallet")
+    ] = None,
+    api: _ApiOption = None,
+    data: DataOption = None,
+) -> None:
+    """Ask for your money back on the chain: the wallet signs the request, and a batch pays it.
+
+    Example: `byline withdraw USDC 100`
+    """
+    from byline.wallet import withdraw as pay_out
+
+    pay_out(_rest(api, data), wallet, asset, amount, to, console=console)
+
+
+def _rest(given: str | None, data: Path | None) -> str:
+    return given or _address_of("api", data, "--api http://HOST:PORT")
+
+
+def _node(given: str | None, data: Path | None) -> str:
+    return given or _settings(data).chain_url or _address_of("chain", data, "--node http://HOST:PORT")
+
+
+def _address_of(name: str, data: Path | None, instead: str) -> str:
+    from byline.status_file import read_all_statuses
+    from engine.messages.errors import Unavailable
+
+    directory = _settings(data).data_directory
+    status = read_all_statuses(directory).get(name)
+    if not status or not status["alive"] or "port" not in status:
+        raise Unavailable(f"no exchange runs on {directory}: start it, or give {instead}")
+    return f"http://{status['host']}:{status['port']}"
+
+
 @key_app.command("register")
 def key_register(
     key: Annotated[Optional[str], typer.Argument(help="Public key, 64 hex digits; or --name.")] = None,

@@ -244,6 +244,14 @@ class Settler:
             "pending_batches": len(self._queue),
             "sealing_waits": self._sealing_waits,
             "vaults": {asset: listing.vault for asset, listing in self._listings.items()},
+            "coins": {
+                asset: {
+                    "scale": next((item.scale for item in self.ledger.assets if item.name == asset), 0),
+                    "coin_type": listing.coin_type, "vault_version": listing.initial_version,
+                    "faucet": listing.faucet or "", "faucet_version": listing.faucet_initial_version,
+                }
+                for asset, listing in self._listings.items()
+            },
             "deposits": "minted by the test faucet in the batch's own transaction"
             if any(listing.faucet for listing in self._listings.values())
             else "on the chain before the exchange books them",

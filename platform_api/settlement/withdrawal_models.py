@@ -7,7 +7,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 __all__ = [
-    "Address", "AddressRequest", "Confirmation", "DepositRequest", "DepositRoute", "Withdrawal", "WithdrawalRequest",
+    "Address", "AddressRequest", "Confirmation", "DepositArgument", "DepositRequest", "DepositRoute", "Withdrawal",
+    "WithdrawalRequest",
 ]  # fmt: skip
 
 Amount = Annotated[
@@ -78,16 +79,35 @@ class DepositRequest(Struct, frozen=True, forbid_unknown_fields=True):
     asset: AssetName
 
 
-class DepositRoute(Struct, frozen=True):
-    """How to pay in on the chain: call `function` of `package` with the vault, a coin and the owner's address.
+class DepositArgument(Struct, frozen=True):
+    """One argument of the call, in order. `value` is None for the coin: whichever is to be paid in.
 
-    What arrives there, once in a checkpoint, is booked to the account whose wallet `owner` is.
+    `shared_version`: of a shared object, the version since which it is.
+    """
+
+    name: str
+    type: str
+    value: str | None
+    shared_version: int | None = None
+
+
+class DepositRoute(Struct, frozen=True):
+    """How to pay in on the chain: call `function` of `package` with `type_arguments` and `arguments`, in this order.
+
+    What arrives there, once in a checkpoint, is booked to the account whose wallet `owner` is; `owner` may be another
+    than who pays. A coin has 10^-`scale` as its unit. `faucet` (embedded chain only) is the object at which anybody
+    mints test coins of the type, with `mint(faucet, amount: u64)` of the coin's module. `byline deposit` does it all.
     """
 
     asset: str
     package: str
     function: str
+    scale: int
+    coin_type: str
+    type_arguments: list[str]
+    arguments: list[DepositArgument]
     vault: str
     owner: str
+    faucet: DepositArgument | None
     chain: str
     embedded: bool

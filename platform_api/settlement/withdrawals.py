@@ -38,6 +38,7 @@ from platform_api.settlement.withdrawal_models import (
     Address,
     AddressRequest,
     Confirmation,
+    DepositArgument,
     DepositRequest,
     DepositRoute,
     Withdrawal,
@@ -227,9 +228,21 @@ class WithdrawalService:
         if vault is None:
             message = "asset: has no vault on the chain"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_asset", field="asset")
+        coin, package, owner = settlement["coins"][body.asset], settlement["package"], _sui_address(caller)
+        kind, faucet = coin["coin_type"], coin["faucet"]
         return DepositRoute(
-            body.asset, settlement["package"], "settlement::deposit", vault, _sui_address(caller), self._settings.chain,
-            self._settings.embedded,
+            body.asset, package, "settlement::deposit", coin["scale"], kind, [kind],
+            [
+                DepositArgument("vault", f"&mut {package}::settlement::Vault<{kind}>", vault, coin["vault_version"]),
+                DepositArgument("payment", f"0x2::coin::Coin<{kind}>", None),
+                DepositArgument("owner", "address", owner),
+                DepositArgument("reference", "vector<u8>", ""),
+            ],
+            vault, owner,
+            DepositArgument("faucet", f"&mut {kind.rpartition('::')[0]}::Faucet", faucet, coin["faucet_version"])
+            if faucet
+            else None,
+            self._settings.chain, self._settings.embedded,
         )  # fmt: skip
 
     # ------------------------------------------------------------ addresses

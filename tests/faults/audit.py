@@ -30,7 +30,7 @@ from persistence.recovery import Replayer
 from tests.faults.load import LOST, MARKET, Trader
 from tests.support.exchange import ExchangeProcess, until
 
-__all__ = ["Audit", "audit", "resolve_unknown"]
+__all__ = ["Audit", "audit", "replay_durable", "resolve_unknown"]
 
 TICK, LOT = Decimal("0.01"), Decimal("0.01")
 """Of the market, as genesis lists it."""
@@ -138,10 +138,11 @@ async def audit(exchange: ExchangeProcess, traders: list[Trader], result: Audit)
 
 async def _replayed(exchange: ExchangeProcess) -> tuple[Any, _Journal]:
     """A replay up to the last record that the mark calls durable: the end behind it moves under a reader."""
-    return await asyncio.to_thread(_replay, DirectoryDisk(exchange.data))
+    return await asyncio.to_thread(replay_durable, DirectoryDisk(exchange.data))
 
 
-def _replay(disk: DirectoryDisk) -> tuple[Any, _Journal]:
+def replay_durable(disk: DirectoryDisk) -> tuple[Any, _Journal]:
+    """The core behind the last durable record of a journal that is being written, and what its events said."""
     journal, listed = _Journal(), segments.list_segments(disk)
     replayer, durable = Replayer(journal.take), read_mark(disk, listed[0].header.identity)
 

@@ -31,7 +31,13 @@ OTHER = "0x" + "ee" * 32
 class Status:
     def __init__(self) -> None:
         self.office: dict[str, Any] = {
-            "alive": True, "settlement": {"package": "0xp", "vaults": {"USDC": "0xv"}, "connected": True, "halted": ""}
+            "alive": True, "settlement": {"package": "0xp", "vaults": {"USDC": "0xv"}, "connected": True, "halted": "",
+                "coins": {
+                    "USDC": {
+                        "scale": 6, "coin_type": "0xc::usdc::USDC", "vault_version": 5, "faucet": "0xf",
+                        "faucet_version": 4,
+                    }
+                }}
         }  # fmt: skip
 
     def read(self) -> dict[str, Any]:
@@ -409,4 +415,9 @@ async def test_every_step_starts_only_where_the_table_says(world: World) -> None
 async def test_where_to_pay_in(world: World) -> None:
     route = await world.data("POST", "/v1/deposits", json={"asset": "USDC"})
     assert (route["vault"], route["owner"], route["function"]) == ("0xv", world.wallet.address, "settlement::deposit")
+    assert route["type_arguments"] == [route["coin_type"]] == ["0xc::usdc::USDC"]
+    assert [(item["name"], item["value"], item["shared_version"]) for item in route["arguments"]] == [
+        ("vault", "0xv", 5), ("payment", None, None), ("owner", world.wallet.address, None), ("reference", "", None)
+    ]  # fmt: skip
+    assert (route["faucet"]["value"], route["faucet"]["type"]) == ("0xf", "&mut 0xc::usdc::Faucet")
     assert await world.refused("unknown_asset", "POST", "/v1/deposits", json={"asset": "USD"}) == 400

@@ -56,7 +56,6 @@ class Auditor:
         self._sent: dict[tuple[int, int], Json] = {}
         self._facts: dict[tuple[Any, ...], Json] = {}
         self._chains: dict[int, str] = {}
-        self._checked_chains = 0
         self._asked: dict[tuple[str, str], list[list[Any]]] = defaultdict(list)
         """(account, client_id) → [message number, client, answer kind or None] of every place that was sent."""
         self._by_message: dict[tuple[str, int], list[Any]] = {}
@@ -65,7 +64,6 @@ class Auditor:
         self._duplicates: list[tuple[Json, str, str]] = []
         self._poisons: dict[tuple[str, str], int] = {}
         self._failed_links: set[int] = set()
-        self._balances: list[Json] = []
         self.journal: JournalRead | None = None
 
     @classmethod
@@ -140,8 +138,6 @@ class Auditor:
             self._failed_links.add(link)
         elif kind == "resolved":
             self._resolved.append((message, client.name))
-        elif kind == "balances":
-            self._balances.append(message)
         if isinstance(message.get("sequence"), int) and kind not in ("resumed",):
             self.last_told = max(self.last_told, message["sequence"])
 

@@ -26,7 +26,7 @@ UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: byline.json.v1\r\n\r\n"
 )
-TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+TEXT, PING, PONG = 1, 9, 10
 PATIENCE_NS = 8_000 * MS
 """After which a client takes its link for dead."""
 
@@ -69,8 +69,6 @@ class SimulatedClient:
         self.link: Link | None = None
         self.is_live = False
         """Signed in, and everything of the past is told."""
-        self.is_wanted = True
-        self.was_refused = False
         self.rid = 0
         self.open: dict[int, Json] = {}
         """What was sent over this link and is not answered."""
@@ -78,30 +76,26 @@ class SimulatedClient:
         """What was sent over lost links and never answered."""
         self.seen = 0
         """The last sequence of which something was told."""
-        self.link_count = 0
         self.sent_money: list[Json] = []
         """Withdrawals that it has asked for."""
-        self.close_reason = ""
         self.refused_resumes: list[str] = []
         self.on_answer: Callable[[Json, Json], None] | None = None
         self.on_live: Callable[[], None] | None = None
         self.on_event: Callable[[Json], None] | None = None
         self.on_lost: Callable[[], None] | None = None
         self._buffer = b""
-        self._is_upgraded = False
-        self._doubt_at = 0
+        self._is_upgraded = self._resumes = False
 
     # ------------------------------------------------------------ links
 
     def connect(self) -> None:
         """A new link, now; tries again until somebody listens."""
-        if not self.is_wanted or self.link is not None:
+        if self.link is not None:
             return
         self.link = self.network.connect(self, f"10.1.0.{sum(self.name.encode()) % 200 + 1}")
         if self.link is None:
             self._again(100)
             return
-        self.link_count += 1
         self._buffer, self._is_upgraded, self.is_live = b"", False, False
         self.link.send(UPGRADE)
         self._watch(self.link)
@@ -175,7 +169,6 @@ class SimulatedClient:
             if not found:
                 return
             if b" 101 " not in head:
-                self.was_refused = True
                 self.link.leave()
                 self._gone()
                 self._again(200)
@@ -187,8 +180,6 @@ class SimulatedClient:
                 self._hear(msgspec.json.decode(payload))
             elif opcode == PING:
                 link.send(text_frame(payload, PONG))
-            elif opcode == CLOSE:
-                self.close_reason = payload[2:].decode()
 
     def _frame(self) -> tuple[int, bytes] | None:
         data = self._buffer

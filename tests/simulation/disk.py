@@ -66,7 +66,6 @@ class FaultyDisk(SimulatedDisk):
         self._ghosts: dict[str, Node] = {}
         """Files that were removed, and whose directory was not synced since."""
         self.done: dict[str, int] = {}
-        self.operations = 0
 
     def gone(self) -> OSError:
         return OSError(errno.EIO, "the machine is dead (simulated)")
@@ -75,7 +74,6 @@ class FaultyDisk(SimulatedDisk):
         """Before each operation."""
         if self.is_dead:
             raise self.gone()
-        self.operations += 1
         if self.die_in is not None:
             self.die_in -= 1
             if self.die_in <= 0:

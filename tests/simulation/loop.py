@@ -26,7 +26,6 @@ class Schedule:
 
     def __init__(self) -> None:
         self.now_ns = 0
-        self.step_count = 0
         self._heap: list[tuple[int, int, VirtualLoop | None, Step]] = []
         self._given = 0
         self.after_step: Callable[[VirtualLoop], None] | None = None
@@ -52,7 +51,6 @@ class Schedule:
                 if owner is not None and not owner.is_alive:
                     continue
                 self.now_ns = when
-                self.step_count += 1
                 if owner is None:
                     step()
                 else:

@@ -48,12 +48,6 @@ def _scan(disk: SimulatedDisk) -> Tail:
     return segments.scan(disk, segments.list_segments(disk))
 
 
-def _is_prefix(files: dict[str, bytes], tail: Tail, found: Written) -> None:
-    disk, at = disk_of(files), []
-    segments.scan(disk, segments.list_segments(disk), lambda slots, first, last: at.append((first, last)))
-    assert [first for first, _ in at][:1] in ([], [1]) and tail.sequence <= len(found.hashes) - 1
-
-
 def test_f01_journal_cut_at_every_byte_recovers_a_prefix(small: Written, tmp_path: Path) -> None:
     """Each cut as a torn write leaves it (zeros behind) and as a short file."""
     path = small.last
@@ -256,17 +250,13 @@ def test_f13_a_half_written_or_damaged_snapshot_gives_way_to_an_older_one(large:
     for number, data in enumerate(damaged):
         directory = tmp_path / str(number)
         disk = disk_of(large.files | {snapshots[-1]: data})
-        with _closing(_in_boot(disk_of(large.files), directory, 7)):
+        with _closing(recovered(disk_of(large.files), directory, 7)):
             pass  # leaves an event log of this boot, so that a snapshot is worth its while
-        with _closing(_in_boot(disk, directory, 7)) as again:
+        with _closing(recovered(disk, directory, 7)) as again:
             assert again.core.state_hash() == large.hashes[-1]
             assert again.report.snapshot_sequence == int(snapshots[-2].rpartition("/")[2].split(".")[0])
             assert len(again.report.damaged_snapshots) == 1
         assert bytes(disk.files[snapshots[-1]].cached) == data, "the damaged one is left as it was"
-
-
-def _in_boot(disk: FaultyDisk, directory: Path, boot: int):  # type: ignore[no-untyped-def]
-    return recovered(disk, directory, boot)
 
 
 @pytest.mark.parametrize("death", ["kill", "power"])

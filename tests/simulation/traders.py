@@ -17,7 +17,7 @@ from tests.simulation.client import SimulatedClient, key_of, text_frame
 from tests.simulation.loop import Schedule
 from tests.simulation.network import MS
 
-__all__ = ["MARKETS", "SETUP", "Hostile", "Operator", "Trader", "place", "setup"]
+__all__ = ["MARKETS", "Hostile", "Operator", "Trader", "place", "setup"]
 
 Json = dict[str, Any]
 MARKETS: dict[str, Json] = {
@@ -26,7 +26,6 @@ MARKETS: dict[str, Json] = {
 }
 ASSETS = {"USD": 4, "TOK": 0, "CRT": 2}
 START = {"USD": "20000", "TOK": "5000", "CRT": "5000"}
-SETUP = "setup"
 
 
 def setup(traders: list[str], observers: dict[str, list[str]]) -> list[Json]:

@@ -56,12 +56,10 @@ SETTINGS: dict[str, Any] = {
 }
 HOUSE = ["system:fees", "system:external"]
 
-DEATHS = ("kill", "power")
 LINK_FAULTS = ("cut", "cut_late", "half_open", "stall", "storm")
 DISK_FAULTS = ("slow_disk", "full_disk", "short_writes", "sync_error", "write_error")
 CRASHES = ("kill", "power", "kill_at_step", "power_at_step", "kill_in_disk", "power_in_disk", "power_in_recovery")
 DAMAGE = ("flip", "misdirect", "lie", "old_block", "lost_middle")
-KINDS = (*LINK_FAULTS, *DISK_FAULTS, *CRASHES, *DAMAGE, "clock", "snapshot", "wipe_events")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from settlement.chain.encoding import (
     u64,
 )
 from settlement.chain.localsui.contract import Executor, Vault
+from settlement.chain.localsui.faucet import FAUCET_ADDRESS
 from settlement.chain.localsui.rights import TABLES, Table
 from settlement.chain.rights import Registry, Till, Work
 
@@ -149,7 +150,7 @@ class State:
 
     @classmethod
     def at_genesis(cls, genesis: Genesis, executor: Executor) -> State:
-        """The package is published, its two caps and the gas belong to the operator.
+        """The package is published, its two caps and the gas belong to the operator; as much gas to the faucet.
 
         Simulated: on Sui the publisher pays for a Publish transaction, and `init` hands out the caps.
         """
@@ -164,6 +165,9 @@ class State:
         gas = blake2b256(genesis.package, b"gas")
         contents = gas + u64(GENESIS_GAS_MIST)
         state.items[gas] = Item(gas, 1, SUI_COIN, contents, genesis.operator, None, GENESIS_DIGEST)
+        tap = blake2b256(genesis.package, b"faucet gas")
+        contents = tap + u64(GENESIS_GAS_MIST)
+        state.items[tap] = Item(tap, 1, SUI_COIN, contents, FAUCET_ADDRESS, None, GENESIS_DIGEST)
         clock = CLOCK_ID + u64(0)
         state.items[CLOCK_ID] = Item(CLOCK_ID, 1, CLOCK_KIND, clock, None, 1, GENESIS_DIGEST)
         return state

@@ -412,3 +412,28 @@ def test_events_are_decoded_by_kind_and_strangers_are_none_of_ours() -> None:
     assert decoded("Deposited", vault + owner + u64, package="0xq") is None
     with pytest.raises(ValueError, match="BCS ends"):
         decoded("Deposited", vault + owner)
+
+
+async def test_a_hold_that_was_on_its_way_when_its_exit_ended_cannot_come_late(world: World) -> None:
+    asked = world.chain.happens("ExitRequested", 30 * UNIT)
+    world.core.lose.extend(["none", "request"])  # the freeze arrives, the hold hangs somewhere
+    with pytest.raises(Unavailable):
+        await world.step()
+    world.chain.happens("ExitPaid", 30 * UNIT)
+    await world.settle()
+    hold = f"exit:{asked.digest}:{asked.index}"
+    legs = [{"from": "user:a", "asset": "USDC", "amount": "30", "to": "system:external"}]
+    late = world.core.send(op="transfer", ref=hold, legs=legs, force=True, pending=True, memo=ROW.hex())
+    assert (late["event"], late["status"]) == ("duplicate", "voided")
+    assert world.balance() == (70 * UNIT, 0)
+
+
+async def test_nothing_is_decided_before_the_ledger_shows_what_was_done(world: World) -> None:
+    world.chain.happens("ExitRequested", 30 * UNIT)
+    world.chain.happens("Deposited", 5 * UNIT)
+    await world.step()
+    done = len(world.core.commands)
+    assert done > 1
+    for _ in range(3):
+        await world.clerk.step(world.ledger, ASSETS)
+    assert len(world.core.commands) == done

@@ -325,3 +325,47 @@ def test_a_large_batch_is_split_payers_first_and_clearing_ends_at_zero() -> None
         seen += [entry for entry in usdc.entries if entry[0] != CLEARING_ROW]
         previous = usdc.next_chain(7, part.number, part.root, part.trades_digest)
     assert clearing == 0 and sorted(seen) == sorted(payers + receivers)
+
+
+def test_a_skipped_payout_that_is_still_pending_is_not_paid_by_a_later_batch() -> None:
+    log, ledger, netting = EventLog(), Ledger(), Netting(pay_pending=True)
+    usdc = log.asset("USDC")
+    who = log.account("user:1", row=WALLET)
+    log.deposit(who, usdc, 1_000)
+    legs = [(who, usdc, 300, EXTERNAL)]
+    log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", legs)
+    log.cut()
+    [first] = _run(log, netting, ledger)
+    [payout] = first.parts[0].coins[0].payouts
+    netting.skip([("USDC", payout)])
+    netting.skip([("USDC", payout)])
+    log.cut()
+    log.money(EventKind.VOIDED, CommandKind.WITHDRAW_FAILED, "w1", legs)
+    log.cut()
+    for batch in _run(log, netting, ledger):
+        assert batch.parts[0].coins[0].payouts == batch.parts[0].coins[0].entries == []
+        assert batch.pools == {"USDC": 1_000} and batch.beside == {"USDC": 300}
+    assert netting.rows["USDC"] == {WALLET: 1_000}
+
+
+@pytest.mark.parametrize("unit", [1, -1])
+def test_books_that_do_not_sum_to_zero_seal_nothing(unit: int) -> None:
+    log, ledger, netting = EventLog(), Ledger(), Netting(pay_pending=True)
+    usdc = log.asset("USDC")
+    who = log.account("user:1", row=WALLET)
+    log.deposit(who, usdc, 1_000)
+    log.cut()
+    _run(log, netting, ledger)
+    rows = dict(netting.rows["USDC"])
+    log.cut()
+    [cut] = ledger.feed(log.read())
+    ledger.totals[who, usdc] += unit
+    with pytest.raises(Disagreement, match=f"asset USDC sums to {unit}, not to zero"):
+        netting.seal(ledger, cut, 0)
+    ledger.totals[who, usdc] -= unit
+    assert netting.rows["USDC"] == rows
+    netting.rows["USDC"][WALLET] += unit
+    with pytest.raises(Disagreement, match=f"USDC: the entries sum to {-unit}, not to zero"):
+        netting.seal(ledger, cut, 0)
+    netting.rows["USDC"][WALLET] -= unit
+    assert netting.seal(ledger, cut, 0).parts[0].coins[0].entries == []
