@@ -197,14 +197,32 @@ class Worker:
 
     def _manager(self, pool: Any) -> QueueManager:
         manager = QueueManager(_queries(AsyncpgPoolDriver(pool)))
+
+        async def run(job: QueuedJob) -> None:
+            """A failure leaves here when the database is there to note that the job is to be tried again: a queue that
+            cannot note it holds the job as failed for good."""
+            try:
+                await self._jobs.run(job)
+            except Exception:
+                await _reachable(pool)
+                raise
+
         for queue, rule in QUEUES.items():
             retrying = partial(
                 DatabaseRetryEntrypointExecutor, max_attempts=rule.retries, initial_delay=self._retry_delay
             )
-            manager.entrypoint(queue, accepts_context=False, on_failure="hold", executor_factory=retrying)(
-                self._jobs.run
-            )
+            manager.entrypoint(queue, accepts_context=False, on_failure="hold", executor_factory=retrying)(run)
         return manager
+
+
+async def _reachable(pool: Any) -> None:
+    """Waits for the database."""
+    while True:
+        try:
+            await pool.fetchval("SELECT 1")
+            return
+        except AWAY:
+            await asyncio.sleep(_RESTART_SECONDS)
 
 
 def install_sql() -> str:

@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.support.exchange import until
+from tests.support.waiting import HANG_S, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -122,13 +122,13 @@ async def test_purchases_are_whole_after_core_and_database_were_killed_in_their_
                     *(bought(buyer, offer, method) for buyer, method in zip(buyers, methods, strict=True))
                 )
                 await fault()
-                states = [purchase["status"] for purchase in await purchases]
+                states = [purchase["status"] for purchase in await asyncio.wait_for(purchases, HANG_S)]
                 assert states == ["completed", "completed"], fault.__name__
                 sold += 2
                 for buyer, spent in zip(buyers, (PRICE, 0), strict=True):
                     assert len(await buyer.data("GET", "/v1/library")) == 1
-                    assert await asyncio.wait_for(reached(buyer.money, FAUCET - spent), 60)
-                assert await asyncio.wait_for(reached(writer.held, sold * PRICE * 0.9), 60)
+                    assert await asyncio.wait_for(reached(buyer.money, FAUCET - spent), HANG_S)
+                assert await asyncio.wait_for(reached(writer.held, sold * PRICE * 0.9), HANG_S)
                 after = {name: pid(name) for name in before}
                 assert after != before, "it was killed"
             royalties = await writer.data("GET", f"/v1/royalties/works/{work['id']}")
