@@ -65,7 +65,7 @@ class RightsDesk:
             call.builder.transfer_objects(recipient=own, object_ref=part)
             await call.submit()
             coins = await self._gas_coins()
-        self._chain._gas_coin = coins[0][1]
+        self._chain._gas_coin, self._chain._gas_is_alone = coins[0][1], True
 
     async def _gas_coins(self) -> list[tuple[int, str]]:
         """Balance and id of the SUI coins that are worth it, the smallest first; all if none is."""

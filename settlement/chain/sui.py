@@ -118,6 +118,8 @@ class SuiChain:
         self._operator_caps: list[str] = []
         self._admin_cap = ""
         self._gas_coin = ""
+        self._gas_is_alone = False
+        """Another connection of the same key pays with the other coins: they are not to be taken as well."""
         self._paid_in: set[str] = set()
         """Coins that the transaction being built pays in: they cannot pay its gas."""
 
@@ -438,11 +440,14 @@ class SuiChain:
             coin = await self._object(self._gas_coin)
             if int(coin.balance or 0) >= least and address_bytes(coin.owner.address or "0x0") == us:
                 return [coin]
-        coins = [item for item in await self._owned_objects(SUI_COIN) if item.object_id not in self._paid_in]
+        owned = [] if self._gas_is_alone else await self._owned_objects(SUI_COIN)
+        coins = [item for item in owned if item.object_id not in self._paid_in]
         coins.sort(key=lambda item: (-int(item.balance or 0), item.object_id))
         coins = coins[:GAS_COINS_MOST]
         if _mist(coins) < least:
             left = f"{self._key.address} has {_mist(coins)} MIST left for gas, less than {least}"
+            if self._gas_is_alone:
+                left = f"coin {self._gas_coin} has less than {least} MIST left for gas"
             raise Unavailable(f"{left}: send SUI there")
         self._gas_coin = coins[0].object_id
         return coins

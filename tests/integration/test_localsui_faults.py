@@ -16,7 +16,16 @@ from pysui.sui.sui_bcs import bcs
 from pysui.sui.sui_common.txn_transaction_builder import ProgrammableTransactionBuilder
 
 from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
-from settlement.chain.encoding import Reader, address_bytes, address_text, base58_text, u64, u128, vector_u8
+from settlement.chain.encoding import (
+    Reader,
+    address_bytes,
+    address_text,
+    base58_text,
+    transaction_digest,
+    u64,
+    u128,
+    vector_u8,
+)
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui import door
 from settlement.chain.localsui.door import SWITCHES, ask
@@ -390,7 +399,8 @@ async def test_an_owner_with_gas_deposits_and_leaves_by_force(world: World) -> N
             bcs.GasData([reference], _address(owner.address), 750, 10**9), bcs.TransactionExpiration("None"),
         ))  # fmt: skip
         raw = bytes(data.serialize())
-        execution = await world.chain.send(Signed(raw, owner.sign(raw), ""))
+        digest = base58_text(transaction_digest(raw))
+        execution = await world.chain.send(Signed(raw, owner.sign(raw), digest))
         assert execution.success, execution.error
 
     me = address_bytes(owner.address)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from platform_api.identity import sui_signature as sui
@@ -34,8 +35,9 @@ def _wallet(seed: bytes) -> Wallet:
 
 
 async def test_money_goes_in_and_comes_out_with_a_wallet_of_ones_own(
-    new_exchange: Callable[..., ExchangeProcess], tmp_path: Path
+    new_exchange: Callable[..., ExchangeProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("BYLINE_API_AUTH_PER_MINUTE", "0")  # each command signs in
     exchange = new_exchange("--quiet-market", "--batch-seconds", "1")
     await exchange.start()
     key = tmp_path / "wallet.key"
