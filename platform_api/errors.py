@@ -178,6 +178,9 @@ def as_api_error(error: Exception) -> ApiError:
             )
         case HTTPException() if error.status_code == 413:
             return ApiError(ErrorCode.VALIDATION_ERROR, "The body is too large.", reason="body_too_large", field="body")
+        case RecursionError() if "deserializing" in str(error):  # msgspec's own
+            message = "The body is nested too deep."
+            return ApiError(ErrorCode.INVALID_CONTENT_FORMAT, message, reason="bad_json", field="body")
         case ClientException():
             return ApiError(
                 ErrorCode.INVALID_CONTENT_FORMAT, "The body is no valid JSON.", reason="bad_json", field="body"

@@ -126,3 +126,12 @@ async def test_strange_input_is_answered_as_documented(world):
         if answer.status_code == 500 or str(answer.status_code) not in operation["responses"]:
             wrong.append((method, template, path, str(sent)[:300], answer.status_code, answer.text[:300]))
     assert wrong == [], f"seed {seed}"
+
+
+@pytest.mark.parametrize("depth", [10, 500, 1000, 5000, 20_000])
+async def test_nesting_of_any_depth_is_no_failure_of_ours(world, depth):
+    _, bearer = await world.sign_in()
+    for path in ("/v1/auth/nonce", "/v1/orders"):
+        content = b'{"address":' + b"[" * depth + b"]" * depth + b"}"
+        answer = await world.client.post(path, headers=bearer | {"content-type": "application/json"}, content=content)
+        assert answer.status_code == 400, (path, answer.text)
