@@ -497,26 +497,29 @@ async def _backup(settings: Settings, status: StatusFile, stop: asyncio.Event) -
             "last_error": error,
         }  # fmt: skip
 
-    async def ship() -> None:
+    async def shipped() -> bool:
+        """One look, and what is new is shipped. False: the store, or the journal, is not there."""
         nonlocal error, is_started
-        wait = settings.backup_interval_s
-        while not stop.is_set():
-            try:
-                if not is_started:
-                    await asyncio.to_thread(shipper.start)
-                    is_started = True
-                await asyncio.to_thread(shipper.step)
-                error, wait = "", settings.backup_interval_s
-            except Unavailable as problem:
-                if not error:
-                    logger.warning("event=backup_waits sequence=%d error=%s", shipper.sequence, problem)
-                error, wait = str(problem), min(5.0, max(2 * wait, 0.5))
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(stop.wait(), wait)
-        if not error:  # what came last; the core has stopped before this process, which may have only just begun
+        try:
             if not is_started:
                 await asyncio.to_thread(shipper.start)
+                is_started = True
             await asyncio.to_thread(shipper.step)
+        except Unavailable as problem:
+            if not error:
+                logger.warning("event=backup_waits sequence=%d error=%s", shipper.sequence, problem)
+            error = str(problem)
+            return False
+        error = ""
+        return True
+
+    async def ship() -> None:
+        wait = settings.backup_interval_s
+        while not stop.is_set():
+            wait = settings.backup_interval_s if await shipped() else min(5.0, max(2 * wait, 0.5))
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(stop.wait(), wait)
+        await shipped()  # what came last: the core has stopped before this process, which may have only just begun
 
     await _first_ends(stop, ship(), _report(status, stop, facts))
     status.write(ready=False, **facts())
