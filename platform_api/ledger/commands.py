@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import structlog
 
@@ -131,9 +132,19 @@ class MoneyCommands:
             if row["state"] not in ("ordered", "posting", "voiding"):
                 return str(row["state"])
             answer = await self._sent(row)
-            async with self._database.transaction() as db:
-                if await queries.turn(db, ref, row["state"], answer.state, answer.reason, answer.sequence):
-                    await self._handlers[row["kind"]](db, answer)
+            await self._note(row, answer)
+
+    async def _note(self, row: Any, answer: MoneyAnswer) -> None:
+        """Two answers about the same accounts may wait for each other: PostgreSQL ends one, which is noted anew."""
+        for is_last in (False, False, False, False, True):
+            try:
+                async with self._database.transaction() as db:
+                    if await queries.turn(db, row["ref"], row["state"], answer.state, answer.reason, answer.sequence):
+                        await self._handlers[row["kind"]](db, answer)
+                return
+            except asyncpg.DeadlockDetectedError:
+                if is_last:
+                    raise
 
     async def settle(self, ref: str) -> str:
         """As `drive`, for a request that shall tell what it can: without an answer, the state as it was."""
