@@ -130,16 +130,6 @@ def in_every_entry(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], 
     return apply
 
 
-def loud_transaction(folder: Path) -> None:
-    """The first batch, from before any vault, names the transaction of a batch that has some."""
-    digests = json.loads(busy(folder).read_bytes())["batch"]["digests"]
-    first = folder / "0000000001.json"
-    content = json.loads(first.read_bytes())
-    assert content["batch"]["vaults"] == []
-    content["batch"]["digests"] = digests
-    first.write_text(json.dumps(content))
-
-
 def borrowed_digests(folder: Path) -> None:
     """A batch names the transaction of the batch after it, which is a genuine one."""
     path = busy(folder)
@@ -166,7 +156,10 @@ def edit(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
         (edit(lambda entry: entry["batch"].update(digests=["1" * 32])), "batch [0-9]+: the node knows no transaction"),
         (borrowed_digests, "batch [0-9]+: transaction .* on the chain"),
         (in_every_entry(without_vault), "is about the vault 0x.* too, which the file leaves out"),
-        (loud_transaction, "batch 1: transaction .* is about the vault 0x.*, the file names no vault"),
+        (
+            in_every_entry(lambda entry: entry["batch"].update(vaults=[])),
+            "batch [0-9]+: transaction .* is about the vault 0x.*, the file names no vault",
+        ),
         (
             in_every_entry(lambda entry: [v.update(coin_type="0x2::sui::SUI") for v in entry["batch"]["vaults"]]),
             "coin_type is 0x.* on the chain",
@@ -219,6 +212,26 @@ def test_a_node_that_has_dropped_old_transactions_says_so_and_may_miss_the_first
         asyncio.run(first(2))
     with pytest.raises(Refuted, match="batch 1: the node knows no transaction"):
         asyncio.run(first(1, keeps_from=0))
+
+
+def test_an_earlier_batch_that_is_said_to_have_no_vault_is_asked_for_its_transaction_too(
+    folder: Path, node: str
+) -> None:
+    """A market opens its vaults before its first batch or after it: which batch is the earlier one is no matter."""
+    batches = [entry.batch for entry in read_entries(folder)]
+    at = next(at for at, batch in enumerate(batches) if batch.vaults and at < len(batches) - 1)
+    loud = [*batches[:at], msgspec.structs.replace(batches[at], vaults=[]), *batches[at + 1 : -1]]
+
+    async def check() -> None:
+        reader = NodeReader(node)
+        try:
+            package = (await check_executed(batches[-1], reader)).package
+            await check_history(loud, package, reader, lambda _: None)
+        finally:
+            await reader.close()
+
+    with pytest.raises(Refuted, match=f"batch {at + 1}: transaction .* is about the vault 0x.*, the file names no va"):
+        asyncio.run(check())
 
 
 def busy(folder: Path) -> Path:
