@@ -21,8 +21,8 @@ money would be lost: such a withdrawal stays unpaid, is named in `unpayable`, an
 books one all the same, its units stay in the custody row. So do those that went to another place than the chain, as a
 refund that a payment provider has paid.
 
-A pended withdrawal of several legs to the chain is not paid either: the contract skips payouts one by one, when a forced
-exit has emptied a row in one vault, and the core posts or voids a ref as a whole.
+A pended withdrawal of several legs to the chain is not paid either: the contract skips payouts one by one, when a
+forced exit has emptied a row in one vault, and the core posts or voids a ref as a whole.
 
 A batch that touches more rows than a transaction may goes in parts, payers first: each part is made zero-sum by one
 entry of the clearing row, which ends at zero.
@@ -406,8 +406,8 @@ def _unpayable(ledger: Ledger, ref: str, postings: list[Posting], *, booked: boo
         )
     elif len(settled) > 1 and not booked:
         reason = (
-            "it has several legs to the chain, of which an exit could stop one: it waits until withdraw_failed; send one "
-            "withdrawal for each"
+            "it has several legs to the chain, of which an exit could stop one: it waits until withdraw_failed; send "
+            "one withdrawal for each"
         )
     else:
         return []

@@ -661,7 +661,7 @@ async def test_a_payout_that_an_exit_has_emptied_is_skipped_and_fails(
 async def test_a_withdrawal_of_two_legs_is_not_paid_for_an_exit_in_one_vault_could_tear_it(
     bench: Bench, owned: Ledgered, node_clock: NodeClock
 ) -> None:
-    """The contract skips payouts one by one, the core books a ref whole: half of one can be neither posted nor voided."""
+    """The contract skips payouts one by one, the core books a ref whole: half of one is neither posted nor voided."""
     core = owned.core
     core.send(op="asset", asset="MAYA", scale=6, settled=True)
     core.send(op="deposit", account="user:o", asset="MAYA", amount="100", ref="faucet-2")
