@@ -63,6 +63,21 @@ async def rule_at(db: Any, work_id: UUID, kind: str, at: datetime) -> Any:
     return None
 
 
+async def starts_replaced(db: Any, work_id: UUID, kind: str, at: datetime) -> list[datetime]:
+    """When rules for any kind begin that one of this kind from `at` on would stand before, until its own successor."""
+    rows = await db.fetch(
+        """
+        SELECT effective_from FROM royalties.rule
+        WHERE work_id = $1 AND revenue_kind = 'any' AND status = 'effective' AND effective_from > $3
+          AND effective_from < coalesce((SELECT min(effective_from) FROM royalties.rule
+            WHERE work_id = $1 AND revenue_kind = $2 AND status = 'effective' AND effective_from > $3), 'infinity')
+        ORDER BY effective_from
+        """,
+        work_id, kind, at,
+    )  # fmt: skip
+    return [row["effective_from"] for row in rows]
+
+
 async def lock_rule(db: Any, rule_id: UUID) -> Any:
     return await db.fetchrow(_RULE + "WHERE id = $1 FOR UPDATE", rule_id)
 

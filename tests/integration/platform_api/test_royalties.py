@@ -86,6 +86,34 @@ async def test_malformed_rule_is_refused(shop, change, reason):
     await shop.world.refused(400, "VALIDATION_ERROR", "unknown_account", "PUT", path, headers=bearer, json=nobody)
 
 
+async def test_who_got_a_share_while_a_rule_waited_is_asked_before_it_counts(shop):
+    seller, bearer, work, _, offer = await shop.seller()
+    friend, friend_bearer = await shop.buyer()
+    victim, victim_bearer = await shop.buyer()
+    kind = {"revenue_kind": "content_purchase"}
+    rule = await propose(shop, work, bearer, [(seller, 9_900), (friend, 100)], **kind)
+    assert rule["waits_for"] == [friend]
+    fair = await propose(shop, work, bearer, [(seller, 5_000), (victim, 5_000)])
+    assert (await agree(shop, work, victim_bearer, fair))["status"] == "effective"
+    rule = await agree(shop, work, friend_bearer, rule)
+    assert (rule["status"], rule["waits_for"]) == ("pending", [victim])
+    await sell(shop, offer)
+    assert (shop.owed(seller), shop.owed(friend), shop.owed(victim)) == (4_500_000, 0, 4_500_000)
+    assert (await agree(shop, work, victim_bearer, rule))["status"] == "effective"
+    await sell(shop, offer)
+    assert (shop.owed(friend), shop.owed(victim)) == (90_000, 4_500_000)
+
+
+async def test_rule_of_one_kind_takes_nothing_of_a_rule_that_begins_later(shop):
+    seller, bearer, work, _, _ = await shop.seller()
+    victim, victim_bearer = await shop.buyer()
+    later = timestamp(datetime.now(UTC) + timedelta(days=1))
+    fair = await propose(shop, work, bearer, [(seller, 5_000), (victim, 5_000)], effective_from=later)
+    assert (await agree(shop, work, victim_bearer, fair))["status"] == "effective"
+    rule = await propose(shop, work, bearer, [(seller, 10_000)], revenue_kind="content_purchase")
+    assert (rule["status"], rule["waits_for"]) == ("pending", [victim])
+
+
 async def test_rule_counts_when_all_agreed_and_never_backwards(shop):
     seller, bearer, work, _, offer = await shop.seller()
     partner, partner_bearer = await shop.buyer()
