@@ -213,13 +213,14 @@ class Refunds:
 
 
 def _check_may(caller: Caller, seller_id: UUID | None, payer_id: UUID, what: str) -> None:
-    """Raises ApiError: NOT_FOUND for strangers, FORBIDDEN for the payer."""
-    if caller.may("process_refunds") or (seller_id is not None and str(seller_id) == caller.account_id):
+    """Raises ApiError: NOT_FOUND for strangers, FORBIDDEN for the payer, who is nobody's staff there."""
+    if seller_id is not None and str(seller_id) == caller.account_id:
         return
     if str(payer_id) == caller.account_id:
-        message = "Refunds are made by the seller or by the platform."
+        message = "Refunds are made by the seller or by the platform, and by nobody to themselves."
         raise ApiError(ErrorCode.FORBIDDEN, message, reason="not_yours_to_refund")
-    raise unknown(what)
+    if not caller.may("process_refunds"):
+        raise unknown(what)
 
 
 def _units(body: RefundRequest, row: Any, left: int) -> int:

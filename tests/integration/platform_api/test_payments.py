@@ -367,6 +367,23 @@ async def test_refund_that_the_provider_refuses_frees_what_was_held(shop, monkey
     assert shop.owed(seller) == 0
 
 
+async def test_staff_refund_nothing_to_themselves(shop):
+    _, _, _, _, offer = await shop.seller()
+    staff, bearer = await shop.buyer("30")
+    await shop.world.grant(staff, "admin")
+    purchase = await shop.buy(bearer, offer, "balance")
+    await shop.finish()
+    (payment,) = await shop.get("/v1/payments", bearer)
+    for path in (f"/v1/purchases/{purchase['id']}/refund", f"/v1/payments/{payment['id']}/refund"):
+        await shop.refused(403, "FORBIDDEN", "not_yours_to_refund", path, bearer, {})
+    assert shop.units(f"user:{staff}") == 20 * USDC
+    other, other_bearer = await shop.buyer()
+    await shop.world.grant(other, "admin")
+    await refund(shop, purchase, other_bearer)
+    await shop.finish()
+    assert shop.units(f"user:{staff}") == 30 * USDC
+
+
 async def test_top_up_is_refunded_by_staff_as_far_as_it_is_there(shop):
     user, bearer = await shop.buyer("10")
     staff, staff_bearer = await shop.buyer()
