@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -276,6 +277,16 @@ async def assets(db: Any, work_id: UUID) -> list[Any]:
     rows: list[Any] = await db.fetch(
         "SELECT * FROM works.asset WHERE work_id = $1 AND removed_at IS NULL ORDER BY id", work_id
     )
+    return rows
+
+
+async def assets_since(db: Any, work_id: UUID, since: datetime) -> list[Any]:
+    """Those that the work has, or had at some time since then; each file once in a role."""
+    rows: list[Any] = await db.fetch(
+        "SELECT DISTINCT ON (file_id, role) role, name, file_id FROM works.asset"
+        " WHERE work_id = $1 AND (removed_at IS NULL OR removed_at > $2) ORDER BY file_id, role",
+        work_id, since,
+    )  # fmt: skip
     return rows
 
 
