@@ -179,8 +179,8 @@ class Purchases:
             elif chapter_id not in (None, wanted):
                 raise unknown("chapter")
             else:
-                file = await self._works.chapters.file_of(db, row["work_id"], wanted, right["starts_at"])
-                found = [] if file is None else [("chapter", *file)]
+                files_of = self._works.chapters.files_of
+                found = [("chapter", *file) for file in await files_of(db, row["work_id"], wanted, right["starts_at"])]
         files = [(role, name, self._media.signed_url(file_id)) for role, name, file_id in found]
         return Access(
             str(row["work_id"]), str(wanted) if wanted else None,

@@ -125,7 +125,7 @@ class RoyaltyController(Controller):
         """One's own statements of closed months, the latest first."""
         return ok(request, *await royalties.statements.list_of(caller, cursor, limit))
 
-    @get("/statements/{statement_id:str}", operation_class=FILES, responses=failures(400, 401, 404, 409, 429, 503))
+    @get("/statements/{statement_id:str}", operation_class=FILES, responses=CHANGES)
     async def statement(
         self, request: AnyRequest, statement_id: FromPath[str], caller: Who, royalties: Royalties,
         format: Format = "json", cursor: Cursor = None,

@@ -85,29 +85,42 @@ class Chapters:
         rows, pagination = page(rows, limit, lambda row: (row["number"],))
         return [_chapter(row) for row in rows], pagination
 
-    async def read(self, visitor: Caller | None, work_id: UUID, chapter_id: UUID) -> ChapterDetail:
-        """With its content for who may read it. Raises ApiError NOT_FOUND."""
+    async def read(
+        self, visitor: Caller | None, work_id: UUID, chapter_id: UUID, number: int | None = None
+    ) -> ChapterDetail:
+        """With its content for who may read it: the latest version, or one that counted when the reader bought it, or
+        later. Raises ApiError NOT_FOUND."""
         async with self._database.connection() as db:
             row, inside = await self._visible(db, visitor, chapter_id)
             if row["work_id"] != work_id:
                 raise unknown("chapter")
-            version = await queries.chapter_version(db, chapter_id, row["content_version"])
-            is_open = inside or row["preview"] or await self._catalog.may_use(db, visitor, work_id, chapter_id)
+            latest = row["content_version"]
+            if number is not None and not 1 <= number <= latest:
+                raise unknown("version")
+            version = await queries.chapter_version(db, chapter_id, number or latest)
+            if version["number"] == latest:
+                is_open = inside or row["preview"] or await self._catalog.may_use(db, visitor, work_id, chapter_id)
+            else:
+                replaced_at = (await queries.chapter_version(db, chapter_id, version["number"] + 1))["created_at"]
+                is_open = inside or await self._catalog.may_use(db, visitor, work_id, chapter_id, replaced_at)
+        if not is_open and version["number"] != latest:
+            raise unknown("version")
         return ChapterDetail(
             _chapter(row), not is_open, version["body"] if is_open else None,
             str(version["file_id"]) if is_open and version["file_id"] else None, bytes(version["sha256"]).hex(),
         )  # fmt: skip
 
-    async def file_of(self, db: Any, work_id: UUID, chapter_id: UUID, since: datetime) -> tuple[str, UUID] | None:
-        """Title and file of a chapter that is one, for who may use it `since` then: published then or later. Raises
-        ApiError NOT_FOUND."""
+    async def files_of(self, db: Any, work_id: UUID, chapter_id: UUID, since: datetime) -> list[tuple[str, UUID]]:
+        """Titles and files of a chapter that is one, published then or later, for who may use it `since` then: the
+        latest, and the one of that time. Raises ApiError NOT_FOUND."""
         row = await queries.chapter(db, chapter_id)
         if row is None or row["work_id"] != work_id:
             raise unknown("chapter")
         if row["status"] != "published" and (row["unpublished_at"] is None or row["unpublished_at"] < since):
             raise unknown("chapter")
-        version = await queries.chapter_version(db, chapter_id, row["content_version"])
-        return None if version["file_id"] is None else (row["title"], version["file_id"])
+        versions = await queries.chapter_versions_since(db, chapter_id, since)
+        files = {version["file_id"]: version["title"] for version in versions if version["file_id"] is not None}
+        return [(title, file_id) for file_id, title in files.items()]
 
     async def change(self, caller: Caller, chapter_id: UUID, body: ChapterPatch, if_match: str | None) -> Chapter:
         """Raises ApiError NOT_FOUND, CONFLICT, INVALID_CONTENT_FORMAT, VALIDATION_ERROR."""

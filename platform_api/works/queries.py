@@ -261,6 +261,20 @@ async def chapter_version(db: Any, chapter_id: UUID, number: int) -> Any:
     return await db.fetchrow(query, chapter_id, number)
 
 
+async def chapter_versions_since(db: Any, chapter_id: UUID, since: datetime) -> list[Any]:
+    """The version that counted then, and the latest, which may be the same."""
+    rows: list[Any] = await db.fetch(
+        """
+        SELECT * FROM works.chapter_version v WHERE v.chapter_id = $1 AND (
+            v.number = (SELECT max(number) FROM works.chapter_version WHERE chapter_id = $1)
+            OR v.number = (SELECT max(number) FROM works.chapter_version WHERE chapter_id = $1 AND created_at <= $2))
+        ORDER BY v.number DESC
+        """,
+        chapter_id, since,
+    )  # fmt: skip
+    return rows
+
+
 async def chapter_versions(db: Any, chapter_id: UUID, before: int | None, limit: int) -> list[Any]:
     rows: list[Any] = await db.fetch(
         "SELECT * FROM works.chapter_version WHERE chapter_id = $1 AND ($2::bigint IS NULL OR number < $2)"

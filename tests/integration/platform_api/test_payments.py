@@ -367,6 +367,26 @@ async def test_what_was_bought_is_kept_when_it_is_taken_from_the_shelf(shop):
     assert (await shop.get(reading, late))["body"]
 
 
+async def test_text_that_was_bought_can_be_read_when_another_takes_its_place(shop):
+    _, seller_bearer, work, chapter, offer = await shop.seller("2")
+    reading = f"/v1/works/{work['id']}/chapters/{chapter['id']}"
+    _, bearer = await shop.buyer("5")
+    await shop.buy(bearer, offer, "balance")
+    await shop.finish()
+    bought = (await shop.get(reading, bearer))["body"]
+    await shop.world.data("PATCH", f"/v1/chapters/{chapter['id']}", headers=seller_bearer, json={"body": "Gone. " * 30})
+    assert (await shop.get(reading, bearer))["body"].startswith("Gone.")
+    assert (await shop.get(f"{reading}?version=1", bearer))["body"] == bought
+    _, late = await shop.buyer("5")
+    await shop.world.refused(404, "NOT_FOUND", "unknown_version", "GET", f"{reading}?version=1", headers=late)
+    await shop.buy(late, offer, "balance")
+    await shop.finish()
+    assert (await shop.get(f"{reading}?version=2", late))["body"].startswith("Gone.")
+    for version in ("1", "3", "0", "9" * 20):
+        path = f"{reading}?version={version}"
+        await shop.world.refused(404, "NOT_FOUND", "unknown_version", "GET", path, headers=late)
+
+
 async def test_of_two_buyers_clicks_at_the_same_instant_one_pays(shop):
     _, _, _, _, offer = await shop.seller()
     user, bearer = await shop.buyer("30")
