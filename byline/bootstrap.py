@@ -513,8 +513,10 @@ async def _backup(settings: Settings, status: StatusFile, stop: asyncio.Event) -
                 error, wait = str(problem), min(5.0, max(2 * wait, 0.5))
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), wait)
-        if is_started and not error:
-            await asyncio.to_thread(shipper.step)  # what came last; the core has stopped before this process
+        if not error:  # what came last; the core has stopped before this process, which may have only just begun
+            if not is_started:
+                await asyncio.to_thread(shipper.start)
+            await asyncio.to_thread(shipper.step)
 
     await _first_ends(stop, ship(), _report(status, stop, facts))
     status.write(ready=False, **facts())

@@ -178,6 +178,8 @@ class Supervisor:
         self._spawn(child)
         try:
             await self._wait_ready(child)
+            gone_s = time.monotonic() - now
+            logger.warning("event=back process=%s pid=%d after_s=%.1f", child.name, child.process.pid, gone_s)
         except ChildFailed as failure:
             logger.warning("event=not_ready process=%s reason=%s", child.name, str(failure).splitlines()[0])
             if child.state != "failed":

@@ -27,10 +27,11 @@ from byline.settings import CHAIN_HOST, Settings
 from byline.status_file import read_status
 from byline.summary import judge, print_summary, read_projection
 from byline.supervisor import Child, Supervisor
-from byline.traders import funding_commands
+from byline.traders import ACCOUNT_COUNT, funding_commands
 from engine.messages.errors import LocalFault
 from persistence.disk import DirectoryDisk, DirectoryLock
 from persistence.recovery import replay
+from settlement.chain.sealed_key import default_key_file
 
 __all__ = ["Exchange", "run_exchange"]
 
@@ -54,6 +55,10 @@ class Exchange:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.start_to_ready_s = 0.0
+        self.was_cut_off = False
+        """The core of the last run did not end by itself."""
+        self.new_wrapping_key: Path | None = None
+        """The file that this start has made to open the operator's key."""
         self._supervisor: Supervisor | None = None
         self._lock: DirectoryLock | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -79,6 +84,10 @@ class Exchange:
         except BaseException:
             self._lock.release()
             raise
+        before = read_status(data, "core")
+        self.was_cut_off = bool(before and before.get("ready"))
+        key = self._wrapping_key()
+        had_key = key.exists()
         shutil.rmtree(data / "run", ignore_errors=True)
         self._supervisor = Supervisor(data)
         try:
@@ -87,7 +96,13 @@ class Exchange:
             await self.__aexit__()
             raise
         self.start_to_ready_s = time.monotonic() - started
+        self.new_wrapping_key = key if key.exists() and not had_key else None
         return self
+
+    def _wrapping_key(self) -> Path:
+        """The file that opens the sealed keys of the data directory, whether it is used or not."""
+        given = self.settings.key_file
+        return Path(given).expanduser() if given else default_key_file()
 
     async def _start(self) -> None:
         settings = self.settings
@@ -249,6 +264,22 @@ def _print_addresses(exchange: Exchange, console: Console) -> None:
     width = max(map(len, addresses)) + 2
     for name, address in addresses.items():
         console.print(f"  {name:<{width}}[bold]{address}[/]", soft_wrap=True)
+    if not exchange.settings.quiet_market:
+        traders = f"{ACCOUNT_COUNT} simulated accounts trade test money; --quiet-market leaves them out"
+        console.print(f"  {'traders':<{width}}{traders}", soft_wrap=True)
+    if exchange.was_cut_off:
+        core = exchange.status("core")
+        console.print(
+            f"The last run was cut off. The journal was read again in {core['recovery_s']} s, up to the last command "
+            f"that was acknowledged; {core['torn_bytes']} bytes of an unfinished write were dropped.",
+            soft_wrap=True,
+        )
+    if exchange.new_wrapping_key:
+        console.print(
+            f"[yellow]Keep a copy of {exchange.new_wrapping_key}[/], apart from the data: it opens the operator's key, "
+            "and no backup of the data directory holds it.",
+            soft_wrap=True,
+        )
     console.print("`byline status` in another terminal shows it live; Ctrl-C stops it.", style="dim")
 
 

@@ -38,8 +38,8 @@ from platform_api.permissions import may, permissions_of
 
 __all__ = [
     "ACCESS_COOKIE", "REFRESH_COOKIE", "Caller", "SessionGuard", "Standing", "TokenSigner", "caller_of",
-    "cookie_caller", "freshly_proved", "guard_of", "load_signing_key", "permitted", "session_cookies", "unauthorized",
-    "visitor_of",
+    "cookie_caller", "freshly_proved", "guard_of", "load_signing_key", "permitted", "session_cookies",
+    "step_up_required", "unauthorized", "visitor_of",
 ]  # fmt: skip
 
 ALGORITHM = "EdDSA"
@@ -283,5 +283,9 @@ async def freshly_proved(connection: Connection, _: BaseRouteHandler) -> None:
     """A guard for routes: a wallet must have signed for this session within ten minutes (`POST /v1/auth/step-up`)."""
     caller = await caller_of(connection)
     if caller.proved_at is None or datetime.now(UTC) - caller.proved_at > PROOF_MAX:
-        message = "This needs a fresh signature of a wallet: POST /v1/auth/step-up."
-        raise ApiError(ErrorCode.FORBIDDEN, message, reason="step_up_required")
+        raise step_up_required()
+
+
+def step_up_required() -> ApiError:
+    message = "This needs a fresh signature of a wallet: POST /v1/auth/step-up."
+    return ApiError(ErrorCode.FORBIDDEN, message, reason="step_up_required")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -172,6 +172,16 @@ async def end_own_session(db: Any, account_id: UUID, session_id: UUID) -> bool:
 
 async def prove_session(db: Any, session_id: UUID) -> None:
     await db.execute("UPDATE identity.session SET proved_at = now() WHERE id = $1", session_id)
+
+
+async def spend_step_up(db: Any, session_id: UUID, longest: timedelta) -> bool:
+    """True once for each step-up that is not older; the signature of the sign-in itself is none."""
+    tag = await db.execute(
+        "UPDATE identity.session SET proved_at = created_at"
+        " WHERE id = $1 AND proved_at > created_at AND proved_at > now() - $2::interval",
+        session_id, longest,
+    )  # fmt: skip
+    return str(tag) == "UPDATE 1"
 
 
 async def sessions(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:

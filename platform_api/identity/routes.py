@@ -157,10 +157,12 @@ class UserController(Controller):
 
     @post("/wallets", guards=[freshly_proved], responses=failures(400, 401, 403, 409, 422, 429, 503, 504))
     async def link_wallet(
-        self, request: AnyRequest, data: JSONBody[WalletProof], caller: Who, identity: Identity
+        self, request: AnyRequest, data: JSONBody[WalletProof], caller: Who, identity: Identity, guard: Guard
     ) -> Envelope[Wallet]:
-        """Link a wallet that signed a nonce of purpose link_wallet. Needs a fresh proof of one linked before."""
-        return ok(request, await identity.wallets.link(caller, data))
+        """Link a wallet that signed a nonce of purpose link_wallet. Needs a step-up for itself, after the sign-in."""
+        wallet = await identity.wallets.link(caller, data)
+        guard.forget(caller.session_id)
+        return ok(request, wallet)
 
     @delete(
         "/wallets/{wallet_id:str}", status_code=200, guards=[freshly_proved],

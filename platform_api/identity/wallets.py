@@ -1,7 +1,8 @@
 """Several wallets for one account: a lost wallet need not be a lost account.
 
-Linking and unlinking need a fresh proof of a wallet that is linked already; linking one of the new wallet as well. A
-wallet is of one account at a time. The primary one, a Sui wallet, is the account's row on chain: the core is told
+Linking needs a step-up of its own, by a wallet that is linked already, and a proof of the new wallet: the signature of
+the sign-in is not enough, for it comes with a stolen session. Unlinking needs a fresh proof.
+A wallet is of one account at a time. The primary one, a Sui wallet, is the account's row on chain: the core is told
 before the change is committed, and refuses while money of the account is on its way out.
 """
 
@@ -18,7 +19,7 @@ from platform_api.identity.sessions import Sessions, core_account
 from platform_api.identity.wallet_proof import WalletAddress
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
-from platform_api.security import Caller
+from platform_api.security import PROOF_MAX, Caller, step_up_required
 
 __all__ = ["Wallets"]
 
@@ -33,11 +34,14 @@ class Wallets:
             return [_wallet(row) for row in await queries.wallets(db, UUID(caller.account_id))]
 
     async def link(self, caller: Caller, body: WalletProof) -> Wallet:
-        """Raises ApiError UNAUTHORIZED (the proof), CONFLICT `wallet_taken`, `too_many_wallets`, `row_in_use`."""
+        """Raises ApiError UNAUTHORIZED (the proof), FORBIDDEN `step_up_required`, CONFLICT `wallet_taken`,
+        `too_many_wallets`, `row_in_use`."""
         wallet, signer = await self._sessions.prove(body, "link_wallet", caller.account_id)
         account_id, wallet_id = UUID(caller.account_id), new_id()
         async with self._kernel.database.transaction() as db:
             await queries.lock_account(db, account_id)
+            if not await queries.spend_step_up(db, UUID(caller.session_id), PROOF_MAX):
+                raise step_up_required()
             known = await queries.wallets(db, account_id)
             if len(known) >= self._kernel.settings.wallets_per_account_max:
                 raise ApiError(ErrorCode.CONFLICT, "The account has too many wallets.", reason="too_many_wallets")

@@ -91,7 +91,7 @@ class WithdrawalDesk:
                 UPDATE money.withdrawal w SET status = 'released', updated_at = now()
                 WHERE ref = ANY($1) AND status = 'confirmed' AND not_before <= now() AND (
                     EXISTS (SELECT FROM identity.wallet l WHERE l.account_id = w.account_id
-                            AND l.address = w.recipient AND l.revoked_at IS NULL)
+                            AND l.address = w.recipient AND l.revoked_at IS NULL AND l.linked_at <= w.created_at)
                     OR EXISTS (SELECT FROM money.withdrawal_address a WHERE a.account_id = w.account_id
                                AND a.address = w.recipient AND a.removed_at IS NULL AND a.usable_at <= now()))
                 """,

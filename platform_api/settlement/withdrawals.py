@@ -1,9 +1,9 @@
 """Withdrawals for their owner: ask, confirm, watch, cancel; and the addresses that money may go to.
 
-Money goes to the account's own wallets, or to an address of its list that is older than the delay. The second factor is
-the wallet itself: it signs a text that names amount, asset, address and the withdrawal's own id, so a stolen session
-alone moves nothing. The document is written before the core is asked, and the answer tells what the core said; if it
-said nothing, the desk goes on.
+Money goes to the account's own wallets, or to an address of its list; a wallet that was linked later, and an address,
+only after the delay. The second factor is a wallet, one that is past its delay too: it signs a text that names amount,
+asset, address and the withdrawal's own id, so a stolen session alone moves nothing. The document is written before the
+core is asked, and the answer tells what the core said; if it said nothing, the desk goes on.
 """
 
 from __future__ import annotations
@@ -52,6 +52,13 @@ ADDRESSES_MAX = 50
 OPEN_MAX = 20
 _LATEST = (2**63 - 1, 2**63 - 1, 2**31 - 1)
 _CLOSED = ["settled", "canceled", "failed"]
+# The wallet that opened the account is no new place for its money, and has the account's own time: now() of one
+# transaction. Any other waits, whoever linked it.
+_WALLET_USABLE_AT = """
+    SELECT w.linked_at + CASE WHEN w.linked_at = a.created_at THEN interval '0' ELSE $3::interval END AS usable_at
+    FROM identity.wallet w JOIN identity.account a ON a.id = w.account_id
+    WHERE w.account_id = $1 AND w.address = $2 AND w.revoked_at IS NULL
+"""
 
 
 def confirmation_message(
@@ -75,6 +82,7 @@ class WithdrawalService:
     def __init__(self, kernel: Kernel) -> None:
         self._database, self._core, self._status = kernel.database, kernel.core, kernel.status
         self._settings, self._idempotency = kernel.settings, kernel.idempotency
+        self._address_delay = timedelta(seconds=kernel.settings.withdrawal_address_delay_seconds)
 
     async def ask(self, caller: Caller, body: WithdrawalRequest, key: str | None) -> tuple[Withdrawal, bool]:
         """Write the document and hold the money; the document, and whether it is that of an earlier request.
@@ -141,7 +149,10 @@ class WithdrawalService:
         return await self._drive(row)
 
     async def confirm(self, caller: Caller, withdrawal_id: str, body: Confirmation) -> Withdrawal:
-        """The second factor. Raises ApiError NOT_FOUND, UNAUTHORIZED (bad_signature …), CONFLICT (not_held)."""
+        """The second factor.
+
+        Raises ApiError NOT_FOUND, UNAUTHORIZED (bad_signature …), FORBIDDEN (wallet_new), CONFLICT (not_held).
+        """
         row = await self._row(caller, withdrawal_id)
         if row["status"] == "requested":
             row = await self._reload(await self._drive(row))
@@ -151,13 +162,14 @@ class WithdrawalService:
             except BadSignature as error:
                 raise unauthorized(error.reason, f"signature: {error}") from error
             async with self._database.transaction() as db:
-                linked = await db.fetchval(
-                    "SELECT count(*) FROM identity.wallet"
-                    " WHERE account_id = $1 AND address = $2 AND revoked_at IS NULL",
-                    row["account_id"], signer.address,
-                )  # fmt: skip
-                if not linked:
+                usable_at = await db.fetchval(
+                    _WALLET_USABLE_AT, row["account_id"], signer.address, self._address_delay
+                )
+                if usable_at is None:
                     raise unauthorized("wallet_unlinked", "This wallet is not linked to the account any more.")
+                if usable_at > datetime.now(UTC):
+                    message = f"This wallet was linked lately: it confirms withdrawals from {timestamp(usable_at)} on."
+                    raise ApiError(ErrorCode.FORBIDDEN, message, reason="wallet_new")
                 await take(db, row["id"], "confirm", confirmed_at=datetime.now(UTC))
             row = await self._row(caller, withdrawal_id)
         elif row["status"] not in ("confirmed", "released", "settled"):
@@ -245,7 +257,7 @@ class WithdrawalService:
     async def add_address(self, caller: Caller, body: AddressRequest) -> Address:
         """Usable after the delay. Raises ApiError CONFLICT (address_exists, too_many_addresses)."""
         address = canonical_address(body.address)
-        usable_at = datetime.now(UTC) + timedelta(seconds=self._settings.withdrawal_address_delay_seconds)
+        usable_at = datetime.now(UTC) + self._address_delay
         account_id = UUID(caller.account_id)
         try:
             async with self._database.transaction() as db:
@@ -279,15 +291,16 @@ class WithdrawalService:
 
     async def _usable_at(self, db: Any, account_id: UUID, recipient: bytes) -> datetime:
         """From when money may go there. Raises ApiError FORBIDDEN."""
-        if await db.fetchval(
-            "SELECT count(*) FROM identity.wallet WHERE account_id = $1 AND address = $2 AND revoked_at IS NULL",
-            account_id, recipient,
-        ):  # fmt: skip
-            return datetime.now(UTC)
         usable_at: datetime | None = await db.fetchval(
-            "SELECT usable_at FROM money.withdrawal_address"
-            " WHERE account_id = $1 AND address = $2 AND removed_at IS NULL",
-            account_id, recipient,
+            f"""
+            SELECT min(usable_at) FROM (
+                {_WALLET_USABLE_AT}
+                UNION ALL
+                SELECT usable_at FROM money.withdrawal_address
+                WHERE account_id = $1 AND address = $2 AND removed_at IS NULL
+            ) places
+            """,
+            account_id, recipient, self._address_delay,
         )  # fmt: skip
         if usable_at is None:
             message = "address: is neither a wallet of yours nor on your list of withdrawal addresses"

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from byline.bootstrap import _backup
 from byline.client import ConnectionLost, TradingClient
-from byline.status_file import read_status
+from byline.settings import load_settings
+from byline.status_file import StatusFile, read_status
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay
 from tests.support.core_process import MARKET, CoreProcess
@@ -107,6 +109,7 @@ async def test_an_exchange_that_stops_has_all_of_it_shipped_and_a_point_is_chose
     acked: list[tuple[str, int]] = []
     flow = asyncio.create_task(place_for_ever(client, "c", acked))
     await until(lambda: len(acked) > 50, what="orders")
+    await until(lambda: read_status(core.data, "backup"), what="the backup to run")
     assert await core.stop() == 0
     backup.terminate()
     assert await asyncio.to_thread(backup.wait) == 0
@@ -121,3 +124,17 @@ async def test_an_exchange_that_stops_has_all_of_it_shipped_and_a_point_is_chose
     for point in ("yesterday", "2026-11-21T20:00:00", "-4", "0"):
         done = command("restore", "--from", store, "--data", str(tmp_path / "x"), f"--to={point}")
         assert done.returncode == 2 and "a sequence, or a time" in done.stderr, done
+
+
+async def test_a_backup_that_is_stopped_before_it_began_ships_what_there_is(core: CoreProcess, tmp_path: Path) -> None:
+    await core.start()
+    [client] = await core.traders(1)
+    await client.place(MARKET, "c-1", "buy", "limit", size="0.1", price="1")
+    assert await core.stop() == 0
+    settings = load_settings({}, data_directory=core.data, backup_url=(tmp_path / "store").as_uri())
+    stop = asyncio.Event()
+    stop.set()
+    await _backup(settings, StatusFile(core.data, "backup"), stop)
+    mine, _ = replay(DirectoryDisk(core.data))
+    done = command("restore", "--from", settings.backup_url, "--data", str(tmp_path / "whole"), "--replay")
+    assert done.returncode == 0 and mine.state_hash().hex() in done.stdout.replace("\n", ""), done

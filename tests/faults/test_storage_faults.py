@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +63,20 @@ async def placed(client: TradingClient, names: list[str]) -> dict[str, str]:
     return told
 
 
+def behind(core: CoreProcess, since: float) -> dict[str, Any] | None:
+    """A status written after `since` that tells of commands that wait for the disk."""
+    told = core.status()
+    return told if told["written_at"] > since and told["pending"] > 9 else None
+
+
+async def placed_until(seen: asyncio.Event, client: TradingClient, name: str) -> dict[str, str]:
+    """Places 500 orders at a time until what the test waits for was seen; what became of each."""
+    told: dict[str, str] = {}
+    while not (told and seen.is_set()):
+        told |= await placed(client, [f"{name}-{number}" for number in range(len(told), len(told) + 500)])
+    return told
+
+
 def open_names(data: Path) -> list[str]:
     core, _ = replay(DirectoryDisk(data))
     core.check()
@@ -110,10 +125,11 @@ async def test_f12_a_slow_disk_delays_acks_and_loses_none(core: CoreProcess, dis
     for stall_ms in (50, 500, 5000):
         assert await placed(client, [f"old{stall_ms}"]) == {f"old{stall_ms}": "accepted"}
         disk.set(sync_delay_us=stall_ms * 1000)
-        names = [f"s{stall_ms}-{number}" for number in range(2000)]
-        flow = asyncio.create_task(placed(client, names))
-        await until(lambda: core.status()["pending"] > 9, what="commands to wait for the disk")
-        told = core.status()
+        seen = asyncio.Event()
+        flow = asyncio.create_task(placed_until(seen, client, f"s{stall_ms}"))
+        before = core.status()["written_at"]
+        told = await until(lambda before=before: behind(core, before), what="commands to wait for the disk")
+        seen.set()
         assert told["durable_sequence"] < told["sequence"], "the status tells how far the disk is behind"
         cancel = asyncio.create_task(client.cancel(client_id=f"old{stall_ms}"))  # taken while orders wait
         if stall_ms == 5000:

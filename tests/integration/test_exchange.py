@@ -94,12 +94,15 @@ async def test_kill_minus_nine_of_everything_loses_no_acked_order_and_doubles_no
     await until(lambda: min(map(len, acked)) > 100, what="orders before the kill")
     beside = await asyncio.to_thread(run, "journal", "verify", "--replay", "--data", str(exchange.data))
     assert beside.returncode == 2 and beside.stderr.startswith("byline:"), "a journal in use is refused, not judged"
+    assert "was cut off" not in exchange.log() and "Keep a copy of" in exchange.log()
     await exchange.kill()
     await asyncio.gather(*flow)
     for client in clients:
         await client.close()
 
     await exchange.start()
+    await until(lambda: exchange.log().count("Ctrl-C stops it") == 2, what="the whole of what it says at its start")
+    assert exchange.log().count("The last run was cut off.") == 1 and exchange.log().count("Keep a copy of") == 1
     clients = await traders(exchange, 3)
     try:
         for number, client in enumerate(clients):

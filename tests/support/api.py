@@ -174,6 +174,9 @@ class World:
         signature = wallet.sign(nonce["message"].encode())
         return {"address": wallet.address, "nonce": nonce["nonce"], "signature": signature}
 
+    async def step_up(self, wallet, bearer):
+        await self.data("POST", "/v1/auth/step-up", headers=bearer, json=await self.proof(wallet, "step_up", bearer))
+
     async def grant(self, account_id, role, departments=()):
         """As the command line does it."""
         async with self.kernel.database.transaction() as db:

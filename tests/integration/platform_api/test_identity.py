@@ -57,7 +57,13 @@ async def test_wallets_are_linked_with_two_proofs_and_the_core_learns_the_row(wo
     first, second, ethereum = Wallet(0), Wallet(1), EthereumWallet()
     session, bearer = await world.sign_in(first)
     link = ("POST", "/v1/users/me/wallets")
+    await world.refused(403, "FORBIDDEN", "step_up_required", *link, headers=bearer,
+                        json=await world.proof(ethereum, "link_wallet", bearer))  # fmt: skip
+    await world.step_up(first, bearer)
     await world.data(*link, headers=bearer, json=await world.proof(ethereum, "link_wallet", bearer))
+    await world.refused(403, "FORBIDDEN", "step_up_required", *link, headers=bearer,
+                        json=await world.proof(second, "link_wallet", bearer))  # fmt: skip
+    await world.step_up(ethereum, bearer)
     linked = await world.data(*link, headers=bearer, json=await world.proof(second, "link_wallet", bearer))
     assert (linked["primary"], linked["scheme"]) == (False, "secp256k1")
     found = await world.data("GET", "/v1/users/me/wallets", headers=bearer)
@@ -65,7 +71,9 @@ async def test_wallets_are_linked_with_two_proofs_and_the_core_learns_the_row(wo
     signed_in, _ = await world.sign_in(second)  # any linked wallet opens the account, and its row stays the first one
     assert signed_in["account_id"] == session["account_id"] and world.core.commands[-1]["row"] == first.address
 
-    stranger, foreign = await world.sign_in()
+    lonely = Wallet(0)
+    stranger, foreign = await world.sign_in(lonely)
+    await world.step_up(lonely, foreign)
     taken = await world.proof(second, "link_wallet", foreign)
     await world.refused(409, "CONFLICT", "wallet_taken", *link, headers=foreign, json=taken)
     path = f"/v1/users/me/wallets/{found[0]['id']}"

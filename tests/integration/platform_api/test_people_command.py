@@ -14,6 +14,7 @@ async def test_role_is_granted_by_id_name_or_wallet_and_audited(world):
     wallet, other = Wallet(0), EthereumWallet()
     session, bearer = await world.sign_in(wallet)
     await world.data("PATCH", "/v1/users/me", headers=bearer, json={"username": "Boss"})
+    await world.step_up(wallet, bearer)
     await world.data("POST", "/v1/users/me/wallets", headers=bearer,
                      json=await world.proof(other, "link_wallet", bearer))  # fmt: skip
     account = session["account_id"]
