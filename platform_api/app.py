@@ -101,7 +101,10 @@ def create_app(
     parts["guard"] = SessionGuard(
         kernel.service(IdentityService).sessions.standing_of, settings.session_cache_seconds
     )
-    add_upkeep(kernel, [column for context in CONTEXTS for column in context.sealed])
+    add_upkeep(
+        kernel, [column for context in CONTEXTS for column in context.sealed],
+        [context.upkeep for context in CONTEXTS if context.upkeep is not None],
+    )  # fmt: skip
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:

@@ -1,7 +1,8 @@
 """The pool of connections to PostgreSQL, opened lazily so that the API starts, and trades, without a database.
 
 Every way in which a server can be away (not there, starting, stopping, its socket gone, too slow, not migrated yet)
-becomes `Unavailable`, here and nowhere else. What PostgreSQL says about a statement is passed on as it is.
+becomes `Unavailable`, here and nowhere else; so does a deadlock, out of which another try helps. What PostgreSQL says
+about a statement otherwise is passed on as it is.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ class Database:
                         self.observe(time.perf_counter() - started)
         except AWAY as error:
             raise Unavailable("the database is not reachable") from error
+        except asyncpg.DeadlockDetectedError as error:  # all of it was rolled back: the same again will do
+            raise Unavailable("two transactions waited for each other") from error
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:

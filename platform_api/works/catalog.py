@@ -62,8 +62,10 @@ SEARCH_WORDS = {
 """Language → text search configuration; `simple` for every other."""
 CURSORS: dict[str, tuple[type, ...]] = {"newest": (datetime, UUID), "oldest": (datetime, UUID), "title": (str, UUID)}
 
-Entitled = Callable[[Any, Caller, UUID, UUID | None], Awaitable[bool]]
-"""Whether somebody has bought a work, or a chapter of it: connection, who, work, chapter."""
+Entitled = Callable[[Any, Caller, UUID, UUID | None, datetime | None], Awaitable[bool]]
+"""Whether somebody has bought a work, or a chapter of it: connection, who, work, chapter, before when."""
+BeingPaid = Callable[[Any, UUID], Awaitable[bool]]
+"""Whether money for a work is on its way: connection, work."""
 
 
 class Catalog:
@@ -74,7 +76,8 @@ class Catalog:
         self._taxonomy = kernel.service(TaxonomyService)
         self._media = kernel.service(MediaService)
         self.entitled: Entitled | None = None
-        """Set by the context that sells."""
+        self.being_paid: BeingPaid | None = None
+        """Both set by the context that sells."""
 
     async def create(self, caller: Caller, body: WorkRequest, key: str | None) -> tuple[Work, bool]:
         """A draft, and its first version. Raises ApiError VALIDATION_ERROR, FORBIDDEN `no_creator`."""
@@ -125,7 +128,7 @@ class Catalog:
         """Softly; its versions stay. Raises ApiError NOT_FOUND; CONFLICT `sold`: archive it instead."""
         async with self._database.transaction() as db:
             row = await self.lock_own(db, caller, work_id, "delete_any_work")
-            if row["sold"]:
+            if row["sold"] or await self.is_being_paid(db, work_id):
                 raise ApiError(ErrorCode.CONFLICT, "It was sold: archive it instead.", reason="sold")
             await queries.update_work(db, work_id, {"status": "deleted"})
             await self._hide(db, work_id)
@@ -322,6 +325,10 @@ class Catalog:
         """Somebody has a right to it from now on: it can be archived, never deleted."""
         await queries.mark_sold(db, work_id)
 
+    async def is_being_paid(self, db: Any, work_id: UUID) -> bool:
+        """Whether a purchase of it waits for the core's answer; it is sold as soon as that says so."""
+        return self.being_paid is not None and await self.being_paid(db, work_id)
+
     async def note_version(self, db: Any, work_id: UUID, note: str, actor: UUID) -> None:
         """What the work consists of now is its next version, unless it is what it was."""
         row = await queries.work(db, work_id)
@@ -342,10 +349,13 @@ class Catalog:
         elsewhere = await queries.shown_elsewhere(db, file_ids, work_id, PUBLIC_ROLES)
         await self._media.set_public(db, [id_ for id_ in file_ids if id_ not in elsewhere], False)
 
-    async def may_use(self, db: Any, visitor: Caller | None, work_id: UUID, chapter_id: UUID | None) -> bool:
-        """Whether somebody who is not inside has bought the work, or this chapter; without a chapter, anything."""
+    async def may_use(
+        self, db: Any, visitor: Caller | None, work_id: UUID, chapter_id: UUID | None, before: datetime | None = None
+    ) -> bool:
+        """Whether somebody who is not inside has bought the work, or this chapter, before then; without a chapter,
+        anything."""
         return visitor is not None and self.entitled is not None and await self.entitled(
-            db, visitor, work_id, chapter_id
+            db, visitor, work_id, chapter_id, before
         )  # fmt: skip
 
     # Inside.
