@@ -168,6 +168,7 @@ def _limits(settings: ApiSettings) -> Limits:
         "trading": Buckets(settings.trading_per_minute),
         "account": Buckets(settings.account_per_minute),
         "public": Buckets(settings.public_per_minute),
+        "webhooks": Buckets(settings.webhooks_per_minute),
         "catalogue": Buckets(settings.catalogue_per_hour, HOUR_NS),
     }
     return Limits(classes, settings.redis_url)

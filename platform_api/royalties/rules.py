@@ -3,9 +3,9 @@
 The owner proposes the whole list of one kind of revenue, summing to 10,000 basis points. It counts when everybody
 agreed whose share falls (or ends), and everybody who is new on it, the owner aside, who proposes: as with
 collaborators. Who that is, is asked again at the last consent, under the lock of the work: whoever got a share
-meanwhile is asked too, and the rule waits. It counts from its date on, or from the last consent if that is later; a sale is split by the rule that
-counted at its time, and nothing that was split is split again. Without a rule the shares of the work's collaborators
-count.
+meanwhile is asked too, and the rule waits. It counts from its date on, or from the last consent if that is later; a
+sale is split by the rule that counted at its time, and nothing that was split is split again. Without a rule the shares
+of the work's collaborators count.
 """
 
 from __future__ import annotations
@@ -89,10 +89,11 @@ class RoyaltyRules:
         """By one who is asked. Raises ApiError NOT_FOUND; CONFLICT `rule_closed`."""
         account_id = UUID(caller.account_id)
         async with self._database.transaction() as db:
-            work = await self._works.catalog.lock_known(db, work_id)  # no share of it changes meanwhile
-            row = await queries.lock_rule(db, body.rule_id)
+            row = await queries.rule(db, body.rule_id)
             if row is None or row["work_id"] != work_id:
                 raise unknown("rule")
+            work = await self._works.catalog.lock_known(db, work_id)  # no share of it changes meanwhile
+            row = await queries.lock_rule(db, body.rule_id)
             if not await queries.take_consent(db, row["id"], account_id, body.agree):
                 raise unknown("rule")
             if row["status"] != "pending":

@@ -128,7 +128,7 @@ class Chapters:
         note, number = changes.pop("change_note"), changes.pop("number", None)
         content = {name: changes.pop(name) for name in ("body", "file_id") if name in changes}
         async with self._database.transaction() as db:
-            row, _ = await self._lock_own(db, caller, chapter_id)
+            row, work = await self._lock_own(db, caller, chapter_id)
             check_version(if_match, row["version"])
             before = await queries.chapter_version(db, chapter_id, row["content_version"])
             text, file_id, digest = before["body"], before["file_id"], bytes(before["sha256"])
@@ -146,6 +146,8 @@ class Chapters:
                 await queries.insert_chapter_version(
                     db, chapter_id, before["number"] + 1, title, text, file_id, digest, note, UUID(caller.account_id)
                 )
+                if row["status"] == "published":
+                    await self._catalog.look_again(db, work, f"chapter {row['number']}", UUID(caller.account_id))
             return _chapter(await queries.chapter(db, chapter_id))
 
     async def delete(self, caller: Caller, chapter_id: UUID) -> None:
@@ -170,10 +172,13 @@ class Chapters:
                 await queries.update_chapter(
                     db, chapter_id, {"status": "published", "published_at": at, "unpublished_at": None}
                 )
+                withdrawn = await self._catalog.look_again(
+                    db, work, f"chapter {row['number']}", UUID(caller.account_id)
+                )
                 payload = {
                     "creator_id": str(work["creator_id"]), "work_id": str(row["work_id"]),
                     "title": f"{work['title']}: {row['title']}"[:200], "first": first,
-                    "was_public": work["status"] == "published",
+                    "was_public": work["status"] == "published" and not withdrawn,
                 }  # fmt: skip
                 await self._kernel.events.publish(
                     db, "chapter.published", ("chapter", str(chapter_id)), payload, actor=caller.account_id

@@ -102,6 +102,17 @@ async def published(db: Any, work_ids: list[UUID]) -> set[UUID]:
     return {row["id"] for row in rows}
 
 
+async def shown(db: Any, ids: list[UUID]) -> set[UUID]:
+    """Of works and chapters, those that everybody may see."""
+    rows = await db.fetch(
+        "SELECT id FROM works.work WHERE id = ANY($1) AND status = 'published'"
+        " UNION ALL SELECT c.id FROM works.chapter c JOIN works.work w ON w.id = c.work_id"
+        " WHERE c.id = ANY($1) AND c.status = 'published' AND w.status = 'published'",
+        ids,
+    )
+    return {row["id"] for row in rows}
+
+
 async def mark_sold(db: Any, work_id: UUID) -> None:
     """Nothing that a reader or an editor sees: no new version of the row."""
     await db.execute("UPDATE works.work SET sold = true WHERE id = $1 AND NOT sold", work_id)
