@@ -56,7 +56,11 @@ class Wallets:
             return _wallet(row)
 
     async def unlink(self, caller: Caller, wallet_id: UUID) -> list[UUID]:
-        """The sessions that ended with it. Raises ApiError NOT_FOUND, CONFLICT `last_wallet`, `settlement_wallet`, `row_in_use`."""
+        """The sessions that ended with it.
+
+        Raises:
+            ApiError: NOT_FOUND, CONFLICT `last_wallet`, `settlement_wallet`, `row_in_use`.
+        """
         account_id = UUID(caller.account_id)
         async with self._kernel.database.transaction() as db:
             await queries.lock_account(db, account_id)

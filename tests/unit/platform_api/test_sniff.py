@@ -111,7 +111,7 @@ def test_archive_is_judged_by_its_directory_and_by_what_it_inflates_to():
 
 
 def test_archive_that_lies_about_what_it_inflates_to_is_refused():
-    """A directory that says 3,000 bytes of three million: sizes that look right, and a bomb for who reads the stream."""
+    """A directory that says 3,000 bytes of three million: sizes that look right, and a bomb when inflated."""
     content = deflated(bytes(3_000_001))
     with pytest.raises(BadArchive, match="archive_bomb"):
         check_archive(io.BytesIO(renumbered(content, 3_000_001, 3_001)))
