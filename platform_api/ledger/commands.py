@@ -22,11 +22,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 import structlog
 
 from engine.messages.errors import OutcomeUnknown, Unavailable
+from platform_api.database import Deadlock
 from platform_api.kernel.context import Kernel
 from platform_api.ledger import queries
 
@@ -146,7 +146,7 @@ class MoneyCommands:
                     if await queries.turn(db, row["ref"], row["state"], answer.state, answer.reason, answer.sequence):
                         await self._handlers[row["kind"]](db, answer)
                 return
-            except asyncpg.DeadlockDetectedError:
+            except Deadlock:
                 if is_last:
                     raise
 

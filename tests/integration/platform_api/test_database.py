@@ -5,8 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from engine.messages.errors import Unavailable
-from platform_api.database import Database
+from platform_api.database import Database, Deadlock
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ async def test_one_of_two_transactions_that_wait_for_each_other_may_try_again(ap
 
     answers = await asyncio.gather(change(71, 72), change(72, 71), return_exceptions=True)
     await database.close()
-    assert sorted(type(answer) for answer in answers if answer is not None) == [Unavailable]
+    assert sorted(type(answer) for answer in answers if answer is not None) == [Deadlock]
 
 
 async def test_failed_transaction_leaves_a_connection_that_works(database):
