@@ -27,13 +27,6 @@ from tests.unit.gateway.test_session import session, tell
 
 
 @pytest.fixture
-def core(tmp_path: Path) -> Iterator[CoreProcess]:
-    core = CoreProcess(tmp_path / "data")
-    yield core
-    core.sweep()
-
-
-@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A mounted tmpfs for a data directory: two segments, the event log, and little more."""
     (tmp_path / "data").mkdir()
