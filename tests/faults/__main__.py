@@ -55,11 +55,12 @@ def _seeds(count: int, first: int, progress: Progress) -> report.Seeds:
     sums, began = report.Seeds(first=first), time.monotonic()
     if not count:
         return sums
-    from tests.simulation.budget import SeedResult, run_seeds
+    from tests.simulation.budget import SeedResult, pace, run_seeds
 
-    task = progress.add_task("seeds", total=count)
+    task, results = progress.add_task("seeds", total=count), list[SeedResult]()
 
     def take(result: SeedResult) -> None:
+        results.append(result)
         sums.count += 1
         sums.commands += result.commands
         sums.virtual_s += result.virtual_s
@@ -70,7 +71,7 @@ def _seeds(count: int, first: int, progress: Progress) -> report.Seeds:
         progress.update(task, advance=1, description=f"seeds, {len(sums.failures)} failed")
 
     run_seeds(count, first=first, on_seed=take, processes=os.cpu_count() or 1)
-    sums.seconds = time.monotonic() - began
+    sums.seconds, sums.pace = time.monotonic() - began, pace(results)
     return sums
 
 

@@ -30,6 +30,8 @@ class Seeds:
     slowest_recovery_s: float = 0.0
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    pace: dict[str, float] = field(default_factory=dict)
+    """`tests.simulation.budget.pace`."""
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Card:
                 "run": seeds.count, "first": seeds.first, "commands_checked": seeds.commands,
                 "virtual_seconds": round(seeds.virtual_s, 1), "faults": dict(sorted(seeds.faults.items())),
                 "slowest_recovery_s": round(seeds.slowest_recovery_s, 3), "seconds": round(seeds.seconds, 1),
+                **seeds.pace,
             },
             "kills": {
                 "run": sum(kills.faults.values()), "faults": dict(sorted(kills.faults.items())),
@@ -90,6 +93,7 @@ def _page(told: dict[str, Any]) -> str:
         f"| violations | **{len(failures)}** |",
         f"| seeds of the simulator | {seeds['run']:,}, from {seeds['first']:,}; "
         f"{seeds['virtual_seconds']:,.0f} virtual seconds in {seeds['seconds']:,.0f} s |",
+        *_pace(seeds),
         f"| commands checked by the auditor | {seeds['commands_checked']:,} |",
         f"| faults injected by the simulator | {sum(seeds['faults'].values()):,} |",
         f"| real processes killed or stopped | {kills['run']:,} times in {kills['seconds']:,.0f} s |",
@@ -117,3 +121,13 @@ def _page(told: dict[str, Any]) -> str:
     lines += ["", "## Violations", ""]
     lines += [f"- {text}" for text in failures[:FAILURES_NAMED]] or ["None."]
     return "\n".join(lines) + "\n"
+
+
+def _pace(seeds: dict[str, Any]) -> list[str]:
+    if "cpu_s_median" not in seeds:
+        return []
+    return [
+        f"| a seed | {seeds['cpu_s_median']} s of one core (95 of 100 under {seeds['cpu_s_p95']} s, the longest "
+        f"{seeds['cpu_s_max']} s) for at least {seeds['virtual_s_min']} virtual seconds; damage that kept the exchange "
+        f"from starting, as it must, ended {seeds['ended_by_detected_damage']:,} of them before |"
+    ]
