@@ -41,6 +41,8 @@ class Card:
     command: str
     seeds: Seeds
     kills: Kills
+    pause_s: float
+    """How long what was stopped stayed so."""
 
     @property
     def failures(self) -> list[str]:
@@ -63,7 +65,8 @@ class Card:
                 "journal_commands_replayed": kills.commands, "orders_checked": kills.requests,
                 "orders_acknowledged": kills.acked, "unknown_outcomes_resolved": dict(sorted(kills.resolved.items())),
                 "slowest_up_again_s": {fault: max(times) for fault, times in sorted(kills.recovery_s.items())},
-                "slowest_recovery_of_the_core_s": kills.replay_s, "seconds": round(kills.seconds, 1),
+                "pause_s": self.pause_s, "slowest_recovery_of_the_core_s": kills.replay_s,
+                "seconds": round(kills.seconds, 1),
             },
         }  # fmt: skip
 
@@ -115,7 +118,8 @@ def _page(told: dict[str, Any]) -> str:
     ]
     for fault, count in kills["faults"].items():
         lines.append(f"| {fault} | {count} | {kills['slowest_up_again_s'].get(fault, 0)} s |")
-    lines += ["", "`kill`: SIGKILL; `stop`: SIGSTOP for one to two seconds, then SIGCONT; `all`: SIGKILL of all.", ""]
+    pause = f"SIGSTOP for {kills['pause_s']:g} seconds, then SIGCONT"
+    lines += ["", f"`kill`: SIGKILL; `stop`: {pause}; `all`: SIGKILL of all.", ""]
     lines += ["## Faults of the simulator", "", "| kind | times |", "|---|---|"]
     lines += [f"| {kind} | {count:,} |" for kind, count in seeds["faults"].items()]
     lines += ["", "## Violations", ""]
