@@ -41,9 +41,10 @@ from tests.simulation.exchange import (
     write_snapshot,
 )
 from tests.simulation.loop import Schedule, VirtualLoop
+from tests.simulation.market_view import MarketView
 from tests.simulation.network import MS, Network
 from tests.simulation.projection import Projection
-from tests.simulation.traders import Hostile, Operator, Trader, setup
+from tests.simulation.traders import MARKETS, Hostile, Operator, Trader, setup
 
 __all__ = ["Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly", "run_seed"]
 
@@ -169,6 +170,7 @@ class World:
         self.schedule.after_step = self._after_step
         self.drop_copy: list[dict[str, Any]] = []
         self.projection = Projection(directory, plan.seed)
+        self.market_view = MarketView(directory, plan.seed, sorted(MARKETS))
 
     def _client(self, name: str, accounts: list[str]) -> SimulatedClient:
         return SimulatedClient(name, self.network, self.auditor, self.plan.seed, accounts)
@@ -217,9 +219,15 @@ class World:
                 self.projection.step()
             self.schedule.later(200 * MS, self._project)
 
+    def _follow_market(self) -> None:
+        if not self.is_over:
+            self.market_view.step(self.schedule.now_ns / 1e6)
+            self.schedule.later(400 * MS, self._follow_market)
+
     def _run(self) -> None:
         self.prepare()
         self._project()
+        self._follow_market()
         begun = self.schedule.now_ns
         for actor in (*self.traders, *self.hostile, self.operator):
             actor.begin()
@@ -315,6 +323,10 @@ class World:
             self.auditor.blame("I7", "restored from its own snapshot the state differs")
         if wrong := self.projection.differs(process.core):
             self.auditor.blame("I9", f"the projection differs: {wrong[:400]}")
+        if wrong := self.market_view.differs(process.core, self.schedule.now_ns / 1e6):
+            self.auditor.blame("I9", f"a reader of market data: {wrong[:400]}")
+        for name in ("deaths", "cuts", "losses"):
+            self.result.faults[f"market_{name}"] += getattr(self.market_view, name)
         if process.loop.faults:
             self.auditor.blame("I13", f"exceptions that nobody caught: {process.loop.faults[:3]}")
 
@@ -405,6 +417,7 @@ class World:
             self.process = None
         if death == "power":
             self.boot += 1
+            self.market_view.begin()
         self.disk.revive(death)
         if not self._starting:
             self._starting = True
