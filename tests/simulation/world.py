@@ -467,6 +467,7 @@ class World:
         elif kind == "wipe_events":
             self._died("kill")
             wipe_events(self.directory)
+            self.market_view.begin()  # it may go only while nobody reads it
 
     def _link_fault(self, kind: str, draw: random.Random) -> None:
         links = sorted((link for link in self.network.links if not link.is_left), key=lambda link: link.number)
