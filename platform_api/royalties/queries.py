@@ -15,7 +15,8 @@ __all__ = [
     "insert_rule", "insert_run", "insert_statement", "is_cover_open", "last_run", "lock_chains", "lock_cover",
     "lock_distribution", "lock_owed", "lock_rule", "lock_runs", "note_part", "open_rule", "owed_before", "part",
     "part_by_ref", "payout", "payouts", "policies", "policy_at", "release", "reverse_line", "rule", "rule_at",
-    "rule_lines", "rules", "run", "statement", "statements", "take_consent", "totals_of", "totals_of_work",
+    "rule_lines", "rules", "run", "standing_rules", "statement", "statements", "take_consent", "totals_of",
+    "totals_of_work",
     "turn_cover", "turn_payout", "unbind",
 ]  # fmt: skip
 
@@ -65,6 +66,25 @@ async def rule_at(db: Any, work_id: UUID, kind: str, at: datetime) -> Any:
         if row is not None:
             return row
     return None
+
+
+async def standing_rules(db: Any, work_id: UUID) -> list[Any]:
+    """Of each kind the rule that counts now, and those that will."""
+    return list(
+        await db.fetch(
+            """
+            SELECT * FROM (
+                SELECT DISTINCT ON (revenue_kind) id, revenue_kind, effective_from FROM royalties.rule
+                WHERE work_id = $1 AND status = 'effective' AND effective_from <= clock_timestamp()
+                ORDER BY revenue_kind, effective_from DESC, version DESC
+            ) counting
+            UNION ALL
+            SELECT id, revenue_kind, effective_from FROM royalties.rule
+            WHERE work_id = $1 AND status = 'effective' AND effective_from > clock_timestamp()
+            """,
+            work_id,
+        )
+    )
 
 
 async def starts_replaced(db: Any, work_id: UUID, kind: str, at: datetime) -> list[datetime]:

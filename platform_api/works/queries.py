@@ -366,16 +366,17 @@ async def open_change(db: Any, work_id: UUID) -> Any:
     return await db.fetchrow(query, work_id)
 
 
-async def insert_change(
-    db: Any, change_id: UUID, work_id: UUID, lines: str, status: str, actor: UUID, consents: list[UUID]
-) -> None:
+async def insert_change(db: Any, change_id: UUID, work_id: UUID, lines: str, status: str, actor: UUID) -> None:
     await db.execute(
         "INSERT INTO works.collaborator_change (id, work_id, lines, status, proposed_by) VALUES ($1, $2, $3, $4, $5)",
         change_id, work_id, lines, status, actor,
     )  # fmt: skip
+
+
+async def add_consents(db: Any, change_id: UUID, accounts: list[UUID]) -> None:
     await db.executemany(
         "INSERT INTO works.collaborator_consent (change_id, account_id) VALUES ($1, $2)",
-        [(change_id, account_id) for account_id in consents],
+        [(change_id, account_id) for account_id in accounts],
     )
 
 

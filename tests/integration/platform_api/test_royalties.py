@@ -115,6 +115,55 @@ async def test_rule_of_one_kind_takes_nothing_of_a_rule_that_begins_later(shop):
     assert (rule["status"], rule["waits_for"]) == ("pending", [victim])
 
 
+async def share(shop, work, bearer, *shares):
+    """The owner names collaborators; what waits for their consent, or None."""
+    body = {"collaborators": [{"account_id": one, "role": "author", "share_bps": bps} for one, bps in shares]}
+    path = f"/v1/works/{work['id']}/collaborators"
+    return (await shop.world.data("PUT", path, headers=bearer, json=body))["pending"]
+
+
+async def consent(shop, work, bearer, change):
+    path, body = f"/v1/works/{work['id']}/collaborators/consent", {"change_id": change["id"], "agree": True}
+    return await shop.world.data("POST", path, headers=bearer, json=body)
+
+
+async def test_shares_agreed_to_later_count_before_every_older_rule(shop):
+    seller, bearer, work, _, offer = await shop.seller()
+    painter, painter_bearer = await shop.buyer()
+    later = timestamp(datetime.now(UTC) + timedelta(days=1))
+    await propose(shop, work, bearer, [(seller, 10_000)])
+    await propose(shop, work, bearer, [(seller, 10_000)], revenue_kind="content_purchase")
+    planned = await propose(shop, work, bearer, [(seller, 10_000)], effective_from=later)
+    change = await share(shop, work, bearer, (painter, 5_000))
+    assert change["waits_for"] == [painter]
+    await consent(shop, work, painter_bearer, change)
+    await sell(shop, offer)
+    assert (shop.owed(seller), shop.owed(painter)) == (4_500_000, 4_500_000)
+    rules = (await shop.get(f"/v1/works/{work['id']}/royalty-rules", painter_bearer))["rules"]
+    assert next(rule for rule in rules if rule["id"] == planned["id"])["status"] == "superseded"
+    latest = {rule["revenue_kind"]: rule for rule in reversed(rules)}
+    assert {kind: sorted((one["account_id"], one["bps"]) for one in rule["lines"]) for kind, rule in latest.items()} == {
+        kind: sorted([(seller, 5_000), (painter, 5_000)]) for kind in ("any", "content_purchase")
+    }
+
+
+async def test_who_loses_the_share_of_a_rule_by_new_collaborators_is_asked(shop):
+    seller, bearer, work, _, offer = await shop.seller()
+    singer, singer_bearer = await shop.buyer()
+    painter, painter_bearer = await shop.buyer()
+    change = await share(shop, work, bearer, (painter, 5_000))
+    assert change["waits_for"] == [painter]
+    rule = await propose(shop, work, bearer, [(seller, 7_000), (singer, 3_000)])
+    assert (await agree(shop, work, singer_bearer, rule))["status"] == "effective"
+    waiting = (await consent(shop, work, painter_bearer, change))["pending"]
+    assert waiting["waits_for"] == [singer]  # since the rule that was agreed meanwhile would end
+    await sell(shop, offer)
+    assert (shop.owed(seller), shop.owed(singer), shop.owed(painter)) == (6_300_000, 2_700_000, 0)
+    assert (await consent(shop, work, singer_bearer, change))["pending"] is None
+    await sell(shop, offer)
+    assert (shop.owed(singer), shop.owed(painter)) == (2_700_000, 4_500_000)
+
+
 async def test_rule_counts_when_all_agreed_and_never_backwards(shop):
     seller, bearer, work, _, offer = await shop.seller()
     partner, partner_bearer = await shop.buyer()
