@@ -1,7 +1,7 @@
 """Purchases of offers, and what they entitle to.
 
     pending ──▶ completed ──▶ refunded           a purchase whose payment came after all completes from `failed` too,
-       └──────▶ failed                           unless the buyer has the same by another by then
+       └──────▶ failed                           unless the buyer has paid for the same by another by then
 
 The price of the offer is a snapshot. Paid by `balance`, one command moves it from the buyer to the passing account of
 the work (`buy:ID`); paid by a provider, its deposit brings it there. A work is sold when money for it has come, not
@@ -77,14 +77,14 @@ class Purchases:
         await queries.insert_purchase(db, id_, account_id, offer, work["account_id"], body.method)
         # Behind the insert: it waits for one that is being completed, whose entitlement is seen now.
         if await queries.is_taken(db, account_id, offer["work_id"], offer["chapter_id"], id_):
-            raise ApiError(ErrorCode.CONFLICT, "It is bought already.", reason="already_owned")
+            raise ApiError(ErrorCode.CONFLICT, "It is bought already, or being paid for.", reason="already_owned")
         return await queries.purchase(db, id_)
 
     async def to_pay(self, db: Any, purchase_id: UUID) -> tuple[Any, str | None]:
         """A purchase whose money has come to a provider, locked, and its work marked as sold; or why it cannot be had.
 
-        Without it the money is the payer's own: `already_owned`, also by another payment that is under way;
-        `deleted`.
+        Without it the money is the payer's own: `already_owned`, also by another payment that is under way, or by
+        another offer of the work that was paid since this purchase was begun; `deleted`.
         """
         row = await queries.purchase(db, purchase_id)
         # As in `begin`, the work before its purchases.

@@ -198,18 +198,20 @@ async def revoke_entitlement(db: Any, purchase_id: UUID) -> None:
 
 
 async def is_taken(db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | None, purchase_id: UUID) -> bool:
-    """The work, or this chapter of it, is the account's for good; or is paid for by another purchase than this one,
-    and the core has not answered yet."""
+    """The work, or this chapter of it, is the account's for good; or another purchase than this one, of whatever kind,
+    is paid for and the core has not answered yet, or was completed since this one was begun, and holds."""
     found: bool = await db.fetchval(
         """
         SELECT EXISTS (SELECT FROM payments.entitlement
             WHERE account_id = $1 AND work_id = $2 AND (chapter_id IS NULL OR chapter_id = $3) AND kind = 'own'
               AND revoked_at IS NULL)
           OR EXISTS (SELECT FROM payments.purchase p
-            WHERE p.account_id = $1 AND p.work_id = $2 AND (p.chapter_id IS NULL OR p.chapter_id = $3)
-              AND p.kind = 'purchase' AND p.id <> $4
-              AND (p.status = 'pending' AND p.method = 'balance' OR EXISTS (SELECT FROM payments.payment y
-                    WHERE y.purchase_id = p.id AND y.status = 'received')))
+            WHERE p.account_id = $1 AND p.work_id = $2 AND (p.chapter_id IS NULL OR p.chapter_id = $3) AND p.id <> $4
+              AND (p.status = 'pending' AND p.method = 'balance'
+                OR EXISTS (SELECT FROM payments.payment y WHERE y.purchase_id = p.id AND y.status = 'received')
+                OR p.completed_at > (SELECT created_at FROM payments.purchase WHERE id = $4)
+                  AND EXISTS (SELECT FROM payments.entitlement e WHERE e.purchase_id = p.id AND e.revoked_at IS NULL
+                    AND (e.ends_at IS NULL OR e.ends_at > now()))))
         """,
         account_id, work_id, chapter_id, purchase_id,
     )  # fmt: skip

@@ -16,8 +16,7 @@ __all__ = [
     "lock_distribution", "lock_owed", "lock_rule", "lock_runs", "note_part", "open_rule", "owed_before", "part",
     "part_by_ref", "payout", "payouts", "policies", "policy_at", "release", "reverse_line", "rule", "rule_at",
     "rule_lines", "rules", "run", "standing_rules", "statement", "statements", "take_consent", "totals_of",
-    "totals_of_work",
-    "turn_cover", "turn_payout", "unbind",
+    "totals_of_work", "turn_cover", "turn_payout", "unbind",
 ]  # fmt: skip
 
 CLOSING_SECONDS_MAX = 600.0

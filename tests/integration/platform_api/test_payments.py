@@ -190,6 +190,23 @@ async def test_nothing_is_bought_twice_while_the_first_payment_is_under_way(shop
     assert states == ["completed", "failed"] and len(await shop.get("/v1/library", bearer)) == 1
 
 
+async def test_of_two_offers_of_one_work_begun_side_by_side_one_is_paid(shop):
+    seller, seller_bearer, work, _, offer = await shop.seller()
+    path, body = f"/v1/works/{work['id']}/offers", {"kind": "rent", "asset": "USDC", "price": "2", "access_seconds": 60}
+    rent = await shop.world.data("POST", path, headers=seller_bearer, json=body)
+    user, bearer = await shop.buyer()
+    both = [await shop.buy(bearer, offer), await shop.buy(bearer, rent)]
+    for purchase in reversed(both):
+        await shop.pay(purchase["intent"])
+        await shop.finish()
+    owned, rented = [await shop.get(f"/v1/purchases/{one['id']}", bearer) for one in both]
+    assert (rented["status"], owned["status"], owned["reason"]) == ("completed", "failed", "already_owned")
+    assert shop.owed(seller) == 1_800_000 and shop.units(f"user:{user}") == 10 * USDC
+    assert (await shop.buy(bearer, offer, "balance"))["status"] == "completed"  # begun with the rental in sight
+    await shop.finish()
+    assert shop.owed(seller) == 10_800_000 and shop.sum_is_zero()
+
+
 async def test_work_is_sold_when_it_is_paid_for_and_not_by_a_click(shop):
     seller, seller_bearer, work, _, offer = await shop.seller()
     user, bearer = await shop.buyer()
