@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
+from persistence.stores.postgres.projector import Projector
 from platform_api.payments import queries as payment_queries
 from platform_api.payments.test_provider import TOLERANCE_SECONDS
 from platform_api.royalties import queries as royalty_queries
@@ -461,6 +462,37 @@ async def test_refund_takes_back_from_everybody_what_is_left(shop):
     assert sale["status"] == "reversed" and all(line["amount"] == line["reversed"] for line in sale["lines"])
     rows = await shop.world.sql("SELECT payment, amount FROM test_provider.refund ORDER BY created_at DESC LIMIT 2")
     assert sorted(row["amount"] for row in rows) == ["3.33", "6.67"] and len({row["payment"] for row in rows}) == 1
+
+
+async def test_refund_whose_answer_was_lost_names_its_sequence_and_batch_too(shop):
+    _, seller_bearer, _, _, offer = await shop.seller()
+    _, bearer = await shop.buyer()
+    purchase = await shop.buy(bearer, offer)
+    await shop.pay(purchase["intent"])
+    await shop.finish()
+    assert (await refund(shop, purchase, await shop.staff()))["status"] == "processing"
+    shop.core.lose.append("answer")  # of the command that posts what is held
+    await shop.finish()
+    assert not shop.core.lose
+
+    async def line():
+        lines = (await shop.get("/v1/royalties/report", seller_bearer))["lines"]
+        return next(one for one in lines if one["kind"] == "reversed")
+
+    assert (await line())["sequence"] is None  # the core said only that it had run
+    projector = Projector(shop.core, shop.world.dsn, journal=uuid4().bytes)
+    while await projector.step():
+        pass
+    await projector.close()
+    posted = next(command for command in reversed(shop.core.commands) if command["op"] == "post")
+    (row,) = await shop.world.sql("SELECT DISTINCT sequence FROM exchange.posting WHERE ref = $1", posted["ref"])
+    await shop.world.sql(
+        "INSERT INTO settlement.batch (number, first_sequence, last_sequence, cut_at, status, digests)"
+        " VALUES (42, $1, $1, now(), 'final', '{sui-digest}')", row["sequence"],
+    )  # fmt: skip
+    found = await line()
+    assert (found["sequence"], found["batch"], found["digests"]) == (row["sequence"], 42, ["sui-digest"])
+    await shop.world.sql("DELETE FROM settlement.batch WHERE number = 42")
 
 
 async def test_refund_after_a_payout_leaves_a_debt_that_income_fills_first(shop):
