@@ -34,7 +34,7 @@ from platform_api.security import Caller
 from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
-__all__ = ["Purchases"]
+__all__ = ["Purchases", "purchase_of", "purchase_ref"]
 
 RENTAL = timedelta(hours=48)
 """From the payment, where the offer says nothing else."""
@@ -111,12 +111,12 @@ class Purchases:
             }  # fmt: skip
             command = {"op": "transfer", "legs": [leg], "code": "purchase", "memo": row["id"].hex}
             await self._money.order(
-                db, _ref(row["id"]), "purchase", row["id"], command, accounts={work_account(row["work_id"]): NEVER}
+                db, purchase_ref(row["id"]), "purchase", row["id"], command, accounts={work_account(row["work_id"]): NEVER}
             )
             return 201, msgspec.json.encode(row["id"])
 
         id_ = await self.once(caller, body, key, change)
-        await self._money.settle(_ref(id_))
+        await self._money.settle(purchase_ref(id_))
         return id_
 
     async def once(self, caller: Caller, body: PurchaseRequest, key: str, change: Any) -> UUID:
@@ -228,7 +228,7 @@ def purchase_of(row: Any, intent: Any = None) -> Purchase:
     )  # fmt: skip
 
 
-def _ref(purchase_id: UUID) -> str:
+def purchase_ref(purchase_id: UUID) -> str:
     return f"buy:{purchase_id.hex}"
 
 

@@ -166,12 +166,13 @@ class TransferController(Controller):
     tags = ("payments",)
     security = BEARER
 
-    @post("/", status_code=201, responses=failures(400, 401, 403, 409, 429, 503))
+    @post("/", status_code=201, responses=failures(400, 401, 402, 403, 409, 429, 503))
     async def transfer(
         self, request: AnyRequest, data: JSONBody[TransferRequest], caller: Who, payments: Payments,
         idempotency_key: IdempotencyKey = None,
     ) -> Envelope[Transfer]:  # fmt: skip
-        """Give another account own money, for 0.1 %. Needs an Idempotency-Key. `failed` says that nothing has moved."""
+        """Give another account own money, for 0.1 %. Needs an Idempotency-Key. 402 says that nothing has moved, and
+        why, as `insufficient_funds`."""
         return ok(request, await payments.transfers.make(caller, data, required_key(idempotency_key)))
 
     @get("/", responses=READS)

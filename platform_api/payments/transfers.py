@@ -44,7 +44,8 @@ class Transfers:
         self._money.handle("transfer", self._on_answer)
 
     async def make(self, caller: Caller, body: TransferRequest, key: str) -> Transfer:
-        """Raises ApiError VALIDATION_ERROR `unknown_asset`, `unknown_account`, `bad_price`."""
+        """Raises ApiError VALIDATION_ERROR `unknown_asset`, `unknown_account`, `bad_price`; PAYMENT_FAILED with the
+        core's reason, as `insufficient_funds`."""
 
         async def change(db: Any) -> Answer:
             scale = await self._exchange.asset_scale(db, body.asset)
@@ -74,7 +75,9 @@ class Transfers:
             caller.account_id, "POST /v1/transfers", key, body, change
         )  # fmt: skip
         id_ = msgspec.json.decode(data, type=UUID)
-        await self._money.settle(_ref(id_))
+        if await self._money.settle(_ref(id_)) == "refused":
+            message = "The amount could not be taken from the balance."
+            raise await self._money.payment_failed(_ref(id_), message, {"id": str(id_)})
         async with self._database.connection() as db:
             return _transfer(await queries.transfer(db, id_), caller)
 

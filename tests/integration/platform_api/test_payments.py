@@ -610,10 +610,13 @@ async def test_transfer_moves_the_amount_and_a_thousandth_or_nothing(shop):
     assert await shop.post(path, bearer, body, key) == done
     assert (shop.units(f"user:{sender}"), shop.units(f"user:{receiver}")) == (9_998, 10_000_001)
     assert shop.units("platform:revenue") - platform == 10_001
-    failed = await shop.post(path, bearer, body | {"amount": "0.009998"})
-    assert (failed["status"], failed["reason"]) == ("failed", "insufficient_funds")
+    key, more = uuid4().hex, body | {"amount": "0.009998"}
+    for _ in range(2):  # the same key: the same failure
+        answer = await shop.refused(402, "PAYMENT_FAILED", "insufficient_funds", path, bearer, more, key)
     assert shop.units(f"user:{sender}") == 9_998
-    assert [one["id"] for one in await shop.get(path, bearer)] == [failed["id"], done["id"]]
+    failed = answer.json()["error"]["details"]["id"]
+    found = [(one["id"], one["status"], one["reason"]) for one in await shop.get(path, bearer)]
+    assert found == [(failed, "failed", "insufficient_funds"), (done["id"], "completed", None)]
     (seen,) = await shop.get(path, received)
     assert (seen["direction"], seen["fee"], seen["account_id"], seen["note"]) == ("received", "0", sender, "Half.")
     for change, reason in (({"to": sender}, "unknown_account"), ({"to": str(uuid4())}, "unknown_account"),
