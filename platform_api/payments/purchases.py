@@ -27,7 +27,7 @@ from platform_api.ledger.commands import NEVER, MoneyAnswer, MoneyCommands, work
 from platform_api.media.service import MediaService
 from platform_api.money import decimal_text
 from platform_api.payments import queries
-from platform_api.payments.models import Access, AccessFile, Entitlement, Purchase, PurchaseRequest
+from platform_api.payments.models import Access, AccessFile, Entitlement, Purchase, PurchaseRequest, Sale
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import Caller
@@ -49,6 +49,7 @@ class Purchases:
         self._works = kernel.service(WorkService)
         self._media = kernel.service(MediaService)
         self._royalties = kernel.service(RoyaltyService)
+        self._hold = timedelta(days=kernel.settings.royalty_hold_days)
         self._works.catalog.entitled = self.entitled
         self._works.catalog.being_paid = queries.is_being_paid
         self._money.handle("purchase", self._on_answer)
@@ -110,9 +111,8 @@ class Purchases:
                 "amount": decimal_text(row["price_units"], row["scale"]), "to": work_account(row["work_id"]),
             }  # fmt: skip
             command = {"op": "transfer", "legs": [leg], "code": "purchase", "memo": row["id"].hex}
-            await self._money.order(
-                db, purchase_ref(row["id"]), "purchase", row["id"], command, accounts={work_account(row["work_id"]): NEVER}
-            )
+            accounts = {work_account(row["work_id"]): NEVER}
+            await self._money.order(db, purchase_ref(row["id"]), "purchase", row["id"], command, accounts=accounts)
             return 201, msgspec.json.encode(row["id"])
 
         id_ = await self.once(caller, body, key, change)
@@ -143,6 +143,14 @@ class Purchases:
             rows = await queries.purchases(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["id"],))
         return [purchase_of(row) for row in rows], pagination
+
+    async def sales(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Sale], Pagination]:
+        """What was bought of the caller."""
+        key = cursor_from(cursor, UUID)
+        async with self._database.connection() as db:
+            rows = await queries.sales(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
+        rows, pagination = page(rows, limit, lambda row: (row["id"],))
+        return [_sale(row, self._hold) for row in rows], pagination
 
     async def library(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Entitlement], Pagination]:
         key = cursor_from(cursor, UUID)
@@ -225,6 +233,15 @@ def purchase_of(row: Any, intent: Any = None) -> Purchase:
         decimal_text(row["price_units"], row["scale"]),
         decimal_text(row["refunded_units"], row["scale"]), row["status"], row["reason"], intent,
         timestamp(row["created_at"]), timestamp(row["completed_at"]) if row["completed_at"] else None,
+    )  # fmt: skip
+
+
+def _sale(row: Any, hold: timedelta) -> Sale:
+    return Sale(
+        str(row["id"]), str(row["offer_id"]), str(row["work_id"]),
+        str(row["chapter_id"]) if row["chapter_id"] else None, row["kind"], row["asset"],
+        decimal_text(row["price_units"], row["scale"]), decimal_text(row["refunded_units"], row["scale"]),
+        row["status"], timestamp(row["completed_at"]), timestamp(row["completed_at"] + hold),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ __all__ = [
     "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase", "insert_refund", "insert_transfer",
     "intent", "intent_of_purchase", "is_being_paid", "is_taken", "lock_intent", "lock_intent_by_ref", "lock_payment",
     "lock_purchase", "may_use", "note_event", "note_failure", "payment", "payment_by_ref", "payment_of_purchase",
-    "payments", "purchase", "purchases", "refund", "refund_intent", "refund_payment", "revoke_entitlement",
+    "payments", "purchase", "purchases", "refund", "refund_intent", "refund_payment", "revoke_entitlement", "sales",
     "set_event_outcome", "set_provider_ref", "transfer", "transfers", "turn_intent", "turn_payment", "turn_refund",
     "turn_transfer",
 ]  # fmt: skip
@@ -162,6 +162,12 @@ async def lock_purchase(db: Any, id_: UUID) -> Any:
 
 async def purchases(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:
     return await _list(db, _paged("purchase"), account_id, before, limit)
+
+
+async def sales(db: Any, seller_id: UUID, before: UUID | None, limit: int) -> list[Any]:
+    """Purchases that money came for."""
+    query = _paged("purchase", "seller_id") + " AND status IN ('completed', 'refunded')"
+    return await _list(db, query, seller_id, before, limit)
 
 
 async def complete_purchase(db: Any, id_: UUID, event_id: UUID) -> Any:

@@ -26,6 +26,7 @@ from platform_api.payments.models import (
     Received,
     Refund,
     RefundRequest,
+    Sale,
     TestPayment,
     TestPaymentDone,
     Transfer,
@@ -37,7 +38,10 @@ from platform_api.royalties.models import Balance
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import permitted
 
-__all__ = ["LibraryController", "PaymentController", "ProviderController", "PurchaseController", "TransferController"]
+__all__ = [
+    "LibraryController", "PaymentController", "ProviderController", "PurchaseController", "SaleController",
+    "TransferController",
+]  # fmt: skip
 
 Payments = NamedDependency[PaymentService]
 Royalties = NamedDependency[RoyaltyService]
@@ -159,6 +163,20 @@ class LibraryController(Controller):
     ) -> Envelope[list[Entitlement]]:
         """What the caller may use now, by purchases, the latest first."""
         return ok(request, *await payments.purchases.library(caller, cursor, limit))
+
+
+class SaleController(Controller):
+    path = "/v1/sales"
+    tags = ("payments",)
+    security = BEARER
+
+    @get("/", responses=READS)
+    async def sales(
+        self, request: AnyRequest, caller: Who, payments: Payments, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+    ) -> Envelope[list[Sale]]:
+        """What was bought of the caller's own works, the latest first. What each sale gave whom:
+        `GET /v1/royalties/works/{work_id}`."""
+        return ok(request, *await payments.purchases.sales(caller, cursor, limit))
 
 
 class TransferController(Controller):

@@ -212,6 +212,7 @@ async def _lines(db: Any, rows: Sequence[Any]) -> list[ReportLine]:
                 timestamp(row["happened_at"]), row["kind"], row["asset"],
                 decimal_text(row["amount_units"], row["scale"]), str(row["work_id"]) if row["work_id"] else None,
                 row["revenue_kind"], row["ref"], sequence, batch, digests,
+                None if row["kind"] == "paid" else timestamp(row["matures_at"]),
             )
         )  # fmt: skip
     return lines

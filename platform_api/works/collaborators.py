@@ -39,7 +39,7 @@ WHOLE_BPS = 10_000
 
 
 class StandingRules(Protocol):
-    """What the context of royalties knows of a work whose lock the caller holds. `shares` are whole, the owner's too."""
+    """Of the context of royalties, for a work whose lock the caller holds. `shares` are whole, with the owner's."""
 
     async def who_loses(self, db: Any, work_id: UUID, shares: dict[UUID, int]) -> set[UUID]:
         """Whose part by a rule that counts, or will, is more than these shares give."""

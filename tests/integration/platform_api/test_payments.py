@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -535,6 +536,36 @@ async def test_seller_gives_back_what_is_held_and_never_our_money(api_dsn):
         await refund(shop, third, await shop.staff())
         await shop.finish()
         assert shop.owed(seller) == -8_200_000 and shop.units("platform:cover") == 8_200_000
+
+
+async def test_seller_finds_own_sales_and_gives_one_back_by_it(api_dsn):
+    async with shop_over(api_dsn, royalty_hold_days=7) as shop:
+        seller, bearer, work, _, offer = await shop.seller()
+        _, other, _, _, _ = await shop.seller(name="Quill")
+        buyers = [(await shop.buyer("10"))[1] for _ in range(3)]
+        bought = [await shop.buy(one, offer, "balance") for one in buyers]
+        await shop.buy((await shop.buyer())[1], offer)  # nobody pays it
+        await shop.finish()
+        page = (await shop.world.client.get("/v1/sales?limit=2", headers=bearer)).json()
+        cursor = page["pagination"]["next_cursor"]
+        sales = page["data"] + await shop.get(f"/v1/sales?limit=2&cursor={cursor}", bearer)
+        assert [sale["purchase_id"] for sale in sales] == [one["id"] for one in reversed(bought)]
+        sale = sales[0]
+        told = (sale["work_id"], sale["price"], sale["status"], sale["refunded"])
+        assert told == (work["id"], "10", "completed", "0")
+        assert "account_id" not in sale
+        until, sold = (datetime.fromisoformat(sale[name]) for name in ("refundable_until", "sold_at"))
+        assert until - sold == timedelta(days=7)
+        await refund(shop, {"id": sale["purchase_id"]}, bearer)
+        await shop.finish()
+        latest, *_ = await shop.get("/v1/sales", bearer)
+        assert (latest["status"], latest["refunded"]) == ("refunded", "10")
+        assert await shop.get("/v1/sales", other) == [] and await shop.get("/v1/sales", buyers[0]) == []
+        lines = (await shop.get("/v1/royalties/report", bearer))["lines"]
+        earned = next(line for line in lines if line["kind"] == "earned")
+        until, at = (datetime.fromisoformat(earned[name]) for name in ("matures_at", "happened_at"))
+        assert abs(until - at - timedelta(days=7)) < timedelta(seconds=1)
+        assert [row["payable"] for row in await shop.get("/v1/royalties/balance", bearer)] == ["0"]
 
 
 async def test_refund_that_the_provider_refuses_frees_what_was_held(shop, monkeypatch):
