@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 __all__ = [
-    "account_id", "days", "deposits", "moved_since", "own_trades", "positions", "postings", "sequences_of",
+    "account_id", "available", "days", "deposits", "moved_since", "own_trades", "positions", "postings", "sequences_of",
 ]  # fmt: skip
 
 Place = tuple[int, int, int]
@@ -45,6 +45,17 @@ async def postings(
         account, *before, limit, asset,
     )  # fmt: skip
     return rows
+
+
+async def available(db: Any, names: Sequence[str], asset: str) -> int:
+    """What these accounts have together and free, as far as it is projected."""
+    units: int = await db.fetchval(
+        "SELECT coalesce(sum(b.available), 0)::bigint FROM exchange.account a"
+        " JOIN exchange.balance b ON b.account_id = a.id JOIN exchange.asset s ON s.id = b.asset_id"
+        " WHERE a.name = ANY($1) AND s.name = $2",
+        list(names), asset,
+    )  # fmt: skip
+    return units
 
 
 async def sequences_of(db: Any, refs: Sequence[str]) -> dict[str, int]:

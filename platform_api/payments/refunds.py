@@ -7,7 +7,8 @@
 
 Made by the seller as long as the sale is held, out of what the payees still have; or by staff with `process_refunds`,
 whenever and whatever the payees have: who has been paid out already goes below zero then, and later income fills that
-first. Nobody but staff can so make the platform pay. One at a time for each sale; nobody refunds to themselves.
+first. Nobody but staff can so make the platform pay, and no more than it has. One at a time for each sale; nobody
+refunds to themselves.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Refunds:
     async def of_purchase(self, caller: Caller, purchase_id: UUID, body: RefundRequest, key: str) -> Refund:
         """Raises ApiError.
 
-        NOT_FOUND; FORBIDDEN `not_yours_to_refund`, `hold_over`; CONFLICT `not_refundable`; VALIDATION_ERROR
-        `refund_too_large`.
+        NOT_FOUND; FORBIDDEN `not_yours_to_refund`, `hold_over`; CONFLICT `not_refundable`, `reserve_empty`;
+        VALIDATION_ERROR `refund_too_large`.
         """
 
         async def change(db: Any) -> Answer:
@@ -153,6 +154,8 @@ class Refunds:
         outside = {leg["to"]: OPEN for leg in legs if leg["to"].startswith("external:")}
         parts = [(part.account, part.units) for part in taken]
         await self._royalties.entries.set_aside(db, _ref(id_), row["asset"], parts)
+        if forced:
+            await self._royalties.entries.check_reserve(db, row["asset"], row["scale"])
         await self._money.order(db, _ref(id_), "refund", id_, command, accounts=outside, kept=KEPT_OUTSIDE)
         await self._kernel.audit.record(
             db, "refund.approved", ("refund", str(id_)), actor=caller.account_id,

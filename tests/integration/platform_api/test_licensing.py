@@ -29,6 +29,7 @@ from platform_api.licensing.service import LicensingService
 from tests.integration.platform_api.test_works import creator, published, story
 from tests.support.api import opened
 from tests.support.real_core import RealCore
+from tests.support.sales import own_money
 
 TERMS = {
     "license_type": "standard", "base_fee": "0", "territories": ["PG", "AU"], "duration": "P1Y",
@@ -795,8 +796,11 @@ async def test_fee_that_was_paid_out_already_is_refunded_into_a_debt(world):
     await world.data("POST", "/v1/payouts", headers=keyed(owner), json={"asset": "USDC", "amount": "8.5"})
     staff_id, staff = await studio(world)
     await world.grant(staff_id, "admin")
-    body = {"reason": "By the platform."}
-    await world.data("POST", f"/v1/licenses/{held['id']}/refund", headers=keyed(staff), json=body)
+    body, path = {"reason": "By the platform."}, f"/v1/licenses/{held['id']}/refund"
+    await own_money(world, 8)
+    await world.refused(409, "CONFLICT", "reserve_empty", "POST", path, headers=keyed(staff), json=body)
+    await own_money(world, 9)
+    await world.data("POST", path, headers=keyed(staff), json=body)
     assert (units(world, f"user:{buyer_id}"), payable(world, owner_id)) == ((100_000_000, 0), -8_500_000)
     free = await issued(world, owner, work, buyer_id)
     await world.refused(409, "CONFLICT", "nothing_to_refund", "POST", f"/v1/licenses/{free['id']}/refund",

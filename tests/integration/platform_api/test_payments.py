@@ -15,7 +15,7 @@ from platform_api.payments import queries as payment_queries
 from platform_api.payments.test_provider import TOLERANCE_SECONDS
 from platform_api.royalties import queries as royalty_queries
 from tests.integration.platform_api.test_works import file_of
-from tests.support.sales import shop_over
+from tests.support.sales import own_money, shop_over
 
 USDC = 10**6
 
@@ -507,7 +507,12 @@ async def test_refund_after_a_payout_leaves_a_debt_that_income_fills_first(shop)
     await shop.finish()
     payout = await shop.post("/v1/payouts", seller_bearer, {"asset": "USDC"})
     assert (payout["status"], payout["amount"]) == ("paid", "9") and shop.owed(seller) == 0
-    refunded = await refund(shop, purchase, await shop.staff())
+    staff, path = await shop.staff(), f"/v1/purchases/{purchase['id']}/refund"
+    await own_money(shop.world, 8)
+    answer = await shop.refused(409, "CONFLICT", "reserve_empty", path, staff, {})
+    assert answer.json()["error"]["details"]["lacking"] == "1" and shop.owed(seller) == 0
+    await own_money(shop.world, 9)
+    refunded = await refund(shop, purchase, staff)
     assert refunded["status"] == "succeeded" and shop.owed(seller) == -9 * USDC
     await shop.finish()
     assert (shop.units("platform:cover"), shop.units("platform:reserve")) == (9 * USDC, -9 * USDC)
@@ -537,6 +542,7 @@ async def test_seller_gives_back_what_is_held_and_never_our_money(api_dsn):
                              " WHERE seller_id = $1", UUID(seller))  # fmt: skip
         path = f"/v1/purchases/{third['id']}/refund"
         await shop.refused(403, "FORBIDDEN", "hold_over", path, bearer, {"amount": "0.1"})
+        await own_money(shop.world, 9)
         await refund(shop, third, await shop.staff())
         await shop.finish()
         assert shop.owed(seller) == -8_200_000 and shop.units("platform:cover") == 8_200_000

@@ -135,7 +135,7 @@ async def test_shares_agreed_to_later_count_before_every_older_rule(shop):
     await propose(shop, work, bearer, [(seller, 10_000)], revenue_kind="content_purchase")
     planned = await propose(shop, work, bearer, [(seller, 10_000)], effective_from=later)
     change = await share(shop, work, bearer, (painter, 5_000))
-    assert change["waits_for"] == [painter]
+    assert change["waiting"] == [painter]
     await consent(shop, work, painter_bearer, change)
     await sell(shop, offer)
     assert (shop.owed(seller), shop.owed(painter)) == (4_500_000, 4_500_000)
@@ -152,11 +152,11 @@ async def test_who_loses_the_share_of_a_rule_by_new_collaborators_is_asked(shop)
     singer, singer_bearer = await shop.buyer()
     painter, painter_bearer = await shop.buyer()
     change = await share(shop, work, bearer, (painter, 5_000))
-    assert change["waits_for"] == [painter]
+    assert change["waiting"] == [painter]
     rule = await propose(shop, work, bearer, [(seller, 7_000), (singer, 3_000)])
     assert (await agree(shop, work, singer_bearer, rule))["status"] == "effective"
     waiting = (await consent(shop, work, painter_bearer, change))["pending"]
-    assert waiting["waits_for"] == [singer]  # since the rule that was agreed meanwhile would end
+    assert waiting["waiting"] == [singer]  # since the rule that was agreed meanwhile would end
     await sell(shop, offer)
     assert (shop.owed(seller), shop.owed(singer), shop.owed(painter)) == (6_300_000, 2_700_000, 0)
     assert (await consent(shop, work, singer_bearer, change))["pending"] is None

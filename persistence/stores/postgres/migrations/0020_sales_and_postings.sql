@@ -4,6 +4,9 @@ CREATE INDEX posting_ref ON exchange.posting (ref);
 -- What was bought of a seller.
 CREATE INDEX purchase_seller ON payments.purchase (seller_id, id DESC) WHERE status IN ('completed', 'refunded');
 
+-- What refunds under way will take, all together.
+CREATE INDEX set_aside_asset ON royalties.set_aside (asset, account_id);
+
 -- Projections of what was sold: only consumers of events write here. What was sold before is counted once, now.
 ALTER TABLE works.work ADD COLUMN purchase_count bigint NOT NULL DEFAULT 0;
 ALTER TABLE creators.tally ADD COLUMN sale_count bigint NOT NULL DEFAULT 0;
