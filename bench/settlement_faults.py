@@ -205,14 +205,14 @@ class _Chain(SuiChain):
         self.node: RunningNode | None = None
         self._fault = ""
 
-    async def _ask(self, call: Any, missing_is_none: bool = False) -> Any:
+    async def _ask_once(self, call: Any, missing_is_none: bool) -> Any:
         """A tenth of the questions and a tenth of the answers get lost where there is a `dice`."""
         draw = self.dice.random() if self.dice else 1.0
         if draw < 0.1:
             call.close()
             self.lost += 1
             raise Unavailable("the question was lost")
-        answer = await super()._ask(call, missing_is_none)
+        answer = await super()._ask_once(call, missing_is_none)
         if draw < 0.2:
             self.lost += 1
             raise Unavailable("the answer was lost")

@@ -126,7 +126,7 @@ class FeeRefunds:
             raise ApiError(ErrorCode.CONFLICT, message, reason="too_many_receivers")
         actor = UUID(caller.account_id)
         await queries.insert_refund(db, refund_id, row["id"], msgspec.json.encode(lines).decode(), reason, actor)
-        command = {"op": "transfer", "legs": legs, "code": "refund", "memo": refund_id.hex}
+        command: dict[str, Any] = {"op": "transfer", "legs": legs, "code": "refund", "memo": refund_id.hex}
         if not by_licensor:
             command["force"] = True
         parts = [(leg["from"], units_of(leg["amount"], row["scale"])) for leg in legs]

@@ -18,7 +18,7 @@ import asyncio
 import base64
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,9 @@ COINS_PER_PAY_IN = 200
 GAS_COINS_MOST = 200
 """Sui takes 256 coins as one transaction's gas."""
 OBJECTS_PER_REQUEST = 50
+ASKED_MOST = 3
+ASKED_AGAIN_S = 0.05
+"""Until a question is asked for the second time; twice that until the third."""
 CONFIG_FILE = "PysuiConfig.json"
 _UNKNOWN_OUTCOME = {
     Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.INTERNAL, Status.UNKNOWN, Status.ABORTED, Status.CANCELLED,
@@ -126,7 +129,7 @@ class SuiChain:
     # ------------------------------------------------------------ port
 
     async def connect(self) -> ChainInfo:
-        info = await self._ask(self._client.execute_grpc_request(request=GetServiceInfo(), timeout=self._timeout))
+        info = await self._request(GetServiceInfo())
         await self._find_owned()
         embedded = info.chain == "embedded"
         server = info.server or ""
@@ -302,7 +305,7 @@ class SuiChain:
         return f"{self._settings.url}: asked about transaction {digest}, the node answers with {transaction.digest}"
 
     async def head(self) -> int:
-        info = await self._ask(self._client.execute_grpc_request(request=GetServiceInfo(), timeout=self._timeout))
+        info = await self._request(GetServiceInfo())
         return int(info.checkpoint_height or 0)
 
     async def events(self, after: int, limit: int) -> tuple[int, list[ChainEvent]]:
@@ -480,10 +483,25 @@ class SuiChain:
         return asset in self._settings.coin_types
 
     async def _execute(self, command: Any, *, missing_is_none: bool = False) -> Any:
-        return await self._ask(self._client.execute(command=command, timeout=self._timeout), missing_is_none)
+        return await self._ask(lambda: self._client.execute(command=command, timeout=self._timeout), missing_is_none)
 
-    async def _ask(self, call: Any, missing_is_none: bool = False) -> Any:
-        """The answer to a question that changes nothing."""
+    async def _request(self, request: Any) -> Any:
+        return await self._ask(lambda: self._client.execute_grpc_request(request=request, timeout=self._timeout))
+
+    async def _ask(self, question: Callable[[], Awaitable[Any]], missing_is_none: bool = False) -> Any:
+        """The answer to a question that changes nothing, which is asked again when no answer came: a batch takes a
+        dozen of them, and to begin it anew for each one that is lost would take minutes where one in five is.
+
+        Raises Unavailable, Refused.
+        """
+        for attempt in range(ASKED_MOST - 1):
+            try:
+                return await self._ask_once(question(), missing_is_none)
+            except Unavailable:
+                await asyncio.sleep(ASKED_AGAIN_S * 2**attempt)
+        return await self._ask_once(question(), missing_is_none)
+
+    async def _ask_once(self, call: Awaitable[Any], missing_is_none: bool) -> Any:
         try:
             result = await call
         except _NO_ANSWER as error:
@@ -505,7 +523,7 @@ class SuiChain:
             question = GetObjectsOwnedByAddressSC(
                 owner=self._key.address, object_type=kind, page_size=OWNED_PER_REQUEST, page_token=token
             )
-            page = await self._ask(self._client.execute_grpc_request(request=question, timeout=self._timeout))
+            page = await self._request(question)
             found += page.objects
             token = page.next_page_token
             if not token:

@@ -7,8 +7,9 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pysui.sui.sui_common.sui_commands as commands
 import pytest
@@ -185,6 +186,35 @@ async def test_an_unavailable_node_answers_nothing(world: World) -> None:
         await world.next_batch()
     await world.flip("clear")
     assert await world.next_batch() == 2
+
+
+async def test_a_question_whose_answer_is_lost_is_asked_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every three askings two are lost on their way: nobody hears of it. Of all of them: somebody does."""
+    client, asked, answered = world.chain._client, 0, 0
+
+    def losing(ask: Callable[..., Awaitable[Any]], every: int) -> Callable[..., Awaitable[Any]]:
+        async def lost_or_asked(**question: Any) -> Any:
+            nonlocal asked, answered
+            asked += 1
+            if not every or asked % every:
+                raise ConnectionResetError("lost on its way")
+            answered += 1
+            return await ask(**question)
+
+        return lost_or_asked
+
+    with monkeypatch.context() as patch:
+        for name in ("execute", "execute_grpc_request"):
+            patch.setattr(client, name, losing(getattr(client, name), 3))
+        signed = await world.sign(world.part())
+        assert await world.next_batch() == 2 and await world.chain.find(signed.digest) is None
+        assert answered >= 4 and asked == 3 * answered
+    with monkeypatch.context() as patch:
+        for name in ("execute", "execute_grpc_request"):
+            patch.setattr(client, name, losing(getattr(client, name), 0))
+        with pytest.raises(Unavailable, match="lost on its way"):
+            await world.chain.head()
+    assert (await world.chain.send(signed)).success and await world.next_batch() == 3
 
 
 async def test_epochs_expire_old_bytes_and_survive_a_restart(world: World) -> None:
