@@ -28,8 +28,8 @@ from platform_api.licensing.grants import Grant, Grants
 from platform_api.licensing.measures import checked_moment, expanded, tidy
 from platform_api.licensing.models import Application, ApplicationRequest, LicenseTerms
 from platform_api.licensing.terms import terms_of
+from platform_api.money import units_of
 from platform_api.security import Caller
-from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
 __all__ = ["Applications"]

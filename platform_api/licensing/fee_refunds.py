@@ -28,12 +28,11 @@ from platform_api.licensing.fees import PLATFORM, between
 from platform_api.licensing.grants import Grants
 from platform_api.licensing.licenses import Licenses, shown
 from platform_api.licensing.models import License
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.royalties.earnings import TakenBack
 from platform_api.royalties.postings import POSTINGS_MAX
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import Caller
-from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
 __all__ = ["FeeRefunds"]

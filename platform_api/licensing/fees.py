@@ -30,13 +30,12 @@ from platform_api.licensing import queries
 from platform_api.licensing.grants import Grants
 from platform_api.licensing.licenses import Licenses, check_party
 from platform_api.licensing.models import License
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.entries import Income
 from platform_api.royalties.service import RoyaltyService
 from platform_api.royalties.split import WHOLE_BPS, largest_remainder, platform_part
 from platform_api.security import Caller
-from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
 __all__ = ["PLATFORM", "Fees", "between", "shares_of_fee"]

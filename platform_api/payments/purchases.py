@@ -25,13 +25,12 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import NEVER, MoneyAnswer, MoneyCommands, work_account
 from platform_api.media.service import MediaService
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.payments import queries
 from platform_api.payments.models import Access, AccessFile, Entitlement, Purchase, PurchaseRequest, Sale
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import Caller
-from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
 __all__ = ["Purchases", "purchase_of", "purchase_ref"]

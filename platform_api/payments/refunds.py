@@ -29,14 +29,13 @@ from platform_api.identity.sessions import core_account
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import KEPT_OUTSIDE, OPEN, MoneyAnswer, MoneyCommands
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.payments import queries
 from platform_api.payments.intents import Intents, external_account
 from platform_api.payments.models import Refund, RefundRequest
 from platform_api.royalties.earnings import TakenBack
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import Caller
-from platform_api.works.offers import units_of
 
 __all__ = ["Refunds"]
 

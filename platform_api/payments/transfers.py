@@ -22,12 +22,11 @@ from platform_api.identity.sessions import core_account
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import FORCED, NEVER, MoneyAnswer, MoneyCommands
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.payments import queries
 from platform_api.payments.models import Transfer, TransferRequest
 from platform_api.royalties.postings import PLATFORM
 from platform_api.security import Caller
-from platform_api.works.offers import units_of
 
 __all__ = ["FEE_PARTS", "Transfers"]
 
