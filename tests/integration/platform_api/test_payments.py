@@ -495,8 +495,8 @@ async def test_refund_whose_answer_was_lost_names_its_sequence_and_batch_too(sho
     found = await line()
     assert (found["sequence"], found["batch"], found["digests"]) == (row["sequence"], 42, ["sui-digest"])
     await shop.world.sql(
-        "TRUNCATE exchange.projection, exchange.asset, exchange.account, exchange.posting, exchange.balance,"
-        " settlement.batch"
+        "TRUNCATE exchange.projection, exchange.asset, exchange.market, exchange.account, exchange.posting,"
+        " exchange.balance, settlement.batch"
     )
 
 
