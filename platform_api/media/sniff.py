@@ -163,7 +163,7 @@ def _end_of(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
             raise BadArchive("archive_broken")
     if (made, check) != (entry.file_size, entry.CRC) or (inflater is not None and not inflater.eof):
         raise BadArchive("archive_broken")
-    return start + entry.compress_size
+    return start + int(entry.compress_size)
 
 
 def _is_text(head: bytes) -> bool:
