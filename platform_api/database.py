@@ -29,6 +29,7 @@ AWAY = (
     asyncpg.InsufficientResourcesError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.UndefinedTableError,
+    asyncpg.InternalClientError,  # told that the server goes down, before its end of the line
 )
 CONNECT_SECONDS_MAX = 3.0
 NO_CASTS: Mapping[str, str] = MappingProxyType({})
