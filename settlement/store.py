@@ -67,8 +67,8 @@ def listings(path: Path) -> dict[str, VaultListing]:
 def last_sealed(path: Path) -> tuple[int, int]:
     """Number and last sequence of the latest batch in a store's file, also while settlement runs on it; zeros: none.
 
-    Raises JournalCorrupt: the file is not whole, so a later batch may be missing in it. While settlement writes a record
-    it is not whole for a moment.
+    Raises JournalCorrupt: the file is not whole, so a later batch may be missing in it. While settlement writes a
+    record it is not whole for a moment.
     """
     if not path.exists():
         return 0, 0
