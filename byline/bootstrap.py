@@ -327,8 +327,14 @@ async def _chain(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
     port = settings.chain_port or _port_before(settings, "chain")
     running = await start(data, operator_key(settings).address, CHAIN_HOST, port)
     door = {"host": CHAIN_HOST, "port": running.port}
+
+    def facts() -> dict[str, Any]:
+        if running.node.log.failed:
+            raise JournalFailed(f"{running.node.log.path}: {running.node.log.failed}")
+        return status_of(running.node, running.faults) | door
+
     try:
-        await _report(status, stop, lambda: status_of(running.node, running.faults) | door)
+        await _report(status, stop, facts)
     finally:
         await running.close()
 
