@@ -28,7 +28,7 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 ACK_MODES = ("durable", "memory")
 API_LIMITS = (
     "api_public_per_minute", "api_account_per_minute", "api_trading_per_minute", "api_auth_per_minute",
-    "api_catalogue_per_hour", "api_socket_messages_per_minute",
+    "api_catalogue_per_hour", "api_socket_messages_per_minute", "api_webhooks_per_minute",
 )  # fmt: skip
 """The limits of REST; `ApiSettings` has them without the prefix."""
 
@@ -92,6 +92,8 @@ class Settings:
     """Changes of works, creators and licences an hour, for each account."""
     api_socket_messages_per_minute: int = 1_000
     """Messages from one connection of the event socket."""
+    api_webhooks_per_minute: int = 6_000
+    """Events of payment providers a minute from one address."""
     verify_creators_at_once: bool = False
     """Creators who ask to be verified are, without anybody deciding."""
     portfolio_needed: bool = False

@@ -101,7 +101,10 @@ def create_app(
     parts["guard"] = SessionGuard(
         kernel.service(IdentityService).sessions.standing_of, settings.session_cache_seconds
     )
-    add_upkeep(kernel, [column for context in CONTEXTS for column in context.sealed])
+    add_upkeep(
+        kernel, [column for context in CONTEXTS for column in context.sealed],
+        [context.upkeep for context in CONTEXTS if context.upkeep is not None],
+    )  # fmt: skip
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
@@ -165,6 +168,7 @@ def _limits(settings: ApiSettings) -> Limits:
         "trading": Buckets(settings.trading_per_minute),
         "account": Buckets(settings.account_per_minute),
         "public": Buckets(settings.public_per_minute),
+        "webhooks": Buckets(settings.webhooks_per_minute),
         "catalogue": Buckets(settings.catalogue_per_hour, HOUR_NS),
     }
     return Limits(classes, settings.redis_url)

@@ -1,7 +1,8 @@
 """The pool of connections to PostgreSQL, opened lazily so that the API starts, and trades, without a database.
 
 Every way in which a server can be away (not there, starting, stopping, its socket gone, too slow, not migrated yet)
-becomes `Unavailable`, here and nowhere else. What PostgreSQL says about a statement is passed on as it is.
+becomes `Unavailable`, here and nowhere else; a deadlock becomes `Deadlock`, out of which another try helps. What
+PostgreSQL says about a statement otherwise is passed on as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import asyncpg
 
 from engine.messages.errors import Unavailable
 
-__all__ = ["AWAY", "Database"]
+__all__ = ["AWAY", "Database", "Deadlock"]
 
 AWAY = (
     OSError,
@@ -29,6 +30,10 @@ AWAY = (
     asyncpg.UndefinedTableError,
 )
 CONNECT_SECONDS_MAX = 3.0
+
+
+class Deadlock(Unavailable):
+    """Two transactions waited for each other; this one was ended and rolled back. The same again will do."""
 
 
 async def _nothing_left_behind(connection: Any) -> None:
@@ -71,7 +76,7 @@ class Database:
         """One connection of the pool.
 
         Raises:
-            Unavailable: the database is away, or went away inside the block.
+            Unavailable: the database is away, or went away inside the block; `Deadlock`.
         """
         if self._pool is None:
             raise Unavailable("the database is not open")
@@ -85,6 +90,8 @@ class Database:
                         self.observe(time.perf_counter() - started)
         except AWAY as error:
             raise Unavailable("the database is not reachable") from error
+        except asyncpg.DeadlockDetectedError as error:
+            raise Deadlock("two transactions waited for each other") from error
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:

@@ -160,6 +160,8 @@ class Gate:
         writes = scope["method"] not in SAFE_METHODS
         if path.startswith("/v1/auth/"):
             name, key = "auth", address
+        elif path.startswith("/v1/webhooks/"):  # signed by the provider, so no caller
+            name, key = "webhooks", address
         elif caller is None:
             name, key = "public", address
         elif writes and path.startswith("/v1/orders"):

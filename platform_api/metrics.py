@@ -86,6 +86,8 @@ class Metrics:
         self._lag = self._histogram("event_loop_lag_seconds", "How late the event loop woke")
         self._outbox = Gauge("outbox_events", "Events not passed on", ["state"], registry=self._registry)
         self._jobs = Gauge("jobs", "Jobs in the queue", ["queue", "state"], registry=self._registry)
+        self._money = Gauge("money_commands", "Commands to the core without a final answer", ["state"],
+                            registry=self._registry)  # fmt: skip
         self._sessions = Gauge("user_active_sessions", "Sessions that stand", registry=self._registry)
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -104,13 +106,17 @@ class Metrics:
         """A counter of a context; make it once, in the service's constructor. Label values must be bounded."""
         return Counter(name, text, labels, registry=self._registry)
 
-    def set_waiting(self, outbox: Mapping[str, int], jobs: Mapping[tuple[str, str], int], sessions: int) -> None:
+    def set_waiting(
+        self, outbox: Mapping[str, int], jobs: Mapping[tuple[str, str], int], money: Mapping[str, int], sessions: int
+    ) -> None:
         """What was just read of the database."""
         for state, count in outbox.items():
             self._outbox.labels(state).set(count)
         self._jobs.clear()
         for (queue, state), count in jobs.items():
             self._jobs.labels(queue, state).set(count)
+        for state, count in money.items():
+            self._money.labels(state).set(count)
         self._sessions.set(sessions)
 
     def text(self) -> bytes:

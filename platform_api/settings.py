@@ -32,7 +32,7 @@ COUNTS = (
 )
 LIMITS = (
     "public_per_minute", "account_per_minute", "trading_per_minute", "auth_per_minute", "catalogue_per_hour",
-    "socket_messages_per_minute",
+    "socket_messages_per_minute", "webhooks_per_minute",
 )  # fmt: skip
 
 
@@ -75,6 +75,8 @@ class ApiSettings:
     trading_per_minute: int = 100
     auth_per_minute: int = 10
     catalogue_per_hour: int = 1_000
+    webhooks_per_minute: int = 6_000
+    """Of one address: a provider sends the events of all payments from few."""
     body_bytes_max: int = 64 * 1024
     pool_connections_max: int = 8
     query_seconds_max: float = 5.0

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct
 
+from platform_api.media.models import FileUrl
 from platform_api.texts import Category, Url, line, prose
 
 __all__ = [
@@ -156,10 +157,12 @@ class SectionSaved(Struct, frozen=True):
 
 
 class VerificationRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """`portfolio_work_ids`: published works of the creator."""
+    """`portfolio_work_ids`: published works of the creator. `file_ids`: documents, files of your own that are ready;
+    only those who decide read them."""
 
     statement: Annotated[str, prose(5000, "I write as Ink; my publisher confirms it.", min_length=1)]
     portfolio_work_ids: Annotated[list[UUID], Meta(max_length=20)] = []
+    file_ids: Annotated[list[UUID], Meta(max_length=20)] = []
 
 
 class Verification(Struct, frozen=True):
@@ -172,7 +175,7 @@ class Verification(Struct, frozen=True):
 
 
 class PendingVerification(Struct, frozen=True):
-    """What those who decide see."""
+    """What those who decide see; `file_urls`: where to read the documents, in their order, for minutes."""
 
     id: str
     type: Literal["creator", "work"]
@@ -180,6 +183,7 @@ class PendingVerification(Struct, frozen=True):
     title: str
     statement: str
     file_ids: list[str]
+    file_urls: list[FileUrl]
     portfolio_work_ids: list[str]
     submitted_at: str
 

@@ -10,6 +10,7 @@ decide their own.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -42,10 +43,14 @@ from platform_api.identity.service import IdentityService
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.kernel.events import Event
+from platform_api.media.service import MediaService
 from platform_api.security import Caller
 from platform_api.taxonomy.service import TaxonomyService
 
 __all__ = ["CreatorService", "trend_after"]
+
+Shown = Callable[[Any, list[UUID]], Awaitable[set[UUID]]]
+"""Connection, ids of works and chapters → those that everybody may see now."""
 
 FOLLOWS_MAX = 1000
 """Of one account: bounds the cost of its feed."""
@@ -54,6 +59,7 @@ DAYS_MAX = 366
 HALF_LIFE_SECONDS = 3 * 86_400
 TREND_UNIT = 1_000_000
 WEIGHTS = {"creator.followed": 1, "chapter.published": 2, "work.published": 4}
+_WITHDRAWN = ["work.archived", "work.deleted", "work.suspended", "work.withdrawn"]
 CURSORS: dict[str, tuple[type, ...]] = {
     "newest": (UUID,), "followers": (int, UUID), "trending": (int, UUID), "name": (str, UUID),
 }  # fmt: skip
@@ -65,10 +71,13 @@ class CreatorService:
         self._database = kernel.database
         self._roles = kernel.service(IdentityService).roles
         self._taxonomy = kernel.service(TaxonomyService)
+        self._media = kernel.service(MediaService)
+        self.shown: Shown | None = None
+        """Set by the context that publishes."""
         kernel.events.subscribe("creators.follows", ["creator.followed", "creator.unfollowed"], self._count_follow)
         kernel.events.subscribe("creators.feed", ["creator.registered", "creator.verified"], self._note_activity)
         kernel.events.subscribe("creators.works", ["work.published", "chapter.published"], self._count_publication)
-        kernel.events.subscribe("creators.withdrawn", ["work.archived", "work.deleted"], self._count_withdrawal)
+        kernel.events.subscribe("creators.withdrawn", _WITHDRAWN, self._count_withdrawal)
 
     # Profile.
 
@@ -190,8 +199,10 @@ class CreatorService:
                 message = f"The verification is {row['verification_status']}."
                 raise ApiError(ErrorCode.CONFLICT, message, reason=f"verification_{row['verification_status']}")
             await self._check_portfolio(db, creator_id, body.portfolio_work_ids)
+            files = list(dict.fromkeys(body.file_ids))
+            await self._media.owned(db, UUID(caller.account_id), files, "file_ids")
             case = await queries.insert_case(
-                db, new_id(), creator_id, body.statement, [], list(dict.fromkeys(body.portfolio_work_ids))
+                db, new_id(), creator_id, body.statement, files, list(dict.fromkeys(body.portfolio_work_ids))
             )
             await queries.update_creator(db, creator_id, {"verification_status": "pending"})
             await self._kernel.audit.record(
@@ -226,7 +237,8 @@ class CreatorService:
         return [
             PendingVerification(
                 str(row["id"]), "creator", str(row["creator_id"]), row["display_name"], row["statement"],
-                [str(id_) for id_ in row["file_ids"]], [str(id_) for id_ in row["portfolio_ids"]],
+                [str(id_) for id_ in row["file_ids"]], [self._media.signed_url(id_) for id_ in row["file_ids"]],
+                [str(id_) for id_ in row["portfolio_ids"]],
                 timestamp(row["submitted_at"]),
             )
             for row in rows
@@ -264,7 +276,8 @@ class CreatorService:
         if self._kernel.settings.portfolio_needed and not work_ids:
             message = "portfolio_work_ids: at least one published work is needed"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="missing", field="portfolio_work_ids")
-        if set(work_ids) - await queries.published_of(db, creator_id, work_ids):
+        published = await queries.published_of(db, creator_id, work_ids) & await self._shown(db, work_ids)
+        if set(work_ids) - published:
             message = "portfolio_work_ids: must be published works of this creator"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_work", field="portfolio_work_ids")
 
@@ -306,7 +319,10 @@ class CreatorService:
         return [Following(_creator(row), timestamp(row["followed_at"])) for row in rows], pagination
 
     async def feed(self, caller: Caller | None, cursor: str | None, limit: int) -> tuple[list[Activity], Pagination]:
-        """Of those whom the caller follows; of the trending ones for whoever follows nobody."""
+        """Of those whom the caller follows; of the trending ones for whoever follows nobody.
+
+        What is not shown any more is left out, so a page may be shorter than asked for, and another may follow it.
+        """
         (before,) = cursor_from(cursor, UUID) or (None,)
         async with self._database.connection() as db:
             follows = caller is not None and await queries.following_count(db, UUID(caller.account_id)) > 0
@@ -314,7 +330,9 @@ class CreatorService:
                 rows = await queries.feed_of(db, UUID(caller.account_id), before, limit + 1)
             else:
                 rows = await queries.feed_of_trending(db, TRENDING_MAX, before, limit + 1)
-        rows, pagination = page(rows, limit, lambda row: (row["id"],))
+            rows, pagination = page(rows, limit, lambda row: (row["id"],))
+            shown = await self._shown(db, [row["subject_id"] for row in rows if row["subject_type"] != "creator"])
+        rows = [row for row in rows if row["subject_type"] == "creator" or row["subject_id"] in shown]
         return [
             Activity(
                 str(row["id"]), str(row["creator_id"]), row["display_name"], row["type"], row["subject_type"],
@@ -380,6 +398,9 @@ class CreatorService:
         await queries.set_trend(db, creator_id, trend_after(trend, WEIGHTS[type_], at))
 
     # Inside.
+
+    async def _shown(self, db: Any, ids: list[UUID]) -> set[UUID]:
+        return set() if self.shown is None or not ids else await self.shown(db, ids)
 
     async def _lock_own(self, db: Any, caller: Caller, creator_id: UUID) -> Any:
         row = await queries.lock_creator(db, creator_id)

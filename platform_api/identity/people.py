@@ -148,10 +148,10 @@ class People:
             row = await queries.renew_email_token(db, job.token_id, secret_digest(secret))
         if row is None:  # used or out of date meanwhile
             return
-        domain = self._kernel.settings.domain
+        domain, origin = self._kernel.settings.domain, self._kernel.settings.origin
         text = (
             f"Somebody, hopefully you, gave this address to an account at {domain}.\n\n"
-            f"To confirm it, send this token to POST http://{domain}/v1/auth/email/verify:\n\n    {secret}\n\n"
+            f"To confirm it, send this token to POST {origin}/v1/auth/email/verify:\n\n    {secret}\n\n"
             f"It is good once, until {timestamp(row['expires_at'])}. If it was not you, do nothing.\n"
         )
         email = self._kernel.sealer.open(TOKEN_EMAIL, row["id"], bytes(row["email_sealed"]))

@@ -94,12 +94,14 @@ async def wallets(db: Any, account_id: UUID) -> list[Any]:
     return rows
 
 
-async def revoke_wallet(db: Any, wallet_id: UUID) -> None:
-    """The sessions that it began end with it."""
+async def revoke_wallet(db: Any, wallet_id: UUID) -> list[UUID]:
+    """The sessions that it began end with it: those."""
     await db.execute("UPDATE identity.wallet SET revoked_at = now(), is_primary = false WHERE id = $1", wallet_id)
-    await db.execute(
-        "UPDATE identity.session SET revoked_at = now() WHERE wallet_id = $1 AND revoked_at IS NULL", wallet_id
+    rows = await db.fetch(
+        "UPDATE identity.session SET revoked_at = now() WHERE wallet_id = $1 AND revoked_at IS NULL RETURNING id",
+        wallet_id,
     )
+    return [row["id"] for row in rows]
 
 
 async def make_primary(db: Any, wallet_id: UUID) -> None:
@@ -158,8 +160,12 @@ async def session_state(db: Any, session_id: UUID) -> Any:
     return row
 
 
-async def end_session(db: Any, session_id: UUID) -> None:
-    await db.execute("UPDATE identity.session SET revoked_at = COALESCE(revoked_at, now()) WHERE id = $1", session_id)
+async def end_session(db: Any, session_id: UUID) -> bool:
+    """False if it had ended before."""
+    tag = await db.execute(
+        "UPDATE identity.session SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL", session_id
+    )
+    return str(tag) == "UPDATE 1"
 
 
 async def end_own_session(db: Any, account_id: UUID, session_id: UUID) -> bool:

@@ -169,10 +169,11 @@ class UserController(Controller):
         responses=failures(401, 403, 404, 409, 429, 503, 504),
     )  # fmt: skip
     async def unlink_wallet(
-        self, request: AnyRequest, wallet_id: FromPath[str], caller: Who, identity: Identity
+        self, request: AnyRequest, wallet_id: FromPath[str], caller: Who, identity: Identity, guard: Guard
     ) -> Envelope[None]:
         """Unlink a wallet and end its sessions. Never the last one."""
-        await identity.wallets.unlink(caller, path_id(wallet_id, "wallet"))
+        for session_id in await identity.wallets.unlink(caller, path_id(wallet_id, "wallet")):
+            guard.revoke(str(session_id))
         return ok(request, None)
 
     @get("/sessions", responses=failures(400, 401, 403, 429, 503))

@@ -74,6 +74,7 @@ class Sessions:
         issued = datetime.now(UTC)
         challenge = Challenge(
             domain=self._settings.domain,
+            uri=self._settings.origin,
             chain_id=self._chain_id(wallet),
             wallet=wallet,
             purpose=body.purpose,
@@ -113,6 +114,7 @@ class Sessions:
             raise unauthorized("wrong_purpose", "This nonce was given for something else.")
         challenge = Challenge(
             row["domain"],
+            self._settings.origin,
             self._chain_id(wallet),
             wallet,
             purpose,
@@ -170,7 +172,8 @@ class Sessions:
                 raise ApiError(ErrorCode.FORBIDDEN, message, reason="csrf", field="X-CSRF-Token")
             if token["used_at"] is not None:
                 # Committed on leaving the block: raising here would undo it.
-                await queries.end_session(db, token["session_id"])
+                if await queries.end_session(db, token["session_id"]):
+                    await self.tell_ended(db, token["session_id"], token["account_id"])
                 await self._kernel.audit.record(
                     db, "session.refresh_reused", ("session", str(token["session_id"])), actor=token["account_id"]
                 )
@@ -213,8 +216,9 @@ class Sessions:
             await queries.prove_session(db, UUID(caller.session_id))
 
     async def log_out(self, caller: Caller) -> None:
-        async with self._database.connection() as db:
-            await queries.end_session(db, UUID(caller.session_id))
+        async with self._database.transaction() as db:
+            if await queries.end_session(db, UUID(caller.session_id)):
+                await self.tell_ended(db, UUID(caller.session_id), UUID(caller.account_id))
 
     async def standing_of(self, caller: Caller) -> Standing:
         """For SessionGuard. Raises Unavailable."""
@@ -240,9 +244,7 @@ class Sessions:
         async with self._database.transaction() as db:
             if not await queries.end_own_session(db, UUID(caller.account_id), session_id):
                 raise unknown("session")
-            await self._kernel.events.publish(
-                db, "session.revoked", ("session", str(session_id)), {}, actor=caller.account_id
-            )
+            await self.tell_ended(db, session_id, UUID(caller.account_id))
 
     async def devices(self, caller: Caller) -> list[Device]:
         async with self._database.connection() as db:
@@ -262,11 +264,14 @@ class Sessions:
             if ended is None:
                 raise unknown("device")
             for session_id in ended:
-                await self._kernel.events.publish(
-                    db, "session.revoked", ("session", str(session_id)), {"device_id": str(device_id)},
-                    actor=caller.account_id,
-                )  # fmt: skip
+                await self.tell_ended(db, session_id, UUID(caller.account_id), device_id=str(device_id))
         return ended
+
+    async def tell_ended(self, db: Any, session_id: UUID, account_id: UUID, **facts: str) -> None:
+        """However a session ended: its event sockets end with it."""
+        await self._kernel.events.publish(
+            db, "session.revoked", ("session", str(session_id)), dict(facts), actor=account_id
+        )
 
     async def open_in_core(self, db: Any, account_id: UUID) -> None:
         """Harmless when repeated, so each sign-in repeats it: a core started anew from nothing learns the account."""

@@ -44,9 +44,10 @@ class WalletAddress:
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What a nonce was issued for. `account` is None for a sign-in."""
+    """What a nonce was issued for. `uri`: where the API is reached; `account` is None for a sign-in."""
 
     domain: str
+    uri: str
     chain_id: str
     wallet: WalletAddress
     purpose: str
@@ -64,7 +65,7 @@ class Challenge:
             "\n"
             f"{PURPOSES[self.purpose].format(account=self.account)}\n"
             "\n"
-            f"URI: http://{self.domain}\n"
+            f"URI: {self.uri}\n"
             "Version: 1\n"
             f"Chain ID: {self.chain_id}\n"
             f"Nonce: {self.nonce}\n"

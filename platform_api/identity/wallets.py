@@ -55,8 +55,12 @@ class Wallets:
             (row,) = (row for row in await queries.wallets(db, account_id) if row["id"] == wallet_id)
             return _wallet(row)
 
-    async def unlink(self, caller: Caller, wallet_id: UUID) -> None:
-        """Raises ApiError NOT_FOUND, CONFLICT `last_wallet`, `settlement_wallet`, `row_in_use`."""
+    async def unlink(self, caller: Caller, wallet_id: UUID) -> list[UUID]:
+        """The sessions that ended with it.
+
+        Raises:
+            ApiError: NOT_FOUND, CONFLICT `last_wallet`, `settlement_wallet`, `row_in_use`.
+        """
         account_id = UUID(caller.account_id)
         async with self._kernel.database.transaction() as db:
             await queries.lock_account(db, account_id)
@@ -66,7 +70,9 @@ class Wallets:
                 raise unknown("wallet")
             if len(known) == 1:
                 raise ApiError(ErrorCode.CONFLICT, "The last wallet of an account stays.", reason="last_wallet")
-            await queries.revoke_wallet(db, wallet_id)
+            ended = await queries.revoke_wallet(db, wallet_id)
+            for session_id in ended:
+                await self._sessions.tell_ended(db, session_id, account_id)
             wallet = WalletAddress(found["chain"], bytes(found["address"]))
             await self._note(db, "wallet.unlinked", caller, wallet_id, wallet, new=False)
             if found["is_primary"]:
@@ -76,6 +82,7 @@ class Wallets:
                     raise ApiError(ErrorCode.CONFLICT, message, reason="settlement_wallet")
                 await queries.make_primary(db, heir["id"])
                 await self._set_row(account_id, WalletAddress("sui", bytes(heir["address"])))
+        return ended
 
     async def _set_row(self, account_id: UUID, wallet: WalletAddress) -> None:
         command = {"op": "account", "account": core_account(account_id), "row": wallet.text}

@@ -10,7 +10,7 @@ constructor, and reaches other contexts by their events or by `kernel.service(Ty
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -65,6 +65,7 @@ class Context:
 
     `events` are the types it publishes. `catalogue` are path prefixes whose writes count by the hour. `binary` are path
     prefixes where a PUT has bytes instead of JSON. `sealed` are its sealed columns, for the turning of keys.
+    `upkeep` runs every ten minutes.
     """
 
     name: str
@@ -74,3 +75,4 @@ class Context:
     catalogue: tuple[str, ...] = ()
     binary: tuple[str, ...] = ()
     sealed: tuple[SealedColumn, ...] = ()
+    upkeep: Callable[[Kernel], Awaitable[None]] | None = None

@@ -1,11 +1,12 @@
-"""What the platform does for itself, as jobs: old idempotency records go, sealed values come to the newest key.
+"""What the platform does for itself, as jobs: old idempotency records go, sealed values come to the newest key, and
+contexts do what is theirs.
 
-Enqueued by `byline` tools and once at every start (`enqueue_upkeep`); running twice does no harm.
+Enqueued by `byline` tools, at every start and every ten minutes (`enqueue_upkeep`); running twice does no harm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -25,7 +26,9 @@ class Upkeep(msgspec.Struct, frozen=True):
     """No arguments: what is due is found in the tables."""
 
 
-def add_upkeep(kernel: Kernel, sealed: Sequence[SealedColumn]) -> None:
+def add_upkeep(
+    kernel: Kernel, sealed: Sequence[SealedColumn], contexts: Sequence[Callable[[Kernel], Awaitable[None]]]
+) -> None:
     """Registers the handler."""
 
     async def work(_: Upkeep) -> None:
@@ -33,6 +36,8 @@ def add_upkeep(kernel: Kernel, sealed: Sequence[SealedColumn]) -> None:
         count = await reseal(kernel.database, kernel.sealer, sealed)
         if count:
             log.info("columns_resealed", values=count, key=kernel.sealer.newest)
+        for upkeep in contexts:
+            await upkeep(kernel)
 
     kernel.jobs.handle(QUEUE, KIND, Upkeep, work)
 

@@ -8,9 +8,10 @@
 
 `order` writes the finished command in the transaction of the document that wants it; nothing is read again later. The
 same bytes are sent until there is an answer, by a job and by whoever calls `drive`; two senders do no harm, for a ref
-runs once. A refusal is final only after the ref is closed in the core, since a late copy could still run. What the
-document does with the answer runs in the transaction that notes it, once. So a crash anywhere leaves the money in one
-named account, and the next sending goes on (the flows are in docs/decisions/0033).
+runs once. What stays open although (a job is given up after its tries) is found by `sweep`. A refusal is final only
+after the ref is closed in the core, since a late copy could still run. What the document does with the answer runs in
+the transaction that notes it, once. So a crash anywhere leaves the money in one named account, and the next sending
+goes on (the flows are in docs/decisions/0033).
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 import structlog
 
 from engine.messages.errors import OutcomeUnknown, Unavailable
+from platform_api.database import Deadlock
 from platform_api.kernel.context import Kernel
 from platform_api.ledger import queries
 
@@ -42,6 +43,9 @@ KEPT_OUTSIDE = timedelta(days=90)
 """The same for a fact of a payment provider."""
 _PASSING = ("busy", "cancel_only")
 _PAUSE_SECONDS_MAX = 60
+_LEFT_OPEN = timedelta(minutes=10)
+"""Longer than the tries of a job take."""
+_SWEPT_MAX = 1_000
 
 
 def pay_account(account_id: UUID) -> str:
@@ -142,7 +146,7 @@ class MoneyCommands:
                     if await queries.turn(db, row["ref"], row["state"], answer.state, answer.reason, answer.sequence):
                         await self._handlers[row["kind"]](db, answer)
                 return
-            except asyncpg.DeadlockDetectedError:
+            except Deadlock:
                 if is_last:
                     raise
 
@@ -153,6 +157,22 @@ class MoneyCommands:
         except (Unavailable, OutcomeUnknown) as error:
             log.info("money_waits", ref=ref, error=str(error))
             return str((await self._row(ref))["state"])
+
+    async def sweep(self) -> None:
+        """Send what has stayed open: its job was given up, as after an answer that could not be noted five times.
+
+        One that fails again is told of in the log, and holds up no other. Without the core: later.
+        """
+        async with self._database.connection() as db:
+            refs = await queries.left_open(db, _LEFT_OPEN, _SWEPT_MAX)
+        for ref in refs:
+            try:
+                log.warning("money_swept", ref=ref, state=await self.drive(ref))
+            except (Unavailable, OutcomeUnknown) as error:
+                log.info("money_waits", ref=ref, error=str(error))
+                return
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others are sent
+                log.error("money_not_noted", ref=ref, error=f"{type(error).__name__}: {error}")
 
     async def _row(self, ref: str) -> Any:
         async with self._database.connection() as db:

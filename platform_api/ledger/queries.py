@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-__all__ = ["insert", "lock_state", "one", "turn"]
+__all__ = ["insert", "left_open", "lock_state", "one", "turn"]
 
 
 async def insert(db: Any, ref: str, kind: str, document_id: UUID, body: str, accounts: str) -> None:
@@ -19,6 +20,16 @@ async def one(db: Any, ref: str) -> Any:
     return await db.fetchrow(
         "SELECT ref, kind, document_id, body, accounts, state, reason, sequence FROM money.command WHERE ref = $1", ref
     )
+
+
+async def left_open(db: Any, age: timedelta, limit: int) -> list[str]:
+    """Refs of commands that want to be sent and have not changed for so long, the oldest first."""
+    rows = await db.fetch(
+        "SELECT ref FROM money.command WHERE state IN ('ordered', 'posting', 'voiding')"
+        " AND updated_at < now() - $1::interval ORDER BY created_at LIMIT $2",
+        age, limit,
+    )  # fmt: skip
+    return [row["ref"] for row in rows]
 
 
 async def lock_state(db: Any, ref: str) -> str:

@@ -3,13 +3,14 @@
     processing ──posted──▶ succeeded      one command takes it back from all who had a part; in the transaction that
          └─────refused───▶ failed         notes its answer the licence is revoked, with every licence below it
 
-By the licensor, or by staff with `process_refunds`. Of periods that are not over, and whole: a part of a licence's time
-is no licence. What a payee has been paid out already becomes a debt, which later income fills first.
+By the licensor as long as the fee is held, out of what the payees still have; or by staff with `process_refunds`,
+whatever they have: what a payee has been paid out already becomes a debt then, which later income fills first. Of
+periods that are not over, and whole: a part of a licence's time is no licence.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -68,13 +69,14 @@ class FeeRefunds:
         self._licenses, self._grants = licenses, grants
         self._catalog = kernel.service(WorkService).catalog
         self._royalties = kernel.service(RoyaltyService)
+        self._hold = timedelta(days=kernel.settings.royalty_hold_days)
         self._money = kernel.service(MoneyCommands)
         self._money.handle(KIND, self._answered)
 
     async def ask(self, caller: Caller, license_id: UUID, reason: str, key: str | None) -> License:
         """Raises ApiError.
 
-        NOT_FOUND; FORBIDDEN `not_yours_to_refund`; CONFLICT `not_active`, `nothing_to_refund`,
+        NOT_FOUND; FORBIDDEN `not_yours_to_refund`, `hold_over`; CONFLICT `not_active`, `nothing_to_refund`,
         `refund_open`, `not_distributed`, `too_many_receivers`; PAYMENT_FAILED `refund_refused`.
         """
         async with self._database.connection() as db:
@@ -102,6 +104,10 @@ class FeeRefunds:
     async def _write(self, db: Any, caller: Caller, row: Any, reason: str) -> UUID:
         refund_id, lines, legs = new_id(), _Lines([], []), []
         periods = await queries.refundable_periods(db, row["id"])
+        by_licensor, held_from = str(row["licensor_id"]) == caller.account_id, datetime.now(UTC) - self._hold
+        if by_licensor and any(period["paid_at"] <= held_from for period in periods):
+            message = f"After {self._hold.days} days refunds are made by the platform."
+            raise ApiError(ErrorCode.FORBIDDEN, message, reason="hold_over")
         for period in periods:
             paid = msgspec.json.decode(period["legs"])
             payer, divided = paid[0]["from"], set()
@@ -120,7 +126,9 @@ class FeeRefunds:
             raise ApiError(ErrorCode.CONFLICT, message, reason="too_many_receivers")
         actor = UUID(caller.account_id)
         await queries.insert_refund(db, refund_id, row["id"], msgspec.json.encode(lines).decode(), reason, actor)
-        command = {"op": "transfer", "legs": legs, "force": True, "code": "refund", "memo": refund_id.hex}
+        command: dict[str, Any] = {"op": "transfer", "legs": legs, "code": "refund", "memo": refund_id.hex}
+        if not by_licensor:
+            command["force"] = True
         parts = [(leg["from"], units_of(leg["amount"], row["scale"])) for leg in legs]
         await self._royalties.entries.set_aside(db, _ref(refund_id), row["asset"], parts)
         await self._money.order(db, _ref(refund_id), KIND, refund_id, command, accounts={}, kept=KEPT_OUTSIDE)
@@ -141,13 +149,19 @@ class FeeRefunds:
             await queries.turn_refund(db, refund["id"], "failed")
             return
         lines = msgspec.json.decode(refund["lines"], type=_Lines)
-        for sale in lines.sales:
-            taken = [TakenBack(*part) for part in sale.taken]
-            await self._royalties.earnings.reverse(db, sale.event_id, taken, answer.ref, answer.sequence)
+        payees = [account for sale in lines.sales for _, account, _ in sale.taken if account.startswith("pay:")]
+        taken_back = []
         for kept in lines.kept:
             period = await queries.period(db, kept.period_id)
             for account_id, income in between(period, row, answer.ref, answer.sequence):
-                await self._royalties.entries.take_back(db, account_id, income, kept.paid_at)
+                taken_back.append((account_id, income, kept.paid_at))
+        everybody = [UUID(account.removeprefix("pay:")) for account in payees]
+        await self._royalties.entries.lock(db, row["asset"], everybody + [account_id for account_id, *_ in taken_back])
+        for sale in lines.sales:
+            taken = [TakenBack(*part) for part in sale.taken]
+            await self._royalties.earnings.reverse(db, sale.event_id, taken, answer.ref, answer.sequence)
+        for account_id, income, paid_at in taken_back:
+            await self._royalties.entries.take_back(db, account_id, income, paid_at)
         await queries.turn_refund(db, refund["id"], "succeeded")
         row = await queries.lock_license(db, row["id"])
         await self._grants.tell(db, "license.refunded", row, refund["created_by"], refund_id=str(refund["id"]))

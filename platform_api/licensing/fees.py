@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.idempotency import Answer, required_key
@@ -36,6 +37,8 @@ from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
 __all__ = ["PLATFORM", "Fees", "between", "shares_of_fee"]
+
+log = structlog.get_logger(__name__)
 
 PLATFORM = "platform:revenue"
 FEE, BACK = "licence_fee", "licence_fee_back"
@@ -100,8 +103,7 @@ class Fees:
             waits = False
         if answer.state == "posted" and waits:
             await self._earn(db, answer.ref, period, row)
-            for account_id, income in between(period, row, answer.ref, answer.sequence):
-                await self._royalties.entries.credit(db, account_id, income)
+            await self._royalties.entries.credit(db, between(period, row, answer.ref, answer.sequence))
             await self._grants.begin(db, row["id"], row["licensee_id"])
         elif answer.state == "posted":
             await self._give_back(db, answer.ref, period)
@@ -133,7 +135,9 @@ class Fees:
         await self._money.order(db, f"refund:{ref}", BACK, period["id"], command, accounts={})
 
     async def _given_back(self, db: Any, answer: MoneyAnswer) -> None:
-        """The money is where it came from; the licence had ended before."""
+        """The money is where it came from; the licence had ended before. If not, a person must look."""
+        if answer.state != "posted":
+            log.error("licence_fee_not_given_back", ref=answer.ref, state=answer.state, reason=answer.reason)
 
 
 def between(period: Any, row: Any, ref: str, sequence: int | None) -> list[tuple[UUID, Income]]:

@@ -47,6 +47,8 @@ SHOWN: Mapping[str, Line] = {
     "work.version_published": Line(("content",), _WORK, if_public=True),
     "work.archived": Line(("content", "creator"), _WORK, if_public=True),
     "work.deleted": Line(("content", "creator"), _WORK, if_public=True),
+    "work.suspended": Line(("content", "creator"), _WORK, if_public=True),
+    "work.withdrawn": Line(("content", "creator"), _WORK, if_public=True),
     "work.approved": Line(("content",)),
     "work.rejected": Line(("content",)),
     "work.collaborators_changed": Line(("content",)),

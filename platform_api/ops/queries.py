@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["active_sessions", "answers", "outbox_counts"]
+__all__ = ["active_sessions", "answers", "money_counts", "outbox_counts"]
 
 
 async def answers(db: Any) -> None:
@@ -20,6 +20,15 @@ async def outbox_counts(db: Any) -> Any:
         " (SELECT COALESCE(extract(epoch FROM now() - min(occurred_at)), 0)::bigint FROM kernel.outbox"
         "  WHERE delivered_at IS NULL AND failed_at IS NULL) AS oldest_seconds"
     )
+
+
+async def money_counts(db: Any) -> dict[str, int]:
+    """Money commands by state, of those that still want something of the core or of a person; 0 too."""
+    rows = await db.fetch(
+        "SELECT state, count(*) FROM money.command WHERE state IN ('ordered', 'posting', 'voiding', 'stuck')"
+        " GROUP BY state"
+    )
+    return dict.fromkeys(("ordered", "posting", "voiding", "stuck"), 0) | {row["state"]: row["count"] for row in rows}
 
 
 async def active_sessions(db: Any) -> int:

@@ -57,9 +57,10 @@ class OpsService:
             async with self._kernel.database.connection() as db:
                 outbox = await queries.outbox_counts(db)
                 jobs = await self._kernel.jobs.counts(db)
+                money = await queries.money_counts(db)
                 sessions = await queries.active_sessions(db)
             counts = {"waiting": outbox["waiting"], "failed": outbox["failed"]}
-            self._kernel.metrics.set_waiting(counts, jobs, sessions)
+            self._kernel.metrics.set_waiting(counts, jobs, money, sessions)
         except Unavailable:
             pass  # the numbers of the processes are told without the database's
         return self._kernel.metrics.text()

@@ -7,7 +7,7 @@ Only facts of the provider move an intent: its signed events, each taken once, a
 and before an intent expires). Events may come late, twice and in any order: a success counts whenever it comes,
 anything else only as long as the intent is open. What was paid is deposited once for each *payment*
 (`dep:PROVIDER:PAYMENT`): of a purchase to the passing account of its work; whatever is not just what a purchase asked
-for, to the payer's own account.
+for, or what it asked for is the buyer's already, to the payer's own account.
 """
 
 from __future__ import annotations
@@ -204,9 +204,9 @@ class Intents:
         units = units_of(fact.amount, scale, field="amount")
         as_asked = fact.asset == row["asset"] and units == row["amount_units"]
         first = row["status"] not in ("succeeded", "partially_refunded", "refunded")
-        purchase = None
+        purchase, reason = None, None if as_asked else "amount_differs"
         if as_asked and first and row["purchase_id"] is not None:
-            purchase = await queries.lock_purchase(db, row["purchase_id"])
+            purchase, reason = await self._purchases.to_pay(db, row["purchase_id"])
         account = core_account(row["account_id"]) if purchase is None else work_account(purchase["work_id"])
         payment_id, ref = new_id(), _deposit_ref(provider.name, fact.payment_ref)
         await queries.insert_payment(
@@ -221,9 +221,9 @@ class Intents:
             accounts={place: OPEN, account: NEVER}, kept=KEPT_OUTSIDE,
         )  # fmt: skip
         if first:
-            await queries.turn_intent(db, row["id"], "succeeded", None if as_asked else "amount_differs")
-        if not as_asked and row["purchase_id"] is not None and first:
-            await queries.fail_purchase(db, row["purchase_id"], "amount_differs")
+            await queries.turn_intent(db, row["id"], "succeeded", reason)
+        if reason is not None and row["purchase_id"] is not None and first:
+            await queries.fail_purchase(db, row["purchase_id"], reason)
         return "succeeded"
 
     async def _on_answer(self, db: Any, answer: MoneyAnswer) -> None:

@@ -67,10 +67,12 @@ class Payment(Struct, frozen=True):
 
 
 class PurchaseRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """`balance` pays from one's spending account at once; `provider` makes an intent to pay."""
+    """`balance` pays from one's spending account at once; `provider` makes an intent to pay. `price` is what the buyer
+    was shown: at any other nothing is bought."""
 
     offer_id: UUID
     method: Literal["balance", "provider"]
+    price: Amount | None = None
 
 
 class Purchase(Struct, frozen=True):

@@ -1,11 +1,12 @@
 """Purchases of offers, and what they entitle to.
 
-    pending ──▶ completed ──▶ refunded           a purchase whose payment came after all completes from `failed` too
-       └──────▶ failed
+    pending ──▶ completed ──▶ refunded           a purchase whose payment came after all completes from `failed` too,
+       └──────▶ failed                           unless the buyer has the same by another by then
 
 The price of the offer is a snapshot. Paid by `balance`, one command moves it from the buyer to the passing account of
-the work (`buy:ID`); paid by a provider, its deposit brings it there. The core's answer completes the purchase: in the
-transaction that notes it stand the entitlement, the revenue event and its distribution, or none of them.
+the work (`buy:ID`); paid by a provider, its deposit brings it there. A work is sold when money for it has come, not
+when somebody asks; as long as it may come from a balance, it is not deleted. The core's answer completes the purchase:
+in the transaction that notes it stand the entitlement, the revenue event and its distribution, or none of them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from platform_api.payments.models import Access, AccessFile, Entitlement, Purcha
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import Caller
+from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
 __all__ = ["Purchases"]
@@ -48,6 +50,7 @@ class Purchases:
         self._media = kernel.service(MediaService)
         self._royalties = kernel.service(RoyaltyService)
         self._works.catalog.entitled = self.entitled
+        self._works.catalog.being_paid = queries.is_being_paid
         self._money.handle("purchase", self._on_answer)
 
     async def begin(self, db: Any, caller: Caller, body: PurchaseRequest) -> Any:
@@ -55,7 +58,7 @@ class Purchases:
 
         Raises:
             ApiError: NOT_FOUND for an offer that is not shown; CONFLICT `offer_ended`, `coin_offer`, `own_work`,
-                `already_owned`; asyncpg.UniqueViolationError if another of this offer is pending.
+                `price_changed`, `already_owned`; asyncpg.UniqueViolationError if another of this offer is pending.
         """
         offer, work = await self._works.offers.open_offer(db, caller, body.offer_id)
         account_id = UUID(caller.account_id)
@@ -65,13 +68,33 @@ class Purchases:
             raise ApiError(ErrorCode.CONFLICT, "Coins are spent, not paid with.", reason="coin_offer")
         if work["account_id"] == account_id:
             raise ApiError(ErrorCode.CONFLICT, "It is the caller's own work.", reason="own_work")
+        if body.price is not None and units_of(body.price, offer["scale"]) != offer["price_units"]:
+            price = decimal_text(offer["price_units"], offer["scale"])
+            message = f"The price is {price} {offer['asset']} now."
+            raise ApiError(ErrorCode.CONFLICT, message, reason="price_changed", field="price",
+                           details={"price": price, "asset": offer["asset"]})  # fmt: skip
         id_ = new_id()
-        await self._works.catalog.mark_sold(db, offer["work_id"])
         await queries.insert_purchase(db, id_, account_id, offer, work["account_id"], body.method)
         # Behind the insert: it waits for one that is being completed, whose entitlement is seen now.
-        if await queries.owned(db, account_id, offer["work_id"], offer["chapter_id"]):
+        if await queries.is_taken(db, account_id, offer["work_id"], offer["chapter_id"], id_):
             raise ApiError(ErrorCode.CONFLICT, "It is bought already.", reason="already_owned")
         return await queries.purchase(db, id_)
+
+    async def to_pay(self, db: Any, purchase_id: UUID) -> tuple[Any, str | None]:
+        """A purchase whose money has come to a provider, locked, and its work marked as sold; or why it cannot be had.
+
+        Without it the money is the payer's own: `already_owned`, also by another payment that is under way;
+        `deleted`.
+        """
+        row = await queries.purchase(db, purchase_id)
+        # As in `begin`, the work before its purchases.
+        if not await self._works.offers.lock_subject(db, row["work_id"], row["chapter_id"]):
+            return None, "deleted"
+        row = await queries.lock_purchase(db, purchase_id)
+        if await queries.is_taken(db, row["account_id"], row["work_id"], row["chapter_id"], purchase_id):
+            return None, "already_owned"
+        await self._works.catalog.mark_sold(db, row["work_id"])
+        return row, None
 
     async def buy(self, caller: Caller, body: PurchaseRequest, key: str) -> UUID:
         """From the balance, at once; the purchase's id, whatever the core has answered by now.
@@ -128,9 +151,14 @@ class Purchases:
         rows, pagination = page(rows, limit, lambda row: (row["id"],))
         return [_entitlement(row) for row in rows], pagination
 
-    async def entitled(self, db: Any, caller: Caller, work_id: UUID, chapter_id: UUID | None) -> bool:
-        """Whether the caller may use the work, or this chapter of it, by purchase; without a chapter, anything."""
-        return await queries.may_use(db, UUID(caller.account_id), work_id, chapter_id)
+    async def entitled(
+        self, db: Any, caller: Caller, work_id: UUID, chapter_id: UUID | None, before: datetime | None
+    ) -> bool:
+        """Whether the caller may use the work, or this chapter of it, by purchase; without a chapter, anything.
+
+        `before`: by one that was made by then.
+        """
+        return await queries.may_use(db, UUID(caller.account_id), work_id, chapter_id, before)
 
     async def access(self, caller: Caller, purchase_id: UUID, chapter_id: UUID | None) -> Access:
         """Signed URLs of what was bought; of one chapter of it if asked for.
@@ -147,12 +175,12 @@ class Purchases:
                 raise ApiError(ErrorCode.LICENSE_EXPIRED, "The access has ended.", reason="access_ended")
             wanted = right["chapter_id"] or chapter_id
             if wanted is None:
-                found = await self._works.assets.of_buyer(db, row["work_id"])
+                found = await self._works.assets.of_buyer(db, row["work_id"], right["starts_at"])
             elif chapter_id not in (None, wanted):
                 raise unknown("chapter")
             else:
-                file = await self._works.chapters.file_of(db, row["work_id"], wanted)
-                found = [] if file is None else [("chapter", *file)]
+                files_of = self._works.chapters.files_of
+                found = [("chapter", *file) for file in await files_of(db, row["work_id"], wanted, right["starts_at"])]
         files = [(role, name, self._media.signed_url(file_id)) for role, name, file_id in found]
         return Access(
             str(row["work_id"]), str(wanted) if wanted else None,
@@ -162,7 +190,9 @@ class Purchases:
 
     async def complete(self, db: Any, purchase_id: UUID, ref: str) -> None:
         """The price stands in the passing account of the work. In the transaction that notes the answer of `ref`."""
-        row, now = await queries.lock_purchase(db, purchase_id), datetime.now(UTC)
+        row, now = await queries.purchase(db, purchase_id), datetime.now(UTC)
+        await self._works.catalog.mark_sold(db, row["work_id"])  # locks the work, before its purchase as `begin`
+        row = await queries.lock_purchase(db, purchase_id)
         earning = Earning(
             _REVENUE[row["kind"]], ref, row["work_id"], row["asset"], row["scale"], row["price_units"], now
         )

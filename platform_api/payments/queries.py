@@ -9,9 +9,9 @@ from uuid import UUID
 __all__ = [
     "add_refunded", "complete_purchase", "entitlement_of", "entitlements", "fail_purchase",
     "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase", "insert_refund", "insert_transfer",
-    "intent", "intent_of_purchase", "lock_intent", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use",
-    "note_event", "note_failure", "owned", "payment", "payment_by_ref", "payment_of_purchase", "payments",
-    "purchase", "purchases", "refund", "refund_intent", "refund_payment", "revoke_entitlement",
+    "intent", "intent_of_purchase", "is_being_paid", "is_taken", "lock_intent", "lock_intent_by_ref", "lock_payment",
+    "lock_purchase", "may_use", "note_event", "note_failure", "payment", "payment_by_ref", "payment_of_purchase",
+    "payments", "purchase", "purchases", "refund", "refund_intent", "refund_payment", "revoke_entitlement",
     "set_event_outcome", "set_provider_ref", "transfer", "transfers", "turn_intent", "turn_payment", "turn_refund",
     "turn_transfer",
 ]  # fmt: skip
@@ -197,28 +197,47 @@ async def revoke_entitlement(db: Any, purchase_id: UUID) -> None:
     )
 
 
-async def owned(db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | None) -> bool:
-    """The work, or this chapter of it, for good."""
+async def is_taken(db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | None, purchase_id: UUID) -> bool:
+    """The work, or this chapter of it, is the account's for good; or is paid for by another purchase than this one,
+    and the core has not answered yet."""
     found: bool = await db.fetchval(
         """
         SELECT EXISTS (SELECT FROM payments.entitlement
             WHERE account_id = $1 AND work_id = $2 AND (chapter_id IS NULL OR chapter_id = $3) AND kind = 'own'
               AND revoked_at IS NULL)
+          OR EXISTS (SELECT FROM payments.purchase p
+            WHERE p.account_id = $1 AND p.work_id = $2 AND (p.chapter_id IS NULL OR p.chapter_id = $3)
+              AND p.kind = 'purchase' AND p.id <> $4
+              AND (p.status = 'pending' AND p.method = 'balance' OR EXISTS (SELECT FROM payments.payment y
+                    WHERE y.purchase_id = p.id AND y.status = 'received')))
         """,
-        account_id, work_id, chapter_id,
+        account_id, work_id, chapter_id, purchase_id,
     )  # fmt: skip
     return found
 
 
-async def may_use(db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | None) -> bool:
-    """The work, or this chapter of it, now; without a chapter, anything of the work."""
+async def is_being_paid(db: Any, work_id: UUID) -> bool:
+    """Whether a purchase of the work from a balance waits for the core's answer."""
+    found: bool = await db.fetchval(
+        "SELECT EXISTS (SELECT FROM payments.purchase"
+        " WHERE work_id = $1 AND status = 'pending' AND method = 'balance')",
+        work_id,
+    )
+    return found
+
+
+async def may_use(
+    db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | None, before: datetime | None
+) -> bool:  # fmt: skip
+    """The work, or this chapter of it, now, and that since `before` then; without a chapter, anything of the work."""
     found: bool = await db.fetchval(
         """
         SELECT EXISTS (SELECT FROM payments.entitlement
             WHERE account_id = $1 AND work_id = $2 AND ($3::uuid IS NULL OR chapter_id IS NULL OR chapter_id = $3)
-              AND revoked_at IS NULL AND starts_at <= now() AND (ends_at IS NULL OR ends_at > now()))
+              AND revoked_at IS NULL AND starts_at <= now() AND (ends_at IS NULL OR ends_at > now())
+              AND ($4::timestamptz IS NULL OR starts_at <= $4))
         """,
-        account_id, work_id, chapter_id,
+        account_id, work_id, chapter_id, before,
     )  # fmt: skip
     return found
 

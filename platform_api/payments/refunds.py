@@ -5,13 +5,14 @@
         ├─────────────────────▶ succeeded       paid from a balance: back to the buyer in one command
         └─────────────────────▶ failed          the core refuses it
 
-Made by the seller, or by staff with `process_refunds`. One at a time for each sale. A payee who has been paid out
-already goes below zero, and later income fills that first.
+Made by the seller as long as the sale is held, out of what the payees still have; or by staff with `process_refunds`,
+whenever and whatever the payees have: who has been paid out already goes below zero then, and later income fills that
+first. Nobody but staff can so make the platform pay. One at a time for each sale; nobody refunds to themselves.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -52,11 +53,16 @@ class Refunds:
         self._kernel, self._database, self._intents = kernel, kernel.database, intents
         self._money = kernel.service(MoneyCommands)
         self._royalties = kernel.service(RoyaltyService)
+        self._hold = timedelta(days=kernel.settings.royalty_hold_days)
         self._money.handle("refund", self._on_answer)
         kernel.jobs.handle("payments", "refund_at_provider", RefundAtProvider, self._give_back)
 
     async def of_purchase(self, caller: Caller, purchase_id: UUID, body: RefundRequest, key: str) -> Refund:
-        """Raises ApiError NOT_FOUND, FORBIDDEN, CONFLICT `not_refundable`, VALIDATION_ERROR `refund_too_large`."""
+        """Raises ApiError.
+
+        NOT_FOUND; FORBIDDEN `not_yours_to_refund`, `hold_over`; CONFLICT `not_refundable`; VALIDATION_ERROR
+        `refund_too_large`.
+        """
 
         async def change(db: Any) -> Answer:
             row = await queries.lock_purchase(db, purchase_id)
@@ -105,6 +111,10 @@ class Refunds:
         if row["status"] != "completed":
             message = f"The purchase is {row['status']}."
             raise ApiError(ErrorCode.CONFLICT, message, reason="not_refundable", details={"status": row["status"]})
+        by_seller = str(row["seller_id"]) == caller.account_id
+        if by_seller and row["completed_at"] + self._hold <= datetime.now(UTC):
+            message = f"After {self._hold.days} days refunds are made by the platform."
+            raise ApiError(ErrorCode.FORBIDDEN, message, reason="hold_over")
         units = _units(body, row, left)
         taken = await self._royalties.earnings.take_back(db, row["event_id"], units)
         by_provider = row["method"] == "provider"
@@ -112,7 +122,9 @@ class Refunds:
         target = core_account(row["account_id"]) if payment is None else external_account(payment["provider"])
         legs = [_leg(part.account, target, row, part.units) for part in taken]
         payment_id = None if payment is None else payment["id"]
-        return await self._write(db, caller, row, row["id"], payment_id, units, body.reason, legs, taken, forced=True)
+        return await self._write(
+            db, caller, row, row["id"], payment_id, units, body.reason, legs, taken, forced=not by_seller
+        )
 
     async def _refund_top_up(self, db: Any, caller: Caller, row: Any, body: RefundRequest) -> UUID:
         left = row["amount_units"] - row["refunded_units"]
@@ -213,13 +225,14 @@ class Refunds:
 
 
 def _check_may(caller: Caller, seller_id: UUID | None, payer_id: UUID, what: str) -> None:
-    """Raises ApiError: NOT_FOUND for strangers, FORBIDDEN for the payer."""
-    if caller.may("process_refunds") or (seller_id is not None and str(seller_id) == caller.account_id):
+    """Raises ApiError: NOT_FOUND for strangers, FORBIDDEN for the payer, who is nobody's staff there."""
+    if seller_id is not None and str(seller_id) == caller.account_id:
         return
     if str(payer_id) == caller.account_id:
-        message = "Refunds are made by the seller or by the platform."
+        message = "Refunds are made by the seller or by the platform, and by nobody to themselves."
         raise ApiError(ErrorCode.FORBIDDEN, message, reason="not_yours_to_refund")
-    raise unknown(what)
+    if not caller.may("process_refunds"):
+        raise unknown(what)
 
 
 def _units(body: RefundRequest, row: Any, left: int) -> int:

@@ -218,6 +218,8 @@ class Earnings:
         """Note that the core has taken it back."""
         row = await queries.lock_distribution(db, event_id)
         lines = {line["number"]: line for line in await queries.distribution_lines(db, [row["id"]])}
+        payees = [lines[part.number]["account_id"] for part in taken]
+        await self._entries.lock(db, row["asset"], (account_id for account_id in payees if account_id is not None))
         for part in taken:
             await queries.reverse_line(db, row["id"], part.number, part.units)
             line = lines[part.number]
@@ -255,13 +257,17 @@ class Earnings:
             return
         row = await queries.distribution(db, answer.document_id)
         part = await queries.part_by_ref(db, answer.ref)
-        for line in await queries.distribution_lines(db, [row["id"]]):
-            if line["part"] == part["number"] and line["account_id"] is not None and line["amount_units"]:
-                await self._entries.write(
-                    db, line["account_id"], "earned", row, line["amount_units"], ref=answer.ref,
-                    sequence=answer.sequence, hold=self._hold, work_id=line["work_id"], revenue_kind=row["kind"],
-                    distribution_id=row["id"],
-                )  # fmt: skip
+        lines = [
+            line
+            for line in await queries.distribution_lines(db, [row["id"]])
+            if line["part"] == part["number"] and line["account_id"] is not None and line["amount_units"]
+        ]
+        await self._entries.lock(db, row["asset"], (line["account_id"] for line in lines))
+        for line in lines:
+            await self._entries.write(
+                db, line["account_id"], "earned", row, line["amount_units"], ref=answer.ref, sequence=answer.sequence,
+                hold=self._hold, work_id=line["work_id"], revenue_kind=row["kind"], distribution_id=row["id"],
+            )  # fmt: skip
         await self._entries.cover_debts(db, row["asset"], row["scale"])
         following = await queries.note_part(db, row["id"], part["number"], answer.sequence)
         if following is not None:

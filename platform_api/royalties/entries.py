@@ -8,7 +8,7 @@ own money stands in `platform:cover`, so that clients' money on the chain is nev
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -70,7 +70,7 @@ class Entries:
     ) -> None:
         """One entry, in the asset and scale of `row`. It matures at a time, or `hold` from now.
 
-        Several of one transaction come in the order of their accounts: two transactions then never wait for each other.
+        Who writes several in one transaction has called `lock` with all their accounts.
         """
         await queries.insert_entry(
             db, new_id(),
@@ -79,19 +79,34 @@ class Entries:
         )  # fmt: skip
         await queries.add_owed(db, account_id, row["asset"], units if kind == "earned" else -units)
 
-    async def credit(self, db: Any, account_id: UUID, income: Income) -> None:
-        """What the core has posted to `pay:ID` by a command of another context than royalties.
+    async def lock(self, db: Any, asset: str, accounts: Iterable[UUID]) -> None:
+        """Everybody of whom this transaction writes entries in this asset, before the first and before any cover.
+
+        In one order, so that of two transactions the one waits for the other, and never both.
+        """
+        await queries.lock_owed(db, asset, sorted(set(accounts)))
+
+    async def credit(self, db: Any, parts: Sequence[tuple[UUID, Income]]) -> None:
+        """What the core has posted to each `pay:ID` by one command of another context than royalties, of one asset.
 
         Raises nothing of its own; in the transaction that notes the answer, once.
         """
-        await self.write(
-            db, account_id, "earned", income.of_asset, income.units, ref=income.ref, sequence=income.sequence,
-            hold=self._hold, work_id=income.work_id, revenue_kind=income.kind,
-        )  # fmt: skip
-        await self.cover_debts(db, income.asset, income.scale)
+        if not parts:
+            return
+        of = parts[0][1]
+        await self.lock(db, of.asset, (account_id for account_id, _ in parts))
+        for account_id, income in parts:
+            await self.write(
+                db, account_id, "earned", income.of_asset, income.units, ref=income.ref, sequence=income.sequence,
+                hold=self._hold, work_id=income.work_id, revenue_kind=income.kind,
+            )  # fmt: skip
+        await self.cover_debts(db, of.asset, of.scale)
 
     async def take_back(self, db: Any, account_id: UUID, income: Income, earned_at: datetime) -> None:
-        """A refund has taken it from `pay:ID` again. `earned_at`: of the entry that it undoes."""
+        """A refund has taken it from `pay:ID` again; the caller has called `lock`.
+
+        `earned_at`: of the entry that it undoes.
+        """
         await self.write(
             db, account_id, "reversed", income.of_asset, income.units, ref=income.ref, sequence=income.sequence,
             matures_at=earned_at + self._hold, work_id=income.work_id, revenue_kind=income.kind,

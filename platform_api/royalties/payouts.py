@@ -37,7 +37,7 @@ class Payouts:
         async def change(db: Any) -> Answer:
             account_id, id_ = UUID(caller.account_id), new_id()
             # Two payouts at once, or one beside a refund's answer: the second reads what the first has written.
-            await queries.lock_owed(db, account_id, body.asset)
+            await queries.lock_owed(db, body.asset, [account_id])
             rows = {row["asset"]: row for row in await queries.balances(db, account_id)}
             row = rows.get(body.asset)
             payable = 0 if row is None else row["payable"]

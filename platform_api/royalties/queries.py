@@ -8,15 +8,19 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "add_consents", "add_owed", "add_set_aside", "ancestors", "balances", "bind", "children", "close_rule", "consents",
-    "cover", "covered", "debts", "distribution", "distribution_lines", "distributions_of", "entries_of_account",
-    "event_by_ref", "finish_distribution", "insert_cover", "insert_distribution", "insert_entry",
-    "insert_event", "insert_line", "insert_part", "insert_payout", "insert_rule", "insert_run",
-    "insert_statement", "is_cover_open", "lock_chains", "lock_cover", "lock_distribution", "lock_owed", "lock_rule",
-    "note_part", "open_rule", "owed_before", "part", "part_by_ref", "payout", "payouts", "periods_after",
-    "policies", "policy_at", "release", "reverse_line", "rule", "rule_at", "rule_lines", "rules", "run", "statement",
-    "statements", "take_consent", "totals_of", "totals_of_work", "turn_cover", "turn_payout", "unbind",
+    "add_consents", "add_owed", "add_set_aside", "ancestors", "balances", "bind", "children", "close_rule",
+    "consents", "cover", "covered", "debts", "distribution", "distribution_lines", "distributions_of",
+    "entries_of_account", "entries_until_now", "event_by_ref", "finish_distribution", "insert_cover",
+    "insert_distribution", "insert_entry", "insert_event", "insert_line", "insert_part", "insert_payout",
+    "insert_rule", "insert_run", "insert_statement", "is_cover_open", "last_run", "lock_chains", "lock_cover",
+    "lock_distribution", "lock_owed", "lock_rule", "lock_runs", "note_part", "open_rule", "owed_before", "part",
+    "part_by_ref", "payout", "payouts", "policies", "policy_at", "release", "reverse_line", "rule", "rule_at",
+    "rule_lines", "rules", "run", "statement", "statements", "take_consent", "totals_of", "totals_of_work",
+    "turn_cover", "turn_payout", "unbind",
 ]  # fmt: skip
+
+CLOSING_SECONDS_MAX = 600.0
+"""What the sums of a month may take; nobody waits for them."""
 
 # ------------------------------------------------------------ rules
 
@@ -61,6 +65,21 @@ async def rule_at(db: Any, work_id: UUID, kind: str, at: datetime) -> Any:
         if row is not None:
             return row
     return None
+
+
+async def starts_replaced(db: Any, work_id: UUID, kind: str, at: datetime) -> list[datetime]:
+    """When rules for any kind begin that one of this kind from `at` on would stand before, until its own successor."""
+    rows = await db.fetch(
+        """
+        SELECT effective_from FROM royalties.rule
+        WHERE work_id = $1 AND revenue_kind = 'any' AND status = 'effective' AND effective_from > $3
+          AND effective_from < coalesce((SELECT min(effective_from) FROM royalties.rule
+            WHERE work_id = $1 AND revenue_kind = $2 AND status = 'effective' AND effective_from > $3), 'infinity')
+        ORDER BY effective_from
+        """,
+        work_id, kind, at,
+    )  # fmt: skip
+    return [row["effective_from"] for row in rows]
 
 
 async def lock_rule(db: Any, rule_id: UUID) -> Any:
@@ -312,9 +331,17 @@ async def add_owed(db: Any, account_id: UUID, asset: str, units: int) -> None:
     )  # fmt: skip
 
 
-async def lock_owed(db: Any, account_id: UUID, asset: str) -> None:
-    """Until the transaction ends nobody writes an entry of the account in this asset."""
-    await db.execute("SELECT FROM royalties.owed WHERE account_id = $1 AND asset = $2 FOR UPDATE", account_id, asset)
+async def lock_owed(db: Any, asset: str, accounts: Sequence[UUID]) -> None:
+    """Until the transaction ends nobody else writes entries of these accounts in this asset; in ascending order."""
+    await db.execute(
+        "INSERT INTO royalties.owed (account_id, asset, units) SELECT id, $1, 0 FROM unnest($2::uuid[]) AS id"
+        " ORDER BY id ON CONFLICT DO NOTHING",
+        asset, accounts,
+    )  # fmt: skip
+    await db.execute(
+        "SELECT FROM royalties.owed WHERE asset = $1 AND account_id = ANY($2) ORDER BY account_id FOR UPDATE",
+        asset, accounts,
+    )  # fmt: skip
 
 
 async def add_set_aside(db: Any, ref: str, asset: str, parts: Sequence[tuple[UUID, int]]) -> None:
@@ -381,10 +408,18 @@ _SUMS = """
 
 
 async def entries_of_account(
-    db: Any, account_id: UUID, since: datetime, until: datetime, limit: int, asset: str | None = None
-) -> list[Any]:
-    only = "" if asset is None else " AND asset = $5"
-    arguments = (account_id, since, until, limit) if asset is None else (account_id, since, until, limit, asset)
+    db: Any, account_id: UUID, since: datetime, until: datetime, limit: int, asset: str | None = None,
+    after: tuple[datetime, UUID] | None = None,
+) -> list[Any]:  # fmt: skip
+    """In the order of time; `after` is time and id of the last one before."""
+    arguments: list[Any] = [account_id, since, until, limit]
+    only = ""
+    if asset is not None:
+        arguments.append(asset)
+        only += f" AND asset = ${len(arguments)}"
+    if after is not None:
+        arguments += after
+        only += f" AND (happened_at, id) > (${len(arguments) - 1}, ${len(arguments)})"
     return list(
         await db.fetch(
             _ENTRY + "WHERE account_id = $1 AND happened_at >= $2 AND happened_at < $3" + only
@@ -458,27 +493,51 @@ async def insert_run(db: Any, period: str, statements_: int, actor: UUID) -> Any
     )  # fmt: skip
 
 
-async def periods_after(db: Any, period: str) -> int:
-    count: int = await db.fetchval("SELECT count(*) FROM royalties.run WHERE period > $1", period)
-    return count
-
-
-async def owed_before(db: Any, since: datetime, until: datetime) -> list[Any]:
-    """By account and asset: the sum before the period, and the sums in it. Nobody may write entries meanwhile."""
+async def entries_until_now(db: Any) -> datetime:
+    """A time before which every entry is written and committed: writers read the clock under the lock taken here."""
     await db.execute("LOCK TABLE royalties.entry IN SHARE MODE")
+    now: datetime = await db.fetchval("SELECT clock_timestamp()")
+    return now
+
+
+async def lock_runs(db: Any) -> None:
+    """Two closings come one after the other."""
+    await db.execute("SELECT pg_advisory_xact_lock(hashtext('royalties.run'))")
+
+
+async def last_run(db: Any) -> str | None:
+    period: str | None = await db.fetchval("SELECT max(period) FROM royalties.run")
+    return period
+
+
+async def owed_before(
+    db: Any, since: datetime, until: datetime, last: str | None, last_end: datetime | None
+) -> list[Any]:
+    """By account and asset: the sum before the period, and the sums in it; on top of the statements of the last period
+    that was closed, which ended at `last_end`, so that only what came later is summed."""
     return list(
         await db.fetch(
             """
-            SELECT account_id, asset, max(scale) AS scale,
-                coalesce(sum(CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END)
-                         FILTER (WHERE happened_at < $1), 0)::bigint AS opening,
-                coalesce(sum(amount_units) FILTER (WHERE kind = 'earned' AND happened_at >= $1), 0)::bigint AS earned,
-                coalesce(sum(amount_units) FILTER (WHERE kind = 'reversed' AND happened_at >= $1), 0)::bigint
-                    AS reversed,
-                coalesce(sum(amount_units) FILTER (WHERE kind = 'paid' AND happened_at >= $1), 0)::bigint AS paid
-            FROM royalties.entry WHERE happened_at < $2 GROUP BY account_id, asset ORDER BY account_id, asset
+            WITH moved AS (
+                SELECT account_id, asset, max(scale) AS scale,
+                    sum(CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END)
+                        FILTER (WHERE happened_at < $1) AS before,
+                    sum(amount_units) FILTER (WHERE kind = 'earned' AND happened_at >= $1) AS earned,
+                    sum(amount_units) FILTER (WHERE kind = 'reversed' AND happened_at >= $1) AS reversed,
+                    sum(amount_units) FILTER (WHERE kind = 'paid' AND happened_at >= $1) AS paid
+                FROM royalties.entry
+                WHERE happened_at >= coalesce($4::timestamptz, '-infinity') AND happened_at < $2
+                GROUP BY account_id, asset
+            ), known AS (
+                SELECT account_id, asset, scale, closing FROM royalties.statement WHERE period = $3
+            )
+            SELECT account_id, asset, coalesce(m.scale, k.scale) AS scale,
+                (coalesce(k.closing, 0) + coalesce(m.before, 0))::bigint AS opening,
+                coalesce(m.earned, 0)::bigint AS earned, coalesce(m.reversed, 0)::bigint AS reversed,
+                coalesce(m.paid, 0)::bigint AS paid
+            FROM moved m FULL JOIN known k USING (account_id, asset) ORDER BY account_id, asset
             """,
-            since, until,
+            since, until, last, last_end, timeout=CLOSING_SECONDS_MAX,
         )
     )  # fmt: skip
 

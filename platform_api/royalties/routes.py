@@ -35,6 +35,7 @@ from platform_api.royalties.models import (
     WorkRoyalties,
 )
 from platform_api.royalties.service import RoyaltyService
+from platform_api.royalties.statements import LINES_MAX
 from platform_api.security import permitted
 
 __all__ = ["PayoutController", "RoyaltyController", "RoyaltyRunController", "RuleController"]
@@ -124,21 +125,24 @@ class RoyaltyController(Controller):
         """One's own statements of closed months, the latest first."""
         return ok(request, *await royalties.statements.list_of(caller, cursor, limit))
 
-    @get("/statements/{statement_id:str}", operation_class=FILES, responses=READS_ONE)
+    @get("/statements/{statement_id:str}", operation_class=FILES, responses=CHANGES)
     async def statement(
         self, request: AnyRequest, statement_id: FromPath[str], caller: Who, royalties: Royalties,
-        format: Format = "json",
+        format: Format = "json", cursor: Cursor = None,
     ) -> Response[Envelope[StatementDetail]]:  # fmt: skip
-        """One statement with its lines. `format` csv and pdf are files, the same bytes each time."""
-        detail = await royalties.statements.read(caller, path_id(statement_id, "statement"))
+        """One statement with its lines, 10,000 a page. `format` csv and pdf are files of all lines, the same bytes each
+        time; a PDF has at most 10,000 of them."""
+        id_ = path_id(statement_id, "statement")
+        if format == "json":
+            return Response(ok(request, *await royalties.statements.read(caller, id_, cursor)))
+        lines_max = LINES_MAX if format == "pdf" else None
+        detail = await royalties.statements.read_whole(caller, id_, lines_max=lines_max)
         name = f"statement-{detail.statement.period}-{detail.statement.asset}"
         if format == "csv":
-            return _file(paper.statement_csv(detail), "text/csv", f"{name}.csv")
-        if format == "pdf":
-            holder = await royalties.holder(caller)
-            content = await asyncio.to_thread(paper.statement_pdf, detail, holder)
-            return _file(content, "application/pdf", f"{name}.pdf")
-        return Response(ok(request, detail))
+            return _file(await asyncio.to_thread(paper.statement_csv, detail), "text/csv", f"{name}.csv")
+        holder = await royalties.holder(caller)
+        content = await asyncio.to_thread(paper.statement_pdf, detail, holder)
+        return _file(content, "application/pdf", f"{name}.pdf")
 
     @get("/balance", responses=READS)
     async def balance(self, request: AnyRequest, caller: Who, royalties: Royalties) -> Envelope[list[Balance]]:

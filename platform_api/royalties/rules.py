@@ -2,9 +2,10 @@
 
 The owner proposes the whole list of one kind of revenue, summing to 10,000 basis points. It counts when everybody
 agreed whose share falls (or ends), and everybody who is new on it, the owner aside, who proposes: as with
-collaborators. It counts from its date on, or from the last consent if that is later; a sale is split by the rule that
-counted at its time, and nothing that was split is split again. Without a rule the shares of the work's collaborators
-count.
+collaborators. Who that is, is asked again at the last consent, under the lock of the work: whoever got a share
+meanwhile is asked too, and the rule waits. It counts from its date on, or from the last consent if that is later; a
+sale is split by the rule that counted at its time, and nothing that was split is split again. Without a rule the shares
+of the work's collaborators count.
 """
 
 from __future__ import annotations
@@ -71,11 +72,7 @@ class RoyaltyRules:
             await self._check(db, body.lines)
             at = checked_time(body.effective_from, "effective_from", now)
             after = {line.account_id: line.bps for line in body.lines}
-            before = {
-                payee.account_id: payee.bps
-                for payee in (await self.payees_at(db, work_id, body.revenue_kind, at))[1]
-            }  # fmt: skip
-            asked = who_must_agree(before, after) - {work["account_id"]}
+            asked = await self._asked(db, work, body.revenue_kind, at, after)
             waiting = await queries.open_rule(db, work_id, body.revenue_kind)
             if waiting is not None:
                 await queries.close_rule(db, waiting["id"], "superseded")
@@ -92,21 +89,30 @@ class RoyaltyRules:
         """By one who is asked. Raises ApiError NOT_FOUND; CONFLICT `rule_closed`."""
         account_id = UUID(caller.account_id)
         async with self._database.transaction() as db:
-            row = await queries.lock_rule(db, body.rule_id)
+            row = await queries.rule(db, body.rule_id)
             if row is None or row["work_id"] != work_id:
                 raise unknown("rule")
+            work = await self._works.catalog.lock_known(db, work_id)  # no share of it changes meanwhile
+            row = await queries.lock_rule(db, body.rule_id)
             if not await queries.take_consent(db, row["id"], account_id, body.agree):
                 raise unknown("rule")
             if row["status"] != "pending":
                 message = f"The rule is {row['status']}: nothing waits for an answer."
                 raise ApiError(ErrorCode.CONFLICT, message, reason="rule_closed")
-            answers = [consent["agreed"] for consent in await queries.consents(db, row["id"])]
+            consents = await queries.consents(db, row["id"])
             await self._audit(db, "royalty_rule.answered", row, account_id, {"agree": body.agree})
             if not body.agree:
                 await queries.close_rule(db, row["id"], "declined")
-            elif all(answers):
-                await queries.close_rule(db, row["id"], "effective")
-                await self._tell(db, row, account_id)
+            elif all(consent["agreed"] for consent in consents):
+                # Others may have got a share since it was proposed: whoever loses it now is asked too.
+                at = max(row["effective_from"], datetime.now(UTC))
+                after = {line["account_id"]: line["bps"] for line in await queries.rule_lines(db, row["id"])}
+                asked = await self._asked(db, work, row["revenue_kind"], at, after)
+                if late := asked - {consent["account_id"] for consent in consents}:
+                    await queries.add_consents(db, row["id"], sorted(late))
+                else:
+                    await queries.close_rule(db, row["id"], "effective")
+                    await self._tell(db, row, account_id)
             return await _rule(db, await queries.rule(db, row["id"]))
 
     async def payees_at(self, db: Any, work_id: UUID, kind: str, at: datetime) -> tuple[UUID | None, list[Payee]]:
@@ -120,6 +126,14 @@ class RoyaltyRules:
             lines = [(account_id, "collaborator", bps) for account_id, bps in shares]
         payees = [Payee(pay_account(account_id), account_id, role, bps) for account_id, role, bps in lines]
         return None if row is None else row["id"], payees
+
+    async def _asked(self, db: Any, work: Any, kind: str, at: datetime, after: dict[UUID, int]) -> set[UUID]:
+        """Who must agree that `after` counts from `at` on: all who would lose, then or by a rule that begins later."""
+        asked: set[UUID] = set()
+        for moment in [at, *await queries.starts_replaced(db, work["id"], kind, at)]:
+            payees = (await self.payees_at(db, work["id"], kind, moment))[1]
+            asked |= who_must_agree({payee.account_id: payee.bps for payee in payees}, after)
+        return asked - {work["account_id"]}
 
     async def _check(self, db: Any, lines: Sequence[RuleLine]) -> None:
         total = sum(line.bps for line in lines)

@@ -1,15 +1,15 @@
 """What an account has earned: balances, reports, and the statements of closed months.
 
 All of it is made of `royalties.entry`, which is only ever added to, when the core has answered. A period is closed
-once: no entry is written meanwhile, and none of it later, since an entry's time is read under the lock that closing
-takes. A statement's digest is SHA-256 of its canonical JSON with all its lines, so a copy can be checked against it for
-ever.
+once: an entry's time is read under a lock that closing takes for a moment when the period is over, so that none of it
+comes later; sales go on while it is summed. A statement's digest is SHA-256 of its canonical JSON with all its lines,
+so a copy can be checked against it for ever.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
@@ -26,10 +26,11 @@ from platform_api.royalties.models import Balance, Report, ReportLine, Run, Stat
 from platform_api.security import Caller
 from platform_api.settlement.queries import settled_in
 
-__all__ = ["Statements", "statement_digest"]
+__all__ = ["LINES_MAX", "StatementDigest", "Statements"]
 
 REPORT_DAYS_MAX = 3_660
 LINES_MAX = 10_000
+"""Of a report, of a page of a statement, and of a PDF."""
 _SUMS = ("opening", "earned", "reversed", "paid", "closing")
 
 
@@ -68,16 +69,37 @@ class Statements:
         rows, pagination = page(rows, limit, lambda row: (row["id"],))
         return [_statement(row) for row in rows], pagination
 
-    async def read(self, caller: Caller, statement_id: UUID) -> StatementDetail:
-        """Raises ApiError NOT_FOUND, also for somebody else's."""
-        account_id = UUID(caller.account_id)
+    async def read(
+        self, caller: Caller, statement_id: UUID, cursor: str | None
+    ) -> tuple[StatementDetail, Pagination]:  # fmt: skip
+        """With a page of its lines. Raises ApiError NOT_FOUND, also for somebody else's."""
+        after = cursor_from(cursor, datetime, UUID)
         async with self._database.connection() as db:
-            row = await queries.statement(db, statement_id, account_id)
-            if row is None:
-                raise unknown("statement")
+            row = await self._own(db, caller, statement_id)
             begin, end = _bounds(row["period"])
-            rows = await queries.entries_of_account(db, account_id, begin, end, LINES_MAX, row["asset"])
-            return StatementDetail(_statement(row), await _lines(db, rows))
+            rows = await queries.entries_of_account(
+                db, row["account_id"], begin, end, LINES_MAX + 1, row["asset"], after
+            )
+            rows, pagination = page(rows, LINES_MAX, lambda line: (line["happened_at"], line["id"]))
+            return StatementDetail(_statement(row), await _lines(db, rows)), pagination
+
+    async def read_whole(self, caller: Caller, statement_id: UUID, *, lines_max: int | None = None) -> StatementDetail:
+        """With all its lines. Raises ApiError NOT_FOUND; CONFLICT `too_many_lines` if there are more."""
+        lines: list[ReportLine] = []
+        async with self._database.connection() as db:
+            row = await self._own(db, caller, statement_id)
+            async for rows in _pages(db, row["account_id"], row["period"], row["asset"]):
+                lines += await _lines(db, rows)
+                if lines_max is not None and len(lines) > lines_max:
+                    message = f"It has more than {lines_max} lines: ask for csv."
+                    raise ApiError(ErrorCode.CONFLICT, message, reason="too_many_lines")
+        return StatementDetail(_statement(row), lines)
+
+    async def _own(self, db: Any, caller: Caller, statement_id: UUID) -> Any:
+        row = await queries.statement(db, statement_id, UUID(caller.account_id))
+        if row is None:
+            raise unknown("statement")
+        return row
 
     async def close(self, caller: Caller, period: str) -> Run:
         """Write the statements of a month that is over, for everybody who had something in it, or is owed something.
@@ -88,30 +110,35 @@ class Statements:
             ApiError: CONFLICT `period_open`, `later_period_closed`.
         """
         begin, end = _bounds(period)
-        if end > datetime.now(UTC):
-            raise ApiError(ErrorCode.CONFLICT, "This month is not over.", reason="period_open")
         async with self._database.transaction() as db:
-            rows = await queries.owed_before(db, begin, end)  # takes the lock: two closings come one after the other
+            if end > await queries.entries_until_now(db):
+                raise ApiError(ErrorCode.CONFLICT, "This month is not over.", reason="period_open")
+        async with self._database.transaction() as db:  # no lock of entries: those of the month are all there
+            await queries.lock_runs(db)
             done = await queries.run(db, period)
             if done is None:
-                if await queries.periods_after(db, period):
+                last = await queries.last_run(db)
+                if last is not None and last > period:
                     message = "A later month is closed already."
                     raise ApiError(ErrorCode.CONFLICT, message, reason="later_period_closed")
+                last_end = None if last is None else _bounds(last)[1]
+                rows = await queries.owed_before(db, begin, end, last, last_end)
                 rows = [row for row in rows if row["opening"] or row["earned"] or row["reversed"] or row["paid"]]
                 for row in rows:
-                    await self._write(db, period, begin, end, row)
+                    await self._write(db, period, row)
                 done = await queries.insert_run(db, period, len(rows), UUID(caller.account_id))
                 await self._kernel.audit.record(
                     db, "royalties.closed", ("period", period), actor=caller.account_id, new={"statements": len(rows)}
                 )
         return Run(done["period"], done["statements"], timestamp(done["closed_at"]))
 
-    async def _write(self, db: Any, period: str, begin: datetime, end: datetime, row: Any) -> None:
+    async def _write(self, db: Any, period: str, row: Any) -> None:
         sums = {name: row[name] for name in ("opening", "earned", "reversed", "paid")}
         sums["closing"] = sums["opening"] + sums["earned"] - sums["reversed"] - sums["paid"]
-        entries = await queries.entries_of_account(db, row["account_id"], begin, end, LINES_MAX, row["asset"])
-        digest = statement_digest(row["account_id"], period, row["asset"], row["scale"], sums, entries)
-        id_ = new_id()
+        made = StatementDigest(row["account_id"], period, row["asset"], row["scale"], sums)
+        async for entries in _pages(db, row["account_id"], period, row["asset"]):
+            made.add(entries)
+        digest, id_ = made.digest(), new_id()
         await queries.insert_statement(
             db, id_, (row["account_id"], period, row["asset"], row["scale"], *(sums[name] for name in _SUMS), digest)
         )
@@ -121,26 +148,47 @@ class Statements:
         )  # fmt: skip
 
 
-def statement_digest(
-    account_id: UUID, period: str, asset: str, scale: int, sums: Mapping[str, int], entries: Sequence[Mapping[str, Any]]
-) -> bytes:
-    """SHA-256 of the canonical JSON: keys in alphabetical order, amounts as decimal texts."""
-    content = {
-        "account_id": str(account_id), "period": period, "asset": asset,
-        **{name: decimal_text(sums[name], scale) for name in _SUMS},
-        "lines": [
-            {"kind": entry["kind"], "amount": decimal_text(entry["amount_units"], scale), "ref": entry["ref"],
-             "happened_at": timestamp(entry["happened_at"])}
-            for entry in entries
-        ],
-    }  # fmt: skip
-    return hashlib.sha256(msgspec.json.encode(content, order="sorted")).digest()
+class StatementDigest:
+    """SHA-256 of the canonical JSON, of which never more than a page of lines is in memory: keys in alphabetical order,
+    amounts as decimal texts."""
+
+    def __init__(self, account_id: UUID, period: str, asset: str, scale: int, sums: Mapping[str, int]) -> None:
+        content = {
+            "account_id": str(account_id), "period": period, "asset": asset,
+            **{name: decimal_text(sums[name], scale) for name in _SUMS}, "lines": [],
+        }  # fmt: skip
+        before, opened, self._after = msgspec.json.encode(content, order="sorted").partition(b'"lines":[')
+        self._scale, self._count, self._hash = scale, 0, hashlib.sha256(before + opened)
+
+    def add(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """The next lines, in the order of time."""
+        for entry in entries:
+            line = {
+                "kind": entry["kind"], "amount": decimal_text(entry["amount_units"], self._scale), "ref": entry["ref"],
+                "happened_at": timestamp(entry["happened_at"]),
+            }  # fmt: skip
+            self._hash.update((b"," if self._count else b"") + msgspec.json.encode(line, order="sorted"))
+            self._count += 1
+
+    def digest(self) -> bytes:
+        """Once, after all lines."""
+        self._hash.update(self._after)
+        return self._hash.digest()
 
 
 def total_of(row: Any) -> Total:
     net = row["earned"] - row["reversed"]
     amounts = (row["earned"], row["reversed"], row["paid"], net)
     return Total(row["asset"], *(decimal_text(amount, row["scale"]) for amount in amounts))
+
+
+async def _pages(db: Any, account_id: UUID, period: str, asset: str) -> AsyncIterator[list[Any]]:
+    """All entries of an account in a period and asset, in the order of time."""
+    begin, end = _bounds(period)
+    after: tuple[datetime, UUID] | None = None
+    while rows := await queries.entries_of_account(db, account_id, begin, end, LINES_MAX, asset, after):
+        yield rows
+        after = rows[-1]["happened_at"], rows[-1]["id"]
 
 
 def _bounds(period: str) -> tuple[datetime, datetime]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import asyncpg
 import msgspec
@@ -50,6 +50,7 @@ __all__ = ["WithdrawalService", "confirmation_message"]
 REF_KEPT = timedelta(days=7)
 ADDRESSES_MAX = 50
 OPEN_MAX = 20
+_ROUTE = "POST /v1/withdrawals"
 _LATEST = (2**63 - 1, 2**63 - 1, 2**31 - 1)
 _CLOSED = ["settled", "canceled", "failed"]
 # The wallet that opened the account is no new place for its money, and has the account's own time: now() of one
@@ -84,8 +85,10 @@ class WithdrawalService:
         self._settings, self._idempotency = kernel.settings, kernel.idempotency
         self._address_delay = timedelta(seconds=kernel.settings.withdrawal_address_delay_seconds)
 
-    async def ask(self, caller: Caller, body: WithdrawalRequest, key: str | None) -> tuple[Withdrawal, bool]:
+    async def ask(self, caller: Caller, body: WithdrawalRequest, key: str) -> tuple[Withdrawal, bool]:
         """Write the document and hold the money; the document, and whether it is that of an earlier request.
+
+        A key is one withdrawal for good: its id comes from account and key, so one that was refused stays refused.
 
         Raises:
             ApiError: VALIDATION_ERROR, FORBIDDEN (address_not_allowed), CONFLICT, ORDER_REJECTED.
@@ -93,19 +96,14 @@ class WithdrawalService:
         """
 
         async def work() -> tuple[int, bytes]:
-            return 201, msgspec.json.encode(await self._ask(caller, body))
+            identity = uuid5(UUID(caller.account_id), f"{_ROUTE} {key}")
+            return 201, msgspec.json.encode(await self._ask(caller, body, identity))
 
-        if key is None:
-            (_, data), replayed = await work(), False
-        else:
-            route = "POST /v1/withdrawals"
-            (_, data), replayed = await self._idempotency.run(caller.account_id, route, key, body, work)
+        (_, data), replayed = await self._idempotency.run(caller.account_id, _ROUTE, key, body, work)
         return msgspec.json.decode(data, type=Withdrawal), replayed
 
-    async def _ask(self, caller: Caller, body: WithdrawalRequest) -> Withdrawal:
+    async def _ask(self, caller: Caller, body: WithdrawalRequest, identity: UUID) -> Withdrawal:
         recipient = canonical_address(body.address or _sui_address(caller))
-        account_id, identity, now = UUID(caller.account_id), new_id(), datetime.now(UTC)
-        until = now + timedelta(seconds=self._settings.withdrawal_confirm_seconds)
         async with self._database.transaction() as db:
             asset = await db.fetchrow("SELECT scale, settled FROM exchange.asset WHERE name = $1", body.asset)
             if asset is None or not asset["settled"]:
@@ -116,37 +114,51 @@ class WithdrawalService:
                 message = f"amount: must be a decimal above zero with at most {asset['scale']} decimals"
                 raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_amount", field="amount")
             amount = decimal_text(units, asset["scale"])
-            fee = self._settings.withdrawal_fees.get(body.asset, "0")
-            usable_at = await self._usable_at(db, account_id, recipient)
-            open_count = await db.fetchval(
-                "SELECT count(*) FROM money.withdrawal WHERE account_id = $1 AND status <> ALL($2)",
-                account_id, _CLOSED,
-            )  # fmt: skip
-            if open_count >= OPEN_MAX:
-                message = f"An account has at most {OPEN_MAX} open withdrawals."
-                raise ApiError(ErrorCode.CONFLICT, message, reason="too_many_withdrawals")
-            ref = f"wd:{identity}"
-            command: dict[str, Any] = {
-                "op": "withdraw", "account": caller.account, "asset": body.asset, "amount": amount, "ref": ref,
-                "address": address_text(recipient), "not_after": int((now + REF_KEPT).timestamp()) * 10**9,
-                "code": "withdrawal",
-            }  # fmt: skip
-            if fee != "0":
-                fee_leg = {"from": caller.account, "asset": body.asset, "amount": fee, "to": "platform:gas"}
-                command["legs"] = [fee_leg]
-            message = confirmation_message(
-                self._settings.domain, self._settings.chain, body.asset, amount, fee, recipient, identity, until
+            await db.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended('withdrawal ' || $1::uuid::text, 0))", identity
             )
-            row = await db.fetchrow(
-                """
-                INSERT INTO money.withdrawal (id, account_id, asset, amount, fee, recipient, ref, command, message,
-                    status, confirm_by, not_before)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'requested', $10, $11) RETURNING *
-                """,
-                identity, account_id, body.asset, amount, fee, recipient, ref, msgspec.json.encode(command).decode(),
-                message, until, max(usable_at, now),
-            )  # fmt: skip
+            row = await db.fetchrow("SELECT * FROM money.withdrawal WHERE id = $1", identity)
+            if row is None:
+                row = await self._insert(db, caller, identity, body.asset, amount, recipient)
+            elif (row["asset"], row["amount"], bytes(row["recipient"])) != (body.asset, amount, recipient):
+                message = "This Idempotency-Key came with another body before."
+                raise ApiError(ErrorCode.CONFLICT, message, reason="idempotency_key_reuse", field="Idempotency-Key")
         return await self._drive(row)
+
+    async def _insert(
+        self, db: Any, caller: Caller, identity: UUID, asset: str, amount: str, recipient: bytes
+    ) -> Any:
+        """The document's row. Raises ApiError FORBIDDEN, CONFLICT `too_many_withdrawals`."""
+        account_id, now = UUID(caller.account_id), datetime.now(UTC)
+        until = now + timedelta(seconds=self._settings.withdrawal_confirm_seconds)
+        fee = self._settings.withdrawal_fees.get(asset, "0")
+        usable_at = await self._usable_at(db, account_id, recipient)
+        open_count = await db.fetchval(
+            "SELECT count(*) FROM money.withdrawal WHERE account_id = $1 AND status <> ALL($2)", account_id, _CLOSED
+        )
+        if open_count >= OPEN_MAX:
+            message = f"An account has at most {OPEN_MAX} open withdrawals."
+            raise ApiError(ErrorCode.CONFLICT, message, reason="too_many_withdrawals")
+        ref = f"wd:{identity}"
+        command: dict[str, Any] = {
+            "op": "withdraw", "account": caller.account, "asset": asset, "amount": amount, "ref": ref,
+            "address": address_text(recipient), "not_after": int((now + REF_KEPT).timestamp()) * 10**9,
+            "code": "withdrawal",
+        }  # fmt: skip
+        if fee != "0":
+            command["legs"] = [{"from": caller.account, "asset": asset, "amount": fee, "to": "platform:gas"}]
+        message = confirmation_message(
+            self._settings.domain, self._settings.chain, asset, amount, fee, recipient, identity, until
+        )
+        return await db.fetchrow(
+            """
+            INSERT INTO money.withdrawal (id, account_id, asset, amount, fee, recipient, ref, command, message,
+                status, confirm_by, not_before)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'requested', $10, $11) RETURNING *
+            """,
+            identity, account_id, asset, amount, fee, recipient, ref, msgspec.json.encode(command).decode(), message,
+            until, max(usable_at, now),
+        )  # fmt: skip
 
     async def confirm(self, caller: Caller, withdrawal_id: str, body: Confirmation) -> Withdrawal:
         """The second factor.

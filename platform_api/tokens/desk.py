@@ -160,7 +160,7 @@ class TokenDesk:
         units = dict(zip(shares, parts, strict=True))[pay_account(token["account_id"])]
         if units:
             income = Income("token_sale", leg["asset"], scale, units, ref, sequence)
-            await self._entries.credit(db, token["account_id"], income)
+            await self._entries.credit(db, [(token["account_id"], income)])
 
     async def _advance(self, db: Any, token: Any, step: str, actor: Any) -> None:
         changes: dict[str, Any] = {"status": STATUS_AFTER[step]}

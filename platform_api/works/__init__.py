@@ -16,7 +16,7 @@ CONTEXT = Context(
     WorkService,
     events=(
         "work.created", "work.published", "work.version_published", "work.archived", "work.deleted", "work.approved",
-        "work.rejected", "work.collaborators_changed", "chapter.published",
+        "work.rejected", "work.suspended", "work.withdrawn", "work.collaborators_changed", "chapter.published",
     ),
     catalogue=("/v1/works", "/v1/chapters", "/v1/offers"),
 )  # fmt: skip

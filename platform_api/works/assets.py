@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -35,9 +36,10 @@ class Assets:
             rows = await queries.assets(db, work_id)
         return [_asset(row) for row in rows if inside or row["role"] in PUBLIC_ROLES]
 
-    async def of_buyer(self, db: Any, work_id: UUID) -> list[tuple[str, str, UUID]]:
-        """Role, name and file of what a buyer of the work gets: masters and attachments."""
-        rows = await queries.assets(db, work_id)
+    async def of_buyer(self, db: Any, work_id: UUID, since: datetime) -> list[tuple[str, str, UUID]]:
+        """Role, name and file of what a buyer of the work gets: masters and attachments, also those that were removed
+        after the purchase, `since`."""
+        rows = await queries.assets_since(db, work_id, since)
         return [(row["role"], row["name"], row["file_id"]) for row in rows if row["role"] not in PUBLIC_ROLES]
 
     async def add(self, caller: Caller, work_id: UUID, body: AssetRequest) -> Asset:

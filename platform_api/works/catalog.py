@@ -1,9 +1,10 @@
 """Works: drafts, versions, publication, verification, lists and search.
 
     draft ──publish──▶ published ──archive──▶ archived        any but a sold one ──▶ deleted
-      │  ▲                ▲
-      ▼  │ rejected       │ approved
-    in_review ────────────┘          only where the settings want a verification first
+      │  ▲              ▲ │   ▲
+      ▼  │     approved │ │   └──suspend, resume──▶ suspended
+    in_review ──────────┘ │          only where the settings want a verification first;
+      ▲───────────────────┘          a change of the owner's is looked at again
 
 Every change of what a reader sees makes a version, and versions are never changed or deleted (a trigger of PostgreSQL
 sees to it): whoever registers or licenses a work names a version's digest. A work that is not public does not exist for
@@ -62,8 +63,10 @@ SEARCH_WORDS = {
 """Language → text search configuration; `simple` for every other."""
 CURSORS: dict[str, tuple[type, ...]] = {"newest": (datetime, UUID), "oldest": (datetime, UUID), "title": (str, UUID)}
 
-Entitled = Callable[[Any, Caller, UUID, UUID | None], Awaitable[bool]]
-"""Whether somebody has bought a work, or a chapter of it: connection, who, work, chapter."""
+Entitled = Callable[[Any, Caller, UUID, UUID | None, datetime | None], Awaitable[bool]]
+"""Whether somebody has bought a work, or a chapter of it: connection, who, work, chapter, before when."""
+BeingPaid = Callable[[Any, UUID], Awaitable[bool]]
+"""Whether money for a work is on its way: connection, work."""
 
 
 class Catalog:
@@ -74,7 +77,9 @@ class Catalog:
         self._taxonomy = kernel.service(TaxonomyService)
         self._media = kernel.service(MediaService)
         self.entitled: Entitled | None = None
-        """Set by the context that sells."""
+        self.being_paid: BeingPaid | None = None
+        """Both set by the context that sells."""
+        self._creators.shown = queries.shown
 
     async def create(self, caller: Caller, body: WorkRequest, key: str | None) -> tuple[Work, bool]:
         """A draft, and its first version. Raises ApiError VALIDATION_ERROR, FORBIDDEN `no_creator`."""
@@ -125,7 +130,7 @@ class Catalog:
         """Softly; its versions stay. Raises ApiError NOT_FOUND; CONFLICT `sold`: archive it instead."""
         async with self._database.transaction() as db:
             row = await self.lock_own(db, caller, work_id, "delete_any_work")
-            if row["sold"]:
+            if row["sold"] or await self.is_being_paid(db, work_id):
                 raise ApiError(ErrorCode.CONFLICT, "It was sold: archive it instead.", reason="sold")
             await queries.update_work(db, work_id, {"status": "deleted"})
             await self._hide(db, work_id)
@@ -144,7 +149,7 @@ class Catalog:
             await self._check_content(db, row)
             if self._kernel.settings.works_need_verification and row["verification_status"] != "approved":
                 if row["verification_status"] != "pending":
-                    await self._submit(db, caller, row, "Submitted with its publication.")
+                    await self._submit(db, caller.account_id, row, "Submitted with its publication.")
                 await queries.update_work(db, work_id, {"status": "in_review"})
             else:
                 await self._publish(db, row, UUID(caller.account_id))
@@ -232,7 +237,7 @@ class Catalog:
             if row["verification_status"] in ("pending", "approved"):
                 message = f"The verification is {row['verification_status']}."
                 raise ApiError(ErrorCode.CONFLICT, message, reason=f"verification_{row['verification_status']}")
-            return _case(await self._submit(db, caller, row, body.statement), row["title"])
+            return _case(await self._submit(db, caller.account_id, row, body.statement), row["title"])
 
     async def pending(self, cursor: str | None, limit: int) -> tuple[list[VerificationCase], Pagination]:
         (after,) = cursor_from(cursor, UUID) or (None,)
@@ -268,6 +273,33 @@ class Catalog:
             await self._audit(db, f"work.{status}", work_id, caller, {"verification_status": "pending"},
                               {"verification_status": status, "reason": body.reason})  # fmt: skip
             return _case(decided, row["title"])
+
+    async def suspend(self, caller: Caller, work_id: UUID, reason: str) -> Work:
+        """By staff: out of sight, and not editable. Raises ApiError NOT_FOUND; CONFLICT `not_published`."""
+        return await self._turn(caller, work_id, "published", "suspended", reason)
+
+    async def resume(self, caller: Caller, work_id: UUID, reason: str) -> Work:
+        """Raises ApiError NOT_FOUND, FORBIDDEN `own_account`; CONFLICT `not_suspended`."""
+        return await self._turn(caller, work_id, "suspended", "published", reason)
+
+    async def _turn(self, caller: Caller, work_id: UUID, before: str, after: str, reason: str) -> Work:
+        actor = UUID(caller.account_id)
+        async with self._database.transaction() as db:
+            row = await self.lock_known(db, work_id)
+            if row["account_id"] == actor:
+                raise ApiError(ErrorCode.FORBIDDEN, "Nobody decides about their own work.", reason="own_account")
+            if row["status"] != before:
+                message = f"The work is {row['status'].replace('_', ' ')}."
+                raise ApiError(ErrorCode.CONFLICT, message, reason=f"not_{before}", details={"status": row["status"]})
+            if after == "suspended":
+                await queries.update_work(db, work_id, {"status": "suspended"})
+                await self._hide(db, work_id)
+                await self._tell(db, "work.suspended", row, actor)
+            else:
+                await self._publish(db, row, row["account_id"])
+            await self._audit(db, f"work.{'resumed' if after == 'published' else after}", work_id, caller,
+                              {"status": before}, {"status": after, "reason": reason})  # fmt: skip
+            return work_of(await queries.work(db, work_id))
 
     # For the other parts of this context.
 
@@ -322,6 +354,10 @@ class Catalog:
         """Somebody has a right to it from now on: it can be archived, never deleted."""
         await queries.mark_sold(db, work_id)
 
+    async def is_being_paid(self, db: Any, work_id: UUID) -> bool:
+        """Whether a purchase of it waits for the core's answer; it is sold as soon as that says so."""
+        return self.being_paid is not None and await self.being_paid(db, work_id)
+
     async def note_version(self, db: Any, work_id: UUID, note: str, actor: UUID) -> None:
         """What the work consists of now is its next version, unless it is what it was."""
         row = await queries.work(db, work_id)
@@ -331,8 +367,28 @@ class Catalog:
         if digest == await queries.version_digest(db, work_id, row["content_version"]):
             return
         await queries.insert_version(db, work_id, number, content, digest, note, actor)
-        if row["status"] == "published":
+        if not await self.look_again(db, row, note, actor) and row["status"] == "published":
             await self._tell(db, "work.version_published", row, actor)
+
+    async def look_again(self, db: Any, row: Any, what: str, actor: UUID) -> bool:
+        """Whether a change of the owner's takes an approved work out of sight until it is approved again.
+
+        Where the settings want a verification, readers get only what was looked at. What staff corrects, it has seen.
+        """
+        if (
+            not self._kernel.settings.works_need_verification
+            or row["verification_status"] != "approved"
+            or row["account_id"] != actor
+        ):
+            return False
+        if row["status"] != "published":
+            await queries.update_work(db, row["id"], {"verification_status": "unsubmitted"})
+            return False
+        await queries.update_work(db, row["id"], {"status": "in_review"})
+        await self._hide(db, row["id"])
+        await self._tell(db, "work.withdrawn", row, actor)
+        await self._submit(db, str(actor), row, f"Submitted with a change: {what or 'no note'}.")
+        return True
 
     async def show_files(self, db: Any, work_id: UUID, file_ids: list[UUID]) -> None:
         await self._media.set_public(db, file_ids, True)
@@ -342,17 +398,20 @@ class Catalog:
         elsewhere = await queries.shown_elsewhere(db, file_ids, work_id, PUBLIC_ROLES)
         await self._media.set_public(db, [id_ for id_ in file_ids if id_ not in elsewhere], False)
 
-    async def may_use(self, db: Any, visitor: Caller | None, work_id: UUID, chapter_id: UUID | None) -> bool:
-        """Whether somebody who is not inside has bought the work, or this chapter; without a chapter, anything."""
+    async def may_use(
+        self, db: Any, visitor: Caller | None, work_id: UUID, chapter_id: UUID | None, before: datetime | None = None
+    ) -> bool:
+        """Whether somebody who is not inside has bought the work, or this chapter, before then; without a chapter,
+        anything."""
         return visitor is not None and self.entitled is not None and await self.entitled(
-            db, visitor, work_id, chapter_id
+            db, visitor, work_id, chapter_id, before
         )  # fmt: skip
 
     # Inside.
 
     async def _kept(self, db: Any, visitor: Caller | None, row: Any) -> bool:
-        """Who bought an archived work keeps it."""
-        return row["status"] == "archived" and await self.may_use(db, visitor, row["id"], None)
+        """Who bought a work keeps it while it is archived, suspended or looked at again."""
+        return await self.may_use(db, visitor, row["id"], None)
 
     async def _is_inside(self, db: Any, visitor: Caller, row: Any) -> bool:
         if str(row["account_id"]) == visitor.account_id or visitor.may("edit_any_work") or visitor.may("verify_ip"):
@@ -373,7 +432,8 @@ class Catalog:
             raise ApiError(ErrorCode.CONFLICT, f"It needs {needed} first.", reason="nothing_to_publish")
 
     async def _publish(self, db: Any, row: Any, actor: UUID) -> None:
-        await queries.update_work(db, row["id"], {"status": "published", "published_at": datetime.now(UTC)})
+        at = row["published_at"] or datetime.now(UTC)
+        await queries.update_work(db, row["id"], {"status": "published", "published_at": at})
         shown = [asset["file_id"] for asset in await queries.assets(db, row["id"]) if asset["role"] in PUBLIC_ROLES]
         await self.show_files(db, row["id"], shown)
         await self._tell(db, "work.published", row, actor)
@@ -386,10 +446,13 @@ class Catalog:
         shown = [asset["file_id"] for asset in await queries.assets(db, work_id) if asset["role"] in PUBLIC_ROLES]
         await self.hide_files(db, work_id, shown)
 
-    async def _submit(self, db: Any, caller: Caller, row: Any, statement: str) -> Any:
+    async def _submit(self, db: Any, account_id: str, row: Any, statement: str) -> Any:
         case = await queries.insert_case(db, new_id(), row["id"], statement)
         await queries.update_work(db, row["id"], {"verification_status": "pending"})
-        await self._audit(db, "work.verification_submitted", row["id"], caller, None, {"case_id": str(case["id"])})
+        await self._kernel.audit.record(
+            db, "work.verification_submitted", ("work", str(row["id"])), actor=account_id,
+            new={"case_id": str(case["id"])},
+        )  # fmt: skip
         return case
 
     async def _tell(self, db: Any, type_: str, row: Any, actor: UUID) -> None:

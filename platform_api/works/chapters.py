@@ -4,7 +4,8 @@
 
 A text has 100 to 10,000 Unicode code points after NFC, and its digest is SHA-256 of that text in UTF-8, so whoever has
 the text can check it. Readers get it if the chapter is a preview; else its owner and collaborators, and whoever is
-entitled to it. All changes of one work's chapters come one after the other, under the lock of the work.
+entitled to it: who was so when it was unpublished reads it further, and it is not deleted once the work was sold. All
+changes of one work's chapters come one after the other, under the lock of the work.
 """
 
 from __future__ import annotations
@@ -84,26 +85,42 @@ class Chapters:
         rows, pagination = page(rows, limit, lambda row: (row["number"],))
         return [_chapter(row) for row in rows], pagination
 
-    async def read(self, visitor: Caller | None, work_id: UUID, chapter_id: UUID) -> ChapterDetail:
-        """With its content for who may read it. Raises ApiError NOT_FOUND."""
+    async def read(
+        self, visitor: Caller | None, work_id: UUID, chapter_id: UUID, number: int | None = None
+    ) -> ChapterDetail:
+        """With its content for who may read it: the latest version, or one that counted when the reader bought it, or
+        later. Raises ApiError NOT_FOUND."""
         async with self._database.connection() as db:
             row, inside = await self._visible(db, visitor, chapter_id)
             if row["work_id"] != work_id:
                 raise unknown("chapter")
-            version = await queries.chapter_version(db, chapter_id, row["content_version"])
-            is_open = inside or row["preview"] or await self._catalog.may_use(db, visitor, work_id, chapter_id)
+            latest = row["content_version"]
+            if number is not None and not 1 <= number <= latest:
+                raise unknown("version")
+            version = await queries.chapter_version(db, chapter_id, number or latest)
+            if version["number"] == latest:
+                is_open = inside or row["preview"] or await self._catalog.may_use(db, visitor, work_id, chapter_id)
+            else:
+                replaced_at = (await queries.chapter_version(db, chapter_id, version["number"] + 1))["created_at"]
+                is_open = inside or await self._catalog.may_use(db, visitor, work_id, chapter_id, replaced_at)
+        if not is_open and version["number"] != latest:
+            raise unknown("version")
         return ChapterDetail(
             _chapter(row), not is_open, version["body"] if is_open else None,
             str(version["file_id"]) if is_open and version["file_id"] else None, bytes(version["sha256"]).hex(),
         )  # fmt: skip
 
-    async def file_of(self, db: Any, work_id: UUID, chapter_id: UUID) -> tuple[str, UUID] | None:
-        """Title and file of a published chapter that is one, for who may use it. Raises ApiError NOT_FOUND."""
+    async def files_of(self, db: Any, work_id: UUID, chapter_id: UUID, since: datetime) -> list[tuple[str, UUID]]:
+        """Titles and files of a chapter that is one, published then or later, for who may use it `since` then: the
+        latest, and the one of that time. Raises ApiError NOT_FOUND."""
         row = await queries.chapter(db, chapter_id)
-        if row is None or row["work_id"] != work_id or row["status"] != "published":
+        if row is None or row["work_id"] != work_id:
             raise unknown("chapter")
-        version = await queries.chapter_version(db, chapter_id, row["content_version"])
-        return None if version["file_id"] is None else (row["title"], version["file_id"])
+        if row["status"] != "published" and (row["unpublished_at"] is None or row["unpublished_at"] < since):
+            raise unknown("chapter")
+        versions = await queries.chapter_versions_since(db, chapter_id, since)
+        files = {version["file_id"]: version["title"] for version in versions if version["file_id"] is not None}
+        return [(title, file_id) for file_id, title in files.items()]
 
     async def change(self, caller: Caller, chapter_id: UUID, body: ChapterPatch, if_match: str | None) -> Chapter:
         """Raises ApiError NOT_FOUND, CONFLICT, INVALID_CONTENT_FORMAT, VALIDATION_ERROR."""
@@ -111,7 +128,7 @@ class Chapters:
         note, number = changes.pop("change_note"), changes.pop("number", None)
         content = {name: changes.pop(name) for name in ("body", "file_id") if name in changes}
         async with self._database.transaction() as db:
-            row, _ = await self._lock_own(db, caller, chapter_id)
+            row, work = await self._lock_own(db, caller, chapter_id)
             check_version(if_match, row["version"])
             before = await queries.chapter_version(db, chapter_id, row["content_version"])
             text, file_id, digest = before["body"], before["file_id"], bytes(before["sha256"])
@@ -129,13 +146,16 @@ class Chapters:
                 await queries.insert_chapter_version(
                     db, chapter_id, before["number"] + 1, title, text, file_id, digest, note, UUID(caller.account_id)
                 )
+                if row["status"] == "published":
+                    await self._catalog.look_again(db, work, f"chapter {row['number']}", UUID(caller.account_id))
             return _chapter(await queries.chapter(db, chapter_id))
 
     async def delete(self, caller: Caller, chapter_id: UUID) -> None:
         """Softly; its versions stay. Raises ApiError NOT_FOUND; CONFLICT `sold`."""
         async with self._database.transaction() as db:
             row, work = await self._lock_own(db, caller, chapter_id)
-            if work["sold"] and row["status"] == "published":
+            was_shown = row["published_at"] is not None
+            if was_shown and (work["sold"] or await self._catalog.is_being_paid(db, work["id"])):
                 raise ApiError(ErrorCode.CONFLICT, "The work was sold: unpublish it instead.", reason="sold")
             await queries.update_chapter(db, chapter_id, {"status": "deleted", "number": None})
             await queries.close_gap(db, row["work_id"], row["number"])
@@ -149,11 +169,16 @@ class Chapters:
             if row["status"] != "published":
                 first = row["published_at"] is None
                 at = row["published_at"] or datetime.now(UTC)
-                await queries.update_chapter(db, chapter_id, {"status": "published", "published_at": at})
+                await queries.update_chapter(
+                    db, chapter_id, {"status": "published", "published_at": at, "unpublished_at": None}
+                )
+                withdrawn = await self._catalog.look_again(
+                    db, work, f"chapter {row['number']}", UUID(caller.account_id)
+                )
                 payload = {
                     "creator_id": str(work["creator_id"]), "work_id": str(row["work_id"]),
                     "title": f"{work['title']}: {row['title']}"[:200], "first": first,
-                    "was_public": work["status"] == "published",
+                    "was_public": work["status"] == "published" and not withdrawn,
                 }  # fmt: skip
                 await self._kernel.events.publish(
                     db, "chapter.published", ("chapter", str(chapter_id)), payload, actor=caller.account_id
@@ -163,13 +188,14 @@ class Chapters:
             return _chapter(await queries.chapter(db, chapter_id))
 
     async def unpublish(self, caller: Caller, chapter_id: UUID, if_match: str | None) -> Chapter:
-        """Raises ApiError NOT_FOUND; CONFLICT `not_published`."""
+        """Who bought it before keeps it. Raises ApiError NOT_FOUND; CONFLICT `not_published`."""
         async with self._database.transaction() as db:
             row, _ = await self._lock_own(db, caller, chapter_id)
             check_version(if_match, row["version"])
             if row["status"] != "published":
                 raise ApiError(ErrorCode.CONFLICT, "The chapter is not published.", reason="not_published")
-            await queries.update_chapter(db, chapter_id, {"status": "unpublished"})
+            now = datetime.now(UTC)
+            await queries.update_chapter(db, chapter_id, {"status": "unpublished", "unpublished_at": now})
             await self._audit(db, "chapter.unpublished", row, caller, {"status": "published"},
                               {"status": "unpublished"})  # fmt: skip
             return _chapter(await queries.chapter(db, chapter_id))
@@ -208,7 +234,9 @@ class Chapters:
         except ApiError as error:
             raise unknown("chapter") from error
         if not inside and row["status"] != "published":
-            raise unknown("chapter")
+            gone_at = row["unpublished_at"]
+            if gone_at is None or not await self._catalog.may_use(db, visitor, row["work_id"], chapter_id, gone_at):
+                raise unknown("chapter")
         return row, inside
 
     async def _lock_own(self, db: Any, caller: Caller, chapter_id: UUID) -> tuple[Any, Any]:

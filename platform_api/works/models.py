@@ -14,7 +14,7 @@ from platform_api.texts import PROSE, Category, Genre, line, prose
 __all__ = [
     "BODY_MAX", "BODY_MIN", "Asset", "AssetRequest", "Chapter", "ChapterDetail", "ChapterPatch", "ChapterRequest",
     "ChapterVersion", "Collaborator", "CollaboratorChange", "CollaboratorLine", "CollaboratorsRequest",
-    "Collaborators", "Consent", "Metadata", "Offer", "OfferPatch", "OfferRequest", "VerificationCase",
+    "Collaborators", "Consent", "Metadata", "Offer", "OfferPatch", "OfferRequest", "StaffReason", "VerificationCase",
     "VerificationDecision", "VerificationRequest", "Work", "WorkKind", "WorkPatch", "WorkRequest",
     "WorkSort", "WorkStatus", "WorkVersion",
 ]  # fmt: skip
@@ -262,6 +262,12 @@ class Offer(Struct, frozen=True):
 
 class VerificationRequest(Struct, frozen=True, forbid_unknown_fields=True):
     statement: Annotated[str, prose(5000, "I wrote this work alone.", min_length=1)]
+
+
+class StaffReason(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why, for the audit trail."""
+
+    reason: Annotated[str, prose(2000, "A court asked for it.", min_length=1)]
 
 
 class VerificationDecision(Struct, frozen=True, forbid_unknown_fields=True):

@@ -99,6 +99,11 @@ class Offers:
             raise unknown("offer") if error.code is ErrorCode.NOT_FOUND else error from None
         return row, work
 
+    async def lock_subject(self, db: Any, work_id: UUID, chapter_id: UUID | None) -> bool:
+        """Whether the work, locked now, and the chapter of it, if it is about one, have not been deleted."""
+        work = await queries.lock_work(db, work_id)
+        return work is not None and (chapter_id is None or await queries.chapter(db, chapter_id) is not None)
+
     async def bounds(self, asset: str, least: str | None, most: str | None) -> tuple[int | None, int | None]:
         """Prices of a filter in units. Raises ApiError VALIDATION_ERROR."""
         async with self._database.connection() as db:

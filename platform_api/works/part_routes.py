@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, IfMatch, Limit, ok, path_id, tagged
 from platform_api.idempotency import IdempotencyKey, checked_key
@@ -56,11 +56,12 @@ class WorkPartController(Controller):
 
     @get("/chapters/{chapter_id:str}", responses=READS_ONE)
     async def chapter(
-        self, request: AnyRequest, work_id: FromPath[str], chapter_id: FromPath[str], visitor: Visitor, works: Works
-    ) -> Response[Envelope[ChapterDetail]]:
-        """A chapter; its content for who may read it."""
+        self, request: AnyRequest, work_id: FromPath[str], chapter_id: FromPath[str], visitor: Visitor, works: Works,
+        version: FromQuery[int | None] = None,
+    ) -> Response[Envelope[ChapterDetail]]:  # fmt: skip
+        """A chapter; its content for who may read it. Buyers read the version that they bought too (`version`)."""
         ids = path_id(work_id, "chapter"), path_id(chapter_id, "chapter")
-        detail = await works.chapters.read(visitor, *ids)
+        detail = await works.chapters.read(visitor, *ids, version)
         return tagged(ok(request, detail), detail.chapter.version)
 
     @get("/assets", responses=READS_ONE)

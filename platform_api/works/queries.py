@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -98,6 +99,17 @@ async def lock_work(db: Any, work_id: UUID) -> Any:
 
 async def published(db: Any, work_ids: list[UUID]) -> set[UUID]:
     rows = await db.fetch("SELECT id FROM works.work WHERE id = ANY($1) AND status = 'published'", work_ids)
+    return {row["id"] for row in rows}
+
+
+async def shown(db: Any, ids: list[UUID]) -> set[UUID]:
+    """Of works and chapters, those that everybody may see."""
+    rows = await db.fetch(
+        "SELECT id FROM works.work WHERE id = ANY($1) AND status = 'published'"
+        " UNION ALL SELECT c.id FROM works.chapter c JOIN works.work w ON w.id = c.work_id"
+        " WHERE c.id = ANY($1) AND c.status = 'published' AND w.status = 'published'",
+        ids,
+    )
     return {row["id"] for row in rows}
 
 
@@ -260,6 +272,20 @@ async def chapter_version(db: Any, chapter_id: UUID, number: int) -> Any:
     return await db.fetchrow(query, chapter_id, number)
 
 
+async def chapter_versions_since(db: Any, chapter_id: UUID, since: datetime) -> list[Any]:
+    """The version that counted then, and the latest, which may be the same."""
+    rows: list[Any] = await db.fetch(
+        """
+        SELECT * FROM works.chapter_version v WHERE v.chapter_id = $1 AND (
+            v.number = (SELECT max(number) FROM works.chapter_version WHERE chapter_id = $1)
+            OR v.number = (SELECT max(number) FROM works.chapter_version WHERE chapter_id = $1 AND created_at <= $2))
+        ORDER BY v.number DESC
+        """,
+        chapter_id, since,
+    )  # fmt: skip
+    return rows
+
+
 async def chapter_versions(db: Any, chapter_id: UUID, before: int | None, limit: int) -> list[Any]:
     rows: list[Any] = await db.fetch(
         "SELECT * FROM works.chapter_version WHERE chapter_id = $1 AND ($2::bigint IS NULL OR number < $2)"
@@ -276,6 +302,16 @@ async def assets(db: Any, work_id: UUID) -> list[Any]:
     rows: list[Any] = await db.fetch(
         "SELECT * FROM works.asset WHERE work_id = $1 AND removed_at IS NULL ORDER BY id", work_id
     )
+    return rows
+
+
+async def assets_since(db: Any, work_id: UUID, since: datetime) -> list[Any]:
+    """Those that the work has, or had at some time since then; each file once in a role."""
+    rows: list[Any] = await db.fetch(
+        "SELECT DISTINCT ON (file_id, role) role, name, file_id FROM works.asset"
+        " WHERE work_id = $1 AND (removed_at IS NULL OR removed_at > $2) ORDER BY file_id, role",
+        work_id, since,
+    )  # fmt: skip
     return rows
 
 

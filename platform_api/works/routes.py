@@ -19,6 +19,7 @@ from platform_api.routing import CHANGES, READS, READS_ONE, AnyRequest, Visitor,
 from platform_api.security import permitted, unauthorized
 from platform_api.texts import LINE, SearchText
 from platform_api.works.models import (
+    StaffReason,
     VerificationCase,
     VerificationDecision,
     VerificationRequest,
@@ -176,7 +177,8 @@ class WorkStaffController(Controller):
             return ok(request, *await creators.pending(cursor, limit))
         cases, pagination = await works.catalog.pending(cursor, limit)
         shown = [
-            PendingVerification(case.id, "work", case.work_id, case.title, case.statement, [], [], case.submitted_at)
+            PendingVerification(case.id, "work", case.work_id, case.title, case.statement, [], [], [],
+                                case.submitted_at)  # fmt: skip
             for case in cases
         ]
         return ok(request, shown, pagination)
@@ -191,6 +193,20 @@ class WorkStaffController(Controller):
     ) -> Envelope[VerificationCase]:  # fmt: skip
         """Approve or reject a work. Needs `verify_ip`; never one's own."""
         return ok(request, await works.catalog.decide(caller, path_id(work_id, "work"), data))
+
+    @post("/works/{work_id:str}/suspend", status_code=200, guards=[permitted("moderate_content")], responses=CHANGES)
+    async def suspend(
+        self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[StaffReason], caller: Who, works: Works
+    ) -> Envelope[Work]:
+        """Take a published work out of sight; who bought it keeps it. Needs `moderate_content`; never one's own."""
+        return ok(request, await works.catalog.suspend(caller, path_id(work_id, "work"), data.reason))
+
+    @post("/works/{work_id:str}/resume", status_code=200, guards=[permitted("moderate_content")], responses=CHANGES)
+    async def resume(
+        self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[StaffReason], caller: Who, works: Works
+    ) -> Envelope[Work]:
+        """Show a suspended work again. Needs `moderate_content`; never one's own."""
+        return ok(request, await works.catalog.resume(caller, path_id(work_id, "work"), data.reason))
 
 
 async def _filters(

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from byline.client import TradingClient
-from byline.operator import gateway_url
+from byline.operator import gateway_url, open_operator
+from byline.summary import read_projection
 from tests.support.exchange import ExchangeProcess
 from tests.support.people import Person
 from tests.support.waiting import HANG_S, answers
@@ -28,6 +31,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 TEXT = "The letter was heavier than it looked, and nobody had asked who would carry it over the border. " * 3
 FEE = Decimal("100.01")
 PLATFORM_BPS = 1_500
+CARD = Decimal("150.02")
+FAUCET = Decimal(10_000)
 
 
 async def test_a_writer_a_studio_and_two_traders(
@@ -48,10 +53,13 @@ async def test_a_writer_a_studio_and_two_traders(
             work = await the_story(http, writer, staff)
             await registered(http, writer, work)
             licence = await licensed(writer, [editor, painter, translator], studio, work)
-            await split_four_ways(writer, [writer, editor, painter, translator], work)
+            amounts = await split_four_ways(writer, [writer, editor, painter, translator], work)
             market = await launched(writer, staff)
             batch = await traded(exchange, market, ann, bob)
             await agree(exchange, tmp_path, people, batch)
+            assert total(await studio.data("GET", "/v1/users/me/balances"), "USDC") == CARD - FEE
+            await books(exchange, work, amounts)
+            await statements(exchange, staff, [writer, editor, painter, translator], amounts)
             await outsider(http, work, licence)
             tell_the_example(exchange)
     finally:
@@ -112,7 +120,7 @@ async def licensed(writer: Person, partners: list[Person], studio: Person, work:
         "POST", f"{inside}/license-terms", license_type="exclusive", base_fee=str(FEE), asset="USDC",
         territories=["PG", "AU"], duration="P2Y", scope=["adapt"], revenue_share_bps=500,
     )  # fmt: skip
-    await studio.data("POST", "/v1/faucet", assets=["USDC"])
+    await pays_in_by_card(studio)
     asked = await studio.data("POST", "/v1/license-applications", terms_id=terms["id"], purpose="A film of it.")
     assert asked["status"] == "pending"
     approved = await writer.data("POST", f"/v1/license-applications/{asked['id']}/approve")
@@ -124,7 +132,21 @@ async def licensed(writer: Person, partners: list[Person], studio: Person, work:
     return dict(found)
 
 
-async def split_four_ways(writer: Person, payees: list[Person], work: dict[str, Any]) -> None:
+async def pays_in_by_card(person: Person) -> None:
+    """A top-up of CARD at the provider, which is the test provider beside the embedded chain."""
+    intent = await person.data("POST", "/v1/payments/intents", asset="USDC", amount=str(CARD))
+    card = {"intent": intent["provider_ref"], "client_secret": intent["client_secret"], "card": "ok"}
+    await person.data("POST", "/v1/test-provider/payments", **card)
+    await answers(
+        lambda: person.data("GET", "/v1/users/me/balances"), lambda balances: total(balances, "USDC") == CARD
+    )
+
+
+def total(balances: list[dict[str, Any]], asset: str) -> Decimal:
+    return sum((Decimal(row["total"]) for row in balances if row["asset"] == asset), Decimal(0))
+
+
+async def split_four_ways(writer: Person, payees: list[Person], work: dict[str, Any]) -> dict[str | None, Decimal]:
     """Every line has its batch and digest; they sum to the fee; each payee's balance is what its line says."""
 
     def final(found: Any) -> bool:
@@ -145,6 +167,7 @@ async def split_four_ways(writer: Person, payees: list[Person], work: dict[str, 
         assert (line["kind"], Decimal(line["amount"])) == ("earned", amounts[person.id]) and line["digests"]
         csv = await person.http.get("/v1/royalties/report?format=csv", headers=person.bearer)
         assert str(amounts[person.id]) in csv.text or line["amount"] in csv.text
+    return amounts
 
 
 async def launched(writer: Person, staff: Person) -> str:
@@ -179,7 +202,56 @@ async def traded(exchange: ExchangeProcess, market: str, ann: Person, bob: Perso
 
     fills = await answers(lambda: ann.data("GET", "/v1/trades?own=true"), settled)
     assert all(fill["digests"] for fill in fills)
+    assert await moved(ann) == {"buy": Decimal(60), "sell": Decimal(14)}
+    assert await moved(bob) == {"buy": Decimal(14)}
+    for person, tokens in ((ann, 30), (bob, 10)):
+        assert total(await person.data("GET", "/v1/users/me/balances"), "ADA") == tokens
     return max(int(fill["batch"]) for fill in fills)
+
+
+async def moved(person: Person) -> dict[str, Decimal]:
+    """What somebody bought and sold for, in USDC; the balance is what the faucet gave, with that and the fees."""
+    sums: dict[str, Decimal] = {}
+    fees = Decimal(0)
+    for fill in await person.data("GET", "/v1/trades?own=true"):
+        sums[fill["side"]] = sums.get(fill["side"], Decimal(0)) + Decimal(fill["notional"])
+        fees += Decimal(fill["fee"])
+    left = FAUCET - sums.get("buy", Decimal(0)) + sums.get("sell", Decimal(0)) - fees
+    assert total(await person.data("GET", "/v1/users/me/balances"), "USDC") == left
+    return sums
+
+
+async def books(exchange: ExchangeProcess, work: dict[str, Any], amounts: dict[str | None, Decimal]) -> None:
+    """What the operator sees: each payee is owed its line, nothing stays with the work, all accounts sum to zero."""
+    async with open_operator(exchange.settings) as operator:
+        for account_id, amount in amounts.items():
+            if account_id is not None:
+                owed = (await operator.balances(f"pay:{account_id}"))["USDC"]
+                assert Decimal(owed["available"]) + Decimal(owed["held"]) == amount
+        passing = await operator.balances(f"work:{work['id']}")
+        assert all(Decimal(part) == 0 for row in passing.values() for part in row.values())
+    sums: dict[int, int] = {}
+    for (_, asset), parts in (await read_projection(exchange.status("postgres")["url"])).balances.items():
+        sums[asset] = sums.get(asset, 0) + sum(parts)
+    assert len(sums) >= 2 and set(sums.values()) == {0}
+
+
+async def statements(
+    exchange: ExchangeProcess, staff: Person, payees: list[Person], amounts: dict[str | None, Decimal]
+) -> None:
+    """The month is closed as staff does it, and each payee's statement has the amount of its line."""
+    last_month = (datetime.now(UTC).replace(day=1) - timedelta(days=1)).replace(hour=12)
+    connection = await asyncpg.connect(exchange.status("postgres")["url"])
+    try:  # what was lived today was lived last month: nobody waits here for a month to end
+        await connection.execute("UPDATE royalties.entry SET happened_at = $1", last_month)
+    finally:
+        await connection.close()
+    run = await staff.data("POST", "/v1/admin/royalties/runs", period=last_month.strftime("%Y-%m"))
+    assert run["statements"] == len(payees)
+    for person in payees:
+        (statement,) = await person.data("GET", "/v1/royalties/statements")
+        said = [Decimal(statement[name]) for name in ("opening", "earned", "reversed", "paid", "closing")]
+        assert said == [0, amounts[person.id], 0, 0, amounts[person.id]]
 
 
 async def agree(exchange: ExchangeProcess, folder: Path, people: list[Person], batch: int) -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -65,7 +66,8 @@ class World:
         self.account = session["account"]
 
     async def answer(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return await self.client.request(method, path, headers=self.bearer | options.pop("headers", {}), **options)
+        headers = self.bearer | {"idempotency-key": uuid4().hex} | options.pop("headers", {})
+        return await self.client.request(method, path, headers=headers, **options)
 
     async def data(self, method: str, path: str, **options: Any) -> Any:
         answer = await self.answer(method, path, **options)
@@ -314,6 +316,25 @@ async def test_the_same_key_is_one_withdrawal(world: World) -> None:
     assert world.balance() == (90_000_000, 10_000_000)
     other = {"asset": "USDC", "amount": "11"}
     assert await world.refused("idempotency_key_reuse", "POST", "/v1/withdrawals", json=other, headers=headers) == 409
+    # The key's record is gone, as after a day or a process that died with the answer: the document itself answers.
+    await world.sql("DELETE FROM kernel.idempotency_record")
+    assert (await world.data("POST", "/v1/withdrawals", json=body, headers=headers))["id"] == first["id"]
+    await world.sql("DELETE FROM kernel.idempotency_record")
+    assert await world.refused("idempotency_key_reuse", "POST", "/v1/withdrawals", json=other, headers=headers) == 409
+    assert world.balance() == (90_000_000, 10_000_000)
+    assert len(await world.data("GET", "/v1/withdrawals")) == 1
+
+
+async def test_a_withdrawal_needs_a_key_and_a_refused_one_stays_refused(world: World) -> None:
+    body = {"asset": "USDC", "amount": "101"}
+    answer = await world.client.post("/v1/withdrawals", headers=world.bearer, json=body)
+    assert (answer.status_code, answer.json()["error"]["details"]["reason"]) == (400, "missing"), answer.text
+    assert world.core.commands == []
+    headers = {"idempotency-key": "too-much"}
+    assert await world.refused("insufficient_funds", "POST", "/v1/withdrawals", json=body, headers=headers) == 422
+    world.core.send(op="deposit", account=world.account, asset="USDC", amount="50", ref="late")
+    assert await world.refused("insufficient_funds", "POST", "/v1/withdrawals", json=body, headers=headers) == 422
+    assert world.balance() == (150_000_000, 0)
 
 
 @pytest.mark.parametrize("faults", list(itertools.product(("none", "request", "answer"), repeat=2)))

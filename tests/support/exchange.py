@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -129,7 +130,8 @@ async def rest_of(exchange: ExchangeProcess, wallet: Wallet) -> AsyncIterator[tu
     async with httpx.AsyncClient(base_url=f"http://{api['host']}:{api['port']}") as http:
 
         async def data(method: str, path: str, **body: Any) -> Any:
-            answer = await http.request(method, path, **({"json": body} if body else {}))
+            headers = {"idempotency-key": uuid4().hex} if method == "POST" else {}
+            answer = await http.request(method, path, headers=headers, **({"json": body} if body else {}))
             assert answer.status_code < 300, answer.text
             return answer.json()["data"]
 

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from platform_api.creators.service import TREND_UNIT, trend_after
+from tests.integration.platform_api.test_works import file_of
 
 CREATORS = "/v1/creators"
 
@@ -142,7 +143,11 @@ async def test_verification_is_decided_by_somebody_else(world):
     await world.refused(404, "NOT_FOUND", "unknown_verification", "GET", path, headers=bearer)
     strange = {"statement": "Me.", "portfolio_work_ids": [str(uuid4())]}
     await world.refused(400, "VALIDATION_ERROR", "unknown_work", "POST", path, headers=bearer, json=strange)
-    case = await world.data("POST", path, headers=bearer, json={"statement": "I am Ink."})
+    document = await file_of(world, bearer, b"%PDF-1.7 " + bytes(50), "application/pdf")
+    forger, _, foreign = await creator(world, "Forger")
+    await world.refused(400, "VALIDATION_ERROR", "unknown_file", "POST", f"{CREATORS}/{forger['id']}/verification",
+                        headers=foreign, json={"statement": "Me.", "file_ids": [document["id"]]})  # fmt: skip
+    case = await world.data("POST", path, headers=bearer, json={"statement": "I am Ink.", "file_ids": [document["id"]]})
     assert case["status"] == "pending"
     await world.refused(409, "CONFLICT", "verification_pending", "POST", path, headers=bearer, json={"statement": "x"})
 
@@ -153,7 +158,10 @@ async def test_verification_is_decided_by_somebody_else(world):
     staff, admin = await world.sign_in()
     await world.grant(staff["account_id"], "admin", ["users"])
     waiting = await world.data("GET", "/v1/admin/verifications?type=creator&limit=200", headers=admin)
-    assert case["id"] in {entry["id"] for entry in waiting}
+    (entry,) = [entry for entry in waiting if entry["id"] == case["id"]]
+    assert entry["file_ids"] == [document["id"]]
+    shown = await world.client.get(entry["file_urls"][0]["url"])
+    assert shown.content == b"%PDF-1.7 " + bytes(50)
     await world.refused(400, "VALIDATION_ERROR", "missing", *decide, headers=admin, json={"decision": "reject"})
     await world.data(*decide, headers=admin, json={"decision": "reject", "reason": "Not you."})
     await world.refused(409, "CONFLICT", "not_pending", *decide, headers=admin, json={"decision": "approve"})

@@ -1,9 +1,11 @@
 """The pool of connections over a real PostgreSQL: what a user of one leaves behind, the next one does not meet."""
 
+import asyncio
+
 import asyncpg
 import pytest
 
-from platform_api.database import Database
+from platform_api.database import Database, Deadlock
 
 
 @pytest.fixture
@@ -23,6 +25,22 @@ async def test_transaction_left_open_is_rolled_back_before_the_next_use(database
         assert await db.fetchval("SELECT pg_backend_pid()") == first  # the same one
         assert not db.is_in_transaction()
         assert await db.fetchval("SELECT count(*) FROM taxonomy.genre WHERE code = 'left_behind'") == 0
+
+
+async def test_one_of_two_transactions_that_wait_for_each_other_may_try_again(api_dsn):
+    database = Database(api_dsn, connections_max=2)
+    await database.open()
+    both = asyncio.Barrier(2)
+
+    async def change(first, second):
+        async with database.transaction() as db:
+            await db.execute("SELECT pg_advisory_xact_lock($1)", first)
+            await both.wait()
+            await db.execute("SELECT pg_advisory_xact_lock($1)", second)
+
+    answers = await asyncio.gather(change(71, 72), change(72, 71), return_exceptions=True)
+    await database.close()
+    assert sorted(type(answer) for answer in answers if answer is not None) == [Deadlock]
 
 
 async def test_failed_transaction_leaves_a_connection_that_works(database):

@@ -22,6 +22,7 @@ from platform_api.security import ACCESS_COOKIE
 from tests.integration.platform_api.test_works import chapter, creator, published, story
 from tests.support.api import opened
 from tests.support.real_core import RealCore
+from tests.unit.platform_api.test_sui_signature import Wallet
 
 
 class Page:
@@ -158,6 +159,33 @@ async def test_private_channels_end_with_the_session(world, served):
         with pytest.raises(ConnectionClosed) as closed:
             await again.ask("ping")
         assert closed.value.rcvd.code == 4401
+
+
+@pytest.mark.parametrize("way", ["logout", "refresh_reused", "wallet_unlinked"])
+async def test_a_socket_ends_with_its_session_however_that_ends(world, served, way):
+    wallet, second = Wallet(0), Wallet(1)
+    session, bearer = await world.sign_in(wallet)
+    async with served(**bearer_of(bearer)) as page:
+        assert (await page.subscribe(f"user:{session['account_id']}"))["access"] == "own"
+        if way == "logout":
+            await world.data("POST", "/v1/auth/logout", headers=bearer)
+        elif way == "refresh_reused":
+            for status in (200, 401):
+                body = {"refresh_token": session["refresh_token"]}
+                answer = await world.client.post("/v1/auth/refresh", json=body)
+                assert answer.status_code == status, answer.text
+        else:
+            await world.step_up(wallet, bearer)
+            link = await world.proof(second, "link_wallet", bearer)
+            await world.data("POST", "/v1/users/me/wallets", headers=bearer, json=link)
+            _, other = await world.sign_in(second)
+            first, _ = await world.data("GET", "/v1/users/me/wallets", headers=other)
+            await world.data("DELETE", f"/v1/users/me/wallets/{first['id']}", headers=other)
+        await world.settle()
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                await page.ask("ping")
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4401, "session_revoked")
 
 
 async def test_a_cookie_opens_for_pages_of_our_own_origin_alone(world, served):

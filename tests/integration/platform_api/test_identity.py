@@ -30,9 +30,31 @@ async def test_ethereum_wallet_signs_in_with_eip_4361_and_is_settled_in_custody(
     bearer = {"authorization": "Bearer " + session["access_token"]}
     ask = ("POST", "/v1/withdrawals")
     body = {"asset": "USDC", "amount": "1"}
-    await world.refused(403, "FORBIDDEN", "sui_wallet_needed", *ask, headers=bearer, json=body)
+    keyed = bearer | {"idempotency-key": uuid4().hex}
+    await world.refused(403, "FORBIDDEN", "sui_wallet_needed", *ask, headers=keyed, json=body)
     bad = {"address": wallet.address.swapcase().replace("0X", "0x"), "purpose": "sign_in"}
     await world.refused(400, "VALIDATION_ERROR", "bad_address", "POST", "/v1/auth/nonce", json=bad)
+
+
+@pytest.mark.parametrize("world", [{"public_url": "https://byline.example"}], indirect=True)
+async def test_what_is_signed_and_mailed_names_the_public_address(world):
+    _, bearer = await world.sign_in()
+    nonce = await world.data("POST", "/v1/auth/nonce", json={"address": Wallet(0).address})
+    assert "\nURI: https://byline.example\n" in nonce["message"]
+    await world.data("POST", "/v1/users/me/email", headers=bearer, json={"email": f"{uuid4().hex}@example.org"})
+    await world.settle()
+    text = world.mail.letters[-1].text
+    assert "POST https://byline.example/v1/auth/email/verify" in text and "http://" not in text
+
+
+@pytest.mark.parametrize(
+    "world", [{"embedded": True, "test_payments": True, "public_per_minute": 1, "webhooks_per_minute": 3}],
+    indirect=True,
+)  # fmt: skip
+async def test_events_of_payment_providers_have_a_limit_of_their_own(world):
+    assert [(await world.client.get("/v1/time")).status_code for _ in range(2)] == [200, 429]
+    sent = [await world.client.post("/v1/webhooks/payments/test", json={}) for _ in range(4)]
+    assert [answer.status_code == 429 for answer in sent] == [False, False, False, True]
 
 
 async def test_proof_of_one_purpose_or_account_is_worth_nothing_for_another(world):

@@ -731,6 +731,24 @@ async def test_core_down_in_the_middle_of_a_refund_leaves_it_whole_after_recover
     assert (units(world, f"user:{buyer_id}"), payable(world, owner_id)) == ((100_000_000, 0), 0)
 
 
+async def test_licensor_gives_back_what_is_held_and_never_our_money(world):
+    owner_id, owner, work = await owner_of_work(world)
+    buyer_id, buyer = await studio(world, "100")
+    held = await issued(world, owner, work, buyer_id, base_fee="10")
+    await world.data("POST", f"/v1/licenses/{held['id']}/pay", headers=keyed(buyer))
+    await world.settle()
+    await world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(owner_id))
+    await world.data("POST", "/v1/payouts", headers=keyed(owner), json={"asset": "USDC", "amount": "1"})
+    ask = ("POST", f"/v1/licenses/{held['id']}/refund")
+    body = {"reason": "For a friend."}
+    await world.refused(402, "PAYMENT_FAILED", "refund_refused", *ask, headers=keyed(owner), json=body)
+    await world.sql("UPDATE licensing.license_period SET paid_at = paid_at - interval '7 days' WHERE license_id = $1",
+                    UUID(held["id"]))  # fmt: skip
+    await world.refused(403, "FORBIDDEN", "hold_over", *ask, headers=keyed(owner), json=body)
+    assert (units(world, f"user:{buyer_id}"), payable(world, owner_id)) == ((90_000_000, 0), 7_500_000)
+    assert (await licence(world, buyer, held["id"]))["status"] == "active"
+
+
 async def test_fee_that_was_paid_out_already_is_refunded_into_a_debt(world):
     owner_id, owner, work = await owner_of_work(world)
     buyer_id, buyer = await studio(world, "100")

@@ -1,6 +1,7 @@
 """Money of purchases over HTTP, a real PostgreSQL and the real core: cards, balances, events, refunds, crashes."""
 
 import asyncio
+import re
 import time
 from uuid import UUID, uuid4
 
@@ -156,6 +157,81 @@ async def test_payment_after_all_is_taken_although_the_intent_had_expired(shop):
     assert shop.owed(seller) == 18 * USDC
 
 
+async def test_late_payment_of_what_was_bought_meanwhile_is_the_payers_own_money(shop):
+    seller, _, _, _, offer = await shop.seller()
+    user, bearer = await shop.buyer()
+    first = await shop.buy(bearer, offer)
+    await shop.payments.intents._expire(type("Job", (), {"intent_id": UUID(first["intent"]["id"])}))
+    second = await shop.buy(bearer, offer)
+    await shop.pay(second["intent"])
+    await shop.finish()
+    await shop.event(first["intent"])  # it was paid at the last instant, and the news was long under way
+    await shop.finish()
+    assert shop.owed(seller) == 9 * USDC and shop.units(f"user:{user}") == 10 * USDC
+    late = await shop.get(f"/v1/purchases/{first['id']}", bearer)
+    assert (late["status"], late["intent"]["status"], late["intent"]["reason"]) == (
+        "failed", "succeeded", "already_owned")  # fmt: skip
+    assert len(await shop.get("/v1/library", bearer)) == 1
+
+
+async def test_nothing_is_bought_twice_while_the_first_payment_is_under_way(shop):
+    seller, _, _, _, offer = await shop.seller()
+    user, bearer = await shop.buyer("30")
+    first = await shop.buy(bearer, offer)
+    await shop.payments.intents._expire(type("Job", (), {"intent_id": UUID(first["intent"]["id"])}))
+    second = await shop.buy(bearer, offer)
+    await shop.event(first["intent"])  # late; the core has not answered yet
+    await shop.event(second["intent"])
+    path, body = "/v1/purchases", {"offer_id": offer["id"], "method": "balance"}
+    await shop.refused(409, "CONFLICT", "already_owned", path, bearer, body)
+    await shop.finish()
+    assert shop.owed(seller) == 9 * USDC and shop.units(f"user:{user}") == 40 * USDC
+    states = [(await shop.get(f"{path}/{one['id']}", bearer))["status"] for one in (first, second)]
+    assert states == ["completed", "failed"] and len(await shop.get("/v1/library", bearer)) == 1
+
+
+async def test_work_is_sold_when_it_is_paid_for_and_not_by_a_click(shop):
+    seller, seller_bearer, work, _, offer = await shop.seller()
+    user, bearer = await shop.buyer()
+    unpaid = await shop.buy(bearer, offer)
+    poor = {"offer_id": offer["id"], "method": "balance"}
+    _, penniless = await shop.buyer()
+    await shop.refused(402, "PAYMENT_FAILED", "insufficient_funds", "/v1/purchases", penniless, poor)
+    _, rich = await shop.buyer("10")
+    shop.core.lose.append("request")
+    assert (await shop.buy(rich, offer, "balance"))["status"] == "pending"
+    delete = ("DELETE", f"/v1/works/{work['id']}")
+    await shop.world.refused(409, "CONFLICT", "sold", *delete, headers=seller_bearer)
+    await shop.finish()
+    await shop.world.refused(409, "CONFLICT", "sold", *delete, headers=seller_bearer)
+    assert shop.owed(seller) == 9 * USDC and unpaid["status"] == "pending"
+
+    _, seller_bearer, work, _, offer = await shop.seller(name="Quill")
+    unpaid = await shop.buy(bearer, offer)
+    await shop.refused(402, "PAYMENT_FAILED", "insufficient_funds", "/v1/purchases", penniless,
+                       {"offer_id": offer["id"], "method": "balance"})  # fmt: skip
+    gone = await shop.world.client.request("DELETE", f"/v1/works/{work['id']}", headers=seller_bearer)
+    assert gone.status_code < 300
+    await shop.event(unpaid["intent"])
+    await shop.finish()
+    late = await shop.get(f"/v1/purchases/{unpaid['id']}", bearer)
+    assert (late["status"], late["reason"], shop.units(f"user:{user}")) == ("failed", "deleted", 10 * USDC)
+    assert shop.passing(work) == 0 and shop.sum_is_zero()
+
+
+async def test_price_that_the_buyer_was_shown_is_the_price_or_nothing_is_bought(shop):
+    _, seller_bearer, _, _, offer = await shop.seller()
+    user, bearer = await shop.buyer("30")
+    await shop.world.data("PATCH", f"/v1/offers/{offer['id']}", headers=seller_bearer, json={"price": "11.5"})
+    for method in ("balance", "provider"):
+        body = {"offer_id": offer["id"], "method": method, "price": "10"}
+        answer = await shop.refused(409, "CONFLICT", "price_changed", "/v1/purchases", bearer, body)
+        assert answer.json()["error"]["details"]["price"] == "11.5"
+    assert await shop.get("/v1/purchases", bearer) == []
+    await shop.post("/v1/purchases", bearer, body | {"method": "balance", "price": "11.50"})
+    assert shop.units(f"user:{user}") == 18_500_000
+
+
 async def test_what_is_not_just_what_was_asked_goes_to_the_payer(shop):
     seller, _, _, _, offer = await shop.seller()
     user, bearer = await shop.buyer()
@@ -266,6 +342,51 @@ async def test_buyer_gets_the_files_until_the_access_ends(shop):
     await shop.world.refused(409, "CONFLICT", "not_completed", "GET", path, headers=bearer)
 
 
+async def test_what_was_bought_is_kept_when_it_is_taken_from_the_shelf(shop):
+    _, seller_bearer, work, chapter, offer = await shop.seller("2")
+    file = await file_of(shop.world, seller_bearer, b"\x89PNG\r\n\x1a\n" + bytes(20))
+    path, reading = f"/v1/works/{work['id']}/assets", f"/v1/works/{work['id']}/chapters/{chapter['id']}"
+    body = {"role": "attachment", "file_id": file["id"]}
+    asset = await shop.world.data("POST", path, headers=seller_bearer, json=body)
+    _, early = await shop.buyer("5")
+    bought = await shop.buy(early, offer, "balance")
+    await shop.finish()
+    await shop.world.data("POST", f"/v1/chapters/{chapter['id']}/unpublish", headers=seller_bearer)
+    removed = await shop.world.client.delete(f"{path}/{asset['id']}", headers=seller_bearer)
+    assert removed.status_code < 300
+    assert (await shop.get(reading, early))["body"]
+    assert len((await shop.get(f"/v1/purchases/{bought['id']}/access-token", early))["files"]) == 1
+    delete = ("DELETE", f"/v1/chapters/{chapter['id']}")
+    await shop.world.refused(409, "CONFLICT", "sold", *delete, headers=seller_bearer)
+    _, late = await shop.buyer("5")
+    second = await shop.buy(late, offer, "balance")
+    await shop.finish()
+    await shop.world.refused(404, "NOT_FOUND", "unknown_chapter", "GET", reading, headers=late)
+    assert (await shop.get(f"/v1/purchases/{second['id']}/access-token", late))["files"] == []
+    await shop.world.data("POST", f"/v1/chapters/{chapter['id']}/publish", headers=seller_bearer)
+    assert (await shop.get(reading, late))["body"]
+
+
+async def test_text_that_was_bought_can_be_read_when_another_takes_its_place(shop):
+    _, seller_bearer, work, chapter, offer = await shop.seller("2")
+    reading = f"/v1/works/{work['id']}/chapters/{chapter['id']}"
+    _, bearer = await shop.buyer("5")
+    await shop.buy(bearer, offer, "balance")
+    await shop.finish()
+    bought = (await shop.get(reading, bearer))["body"]
+    await shop.world.data("PATCH", f"/v1/chapters/{chapter['id']}", headers=seller_bearer, json={"body": "Gone. " * 30})
+    assert (await shop.get(reading, bearer))["body"].startswith("Gone.")
+    assert (await shop.get(f"{reading}?version=1", bearer))["body"] == bought
+    _, late = await shop.buyer("5")
+    await shop.world.refused(404, "NOT_FOUND", "unknown_version", "GET", f"{reading}?version=1", headers=late)
+    await shop.buy(late, offer, "balance")
+    await shop.finish()
+    assert (await shop.get(f"{reading}?version=2", late))["body"].startswith("Gone.")
+    for version in ("1", "3", "0", "9" * 20):
+        path = f"{reading}?version={version}"
+        await shop.world.refused(404, "NOT_FOUND", "unknown_version", "GET", path, headers=late)
+
+
 async def test_of_two_buyers_clicks_at_the_same_instant_one_pays(shop):
     _, _, _, _, offer = await shop.seller()
     user, bearer = await shop.buyer("30")
@@ -289,6 +410,7 @@ async def refund(shop, purchase, bearer, amount=None, key=None):
 
 async def test_refund_takes_back_from_everybody_what_is_left(shop):
     seller, seller_bearer, work, _, offer = await shop.seller()
+    staff = await shop.staff()
     _, bearer = await shop.buyer()
     before = shop.units("external:test"), shop.units("platform:revenue")
     purchase = await shop.buy(bearer, offer)
@@ -296,28 +418,28 @@ async def test_refund_takes_back_from_everybody_what_is_left(shop):
     await shop.finish()
     path = f"/v1/purchases/{purchase['id']}/refund"
     too_much = {"amount": "10.000001"}
-    answer = await shop.refused(400, "VALIDATION_ERROR", "refund_too_large", path, seller_bearer, too_much)
+    answer = await shop.refused(400, "VALIDATION_ERROR", "refund_too_large", path, staff, too_much)
     assert answer.json()["error"]["details"]["left"] == "10"
     await shop.refused(403, "FORBIDDEN", "not_yours_to_refund", path, bearer, {})
     _, stranger = await shop.buyer()
     await shop.refused(404, "NOT_FOUND", "unknown_purchase", path, stranger, {})
     key = uuid4().hex
-    first = await refund(shop, purchase, seller_bearer, "3.33", key)
-    assert await refund(shop, purchase, seller_bearer, "3.33", key) == first and first["status"] == "processing"
-    await shop.refused(409, "CONFLICT", "refund_open", path, seller_bearer, {"amount": "1"})
+    first = await refund(shop, purchase, staff, "3.33", key)
+    assert await refund(shop, purchase, staff, "3.33", key) == first and first["status"] == "processing"
+    await shop.refused(409, "CONFLICT", "refund_open", path, staff, {"amount": "1"})
     await shop.finish()
     assert shop.owed(seller) == 9 * USDC - 2_997_000
     part = await shop.get(f"/v1/purchases/{purchase['id']}", bearer)
     assert (part["status"], part["refunded"], part["intent"]["status"]) == ("completed", "3.33", "partially_refunded")
-    await shop.refused(400, "VALIDATION_ERROR", "refund_too_large", path, seller_bearer, {"amount": "6.68"})
-    await refund(shop, purchase, seller_bearer)
+    await shop.refused(400, "VALIDATION_ERROR", "refund_too_large", path, staff, {"amount": "6.68"})
+    await refund(shop, purchase, staff)
     await shop.finish()
     assert (shop.units("external:test"), shop.units("platform:revenue")) == before
     assert shop.owed(seller) == 0 and shop.passing(work) == 0 and shop.sum_is_zero()
     whole = await shop.get(f"/v1/purchases/{purchase['id']}", bearer)
     assert (whole["status"], whole["intent"]["status"]) == ("refunded", "refunded")
     assert await shop.get("/v1/library", bearer) == []
-    await shop.refused(409, "CONFLICT", "not_refundable", path, seller_bearer, {})
+    await shop.refused(409, "CONFLICT", "not_refundable", path, staff, {})
     (sale,) = (await shop.get(f"/v1/royalties/works/{work['id']}", seller_bearer))["distributions"]
     assert sale["status"] == "reversed" and all(line["amount"] == line["reversed"] for line in sale["lines"])
     rows = await shop.world.sql("SELECT payment, amount FROM test_provider.refund ORDER BY created_at DESC LIMIT 2")
@@ -331,7 +453,7 @@ async def test_refund_after_a_payout_leaves_a_debt_that_income_fills_first(shop)
     await shop.finish()
     payout = await shop.post("/v1/payouts", seller_bearer, {"asset": "USDC"})
     assert (payout["status"], payout["amount"]) == ("paid", "9") and shop.owed(seller) == 0
-    refunded = await refund(shop, purchase, seller_bearer)
+    refunded = await refund(shop, purchase, await shop.staff())
     assert refunded["status"] == "succeeded" and shop.owed(seller) == -9 * USDC
     await shop.finish()
     assert (shop.units("platform:cover"), shop.units("platform:reserve")) == (9 * USDC, -9 * USDC)
@@ -344,8 +466,31 @@ async def test_refund_after_a_payout_leaves_a_debt_that_income_fills_first(shop)
     assert shop.owed(seller) == 0 and shop.units("platform:cover") == 0 and shop.sum_is_zero()
 
 
+async def test_seller_gives_back_what_is_held_and_never_our_money(api_dsn):
+    async with shop_over(api_dsn, royalty_hold_days=7) as shop:
+        seller, bearer, _, _, offer = await shop.seller()
+        first, second, third = [await shop.buy((await shop.buyer("10"))[1], offer, "balance") for _ in range(3)]
+        await shop.finish()
+        assert (await refund(shop, first, bearer))["status"] == "succeeded"
+        await shop.finish()
+        assert shop.owed(seller) == 18 * USDC
+        await shop.world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(seller))
+        await shop.post("/v1/payouts", bearer, {"asset": "USDC", "amount": "10"})
+        assert (await refund(shop, second, bearer, "8"))["status"] == "succeeded"  # 7.2 of the 8 that are left
+        failed = await refund(shop, second, bearer)
+        assert (failed["status"], failed["failure"], shop.owed(seller)) == ("failed", "insufficient_funds", 800_000)
+        await shop.world.sql("UPDATE payments.purchase SET completed_at = completed_at - interval '7 days'"
+                             " WHERE seller_id = $1", UUID(seller))  # fmt: skip
+        path = f"/v1/purchases/{third['id']}/refund"
+        await shop.refused(403, "FORBIDDEN", "hold_over", path, bearer, {"amount": "0.1"})
+        await refund(shop, third, await shop.staff())
+        await shop.finish()
+        assert shop.owed(seller) == -8_200_000 and shop.units("platform:cover") == 8_200_000
+
+
 async def test_refund_that_the_provider_refuses_frees_what_was_held(shop, monkeypatch):
-    seller, seller_bearer, _, _, offer = await shop.seller()
+    seller, _, _, _, offer = await shop.seller()
+    staff = await shop.staff()
     _, bearer = await shop.buyer()
     purchase = await shop.buy(bearer, offer)
     await shop.pay(purchase["intent"])
@@ -355,16 +500,33 @@ async def test_refund_that_the_provider_refuses_frees_what_was_held(shop, monkey
         raise Refused("the card is closed")
 
     monkeypatch.setattr(shop.payments.test, "refund", refuse)
-    failed = await refund(shop, purchase, seller_bearer)
+    failed = await refund(shop, purchase, staff)
     assert shop.parts(f"pay:{seller}") == (0, 9 * USDC)  # held while the provider is asked
     await shop.finish()
     assert shop.parts(f"pay:{seller}") == (9 * USDC, 0)
     (row,) = await shop.world.sql("SELECT status, failure FROM payments.refund WHERE id = $1", UUID(failed["id"]))
     assert tuple(row) == ("failed", "the card is closed")
     monkeypatch.undo()
-    await refund(shop, purchase, seller_bearer)
+    await refund(shop, purchase, staff)
     await shop.finish()
     assert shop.owed(seller) == 0
+
+
+async def test_staff_refund_nothing_to_themselves(shop):
+    _, _, _, _, offer = await shop.seller()
+    staff, bearer = await shop.buyer("30")
+    await shop.world.grant(staff, "admin")
+    purchase = await shop.buy(bearer, offer, "balance")
+    await shop.finish()
+    (payment,) = await shop.get("/v1/payments", bearer)
+    for path in (f"/v1/purchases/{purchase['id']}/refund", f"/v1/payments/{payment['id']}/refund"):
+        await shop.refused(403, "FORBIDDEN", "not_yours_to_refund", path, bearer, {})
+    assert shop.units(f"user:{staff}") == 20 * USDC
+    other, other_bearer = await shop.buyer()
+    await shop.world.grant(other, "admin")
+    await refund(shop, purchase, other_bearer)
+    await shop.finish()
+    assert shop.units(f"user:{staff}") == 30 * USDC
 
 
 async def test_top_up_is_refunded_by_staff_as_far_as_it_is_there(shop):
@@ -431,12 +593,13 @@ async def test_transfer_on_its_way_when_the_core_went_away_comes_once(shop, faul
 
 async def story(shop):
     """A purchase by card, one from a balance, a partial refund of the first; what everybody has had of it."""
-    seller, seller_bearer, work, _, offer = await shop.seller()
+    seller, _, work, _, offer = await shop.seller()
+    staff = await shop.staff()
     _, bearer = await shop.buyer()
     first = await shop.buy(bearer, offer)
     await shop.pay(first["intent"])
     await shop.finish()
-    await refund(shop, first, seller_bearer, "2.5")
+    await refund(shop, first, staff, "2.5")
     await shop.finish()
     user, rich = await shop.buyer("12")
     await shop.buy(rich, offer, "balance")
@@ -500,6 +663,38 @@ async def test_database_away_at_any_step_changes_nothing_in_the_end(shop, monkey
     monkeypatch.setattr(module, name, breaking)
     assert await story(shop) == UNDISTURBED
     assert calls >= 2
+
+
+async def open_commands(shop):
+    text = (await shop.world.client.get("/metrics")).text
+    (count,) = re.findall(r'^money_commands\{state="ordered"\} ([0-9.]+)$', text, re.MULTILINE)
+    return float(count)
+
+
+async def test_answer_that_was_given_up_is_noted_by_the_sweep(shop, monkeypatch):
+    """A fault of ours lets the job be given up; what was mended is sent again, and nothing is paid twice."""
+    seller, _, _, _, offer = await shop.seller()
+    user, bearer = await shop.buyer("20")
+    real, before = payment_queries.complete_purchase, await open_commands(shop)
+
+    async def broken(*_):
+        raise RuntimeError("a fault of ours (test)")
+
+    monkeypatch.setattr(payment_queries, "complete_purchase", broken)
+    body = {"offer_id": offer["id"], "method": "balance"}
+    headers = bearer | {"idempotency-key": uuid4().hex}
+    assert (await shop.world.client.post("/v1/purchases", headers=headers, json=body)).status_code == 500
+    await shop.world.sql("DELETE FROM jobs.pgqueuer")  # as after its five tries
+    await shop.world.sql("UPDATE money.command SET updated_at = now() - interval '1 hour'")
+    assert await open_commands(shop) == before + 1
+    await shop.money.sweep()  # still broken: told of in the log
+    monkeypatch.setattr(payment_queries, "complete_purchase", real)
+    await shop.money.sweep()
+    (purchase,) = await shop.get("/v1/purchases", bearer)
+    assert purchase["status"] == "completed" and shop.units(f"user:{user}") == 10 * USDC
+    await shop.finish()
+    assert shop.owed(seller) == 9 * USDC and shop.sum_is_zero()
+    assert await open_commands(shop) == before
 
 
 async def test_provider_away_keeps_the_purchase_until_it_is_back(shop, monkeypatch):

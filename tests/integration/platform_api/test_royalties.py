@@ -14,9 +14,10 @@ import pytest_asyncio
 
 from engine.messages.errors import Refused
 from platform_api.errors import ApiError, timestamp
-from platform_api.royalties import queries
+from platform_api.royalties import queries, routes, statements
 from platform_api.royalties.earnings import Earning
-from platform_api.royalties.statements import statement_digest
+from platform_api.royalties.entries import Income
+from platform_api.royalties.statements import StatementDigest
 from tests.integration.platform_api.test_plans import _Recorded, scans
 from tests.support.sales import shop_over
 
@@ -84,6 +85,34 @@ async def test_malformed_rule_is_refused(shop, change, reason):
     await shop.world.refused(400, "VALIDATION_ERROR", "account_twice", "PUT", path, headers=bearer, json=twice)
     nobody = {"lines": lines((str(uuid4()), 10_000))}
     await shop.world.refused(400, "VALIDATION_ERROR", "unknown_account", "PUT", path, headers=bearer, json=nobody)
+
+
+async def test_who_got_a_share_while_a_rule_waited_is_asked_before_it_counts(shop):
+    seller, bearer, work, _, offer = await shop.seller()
+    friend, friend_bearer = await shop.buyer()
+    victim, victim_bearer = await shop.buyer()
+    kind = {"revenue_kind": "content_purchase"}
+    rule = await propose(shop, work, bearer, [(seller, 9_900), (friend, 100)], **kind)
+    assert rule["waits_for"] == [friend]
+    fair = await propose(shop, work, bearer, [(seller, 5_000), (victim, 5_000)])
+    assert (await agree(shop, work, victim_bearer, fair))["status"] == "effective"
+    rule = await agree(shop, work, friend_bearer, rule)
+    assert (rule["status"], rule["waits_for"]) == ("pending", [victim])
+    await sell(shop, offer)
+    assert (shop.owed(seller), shop.owed(friend), shop.owed(victim)) == (4_500_000, 0, 4_500_000)
+    assert (await agree(shop, work, victim_bearer, rule))["status"] == "effective"
+    await sell(shop, offer)
+    assert (shop.owed(friend), shop.owed(victim)) == (90_000, 4_500_000)
+
+
+async def test_rule_of_one_kind_takes_nothing_of_a_rule_that_begins_later(shop):
+    seller, bearer, work, _, _ = await shop.seller()
+    victim, victim_bearer = await shop.buyer()
+    later = timestamp(datetime.now(UTC) + timedelta(days=1))
+    fair = await propose(shop, work, bearer, [(seller, 5_000), (victim, 5_000)], effective_from=later)
+    assert (await agree(shop, work, victim_bearer, fair))["status"] == "effective"
+    rule = await propose(shop, work, bearer, [(seller, 10_000)], revenue_kind="content_purchase")
+    assert (rule["status"], rule["waits_for"]) == ("pending", [victim])
 
 
 async def test_rule_counts_when_all_agreed_and_never_backwards(shop):
@@ -167,7 +196,7 @@ async def test_ancestors_get_a_share_of_what_their_licensee_received(shop):
     assert [shop.owed(account) for account, *_ in chain] == list(owed.values())
     assert all(shop.passing(work) == 0 for work in (root, a, b, sold)) and shop.sum_is_zero()
     assert (await shop.get(f"/v1/royalties/works/{root['id']}", chain[0][1]))["totals"][0]["earned"] == "0.161968"
-    await shop.post(f"/v1/purchases/{purchase['id']}/refund", chain[3][1], {})
+    await shop.post(f"/v1/purchases/{purchase['id']}/refund", await shop.staff(), {})
     await shop.finish()
     assert [shop.owed(account) for account, *_ in chain] == [0, 0, 0, 0] and shop.units("platform:revenue") == 0
     async with shop.world.kernel.database.transaction() as db:
@@ -194,12 +223,11 @@ async def test_licence_fee_whose_platform_part_is_taken_already_is_split_once(sh
 
 async def test_month_is_closed_once_into_statements_that_add_up(shop):
     seller, bearer, _, _, offer = await shop.seller()
-    staff, staff_bearer = await shop.buyer()
-    await shop.world.grant(staff, "admin")
+    staff_bearer = await shop.staff()
     _, buyer = await shop.buyer("100")
     first = await sell(shop, offer, buyer)
     await shop.post("/v1/payouts", bearer, {"asset": "USDC", "amount": "2"})
-    await shop.post(f"/v1/purchases/{first['id']}/refund", bearer, {"amount": "1"})
+    await shop.post(f"/v1/purchases/{first['id']}/refund", staff_bearer, {"amount": "1"})
     await shop.finish()
     run = "/v1/admin/royalties/runs"
     this_month = datetime.now(UTC).strftime("%Y-%m")
@@ -233,7 +261,9 @@ async def test_month_is_closed_once_into_statements_that_add_up(shop):
         for line in detail["lines"]
     ]  # fmt: skip
     sums = {name: round(float(march[name]) * USDC) for name in names[1:]}
-    assert statement_digest(UUID(seller), "2021-03", "USDC", 6, sums, entries).hex() == march["digest"]
+    made = StatementDigest(UUID(seller), "2021-03", "USDC", 6, sums)
+    made.add(entries)
+    assert made.digest().hex() == march["digest"]
     content = {"account_id": seller, "period": "2021-03", "asset": "USDC"} | {name: march[name] for name in names[1:]}
     shown = ("amount", "happened_at", "kind", "ref")
     content["lines"] = [{name: line[name] for name in shown} for line in detail["lines"]]
@@ -241,6 +271,36 @@ async def test_month_is_closed_once_into_statements_that_add_up(shop):
     assert hashlib.sha256(text.encode()).hexdigest() == march["digest"]  # anybody can, without our code
     await shop.world.refused(404, "NOT_FOUND", "unknown_statement", "GET", f"/v1/royalties/statements/{march['id']}",
                              headers=staff_bearer)  # fmt: skip
+
+
+async def test_statement_of_many_lines_lacks_none(shop, monkeypatch):
+    for module in (statements, routes):
+        monkeypatch.setattr(module, "LINES_MAX", 2)
+    seller, bearer, _, _, offer = await shop.seller()
+    for _ in range(3):
+        await sell(shop, offer)
+    await shop.world.sql("UPDATE royalties.entry SET happened_at = happened_at - interval '2 months'"
+                         " WHERE account_id = $1", UUID(seller))  # fmt: skip
+    (row,) = await shop.world.sql("SELECT to_char(min(happened_at) AT TIME ZONE 'UTC', 'YYYY-MM') AS period"
+                                  " FROM royalties.entry WHERE account_id = $1", UUID(seller))  # fmt: skip
+    run = {"period": row["period"]}
+    await shop.world.data("POST", "/v1/admin/royalties/runs", headers=await shop.staff(), json=run)
+    (statement,) = await shop.get("/v1/royalties/statements", bearer)
+    path = f"/v1/royalties/statements/{statement['id']}"
+    first = (await shop.world.client.get(path, headers=bearer)).json()
+    cursor = first["pagination"]["next_cursor"]
+    second = (await shop.world.client.get(path, headers=bearer, params={"cursor": cursor})).json()
+    assert second["pagination"]["next_cursor"] is None
+    found = first["data"]["lines"] + second["data"]["lines"]
+    assert [len(page["data"]["lines"]) for page in (first, second)] == [2, 1]
+    names = ("account_id", "period", "asset", "opening", "earned", "reversed", "paid", "closing")
+    content = {name: ({"account_id": seller} | statement)[name] for name in names}
+    content["lines"] = [{name: line[name] for name in ("amount", "happened_at", "kind", "ref")} for line in found]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert hashlib.sha256(text.encode()).hexdigest() == statement["digest"]
+    answer = await shop.world.client.get(path, headers=bearer, params={"format": "csv"})
+    assert len(list(csv.DictReader(io.StringIO(answer.text)))) == 3
+    await shop.world.refused(409, "CONFLICT", "too_many_lines", "GET", path, headers=bearer, params={"format": "pdf"})
 
 
 async def test_papers_hold_the_lines_and_are_the_same_each_time(shop):
@@ -326,9 +386,7 @@ async def test_what_a_refund_under_way_will_take_is_not_paid_out(api_dsn, monkey
             raise Refused("the card is closed")
 
         monkeypatch.setattr(shop.payments.test, "refund", refuse)
-        staff, staff_bearer = await shop.buyer()
-        await shop.world.grant(staff, "admin")
-        await shop.post(f"/v1/purchases/{purchase['id']}/refund", staff_bearer, {"amount": "9"})
+        await shop.post(f"/v1/purchases/{purchase['id']}/refund", await shop.staff(), {"amount": "9"})
         balance = {"asset": "USDC", "payable": "0.9", "held": "17.1", "paid": "0"}
         assert await shop.get("/v1/royalties/balance", bearer) == [balance]
         await shop.refused(409, "CONFLICT", "not_payable", "/v1/payouts", bearer, {"asset": "USDC", "amount": "1"})
@@ -337,6 +395,44 @@ async def test_what_a_refund_under_way_will_take_is_not_paid_out(api_dsn, monkey
         await shop.finish()  # the provider has refused: it can be paid out again
         balance = {"asset": "USDC", "payable": "8.1", "held": "9", "paid": "0.9"}
         assert await shop.get("/v1/royalties/balance", bearer) == [balance]
+
+
+async def test_income_of_several_and_income_of_one_never_wait_for_each_other(shop):
+    sellers = [await shop.seller(name=name) for name in ("Ink", "Quill")]
+    staff_bearer = await shop.staff()
+    for _, bearer, _, _, offer in sellers:  # both owe us
+        purchase = await sell(shop, offer)
+        await shop.post("/v1/payouts", bearer, {"asset": "USDC"})
+        await shop.post(f"/v1/purchases/{purchase['id']}/refund", staff_bearer, {})
+        await shop.finish()
+    entries, database = shop.royalties.entries, shop.world.kernel.database
+    low, high = sorted(UUID(seller) for seller, *_ in sellers)
+    income = Income("licence_fee", "USDC", 6, USDC, "of-nothing", None)
+
+    async def several(db):
+        async with db.transaction():
+            await entries.credit(db, [(low, income), (high, income)])
+            raise _Undone
+
+    async with database.connection() as one, database.connection() as other:
+        held = one.transaction()
+        await held.start()
+        await entries.lock(one, "USDC", [high])
+        now = datetime.now(UTC)
+        await entries.write(one, high, "earned", income.of_asset, USDC, ref="no", sequence=None, matures_at=now)
+        task = asyncio.create_task(several(other))
+        while not await shop.world.sql(
+            "SELECT FROM pg_locks WHERE pid = $1 AND NOT granted", other.get_server_pid()
+        ):
+            await asyncio.sleep(0.01)
+        await entries.cover_debts(one, "USDC", 6)
+        await held.rollback()
+        with pytest.raises(_Undone):
+            await task
+
+
+class _Undone(Exception):
+    pass
 
 
 async def test_totals_of_a_creator_are_their_own_or_for_staff(shop):
@@ -361,7 +457,7 @@ async def test_no_statement_of_money_reads_a_whole_table(shop):
     second = await shop.buy((await shop.buyer())[1], offer)
     await shop.pay(second["intent"], "declined")
     await shop.finish()
-    await shop.post(f"/v1/purchases/{bought['id']}/refund", bearer, {"amount": "1"})
+    await shop.post(f"/v1/purchases/{bought['id']}/refund", await shop.staff(), {"amount": "1"})
     await shop.post("/v1/payouts", bearer, {"asset": "USDC"})
     await shop.finish()
     for path in ("/v1/royalties/balance", "/v1/royalties/report", "/v1/royalties/statements", "/v1/payouts",

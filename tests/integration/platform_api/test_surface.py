@@ -17,6 +17,7 @@ from platform_api.security import ACCESS_COOKIE
 from tests.integration.platform_api.test_licensing import apply, issued, studio, terms_for
 from tests.integration.platform_api.test_works import creator as maker
 from tests.integration.platform_api.test_works import published
+from tests.support.sales import shop_over
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -156,36 +157,127 @@ async def test_every_route_with_an_id_answers_for_anothers_as_for_none(world, do
         purchase["intent"]["id"],
         registration["id"],
     }
-    public = {
-        "/v1/users/{user_id}",
-        "/v1/batches/{number}",
-        "/v1/orderbook/{token_id}",
-        "/v1/markets/{token_id}/candles",
-        "/v1/files/{file_id}/content",  # whoever has a signed URL may read
-        "/v1/creators/{creator_id}",
-        "/v1/creators/{creator_id}/follow",
-        "/v1/creators/{creator_id}/works",
-        "/v1/creators/{creator_id}/profile-sections",
-        "/v1/token-symbols/{symbol}/reservations",  # the name of a symbol is nobody's secret
-        "/v1/licenses/{license_id}/verify",
-    }
-    staff = {"/v1/tokens/{token_id}/list", "/v1/tokens/{token_id}/delist"}
-    walked = 0
+    walked = await walk(world, document, stranger, ids)
+    assert set(walked.values()) == {len(ids)} and len(walked) > 100
+    read = await owned_answers(world, document, [owner, buyer], ids)
+    assert {
+        "/v1/works/{work_id}", "/v1/works/{work_id}/versions", "/v1/uploads/{upload_id}",
+        "/v1/licenses/{license_id}", "/v1/payments/intents/{intent_id}", "/v1/purchases/{purchase_id}",
+        "/v1/tokens/{token_id}", "/v1/files/{file_id}/url", "/v1/chapters/{chapter_id}/versions",
+    } <= read  # fmt: skip
+    still = await world.data("GET", "/v1/users/me/api-keys", headers=owner)
+    assert [entry["id"] for entry in still] == [key["id"]]
+
+
+async def test_every_route_answers_for_anothers_money_as_for_none(api_dsn, document):
+    """The same for what comes of money: payments, withdrawals, statements, refunds, rules, payouts, cases."""
+    async with shop_over(api_dsn, catalogue_per_hour=0) as shop:
+        world = shop.world
+        seller_id, seller, work, _, offer = await shop.seller()
+        _, _, _, _, other_offer = await shop.seller(name="Quill")
+        buyer_id, buyer = await shop.buyer("20")
+        purchase = await shop.buy(buyer, offer)
+        await shop.pay(purchase["intent"])
+        await shop.finish()
+        returned = await shop.buy(buyer, other_offer)
+        await shop.pay(returned["intent"])
+        await shop.finish()
+        staff_id, staff = await shop.buyer()
+        await world.grant(staff_id, "admin")
+        refund = await shop.post(f"/v1/purchases/{returned['id']}/refund", staff, {})
+        payments = await shop.get("/v1/payments", buyer)
+        listed = await world.data("POST", "/v1/users/me/withdrawal-addresses", headers=buyer,
+                                  json={"address": "0x" + "ee" * 32})  # fmt: skip
+        withdrawal = await shop.post("/v1/withdrawals", buyer, {"asset": "USDC", "amount": "5"})
+        payout = await shop.post("/v1/payouts", seller, {"asset": "USDC", "amount": "1"})
+        lines = [{"account_id": account, "role": "collaborator", "bps": 5_000} for account in (seller_id, buyer_id)]
+        rule = await world.data("PUT", f"/v1/works/{work['id']}/royalty-rules", headers=seller, json={"lines": lines})
+        (creator,) = await world.sql("SELECT id FROM creators.creator WHERE account_id = $1::text::uuid", seller_id)
+        case = await world.data("POST", f"/v1/creators/{creator['id']}/verification", headers=seller,
+                                json={"statement": "Me."})  # fmt: skip
+        await world.sql("UPDATE royalties.entry SET happened_at = '2021-03-31T00:00:00Z'"
+                        " WHERE account_id = $1::text::uuid", seller_id)  # fmt: skip
+        await world.data("POST", "/v1/admin/royalties/runs", headers=staff, json={"period": "2021-03"})
+        (statement,) = await shop.get("/v1/royalties/statements", seller)
+        ids = {
+            purchase["id"], purchase["intent"]["id"], returned["id"], returned["intent"]["id"], refund["id"],
+            listed["id"], withdrawal["id"], payout["id"], rule["id"], case["id"], statement["id"],
+            *(payment["id"] for payment in payments),
+        }  # fmt: skip
+        _, stranger = await world.sign_in()
+        await world.data("POST", "/v1/creators", headers=stranger, json={"display_name": "Stranger"})
+        await world.grant((await world.data("GET", "/v1/auth/session", headers=stranger))["account_id"], "studio")
+        walked = await walk(world, document, stranger, ids)
+        assert set(walked.values()) == {len(ids)} and len(walked) > 100
+        assert await owned_answers(world, document, [buyer, seller], ids) >= {
+            "/v1/payments/intents/{intent_id}", "/v1/purchases/{purchase_id}", "/v1/withdrawals/{withdrawal_id}",
+            "/v1/purchases/{purchase_id}/access-token", "/v1/royalties/statements/{statement_id}",
+        }  # fmt: skip
+        assert await shop.get("/v1/users/me/withdrawal-addresses", buyer) == [listed]
+        assert (await shop.get(f"/v1/withdrawals/{withdrawal['id']}", buyer))["status"] == "held"
+        assert (await shop.get(f"/v1/purchases/{purchase['id']}", buyer))["status"] == "completed"
+
+
+PUBLIC = {
+    "/v1/users/{user_id}",
+    "/v1/batches/{number}",
+    "/v1/orderbook/{token_id}",
+    "/v1/markets/{token_id}/candles",
+    "/v1/files/{file_id}/content",  # whoever has a signed URL may read
+    "/v1/creators/{creator_id}",
+    "/v1/creators/{creator_id}/follow",
+    "/v1/creators/{creator_id}/works",
+    "/v1/creators/{creator_id}/profile-sections",
+    "/v1/token-symbols/{symbol}/reservations",  # the name of a symbol is nobody's secret
+    "/v1/licenses/{license_id}/verify",
+}
+STAFF = {"/v1/tokens/{token_id}/list", "/v1/tokens/{token_id}/delist"}
+OWNED = {
+    "application_id", "asset_id", "chapter_id", "creator_id", "device_id", "file_id", "key_id", "license_id",
+    "market_id", "offer_id", "order_id", "registration_id", "session_id", "symbol", "terms_id", "token_id",
+    "upload_id", "user_id", "wallet_id", "window_id", "work_id",
+}  # fmt: skip
+MONEY = {"address_id", "intent_id", "payment_id", "purchase_id", "statement_id", "withdrawal_id"}
+NOBODYS = {"account_id", "code", "digest", "number", "provider", "sha256"}
+"""Parts of paths that are no ids of what somebody owns, or beside one that is."""
+
+
+def test_every_id_in_a_path_is_walked_by_one_of_the_two(document):
+    named = {name for _, path, _ in operations(document) for name in re.findall(r"\{(\w+)\}", path)}
+    assert named == OWNED | MONEY | NOBODYS
+
+
+async def walk(world, document, stranger, ids):
+    """Each route with an id, asked by the stranger for each of the ids: the answer is that for an unknown one."""
+    walked = {}
     for method, path, operation in operations(document):
-        if "{" not in path or (path in public and method in ("get", "post", "delete")):
+        if "{" not in path or (path in PUBLIC and method in ("get", "post", "delete")):
             continue
         body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
         unknown = await ask(world, method, re.sub(r"\{\w+\}", str(uuid4()), path), stranger, body)
-        is_staffs = path.startswith("/v1/admin/") or path in staff
+        is_staffs = path.startswith("/v1/admin/") or path in STAFF
         status = 403 if is_staffs else 404  # staff's routes are closed before any id is looked at
         assert unknown.status_code == status, (method, path, unknown.text)
         for id_ in ids:
             found = await ask(world, method, re.sub(r"\{\w+\}", id_, path), stranger, body)
             assert said(found) == said(unknown), (method, path, id_)
-            walked += 1
-    assert walked >= 40
-    still = await world.data("GET", "/v1/users/me/api-keys", headers=owner)
-    assert [entry["id"] for entry in still] == [key["id"]]
+        walked[method, path] = len(ids)
+    return walked
+
+
+async def owned_answers(world, document, bearers, ids):
+    """The paths that some owner reads with an id of `ids`, by the name of the part: so the ids are real."""
+    read = set()
+    for method, path, _ in operations(document):
+        parts = re.findall(r"\{(\w+)\}", path)
+        if method != "get" or len(parts) != 1 or path in PUBLIC or path.startswith("/v1/admin/"):
+            continue
+        for id_ in ids:
+            answers = [await ask(world, method, path.replace(f"{{{parts[0]}}}", id_), each, None) for each in bearers]
+            if any(answer.status_code == 200 for answer in answers):
+                read.add(path)
+                break
+    return read
 
 
 async def ask(world, method, path, headers, body):
@@ -257,6 +349,7 @@ async def test_time_and_status_need_nobody(world):
 async def test_settlement_is_seen_and_trading_does_not_hang_on_it(
     world, monkeypatch, says, state, reason, settlement, chain
 ):
+    await world.settle()  # what others left waiting is no part of this
     processes = {"core": {"ready": True, "alive": True}, "backoffice": {"alive": True, "settlement": says}}
     monkeypatch.setattr(world.kernel.status, "read", lambda: processes)
     status, ready = await world.data("GET", "/v1/status"), await world.data("GET", "/ready")

@@ -223,7 +223,13 @@ async def test_publication_needs_content_and_tells_followers(world):
     case = {"statement": "Me.", "portfolio_work_ids": [work["id"]]}
     await world.data("POST", f"/v1/creators/{made['id']}/verification", headers=bearer, json=case)
 
+    async def told():
+        return [entry["type"] for entry in await world.data("GET", "/v1/creators/feed", headers=fan)]
+
+    await world.data("POST", f"/v1/chapters/{second['id']}/unpublish", headers=bearer)
+    assert await told() == ["work.published", "creator.registered"]
     await world.data("POST", f"{WORKS}/{work['id']}/archive", headers=bearer)
+    assert await told() == ["creator.registered"]
     await world.refused(404, "NOT_FOUND", "unknown_work", "GET", f"{WORKS}/{work['id']}", headers=fan)
     await world.refused(409, "CONFLICT", "not_editable", "PATCH", f"{WORKS}/{work['id']}", headers=bearer,
                         json={"title": "No"})  # fmt: skip
@@ -418,3 +424,63 @@ async def test_publication_waits_for_the_approval_where_settings_say_so(world):
     assert (shown["status"], shown["verification_status"]) == ("published", "approved")
     await world.refused(409, "CONFLICT", "verification_approved", "POST", f"{WORKS}/{work['id']}/verification",
                         headers=bearer, json={"statement": "x"})  # fmt: skip
+
+
+@pytest.mark.parametrize("world", [{"works_need_verification": True}], indirect=True)
+@pytest.mark.parametrize("change", ["title", "chapter", "new_chapter", "file"])
+async def test_what_was_approved_is_looked_at_again_when_its_owner_changes_it(world, change):
+    made, _, bearer = await creator(world)
+    staff, moderator = await world.sign_in()
+    await world.grant(staff["account_id"], "moderator")
+    work, entry = await published(world, bearer)
+    inside = f"{WORKS}/{work['id']}"
+    decide = ("POST", f"/v1/admin/works/{work['id']}/verification-decision")
+    await world.data(*decide, headers=moderator, json={"decision": "approve"})
+    await world.data("PATCH", inside, headers=moderator, json={"description": "Corrected by staff."})
+    first = await world.data("GET", inside)
+    assert (first["status"], first["verification_status"]) == ("published", "approved")
+    if change == "title":
+        await world.data("PATCH", inside, headers=bearer, json={"title": "Another thing"})
+    elif change == "chapter":
+        await world.data("PATCH", f"/v1/chapters/{entry['id']}", headers=bearer, json={"body": TEXT + "Never seen."})
+    elif change == "new_chapter":
+        second = await chapter(world, bearer, work, "Two")
+        assert (await world.data("GET", inside))["status"] == "published"  # nobody reads a draft
+        await world.data("POST", f"/v1/chapters/{second['id']}/publish", headers=bearer)
+    else:
+        poster = await file_of(world, bearer, PNG + bytes(20))
+        await world.data("POST", f"{inside}/assets", headers=bearer, json={"role": "poster", "file_id": poster["id"]})
+        await world.refused(404, "NOT_FOUND", "unknown_file", "GET", f"/v1/files/{poster['id']}/url")
+    await world.refused(404, "NOT_FOUND", "unknown_work", "GET", inside)
+    own = await world.data("GET", inside, headers=bearer)
+    assert (own["status"], own["verification_status"]) == ("in_review", "pending")
+    await world.settle()
+    assert (await world.data("GET", f"/v1/creators/{made['id']}"))["work_count"] == 0
+    await world.data(*decide, headers=moderator, json={"decision": "approve"})
+    again = await world.data("GET", inside)
+    assert (again["status"], again["published_at"]) == ("published", first["published_at"])
+    await world.settle()
+    assert (await world.data("GET", f"/v1/creators/{made['id']}"))["work_count"] == 1
+
+
+async def test_staff_suspends_and_resumes_what_is_not_its_own(world):
+    made, account, bearer = await creator(world)
+    work, _ = await published(world, bearer)
+    suspend, resume = (("POST", f"/v1/admin/works/{work['id']}/{turn}") for turn in ("suspend", "resume"))
+    why = {"reason": "A complaint."}
+    staff, moderator = await world.sign_in()
+    await world.refused(403, "FORBIDDEN", "permission_missing", *suspend, headers=moderator, json=why)
+    await world.grant(staff["account_id"], "moderator")
+    await world.grant(account, "moderator")
+    await world.refused(403, "FORBIDDEN", "own_account", *suspend, headers=bearer, json=why)
+    await world.refused(409, "CONFLICT", "not_suspended", *resume, headers=moderator, json=why)
+    assert (await world.data(*suspend, headers=moderator, json=why))["status"] == "suspended"
+    await world.refused(404, "NOT_FOUND", "unknown_work", "GET", f"{WORKS}/{work['id']}")
+    await world.refused(409, "CONFLICT", "not_editable", "PATCH", f"{WORKS}/{work['id']}", headers=bearer,
+                        json={"title": "No"})  # fmt: skip
+    await world.refused(403, "FORBIDDEN", "own_account", *resume, headers=bearer, json=why)
+    await world.settle()
+    assert (await world.data("GET", f"/v1/creators/{made['id']}"))["work_count"] == 0
+    assert (await world.data(*resume, headers=moderator, json=why))["status"] == "published"
+    await world.settle()
+    assert (await world.data("GET", f"/v1/creators/{made['id']}"))["work_count"] == 1

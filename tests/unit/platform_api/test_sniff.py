@@ -1,7 +1,9 @@
 """What files are by their first bytes, and which archives are refused."""
 
 import io
+import struct
 import zipfile
+import zlib
 
 import pytest
 
@@ -17,6 +19,17 @@ def epub_bytes(change=None, **entries):
         if change is not None:
             change(archive)
     return out.getvalue()
+
+
+def deflated(content):
+    return epub_bytes(lambda archive: archive.writestr("b", content, zipfile.ZIP_DEFLATED))
+
+
+def renumbered(content, old, new, places=2):
+    """A number of four bytes replaced wherever it stands: in the entry's own head and in the directory."""
+    old, new = struct.pack("<L", old), struct.pack("<L", new)
+    assert content.count(old) == places
+    return content.replace(old, new)
 
 
 KNOWN = [
@@ -65,8 +78,9 @@ def test_text_may_be_cut_within_a_character():
         assert sniff(whole[:cut]) == "text/plain"
 
 
-def test_archive_is_judged_by_its_directory():
+def test_archive_is_judged_by_its_directory_and_by_what_it_inflates_to():
     check_archive(io.BytesIO(epub_bytes(chapter="text " * 1000)))
+    check_archive(io.BytesIO(deflated(bytes(range(256)) * 2000)))
 
     def bomb(archive):
         archive.writestr("b", bytes(5_000_000), zipfile.ZIP_DEFLATED)
@@ -92,5 +106,42 @@ def test_archive_is_judged_by_its_directory():
         (epub_bytes()[:-10], "archive_broken"),
         (b"", "archive_broken"),
     ):
+        with pytest.raises(BadArchive, match=word):
+            check_archive(io.BytesIO(content))
+
+
+def test_archive_that_lies_about_what_it_inflates_to_is_refused():
+    """A directory that says 3,000 bytes of three million: sizes that look right, and a bomb when inflated."""
+    content = deflated(bytes(3_000_001))
+    with pytest.raises(BadArchive, match="archive_bomb"):
+        check_archive(io.BytesIO(renumbered(content, 3_000_001, 3_001)))
+    text = b"some text " * 999
+    honest = deflated(text)
+    check_archive(io.BytesIO(honest))
+    with pytest.raises(BadArchive, match="archive_broken"):  # it says more than there is
+        check_archive(io.BytesIO(renumbered(honest, len(text), len(text) + 1)))
+    with pytest.raises(BadArchive, match="archive_broken"):  # other bytes than the check sum is of
+        check_archive(io.BytesIO(renumbered(honest, zlib.crc32(text), 7)))
+    stored = epub_bytes(chapter="twelve bytes")
+    with pytest.raises(BadArchive, match="archive_broken"):  # one name in the directory, another before the bytes
+        check_archive(io.BytesIO(stored.replace(b"chapter", b"another", 1)))
+
+
+def test_archive_of_many_entries_is_refused_before_its_directory_is_read(monkeypatch):
+    many = epub_bytes(**{str(number): "" for number in range(10_001)})
+    long = epub_bytes(**{f"{number:0300}": "" for number in range(9_000)})
+    end = long.rindex(b"PK\x05\x06")
+    few = long[: end + 8] + struct.pack("<HH", 1, 1) + long[end + 12 :]
+    small = epub_bytes()
+    at = small.rindex(b"PK\x05\x06")
+    both = small[:at] + b"PK\x06\x07" + bytes(16) + small[at:]
+
+    def never(*_):
+        raise AssertionError("the directory was read")
+
+    monkeypatch.setattr(zipfile, "ZipFile", never)
+    for content, word in (
+        (many, "archive_too_many_entries"), (long, "archive_bomb"), (few, "archive_bomb"), (both, "archive_broken"),
+    ):  # fmt: skip
         with pytest.raises(BadArchive, match=word):
             check_archive(io.BytesIO(content))
