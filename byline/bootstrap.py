@@ -76,18 +76,25 @@ def run_process(name: str, settings: Settings) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each connection is a descriptor
     try:
         uvloop.run(_run(bodies[kind], settings, StatusFile(settings.data_directory, name)))
-    except (ExchangeError, OSError, AssertionError) as error:
+    except Exception as error:  # noqa: BLE001 - told in the last line of the log, whatever it is
         return _stopped(name, error)
     return 0
 
 
 def _stopped(name: str, error: BaseException) -> int:
-    """The exit status for `error`, told in one line, the last of the log. Source: docs/operations.md."""
-    harmful = isinstance(error, (JournalCorrupt, AssertionError))
+    """The exit status for `error`, told in one line, the last of the log. Source: docs/operations.md.
+
+    What nobody expected of the core is a broken invariant too, whatever its type: its state may not be what it must be.
+    """
+    expected = isinstance(error, (ExchangeError, OSError, MemoryError))
+    broken = isinstance(error, AssertionError) or (name == "core" and not expected)
+    harmful = broken or isinstance(error, JournalCorrupt)
     if isinstance(error, JournalFailed):  # no space at the start may pass; a failed sync must not be tried again
         harmful = getattr(error.__cause__, "errno", 0) not in (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, AssertionError):
+    if broken:
         logger.critical("event=broken_invariant process=%s", name, exc_info=error)
+    elif not expected:
+        logger.error("event=fault process=%s", name, exc_info=error)
     text = " ".join(str(error).split()) or "no text"
     what = "it stays down, see docs/operations.md" if harmful else "it may be started again"
     logger.critical("event=stops process=%s error=%s: %s: %s", name, type(error).__name__, text, what)

@@ -94,15 +94,28 @@ class AppendLog:
             offset += _FRAME.size + len(payload)
 
     @staticmethod
-    def peek(path: Path) -> Iterator[bytes]:
-        """The records that a file holds now, oldest first, whoever has it open; up to the first that is not whole."""
-        with path.open("rb") as file:
-            while len(head := file.read(_FRAME.size)) == _FRAME.size:
-                length, crc = _FRAME.unpack(head)
-                payload = file.read(length)
-                if len(payload) < length or zlib.crc32(payload) != crc:
+    def peek(path: Path, *, whole: bool = False) -> Iterator[bytes]:
+        """The records that a file holds now, oldest first, whoever has it open. Of a last one that is not whole, which
+        somebody may be writing, nothing is told; unless `whole`, for whom less than everything is no answer.
+
+        Raises JournalCorrupt: damage before the last frame, or `whole` and the last one is not.
+        """
+        descriptor, offset = os.open(path, os.O_RDONLY), 0
+        try:
+            while offset < (end := os.fstat(descriptor).st_size):
+                stop, problem = _frame_at(descriptor, offset, end)
+                if problem and not _is_last(descriptor, offset, end):
+                    stop, problem = _frame_at(descriptor, offset, end)  # its writer may have begun anew meanwhile
+                    if problem:
+                        raise JournalCorrupt(f"{path}: {problem} at offset {offset}, and records follow")
+                if problem and whole:
+                    raise JournalCorrupt(f"{path}: {problem} at offset {offset}: its last record is not whole")
+                if problem:
                     return
-                yield payload
+                yield os.pread(descriptor, stop - offset - _FRAME.size, offset + _FRAME.size)
+                offset = stop
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Nothing can be appended or read afterwards. A second close does nothing."""
@@ -131,36 +144,38 @@ class AppendLog:
         end = os.fstat(self._descriptor).st_size
         last = offset = 0
         while offset < end:
-            stop, problem = self._frame_at(offset, end)
+            stop, problem = _frame_at(self._descriptor, offset, end)
+            if problem and not _is_last(self._descriptor, offset, end):
+                raise JournalCorrupt(f"{self.path}: {problem} at offset {offset}, and records follow")
             if problem:
-                self._check_is_last(offset, end, problem)
                 break
             last, offset = offset, stop
         return last, offset
 
-    def _frame_at(self, offset: int, end: int) -> tuple[int, str]:
-        """Where the frame ends, and what is wrong with it: empty if it is whole."""
-        head = os.pread(self._descriptor, _FRAME.size, offset)
-        if len(head) < _FRAME.size:
-            return end, "no head"
-        length, crc = _FRAME.unpack(head)
-        stop = offset + _FRAME.size + length
-        if not 0 < length <= MAX_RECORD_BYTES or stop > end:
-            return stop, f"impossible length {length}"
-        is_whole = zlib.crc32(os.pread(self._descriptor, length, offset + _FRAME.size)) == crc
-        return stop, "" if is_whole else "checksum"
 
-    def _check_is_last(self, offset: int, end: int, problem: str) -> None:
-        """A crash breaks the last frame alone: whole ones behind a broken one were durable before it broke."""
-        rest = os.pread(self._descriptor, min(end - offset, _FRAME.size + MAX_RECORD_BYTES), offset)
-        is_last = len(rest) == end - offset
-        for place in range(1, len(rest) - _FRAME.size if is_last else 0):
-            length = _FRAME.unpack_from(rest, place)[0]
-            if 0 < length <= len(rest) - place - _FRAME.size and not self._frame_at(offset + place, end)[1]:
-                is_last = False
-                break
-        if not is_last:
-            raise JournalCorrupt(f"{self.path}: {problem} at offset {offset}, and records follow")
+def _frame_at(descriptor: int, offset: int, end: int) -> tuple[int, str]:
+    """Where the frame ends, and what is wrong with it: empty if it is whole."""
+    head = os.pread(descriptor, _FRAME.size, offset)
+    if len(head) < _FRAME.size:
+        return end, "no head"
+    length, crc = _FRAME.unpack(head)
+    stop = offset + _FRAME.size + length
+    if not 0 < length <= MAX_RECORD_BYTES or stop > end:
+        return stop, f"impossible length {length}"
+    is_whole = zlib.crc32(os.pread(descriptor, length, offset + _FRAME.size)) == crc
+    return stop, "" if is_whole else "checksum"
+
+
+def _is_last(descriptor: int, offset: int, end: int) -> bool:
+    """Whether no whole frame stands behind the broken one: such were durable before it broke, so no crash broke it."""
+    rest = os.pread(descriptor, min(end - offset, _FRAME.size + MAX_RECORD_BYTES), offset)
+    if len(rest) < end - offset:
+        return False
+    for place in range(1, len(rest) - _FRAME.size):
+        length = _FRAME.unpack_from(rest, place)[0]
+        if 0 < length <= len(rest) - place - _FRAME.size and not _frame_at(descriptor, offset + place, end)[1]:
+            return False
+    return True
 
 
 def sync_directory(path: Path) -> None:

@@ -165,6 +165,25 @@ def test_a_bit_that_turned_in_a_record_with_others_behind_it_is_refused(tmp_path
         broken = bytearray(data)
         broken[position] ^= 1 << bit
         path.write_bytes(broken)
-        with pytest.raises(JournalCorrupt, match="at offset 0, and records follow"):
-            AppendLog(path)
+        for reader in (lambda: AppendLog(path), lambda: list(AppendLog.peek(path))):
+            with pytest.raises(JournalCorrupt, match="at offset 0, and records follow"):
+                reader()
         assert path.read_bytes() == broken
+
+
+def test_who_looks_beside_the_writer_is_told_what_is_whole_or_that_it_is_not_all(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = AppendLog(path)
+    log.append(b"one")
+    log.append(b"two")
+    log.close()
+    data = path.read_bytes()
+    for size in range(len(data) + 1):
+        path.write_bytes(data[:size])
+        told = [b"one"] * (size >= 11) + [b"two"] * (size >= 22)
+        assert list(AppendLog.peek(path)) == told
+        if size in (0, 11, 22):
+            assert list(AppendLog.peek(path, whole=True)) == told
+        else:
+            with pytest.raises(JournalCorrupt, match="its last record is not whole"):
+                list(AppendLog.peek(path, whole=True))
