@@ -11,11 +11,15 @@ The last frame is the one that may not be on disk: of a process that was killed 
 after a failed sync the kernel takes its pages for clean although they never reached the disk (Rebello et al., ATC
 2020). So opening writes it again as it stands, and syncs, before anybody reads it. Nothing else is ever written twice.
 
+A full disk is no broken one: what was written of that record is cut off again, and the next one is tried. A failed
+sync, or anything else, is final: the file takes nothing more until it is opened again.
+
 Worst case: `append` waits for one fdatasync. Opening reads the whole file once.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -44,7 +48,8 @@ class AppendLog:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._failed = False
+        self.failed = ""
+        """Why nothing more is taken; empty: it is."""
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,17 +67,21 @@ class AppendLog:
         """Add a record and return its offset. It is durable when this returns.
 
         Raises:
-            JournalFailed: the write or the sync failed. Final: the file takes nothing more until it is opened again.
+            JournalFailed: the write or the sync failed; see `failed`.
         """
         assert 0 < len(payload) <= MAX_RECORD_BYTES, len(payload)
-        if self._failed:
-            raise JournalFailed(f"{self.path}: an earlier write failed")
+        if self.failed:
+            raise JournalFailed(f"{self.path}: an earlier write failed: {self.failed}")
         frame = _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
         try:
             self._write(self._size, frame)
+        except OSError as error:
+            self.failed = "" if error.errno in (errno.ENOSPC, errno.EDQUOT) and self._is_taken_back() else str(error)
+            raise JournalFailed(f"{self.path}: {error}") from error
+        try:
             os.fdatasync(self._descriptor)
         except OSError as error:
-            self._failed = True
+            self.failed = str(error)
             raise JournalFailed(f"{self.path}: {error}") from error
         offset, self._size = self._size, self._size + len(frame)
         return offset
@@ -94,21 +103,34 @@ class AppendLog:
             offset += _FRAME.size + len(payload)
 
     @staticmethod
-    def peek(path: Path) -> Iterator[bytes]:
-        """The records that a file holds now, oldest first, whoever has it open; up to the first that is not whole."""
-        with path.open("rb") as file:
-            while len(head := file.read(_FRAME.size)) == _FRAME.size:
-                length, crc = _FRAME.unpack(head)
-                payload = file.read(length)
-                if len(payload) < length or zlib.crc32(payload) != crc:
+    def peek(path: Path, *, whole: bool = False) -> Iterator[bytes]:
+        """The records that a file holds now, oldest first, whoever has it open. Of a last one that is not whole, which
+        somebody may be writing, nothing is told; unless `whole`, for whom less than everything is no answer.
+
+        Raises JournalCorrupt: damage before the last frame, or `whole` and the last one is not.
+        """
+        descriptor, offset = os.open(path, os.O_RDONLY), 0
+        try:
+            while offset < (end := os.fstat(descriptor).st_size):
+                stop, problem = _frame_at(descriptor, offset, end)
+                if problem and not _is_last(descriptor, offset, end):
+                    stop, problem = _frame_at(descriptor, offset, end)  # its writer may have begun anew meanwhile
+                    if problem:
+                        raise JournalCorrupt(f"{path}: {problem} at offset {offset}, and records follow")
+                if problem and whole:
+                    raise JournalCorrupt(f"{path}: {problem} at offset {offset}: its last record is not whole")
+                if problem:
                     return
-                yield payload
+                yield os.pread(descriptor, stop - offset - _FRAME.size, offset + _FRAME.size)
+                offset = stop
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Nothing can be appended or read afterwards. A second close does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
-        self._failed, self._descriptor = True, -1
+        self.failed, self._descriptor = "it is closed", -1
 
     def _settle(self, last: int) -> None:
         """Cut off what a crash left behind the valid frames, and make the last of them durable."""
@@ -119,6 +141,14 @@ class AppendLog:
             sync_directory(self.path.parent)
         except OSError as error:
             raise JournalFailed(f"{self.path}: its end cannot be written again: {error}") from error
+
+    def _is_taken_back(self) -> bool:
+        """A record that found no space is cut off again: nothing of it was synced, and nobody has been told of it."""
+        try:
+            os.ftruncate(self._descriptor, self._size)
+        except OSError:
+            return False
+        return True
 
     def _write(self, offset: int, data: bytes) -> None:
         view = memoryview(data)
@@ -131,36 +161,38 @@ class AppendLog:
         end = os.fstat(self._descriptor).st_size
         last = offset = 0
         while offset < end:
-            stop, problem = self._frame_at(offset, end)
+            stop, problem = _frame_at(self._descriptor, offset, end)
+            if problem and not _is_last(self._descriptor, offset, end):
+                raise JournalCorrupt(f"{self.path}: {problem} at offset {offset}, and records follow")
             if problem:
-                self._check_is_last(offset, end, problem)
                 break
             last, offset = offset, stop
         return last, offset
 
-    def _frame_at(self, offset: int, end: int) -> tuple[int, str]:
-        """Where the frame ends, and what is wrong with it: empty if it is whole."""
-        head = os.pread(self._descriptor, _FRAME.size, offset)
-        if len(head) < _FRAME.size:
-            return end, "no head"
-        length, crc = _FRAME.unpack(head)
-        stop = offset + _FRAME.size + length
-        if not 0 < length <= MAX_RECORD_BYTES or stop > end:
-            return stop, f"impossible length {length}"
-        is_whole = zlib.crc32(os.pread(self._descriptor, length, offset + _FRAME.size)) == crc
-        return stop, "" if is_whole else "checksum"
 
-    def _check_is_last(self, offset: int, end: int, problem: str) -> None:
-        """A crash breaks the last frame alone: whole ones behind a broken one were durable before it broke."""
-        rest = os.pread(self._descriptor, min(end - offset, _FRAME.size + MAX_RECORD_BYTES), offset)
-        is_last = len(rest) == end - offset
-        for place in range(1, len(rest) - _FRAME.size if is_last else 0):
-            length = _FRAME.unpack_from(rest, place)[0]
-            if 0 < length <= len(rest) - place - _FRAME.size and not self._frame_at(offset + place, end)[1]:
-                is_last = False
-                break
-        if not is_last:
-            raise JournalCorrupt(f"{self.path}: {problem} at offset {offset}, and records follow")
+def _frame_at(descriptor: int, offset: int, end: int) -> tuple[int, str]:
+    """Where the frame ends, and what is wrong with it: empty if it is whole."""
+    head = os.pread(descriptor, _FRAME.size, offset)
+    if len(head) < _FRAME.size:
+        return end, "no head"
+    length, crc = _FRAME.unpack(head)
+    stop = offset + _FRAME.size + length
+    if not 0 < length <= MAX_RECORD_BYTES or stop > end:
+        return stop, f"impossible length {length}"
+    is_whole = zlib.crc32(os.pread(descriptor, length, offset + _FRAME.size)) == crc
+    return stop, "" if is_whole else "checksum"
+
+
+def _is_last(descriptor: int, offset: int, end: int) -> bool:
+    """Whether no whole frame stands behind the broken one: such were durable before it broke, so no crash broke it."""
+    rest = os.pread(descriptor, min(end - offset, _FRAME.size + MAX_RECORD_BYTES), offset)
+    if len(rest) < end - offset:
+        return False
+    for place in range(1, len(rest) - _FRAME.size):
+        length = _FRAME.unpack_from(rest, place)[0]
+        if 0 < length <= len(rest) - place - _FRAME.size and not _frame_at(descriptor, offset + place, end)[1]:
+            return False
+    return True
 
 
 def sync_directory(path: Path) -> None:
