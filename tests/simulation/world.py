@@ -229,7 +229,8 @@ class World:
 
     def _follow_market(self) -> None:
         if not self.is_over:
-            self.market_view.step(self.schedule.now_ns / 1e6)
+            if self.process is not None:  # after a boot it starts behind the core, which has made the event log whole
+                self.market_view.step(self.schedule.now_ns / 1e6)
             self.schedule.later(400 * MS, self._follow_market)
 
     def _run(self) -> None:
