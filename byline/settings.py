@@ -79,7 +79,7 @@ class Settings:
     public_url: str = ""
     """`https://HOST[:PORT]` where people reach REST: the check page that certificates name. Empty: `host` and port."""
     redis_url: str = ""
-    """`redis://…`: rate limits of several API processes are kept there, and events also go to its stream."""
+    """`redis://…`: several API processes share their rate limits and the events of their sockets there."""
     blob_url: str = field(default="", repr=False)
     """Where uploaded files are kept: `s3://bucket/…`, `gs://…`, `file:///…`. Empty: in the data directory."""
     api_public_per_minute: int = 100
