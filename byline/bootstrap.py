@@ -751,6 +751,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         postgres_dsn=_postgres_url(settings),
         domain=f"{settings.host}:{port}",
         public_url=settings.public_url,
+        cors_origins=settings.cors_origins(),
         chain="sui:embedded" if not settings.chain_url else "sui",
         signing_key_path=data / "keys" / "access-token.key",
         column_keys_path=data / COLUMN_KEYS,

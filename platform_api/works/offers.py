@@ -147,7 +147,11 @@ def units_of(price: str, scale: int, *, least: int = 1, field: str = "price") ->
     fraction = fraction.rstrip("0")
     units = int(whole + fraction.ljust(scale, "0"))
     if len(fraction) > scale or not least <= units <= UNITS_MAX:
-        message = f"{field}: must be {'above 0' if least else 'a number'}, with at most {scale} decimals"
+        if units > UNITS_MAX:
+            rule = f"at most {decimal_text(UNITS_MAX, scale)}"
+        else:
+            rule = f"{'above 0, with' if least else 'a number with'} at most {scale} decimals"
+        message = f"{field}: must be {rule}"
         raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_price", field=field,
                        details={"decimals": scale})  # fmt: skip
     return units
