@@ -76,18 +76,25 @@ def run_process(name: str, settings: Settings) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each connection is a descriptor
     try:
         uvloop.run(_run(bodies[kind], settings, StatusFile(settings.data_directory, name)))
-    except (ExchangeError, OSError, AssertionError) as error:
+    except Exception as error:  # noqa: BLE001 - told in the last line of the log, whatever it is
         return _stopped(name, error)
     return 0
 
 
 def _stopped(name: str, error: BaseException) -> int:
-    """The exit status for `error`, told in one line, the last of the log. Source: docs/operations.md."""
-    harmful = isinstance(error, (JournalCorrupt, AssertionError))
+    """The exit status for `error`, told in one line, the last of the log. Source: docs/operations.md.
+
+    What nobody expected of the core is a broken invariant too, whatever its type: its state may not be what it must be.
+    """
+    expected = isinstance(error, (ExchangeError, OSError, MemoryError))
+    broken = isinstance(error, AssertionError) or (name == "core" and not expected)
+    harmful = broken or isinstance(error, JournalCorrupt)
     if isinstance(error, JournalFailed):  # no space at the start may pass; a failed sync must not be tried again
         harmful = getattr(error.__cause__, "errno", 0) not in (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, AssertionError):
+    if broken:
         logger.critical("event=broken_invariant process=%s", name, exc_info=error)
+    elif not expected:
+        logger.error("event=fault process=%s", name, exc_info=error)
     text = " ".join(str(error).split()) or "no text"
     what = "it stays down, see docs/operations.md" if harmful else "it may be started again"
     logger.critical("event=stops process=%s error=%s: %s: %s", name, type(error).__name__, text, what)
@@ -342,8 +349,11 @@ def key_lock(settings: Settings) -> Any:
     return KeyLock(settings.key_passphrase, Path(settings.key_file).expanduser() if settings.key_file else None)
 
 
-async def open_chain(settings: Settings, scratch: Path, url: str = "") -> tuple[Any, Any]:
-    """The chain of the settings, or the node at `url`; and its signer: the settings' program, or the sealed key."""
+async def open_chain(settings: Settings, scratch: Path, url: str = "", purse: Any = None) -> tuple[Any, Any]:
+    """The chain of the settings, or the node at `url`; and its signer: the settings' program, or the sealed key.
+
+    `purse`: see SuiChain.
+    """
     from settlement.chain.admin import SuiAdmin
     from settlement.chain.signer import ExternalSigner
     from settlement.chain.sui import SuiSettings
@@ -353,18 +363,19 @@ async def open_chain(settings: Settings, scratch: Path, url: str = "") -> tuple[
         url=url or _chain_url(settings), config_directory=scratch, package=settings.chain_package,
         vault=_open_vault(settings), coin_types=settings.coin_types(), publish_test_coins=not settings.chain_url,
     )  # fmt: skip
-    return SuiAdmin(own, signer), signer
+    return SuiAdmin(own, signer, purse), signer
 
 
-def open_rights(settings: Settings, scratch: Path, signer: Any) -> Any:
-    """Copyrights and licences on the chain, signed by `signer`; connects at the first use."""
+def open_rights(settings: Settings, scratch: Path, signer: Any, purse: Any) -> Any:
+    """Copyrights and licences on the chain, signed by `signer`, paid beside the purse's others; connects at the first
+    use."""
     from byline.rights_port import ChainRights
     from settlement.chain.sui import SuiChain, SuiSettings
 
     def connected() -> SuiChain:
         package, vault = settings.chain_package, _open_vault(settings)
         own = SuiSettings(url=_chain_url(settings), config_directory=scratch, package=package, vault=vault)
-        return SuiChain(own, signer)
+        return SuiChain(own, signer, purse)
 
     return ChainRights(connected)
 
@@ -549,6 +560,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     from platform_api.registry.service import registry_desk
     from platform_api.settlement.desk import WithdrawalDesk
     from settlement.brake import Brake
+    from settlement.chain.purse import Purse
     from settlement.proof_desk import ProofSettings, load_proof_key, serve_proofs
     from settlement.publication import published
     from settlement.settler import BatchRecord, SettlementSettings, Settler, run_settler
@@ -562,7 +574,8 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     projector = Projector(events, _postgres_url(settings), journal=events.identity, rebuild=rebuild)
     chain_directory = data / "chain"
     chain_directory.mkdir(parents=True, exist_ok=True)
-    chain, signer = await open_chain(settings, chain_directory / "pysui")
+    purse = Purse()
+    chain, signer = await open_chain(settings, chain_directory / "pysui", purse=purse)
     store = FileBatchStore(data / "settlement" / "batches.log")
     watcher = Watcher(data / "settlement" / "chain.log")
     brake = Brake(
@@ -574,7 +587,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
 
     database = Database(_postgres_url(settings), connections_max=3)
     desk = WithdrawalDesk(database, core)
-    rights = open_rights(settings, chain_directory / "pysui-rights", signer)
+    rights = open_rights(settings, chain_directory / "pysui-rights", signer, purse)
     registry = registry_desk(database, rights)
 
     notices = SettledNotices(core)

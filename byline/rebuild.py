@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from byline.settings import Settings
 from byline.status_file import read_all_statuses
 from engine.messages.errors import Unavailable
+from persistence.disk import sync_directory
 
 __all__ = ["REQUEST", "ask_for_rebuild", "rebuild_projections"]
 
@@ -33,11 +34,7 @@ def ask_for_rebuild(data: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    directory = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(data)
 
 
 def rebuild_projections(settings: Settings, *, console: Console) -> None:

@@ -85,7 +85,7 @@ class ChainRights:
                 await chain.connect()
                 desk = RightsDesk(chain)
                 await desk.connect()
-                await desk.take_own_gas()
+                await chain.pay_apart()
             except BaseException:
                 await chain.close()
                 raise

@@ -15,7 +15,7 @@ from typing import Self
 from engine.messages.errors import DataDirectoryBusy
 from persistence.clock import SystemClock
 
-__all__ = ["DirectoryDisk", "DirectoryLock", "RealFile", "SystemClock", "boot_id"]
+__all__ = ["DirectoryDisk", "DirectoryLock", "RealFile", "SystemClock", "boot_id", "sync_directory"]
 
 
 class RealFile:
@@ -74,7 +74,7 @@ class DirectoryDisk:
             flags |= os.O_CREAT
             if not target.parent.is_dir():
                 target.parent.mkdir(parents=True)
-                self._sync_path(target.parent.parent)
+                sync_directory(target.parent.parent)
         return RealFile(os.open(target, flags, 0o644))
 
     def map(self, path: str) -> memoryview:
@@ -101,25 +101,17 @@ class DirectoryDisk:
 
     def rename(self, source: str, target: str) -> None:
         os.rename(self.root / source, self.root / target)
-        self._sync_path((self.root / target).parent)
+        sync_directory((self.root / target).parent)
 
     def remove(self, path: str) -> None:
         os.unlink(self.root / path)
 
     def sync_directory(self, directory: str) -> None:
-        self._sync_path(self.root / directory)
+        sync_directory(self.root / directory)
 
     def free_bytes(self) -> int:
         status = os.statvfs(self.root)
         return status.f_bavail * status.f_frsize
-
-    @staticmethod
-    def _sync_path(path: Path) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 class DirectoryLock:
@@ -162,3 +154,16 @@ class DirectoryLock:
 def boot_id() -> bytes:
     """16 bytes that name this boot of the machine: equal means that the page cache was not lost in between."""
     return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip().replace("-", ""))
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable: those that were made, renamed and removed.
+
+    Raises:
+        OSError: there is no such directory, or the disk refuses.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -25,7 +25,7 @@ from engine.messages import layout
 from engine.messages.errors import JournalCorrupt, Refused, Unavailable
 from persistence import segments
 from persistence.backup import BESIDE, Objects, PartHeader, beside_name, last_ts
-from persistence.disk import DirectoryDisk, DirectoryLock
+from persistence.disk import DirectoryDisk, DirectoryLock, sync_directory
 from persistence.recovery import LOCK
 from persistence.ring import scan_records
 from persistence.segments import HEADER_BYTES, Header
@@ -100,7 +100,7 @@ def restore(
         for path in [segments.DIRECTORY, *result.beside]:  # the journal first: without it the rest means nothing
             (directory / path).parent.mkdir(parents=True, exist_ok=True)
             os.rename(scratch / path, directory / path)
-            _sync_directory((directory / path).parent)
+            sync_directory((directory / path).parent)
         shutil.rmtree(scratch)
     return result
 
@@ -246,7 +246,7 @@ class _Run:
                 zeros -= min(zeros, 1 << 20)
             file.flush()
             os.fsync(file.fileno())
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
         self._result.segments += 1
 
     def _begin_next(self) -> None:
@@ -274,11 +274,3 @@ def _in_order(journal: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
     for name, size in sorted((name, size) for name, size in journal if name.endswith(".part")):
         if int(Path(name).stem.partition("-")[0]) not in sealed:
             yield name, size
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

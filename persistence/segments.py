@@ -332,7 +332,8 @@ def settle_end(disk: Disk, listed: list[Segment]) -> None:
 
     It is the one group that may not be: of a process that was killed it may lie in the page cache alone, and after a
     failed sync the kernel takes its pages for clean although they never reached the disk (Rebello et al., ATC 2020). So
-    it is written again as it stands, and synced.
+    it is written again as it stands, and synced. So is the directory: a process that was killed between the renaming of
+    a segment and the sync of that has left a name that a power loss takes, with everything acked in it.
 
     Raises:
         OSError: the disk refuses.
@@ -350,6 +351,7 @@ def settle_end(disk: Disk, listed: list[Segment]) -> None:
         file.sync()
     finally:
         file.close()
+    disk.sync_directory(DIRECTORY)
 
 
 def _last_group(raw: npt.NDArray[np.uint8], used_slots: int) -> int:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from engine.messages import layout
 from engine.messages.errors import JournalCorrupt
 from persistence import segments
-from persistence.disk import DirectoryDisk
+from persistence.disk import DirectoryDisk, sync_directory
 from persistence.journal import MARK
 from persistence.ring import scan_records
 from persistence.segments import Tail
@@ -96,7 +96,7 @@ def truncate(disk: DirectoryDisk, plan: Truncation) -> Path:
         _move(disk, f"{segments.DIRECTORY}/{name}", aside)
     for name in plan.later_snapshots:
         _move(disk, f"{SNAPSHOTS}/{name}", aside)
-    _sync_directory(aside)
+    sync_directory(aside)
     segments.cut_tail(disk, plan.tail)
     if (disk.root / MARK).exists():  # it says that more was durable: until it is gone, recovery refuses
         _move(disk, MARK, aside)
@@ -135,18 +135,10 @@ def _copy(source: Path, target: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    _sync_directory(target.parent)
+    sync_directory(target.parent)
 
 
 def _move(disk: DirectoryDisk, path: str, aside: Path) -> None:
     source = disk.root / path
     os.rename(source, aside / source.name)
-    _sync_directory(source.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(source.parent)

@@ -3,9 +3,13 @@
     file    = frame frame …
     frame   = length u32 LE | crc32 u32 LE of the payload | payload
 
-A frame that runs past the end of the file, or the very last one with a wrong checksum, is a write that a crash cut
-short: it was never acknowledged, and opening cuts it off. Damage before the last frame is no crash but a broken disk:
-opening refuses. One process writes a file at a time (an advisory lock says so). Never rewrites what it has written.
+A frame that is not whole and has none behind it is a write that a crash cut short: it was never acknowledged, and
+opening cuts it off. Damage before the last frame is no crash but a broken disk: opening refuses. One process writes a
+file at a time (an advisory lock says so).
+
+The last frame is the one that may not be on disk: of a process that was killed it may lie in the page cache alone, and
+after a failed sync the kernel takes its pages for clean although they never reached the disk (Rebello et al., ATC
+2020). So opening writes it again as it stands, and syncs, before anybody reads it. Nothing else is ever written twice.
 
 Worst case: `append` waits for one fdatasync. Opening reads the whole file once.
 """
@@ -31,26 +35,25 @@ class AppendLog:
     """One open file. Not safe for several threads."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create.
+        """Open or create. What is there is durable on return.
 
         Raises:
             DataDirectoryBusy: another process holds the file.
             JournalCorrupt: damage before the last frame.
+            JournalFailed: the disk refuses.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._failed = False
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._descriptor)
             raise DataDirectoryBusy(f"{path} is held by another process") from error
         try:
-            self._size = self._checked_size()
-            os.ftruncate(self._descriptor, self._size)
-            os.fsync(self._descriptor)
-            sync_directory(path.parent)
+            last, self._size = self._checked_end()
+            self._settle(last)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -66,9 +69,7 @@ class AppendLog:
             raise JournalFailed(f"{self.path}: an earlier write failed")
         frame = _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
         try:
-            view = memoryview(frame)
-            while view:
-                view = view[os.write(self._descriptor, view) :]
+            self._write(self._size, frame)
             os.fdatasync(self._descriptor)
         except OSError as error:
             self._failed = True
@@ -93,15 +94,28 @@ class AppendLog:
             offset += _FRAME.size + len(payload)
 
     @staticmethod
-    def peek(path: Path) -> Iterator[bytes]:
-        """The records that a file holds now, oldest first, whoever has it open; up to the first that is not whole."""
-        with path.open("rb") as file:
-            while len(head := file.read(_FRAME.size)) == _FRAME.size:
-                length, crc = _FRAME.unpack(head)
-                payload = file.read(length)
-                if len(payload) < length or zlib.crc32(payload) != crc:
+    def peek(path: Path, *, whole: bool = False) -> Iterator[bytes]:
+        """The records that a file holds now, oldest first, whoever has it open. Of a last one that is not whole, which
+        somebody may be writing, nothing is told; unless `whole`, for whom less than everything is no answer.
+
+        Raises JournalCorrupt: damage before the last frame, or `whole` and the last one is not.
+        """
+        descriptor, offset = os.open(path, os.O_RDONLY), 0
+        try:
+            while offset < (end := os.fstat(descriptor).st_size):
+                stop, problem = _frame_at(descriptor, offset, end)
+                if problem and not _is_last(descriptor, offset, end):
+                    stop, problem = _frame_at(descriptor, offset, end)  # its writer may have begun anew meanwhile
+                    if problem:
+                        raise JournalCorrupt(f"{path}: {problem} at offset {offset}, and records follow")
+                if problem and whole:
+                    raise JournalCorrupt(f"{path}: {problem} at offset {offset}: its last record is not whole")
+                if problem:
                     return
-                yield payload
+                yield os.pread(descriptor, stop - offset - _FRAME.size, offset + _FRAME.size)
+                offset = stop
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Nothing can be appended or read afterwards. A second close does nothing."""
@@ -109,26 +123,59 @@ class AppendLog:
             os.close(self._descriptor)
         self._failed, self._descriptor = True, -1
 
-    def _checked_size(self) -> int:
-        """Length of the valid prefix."""
+    def _settle(self, last: int) -> None:
+        """Cut off what a crash left behind the valid frames, and make the last of them durable."""
+        try:
+            os.ftruncate(self._descriptor, self._size)
+            self._write(last, os.pread(self._descriptor, self._size - last, last))
+            os.fsync(self._descriptor)
+            sync_directory(self.path.parent)
+        except OSError as error:
+            raise JournalFailed(f"{self.path}: its end cannot be written again: {error}") from error
+
+    def _write(self, offset: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._descriptor, view, offset)
+            view, offset = view[written:], offset + written
+
+    def _checked_end(self) -> tuple[int, int]:
+        """Where the last valid frame begins, and where it ends."""
         end = os.fstat(self._descriptor).st_size
-        offset = 0
+        last = offset = 0
         while offset < end:
-            head = os.pread(self._descriptor, _FRAME.size, offset)
-            if len(head) < _FRAME.size:
+            stop, problem = _frame_at(self._descriptor, offset, end)
+            if problem and not _is_last(self._descriptor, offset, end):
+                raise JournalCorrupt(f"{self.path}: {problem} at offset {offset}, and records follow")
+            if problem:
                 break
-            length, crc = _FRAME.unpack(head)
-            stop = offset + _FRAME.size + length
-            if length == 0 or length > MAX_RECORD_BYTES:
-                raise JournalCorrupt(f"{self.path}: impossible length {length} at offset {offset}")
-            if stop > end:
-                break
-            if zlib.crc32(os.pread(self._descriptor, length, offset + _FRAME.size)) != crc:
-                if stop == end:
-                    break
-                raise JournalCorrupt(f"{self.path}: checksum at offset {offset}, and records follow")
-            offset = stop
-        return offset
+            last, offset = offset, stop
+        return last, offset
+
+
+def _frame_at(descriptor: int, offset: int, end: int) -> tuple[int, str]:
+    """Where the frame ends, and what is wrong with it: empty if it is whole."""
+    head = os.pread(descriptor, _FRAME.size, offset)
+    if len(head) < _FRAME.size:
+        return end, "no head"
+    length, crc = _FRAME.unpack(head)
+    stop = offset + _FRAME.size + length
+    if not 0 < length <= MAX_RECORD_BYTES or stop > end:
+        return stop, f"impossible length {length}"
+    is_whole = zlib.crc32(os.pread(descriptor, length, offset + _FRAME.size)) == crc
+    return stop, "" if is_whole else "checksum"
+
+
+def _is_last(descriptor: int, offset: int, end: int) -> bool:
+    """Whether no whole frame stands behind the broken one: such were durable before it broke, so no crash broke it."""
+    rest = os.pread(descriptor, min(end - offset, _FRAME.size + MAX_RECORD_BYTES), offset)
+    if len(rest) < end - offset:
+        return False
+    for place in range(1, len(rest) - _FRAME.size):
+        length = _FRAME.unpack_from(rest, place)[0]
+        if 0 < length <= len(rest) - place - _FRAME.size and not _frame_at(descriptor, offset + place, end)[1]:
+            return False
+    return True
 
 
 def sync_directory(path: Path) -> None:

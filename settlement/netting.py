@@ -21,6 +21,9 @@ money would be lost: such a withdrawal stays unpaid, is named in `unpayable`, an
 books one all the same, its units stay in the custody row. So do those that went to another place than the chain, as a
 refund that a payment provider has paid.
 
+A pended withdrawal of several legs to the chain is not paid either: the contract skips payouts one by one, when a
+forced exit has emptied a row in one vault, and the core posts or voids a ref as a whole.
+
 A batch that touches more rows than a transaction may goes in parts, payers first: each part is made zero-sum by one
 entry of the clearing row, which ends at zero.
 """
@@ -272,6 +275,8 @@ class Netting:
             for ref, postings in ledger.pending.items():
                 if ref in self.paid or ref in self.skipped or (ref.startswith(DOCUMENTED) and ref not in released):
                     continue
+                if len(_settled(ledger, postings)) > 1:
+                    continue
                 if ref in released or not _unpayable(ledger, ref, postings, booked=False):
                     for posting in postings:
                         pay(ref, posting)
@@ -384,7 +389,7 @@ def _unpayable(ledger: Ledger, ref: str, postings: list[Posting], *, booked: boo
 
     What goes to another place than the chain, as to a payment provider, is paid there and never here.
     """
-    settled = [posting for posting in postings if ledger.assets[posting.asset].settled]
+    settled = _settled(ledger, postings)
     rowless = [
         account.name
         for account in (ledger.accounts[posting.source] for posting in settled)
@@ -399,6 +404,11 @@ def _unpayable(ledger: Ledger, ref: str, postings: list[Posting], *, booked: boo
         reason = f"account {rowless[0]} has no row of its own to be paid to; " + (
             "booked all the same, its units stay in the custody row" if booked else "it waits until withdraw_failed"
         )
+    elif len(settled) > 1 and not booked:
+        reason = (
+            "it has several legs to the chain, of which an exit could stop one: it waits until withdraw_failed; send "
+            "one withdrawal for each"
+        )
     else:
         return []
     return [
@@ -407,6 +417,10 @@ def _unpayable(ledger: Ledger, ref: str, postings: list[Posting], *, booked: boo
         )
         for posting in settled
     ]
+
+
+def _settled(ledger: Ledger, postings: list[Posting]) -> list[Posting]:
+    return [posting for posting in postings if ledger.assets[posting.asset].settled]
 
 
 def _by_row(amounts: Iterable[tuple[bytes, int]]) -> dict[bytes, int]:

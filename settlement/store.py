@@ -54,7 +54,10 @@ class FileBatchStore:
 
 
 def listings(path: Path) -> dict[str, VaultListing]:
-    """The vaults in a store's file, by asset, also while settlement runs on it; empty if there is no file."""
+    """The vaults in a store's file, by asset, also while settlement runs on it; empty if there is no file.
+
+    Raises JournalCorrupt.
+    """
     if not path.exists():
         return {}
     events = (msgspec.msgpack.decode(payload, type=StoredEvent) for payload in AppendLog.peek(path))
@@ -62,9 +65,13 @@ def listings(path: Path) -> dict[str, VaultListing]:
 
 
 def last_sealed(path: Path) -> tuple[int, int]:
-    """Number and last sequence of the latest batch in a store's file, also while settlement runs on it; zeros: none."""
+    """Number and last sequence of the latest batch in a store's file, also while settlement runs on it; zeros: none.
+
+    Raises JournalCorrupt: the file is not whole, so a later batch may be missing in it. While settlement writes a
+    record it is not whole for a moment.
+    """
     if not path.exists():
         return 0, 0
-    events = (msgspec.msgpack.decode(payload, type=StoredEvent) for payload in AppendLog.peek(path))
+    events = (msgspec.msgpack.decode(payload, type=StoredEvent) for payload in AppendLog.peek(path, whole=True))
     sealed = [(event.batch.number, event.batch.last_sequence) for event in events if isinstance(event, Sealed)]
     return max(sealed, default=(0, 0))

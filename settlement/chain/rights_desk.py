@@ -1,9 +1,10 @@
 """Works, licences and royalties on a Sui node: the rights modules' functions as signed transactions.
 
 Uses the same client and key as settlement (`SuiChain`) and the same rule: signed bytes are sent again on doubt, so a
-call takes effect at most once; it returns when it has. Who must outlive a crash takes the transaction instead
-(`registration`, `grant`, `revocation`), keeps what `sign` gives, and only then sends it. Capabilities of the works it
-registers belong to the operator's address unless another owner is named. Nothing here moves money of the vaults.
+call takes effect at most once; it returns when it has. What the exchange itself does comes as a transaction instead
+(`registration`, `grant`, `revocation`): who must outlive a crash keeps what its `sign` gives, and only then sends it;
+its `submit` does both. Capabilities of registered works belong to the operator's address unless another owner is named.
+Nothing here moves money of the vaults.
 
 Every method raises Unavailable, OutcomeUnknown (after several tries) or Refused, which names the contract's reason.
 """
@@ -18,7 +19,7 @@ from pysui.sui.sui_bcs import bcs
 from pysui.sui.sui_common.txn_transaction_builder import ProgrammableTransactionBuilder
 
 from engine.messages.errors import Refused
-from settlement.chain.encoding import CLOCK_ID, SUI_COIN, address_bytes, address_text
+from settlement.chain.encoding import CLOCK_ID, address_bytes, address_text
 from settlement.chain.port import Signed
 from settlement.chain.rights import ArbiterCap, License, Offer, Till, Work, WorkCap, encode
 from settlement.chain.sui import COINS_PER_PAY_IN, SuiChain
@@ -51,41 +52,7 @@ class RightsDesk:
         if not self._registry:
             raise Refused(f"{self._chain._key.address} owns no ArbiterCap: the registry is not known")
 
-    async def take_own_gas(self) -> None:
-        """Pay from now on with a coin beside the one that batches are paid with: the smallest that is worth it.
-
-        Two transactions over one coin at the same time refuse each other. With a single coin a quarter is split off.
-        """
-        coins = await self._gas_coins()
-        if len(coins) == 1:
-            call = RightsTransaction(self._chain)
-            amount = call.pure("u64", coins[0][0] // 4)
-            part = call.builder.split_coin(from_coin=bcs.Argument("GasCoin"), amounts=[amount])
-            own = call.pure("id", address_bytes(self._chain._key.address))
-            call.builder.transfer_objects(recipient=own, object_ref=part)
-            await call.submit()
-            coins = await self._gas_coins()
-        self._chain._gas_coin, self._chain._gas_is_alone = coins[0][1], True
-
-    async def _gas_coins(self) -> list[tuple[int, str]]:
-        """Balance and id of the SUI coins that are worth it, the smallest first; all if none is."""
-        found = [(int(item.balance or 0), item.object_id) for item in await self._chain._owned_objects(SUI_COIN)]
-        floor = self._chain._settings.gas_floor_mist
-        return sorted(coin for coin in found if coin[0] >= floor) or sorted(found)
-
     # ------------------------------------------------------------ works
-
-    async def register(
-        self,
-        content_hash: bytes,
-        title: str,
-        uri: str,
-        creators: list[bytes],
-        shares_bps: list[int],
-        owner: bytes | None = None,
-    ) -> Receipt:
-        """Register a work; makes `Work` (shared) and `WorkCap`, which goes to `owner`."""
-        return await (await self.registration(content_hash, title, uri, creators, shares_bps, owner)).submit()
 
     async def registration(
         self,
@@ -96,7 +63,7 @@ class RightsDesk:
         shares_bps: list[int],
         owner: bytes | None = None,
     ) -> RightsTransaction:
-        """What `register` sends."""
+        """Register a work; makes `Work` (shared) and `WorkCap`, which goes to `owner`."""
         call = RightsTransaction(self._chain)
         arguments = [
             await call.shared(self._registry), call.pure("bytes", content_hash), call.pure("text", title),
@@ -128,23 +95,6 @@ class RightsDesk:
 
     # ------------------------------------------------------------ licences
 
-    async def issue(
-        self,
-        work: str,
-        cap: str,
-        to: bytes,
-        terms_hash: bytes,
-        duration_ms: int,
-        *,
-        transferable: bool = False,
-        revocable: bool = True,
-    ) -> Receipt:
-        """Grant a licence that was agreed and paid elsewhere; makes `License`, which belongs to `to`."""
-        call = await self.grant(
-            work, cap, to, terms_hash, duration_ms, transferable=transferable, revocable=revocable
-        )  # fmt: skip
-        return await call.submit()
-
     async def grant(
         self,
         work: str,
@@ -156,7 +106,10 @@ class RightsDesk:
         transferable: bool = False,
         revocable: bool = True,
     ) -> RightsTransaction:
-        """What `issue` sends. Two over one state of the capability exclude each other."""
+        """Grant a licence that was agreed and paid elsewhere; makes `License`, which belongs to `to`.
+
+        Two over one state of the capability exclude each other.
+        """
         call = RightsTransaction(self._chain)
         arguments = [
             await call.shared(work), await call.owned(cap), call.pure("id", to), call.pure("bytes", terms_hash),
@@ -165,12 +118,8 @@ class RightsDesk:
         call.move("license", "issue", arguments)
         return call
 
-    async def revoke(self, work: str, cap: str, license: str) -> Receipt:
-        """Take a revocable licence back; what was paid for it is not touched."""
-        return await (await self.revocation(work, cap, license)).submit()
-
     async def revocation(self, work: str, cap: str, license: str) -> RightsTransaction:
-        """What `revoke` sends."""
+        """Take a revocable licence back; what was paid for it is not touched."""
         call = RightsTransaction(self._chain)
         arguments = [
             await call.shared(work), await call.owned(cap), call.pure("id", address_bytes(license)), call.clock()

@@ -3,7 +3,8 @@
 Transactions are built with explicit object references, so that building asks nothing and signing is repeatable; the
 references (capability, gas coins, vaults) are read just before. Expiry is the next epoch. The operator's largest SUI
 coin pays; when it runs low or is gone, all of them are read anew and pay together, for what somebody sends is a coin of
-its own. The key never reaches pysui: a Signer signs, in this process or in another.
+its own; but for those that another connection of the same purse pays with. The key never reaches pysui: a Signer signs,
+in this process or in another.
 
 A `http://` URL means plaintext and is for loopback only; pysui always opens TLS, so its channel is replaced (a private
 attribute, held by a test). What differs on a real network: coins come from the settings instead of being published as
@@ -60,6 +61,7 @@ from settlement.chain.port import (
     VaultPaused,
     VaultState,
 )
+from settlement.chain.purse import Purse
 from settlement.chain.signer import Signer
 
 __all__ = ["SuiChain", "SuiSettings"]
@@ -114,15 +116,15 @@ class SuiSettings:
 class SuiChain:
     """One node, one operator key."""
 
-    def __init__(self, settings: SuiSettings, key: Signer) -> None:
-        self._settings, self._key = settings, key
+    def __init__(self, settings: SuiSettings, key: Signer, purse: Purse | None = None) -> None:
+        """`purse`: shared with the other connections of this key; by default it is alone."""
+        self._settings, self._key, self._purse = settings, key, purse or Purse()
         self._client = _client(settings)
         self._package = ""
         self._operator_caps: list[str] = []
         self._admin_cap = ""
-        self._gas_coin = ""
-        self._gas_is_alone = False
-        """Another connection of the same key pays with the other coins: they are not to be taken as well."""
+        self._pays_apart = False
+        """It pays with its one coin, and gathers no others."""
         self._paid_in: set[str] = set()
         """Coins that the transaction being built pays in: they cannot pay its gas."""
 
@@ -139,7 +141,8 @@ class SuiChain:
 
     async def _find_owned(self) -> None:
         """Package, capabilities and gas coin of our address. Raises Refused if something is missing."""
-        coins, operators, admins = [], [], []
+        coins: list[tuple[int, str]] = []
+        operators, admins = [], []
         wanted = await self._package_of_vaults() or self._settings.package or self._package
         for item in await self._owned_objects():
             package, _, kind = item.object_type.partition("::")
@@ -149,7 +152,7 @@ class SuiChain:
             elif kind == "settlement::AdminCap" and is_ours:
                 admins.append((package, item.object_id))
             elif item.object_type in (SUI_COIN, _long_form(SUI_COIN)):
-                coins.append((item.balance or 0, item.object_id))
+                coins.append((int(item.balance or 0), item.object_id))
         where = f"{self._settings.url}: {self._key.address}"
         if not operators or not coins:
             missing = "no OperatorCap" if not operators else "no SUI coin for gas"
@@ -163,7 +166,8 @@ class SuiChain:
         self._package = packages[0]
         self._operator_caps = sorted(identity for _, identity in operators)
         self._admin_cap = next((identity for package, identity in admins if package == self._package), "")
-        self._gas_coin = max(coins)[1]
+        others = self._purse.of_others(self)
+        self._gas_coin = max([coin for coin in coins if coin[1] not in others] or coins)[1]
 
     async def _package_of_vaults(self) -> str:
         """Empty while no vault is known. A second package of the same key must not stop what runs on the first."""
@@ -322,7 +326,40 @@ class SuiChain:
         return max(after, last), found
 
     async def close(self) -> None:
+        self._purse.leave(self)
         await self._client.close()
+
+    # ------------------------------------------------------------ gas
+
+    async def pay_apart(self) -> None:
+        """Pay from now on with a coin that nobody else of the purse pays with, and no other: the smallest that is worth
+        it. A single coin is split, a quarter of it for us. Raises Unavailable, OutcomeUnknown, Refused."""
+        coins = await self._worthy_coins()
+        if len(coins) == 1:
+            self._gas_coin = coins[0][1]
+            builder = ProgrammableTransactionBuilder(compress_inputs=True)
+            part = builder.split_coin(bcs.Argument("GasCoin"), [_pure(builder, u64(coins[0][0] // 4))])
+            builder.transfer_objects(_pure(builder, address_bytes(self._key.address)), [part])
+            await self._submit(builder)
+            coins = await self._worthy_coins()
+        others = self._purse.of_others(self)
+        free = [identity for _, identity in coins if identity not in others]
+        if not free:
+            raise Unavailable(f"{self._key.address} has no SUI coin that nobody pays with: send SUI there")
+        self._gas_coin, self._pays_apart = free[0], True
+
+    async def _worthy_coins(self) -> list[tuple[int, str]]:
+        """Balance and id of the SUI coins that gas can be paid with, the smallest first; all if none is enough."""
+        found = [(int(item.balance or 0), item.object_id) for item in await self._owned_objects(SUI_COIN)]
+        return sorted(coin for coin in found if coin[0] >= self._settings.gas_floor_mist) or sorted(found)
+
+    @property
+    def _gas_coin(self) -> str:
+        return self._purse.coin(self)
+
+    @_gas_coin.setter
+    def _gas_coin(self, identity: str) -> None:
+        self._purse.take(self, identity)
 
     # ------------------------------------------------------------ building
 
@@ -346,7 +383,8 @@ class SuiChain:
     ) -> None:
         """Pay them in from our own coins. Raises Unavailable: there are not enough."""
         kind = f"0x2::coin::Coin<{listing.coin_type}>"
-        owned = [item for item in await self._owned_objects(kind) if item.object_id != self._gas_coin and item.balance]
+        gas = self._purse.of_others(self) | {self._gas_coin}
+        owned = [item for item in await self._owned_objects(kind) if item.object_id not in gas and item.balance]
         owned.sort(key=lambda item: (-int(item.balance), item.object_id))
         needed, taken, used = sum(amount for _, amount in deposits), 0, []
         for item in owned[:COINS_PER_PAY_IN]:
@@ -443,13 +481,15 @@ class SuiChain:
             coin = await self._object(self._gas_coin)
             if int(coin.balance or 0) >= least and address_bytes(coin.owner.address or "0x0") == us:
                 return [coin]
-        owned = [] if self._gas_is_alone else await self._owned_objects(SUI_COIN)
-        coins = [item for item in owned if item.object_id not in self._paid_in]
+        owned, spoken_for = [], self._purse.of_others(self) | self._paid_in
+        if not self._pays_apart:
+            owned = await self._owned_objects(SUI_COIN)
+        coins = [item for item in owned if item.object_id not in spoken_for]
         coins.sort(key=lambda item: (-int(item.balance or 0), item.object_id))
         coins = coins[:GAS_COINS_MOST]
         if _mist(coins) < least:
             left = f"{self._key.address} has {_mist(coins)} MIST left for gas, less than {least}"
-            if self._gas_is_alone:
+            if self._pays_apart:
                 left = f"coin {self._gas_coin} has less than {least} MIST left for gas"
             raise Unavailable(f"{left}: send SUI there")
         self._gas_coin = coins[0].object_id

@@ -1,6 +1,7 @@
 """`python -m tests.faults --seeds N --kills N`: the budget, and its report card in docs/. `make faults` runs it.
 
     --seeds N    seeds of the simulator, each a world of its own, spread over the cores
+    --pause S    seconds that a stopped process stays stopped (30)
     --kills N    real faults under load, one exchange for each `--lives` of them
 
 Exit status 0: no violation. 1: at least one, named on the card and here.
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1000, help="of the simulator; 0: none")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--kills", type=int, default=20, help="of real processes; 0: none")
+    parser.add_argument("--pause", type=float, default=30.0, help="seconds that a stopped process stays stopped")
     parser.add_argument("--seed", type=int, default=1, help="of the order of kills")
     parser.add_argument("--out", type=Path, default=report.ROOT / "docs", help="where the card goes")
     parser.add_argument("--tmp", type=Path, default=None, help="where exchanges keep their data meanwhile")
@@ -40,9 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         seeds = _seeds(given.seeds, given.first, progress)
-        kills = _kills(given.kills, given.seed, given.tmp, progress, console)
+        kills = _kills(given.kills, given.seed, given.pause, given.tmp, progress, console)
     command = f"make faults SEEDS={given.seeds} KILLS={given.kills}"
-    card = report.Card(command + (f" FIRST={given.first}" if given.first else ""), seeds, kills)
+    card = report.Card(command + (f" FIRST={given.first}" if given.first else ""), seeds, kills, given.pause)
     page, _ = report.write(card, given.out)
     kill_count = sum(kills.faults.values())
     console.print(f"{seeds.count:,} seeds, {kill_count:,} kills, {len(card.failures)} violations: {page}")
@@ -55,11 +57,12 @@ def _seeds(count: int, first: int, progress: Progress) -> report.Seeds:
     sums, began = report.Seeds(first=first), time.monotonic()
     if not count:
         return sums
-    from tests.simulation.budget import SeedResult, run_seeds
+    from tests.simulation.budget import SeedResult, pace, run_seeds
 
-    task = progress.add_task("seeds", total=count)
+    task, results = progress.add_task("seeds", total=count), list[SeedResult]()
 
     def take(result: SeedResult) -> None:
+        results.append(result)
         sums.count += 1
         sums.commands += result.commands
         sums.virtual_s += result.virtual_s
@@ -70,11 +73,13 @@ def _seeds(count: int, first: int, progress: Progress) -> report.Seeds:
         progress.update(task, advance=1, description=f"seeds, {len(sums.failures)} failed")
 
     run_seeds(count, first=first, on_seed=take, processes=os.cpu_count() or 1)
-    sums.seconds = time.monotonic() - began
+    sums.seconds, sums.pace = time.monotonic() - began, pace(results)
     return sums
 
 
-def _kills(count: int, seed: int, folder: Path | None, progress: Progress, console: Console) -> Kills:
+def _kills(
+    count: int, seed: int, pause_s: float, folder: Path | None, progress: Progress, console: Console
+) -> Kills:
     sums, done = Kills(), 0
     if not count:
         return sums
@@ -90,7 +95,7 @@ def _kills(count: int, seed: int, folder: Path | None, progress: Progress, conso
     while done < count and not sums.failures:
         part = faults[done : done + LIVES]
         with tempfile.TemporaryDirectory(dir=folder, prefix="byline-faults-") as scratch:
-            found = asyncio.run(run_kills(Path(scratch), part, seed=seed + done, on_fault=told))
+            found = asyncio.run(run_kills(Path(scratch), part, seed=seed + done, pause_s=pause_s, on_fault=told))
         done += len(part)
         sums.faults.update(found.faults)
         sums.resolved.update(found.resolved)

@@ -2,7 +2,7 @@
 
     start ─▶ traders go ─▶ fault ─▶ all processes up again ─▶ traders idle ─▶ audit ─▶ traders go ─▶ next fault …
 
-`kill` is SIGKILL, `stop` is SIGSTOP for a while and then SIGCONT, `all` is SIGKILL of the supervisor and everything
+`kill` is SIGKILL, `stop` is SIGSTOP for `pause_s` and then SIGCONT, `all` is SIGKILL of the supervisor and everything
 below it, followed by a new start. Each fault comes at a random moment of the load.
 """
 
@@ -69,9 +69,12 @@ def plan(count: int, seed: int) -> list[str]:
 
 
 async def run_kills(
-    directory: Path, faults: list[str], *, seed: int, on_fault: Callable[[int, str, Kills], None] | None = None
-) -> Kills:
+    directory: Path, faults: list[str], *, seed: int, pause_s: float = 1.5,
+    on_fault: Callable[[int, str, Kills], None] | None = None,
+) -> Kills:  # fmt: skip
     """Carries out `faults` in order on one exchange in `directory`. What fails is in the result, and raises nothing.
+
+    `pause_s`: how long what is stopped stays so.
 
     The exchange is stopped at the end, and its journal verified with a replay.
     """
@@ -89,7 +92,7 @@ async def run_kills(
                 trader.going.set()
             more = 40 + draw.randrange(200)
             await until(lambda goal=before + more: sum(len(t.history) for t in traders) > goal, 240, "orders under way")
-            await _carry_out(exchange, fault, draw, result)
+            await _carry_out(exchange, fault, draw, pause_s, result)
             await _idle(traders)
             found = Audit()
             await audit(exchange, traders, found)
@@ -141,7 +144,9 @@ async def _idle(traders: list[Trader]) -> None:
         await asyncio.wait_for(trader.idle.wait(), 240)
 
 
-async def _carry_out(exchange: ExchangeProcess, fault: str, draw: random.Random, result: Kills) -> None:
+async def _carry_out(
+    exchange: ExchangeProcess, fault: str, draw: random.Random, pause_s: float, result: Kills
+) -> None:
     await asyncio.sleep(draw.random() * 0.3)
     kind, _, name = fault.partition(" ")
     began = time.monotonic()
@@ -156,7 +161,7 @@ async def _carry_out(exchange: ExchangeProcess, fault: str, draw: random.Random,
     else:
         pid = exchange.pid(name)
         os.kill(pid, signal.SIGSTOP)
-        await asyncio.sleep(1 + draw.random())
+        await asyncio.sleep(pause_s)
         os.kill(pid, signal.SIGCONT)
         began = time.monotonic()
         await _all_up(exchange, {})

@@ -30,6 +30,8 @@ class Seeds:
     slowest_recovery_s: float = 0.0
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    pace: dict[str, float] = field(default_factory=dict)
+    """`tests.simulation.budget.pace`."""
 
 
 @dataclass
@@ -39,6 +41,8 @@ class Card:
     command: str
     seeds: Seeds
     kills: Kills
+    pause_s: float
+    """How long what was stopped stayed so."""
 
     @property
     def failures(self) -> list[str]:
@@ -54,13 +58,15 @@ class Card:
                 "run": seeds.count, "first": seeds.first, "commands_checked": seeds.commands,
                 "virtual_seconds": round(seeds.virtual_s, 1), "faults": dict(sorted(seeds.faults.items())),
                 "slowest_recovery_s": round(seeds.slowest_recovery_s, 3), "seconds": round(seeds.seconds, 1),
+                **seeds.pace,
             },
             "kills": {
                 "run": sum(kills.faults.values()), "faults": dict(sorted(kills.faults.items())),
                 "journal_commands_replayed": kills.commands, "orders_checked": kills.requests,
                 "orders_acknowledged": kills.acked, "unknown_outcomes_resolved": dict(sorted(kills.resolved.items())),
                 "slowest_up_again_s": {fault: max(times) for fault, times in sorted(kills.recovery_s.items())},
-                "slowest_recovery_of_the_core_s": kills.replay_s, "seconds": round(kills.seconds, 1),
+                "pause_s": self.pause_s, "slowest_recovery_of_the_core_s": kills.replay_s,
+                "seconds": round(kills.seconds, 1),
             },
         }  # fmt: skip
 
@@ -90,6 +96,7 @@ def _page(told: dict[str, Any]) -> str:
         f"| violations | **{len(failures)}** |",
         f"| seeds of the simulator | {seeds['run']:,}, from {seeds['first']:,}; "
         f"{seeds['virtual_seconds']:,.0f} virtual seconds in {seeds['seconds']:,.0f} s |",
+        *_pace(seeds),
         f"| commands checked by the auditor | {seeds['commands_checked']:,} |",
         f"| faults injected by the simulator | {sum(seeds['faults'].values()):,} |",
         f"| real processes killed or stopped | {kills['run']:,} times in {kills['seconds']:,.0f} s |",
@@ -111,9 +118,20 @@ def _page(told: dict[str, Any]) -> str:
     ]
     for fault, count in kills["faults"].items():
         lines.append(f"| {fault} | {count} | {kills['slowest_up_again_s'].get(fault, 0)} s |")
-    lines += ["", "`kill`: SIGKILL; `stop`: SIGSTOP for one to two seconds, then SIGCONT; `all`: SIGKILL of all.", ""]
+    pause = f"SIGSTOP for {kills['pause_s']:g} seconds, then SIGCONT"
+    lines += ["", f"`kill`: SIGKILL; `stop`: {pause}; `all`: SIGKILL of all.", ""]
     lines += ["## Faults of the simulator", "", "| kind | times |", "|---|---|"]
     lines += [f"| {kind} | {count:,} |" for kind, count in seeds["faults"].items()]
     lines += ["", "## Violations", ""]
     lines += [f"- {text}" for text in failures[:FAILURES_NAMED]] or ["None."]
     return "\n".join(lines) + "\n"
+
+
+def _pace(seeds: dict[str, Any]) -> list[str]:
+    if "cpu_s_median" not in seeds:
+        return []
+    return [
+        f"| a seed | {seeds['cpu_s_median']} s of one core (95 of 100 under {seeds['cpu_s_p95']} s, the longest "
+        f"{seeds['cpu_s_max']} s) for at least {seeds['virtual_s_min']} virtual seconds; damage that kept the exchange "
+        f"from starting, as it must, ended {seeds['ended_by_detected_damage']:,} of them before |"
+    ]

@@ -23,13 +23,6 @@ from tests.support.waiting import until
 
 
 @pytest.fixture
-def core(tmp_path: Path) -> Iterator[CoreProcess]:
-    core = CoreProcess(tmp_path / "data")
-    yield core
-    core.sweep()
-
-
-@pytest.fixture
 def backup(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The backup process, started before there is a journal."""
     (tmp_path / "data").mkdir()

@@ -23,14 +23,8 @@ from persistence.recovery import replay, verify
 from tests.faults.test_storage_faults import open_names, placed
 from tests.support.core_process import MARKET, CoreProcess
 from tests.support.exchange import until
+from tests.support.faulty_disk import compiler, without_names
 from tests.unit.gateway.test_session import session, tell
-
-
-@pytest.fixture
-def core(tmp_path: Path) -> Iterator[CoreProcess]:
-    core = CoreProcess(tmp_path / "data")
-    yield core
-    core.sweep()
 
 
 @pytest.fixture
@@ -125,6 +119,36 @@ async def test_f53_a_log_that_cannot_be_written_stops_no_order(core: CoreProcess
     core_state, _ = replay(DirectoryDisk(core.data))
     core_state.check()
     assert open_names(core.data) == ["one"]
+
+
+@pytest.mark.skipif(compiler() is None, reason="needs a C compiler for the shim")
+async def test_f53_without_a_resolver_and_with_nowhere_to_tell_its_numbers_orders_go_on(
+    core: CoreProcess, tmp_path: Path
+) -> None:
+    core.environment, asked = without_names(tmp_path)
+    code = "import socket; socket.getaddrinfo('exchange.invalid', 80)"
+    proof = subprocess.run([sys.executable, "-c", code], env=os.environ | core.environment, capture_output=True)
+    assert proof.returncode == 1 and asked.read_bytes() == b"x", "the shim does what it is for"
+    await core.start()
+    [client] = await core.traders(1, cancel_on_disconnect=False)
+    assert await placed(client, ["one"]) == {"one": "accepted"}
+    partial = core.data / "run" / "core.partial"  # where each status begins: from here on none can be written
+
+    def stands_in_its_way() -> bool:
+        with contextlib.suppress(FileExistsError):
+            partial.mkdir()
+        return partial.is_dir()
+
+    await until(stands_in_its_way, what="a directory where the status begins")
+    await until(lambda: "event=status_not_written" in core.log(), what="the core to notice")
+    assert await placed(client, ["two"]) == {"two": "accepted"}
+    since = core.status()["written_at"]
+    partial.rmdir()
+    await until(lambda: core.status()["written_at"] > since, what="the status to be told again")
+    await client.close()
+    assert await core.stop() == 0
+    assert asked.read_bytes() == b"x", "nothing on the way of an order looks a name up"
+    assert open_names(core.data) == ["one", "two"]
 
 
 async def _key(core: CoreProcess) -> object:

@@ -71,13 +71,13 @@ async def test_every_event_has_the_fields_of_its_struct(tmp_path: Path) -> None:
 
     desk = RightsDesk(chain)
     await desk.connect()
-    made = (await desk.register(HASH, "Song", "", [A, B], [6_000, 4_000])).made
+    made = (await (await desk.registration(HASH, "Song", "", [A, B], [6_000, 4_000])).submit()).made
     work, cap = made["Work"], made["WorkCap"]
     await desk.set_disputed(work, True)
     await desk.set_disputed(work, False)
     await desk.set_shares(work, cap, [A], [10_000])
-    licence = (await desk.issue(work, cap, A, TERMS, 60_000)).made["License"]
-    await desk.revoke(work, cap, licence)
+    licence = (await (await desk.grant(work, cap, A, TERMS, 60_000)).submit()).made["License"]
+    await (await desk.revocation(work, cap, licence)).submit()
     till = (await desk.open_till(SUI)).made["Till"]
     offer = (await desk.offer(work, cap, SUI, 50, 1, "", TERMS, 1_000)).made["Offer"]
     await desk.buy(offer, work, till, SUI, 50, B)

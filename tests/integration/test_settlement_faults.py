@@ -658,6 +658,38 @@ async def test_a_payout_that_an_exit_has_emptied_is_skipped_and_fails(
     assert core.send(op="withdraw_failed", ref="w1")["status"] == "voided"
 
 
+async def test_a_withdrawal_of_two_legs_is_not_paid_for_an_exit_in_one_vault_could_tear_it(
+    bench: Bench, owned: Ledgered, node_clock: NodeClock
+) -> None:
+    """The contract skips payouts one by one, the core books a ref whole: half of one is neither posted nor voided."""
+    core = owned.core
+    core.send(op="asset", asset="MAYA", scale=6, settled=True)
+    core.send(op="deposit", account="user:o", asset="MAYA", amount="100", ref="faucet-2")
+    async with bench.settler(core, commands=core) as settler:
+        await _final(settler, core)
+        listing = settler._listings["USDC"]
+    await owned.owner.request_exit(listing, 90 * UNIT)
+    node_clock.late_ns = 2 * 86_400 * 10**9
+    await owned.owner.claim_exit(listing)
+    legs = [
+        {"from": "user:o", "asset": asset, "amount": "40", "to": "system:external"} for asset in ("USDC", "MAYA")
+    ]
+    assert core.send(op="transfer", ref="two", legs=legs, pending=True)["event"] == "pended"
+    core.send(op="withdraw", account="user:o", asset="MAYA", amount="7", ref="one")
+    async with bench.settler(core, commands=core) as settler:
+        await _final(settler, core)
+        await _final(settler, core)
+        [usdc, maya] = settler.netting.unpayable
+        assert (usdc.ref, usdc.asset, maya.asset, maya.amount) == ("two", "USDC", "MAYA", 40 * UNIT)
+        assert "several legs" in usdc.reason and not settler.netting.skipped
+        assert core.balance("user:o", "MAYA") == (53 * UNIT, 40 * UNIT), "the other one is paid"
+        assert core.send(op="withdraw_failed", ref="two")["event"] == "voided"
+        await _until(lambda: owned.balance() == (10 * UNIT, 0), "the exit is booked from what was held")
+        await _final(settler, core)
+        _check_rows(bench, settler)
+        assert core.balance("user:o", "MAYA") == (93 * UNIT, 0) and not settler.netting.unpayable
+
+
 class SlowToCompare(SuiChain):
     """Shows checkpoints once it is told to: what is final in the store is not compared with the vaults before."""
 

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from tests.simulation.budget import SeedResult, seed_results
+from tests.simulation.budget import SeedResult, pace, seed_results
 from tests.simulation.settlement_world import run_settlement
 from tests.simulation.shorten import shorten
 from tests.simulation.world import Plan, Result, draw_plan, run_seed
@@ -46,9 +46,9 @@ def _run_plan(plan: Plan) -> Result:
 
 
 def _one(seed: int, with_history: bool) -> int:
-    result = run_seed(seed)
+    result = run_seed(seed, with_history=with_history)
     print(
-        f"seed {seed}: {result.outcome}, {result.virtual_s:.0f} virtual s in {result.seconds:.2f} s, "
+        f"seed {seed}: {result.outcome}, {result.virtual_s:.0f} virtual s in {result.cpu_s:.2f} s of CPU, "
         f"{result.requests} requests, {result.commands} records, {result.recoveries} recoveries, {dict(result.faults)}"
     )
     settled = run_settlement(seed)
@@ -71,6 +71,7 @@ def summary(results: list[SeedResult], elapsed_s: float) -> dict[str, Any]:
         "commands": sum(result.commands for result in results),
         "requests": sum(result.requests for result in results), "replies": sum(result.replies for result in results),
         "batches": sum(result.batches for result in results),
+        "pace": pace(results),
         "recoveries": sum(result.recoveries for result in results),
         "slowest_recovery_s": round(max((result.recovery_s for result in results), default=0.0), 4),
         "faults": dict(sorted(faults.items())),

@@ -6,15 +6,17 @@ A seed is two worlds: a whole exchange with its clients (`world.py`), and settle
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from tests.simulation.settlement_world import SettlementResult, run_settlement
 from tests.simulation.world import Result, run_seed
 
-__all__ = ["SeedResult", "run_seeds", "seed_results"]
+__all__ = ["SeedResult", "pace", "run_seeds", "seed_results"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class SeedResult:
     recovery_s: float
     """The slowest, in real seconds; 0 if there was none."""
     virtual_s: float
-    seconds: float
+    cpu_s: float
+    """Of one core, for both worlds."""
     failure: str
     """Empty: every invariant held."""
     batches: int = 0
@@ -44,7 +47,7 @@ def seed_results(count: int, *, first: int = 0, processes: int = 1) -> Iterator[
     if processes <= 1:
         yield from map(_run, seeds)
         return
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _look_for_garbage_rarely) as pool:
         yield from pool.map(_run, seeds, chunksize=8)
 
 
@@ -56,8 +59,33 @@ def run_seeds(
         on_seed(result)
 
 
+def pace(results: Sequence[SeedResult]) -> dict[str, float]:
+    """What a seed costs, and how long its world lasts.
+
+    CPU seconds of one core (median, 95 of 100 at most, most); virtual seconds of the shortest world that no damage
+    ended, and how many damage ended before their time.
+    """
+    if not results:
+        return {}
+    cpu = sorted(result.cpu_s for result in results)
+    whole = [result.virtual_s for result in results if not result.faults.get("detected")]
+    return {
+        "cpu_s_median": round(cpu[len(cpu) // 2], 3), "cpu_s_p95": round(cpu[len(cpu) * 95 // 100], 3),
+        "cpu_s_max": round(cpu[-1], 3), "virtual_s_min": round(min(whole, default=0.0), 1),
+        "ended_by_detected_damage": len(results) - len(whole),
+    }  # fmt: skip
+
+
+def _look_for_garbage_rarely() -> None:
+    """What was imported is never garbage, and a world lives for a second: a tenth of the time is saved."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 def _run(seed: int) -> SeedResult:
     failures: list[str] = []
+    began = time.process_time()
     result, settled = Result(seed), SettlementResult(seed)
     try:
         result = run_seed(seed)
@@ -68,5 +96,5 @@ def _run(seed: int) -> SeedResult:
     faults = dict(result.faults) | {f"chain_{name}": count for name, count in settled.faults.items() if count}
     return SeedResult(
         seed, result.commands, result.requests, result.replies, faults, result.recoveries + settled.kills,
-        result.recovery_s, result.virtual_s, result.seconds, "; ".join(failures), settled.batches,
+        result.recovery_s, result.virtual_s, time.process_time() - began, "; ".join(failures), settled.batches,
     )  # fmt: skip

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from byline.client import TradingClient, generate_key, public_key
 from byline.operator import gateway_url, open_operator
@@ -16,7 +18,7 @@ from byline.settings import Settings, load_settings
 from byline.status_file import read_status
 from tests.support.waiting import until
 
-__all__ = ["MARKET", "CoreProcess"]
+__all__ = ["MARKET", "CoreProcess", "core"]
 
 MARKET = "CRT-USD"
 
@@ -104,3 +106,11 @@ class CoreProcess:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(60)
+
+
+@pytest.fixture
+def core(tmp_path: Path) -> Iterator[CoreProcess]:
+    """One on an empty directory, not started yet; whatever still runs at the end is killed."""
+    process = CoreProcess(tmp_path / "data")
+    yield process
+    process.sweep()

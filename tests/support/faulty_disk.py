@@ -1,4 +1,4 @@
-"""A disk that fails or stalls under a real process: faulty_disk.c, preloaded into it, and its control words."""
+"""What fails below a real process: libraries in C, preloaded into it. A disk that fails or stalls; no resolver."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-__all__ = ["FaultyDisk", "compiler"]
+__all__ = ["FaultyDisk", "compiler", "without_names"]
 
 SOURCE = Path(__file__).with_name("faulty_disk.c")
 WORDS = {
@@ -22,16 +22,27 @@ def compiler() -> str | None:
     return shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]) or shutil.which("cc")
 
 
+def _built(source: Path, folder: Path) -> Path:
+    cc, library = compiler(), folder / source.with_suffix(".so").name
+    assert cc is not None
+    subprocess.run([cc, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
+    return library
+
+
+def without_names(folder: Path) -> tuple[dict[str, str], Path]:
+    """The environment of a process that finds no name (no_names.c), and a file with a byte for each it looked up."""
+    asked = folder / "names"
+    asked.touch()
+    return {"LD_PRELOAD": str(_built(SOURCE.with_name("no_names.c"), folder)), "NO_NAMES": str(asked)}, asked
+
+
 class FaultyDisk:
     """Built and controlled in `folder`. `environment()` goes to the process; `set` and `get` at any time afterwards."""
 
     def __init__(self, folder: Path, *, name: str) -> None:
         """`name`: part of the paths that are met."""
-        cc = compiler()
-        assert cc is not None
         folder.mkdir(exist_ok=True)
-        self._library = folder / "faulty_disk.so"
-        subprocess.run([cc, "-shared", "-fPIC", "-O1", "-o", str(self._library), str(SOURCE), "-ldl"], check=True)
+        self._library = _built(SOURCE, folder)
         self._control = folder / "faulty_disk.words"
         self._control.write_bytes(bytes(64))
         self._name = name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import httpx
@@ -20,7 +20,7 @@ class Person:
         self.bearer: dict[str, str] = {}
         self.id = ""
 
-    async def data(self, method: str, path: str, **body: Any) -> Any:
+    async def data(self, method: str, path: str, /, **body: Any) -> Any:
         """The `data` of a good answer; each POST has an Idempotency-Key of its own."""
         key = {"idempotency-key": uuid4().hex} if method == "POST" else {}
         sent = {"json": body} if body else {}
@@ -34,9 +34,10 @@ class Person:
         signature = self.wallet.sign(nonce["message"].encode())
         return {"address": self.wallet.address, "nonce": nonce["nonce"], "signature": signature}
 
-    async def sign_in(self) -> None:
+    async def sign_in(self) -> Self:
         session = await self.data("POST", "/v1/auth/verify", **await self.proof("sign_in"))
         self.bearer, self.id = {"authorization": "Bearer " + session["access_token"]}, session["account_id"]
+        return self
 
     async def step_up(self) -> None:
         """A fresh signature, for what needs one."""

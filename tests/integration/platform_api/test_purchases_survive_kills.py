@@ -3,13 +3,14 @@
 import asyncio
 import os
 import signal
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from tests.support.people import Person
 from tests.support.waiting import HANG_S, until
-from tests.unit.platform_api.test_sui_signature import Wallet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -17,13 +18,10 @@ PRICE, FAUCET = 10, 10_000
 TEXT = "Long enough for a chapter of its own. " * 4
 
 
-class Person:
+class Patient(Person):
     """Asks again, with the same key, until the exchange has decided."""
 
-    def __init__(self, http):
-        self.http, self.wallet, self.bearer, self.id = http, Wallet(0), {}, ""
-
-    async def data(self, method, path, /, **body):
+    async def data(self, method: str, path: str, /, **body: Any) -> Any:
         key = {"idempotency-key": uuid4().hex} if method == "POST" else {}
         while True:
             try:
@@ -38,19 +36,11 @@ class Person:
             assert answer.status_code < 300, answer.text
             return answer.json()["data"]
 
-    async def sign_in(self):
-        nonce = await self.data("POST", "/v1/auth/nonce", address=self.wallet.address)
-        signature = self.wallet.sign(nonce["message"].encode())
-        body = {"address": self.wallet.address, "nonce": nonce["nonce"], "signature": signature}
-        session = await self.data("POST", "/v1/auth/verify", **body)
-        self.bearer, self.id = {"authorization": "Bearer " + session["access_token"]}, session["account_id"]
-        return self
-
-    async def money(self):
+    async def money(self) -> float:
         found = {row["asset"]: row["available"] for row in await self.data("GET", "/v1/users/me/balances")}
         return float(found.get("USDC", "0"))
 
-    async def held(self):
+    async def held(self) -> float:
         rows = await self.data("GET", "/v1/royalties/balance")
         return sum(float(row["held"]) for row in rows)
 
@@ -109,11 +99,11 @@ async def test_purchases_are_whole_after_core_and_database_were_killed_in_their_
     try:
         api = exchange.status("api")
         async with httpx.AsyncClient(base_url=f"http://{api['host']}:{api['port']}", timeout=60) as http:
-            writer = await Person(http).sign_in()
+            writer = await Patient(http).sign_in()
             work, offer = await offer_of(writer)
             sold = 0
             for fault in (kill_stopped_core, kill_database, kill_both):
-                buyers = [await Person(http).sign_in() for _ in range(2)]
+                buyers = [await Patient(http).sign_in() for _ in range(2)]
                 for buyer in buyers:
                     await buyer.data("POST", "/v1/faucet", assets=["USDC"])
                 before = {name: pid(name) for name in ("core", "postgres")}

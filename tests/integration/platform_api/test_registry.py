@@ -189,7 +189,8 @@ async def test_content_that_stands_on_the_chain_for_somebody_else_fails(world, c
     made = await register(world, bearer, work_id=work["id"])
     thief = b"\xa1" * 32
     async with chain.outsider() as desk:
-        await desk.register(bytes.fromhex(made["sha256"]), "", "", [thief], [10_000], owner=thief)
+        call = await desk.registration(bytes.fromhex(made["sha256"]), "", "", [thief], [10_000], owner=thief)
+        await call.submit()
     await chain.settle()
     (now,) = await world.data("GET", f"/v1/works/{work['id']}/registrations", headers=bearer)
     assert (now["status"], now["reason"]) == ("failed", "registered_elsewhere")

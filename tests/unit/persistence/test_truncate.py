@@ -176,6 +176,13 @@ def test_nothing_is_cut_without_consent_in_use_behind_a_batch_or_where_nothing_i
     store.close()
     with pytest.raises(Refused, match="batch 1 was sealed up to"):
         cut(journal, last - 11)
+    log = journal / "settlement" / "batches.log"
+    whole = log.read_bytes()
+    for damaged in (whole[:-1], whole[:5], bytes([whole[0] ^ 1]) + whole[1:], whole[:-1] + bytes([whole[-1] ^ 1])):
+        log.write_bytes(damaged)
+        with pytest.raises(JournalCorrupt, match="its last record is not whole"):
+            cut(journal, last - 11)
+    log.write_bytes(whole)
     assert {path: path.read_bytes() for path in before if path.suffix == ".journal"} == {
         path: data for path, data in before.items() if path.suffix == ".journal"
     }

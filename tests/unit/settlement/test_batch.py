@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, JournalFailed
-from settlement.appendlog import AppendLog
+from engine.messages.errors import DataDirectoryBusy, JournalFailed
 from settlement.batch import (
     TRANSITIONS,
     Halted,
@@ -99,34 +98,3 @@ def test_the_store_gives_back_what_it_took(tmp_path: Path) -> None:
     again = FileBatchStore(tmp_path / "batches.log")
     assert list(again.events()) == [*EVENTS.values(), *NO_STEPS]
     again.close()
-
-
-def test_a_log_cut_at_any_byte_keeps_its_whole_records(tmp_path: Path) -> None:
-    path, payloads = tmp_path / "log", [b"one", b"two two", b"3" * 40]
-    log = AppendLog(path)
-    offsets = [log.append(payload) for payload in payloads]
-    log.close()
-    data = path.read_bytes()
-    for size in range(len(data) + 1):
-        path.write_bytes(data[:size])
-        whole = sum(1 for offset, payload in zip(offsets, payloads, strict=True) if offset + 8 + len(payload) <= size)
-        log = AppendLog(path)
-        assert [payload for _, payload in log.records()] == payloads[:whole]
-        log.append(b"next")
-        assert [payload for _, payload in log.records()] == [*payloads[:whole], b"next"]
-        log.close()
-
-
-def test_damage_before_the_end_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    log = AppendLog(path)
-    for _ in range(3):
-        log.append(b"payload")
-    log.close()
-    data = path.read_bytes()
-    for position in range(8, 15):
-        broken = bytearray(data)
-        broken[position] ^= 4
-        path.write_bytes(broken)
-        with pytest.raises(JournalCorrupt, match="checksum at offset 0"):
-            AppendLog(path)
