@@ -87,6 +87,10 @@ BY_NAME: Mapping[str, Any] = {
     "genres": "drama", "symbol": "QUILL", "territory": "PG", "territories": "PG", "price_min": "1", "price_max": "100",
     "status": "live", "signature": "9f86d081" * 8,
 }  # fmt: skip
+BODIES: Mapping[str, Any] = {
+    "EstimateRequest": {"market": "INK-USDC", "side": "buy", "size": "5", "budget": None, "price": None},
+}  # fmt: skip
+"""Of which one field needs another."""
 FORMATS: Mapping[str, str] = {
     "uuid": BY_NAME["id"], "date-time": BY_NAME["timestamp"], "date": "2026-01-02", "uri": "https://example.org/",
     "duration": "P30D",
@@ -177,7 +181,8 @@ def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
     parts = [part for part in schema.get("oneOf", ()) if part.get("type") != "null"]
     if len(parts) != 1:
         return schema
-    return {name: value for name, value in schema.items() if name not in ("oneOf", "default")} | parts[0]
+    shared = {name: value for name, value in schema.items() if name not in ("oneOf", "default")}
+    return {**shared, **parts[0]}
 
 
 def _put_failure(response: dict[str, Any], status: int) -> None:
@@ -210,7 +215,8 @@ class _Examples:
         if depth > DEPTH_MAX or (name in BY_NAME and BY_NAME[name] is None):
             return None
         if "$ref" in schema:
-            return self.of(self._schemas[schema["$ref"].rsplit("/", 1)[1]], name, depth + 1)
+            kind = schema["$ref"].rsplit("/", 1)[1]
+            return BODIES[kind] if kind in BODIES else self.of(self._schemas[kind], name, depth + 1)
         if schema.get("examples"):
             examples = schema["examples"]
             first = next(iter(examples.values()) if isinstance(examples, Mapping) else iter(examples))

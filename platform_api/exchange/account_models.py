@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from platform_api.exchange.models import DecimalText, Name
 
@@ -19,7 +19,7 @@ class EstimateRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
     market: Name
     side: Literal["buy", "sell"]
-    size: Annotated[DecimalText | None, Meta(examples=["5"])] = None
+    size: DecimalText | None = None
     budget: DecimalText | None = None
     price: DecimalText | None = None
 
