@@ -13,7 +13,7 @@ import pytest
 
 from engine.messages.errors import JournalCorrupt
 from persistence import ring, segments
-from persistence.recovery import _check_durable
+from persistence.evidence import check_durable
 from persistence.segments import HEADER_BYTES, Tail
 from persistence.snapshot import read_snapshot
 from tests.simulation.disk import FaultyDisk
@@ -134,7 +134,7 @@ def _flipped(disk: SimulatedDisk, byte: int, last_group: int, end: int) -> None:
         tail = _scan(disk)
         assert tail.sequence == (byte - HEADER_BYTES) // SLOT and tail.torn_bytes
         with pytest.raises(JournalCorrupt, match="was durable"):
-            _check_durable(tail, RECORDS)
+            check_durable(tail, RECORDS)
     else:
         with pytest.raises(JournalCorrupt):
             _scan(disk)
@@ -192,7 +192,7 @@ def test_f06_misdirected_and_old_blocks_are_detected(large: Written) -> None:
             continue
         assert path == large.last and tail.sequence < len(large.hashes) - 1, "only the last group may end earlier"
         with pytest.raises(JournalCorrupt):
-            _check_durable(tail, len(large.hashes) - 1)
+            check_durable(tail, len(large.hashes) - 1)
 
 
 def test_f07_valid_records_behind_a_hole_stop_the_start(large: Written, tmp_path: Path) -> None:
