@@ -1,6 +1,7 @@
 """What a failed validation says: words of people, and the whole place of the field."""
 
 import json
+import re
 from typing import Annotated
 
 import httpx
@@ -10,7 +11,8 @@ from litestar.exceptions import ValidationException
 
 from platform_api.app import openapi_document
 from platform_api.complaints import FORMS, in_words
-from platform_api.errors import as_api_error
+from platform_api.errors import ApiError, as_api_error
+from platform_api.money import units_of
 from tests.unit.platform_api.test_app import app
 
 
@@ -72,6 +74,17 @@ def test_a_place_deep_in_the_body_is_named_whole():
     assert refused("metadata", "Object contains unknown field `duration_seconds`", "metadata") == (
         "metadata.duration_seconds"
     )
+
+
+@pytest.mark.parametrize(
+    "amount, rule",
+    [("0", "above 0, with at most 6 decimals"), ("1.0000001", "above 0, with at most 6 decimals"),
+     ("9223372036854.775808", "at most 9223372036854.775807"), ("1" + "0" * 19, "at most 9223372036854.775807")],
+)  # fmt: skip
+def test_an_amount_that_is_refused_says_which_bound_it_breaks(amount, rule):
+    with pytest.raises(ApiError, match=f"amount: must be {re.escape(rule)}$"):
+        units_of(amount, 6, field="amount")
+    assert units_of("9223372036854.775807", 6) == 2**63 - 1
 
 
 def test_the_document_guides_and_each_route_says_what_it_does():
