@@ -11,6 +11,7 @@ import pytest
 
 from engine.messages.codes import CommandKind
 from engine.reference import amend, trade
+from gateway import pulls
 from persistence import recovery, segments
 from settlement.batch import Life, PartRefused, State
 from settlement.chain.port import VaultListing
@@ -146,6 +147,18 @@ def test_a_hole_that_is_cut_silently_is_caught(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(segments, "find_record", blind)
     assert "I8" in _caught(flip, seeds=range(3))
+
+
+# ---------------------------------------------------------------- who asked for it
+
+
+def test_a_lost_connection_that_takes_all_orders_of_its_account_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of other sessions too, and those that were to outlive their connection."""
+    cuts = tuple(Fault(at, "storm", at) for at in range(2_000, 8_000, 1_500))
+    assert _caught(*cuts, until_ms=9_000, seeds=range(3)) == set()
+    whole = pulls._mass_cancel
+    monkeypatch.setattr(pulls, "_mass_cancel", lambda account, stamp: whole(account, 0))
+    assert "I14" in _caught(*cuts, until_ms=9_000, seeds=range(3))
 
 
 # ---------------------------------------------------------------- money
