@@ -19,6 +19,7 @@ from settlement.submitter import Submitter
 from tests.simulation.disk import FaultyDisk
 from tests.simulation.projection import Projection
 from tests.simulation.settlement_world import run_settlement
+from tests.simulation.traders import place
 from tests.simulation.twin import Twin
 from tests.simulation.world import SECOND, Fault, Plan, World, prepared, run_seed
 
@@ -53,6 +54,19 @@ def test_an_ack_before_the_sync_is_caught() -> None:
     assert not run_seed(3, plan=plan).violations
     caught = run_seed(3, plan=plan, durable_acks=False)
     assert "I3" in _invariants(caught.violations), caught.failure
+
+
+def test_events_published_before_the_sync_are_caught(tmp_path: Path) -> None:
+    """Projector, settler and market data read the event log: nothing may be in it that a loss of power takes back."""
+    with prepared(Plan(4, (), traders=2, has_hostile=False), tmp_path) as world:
+        world.pace.stall_until_ns = world.schedule.now_ns + 2 * SECOND
+        place(world.traders[0].client, "x")
+        world.schedule.run(world.schedule.now_ns + SECOND)
+        assert world.process is not None and not world.auditor.violations
+        assert world.process.core.sequence > world.process.journal.durable_sequence
+        world.process.recovered.event_log.publish(world.process.core.sequence)
+        world.schedule.run(world.schedule.now_ns + SECOND)
+        assert "I3" in _invariants(world.auditor.violations)
 
 
 def test_a_skipped_checksum_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
