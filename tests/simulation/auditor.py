@@ -125,7 +125,7 @@ class Auditor:
             if account in client.accounts and message["op"] in _CHANGES:
                 self._changes[message["op"], account].append(message)
         elif message["op"] in ("phase", "uncross"):
-            self._changes[message["op"], message["market"]].append(message)
+            self._changes[message["op"], str(message.get("market"))].append(message)
         if "ref" in message:
             self._refs.add(str(message["ref"]))
         self._sent[client.name, message["rid"]] = message  # type: ignore[index]
