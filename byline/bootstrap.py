@@ -808,6 +808,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         verify_creators_at_once=settings.verify_creators_at_once,
         portfolio_needed=settings.portfolio_needed,
         works_need_verification=settings.works_need_verification,
+        royalty_hold_days=settings.royalty_hold_days,
         **{name.removeprefix("api_"): getattr(settings, name) for name in API_LIMITS},
     )
     app = create_app(own, core, books, StatusFiles(data), DeskProofs(data))
