@@ -426,12 +426,13 @@ async def _postgres(settings: Settings, status: StatusFile, stop: asyncio.Event)
     server.start()
     try:
         await migrate(server.dsn)
-        status.write(ready=True, url=server.dsn, server=str(server.binaries), postgres_pid=server.pid)
-        while not stop.is_set():
+
+        def facts() -> dict[str, Any]:
             if not server.is_running():
                 raise LocalFault("the database server ended; its log is in DATA/postgres")
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(stop.wait(), 0.1)
+            return {"url": server.dsn, "server": str(server.binaries), "postgres_pid": server.pid}
+
+        await _report(status, stop, facts)
     finally:
         server.stop()
 
