@@ -352,8 +352,14 @@ async def _chain(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
     port = settings.chain_port or _port_before(settings, "chain")
     running = await start(data, operator_key(settings).address, CHAIN_HOST, port)
     door = {"host": CHAIN_HOST, "port": running.port}
+
+    def facts() -> dict[str, Any]:
+        if running.node.log.failed:
+            raise JournalFailed(f"{running.node.log.path}: {running.node.log.failed}")
+        return status_of(running.node, running.faults) | door
+
     try:
-        await _report(status, stop, lambda: status_of(running.node, running.faults) | door)
+        await _report(status, stop, facts)
     finally:
         await running.close()
 
@@ -802,6 +808,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         verify_creators_at_once=settings.verify_creators_at_once,
         portfolio_needed=settings.portfolio_needed,
         works_need_verification=settings.works_need_verification,
+        royalty_hold_days=settings.royalty_hold_days,
         **{name.removeprefix("api_"): getattr(settings, name) for name in API_LIMITS},
     )
     app = create_app(own, core, books, StatusFiles(data), DeskProofs(data))
