@@ -220,6 +220,8 @@ class Shipper:
         self.lag_s = 0.0
         """How old the oldest record of the last part was when it was in the store."""
         self.lag_max_s = 0.0
+        self._since = time.time_ns()
+        """Records of before waited for a shipper, not for the store: they do not count."""
 
     def start(self) -> None:
         """Find where the store ends, and compare it with the journal there.
@@ -323,8 +325,9 @@ class Shipper:
             self._go_on_to(PartHeader.unpack(key, there))
             return True
         self.parts, self.bytes = self.parts + 1, self.bytes + len(data)
-        self.lag_s = max(0.0, time.time() - int(slots["ts"][0]) / 1e9)
-        self.lag_max_s = max(self.lag_max_s, self.lag_s)
+        if int(slots["ts"][0]) >= self._since:
+            self.lag_s = max(0.0, time.time() - int(slots["ts"][0]) / 1e9)
+            self.lag_max_s = max(self.lag_max_s, self.lag_s)
         return True
 
     def _seal(self) -> None:
