@@ -2,7 +2,7 @@
 
     --seeds N    seeds of the simulator, each a world of its own, spread over the cores
     --pause S    seconds that a stopped process stays stopped (30)
-    --kills N    real faults under load, one exchange for each `--lives` of them
+    --kills N    real kills under load, and a stop of a process behind each eighth; a new exchange now and then
 
 Exit status 0: no violation. 1: at least one, named on the card and here.
 """
@@ -24,6 +24,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from tests.faults import report
 from tests.faults.kills import Kills, plan, run_kills
 
+TOLD_EVERY = 100
+"""Seeds between two lines of progress where there is no terminal for a bar."""
 LIVES = 20
 """Faults that one data directory goes through; then a new one begins."""
 
@@ -38,22 +40,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=report.ROOT / "docs", help="where the card goes")
     parser.add_argument("--tmp", type=Path, default=None, help="where exchanges keep their data meanwhile")
     given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of work
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        seeds = _seeds(given.seeds, given.first, progress)
+        seeds = _seeds(given.seeds, given.first, progress, console)
         kills = _kills(given.kills, given.seed, given.pause, given.tmp, progress, console)
     command = f"make faults SEEDS={given.seeds} KILLS={given.kills}"
     card = report.Card(command + (f" FIRST={given.first}" if given.first else ""), seeds, kills, given.pause)
     page, _ = report.write(card, given.out)
-    kill_count = sum(kills.faults.values())
-    console.print(f"{seeds.count:,} seeds, {kill_count:,} kills, {len(card.failures)} violations: {page}")
+    faults = sum(kills.faults.values())
+    console.print(f"{seeds.count:,} seeds, {faults:,} kills and stops, {len(card.failures)} violations: {page}")
     for text in card.failures[: report.FAILURES_NAMED]:
         console.print(text, markup=False, soft_wrap=True)
     return 1 if card.failures else 0
 
 
-def _seeds(count: int, first: int, progress: Progress) -> report.Seeds:
+def _seeds(count: int, first: int, progress: Progress, console: Console) -> report.Seeds:
     sums, began = report.Seeds(first=first), time.monotonic()
     if not count:
         return sums
@@ -67,10 +70,15 @@ def _seeds(count: int, first: int, progress: Progress) -> report.Seeds:
         sums.commands += result.commands
         sums.virtual_s += result.virtual_s
         sums.faults.update(result.faults)
+        sums.outcomes.update(result.outcomes)
         sums.slowest_recovery_s = max(sums.slowest_recovery_s, result.recovery_s)
         if result.failure:
             sums.failures.append(f"seed {result.seed}: {result.failure}")
         progress.update(task, advance=1, description=f"seeds, {len(sums.failures)} failed")
+        if result.failure or (not console.is_terminal and sums.count % TOLD_EVERY == 0):
+            text = f"{sums.count} of {count} seeds, {len(sums.failures)} failed"
+            text += f": seed {result.seed}: {result.failure}" if result.failure else ""
+            console.print(text, markup=False, soft_wrap=True)
 
     run_seeds(count, first=first, on_seed=take, processes=os.cpu_count() or 1)
     sums.seconds, sums.pace = time.monotonic() - began, pace(results)
@@ -83,16 +91,16 @@ def _kills(
     sums, done = Kills(), 0
     if not count:
         return sums
-    task: TaskID = progress.add_task("kills", total=count)
     faults = plan(count, seed)
+    task: TaskID = progress.add_task("kills", total=len(faults))
 
     def told(_: int, fault: str, so_far: Kills) -> None:
         slowest = so_far.recovery_s[fault][-1]
         progress.update(task, advance=1, description=f"{fault}, up again after {slowest} s")
         if not console.is_terminal:
-            console.print(f"{done + sum(so_far.faults.values())} of {count}: {fault}, up again after {slowest} s")
+            console.print(f"{done + sum(so_far.faults.values())} of {len(faults)}: {fault}, up again after {slowest} s")
 
-    while done < count and not sums.failures:
+    while done < len(faults) and not sums.failures:
         part = faults[done : done + LIVES]
         with tempfile.TemporaryDirectory(dir=folder, prefix="byline-faults-") as scratch:
             found = asyncio.run(run_kills(Path(scratch), part, seed=seed + done, pause_s=pause_s, on_fault=told))
