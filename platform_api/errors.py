@@ -232,6 +232,8 @@ def _invalid(error: ValidationException) -> ApiError:
 def _problem(problem: Mapping[str, Any]) -> tuple[str, str]:
     message = str(problem.get("message", "is invalid"))
     field = str(problem.get("key", "body"))
+    if "matching regex" in message:
+        message = "is not written as the API's description has it: see the examples there"
     # A missing or unknown field is named in the text alone, in backquotes.
     if ("required field" in message or "unknown field" in message) and message.count("`") == 2:
         field = message.split("`")[1]
