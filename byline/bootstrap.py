@@ -76,18 +76,25 @@ def run_process(name: str, settings: Settings) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each connection is a descriptor
     try:
         uvloop.run(_run(bodies[kind], settings, StatusFile(settings.data_directory, name)))
-    except (ExchangeError, OSError, AssertionError) as error:
+    except Exception as error:  # noqa: BLE001 - told in the last line of the log, whatever it is
         return _stopped(name, error)
     return 0
 
 
 def _stopped(name: str, error: BaseException) -> int:
-    """The exit status for `error`, told in one line, the last of the log. Source: docs/operations.md."""
-    harmful = isinstance(error, (JournalCorrupt, AssertionError))
+    """The exit status for `error`, told in one line, the last of the log. Source: docs/operations.md.
+
+    What nobody expected of the core is a broken invariant too, whatever its type: its state may not be what it must be.
+    """
+    expected = isinstance(error, (ExchangeError, OSError, MemoryError))
+    broken = isinstance(error, AssertionError) or (name == "core" and not expected)
+    harmful = broken or isinstance(error, JournalCorrupt)
     if isinstance(error, JournalFailed):  # no space at the start may pass; a failed sync must not be tried again
         harmful = getattr(error.__cause__, "errno", 0) not in (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, AssertionError):
+    if broken:
         logger.critical("event=broken_invariant process=%s", name, exc_info=error)
+    elif not expected:
+        logger.error("event=fault process=%s", name, exc_info=error)
     text = " ".join(str(error).split()) or "no text"
     what = "it stays down, see docs/operations.md" if harmful else "it may be started again"
     logger.critical("event=stops process=%s error=%s: %s: %s", name, type(error).__name__, text, what)
@@ -143,7 +150,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
     data = settings.data_directory
     clock = SystemClock()
     mode: Literal["durable", "memory"] = "durable" if settings.ack_mode == "durable" else "memory"
-    recovered = recover(data, settings=JournalSettings(mode=mode), clock=clock)
+    recovered = recover(data, settings=JournalSettings(mode=mode), clock=clock, sealed=_sealed(data))
     report = recovered.report
     logger.info(
         "event=recovered sequence=%d snapshot=%d replayed=%d torn_bytes=%d seconds=%.2f state_hash=%s",
@@ -197,6 +204,17 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
             status.write(ready=False, **facts())
     finally:
         recovered.close()
+
+
+def _sealed(data: Path) -> int:
+    """The last sequence that settlement has sealed, 0 if none is known: its damaged log stops the back office alone."""
+    from settlement.store import last_sealed
+
+    try:
+        return last_sealed(data / "settlement" / "batches.log")[1]
+    except JournalCorrupt as error:
+        logger.warning("event=settlement_log_damaged error=%s", error)
+        return 0
 
 
 async def _until(stop: asyncio.Event, server: Any) -> None:
@@ -299,12 +317,26 @@ async def _give_up(writer: Any) -> None:
 
 
 def _next_epoch(data: Path) -> int:
-    """How many times the core of this data directory was started; it stands in what clients sign."""
+    """How many times the core of this data directory was started; it stands in what clients sign. Durable on return.
+
+    Raises:
+        JournalCorrupt: the file is there and says nothing.
+    """
+    from persistence.disk import DirectoryDisk
+
     path = data / "keys" / "epoch"
-    epoch = int(path.read_text()) + 1 if path.exists() else 1
+    text = path.read_text(errors="replace").strip() if path.exists() else "0"
+    if not (text.isascii() and text.isdigit()):
+        raise JournalCorrupt(
+            f"{path}: holds no number: put back the copy of the backup, or write one greater than it can ever have been"
+        )
+    epoch = int(text) + 1
     partial = path.with_suffix(".new")
-    partial.write_text(f"{epoch}\n")
-    partial.replace(path)
+    with partial.open("w") as file:
+        file.write(f"{epoch}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    DirectoryDisk(data).rename("keys/epoch.new", "keys/epoch")
     return epoch
 
 
@@ -320,8 +352,14 @@ async def _chain(settings: Settings, status: StatusFile, stop: asyncio.Event) ->
     port = settings.chain_port or _port_before(settings, "chain")
     running = await start(data, operator_key(settings).address, CHAIN_HOST, port)
     door = {"host": CHAIN_HOST, "port": running.port}
+
+    def facts() -> dict[str, Any]:
+        if running.node.log.failed:
+            raise JournalFailed(f"{running.node.log.path}: {running.node.log.failed}")
+        return status_of(running.node, running.faults) | door
+
     try:
-        await _report(status, stop, lambda: status_of(running.node, running.faults) | door)
+        await _report(status, stop, facts)
     finally:
         await running.close()
 
@@ -770,6 +808,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         verify_creators_at_once=settings.verify_creators_at_once,
         portfolio_needed=settings.portfolio_needed,
         works_need_verification=settings.works_need_verification,
+        royalty_hold_days=settings.royalty_hold_days,
         **{name.removeprefix("api_"): getattr(settings, name) for name in API_LIMITS},
     )
     app = create_app(own, core, books, StatusFiles(data), DeskProofs(data))

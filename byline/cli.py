@@ -637,6 +637,12 @@ def process(name: Annotated[str, typer.Argument()]) -> None:
 
 def main() -> None:
     """Entry point. An expected error is one line on standard error and status 2, never a traceback."""
+    if not __debug__:
+        print(
+            "byline: Python runs without assertions (-O, or PYTHONOPTIMIZE is set), and they guard the books: unset it",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
     try:
         app()
     except (ExchangeError, OSError) as error:

@@ -26,13 +26,20 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
     if not (settings.data_directory / "journal").is_dir():
         raise Unavailable(f"there is no journal in {settings.data_directory}")
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f} records"))
+    sealed, status = 0, 0
+    try:
+        sealed = last_sealed(settings.data_directory / "settlement" / "batches.log")[1]
+    except JournalCorrupt as error:
+        console.print(f"[bold red]Settlement's log is damaged[/]: {error}")
+        status = 1
     try:
         lock = DirectoryLock(settings.data_directory / LOCK)  # the end of a running journal moves under the reader
         with lock, Progress(*columns, console=console, disable=not console.is_terminal) as progress:
             task = progress.add_task("replaying" if replay else "reading", total=None)
             found = verify(
-                settings.data_directory, lambda sequence: progress.update(task, completed=sequence), with_replay=replay
-            )
+                settings.data_directory, lambda sequence: progress.update(task, completed=sequence),
+                with_replay=replay, sealed=sealed,
+            )  # fmt: skip
     except JournalCorrupt as error:
         console.print(f"[bold red]The journal is damaged[/]: {error}")
         return 1
@@ -49,7 +56,7 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
         )
     for damaged in found.snapshots_damaged:
         console.print(f"[yellow]damaged snapshot[/] (an older one and more of the journal serve): {damaged}")
-    return 0
+    return status
 
 
 def truncate_journal(settings: Settings, to: int, *, console: Console, yes: bool) -> int:

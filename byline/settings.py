@@ -100,6 +100,8 @@ class Settings:
     """Creators who ask to be verified name published works."""
     works_need_verification: bool = False
     """A work is published by the approval of somebody of the platform."""
+    royalty_hold_days: int = 7
+    """How old earnings must be to be paid out; so long sellers can give a sale back."""
     backup_url: str = field(default="", repr=False)
     """Where the journal is shipped while it grows: `s3://bucket/…`, `gs://…`, `az://…`, `file:///…`. Empty: nowhere."""
     backup_interval_s: float = 0.25
@@ -160,6 +162,7 @@ class Settings:
             (1 <= self.trader_orders_per_s <= 50_000, "trader_orders_per_s", "1 to 50000 orders a second"),
             (bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "given with tls_certificate"),
             *((0 <= getattr(self, name) <= 10_000_000, name, "0 to 10000000") for name in API_LIMITS),
+            (0 <= self.royalty_hold_days <= 365, "royalty_hold_days", "0 to 365 days"),
             (0 <= self.tls_port < 65_536, "tls_port", "0 to 65535"),
             (0 <= self.marketdata_tls_port < 65_536, "marketdata_tls_port", "0 to 65535"),
             (0 <= self.marketdata_b_tls_port < 65_536, "marketdata_b_tls_port", "0 to 65535"),

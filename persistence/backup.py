@@ -37,17 +37,16 @@ from engine.messages import layout
 from engine.messages.errors import JournalCorrupt, SettingsInvalid, Unavailable
 from persistence import segments
 from persistence.disk import DirectoryDisk
+from persistence.evidence import BESIDE
 from persistence.journal import read_mark
 from persistence.ring import scan_records
 
-__all__ = ["BESIDE", "Objects", "PartHeader", "Shipper", "beside_name", "last_ts", "part_name", "sealed_name"]
+__all__ = ["Objects", "PartHeader", "Shipper", "beside_name", "last_ts", "part_name", "sealed_name"]
 
 MAGIC = b"BYLINEP\0"
 FORMAT = 1
 _PART = struct.Struct("<8sII16sQQQQQ32s24x")
 assert _PART.size == 128
-BESIDE = ("settlement/batches.log", "settlement/chain.log", "settlement/brake.log", "keys/registry.log", "keys/epoch")
-"""Logs that are only ever appended to, and which start of the exchange it was: that stands in what clients sign."""
 CHUNK_BYTES = 1 << 20
 PART_BYTES_MAX = 8 << 20
 _REMOTE = {

@@ -35,7 +35,8 @@ from engine.messages.ports import Clock, Disk
 from persistence import segments
 from persistence.disk import DirectoryDisk, DirectoryLock, SystemClock, boot_id
 from persistence.event_log import FILE_SLOTS, EventLogReader, EventLogWriter, log_state
-from persistence.journal import Journal, JournalSettings, new_tail, read_mark
+from persistence.evidence import check_end, check_new
+from persistence.journal import Journal, JournalSettings, new_tail
 from persistence.segments import Tail
 from persistence.snapshot import Snapshot, newest_snapshots
 
@@ -128,15 +129,16 @@ def recover(
     threads: bool = True,
     event_file_slots: int = FILE_SLOTS,
     progress: Progress | None = None,
+    sealed: int = 0,
 ) -> Recovered:
     """Bring the core, the journal and the event log in `directory` to where they were, or start new ones.
 
     `limits` are those of a core from the beginning; a snapshot brings its own. `identity` is for a new journal,
-    `boot`, `threads` and `event_file_slots` for simulation.
+    `boot`, `threads` and `event_file_slots` for simulation. `sealed`: the last sequence that settlement has sealed.
 
     Raises:
         DataDirectoryBusy: another core has it.
-        JournalCorrupt: the journal, or a snapshot of it, is not what it was. The message names the place.
+        JournalCorrupt: the journal, or a snapshot of it, is not what it was, or it is gone. The message says where.
         JournalFailed: the disk refuses.
         OSError: a file that exists cannot be opened.
     """
@@ -148,6 +150,8 @@ def recover(
     try:
         report = Report()
         listed = segments.list_segments(disk)
+        if not listed:
+            check_new(disk, directory)
         _settle(disk, listed)
         empty = new_tail(identity)
         identity = listed[0].header.identity if listed else empty.identity
@@ -164,7 +168,7 @@ def recover(
         with _LogFiller(event_log, kept or 0, thread=threads and kept is None) as filler:
             replayed = _Replay(core, None, progress, filler)
             tail = segments.scan(disk, listed, replayed, after=start, after_chain=chain) if listed else empty
-        _check_durable(tail, read_mark(disk, identity))
+        check_end(disk, tail, sealed=sealed)
         segments.cut_tail(disk, tail)
         journal = Journal(disk, tail, clock or SystemClock(), settings, threads=threads)
     except BaseException:
@@ -246,10 +250,11 @@ def verify(
     limits: CoreLimits | None = None,
     disk: Disk | None = None,
     boot: bytes | None = None,
+    sealed: int = 0,
 ) -> Verification:
     """Read the whole journal: headers, CRC, sequence, chain, SHA-256 of each sealed segment; with `with_replay` also
     apply it and compare the hash of each snapshot, and of each cut's event that an event log of this journal and boot
-    has.
+    has. What lies beside it must not know of more than it holds (`persistence.evidence`); `sealed` as in `recover`.
 
     Reads only. The end of a journal that a core is writing moves: the caller holds its lock, or a copy.
 
@@ -261,6 +266,7 @@ def verify(
     listed = segments.list_segments(disk)
     result.segments = len(listed)
     if not listed:
+        check_new(disk, directory)
         return result
     snapshots = {found.sequence: found for found in newest_snapshots(disk, result.snapshots_damaged)}
     core = Core(limits or CoreLimits()) if with_replay else None
@@ -300,7 +306,7 @@ def verify(
             applied(slots[begin:], applied.core.sequence + 1, last)
 
     tail = segments.scan(disk, listed, take, check_sha256=True)
-    _check_durable(tail, read_mark(disk, tail.identity))
+    check_end(disk, tail, sealed=sealed)
     result.sequence, result.chain, result.torn_bytes = tail.sequence, tail.chain, tail.torn_bytes
     if core is not None:
         result.state_hash = core.state_hash()
@@ -451,10 +457,3 @@ def _settle(disk: Disk, listed: list[segments.Segment]) -> None:
         segments.settle_end(disk, listed)
     except OSError as error:
         raise JournalFailed(f"the journal's end cannot be written again: {error}") from error
-
-
-def _check_durable(tail: Tail, durable: int) -> None:
-    """A torn write is at most the last group: ending before what the writer noted as synced is a loss."""
-    if tail.sequence < durable:
-        place = tail.segment.path if tail.segment else "journal"
-        raise JournalCorrupt(f"{place}: ends with sequence {tail.sequence}, but {durable} was durable")

@@ -24,8 +24,9 @@ import numpy.typing as npt
 from engine.messages import layout
 from engine.messages.errors import JournalCorrupt, Refused, Unavailable
 from persistence import segments
-from persistence.backup import BESIDE, Objects, PartHeader, beside_name, last_ts
+from persistence.backup import Objects, PartHeader, beside_name, last_ts
 from persistence.disk import DirectoryDisk, DirectoryLock, sync_directory
+from persistence.evidence import BESIDE
 from persistence.recovery import LOCK
 from persistence.ring import scan_records
 from persistence.segments import HEADER_BYTES, Header

@@ -189,7 +189,8 @@ def scan(
 ) -> Tail:
     """Check the records of `segments` from the one that holds `after` + 1, and hand those later than `after` out.
 
-    Segments that end before `after` are skipped unless `check_sha256`, which also checks every sealed segment's digest.
+    Of segments that end before `after` only the last record is looked at, so that none is missing, unless
+    `check_sha256`, which also checks every sealed segment's digest.
     `after_chain`: what the chain word of record `after` must be. `up_to`: read no further, and judge nothing behind it
     (a writer may be at it); it is the caller's to know that these records were written (`persistence.beside`).
 
@@ -201,6 +202,7 @@ def scan(
     start = 0
     if not check_sha256:
         while start + 1 < len(segments) and segments[start + 1].header.first_sequence <= after + 1:
+            _check_joined(disk, segments[start], segments[start + 1])
             start += 1
     tail = Tail(b"", 0, 0, None, 0)
     prefetch = getattr(disk, "prefetch", None)
@@ -269,6 +271,20 @@ def _scan_segment(
     return Tail(segment.header.identity, sequence, chain, segment, at, torn)
 
 
+def _check_joined(disk: Disk, segment: Segment, following: Segment) -> None:
+    """`following` goes on where `segment` ends: its last record is the one before; none is missing between."""
+    slots = np.frombuffer(view(disk, segment.path), layout.COMMAND, segment.slot_count, HEADER_BYTES)
+    end, wanted = following.header.previous_slots, following.header.first_sequence - 1
+    for at in range(end - 1, max(-1, end - 256), -1):
+        if at < segment.slot_count and int(slots["slots"][at]) == end - at and int(slots["sequence"][at]) == wanted:
+            if int(slots["chain"][at]) == following.header.previous_chain:
+                return
+            break
+    raise JournalCorrupt(
+        f"{following.path}: offset 16: does not continue {segment.path}, whose last record is not sequence {wanted}"
+    )
+
+
 def _check_chain(segment: Segment, sequence: int, chain: int, after: int, after_chain: int | None) -> None:
     if sequence == after and after_chain is not None and chain != after_chain:
         raise JournalCorrupt(
@@ -332,7 +348,8 @@ def settle_end(disk: Disk, listed: list[Segment]) -> None:
 
     It is the one group that may not be: of a process that was killed it may lie in the page cache alone, and after a
     failed sync the kernel takes its pages for clean although they never reached the disk (Rebello et al., ATC 2020). So
-    it is written again as it stands, and synced.
+    it is written again as it stands, and synced. So is the directory: a process that was killed between the renaming of
+    a segment and the sync of that has left a name that a power loss takes, with everything acked in it.
 
     Raises:
         OSError: the disk refuses.
@@ -350,6 +367,7 @@ def settle_end(disk: Disk, listed: list[Segment]) -> None:
         file.sync()
     finally:
         file.close()
+    disk.sync_directory(DIRECTORY)
 
 
 def _last_group(raw: npt.NDArray[np.uint8], used_slots: int) -> int:

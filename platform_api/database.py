@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
 
 from engine.messages.errors import Unavailable
 
-__all__ = ["AWAY", "Database", "Deadlock"]
+__all__ = ["AWAY", "Database", "Deadlock", "insertion"]
 
 AWAY = (
     OSError,
@@ -28,12 +29,24 @@ AWAY = (
     asyncpg.InsufficientResourcesError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.UndefinedTableError,
+    asyncpg.InternalClientError,  # told that the server goes down, before its end of the line
 )
 CONNECT_SECONDS_MAX = 3.0
+NO_CASTS: Mapping[str, str] = MappingProxyType({})
 
 
 class Deadlock(Unavailable):
     """Two transactions waited for each other; this one was ended and rolled back. The same again will do."""
+
+
+def insertion(table: str, fields: Mapping[str, Any], casts: Mapping[str, str] = NO_CASTS) -> tuple[str, list[Any]]:
+    """`INSERT INTO table (…) VALUES (…)` and its arguments, from a column's name to its value; add what follows.
+
+    `casts`: what is written behind the placeholder of a column, as `::text::int4multirange`. Names are ours, never a
+    caller's.
+    """
+    places = (f"${number}{casts.get(name, '')}" for number, name in enumerate(fields, 1))
+    return f"INSERT INTO {table} ({', '.join(fields)}) VALUES ({', '.join(places)})", list(fields.values())
 
 
 async def _nothing_left_behind(connection: Any) -> None:

@@ -1,21 +1,19 @@
-"""Decimal texts on the way out. Columns hold whole numbers of ticks, lots or units; JSON carries decimal strings."""
+"""Amounts at the edge: columns hold whole numbers of ticks, lots or units, JSON decimal texts. Exact both ways."""
 
 from __future__ import annotations
 
-__all__ = ["decimal_text", "steps_text"]
+from engine.messages import decimals
+from engine.messages.decimals import decimal_text, steps_text
+from platform_api.errors import ApiError, ErrorCode
+
+__all__ = ["decimal_text", "steps_text", "units_of"]
 
 
-def decimal_text(value: int, decimals: int) -> str:
-    """`value` · 10^-decimals in the shortest form: (1500, 3) is "1.5", (-5, 0) is "-5"."""
-    sign, digits = ("-" if value < 0 else ""), str(abs(value))
-    if decimals:
-        digits = digits.rjust(decimals + 1, "0")
-        whole, rest = digits[:-decimals], digits[-decimals:].rstrip("0")
-        digits = f"{whole}.{rest}" if rest else whole
-    return sign + digits
-
-
-def steps_text(count: int, step: int, decimals: int) -> str:
-    """`count` ticks or lots, each `step` · 10^-decimals."""
-    return decimal_text(count * step, decimals)
-
+def units_of(amount: str, scale: int, *, least: int = 1, field: str = "price") -> int:
+    """The decimal text in units of 10^-scale. Raises ApiError VALIDATION_ERROR: too fine, too small, too large."""
+    units = decimals.units_of(amount, scale)
+    if units < least:  # INVALID is less than every amount
+        message = f"{field}: must be {'above 0' if least else 'a number'}, with at most {scale} decimals"
+        raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_price", field=field,
+                       details={"decimals": scale})  # fmt: skip
+    return units

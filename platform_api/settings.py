@@ -118,7 +118,7 @@ class ApiSettings:
     intent_seconds: int = 3_600
     """What is not paid by then expires."""
     royalty_hold_days: int = 7
-    """How old what was earned must be to be paid out."""
+    """How old what was earned must be to be paid out; so long its seller can give a sale back."""
 
     def __post_init__(self) -> None:
         strange = tuple(origin for origin in self.cors_origins if not ORIGIN.fullmatch(origin))

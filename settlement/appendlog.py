@@ -11,11 +11,15 @@ The last frame is the one that may not be on disk: of a process that was killed 
 after a failed sync the kernel takes its pages for clean although they never reached the disk (Rebello et al., ATC
 2020). So opening writes it again as it stands, and syncs, before anybody reads it. Nothing else is ever written twice.
 
+A full disk is no broken one: what was written of that record is cut off again, and the next one is tried. A failed
+sync, or anything else, is final: the file takes nothing more until it is opened again.
+
 Worst case: `append` waits for one fdatasync. Opening reads the whole file once.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -44,7 +48,8 @@ class AppendLog:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._failed = False
+        self.failed = ""
+        """Why nothing more is taken; empty: it is."""
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,17 +67,21 @@ class AppendLog:
         """Add a record and return its offset. It is durable when this returns.
 
         Raises:
-            JournalFailed: the write or the sync failed. Final: the file takes nothing more until it is opened again.
+            JournalFailed: the write or the sync failed; see `failed`.
         """
         assert 0 < len(payload) <= MAX_RECORD_BYTES, len(payload)
-        if self._failed:
-            raise JournalFailed(f"{self.path}: an earlier write failed")
+        if self.failed:
+            raise JournalFailed(f"{self.path}: an earlier write failed: {self.failed}")
         frame = _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
         try:
             self._write(self._size, frame)
+        except OSError as error:
+            self.failed = "" if error.errno in (errno.ENOSPC, errno.EDQUOT) and self._is_taken_back() else str(error)
+            raise JournalFailed(f"{self.path}: {error}") from error
+        try:
             os.fdatasync(self._descriptor)
         except OSError as error:
-            self._failed = True
+            self.failed = str(error)
             raise JournalFailed(f"{self.path}: {error}") from error
         offset, self._size = self._size, self._size + len(frame)
         return offset
@@ -121,7 +130,7 @@ class AppendLog:
         """Nothing can be appended or read afterwards. A second close does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
-        self._failed, self._descriptor = True, -1
+        self.failed, self._descriptor = "it is closed", -1
 
     def _settle(self, last: int) -> None:
         """Cut off what a crash left behind the valid frames, and make the last of them durable."""
@@ -132,6 +141,14 @@ class AppendLog:
             sync_directory(self.path.parent)
         except OSError as error:
             raise JournalFailed(f"{self.path}: its end cannot be written again: {error}") from error
+
+    def _is_taken_back(self) -> bool:
+        """A record that found no space is cut off again: nothing of it was synced, and nobody has been told of it."""
+        try:
+            os.ftruncate(self._descriptor, self._size)
+        except OSError:
+            return False
+        return True
 
     def _write(self, offset: int, data: bytes) -> None:
         view = memoryview(data)

@@ -218,6 +218,7 @@ class Totals(Struct, frozen=True):
     followers_lost: int
     works_published: int
     chapters_published: int
+    sales: int
 
 
 class AnalyticsDay(Struct, frozen=True):
@@ -226,13 +227,24 @@ class AnalyticsDay(Struct, frozen=True):
     followers_lost: int
     works_published: int
     chapters_published: int
+    sales: int
+
+
+class Revenue(Struct, frozen=True):
+    """What was paid for works in one asset, less what was given back; with the platform's part and everybody's."""
+
+    asset: str
+    amount: str
 
 
 class Analytics(Struct, frozen=True):
-    """Days without any event are left out; both ends of the period are counted."""
+    """Days without any event are left out; both ends of the period are counted. `total_sales` and `total_revenue` are
+    of all time: sales and licence fees of one's own works, but for those that were given back."""
 
     since: Day
     until: Day
     follower_count: int
+    total_sales: int
+    total_revenue: list[Revenue]
     totals: Totals
     days: list[AnalyticsDay]

@@ -8,7 +8,8 @@ from uuid import UUID
 
 _CREATOR = """
     SELECT c.id, c.account_id, c.display_name, c.bio, c.avatar_url, c.cover_url, c.creator_type, c.category,
-           c.verification_status, c.created_at, c.updated_at, c.version, t.follower_count, t.work_count, t.trend
+           c.verification_status, c.created_at, c.updated_at, c.version, t.follower_count, t.work_count, t.trend,
+           t.sale_count
     FROM creators.creator c JOIN creators.tally t ON t.creator_id = c.id
 """
 _FILTERS = (
@@ -274,6 +275,30 @@ async def count(
         " WHERE creator_id = $1",
         creator_id, followers, works,
     )  # fmt: skip
+
+
+async def count_sale(
+    db: Any, creator_id: UUID, day: date, asset: str, scale: int, units: int, *, sold: int, gone: int
+) -> None:
+    """Adds units that may be negative, and to the day what was `sold`; `gone` comes off the total alone."""
+    await db.execute(
+        "INSERT INTO creators.revenue AS r (creator_id, asset, scale, units) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT (creator_id, asset) DO UPDATE SET units = r.units + excluded.units",
+        creator_id, asset, scale, units,
+    )  # fmt: skip
+    await db.execute(
+        "INSERT INTO creators.daily AS d (creator_id, day, sales) VALUES ($1, $2, $3)"
+        " ON CONFLICT (creator_id, day) DO UPDATE SET sales = d.sales + excluded.sales",
+        creator_id, day, sold,
+    )  # fmt: skip
+    await db.execute(
+        "UPDATE creators.tally SET sale_count = sale_count + $2 WHERE creator_id = $1", creator_id, sold - gone
+    )
+
+
+async def revenue(db: Any, creator_id: UUID) -> list[Any]:
+    rows: list[Any] = await db.fetch("SELECT * FROM creators.revenue WHERE creator_id = $1 ORDER BY asset", creator_id)
+    return rows
 
 
 async def lock_trend(db: Any, creator_id: UUID) -> int:

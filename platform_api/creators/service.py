@@ -31,6 +31,7 @@ from platform_api.creators.models import (
     Following,
     PendingVerification,
     ProfileSections,
+    Revenue,
     SectionSaved,
     Totals,
     Verification,
@@ -44,6 +45,7 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.kernel.events import Event
 from platform_api.media.service import MediaService
+from platform_api.money import decimal_text
 from platform_api.security import Caller
 from platform_api.taxonomy.service import TaxonomyService
 
@@ -78,6 +80,7 @@ class CreatorService:
         kernel.events.subscribe("creators.feed", ["creator.registered", "creator.verified"], self._note_activity)
         kernel.events.subscribe("creators.works", ["work.published", "chapter.published"], self._count_publication)
         kernel.events.subscribe("creators.withdrawn", _WITHDRAWN, self._count_withdrawal)
+        kernel.events.subscribe("creators.sales", ["royalty.distributed", "royalty.reversed"], self._count_sale)
 
     # Profile.
 
@@ -355,9 +358,11 @@ class CreatorService:
             if row is None or str(row["account_id"]) != caller.account_id:
                 raise unknown("creator")
             rows = await queries.days(db, creator_id, since, until)
+            revenue = await queries.revenue(db, creator_id)
         names = Totals.__struct_fields__
         return Analytics(
-            since.isoformat(), until.isoformat(), row["follower_count"],
+            since.isoformat(), until.isoformat(), row["follower_count"], row["sale_count"],
+            [Revenue(one["asset"], decimal_text(one["units"], one["scale"])) for one in revenue],
             Totals(**{name: sum(day[name] for day in rows) for name in names}),
             [AnalyticsDay(day["day"].isoformat(), **{name: day[name] for name in names}) for day in rows],
         )  # fmt: skip
@@ -385,6 +390,15 @@ class CreatorService:
         if event.payload["was_public"]:
             at = datetime.fromisoformat(event.occurred_at)
             await queries.count(db, UUID(event.payload["creator_id"]), at.date(), works=-1)
+
+    async def _count_sale(self, db: Any, event: Event) -> None:
+        """A sale or a fee that was divided, or one that was given back, in part or whole."""
+        paid, at = event.payload, datetime.fromisoformat(event.occurred_at)
+        sold, units = event.type == "royalty.distributed", int(paid["units"])
+        await queries.count_sale(
+            db, UUID(paid["creator_id"]), at.date(), paid["asset"], paid["scale"], units if sold else -units,
+            sold=int(sold), gone=int(not sold and paid["whole"]),
+        )  # fmt: skip
 
     async def _note_activity(self, db: Any, event: Event) -> None:
         creator_id, at = UUID(event.payload["creator_id"]), datetime.fromisoformat(event.occurred_at)

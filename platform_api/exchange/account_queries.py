@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-__all__ = ["account_id", "days", "deposits", "moved_since", "own_trades", "positions", "postings"]
+__all__ = [
+    "account_id", "available", "days", "deposits", "moved_since", "own_trades", "positions", "postings", "sequences_of",
+]  # fmt: skip
 
 Place = tuple[int, int, int]
 """Sequence, event index, number in the event. Rows *at* the place come too: both sides of a movement stand there."""
@@ -42,6 +45,23 @@ async def postings(
         account, *before, limit, asset,
     )  # fmt: skip
     return rows
+
+
+async def available(db: Any, names: Sequence[str], asset: str) -> int:
+    """What these accounts have together and free, as far as it is projected."""
+    units: int = await db.fetchval(
+        "SELECT coalesce(sum(b.available), 0)::bigint FROM exchange.account a"
+        " JOIN exchange.balance b ON b.account_id = a.id JOIN exchange.asset s ON s.id = b.asset_id"
+        " WHERE a.name = ANY($1) AND s.name = $2",
+        list(names), asset,
+    )  # fmt: skip
+    return units
+
+
+async def sequences_of(db: Any, refs: Sequence[str]) -> dict[str, int]:
+    """Ref → sequence of the command that posted its money, of those that are projected; a ref posts once."""
+    rows = await db.fetch("SELECT DISTINCT ref, sequence FROM exchange.posting WHERE ref = ANY($1)", list(set(refs)))
+    return {row["ref"]: row["sequence"] for row in rows}
 
 
 async def own_trades(db: Any, account: int, asset: str | None, before: Place, limit: int) -> list[Any]:

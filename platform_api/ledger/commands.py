@@ -27,6 +27,7 @@ import structlog
 
 from engine.messages.errors import OutcomeUnknown, Unavailable
 from platform_api.database import Deadlock
+from platform_api.errors import ApiError, ErrorCode
 from platform_api.kernel.context import Kernel
 from platform_api.ledger import queries
 
@@ -157,6 +158,11 @@ class MoneyCommands:
         except (Unavailable, OutcomeUnknown) as error:
             log.info("money_waits", ref=ref, error=str(error))
             return str((await self._row(ref))["state"])
+
+    async def payment_failed(self, ref: str, message: str, details: Mapping[str, str]) -> ApiError:
+        """What whoever pays from a balance is told when the core refused: its reason, as `insufficient_funds`."""
+        reason = (await self._row(ref))["reason"]
+        return ApiError(ErrorCode.PAYMENT_FAILED, message, reason=reason or "refused", details=details)
 
     async def sweep(self) -> None:
         """Send what has stayed open: its job was given up, as after an answer that could not be noted five times.

@@ -4,7 +4,8 @@
 
 An application keeps the terms of its day, and is decided under them. Its licensor decides, or somebody of the platform;
 never the applicant. Whoever approves, the licence goes through the one gate of `grants.py`; where it does not pass, an
-application stays pending, and one that would approve itself is not made.
+application stays pending, and one that would approve itself is not made. An exclusive licence that approves itself is
+paid with the application.
 """
 
 from __future__ import annotations
@@ -22,29 +23,30 @@ from platform_api.idempotency import Answer, required_key
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.licensing import queries
+from platform_api.licensing.fees import Fees
 from platform_api.licensing.grants import Grant, Grants
 from platform_api.licensing.measures import checked_moment, expanded, tidy
 from platform_api.licensing.models import Application, ApplicationRequest, LicenseTerms
 from platform_api.licensing.terms import terms_of
+from platform_api.money import units_of
 from platform_api.security import Caller
-from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
 __all__ = ["Applications"]
 
 
 class Applications:
-    def __init__(self, kernel: Kernel, grants: Grants) -> None:
+    def __init__(self, kernel: Kernel, grants: Grants, fees: Fees) -> None:
         self._kernel = kernel
         self._database = kernel.database
-        self._grants = grants
+        self._grants, self._fees = grants, fees
         self._catalog = kernel.service(WorkService).catalog
 
     async def apply(self, caller: Caller, body: ApplicationRequest, key: str | None) -> Application:
         """Raises ApiError.
 
         VALIDATION_ERROR `unknown_terms`, `beyond_terms`; FORBIDDEN `own_work`; CONFLICT `application_pending`,
-        `none_left`, `exclusivity_clash`.
+        `none_left`, `exclusivity_clash`; PAYMENT_FAILED with the core's reason, and the licence has ended.
         """
         key = required_key(key)
 
@@ -78,11 +80,19 @@ class Applications:
                 raise ApiError(ErrorCode.CONFLICT, message, reason="application_pending") from error
             row = await queries.application(db, fields["id"])
             await self._tell(db, "license.applied", row, UUID(caller.account_id))
+            ref = None
             if terms["auto_approve"]:
                 row = await self._approve(db, row, None, "")
-            return 201, msgspec.json.encode(_application(row))
+                if terms["license_type"] == "exclusive" and terms["fee_units"]:
+                    ref = await self._fees.take(db, caller, row["license_id"])
+            return 201, msgspec.json.encode((_application(row), ref))
 
-        return await self._once(caller, "POST /v1/license-applications", key, body, change)
+        route = "POST /v1/license-applications"
+        answer, _ = await self._kernel.idempotency.once(caller.account_id, route, key, body, change)
+        made, ref = msgspec.json.decode(answer[1], type=tuple[Application, str | None])
+        if ref is not None:
+            await self._fees.settle(ref, UUID(made.license_id))
+        return made
 
     async def list_of(
         self, caller: Caller, party: str, status: str | None, cursor: str | None, limit: int

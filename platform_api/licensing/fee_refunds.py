@@ -28,12 +28,11 @@ from platform_api.licensing.fees import PLATFORM, between
 from platform_api.licensing.grants import Grants
 from platform_api.licensing.licenses import Licenses, shown
 from platform_api.licensing.models import License
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.royalties.earnings import TakenBack
 from platform_api.royalties.postings import POSTINGS_MAX
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import Caller
-from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
 __all__ = ["FeeRefunds"]
@@ -77,7 +76,7 @@ class FeeRefunds:
         """Raises ApiError.
 
         NOT_FOUND; FORBIDDEN `not_yours_to_refund`, `hold_over`; CONFLICT `not_active`, `nothing_to_refund`,
-        `refund_open`, `not_distributed`, `too_many_receivers`; PAYMENT_FAILED `refund_refused`.
+        `refund_open`, `not_distributed`, `too_many_receivers`, `reserve_empty`; PAYMENT_FAILED `refund_refused`.
         """
         async with self._database.connection() as db:
             _check_may(await queries.license_row(db, license_id), caller)
@@ -131,6 +130,8 @@ class FeeRefunds:
             command["force"] = True
         parts = [(leg["from"], units_of(leg["amount"], row["scale"])) for leg in legs]
         await self._royalties.entries.set_aside(db, _ref(refund_id), row["asset"], parts)
+        if not by_licensor:
+            await self._royalties.entries.check_reserve(db, row["asset"], row["scale"])
         await self._money.order(db, _ref(refund_id), KIND, refund_id, command, accounts={}, kept=KEPT_OUTSIDE)
         await self._kernel.audit.record(
             db, "license.refund_asked", ("license", str(row["id"])), actor=actor,

@@ -4,6 +4,9 @@
       ▲                 │
       └─────refused─────┘                       not paid before its time, and not under way: it lapses
 
+An exclusive licence that approved itself is paid with its application (`take`), and lapses if the core refuses: else
+anybody could keep all others away as long as there is time to pay, for nothing. Otherwise somebody chose to wait.
+
 The transfer is written in the transaction that marks the period, and noted in the one that begins it, so a crash
 between any two steps leaves either an unpaid licence and the money with its owner, or both done after recovery. A
 period whose payment is under way does not lapse. If the licence ended meanwhile, the same legs go back.
@@ -27,13 +30,12 @@ from platform_api.licensing import queries
 from platform_api.licensing.grants import Grants
 from platform_api.licensing.licenses import Licenses, check_party
 from platform_api.licensing.models import License
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.entries import Income
 from platform_api.royalties.service import RoyaltyService
 from platform_api.royalties.split import WHOLE_BPS, largest_remainder, platform_part
 from platform_api.security import Caller
-from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
 __all__ = ["PLATFORM", "Fees", "between", "shares_of_fee"]
@@ -41,7 +43,7 @@ __all__ = ["PLATFORM", "Fees", "between", "shares_of_fee"]
 log = structlog.get_logger(__name__)
 
 PLATFORM = "platform:revenue"
-FEE, BACK = "licence_fee", "licence_fee_back"
+FEE, AT_ONCE, BACK = "licence_fee", "licence_fee_at_once", "licence_fee_back"
 
 
 class Fees:
@@ -53,6 +55,7 @@ class Fees:
         self._money = kernel.service(MoneyCommands)
         self._royalties = kernel.service(RoyaltyService)
         self._money.handle(FEE, self._answered)
+        self._money.handle(AT_ONCE, self._answered_at_once)
         self._money.handle(BACK, self._given_back)
 
     async def pay(self, caller: Caller, license_id: UUID, key: str | None) -> License:
@@ -66,22 +69,32 @@ class Fees:
 
         async def change(db: Any) -> Answer:
             row = await self._licenses.lock(db, caller, license_id, "licensee")
-            period = await queries.unpaid_period(db, license_id)
-            _check_payable(period)
-            parts = await self._parts(db, row, datetime.now(UTC))
-            legs = _legs(caller.account, row, parts)
-            ref = await queries.begin_payment(db, period["id"], msgspec.json.encode(legs).decode())
-            accounts = {account: NEVER if account.startswith("work:") else FORCED for account, _ in parts}
-            await self._money.order(db, ref, FEE, period["id"], {"op": "transfer", "legs": legs}, accounts=accounts)
-            return 200, msgspec.json.encode(ref)
+            return 200, msgspec.json.encode(await self._order(db, caller, row, FEE))
 
         route = "POST /v1/licenses/pay"
         answer, _ = await self._kernel.idempotency.once(caller.account_id, route, key, str(license_id), change)
-        state = await self._money.settle(msgspec.json.decode(answer[1], type=str))
-        if state == "refused":
-            message = "The core refused the payment: is there enough money in the account?"
-            raise ApiError(ErrorCode.PAYMENT_FAILED, message, reason="payment_refused")
+        await self.settle(msgspec.json.decode(answer[1], type=str), license_id)
         return await self._licenses.read(caller, license_id)
+
+    async def take(self, db: Any, caller: Caller, license_id: UUID) -> str:
+        """Of a licence that was reserved just now, for the caller: its fee, or it lapses. The ref to `settle`."""
+        return await self._order(db, caller, await queries.license_row(db, license_id), AT_ONCE)
+
+    async def settle(self, ref: str, license_id: UUID) -> None:
+        """After the transaction that ordered it. Raises ApiError PAYMENT_FAILED with the core's reason."""
+        if await self._money.settle(ref) == "refused":
+            raise await self._money.payment_failed(ref, "The fee could not be taken from the balance.",
+                                                   {"id": str(license_id)})  # fmt: skip
+
+    async def _order(self, db: Any, caller: Caller, row: Any, kind: str) -> str:
+        period = await queries.unpaid_period(db, row["id"])
+        _check_payable(period)
+        parts = await self._parts(db, row, datetime.now(UTC))
+        legs = _legs(caller.account, row, parts)
+        ref = await queries.begin_payment(db, period["id"], msgspec.json.encode(legs).decode())
+        accounts = {account: NEVER if account.startswith("work:") else FORCED for account, _ in parts}
+        await self._money.order(db, ref, kind, period["id"], {"op": "transfer", "legs": legs}, accounts=accounts)
+        return ref
 
     async def _parts(self, db: Any, row: Any, at: datetime) -> list[tuple[str, int]]:
         """Receivers in the core and their units: the platform, everybody of the chain upwards, the work at its top."""
@@ -110,6 +123,12 @@ class Fees:
         elif answer.state == "refused" and waits:
             await queries.fail_payment(db, period["id"])
             await self._lapse_if_late(db, period)
+
+    async def _answered_at_once(self, db: Any, answer: MoneyAnswer) -> None:
+        await self._answered(db, answer)
+        period = await queries.period(db, answer.document_id)
+        if answer.state == "refused" and period["status"] == "pending_payment":
+            await self._grants.lapse(db, period["id"], period["license_id"])
 
     async def _earn(self, db: Any, ref: str, period: Any, row: Any) -> None:
         """What came to the work is divided among those who made it. The platform's part of a fee between others is not

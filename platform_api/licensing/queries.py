@@ -7,6 +7,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from platform_api.database import insertion
+
+SETS = dict.fromkeys(("scope_set", "territory_set"), "::text::int4multirange")
+"""Multiranges come as texts."""
 HELD = "('pending_payment', 'active')"
 _PLUS = "(({} AT TIME ZONE 'UTC') + {}::text::interval) AT TIME ZONE 'UTC'"
 """A moment and an ISO 8601 duration, whatever time zone the connection has."""
@@ -30,12 +34,9 @@ _TERMS = (
 
 
 async def insert_terms(db: Any, terms_id: UUID, work_id: UUID, licensor_id: UUID, fields: Mapping[str, Any]) -> Any:
-    places = ", ".join(f"${number}" for number in range(4, 4 + len(_TERMS)))
-    return await db.fetchrow(
-        f"INSERT INTO licensing.license_terms (id, work_id, licensor_id, {', '.join(_TERMS)})"
-        f" VALUES ($1, $2, $3, {places}) RETURNING *",
-        terms_id, work_id, licensor_id, *(fields[name] for name in _TERMS),
-    )  # fmt: skip
+    ids = {"id": terms_id, "work_id": work_id, "licensor_id": licensor_id}
+    insert, values = insertion("licensing.license_terms", ids | {name: fields[name] for name in _TERMS})
+    return await db.fetchrow(f"{insert} RETURNING *", *values)
 
 
 async def terms(db: Any, terms_id: UUID) -> Any:
@@ -77,9 +78,8 @@ _APPLICATION = (
 
 
 async def insert_application(db: Any, fields: Mapping[str, Any]) -> None:
-    names = ", ".join(fields)
-    places = ", ".join(f"${number}" for number in range(1, 1 + len(fields)))
-    await db.execute(f"INSERT INTO licensing.license_application ({names}) VALUES ({places})", *fields.values())
+    insert, values = insertion("licensing.license_application", fields)
+    await db.execute(insert, *values)
 
 
 async def application(db: Any, application_id: UUID) -> Any:
@@ -119,13 +119,8 @@ async def decide_application(db: Any, application_id: UUID, status: str, actor: 
 
 
 async def insert_license(db: Any, fields: Mapping[str, Any]) -> None:
-    names = ", ".join(fields)
-    places = ", ".join(_place(name, number) for number, name in enumerate(fields, 1))
-    await db.execute(f"INSERT INTO licensing.license ({names}) VALUES ({places})", *fields.values())
-
-
-def _place(name: str, number: int) -> str:
-    return f"${number}::text::int4multirange" if name.endswith("_set") else f"${number}"
+    insert, values = insertion("licensing.license", fields, SETS)
+    await db.execute(insert, *values)
 
 
 async def lock_license(db: Any, license_id: UUID) -> Any:

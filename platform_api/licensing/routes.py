@@ -93,12 +93,13 @@ class ApplicationController(Controller):
     tags = ("licensing",)
     security = BEARER
 
-    @post("/", guards=[permitted("apply_license")], responses=failures(400, 401, 403, 409, 429, 503))
+    @post("/", guards=[permitted("apply_license")], responses=failures(400, 401, 402, 403, 409, 429, 503))
     async def apply(
         self, request: AnyRequest, data: JSONBody[ApplicationRequest], caller: Who, licensing: Licensing,
         idempotency_key: IdempotencyKey = None,
     ) -> Response[Envelope[Application]]:  # fmt: skip
-        """Apply for a licence; approved at once where its terms say so. Needs an Idempotency-Key."""
+        """Apply for a licence; approved at once where its terms say so. The fee of an exclusive one that is approved
+        at once is taken with it, or there is none (402). Needs an Idempotency-Key."""
         made = await licensing.applications.apply(caller, data, idempotency_key)
         return tagged(ok(request, made), made.version)
 

@@ -24,9 +24,9 @@ class LicensingService:
     def __init__(self, kernel: Kernel) -> None:
         self.grants = Grants(kernel)
         self.terms = Terms(kernel)
-        self.applications = Applications(kernel, self.grants)
         self.licenses = Licenses(kernel, self.terms, self.grants)
         self.fees = Fees(kernel, self.licenses, self.grants)
+        self.applications = Applications(kernel, self.grants, self.fees)
         self.fee_refunds = FeeRefunds(kernel, self.licenses, self.grants)
         self.derivatives = Derivatives(kernel, self.licenses)
         self.seats = Seats(kernel, self.licenses)

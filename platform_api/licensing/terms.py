@@ -16,10 +16,9 @@ from platform_api.kernel.context import Kernel
 from platform_api.licensing import queries
 from platform_api.licensing.measures import SCOPES, TERRITORY_LIST, check_duration, tidy
 from platform_api.licensing.models import LicenseTerms, TermsPatch, TermsRequest, plain
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.security import Caller
 from platform_api.works.catalog import check_open
-from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
 __all__ = ["Terms", "check_seats", "terms_of"]

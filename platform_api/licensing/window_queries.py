@@ -7,6 +7,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from asyncpg import Range
+
+from platform_api.database import insertion
+from platform_api.licensing.queries import SETS
+
 _WINDOW = (
     "id, work_id, account_id, license_id, window_type, territories, period, price_units, asset, scale, exclusive,"
     " status, version"
@@ -26,17 +31,9 @@ _RIGHT = """
 
 
 async def insert_window(db: Any, fields: Mapping[str, Any], starts_at: datetime, ends_at: datetime | None) -> Any:
-    names = ", ".join(fields)
-    places = ", ".join(_place(name, number) for number, name in enumerate(fields, 3))
-    return await db.fetchrow(
-        f"INSERT INTO licensing.release_window (period, {names})"
-        f" VALUES (tstzrange($1, $2), {places}) RETURNING {_WINDOW}",
-        starts_at, ends_at, *fields.values(),
-    )  # fmt: skip
-
-
-def _place(name: str, number: int) -> str:
-    return f"${number}::text::int4multirange" if name == "territory_set" else f"${number}"
+    period = Range(starts_at, ends_at)
+    insert, values = insertion("licensing.release_window", {**fields, "period": period}, SETS)
+    return await db.fetchrow(f"{insert} RETURNING {_WINDOW}", *values)
 
 
 async def window(db: Any, window_id: UUID) -> Any:
@@ -46,7 +43,7 @@ async def window(db: Any, window_id: UUID) -> Any:
 async def update_window(
     db: Any, window_id: UUID, fields: Mapping[str, Any], starts_at: datetime, ends_at: datetime | None
 ) -> Any:
-    sets = "".join(f"{name} = {_place(name, number)}, " for number, name in enumerate(fields, 4))
+    sets = "".join(f"{name} = ${number}{SETS.get(name, '')}, " for number, name in enumerate(fields, 4))
     return await db.fetchrow(
         f"UPDATE licensing.release_window SET {sets}period = tstzrange($2, $3), version = version + 1,"
         f" updated_at = now() WHERE id = $1 RETURNING {_WINDOW}",

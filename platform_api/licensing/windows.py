@@ -40,9 +40,8 @@ from platform_api.licensing.window_models import (
     WindowRequest,
     WorkAvailability,
 )
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.security import Caller
-from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
 __all__ = ["Windows"]

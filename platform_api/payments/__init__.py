@@ -6,6 +6,7 @@ from platform_api.payments.routes import (
     PaymentController,
     ProviderController,
     PurchaseController,
+    SaleController,
     TransferController,
 )
 from platform_api.payments.service import PaymentService
@@ -14,7 +15,10 @@ __all__ = ["CONTEXT"]
 
 CONTEXT = Context(
     "payments",
-    (PaymentController, PurchaseController, LibraryController, TransferController, ProviderController),
+    (
+        PaymentController, PurchaseController, LibraryController, SaleController, TransferController,
+        ProviderController,
+    ),
     PaymentService,
     events=("payment.completed", "payment.failed", "refund.processed", "entitlement.granted", "transfer.completed"),
 )

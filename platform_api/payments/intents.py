@@ -30,14 +30,13 @@ from platform_api.identity.sessions import core_account
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import KEPT_OUTSIDE, NEVER, OPEN, MoneyAnswer, MoneyCommands, work_account
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.payments import queries
 from platform_api.payments.models import Intent, IntentRequest, Payment
 from platform_api.payments.port import BadSignature, PaymentProvider, ProviderFact
 from platform_api.payments.purchases import Purchases
 from platform_api.security import Caller, unauthorized
 from platform_api.settlement.queries import settled_in
-from platform_api.works.offers import units_of
 
 __all__ = ["Intents", "external_account"]
 

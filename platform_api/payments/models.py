@@ -12,7 +12,7 @@ from platform_api.texts import line
 
 __all__ = [
     "Access", "AccessFile", "Entitlement", "Intent", "IntentRequest", "Payment", "Purchase", "PurchaseRequest",
-    "Received", "Refund", "RefundRequest", "TestPayment", "TestPaymentDone", "Transfer", "TransferRequest",
+    "Received", "Refund", "RefundRequest", "Sale", "TestPayment", "TestPaymentDone", "Transfer", "TransferRequest",
 ]  # fmt: skip
 
 AssetName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$(?!\n)", examples=["USDC"])]
@@ -92,6 +92,23 @@ class Purchase(Struct, frozen=True):
     intent: Intent | None
     created_at: str
     completed_at: str | None
+
+
+class Sale(Struct, frozen=True):
+    """A purchase of one's own work, without who bought it. Until `refundable_until` its seller can give it back by
+    `purchase_id`; later the platform's staff can."""
+
+    purchase_id: str
+    offer_id: str
+    work_id: str
+    chapter_id: str | None
+    kind: Literal["purchase", "rent", "ppv"]
+    asset: str
+    price: str
+    refunded: str
+    status: Literal["completed", "refunded"]
+    sold_at: str
+    refundable_until: str
 
 
 class RefundRequest(Struct, frozen=True, forbid_unknown_fields=True):

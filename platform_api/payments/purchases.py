@@ -1,7 +1,7 @@
 """Purchases of offers, and what they entitle to.
 
     pending ──▶ completed ──▶ refunded           a purchase whose payment came after all completes from `failed` too,
-       └──────▶ failed                           unless the buyer has the same by another by then
+       └──────▶ failed                           unless the buyer has paid for the same by another by then
 
 The price of the offer is a snapshot. Paid by `balance`, one command moves it from the buyer to the passing account of
 the work (`buy:ID`); paid by a provider, its deposit brings it there. A work is sold when money for it has come, not
@@ -25,16 +25,15 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import NEVER, MoneyAnswer, MoneyCommands, work_account
 from platform_api.media.service import MediaService
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.payments import queries
-from platform_api.payments.models import Access, AccessFile, Entitlement, Purchase, PurchaseRequest
+from platform_api.payments.models import Access, AccessFile, Entitlement, Purchase, PurchaseRequest, Sale
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import Caller
-from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
-__all__ = ["Purchases"]
+__all__ = ["Purchases", "purchase_of", "purchase_ref"]
 
 RENTAL = timedelta(hours=48)
 """From the payment, where the offer says nothing else."""
@@ -49,6 +48,7 @@ class Purchases:
         self._works = kernel.service(WorkService)
         self._media = kernel.service(MediaService)
         self._royalties = kernel.service(RoyaltyService)
+        self._hold = timedelta(days=kernel.settings.royalty_hold_days)
         self._works.catalog.entitled = self.entitled
         self._works.catalog.being_paid = queries.is_being_paid
         self._money.handle("purchase", self._on_answer)
@@ -77,14 +77,14 @@ class Purchases:
         await queries.insert_purchase(db, id_, account_id, offer, work["account_id"], body.method)
         # Behind the insert: it waits for one that is being completed, whose entitlement is seen now.
         if await queries.is_taken(db, account_id, offer["work_id"], offer["chapter_id"], id_):
-            raise ApiError(ErrorCode.CONFLICT, "It is bought already.", reason="already_owned")
+            raise ApiError(ErrorCode.CONFLICT, "It is bought already, or being paid for.", reason="already_owned")
         return await queries.purchase(db, id_)
 
     async def to_pay(self, db: Any, purchase_id: UUID) -> tuple[Any, str | None]:
         """A purchase whose money has come to a provider, locked, and its work marked as sold; or why it cannot be had.
 
-        Without it the money is the payer's own: `already_owned`, also by another payment that is under way;
-        `deleted`.
+        Without it the money is the payer's own: `already_owned`, also by another payment that is under way, or by
+        another offer of the work that was paid since this purchase was begun; `deleted`.
         """
         row = await queries.purchase(db, purchase_id)
         # As in `begin`, the work before its purchases.
@@ -110,13 +110,12 @@ class Purchases:
                 "amount": decimal_text(row["price_units"], row["scale"]), "to": work_account(row["work_id"]),
             }  # fmt: skip
             command = {"op": "transfer", "legs": [leg], "code": "purchase", "memo": row["id"].hex}
-            await self._money.order(
-                db, _ref(row["id"]), "purchase", row["id"], command, accounts={work_account(row["work_id"]): NEVER}
-            )
+            accounts = {work_account(row["work_id"]): NEVER}
+            await self._money.order(db, purchase_ref(row["id"]), "purchase", row["id"], command, accounts=accounts)
             return 201, msgspec.json.encode(row["id"])
 
         id_ = await self.once(caller, body, key, change)
-        await self._money.settle(_ref(id_))
+        await self._money.settle(purchase_ref(id_))
         return id_
 
     async def once(self, caller: Caller, body: PurchaseRequest, key: str, change: Any) -> UUID:
@@ -143,6 +142,14 @@ class Purchases:
             rows = await queries.purchases(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["id"],))
         return [purchase_of(row) for row in rows], pagination
+
+    async def sales(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Sale], Pagination]:
+        """What was bought of the caller."""
+        key = cursor_from(cursor, UUID)
+        async with self._database.connection() as db:
+            rows = await queries.sales(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
+        rows, pagination = page(rows, limit, lambda row: (row["id"],))
+        return [_sale(row, self._hold) for row in rows], pagination
 
     async def library(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Entitlement], Pagination]:
         key = cursor_from(cursor, UUID)
@@ -228,7 +235,16 @@ def purchase_of(row: Any, intent: Any = None) -> Purchase:
     )  # fmt: skip
 
 
-def _ref(purchase_id: UUID) -> str:
+def _sale(row: Any, hold: timedelta) -> Sale:
+    return Sale(
+        str(row["id"]), str(row["offer_id"]), str(row["work_id"]),
+        str(row["chapter_id"]) if row["chapter_id"] else None, row["kind"], row["asset"],
+        decimal_text(row["price_units"], row["scale"]), decimal_text(row["refunded_units"], row["scale"]),
+        row["status"], timestamp(row["completed_at"]), timestamp(row["completed_at"] + hold),
+    )  # fmt: skip
+
+
+def purchase_ref(purchase_id: UUID) -> str:
     return f"buy:{purchase_id.hex}"
 
 

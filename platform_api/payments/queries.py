@@ -11,7 +11,7 @@ __all__ = [
     "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase", "insert_refund", "insert_transfer",
     "intent", "intent_of_purchase", "is_being_paid", "is_taken", "lock_intent", "lock_intent_by_ref", "lock_payment",
     "lock_purchase", "may_use", "note_event", "note_failure", "payment", "payment_by_ref", "payment_of_purchase",
-    "payments", "purchase", "purchases", "refund", "refund_intent", "refund_payment", "revoke_entitlement",
+    "payments", "purchase", "purchases", "refund", "refund_intent", "refund_payment", "revoke_entitlement", "sales",
     "set_event_outcome", "set_provider_ref", "transfer", "transfers", "turn_intent", "turn_payment", "turn_refund",
     "turn_transfer",
 ]  # fmt: skip
@@ -164,6 +164,12 @@ async def purchases(db: Any, account_id: UUID, before: UUID | None, limit: int) 
     return await _list(db, _paged("purchase"), account_id, before, limit)
 
 
+async def sales(db: Any, seller_id: UUID, before: UUID | None, limit: int) -> list[Any]:
+    """Purchases that money came for."""
+    query = _paged("purchase", "seller_id") + " AND status IN ('completed', 'refunded')"
+    return await _list(db, query, seller_id, before, limit)
+
+
 async def complete_purchase(db: Any, id_: UUID, event_id: UUID) -> Any:
     return await db.fetchrow(
         "UPDATE payments.purchase SET status = 'completed', reason = NULL, event_id = $2, completed_at = now()"
@@ -198,18 +204,20 @@ async def revoke_entitlement(db: Any, purchase_id: UUID) -> None:
 
 
 async def is_taken(db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | None, purchase_id: UUID) -> bool:
-    """The work, or this chapter of it, is the account's for good; or is paid for by another purchase than this one,
-    and the core has not answered yet."""
+    """The work, or this chapter of it, is the account's for good; or another purchase than this one, of whatever kind,
+    is paid for and the core has not answered yet, or was completed since this one was begun, and holds."""
     found: bool = await db.fetchval(
         """
         SELECT EXISTS (SELECT FROM payments.entitlement
             WHERE account_id = $1 AND work_id = $2 AND (chapter_id IS NULL OR chapter_id = $3) AND kind = 'own'
               AND revoked_at IS NULL)
           OR EXISTS (SELECT FROM payments.purchase p
-            WHERE p.account_id = $1 AND p.work_id = $2 AND (p.chapter_id IS NULL OR p.chapter_id = $3)
-              AND p.kind = 'purchase' AND p.id <> $4
-              AND (p.status = 'pending' AND p.method = 'balance' OR EXISTS (SELECT FROM payments.payment y
-                    WHERE y.purchase_id = p.id AND y.status = 'received')))
+            WHERE p.account_id = $1 AND p.work_id = $2 AND (p.chapter_id IS NULL OR p.chapter_id = $3) AND p.id <> $4
+              AND (p.status = 'pending' AND p.method = 'balance'
+                OR EXISTS (SELECT FROM payments.payment y WHERE y.purchase_id = p.id AND y.status = 'received')
+                OR p.completed_at > (SELECT created_at FROM payments.purchase WHERE id = $4)
+                  AND EXISTS (SELECT FROM payments.entitlement e WHERE e.purchase_id = p.id AND e.revoked_at IS NULL
+                    AND (e.ends_at IS NULL OR e.ends_at > now()))))
         """,
         account_id, work_id, chapter_id, purchase_id,
     )  # fmt: skip

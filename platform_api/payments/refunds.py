@@ -7,7 +7,8 @@
 
 Made by the seller as long as the sale is held, out of what the payees still have; or by staff with `process_refunds`,
 whenever and whatever the payees have: who has been paid out already goes below zero then, and later income fills that
-first. Nobody but staff can so make the platform pay. One at a time for each sale; nobody refunds to themselves.
+first. Nobody but staff can so make the platform pay, and no more than it has. One at a time for each sale; nobody
+refunds to themselves.
 """
 
 from __future__ import annotations
@@ -28,14 +29,13 @@ from platform_api.identity.sessions import core_account
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import KEPT_OUTSIDE, OPEN, MoneyAnswer, MoneyCommands
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.payments import queries
 from platform_api.payments.intents import Intents, external_account
 from platform_api.payments.models import Refund, RefundRequest
 from platform_api.royalties.earnings import TakenBack
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import Caller
-from platform_api.works.offers import units_of
 
 __all__ = ["Refunds"]
 
@@ -60,8 +60,8 @@ class Refunds:
     async def of_purchase(self, caller: Caller, purchase_id: UUID, body: RefundRequest, key: str) -> Refund:
         """Raises ApiError.
 
-        NOT_FOUND; FORBIDDEN `not_yours_to_refund`, `hold_over`; CONFLICT `not_refundable`; VALIDATION_ERROR
-        `refund_too_large`.
+        NOT_FOUND; FORBIDDEN `not_yours_to_refund`, `hold_over`; CONFLICT `not_refundable`, `reserve_empty`;
+        VALIDATION_ERROR `refund_too_large`.
         """
 
         async def change(db: Any) -> Answer:
@@ -153,6 +153,8 @@ class Refunds:
         outside = {leg["to"]: OPEN for leg in legs if leg["to"].startswith("external:")}
         parts = [(part.account, part.units) for part in taken]
         await self._royalties.entries.set_aside(db, _ref(id_), row["asset"], parts)
+        if forced:
+            await self._royalties.entries.check_reserve(db, row["asset"], row["scale"])
         await self._money.order(db, _ref(id_), "refund", id_, command, accounts=outside, kept=KEPT_OUTSIDE)
         await self._kernel.audit.record(
             db, "refund.approved", ("refund", str(id_)), actor=caller.account_id,

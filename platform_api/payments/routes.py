@@ -26,6 +26,7 @@ from platform_api.payments.models import (
     Received,
     Refund,
     RefundRequest,
+    Sale,
     TestPayment,
     TestPaymentDone,
     Transfer,
@@ -37,7 +38,10 @@ from platform_api.royalties.models import Balance
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import permitted
 
-__all__ = ["LibraryController", "PaymentController", "ProviderController", "PurchaseController", "TransferController"]
+__all__ = [
+    "LibraryController", "PaymentController", "ProviderController", "PurchaseController", "SaleController",
+    "TransferController",
+]  # fmt: skip
 
 Payments = NamedDependency[PaymentService]
 Royalties = NamedDependency[RoyaltyService]
@@ -161,17 +165,32 @@ class LibraryController(Controller):
         return ok(request, *await payments.purchases.library(caller, cursor, limit))
 
 
+class SaleController(Controller):
+    path = "/v1/sales"
+    tags = ("payments",)
+    security = BEARER
+
+    @get("/", responses=READS)
+    async def sales(
+        self, request: AnyRequest, caller: Who, payments: Payments, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+    ) -> Envelope[list[Sale]]:
+        """What was bought of the caller's own works, the latest first. What each sale gave whom:
+        `GET /v1/royalties/works/{work_id}`."""
+        return ok(request, *await payments.purchases.sales(caller, cursor, limit))
+
+
 class TransferController(Controller):
     path = "/v1/transfers"
     tags = ("payments",)
     security = BEARER
 
-    @post("/", status_code=201, responses=failures(400, 401, 403, 409, 429, 503))
+    @post("/", status_code=201, responses=failures(400, 401, 402, 403, 409, 429, 503))
     async def transfer(
         self, request: AnyRequest, data: JSONBody[TransferRequest], caller: Who, payments: Payments,
         idempotency_key: IdempotencyKey = None,
     ) -> Envelope[Transfer]:  # fmt: skip
-        """Give another account own money, for 0.1 %. Needs an Idempotency-Key. `failed` says that nothing has moved."""
+        """Give another account own money, for 0.1 %. Needs an Idempotency-Key. 402 says that nothing has moved, and
+        why, as `insufficient_funds`."""
         return ok(request, await payments.transfers.make(caller, data, required_key(idempotency_key)))
 
     @get("/", responses=READS)

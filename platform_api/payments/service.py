@@ -10,11 +10,12 @@ import msgspec
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.idempotency import Answer
 from platform_api.kernel.context import Kernel
+from platform_api.ledger.commands import MoneyCommands
 from platform_api.payments import queries
 from platform_api.payments.intents import Intents, intent_of
 from platform_api.payments.models import Purchase, PurchaseRequest, TestPayment
 from platform_api.payments.port import PaymentProvider
-from platform_api.payments.purchases import Purchases, purchase_of
+from platform_api.payments.purchases import Purchases, purchase_of, purchase_ref
 from platform_api.payments.refunds import Refunds
 from platform_api.payments.test_provider import TestProvider
 from platform_api.payments.transfers import Transfers
@@ -28,6 +29,7 @@ class PaymentService:
 
     def __init__(self, kernel: Kernel) -> None:
         self._database = kernel.database
+        self._money = kernel.service(MoneyCommands)
         self.providers: dict[str, PaymentProvider] = {}
         self.purchases = Purchases(kernel)
         self.intents = Intents(kernel, self.purchases, self.providers)
@@ -48,10 +50,9 @@ class PaymentService:
             id_ = await self.purchases.buy(caller, body, key)
             purchase = await self.read(caller, id_)
             if purchase.status == "failed":
-                raise ApiError(
-                    ErrorCode.PAYMENT_FAILED, "The price could not be taken from the balance.",
-                    reason=purchase.reason or "refused", details={"id": purchase.id},
-                )  # fmt: skip
+                raise await self._money.payment_failed(
+                    purchase_ref(id_), "The price could not be taken from the balance.", {"id": purchase.id}
+                )
             return purchase
         provider = self.intents.provider()
 

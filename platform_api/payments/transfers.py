@@ -22,12 +22,11 @@ from platform_api.identity.sessions import core_account
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import FORCED, NEVER, MoneyAnswer, MoneyCommands
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.payments import queries
 from platform_api.payments.models import Transfer, TransferRequest
 from platform_api.royalties.postings import PLATFORM
 from platform_api.security import Caller
-from platform_api.works.offers import units_of
 
 __all__ = ["FEE_PARTS", "Transfers"]
 
@@ -44,7 +43,8 @@ class Transfers:
         self._money.handle("transfer", self._on_answer)
 
     async def make(self, caller: Caller, body: TransferRequest, key: str) -> Transfer:
-        """Raises ApiError VALIDATION_ERROR `unknown_asset`, `unknown_account`, `bad_price`."""
+        """Raises ApiError VALIDATION_ERROR `unknown_asset`, `unknown_account`, `bad_price`; PAYMENT_FAILED with the
+        core's reason, as `insufficient_funds`."""
 
         async def change(db: Any) -> Answer:
             scale = await self._exchange.asset_scale(db, body.asset)
@@ -74,7 +74,9 @@ class Transfers:
             caller.account_id, "POST /v1/transfers", key, body, change
         )  # fmt: skip
         id_ = msgspec.json.decode(data, type=UUID)
-        await self._money.settle(_ref(id_))
+        if await self._money.settle(_ref(id_)) == "refused":
+            message = "The amount could not be taken from the balance."
+            raise await self._money.payment_failed(_ref(id_), message, {"id": str(id_)})
         async with self._database.connection() as db:
             return _transfer(await queries.transfer(db, id_), caller)
 

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from platform_api.database import insertion
+
 _AGAIN = "tries = tries + 1, try_at = now() + least(power(2, tries), 300) * interval '1 second', updated_at = now()"
 
 # Registrations.
@@ -14,12 +16,9 @@ _AGAIN = "tries = tries + 1, try_at = now() + least(power(2, tries), 300) * inte
 
 async def insert_registration(db: Any, fields: Mapping[str, Any]) -> Any:
     """None if the content is registered, or about to be."""
-    names = ", ".join(fields)
-    places = ", ".join(f"${number}" for number, _ in enumerate(fields, 1))
+    insert, values = insertion("registry.registration", {**fields, "status": "pending"})
     return await db.fetchrow(
-        f"INSERT INTO registry.registration ({names}, status) VALUES ({places}, 'pending')"
-        " ON CONFLICT (sha256) WHERE status <> 'failed' DO NOTHING RETURNING *",
-        *fields.values(),
+        f"{insert} ON CONFLICT (sha256) WHERE status <> 'failed' DO NOTHING RETURNING *", *values
     )
 
 
@@ -94,12 +93,9 @@ async def transaction_under_way(db: Any) -> Any:
 
 async def insert_transaction(db: Any, fields: Mapping[str, Any]) -> Any:
     """None if another one is under way."""
-    names = ", ".join(fields)
-    places = ", ".join(f"${number}" for number, _ in enumerate(fields, 1))
+    insert, values = insertion("registry.chain_tx", {**fields, "status": "signed"})
     return await db.fetchrow(
-        f"INSERT INTO registry.chain_tx ({names}, status) VALUES ({places}, 'signed')"
-        " ON CONFLICT ((true)) WHERE status IN ('signed', 'submitted') DO NOTHING RETURNING *",
-        *fields.values(),
+        f"{insert} ON CONFLICT ((true)) WHERE status IN ('signed', 'submitted') DO NOTHING RETURNING *", *values
     )
 
 
@@ -186,11 +182,8 @@ async def first_registration(db: Any, work_id: UUID) -> UUID | None:
 
 async def insert_record(db: Any, fields: Mapping[str, Any]) -> None:
     """Nothing, if the period has its record."""
-    names = ", ".join(fields)
-    places = ", ".join(f"${number}" for number, _ in enumerate(fields, 1))
-    await db.execute(
-        f"INSERT INTO registry.license_record ({names}) VALUES ({places}) ON CONFLICT DO NOTHING", *fields.values()
-    )
+    insert, values = insertion("registry.license_record", fields)
+    await db.execute(f"{insert} ON CONFLICT DO NOTHING", *values)
 
 
 async def records(db: Any, license_id: UUID) -> list[Any]:
@@ -319,12 +312,8 @@ async def document(db: Any, registration_id: UUID) -> bytes | None:
 
 async def insert_certificate(db: Any, fields: Mapping[str, Any]) -> int | None:
     """Its number; None if there is one already."""
-    names = ", ".join(fields)
-    places = ", ".join(f"${number}" for number, _ in enumerate(fields, 1))
-    number: int | None = await db.fetchval(
-        f"INSERT INTO registry.certificate ({names}) VALUES ({places}) ON CONFLICT DO NOTHING RETURNING number",
-        *fields.values(),
-    )
+    insert, values = insertion("registry.certificate", fields)
+    number: int | None = await db.fetchval(f"{insert} ON CONFLICT DO NOTHING RETURNING number", *values)
     return number
 
 

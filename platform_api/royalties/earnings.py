@@ -12,7 +12,7 @@ paid out already becomes a debt, which later income fills first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -229,11 +229,12 @@ class Earnings:
                     matures_at=row["posted_at"] + self._hold, work_id=line["work_id"], revenue_kind=row["kind"],
                     distribution_id=row["id"],
                 )  # fmt: skip
-        whole = sum(line["amount_units"] - line["reversed_units"] for line in lines.values())
-        if sum(part.units for part in taken) == whole:
+        left = sum(line["amount_units"] - line["reversed_units"] for line in lines.values())
+        units = sum(part.units for part in taken)
+        if units == left:
             await queries.finish_distribution(db, row["id"], "reversed")
         await self._entries.cover_debts(db, row["asset"], row["scale"])
-        await self._tell(db, "royalty.reversed", row, {"ref": ref, "units": str(sum(part.units for part in taken))})
+        await self._tell(db, "royalty.reversed", row, {"ref": ref, "units": str(units), "whole": units == left})
 
     async def _check_chain(self, db: Any, work_id: UUID) -> None:
         """Raises ChainTooLong."""
@@ -274,13 +275,16 @@ class Earnings:
             await self._order(db, row["id"], following)
             return
         await queries.finish_distribution(db, row["id"], "posted")
-        await self._tell(db, "royalty.distributed", row, {"gross": decimal_text(row["gross_units"], row["scale"])})
+        gross = {"gross": decimal_text(row["gross_units"], row["scale"]), "units": str(row["gross_units"])}
+        await self._tell(db, "royalty.distributed", row, gross)
 
-    async def _tell(self, db: Any, type_: str, row: Any, more: dict[str, str]) -> None:
+    async def _tell(self, db: Any, type_: str, row: Any, more: Mapping[str, Any]) -> None:
+        """`units`: of the whole sale, with the platform's part."""
         lines = await queries.distribution_lines(db, [row["id"]])
         payees = {str(line["account_id"]) for line in lines if line["account_id"] is not None and line["amount_units"]}
         payload = {
-            "work_id": str(row["work_id"]), "revenue_kind": row["kind"], "asset": row["asset"],
-            "for_accounts": sorted(payees),
-        } | more  # fmt: skip
+            "work_id": str(row["work_id"]), "creator_id": str(await self._works.catalog.creator_of(db, row["work_id"])),
+            "revenue_kind": row["kind"], "asset": row["asset"], "scale": row["scale"], "for_accounts": sorted(payees),
+            **more,
+        }  # fmt: skip
         await self._kernel.events.publish(db, type_, ("distribution", str(row["id"])), payload)

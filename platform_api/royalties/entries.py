@@ -3,8 +3,9 @@
 An entry is written when the core has answered; it is never changed. `owed` is the running sum of an account's entries
 of an asset, and so the balance of `pay:ID` in the core as far as sales made it. Below zero it is a debt: as much of our
 own money stands in `platform:cover`, so that clients' money on the chain is never short of what clients are owed
-(`cover:ID`, from and to `platform:reserve`). It goes there behind the entry that makes the debt, not once a cut, so a
-cut never sees a debt for longer than the command takes; what the core refuses is tried anew every few minutes.
+(`cover:ID`, from and to `platform:reserve`). No refund is ordered that would need more of it than we have. It goes
+there behind the entry that makes the debt, not once a cut, so a cut never sees a debt for longer than the command
+takes; what the core refuses is tried anew every few minutes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from platform_api.errors import ApiError, ErrorCode
+from platform_api.exchange.account_queries import available
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import FORCED, NEVER, MoneyAnswer, MoneyCommands
@@ -28,7 +31,7 @@ __all__ = ["COVER", "RESERVE", "Entries", "Income"]
 
 log = structlog.get_logger(__name__)
 
-COVER, RESERVE = "platform:cover", "platform:reserve"
+COVER, RESERVE, REVENUE = "platform:cover", "platform:reserve", "platform:revenue"
 COVER_AGAIN = timedelta(minutes=5)
 
 
@@ -134,6 +137,24 @@ class Entries:
             (UUID(account.removeprefix("pay:")), units) for account, units in parts if account.startswith("pay:")
         ]
         await queries.add_set_aside(db, ref, asset, payees)
+
+    async def check_reserve(self, db: Any, asset: str, scale: int) -> None:
+        """Behind `set_aside` of a refund that is forced: our own money covers what payees would owe us then.
+
+        It is asked of the projection, which may be a moment behind: a brake, not a lock of the core.
+
+        Raises:
+            ApiError: CONFLICT `reserve_empty`.
+        """
+        await queries.lock_cover(db, asset)  # of two refunds at once, the second sees what the first takes
+        lacking = await queries.debts_to_come(db, asset) - await queries.covered(db, asset)
+        if lacking <= 0:
+            return
+        own = await available(db, (RESERVE, REVENUE), asset)
+        if lacking > own:
+            message = f"It takes {decimal_text(lacking, scale)} {asset} of the platform's own money: it is not there."
+            raise ApiError(ErrorCode.CONFLICT, message, reason="reserve_empty", details={
+                "lacking": decimal_text(lacking - max(own, 0), scale), "asset": asset})  # fmt: skip
 
     async def release(self, db: Any, ref: str) -> None:
         """The refund has ended: its reversals, if any, are entries of the same transaction."""

@@ -139,7 +139,8 @@ class Total(Struct, frozen=True):
 
 
 class Balance(Struct, frozen=True):
-    """`payable` can be paid out now, below zero it is a debt; `held` is younger than the hold period."""
+    """`payable` can be paid out now, below zero it is a debt; `held` is younger than the hold period, or what a refund
+    under way will take. Lines of the report say when each matures."""
 
     asset: str
     payable: str
@@ -158,6 +159,8 @@ class ReportLine(Struct, frozen=True):
     sequence: int | None
     batch: int | None
     digests: list[str]
+    matures_at: str | None = None
+    """When what was earned becomes payable; what is reversed is taken off then. None for what was paid."""
 
 
 class Report(Struct, frozen=True):

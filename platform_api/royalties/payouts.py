@@ -15,12 +15,11 @@ from platform_api.idempotency import Answer
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import FORCED, MoneyAnswer, MoneyCommands, pay_account
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.royalties import queries
 from platform_api.royalties.entries import Entries
 from platform_api.royalties.models import Payout, PayoutRequest
 from platform_api.security import Caller
-from platform_api.works.offers import units_of
 
 __all__ = ["Payouts"]
 

@@ -9,14 +9,14 @@ from uuid import UUID
 
 __all__ = [
     "add_consents", "add_owed", "add_set_aside", "ancestors", "balances", "bind", "children", "close_rule",
-    "consents", "cover", "covered", "debts", "distribution", "distribution_lines", "distributions_of",
+    "consents", "cover", "covered", "debts", "debts_to_come", "distribution", "distribution_lines", "distributions_of",
     "entries_of_account", "entries_until_now", "event_by_ref", "finish_distribution", "insert_cover",
     "insert_distribution", "insert_entry", "insert_event", "insert_line", "insert_part", "insert_payout",
     "insert_rule", "insert_run", "insert_statement", "is_cover_open", "last_run", "lock_chains", "lock_cover",
     "lock_distribution", "lock_owed", "lock_rule", "lock_runs", "note_part", "open_rule", "owed_before", "part",
     "part_by_ref", "payout", "payouts", "policies", "policy_at", "release", "reverse_line", "rule", "rule_at",
-    "rule_lines", "rules", "run", "statement", "statements", "take_consent", "totals_of", "totals_of_work",
-    "turn_cover", "turn_payout", "unbind",
+    "rule_lines", "rules", "run", "standing_rules", "statement", "statements", "take_consent", "totals_of",
+    "totals_of_work", "turn_cover", "turn_payout", "unbind",
 ]  # fmt: skip
 
 CLOSING_SECONDS_MAX = 600.0
@@ -65,6 +65,25 @@ async def rule_at(db: Any, work_id: UUID, kind: str, at: datetime) -> Any:
         if row is not None:
             return row
     return None
+
+
+async def standing_rules(db: Any, work_id: UUID) -> list[Any]:
+    """Of each kind the rule that counts now, and those that will."""
+    return list(
+        await db.fetch(
+            """
+            SELECT * FROM (
+                SELECT DISTINCT ON (revenue_kind) id, revenue_kind, effective_from FROM royalties.rule
+                WHERE work_id = $1 AND status = 'effective' AND effective_from <= clock_timestamp()
+                ORDER BY revenue_kind, effective_from DESC, version DESC
+            ) counting
+            UNION ALL
+            SELECT id, revenue_kind, effective_from FROM royalties.rule
+            WHERE work_id = $1 AND status = 'effective' AND effective_from > clock_timestamp()
+            """,
+            work_id,
+        )
+    )
 
 
 async def starts_replaced(db: Any, work_id: UUID, kind: str, at: datetime) -> list[datetime]:
@@ -359,6 +378,23 @@ async def debts(db: Any, asset: str) -> int:
     """What all payees together owe us."""
     total: int = await db.fetchval(
         "SELECT coalesce(-sum(units), 0)::bigint FROM royalties.owed WHERE asset = $1 AND units < 0", asset
+    )
+    return total
+
+
+async def debts_to_come(db: Any, asset: str) -> int:
+    """What all payees together would owe us if all refunds under way came about."""
+    total: int = await db.fetchval(
+        """
+        SELECT (
+            (SELECT coalesce(-sum(units), 0) FROM royalties.owed WHERE asset = $1 AND units < 0)
+            + (SELECT coalesce(sum(greatest(s.units - coalesce(o.units, 0), 0) - greatest(-coalesce(o.units, 0), 0)), 0)
+               FROM (SELECT account_id, sum(units) AS units FROM royalties.set_aside WHERE asset = $1
+                     GROUP BY account_id) s
+               LEFT JOIN royalties.owed o ON o.account_id = s.account_id AND o.asset = $1)
+        )::bigint
+        """,
+        asset,
     )
     return total
 

@@ -146,7 +146,9 @@ class RoyaltyController(Controller):
 
     @get("/balance", responses=READS)
     async def balance(self, request: AnyRequest, caller: Who, royalties: Royalties) -> Envelope[list[Balance]]:
-        """What is payable, what is held until its hold period is over, and what was paid, by asset."""
+        """What is payable, what is held until its hold period is over, and what was paid, by asset. What was earned, by
+        sales, licences and tokens, is held for seven days, or what `BYLINE_ROYALTY_HOLD_DAYS` says: so long a sale can
+        be given back. `GET /v1/royalties/report` says of each line when it matures."""
         return ok(request, await royalties.statements.balance(caller))
 
 
@@ -160,7 +162,8 @@ class PayoutController(Controller):
         self, request: AnyRequest, data: JSONBody[PayoutRequest], caller: Who, royalties: Royalties,
         idempotency_key: IdempotencyKey = None,
     ) -> Envelope[Payout]:  # fmt: skip
-        """Pay out what is payable to one's own spending account, from where it can be withdrawn."""
+        """Pay out what is payable to one's own spending account, from where it can be withdrawn. What is held is not
+        payable yet (`GET /v1/royalties/balance`)."""
         return ok(request, await royalties.payouts.ask(caller, data, required_key(idempotency_key)))
 
     @get("/", responses=READS)

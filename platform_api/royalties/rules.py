@@ -5,7 +5,8 @@ agreed whose share falls (or ends), and everybody who is new on it, the owner as
 collaborators. Who that is, is asked again at the last consent, under the lock of the work: whoever got a share
 meanwhile is asked too, and the rule waits. It counts from its date on, or from the last consent if that is later; a
 sale is split by the rule that counted at its time, and nothing that was split is split again. Without a rule the shares
-of the work's collaborators count.
+of the work's collaborators count; and shares that collaborators agreed to later take the place of every rule, as rules
+of their own.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class RoyaltyRules:
         self._database = kernel.database
         self._works = kernel.service(WorkService)
         self._people = kernel.service(IdentityService).people
+        self._works.collaboration.rules = self
 
     async def read(self, caller: Caller, work_id: UUID) -> Rules:
         """For those who make the work, and those whom a rule names or asks. Raises ApiError NOT_FOUND."""
@@ -126,6 +128,31 @@ class RoyaltyRules:
             lines = [(account_id, "collaborator", bps) for account_id, bps in shares]
         payees = [Payee(pay_account(account_id), account_id, role, bps) for account_id, role, bps in lines]
         return None if row is None else row["id"], payees
+
+    async def who_loses(self, db: Any, work_id: UUID, shares: dict[UUID, int]) -> set[UUID]:
+        """Whose part by a rule that counts, or will, is more than these shares give."""
+        losers: set[UUID] = set()
+        for row in await queries.standing_rules(db, work_id):
+            lines = await queries.rule_lines(db, row["id"])
+            losers |= {line["account_id"] for line in lines if shares.get(line["account_id"], 0) < line["bps"]}
+        return losers
+
+    async def give_way(self, db: Any, work_id: UUID, shares: dict[UUID, int], actor: UUID) -> None:
+        """These shares count from now on in place of all rules; the caller holds the work's lock.
+
+        What counted before stays as it was, for sales of that time. Rules that would begin later never do.
+        """
+        standing = await queries.standing_rules(db, work_id)
+        now = datetime.now(UTC)
+        for row in standing:
+            if row["effective_from"] > now:
+                await queries.close_rule(db, row["id"], "superseded")
+        lines = [(account_id, "collaborator", bps) for account_id, bps in sorted(shares.items())]
+        for kind in sorted({row["revenue_kind"] for row in standing}):
+            row = await queries.insert_rule(db, new_id(), work_id, kind, now, "effective", actor, lines)
+            new = {str(account_id): bps for account_id, bps in shares.items()}
+            await self._audit(db, "royalty_rule.gave_way", row, actor, new)
+            await self._tell(db, row, actor)
 
     async def _asked(self, db: Any, work: Any, kind: str, at: datetime, after: dict[UUID, int]) -> set[UUID]:
         """Who must agree that `after` counts from `at` on: all who would lose, then or by a rule that begins later."""

@@ -12,7 +12,7 @@ from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.exchange.service import ExchangeService
 from platform_api.identity.service import IdentityService
 from platform_api.kernel.context import Kernel
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.royalties import queries
 from platform_api.royalties.earnings import Earning, Earnings
 from platform_api.royalties.entries import Entries
@@ -30,7 +30,6 @@ from platform_api.royalties.split import platform_part
 from platform_api.royalties.statements import Statements, total_of
 from platform_api.security import Caller
 from platform_api.settlement.queries import settled_in
-from platform_api.works.offers import units_of
 from platform_api.works.service import WorkService
 
 __all__ = ["RoyaltyService"]

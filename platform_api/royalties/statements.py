@@ -18,6 +18,7 @@ import msgspec
 
 from platform_api.envelope import Pagination, cursor_from, page, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
+from platform_api.exchange.account_queries import sequences_of
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.money import decimal_text
@@ -197,15 +198,21 @@ def _bounds(period: str) -> tuple[datetime, datetime]:
 
 
 async def _lines(db: Any, rows: Sequence[Any]) -> list[ReportLine]:
-    batches = await settled_in(db, [row["sequence"] for row in rows if row["sequence"] is not None])
+    """With sequence and batch, also of what was posted by a command whose answer was lost: asked again, the core only
+    says that it ran, and the projection of its events says where."""
+    untold = [row["ref"] for row in rows if row["sequence"] is None]
+    found = await sequences_of(db, untold) if untold else {}
+    sequences = [row["sequence"] or found.get(row["ref"]) for row in rows]
+    batches = await settled_in(db, [sequence for sequence in sequences if sequence is not None])
     lines = []
-    for row in rows:
-        batch, digests = batches.get(row["sequence"], (None, []))
+    for row, sequence in zip(rows, sequences, strict=True):
+        batch, digests = (None, []) if sequence is None else batches.get(sequence, (None, []))
         lines.append(
             ReportLine(
                 timestamp(row["happened_at"]), row["kind"], row["asset"],
                 decimal_text(row["amount_units"], row["scale"]), str(row["work_id"]) if row["work_id"] else None,
-                row["revenue_kind"], row["ref"], row["sequence"], batch, digests,
+                row["revenue_kind"], row["ref"], sequence, batch, digests,
+                None if row["kind"] == "paid" else timestamp(row["matures_at"]),
             )
         )  # fmt: skip
     return lines

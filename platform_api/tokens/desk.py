@@ -25,11 +25,11 @@ from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
 from platform_api.exchange.service import ExchangeService
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import pay_account
+from platform_api.money import units_of
 from platform_api.royalties.entries import Income
 from platform_api.royalties.service import RoyaltyService
 from platform_api.royalties.split import largest_remainder
 from platform_api.tokens import queries
-from platform_api.works.offers import units_of
 
 __all__ = ["DriveMarket", "TokenDesk"]
 

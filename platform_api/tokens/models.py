@@ -157,7 +157,7 @@ class MarketPhase(Struct, frozen=True):
 
 
 class Proceeds(Struct, frozen=True):
-    """What the sale brought in so far, less the platform's share, on its way to the creator's payable account."""
+    """What the sale brought in so far, less the platform's share, on its way to what the creator is owed."""
 
     ref: str
     asset: str

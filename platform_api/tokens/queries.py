@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from platform_api.database import insertion
+
 PUBLIC = "status NOT IN ('reserved', 'failed')"
 
 
@@ -63,10 +65,8 @@ async def token_of_creator(db: Any, creator_id: UUID) -> Any:
 
 
 async def insert_token(db: Any, fields: Mapping[str, Any]) -> Any:
-    columns, places = ", ".join(fields), ", ".join(f"${position}" for position in range(1, len(fields) + 1))
-    return await db.fetchrow(
-        f"INSERT INTO tokens.token ({columns}) VALUES ({places}) RETURNING *", *fields.values()
-    )
+    insert, values = insertion("tokens.token", fields)
+    return await db.fetchrow(f"{insert} RETURNING *", *values)
 
 
 async def token(db: Any, token_id: UUID) -> Any:

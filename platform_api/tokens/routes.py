@@ -131,7 +131,8 @@ class TokenController(Controller):
         self, request: AnyRequest, token_id: FromPath[str], caller: Who, tokens: Tokens,
         idempotency_key: IdempotencyKey = None,
     ) -> Envelope[Proceeds]:  # fmt: skip
-        """Take what one's sale has brought in to one's payable account. Needs an Idempotency-Key."""
+        """Take what one's sale has brought in to what one is owed, where it is held as other earnings are and then
+        payable (`GET /v1/royalties/balance`). Needs an Idempotency-Key."""
         id_ = path_id(token_id, "token")
         return ok(request, await tokens.registry.proceeds(caller, id_, required_key(idempotency_key)))
 

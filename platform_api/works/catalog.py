@@ -27,6 +27,7 @@ from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.idempotency import Answer
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
+from platform_api.kernel.events import Event
 from platform_api.media.service import MediaService
 from platform_api.security import Caller
 from platform_api.taxonomy.service import TaxonomyService
@@ -65,6 +66,8 @@ CURSORS: dict[str, tuple[type, ...]] = {"newest": (datetime, UUID), "oldest": (d
 
 Entitled = Callable[[Any, Caller, UUID, UUID | None, datetime | None], Awaitable[bool]]
 """Whether somebody has bought a work, or a chapter of it: connection, who, work, chapter, before when."""
+_PURCHASES = ("content_purchase", "rental", "ppv")
+"""Kinds of revenue that are purchases of a work by its readers."""
 BeingPaid = Callable[[Any, UUID], Awaitable[bool]]
 """Whether money for a work is on its way: connection, work."""
 
@@ -80,6 +83,7 @@ class Catalog:
         self.being_paid: BeingPaid | None = None
         """Both set by the context that sells."""
         self._creators.shown = queries.shown
+        kernel.events.subscribe("works.purchases", ["royalty.distributed", "royalty.reversed"], self._count_purchase)
 
     async def create(self, caller: Caller, body: WorkRequest, key: str | None) -> tuple[Work, bool]:
         """A draft, and its first version. Raises ApiError VALIDATION_ERROR, FORBIDDEN `no_creator`."""
@@ -326,6 +330,11 @@ class Catalog:
         """Of a work that somebody has a right to, which is therefore not deleted."""
         return str((await queries.work(db, work_id))["title"])
 
+    async def creator_of(self, db: Any, work_id: UUID) -> UUID:
+        """Of a work that was sold, which is therefore not deleted."""
+        found: UUID = (await queries.work(db, work_id))["creator_id"]
+        return found
+
     async def lock_own(self, db: Any, caller: Caller, work_id: UUID, or_permitted: str | None = None) -> Any:
         """The caller's work, locked; somebody else's for whoever has the permission. Raises ApiError NOT_FOUND."""
         row = await queries.lock_work(db, work_id)
@@ -431,6 +440,15 @@ class Catalog:
             needed = "a published chapter or a master file" if row["kind"] in SERIALS else "a master file"
             raise ApiError(ErrorCode.CONFLICT, f"It needs {needed} first.", reason="nothing_to_publish")
 
+    async def _count_purchase(self, db: Any, event: Event) -> None:
+        """A consumer: purchases, less those that were given back whole."""
+        if event.payload["revenue_kind"] not in _PURCHASES:
+            return
+        if event.type == "royalty.distributed":
+            await queries.count_purchase(db, UUID(event.payload["work_id"]), 1)
+        elif event.payload["whole"]:
+            await queries.count_purchase(db, UUID(event.payload["work_id"]), -1)
+
     async def _publish(self, db: Any, row: Any, actor: UUID) -> None:
         at = row["published_at"] or datetime.now(UTC)
         await queries.update_work(db, row["id"], {"status": "published", "published_at": at})
@@ -504,6 +522,7 @@ def work_of(row: Any) -> Work:
         verification_status=row["verification_status"], content_version=row["content_version"],
         published_at=timestamp(row["published_at"]) if row["published_at"] else None,
         created_at=timestamp(row["created_at"]), updated_at=timestamp(row["updated_at"]), version=row["version"],
+        purchase_count=row["purchase_count"],
     )  # fmt: skip
 
 

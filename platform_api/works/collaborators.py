@@ -4,11 +4,14 @@ The owner proposes the whole list; the owner's own share is what is left of 10,0
 effective when everybody agreed whose share falls (or ends), and everybody who is new on it: nobody is named, and nobody
 loses, without saying so. A share that rises needs no consent, but the owner's, who proposes. A new proposal takes the
 place of one that waits; a refusal ends it.
+
+What was agreed last counts: a royalty rule that stands against the new shares ends with their consent, so whoever loses
+by that is asked too; and asked again at the last consent, for a rule may have been agreed meanwhile.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -35,12 +38,23 @@ __all__ = ["Collaboration", "who_must_agree"]
 WHOLE_BPS = 10_000
 
 
+class StandingRules(Protocol):
+    """Of the context of royalties, for a work whose lock the caller holds. `shares` are whole, with the owner's."""
+
+    async def who_loses(self, db: Any, work_id: UUID, shares: dict[UUID, int]) -> set[UUID]:
+        """Whose part by a rule that counts, or will, is more than these shares give."""
+
+    async def give_way(self, db: Any, work_id: UUID, shares: dict[UUID, int], actor: UUID) -> None:
+        """These shares count from now on in place of all rules."""
+
+
 class Collaboration:
     def __init__(self, kernel: Kernel, catalog: Catalog) -> None:
         self._kernel = kernel
         self._database = kernel.database
         self._catalog = catalog
         self._people = kernel.service(IdentityService).people
+        self.rules: StandingRules | None = None
 
     async def read(self, visitor: Caller | None, work_id: UUID) -> Collaborators:
         """Raises ApiError NOT_FOUND."""
@@ -55,16 +69,14 @@ class Collaboration:
             check_open(work)
             await self._check(db, body.collaborators, work["account_id"])
             lines = [(line.account_id, line.role, line.share_bps) for line in body.collaborators]
-            before = {row["account_id"]: row["share_bps"] for row in await queries.collaborators(db, work_id)}
-            asked = who_must_agree(before, {account_id: share for account_id, _, share in lines})
+            asked = await self._asked(db, work, lines)
             waiting = await queries.open_change(db, work_id)
             if waiting is not None:
                 await queries.close_change(db, waiting["id"], "superseded")
             change_id, actor = new_id(), UUID(caller.account_id)
             status = "pending" if asked else "effective"
-            await queries.insert_change(
-                db, change_id, work_id, msgspec.json.encode(lines).decode(), status, actor, sorted(asked)
-            )
+            await queries.insert_change(db, change_id, work_id, msgspec.json.encode(lines).decode(), status, actor)
+            await queries.add_consents(db, change_id, sorted(asked))
             if not asked:
                 await self._make_effective(db, work, change_id, lines, actor)
             return await self._shown(db, work_id, True)
@@ -90,9 +102,12 @@ class Collaboration:
             if not body.agree:
                 await queries.close_change(db, change["id"], "declined")
             elif all(row["agreed"] for row in await queries.consents(db, change["id"])):
-                await queries.close_change(db, change["id"], "effective")
                 lines = msgspec.json.decode(change["lines"], type=list[tuple[UUID, str, int]])
-                await self._make_effective(db, work, change["id"], lines, change["proposed_by"])
+                if late := await self._asked(db, work, lines) - {row["account_id"] for row in asked}:
+                    await queries.add_consents(db, change["id"], sorted(late))
+                else:
+                    await queries.close_change(db, change["id"], "effective")
+                    await self._make_effective(db, work, change["id"], lines, change["proposed_by"])
             return await self._shown(db, work_id, True)
 
     async def shares(self, db: Any, work_id: UUID) -> list[tuple[UUID, int]]:
@@ -102,11 +117,21 @@ class Collaboration:
         owner = (await queries.work(db, work_id))["account_id"]
         return [(account_id, share) for account_id, share in [(owner, rest), *lines] if share]
 
+    async def _asked(self, db: Any, work: Any, lines: list[tuple[UUID, str, int]]) -> set[UUID]:
+        """Who must agree: by the shares that count now, and by rules that stand before them."""
+        before = {row["account_id"]: row["share_bps"] for row in await queries.collaborators(db, work["id"])}
+        asked = who_must_agree(before, {account_id: share for account_id, _, share in lines})
+        if self.rules is not None:
+            asked |= await self.rules.who_loses(db, work["id"], _whole(work, lines))
+        return asked - {work["account_id"]}
+
     async def _make_effective(
         self, db: Any, work: Any, change_id: UUID, lines: list[tuple[UUID, str, int]], actor: UUID
     ) -> None:
         old = [[str(row["account_id"]), row["share_bps"]] for row in await queries.collaborators(db, work["id"])]
         await queries.replace_collaborators(db, work["id"], lines)
+        if self.rules is not None:
+            await self.rules.give_way(db, work["id"], _whole(work, lines), actor)
         new = [[str(account_id), share] for account_id, _, share in lines]
         payload = {"creator_id": str(work["creator_id"]), "change_id": str(change_id), "shares": new}
         subject = ("work", str(work["id"]))
@@ -143,6 +168,13 @@ class Collaboration:
             )  # fmt: skip
         shares = [Collaborator(str(row["account_id"]), row["role"], row["share_bps"]) for row in rows]
         return Collaborators(WHOLE_BPS - sum(line.share_bps for line in shares), shares, pending)
+
+
+def _whole(work: Any, lines: list[tuple[UUID, str, int]]) -> dict[UUID, int]:
+    """Shares by account, with what is left for the owner."""
+    rest = WHOLE_BPS - sum(share for *_, share in lines)
+    shares = {account_id: share for account_id, _, share in [(work["account_id"], "", rest), *lines]}
+    return {account_id: share for account_id, share in shares.items() if share}
 
 
 def who_must_agree(before: dict[UUID, int], after: dict[UUID, int]) -> set[UUID]:

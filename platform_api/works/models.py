@@ -113,6 +113,8 @@ class Work(Struct, frozen=True):
     created_at: str
     updated_at: str
     version: int
+    purchase_count: int
+    """Purchases and rentals, of its chapters too, but for those that were given back whole."""
 
 
 class WorkVersion(Struct, frozen=True):

@@ -17,16 +17,15 @@ from platform_api.errors import ApiError, ErrorCode
 from platform_api.exchange.service import ExchangeService
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
-from platform_api.money import decimal_text
+from platform_api.money import decimal_text, units_of
 from platform_api.security import Caller
 from platform_api.works import queries
 from platform_api.works.catalog import SERIALS, Catalog, check_open
 from platform_api.works.models import Offer, OfferPatch, OfferRequest
 
-__all__ = ["Offers", "units_of"]
+__all__ = ["Offers"]
 
 COIN = "COIN"
-UNITS_MAX = 2**63 - 1
 
 
 class Offers:
@@ -139,18 +138,6 @@ class Offers:
         await self._kernel.audit.record(
             db, action, ("offer", str(row["id"])), actor=caller.account_id, old=old, new=new
         )
-
-
-def units_of(price: str, scale: int, *, least: int = 1, field: str = "price") -> int:
-    """The decimal text in units of 10^-scale. Raises ApiError VALIDATION_ERROR: too fine, too small, too large."""
-    whole, _, fraction = price.partition(".")
-    fraction = fraction.rstrip("0")
-    units = int(whole + fraction.ljust(scale, "0"))
-    if len(fraction) > scale or not least <= units <= UNITS_MAX:
-        message = f"{field}: must be {'above 0' if least else 'a number'}, with at most {scale} decimals"
-        raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_price", field=field,
-                       details={"decimals": scale})  # fmt: skip
-    return units
 
 
 def _facts(row: Any) -> dict[str, Any]:

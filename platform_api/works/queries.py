@@ -7,11 +7,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from platform_api.database import insertion
+
 _WORK = """
     w.id, w.creator_id, w.account_id, w.kind, w.title, w.description, w.category, w.genres, w.tags, w.language,
     w.metadata, w.status, w.verification_status, w.content_version, w.sold, w.published_at, w.created_at, w.updated_at,
-    w.version
+    w.version, w.purchase_count
 """
+CASTS = {"search_words": "::text::regconfig"}
 FILTERS: Mapping[str, str] = {
     "kind": "w.kind = {}",
     "category": "w.category = {}",
@@ -60,17 +63,13 @@ def _conditions(arguments: _Arguments, filters: Mapping[str, Any]) -> str:
 
 
 async def insert_work(db: Any, work_id: UUID, creator_id: UUID, account_id: UUID, fields: Mapping[str, Any]) -> None:
-    columns = ("kind", *_EDITED)
-    names = ", ".join(columns)
-    places = ", ".join(_place(name, number) for number, name in enumerate(columns, 4))
-    await db.execute(
-        f"INSERT INTO works.work (id, creator_id, account_id, {names}) VALUES ($1, $2, $3, {places})",
-        work_id, creator_id, account_id, *(fields[name] for name in columns),
-    )  # fmt: skip
+    ids = {"id": work_id, "creator_id": creator_id, "account_id": account_id}
+    insert, values = insertion("works.work", ids | {name: fields[name] for name in ("kind", *_EDITED)}, CASTS)
+    await db.execute(insert, *values)
 
 
 async def update_work(db: Any, work_id: UUID, fields: Mapping[str, Any]) -> None:
-    sets = "".join(f"{name} = {_place(name, number)}, " for number, name in enumerate(fields, 2))
+    sets = "".join(f"{name} = ${number}{CASTS.get(name, '')}, " for number, name in enumerate(fields, 2))
     await db.execute(
         f"UPDATE works.work SET {sets}version = version + 1, updated_at = now() WHERE id = $1",
         work_id, *fields.values(),
@@ -80,10 +79,6 @@ async def update_work(db: Any, work_id: UUID, fields: Mapping[str, Any]) -> None
 _EDITED = (
     "title", "description", "category", "genres", "tags", "language", "metadata", "keywords", "search_words",
 )  # fmt: skip
-
-
-def _place(name: str, number: int) -> str:
-    return f"${number}::text::regconfig" if name == "search_words" else f"${number}"
 
 
 async def work(db: Any, work_id: UUID) -> Any:
@@ -111,6 +106,11 @@ async def shown(db: Any, ids: list[UUID]) -> set[UUID]:
         ids,
     )
     return {row["id"] for row in rows}
+
+
+async def count_purchase(db: Any, work_id: UUID, change: int) -> None:
+    """As `mark_sold`: no new version of the row."""
+    await db.execute("UPDATE works.work SET purchase_count = purchase_count + $2 WHERE id = $1", work_id, change)
 
 
 async def mark_sold(db: Any, work_id: UUID) -> None:
@@ -366,16 +366,17 @@ async def open_change(db: Any, work_id: UUID) -> Any:
     return await db.fetchrow(query, work_id)
 
 
-async def insert_change(
-    db: Any, change_id: UUID, work_id: UUID, lines: str, status: str, actor: UUID, consents: list[UUID]
-) -> None:
+async def insert_change(db: Any, change_id: UUID, work_id: UUID, lines: str, status: str, actor: UUID) -> None:
     await db.execute(
         "INSERT INTO works.collaborator_change (id, work_id, lines, status, proposed_by) VALUES ($1, $2, $3, $4, $5)",
         change_id, work_id, lines, status, actor,
     )  # fmt: skip
+
+
+async def add_consents(db: Any, change_id: UUID, accounts: list[UUID]) -> None:
     await db.executemany(
         "INSERT INTO works.collaborator_consent (change_id, account_id) VALUES ($1, $2)",
-        [(change_id, account_id) for account_id in consents],
+        [(change_id, account_id) for account_id in accounts],
     )
 
 

@@ -2,7 +2,7 @@
 
     --seeds N    seeds of the simulator, each a world of its own, spread over the cores
     --pause S    seconds that a stopped process stays stopped (30)
-    --kills N    real faults under load, one exchange for each `--lives` of them
+    --kills N    real kills under load, and a stop of a process behind each eighth; a new exchange now and then
 
 Exit status 0: no violation. 1: at least one, named on the card and here.
 """
@@ -46,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = f"make faults SEEDS={given.seeds} KILLS={given.kills}"
     card = report.Card(command + (f" FIRST={given.first}" if given.first else ""), seeds, kills, given.pause)
     page, _ = report.write(card, given.out)
-    kill_count = sum(kills.faults.values())
-    console.print(f"{seeds.count:,} seeds, {kill_count:,} kills, {len(card.failures)} violations: {page}")
+    faults = sum(kills.faults.values())
+    console.print(f"{seeds.count:,} seeds, {faults:,} kills and stops, {len(card.failures)} violations: {page}")
     for text in card.failures[: report.FAILURES_NAMED]:
         console.print(text, markup=False, soft_wrap=True)
     return 1 if card.failures else 0
@@ -67,6 +67,7 @@ def _seeds(count: int, first: int, progress: Progress) -> report.Seeds:
         sums.commands += result.commands
         sums.virtual_s += result.virtual_s
         sums.faults.update(result.faults)
+        sums.outcomes.update(result.outcomes)
         sums.slowest_recovery_s = max(sums.slowest_recovery_s, result.recovery_s)
         if result.failure:
             sums.failures.append(f"seed {result.seed}: {result.failure}")
@@ -83,16 +84,16 @@ def _kills(
     sums, done = Kills(), 0
     if not count:
         return sums
-    task: TaskID = progress.add_task("kills", total=count)
     faults = plan(count, seed)
+    task: TaskID = progress.add_task("kills", total=len(faults))
 
     def told(_: int, fault: str, so_far: Kills) -> None:
         slowest = so_far.recovery_s[fault][-1]
         progress.update(task, advance=1, description=f"{fault}, up again after {slowest} s")
         if not console.is_terminal:
-            console.print(f"{done + sum(so_far.faults.values())} of {count}: {fault}, up again after {slowest} s")
+            console.print(f"{done + sum(so_far.faults.values())} of {len(faults)}: {fault}, up again after {slowest} s")
 
-    while done < count and not sums.failures:
+    while done < len(faults) and not sums.failures:
         part = faults[done : done + LIVES]
         with tempfile.TemporaryDirectory(dir=folder, prefix="byline-faults-") as scratch:
             found = asyncio.run(run_kills(Path(scratch), part, seed=seed + done, pause_s=pause_s, on_fault=told))

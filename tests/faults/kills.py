@@ -54,9 +54,12 @@ class Kills:
 
 
 def plan(count: int, seed: int) -> list[str]:
-    """Half of them the core, a tenth everything, the rest each process in turn."""
-    draw, others = random.Random(seed), list(FAULTS[2:])
+    """`count` kills: half of them the core, a tenth everything, the rest each process in turn. Behind each eighth of
+    them one process is stopped for a while, each in turn: these come on top."""
+    draw = random.Random(seed)
+    others, stops = ([f"{word} {name}" for name in names] for word, names in (("kill", KILLED[1:]), ("stop", STOPPED)))
     draw.shuffle(others)
+    draw.shuffle(stops)
     faults = []
     for number in range(count):
         if number % 2 == 0:
@@ -65,6 +68,8 @@ def plan(count: int, seed: int) -> list[str]:
             faults.append("all")
         else:
             faults.append(others[(number // 2 - number // 10) % len(others)])
+        if number % 8 == 7:
+            faults.append(stops[number // 8 % len(stops)])
     return faults
 
 

@@ -16,6 +16,14 @@ __all__ = ["Card", "Seeds", "write"]
 
 ROOT = Path(__file__).parents[2]
 FAILURES_NAMED = 20
+OUTCOMES = {
+    "refused": "damage that no disk can mend: the start was refused",
+    "found_by_verify": "damage in front of the snapshot that a start used, found by `byline journal verify`",
+    "told": "the last group gone without a trace (a lying disk, a damaged end), known to the clients that were told",
+    "damaged_snapshot": "damaged snapshot passed over for an older one",
+    "snapshot": "snapshots begun",
+    "snapshot_failed": "snapshots that failed",
+}
 
 
 @dataclass
@@ -27,11 +35,14 @@ class Seeds:
     commands: int = 0
     virtual_s: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
+    """Each once, and nothing else."""
     slowest_recovery_s: float = 0.0
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
     pace: dict[str, float] = field(default_factory=dict)
     """`tests.simulation.budget.pace`."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """What came of damage, and of snapshots."""
 
 
 @dataclass
@@ -50,6 +61,7 @@ class Card:
 
     def as_json(self) -> dict[str, Any]:
         kills, seeds = self.kills, self.seeds
+        stops = sum(count for fault, count in kills.faults.items() if fault.startswith("stop"))
         return {
             "command": self.command, "commit": commit(), "machine": machine(),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -57,11 +69,13 @@ class Card:
             "seeds": {
                 "run": seeds.count, "first": seeds.first, "commands_checked": seeds.commands,
                 "virtual_seconds": round(seeds.virtual_s, 1), "faults": dict(sorted(seeds.faults.items())),
+                "outcomes": dict(sorted(seeds.outcomes.items())),
                 "slowest_recovery_s": round(seeds.slowest_recovery_s, 3), "seconds": round(seeds.seconds, 1),
                 **seeds.pace,
             },
             "kills": {
-                "run": sum(kills.faults.values()), "faults": dict(sorted(kills.faults.items())),
+                "run": sum(kills.faults.values()), "killed": sum(kills.faults.values()) - stops, "stopped": stops,
+                "faults": dict(sorted(kills.faults.items())),
                 "journal_commands_replayed": kills.commands, "orders_checked": kills.requests,
                 "orders_acknowledged": kills.acked, "unknown_outcomes_resolved": dict(sorted(kills.resolved.items())),
                 "slowest_up_again_s": {fault: max(times) for fault, times in sorted(kills.recovery_s.items())},
@@ -99,7 +113,9 @@ def _page(told: dict[str, Any]) -> str:
         *_pace(seeds),
         f"| commands checked by the auditor | {seeds['commands_checked']:,} |",
         f"| faults injected by the simulator | {sum(seeds['faults'].values()):,} |",
-        f"| real processes killed or stopped | {kills['run']:,} times in {kills['seconds']:,.0f} s |",
+        f"| real processes killed (SIGKILL) | {kills['killed']:,} times |",
+        f"| real processes stopped for a while (SIGSTOP) | {kills['stopped']:,} times; with the kills "
+        f"{kills['seconds']:,.0f} s |",
         f"| orders whose true outcome was compared with what was told | {kills['orders_checked']:,}, "
         f"{kills['orders_acknowledged']:,} of them acknowledged |",
         f"| orders without an answer, resolved | {sum(kills['unknown_outcomes_resolved'].values()):,}: "
@@ -122,6 +138,9 @@ def _page(told: dict[str, Any]) -> str:
     lines += ["", f"`kill`: SIGKILL; `stop`: {pause}; `all`: SIGKILL of all.", ""]
     lines += ["## Faults of the simulator", "", "| kind | times |", "|---|---|"]
     lines += [f"| {kind} | {count:,} |" for kind, count in seeds["faults"].items()]
+    lines += ["", "Those that begin with `chain_` are of settlement's worlds.", ""]
+    lines += ["## What came of damage, and of snapshots", "", "| outcome | times |", "|---|---|"]
+    lines += [f"| {OUTCOMES[kind]} | {count:,} |" for kind, count in seeds["outcomes"].items()]
     lines += ["", "## Violations", ""]
     lines += [f"- {text}" for text in failures[:FAILURES_NAMED]] or ["None."]
     return "\n".join(lines) + "\n"
@@ -132,6 +151,6 @@ def _pace(seeds: dict[str, Any]) -> list[str]:
         return []
     return [
         f"| a seed | {seeds['cpu_s_median']} s of one core (95 of 100 under {seeds['cpu_s_p95']} s, the longest "
-        f"{seeds['cpu_s_max']} s) for at least {seeds['virtual_s_min']} virtual seconds; damage that kept the exchange "
-        f"from starting, as it must, ended {seeds['ended_by_detected_damage']:,} of them before |"
+        f"{seeds['cpu_s_max']} s) for at least {seeds['virtual_s_min']} virtual seconds; damage that no disk "
+        f"can mend ended {seeds['ended_by_detected_damage']:,} of them before |"
     ]

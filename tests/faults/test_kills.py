@@ -25,18 +25,22 @@ def test_a_plan_has_every_fault_and_is_the_same_for_the_same_seed() -> None:
     faults = plan(100, 1)
     assert faults == plan(100, 1) != plan(100, 2)
     count = Counter(faults)
-    assert set(count) == set(FAULTS) and count["kill core"] == 50 and count["all"] >= 5 and min(count.values()) >= 3
+    assert set(count) == set(FAULTS) and count["kill core"] == 50 and count["all"] == 10 and min(count.values()) >= 3
+    assert sum(times for fault, times in count.items() if not fault.startswith("stop")) == 100
 
 
 def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
-    kills = Kills(Counter({"kill core": 7, "all": 2}), {"kill core": [1.5, 2.25], "all": [9.0]}, 0.125, 50_000, 4_321)
+    done = Counter({"kill core": 7, "all": 2, "stop chain": 3})
+    kills = Kills(done, {"kill core": [1.5, 2.25], "all": [9.0]}, 0.125, 50_000, 4_321)
     kills.resolved, kills.acked = Counter({"never": 11, "accepted": 3}), 4_000
     seeds = Seeds(1234, 0, 98_765, 74_040.0, Counter({"torn": 77}), 0.5, ["seed 9: I3"])
+    seeds.outcomes = Counter({"told": 4})
     seeds.pace = {"cpu_s_median": 0.5, "cpu_s_p95": 1.01, "cpu_s_max": 2.5, "virtual_s_min": 62.1,
                   "ended_by_detected_damage": 88}  # fmt: skip
     page, numbers = write(Card("make faults SEEDS=1234 KILLS=9", seeds, kills, 30.0), tmp_path)
     told: dict[str, Any] = json.loads(numbers.read_text())
-    assert told["failures"] == ["seed 9: I3"] and told["kills"]["run"] == 9 and told["commit"] and told["machine"]
+    assert told["failures"] == ["seed 9: I3"] and told["kills"]["run"] == 12 and told["commit"] and told["machine"]
+    assert told["kills"]["killed"] == 9 and told["kills"]["stopped"] == 3 and told["seeds"]["outcomes"] == {"told": 4}
     text = page.read_text()
     for part in (
         "1,234", "98,765", "4,321", "14:", "torn | 77", "kill core | 7 | 2.25", "**1**", "seed 9: I3", "62.1",

@@ -1,4 +1,4 @@
-"""Faults of processes and of what they need, under the real core: F9, F19, F22, F46, F53, F62, F63."""
+"""Faults of processes and of what they need, under the real core: F9, F16, F17, F19, F22, F46, F53, F62, F63."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from byline import bootstrap
 from byline.client import CommandError, TradingClient
 from byline.operator import gateway_url
+from engine.messages.errors import JournalCorrupt
 from gateway.session import Session
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay, verify
@@ -184,3 +187,57 @@ def test_f46_a_bomb_in_json_is_refused_at_little_cost(bomb: str, is_signed_in: b
     assert refusals or closes
     assert peak < 2 * len(BOMBS[bomb]) + (1 << 20), "no more than the text and a megabyte"
     assert not any(json.loads(output.payload).get("type") == "pong" for output in refusals)
+
+
+async def test_f16_a_deleted_journal_is_no_new_exchange(core: CoreProcess) -> None:
+    """Only the segments are gone: the core stays down with one line, and nothing that is left is touched."""
+    await core.start()
+    await core.traders(1)
+    assert await core.stop() == 0
+    for path in (core.data / "journal").glob("*.journal"):
+        path.unlink()
+    left = {path: path.read_bytes() for path in (core.data / "journal.mark", core.data / "keys" / "epoch")}
+    core.spawn()
+    assert await core.ended() == 3
+    last = core.log().strip().splitlines()[-1]
+    assert "error=JournalCorrupt: journal: has no segment, but it had one: here are journal.mark, keys/" in last
+    assert "stays down, see docs/operations.md" in last
+    assert {path: path.read_bytes() for path in left} == left
+    found = subprocess.run(
+        [sys.executable, "-m", "byline.cli", "journal", "verify", "--data", str(core.data)], capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 1 and "has no segment" in found.stdout and "sound" not in found.stdout
+
+
+async def test_f17_the_count_of_starts_is_durable_and_refused_when_it_says_nothing(core: CoreProcess) -> None:
+    await core.start()
+    assert await core.stop() == 0
+    epoch = core.data / "keys" / "epoch"
+    assert bootstrap._next_epoch(core.data) == int(epoch.read_text()) == 2
+    for text in (b"", b"\0\0", b"two\n", b"-3\n"):
+        epoch.write_bytes(text)
+        with pytest.raises(JournalCorrupt, match="keys/epoch: holds no number"):
+            bootstrap._next_epoch(core.data)
+        assert epoch.read_bytes() == text
+    core.spawn()
+    assert await core.ended() == 3 and "keys/epoch: holds no number" in core.log().strip().splitlines()[-1]
+
+
+def test_f17_the_count_of_starts_is_on_disk_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "keys").mkdir()
+    steps: list[str] = []
+
+    def noted(name: str, is_file: bool) -> None:
+        real = getattr(os, name)
+
+        def call(*given: Any, **more: Any) -> Any:
+            steps.append(name if not is_file else f"{name} {Path(os.readlink(f'/proc/self/fd/{given[0]}')).name}")
+            return real(*given, **more)
+
+        monkeypatch.setattr(os, name, call)
+
+    noted("fsync", True)
+    noted("rename", False)
+    assert bootstrap._next_epoch(tmp_path) == 1
+    assert steps == ["fsync epoch.new", "rename", "fsync keys"]

@@ -26,7 +26,7 @@ from persistence.disk import DirectoryDisk, SystemClock
 from persistence.journal import Journal, JournalSettings
 from persistence.recovery import recover, replay, verify
 from tests.support.core_process import MARKET, CoreProcess
-from tests.support.disk import SECTOR, SimulatedDisk, SimulatedFile
+from tests.support.disk import SimulatedDisk
 from tests.support.faulty_disk import FaultyDisk, compiler
 from tests.support.waiting import until
 
@@ -206,7 +206,7 @@ async def test_a_corrupt_journal_keeps_the_core_down_until_it_is_cut(core: CoreP
 def test_f10_what_a_failed_sync_left_in_the_cache_is_on_disk_before_it_counts(tmp_path: Path, seed: int) -> None:
     """After a failed sync the kernel holds pages that it calls clean and that are not on the disk. A start in the same
     boot reads them: it must write them again before anything is built on them."""
-    disk = ForgetfulDisk(seed)
+    disk = SimulatedDisk(seed)
     recovered = recover(tmp_path, disk=disk, settings=SMALL, clock=SystemClock(), threads=False)
     appended = [record(recovered.journal, number) for number in range(1, 40)]
     recovered.journal.publish()
@@ -228,25 +228,6 @@ def test_f10_what_a_failed_sync_left_in_the_cache_is_on_disk_before_it_counts(tm
     disk.crash(0.0)
     listed = segments.list_segments(disk)
     assert segments.scan(disk, listed).sequence == found + 1, "what a later group stands on was not on the disk"
-
-
-class ForgetfulFile(SimulatedFile):
-    """Its sync writes dirty sectors alone, and one that fails calls them clean all the same, as Linux does."""
-
-    def sync(self) -> None:
-        dirty, self._node.dirty = self._node.dirty, set()
-        self._disk.meet("sync")
-        stored, cached = self._node.stored, self._node.cached
-        stored.extend(bytes(len(cached) - len(stored)))
-        for sector in dirty:
-            part = slice(sector * SECTOR, (sector + 1) * SECTOR)
-            stored[part] = cached[part]
-
-
-class ForgetfulDisk(SimulatedDisk):
-    def open(self, path: str, *, create: bool = False) -> SimulatedFile:
-        super().open(path, create=create)
-        return ForgetfulFile(self, self.files[path])
 
 
 def record(journal: Journal, sequence: int) -> bytes:

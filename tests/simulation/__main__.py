@@ -49,7 +49,8 @@ def _one(seed: int, with_history: bool) -> int:
     result = run_seed(seed, with_history=with_history)
     print(
         f"seed {seed}: {result.outcome}, {result.virtual_s:.0f} virtual s in {result.cpu_s:.2f} s of CPU, "
-        f"{result.requests} requests, {result.commands} records, {result.recoveries} recoveries, {dict(result.faults)}"
+        f"{result.requests} requests, {result.commands} records, {result.recoveries} recoveries, "
+        f"{dict(result.faults)}, {dict(result.outcomes)}"
     )
     settled = run_settlement(seed)
     print(f"settlement: {settled.batches} commits, {settled.kills} kills, {dict(settled.faults)} {settled.failure}")
@@ -62,9 +63,10 @@ def _one(seed: int, with_history: bool) -> int:
 
 def summary(results: list[SeedResult], elapsed_s: float) -> dict[str, Any]:
     """Sums over seeds, as the report card has them."""
-    faults: Counter[str] = Counter()
+    faults, outcomes = Counter[str](), Counter[str]()
     for result in results:
         faults.update(result.faults)
+        outcomes.update(result.outcomes)
     return {
         "seeds": len(results), "first": results[0].seed if results else 0,
         "virtual_s": round(sum(result.virtual_s for result in results)), "seconds": round(elapsed_s, 1),
@@ -74,7 +76,7 @@ def summary(results: list[SeedResult], elapsed_s: float) -> dict[str, Any]:
         "pace": pace(results),
         "recoveries": sum(result.recoveries for result in results),
         "slowest_recovery_s": round(max((result.recovery_s for result in results), default=0.0), 4),
-        "faults": dict(sorted(faults.items())),
+        "faults": dict(sorted(faults.items())), "outcomes": dict(sorted(outcomes.items())),
         "failures": [{"seed": r.seed, "failure": r.failure, "again": again(r.seed)} for r in results if r.failure],
     }  # fmt: skip
 

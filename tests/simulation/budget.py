@@ -19,6 +19,10 @@ from tests.simulation.world import Result, run_seed
 __all__ = ["SeedResult", "pace", "run_seeds", "seed_results"]
 
 
+ENDED = ("refused", "found_by_verify", "told")
+"""Outcomes that end a world before its time."""
+
+
 @dataclass(frozen=True, slots=True)
 class SeedResult:
     seed: int
@@ -27,8 +31,10 @@ class SeedResult:
     requests: int
     replies: int
     faults: dict[str, int]
-    """How often which kind of fault came about, those of settlement as `chain_…`. `detected`: damage that kept the
-    exchange from starting, as it must."""
+    """How often which kind of fault was committed, each once; those of settlement as `chain_…`."""
+    outcomes: dict[str, int]
+    """`refused`, `found_by_verify`, `told`: what came of damage that no disk can mend (`world.Result.outcome`); and
+    snapshots taken, failed, found damaged."""
     recoveries: int
     recovery_s: float
     """The slowest, in real seconds; 0 if there was none."""
@@ -68,7 +74,7 @@ def pace(results: Sequence[SeedResult]) -> dict[str, float]:
     if not results:
         return {}
     cpu = sorted(result.cpu_s for result in results)
-    whole = [result.virtual_s for result in results if not result.faults.get("detected")]
+    whole = [result.virtual_s for result in results if not set(ENDED).intersection(result.outcomes)]
     return {
         "cpu_s_median": round(cpu[len(cpu) // 2], 3), "cpu_s_p95": round(cpu[len(cpu) * 95 // 100], 3),
         "cpu_s_max": round(cpu[-1], 3), "virtual_s_min": round(min(whole, default=0.0), 1),
@@ -95,6 +101,7 @@ def _run(seed: int) -> SeedResult:
     failures += [failure for failure in (result.failure, settled.failure) if failure]
     faults = dict(result.faults) | {f"chain_{name}": count for name, count in settled.faults.items() if count}
     return SeedResult(
-        seed, result.commands, result.requests, result.replies, faults, result.recoveries + settled.kills,
+        seed, result.commands, result.requests, result.replies, faults, dict(result.outcomes),
+        result.recoveries + settled.kills,
         result.recovery_s, result.virtual_s, time.process_time() - began, "; ".join(failures), settled.batches,
     )  # fmt: skip

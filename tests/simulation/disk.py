@@ -1,8 +1,9 @@
 """A disk that dies in the middle of an operation, loses what was not synced, and lies when it is told to.
 
 Two deaths. `kill`: the process is gone, the machine stays: what was written is still in the page cache, though not on
-the platter, until it is synced or the power fails. `power`: each unsynced sector of 512 bytes survives or not, a file
-whose name was not made durable may be gone, and the operation that was under way is done in part.
+the platter, until it is synced or the power fails. What a failed sync left there may be dropped meanwhile. `power`:
+each unsynced sector of 512 bytes survives or not, and so does what a file grew by; of the names that were made, changed
+or removed since their directory was synced only the first few may stand; the operation under way is done in part.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class FaultyFile(SimulatedFile):
         if disk.misdirect and offset:
             disk.misdirect -= 1
             away = disk.random.choice([-8, -1, 1, 3]) * (SECTOR if len(data) >= SECTOR else RECORD)
-            disk.done["misdirected"] = disk.done.get("misdirected", 0) + 1
+            disk.done["misdirect"] = 1
             return super().write_at(max(0, offset + away), data)
         return super().write_at(offset, data)
 
@@ -40,11 +41,9 @@ class FaultyFile(SimulatedFile):
         disk.operation("sync")
         if disk.is_dead:
             raise disk.gone()
-        if "sync" in disk.fail and disk.fail["sync"][0] == 0:
-            self._node.dirty.clear()  # the kernel takes its pages for clean after it has told of the error once
         if disk.lies:
             disk.lies -= 1
-            disk.done["lied"] = disk.done.get("lied", 0) + 1
+            disk.done["lie"] = 1
             disk.sync_count += 1
             return  # the sectors stay dirty: a loss of power takes them
         super().sync()
@@ -61,10 +60,8 @@ class FaultyDisk(SimulatedDisk):
         """Operations until it dies in the middle of one."""
         self.misdirect = 0
         self.lies = 0
-        self._unnamed: set[str] = set()
-        """Files that were made, and whose directory was not synced since."""
-        self._ghosts: dict[str, Node] = {}
-        """Files that were removed, and whose directory was not synced since."""
+        self._names: dict[str, list[dict[str, Node | None]]] = {}
+        """By directory: changes of names since it was synced, each as what stood under these names before."""
         self.done: dict[str, int] = {}
 
     def gone(self) -> OSError:
@@ -91,54 +88,59 @@ class FaultyDisk(SimulatedDisk):
         is_new = path not in self.files
         file = super().open(path, create=create)
         if is_new:
-            self._unnamed.add(path)
+            self._named(path, {path: None})
         return FaultyFile(self, file._node)
 
     def rename(self, source: str, target: str) -> None:
+        """And a sync of the directory, as the port says; it may die in between."""
         self.operation("rename")
         if self.is_dead and self.random.random() < 0.5:
             raise self.gone()
+        before = {source: self.files[source], target: self.files.get(target)}
         super().rename(source, target)
-        self._unnamed.discard(source)
-        self._named(target.rpartition("/")[0])
+        self._named(target, before)
         if self.is_dead:
             raise self.gone()
+        self.sync_directory(target.rpartition("/")[0])
 
     def sync_directory(self, directory: str) -> None:
         self.operation("sync_directory")
         if self.is_dead:
             raise self.gone()
         super().sync_directory(directory)
-        self._named(directory)
-
-    def _named(self, directory: str) -> None:
-        """Its names are durable now."""
-        self._unnamed = {path for path in self._unnamed if path.rpartition("/")[0] != directory}
-        self._ghosts = {path: node for path, node in self._ghosts.items() if path.rpartition("/")[0] != directory}
+        self._names.pop(directory, None)
 
     def remove(self, path: str) -> None:
         self.operation("remove")
         if self.is_dead:
             raise self.gone()
-        self._ghosts[path] = self.files[path]
+        self._named(path, {path: self.files[path]})
         super().remove(path)
-        self._unnamed.discard(path)
+
+    def _named(self, path: str, before: dict[str, Node | None]) -> None:
+        self._names.setdefault(path.rpartition("/")[0], []).append(before)
 
     def revive(self, death: str) -> None:
         """After `kill` or `power`: the machine is up again."""
         if death == "power":
-            for path in sorted(self._unnamed):
-                if self.random.random() < 0.5:
-                    del self.files[path]
-            for path, node in sorted(self._ghosts.items()):
-                if path not in self.files and self.random.random() < 0.5:
-                    self.files[path] = node
-            self._unnamed.clear()
-            self._ghosts.clear()
+            for changes in self._names.values():
+                for before in reversed(changes[self.random.randrange(len(changes) + 1) :]):
+                    self._undo(before)
+            self._names.clear()
             self.crash()
+        elif self.random.random() < 0.5:
+            for node in self.files.values():
+                node.evict()
         self.fail.clear()
         self.is_dead, self.die_in, self.short_writes, self.space = False, None, None, None
         self.misdirect = self.lies = 0
+
+    def _undo(self, before: dict[str, Node | None]) -> None:
+        for path, node in before.items():
+            if node is None:
+                self.files.pop(path, None)
+            else:
+                self.files[path] = node
 
     def flip_bit(self, path: str, bit: int) -> None:
         """A bit of a file, wherever it is kept."""

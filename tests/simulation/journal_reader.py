@@ -41,6 +41,9 @@ class JournalRead:
     records: list[Record]
     torn_bytes: int
     """Behind the last record: the rest of a write that never ended."""
+    hole_before: int = 0
+    """A whole record that is the first of its group stands behind the end, with this sequence: what is missing before
+    it was synced once. 0: none."""
 
 
 def _table() -> np.ndarray:
@@ -92,7 +95,7 @@ def read_journal(files: dict[str, bytes]) -> JournalRead:
     """The records of segments by name. Raises Unsound."""
     names = sorted(name for name in files if name.endswith(".journal"))
     records: list[Record] = []
-    torn, chain, digest, used = 0, None, bytes(32), 0
+    torn, chain, digest, used, hole_before = 0, None, bytes(32), 0, 0
     for place, name in enumerate(names):
         data = files[name]
         if len(data) < HEADER:
@@ -138,5 +141,18 @@ def read_journal(files: dict[str, bytes]) -> JournalRead:
         if rest and not is_last:
             raise Unsound(f"{name}: slot {at} is no record, and a segment follows")
         torn = len(rest)
+        hole_before = _later_group(slots[at:], -(-len(rest) // SLOT), len(records))
         digest = sha256(data[HEADER : HEADER + at * SLOT]).digest()
-    return JournalRead(records, torn)
+    return JournalRead(records, torn, hole_before)
+
+
+def _later_group(slots: np.ndarray, used: int, sequence: int) -> int:
+    """The first whole record to begin in `used` of these slots, and a group, that comes after `sequence`. 0: none."""
+    for at in range(used):
+        body = bytes(slots[at : at + int(slots[at, 5])].data)
+        if not body or len(body) != int(slots[at, 5]) * SLOT:
+            continue
+        found = int.from_bytes(body[8:16], "little")
+        if found > sequence and int.from_bytes(body[:4], "little") == crc32c(body[4:]) ^ GROUP_MARK:
+            return found
+    return 0

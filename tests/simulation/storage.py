@@ -63,9 +63,7 @@ def disk_of(files: dict[str, bytes], seed: int = 0) -> FaultyDisk:
     """A disk with these files, all of them durable."""
     disk = FaultyDisk(seed)
     for path, data in files.items():
-        node = Node()
-        node.cached, node.stored = bytearray(data), bytearray(data)
-        disk.files[path] = node
+        disk.files[path] = Node(data)
     return disk
 
 

@@ -11,10 +11,12 @@ import pytest
 
 from engine.messages.codes import CommandKind
 from engine.reference import amend, trade
-from persistence import segments
+from persistence import recovery, segments
 from settlement.batch import Life, PartRefused, State
 from settlement.chain.port import VaultListing
 from settlement.submitter import Submitter
+from tests.simulation.disk import FaultyDisk
+from tests.simulation.projection import Projection
 from tests.simulation.settlement_world import run_settlement
 from tests.simulation.twin import Twin
 from tests.simulation.world import SECOND, Fault, Plan, World, prepared, run_seed
@@ -89,6 +91,61 @@ def test_a_record_applied_twice_after_a_restore_is_caught(world: World, last: in
 
     assert not Twin(world, last).run().judged().violations
     assert _invariants(Twin(world, last).run(twice).judged().violations) == {"I1"}
+
+
+# ---------------------------------------------------------------- what a loss of power takes
+
+
+def _caught(*faults: Fault, seeds: range = range(6), until_ms: int = 6_000) -> set[str]:
+    """The invariants that small worlds with these faults break."""
+    plans = [Plan(seed, faults, traders=3, has_hostile=False, duration_ms=until_ms) for seed in seeds]
+    return set().union(*(_invariants(run_seed(plan.seed, plan=plan).violations) for plan in plans))
+
+
+def test_a_group_that_a_failed_sync_left_in_the_cache_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start only syncs, and the kernel holds the pages of the failed sync for clean."""
+    faults = (Fault(2_990, "slow_disk", 5), Fault(3_000, "sync_error", 2), Fault(11_000, "power", 1))
+    assert _caught(*faults, until_ms=13_000) == set()
+
+    def only_synced(disk: Any, listed: list[segments.Segment]) -> None:
+        if listed:
+            disk.open(listed[-1].path).sync()
+
+    monkeypatch.setattr(segments, "settle_end", only_synced)
+    assert "I8" in _caught(*faults, until_ms=13_000)
+
+
+def test_a_name_that_was_never_made_durable_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    power = Fault(4_000, "power", 1)
+    assert _caught(power) == set()
+    monkeypatch.setattr(FaultyDisk, "sync_directory", lambda self, directory: None)
+    assert _caught(power) & {"I3", "I8"}
+
+
+def test_an_event_log_kept_over_a_loss_of_power_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody ever synced it: it may be torn anywhere."""
+    whole = recovery._kept_sequence
+
+    def of_any_boot(directory: Path, identity: bytes, _boot: bytes, snapshot_sequence: int) -> int | None:
+        state = recovery.log_state(directory / "events")
+        return whole(directory, identity, state[1] if state else b"", snapshot_sequence)
+
+    monkeypatch.setattr(recovery, "_kept_sequence", of_any_boot)
+    monkeypatch.setattr(Projection, "step", lambda self: False)  # a fold of torn events may never end
+    assert "I3" in _caught(Fault(4_000, "power", 1), seeds=range(1, 4))
+
+
+def test_a_hole_that_is_cut_silently_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recovery never looks whether a later group proves that what is damaged was durable."""
+    flip = Fault(5_000, "flip", 1)
+    assert _caught(flip, seeds=range(3)) == set()
+    whole = segments.find_record
+
+    def blind(raw: Any, at: int, end: int, first: bool, after: int) -> int:
+        return end if after else whole(raw, at, end, first, after)
+
+    monkeypatch.setattr(segments, "find_record", blind)
+    assert "I8" in _caught(flip, seeds=range(3))
 
 
 # ---------------------------------------------------------------- money

@@ -31,6 +31,7 @@ from persistence.recovery import replay
 from tests.simulation.auditor import Auditor, Violation
 from tests.simulation.client import SimulatedClient, key_of
 from tests.simulation.disk import FaultyDisk
+from tests.simulation.event_log import lose_events
 from tests.simulation.exchange import (
     LIMITS,
     DiskPace,
@@ -40,6 +41,7 @@ from tests.simulation.exchange import (
     wipe_events,
     write_snapshot,
 )
+from tests.simulation.journal_reader import JournalRead, Unsound, read_journal
 from tests.simulation.loop import Schedule, VirtualLoop
 from tests.simulation.network import MS, Network
 from tests.simulation.projection import Projection
@@ -59,6 +61,8 @@ HOUSE = ["system:fees", "system:external"]
 LINK_FAULTS = ("cut", "cut_late", "half_open", "stall", "storm")
 DISK_FAULTS = ("slow_disk", "full_disk", "short_writes", "sync_error", "write_error")
 CRASHES = ("kill", "power", "kill_at_step", "power_at_step", "kill_in_disk", "power_in_disk", "power_in_recovery")
+ARMED = ("sync_error", "write_error", "misdirect", "lie")
+"""Of which the disk itself counts those that it met."""
 DAMAGE = ("flip", "misdirect", "lie", "old_block", "lost_middle")
 
 
@@ -89,15 +93,19 @@ class Result:
     requests: int = 0
     replies: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    """Each once, when it was committed; what was armed and never met is not among them."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """What came of damage, and snapshots that were taken, failed or were found damaged."""
     recoveries: int = 0
     recovery_s: float = 0.0
     """The slowest, in real seconds."""
     virtual_s: float = 0.0
-    """At least the plan's duration, but where `detected` damage ended the world before."""
+    """At least the plan's duration, but where damage ended the world before."""
     cpu_s: float = 0.0
     """Of this process, for the whole run."""
     outcome: str = "whole"
-    """`whole`, or `detected`: the damage that was done kept the exchange from starting, as it must."""
+    """`whole`, or what came of damage that no disk can mend: `refused` to start, found by `verify` in front of the
+    snapshot that it started with, or `told`: the last group was gone without a trace, and clients knew of it."""
     history: list[str] = field(default_factory=list)
     """Of a world that failed, or was to tell it."""
     state_hash: str = ""
@@ -146,9 +154,9 @@ class World:
         self.boot = 1
         self.epoch = 0
         self.is_damaged = False
-        """What was durable has been changed: a start may be refused."""
-        self.may_lose_tail = False
-        """What was told may be gone, and only clients can know: a disk lied, or the last group was damaged."""
+        """What was durable has been changed: the next start refuses, or loses nothing but a last group."""
+        self._damage_due: str | None = None
+        """The death that is to show what armed damage has done."""
         self.is_over = False
         self._disk_failed = False
         self._is_calm = False
@@ -194,7 +202,7 @@ class World:
             result.history = self.auditor.history
         result.requests, result.replies = self.auditor.requests, self.auditor.replies
         result.virtual_s, result.cpu_s = self.schedule.now_ns / 1e9, time.process_time() - began
-        result.faults.update({name: count for name, count in self.disk.done.items()})
+        result.faults.update(self.disk.done)
         return result
 
     def prepare(self) -> None:
@@ -243,17 +251,16 @@ class World:
 
     def question(self) -> None:
         """Quiet: everybody comes back, all doubts are settled, and the auditor's questions are answered."""
+        if self._damage_due is not None:
+            self._show_damage()
         self._heal()
-        if self.is_damaged and not self._is_sound():
-            self._end("detected")
-            return
         deadline = self.schedule.now_ns + 60 * SECOND
 
         def is_quiet() -> bool:
             return self.is_over or all(client.is_live and not client.open for client in self.clients)
 
         while self.schedule.now_ns < deadline and not is_quiet():
-            self.schedule.run(self.schedule.now_ns + SECOND)
+            self._pass_a_second()
         if self.is_over:
             return
         if not is_quiet():
@@ -278,14 +285,16 @@ class World:
         reader.connect()
         deadline = self.schedule.now_ns + 60 * SECOND
         while self.schedule.now_ns < deadline:
-            is_whole = len(answers) == len(wanted) and len({answer["sequence"] for answer in answers.values()}) == 1
+            is_whole = len(answers) == len(wanted) and len({one.get("sequence") for one in answers.values()}) == 1
             if reader.is_live and is_whole:
                 break
             if self.operator_client.is_live and not self.operator_client.open:
                 answers.clear()  # a timer or a cut came in between: all are to tell of one sequence
                 for ask in wanted:
                     self.operator_client.say(ask)
-            self.schedule.run(self.schedule.now_ns + SECOND)
+            self._pass_a_second()
+            if self.is_over:
+                return
         else:
             self.auditor.blame("I12", "the auditor's questions are not answered within 60 s")
             return
@@ -295,6 +304,9 @@ class World:
         self.drop_copy = [event for event in told if event["sequence"] <= end]
         self._compare_lives()
         self.auditor.finish(self.drop_copy, end, balances, orders)
+
+    def _pass_a_second(self) -> None:
+        self.schedule.run(self.schedule.now_ns + SECOND, lambda: self.is_over)
 
     def _compare_lives(self) -> None:
         """I7: the running core, one replayed from the first record, and one from the newest snapshot agree."""
@@ -340,6 +352,7 @@ class World:
         if death is not None:
             self._next_death = None
             self.disk.die_in = 1 + random.Random(f"recovery-{self.plan.seed}-{self.epoch}").randrange(12)
+        found = self._read_damaged() if self.is_damaged else None
         try:
             process = ExchangeProcess(
                 self.schedule, self.network, self.disk, self.clock, self.directory,
@@ -348,7 +361,9 @@ class World:
                 durable_acks=self.durable_acks,
             )  # fmt: skip
         except JournalCorrupt as error:
-            self._refused(str(error))
+            if not self.is_damaged:
+                self.auditor.blame("I8", f"a sound journal is refused: {error}")
+            self._end("refused")
             return
         except (OSError, ExchangeError) as error:
             if self.disk.is_dead:
@@ -366,36 +381,43 @@ class World:
         self.result.recoveries += self.epoch > 1
         self.result.recovery_s = max(self.result.recovery_s, report.seconds)
         self._disk_failed = self._disk_failed and bool(self.disk.fail or process.journal.failed)
-        if self.epoch > 1:
-            self._judge_recovery(report.damaged_snapshots)
+        self.result.outcomes["damaged_snapshot"] += len(report.damaged_snapshots)
+        if found is not None:
+            self._judge_damaged(found)
+        elif self.epoch > 1:
+            self.auditor.check_journal(self._journal_files())
 
-    def _judge_recovery(self, damaged_snapshots: list[str]) -> None:
-        if self.is_damaged and not self._is_sound():
-            # In front of the snapshot that it began with: a start does not read there. `byline journal verify` does.
-            self.result.faults["found_by_verify"] += 1
-            self._end("detected")
+    def _read_damaged(self) -> JournalRead | str:
+        """What the damaged files hold, by the auditor's own reader, before a start touches them."""
+        try:
+            return read_journal(self._journal_files())
+        except Unsound as error:
+            return str(error)
+
+    def _judge_damaged(self, found: JournalRead | str) -> None:
+        """A start went through: that is right if the hole is in front of its snapshot, or behind all that is proven."""
+        assert self.process is not None
+        reached = self.process.core.sequence
+        if isinstance(found, str) or found.hole_before:
+            if self._is_sound():
+                self.auditor.blame("I8", f"it started at {reached} and hid a hole: {_told(found)}")
+            elif reached < self.auditor.last_told:
+                self.auditor.blame("I3", f"it started at {reached}, told was {self.auditor.last_told}: {_told(found)}")
+            self._end("found_by_verify")  # in front of the snapshot: a start does not read there
             return
         before = len(self.auditor.violations)
         self.auditor.check_journal(self._journal_files())
-        if damaged_snapshots:
-            self.result.faults["damaged_snapshot"] += len(damaged_snapshots)
-        if self.may_lose_tail and len(self.auditor.violations) > before:
-            # The clients have caught a lying disk: that is all that one disk allows. The run ends here.
-            lost = [one for one in self.auditor.violations[before:] if one.invariant == "I3"]
-            if len(lost) == len(self.auditor.violations) - before:
-                del self.auditor.violations[before:]
-                self._end("detected")
-
-    def _refused(self, reason: str) -> None:
-        if self.is_damaged or self.may_lose_tail:
-            self._end("detected")
-        else:
-            self.auditor.blame("I8", f"a sound journal is refused: {reason}")
-            self._end("refused")
+        news = self.auditor.violations[before:]
+        if news and reached >= len(found.records) and all(one.invariant == "I3" for one in news):
+            # Nothing on the disk tells of what is gone; the clients do. That is all that one disk allows.
+            del self.auditor.violations[before:]
+            self._end("told")
+        if self._damage_due is None:
+            self.is_damaged = False
 
     def _end(self, outcome: str) -> None:
         self.result.outcome = outcome
-        self.result.faults[f"{outcome}"] += 1
+        self.result.outcomes[outcome] += 1
         self.is_over = True
 
     def _died(self, death: str) -> None:
@@ -405,6 +427,7 @@ class World:
             self.process = None
         if death == "power":
             self.boot += 1
+            lose_events(self.directory, random.Random(f"events-{self.plan.seed}-{self.boot}"))
         self.disk.revive(death)
         if not self._starting:
             self._starting = True
@@ -436,7 +459,10 @@ class World:
         if self.is_over:
             return
         draw = random.Random(fault.draw)
-        self.result.faults[fault.kind] += 1
+        if fault.kind == "snapshot":
+            self.result.outcomes["snapshot"] += 1
+        elif fault.kind not in ARMED:
+            self.result.faults[fault.kind] += 1
         self.auditor.note(self.schedule.now_ns, "----", fault)
         kind = fault.kind
         if kind in LINK_FAULTS:
@@ -502,21 +528,16 @@ class World:
 
     def _damage(self, kind: str, draw: random.Random) -> None:
         """What no single disk can mend. The start that follows must refuse, or be right all the same."""
-        if kind == "lie":
-            self.may_lose_tail = self.is_damaged = True
-            self.disk.lies = draw.randrange(1, 30)
-            self._die_later("power", draw)
-            return
-        if kind == "misdirect":
-            self.is_damaged = self.may_lose_tail = True
-            self.disk.misdirect = 1
-            self._die_later("kill", draw)
+        if kind in ("lie", "misdirect"):
+            self.is_damaged, self._damage_due = True, "power" if kind == "lie" else "kill"
+            self.disk.lies, self.disk.misdirect = (1 << 30, 0) if kind == "lie" else (0, 1)
+            self.schedule.later(draw.randrange(50, 4_000) * MS, self._show_damage)
             return
         self._died("kill")
         paths = journal_paths(self.disk)
         if not paths:
             return
-        self.is_damaged = self.may_lose_tail = True
+        self.is_damaged = True
         path = draw.choice(paths)
         node = self.disk.files[path]
         used = len(bytes(node.cached).rstrip(b"\0"))
@@ -528,9 +549,11 @@ class World:
         for kept in (node.cached, node.stored):
             kept[at : at + size] = bytes(len(kept[at : at + size])) if kind == "lost_middle" else kept[:size]
 
-    def _die_later(self, death: str, draw: random.Random) -> None:
-        """If there is trouble still by then."""
-        self.schedule.later(draw.randrange(50, 4_000) * MS, lambda: None if self._is_calm else self._died(death))
+    def _show_damage(self) -> None:
+        """The death that armed damage waits for, if it still does."""
+        death, self._damage_due = self._damage_due, None
+        if death is not None and not self.is_over:
+            self._died(death)
 
     def _snapshot(self, draw: random.Random) -> None:
         process = self.process
@@ -542,9 +565,13 @@ class World:
         try:
             write_snapshot(process)
         except OSError:
-            self.result.faults["snapshot_failed"] += 1
+            self.result.outcomes["snapshot_failed"] += 1
         if self.disk.is_dead:
             self._died("power")
+
+
+def _told(found: JournalRead | str) -> str:
+    return found if isinstance(found, str) else f"whole to {len(found.records)}, and again at {found.hole_before}"
 
 
 def _is_space(error: BaseException) -> bool:

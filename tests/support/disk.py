@@ -1,12 +1,16 @@
 """A simulated disk: what is written stays in a cache until it is synced, and a crash decides what of it survives.
 
-Deterministic from its seed. It tears unsynced writes at sectors of 512 bytes, loses them, and fails when told to.
+Deterministic from its seed. It tears unsynced writes at sectors of 512 bytes, loses them, and fails when told to. As on
+Linux a sync writes what is dirty and nothing else, and one that fails leaves the cache clean: some of what it was to
+write is on the disk, the rest in the cache alone, and no later sync writes it (Rebello et al., ATC 2020). A file that
+grew since its last sync may be cut by a crash anywhere down to where it was.
 """
 
 from __future__ import annotations
 
 import errno
 import random
+from collections.abc import Iterable
 
 SECTOR = 512
 
@@ -35,8 +39,12 @@ class SimulatedFile:
 
     def sync(self) -> None:
         self._disk.sync_count += 1
-        self._disk.meet("sync")
-        self._node.stored = bytearray(self._node.cached)
+        try:
+            self._disk.meet("sync")
+        except OSError:
+            self._node.forget(self._disk.random)
+            raise
+        self._node.store(self._node.dirty)
         self._node.dirty.clear()
 
     def size(self) -> int:
@@ -47,10 +55,53 @@ class SimulatedFile:
 
 
 class Node:
-    def __init__(self) -> None:
-        self.cached = bytearray()
-        self.stored = bytearray()
+    """A file: what the cache has, what the disk has."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        """With `data` in it, durable."""
+        self.cached = bytearray(data)
+        self.stored = bytearray(data)
         self.dirty: set[int] = set()
+        """Sectors that a sync would write."""
+        self.forgotten: set[int] = set()
+        """Sectors that a failed sync left in the cache alone. Those written again since are dirty too."""
+
+    def store(self, sectors: Iterable[int]) -> None:
+        """The disk has these as the cache has them, and is as long."""
+        cached, stored = self.cached, self.stored
+        stored.extend(bytes(len(cached) - len(stored)))
+        for sector in sectors:
+            part = slice(sector * SECTOR, (sector + 1) * SECTOR)
+            stored[part] = cached[part]
+        if self.forgotten:
+            self.forgotten.difference_update(sectors)
+
+    def forget(self, draw: random.Random) -> None:
+        """A sync failed: some sectors got through, and nothing is dirty any more."""
+        chance = draw.choice([0.0, draw.random()])
+        through = [sector for sector in sorted(self.dirty) if draw.random() < chance]
+        if through:
+            self.store(through)
+        self.forgotten |= self.dirty.difference(through)
+        self.dirty.clear()
+
+    def evict(self) -> None:
+        """The cache gives up what is clean: the next to read it reads the disk."""
+        for sector in self.forgotten - self.dirty:
+            begin, end = sector * SECTOR, min((sector + 1) * SECTOR, len(self.cached))
+            self.cached[begin:end] = bytes(self.stored[begin:end]).ljust(end - begin, b"\0")
+        self.forgotten &= self.dirty
+
+    def lose(self, chance: float, draw: random.Random) -> None:
+        """The power fails: each dirty sector is on the disk with this chance, and so is what the file grew by."""
+        whole, before = len(self.cached), len(self.stored)
+        if self.dirty or whole != before:
+            self.store([sector for sector in sorted(self.dirty) if draw.random() < chance])
+            if whole > before and draw.random() >= chance:
+                del self.stored[draw.randrange(before, whole) :]
+        self.cached = bytearray(self.stored)
+        self.dirty.clear()
+        self.forgotten.clear()
 
 
 class SimulatedDisk:
@@ -97,15 +148,8 @@ class SimulatedDisk:
         return 1 << 40 if self.space is None else self.space
 
     def crash(self, survive: float | None = None) -> None:
-        """Power loss: each unsynced sector survives with this chance (None: a chance drawn for this crash)."""
+        """Power loss: what is not synced survives with this chance (None: a chance drawn for this crash)."""
         chance = self.random.random() if survive is None else survive
         for node in self.files.values():
-            stored = node.stored
-            stored.extend(bytes(len(node.cached) - len(stored)))
-            for sector in sorted(node.dirty):
-                if self.random.random() < chance:
-                    part = slice(sector * SECTOR, (sector + 1) * SECTOR)
-                    stored[part] = node.cached[part]
-            node.cached = bytearray(stored)
-            node.dirty.clear()
+            node.lose(chance, self.random)
         self.fail.clear()

@@ -12,7 +12,7 @@ from tests.integration.platform_api.test_works import creator, published
 from tests.support.api import opened
 from tests.support.real_core import RealCore
 
-__all__ = ["Shop", "shop_over"]
+__all__ = ["Shop", "own_money", "shop_over"]
 
 
 @asynccontextmanager
@@ -23,6 +23,19 @@ async def shop_over(dsn, **values):
     async with opened(dsn, core=core, **settings) as world:
         await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
         yield Shop(world)
+
+
+async def own_money(world, amount):
+    """As the projection tells that the platform has it: no projector runs here."""
+    await world.sql(
+        "INSERT INTO exchange.account VALUES (901, 'platform:reserve', 'open', 'forced', NULL, 0, 0, 0, 0, '')"
+        " ON CONFLICT DO NOTHING"
+    )
+    await world.sql(
+        "INSERT INTO exchange.balance SELECT 901, id, $1, 0, 1 FROM exchange.asset WHERE name = 'USDC'"
+        " ON CONFLICT (account_id, asset_id) DO UPDATE SET available = excluded.available",
+        amount * 10**6,
+    )
 
 
 class Shop:

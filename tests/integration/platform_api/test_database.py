@@ -1,10 +1,12 @@
 """The pool of connections over a real PostgreSQL: what a user of one leaves behind, the next one does not meet."""
 
 import asyncio
+import struct
 
 import asyncpg
 import pytest
 
+from engine.messages.errors import Unavailable
 from platform_api.database import Database, Deadlock
 
 
@@ -41,6 +43,14 @@ async def test_one_of_two_transactions_that_wait_for_each_other_may_try_again(ap
     answers = await asyncio.gather(change(71, 72), change(72, 71), return_exceptions=True)
     await database.close()
     assert sorted(type(answer) for answer in answers if answer is not None) == [Deadlock]
+
+
+async def test_server_that_says_it_dies_before_the_connection_ends_is_away(database):
+    said = b"SFATAL\0VFATAL\0C57P02\0Mterminating connection because of crash of another server process\0\0"
+    with pytest.raises(Unavailable):
+        async with database.connection() as db:
+            db._con._protocol.data_received(b"E" + struct.pack("!i", len(said) + 4) + said)
+            await db.fetchval("SELECT 1")
 
 
 async def test_failed_transaction_leaves_a_connection_that_works(database):

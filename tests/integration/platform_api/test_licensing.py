@@ -29,6 +29,7 @@ from platform_api.licensing.service import LicensingService
 from tests.integration.platform_api.test_works import creator, published, story
 from tests.support.api import opened
 from tests.support.real_core import RealCore
+from tests.support.sales import own_money
 
 TERMS = {
     "license_type": "standard", "base_fee": "0", "territories": ["PG", "AU"], "duration": "P1Y",
@@ -351,7 +352,7 @@ async def test_exclusive_licence_stands_alone_in_scope_territory_and_time(world,
 async def test_of_two_buyers_of_one_exclusive_licence_at_the_same_instant_one_wins(world):
     _, owner, work = await owner_of_work(world)
     terms = await terms_for(world, owner, work, license_type="exclusive", auto_approve=True, base_fee="10")
-    buyers = [await studio(world) for _ in range(6)]
+    buyers = [await studio(world, "100") for _ in range(6)]
     body = {"terms_id": terms["id"]}
     answers = await asyncio.gather(*(
         world.client.post("/v1/license-applications", headers=keyed(bearer), json=body) for _, bearer in buyers
@@ -360,9 +361,44 @@ async def test_of_two_buyers_of_one_exclusive_licence_at_the_same_instant_one_wi
     reasons = {answer.json()["error"]["details"]["reason"] for answer in answers if answer.status_code == 409}
     assert reasons == {"exclusivity_clash"}
     rows = await world.sql("SELECT status FROM licensing.license WHERE work_id = $1", UUID(work["id"]))
-    assert [row["status"] for row in rows] == ["pending_payment"]
+    assert [row["status"] for row in rows] == ["active"]
     rows = await world.sql("SELECT status FROM licensing.license_application WHERE work_id = $1", UUID(work["id"]))
     assert [row["status"] for row in rows] == ["approved"], "those that lost left nothing"
+    assert sorted(units(world, f"user:{buyer}")[0] for buyer, _ in buyers) == [90_000_000] + [100_000_000] * 5
+
+
+async def test_nobody_keeps_others_from_an_exclusive_licence_without_paying(world):
+    owner_id, owner, work = await owner_of_work(world)
+    terms = await terms_for(world, owner, work, license_type="exclusive", auto_approve=True, base_fee="10")
+    poor_id, poor = await studio(world, "9")
+    path, body, key = "/v1/license-applications", {"terms_id": terms["id"]}, keyed(poor)
+    for _ in range(2):  # the same key: the same failure
+        answer = await world.refused(402, "PAYMENT_FAILED", "insufficient_funds", "POST", path, headers=key, json=body)
+    ended = await licence(world, poor, answer.json()["error"]["details"]["id"])
+    assert (ended["status"], ended["reason"]) == ("expired", "It was not paid in time.")
+    rich_id, rich = await studio(world, "10")
+    key = keyed(rich)
+    made = await world.data("POST", path, headers=key, json=body)
+    assert await world.data("POST", path, headers=key, json=body) == made
+    assert (await licence(world, rich, made["license_id"]))["status"] == "active"
+    await world.settle()
+    assert [units(world, f"user:{one}") for one in (poor_id, rich_id)] == [(9_000_000, 0), (0, 0)]
+    assert payable(world, owner_id) == 8_500_000
+
+
+async def test_core_that_is_away_leaves_the_exclusive_licence_to_who_applied(world):
+    _, owner, work = await owner_of_work(world)
+    terms = await terms_for(world, owner, work, license_type="exclusive", auto_approve=True, base_fee="10")
+    _, first = await studio(world, "10")
+    _, second = await studio(world, "10")
+    world.core.lose.append("request")
+    made = await apply(world, first, terms)
+    waits = await licence(world, first, made["license_id"])
+    assert waits["status"] == "pending_payment"
+    path, body = "/v1/license-applications", {"terms_id": terms["id"]}
+    await world.refused(409, "CONFLICT", "exclusivity_clash", "POST", path, headers=keyed(second), json=body)
+    await world.settle()
+    assert (await licence(world, first, made["license_id"]))["status"] == "active"
 
 
 async def test_exclusive_beside_others_at_the_same_instant(world):
@@ -455,8 +491,8 @@ async def test_refused_payment_leaves_the_licence_waiting(world):
     waits = await issued(world, owner, work, buyer_id, base_fee="10")
     path = f"/v1/licenses/{waits['id']}/pay"
     key = keyed(buyer)
-    await world.refused(402, "PAYMENT_FAILED", "payment_refused", "POST", path, headers=key)
-    await world.refused(402, "PAYMENT_FAILED", "payment_refused", "POST", path, headers=key)
+    await world.refused(402, "PAYMENT_FAILED", "insufficient_funds", "POST", path, headers=key)
+    await world.refused(402, "PAYMENT_FAILED", "insufficient_funds", "POST", path, headers=key)
     assert (await licence(world, buyer, waits["id"]))["status"] == "pending_payment"
     world.core.send(op="deposit", account=f"user:{buyer_id}", asset="USDC", amount="9", ref=f"dep:{uuid4().hex}")
     assert (await world.data("POST", path, headers=keyed(buyer)))["status"] == "active"
@@ -517,7 +553,8 @@ async def test_renewal_adds_a_period_behind_the_present_one(world):
     buyer_id, buyer = await studio(world, "100")
     terms = await terms_for(world, owner, work, license_type="exclusive", base_fee="10", auto_approve=True)
     id_ = (await apply(world, buyer, terms))["license_id"]
-    first = await world.data("POST", f"/v1/licenses/{id_}/pay", headers=keyed(buyer))
+    first = await licence(world, buyer, id_)
+    assert first["status"] == "active"
     renewing = await world.data("POST", f"/v1/licenses/{id_}/renew", headers=keyed(buyer))
     assert (renewing["status"], renewing["fee_due"], renewing["ends_at"]) == ("active", "10", first["ends_at"])
     path = f"/v1/licenses/{id_}/renew"
@@ -759,8 +796,11 @@ async def test_fee_that_was_paid_out_already_is_refunded_into_a_debt(world):
     await world.data("POST", "/v1/payouts", headers=keyed(owner), json={"asset": "USDC", "amount": "8.5"})
     staff_id, staff = await studio(world)
     await world.grant(staff_id, "admin")
-    body = {"reason": "By the platform."}
-    await world.data("POST", f"/v1/licenses/{held['id']}/refund", headers=keyed(staff), json=body)
+    body, path = {"reason": "By the platform."}, f"/v1/licenses/{held['id']}/refund"
+    await own_money(world, 8)
+    await world.refused(409, "CONFLICT", "reserve_empty", "POST", path, headers=keyed(staff), json=body)
+    await own_money(world, 9)
+    await world.data("POST", path, headers=keyed(staff), json=body)
     assert (units(world, f"user:{buyer_id}"), payable(world, owner_id)) == ((100_000_000, 0), -8_500_000)
     free = await issued(world, owner, work, buyer_id)
     await world.refused(409, "CONFLICT", "nothing_to_refund", "POST", f"/v1/licenses/{free['id']}/refund",

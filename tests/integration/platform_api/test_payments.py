@@ -3,17 +3,19 @@
 import asyncio
 import re
 import time
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
 
 from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
+from persistence.stores.postgres.projector import Projector
 from platform_api.payments import queries as payment_queries
 from platform_api.payments.test_provider import TOLERANCE_SECONDS
 from platform_api.royalties import queries as royalty_queries
 from tests.integration.platform_api.test_works import file_of
-from tests.support.sales import shop_over
+from tests.support.sales import own_money, shop_over
 
 USDC = 10**6
 
@@ -188,6 +190,23 @@ async def test_nothing_is_bought_twice_while_the_first_payment_is_under_way(shop
     assert shop.owed(seller) == 9 * USDC and shop.units(f"user:{user}") == 40 * USDC
     states = [(await shop.get(f"{path}/{one['id']}", bearer))["status"] for one in (first, second)]
     assert states == ["completed", "failed"] and len(await shop.get("/v1/library", bearer)) == 1
+
+
+async def test_of_two_offers_of_one_work_begun_side_by_side_one_is_paid(shop):
+    seller, seller_bearer, work, _, offer = await shop.seller()
+    path, body = f"/v1/works/{work['id']}/offers", {"kind": "rent", "asset": "USDC", "price": "2", "access_seconds": 60}
+    rent = await shop.world.data("POST", path, headers=seller_bearer, json=body)
+    user, bearer = await shop.buyer()
+    both = [await shop.buy(bearer, offer), await shop.buy(bearer, rent)]
+    for purchase in reversed(both):
+        await shop.pay(purchase["intent"])
+        await shop.finish()
+    owned, rented = [await shop.get(f"/v1/purchases/{one['id']}", bearer) for one in both]
+    assert (rented["status"], owned["status"], owned["reason"]) == ("completed", "failed", "already_owned")
+    assert shop.owed(seller) == 1_800_000 and shop.units(f"user:{user}") == 10 * USDC
+    assert (await shop.buy(bearer, offer, "balance"))["status"] == "completed"  # begun with the rental in sight
+    await shop.finish()
+    assert shop.owed(seller) == 10_800_000 and shop.sum_is_zero()
 
 
 async def test_work_is_sold_when_it_is_paid_for_and_not_by_a_click(shop):
@@ -446,6 +465,41 @@ async def test_refund_takes_back_from_everybody_what_is_left(shop):
     assert sorted(row["amount"] for row in rows) == ["3.33", "6.67"] and len({row["payment"] for row in rows}) == 1
 
 
+async def test_refund_whose_answer_was_lost_names_its_sequence_and_batch_too(shop):
+    _, seller_bearer, _, _, offer = await shop.seller()
+    _, bearer = await shop.buyer()
+    purchase = await shop.buy(bearer, offer)
+    await shop.pay(purchase["intent"])
+    await shop.finish()
+    assert (await refund(shop, purchase, await shop.staff()))["status"] == "processing"
+    shop.core.lose.append("answer")  # of the command that posts what is held
+    await shop.finish()
+    assert not shop.core.lose
+
+    async def line():
+        lines = (await shop.get("/v1/royalties/report", seller_bearer))["lines"]
+        return next(one for one in lines if one["kind"] == "reversed")
+
+    assert (await line())["sequence"] is None  # the core said only that it had run
+    await shop.world.sql("DELETE FROM exchange.asset")  # the one that stands in for the projection
+    projector = Projector(shop.core, shop.world.dsn, journal=uuid4().bytes)
+    while await projector.step():
+        pass
+    await projector.close()
+    posted = next(command for command in reversed(shop.core.commands) if command["op"] == "post")
+    (row,) = await shop.world.sql("SELECT DISTINCT sequence FROM exchange.posting WHERE ref = $1", posted["ref"])
+    await shop.world.sql(
+        "INSERT INTO settlement.batch (number, first_sequence, last_sequence, cut_at, status, digests)"
+        " VALUES (42, $1, $1, now(), 'final', '{sui-digest}')", row["sequence"],
+    )  # fmt: skip
+    found = await line()
+    assert (found["sequence"], found["batch"], found["digests"]) == (row["sequence"], 42, ["sui-digest"])
+    await shop.world.sql(
+        "TRUNCATE exchange.projection, exchange.asset, exchange.market, exchange.account, exchange.posting,"
+        " exchange.balance, settlement.batch"
+    )
+
+
 async def test_refund_after_a_payout_leaves_a_debt_that_income_fills_first(shop):
     seller, seller_bearer, _, _, offer = await shop.seller()
     _, bearer = await shop.buyer("30")
@@ -453,7 +507,12 @@ async def test_refund_after_a_payout_leaves_a_debt_that_income_fills_first(shop)
     await shop.finish()
     payout = await shop.post("/v1/payouts", seller_bearer, {"asset": "USDC"})
     assert (payout["status"], payout["amount"]) == ("paid", "9") and shop.owed(seller) == 0
-    refunded = await refund(shop, purchase, await shop.staff())
+    staff, path = await shop.staff(), f"/v1/purchases/{purchase['id']}/refund"
+    await own_money(shop.world, 8)
+    answer = await shop.refused(409, "CONFLICT", "reserve_empty", path, staff, {})
+    assert answer.json()["error"]["details"]["lacking"] == "1" and shop.owed(seller) == 0
+    await own_money(shop.world, 9)
+    refunded = await refund(shop, purchase, staff)
     assert refunded["status"] == "succeeded" and shop.owed(seller) == -9 * USDC
     await shop.finish()
     assert (shop.units("platform:cover"), shop.units("platform:reserve")) == (9 * USDC, -9 * USDC)
@@ -472,6 +531,7 @@ async def test_cover_that_the_core_refuses_is_laid_later_without_another_entry(s
     purchase = await shop.buy(bearer, offer, "balance")
     await shop.finish()
     await shop.post("/v1/payouts", seller_bearer, {"asset": "USDC"})
+    await own_money(shop.world, 9)
     core = shop.world.core
     submit, refused = core.submit, []
 
@@ -511,9 +571,62 @@ async def test_seller_gives_back_what_is_held_and_never_our_money(api_dsn):
                              " WHERE seller_id = $1", UUID(seller))  # fmt: skip
         path = f"/v1/purchases/{third['id']}/refund"
         await shop.refused(403, "FORBIDDEN", "hold_over", path, bearer, {"amount": "0.1"})
+        await own_money(shop.world, 9)
         await refund(shop, third, await shop.staff())
         await shop.finish()
         assert shop.owed(seller) == -8_200_000 and shop.units("platform:cover") == 8_200_000
+
+
+async def test_seller_finds_own_sales_and_gives_one_back_by_it(api_dsn):
+    async with shop_over(api_dsn, royalty_hold_days=7) as shop:
+        seller, bearer, work, _, offer = await shop.seller()
+        _, other, _, _, _ = await shop.seller(name="Quill")
+        buyers = [(await shop.buyer("10"))[1] for _ in range(3)]
+        bought = [await shop.buy(one, offer, "balance") for one in buyers]
+        await shop.buy((await shop.buyer())[1], offer)  # nobody pays it
+        await shop.finish()
+        page = (await shop.world.client.get("/v1/sales?limit=2", headers=bearer)).json()
+        cursor = page["pagination"]["next_cursor"]
+        sales = page["data"] + await shop.get(f"/v1/sales?limit=2&cursor={cursor}", bearer)
+        assert [sale["purchase_id"] for sale in sales] == [one["id"] for one in reversed(bought)]
+        sale = sales[0]
+        told = (sale["work_id"], sale["price"], sale["status"], sale["refunded"])
+        assert told == (work["id"], "10", "completed", "0")
+        assert "account_id" not in sale
+        until, sold = (datetime.fromisoformat(sale[name]) for name in ("refundable_until", "sold_at"))
+        assert until - sold == timedelta(days=7)
+        await refund(shop, {"id": sale["purchase_id"]}, bearer)
+        await shop.finish()
+        latest, *_ = await shop.get("/v1/sales", bearer)
+        assert (latest["status"], latest["refunded"]) == ("refunded", "10")
+        assert await shop.get("/v1/sales", other) == [] and await shop.get("/v1/sales", buyers[0]) == []
+        lines = (await shop.get("/v1/royalties/report", bearer))["lines"]
+        earned = next(line for line in lines if line["kind"] == "earned")
+        until, at = (datetime.fromisoformat(earned[name]) for name in ("matures_at", "happened_at"))
+        assert abs(until - at - timedelta(days=7)) < timedelta(seconds=1)
+        assert [row["payable"] for row in await shop.get("/v1/royalties/balance", bearer)] == ["0"]
+
+
+async def test_sales_are_counted_and_come_off_when_they_are_given_back(shop):
+    _, bearer, work, _, offer = await shop.seller()
+    staff = await shop.staff()
+    creator = (await shop.get(f"/v1/works/{work['id']}", bearer))["creator_id"]
+    bought = [await shop.buy((await shop.buyer("10"))[1], offer, "balance") for _ in range(3)]
+    await shop.finish()
+
+    async def counted():
+        numbers = await shop.get(f"/v1/creators/{creator}/analytics", bearer)
+        count = (await shop.get(f"/v1/works/{work['id']}", bearer))["purchase_count"]
+        return count, numbers["total_sales"], numbers["total_revenue"], numbers["totals"]["sales"]
+
+    assert await counted() == (3, 3, [{"asset": "USDC", "amount": "30"}], 3)
+    await refund(shop, bought[0], staff, "4")
+    await refund(shop, bought[1], staff)
+    await shop.finish()
+    assert await counted() == (2, 2, [{"asset": "USDC", "amount": "16"}], 3)
+    await refund(shop, bought[0], staff)
+    await shop.finish()
+    assert await counted() == (1, 1, [{"asset": "USDC", "amount": "10"}], 3)
 
 
 async def test_refund_that_the_provider_refuses_frees_what_was_held(shop, monkeypatch):
@@ -589,10 +702,13 @@ async def test_transfer_moves_the_amount_and_a_thousandth_or_nothing(shop):
     assert await shop.post(path, bearer, body, key) == done
     assert (shop.units(f"user:{sender}"), shop.units(f"user:{receiver}")) == (9_998, 10_000_001)
     assert shop.units("platform:revenue") - platform == 10_001
-    failed = await shop.post(path, bearer, body | {"amount": "0.009998"})
-    assert (failed["status"], failed["reason"]) == ("failed", "insufficient_funds")
+    key, more = uuid4().hex, body | {"amount": "0.009998"}
+    for _ in range(2):  # the same key: the same failure
+        answer = await shop.refused(402, "PAYMENT_FAILED", "insufficient_funds", path, bearer, more, key)
     assert shop.units(f"user:{sender}") == 9_998
-    assert [one["id"] for one in await shop.get(path, bearer)] == [failed["id"], done["id"]]
+    failed = answer.json()["error"]["details"]["id"]
+    found = [(one["id"], one["status"], one["reason"]) for one in await shop.get(path, bearer)]
+    assert found == [(failed, "failed", "insufficient_funds"), (done["id"], "completed", None)]
     (seen,) = await shop.get(path, received)
     assert (seen["direction"], seen["fee"], seen["account_id"], seen["note"]) == ("received", "0", sender, "Half.")
     for change, reason in (({"to": sender}, "unknown_account"), ({"to": str(uuid4())}, "unknown_account"),

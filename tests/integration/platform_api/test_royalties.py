@@ -19,7 +19,8 @@ from platform_api.royalties.earnings import Earning
 from platform_api.royalties.entries import Income
 from platform_api.royalties.statements import StatementDigest
 from tests.integration.platform_api.test_plans import _Recorded, scans
-from tests.support.sales import shop_over
+from tests.support.sales import own_money, shop_over
+from tests.support.waiting import answers
 
 USDC = 10**6
 
@@ -113,6 +114,55 @@ async def test_rule_of_one_kind_takes_nothing_of_a_rule_that_begins_later(shop):
     assert (await agree(shop, work, victim_bearer, fair))["status"] == "effective"
     rule = await propose(shop, work, bearer, [(seller, 10_000)], revenue_kind="content_purchase")
     assert (rule["status"], rule["waits_for"]) == ("pending", [victim])
+
+
+async def share(shop, work, bearer, *shares):
+    """The owner names collaborators; what waits for their consent, or None."""
+    body = {"collaborators": [{"account_id": one, "role": "author", "share_bps": bps} for one, bps in shares]}
+    path = f"/v1/works/{work['id']}/collaborators"
+    return (await shop.world.data("PUT", path, headers=bearer, json=body))["pending"]
+
+
+async def consent(shop, work, bearer, change):
+    path, body = f"/v1/works/{work['id']}/collaborators/consent", {"change_id": change["id"], "agree": True}
+    return await shop.world.data("POST", path, headers=bearer, json=body)
+
+
+async def test_shares_agreed_to_later_count_before_every_older_rule(shop):
+    seller, bearer, work, _, offer = await shop.seller()
+    painter, painter_bearer = await shop.buyer()
+    later = timestamp(datetime.now(UTC) + timedelta(days=1))
+    await propose(shop, work, bearer, [(seller, 10_000)])
+    await propose(shop, work, bearer, [(seller, 10_000)], revenue_kind="content_purchase")
+    planned = await propose(shop, work, bearer, [(seller, 10_000)], effective_from=later)
+    change = await share(shop, work, bearer, (painter, 5_000))
+    assert change["waiting_for"] == [painter]
+    await consent(shop, work, painter_bearer, change)
+    await sell(shop, offer)
+    assert (shop.owed(seller), shop.owed(painter)) == (4_500_000, 4_500_000)
+    rules = (await shop.get(f"/v1/works/{work['id']}/royalty-rules", painter_bearer))["rules"]
+    assert next(rule for rule in rules if rule["id"] == planned["id"])["status"] == "superseded"
+    latest = {rule["revenue_kind"]: rule for rule in reversed(rules)}
+    assert sorted(latest) == ["any", "content_purchase"]
+    for rule in latest.values():
+        assert {one["account_id"]: one["bps"] for one in rule["lines"]} == {seller: 5_000, painter: 5_000}
+
+
+async def test_who_loses_the_share_of_a_rule_by_new_collaborators_is_asked(shop):
+    seller, bearer, work, _, offer = await shop.seller()
+    singer, singer_bearer = await shop.buyer()
+    painter, painter_bearer = await shop.buyer()
+    change = await share(shop, work, bearer, (painter, 5_000))
+    assert change["waiting_for"] == [painter]
+    rule = await propose(shop, work, bearer, [(seller, 7_000), (singer, 3_000)])
+    assert (await agree(shop, work, singer_bearer, rule))["status"] == "effective"
+    waiting = (await consent(shop, work, painter_bearer, change))["pending"]
+    assert waiting["waiting_for"] == [singer]  # since the rule that was agreed meanwhile would end
+    await sell(shop, offer)
+    assert (shop.owed(seller), shop.owed(singer), shop.owed(painter)) == (6_300_000, 2_700_000, 0)
+    assert (await consent(shop, work, singer_bearer, change))["pending"] is None
+    await sell(shop, offer)
+    assert (shop.owed(singer), shop.owed(painter)) == (2_700_000, 4_500_000)
 
 
 async def test_rule_counts_when_all_agreed_and_never_backwards(shop):
@@ -400,6 +450,7 @@ async def test_what_a_refund_under_way_will_take_is_not_paid_out(api_dsn, monkey
 async def test_income_of_several_and_income_of_one_never_wait_for_each_other(shop):
     sellers = [await shop.seller(name=name) for name in ("Ink", "Quill")]
     staff_bearer = await shop.staff()
+    await own_money(shop.world, 18)
     for _, bearer, _, _, offer in sellers:  # both owe us
         purchase = await sell(shop, offer)
         await shop.post("/v1/payouts", bearer, {"asset": "USDC"})
@@ -421,10 +472,8 @@ async def test_income_of_several_and_income_of_one_never_wait_for_each_other(sho
         now = datetime.now(UTC)
         await entries.write(one, high, "earned", income.of_asset, USDC, ref="no", sequence=None, matures_at=now)
         task = asyncio.create_task(several(other))
-        while not await shop.world.sql(
-            "SELECT FROM pg_locks WHERE pid = $1 AND NOT granted", other.get_server_pid()
-        ):
-            await asyncio.sleep(0.01)
+        waits = "SELECT FROM pg_locks WHERE pid = $1 AND NOT granted"
+        await answers(lambda: shop.world.sql(waits, other.get_server_pid()), bool)
         await entries.cover_debts(one, "USDC", 6)
         await held.rollback()
         with pytest.raises(_Undone):

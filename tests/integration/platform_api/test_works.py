@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from platform_api.errors import ApiError
+from platform_api.money import units_of
 from platform_api.works.chapters import checked_body
 from platform_api.works.collaborators import who_must_agree
-from platform_api.works.offers import units_of
 
 WORKS = "/v1/works"
 TEXT = "The letter was heavier than it looked. " * 4

@@ -228,3 +228,21 @@ def test_replaying_by_hand_gives_the_recovered_hash(tmp_path: Path, slots: np.nd
     while at < len(slots):
         at, _ = core.apply_batch(slots, out, at)
     assert verify(tmp_path).state_hash == core.state_hash()
+
+
+def test_names_of_segments_are_durable_before_anything_of_them_is_applied(tmp_path: Path, slots: np.ndarray) -> None:
+    """A core killed between the renaming of a new segment and the sync of that leaves a name that power loss takes."""
+    recovered = recover(tmp_path, settings=SETTINGS)
+    feed(recovered, slots, 0, 2_000)
+    recovered.close()
+
+    class Watched(DirectoryDisk):
+        synced: list[str] = []
+
+        def sync_directory(self, directory: str) -> None:
+            self.synced.append(directory)
+            super().sync_directory(directory)
+
+    disk, was_synced = Watched(tmp_path), list[bool]()
+    recover(tmp_path, disk=disk, progress=lambda _: was_synced.append("journal" in disk.synced)).close()
+    assert was_synced and all(was_synced)

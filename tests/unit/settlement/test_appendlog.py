@@ -187,3 +187,39 @@ def test_who_looks_beside_the_writer_is_told_what_is_whole_or_that_it_is_not_all
         else:
             with pytest.raises(JournalCorrupt, match="its last record is not whole"):
                 list(AppendLog.peek(path, whole=True))
+
+
+def test_a_full_disk_takes_back_the_record_and_takes_the_next_when_there_is_space(
+    disk: ForgetfulOs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = AppendLog(tmp_path / "log")
+    log.append(b"before")
+    whole = (tmp_path / "log").read_bytes()
+    write = disk.pwrite
+
+    def full(descriptor: int, data: bytes, offset: int) -> int:
+        if offset > len(whole):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, bytes(data)[:5], offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "pwrite", full)
+        for _ in range(2):
+            with pytest.raises(JournalFailed, match="No space left"):
+                log.append(b"there is no space for this")
+            assert (tmp_path / "log").read_bytes() == whole and not log.failed
+    log.append(b"after")
+    log.close()
+    disk.cut_power()
+    assert list(AppendLog.peek(tmp_path / "log", whole=True)) == [b"before", b"after"]
+
+
+def test_after_a_failed_sync_nothing_more_is_taken_and_it_says_why(disk: ForgetfulOs, tmp_path: Path) -> None:
+    log = AppendLog(tmp_path / "log")
+    disk.fails_next_sync = True
+    with pytest.raises(JournalFailed, match="sync"):
+        log.append(b"one")
+    assert "sync" in log.failed
+    with pytest.raises(JournalFailed, match="an earlier write failed: .*sync"):
+        log.append(b"two")
+    log.close()
