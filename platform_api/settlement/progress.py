@@ -57,10 +57,10 @@ def look(status: StatusPort) -> SettlementProgress:
 
 
 def takes_withdrawals(status: StatusPort) -> bool:
-    """False while settlement is halted, or the back office has said nothing for a minute, or never: what is asked for
-    then would be held, and nobody knows for how long. A restart is shorter, and a chain that is away comes back."""
-    office = status.read().get("backoffice")
-    return bool(office) and _silent_s(office or {}) <= LATE_S and look(status).state != "halted"
+    """False while settlement is halted, or the back office has said nothing more for a minute: what is asked for then
+    would be held, and nobody knows for how long. A restart is shorter, and a chain that is away comes back."""
+    office = status.read().get("backoffice") or {}
+    return _silent_s(office) <= LATE_S and look(status).state != "halted"
 
 
 def _silent_s(office: Mapping[str, Any]) -> float:

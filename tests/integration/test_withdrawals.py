@@ -431,8 +431,6 @@ async def test_while_settlement_stands_still_nothing_new_is_held_and_a_restart_i
     assert (await world.data("POST", "/v1/withdrawals", json=body, headers=key))["id"] == first["id"]
     assert world.balance() == (held[0] - 2_000_000, 2_000_000)
     assert (await world.data("DELETE", f"/v1/withdrawals/{first['id']}"))["status"] == "canceled"
-    world.says.office = {}
-    assert await world.refused("settlement_stopped", "POST", "/v1/withdrawals", json=body) == 503
 
 
 async def test_one_that_the_contract_skipped_has_failed(world: World) -> None:
