@@ -1,8 +1,10 @@
-"""The catalogue of a grown platform, written straight into PostgreSQL: creators, works with text, offers, terms and
-licences, as their services would have left them.
+"""The catalogue of a grown platform, written straight into PostgreSQL: creators, works with a chapter, text, offers and
+windows, terms and licences, and as many sales with what they entitle to and their royalties, as their services would
+have left them.
 
-Left out: events, audit entries, files, versions beyond the first. Words are drawn as Zipf has them, so that a search
-meets words that nearly every work has and words that hardly any has.
+Left out: events, audit entries, files, versions beyond the first, and the core's side of the sales of the past: what
+payees were owed before the bench is in no account. Words are drawn as Zipf has them, so that a search meets words that
+nearly every work has and words that hardly any has.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import numpy as np
 
 from platform_api.licensing.measures import TERRITORY_LIST, scope_set, territory_set
 
-__all__ = ["Catalogue", "Sizes", "fill"]
+__all__ = ["Catalogue", "Offered", "Sizes", "chapter_text", "fill"]
 
 WORDS = 20_000
 SYLLABLES = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "an", "en", "or")]
@@ -33,22 +35,40 @@ TERRITORIES = ("PG", "AU", "NZ", "DE", "US")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LICENCE_DAYS = 3_650
 FEE_UNITS = 10_000_000
+PLATFORM_SHARE = 10
+"""Per cent of a sale."""
+WINDOWS_SHARE = 5
+"""One work of so many has a window."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
+    """As many sales as licences."""
+
     creators: int
     works: int
     licences: int
 
 
 @dataclass(frozen=True, slots=True)
+class Offered:
+    """The offer of a work, in USDC of six decimals."""
+
+    id: str
+    price_units: int
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What the load asks for, by number: ids as text, a title for each work, a code for each licence."""
+    """What the load asks for, by number: ids as text; a title, a chapter and an offer for each work; a code for each
+    licence. `windowed`: the works that can be seen in Papua New Guinea, by a window that stands open."""
 
     creators: list[str]
     works: list[str]
     titles: list[str]
+    chapters: list[str]
+    offers: list[Offered]
+    windowed: list[str]
     codes: list[str]
     words: list[str]
 
@@ -82,12 +102,23 @@ async def fill(dsn: str, sizes: Sizes, seed: int) -> Catalogue:
     try:
         async with db.transaction():
             accounts, creators = await _people(db, rng, words, sizes.creators)
-            works, titles = await _works(db, rng, words, accounts, creators, sizes.works)
+            works, titles, offers = await _works(db, rng, words, accounts, creators, sizes.works)
+            chapters = await _chapters(db, rng, accounts, works)
+            windowed = await _windows(db, rng, accounts, works)
             codes = await _licences(db, rng, accounts, works, sizes.licences)
+            await _sales(db, rng, accounts, works, offers, sizes.licences)
         await db.execute("ANALYZE")
     finally:
         await db.close()
-    return Catalogue([str(id_) for id_ in creators], [str(id_) for id_ in works], titles, codes, words)
+    return Catalogue(
+        [str(id_) for id_ in creators], [str(id_) for id_ in works], titles, [str(id_) for id_ in chapters], offers,
+        [str(id_) for id_ in windowed], codes, words,
+    )  # fmt: skip
+
+
+def chapter_text(number: int) -> str:
+    """What the chapter of the work of this number says."""
+    return f"Chapter {number}: the letter was heavier than it looked, and the road was longer than the map. " * 4
 
 
 async def _people(
@@ -119,7 +150,7 @@ def _text(rng: np.random.Generator, words: list[str], count: int) -> str:
 
 async def _works(
     db: Any, rng: np.random.Generator, words: list[str], accounts: list[UUID], creators: list[UUID], count: int
-) -> tuple[list[UUID], list[str]]:
+) -> tuple[list[UUID], list[str], list[Offered]]:
     works = _ids(rng, count, START + timedelta(days=2))
     titles = [_text(rng, words, 4).capitalize() for _ in works]
     texts = [_text(rng, words, 40) for _ in works]
@@ -156,13 +187,50 @@ async def _works(
     await _copy(
         db, "works.work_version", "work_id number content sha256 change_note created_by", map(version, range(count))
     )
+    ids, prices = _ids(rng, count, START + timedelta(days=20)), rng.integers(99, 5_000, count)
+    offers = [Offered(str(id_), int(price) * 10_000) for id_, price in zip(ids, prices, strict=True)]
     await _copy(
         db, "works.offer", "id work_id kind asset scale price_units",
-        ((id_, work, "purchase", "USDC", 6, int(price) * 10_000)
-         for id_, work, price in zip(
-             _ids(rng, count, START + timedelta(days=20)), works, rng.integers(99, 5_000, count), strict=True)),
+        ((id_, work, "purchase", "USDC", 6, offer.price_units)
+         for id_, work, offer in zip(ids, works, offers, strict=True)),
     )  # fmt: skip
-    return works, titles
+    return works, titles, offers
+
+
+async def _chapters(db: Any, rng: np.random.Generator, accounts: list[UUID], works: list[UUID]) -> list[UUID]:
+    """One of each work, published; that of every other work is a preview."""
+    chapters = _ids(rng, len(works), START + timedelta(days=10))
+    await _copy(
+        db, "works.chapter", "id work_id number title preview status content_version published_at",
+        ((chapter, work, 1, "One", number % 2 == 0, "published", 1, START + timedelta(days=11))
+         for number, (chapter, work) in enumerate(zip(chapters, works, strict=True))),
+    )  # fmt: skip
+
+    def version(number: int) -> tuple[Any, ...]:
+        text = chapter_text(number)
+        digest = hashlib.sha256(text.encode()).digest()
+        return chapters[number], 1, "One", text, digest, "", accounts[number % len(accounts)]
+
+    await _copy(
+        db, "works.chapter_version", "chapter_id number title body sha256 change_note created_by",
+        map(version, range(len(works))),
+    )  # fmt: skip
+    return chapters
+
+
+async def _windows(db: Any, rng: np.random.Generator, accounts: list[UUID], works: list[UUID]) -> list[UUID]:
+    """Windows of streaming by subscription that opened, of some works."""
+    numbers = range(0, len(works), WINDOWS_SHARE)
+    ids = _ids(rng, len(numbers), START + timedelta(days=25))
+    await db.executemany(
+        "INSERT INTO licensing.release_window (id, work_id, account_id, window_type, territories, territory_list,"
+        " territory_set, period, exclusive, status)"
+        " VALUES ($1, $2, $3, 'svod', $4, $5, $6::text::int4multirange, tstzrange($7, NULL), false, 'open')",
+        [(id_, works[number], accounts[number % len(accounts)], list(TERRITORIES), TERRITORY_LIST,
+          territory_set(TERRITORIES), START)
+         for id_, number in zip(ids, numbers, strict=True)],
+    )  # fmt: skip
+    return [works[number] for number in numbers]
 
 
 async def _licences(
@@ -215,3 +283,57 @@ async def _licences(
         ((licence, "activated", begins, ends) for licence in licences),
     )  # fmt: skip
     return codes
+
+
+async def _sales(
+    db: Any, rng: np.random.Generator, accounts: list[UUID], works: list[UUID], offers: list[Offered], count: int
+) -> None:
+    """Purchases of the past, each of another work: what they entitle to, and what its maker and the platform got."""
+    purchases, events = _ids(rng, count, START + timedelta(days=40)), _ids(rng, count, START + timedelta(days=41))
+    sales, rights = _ids(rng, count, START + timedelta(days=42)), _ids(rng, count, START + timedelta(days=43))
+    entries = _ids(rng, count, START + timedelta(days=44))
+    at, made = START + timedelta(days=45), len(accounts)
+    buyers = [accounts[(number + made // 2) % made] for number in range(count)]
+    makers = [accounts[number % made] for number in range(count)]
+    prices = [offers[number % len(offers)].price_units for number in range(count)]
+    fees = [price * PLATFORM_SHARE // 100 for price in prices]
+    of = [works[number % len(works)] for number in range(count)]
+    every = range(count)
+    await _copy(
+        db, "royalties.revenue_event", "id kind source_ref work_id asset scale gross_units platform_units occurred_at",
+        ((events[n], "content_purchase", f"buy:{purchases[n].hex}", of[n], "USDC", 6, prices[n], fees[n], at)
+         for n in every),
+    )  # fmt: skip
+    await _copy(
+        db, "payments.purchase",
+        "id account_id offer_id work_id seller_id kind method asset scale price_units status event_id completed_at",
+        ((purchases[n], buyers[n], UUID(offers[n % len(offers)].id), of[n], makers[n], "purchase", "balance", "USDC",
+          6, prices[n], "completed", events[n], at) for n in every),
+    )  # fmt: skip
+    await _copy(
+        db, "payments.entitlement", "id account_id work_id kind starts_at purchase_id",
+        ((rights[n], buyers[n], of[n], "own", at, purchases[n]) for n in every),
+    )  # fmt: skip
+    await _copy(
+        db, "royalties.distribution", "id event_id status parts posted_at",
+        ((sales[n], events[n], "posted", 0, at) for n in every),
+    )  # fmt: skip
+    await _copy(
+        db, "royalties.distribution_line",
+        "distribution_id number part work_id account_id account role bps amount_units",
+        (row for n in every for row in (
+            (sales[n], 0, 0, of[n], None, "platform:revenue", "platform", PLATFORM_SHARE * 100, fees[n]),
+            (sales[n], 1, 0, of[n], makers[n], f"pay:{makers[n]}", "owner", 10_000 - PLATFORM_SHARE * 100,
+             prices[n] - fees[n]))),
+    )  # fmt: skip
+    await _copy(
+        db, "royalties.entry",
+        "id account_id kind asset scale amount_units happened_at matures_at work_id revenue_kind distribution_id ref",
+        ((entries[n], makers[n], "earned", "USDC", 6, prices[n] - fees[n], at, at, of[n], "content_purchase", sales[n],
+          f"dist:{events[n].hex}:0") for n in every),
+    )  # fmt: skip
+    await db.execute(
+        "INSERT INTO royalties.owed (account_id, asset, units) SELECT account_id, asset, sum(amount_units)::bigint"
+        " FROM royalties.entry GROUP BY account_id, asset"
+    )
+    await db.execute("UPDATE works.work SET sold = true WHERE id = ANY($1)", of)

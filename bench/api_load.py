@@ -45,8 +45,11 @@ class Connection:
         self._host, self._port = host, port
 
     async def __aenter__(self) -> Connection:
-        self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
+        await self._open()
         return self
+
+    async def _open(self) -> None:
+        self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -57,7 +60,10 @@ class Connection:
     async def send(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
-        """Status and body. `body` is sent as JSON, bytes as they are."""
+        """Status and body. `body` is sent as JSON, bytes as they are. Opens anew what the server closed as idle."""
+        if self._reader.at_eof():
+            self._writer.close()
+            await self._open()
         content = b"" if body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
         lines = [f"{method} {path} HTTP/1.1", f"host: {self._host}:{self._port}", f"content-length: {len(content)}"]
         if content and not isinstance(body, bytes):

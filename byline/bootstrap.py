@@ -426,12 +426,13 @@ async def _postgres(settings: Settings, status: StatusFile, stop: asyncio.Event)
     server.start()
     try:
         await migrate(server.dsn)
-        status.write(ready=True, url=server.dsn, server=str(server.binaries), postgres_pid=server.pid)
-        while not stop.is_set():
+
+        def facts() -> dict[str, Any]:
             if not server.is_running():
                 raise LocalFault("the database server ended; its log is in DATA/postgres")
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(stop.wait(), 0.1)
+            return {"url": server.dsn, "server": str(server.binaries), "postgres_pid": server.pid}
+
+        await _report(status, stop, facts)
     finally:
         server.stop()
 
@@ -795,6 +796,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         postgres_dsn=_postgres_url(settings),
         domain=f"{settings.host}:{port}",
         public_url=settings.public_url,
+        cors_origins=settings.cors_origins(),
         chain="sui:embedded" if not settings.chain_url else "sui",
         signing_key_path=data / "keys" / "access-token.key",
         column_keys_path=data / COLUMN_KEYS,

@@ -79,7 +79,7 @@ class Settings:
     public_url: str = ""
     """`https://HOST[:PORT]` where people reach REST: the check page that certificates name. Empty: `host` and port."""
     redis_url: str = ""
-    """`redis://…`: rate limits of several API processes are kept there, and events also go to its stream."""
+    """`redis://…`: several API processes share their rate limits and the events of their sockets there."""
     blob_url: str = field(default="", repr=False)
     """Where uploaded files are kept: `s3://bucket/…`, `gs://…`, `file:///…`. Empty: in the data directory."""
     api_public_per_minute: int = 100
@@ -94,6 +94,8 @@ class Settings:
     """Messages from one connection of the event socket."""
     api_webhooks_per_minute: int = 6_000
     """Events of payment providers a minute from one address."""
+    api_cors_origins: str = ""
+    """Origins whose pages may use REST with a bearer, as `https://a.example,https://b.example`. Empty: only our own."""
     verify_creators_at_once: bool = False
     """Creators who ask to be verified are, without anybody deciding."""
     portfolio_needed: bool = False
@@ -149,6 +151,10 @@ class Settings:
                 "public_url", "https://HOST[:PORT]",
             ),
             (
+                all(_ORIGIN.fullmatch(origin) for origin in self.cors_origins()),
+                "api_cors_origins", "https://HOST[:PORT], with commas",
+            ),
+            (
                 self.redis_url == "" or self.redis_url.startswith(("redis://", "rediss://", "unix://")),
                 "redis_url", "redis://host:port",
             ),
@@ -180,6 +186,10 @@ class Settings:
         for holds, name, rule in rules:
             if not holds:
                 raise SettingsInvalid(f"setting {name} must be {rule}, not {getattr(self, name, ports)!r}")
+
+    def cors_origins(self) -> tuple[str, ...]:
+        """Those of `api_cors_origins`."""
+        return tuple(origin.strip() for origin in self.api_cors_origins.split(",") if origin.strip())
 
     def coin_types(self) -> dict[str, str]:
         """Asset → coin type, of `chain_coins`."""

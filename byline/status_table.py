@@ -18,6 +18,8 @@ from engine.messages.errors import Unavailable
 __all__ = ["show_status"]
 
 REFRESH_S = 0.5
+SILENT_S = 10.0
+"""A process writes its status several times a second: one that has not for so long hangs, or its disk is full."""
 Statuses = dict[str, dict[str, Any]]
 
 
@@ -37,7 +39,7 @@ def show_status(settings: Settings, *, console: Console, once: bool, as_json: bo
     else:
         _live(settings, console)
         statuses = read_all_statuses(settings.data_directory)
-    return 0 if all(status["alive"] and status["ready"] for status in statuses.values()) else 1
+    return 0 if all(_state(status).plain == "up" for status in statuses.values()) else 1
 
 
 def _live(settings: Settings, console: Console) -> None:
@@ -59,10 +61,19 @@ def _tables(statuses: Statuses, before: Statuses, seconds: float) -> Group:
     for column in ("process", "state", "pid", "what it says"):
         processes.add_column(column, overflow="fold")
     for name, status in statuses.items():
-        up = status["alive"] and status["ready"]
-        state = Text("up", "green") if up else Text("starting" if status["alive"] else "down", "bold red")
-        processes.add_row(name, state, str(status["pid"]), _facts(name, status, before.get(name, {}), seconds))
+        processes.add_row(name, _state(status), str(status["pid"]), _facts(name, status, before.get(name, {}), seconds))
     return Group(processes, _batches(statuses))
+
+
+def _state(status: dict[str, Any]) -> Text:
+    if not status["alive"]:
+        return Text("down", "bold red")
+    if not status["ready"]:
+        return Text("starting", "bold red")
+    silent_s = time.time() - status["written_at"]
+    if silent_s > SILENT_S:
+        return Text(f"silent for {silent_s:,.0f} s: figures are old; is the disk full?", "bold yellow")
+    return Text("up", "green")
 
 
 def _facts(name: str, status: dict[str, Any], before: dict[str, Any], seconds: float) -> str:

@@ -532,7 +532,8 @@ cdef class EventLogReader:
                 low = middle
             else:
                 high = middle
-        self.slot = self._entry(low, low, head).slot if head else 0
+        # Its own entry may be of a command that is not published yet: then the one before it counts.
+        self.slot = self._entry(low, 0, head).slot if head else 0
         self._walk(head)
         self.lost = False
         return True

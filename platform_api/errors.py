@@ -9,6 +9,7 @@ internals: what nobody foresaw is logged with its traceback under the request id
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -34,6 +35,7 @@ from engine.messages.errors import (
     Refused,
     Unavailable,
 )
+from platform_api.complaints import in_words
 
 __all__ = [
     "ApiError",
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+_PLACE = re.compile(r"- at `\$\.data\.(.+)`$")
 
 
 class ErrorCode(StrEnum):
@@ -219,7 +222,7 @@ def _internal() -> ApiError:
 def _invalid(error: ValidationException) -> ApiError:
     """From Litestar's list of what did not fit: the first is the answer, all are in the details."""
     problems = error.extra if isinstance(error.extra, list) else []
-    found = [_problem(problem) for problem in problems if isinstance(problem, dict)]
+    found = [_problem(problem, error.__cause__) for problem in problems if isinstance(problem, dict)]
     if not found:
         return ApiError(
             ErrorCode.VALIDATION_ERROR, "A parameter is missing or malformed.", reason="invalid", field="query"
@@ -229,12 +232,17 @@ def _invalid(error: ValidationException) -> ApiError:
     return ApiError(ErrorCode.VALIDATION_ERROR, f"{field}: {message}", reason="invalid", field=field, details=more)
 
 
-def _problem(problem: Mapping[str, Any]) -> tuple[str, str]:
+def _problem(problem: Mapping[str, Any], cause: BaseException | None) -> tuple[str, str]:
+    """The field with its place in the body (`metadata.genre`), and what is wrong with it."""
     message = str(problem.get("message", "is invalid"))
     field = str(problem.get("key", "body"))
-    if "matching regex" in message:
-        message = "is not written as the API's description has it: see the examples there"
+    # Litestar takes every "data." out of a place in the body, also of "metadata."; the cause has the whole of it.
+    place = _PLACE.search(str(cause))
+    if place is not None and place[1].replace("data.", "") == field:
+        field = place[1]
+    field = "body" if field == "data" else field
     # A missing or unknown field is named in the text alone, in backquotes.
     if ("required field" in message or "unknown field" in message) and message.count("`") == 2:
-        field = message.split("`")[1]
-    return ("body" if field == "data" else field), message
+        name = message.split("`")[1]
+        field = name if field == "body" else f"{field}.{name}"
+    return field, in_words(message)

@@ -21,13 +21,14 @@ from uuid import UUID
 
 import msgspec
 import structlog
+from litestar.openapi.spec import Example
 from litestar.params import HeaderParameter
 
 from engine.messages.errors import Unavailable
 from platform_api.database import Database
 from platform_api.errors import ApiError, ErrorCode
 
-__all__ = ["Answer", "Idempotency", "IdempotencyKey", "checked_key", "required_key"]
+__all__ = ["Answer", "Idempotency", "IdempotencyKey", "NeededKey", "checked_key", "required_key"]
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +36,25 @@ KEPT = timedelta(days=1)
 LEASE = timedelta(minutes=1)
 KEY_CHARACTERS_MAX = 128
 
-IdempotencyKey = Annotated[str | None, HeaderParameter(name="Idempotency-Key", required=False)]
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key", required=False, examples=[Example(value="c2f7a1d0-once")],
+        description="Up to 128 printable characters of one's own: the request sent again with it is answered as the"
+        " first time, for a day, and takes effect once.",
+    ),
+]  # fmt: skip
+NeededKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key", required=True, examples=[Example(value="c2f7a1d0-once")],
+        description="Needed, for the request moves money or rights. Up to 128 printable characters of one's own: sent"
+        " again with it, also after an answer that was lost, the request is answered as the first time and takes effect"
+        " once.",
+    ),
+]  # fmt: skip
+"""Of routes that call `required_key`: the document says that it is needed, and its lack is answered in order with the
+other failures of the route."""
 
 Answer = tuple[int, bytes]
 """HTTP status and the JSON of `data`."""

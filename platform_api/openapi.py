@@ -1,4 +1,5 @@
-"""The OpenAPI document beyond what comes from the types of the routes: security, failures, and examples everywhere.
+"""The OpenAPI document beyond what comes from the types of the routes: how to begin, security, failures, and examples
+everywhere.
 
 Examples are made from the schemas: a field's own `examples` (in its `msgspec.Meta`) come first, then what its type,
 format or limits call for. So a route has them without writing any; a field with a pattern needs one of its own, and a
@@ -7,6 +8,7 @@ test says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,7 @@ from litestar.openapi.spec import (
     Operation,
     Schema,
     SecurityScheme,
+    Tag,
 )
 
 from platform_api.errors import STATUS, Failure
@@ -33,12 +36,61 @@ __all__ = ["BEARER", "also_as", "config", "document_of", "failures"]
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}, {"cookie": []}]
 """Either is enough."""
 
+GUIDE = """An exchange for creators' tokens, and the licences and royalties behind them, on one ledger.
+
+**Values.** Prices, sizes and amounts are decimal strings of their asset (`"12.5"`), times are RFC 3339 in UTC, ids are
+UUIDs. A good answer is `{"success": true, "data": …}`; a failure `{"success": false, "error": {"code", "message",
+"details": {"reason", "field"}, "request_id"}}`, of which `code` and `details.reason` are stable words for programs.
+
+**Signing in.** `POST /v1/auth/nonce` with the address of a Sui or Ethereum wallet gives a `nonce` and a `message`. Let
+the wallet sign the message (Sui: as a personal message, the serialized signature in base64; Ethereum: `personal_sign`,
+hex) and send address, nonce and signature to `POST /v1/auth/verify`, which makes the account the first time. Programs
+send the `access_token` as `Authorization: Bearer …` and renew it by `POST /v1/auth/refresh`, whose refresh token is
+good once. Pages take the tokens as cookies (`"delivery": "cookie"`); a request of theirs that changes something also
+carries the `csrf_token` as the header `X-CSRF-Token`. Steps of weight (launch, registration, linking) want a fresh
+signature: `POST /v1/auth/step-up`.
+
+**Once.** Send an `Idempotency-Key` with what must not happen twice; where it is needed the route says so. What is
+edited has an `ETag`: send it back as `If-Match`, and nobody's change is overwritten unseen.
+
+**Lists** come in pages: `limit` (20 unless told, at most 200) and the `next_cursor` of the answer as `cursor`.
+
+**Limits**, unless the operator sets others: a minute 100 requests of an address without a token, 1,000 of an account,
+100 orders, 10 sign-ins; an hour 1,000 changes of the catalogue. Answers carry `RateLimit-Limit`, `RateLimit-Remaining`
+and `RateLimit-Reset`; beyond it is 429 with `Retry-After`. Bodies have at most 64 KiB; files go in parts
+(`POST /v1/uploads`).
+
+**Other doors.** Events for pages: the websocket `/v1/ws`. Order entry and market data for programs: docs/clients.md.
+"""
+TAGS: Mapping[str, str] = {
+    "ops": "Whether it runs, the time, and what may be measured.",
+    "identity": "Signing in by wallet, sessions, profile, e-mail, wallets, devices, keys for programs.",
+    "exchange": "Markets, order book, orders, trades; what an account has, had and moved.",
+    "settlement": "Batches that take effect on the chain, proofs of balances, deposits and withdrawals.",
+    "files": "Files: uploads in parts, and signed URLs to read them.",
+    "creators": "Profiles of creators, their verification, following and the feed.",
+    "works": "Works with versions, chapters, files, collaborators and offers; genres and categories.",
+    "royalties": "Rules of sharing, distributions, statements, reports and payouts.",
+    "payments": "Payments by a provider, purchases, refunds, transfers and what was bought.",
+    "licensing": "Terms, applications, licences, seats, release windows and availability.",
+    "registry": "Works and licences on the chain, certificates, and checks for everybody.",
+    "tokens": "Creators' tokens: symbols, launch, listing, prices, holders.",
+    "admin": "For the platform's staff.",
+}
+"""What routes are grouped by."""
+GOOD: Mapping[int, str] = {200: "Done.", 201: "Made.", 202: "Taken; it is done later.", 204: "Done; no body."}
 DEPTH_MAX = 12
 BY_NAME: Mapping[str, Any] = {
     "id": "0197e7a2-5b7c-7c3e-9f0a-3f3c2b1a0d4e", "request_id": "0197e7a2-5b7c-7c3e-9f0a-3f3c2b1a0d4f",
     "code": "VALIDATION_ERROR", "timestamp": "2026-01-02T03:04:05.678901Z", "next_cursor": None, "limit": 20,
-    "version": 3, "amount": "12.5",
+    "version": 3, "amount": "12.5", "cursor": None, "asset": "USDC", "assets": "USDC", "genre": "drama",
+    "genres": "drama", "symbol": "QUILL", "territory": "PG", "territories": "PG", "price_min": "1", "price_max": "100",
+    "status": "live", "signature": "9f86d081" * 8,
 }  # fmt: skip
+BODIES: Mapping[str, Any] = {
+    "EstimateRequest": {"market": "INK-USDC", "side": "buy", "size": "5", "budget": None, "price": None},
+}  # fmt: skip
+"""Of which one field needs another."""
 FORMATS: Mapping[str, str] = {
     "uuid": BY_NAME["id"], "date-time": BY_NAME["timestamp"], "date": "2026-01-02", "uri": "https://example.org/",
     "duration": "P30D",
@@ -75,8 +127,8 @@ def config(version: str) -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Byline",
         version=version,
-        description="An exchange for creators' tokens, and the licences and royalties behind them, on one ledger."
-        " Prices, sizes and amounts are decimal strings.",
+        description=GUIDE,
+        tags=[Tag(name, text) for name, text in TAGS.items()],
         path="/v1/openapi",  # Litestar answers everything below this path itself, errors too
         render_plugins=[JsonRenderPlugin()],
         use_handler_docstrings=True,
@@ -98,20 +150,39 @@ def document_of(app: Litestar) -> dict[str, Any]:
     example = _Examples(document.get("components", {}).get("schemas", {}))
     for item in document["paths"].values():
         for operation in item.values():
+            operation["summary"] = _first_sentence(operation.get("description", ""))
             contents = [operation.get("requestBody", {}).get("content", {})]
             for status, response in operation.get("responses", {}).items():
                 if int(status) >= 400:
                     _put_failure(response, int(status))
                 else:
+                    if int(status) in GOOD and "," in response["description"]:  # Litestar's own words for a status
+                        response["description"] = GOOD[int(status)]
                     contents.append(response.get("content", {}))
             for content in contents:
                 for media in content.values():
                     if "schema" in media and "example" not in media:
                         media["example"] = example.of(media["schema"])
             for parameter in operation.get("parameters", []):
+                if parameter.get("required"):
+                    parameter["schema"] = _not_null(parameter["schema"])
                 if "example" not in parameter:
                     parameter["example"] = example.of(parameter.get("schema", {}), parameter["name"])
     return document
+
+
+def _first_sentence(description: str) -> str:
+    """What a list of routes shows."""
+    return re.split(r"(?<=[.!?])\s", " ".join(description.split()), maxsplit=1)[0].rstrip(".")
+
+
+def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Of what is needed; the type of the route allows null only so that the lack is answered in its place."""
+    parts = [part for part in schema.get("oneOf", ()) if part.get("type") != "null"]
+    if len(parts) != 1:
+        return schema
+    shared = {name: value for name, value in schema.items() if name not in ("oneOf", "default")}
+    return {**shared, **parts[0]}
 
 
 def _put_failure(response: dict[str, Any], status: int) -> None:
@@ -141,10 +212,11 @@ class _Examples:
         self._schemas = schemas
 
     def of(self, schema: Mapping[str, Any], name: str = "", depth: int = 0) -> Any:
-        if depth > DEPTH_MAX:
+        if depth > DEPTH_MAX or (name in BY_NAME and BY_NAME[name] is None):
             return None
         if "$ref" in schema:
-            return self.of(self._schemas[schema["$ref"].rsplit("/", 1)[1]], name, depth + 1)
+            kind = schema["$ref"].rsplit("/", 1)[1]
+            return BODIES[kind] if kind in BODIES else self.of(self._schemas[kind], name, depth + 1)
         if schema.get("examples"):
             examples = schema["examples"]
             first = next(iter(examples.values()) if isinstance(examples, Mapping) else iter(examples))

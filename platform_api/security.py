@@ -261,19 +261,23 @@ async def caller_of(connection: Connection) -> Caller:
     return caller
 
 
-def permitted(*wanted: str) -> Any:
-    """A guard for routes: the caller must hold every permission of `wanted`. UNAUTHORIZED or FORBIDDEN otherwise."""
+def permitted(*wanted: str, either: bool = False) -> Any:
+    """A guard for routes: the caller must hold every permission of `wanted`, or any of them if `either`.
+
+    UNAUTHORIZED or FORBIDDEN otherwise.
+    """
     assert wanted and all(may(frozenset(), name) is False for name in wanted)
 
     async def guard(connection: Connection, _: BaseRouteHandler) -> None:
         caller = await caller_of(connection)
-        if not all(map(caller.may, wanted)):  # perhaps granted since the session was last looked up
+        suffices = any if either else all
+        if not suffices(map(caller.may, wanted)):  # perhaps granted since the session was last looked up
             guard_of(connection).forget(caller.session_id)
             connection.scope["state"].pop("checked_caller", None)
             caller = await caller_of(connection)
-        missing = [name for name in wanted if not caller.may(name)]
-        if missing:
-            message = f"This needs the permission {', '.join(missing)}."
+        if not suffices(map(caller.may, wanted)):
+            missing = [name for name in wanted if not caller.may(name)]
+            message = f"This needs the permission {(' or ' if either else ', ').join(missing)}."
             raise ApiError(ErrorCode.FORBIDDEN, message, reason="permission_missing", details={"permissions": missing})
 
     return guard

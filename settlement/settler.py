@@ -170,7 +170,8 @@ class Settler:
         """Batches that are not final, by number; at start also the final ones, until their cut is passed."""
         self._queue: deque[int] = deque()
         self._listings: dict[str, VaultListing] = {}
-        self._recent: deque[BatchRecord] = deque(maxlen=self._settings.recent)
+        self._recent: dict[int, BatchRecord] = {}
+        """The last batches, each as it stands."""
         self._halted = ""
         self._sealing_waits = ""
         """Why the next cut cannot be sealed yet; empty: it can."""
@@ -262,7 +263,7 @@ class Settler:
             "unpayable_count": len(unpayable),
             "recent": [
                 msgspec.to_builtins(msgspec.structs.replace(record, file=b""))
-                for record in list(self._recent)[-_NAMED:]
+                for _, record in sorted(self._recent.items())[-_NAMED:]
             ],
         }
 
@@ -348,10 +349,9 @@ class Settler:
             file=batch_file(life, self._listings) if life.state is State.FINAL else b"",
             payouts=_paid(life) if life.state is State.FINAL else [],
         )
-        if self._recent and self._recent[-1].number == record.number:
-            self._recent[-1] = record
-        else:
-            self._recent.append(record)
+        self._recent[record.number] = record
+        if len(self._recent) > self._settings.recent:
+            del self._recent[min(self._recent)]
         answer = self._on_batch(record)
         if answer is not None:
             await answer

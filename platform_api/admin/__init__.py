@@ -1,4 +1,4 @@
-"""What people of the platform see and do: so far the audit trail."""
+"""What people of the platform see and do: the audit trail, and how far projections are."""
 
 from platform_api.admin.routes import AdminController
 from platform_api.admin.service import AdminService

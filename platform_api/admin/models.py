@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-__all__ = ["AuditEntry"]
+__all__ = ["AuditEntry", "Projection"]
 
 
 class AuditEntry(Struct, frozen=True):
@@ -25,3 +25,13 @@ class AuditEntry(Struct, frozen=True):
     request_id: str | None
     seal_number: int | None
     hash: str | None
+
+
+class Projection(Struct, frozen=True):
+    """What is read of the core's events into PostgreSQL. `lag`: how many commands the core has told of beyond
+    `sequence`; null while the core does not say where it is."""
+
+    name: str
+    sequence: int
+    lag: int | None
+    updated_at: str

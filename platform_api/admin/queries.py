@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-__all__ = ["audit_entries"]
+__all__ = ["audit_entries", "projections"]
 
 
 async def audit_entries(
@@ -25,4 +25,9 @@ async def audit_entries(
     rows: list[Any] = await db.fetch(
         f"SELECT * FROM kernel.audit_entry WHERE {' AND '.join(conditions)} ORDER BY position DESC LIMIT $2", *arguments
     )
+    return rows
+
+
+async def projections(db: Any) -> list[Any]:
+    rows: list[Any] = await db.fetch("SELECT name, sequence, updated_at FROM exchange.projection ORDER BY name")
     return rows

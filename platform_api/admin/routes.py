@@ -10,7 +10,7 @@ from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, QueryParameter
 
-from platform_api.admin.models import AuditEntry
+from platform_api.admin.models import AuditEntry, Projection
 from platform_api.admin.service import AdminService
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok
 from platform_api.openapi import BEARER, failures
@@ -47,3 +47,12 @@ class AdminController(Controller):
             until=until, cursor=cursor, limit=limit,
         )  # fmt: skip
         return ok(request, *found)
+
+    @get("/projections", guards=[permitted("operate_settlement", "system_maintenance", either=True)],
+         responses=failures(401, 403, 429, 503))  # fmt: skip
+    async def projections(
+        self, request: AnyRequest, admin: NamedDependency[AdminService]
+    ) -> Envelope[list[Projection]]:
+        """How far each projection of the core's events is, and how far behind the core. Needs `system_maintenance` or
+        `operate_settlement`."""
+        return ok(request, await admin.projections())

@@ -1,4 +1,4 @@
-"""Reading the audit trail. Reading it is itself no act that is audited."""
+"""Reading the audit trail, which is itself no act that is audited; and how far the projections are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from platform_api.admin import queries
-from platform_api.admin.models import AuditEntry
+from platform_api.admin.models import AuditEntry, Projection
 from platform_api.envelope import Pagination, cursor_from, page
 from platform_api.errors import timestamp
 from platform_api.kernel.context import Kernel
@@ -19,7 +19,7 @@ __all__ = ["AdminService"]
 
 class AdminService:
     def __init__(self, kernel: Kernel) -> None:
-        self._database = kernel.database
+        self._database, self._processes = kernel.database, kernel.status
 
     async def audit_entries(
         self,
@@ -42,6 +42,18 @@ class AdminService:
             rows = await queries.audit_entries(db, filters, since, until, key[0] if key else None, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["position"],))
         return [_entry(row) for row in rows], pagination
+
+    async def projections(self) -> list[Projection]:
+        told = self._processes.read().get("core", {}).get("released_sequence")
+        async with self._database.connection() as db:
+            rows = await queries.projections(db)
+        return [
+            Projection(
+                row["name"], row["sequence"], None if told is None else max(0, int(told) - row["sequence"]),
+                timestamp(row["updated_at"]),
+            )
+            for row in rows
+        ]  # fmt: skip
 
 
 def _entry(row: Any) -> AuditEntry:

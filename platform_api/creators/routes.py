@@ -176,7 +176,7 @@ class CreatorController(Controller):
     async def follow(
         self, request: AnyRequest, creator_id: FromPath[str], caller: Who, creators: Creators
     ) -> Envelope[None]:
-        """Follow. Again: the same."""
+        """Follow a creator. Again: the same."""
         await creators.follow(caller, path_id(creator_id, "creator"))
         return ok(request, None)
 

@@ -19,6 +19,7 @@ __all__ = [
     "OrderRequest",
     "Placed",
     "Trade",
+    "TradeSettlement",
 ]
 
 DecimalText = Annotated[str, Meta(max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)", examples=["12.5"])]
@@ -148,6 +149,25 @@ class Trade(Struct, frozen=True, omit_defaults=True):
     order_id: str | None = None
     liquidity: str | None = None
     fee: str | None = None
+
+
+class TradeSettlement(Struct, frozen=True):
+    """`batch` holds every trade from `first_sequence` to `last_sequence`; null until it is sealed. `status` `final`: it
+    took effect on the chain, in the transactions `digests`. What `byline verify` checks of it is at `batch_path`, and
+    each of the two finds at `proof_path` that its balances after the trade are counted in `root`."""
+
+    trade_id: str
+    market: str
+    sequence: int
+    batch: int | None
+    status: str | None
+    first_sequence: int | None
+    last_sequence: int | None
+    root: str | None
+    digests: list[str]
+    committed_at: str | None
+    batch_path: str | None
+    proof_path: str | None
 
 
 class Balance(Struct, frozen=True):

@@ -67,6 +67,22 @@ async def public_trades(db: Any, market_id: int, before: int | None, limit: int)
     return rows
 
 
+async def trade_settlement(db: Database, market_id: int, trade_id: int) -> Any:
+    """The trade, and the batch that holds it, whose columns are null until that is sealed."""
+    return await db.fetch_row(
+        """
+        SELECT t.trade_id, t.sequence, b.*
+        FROM exchange.trade t
+        LEFT JOIN LATERAL (
+            SELECT number, status, first_sequence, last_sequence, root, digests, committed_at FROM settlement.batch
+            WHERE last_sequence >= t.sequence ORDER BY last_sequence LIMIT 1
+        ) b ON b.first_sequence <= t.sequence
+        WHERE t.market_id = $1 AND t.trade_id = $2
+        """,
+        market_id, trade_id,
+    )  # fmt: skip
+
+
 async def own_trades(
     db: Database, account: str, market_id: int | None, before: tuple[int, ...] | None, limit: int
 ) -> list[Any]:

@@ -24,6 +24,7 @@ from platform_api.exchange.models import (
     OrderRequest,
     Placed,
     Trade,
+    TradeSettlement,
 )
 from platform_api.exchange.service import ExchangeService
 from platform_api.idempotency import IdempotencyKey, checked_key
@@ -161,6 +162,16 @@ class ExchangeController(Controller):
             message = "token_id: which market? or own=true"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="missing", field="token_id")
         return ok(request, *await exchange.public_trades(token, cursor, limit))
+
+    @get("/trades/{trade_id:str}/settlement", responses=failures(400, 404, 429, 503))
+    async def trade_settlement(
+        self, request: AnyRequest, exchange: Exchange, trade_id: FromPath[str], token: Token = None
+    ) -> Envelope[TradeSettlement]:
+        """The batch that settles a trade of the market `token_id`, its transactions, and where to check it."""
+        if token is None:
+            message = "token_id: a trade is known by its market and its number there"
+            raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="missing", field="token_id")
+        return ok(request, await exchange.trade_settlement(token, trade_id))
 
     @get("/users/me/balances", security=BEARER, responses=failures(401, 403, 429, 503))
     async def balances(self, request: AnyRequest, caller: Who, exchange: Exchange) -> Envelope[list[Balance]]:

@@ -32,6 +32,7 @@ from platform_api.exchange.models import (
     OrderRequest,
     Placed,
     Trade,
+    TradeSettlement,
 )
 from platform_api.exchange.reader import MarketReader
 from platform_api.kernel.context import Kernel
@@ -140,6 +141,22 @@ class ExchangeService:
         rows = await queries.public_trades(self._database, market["id"], key[0] if key else None, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["trade_id"],))
         return [trade_of(row, market) for row in rows], pagination
+
+    async def trade_settlement(self, token_id: str, trade_id: str) -> TradeSettlement:
+        """Raises ApiError NOT_FOUND."""
+        market = await self.market_row(token_id)
+        known = trade_id.isascii() and trade_id.isdecimal() and len(trade_id) <= 18
+        row = await queries.trade_settlement(self._database, market["id"], int(trade_id)) if known else None
+        if row is None:
+            raise ApiError(ErrorCode.NOT_FOUND, "There is no such trade.", reason="unknown_trade")
+        number = row["number"]
+        return TradeSettlement(
+            trade_id, market["name"], row["sequence"], number, row["status"], row["first_sequence"],
+            row["last_sequence"], bytes(row["root"]).hex() if row["root"] else None, list(row["digests"] or ()),
+            timestamp(row["committed_at"]) if row["committed_at"] else None,
+            None if number is None else f"/v1/batches/{number}",
+            None if number is None else f"/v1/users/me/proof?batch={number}",
+        )  # fmt: skip
 
     async def own_trades(
         self, caller: Caller, token_id: str | None, cursor: str | None, limit: int

@@ -6,30 +6,22 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any
 
-import msgspec
-import redis.asyncio as redis_client
 import structlog
-from redis.exceptions import RedisError
 
-from engine.messages.errors import Unavailable
 from platform_api.kernel.context import Kernel
-from platform_api.kernel.events import Event
 from platform_api.kernel.jobs import Worker
-from platform_api.kernel.relay import Relay, Stream
+from platform_api.kernel.relay import Relay
+from platform_api.kernel.stream import EventStream
 from platform_api.kernel.upkeep import enqueue_upkeep
 
-__all__ = ["in_background", "measure_lag", "redis_stream"]
+__all__ = ["in_background", "measure_lag"]
 
 log = structlog.get_logger(__name__)
 
 LAG_SECONDS = 0.1
 STOP_SECONDS_MAX = 10.0
 """What a job that is under way has to end; one that does not runs again after the next start."""
-STREAM = "byline:events"
-STREAM_LENGTH_MAX = 100_000
-REDIS_SECONDS_MAX = 1.0
 
 
 @contextlib.asynccontextmanager
@@ -37,13 +29,11 @@ async def in_background(kernel: Kernel) -> AsyncIterator[None]:
     """Runs all of it inside the block. A part that ends by mistake is logged; requests go on."""
     settings = kernel.settings
     tasks = [asyncio.create_task(measure_lag(kernel.metrics.loop_lag), name="loop lag")]
-    stream: Any = None
+    stream = EventStream(settings.redis_url, kernel.events) if settings.redis_url else None
+    if stream is not None:
+        tasks.append(asyncio.create_task(stream.run(), name="event stream"))
     if settings.background:
-        if settings.redis_url:
-            stream = redis_client.from_url(
-                settings.redis_url, socket_timeout=REDIS_SECONDS_MAX, socket_connect_timeout=REDIS_SECONDS_MAX
-            )
-        put = redis_stream(stream) if stream is not None else None
+        put = stream.put if stream is not None else None
         relay = Relay(kernel.database, kernel.events, put, partial(enqueue_upkeep, kernel))
         worker = Worker(settings.postgres_dsn, kernel.jobs, running_max=settings.jobs_running_max)
         tasks += [
@@ -58,7 +48,7 @@ async def in_background(kernel: Kernel) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.wait(tasks, timeout=STOP_SECONDS_MAX)
         if stream is not None:
-            await stream.aclose()
+            await stream.close()
 
 
 async def measure_lag(observe: Callable[[float], None]) -> None:
@@ -68,18 +58,6 @@ async def measure_lag(observe: Callable[[float], None]) -> None:
         due = loop.time() + LAG_SECONDS
         await asyncio.sleep(LAG_SECONDS)
         observe(max(loop.time() - due, 0.0))
-
-
-def redis_stream(client: Any) -> Stream:
-    """Events as entries of the stream `byline:events`, field `event`, as JSON."""
-
-    async def put(event: Event) -> None:
-        try:
-            await client.xadd(STREAM, {"event": msgspec.json.encode(event)}, maxlen=STREAM_LENGTH_MAX, approximate=True)
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis is away") from error
-
-    return put
 
 
 def _ended(task: asyncio.Task[None]) -> None:

@@ -39,6 +39,8 @@ class Event(msgspec.Struct, frozen=True):
 Handler = Callable[[Any, Event], Awaitable[None]]
 """Gets the connection of its transaction and the event."""
 Listener = Callable[[Event], None]
+TOLD_MAX = 10_000
+"""Events of which it is remembered that the listeners have heard them: what is under way between processes."""
 
 
 class Events:
@@ -50,6 +52,7 @@ class Events:
         """Set by `publish`: the relay need not wait for its next look."""
         self._handlers: dict[str, dict[str, Handler]] = {}
         self._listeners: list[Listener] = []
+        self._told: dict[str, None] = {}
 
     def subscribe(self, consumer: str, types: Iterable[str], handler: Handler) -> None:
         """`consumer` is a stable name: what it has taken is remembered under it."""
@@ -60,13 +63,20 @@ class Events:
             handlers[consumer] = handler
 
     def listen(self, listener: Listener) -> None:
-        """Calls `listener` with every event that was handed over, in this process; it must not block or raise."""
+        """Calls `listener` with every event that was handed over, by this process or one it hears of; it must not block
+        or raise."""
         self._listeners.append(listener)
 
     def handlers_of(self, type_: str) -> Mapping[str, Handler]:
         return self._handlers.get(type_, {})
 
     def tell_listeners(self, event: Event) -> None:
+        """Once: it may come from the relay of this process and from a stream that all relays write."""
+        if event.event_id in self._told:
+            return
+        self._told[event.event_id] = None
+        if len(self._told) > TOLD_MAX:
+            del self._told[next(iter(self._told))]
         for listener in self._listeners:
             listener(event)
 

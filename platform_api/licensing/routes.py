@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, IfMatch, Limit, ok, path_id, tagged
-from platform_api.idempotency import IdempotencyKey
+from platform_api.idempotency import NeededKey
 from platform_api.licensing.models import (
     Application,
     ApplicationDecision,
@@ -96,7 +96,7 @@ class ApplicationController(Controller):
     @post("/", guards=[permitted("apply_license")], responses=failures(400, 401, 402, 403, 409, 429, 503))
     async def apply(
         self, request: AnyRequest, data: JSONBody[ApplicationRequest], caller: Who, licensing: Licensing,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: NeededKey = None,
     ) -> Response[Envelope[Application]]:  # fmt: skip
         """Apply for a licence; approved at once where its terms say so. The fee of an exclusive one that is approved
         at once is taken with it, or there is none (402). Needs an Idempotency-Key."""
@@ -122,7 +122,7 @@ class ApplicationController(Controller):
     @post("/{application_id:str}/approve", status_code=200, responses=CHANGES)
     async def approve(
         self, request: AnyRequest, application_id: FromPath[str], caller: Who, licensing: Licensing,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: NeededKey = None,
     ) -> Envelope[Application]:  # fmt: skip
         """Approve: a licence is reserved until its fee is paid. Needs an Idempotency-Key."""
         id_ = path_id(application_id, "application")
@@ -161,7 +161,7 @@ class LicenseController(Controller):
     @post("/", responses=failures(400, 401, 403, 409, 429, 503))
     async def issue(
         self, request: AnyRequest, data: JSONBody[IssueRequest], caller: Who, licensing: Licensing,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: NeededKey = None,
     ) -> Response[Envelope[License]]:  # fmt: skip
         """Give a licence: of an own work, or below an own licence that permits it. Needs an Idempotency-Key."""
         made = await licensing.licenses.issue(caller, data, idempotency_key)
@@ -178,7 +178,7 @@ class LicenseController(Controller):
     @post("/{license_id:str}/pay", status_code=200, responses=failures(400, 401, 402, 403, 404, 409, 429, 503))
     async def pay(
         self, request: AnyRequest, license_id: FromPath[str], caller: Who, licensing: Licensing,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: NeededKey = None,
     ) -> Envelope[License]:  # fmt: skip
         """Pay the fee that is due, of the account's money. Needs an Idempotency-Key.
 
@@ -189,7 +189,7 @@ class LicenseController(Controller):
     @post("/{license_id:str}/renew", status_code=200, responses=CHANGES)
     async def renew(
         self, request: AnyRequest, license_id: FromPath[str], caller: Who, licensing: Licensing,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: NeededKey = None,
     ) -> Envelope[License]:  # fmt: skip
         """Another period, behind the present one, for the licence's own fee. Needs an Idempotency-Key."""
         return ok(request, await licensing.licenses.renew(caller, path_id(license_id, "license"), idempotency_key))
@@ -197,7 +197,7 @@ class LicenseController(Controller):
     @post("/{license_id:str}/revoke", status_code=200, responses=CHANGES)
     async def revoke(
         self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[Reason], caller: Who,
-        licensing: Licensing, idempotency_key: IdempotencyKey = None,
+        licensing: Licensing, idempotency_key: NeededKey = None,
     ) -> Envelope[License]:  # fmt: skip
         """Revoke a licence that one gave, and every licence below it. Needs an Idempotency-Key."""
         id_ = path_id(license_id, "license")
@@ -206,7 +206,7 @@ class LicenseController(Controller):
     @post("/{license_id:str}/refund", status_code=200, responses=failures(400, 401, 402, 403, 404, 409, 429, 503))
     async def refund(
         self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[Reason], caller: Who,
-        licensing: Licensing, idempotency_key: IdempotencyKey = None,
+        licensing: Licensing, idempotency_key: NeededKey = None,
     ) -> Envelope[License]:  # fmt: skip
         """Give the fees of periods that are not over back, by the licensor or staff. Needs an Idempotency-Key.
 
@@ -294,7 +294,7 @@ class LicensingStaffController(Controller):
           guards=[permitted("approve_licenses")], responses=CHANGES)  # fmt: skip
     async def approve(
         self, request: AnyRequest, application_id: FromPath[str], caller: Who, licensing: Licensing,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: NeededKey = None,
     ) -> Envelope[Application]:  # fmt: skip
         """Approve for the licensor. Needs `approve_licenses`, and an Idempotency-Key."""
         id_ = path_id(application_id, "application")
@@ -314,7 +314,7 @@ class LicensingStaffController(Controller):
           responses=CHANGES)  # fmt: skip
     async def revoke(
         self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[Reason], caller: Who,
-        licensing: Licensing, idempotency_key: IdempotencyKey = None,
+        licensing: Licensing, idempotency_key: NeededKey = None,
     ) -> Envelope[License]:  # fmt: skip
         """Revoke any licence, and every licence below it. Needs `revoke_licenses`, and an Idempotency-Key."""
         id_ = path_id(license_id, "license")

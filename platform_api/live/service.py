@@ -5,7 +5,8 @@
                  at every event that may take it away
 
 What a caller may not hear answers like what does not exist. Events reach the connections of the process whose relay
-handed them over; a reader that comes back reads the state over REST first, nothing is kept for it.
+handed them over, and by Redis those of the others (`kernel.stream`); a reader that comes back reads the state over REST
+first, nothing is kept for it.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def _end_of(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
         raise BadArchive("archive_broken")
     if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise BadArchive("archive_broken")
-    start = entry.header_offset + _LOCAL.size + name_bytes + extra_bytes
+    start: int = entry.header_offset + _LOCAL.size + name_bytes + extra_bytes
     file.seek(start)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS) if method == zipfile.ZIP_DEFLATED and entry.compress_size else None
     left, made, check = entry.compress_size, 0, 0
@@ -163,7 +163,7 @@ def _end_of(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
             raise BadArchive("archive_broken")
     if (made, check) != (entry.file_size, entry.CRC) or (inflater is not None and not inflater.eof):
         raise BadArchive("archive_broken")
-    return start + int(entry.compress_size)
+    return start + entry.compress_size
 
 
 def _is_text(head: bytes) -> bool:

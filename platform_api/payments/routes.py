@@ -13,7 +13,7 @@ from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok, path_id
-from platform_api.idempotency import IdempotencyKey, required_key
+from platform_api.idempotency import NeededKey, required_key
 from platform_api.openapi import BEARER, failures
 from platform_api.payments.models import (
     Access,
@@ -65,7 +65,7 @@ class PaymentController(Controller):
     @post("/intents", status_code=201, responses=MOVES_MONEY)
     async def begin(
         self, request: AnyRequest, data: JSONBody[IntentRequest], caller: Who, payments: Payments,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: NeededKey = None,
     ) -> Envelope[Intent]:  # fmt: skip
         """Top up one's spending account: an intent that is paid at the provider."""
         return ok(request, await payments.intents.top_up(caller, data, required_key(idempotency_key)))
@@ -100,7 +100,7 @@ class PaymentController(Controller):
     @post("/{payment_id:str}/refund", status_code=201, responses=MOVES_MONEY)
     async def refund(
         self, request: AnyRequest, payment_id: FromPath[str], data: JSONBody[RefundRequest], caller: Who,
-        payments: Payments, idempotency_key: IdempotencyKey = None,
+        payments: Payments, idempotency_key: NeededKey = None,
     ) -> Envelope[Refund]:  # fmt: skip
         """Give a payment back, whole or in part: for the seller of what it paid, and for staff."""
         id_, key = path_id(payment_id, "payment"), required_key(idempotency_key)
@@ -115,7 +115,7 @@ class PurchaseController(Controller):
     @post("/", status_code=201, guards=[permitted("purchase_products")], responses=MOVES_MONEY)
     async def buy(
         self, request: AnyRequest, data: JSONBody[PurchaseRequest], caller: Who, payments: Payments,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: NeededKey = None,
     ) -> Envelope[Purchase]:  # fmt: skip
         """Buy or rent what an offer offers, from the balance or with an intent to pay."""
         return ok(request, await payments.buy(caller, data, required_key(idempotency_key)))
@@ -145,7 +145,7 @@ class PurchaseController(Controller):
     @post("/{purchase_id:str}/refund", status_code=201, responses=MOVES_MONEY)
     async def refund(
         self, request: AnyRequest, purchase_id: FromPath[str], data: JSONBody[RefundRequest], caller: Who,
-        payments: Payments, idempotency_key: IdempotencyKey = None,
+        payments: Payments, idempotency_key: NeededKey = None,
     ) -> Envelope[Refund]:  # fmt: skip
         """Give the price back, whole or in part: for the seller, and for staff."""
         id_, key = path_id(purchase_id, "purchase"), required_key(idempotency_key)
@@ -187,7 +187,7 @@ class TransferController(Controller):
     @post("/", status_code=201, responses=failures(400, 401, 402, 403, 409, 429, 503))
     async def transfer(
         self, request: AnyRequest, data: JSONBody[TransferRequest], caller: Who, payments: Payments,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: NeededKey = None,
     ) -> Envelope[Transfer]:  # fmt: skip
         """Give another account own money, for 0.1 %. Needs an Idempotency-Key. 402 says that nothing has moved, and
         why, as `insufficient_funds`."""

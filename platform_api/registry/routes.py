@@ -11,7 +11,7 @@ from litestar.params import FromPath, JSONBody
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok, path_id, unknown
 from platform_api.errors import ApiError
-from platform_api.idempotency import IdempotencyKey, required_key
+from platform_api.idempotency import NeededKey, required_key
 from platform_api.openapi import BEARER, also_as
 from platform_api.registry.check_page import CONTENT_POLICY, found_page, unknown_page
 from platform_api.registry.models import (
@@ -42,7 +42,7 @@ class CopyrightController(Controller):
     @post("/", security=BEARER, guards=[permitted("create_ip"), freshly_proved], responses=CHANGES)
     async def register(
         self, request: AnyRequest, data: JSONBody[RegistrationRequest], caller: Who, registry: Registry,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: NeededKey = None,
     ) -> Envelope[Registration]:  # fmt: skip
         """Have a version of one's own work, or of a chapter, registered on the chain. Needs a fresh signature.
 

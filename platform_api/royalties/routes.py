@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok, path_id
-from platform_api.idempotency import IdempotencyKey, required_key
+from platform_api.idempotency import NeededKey, required_key
 from platform_api.openapi import BEARER, also_as, failures
 from platform_api.routing import CHANGES, READS, READS_ONE, AnyRequest, Who
 from platform_api.royalties import paper
@@ -160,7 +160,7 @@ class PayoutController(Controller):
     @post("/", status_code=201, responses=failures(400, 401, 403, 409, 429, 503))
     async def ask(
         self, request: AnyRequest, data: JSONBody[PayoutRequest], caller: Who, royalties: Royalties,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: NeededKey = None,
     ) -> Envelope[Payout]:  # fmt: skip
         """Pay out what is payable to one's own spending account, from where it can be withdrawn. What is held is not
         payable yet (`GET /v1/royalties/balance`)."""

@@ -80,7 +80,7 @@ class ProofController(Controller):
         request: AnyRequest,
         caller: Who,
         proofs: Desk,
-        batch: Annotated[str | None, QueryParameter(pattern=r"^[1-9][0-9]{0,17}$")] = None,
+        batch: Annotated[str | None, QueryParameter(pattern=r"^[1-9][0-9]{0,17}$(?!\n)")] = None,
     ) -> Envelope[Proofs]:
         """Proofs that one's balances are counted in a batch's root; without `batch`, in the last final one."""
         try:

@@ -8,7 +8,7 @@ from litestar.params import FromPath, JSONBody
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok
 from platform_api.exchange.account_models import Deposit
-from platform_api.idempotency import IdempotencyKey, required_key
+from platform_api.idempotency import NeededKey, required_key
 from platform_api.openapi import BEARER, failures
 from platform_api.routing import READS, AnyRequest, Who
 from platform_api.settlement.withdrawal_models import (
@@ -38,7 +38,7 @@ class WithdrawalController(Controller):
         data: JSONBody[WithdrawalRequest],
         caller: Who,
         withdrawals: Desk,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: NeededKey = None,
     ) -> Response[Envelope[Withdrawal]]:
         """Ask for a withdrawal: the money is held; sign `message` and confirm, then a batch pays it on the chain."""
         document, replayed = await withdrawals.ask(caller, data, required_key(idempotency_key))

@@ -11,7 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok, path_id, tagged
-from platform_api.idempotency import IdempotencyKey, checked_key, required_key
+from platform_api.idempotency import IdempotencyKey, NeededKey, checked_key, required_key
 from platform_api.openapi import BEARER, failures
 from platform_api.routing import READS, READS_ONE, AnyRequest, Visitor, Who
 from platform_api.security import freshly_proved, permitted
@@ -47,7 +47,7 @@ class TokenController(Controller):
     @post("/", security=BEARER, guards=[permitted("launch_token"), freshly_proved], responses=LAUNCHES)
     async def launch(
         self, request: AnyRequest, data: JSONBody[TokenRequest], caller: Who, tokens: Tokens,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: NeededKey = None,
     ) -> Response[Envelope[Token]]:  # fmt: skip
         """Launch one's token. Needs a verified creator, a fresh signature and an Idempotency-Key.
 
@@ -129,7 +129,7 @@ class TokenController(Controller):
     @post("/{token_id:str}/proceeds", status_code=200, security=BEARER, responses=MOVES_MARKETS)
     async def proceeds(
         self, request: AnyRequest, token_id: FromPath[str], caller: Who, tokens: Tokens,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: NeededKey = None,
     ) -> Envelope[Proceeds]:  # fmt: skip
         """Take what one's sale has brought in to what one is owed, where it is held as other earnings are and then
         payable (`GET /v1/royalties/balance`). Needs an Idempotency-Key."""

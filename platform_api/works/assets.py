@@ -21,6 +21,11 @@ __all__ = ["Assets"]
 
 ASSETS_MAX = 500
 SHOWN_TYPES = {"poster": ("image/",), "image": ("image/",), "trailer": ("video/", "audio/")}
+MASTER_TYPES = {
+    "film": ("video/",), "video": ("video/",), "audio": ("audio/",), "document": ("application/", "text/"),
+}  # fmt: skip
+"""What the work itself may be, by its kind; any other kind is of whatever it consists of. A work may have several
+masters, as formats of a document, or the next one before the last is taken away."""
 
 
 class Assets:
@@ -49,8 +54,9 @@ class Assets:
             work = await self._catalog.lock_own(db, caller, work_id)
             check_open(work)
             file = (await self._media.owned(db, account_id, [body.file_id], "file_id"))[body.file_id]
-            if not file.content_type.startswith(SHOWN_TYPES.get(body.role, ("",))):
-                message = f"file_id: a {body.role} cannot be {file.content_type}"
+            types = MASTER_TYPES.get(work["kind"]) if body.role == "master" else SHOWN_TYPES.get(body.role)
+            if types is not None and not file.content_type.startswith(types):
+                message = f"file_id: the {body.role} of a {work['kind']} cannot be {file.content_type}"
                 raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="wrong_type", field="file_id")
             if len(await queries.assets(db, work_id)) >= ASSETS_MAX:
                 raise ApiError(ErrorCode.CONFLICT, f"At most {ASSETS_MAX} files.", reason="too_many_assets")

@@ -24,6 +24,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from tests.faults import report
 from tests.faults.kills import Kills, plan, run_kills
 
+TOLD_EVERY = 100
+"""Seeds between two lines of progress where there is no terminal for a bar."""
 LIVES = 20
 """Faults that one data directory goes through; then a new one begins."""
 
@@ -38,10 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=report.ROOT / "docs", help="where the card goes")
     parser.add_argument("--tmp", type=Path, default=None, help="where exchanges keep their data meanwhile")
     given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of work
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        seeds = _seeds(given.seeds, given.first, progress)
+        seeds = _seeds(given.seeds, given.first, progress, console)
         kills = _kills(given.kills, given.seed, given.pause, given.tmp, progress, console)
     command = f"make faults SEEDS={given.seeds} KILLS={given.kills}"
     card = report.Card(command + (f" FIRST={given.first}" if given.first else ""), seeds, kills, given.pause)
@@ -53,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if card.failures else 0
 
 
-def _seeds(count: int, first: int, progress: Progress) -> report.Seeds:
+def _seeds(count: int, first: int, progress: Progress, console: Console) -> report.Seeds:
     sums, began = report.Seeds(first=first), time.monotonic()
     if not count:
         return sums
@@ -72,6 +75,10 @@ def _seeds(count: int, first: int, progress: Progress) -> report.Seeds:
         if result.failure:
             sums.failures.append(f"seed {result.seed}: {result.failure}")
         progress.update(task, advance=1, description=f"seeds, {len(sums.failures)} failed")
+        if result.failure or (not console.is_terminal and sums.count % TOLD_EVERY == 0):
+            text = f"{sums.count} of {count} seeds, {len(sums.failures)} failed"
+            text += f": seed {result.seed}: {result.failure}" if result.failure else ""
+            console.print(text, markup=False, soft_wrap=True)
 
     run_seeds(count, first=first, on_seed=take, processes=os.cpu_count() or 1)
     sums.seconds, sums.pace = time.monotonic() - began, pace(results)

@@ -362,6 +362,17 @@ async def test_reads_give_decimals_in_pages_without_gaps_and_only_ones_own(world
     assert [(batch["number"], batch["digests"]) for batch in batches] == [(n, [f"digest{n}"]) for n in (3, 2, 1)]
     assert (await world.data("GET", "/v1/batches/2"))["last_sequence"] == 20
     await world.refused(404, "NOT_FOUND", "unknown_batch", "GET", "/v1/batches/9")
+    for trade in tape:
+        settled = await world.data("GET", f"/v1/trades/{trade['trade_id']}/settlement?token_id=INK")
+        in_one = [batch for batch in batches if batch["first_sequence"] <= trade["sequence"] <= batch["last_sequence"]]
+        assert [settled["batch"]] == ([batch["number"] for batch in in_one] or [None])
+        assert settled["batch"] == trade.get("batch") and settled["digests"] == trade.get("digests", [])
+        if in_one:
+            found = await world.data("GET", settled["batch_path"])
+            assert (found["number"], found["status"]) == (settled["batch"], settled["status"])
+    for number in ("99", "x", "٣"):
+        await world.refused(404, "NOT_FOUND", "unknown_trade", "GET", f"/v1/trades/{number}/settlement?token_id=INK")
+    await world.refused(400, "VALIDATION_ERROR", "missing", "GET", "/v1/trades/1/settlement")
     book = await world.data("GET", "/v1/orderbook/INK?depth=1")
     assert book == {"market": "INK-USDC", "sequence": 7, "bids": [["12.4", "3"]], "asks": []}
     await world.refused(404, "NOT_FOUND", "unknown_market", "GET", "/v1/orderbook/NOPE")

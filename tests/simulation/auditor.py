@@ -28,6 +28,8 @@ Json = dict[str, Any]
 _TIMES = {"rid", "chain", "t_in", "t_matched", "t_durable", "t_out", "rate_left"}
 _MONEY = {"transferred", "pended", "posted", "voided"}
 PHASE_KIND, UNCROSS_KIND = 15, 16
+_CHANGES = {"cancel", "replace", "mass_cancel", "kill", "cancel_after"}
+_BY_ONE_COMMAND = {"mass": "mass_cancel", "killed": "kill"}
 _PHASES = {"phase_changed", "uncrossed"}
 MAX_TOLD = 20
 
@@ -60,6 +62,12 @@ class Auditor:
         """(account, client_id) → [message number, client, answer kind or None] of every place that was sent."""
         self._by_message: dict[tuple[str, int], list[Any]] = {}
         self._refs: set[str] = set()
+        self._changes: dict[tuple[str, str], list[Json]] = defaultdict(list)
+        """(operation, account, or market of the operator's) → what those who may have sent."""
+        self._kept: dict[tuple[str, str], bool] = {}
+        """(account, client_id) → whether it was never sent as an order that ends with its connection."""
+        self._cut_off: set[str] = set()
+        """Accounts of which a session was lost."""
         self._resolved: list[tuple[Json, str]] = []
         self._duplicates: list[tuple[Json, str, str]] = []
         self._poisons: dict[tuple[str, str], int] = {}
@@ -76,6 +84,7 @@ class Auditor:
             for name, market in other.markets.items()
         }
         auditor._asked, auditor._refs = other._asked, other._refs
+        auditor._changes, auditor._kept, auditor._cut_off = other._changes, other._kept, other._cut_off
         auditor._facts = {key: fact for key, fact in other._facts.items() if fact["event"] in _PHASES}
         return auditor
 
@@ -104,16 +113,25 @@ class Auditor:
             entry = [message["rid"], client.name, None]
             if key[0] in client.accounts:
                 self._asked[key].append(entry)
+                ends = message.get("cancel_on_disconnect", client.cancel_on_disconnect is not False)
+                self._kept[key] = self._kept.get(key, True) and not ends
             self._by_message[client.name, message["rid"]] = entry
         elif message["op"] == "replace" and "new_client_id" in message:
             self._asked[message.get("account") or client.accounts[0], str(message["new_client_id"])].append(
                 [message["rid"], client.name, "renamed"]
             )
+        if client.accounts:
+            account = message.get("account") or client.accounts[0]
+            if account in client.accounts and message["op"] in _CHANGES:
+                self._changes[message["op"], account].append(message)
+        elif message["op"] in ("phase", "uncross"):
+            self._changes[message["op"], str(message.get("market"))].append(message)
         if "ref" in message:
             self._refs.add(str(message["ref"]))
         self._sent[client.name, message["rid"]] = message  # type: ignore[index]
 
     def lost(self, client: SimulatedClient) -> None:
+        self._cut_off.update(client.accounts)
         self.note(client.network.schedule.now_ns, client.name, "lost its link")
 
     def heard(self, client: SimulatedClient, message: Json) -> None:
@@ -266,6 +284,7 @@ class Auditor:
         self._check_balances(ledger, final_balances)
         self._check_orders(ledger, open_orders)
         self._check_outcomes(drop_copy, ledger)
+        self._check_changes(drop_copy)
 
     def _phases(self) -> list[tuple[int, str, bool]]:
         """Where acked commands of the operator opened or closed a market for trading."""
@@ -366,6 +385,62 @@ class Auditor:
                 self.blame("I4", f"{account} {client_id}: duplicate of order {message['order_id']}, never accepted")
         for message, name in self._resolved:
             self._check_resolved(message, name, accepted, rejected, ledger)
+
+    def _check_changes(self, drop_copy: list[Json]) -> None:
+        """I14: each order that ended or changed did so because somebody who may said so, or by the rule it names."""
+        placed: dict[int, Json] = {}
+        at_once: dict[tuple[str, str], set[int]] = defaultdict(set)
+        for event in drop_copy:
+            name = event["event"]
+            if name == "accepted":
+                placed[event["order_id"]] = event
+            elif name == "replaced" and not self._named("replace", event):
+                self.blame("I14", f"sequence {event['sequence']}: a replace of {event['order_id']} that nobody sent")
+            elif name == "canceled":
+                if event["reason"] in _BY_ONE_COMMAND:
+                    at_once[_BY_ONE_COMMAND[event["reason"]], event["account"]].add(event["sequence"])
+                if event["order_id"] in placed and (why := self._unexplained(event, placed[event["order_id"]])):
+                    self.blame("I14", f"sequence {event['sequence']}: order {event['order_id']} canceled, {why}")
+        for (op, account), sequences in at_once.items():
+            if len(sequences) > len(self._changes[op, account]):
+                self.blame("I14", f"{account} sent {len(self._changes[op, account])} {op}; it happened at {sequences}")
+        for event in self._facts.values():
+            op = {"phase_changed": "phase", "uncrossed": "uncross"}.get(event["event"])
+            if op == "phase" and event.get("reason") == "uncross":
+                op = "uncross"
+            if op is not None and not self._changes[op, event["market"]]:
+                self.blame("I14", f"sequence {event['sequence']}: {op} of {event['market']}, which nobody sent")
+
+    def _named(self, op: str, event: Json) -> bool:
+        """Whether somebody who may has sent `op` for the event's order, by any name it has or had."""
+        names = {event["client_id"]}
+        for message in self._changes["replace", event["account"]]:
+            if message.get("new_client_id") in names and "client_id" in message:
+                names.add(message["client_id"])
+        return any(
+            message.get("client_id") in names or str(message.get("order_id")) == str(event["order_id"])
+            for message in self._changes[op, event["account"]]
+        )
+
+    def _unexplained(self, event: Json, placed: Json) -> str:
+        """Why the reason that a cancel names cannot be its reason; empty if it can."""
+        account, reason = event["account"], event["reason"]
+        timers = [message for message in self._changes["cancel_after", account] if message["at"]]
+        if reason == "user":
+            return "" if self._named("cancel", event) else "which nobody sent"
+        if reason == "session":
+            if timers:
+                return ""
+            if self._kept.get((account, placed["client_id"])):
+                return "though it was to outlive its connection"
+            return "" if account in self._cut_off else "though no session was lost"
+        if reason in ("ioc", "fok"):
+            return "" if placed["tif"] == reason else f"as {reason}, being {placed['tif']}"
+        if reason == "expired":
+            return "" if placed["tif"] == "gtd" else f"as expired, being {placed['tif']}"
+        if reason == "replaced":
+            return "" if self._changes["replace", account] else "by a replace that nobody sent"
+        return ""
 
     def _was_renamed(self, account: str, client_id: str) -> bool:
         return any(answer == "renamed" for _, _, answer in self._asked.get((account, client_id), ()))

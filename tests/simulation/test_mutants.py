@@ -11,6 +11,7 @@ import pytest
 
 from engine.messages.codes import CommandKind
 from engine.reference import amend, trade
+from gateway import pulls
 from persistence import recovery, segments
 from settlement.batch import Life, PartRefused, State
 from settlement.chain.port import VaultListing
@@ -18,6 +19,7 @@ from settlement.submitter import Submitter
 from tests.simulation.disk import FaultyDisk
 from tests.simulation.projection import Projection
 from tests.simulation.settlement_world import run_settlement
+from tests.simulation.traders import place
 from tests.simulation.twin import Twin
 from tests.simulation.world import SECOND, Fault, Plan, World, prepared, run_seed
 
@@ -52,6 +54,19 @@ def test_an_ack_before_the_sync_is_caught() -> None:
     assert not run_seed(3, plan=plan).violations
     caught = run_seed(3, plan=plan, durable_acks=False)
     assert "I3" in _invariants(caught.violations), caught.failure
+
+
+def test_events_published_before_the_sync_are_caught(tmp_path: Path) -> None:
+    """Projector, settler and market data read the event log: nothing may be in it that a loss of power takes back."""
+    with prepared(Plan(4, (), traders=2, has_hostile=False), tmp_path) as world:
+        world.pace.stall_until_ns = world.schedule.now_ns + 2 * SECOND
+        place(world.traders[0].client, "x")
+        world.schedule.run(world.schedule.now_ns + SECOND)
+        assert world.process is not None and not world.auditor.violations
+        assert world.process.core.sequence > world.process.journal.durable_sequence
+        world.process.recovered.event_log.publish(world.process.core.sequence)
+        world.schedule.run(world.schedule.now_ns + SECOND)
+        assert "I3" in _invariants(world.auditor.violations)
 
 
 def test_a_skipped_checksum_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +161,18 @@ def test_a_hole_that_is_cut_silently_is_caught(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(segments, "find_record", blind)
     assert "I8" in _caught(flip, seeds=range(3))
+
+
+# ---------------------------------------------------------------- who asked for it
+
+
+def test_a_lost_connection_that_takes_all_orders_of_its_account_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of other sessions too, and those that were to outlive their connection."""
+    cuts = tuple(Fault(at, "storm", at) for at in range(2_000, 8_000, 1_500))
+    assert _caught(*cuts, until_ms=9_000, seeds=range(3)) == set()
+    whole = pulls._mass_cancel
+    monkeypatch.setattr(pulls, "_mass_cancel", lambda account, stamp: whole(account, 0))
+    assert "I14" in _caught(*cuts, until_ms=9_000, seeds=range(3))
 
 
 # ---------------------------------------------------------------- money

@@ -11,6 +11,7 @@ SEEDS, GROUP = 200, 5
 
 FOUND = {
     4: "`filled` of a closed budget order was told in lots after a restart (duplicate, resolve)",
+    317: "a seek in the event log passed over a command that ran over an index block, the next one being unpublished",
     25: "a failed sync, a kill and a loss of power made a hole: the last group was never written again",
 }
 """Seeds that failed once, and why: they run with the others."""

@@ -441,6 +441,9 @@ class World:
             self._died(self._death_in_disk)
             return
         process.look()
+        published, durable = process.recovered.event_log.published_sequence, process.journal.durable_sequence
+        if published > durable and self.durable_acks:
+            self.auditor.blame("I3", f"the event log is published up to {published}, the disk has {durable}")
         if process.fault is not None:
             if not self._disk_failed:
                 self.auditor.blame("I13", f"the exchange ended by itself: {process.fault!r}")

@@ -280,6 +280,21 @@ async def test_profile_is_public_without_what_is_private(world):
         await world.refused(404, "NOT_FOUND", "unknown_user", "GET", f"/v1/users/{id_}")
 
 
+async def test_who_keeps_the_platform_sees_how_far_projections_are(world, monkeypatch):
+    session, bearer = await world.sign_in()
+    look = ("GET", "/v1/admin/projections")
+    await world.refused(403, "FORBIDDEN", "permission_missing", *look, headers=bearer)
+    await world.grant(session["account_id"], "operator")  # either of two permissions is enough
+    await world.sql(
+        "INSERT INTO exchange.projection (name, sequence, journal) VALUES ('exchange', 7, '') "
+        "ON CONFLICT (name) DO UPDATE SET sequence = 7"
+    )
+    for core, lag in (({}, None), ({"released_sequence": 12}, 5), ({"released_sequence": 7}, 0)):
+        monkeypatch.setattr(world.kernel.status, "read", lambda core=core: {"core": core})
+        (found,) = await world.data(*look, headers=bearer)
+        assert (found["name"], found["sequence"], found["lag"]) == ("exchange", 7, lag)
+
+
 async def test_roles_open_routes_and_their_loss_closes_them(world):
     session, bearer = await world.sign_in()
     account = session["account_id"]

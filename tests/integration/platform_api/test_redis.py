@@ -1,17 +1,21 @@
 """Rate limits and the event stream on a real Valkey server, and without it when it goes away."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 import redis.asyncio as redis_client
 
 from engine.messages.errors import Unavailable
 from platform_api import limits as limits_module
-from platform_api.kernel.background import STREAM, redis_stream
-from platform_api.kernel.events import Event
+from platform_api.kernel import stream as stream_module
+from platform_api.kernel.background import in_background
+from platform_api.kernel.events import Event, Events
+from platform_api.kernel.stream import STREAM, EventStream
 from platform_api.limits import HOUR_NS, Buckets, Limits
+from tests.support.api import opened
 from tests.support.valkey import ValkeyServer
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, answers
 
 
 @pytest.fixture
@@ -74,15 +78,71 @@ async def test_each_process_counts_for_itself_while_redis_is_away_and_shares_aga
         await second.close()
 
 
+def event(id_="0197"):
+    return Event(id_, "work.created", "2026-01-02T03:04:05.000000Z", None, "work", "w1", 1, {"title": "Ink"})
+
+
 async def test_events_are_entries_of_the_stream_and_a_lost_server_is_unavailable(valkey):
-    client = redis_client.from_url(valkey.url, socket_timeout=1.0)
-    put = redis_stream(client)
-    event = Event("0197", "work.created", "2026-01-02T03:04:05.000000Z", None, "work", "w1", 1, {"title": "Ink"})
-    await put(event)
-    await put(event)
+    client, stream = redis_client.from_url(valkey.url), EventStream(valkey.url, Events(()))
+    await stream.put(event())
+    await stream.put(event())
     entries = await client.xrange(STREAM)
     assert len(entries) == 2 and b'"title":"Ink"' in entries[0][1][b"event"]
     valkey.stop()
     with pytest.raises(Unavailable):
-        await put(event)
+        await stream.put(event())
     await client.aclose()
+    await stream.close()
+
+
+async def test_a_reader_hears_each_event_once_and_goes_on_where_it_stopped(valkey, monkeypatch):
+    monkeypatch.setattr(stream_module, "AWAY_SECONDS", 0.01)
+    events, heard = Events(()), []
+    events.listen(lambda each: heard.append(each.event_id))
+    stream = EventStream(valkey.url, events)
+    await stream.put(event("before"))
+    reading = asyncio.create_task(stream.run())
+    try:
+        async def told(id_):
+            with suppress(Unavailable):  # it notices that a connection is gone by using it
+                await stream.put(event(id_))
+            return id_ in heard
+
+        await answers(lambda: told("first"), bool, 0.01)  # put again and again until the reader has begun
+        events.tell_listeners(event("own"))
+        await stream.put(event("own"))
+        await answers(lambda: told("second"), bool, 0.01)
+        valkey.stop()
+        valkey.start()
+        await answers(lambda: told("third"), bool, 0.01)
+        assert heard == ["first", "own", "second", "third"]
+    finally:
+        reading.cancel()
+        await asyncio.wait([reading])
+        await stream.close()
+
+
+async def test_listeners_of_every_process_hear_what_one_relay_hands_over(api_dsn, valkey):
+    async with opened(api_dsn, redis_url=valkey.url) as one, opened(api_dsn, redis_url=valkey.url) as other:
+        heard = {"one": [], "other": []}
+        for name, world in (("one", one), ("other", other)):
+            world.kernel.events.listen(lambda each, name=name: heard[name].append(each.event_id))
+        async with in_background(one.kernel), in_background(other.kernel):
+            client = redis_client.from_url(valkey.url)
+
+            async def both_read():
+                readers = [each for each in await client.client_list() if "xread" in each["cmd"]]
+                return len(readers) == 2
+
+            await answers(both_read, bool)
+            ids = []
+            for world in (one, other):
+                async with world.kernel.database.transaction() as db:
+                    ids.append(str(await world.kernel.events.publish(db, "session.revoked", ("session", "s"), {})))
+
+            async def both_heard():
+                return all(set(ids) <= set(each) for each in heard.values())
+
+            await answers(both_heard, bool)
+            await client.aclose()
+        assert all(each.count(id_) == 1 for each in heard.values() for id_ in ids)

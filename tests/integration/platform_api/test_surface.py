@@ -223,6 +223,7 @@ PUBLIC = {
     "/v1/users/{user_id}",
     "/v1/batches/{number}",
     "/v1/orderbook/{token_id}",
+    "/v1/trades/{trade_id}/settlement",
     "/v1/markets/{token_id}/candles",
     "/v1/files/{file_id}/content",  # whoever has a signed URL may read
     "/v1/creators/{creator_id}",
@@ -239,7 +240,7 @@ OWNED = {
     "upload_id", "user_id", "wallet_id", "window_id", "work_id",
 }  # fmt: skip
 MONEY = {"address_id", "intent_id", "payment_id", "purchase_id", "statement_id", "withdrawal_id"}
-NOBODYS = {"account_id", "code", "digest", "number", "provider", "sha256"}
+NOBODYS = {"account_id", "code", "digest", "number", "provider", "sha256", "trade_id"}
 """Parts of paths that are no ids of what somebody owns, or beside one that is."""
 
 

@@ -245,6 +245,28 @@ async def test_what_was_sold_is_archived_but_never_deleted(world):
     await world.data("POST", f"{WORKS}/{work['id']}/archive", headers=bearer)
 
 
+@pytest.mark.parametrize(
+    "kind, fits, strange",
+    [("film", b"\0\0\0\x18ftypmp42" + bytes(50), PNG + bytes(20)), ("audio", b"fLaC" + bytes(50), PNG + bytes(20)),
+     ("document", b"%PDF-1.7 " + bytes(50), b"fLaC" + bytes(50)), ("course", PNG + bytes(20), None)],
+    ids=["film", "audio", "document", "course"],
+)  # fmt: skip
+async def test_a_master_is_what_the_kind_of_its_work_is(world, kind, fits, strange):
+    types = {b"\0\0\0\x18": "video/mp4", b"fLaC": "audio/flac", b"%PDF": "application/pdf", PNG[:4]: "image/png"}
+    _, _, bearer = await creator(world)
+    work = await world.data("POST", WORKS, headers=bearer, json={"kind": kind, "title": "Itself"})
+    path = f"{WORKS}/{work['id']}/assets"
+    for content, is_taken in ((strange, False), (fits, True)):
+        if content is None:
+            continue
+        file = await file_of(world, bearer, content, types[content[:4]])
+        body = {"role": "master", "file_id": file["id"]}
+        if is_taken:
+            assert (await world.data("POST", path, headers=bearer, json=body))["role"] == "master"
+        else:
+            await world.refused(400, "VALIDATION_ERROR", "wrong_type", "POST", path, headers=bearer, json=body)
+
+
 async def test_files_have_roles_and_posters_get_public_with_the_work(world):
     _, _, bearer = await creator(world)
     work = await world.data("POST", WORKS, headers=bearer, json={"kind": "document", "title": "Manual"})

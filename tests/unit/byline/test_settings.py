@@ -42,6 +42,7 @@ def test_every_limit_of_rest_can_be_set():
         ({"BYLINE_BATCH_INTERVAL_S": "nan"}, "batch_interval_s"),
         ({"BYLINE_QUIET_MARKET": "perhaps"}, "QUIET_MARKET"),
         ({"BYLINE_API_PRT": "7"}, "BYLINE_API_PRT"),
+        ({"BYLINE_API_CORS_ORIGINS": "https://a.example,*"}, "api_cors_origins"),
     ],
 )
 def test_a_bad_setting_is_named_with_its_rule(environ, named):

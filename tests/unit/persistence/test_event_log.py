@@ -39,3 +39,17 @@ def test_every_event_comes_back_from_any_position(tmp_path: Path) -> None:
         assert reader.read(1).tobytes().startswith(following.tobytes())
     writer.close()
     assert log_state(tmp_path) == (b"i" * 16, b"b" * 16, 2, 9000)
+
+
+def test_a_seek_goes_by_what_is_published_however_far_the_writer_is(tmp_path: Path) -> None:
+    """A command runs over the edge of an index block; the next is appended, and the index names it, unpublished."""
+    writer = EventLogWriter(tmp_path, bytes(16), bytes(16), threads=False, file_slots=8_192)
+    for sequence, count in ((1, 1_020), (2, 10), (3, 1)):
+        assert writer.append(events(sequence, count).view(np.uint8), sequence) == 0
+    writer.publish(2)
+    reader = EventLogReader(tmp_path)
+    reader.seek(1)
+    assert reader.read().tobytes() == events(2, 10).tobytes()
+    writer.publish(3)
+    assert reader.read().tobytes() == events(3, 1).tobytes()
+    writer.close()

@@ -34,6 +34,21 @@ def test_what_routes_are_made_of_makes_other_routes() -> None:
     assert app(cors_origins=("https://a.example",)).app is not app().app
 
 
+async def test_pages_of_the_origins_that_are_named_may_ask_without_cookies() -> None:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app(cors_origins=("https://a.example",))), base_url="http://x"
+    ) as client:
+        for origin, allowed in (("https://a.example", "https://a.example"), ("https://b.example", None)):
+            asks = {"origin": origin, "access-control-request-method": "POST",
+                    "access-control-request-headers": "authorization,idempotency-key"}  # fmt: skip
+            before = await client.options("/v1/purchases", headers=asks)
+            answer = await client.get("/v1/time", headers={"origin": origin})
+            for response in (before, answer):
+                assert response.headers.get("access-control-allow-origin") == allowed
+                assert "access-control-allow-credentials" not in response.headers
+            assert (before.status_code < 300) is (allowed is not None)
+
+
 @pytest.mark.parametrize(
     ("part", "phases"), [("open", ["startup.failed"]), ("close", ["startup.complete", "shutdown.failed"])]
 )

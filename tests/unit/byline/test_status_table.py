@@ -1,0 +1,34 @@
+"""`byline status` on what processes wrote of themselves: a process that has stopped writing is not called up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from byline.settings import load_settings
+from byline.status_file import StatusFile
+from byline.status_table import SILENT_S, show_status
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown", "code"),
+    [({}, " up ", 0), ({"written_at": -SILENT_S - 5}, "figures are old", 1), ({"ready": False}, "starting", 1)],
+    ids=["up", "silent", "starting"],
+)
+def test_a_process_that_wrote_nothing_for_long_is_silent(
+    tmp_path: Path, capsys: Any, changes: dict[str, Any], shown: str, code: int
+) -> None:
+    StatusFile(tmp_path, "backup").write(ready=True, segments=3)
+    path = tmp_path / "run" / "backup.json"
+    written = json.loads(path.read_text())
+    if "written_at" in changes:
+        changes = {"written_at": written["written_at"] + changes["written_at"]}
+    path.write_text(json.dumps(written | changes))
+    console = Console(width=200)
+    assert show_status(load_settings({}, data_directory=tmp_path), console=console, once=True, as_json=False) == code
+    told = capsys.readouterr().out
+    assert shown in told and "segments 3" in told
