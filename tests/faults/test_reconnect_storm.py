@@ -65,7 +65,7 @@ async def test_f34_all_clients_at_once_after_a_restart_get_in_and_who_is_in_trad
         keys = await registered(x, -(-CLIENTS // SESSIONS_OF_A_KEY))
         async with await x.client(x.operator) as operator:
             trader = await x.trader(operator, "trader")
-    limits = {"sessions_max": CLIENTS + 8, "unsigned_max": max(64, CLIENTS // 10)}
+    limits = {"sessions_max": CLIENTS + 8, "unsigned_max": max(64, CLIENTS // 10), "ping_interval_s": 3_600.0}
     async with exchange(tmp_path, restart=True, **limits) as x:
         is_over, connected = asyncio.Event(), []
         async with await x.client(trader) as client:
