@@ -1,23 +1,30 @@
-"""Recovery from the first record of a W1 journal, from the page cache and cold: the state hash and events are compared.
+"""Recovery: of a W1 journal from its first record, and of a whole process from a snapshot with a million open orders.
 
 `replay` reads, checks CRC, sequence and chain, applies in the core and regenerates every event in memory. `restart` is
 the whole start of a core after a kill, from the first record, its event log kept; `boot` the one after a boot of the
-machine, which also writes the event log anew.
+machine, which also writes the event log anew. All from the page cache and cold; state hash and events are compared.
+`ready` is a process that was killed with kill -9, from exec until order entry has answered its operator.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import tempfile
+import time
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from bench.exchange_process import ExchangeProcess
 from bench.harness import Row, WrongResult, median, seconds
-from bench.records import commands, setup
+from bench.records import ACCOUNTS, FIRST_ACCOUNT, apply_all, commands, number, numbered, places, setup
 from bench.workload import generate
+from byline.operator import open_operator, request_snapshot
+from byline.settings import Settings, load_settings
 from engine.core import Core
 from persistence.disk import DirectoryDisk, SystemClock
 from persistence.event_log import EventLogReader
@@ -29,11 +36,15 @@ __all__ = ["LEFT_OUT", "run"]
 LEFT_OUT = (
     "generating the workload; a snapshot, which would make it shorter; rows `replay` and `restart`: writing the "
     "event log, which `boot` does. Cold: the journal's pages are dropped from the page cache of this kernel, a "
-    "host below a virtual machine may still have them"
+    "host below a virtual machine may still have them. `ready`: the page cache is warm; after a boot of the machine "
+    "the event log is built anew from the first record, snapshot or not: that is `boot`"
 )
 OPS = 2_000_000
 GROUP_SLOTS = 65_536
 BOOT = b"boot of restarts"
+JOURNAL_MUST_S = 0.4
+"""A million records from the journal alone."""
+ORDERS, READY_ROUNDS, READY_MUST_S = 1_000_000, 3, 2.0
 
 
 def records(ops: int, seed: int, smoke: bool) -> npt.NDArray[np.void]:
@@ -122,11 +133,61 @@ def run(smoke: bool, seed: int) -> list[Row]:
                     else:
                         boot = BOOT if what == "restart" else os.urandom(16)
                         taken.append(_timed_recover(directory, expected, digest.digest(), boot))
-                speed = core.sequence / median(taken) / 1e6
+                took = median(taken)
+                speed = core.sequence / took / 1e6
                 named = None if smoke or what == "boot" else must
                 ok = named is None or speed >= named
                 rows.append(Row(f"{what}, {case}", "records", speed, "M/s", must=named, ok=ok))
-    return rows
+                a_million = took / core.sequence * 1e6
+                rows.append(Row(f"{what}, {case}", "a million records", a_million, "s", must=JOURNAL_MUST_S))
+    return [*rows, *_ready(2_000 if smoke else ORDERS, 1 if smoke else READY_ROUNDS, seed)]
+
+
+def _resting(count: int, seed: int) -> npt.NDArray[np.void]:
+    """The set-up and so many bids, checked to rest."""
+    rng, head = np.random.default_rng(seed), setup()
+    first = number(head, 1)
+    zeros, ids = np.zeros(count, np.int64), first + np.arange(count)
+    bids = places(FIRST_ACCOUNT + ids % ACCOUNTS, zeros, zeros, rng.integers(1, 100_000, count), zeros + 1, ids)
+    slots, _ = numbered([bids], first)
+    core = Core()
+    apply_all(core, np.concatenate([head, slots]))
+    if len(core.open_orders()) != count:
+        raise WrongResult(f"{len(core.open_orders())} orders rest, not {count}")
+    return np.concatenate([head, slots])
+
+
+def _ready(count: int, rounds: int, seed: int) -> list[Row]:
+    """Rows of a core process that is killed and started again behind a snapshot of so many orders."""
+    ready, recovered = [], []
+    with tempfile.TemporaryDirectory(dir=".", prefix="tmp-bench-") as name:
+        data = Path(name).resolve()
+        write_journal(DirectoryDisk(data), _resting(count, seed))
+        settings = load_settings({}, data_directory=data)
+        with ExchangeProcess("core", data, BYLINE_BATCH_INTERVAL_S="3600") as core:
+            core.wait("ready")
+            taken = request_snapshot(settings)["sequence"]
+        for _ in range(rounds):
+            expected = replay(DirectoryDisk(data))[0]
+            with ExchangeProcess("core", data, BYLINE_BATCH_INTERVAL_S="3600") as core:
+                core.wait("ready")
+                asyncio.run(_answered(settings))
+                ready.append(time.perf_counter() - core.began)
+                recovered.append(float(core.status()["recovery_s"]))
+                told = re.findall(r"event=recovered sequence=(\d+) snapshot=(\d+) .*state_hash=(\w+)", core.log())[-1]
+            if told != (str(expected.sequence), str(taken), expected.state_hash().hex()):
+                raise WrongResult(f"recovered to {told}, not to {expected.sequence} from snapshot {taken}")
+    case = f"ready from a snapshot with {count:,} orders, after kill -9"
+    return [
+        Row(case, "from exec to an answer of order entry", median(ready), "s", must=READY_MUST_S),
+        Row(case, f"the same, worst of {rounds}", max(ready), "s"),
+        Row(case, "of it: recovery", median(recovered), "s"),
+    ]
+
+
+async def _answered(settings: Settings) -> None:
+    async with open_operator(settings) as operator:
+        await operator.status()
 
 
 def _timed_replay(disk: DirectoryDisk, expected: tuple[int, bytes]) -> float:

@@ -531,10 +531,15 @@ async def _backup(settings: Settings, status: StatusFile, stop: asyncio.Event) -
     from persistence.backup import Objects, Shipper
 
     shipper, error, is_started = Shipper(settings.data_directory, Objects(settings.backup_url)), "", False
+    began = time.monotonic()
+
+    def waiting_s() -> float:
+        """Until the store has answered once, what waits is not known: at least since this process began."""
+        return shipper.oldest_waiting_s() if is_started else time.monotonic() - began
 
     def facts() -> dict[str, Any]:
         return {
-            "shipped_sequence": shipper.sequence, "lag_s": round(shipper.oldest_waiting_s(), 3),
+            "shipped_sequence": shipper.sequence, "lag_s": round(waiting_s(), 3),
             "recovery_point_s": round(shipper.lag_s, 3), "recovery_point_max_s": round(shipper.lag_max_s, 3),
             "parts": shipper.parts, "segments": shipper.sealed, "bytes": shipper.bytes, "reachable": int(not error),
             "last_error": error,
@@ -549,7 +554,7 @@ async def _backup(settings: Settings, status: StatusFile, stop: asyncio.Event) -
                 is_started = True
             await asyncio.to_thread(shipper.step)
         except Unavailable as problem:
-            if not error:
+            if str(problem) != error:
                 logger.warning("event=backup_waits sequence=%d error=%s", shipper.sequence, problem)
             error = str(problem)
             return False

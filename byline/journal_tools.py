@@ -9,6 +9,7 @@ from byline.rebuild import ask_for_rebuild
 from byline.settings import Settings
 from engine.messages.errors import JournalCorrupt, Refused, Unavailable
 from persistence.disk import DirectoryDisk, DirectoryLock
+from persistence.journal import read_mark
 from persistence.recovery import LOCK, verify
 from persistence.truncate import plan_truncation, truncate
 from settlement.store import last_sealed
@@ -77,7 +78,8 @@ def truncate_journal(settings: Settings, to: int, *, console: Console, yes: bool
             plan = plan_truncation(disk, to)
         except ValueError as error:
             raise Refused(f"--to {to}: {error}") from error
-        if plan.cuts_nothing:
+        durable = read_mark(disk, plan.tail.identity)
+        if plan.cuts_nothing and durable <= to:
             console.print(f"the journal ends with sequence {to:,} already: nothing to cut")
             return 0
         number, sealed = last_sealed(data / "settlement" / "batches.log")
@@ -92,6 +94,8 @@ def truncate_journal(settings: Settings, to: int, *, console: Console, yes: bool
             f"{len(plan.later_segments)} later segments, {len(plan.later_snapshots)} snapshots.",
             soft_wrap=True,
         )
+        if durable > to:
+            console.print(f"Records up to sequence {durable:,} were durable once.")
         console.print("Commands among them that were acknowledged are [bold]lost[/] to the exchange.")
         if not yes and not (console.is_terminal and console.input("Cut it? Type yes: ").strip() == "yes"):
             raise Refused("nothing was cut: give --yes, or type yes where it asks")

@@ -9,15 +9,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
-from engine.messages.errors import SettingsInvalid
+from byline.rebuild import ask_for_rebuild
+from engine.messages.errors import JournalCorrupt, SettingsInvalid
 from persistence.backup import Objects
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay
-from persistence.restore import restore
+from persistence.restore import Restored, restore
+from settlement.store import last_sealed
 
 __all__ = ["read_point", "restore_directory"]
 
-NEEDED = ("keys/operator.key", "keys/receipts.key", "keys/proofs.key", "chain/operator.key")
+NEEDED = (
+    "keys/operator.key", "keys/receipts.key", "keys/proofs.key", "keys/access-token.key", "keys/columns.json",
+    "chain/operator.key",
+)  # fmt: skip
 
 
 def read_point(text: str | None) -> dict[str, int]:
@@ -40,6 +45,16 @@ def read_point(text: str | None) -> dict[str, int]:
     return {"to_ts": (whole.days * 86_400 + whole.seconds) * 1_000_000_000 + whole.microseconds * 1000}
 
 
+def _before_moving(data: Path, scratch: Path, restored: Restored) -> None:
+    """Settlement knows of nothing behind the journal's end, and rows of PostgreSQL of nothing that is not in it."""
+    number, sealed = last_sealed(scratch / "settlement" / "batches.log")
+    if sealed > restored.sequence:
+        raise JournalCorrupt(
+            f"backup: ends with sequence {restored.sequence}, but batch {number} was sealed up to sequence {sealed}"
+        )
+    ask_for_rebuild(data)  # a server elsewhere may have rows of records that the backup never got
+
+
 def restore_directory(
     url: str, data: Path, *, to: str | None, identity: str | None, replayed: bool, console: Console
 ) -> int:
@@ -55,6 +70,7 @@ def restore_directory(
         found = restore(
             Objects(url), data, identity=identity, **point,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
+            before_moving=lambda scratch, restored: _before_moving(data, scratch, restored),
         )  # fmt: skip
     at = datetime.fromtimestamp(found.last_ts / 1e9, UTC).isoformat(timespec="milliseconds")
     console.print(
@@ -79,6 +95,14 @@ def restore_directory(
         )
     lacking = [path for path in NEEDED if not (data / path).exists()]
     if lacking:
-        console.print("keys are never in a backup; bring back yours: " + ", ".join(lacking), soft_wrap=True)
-    console.print("Next: `byline journal verify --replay`, then `byline up`. PostgreSQL is built from the journal.")
+        console.print(
+            "keys are never in a backup; bring back yours before the first start: " + ", ".join(lacking),
+            soft_wrap=True,
+        )
+    console.print(
+        f"Records behind sequence {found.sequence:,} were not shipped: what was acknowledged after {at} is lost. "
+        "Clients ask by `resolve`.",
+        soft_wrap=True,
+    )
+    console.print("Next: `byline journal verify --replay`, then `byline up`, which rebuilds PostgreSQL's projections.")
     return 0

@@ -126,8 +126,13 @@ class Exchange:
         """Waits until PostgreSQL has what the genesis listed, so that the first page somebody opens is not empty."""
         deadline = time.monotonic() + QUIESCE_TIMEOUT_S
         while self.status("backoffice").get("projection", {}).get("sequence", 0) < sequence:
-            if time.monotonic() > deadline:
-                raise NotQuiet(f"the projection did not reach sequence {sequence}: {self.status('backoffice')}")
+            if time.monotonic() > deadline:  # trading does not wait for the database
+                at = self.status("backoffice").get("projection", {})
+                logger.warning(
+                    "event=projection_late sequence=%d wanted=%d error=%s",
+                    at.get("sequence", 0), sequence, at.get("last_error", "the back office has not said why"),
+                )  # fmt: skip
+                return
             await asyncio.sleep(POLL_S)
 
     async def __aexit__(self, *_: object) -> None:
@@ -168,7 +173,7 @@ class Exchange:
             if time.monotonic() > deadline:
                 raise NotQuiet(
                     f"core at sequence {head['sequence']}, batch {head['batch']}; projection at {projected}, "
-                    f"last final batch {final}: {office.get('settlement')}"
+                    f"last final batch {final}: {office.get('projection', {}).get('last_error') or 'no error told'}"
                 )
             await asyncio.sleep(POLL_S)
 

@@ -2,7 +2,8 @@
 
     <identity>/<first sequence>.segment        a sealed segment: its header and its records, without the zeros behind
     <identity>/<first sequence>-<from>.part    records of the last segment, in the order in which they became durable
-    <identity>/beside/<path>/<number>          a MiB of a file beside the journal; the last one as it is now
+    <identity>/beside/<path>/<number>-<digest> a MiB of a file beside the journal, by its place and its SHA-256
+    <identity>/head                            how far the store goes, and of which pieces each file beside consists
 
 A part says the running SHA-256 of all records of its segment up to its end; that of a sealed segment stands in the
 header of the next one. With the records' own chain words that makes one hash chain from the first record to the last.
@@ -10,6 +11,7 @@ When a segment is sealed it goes up whole, is compared with the digest that the 
 
 Reads the journal beside its writer, and only what `journal.mark` calls durable. Objects are made, never replaced: a
 second shipper, or another history (a journal that was cut or restored to a point), meets `JournalCorrupt` and stops.
+The head alone is replaced, after everything that it names is there: what it says is the least that a restore must find.
 Files beside are measured before the journal and sent after it, so none is ahead of its journal in the backup; what a
 crash tore from their end is sent again, for only the end can differ.
 Never touches a key. Cost: one PUT an interval while commands come, one for each 64 MiB besides.
@@ -18,11 +20,12 @@ Never touches a key. Cost: one PUT an interval while commands come, one for each
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -41,7 +44,9 @@ from persistence.evidence import BESIDE
 from persistence.journal import read_mark
 from persistence.ring import scan_records
 
-__all__ = ["Objects", "PartHeader", "Shipper", "beside_name", "last_ts", "part_name", "sealed_name"]
+__all__ = [
+    "Head", "Objects", "PartHeader", "Shipper", "beside_name", "head_name", "last_ts", "part_name", "sealed_name",
+]  # fmt: skip
 
 MAGIC = b"BYLINEP\0"
 FORMAT = 1
@@ -149,6 +154,38 @@ class PartHeader:
         return data[_PART.size :]
 
 
+@dataclass(slots=True)
+class Head:
+    """What the store held when this was written; newer objects may be there. A line of SHA-256, then JSON."""
+
+    sequence: int
+    """The last record that was there."""
+    chain: int
+    beside: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+    """Bytes of each file beside the journal, and the SHA-256 of each of its pieces, as hex."""
+
+    def pack(self) -> bytes:
+        told = {"format": FORMAT, "sequence": self.sequence, "chain": f"{self.chain:016x}", "beside": self.beside}
+        text = json.dumps(told, sort_keys=True).encode()
+        return hashlib.sha256(text).hexdigest().encode() + b"\n" + text
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Head:
+        """Raises JournalCorrupt."""
+        digest, _, text = data.partition(b"\n")
+        if hashlib.sha256(text).hexdigest().encode() != digest:
+            raise JournalCorrupt("backup: the head is damaged")
+        told = json.loads(text)
+        if told["format"] != FORMAT:
+            raise JournalCorrupt(f"backup: the head: format {told['format']}; this build reads {FORMAT}")
+        beside = {path: (int(size), list(digests)) for path, (size, digests) in told["beside"].items()}
+        return cls(int(told["sequence"]), int(told["chain"], 16), beside)
+
+
+def head_name(identity: bytes) -> str:
+    return f"{identity.hex()}/head"
+
+
 def sealed_name(identity: bytes, first: int) -> str:
     return f"{identity.hex()}/{first:020d}.segment"
 
@@ -169,8 +206,11 @@ class Shipper:
         self._raw: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
         self._at = 0
         self._digest = hashlib.sha256()
-        self._chunks: dict[str, bytes] = {}
-        """Key of each chunk that is in the store → its digest; empty: whole, and of an earlier run."""
+        self._head = b""
+        """As it is in the store, if it is known."""
+        self._beside: dict[str, tuple[int, list[str]]] = {}
+        self._pieces: set[str] = set()
+        """Keys of pieces that are in the store."""
         self._seen: dict[str, tuple[int, int]] = {}
         """Size and time of each file beside when it was sent."""
         self.sequence = 0
@@ -180,6 +220,8 @@ class Shipper:
         self.lag_s = 0.0
         """How old the oldest record of the last part was when it was in the store."""
         self.lag_max_s = 0.0
+        self._since = time.time_ns()
+        """Records of before waited for a shipper, not for the store: they do not count."""
 
     def start(self) -> None:
         """Find where the store ends, and compare it with the journal there.
@@ -193,7 +235,13 @@ class Shipper:
             raise Unavailable("there is no journal yet")
         identity = listed[0].header.identity
         found = self._objects.names(identity.hex())
-        self._chunks = {name: b"" for name, size in found if "/beside/" in name and size == CHUNK_BYTES}
+        self._pieces = {name for name, _ in found if "/beside/" in name}
+        if any(name == head_name(identity) for name, _ in found):
+            head = Head.unpack(self._objects.read(head_name(identity)))
+            self._beside = {
+                path: (size, digests) for path, (size, digests) in head.beside.items()
+                if all(beside_name(identity, path, *piece) in self._pieces for piece in enumerate(digests))
+            }  # fmt: skip
         sealed = [name for name, _ in found if name.endswith(".segment")]
         parts = [name for name, _ in found if name.endswith(".part")]
         self._open(listed[0], segments.first_chain(identity))
@@ -221,6 +269,7 @@ class Shipper:
                 self._seal()
         for path, at in grown.items():
             self._send_beside(path, at)
+        self._send_head()
         return self.sequence - before
 
     def oldest_waiting_s(self) -> float:
@@ -276,8 +325,9 @@ class Shipper:
             self._go_on_to(PartHeader.unpack(key, there))
             return True
         self.parts, self.bytes = self.parts + 1, self.bytes + len(data)
-        self.lag_s = max(0.0, time.time() - int(slots["ts"][0]) / 1e9)
-        self.lag_max_s = max(self.lag_max_s, self.lag_s)
+        if int(slots["ts"][0]) >= self._since:
+            self.lag_s = max(0.0, time.time() - int(slots["ts"][0]) / 1e9)
+            self.lag_max_s = max(self.lag_max_s, self.lag_s)
         return True
 
     def _seal(self) -> None:
@@ -353,28 +403,44 @@ class Shipper:
         return found
 
     def _send_beside(self, path: str, at: tuple[int, int]) -> None:
-        """The chunks of a file up to its size then, that are not in the store. Only the last two can have changed."""
+        """The pieces of a file up to its size then, that are not in the store. Only the last two sent can have
+        changed."""
         assert self._segment is not None
-        size, last = at[0], max(0, at[0] - 1) // CHUNK_BYTES
+        identity, size, last = self._segment.header.identity, at[0], max(0, at[0] - 1) // CHUNK_BYTES
+        _, known = self._beside.get(path, (0, []))
+        digests = known[: min(max(0, len(known) - 2), last + 1)]
         with (self._directory / path).open("rb") as file:
-            for number in range(last + 1):
-                key = beside_name(self._segment.header.identity, path, number)
-                if number < last - 1 and key in self._chunks:
-                    continue
+            for number in range(len(digests), last + 1):
                 file.seek(number * CHUNK_BYTES)
                 data = file.read(min(CHUNK_BYTES, size - number * CHUNK_BYTES))
-                digest = hashlib.sha256(data).digest()
-                if self._chunks.get(key) != digest:
+                digests.append(hashlib.sha256(data).hexdigest())
+                key = beside_name(identity, path, number, digests[-1])
+                if key not in self._pieces:
                     self._objects.replace(key, data)
-                    self._chunks[key] = digest
-        beyond = beside_name(self._segment.header.identity, path, last + 1)
-        if self._chunks.pop(beyond, None) is not None:
-            self._objects.remove([beyond])
+                    self._pieces.add(key)
+        self._beside[path] = size, digests
         self._seen[path] = at
 
+    def _send_head(self) -> None:
+        """The head, if anything is new; then pieces that it does not name any more go."""
+        assert self._segment is not None
+        identity = self._segment.header.identity
+        head = Head(self.sequence, self.chain, self._beside).pack()
+        if head == self._head:
+            return
+        self._objects.replace(head_name(identity), head)
+        self._head = head
+        named = {
+            beside_name(identity, path, *piece)
+            for path, (_, digests) in self._beside.items() for piece in enumerate(digests)
+        }  # fmt: skip
+        stale = sorted(self._pieces - named)
+        self._objects.remove(stale)
+        self._pieces -= set(stale)
 
-def beside_name(identity: bytes, path: str, number: int) -> str:
-    return f"{identity.hex()}/beside/{path}/{number:010d}"
+
+def beside_name(identity: bytes, path: str, number: int, digest: str) -> str:
+    return f"{identity.hex()}/beside/{path}/{number:010d}-{digest}"
 
 
 def last_ts(slots: npt.NDArray[np.void]) -> int:

@@ -24,9 +24,10 @@ import numpy.typing as npt
 from engine.messages import layout
 from engine.messages.errors import JournalCorrupt, Refused, Unavailable
 from persistence import segments
-from persistence.backup import Objects, PartHeader, beside_name, last_ts
+from persistence.backup import Head, Objects, PartHeader, beside_name, head_name, last_ts
 from persistence.disk import DirectoryDisk, DirectoryLock, sync_directory
 from persistence.evidence import BESIDE
+from persistence.journal import MARK
 from persistence.recovery import LOCK
 from persistence.ring import scan_records
 from persistence.segments import HEADER_BYTES, Header
@@ -38,6 +39,8 @@ SEGMENT_BYTES_MAX = 1 << 34
 _IDENTITY = re.compile(r"([0-9a-f]{32})/")
 Progress = Callable[[int, int], None]
 """Takes (bytes read, bytes in all)."""
+BeforeMoving = Callable[[Path, "Restored"], None]
+"""Takes where the restored files lie, all checked, before the first has its place; raises JournalCorrupt."""
 
 
 @dataclass(slots=True)
@@ -66,9 +69,9 @@ def identities(objects: Objects) -> list[str]:
 
 def restore(
     objects: Objects, directory: Path, *, identity: str | None = None, to_sequence: int | None = None,
-    to_ts: int | None = None, progress: Progress | None = None,
+    to_ts: int | None = None, progress: Progress | None = None, before_moving: BeforeMoving | None = None,
 ) -> Restored:  # fmt: skip
-    """Restores one journal into `directory`, which must have none.
+    """Restores one journal into `directory`, which must have none. `before_moving` may refuse what was restored.
 
     Raises:
         Refused: there is a journal already, or the store holds several and none was named.
@@ -87,8 +90,9 @@ def restore(
         raise Unavailable(f"the backup holds no journal {identity}: it has {', '.join(known) or 'none'}")
     directory.mkdir(parents=True, exist_ok=True)
     with DirectoryLock(directory / "lock"), DirectoryLock(directory / LOCK):
-        if (directory / segments.DIRECTORY).exists() or (directory / "events").exists():
-            raise Refused(f"{directory} holds a journal or events already: restore into an empty directory")
+        there = [name for name in (segments.DIRECTORY, "events", "snapshots", MARK) if (directory / name).exists()]
+        if there:
+            raise Refused(f"{directory} holds {', '.join(there)} already: restore into an empty directory")
         scratch = directory / SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)
         (scratch / segments.DIRECTORY).mkdir(parents=True)
@@ -98,7 +102,9 @@ def restore(
             target = directory / path
             if target.exists():
                 raise Refused(f"{target} is there already: restore into an empty directory")
-        for path in [segments.DIRECTORY, *result.beside]:  # the journal first: without it the rest means nothing
+        if before_moving is not None:
+            before_moving(scratch, result)
+        for path in [*result.beside, segments.DIRECTORY]:  # without the journal nothing starts on what is there in part
             (directory / path).parent.mkdir(parents=True, exist_ok=True)
             os.rename(scratch / path, directory / path)
             sync_directory((directory / path).parent)
@@ -123,6 +129,7 @@ class _Run:
 
     def carry_out(self) -> Restored:
         result, began = self._result, time.monotonic()
+        head = self._read_head()  # first: everything that it names was there before it
         found = self._objects.names(self._identity.hex())
         journal = [(name, size) for name, size in found if name.endswith((".segment", ".part"))]
         if not journal:
@@ -141,13 +148,16 @@ class _Run:
             self._write(self._header, self._data)  # without records where the point is the end of the one before
         elif result.sequence:
             self._begin_next()
-        beside = sorted({path for path in BESIDE if any(f"/beside/{path}/" in name for name, _ in found)})
-        if self._to_sequence is None and self._to_ts is None:
-            for path in beside:
-                self._beside(path, [name for name, _ in found])
-            result.beside = beside
+        if not result.sequence:
+            raise Refused("the point lies before the first record of the backup")
+        if not ended and self._to_sequence is None:
+            self._check_whole(head)
+        if head is not None and not ended and self._to_sequence is None:
+            for path in sorted(set(head.beside) & set(BESIDE)):
+                self._beside(path, *head.beside[path])
+                result.beside.append(path)
         else:
-            result.left_out = beside
+            result.left_out = sorted({path for path in BESIDE if any(f"/beside/{path}/" in name for name, _ in found)})
         result.read_s = time.monotonic() - began
         began = time.monotonic()
         disk = DirectoryDisk(self._scratch)
@@ -256,16 +266,44 @@ class _Run:
         sequence = self._result.sequence + 1
         self._write(Header(self._identity, sequence, self._chain, digest, slots, time.time_ns(), size), b"")
 
-    def _beside(self, path: str, names: list[str]) -> None:
+    def _beside(self, path: str, size: int, digests: list[str]) -> None:
         target = self._scratch / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        number = 0
         with target.open("wb") as file:
-            while (key := beside_name(self._identity, path, number)) in names:
-                file.write(self._objects.read(key))
-                number += 1
+            for number, digest in enumerate(digests):
+                try:
+                    data = self._objects.read(beside_name(self._identity, path, number, digest))
+                except KeyError:
+                    raise JournalCorrupt(f"backup: {path}: piece {number} is missing") from None
+                if hashlib.sha256(data).hexdigest() != digest:
+                    raise JournalCorrupt(f"backup: {path}: piece {number} is damaged")
+                file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if target.stat().st_size != size:
+            raise JournalCorrupt(f"backup: {path}: {target.stat().st_size} bytes, the head says {size}")
+
+    def _read_head(self) -> Head | None:
+        try:
+            return Head.unpack(self._objects.read(head_name(self._identity)))
+        except KeyError:
+            return None
+        except JournalCorrupt:
+            if self._to_sequence is not None:
+                return None  # what a sequence names needs no head
+            raise
+
+    def _check_whole(self, head: Head | None) -> None:
+        """Everything was restored that the store ever said to hold."""
+        result = self._result
+        more = f"; --to {result.sequence} restores what there is, without settlement's files"
+        if head is None:
+            raise JournalCorrupt(f"backup: the head is missing, records end with sequence {result.sequence}{more}")
+        if result.sequence < head.sequence or (result.sequence == head.sequence and self._chain != head.chain):
+            raise JournalCorrupt(
+                f"backup: ends with sequence {result.sequence}, chain {self._chain:016x}, but its head says "
+                f"{head.sequence}, {head.chain:016x}: its newest objects are missing{more}"
+            )
 
 
 def _in_order(journal: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:

@@ -11,6 +11,7 @@ import msgspec
 
 from platform_api.envelope import Pagination, cursor_from, page
 from platform_api.errors import ApiError, ErrorCode, timestamp
+from platform_api.exchange.service import ExchangeService
 from platform_api.idempotency import Answer
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
@@ -28,10 +29,11 @@ class Payouts:
     def __init__(self, kernel: Kernel, entries: Entries) -> None:
         self._kernel, self._database, self._entries = kernel, kernel.database, entries
         self._money = kernel.service(MoneyCommands)
+        self._exchange = kernel.service(ExchangeService)
         self._money.handle("payout", self._on_answer)
 
     async def ask(self, caller: Caller, body: PayoutRequest, key: str) -> Payout:
-        """Raises ApiError VALIDATION_ERROR `bad_price`; CONFLICT `payout_open`, `not_payable`."""
+        """Raises ApiError VALIDATION_ERROR `bad_price`, `unknown_asset`; CONFLICT `payout_open`, `not_payable`."""
 
         async def change(db: Any) -> Answer:
             account_id, id_ = UUID(caller.account_id), new_id()
@@ -39,6 +41,9 @@ class Payouts:
             await queries.lock_owed(db, body.asset, [account_id])
             rows = {row["asset"]: row for row in await queries.balances(db, account_id)}
             row = rows.get(body.asset)
+            if row is None and await self._exchange.asset_scale(db, body.asset) is None:
+                message = f"asset: the exchange lists no {body.asset}"
+                raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_asset", field="asset")
             payable = 0 if row is None else row["payable"]
             scale = 0 if row is None else row["scale"]
             units = payable if body.amount is None or row is None else units_of(body.amount, scale, field="amount")

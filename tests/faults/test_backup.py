@@ -111,9 +111,11 @@ async def test_an_exchange_that_stops_has_all_of_it_shipped_and_a_point_is_chose
     store = (tmp_path / "store").as_uri()
     done = command("restore", "--from", store, "--data", str(tmp_path / "whole"), "--replay")
     assert done.returncode == 0 and mine.state_hash().hex() in done.stdout.replace("\n", ""), done
-    for point, text in (("1999-01-01T00:00:00+00:00", "sequence 0"), ("7", "sequence 7")):
-        done = command("restore", "--from", store, "--data", str(tmp_path / f"to-{point}"), "--to", point)
-        assert done.returncode == 0 and f"up to {text} " in done.stdout, done
+    done = command("restore", "--from", store, "--data", str(tmp_path / "seven"), "--to", "7")
+    assert done.returncode == 0 and "up to sequence 7 " in done.stdout, done
+    assert (tmp_path / "seven" / "projection.rebuild").exists()
+    done = command("restore", "--from", store, "--data", str(tmp_path / "x"), "--to", "1999-01-01T00:00:00+00:00")
+    assert done.returncode == 2 and "before the first record" in done.stderr and not (tmp_path / "x/journal").exists()
     for point in ("yesterday", "2026-11-21T20:00:00", "-4", "0"):
         done = command("restore", "--from", store, "--data", str(tmp_path / "x"), f"--to={point}")
         assert done.returncode == 2 and "a sequence, or a time" in done.stderr, done

@@ -204,6 +204,35 @@ async def test_an_address_must_be_on_the_list_and_old_enough(world: World) -> No
     assert answer.status_code == 204 and await world.data("GET", "/v1/users/me/withdrawal-addresses") == []
 
 
+FORMS = {
+    "capitals": "0x" + "EE" * 32, "a prefix in capitals": "0X" + "ee" * 32, "no prefix": "ee" * 32,
+    "space before": " " + OTHER, "space behind": OTHER + " ", "a zero byte behind": OTHER + "\0",
+    "longer": "0x00" + "ee" * 32, "shorter": OTHER[:-1], "wide letters": "0x" + "\uff45" * 64,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_f72_no_other_way_to_write_an_address_passes_the_list(world: World, form: str) -> None:
+    path, body = "/v1/users/me/withdrawal-addresses", {"address": FORMS[form]}
+    ask = {"asset": "USDC", "amount": "10"} | body
+    answer = await world.answer("POST", "/v1/withdrawals", json=ask)
+    assert answer.status_code in (400, 403) and world.core.commands == [], "nothing of it is on the list"
+    await world.data("POST", path, json={"address": OTHER, "label": "cold"})
+    answer = await world.answer("POST", path, json=body | {"label": "again"})
+    assert answer.status_code in (400, 409), "it is no address, or the one that is there"
+    answer = await world.answer("POST", "/v1/withdrawals", json=ask)
+    if answer.status_code == 400:
+        assert world.core.commands == []
+        return
+    document = answer.json()["data"]  # the same address: it waits as long, and goes where the list says
+    assert document["address"] == OTHER
+    await world.confirm(document)
+    await world.sql("UPDATE money.withdrawal SET not_before = now()")
+    assert await world.desk.released([document["ref"]]) == {}, "the address is new, however it is written"
+    await world.sql("UPDATE money.withdrawal_address SET usable_at = now()")
+    assert await world.desk.released([document["ref"]]) == {document["ref"]: bytes.fromhex(OTHER[2:])}
+
+
 async def test_each_condition_of_a_release_counts_by_itself_and_a_removed_address_gives_the_money_back(
     world: World,
 ) -> None:

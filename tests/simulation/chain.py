@@ -45,7 +45,8 @@ class _Raw(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """One `send` as the chain's door saw it, and what it answered: `executed`, `unknown`, `refused`."""
+    """One `send` as the chain's door saw it, and what it answered: `executed`, `unknown`, `refused`; or `found`: a
+    question by digest that was answered with final effects."""
 
     batch: int
     part: int
@@ -68,6 +69,8 @@ class ChainNode:
         self.vaults: dict[str, Vault] = {}
         self.executed: dict[str, Execution] = {}
         self.executed_at: dict[str, int] = {}
+        self.places: dict[str, tuple[int, int]] = {}
+        """Batch and part of what was executed."""
         self.events: list[ChainEvent] = []
         self.committed: list[tuple[str, int, int]] = []
         """(asset, batch, part) in the order in which they took effect."""
@@ -100,6 +103,7 @@ class ChainNode:
         execution = self._run(raw, signed.digest)
         self.executed[signed.digest] = execution
         self.executed_at[signed.digest] = self.schedule.now_ns
+        self.places[signed.digest] = raw.part.batch, raw.part.number
         return self.shown(execution)
 
     def shown(self, execution: Execution) -> Execution:
@@ -254,7 +258,12 @@ class SimulatedChain:
     async def find(self, digest: str) -> Execution | None:
         await self._ask()
         known = self.node.executed.get(digest)
-        return None if known is None or self.node.draw("stale") else self.node.shown(known)
+        if known is None or self.node.draw("stale"):
+            return None
+        shown = self.node.shown(known)
+        if shown.checkpoint is not None:
+            self.node.sendings.append(Sending(*self.node.places[digest], digest, "found"))
+        return shown
 
     async def head(self) -> int:
         await self._ask()

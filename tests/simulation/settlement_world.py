@@ -314,11 +314,14 @@ class SettlementWorld:
 
 
 def audit_sendings(sendings: list[Sending]) -> list[Violation]:
-    """No new bytes for a part while those sent before may still take effect."""
+    """No new bytes for a part while those sent before may still take effect: no answer was had, and none found."""
     found, doubtful = [], {}
     for sending in sendings:
         place = (sending.batch, sending.part)
         before = doubtful.get(place)
+        if sending.answer == "found":
+            doubtful[place] = None if before == sending.digest else before
+            continue
         if before is not None and before != sending.digest:
             what = f"{sending.digest[:8]} was sent while {before[:8]} may still be executed"
             found.append(Violation("I11", f"batch {place[0]}, part {place[1]}: {what}"))

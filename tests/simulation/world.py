@@ -43,9 +43,10 @@ from tests.simulation.exchange import (
 )
 from tests.simulation.journal_reader import JournalRead, Unsound, read_journal
 from tests.simulation.loop import Schedule, VirtualLoop
+from tests.simulation.market_view import MarketView
 from tests.simulation.network import MS, Network
 from tests.simulation.projection import Projection
-from tests.simulation.traders import Hostile, Operator, Trader, setup
+from tests.simulation.traders import MARKETS, Hostile, Operator, Trader, setup
 
 __all__ = ["Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly", "run_seed"]
 
@@ -177,6 +178,7 @@ class World:
         self.schedule.after_step = self._after_step
         self.drop_copy: list[dict[str, Any]] = []
         self.projection = Projection(directory, plan.seed)
+        self.market_view = MarketView(directory, plan.seed, sorted(MARKETS))
 
     def _client(self, name: str, accounts: list[str]) -> SimulatedClient:
         return SimulatedClient(name, self.network, self.auditor, self.plan.seed, accounts)
@@ -225,9 +227,16 @@ class World:
                 self.projection.step()
             self.schedule.later(200 * MS, self._project)
 
+    def _follow_market(self) -> None:
+        if not self.is_over:
+            if self.process is not None:  # after a boot it starts behind the core, which has made the event log whole
+                self.market_view.step(self.schedule.now_ns / 1e6)
+            self.schedule.later(400 * MS, self._follow_market)
+
     def _run(self) -> None:
         self.prepare()
         self._project()
+        self._follow_market()
         begun = self.schedule.now_ns
         for actor in (*self.traders, *self.hostile, self.operator):
             actor.begin()
@@ -327,6 +336,10 @@ class World:
             self.auditor.blame("I7", "restored from its own snapshot the state differs")
         if wrong := self.projection.differs(process.core):
             self.auditor.blame("I9", f"the projection differs: {wrong[:400]}")
+        if wrong := self.market_view.differs(process.core, self.schedule.now_ns / 1e6):
+            self.auditor.blame("I9", f"a reader of market data: {wrong[:400]}")
+        for name in ("deaths", "cuts", "losses"):
+            self.result.faults[f"market_{name}"] += getattr(self.market_view, name)
         if process.loop.faults:
             self.auditor.blame("I13", f"exceptions that nobody caught: {process.loop.faults[:3]}")
 
@@ -428,6 +441,7 @@ class World:
         if death == "power":
             self.boot += 1
             lose_events(self.directory, random.Random(f"events-{self.plan.seed}-{self.boot}"))
+            self.market_view.begin()
         self.disk.revive(death)
         if not self._starting:
             self._starting = True
@@ -483,6 +497,7 @@ class World:
         elif kind == "wipe_events":
             self._died("kill")
             wipe_events(self.directory)
+            self.market_view.begin()  # it may go only while nobody reads it
 
     def _link_fault(self, kind: str, draw: random.Random) -> None:
         links = sorted((link for link in self.network.links if not link.is_left), key=lambda link: link.number)

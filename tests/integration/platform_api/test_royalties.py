@@ -386,7 +386,7 @@ async def test_only_what_is_older_than_the_hold_period_is_paid_out(api_dsn):
         await shop.refused(409, "CONFLICT", "not_payable", "/v1/payouts", bearer, {"asset": "USDC"})
         await shop.world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(seller))
         await shop.refused(409, "CONFLICT", "not_payable", "/v1/payouts", bearer, {"asset": "USDC", "amount": "9.1"})
-        await shop.refused(409, "CONFLICT", "not_payable", "/v1/payouts", bearer, {"asset": "NONE"})
+        await shop.refused(400, "VALIDATION_ERROR", "unknown_asset", "/v1/payouts", bearer, {"asset": "NONE"})
         key = uuid4().hex
         payout = await shop.post("/v1/payouts", bearer, {"asset": "USDC", "amount": "4"}, key)
         assert await shop.post("/v1/payouts", bearer, {"asset": "USDC", "amount": "4"}, key) == payout

@@ -168,16 +168,18 @@ def test_nothing_is_overwritten_and_a_choice_is_asked_for(
 
 def test_any_damage_of_an_object_is_found(data: Path, place: str, slots: np.ndarray, tmp_path: Path) -> None:
     shipped(data, place, slots).close()
-    expected, draw = journal_of(data), random.Random(3)
-    objects = [path for path in (tmp_path / "store").rglob("*") if path.suffix in (".segment", ".part")]
-    assert {path.suffix for path in objects} == {".segment", ".part"}
+    expected, draw = files_of(data), random.Random(3)
+    objects = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert {path.suffix for path in objects} == {".segment", ".part", ""} and len({path.parent for path in objects}) > 2
     for number in range(120):
         path = draw.choice(objects)
         good = path.read_bytes()
-        kind = draw.choice(["flip", "cut", "lost", "flip", "flip"])
+        kind = draw.choice(["flip", "cut", "lost", "flip", "flip", "swap"])
         at = draw.randrange(len(good)) if draw.random() < 0.7 else draw.randrange(min(4300, len(good)))
         if kind == "lost":
             path.unlink()
+        elif kind == "swap":
+            path.write_bytes(draw.choice([other for other in objects if other != path]).read_bytes())
         else:
             flipped = bytes([good[at] ^ 1 << number % 8]) + good[at + 1 :]
             path.write_bytes(good[:at] + (b"" if kind == "cut" else flipped))
@@ -186,11 +188,48 @@ def test_any_damage_of_an_object_is_found(data: Path, place: str, slots: np.ndar
             restore(Objects(place), tmp_path / "new")
         except (JournalCorrupt, Unavailable):
             assert not (tmp_path / "new" / "journal").exists(), "what is refused is not left behind"
-        else:  # only the last part may be missing: then less was shipped, and that is a prefix
-            got = journal_of(tmp_path / "new")
-            assert kind == "lost" or got == expected, (kind, path.name, at)
-            assert all(expected[name].startswith(text.rstrip(b"\0")) for name, text in got.items())
+        else:
+            assert files_of(tmp_path / "new") == expected, (kind, path.name, at)
         path.write_bytes(good)
+
+
+def files_of(data: Path) -> dict[str, bytes]:
+    beside = {path: (data / path).read_bytes() for path in ("settlement/batches.log", "keys/epoch")}
+    return journal_of(data) | beside
+
+
+def test_a_store_that_lost_its_newest_objects_is_no_shorter_journal(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path
+) -> None:
+    recovered = shipped(data, place, slots)
+    sequence = recovered.core.sequence
+    recovered.close()
+    objects = sorted(path for path in (tmp_path / "store").rglob("*") if path.suffix in (".segment", ".part"))
+    parts = [path for path in objects if path.suffix == ".part"]
+    for gone in (parts[-1:], parts, [*parts, objects[-len(parts) - 1]]):
+        kept = {path: path.read_bytes() for path in gone}
+        for path in gone:
+            path.unlink()
+        with pytest.raises(JournalCorrupt, match=f"but its head says {sequence}, .*its newest objects are missing"):
+            restore(Objects(place), tmp_path / "new")
+        for path, text in kept.items():
+            path.write_bytes(text)
+    head = next((tmp_path / "store").rglob("head"))
+    text = head.read_bytes()
+    head.unlink()
+    with pytest.raises(JournalCorrupt, match="the head is missing"):
+        restore(Objects(place), tmp_path / "new")
+    assert restore(Objects(place), tmp_path / "point", to_sequence=sequence - 1).sequence == sequence - 1
+    head.write_bytes(text)
+    found = restore(Objects(place), tmp_path / "late", to_ts=1 << 62)
+    assert found.sequence == sequence and found.beside and not found.left_out, "a time behind the end is the end"
+
+    def unfit(_scratch: Path, _found: object) -> None:
+        raise JournalCorrupt("a batch is ahead")
+
+    with pytest.raises(JournalCorrupt, match="ahead"):
+        restore(Objects(place), tmp_path / "new", before_moving=unfit)
+    assert not (tmp_path / "new" / "journal").exists() and not (tmp_path / "new" / "keys").exists()
 
 
 def test_a_store_that_fails_leaves_no_gap(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +196,25 @@ def test_nothing_is_cut_without_consent_in_use_behind_a_batch_or_where_nothing_i
 def sealed(last_sequence: int) -> Batch:
     """A batch of nothing that ends there."""
     return Batch(1, 1, last_sequence, bytes(16), 0, 0, bytes(32), bytes(32), 0, 0, [], {})
+
+
+def test_records_that_are_lost_at_the_end_alone_are_given_up_by_a_cut_at_the_end(tmp_path: Path) -> None:
+    """The journal ends where it is to be cut, but its writer noted more as durable: the mark goes, nothing else."""
+    recovered = recover(tmp_path, settings=SETTINGS)
+    feed(recovered, workload()[:2000], 0, 2000)
+    sequence = recovered.core.sequence
+    recovered.close()
+    shutil.rmtree(tmp_path / "events")
+    with open(tmp_path / "journal.mark", "r+b") as mark:
+        mark.write((sequence + 7).to_bytes(8, "little"))
+    with pytest.raises(JournalCorrupt, match=f"but {sequence + 7} was durable"):
+        recover(tmp_path, settings=SETTINGS)
+    told = io.StringIO()
+    console = Console(file=told)
+    settings = load_settings({}, data_directory=tmp_path)
+    assert truncate_journal(settings, sequence, console=console, yes=True) == 0
+    again = recover(tmp_path, settings=SETTINGS)
+    again.close()
+    assert again.report.sequence == sequence
+    assert truncate_journal(settings, sequence, console=console, yes=True) == 0
+    assert "nothing to cut" in told.getvalue()
