@@ -102,7 +102,7 @@ async def fill(dsn: str, sizes: Sizes, seed: int) -> Catalogue:
     try:
         async with db.transaction():
             accounts, creators = await _people(db, rng, words, sizes.creators)
-            works, titles, offers = await _works(db, rng, words, accounts, creators, sizes.works)
+            works, titles, offers = await _works(db, rng, words, accounts, creators, sizes)
             chapters = await _chapters(db, rng, accounts, works)
             windowed = await _windows(db, rng, accounts, works)
             codes = await _licences(db, rng, accounts, works, sizes.licences)
@@ -149,8 +149,9 @@ def _text(rng: np.random.Generator, words: list[str], count: int) -> str:
 
 
 async def _works(
-    db: Any, rng: np.random.Generator, words: list[str], accounts: list[UUID], creators: list[UUID], count: int
+    db: Any, rng: np.random.Generator, words: list[str], accounts: list[UUID], creators: list[UUID], sizes: Sizes
 ) -> tuple[list[UUID], list[str], list[Offered]]:
+    count = sizes.works
     works = _ids(rng, count, START + timedelta(days=2))
     titles = [_text(rng, words, 4).capitalize() for _ in works]
     texts = [_text(rng, words, 40) for _ in works]
@@ -161,18 +162,19 @@ async def _works(
         return (
             works[number], creators[owner], accounts[owner], KINDS[number % len(KINDS)], titles[number], texts[number],
             CATEGORIES[number % len(CATEGORIES)], [GENRES[number % len(GENRES)]], tags, "en", "{}", "published", 1,
-            START + timedelta(days=3, seconds=number), " ".join(tags), "english",
+            START + timedelta(days=3, seconds=number), number < sizes.licences, " ".join(tags), "english",
         )  # fmt: skip
 
     # regconfig has no binary form of its own for COPY, so the rows come by way of a table of text.
     names = (
         "id creator_id account_id kind title description category genres tags language metadata status content_version"
-        " published_at keywords search_words"
+        " published_at sold keywords search_words"
     )
     await db.execute(
         "CREATE TEMP TABLE incoming (id uuid, creator_id uuid, account_id uuid, kind text, title text,"
         " description text, category text, genres text[], tags text[], language text, metadata text, status text,"
-        " content_version integer, published_at timestamptz, keywords text, search_words text) ON COMMIT DROP"
+        " content_version integer, published_at timestamptz, sold boolean, keywords text, search_words text)"
+        " ON COMMIT DROP"
     )
     await db.copy_records_to_table("incoming", records=map(row, range(count)))
     columns = names.replace(" ", ", ")
@@ -336,4 +338,3 @@ async def _sales(
         "INSERT INTO royalties.owed (account_id, asset, units) SELECT account_id, asset, sum(amount_units)::bigint"
         " FROM royalties.entry GROUP BY account_id, asset"
     )
-    await db.execute("UPDATE works.work SET sold = true WHERE id = ANY($1)", of)

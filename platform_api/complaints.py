@@ -20,6 +20,7 @@ FORMS: Mapping[str, str] = {
     r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)": _DECIMAL,
     r"^[0-9]{1,5}(\.[0-9]{1,4})?$(?!\n)": "a decimal as 1.5, with at most 5 digits before the point and 4 behind it",
     r"^[1-9][0-9]{0,7}$(?!\n)": "a whole number above 0, of at most 8 digits",
+    r"^[1-9][0-9]{0,17}$(?!\n)": "a whole number above 0, of at most 18 digits",
     r"^[A-Za-z0-9_.-]+$(?!\n)": "letters, digits, and any of _ . -",
     r"^[A-Za-z0-9_.:-]+$(?!\n)": "letters, digits, and any of _ . : -",
     r"^[A-Z0-9_.-]+$(?!\n)": "capital letters, digits, and any of _ . -",

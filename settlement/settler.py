@@ -273,7 +273,10 @@ class Settler:
         return {
             "checkpoint": self._watcher.cursor or 0,
             "unclaimed_deposits": [
-                {"ref": f"{event.digest}:{event.index}", "row": event.owner.hex(), "units": event.amount}
+                {
+                    "ref": f"{event.digest}:{event.index}", "row": event.owner.hex(), "units": event.amount,
+                    "reference": event.reference_text,
+                }
                 for event in unclaimed[:_UNPAYABLE_NAMED]
             ],
             "open_exits": [

@@ -3,7 +3,9 @@
 An entry is written when the core has answered; it is never changed. `owed` is the running sum of an account's entries
 of an asset, and so the balance of `pay:ID` in the core as far as sales made it. Below zero it is a debt: as much of our
 own money stands in `platform:cover`, so that clients' money on the chain is never short of what clients are owed
-(`cover:ID`, from and to `platform:reserve`). No refund is ordered that would need more of it than we have.
+(`cover:ID`, from and to `platform:reserve`). No refund is ordered that would need more of it than we have. It goes
+there behind the entry that makes the debt, not once a cut, so a cut never sees a debt for longer than the command
+takes; what the core refuses is tried anew every few minutes.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from platform_api.errors import ApiError, ErrorCode
@@ -29,6 +32,14 @@ __all__ = ["COVER", "RESERVE", "Entries", "Income"]
 log = structlog.get_logger(__name__)
 
 COVER, RESERVE, REVENUE = "platform:cover", "platform:reserve", "platform:revenue"
+COVER_AGAIN = timedelta(minutes=5)
+
+
+class CoverAgain(msgspec.Struct, frozen=True):
+    """The core has refused to lay money aside: look again."""
+
+    asset: str
+    scale: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,8 @@ class Entries:
         self._hold = timedelta(days=kernel.settings.royalty_hold_days)
         self._money = kernel.service(MoneyCommands)
         self._money.handle("cover", self._on_answer)
+        self._database, self._jobs = kernel.database, kernel.jobs
+        self._jobs.handle("payments", "cover_again", CoverAgain, self._cover_again)
 
     async def write(
         self,
@@ -174,3 +187,9 @@ class Entries:
             await self.cover_debts(db, row["asset"], row["scale"])
         else:
             log.error("cover_not_posted", ref=answer.ref, state=answer.state, reason=answer.reason)
+            again = CoverAgain(row["asset"], row["scale"])
+            await self._jobs.enqueue(db, "payments", "cover_again", again, run_after=COVER_AGAIN)
+
+    async def _cover_again(self, job: CoverAgain) -> None:
+        async with self._database.transaction() as db:
+            await self.cover_debts(db, job.asset, job.scale)

@@ -5,24 +5,27 @@ Trading does not need it: orders are matched, and fills are final between the ac
 
 from __future__ import annotations
 
-from typing import Literal
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from platform_api.ports import StatusPort
 
-__all__ = ["LATE_S", "SettlementProgress", "look"]
+__all__ = ["LATE_S", "SettlementProgress", "look", "takes_withdrawals"]
 
 LATE_S = 60.0
-"""A batch is cut every ten seconds and final seconds later: one that waits this long is late."""
+"""A batch is cut every ten seconds and final seconds later: one that waits this long is late. And the back office says
+how it stands twice a second: one that has said nothing for so long does not run, whatever its process does."""
 
 
 class SettlementProgress(Struct, frozen=True):
     """`ok`; `delayed`: it goes on by itself, or when `reason` is gone; `halted`: a person must look.
 
     `reason`: `` (none), `settlement_halted`, `settlement_stopped`, `paused` (the vaults, by an admin),
-    `chain_unavailable`, or `late` (batches wait for longer than a minute). `oldest_s` is the age of the oldest cut
-    that is not final, 0 if none waits.
+    `chain_unavailable`, or `late` (batches wait for longer than a minute). `batches_waiting` and `oldest_s` are of the
+    cuts that are not final, sealed or not; of a back office that does not answer, as it said last, and since then.
     """
 
     state: Literal["ok", "delayed", "halted"]
@@ -39,10 +42,11 @@ class SettlementProgress(Struct, frozen=True):
 def look(status: StatusPort) -> SettlementProgress:
     """As the back office said last. Never waits."""
     office = status.read().get("backoffice") or {}
-    says = office.get("settlement") or {}
-    waiting, oldest = int(says.get("pending_batches", 0)), float(says.get("unsettled_s", 0.0))
-    if not says or not office.get("alive", True):
-        return SettlementProgress("delayed", "settlement_stopped", waiting, oldest)
+    says, brake, silent_s = office.get("settlement") or {}, office.get("brake") or {}, _silent_s(office)
+    waiting = max(int(says.get("pending_batches", 0)), int(brake.get("unsettled_cuts", 0)))
+    oldest = float(brake.get("unsettled_s", 0.0))
+    if not says or not office.get("alive", True) or silent_s > LATE_S:
+        return SettlementProgress("delayed", "settlement_stopped", waiting, round(oldest + silent_s, 3))
     if says.get("halted"):
         return SettlementProgress("halted", "settlement_halted", waiting, oldest)
     if not says.get("connected"):
@@ -50,3 +54,14 @@ def look(status: StatusPort) -> SettlementProgress:
     if oldest > LATE_S:
         return SettlementProgress("delayed", "late", waiting, oldest)
     return SettlementProgress("ok", "", waiting, oldest)
+
+
+def takes_withdrawals(status: StatusPort) -> bool:
+    """False while settlement is halted, or the back office has said nothing more for a minute: what is asked for then
+    would be held, and nobody knows for how long. A restart is shorter, and a chain that is away comes back."""
+    office = status.read().get("backoffice") or {}
+    return _silent_s(office) <= LATE_S and look(status).state != "halted"
+
+
+def _silent_s(office: Mapping[str, Any]) -> float:
+    return max(0.0, time.time() - float(office["written_at"])) if "written_at" in office else 0.0

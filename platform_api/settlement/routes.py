@@ -80,11 +80,11 @@ class ProofController(Controller):
         request: AnyRequest,
         caller: Who,
         proofs: Desk,
-        batch: Annotated[int | None, QueryParameter(ge=1, le=10**18)] = None,
+        batch: Annotated[str | None, QueryParameter(pattern=r"^[1-9][0-9]{0,17}$(?!\n)")] = None,
     ) -> Envelope[Proofs]:
         """Proofs that one's balances are counted in a batch's root; without `batch`, in the last final one."""
         try:
-            found = await proofs.prove(caller.account, batch)
+            found = await proofs.prove(caller.account, None if batch is None else int(batch))
             return ok(request, Proofs("byline proof 1", [msgspec.convert(proof, Proof) for proof in found]))
         except NoProof as problem:
             code = ErrorCode.CONFLICT if problem.reason == "not_final" else ErrorCode.NOT_FOUND

@@ -36,9 +36,10 @@ class Confirmation(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Withdrawal(Struct, frozen=True):
     """`message` is what the wallet signs, byte for byte, until `confirm_by`. A batch pays it not before `not_before`;
-    then `batch` and `digest` say where. Until then `waiting` says what a confirmed one waits for: `delay` (until
-    `not_before`), `batch` (the next), `settlement_stopped`, `settlement_halted`, `paused` (the vaults, by an admin), or
-    `chain_unavailable`; its money stays held meanwhile. `chain` names the chain, and says so if it is the embedded one.
+    then `batch` and `digest` say where. Until then `waiting` says what it waits for: `confirmation` (by its owner),
+    `delay` (until `not_before`), `batch` (the next), `settlement_stopped`, `settlement_halted`, `paused` (the vaults,
+    by an admin), or `chain_unavailable`; its money stays held meanwhile. `chain` names the chain, and says so if it is
+    the embedded one.
     """
 
     id: str

@@ -31,7 +31,7 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.security import Caller, unauthorized
 from platform_api.settlement.desk import cancel_hold, hold
-from platform_api.settlement.progress import look
+from platform_api.settlement.progress import look, takes_withdrawals
 from platform_api.settlement.queries import settled_in
 from platform_api.settlement.withdrawal_life import take
 from platform_api.settlement.withdrawal_models import (
@@ -111,7 +111,8 @@ class WithdrawalService:
                 raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_asset", field="asset")
             units = units_of(body.amount, asset["scale"])
             if units <= 0:
-                message = f"amount: must be a decimal above zero with at most {asset['scale']} decimals"
+                most = decimal_text(2**63 - 1, asset["scale"])
+                message = f"amount: must be above zero, at most {most}, with at most {asset['scale']} decimals"
                 raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_amount", field="amount")
             amount = decimal_text(units, asset["scale"])
             await db.execute(
@@ -119,11 +120,18 @@ class WithdrawalService:
             )
             row = await db.fetchrow("SELECT * FROM money.withdrawal WHERE id = $1", identity)
             if row is None:
+                self._check_settles()
                 row = await self._insert(db, caller, identity, body.asset, amount, recipient)
             elif (row["asset"], row["amount"], bytes(row["recipient"])) != (body.asset, amount, recipient):
                 message = "This Idempotency-Key came with another body before."
                 raise ApiError(ErrorCode.CONFLICT, message, reason="idempotency_key_reuse", field="Idempotency-Key")
         return await self._drive(row)
+
+    def _check_settles(self) -> None:
+        """Raises ApiError SERVICE_UNAVAILABLE: the reason is that of GET /v1/status."""
+        if not takes_withdrawals(self._status):
+            message = "Settlement stands still, so nothing can leave: nothing is held, and trading goes on."
+            raise ApiError(ErrorCode.SERVICE_UNAVAILABLE, message, reason=look(self._status).reason)
 
     async def _insert(
         self, db: Any, caller: Caller, identity: UUID, asset: str, amount: str, recipient: bytes
@@ -370,7 +378,9 @@ class WithdrawalService:
         )
 
     def _waiting(self, row: Any) -> str | None:
-        """Why it is not paid yet; None before it is confirmed, and once it is over."""
+        """Why it is not paid yet; None before its money is held, and once it is over."""
+        if row["status"] == "held":
+            return "confirmation"
         if row["status"] not in ("confirmed", "released"):
             return None
         if row["status"] == "confirmed" and row["not_before"] > datetime.now(UTC):

@@ -5,6 +5,8 @@ Field orders are those of `settlement.move`. An event of another module or an un
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from settlement.chain.encoding import Reader, address_text
@@ -28,8 +30,17 @@ class ChainEvent(msgspec.Struct, frozen=True):
     at_ms: int = 0
     ready_ms: int = 0
     """Of ExitRequested: from when it can be claimed."""
+    reference: bytes = b""
+    """Of Deposited: whom it is for, as the payer says. Anybody may write anything there."""
+
+    @property
+    def reference_text(self) -> str:
+        """Fit to be shown: plain words as they are, everything else in hex."""
+        text = self.reference.decode("ascii", "replace")
+        return text if _PLAIN_TEXT.fullmatch(text) else f"0x{self.reference.hex()}"
 
 
+_PLAIN_TEXT = re.compile(r"[A-Za-z0-9 ._:/@#+-]*")
 _AMOUNT_AFTER = {
     # kind → bytes between owner and amount
     "Deposited": 0, "ExitRequested": 0, "ExitPaid": 0, "ExitShortfall": 0, "Withdrawn": 32, "WithdrawalSkipped": 32,
@@ -50,7 +61,11 @@ def decode_event(
         read.take(_AMOUNT_AFTER[kind])
         amount = read.u64()
         ready_ms = read.u64() if kind == "ExitRequested" else 0
-        return ChainEvent(checkpoint, digest, index, kind, vault, owner, amount, at_ms, ready_ms)
+        reference = b""
+        if kind == "Deposited":
+            read.u64()  # the row's balance after it
+            reference = read.vector_u8()
+        return ChainEvent(checkpoint, digest, index, kind, vault, owner, amount, at_ms, ready_ms, reference)
     if kind == "ExitCancelled":
         return ChainEvent(checkpoint, digest, index, kind, address_text(read.take(32)), read.take(32), 0, at_ms)
     if kind == "BatchCommitted":

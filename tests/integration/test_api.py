@@ -422,7 +422,7 @@ async def test_a_caller_gets_proofs_of_its_own_balances_and_of_nobody_elses(worl
     world.proofs.close(3)
     world.proofs.close(4)
     await world.refused(404, "NOT_FOUND", "unknown_batch", "GET", path + "?batch=2", headers=bearer)
-    for bad in ("0", "-1", "x", "9" * 30):
+    for bad in ("0", "-1", "x", "9" * 30, "1e3", "4.0", "+4"):
         assert (await world.client.get(path + "?batch=" + bad, headers=bearer)).status_code == 400
 
 

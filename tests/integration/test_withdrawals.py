@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 from uuid import uuid4
@@ -21,6 +22,7 @@ from platform_api.app import create_app
 from platform_api.database import Database
 from platform_api.settings import ApiSettings
 from platform_api.settlement.desk import WithdrawalDesk
+from platform_api.settlement.progress import LATE_S
 from platform_api.settlement.withdrawal_life import STEPS, TRANSITIONS, take
 from platform_api.settlement.withdrawals import OPEN_MAX
 from tests.support.real_core import RealCore
@@ -315,6 +317,10 @@ async def test_what_cannot_leave_is_refused_and_changes_nothing(world: World) ->
     ]
     for body, reason in cases:
         assert await world.refused(reason, "POST", "/v1/withdrawals", json=body) in (400, 422)
+    for amount, words in (("-5", "be a decimal as 12.5"), ("99999999999999999999", "at most 9223372036854.775807")):
+        answer = await world.answer("POST", "/v1/withdrawals", json={"asset": "USDC", "amount": amount})
+        said = answer.json()["error"]["message"]
+        assert answer.status_code == 400 and said.startswith("amount: ") and words in said and "^" not in said
     world.core.send(op="account", account=world.account, status="frozen")
     assert await world.refused("frozen", "POST", "/v1/withdrawals", json={"asset": "USDC", "amount": "1"}) == 422
     assert world.balance() == (100_000_000, 0)
@@ -393,7 +399,7 @@ async def test_cancelling_before_the_core_has_answered_closes_the_ref(world: Wor
 
 async def test_f56_a_withdrawal_says_why_it_waits(world: World) -> None:
     document = await world.ask()
-    assert document["waiting"] is None, "it waits for its owner"
+    assert document["waiting"] == "confirmation"
     await world.confirm(document)
     path, settlement = f"/v1/withdrawals/{document['id']}", world.says.office["settlement"]
 
@@ -429,6 +435,31 @@ async def test_one_that_nobody_confirms_is_given_back(world: World) -> None:
     canceled = await world.data("GET", f"/v1/withdrawals/{document['id']}")
     assert (canceled["status"], canceled["reason"]) == ("canceled", "not_confirmed")
     assert world.balance() == (100_000_000, 0)
+
+
+async def test_while_settlement_stands_still_nothing_new_is_held_and_a_restart_is_no_standstill(world: World) -> None:
+    office, body = world.says.office, {"asset": "USDC", "amount": "1"}
+    held, key = world.balance(), {"idempotency-key": "once"}
+    first = await world.data("POST", "/v1/withdrawals", json=body, headers=key)
+
+    async def status() -> tuple[str, str, bool]:
+        found = (await world.data("GET", "/v1/status"))["settlement"]
+        return found["state"], found["reason"], found["oldest_s"] > LATE_S
+
+    office["settlement"]["halted"] = "batch 3: vault of USDC shows pool 5; the books say 6"
+    assert await world.refused("settlement_halted", "POST", "/v1/withdrawals", json=body) == 503
+    office["settlement"]["halted"] = ""
+    office["alive"] = False
+    assert await status() == ("delayed", "settlement_stopped", False)
+    assert (await world.ask("1"))["status"] == "held", "it is being started again"
+    office |= {"written_at": time.time() - 2 * LATE_S}
+    for alive in (False, True):  # dead, and a process that hangs
+        office["alive"] = alive
+        assert await status() == ("delayed", "settlement_stopped", True)
+        assert await world.refused("settlement_stopped", "POST", "/v1/withdrawals", json=body) == 503
+    assert (await world.data("POST", "/v1/withdrawals", json=body, headers=key))["id"] == first["id"]
+    assert world.balance() == (held[0] - 2_000_000, 2_000_000)
+    assert (await world.data("DELETE", f"/v1/withdrawals/{first['id']}"))["status"] == "canceled"
 
 
 async def test_one_that_the_contract_skipped_has_failed(world: World) -> None:

@@ -525,6 +525,35 @@ async def test_refund_after_a_payout_leaves_a_debt_that_income_fills_first(shop)
     assert shop.owed(seller) == 0 and shop.units("platform:cover") == 0 and shop.sum_is_zero()
 
 
+async def test_cover_that_the_core_refuses_is_laid_later_without_another_entry(shop, monkeypatch):
+    seller, seller_bearer, _, _, offer = await shop.seller()
+    _, bearer = await shop.buyer("30")
+    purchase = await shop.buy(bearer, offer, "balance")
+    await shop.finish()
+    await shop.post("/v1/payouts", seller_bearer, {"asset": "USDC"})
+    await own_money(shop.world, 9)
+    core = shop.world.core
+    submit, refused = core.submit, []
+
+    async def full(command):
+        if command["op"] == "transfer" and command["ref"].startswith("cover:"):
+            refused.append(command["ref"])
+            return {"event": "rejected", "reason": "overflow"}
+        return await submit(command)
+
+    monkeypatch.setattr(core, "submit", full)
+    await refund(shop, purchase, await shop.staff())
+    await shop.finish()
+    assert len(refused) == 1 and shop.owed(seller) == -9 * USDC and shop.units("platform:cover") == 0
+    monkeypatch.setattr(core, "submit", submit)
+    await shop.world.sql(
+        "UPDATE jobs.pgqueuer SET entrypoint = 'payments', execute_after = now()"
+        " WHERE entrypoint = 'aside' AND convert_from(payload, 'UTF8') LIKE '%cover_again%'"
+    )
+    await shop.finish()
+    assert shop.units("platform:cover") == 9 * USDC and shop.sum_is_zero()
+
+
 async def test_seller_gives_back_what_is_held_and_never_our_money(api_dsn):
     async with shop_over(api_dsn, royalty_hold_days=7) as shop:
         seller, bearer, _, _, offer = await shop.seller()

@@ -339,7 +339,7 @@ async def test_time_and_status_need_nobody(world):
     "says, state, reason, settlement, chain",
     [
         ({"connected": True}, "ok", "", "operational", "operational"),
-        ({"connected": True, "pending_batches": 9, "unsettled_s": 75.5}, "delayed", "late", "degraded", "operational"),
+        ({"connected": True, "pending_batches": 9}, "delayed", "late", "degraded", "operational"),
         ({"connected": False, "pending_batches": 2}, "delayed", "chain_unavailable", "degraded", "down"),
         ({"connected": False, "paused": True, "pending_batches": 20}, "delayed", "paused", "degraded", "operational"),
         ({"connected": True, "halted": "batch 3: pool", "pending_batches": 4}, "halted", "settlement_halted", "down",
@@ -352,14 +352,16 @@ async def test_settlement_is_seen_and_trading_does_not_hang_on_it(
     world, monkeypatch, says, state, reason, settlement, chain
 ):
     await world.settle()  # what others left waiting is no part of this
-    processes = {"core": {"ready": True, "alive": True}, "backoffice": {"alive": True, "settlement": says}}
+    brake = {"unsettled_s": 75.5, "unsettled_cuts": 9} if reason == "late" else {}
+    office = {"alive": True, "settlement": says, "brake": brake}
+    processes = {"core": {"ready": True, "alive": True}, "backoffice": office}
     monkeypatch.setattr(world.kernel.status, "read", lambda: processes)
     status, ready = await world.data("GET", "/v1/status"), await world.data("GET", "/ready")
     assert ready["status"] == "ready" and ready["settlement"] == status["settlement"]
     found = status["settlement"]
     assert (found["state"], found["reason"]) == (state, reason)
     assert found["batches_waiting"] == says.get("pending_batches", 0)
-    assert found["oldest_s"] == says.get("unsettled_s", 0.0)
+    assert found["oldest_s"] == brake.get("unsettled_s", 0.0)
     assert (status["components"]["settlement"], status["components"]["chain"]) == (settlement, chain)
     assert status["status"] == ("operational" if state == "ok" else "degraded"), "trading goes on"
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from platform_api.database import insertion
+
 PLATFORM = Path(__file__).parents[3] / "platform_api"
 OF_A_SESSION = re.compile(
     r"[\"';]\s*set\s+(?!local\b)(session\b|role\b|time\b|[\w.]+\s*(=|to\b))"
@@ -35,3 +37,9 @@ def test_no_statement_of_the_platform_sets_anything_for_a_session():
         if OF_A_SESSION.search(line)
     ]
     assert found == []
+
+
+def test_insertion_names_each_column_once_in_the_order_of_its_value():
+    fields = {"id": 7, "search_words": "english", "title": "T"}
+    assert insertion("works.work", fields, {"search_words": "::text::regconfig"}) == (
+        "INSERT INTO works.work (id, search_words, title) VALUES ($1, $2::text::regconfig, $3)", [7, "english", "T"])

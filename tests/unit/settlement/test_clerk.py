@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.messages.errors import Unavailable
+from settlement.chain.encoding import u64, vector_u8
 from settlement.chain.events import ChainEvent, decode_event
 from settlement.clerk import Clerk
 from settlement.ledger import Disagreement, Ledger
@@ -108,6 +109,17 @@ async def test_a_deposit_is_booked_once_to_the_account_of_its_row(world: World) 
     assert world.balance() == (107 * UNIT, 0)
     [command] = [command for command in world.core.commands if command["op"] == "deposit"]
     assert command["ref"] == f"dep:sui:{event.digest}:0" and command["memo"] == ROW.hex()
+
+
+@pytest.mark.parametrize(
+    ("reference", "shown"),
+    [(b"", ""), (b"invoice 7/2026", "invoice 7/2026"), (b"[red]", "0x5b7265645d"), (b"\xc3\xa9\n", "0xc3a90a")],
+)
+def test_the_payers_reference_is_read_and_shown_as_harmless_text(reference: bytes, shown: str) -> None:
+    contents = bytes(32) + ROW + u64(5) + u64(9) + vector_u8(reference)
+    event = decode_event("0x1::settlement::Deposited<0x2::x::X>", contents, "0x1", checkpoint=1, digest="d", index=0)
+    assert event is not None and (event.owner, event.amount) == (ROW, 5)
+    assert (event.reference, event.reference_text) == (reference, shown)
 
 
 async def test_the_settlers_own_faucet_deposit_is_no_news(world: World) -> None:
@@ -401,7 +413,7 @@ def test_events_are_decoded_by_kind_and_strangers_are_none_of_ours() -> None:
     def decoded(kind: str, contents: bytes, package: str = "0xp") -> ChainEvent | None:
         return decode_event(f"0xp::settlement::{kind}", contents, package, checkpoint=1, digest="d", index=2)
 
-    for kind, tail in (("Deposited", u64 + u64), ("ExitPaid", u64), ("ExitRequested", u64 + u64)):
+    for kind, tail in (("Deposited", u64 + u64 + b"\0"), ("ExitPaid", u64), ("ExitRequested", u64 + u64)):
         event = decoded(kind, vault + owner + tail)
         assert event is not None and (event.kind, event.vault, event.owner, event.amount) == (kind, VAULT, owner, 5)
     event = decoded("WithdrawalSkipped", vault + owner + b"\x09" * 32 + u64)
