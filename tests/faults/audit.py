@@ -1,15 +1,16 @@
 """After a fault: is everything as the clients were told? It knows their history, the journal and the readers' copies.
 
     resolve      each unknown command has one outcome, told outcomes stand, what never came is poisoned and never comes
-    journal      replays, walks whole, money sums to zero; every ack has its record; no client id is accepted twice;
-                 fill ids are unique; no order is filled beyond its size; the state is the one the running core has
+    journal      by a reader that shares no line with the exchange: whole, and every ack of an order or a cancel has its
+                 record, with the chain word that was told
+                 replayed: money sums to zero; no client id is accepted twice; fill ids are unique; no order is filled
+                 beyond its size; what was told to be cancelled is; the state is the one the running core has
     readers      PostgreSQL's balances, market data's queue of every order, settlement's batches without gap or halt
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -20,24 +21,21 @@ import numpy as np
 import numpy.typing as npt
 
 from byline.client.market_data import MarketDataClient
+from byline.operator import open_operator
 from byline.summary import read_projection
 from engine.messages import layout
 from engine.messages.codes import EventKind
-from persistence import segments
+from persistence.beside import durable_sequence, read_beside
 from persistence.disk import DirectoryDisk
-from persistence.journal import read_mark
 from persistence.recovery import Replayer
 from tests.faults.load import LOST, MARKET, Trader
+from tests.simulation.journal_reader import JournalRead, Unsound, read_journal
 from tests.support.exchange import ExchangeProcess, until
 
 __all__ = ["Audit", "audit", "replay_durable", "resolve_unknown"]
 
 TICK, LOT = Decimal("0.01"), Decimal("0.01")
 """Of the market, as genesis lists it."""
-
-
-class _Enough(Exception):
-    """All that is durable has been replayed."""
 
 
 @dataclass
@@ -61,12 +59,13 @@ class _Journal:
     sizes: dict[int, int] = field(default_factory=dict)
     filled: Counter[int] = field(default_factory=Counter)
     trades: Counter[tuple[int, int]] = field(default_factory=Counter)
+    canceled: set[int] = field(default_factory=set)
     commands: int = 0
 
     def take(self, events: npt.NDArray[np.void], first: int, last: int) -> None:
         self.commands += last - first + 1
         kinds, slots, at = events["kind"].tolist(), events["slots"].tolist(), 0
-        heads: dict[int, list[int]] = {EventKind.ACCEPTED: [], EventKind.TRADE: []}
+        heads: dict[int, list[int]] = {EventKind.ACCEPTED: [], EventKind.TRADE: [], EventKind.CANCELED: []}
         while at < len(kinds):
             if kinds[at] in heads:
                 heads[kinds[at]].append(at)
@@ -76,6 +75,7 @@ class _Journal:
             self.accepted.setdefault(name.decode(), []).append(order)
             if not flags & layout.PlaceFlag.BUDGET:
                 self.sizes[order] = size
+        self.canceled.update(events.view(layout.CANCELED)[heads[EventKind.CANCELED]]["order_id"].tolist())
         trades = events.view(layout.TRADE)[heads[EventKind.TRADE]]
         fields = ["market", "trade_id", "maker_order_id", "taker_order_id", "size"]
         for market, trade, maker, taker, size in trades[fields].tolist():
@@ -116,8 +116,12 @@ async def _resolved(trader: Trader, client_id: str) -> dict[str, Any]:
 async def audit(exchange: ExchangeProcess, traders: list[Trader], result: Audit) -> None:
     """All checks, while every trader is idle and every process is up."""
     await resolve_unknown(traders, result)
-    core, journal = await _replayed(exchange)
+    async with open_operator(exchange.settings) as operator:
+        status = await operator.status()
+    core, journal = await _replayed(exchange, status["sequence"])
     result.commands = journal.commands
+    result.check(core.state_hash().hex() == status["state_hash"], f"replayed to {core.sequence}: another state")
+    await _acks(exchange, traders, result)
     core.check()
     _sums(core, result)
     for client_id, orders in journal.accepted.items():
@@ -129,6 +133,8 @@ async def audit(exchange: ExchangeProcess, traders: list[Trader], result: Audit)
                 result.check(found == [told.order_id], f"{client_id}: told order {told.order_id}, journal has {found}")
             else:
                 result.check(found is None, f"{client_id}: told {told.outcome}, the journal has order {found}")
+        gone = trader.canceled - journal.canceled
+        result.check(not gone, f"orders told to be cancelled that are not: {sorted(gone)[:3]}")
     doubled = [trade for trade, count in journal.trades.items() if count > 1]
     result.check(not doubled, f"trade ids twice: {doubled[:3]}")
     over = [order for order, filled in journal.filled.items() if filled > journal.sizes.get(order, 1 << 62)]
@@ -136,23 +142,35 @@ async def audit(exchange: ExchangeProcess, traders: list[Trader], result: Audit)
     await _readers(exchange, core, result)
 
 
-async def _replayed(exchange: ExchangeProcess) -> tuple[Any, _Journal]:
-    """A replay up to the last record that the mark calls durable: the end behind it moves under a reader."""
-    return await asyncio.to_thread(replay_durable, DirectoryDisk(exchange.data))
+async def _acks(exchange: ExchangeProcess, traders: list[Trader], result: Audit) -> None:
+    """Every answer has its record, with the chain word that was told: by the simulator's own reader of the files."""
+
+    def read() -> JournalRead:
+        return read_journal({path.name: path.read_bytes() for path in (exchange.data / "journal").glob("*.journal")})
+
+    try:
+        records = (await asyncio.to_thread(read)).records
+    except Unsound as error:
+        result.check(False, f"the journal is not sound: {error}")
+        return
+    for trader in traders:
+        for sequence, chain in trader.acks.items():
+            found = f"{records[sequence - 1].chain:016x}" if sequence <= len(records) else "no record"
+            result.check(found == chain, f"{trader.name} was acked {sequence} with {chain}; the journal has {found}")
 
 
-def replay_durable(disk: DirectoryDisk) -> tuple[Any, _Journal]:
-    """The core behind the last durable record of a journal that is being written, and what its events said."""
-    journal, listed = _Journal(), segments.list_segments(disk)
-    replayer, durable = Replayer(journal.take), read_mark(disk, listed[0].header.identity)
+async def _replayed(exchange: ExchangeProcess, to: int) -> tuple[Any, _Journal]:
+    """A replay up to this sequence, once it is durable."""
+    disk = DirectoryDisk(exchange.data)
+    await until(lambda: durable_sequence(disk) >= to, 120, f"sequence {to} to be durable")
+    return await asyncio.to_thread(replay_durable, disk, to)
 
-    def take(slots: npt.NDArray[np.void], first: int, last: int) -> None:
-        replayer.apply(slots, first, last)
-        if last >= durable:
-            raise _Enough
 
-    with contextlib.suppress(_Enough):
-        segments.scan(disk, listed, take)
+def replay_durable(disk: DirectoryDisk, to: int | None = None) -> tuple[Any, _Journal]:
+    """The core behind `to`, or the last durable record, of a journal being written, and what its events said."""
+    journal = _Journal()
+    replayer = Replayer(journal.take)
+    read_beside(disk, replayer.apply, to=durable_sequence(disk) if to is None else to)
     return replayer._replay.core, journal
 
 

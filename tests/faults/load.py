@@ -44,6 +44,10 @@ class Trader:
     history: dict[str, Told] = field(default_factory=dict)
     going: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+    acks: dict[int, str] = field(default_factory=dict)
+    """Sequence → chain word, of every answer to a command."""
+    canceled: set[int] = field(default_factory=set)
+    """Orders that a cancel was told to have ended."""
     connections: int = 0
     client: TradingClient | None = None
 
@@ -83,7 +87,10 @@ class Trader:
         if draw.random() < 0.2 and self.history:
             client_id = draw.choice(list(self.history)[-40:])
             with contextlib.suppress(CommandError):
-                await client.request({"op": "cancel", "client_id": client_id})
+                answer = await client.request({"op": "cancel", "client_id": client_id})
+                self._acked(answer)
+                if answer["event"] == "canceled":
+                    self.canceled.add(int(answer["order_id"]))
             return
         client_id = f"{self.name}-{len(self.history)}"
         self.history[client_id] = told = Told("unknown")
@@ -99,8 +106,12 @@ class Trader:
         except CommandError:
             told.outcome, told.is_settled = "refused", True
             return
+        self._acked(answer)
         told.is_settled = True
         if answer["event"] == "rejected":
             told.outcome = "rejected"
         else:
             told.outcome, told.order_id = "accepted", int(answer["order_id"])
+
+    def _acked(self, answer: dict[str, Any]) -> None:
+        self.acks[int(answer["sequence"])] = answer["chain"]

@@ -35,7 +35,11 @@ class EventLog:
         self._read = 0
 
     def read(self, limit_slots: int = 65_536) -> np.ndarray:
-        news = self.slots[self._read : self.limit]
+        news: list[np.ndarray] = []
+        for command in self.slots[self._read : self.limit]:
+            if news and sum(map(len, news)) + len(command) > limit_slots:
+                break
+            news.append(command)
         self._read += len(news)
         return np.concatenate(news) if news else np.zeros(0, dtype=layout.EVENT)
 
