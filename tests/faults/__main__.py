@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -43,9 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     given.out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of work
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with (
+        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+        ThreadPoolExecutor(1) as beside,  # a kill is mostly waiting: seeds, which are nice, use the cores meanwhile
+    ):
+        killing = beside.submit(_kills, given.kills, given.seed, given.pause, given.tmp, progress, console)
         seeds = _seeds(given.seeds, given.first, progress, console)
-        kills = _kills(given.kills, given.seed, given.pause, given.tmp, progress, console)
+        kills = killing.result()
     command = f"make faults SEEDS={given.seeds} KILLS={given.kills}"
     card = report.Card(command + (f" FIRST={given.first}" if given.first else ""), seeds, kills, given.pause)
     page, _ = report.write(card, given.out)
