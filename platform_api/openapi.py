@@ -85,7 +85,7 @@ BY_NAME: Mapping[str, Any] = {
     "code": "VALIDATION_ERROR", "timestamp": "2026-01-02T03:04:05.678901Z", "next_cursor": None, "limit": 20,
     "version": 3, "amount": "12.5", "cursor": None, "asset": "USDC", "assets": "USDC", "genre": "drama",
     "genres": "drama", "symbol": "QUILL", "territory": "PG", "territories": "PG", "price_min": "1", "price_max": "100",
-    "status": "live", "signature": "9f86d081" * 8,
+    "status": "live", "signature": "9f86d081" * 8, "batch": "12",
 }  # fmt: skip
 BODIES: Mapping[str, Any] = {
     "EstimateRequest": {"market": "INK-USDC", "side": "buy", "size": "5", "budget": None, "price": None},

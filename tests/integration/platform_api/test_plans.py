@@ -197,13 +197,18 @@ async def plan_faults(world, statements, small=frozenset()):
 
 
 async def grow(world, dsn):
-    """Thousands of everything; none of it is of a kind, category, genre, tag or language that the tour asks for."""
+    """Thousands of everything; of the genre and tag that the tour asks for one in five hundred, of all else nothing.
+
+    Not none: of what no row has the planner believes that one in two hundred has it, however many there are.
+    """
     before = await world.sql("SELECT id FROM works.work"), await world.sql("SELECT id FROM creators.creator")
     works, creators = ([row["id"] for row in rows] for rows in before)
     await fill(dsn, GROWN, seed=1)
     await world.sql(
-        "UPDATE works.work SET kind = 'course', category = 'science', genres = '{horror}', tags = '{common}',"
-        " language = 'de' WHERE id <> ALL($1)", works,
+        "UPDATE works.work SET kind = 'course', category = 'science', language = 'de',"
+        " genres = CASE WHEN hashtext(id::text) % 500 = 0 THEN '{drama}' ELSE '{horror}' END::text[],"
+        " tags = CASE WHEN hashtext(id::text) % 500 = 0 THEN '{plan}' ELSE '{common}' END::text[]"
+        " WHERE id <> ALL($1)", works,
     )  # fmt: skip
     await world.sql("UPDATE creators.creator SET category = 'science' WHERE id <> ALL($1)", creators)
     db = await asyncpg.connect(dsn)
