@@ -130,7 +130,7 @@ class ChainNode:
         return raw
 
     def pretend(self, signed: Signed) -> Execution:
-        """Effects of the bytes that no checkpoint will have: shown for a while, then taken back. Raises as `execute`."""
+        """Effects of the bytes that no checkpoint will have, shown for a while only. Raises as `execute`."""
         raw = self._checked(signed)
         before = self.vaults, self._old, len(self.events), len(self.committed)
         self.vaults = dict(self.vaults)

@@ -74,15 +74,16 @@ class SimulatedStore:
 
 
 class LossyCommands:
-    """The core's door for the settler: answers and requests may be lost. `blame` hears what the chain does not bear out."""
+    """The core's door for the settler: requests and answers may be lost. `blame` hears what no checkpoint bears out."""
 
     def __init__(self, core: RealCore, node: ChainNode, blame: Callable[[Violation], None]) -> None:
         self._core, self._node, self._blame = core, node, blame
 
     async def submit(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
-        if command["op"] in ("withdraw_settled", "withdraw_failed"):
-            if not self._node.has_paid(command["ref"], skipped=command["op"] == "withdraw_failed"):
-                self._blame(Violation("I11", f"{command['op']} of {command['ref']}, which no checkpoint bears out"))
+        op, ref = command["op"], command.get("ref", "")
+        is_booking = op in ("withdraw_settled", "withdraw_failed")
+        if is_booking and not self._node.has_paid(ref, skipped=op == "withdraw_failed"):
+            self._blame(Violation("I11", f"{op} of {ref}, which no checkpoint bears out"))
         await asyncio.sleep(0.002)
         if self._node.draw("lost_command"):
             raise Unavailable("the core is not reachable (simulated)")

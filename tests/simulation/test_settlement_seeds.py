@@ -31,7 +31,7 @@ def test_every_batch_takes_effect_once_and_in_order(first: int) -> None:
         assert not result.violations, f"settlement seed {seed}: {result.failure}\nrun_settlement({seed})"
         assert result.batches >= 24, "two vaults, twelve batches and more"
         happened.update(result.faults)
-    met = ("lost_request", "lost_response", "executed_late", "taken_back", "kill", "die_in_store")
+    met = ("lost_request", "lost_response", "executed_late", "uncertified", "kill", "die_in_store")
     assert all(happened[name] for name in met)
 
 
