@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,7 +15,8 @@ from engine.reference import amend, trade
 from gateway import pulls
 from persistence import recovery, segments
 from settlement.batch import Life, PartRefused, State
-from settlement.chain.port import VaultListing
+from settlement.chain.port import Execution, VaultListing
+from settlement.settler import Settler
 from settlement.submitter import Submitter
 from tests.simulation.disk import FaultyDisk
 from tests.simulation.projection import Projection
@@ -200,6 +202,10 @@ def test_a_hold_lost_on_replace_is_caught(world: World, last: int, monkeypatch: 
 # ---------------------------------------------------------------- settlement
 
 
+def _settled(seeds: range) -> set[str]:
+    return set().union(*(_invariants(run_settlement(seed).violations) for seed in seeds))
+
+
 def test_a_batch_sent_again_with_new_bytes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer is lost, and the batch is built anew instead of asking for it and sending the same bytes."""
     whole = Submitter.drive
@@ -209,12 +215,31 @@ def test_a_batch_sent_again_with_new_bytes_is_caught(monkeypatch: pytest.MonkeyP
             await self._step(life, PartRefused(time.time_ns(), life.batch.number, "no answer"))
         await whole(self, life, listings)
 
-    def caught() -> set[str]:
-        return set().union(*(_invariants(run_settlement(seed).violations) for seed in range(8)))
-
-    assert caught() == set()
+    assert _settled(range(8)) == set()
     monkeypatch.setattr(Submitter, "drive", impatient)
-    assert "I11" in caught()
+    assert "I11" in _settled(range(8))
+
+
+def test_effects_that_no_checkpoint_has_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One node's word makes a part count, and the node takes it back."""
+    assert _settled(range(4)) == set()
+    whole = Submitter._executed
+
+    async def credulous(
+        self: Submitter, life: Life, execution: Execution, listings: dict[str, VaultListing]
+    ) -> None:
+        seen = execution if execution.checkpoint is not None else msgspec.structs.replace(execution, checkpoint=1)
+        await whole(self, life, seen, listings)
+
+    monkeypatch.setattr(Submitter, "_executed", credulous)
+    assert "I11" in _settled(range(4))
+
+
+def test_a_withdrawal_booked_before_the_chain_has_paid_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sealed into a batch is taken for paid, whatever becomes of the batch."""
+    assert _settled(range(2)) == set()
+    monkeypatch.setattr(Settler, "_paid_refs", lambda self: list(self.netting.paid))
+    assert _settled(range(2)) == {"I11"}
 
 
 @pytest.mark.parametrize("seed", [11, 12])
