@@ -586,11 +586,16 @@ async def _backup(settings: Settings, status: StatusFile, stop: asyncio.Event) -
 
 async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from marketdata.relay import run_relay
+    from persistence.chain_words import ChainWords
+    from persistence.disk import DirectoryDisk
 
     facts: dict[str, Any] = {}
+    disk = DirectoryDisk(settings.data_directory)
     await _first_ends(
         stop,
-        run_relay(settings.relay_url, lambda: _event_source(settings), stop, facts),
+        run_relay(
+            settings.relay_url, lambda: _event_source(settings), lambda: ChainWords(disk).word, stop, facts
+        ),
         _report(status, stop, lambda: facts),
     )
 
@@ -603,6 +608,8 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     from byline.journal_publication import keep_batch_file
     from byline.rebuild import REQUEST
     from byline.settled_notices import SettledNotices
+    from persistence.chain_words import ChainWords
+    from persistence.disk import DirectoryDisk
     from persistence.stores.postgres.projector import Projector
     from platform_api.database import Database
     from platform_api.registry.service import registry_desk
@@ -619,7 +626,9 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     core = GatewayPort(data, settings.host)
     events = await _event_source(settings)
     rebuild = data / REQUEST
-    projector = Projector(events, _postgres_url(settings), journal=events.identity, rebuild=rebuild)
+    projector = Projector(
+        events, _postgres_url(settings), journal=events.identity, words=ChainWords(DirectoryDisk(data)), rebuild=rebuild
+    )
     chain_directory = data / "chain"
     chain_directory.mkdir(parents=True, exist_ok=True)
     purse = Purse()
