@@ -12,9 +12,10 @@ follower sees that by `after` and asks for what it lacks, so whoever comes late 
 event log stays the only memory.
 
 A journal that was cut, or restored without its last records, has the same identity and other events. `run` is new with
-each start of the relay and each event log that is built anew, one of which such a journal needs: a follower that sees another one asks, with the chain word of what
-it has. The relay compares it with the journal's, and says FOREIGN if that has another or does not reach so far; the
-follower then ends, and begins anew from the first event. Nothing of a new run is taken in before that.
+each start of the relay and each event log that is built anew, one of which such a journal needs: a follower that sees
+another one asks, with the chain word of what it has. The relay compares it with the journal's, and says FOREIGN if that
+has another or does not reach so far; the follower then ends, and begins anew from the first event. Nothing of a new run
+is taken in before that.
 
 Trust: whoever may publish to these subjects decides what is shown; give the server accounts.
 

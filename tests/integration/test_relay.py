@@ -199,7 +199,7 @@ async def test_no_server_is_said_and_another_journal_is_refused(server, tmp_path
 
 
 async def test_a_follower_of_records_that_a_cut_took_ends_and_begins_anew(server, tmp_path):
-    """Same identity: a journal that ends before what was followed, and one that has gone on further with other orders."""
+    """Same identity: a journal that ends before what was followed, and one that went on further with other orders."""
 
     def on(data):
         return relaying(SimpleNamespace(directory=data / "events"), server.url, ChainWords(DirectoryDisk(data)).word)
