@@ -143,15 +143,15 @@ async def run_relay(
 
     async def answer(message: Any) -> None:
         after, word = ASKED.unpack(message.data)
-        run = started + asked.generation
-        known = asked_word(after) if word else None
-        if word and known != word:
+        if word and asked_word(after) != word:
+            run = started + asked.generation
             batch = _Batch(after, after, identity, run, 0, True, np.empty(0, layout.EVENT))
         else:
             head = asked.head_sequence
             asked.seek(after)
             slots = asked.read(READ_SLOTS)
             last = int(slots["sequence"][-1]) if len(slots) else max(after, head)
+            run = started + asked.generation  # after the read: what is of a new log never has the run of the old
             batch = _Batch(after, last, identity, run, asked_word(last) or 0, False, slots)
         for part in batch.parts():
             await server.publish(message.reply, part)
