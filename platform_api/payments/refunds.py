@@ -155,7 +155,9 @@ class Refunds:
         await self._royalties.entries.set_aside(db, _ref(id_), row["asset"], parts)
         if forced:
             await self._royalties.entries.check_reserve(db, row["asset"], row["scale"])
-        await self._money.order(db, _ref(id_), "refund", id_, command, accounts=outside, kept=KEPT_OUTSIDE)
+        await self._money.order(
+            db, _ref(id_), "refund", id_, command, accounts=outside, kept=KEPT_OUTSIDE, mine=True
+        )
         await self._kernel.audit.record(
             db, "refund.approved", ("refund", str(id_)), actor=caller.account_id,
             new={"amount": decimal_text(units, row["scale"]), "asset": row["asset"], "reason": reason,
