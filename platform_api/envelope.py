@@ -24,13 +24,15 @@ from litestar.params import HeaderParameter, QueryParameter
 from platform_api.errors import ApiError, ErrorCode, timestamp
 
 __all__ = [
-    "LIMIT_DEFAULT", "LIMIT_MAX", "Cursor", "Envelope", "IfMatch", "Limit", "Meta", "Pagination", "check_version",
-    "cursor_from", "cursor_text", "expected_version", "ok", "page", "path_id", "tagged",
-    "unknown",
+    "BIGINT_MAX", "LIMIT_DEFAULT", "LIMIT_MAX", "Cursor", "Envelope", "IfMatch", "Limit", "Meta", "Pagination",
+    "check_version", "cursor_from", "cursor_text", "expected_version", "number_from", "ok", "page", "path_id",
+    "path_number", "tagged", "unknown",
 ]  # fmt: skip
 
 LIMIT_DEFAULT = 20
 LIMIT_MAX = 200
+BIGINT_MAX = 2**63 - 1
+"""The largest key that a row has; pages from the latest begin there."""
 
 T = TypeVar("T")
 CursorPart = int | str | UUID | datetime
@@ -92,7 +94,7 @@ def cursor_from(text: str | None, *types: type[CursorPart]) -> tuple[Any, ...] |
         key: tuple[Any, ...] = msgspec.json.decode(plain, type=tuple[types])  # type: ignore[valid-type]
     except (binascii.Error, ValueError, OverflowError) as error:
         raise _bad_cursor() from error
-    if any(isinstance(part, int) and not 0 <= part < 2**63 for part in key) or cursor_text(*key) != text:
+    if any(isinstance(part, int) and not 0 <= part <= BIGINT_MAX for part in key) or cursor_text(*key) != text:
         raise _bad_cursor()
     return key
 
@@ -110,10 +112,10 @@ def expected_version(if_match: str | None) -> int | None:
     """
     if if_match is None or if_match.strip() == "*":
         return None
-    text = if_match.strip().removeprefix('"').removesuffix('"')
-    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+    number = number_from(if_match.strip().removeprefix('"').removesuffix('"'))
+    if number is None:
         raise ApiError(ErrorCode.VALIDATION_ERROR, "If-Match: is no version", reason="invalid", field="If-Match")
-    return int(text)
+    return number
 
 
 def check_version(if_match: str | None, current: int) -> None:
@@ -135,6 +137,22 @@ def path_id(text: str, what: str) -> UUID:
         return UUID(text)
     except ValueError as error:
         raise unknown(what) from error
+
+
+def number_from(text: str) -> int | None:
+    """A number as this API writes it in paths and headers: decimal digits, at most BIGINT_MAX; None for all else."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 19):
+        return None
+    number = int(text)
+    return number if number <= BIGINT_MAX else None
+
+
+def path_number(text: str, what: str) -> int:
+    """The number in a path, which begin at 1. What is none cannot be of anything: NOT_FOUND `unknown_<what>`."""
+    number = number_from(text)
+    if not number:
+        raise unknown(what)
+    return number
 
 
 def unknown(what: str) -> ApiError:

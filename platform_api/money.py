@@ -8,9 +8,10 @@ from engine.messages import decimals
 from engine.messages.decimals import decimal_text, steps_text
 from platform_api.errors import ApiError, ErrorCode
 
-__all__ = ["decimal_text", "steps_text", "units_of"]
+__all__ = ["UNITS_MAX", "decimal_text", "steps_text", "units_of"]
 
 UNITS_MAX = 2**63 - 1
+"""What a bigint and the core hold."""
 
 
 def units_of(amount: str, scale: int, *, least: int = 1, field: str = "price") -> int:

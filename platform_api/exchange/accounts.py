@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from platform_api.envelope import Pagination, cursor_from, page
+from platform_api.envelope import BIGINT_MAX, Pagination, cursor_from, page
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.exchange import account_queries as queries
 from platform_api.exchange.account_models import (
@@ -32,7 +32,7 @@ __all__ = ["AccountService"]
 
 MILLION = 10**6
 BOOK_LEVELS_MAX = 500
-_END = (2**63 - 1, 2**63 - 1, 2**31 - 1, 1)
+_END = (BIGINT_MAX, BIGINT_MAX, 2**31 - 1, 1)
 _Key = tuple[int, int, int, int]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from engine.messages.errors import Unavailable
-from platform_api.envelope import Pagination, cursor_from, page
+from platform_api.envelope import Pagination, cursor_from, page, path_number, unknown
 from platform_api.errors import ApiError, ErrorCode, refused_order, timestamp
 from platform_api.exchange import queries
 from platform_api.exchange.models import (
@@ -100,7 +100,7 @@ class ExchangeService:
         return status, msgspec.json.decode(data, type=Placed), replayed
 
     async def cancel(self, caller: Caller, order_id: str) -> Canceled:
-        number = _order_number(order_id)
+        number = path_number(order_id, "order")
         answer = await self._core.submit({"op": "cancel", "account": caller.account, "order_id": number})
         if answer.get("event") == "rejected":
             raise refused_order(str(answer.get("reason")))
@@ -130,9 +130,9 @@ class ExchangeService:
         return [_order(row, await self.market_by_id(row["market_id"])) for row in rows], pagination
 
     async def order(self, caller: Caller, order_id: str) -> Order:
-        row = await queries.order(self._database, caller.account, _order_number(order_id))
+        row = await queries.order(self._database, caller.account, path_number(order_id, "order"))
         if row is None:
-            raise _no_order()
+            raise unknown("order")
         return _order(row, await self.market_by_id(row["market_id"]))
 
     async def public_trades(self, token_id: str, cursor: str | None, limit: int) -> tuple[list[Trade], Pagination]:
@@ -145,10 +145,9 @@ class ExchangeService:
     async def trade_settlement(self, token_id: str, trade_id: str) -> TradeSettlement:
         """Raises ApiError NOT_FOUND."""
         market = await self.market_row(token_id)
-        known = trade_id.isascii() and trade_id.isdecimal() and len(trade_id) <= 18
-        row = await queries.trade_settlement(self._database, market["id"], int(trade_id)) if known else None
+        row = await queries.trade_settlement(self._database, market["id"], path_number(trade_id, "trade"))
         if row is None:
-            raise ApiError(ErrorCode.NOT_FOUND, "There is no such trade.", reason="unknown_trade")
+            raise unknown("trade")
         number = row["number"]
         return TradeSettlement(
             trade_id, market["name"], row["sequence"], number, row["status"], row["first_sequence"],
@@ -283,19 +282,6 @@ def _placed(answer: Mapping[str, Any], client_id: str, market: str) -> Placed:
         duplicate=duplicate,
         filled=str(answer["filled"]) if answer.get("filled") is not None else None,
     )
-
-
-def _order_number(order_id: str) -> int:
-    if not (order_id.isascii() and order_id.isdecimal() and len(order_id) <= 19):
-        raise _no_order()
-    number = int(order_id)
-    if not 0 < number < 2**63:
-        raise _no_order()
-    return number
-
-
-def _no_order() -> ApiError:
-    return ApiError(ErrorCode.NOT_FOUND, "There is no such order.", reason="unknown_order")
 
 
 def _no_market(token_id: str) -> ApiError:

@@ -10,7 +10,7 @@ periods that are not over, and whole: a part of a licence's time is no licence.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -68,7 +68,6 @@ class FeeRefunds:
         self._licenses, self._grants = licenses, grants
         self._catalog = kernel.service(WorkService).catalog
         self._royalties = kernel.service(RoyaltyService)
-        self._hold = timedelta(days=kernel.settings.royalty_hold_days)
         self._money = kernel.service(MoneyCommands)
         self._money.handle(KIND, self._answered)
 
@@ -103,10 +102,9 @@ class FeeRefunds:
     async def _write(self, db: Any, caller: Caller, row: Any, reason: str) -> UUID:
         refund_id, lines, legs = new_id(), _Lines([], []), []
         periods = await queries.refundable_periods(db, row["id"])
-        by_licensor, held_from = str(row["licensor_id"]) == caller.account_id, datetime.now(UTC) - self._hold
-        if by_licensor and any(period["paid_at"] <= held_from for period in periods):
-            message = f"After {self._hold.days} days refunds are made by the platform."
-            raise ApiError(ErrorCode.FORBIDDEN, message, reason="hold_over")
+        by_licensor = str(row["licensor_id"]) == caller.account_id
+        if by_licensor and periods:
+            self._royalties.entries.check_held(min(period["paid_at"] for period in periods))
         for period in periods:
             paid = msgspec.json.decode(period["legs"])
             payer, divided = paid[0]["from"], set()
@@ -129,9 +127,7 @@ class FeeRefunds:
         if not by_licensor:
             command["force"] = True
         parts = [(leg["from"], units_of(leg["amount"], row["scale"])) for leg in legs]
-        await self._royalties.entries.set_aside(db, _ref(refund_id), row["asset"], parts)
-        if not by_licensor:
-            await self._royalties.entries.check_reserve(db, row["asset"], row["scale"])
+        await self._royalties.entries.set_aside(db, _ref(refund_id), row, parts, forced=not by_licensor)
         await self._money.order(db, _ref(refund_id), KIND, refund_id, command, accounts={}, kept=KEPT_OUTSIDE)
         await self._kernel.audit.record(
             db, "license.refund_asked", ("license", str(row["id"])), actor=actor,

@@ -48,7 +48,6 @@ class Purchases:
         self._works = kernel.service(WorkService)
         self._media = kernel.service(MediaService)
         self._royalties = kernel.service(RoyaltyService)
-        self._hold = timedelta(days=kernel.settings.royalty_hold_days)
         self._works.catalog.entitled = self.entitled
         self._works.catalog.being_paid = queries.is_being_paid
         self._money.handle("purchase", self._on_answer)
@@ -151,7 +150,7 @@ class Purchases:
         async with self._database.connection() as db:
             rows = await queries.sales(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["id"],))
-        return [_sale(row, self._hold) for row in rows], pagination
+        return [_sale(row, self._royalties.entries.hold) for row in rows], pagination
 
     async def library(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Entitlement], Pagination]:
         key = cursor_from(cursor, UUID)

@@ -13,7 +13,7 @@ refunds to themselves.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -53,7 +53,6 @@ class Refunds:
         self._kernel, self._database, self._intents = kernel, kernel.database, intents
         self._money = kernel.service(MoneyCommands)
         self._royalties = kernel.service(RoyaltyService)
-        self._hold = timedelta(days=kernel.settings.royalty_hold_days)
         self._money.handle("refund", self._on_answer)
         kernel.jobs.handle("payments", "refund_at_provider", RefundAtProvider, self._give_back)
 
@@ -112,9 +111,8 @@ class Refunds:
             message = f"The purchase is {row['status']}."
             raise ApiError(ErrorCode.CONFLICT, message, reason="not_refundable", details={"status": row["status"]})
         by_seller = str(row["seller_id"]) == caller.account_id
-        if by_seller and row["completed_at"] + self._hold <= datetime.now(UTC):
-            message = f"After {self._hold.days} days refunds are made by the platform."
-            raise ApiError(ErrorCode.FORBIDDEN, message, reason="hold_over")
+        if by_seller:
+            self._royalties.entries.check_held(row["completed_at"])
         units = _units(body, row, left)
         taken = await self._royalties.earnings.take_back(db, row["event_id"], units)
         by_provider = row["method"] == "provider"
@@ -152,9 +150,7 @@ class Refunds:
             command["pending"] = True
         outside = {leg["to"]: OPEN for leg in legs if leg["to"].startswith("external:")}
         parts = [(part.account, part.units) for part in taken]
-        await self._royalties.entries.set_aside(db, _ref(id_), row["asset"], parts)
-        if forced:
-            await self._royalties.entries.check_reserve(db, row["asset"], row["scale"])
+        await self._royalties.entries.set_aside(db, _ref(id_), row, parts, forced=forced)
         await self._money.order(
             db, _ref(id_), "refund", id_, command, accounts=outside, kept=KEPT_OUTSIDE, mine=True
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -83,7 +83,6 @@ class Earnings:
         self._kernel, self._rules, self._entries = kernel, rules, entries
         self._money = kernel.service(MoneyCommands)
         self._works = kernel.service(WorkService)
-        self._hold = timedelta(days=kernel.settings.royalty_hold_days)
         self._money.handle("distribution", self._on_answer)
 
     async def plan(
@@ -226,7 +225,7 @@ class Earnings:
             if line["account_id"] is not None:
                 await self._entries.write(
                     db, line["account_id"], "reversed", row, part.units, ref=ref, sequence=sequence,
-                    matures_at=row["posted_at"] + self._hold, work_id=line["work_id"], revenue_kind=row["kind"],
+                    matures_at=row["posted_at"] + self._entries.hold, work_id=line["work_id"], revenue_kind=row["kind"],
                     distribution_id=row["id"],
                 )  # fmt: skip
         left = sum(line["amount_units"] - line["reversed_units"] for line in lines.values())
@@ -267,7 +266,7 @@ class Earnings:
         for line in lines:
             await self._entries.write(
                 db, line["account_id"], "earned", row, line["amount_units"], ref=answer.ref, sequence=answer.sequence,
-                hold=self._hold, work_id=line["work_id"], revenue_kind=row["kind"], distribution_id=row["id"],
+                hold=self._entries.hold, work_id=line["work_id"], revenue_kind=row["kind"], distribution_id=row["id"],
             )  # fmt: skip
         await self._entries.cover_debts(db, row["asset"], row["scale"])
         following = await queries.note_part(db, row["id"], part["number"], answer.sequence)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -61,7 +61,8 @@ class Income:
 
 class Entries:
     def __init__(self, kernel: Kernel) -> None:
-        self._hold = timedelta(days=kernel.settings.royalty_hold_days)
+        self.hold = timedelta(days=kernel.settings.royalty_hold_days)
+        """So long what is earned stays held; its seller may refund it meanwhile."""
         self._money = kernel.service(MoneyCommands)
         self._money.handle("cover", self._on_answer)
         self._database, self._jobs = kernel.database, kernel.jobs
@@ -113,7 +114,7 @@ class Entries:
         for account_id, income in parts:
             await self.write(
                 db, account_id, "earned", income.of_asset, income.units, ref=income.ref, sequence=income.sequence,
-                hold=self._hold, work_id=income.work_id, revenue_kind=income.kind,
+                hold=self.hold, work_id=income.work_id, revenue_kind=income.kind,
             )  # fmt: skip
         await self.cover_debts(db, of.asset, of.scale)
 
@@ -124,27 +125,38 @@ class Entries:
         """
         await self.write(
             db, account_id, "reversed", income.of_asset, income.units, ref=income.ref, sequence=income.sequence,
-            matures_at=earned_at + self._hold, work_id=income.work_id, revenue_kind=income.kind,
+            matures_at=earned_at + self.hold, work_id=income.work_id, revenue_kind=income.kind,
         )  # fmt: skip
         await self.cover_debts(db, income.asset, income.scale)
 
-    async def set_aside(self, db: Any, ref: str, asset: str, parts: Iterable[tuple[str, int]]) -> None:
+    def check_held(self, paid_at: datetime) -> None:
+        """Before a refund by who has sold it. Raises ApiError FORBIDDEN `hold_over`."""
+        if paid_at + self.hold <= datetime.now(UTC):
+            message = f"After {self.hold.days} days refunds are made by the platform."
+            raise ApiError(ErrorCode.FORBIDDEN, message, reason="hold_over")
+
+    async def set_aside(
+        self, db: Any, ref: str, row: Any, parts: Iterable[tuple[str, int]], *, forced: bool
+    ) -> None:
         """A refund under way will take these units from these accounts of the core: none of it is payable meanwhile.
 
-        In the transaction that orders the command `ref`; `release` in the one that notes its end.
+        In the asset and scale of `row`, in the transaction that orders the command `ref`; `release` in the one that
+        notes its end. `forced`: it takes them from payees who no longer have them, too.
+
+        Raises:
+            ApiError: CONFLICT `reserve_empty` if it is forced and needs more of our own money than we have.
         """
         payees = [
             (UUID(account.removeprefix("pay:")), units) for account, units in parts if account.startswith("pay:")
         ]
-        await queries.add_set_aside(db, ref, asset, payees)
+        await queries.add_set_aside(db, ref, row["asset"], payees)
+        if forced:
+            await self._check_reserve(db, row["asset"], row["scale"])
 
-    async def check_reserve(self, db: Any, asset: str, scale: int) -> None:
-        """Behind `set_aside` of a refund that is forced: our own money covers what payees would owe us then.
+    async def _check_reserve(self, db: Any, asset: str, scale: int) -> None:
+        """Our own money covers what payees would owe us once all that is set aside is taken.
 
         It is asked of the projection, which may be a moment behind: a brake, not a lock of the core.
-
-        Raises:
-            ApiError: CONFLICT `reserve_empty`.
         """
         await queries.lock_cover(db, asset)  # of two refunds at once, the second sees what the first takes
         lacking = await queries.debts_to_come(db, asset) - await queries.covered(db, asset)

@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from platform_api.database import Database
-from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, cursor_from, ok, page
+from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, cursor_from, ok, page, path_number, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.openapi import BEARER, failures
 from platform_api.ports import NoProof, ProofPort, StatusPort
@@ -63,10 +63,9 @@ class SettlementController(Controller):
         number: FromPath[str],
     ) -> Envelope[Batch]:
         """One batch with its transaction digests, and the file that `byline verify` checks against a node."""
-        known = number.isascii() and number.isdecimal() and len(number) <= 18
-        row = await queries.batch(database, int(number)) if known else None
+        row = await queries.batch(database, path_number(number, "batch"))
         if row is None:
-            raise ApiError(ErrorCode.NOT_FOUND, "There is no such batch.", reason="unknown_batch")
+            raise unknown("batch")
         return ok(request, _batch(row, settings, processes, with_file=True))
 
 

@@ -31,7 +31,7 @@ class WithdrawalController(Controller):
     path = "/v1"
     tags = ("settlement",)
 
-    @post("/withdrawals", status_code=201, security=BEARER, responses=failures(400, 401, 403, 409, 422, 429, 503, 504))
+    @post("/withdrawals", status_code=201, security=BEARER, responses=failures(400, 401, 402, 403, 409, 429, 503, 504))
     async def ask(
         self,
         request: AnyRequest,
@@ -40,7 +40,10 @@ class WithdrawalController(Controller):
         withdrawals: Desk,
         idempotency_key: NeededKey = None,
     ) -> Response[Envelope[Withdrawal]]:
-        """Ask for a withdrawal: the money is held; sign `message` and confirm, then a batch pays it on the chain."""
+        """Ask for a withdrawal: the money is held; sign `message` and confirm, then a batch pays it on the chain.
+
+        402 says that nothing is held, and why, as `insufficient_funds`.
+        """
         document, replayed = await withdrawals.ask(caller, data, required_key(idempotency_key))
         headers = {"idempotency-replayed": "true"} if replayed else {}
         return Response(ok(request, document), status_code=201, headers=headers)

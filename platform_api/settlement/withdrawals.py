@@ -17,7 +17,7 @@ import msgspec
 
 from engine.messages.decimals import decimal_text, units_of
 from engine.messages.errors import OutcomeUnknown, Unavailable
-from platform_api.envelope import Pagination, cursor_from, page
+from platform_api.envelope import BIGINT_MAX, Pagination, cursor_from, page
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.exchange import account_queries
 from platform_api.exchange.account_models import Deposit
@@ -29,6 +29,7 @@ from platform_api.identity.sui_signature import (
 )
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
+from platform_api.money import UNITS_MAX
 from platform_api.security import Caller, unauthorized
 from platform_api.settlement.desk import cancel_hold, hold
 from platform_api.settlement.progress import look, takes_withdrawals
@@ -51,7 +52,7 @@ REF_KEPT = timedelta(days=7)
 ADDRESSES_MAX = 50
 OPEN_MAX = 20
 _ROUTE = "POST /v1/withdrawals"
-_LATEST = (2**63 - 1, 2**63 - 1, 2**31 - 1)
+_LATEST = (BIGINT_MAX, BIGINT_MAX, 2**31 - 1)
 _CLOSED = ["settled", "canceled", "failed"]
 # The wallet that opened the account is no new place for its money, and has the account's own time: now() of one
 # transaction. Any other waits, whoever linked it.
@@ -91,7 +92,8 @@ class WithdrawalService:
         A key is one withdrawal for good: its id comes from account and key, so one that was refused stays refused.
 
         Raises:
-            ApiError: VALIDATION_ERROR, FORBIDDEN (address_not_allowed), CONFLICT, ORDER_REJECTED.
+            ApiError: VALIDATION_ERROR, FORBIDDEN (address_not_allowed), CONFLICT; PAYMENT_FAILED with the core's
+                reason, as `insufficient_funds`.
             Unavailable: nothing was written.
         """
 
@@ -111,7 +113,7 @@ class WithdrawalService:
                 raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_asset", field="asset")
             units = units_of(body.amount, asset["scale"])
             if units <= 0:
-                most = decimal_text(2**63 - 1, asset["scale"])
+                most = decimal_text(UNITS_MAX, asset["scale"])
                 message = f"amount: must be above zero, at most {most}, with at most {asset['scale']} decimals"
                 raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_amount", field="amount")
             amount = decimal_text(units, asset["scale"])
@@ -340,7 +342,7 @@ class WithdrawalService:
             pass  # the row says what is still to be done, and the desk does it
         if row["status"] == "failed" and row["batch"] is None:
             message = f"The core refused the withdrawal: {row['reason']}."
-            raise ApiError(ErrorCode.ORDER_REJECTED, message, reason=row["reason"], details={"id": str(row["id"])})
+            raise ApiError(ErrorCode.PAYMENT_FAILED, message, reason=row["reason"], details={"id": str(row["id"])})
         return self._document(row)
 
     async def _reload(self, document: Withdrawal) -> Any:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from platform_api.envelope import Pagination, cursor_from, cursor_text, page, unknown
+from platform_api.envelope import BIGINT_MAX, Pagination, cursor_from, cursor_text, page, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.exchange.accounts import AccountService
 from platform_api.exchange.service import ExchangeService, candle_of, trade_of
@@ -132,8 +132,7 @@ class TokenViews:
                 trade_before = row["trade_id"]
             else:
                 step_before = row["id"]
-        top = 2**63 - 1
-        following = cursor_text(*(top if part is None else part for part in (trade_before, step_before)))
+        following = cursor_text(*(BIGINT_MAX if part is None else part for part in (trade_before, step_before)))
         found = [_trade(row, market) if is_trade else _step(row) for _, is_trade, row in told]
         return found, Pagination(limit, following if more else None)
 

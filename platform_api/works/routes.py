@@ -14,6 +14,7 @@ from platform_api.creators.service import CreatorService
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, IfMatch, Limit, ok, path_id, tagged
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.idempotency import IdempotencyKey, checked_key
+from platform_api.money import UNITS_MAX
 from platform_api.openapi import BEARER, failures
 from platform_api.routing import CHANGES, READS, READS_ONE, AnyRequest, Visitor, Who
 from platform_api.security import permitted, unauthorized
@@ -41,7 +42,6 @@ Tag = Annotated[str | None, QueryParameter(max_length=50, pattern=LINE)]
 Language = Annotated[str | None, QueryParameter(max_length=35, pattern=r"^[A-Za-z0-9-]+$(?!\n)")]
 Price = Annotated[str | None, QueryParameter(max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)")]
 AssetName = Annotated[str, QueryParameter(max_length=32, pattern=r"^[A-Z0-9_.-]+$(?!\n)")]
-UNITS_MAX = 2**63 - 1
 
 
 class WorkController(Controller):

@@ -316,13 +316,13 @@ async def test_what_cannot_leave_is_refused_and_changes_nothing(world: World) ->
         ({"asset": "USDC", "amount": "100.000001"}, "insufficient_funds"),
     ]
     for body, reason in cases:
-        assert await world.refused(reason, "POST", "/v1/withdrawals", json=body) in (400, 422)
+        assert await world.refused(reason, "POST", "/v1/withdrawals", json=body) in (400, 402)
     for amount, words in (("-5", "be a decimal as 12.5"), ("99999999999999999999", "at most 9223372036854.775807")):
         answer = await world.answer("POST", "/v1/withdrawals", json={"asset": "USDC", "amount": amount})
         said = answer.json()["error"]["message"]
         assert answer.status_code == 400 and said.startswith("amount: ") and words in said and "^" not in said
     world.core.send(op="account", account=world.account, status="frozen")
-    assert await world.refused("frozen", "POST", "/v1/withdrawals", json={"asset": "USDC", "amount": "1"}) == 422
+    assert await world.refused("frozen", "POST", "/v1/withdrawals", json={"asset": "USDC", "amount": "1"}) == 402
     assert world.balance() == (100_000_000, 0)
     ref = (await world.sql("SELECT ref FROM money.withdrawal WHERE reason = 'frozen'"))[0]["ref"]
     world.core.send(op="account", account=world.account, status="active")
@@ -366,9 +366,9 @@ async def test_a_withdrawal_needs_a_key_and_a_refused_one_stays_refused(world: W
     assert (answer.status_code, answer.json()["error"]["details"]["reason"]) == (400, "missing"), answer.text
     assert world.core.commands == []
     headers = {"idempotency-key": "too-much"}
-    assert await world.refused("insufficient_funds", "POST", "/v1/withdrawals", json=body, headers=headers) == 422
+    assert await world.refused("insufficient_funds", "POST", "/v1/withdrawals", json=body, headers=headers) == 402
     world.core.send(op="deposit", account=world.account, asset="USDC", amount="50", ref="late")
-    assert await world.refused("insufficient_funds", "POST", "/v1/withdrawals", json=body, headers=headers) == 422
+    assert await world.refused("insufficient_funds", "POST", "/v1/withdrawals", json=body, headers=headers) == 402
     assert world.balance() == (150_000_000, 0)
 
 
