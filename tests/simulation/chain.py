@@ -3,9 +3,10 @@
 What Sui promises and the settler rests on is here: bytes take effect at most once; a transaction is bound to a version
 of its gas coin, so new bytes are refused once others have used it; a transaction takes effect as a whole or not at all;
 effects become final with a checkpoint, some time later. What it does not promise is drawn: requests and answers get
-lost, bytes that were given up arrive late, nodes lag behind, the coin is locked until an epoch ends.
+lost, bytes that were given up arrive late, nodes lag behind, the coin is locked until an epoch ends, and a node shows
+effects that no checkpoint ever has: it takes them back.
 
-It keeps a record of each `send`, for the auditor of settlement.
+It keeps a record of each `send` and of what it has paid, for the auditor of settlement.
 """
 
 from __future__ import annotations
@@ -54,14 +55,24 @@ class Sending:
     answer: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Uncertified:
+    """What one node shows for a while as if it had happened."""
+
+    execution: Execution
+    states: dict[str, VaultState]
+
+
 class ChainNode:
     """The state of the chain; it outlives every settler."""
 
     def __init__(self, schedule: Schedule, seed: int) -> None:
         self.schedule = schedule
         self.random = random.Random(f"chain-{seed}")
+        self._apart = {"uncertified": random.Random(f"uncertified-{seed}")}
+        """Dice of faults that came later: with none of theirs a seed goes as it went before."""
         self.chances: dict[str, float] = {}
-        """Of each call: lost_request, lost_response, late, refuse, hang, stale."""
+        """Of each call: lost_request, lost_response, late, refuse, hang, stale, uncertified."""
         self.is_away = False
         self.is_locked = False
         self.checkpoint_lag_ns = 0
@@ -75,13 +86,17 @@ class ChainNode:
         self.committed: list[tuple[str, int, int]] = []
         """(asset, batch, part) in the order in which they took effect."""
         self.sendings: list[Sending] = []
+        self.payouts: dict[str, tuple[str, bool]] = {}
+        """Ref of a withdrawal → digest of the transaction that carried it, whether the contract skipped it."""
+        self.uncertified: _Uncertified | None = None
         self.happened: Counter[str] = Counter()
         self.checkpoint = 1
         self._executor = ModelExecutor()
         self._old: dict[str, VaultState] = {}
+        self._certified: set[str] = set()
 
     def draw(self, fault: str) -> bool:
-        if self.random.random() < self.chances.get(fault, 0.0):
+        if self._apart.get(fault, self.random).random() < self.chances.get(fault, 0.0):
             self.happened[fault] += 1
             return True
         return False
@@ -93,23 +108,57 @@ class ChainNode:
         known = self.executed.get(signed.digest)
         if known is not None:
             return self.shown(known)
-        raw = msgspec.msgpack.decode(signed.raw, type=_Raw)
-        if raw.gas_version != self.gas_version:
-            raise Refused(f"object version {raw.gas_version} of the gas coin is used; now is {self.gas_version}")
-        if self.is_locked:
-            raise OutcomeUnknown("the gas coin is locked by another transaction until the epoch ends")
+        raw = self._checked(signed)
+        self.uncertified = None
         self.gas_version += 1
         self.checkpoint += 1
         execution = self._run(raw, signed.digest)
         self.executed[signed.digest] = execution
         self.executed_at[signed.digest] = self.schedule.now_ns
         self.places[signed.digest] = raw.part.batch, raw.part.number
+        if execution.success:
+            refs = [payout.ref for coin in raw.part.coins for payout in coin.payouts]
+            self.payouts |= {ref: (signed.digest, at in execution.skipped) for at, ref in enumerate(refs)}
         return self.shown(execution)
 
+    def _checked(self, signed: Signed) -> _Raw:
+        raw = msgspec.msgpack.decode(signed.raw, type=_Raw)
+        if raw.gas_version != self.gas_version:
+            raise Refused(f"object version {raw.gas_version} of the gas coin is used; now is {self.gas_version}")
+        if self.is_locked:
+            raise OutcomeUnknown("the gas coin is locked by another transaction until the epoch ends")
+        return raw
+
+    def pretend(self, signed: Signed) -> Execution:
+        """Effects of the bytes that no checkpoint will have, shown for a while only. Raises as `execute`."""
+        raw = self._checked(signed)
+        before = self.vaults, self._old, len(self.events), len(self.committed)
+        self.vaults = dict(self.vaults)
+        execution = msgspec.structs.replace(self._run(raw, signed.digest), checkpoint=None)
+        self.uncertified = pretended = _Uncertified(execution, self.states())
+        self.vaults, self._old = before[:2]
+        del self.events[before[2] :], self.committed[before[3] :]
+
+        def take_back() -> None:
+            if self.uncertified is pretended:
+                self.uncertified = None
+                self.happened["taken_back"] += 1
+
+        self.schedule.later(self._apart["uncertified"].randrange(200, 6_000) * MS, take_back)
+        return execution
+
+    def has_paid(self, ref: str, skipped: bool) -> bool:
+        """Whether a checkpoint has a transaction that paid this withdrawal, or skipped it."""
+        digest, was_skipped = self.payouts.get(ref, ("", False))
+        return bool(digest) and was_skipped == skipped and self.shown(self.executed[digest]).checkpoint is not None
+
     def shown(self, execution: Execution) -> Execution:
-        """With its checkpoint, once that is there."""
+        """With its checkpoint, once that is there: from then on always."""
         age = self.schedule.now_ns - self.executed_at.get(execution.digest, self.schedule.now_ns)
-        return execution if age >= self.checkpoint_lag_ns else msgspec.structs.replace(execution, checkpoint=None)
+        if age >= self.checkpoint_lag_ns:
+            self._certified.add(execution.digest)
+        is_final = execution.digest in self._certified
+        return execution if is_final else msgspec.structs.replace(execution, checkpoint=None)
 
     def _run(self, raw: _Raw, digest: str) -> Execution:
         part = raw.part
@@ -213,7 +262,10 @@ class SimulatedChain:
 
     async def vault_states(self, listings: list[VaultListing]) -> dict[str, VaultState]:
         await self._ask()
-        states = self.node.states_of_a_lagging_node() if self.node.draw("stale") else self.node.states()
+        node = self.node
+        states = node.uncertified.states if node.uncertified else node.states()
+        if node.draw("stale"):
+            states = node.states_of_a_lagging_node()
         return {listing.asset: states[listing.asset] for listing in listings}
 
     async def sign(self, part: Part, listings: dict[str, VaultListing]) -> Signed:
@@ -240,7 +292,15 @@ class SimulatedChain:
         if node.draw("refuse"):
             note("refused")
             raise Refused("the validators refuse it for now")
+        shown = node.uncertified
+        if shown is not None and shown.execution.digest == signed.digest:
+            note("unknown")
+            return shown.execution
         try:
+            if shown is None and signed.digest not in node.executed and node.draw("uncertified"):
+                execution = node.pretend(signed)
+                note("unknown")
+                return execution
             execution = node.execute(signed)
         except Refused:
             note("refused")
@@ -257,6 +317,9 @@ class SimulatedChain:
 
     async def find(self, digest: str) -> Execution | None:
         await self._ask()
+        shown_alone = self.node.uncertified
+        if shown_alone is not None and shown_alone.execution.digest == digest:
+            return shown_alone.execution
         known = self.node.executed.get(digest)
         if known is None or self.node.draw("stale"):
             return None

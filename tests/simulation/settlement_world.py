@@ -9,6 +9,7 @@ The auditor of I11 reads what went over the chain's door and what the chain did;
 
   - every batch took effect once, part by part, its numbers without a gap, in each vault;
   - no new bytes for a part while those sent before may still take effect;
+  - a withdrawal is booked as paid, or as failed, only when a checkpoint has the transaction that paid or skipped it;
   - at the end the vaults hold what the core's balances say, row by row, and their pools are the sums.
 """
 
@@ -20,7 +21,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,16 @@ class SimulatedStore:
 
 
 class LossyCommands:
-    """The core's door for the settler: answers and requests may be lost."""
+    """The core's door for the settler: requests and answers may be lost. `blame` hears what no checkpoint bears out."""
 
-    def __init__(self, core: RealCore, node: ChainNode) -> None:
-        self._core, self._node = core, node
+    def __init__(self, core: RealCore, node: ChainNode, blame: Callable[[Violation], None]) -> None:
+        self._core, self._node, self._blame = core, node, blame
 
     async def submit(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
+        op, ref = command["op"], command.get("ref", "")
+        is_booking = op in ("withdraw_settled", "withdraw_failed")
+        if is_booking and not self._node.has_paid(ref, skipped=op == "withdraw_failed"):
+            self._blame(Violation("I11", f"{op} of {ref}, which no checkpoint bears out"))
         await asyncio.sleep(0.002)
         if self._node.draw("lost_command"):
             raise Unavailable("the core is not reachable (simulated)")
@@ -157,6 +162,7 @@ class SettlementWorld:
                     "lost_booking",
                 )
             }
+            self.node.chances["uncertified"] = random.Random(f"uncertified-{self.result.seed}").choice([0.0, 0.05, 0.3])
         for _ in range(batches):
             for _ in range(self.random.randrange(0, 6)):
                 self._move()
@@ -167,6 +173,7 @@ class SettlementWorld:
         self.node.chances = {}
         self.node.is_away = self.node.is_locked = False
         self.node.checkpoint_lag_ns = 0
+        self.node.uncertified = None
         self.store.die_in = None
         for _ in range(3):  # what was paid is booked, and the booking is cut too
             self._pass(20_000)
@@ -189,7 +196,7 @@ class SettlementWorld:
 
         self.settler = Settler(
             self.core, self.chain_type(self.node), self.store, self.watcher, SETTINGS, on_batch,
-            LossyCommands(self.core, self.node),
+            LossyCommands(self.core, self.node, self.result.violations.append),
         )  # fmt: skip
         settler = self.settler
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,7 +15,8 @@ from engine.reference import amend, trade
 from gateway import pulls
 from persistence import recovery, segments
 from settlement.batch import Life, PartRefused, State
-from settlement.chain.port import VaultListing
+from settlement.chain.port import Execution, VaultListing
+from settlement.settler import Settler
 from settlement.submitter import Submitter
 from tests.simulation.disk import FaultyDisk
 from tests.simulation.projection import Projection
@@ -138,14 +140,13 @@ def test_a_name_that_was_never_made_durable_is_missed(monkeypatch: pytest.Monkey
 
 
 def test_an_event_log_kept_over_a_loss_of_power_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody ever synced it: it may be torn anywhere."""
-    whole = recovery._kept_sequence
+    """But for what its mark names nobody ever synced it: it may be torn anywhere."""
 
-    def of_any_boot(directory: Path, identity: bytes, _boot: bytes, snapshot_sequence: int) -> int | None:
-        state = recovery.log_state(directory / "events")
-        return whole(directory, identity, state[1] if state else b"", snapshot_sequence)
+    def of_any_boot(directory: Path, *_: Any) -> tuple[int | None, None]:
+        state = recovery.log_state(directory)
+        return (int(state[3]) if state is not None and not state[2] & 1 else None), None
 
-    monkeypatch.setattr(recovery, "_kept_sequence", of_any_boot)
+    monkeypatch.setattr(recovery, "_kept", of_any_boot)
     monkeypatch.setattr(Projection, "step", lambda self: False)  # a fold of torn events may never end
     assert "I3" in _caught(Fault(4_000, "power", 1), seeds=range(1, 4))
 
@@ -201,6 +202,10 @@ def test_a_hold_lost_on_replace_is_caught(world: World, last: int, monkeypatch: 
 # ---------------------------------------------------------------- settlement
 
 
+def _settled(seeds: range) -> set[str]:
+    return set().union(*(_invariants(run_settlement(seed).violations) for seed in seeds))
+
+
 def test_a_batch_sent_again_with_new_bytes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer is lost, and the batch is built anew instead of asking for it and sending the same bytes."""
     whole = Submitter.drive
@@ -210,12 +215,31 @@ def test_a_batch_sent_again_with_new_bytes_is_caught(monkeypatch: pytest.MonkeyP
             await self._step(life, PartRefused(time.time_ns(), life.batch.number, "no answer"))
         await whole(self, life, listings)
 
-    def caught() -> set[str]:
-        return set().union(*(_invariants(run_settlement(seed).violations) for seed in range(8)))
-
-    assert caught() == set()
+    assert _settled(range(8)) == set()
     monkeypatch.setattr(Submitter, "drive", impatient)
-    assert "I11" in caught()
+    assert "I11" in _settled(range(8))
+
+
+def test_effects_that_no_checkpoint_has_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One node's word makes a part count, and the node takes it back."""
+    assert _settled(range(4)) == set()
+    whole = Submitter._executed
+
+    async def credulous(
+        self: Submitter, life: Life, execution: Execution, listings: dict[str, VaultListing]
+    ) -> None:
+        seen = execution if execution.checkpoint is not None else msgspec.structs.replace(execution, checkpoint=1)
+        await whole(self, life, seen, listings)
+
+    monkeypatch.setattr(Submitter, "_executed", credulous)
+    assert "I11" in _settled(range(4))
+
+
+def test_a_withdrawal_booked_before_the_chain_has_paid_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sealed into a batch is taken for paid, whatever becomes of the batch."""
+    assert _settled(range(2)) == set()
+    monkeypatch.setattr(Settler, "_paid_refs", lambda self: list(self.netting.paid))
+    assert _settled(range(2)) == {"I11"}
 
 
 @pytest.mark.parametrize("seed", [11, 12])

@@ -31,7 +31,8 @@ def test_every_batch_takes_effect_once_and_in_order(first: int) -> None:
         assert not result.violations, f"settlement seed {seed}: {result.failure}\nrun_settlement({seed})"
         assert result.batches >= 24, "two vaults, twelve batches and more"
         happened.update(result.faults)
-    assert all(happened[name] for name in ("lost_request", "lost_response", "executed_late", "kill", "die_in_store"))
+    met = ("lost_request", "lost_response", "executed_late", "uncertified", "kill", "die_in_store")
+    assert all(happened[name] for name in met)
 
 
 def test_the_auditor_knows_new_bytes_from_the_same() -> None:
