@@ -42,6 +42,8 @@ __all__ = ["run_process"]
 logger = logging.getLogger(__name__)
 
 STATUS_INTERVAL_S = 0.25
+API_GARBAGE = (10_000, 20, 20)
+"""How many new objects make a collection: an answer has thousands, hardly any of them in a circle."""
 SOCKET_MESSAGE_BYTES_MAX = 16 * 1024
 """Of the event socket; the longest request that is one is a token."""
 EVENTS_WAIT_S = 30.0
@@ -852,10 +854,15 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
     async def report() -> None:
         while not server.started and not stop.is_set():
             await asyncio.sleep(0.02)
+        gc.collect()
+        gc.freeze()  # routes and types stay: the collector need not walk them again
+        gc.set_threshold(*API_GARBAGE)
         await _report(status, stop, lambda: {"host": settings.host, "port": port, "core": dict(core.status())})
 
     async def serve() -> None:
         await server.serve(sockets=[server_socket])
+        if not server.started:
+            raise Unavailable("the API did not start: the lines above say why")
 
     try:
         await core.start()
