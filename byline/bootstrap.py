@@ -247,18 +247,23 @@ async def _snapshots(
     """A snapshot every interval, and whenever DATA/run/snapshot.request appears: snapshot.done beside it answers.
 
     Forking the child that writes it pauses matching (`pause_ms` in the log and in `told`); writing it does not. One
-    that cannot be written is logged, told, and tried again at the next interval: the journal is the truth.
+    that cannot be written is logged, told, and tried again at the next interval: the journal is the truth. The event
+    log's mark follows each, so that a start after a loss of power has both.
     """
+    from persistence.event_mark import EventKeeper
     from persistence.snapshot import SnapshotWriter
 
     request = settings.data_directory / "run" / "snapshot.request"
     due = time.monotonic() + settings.snapshot_interval_s
     last = recovered.report.snapshot_sequence
     writer = SnapshotWriter(disk, recovered.core, recovered.journal.identity)
+    keeper = EventKeeper(settings.data_directory / "events", recovered.event_log, recovered.journal.identity)
+    told["events_kept_sequence"] = keeper.sequence
     while not stop.is_set():
         asked = request.exists()
         if asked or (time.monotonic() >= due and sequencer.sequence > last):
             due = time.monotonic() + settings.snapshot_interval_s
+            place, chain, path = keeper.at(), sequencer.chain, ""
             try:
                 path = await _snapshot(stop, recovered.journal, sequencer, writer)
                 last = writer.sequence
@@ -273,6 +278,12 @@ async def _snapshots(
                 partial.write_text(answer)
                 partial.replace(request.with_suffix(".done"))
                 request.unlink(missing_ok=True)
+            if path:
+                try:
+                    await asyncio.to_thread(keeper.keep, place, chain, stop.is_set)
+                except OSError as error:
+                    logger.error("event=events_not_kept sequence=%d error=%s", last, error)
+                told["events_kept_sequence"] = keeper.sequence
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), 0.1)
 
