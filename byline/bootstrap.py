@@ -856,6 +856,8 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
 
     async def serve() -> None:
         await server.serve(sockets=[server_socket])
+        if not server.started:
+            raise Unavailable("the API did not start: the lines above say why")
 
     try:
         await core.start()
