@@ -16,8 +16,8 @@ import pytest
 
 from platform_api.app import openapi_document
 from platform_api.envelope import cursor_text
-from tests.integration.platform_api.test_licensing import apply, issued, studio, terms_for
 from tests.integration.platform_api.test_works import chapter, creator, published, story
+from tests.support.licences import apply, issued, studio, terms_for
 
 STRANGE = [
     None, "", "\u0000", "a\n", "\ud7ff", "x" * 70_000, 0, -1, 2**31, 2**63, 2**64, 1.5, 1e308, True, [], {}, [[]],

@@ -14,10 +14,10 @@ from engine.messages.errors import Unavailable
 from platform_api.app import openapi_document
 from platform_api.logs import configure_logs
 from platform_api.security import ACCESS_COOKIE
-from tests.integration.platform_api.test_licensing import apply, issued, studio, terms_for
 from tests.integration.platform_api.test_works import creator as maker
 from tests.integration.platform_api.test_works import published
 from tests.support.files import png
+from tests.support.licences import apply, issued, studio, terms_for
 from tests.support.sales import shop_over
 from tests.unit.platform_api.test_sui_signature import Wallet
 
