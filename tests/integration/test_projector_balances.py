@@ -165,6 +165,29 @@ async def test_projection_equals_core_and_rebuilds_equal(postgres_dsn, make, see
     assert await _tables(postgres_dsn) == first
 
 
+async def test_a_definition_writes_its_own_row_and_no_other(postgres_dsn):
+    flow, log = Flow(6), Log()
+    log.publish(flow.sequence, flow.opening)
+    await migrate(postgres_dsn)
+    projector = Projector(log, postgres_dsn)
+    while await projector.step():
+        pass
+    query = "SELECT name, xmin::text FROM exchange.account WHERE id > 1"  # the system's two are written each time
+    connection = await asyncpg.connect(postgres_dsn)
+    try:
+        before = dict(await connection.fetch(query))
+        events = flow.apply({"op": "account", "account": "user:late"})
+        log.publish(flow.sequence, events)
+        assert await projector.step()
+        after = dict(await connection.fetch(query))
+    finally:
+        await connection.close()
+        await projector.close()
+    assert len(before) == 3
+    assert after == before | {"user:late": after["user:late"]} and "user:late" not in before
+    await _assert_equals_core(postgres_dsn, flow.core)
+
+
 async def test_f51_server_killed_midway_is_caught_up_with(tmp_path):
     core, log = _flow(9, 1200)
     server = EmbeddedPostgres(tmp_path / "pg")

@@ -19,6 +19,7 @@ from engine.messages.codes import (
     ABSENT,
     Aggressor,
     CancelReason,
+    CommandKind,
     EventKind,
     OrderStatus,
     OrderType,
@@ -96,7 +97,8 @@ class Rows:
     balances: dict[tuple[int, int], None] = field(default_factory=dict)
     candles: dict[tuple[int, int, int], Candle] = field(default_factory=dict)
     phases: dict[int, None] = field(default_factory=dict)  # markets whose phase changed
-    definitions: bool = False
+    definitions: dict[int, dict[int, None]] = field(default_factory=dict)
+    """Kind of command (asset, market, account) → the indices of what it defined."""
     event_count: int = 0
 
 
@@ -132,8 +134,7 @@ class Fold:
             if handler is not None:
                 handler(head, data, at + _BODY)
             elif head[5] == EventKind.DONE:
-                self.directory.learn(data[at : at + length])
-                rows.definitions = True
+                self._defined(head, data[at : at + length])
             elif head[5] == EventKind.PHASE_CHANGED:
                 self.directory.learn(data[at : at + length])
                 rows.phases[head[4]] = None
@@ -143,6 +144,12 @@ class Fold:
         return rows
 
     # ------------------------------------------------------------------------------------------------------------
+
+    def _defined(self, head: tuple[int, ...], event: memoryview) -> None:
+        """Other commands end with `done` too; of those there is nothing to write."""
+        if (op := head[8]) in (CommandKind.ASSET, CommandKind.MARKET, CommandKind.ACCOUNT):
+            self.directory.learn(event)
+            self._rows.definitions.setdefault(op, {})[head[3] if op == CommandKind.ACCOUNT else head[4]] = None
 
     def _move(self, account: int, asset: int, available: int, held: int) -> None:
         balance = self.balances.setdefault((account, asset), [0, 0])

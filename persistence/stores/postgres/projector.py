@@ -20,7 +20,16 @@ from typing import Any
 
 import asyncpg
 
-from engine.messages.codes import AccountStatus, OrderStatus, OrderType, Overdraft, Phase, Side, TimeInForce
+from engine.messages.codes import (
+    AccountStatus,
+    CommandKind,
+    OrderStatus,
+    OrderType,
+    Overdraft,
+    Phase,
+    Side,
+    TimeInForce,
+)
 from engine.messages.directory import AccountEntry, AssetEntry, Directory, MarketEntry
 from engine.messages.ports import EventSource
 from persistence.stores.postgres.fold import Fold, Order, Rows
@@ -30,6 +39,7 @@ __all__ = ["Projector", "ProjectorSettings"]
 logger = logging.getLogger(__name__)
 
 NAME = "exchange"
+_SYSTEM_ACCOUNTS = (0, 1)
 _EPOCH = "timestamptz 'epoch' + {} * interval '1 microsecond'"
 _MARKET_NUMBERS = (
     "tick", "tick_decimals", "lot", "lot_decimals", "min_size", "max_size", "max_price", "taker_ppm", "maker_ppm",
@@ -169,8 +179,8 @@ class Projector:
         self, connection: asyncpg.Connection, rows: Rows, batches: Mapping[int, Mapping[str, Any]]
     ) -> None:
         if rows.definitions:
-            await _write_directory(connection, self._fold.directory)
-        elif rows.phases:
+            await _write_definitions(connection, self._fold.directory, rows.definitions)
+        if rows.phases:
             markets = self._fold.directory.markets
             await connection.executemany(
                 "UPDATE exchange.market SET phase = $2 WHERE id = $1",
@@ -275,11 +285,16 @@ async def _write_orders(connection: asyncpg.Connection, orders: list[Order]) -> 
     await connection.execute(_UPSERT_ORDERS, *_columns(table))
 
 
-async def _write_directory(connection: asyncpg.Connection, directory: Directory) -> None:
-    """All entities: they are few, and listings are rare."""
+async def _write_definitions(
+    connection: asyncpg.Connection, directory: Directory, definitions: Mapping[int, Mapping[int, None]]
+) -> None:
+    """Those that the batch defined, and no others: every new work and every payee has an account."""
     await connection.executemany(
         "INSERT INTO exchange.asset (id, name, scale, settled) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING",
-        [(entry.index, entry.name, entry.scale, entry.settled) for entry in directory.assets],
+        [
+            (entry.index, entry.name, entry.scale, entry.settled)
+            for entry in map(directory.assets.__getitem__, definitions.get(CommandKind.ASSET, ()))
+        ],
     )
     columns = ", ".join(_MARKET_NUMBERS)
     values = ", ".join(f"${number}" for number in range(6, 6 + len(_MARKET_NUMBERS)))
@@ -289,9 +304,11 @@ async def _write_directory(connection: asyncpg.Connection, directory: Directory)
         f" VALUES ($1, $2, $3, $4, $5, {values}) ON CONFLICT (id) DO UPDATE SET {changes}",
         [
             (m.index, m.name, m.base.index, m.quote.index, m.phase.word, *(getattr(m, n) for n in _MARKET_NUMBERS))
-            for m in directory.markets
+            for m in map(directory.markets.__getitem__, definitions.get(CommandKind.MARKET, ()))
         ],
     )
+    # The two that no event defines are there before anything can refer to them.
+    accounts = {**dict.fromkeys(_SYSTEM_ACCOUNTS), **definitions.get(CommandKind.ACCOUNT, {})}
     await connection.executemany(
         "INSERT INTO exchange.account (id, name, status, overdraft, row, mask, taker_ppm, maker_ppm, max_open_orders,"
         " stp_group) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO UPDATE"
@@ -302,7 +319,7 @@ async def _write_directory(connection: asyncpg.Connection, directory: Directory)
                 a.index, a.name, a.status.word, a.overdraft.word, a.row if any(a.row) else None, a.mask, a.taker_ppm,
                 a.maker_ppm, a.max_open_orders, a.stp_group,
             )
-            for a in directory.accounts
+            for a in map(directory.accounts.__getitem__, accounts)
         ],
     )  # fmt: skip
 
