@@ -1,9 +1,11 @@
 """Recovery: of a W1 journal from its first record, and of a whole process from a snapshot with a million open orders.
 
 `replay` reads, checks CRC, sequence and chain, applies in the core and regenerates every event in memory. `restart` is
-the whole start of a core after a kill, from the first record, its event log kept; `boot` the one after a boot of the
-machine, which also writes the event log anew. All from the page cache and cold; state hash and events are compared.
-`ready` is a process that was killed with kill -9, from exec until order entry has answered its operator.
+the whole start of a core after a kill, from the first record, its event log kept; `boot` the one of a directory that
+has neither snapshot nor mark, as from a backup, which also writes the event log anew. All from the page cache and
+cold; state hash and events are compared.
+`ready` is a process that was killed with kill -9, from exec until order entry has answered its operator; once within a
+boot of the machine, once after another: nothing in memory, and of the event log only what is synced.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from byline.operator import open_operator, request_snapshot
 from byline.settings import Settings, load_settings
 from engine.core import Core
 from persistence.disk import DirectoryDisk, SystemClock
-from persistence.event_log import EventLogReader
+from persistence.event_log import EventLogReader, file_name
+from persistence.event_mark import read_mark
 from persistence.journal import Journal, JournalSettings, new_tail
 from persistence.recovery import Recovered, recover, replay
 
@@ -36,8 +39,8 @@ __all__ = ["LEFT_OUT", "run"]
 LEFT_OUT = (
     "generating the workload; a snapshot, which would make it shorter; rows `replay` and `restart`: writing the "
     "event log, which `boot` does. Cold: the journal's pages are dropped from the page cache of this kernel, a "
-    "host below a virtual machine may still have them. `ready`: the page cache is warm; after a boot of the machine "
-    "the event log is built anew from the first record, snapshot or not: that is `boot`"
+    "host below a virtual machine may still have them. `ready` after kill -9: the page cache is warm; after a loss of "
+    "power: the boot of the machine itself, and the readers of events, who read from the first"
 )
 OPS = 2_000_000
 GROUP_SLOTS = 65_536
@@ -159,7 +162,6 @@ def _resting(count: int, seed: int) -> npt.NDArray[np.void]:
 
 def _ready(count: int, rounds: int, seed: int) -> list[Row]:
     """Rows of a core process that is killed and started again behind a snapshot of so many orders."""
-    ready, recovered = [], []
     with tempfile.TemporaryDirectory(dir=".", prefix="tmp-bench-") as name:
         data = Path(name).resolve()
         write_journal(DirectoryDisk(data), _resting(count, seed))
@@ -167,22 +169,45 @@ def _ready(count: int, rounds: int, seed: int) -> list[Row]:
         with ExchangeProcess("core", data, BYLINE_BATCH_INTERVAL_S="3600") as core:
             core.wait("ready")
             taken = request_snapshot(settings)["sequence"]
-        for _ in range(rounds):
-            expected = replay(DirectoryDisk(data))[0]
-            with ExchangeProcess("core", data, BYLINE_BATCH_INTERVAL_S="3600") as core:
-                core.wait("ready")
-                asyncio.run(_answered(settings))
-                ready.append(time.perf_counter() - core.began)
-                recovered.append(float(core.status()["recovery_s"]))
-                told = re.findall(r"event=recovered sequence=(\d+) snapshot=(\d+) .*state_hash=(\w+)", core.log())[-1]
-            if told != (str(expected.sequence), str(taken), expected.state_hash().hex()):
-                raise WrongResult(f"recovered to {told}, not to {expected.sequence} from snapshot {taken}")
-    case = f"ready from a snapshot with {count:,} orders, after kill -9"
+            core.wait("events_kept_sequence", taken)
+        return [
+            *_started(settings, f"ready from a snapshot with {count:,} orders, after kill -9", rounds, taken),
+            *_started(settings, f"the same with {count:,} orders, after a loss of power", rounds, taken, power=True),
+        ]
+
+
+def _started(settings: Settings, case: str, rounds: int, taken: int, *, power: bool = False) -> list[Row]:
+    data, ready, recovered = settings.data_directory, [], []
+    for _ in range(rounds):
+        expected = replay(DirectoryDisk(data))[0]
+        if power:
+            _lose_power(data)
+        with ExchangeProcess("core", data, BYLINE_BATCH_INTERVAL_S="3600") as core:
+            core.wait("ready")
+            asyncio.run(_answered(settings))
+            ready.append(time.perf_counter() - core.began)
+            recovered.append(float(core.status()["recovery_s"]))
+            told = re.findall(r"event=recovered sequence=(\d+) snapshot=(\d+) .*state_hash=(\w+)", core.log())[-1]
+        if told != (str(expected.sequence), str(taken), expected.state_hash().hex()):
+            raise WrongResult(f"recovered to {told}, not to {expected.sequence} from snapshot {taken}")
     return [
         Row(case, "from exec to an answer of order entry", median(ready), "s", must=READY_MUST_S),
         Row(case, f"the same, worst of {rounds}", max(ready), "s"),
         Row(case, "of it: recovery", median(recovered), "s"),
     ]
+
+
+def _lose_power(data: Path) -> None:
+    """Of the event log stays what its mark names, synced; the rest is of another boot. Nothing is in the page cache."""
+    (data / "events" / "control").write_bytes(bytes(4096))
+    mark = read_mark(data / "events")
+    if mark is None:
+        raise WrongResult("the event log has no mark")
+    for path in (data / "events").glob("*.events"):
+        if path.name >= file_name(mark.generation, len(mark.sums)):
+            path.write_bytes(bytes(path.stat().st_size))
+    for part in ("journal", "snapshots", "events"):
+        _drop_cache(data / part)
 
 
 async def _answered(settings: Settings) -> None:

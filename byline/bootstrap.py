@@ -42,6 +42,8 @@ __all__ = ["run_process"]
 logger = logging.getLogger(__name__)
 
 STATUS_INTERVAL_S = 0.25
+API_GARBAGE = (10_000, 20, 20)
+"""How many new objects make a collection: an answer has thousands, hardly any of them in a circle."""
 SOCKET_MESSAGE_BYTES_MAX = 16 * 1024
 """Of the event socket; the longest request that is one is a token."""
 EVENTS_WAIT_S = 30.0
@@ -247,18 +249,23 @@ async def _snapshots(
     """A snapshot every interval, and whenever DATA/run/snapshot.request appears: snapshot.done beside it answers.
 
     Forking the child that writes it pauses matching (`pause_ms` in the log and in `told`); writing it does not. One
-    that cannot be written is logged, told, and tried again at the next interval: the journal is the truth.
+    that cannot be written is logged, told, and tried again at the next interval: the journal is the truth. The event
+    log's mark follows each, so that a start after a loss of power has both.
     """
+    from persistence.event_mark import EventKeeper
     from persistence.snapshot import SnapshotWriter
 
     request = settings.data_directory / "run" / "snapshot.request"
     due = time.monotonic() + settings.snapshot_interval_s
     last = recovered.report.snapshot_sequence
     writer = SnapshotWriter(disk, recovered.core, recovered.journal.identity)
+    keeper = EventKeeper(settings.data_directory / "events", recovered.event_log, recovered.journal.identity)
+    told["events_kept_sequence"] = keeper.sequence
     while not stop.is_set():
         asked = request.exists()
         if asked or (time.monotonic() >= due and sequencer.sequence > last):
             due = time.monotonic() + settings.snapshot_interval_s
+            place, chain, path = keeper.at(), sequencer.chain, ""
             try:
                 path = await _snapshot(stop, recovered.journal, sequencer, writer)
                 last = writer.sequence
@@ -273,6 +280,12 @@ async def _snapshots(
                 partial.write_text(answer)
                 partial.replace(request.with_suffix(".done"))
                 request.unlink(missing_ok=True)
+            if path:
+                try:
+                    await asyncio.to_thread(keeper.keep, place, chain, stop.is_set)
+                except OSError as error:
+                    logger.error("event=events_not_kept sequence=%d error=%s", last, error)
+                told["events_kept_sequence"] = keeper.sequence
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), 0.1)
 
@@ -841,10 +854,15 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
     async def report() -> None:
         while not server.started and not stop.is_set():
             await asyncio.sleep(0.02)
+        gc.collect()
+        gc.freeze()  # routes and types stay: the collector need not walk them again
+        gc.set_threshold(*API_GARBAGE)
         await _report(status, stop, lambda: {"host": settings.host, "port": port, "core": dict(core.status())})
 
     async def serve() -> None:
         await server.serve(sockets=[server_socket])
+        if not server.started:
+            raise Unavailable("the API did not start: the lines above say why")
 
     try:
         await core.start()

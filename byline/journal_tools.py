@@ -55,6 +55,12 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
             f"replayed: state hash {found.state_hash.hex()}, {found.cuts} cuts ({found.cuts_compared} compared), "
             f"snapshots compared: {', '.join(map(str, found.snapshots_checked)) or 'none'}"
         )
+    if found.event_file_damaged:
+        console.print(
+            f"[bold red]The event log is damaged[/]: events/{found.event_file_damaged}: remove the folder events/, it "
+            "is built anew from the journal"
+        )
+        status = 1
     for damaged in found.snapshots_damaged:
         console.print(f"[yellow]damaged snapshot[/] (an older one and more of the journal serve): {damaged}")
     return status

@@ -103,6 +103,8 @@ class Answers:
         """Read of the engine what this question needs, into its fields. Raises KeyRefused."""
         if ask.what == "balances":
             ask.fields["found"] = self._balances(ask.fields)
+        elif ask.what == "status":
+            ask.fields["found"] = self.status()
         elif ask.what == "quoted":
             for side in ("bid", "ask"):
                 if side in ask.fields:
@@ -334,8 +336,8 @@ class Answers:
     def _describe(self, _: dict[str, Any], __: Session) -> dict[str, Any]:
         return {"type": "describe"} | self._names.describe()
 
-    def _status(self, _: dict[str, Any], __: Session) -> dict[str, Any]:
-        return {"type": "status"} | self.status()
+    def _status(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:
+        return {"type": "status", **fields["found"]}
 
     def status(self) -> dict[str, Any]:
         """Where the exchange stands, for `status` and for the status file of the process."""

@@ -3,6 +3,7 @@
     <identity>/<first sequence>.segment        a sealed segment: its header and its records, without the zeros behind
     <identity>/<first sequence>-<from>.part    records of the last segment, in the order in which they became durable
     <identity>/beside/<path>/<number>-<digest> a MiB of a file beside the journal, by its place and its SHA-256
+    <identity>/probe                           16 bytes that a second shipper must not be able to replace
     <identity>/head                            how far the store goes, and of which pieces each file beside consists
 
 A part says the running SHA-256 of all records of its segment up to its end; that of a sealed segment stands in the
@@ -14,13 +15,16 @@ second shipper, or another history (a journal that was cut or restored to a poin
 The head alone is replaced, after everything that it names is there: what it says is the least that a restore must find.
 Files beside are measured before the journal and sent after it, so none is ahead of its journal in the backup; what a
 crash tore from their end is sent again, for only the end can differ.
-Never touches a key. Cost: one PUT an interval while commands come, one for each 64 MiB besides.
+All of it rests on a store that refuses to make an object that is there: one that replaces it is refused at the start.
+Never touches a key. Cost: two PUTs an interval while commands come, of a part and of the head; one for each 64 MiB
+besides.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 import time
 from collections.abc import Iterator
@@ -79,6 +83,22 @@ class Objects:
                 return data
             except AlreadyExistsError:
                 return self.read(key)
+
+    def check_refuses(self, key: str) -> None:
+        """Object `key`, which is there for this alone, is not made a second time.
+
+        Raises:
+            SettingsInvalid: the store replaces it, which keeps no second shipper away.
+            Unavailable: the store is away.
+        """
+        for _ in range(2):
+            probe = os.urandom(16)
+            if self.make(key, probe) != probe:
+                return
+        raise SettingsInvalid(
+            "backup_url: this store replaces objects that are there (it ignores If-None-Match), so another shipper "
+            "could overwrite the backup: nothing is shipped to it"
+        )
 
     def replace(self, key: str, data: bytes) -> None:
         """Raises Unavailable."""
@@ -228,12 +248,14 @@ class Shipper:
 
         Raises:
             JournalCorrupt: the store holds another history, or more than the journal does.
+            SettingsInvalid: the store replaces what is there.
             Unavailable: the store, or there is no journal yet.
         """
         listed = segments.list_segments(self._disk, up_to=1)
         if not listed:
             raise Unavailable("there is no journal yet")
         identity = listed[0].header.identity
+        self._objects.check_refuses(f"{identity.hex()}/probe")
         found = self._objects.names(identity.hex())
         self._pieces = {name for name, _ in found if "/beside/" in name}
         if any(name == head_name(identity) for name, _ in found):

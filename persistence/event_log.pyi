@@ -4,14 +4,19 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
-__all__ = ["INDEX_SLOTS", "EventLogReader", "EventLogWriter", "log_state"]
+from persistence.event_mark import Mark
+
+__all__ = ["INDEX_SLOTS", "MARK", "EventLogReader", "EventLogWriter", "file_bytes", "file_name", "log_state"]
 
 # An array is a Buffer for type checkers from Python 3.12 on only.
 _Slots: TypeAlias = Buffer | NDArray[Any]
 
 FILE_SLOTS: int
 INDEX_SLOTS: int
+MARK: str
 
+def file_bytes(file_slots: int) -> int: ...
+def file_name(generation: int, number: int) -> str: ...
 def log_state(directory: Path) -> tuple[bytes, bytes, int, int] | None: ...
 
 class EventLogWriter:
@@ -22,6 +27,7 @@ class EventLogWriter:
         boot: bytes,
         *,
         keep_sequence: int | None = None,
+        mark: Mark | None = None,
         threads: bool = True,
         file_slots: int = ...,
     ) -> None: ...
@@ -29,6 +35,10 @@ class EventLogWriter:
     def failure(self) -> OSError | None: ...
     @property
     def sequence(self) -> int: ...
+    @property
+    def file_slots(self) -> int: ...
+    @property
+    def slot_count(self) -> int: ...
     @property
     def published_sequence(self) -> int: ...
     @property

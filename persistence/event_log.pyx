@@ -8,8 +8,9 @@ a command's events may lie across the end of a file. The index has one entry per
 begins there or later, as (slot, sequence), so a reader finds a command boundary without knowing any extension slots.
 
 The writer appends ahead of the public head; `publish` moves the head, always to the end of a command. Slots below the
-head never change. The maps are never synced: after a boot the log is built anew from the journal. A helper thread has
-the next file allocated and touched ahead of the writer; if it is late the writer does it itself, once.
+head never change. The maps are not synced: after a boot the log goes on from the last mark that goes with a snapshot
+(`persistence.event_mark`), or is built anew from the journal. A helper thread has the next file allocated and touched
+ahead of the writer; if it is late the writer does it itself, once.
 
 Worst case: the disk is full. The helper learns it a file ahead, tries again each RETRY_MS, and meanwhile the port's
 `room` tells how little is left. Who appends more all the same is answered ENOSPC; what was published stays readable.
@@ -31,8 +32,9 @@ import numpy as np
 
 from engine.messages import layout
 from engine.messages.ports cimport EventLogPort
+from persistence.disk import sync_directory
 
-__all__ = ["EventLogReader", "EventLogWriter", "INDEX_SLOTS", "log_state"]
+__all__ = ["EventLogReader", "EventLogWriter", "INDEX_SLOTS", "MARK", "file_bytes", "file_name", "log_state"]
 
 cdef extern from * nogil:
     """
@@ -66,6 +68,8 @@ INDEX_SLOTS = BLOCK
 MAGIC = b"BYLINEE\0"
 FORMAT = 1
 DIRECTORY = "events"
+MARK = "kept"
+"""Name of the file of `persistence.event_mark`."""
 FILE_SLOTS = 131_072
 """16 MiB of events a file. A power of two."""
 RETRY_MS = 500
@@ -91,11 +95,13 @@ cdef struct Entry:
     uint64_t sequence
 
 
-def _file_bytes(file_slots: int) -> int:
+def file_bytes(file_slots: int) -> int:
+    """Size of each file: its slots, then its index."""
     return file_slots * layout.SLOT_BYTES + file_slots // INDEX_SLOTS * 16
 
 
-def _file_name(generation: int, number: int) -> str:
+def file_name(generation: int, number: int) -> str:
+    """Of the file that begins with slot `number` × file_slots."""
     return f"{generation:08d}-{number:08d}.events"
 
 
@@ -129,7 +135,8 @@ cdef class EventLogWriter:
     cdef Entry* index
     cdef uint8_t* next_base      # prepared by the helper, or NULL
     cdef uint64_t* ends          # slot behind the last event of a sequence, by sequence
-    cdef uint64_t file_slots, slot, appended, first_slot, next_block, number, pending
+    cdef readonly uint64_t file_slots
+    cdef uint64_t slot, appended, first_slot, next_block, number, pending
     cdef int wake_fd
     cdef object directory, control_map, control_view, maps, thread, stopping, lock
     cdef readonly object failure  # OSError that stopped the log or keeps its next file from it, or None
@@ -140,11 +147,12 @@ cdef class EventLogWriter:
         self.wake_fd = -1
 
     def __init__(self, directory: Path, identity: bytes, boot: bytes, *, keep_sequence: int | None = None,
-                 threads: bool = True, file_slots: int = FILE_SLOTS):
+                 mark=None, threads: bool = True, file_slots: int = FILE_SLOTS):
         """Open for writing.
 
         keep_sequence: None starts a new log before sequence 1. A number goes on behind that sequence: what was
         appended after it (never published) is cut; `log_state` must have shown that it is published.
+        mark: the log is of another boot, and goes on from this `event_mark.Mark` alone.
 
         Raises:
             OSError: the disk refuses.
@@ -172,7 +180,9 @@ cdef class EventLogWriter:
         cdef uint8_t[::1] view = self.control_map
         self.control_view = view
         self.control = <Control*>&view[0]
-        if keep_sequence is None:
+        if mark is not None:
+            self._restore(mark, boot)
+        elif keep_sequence is None:
             self._renew(identity, boot)
         else:
             self._continue(keep_sequence)
@@ -197,15 +207,39 @@ cdef class EventLogWriter:
         self.control.published_slots = 0
         generation = (self.control.generation | 1) + 1
         byline_release(&self.control.generation, self.control.generation | 1)
+        (self.directory / MARK).unlink(missing_ok=True)
+        sync_directory(self.directory)  # a mark of the old log must not come back
         for path in self.directory.glob("*.events"):
             path.unlink()
+        self._name(identity, boot)
+        self._set_file(0, self._map(0, generation))
+        byline_release(&self.control.generation, generation)
+
+    def _name(self, identity, boot):
         self.control_map[8:12] = FORMAT.to_bytes(4, "little")
         self.control_map[12:16] = self.file_slots.to_bytes(4, "little")
         self.control_map[16:32] = identity
         self.control_map[32:48] = boot
         self.control_map[0:8] = MAGIC
-        self._set_file(0, self._map(0, generation))
-        byline_release(&self.control.generation, generation)
+
+    def _restore(self, mark, boot):
+        """Of what another boot left only whole files that the mark names count, and what it holds itself."""
+        if mark.file_slots != self.file_slots:
+            raise ValueError(f"event log of files of {mark.file_slots} slots, not {self.file_slots}")
+        byline_release(&self.control.generation, mark.generation | 1)
+        number = mark.slots // self.file_slots
+        kept = {file_name(mark.generation, whole) for whole in range(number)}
+        for path in self.directory.glob("*.events"):
+            if path.name not in kept:
+                path.unlink()
+        begun = self._map(number, mark.generation)
+        begun[:len(mark.tail)] = mark.tail
+        begun[self.file_slots * 128:] = mark.index
+        self._name(mark.identity, boot)
+        self.control.published_slots = mark.slots
+        self.control.published_sequence = mark.sequence
+        byline_release(&self.control.generation, mark.generation)
+        self._continue(mark.sequence)
 
     def _continue(self, sequence):
         cdef uint64_t published = self.control.published_sequence
@@ -215,7 +249,7 @@ cdef class EventLogWriter:
         self.slot = self.control.published_slots
         self._set_file(self.slot // self.file_slots, self._map(self.slot // self.file_slots))
         for path in self.directory.glob("*.events"):
-            if path.name > _file_name(self.control.generation, self.number):
+            if path.name > file_name(self.control.generation, self.number):
                 path.unlink()
         # Index entries of commands that are cut now go too.
         cdef uint64_t local = 0, count = self.file_slots // BLOCK
@@ -232,8 +266,8 @@ cdef class EventLogWriter:
         cdef byline_touch_work touch
         memset(&work, 0, sizeof(work))
         generation = self.control.generation if generation is None else generation
-        size = _file_bytes(self.file_slots)
-        descriptor = os.open(self.directory / _file_name(generation, number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        size = file_bytes(self.file_slots)
+        descriptor = os.open(self.directory / file_name(generation, number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             is_new = os.fstat(descriptor).st_size < size
             os.posix_fallocate(descriptor, 0, size)
@@ -378,6 +412,11 @@ cdef class EventLogWriter:
     def sequence(self) -> int:
         """Last appended."""
         return self.appended
+
+    @property
+    def slot_count(self) -> int:
+        """Appended in all: where the next event goes."""
+        return self.slot
 
     @property
     def published_sequence(self) -> int:
@@ -570,8 +609,8 @@ cdef class EventLogReader:
     def _file(self, number):
         view = self.maps.get(number)
         if view is None:
-            with (self.directory / _file_name(self.files_of, number)).open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), _file_bytes(self.file_slots), access=mmap.ACCESS_READ)
+            with (self.directory / file_name(self.files_of, number)).open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), file_bytes(self.file_slots), access=mmap.ACCESS_READ)
             if len(self.maps) >= 4:  # a reader goes forward: the oldest map is done with
                 self.maps.pop(next(iter(self.maps)))
             self.maps[number] = view = mapped

@@ -225,13 +225,16 @@ def read_snapshot(disk: Disk, path: str) -> Snapshot:
     return Snapshot(sequence, chain, state_hash, identity, bytes(body))
 
 
-def newest_snapshots(disk: Disk, damaged: list[str]) -> Iterator[Snapshot]:
-    """Valid snapshots, newest first. What is wrong with the others is appended to `damaged`.
+def newest_snapshots(disk: Disk, damaged: list[str], *, up_to: int | None = None) -> Iterator[Snapshot]:
+    """Valid snapshots, newest first, none later than `up_to`. What is wrong with others is appended to `damaged`.
 
     Raises:
         OSError: one exists and cannot be read.
     """
+    last = None if up_to is None else snapshot_name(up_to).rpartition("/")[2]
     for name in _names(disk):
+        if last is not None and name > last:
+            continue
         try:
             yield read_snapshot(disk, f"{DIRECTORY}/{name}")
         except ValueError as error:

@@ -109,20 +109,10 @@ class AppendLog:
 
         Raises JournalCorrupt: damage before the last frame, or `whole` and the last one is not.
         """
-        descriptor, offset = os.open(path, os.O_RDONLY), 0
+        descriptor = os.open(path, os.O_RDONLY)
         try:
-            while offset < (end := os.fstat(descriptor).st_size):
-                stop, problem = _frame_at(descriptor, offset, end)
-                if problem and not _is_last(descriptor, offset, end):
-                    stop, problem = _frame_at(descriptor, offset, end)  # its writer may have begun anew meanwhile
-                    if problem:
-                        raise JournalCorrupt(f"{path}: {problem} at offset {offset}, and records follow")
-                if problem and whole:
-                    raise JournalCorrupt(f"{path}: {problem} at offset {offset}: its last record is not whole")
-                if problem:
-                    return
-                yield os.pread(descriptor, stop - offset - _FRAME.size, offset + _FRAME.size)
-                offset = stop
+            for _, payload in _frames(descriptor, path, whole=whole):
+                yield payload
         finally:
             os.close(descriptor)
 
@@ -158,29 +148,42 @@ class AppendLog:
 
     def _checked_end(self) -> tuple[int, int]:
         """Where the last valid frame begins, and where it ends."""
-        end = os.fstat(self._descriptor).st_size
-        last = offset = 0
-        while offset < end:
-            stop, problem = _frame_at(self._descriptor, offset, end)
-            if problem and not _is_last(self._descriptor, offset, end):
-                raise JournalCorrupt(f"{self.path}: {problem} at offset {offset}, and records follow")
+        last = end = 0
+        for last, payload in _frames(self._descriptor, self.path):
+            end = last + _FRAME.size + len(payload)
+        return last, end
+
+
+def _frames(descriptor: int, path: Path, *, whole: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Offset and payload of each frame, each byte read once; up to a last one that is not whole, which `whole` refuses.
+
+    Raises JournalCorrupt.
+    """
+    offset = 0
+    while offset < (end := os.fstat(descriptor).st_size):
+        payload, problem = _frame_at(descriptor, offset, end)
+        if problem and not _is_last(descriptor, offset, end):
+            payload, problem = _frame_at(descriptor, offset, end)  # its writer may have begun anew meanwhile
             if problem:
-                break
-            last, offset = offset, stop
-        return last, offset
+                raise JournalCorrupt(f"{path}: {problem} at offset {offset}, and records follow")
+        if problem and whole:
+            raise JournalCorrupt(f"{path}: {problem} at offset {offset}: its last record is not whole")
+        if problem:
+            return
+        yield offset, payload
+        offset += _FRAME.size + len(payload)
 
 
-def _frame_at(descriptor: int, offset: int, end: int) -> tuple[int, str]:
-    """Where the frame ends, and what is wrong with it: empty if it is whole."""
+def _frame_at(descriptor: int, offset: int, end: int) -> tuple[bytes, str]:
+    """The payload of the frame, and what is wrong with it: empty if it is whole."""
     head = os.pread(descriptor, _FRAME.size, offset)
     if len(head) < _FRAME.size:
-        return end, "no head"
+        return b"", "no head"
     length, crc = _FRAME.unpack(head)
-    stop = offset + _FRAME.size + length
-    if not 0 < length <= MAX_RECORD_BYTES or stop > end:
-        return stop, f"impossible length {length}"
-    is_whole = zlib.crc32(os.pread(descriptor, length, offset + _FRAME.size)) == crc
-    return stop, "" if is_whole else "checksum"
+    if not 0 < length <= MAX_RECORD_BYTES or offset + _FRAME.size + length > end:
+        return b"", f"impossible length {length}"
+    payload = os.pread(descriptor, length, offset + _FRAME.size)
+    return payload, "" if zlib.crc32(payload) == crc else "checksum"
 
 
 def _is_last(descriptor: int, offset: int, end: int) -> bool:

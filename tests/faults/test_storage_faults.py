@@ -17,11 +17,12 @@ import pytest
 
 from byline.bootstrap import DO_NOT_RESTART
 from byline.client import CommandError, ConnectionLost, TradingClient
-from byline.operator import request_snapshot
+from byline.operator import open_operator, request_snapshot
 from byline.supervisor import Child, ChildFailed, Supervisor
 from engine.messages import layout
 from engine.messages.codes import CommandKind
 from persistence import ring, segments
+from persistence.beside import durable_sequence
 from persistence.disk import DirectoryDisk, SystemClock
 from persistence.journal import Journal, JournalSettings
 from persistence.recovery import recover, replay, verify
@@ -122,6 +123,7 @@ async def test_f12_a_slow_disk_delays_acks_and_loses_none(core: CoreProcess, dis
     await core.start()
     [client] = await core.traders(1, cancel_on_disconnect=False)
     accepted: set[str] = set()
+    on_disk = DirectoryDisk(core.data)
     for stall_ms in (50, 500, 5000):
         assert await placed(client, [f"old{stall_ms}"]) == {f"old{stall_ms}": "accepted"}
         disk.set(sync_delay_us=stall_ms * 1000)
@@ -132,6 +134,9 @@ async def test_f12_a_slow_disk_delays_acks_and_loses_none(core: CoreProcess, dis
         seen.set()
         assert told["durable_sequence"] < told["sequence"], "the status tells how far the disk is behind"
         cancel = asyncio.create_task(client.cancel(client_id=f"old{stall_ms}"))  # taken while orders wait
+        async with open_operator(core.settings) as operator:
+            asked = await operator.status()  # of what a loss of power would take it tells nothing
+            assert asked["sequence"] <= durable_sequence(on_disk), "an answer ran ahead of the disk"
         if stall_ms == 5000:
             at = told["written_at"]
             await until(lambda at=at: core.status()["written_at"] > at, what="the loop to go on meanwhile")

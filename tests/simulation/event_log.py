@@ -1,4 +1,4 @@
-"""What a loss of power does to the event log: nothing of it was ever synced, so any of it may be anything it once was.
+"""What a loss of power does to the event log: but for the files that its mark names, any of it may be as it once was.
 
 The log is production's own, mapped files in a scratch directory; a running exchange writes to them past any disk of
 ours. So the loss is done to the files while the exchange is down.
@@ -9,6 +9,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from persistence.event_log import file_name
+from persistence.event_mark import read_mark
+
 __all__ = ["lose_events"]
 
 PAGE = 4_096
@@ -16,7 +19,9 @@ PAGE = 4_096
 
 def lose_events(directory: Path, draw: random.Random) -> None:
     """The power failed: by this draw all is there, all is gone, or pages of the event files are as they began."""
-    paths = sorted((directory / "events").glob("*.events"))
+    mark = read_mark(directory / "events")
+    synced = {file_name(mark.generation, number) for number in range(len(mark.sums))} if mark is not None else set()
+    paths = [path for path in sorted((directory / "events").glob("*.events")) if path.name not in synced]
     chance = draw.choice([0.0, 0.2, 0.8, 1.0])
     for path in paths if chance else ():
         if chance == 1.0 and draw.random() < 0.5:

@@ -19,6 +19,7 @@ from gateway.server import GatewayServer
 from gateway.settings import GatewaySettings
 from persistence import ring, segments
 from persistence.event_log import EventLogReader
+from persistence.event_mark import EventKeeper
 from persistence.journal import JournalSettings
 from persistence.recovery import Recovered, recover
 from persistence.segments import write_all
@@ -37,7 +38,7 @@ LIMITS = CoreLimits(
 SEGMENT_BYTES = 73_728
 IDENTITY = bytes(range(16))
 EPOCH_NS = 1_800_000_000_000_000_000
-EVENT_FILE_SLOTS = 8_192
+EVENT_FILE_SLOTS = 2_048
 
 
 class SimulatedClock:
@@ -171,7 +172,7 @@ class ExchangeProcess:
 def write_snapshot(process: ExchangeProcess) -> str:
     """The state as it is now, as the snapshot writer leaves it: temporary name, sync, header, sync, rename.
 
-    The core is copied at once, as a fork copies it. Raises OSError as the disk does.
+    The core is copied at once, as a fork copies it. The event log's mark follows. Raises OSError as the disk does.
     """
     core, disk, name = process.core, process.disk, snapshot_name(process.core.sequence)
     body = core.snapshot()
@@ -195,6 +196,8 @@ def write_snapshot(process: ExchangeProcess) -> str:
     finally:
         file.close()
     disk.rename(name + ".tmp", name)
+    keeper = EventKeeper(process.directory / "events", process.recovered.event_log, process.journal.identity)
+    keeper.keep(keeper.at(), process.journal.chain)
     return name
 
 

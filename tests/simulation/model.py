@@ -353,8 +353,9 @@ class Ledger:
     def _refreshed(self, event: Json, events: list[Json]) -> None:
         """A new slice goes to the back of its price; in an uncross it stays where it is."""
         order = self._order(event)
-        in_auction = any(one["event"] == "trade" and one["aggressor"] == "none" for one in events)
-        if order.is_resting and not in_auction:
+        # A stop that an uncross sets off trades behind it, in the same command: the slice ended with the last trade.
+        trades = [one for one in events if one["event"] == "trade" and one["index"] < event["index"]]
+        if order.is_resting and trades[-1]["aggressor"] != "none":
             self._unrest(order)
             self._rest(order)
 

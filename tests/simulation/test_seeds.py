@@ -12,6 +12,9 @@ SEEDS, GROUP = 200, 5
 FOUND = {
     4: "`filled` of a closed budget order was told in lots after a restart (duplicate, resolve)",
     317: "a seek in the event log passed over a command that ran over an index block, the next one being unpublished",
+    1866: "the auditor took a slice that a stop ended behind an uncross for one of the uncross (no fault of ours)",
+    3083: "the auditor took refusals of a journal that had failed for answers (no fault of ours)",
+    4704: "the operator's status told of a command, with its chain word, that the disk did not have yet",
     25: "a failed sync, a kill and a loss of power made a hole: the last group was never written again",
 }
 """Seeds that failed once, and why: they run with the others."""
@@ -26,6 +29,7 @@ def test_every_invariant_holds_in_any_world(first: int) -> None:
 
 
 @pytest.mark.parametrize("seed", FOUND)
-def test_the_same_seed_is_the_same_world(seed: int) -> None:
+def test_what_was_found_once_holds_and_is_the_same_world_again(seed: int) -> None:
     first, again = run_seed(seed), run_seed(seed)
+    assert not first.violations, explain(seed, first, tries=30)
     assert (first.state_hash, first.replies, first.faults) == (again.state_hash, again.replies, again.faults)

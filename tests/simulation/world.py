@@ -294,7 +294,8 @@ class World:
         reader.connect()
         deadline = self.schedule.now_ns + 60 * SECOND
         while self.schedule.now_ns < deadline:
-            is_whole = len(answers) == len(wanted) and len({one.get("sequence") for one in answers.values()}) == 1
+            told_of = {one.get("sequence") for one in answers.values()}  # None: refused, as by a journal that failed
+            is_whole = len(answers) == len(wanted) and len(told_of) == 1 and None not in told_of
             if reader.is_live and is_whole:
                 break
             if self.operator_client.is_live and not self.operator_client.open:

@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 
 from persistence.disk import DirectoryDisk
+from persistence.event_mark import EventKeeper
 from persistence.recovery import Recovered
 from persistence.snapshot import SnapshotWriter
 from tests.support.waiting import HANG_S
 
-__all__ = ["ended", "take_snapshot"]
+__all__ = ["ended", "take_marked_snapshot", "take_snapshot"]
 
 
 def ended(writer: SnapshotWriter) -> None:
@@ -27,3 +28,12 @@ def take_snapshot(directory: Path, recovered: Recovered, *, chain: int | None = 
     writer.begin(recovered.journal.chain if chain is None else chain)
     ended(writer)
     return writer.finish()
+
+
+def take_marked_snapshot(directory: Path, recovered: Recovered) -> str:
+    """The same, and the event log is on disk up to there, as the core's process leaves both."""
+    keeper = EventKeeper(directory / "events", recovered.event_log, recovered.journal.identity)
+    place, chain = keeper.at(), recovered.journal.chain
+    path = take_snapshot(directory, recovered)
+    assert keeper.keep(place, chain)
+    return path

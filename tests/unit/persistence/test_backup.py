@@ -288,6 +288,25 @@ def test_a_second_shipper_is_harmless_and_another_history_refused(data: Path, pl
         shipper(data, place)
 
 
+def test_a_store_that_replaces_what_is_there_is_refused(data: Path, place: str, slots: np.ndarray) -> None:
+    """As `rclone serve s3` and JuiceFS's gateway do: they answer 200 to If-None-Match and overwrite."""
+
+    class Careless(Objects):
+        def make(self, key: str, data: bytes) -> bytes:
+            self.replace(key, data)
+            return data
+
+    recovered = recover(data, settings=SETTINGS)
+    feed(recovered, slots, 0, 200)
+    for _ in range(2):  # empty, and with the probe of before
+        with pytest.raises(SettingsInvalid, match="replaces objects"):
+            Shipper(data, Careless(place)).start()
+    for _ in range(2):
+        shipper(data, place)
+    assert [path.name for path in Path(place.removeprefix("file://")).rglob("*") if path.is_file()] == ["probe"]
+    recovered.close()
+
+
 def test_the_torn_end_of_a_log_beside_is_sent_again(data: Path, place: str, slots: np.ndarray, tmp_path: Path) -> None:
     recovered = recover(data, settings=SETTINGS)
     feed(recovered, slots, 0, 200)

@@ -189,6 +189,23 @@ def test_who_looks_beside_the_writer_is_told_what_is_whole_or_that_it_is_not_all
                 list(AppendLog.peek(path, whole=True))
 
 
+def test_each_byte_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is looked through at every start of the core."""
+    path, sizes, whole = tmp_path / "log", list[int](), os.pread
+    log = AppendLog(path)
+    for number in range(5):
+        log.append(bytes([number + 1]) * 1_000)
+    log.close()
+
+    def counted(descriptor: int, size: int, offset: int) -> bytes:
+        sizes.append(size)
+        return whole(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    assert [payload[0] for payload in AppendLog.peek(path, whole=True)] == [1, 2, 3, 4, 5]
+    assert sum(sizes) == path.stat().st_size
+
+
 def test_a_full_disk_takes_back_the_record_and_takes_the_next_when_there_is_space(
     disk: ForgetfulOs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
