@@ -84,7 +84,7 @@ class Walk:
 @pytest.mark.parametrize(
     "world", [{"catalogue_per_hour": 0, "embedded": True, "test_payments": True}], indirect=True
 )
-async def test_strange_input_is_answered_as_documented(world):
+async def test_f48_strange_input_is_answered_as_documented(world):
     seed = int(os.environ.get("BYLINE_STRANGE_SEED", "7"))
     made, account, bearer = await creator(world, "Strange")
     for role in ("moderator", "admin", "studio", "operator"):

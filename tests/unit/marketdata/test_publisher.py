@@ -58,7 +58,7 @@ class Rig:
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_snapshot_and_updates_are_the_cores_book_at_every_flush(depth):
+def test_f42_snapshot_and_updates_are_the_cores_book_at_every_flush(depth):
     rig = Rig(seed=depth + 3)
     rig.step(50)
     session, book, checked = rig.session(BOOK, depth=depth), LocalBook("NOVA-USD", depth), 0
@@ -125,7 +125,7 @@ def test_lost_update_is_noticed_with_the_next_message():
     assert not book.ready
 
 
-def test_changed_size_is_noticed_by_the_checksum():
+def test_f43_changed_size_is_noticed_by_the_checksum():
     rig = Rig()
     session, book = rig.session(BOOK, depth=0), LocalBook("NOVA-USD")
     rig.step(100)
