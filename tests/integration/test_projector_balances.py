@@ -27,7 +27,7 @@ from persistence.stores.postgres.migrate import migrate
 from persistence.stores.postgres.projector import Projector, ProjectorSettings
 from tests.support.market_flow import Flow
 from tests.support.rule_flow import RuleFlow
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, until
 from tests.unit.persistence.test_recovery import SETTINGS, feed, workload
 
 OPTIONAL = ("price", "stop_price", "display_size", "expires_at")
@@ -197,7 +197,7 @@ async def test_a_definition_writes_its_own_row_and_no_other(postgres_dsn):
     await _assert_equals_core(postgres_dsn, flow.core)
 
 
-async def test_server_killed_midway_is_caught_up_with(tmp_path):
+async def test_f51_server_killed_midway_is_caught_up_with(tmp_path):
     core, log = _flow(9, 1200)
     server = EmbeddedPostgres(tmp_path / "pg")
     server.start()
@@ -222,6 +222,28 @@ async def test_server_killed_midway_is_caught_up_with(tmp_path):
         server.stop()
 
 
+async def test_f51_queries_that_take_too_long_are_given_up_and_all_is_caught_up_with(postgres_dsn):
+    """Somebody else's lock makes each query last: the projector gives them up, and nothing is applied twice."""
+    core, log = _flow(12, 600)
+    await migrate(postgres_dsn)
+    settings = ProjectorSettings(batch_slots_max=40, retry_s=0.05, command_timeout_s=0.5)
+    projector, stop = Projector(log, postgres_dsn, settings), asyncio.Event()
+    task = asyncio.create_task(projector.run(stop))
+    other = await asyncpg.connect(postgres_dsn)
+    try:
+        await until(lambda: projector.sequence > 100, what="a part of the log")
+        async with other.transaction():
+            await other.execute("LOCK TABLE exchange.projection IN ACCESS EXCLUSIVE MODE")
+            await until(lambda: not projector.status()["connected"], what="a query to be given up")
+            assert projector.sequence < log.head_sequence, "too late to show anything"
+        await until(lambda: projector.sequence == log.head_sequence, what="the rest of the log")
+    finally:
+        stop.set()
+        await other.close()
+        await task
+    await _assert_equals_core(postgres_dsn, core)
+
+
 async def test_events_published_between_read_and_checkpoint_are_not_skipped(postgres_dsn):
     core, log = _flow(2, 50)
     late_sequence, late = log.sequences.pop(), log.arrays.pop()
@@ -239,7 +261,7 @@ async def test_events_published_between_read_and_checkpoint_are_not_skipped(post
     await _assert_equals_core(postgres_dsn, core)
 
 
-async def test_rows_of_another_journal_or_of_a_future_that_was_lost_are_never_mixed_in(postgres_dsn):
+async def test_f51_rows_of_another_journal_or_of_a_future_that_was_lost_are_never_mixed_in(postgres_dsn):
     await migrate(postgres_dsn)
     _, first = _flow(11, 200)
     await _finish(Projector(first, postgres_dsn, journal=b"one"), first)

@@ -177,7 +177,7 @@ async def test_command_larger_than_a_message_comes_in_parts(server, tmp_path, mo
         await has(client, book, core)
 
 
-async def test_no_server_is_said_and_another_journal_is_refused(server, tmp_path):
+async def test_f64_no_server_is_said_and_another_journal_is_refused(server, tmp_path):
     with pytest.raises(Unavailable, match="nats://127.0.0.1:1"):
         await RelayedEvents("nats://127.0.0.1:1").start()
     (tmp_path / "one").mkdir()

@@ -14,9 +14,9 @@ import pytest
 
 from bench.api_catalogue import Sizes, fill
 from platform_api.envelope import cursor_text
-from tests.integration.platform_api.test_licensing import apply, issued, keyed, studio, sweep, terms_for
 from tests.integration.platform_api.test_works import chapter, creator, file_of, published, story
 from tests.support.files import png
+from tests.support.licences import apply, issued, keyed, studio, sweep, terms_for
 from tests.support.registry import begun
 
 TABLES = re.compile(r"\b(creators|works|media|tokens|licensing|registry)\.\w+|\bexchange\.balance\b")

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from platform_api.licensing.service import LicensingService
-from tests.integration.platform_api.test_licensing import (
+from tests.support.licences import (
     TERMS,
     apply,
     issued,
