@@ -4,6 +4,7 @@ from platform_api.kernel.context import Context
 from platform_api.works.part_routes import ChapterController, OfferController, WorkPartController
 from platform_api.works.routes import CreatorWorksController, WorkController, WorkStaffController
 from platform_api.works.service import WorkService
+from platform_api.works.views import forget_views
 
 __all__ = ["CONTEXT"]
 
@@ -19,4 +20,5 @@ CONTEXT = Context(
         "work.rejected", "work.suspended", "work.withdrawn", "work.collaborators_changed", "chapter.published",
     ),
     catalogue=("/v1/works", "/v1/chapters", "/v1/offers"),
+    upkeep=forget_views,
 )  # fmt: skip

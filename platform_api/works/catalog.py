@@ -43,6 +43,7 @@ from platform_api.works.models import (
     WorkSort,
     WorkVersion,
 )
+from platform_api.works.views import Views
 
 __all__ = ["PUBLIC_ROLES", "Catalog", "content_of"]
 
@@ -69,8 +70,8 @@ _METADATA = msgspec.json.Decoder(Metadata)
 
 
 class Catalog:
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
+    def __init__(self, kernel: Kernel, views: Views) -> None:
+        self._kernel, self._views = kernel, views
         self._database = kernel.database
         self._creators = kernel.service(CreatorService)
         self._taxonomy = kernel.service(TaxonomyService)
@@ -104,7 +105,10 @@ class Catalog:
     async def read(self, visitor: Caller | None, work_id: UUID) -> Work:
         """Raises ApiError NOT_FOUND."""
         async with self._database.connection() as db:
-            return work_of((await self.visible(db, visitor, work_id))[0])
+            row, inside = await self.visible(db, visitor, work_id)
+        if row["status"] == "published" and not inside:
+            self._views.note(visitor, work_id)
+        return work_of(row)
 
     async def change(self, caller: Caller, work_id: UUID, body: WorkPatch, if_match: str | None) -> Work:
         """The owner, or a moderator correcting metadata. Raises ApiError."""
@@ -514,8 +518,15 @@ def work_of(row: Any) -> Work:
         verification_status=row["verification_status"], content_version=row["content_version"],
         published_at=timestamp(row["published_at"]) if row["published_at"] else None,
         created_at=timestamp(row["created_at"]), updated_at=timestamp(row["updated_at"]), version=row["version"],
-        purchase_count=row["purchase_count"],
+        purchase_count=row["purchase_count"], view_count=row["view_count"],
+        rating=_average(row["rating_sum"], row["rating_count"]), rating_count=row["rating_count"],
     )  # fmt: skip
+
+
+def _average(total: int, count: int) -> str | None:
+    """Two decimals, rounded half up; None without any."""
+    hundredths = (200 * total + count) // (2 * count) if count else None
+    return None if hundredths is None else f"{hundredths // 100}.{hundredths % 100:02}"
 
 
 def _columns(fields: Mapping[str, Any], kept: Mapping[str, Any] | None = None) -> dict[str, Any]:

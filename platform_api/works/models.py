@@ -14,8 +14,8 @@ from platform_api.texts import PROSE, Category, Genre, line, prose
 __all__ = [
     "BODY_MAX", "BODY_MIN", "Asset", "AssetRequest", "Chapter", "ChapterDetail", "ChapterPatch", "ChapterRequest",
     "ChapterVersion", "Collaborator", "CollaboratorChange", "CollaboratorLine", "CollaboratorsRequest",
-    "Collaborators", "Consent", "Metadata", "Offer", "OfferPatch", "OfferRequest", "StaffReason", "VerificationCase",
-    "VerificationDecision", "VerificationRequest", "Work", "WorkKind", "WorkPatch", "WorkRequest",
+    "Collaborators", "Consent", "Metadata", "Offer", "OfferPatch", "OfferRequest", "RatingRequest", "StaffReason",
+    "VerificationCase", "VerificationDecision", "VerificationRequest", "Work", "WorkKind", "WorkPatch", "WorkRequest",
     "WorkSort", "WorkStatus", "WorkVersion",
 ]  # fmt: skip
 
@@ -115,6 +115,15 @@ class Work(Struct, frozen=True):
     version: int
     purchase_count: int
     """Purchases and rentals, of its chapters too, but for those that were given back whole."""
+    view_count: int
+    """Visitors, each once a day; some seconds late."""
+    rating: Annotated[str | None, Meta(examples=["4.50"])]
+    """The average of `rating_count` ratings of 1 to 5 stars, with two decimals; null without any."""
+    rating_count: int
+
+
+class RatingRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    stars: Annotated[int, Meta(ge=1, le=5, examples=[4])]
 
 
 class WorkVersion(Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from platform_api.database import insertion
 _WORK = """
     w.id, w.creator_id, w.account_id, w.kind, w.title, w.description, w.category, w.genres, w.tags, w.language,
     w.metadata, w.status, w.verification_status, w.content_version, w.sold, w.published_at, w.created_at, w.updated_at,
-    w.version, w.purchase_count
+    w.version, w.purchase_count, w.view_count, w.rating_sum, w.rating_count
 """
 CASTS = {"search_words": "::text::regconfig"}
 FILTERS: Mapping[str, str] = {
@@ -123,6 +123,53 @@ async def shown(db: Any, ids: list[UUID]) -> set[UUID]:
 async def count_purchase(db: Any, work_id: UUID, change: int) -> None:
     """As `mark_sold`: no new version of the row."""
     await db.execute("UPDATE works.work SET purchase_count = purchase_count + $2 WHERE id = $1", work_id, change)
+
+
+async def count_views(db: Any, seen: list[tuple[date, UUID, bytes]]) -> None:
+    """Visitors that are new today, (day, work, visitor), in one order for all who write. As `count_purchase`."""
+    await db.execute(
+        """
+        WITH new AS (
+            INSERT INTO works.work_view SELECT * FROM unnest($1::date[], $2::uuid[], $3::bytea[])
+            ON CONFLICT DO NOTHING RETURNING work_id),
+        counted AS (SELECT work_id, count(*) AS visitors FROM new GROUP BY work_id),
+        held AS (
+            SELECT w.id FROM works.work w WHERE w.id IN (SELECT work_id FROM counted) ORDER BY w.id FOR NO KEY UPDATE)
+        UPDATE works.work w SET view_count = w.view_count + c.visitors
+        FROM held h JOIN counted c ON c.work_id = h.id WHERE w.id = h.id
+        """,
+        [day for day, _, _ in seen], [work_id for _, work_id, _ in seen], [visitor for _, _, visitor in seen],
+    )  # fmt: skip
+
+
+async def forget_views(db: Any, today: date) -> None:
+    await db.execute("DELETE FROM works.work_view WHERE day < $1::date - 1", today)
+
+
+async def rating(db: Any, work_id: UUID, account_id: UUID) -> int | None:
+    query = "SELECT stars FROM works.rating WHERE work_id = $1 AND account_id = $2"
+    stars: int | None = await db.fetchval(query, work_id, account_id)
+    return stars
+
+
+async def set_rating(db: Any, work_id: UUID, account_id: UUID, stars: int) -> None:
+    await db.execute(
+        "INSERT INTO works.rating (work_id, account_id, stars) VALUES ($1, $2, $3)"
+        " ON CONFLICT (work_id, account_id) DO UPDATE SET stars = excluded.stars, updated_at = now()",
+        work_id, account_id, stars,
+    )  # fmt: skip
+
+
+async def remove_rating(db: Any, work_id: UUID, account_id: UUID) -> None:
+    await db.execute("DELETE FROM works.rating WHERE work_id = $1 AND account_id = $2", work_id, account_id)
+
+
+async def count_rating(db: Any, work_id: UUID, stars: int, ratings: int) -> None:
+    """As `count_purchase`."""
+    await db.execute(
+        "UPDATE works.work SET rating_sum = rating_sum + $2, rating_count = rating_count + $3 WHERE id = $1",
+        work_id, stars, ratings,
+    )  # fmt: skip
 
 
 async def mark_sold(db: Any, work_id: UUID) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from litestar import Controller, Response, delete, get, patch, post
+from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
@@ -20,6 +20,7 @@ from platform_api.routing import CHANGES, READS, READS_ONE, AnyRequest, Visitor,
 from platform_api.security import permitted, unauthorized
 from platform_api.texts import LINE, SearchText
 from platform_api.works.models import (
+    RatingRequest,
     StaffReason,
     VerificationCase,
     VerificationDecision,
@@ -134,6 +135,20 @@ class WorkController(Controller):
     ) -> Envelope[VerificationCase]:  # fmt: skip
         """Ask to have a work verified."""
         return ok(request, await works.catalog.submit(caller, path_id(work_id, "work"), data))
+
+    @put("/{work_id:str}/rating", status_code=200, security=BEARER, responses=CHANGES)
+    async def rate(
+        self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[RatingRequest], caller: Who, works: Works
+    ) -> Envelope[Work]:
+        """Rate a work that one has a right to by purchase, in the place of one's earlier rating."""
+        return ok(request, await works.ratings.rate(caller, path_id(work_id, "work"), data.stars))
+
+    @delete("/{work_id:str}/rating", status_code=200, security=BEARER, responses=CHANGES)
+    async def withdraw_rating(
+        self, request: AnyRequest, work_id: FromPath[str], caller: Who, works: Works
+    ) -> Envelope[Work]:
+        """Take one's rating back."""
+        return ok(request, await works.ratings.withdraw(caller, path_id(work_id, "work")))
 
     @get("/{work_id:str}/versions", security=BEARER, responses=READS_ONE)
     async def versions(
