@@ -20,5 +20,8 @@ CONTEXT = Context(
         ProviderController,
     ),
     PaymentService,
-    events=("payment.completed", "payment.failed", "refund.processed", "entitlement.granted", "transfer.completed"),
+    events=(
+        "payment.completed", "payment.failed", "refund.processed", "entitlement.granted", "entitlement.revoked",
+        "transfer.completed",
+    ),
 )

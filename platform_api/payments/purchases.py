@@ -49,6 +49,7 @@ class Purchases:
         self._media = kernel.service(MediaService)
         self._royalties = kernel.service(RoyaltyService)
         self._works.catalog.entitled = self.entitled
+        self._works.ratings.bought = queries.has_bought
         self._works.catalog.being_paid = queries.is_being_paid
         self._money.handle("purchase", self._on_answer)
 

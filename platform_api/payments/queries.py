@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "add_refunded", "complete_purchase", "entitlement_of", "entitlements", "fail_purchase",
+    "add_refunded", "complete_purchase", "entitlement_of", "entitlements", "fail_purchase", "has_bought",
     "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase", "insert_refund", "insert_transfer",
     "intent", "intent_of_purchase", "is_being_paid", "is_taken", "lock_intent", "lock_intent_by_ref", "lock_payment",
     "lock_purchase", "may_use", "note_event", "note_failure", "payment", "payment_by_ref", "payment_of_purchase",
@@ -246,6 +246,16 @@ async def may_use(
               AND ($4::timestamptz IS NULL OR starts_at <= $4))
         """,
         account_id, work_id, chapter_id, before,
+    )  # fmt: skip
+    return found
+
+
+async def has_bought(db: Any, account_id: UUID, work_id: UUID) -> bool:
+    """The work or a chapter of it, for good or for a time that may be over, and was not given back whole."""
+    found: bool = await db.fetchval(
+        "SELECT EXISTS (SELECT FROM payments.entitlement"
+        " WHERE account_id = $1 AND work_id = $2 AND revoked_at IS NULL)",
+        account_id, work_id,
     )  # fmt: skip
     return found
 

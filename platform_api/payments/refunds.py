@@ -187,6 +187,11 @@ class Refunds:
             accounts += [purchase["account_id"], purchase["seller_id"]]
             if purchase["status"] == "refunded":
                 await queries.revoke_entitlement(db, purchase["id"])
+                buyer = str(purchase["account_id"])
+                revoked = {"work_id": str(purchase["work_id"]), "account_id": buyer, "for_accounts": [buyer]}
+                await self._kernel.events.publish(
+                    db, "entitlement.revoked", ("purchase", str(purchase["id"])), revoked, actor=row["created_by"]
+                )
         payload = {
             "amount": decimal_text(row["amount_units"], row["scale"]), "asset": row["asset"],
             "for_accounts": sorted({str(account) for account in accounts}),

@@ -140,7 +140,10 @@ class WorkController(Controller):
     async def rate(
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[RatingRequest], caller: Who, works: Works
     ) -> Envelope[Work]:
-        """Rate a work that one has a right to by purchase, in the place of one's earlier rating."""
+        """Rate a work that one bought or rented, or a chapter of which, in the place of one's earlier rating.
+
+        A purchase that is given back whole takes the rating with it.
+        """
         return ok(request, await works.ratings.rate(caller, path_id(work_id, "work"), data.stars))
 
     @delete("/{work_id:str}/rating", status_code=200, security=BEARER, responses=CHANGES)

@@ -110,3 +110,43 @@ async def test_who_bought_a_work_rates_it_once(shop):
         answer = await shop.world.client.put(path, headers=bearers[0], json={"stars": stars})
         assert (answer.status_code, answer.json()["error"]["details"]["field"]) == (400, "stars"), answer.text
     assert (await work_of(shop, work))["rating_count"] == 2
+
+
+async def test_rating_goes_with_the_last_purchase_that_is_given_back_whole(shop):
+    _, seller, work, _, offer = await shop.seller("4")
+    body = {"kind": "rent", "asset": "USDC", "price": "1", "access_seconds": 3600}
+    rent = await shop.world.data("POST", f"/v1/works/{work['id']}/offers", headers=seller, json=body)
+    _, bearer = await shop.buyer("5")
+    rental = await shop.buy(bearer, rent, "balance")
+    purchase = await shop.buy(bearer, offer, "balance")
+    await shop.finish()
+    path = f"/v1/works/{work['id']}/rating"
+
+    async def rated(bearer, stars):
+        found = await shop.world.data("PUT", path, headers=bearer, json={"stars": stars})
+        return found["rating"], found["rating_count"]
+
+    async def rating_after_refund(of, **amount):
+        await shop.post(f"/v1/purchases/{of['id']}/refund", seller, amount)
+        await shop.finish()
+        found = await work_of(shop, work)
+        return found["rating"], found["rating_count"]
+
+    assert await rated(bearer, 4) == ("4.00", 1)
+    assert await rating_after_refund(purchase, amount="1") == ("4.00", 1)  # still theirs
+    assert await rating_after_refund(purchase) == ("4.00", 1)  # they rented it too
+    await shop.world.sql(
+        "UPDATE payments.entitlement SET starts_at = now() - interval '2 hours', ends_at = now() - interval '1 hour'"
+        " WHERE purchase_id = $1::text::uuid",
+        rental["id"],
+    )  # fmt: skip
+    assert await rated(bearer, 5) == ("5.00", 1)  # a rental that has run out was one
+    _, other = await shop.buyer("5")
+    await shop.buy(other, offer, "balance")
+    await shop.finish()
+    assert await rated(other, 2) == ("3.50", 2)
+    assert await rating_after_refund(rental) == ("2.00", 1)
+    await shop.world.refused(403, "FORBIDDEN", "not_bought", "PUT", path, headers=bearer, json={"stars": 5})
+    await shop.buy(bearer, offer, "balance")
+    await shop.finish()
+    assert await rated(bearer, 5) == ("3.50", 2)
