@@ -13,7 +13,7 @@ CONTEXT = Context(
     IdentityService,
     events=(
         "user.registered", "user.email_verified", "user.role_granted", "user.role_revoked", "session.revoked",
-        "wallet.linked", "wallet.unlinked",
+        "wallet.linked", "wallet.unlinked", "api_key.added", "api_key.revoked",
     ),
     sealed=(ACCOUNT_EMAIL, TOKEN_EMAIL),
 )  # fmt: skip

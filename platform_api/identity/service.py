@@ -16,8 +16,8 @@ class IdentityService:
     """One part for each concern; they share nothing but the tables."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self.sessions = Sessions(kernel)
         self.people = People(kernel)
+        self.keys = Keys(kernel, self.people)
+        self.sessions = Sessions(kernel, self.keys)
         self.wallets = Wallets(kernel, self.sessions)
-        self.keys = Keys(kernel)
         self.roles = Roles(kernel.events, kernel.audit)
