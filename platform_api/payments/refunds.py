@@ -151,7 +151,9 @@ class Refunds:
         outside = {leg["to"]: OPEN for leg in legs if leg["to"].startswith("external:")}
         parts = [(part.account, part.units) for part in taken]
         await self._royalties.entries.set_aside(db, _ref(id_), row, parts, forced=forced)
-        await self._money.order(db, _ref(id_), "refund", id_, command, accounts=outside, kept=KEPT_OUTSIDE)
+        await self._money.order(
+            db, _ref(id_), "refund", id_, command, accounts=outside, kept=KEPT_OUTSIDE, mine=True
+        )
         await self._kernel.audit.record(
             db, "refund.approved", ("refund", str(id_)), actor=caller.account_id,
             new={"amount": decimal_text(units, row["scale"]), "asset": row["asset"], "reason": reason,
