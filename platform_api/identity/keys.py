@@ -21,7 +21,7 @@ from platform_api.envelope import unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.identity import queries
 from platform_api.identity.models import ApiKey, ApiKeyRequest
-from platform_api.identity.people import People
+from platform_api.identity.owner_letters import OwnerLetters
 from platform_api.identity.step_up import spend_step_up
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
@@ -42,8 +42,8 @@ class KeyEnd(msgspec.Struct, frozen=True):
 
 
 class Keys:
-    def __init__(self, kernel: Kernel, people: People) -> None:
-        self._kernel, self._people = kernel, people
+    def __init__(self, kernel: Kernel, letters: OwnerLetters) -> None:
+        self._kernel, self._letters = kernel, letters
         kernel.jobs.handle("admin_actions", "end_key", KeyEnd, self._end_at_gateway)
 
     async def keys_of(self, caller: Caller) -> list[ApiKey]:
@@ -74,7 +74,7 @@ class Keys:
             )  # fmt: skip
             await self._publish(db, "api_key.added", key_id, account_id)
             text = f"The key {body.public_key} may now {' and '.join(scopes)} for your account."
-            await self._people.tell_owner(db, account_id, "A key was added", text)
+            await self._letters.tell(db, account_id, "A key was added", text)
             await self._kernel.core.register_key(str(key_id), public_key, caller.account, scopes)
         return _key(row)
 

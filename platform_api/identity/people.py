@@ -26,6 +26,7 @@ from platform_api.identity.models import (
     ProfilePatch,
     PublicProfile,
 )
+from platform_api.identity.owner_letters import ACCOUNT_EMAIL
 from platform_api.identity.sessions import core_account
 from platform_api.identity.wallet_proof import WalletAddress
 from platform_api.ids import new_id, new_secret, secret_digest
@@ -34,9 +35,8 @@ from platform_api.kernel.sealing import SealedColumn
 from platform_api.ports import Letter
 from platform_api.security import Caller
 
-__all__ = ["ACCOUNT_EMAIL", "TOKEN_EMAIL", "People"]
+__all__ = ["TOKEN_EMAIL", "People"]
 
-ACCOUNT_EMAIL = SealedColumn("identity.account", "email_sealed")
 TOKEN_EMAIL = SealedColumn("identity.email_token", "email_sealed")
 LETTERS_PER_HOUR = 5
 
@@ -47,21 +47,11 @@ class EmailLetter(msgspec.Struct, frozen=True):
     token_id: UUID
 
 
-class OwnerLetter(msgspec.Struct, frozen=True):
-    """A job: tell the owner of an account what was done with it. Holds no secret."""
-
-    id: UUID
-    account_id: UUID
-    subject: str
-    text: str
-
-
 class People:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._database = kernel.database
         kernel.jobs.handle("notifications", "email_verification", EmailLetter, self._write_letter)
-        kernel.jobs.handle("notifications", "owner_letter", OwnerLetter, self._write_to_owner)
 
     async def profile(self, caller: Caller) -> Profile:
         async with self._database.connection() as db:
@@ -81,15 +71,6 @@ class People:
     async def is_known(self, db: Any, account_id: UUID) -> bool:
         """On the caller's connection: is there such an account, in good standing?"""
         return await queries.public_account(db, account_id) is not None
-
-    async def tell_owner(self, db: Any, account_id: UUID, subject: str, text: str) -> None:
-        """A letter to the account's address, if it has one, once the transaction of `db` is committed.
-
-        For what a stolen session could do and its owner must hear of; pages hear of it by the event beside it.
-        """
-        if self._kernel.mail is not None:
-            letter = OwnerLetter(new_id(), account_id, subject, text)
-            await self._kernel.jobs.enqueue(db, "notifications", "owner_letter", letter)
 
     async def change(self, caller: Caller, body: ProfilePatch, if_match: str | None) -> Profile:
         """Raises ApiError CONFLICT: `version_mismatch` or `username_taken`."""
@@ -175,18 +156,6 @@ class People:
         )
         email = self._kernel.sealer.open(TOKEN_EMAIL, row["id"], bytes(row["email_sealed"]))
         await self._kernel.mail.send(Letter(str(row["id"]), email, "Confirm your address", text))
-
-    async def _write_to_owner(self, job: OwnerLetter) -> None:
-        async with self._database.connection() as db:
-            row = await queries.account_by_id(db, job.account_id)
-        if self._kernel.mail is None or row["email_sealed"] is None:
-            return
-        email = self._kernel.sealer.open(ACCOUNT_EMAIL, row["id"], bytes(row["email_sealed"]))
-        text = (
-            f"{job.text}\n\nIf it was not you: sign in at {self._kernel.settings.origin} with a wallet you trust,\n"
-            "end the sessions and keys that you do not know, and write to us.\n"
-        )
-        await self._kernel.mail.send(Letter(str(job.id), email, job.subject, text))
 
     def _email_digest(self, email: str) -> bytes:
         """Addresses that differ in capitals alone are one."""

@@ -41,7 +41,8 @@ class Transfers:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel, self._database = kernel, kernel.database
         self._exchange = kernel.service(ExchangeService)
-        self._people = kernel.service(IdentityService).people
+        identity = kernel.service(IdentityService)
+        self._people, self._letters = identity.people, identity.letters
         self._money = kernel.service(MoneyCommands)
         self._money.handle("transfer", self._on_answer)
 
@@ -62,7 +63,7 @@ class Transfers:
             if not await queries.has_paid(db, UUID(caller.account_id), body.to):
                 await spend_step_up(db, caller)
                 text = f"{decimal_text(units, scale)} {body.asset} are on their way from your account to {body.to}."
-                await self._people.tell_owner(db, UUID(caller.account_id), "A transfer to a new account", text)
+                await self._letters.tell(db, UUID(caller.account_id), "A transfer to a new account", text)
             await queries.insert_transfer(
                 db, id_, UUID(caller.account_id), body.to, body.asset, scale, units, fee, body.note
             )
