@@ -25,9 +25,7 @@ ORDERS = {
 }  # fmt: skip
 """Sort → what comes after the cursor, and the order. The last part of each key is the id."""
 CANDIDATES_MAX = 500
-"""How many matches of a search are ranked: bounds its cost for words that everybody uses. A creator whose name is just
-what was typed is found whatever else there is, and comes first."""
-EXACT_RANK = 10**12
+"""How many matches of a search are ranked: bounds its cost for words that everybody uses."""
 SEARCH_QUERY = """
     WITH given AS (SELECT websearch_to_tsquery('simple', $1) AS words),
     query AS (
@@ -98,33 +96,23 @@ async def search(
     after: tuple[Any, ...],
     limit: int,
 ) -> list[Any]:
-    """Names that are just that, then by rank, in millionths; ties by id. At most CANDIDATES_MAX matches are ranked."""
+    """By rank, in millionths; ties by id. At most CANDIDATES_MAX matches are ranked."""
     rows: list[Any] = await db.fetch(
         SEARCH_QUERY
         + f""",
         found AS (
             SELECT c.id, c.search, q.words FROM creators.creator c, query q
-            WHERE c.search @@ q.words AND lower(c.display_name) <> lower($1) AND ($2::text IS NULL OR c.category = $2)
+            WHERE c.search @@ q.words AND ($2::text IS NULL OR c.category = $2)
               AND ($3::text IS NULL OR c.creator_type = $3)
               AND ($4::boolean IS NULL OR (c.verification_status = 'verified') = $4)
             LIMIT {CANDIDATES_MAX}
         ),
-        exact AS (
-            SELECT c.id FROM creators.creator c
-            WHERE lower(c.display_name) = lower($1) AND ($2::text IS NULL OR c.category = $2)
-              AND ($3::text IS NULL OR c.creator_type = $3)
-              AND ($4::boolean IS NULL OR (c.verification_status = 'verified') = $4)
-            ORDER BY c.id DESC LIMIT {CANDIDATES_MAX}
-        ),
-        ranked AS (
-            SELECT id, {EXACT_RANK}::bigint AS rank FROM exact
-            UNION ALL SELECT id, (ts_rank_cd(search, words, 1) * 1000000)::bigint FROM found
-        )
+        ranked AS (SELECT id, (ts_rank_cd(search, words, 1) * 1000000)::bigint AS rank FROM found)
         SELECT x.*, r.rank FROM ranked r JOIN LATERAL ({_CREATOR} WHERE c.id = r.id) x ON true
         WHERE $5::bigint IS NULL OR (r.rank, r.id) < ($5, $6::uuid)
         ORDER BY r.rank DESC, r.id DESC LIMIT $7
         """,
-        text.strip(), category, type_, verified, *after, limit,
+        text, category, type_, verified, *after, limit,
     )  # fmt: skip
     return rows
 
