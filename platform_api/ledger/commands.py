@@ -30,6 +30,7 @@ from platform_api.database import Deadlock
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.kernel.context import Kernel
 from platform_api.ledger import queries
+from platform_api.ports import submit_taken
 
 __all__ = [
     "FORCED", "KEPT", "KEPT_OUTSIDE", "NEVER", "OPEN", "MoneyAnswer", "MoneyCommands", "pay_account", "work_account",
@@ -42,7 +43,6 @@ KEPT = timedelta(days=7)
 """How long the core remembers the ref of a command of our own."""
 KEPT_OUTSIDE = timedelta(days=90)
 """The same for a fact of a payment provider."""
-_PASSING = ("busy", "cancel_only")
 _PAUSE_SECONDS_MAX = 60
 _LEFT_OPEN = timedelta(minutes=10)
 """Longer than the tries of a job take."""
@@ -215,6 +215,8 @@ class MoneyCommands:
         answer = await self._submit(row, msgspec.json.decode(row["body"]))
         if answer.state == "rejected":
             closed = await self._submit(row, {"op": "void", "ref": row["ref"]})
+            if closed.state == "posted" and answer.reason != "bad_ref":
+                return closed  # another sender's copy ran between the two
             state = "refused" if closed.state == "voided" else "stuck"
             if state == "stuck":
                 log.error("money_stuck", ref=row["ref"], reason=answer.reason)
@@ -224,7 +226,7 @@ class MoneyCommands:
         return answer
 
     async def _submit(self, row: Any, command: Mapping[str, Any]) -> MoneyAnswer:
-        answer = await self._core.submit(command)
+        answer = await submit_taken(self._core, command)
         event, sequence, reason = answer.get("event"), answer.get("sequence"), None
         match event:
             case "transferred" | "posted":
@@ -239,8 +241,6 @@ class MoneyCommands:
                     sequence = None  # that of the hold; the one of the decision is not told again
             case _:
                 state, reason = "rejected", str(answer.get("reason") or event)
-                if reason in _PASSING:
-                    raise Unavailable(f"the core takes no money commands now: {reason}")
         return MoneyAnswer(row["ref"], row["document_id"], state, reason, None if sequence is None else int(sequence))
 
     async def _open(self, accounts: Mapping[str, str]) -> None:
