@@ -93,6 +93,10 @@ class MoneyCommands:
         assert kind not in self._handlers, f"commands of kind {kind} have a handler"
         self._handlers[kind] = on_answer
 
+    async def pass_on(self, db: Any, kind: str, answer: MoneyAnswer) -> None:
+        """To the handler of this kind, what a command that stands for one of its own was answered."""
+        await self._handlers[kind](db, answer)
+
     async def order(
         self,
         db: Any,

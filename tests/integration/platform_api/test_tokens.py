@@ -327,7 +327,7 @@ async def test_a_launch_whose_supply_is_minted_goes_on_when_its_obstacle_is_away
     await floor.world.sql(old, token["market"])
     await floor.desk.sweep()  # says that a person must look
     assert (await floor.world.data("GET", path, headers=bearer))["status"] == "reserved"
-    floor.core.send(op="account", account=launch, status="open")
+    floor.core.send(op="account", account=launch, status="active")
     await floor.desk.sweep()
     assert (await floor.world.data("GET", path))["status"] == "minted"
     assert floor.core.balance(session["account"], token["symbol"]) == (4_000_000, 0)
