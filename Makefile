@@ -4,6 +4,7 @@
 #   make run ARGS="--seconds 30 --json summary.json"     bounded; exit 0 only if every check held
 #   make test [T=tests/unit]                             the whole suite, or a part of it
 #   make faults SEEDS=10000 KILLS=100                    faults by the thousand, and docs/report-card.md; make fuzz RUNS=N
+#   make mutants                                         bugs planted in copies of the sources: each must be caught
 #   make check                                           lint, types, tests: what CI runs; make lint, make types alone
 #   make build                                           set-up and compiling alone; make clean removes .venv, build, .data
 #   make move-builder                                    the Move compiler (needs Node 20 and npm): into build/move
@@ -23,11 +24,11 @@ KILLS ?= 20
 FIRST ?= 0
 RUNS ?= 1000000
 
-.PHONY: run test faults fuzz check lint types build move-builder peers clean help
+.PHONY: run test faults mutants fuzz check lint types build move-builder peers clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '3,12s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '3,13s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 $(VENV)/.installed: pyproject.toml requirements/embedded.txt requirements/pip.txt
 	@echo "byline: first set-up in $(VENV) (a minute or two, once)"
@@ -51,6 +52,9 @@ test: build
 
 faults: build
 	@$(BIN)/python -m tests.faults --seeds $(SEEDS) --kills $(KILLS) --first $(FIRST)
+
+mutants: build
+	@BYLINE_MUTANTS=1 $(BIN)/python -m pytest tests/simulation/test_planted.py tests/simulation/test_mutants.py
 
 fuzz: build
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check 'atheris>=3,<4'

@@ -455,8 +455,8 @@ async def _uploads(connections: list[Connection], person: Person, files: int, sm
 
 
 async def _upload(connection: Connection, person: Person, content: bytes) -> None:
-    body = {"name": "master.bin", "content_type": "video/mp4", "size_bytes": len(content)}
-    content = b"\0\0\0\x18ftypmp42" + content[12:]
+    body = {"name": "master.bin", "content_type": "audio/flac", "size_bytes": len(content)}
+    content = b"fLaC" + content[4:]
     upload = await connection.data("POST", "/v1/uploads", body, person.headers)
     path, part = f"/v1/uploads/{upload['id']}", int(upload["part_bytes"])
     headers = {**person.headers, "content-type": "application/octet-stream"}

@@ -42,6 +42,8 @@ __all__ = ["run_process"]
 logger = logging.getLogger(__name__)
 
 STATUS_INTERVAL_S = 0.25
+API_GARBAGE = (10_000, 20, 20)
+"""How many new objects make a collection: an answer has thousands, hardly any of them in a circle."""
 SOCKET_MESSAGE_BYTES_MAX = 16 * 1024
 """Of the event socket; the longest request that is one is a token."""
 EVENTS_WAIT_S = 30.0
@@ -586,11 +588,16 @@ async def _backup(settings: Settings, status: StatusFile, stop: asyncio.Event) -
 
 async def _relay(settings: Settings, status: StatusFile, stop: asyncio.Event) -> None:
     from marketdata.relay import run_relay
+    from persistence.chain_words import ChainWords
+    from persistence.disk import DirectoryDisk
 
     facts: dict[str, Any] = {}
+    disk = DirectoryDisk(settings.data_directory)
     await _first_ends(
         stop,
-        run_relay(settings.relay_url, lambda: _event_source(settings), stop, facts),
+        run_relay(
+            settings.relay_url, lambda: _event_source(settings), lambda: ChainWords(disk).word, stop, facts
+        ),
         _report(status, stop, lambda: facts),
     )
 
@@ -603,6 +610,8 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     from byline.journal_publication import keep_batch_file
     from byline.rebuild import REQUEST
     from byline.settled_notices import SettledNotices
+    from persistence.chain_words import ChainWords
+    from persistence.disk import DirectoryDisk
     from persistence.stores.postgres.projector import Projector
     from platform_api.database import Database
     from platform_api.registry.service import registry_desk
@@ -619,7 +628,9 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     core = GatewayPort(data, settings.host)
     events = await _event_source(settings)
     rebuild = data / REQUEST
-    projector = Projector(events, _postgres_url(settings), journal=events.identity, rebuild=rebuild)
+    projector = Projector(
+        events, _postgres_url(settings), journal=events.identity, words=ChainWords(DirectoryDisk(data)), rebuild=rebuild
+    )
     chain_directory = data / "chain"
     chain_directory.mkdir(parents=True, exist_ok=True)
     purse = Purse()
@@ -852,10 +863,15 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
     async def report() -> None:
         while not server.started and not stop.is_set():
             await asyncio.sleep(0.02)
+        gc.collect()
+        gc.freeze()  # routes and types stay: the collector need not walk them again
+        gc.set_threshold(*API_GARBAGE)
         await _report(status, stop, lambda: {"host": settings.host, "port": port, "core": dict(core.status())})
 
     async def serve() -> None:
         await server.serve(sockets=[server_socket])
+        if not server.started:
+            raise Unavailable("the API did not start: the lines above say why")
 
     try:
         await core.start()

@@ -1,15 +1,23 @@
 """Events between hosts, over core NATS: the relay beside the core says them, market data elsewhere follows.
 
     byline.events         every batch as it is published; an empty one each second while it is quiet
-    byline.events.read    request: after u64; the reply is the next batch, an empty one when there is nothing later
+    byline.events.read    request: after u64 · chain word of that sequence u64, 0: not known; the reply is the next
+                          batch, an empty one when there is nothing later
 
-    batch, in parts of at most PART_BYTES: version u32 = 1 · part u32 · parts u32 · pad u32 · after u64 · head u64 ·
-    identity of the journal, 16 bytes · slots of 128 bytes
+    batch, in parts of at most PART_BYTES: version u32 = 2 · part u32 · parts u32 · flags u32 · after u64 · head u64 ·
+    identity of the journal, 16 bytes · run u64 · chain word of head u64, 0: not known · slots of 128 bytes
 
 A batch has everything later than `after` up to `head`, whole commands. Core NATS keeps nothing and may lose messages; a
 follower sees that by `after` and asks for what it lacks, so whoever comes late or was away needs nothing else. The
-event log stays the only memory. Trust: whoever may publish to these subjects decides what is shown; give the server
-accounts.
+event log stays the only memory.
+
+A journal that was cut, or restored without its last records, has the same identity and other events. `run` is new with
+each start of the relay and each event log that is built anew, one of which such a journal needs: a follower that sees
+another one asks, with the chain word of what it has. The relay compares it with the journal's, and says FOREIGN if that
+has another or does not reach so far; the follower then ends, and begins anew from the first event. Nothing of a new run
+is taken in before that.
+
+Trust: whoever may publish to these subjects decides what is shown; give the server accounts.
 
 Never: sends what is not published in the log; hands out events with a hole. Bounds: a follower holds BATCHES_MAX
 batches that were not read yet, and asks for more only below that.
@@ -20,16 +28,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import struct
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from engine.messages import layout
-from engine.messages.errors import JournalCorrupt, Unavailable
+from engine.messages.errors import JournalCorrupt, RemoteFault, Unavailable
 from engine.messages.ports import EventSource
 
 __all__ = ["RelayedEvents", "run_relay"]
@@ -38,9 +47,12 @@ log = logging.getLogger(__name__)
 
 SUBJECT = "byline.events"
 READ_SUBJECT = "byline.events.read"
-VERSION = 1
-HEAD = struct.Struct("<IIIIQQ16s")
-AFTER = struct.Struct("<Q")
+VERSION = 2
+HEAD = struct.Struct("<IIIIQQ16sQQ")
+ASKED = struct.Struct("<QQ")
+VERSION_FIELD = struct.Struct("<I")
+FOREIGN = 1
+"""Flag: the journal has not what the asking follower has."""
 PART_BYTES = 512 * 1024
 READ_SLOTS = 4_096
 POLL_S = 0.005
@@ -50,13 +62,29 @@ CONNECT_S = 3.0
 BATCHES_MAX = 64
 
 
-def _parts(after: int, head: int, identity: bytes, slots: np.ndarray) -> list[bytes]:
-    data = slots.tobytes()
-    count = max(1, -(-len(data) // PART_BYTES))
-    return [
-        HEAD.pack(VERSION, part, count, 0, after, head, identity) + data[part * PART_BYTES : (part + 1) * PART_BYTES]
-        for part in range(count)
-    ]
+Word = Callable[[int], int | None]
+"""The journal's chain word of a sequence; None: it does not reach so far."""
+
+
+class _Batch(NamedTuple):
+    after: int
+    head: int
+    identity: bytes
+    run: int
+    word: int
+    """Chain word of `head`, 0: not known."""
+    is_foreign: bool
+    slots: np.ndarray
+
+    def parts(self) -> list[bytes]:
+        data = self.slots.tobytes()
+        count = max(1, -(-len(data) // PART_BYTES))
+        flags = FOREIGN if self.is_foreign else 0
+        return [
+            HEAD.pack(VERSION, part, count, flags, self.after, self.head, self.identity, self.run, self.word)
+            + data[part * PART_BYTES : (part + 1) * PART_BYTES]
+            for part in range(count)
+        ]
 
 
 class _Joined:
@@ -65,11 +93,12 @@ class _Joined:
     def __init__(self) -> None:
         self._data: list[bytes] = []
 
-    def add(self, payload: bytes) -> tuple[int, int, bytes, np.ndarray] | None:
-        """(after, head, identity, slots) once the last part is there. Raises JournalCorrupt for another version."""
-        version, part, parts, _, after, head, identity = HEAD.unpack_from(payload)
+    def add(self, payload: bytes) -> _Batch | None:
+        """The batch once its last part is there. Raises JournalCorrupt for another version."""
+        [version] = VERSION_FIELD.unpack_from(payload)
         if version != VERSION:
             raise JournalCorrupt(f"relay: version {version} of batches, not {VERSION}")
+        _, part, parts, flags, after, head, identity, run, word = HEAD.unpack_from(payload)
         if part == 0:
             self._data.clear()
         if part != len(self._data):
@@ -79,7 +108,7 @@ class _Joined:
             return None
         slots = np.frombuffer(b"".join(self._data), layout.EVENT)
         self._data.clear()
-        return after, head, identity, slots
+        return _Batch(after, head, identity, run, word, bool(flags & FOREIGN), slots)
 
 
 async def _connected(url: str) -> Any:
@@ -99,23 +128,32 @@ async def _quiet(error: Exception) -> None:
 
 
 async def run_relay(
-    url: str, make_source: Callable[[], Awaitable[Any]], stop: asyncio.Event, status: dict[str, Any]
-) -> None:
+    url: str, make_source: Callable[[], Awaitable[Any]], make_word: Callable[[], Word], stop: asyncio.Event,
+    status: dict[str, Any],
+) -> None:  # fmt: skip
     """Relays what is published from now on, and answers reads of everything, until `stop`.
 
-    `make_source` gives an event log reader with an `identity`; it is called twice. Raises Unavailable.
+    `make_source` gives an event log reader with an `identity`, `make_word` asks the journal behind it; both are called
+    twice. Raises Unavailable.
     """
     live, asked = await make_source(), await make_source()
-    identity: bytes = live.identity
+    live_word, asked_word = make_word(), make_word()
+    identity, started = bytes(live.identity), secrets.randbits(62) + 1
     server = await _connected(url)
 
     async def answer(message: Any) -> None:
-        [after] = AFTER.unpack(message.data)
-        head = asked.head_sequence
-        asked.seek(after)
-        slots = asked.read(READ_SLOTS)
-        last = int(slots["sequence"][-1]) if len(slots) else max(after, head)
-        for part in _parts(after, last, identity, slots):
+        after, word = ASKED.unpack(message.data)
+        if word and asked_word(after) != word:
+            run = started + asked.generation
+            batch = _Batch(after, after, identity, run, 0, True, np.empty(0, layout.EVENT))
+        else:
+            head = asked.head_sequence
+            asked.seek(after)
+            slots = asked.read(READ_SLOTS)
+            last = int(slots["sequence"][-1]) if len(slots) else max(after, head)
+            run = started + asked.generation  # after the read: what is of a new log never has the run of the old
+            batch = _Batch(after, last, identity, run, asked_word(last) or 0, False, slots)
+        for part in batch.parts():
             await server.publish(message.reply, part)
 
     try:
@@ -128,7 +166,8 @@ async def run_relay(
             slots = live.read(READ_SLOTS)
             if len(slots) or time.monotonic() - told > BEAT_S:
                 last = int(slots["sequence"][-1]) if len(slots) else max(position, head)
-                for part in _parts(position, last, identity, slots):
+                run = started + live.generation
+                for part in _Batch(position, last, identity, run, live_word(last) or 0, False, slots).parts():
                     await server.publish(SUBJECT, part)
                 position, told = last, time.monotonic()
                 status.update(sequence=position, batches=status["batches"] + 1)
@@ -147,10 +186,14 @@ class RelayedEvents(EventSource):
         self._server: Any = None
         self._task: asyncio.Task[None] | None = None
         self._batches: deque[tuple[int, np.ndarray]] = deque()
-        self._heard: asyncio.Queue[tuple[int, int, bytes, np.ndarray]] = asyncio.Queue(1_024)
+        self._heard: asyncio.Queue[_Batch] = asyncio.Queue(1_024)
         self._joined = _Joined()
         self._position = 0  # taken in
         self._read = 0  # handed out
+        self._word = 0
+        """Chain word of the position, 0: not known."""
+        self._run = 0
+        """Of the relay whose word it is that the position is of its journal."""
         self._identity: bytes | None = None
         self.is_caught_up = False
         self.gap_count = 0
@@ -175,6 +218,7 @@ class RelayedEvents(EventSource):
 
     def seek(self, after_sequence: int) -> None:
         self._position = self._read = after_sequence
+        self._word = self._run = 0
         self._batches.clear()
         self.is_caught_up = False
 
@@ -200,11 +244,11 @@ class RelayedEvents(EventSource):
         while True:
             await self._catch_up()
             batch = await self._heard.get()
-            while batch[0] <= self._position:
-                self._take(*batch)
+            while batch.after <= self._position and batch.run == self._run:
+                self._take(batch)
                 batch = await self._heard.get()
             self.gap_count += 1
-            log.info("event=relay_gap position=%d next=%d", self._position, batch[0])
+            log.info("event=relay_gap position=%d next=%d", self._position, batch.after)
 
     async def _catch_up(self) -> None:
         """Asks until there is nothing later."""
@@ -217,17 +261,18 @@ class RelayedEvents(EventSource):
                 continue
             if before != self._position:  # somebody has sought meanwhile
                 continue
-            self._take(*batch)
-            if not len(batch[3]):
+            self._run = batch.run
+            self._take(batch)
+            if not len(batch.slots):
                 self.is_caught_up = True
                 return
 
-    async def _ask(self, after: int) -> tuple[int, int, bytes, np.ndarray] | None:
+    async def _ask(self, after: int) -> _Batch | None:
         """The batch later than a sequence; None if no relay answers now."""
         inbox, joined = self._server.new_inbox(), _Joined()
         answers = await self._server.subscribe(inbox)
         try:
-            await self._server.publish(READ_SUBJECT, AFTER.pack(after), reply=inbox)
+            await self._server.publish(READ_SUBJECT, ASKED.pack(after, self._word), reply=inbox)
             while True:
                 batch = joined.add((await answers.next_msg(timeout=ANSWER_S)).data)
                 if batch is not None:
@@ -240,19 +285,29 @@ class RelayedEvents(EventSource):
             with contextlib.suppress(*_nats_errors()):  # the next request tells if the server is gone
                 await answers.unsubscribe()
 
-    def _take(self, after: int, head: int, identity: bytes, slots: np.ndarray) -> None:
-        """Appends what is new. Raises JournalCorrupt for the events of another journal."""
+    def _take(self, batch: _Batch) -> None:
+        """Appends what is new.
+
+        Raises:
+            JournalCorrupt: the events of another journal.
+            RemoteFault: the journal has not what was read here: it was cut, or restored without it.
+        """
+        slots = batch.slots
         if self._identity is None:
-            self._identity = identity
-        if identity != self._identity:
+            self._identity = batch.identity
+        if batch.identity != self._identity:
             raise JournalCorrupt("relay: these are the events of another journal")
-        if head <= self._position:
+        if batch.is_foreign:
+            raise RemoteFault(
+                f"relay: the journal has no such sequence {self._position} any more: it was cut, or restored without it"
+            )
+        if batch.head <= self._position:
             return
         if len(slots) and slots["sequence"][0] <= self._position:
             first = _first_after(slots, self._position)
             slots = slots[first:]
-        self._position = head
-        self._batches.append((head, slots))
+        self._position, self._word = batch.head, batch.word
+        self._batches.append((batch.head, slots))
 
 
 def _first_after(slots: np.ndarray, sequence: int) -> int:

@@ -24,6 +24,7 @@ from litestar import Litestar, Request
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.di import Provide
+from litestar.routes import HTTPRoute
 from litestar.static_files import create_static_files_router
 from litestar.types import Scope
 
@@ -129,7 +130,7 @@ def _routes(names: frozenset[str], web_folder: Path | None, body_bytes_max: int,
     routes: list[Any] = [controller for context in CONTEXTS for controller in context.controllers]
     if web_folder is not None:
         routes.append(create_static_files_router("/", [web_folder], html_mode=True, include_in_schema=False))
-    return Litestar(
+    app = Litestar(
         routes,
         dependencies={name: Provide(_part(name), sync_to_thread=False) for name in names}
         | {
@@ -144,6 +145,18 @@ def _routes(names: frozenset[str], web_folder: Path | None, body_bytes_max: int,
         logging_config=None,  # `logs.py` says how the process logs
         debug=False,
     )
+    for route in app.routes:
+        if isinstance(route, HTTPRoute):
+            _one_after_the_other(route)
+    return app
+
+
+def _one_after_the_other(route: HTTPRoute) -> None:
+    """Of dependencies that need nothing of each other Litestar makes a task group, with a task for each. Ours are at
+    hand, but for the caller, which may ask the database once: a task costs more than all of it (docs/decisions/0046).
+    """
+    for _, model in route.route_handler_map.values():
+        model.dependency_batches = [{one} for batch in model.dependency_batches for one in batch]
 
 
 def openapi_document() -> dict[str, Any]:

@@ -138,8 +138,10 @@ class Failure(msgspec.Struct, frozen=True):
 
 def timestamp(at: datetime | None = None) -> str:
     """RFC 3339, UTC, microseconds; now if no time is given."""
-    at = (at or datetime.now(UTC)).astimezone(UTC)
-    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    at = at or datetime.now(UTC)
+    if at.tzinfo is not UTC:  # PostgreSQL's are, and a list has three of them a row
+        at = at.astimezone(UTC)
+    return at.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def refused_order(reason: str) -> ApiError:

@@ -16,6 +16,7 @@ refusals have the common envelope. Holds no request beyond its answer.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 import time
 import traceback
@@ -35,6 +36,7 @@ from platform_api.security import ACCESS_COOKIE, SAFE_METHODS, Caller, cookie_ca
 __all__ = ["Gate"]
 
 log = structlog.get_logger(__name__)
+_level = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
@@ -111,10 +113,11 @@ class Gate:
             template = str(scope.get("path_template") or "other")
             seconds = time.perf_counter() - started
             self._observe(scope["method"], template, status, seconds)
-            log.debug(
-                "answered", method=scope["method"], route=template, status=status, request_id=request_id,
-                duration_ms=round(seconds * 1000, 3), account_id=caller.account_id if caller else None,
-            )  # fmt: skip
+            if _level.isEnabledFor(logging.DEBUG):  # else the line would be made whole before it is dropped
+                log.debug(
+                    "answered", method=scope["method"], route=template, status=status, request_id=request_id,
+                    duration_ms=round(seconds * 1000, 3), account_id=caller.account_id if caller else None,
+                )  # fmt: skip
 
     async def _live(self, receive: Any, send: Any) -> None:
         """ASGI's lifespan. An application that cannot start says why and raises."""

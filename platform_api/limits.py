@@ -7,7 +7,7 @@
 A bucket holds time: a request costs period / limit of it, and it comes back with the clock; no floats, no timers. The
 table of this process is bounded: at the bound the longest unused bucket goes, so one that is forgotten is at worst a
 full one again. With Redis the buckets are shared by all API processes, on Redis' own clock; while it is away each
-process counts for itself.
+process counts for itself. Without Redis there is one process alone (`kernel/alone.py`).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
@@ -78,14 +79,13 @@ async def seal_entries(db: Any) -> int:
         " ORDER BY seal_number DESC LIMIT 1"
     )
     number, previous = (last["seal_number"], bytes(last["hash"])) if last else (0, _FIRST)
-    for row in rows:
-        number += 1
-        own = _hash(previous, row)
-        await db.execute(
-            "UPDATE kernel.audit_entry SET seal_number = $2, previous_hash = $3, hash = $4 WHERE id = $1",
-            row["id"], number, previous, own,
-        )  # fmt: skip
-        previous = own
+    hashes = list(accumulate(rows, _hash, initial=previous))
+    await db.execute(
+        "UPDATE kernel.audit_entry e SET seal_number = s.number, previous_hash = s.previous, hash = s.hash"
+        " FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::bytea[]) AS s (id, number, previous, hash)"
+        " WHERE e.id = s.id",
+        [row["id"] for row in rows], list(range(number + 1, number + 1 + len(rows))), hashes[:-1], hashes[1:],
+    )  # fmt: skip
     return len(rows)
 
 

@@ -1,4 +1,5 @@
-"""Everything of the API that runs beside its requests: relay, job worker, upkeep, and the measure of the loop's lag."""
+"""Everything of the API that runs beside its requests: its place among processes, relay, job worker, upkeep, and the
+measure of the loop's lag."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from functools import partial
 
 import structlog
 
+from platform_api.kernel.alone import Place
 from platform_api.kernel.context import Kernel
 from platform_api.kernel.jobs import Worker
 from platform_api.kernel.relay import Relay
@@ -26,9 +28,17 @@ STOP_SECONDS_MAX = 10.0
 
 @contextlib.asynccontextmanager
 async def in_background(kernel: Kernel) -> AsyncIterator[None]:
-    """Runs all of it inside the block. A part that ends by mistake is logged; requests go on."""
+    """Runs all of it inside the block. A part that ends by mistake is logged; requests go on.
+
+    Raises SettingsInvalid: another process of the API serves the database, and Redis does not join them.
+    """
     settings = kernel.settings
-    tasks = [asyncio.create_task(measure_lag(kernel.metrics.loop_lag), name="loop lag")]
+    place = Place(settings.postgres_dsn, is_shared=bool(settings.redis_url))
+    await place.begin()
+    tasks = [
+        asyncio.create_task(place.run(), name="place"),
+        asyncio.create_task(measure_lag(kernel.metrics.loop_lag), name="loop lag"),
+    ]
     stream = EventStream(settings.redis_url, kernel.events) if settings.redis_url else None
     if stream is not None:
         tasks.append(asyncio.create_task(stream.run(), name="event stream"))
@@ -47,6 +57,7 @@ async def in_background(kernel: Kernel) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=STOP_SECONDS_MAX)
+        await place.close()
         if stream is not None:
             await stream.close()
 

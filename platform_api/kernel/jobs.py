@@ -33,7 +33,7 @@ from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment, QueryQueue
 from pgqueuer.domain.settings import DBSettings
 from pgqueuer.domain.types import JobId, QueueExecutionMode
 
-from platform_api.database import AWAY
+from platform_api.database import AWAY, nothing_left_behind
 from platform_api.request_scope import RequestFacts, current_request
 
 __all__ = ["QUEUES", "JobHandler", "Jobs", "QueueRule", "Worker", "install_sql"]
@@ -69,6 +69,10 @@ _RESTART_SECONDS = 1.0
 _CONNECTIONS_MAX = 4
 _CLOSE_SECONDS_MAX = 2.0
 _BATCH = 10
+_LOOK = timedelta(seconds=1)
+"""How late a job may begin that was planned for later, or that another failed and left: nobody tells of those. Of one
+that is due at once the worker is told (migration 0021)."""
+_LOOK_DRAINING = timedelta(milliseconds=20)
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -112,9 +116,16 @@ class Jobs:
         payload = msgspec.json.encode({"kind": kind, "body": body, "request_id": current_request.get().request_id})
         ids = await _queries(AsyncpgDriver(db)).enqueue(
             queue, payload, rule.priority, run_after if run_after is not None else rule.delay,
-            f"{queue}/{kind}/{dedupe_key}" if dedupe_key else None, on_conflict="skip",
+            _dedupe(queue, kind, dedupe_key) if dedupe_key else None, on_conflict="skip",
         )  # fmt: skip
         return ids[0] is not None
+
+    async def withdraw(self, db: Any, queue: str, kind: str, dedupe_key: str) -> None:
+        """The job that waits under this key, if one does, is not needed any more. One that runs goes on."""
+        await db.execute(
+            "DELETE FROM jobs.pgqueuer WHERE dedupe_key = $1 AND dedupe_key IS NOT NULL AND status = 'queued'",
+            _dedupe(queue, kind, dedupe_key),
+        )  # fmt: skip
 
     async def run(self, job: QueuedJob) -> None:
         """Runs the handler of one job. Raises what the handler raises."""
@@ -176,11 +187,13 @@ class Worker:
         await self._run_connected(QueueExecutionMode.drain)
 
     async def _run_connected(self, mode: QueueExecutionMode = QueueExecutionMode.continuous) -> None:
-        pool = await asyncpg.create_pool(self._dsn, min_size=1, max_size=_CONNECTIONS_MAX)
+        pool = await asyncpg.create_pool(
+            self._dsn, min_size=1, max_size=_CONNECTIONS_MAX, reset=nothing_left_behind
+        )
         try:
             await self._manager(pool).run(
                 mode=mode,
-                dequeue_timeout=timedelta(seconds=5),
+                dequeue_timeout=_LOOK if mode is QueueExecutionMode.continuous else _LOOK_DRAINING,
                 batch_size=_BATCH,
                 max_concurrent_tasks=self._running_max,
                 shutdown_on_listener_failure=True,
@@ -223,6 +236,10 @@ async def _reachable(pool: Any) -> None:
             return
         except AWAY:
             await asyncio.sleep(_RESTART_SECONDS)
+
+
+def _dedupe(queue: str, kind: str, key: str) -> str:
+    return f"{queue}/{kind}/{key}"
 
 
 def install_sql() -> str:

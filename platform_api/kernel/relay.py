@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -82,6 +83,7 @@ class Relay:
     async def deliver_due(self) -> int:
         """One batch; returns how many events were taken up. Raises Unavailable."""
         fresh: list[Event] = []
+        delivered: list[UUID] = []
         self._stream_away = False
         async with self._database.transaction() as db:
             rows = await db.fetch(
@@ -95,10 +97,13 @@ class Relay:
                 if row["error"] is None:
                     fresh.append(event)
                 if problem is None:
-                    await db.execute("UPDATE kernel.outbox SET delivered_at = now() WHERE event_id = $1::text::uuid",
-                                     event.event_id)  # fmt: skip
+                    delivered.append(row["event_id"])
                 else:
                     await self._put_off(db, row, event, problem)
+            if delivered:
+                await db.execute(
+                    "UPDATE kernel.outbox SET delivered_at = now() WHERE event_id = ANY($1::uuid[])", delivered
+                )
         for event in fresh:
             self._events.tell_listeners(event)
         return len(rows)

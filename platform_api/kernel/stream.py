@@ -4,7 +4,7 @@
 
 Whoever reads begins behind the last entry there is, and after a pause where it stopped. While Redis is away each
 process hears what its own relay hands over; what the others handed over meanwhile comes as soon as their relays can
-put it. Without Redis there must be one process of the API alone (docs/platform.md).
+put it. Without Redis there is one process of the API alone (`alone.py`).
 """
 
 from __future__ import annotations

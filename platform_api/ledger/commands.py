@@ -8,15 +8,17 @@
 
 `order` writes the finished command in the transaction of the document that wants it; nothing is read again later. The
 same bytes are sent until there is an answer, by a job and by whoever calls `drive`; two senders do no harm, for a ref
-runs once. What stays open although (a job is given up after its tries) is found by `sweep`. A refusal is final only
-after the ref is closed in the core, since a late copy could still run. What the document does with the answer runs in
-the transaction that notes it, once. So a crash anywhere leaves the money in one named account, and the next sending
-goes on (the flows are in docs/decisions/0033).
+runs once. Where a request sends the command itself the job waits a moment, and is gone with the answer. What stays open
+although (a job is given up after its tries) is found by `sweep`. A refusal is final only after the ref is closed in the
+core, since a late copy could still run. What the document does with the answer runs in the transaction that notes it,
+once. So a crash anywhere leaves the money in one named account, and the next sending goes on (the flows are in
+docs/decisions/0033).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -44,9 +46,12 @@ KEPT = timedelta(days=7)
 KEPT_OUTSIDE = timedelta(days=90)
 """The same for a fact of a payment provider."""
 _PAUSE_SECONDS_MAX = 60
+_MINE_FIRST = timedelta(seconds=2)
+"""What a request has to send its command itself, before the job does."""
 _LEFT_OPEN = timedelta(minutes=10)
 """Longer than the tries of a job take."""
 _SWEPT_MAX = 1_000
+_NOTED_MOST = 5
 
 
 def pay_account(account_id: UUID) -> str:
@@ -107,16 +112,21 @@ class MoneyCommands:
         *,
         accounts: Mapping[str, str],
         kept: timedelta = KEPT,
+        mine: bool = False,
     ) -> None:
         """Write a command of the rulebook (without ref and not_after) in the transaction of its document.
 
         `accounts` are those that must be open first, each with its overdraft. The same ref again is an error of ours.
+        `mine`: the caller calls `settle` as soon as its transaction stands; a job sends it if that fails.
         """
         assert kind in self._handlers, f"nobody takes answers of kind {kind}"
         not_after = int((datetime.now(UTC) + kept).timestamp()) * 10**9
         body = msgspec.json.encode(dict(command) | {"ref": ref, "not_after": not_after}).decode()
         await queries.insert(db, ref, kind, document_id, body, msgspec.json.encode(accounts).decode())
-        await self._jobs.enqueue(db, "payments", "send_money", SendMoney(ref))
+        await self._jobs.enqueue(
+            db, "payments", "send_money", SendMoney(ref), run_after=_MINE_FIRST if mine else None,
+            dedupe_key=ref if mine else None,
+        )  # fmt: skip
 
     async def order_post(self, db: Any, ref: str) -> None:
         """What is pending goes to its receivers."""
@@ -141,19 +151,25 @@ class MoneyCommands:
             if row["state"] not in ("ordered", "posting", "voiding"):
                 return str(row["state"])
             answer = await self._sent(row)
-            await self._note(row, answer)
+            if await self._note(row, answer) and answer.state != "pending":
+                return answer.state
 
-    async def _note(self, row: Any, answer: MoneyAnswer) -> None:
-        """Two answers about the same accounts may wait for each other: PostgreSQL ends one, which is noted anew."""
-        for is_last in (False, False, False, False, True):
-            try:
-                async with self._database.transaction() as db:
-                    if await queries.turn(db, row["ref"], row["state"], answer.state, answer.reason, answer.sequence):
-                        await self._handlers[row["kind"]](db, answer)
-                return
-            except Deadlock:
-                if is_last:
-                    raise
+    async def _note(self, row: Any, answer: MoneyAnswer) -> bool:
+        """Whether it was new. Two answers about the same accounts may wait for each other: PostgreSQL ends one, which
+        is noted anew."""
+        for _ in range(_NOTED_MOST - 1):
+            with suppress(Deadlock):
+                return await self._note_once(row, answer)
+        return await self._note_once(row, answer)
+
+    async def _note_once(self, row: Any, answer: MoneyAnswer) -> bool:
+        async with self._database.transaction() as db:
+            if not await queries.turn(db, row["ref"], row["state"], answer.state, answer.reason, answer.sequence):
+                return False
+            if row["state"] == "ordered":
+                await self._jobs.withdraw(db, "payments", "send_money", row["ref"])
+            await self._handlers[row["kind"]](db, answer)
+            return True
 
     async def settle(self, ref: str) -> str:
         """As `drive`, for a request that shall tell what it can: without an answer, the state as it was."""

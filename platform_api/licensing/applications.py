@@ -173,7 +173,7 @@ class Applications:
             scope=list(terms.scope), duration=terms.duration, requirements=terms.requirements,
             restrictions=terms.restrictions, sublicensing=terms.sublicensing, seats=terms.seats,
             starts_at=row["starts_at"], application_id=row["id"], terms_id=row["terms_id"],
-            terms_version=row["terms_version"],
+            terms_version=row["terms_version"], decided=actor is not None,
         )  # fmt: skip
         await self._grants.reserve(db, grant, actor or row["applicant_id"])
         await self._audit(db, row, actor, "approved", reason)

@@ -61,8 +61,8 @@ class Fees:
     async def pay(self, caller: Caller, license_id: UUID, key: str | None) -> License:
         """The fee that is due, of the licensee's money. An answer that is late leaves the licence waiting for it.
 
-        Raises ApiError NOT_FOUND; CONFLICT `nothing_due`, `payment_under_way`, `refund_open`, `too_late`;
-        PAYMENT_FAILED.
+        Raises ApiError NOT_FOUND; CONFLICT `nothing_due`, `payment_under_way`, `refund_open`, `too_late`,
+        `exclusivity_clash`; PAYMENT_FAILED.
         """
         async with self._database.connection() as db:
             check_party(await queries.license_row(db, license_id), caller, "licensee")
@@ -91,6 +91,7 @@ class Fees:
     async def _order(self, db: Any, caller: Caller, row: Any, kind: str) -> str:
         period = await queries.unpaid_period(db, row["id"])
         _check_payable(period)
+        await self._grants.check_payable(db, row, period, UUID(caller.account_id))
         parts = await self._parts(db, row, datetime.now(UTC))
         legs = _legs(caller.account, row, parts)
         ref = await queries.begin_payment(db, period["id"], msgspec.json.encode(legs).decode())

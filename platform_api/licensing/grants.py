@@ -8,7 +8,8 @@
 A work that was made under it owes the licensed one its share as long as it is sold, also after the end (`derivatives`).
 
 Exclusivity is asked for here and nowhere else, whether somebody decided or an application approves itself. Licences of
-one *level* (below the work, or below the same licence) are compared; docs/decisions/0032 says why that is enough.
+one *level* (below the work, or below the same licence) are compared; docs/decisions/0032 says why that is enough. One
+that approved itself is in nobody's way until it is paid, and yields to what came before its fee (docs/decisions/0047).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from uuid import UUID
 
 import asyncpg
 
-from platform_api.errors import ApiError, ErrorCode
+from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.licensing import queries, window_queries
@@ -33,6 +34,8 @@ from platform_api.works.service import WorkService
 __all__ = ["ABOVE", "DEPTH_MAX", "PAY_TIME", "Grant", "Grants", "new_code"]
 
 PAY_TIME = timedelta(days=7)
+UNDECIDED_PAY_TIME = timedelta(hours=1)
+"""Of a licence that approved itself: it takes one of the terms' `max_licenses` meanwhile."""
 DEPTH_MAX = 16
 ABOVE = "A licence above it was revoked."
 NOT_PAID = "It was not paid in time."
@@ -62,6 +65,8 @@ class Grant:
     application_id: UUID | None = None
     terms_id: UUID | None = None
     terms_version: int | None = None
+    decided: bool = True
+    """By somebody who chose to wait for the fee; else the application approved itself."""
 
 
 class Grants:
@@ -77,7 +82,7 @@ class Grants:
         """
         now = await _now(db)
         base = max(now, grant.starts_at) if grant.starts_at else now
-        pay_before = now + PAY_TIME if grant.fee_units else now
+        pay_before = now + (PAY_TIME if grant.decided else UNDECIDED_PAY_TIME) if grant.fee_units else now
         span = await queries.span(db, base, pay_before, grant.duration)
         until = span["most"] if grant.fee_units else span["least"]
         if grant.parent is not None:
@@ -100,9 +105,10 @@ class Grants:
             "restrictions": grant.restrictions, "sublicensing": grant.sublicensing, "seats": grant.seats,
             "status": "pending_payment",
         }  # fmt: skip
-        await self._check_free(db, level, exclusive, fields, base, until, None)
+        await self._check_free(db, level, exclusive, fields, base, until, None, actor)
         await queries.insert_license(db, fields)
-        await self._reserve_period(db, license_id, exclusive, base, until, pay_before)
+        yields = bool(grant.fee_units) and not (grant.decided or exclusive)
+        await self._reserve_period(db, license_id, exclusive, base, until, pay_before, yields)
         await self._catalog.mark_sold(db, grant.work_id)
         if not grant.fee_units:
             await self.begin(db, license_id, actor)
@@ -125,10 +131,16 @@ class Grants:
             parent = await queries.license_row(db, row["parent_license_id"])
             if until > parent["ends_at"]:
                 raise _beyond("duration", "the period ends after that of the licence above")
-        await self._check_free(db, row["level"], exclusive, row, base, until, row["id"])
-        await self._reserve_period(db, row["id"], exclusive, base, until, min(now + PAY_TIME, base))
+        await self._check_free(db, row["level"], exclusive, row, base, until, row["id"], actor)
+        await self._reserve_period(db, row["id"], exclusive, base, until, min(now + PAY_TIME, base), False)
         if not row["fee_units"]:
             await self.begin(db, row["id"], actor)
+
+    async def check_payable(self, db: Any, row: Any, period: Any, actor: UUID) -> None:
+        """Whether no exclusive licence came before the fee of one that yields. Raises ApiError CONFLICT."""
+        if period["yields"]:
+            until = period["reserved"].upper
+            await self._check_free(db, row["level"], False, row, period["base_at"], until, row["id"], actor)
 
     async def begin(self, db: Any, license_id: UUID, actor: UUID | None) -> None:
         """The reserved period begins: its fee is paid, or there is none. The caller holds the work's lock."""
@@ -210,20 +222,23 @@ class Grants:
             await self.tell(db, "authorization.revoked", row, actor)
 
     async def _check_free(
-        self, db: Any, level: UUID, exclusive: bool, fields: Any, base: datetime, until: datetime, own: UUID | None
-    ) -> None:
+        self, db: Any, level: UUID, exclusive: bool, fields: Any, base: datetime, until: datetime, own: UUID | None,
+        actor: UUID,
+    ) -> None:  # fmt: skip
         for lapsed in await queries.lapsed_of_level(db, level):
             await self.lapse(db, lapsed["id"], lapsed["license_id"])
         sets = scope_set(fields["scope"]), territory_set(fields["territories"])
         found = await queries.in_the_way(db, level, exclusive, *sets, base, until, own)
         if found is not None:
-            raise _clash("exclusive" if found["exclusive"] else "other")
+            shown = found["license_id"] if actor == fields["licensor_id"] else None
+            raise _clash("exclusive" if found["exclusive"] else "other", found["unpaid_until"], shown)
 
     async def _reserve_period(
-        self, db: Any, license_id: UUID, exclusive: bool, base: datetime, until: datetime, pay_before: datetime
-    ) -> None:
+        self, db: Any, license_id: UUID, exclusive: bool, base: datetime, until: datetime, pay_before: datetime,
+        yields: bool,
+    ) -> None:  # fmt: skip
         try:
-            await queries.insert_period(db, new_id(), license_id, exclusive, base, until, pay_before)
+            await queries.insert_period(db, new_id(), license_id, exclusive, base, until, pay_before, yields)
         except asyncpg.ExclusionViolationError as error:  # the lock comes first: the database has the last word
             raise _clash("exclusive") from error
         if pay_before > await _now(db):
@@ -260,9 +275,16 @@ def _beyond(field: str, text: str) -> ApiError:
     return ApiError(ErrorCode.VALIDATION_ERROR, f"{field}: {text}", reason="beyond_parent", field=field)
 
 
-def _clash(with_: str) -> ApiError:
+def _clash(with_: str, unpaid_until: datetime | None = None, license_id: UUID | None = None) -> ApiError:
+    """`unpaid_until`: when it lapses if nobody pays it. `license_id`: for its licensor, who may revoke it at once."""
     message = (
         "An exclusive licence stands in scope, territory and time." if with_ == "exclusive"
         else "Another licence stands in scope, territory and time: an exclusive one cannot be given."
     )  # fmt: skip
-    return ApiError(ErrorCode.CONFLICT, message, reason="exclusivity_clash", details={"with": with_})
+    details: dict[str, Any] = {"with": with_}
+    if unpaid_until is not None:
+        message += f" It is not paid yet, and lapses at {timestamp(unpaid_until)} if nobody pays it."
+        details["unpaid_until"] = timestamp(unpaid_until)
+        if license_id is not None:
+            details["license_id"] = str(license_id)
+    return ApiError(ErrorCode.CONFLICT, message, reason="exclusivity_clash", details=details)

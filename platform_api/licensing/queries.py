@@ -23,7 +23,7 @@ _COLUMNS = (
 )  # fmt: skip
 _LICENSE = ", ".join(f"l.{name}" for name in _COLUMNS)
 """All but the sets, which are for the database alone."""
-_PERIOD = "id, license_id, number, base_at, reserved, fee_units, pay_before, payment_ref, legs, status"
+_PERIOD = "id, license_id, number, base_at, reserved, fee_units, pay_before, payment_ref, legs, yields, status"
 
 # Terms.
 
@@ -272,14 +272,17 @@ async def in_the_way(
     db: Any, level: UUID, exclusive: bool, scope_set: str, territory_set: str, from_at: datetime, until: datetime,
     own: UUID | None,
 ) -> Any:  # fmt: skip
-    """A licence of the level that this one may not stand beside: either of the two is exclusive."""
+    """A licence of the level that this one may not stand beside: either of the two is exclusive. A paid one if there is
+    any, else the one that may be paid the longest."""
     return await db.fetchrow(
         f"""
-        SELECT license_id, exclusive FROM licensing.license_period
+        SELECT license_id, exclusive, CASE status WHEN 'pending_payment' THEN pay_before END AS unpaid_until
+        FROM licensing.license_period
         WHERE level = $1 AND status IN {HELD} AND (exclusive OR $2) AND scope_set && $3::text::int4multirange
             AND territory_set && $4::text::int4multirange AND reserved && tstzrange($5, $6)
             AND ($7::uuid IS NULL OR license_id <> $7)
-        ORDER BY exclusive DESC LIMIT 1
+            AND NOT (status = 'pending_payment' AND yields AND payment_ref IS NULL)
+        ORDER BY status = 'pending_payment', pay_before DESC LIMIT 1
         """,
         level, exclusive, scope_set, territory_set, from_at, until, own,
     )  # fmt: skip
@@ -287,19 +290,19 @@ async def in_the_way(
 
 async def insert_period(
     db: Any, period_id: UUID, license_id: UUID, exclusive: bool, base_at: datetime, until: datetime,
-    pay_before: datetime,
+    pay_before: datetime, yields: bool,
 ) -> None:  # fmt: skip
     await db.execute(
         """
         INSERT INTO licensing.license_period (id, license_id, number, level, exclusive, territory_set, scope_set,
-            base_at, reserved, fee_units, pay_before, status)
+            base_at, reserved, fee_units, pay_before, yields, status)
         SELECT $1::uuid, l.id,
             (SELECT coalesce(max(number), 0) + 1 FROM licensing.license_period p WHERE p.license_id = l.id),
             l.level, $3::boolean, l.territory_set, l.scope_set, $4::timestamptz, tstzrange($4, $5), l.fee_units,
-            $6::timestamptz, 'pending_payment'
+            $6::timestamptz, $7::boolean, 'pending_payment'
         FROM licensing.license l WHERE l.id = $2
         """,
-        period_id, license_id, exclusive, base_at, until, pay_before,
+        period_id, license_id, exclusive, base_at, until, pay_before, yields,
     )  # fmt: skip
 
 

@@ -163,9 +163,9 @@ class Windows:
         at = datetime.now(UTC) if at is None else checked_moment(at, "at")
         asked = list(shown)
         found: dict[UUID, list[Opening]] = {}
-        for row in await window_queries.openings(db, asked, territory_set([territory]), at):
+        rows, planned = await window_queries.openings(db, asked, territory_set([territory]), at)
+        for row in rows:
             found.setdefault(row["work_id"], []).append(_opening(row))
-        planned = await window_queries.next_openings(db, asked, territory_set([territory]), at)
         return [
             WorkAvailability(
                 str(work_id), territory, timestamp(at), work_id in found, found.get(work_id, []),

@@ -37,7 +37,10 @@ class FileInfo(Struct, frozen=True):
 
 
 class Upload(Struct, frozen=True):
-    """Parts are numbered from 1, each `part_bytes` long and the last one shorter; `missing_parts` names up to 100."""
+    """Parts are numbered from 1, each `part_bytes` long and the last one shorter; `missing_parts` names up to 100.
+
+    Of a file that failed, `problem` is a word for the rule that it breaks, and `rule` names the field and the rule.
+    """
 
     id: str
     name: str
@@ -47,7 +50,8 @@ class Upload(Struct, frozen=True):
     part_count: int
     missing_parts: list[int]
     status: Literal["receiving", "scanning", "ready", "failed", "expired"]
-    problem: str | None
+    problem: Annotated[str | None, Meta(examples=[None])]
+    rule: Annotated[str | None, Meta(examples=[None])]
     file: FileInfo | None
     created_at: str
     expires_at: str

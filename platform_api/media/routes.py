@@ -14,7 +14,7 @@ from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
 
-from platform_api.envelope import Envelope, ok, path_id, path_number
+from platform_api.envelope import Envelope, number_from, ok, path_id
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.idempotency import IdempotencyKey, checked_key
 from platform_api.media.models import FileUrl, PartReceived, Upload, UploadRequest
@@ -73,7 +73,7 @@ class UploadController(Controller):
     ) -> Envelope[PartReceived]:
         """One part, as `application/octet-stream`. Sent again, it takes the place of the first."""
         id_ = path_id(upload_id, "upload")
-        return ok(request, await media.receive(caller, id_, path_number(number, "part"), request.stream()))
+        return ok(request, await media.receive(caller, id_, number_from(number) or 0, request.stream()))
 
     @post("/{upload_id:str}/complete", status_code=202, responses=failures(400, 401, 403, 404, 409, 429, 503))
     async def complete(

@@ -16,10 +16,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import io
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, BinaryIO
 from uuid import UUID, uuid4
 
 import msgspec
@@ -32,8 +34,11 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.media import queries
 from platform_api.media.blobs import BlobStore
+from platform_api.media.images import IMAGES, check_image, is_too_large, size_in_head
 from platform_api.media.models import FileInfo, FileUrl, PartReceived, Upload, UploadRequest
-from platform_api.media.sniff import HEAD_BYTES, TYPES, BadArchive, check_archive, sniff
+from platform_api.media.movies import check_movie
+from platform_api.media.rules import IMAGE_SIDE_MAX, PIXELS_MAX, RULES, BadFile
+from platform_api.media.sniff import HEAD_BYTES, TYPES, check_archive, sniff
 from platform_api.security import Caller
 
 __all__ = ["MediaService", "file_info"]
@@ -200,12 +205,13 @@ class MediaService:
         type_ = sniff(head)
         if upload["sha256"] is not None and not hmac.compare_digest(bytes(upload["sha256"]), sha256):
             return None, "sha256_mismatch"
-        if type_ not in TYPES:
+        if type_ is None or type_ not in TYPES:
             return None, "type_not_allowed"
-        if type_ == "application/epub+zip":
+        check = _check_of(type_)
+        if check is not None:
             try:
-                await asyncio.to_thread(self._blobs.reading, storage_key, check_archive)
-            except BadArchive as error:
+                await asyncio.to_thread(self._blobs.reading, storage_key, check)
+            except BadFile as error:
                 return None, str(error)
         return type_, None
 
@@ -328,6 +334,21 @@ def _check_type(head: bytes, declared: str) -> None:
                 details={"found": found, "declared": declared},
             )
         )  # fmt: skip
+    size = size_in_head(io.BytesIO(head), found) if found in IMAGES else None
+    if size is not None and is_too_large(size):
+        raise _WrongType(
+            ApiError(
+                ErrorCode.INVALID_CONTENT_FORMAT, RULES["image_too_large"], reason="image_too_large", field="body",
+                details={"width": size[0], "height": size[1], "max_pixels": PIXELS_MAX, "max_side": IMAGE_SIDE_MAX},
+            )
+        )  # fmt: skip
+
+
+def _check_of(type_: str) -> Callable[[BinaryIO], None] | None:
+    """What more than its first bytes is looked at."""
+    if type_ in IMAGES:
+        return partial(check_image, type_=type_)
+    return {"application/epub+zip": check_archive, "video/mp4": check_movie, "audio/mp4": check_movie}.get(type_)
 
 
 def _not_kept(type_: str) -> ApiError:
@@ -340,7 +361,8 @@ def _not_kept(type_: str) -> ApiError:
 def _check_receiving(row: Any) -> None:
     if row["status"] != "receiving":
         message = f"This upload is {row['status']}."
-        details = {"status": row["status"]} | ({"problem": row["problem"]} if row["problem"] else {})
+        problem = {"problem": row["problem"], "rule": RULES.get(row["problem"], "")} if row["problem"] else {}
+        details = {"status": row["status"]} | problem
         raise ApiError(ErrorCode.CONFLICT, message, reason="not_receiving", details=details)
 
 
@@ -360,6 +382,6 @@ def _upload(row: Any, parts: list[Any], file: Any) -> Upload:
     missing = _missing(row, parts) if row["status"] == "receiving" else []
     return Upload(
         str(row["id"]), row["name"], row["declared_type"], row["size_bytes"], row["part_bytes"], row["part_count"],
-        missing, row["status"], row["problem"], file_info(file) if file is not None else None,
-        timestamp(row["created_at"]), timestamp(row["expires_at"]),
+        missing, row["status"], row["problem"], RULES.get(row["problem"]),
+        file_info(file) if file is not None else None, timestamp(row["created_at"]), timestamp(row["expires_at"]),
     )  # fmt: skip

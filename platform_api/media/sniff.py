@@ -12,7 +12,9 @@ import zipfile
 import zlib
 from typing import BinaryIO
 
-__all__ = ["HEAD_BYTES", "TYPES", "BadArchive", "check_archive", "sniff"]
+from platform_api.media.rules import BadFile
+
+__all__ = ["HEAD_BYTES", "TYPES", "check_archive", "sniff"]
 
 HEAD_BYTES = 4096
 
@@ -47,10 +49,6 @@ _LOCAL = struct.Struct("<4s4xH16xHH")
 _LOCAL_SIGNATURE = b"PK\x03\x04"
 
 
-class BadArchive(Exception):
-    """Why an archive may not be kept: a machine word."""
-
-
 def sniff(head: bytes) -> str | None:
     """The type of a file that begins with `head` (HEAD_BYTES of it, or all). None: nothing that we know."""
     for start, type_ in _STARTS:
@@ -78,30 +76,30 @@ def check_archive(file: BinaryIO) -> None:
     believes the stream instead of the directory meets nothing else.
 
     Raises:
-        BadArchive: `archive_broken`, `archive_too_many_entries`, `archive_bomb`, `archive_bad_name`, or
+        BadFile: `archive_broken`, `archive_too_many_entries`, `archive_bomb`, `archive_bad_name`, or
             `archive_encrypted`.
     """
     try:
         entries = _directory(file)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
-        raise BadArchive("archive_broken") from error
+        raise BadFile("archive_broken") from error
     packed, unpacked = sum(entry.compress_size for entry in entries), sum(entry.file_size for entry in entries)
     if unpacked > UNPACKED_BYTES_MAX or unpacked > RATIO_MAX * max(packed, 4096):
-        raise BadArchive("archive_bomb")
+        raise BadFile("archive_bomb")
     for entry in entries:
         name = entry.filename.replace("\\", "/")
         if name.startswith("/") or ".." in name.split("/") or ":" in name.split("/")[0] or not name.isprintable():
-            raise BadArchive("archive_bad_name")
+            raise BadFile("archive_bad_name")
         if entry.flag_bits & 0x1:
-            raise BadArchive("archive_encrypted")
+            raise BadFile("archive_encrypted")
     end = 0
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         if entry.header_offset < end:  # entries that share their bytes
-            raise BadArchive("archive_bomb")
+            raise BadFile("archive_bomb")
         try:
             end = _end_of(file, entry)
         except (zlib.error, struct.error, UnicodeDecodeError) as error:
-            raise BadArchive("archive_broken") from error
+            raise BadFile("archive_broken") from error
 
 
 def _directory(file: BinaryIO) -> list[zipfile.ZipInfo]:
@@ -117,31 +115,31 @@ def _directory(file: BinaryIO) -> list[zipfile.ZipInfo]:
     if at < 0 or not (tail.startswith(_END_SIGNATURE, at) and tail.endswith(b"\0\0")):
         at = tail.rfind(_END_SIGNATURE)
     if at < 0:
-        raise BadArchive("archive_broken")
+        raise BadFile("archive_broken")
     _, count, length, offset, _ = _END.unpack_from(tail, at)
     if count > ENTRIES_MAX:
-        raise BadArchive("archive_too_many_entries")
+        raise BadFile("archive_too_many_entries")
     if length > DIRECTORY_BYTES_MAX:
-        raise BadArchive("archive_bomb")
+        raise BadFile("archive_bomb")
     is_64 = tail.startswith(_END64_SIGNATURE, max(0, at - _END64_BYTES))
     if is_64 or offset + length != size - len(tail) + at:
-        raise BadArchive("archive_broken")
+        raise BadFile("archive_broken")
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
     if len(entries) != count:
-        raise BadArchive("archive_broken")
+        raise BadFile("archive_broken")
     return entries
 
 
 def _end_of(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
-    """Where the entry's bytes end, once they have been inflated. Raises BadArchive, zlib.error."""
+    """Where the entry's bytes end, once they have been inflated. Raises BadFile, zlib.error."""
     file.seek(entry.header_offset)
     signature, method, name_bytes, extra_bytes = _LOCAL.unpack(file.read(_LOCAL.size))
     name = file.read(name_bytes).decode("utf-8" if entry.flag_bits & 0x800 else "cp437")
     if (signature, method, name) != (_LOCAL_SIGNATURE, entry.compress_type, entry.orig_filename):
-        raise BadArchive("archive_broken")
+        raise BadFile("archive_broken")
     if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise BadArchive("archive_broken")
+        raise BadFile("archive_broken")
     start: int = entry.header_offset + _LOCAL.size + name_bytes + extra_bytes
     file.seek(start)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS) if method == zipfile.ZIP_DEFLATED and entry.compress_size else None
@@ -149,20 +147,20 @@ def _end_of(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
     while left:
         packed = file.read(min(left, CHUNK_BYTES))
         if not packed:
-            raise BadArchive("archive_broken")
+            raise BadFile("archive_broken")
         left -= len(packed)
         while True:
             piece = packed if inflater is None else inflater.decompress(packed, CHUNK_BYTES)
             made, check = made + len(piece), zlib.crc32(piece, check)
             if made > entry.file_size:
-                raise BadArchive("archive_bomb")
+                raise BadFile("archive_bomb")
             packed = b"" if inflater is None else inflater.unconsumed_tail
             if inflater is None or inflater.eof or (not packed and len(piece) < CHUNK_BYTES):
                 break
         if inflater is not None and inflater.eof and (left or inflater.unused_data):
-            raise BadArchive("archive_broken")
+            raise BadFile("archive_broken")
     if (made, check) != (entry.file_size, entry.CRC) or (inflater is not None and not inflater.eof):
-        raise BadArchive("archive_broken")
+        raise BadFile("archive_broken")
     return start + entry.compress_size
 
 

@@ -110,7 +110,9 @@ class Purchases:
             }  # fmt: skip
             command = {"op": "transfer", "legs": [leg], "code": "purchase", "memo": row["id"].hex}
             accounts = {work_account(row["work_id"]): NEVER}
-            await self._money.order(db, purchase_ref(row["id"]), "purchase", row["id"], command, accounts=accounts)
+            await self._money.order(
+                db, purchase_ref(row["id"]), "purchase", row["id"], command, accounts=accounts, mine=True
+            )
             return 201, msgspec.json.encode(row["id"])
 
         id_ = await self.once(caller, body, key, change)

@@ -158,7 +158,9 @@ class Refunds:
         parts = [(part.account, part.units) for part in taken]
         await self._royalties.entries.set_aside(db, _ref(id_), row, parts, forced=forced)
         if purchase_id is None:
-            await self._money.order(db, _ref(id_), "refund", id_, command, accounts=outside, kept=KEPT_OUTSIDE)
+            await self._money.order(
+                db, _ref(id_), "refund", id_, command, accounts=outside, kept=KEPT_OUTSIDE, mine=True
+            )
         else:
             await self._royalties.gathering.order(
                 db, _ref(id_), "refund", id_, command, work_id=row["work_id"], accounts=outside

@@ -66,7 +66,7 @@ class Transfers:
             command = {"op": "transfer", "legs": legs, "code": "transfer", "memo": id_.hex}
             await self._money.order(
                 db, _ref(id_), "transfer", id_, command,
-                accounts={core_account(body.to): NEVER, PLATFORM: FORCED},
+                accounts={core_account(body.to): NEVER, PLATFORM: FORCED}, mine=True,
             )
             return 201, msgspec.json.encode(id_)
 

@@ -60,10 +60,12 @@ class Gathering:
         work_id: UUID,
         accounts: Mapping[str, str],
     ) -> None:
-        """As `MoneyCommands.order`, for a transfer of any number of legs, each to one receiver, of few receivers."""
+        """As `MoneyCommands.order`, for a transfer of any number of legs to few receivers. `settle` it afterwards."""
         legs: list[Leg] = command["legs"]
         if len(legs) <= POSTINGS_MAX:
-            await self._money.order(db, ref, kind, document_id, command, accounts=accounts, kept=KEPT_OUTSIDE)
+            await self._money.order(
+                db, ref, kind, document_id, command, accounts=accounts, kept=KEPT_OUTSIDE, mine=True
+            )
             return
         passing = work_account(work_id)
         bare = {name: value for name, value in command.items() if name not in ("legs", "pending")}

@@ -58,7 +58,7 @@ class Payouts:
             }  # fmt: skip
             await self._money.order(
                 db, ref, "payout", id_, {"op": "transfer", "legs": [leg], "code": "payout", "memo": id_.hex},
-                accounts={pay_account(account_id): FORCED},
+                accounts={pay_account(account_id): FORCED}, mine=True,
             )  # fmt: skip
             return 201, msgspec.json.encode(id_)
 

@@ -56,12 +56,6 @@ SERIALS = ("story", "course")
 """Kinds with chapters."""
 PUBLIC_ROLES = ["preview", "poster", "trailer", "image"]
 """Files in these roles are for everybody once the work is published."""
-SEARCH_WORDS = {
-    "ar": "arabic", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish", "fi": "finnish",
-    "fr": "french", "hu": "hungarian", "id": "indonesian", "it": "italian", "nl": "dutch", "no": "norwegian",
-    "pt": "portuguese", "ro": "romanian", "ru": "russian", "sv": "swedish", "tr": "turkish",
-}  # fmt: skip
-"""Language → text search configuration; `simple` for every other."""
 CURSORS: dict[str, tuple[type, ...]] = {"newest": (datetime, UUID), "oldest": (datetime, UUID), "title": (str, UUID)}
 
 Entitled = Callable[[Any, Caller, UUID, UUID | None, datetime | None], Awaitable[bool]]
@@ -70,6 +64,8 @@ _PURCHASES = ("content_purchase", "rental", "ppv")
 """Kinds of revenue that are purchases of a work by its readers."""
 BeingPaid = Callable[[Any, UUID], Awaitable[bool]]
 """Whether money for a work is on its way: connection, work."""
+
+_METADATA = msgspec.json.Decoder(Metadata)
 
 
 class Catalog:
@@ -208,7 +204,7 @@ class Catalog:
         """Full text over titles, tags and descriptions. `language` is that of the words."""
         after = cursor_from(cursor, int, UUID)
         async with self._database.connection() as db:
-            words = search_words(language or "en")
+            words = queries.search_words(language or "en")
             rows = await queries.search(db, text, words, filters, after, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["rank"], row["id"]))
         return [work_of(row) for row in rows], pagination
@@ -504,10 +500,6 @@ def content_of(row: Any, assets: list[Any]) -> bytes:
     return msgspec.json.encode(content, order="sorted")
 
 
-def search_words(language: str) -> str:
-    return SEARCH_WORDS.get(language.partition("-")[0], "simple")
-
-
 def check_open(row: Any) -> None:
     """Raises ApiError CONFLICT `not_editable` for what is archived or suspended."""
     if row["status"] in ("archived", "suspended"):
@@ -518,7 +510,7 @@ def work_of(row: Any) -> Work:
     return Work(
         id=str(row["id"]), creator_id=str(row["creator_id"]), kind=row["kind"], title=row["title"],
         description=row["description"], category=row["category"], genres=list(row["genres"]), tags=list(row["tags"]),
-        language=row["language"], metadata=msgspec.json.decode(row["metadata"], type=Metadata), status=row["status"],
+        language=row["language"], metadata=_METADATA.decode(row["metadata"]), status=row["status"],
         verification_status=row["verification_status"], content_version=row["content_version"],
         published_at=timestamp(row["published_at"]) if row["published_at"] else None,
         created_at=timestamp(row["created_at"]), updated_at=timestamp(row["updated_at"]), version=row["version"],
@@ -535,7 +527,7 @@ def _columns(fields: Mapping[str, Any], kept: Mapping[str, Any] | None = None) -
     for name in ("genres", "tags"):
         if name in found:
             found[name] = list(dict.fromkeys(found[name]))
-    return found | {"keywords": " ".join(whole["tags"]), "search_words": search_words(whole["language"])}
+    return found | {"keywords": " ".join(whole["tags"]), "search_words": queries.search_words(whole["language"])}
 
 
 def _check_metadata(kind: str, metadata: Metadata) -> None:

@@ -31,14 +31,22 @@ ORDERS = {
     "oldest": ("(w.published_at, w.id) > ({}::timestamptz, {}::uuid)", "w.published_at, w.id"),
     "title": ("(lower(w.title), w.id) > ({}::text, {}::uuid)", "lower(w.title), w.id"),
 }
+SEARCH_WORDS = {
+    "ar": "arabic", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish", "fi": "finnish",
+    "fr": "french", "hu": "hungarian", "id": "indonesian", "it": "italian", "nl": "dutch", "no": "norwegian",
+    "pt": "portuguese", "ro": "romanian", "ru": "russian", "sv": "swedish", "tr": "turkish",
+}  # fmt: skip
+"""Language → text search configuration; `simple` for every other."""
 CANDIDATES_MAX = 500
 """How many matches of a search are ranked: bounds its cost for words that everybody uses."""
 _SEARCH = """
     WITH given AS (
-        SELECT websearch_to_tsquery('simple', {0}) AS plain, websearch_to_tsquery({1}::text::regconfig, {0}) AS s),
+        SELECT websearch_to_tsquery('simple', {{0}}) AS plain, websearch_to_tsquery('{words}', {{0}}) AS s),
     query AS (
         SELECT CASE WHEN numnode(plain) = 0 THEN s ELSE (plain::text || ':*')::tsquery || s END AS words FROM given)
 """
+"""The configuration stands in the text of the statement: looked up by a parameter, the planner could not work `words`
+out once for all, nor know how common they are, and every row that is compared or ranked would read them anew."""
 
 
 class _Arguments(list[Any]):
@@ -57,6 +65,10 @@ def _conditions(arguments: _Arguments, filters: Mapping[str, Any]) -> str:
     for name, value in filters.items():
         parts.append(arguments.put(FILTERS[name], *(value if name == "price" else (value,))))
     return " AND ".join(parts)
+
+
+def search_words(language: str) -> str:
+    return SEARCH_WORDS.get(language.partition("-")[0], "simple")
 
 
 # Works.
@@ -144,9 +156,11 @@ async def own(db: Any, account_id: UUID, status: str, before: UUID | None, limit
 async def search(
     db: Any, text: str, words: str, filters: Mapping[str, Any], after: tuple[int, UUID] | None, limit: int
 ) -> list[Any]:
-    """By rank, in millionths; ties by id. `words` is the text search configuration of the language asked in."""
+    """By rank, in millionths; ties by id. `words` is the text search configuration of the language asked in, one of
+    those that we know."""
+    assert words == "simple" or words in SEARCH_WORDS.values(), words
     arguments = _Arguments()
-    query = arguments.put(_SEARCH, text, words)
+    query = arguments.put(_SEARCH.format(words=words), text)
     where = _conditions(arguments, filters)
     beyond = "true" if after is None else arguments.put("(r.rank, r.id) < ({}::bigint, {}::uuid)", *after)
     end = arguments.put("ORDER BY r.rank DESC, r.id DESC LIMIT {}", limit)
@@ -156,8 +170,9 @@ async def search(
             SELECT w.id, w.search, q.words FROM works.work w, query q WHERE w.search @@ q.words AND {where}
             LIMIT {CANDIDATES_MAX}
         ),
-        ranked AS (SELECT id, (ts_rank_cd(search, words, 1) * 1000000)::bigint AS rank FROM found)
-        SELECT {_WORK}, r.rank FROM ranked r JOIN works.work w ON w.id = r.id WHERE {beyond} {end}
+        ranked AS (SELECT id, (ts_rank_cd(search, words, 1) * 1000000)::bigint AS rank FROM found),
+        best AS (SELECT r.id, r.rank FROM ranked r WHERE {beyond} {end})
+        SELECT {_WORK}, r.rank FROM best r JOIN works.work w ON w.id = r.id ORDER BY r.rank DESC, r.id DESC
         """,
         *arguments,
     )

@@ -118,6 +118,8 @@ def _kills(
         sums.commands, sums.requests = sums.commands + found.commands, sums.requests + found.requests
         sums.acked, sums.seconds = sums.acked + found.acked, sums.seconds + found.seconds
         sums.failures += found.failures
+        for text in found.failures:
+            console.print(f"{done} of {len(faults)}: {text}", markup=False, soft_wrap=True)
     return sums
 
 

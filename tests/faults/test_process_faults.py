@@ -1,4 +1,4 @@
-"""Faults of processes and of what they need, under the real core: F9, F16, F17, F19, F22, F46, F53, F62, F63."""
+"""Faults of processes and of what they need, under the real core: F9, F16, F17, F19, F21, F22, F46, F53, F62, F63."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -104,6 +105,27 @@ async def test_f22_with_both_cores_stolen_every_command_is_answered(core: CorePr
     await client.close()
     assert await core.stop() == 0
     assert open_names(core.data) == []
+
+
+async def test_f21_a_core_without_memory_loses_no_order_that_it_took(core: CoreProcess) -> None:
+    """Its address space may not grow: it answers, refuses or ends, and a start with memory has what was told."""
+    await core.start()
+    clients = await core.traders(3, cancel_on_disconnect=False)
+    size = int((Path("/proc") / str(core.pid) / "statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.prlimit(core.pid, resource.RLIMIT_AS, (size, size))
+    told: dict[str, str] = {}
+    for number in range(8):
+        names = [f"n{number}-{place}" for place in range(100)]
+        told |= await placed(clients[number % 3], names)
+    assert set(told.values()) <= {"accepted", "busy", "unavailable", "no answer"}, set(told.values())
+    core.sweep()
+    for client in clients:
+        await client.close()
+
+    await core.start()  # with memory
+    assert await core.stop() == 0
+    accepted = {name for name, answer in told.items() if answer == "accepted"}
+    assert accepted <= set(open_names(core.data)) <= accepted | {n for n, a in told.items() if a == "no answer"}
 
 
 async def test_f53_a_log_that_cannot_be_written_stops_no_order(core: CoreProcess) -> None:

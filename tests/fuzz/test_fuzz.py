@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.core import Core
+from tests.fuzz import targets
 from tests.fuzz.mutate import mutants
 from tests.fuzz.targets import TARGETS, seeds_of
 
@@ -19,7 +21,7 @@ def corpus_of(name: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
-def test_nothing_but_a_refusal_leaves_a_reader_of_bytes(name: str) -> None:
+def test_f45_f47_nothing_but_a_refusal_leaves_a_reader_of_bytes(name: str) -> None:
     target, inputs = TARGETS[name], seeds_of(name) + corpus_of(name)
     for data in mutants(inputs, len(inputs) + RUNS.get(name, 1000), seed=20_261_121):
         try:
@@ -33,8 +35,28 @@ def test_well_formed_inputs_are_understood(name: str) -> None:
     """A target that refuses everything would find nothing: its mutants must reach what lies behind."""
     assert any(TARGETS[name](data) for data in seeds_of(name))
     mutated = list(mutants(seeds_of(name), 600, seed=1))[len(seeds_of(name)) :]
-    behind = any(TARGETS[name](data) for data in mutated)
-    assert behind or name == "snapshot", "mutants never get behind the first check; a digest guards a snapshot"
+    assert any(TARGETS[name](data) for data in mutated), "mutants never get behind the first check"
+
+
+def test_each_target_has_a_corpus_and_some_of_it_is_understood() -> None:
+    """Real bytes, each as a writer of the exchange made it or a client sent it."""
+    assert {path.name for path in CORPUS.iterdir()} == set(TARGETS)
+    assert [name for name in TARGETS if not any(TARGETS[name](data) for data in corpus_of(name))] == []
+
+
+def test_mutants_of_a_snapshot_get_behind_its_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some are read to the end, though no writer made them: a reader that breaks there is found."""
+    real, whole = targets._restored, {data[128:] for data in seeds_of("snapshot") + corpus_of("snapshot")}
+
+    def broken(body: bytes) -> Core | None:
+        core = real(body)
+        if core is not None and body not in whole:
+            raise ZeroDivisionError("planted")
+        return core
+
+    monkeypatch.setattr(targets, "_restored", broken)
+    with pytest.raises(AssertionError, match="snapshot: ZeroDivisionError"):
+        test_f45_f47_nothing_but_a_refusal_leaves_a_reader_of_bytes("snapshot")
 
 
 def test_mutants_are_many_and_the_same_for_the_same_seed() -> None:
@@ -54,7 +76,7 @@ def test_a_planted_fault_is_found(name: str, break_it: str, monkeypatch: pytest.
     """Each target must be able to fail: with its reader broken the same short run finds it."""
     monkeypatch.setattr(break_it, _broken())
     with pytest.raises(AssertionError, match=name):
-        test_nothing_but_a_refusal_leaves_a_reader_of_bytes(name)
+        test_f45_f47_nothing_but_a_refusal_leaves_a_reader_of_bytes(name)
 
 
 def _broken() -> Callable[..., object]:

@@ -81,7 +81,7 @@ async def test_sign_in_of_a_multisig(world):
     assert (await world.data("POST", "/v1/auth/verify", json=body))["address"] == address
 
 
-async def test_nonce_is_good_once_for_its_address_in_its_time_and_domain(world):
+async def test_f68_f72_nonce_is_good_once_for_its_address_in_its_time_and_domain(world):
     wallet, other = Wallet(0), Wallet(0)
     verify = ("POST", "/v1/auth/verify")
 

@@ -17,7 +17,7 @@ from tests.support.tls import certificate
 from tests.support.waiting import until
 
 
-async def test_an_id_used_before_never_passes_for_the_order_asked_for(tmp_path: Path) -> None:
+async def test_f33_an_id_used_before_never_passes_for_the_order_asked_for(tmp_path: Path) -> None:
     async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
         alice, bob = await x.trader(operator, "alice"), await x.trader(operator, "bob")
         async with Trader(x.url, bob) as maker, Trader(x.url, alice) as first:

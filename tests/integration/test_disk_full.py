@@ -36,7 +36,7 @@ def has_prepared(root: Path) -> bool:
     return any(root.rglob("spare")) and len(sizes) == 2 and sizes[0] == sizes[1]
 
 
-async def test_a_full_disk_leaves_cancels_only_and_trading_resumes_when_space_returns(small_disk: Path) -> None:
+async def test_f09_a_full_disk_leaves_cancels_only_and_trading_resumes_when_space_returns(small_disk: Path) -> None:
     async with exchange(small_disk) as x:
         async with await x.client(x.operator) as operator:
             key = await x.trader(operator, "alice")

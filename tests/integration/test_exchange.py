@@ -143,7 +143,7 @@ async def test_kill_minus_nine_of_everything_loses_no_acked_order_and_doubles_no
     assert verify(exchange.data).state_hash == core.state_hash()
 
 
-async def test_trading_goes_on_without_database_and_chain_and_both_catch_up(new_exchange):
+async def test_f50_trading_goes_on_without_database_and_chain_and_both_catch_up(new_exchange):
     exchange = new_exchange("--quiet-market", "--batch-seconds", "1")
     await exchange.start()
     try:

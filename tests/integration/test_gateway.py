@@ -64,7 +64,7 @@ BAD_FRAMES: list[tuple[Any, str]] = [
 ]  # fmt: skip
 
 
-async def test_bad_input_is_named_journals_nothing_and_leaves_neighbours_alone(tmp_path: Path) -> None:
+async def test_f48_bad_input_is_named_journals_nothing_and_leaves_neighbours_alone(tmp_path: Path) -> None:
     async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
         alice, bob = await x.trader(operator, "alice"), await x.trader(operator, "bob")
         async with await x.client(alice) as a, await x.client(bob) as b:
@@ -104,7 +104,7 @@ async def test_protocol_faults_close_that_session_alone(tmp_path: Path, frame: F
         assert x.core.sequence == before
 
 
-async def test_sign_in_errors_are_named_and_a_nonce_serves_once(tmp_path: Path) -> None:
+async def test_f67_sign_in_errors_are_named_and_a_nonce_serves_once(tmp_path: Path) -> None:
     async with exchange(tmp_path) as x:
         with pytest.raises(SignInFailed, match="unknown_key"):
             await x.client(generate_key())
@@ -145,7 +145,7 @@ async def test_a_handshake_that_never_ends_is_cut_and_http_gets_404(tmp_path: Pa
         writer.close()
 
 
-async def test_a_slow_reader_is_closed_and_the_others_go_on(tmp_path: Path) -> None:
+async def test_f40_a_slow_reader_is_closed_and_the_others_go_on(tmp_path: Path) -> None:
     async with (
         exchange(tmp_path, write_low_bytes=20_000, write_high_bytes=60_000) as x,
         await x.client(x.operator) as operator,

@@ -180,7 +180,7 @@ async def test_records_need_a_sign_in_a_scope_and_a_binary_session(tmp_path: Pat
             assert closed.value.rcvd is not None and closed.value.rcvd.code == 1003
 
 
-async def test_no_record_of_a_narrowed_key_is_more_than_refused(tmp_path: Path) -> None:
+async def test_f70_no_record_of_a_narrowed_key_is_more_than_refused(tmp_path: Path) -> None:
     """Keys of certain markets and prices have their records looked at more closely: with every number a field holds."""
     rng = random.Random(4)
     edges = (0, 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)

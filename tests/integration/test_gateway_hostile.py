@@ -84,7 +84,7 @@ def mutated(rng: random.Random, number: int) -> bytes:
     return bytes(text)
 
 
-async def test_thousands_of_broken_frames_leave_the_exchange_and_the_neighbours_alone(tmp_path: Path) -> None:
+async def test_f45_thousands_of_broken_frames_leave_the_exchange_and_the_neighbours_alone(tmp_path: Path) -> None:
     rng = random.Random(20_261)
     async with exchange(tmp_path, asks_per_session_max=10_000) as x, await x.client(x.operator) as operator:
         scopes = ("trade", "read", "transfer", "withdraw")

@@ -76,7 +76,7 @@ async def test_a_key_comes_from_its_addresses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired"])
-async def test_the_session_of_a_dead_key_ends_within_a_second(tmp_path: Path, how: str) -> None:
+async def test_f72_the_session_of_a_dead_key_ends_within_a_second(tmp_path: Path, how: str) -> None:
     async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
         ends_at = time.time_ns() + 3_000_000_000
         key = await x.trader(operator, "alice", expires_at=ends_at if how == "expired" else None)

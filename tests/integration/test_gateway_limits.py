@@ -111,7 +111,7 @@ async def test_a_fill_gives_a_request_back(tmp_path: Path) -> None:
             assert (await a.place(**limit("again")))["event"] == "accepted"
 
 
-async def test_messages_run_out_and_a_flood_ends_the_session(tmp_path: Path) -> None:
+async def test_f49_messages_run_out_and_a_flood_ends_the_session(tmp_path: Path) -> None:
     async with exchange(tmp_path, tiers=SLOW) as x, await x.client(x.operator) as operator:
         key, other = await x.trader(operator, "alice", tier="plain"), await x.trader(operator, "bob")
         async with await x.client(key) as a, await x.client(other) as b:
@@ -176,7 +176,7 @@ async def test_poisons_are_few_and_then_cost_requests(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '[{"op":"cancel","client_id":"a"},{"op":"kill"}]', "é" * 9])
-async def test_whoever_has_not_signed_in_has_few_messages_too(tmp_path: Path, text: str) -> None:
+async def test_f71_whoever_has_not_signed_in_has_few_messages_too(tmp_path: Path, text: str) -> None:
     async with exchange(tmp_path, tiers=SLOW) as x, connect(x.url) as socket:
         with pytest.raises(ConnectionClosed) as closed:
             for _ in range(1_100):

@@ -36,7 +36,7 @@ async def no_orders(client: TradingClient, account: str) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_a_peer_that_is_silent_for_long_is_ended_and_its_orders_go(tmp_path: Path) -> None:
+async def test_f35_a_peer_that_is_silent_for_long_is_ended_and_its_orders_go(tmp_path: Path) -> None:
     async with exchange(tmp_path, ping_interval_s=0.5) as x, await x.client(x.operator) as operator:
         alice, bob = await x.trader(operator, "alice"), await x.trader(operator, "bob")
         async with await x.client(bob) as b:
@@ -111,7 +111,7 @@ async def encrypted(x: Exchange, pem: str) -> tuple[str, ssl.SSLContext]:
     return f"wss://{host}:{port}", ssl.create_default_context(cafile=pem)
 
 
-async def test_a_handshake_that_is_not_made_is_cut_at_both_doors(tmp_path: Path) -> None:
+async def test_f71_a_handshake_that_is_not_made_is_cut_at_both_doors(tmp_path: Path) -> None:
     pem, key_pem = certificate(tmp_path)
     async with exchange(
         tmp_path, listed=False, tls_certificate=pem, tls_key=key_pem, tls_port=0, handshake_timeout_s=0.5
@@ -221,7 +221,7 @@ async def test_one_account_takes_its_own_seats_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("terms", [{}, {"protection": {"window_ms": 600_000, "fills": 1}}])
-async def test_a_revoked_key_leaves_no_order_behind(tmp_path: Path, terms: dict[str, Any]) -> None:
+async def test_f72_a_revoked_key_leaves_no_order_behind(tmp_path: Path, terms: dict[str, Any]) -> None:
     async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
         stolen, other = await x.trader(operator, "alice", **terms), await x.trader(operator, "bob")
         async with await x.client(stolen) as a, await x.client(other) as b:

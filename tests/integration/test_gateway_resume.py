@@ -79,7 +79,7 @@ async def random_commands(clients: list[TradingClient], chance: random.Random, c
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_a_client_that_breaks_off_hears_what_one_that_stayed_heard(tmp_path: Path, seed: int) -> None:
+async def test_f25_a_client_that_breaks_off_hears_what_one_that_stayed_heard(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     mode = "durable" if seed % 2 else "memory"
     async with exchange(tmp_path, ack_mode=mode, replay_slots=chance.choice([1, 7, 2_048])) as x, await x.client(
@@ -141,7 +141,7 @@ async def test_own_acks_are_not_told_twice_while_the_past_is_told(tmp_path: Path
             assert len(told) == 50
 
 
-async def test_resume_is_refused_where_it_cannot_be(tmp_path: Path) -> None:
+async def test_f38_resume_is_refused_where_it_cannot_be(tmp_path: Path) -> None:
     async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
         key = await x.trader(operator, "alice")
         async with await x.client(key) as a:

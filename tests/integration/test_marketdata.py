@@ -157,7 +157,7 @@ async def test_bad_requests_are_answered_and_the_connection_lives():
             await client.subscribe("trades:NOPE")
 
 
-async def test_connections_are_limited():
+async def test_f39_connections_are_limited():
     exchange = Exchange(connection_limit=1)
     async with exchange.running(), connect(exchange.url):
         with pytest.raises(Exception, match="503"):
@@ -205,7 +205,7 @@ class StuckReader:
             self._data += chunk
 
 
-async def test_lossless_reader_that_lags_is_told_moved_and_brought_back_but_never_cut():
+async def test_f40_lossless_reader_that_lags_is_told_moved_and_brought_back_but_never_cut():
     exchange = Exchange(seed=2, slow_bytes=20_000, send_buffer_bytes=4_096, lag_hold_ms=50)
     async with exchange.running(), MarketDataClient(exchange.url) as neighbour:
         stuck = StuckReader(exchange.status["port"])
@@ -280,7 +280,7 @@ async def test_subprotocol_that_is_not_spoken_is_refused_before_the_upgrade():
                 pass
 
 
-async def test_message_dropped_on_the_way_is_noticed_with_the_next_one_and_the_book_comes_back():
+async def test_f41_message_dropped_on_the_way_is_noticed_with_the_next_one_and_the_book_comes_back():
     """A proxy that leaves out one update now and then, also the last of a write."""
     exchange = Exchange(seed=12)
     exchange.step(60)
@@ -329,7 +329,7 @@ async def test_message_dropped_on_the_way_is_noticed_with_the_next_one_and_the_b
             assert book.ready and (book.bids, book.asks) == exchange.flow.book_text()
 
 
-async def test_readers_that_come_and_go_all_the_time_get_their_own_channel_alone():
+async def test_f39_readers_that_come_and_go_all_the_time_get_their_own_channel_alone():
     """Slots, sockets and profiles change hands in every flush; a short soak with broken requests in between."""
     exchange = Exchange(seed=21, flush_interval_ms=2, writes_per_turn=3, requests_per_second=100_000)
     channels = ["book:NOVA-USD", "orders:NOVA-USD", "trades:NOVA-USD", "ticker:NOVA-USD", "candles.1s:NOVA-USD"]

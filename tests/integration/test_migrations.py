@@ -15,7 +15,7 @@ async def test_all_migrations_apply_once_even_when_two_start_at_once(postgres_ds
     assert sorted(results) == sorted([[], [migration.name for migration in migrations()]])
 
 
-async def test_a_changed_file_and_an_unknown_migration_are_refused(postgres_dsn, tmp_path):
+async def test_f27_f64_a_changed_file_and_an_unknown_migration_are_refused(postgres_dsn, tmp_path):
     (tmp_path / "0001_first.sql").write_text("CREATE TABLE a (n int)")
     assert await migrate(postgres_dsn, tmp_path) == ["first"]
     (tmp_path / "0001_first.sql").write_text("CREATE TABLE b (n int)")

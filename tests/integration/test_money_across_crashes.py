@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -19,21 +17,15 @@ from settlement.chain.sui import SuiChain, SuiSettings
 from settlement.settler import Settler
 from settlement.watcher import Watcher
 from tests.integration import test_withdrawals
-from tests.integration.test_settlement import FAST, Bench, CrashingStore, _check_rows, _until
 from tests.integration.test_withdrawals import OTHER, World
 from tests.support.chain_key import OPERATOR
+from tests.support.settlement_bench import FAST, Bench, CrashingStore, bench, check_rows, reached
 from tests.support.sui_owner import Owner
+
+__all__ = ["bench"]
 
 UNIT = 10**6
 server, world = test_withdrawals.server, test_withdrawals.world
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path)
-    await bench.node_up()
-    yield bench
-    await bench.node_down()
 
 
 class BackOffice:
@@ -60,7 +52,7 @@ class BackOffice:
         if steps is not None:
             world.core.lose.extend(self.rng.choices(["none", "request", "answer"], k=3))
         task = asyncio.create_task(settler.run(stop))
-        await _until(
+        await reached(
             lambda: task.done() or settler.status()["halted"] or settler.status()["final_batch"] >= until_batch,
             "a step, or the end",
         )
@@ -104,7 +96,7 @@ async def test_money_in_and_out_once_whatever_dies(bench: Bench, world: World, s
         while batch not in bench.finals():
             await office.live(rng.choice([1, 2, None]), batch)
         settler = await office.live(None, batch)
-    _check_rows(bench, settler)
+    check_rows(bench, settler)
 
     reader = SuiChain(SuiSettings(f"http://127.0.0.1:{bench.port}", bench.directory / "reader"), OPERATOR)
     await reader.connect()

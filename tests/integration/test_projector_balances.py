@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import shutil
+from pathlib import Path
 
 import asyncpg
 import numpy as np
 import pytest
 
 from bench.adversary import Adversary
+from bench.records import commands
+from bench.workload import generate
 from byline.embedded.postgres import EmbeddedPostgres
 from engine.core import Core
 from engine.messages import layout
 from engine.messages.codes import ABSENT, OrderStatus
 from engine.messages.directory import Directory
+from persistence.chain_words import ChainWords
+from persistence.disk import DirectoryDisk
+from persistence.event_log import EventLogReader
+from persistence.recovery import Recovered, recover, replay
 from persistence.stores.postgres.migrate import migrate
 from persistence.stores.postgres.projector import Projector, ProjectorSettings
 from tests.support.market_flow import Flow
 from tests.support.rule_flow import RuleFlow
+from tests.support.waiting import HANG_S, until
+from tests.unit.persistence.test_recovery import SETTINGS, feed, workload
 
 OPTIONAL = ("price", "stop_price", "display_size", "expires_at")
 TABLES = {
@@ -187,7 +197,7 @@ async def test_a_definition_writes_its_own_row_and_no_other(postgres_dsn):
     await _assert_equals_core(postgres_dsn, flow.core)
 
 
-async def test_server_killed_midway_is_caught_up_with(tmp_path):
+async def test_f51_server_killed_midway_is_caught_up_with(tmp_path):
     core, log = _flow(9, 1200)
     server = EmbeddedPostgres(tmp_path / "pg")
     server.start()
@@ -212,6 +222,28 @@ async def test_server_killed_midway_is_caught_up_with(tmp_path):
         server.stop()
 
 
+async def test_f51_queries_that_take_too_long_are_given_up_and_all_is_caught_up_with(postgres_dsn):
+    """Somebody else's lock makes each query last: the projector gives them up, and nothing is applied twice."""
+    core, log = _flow(12, 600)
+    await migrate(postgres_dsn)
+    settings = ProjectorSettings(batch_slots_max=40, retry_s=0.05, command_timeout_s=0.5)
+    projector, stop = Projector(log, postgres_dsn, settings), asyncio.Event()
+    task = asyncio.create_task(projector.run(stop))
+    other = await asyncpg.connect(postgres_dsn)
+    try:
+        await until(lambda: projector.sequence > 100, what="a part of the log")
+        async with other.transaction():
+            await other.execute("LOCK TABLE exchange.projection IN ACCESS EXCLUSIVE MODE")
+            await until(lambda: not projector.status()["connected"], what="a query to be given up")
+            assert projector.sequence < log.head_sequence, "too late to show anything"
+        await until(lambda: projector.sequence == log.head_sequence, what="the rest of the log")
+    finally:
+        stop.set()
+        await other.close()
+        await task
+    await _assert_equals_core(postgres_dsn, core)
+
+
 async def test_events_published_between_read_and_checkpoint_are_not_skipped(postgres_dsn):
     core, log = _flow(2, 50)
     late_sequence, late = log.sequences.pop(), log.arrays.pop()
@@ -229,7 +261,7 @@ async def test_events_published_between_read_and_checkpoint_are_not_skipped(post
     await _assert_equals_core(postgres_dsn, core)
 
 
-async def test_rows_of_another_journal_or_of_a_future_that_was_lost_are_never_mixed_in(postgres_dsn):
+async def test_f51_rows_of_another_journal_or_of_a_future_that_was_lost_are_never_mixed_in(postgres_dsn):
     await migrate(postgres_dsn)
     _, first = _flow(11, 200)
     await _finish(Projector(first, postgres_dsn, journal=b"one"), first)
@@ -239,3 +271,93 @@ async def test_rows_of_another_journal_or_of_a_future_that_was_lost_are_never_mi
     core, shorter = _flow(13, 60)
     await _finish(Projector(shorter, postgres_dsn, journal=b"two"), shorter)
     await _assert_equals_core(postgres_dsn, core)
+
+
+def _go_on(recovered: Recovered, seed: int, count: int) -> None:
+    """Orders of an own history behind what is there."""
+    slots = commands(generate("W1", seed=seed, smoke=True, ops=count), recovered.core.sequence + 1).records
+    feed(recovered, slots, 0, len(slots))
+
+
+def _projector(data: Path, dsn: str, words_of: Path | None = None) -> tuple[Projector, EventLogReader]:
+    events = EventLogReader(data / "events")
+    words = ChainWords(DirectoryDisk(words_of or data))
+    return Projector(events, dsn, ProjectorSettings(batch_slots_max=300), journal=events.identity, words=words), events
+
+
+@pytest.fixture
+def two_histories(tmp_path: Path) -> tuple[Path, Path]:
+    """A journal, and the same one restored without its last records and gone on, further than the first had come."""
+    lost, restored = tmp_path / "lost", tmp_path / "restored"
+    slots = workload()
+    recovered = recover(lost, settings=SETTINGS)
+    feed(recovered, slots, 0, 600)
+    recovered.close()
+    shutil.copytree(lost, restored)
+    for data, seed, count in ((lost, 7, 400), (restored, 8, 900)):
+        recovered = recover(data, settings=SETTINGS)
+        _go_on(recovered, seed, count)
+        recovered.close()
+    return lost, restored
+
+
+async def test_rows_of_records_that_a_restore_lost_are_told_by_their_chain_word(postgres_dsn, two_histories):
+    """Same identity, and the restored journal is past the sequence of the rows: only the word tells."""
+    lost, restored = two_histories
+    await migrate(postgres_dsn)
+    await _finish(*_projector(lost, postgres_dsn))
+    await _assert_equals_core(postgres_dsn, replay(DirectoryDisk(lost))[0])
+    was = _projector(lost, postgres_dsn)[1].head_sequence
+    projector, events = _projector(restored, postgres_dsn)
+    assert was < events.head_sequence
+    await _finish(projector, events)
+    await _assert_equals_core(postgres_dsn, replay(DirectoryDisk(restored))[0])
+    again, _ = _projector(restored, postgres_dsn)  # its own rows are gone on with
+    await again._connect()
+    assert again.sequence == events.head_sequence
+    await again.close()
+
+
+async def test_no_row_is_written_whose_chain_word_is_not_known(postgres_dsn, two_histories, tmp_path):
+    """As in mode `memory`: events are read before their records are in the journal's file."""
+    lost, _ = two_histories
+    short = tmp_path / "short"
+    shutil.copytree(lost / "journal", short / "journal")
+    tail = replay(DirectoryDisk(lost))[1]
+    path = short / tail.segment.path
+    whole = path.read_bytes()
+    end = 4_096 + tail.used_slots * 128
+    path.write_bytes(whole[: end - 128 * 50] + bytes(128 * 50) + whole[end:])
+    await migrate(postgres_dsn)
+    projector, events = _projector(lost, postgres_dsn, short)
+    while await projector.step():
+        pass
+    known = replay(DirectoryDisk(short))[1].sequence
+    assert 0 < projector.sequence <= known < events.head_sequence
+    path.write_bytes(whole)
+    words = ChainWords(DirectoryDisk(lost))
+    projector._words = words
+    while projector.sequence < events.head_sequence:
+        await projector.step()
+    await projector.close()
+    await _assert_equals_core(postgres_dsn, replay(DirectoryDisk(lost))[0])
+    assert [words.word(sequence) for sequence in (0, tail.sequence, tail.sequence + 1)] == [
+        int.from_bytes(tail.identity[:8], "little"), tail.chain, None,
+    ]  # fmt: skip
+
+
+async def test_a_process_that_meets_another_history_ends_so_that_the_next_builds_anew(
+    postgres_dsn, two_histories, tmp_path
+):
+    """Batches are told at a start alone, so the rows are not wiped under a process that has told them."""
+    lost, restored = two_histories
+    await migrate(postgres_dsn)
+    projector, events = _projector(lost, postgres_dsn)
+    while await projector.step():
+        pass
+    await projector.close()
+    projector._words = ChainWords(DirectoryDisk(restored))
+    await asyncio.wait_for(projector.run(asyncio.Event()), HANG_S)
+    connection = await asyncpg.connect(postgres_dsn)
+    assert await connection.fetchval("SELECT sequence FROM exchange.projection") == events.head_sequence
+    await connection.close()

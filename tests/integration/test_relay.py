@@ -1,26 +1,34 @@
 """Market data on another host: events over a real NATS server, late comers, lost messages, a server that dies."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from bench.records import commands
+from bench.workload import generate
 from byline.client.feeds import ArbitratedFeed
 from byline.client.market_data import MarketDataClient
 from byline.status_file import read_status
-from engine.messages.errors import JournalCorrupt, Unavailable
+from engine.messages.errors import JournalCorrupt, RemoteFault, Unavailable
 from marketdata import relay
 from marketdata.relay import RelayedEvents, run_relay
 from marketdata.server import serve
 from marketdata.settings import MarketDataSettings
+from persistence.chain_words import ChainWords
+from persistence.disk import DirectoryDisk
 from persistence.event_log import EventLogReader, EventLogWriter
+from persistence.recovery import recover
 from tests.support.exchange import ExchangeProcess
 from tests.support.market_flow import Flow
 from tests.support.nats import NatsServer
 from tests.support.waiting import HANG_S, until
+from tests.unit.persistence.test_recovery import SETTINGS, feed, workload
 
 
 @pytest.fixture
@@ -52,13 +60,19 @@ class Core:
         return self.flow.sequence
 
 
+def no_word(_sequence):
+    """A flow has events and no journal."""
+
+
 @asynccontextmanager
-async def relaying(core, url):
+async def relaying(core, url, word=no_word):
+    """`core.directory` holds an event log; `word` asks the journal behind it."""
+
     async def source():
         return EventLogReader(core.directory)
 
     stop, status = asyncio.Event(), {}
-    task = asyncio.create_task(run_relay(url, source, stop, status))
+    task = asyncio.create_task(run_relay(url, source, lambda: word, stop, status))
     while not status:
         await asyncio.sleep(0.01)
         if task.done():
@@ -163,7 +177,7 @@ async def test_command_larger_than_a_message_comes_in_parts(server, tmp_path, mo
         await has(client, book, core)
 
 
-async def test_no_server_is_said_and_another_journal_is_refused(server, tmp_path):
+async def test_f64_no_server_is_said_and_another_journal_is_refused(server, tmp_path):
     with pytest.raises(Unavailable, match="nats://127.0.0.1:1"):
         await RelayedEvents("nats://127.0.0.1:1").start()
     (tmp_path / "one").mkdir()
@@ -182,6 +196,62 @@ async def test_no_server_is_said_and_another_journal_is_refused(server, tmp_path
                     events.read()
                     await asyncio.sleep(0.02)
     await events.close()
+
+
+async def test_a_follower_of_records_that_a_cut_took_ends_and_begins_anew(server, tmp_path):
+    """Same identity: a journal that ends before what was followed, and one that went on further with other orders."""
+
+    def on(data):
+        return relaying(SimpleNamespace(directory=data / "events"), server.url, ChainWords(DirectoryDisk(data)).word)
+
+    def told(data):
+        reader, parts = EventLogReader(data / "events"), []
+        while len(part := reader.read()):
+            parts.append(part.tobytes())
+        return b"".join(parts)
+
+    async def follow(events, data):
+        """Everything that the relay of `data` has for it."""
+        parts, head = [], EventLogReader(data / "events").head_sequence
+        async with asyncio.timeout(HANG_S):
+            while events.head_sequence < head:
+                parts.append(events.read().tobytes())
+                await asyncio.sleep(0.01)
+        return b"".join(parts)
+
+    whole, cut, other = tmp_path / "whole", tmp_path / "cut", tmp_path / "other"
+    recovered = recover(whole, settings=SETTINGS)
+    feed(recovered, workload(), 0, 600)
+    recovered.close()
+    shutil.copytree(whole, cut)
+    shutil.copytree(whole, other)
+    for data, seed, count in ((whole, 7, 400), (other, 8, 900)):
+        recovered = recover(data, settings=SETTINGS)
+        slots = commands(generate("W1", seed=seed, smoke=True, ops=count), recovered.core.sequence + 1).records
+        feed(recovered, slots, 0, len(slots))
+        recovered.close()
+    for data in (cut, other):
+        events = RelayedEvents(server.url)
+        async with on(whole):
+            await events.start()
+            assert await follow(events, whole) == told(whole)
+            run = events._run
+        async with on(whole):  # the relay was started again, and the journal is the same
+            async with asyncio.timeout(HANG_S):
+                while events._run == run:
+                    await asyncio.sleep(0.01)
+            assert not len(events.read()) and not events._task.done()
+        async with on(data):
+            with pytest.raises(RemoteFault, match="it was cut, or restored"):
+                async with asyncio.timeout(HANG_S):
+                    while True:
+                        assert not len(events.read()), "events of another history"
+                        await asyncio.sleep(0.02)
+            await events.close()
+            anew = RelayedEvents(server.url)
+            await anew.start()
+            assert await follow(anew, data) == told(data)
+            await anew.close()
 
 
 async def test_command_line_serves_another_host_from_the_relay_of_a_running_exchange(server, tmp_path, monkeypatch):

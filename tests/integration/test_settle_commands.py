@@ -30,8 +30,8 @@ from settlement.chain.port import CoinPart, Part
 from settlement.chain.sealed_key import KeyLock
 from settlement.chain.sui import SuiSettings
 from settlement.store import listings
-from tests.integration.test_settlement import Bench, _market, _until
 from tests.support.chain_key import OPERATOR
+from tests.support.settlement_bench import Bench, opened_market, reached
 from tests.support.settlement_events import EventLog
 from tests.support.sui_owner import Owner
 from tests.support.waiting import answers
@@ -124,16 +124,16 @@ async def test_the_settler_goes_on_under_a_rotated_capability(tmp_path: Path) ->
     bench = Bench(tmp_path)
     await bench.node_up()
     assert bench.node is not None
-    log, _, _ = _market()
+    log, _, _ = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         admin = _admin(bench.node, tmp_path)
         await admin.connect()
         await admin.rotate(list(settler._listings.values()), OPERATOR.address)
         await admin.close()
         log.cut()
-        await _until(lambda: settler.status()["final_batch"] == 2, "signed with the new capability")
+        await reached(lambda: settler.status()["final_batch"] == 2, "signed with the new capability")
     await bench.node_down()
 
 
@@ -222,7 +222,7 @@ async def _brake_of_a_running_exchange(data: Path) -> None:
     core = GatewayPort(data, "127.0.0.1")
     await core.start()
     brake = Brake(EventLogReader(data / "events"), _Bookings(core), data.parent / "brake.log", 100.0)
-    await _until(lambda: core.status()["connected"], "connected")
+    await reached(lambda: core.status()["connected"], "connected")
 
     async def phases() -> set[str]:
         await brake.step(None, time.time_ns())
@@ -253,21 +253,24 @@ async def test_status_pause_and_resume_of_a_running_exchange(new_exchange) -> No
         return await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, env=environment)
 
     try:
-        await _until(lambda: (exchange.status("backoffice").get("settlement") or {}).get("final_batch", 0) > 1, "final")
+        await reached(
+            lambda: (exchange.status("backoffice").get("settlement") or {}).get("final_batch", 0) > 1,
+            "two final batches",
+        )
         shown = await settle("status")
         assert shown.returncode == 0 and "halted    no" in shown.stdout and "USDC" in shown.stdout, shown
-        await _until(lambda: len(exchange.status("chain")["vaults"]) == 4, "the chain's own status follows it")
+        await reached(lambda: len(exchange.status("chain")["vaults"]) == 4, "the chain's own status follows it")
         assert exchange.status("chain")["checkpoint"] > 2
         argv = [sys.executable, "-m", "byline.cli", "status", "--once", "--data", str(exchange.data)]
         wide = os.environ | {"COLUMNS": "300"}
         table = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, env=wide)
         assert "4 vaults" in table.stdout and "switches" not in table.stdout, table
         assert (await settle("pause")).returncode == 0
-        await _until(lambda: "paused" in exchange.status("backoffice")["settlement"]["chain_error"], "paused")
+        await reached(lambda: "paused" in exchange.status("backoffice")["settlement"]["chain_error"], "paused")
         paused_at = exchange.status("backoffice")["settlement"]["final_batch"]
         assert "paused" in (await settle("status")).stdout
         assert (await settle("pause", "--off")).returncode == 0
-        await _until(lambda: exchange.status("backoffice")["settlement"]["final_batch"] > paused_at, "goes on")
+        await reached(lambda: exchange.status("backoffice")["settlement"]["final_batch"] > paused_at, "goes on")
         await _brake_of_a_running_exchange(exchange.data)
         nothing = await settle("resume", "--note", "test")
         assert "nothing to resume" in nothing.stdout, nothing
@@ -311,7 +314,7 @@ async def _a_second_package_and_wrong_addresses_stop_nothing(exchange: Any, sett
         now = exchange.status("backoffice")["settlement"]
         return now["package"] == settlement["package"] and now["final_batch"] > final + 5
 
-    await _until(went_on, "batches under the rotated capability, in the package of the vaults")
+    await reached(went_on, "batches under the rotated capability, in the package of the vaults")
 
 
 def _event_log(data: Path, log: EventLog) -> None:
@@ -362,7 +365,7 @@ async def test_an_exchange_with_two_packages_goes_on_with_that_of_its_vaults(
         return int((exchange.status("backoffice").get("settlement") or {}).get("final_batch", 0))
 
     await exchange.start()
-    await _until(lambda: len(listings(exchange.data / "settlement" / "batches.log")) == 4, "the vaults")
+    await reached(lambda: len(listings(exchange.data / "settlement" / "batches.log")) == 4, "the vaults")
     argv = [sys.executable, "-m", "byline.cli", "settle", "publish", "--yes", "--data", str(exchange.data)]
     published = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, env=environment)
     assert published.returncode == 0, published
@@ -371,7 +374,7 @@ async def test_an_exchange_with_two_packages_goes_on_with_that_of_its_vaults(
     monkeypatch.setenv("BYLINE_CHAIN_PACKAGE", published.stdout.split("published")[1].split()[0])
     await exchange.start()
     try:
-        await _until(lambda: final() > before, "batches go on")
+        await reached(lambda: final() > before, "batches go on")
         assert exchange.status("backoffice")["settlement"]["package"] != os.environ["BYLINE_CHAIN_PACKAGE"]
     finally:
         assert await exchange.stop() == 0, exchange.log()

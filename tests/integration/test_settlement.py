@@ -3,106 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
-import numpy as np
 import pytest
 
-from engine.core import BALANCES
 from engine.messages.codes import CommandKind, EventKind
-from engine.messages.errors import JournalFailed, Refused, Unavailable
-from settlement.audit import AuditPort
-from settlement.batch import StoredEvent
+from engine.messages.errors import Refused, Unavailable
 from settlement.chain.encoding import address_bytes
 from settlement.chain.keys import OperatorKey
-from settlement.chain.localsui.server import RunningNode, start
 from settlement.chain.port import Execution, Signed, VaultListing, VaultState
 from settlement.chain.sui import SuiChain, SuiSettings
-from settlement.ledger import Ledger
-from settlement.settler import _NAMED, BatchRecord, SettlementSettings, Settler
-from settlement.store import FileBatchStore
-from settlement.watcher import Watcher
+from settlement.settler import _NAMED
 from tests.support.chain_key import OPERATOR
-from tests.support.real_core import RealCore
+from tests.support.settlement_bench import MARKET, Bench, SecondBooks, bench, check_rows, opened_market, reached
 from tests.support.settlement_events import EXTERNAL, EventLog
 from tests.support.sui_owner import Owner
-from tests.support.waiting import until
 
-FAST = SettlementSettings(poll_interval_s=0.005, watch_interval_s=0.01, retry_first_s=0.02, retry_most_s=0.05)
-MARKET = (0, 1, 0, 10)
-
-
-def _market() -> tuple[EventLog, int, int]:
-    log = EventLog()
-    usdc, maya = log.asset("USDC"), log.asset("MAYA")
-    log.market(0, maya, usdc, 10)
-    buyer, seller = log.account("user:buyer", row=b"\xa1" * 32), log.account("user:seller", row=b"\xb2" * 32)
-    log.deposit(buyer, usdc, 100_000)
-    log.deposit(seller, maya, 100_000)
-    return log, buyer, seller
-
-
-class Bench:
-    """One data directory; settlers and nodes come and go."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.port = 0
-        self.node: RunningNode | None = None
-        self.records: list[BatchRecord] = []
-
-    async def node_up(self) -> None:
-        self.node = await start(self.directory / "chain", OPERATOR.address, port=self.port, executor="model")
-        self.port = self.node.port
-
-    async def node_down(self) -> None:
-        assert self.node is not None
-        await self.node.close()
-        self.node = None
-
-    @contextlib.asynccontextmanager
-    async def settler(
-        self, log: EventLog | RealCore, *, crash_after: int | None = None, commands=None,
-        chain_type: type[SuiChain] = SuiChain, audit: AuditPort | None = None,
-    ) -> AsyncIterator[Settler]:  # fmt: skip
-        url = f"http://127.0.0.1:{self.port}"
-        chain = chain_type(SuiSettings(url, self.directory / "pysui", timeout_s=5.0), OPERATOR)
-        store = CrashingStore(self.directory / "batches.log", crash_after)
-        watcher = Watcher(self.directory / "chain.log")
-        stop = asyncio.Event()
-        settler = Settler(log, chain, store, watcher, FAST, self.records.append, commands, audit=audit)
-        task = asyncio.create_task(settler.run(stop))
-        try:
-            yield settler
-        finally:
-            stop.set()
-            with contextlib.suppress(JournalFailed):
-                await task
-            await chain.close()
-            watcher.close()
-            store.close()
-
-    def finals(self) -> list[int]:
-        return list(dict.fromkeys(record.number for record in self.records if record.status == "final"))
-
-
-class CrashingStore(FileBatchStore):
-    """Fails for good before its nth event is stored: what the disk holds is what a crash there would leave."""
-
-    def __init__(self, path: Path, crash_after: int | None) -> None:
-        super().__init__(path)
-        self._left = crash_after
-
-    def append(self, event: StoredEvent) -> None:
-        if self._left is not None:
-            if self._left == 0:
-                raise JournalFailed("crash (test)")
-            self._left -= 1
-        super().append(event)
+__all__ = ["bench"]
 
 
 class LaggingChain(SuiChain):
@@ -146,40 +65,16 @@ class ForgetfulChain(LaggingChain):
     forget_first = True
 
 
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path)
-    await bench.node_up()
-    yield bench
-    if bench.node:
-        await bench.node_down()
-
-
-async def _until(condition, what: str) -> None:
-    await until(condition, what=what)
-
-
-def _check_rows(bench: Bench, settler: Settler) -> None:
-    """Every row on the chain is what the ledger's accounts of that row hold."""
-    assert bench.node is not None
-    for vault in bench.node.node.state.vaults.values():
-        names = [a for a, v in settler.status()["vaults"].items() if v == "0x" + vault.header.id.hex()]
-        if names:
-            expected = {row: amount for row, amount in settler.netting.rows[names[0]].items() if amount}
-            assert {row: amount for row, amount in vault.balances.items() if amount} == expected
-            assert vault.header.pool == sum(expected.values())
-
-
 async def test_batches_become_final_in_order_with_digests(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     for _ in range(20):
         log.trade(MARKET, seller, buyer, 3, 7, 4)
     log.cut()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 3, "3 batches")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 3, "3 batches")
+        check_rows(bench, settler)
         status = settler.status()
         assert (status["chain"], status["executor"]) == ("embedded (not a network)", "model")
     assert bench.finals() == [1, 2, 3]
@@ -197,8 +92,8 @@ async def test_a_batch_before_the_first_settled_asset_is_final_too(bench: Bench)
     log.deposit(log.account("user:a", row=b"\xa1" * 32), usdc, 5)
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 2, "both final")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 2, "both final")
+        check_rows(bench, settler)
 
 
 class WithoutFaucet(SuiChain):
@@ -215,26 +110,26 @@ class WithoutFaucet(SuiChain):
 
 
 async def test_what_was_booked_from_outside_without_the_chain_halts_until_the_operator_pays_it(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     log.trade(MARKET, seller, buyer, 10, 70, 4)
     log.cut()
     async with bench.settler(log, chain_type=WithoutFaucet) as settler:
-        await _until(lambda: settler.status()["halted"], "halted")
+        await reached(lambda: settler.status()["halted"], "halted")
         assert "100000 units of USDC were booked from outside" in settler.status()["halted"]
         assert bench.records[-1].status == "halted" and bench.finals() == []
     owner = await Owner.open(bench.port, bench.directory, "issuer")
     async with bench.settler(log, chain_type=WithoutFaucet) as settler:
-        await _until(lambda: settler.status()["connected"], "connected")
+        await reached(lambda: settler.status()["connected"], "connected")
         assert settler.status()["halted"], "a restart changes nothing"
         settler.resume("the bank's transfer was booked by hand; treasury pays it in (test)")
-        await _until(lambda: "has 0 units of" in settler.status()["chain_error"], "says what is missing, and where")
+        await reached(lambda: "has 0 units of" in settler.status()["chain_error"], "says what is missing, and where")
         assert OPERATOR.address in settler.status()["chain_error"] and not settler.status()["halted"]
         for asset, amounts in (("USDC", (60_000, 39_999, 1)), ("MAYA", (250_000,))):
             for amount in amounts:
                 await owner.send_coin(WithoutFaucet.opened[asset], amount, OPERATOR.address)
-        await _until(lambda: settler.status()["final_batch"] == 2, "paid in, once")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 2, "paid in, once")
+        check_rows(bench, settler)
         assert not settler.status()["unclaimed_deposits"]
         assert bench.node is not None
         maya = f"Coin<{WithoutFaucet.opened['MAYA'].coin_type}>"
@@ -247,122 +142,98 @@ async def test_rubbish_sent_to_the_operator_hides_nothing(bench: Bench) -> None:
     owner = await Owner.open(bench.port, bench.directory, "stranger")
     await owner.scatter(1, 1_200, OPERATOR.address)
     await owner.close()
-    log, _, _ = _market()
+    log, _, _ = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "capability and gas are found behind it")
-
-
-class SecondBooks:
-    """An audit of what these events say, as a core would keep it; `change` is what its memory got wrong."""
-
-    def __init__(self, log: EventLog | RealCore) -> None:
-        self.log, self.change, self.is_behind = log, 0, True
-        self.asked: list[int] = []
-
-    async def at_cut(self, sequence: int) -> tuple[bytes, np.ndarray]:
-        self.asked.append(sequence)
-        if self.is_behind:
-            raise Unavailable("the journal ends before it (test)")
-        ledger = Ledger()
-        for cut in ledger.feed(np.concatenate(self.log.slots)):
-            if cut.last_sequence == sequence:
-                rows = [
-                    (account, asset, ledger.total(account, asset) + self.change * (account == 2), 0)
-                    for account in range(len(ledger.accounts))
-                    for asset in range(len(ledger.assets))
-                ]
-                return cut.state_hash, np.array(rows, BALANCES)
-            ledger.start_period()
-        raise AssertionError(sequence)
+        await reached(lambda: settler.status()["final_batch"] == 1, "capability and gas are found behind it")
 
 
 async def test_a_second_core_that_differs_halts_before_the_batch_is_sealed(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     books = SecondBooks(log)
     async with bench.settler(log, audit=books) as settler:
-        await _until(lambda: len(books.asked) > 2, "the journal is behind: asked again")
+        await reached(lambda: len(books.asked) > 2, "the journal is behind: asked again")
         assert bench.records == [] and not settler.status()["halted"]
         books.is_behind = False
-        await _until(lambda: settler.status()["final_batch"] == 1, "the books agree")
+        await reached(lambda: settler.status()["final_batch"] == 1, "the books agree")
         books.change = 1
         log.trade(MARKET, seller, buyer, 10, 70, 4)
         log.cut()
-        await _until(lambda: settler.status()["halted"], "halted")
+        await reached(lambda: settler.status()["halted"], "halted")
         assert "batch 2: account user:buyer has" in settler.status()["halted"] and bench.finals() == [1]
         assert {record.number for record in bench.records} == {1}
         books.change = 0
         settler.resume("the memory was exchanged (test)")
-        await _until(lambda: settler.status()["final_batch"] == 2, "goes on")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 2, "goes on")
+        check_rows(bench, settler)
 
 
 async def test_resuming_tells_of_what_is_not_final_and_of_no_batch_from_long_ago(bench: Bench) -> None:
-    log, _, _ = _market()
+    log, _, _ = opened_market()
     for _ in range(_NAMED + 5):
         log.cut()
     books = SecondBooks(log)
     books.is_behind = False
     async with bench.settler(log, audit=books) as settler:
-        await _until(lambda: settler.status()["final_batch"] == _NAMED + 5, "all final")
+        await reached(lambda: settler.status()["final_batch"] == _NAMED + 5, "all final")
         books.change = 1
         log.cut()
-        await _until(lambda: settler.status()["halted"], "halted")
+        await reached(lambda: settler.status()["halted"], "halted")
         books.change, told = 0, len(bench.records)
         assert settler.settled_batch == _NAMED + 5
         settler.resume("the memory was exchanged (test)")
-        await _until(lambda: settler.status()["final_batch"] == _NAMED + 6, "goes on")
+        await reached(lambda: settler.status()["final_batch"] == _NAMED + 6, "goes on")
         again = [record.number for record in bench.records[told:] if record.number <= _NAMED + 5]
         assert again == list(range(6, _NAMED + 6)) and len(settler.status()["recent"]) == _NAMED
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
     told = len(bench.records)
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["connected"], "connected")
+        await reached(lambda: settler.status()["connected"], "connected")
         assert [record.number for record in bench.records[told:]] == list(range(1, _NAMED + 7)), "a start tells of all"
 
 
 async def test_batches_queue_while_the_chain_is_down(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         await bench.node_down()
         for _ in range(4):
             log.trade(MARKET, seller, buyer, 3, 7, 4)
             log.cut()
-        await _until(lambda: settler.status()["pending_batches"] == 4, "4 batches wait")
-        await _until(lambda: not settler.status()["connected"], "the status says so")
+        await reached(lambda: settler.status()["pending_batches"] == 4, "4 batches wait")
+        await reached(lambda: not settler.status()["connected"], "the status says so")
         await bench.node_up()
-        await _until(lambda: settler.status()["final_batch"] == 5, "all final")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 5, "all final")
+        check_rows(bench, settler)
     assert bench.finals() == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("fault", ["lost_request", "lost_response", "refuse_once"])
 async def test_faults_of_the_connection_change_nothing(bench: Bench, fault: str) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         assert bench.node is not None
         bench.node.faults.next_execute.extend([fault, "none", fault])
         for _ in range(3):
             log.trade(MARKET, seller, buyer, 3, 7, 4)
             log.cut()
-        await _until(lambda: settler.status()["final_batch"] == 4, "all final")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 4, "all final")
+        check_rows(bench, settler)
         assert not bench.node.faults.next_execute
 
 
 @pytest.mark.parametrize("chain_type", [LaggingChain, ForgetfulChain])
 async def test_the_digest_is_of_the_transaction_that_took_effect(bench: Bench, chain_type: type[LaggingChain]) -> None:
     """Signed anew although the first bytes ran: the second aborts, and its digest is not the batch's."""
-    log, _, _ = _market()
+    log, _, _ = opened_market()
     log.cut()
     async with bench.settler(log, chain_type=chain_type) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "final")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 1, "final")
+        check_rows(bench, settler)
         chain = settler._chain
         assert isinstance(chain, LaggingChain) and len(chain.sent) == 2 and chain.sent[0] != chain.sent[1]
         aborted = await SuiChain.find(chain, chain.sent[1])
@@ -374,30 +245,30 @@ async def test_the_digest_is_of_the_transaction_that_took_effect(bench: Bench, c
         else:
             assert record["digests"] == [chain.sent[0]] and record["error"] == ""
         log.cut()
-        await _until(lambda: settler.status()["final_batch"] == 2, "and it goes on")
+        await reached(lambda: settler.status()["final_batch"] == 2, "and it goes on")
 
 
 @pytest.mark.parametrize("crash_after", range(12))
 async def test_a_crash_between_any_two_steps_is_survived(bench: Bench, crash_after: int) -> None:
     """Stored events: seal ×2, list ×2, sign, send, executed of each batch … cut off after each of them."""
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     log.trade(MARKET, seller, buyer, 3, 7, 4)
     log.cut()
     async with bench.settler(log, crash_after=crash_after):
         await asyncio.sleep(0.25)
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 2, "both final")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 2, "both final")
+        check_rows(bench, settler)
         log.trade(MARKET, seller, buyer, 1, 1, 2)
         log.cut()
-        await _until(lambda: settler.status()["final_batch"] == 3, "the next too")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 3, "the next too")
+        check_rows(bench, settler)
     assert bench.finals()[-1] == 3
 
 
 async def test_withdrawals_are_paid_once_then_booked(bench: Bench) -> None:
-    log, buyer, _ = _market()
+    log, buyer, _ = opened_market()
     booked: list[str] = []
 
     class Core:
@@ -412,11 +283,11 @@ async def test_withdrawals_are_paid_once_then_booked(bench: Bench) -> None:
     log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(buyer, 0, 250, EXTERNAL)])
     log.cut()
     async with bench.settler(log, commands=Core()) as settler:
-        await _until(lambda: booked == ["w1"], "booked")
+        await reached(lambda: booked == ["w1"], "booked")
         log.cut()
         log.cut()
-        await _until(lambda: settler.status()["final_batch"] == 3, "final")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 3, "final")
+        check_rows(bench, settler)
         assert not settler.netting.paid
     assert bench.node is not None
     paid = [item.mist for item in bench.node.node.state.items.values() if item.kind.startswith("0x2::coin::Coin<0x")]
@@ -424,7 +295,7 @@ async def test_withdrawals_are_paid_once_then_booked(bench: Bench) -> None:
 
 
 async def test_a_refused_booking_halts_after_the_others_and_an_absent_core_is_tried_again(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     calls: list[str] = []
 
     class Core:
@@ -442,7 +313,7 @@ async def test_a_refused_booking_halts_after_the_others_and_an_absent_core_is_tr
     log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w-good", [(seller, 1, 20, EXTERNAL)])
     log.cut()
     async with bench.settler(log, commands=Core()) as settler:
-        await _until(lambda: settler.status()["halted"], "halted")
+        await reached(lambda: settler.status()["halted"], "halted")
         status = settler.status()
         assert "refuses to book withdrawal w-bad" in status["halted"] and status["final_batch"] == 1
         assert calls == ["w-bad", "w-bad", "w-bad", "w-good"]
@@ -450,16 +321,16 @@ async def test_a_refused_booking_halts_after_the_others_and_an_absent_core_is_tr
         await asyncio.sleep(0.1)
         assert len(calls) == 4 and bench.finals() == [1]
     async with bench.settler(log, commands=Core()) as settler:
-        await _until(lambda: settler.status()["halted"], "still halted after a restart")
+        await reached(lambda: settler.status()["halted"], "still halted after a restart")
         assert "w-bad" in settler.status()["halted"] and bench.finals() == [1]
         assert "w-bad" in settler.resume("looked at (test)")
-        await _until(lambda: bench.finals() == [1, 2], "resumed")
-        await _until(lambda: settler.status()["halted"], "the next batch finds it again")
+        await reached(lambda: bench.finals() == [1, 2], "resumed")
+        await reached(lambda: settler.status()["halted"], "the next batch finds it again")
         assert len(calls) == 5 and "w-bad" in settler.status()["halted"]
 
 
 async def test_a_withdrawal_without_a_wallet_is_named_and_holds_up_nothing(bench: Bench) -> None:
-    log, buyer, _ = _market()
+    log, buyer, _ = opened_market()
     rowless, bank = log.account("user:rowless"), log.account("bank:fiat", overdraft=2)
     log.money(EventKind.TRANSFERRED, CommandKind.DEPOSIT, "d-bank", [(bank, 0, 500, rowless)])
     booked: list[str] = []
@@ -474,42 +345,42 @@ async def test_a_withdrawal_without_a_wallet_is_named_and_holds_up_nothing(bench
     log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(buyer, 0, 250, EXTERNAL)])
     log.cut()
     async with bench.settler(log, commands=Core()) as settler:
-        await _until(lambda: booked, "booked")
+        await reached(lambda: booked, "booked")
         log.cut()
         log.cut()
-        await _until(lambda: settler.status()["final_batch"] == 3, "final")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 3, "final")
+        check_rows(bench, settler)
         status = settler.status()
         assert not status["halted"] and booked == ["w1"] and status["unpayable_count"] == 1
         assert status["unpayable"][0]["ref"] == "stuck" and "user:rowless" in status["unpayable"][0]["reason"]
     async with bench.settler(log, commands=Core()) as settler:
-        await _until(lambda: settler.status()["unpayable_count"] == 1, "named after a restart too")
+        await reached(lambda: settler.status()["unpayable_count"] == 1, "named after a restart too")
         log.cut()
-        await _until(lambda: settler.status()["final_batch"] == 4, "and settlement goes on")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 4, "and settlement goes on")
+        check_rows(bench, settler)
     assert bench.node is not None
     paid = [item.mist for item in bench.node.node.state.items.values() if item.kind.startswith("0x2::coin::Coin<0x")]
     assert 250 in paid and 120 not in paid
 
 
 async def test_a_disagreement_halts_and_says_so(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         log.balances[buyer, 0] += 1
         log.deposit(buyer, 0, 5)
         log.cut()
-        await _until(lambda: settler.status()["halted"], "halted")
+        await reached(lambda: settler.status()["halted"], "halted")
         assert "user:buyer" in settler.status()["halted"]
     assert bench.finals() == [1]
 
 
 async def test_a_vault_changed_behind_our_back_halts(bench: Bench) -> None:
-    log, _, _ = _market()
+    log, _, _ = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         assert bench.node is not None
         other = SuiChain(SuiSettings(f"http://127.0.0.1:{bench.port}", bench.directory / "other"), OPERATOR)
         await other.connect()
@@ -521,7 +392,7 @@ async def test_a_vault_changed_behind_our_back_halts(bench: Bench) -> None:
         assert (await other.send(signed)).success
         await other.close()
         log.cut()
-        await _until(lambda: settler.status()["halted"], "halted")
+        await reached(lambda: settler.status()["halted"], "halted")
         assert "another number or chain value" in settler.status()["halted"]
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["halted"], "still halted after a restart")
+        await reached(lambda: settler.status()["halted"], "still halted after a restart")

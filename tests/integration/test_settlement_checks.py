@@ -16,7 +16,6 @@ from settlement.brake import Brake
 from settlement.chain.keys import OperatorKey
 from settlement.chain.port import Execution, Part, Signed, VaultListing, VaultState
 from settlement.chain.sui import SuiChain, SuiSettings
-from tests.integration.test_settlement import MARKET, Bench, SecondBooks, _check_rows, _market, _until
 from tests.integration.test_settlement_faults import (
     UNIT,
     HeldBooks,
@@ -30,6 +29,7 @@ from tests.integration.test_settlement_faults import (
     owned,
 )
 from tests.support.real_core import RealCore
+from tests.support.settlement_bench import MARKET, Bench, SecondBooks, check_rows, opened_market, reached
 from tests.support.settlement_events import EXTERNAL
 
 __all__ = ["bench", "node_clock", "owned"]
@@ -46,7 +46,7 @@ class Gate(Hooked):
 
 
 async def test_what_a_batch_pays_that_is_not_final_is_not_booked(bench: Bench) -> None:
-    log, buyer, _ = _market()
+    log, buyer, _ = opened_market()
     booked: list[str] = []
 
     class Core:
@@ -65,33 +65,33 @@ async def test_what_a_batch_pays_that_is_not_final_is_not_booked(bench: Bench) -
         chain = settler._chain
         assert isinstance(chain, Gate)
         chain.last = 1
-        await _until(lambda: settler.status()["final_batch"] == 1, "the first is final")
-        await _until(lambda: settler.status()["pending_batches"] == 1, "the second waits")
+        await reached(lambda: settler.status()["final_batch"] == 1, "the first is final")
+        await reached(lambda: settler.status()["pending_batches"] == 1, "the second waits")
         assert booked == ["w1"] and set(settler.netting.paid) == {"w1", "w2"}
         chain.last = 2**62
-        await _until(lambda: settler.status()["final_batch"] == 2, "final")
+        await reached(lambda: settler.status()["final_batch"] == 2, "final")
         assert booked == ["w1", "w2"]
 
 
 async def test_a_number_that_is_left_out_of_the_events_halts(bench: Bench) -> None:
-    log, _, _ = _market()
+    log, _, _ = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         log.batch += 1
         log.cut()
-        await _until(lambda: settler.status()["halted"], "halted")
+        await reached(lambda: settler.status()["halted"], "halted")
         assert settler.status()["halted"] == "batch 3 follows batch 1" and bench.finals() == [1]
 
 
 @pytest.mark.parametrize("other", ["sequences", "trades"])
 async def test_events_of_another_history_halt_at_the_first_stored_batch_that_differs(bench: Bench, other: str) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.trade(MARKET, seller, buyer, 3, 7, 4)
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
-    log, buyer, seller = _market()
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
+    log, buyer, seller = opened_market()
     if other == "sequences":
         log.account("user:buyer", row=b"\xa1" * 32)
         log.trade(MARKET, seller, buyer, 3, 7, 4)
@@ -99,7 +99,7 @@ async def test_events_of_another_history_halt_at_the_first_stored_batch_that_dif
         log.trade(MARKET, buyer, seller, 3, 7, 4)
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["halted"], "halted")
+        await reached(lambda: settler.status()["halted"], "halted")
         assert "batch 1 is stored with other sequences, state hash or trades" in settler.status()["halted"]
 
 
@@ -117,15 +117,15 @@ class Forked(SuiChain):
 
 
 async def test_a_vault_of_another_history_at_the_right_number_halts_after_the_batch(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log, chain_type=Forked) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         assert isinstance(settler._chain, Forked)
         settler._chain.is_forked = True
         log.trade(MARKET, seller, buyer, 3, 7, 4)
         log.cut()
-        await _until(lambda: settler.status()["halted"], "halted")
+        await reached(lambda: settler.status()["halted"], "halted")
         assert "shows next batch 3, the books say 3, or its chain value differs" in settler.status()["halted"]
         assert settler.status()["final_batch"] == 1
 
@@ -149,14 +149,14 @@ class Aborting(SuiChain):
 
 
 async def test_what_aborts_again_and_again_halts_for_each_attempt_costs_gas(bench: Bench) -> None:
-    log, _, _ = _market()
+    log, _, _ = opened_market()
     log.cut()
     async with bench.settler(log, chain_type=Aborting) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         assert isinstance(settler._chain, Aborting)
         settler._chain.is_aborting = True
         log.cut()
-        await _until(lambda: settler.status()["halted"], "halted")
+        await reached(lambda: settler.status()["halted"], "halted")
         assert "batch 2: aborted with code 2: paused" in settler.status()["halted"]
     assert _signed(bench)[2] == 20
 
@@ -216,26 +216,26 @@ async def test_second_core_clerk_and_brake_beside_a_chain_that_lags(
         core.send(op="cut")
         books.until = core.head_sequence
         core.send(op="cut")
-        await _until(lambda: settler.status()["sealing_waits"] != "", "the second core is behind")
+        await reached(lambda: settler.status()["sealing_waits"] != "", "the second core is behind")
         assert settler.status()["final_batch"] == 1 and settler.status()["halted"] == ""
         await _step(brake, settler.settled_batch, core.now_ns + hours)
         assert brake.closed == {"INK-USDC"} and brake.status()["unsettled_cuts"] == 2
         await bench.node.flip("checkpoint_lag", "0")
-        await _until(lambda: settler.status()["final_batch"] == 2, "the lag is over, batch 3 is not sealed")
+        await reached(lambda: settler.status()["final_batch"] == 2, "the lag is over, batch 3 is not sealed")
         assert {c["op"] for c in core.commands if c.get("ref") == "w1"} == {"withdraw_failed"}
         await _step(brake, settler.settled_batch, core.now_ns + hours)
         assert brake.closed == {"INK-USDC"}, "a cut that is not sealed counts"
         books.until = 2**62
-        await _until(lambda: settler.status()["final_batch"] == 3, "caught up")
-        await _until(lambda: owned.balance() == (17 * UNIT, 0) or settler.status()["halted"], "all booked")
+        await reached(lambda: settler.status()["final_batch"] == 3, "caught up")
+        await reached(lambda: owned.balance() == (17 * UNIT, 0) or settler.status()["halted"], "all booked")
         assert settler.status()["halted"] == "" and settler.status()["sealing_waits"] == ""
         await _step(brake, settler.settled_batch, core.now_ns + hours)
         assert brake.closed == set()
         await _final(settler, core)
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
     second = SecondBooks(core)
     second.is_behind = False
     async with bench.settler(core, commands=core, audit=second) as settler:
         await _final(settler, core)
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
         assert owned.balance() == (17 * UNIT, 0) and settler.netting.skipped == {"w1"}

@@ -12,7 +12,7 @@ from settlement.chain.encoding import address_bytes
 from settlement.chain.reader import NodeReader
 from settlement.netting import CUSTODY_ROW, TREASURY_ROW
 from settlement.verify import verify_batch
-from tests.integration.test_settlement import Bench
+from tests.support.settlement_bench import Bench
 from tests.support.settlement_events import EventLog
 from tests.support.waiting import until
 

@@ -9,7 +9,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -34,31 +33,25 @@ from settlement.rows import TREASURY_ROW
 from settlement.settler import Settler
 from settlement.store import FileBatchStore
 from settlement.watcher import Watcher
-from tests.integration.test_settlement import (
+from tests.support.chain_key import OPERATOR
+from tests.support.real_core import RealCore
+from tests.support.settlement_bench import (
     FAST,
     MARKET,
     Bench,
     CrashingStore,
     SecondBooks,
-    _check_rows,
-    _market,
-    _until,
+    bench,
+    check_rows,
+    opened_market,
+    reached,
 )
-from tests.support.chain_key import OPERATOR
-from tests.support.real_core import RealCore
 from tests.support.settlement_events import EventLog
 from tests.support.sui_owner import Owner
 
+__all__ = ["bench"]
+
 UNIT = 10**6
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path)
-    await bench.node_up()
-    yield bench
-    if bench.node:
-        await bench.node_down()
 
 
 def _trade_and_cut(log: EventLog, buyer: int, seller: int, batches: int) -> None:
@@ -86,62 +79,62 @@ async def _committed(bench: Bench, settler: Settler) -> dict[str, list[int]]:
 
 
 async def test_f54_outcome_unknown_is_asked_by_digest_and_never_signed_anew(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         assert bench.node is not None
         bench.node.faults.hang_s = 60.0
         faults = ["lost_response", "lost_request", "lost_request", "none", "lost_response", "lost_request", "none"]
         bench.node.faults.next_execute.extend(faults)
         _trade_and_cut(log, buyer, seller, 4)
-        await _until(lambda: settler.status()["final_batch"] == 5, "all final")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 5, "all final")
+        check_rows(bench, settler)
         assert set(map(tuple, (await _committed(bench, settler)).values())) == {(1, 2, 3, 4, 5)}
     assert _signed(bench) == {number: 1 for number in range(1, 6)}, "the same bytes every time"
 
 
 async def test_f54_a_node_that_hangs_is_given_up_and_asked(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         assert bench.node is not None
         bench.node.faults.hang_s = 3_600.0
         bench.node.faults.next_execute.append("hang")
         _trade_and_cut(log, buyer, seller, 1)
-        await _until(lambda: settler.status()["final_batch"] == 2, "found by its digest")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 2, "found by its digest")
+        check_rows(bench, settler)
     assert _signed(bench)[2] == 1
 
 
 async def test_f55_two_settlers_settle_every_batch_once(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     twin_log = EventLog()
     twin_log.__dict__.update({**log.__dict__, "slots": log.slots})  # the same events, read at another pace
     log.cut()
     twin = Bench(bench.directory / "twin")
     twin.port, twin.node = bench.port, bench.node
     async with bench.settler(log) as first:
-        await _until(lambda: first.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: first.status()["final_batch"] == 1, "first batch")
         store = FileBatchStore(twin.directory / "batches.log")
         for listing in first._listings.values():  # a restored backup: it knows the vaults, and nothing later
             store.append(Listed(1, listing))
         store.close()
         _trade_and_cut(log, buyer, seller, 6)
         async with twin.settler(twin_log) as second:
-            await _until(lambda: first.status()["final_batch"] == 7, "all final")
-            await _until(lambda: second.status()["final_batch"] == 7 or second.status()["halted"], "the second ends")
+            await reached(lambda: first.status()["final_batch"] == 7, "all final")
+            await reached(lambda: second.status()["final_batch"] == 7 or second.status()["halted"], "the second ends")
             assert set(map(tuple, (await _committed(bench, first)).values())) == {tuple(range(1, 8))}
             assert not first.status()["halted"]
-            _check_rows(bench, first)
+            check_rows(bench, first)
 
 
 async def test_f56_a_locked_object_queues_batches_until_the_epoch_ends(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         assert bench.node is not None
         node = bench.node.node
         node.old_locks = True
@@ -149,12 +142,12 @@ async def test_f56_a_locked_object_queues_batches_until_the_epoch_ends(bench: Be
         signed = await settler._chain.sign(_empty_part(settler, 99), settler._listings)
         await node.lock_only(signed.raw, [signed.signature])
         _trade_and_cut(log, buyer, seller, 3)
-        await _until(lambda: settler.status()["pending_batches"] == 3, "batches queue, trading goes on")
-        await _until(lambda: "lock" in settler.status()["chain_error"].lower(), "the status says why")
+        await reached(lambda: settler.status()["pending_batches"] == 3, "batches queue, trading goes on")
+        await reached(lambda: "lock" in settler.status()["chain_error"].lower(), "the status says why")
         assert settler.status()["final_batch"] == 1 and not settler.status()["halted"]
         node.next_epoch()
-        await _until(lambda: settler.status()["final_batch"] == 4, "the next epoch frees it")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 4, "the next epoch frees it")
+        check_rows(bench, settler)
         await other.close()
 
 
@@ -164,34 +157,34 @@ def _empty_part(settler: Settler, number: int) -> Part:
 
 
 async def test_f57_effects_without_a_checkpoint_advance_nothing(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         assert bench.node is not None
         bench.node.node.checkpoint_lag_s = 3_600.0
         _trade_and_cut(log, buyer, seller, 1)
-        await _until(lambda: "no checkpoint yet" in settler.status()["chain_error"], "executed, and not final")
+        await reached(lambda: "no checkpoint yet" in settler.status()["chain_error"], "executed, and not final")
         assert settler.status()["final_batch"] == 1 and bench.finals() == [1]
         bench.node.node.checkpoint_lag_s = 0.0
-        await _until(lambda: settler.status()["final_batch"] == 2, "final with its checkpoint")
+        await reached(lambda: settler.status()["final_batch"] == 2, "final with its checkpoint")
     assert _signed(bench)[2] == 1
 
 
 async def test_f57_a_stale_node_is_waited_for_and_halts_nothing(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         assert bench.node is not None
         bench.node.faults.freeze_reads(bench.node.node)
         _trade_and_cut(log, buyer, seller, 2)
-        await _until(lambda: settler.status()["pending_batches"] == 2 and settler.status()["chain_error"], "waits")
+        await reached(lambda: settler.status()["pending_batches"] == 2 and settler.status()["chain_error"], "waits")
         await asyncio.sleep(0.3)
         assert settler.status()["final_batch"] == 1 and not settler.status()["halted"]
         bench.node.faults.thaw_reads()
-        await _until(lambda: settler.status()["final_batch"] == 3, "goes on")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 3, "goes on")
+        check_rows(bench, settler)
         assert set(map(tuple, (await _committed(bench, settler)).values())) == {(1, 2, 3)}
 
 
@@ -214,18 +207,18 @@ class OtherAnswers(SuiChain):
 
 
 async def test_f57_an_answer_about_another_transaction_is_refused(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log, chain_type=OtherAnswers) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         chain = settler._chain
         assert isinstance(chain, OtherAnswers)
         chain.first = settler.status()["recent"][-1]["digests"][0]
         _trade_and_cut(log, buyer, seller, 1)
-        await _until(lambda: settler.status()["final_batch"] == 2, "sent again, and final by its own transaction")
+        await reached(lambda: settler.status()["final_batch"] == 2, "sent again, and final by its own transaction")
         assert chain.lies == 2 and settler.status()["recent"][-1]["digests"] != [chain.first]
         assert set(map(tuple, (await _committed(bench, settler)).values())) == {(1, 2)}
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
         with pytest.raises(Unavailable, match=f"asked about transaction .*, the node answers with {chain.first}"):
             chain.lies = 1
             await chain.find("11111111111111111111111111111111")
@@ -250,27 +243,27 @@ class Believer(SuiChain):
 
 
 async def test_f57_a_transaction_that_the_vaults_do_not_show_makes_nothing_final(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log, chain_type=Believer) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         assert bench.node is not None
         bench.node.faults.next_execute.append("lost_request")
         _trade_and_cut(log, buyer, seller, 1)
-        await _until(lambda: "the vaults are shown before it" in settler.status()["chain_error"], "waits and says so")
+        await reached(lambda: "the vaults are shown before it" in settler.status()["chain_error"], "waits and says so")
         assert bench.finals() == [1] and not settler.status()["halted"]
         assert isinstance(settler._chain, Believer)
         settler._chain.claims = False
-        await _until(lambda: settler.status()["final_batch"] == 2, "sent again")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 2, "sent again")
+        check_rows(bench, settler)
     assert _signed(bench)[2] == 1, "the same bytes"
 
 
 async def test_f58_epoch_gas_price_pause_and_rotation_are_survived(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         assert bench.node is not None
         node, faults, done = bench.node.node, bench.node.faults, 1
         for change in ("epoch", "price", "refused", "overload"):
@@ -283,43 +276,43 @@ async def test_f58_epoch_gas_price_pause_and_rotation_are_survived(bench: Bench)
                 faults.next_execute.append("refuse_once" if change == "refused" else "lost_request")
             _trade_and_cut(log, buyer, seller, 1)
             done += 1
-            await _until(lambda done=done: settler.status()["final_batch"] == done, change)
+            await reached(lambda done=done: settler.status()["final_batch"] == done, change)
         await node.administer(paused=True)
         _trade_and_cut(log, buyer, seller, 2)
-        await _until(lambda: "is paused" in settler.status()["chain_error"], "the status says paused")
+        await reached(lambda: "is paused" in settler.status()["chain_error"], "the status says paused")
         assert settler.status()["paused"]
         gas = max(item.mist for item in node.state.items.values() if item.kind.endswith("sui::SUI>"))
         await asyncio.sleep(0.2)
         assert gas == max(item.mist for item in node.state.items.values() if item.kind.endswith("sui::SUI>"))
         await node.administer(paused=False)
-        await _until(lambda: settler.status()["final_batch"] == done + 2, "opened again")
+        await reached(lambda: settler.status()["final_batch"] == done + 2, "opened again")
         assert not settler.status()["paused"]
         await node.administer(operator=b"\x0d" * 32)
         _trade_and_cut(log, buyer, seller, 1)
-        await _until(lambda: "name operator" in settler.status()["chain_error"], "the status says rotated")
+        await reached(lambda: "name operator" in settler.status()["chain_error"], "the status says rotated")
         assert not settler.status()["halted"]
         mine = next(i.id for i in node.state.items.values() if i.kind.endswith("::settlement::OperatorCap"))
         await node.administer(operator=mine)
-        await _until(lambda: settler.status()["final_batch"] == done + 3, "ours again")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == done + 3, "ours again")
+        check_rows(bench, settler)
 
 
 async def test_f58_without_gas_nothing_is_sent_until_somebody_sends_sui_to_the_address(bench: Bench) -> None:
     """What is sent is a coin of its own, and the status says no more than what is true of all of them."""
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     owner = await Owner.open(bench.port, bench.directory, "sponsor")
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         chain = settler._chain
         assert isinstance(chain, SuiChain) and bench.node is not None
         coin = bench.node.node.state.items[address_bytes(chain._gas_coin)]
         chain._settings = dataclasses.replace(chain._settings, gas_floor_mist=coin.mist + 3 * 10**9)
         _trade_and_cut(log, buyer, seller, 1)
         said = f"{OPERATOR.address} has {coin.mist} MIST left for gas"
-        await _until(lambda: said in settler.status()["chain_error"], "the status says so")
+        await reached(lambda: said in settler.status()["chain_error"], "the status says so")
         await owner.scatter(2 * 10**9, 2, OPERATOR.address)
-        await _until(lambda: settler.status()["final_batch"] == 2, "paid for by all three")
+        await reached(lambda: settler.status()["final_batch"] == 2, "paid for by all three")
         assert chain._gas_coin == address_text(coin.id)
         chain._settings = dataclasses.replace(chain._settings, gas_floor_mist=10**9)
         await owner.scatter(5 * 10**9, 1, OPERATOR.address)
@@ -333,9 +326,9 @@ async def test_f58_without_gas_nothing_is_sent_until_somebody_sends_sui_to_the_a
         await elsewhere._submit(builder)
         await elsewhere.close()
         _trade_and_cut(log, buyer, seller, 1)
-        await _until(lambda: settler.status()["final_batch"] == 3, "the coin is sent away: another pays")
+        await reached(lambda: settler.status()["final_batch"] == 3, "the coin is sent away: another pays")
         assert chain._gas_coin == address_text(small.id)
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
     await owner.close()
     assert _signed(bench)[2] == 1
 
@@ -379,9 +372,9 @@ async def test_f57_an_old_withdrawal_number_is_read_again_and_pays_once(bench: B
             core.send(op="withdraw", account="user:o", asset="USDC", amount="10", ref=f"w{number}")
             await _final(settler, core)
         assert OldHeaders.shown == 1
-        await _until(lambda: owned.balance() == (80 * UNIT, 0), "both booked")
+        await reached(lambda: owned.balance() == (80 * UNIT, 0), "both booked")
         await _final(settler, core)
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
         _, events = await settler._chain.events(0, 10**9)
         assert [event.amount for event in events if event.kind == "Withdrawn"] == [10 * UNIT, 10 * UNIT]
     assert _signed(bench)[3] == 2, "the first aborted as a whole"
@@ -432,9 +425,9 @@ async def test_f58_a_fault_between_the_transactions_of_one_batch(bench: Bench, f
 
     log = _large_market()
     async with bench.settler(log, chain_type=Faulty) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1 or settler.status()["halted"], "final")
+        await reached(lambda: settler.status()["final_batch"] == 1 or settler.status()["halted"], "final")
         assert not settler.status()["halted"], settler.status()["halted"]
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
         assert set(map(tuple, (await _committed(bench, settler)).values())) == {(1,) * bench.records[-1].part_count}
         assert len(bench.records[-1].digests) == bench.records[-1].part_count > 1
 
@@ -449,7 +442,7 @@ async def test_f58_a_crash_after_every_single_step_of_a_batch_of_several_transac
         settler = Settler(log, chain, store, watcher, FAST, bench.records.append)
         stop = asyncio.Event()
         task = asyncio.create_task(settler.run(stop))
-        await _until(lambda task=task: task.done() or bench.finals(), "one step, then dead")
+        await reached(lambda task=task: task.done() or bench.finals(), "one step, then dead")
         stop.set()
         with contextlib.suppress(JournalFailed):
             await task
@@ -458,8 +451,8 @@ async def test_f58_a_crash_after_every_single_step_of_a_batch_of_several_transac
         store.close()
     async with bench.settler(log) as settler:
         log.cut()
-        await _until(lambda: settler.status()["final_batch"] == 2, "goes on")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 2, "goes on")
+        check_rows(bench, settler)
         parts = next(record.part_count for record in bench.records if record.number == 1)
         committed = (1,) * parts + (2,)
         assert set(map(tuple, (await _committed(bench, settler)).values())) == {committed}
@@ -467,10 +460,10 @@ async def test_f58_a_crash_after_every_single_step_of_a_batch_of_several_transac
 
 
 async def test_f59_batches_of_an_outage_go_out_in_order_and_their_number_is_bounded(bench: Bench) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         settler._settings = type(settler._settings)(
             poll_interval_s=0.005, watch_interval_s=0.01, retry_first_s=0.02, retry_most_s=0.05, max_pending=10
         )
@@ -478,22 +471,22 @@ async def test_f59_batches_of_an_outage_go_out_in_order_and_their_number_is_boun
         for number in range(1, 31):
             _trade_and_cut(log, buyer, seller, 1)
             if number <= 10:
-                await _until(lambda: settler.status()["pending_batches"] == number, "queued")  # noqa: B023
+                await reached(lambda: settler.status()["pending_batches"] == number, "queued")  # noqa: B023
         await asyncio.sleep(0.2)
         assert settler.status()["pending_batches"] == 10, "the rest stays in the event log"
         await bench.node_up()
-        await _until(lambda: settler.status()["final_batch"] == 31, "caught up")
-        _check_rows(bench, settler)
+        await reached(lambda: settler.status()["final_batch"] == 31, "caught up")
+        check_rows(bench, settler)
         assert bench.finals() == list(range(1, 32))
         assert set(map(tuple, (await _committed(bench, settler)).values())) == {tuple(range(1, 32))}
 
 
 @pytest.mark.parametrize("unit", [1, -1])
 async def test_f60_one_unit_of_difference_halts_and_resumes_only_when_it_is_gone(bench: Bench, unit: int) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         assert bench.node is not None
         node = bench.node.node
 
@@ -505,26 +498,26 @@ async def test_f60_one_unit_of_difference_halts_and_resumes_only_when_it_is_gone
 
         change(unit)
         _trade_and_cut(log, buyer, seller, 2)
-        await _until(lambda: settler.status()["halted"], "halted")
+        await reached(lambda: settler.status()["halted"], "halted")
         assert "vault of USDC shows pool" in settler.status()["halted"] and settler.status()["final_batch"] == 1
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["halted"], "a restart changes nothing")
+        await reached(lambda: settler.status()["halted"], "a restart changes nothing")
         settler.resume("not yet mended (test)")
-        await _until(lambda: bench.records[-1].number == 3 and settler.status()["halted"], "the next finds it again")
+        await reached(lambda: bench.records[-1].number == 3 and settler.status()["halted"], "the next finds it again")
         change(-unit)
         settler.resume("mended (test)")
         _trade_and_cut(log, buyer, seller, 1)
-        await _until(lambda: settler.status()["final_batch"] == 4, "goes on")
+        await reached(lambda: settler.status()["final_batch"] == 4, "goes on")
         assert not settler.status()["halted"]
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
 
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_all_faults_at_random_double_skip_and_reorder_nothing(bench: Bench, seed: int) -> None:
-    log, buyer, seller = _market()
+    log, buyer, seller = opened_market()
     log.cut()
     async with bench.settler(log) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 1, "first batch")
+        await reached(lambda: settler.status()["final_batch"] == 1, "first batch")
         assert bench.node is not None
         rng = random.Random(seed)
         bench.node.faults.dice = rng
@@ -533,9 +526,9 @@ async def test_all_faults_at_random_double_skip_and_reorder_nothing(bench: Bench
             _trade_and_cut(log, buyer, seller, 1)
             if rng.random() < 0.2:
                 bench.node.node.next_epoch()
-            await _until(lambda number=number: settler.status()["final_batch"] >= number - 3, "not far behind")
-        await _until(lambda: settler.status()["final_batch"] == 21, "all final")
-        _check_rows(bench, settler)
+            await reached(lambda number=number: settler.status()["final_batch"] >= number - 3, "not far behind")
+        await reached(lambda: settler.status()["final_batch"] == 21, "all final")
+        check_rows(bench, settler)
         assert set(map(tuple, (await _committed(bench, settler)).values())) == {tuple(range(1, 22))}
 
 
@@ -584,7 +577,7 @@ def node_clock(monkeypatch: pytest.MonkeyPatch) -> NodeClock:
 
 async def _final(settler: Settler, core: RealCore) -> None:
     batch = core.send(op="cut")["batch"]
-    await _until(lambda: settler.status()["final_batch"] == batch or settler.status()["halted"], f"batch {batch}")
+    await reached(lambda: settler.status()["final_batch"] == batch or settler.status()["halted"], f"batch {batch}")
     assert not settler.status()["halted"], settler.status()["halted"]
 
 
@@ -606,17 +599,17 @@ async def test_a_deposit_on_the_chain_becomes_one_deposit_in_the_core(bench: Ben
         core.lose.extend(["request", "answer", "none"])
         await owned.owner.deposit(listing, 7 * UNIT)
         await _final(settler, core)
-        await _until(lambda: owned.balance() == (107 * UNIT, 0), "booked")
+        await reached(lambda: owned.balance() == (107 * UNIT, 0), "booked")
         await _final(settler, core)
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
         await owned.owner.deposit(listing, 3 * UNIT, row=b"\xcc" * 32)
         await _final(settler, core)
         assert [deposit["units"] for deposit in settler.status()["unclaimed_deposits"]] == [3 * UNIT]
     async with bench.settler(core, commands=core) as settler:
         core.send(op="account", account="user:late", row="0x" + "cc" * 32)
-        await _until(lambda: owned.balance("user:late") == (3 * UNIT, 0), "claimed after a restart")
+        await reached(lambda: owned.balance("user:late") == (3 * UNIT, 0), "claimed after a restart")
         await _final(settler, core)
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
     assert owned.balance() == (107 * UNIT, 0)
 
 
@@ -629,22 +622,22 @@ async def test_a_forced_exit_on_the_chain_is_followed_and_settlement_goes_on(
         await _final(settler, core)
         listing = settler._listings["USDC"]
         await owned.owner.request_exit(listing, 30 * UNIT)
-        await _until(lambda: owned.balance() == (70 * UNIT, 30 * UNIT), "held")
+        await reached(lambda: owned.balance() == (70 * UNIT, 30 * UNIT), "held")
         await _final(settler, core)
         assert [exit["asked_units"] for exit in settler.status()["open_exits"]] == [30 * UNIT]
         if end == "claimed":
             node_clock.late_ns = 2 * 86_400 * 10**9
             await owned.owner.claim_exit(listing)
-            await _until(lambda: owned.balance() == (70 * UNIT, 0), "posted")
+            await reached(lambda: owned.balance() == (70 * UNIT, 0), "posted")
         else:
             await owned.owner.cancel_exit(listing)
-            await _until(lambda: owned.balance() == (100 * UNIT, 0), "given back")
+            await reached(lambda: owned.balance() == (100 * UNIT, 0), "given back")
         await _final(settler, core)
-        await _until(lambda: not settler.status()["open_exits"], "over")
+        await reached(lambda: not settler.status()["open_exits"], "over")
         core.send(op="transfer", ref="free", legs=[{"from": "user:o", "asset": "USDC", "amount": "1", "to": "user:x"}])
-        await _until(lambda: owned.balance("user:x")[0] == UNIT, "the account is open again")
+        await reached(lambda: owned.balance("user:x")[0] == UNIT, "the account is open again")
         await _final(settler, core)
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
 
 
 async def test_a_payout_that_an_exit_has_emptied_is_skipped_and_fails(
@@ -656,11 +649,11 @@ async def test_a_payout_that_an_exit_has_emptied_is_skipped_and_fails(
     core.send(op="withdraw", account="user:o", asset="USDC", amount="40", ref="w1")
     async with bench.settler(core, commands=core) as settler:
         core.send(op="cut")
-        await _until(lambda: bench.finals()[-1] == 2, "the batch is final all the same")
-        await _until(lambda: owned.balance() == (10 * UNIT, 0) or settler.status()["halted"], "booked")
+        await reached(lambda: bench.finals()[-1] == 2, "the batch is final all the same")
+        await reached(lambda: owned.balance() == (10 * UNIT, 0) or settler.status()["halted"], "booked")
         assert owned.balance() == (10 * UNIT, 0), settler.status()
         await _final(settler, core)
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
     assert core.send(op="withdraw_failed", ref="w1")["status"] == "voided"
 
 
@@ -685,9 +678,9 @@ async def test_a_withdrawal_of_two_legs_is_not_paid_for_an_exit_in_one_vault_cou
         assert "several legs" in usdc.reason and not settler.netting.skipped
         assert core.balance("user:o", "MAYA") == (53 * UNIT, 40 * UNIT), "the other one is paid"
         assert core.send(op="withdraw_failed", ref="two")["event"] == "voided"
-        await _until(lambda: owned.balance() == (10 * UNIT, 0), "the exit is booked from what was held")
+        await reached(lambda: owned.balance() == (10 * UNIT, 0), "the exit is booked from what was held")
         await _final(settler, core)
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
         assert core.balance("user:o", "MAYA") == (93 * UNIT, 0) and not settler.netting.unpayable
 
 
@@ -728,17 +721,17 @@ async def test_a_skipped_payout_is_never_booked_as_paid_while_a_later_cut_of_the
     books = HeldBooks(core, core.head_sequence)
     core.send(op="cut")
     async with bench.settler(core, commands=core, audit=books) as settler:
-        await _until(lambda: settler.status()["final_batch"] == 2, "final while cut 3 waits")
+        await reached(lambda: settler.status()["final_batch"] == 2, "final while cut 3 waits")
         assert settler.netting.skipped == {"w1"} and not settler.netting.paid and books.asked[-1] > books.until
         ops = [command["op"] for command in core.commands if command.get("ref") == "w1"]
         assert ops == ["withdraw_failed"], "nothing was paid"
         books.until = 2**62
-        await _until(lambda: owned.balance() == (10 * UNIT, 0) or settler.status()["halted"], "booked")
+        await reached(lambda: owned.balance() == (10 * UNIT, 0) or settler.status()["halted"], "booked")
         await _final(settler, core)
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
     async with bench.settler(core, commands=core) as settler:
         await _final(settler, core)
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
         assert settler.netting.skipped == {"w1"} and owned.balance() == (10 * UNIT, 0)
 
 
@@ -753,20 +746,20 @@ async def test_a_batch_that_becomes_final_before_the_follower_reads_it_again_is_
     core.send(op="cut")
     await bench.node_down()
     async with bench.settler(core, commands=core) as settler:
-        await _until(lambda: settler.status()["pending_batches"] == 2, "stored")
+        await reached(lambda: settler.status()["pending_batches"] == 2, "stored")
     await bench.node_up()
     reads = core.read
     core.read = lambda limit_slots=65_536: np.zeros(0, dtype=layout.EVENT)  # type: ignore[method-assign]
     async with bench.settler(core, commands=core, chain_type=SlowToCompare) as settler:
-        await _until(lambda: 2 in bench.finals(), "final in the store, not compared")
+        await reached(lambda: 2 in bench.finals(), "final in the store, not compared")
         core.read = reads  # type: ignore[method-assign]
-        await _until(lambda: settler.netting.skipped == {"w1"}, "its cut is read")
+        await reached(lambda: settler.netting.skipped == {"w1"}, "its cut is read")
         assert isinstance(settler._chain, SlowToCompare)
         settler._chain.go.set()
-        await _until(lambda: settler.status()["final_batch"] == 3, "both final")
-        await _until(lambda: owned.balance() == (10 * UNIT, 0) or settler.status()["halted"], "booked")
+        await reached(lambda: settler.status()["final_batch"] == 3, "both final")
+        await reached(lambda: owned.balance() == (10 * UNIT, 0) or settler.status()["halted"], "booked")
         await _final(settler, core)
-        _check_rows(bench, settler)
+        check_rows(bench, settler)
 
 
 async def test_our_own_row_below_zero_halts_until_it_is_paid_in_on_the_chain(bench: Bench, owned: Ledgered) -> None:
@@ -777,18 +770,18 @@ async def test_our_own_row_below_zero_halts_until_it_is_paid_in_on_the_chain(ben
         legs = [{"from": "platform:promo", "asset": "USDC", "amount": "5", "to": "user:o"}]
         assert core.send(op="transfer", ref="promo", legs=legs, force=True)["event"] == "transferred"
         core.send(op="cut")
-        await _until(lambda: settler.status()["halted"], "halted")
+        await reached(lambda: settler.status()["halted"], "halted")
         assert f"row 0x{TREASURY_ROW.hex()} would fall to -{5 * UNIT}" in settler.status()["halted"]
         settler.resume("too early (test)")
-        await _until(lambda: len(bench.finals()) == 1 and settler.status()["halted"], "still short")
+        await reached(lambda: len(bench.finals()) == 1 and settler.status()["halted"], "still short")
         await owned.owner.deposit(settler._listings["USDC"], 5 * UNIT - 1, row=TREASURY_ROW)
-        await _until(lambda: len(settler._watcher.arrivals) == 1, "seen")
+        await reached(lambda: len(settler._watcher.arrivals) == 1, "seen")
         settler.resume("one unit short (test)")
-        await _until(lambda: settler.status()["halted"].endswith("it must be paid in first"), "still short")
+        await reached(lambda: settler.status()["halted"].endswith("it must be paid in first"), "still short")
         await owned.owner.deposit(settler._listings["USDC"], 3 * UNIT, row=TREASURY_ROW)
-        await _until(lambda: len(settler._watcher.arrivals) == 2, "seen")
+        await reached(lambda: len(settler._watcher.arrivals) == 2, "seen")
         settler.resume("paid in on the chain (test)")
-        await _until(lambda: settler.status()["final_batch"] == 2, "goes on")
+        await reached(lambda: settler.status()["final_batch"] == 2, "goes on")
         await _final(settler, core)
         for event in settler._watcher.arrivals:  # the runbook: booked with its own ref, the row as memo
             core.send(
@@ -798,4 +791,4 @@ async def test_our_own_row_below_zero_halts_until_it_is_paid_in_on_the_chain(ben
         await _final(settler, core)
         assert not settler.status()["unclaimed_deposits"] and not settler.status()["halted"]
         assert settler.netting.rows["USDC"][TREASURY_ROW] == 3 * UNIT - 1
-        _check_rows(bench, settler)
+        check_rows(bench, settler)

@@ -76,7 +76,7 @@ async def take_until(feed, done, got):
 
 
 @pytest.mark.parametrize("encoding", ["json", "binary"])
-async def test_killing_either_feed_loses_nothing_and_repeats_nothing(encoding):
+async def test_f26_killing_either_feed_loses_nothing_and_repeats_nothing(encoding):
     async with TwoFeeds(3) as two, ArbitratedFeed(two.urls, encoding=encoding) as feed:
         book, orders = await feed.book("NOVA-USD"), await feed.orders("NOVA-USD")
         await feed.trades("NOVA-USD")
@@ -111,7 +111,7 @@ async def test_killing_either_feed_loses_nothing_and_repeats_nothing(encoding):
         assert all(counts.connections >= 2 and counts.first > 0 for counts in feed.feeds)
 
 
-async def test_both_feeds_away_for_a_while_is_closed_by_replay():
+async def test_f44_both_feeds_away_for_a_while_is_closed_by_replay():
     async with TwoFeeds(5) as two, ArbitratedFeed(two.urls) as feed:
         book = await feed.book("NOVA-USD")
         got = []
@@ -143,7 +143,7 @@ async def test_what_no_feed_keeps_is_bridged_by_a_snapshot_and_counted():
         assert (book.bids, book.asks) == two.flow.book_text() and feed.bridged == 1
 
 
-async def test_exchange_with_two_feeds_of_two_processes_each_loses_nothing_when_one_is_killed(tmp_path, monkeypatch):
+async def test_f44_two_feeds_of_two_processes_each_lose_nothing_when_one_is_killed(tmp_path, monkeypatch):
     monkeypatch.setenv("BYLINE_MARKETDATA_FEEDS", "2")
     monkeypatch.setenv("BYLINE_MARKETDATA_SHARDS", "2")
     exchange = ExchangeProcess(tmp_path / "data", "--orders-per-s", "100")

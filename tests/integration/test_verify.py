@@ -34,8 +34,9 @@ from settlement.committed import commitments
 from settlement.merkle import Proof
 from settlement.proof_desk import ProofClient, ProofProblem, serve_proofs
 from settlement.verify import Refuted, verify_batch
-from tests.integration.test_settlement import EXTERNAL, MARKET, Bench, _market
 from tests.support.exchange import rest_of
+from tests.support.settlement_bench import MARKET, Bench, opened_market
+from tests.support.settlement_events import EXTERNAL
 from tests.support.waiting import HANG_S, answers, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
@@ -47,7 +48,7 @@ replace = msgspec.structs.replace
 async def settled(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Three final batches, their files, proofs of the second and third, and the node."""
     directory = tmp_path_factory.mktemp("verify")
-    bench, (log, buyer, seller) = Bench(directory), _market()
+    bench, (log, buyer, seller) = Bench(directory), opened_market()
     await bench.node_up()
     for number in range(3):
         log.trade(MARKET, seller, buyer, 3 + number, 50, 1)
@@ -391,7 +392,7 @@ async def test_a_vault_that_only_an_event_names_is_not_hidden_either(settled: An
 @pytest.mark.asyncio(loop_scope="module")
 async def test_an_asset_without_a_vault_is_said_to_be_held_by_nobody(tmp_path: Path, capsys: Any) -> None:
     """Bank money: the tree counts it, no vault is for it, and no word says that it is held."""
-    bench, (log, buyer, _) = Bench(tmp_path), _market()
+    bench, (log, buyer, _) = Bench(tmp_path), opened_market()
     euro = log.asset("EUR", settled=False)
     log.deposit(buyer, euro, 900)
     log.cut()
@@ -451,7 +452,7 @@ async def test_what_is_paid_and_not_booked_is_told_and_where_to_look_for_it(tmp_
                 log.money(EventKind.POSTED, CommandKind.WITHDRAW_SETTLED, "w1", [(buyer, 0, 250, EXTERNAL)])
             return {"event": "posted"}
 
-    bench, (log, buyer, _) = Bench(tmp_path), _market()
+    bench, (log, buyer, _) = Bench(tmp_path), opened_market()
     await bench.node_up()
     try:
         log.money(EventKind.PENDED, CommandKind.WITHDRAW, "w1", [(buyer, 0, 250, EXTERNAL)])

@@ -330,7 +330,7 @@ async def test_what_cannot_leave_is_refused_and_changes_nothing(world: World) ->
     assert (late["event"], late["status"]) == ("duplicate", "voided"), "a late copy cannot run"
 
 
-async def test_another_account_sees_and_moves_nothing(world: World) -> None:
+async def test_f69_another_account_sees_and_moves_nothing(world: World) -> None:
     document = await world.ask()
     mine = world.bearer
     world.wallet = Wallet(0)

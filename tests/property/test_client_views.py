@@ -178,7 +178,7 @@ def test_without_a_resume_the_lists_and_questions_make_it_true(actions: list[tup
     st.lists(st.tuples(st.integers(0, 1), st.integers(1, 6), st.integers(0, 3)), min_size=1, max_size=40),
     st.integers(0, 39), st.sampled_from(("drop", "change", "twice", "none")),
 )  # fmt: skip
-def test_a_book_is_right_or_says_that_it_is_not(changes: list[tuple[int, int, int]], at: int, fault: str) -> None:
+def test_f42_a_book_is_right_or_says_that_it_is_not(changes: list[tuple[int, int, int]], at: int, fault: str) -> None:
     """One message is lost, changed or doubled; the book notices with it or with the next."""
     levels: tuple[dict[int, int], dict[int, int]] = ({}, {})
     messages: list[Message] = [

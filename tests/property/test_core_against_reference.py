@@ -216,7 +216,7 @@ Twins.TestCase.settings = settings(
 TestTwins = Twins.TestCase
 
 
-def test_long_hostile_stream_agrees_and_makes_everything_happen() -> None:
+def test_f49_long_hostile_stream_agrees_and_makes_everything_happen() -> None:
     """Twenty thousand commands: every event, every reason for a refusal and for a cancel."""
     result = Comparison()
     for number in range(4):

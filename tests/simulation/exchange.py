@@ -58,6 +58,8 @@ class DiskPace:
 
     usual_ns: int = MS // 5
     stall_until_ns: int = 0
+    wake_ns: int = 0
+    """From a group's end on the disk to the loop that hears of it: commands come in between."""
     random: random.Random = field(default_factory=random.Random)
 
     def next_ns(self, now_ns: int) -> int:
@@ -133,7 +135,10 @@ class ExchangeProcess:
             self._is_writing = True
             self.schedule.later(1_000 * MS, self._write, self.loop)
         if result in (ring.WROTE, ring.FAILED):
-            self.loop.wake_reader(self.journal.fileno())
+            if self.pace.wake_ns:
+                self.schedule.later(self.pace.wake_ns, lambda: self.loop.wake_reader(self.journal.fileno()), self.loop)
+            else:
+                self.loop.wake_reader(self.journal.fileno())
         if result == ring.FAILED and self.failed_at_ns is None:
             self.failed_at_ns = self.schedule.now_ns
         if self.journal.status == "disk_full" and not self._is_writing:

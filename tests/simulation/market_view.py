@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from marketdata.session import Session
 from marketdata.settings import MarketDataSettings
 from marketdata.state import MarketState
 from persistence.event_log import EventLogReader
+from tests.support.frames import messages_of
 
 __all__ = ["MarketView"]
 
@@ -81,7 +81,7 @@ class MarketView:
                 self._ask("subscribe", channel, depth=0, mode="lossless")  # refused until the market is listed
         for delivery in self._publisher.flush(now_ms):
             if self._session in delivery.sinks:
-                for message in _messages(delivery.data):
+                for message in messages_of(delivery.data):
                     self._carry(message)
         return has_read
 
@@ -161,16 +161,3 @@ class MarketView:
                 if dict(levels) != wanted:
                     return f"{book.market}, side {side_number}: {sorted(set(levels) ^ set(wanted.items()))}"
         return ""
-
-
-def _messages(frames: bytes) -> Iterator[dict[str, Any]]:
-    """Of whole text frames."""
-    at = 0
-    while at < len(frames):
-        assert frames[at] == 0x81
-        size, at = frames[at + 1], at + 2
-        if size >= 126:
-            width = 2 if size == 126 else 8
-            size, at = int.from_bytes(frames[at : at + width], "big"), at + width
-        yield msgspec.json.decode(frames[at : at + size])
-        at += size

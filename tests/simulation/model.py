@@ -355,7 +355,8 @@ class Ledger:
         order = self._order(event)
         # A stop that an uncross sets off trades behind it, in the same command: the slice ended with the last trade.
         trades = [one for one in events if one["event"] == "trade" and one["index"] < event["index"]]
-        if order.is_resting and trades[-1]["aggressor"] != "none":
+        in_auction = bool(trades) and trades[-1]["aggressor"] == "none"
+        if order.is_resting and not in_auction:
             self._unrest(order)
             self._rest(order)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,34 @@ def test_f31_messages_lost_doubled_and_out_of_turn_execute_at_most_once(rate: in
     result = run_seed(31, plan=Plan(31, faults, duration_ms=20_000))
     assert not result.violations, result.failure
     assert result.requests > 150
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_f31_messages_said_again_execute_at_most_once(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to every second command is said twice, at once or behind the next, on links that break meanwhile."""
+    dice, whole, waiting = random.Random(31), SimulatedClient.say, {}
+    again = 0
+
+    def twice(client: SimulatedClient, message: Json) -> int:
+        nonlocal again
+        rid = whole(client, message)
+        late = waiting.pop(client, None)
+        if late is not None and client.link is not None:
+            whole(client, late)
+            again += 1
+        if message["op"] in ("place", "cancel", "replace") and dice.random() < share:
+            if dice.random() < 0.5:
+                waiting[client] = message
+            else:
+                whole(client, message)
+                again += 1
+        return rid
+
+    monkeypatch.setattr(SimulatedClient, "say", twice)
+    faults = tuple(Fault(at, "cut_late", at) for at in range(1_000, 12_000, 1_000))
+    result = run_seed(31, plan=Plan(31, faults, duration_ms=12_000))
+    assert not result.violations, result.failure
+    assert again > result.requests * share / 4, "said again"
 
 
 def test_f32_a_packet_that_comes_after_its_id_was_poisoned_never_executes(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ FOUND = {
     1866: "the auditor took a slice that a stop ended behind an uncross for one of the uncross (no fault of ours)",
     3083: "the auditor took refusals of a journal that had failed for answers (no fault of ours)",
     4704: "the operator's status told of a command, with its chain word, that the disk did not have yet",
+    6822: "the auditor compared a projection with a core that was a command ahead of it (no fault of ours)",
     25: "a failed sync, a kill and a loss of power made a hole: the last group was never written again",
 }
 """Seeds that failed once, and why: they run with the others."""

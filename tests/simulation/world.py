@@ -255,7 +255,7 @@ class World:
         self.disk.fail.clear()
         self.disk.space, self.disk.short_writes, self.disk.die_in = None, None, None
         self.disk.misdirect = self.disk.lies = 0
-        self.pace.stall_until_ns = 0
+        self.pace.stall_until_ns = self.pace.wake_ns = 0
         self.schedule.crash_at_step = None
 
     def question(self) -> None:
@@ -323,9 +323,9 @@ class World:
         assert self.process is not None
         process = self.process
         self.schedule.run(self.schedule.now_ns + SECOND)
-        process.journal.publish()
-        while process.journal.step() == 1:
-            continue
+        # A timer's command of the last moment is in the core, and not yet told.
+        sequencer = process.sequencer
+        self.schedule.run(self.schedule.now_ns + SECOND, lambda: sequencer.released_sequence == sequencer.sequence)
         self.auditor.check_journal(self._journal_files())
         live = process.core.state_hash()
         self.result.state_hash = live.hex()
@@ -495,6 +495,8 @@ class World:
             self.clock.offset_ns += draw.choice([3_600_000, -3_600_000, 500, -500, 1_000, -37, 5]) * MS
         elif kind == "snapshot":
             self._snapshot(draw)
+        elif kind == "slow_wake":  # of plans that a test makes
+            self.pace.wake_ns = draw.randrange(1, 40) * MS
         elif kind == "wipe_events":
             self._died("kill")
             wipe_events(self.directory)

@@ -33,6 +33,7 @@ __all__ = [
     "StandInStatus",
     "World",
     "api_dsn",
+    "migrated_database",
     "opened",
     "settings",
     "world",
@@ -142,6 +143,7 @@ class World:
         self.client, self.core, self.dsn, self.app, self.mail = client, core, dsn, app, mail
         self.proofs = proofs
         self.kernel = app.kernel
+        self._connections = None
 
     async def settle(self):
         """Everything that waits in the outbox and in the job queue has happened when this returns.
@@ -151,14 +153,21 @@ class World:
         relay = Relay(self.kernel.database, self.kernel.events)
         while await relay.deliver_due():
             pass
+        await self._put_aside()
+        waiting = "SELECT FROM jobs.pgqueuer WHERE status IN ('queued', 'picked') AND entrypoint <> 'aside' LIMIT 1"
+        if not await self.sql(waiting):
+            return  # a worker that starts to find nothing costs more than most jobs
         drained = asyncio.create_task(Worker(self.dsn, self.kernel.jobs, retry_delay=timedelta(milliseconds=1)).drain())
         while not drained.done():  # jobs may plan others while they run
-            await self.sql(
-                "UPDATE jobs.pgqueuer SET entrypoint = 'aside'"
-                " WHERE status = 'queued' AND execute_after > now() + interval '1 minute'"
-            )
             await asyncio.wait({drained}, timeout=0.1)
+            await self._put_aside()
         await drained
+
+    async def _put_aside(self):
+        await self.sql(
+            "UPDATE jobs.pgqueuer SET entrypoint = 'aside'"
+            " WHERE status = 'queued' AND execute_after > now() + interval '1 minute'"
+        )
 
     async def sign_in(self, wallet=None):
         wallet = wallet or Wallet(0)
@@ -199,27 +208,40 @@ class World:
         return answer
 
     async def sql(self, query, *arguments):
-        connection = await asyncpg.connect(self.dsn)
-        try:
-            return await connection.fetch(query, *arguments)
-        finally:
-            await connection.close()
+        """On connections of the test's own, kept for the next statement: a new one costs 20 times as much."""
+        if self._connections is None:
+            self._connections = await asyncpg.create_pool(self.dsn, min_size=0, max_size=16)
+        return await self._connections.fetch(query, *arguments)
+
+    async def close(self):
+        if self._connections is not None:
+            self._connections.terminate()  # a task that the test left behind may hold one of them
 
 
 @pytest.fixture(scope="module")
-def api_dsn(postgres_server):
+def api_dsn(postgres_server, migrated_database):
     """A migrated database of the module's own."""
     name = f"api{uuid.uuid4().hex}"
-    dsn = postgres_server.dsn.replace("/byline?", f"/{name}?")
+    asyncio.run(_create(postgres_server, f"{name} TEMPLATE {migrated_database}"))
+    return postgres_server.dsn.replace("/byline?", f"/{name}?")
+
+
+@pytest.fixture(scope="session")
+def migrated_database(postgres_server):
+    """The name of a database that was migrated and that nobody connects to: what others are copied from."""
 
     async def make():
-        connection = await asyncpg.connect(postgres_server.dsn)
-        await connection.execute(f"CREATE DATABASE {name}")
-        await connection.close()
-        await migrate(dsn)
+        await _create(postgres_server, "migrated")
+        await migrate(postgres_server.dsn.replace("/byline?", "/migrated?"))
 
     asyncio.run(make())
-    return dsn
+    return "migrated"
+
+
+async def _create(server, database):
+    connection = await asyncpg.connect(server.dsn)
+    await connection.execute(f"CREATE DATABASE {database}")
+    await connection.close()
 
 
 def settings(dsn, **values):
@@ -256,8 +278,10 @@ class opened:
         await self.database.open()
         transport = httpx.ASGITransport(app)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
-        return World(self.client, core, self.dsn, app, self.mail, self.proofs)
+        self.world = World(self.client, core, self.dsn, app, self.mail, self.proofs)
+        return self.world
 
     async def __aexit__(self, *_):
+        await self.world.close()
         await self.client.aclose()
         await self.database.close()

@@ -298,3 +298,27 @@ def test_every_queue_is_bounded_or_said_to_be() -> None:
 )  # fmt: skip
 def test_an_unbounded_queue_is_found(line: str, is_found: bool) -> None:
     assert bool(list(unbounded(line + "\n"))) == is_found
+
+
+# ---------------------------------------------------------------- addresses of users
+
+CALLERS = {"httpx", "aiohttp", "requests", "urllib.request", "urllib3", "http.client", "smtplib", "ftplib", "socket"}
+"""With which a server calls an address. Redis, NATS and PostgreSQL have libraries of their own, and the operator's."""
+
+
+def callers_in(source: str) -> list[str]:
+    """What of CALLERS a Python source imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+    return sorted(name for name in names if any(f"{name}.".startswith(f"{caller}.") for caller in CALLERS))
+
+
+def test_f72_the_api_has_nothing_to_call_an_address_of_a_user_with() -> None:
+    """No webhook, no fetched cover: a link that a user gives is text (SSRF)."""
+    found = {str(path): callers_in(path.read_text()) for path in (ROOT / "platform_api").rglob("*.py")}
+    assert {path: names for path, names in found.items() if names} == {}
+    assert callers_in("import httpx\nfrom urllib import request") == ["httpx", "urllib.request"]

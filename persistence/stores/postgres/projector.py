@@ -3,9 +3,12 @@
     read a batch of events ▸ fold it into rows (fold.py) ▸ one transaction: upserts and the new checkpoint
 
 The checkpoint (last sequence) is written in the same transaction as the rows, so a crash between any two steps repeats
-nothing and leaves nothing out. After any database error the state in memory is thrown away, read again from the tables
-and the event source set back to the checkpoint. While PostgreSQL is away the events wait in their log; nothing else
-waits for this process. `exchange` and `settlement` hold projections alone: wiped and rebuilt, they come out the same.
+nothing and leaves nothing out. With it stands the journal's chain word of that sequence, and rows are written only when
+that word is known: a journal that was cut, or restored without its last records, and has gone on is told from the one
+that the rows are of, however far both have come. After any database error the state in memory is thrown away, read
+again from the tables and the event source set back to the checkpoint. While PostgreSQL is away the events wait in their
+log; nothing else waits for this process. `exchange` and `settlement` hold projections alone: wiped and rebuilt, they
+come out the same.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 
@@ -58,19 +61,36 @@ class ProjectorSettings:
     command_timeout_s: float = 30.0
 
 
+class Words(Protocol):
+    """The journal behind the events: `persistence.chain_words`."""
+
+    def word(self, sequence: int) -> int | None:
+        """Chain word of a record; None: the journal does not reach so far."""
+
+
+class _AnotherHistory(Exception):
+    """The rows are not of the journal that is there now, and this process has told its batches already."""
+
+
 class Projector:
     """One writer of the projection tables. `run` until told to stop; `store_batch` may be called meanwhile."""
 
     def __init__(
         self, source: EventSource, dsn: str, settings: ProjectorSettings | None = None, *, journal: bytes = b"",
-        rebuild: Path | None = None,
+        words: Words | None = None, rebuild: Path | None = None,
     ) -> None:  # fmt: skip
-        """`journal` is the identity of the journal behind `source`: rows of another one are wiped and built anew.
+        """`journal` is the identity of the journal behind `source`: rows of another one are wiped and built anew, as
+        are those of records that `words` does not know, or knows otherwise.
 
         `rebuild`: a file that asks for the same while it exists; it is removed when the rows are gone for good.
         """
         self._source = source
         self._journal = journal
+        self._words = words
+        self._generation = 0
+        """Of the event log that is followed, where it has one: a new one may come from another history."""
+        self._held: Rows | None = None
+        """Folded, and not yet written: the word of their last record is not known."""
         self._rebuild = rebuild
         self._dsn = dsn
         self._settings = settings or ProjectorSettings()
@@ -100,13 +120,18 @@ class Projector:
         self._batches[int(record["number"])] = dict(record)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Projects until `stop` is set, reconnecting as often as it takes."""
+        """Projects until `stop` is set, reconnecting as often as it takes.
+
+        Ends before when the rows turn out to be of another history: the next start builds them anew, batches included.
+        """
         while not stop.is_set():
             try:
                 await self._connect()
                 while not stop.is_set():
                     if not await self.step():
                         await _wait(stop, self._settings.poll_s)
+            except _AnotherHistory:
+                return
             except _DATABASE_ERRORS as error:
                 self.last_error = f"{type(error).__name__}: {error}"
                 logger.warning("event=projection_waits sequence=%d error=%s", self.sequence, self.last_error)
@@ -126,16 +151,19 @@ class Projector:
         if self._connection is None:
             await self._connect()
         assert self._connection is not None
-        # The head comes first: what is published between the two reads must not count as read.
-        head = self._source.head_sequence
-        slots = self._source.read(self._settings.batch_slots_max)
-        if not len(slots) and not self._batches and head <= self.sequence:
+        rows, self._held = self._held or self._next_rows(), None
+        if rows is None:
+            return False
+        chain = await self._word(rows.sequence)
+        if self._source_generation() != self._generation:  # asked after the word: so that is of the log that was read
+            await self.close()
+            return True
+        if self._words is not None and chain is None:
+            self._held = rows
             return False
         batches = dict(self._batches)
-        # Without slots there may still be commands, ones that made no events.
-        rows = self._fold.take(slots) if len(slots) else Rows(sequence=max(head, self.sequence))
         async with self._connection.transaction():
-            await self._write(self._connection, rows, batches)
+            await self._write(self._connection, rows, batches, chain)
         for number, record in batches.items():
             if self._batches.get(number) is record:
                 del self._batches[number]
@@ -147,15 +175,45 @@ class Projector:
 
     # ------------------------------------------------------------------------------------------------------------
 
+    def _next_rows(self) -> Rows | None:
+        """What there is to write; None: nothing."""
+        # The head comes first: what is published between the two reads must not count as read.
+        head = self._source.head_sequence
+        slots = self._source.read(self._settings.batch_slots_max)
+        if len(slots):
+            return self._fold.take(slots)
+        # Without slots there may still be commands, ones that made no events.
+        return Rows(sequence=max(head, self.sequence)) if self._batches or head > self.sequence else None
+
+    def _source_generation(self) -> int:
+        return int(getattr(self._source, "generation", 0))
+
+    async def _word(self, sequence: int) -> bytes | None:
+        word = await asyncio.to_thread(self._words.word, sequence) if self._words is not None else None
+        return None if word is None else word.to_bytes(8, "little")
+
+    async def _is_foreign(self, row: Any) -> bool:
+        """Whether the rows are of another journal or history: never to be mixed with this one's."""
+        if row["journal"] != self._journal:
+            return True
+        if self._words is None or row["chain"] is None:  # commands that a crash in mode `memory` took back
+            return bool(row["sequence"] > self._source.head_sequence)
+        return bool(await self._word(row["sequence"]) != row["chain"])
+
     async def _connect(self) -> None:
         if self._connection is not None:
             return
         connection = await asyncpg.connect(self._dsn, command_timeout=self._settings.command_timeout_s, timeout=5)
         try:
             await connection.execute("SET synchronous_commit = off")
-            row = await connection.fetchrow("SELECT sequence, journal FROM exchange.projection WHERE name = $1", NAME)
-            if row and (row["journal"] != self._journal or row["sequence"] > self._source.head_sequence):
-                # Rows of another journal, or of commands that a crash in mode `memory` took back: never to be mixed.
+            row = await connection.fetchrow(
+                "SELECT sequence, journal, chain FROM exchange.projection WHERE name = $1", NAME
+            )
+            self._generation = self._source_generation()
+            if row and await self._is_foreign(row):
+                if self.transaction_count:
+                    logger.warning("event=projection_of_another_history sequence=%d", row["sequence"])
+                    raise _AnotherHistory
                 logger.warning("event=projection_wiped sequence=%d", row["sequence"])
                 await connection.execute(_WIPE)
                 row = None
@@ -167,6 +225,7 @@ class Projector:
                 self._rebuild.unlink()
                 row = None
             self._fold = await _load(connection)
+            self._held = None
             self.sequence = row["sequence"] if row else 0
         except BaseException:
             connection.terminate()
@@ -176,8 +235,9 @@ class Projector:
         logger.info("event=projection_connected sequence=%d", self.sequence)
 
     async def _write(
-        self, connection: asyncpg.Connection, rows: Rows, batches: Mapping[int, Mapping[str, Any]]
-    ) -> None:
+        self, connection: asyncpg.Connection, rows: Rows, batches: Mapping[int, Mapping[str, Any]],
+        chain: bytes | None,
+    ) -> None:  # fmt: skip
         if rows.definitions:
             await _write_definitions(connection, self._fold.directory, rows.definitions)
         if rows.phases:
@@ -207,9 +267,10 @@ class Projector:
         for record in batches.values():
             await _write_batch(connection, record)
         await connection.execute(
-            "INSERT INTO exchange.projection (name, sequence, journal) VALUES ($1, $2, $3)"
-            " ON CONFLICT (name) DO UPDATE SET sequence = excluded.sequence, updated_at = now()",
-            NAME, rows.sequence, self._journal,
+            "INSERT INTO exchange.projection (name, sequence, journal, chain) VALUES ($1, $2, $3, $4)"
+            " ON CONFLICT (name) DO UPDATE"
+            " SET sequence = excluded.sequence, chain = excluded.chain, updated_at = now()",
+            NAME, rows.sequence, self._journal, chain,
         )  # fmt: skip
 
 

@@ -77,6 +77,13 @@ def bearer_of(headers):
     return {"authorization": headers["authorization"]}
 
 
+async def ends_with_its_session(page):
+    with pytest.raises(ConnectionClosed) as closed:
+        while True:
+            await page.ask("ping")
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4401, "session_revoked")
+
+
 async def test_a_work_is_heard_by_everybody_once_it_is_public(world, served):
     made, account, bearer = await creator(world, "Quill")
     _, stranger = await world.sign_in()
@@ -150,10 +157,7 @@ async def test_private_channels_end_with_the_session(world, served):
         await nobody.subscribe("market")
         await world.data("DELETE", f"/v1/users/me/sessions/{session['session_id']}", headers=bearer)
         await world.settle()
-        with pytest.raises(ConnectionClosed) as closed:
-            while True:
-                await page.ask("ping")
-        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4401, "session_revoked")
+        await ends_with_its_session(page)
         assert await nobody.heard() == []
     async with served(**bearer_of(bearer)) as again:
         with pytest.raises(ConnectionClosed) as closed:
@@ -182,10 +186,7 @@ async def test_a_socket_ends_with_its_session_however_that_ends(world, served, w
             first, _ = await world.data("GET", "/v1/users/me/wallets", headers=other)
             await world.data("DELETE", f"/v1/users/me/wallets/{first['id']}", headers=other)
         await world.settle()
-        with pytest.raises(ConnectionClosed) as closed:
-            while True:
-                await page.ask("ping")
-        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4401, "session_revoked")
+        await ends_with_its_session(page)
 
 
 async def test_a_cookie_opens_for_pages_of_our_own_origin_alone(world, served):

@@ -57,7 +57,7 @@ async def test_events_of_payment_providers_have_a_limit_of_their_own(world):
     assert [answer.status_code == 429 for answer in sent] == [False, False, False, True]
 
 
-async def test_proof_of_one_purpose_or_account_is_worth_nothing_for_another(world):
+async def test_f67_proof_of_one_purpose_or_account_is_worth_nothing_for_another(world):
     wallet = Wallet(0)
     _, bearer = await world.sign_in(wallet)
     _, other = await world.sign_in()
@@ -340,7 +340,7 @@ async def test_nobody_gives_themselves_a_role_and_super_admin_comes_from_the_com
 
 
 @pytest.mark.parametrize("world", [{"auth_per_minute": 4}], indirect=True)
-async def test_tries_are_limited_for_each_wallet_and_each_address(world):
+async def test_f71_tries_are_limited_for_each_wallet_and_each_address(world):
     # Each nonce and each proof of a wallet counts, so a fifth try of the same wallet in a minute is refused.
     body = {"address": Wallet(0).address}
     for _ in range(4):

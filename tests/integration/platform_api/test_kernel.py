@@ -21,6 +21,7 @@ from platform_api.kernel.jobs import QUEUES, Jobs, Worker, install_sql
 from platform_api.kernel.relay import ATTEMPTS_MAX, Relay
 from platform_api.kernel.sealing import KeyRing, Sealer, reseal
 from platform_api.kernel.upkeep import enqueue_upkeep
+from tests.support.waiting import until
 
 TYPES = ("work.created", "work.published")
 
@@ -185,6 +186,66 @@ async def test_job_runs_if_and_only_if_its_transaction_was_committed(database, w
     with pytest.raises(AssertionError):
         async with database.transaction() as db:
             await jobs.enqueue(db, "notifications", "unknown", Body("d"))
+
+
+async def test_a_job_that_waits_is_withdrawn_with_its_transaction(database, world):
+    jobs, ran = Jobs(), []
+
+    async def handler(body):
+        ran.append(body.name)
+
+    jobs.handle("notifications", "greet", Body, handler)
+    async with database.transaction() as db:
+        for name in ("a", "b"):
+            await jobs.enqueue(db, "notifications", "greet", Body(name), dedupe_key=name)
+        await jobs.enqueue(db, "notifications", "greet", Body("c"))
+    with pytest.raises(ZeroDivisionError):
+        async with database.transaction() as db:
+            await jobs.withdraw(db, "notifications", "greet", "a")
+            _ = 1 / 0
+    async with database.transaction() as db:
+        await jobs.withdraw(db, "notifications", "greet", "b")
+        await jobs.withdraw(db, "payments", "greet", "a")  # another's key
+    await Worker(world.dsn, jobs).drain()
+    assert sorted(ran) == ["a", "c"]
+
+
+async def test_the_worker_is_told_of_jobs_that_can_begin_and_of_nothing_else(database, world):
+    jobs, told = Jobs(), []
+
+    async def handler(body):
+        pass
+
+    jobs.handle("notifications", "greet", Body, handler)
+    listener = await asyncpg.connect(world.dsn)
+    try:
+        await listener.add_listener("ch_pgqueuer", lambda *notice: told.append(msgspec.json.decode(notice[3])))
+
+        async def notices(statement):
+            told.clear()
+            async with database.transaction() as db:
+                await db.execute(statement)
+            async with database.transaction() as db:  # notices come in the order of their commits
+                await db.execute("SELECT pg_notify('ch_pgqueuer', '{}')")
+            await until(lambda: {} in told, what="the mark behind the statement")
+            return [notice["operation"] for notice in told if notice]
+
+        job = (
+            "INSERT INTO jobs.pgqueuer (priority, status, entrypoint, execute_after)"
+            " VALUES (0, 'queued', 'aside', {})"
+        )
+        assert await notices(job.format("now() + interval '1 hour'")) == []
+        assert await notices(job.format("now()")) == ["insert"]
+        assert await notices("UPDATE jobs.pgqueuer SET status = 'picked'") == []
+        assert await notices("UPDATE jobs.pgqueuer SET heartbeat = now()") == []
+        assert await notices("UPDATE jobs.pgqueuer SET status = 'queued' WHERE execute_after > now()") == []
+        assert await notices("UPDATE jobs.pgqueuer SET status = 'queued'") == ["update"]
+        assert await notices("DELETE FROM jobs.pgqueuer") == []
+        async with database.transaction() as db:
+            await jobs.enqueue(db, "notifications", "greet", Body("a"))
+        await until(lambda: "insert" in [notice.get("operation") for notice in told], what="the notice of a job")
+    finally:
+        await listener.close()
 
 
 @pytest.mark.parametrize("queue", ["notifications", "content_moderation", "payments"])

@@ -13,7 +13,7 @@ from platform_api.licensing import queries
 from platform_api.licensing.grants import Grant
 from platform_api.licensing.measures import SCOPES, expanded
 from platform_api.licensing.service import LicensingService
-from tests.integration.platform_api.test_licensing import owner_of_work, studio, world
+from tests.support.licences import owner_of_work, studio, world
 
 __all__ = ["world"]
 

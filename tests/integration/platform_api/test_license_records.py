@@ -11,9 +11,9 @@ from platform_api.registry.desk import ABORTS_MAX
 from platform_api.registry.service import registry_desk
 from settlement.chain.encoding import address_bytes
 from settlement.chain.rights import Grant
-from tests.integration.platform_api.test_licensing import TERMS, issued, keyed, studio
 from tests.integration.platform_api.test_registry import registered
 from tests.integration.platform_api.test_works import creator, published
+from tests.support.licences import TERMS, issued, keyed, studio
 from tests.support.registry import Crash, chain
 from tests.unit.platform_api.test_sui_signature import Wallet
 

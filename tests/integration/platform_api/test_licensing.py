@@ -1,4 +1,4 @@
-"""Licences over HTTP, a real PostgreSQL and the real core: terms, applications, the gate, fees, chain, seats."""
+"""Licences over HTTP, a real PostgreSQL and the real core: terms, applications, the gate, the chain, seats."""
 
 import asyncio
 import re
@@ -7,15 +7,12 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_api.app import openapi_document
 from platform_api.errors import ApiError
 from platform_api.ids import new_id
-from platform_api.ledger.commands import pay_account
-from platform_api.licensing.fees import shares_of_fee
 from platform_api.licensing.measures import (
     SCOPES,
     TERRITORIES,
@@ -25,27 +22,26 @@ from platform_api.licensing.measures import (
     territory_set,
     tidy,
 )
-from platform_api.licensing.service import LicensingService
-from tests.integration.platform_api.test_works import creator, published, story
-from tests.support.api import opened
-from tests.support.real_core import RealCore
-from tests.support.sales import own_money
+from tests.integration.platform_api.test_works import published, story
+from tests.support.licences import (
+    TERMS,
+    aged,
+    apply,
+    chain,
+    issued,
+    keyed,
+    licence,
+    owner_of_work,
+    payable,
+    studio,
+    sweep,
+    terms_for,
+    told,
+    units,
+    world,
+)
 
-TERMS = {
-    "license_type": "standard", "base_fee": "0", "territories": ["PG", "AU"], "duration": "P1Y",
-    "scope": ["adapt", "distribute"], "revenue_share_bps": 1000,
-}  # fmt: skip
-
-
-@pytest_asyncio.fixture
-async def world(api_dsn):
-    """The API over the real core, where USDC is listed."""
-    core = RealCore()
-    core.send(op="asset", asset="USDC", scale=6, settled=True)
-    async with opened(api_dsn, core=core) as world:
-        await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
-        yield world
-
+__all__ = ["world"]
 
 ROUTES = """
 GET /v1/works/{}/license-terms
@@ -85,79 +81,6 @@ POST /v1/admin/licenses/{}/revoke
 POST /v1/admin/licenses/{}/suspend
 POST /v1/admin/licenses/{}/resume
 """
-
-
-def keyed(bearer):
-    return bearer | {"idempotency-key": uuid4().hex}
-
-
-async def owner_of_work(world, title="The Ink Road"):
-    _, account, bearer = await creator(world)
-    work, _ = await published(world, bearer, title)
-    return account, bearer, work
-
-
-async def studio(world, money="0"):
-    session, bearer = await world.sign_in()
-    await world.grant(session["account_id"], "studio")
-    if money != "0":
-        account = f"user:{session['account_id']}"
-        answer = world.core.send(op="deposit", account=account, asset="USDC", amount=money, ref=f"dep:{uuid4().hex}")
-        assert answer["event"] == "transferred", answer
-    return session["account_id"], bearer
-
-
-async def terms_for(world, bearer, work, **fields):
-    return await world.data("POST", f"/v1/works/{work['id']}/license-terms", headers=bearer, json=TERMS | fields)
-
-
-async def apply(world, bearer, terms, **fields):
-    body = {"terms_id": terms["id"]} | fields
-    return await world.data("POST", "/v1/license-applications", headers=keyed(bearer), json=body)
-
-
-async def issued(world, bearer, work, licensee, **fields):
-    body = TERMS | {"work_id": work["id"], "licensee_id": licensee} | fields
-    return await world.data("POST", "/v1/licenses", headers=keyed(bearer), json=body)
-
-
-async def licence(world, bearer, id_):
-    return await world.data("GET", f"/v1/licenses/{id_}", headers=bearer)
-
-
-async def sweep(world):
-    await world.kernel.service(LicensingService).calendar.sweep()
-
-
-async def aged(world, id_, days):
-    """The licence and its periods, so many days earlier."""
-    past = timedelta(days=days)
-    await world.sql(
-        "UPDATE licensing.license SET starts_at = starts_at - $2::interval, ends_at = ends_at - $2 WHERE id = $1",
-        UUID(id_), past,
-    )  # fmt: skip
-    query = "SELECT id FROM licensing.license_period WHERE license_id = $1 ORDER BY number"
-    periods = await world.sql(query, UUID(id_))
-    for row in periods:  # the earliest first: they never overlap
-        await world.sql(
-            "UPDATE licensing.license_period SET base_at = base_at - $2::interval, pay_before = pay_before - $2,"
-            " reserved = tstzrange(lower(reserved) - $2, upper(reserved) - $2) WHERE id = $1",
-            row["id"], past,
-        )  # fmt: skip
-
-
-async def told(world, subject):
-    rows = await world.sql("SELECT type FROM kernel.outbox WHERE subject_id = $1 ORDER BY position", subject)
-    return [row["type"] for row in rows]
-
-
-def units(world, account):
-    """Available and held; of an account that nobody has opened, nothing."""
-    return world.core.balance(account, "USDC") if world.core.directory.account(account) else (0, 0)
-
-
-def payable(world, account_id):
-    return units(world, pay_account(UUID(account_id)))[0]
 
 
 def test_document_names_every_route_of_licensing():
@@ -449,186 +372,7 @@ async def test_unpaid_exclusive_licence_is_in_the_way_only_as_long_as_it_may_be_
     assert await told(world, waits["id"]) == ["license.expired"]
 
 
-# Fees.
-
-
-async def test_fee_is_paid_of_the_licensees_money_and_begins_the_licence_once(world):
-    owner_id, owner, work = await owner_of_work(world)
-    buyer_id, buyer = await studio(world, "100")
-    terms = await terms_for(world, owner, work, base_fee="10.000001", auto_approve=True)
-    application = await apply(world, buyer, terms)
-    path = f"/v1/licenses/{application['license_id']}/pay"
-    await world.refused(404, "NOT_FOUND", "unknown_license", "POST", path, headers=keyed(owner))
-    key = keyed(buyer)
-    paid = await world.data("POST", path, headers=key)
-    assert (paid["status"], paid["valid"], paid["fee_due"]) == ("active", True, None)
-    assert re.fullmatch(r"[A-Z2-7]{32}", paid["verification_code"])
-    assert await world.data("POST", path, headers=key) == paid
-    await world.refused(409, "CONFLICT", "nothing_due", "POST", path, headers=keyed(buyer))
-    await world.settle()
-    assert units(world, f"user:{buyer_id}") == (89_999_999, 0)
-    assert units(world, "platform:revenue") == (1_500_000, 0)
-    assert payable(world, owner_id) == 8_500_001
-    assert await told(world, paid["id"]) == ["license.activated"]
-    rows = await world.sql("SELECT payment_ref FROM licensing.license_period WHERE license_id = $1", UUID(paid["id"]))
-    assert len(rows) == 1 and rows[0]["payment_ref"].startswith("lic:")
-
-
-async def test_two_payments_of_one_fee_at_the_same_instant_move_it_once(world):
-    _, owner, work = await owner_of_work(world)
-    buyer_id, buyer = await studio(world, "100")
-    waits = await issued(world, owner, work, buyer_id, base_fee="10")
-    path = f"/v1/licenses/{waits['id']}/pay"
-    answers = await asyncio.gather(*(world.client.post(path, headers=keyed(buyer)) for _ in range(5)))
-    assert sorted(answer.status_code for answer in answers)[1:] == [409] * 4
-    assert units(world, f"user:{buyer_id}") == (90_000_000, 0)
-    assert (await licence(world, buyer, waits["id"]))["status"] == "active"
-
-
-async def test_refused_payment_leaves_the_licence_waiting(world):
-    _, owner, work = await owner_of_work(world)
-    buyer_id, buyer = await studio(world, "1")
-    waits = await issued(world, owner, work, buyer_id, base_fee="10")
-    path = f"/v1/licenses/{waits['id']}/pay"
-    key = keyed(buyer)
-    await world.refused(402, "PAYMENT_FAILED", "insufficient_funds", "POST", path, headers=key)
-    await world.refused(402, "PAYMENT_FAILED", "insufficient_funds", "POST", path, headers=key)
-    assert (await licence(world, buyer, waits["id"]))["status"] == "pending_payment"
-    world.core.send(op="deposit", account=f"user:{buyer_id}", asset="USDC", amount="9", ref=f"dep:{uuid4().hex}")
-    assert (await world.data("POST", path, headers=keyed(buyer)))["status"] == "active"
-    assert units(world, f"user:{buyer_id}") == (0, 0)
-
-
-@pytest.mark.parametrize("fault", ["request", "answer"])
-async def test_core_down_in_the_middle_of_a_payment_leaves_it_whole_after_recovery(world, fault):
-    _, owner, work = await owner_of_work(world)
-    buyer_id, buyer = await studio(world, "100")
-    waits = await issued(world, owner, work, buyer_id, base_fee="10")
-    path = f"/v1/licenses/{waits['id']}/pay"
-    world.core.lose.extend(["none"] * 2 + [fault] if fault == "answer" else [fault])
-    answered = await world.client.post(path, headers=keyed(buyer))
-    assert answered.status_code == 200, answered.text
-    world.core.lose.clear()
-    await aged(world, waits["id"], 30)
-    await sweep(world)
-    still = await licence(world, buyer, waits["id"])
-    assert still["status"] != "expired", "it does not lapse while money may be moving"
-    await world.settle()
-    paid = await licence(world, buyer, waits["id"])
-    assert paid["status"] == "active" and units(world, f"user:{buyer_id}") == (90_000_000, 0)
-    assert await told(world, waits["id"]) == ["license.activated"]
-
-
-async def test_money_that_comes_for_a_revoked_licence_goes_back(world):
-    _, owner, work = await owner_of_work(world)
-    buyer_id, buyer = await studio(world, "100")
-    waits = await issued(world, owner, work, buyer_id, base_fee="10")
-    world.core.lose.append("request")
-    await world.data("POST", f"/v1/licenses/{waits['id']}/pay", headers=keyed(buyer))
-    world.core.lose.clear()
-    body = {"reason": "A mistake."}
-    await world.data("POST", f"/v1/licenses/{waits['id']}/revoke", headers=keyed(owner), json=body)
-    await world.settle()
-    await world.settle()
-    assert units(world, f"user:{buyer_id}") == (100_000_000, 0)
-    assert (await licence(world, buyer, waits["id"]))["status"] == "revoked"
-
-
-@settings(deadline=None)
-@given(st.integers(0, 10**15), st.integers(0, 10_000), st.lists(st.integers(0, 10_000), max_size=15))
-def test_parts_of_a_fee_are_the_fee(fee, platform_bps, above):
-    parts = shares_of_fee(fee, platform_bps, above)
-    assert sum(parts) == fee and min(parts) >= 0 and len(parts) == len(above) + 2
-
-
-def test_parts_of_a_fee_by_hand():
-    assert shares_of_fee(4_999, 500, [2_000, 1_500]) == [250, 3_799, 807, 143]
-
-
-# Renewal, expiry.
-
-
-async def test_renewal_adds_a_period_behind_the_present_one(world):
-    _, owner, work = await owner_of_work(world)
-    buyer_id, buyer = await studio(world, "100")
-    terms = await terms_for(world, owner, work, license_type="exclusive", base_fee="10", auto_approve=True)
-    id_ = (await apply(world, buyer, terms))["license_id"]
-    first = await licence(world, buyer, id_)
-    assert first["status"] == "active"
-    renewing = await world.data("POST", f"/v1/licenses/{id_}/renew", headers=keyed(buyer))
-    assert (renewing["status"], renewing["fee_due"], renewing["ends_at"]) == ("active", "10", first["ends_at"])
-    path = f"/v1/licenses/{id_}/renew"
-    await world.refused(409, "CONFLICT", "renewal_pending", "POST", path, headers=keyed(buyer))
-    other, _ = await studio(world)
-    after = {"starts_at": first["ends_at"], "license_type": "standard"}
-    body = TERMS | {"work_id": work["id"], "licensee_id": other} | after
-    await world.refused(409, "CONFLICT", "exclusivity_clash", "POST", "/v1/licenses", headers=keyed(owner), json=body)
-    renewed = await world.data("POST", f"/v1/licenses/{id_}/pay", headers=keyed(buyer))
-    assert renewed["starts_at"] == first["starts_at"] and renewed["fee_due"] is None
-    year = datetime.fromisoformat(renewed["ends_at"]) - datetime.fromisoformat(first["ends_at"])
-    assert year.days in (365, 366) and renewed["verification_code"] == first["verification_code"]
-    assert await told(world, id_) == ["license.activated", "license.renewed"]
-    await world.refused(409, "CONFLICT", "already_renewed", "POST", path, headers=keyed(buyer))
-    await world.data("PATCH", f"/v1/license-terms/{terms['id']}", headers=owner, json={"base_fee": "20"})
-    await aged(world, id_, 400)
-    await world.refused(409, "CONFLICT", "terms_changed", "POST", path, headers=keyed(buyer))
-    again = await world.data("POST", path, headers=keyed(owner))
-    assert again["fee_due"] == "10", "the licensor renews on the licence's own terms"
-    assert units(world, f"user:{buyer_id}") == (80_000_000, 0)
-
-
-async def test_unpaid_renewal_lapses_and_the_licence_goes_on_to_its_end(world):
-    _, owner, work = await owner_of_work(world)
-    buyer_id, buyer = await studio(world, "100")
-    held = await issued(world, owner, work, buyer_id, base_fee="10", license_type="enterprise", seats=2)
-    id_ = held["id"]
-    await world.data("POST", f"/v1/licenses/{id_}/pay", headers=keyed(buyer))
-    await world.data("POST", f"/v1/licenses/{id_}/seats", headers=buyer, json={"account_id": buyer_id})
-    await world.data("POST", f"/v1/licenses/{id_}/renew", headers=keyed(owner))
-    await aged(world, id_, 8)
-    await sweep(world)
-    still = await licence(world, buyer, id_)
-    assert (still["status"], still["fee_due"], still["valid"]) == ("active", None, True)
-    await aged(world, id_, 360)
-    late = await licence(world, buyer, id_)
-    assert (late["status"], late["valid"]) == ("active", False), "whether it holds is computed, not swept"
-    verified = await world.data("GET", f"/v1/licenses/{id_}/verify")
-    assert (verified["valid"], verified["why_not"]) == (False, "expired")
-    seats = f"/v1/licenses/{id_}/seats"
-    body = {"account_id": buyer_id}
-    await world.refused(403, "LICENSE_EXPIRED", "license_expired", "POST", seats, headers=buyer, json=body)
-    renew = f"/v1/licenses/{id_}/renew"
-    await world.refused(403, "LICENSE_EXPIRED", "license_expired", "POST", renew, headers=keyed(owner))
-    await sweep(world)
-    await sweep(world)
-    assert (await licence(world, buyer, id_))["status"] == "expired"
-    assert await world.data("GET", seats, headers=buyer) == []
-    assert await told(world, id_) == ["license.activated", "license.expired"]
-
-
-async def test_moments_that_are_due_wake_the_sweep(world):
-    _, owner, work = await owner_of_work(world)
-    buyer_id, _ = await studio(world)
-    held = await issued(world, owner, work, buyer_id)
-    rows = await world.sql("SELECT execute_after FROM jobs.pgqueuer WHERE entrypoint = 'admin_actions'")
-    ends = datetime.fromisoformat(held["ends_at"])
-    assert any(abs((row["execute_after"] - ends).total_seconds()) < 60 for row in rows)
-
-
 # The chain.
-
-
-async def chain(world, depth, **fields):
-    """A work's owner, then licensees below one another; the licences, the bearers, the work."""
-    owner_id, owner, work = await owner_of_work(world)
-    parties, licences = [(owner_id, owner)], []
-    for number in range(depth):
-        below_id, below = await studio(world, "100")
-        parent = {"parent_license_id": licences[-1]["id"]} if licences else {}
-        days = {"duration": f"P{300 - number}D", "sublicensing": True}
-        licences.append(await issued(world, parties[-1][1], work, below_id, **parent, **days, **fields))
-        parties.append((below_id, below))
-    return work, parties, licences
 
 
 async def test_sub_licence_is_never_more_than_the_licence_above(world):
@@ -699,112 +443,6 @@ async def test_chain_has_at_most_sixteen_licences(world):
     await world.refused(409, "CONFLICT", "chain_too_deep", "POST", "/v1/licenses", headers=keyed(parties[-1][1]),
                         json=body)  # fmt: skip
     assert (await world.data("GET", f"/v1/licenses/{licences[-1]['id']}/verify"))["valid"]
-
-
-async def test_fee_of_a_sub_licence_goes_up_the_chain(world):
-    """The platform 15 %, then 10 % of what each received to the one above, and the work's makers at the top."""
-    work, parties, (top,) = await chain(world, 1)
-    before = units(world, "platform:revenue")[0]
-    buyer_id, buyer = await studio(world, "100")
-    below = await issued(world, parties[1][1], work, buyer_id, parent_license_id=top["id"], base_fee="20",
-                         duration="P10D")  # fmt: skip
-    await world.data("POST", f"/v1/licenses/{below['id']}/pay", headers=keyed(buyer))
-    await world.settle()
-    assert units(world, f"user:{buyer_id}") == (80_000_000, 0)
-    assert units(world, "platform:revenue")[0] - before == 3_000_000
-    assert (payable(world, parties[1][0]), payable(world, parties[0][0])) == (15_300_000, 1_700_000)
-    balances = [await world.data("GET", "/v1/royalties/balance", headers=bearer) for _, bearer in parties[:2]]
-    assert [row["held"] for rows in balances for row in rows] == ["1.7", "15.3"], "each may ask for it once it is ripe"
-
-
-# Refunds.
-
-
-async def test_refund_of_a_fee_takes_it_back_from_all_and_revokes_down_the_chain(world):
-    work, parties, (top,) = await chain(world, 1)
-    start = units(world, "platform:revenue")[0]
-    buyer_id, buyer = await studio(world, "100")
-    below = await issued(world, parties[1][1], work, buyer_id, parent_license_id=top["id"], base_fee="20",
-                         duration="P10D", sublicensing=True)  # fmt: skip
-    await world.data("POST", f"/v1/licenses/{below['id']}/pay", headers=keyed(buyer))
-    last = await issued(world, buyer, work, parties[0][0], parent_license_id=below["id"], duration="P1D")
-    path, body = f"/v1/licenses/{below['id']}/refund", {"reason": "The master was broken."}
-    await world.refused(403, "FORBIDDEN", "not_yours_to_refund", "POST", path, headers=keyed(buyer), json=body)
-    await world.refused(404, "NOT_FOUND", "unknown_license", "POST", path, headers=keyed(parties[0][1]), json=body)
-    licensor = parties[1][1]
-    await world.refused(409, "CONFLICT", "not_distributed", "POST", path, headers=keyed(licensor), json=body)
-    await world.settle()
-    key = keyed(licensor)
-    gone = await world.data("POST", path, headers=key, json=body)
-    assert (gone["status"], gone["valid"]) == ("revoked", False)
-    assert gone["reason"] == "Its fee was refunded: The master was broken."
-    assert await world.data("POST", path, headers=key, json=body) == gone
-    assert (await licence(world, buyer, last["id"]))["status"] == "revoked"
-    assert units(world, f"user:{buyer_id}") == (100_000_000, 0)
-    assert units(world, "platform:revenue")[0] == start
-    assert (payable(world, parties[1][0]), payable(world, parties[0][0])) == (0, 0)
-    for _, bearer in parties[:2]:
-        (row,) = await world.data("GET", "/v1/royalties/balance", headers=bearer)
-        assert (row["payable"], row["held"]) == ("0", "0")
-    await world.refused(409, "CONFLICT", "not_active", "POST", path, headers=keyed(licensor), json=body)
-    events = await told(world, below["id"])
-    assert events == ["license.activated", "license.refunded", "license.revoked", "authorization.revoked"]
-
-
-@pytest.mark.parametrize("fault", ["request", "answer"])
-async def test_core_down_in_the_middle_of_a_refund_leaves_it_whole_after_recovery(world, fault):
-    owner_id, owner, work = await owner_of_work(world)
-    buyer_id, buyer = await studio(world, "100")
-    held = await issued(world, owner, work, buyer_id, base_fee="10")
-    await world.data("POST", f"/v1/licenses/{held['id']}/pay", headers=keyed(buyer))
-    await world.settle()
-    world.core.lose.append(fault)
-    path, body = f"/v1/licenses/{held['id']}/refund", {"reason": "A mistake."}
-    waits = await world.data("POST", path, headers=keyed(owner), json=body)
-    assert waits["status"] == "active", "what the core has not said has not happened"
-    await world.refused(409, "CONFLICT", "refund_open", "POST", path, headers=keyed(owner), json=body)
-    await world.settle()
-    assert (await licence(world, buyer, held["id"]))["status"] == "revoked"
-    assert (units(world, f"user:{buyer_id}"), payable(world, owner_id)) == ((100_000_000, 0), 0)
-
-
-async def test_licensor_gives_back_what_is_held_and_never_our_money(world):
-    owner_id, owner, work = await owner_of_work(world)
-    buyer_id, buyer = await studio(world, "100")
-    held = await issued(world, owner, work, buyer_id, base_fee="10")
-    await world.data("POST", f"/v1/licenses/{held['id']}/pay", headers=keyed(buyer))
-    await world.settle()
-    await world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(owner_id))
-    await world.data("POST", "/v1/payouts", headers=keyed(owner), json={"asset": "USDC", "amount": "1"})
-    ask = ("POST", f"/v1/licenses/{held['id']}/refund")
-    body = {"reason": "For a friend."}
-    await world.refused(402, "PAYMENT_FAILED", "refund_refused", *ask, headers=keyed(owner), json=body)
-    await world.sql("UPDATE licensing.license_period SET paid_at = paid_at - interval '7 days' WHERE license_id = $1",
-                    UUID(held["id"]))  # fmt: skip
-    await world.refused(403, "FORBIDDEN", "hold_over", *ask, headers=keyed(owner), json=body)
-    assert (units(world, f"user:{buyer_id}"), payable(world, owner_id)) == ((90_000_000, 0), 7_500_000)
-    assert (await licence(world, buyer, held["id"]))["status"] == "active"
-
-
-async def test_fee_that_was_paid_out_already_is_refunded_into_a_debt(world):
-    owner_id, owner, work = await owner_of_work(world)
-    buyer_id, buyer = await studio(world, "100")
-    held = await issued(world, owner, work, buyer_id, base_fee="10")
-    await world.data("POST", f"/v1/licenses/{held['id']}/pay", headers=keyed(buyer))
-    await world.settle()
-    await world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(owner_id))
-    await world.data("POST", "/v1/payouts", headers=keyed(owner), json={"asset": "USDC", "amount": "8.5"})
-    staff_id, staff = await studio(world)
-    await world.grant(staff_id, "admin")
-    body, path = {"reason": "By the platform."}, f"/v1/licenses/{held['id']}/refund"
-    await own_money(world, 8)
-    await world.refused(409, "CONFLICT", "reserve_empty", "POST", path, headers=keyed(staff), json=body)
-    await own_money(world, 9)
-    await world.data("POST", path, headers=keyed(staff), json=body)
-    assert (units(world, f"user:{buyer_id}"), payable(world, owner_id)) == ((100_000_000, 0), -8_500_000)
-    free = await issued(world, owner, work, buyer_id)
-    await world.refused(409, "CONFLICT", "nothing_to_refund", "POST", f"/v1/licenses/{free['id']}/refund",
-                        headers=keyed(owner), json=body)  # fmt: skip
 
 
 # Suspension.
@@ -1006,4 +644,3 @@ async def test_durations_are_those_that_postgresql_knows(world, text):
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ApiError):
         check_duration(text)
-

@@ -7,14 +7,15 @@ import zipfile
 from uuid import UUID, uuid4
 
 import pytest
+from PIL import Image
 
 from engine.messages.errors import SettingsInvalid, Unavailable
 from platform_api.media.blobs import BlobStore
 from platform_api.media.service import AssembleFile, MediaService
 from tests.support.api import opened
+from tests.support.files import box, movie, png
 
 UPLOADS = "/v1/uploads"
-PNG = b"\x89PNG\r\n\x1a\n"
 BYTES = {"content-type": "application/octet-stream"}
 
 
@@ -60,7 +61,7 @@ def files_on_disk(world):
 
 async def test_parts_in_any_order_become_one_file_with_its_digest(shop):
     _, bearer = await shop.sign_in()
-    content = PNG + os.urandom(3500)
+    content = png(os.urandom(3500))
     made = await begin(shop, bearer, content, sha256=hashlib.sha256(content).hexdigest())
     assert (made["part_count"], made["missing_parts"]) == (4, [1, 2, 3, 4])
     complete = ("POST", f"{UPLOADS}/{made['id']}/complete")
@@ -98,20 +99,20 @@ async def test_parts_in_any_order_become_one_file_with_its_digest(shop):
 
 async def test_part_of_another_length_is_refused_while_it_streams(shop):
     _, bearer = await shop.sign_in()
-    made = await begin(shop, bearer, PNG + bytes(1500))
+    made = await begin(shop, bearer, png(bytes(1500)))
     sent = 0
 
     async def endless():
         nonlocal sent
         while sent < 50_000_000:
             sent += 1000
-            yield PNG.ljust(1000, b"\0")
+            yield png(bytes(1000))[:1000].ljust(1000, b"\0")
 
     path = f"{UPLOADS}/{made['id']}/parts/1"
     await shop.refused(400, "VALIDATION_ERROR", "part_too_long", "PUT", path, headers=bearer | BYTES, content=endless())
     short = await put(shop, bearer, made, 2, bytes(7))
     assert short.json()["error"]["details"] == {
-        "reason": "part_too_short", "field": "body", "expected_bytes": 508, "received_bytes": 7,
+        "reason": "part_too_short", "field": "body", "expected_bytes": 579, "received_bytes": 7,
     }  # fmt: skip
     for number in ("0", "3", "x", "-1", "1e3", "%00", "9999999"):
         await shop.refused(404, "NOT_FOUND", "unknown_part", "PUT", f"{UPLOADS}/{made['id']}/parts/{number}",
@@ -181,15 +182,52 @@ async def test_book_is_kept_and_a_bomb_in_its_place_is_not(shop):
     assert files_on_disk(shop) == [f"files/{good['file']['id']}"]
 
 
+async def test_image_of_400_megapixels_is_refused_by_its_head_or_when_it_is_whole(shop):
+    _, bearer = await shop.sign_in()
+    huge = png(width=20_000, height=20_000)
+    made = await begin(shop, bearer, huge)
+    answer = await put(shop, bearer, made, 1, huge)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "INVALID_CONTENT_FORMAT"), answer.text
+    assert error["message"] == "body: an image has at most 100,000,000 pixels, and 32,767 a side"
+    assert error["details"] == {
+        "reason": "image_too_large", "field": "body", "width": 20_000, "height": 20_000, "max_pixels": 100_000_000,
+        "max_side": 32_767,
+    }  # fmt: skip
+    out = io.BytesIO()
+    Image.new("L", (10, 10)).save(out, "JPEG", exif=b"Exif\0\0" + bytes(6000))  # the size stands behind the first bytes
+    jpeg = out.getvalue()
+    frame = jpeg.index(b"\xff\xc0")
+    large = jpeg[: frame + 5] + (40_000).to_bytes(2, "big") * 2 + jpeg[frame + 9 :]
+    assert (await upload(shop, bearer, jpeg, "image/jpeg"))["status"] == "ready"
+    found = await upload(shop, bearer, large, "image/jpeg")
+    assert (found["status"], found["problem"], found["rule"]) == ("failed", "image_too_large", error["message"])
+    late = await put(shop, bearer, found, 1, large[:1000])
+    assert late.json()["error"]["details"]["rule"] == error["message"]
+
+
+async def test_movie_without_its_tables_or_its_samples_is_no_movie(shop):
+    _, bearer = await shop.sign_in()
+    for content, problem in (
+        (box(b"ftyp", b"isom", bytes(4)) + box(b"mdat", os.urandom(2000)), "movie_no_index"),
+        (movie()[:-1], "movie_broken"), (png(os.urandom(5000))[:-20], "image_broken"),
+    ):  # fmt: skip
+        type_ = "image/png" if problem == "image_broken" else "video/mp4"
+        found = await upload(shop, bearer, content, type_)
+        assert (found["status"], found["problem"], found["file"]) == ("failed", problem, None)
+        assert found["rule"].startswith("body: ")
+    assert (await upload(shop, bearer, movie(), "video/mp4"))["status"] == "ready"
+
+
 async def test_another_digest_than_declared_is_found(shop):
     _, bearer = await shop.sign_in()
-    found = await upload(shop, bearer, PNG + bytes(100), sha256="0" * 64)
+    found = await upload(shop, bearer, png(bytes(100)), sha256="0" * 64)
     assert (found["status"], found["problem"]) == ("failed", "sha256_mismatch")
 
 
 async def test_nobody_else_sees_uploads_or_files(shop):
     _, bearer = await shop.sign_in()
-    done = await upload(shop, bearer, PNG + bytes(10))
+    done = await upload(shop, bearer, png(bytes(10)))
     _, other = await shop.sign_in()
     path = f"{UPLOADS}/{done['id']}"
     await shop.refused(404, "NOT_FOUND", "unknown_upload", "GET", path, headers=other)
@@ -203,12 +241,12 @@ async def test_nobody_else_sees_uploads_or_files(shop):
     media = shop.kernel.service(MediaService)
     async with shop.kernel.database.transaction() as db:
         await media.set_public(db, [UUID(done["file"]["id"])], True)
-    assert (await shop.client.get((await shop.data(*url))["url"])).content == PNG + bytes(10)
+    assert (await shop.client.get((await shop.data(*url))["url"])).content == png(bytes(10))
 
 
 async def test_assembly_that_was_cut_off_runs_again_and_what_is_left_expires(shop):
     _, bearer = await shop.sign_in()
-    content = PNG + bytes(2000)
+    content = png(bytes(2000))
     made = await begin(shop, bearer, content)
     for number in (1, 2, 3):
         await put(shop, bearer, made, number, content[(number - 1) * 1000 : number * 1000])
@@ -239,7 +277,7 @@ async def test_assembly_that_was_cut_off_runs_again_and_what_is_left_expires(sho
 
 async def test_store_that_is_away_is_no_failure_of_ours(shop):
     _, bearer = await shop.sign_in()
-    content = PNG + bytes(10)
+    content = png(bytes(10))
     made = await begin(shop, bearer, content)
     shop.folder.rmdir()
     shop.folder.write_text("no folder")

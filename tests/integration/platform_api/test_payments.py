@@ -15,6 +15,7 @@ from platform_api.payments import queries as payment_queries
 from platform_api.payments.test_provider import TOLERANCE_SECONDS
 from platform_api.royalties import queries as royalty_queries
 from tests.integration.platform_api.test_works import file_of
+from tests.support.files import png
 from tests.support.sales import own_money, shop_over
 
 USDC = 10**6
@@ -340,7 +341,7 @@ async def test_rental_ends_after_its_time(shop):
 
 async def test_buyer_gets_the_files_until_the_access_ends(shop):
     _, seller_bearer, work, _, offer = await shop.seller("2", kind="rent", access_seconds=3_600)
-    content = b"\x89PNG\r\n\x1a\n" + bytes(20)
+    content = png()
     file = await file_of(shop.world, seller_bearer, content)
     asset = {"role": "attachment", "file_id": file["id"]}
     await shop.world.data("POST", f"/v1/works/{work['id']}/assets", headers=seller_bearer, json=asset)
@@ -363,7 +364,7 @@ async def test_buyer_gets_the_files_until_the_access_ends(shop):
 
 async def test_what_was_bought_is_kept_when_it_is_taken_from_the_shelf(shop):
     _, seller_bearer, work, chapter, offer = await shop.seller("2")
-    file = await file_of(shop.world, seller_bearer, b"\x89PNG\r\n\x1a\n" + bytes(20))
+    file = await file_of(shop.world, seller_bearer, png())
     path, reading = f"/v1/works/{work['id']}/assets", f"/v1/works/{work['id']}/chapters/{chapter['id']}"
     body = {"role": "attachment", "file_id": file["id"]}
     asset = await shop.world.data("POST", path, headers=seller_bearer, json=body)

@@ -14,8 +14,9 @@ import pytest
 
 from bench.api_catalogue import Sizes, fill
 from platform_api.envelope import cursor_text
-from tests.integration.platform_api.test_licensing import apply, issued, keyed, studio, sweep, terms_for
 from tests.integration.platform_api.test_works import chapter, creator, file_of, published, story
+from tests.support.files import png
+from tests.support.licences import apply, issued, keyed, studio, sweep, terms_for
 from tests.support.registry import begun
 
 TABLES = re.compile(r"\b(creators|works|media|tokens|licensing|registry)\.\w+|\bexchange\.balance\b")
@@ -30,7 +31,7 @@ async def tour(world):
     made, _, bearer = await creator(world, "Plan")
     _, partner, partner_bearer = await creator(world, "Partner")
     work, first = await published(world, bearer, "Planned", tags=["plan"], genres=["drama"])
-    image = await file_of(world, bearer, b"\x89PNG\r\n\x1a\n" + bytes(20))
+    image = await file_of(world, bearer, png())
     inside = f"/v1/works/{work['id']}"
     await world.data("POST", f"{inside}/assets", headers=bearer, json={"role": "poster", "file_id": image["id"]})
     coins = {"kind": "coin", "asset": "COIN", "price": "1"}

@@ -62,7 +62,7 @@ async def test_bucket_in_redis_fills_with_its_own_clock(valkey):
         await limits.close()
 
 
-async def test_each_process_counts_for_itself_while_redis_is_away_and_shares_again_later(valkey, monkeypatch):
+async def test_f52_each_process_counts_for_itself_while_redis_is_away_and_shares_again_later(valkey, monkeypatch):
     monkeypatch.setattr(limits_module, "REDIS_AWAY_SECONDS", 0.0)
     first, second = shared(valkey, limit=2), shared(valkey, limit=2)
     try:

@@ -23,6 +23,7 @@ from settlement.chain.rights_desk import RightsTransaction
 from tests.integration.platform_api.test_works import chapter, creator, file_of, published, story
 from tests.support.api import opened
 from tests.support.chain_key import OPERATOR
+from tests.support.files import png
 from tests.support.registry import Crash, chain
 from tests.unit.platform_api.test_sui_signature import Wallet
 
@@ -487,7 +488,7 @@ async def test_mistake_in_the_desk_ends_nothing_else(world, chain, monkeypatch, 
 
 async def test_work_with_a_file_is_registered_with_the_files_digest_inside(world, chain):
     _, _, bearer = await creator(world)
-    content = b"\x89PNG\r\n\x1a\n" + uuid4().bytes
+    content = png(uuid4().bytes)
     file = await file_of(world, bearer, content)
     work = await a_story(world, bearer)
     await world.data("POST", f"/v1/works/{work['id']}/assets", headers=bearer,

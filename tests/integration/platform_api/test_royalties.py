@@ -165,7 +165,7 @@ async def test_who_loses_the_share_of_a_rule_by_new_collaborators_is_asked(shop)
     assert (shop.owed(singer), shop.owed(painter)) == (2_700_000, 4_500_000)
 
 
-async def test_rule_counts_when_all_agreed_and_never_backwards(shop):
+async def test_f72_rule_counts_when_all_agreed_and_never_backwards(shop):
     seller, bearer, work, _, offer = await shop.seller()
     partner, partner_bearer = await shop.buyer()
     _, stranger = await shop.buyer()

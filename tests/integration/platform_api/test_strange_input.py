@@ -16,8 +16,8 @@ import pytest
 
 from platform_api.app import openapi_document
 from platform_api.envelope import cursor_text
-from tests.integration.platform_api.test_licensing import apply, issued, studio, terms_for
 from tests.integration.platform_api.test_works import chapter, creator, published, story
+from tests.support.licences import apply, issued, studio, terms_for
 
 STRANGE = [
     None, "", "\u0000", "a\n", "\ud7ff", "x" * 70_000, 0, -1, 2**31, 2**63, 2**64, 1.5, 1e308, True, [], {}, [[]],
@@ -84,7 +84,7 @@ class Walk:
 @pytest.mark.parametrize(
     "world", [{"catalogue_per_hour": 0, "embedded": True, "test_payments": True}], indirect=True
 )
-async def test_strange_input_is_answered_as_documented(world):
+async def test_f48_strange_input_is_answered_as_documented(world):
     seed = int(os.environ.get("BYLINE_STRANGE_SEED", "7"))
     made, account, bearer = await creator(world, "Strange")
     for role in ("moderator", "admin", "studio", "operator"):

@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.integration.platform_api.test_licensing import issued, keyed, owner_of_work, studio, sweep, world
 from tests.integration.platform_api.test_works import story
+from tests.support.licences import issued, keyed, owner_of_work, studio, sweep, world
 
 __all__ = ["world"]
 

@@ -13,10 +13,10 @@ from platform_api.errors import ApiError
 from platform_api.money import units_of
 from platform_api.works.chapters import checked_body
 from platform_api.works.collaborators import who_must_agree
+from tests.support.files import movie, png
 
 WORKS = "/v1/works"
 TEXT = "The letter was heavier than it looked. " * 4
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 async def creator(world, name="Ink"):
@@ -247,12 +247,12 @@ async def test_what_was_sold_is_archived_but_never_deleted(world):
 
 @pytest.mark.parametrize(
     "kind, fits, strange",
-    [("film", b"\0\0\0\x18ftypmp42" + bytes(50), PNG + bytes(20)), ("audio", b"fLaC" + bytes(50), PNG + bytes(20)),
-     ("document", b"%PDF-1.7 " + bytes(50), b"fLaC" + bytes(50)), ("course", PNG + bytes(20), None)],
+    [("film", movie(), png(bytes(20))), ("audio", b"fLaC" + bytes(50), png(bytes(20))),
+     ("document", b"%PDF-1.7 " + bytes(50), b"fLaC" + bytes(50)), ("course", png(bytes(20)), None)],
     ids=["film", "audio", "document", "course"],
 )  # fmt: skip
 async def test_a_master_is_what_the_kind_of_its_work_is(world, kind, fits, strange):
-    types = {b"\0\0\0\x18": "video/mp4", b"fLaC": "audio/flac", b"%PDF": "application/pdf", PNG[:4]: "image/png"}
+    types = {movie()[:4]: "video/mp4", b"fLaC": "audio/flac", b"%PDF": "application/pdf", png()[:4]: "image/png"}
     _, _, bearer = await creator(world)
     work = await world.data("POST", WORKS, headers=bearer, json={"kind": kind, "title": "Itself"})
     path = f"{WORKS}/{work['id']}/assets"
@@ -271,7 +271,7 @@ async def test_files_have_roles_and_posters_get_public_with_the_work(world):
     _, _, bearer = await creator(world)
     work = await world.data("POST", WORKS, headers=bearer, json={"kind": "document", "title": "Manual"})
     path = f"{WORKS}/{work['id']}"
-    poster = await file_of(world, bearer, PNG + bytes(20))
+    poster = await file_of(world, bearer, png(bytes(20)))
     master = await file_of(world, bearer, b"%PDF-1.7 " + bytes(50), "application/pdf")
     wrong = {"role": "poster", "file_id": master["id"]}
     await world.refused(400, "VALIDATION_ERROR", "wrong_type", "POST", f"{path}/assets", headers=bearer, json=wrong)
@@ -470,7 +470,7 @@ async def test_what_was_approved_is_looked_at_again_when_its_owner_changes_it(wo
         assert (await world.data("GET", inside))["status"] == "published"  # nobody reads a draft
         await world.data("POST", f"/v1/chapters/{second['id']}/publish", headers=bearer)
     else:
-        poster = await file_of(world, bearer, PNG + bytes(20))
+        poster = await file_of(world, bearer, png(bytes(20)))
         await world.data("POST", f"{inside}/assets", headers=bearer, json={"role": "poster", "file_id": poster["id"]})
         await world.refused(404, "NOT_FOUND", "unknown_file", "GET", f"/v1/files/{poster['id']}/url")
     await world.refused(404, "NOT_FOUND", "unknown_work", "GET", inside)

@@ -234,7 +234,7 @@ def test_any_slot_is_refused_or_the_encoders(slot: bytes) -> None:
 
 
 @given(PLAIN, AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS, st.integers(0, 255), st.integers(0, 7), st.integers(0, 6))
-def test_numbers_of_a_place_are_the_encoders_or_refused(
+def test_f47_numbers_of_a_place_are_the_encoders_or_refused(
     name: str, price: int, size: int, stop: int, display: int, type_: int, flags: int, tif: int
 ) -> None:
     judge(

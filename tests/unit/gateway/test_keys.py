@@ -116,7 +116,7 @@ def test_operator_key_is_made_once_and_private(tmp_path: Path) -> None:
     assert public_key(load_or_create_key(path)) == public_key(made)
 
 
-def test_signature_binds_environment_epoch_and_nonce() -> None:
+def test_f67_signature_binds_environment_epoch_and_nonce() -> None:
     key = generate_key()
     signature = sign_in_signature(key, "local", 1, "ab" * 32)
     assert verify_sign_in(public_key(key), signature, sign_in_bytes("local", 1, "ab" * 32))

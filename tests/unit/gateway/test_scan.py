@@ -191,7 +191,7 @@ def test_unusual_replace_is_left_to_the_thorough_path(changes: dict[str, object]
     ),
     left_out=st.sets(st.sampled_from(["price", "size"])),
 )  # fmt: skip
-def test_a_yes_of_the_scanner_is_always_the_encoders_record(
+def test_f47_a_yes_of_the_scanner_is_always_the_encoders_record(
     price: str, size: str, side: str, kind: str, more: dict[str, object], left_out: set[str]
 ) -> None:
     command = _without("price", "size", **more, side=side, type=kind)

@@ -239,7 +239,7 @@ def test_each_command_of_an_array_is_answered_for_itself() -> None:
         (Scope.OPERATOR, {"op": "deposit", "account": "bob"}, True),
     ],
 )
-def test_scopes_decide_which_commands_pass(scopes: Scope, command: dict[str, Any], allowed: bool) -> None:
+def test_f70_scopes_decide_which_commands_pass(scopes: Scope, command: dict[str, Any], allowed: bool) -> None:
     outputs = tell(session(scopes), command)
     assert isinstance(outputs[0], Submit) is allowed
     if not allowed:

@@ -6,7 +6,7 @@ from pathlib import Path
 import picows
 
 
-def test_picows_is_the_version_whose_private_write_we_use() -> None:
+def test_f64_picows_is_the_version_whose_private_write_we_use() -> None:
     assert version("picows") == "2.3.1"
     interface = (Path(picows.__file__).parent / "picows.pxd").read_text()
     assert "cdef inline NoResult _fast_write(self, char* ptr, Py_ssize_t sz) except NoResult.EXC" in interface

@@ -12,24 +12,11 @@ from marketdata.publisher import Publisher
 from marketdata.session import Fragments, Session, close_echo
 from marketdata.settings import MarketDataSettings
 from marketdata.state import MarketState
+from tests.support.frames import messages_of
 from tests.support.market_flow import Flow
 from tests.support.rule_flow import RuleFlow
 
 BOOK = "orderbook:NOVA-USD"
-
-
-def split(frames: bytes) -> list[dict]:
-    """The messages of whole unmasked text frames."""
-    messages, at = [], 0
-    while at < len(frames):
-        assert frames[at] == 0x81
-        size, at = frames[at + 1], at + 2
-        if size >= 126:
-            width = 2 if size == 126 else 8
-            size, at = int.from_bytes(frames[at : at + width], "big"), at + width
-        messages.append(msgspec.json.decode(frames[at : at + size]))
-        at += size
-    return messages
 
 
 class Rig:
@@ -50,7 +37,7 @@ class Rig:
         return session
 
     def ask(self, session, **request):
-        return split(session.receive(msgspec.json.encode(request), 0.0)[0])[0]
+        return messages_of(session.receive(msgspec.json.encode(request), 0.0)[0])[0]
 
     def step(self, count=1):
         for _ in range(count):
@@ -60,7 +47,7 @@ class Rig:
         """The messages of each session; `heads` only where they are asked for."""
         got = {}
         for session, frames in self.raw(after_ms):
-            messages = [message for message in split(frames) if heads or message["type"] != "heads"]
+            messages = [message for message in messages_of(frames) if heads or message["type"] != "heads"]
             if messages:
                 got[session] = messages
         return got
@@ -71,7 +58,7 @@ class Rig:
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_snapshot_and_updates_are_the_cores_book_at_every_flush(depth):
+def test_f42_snapshot_and_updates_are_the_cores_book_at_every_flush(depth):
     rig = Rig(seed=depth + 3)
     rig.step(50)
     session, book, checked = rig.session(BOOK, depth=depth), LocalBook("NOVA-USD", depth), 0
@@ -138,7 +125,7 @@ def test_lost_update_is_noticed_with_the_next_message():
     assert not book.ready
 
 
-def test_changed_size_is_noticed_by_the_checksum():
+def test_f43_changed_size_is_noticed_by_the_checksum():
     rig = Rig()
     session, book = rig.session(BOOK, depth=0), LocalBook("NOVA-USD")
     rig.step(100)
@@ -158,7 +145,7 @@ def test_trade_ids_have_no_hole_and_a_message_is_built_once():
         plan = dict(rig.raw())
         if plan:
             assert plan[one] is plan[two]
-            ids += [trade["trade_id"] for message in split(plan[one]) for trade in message.get("trades", ())]
+            ids += [trade["trade_id"] for message in messages_of(plan[one]) for trade in message.get("trades", ())]
     assert ids == list(range(1, len(ids) + 1)) and len(ids) > 50
     assert rig.publisher.message_count - before < 2 * (len(ids) + 2) + 5  # each with its heads, and heartbeats
 
@@ -170,7 +157,7 @@ def test_slow_reader_is_told_moved_to_the_latest_state_and_comes_back_with_snaps
     neighbour, book = rig.session(BOOK), LocalBook("NOVA-USD", 50)
     for message in rig.flush()[neighbour]:
         book.apply(message)
-    [told] = split(rig.publisher.set_slow(session, 300_000))
+    [told] = messages_of(rig.publisher.set_slow(session, 300_000))
     latest = {"mode": "latest", "interval_ms": 1000}
     assert (told["type"], told["conflated"], told["waiting_bytes"]) == ("slow", True, 300_000)
     assert told["moved"] == {
@@ -196,7 +183,7 @@ def test_slow_reader_is_told_moved_to_the_latest_state_and_comes_back_with_snaps
     assert rig.ask(session, type="subscribe", channel="status")["type"] == "subscribed"
     assert rig.ask(session, type="unsubscribe", channel="trades:NOVA-USD")["type"] == "unsubscribed"
     assert rig.publisher.may_recover(session)
-    [told] = split(rig.publisher.set_recovered(session))
+    [told] = messages_of(rig.publisher.set_recovered(session))
     assert told["conflated"] is False
     back = {message["channel"]: message for message in rig.flush()[session] if message["type"] == "snapshot"}
     assert set(back) == {BOOK, "price:NOVA-USD", "orders:NOVA-USD", "status"}
@@ -287,7 +274,7 @@ def test_new_listing_and_phase_reach_status():
 def test_bad_request_is_named_and_changes_nothing(payload, code, text):
     rig = Rig()
     session = rig.session(BOOK, depth=10)
-    [error] = split(b"".join(session.receive(payload, 0.0)))
+    [error] = messages_of(b"".join(session.receive(payload, 0.0)))
     assert (error["type"], error["code"]) == ("error", code) and text in error["message"]
     assert len(session.subscriptions) == 1
 
@@ -304,14 +291,14 @@ def test_bad_request_is_named_and_changes_nothing(payload, code, text):
     ],
 )
 def test_what_is_refused_before_it_is_understood_keeps_its_rid(payload, rid):
-    [error] = split(b"".join(Rig().session().receive(payload, 0.0)))
+    [error] = messages_of(b"".join(Rig().session().receive(payload, 0.0)))
     assert error["type"] == "error" and error.get("rid") == rid
 
 
 def test_a_request_beyond_the_rate_keeps_its_rid():
     rig = Rig(requests_per_second=1)
     session = rig.session()
-    told = [split(b"".join(session.receive(b'{"type":"ping","rid":%d}' % rid, 0.0)))[0] for rid in range(1, 9)]
+    told = [messages_of(b"".join(session.receive(b'{"type":"ping","rid":%d}' % rid, 0.0)))[0] for rid in range(1, 9)]
     assert [each["rid"] for each in told] == list(range(1, 9)) and told[-1]["code"] == "rate_limited"
 
 

@@ -142,7 +142,7 @@ def test_lossless_book_tells_every_command_alike_however_it_is_flushed(depth):
     assert (book.bids, book.asks) == (bids, asks)
 
 
-def test_orders_are_the_cores_queues_and_a_wrong_one_is_noticed():
+def test_f43_orders_are_the_cores_queues_and_a_wrong_one_is_noticed():
     flow = RuleFlow(Core(), 8)
     process = Process(flow)
     reader, orders = process.reader(channel=f"orders:{MARKET}"), LocalOrders(MARKET)

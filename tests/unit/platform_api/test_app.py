@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from litestar.routes import HTTPRoute
 
 from platform_api.app import create_app
 from platform_api.gate import Gate
@@ -32,6 +33,14 @@ async def test_applications_share_their_routes_and_no_part() -> None:
 def test_what_routes_are_made_of_makes_other_routes() -> None:
     assert app(body_bytes_max=1_000).app is not app(body_bytes_max=2_000).app
     assert app(cors_origins=("https://a.example",)).app is not app().app
+
+
+def test_what_a_route_needs_comes_without_tasks_of_its_own() -> None:
+    routes = [route for route in app().app.routes if isinstance(route, HTTPRoute)]
+    models = [model for route in routes for _, model in route.route_handler_map.values()]
+    batches = [batch for model in models for batch in model.dependency_batches]
+    assert max(len(model.dependency_batches) for model in models) > 1  # else this shows nothing
+    assert all(len(batch) == 1 for batch in batches)
 
 
 async def test_pages_of_the_origins_that_are_named_may_ask_without_cookies() -> None:

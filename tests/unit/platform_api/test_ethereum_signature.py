@@ -58,7 +58,7 @@ def test_signature_is_accepted_for_its_address(message, v):
     assert (signer.address, signer.scheme) == (wallet.raw, "eip191")
 
 
-def test_every_mutation_of_a_signature_is_refused():
+def test_f68_every_mutation_of_a_signature_is_refused():
     wallet = EthereumWallet()
     good = bytes.fromhex(wallet.sign(MESSAGE)[2:])
     order = ethereum._ORDER

@@ -92,7 +92,7 @@ def test_log_lines_are_one_line_each_with_the_bound_facts_and_no_secrets(as_json
     assert ours.startswith("{") is as_json
 
 
-def test_roles_permit_what_the_table_says():
+def test_f70_roles_permit_what_the_table_says():
     member = ROLES["member"]
     assert permissions_of(()) == member
     assert permissions_of([Grant("creator")]) == member | ROLES["creator"]

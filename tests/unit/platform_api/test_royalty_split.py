@@ -37,7 +37,7 @@ def payee(number, bps, work=0):
 
 @settings(deadline=None)
 @given(UNITS, WEIGHTS)
-def test_parts_sum_to_the_whole_and_are_within_one_unit(total, weights):
+def test_f60_parts_sum_to_the_whole_and_are_within_one_unit(total, weights):
     parts = largest_remainder(total, weights)
     assert sum(parts) == total
     for part, weight in zip(parts, weights, strict=True):
@@ -56,7 +56,7 @@ def test_order_of_the_payees_changes_nothing(total, parts, dice):
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(min_value=1, max_value=10**12), WEIGHTS), min_size=1, max_size=8))
-def test_core_divides_the_same_way(cases):
+def test_f60_core_divides_the_same_way(cases):
     core = RealCore()
     core.send(op="asset", asset="USDC", scale=0)
     core.send(op="account", account="work:1")

@@ -7,7 +7,8 @@ import zlib
 
 import pytest
 
-from platform_api.media.sniff import HEAD_BYTES, TYPES, BadArchive, check_archive, sniff
+from platform_api.media.rules import BadFile
+from platform_api.media.sniff import HEAD_BYTES, TYPES, check_archive, sniff
 
 
 def epub_bytes(change=None, **entries):
@@ -106,24 +107,24 @@ def test_archive_is_judged_by_its_directory_and_by_what_it_inflates_to():
         (epub_bytes()[:-10], "archive_broken"),
         (b"", "archive_broken"),
     ):
-        with pytest.raises(BadArchive, match=word):
+        with pytest.raises(BadFile, match=word):
             check_archive(io.BytesIO(content))
 
 
 def test_archive_that_lies_about_what_it_inflates_to_is_refused():
     """A directory that says 3,000 bytes of three million: sizes that look right, and a bomb when inflated."""
     content = deflated(bytes(3_000_001))
-    with pytest.raises(BadArchive, match="archive_bomb"):
+    with pytest.raises(BadFile, match="archive_bomb"):
         check_archive(io.BytesIO(renumbered(content, 3_000_001, 3_001)))
     text = b"some text " * 999
     honest = deflated(text)
     check_archive(io.BytesIO(honest))
-    with pytest.raises(BadArchive, match="archive_broken"):  # it says more than there is
+    with pytest.raises(BadFile, match="archive_broken"):  # it says more than there is
         check_archive(io.BytesIO(renumbered(honest, len(text), len(text) + 1)))
-    with pytest.raises(BadArchive, match="archive_broken"):  # other bytes than the check sum is of
+    with pytest.raises(BadFile, match="archive_broken"):  # other bytes than the check sum is of
         check_archive(io.BytesIO(renumbered(honest, zlib.crc32(text), 7)))
     stored = epub_bytes(chapter="twelve bytes")
-    with pytest.raises(BadArchive, match="archive_broken"):  # one name in the directory, another before the bytes
+    with pytest.raises(BadFile, match="archive_broken"):  # one name in the directory, another before the bytes
         check_archive(io.BytesIO(stored.replace(b"chapter", b"another", 1)))
 
 
@@ -143,5 +144,5 @@ def test_archive_of_many_entries_is_refused_before_its_directory_is_read(monkeyp
     for content, word in (
         (many, "archive_too_many_entries"), (long, "archive_bomb"), (few, "archive_bomb"), (both, "archive_broken"),
     ):  # fmt: skip
-        with pytest.raises(BadArchive, match=word):
+        with pytest.raises(BadFile, match=word):
             check_archive(io.BytesIO(content))

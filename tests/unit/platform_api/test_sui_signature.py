@@ -74,7 +74,7 @@ def test_signature_of_each_scheme_is_accepted_for_its_address(flag, message):
 
 
 @pytest.mark.parametrize("flag", [sui.ED25519, sui.SECP256K1, sui.SECP256R1])
-def test_every_mutation_of_a_signature_is_refused(flag):
+def test_f68_every_mutation_of_a_signature_is_refused(flag):
     wallet = Wallet(flag)
     signature = wallet.sign(MESSAGE)
     for mutated in mutations(signature):
@@ -111,7 +111,7 @@ def test_committee_with_a_double_member_a_zero_weight_or_out_of_reach_is_refused
 
 
 @pytest.mark.parametrize("flag", [sui.SECP256K1, sui.SECP256R1])
-def test_high_s_is_refused(flag):
+def test_f68_high_s_is_refused(flag):
     wallet = Wallet(flag)
     signature = base64.b64encode(bytes([flag]) + wallet.raw(MESSAGE, low_s=False) + wallet.public).decode()
     with pytest.raises(sui.BadSignature) as refused:

@@ -125,6 +125,20 @@ def test_the_number_moves_on_with_the_last_part(executor: Executor) -> None:
     assert (vault.header.next_seq, vault.header.next_part) == (2, 0)
 
 
+def test_f60_batches_out_of_their_order_are_refused_and_change_nothing(executor: Executor) -> None:
+    """The second before the first, the first again, the second on another history; then in their order."""
+    vault = _vault()
+    second = replace(COMMIT, seq=2)
+    assert _abort(executor, second, vault) == 4
+    _apply(vault, executor.run(COMMIT, vault))
+    before = vault.header, dict(vault.rows)
+    assert _abort(executor, COMMIT, vault) == 4
+    assert _abort(executor, second, vault) == 16, "of a history that is not this vault's"
+    assert (vault.header, vault.rows) == before
+    _apply(vault, executor.run(replace(second, previous=vault.header.chain), vault))
+    assert vault.header.next_seq == 3
+
+
 @pytest.mark.parametrize(
     ("code", "operation", "changes"),
     [

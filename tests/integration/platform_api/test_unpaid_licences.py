@@ -1,0 +1,132 @@
+"""Licences that are not paid yet: whom they keep away, how long, and who can end that (docs/decisions/0047)."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from platform_api.licensing.service import LicensingService
+from tests.support.licences import (
+    TERMS,
+    apply,
+    issued,
+    keyed,
+    licence,
+    owner_of_work,
+    studio,
+    terms_for,
+    units,
+    world,
+)
+
+__all__ = ["world"]
+
+APPLICATIONS = "/v1/license-applications"
+
+
+async def open_terms(world):
+    """A work whose standard and exclusive licences approve themselves."""
+    _, owner, work = await owner_of_work(world)
+    standard = await terms_for(world, owner, work, auto_approve=True, base_fee="10", max_licenses=1)
+    exclusive = await terms_for(world, owner, work, license_type="exclusive", auto_approve=True, base_fee="20")
+    return owner, work, standard, exclusive
+
+
+async def test_standard_licence_that_approved_itself_keeps_nobody_away_until_it_is_paid(world):
+    _, _, standard, exclusive = await open_terms(world)
+    one, first = await studio(world, "100")
+    _, second = await studio(world, "20")
+    waits = (await apply(world, first, standard))["license_id"]
+    assert (await licence(world, first, waits))["status"] == "pending_payment"
+    taken = (await apply(world, second, exclusive))["license_id"]
+    assert (await licence(world, second, taken))["status"] == "active"
+    answer = await world.refused(409, "CONFLICT", "exclusivity_clash", "POST", f"/v1/licenses/{waits}/pay",
+                                 headers=keyed(first))  # fmt: skip
+    assert answer.json()["error"]["details"] == {"reason": "exclusivity_clash", "with": "exclusive"}
+    assert units(world, f"user:{one}") == (100_000_000, 0)
+
+
+async def test_standard_licence_that_was_paid_first_stands(world):
+    _, _, standard, exclusive = await open_terms(world)
+    _, first = await studio(world, "10")
+    _, second = await studio(world, "20")
+    waits = (await apply(world, first, standard))["license_id"]
+    await world.data("POST", f"/v1/licenses/{waits}/pay", headers=keyed(first))
+    answer = await world.refused(409, "CONFLICT", "exclusivity_clash", "POST", APPLICATIONS, headers=keyed(second),
+                                 json={"terms_id": exclusive["id"]})  # fmt: skip
+    assert answer.json()["error"]["details"] == {"reason": "exclusivity_clash", "with": "other"}
+
+
+async def test_standard_licence_whose_fee_is_under_way_yields_no_more_and_a_refused_fee_yields_again(world):
+    _, _, standard, exclusive = await open_terms(world)
+    _, first = await studio(world, "10")
+    _, second = await studio(world, "60")
+    waits = (await apply(world, first, standard))["license_id"]
+    world.core.lose.append("request")
+    path, body = f"/v1/licenses/{waits}/pay", {"terms_id": exclusive["id"]}
+    assert (await world.data("POST", path, headers=keyed(first)))["status"] == "pending_payment"
+    answer = await world.refused(409, "CONFLICT", "exclusivity_clash", "POST", APPLICATIONS, headers=keyed(second),
+                                 json=body)  # fmt: skip
+    assert answer.json()["error"]["details"]["unpaid_until"]
+    await world.settle()
+    assert (await licence(world, first, waits))["status"] == "active"
+
+    _, _, standard, exclusive = await open_terms(world)
+    _, poor = await studio(world, "9")
+    waits = (await apply(world, poor, standard))["license_id"]
+    await world.refused(402, "PAYMENT_FAILED", "insufficient_funds", "POST", f"/v1/licenses/{waits}/pay",
+                        headers=keyed(poor))  # fmt: skip
+    taken = (await apply(world, second, exclusive))["license_id"]
+    assert (await licence(world, second, taken))["status"] == "active"
+
+
+async def test_exclusive_fee_that_the_core_refuses_leaves_the_others_as_they_were(world):
+    _, _, standard, exclusive = await open_terms(world)
+    _, first = await studio(world, "10")
+    _, poor = await studio(world, "19")
+    waits = (await apply(world, first, standard))["license_id"]
+    await world.refused(402, "PAYMENT_FAILED", "insufficient_funds", "POST", APPLICATIONS, headers=keyed(poor),
+                        json={"terms_id": exclusive["id"]})  # fmt: skip
+    assert (await world.data("POST", f"/v1/licenses/{waits}/pay", headers=keyed(first)))["status"] == "active"
+
+
+async def test_licence_that_nobody_decided_on_may_be_paid_for_an_hour(world):
+    _, _, standard, _ = await open_terms(world)
+    _, first = await studio(world, "10")
+    two, second = await studio(world, "10")
+    waits = await apply(world, first, standard)
+    found = await licence(world, first, waits["license_id"])
+    asked = datetime.fromisoformat(waits["created_at"])
+    assert timedelta(0) <= datetime.fromisoformat(found["pay_before"]) - asked - timedelta(hours=1) < timedelta(hours=1)
+    await world.refused(409, "CONFLICT", "none_left", "POST", APPLICATIONS, headers=keyed(second),
+                        json={"terms_id": standard["id"]})  # fmt: skip
+    await world.sql("UPDATE licensing.license_period SET pay_before = now() WHERE license_id = $1",
+                    UUID(waits["license_id"]))  # fmt: skip
+    await world.kernel.service(LicensingService).calendar.sweep()
+    again = (await apply(world, second, standard))["license_id"]
+    assert (await world.data("POST", f"/v1/licenses/{again}/pay", headers=keyed(second)))["status"] == "active"
+    assert units(world, f"user:{two}") == (0, 0)
+
+
+async def test_grant_keeps_its_seven_days_and_its_licensor_may_end_them_at_once(world):
+    _, owner, work = await owner_of_work(world)
+    one, first = await studio(world, "10")
+    two, _ = await studio(world)
+    waits = await issued(world, owner, work, one, base_fee="10")
+    decided = datetime.fromisoformat(waits["pay_before"]) - datetime.fromisoformat(waits["created_at"])
+    assert abs(decided - timedelta(days=7)) < timedelta(hours=1)
+    terms = await terms_for(world, owner, work, license_type="exclusive", auto_approve=True)
+    _, wants = await studio(world)
+    body = {"terms_id": terms["id"]}
+    answer = await world.refused(409, "CONFLICT", "exclusivity_clash", "POST", APPLICATIONS, headers=keyed(wants),
+                                 json=body)  # fmt: skip
+    error = answer.json()["error"]
+    assert error["details"] == {
+        "reason": "exclusivity_clash", "with": "other", "unpaid_until": waits["pay_before"]
+    } and waits["pay_before"] in error["message"]  # fmt: skip
+    direct = TERMS | {"work_id": work["id"], "licensee_id": two, "license_type": "exclusive"}
+    answer = await world.refused(409, "CONFLICT", "exclusivity_clash", "POST", "/v1/licenses", headers=keyed(owner),
+                                 json=direct)  # fmt: skip
+    assert answer.json()["error"]["details"]["license_id"] == waits["id"]
+    await world.data("POST", f"/v1/licenses/{waits['id']}/revoke", headers=keyed(owner), json={"reason": "Not paid."})
+    await world.refused(409, "CONFLICT", "nothing_due", "POST", f"/v1/licenses/{waits['id']}/pay", headers=keyed(first))
+    taken = (await apply(world, wants, terms))["license_id"]
+    assert (await licence(world, wants, taken))["status"] == "active"

@@ -1,0 +1,94 @@
+"""Bugs in a copy of the production sources, the compiled ones too: worlds must tell what each breaks.
+
+Those that no other test here plants run always, all of them with BYLINE_MUTANTS=1 (`make mutants`): each costs a run of
+the C compiler. What is planted in Python parts by a test itself is in test_mutants.py.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.planted import Bug, build, violations_of
+from tests.simulation.world import Fault, Plan
+
+SEQUENCER, WRITER = "gateway/sequencer.pyx", "persistence/writer.h"
+SYNC = "if (!error) error = -j->disk.sync(j->disk.context, j->file);"
+SYNC_TWICE = "if (!error && j->disk.sync(j->disk.context, j->file)) error = -j->disk.sync(j->disk.context, j->file);"
+CHECKSUM = "if (!byline_record_check(record, end - *at)) return 1;"
+CHAIN = "uint64_t word = byline_chain(*chain, record, record[5]);\n        if"
+PUBLISH = "self.event_log.publish(self.event_log.context, mark)"
+DURABLE = "            return self.journal.durable(self.journal.context)\n        return"
+FEE = "        *credit = (uint32_t)(fee * PPM - exact);\n        return fee;"
+MOVED, REPLACED = "    hold(s, held, after - before)", "    hold(s, hold_slot(s, slot), after - before)"
+
+
+def _less(line: str) -> str:
+    return f"    if after < before:\n    {line}"
+
+
+def _plan(seed: int, *faults: Fault, until_ms: int) -> Plan:
+    return Plan(seed, faults, traders=3, has_hostile=False, duration_ms=until_ms)
+
+
+QUIET = [_plan(7, until_ms=20_000)]
+POWER = [_plan(0, Fault(4_000, "slow_disk", 5), Fault(4_200, "power", 1), until_ms=6_000)]
+FAILED_SYNC = [
+    _plan(0, Fault(2_990, "slow_disk", 5), Fault(3_000, "sync_error", 2), Fault(9_000, "power", 1), until_ms=11_000)
+]
+FLIPS = [_plan(seed, Fault(9_000, "flip", seed), until_ms=11_000) for seed in range(4)]
+SNAPSHOT = [_plan(0, Fault(5_000, "snapshot", 2), Fault(7_000, "kill", 1), until_ms=9_000)]
+LATE_WAKES = [_plan(0, Fault(1_000, "slow_wake", 5), until_ms=10_000)]
+
+ALWAYS = {
+    "a fee rounded up twice": (
+        Bug("engine/arithmetic.h", ((FEE, f"{FEE[:-1]} + (exact % PPM > 0);"),), ("engine.matching",)), QUIET, "I1",
+    ),
+    "a hold lost on replace": (
+        Bug("engine/amend.pyx", ((MOVED, _less(MOVED)), (REPLACED, _less(REPLACED)))), QUIET, "I13",
+    ),
+    "a record applied twice behind a snapshot": (
+        Bug("persistence/recovery.py", (("after=start, after_chain=chain", "after=max(start - 1, 0)"),)),
+        SNAPSHOT, "DIED",
+    ),
+}  # fmt: skip
+"""`DIED`: a check behind recovery stops the start; what a world tells where none does is in test_mutants.py."""
+
+MORE = {
+    "an ack before the sync": (
+        Bug(SEQUENCER, ((DURABLE, "            return self.sequence\n        return"),)), POWER, "I3",
+    ),
+    "events published beyond the durable mark": (
+        Bug(SEQUENCER, ((PUBLISH, PUBLISH.replace("mark", "self.sequence")),)), LATE_WAKES, "I3",
+    ),
+    "a sync left out": (Bug(WRITER, ((SYNC, ""),), ("persistence.ring",)), POWER, "I8"),
+    "a failed sync tried again": (Bug(WRITER, ((SYNC, SYNC_TWICE),), ("persistence.ring",)), FAILED_SYNC, "I8"),
+    "checksum and chain not looked at": (
+        Bug(
+            WRITER, ((CHECKSUM, "if (!record[5] || !record[4]) return 1;"), (CHAIN, f"{CHAIN} (0)\n        if")),
+            ("persistence.ring",),
+        ),
+        FLIPS, "I8",
+    ),
+}  # fmt: skip
+IS_WHOLE = os.environ.get("BYLINE_MUTANTS") == "1"
+
+
+@pytest.mark.parametrize("name", {**ALWAYS, **(MORE if IS_WHOLE else {})})
+def test_a_bug_in_a_copy_of_the_sources_is_caught(name: str, tmp_path: Path) -> None:
+    bug, plans, broken = {**ALWAYS, **MORE}[name]
+    found = violations_of(build(bug, tmp_path), plans)
+    assert broken in {text.partition(":")[0] for text in found}, found[:5]
+
+
+@pytest.mark.parametrize("name", {**ALWAYS, **MORE})
+def test_the_place_of_each_bug_is_there_once(name: str) -> None:
+    """Else a change of the sources would turn a bug into none, and its test into one that plants nothing."""
+    bug = {**ALWAYS, **MORE}[name][0]
+    assert bug.text() != (Path(__file__).parents[2] / bug.source).read_text()
+
+
+def test_nothing_is_found_where_nothing_is_planted() -> None:
+    assert violations_of({}, [*QUIET, *POWER, *SNAPSHOT]) == []
