@@ -8,3 +8,4 @@ CREATE TABLE royalties.gathering (
 
 -- What upkeep looks for.
 CREATE INDEX intent_open ON payments.intent (expires_at) WHERE status IN ('requires_payment', 'processing');
+CREATE INDEX entry_sequence ON royalties.entry (sequence);
