@@ -1,6 +1,7 @@
 """People: sign-in with a wallet, sessions, devices, profiles, wallets, roles, API keys."""
 
-from platform_api.identity.people import ACCOUNT_EMAIL, TOKEN_EMAIL
+from platform_api.identity.owner_letters import ACCOUNT_EMAIL
+from platform_api.identity.people import TOKEN_EMAIL
 from platform_api.identity.routes import AuthController, UserController, UsersController
 from platform_api.identity.service import IdentityService
 from platform_api.kernel.context import Context
@@ -13,7 +14,7 @@ CONTEXT = Context(
     IdentityService,
     events=(
         "user.registered", "user.email_verified", "user.role_granted", "user.role_revoked", "session.revoked",
-        "wallet.linked", "wallet.unlinked",
+        "wallet.linked", "wallet.unlinked", "api_key.added", "api_key.revoked",
     ),
     sealed=(ACCOUNT_EMAIL, TOKEN_EMAIL),
 )  # fmt: skip

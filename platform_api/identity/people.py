@@ -26,6 +26,7 @@ from platform_api.identity.models import (
     ProfilePatch,
     PublicProfile,
 )
+from platform_api.identity.owner_letters import ACCOUNT_EMAIL
 from platform_api.identity.sessions import core_account
 from platform_api.identity.wallet_proof import WalletAddress
 from platform_api.ids import new_id, new_secret, secret_digest
@@ -34,9 +35,8 @@ from platform_api.kernel.sealing import SealedColumn
 from platform_api.ports import Letter
 from platform_api.security import Caller
 
-__all__ = ["ACCOUNT_EMAIL", "TOKEN_EMAIL", "People"]
+__all__ = ["TOKEN_EMAIL", "People"]
 
-ACCOUNT_EMAIL = SealedColumn("identity.account", "email_sealed")
 TOKEN_EMAIL = SealedColumn("identity.email_token", "email_sealed")
 LETTERS_PER_HOUR = 5
 

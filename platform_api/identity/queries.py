@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -143,12 +144,14 @@ async def session_state(db: Any, session_id: UUID) -> Any:
     """The session with what its account may do; notes, once a minute, that it was seen."""
     row = await db.fetchrow(
         """
-        SELECT s.revoked_at IS NOT NULL AS revoked, s.expires_at, s.proved_at, a.status, a.permission_version,
+        SELECT s.revoked_at IS NOT NULL OR w.revoked_at IS NOT NULL AS revoked, s.expires_at, s.proved_at, a.status,
+               a.permission_version,
                s.last_seen_at < now() - interval '1 minute' AS unseen,
                ARRAY(SELECT ARRAY[g.role, array_to_string(g.departments, ',')] FROM identity.role_grant g
                      WHERE g.account_id = a.id AND g.revoked_at IS NULL
                        AND (g.expires_at IS NULL OR g.expires_at > now())) AS grants
-        FROM identity.session s JOIN identity.account a ON a.id = s.account_id WHERE s.id = $1
+        FROM identity.session s JOIN identity.account a ON a.id = s.account_id
+        LEFT JOIN identity.wallet w ON w.id = s.wallet_id WHERE s.id = $1
         """,
         session_id,
     )
@@ -184,7 +187,7 @@ async def spend_step_up(db: Any, session_id: UUID, longest: timedelta) -> bool:
     """True once for each step-up that is not older; the signature of the sign-in itself is none."""
     tag = await db.execute(
         "UPDATE identity.session SET proved_at = created_at"
-        " WHERE id = $1 AND proved_at > created_at AND proved_at > now() - $2::interval",
+        " WHERE id = $1 AND revoked_at IS NULL AND proved_at > created_at AND proved_at > now() - $2::interval",
         session_id, longest,
     )  # fmt: skip
     return str(tag) == "UPDATE 1"
@@ -283,14 +286,15 @@ async def api_key_count(db: Any, account_id: UUID) -> int:
 
 
 async def insert_api_key(
-    db: Any, key_id: UUID, account_id: UUID, public_key: bytes, scopes: list[str], label: str
+    db: Any, key_id: UUID, account_id: UUID, session_id: UUID, public_key: bytes, scopes: list[str], label: str
 ) -> Any:
     """The new row, or None if the public key is registered already (by anybody, revoked or not)."""
     return await db.fetchrow(
-        "INSERT INTO identity.api_key (id, account_id, public_key, scopes, label) VALUES ($1, $2, $3, $4, $5)"
+        "INSERT INTO identity.api_key (id, account_id, session_id, public_key, scopes, label)"
+        " VALUES ($1, $2, $3, $4, $5, $6)"
         " ON CONFLICT (public_key) DO NOTHING"
         " RETURNING id, public_key, scopes, label, created_at, last_used_at",
-        key_id, account_id, public_key, scopes, label,
+        key_id, account_id, session_id, public_key, scopes, label,
     )  # fmt: skip
 
 
@@ -301,6 +305,21 @@ async def revoke_api_key(db: Any, account_id: UUID, key_id: UUID) -> bytes | Non
         " RETURNING public_key",
         key_id, account_id,
     )  # fmt: skip
+    return public_key
+
+
+async def end_api_keys(db: Any, account_id: UUID, session_ids: Sequence[UUID] | None) -> list[Any]:
+    """Revokes those in force that these sessions made, or all (None), and returns them."""
+    rows: list[Any] = await db.fetch(
+        "UPDATE identity.api_key SET revoked_at = now() WHERE account_id = $1 AND revoked_at IS NULL"
+        " AND ($2::uuid[] IS NULL OR session_id = ANY($2)) RETURNING id, public_key",
+        account_id, session_ids if session_ids is None else list(session_ids),
+    )  # fmt: skip
+    return rows
+
+
+async def ended_api_key(db: Any, key_id: UUID) -> bytes:
+    public_key: bytes = await db.fetchval("SELECT public_key FROM identity.api_key WHERE id = $1", key_id)
     return public_key
 
 

@@ -171,7 +171,7 @@ class UserController(Controller):
     async def unlink_wallet(
         self, request: AnyRequest, wallet_id: FromPath[str], caller: Who, identity: Identity, guard: Guard
     ) -> Envelope[None]:
-        """Unlink a wallet and end its sessions. Never the last one."""
+        """Unlink a wallet and end its sessions, with the API keys that they made. Never the last one."""
         for session_id in await identity.wallets.unlink(caller, path_id(wallet_id, "wallet")):
             guard.revoke(str(session_id))
         return ok(request, None)
@@ -187,7 +187,7 @@ class UserController(Controller):
     async def end_session(
         self, request: AnyRequest, session_id: FromPath[str], caller: Who, identity: Identity, guard: Guard
     ) -> Envelope[None]:
-        """End a session, at once."""
+        """End a session, at once, and the API keys that it made."""
         parsed = path_id(session_id, "session")
         await identity.sessions.end(caller, parsed)
         guard.revoke(str(parsed))
@@ -202,7 +202,7 @@ class UserController(Controller):
     async def revoke_device(
         self, request: AnyRequest, device_id: FromPath[str], caller: Who, identity: Identity, guard: Guard
     ) -> Envelope[None]:
-        """Forget a device and end its sessions."""
+        """Forget a device and end its sessions, with the API keys that they made."""
         for session_id in await identity.sessions.revoke_device(caller, path_id(device_id, "device")):
             guard.revoke(str(session_id))
         return ok(request, None)
@@ -214,10 +214,13 @@ class UserController(Controller):
 
     @post("/api-keys", responses=failures(400, 401, 403, 409, 429, 502, 503, 504))
     async def add_key(
-        self, request: AnyRequest, data: JSONBody[ApiKeyRequest], caller: Who, identity: Identity
+        self, request: AnyRequest, data: JSONBody[ApiKeyRequest], caller: Who, identity: Identity, guard: Guard
     ) -> Envelope[ApiKey]:
-        """Register an Ed25519 public key. The private key stays with the caller."""
-        return ok(request, await identity.keys.add(caller, data))
+        """Register an Ed25519 public key. The private key stays with the caller. Needs a step-up for itself, after the
+        sign-in."""
+        key = await identity.keys.add(caller, data)
+        guard.forget(caller.session_id)
+        return ok(request, key)
 
     @delete("/api-keys/{key_id:str}", status_code=200, responses=failures(401, 403, 404, 429, 502, 503, 504))
     async def revoke_key(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from platform_api.identity.keys import Keys
+from platform_api.identity.owner_letters import OwnerLetters
 from platform_api.identity.people import People
 from platform_api.identity.roles import Roles
 from platform_api.identity.sessions import Sessions
@@ -16,8 +17,9 @@ class IdentityService:
     """One part for each concern; they share nothing but the tables."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self.sessions = Sessions(kernel)
+        self.letters = OwnerLetters(kernel)
         self.people = People(kernel)
+        self.keys = Keys(kernel, self.letters)
+        self.sessions = Sessions(kernel, self.keys)
         self.wallets = Wallets(kernel, self.sessions)
-        self.keys = Keys(kernel)
         self.roles = Roles(kernel.events, kernel.audit)

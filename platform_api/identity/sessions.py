@@ -1,17 +1,21 @@
 """Sign-in with a wallet, sessions with rotating refresh tokens, devices, and fresh proofs.
 
     nonce: issued → consumed (by its first use, good or bad) | expired
-    refresh token: live → used; a used one that comes again is a stolen one: its whole session ends
+    refresh token: live → used; a used one that comes again is a stolen one: its whole session is cut off
+    session: standing → ended by its own log-out, which leaves its API keys → or cut off, and its keys with it
     account: made by the first sign-in of a wallet, and opened in the core as `user:<id>`; its row on Sui is its primary
              wallet, without one it is settled in custody
 
 The core is told before the answer leaves, so an account that signed in can trade. A core that is away refuses the
-sign-in (503) and leaves no session behind. Secrets are stored as digests and never logged.
+sign-in (503) and leaves no session behind. A sign-in holds the account's lock from before it looks at the wallet until
+its session is there, as linking and unlinking do: no wallet that is unlinked beside it becomes the row again. Secrets
+are stored as digests and never logged.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,6 +26,7 @@ import structlog
 from platform_api.envelope import Pagination, cursor_from, page, unknown
 from platform_api.errors import ApiError, ErrorCode, refused_order, timestamp
 from platform_api.identity import queries
+from platform_api.identity.keys import Keys
 from platform_api.identity.models import (
     CurrentSession,
     Device,
@@ -57,8 +62,8 @@ def core_account(account_id: UUID | str) -> str:
 class Sessions:
     """Needs the database for everything, the core for sign-in."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
+    def __init__(self, kernel: Kernel, keys: Keys) -> None:
+        self._kernel, self._keys = kernel, keys
         self._database = kernel.database
         self._settings = kernel.settings
 
@@ -138,7 +143,6 @@ class Sessions:
             row, created = await self._find_or_make_account(db, wallet, signer)
             if row["status"] != "active":
                 raise ApiError(ErrorCode.FORBIDDEN, "This account is suspended.", reason="account_suspended")
-            await self.open_in_core(db, row["id"])
             await queries.touch_account(db, row["id"])
             device = body.device or DeviceInfo(
                 "web" if body.delivery == "cookie" else "program", (facts.user_agent or "unnamed")[:DEVICE_NAME_MAX]
@@ -150,6 +154,7 @@ class Sessions:
                 db, session_id, row["id"], row["wallet_id"], device_id, expires, facts.ip_address,
                 facts.user_agent or "",
             )  # fmt: skip
+            await self.open_in_core(db, row["id"])
             if created:
                 await self._kernel.events.publish(
                     db, "user.registered", ("account", str(row["id"])), {"chain": wallet.chain}, actor=row["id"]
@@ -173,7 +178,7 @@ class Sessions:
             if token["used_at"] is not None:
                 # Committed on leaving the block: raising here would undo it.
                 if await queries.end_session(db, token["session_id"]):
-                    await self.tell_ended(db, token["session_id"], token["account_id"])
+                    await self.cut_off(db, token["account_id"], [token["session_id"]], "refresh_reused")
                 await self._kernel.audit.record(
                     db, "session.refresh_reused", ("session", str(token["session_id"])), actor=token["account_id"]
                 )
@@ -210,6 +215,7 @@ class Sessions:
         """A wallet of the caller signed anew. Raises ApiError UNAUTHORIZED."""
         wallet, _ = await self.prove(body, "step_up", caller.account_id)
         async with self._database.transaction() as db:
+            await queries.lock_account(db, UUID(caller.account_id))
             row = await queries.account_by_wallet(db, wallet)
             if row is None or str(row["id"]) != caller.account_id:
                 raise unauthorized("other_wallet", "This wallet is not linked to the account.")
@@ -244,7 +250,7 @@ class Sessions:
         async with self._database.transaction() as db:
             if not await queries.end_own_session(db, UUID(caller.account_id), session_id):
                 raise unknown("session")
-            await self.tell_ended(db, session_id, UUID(caller.account_id))
+            await self.cut_off(db, UUID(caller.account_id), [session_id], "session_ended")
 
     async def devices(self, caller: Caller) -> list[Device]:
         async with self._database.connection() as db:
@@ -263,9 +269,14 @@ class Sessions:
             ended = await queries.revoke_device(db, UUID(caller.account_id), device_id)
             if ended is None:
                 raise unknown("device")
-            for session_id in ended:
-                await self.tell_ended(db, session_id, UUID(caller.account_id), device_id=str(device_id))
+            await self.cut_off(db, UUID(caller.account_id), ended, "device_revoked", device_id=str(device_id))
         return ended
+
+    async def cut_off(self, db: Any, account_id: UUID, session_ids: Sequence[UUID], why: str, **facts: str) -> None:
+        """Sessions were ended from without: their sockets end, and the keys that they made."""
+        for session_id in session_ids:
+            await self.tell_ended(db, session_id, account_id, **facts)
+        await self._keys.end_all(db, account_id, session_ids, why)
 
     async def tell_ended(self, db: Any, session_id: UUID, account_id: UUID, **facts: str) -> None:
         """However a session ended: its event sockets end with it."""
@@ -298,6 +309,10 @@ class Sessions:
     async def _find_or_make_account(self, db: Any, wallet: WalletAddress, signer: Signer) -> tuple[Any, bool]:
         row = await queries.account_by_wallet(db, wallet)
         if row is not None:
+            await queries.lock_account(db, row["id"])
+            row = await queries.account_by_wallet(db, wallet)  # as it is now that nobody else can change it
+            if row is None:
+                raise unauthorized("wallet_unlinked", "This wallet has just been unlinked from its account.")
             return row, False
         made = await queries.insert_account(db, new_id(), new_id(), wallet, signer)
         return await queries.account_by_wallet(db, wallet), made

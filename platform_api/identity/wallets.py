@@ -16,10 +16,11 @@ from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.identity import queries
 from platform_api.identity.models import Wallet, WalletProof
 from platform_api.identity.sessions import Sessions, core_account
+from platform_api.identity.step_up import spend_step_up
 from platform_api.identity.wallet_proof import WalletAddress
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
-from platform_api.security import PROOF_MAX, Caller, step_up_required
+from platform_api.security import Caller
 
 __all__ = ["Wallets"]
 
@@ -40,8 +41,7 @@ class Wallets:
         account_id, wallet_id = UUID(caller.account_id), new_id()
         async with self._kernel.database.transaction() as db:
             await queries.lock_account(db, account_id)
-            if not await queries.spend_step_up(db, UUID(caller.session_id), PROOF_MAX):
-                raise step_up_required()
+            await spend_step_up(db, caller)
             known = await queries.wallets(db, account_id)
             if len(known) >= self._kernel.settings.wallets_per_account_max:
                 raise ApiError(ErrorCode.CONFLICT, "The account has too many wallets.", reason="too_many_wallets")
@@ -71,8 +71,7 @@ class Wallets:
             if len(known) == 1:
                 raise ApiError(ErrorCode.CONFLICT, "The last wallet of an account stays.", reason="last_wallet")
             ended = await queries.revoke_wallet(db, wallet_id)
-            for session_id in ended:
-                await self._sessions.tell_ended(db, session_id, account_id)
+            await self._sessions.cut_off(db, account_id, ended, "wallet_unlinked")
             wallet = WalletAddress(found["chain"], bytes(found["address"]))
             await self._note(db, "wallet.unlinked", caller, wallet_id, wallet, new=False)
             if found["is_primary"]:

@@ -7,13 +7,13 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "add_refunded", "complete_purchase", "entitlement_of", "entitlements", "fail_purchase", "insert_entitlement",
-    "insert_intent", "insert_payment", "insert_purchase", "insert_refund", "insert_transfer", "intent",
-    "intent_of_purchase", "intents_left_open", "is_being_paid", "is_taken", "lacks_reference", "lock_intent",
-    "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use", "note_event", "note_failure", "payment",
-    "payment_by_ref", "payment_of_purchase", "payments", "purchase", "purchases", "refund", "refund_intent",
-    "refund_payment", "refunds_left_open", "revoke_entitlement", "sales", "set_event_outcome", "set_provider_ref",
-    "transfer", "transfers", "turn_intent", "turn_payment", "turn_refund", "turn_transfer",
+    "add_refunded", "complete_purchase", "entitlement_of", "entitlements", "fail_purchase", "has_paid",
+    "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase", "insert_refund", "insert_transfer",
+    "intent", "intent_of_purchase", "intents_left_open", "is_being_paid", "is_taken", "lacks_reference",
+    "lock_intent", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use", "note_event", "note_failure",
+    "payment", "payment_by_ref", "payment_of_purchase", "payments", "purchase", "purchases", "refund",
+    "refund_intent", "refund_payment", "refunds_left_open", "revoke_entitlement", "sales", "set_event_outcome",
+    "set_provider_ref", "transfer", "transfers", "turn_intent", "turn_payment", "turn_refund", "turn_transfer",
 ]  # fmt: skip
 
 
@@ -374,6 +374,15 @@ async def insert_transfer(
 
 async def transfer(db: Any, id_: UUID) -> Any:
     return await db.fetchrow("SELECT * FROM money.transfer WHERE id = $1", id_)
+
+
+async def has_paid(db: Any, source_id: UUID, target_id: UUID) -> bool:
+    found: bool = await db.fetchval(
+        "SELECT EXISTS (SELECT FROM money.transfer"
+        " WHERE source_id = $1 AND target_id = $2 AND status = 'completed')",
+        source_id, target_id,
+    )  # fmt: skip
+    return found
 
 
 async def transfers(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:

@@ -36,13 +36,14 @@ from platform_api.payments.service import PaymentService
 from platform_api.routing import READS, READS_ONE, AnyRequest, Who
 from platform_api.royalties.models import Balance
 from platform_api.royalties.service import RoyaltyService
-from platform_api.security import permitted
+from platform_api.security import SessionGuard, permitted
 
 __all__ = [
     "LibraryController", "PaymentController", "ProviderController", "PurchaseController", "SaleController",
     "TransferController",
 ]  # fmt: skip
 
+Guard = NamedDependency[SessionGuard]
 Payments = NamedDependency[PaymentService]
 Royalties = NamedDependency[RoyaltyService]
 MOVES_MONEY = failures(400, 401, 402, 403, 404, 409, 429, 502, 503, 504)
@@ -186,12 +187,15 @@ class TransferController(Controller):
 
     @post("/", status_code=201, responses=failures(400, 401, 402, 403, 409, 429, 503))
     async def transfer(
-        self, request: AnyRequest, data: JSONBody[TransferRequest], caller: Who, payments: Payments,
+        self, request: AnyRequest, data: JSONBody[TransferRequest], caller: Who, payments: Payments, guard: Guard,
         idempotency_key: NeededKey = None,
     ) -> Envelope[Transfer]:  # fmt: skip
-        """Give another account own money, for 0.1 %. Needs an Idempotency-Key. 402 says that nothing has moved, and
-        why, as `insufficient_funds`."""
-        return ok(request, await payments.transfers.make(caller, data, required_key(idempotency_key)))
+        """Give another account own money, for 0.1 %. Needs an Idempotency-Key, and for an account that was never paid
+        before a step-up for itself, after the sign-in. 402 says that nothing has moved, and why, as
+        `insufficient_funds`."""
+        made = await payments.transfers.make(caller, data, required_key(idempotency_key))
+        guard.forget(caller.session_id)
+        return ok(request, made)
 
     @get("/", responses=READS)
     async def transfers(

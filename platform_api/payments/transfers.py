@@ -3,7 +3,9 @@
     pending ──▶ completed
        └──────▶ failed          the core refuses it; nothing has moved
 
-The sender pays the fee beside the amount. Whoever receives it sees it once it is there; nobody can take it back.
+The sender pays the fee beside the amount. Whoever receives it sees it once it is there; nobody can take it back. So an
+account that was never paid before costs a step-up of its own, and its sender a letter: a stolen session alone pays
+nobody but those its owner has paid.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from platform_api.exchange.service import ExchangeService
 from platform_api.idempotency import Answer
 from platform_api.identity.service import IdentityService
 from platform_api.identity.sessions import core_account
+from platform_api.identity.step_up import spend_step_up
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import FORCED, NEVER, MoneyAnswer, MoneyCommands
@@ -38,13 +41,14 @@ class Transfers:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel, self._database = kernel, kernel.database
         self._exchange = kernel.service(ExchangeService)
-        self._people = kernel.service(IdentityService).people
+        identity = kernel.service(IdentityService)
+        self._people, self._letters = identity.people, identity.letters
         self._money = kernel.service(MoneyCommands)
         self._money.handle("transfer", self._on_answer)
 
     async def make(self, caller: Caller, body: TransferRequest, key: str) -> Transfer:
-        """Raises ApiError VALIDATION_ERROR `unknown_asset`, `unknown_account`, `bad_price`; PAYMENT_FAILED with the
-        core's reason, as `insufficient_funds`."""
+        """Raises ApiError VALIDATION_ERROR `unknown_asset`, `unknown_account`, `bad_price`; FORBIDDEN
+        `step_up_required`; PAYMENT_FAILED with the core's reason, as `insufficient_funds`."""
 
         async def change(db: Any) -> Answer:
             scale = await self._exchange.asset_scale(db, body.asset)
@@ -56,6 +60,10 @@ class Transfers:
                 raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_account", field="to")
             units = units_of(body.amount, scale, field="amount")
             fee, id_ = -(-units // FEE_PARTS), new_id()
+            if not await queries.has_paid(db, UUID(caller.account_id), body.to):
+                await spend_step_up(db, caller)
+                text = f"{decimal_text(units, scale)} {body.asset} are on their way from your account to {body.to}."
+                await self._letters.tell(db, UUID(caller.account_id), "A transfer to a new account", text)
             await queries.insert_transfer(
                 db, id_, UUID(caller.account_id), body.to, body.asset, scale, units, fee, body.note
             )

@@ -164,17 +164,22 @@ async def test_profile_changes_are_guarded_by_version_and_names_are_taken_once(w
 
 
 async def test_api_key_is_registered_at_the_gateway_listed_and_revoked(world):
-    session, bearer = await world.sign_in()
+    wallet = Wallet(0)
+    session, bearer = await world.sign_in(wallet)
     keys = "/v1/users/me/api-keys"
     body = {
         "public_key": "a1" * 16 + session["account_id"].replace("-", ""),
         "scopes": ["trade", "read"],
         "label": "bot",
     }
+    await world.refused(403, "FORBIDDEN", "step_up_required", "POST", keys, headers=bearer, json=body)
+    await world.step_up(wallet, bearer)
     key = await world.data("POST", keys, headers=bearer, json=body)
     expected = (bytes.fromhex(body["public_key"]), session["account"], ("read", "trade"))
     assert world.core.keys == {key["id"]: expected}
     assert await world.data("GET", keys, headers=bearer) == [key]
+    await world.refused(403, "FORBIDDEN", "step_up_required", "POST", keys, headers=bearer, json=body)
+    await world.step_up(wallet, bearer)
     answer = await world.refused(409, "CONFLICT", "key_exists", "POST", keys, headers=bearer, json=body)
     assert answer.json()["error"]["details"]["field"] == "public_key"
     bad = body | {"scopes": ["withdraw"]}

@@ -188,6 +188,7 @@ async def traded(exchange: ExchangeProcess, market: str, ann: Person, bob: Perso
         await person.data("POST", "/v1/faucet", assets=["USDC"])
         key = Ed25519PrivateKey.generate()
         public = key.public_key().public_bytes_raw().hex()
+        await person.step_up()
         await person.data("POST", "/v1/users/me/api-keys", public_key=public, scopes=["trade", "read"], label="s")
         keys.append(key)
     url = gateway_url(exchange.settings)

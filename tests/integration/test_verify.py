@@ -563,6 +563,9 @@ async def test_from_an_order_over_the_websocket_to_a_verified_proof(new_exchange
             await data("POST", "/v1/faucet", assets=["USDC", "INK"])
             key = Ed25519PrivateKey.generate()
             public = key.public_key().public_bytes_raw().hex()
+            nonce = await data("POST", "/v1/auth/nonce", address=wallet.address, purpose="step_up")
+            signature = wallet.sign(nonce["message"].encode())
+            await data("POST", "/v1/auth/step-up", address=wallet.address, nonce=nonce["nonce"], signature=signature)
             await data("POST", "/v1/users/me/api-keys", public_key=public, scopes=["trade", "read"], label="e2e")
             async with (
                 await TradingClient.connect(gateway_url(exchange.settings), key) as mine,

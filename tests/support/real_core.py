@@ -39,6 +39,8 @@ class RealCore:
         and `cancel_only`: so the gateway answers, without a look at the ref."""
         self.commands: list[dict[str, Any]] = []
         """Those that arrived."""
+        self.keys: dict[str, bytes] = {}
+        """Public keys that the gateway would let in, by id."""
 
     def send(self, **command: Any) -> dict[str, Any]:
         """One command; the first event."""
@@ -80,9 +82,7 @@ class RealCore:
     # ---- CommandPort, CorePort
 
     async def submit(self, command: Mapping[str, Any]) -> dict[str, Any]:
-        fault = self.lose.popleft() if self.lose else "none"
-        if fault == "request":
-            raise Unavailable("the core is not reachable (test)")
+        fault = self._fault()
         if fault in ("busy", "cancel_only"):
             return {"event": "rejected", "reason": fault}
         self.commands.append(dict(command))
@@ -102,9 +102,20 @@ class RealCore:
             if int(row["account"]) == who.index
         }
 
-    async def register_key(self, key_id: str, public_key: bytes, account: str, scopes: Sequence[str]) -> None: ...
+    async def register_key(self, key_id: str, public_key: bytes, account: str, scopes: Sequence[str]) -> None:
+        self._fault()
+        self.keys[key_id] = public_key
 
-    async def revoke_key(self, key_id: str, public_key: bytes) -> None: ...
+    async def revoke_key(self, key_id: str, public_key: bytes) -> None:
+        self._fault()
+        self.keys.pop(key_id, None)
+
+    def _fault(self) -> str:
+        """The next of `lose`. Raises Unavailable for a request that does not arrive."""
+        fault = self.lose.popleft() if self.lose else "none"
+        if fault == "request":
+            raise Unavailable("the core is not reachable (test)")
+        return fault
 
     def status(self) -> dict[str, Any]:
         return {"connected": True}

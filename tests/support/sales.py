@@ -11,6 +11,7 @@ from platform_api.royalties.service import RoyaltyService
 from tests.integration.platform_api.test_works import creator, published
 from tests.support.api import opened
 from tests.support.real_core import RealCore
+from tests.unit.platform_api.test_sui_signature import Wallet
 
 __all__ = ["Shop", "own_money", "shop_over"]
 
@@ -41,6 +42,7 @@ async def own_money(world, amount):
 class Shop:
     def __init__(self, world):
         self.world, self.core = world, world.core
+        self.wallets = {}
         self.payments = world.kernel.service(PaymentService)
         self.royalties = world.kernel.service(RoyaltyService)
         self.money = world.kernel.service(MoneyCommands)
@@ -55,12 +57,18 @@ class Shop:
 
     async def buyer(self, money=None):
         """An account and its bearer, with that much money."""
-        session, bearer = await self.world.sign_in()
+        wallet = Wallet(0)
+        session, bearer = await self.world.sign_in(wallet)
+        self.wallets[bearer["authorization"]] = wallet
         if money is not None:
             intent = await self.post("/v1/payments/intents", bearer, {"asset": "USDC", "amount": money})
             await self.pay(intent)
             await self.finish()
         return session["account_id"], bearer
+
+    async def step_up(self, bearer):
+        """A fresh signature of that buyer's, for one act that needs one."""
+        await self.world.step_up(self.wallets[bearer["authorization"]], bearer)
 
     async def staff(self):
         """The bearer of an admin, who may refund whatever was sold."""

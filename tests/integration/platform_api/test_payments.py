@@ -697,6 +697,7 @@ async def test_transfer_moves_the_amount_and_a_thousandth_or_nothing(shop):
     platform = shop.units("platform:revenue")
     path, key = "/v1/transfers", uuid4().hex
     body = {"to": receiver, "asset": "USDC", "amount": "10.000001", "note": "Half."}
+    await shop.step_up(bearer)
     done = await shop.post(path, bearer, body, key)
     assert (done["status"], done["direction"], done["amount"], done["fee"]) == (
         "completed", "sent", "10.000001", "0.010001")  # fmt: skip
@@ -723,6 +724,7 @@ async def test_transfer_moves_the_amount_and_a_thousandth_or_nothing(shop):
 async def test_transfer_on_its_way_when_the_core_went_away_comes_once(shop, fault):
     sender, bearer = await shop.buyer("10.01")
     receiver, _ = await shop.buyer()
+    await shop.step_up(bearer)
     shop.core.lose.extend(["none", "none", fault] if fault == "answer" else [fault])
     body = {"to": receiver, "asset": "USDC", "amount": "10"}
     assert (await shop.post("/v1/transfers", bearer, body))["status"] == "pending"

@@ -1,9 +1,11 @@
 """What a thief with a fresh session, or even with a wallet linked by a trick, can do with an account's money: wait."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from tests.support.sales import shop_over
+from tests.support.waiting import HANG_S
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 LINK = ("POST", "/v1/users/me/wallets")
@@ -48,3 +50,86 @@ async def test_fresh_session_links_no_wallet_and_a_linked_one_waits_a_day_for_mo
         await world.sql(aged, bytes.fromhex(thief.address[2:]))
         confirmed = await world.data("POST", confirm, headers=stolen, json=await signed(thief, first))
         assert (confirmed["status"], confirmed["waiting"]) == ("confirmed", "delay")
+
+
+async def test_a_stolen_session_pays_nobody_new_makes_no_key_and_its_keys_end_with_it(api_dsn):
+    async with shop_over(api_dsn) as shop:
+        world, keys, transfers = shop.world, "/v1/users/me/api-keys", "/v1/transfers"
+        owner, bearer = await shop.buyer("100")
+        thief, _ = await shop.buyer()
+        friend, _ = await shop.buyer()
+        address = f"{uuid4().hex}@example.org"
+        await world.data("POST", "/v1/users/me/email", headers=bearer, json={"email": address})
+        await world.settle()
+        token = world.mail.letters.pop().text.split("\n\n    ")[1].split("\n")[0]
+        await world.data("POST", "/v1/users/me/email/verify", headers=bearer, json={"token": token})
+
+        def body(to):
+            return {"to": to, "asset": "USDC", "amount": "10"}
+
+        await shop.refused(403, "FORBIDDEN", "step_up_required", transfers, bearer, body(friend))
+        await shop.step_up(bearer)
+        await shop.post(transfers, bearer, body(friend))
+        # That step-up is spent; whom the owner has paid once is paid without, everybody else and a key are not.
+        await shop.post(transfers, bearer, body(friend))
+        await shop.refused(403, "FORBIDDEN", "step_up_required", transfers, bearer, body(thief))
+        one = {"public_key": uuid4().hex * 2, "scopes": ["trade"]}
+        await shop.refused(403, "FORBIDDEN", "step_up_required", keys, bearer, one)
+        assert (shop.units(f"user:{thief}"), shop.units(f"user:{friend}")) == (0, 20_000_000)
+
+        wallet = shop.wallets[bearer["authorization"]]
+        other_session, other = await world.sign_in(wallet)
+        made = []
+        for each in (bearer, other):
+            await world.step_up(wallet, each)
+            made.append(await shop.post(keys, each, {"public_key": uuid4().hex * 2, "scopes": ["trade"]}))
+        await world.settle()
+        told = sorted(letter.subject for letter in world.mail.letters)
+        assert told == ["A key was added", "A key was added", "A transfer to a new account"]
+        assert {letter.to for letter in world.mail.letters} == {address}
+        assert any(friend in letter.text for letter in world.mail.letters)
+
+        # The refresh token of one session comes twice: that session was stolen. The core is away meanwhile.
+        for status in (200, 401):
+            again = {"refresh_token": other_session["refresh_token"]}
+            away = status == 401
+            shop.core.lose.extend(["request"] * away)
+            assert (await world.client.post("/v1/auth/refresh", json=again)).status_code == status
+        assert [key["id"] for key in await world.data("GET", keys, headers=bearer)] == [made[0]["id"]]
+        await shop.finish()
+        assert set(shop.core.keys) == {made[0]["id"]}
+
+
+async def test_a_sign_in_beside_the_unlinking_of_its_wallet_comes_before_it_or_not_at_all(world):
+    """The thief's sign-in waits for the core while the owner unlinks the stolen wallet."""
+    stolen, safe = Wallet(0), Wallet(0)
+    _, bearer = await world.sign_in(stolen)
+    await world.step_up(stolen, bearer)
+    await world.data(*LINK, headers=bearer, json=await world.proof(safe, "link_wallet", bearer))
+    _, owner = await world.sign_in(safe)
+    old = next(wallet for wallet in await world.data("GET", "/v1/users/me/wallets", headers=owner) if wallet["primary"])
+    assert old["address"] == stolen.address
+    submit, held, arrived, rows = world.core.submit, asyncio.Event(), asyncio.Event(), []
+
+    async def slow(command):
+        if command["op"] == "account" and not arrived.is_set():
+            arrived.set()
+            await held.wait()
+        rows.append(command.get("row"))
+        return await submit(command)
+
+    world.core.submit = slow
+    body = await world.proof(stolen, "sign_in")
+    thief = asyncio.create_task(world.client.post("/v1/auth/verify", json=body))
+    await arrived.wait()
+    unlinking = asyncio.create_task(world.client.delete(f"/v1/users/me/wallets/{old['id']}", headers=owner))
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with asyncio.timeout(HANG_S):
+        while not unlinking.done() and not (await world.sql(waits))[0]["count"]:
+            await asyncio.sleep(0.01)
+    held.set()
+    signed_in, unlinked = await thief, await unlinking
+    assert (signed_in.status_code, unlinked.status_code) == (200, 200), (signed_in.text, unlinked.text)
+    assert rows[-1] == safe.address
+    token = {"authorization": "Bearer " + signed_in.json()["data"]["access_token"]}
+    await world.refused(401, "UNAUTHORIZED", "session_revoked", "GET", "/v1/users/me", headers=token)

@@ -79,6 +79,7 @@ async def test_f69_every_route_with_an_id_answers_for_anothers_as_for_none(world
     """Ids of everything the first caller owns, asked for by the second: the answer is that for an unknown id."""
     owner_wallet = Wallet(0)
     session, owner = await world.sign_in(owner_wallet)
+    await world.step_up(owner_wallet, owner)
     key = await world.data("POST", "/v1/users/me/api-keys", headers=owner,
                            json={"public_key": uuid4().hex * 2, "scopes": ["read"]})  # fmt: skip
     order = await world.data(
