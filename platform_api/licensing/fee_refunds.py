@@ -26,12 +26,13 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import MoneyAnswer, MoneyCommands, work_account
 from platform_api.licensing import queries
-from platform_api.licensing.fees import PLATFORM, between
+from platform_api.licensing.fees import between
 from platform_api.licensing.grants import ABOVE, Grants
 from platform_api.licensing.licenses import Licenses, check_no_refund, shown
 from platform_api.licensing.models import License
 from platform_api.money import decimal_text, units_of
 from platform_api.royalties.earnings import TakenBack
+from platform_api.royalties.postings import PLATFORM
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import Caller
 from platform_api.works.service import WorkService
@@ -133,7 +134,7 @@ class FeeRefunds:
             event = await self._royalties.earnings.event_of(db, period["payment_ref"])
             if event is not None:
                 divided = {work_account(row["work_id"])} | ({PLATFORM} if event["platform_units"] else set())
-                taken = await self._royalties.earnings.take_back(db, event["id"])
+                taken = await self._royalties.earnings.to_take_back(db, event["id"])
                 lines.sales.append(_Sale(event["id"], [(part.number, part.account, part.units) for part in taken]))
                 legs += [_leg(part.account, payer, row, part.units) for part in taken]
             lines.kept.append(_Kept(period["id"], period["paid_at"]))

@@ -33,16 +33,16 @@ from platform_api.licensing.models import License
 from platform_api.money import decimal_text, units_of
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.entries import Income
+from platform_api.royalties.postings import PLATFORM
 from platform_api.royalties.service import RoyaltyService
 from platform_api.royalties.split import WHOLE_BPS, largest_remainder, platform_part
 from platform_api.security import Caller
 from platform_api.works.service import WorkService
 
-__all__ = ["PLATFORM", "Fees", "between", "shares_of_fee"]
+__all__ = ["Fees", "between", "shares_of_fee"]
 
 log = structlog.get_logger(__name__)
 
-PLATFORM = "platform:revenue"
 FEE, AT_ONCE, BACK = "licence_fee", "licence_fee_at_once", "licence_fee_back"
 
 

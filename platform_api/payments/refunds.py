@@ -120,7 +120,7 @@ class Refunds:
         if by_seller:
             self._royalties.entries.check_held(row["completed_at"])
         units = _units(body, row, left)
-        taken = await self._royalties.earnings.take_back(db, row["event_id"], units)
+        taken = await self._royalties.earnings.to_take_back(db, row["event_id"], units)
         by_provider = row["method"] == "provider"
         payment = await queries.payment_of_purchase(db, row["id"]) if by_provider else None
         target = core_account(row["account_id"]) if payment is None else external_account(payment["provider"])
