@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from platform_api.royalties.queries import CLOSING_SECONDS_MAX
+
 __all__ = ["is_current", "is_told", "last_before", "of_cover", "of_payees", "of_works"]
 
 _CORE = """
@@ -65,7 +67,7 @@ async def of_payees(db: Any, cut: int) -> list[Any]:
             SELECT FROM royalties.set_aside z WHERE 'pay:' || z.account_id = coalesce(c.name, b.name))
         ORDER BY 1, 2
         """,
-        cut,
+        cut, timeout=CLOSING_SECONDS_MAX,
     )  # fmt: skip
     return rows
 
@@ -84,7 +86,7 @@ async def of_cover(db: Any, cut: int) -> list[Any]:
             coalesce(b.units, 0) AS books
         FROM core c FULL JOIN books b ON b.asset = c.asset WHERE coalesce(c.units, 0) <> coalesce(b.units, 0)
         """,
-        cut,
+        cut, timeout=CLOSING_SECONDS_MAX,
     )  # fmt: skip
     return rows
 
@@ -98,7 +100,7 @@ async def of_works(db: Any, cut: int) -> list[Any]:
         JOIN exchange.asset s ON s.id = b.asset_id
         WHERE a.name LIKE 'work:%' AND b.available + b.held <> 0 AND b.sequence <= $1 ORDER BY 1, 2
         """,
-        cut,
+        cut, timeout=CLOSING_SECONDS_MAX,
     )  # fmt: skip
     return rows
 
