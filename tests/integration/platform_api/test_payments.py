@@ -974,7 +974,8 @@ async def test_what_was_gathered_returns_if_a_part_of_it_is_refused(shop, monkey
 
 
 async def test_books_that_differ_from_the_core_are_told_and_close_no_month(shop):
-    await shop.world.sql("TRUNCATE royalties.entry, royalties.owed, royalties.cover, royalties.set_aside, royalties.run CASCADE")
+    tables = ("entry", "owed", "cover", "set_aside", "run")
+    await shop.world.sql(f"TRUNCATE {', '.join(f'royalties.{name}' for name in tables)} CASCADE")
     seller, _, _, _, offer = await shop.seller()
     _, bearer = await shop.buyer("30")
     await shop.buy(bearer, offer, "balance")
