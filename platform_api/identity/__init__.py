@@ -2,7 +2,7 @@
 
 from platform_api.identity.owner_letters import ACCOUNT_EMAIL
 from platform_api.identity.people import TOKEN_EMAIL
-from platform_api.identity.routes import AuthController, UserController, UsersController
+from platform_api.identity.routes import AccountsController, AuthController, UserController, UsersController
 from platform_api.identity.service import IdentityService
 from platform_api.kernel.context import Context
 
@@ -10,10 +10,11 @@ __all__ = ["CONTEXT"]
 
 CONTEXT = Context(
     "identity",
-    (AuthController, UserController, UsersController),
+    (AuthController, UserController, UsersController, AccountsController),
     IdentityService,
     events=(
         "user.registered", "user.email_verified", "user.role_granted", "user.role_revoked", "session.revoked",
+        "user.suspended", "user.unsuspended",
         "wallet.linked", "wallet.unlinked", "api_key.added", "api_key.revoked",
     ),
     sealed=(ACCOUNT_EMAIL, TOKEN_EMAIL),

@@ -7,10 +7,13 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from platform_api.texts import prose
+
 __all__ = [
-    "ApiKey", "ApiKeyRequest", "CurrentSession", "Device", "DeviceInfo", "EmailPending", "EmailRequest", "EmailToken",
-    "EmailVerified", "Nonce", "NonceRequest", "Preferences", "Profile", "ProfilePatch", "PublicProfile",
-    "RefreshRequest", "Session", "SessionInfo", "VerifyRequest", "Wallet", "WalletProof",
+    "AccountStanding", "ApiKey", "ApiKeyRequest", "CurrentSession", "Device", "DeviceInfo", "EmailPending",
+    "EmailRequest", "EmailToken", "EmailVerified", "Nonce", "NonceRequest", "Preferences", "Profile", "ProfilePatch",
+    "PublicProfile", "RefreshRequest", "Session", "SessionInfo", "SuspensionReason", "VerifyRequest", "Wallet",
+    "WalletProof",
 ]  # fmt: skip
 
 SUI_ADDRESS = "0x" + "5f" * 32
@@ -238,6 +241,17 @@ class EmailToken(Struct, frozen=True, forbid_unknown_fields=True):
 
 class EmailVerified(Struct, frozen=True):
     verified_at: str
+
+
+class SuspensionReason(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why, for the audit trail."""
+
+    reason: Annotated[str, prose(2000, "Its sessions were stolen.", min_length=1)]
+
+
+class AccountStanding(Struct, frozen=True):
+    id: str
+    status: Literal["active", "suspended"]
 
 
 class ApiKeyRequest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -179,6 +179,19 @@ async def end_own_session(db: Any, account_id: UUID, session_id: UUID) -> bool:
     return str(tag) == "UPDATE 1"
 
 
+async def end_sessions(db: Any, account_id: UUID) -> list[UUID]:
+    """All that stand; those."""
+    rows = await db.fetch(
+        "UPDATE identity.session SET revoked_at = now() WHERE account_id = $1 AND revoked_at IS NULL RETURNING id",
+        account_id,
+    )
+    return [row["id"] for row in rows]
+
+
+async def set_account_status(db: Any, account_id: UUID, status: str) -> None:
+    await db.execute("UPDATE identity.account SET status = $2, updated_at = now() WHERE id = $1", account_id, status)
+
+
 async def prove_session(db: Any, session_id: UUID) -> None:
     await db.execute("UPDATE identity.session SET proved_at = now() WHERE id = $1", session_id)
 

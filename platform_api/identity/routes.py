@@ -9,6 +9,7 @@ from litestar.params import FromPath, JSONBody
 
 from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, IfMatch, Limit, ok, path_id, tagged
 from platform_api.identity.models import (
+    AccountStanding,
     ApiKey,
     ApiKeyRequest,
     CurrentSession,
@@ -25,6 +26,7 @@ from platform_api.identity.models import (
     RefreshRequest,
     Session,
     SessionInfo,
+    SuspensionReason,
     VerifyRequest,
     Wallet,
     WalletProof,
@@ -38,15 +40,17 @@ from platform_api.security import (
     SessionGuard,
     caller_of,
     freshly_proved,
+    permitted,
     session_cookies,
     unauthorized,
 )
 
-__all__ = ["AuthController", "UserController", "UsersController"]
+__all__ = ["AccountsController", "AuthController", "UserController", "UsersController"]
 
 Identity = NamedDependency[IdentityService]
 Guard = NamedDependency[SessionGuard]
 Shared = NamedDependency[Kernel]
+DECIDES = failures(400, 401, 403, 404, 409, 429, 503)
 
 
 class AuthController(Controller):
@@ -239,6 +243,32 @@ class UsersController(Controller):
     async def user(self, request: AnyRequest, user_id: FromPath[str], identity: Identity) -> Envelope[PublicProfile]:
         """A public profile."""
         return ok(request, await identity.people.public(path_id(user_id, "user")))
+
+
+class AccountsController(Controller):
+    path = "/v1/admin/users"
+    tags = ("admin",)
+    security = BEARER
+
+    @post("/{user_id:str}/suspend", status_code=200, guards=[permitted("suspend_users")], responses=DECIDES)
+    async def suspend(
+        self, request: AnyRequest, user_id: FromPath[str], data: JSONBody[SuspensionReason], caller: Who,
+        identity: Identity, guard: Guard,
+    ) -> Envelope[AccountStanding]:  # fmt: skip
+        """Nobody signs in to it, and its sessions and keys end at once; the core cancels its orders and lets nothing
+        out. Its works and its money stay. Needs `suspend_users`; never oneself."""
+        standing, ended = await identity.suspensions.suspend(caller, path_id(user_id, "user"), data.reason)
+        for session_id in ended:
+            guard.revoke(str(session_id))
+        return ok(request, standing)
+
+    @post("/{user_id:str}/unsuspend", status_code=200, guards=[permitted("suspend_users")], responses=DECIDES)
+    async def unsuspend(
+        self, request: AnyRequest, user_id: FromPath[str], data: JSONBody[SuspensionReason], caller: Who,
+        identity: Identity,
+    ) -> Envelope[AccountStanding]:  # fmt: skip
+        """Let a suspended account back; its sessions and keys stay ended. Needs `suspend_users`."""
+        return ok(request, await identity.suspensions.unsuspend(caller, path_id(user_id, "user"), data.reason))
 
 
 def _delivered(request: AnyRequest, session: Session, kernel: Kernel, by_cookie: bool) -> Response[Envelope[Session]]:

@@ -7,6 +7,7 @@ from platform_api.identity.owner_letters import OwnerLetters
 from platform_api.identity.people import People
 from platform_api.identity.roles import Roles
 from platform_api.identity.sessions import Sessions
+from platform_api.identity.suspensions import Suspensions
 from platform_api.identity.wallets import Wallets
 from platform_api.kernel.context import Kernel
 
@@ -21,5 +22,6 @@ class IdentityService:
         self.people = People(kernel)
         self.keys = Keys(kernel, self.letters)
         self.sessions = Sessions(kernel, self.keys)
+        self.suspensions = Suspensions(kernel, self.sessions, self.keys)
         self.wallets = Wallets(kernel, self.sessions)
         self.roles = Roles(kernel.events, kernel.audit)

@@ -24,7 +24,7 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.licensing import queries
 from platform_api.licensing.fees import Fees
-from platform_api.licensing.grants import Grant, Grants
+from platform_api.licensing.grants import Grant, Grants, check_left
 from platform_api.licensing.measures import checked_moment, expanded, tidy
 from platform_api.licensing.models import Application, ApplicationRequest, LicenseTerms
 from platform_api.licensing.terms import terms_of
@@ -46,7 +46,8 @@ class Applications:
         """Raises ApiError.
 
         VALIDATION_ERROR `unknown_terms`, `beyond_terms`; FORBIDDEN `own_work`; CONFLICT `application_pending`,
-        `none_left`, `exclusivity_clash`; PAYMENT_FAILED with the core's reason, and the licence has ended.
+        `none_left`, `license_unpaid`, `not_editable`, `exclusivity_clash`; PAYMENT_FAILED with the core's reason, and
+        the licence has ended.
         """
         key = required_key(key)
 
@@ -66,7 +67,10 @@ class Applications:
                 raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="beyond_terms", field="territories")
             if body.starts_at is not None:
                 checked_moment(body.starts_at, "starts_at")
-            await _check_left(db, terms["id"], terms["max_licenses"])
+            await check_left(db, terms["id"], terms_of(terms))
+            if terms["auto_approve"] and await queries.unpaid_under(db, terms["id"], UUID(caller.account_id)):
+                message = "A licence under these terms waits for its fee: pay it, or let it lapse."
+                raise ApiError(ErrorCode.CONFLICT, message, reason="license_unpaid")
             fields = {
                 "id": new_id(), "work_id": terms["work_id"], "terms_id": terms["id"],
                 "terms_version": terms["version"], "terms": msgspec.json.encode(terms_of(terms)).decode(),
@@ -123,7 +127,7 @@ class Applications:
     async def approve(
         self, caller: Caller, application_id: UUID, key: str | None, *, staff: bool = False
     ) -> Application:
-        """Raises ApiError NOT_FOUND; CONFLICT `not_pending`, `none_left`, `exclusivity_clash`."""
+        """Raises ApiError NOT_FOUND; CONFLICT `not_pending`, `none_left`, `not_editable`, `exclusivity_clash`."""
         await self._check_known(caller, application_id, "licensor", staff)
         key = required_key(key)
 
@@ -163,7 +167,7 @@ class Applications:
     async def _approve(self, db: Any, row: Any, actor: UUID | None, reason: str) -> Any:
         """Under the work's lock. `actor` None: the terms approve by themselves."""
         terms = msgspec.json.decode(row["terms"], type=LicenseTerms)
-        await _check_left(db, row["terms_id"], terms.max_licenses)
+        await check_left(db, row["terms_id"], terms)
         scale = (await queries.terms(db, row["terms_id"]))["scale"]
         await queries.decide_application(db, row["id"], "approved", actor, reason)
         grant = Grant(
@@ -231,11 +235,6 @@ def _check_party(row: Any, caller: Caller, party: str, staff: bool) -> None:
         raise unknown("application")
     if staff and caller.account_id in (str(row["applicant_id"]), str(row["licensor_id"])):
         raise ApiError(ErrorCode.FORBIDDEN, "Nobody of the platform decides their own matters.", reason="own_account")
-
-
-async def _check_left(db: Any, terms_id: UUID, max_licenses: int | None) -> None:
-    if max_licenses is not None and await queries.licenses_under(db, terms_id) >= max_licenses:
-        raise ApiError(ErrorCode.CONFLICT, "As many licences as these terms allow are given.", reason="none_left")
 
 
 def _wrong_terms() -> ApiError:

@@ -61,8 +61,8 @@ class Fees:
     async def pay(self, caller: Caller, license_id: UUID, key: str | None) -> License:
         """The fee that is due, of the licensee's money. An answer that is late leaves the licence waiting for it.
 
-        Raises ApiError NOT_FOUND; CONFLICT `nothing_due`, `payment_under_way`, `refund_open`, `too_late`,
-        `exclusivity_clash`; PAYMENT_FAILED.
+        Raises ApiError NOT_FOUND; CONFLICT `nothing_due`, `payment_under_way`, `refund_open`, `too_late`, `not_editable`,
+        `none_left`, `exclusivity_clash`; PAYMENT_FAILED.
         """
         async with self._database.connection() as db:
             check_party(await queries.license_row(db, license_id), caller, "licensee")
@@ -111,11 +111,12 @@ class Fees:
     async def _answered(self, db: Any, answer: MoneyAnswer) -> None:
         period = await queries.period(db, answer.document_id)
         row = await queries.license_row(db, period["license_id"])
-        await self._catalog.lock_known(db, row["work_id"])
+        work = await self._catalog.lock_known(db, row["work_id"])
         period = await queries.period(db, answer.document_id)  # as it is under the lock
         waits = period["status"] == "pending_payment" and period["payment_ref"] == answer.ref
-        if waits and answer.state == "posted" and period["reserved"].upper <= datetime.now(UTC):
-            await self._grants.lapse(db, period["id"], row["id"])  # the core was away until its time was over
+        is_over = period["reserved"].upper <= datetime.now(UTC)
+        if waits and answer.state == "posted" and (is_over or work["status"] == "suspended"):
+            await self._grants.lapse(db, period["id"], row["id"])  # the core was away until then: the fee goes back
             waits = False
         if answer.state == "posted" and waits:
             await self._earn(db, answer.ref, period, row)

@@ -22,6 +22,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.ids import new_id
@@ -29,13 +30,15 @@ from platform_api.kernel.context import Kernel
 from platform_api.licensing import queries, window_queries
 from platform_api.licensing.due import tell_window, wake
 from platform_api.licensing.measures import TERRITORY_LIST, expanded, scope_set, territory_set
+from platform_api.licensing.models import LicenseTerms
+from platform_api.works.catalog import check_open
 from platform_api.works.service import WorkService
 
-__all__ = ["ABOVE", "DEPTH_MAX", "PAY_TIME", "Grant", "Grants", "new_code"]
+__all__ = ["ABOVE", "DEPTH_MAX", "PAY_TIME", "Grant", "Grants", "check_left", "new_code"]
 
 PAY_TIME = timedelta(days=7)
 UNDECIDED_PAY_TIME = timedelta(hours=1)
-"""Of a licence that approved itself: it takes one of the terms' `max_licenses` meanwhile."""
+"""Of a licence that approved itself."""
 DEPTH_MAX = 16
 ABOVE = "A licence above it was revoked."
 NOT_PAID = "It was not paid in time."
@@ -78,8 +81,9 @@ class Grants:
         """A licence that waits for its fee, or is active if there is none. The caller holds the work's lock.
 
         Raises:
-            ApiError: CONFLICT `exclusivity_clash`, `chain_too_deep`; VALIDATION_ERROR `beyond_parent`.
+            ApiError: CONFLICT `not_editable`, `exclusivity_clash`, `chain_too_deep`; VALIDATION_ERROR `beyond_parent`.
         """
+        check_open(await self._catalog.lock_known(db, grant.work_id))
         now = await _now(db)
         base = max(now, grant.starts_at) if grant.starts_at else now
         pay_before = now + (PAY_TIME if grant.decided else UNDECIDED_PAY_TIME) if grant.fee_units else now
@@ -118,8 +122,10 @@ class Grants:
         """Reserves the period that follows the present one; a free one is the licence's at once.
 
         Raises:
-            ApiError: CONFLICT `exclusivity_clash`, `renewal_pending`, `already_renewed`; VALIDATION_ERROR.
+            ApiError: CONFLICT `not_editable`, `exclusivity_clash`, `renewal_pending`, `already_renewed`;
+                VALIDATION_ERROR.
         """
+        check_open(await self._catalog.lock_known(db, row["work_id"]))
         if await queries.unpaid_period(db, row["id"]) is not None:
             raise ApiError(ErrorCode.CONFLICT, "A renewal waits for its fee.", reason="renewal_pending")
         now, exclusive = await _now(db), row["license_type"] == "exclusive"
@@ -137,8 +143,12 @@ class Grants:
             await self.begin(db, row["id"], actor)
 
     async def check_payable(self, db: Any, row: Any, period: Any, actor: UUID) -> None:
-        """Whether no exclusive licence came before the fee of one that yields. Raises ApiError CONFLICT."""
+        """Whether the work may be licensed now and, of a licence that yields, whether neither an exclusive licence nor
+        the last of its terms' `max_licenses` came before its fee. Raises ApiError CONFLICT."""
+        check_open(await self._catalog.lock_known(db, row["work_id"]))
         if period["yields"]:
+            application = await queries.application(db, row["application_id"])
+            await check_left(db, row["terms_id"], msgspec.json.decode(application["terms"], type=LicenseTerms))
             until = period["reserved"].upper
             await self._check_free(db, row["level"], False, row, period["base_at"], until, row["id"], actor)
 
@@ -243,6 +253,12 @@ class Grants:
             raise _clash("exclusive") from error
         if pay_before > await _now(db):
             await wake(self._kernel, db, pay_before)
+
+
+async def check_left(db: Any, terms_id: UUID, terms: LicenseTerms) -> None:
+    """Under the work's lock; licences that yield do not count. Raises ApiError CONFLICT `none_left`."""
+    if terms.max_licenses is not None and await queries.licenses_under(db, terms_id) >= terms.max_licenses:
+        raise ApiError(ErrorCode.CONFLICT, "As many licences as these terms allow are given.", reason="none_left")
 
 
 def new_code() -> str:

@@ -20,7 +20,6 @@ from platform_api.licensing.models import IssueRequest, License, LicenseVerifica
 from platform_api.licensing.terms import Terms
 from platform_api.money import decimal_text
 from platform_api.security import Caller
-from platform_api.works.catalog import check_open
 from platform_api.works.service import WorkService
 
 __all__ = ["Licenses", "why_not"]
@@ -187,11 +186,10 @@ class Licenses:
         """The work, locked; the licence above, or None for the work's owner."""
         try:
             if body.parent_license_id is None:
-                work = await self._catalog.lock_own(db, caller, body.work_id)
+                await self._catalog.lock_own(db, caller, body.work_id)
                 if not caller.may("manage_licenses"):
                     message = "This needs the permission manage_licenses."
                     raise ApiError(ErrorCode.FORBIDDEN, message, reason="permission_missing")
-                check_open(work)
                 return None
             parent = await self.lock(db, caller, body.parent_license_id, "licensee")
         except ApiError as error:

@@ -59,14 +59,26 @@ async def update_terms(db: Any, terms_id: UUID, fields: Mapping[str, Any]) -> An
 
 
 async def licenses_under(db: Any, terms_id: UUID) -> int:
-    """Those that count against `max_licenses`."""
+    """Those that count against `max_licenses`: what yields does not, until it is paid."""
     return int(
         await db.fetchval(
-            "SELECT count(*) FROM licensing.license"
-            " WHERE terms_id = $1 AND status IN ('pending_payment', 'active', 'suspended')",
+            "SELECT count(*) FROM licensing.license l"
+            " WHERE l.terms_id = $1 AND l.status IN ('pending_payment', 'active', 'suspended') AND NOT EXISTS ("
+            "  SELECT FROM licensing.license_period p WHERE p.license_id = l.id AND p.status = 'pending_payment'"
+            "  AND p.yields AND p.payment_ref IS NULL)",
             terms_id,
         )
     )
+
+
+async def unpaid_under(db: Any, terms_id: UUID, licensee_id: UUID) -> bool:
+    """Has this account a first fee to pay under these terms?"""
+    found: bool = await db.fetchval(
+        "SELECT EXISTS (SELECT FROM licensing.license"
+        " WHERE terms_id = $1 AND licensee_id = $2 AND status = 'pending_payment')",
+        terms_id, licensee_id,
+    )  # fmt: skip
+    return found
 
 
 # Applications.

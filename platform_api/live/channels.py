@@ -87,7 +87,8 @@ SHOWN: Mapping[str, Line] = {
 """What is not here, as payments, purchases and refunds, is told to the accounts that it names alone."""
 TOLD_TO: Mapping[str, str] = {
     "user.registered": "subject", "user.email_verified": "subject", "user.role_granted": "subject",
-    "user.role_revoked": "subject", "session.revoked": "actor", "wallet.linked": "actor", "wallet.unlinked": "actor",
+    "user.role_revoked": "subject", "user.suspended": "subject", "user.unsuspended": "subject",
+    "session.revoked": "actor", "wallet.linked": "actor", "wallet.unlinked": "actor",
     "file.ready": "actor", "file.quarantined": "actor", "payout.paid": "actor",
 }  # fmt: skip
 """Events that concern one account without naming it: who that is."""

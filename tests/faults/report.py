@@ -1,4 +1,8 @@
-"""The report card: what a run of `make faults` did and found, as a page and as numbers, with its command."""
+"""The report card: what `make faults` did and found, as a page and as numbers.
+
+Two parts, seeds and kills, each with the command, commit and machine of its run: who runs one of them alone (`KILLS=0`)
+renews that part of the card and leaves the other as it is.
+"""
 
 from __future__ import annotations
 
@@ -55,25 +59,27 @@ class Card:
     pause_s: float
     """How long what was stopped stayed so."""
 
-    @property
-    def failures(self) -> list[str]:
-        return self.seeds.failures + self.kills.failures
-
-    def as_json(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """`seeds` and `kills`, those of them that were run."""
         kills, seeds = self.kills, self.seeds
-        stops = sum(count for fault, count in kills.faults.items() if fault.startswith("stop"))
-        return {
+        found: dict[str, dict[str, Any]] = {}
+        run = {
             "command": self.command, "commit": commit(), "machine": machine(),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "failures": self.failures,
-            "seeds": {
+        }  # fmt: skip
+        if seeds.count:
+            found["seeds"] = {
+                **run, "failures": seeds.failures,
                 "run": seeds.count, "first": seeds.first, "commands_checked": seeds.commands,
                 "virtual_seconds": round(seeds.virtual_s, 1), "faults": dict(sorted(seeds.faults.items())),
                 "outcomes": dict(sorted(seeds.outcomes.items())),
                 "slowest_recovery_s": round(seeds.slowest_recovery_s, 3), "seconds": round(seeds.seconds, 1),
                 **seeds.pace,
-            },
-            "kills": {
+            }  # fmt: skip
+        if kills.faults or kills.failures:
+            stops = sum(count for fault, count in kills.faults.items() if fault.startswith("stop"))
+            found["kills"] = {
+                **run, "failures": kills.failures,
                 "run": sum(kills.faults.values()), "killed": sum(kills.faults.values()) - stops, "stopped": stops,
                 "faults": dict(sorted(kills.faults.items())),
                 "journal_commands_replayed": kills.commands, "orders_checked": kills.requests,
@@ -81,69 +87,103 @@ class Card:
                 "slowest_up_again_s": {fault: max(times) for fault, times in sorted(kills.recovery_s.items())},
                 "pause_s": self.pause_s, "slowest_recovery_of_the_core_s": kills.replay_s,
                 "seconds": round(kills.seconds, 1),
-            },
-        }  # fmt: skip
+            }  # fmt: skip
+        return found
 
 
 def write(card: Card, folder: Path = ROOT / "docs") -> tuple[Path, Path]:
-    """Writes report-card.json and report-card.md into `folder`."""
-    told = card.as_json()
+    """Writes report-card.json and report-card.md into `folder`; the parts that were not run stay as they are there."""
     numbers, page = folder / "report-card.json", folder / "report-card.md"
+    told = (json.loads(numbers.read_text()) if numbers.exists() else {}) | card.parts()
     numbers.write_text(json.dumps(told, indent=2) + "\n")
     page.write_text(_page(told))
     return page, numbers
 
 
-def _page(told: dict[str, Any]) -> str:
-    seeds, kills = told["seeds"], told["kills"]
-    failures = told["failures"]
+def _page(told: dict[str, dict[str, Any]]) -> str:
+    failures = [text for part in told.values() for text in part["failures"]]
     lines = [
         "# Report card",
         "",
-        "What the simulator and real kills did to the exchange, and what they found. Written by this command, from",
-        "the numbers in [report-card.json](report-card.json). Scenarios: [faults.md](faults.md).",
+        "What the simulator and real kills did to the exchange, and what they found. Written by the commands named",
+        "here, from the numbers in [report-card.json](report-card.json). Scenarios: [faults.md](faults.md).",
         "",
-        f"    {told['command']}",
+        f"Violations: **{len(failures)}**",
+        "",
+    ]
+    if "seeds" in told:
+        lines += _seeds_page(told["seeds"])
+    if "kills" in told:
+        lines += _kills_page(told["kills"])
+    lines += ["## Violations", ""]
+    lines += [f"- {text}" for text in failures[:FAILURES_NAMED]] or ["None."]
+    return "\n".join(lines) + "\n"
+
+
+def _seeds_page(seeds: dict[str, Any]) -> list[str]:
+    return [
+        "## Seeds of the simulator",
+        "",
+        f"    {seeds['command']}",
         "",
         "| | |",
         "|---|---|",
-        f"| violations | **{len(failures)}** |",
-        f"| seeds of the simulator | {seeds['run']:,}, from {seeds['first']:,}; "
+        f"| seeds | {seeds['run']:,}, from {seeds['first']:,}; "
         f"{seeds['virtual_seconds']:,.0f} virtual seconds in {seeds['seconds']:,.0f} s |",
         *_pace(seeds),
         f"| commands checked by the auditor | {seeds['commands_checked']:,} |",
-        f"| faults injected by the simulator | {sum(seeds['faults'].values()):,} |",
-        f"| real processes killed (SIGKILL) | {kills['killed']:,} times |",
-        f"| real processes stopped for a while (SIGSTOP) | {kills['stopped']:,} times; with the kills "
+        f"| faults injected | {sum(seeds['faults'].values()):,} |",
+        f"| slowest recovery of the core | {seeds['slowest_recovery_s']} s |",
+        *_run(seeds),
+        "",
+        "| fault | times |",
+        "|---|---|",
+        *(f"| {kind} | {count:,} |" for kind, count in seeds["faults"].items()),
+        "",
+        "Those that begin with `chain_` are of settlement's worlds. What came of damage, and of snapshots:",
+        "",
+        "| outcome | times |",
+        "|---|---|",
+        *(f"| {OUTCOMES[kind]} | {count:,} |" for kind, count in seeds["outcomes"].items()),
+        "",
+    ]
+
+
+def _kills_page(kills: dict[str, Any]) -> list[str]:
+    resolved = ", ".join(f"{count:,} {kind}" for kind, count in kills["unknown_outcomes_resolved"].items())
+    return [
+        "## Kills of real processes",
+        "",
+        f"    {kills['command']}",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| processes killed (SIGKILL) | {kills['killed']:,} times |",
+        f"| processes stopped for a while (SIGSTOP) | {kills['stopped']:,} times; with the kills "
         f"{kills['seconds']:,.0f} s |",
         f"| orders whose true outcome was compared with what was told | {kills['orders_checked']:,}, "
         f"{kills['orders_acknowledged']:,} of them acknowledged |",
         f"| orders without an answer, resolved | {sum(kills['unknown_outcomes_resolved'].values()):,}: "
-        + (", ".join(f"{count:,} {kind}" for kind, count in kills["unknown_outcomes_resolved"].items()) or "none")
-        + " |",
-        f"| slowest recovery of the core | in the simulator {seeds['slowest_recovery_s']} s, "
-        f"after a real kill {kills['slowest_recovery_of_the_core_s']} s |",
-        f"| commit | `{told['commit']}` |",
-        f"| machine | {told['machine']} |",
-        f"| finished | {told['finished']} |",
-        "",
-        "## Real faults",
+        f"{resolved or 'none'} |",
+        f"| slowest recovery of the core | {kills['slowest_recovery_of_the_core_s']} s |",
+        *_run(kills),
         "",
         "| fault | times | slowest until every process was up and order entry answered |",
         "|---|---|---|",
+        *(f"| {fault} | {count} | {kills['slowest_up_again_s'].get(fault, 0)} s |"
+          for fault, count in kills["faults"].items()),
+        "",
+        f"`kill`: SIGKILL; `stop`: SIGSTOP for {kills['pause_s']:g} seconds, then SIGCONT; `all`: SIGKILL of all.",
+        "",
+    ]  # fmt: skip
+
+
+def _run(part: dict[str, Any]) -> list[str]:
+    return [
+        f"| commit | `{part['commit']}` |",
+        f"| machine | {part['machine']} |",
+        f"| finished | {part['finished']} |",
     ]
-    for fault, count in kills["faults"].items():
-        lines.append(f"| {fault} | {count} | {kills['slowest_up_again_s'].get(fault, 0)} s |")
-    pause = f"SIGSTOP for {kills['pause_s']:g} seconds, then SIGCONT"
-    lines += ["", f"`kill`: SIGKILL; `stop`: {pause}; `all`: SIGKILL of all.", ""]
-    lines += ["## Faults of the simulator", "", "| kind | times |", "|---|---|"]
-    lines += [f"| {kind} | {count:,} |" for kind, count in seeds["faults"].items()]
-    lines += ["", "Those that begin with `chain_` are of settlement's worlds.", ""]
-    lines += ["## What came of damage, and of snapshots", "", "| outcome | times |", "|---|---|"]
-    lines += [f"| {OUTCOMES[kind]} | {count:,} |" for kind, count in seeds["outcomes"].items()]
-    lines += ["", "## Violations", ""]
-    lines += [f"- {text}" for text in failures[:FAILURES_NAMED]] or ["None."]
-    return "\n".join(lines) + "\n"
 
 
 def _pace(seeds: dict[str, Any]) -> list[str]:

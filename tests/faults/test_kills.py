@@ -39,7 +39,8 @@ def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
                   "ended_by_detected_damage": 88}  # fmt: skip
     page, numbers = write(Card("make faults SEEDS=1234 KILLS=9", seeds, kills, 30.0), tmp_path)
     told: dict[str, Any] = json.loads(numbers.read_text())
-    assert told["failures"] == ["seed 9: I3"] and told["kills"]["run"] == 12 and told["commit"] and told["machine"]
+    assert told["seeds"]["failures"] == ["seed 9: I3"] and told["kills"]["run"] == 12
+    assert all(part["commit"] and part["machine"] for part in told.values())
     assert told["kills"]["killed"] == 9 and told["kills"]["stopped"] == 3 and told["seeds"]["outcomes"] == {"told": 4}
     text = page.read_text()
     for part in (
@@ -47,6 +48,17 @@ def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
         "for 30 seconds",
     ):  # fmt: skip
         assert part in text, part
+
+
+def test_a_run_of_seeds_alone_leaves_the_kills_on_the_card(tmp_path: Path) -> None:
+    kills = Kills(Counter({"kill core": 7}), {"kill core": [1.5]}, 0.125, 50_000, 4_321)
+    write(Card("make faults SEEDS=0 KILLS=7", Seeds(), kills, 30.0), tmp_path)
+    seeds = Seeds(1234, 0, 98_765, 74_040.0, Counter({"torn": 77}), 0.5)
+    page, numbers = write(Card("make faults SEEDS=1234 KILLS=0", seeds, Kills(), 30.0), tmp_path)
+    told = json.loads(numbers.read_text())
+    assert {name: part["command"] for name, part in told.items()} == {
+        "kills": "make faults SEEDS=0 KILLS=7", "seeds": "make faults SEEDS=1234 KILLS=0"}  # fmt: skip
+    assert "SEEDS=0 KILLS=7" in page.read_text() and "| torn | 77 |" in page.read_text()
 
 
 def test_an_audit_remembers_what_did_not_hold() -> None:

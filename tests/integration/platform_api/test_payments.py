@@ -987,8 +987,8 @@ async def test_books_that_differ_from_the_core_are_told_and_close_no_month(shop)
         assert shop.core.send(op="transfer", legs=[leg], ref=uuid4().hex)["event"] == "transferred"
     look = shop.royalties.reconciliation.look
     # What stands in for the projection, and nothing is projected: there is nothing to compare.
-    await shop.world.sql("TRUNCATE exchange.projection, exchange.asset, exchange.account, exchange.balance,"
-                         " exchange.posting")  # fmt: skip
+    await shop.world.sql("TRUNCATE exchange.projection, exchange.asset, exchange.market, exchange.account,"
+                         " exchange.balance, exchange.posting")  # fmt: skip
     assert await look() == []
     projector = Projector(shop.core, shop.world.dsn, journal=uuid4().bytes)
     while await projector.step():

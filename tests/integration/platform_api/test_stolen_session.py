@@ -133,3 +133,57 @@ async def test_a_sign_in_beside_the_unlinking_of_its_wallet_comes_before_it_or_n
     assert rows[-1] == safe.address
     token = {"authorization": "Bearer " + signed_in.json()["data"]["access_token"]}
     await world.refused(401, "UNAUTHORIZED", "session_revoked", "GET", "/v1/users/me", headers=token)
+
+
+async def test_suspended_account_ends_everywhere_at_once_and_comes_back_with_its_money_alone(api_dsn):
+    async with shop_over(api_dsn) as shop:
+        world = shop.world
+        seller, bearer, work, _, offer = await shop.seller()
+        account, thief = await shop.buyer("30")
+        friend, _ = await shop.buyer()
+        own = await shop.staff()
+        session, _ = await world.sign_in()  # staff of another kind
+        _, member = await shop.buyer()
+        await shop.step_up(thief)
+        key = await shop.post("/v1/users/me/api-keys", thief, {"public_key": uuid4().hex * 2, "scopes": ["trade"]})
+        await world.settle()
+        assert set(shop.core.keys) == {key["id"]}
+        path, why = f"/v1/admin/users/{account}", {"reason": "Stolen."}
+        await shop.refused(403, "FORBIDDEN", "permission_missing", f"{path}/suspend", member, why)
+        await shop.refused(404, "NOT_FOUND", "unknown_user", f"/v1/admin/users/{uuid4()}/suspend", own, why)
+        await shop.refused(409, "CONFLICT", "not_suspended", f"{path}/unsuspend", own, why)
+        me = (await world.data("GET", "/v1/users/me", headers=own))["id"]
+        await shop.refused(403, "FORBIDDEN", "own_account", f"/v1/admin/users/{me}/suspend", own, why)
+        await world.grant(session["account_id"], "super_admin")
+        await shop.refused(403, "FORBIDDEN", "command_line_only",
+                           f"/v1/admin/users/{session['account_id']}/suspend", own, why)  # fmt: skip
+
+        shop.core.lose.append("request")  # the core is away when it is told first
+        assert await shop.post(f"{path}/suspend", own, why) == {"id": account, "status": "suspended"}
+        await world.refused(401, "UNAUTHORIZED", "session_revoked", "GET", "/v1/users/me", headers=thief)
+        await shop.refused(409, "CONFLICT", "not_active", f"{path}/suspend", own, why)
+        wallet = shop.wallets[thief["authorization"]]
+        await world.refused(403, "FORBIDDEN", "account_suspended", "POST", "/v1/auth/verify",
+                            json=await world.proof(wallet, "sign_in"))  # fmt: skip
+        for _ in range(20):
+            await world.settle()
+            if not shop.core.keys and shop.core.commands[-1].get("status") == "frozen":
+                break
+        assert not shop.core.keys and shop.core.commands[-1] == {
+            "op": "account", "account": f"user:{account}", "status": "frozen"}  # fmt: skip
+        legs = [{"from": f"user:{account}", "asset": "USDC", "amount": "1", "to": f"user:{friend}"}]
+        refused = shop.core.send(op="transfer", ref=uuid4().hex, legs=legs)
+        assert (refused["event"], refused["reason"]) == ("rejected", "frozen")
+
+        assert (await shop.post(f"{path}/unsuspend", own, why))["status"] == "active"
+        await world.settle()
+        _, back = await world.sign_in(wallet)
+        assert await world.data("GET", "/v1/users/me/api-keys", headers=back) == []
+        assert shop.units(f"user:{account}") == 30_000_000
+        await shop.buy(back, offer, "balance")
+        await shop.finish()
+        assert len(await shop.get("/v1/library", back)) == 1
+        noted = "SELECT action FROM kernel.audit_entry WHERE resource_id = $1 ORDER BY position"
+        rows = await world.sql(noted, account)
+        assert [row["action"] for row in rows if row["action"].startswith("user.")] == [
+            "user.suspended", "user.unsuspended"]  # fmt: skip

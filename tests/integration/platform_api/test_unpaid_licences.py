@@ -96,8 +96,6 @@ async def test_licence_that_nobody_decided_on_may_be_paid_for_an_hour(world):
     found = await licence(world, first, waits["license_id"])
     asked = datetime.fromisoformat(waits["created_at"])
     assert timedelta(0) <= datetime.fromisoformat(found["pay_before"]) - asked - timedelta(hours=1) < timedelta(hours=1)
-    await world.refused(409, "CONFLICT", "none_left", "POST", APPLICATIONS, headers=keyed(second),
-                        json={"terms_id": standard["id"]})  # fmt: skip
     await world.sql("UPDATE licensing.license_period SET pay_before = now() WHERE license_id = $1",
                     UUID(waits["license_id"]))  # fmt: skip
     await world.kernel.service(LicensingService).calendar.sweep()
@@ -130,3 +128,47 @@ async def test_grant_keeps_its_seven_days_and_its_licensor_may_end_them_at_once(
     await world.refused(409, "CONFLICT", "nothing_due", "POST", f"/v1/licenses/{waits['id']}/pay", headers=keyed(first))
     taken = (await apply(world, wants, terms))["license_id"]
     assert (await licence(world, wants, taken))["status"] == "active"
+
+
+async def test_nobody_uses_up_the_licences_of_terms_without_paying(world):
+    _, _, standard, _ = await open_terms(world)  # one licence may be given
+    _, poor = await studio(world, "10")
+    _, buyer = await studio(world, "10")
+    body = {"terms_id": standard["id"]}
+    waits = (await apply(world, poor, standard))["license_id"]
+    await world.refused(409, "CONFLICT", "license_unpaid", "POST", APPLICATIONS, headers=keyed(poor), json=body)
+    taken = (await apply(world, buyer, standard))["license_id"]
+    assert (await world.data("POST", f"/v1/licenses/{taken}/pay", headers=keyed(buyer)))["status"] == "active"
+    await world.refused(409, "CONFLICT", "none_left", "POST", f"/v1/licenses/{waits}/pay", headers=keyed(poor))
+    _, late = await studio(world, "10")
+    await world.refused(409, "CONFLICT", "none_left", "POST", APPLICATIONS, headers=keyed(late), json=body)
+
+
+async def test_suspended_work_is_licensed_by_no_way_and_a_fee_under_way_goes_back(world):
+    _, owner, work = await owner_of_work(world)
+    buyer_id, buyer = await studio(world, "40")
+    terms = await terms_for(world, owner, work, base_fee="10")
+    first, second = await apply(world, buyer, terms), await issued(world, owner, work, buyer_id, base_fee="10")
+    unpaid = await issued(world, owner, work, buyer_id, base_fee="10")
+    held = await issued(world, owner, work, buyer_id, duration="P5D", sublicensing=True)
+    world.core.lose.append("request")
+    waits = await world.data("POST", f"/v1/licenses/{second['id']}/pay", headers=keyed(buyer))
+    assert waits["status"] == "pending_payment"
+    staff_id, staff = await studio(world)
+    await world.grant(staff_id, "moderator")
+    path = f"/v1/admin/works/{work['id']}/suspend"
+    await world.data("POST", path, headers=keyed(staff), json={"reason": "Stolen."})
+    below, _ = await studio(world)
+    direct = TERMS | {"work_id": work["id"], "licensee_id": below}
+    sub = direct | {"parent_license_id": held["id"], "duration": "P1D"}
+    for who, path, body in (
+        (owner, f"/v1/license-applications/{first['id']}/approve", None), (owner, "/v1/licenses", direct),
+        (buyer, "/v1/licenses", sub), (buyer, f"/v1/licenses/{unpaid['id']}/pay", None),
+        (owner, f"/v1/licenses/{held['id']}/renew", None),
+    ):  # fmt: skip
+        sent = {} if body is None else {"json": body}
+        await world.refused(409, "CONFLICT", "not_editable", "POST", path, headers=keyed(who), **sent)
+    await world.settle()
+    await world.settle()
+    found = await licence(world, buyer, second["id"])
+    assert found["status"] == "expired" and units(world, f"user:{buyer_id}") == (40_000_000, 0)

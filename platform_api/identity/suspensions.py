@@ -1,0 +1,109 @@
+"""Suspending an account, and letting it back: by staff, with a reason.
+
+    active ──suspend──▶ suspended ──unsuspend──▶ active
+
+At once: nobody signs in, its sessions, sockets and API keys have ended, its tokens are stale. A job then has the core
+freeze it (orders cancelled, nothing goes out) for as long as that takes. Its works, its money, and what it is owed stay
+where they are. Keys and sessions do not come back with it. Nobody suspends themselves, and nobody here a super_admin:
+that role is the command line's to take away first.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from engine.messages.errors import OutcomeUnknown, Unavailable
+from platform_api.envelope import unknown
+from platform_api.errors import ApiError, ErrorCode
+from platform_api.identity import queries
+from platform_api.identity.keys import Keys
+from platform_api.identity.models import AccountStanding
+from platform_api.identity.sessions import Sessions, core_account
+from platform_api.kernel.context import Kernel
+from platform_api.security import Caller
+
+__all__ = ["Suspensions"]
+
+log = structlog.get_logger(__name__)
+
+_PAUSE_SECONDS_MAX = 60
+CORE_STATUS = {"active": "active", "suspended": "frozen"}
+
+
+class TellCore(msgspec.Struct, frozen=True):
+    """A job: the core must hear how the account stands."""
+
+    account_id: UUID
+    attempt: int = 0
+
+
+class Suspensions:
+    def __init__(self, kernel: Kernel, sessions: Sessions, keys: Keys) -> None:
+        self._kernel, self._sessions, self._keys = kernel, sessions, keys
+        self._database = kernel.database
+        kernel.jobs.handle("admin_actions", "account_standing", TellCore, self._tell_core)
+
+    async def suspend(self, caller: Caller, account_id: UUID, reason: str) -> tuple[AccountStanding, list[UUID]]:
+        """And the sessions that ended. Raises ApiError NOT_FOUND, FORBIDDEN; CONFLICT `not_active`."""
+        async with self._database.transaction() as db:
+            await self._lock(db, caller, account_id, "active")
+            if any(grant["role"] == "super_admin" for grant in await queries.grants(db, account_id)):
+                message = "The role super_admin is taken away first, by the command line."
+                raise ApiError(ErrorCode.FORBIDDEN, message, reason="command_line_only")
+            ended = await queries.end_sessions(db, account_id)
+            await self._sessions.cut_off(db, account_id, ended, "suspended")
+            await self._keys.end_all(db, account_id, None, "suspended")
+            await self._turn(db, caller, account_id, "active", "suspended", reason)
+        return AccountStanding(str(account_id), "suspended"), ended
+
+    async def unsuspend(self, caller: Caller, account_id: UUID, reason: str) -> AccountStanding:
+        """Raises ApiError NOT_FOUND, FORBIDDEN; CONFLICT `not_suspended`."""
+        async with self._database.transaction() as db:
+            await self._lock(db, caller, account_id, "suspended")
+            await self._turn(db, caller, account_id, "suspended", "active", reason)
+        return AccountStanding(str(account_id), "active")
+
+    async def _lock(self, db: Any, caller: Caller, account_id: UUID, wanted: str) -> None:
+        row = await queries.lock_account(db, account_id)
+        if row is None:
+            raise unknown("user")
+        if str(account_id) == caller.account_id:
+            message = "Nobody of the platform decides their own matters."
+            raise ApiError(ErrorCode.FORBIDDEN, message, reason="own_account")
+        if row["status"] != wanted:
+            raise ApiError(ErrorCode.CONFLICT, f"The account is {row['status']}.", reason=f"not_{wanted}")
+
+    async def _turn(self, db: Any, caller: Caller, account_id: UUID, before: str, after: str, reason: str) -> None:
+        subject, event = ("account", str(account_id)), "user.suspended" if after == "suspended" else "user.unsuspended"
+        await queries.set_account_status(db, account_id, after)
+        await queries.bump_permissions(db, account_id)
+        await self._kernel.events.publish(db, event, subject, {}, actor=caller.account_id)
+        await self._kernel.audit.record(
+            db, event, subject, actor=caller.account_id, old={"status": before}, new={"status": after, "reason": reason}
+        )
+        await self._kernel.jobs.enqueue(db, "admin_actions", "account_standing", TellCore(account_id))
+
+    async def _tell_core(self, job: TellCore) -> None:
+        """What the row says now, under its lock: of two jobs the last one tells the last. Repeating it is harmless."""
+        try:
+            async with self._database.transaction() as db:
+                row = await queries.lock_account(db, job.account_id)
+                command = {
+                    "op": "account", "account": core_account(job.account_id), "status": CORE_STATUS[row["status"]]
+                }  # fmt: skip
+                answer = await self._kernel.core.submit(command)
+            if answer.get("event") != "rejected":
+                return
+            error = str(answer.get("reason"))
+        except (Unavailable, OutcomeUnknown) as away:
+            error = str(away)
+        pause = timedelta(seconds=min(2**job.attempt, _PAUSE_SECONDS_MAX))
+        log.warning("account_standing_waits", account_id=str(job.account_id), attempt=job.attempt, error=error)
+        async with self._database.transaction() as db:
+            again = TellCore(job.account_id, min(job.attempt + 1, 10))
+            await self._kernel.jobs.enqueue(db, "admin_actions", "account_standing", again, run_after=pause)
