@@ -61,8 +61,8 @@ class Fees:
     async def pay(self, caller: Caller, license_id: UUID, key: str | None) -> License:
         """The fee that is due, of the licensee's money. An answer that is late leaves the licence waiting for it.
 
-        Raises ApiError NOT_FOUND; CONFLICT `nothing_due`, `payment_under_way`, `refund_open`, `too_late`, `not_editable`,
-        `none_left`, `exclusivity_clash`; PAYMENT_FAILED.
+        Raises ApiError NOT_FOUND; CONFLICT `nothing_due`, `payment_under_way`, `refund_open`, `too_late`,
+        `not_editable`, `none_left`, `exclusivity_clash`; PAYMENT_FAILED.
         """
         async with self._database.connection() as db:
             check_party(await queries.license_row(db, license_id), caller, "licensee")
