@@ -106,10 +106,6 @@ class Metrics:
         """A counter of a context; make it once, in the service's constructor. Label values must be bounded."""
         return Counter(name, text, labels, registry=self._registry)
 
-    def gauge(self, name: str, text: str) -> Gauge:
-        """A number of a context; make it once, in the service's constructor."""
-        return Gauge(name, text, registry=self._registry)
-
     def set_waiting(
         self, outbox: Mapping[str, int], jobs: Mapping[tuple[str, str], int], money: Mapping[str, int], sessions: int
     ) -> None:

@@ -26,7 +26,6 @@ from platform_api.royalties.models import (
     WorkRoyalties,
 )
 from platform_api.royalties.payouts import Payouts
-from platform_api.royalties.reconciliation import Reconciliation
 from platform_api.royalties.rules import RoyaltyRules, checked_time
 from platform_api.royalties.split import platform_part
 from platform_api.royalties.statements import Statements, total_of
@@ -51,8 +50,7 @@ class RoyaltyService:
         self.rules = RoyaltyRules(kernel)
         self.entries = Entries(kernel)
         self.earnings = Earnings(kernel, self.rules, self.entries)
-        self.reconciliation = Reconciliation(kernel)
-        self.statements = Statements(kernel, self.reconciliation)
+        self.statements = Statements(kernel)
         self.gathering = Gathering(kernel)
         self.payouts = Payouts(kernel, self.entries)
 

@@ -24,7 +24,6 @@ from platform_api.kernel.context import Kernel
 from platform_api.money import decimal_text
 from platform_api.royalties import queries
 from platform_api.royalties.models import Balance, Report, ReportLine, Run, Statement, StatementDetail, Total
-from platform_api.royalties.reconciliation import Reconciliation
 from platform_api.security import Caller
 from platform_api.settlement.queries import settled_in
 
@@ -37,9 +36,8 @@ _SUMS = ("opening", "earned", "reversed", "paid", "closing")
 
 
 class Statements:
-    def __init__(self, kernel: Kernel, reconciliation: Reconciliation) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self._kernel, self._database = kernel, kernel.database
-        self._reconciliation = reconciliation
 
     async def balance(self, caller: Caller) -> list[Balance]:
         async with self._database.connection() as db:
@@ -110,7 +108,7 @@ class Statements:
         The same period again is answered with the run that closed it. Periods are closed in order.
 
         Raises:
-            ApiError: CONFLICT `period_open`, `later_period_closed`; `books_differ` from what the core says.
+            ApiError: CONFLICT `period_open`, `later_period_closed`.
         """
         begin, end = _bounds(period)
         async with self._database.transaction() as db:
@@ -124,11 +122,6 @@ class Statements:
                 if last is not None and last > period:
                     message = "A later month is closed already."
                     raise ApiError(ErrorCode.CONFLICT, message, reason="later_period_closed")
-                differences = await self._reconciliation.differences(db)
-                if differences:
-                    message = "The books differ from the core: no statement is made of them."
-                    raise ApiError(ErrorCode.CONFLICT, message, reason="books_differ",
-                                   details={"accounts": len(differences)})  # fmt: skip
                 last_end = None if last is None else _bounds(last)[1]
                 rows = await queries.owed_before(db, begin, end, last, last_end)
                 rows = [row for row in rows if row["opening"] or row["earned"] or row["reversed"] or row["paid"]]

@@ -973,47 +973,6 @@ async def test_what_was_gathered_returns_if_a_part_of_it_is_refused(shop, monkey
     assert (await world.sql("SELECT count(*) AS n FROM royalties.set_aside"))[0]["n"] == 0
 
 
-async def test_books_that_differ_from_the_core_are_told_and_close_no_month(shop):
-    tables = ("entry", "owed", "cover", "set_aside", "run")
-    await shop.world.sql(f"TRUNCATE {', '.join(f'royalties.{name}' for name in tables)} CASCADE")
-    seller, _, _, _, offer = await shop.seller()
-    _, bearer = await shop.buyer("30")
-    await shop.buy(bearer, offer, "balance")
-    await shop.finish()
-    pay, work = f"pay:{seller}", f"work:{uuid4()}"
-    for account in (pay, work):  # behind the back of the books
-        shop.core.send(op="account", account=account, overdraft="forced")
-        leg = {"from": "platform:revenue", "asset": "USDC", "amount": "0.4", "to": account}
-        assert shop.core.send(op="transfer", legs=[leg], ref=uuid4().hex)["event"] == "transferred"
-    look = shop.royalties.reconciliation.look
-    # What stands in for the projection, and nothing is projected: there is nothing to compare.
-    await shop.world.sql("TRUNCATE exchange.projection, exchange.asset, exchange.market, exchange.account,"
-                         " exchange.balance, exchange.posting")  # fmt: skip
-    assert await look() == []
-    projector = Projector(shop.core, shop.world.dsn, journal=uuid4().bytes)
-    while await projector.step():
-        pass
-    for _ in range(2):
-        found = [(one.account, one.core_units, one.book_units) for one in await look()]
-        assert found == [(pay, 9_400_000, 9_000_000), (work, 400_000, 0)]
-    told = await shop.world.sql("SELECT resource_id FROM kernel.audit_entry WHERE action = 'books.differ'")
-    assert sorted(row["resource_id"] for row in told) == [pay, work]
-    assert b"books_differ 2.0" in shop.world.kernel.metrics.text()
-    month = {"period": f"{datetime.now(UTC).replace(day=1) - timedelta(days=1):%Y-%m}"}
-    await shop.refused(409, "CONFLICT", "books_differ", "/v1/admin/royalties/runs", await shop.staff(), month)
-    for account in (pay, work):
-        leg = {"from": account, "asset": "USDC", "amount": "0.4", "to": "platform:revenue"}
-        shop.core.send(op="transfer", legs=[leg], ref=uuid4().hex)
-    while await projector.step():
-        pass
-    await projector.close()
-    assert await look() == []
-    await shop.world.sql(
-        "TRUNCATE exchange.projection, exchange.asset, exchange.market, exchange.account, exchange.posting,"
-        " exchange.balance"
-    )
-
-
 async def test_event_before_the_reference_of_its_intent_is_kept_is_delivered_again(shop):
     seller, _, _, _, offer = await shop.seller()
     _, bearer = await shop.buyer()
