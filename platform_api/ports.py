@@ -17,10 +17,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from engine.messages.errors import Unavailable
+
 __all__ = [
     "BookPort", "ChainOutcome", "CorePort", "IssuedLicense", "Letter", "MailPort", "NoProof", "ProofPort",
-    "RegisteredWork", "RightsPort", "SignedCall", "StatusPort",
+    "RegisteredWork", "RightsPort", "SignedCall", "StatusPort", "submit_taken",
 ]  # fmt: skip
+
+
+_PASSING = ("busy", "cancel_only")
+"""A full table; a journal or a start in which the core takes cancels alone. Both pass. Neither looks at the ref, so
+neither says anything about what became of an earlier copy of the command."""
 
 
 @runtime_checkable
@@ -49,6 +56,19 @@ class CorePort(Protocol):
 
     def status(self) -> Mapping[str, Any]:
         """`connected` (bool), and what the core last said of itself. Never waits."""
+
+
+async def submit_taken(core: CorePort, command: Mapping[str, Any]) -> dict[str, Any]:
+    """The core's answer to a command that is sent until it is decided: every sender of such commands goes through here.
+
+    Raises:
+        Unavailable: not sent, or the core takes no such command now; the same again later.
+        OutcomeUnknown: as `submit`.
+    """
+    answer = await core.submit(command)
+    if answer.get("event") == "rejected" and answer.get("reason") in _PASSING:
+        raise Unavailable(f"the core takes no such command now: {answer['reason']}")
+    return answer
 
 
 class BookPort(Protocol):

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from engine.messages.errors import Unavailable
 from platform_api.kernel.context import Kernel
 from platform_api.kernel.sealing import SealedColumn, reseal
 
@@ -37,7 +38,12 @@ def add_upkeep(
         if count:
             log.info("columns_resealed", values=count, key=kernel.sealer.newest)
         for upkeep in contexts:
-            await upkeep(kernel)
+            try:
+                await upkeep(kernel)
+            except Unavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others look for what is due
+                log.error("upkeep_failed", context=upkeep.__module__, error=f"{type(error).__name__}: {error}")
 
     kernel.jobs.handle(QUEUE, KIND, Upkeep, work)
 

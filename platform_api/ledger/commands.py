@@ -32,6 +32,7 @@ from platform_api.database import Deadlock
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.kernel.context import Kernel
 from platform_api.ledger import queries
+from platform_api.ports import submit_taken
 
 __all__ = [
     "FORCED", "KEPT", "KEPT_OUTSIDE", "NEVER", "OPEN", "MoneyAnswer", "MoneyCommands", "pay_account", "work_account",
@@ -44,7 +45,6 @@ KEPT = timedelta(days=7)
 """How long the core remembers the ref of a command of our own."""
 KEPT_OUTSIDE = timedelta(days=90)
 """The same for a fact of a payment provider."""
-_PASSING = ("busy", "cancel_only")
 _PAUSE_SECONDS_MAX = 60
 _MINE_FIRST = timedelta(seconds=2)
 """What a request has to send its command itself, before the job does."""
@@ -97,6 +97,10 @@ class MoneyCommands:
         """What the document of commands of this kind does with answers. It may `order` further ones."""
         assert kind not in self._handlers, f"commands of kind {kind} have a handler"
         self._handlers[kind] = on_answer
+
+    async def pass_on(self, db: Any, kind: str, answer: MoneyAnswer) -> None:
+        """To the handler of this kind, what a command that stands for one of its own was answered."""
+        await self._handlers[kind](db, answer)
 
     async def order(
         self,
@@ -231,6 +235,8 @@ class MoneyCommands:
         answer = await self._submit(row, msgspec.json.decode(row["body"]))
         if answer.state == "rejected":
             closed = await self._submit(row, {"op": "void", "ref": row["ref"]})
+            if closed.state == "posted" and answer.reason != "bad_ref":
+                return closed  # another sender's copy ran between the two
             state = "refused" if closed.state == "voided" else "stuck"
             if state == "stuck":
                 log.error("money_stuck", ref=row["ref"], reason=answer.reason)
@@ -240,7 +246,7 @@ class MoneyCommands:
         return answer
 
     async def _submit(self, row: Any, command: Mapping[str, Any]) -> MoneyAnswer:
-        answer = await self._core.submit(command)
+        answer = await submit_taken(self._core, command)
         event, sequence, reason = answer.get("event"), answer.get("sequence"), None
         match event:
             case "transferred" | "posted":
@@ -255,8 +261,6 @@ class MoneyCommands:
                     sequence = None  # that of the hold; the one of the decision is not told again
             case _:
                 state, reason = "rejected", str(answer.get("reason") or event)
-                if reason in _PASSING:
-                    raise Unavailable(f"the core takes no money commands now: {reason}")
         return MoneyAnswer(row["ref"], row["document_id"], state, reason, None if sequence is None else int(sequence))
 
     async def _open(self, accounts: Mapping[str, str]) -> None:

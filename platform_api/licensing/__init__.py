@@ -1,6 +1,6 @@
 """Licensing: terms, applications, licences with their chain and seats, release windows and availability."""
 
-from platform_api.kernel.context import Context
+from platform_api.kernel.context import Context, Kernel
 from platform_api.licensing.routes import (
     ApplicationController,
     AuthorizationController,
@@ -14,6 +14,11 @@ from platform_api.licensing.window_routes import AvailabilityController, WindowC
 
 __all__ = ["CONTEXT"]
 
+
+async def _upkeep(kernel: Kernel) -> None:
+    await kernel.service(LicensingService).calendar.sweep()
+
+
 CONTEXT = Context(
     "licensing",
     (
@@ -26,5 +31,6 @@ CONTEXT = Context(
         "license.expired", "license.suspended", "license.resumed", "license.refunded", "license.revoked",
         "authorization.revoked", "window.opened", "window.closed",
     ),
+    upkeep=_upkeep,
     catalogue=("/v1/license-terms", "/v1/license-applications", "/v1/licenses", "/v1/windows"),
 )  # fmt: skip

@@ -1,13 +1,17 @@
 """What is due by the clock: licences that end, fees that nobody paid, windows that open and close.
 
 One thing at a time, each in a transaction of its own under the lock of its work, and looked at again there; so a sweep
-may run twice, or beside another, and what was due while nobody swept is done by the next.
+may run twice, or beside another, and what was due while nobody swept is done by the next. One that fails holds up no
+other.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import structlog
+
+from engine.messages.errors import Unavailable
 from platform_api.errors import ApiError
 from platform_api.kernel.context import Kernel
 from platform_api.licensing import queries, window_queries
@@ -16,6 +20,8 @@ from platform_api.licensing.grants import Grants
 from platform_api.works.service import WorkService
 
 __all__ = ["Calendar"]
+
+log = structlog.get_logger(__name__)
 
 BATCH = 200
 
@@ -39,11 +45,18 @@ class Calendar:
             while True:
                 async with self._database.connection() as db:
                     rows = await find(db, BATCH)
+                failed = 0
                 for row in rows:
-                    async with self._database.transaction() as db:
-                        await self._lock(db, row)
-                        await turn(db, row)
-                if len(rows) < BATCH:
+                    try:
+                        async with self._database.transaction() as db:
+                            await self._lock(db, row)
+                            await turn(db, row)
+                    except Unavailable:
+                        raise
+                    except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others are turned
+                        log.error("licensing_not_turned", id=str(row["id"]), error=f"{type(error).__name__}: {error}")
+                        failed += 1
+                if len(rows) < BATCH or failed == len(rows):
                     break
 
     async def _sweep(self, _: Due) -> None:

@@ -1,7 +1,8 @@
-"""Works made under a licence: what they earn is shared with the work that they were made of, as long as it holds.
+"""Works made under a licence: what they earn is shared with the work that they were made of, as long as they are sold.
 
 The licensee names the work, one for each licence. From then on royalties give the licence's `revenue_share_bps` of what
-the new work receives to the licensed one, and so on upwards; the end of the licence ends that.
+the new work receives to the licensed one, and so on upwards. The end of the licence does not end that, else whoever
+lets it lapse would gain by it; a later licence under which the same work is named takes the place of those that ended.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Derivatives:
                     raise ApiError(ErrorCode.CONFLICT, message, reason="sub_license")
                 if row["revenue_share_bps"] == 0:
                     raise ApiError(ErrorCode.CONFLICT, "The licence asks for no share.", reason="no_share")
+                ended = await queries.ended_licenses(db, row["work_id"], row["licensee_id"])
+                await self._royalties.unbind(db, ended, work_id)
                 await self._royalties.bind(db, license_id, work_id, row["work_id"], row["revenue_share_bps"])
                 await self._kernel.audit.record(
                     db, "license.work_declared", ("license", str(license_id)), actor=caller.account_id,

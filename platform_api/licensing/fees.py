@@ -28,21 +28,21 @@ from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import FORCED, NEVER, MoneyAnswer, MoneyCommands, pay_account, work_account
 from platform_api.licensing import queries
 from platform_api.licensing.grants import Grants
-from platform_api.licensing.licenses import Licenses, check_party
+from platform_api.licensing.licenses import Licenses, check_no_refund, check_party
 from platform_api.licensing.models import License
 from platform_api.money import decimal_text, units_of
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.entries import Income
+from platform_api.royalties.postings import PLATFORM
 from platform_api.royalties.service import RoyaltyService
 from platform_api.royalties.split import WHOLE_BPS, largest_remainder, platform_part
 from platform_api.security import Caller
 from platform_api.works.service import WorkService
 
-__all__ = ["PLATFORM", "Fees", "between", "shares_of_fee"]
+__all__ = ["Fees", "between", "shares_of_fee"]
 
 log = structlog.get_logger(__name__)
 
-PLATFORM = "platform:revenue"
 FEE, AT_ONCE, BACK = "licence_fee", "licence_fee_at_once", "licence_fee_back"
 
 
@@ -61,8 +61,8 @@ class Fees:
     async def pay(self, caller: Caller, license_id: UUID, key: str | None) -> License:
         """The fee that is due, of the licensee's money. An answer that is late leaves the licence waiting for it.
 
-        Raises ApiError NOT_FOUND; CONFLICT `nothing_due`, `payment_under_way`, `too_late`, `not_editable`, `none_left`,
-        `exclusivity_clash`; PAYMENT_FAILED.
+        Raises ApiError NOT_FOUND; CONFLICT `nothing_due`, `payment_under_way`, `refund_open`, `too_late`,
+        `not_editable`, `none_left`, `exclusivity_clash`; PAYMENT_FAILED.
         """
         async with self._database.connection() as db:
             check_party(await queries.license_row(db, license_id), caller, "licensee")
@@ -70,6 +70,7 @@ class Fees:
 
         async def change(db: Any) -> Answer:
             row = await self._licenses.lock(db, caller, license_id, "licensee")
+            await check_no_refund(db, license_id)
             return 200, msgspec.json.encode(await self._order(db, caller, row, FEE))
 
         route = "POST /v1/licenses/pay"

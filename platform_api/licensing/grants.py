@@ -5,6 +5,8 @@
            ▼                  └─┘ └──▶ suspended        (a renewal's period; by staff, and back)
     expired (not paid in time), revoked
 
+A work that was made under it owes the licensed one its share as long as it is sold, also after the end (`derivatives`).
+
 Exclusivity is asked for here and nowhere else, whether somebody decided or an application approves itself. Licences of
 one *level* (below the work, or below the same licence) are compared; docs/decisions/0032 says why that is enough. One
 that approved itself is in nobody's way until it is paid, and yields to what came before its fee (docs/decisions/0047).
@@ -29,11 +31,10 @@ from platform_api.licensing import queries, window_queries
 from platform_api.licensing.due import tell_window, wake
 from platform_api.licensing.measures import TERRITORY_LIST, expanded, scope_set, territory_set
 from platform_api.licensing.models import LicenseTerms
-from platform_api.royalties.service import RoyaltyService
 from platform_api.works.catalog import check_open
 from platform_api.works.service import WorkService
 
-__all__ = ["DEPTH_MAX", "PAY_TIME", "Grant", "Grants", "check_left", "new_code"]
+__all__ = ["ABOVE", "DEPTH_MAX", "PAY_TIME", "Grant", "Grants", "check_left", "new_code"]
 
 PAY_TIME = timedelta(days=7)
 UNDECIDED_PAY_TIME = timedelta(hours=1)
@@ -75,7 +76,6 @@ class Grants:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._catalog = kernel.service(WorkService).catalog
-        self._royalties = kernel.service(RoyaltyService)
 
     async def reserve(self, db: Any, grant: Grant, actor: UUID) -> UUID:
         """A licence that waits for its fee, or is active if there is none. The caller holds the work's lock.
@@ -222,7 +222,6 @@ class Grants:
         await queries.end_license(db, row["id"], status, reason)
         await queries.end_periods(db, row["id"], "over" if status == "expired" and had_begun else "released")
         await queries.release_seats(db, row["id"])
-        await self._royalties.unbind(db, row["id"])
         for window in await window_queries.end_of_license(db, row["id"]):
             await tell_window(self._kernel, db, window, actor)
         row = await queries.license_row(db, row["id"])

@@ -14,7 +14,7 @@ from platform_api.idempotency import Answer, required_key
 from platform_api.identity.service import IdentityService
 from platform_api.kernel.context import Kernel
 from platform_api.licensing import queries
-from platform_api.licensing.grants import Grant, Grants
+from platform_api.licensing.grants import ABOVE, Grant, Grants
 from platform_api.licensing.measures import checked_moment
 from platform_api.licensing.models import IssueRequest, License, LicenseVerification
 from platform_api.licensing.terms import Terms
@@ -87,7 +87,7 @@ class Licenses:
         """By its licensee under terms that still stand as they were, or by its licensor.
 
         Raises ApiError NOT_FOUND; LICENSE_EXPIRED; CONFLICT `not_active`, `terms_changed`, `renewal_pending`,
-        `already_renewed`, `exclusivity_clash`.
+        `already_renewed`, `exclusivity_clash`, `refund_open`.
         """
         await self._check_known(caller, license_id, "licensor", "licensee")
         key = required_key(key)
@@ -98,6 +98,7 @@ class Licenses:
             await check_valid(db, row)
             if str(row["licensee_id"]) == caller.account_id:
                 await self._check_same_terms(db, row)
+            await check_no_refund(db, license_id)
             await self._grants.renew(db, row, actor)
             await self._audit(db, "license.renewal", license_id, actor, {"ends_at": timestamp(row["ends_at"])}, {})
             return 200, await self._encoded(db, license_id)
@@ -107,7 +108,10 @@ class Licenses:
     async def revoke(
         self, caller: Caller, license_id: UUID, reason: str, key: str | None, *, staff: bool = False
     ) -> License:
-        """With every licence below it. Raises ApiError NOT_FOUND; CONFLICT `not_active`."""
+        """With every licence below it; by staff alone once a fee was paid for time to come, there or below.
+
+        Raises ApiError NOT_FOUND; CONFLICT `not_active`; `fee_paid`, and the licensor gives it back instead.
+        """
         await self._check_known(caller, license_id, *(() if staff else ("licensor",)))
         key = required_key(key)
         actor = UUID(caller.account_id)
@@ -119,6 +123,9 @@ class Licenses:
                 row = await self.lock(db, caller, license_id, "licensor")
             if row["status"] not in ("pending_payment", "active", "suspended"):
                 raise ApiError(ErrorCode.CONFLICT, f"The licence is {row['status']}.", reason="not_active")
+            if not staff and await queries.refundable_periods(db, license_id, ABOVE):
+                message = "A fee was paid for time to come: give it back, which ends the licence, or ask the platform."
+                raise ApiError(ErrorCode.CONFLICT, message, reason="fee_paid")
             await self._grants.revoke(db, row, reason, actor)
             return 200, await self._encoded(db, license_id)
 
@@ -229,6 +236,16 @@ def check_party(row: Any, caller: Caller, *parties: str) -> None:
     """Raises ApiError NOT_FOUND unless the caller is one of these parties of the licence; none: whoever."""
     if row is None or (parties and caller.account_id not in [str(row[f"{party}_id"]) for party in parties]):
         raise unknown("license")
+
+
+async def check_no_refund(db: Any, license_id: UUID) -> None:
+    """Under the work's lock. Raises ApiError CONFLICT `refund_open`: its answer ends the licence, or some of its chain.
+
+    What were paid meanwhile would be lost to who pays it.
+    """
+    if await queries.has_open_refund(db, license_id):
+        message = "A refund of it, or of one above or below it, is under way."
+        raise ApiError(ErrorCode.CONFLICT, message, reason="refund_open")
 
 
 async def check_valid(db: Any, row: Any) -> None:

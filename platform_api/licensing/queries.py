@@ -405,14 +405,41 @@ async def lapsed_of_level(db: Any, level: UUID) -> list[Any]:
     return rows
 
 
-async def refundable_periods(db: Any, license_id: UUID) -> list[Any]:
-    """Paid, and not over."""
+async def refundable_periods(db: Any, license_id: UUID, above: str) -> list[Any]:
+    """Of the licence and all below it, the uppermost first: paid, and not over, or not over when it was revoked.
+
+    `above`: the reason of a licence that was revoked with one above it. Of a licence whose fee was refunded none.
+    """
     rows: list[Any] = await db.fetch(
-        f"SELECT {_PERIOD}, paid_at FROM licensing.license_period WHERE license_id = $1 AND status = 'active'"
-        " AND payment_ref IS NOT NULL AND upper(reserved) > now() ORDER BY number",
-        license_id,
+        f"""
+        WITH RECURSIVE down AS (
+            SELECT id, depth, status, reason FROM licensing.license WHERE id = $1
+            UNION ALL
+            SELECT l.id, l.depth, l.status, l.reason FROM down d JOIN licensing.license l ON l.parent_license_id = d.id
+        )
+        SELECT {", ".join(f"p.{name.strip()}" for name in _PERIOD.split(","))}, p.paid_at
+        FROM down d JOIN licensing.license_period p ON p.license_id = d.id
+        WHERE p.payment_ref IS NOT NULL AND p.paid_at IS NOT NULL
+            AND CASE p.status WHEN 'active' THEN upper(p.reserved) > now()
+                WHEN 'released' THEN d.status = 'revoked' AND (d.id = $1 OR d.reason = $2) AND upper(p.reserved) >
+                    (SELECT max(e.at) FROM licensing.license_event e WHERE e.license_id = d.id AND e.what = 'revoked')
+                ELSE false END
+            AND NOT EXISTS (SELECT FROM licensing.license_refund r
+                WHERE r.license_id = d.id AND r.status = 'succeeded')
+        ORDER BY d.depth, d.id, p.number
+        """,
+        license_id, above,
     )  # fmt: skip
     return rows
+
+
+async def ended_licenses(db: Any, work_id: UUID, licensee_id: UUID) -> list[UUID]:
+    """Of the work, that this account had."""
+    rows = await db.fetch(
+        "SELECT id FROM licensing.license WHERE work_id = $1 AND licensee_id = $2 AND status IN ('expired', 'revoked')",
+        work_id, licensee_id,
+    )  # fmt: skip
+    return [row["id"] for row in rows]
 
 
 # Refunds of fees.
@@ -430,8 +457,38 @@ async def refund(db: Any, refund_id: UUID) -> Any:
 
 
 async def has_open_refund(db: Any, license_id: UUID) -> bool:
+    """Of this licence, of one above it, or of one below it."""
     found: bool = await db.fetchval(
-        "SELECT EXISTS (SELECT FROM licensing.license_refund WHERE license_id = $1 AND status = 'processing')",
+        """
+        WITH RECURSIVE above AS (
+            SELECT id, parent_license_id FROM licensing.license WHERE id = $1
+            UNION ALL
+            SELECT l.id, l.parent_license_id FROM above a JOIN licensing.license l ON l.id = a.parent_license_id
+        ), down AS (
+            SELECT id FROM licensing.license WHERE id = $1
+            UNION ALL
+            SELECT l.id FROM down d JOIN licensing.license l ON l.parent_license_id = d.id
+        )
+        SELECT EXISTS (SELECT FROM licensing.license_refund WHERE status = 'processing'
+            AND license_id IN (SELECT id FROM above UNION SELECT id FROM down))
+        """,
+        license_id,
+    )  # fmt: skip
+    return found
+
+
+async def is_being_paid(db: Any, license_id: UUID) -> bool:
+    """Whether a fee of this licence, or of one below it, is on its way."""
+    found: bool = await db.fetchval(
+        """
+        WITH RECURSIVE down AS (
+            SELECT id FROM licensing.license WHERE id = $1
+            UNION ALL
+            SELECT l.id FROM down d JOIN licensing.license l ON l.parent_license_id = d.id
+        )
+        SELECT EXISTS (SELECT FROM licensing.license_period p JOIN down d ON d.id = p.license_id
+            WHERE p.status = 'pending_payment' AND p.payment_ref IS NOT NULL)
+        """,
         license_id,
     )  # fmt: skip
     return found

@@ -199,7 +199,8 @@ class LicenseController(Controller):
         self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[Reason], caller: Who,
         licensing: Licensing, idempotency_key: NeededKey = None,
     ) -> Envelope[License]:  # fmt: skip
-        """Revoke a licence that one gave, and every licence below it. Needs an Idempotency-Key."""
+        """Revoke a licence that one gave, and every licence below it. Once a fee was paid for time to come it is given
+        back instead (`refund`), or the platform revokes. Needs an Idempotency-Key."""
         id_ = path_id(license_id, "license")
         return ok(request, await licensing.licenses.revoke(caller, id_, data.reason, idempotency_key))
 

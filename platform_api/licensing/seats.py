@@ -1,4 +1,8 @@
-"""Seats of an enterprise licence: never more than it has, also when many are given at once; they end with it."""
+"""Seats of an enterprise licence: never more than it has, also when many are given at once; they end with it.
+
+A seat says who of the licensee's people the licence covers. It opens nothing here: chapters and files are for those who
+bought the work.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from engine.messages.errors import Refused
+from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
 from platform_api.envelope import Pagination, cursor_from, page, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.exchange.service import ExchangeService
@@ -43,6 +43,9 @@ __all__ = ["Intents", "external_account"]
 log = structlog.get_logger(__name__)
 
 _OPEN = ("requires_payment", "processing")
+_PAUSE = timedelta(minutes=2)
+_LEFT_OPEN = timedelta(minutes=10)
+"""Past its time: longer than the tries of a job take."""
 
 
 def external_account(provider: str) -> str:
@@ -124,7 +127,8 @@ class Intents:
 
         Raises:
             ApiError: NOT_FOUND `unknown_provider`; UNAUTHORIZED for what the provider has not signed, or long ago.
-            Unavailable: nothing was taken; the provider delivers it again.
+            Unavailable: nothing was taken; the provider delivers it again. So too for an unknown intent as long as one
+                of ours has no reference yet: it may be that one's.
         """
         if name not in self._providers:
             raise unknown("provider")
@@ -137,6 +141,10 @@ class Intents:
             if not await queries.note_event(db, name, event.event_id, hashlib.sha256(body).digest()):
                 return "duplicate"
             outcome = await self._apply(db, provider, event.fact)
+            if outcome == "unknown_intent":
+                if await queries.lacks_reference(db, name):
+                    raise Unavailable("the event came before the reference of its intent was kept")
+                outcome = await self._apply(db, provider, event.fact)  # it may have been kept just now
             await queries.set_event_outcome(db, name, event.event_id, outcome)
         log.info("payment_event", provider=name, event_id=event.event_id, outcome=outcome)
         return outcome
@@ -239,10 +247,31 @@ class Intents:
         payload = {"asset": row["asset"], "amount": decimal_text(row["amount_units"], row["scale"])}
         await self._tell(db, "payment.completed", row["id"], row["account_id"], payload)
 
-    async def _expire(self, job: ExpireIntent) -> None:
-        """The provider first: what it has taken is no longer ours to refuse."""
+    async def sweep(self) -> None:
+        """Look again at what is open past its time: its job was given up, or ended with its process."""
         async with self._database.connection() as db:
-            row = await queries.intent(db, job.intent_id)
+            ids = await queries.intents_left_open(db, _LEFT_OPEN)
+        for id_ in ids:
+            try:
+                await self._close(id_)
+            except (Unavailable, OutcomeUnknown) as error:
+                log.warning("intent_waits", intent_id=str(id_), error=str(error))
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others are looked at
+                log.error("intent_not_closed", intent_id=str(id_), error=f"{type(error).__name__}: {error}")
+
+    async def _expire(self, job: ExpireIntent) -> None:
+        """As long as it takes: a provider that is away may have taken the money."""
+        try:
+            await self._close(job.intent_id)
+        except (Unavailable, OutcomeUnknown) as error:
+            log.warning("intent_waits", intent_id=str(job.intent_id), error=str(error))
+            async with self._database.transaction() as db:
+                await self._kernel.jobs.enqueue(db, "payments", "expire_intent", job, run_after=_PAUSE)
+
+    async def _close(self, intent_id: UUID) -> None:
+        """The provider first: what it has taken is no longer ours to refuse. Raises Unavailable, OutcomeUnknown."""
+        async with self._database.connection() as db:
+            row = await queries.intent(db, intent_id)
         if row["status"] not in _OPEN:
             return
         provider = self.provider(row["provider"])

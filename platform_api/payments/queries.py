@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 __all__ = [
     "add_refunded", "complete_purchase", "entitlement_of", "entitlements", "fail_purchase", "has_bought", "has_paid",
     "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase", "insert_refund", "insert_transfer",
-    "intent", "intent_of_purchase", "is_being_paid", "is_taken", "lock_intent", "lock_intent_by_ref", "lock_payment",
-    "lock_purchase", "may_use", "note_event", "note_failure", "payment", "payment_by_ref", "payment_of_purchase",
-    "payments", "purchase", "purchases", "refund", "refund_intent", "refund_payment", "revoke_entitlement", "sales",
-    "set_event_outcome", "set_provider_ref", "transfer", "transfers", "turn_intent", "turn_payment", "turn_refund",
-    "turn_transfer",
+    "intent", "intent_of_purchase", "intents_left_open", "is_being_paid", "is_taken", "lacks_reference",
+    "lock_intent", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use", "note_event", "note_failure",
+    "payment", "payment_by_ref", "payment_of_purchase", "payments", "purchase", "purchases", "refund",
+    "refund_intent", "refund_payment", "refunds_left_open", "revoke_entitlement", "sales", "set_event_outcome",
+    "set_provider_ref", "transfer", "transfers", "turn_intent", "turn_payment", "turn_refund", "turn_transfer",
 ]  # fmt: skip
 
 
@@ -65,6 +65,26 @@ async def intent_of_purchase(db: Any, purchase_id: UUID) -> Any:
 
 async def set_provider_ref(db: Any, id_: UUID, ref: str) -> None:
     await db.execute("UPDATE payments.intent SET provider_ref = $2 WHERE id = $1 AND provider_ref IS NULL", id_, ref)
+
+
+async def lacks_reference(db: Any, provider: str) -> bool:
+    """Whether the provider may know an intent whose reference there is not kept yet."""
+    found: bool = await db.fetchval(
+        "SELECT EXISTS (SELECT FROM payments.intent WHERE provider = $1 AND provider_ref IS NULL"
+        " AND status IN ('requires_payment', 'processing'))",
+        provider,
+    )  # fmt: skip
+    return found
+
+
+async def intents_left_open(db: Any, age: timedelta) -> list[UUID]:
+    """Open so long past their time, the oldest first."""
+    rows = await db.fetch(
+        "SELECT id FROM payments.intent WHERE status IN ('requires_payment', 'processing')"
+        " AND expires_at < now() - $1::interval ORDER BY expires_at",
+        age,
+    )  # fmt: skip
+    return [row["id"] for row in rows]
 
 
 async def turn_intent(db: Any, id_: UUID, status: str, reason: str | None) -> None:
@@ -295,6 +315,17 @@ async def insert_refund(
 
 async def refund(db: Any, id_: UUID) -> Any:
     return await db.fetchrow("SELECT * FROM payments.refund WHERE id = $1", id_)
+
+
+async def refunds_left_open(db: Any, age: timedelta) -> list[UUID]:
+    """Held at those who had received it for so long, without a word of the provider, the oldest first."""
+    rows = await db.fetch(
+        "SELECT r.id FROM payments.refund r JOIN money.command c ON c.ref = r.ref"
+        " WHERE r.status = 'processing' AND c.state = 'pending' AND c.updated_at < now() - $1::interval"
+        " ORDER BY c.updated_at",
+        age,
+    )  # fmt: skip
+    return [row["id"] for row in rows]
 
 
 async def turn_refund(db: Any, id_: UUID, status: str, failure: str | None) -> Any:

@@ -42,6 +42,8 @@ __all__ = ["Refunds"]
 log = structlog.get_logger(__name__)
 
 _PAUSE = timedelta(seconds=5)
+_LEFT_OPEN = timedelta(minutes=10)
+"""Longer than the tries of a job take."""
 
 
 class RefundAtProvider(msgspec.Struct, frozen=True):
@@ -60,7 +62,7 @@ class Refunds:
         """Raises ApiError.
 
         NOT_FOUND; FORBIDDEN `not_yours_to_refund`, `hold_over`; CONFLICT `not_refundable`, `reserve_empty`;
-        VALIDATION_ERROR `refund_too_large`.
+        VALIDATION_ERROR `refund_too_large`; PAYMENT_FAILED with the core's reason, as `insufficient_funds`.
         """
 
         async def change(db: Any) -> Answer:
@@ -101,9 +103,13 @@ class Refunds:
             message = "Another refund of this sale is under way."
             raise ApiError(ErrorCode.CONFLICT, message, reason="refund_open") from error
         id_ = msgspec.json.decode(data, type=UUID)
-        await self._money.settle(_ref(id_))
+        state = await self._royalties.gathering.settle(_ref(id_))
         async with self._database.connection() as db:
-            return _refund(await queries.refund(db, id_))
+            row = await queries.refund(db, id_)
+        if state == "refused":
+            message, reason = "The core refused the refund.", row["failure"] or "refused"
+            raise ApiError(ErrorCode.PAYMENT_FAILED, message, reason=reason, details={"id": str(id_)})
+        return _refund(row)
 
     async def _refund_purchase(self, db: Any, caller: Caller, row: Any, body: RefundRequest) -> UUID:
         left = row["price_units"] - row["refunded_units"]
@@ -114,7 +120,7 @@ class Refunds:
         if by_seller:
             self._royalties.entries.check_held(row["completed_at"])
         units = _units(body, row, left)
-        taken = await self._royalties.earnings.take_back(db, row["event_id"], units)
+        taken = await self._royalties.earnings.to_take_back(db, row["event_id"], units)
         by_provider = row["method"] == "provider"
         payment = await queries.payment_of_purchase(db, row["id"]) if by_provider else None
         target = core_account(row["account_id"]) if payment is None else external_account(payment["provider"])
@@ -151,9 +157,14 @@ class Refunds:
         outside = {leg["to"]: OPEN for leg in legs if leg["to"].startswith("external:")}
         parts = [(part.account, part.units) for part in taken]
         await self._royalties.entries.set_aside(db, _ref(id_), row, parts, forced=forced)
-        await self._money.order(
-            db, _ref(id_), "refund", id_, command, accounts=outside, kept=KEPT_OUTSIDE, mine=True
-        )
+        if purchase_id is None:
+            await self._money.order(
+                db, _ref(id_), "refund", id_, command, accounts=outside, kept=KEPT_OUTSIDE, mine=True
+            )
+        else:
+            await self._royalties.gathering.order(
+                db, _ref(id_), "refund", id_, command, work_id=row["work_id"], accounts=outside
+            )
         await self._kernel.audit.record(
             db, "refund.approved", ("refund", str(id_)), actor=caller.account_id,
             new={"amount": decimal_text(units, row["scale"]), "asset": row["asset"], "reason": reason,
@@ -169,8 +180,9 @@ class Refunds:
                 db, "payments", "refund_at_provider", RefundAtProvider(answer.document_id)
             )  # fmt: skip
             return
-        if answer.state != "stuck":  # of a stuck one nobody knows what it took, until a person has looked
-            await self._royalties.entries.release(db, answer.ref)
+        if answer.state == "stuck":  # nobody knows what it took: it stays open, and alone, until a person has looked
+            return
+        await self._royalties.entries.release(db, answer.ref)
         if answer.state != "posted":
             await queries.turn_refund(db, answer.document_id, "failed", answer.reason)
             return
@@ -200,10 +212,34 @@ class Refunds:
             db, "refund.processed", ("refund", str(row["id"])), payload, actor=row["created_by"]
         )
 
-    async def _give_back(self, job: RefundAtProvider) -> None:
-        """The outside call, while the core holds the money; its key is the refund's ref."""
+    async def sweep(self) -> None:
+        """Ask the provider again for what is held without its word: the job was given up, as without a provider."""
         async with self._database.connection() as db:
-            row = await queries.refund(db, job.refund_id)
+            ids = await queries.refunds_left_open(db, _LEFT_OPEN)
+        for id_ in ids:
+            try:
+                await self._at_provider(id_)
+            except (Unavailable, OutcomeUnknown) as error:
+                log.warning("refund_waits", refund_id=str(id_), error=str(error))
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others are looked at
+                log.error("refund_not_asked", refund_id=str(id_), error=f"{type(error).__name__}: {error}")
+
+    async def _give_back(self, job: RefundAtProvider) -> None:
+        """As long as it takes: a try without an answer is no failed job, but the next one."""
+        try:
+            await self._at_provider(job.refund_id)
+        except (Unavailable, OutcomeUnknown) as error:
+            log.warning("refund_waits", refund_id=str(job.refund_id), error=str(error))
+            async with self._database.transaction() as db:
+                await self._kernel.jobs.enqueue(db, "payments", "refund_at_provider", job, run_after=_PAUSE)
+
+    async def _at_provider(self, refund_id: UUID) -> None:
+        """The outside call, while the core holds the money; its key is the refund's ref.
+
+        Raises Unavailable, OutcomeUnknown; ApiError without a provider.
+        """
+        async with self._database.connection() as db:
+            row = await queries.refund(db, refund_id)
             if row["status"] != "processing":
                 return
             payment = await queries.payment(db, row["payment_id"])
@@ -212,11 +248,6 @@ class Refunds:
             await provider.refund(
                 row["ref"], payment["provider_ref"], decimal_text(row["amount_units"], row["scale"])
             )  # fmt: skip
-        except (Unavailable, OutcomeUnknown) as error:
-            log.warning("refund_waits", ref=row["ref"], error=str(error))
-            async with self._database.transaction() as db:
-                await self._kernel.jobs.enqueue(db, "payments", "refund_at_provider", job, run_after=_PAUSE)
-            return
         except Refused as error:
             failure = str(error)
             log.error("refund_refused", ref=row["ref"], error=failure)

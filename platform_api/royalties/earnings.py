@@ -185,7 +185,7 @@ class Earnings:
         """The revenue event of the command that brought the money, or None: id, platform_units."""
         return await queries.event_by_ref(db, source_ref)
 
-    async def take_back(self, db: Any, event_id: UUID, units: int | None = None) -> list[TakenBack]:
+    async def to_take_back(self, db: Any, event_id: UUID, units: int | None = None) -> list[TakenBack]:
         """What each line of a sale gives back of `units`, None: of all that is left; and locks the distribution.
 
         Raises:

@@ -9,14 +9,15 @@ from uuid import UUID
 
 __all__ = [
     "add_consents", "add_owed", "add_set_aside", "ancestors", "balances", "bind", "children", "close_rule",
-    "consents", "cover", "covered", "debts", "debts_to_come", "distribution", "distribution_lines", "distributions_of",
-    "entries_of_account", "entries_until_now", "event_by_ref", "finish_distribution", "insert_cover",
-    "insert_distribution", "insert_entry", "insert_event", "insert_line", "insert_part", "insert_payout",
-    "insert_rule", "insert_run", "insert_statement", "is_cover_open", "last_run", "lock_chains", "lock_cover",
-    "lock_distribution", "lock_owed", "lock_rule", "lock_runs", "note_part", "open_rule", "owed_before", "part",
-    "part_by_ref", "payout", "payouts", "policies", "policy_at", "release", "reverse_line", "rule", "rule_at",
-    "rule_lines", "rules", "run", "standing_rules", "statement", "statements", "take_consent", "totals_of",
-    "totals_of_work", "turn_cover", "turn_payout", "unbind",
+    "consents", "cover", "covered", "debts", "debts_to_come", "distribution", "distribution_lines",
+    "distributions_of", "entries_of_account", "entries_until_now", "event_by_ref", "finish_distribution",
+    "gathering", "insert_cover", "insert_distribution", "insert_entry", "insert_event", "insert_gathering",
+    "insert_line", "insert_part", "insert_payout", "insert_rule", "insert_run", "insert_statement", "is_cover_open",
+    "last_run", "lock_chains", "lock_cover", "lock_distribution", "lock_owed", "lock_rule", "lock_runs",
+    "note_gathering", "note_part", "open_rule", "owed_before", "part", "part_by_ref", "payout", "payouts",
+    "policies", "policy_at", "release", "reverse_line", "rule", "rule_at", "rule_lines", "rules", "run",
+    "standing_rules", "statement", "statements", "take_consent", "totals_of", "totals_of_work", "turn_cover",
+    "turn_payout", "unbind",
 ]  # fmt: skip
 
 CLOSING_SECONDS_MAX = 600.0
@@ -202,9 +203,27 @@ async def children(db: Any, work_ids: Sequence[UUID]) -> list[UUID]:
     return [row["work_id"] for row in rows]
 
 
-async def unbind(db: Any, licence_id: UUID) -> None:
-    await db.execute("UPDATE royalties.ancestor SET ended_at = now() WHERE licence_id = $1 AND ended_at IS NULL",
-                     licence_id)  # fmt: skip
+async def unbind(db: Any, licence_ids: Sequence[UUID], work_id: UUID) -> None:
+    await db.execute(
+        "UPDATE royalties.ancestor SET ended_at = now()"
+        " WHERE licence_id = ANY($1) AND work_id = $2 AND ended_at IS NULL",
+        licence_ids, work_id,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------ gathering
+
+
+async def insert_gathering(db: Any, ref: str, plan: str) -> None:
+    await db.execute("INSERT INTO royalties.gathering (ref, plan) VALUES ($1, $2)", ref, plan)
+
+
+async def gathering(db: Any, ref: str) -> Any:
+    return await db.fetchrow("SELECT * FROM royalties.gathering WHERE ref = $1", ref)
+
+
+async def note_gathering(db: Any, ref: str, state: str, reason: str | None) -> None:
+    await db.execute("UPDATE royalties.gathering SET state = $2, reason = $3 WHERE ref = $1", ref, state, reason)
 
 
 # ------------------------------------------------------------ distributions

@@ -16,6 +16,7 @@ from platform_api.money import decimal_text, units_of
 from platform_api.royalties import queries
 from platform_api.royalties.earnings import Earning, Earnings
 from platform_api.royalties.entries import Entries
+from platform_api.royalties.gathering import Gathering
 from platform_api.royalties.models import (
     Calculation,
     CalculationRequest,
@@ -50,6 +51,7 @@ class RoyaltyService:
         self.entries = Entries(kernel)
         self.earnings = Earnings(kernel, self.rules, self.entries)
         self.statements = Statements(kernel)
+        self.gathering = Gathering(kernel)
         self.payouts = Payouts(kernel, self.entries)
 
     async def earned(self, db: Any, earning: Earning) -> UUID:
@@ -60,9 +62,9 @@ class RoyaltyService:
         """For licensing: see `Earnings.bind`."""
         await self.earnings.bind(db, licence_id, work_id, parent_work_id, share_bps)
 
-    async def unbind(self, db: Any, licence_id: UUID) -> None:
-        """The licence has ended: its share too. What was earned stays."""
-        await queries.unbind(db, licence_id)
+    async def unbind(self, db: Any, licence_ids: list[UUID], work_id: UUID) -> None:
+        """Other licences take the place of these: their shares of this work end. What was earned stays."""
+        await queries.unbind(db, licence_ids, work_id)
 
     async def calculate(self, caller: Caller, body: CalculationRequest) -> Calculation:
         """A dry run, for those who make the work: nothing is written. Raises ApiError NOT_FOUND, VALIDATION_ERROR."""

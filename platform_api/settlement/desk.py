@@ -24,7 +24,7 @@ import msgspec
 
 from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
 from platform_api.database import Database
-from platform_api.ports import CorePort
+from platform_api.ports import CorePort, submit_taken
 from platform_api.settlement.withdrawal_life import take
 
 __all__ = ["WithdrawalDesk", "cancel_hold", "hold"]
@@ -33,21 +33,17 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 0.5
 ROWS_PER_ROUND = 200
-_PASSING = ("busy", "cancel_only")
-"""A full table or disk: both pass, so neither closes a ref."""
 
 
 async def hold(db: Any, core: CorePort, row: Any) -> None:
     """Send the command of a `requested` document. Raises Unavailable, OutcomeUnknown: send it again."""
     command = msgspec.json.decode(row["command"]) if isinstance(row["command"], str) else row["command"]
-    answer = await core.submit(command)
+    answer = await submit_taken(core, command)
     event, status = answer.get("event"), answer.get("status")
     if event == "pended" or (event == "duplicate" and status == "pending"):
         await take(db, row["id"], "held")
         return
     reason = str(answer.get("reason") or status or event)
-    if reason in _PASSING:
-        raise Unavailable(f"the core takes no withdrawals now: {reason}")
     await _close(core, row["ref"])
     if await take(db, row["id"], "refuse", reason=reason):
         log.info("event=withdrawal_refused ref=%s reason=%s", row["ref"], reason)
@@ -61,11 +57,9 @@ async def cancel_hold(db: Any, core: CorePort, row: Any) -> None:
 
 async def _close(core: CorePort, ref: str) -> None:
     """Afterwards no command with this ref can take money: what it held is back, and a late copy is `duplicate`."""
-    answer = await core.submit({"op": "withdraw_failed", "ref": ref})
+    answer = await submit_taken(core, {"op": "withdraw_failed", "ref": ref})
     if answer.get("event") == "voided" or (answer.get("event") == "duplicate" and answer.get("status") == "voided"):
         return
-    if answer.get("reason") in _PASSING:
-        raise Unavailable(f"the core takes no command now: {answer['reason']}")
     raise Refused(f"withdrawal {ref} cannot be voided: {answer.get('reason') or answer.get('status')}")
 
 

@@ -2,8 +2,8 @@
 
 Money goes to the account's own wallets, or to an address of its list; a wallet that was linked later, and an address,
 only after the delay. The second factor is a wallet, one that is past its delay too: it signs a text that names amount,
-asset, address and the withdrawal's own id, so a stolen session alone moves nothing. The document is written before the
-core is asked, and the answer tells what the core said; if it said nothing, the desk goes on.
+asset, address and the withdrawal's own id, so a stolen session alone withdraws nothing. The document is written before
+the core is asked, and the answer tells what the core said; if it said nothing, the desk goes on.
 """
 
 from __future__ import annotations

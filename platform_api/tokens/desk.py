@@ -3,6 +3,9 @@
     waiting ──answered──▶ done       its effect on the document in the same transaction
        └────refused─────▶ refused    only after its ref is closed in the core: a late copy can do nothing
 
+A launch is refused whole or not at all: once the supply is minted, a step that the core refuses stays `waiting`, and so
+does a command whose ref cannot be closed. Both are errors of the log, and tried again by every `sweep`.
+
 One market's commands go in order, the next after the answer to the one before. Two desks at once, the same command
 again after a lost answer, a crash between any two steps: a ref acts at most once, the first answer decides the row, and
 whoever comes next goes on from there. While the core is away a job looks again every few seconds; nothing is skipped.
@@ -26,6 +29,7 @@ from platform_api.exchange.service import ExchangeService
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import pay_account
 from platform_api.money import units_of
+from platform_api.ports import submit_taken
 from platform_api.royalties.entries import Income
 from platform_api.royalties.service import RoyaltyService
 from platform_api.royalties.split import largest_remainder
@@ -38,6 +42,9 @@ log = structlog.get_logger(__name__)
 QUEUE, KIND = "admin_actions", "drive_tokens"
 AGAIN = timedelta(seconds=2)
 LAUNCH = ("asset", "account", "payee", "market", "mint", "share", "sale")
+AFTER_MINT = ("share", "sale")
+LEFT_WAITING = timedelta(minutes=10)
+"""Longer than the tries of a job take."""
 HARMLESS: Mapping[str, tuple[str, ...]] = {"uncross": ("phase",)}
 """Refusals that say it was done before: a market that is open has nothing to uncross."""
 STATUS_AFTER = {"sale": "minted", "open": "listed", "halt": "halted", "resume": "listed", "close": "delisted"}
@@ -90,23 +97,42 @@ class TokenDesk:
                     await self._take(db, row, outcome)
 
     async def _run(self, job: DriveMarket) -> None:
-        """A core that is away costs no attempt of the job."""
+        """A core that is away costs no attempt of the job; what a person must look at is the sweep's."""
         try:
             await self.drive(job.market)
+        except Refused as error:
+            log.error("token_commands_stuck", market=job.market, error=str(error))
         except (Unavailable, OutcomeUnknown) as error:
             log.info("token_commands_wait", market=job.market, error=str(error))
             async with self._kernel.database.transaction() as db:
                 await self._kernel.jobs.enqueue(db, QUEUE, KIND, job, run_after=AGAIN)
 
+    async def sweep(self) -> None:
+        """Drive what has waited long: its job was given up, or a person had to look. Without the core: later."""
+        async with self._kernel.database.connection() as db:
+            markets = await queries.markets_waiting(db, LEFT_WAITING)
+        for market in markets:
+            try:
+                await self.drive(market)
+                log.warning("token_commands_swept", market=market)
+            except (Unavailable, OutcomeUnknown) as error:
+                log.info("token_commands_wait", market=market, error=str(error))
+                return
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others are sent
+                log.error("token_commands_stuck", market=market, error=f"{type(error).__name__}: {error}")
+
     # The core.
 
     async def _send(self, row: Any) -> _Outcome:
+        """Raises Refused: it stays waiting, and a person must look."""
         body: dict[str, Any] = msgspec.json.decode(row["body"])
         answer = await self._submit(body)
         reason = answer.get("reason")
         if answer.get("event") == "rejected":
             if reason in HARMLESS.get(row["step"], ()):
                 return _done(answer)
+            if row["step"] in AFTER_MINT or reason == "bad_ref":
+                raise Refused(f"{row['ref']} is refused: {reason}")
             closed = await self._close(body)
             return closed or _Outcome("refused", str(reason), None)
         if answer.get("event") == "duplicate" and answer.get("status") == "voided":
@@ -114,7 +140,10 @@ class TokenDesk:
         return _done(answer)
 
     async def _close(self, body: Mapping[str, Any]) -> _Outcome | None:
-        """Afterwards no copy of the command can act. Not None: one has acted before it was closed."""
+        """Afterwards no copy of the command can act. Not None: one has acted before it was closed.
+
+        Raises Unavailable, OutcomeUnknown; Refused: it cannot be closed.
+        """
         if "ref" in body:
             answer = await self._submit({"op": "void", "ref": body["ref"], "not_after": body["not_after"]})
             ran = answer.get("event") == "duplicate" and answer.get("status") != "voided"
@@ -124,13 +153,12 @@ class TokenDesk:
             ran = answer.get("event") == "duplicate"
         else:  # an uncross does nothing but in a market that collects
             return None
+        if answer.get("event") not in ("voided", "done", "duplicate"):
+            raise Refused(f"{body.get('ref', body.get('client_id'))} is not closed: {answer.get('reason')}")
         return _done(answer) if ran else None
 
     async def _submit(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
-        answer = await self._kernel.core.submit(command)
-        if answer.get("event") == "rejected" and answer.get("reason") == "busy":
-            raise Unavailable("the core takes no such command now: busy")
-        return answer
+        return await submit_taken(self._kernel.core, command)
 
     # The documents.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -133,6 +133,16 @@ async def next_command(db: Any, market: str) -> Any:
     return await db.fetchrow(
         "SELECT * FROM tokens.command WHERE market = $1 AND state = 'waiting' ORDER BY id LIMIT 1", market
     )
+
+
+async def markets_waiting(db: Any, age: timedelta) -> list[str]:
+    """With a command that has waited so long, the oldest first."""
+    rows = await db.fetch(
+        "SELECT market FROM tokens.command WHERE state = 'waiting' AND created_at < now() - $1::interval"
+        " GROUP BY market ORDER BY min(id)",
+        age,
+    )  # fmt: skip
+    return [row["market"] for row in rows]
 
 
 async def waiting_steps(db: Any, market: str) -> set[str]:

@@ -38,7 +38,9 @@ SEARCH_WORDS = {
 }  # fmt: skip
 """Language → text search configuration; `simple` for every other."""
 CANDIDATES_MAX = 500
-"""How many matches of a search are ranked: bounds its cost for words that everybody uses."""
+"""How many matches of a search are ranked: bounds its cost for words that everybody uses. A work whose title is just
+what was typed is found whatever else there is, and comes first."""
+EXACT_RANK = 10**12
 _SEARCH = """
     WITH given AS (
         SELECT websearch_to_tsquery('simple', {{0}}) AS plain, websearch_to_tsquery('{words}', {{0}}) AS s),
@@ -203,11 +205,11 @@ async def own(db: Any, account_id: UUID, status: str, before: UUID | None, limit
 async def search(
     db: Any, text: str, words: str, filters: Mapping[str, Any], after: tuple[int, UUID] | None, limit: int
 ) -> list[Any]:
-    """By rank, in millionths; ties by id. `words` is the text search configuration of the language asked in, one of
-    those that we know."""
+    """Titles that are just that, then by rank, in millionths; ties by id. `words` is the text search configuration of
+    the language asked in, one of those that we know."""
     assert words == "simple" or words in SEARCH_WORDS.values(), words
     arguments = _Arguments()
-    query = arguments.put(_SEARCH.format(words=words), text)
+    query = arguments.put(_SEARCH.format(words=words), text.strip())
     where = _conditions(arguments, filters)
     beyond = "true" if after is None else arguments.put("(r.rank, r.id) < ({}::bigint, {}::uuid)", *after)
     end = arguments.put("ORDER BY r.rank DESC, r.id DESC LIMIT {}", limit)
@@ -215,9 +217,16 @@ async def search(
         f"""{query},
         found AS (
             SELECT w.id, w.search, q.words FROM works.work w, query q WHERE w.search @@ q.words AND {where}
-            LIMIT {CANDIDATES_MAX}
+            AND lower(w.title) <> lower($1) LIMIT {CANDIDATES_MAX}
         ),
-        ranked AS (SELECT id, (ts_rank_cd(search, words, 1) * 1000000)::bigint AS rank FROM found),
+        exact AS (
+            SELECT w.id FROM works.work w WHERE lower(w.title) = lower($1) AND {where}
+            ORDER BY w.id DESC LIMIT {CANDIDATES_MAX}
+        ),
+        ranked AS (
+            SELECT id, {EXACT_RANK}::bigint AS rank FROM exact
+            UNION ALL SELECT id, (ts_rank_cd(search, words, 1) * 1000000)::bigint FROM found
+        ),
         best AS (SELECT r.id, r.rank FROM ranked r WHERE {beyond} {end})
         SELECT {_WORK}, r.rank FROM best r JOIN works.work w ON w.id = r.id ORDER BY r.rank DESC, r.id DESC
         """,

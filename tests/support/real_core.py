@@ -35,7 +35,8 @@ class RealCore:
         self.slots: list[np.ndarray] = []
         self._read = 0
         self.lose: deque[str] = deque()
-        """What befalls the coming submits, in order: `request` (it does not arrive), `answer` (it does), `none`."""
+        """What befalls the coming submits, in order: `request` (it does not arrive), `answer` (it does), `none`; `busy`
+        and `cancel_only`: so the gateway answers, without a look at the ref."""
         self.commands: list[dict[str, Any]] = []
         """Those that arrived."""
         self.keys: dict[str, bytes] = {}
@@ -82,6 +83,8 @@ class RealCore:
 
     async def submit(self, command: Mapping[str, Any]) -> dict[str, Any]:
         fault = self._fault()
+        if fault in ("busy", "cancel_only"):
+            return {"event": "rejected", "reason": fault}
         self.commands.append(dict(command))
         answer = self.send(**command)
         if fault == "answer":

@@ -494,7 +494,7 @@ async def test_renewal_that_is_paid_while_suspended_does_not_resume(world):
 # Works made under a licence.
 
 
-async def test_work_made_under_a_licence_shares_what_it_earns_as_long_as_it_holds(world):
+async def test_work_made_under_a_licence_shares_what_it_earns_also_after_its_end(world):
     owner_id, owner, work = await owner_of_work(world)
     maker_id, maker, film = await owner_of_work(world, "The film")
     await world.grant(maker_id, "studio")
@@ -518,7 +518,10 @@ async def test_work_made_under_a_licence_shares_what_it_earns_as_long_as_it_hold
 
     assert await sell() == (6_800_000, 1_700_000), "8.50 came to the film, and 20 % of it to the story"
     await world.data("POST", f"/v1/licenses/{held['id']}/revoke", headers=keyed(owner), json={"reason": "Over."})
-    assert await sell() == (15_300_000, 1_700_000)
+    assert await sell() == (13_600_000, 3_400_000), "who lets it end gains nothing by it"
+    anew = await issued(world, owner, work, maker_id, revenue_share_bps=1000)
+    await world.data("POST", f"/v1/licenses/{anew['id']}/works", headers=maker, json=body)
+    assert await sell() == (21_250_000, 4_250_000), "the new one takes the place of the old one"
     plain = await issued(world, owner, work, maker_id, revenue_share_bps=0)
     await world.refused(409, "CONFLICT", "no_share", "POST", f"/v1/licenses/{plain['id']}/works", headers=maker,
                         json=body)  # fmt: skip

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -566,8 +566,9 @@ async def test_seller_gives_back_what_is_held_and_never_our_money(api_dsn):
         await shop.world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(seller))
         await shop.post("/v1/payouts", bearer, {"asset": "USDC", "amount": "10"})
         assert (await refund(shop, second, bearer, "8"))["status"] == "succeeded"  # 7.2 of the 8 that are left
-        failed = await refund(shop, second, bearer)
-        assert (failed["status"], failed["failure"], shop.owed(seller)) == ("failed", "insufficient_funds", 800_000)
+        await shop.refused(402, "PAYMENT_FAILED", "insufficient_funds", f"/v1/purchases/{second['id']}/refund", bearer,
+                           {"reason": "Torn."})  # fmt: skip
+        assert shop.owed(seller) == 800_000
         await shop.world.sql("UPDATE payments.purchase SET completed_at = completed_at - interval '7 days'"
                              " WHERE seller_id = $1", UUID(seller))  # fmt: skip
         path = f"/v1/purchases/{third['id']}/refund"
@@ -683,8 +684,7 @@ async def test_top_up_is_refunded_by_staff_as_far_as_it_is_there(shop):
     assert shop.units(f"user:{user}") == 6 * USDC
     _, _, _, _, offer = await shop.seller("5")
     await shop.buy(bearer, offer, "balance")
-    gone = await shop.post(path, staff_bearer, {})
-    assert (gone["status"], gone["failure"]) == ("failed", "insufficient_funds")
+    await shop.refused(402, "PAYMENT_FAILED", "insufficient_funds", path, staff_bearer, {})
     await shop.refused(400, "VALIDATION_ERROR", "refund_too_large", path, staff_bearer, {"amount": "6.1"})
 
 
@@ -859,6 +859,129 @@ async def test_provider_away_keeps_the_purchase_until_it_is_back(shop, monkeypat
     monkeypatch.setattr(shop.payments.test, "create", real)
     purchase = await shop.buy(bearer, offer, key=key)
     await shop.pay(purchase["intent"])
+    await shop.finish()
+    assert shop.owed(seller) == 9 * USDC
+
+
+async def test_provider_away_when_an_intent_expires_is_asked_until_it_answers(shop, monkeypatch):
+    """The look-up at the end is the last net for a payment whose events were lost."""
+    seller, _, _, _, offer = await shop.seller()
+    due = ("UPDATE jobs.pgqueuer SET entrypoint = 'payments', execute_after = now()"
+           " WHERE convert_from(payload, 'UTF8') LIKE '%expire_intent%'")  # fmt: skip
+    real = shop.payments.test.cancel
+
+    async def away(*_):
+        raise Unavailable("the provider is away (test)")
+
+    for by_sweep in (False, True):
+        _, bearer = await shop.buyer()
+        taken = await shop.buy(bearer, offer)
+        await shop.pay(taken["intent"], "events_lost")
+        monkeypatch.setattr(shop.payments.test, "cancel", away)
+        await shop.world.sql(due)
+        await shop.world.settle()
+        rows = await shop.world.sql("SELECT count(*) AS n FROM jobs.pgqueuer WHERE status <> 'queued'")
+        assert rows[0]["n"] == 0, "a provider that is away costs no try of the job"
+        monkeypatch.setattr(shop.payments.test, "cancel", real)
+        if by_sweep:  # the job is lost as well
+            await shop.world.sql("DELETE FROM jobs.pgqueuer")
+            await shop.world.sql("UPDATE payments.intent SET expires_at = now() - interval '1 hour'")
+            await shop.payments.intents.sweep()
+        else:
+            await shop.world.sql(due)
+        await shop.finish()
+        assert (await shop.get(f"/v1/purchases/{taken['id']}", bearer))["status"] == "completed"
+    assert shop.owed(seller) == 18 * USDC
+
+
+async def test_refund_whose_job_was_given_up_is_asked_again_by_the_sweep(shop):
+    seller, _, _, _, offer = await shop.seller()
+    _, bearer = await shop.buyer()
+    taken = await shop.buy(bearer, offer)
+    await shop.pay(taken["intent"])
+    await shop.finish()
+    provider = shop.payments.intents._providers.pop("test")  # it was taken out of the settings
+    staff = await shop.staff()
+    await own_money(shop.world, 100)
+    refund = await shop.post(f"/v1/purchases/{taken['id']}/refund", staff, {"reason": "Torn."})
+    await shop.world.sql("DELETE FROM jobs.pgqueuer")
+    await shop.world.sql("UPDATE money.command SET updated_at = now() - interval '1 hour'")
+    await shop.payments.refunds.sweep()  # holds nobody up
+    assert shop.parts(f"pay:{seller}") == (0, 9 * USDC)
+    shop.payments.intents._providers["test"] = provider
+    await shop.payments.refunds.sweep()
+    await shop.finish()
+    (row,) = await shop.world.sql("SELECT status FROM payments.refund WHERE id = $1", UUID(refund["id"]))
+    assert (row["status"], shop.owed(seller)) == ("succeeded", 0)
+
+
+async def test_sale_of_more_lines_than_a_command_has_postings_is_given_back(shop):
+    """Of a card and of a balance, while the core takes nothing for a while, and not at all."""
+    world = shop.world
+    seller, _, work, _, offer = await shop.seller("100")
+    payees = [uuid4() for _ in range(80)]
+    for payee in payees:
+        await world.sql("INSERT INTO identity.account (id) VALUES ($1)", payee)
+    async with world.kernel.database.transaction() as db:
+        await royalty_queries.insert_rule(
+            db, uuid4(), UUID(work["id"]), "content_purchase", datetime.now(UTC) - timedelta(minutes=1), "effective",
+            UUID(seller), [(payee, "collaborator", 125) for payee in payees],
+        )  # fmt: skip
+    staff = await shop.staff()
+    await own_money(world, 1_000)
+    for method in ("balance", "provider"):
+        buyer, bearer = await shop.buyer("100" if method == "balance" else None)
+        sold = await shop.buy(bearer, offer, method)
+        if method == "provider":
+            await shop.pay(sold["intent"])
+        await shop.finish()
+        assert shop.owed(payees[0]) == 1_125_000
+        shop.core.lose.extend(["answer", "cancel_only", "none", "busy"])
+        refund_ = await shop.post(f"/v1/purchases/{sold['id']}/refund", staff, {"reason": "Torn."})
+        await shop.finish()
+        (row,) = await world.sql("SELECT status FROM payments.refund WHERE id = $1", UUID(refund_["id"]))
+        assert row["status"] == "succeeded" and (await shop.get(f"/v1/purchases/{sold['id']}", bearer))["status"] == (
+            "refunded")  # fmt: skip
+        assert {shop.owed(payee) for payee in payees} == {0} and shop.passing(work) == 0
+        assert shop.units(f"user:{buyer}") == (100 * USDC if method == "balance" else 0)
+    assert shop.units("external:test") == -100 * USDC and shop.sum_is_zero()  # what the first buyer has
+
+
+async def test_what_was_gathered_returns_if_a_part_of_it_is_refused(shop, monkeypatch):
+    world = shop.world
+    seller, seller_bearer, work, _, offer = await shop.seller("100")
+    payees = [uuid4() for _ in range(80)]
+    for payee in payees:
+        await world.sql("INSERT INTO identity.account (id) VALUES ($1)", payee)
+    async with world.kernel.database.transaction() as db:
+        await royalty_queries.insert_rule(
+            db, uuid4(), UUID(work["id"]), "content_purchase", datetime.now(UTC) - timedelta(minutes=1), "effective",
+            UUID(seller), [(payee, "collaborator", 125) for payee in payees],
+        )  # fmt: skip
+    _, bearer = await shop.buyer("100")
+    sold = await shop.buy(bearer, offer, "balance")
+    await shop.finish()
+    monkeypatch.setattr(shop.royalties.entries, "hold", timedelta(days=7))
+    last = sorted(f"pay:{payee}" for payee in payees)[-1]  # in the second part: it has nothing any more
+    leg = {"from": last, "asset": "USDC", "amount": "1.125", "to": "platform:revenue"}
+    shop.core.send(op="transfer", legs=[leg], ref=uuid4().hex)
+    refund_ = await shop.post(f"/v1/purchases/{sold['id']}/refund", seller_bearer, {"reason": "Torn."})
+    await shop.finish()
+    (row,) = await world.sql("SELECT status, failure FROM payments.refund WHERE id = $1", UUID(refund_["id"]))
+    assert tuple(row) == ("failed", "insufficient_funds") and shop.passing(work) == 0
+    assert [shop.owed(payee) for payee in sorted(payees, key=str)] == [1_125_000] * 79 + [0]
+    assert (await world.sql("SELECT count(*) AS n FROM royalties.set_aside"))[0]["n"] == 0
+
+
+async def test_event_before_the_reference_of_its_intent_is_kept_is_delivered_again(shop):
+    seller, _, _, _, offer = await shop.seller()
+    _, bearer = await shop.buyer()
+    intent = (await shop.buy(bearer, offer))["intent"]
+    await shop.world.sql("UPDATE payments.intent SET provider_ref = NULL WHERE id = $1", UUID(intent["id"]))
+    same = {"id": f"evt_{uuid4().hex}", "payment": f"py_{uuid4().hex[:24]}"}
+    assert (await shop.event(intent, **same)).status_code == 503
+    await shop.payments.intents.asked(UUID(intent["id"]))
+    assert (await shop.event(intent, **same)).status_code == 200
     await shop.finish()
     assert shop.owed(seller) == 9 * USDC
 

@@ -251,7 +251,7 @@ async def test_ancestors_get_a_share_of_what_their_licensee_received(shop):
     assert [shop.owed(account) for account, *_ in chain] == [0, 0, 0, 0] and shop.units("platform:revenue") == 0
     async with shop.world.kernel.database.transaction() as db:
         (row,) = await db.fetch("SELECT licence_id FROM royalties.ancestor WHERE work_id = $1", UUID(sold["id"]))
-        await shop.royalties.unbind(db, row["licence_id"])
+        await shop.royalties.unbind(db, [row["licence_id"]], UUID(sold["id"]))
     await sell(shop, chain[3][4])
     assert [shop.owed(account) for account, *_ in chain] == [0, 0, 0, 44_991_000]
 

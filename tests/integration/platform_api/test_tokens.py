@@ -1,6 +1,7 @@
 """Tokens over HTTP, a real PostgreSQL, the real core and projector: symbols, launch, trading, phases, proceeds."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import time
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from engine.messages.errors import Unavailable
+from engine.messages.errors import Refused, Unavailable
 from persistence.stores.postgres.projector import Projector
 from platform_api.tokens import queries
 from platform_api.tokens.desk import DriveMarket
@@ -245,6 +246,91 @@ async def test_the_job_goes_on_when_the_core_is_back(floor):
     await floor.desk._run(DriveMarket(token["market"]))  # fails, and puts the next look into the queue
     await floor.world.settle()
     assert (await floor.world.data("GET", f"{TOKENS}/{token['id']}"))["status"] == "minted"
+
+
+async def driven(floor, market):
+    """Until nothing waits, with as many tries as faults are laid."""
+    for _ in range(len(floor.core.lose) + 1):
+        with contextlib.suppress(Unavailable):
+            await floor.desk.drive(market)
+
+
+async def test_a_core_that_takes_nothing_now_refuses_no_step_of_a_launch(floor):
+    """Also not one that has run already: the gateway says so before it looks at the ref."""
+    _, session, bearer = await floor.creator()
+    floor.core.lose = deque(["answer", "cancel_only", "busy"] * 7)
+    token = await floor.launch(bearer)
+    await driven(floor, token["market"])
+    assert not floor.core.lose
+    assert (await floor.world.data("GET", f"{TOKENS}/{token['id']}"))["status"] == "minted"
+    symbol = token["symbol"]
+    assert floor.core.balance("system:external", symbol) == (-10_000_000, 0)
+    assert floor.core.balance(f"launch:{symbol}", symbol) == (0, 6_000_000)
+    assert floor.core.balance(session["account"], symbol) == (4_000_000, 0)
+
+
+async def test_a_ref_that_the_core_takes_no_closing_of_is_not_refused(floor):
+    """Proceeds that ran, whose answer was lost: refused for want of funds is final only when the ref is closed."""
+    _, session, bearer = await floor.creator()
+    operator = await floor.operator()
+    _, buys = await floor.trader()
+    token = await floor.launch(bearer)
+    path = f"{TOKENS}/{token['id']}"
+    floor.core.lose = deque(["none", "answer", "cancel_only"])
+    await floor.step(operator, f"{path}/list")
+    await driven(floor, token["market"])
+    assert (await floor.world.data("GET", path))["status"] == "listed"
+    await floor.order(buys, token["market"], "buy", "10", "1.5")
+    await floor.project()
+    floor.core.lose = deque(["answer", "cancel_only", "busy"])
+    ref = (await floor.world.data("POST", f"{path}/proceeds", headers=keyed(bearer)))["ref"]
+    await driven(floor, token["market"])
+    async with floor.world.kernel.database.connection() as db:
+        assert (await queries.command(db, ref))["state"] == "done"
+    assert floor.core.balance(f"pay:{session['account_id']}", "USDC") == (14_250_000, 0)
+    (owed,) = await floor.world.data("GET", "/v1/royalties/balance", headers=bearer)
+    assert owed["held"] == "14.25"
+    # Refused, and its ref not closed: it stays, and is asked about again.
+    await floor.order(buys, token["market"], "buy", "10", "1.5")
+    await floor.project()
+    launch = f"launch:{token['symbol']}"
+    floor.core.send(op="transfer", legs=[{"from": launch, "asset": "USDC", "amount": "15", "to": session["account"]}],
+                    ref=uuid4().hex)  # fmt: skip
+    floor.core.lose = deque(["none", "cancel_only", "none", "busy"])
+    waits = await floor.world.data("POST", f"{path}/proceeds", headers=keyed(bearer))
+    assert waits["state"] == "waiting"
+    with pytest.raises(Unavailable):
+        await floor.desk.drive(token["market"])
+    await floor.desk.drive(token["market"])
+    async with floor.world.kernel.database.connection() as db:
+        row = await queries.command(db, waits["ref"])
+    assert (row["state"], row["reason"]) == ("refused", "insufficient_funds")
+    floor.core.lose = deque(["answer", "cancel_only", "busy"])
+    await floor.step(operator, f"{path}/delist")
+    await driven(floor, token["market"])
+    assert (await floor.world.data("GET", path))["status"] == "delisted"
+
+
+async def test_a_launch_whose_supply_is_minted_goes_on_when_its_obstacle_is_away(floor):
+    _, session, bearer = await floor.creator()
+    floor.core.lose = deque(["none"] * 5 + ["request", "request"])
+    token = await floor.launch(bearer)
+    launch = f"launch:{token['symbol']}"
+    floor.core.send(op="account", account=launch, status="frozen")
+    with pytest.raises(Unavailable):
+        await floor.desk.drive(token["market"])
+    with pytest.raises(Refused):
+        await floor.desk.drive(token["market"])
+    path = f"{TOKENS}/{token['id']}"
+    assert (await floor.world.data("GET", path, headers=bearer))["status"] == "reserved"
+    old = "UPDATE tokens.command SET created_at = now() - interval '1 hour' WHERE market = $1"
+    await floor.world.sql(old, token["market"])
+    await floor.desk.sweep()  # says that a person must look
+    assert (await floor.world.data("GET", path, headers=bearer))["status"] == "reserved"
+    floor.core.send(op="account", account=launch, status="active")
+    await floor.desk.sweep()
+    assert (await floor.world.data("GET", path))["status"] == "minted"
+    assert floor.core.balance(session["account"], token["symbol"]) == (4_000_000, 0)
 
 
 async def test_a_launch_that_the_core_refuses_fails_and_frees_the_creator(floor):

@@ -506,3 +506,28 @@ async def test_staff_suspends_and_resumes_what_is_not_its_own(world):
     assert (await world.data(*resume, headers=moderator, json=why))["status"] == "published"
     await world.settle()
     assert (await world.data("GET", f"/v1/creators/{made['id']}"))["work_count"] == 1
+
+
+async def test_title_that_is_just_the_query_is_found_first_however_many_works_have_the_word(world):
+    """Thousands have it in their titles, more than a search ranks; the one that is called so was made last."""
+    _, _, bearer = await creator(world, "Mine")
+    word = f"w{uuid4().hex}"
+    model, _ = await published(world, bearer, f"{word} and more of {word}")
+    rows = await world.sql(
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = 'works' AND table_name = 'work'"
+        " AND is_generated = 'NEVER' AND column_name <> 'id'"
+    )
+    columns = ", ".join(row["column_name"] for row in rows)
+    await world.sql(
+        f"INSERT INTO works.work (id, {columns}) SELECT gen_random_uuid(), {columns} FROM works.work,"
+        " generate_series(1, 2000) WHERE id = $1", UUID(model["id"]),
+    )  # fmt: skip
+    wanted, _ = await published(world, bearer, word.capitalize())
+    found, cursor = [], ""
+    while cursor is not None:
+        path = f"{WORKS}/search?q={word}&limit=200" + (f"&cursor={cursor}" if cursor else "")
+        answer = (await world.client.get(path)).json()
+        found += [one["id"] for one in answer["data"]]
+        cursor = answer["pagination"]["next_cursor"]
+    assert found[0] == wanted["id"] and len(found) == len(set(found)) == 501
+
