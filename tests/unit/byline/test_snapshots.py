@@ -16,6 +16,7 @@ from byline import bootstrap
 from engine.core import Core
 from persistence import snapshot
 from persistence.disk import DirectoryDisk
+from persistence.event_log import EventLogWriter
 from tests.support.waiting import until
 
 
@@ -34,11 +35,13 @@ class Loop:
         self.stop = asyncio.Event()
         self.told: dict[str, Any] = {}
         journal = SimpleNamespace(identity=bytes(16), durable_sequence=0, status="running")
+        self.event_log = EventLogWriter(directory / "events", bytes(16), bytes(16), threads=False, file_slots=2048)
+        report = SimpleNamespace(snapshot_sequence=0)
         self.task = asyncio.ensure_future(
             bootstrap._snapshots(
                 SimpleNamespace(data_directory=directory, snapshot_interval_s=3600.0),  # type: ignore[arg-type]
                 self.stop,
-                SimpleNamespace(core=self.core, journal=journal, report=SimpleNamespace(snapshot_sequence=0)),
+                SimpleNamespace(core=self.core, journal=journal, event_log=self.event_log, report=report),
                 SimpleNamespace(sequence=0, chain=0),
                 DirectoryDisk(directory),
                 self.told,
