@@ -158,7 +158,7 @@ class MoneyCommands:
         """Whether it was new. Two answers about the same accounts may wait for each other: PostgreSQL ends one, which
         is noted anew."""
         for _ in range(_NOTED_MOST - 1):
-            with suppress(Deadlock):
+            with suppress(Deadlock):  # nothing of it was noted
                 return await self._note_once(row, answer)
         return await self._note_once(row, answer)
 

@@ -267,6 +267,13 @@ def _address_of(world: World) -> bytes:
 
 async def test_a_wallet_that_is_not_linked_any_more_confirms_nothing(world: World) -> None:
     document = await world.ask()
+    await world.sql(  # the session is of another wallet: one of the wallet itself would end with it
+        "WITH other AS (INSERT INTO identity.wallet (id, account_id, chain, address, public_key, scheme, is_primary)"
+        " SELECT gen_random_uuid(), account_id, chain, sha256(address), public_key, scheme, false FROM identity.wallet"
+        " WHERE address = $1 RETURNING id, account_id) UPDATE identity.session s SET wallet_id = other.id FROM other"
+        " WHERE s.account_id = other.account_id",
+        _address_of(world),
+    )
     await world.sql("UPDATE identity.wallet SET revoked_at = now() WHERE address = $1", _address_of(world))
     body = {"signature": world.wallet.sign(document["message"].encode())}
     path = f"/v1/withdrawals/{document['id']}/confirm"

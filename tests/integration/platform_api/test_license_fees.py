@@ -243,7 +243,7 @@ async def test_refund_of_a_fee_takes_it_back_from_all_and_revokes_down_the_chain
     for _, bearer in parties[:2]:
         (row,) = await world.data("GET", "/v1/royalties/balance", headers=bearer)
         assert (row["payable"], row["held"]) == ("0", "0")
-    await world.refused(409, "CONFLICT", "not_active", "POST", path, headers=keyed(licensor), json=body)
+    await world.refused(409, "CONFLICT", "nothing_to_refund", "POST", path, headers=keyed(licensor), json=body)
     events = await told(world, below["id"])
     assert events == ["license.activated", "license.refunded", "license.revoked", "authorization.revoked"]
 

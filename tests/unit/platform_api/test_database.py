@@ -33,6 +33,7 @@ def test_no_statement_of_the_platform_sets_anything_for_a_session():
     found = [
         f"{path.relative_to(PLATFORM)}:{number}: {line.strip()}"
         for path in PLATFORM.rglob("*.py")
+        if path != PLATFORM / "kernel/alone.py"  # it holds a lock for as long as its own connection lives, of no pool
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if OF_A_SESSION.search(line)
     ]
