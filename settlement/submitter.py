@@ -92,7 +92,7 @@ class Submitter:
         if execution.abort_code in _WRONG_PLACE:
             place = await self._place(life, listings)
         if place == "after":
-            await self._step(life, PartExecuted(now, number, await self._effective(life)))
+            await self._step(life, PartExecuted(now, number, await self._effective(life, listings)))
         elif (passing or place == "stale" or place == "before") and len(life.digests) < _SIGNED_MOST:
             why = passing or "the node showed old vaults"
             await self._step(life, PartRefused(now, number, why))
@@ -125,20 +125,30 @@ class Submitter:
             return
         place = await self._place(life, listings)
         if place == "after":
-            await self._step(life, PartExecuted(time.time_ns(), number, await self._effective(life)))
+            await self._step(life, PartExecuted(time.time_ns(), number, await self._effective(life, listings)))
         elif place in ("other", "past"):
             await self._halt(life, f"batch {number}: the vaults stand at another number or chain value")
         else:
             await self._step(life, PartRefused(time.time_ns(), number, reason))
 
-    async def _effective(self, life: Life) -> Execution:
-        """The transaction that gave the vaults what they show, among all that were ever signed for this part."""
+    async def _effective(self, life: Life, listings: dict[str, VaultListing]) -> Execution:
+        """The transaction that gave the vaults what they show, among all that were ever signed for this part.
+
+        Raises Unavailable: no checkpoint has what gave it to them, ours or (so it seems to this node) another's.
+        """
         for digest in reversed(life.digests):
             found = await self._chain.find(digest)
             if found is not None and found.success:
                 if found.checkpoint is None:
                     raise Unavailable(f"batch {life.batch.number}: {digest} is executed and in no checkpoint yet")
                 return found
+        coins = life.batch.parts[life.part].coins
+        states = await self._chain.vault_states([listings[coin.asset] for coin in coins])
+        for coin in coins:
+            state = states[coin.asset]
+            given = await self._chain.find(state.previous)
+            if _place(state, coin, life) != "after" or given is None or given.checkpoint is None:
+                raise Unavailable(f"batch {life.batch.number}: no checkpoint has what the vault of {coin.asset} shows")
         error = f"part {life.part} is on the chain, by none of the transactions signed here: {', '.join(life.digests)}"
         log.error("settlement=foreign_transaction batch=%d reason=%s", life.batch.number, error)
         return Execution("", True, None, error, 0, None)

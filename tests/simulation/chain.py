@@ -86,6 +86,8 @@ class ChainNode:
         self.committed: list[tuple[str, int, int]] = []
         """(asset, batch, part) in the order in which they took effect."""
         self.sendings: list[Sending] = []
+        self.touched: dict[str, str] = {}
+        """Asset → digest of the transaction that changed its vault last."""
         self.payouts: dict[str, tuple[str, bool]] = {}
         """Ref of a withdrawal → digest of the transaction that carried it, whether the contract skipped it."""
         self.uncertified: _Uncertified | None = None
@@ -132,11 +134,11 @@ class ChainNode:
     def pretend(self, signed: Signed) -> Execution:
         """Effects of the bytes that no checkpoint will have, shown for a while only. Raises as `execute`."""
         raw = self._checked(signed)
-        before = self.vaults, self._old, len(self.events), len(self.committed)
+        before = self.vaults, self._old, len(self.events), len(self.committed), self.touched
         self.vaults = dict(self.vaults)
         execution = msgspec.structs.replace(self._run(raw, signed.digest), checkpoint=None)
         self.uncertified = pretended = _Uncertified(execution, self.states())
-        self.vaults, self._old = before[:2]
+        self.vaults, self._old, self.touched = before[0], before[1], before[4]
         del self.events[before[2] :], self.committed[before[3] :]
 
         def take_back() -> None:
@@ -191,6 +193,7 @@ class ChainNode:
             self.committed.append((coin.asset, part.batch, part.number))
         self._old = self.states()
         self.vaults |= after
+        self.touched = self.touched | dict.fromkeys(after, digest)
         self.events += events
         skipped = [place for place, name in enumerate(paying) if name == "WithdrawalSkipped"]
         return Execution(digest, True, None, "", 1, self.checkpoint, "", skipped)
@@ -210,7 +213,7 @@ class ChainNode:
             asset: VaultState(
                 vault.header.next_seq, vault.header.next_part, vault.header.next_withdrawal, vault.header.chain,
                 vault.header.pool, vault.header.paused, vault.header.last_root, vault.header.last_liabilities,
-                vault.header.last_pool, vault.header.deficit, "",
+                vault.header.last_pool, vault.header.deficit, self.touched.get(asset, ""),
             )
             for asset, vault in self.vaults.items()
         }  # fmt: skip

@@ -14,6 +14,7 @@ SEEDS, GROUP = 120, 20
 FOUND = {
     20058: "bytes that aborted late were found by digest, so new ones may follow; the auditor had not heard of it",
     20078: "the same, and a lagging node had said that the batch was still to come",
+    5311: "the vaults showed a part that no checkpoint had, and every look for its transaction was old: it was booked",
 }
 """Seeds that failed once, and why."""
 
