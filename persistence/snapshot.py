@@ -132,7 +132,8 @@ class SnapshotWriter:
         The child has ended, and the journal is durable up to `sequence`.
 
         Raises:
-            OSError: the child failed, was killed, or the disk refuses; older snapshots are untouched, this one is gone.
+            OSError: the child failed, was killed, or the disk refuses; older snapshots are untouched, and nothing may
+                rest on this one: it is gone, or whole under a name that a loss of power may take.
         """
         assert self._file is not None and not self._child
         file, self._file = self._file, None

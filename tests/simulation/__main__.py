@@ -2,6 +2,7 @@
 
     --seed S          one seed alone: prints its faults and, if it fails, a shortened plan and the end of its history
     --history         with --seed: the history even if it holds
+    --edition E       with --seed: the plan as an earlier edition drew it (FOUND in test_seeds.py)
     --json            one object at the end instead of a line for each thousand seeds
 
 Exit status 1: an invariant was broken.
@@ -19,7 +20,7 @@ from typing import Any
 from tests.simulation.budget import SeedResult, pace, seed_results
 from tests.simulation.settlement_world import run_settlement
 from tests.simulation.shorten import shorten
-from tests.simulation.world import Plan, Result, draw_plan, run_seed
+from tests.simulation.world import EDITION, Plan, Result, draw_plan, run_seed
 
 HISTORY_LINES = 60
 
@@ -29,9 +30,9 @@ def again(seed: int) -> str:
     return f"python -m tests.simulation --seed {seed}"
 
 
-def explain(seed: int, result: Result, *, tries: int = 60) -> str:
+def explain(plan: Plan, result: Result, *, tries: int = 60) -> str:
     """What a failing seed tells: itself, the command, the shortest plan found, the end of its history."""
-    plan = draw_plan(seed)
+    seed = plan.seed
     short, found = shorten(plan, result, _run_plan, tries=tries)
     lines = [f"seed {seed} fails: {result.failure}", f"run it again: {again(seed)}"]
     lines.append(f"shortened from {len(plan.faults)} faults in {plan.duration_ms} ms to {len(short.faults)}:")
@@ -45,8 +46,9 @@ def _run_plan(plan: Plan) -> Result:
     return run_seed(plan.seed, plan=plan)
 
 
-def _one(seed: int, with_history: bool) -> int:
-    result = run_seed(seed, with_history=with_history)
+def _one(seed: int, edition: int, with_history: bool) -> int:
+    plan = draw_plan(seed, edition=edition)
+    result = run_seed(seed, plan=plan, with_history=with_history)
     print(
         f"seed {seed}: {result.outcome}, {result.virtual_s:.0f} virtual s in {result.cpu_s:.2f} s of CPU, "
         f"{result.requests} requests, {result.commands} records, {result.recoveries} recoveries, "
@@ -55,7 +57,7 @@ def _one(seed: int, with_history: bool) -> int:
     settled = run_settlement(seed)
     print(f"settlement: {settled.batches} commits, {settled.kills} kills, {dict(settled.faults)} {settled.failure}")
     if result.violations:
-        print(explain(seed, result))
+        print(explain(plan, result))
     elif with_history:
         print("\n".join(result.history))
     return bool(result.violations or settled.violations)
@@ -88,10 +90,11 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--edition", type=int, default=EDITION)
     parser.add_argument("--history", action="store_true")
     wanted = parser.parse_args()
     if wanted.seed is not None:
-        return _one(wanted.seed, wanted.history)
+        return _one(wanted.seed, wanted.edition, wanted.history)
     began, results = time.monotonic(), []
     for result in seed_results(wanted.seeds, first=wanted.first, processes=wanted.processes):
         results.append(result)

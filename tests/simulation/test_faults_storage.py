@@ -1,7 +1,8 @@
-"""F1, F3–F8, F13, F14, F16, F17: what a disk can do to journal and snapshots, by the journal of a whole exchange."""
+"""F1, F3–F8, F10, F13–F17: what a disk can do to journal and snapshots, by the journal of a whole exchange."""
 
 from __future__ import annotations
 
+import errno
 import itertools
 import random
 import struct
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.messages.errors import JournalCorrupt
+from engine.messages.errors import JournalCorrupt, JournalFailed
 from persistence import ring, segments
 from persistence.evidence import check_durable
 from persistence.segments import HEADER_BYTES, Tail
@@ -322,6 +323,58 @@ def test_a_failed_sync_then_a_kill_then_a_loss_of_power_lose_nothing(tmp_path: P
         disk.revive("power")
         with _closing(recovered(disk, tmp_path / f"{seed}b", boot=2)) as third:
             assert third.report.sequence == told + 1
+
+
+@pytest.mark.parametrize("operation", ["open", "rename", "sync_directory"])
+def test_f10_f15_a_name_that_fails_in_a_start_is_told_and_costs_nothing(
+    large: Written, tmp_path: Path, operation: str
+) -> None:
+    """Each such operation of a start in turn: it raises, or its journal takes nothing; the start behind it is whole."""
+    told = 0
+    for passes in itertools.count():
+        disk = disk_of(large.files, passes)
+        disk.fail[operation] = passes, errno.EIO
+        try:
+            with _closing(recovered(disk, tmp_path / f"{passes}a", boot=1)) as first:
+                if operation in disk.fail:
+                    break  # a start has no more of them
+                assert first.journal.failed == errno.EIO and first.journal.status == "failed"
+        except (OSError, JournalFailed) as error:
+            assert operation not in disk.fail, error
+        told += 1
+        disk.revive("power" if passes % 2 else "kill")
+        with _closing(recovered(disk, tmp_path / f"{passes}b", boot=2)) as second:
+            assert second.core.state_hash() == large.hashes[-1] and not second.journal.failed
+    assert told >= {"open": 5, "rename": 1, "sync_directory": 2}[operation]
+
+
+@pytest.mark.parametrize("operation", ["open", "rename", "sync_directory"])
+def test_f10_f17_a_name_that_fails_in_a_roll_stops_the_journal_and_loses_nothing(
+    tmp_path: Path, operation: str
+) -> None:
+    """Each such operation of two changes of segment in turn. It is told once, and nothing is tried again."""
+    stopped = 0
+    for passes in itertools.count():
+        disk = FaultyDisk(passes)
+        with _closing(recovered(disk, tmp_path / f"{passes}a", boot=1)) as first:
+            disk.fail[operation] = passes, errno.EIO
+            for sequence in range(1, 1_200):
+                first.journal.append(_tick(sequence))
+                if sequence % 50 == 0:
+                    first.journal.publish()
+                    first.journal.step()
+            if operation in disk.fail:
+                assert not first.journal.failed
+                break  # two rolls have no more of them
+            assert first.journal.failed == errno.EIO
+            durable, groups = first.journal.durable_sequence, first.journal.group_count
+            first.journal.step()
+            assert (first.journal.durable_sequence, first.journal.group_count) == (durable, groups)
+        stopped += 1
+        disk.revive("power" if passes % 2 else "kill")
+        with _closing(recovered(disk, tmp_path / f"{passes}b", boot=2)) as second:
+            assert second.report.sequence >= durable > 0 and not second.journal.failed
+    assert stopped >= 2
 
 
 def test_what_a_start_found_is_durable_before_it_is_told(tmp_path: Path) -> None:

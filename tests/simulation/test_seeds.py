@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.__main__ import explain
-from tests.simulation.world import run_seed
+from tests.simulation.world import draw_plan, run_seed
 
 SEEDS, GROUP = 200, 5
 
@@ -18,19 +18,26 @@ FOUND = {
     6822: "the auditor compared a projection with a core that was a command ahead of it (no fault of ours)",
     25: "a failed sync, a kill and a loss of power made a hole: the last group was never written again",
 }
-"""Seeds that failed once, and why: they run with the others."""
+"""Seeds that failed once, and why: they run with the others. All of these in plans of edition 0."""
+FOUND_SINCE = {
+    85: (1, "the auditor took the operator's status behind a journal that had failed for an ack (no fault of ours)"),
+}
+"""With the edition of their plans."""
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, GROUP))
 def test_every_invariant_holds_in_any_world(first: int) -> None:
     for seed in range(first, first + GROUP):
         result = run_seed(seed)
-        assert not result.violations, explain(seed, result, tries=30)
+        assert not result.violations, explain(draw_plan(seed), result, tries=30)
         assert result.replies > 100, "the world was not silent"
 
 
-@pytest.mark.parametrize("seed", FOUND)
-def test_what_was_found_once_holds_and_is_the_same_world_again(seed: int) -> None:
-    first, again = run_seed(seed), run_seed(seed)
-    assert not first.violations, explain(seed, first, tries=30)
+@pytest.mark.parametrize(
+    ("seed", "edition"), [*((seed, 0) for seed in FOUND), *((seed, since) for seed, (since, _) in FOUND_SINCE.items())]
+)
+def test_what_was_found_once_holds_and_is_the_same_world_again(seed: int, edition: int) -> None:
+    plan = draw_plan(seed, edition=edition)
+    first, again = run_seed(seed, plan=plan), run_seed(seed, plan=plan)
+    assert not first.violations, explain(plan, first, tries=30)
     assert (first.state_hash, first.replies, first.faults) == (again.state_hash, again.replies, again.faults)

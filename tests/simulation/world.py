@@ -48,7 +48,7 @@ from tests.simulation.network import MS, Network
 from tests.simulation.projection import Projection
 from tests.simulation.traders import MARKETS, Hostile, Operator, Trader, setup
 
-__all__ = ["Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly", "run_seed"]
+__all__ = ["EDITION", "Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly", "run_seed"]
 
 SECOND = 1_000 * MS
 SETTINGS: dict[str, Any] = {
@@ -62,9 +62,16 @@ HOUSE = ["system:fees", "system:external"]
 LINK_FAULTS = ("cut", "cut_late", "half_open", "stall", "storm")
 DISK_FAULTS = ("slow_disk", "full_disk", "short_writes", "sync_error", "write_error")
 CRASHES = ("kill", "power", "kill_at_step", "power_at_step", "kill_in_disk", "power_in_disk", "power_in_recovery")
-ARMED = ("sync_error", "write_error", "misdirect", "lie")
+NAME_FAULTS = ("open_error", "rename_error", "sync_directory_error", "start_error")
+"""Of names and not of what stands under them; `start_error`: a death, and an operation fails in the start behind it."""
+ARMED = ("sync_error", "write_error", "misdirect", "lie", *NAME_FAULTS)
 """Of which the disk itself counts those that it met."""
+OPEN_ERRORS = (errno.EIO, errno.EIO, errno.EMFILE, errno.ENOMEM)
+NAME_ERRORS = (errno.EIO, errno.EIO, errno.ENOSPC)
 DAMAGE = ("flip", "misdirect", "lie", "old_block", "lost_middle")
+EDITION = 1
+"""Of plans. What a later one adds is drawn from dice of its own, so that the plan of an earlier one stays what it was:
+0 has no faults of names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +123,8 @@ class Result:
         return "; ".join(map(str, self.violations))
 
 
-def draw_plan(seed: int, *, duration_ms: int = 60_000) -> Plan:
-    """The faults of a seed."""
+def draw_plan(seed: int, *, duration_ms: int = 60_000, edition: int = EDITION) -> Plan:
+    """The faults of a seed, as this edition of plans has them."""
     draw = random.Random(f"plan-{seed}")
     weights = {
         "cut": 6, "cut_late": 6, "half_open": 3, "stall": 3, "storm": 1, "slow_disk": 3, "full_disk": 1.5,
@@ -132,8 +139,16 @@ def draw_plan(seed: int, *, duration_ms: int = 60_000) -> Plan:
     ]
     if draw.random() < 0.12:
         faults.append(Fault(draw.randrange(duration_ms // 2, duration_ms), draw.choice(DAMAGE), draw.getrandbits(32)))
+    if edition >= 1:
+        faults += _name_faults(seed, duration_ms)
     faults.sort(key=lambda fault: fault.at_ms)
     return Plan(seed, tuple(faults), draw.choice([2, 3, 3, 4]), draw.random() < 0.7, duration_ms)
+
+
+def _name_faults(seed: int, duration_ms: int) -> list[Fault]:
+    draw = random.Random(f"names-{seed}")
+    kinds = draw.choices(NAME_FAULTS, (1, 1, 1, 2), k=draw.choice([0, 1, 1, 2, 3]))
+    return [Fault(draw.randrange(duration_ms), kind, draw.getrandbits(32)) for kind in kinds]
 
 
 class World:
@@ -162,6 +177,8 @@ class World:
         self._disk_failed = False
         self._is_calm = False
         self._next_death: str | None = None
+        self._next_failure: tuple[str, int, int] | None = None
+        """Of the disk in the next start: operation, how many of it pass before, errno."""
         self._starting = False
         names = [f"trader{number}" for number in range(plan.traders)]
         self.observer = self._client("observer", [*names, *HOUSE])
@@ -252,6 +269,7 @@ class World:
     def _heal(self) -> None:
         """No more faults: everything must come back by itself."""
         self._is_calm = True
+        self._next_failure = None
         self.disk.fail.clear()
         self.disk.space, self.disk.short_writes, self.disk.die_in = None, None, None
         self.disk.misdirect = self.disk.lies = 0
@@ -366,6 +384,10 @@ class World:
         if death is not None:
             self._next_death = None
             self.disk.die_in = 1 + random.Random(f"recovery-{self.plan.seed}-{self.epoch}").randrange(12)
+        if self._next_failure is not None:
+            operation, passes, error_number = self._next_failure
+            self._next_failure, self._disk_failed = None, True
+            self.disk.fail[operation] = passes, error_number
         found = self._read_damaged() if self.is_damaged else None
         try:
             process = ExchangeProcess(
@@ -384,7 +406,7 @@ class World:
                 self._died("power")
                 return
             if _is_space(error) or (self._disk_failed and isinstance(error, OSError | JournalFailed)):
-                self._disk_failed = False
+                self._disk_failed = bool(self.disk.fail)
                 self.schedule.later(SECOND, self._start)
                 return
             raise
@@ -489,6 +511,8 @@ class World:
             self._crash(kind, draw)
         elif kind in DISK_FAULTS:
             self._disk_fault(kind, draw)
+        elif kind in NAME_FAULTS:
+            self._name_fault(kind, draw)
         elif kind in DAMAGE:
             self._damage(kind, draw)
         elif kind == "clock":
@@ -546,6 +570,18 @@ class World:
             operation = "sync" if kind == "sync_error" else "write"
             self._disk_failed = True
             self.disk.fail[operation] = (draw.randrange(6), draw.choice([errno.EIO, errno.EIO, errno.ENOSPC]))
+
+    def _name_fault(self, kind: str, draw: random.Random) -> None:
+        operation = kind.removesuffix("_error")
+        if operation == "start":
+            operation = draw.choice(["open", "open", "rename", "sync_directory", "sync_directory", "write", "sync"])
+            # A start opens each segment and snapshot at least once, and syncs and renames a few times.
+            passes = draw.randrange(10 if operation == "open" else 4)
+            self._next_failure = operation, passes, draw.choice(OPEN_ERRORS if operation == "open" else NAME_ERRORS)
+            self._died(draw.choice(["kill", "power"]))
+            return
+        self._disk_failed = True
+        self.disk.fail[operation] = draw.randrange(3), draw.choice(OPEN_ERRORS if operation == "open" else NAME_ERRORS)
 
     def _damage(self, kind: str, draw: random.Random) -> None:
         """What no single disk can mend. The start that follows must refuse, or be right all the same."""

@@ -203,6 +203,39 @@ def test_leavings_of_a_killed_process_are_removed(tmp_path: Path, core: Core, wr
     assert_writes_one(writer, tmp_path, core)
 
 
+class _NoNames(DirectoryDisk):
+    """Renames once and cannot make the name durable, or cannot rename."""
+
+    fails = ""
+
+    def rename(self, source: str, target: str) -> None:
+        if self.fails == "sync":
+            os.rename(self.root / source, self.root / target)
+        if self.fails:
+            raise OSError(errno.EIO, f"{self.fails} failed")
+        super().rename(source, target)
+
+
+@pytest.mark.parametrize("fails", ["rename", "sync"])
+def test_a_name_that_fails_is_told_removes_nothing_and_the_next_one_works(
+    tmp_path: Path, core: Core, slots: np.ndarray, fails: str
+) -> None:
+    disk = _NoNames(tmp_path)
+    writer = SnapshotWriter(disk, core, IDENTITY, keep=1)
+    assert_writes_one(writer, tmp_path, core)
+    before = writer.sequence
+    applied(core, slots, len(slots) - 6000, len(slots) - 3000)
+    writer.begin(7)
+    ended(writer)
+    disk.fails = fails
+    with pytest.raises(OSError, match=f"{fails} failed"):
+        writer.finish()
+    assert read_snapshot(disk, snapshot_name(before)).sequence == before, "the older one may be the only one"
+    disk.fails = ""
+    assert_writes_one(writer, tmp_path, core)
+    assert [found.sequence for found in newest_snapshots(disk, [])] == [core.sequence]
+
+
 def test_only_the_newest_stay(tmp_path: Path, core: Core, slots: np.ndarray) -> None:
     writer = SnapshotWriter(DirectoryDisk(tmp_path), core, IDENTITY, keep=2)
     kept = []
