@@ -24,9 +24,9 @@ __all__ = ["SimulatedClient", "Witness", "key_of", "text_frame"]
 
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: byline.json.v1\r\n\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: %s\r\n\r\n"
 )
-TEXT, PING, PONG = 1, 9, 10
+TEXT, BINARY, PING, PONG = 1, 2, 9, 10
 PATIENCE_NS = 8_000 * MS
 """After which a client takes its link for dead."""
 
@@ -54,7 +54,9 @@ def text_frame(payload: bytes, opcode: int = TEXT) -> bytes:
 
 
 class SimulatedClient:
-    """One key with one link at a time."""
+    """One key with one link at a time. Speaks JSON; records.py has one that sends its orders as records."""
+
+    protocol = b"byline.json.v1"
 
     def __init__(
         self, name: str, network: Network, witness: Witness, seed: int, accounts: list[str], *, key: Any = None,
@@ -97,7 +99,7 @@ class SimulatedClient:
             self._again(100)
             return
         self._buffer, self._is_upgraded, self.is_live = b"", False, False
-        self.link.send(UPGRADE)
+        self.link.send(UPGRADE % self.protocol)
         self._watch(self.link)
 
     def _watch(self, link: Link) -> None:
@@ -144,7 +146,7 @@ class SimulatedClient:
         if message["op"] == "withdraw":
             self.sent_money.append(message)
         self.witness.sent(self, message)
-        self.link.send(text_frame(msgspec.json.encode(message)))
+        self._send(message)
         link, rid = self.link, self.rid
 
         def look() -> None:
@@ -153,6 +155,10 @@ class SimulatedClient:
 
         self.network.schedule.later(PATIENCE_NS, look)
         return rid
+
+    def _send(self, message: Json) -> None:
+        assert self.link is not None
+        self.link.send(text_frame(msgspec.json.encode(message)))
 
     def send_raw(self, data: bytes) -> None:
         """Bytes of any kind."""
@@ -178,6 +184,8 @@ class SimulatedClient:
             opcode, payload = frame
             if opcode == TEXT:
                 self._hear(msgspec.json.decode(payload))
+            elif opcode == BINARY:
+                self._hear_records(payload)
             elif opcode == PING:
                 link.send(text_frame(payload, PONG))
 
@@ -222,6 +230,9 @@ class SimulatedClient:
                 self.on_answer(request, message)
         elif "event" in message and self.on_event is not None:
             self.on_event(message)
+
+    def _hear_records(self, payload: bytes) -> None:
+        raise AssertionError(f"{self.name} was sent {len(payload)} bytes of records on a session of JSON")
 
     def _sign_in(self, hello: Json) -> None:
         assert self.link is not None

@@ -1,4 +1,4 @@
-"""F30, F31, F32, F36, F37 and what seeds found about sessions: told on small worlds where each step is said."""
+"""F30, F31, F32, F36, F37, sessions of records, and what seeds found: told on small worlds where each step is said."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.simulation.client import SimulatedClient
-from tests.simulation.network import MS
+from tests.simulation.network import MS, Link
 from tests.simulation.traders import place
 from tests.simulation.world import SECOND, Fault, Plan, World, prepared, run_seed
 
@@ -54,6 +54,17 @@ def test_f30_an_error_is_a_definite_no(tmp_path: Path) -> None:
     assert refused > 20
 
 
+def test_records_and_text_tell_the_same_through_every_death() -> None:
+    """Facts told as records are compared with those told as JSON to the drop copy: now, resumed, after a restart."""
+    kinds = ("storm", "kill", "power", "storm", "wipe_events")
+    faults = tuple(Fault(at, kind, at) for at, kind in zip(range(3_000, 15_500, 2_500), kinds, strict=True))
+    for seed in range(3):
+        records = ("trader0", "trader2") if seed else ("trader0", "trader1", "trader2", "eve")
+        result = run_seed(seed, plan=Plan(seed, faults, duration_ms=16_000, records=records))
+        assert not result.violations, result.failure
+        assert result.records > result.requests / 4
+
+
 @pytest.mark.parametrize("rate", [1, 3, 10])
 def test_f31_messages_lost_doubled_and_out_of_turn_execute_at_most_once(rate: int) -> None:
     """Every `1000 / rate` ms some link breaks with bytes under way, delivered late half of the time."""
@@ -64,6 +75,45 @@ def test_f31_messages_lost_doubled_and_out_of_turn_execute_at_most_once(rate: in
     result = run_seed(31, plan=Plan(31, faults, duration_ms=20_000))
     assert not result.violations, result.failure
     assert result.requests > 150
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3])
+def test_f31_nearly_a_third_of_all_messages_is_lost_and_some_come_late(
+    share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link is left right behind a message: what is under way is gone, or arrives behind what the next link brings."""
+    dice, say, arrive = random.Random(31), SimulatedClient.say, Link._arrive
+    pieces, lost, late, is_lossy = 0, 0, 0, False
+
+    def left(client: SimulatedClient, message: Json) -> int:
+        link, schedule = client.link, client.network.schedule
+        assert link is not None
+        link.latency_ns = max(link.latency_ns, 2 * MS)  # so that it is under way
+        rid = say(client, message)
+        if is_lossy and client.accounts and dice.random() < share / (1 - client.late):
+            schedule.later(0, lambda: client.abandon() if client.link is link else None)
+        return rid
+
+    def counted(link: Link, data: bytes) -> None:
+        nonlocal pieces, lost, late
+        pieces += is_lossy
+        lost += is_lossy and link.is_half_open
+        late += link.is_left and not link.is_half_open
+        arrive(link, data)
+
+    monkeypatch.setattr(SimulatedClient, "say", left)
+    monkeypatch.setattr(Link, "_arrive", counted)
+    for seed in (31, 32):
+        with prepared(Plan(seed, (), records=("trader1",)), tmp_path / str(seed)) as world:
+            is_lossy = True
+            for actor in (*world.traders, *world.hostile, world.operator):
+                actor.begin()
+            _run(world, 20_000)
+            is_lossy = False
+            for actor in (*world.traders, *world.hostile, world.operator):
+                actor.stop()
+            _holds(world)
+    assert lost > 0.6 * share * pieces and late, f"{lost} of {pieces}, {late} late"
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])

@@ -7,6 +7,7 @@ the C compiler. What is planted in Python parts by a test itself is in test_muta
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,14 @@ import pytest
 from tests.simulation.planted import Bug, build, violations_of
 from tests.simulation.world import Fault, Plan
 
-SEQUENCER, WRITER = "gateway/sequencer.pyx", "persistence/writer.h"
+SEQUENCER, WRITER, RECORDS = "gateway/sequencer.pyx", "persistence/writer.h", "gateway/wire/binary.pyx"
 SYNC = "if (!error) error = -j->disk.sync(j->disk.context, j->file);"
 SYNC_TWICE = "if (!error && j->disk.sync(j->disk.context, j->file)) error = -j->disk.sync(j->disk.context, j->file);"
 CHECKSUM = "if (!byline_record_check(record, end - *at)) return 1;"
 CHAIN = "uint64_t word = byline_chain(*chain, record, record[5]);\n        if"
 PUBLISH = "self.event_log.publish(self.event_log.context, mark)"
 DURABLE = "            return self.journal.durable(self.journal.context)\n        return"
+BLANKED = "        if own != NIL and kind == EV_TRADE:"
 FEE = "        *credit = (uint32_t)(fee * PPM - exact);\n        return fee;"
 MOVED, REPLACED = "    hold(s, held, after - before)", "    hold(s, hold_slot(s, slot), after - before)"
 
@@ -40,6 +42,7 @@ FAILED_SYNC = [
 ]
 FLIPS = [_plan(seed, Fault(9_000, "flip", seed), until_ms=11_000) for seed in range(4)]
 SNAPSHOT = [_plan(0, Fault(5_000, "snapshot", 2), Fault(7_000, "kill", 1), until_ms=9_000)]
+WITH_RECORDS = [replace(QUIET[0], records=("trader0", "trader1"))]
 LATE_WAKES = [_plan(0, Fault(1_000, "slow_wake", 5), until_ms=10_000)]
 
 ALWAYS = {
@@ -62,6 +65,9 @@ MORE = {
     ),
     "events published beyond the durable mark": (
         Bug(SEQUENCER, ((PUBLISH, PUBLISH.replace("mark", "self.sequence")),)), LATE_WAKES, "I3",
+    ),
+    "a record that tells both sides of a trade": (
+        Bug(RECORDS, ((BLANKED, BLANKED.replace("kind", "False and kind")),)), WITH_RECORDS, "I10",
     ),
     "a sync left out": (Bug(WRITER, ((SYNC, ""),), ("persistence.ring",)), POWER, "I8"),
     "a failed sync tried again": (Bug(WRITER, ((SYNC, SYNC_TWICE),), ("persistence.ring",)), FAILED_SYNC, "I8"),
@@ -91,4 +97,4 @@ def test_the_place_of_each_bug_is_there_once(name: str) -> None:
 
 
 def test_nothing_is_found_where_nothing_is_planted() -> None:
-    assert violations_of({}, [*QUIET, *POWER, *SNAPSHOT]) == []
+    assert violations_of({}, [*QUIET, *POWER, *SNAPSHOT, *WITH_RECORDS]) == []

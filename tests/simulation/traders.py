@@ -120,7 +120,7 @@ class Trader(Actor):
         elif name == "trade":
             for side in ("maker", "taker"):
                 if event.get(f"{side}_leaves") == "0":
-                    self.orders.pop(event[f"{side}_client_id"], None)
+                    self.orders.pop(event.get(f"{side}_client_id", ""), None)
 
     # ------------------------------------------------------------ what it does
 

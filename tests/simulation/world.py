@@ -46,6 +46,7 @@ from tests.simulation.loop import Schedule, VirtualLoop
 from tests.simulation.market_view import MarketView
 from tests.simulation.network import MS, Network
 from tests.simulation.projection import Projection
+from tests.simulation.records import RecordClient
 from tests.simulation.traders import MARKETS, Hostile, Operator, Trader, setup
 
 __all__ = ["EDITION", "Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly", "run_seed"]
@@ -58,6 +59,7 @@ SETTINGS: dict[str, Any] = {
     "tick_poll_s": 0.2,
 }
 HOUSE = ["system:fees", "system:external"]
+HOSTILE = ["eve"]
 
 LINK_FAULTS = ("cut", "cut_late", "half_open", "stall", "storm")
 DISK_FAULTS = ("slow_disk", "full_disk", "short_writes", "sync_error", "write_error")
@@ -69,9 +71,9 @@ ARMED = ("sync_error", "write_error", "misdirect", "lie", *NAME_FAULTS)
 OPEN_ERRORS = (errno.EIO, errno.EIO, errno.EMFILE, errno.ENOMEM)
 NAME_ERRORS = (errno.EIO, errno.EIO, errno.ENOSPC)
 DAMAGE = ("flip", "misdirect", "lie", "old_block", "lost_middle")
-EDITION = 1
+EDITION = 2
 """Of plans. What a later one adds is drawn from dice of its own, so that the plan of an earlier one stays what it was:
-0 has no faults of names."""
+0 has no faults of names, 1 no clients that send records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class Plan:
     traders: int = 3
     has_hostile: bool = True
     duration_ms: int = 60_000
+    records: tuple[str, ...] = ()
+    """Clients on binary sessions."""
 
 
 @dataclass(slots=True)
@@ -100,6 +104,8 @@ class Result:
     """Records of the journal, all of them checked."""
     requests: int = 0
     replies: int = 0
+    records: int = 0
+    """Of the requests, those that were sent as records."""
     faults: Counter[str] = field(default_factory=Counter)
     """Each once, when it was committed; what was armed and never met is not among them."""
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -142,7 +148,13 @@ def draw_plan(seed: int, *, duration_ms: int = 60_000, edition: int = EDITION) -
     if edition >= 1:
         faults += _name_faults(seed, duration_ms)
     faults.sort(key=lambda fault: fault.at_ms)
-    return Plan(seed, tuple(faults), draw.choice([2, 3, 3, 4]), draw.random() < 0.7, duration_ms)
+    traders, has_hostile = draw.choice([2, 3, 3, 4]), draw.random() < 0.7
+    records: list[str] = []
+    if edition >= 2:
+        dice = random.Random(f"records-{seed}")
+        names = [*(f"trader{number}" for number in range(traders)), *HOSTILE]
+        records = [name for name in names if dice.random() < 0.4]
+    return Plan(seed, tuple(faults), traders, has_hostile, duration_ms, tuple(records))
 
 
 def _name_faults(seed: int, duration_ms: int) -> list[Fault]:
@@ -180,7 +192,7 @@ class World:
         self._next_failure: tuple[str, int, int] | None = None
         """Of the disk in the next start: operation, how many of it pass before, errno."""
         self._starting = False
-        names = [f"trader{number}" for number in range(plan.traders)]
+        self.names = names = [f"trader{number}" for number in range(plan.traders)]
         self.observer = self._client("observer", [*names, *HOUSE])
         self.operator_client = self._client("operator", [])
         self.traders = [
@@ -190,14 +202,16 @@ class World:
         self.operator = Operator(self.operator_client, self.schedule, plan.seed, self.traders)
         self.hostile: list[Hostile] = []
         if plan.has_hostile:
-            self.hostile = [Hostile(self._client("eve", ["eve"]), self.schedule, plan.seed, names)]
-        self.names = names
+            self.hostile = [Hostile(self._client(name, [name]), self.schedule, plan.seed, names) for name in HOSTILE]
         self.schedule.after_step = self._after_step
         self.drop_copy: list[dict[str, Any]] = []
         self.projection = Projection(directory, plan.seed)
         self.market_view = MarketView(directory, plan.seed, sorted(MARKETS))
 
     def _client(self, name: str, accounts: list[str]) -> SimulatedClient:
+        if name in self.plan.records:
+            everybody = [*self.names, *HOSTILE] if self.plan.has_hostile else self.names
+            return RecordClient(name, self.network, self.auditor, self.plan.seed, accounts, names=everybody)
         return SimulatedClient(name, self.network, self.auditor, self.plan.seed, accounts)
 
     @property
@@ -220,6 +234,7 @@ class World:
         if result.violations or self.with_history:
             result.history = self.auditor.history
         result.requests, result.replies = self.auditor.requests, self.auditor.replies
+        result.records = sum(client.records for client in self.clients if isinstance(client, RecordClient))
         result.virtual_s, result.cpu_s = self.schedule.now_ns / 1e9, time.process_time() - began
         result.faults.update(self.disk.done)
         return result
