@@ -29,7 +29,7 @@ CONTEXT = Context(
     events=(
         "license.applied", "license.approved", "license.rejected", "license.activated", "license.renewed",
         "license.expired", "license.suspended", "license.resumed", "license.refunded", "license.revoked",
-        "authorization.revoked", "window.opened", "window.closed",
+        "license.seat_assigned", "license.seat_released", "authorization.revoked", "window.opened", "window.closed",
     ),
     upkeep=_upkeep,
     catalogue=("/v1/license-terms", "/v1/license-applications", "/v1/licenses", "/v1/windows"),

@@ -544,6 +544,56 @@ async def seats(db: Any, license_id: UUID, after: UUID | None, limit: int) -> li
     return rows
 
 
+_SEAT_HOLDS = """
+    s.released_at IS NULL AND NOT EXISTS (
+        WITH RECURSIVE above AS (
+            SELECT x.parent_license_id, x.status, x.starts_at, x.ends_at
+            FROM licensing.license x WHERE x.id = s.license_id
+            UNION ALL
+            SELECT p.parent_license_id, p.status, p.starts_at, p.ends_at
+            FROM above a JOIN licensing.license p ON p.id = a.parent_license_id
+        )
+        SELECT FROM above WHERE status <> 'active' OR starts_at > now() OR ends_at <= now())
+"""
+"""Of a seat `s`: its licence holds now, and so does every one above it."""
+
+
+async def seat_opens(db: Any, account_id: UUID, work_id: UUID, before: datetime | None) -> bool:
+    """Whether a seat of the account opens the work now, and that since `before` then."""
+    found: bool = await db.fetchval(
+        f"""
+        SELECT EXISTS (
+            SELECT FROM licensing.license_seat s JOIN licensing.license l ON l.id = s.license_id
+            WHERE s.account_id = $1 AND l.work_id = $2 AND ($3::timestamptz IS NULL OR s.assigned_at <= $3)
+              AND {_SEAT_HOLDS})
+        """,
+        account_id, work_id, before,
+    )  # fmt: skip
+    return found
+
+
+async def seats_of_account(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:
+    """Those that open something now, the latest first, with the work and the end of their licence."""
+    rows: list[Any] = await db.fetch(
+        f"""
+        SELECT s.id, s.license_id, s.assigned_at, l.work_id, l.ends_at
+        FROM licensing.license_seat s JOIN licensing.license l ON l.id = s.license_id
+        WHERE s.account_id = $1 AND ($2::uuid IS NULL OR s.id < $2) AND {_SEAT_HOLDS}
+        ORDER BY s.id DESC LIMIT $3
+        """,
+        account_id, before, limit,
+    )  # fmt: skip
+    return rows
+
+
+async def last_seat(db: Any, license_id: UUID, account_id: UUID) -> Any:
+    """The seat that the account has of the licence, or had last."""
+    return await db.fetchrow(
+        "SELECT * FROM licensing.license_seat WHERE account_id = $2 AND license_id = $1 ORDER BY id DESC LIMIT 1",
+        license_id, account_id,
+    )  # fmt: skip
+
+
 async def seat_count(db: Any, license_id: UUID) -> int:
     query = "SELECT count(*) FROM licensing.license_seat WHERE license_id = $1 AND released_at IS NULL"
     return int(await db.fetchval(query, license_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from uuid import UUID
 
 from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
@@ -31,6 +32,7 @@ from platform_api.licensing.models import (
 )
 from platform_api.licensing.service import LicensingService
 from platform_api.openapi import BEARER, failures
+from platform_api.payments.models import Access
 from platform_api.routing import CHANGES, READS, READS_ONE, AnyRequest, Visitor, Who
 from platform_api.security import permitted
 
@@ -237,7 +239,7 @@ class LicenseController(Controller):
         self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[SeatRequest], caller: Who,
         licensing: Licensing,
     ) -> Envelope[Seat]:  # fmt: skip
-        """Give an account a seat."""
+        """Give an account a seat: it may use the whole work as long as it has the seat and the licence holds."""
         return ok(request, await licensing.seats.assign(caller, path_id(license_id, "license"), data.account_id))
 
     @delete("/{license_id:str}/seats/{account_id:str}", status_code=200, guards=[permitted("manage_seats")],
@@ -250,6 +252,14 @@ class LicenseController(Controller):
         ids = path_id(license_id, "license"), path_id(account_id, "license")
         await licensing.seats.release(caller, *ids)
         return ok(request, None)
+
+    @get("/{license_id:str}/access-token", responses=READS_ONE)
+    async def access(
+        self, request: AnyRequest, license_id: FromPath[str], caller: Who, licensing: Licensing,
+        chapter_id: FromQuery[UUID | None] = None,
+    ) -> Envelope[Access]:  # fmt: skip
+        """Short-lived URLs of the files of the work, or of one chapter, for who has a seat of the licence."""
+        return ok(request, await licensing.seats.access(caller, path_id(license_id, "license"), chapter_id))
 
 
 class AuthorizationController(Controller):

@@ -1,11 +1,13 @@
 """Seats of an enterprise licence: never more than it has, also when many are given at once; they end with it.
 
-A seat says who of the licensee's people the licence covers. It opens nothing here: chapters and files are for those who
-bought the work.
+Who has a seat may use the whole work as who bought it does, chapters and files, as long as the seat is theirs and the
+licence holds with all above it; that is asked at each request, so a suspension counts at once. The work stands in
+their library. A seat is no purchase: nobody rates a work by it (docs/decisions/0053).
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +19,10 @@ from platform_api.kernel.context import Kernel
 from platform_api.licensing import queries
 from platform_api.licensing.licenses import Licenses, check_party, check_valid
 from platform_api.licensing.models import Seat
+from platform_api.payments.models import Access, Entitlement
+from platform_api.payments.service import PaymentService
 from platform_api.security import Caller
+from platform_api.works.service import WorkService
 
 __all__ = ["Seats"]
 
@@ -28,6 +33,9 @@ class Seats:
         self._database = kernel.database
         self._licenses = licenses
         self._people = kernel.service(IdentityService).people
+        self._purchases = kernel.service(PaymentService).purchases
+        self._purchases.shelves.append(self.shelf)
+        kernel.service(WorkService).catalog.rights.append(self.entitled)
 
     async def list_of(
         self, caller: Caller, license_id: UUID, cursor: str | None, limit: int
@@ -56,7 +64,7 @@ class Seats:
             seat = await queries.insert_seat(db, new_id(), license_id, account_id)
             if seat is None:
                 raise ApiError(ErrorCode.CONFLICT, "The account has a seat.", reason="seated")
-            await self._audit(db, "license.seat_assigned", license_id, caller, account_id)
+            await self._note(db, "license.seat_assigned", row, caller, account_id)
         return _seat(seat)
 
     async def release(self, caller: Caller, license_id: UUID, account_id: UUID) -> None:
@@ -66,11 +74,44 @@ class Seats:
             check_party(row, caller, "licensee")
             if not await queries.release_seat(db, license_id, account_id):
                 raise unknown("seat")
-            await self._audit(db, "license.seat_released", license_id, caller, account_id)
+            await self._note(db, "license.seat_released", row, caller, account_id)
 
-    async def _audit(self, db: Any, action: str, license_id: UUID, caller: Caller, account_id: UUID) -> None:
+    async def entitled(
+        self, db: Any, caller: Caller, work_id: UUID, chapter_id: UUID | None, before: datetime | None
+    ) -> bool:
+        """Whether a seat of the caller opens the work now, since `before` then; every chapter is part of it."""
+        return await queries.seat_opens(db, UUID(caller.account_id), work_id, before)
+
+    async def shelf(self, db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Entitlement]:
+        """For the account's library."""
+        return [
+            Entitlement(
+                str(row["id"]), str(row["work_id"]), None, "seat", timestamp(row["assigned_at"]),
+                timestamp(row["ends_at"]), None, str(row["license_id"]),
+            )
+            for row in await queries.seats_of_account(db, account_id, before, limit)
+        ]  # fmt: skip
+
+    async def access(self, caller: Caller, license_id: UUID, chapter_id: UUID | None) -> Access:
+        """Signed URLs of what the caller's seat opens. Raises ApiError NOT_FOUND, also for who never had one;
+        LICENSE_EXPIRED `access_ended`."""
+        async with self._database.connection() as db:
+            seat = await queries.last_seat(db, license_id, UUID(caller.account_id))
+            if seat is None:
+                raise unknown("license")
+            row = await queries.license_row(db, license_id)
+            holds = await queries.valid_ids(db, [license_id], datetime.now(UTC))
+            if seat["released_at"] is not None or not holds:
+                raise ApiError(ErrorCode.LICENSE_EXPIRED, "The access has ended.", reason="access_ended")
+            return await self._purchases.opened(db, row["work_id"], chapter_id, seat["assigned_at"], row["ends_at"])
+
+    async def _note(self, db: Any, event: str, row: Any, caller: Caller, account_id: UUID) -> None:
+        """Who it is told to is the one whose seat it is."""
+        subject = ("license", str(row["id"]))
+        payload = {"work_id": str(row["work_id"]), "for_accounts": [str(account_id)]}
+        await self._kernel.events.publish(db, event, subject, payload, actor=caller.account_id)
         await self._kernel.audit.record(
-            db, action, ("license", str(license_id)), actor=caller.account_id, new={"account_id": str(account_id)}
+            db, event, subject, actor=caller.account_id, new={"account_id": str(account_id)}
         )
 
 

@@ -133,15 +133,17 @@ class Refund(Struct, frozen=True):
 
 
 class Entitlement(Struct, frozen=True):
-    """`ends_at` is null for what is owned."""
+    """`ends_at` is null for what is owned. A `seat` comes of an enterprise licence, and ends with it or when its
+    licensee takes it back; anything else of a purchase. The files are at the `access-token` of either."""
 
     id: str
     work_id: str
     chapter_id: str | None
-    kind: Literal["own", "rent", "ppv"]
+    kind: Literal["own", "rent", "ppv", "seat"]
     starts_at: str
     ends_at: str | None
-    purchase_id: str
+    purchase_id: str | None
+    license_id: str | None
 
 
 class AccessFile(Struct, frozen=True):
@@ -154,7 +156,7 @@ class AccessFile(Struct, frozen=True):
 
 
 class Access(Struct, frozen=True):
-    """What the purchase opens: files of the work, or of the chapter. Texts of chapters are read at their routes."""
+    """What a right opens: files of the work, or of the chapter. Texts of chapters are read at their routes."""
 
     work_id: str
     chapter_id: str | None

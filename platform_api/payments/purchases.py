@@ -11,6 +11,7 @@ in the transaction that notes it stand the entitlement, the revenue event and it
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -40,6 +41,9 @@ RENTAL = timedelta(hours=48)
 _REVENUE = {"purchase": "content_purchase", "rent": "rental", "ppv": "ppv"}
 _ENTITLED = {"purchase": "own", "rent": "rent", "ppv": "ppv"}
 
+Shelf = Callable[[Any, UUID, UUID | None, int], Awaitable[list[Entitlement]]]
+"""What an account may use that it has not bought, the latest first: connection, account, before which id, how many."""
+
 
 class Purchases:
     def __init__(self, kernel: Kernel) -> None:
@@ -48,9 +52,11 @@ class Purchases:
         self._works = kernel.service(WorkService)
         self._media = kernel.service(MediaService)
         self._royalties = kernel.service(RoyaltyService)
-        self._works.catalog.entitled = self.entitled
+        self._works.catalog.rights.append(self.entitled)
         self._works.ratings.bought = queries.has_bought
         self._works.catalog.being_paid = queries.is_being_paid
+        self.shelves: list[Shelf] = []
+        """Added by other contexts that give rights."""
         self._money.handle("purchase", self._on_answer)
 
     async def begin(self, db: Any, caller: Caller, body: PurchaseRequest) -> Any:
@@ -154,11 +160,14 @@ class Purchases:
         return [_sale(row, self._royalties.entries.hold) for row in rows], pagination
 
     async def library(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Entitlement], Pagination]:
-        key = cursor_from(cursor, UUID)
+        (before,) = cursor_from(cursor, UUID) or (None,)
+        account_id = UUID(caller.account_id)
         async with self._database.connection() as db:
-            rows = await queries.entitlements(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
-        rows, pagination = page(rows, limit, lambda row: (row["id"],))
-        return [_entitlement(row) for row in rows], pagination
+            found = [_entitlement(row) for row in await queries.entitlements(db, account_id, before, limit + 1)]
+            for shelf in self.shelves:
+                found += await shelf(db, account_id, before, limit + 1)
+        found.sort(key=lambda right: right.id, reverse=True)
+        return page(found[: limit + 1], limit, lambda right: (UUID(right.id),))
 
     async def entitled(
         self, db: Any, caller: Caller, work_id: UUID, chapter_id: UUID | None, before: datetime | None
@@ -183,18 +192,24 @@ class Purchases:
             if right["ended"]:
                 raise ApiError(ErrorCode.LICENSE_EXPIRED, "The access has ended.", reason="access_ended")
             wanted = right["chapter_id"] or chapter_id
-            if wanted is None:
-                found = await self._works.assets.of_buyer(db, row["work_id"], right["starts_at"])
-            elif chapter_id not in (None, wanted):
+            if chapter_id not in (None, wanted):
                 raise unknown("chapter")
-            else:
-                files_of = self._works.chapters.files_of
-                found = [("chapter", *file) for file in await files_of(db, row["work_id"], wanted, right["starts_at"])]
-        files = [(role, name, self._media.signed_url(file_id)) for role, name, file_id in found]
+            return await self.opened(db, row["work_id"], wanted, right["starts_at"], right["ends_at"])
+
+    async def opened(
+        self, db: Any, work_id: UUID, chapter_id: UUID | None, since: datetime, ends_at: datetime | None
+    ) -> Access:
+        """Signed URLs of what a right to the work opens that began at `since` and holds now; of one chapter if asked
+        for. Raises ApiError NOT_FOUND."""
+        if chapter_id is None:
+            found = await self._works.assets.of_buyer(db, work_id, since)
+        else:
+            files = await self._works.chapters.files_of(db, work_id, chapter_id, since)
+            found = [("chapter", *file) for file in files]
+        signed = [(role, name, self._media.signed_url(file_id)) for role, name, file_id in found]
         return Access(
-            str(row["work_id"]), str(wanted) if wanted else None,
-            timestamp(right["ends_at"]) if right["ends_at"] else None,
-            [AccessFile(role, name, link.url, link.expires_at) for role, name, link in files],
+            str(work_id), str(chapter_id) if chapter_id else None, timestamp(ends_at) if ends_at else None,
+            [AccessFile(role, name, link.url, link.expires_at) for role, name, link in signed],
         )  # fmt: skip
 
     async def complete(self, db: Any, purchase_id: UUID, ref: str) -> None:
@@ -254,4 +269,5 @@ def _entitlement(row: Any) -> Entitlement:
     return Entitlement(
         str(row["id"]), str(row["work_id"]), str(row["chapter_id"]) if row["chapter_id"] else None, row["kind"],
         timestamp(row["starts_at"]), timestamp(row["ends_at"]) if row["ends_at"] else None, str(row["purchase_id"]),
+        None,
     )  # fmt: skip

@@ -162,7 +162,7 @@ class LibraryController(Controller):
     async def library(
         self, request: AnyRequest, caller: Who, payments: Payments, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
     ) -> Envelope[list[Entitlement]]:
-        """What the caller may use now, by purchases, the latest first."""
+        """What the caller may use now, by purchases and by seats of enterprise licences, the latest first."""
         return ok(request, *await payments.purchases.library(caller, cursor, limit))
 
 

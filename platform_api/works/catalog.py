@@ -60,7 +60,7 @@ PUBLIC_ROLES = ["preview", "poster", "trailer", "image"]
 CURSORS: dict[str, tuple[type, ...]] = {"newest": (datetime, UUID), "oldest": (datetime, UUID), "title": (str, UUID)}
 
 Entitled = Callable[[Any, Caller, UUID, UUID | None, datetime | None], Awaitable[bool]]
-"""Whether somebody has bought a work, or a chapter of it: connection, who, work, chapter, before when."""
+"""Whether somebody has a right to a work, or a chapter of it: connection, who, work, chapter, before when."""
 _PURCHASES = ("content_purchase", "rental", "ppv")
 """Kinds of revenue that are purchases of a work by its readers."""
 BeingPaid = Callable[[Any, UUID], Awaitable[bool]]
@@ -76,9 +76,10 @@ class Catalog:
         self._creators = kernel.service(CreatorService)
         self._taxonomy = kernel.service(TaxonomyService)
         self._media = kernel.service(MediaService)
-        self.entitled: Entitled | None = None
+        self.rights: list[Entitled] = []
+        """Any of them suffices; added by the contexts that give rights."""
         self.being_paid: BeingPaid | None = None
-        """Both set by the context that sells."""
+        """Set by the context that sells."""
         self._creators.shown = queries.shown
         kernel.events.subscribe("works.purchases", ["royalty.distributed", "royalty.reversed"], self._count_purchase)
 
@@ -410,16 +411,19 @@ class Catalog:
     async def may_use(
         self, db: Any, visitor: Caller | None, work_id: UUID, chapter_id: UUID | None, before: datetime | None = None
     ) -> bool:
-        """Whether somebody who is not inside has bought the work, or this chapter, before then; without a chapter,
-        anything."""
-        return visitor is not None and self.entitled is not None and await self.entitled(
-            db, visitor, work_id, chapter_id, before
-        )  # fmt: skip
+        """Whether somebody who is not inside has a right to the work, or to this chapter, since before then; without a
+        chapter, to anything."""
+        if visitor is None:
+            return False
+        for entitled in self.rights:
+            if await entitled(db, visitor, work_id, chapter_id, before):
+                return True
+        return False
 
     # Inside.
 
     async def _kept(self, db: Any, visitor: Caller | None, row: Any) -> bool:
-        """Who bought a work keeps it while it is archived, suspended or looked at again."""
+        """Who has a right to a work keeps it while it is archived, suspended or looked at again."""
         return await self.may_use(db, visitor, row["id"], None)
 
     async def _is_inside(self, db: Any, visitor: Caller, row: Any) -> bool:

@@ -59,7 +59,8 @@ class WorkPartController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], chapter_id: FromPath[str], visitor: Visitor, works: Works,
         version: FromQuery[int | None] = None,
     ) -> Response[Envelope[ChapterDetail]]:  # fmt: skip
-        """A chapter; its content for who may read it. Buyers read the version that they bought too (`version`)."""
+        """A chapter; its content for who may read it. Buyers, and those who
+        have a seat, read the version of their day too (`version`)."""
         ids = path_id(work_id, "chapter"), path_id(chapter_id, "chapter")
         detail = await works.chapters.read(visitor, *ids, version)
         return tagged(ok(request, detail), detail.chapter.version)

@@ -186,7 +186,7 @@ async def test_unpaid_renewal_lapses_and_the_licence_goes_on_to_its_end(world):
     await sweep(world)
     assert (await licence(world, buyer, id_))["status"] == "expired"
     assert await world.data("GET", seats, headers=buyer) == []
-    assert await told(world, id_) == ["license.activated", "license.expired"]
+    assert await told(world, id_) == ["license.activated", "license.seat_assigned", "license.expired"]
 
 
 async def test_moments_that_are_due_wake_the_sweep(world):

@@ -22,7 +22,8 @@ from platform_api.licensing.measures import (
     territory_set,
     tidy,
 )
-from tests.integration.platform_api.test_works import published, story
+from tests.integration.platform_api.test_works import TEXT, file_of, published, story
+from tests.support.files import png
 from tests.support.licences import (
     TERMS,
     aged,
@@ -64,6 +65,7 @@ POST /v1/licenses/{}/revoke
 POST /v1/licenses/{}/refund
 GET /v1/licenses/{}/verify
 GET /v1/licenses/{}/seats
+GET /v1/licenses/{}/access-token
 POST /v1/licenses/{}/seats
 DELETE /v1/licenses/{}/seats/{}
 GET /v1/authorizations/{}
@@ -583,6 +585,155 @@ async def test_seats_are_never_more_than_the_licence_has(world):
                         json={"account_id": seated[0]})  # fmt: skip
     await world.data("POST", f"/v1/licenses/{held['id']}/revoke", headers=keyed(owner), json={"reason": "x"})
     assert await world.data("GET", path, headers=buyer) == []
+
+
+async def seated(world, bearer, held):
+    """Somebody new, who gets a seat: account and bearer."""
+    session, holder = await world.sign_in()
+    path = f"/v1/licenses/{held['id']}/seats"
+    await world.data("POST", path, headers=bearer, json={"account_id": session["account_id"]})
+    return session["account_id"], holder
+
+
+async def with_files(world):
+    """A published story with a master file, a chapter of text and one of a file."""
+    _, owner, work = await owner_of_work(world)
+    master = await file_of(world, owner, png(b"master"))
+    inside = f"/v1/works/{work['id']}"
+    await world.data("POST", f"{inside}/assets", headers=owner, json={"role": "master", "file_id": master["id"]})
+    scan = await file_of(world, owner, png(b"page"))
+    body = {"title": "Drawn", "file_id": scan["id"]}
+    drawn = await world.data("POST", f"{inside}/chapters", headers=owner, json=body)
+    await world.data("POST", f"/v1/chapters/{drawn['id']}/publish", headers=owner)
+    first, _ = await world.data("GET", f"{inside}/chapters")
+    return owner, work, first, drawn
+
+
+async def is_locked(world, bearer, work, one):
+    path = f"/v1/works/{work['id']}/chapters/{one['id']}"
+    return (await world.data("GET", path, headers=bearer))["locked"]
+
+
+async def test_a_seat_opens_the_work_as_long_as_it_and_its_licence_hold(world):
+    owner, work, first, drawn = await with_files(world)
+    buyer_id, buyer = await studio(world)
+    held = await issued(world, owner, work, buyer_id, license_type="enterprise", seats=3)
+    seats, files = f"/v1/licenses/{held['id']}/seats", f"/v1/licenses/{held['id']}/access-token"
+    _, stranger = await world.sign_in()
+    holder_id, holder = await seated(world, buyer, held)
+
+    async def is_open(bearer):
+        """Chapter, library and files agree."""
+        locked = await is_locked(world, bearer, work, first)
+        shelf = await world.data("GET", "/v1/library", headers=bearer)
+        status = (await world.client.get(files, headers=bearer)).status_code
+        assert (len(shelf), status == 200) == ((0, False) if locked else (1, True)), (locked, shelf, status)
+        return not locked
+
+    assert await is_open(holder)
+    (right,) = await world.data("GET", "/v1/library", headers=holder)
+    assert (right["kind"], right["work_id"], right["license_id"]) == ("seat", work["id"], held["id"])
+    assert (right["purchase_id"], right["ends_at"]) == (None, held["ends_at"])
+    opened = await world.data("GET", files, headers=holder)
+    assert [file["role"] for file in opened["files"]] == ["master"] and opened["ends_at"] == held["ends_at"]
+    assert (await world.client.get(opened["files"][0]["url"])).content == png(b"master")
+    page = await world.data("GET", f"{files}?chapter_id={drawn['id']}", headers=holder)
+    assert (await world.client.get(page["files"][0]["url"])).content == png(b"page")
+    await world.refused(404, "NOT_FOUND", "unknown_chapter", "GET", f"{files}?chapter_id={uuid4()}", headers=holder)
+    for bearer in (stranger, buyer):  # the licensee needs a seat as everybody does
+        assert not await is_open(bearer)
+        await world.refused(404, "NOT_FOUND", "unknown_license", "GET", files, headers=bearer)
+    path = f"/v1/works/{work['id']}/rating"
+    await world.refused(403, "FORBIDDEN", "not_bought", "PUT", path, headers=holder, json={"stars": 5})
+    staff_id, staff = await studio(world)
+    await world.grant(staff_id, "admin")
+    admin = f"/v1/admin/licenses/{held['id']}"
+    await world.data("POST", f"{admin}/suspend", headers=staff, json={"reason": "Looked into."})
+    assert not await is_open(holder)
+    await world.refused(403, "LICENSE_EXPIRED", "access_ended", "GET", files, headers=holder)
+    await world.data("POST", f"{admin}/resume", headers=staff)
+    assert await is_open(holder)
+    await world.data("DELETE", f"{seats}/{holder_id}", headers=buyer)
+    assert not await is_open(holder)
+    await world.refused(403, "LICENSE_EXPIRED", "access_ended", "GET", files, headers=holder)
+    await world.data("POST", seats, headers=buyer, json={"account_id": holder_id})
+    assert await is_open(holder)
+    await aged(world, held["id"], 400)  # nobody has swept yet
+    assert not await is_open(holder)
+    await world.refused(403, "LICENSE_EXPIRED", "access_ended", "GET", files, headers=holder)
+    rows = await world.sql(
+        "SELECT type, payload->'for_accounts'->>0 AS account_id FROM kernel.outbox WHERE subject_id = $1"
+        " AND type LIKE 'license.seat%' ORDER BY position", held["id"],
+    )  # fmt: skip
+    assert [row["type"] for row in rows] == [
+        "license.seat_assigned", "license.seat_released", "license.seat_assigned"
+    ]  # fmt: skip
+    assert {row["account_id"] for row in rows} == {holder_id}
+
+
+async def test_a_seat_below_another_licence_ends_with_the_one_above(world):
+    work, parties, licences = await chain(world, 2, license_type="enterprise", seats=2)
+    (first,) = await world.data("GET", f"/v1/works/{work['id']}/chapters")
+    _, low = await seated(world, parties[2][1], licences[1])
+    _, high = await seated(world, parties[1][1], licences[0])
+    assert not await is_locked(world, low, work, first) and not await is_locked(world, high, work, first)
+    await world.data("POST", f"/v1/licenses/{licences[1]['id']}/revoke", headers=keyed(parties[1][1]),
+                     json={"reason": "x"})  # fmt: skip
+    assert await is_locked(world, low, work, first) and not await is_locked(world, high, work, first)
+    below = await issued(world, parties[1][1], work, parties[2][0], parent_license_id=licences[0]["id"],
+                         license_type="enterprise", seats=1, duration="P9D")  # fmt: skip
+    _, low = await seated(world, parties[2][1], below)
+    staff_id, staff = await studio(world)
+    await world.grant(staff_id, "admin")
+    path = f"/v1/admin/licenses/{licences[0]['id']}/suspend"
+    await world.data("POST", path, headers=staff, json={"reason": "x"})
+    assert await is_locked(world, low, work, first) and await world.data("GET", "/v1/library", headers=low) == []
+
+
+async def test_a_seat_keeps_what_was_there_and_gets_nothing_older(world):
+    owner, work, first, drawn = await with_files(world)
+    buyer_id, buyer = await studio(world)
+    held = await issued(world, owner, work, buyer_id, license_type="enterprise", seats=2)
+    _, early = await seated(world, buyer, held)
+    path = f"/v1/works/{work['id']}/chapters/{first['id']}"
+    await world.data("PATCH", f"/v1/chapters/{first['id']}", headers=owner, json={"body": "New " + TEXT})
+    await world.data("POST", f"/v1/chapters/{drawn['id']}/unpublish", headers=owner)
+    _, late = await seated(world, buyer, held)
+    assert (await world.data("GET", f"{path}?version=1", headers=early))["body"] == TEXT
+    await world.refused(404, "NOT_FOUND", "unknown_version", "GET", f"{path}?version=1", headers=late)
+    gone = f"/v1/works/{work['id']}/chapters/{drawn['id']}"
+    assert not (await world.data("GET", gone, headers=early))["locked"]
+    await world.refused(404, "NOT_FOUND", "unknown_chapter", "GET", gone, headers=late)
+    await world.data("POST", f"/v1/works/{work['id']}/archive", headers=owner)
+    assert not await is_locked(world, early, work, first) and not await is_locked(world, late, work, first)
+
+
+async def test_library_has_seats_and_purchases_in_one_order(world):
+    buyer_id, buyer = await studio(world)
+    session, holder = await world.sign_in()
+    account = session["account_id"]
+    world.core.send(op="deposit", account=f"user:{account}", asset="USDC", amount="10", ref=f"dep:{uuid4().hex}")
+    had = []
+    for number in range(5):
+        _, owner, work = await owner_of_work(world, f"Volume {number}")
+        had.append(work["id"])
+        if number % 2:
+            price = {"kind": "purchase", "asset": "USDC", "price": "1"}
+            offer = await world.data("POST", f"/v1/works/{work['id']}/offers", headers=owner, json=price)
+            body = {"offer_id": offer["id"], "method": "balance"}
+            await world.data("POST", "/v1/purchases", headers=keyed(holder), json=body)
+        else:
+            held = await issued(world, owner, work, buyer_id, license_type="enterprise", seats=1)
+            await world.data("POST", f"/v1/licenses/{held['id']}/seats", headers=buyer, json={"account_id": account})
+    await world.settle()
+    found, path = [], "/v1/library?limit=2"
+    while path:
+        answer = (await world.client.get(path, headers=holder)).json()
+        found += answer["data"]
+        cursor = answer["pagination"]["next_cursor"]
+        path = cursor and f"/v1/library?limit=2&cursor={cursor}"
+    assert [right["work_id"] for right in found] == had[::-1]
+    assert [right["kind"] for right in found] == ["seat", "own", "seat", "own", "seat"]
 
 
 async def test_direct_licences_are_given_by_the_owner_alone(world):

@@ -14,6 +14,7 @@ import pytest
 
 from bench.api_catalogue import Sizes, fill
 from platform_api.envelope import cursor_text
+from platform_api.ids import new_id
 from tests.integration.platform_api.test_works import chapter, creator, file_of, published, story
 from tests.support.files import png
 from tests.support.licences import apply, issued, keyed, studio, sweep, terms_for
@@ -105,7 +106,7 @@ async def licensing_tour(world):
     """Most routes of licences and windows."""
     await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
     _, _, owner = await creator(world, "Licensor")
-    work, _ = await published(world, owner, "Licensed")
+    work, opened_by_it = await published(world, owner, "Licensed")
     inside = f"/v1/works/{work['id']}"
     terms = await terms_for(world, owner, work, max_licenses=10, sublicensing=True)
     await world.data("PATCH", f"/v1/license-terms/{terms['id']}", headers=owner, json={"base_fee": "0"})
@@ -119,6 +120,10 @@ async def licensing_tour(world):
                          license_type="enterprise", seats=2)  # fmt: skip
     seats = f"/v1/licenses/{below['id']}/seats"
     await world.data("POST", seats, headers=second[1], json={"account_id": holder_id})
+    read = f"/v1/works/{work['id']}/chapters/{opened_by_it['id']}?version=1"
+    library = f"/v1/library?cursor={cursor_text(new_id())}"
+    for path_ in ("/v1/library", library, f"/v1/licenses/{below['id']}/access-token", read):
+        await world.data("GET", path_, headers=holder)
     await world.data("DELETE", f"{seats}/{holder_id}", headers=second[1])
     await world.data("GET", f"{seats}?limit=1", headers=second[1])
     await world.data("POST", f"/v1/licenses/{top}/renew", headers=keyed(owner))
