@@ -581,7 +581,7 @@ def proof(
     """Write the proof that an account's balances are counted in a settled batch, and the batch, for `byline verify`.
 
     For the operator, on the machine of the running exchange. Users ask for theirs with
-    `GET /v1/users/me/proof?batch=N` and `GET /v1/batches/N`.
+    `GET /v1/users/me/proof?batch=N` and `GET /v1/settlement/batches/N`.
 
     Example: `byline proof user:alice`
     """
@@ -593,7 +593,7 @@ def proof(
 @verify_app.command("batch")
 def verify_batch(
     proof: Annotated[Path, typer.Argument(help="From GET /v1/users/me/proof.", exists=True, dir_okay=False)],
-    batch: Annotated[Path, typer.Argument(help="From GET /v1/batches/N.", exists=True, dir_okay=False)],
+    batch: Annotated[Path, typer.Argument(help="From GET /v1/settlement/batches/N.", exists=True, dir_okay=False)],
     node: Annotated[str, typer.Option(help="A Sui node that you trust, http(s)://HOST:PORT.")],
     previous: Annotated[
         Optional[Path], typer.Option(help="The file of the batch before, to check the link.", exists=True)

@@ -1,6 +1,7 @@
 """Tells the gateway of batches that became final, so that it tells everyone who is signed in.
 
-A notice is told at most once, and not at all to who is not connected: `GET /v1/batches` and the fills have the same.
+A notice is told at most once, and not at all to who is not connected: `GET /v1/settlement/batches` and the fills have
+the same.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def batch_file(life: Life, listings: Mapping[str, VaultListing]) -> bytes:
 
 
 def read_batch_file(data: bytes) -> BatchFile:
-    """A file as kept, or the whole answer of `GET /v1/batches/{n}`. ValueError if it is neither."""
+    """A file as kept, or the whole answer of `GET /v1/settlement/batches/{n}`. ValueError if it is neither."""
     try:
         return msgspec.json.decode(unwrapped(data, "file"), type=BatchFile)
     except (ValueError, msgspec.MsgspecError) as error:

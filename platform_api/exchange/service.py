@@ -153,7 +153,7 @@ class ExchangeService:
             trade_id, market["name"], row["sequence"], number, row["status"], row["first_sequence"],
             row["last_sequence"], bytes(row["root"]).hex() if row["root"] else None, list(row["digests"] or ()),
             timestamp(row["committed_at"]) if row["committed_at"] else None,
-            None if number is None else f"/v1/batches/{number}",
+            None if number is None else f"/v1/settlement/batches/{number}",
             None if number is None else f"/v1/users/me/proof?batch={number}",
         )  # fmt: skip
 

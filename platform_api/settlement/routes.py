@@ -34,7 +34,7 @@ _PROBLEMS = {
 
 
 class SettlementController(Controller):
-    path = "/v1/batches"
+    path = "/v1/settlement/batches"
     tags = ("settlement",)
 
     @get("/", responses=failures(400, 429, 503))

@@ -26,8 +26,8 @@ ROUTES = {
     "get /v1/users/me/api-keys", "post /v1/users/me/api-keys", "delete /v1/users/me/api-keys/{key_id}",
     "get /v1/users/{user_id}", "get /v1/admin/audit-logs", "get /v1/markets", "get /v1/markets/{token_id}/candles",
     "get /v1/orderbook/{token_id}", "post /v1/orders", "get /v1/orders", "get /v1/orders/{order_id}",
-    "delete /v1/orders/{order_id}", "get /v1/trades", "get /v1/users/me/balances", "get /v1/batches",
-    "get /v1/batches/{number}", "post /v1/faucet", "get /v1/users/me/proof",
+    "delete /v1/orders/{order_id}", "get /v1/trades", "get /v1/users/me/balances", "get /v1/settlement/batches",
+    "get /v1/settlement/batches/{number}", "post /v1/faucet", "get /v1/users/me/proof",
     "post /v1/withdrawals", "get /v1/withdrawals", "get /v1/withdrawals/{withdrawal_id}", "post /v1/deposits",
     "delete /v1/withdrawals/{withdrawal_id}", "post /v1/withdrawals/{withdrawal_id}/confirm",
     "get /v1/users/me/withdrawal-addresses", "post /v1/users/me/withdrawal-addresses",
@@ -363,10 +363,10 @@ async def test_reads_give_decimals_in_pages_without_gaps_and_only_ones_own(world
     assert balances == [{"asset": "USDC", "available": "1.5", "held": "0.25", "total": "1.75"}]
     candles = await world.data("GET", "/v1/markets/INK/candles")
     assert candles[0]["high"] == "12.5" and candles[0]["volume"] == "2.5"
-    batches = await pages(world, "/v1/batches", {})
+    batches = await pages(world, "/v1/settlement/batches", {})
     assert [(batch["number"], batch["digests"]) for batch in batches] == [(n, [f"digest{n}"]) for n in (3, 2, 1)]
-    assert (await world.data("GET", "/v1/batches/2"))["last_sequence"] == 20
-    await world.refused(404, "NOT_FOUND", "unknown_batch", "GET", "/v1/batches/9")
+    assert (await world.data("GET", "/v1/settlement/batches/2"))["last_sequence"] == 20
+    await world.refused(404, "NOT_FOUND", "unknown_batch", "GET", "/v1/settlement/batches/9")
     for trade in tape:
         settled = await world.data("GET", f"/v1/trades/{trade['trade_id']}/settlement?token_id=INK")
         in_one = [batch for batch in batches if batch["first_sequence"] <= trade["sequence"] <= batch["last_sequence"]]
@@ -433,9 +433,9 @@ async def test_a_caller_gets_proofs_of_its_own_balances_and_of_nobody_elses(worl
 
 @pytest.mark.parametrize("world", [{"public_per_minute": 2}], indirect=True)
 async def test_rate_limit_answers_with_its_headers_and_spares_the_probes(world):
-    assert (await world.client.get("/v1/batches")).headers["ratelimit-remaining"] == "1"
-    await world.data("GET", "/v1/batches")
-    answer = await world.refused(429, "RATE_LIMITED", "rate_limited", "GET", "/v1/batches")
+    assert (await world.client.get("/v1/settlement/batches")).headers["ratelimit-remaining"] == "1"
+    await world.data("GET", "/v1/settlement/batches")
+    answer = await world.refused(429, "RATE_LIMITED", "rate_limited", "GET", "/v1/settlement/batches")
     assert answer.headers["ratelimit-limit"] == "2" and int(answer.headers["retry-after"]) >= 1
     await world.data("GET", "/health")
 
@@ -449,7 +449,7 @@ async def test_without_a_database_orders_go_on_and_reads_say_so(world, tmp_path)
         again = await dark.data("POST", "/v1/orders", headers=bearer | {"idempotency-key": "k"}, json=LIMIT)
         assert again["order_id"] == placed["order_id"] and again["duplicate"] is True
         await dark.data("DELETE", f"/v1/orders/{placed['order_id']}", headers=bearer)
-        for path in ("/v1/orders", "/v1/markets", "/v1/batches", "/v1/users/me", "/v1/users/me/balances"):
+        for path in ("/v1/orders", "/v1/markets", "/v1/settlement/batches", "/v1/users/me", "/v1/users/me/balances"):
             await dark.refused(503, "SERVICE_UNAVAILABLE", "unavailable", "GET", path, headers=bearer)
         answer = await dark.refused(503, "SERVICE_UNAVAILABLE", "not_ready", "GET", "/ready")
         assert answer.json()["error"]["details"]["missing"] == ["database"]

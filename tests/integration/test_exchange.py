@@ -199,13 +199,13 @@ async def test_rest_tells_what_the_core_did(new_exchange, monkeypatch):
             assert exchange.status("chain")["host"] == "127.0.0.1" and exchange.status("core")["host"] == "0.0.0.0"
 
             async def batches():
-                return (await http.get("/v1/batches")).json()["data"]
+                return (await http.get("/v1/settlement/batches")).json()["data"]
 
             told = await answers(batches, lambda told: any(batch["status"] == "final" for batch in told), pause_s=0.7)
             final = next(batch for batch in told if batch["status"] == "final")
-            one = (await http.get(f"/v1/batches/{final['number']}")).json()["data"]
+            one = (await http.get(f"/v1/settlement/batches/{final['number']}")).json()["data"]
             assert one["digests"]
-            missing = (await http.get("/v1/batches/999999")).json()
+            missing = (await http.get("/v1/settlement/batches/999999")).json()
             assert missing["success"] is False and missing["error"]["code"] == "NOT_FOUND"
             book = (await http.get("/v1/orderbook/INK-USDC", params={"depth": 5})).json()
             assert book["success"] and len(book["data"]["bids"]) <= 5
@@ -242,7 +242,7 @@ async def test_a_withdrawal_over_rest_is_confirmed_by_the_wallet_and_settled_wit
             path = f"/v1/withdrawals/{document['id']}"
             await data("POST", path + "/confirm", signature=wallet.sign(document["message"].encode()))
             document = await answers(lambda: data("GET", path), lambda document: document["status"] == "settled")
-            batch = await data("GET", f"/v1/batches/{document['batch']}")
+            batch = await data("GET", f"/v1/settlement/batches/{document['batch']}")
             assert batch["status"] == "final" and document["digest"] in batch["digests"]
             assert document["embedded"] and document["chain"] == "sui:embedded"
         async with open_operator(exchange.settings) as operator:

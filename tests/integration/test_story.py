@@ -258,11 +258,12 @@ async def statements(
 async def agree(exchange: ExchangeProcess, folder: Path, people: list[Person], batch: int) -> None:
     """By REST, by proof against the chain, and all accounts together: the same amounts to the last unit."""
     node = exchange.status("chain")
-    later = await answers(lambda: people[0].data("GET", "/v1/batches?limit=1"), lambda rows: rows[0]["number"] > batch)
+    batches = "/v1/settlement/batches"
+    later = await answers(lambda: people[0].data("GET", f"{batches}?limit=1"), lambda rows: rows[0]["number"] > batch)
     number = int(later[0]["number"])
-    await answers(lambda: people[0].data("GET", f"/v1/batches/{number}"), lambda row: row["status"] == "final")
+    await answers(lambda: people[0].data("GET", f"{batches}/{number}"), lambda row: row["status"] == "final")
     file = folder / "batch.json"
-    file.write_text((await people[0].http.get(f"/v1/batches/{number}")).text)
+    file.write_text((await people[0].http.get(f"{batches}/{number}")).text)
     units_of_one: dict[str, set[Decimal]] = {}
     for person in people:
         balances = await person.data("GET", "/v1/users/me/balances")

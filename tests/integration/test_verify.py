@@ -592,7 +592,7 @@ async def test_from_an_order_over_the_websocket_to_a_verified_proof(new_exchange
                 lambda fills: fills and fills[0].get("batch_status") == "final",
             )
             assert fill["digests"] and fill["side"] == "sell"
-            batch = await data("GET", f"/v1/batches/{fill['batch']}")
+            batch = await data("GET", f"/v1/settlement/batches/{fill['batch']}")
             assert batch["digests"] == fill["digests"] == heard[-1].digests and heard[-1].batch == fill["batch"]
             assert all(later.batch == earlier.batch + 1 for earlier, later in pairwise(heard))
             assert (heard[-1].chain, heard[-1].executor) == (batch["chain"], batch["executor"])

@@ -194,11 +194,11 @@ function draw() {
   requestAnimationFrame(draw);
 }
 
-// The batches, from the folder's own origin. Field names of GET /v1/batches, with or without the envelope.
+// The batches, from the folder's own origin. Field names of GET /v1/settlement/batches, with or without the envelope.
 async function pollBatches() {
   try {
-    const answer = await fetch("/v1/batches", { headers: { accept: "application/json" } });
-    if (!answer.ok) throw new Error(`GET /v1/batches answered ${answer.status}`);
+    const answer = await fetch("/v1/settlement/batches", { headers: { accept: "application/json" } });
+    if (!answer.ok) throw new Error(`GET /v1/settlement/batches answered ${answer.status}`);
     const body = await answer.json();
     const data = body.data ?? body;
     drawBatches(Array.isArray(data) ? data : data.items ?? data.batches ?? []);

@@ -16,6 +16,7 @@ from platform_api.logs import configure_logs
 from platform_api.security import ACCESS_COOKIE
 from tests.integration.platform_api.test_works import creator as maker
 from tests.integration.platform_api.test_works import published
+from tests.support.core_routes import CORE_ROUTES
 from tests.support.files import png
 from tests.support.licences import apply, issued, studio, terms_for
 from tests.support.sales import shop_over
@@ -34,6 +35,13 @@ def operations(document):
         for method in METHODS:
             if method in item:
                 yield method, path, item[method]
+
+
+def test_every_route_of_the_core_is_in_the_document(document):
+    named = {(method.upper(), re.sub(r"\{\w+\}", "{}", path)) for method, path, _ in operations(document)}
+    planned = [tuple(line.split()) for line in CORE_ROUTES.split("\n") if line]
+    assert len(planned) == len(set(planned)) == 151  # none is lost from the list itself
+    assert [route for route in planned if route not in named] == []
 
 
 def test_every_body_and_answer_has_an_example_that_fits_its_schema(document):
@@ -223,7 +231,7 @@ async def test_every_route_answers_for_anothers_money_as_for_none(api_dsn, docum
 
 PUBLIC = {
     "/v1/users/{user_id}",
-    "/v1/batches/{number}",
+    "/v1/settlement/batches/{number}",
     "/v1/orderbook/{token_id}",
     "/v1/trades/{trade_id}/settlement",
     "/v1/markets/{token_id}/candles",
