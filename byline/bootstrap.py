@@ -838,6 +838,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         portfolio_needed=settings.portfolio_needed,
         works_need_verification=settings.works_need_verification,
         royalty_hold_days=settings.royalty_hold_days,
+        session_seconds=settings.session_hours * 3_600,
         **{name.removeprefix("api_"): getattr(settings, name) for name in API_LIMITS},
     )
     app = create_app(own, core, books, StatusFiles(data), DeskProofs(data))

@@ -96,6 +96,8 @@ class Settings:
     """Events of payment providers a minute from one address."""
     api_cors_origins: str = ""
     """Origins whose pages may use REST with a bearer, as `https://a.example,https://b.example`. Empty: only our own."""
+    session_hours: int = 24
+    """From a sign-in to REST to the next."""
     verify_creators_at_once: bool = False
     """Creators who ask to be verified are, without anybody deciding."""
     portfolio_needed: bool = False
@@ -168,6 +170,7 @@ class Settings:
             (1 <= self.trader_orders_per_s <= 50_000, "trader_orders_per_s", "1 to 50000 orders a second"),
             (bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "given with tls_certificate"),
             *((0 <= getattr(self, name) <= 10_000_000, name, "0 to 10000000") for name in API_LIMITS),
+            (1 <= self.session_hours <= 8_760, "session_hours", "1 to 8760 hours"),
             (0 <= self.royalty_hold_days <= 365, "royalty_hold_days", "0 to 365 days"),
             (0 <= self.tls_port < 65_536, "tls_port", "0 to 65535"),
             (0 <= self.marketdata_tls_port < 65_536, "marketdata_tls_port", "0 to 65535"),

@@ -13,7 +13,7 @@ __all__ = ["ApiSettings"]
 
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 SECONDS = (
-    "nonce_seconds", "access_seconds", "refresh_seconds", "email_token_seconds", "withdrawal_confirm_seconds",
+    "nonce_seconds", "access_seconds", "session_seconds", "email_token_seconds", "withdrawal_confirm_seconds",
     "symbol_reservation_seconds",
 )  # fmt: skip
 COUNTS = (
@@ -66,7 +66,8 @@ class ApiSettings:
     """Test money for a newcomer: asset to decimal amount. Refused unless `embedded`."""
     nonce_seconds: int = 300
     access_seconds: int = 900
-    refresh_seconds: int = 30 * 86_400
+    session_seconds: int = 86_400
+    """From a sign-in to the next, however often its tokens are refreshed."""
     email_token_seconds: int = 86_400
     session_cache_seconds: int = 5
     """How long a session that was found good is taken for good: the most that a revocation may lag."""
@@ -128,7 +129,7 @@ class ApiSettings:
             (self.session_cache_seconds >= 0, "session_cache_seconds must not be negative"),
             (0 <= self.launch_platform_bps <= 10_000, "launch_platform_bps must be 0 … 10,000"),
             (self.query_seconds_max > 0, "query_seconds_max must be above 0"),
-            (self.access_seconds < self.refresh_seconds, "access_seconds must be less than refresh_seconds"),
+            (self.access_seconds < self.session_seconds, "access_seconds must be less than session_seconds"),
             (self.file_bytes_max <= 10_000 * self.part_bytes, "file_bytes_max must be at most 10,000 part_bytes"),
             (self.jobs_running_max >= 20, "jobs_running_max must be at least 20"),
             (self.ethereum_chain_id >= 1, "ethereum_chain_id must be at least 1"),

@@ -197,6 +197,7 @@ class Profile(Struct, frozen=True):
     preferences: Preferences
     created_at: str
     updated_at: str
+    last_login_at: str | None
     version: int
 
 

@@ -179,6 +179,7 @@ class People:
             preferences=_preferences(row["preferences"]),
             created_at=timestamp(row["created_at"]),
             updated_at=timestamp(row["updated_at"]),
+            last_login_at=timestamp(row["last_login_at"]) if row["last_login_at"] else None,
             version=row["version"],
         )
 

@@ -265,7 +265,7 @@ async def insert_refresh_token(
 async def refresh_token_for_update(db: Any, digest: bytes) -> Any:
     return await db.fetchrow(
         """
-        SELECT t.id, t.session_id, t.used_at, t.expires_at, s.revoked_at, s.account_id, a.status, a.permission_version,
+        SELECT t.id, t.session_id, t.used_at, s.expires_at, s.revoked_at, s.account_id, a.status, a.permission_version,
                w.chain, w.address
         FROM identity.refresh_token t
         JOIN identity.session s ON s.id = t.session_id

@@ -2,7 +2,8 @@
 
     nonce: issued → consumed (by its first use, good or bad) | expired
     refresh token: live → used; a used one that comes again is a stolen one: its whole session is cut off
-    session: standing → ended by its own log-out, which leaves its API keys → or cut off, and its keys with it
+    session: standing, until its time is over → or ended by its own log-out, which leaves its API keys → or cut off, and
+             its keys with it
     account: made by the first sign-in of a wallet, and opened in the core as `user:<id>`; its row on Sui is its primary
              wallet, without one it is settled in custody
 
@@ -149,7 +150,7 @@ class Sessions:
             )
             device_id = await queries.see_device(db, new_id(), row["id"], device.kind, device.name)
             session_id = new_id()
-            expires = datetime.now(UTC) + timedelta(seconds=self._settings.refresh_seconds)
+            expires = datetime.now(UTC) + timedelta(seconds=self._settings.session_seconds)
             await queries.insert_session(
                 db, session_id, row["id"], row["wallet_id"], device_id, expires, facts.ip_address,
                 facts.user_agent or "",
@@ -159,7 +160,7 @@ class Sessions:
                 await self._kernel.events.publish(
                     db, "user.registered", ("account", str(row["id"])), {"chain": wallet.chain}, actor=row["id"]
                 )
-            session = await self._tokens(db, row["id"], session_id, wallet, row["permission_version"], None)
+            session = await self._tokens(db, row["id"], session_id, wallet, row["permission_version"], expires, None)
         log.info("sign_in", account_id=str(row["id"]), created=created, scheme=signer.scheme)
         return msgspec.structs.replace(session, created=created)
 
@@ -191,8 +192,9 @@ class Sessions:
             await queries.mark_refresh_token(db, token["id"])
             wallet = WalletAddress(token["chain"], bytes(token["address"]))
             pair = await self._tokens(
-                db, token["account_id"], token["session_id"], wallet, token["permission_version"], token["id"]
-            )
+                db, token["account_id"], token["session_id"], wallet, token["permission_version"], token["expires_at"],
+                token["id"],
+            )  # fmt: skip
             return pair, None
 
     async def current(self, caller: Caller) -> CurrentSession:
@@ -318,11 +320,12 @@ class Sessions:
         return await queries.account_by_wallet(db, wallet), made
 
     async def _tokens(
-        self, db: Any, account_id: UUID, session_id: UUID, wallet: WalletAddress, version: int, parent_id: UUID | None
-    ) -> Session:
+        self, db: Any, account_id: UUID, session_id: UUID, wallet: WalletAddress, version: int, expires: datetime,
+        parent_id: UUID | None,
+    ) -> Session:  # fmt: skip
+        """`expires`: the session's end, which no refresh moves."""
         refresh_token = new_secret()
-        seconds = self._settings.refresh_seconds
-        expires = datetime.now(UTC) + timedelta(seconds=seconds)
+        seconds = round((expires - datetime.now(UTC)).total_seconds())
         await queries.insert_refresh_token(db, new_id(), session_id, secret_digest(refresh_token), parent_id, expires)
         caller = Caller(str(account_id), core_account(account_id), str(session_id), wallet.text, version)
         signer = self._kernel.signer

@@ -3,7 +3,7 @@ order ids, references and keys as the real one answers them; it matches nothing.
 
 import asyncio
 import socket
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import msgspec
@@ -132,6 +132,21 @@ async def test_refresh_rotates_and_a_reused_token_ends_the_session(world):
     await world.refused(401, "UNAUTHORIZED", "refresh_unknown", "POST", "/v1/auth/refresh", json=unknown)
 
 
+async def test_no_refresh_outlives_the_session(world):
+    """A pair that is handed out opens something: at the session's end there is none."""
+    session, bearer = await world.sign_in()
+    assert session["refresh_expires_in"] == 86_400
+    shorter = "UPDATE identity.session SET expires_at = now() + $2::interval WHERE id = $1::text::uuid"
+    await world.sql(shorter, session["session_id"], timedelta(minutes=30))
+    first = {"refresh_token": session["refresh_token"]}
+    refreshed = await world.data("POST", "/v1/auth/refresh", json=first)
+    assert 1_700 < refreshed["refresh_expires_in"] <= 1_800
+    await world.sql(shorter, session["session_id"], timedelta(0))
+    newest = {"refresh_token": refreshed["refresh_token"]}
+    await world.refused(401, "UNAUTHORIZED", "session_revoked", "POST", "/v1/auth/refresh", json=newest)
+    await world.refused(401, "UNAUTHORIZED", "session_revoked", "GET", "/v1/users/me", headers=bearer)
+
+
 async def test_token_that_is_missing_altered_revoked_or_of_a_suspended_account_is_refused(world):
     session, bearer = await world.sign_in()
     me = ("GET", "/v1/users/me")
@@ -156,6 +171,7 @@ async def test_profile_changes_are_guarded_by_version_and_names_are_taken_once(w
     patch = ("PATCH", "/v1/users/me")
     me = await world.data(*patch, headers=bearer, json={"username": name, "preferences": {"genres": ["verse"]}})
     assert (me["username"], me["preferences"], me["version"]) == (name, {"genres": ["verse"]}, 2)
+    assert me["last_login_at"] >= me["created_at"]
     stale = bearer | {"if-match": '"1"'}
     await world.refused(409, "CONFLICT", "version_mismatch", *patch, headers=stale, json={"bio": "x"})
     _, other = await world.sign_in()
