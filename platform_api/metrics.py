@@ -11,6 +11,9 @@
     event_loop_lag_seconds                           how late the loop woke
     outbox_events{state}  jobs{queue,state}          what waits, and what was given up; read when collected
     user_active_sessions                             sessions that stand; read when collected
+    platform_events_total{type}                      what happened: user.registered, work.created, license.applied …
+    content_upload_size_bytes                        sizes of files that were received and found good: a histogram
+    payment_success_rate                             of the payments decided since the start; NaN before the first
     <others>                                         counters that contexts make with `counter`
 
 Collected when asked for; nothing runs in between. Routes are templates, so the label values are bounded.
@@ -18,6 +21,7 @@ Collected when asked for; nothing runs in between. Routes are templates, so the 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -68,6 +72,8 @@ TEXTS = {
 }
 """What the numbers of processes are, by name; those of order entry are told in docs/metrics.md."""
 BUCKETS_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+BUCKETS_BYTES = tuple(4.0**power for power in range(5, 16))
+"""From a kibibyte to a gibibyte."""
 
 
 class Metrics:
@@ -89,6 +95,14 @@ class Metrics:
         self._money = Gauge("money_commands", "Commands to the core without a final answer", ["state"],
                             registry=self._registry)  # fmt: skip
         self._sessions = Gauge("user_active_sessions", "Sessions that stand", registry=self._registry)
+        self._events = Counter("platform_events", "Events of the platform that this process heard of", ["type"],
+                               registry=self._registry)  # fmt: skip
+        self._uploads = Histogram("content_upload_size_bytes", "Sizes of files that were received and found good",
+                                  buckets=BUCKETS_BYTES, registry=self._registry)  # fmt: skip
+        self._payments = Gauge("payment_success_rate", "Of the payments decided since the start, how many succeeded",
+                               registry=self._registry)  # fmt: skip
+        self._payments.set(math.nan)
+        self._decided = {"payment.completed": 0, "payment.failed": 0}
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answer."""
@@ -101,6 +115,15 @@ class Metrics:
 
     def loop_lag(self, seconds: float) -> None:
         self._lag.observe(seconds)
+
+    def event(self, type_: str, payload: Mapping[str, Any]) -> None:
+        """Something has happened; its types are a closed set."""
+        self._events.labels(type_).inc()
+        if type_ == "file.ready" and "size_bytes" in payload:  # one that an earlier build wrote says none
+            self._uploads.observe(payload["size_bytes"])
+        if type_ in self._decided:
+            self._decided[type_] += 1
+            self._payments.set(self._decided["payment.completed"] / sum(self._decided.values()))
 
     def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
         """A counter of a context; make it once, in the service's constructor. Label values must be bounded."""

@@ -67,6 +67,8 @@ class Sessions:
         self._kernel, self._keys = kernel, keys
         self._database = kernel.database
         self._settings = kernel.settings
+        text = "Sign-ins that were refused, and refresh tokens that came twice"
+        self._refused = kernel.metrics.counter("sign_in_failures", text, ["reason"])
 
     async def issue_nonce(self, body: NonceRequest, caller: Caller | None) -> Nonce:
         """`caller` is needed for every purpose but a sign-in. Raises ApiError VALIDATION_ERROR, RATE_LIMITED."""
@@ -138,7 +140,11 @@ class Sessions:
 
     async def sign_in(self, body: VerifyRequest) -> Session:
         """Raises ApiError UNAUTHORIZED, VERIFICATION_FAILED or FORBIDDEN; Unavailable."""
-        wallet, signer = await self.prove(body.proof, "sign_in", None)
+        try:
+            wallet, signer = await self.prove(body.proof, "sign_in", None)
+        except ApiError as error:
+            self._refused.labels(error.reason).inc()
+            raise
         facts = current_request.get()
         async with self._database.transaction() as db:
             row, created = await self._find_or_make_account(db, wallet, signer)
@@ -183,6 +189,7 @@ class Sessions:
                 await self._kernel.audit.record(
                     db, "session.refresh_reused", ("session", str(token["session_id"])), actor=token["account_id"]
                 )
+                self._refused.labels("refresh_reused").inc()
                 log.warning("refresh_reused", session_id=str(token["session_id"]))
                 return None, str(token["session_id"])
             if token["revoked_at"] is not None or token["expires_at"] <= datetime.now(UTC):

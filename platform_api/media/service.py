@@ -183,8 +183,8 @@ class MediaService:
             if problem is None and type_ is not None:
                 await queries.insert_file(db, upload, storage_key, type_, digest.digest())
                 await queries.set_status(db, job.upload_id, "ready")
-                await self._kernel.events.publish(db, "file.ready", subject, {"type": type_},
-                                                  actor=upload["account_id"])  # fmt: skip
+                facts = {"type": type_, "size_bytes": upload["size_bytes"]}
+                await self._kernel.events.publish(db, "file.ready", subject, facts, actor=upload["account_id"])
             else:
                 await queries.set_status(db, job.upload_id, "failed", problem=problem)
                 await self._kernel.events.publish(db, "file.quarantined", subject, {"problem": problem},

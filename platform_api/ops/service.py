@@ -16,6 +16,7 @@ OUTBOX_SECONDS_MAX = 60
 class OpsService:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        kernel.events.listen(lambda event: kernel.metrics.event(event.type, event.payload))
 
     async def parts(self) -> dict[str, str]:
         """What requests need: `ready`, or what is wrong. Orders need the core, reads the database."""

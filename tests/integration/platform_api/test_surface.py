@@ -15,7 +15,7 @@ from platform_api.app import openapi_document
 from platform_api.logs import configure_logs
 from platform_api.security import ACCESS_COOKIE
 from tests.integration.platform_api.test_works import creator as maker
-from tests.integration.platform_api.test_works import published
+from tests.integration.platform_api.test_works import file_of, published
 from tests.support.core_routes import CORE_ROUTES
 from tests.support.files import png
 from tests.support.licences import apply, issued, studio, terms_for
@@ -382,9 +382,26 @@ async def test_metrics_have_the_names_that_were_agreed(world):
     for name in (
         'http_requests_total{method="GET",route="/v1/time",status="200"} 1.0', "http_request_duration_seconds_bucket",
         "database_query_duration_seconds_bucket", "event_loop_lag_seconds_bucket", "user_active_sessions",
-        'outbox_events{state="waiting"}',
+        'outbox_events{state="waiting"}', "payment_success_rate NaN",
     ):  # fmt: skip
         assert name in text
+
+
+async def test_metrics_count_what_happens(world):
+    _, bearer = await world.sign_in()
+    proof = await world.proof(Wallet(0), "sign_in")
+    await world.client.post("/v1/auth/verify", json=proof | {"nonce": "0" * 32})
+    await world.data("POST", "/v1/creators", headers=bearer, json={"display_name": "Counted"})
+    content = png(b"x" * 2_000)
+    await file_of(world, bearer, content)
+    await world.settle()
+    text = (await world.client.get("/metrics")).text
+    for line in (
+        'platform_events_total{type="user.registered"} 1.0', 'platform_events_total{type="creator.registered"} 1.0',
+        'sign_in_failures_total{reason="nonce_unknown"} 1.0', 'content_upload_size_bytes_bucket{le="1024.0"} 0.0',
+        'content_upload_size_bytes_bucket{le="4096.0"} 1.0', f"content_upload_size_bytes_sum {len(content)}.0",
+    ):  # fmt: skip
+        assert line in text, line
 
 
 @pytest.mark.parametrize("world", [{"cors_origins": ("https://app.example.org",)}], indirect=True)
