@@ -10,6 +10,7 @@
     database_query_duration_seconds                  how long a connection was in use
     event_loop_lag_seconds                           how late the loop woke
     outbox_events{state}  jobs{queue,state}          what waits, and what was given up; read when collected
+    books_differ                                     accounts of which the books say another sum than the core
     user_active_sessions                             sessions that stand; read when collected
     platform_events_total{type}                      what happened: user.registered, work.created, license.applied …
     content_upload_size_bytes                        sizes of files that were received and found good: a histogram
@@ -94,6 +95,8 @@ class Metrics:
         self._jobs = Gauge("jobs", "Jobs in the queue", ["queue", "state"], registry=self._registry)
         self._money = Gauge("money_commands", "Commands to the core without a final answer", ["state"],
                             registry=self._registry)  # fmt: skip
+        self._differ = Gauge("books_differ", "Accounts of which the books say another sum than the core",
+                             registry=self._registry)  # fmt: skip
         self._sessions = Gauge("user_active_sessions", "Sessions that stand", registry=self._registry)
         self._events = Counter("platform_events", "Events of the platform that this process heard of", ["type"],
                                registry=self._registry)  # fmt: skip
@@ -130,8 +133,9 @@ class Metrics:
         return Counter(name, text, labels, registry=self._registry)
 
     def set_waiting(
-        self, outbox: Mapping[str, int], jobs: Mapping[tuple[str, str], int], money: Mapping[str, int], sessions: int
-    ) -> None:
+        self, outbox: Mapping[str, int], jobs: Mapping[tuple[str, str], int], money: Mapping[str, int], sessions: int,
+        differences: int,
+    ) -> None:  # fmt: skip
         """What was just read of the database."""
         for state, count in outbox.items():
             self._outbox.labels(state).set(count)
@@ -141,6 +145,7 @@ class Metrics:
         for state, count in money.items():
             self._money.labels(state).set(count)
         self._sessions.set(sessions)
+        self._differ.set(differences)
 
     def text(self) -> bytes:
         """In the text format of Prometheus."""

@@ -35,7 +35,8 @@ from platform_api.ledger import queries
 from platform_api.ports import submit_taken
 
 __all__ = [
-    "FORCED", "KEPT", "KEPT_OUTSIDE", "NEVER", "OPEN", "MoneyAnswer", "MoneyCommands", "pay_account", "work_account",
+    "FORCED", "KEPT", "KEPT_OUTSIDE", "NEVER", "OPEN", "MoneyAnswer", "MoneyCommands", "pay_account", "touched",
+    "work_account",
 ]  # fmt: skip
 
 log = structlog.get_logger(__name__)
@@ -62,6 +63,18 @@ def pay_account(account_id: UUID) -> str:
 def work_account(work_id: UUID) -> str:
     """Money of a work on its way to several receivers."""
     return f"work:{work_id}"
+
+
+def touched(body: str) -> set[tuple[str, str]]:
+    """The accounts of the core that a command names, each with the asset; of a deposit without the place outside."""
+    command = msgspec.json.decode(body)
+    if command["op"] == "deposit":
+        return {(command["account"], command["asset"])}
+    return {
+        (account, leg["asset"])
+        for leg in command["legs"]
+        for account in (leg["from"], *([leg["to"]] if "to" in leg else [share["to"] for share in leg["shares"]]))
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +152,10 @@ class MoneyCommands:
     async def state(self, db: Any, ref: str) -> str:
         """How the command stands, in the caller's transaction, which keeps it so."""
         return await queries.lock_state(db, ref)
+
+    async def on_the_way(self, db: Any, reached: int, limit: int) -> list[Any]:
+        """What lies between the core up to the sequence `reached` and the documents: ref, document_id, body."""
+        return await queries.on_the_way(db, reached, limit)
 
     async def drive(self, ref: str) -> str:
         """Send what is open of this command, once, and note the answer; its state afterwards.

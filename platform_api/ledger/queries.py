@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-__all__ = ["insert", "left_open", "lock_state", "one", "turn"]
+__all__ = ["insert", "left_open", "lock_state", "on_the_way", "one", "turn"]
 
 
 async def insert(db: Any, ref: str, kind: str, document_id: UUID, body: str, accounts: str) -> None:
@@ -30,6 +30,16 @@ async def left_open(db: Any, age: timedelta, limit: int) -> list[str]:
         age, limit,
     )  # fmt: skip
     return [row["ref"] for row in rows]
+
+
+async def on_the_way(db: Any, reached: int, limit: int) -> list[Any]:
+    """Commands that may have moved money and are not noted, and those that are noted as moved behind `reached`."""
+    rows: list[Any] = await db.fetch(
+        "SELECT ref, document_id, body FROM money.command WHERE state IN ('ordered', 'posting', 'voiding') UNION ALL"
+        " SELECT ref, document_id, body FROM money.command WHERE state = 'posted' AND sequence > $1 LIMIT $2",
+        reached, limit,
+    )  # fmt: skip
+    return rows
 
 
 async def lock_state(db: Any, ref: str) -> str:

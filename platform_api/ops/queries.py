@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["active_sessions", "answers", "money_counts", "outbox_counts"]
+__all__ = ["active_sessions", "answers", "differences", "money_counts", "outbox_counts"]
 
 
 async def answers(db: Any) -> None:
@@ -29,6 +29,11 @@ async def money_counts(db: Any) -> dict[str, int]:
         " GROUP BY state"
     )
     return dict.fromkeys(("ordered", "posting", "voiding", "stuck"), 0) | {row["state"]: row["count"] for row in rows}
+
+
+async def differences(db: Any) -> int:
+    """Accounts of which the books say another sum than the core, as the last comparison found them."""
+    return int(await db.fetchval("SELECT count(*) FROM royalties.difference"))
 
 
 async def active_sessions(db: Any) -> int:

@@ -60,8 +60,9 @@ class OpsService:
                 jobs = await self._kernel.jobs.counts(db)
                 money = await queries.money_counts(db)
                 sessions = await queries.active_sessions(db)
+                differences = await queries.differences(db)
             counts = {"waiting": outbox["waiting"], "failed": outbox["failed"]}
-            self._kernel.metrics.set_waiting(counts, jobs, money, sessions)
+            self._kernel.metrics.set_waiting(counts, jobs, money, sessions, differences)
         except Unavailable:
             pass  # the numbers of the processes are told without the database's
         return self._kernel.metrics.text()

@@ -1,14 +1,20 @@
 """Royalties: who is owed what of each sale, by which rule, and what became of it."""
 
-from platform_api.kernel.context import Context
+from platform_api.kernel.context import Context, Kernel
 from platform_api.royalties.routes import PayoutController, RoyaltyController, RoyaltyRunController, RuleController
 from platform_api.royalties.service import RoyaltyService
 
 __all__ = ["CONTEXT"]
+
+
+async def _upkeep(kernel: Kernel) -> None:
+    await kernel.service(RoyaltyService).reconciliation.look()
+
 
 CONTEXT = Context(
     "royalties",
     (RuleController, RoyaltyController, PayoutController, RoyaltyRunController),
     RoyaltyService,
     events=("royalty.rule_changed", "royalty.distributed", "royalty.reversed", "statement.closed", "payout.paid"),
+    upkeep=_upkeep,
 )

@@ -26,6 +26,7 @@ from platform_api.royalties.models import (
     WorkRoyalties,
 )
 from platform_api.royalties.payouts import Payouts
+from platform_api.royalties.reconciliation import Reconciliation
 from platform_api.royalties.rules import RoyaltyRules, checked_time
 from platform_api.royalties.split import platform_part
 from platform_api.royalties.statements import Statements, total_of
@@ -50,7 +51,8 @@ class RoyaltyService:
         self.rules = RoyaltyRules(kernel)
         self.entries = Entries(kernel)
         self.earnings = Earnings(kernel, self.rules, self.entries)
-        self.statements = Statements(kernel)
+        self.reconciliation = Reconciliation(kernel)
+        self.statements = Statements(kernel, self.reconciliation)
         self.gathering = Gathering(kernel)
         self.payouts = Payouts(kernel, self.entries)
 

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import msgspec
 
+from engine.messages.errors import Unavailable
 from platform_api.envelope import Pagination, cursor_from, page, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.exchange.account_queries import sequences_of
@@ -24,6 +25,7 @@ from platform_api.kernel.context import Kernel
 from platform_api.money import decimal_text
 from platform_api.royalties import queries
 from platform_api.royalties.models import Balance, Report, ReportLine, Run, Statement, StatementDetail, Total
+from platform_api.royalties.reconciliation import Reconciliation
 from platform_api.security import Caller
 from platform_api.settlement.queries import settled_in
 
@@ -36,8 +38,9 @@ _SUMS = ("opening", "earned", "reversed", "paid", "closing")
 
 
 class Statements:
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, reconciliation: Reconciliation) -> None:
         self._kernel, self._database = kernel, kernel.database
+        self._reconciliation = reconciliation
 
     async def balance(self, caller: Caller) -> list[Balance]:
         async with self._database.connection() as db:
@@ -108,12 +111,16 @@ class Statements:
         The same period again is answered with the run that closed it. Periods are closed in order.
 
         Raises:
-            ApiError: CONFLICT `period_open`, `later_period_closed`.
+            ApiError: CONFLICT `period_open`, `later_period_closed`; `books_differ` from what payees have in the core.
+            Unavailable: the core's events are projected too late to compare.
         """
         begin, end = _bounds(period)
         async with self._database.transaction() as db:
             if end > await queries.entries_until_now(db):
                 raise ApiError(ErrorCode.CONFLICT, "This month is not over.", reason="period_open")
+            done = await queries.run(db, period)
+        if done is None:
+            await self._check_books()
         async with self._database.transaction() as db:  # no lock of entries: those of the month are all there
             await queries.lock_runs(db)
             done = await queries.run(db, period)
@@ -132,6 +139,16 @@ class Statements:
                     db, "royalties.closed", ("period", period), actor=caller.account_id, new={"statements": len(rows)}
                 )
         return Run(done["period"], done["statements"], timestamp(done["closed_at"]))
+
+    async def _check_books(self) -> None:
+        """Nobody is told a sum that the core does not have. Raises ApiError CONFLICT `books_differ`, Unavailable."""
+        found = await self._reconciliation.differences()
+        if found is None:
+            raise Unavailable("the projection is behind the books")
+        payees = [one for one in found if one.account.startswith("pay:")]
+        if payees:
+            message = "The books differ from the core: no statement is made of them."
+            raise ApiError(ErrorCode.CONFLICT, message, reason="books_differ", details={"accounts": str(len(payees))})
 
     async def _write(self, db: Any, period: str, row: Any) -> None:
         sums = {name: row[name] for name in ("opening", "earned", "reversed", "paid")}

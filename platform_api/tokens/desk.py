@@ -71,6 +71,7 @@ class TokenDesk:
         self._kernel = kernel
         self._exchange = kernel.service(ExchangeService)
         self._entries = kernel.service(RoyaltyService).entries
+        kernel.service(RoyaltyService).reconciliation.ask_also(queries.refs_to_payees)
         kernel.jobs.handle(QUEUE, KIND, DriveMarket, self._run)
 
     async def enqueue(self, db: Any, market: str) -> None:

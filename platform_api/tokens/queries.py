@@ -154,6 +154,12 @@ async def command(db: Any, ref: str) -> Any:
     return await db.fetchrow("SELECT * FROM tokens.command WHERE ref = $1", ref)
 
 
+async def refs_to_payees(db: Any) -> list[str]:
+    """Of commands that may have paid proceeds out and are not decided."""
+    rows = await db.fetch("SELECT ref FROM tokens.command WHERE step = 'proceeds' AND state = 'waiting'")
+    return [row["ref"] for row in rows]
+
+
 async def decide(db: Any, command_id: int, state: str, reason: str | None, sequence: int | None) -> bool:
     """Whether it was still open: of two that bring an answer, one has its effects."""
     tag = await db.execute(
