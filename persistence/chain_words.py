@@ -35,6 +35,8 @@ class ChainWords:
             JournalCorrupt: the head of its segment is damaged.
             OSError: the disk refuses.
         """
+        if self._path and sequence >= self._sequence and self._reach(sequence):
+            return self._chain  # in the segment that was asked for last: no look at the directory
         path = self._segment_of(sequence)
         if path is None:
             return None
@@ -42,14 +44,18 @@ class ChainWords:
             self._open(path)
         if sequence < self._sequence:  # the file has another name than its head says, or is the first one's
             return None
+        return self._chain if self._reach(sequence) else None
+
+    def _reach(self, sequence: int) -> bool:
+        """Read on in this segment. False: the record is not in it, or not yet."""
         while self._sequence < sequence:
             before, end = self._at, len(self._raw) // 128
             self._at, self._sequence, self._chain, _ = scan_records(
                 self._raw, self._at, end, sequence - self._sequence, self._sequence, self._chain
             )
             if self._at == before:
-                return None
-        return self._chain
+                return False
+        return True
 
     def _segment_of(self, sequence: int) -> str | None:
         """The last segment that begins at or before the record, or right behind it."""
