@@ -127,7 +127,7 @@ class TokenDesk:
     async def _send(self, row: Any) -> _Outcome:
         """Raises Refused: it stays waiting, and a person must look."""
         body: dict[str, Any] = msgspec.json.decode(row["body"])
-        answer = await self._submit(body)
+        answer = await submit_taken(self._kernel.core, body)
         reason = answer.get("reason")
         if answer.get("event") == "rejected":
             if reason in HARMLESS.get(row["step"], ()):
@@ -146,20 +146,18 @@ class TokenDesk:
         Raises Unavailable, OutcomeUnknown; Refused: it cannot be closed.
         """
         if "ref" in body:
-            answer = await self._submit({"op": "void", "ref": body["ref"], "not_after": body["not_after"]})
+            close = {"op": "void", "ref": body["ref"], "not_after": body["not_after"]}
+            answer = await submit_taken(self._kernel.core, close)
             ran = answer.get("event") == "duplicate" and answer.get("status") != "voided"
         elif "client_id" in body:
             close = {"op": "poison", "account": body["account"], "client_id": body["client_id"]}
-            answer = await self._submit(close)
+            answer = await submit_taken(self._kernel.core, close)
             ran = answer.get("event") == "duplicate"
         else:  # an uncross does nothing but in a market that collects
             return None
         if answer.get("event") not in ("voided", "done", "duplicate"):
             raise Refused(f"{body.get('ref', body.get('client_id'))} is not closed: {answer.get('reason')}")
         return _done(answer) if ran else None
-
-    async def _submit(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
-        return await submit_taken(self._kernel.core, command)
 
     # The documents.
 

@@ -915,10 +915,8 @@ async def test_refund_whose_job_was_given_up_is_asked_again_by_the_sweep(shop):
     assert (row["status"], shop.owed(seller)) == ("succeeded", 0)
 
 
-async def test_sale_of_more_lines_than_a_command_has_postings_is_given_back(shop):
-    """Of a card and of a balance, while the core takes nothing for a while, and not at all."""
-    world = shop.world
-    seller, _, work, _, offer = await shop.seller("100")
+async def eighty_payees(world, work, seller):
+    """What the work sells for goes to eighty accounts in equal parts: more lines than one command has postings."""
     payees = [uuid4() for _ in range(80)]
     for payee in payees:
         await world.sql("INSERT INTO identity.account (id) VALUES ($1)", payee)
@@ -927,6 +925,14 @@ async def test_sale_of_more_lines_than_a_command_has_postings_is_given_back(shop
             db, uuid4(), UUID(work["id"]), "content_purchase", datetime.now(UTC) - timedelta(minutes=1), "effective",
             UUID(seller), [(payee, "collaborator", 125) for payee in payees],
         )  # fmt: skip
+    return payees
+
+
+async def test_sale_of_more_lines_than_a_command_has_postings_is_given_back(shop):
+    """Of a card and of a balance, while the core takes nothing for a while, and not at all."""
+    world = shop.world
+    seller, _, work, _, offer = await shop.seller("100")
+    payees = await eighty_payees(world, work, seller)
     staff = await shop.staff()
     await own_money(world, 1_000)
     for method in ("balance", "provider"):
@@ -950,14 +956,7 @@ async def test_sale_of_more_lines_than_a_command_has_postings_is_given_back(shop
 async def test_what_was_gathered_returns_if_a_part_of_it_is_refused(shop, monkeypatch):
     world = shop.world
     seller, seller_bearer, work, _, offer = await shop.seller("100")
-    payees = [uuid4() for _ in range(80)]
-    for payee in payees:
-        await world.sql("INSERT INTO identity.account (id) VALUES ($1)", payee)
-    async with world.kernel.database.transaction() as db:
-        await royalty_queries.insert_rule(
-            db, uuid4(), UUID(work["id"]), "content_purchase", datetime.now(UTC) - timedelta(minutes=1), "effective",
-            UUID(seller), [(payee, "collaborator", 125) for payee in payees],
-        )  # fmt: skip
+    payees = await eighty_payees(world, work, seller)
     _, bearer = await shop.buyer("100")
     sold = await shop.buy(bearer, offer, "balance")
     await shop.finish()
