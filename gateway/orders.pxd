@@ -3,11 +3,12 @@
 #   find(order_id)       the entry, or NULL; valid until the next apply
 #   in_quote(order_id)   whether what it filled is told in quote units; also of an order that is closed
 #   apply(slot)          follow one event
+#   adopt(entry)         take over an entry of another table
 #   first_of(account)    head of the account's list; `next` of the entry goes on
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from engine.messages.records cimport Prevented
+from engine.messages.records cimport Accepted, Prevented
 
 cdef struct OrderEntry:
     uint64_t order_id  # 0: a free slot
@@ -46,7 +47,9 @@ cdef class OpenOrders:
     cdef bint in_quote(self, uint64_t order_id)
     cdef int apply(self, const uint8_t* slot) except -1
     cdef void _prevent(self, uint64_t order_id, int64_t leaves, const Prevented* e) noexcept nogil
-    cdef int _insert(self, const uint8_t* slot) except -1
+    cdef int adopt(self, const OrderEntry* other) except -1
+    cdef int _accept(self, const Accepted* accepted) except -1
+    cdef OrderEntry* _insert(self, uint64_t order_id, uint32_t account, bint budget) except NULL
     cdef void _remove(self, uint64_t order_id) noexcept nogil
     cdef int _grow(self) except -1
     cdef int _reach_account(self, uint32_t account) except -1

@@ -14,17 +14,19 @@ from libc.string cimport memcpy, memset
 
 from engine.messages.records cimport (
     EV_ACCEPTED, EV_CANCELED, EV_PREVENTED, EV_REPLACED, EV_TRADE, EV_TRIGGERED, SLOT, Accepted, Canceled, EventHead,
-    Prevented, Replaced, Trade, Triggered,
+    OpenOrder, Prevented, Replaced, Trade, Triggered,
 )
 
 from engine.messages.codes import ABSENT as _ABSENT, OrderStatus, OrderType, SelfTrade
 from engine.messages.decode import BUDGETS_REMEMBERED
+from engine.messages.layout import OPEN_ORDERS as _OPEN_ORDERS
 
 cdef uint32_t NONE = 0xFFFFFFFF
 cdef int64_t ABSENT = _ABSENT
 cdef int DECREMENT = SelfTrade.DECREMENT
 cdef int STOP = OrderType.STOP
 cdef int STOP_LIMIT = OrderType.STOP_LIMIT
+cdef int WAITING = OrderStatus.WAITING
 cdef enum:
     FLAG_BUDGET = 2
 
@@ -123,7 +125,7 @@ cdef class OpenOrders:
         cdef const Replaced* replaced
         cdef const Prevented* prevented
         if kind == EV_ACCEPTED:
-            self._insert(slot)
+            self._accept(<const Accepted*>slot)
         elif kind == EV_TRADE:
             trade = <const Trade*>slot
             if trade.maker_leaves == 0:
@@ -167,48 +169,50 @@ cdef class OpenOrders:
                 entry.size -= e.size
 
     def restore(self, rows):
-        """Begin with these open orders: an array with the fields of `engine.core.OPEN_ORDERS`."""
-        cdef uint8_t[128] slot
-        cdef Accepted* accepted = <Accepted*>slot
-        cdef bytes client_id
-        cdef OrderEntry* entry
-        for row in rows:
-            memset(slot, 0, sizeof(slot))
-            client_id = bytes(row["client_id"])
-            accepted.order_id = row["order_id"]
-            accepted.head.account = row["account"]
-            accepted.head.market = row["market"]
-            memcpy(accepted.client_id, <char*>client_id, len(client_id))
-            accepted.price = row["price"]
-            accepted.size = row["size"]
-            accepted.stop_price = row["stop_price"]
-            accepted.display_size = row["display_size"]
-            accepted.expires_at = row["expires_at"]
-            accepted.side = row["side"]
-            accepted.type = row["type"]
-            accepted.tif = row["tif"]
-            accepted.flags = row["flags"]
-            self._insert(slot)
-            entry = self.find(accepted.order_id)
-            entry.leaves = row["leaves"]
-            entry.waits = row["status"] == OrderStatus.WAITING
+        """Begin with these open orders: an array of `layout.OPEN_ORDERS`, what a core's `open_orders` gives.
 
-    cdef int _insert(self, const uint8_t* slot) except -1:
-        cdef const Accepted* accepted = <const Accepted*>slot
+        Raises TypeError: it is of another type.
+        """
+        cdef const uint8_t[::1] raw
+        cdef const OpenOrder* row
         cdef OrderEntry* entry
-        cdef uint32_t at, bucket
-        cdef uint32_t account = accepted.head.account
-        if self.free == NONE:
-            self._grow()
-        self._reach_account(account)
-        at = self.free
-        entry = &self.pool[at]
-        self.free = entry.next
-        entry.order_id = accepted.order_id
+        cdef Py_ssize_t at
+        if rows.dtype != _OPEN_ORDERS:
+            raise TypeError(f"rows of {rows.dtype} are not open orders")
+        if not len(rows):
+            return
+        raw = rows.view("u1")
+        row = <const OpenOrder*>&raw[0]
+        for at in range(raw.shape[0] // <Py_ssize_t>sizeof(OpenOrder)):
+            entry = self._insert(row.order_id, row.account, row.flags & FLAG_BUDGET != 0)
+            entry.price = row.price
+            entry.size = row.size
+            entry.leaves = row.leaves
+            entry.market = row.market
+            entry.side = row.side
+            entry.type = row.type
+            entry.tif = row.tif
+            entry.stop_price = row.stop_price
+            entry.display_size = row.display_size
+            entry.expires_at = row.expires_at
+            entry.waits = row.status == WAITING
+            memcpy(entry.client_id, row.client_id, 32)
+            row += 1
+
+    cdef int adopt(self, const OrderEntry* other) except -1:
+        cdef OrderEntry* entry = self._insert(other.order_id, other.account, other.budget)
+        cdef OrderEntry links = entry[0]
+        entry[0] = other[0]
+        entry.next, entry.previous, entry.chain = links.next, links.previous, links.chain
+        return 0
+
+    cdef int _accept(self, const Accepted* accepted) except -1:
+        cdef OrderEntry* entry = self._insert(
+            accepted.order_id, accepted.head.account, accepted.flags & FLAG_BUDGET != 0
+        )
         entry.price = accepted.price
         entry.size = accepted.size
         entry.leaves = accepted.size
-        entry.account = account
         entry.market = accepted.head.market
         entry.side = accepted.side
         entry.type = accepted.type
@@ -217,15 +221,29 @@ cdef class OpenOrders:
         entry.display_size = accepted.display_size
         entry.expires_at = accepted.expires_at
         entry.waits = accepted.type == STOP or accepted.type == STOP_LIMIT
-        entry.budget = accepted.flags & FLAG_BUDGET != 0
-        if entry.budget:
-            self.budgets[entry.order_id] = None
+        memcpy(entry.client_id, accepted.client_id, 32)
+        return 0
+
+    cdef OrderEntry* _insert(self, uint64_t order_id, uint32_t account, bint budget) except NULL:
+        """A new entry, in its bucket and first of its account's list; the caller fills in the rest."""
+        cdef OrderEntry* entry
+        cdef uint32_t at, bucket
+        if self.free == NONE:
+            self._grow()
+        self._reach_account(account)
+        if budget:
+            self.budgets[order_id] = None
             if len(self.budgets) > BUDGETS_REMEMBERED:
                 forgotten = next(iter(self.budgets))
                 del self.budgets[forgotten]
                 self.known_since = max(self.known_since, forgotten)
-        memcpy(entry.client_id, accepted.client_id, 32)
-        bucket = _bucket(entry.order_id, self.room)
+        at = self.free
+        entry = &self.pool[at]
+        self.free = entry.next
+        entry.order_id = order_id
+        entry.account = account
+        entry.budget = budget
+        bucket = _bucket(order_id, self.room)
         entry.chain = self.buckets[bucket]
         self.buckets[bucket] = at
         entry.previous = NONE
@@ -234,7 +252,7 @@ cdef class OpenOrders:
             self.pool[entry.next].previous = at
         self.firsts[account] = at
         self.count += 1
-        return 0
+        return entry
 
     cdef void _remove(self, uint64_t order_id) noexcept nogil:
         cdef uint32_t* link = &self.buckets[_bucket(order_id, self.room)]

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from engine.messages.codes import NIL, CommandKind
@@ -64,18 +65,22 @@ class Pulls:
         """Those of connections of earlier epochs. Returns how many (account, session) there are."""
         sessions = open_orders["session"]
         lost = open_orders[(sessions != 0) & (sessions < min(_CONNECTIONS, epoch << _NUMBER_BITS))]
-        pairs = dict.fromkeys((int(row["account"]), int(row["session"])) for row in lost)
-        self._waiting.extend(pairs)
-        return len(pairs)
+        return self._add_pairs(lost)
 
     def add_disowned(self, open_orders: NDArray[Any], keys: Iterable[str]) -> int:
         """Those of keys that were revoked and are not registered. Returns how many (account, session) there are."""
-        stamps = {key_stamp(key) for key in keys}
-        rows = open_orders[open_orders["session"] >= _KEYS] if stamps else ()
-        found = ((int(row["account"]), int(row["session"])) for row in rows)
-        pairs = dict.fromkeys(pair for pair in found if pair[1] in stamps)
-        self._waiting.extend(pairs)
-        return len(pairs)
+        stamps = np.array([key_stamp(key) for key in keys], np.uint64)
+        return self._add_pairs(open_orders[np.isin(open_orders["session"], stamps)])
+
+    def _add_pairs(self, rows: NDArray[Any]) -> int:
+        """(account, session) of each, once, in the order of their first rows. A million orders may be of few."""
+        accounts, sessions = rows["account"], rows["session"]
+        order = np.lexsort((sessions, accounts))  # stable: the first of equal ones is the first row of its pair
+        is_first = np.ones(len(rows), bool)
+        is_first[1:] = (np.diff(accounts[order]) != 0) | (np.diff(sessions[order]) != 0)
+        firsts = np.sort(order[is_first])
+        self._waiting.extend(zip(accounts[firsts].tolist(), sessions[firsts].tolist(), strict=True))
+        return len(firsts)
 
     def work(self) -> bool:
         """Submit at most AT_ONCE. True if something was submitted: it is for the caller to release it."""

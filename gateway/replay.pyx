@@ -18,7 +18,6 @@ the slots it is given. Memory: the open orders of the accounts.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
 
 from engine.messages.records cimport (
     EV_ACCEPTED, EV_CANCELED, EV_DUPLICATE, EV_PREVENTED, EV_REFRESHED, EV_REJECTED, EV_REPLACED, EV_TRADE,
@@ -152,33 +151,13 @@ cdef class Replay:
         """Copy the account's orders as they stand now; those that the past names are followed anew later."""
         cdef OpenOrders live = self.hub.orders
         cdef OrderEntry* entry
-        cdef OrderEntry* mine
-        cdef uint8_t[SLOT] slot
-        cdef Accepted* accepted = <Accepted*>slot
         cdef uint32_t at = live.firsts[account] if account < live.account_room else NONE
         while at != NONE:
             entry = &live.pool[at]
             at = entry.next
             if entry.order_id > self.after:
                 continue  # its `accepted` is told
-            memset(slot, 0, SLOT)
-            accepted.order_id = entry.order_id
-            accepted.head.account = account
-            accepted.head.market = entry.market
-            memcpy(accepted.client_id, entry.client_id, 32)
-            accepted.price = entry.price
-            accepted.size = entry.size
-            accepted.stop_price = entry.stop_price
-            accepted.display_size = entry.display_size
-            accepted.expires_at = entry.expires_at
-            accepted.side = entry.side
-            accepted.type = entry.type
-            accepted.tif = entry.tif
-            accepted.flags = FLAG_BUDGET if entry.budget else 0
-            self.orders._insert(slot)
-            mine = self.orders.find(entry.order_id)
-            mine.leaves = entry.leaves
-            mine.waits = entry.waits
+            self.orders.adopt(entry)
         return 0
 
     cdef int _name(self, uint64_t order_id) except -1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gateway.guard import Allowance, Guard
@@ -74,11 +75,11 @@ class Rights:
         """Orders of an earlier life that outlived their connection go on being counted: protection by order id."""
         keys = {key_stamp(key.key): key for key in self._keys.living() if key.restrictions.protection is not None}
         found: dict[int, Protection] = {}
-        for row in open_orders if keys else ():
-            key = keys.get(int(row["session"]))
-            protection = None if key is None else self._protection(key)
+        kept = open_orders[np.isin(open_orders["session"], np.array(list(keys), np.uint64))]
+        for stamp, order_id in zip(kept["session"].tolist(), kept["order_id"].tolist(), strict=True):
+            protection = self._protection(keys[stamp])
             if protection is not None:
-                found[int(row["order_id"])] = protection
+                found[order_id] = protection
         return found
 
     def tripped_keys(self) -> list[ApiKey]:

@@ -3,6 +3,7 @@
 #   Place … Poison         command records that are written straight from a client's bytes
 #   EventHead … Uncrossed  events; the head slot alone, without the padding up to 128 bytes
 #   EventSlot              any event slot as 128 bytes, to step over slots
+#   OpenOrder              a row of `Core.open_orders`: no slot
 #
 # Packed and in the order of the dtypes: tests/unit/engine/test_records.py compares every offset, size and number here with
 # layout.py and codes.py.
@@ -285,3 +286,26 @@ cdef packed struct Uncrossed:
     int64_t price
     int64_t size
     int64_t imbalance
+
+cdef packed struct OpenOrder:
+    uint64_t order_id
+    uint32_t account
+    uint32_t market
+    char client_id[32]
+    int64_t price
+    int64_t size
+    int64_t leaves
+    int64_t hold
+    uint64_t join
+    uint64_t session
+    uint8_t side
+    uint8_t type
+    uint8_t tif
+    uint8_t flags
+    uint8_t status
+    uint8_t pad[3]
+    int64_t stop_price
+    int64_t display_size
+    int64_t displayed
+    int64_t expires_at
+    uint64_t oco

@@ -13,6 +13,7 @@ from engine.messages import codes, layout
 SOURCE = (Path(layout.__file__).parent / "records.pxd").read_text()
 SIZES = {"char": 1, "uint8_t": 1, "uint16_t": 2, "int32_t": 4, "uint32_t": 4, "int64_t": 8, "uint64_t": 8}
 HEADS = {"CommandHead": layout.COMMAND, "EventHead": layout.EVENT}
+ROWS = {"OpenOrder": layout.OPEN_ORDERS}
 
 
 def _structs() -> dict[str, dict[str, tuple[int, int]]]:
@@ -35,8 +36,8 @@ STRUCTS = _structs()
 
 
 def _dtype(name: str) -> np.dtype:
-    if name in HEADS:
-        return HEADS[name]
+    if name in HEADS or name in ROWS:
+        return (HEADS | ROWS)[name]
     upper = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()
     return getattr(layout, upper)
 
@@ -49,7 +50,7 @@ def test_struct_has_the_fields_where_the_dtype_has_them(name: str) -> None:
         known, at = dtype.fields[field][:2]
         assert (at, known.itemsize) == (offset, size), field
     head = layout.COMMAND if name in COMMANDS else layout.EVENT
-    head = np.dtype([]) if name in ("MarketExtra", "Leg") else head
+    head = np.dtype([]) if name in ("MarketExtra", "Leg", *ROWS) else head
     missing = set(dtype.names or ()) - set(fields) - (set() if name in HEADS else set(head.names or ()))
     assert missing <= {"reserved"}, missing
 
