@@ -58,7 +58,7 @@ class Core:
     def snapshot(self) -> bytes:
         """The whole state. Raises ValueError for a core without money."""
     @staticmethod
-    def restore(data: _Slots) -> Core:
+    def restore(data: _Slots, *, checked: bool = False) -> Core:
         """The core that `snapshot` described. Raises ValueError: damaged, of another version, or no possible state."""
     def asset_index(self, name: str | bytes) -> int | None: ...
     def market_index(self, name: str | bytes) -> int | None: ...

@@ -383,7 +383,7 @@ def _newest(
             report.damaged_snapshots.append(f"snapshot {snapshot.sequence}: belongs to another journal")
             continue
         try:
-            core = Core.restore(snapshot.body)
+            core = Core.restore(snapshot.body, checked=True)
         except ValueError as error:
             report.damaged_snapshots.append(f"snapshot {snapshot.sequence}: {error}")
             continue

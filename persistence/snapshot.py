@@ -30,7 +30,7 @@ from engine.core import Core
 from engine.messages.ports import Disk
 from persistence.disk import DirectoryDisk, RealFile
 from persistence.forked import fork_snapshot, join_pages
-from persistence.segments import write_all
+from persistence.segments import view, write_all
 
 __all__ = ["Snapshot", "SnapshotWriter", "newest_snapshots", "read_snapshot", "snapshot_name"]
 
@@ -52,7 +52,8 @@ class Snapshot:
     state_hash: bytes
     identity: bytes
     """Of the journal."""
-    body: bytes
+    body: memoryview
+    """What Core.snapshot() gave; its SHA-256 fits."""
 
 
 def snapshot_name(sequence: int) -> str:
@@ -204,26 +205,22 @@ def read_snapshot(disk: Disk, path: str) -> Snapshot:
         ValueError: it is damaged or of another format.
         OSError: it cannot be read.
     """
-    file = disk.open(path)
-    try:
-        data = file.read_at(0, file.size())
-    finally:
-        file.close()
+    data = view(disk, path)
     if len(data) < _HEADER.size or data[:8] != MAGIC:
         raise ValueError(f"{path}: no snapshot header")
     _, version, _, sequence, chain, state_hash, identity, _, size = _HEADER.unpack_from(data)
     if version != FORMAT:
         raise ValueError(f"{path}: format {version}; this build reads {FORMAT}")
-    body = memoryview(data)[_HEADER.size :]
+    body = data[_HEADER.size :]
     if (
         size != len(body)
         or sha256(body[:-DIGEST_BYTES]).digest() != body[-DIGEST_BYTES:]
-        or _sealed(data[: _HEADER.size], size, bytes(body[-DIGEST_BYTES:])) != data[: _HEADER.size]
+        or _sealed(bytes(data[: _HEADER.size]), size, bytes(body[-DIGEST_BYTES:])) != data[: _HEADER.size]
     ):
         raise ValueError(f"{path}: damaged: its SHA-256 does not fit its content")
     if path != snapshot_name(sequence):
         raise ValueError(f"{path}: holds sequence {sequence}")
-    return Snapshot(sequence, chain, state_hash, identity, bytes(body))
+    return Snapshot(sequence, chain, state_hash, identity, body)
 
 
 def newest_snapshots(disk: Disk, damaged: list[str], *, up_to: int | None = None) -> Iterator[Snapshot]:
