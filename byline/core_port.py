@@ -88,6 +88,11 @@ class GatewayPort:
         """Raises Unavailable, OutcomeUnknown, Refused."""
         await self.submit({"op": "revoke_key", "key": public_key.hex()})
 
+    async def key_uses(self, taken_ns: int | None) -> dict[str, int]:
+        """Raises Unavailable, OutcomeUnknown, Refused."""
+        answer = await self.submit({"op": "key_uses"} | ({} if taken_ns is None else {"taken": taken_ns}))
+        return {row["key"]: row["used_at"] for row in answer["keys"]}
+
     def status(self) -> Mapping[str, Any]:
         return {"connected": self._client is not None}
 

@@ -68,6 +68,9 @@ class SessionFacts(Protocol):
     def tell(self, body: dict[str, Any]) -> int:
         """Send it to every session that has signed in; how many these are."""
 
+    def key_uses(self, taken_ns: int | None) -> dict[str, int]:
+        """When sessions of keys last began or ended: key to ns, of those not `taken` yet."""
+
     def reset_protection(self, key: ApiKey) -> bool:
         """False: none has tripped."""
 
@@ -311,6 +314,13 @@ class Answers:
         if known is not None:
             self._facts.end_of_key(known)
         return {"type": "key_revoked", "key": key}
+
+    def _key_uses(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:
+        taken = fields.get("taken")
+        if taken is not None and not _is_count(taken):
+            raise KeyRefused("bad_value", "taken", "ns since 1970")
+        uses = self._facts.key_uses(taken)
+        return {"type": "key_uses", "keys": [{"key": key, "used_at": at_ns} for key, at_ns in uses.items()]}
 
     def _settled(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:
         """The back office says that a batch is final; everyone who has signed in is told."""

@@ -36,6 +36,7 @@ from engine.messages.ports import Clock, EventSource
 from gateway.answers import Answers, CoreState
 from gateway.guard import Allowance
 from gateway.hub import Connection, Counters, Hub
+from gateway.key_uses import KeyUses
 from gateway.keys import ApiKey, KeyRefused, KeyRegistry, Scope
 from gateway.listener import OrderEntryListener
 from gateway.liveness import LOOKS, Liveness, Verdict
@@ -171,6 +172,7 @@ class GatewayServer:
         self._look_due = 0
         self._expiring: set[OrderEntryListener] = set()
         self._signed_in: dict[Session, tuple[Connection, int]] = {}
+        self._key_uses = KeyUses()
         self._followers: dict[Session, tuple[int, int]] = {}  # interval and when it is due next, ns: of `latency`
         self._timers: dict[OrderEntryListener, asyncio.TimerHandle] = {}
         self._servers: list[asyncio.Server] = []
@@ -324,7 +326,9 @@ class GatewayServer:
         if key.restrictions.expires_at:
             self._expiring.add(listener)
         self.hub.subscribe(link, known, trades, trades or cancels)
-        self._signed_in[link.session] = link, self._clock.now_ns()
+        now = self._clock.now_ns()
+        self._signed_in[link.session] = link, now
+        self._key_uses.note(key.key, now)
         link.stages_seat = self.hub.stages.seat_of(key.key)
         body = {
             "type": "signed_in", "label": key.label, "accounts": key.accounts, "scopes": key.scopes.words(),
@@ -387,6 +391,8 @@ class GatewayServer:
             return
         if self._signed_in.pop(link.session, None) is not None and link.session.key is not None:
             key = link.session.key.key
+            if self._keys.find(key) is not None:  # of one that was revoked nobody wants to know
+                self._key_uses.note(key, self._clock.now_ns())
             self._of_key[key] -= 1
             if not self._of_key[key]:
                 del self._of_key[key]
@@ -430,6 +436,7 @@ class GatewayServer:
                 self._let_go(link)
         self._pulls.add(self._rights.accounts_of(key), [key_stamp(key.key)])
         self._rights.forget(key.key)
+        self._key_uses.forget(key.key)
         asyncio.get_running_loop().call_soon(self._run, self._pull)
 
     def tell(self, body: dict[str, Any]) -> int:
@@ -438,6 +445,10 @@ class GatewayServer:
         for link, _ in self._signed_in.values():
             self.hub.send(link, payload)
         return len(self._signed_in)
+
+    def key_uses(self, taken_ns: int | None) -> dict[str, int]:
+        """See `gateway.key_uses`."""
+        return self._key_uses.tell(taken_ns)
 
     def reset_protection(self, key: ApiKey) -> bool:
         """Take orders of the key again. False: its protection had not tripped."""

@@ -226,6 +226,9 @@ class _Absent:
     async def revoke_key(self, key_id: str, public_key: bytes) -> None:
         raise Unavailable("no core")
 
+    async def key_uses(self, taken_ns: int | None) -> dict[str, int]:
+        raise Unavailable("no core")
+
     def status(self) -> dict[str, Any]:
         return {"connected": False}
 

@@ -54,6 +54,15 @@ class CorePort(Protocol):
     async def revoke_key(self, key_id: str, public_key: bytes) -> None:
         """The key opens nothing from now on. Repeating it, or an unknown key, is harmless."""
 
+    async def key_uses(self, taken_ns: int | None) -> Mapping[str, int]:
+        """Public key in hexadecimal to when a session of it last began or ended, ns since 1970: some, the oldest first.
+
+        `taken_ns`: up to then they are kept, and are not told again. Empty: there is nothing more.
+
+        Raises:
+            Unavailable, OutcomeUnknown, Refused.
+        """
+
     def status(self) -> Mapping[str, Any]:
         """`connected` (bool), and what the core last said of itself. Never waits."""
 

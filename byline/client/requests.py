@@ -343,6 +343,13 @@ class RevokeKey(_Question, tag="revoke_key", kw_only=True, frozen=True):
     key: Hex32
 
 
+class AskKeyUses(_Question, tag="key_uses", kw_only=True, frozen=True):
+    """When sessions of keys last began or ended, at most 1,000, the oldest first. `taken`: up to then it is kept, and
+    not told again. Operator."""
+
+    taken: Nanoseconds | None = None
+
+
 class TellSettled(_Question, tag="settled", kw_only=True, frozen=True):
     """Says to all sessions that a batch is final. Operator."""
 
@@ -358,7 +365,7 @@ _KINDS: tuple[type[Struct], ...] = (
     SignIn, Ping, Place, Replace, Cancel, MassCancel, Kill, Rearm, CancelAfter, Poison, Quote, AskOpenOrders,
     AskBalances, AskResolve, AskWhoAmI, AskSessions, AskDirectory, AskLatency, AskResume, ResetProtection, Transfer,
     Withdraw, Deposit, Post, Void, WithdrawSettled, WithdrawFailed, Asset, Market, Account, SetPhase, Uncross,
-    RegisterKey, RevokeKey, AskStatus, AskDescribe, TellSettled,
+    RegisterKey, RevokeKey, AskKeyUses, AskStatus, AskDescribe, TellSettled,
 )  # fmt: skip
 REQUESTS: dict[str, type[Struct]] = {str(kind.__struct_config__.tag): kind for kind in _KINDS}
 """By the word in `op`."""

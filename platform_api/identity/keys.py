@@ -9,14 +9,14 @@ away must not keep a stolen session alive.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import structlog
 
-from engine.messages.errors import OutcomeUnknown, Unavailable
+from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
 from platform_api.envelope import unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.identity import queries
@@ -32,6 +32,7 @@ __all__ = ["Keys"]
 log = structlog.get_logger(__name__)
 
 _PAUSE_SECONDS_MAX = 60
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class KeyEnd(msgspec.Struct, frozen=True):
@@ -100,6 +101,22 @@ class Keys:
             )  # fmt: skip
             await self._publish(db, "api_key.revoked", row["id"], account_id)
             await self._kernel.jobs.enqueue(db, "admin_actions", "end_key", KeyEnd(row["id"]))
+
+    async def note_uses(self) -> None:
+        """Upkeep: what the gateway tells of the use of keys. One that is away is asked again the next time."""
+        taken = None
+        while True:
+            try:
+                uses = await self._kernel.core.key_uses(taken)
+            except (Unavailable, OutcomeUnknown, Refused) as error:
+                log.info("key_uses_wait", error=str(error))
+                return
+            if not uses:
+                return
+            taken = max(uses.values())
+            at = [_EPOCH + timedelta(microseconds=ns // 1_000) for ns in uses.values()]
+            async with self._kernel.database.transaction() as db:
+                await queries.note_key_uses(db, [bytes.fromhex(key) for key in uses], at)
 
     async def _end_at_gateway(self, job: KeyEnd) -> None:
         """As long as it takes: a try without an answer is no failed job, but the next one."""

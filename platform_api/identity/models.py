@@ -266,6 +266,8 @@ class ApiKeyRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ApiKey(Struct, frozen=True):
+    """`last_used_at`: when a session of it last began or ended, some minutes late; null before the first."""
+
     id: str
     public_key: str
     scopes: list[str]

@@ -321,6 +321,15 @@ async def revoke_api_key(db: Any, account_id: UUID, key_id: UUID) -> bytes | Non
     return public_key
 
 
+async def note_key_uses(db: Any, public_keys: list[bytes], at: list[datetime]) -> None:
+    """Of keys that are none of ours, as the operator's, nothing is noted."""
+    await db.execute(
+        "UPDATE identity.api_key k SET last_used_at = greatest(k.last_used_at, u.at)"
+        " FROM unnest($1::bytea[], $2::timestamptz[]) AS u (public_key, at) WHERE k.public_key = u.public_key",
+        public_keys, at,
+    )  # fmt: skip
+
+
 async def end_api_keys(db: Any, account_id: UUID, session_ids: Sequence[UUID] | None) -> list[Any]:
     """Revokes those in force that these sessions made, or all (None), and returns them."""
     rows: list[Any] = await db.fetch(

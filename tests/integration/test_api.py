@@ -12,6 +12,7 @@ import uvicorn
 
 from engine.messages.errors import OutcomeUnknown, Unavailable
 from platform_api.app import create_app, openapi_document
+from platform_api.kernel.upkeep import enqueue_upkeep
 from settlement.merkle import Proof, check_proof
 from tests.support.api import Proofs, StandInBook, StandInCore, StandInStatus, opened, settings
 from tests.unit.platform_api.test_sui_signature import Wallet, multisig
@@ -179,6 +180,13 @@ async def test_profile_changes_are_guarded_by_version_and_names_are_taken_once(w
     await world.refused(409, "CONFLICT", "username_taken", *patch, headers=other, json=taken)
 
 
+async def upkeep(world):
+    """What each process of the API does every ten minutes."""
+    async with world.kernel.database.transaction() as db:
+        await enqueue_upkeep(world.kernel, db)
+    await world.settle()
+
+
 async def test_api_key_is_registered_at_the_gateway_listed_and_revoked(world):
     wallet = Wallet(0)
     session, bearer = await world.sign_in(wallet)
@@ -193,7 +201,16 @@ async def test_api_key_is_registered_at_the_gateway_listed_and_revoked(world):
     key = await world.data("POST", keys, headers=bearer, json=body)
     expected = (bytes.fromhex(body["public_key"]), session["account"], ("read", "trade"))
     assert world.core.keys == {key["id"]: expected}
-    assert await world.data("GET", keys, headers=bearer) == [key]
+    assert await world.data("GET", keys, headers=bearer) == [key] and key["last_used_at"] is None
+    used = 1_800_000_000_123_456_789
+    world.core.uses = {"0" * 64: used + 9, body["public_key"]: used, "f" * 64: used - 9}  # others are the operator's
+    await upkeep(world)
+    (again,) = await world.data("GET", keys, headers=bearer)
+    assert again == key | {"last_used_at": "2027-01-15T08:00:00.123456Z"} and world.core.uses == {}
+    world.core.uses = {body["public_key"]: used - 10**9}  # told late by another process
+    await upkeep(world)
+    assert await world.data("GET", keys, headers=bearer) == [again]
+    key = again
     await world.refused(403, "FORBIDDEN", "step_up_required", "POST", keys, headers=bearer, json=body)
     await world.step_up(wallet, bearer)
     answer = await world.refused(409, "CONFLICT", "key_exists", "POST", keys, headers=bearer, json=body)
@@ -206,6 +223,7 @@ async def test_api_key_is_registered_at_the_gateway_listed_and_revoked(world):
     await world.data("DELETE", f"{keys}/{key['id']}", headers=bearer)
     assert world.core.keys == {} and await world.data("GET", keys, headers=bearer) == []
     world.core.failure = Unavailable("the gateway is away")
+    await upkeep(world)  # goes on without it
     body["public_key"] = "b2" + body["public_key"][2:]
     await world.refused(503, "SERVICE_UNAVAILABLE", "unavailable", "POST", keys, headers=bearer, json=body)
     assert await world.data("GET", keys, headers=bearer) == []

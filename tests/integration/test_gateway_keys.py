@@ -93,6 +93,36 @@ async def test_f72_the_session_of_a_dead_key_ends_within_a_second(tmp_path: Path
             await asyncio.sleep(0.01)
 
 
+async def test_the_operator_hears_when_keys_were_used(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as x, await x.client(x.operator) as operator:
+
+        async def uses(**taken: int) -> dict[str, int]:
+            answer = await operator.request({"op": "key_uses", **taken})
+            return {row["key"]: row["used_at"] for row in answer["keys"]}
+
+        begin = time.time_ns()
+        alice, bob, unused = [await x.trader(operator, name) for name in ("alice", "bob", "carol")]
+        async with await x.client(alice), await x.client(bob) as b:
+            told = await uses()
+            assert {public_key(alice), public_key(bob)} < set(told) and public_key(unused) not in told
+            assert all(begin <= told[public_key(key)] <= time.time_ns() for key in (alice, bob))
+            assert (await uses(taken=told[public_key(alice)])).keys() == {public_key(bob)}
+            with pytest.raises(CommandError, match="forbidden"):
+                await b.request({"op": "key_uses"})
+            for wrong in (0, -1, "1", True):
+                with pytest.raises(CommandError, match="bad_value"):
+                    await operator.request({"op": "key_uses", "taken": wrong})
+            last = max(told.values())
+            assert await uses(taken=last) == {}
+        while set(ended := await uses()) != {public_key(alice), public_key(bob)}:  # their ends are uses too
+            await asyncio.sleep(0.01)
+        assert min(ended.values()) > last
+        async with await x.client(alice) as a:
+            await operator.request({"op": "revoke_key", "key": public_key(alice)})
+            await asyncio.wait_for(a._reader, HANG_S)
+        assert set(await uses()) == {public_key(bob)}
+
+
 async def test_a_key_tells_all_about_itself_and_its_sessions(tmp_path: Path) -> None:
     terms: dict[str, Any] = {
         "markets": [MARKET], "collar_ppm": 5_000, "addresses": ["127.0.0.1/32"], "expires_at": 2**62, "tier": "trader",

@@ -43,7 +43,7 @@ __all__ = [
 class StandInCore:
     def __init__(self):
         self.commands, self.keys, self.orders, self.refs = [], {}, {}, {}
-        self.failure = None
+        self.failure, self.uses = None, {}
 
     async def submit(self, command):
         if self.failure is not None:
@@ -80,6 +80,13 @@ class StandInCore:
 
     async def revoke_key(self, key_id, public_key):
         assert self.keys.pop(key_id)[0] == public_key
+
+    async def key_uses(self, taken_ns):
+        """Two at a time, so that whoever asks has to go on."""
+        if self.failure is not None:
+            raise self.failure
+        self.uses = {key: at for key, at in self.uses.items() if taken_ns is None or at > taken_ns}
+        return dict(sorted(self.uses.items(), key=lambda use: use[1])[:2])
 
     def status(self):
         return {"connected": self.failure is None}

@@ -110,6 +110,9 @@ class RealCore:
         self._fault()
         self.keys.pop(key_id, None)
 
+    async def key_uses(self, taken_ns: int | None) -> dict[str, int]:
+        return {}  # there is no gateway, so nobody signs in with a key
+
     def _fault(self) -> str:
         """The next of `lose`. Raises Unavailable for a request that does not arrive."""
         fault = self.lose.popleft() if self.lose else "none"
