@@ -314,6 +314,8 @@ def public_hex(private: Ed25519PrivateKey) -> str:
 def load_or_create_key(path: Path) -> Ed25519PrivateKey:
     """A private key of the exchange from `path` (64 hex digits, mode 0600), made at the first start.
 
+    Its name is on disk on return, also of one that a start made which died before it could see to that.
+
     Raises LocalFault if the file is no key. OSError comes through.
     """
     try:
@@ -329,16 +331,17 @@ def load_or_create_key(path: Path) -> Ed25519PrivateKey:
         finally:
             os.close(descriptor)
         temporary.rename(path)
-        directory = os.open(path.parent, os.O_RDONLY)
+    else:
         try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-        return private
+            private = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(text))
+        except ValueError as error:
+            raise LocalFault(f"{path} holds no Ed25519 private key (64 hex digits)") from error
+    directory = os.open(path.parent, os.O_RDONLY)
     try:
-        return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(text))
-    except ValueError as error:
-        raise LocalFault(f"{path} holds no Ed25519 private key (64 hex digits)") from error
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return private
 
 
 def _check_public(key: object) -> None:

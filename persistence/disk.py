@@ -74,7 +74,11 @@ class DirectoryDisk:
             flags |= os.O_CREAT
             if not target.parent.is_dir():
                 target.parent.mkdir(parents=True)
-                sync_directory(target.parent.parent)
+                try:
+                    sync_directory(target.parent.parent)
+                except OSError:
+                    target.parent.rmdir()  # one that stays would never be synced again, and be lost with all in it
+                    raise
         return RealFile(os.open(target, flags, 0o644))
 
     def map(self, path: str) -> memoryview:

@@ -8,7 +8,6 @@ It sends nothing over a network and says so by its name. Letters hold one-time t
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from engine.messages.errors import Refused, Unavailable
 from platform_api.ports import Letter
+from platform_api.whole_file import write_whole
 
 __all__ = ["OutboxFolder"]
 
@@ -47,12 +47,6 @@ class OutboxFolder:
     def _write(self, name: str, content: bytes) -> None:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = self._folder / f".{name}.{os.getpid()}"
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(draft, self._folder / f"{name}.eml")
+            write_whole(self._folder / f"{name}.eml", content)
         except OSError as error:
             raise Unavailable("the outbox folder cannot be written") from error

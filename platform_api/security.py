@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -35,6 +34,7 @@ from litestar.handlers import BaseRouteHandler
 from engine.messages.errors import SettingsInvalid, Unavailable
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.permissions import may, permissions_of
+from platform_api.whole_file import write_whole
 
 __all__ = [
     "ACCESS_COOKIE", "REFRESH_COOKIE", "Caller", "SessionGuard", "Standing", "TokenSigner", "caller_of",
@@ -100,13 +100,7 @@ def load_signing_key(path: Path | None) -> Ed25519PrivateKey:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(draft, path)
+        write_whole(path, pem)
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except ValueError as error:

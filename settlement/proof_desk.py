@@ -76,8 +76,9 @@ def load_proof_key(path: Path) -> bytes:
             file.flush()
             os.fsync(file.fileno())
         os.rename(draft, path)
-        for directory in (path.parent, path.parent.parent):  # lost, it would halt settlement at the next start
-            sync_directory(directory)
+    # Lost, it would halt settlement at the next start: also one that a start made which died before it came here.
+    for directory in (path.parent, path.parent.parent):
+        sync_directory(directory)
     key = path.read_bytes()
     if len(key) != 32:
         raise ValueError(f"{path} has {len(key)} bytes, not 32")

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from engine.messages.errors import SettingsInvalid
 from platform_api.database import Database
+from platform_api.whole_file import write_whole
 
 __all__ = ["KeyRing", "NotOurs", "SealedColumn", "Sealer", "load_ring", "reseal", "rotate"]
 
@@ -169,16 +170,10 @@ def _bound_to(column: SealedColumn, row: UUID) -> bytes:
 
 
 def _write(path: Path, ring: KeyRing) -> None:
-    """Whole or not at all."""
+    """Whole or not at all, and on disk before a value is sealed with it."""
     file = _RingFile(
         base64.b64encode(ring.index_key).decode(),
         {str(number): base64.b64encode(key).decode() for number, key in ring.keys.items()},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(msgspec.json.format(msgspec.json.encode(file)))
-        out.flush()
-        os.fsync(out.fileno())
-    os.rename(draft, path)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(file)))

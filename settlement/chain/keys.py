@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from engine.messages.errors import SettingsInvalid
 from settlement.chain.encoding import address_text, blake2b256
-from settlement.chain.sealed_key import KeyLock, open_seed, write_seed
+from settlement.chain.sealed_key import KeyLock, keep_name, open_seed, write_seed
 
 __all__ = ["BadSignature", "OperatorKey", "signer_of"]
 
@@ -64,6 +64,8 @@ class OperatorKey:
         if not path.exists():
             seed = secrets.token_bytes(32)
             write_seed(path, seed, cls(seed).address, lock)
+        else:
+            keep_name(path)
         return cls.load(path, lock)
 
     def sign(self, transaction: bytes) -> bytes:

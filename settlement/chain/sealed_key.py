@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from engine.messages.errors import SettingsInvalid
 from settlement.appendlog import sync_directory
 
-__all__ = ["KeyLock", "address_in", "open_seed", "write_seed"]
+__all__ = ["KeyLock", "address_in", "keep_name", "open_seed", "write_seed"]
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +101,16 @@ def open_seed(path: Path, lock: KeyLock) -> tuple[bytes, str]:
         raise SettingsInvalid(f"{path}: does not open with this {kind}; {_HELP}") from error
 
 
+def keep_name(path: Path) -> None:
+    """A key that is used must not be gone after a loss of power: also one of a start that died before it came here.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    for directory in (path.parent, path.parent.parent):
+        sync_directory(directory)
+
+
 def address_in(path: Path) -> str:
     """The address of a sealed key, without opening it. Raises SettingsInvalid."""
     try:
@@ -154,5 +164,4 @@ def _write_once(path: Path, data: bytes, *, replace: bool = False) -> None:
         with contextlib.suppress(FileExistsError):  # the other process was first
             os.link(fresh, path)
         fresh.unlink()
-    for directory in (path.parent, path.parent.parent):  # a key that is used must not be gone after a power cut
-        sync_directory(directory)
+    keep_name(path)

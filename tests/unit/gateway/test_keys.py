@@ -18,6 +18,7 @@ from gateway.keys import (
     verify_sign_in,
 )
 from persistence.disk import DirectoryDisk
+from tests.support.syncs import DiskCalls
 
 
 @pytest.fixture
@@ -114,6 +115,18 @@ def test_operator_key_is_made_once_and_private(tmp_path: Path) -> None:
     made = load_or_create_key(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert public_key(load_or_create_key(path)) == public_key(made)
+
+
+def test_the_name_of_a_key_is_on_disk_before_it_is_used_also_when_an_earlier_start_could_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, disk = tmp_path / "keys" / "receipts.key", DiskCalls(monkeypatch)
+    disk.refused = path.parent
+    with pytest.raises(OSError, match="cannot be synced"):
+        load_or_create_key(path)
+    assert path.exists() and not disk.has_durable(path)
+    load_or_create_key(path)
+    assert disk.has_durable(path)
 
 
 def test_f67_signature_binds_environment_epoch_and_nonce() -> None:

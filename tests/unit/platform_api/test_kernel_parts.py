@@ -9,13 +9,15 @@ from uuid import UUID
 import pytest
 import structlog
 
-from engine.messages.errors import Refused, SettingsInvalid
+from engine.messages.errors import Refused, SettingsInvalid, Unavailable
 from platform_api.kernel.sealing import KeyRing, NotOurs, SealedColumn, Sealer, load_ring, rotate
 from platform_api.logs import configure_logs
 from platform_api.mail import OutboxFolder
 from platform_api.permissions import DEPARTMENTS, ROLES, Grant, may, permissions_of
 from platform_api.ports import Letter
 from platform_api.redaction import REDACTED, redacted
+from platform_api.security import load_signing_key
+from tests.support.syncs import DiskCalls
 
 COLUMN, OTHER = SealedColumn("identity.account", "email_sealed"), SealedColumn("identity.account", "other")
 ROW = UUID(int=7)
@@ -105,6 +107,22 @@ def test_f70_roles_permit_what_the_table_says():
     with pytest.raises(KeyError):
         may(member, "no_such_permission")
     assert all(departments <= ROLES["admin"] for departments in DEPARTMENTS.values())
+
+
+async def test_keys_and_letters_are_there_after_a_loss_of_power(tmp_path, monkeypatch):
+    """A lost ring is lost data, and a letter that counts as sent is not sent again."""
+    disk, keys = DiskCalls(monkeypatch), tmp_path / "keys"
+    load_ring(keys / "columns.json")
+    assert disk.has_durable(keys / "columns.json") and disk.has_durable(keys), "the directory was made, too"
+    disk.calls.clear()
+    rotate(keys / "columns.json")
+    load_signing_key(keys / "access-token.key")
+    await OutboxFolder(tmp_path / "mail", "a@b.c").send(Letter("1", "ink@example.org", "s", "t"))
+    for path in (keys / "columns.json", keys / "access-token.key", tmp_path / "mail" / "1.eml"):
+        assert disk.has_durable(path), path
+    disk.refused = tmp_path / "mail"
+    with pytest.raises(Unavailable):
+        await OutboxFolder(tmp_path / "mail", "a@b.c").send(Letter("2", "ink@example.org", "s", "t"))
 
 
 async def test_letters_become_private_files_once_each(tmp_path):

@@ -17,6 +17,7 @@ from settlement.chain.sealed_key import KeyLock, address_in, default_key_file, w
 from settlement.chain.signer import ExternalSigner
 from settlement.proof_desk import load_proof_key
 from tests.support.chain_key import OPERATOR, SEED
+from tests.support.syncs import DiskCalls
 
 TRANSACTION = b"transaction bytes"
 
@@ -84,6 +85,26 @@ def test_a_fresh_keys_name_is_on_disk_before_the_key_is_used(
         write_seed(path, SEED, OPERATOR.address, KeyLock("correct horse"), replace=kind == "replaced")
     assert {(path.parent.stat().st_ino, True), (tmp_path.stat().st_ino, True)} <= set(synced)
     assert synced[0] == (path.stat().st_ino, False), "what it holds comes first"
+
+
+@pytest.mark.parametrize("kind", ["operator", "proofs"])
+def test_a_name_that_a_start_could_not_keep_is_kept_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path, disk = tmp_path / "keys" / "k", DiskCalls(monkeypatch)
+
+    def load() -> None:
+        if kind == "proofs":
+            load_proof_key(path)
+        else:
+            OperatorKey.load_or_create(path, KeyLock("correct horse"))
+
+    disk.refused = path.parent
+    with pytest.raises(OSError, match="cannot be synced"):
+        load()
+    assert path.exists() and not disk.has_durable(path)
+    load()
+    assert disk.has_durable(path) and ("sync", tmp_path) in disk.calls
 
 
 def test_every_changed_byte_of_a_sealed_key_is_noticed(tmp_path: Path) -> None:
