@@ -282,8 +282,8 @@ class Intents:
             log.error("intent_not_cancelled", intent_id=str(row["id"]), error=str(error))
             return
         async with self._database.transaction() as db:
-            await self._apply(db, provider, fact)
-            if fact.status == "cancelled":
+            outcome = await self._apply(db, provider, fact)
+            if fact.status == "cancelled" and outcome == "noted":  # and nothing else was told of it meanwhile
                 await queries.turn_intent(db, row["id"], "expired", None)
 
     async def _tell(self, db: Any, type_: str, id_: UUID, account_id: UUID, payload: dict[str, Any]) -> None:

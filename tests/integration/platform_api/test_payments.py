@@ -160,6 +160,24 @@ async def test_payment_after_all_is_taken_although_the_intent_had_expired(shop):
     assert shop.owed(seller) == 18 * USDC
 
 
+async def test_success_that_is_told_while_the_intent_expires_stands(shop, monkeypatch):
+    """The provider's event comes between its own cancellation and our note of that."""
+    user, bearer = await shop.buyer()
+    intent = await shop.post("/v1/payments/intents", bearer, {"asset": "USDC", "amount": "7"})
+    cancel = shop.payments.test.cancel
+
+    async def paid_at_the_last_instant(ref):
+        fact = await cancel(ref)
+        assert (await shop.event(intent)).json()["data"] == {"outcome": "succeeded"}
+        return fact
+
+    monkeypatch.setattr(shop.payments.test, "cancel", paid_at_the_last_instant)
+    await shop.payments.intents._expire(type("Job", (), {"intent_id": UUID(intent["id"])}))
+    await shop.finish()
+    assert (await shop.get(f"/v1/payments/intents/{intent['id']}", bearer))["status"] == "succeeded"
+    assert shop.units(f"user:{user}") == 7 * USDC
+
+
 async def test_late_payment_of_what_was_bought_meanwhile_is_the_payers_own_money(shop):
     seller, _, _, _, offer = await shop.seller()
     user, bearer = await shop.buyer()
