@@ -150,8 +150,8 @@ class RegistryDesk:
             if found is not None and found.success:
                 made = await part.read(row["digest"])
                 async with self._database.transaction() as db:
-                    await queries.correct_transaction(db, row["id"], found.gas_mist, found.checkpoint)
-                    await part.end(db, document["id"], made)
+                    if await queries.correct_transaction(db, row["id"], found.gas_mist, found.checkpoint):
+                        await part.end(db, document["id"], made)
                 return True
         return False
 

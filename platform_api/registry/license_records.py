@@ -65,10 +65,10 @@ class LicenseRecords:
 
     async def _note_period(self, db: Any, event: Event) -> None:
         license_id = UUID(event.subject_id)
-        shown = await self._licensing.licenses.known(db, license_id)
+        await queries.lock_records(db, UUID(event.payload["work_id"]))
+        shown = await self._licensing.licenses.known(db, license_id)  # as it is under the lock
         if shown is None or shown.ends_at is None:
             return
-        await queries.lock_records(db, UUID(shown.work_id))
         terms = _terms(shown, event.payload["fee_id"])
         revoked = shown.status == "revoked"
         await queries.insert_record(db, {
@@ -80,6 +80,7 @@ class LicenseRecords:
         })  # fmt: skip
 
     async def _note_revocation(self, db: Any, event: Event) -> None:
+        await queries.lock_records(db, UUID(event.payload["work_id"]))  # else a record written now is not seen
         await queries.revoke_records(db, UUID(event.subject_id))
 
 

@@ -62,7 +62,8 @@ async def begin_registration(db: Any, registration_id: UUID) -> bool:
 async def put_off_registration(db: Any, registration_id: UUID) -> None:
     """Signed anew later; no bytes of it are under way."""
     await db.execute(
-        f"UPDATE registry.registration SET status = 'pending', {_AGAIN} WHERE id = $1 AND status <> 'registered'",
+        f"UPDATE registry.registration SET status = 'pending', {_AGAIN}"
+        " WHERE id = $1 AND status IN ('pending', 'submitted')",
         registration_id,
     )
 
@@ -131,13 +132,14 @@ async def end_transaction(
     return found is not None
 
 
-async def correct_transaction(db: Any, transaction_id: UUID, gas_mist: int, checkpoint: int | None) -> None:
-    """What a node refused to us has taken effect after all."""
-    await db.execute(
+async def correct_transaction(db: Any, transaction_id: UUID, gas_mist: int, checkpoint: int | None) -> bool:
+    """What a node refused to us has taken effect after all; False if that was noted before."""
+    tag = await db.execute(
         "UPDATE registry.chain_tx SET status = 'executed', error = '', gas_mist = $2, checkpoint = $3,"
-        " updated_at = now() WHERE id = $1",
+        " updated_at = now() WHERE id = $1 AND status = 'refused'",
         transaction_id, gas_mist, checkpoint,
     )  # fmt: skip
+    return str(tag) == "UPDATE 1"
 
 
 async def refused_transactions(db: Any, document_id: UUID, purpose: str) -> list[Any]:

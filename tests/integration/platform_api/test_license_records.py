@@ -1,5 +1,6 @@
 """Licences on the chain: issued with each paid period, once, taken back with the licence; over a real LocalSui."""
 
+import asyncio
 import hashlib
 import json
 from itertools import count
@@ -7,6 +8,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from platform_api.kernel.relay import Relay
+from platform_api.licensing.service import LicensingService
 from platform_api.registry.desk import ABORTS_MAX
 from platform_api.registry.service import registry_desk
 from settlement.chain.encoding import address_bytes
@@ -93,6 +96,33 @@ async def test_licence_that_is_revoked_before_its_object_gets_none(world, chain,
     await register(world, chain, owner, work)
     assert (await record(world, licensee, licence))["status"] == "dropped"
     assert chain.events("LicenseIssued") == []
+
+
+async def test_licence_that_is_revoked_while_its_record_is_written_gets_no_object(world, chain, owner, monkeypatch):
+    """Two processes hand events over: one has read that the licence holds, the other hears that it does not."""
+    work = await public_work(world, owner)
+    account, licensee = await studio(world)
+    await world.settle()
+    licence = await issued(world, owner, work, account)
+    licenses, others = world.kernel.service(LicensingService).licenses, []
+    known = licenses.known
+
+    async def revoked_meanwhile(db, license_id):
+        shown = await known(db, license_id)
+        if not others:
+            path = f"/v1/licenses/{licence['id']}/revoke"
+            await world.data("POST", path, headers=keyed(owner), json={"reason": "No."})
+            others.append(asyncio.create_task(Relay(world.kernel.database, world.kernel.events).deliver_due()))
+            waits = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while not (others[0].done() or await world.sql(waits)):
+                await asyncio.sleep(0.01)
+        return shown
+
+    monkeypatch.setattr(licenses, "known", revoked_meanwhile)
+    await Relay(world.kernel.database, world.kernel.events).deliver_due()
+    assert await others[0] > 0
+    await register(world, chain, owner, work)
+    assert (await record(world, licensee, licence))["status"] == "dropped" and chain.events("LicenseIssued") == []
 
 
 async def test_renewal_gets_an_object_of_its_own_and_a_revocation_takes_both(world, chain, owner):

@@ -15,7 +15,7 @@ from pyhanko.sign.validation import validate_pdf_signature
 from pyhanko_certvalidator import ValidationContext
 from pysui.sui.sui_bcs import bcs
 
-from engine.messages.errors import Unavailable
+from engine.messages.errors import Refused, Unavailable
 from platform_api.app import openapi_document
 from platform_api.registry.seal import FIELD
 from platform_api.registry.service import registry_desk
@@ -447,6 +447,54 @@ async def test_two_desks_at_once_register_once(world, chain):
     await chain.settle()
     assert len(chain.events("WorkRegistered")) == 4
     assert (await world.sql("SELECT count(*) FROM registry.registration WHERE status = 'registered'"))[0][0] == 4
+
+
+class Beside:
+    """The chain as a desk sees it that another one overtakes, once, at this call of it."""
+
+    def __init__(self, chain, call, refused=False):
+        self._chain, self._call, self._refused = chain, call, refused
+
+    def __getattr__(self, name):
+        method = getattr(self._chain.rights, name)
+
+        async def overtaken(*arguments):
+            answer = await method(*arguments)
+            self._call = ""
+            await self._chain.drive()
+            if self._refused:
+                raise Refused("the node says no (test)")
+            return answer
+
+        return overtaken if name == self._call else method
+
+
+async def test_what_one_desk_has_failed_another_does_not_put_off(world, chain):
+    _, _, bearer = await creator(world)
+    work = await a_story(world, bearer)
+    made = await register(world, bearer, work_id=work["id"])
+    thief = b"\xa1" * 32
+    async with chain.outsider() as desk:
+        call = await desk.registration(bytes.fromhex(made["sha256"]), "", "", [thief], [10_000], owner=thief)
+        await call.submit()
+    with pytest.raises(Refused):
+        await registry_desk(world.kernel.database, Beside(chain, "sign_registration", refused=True)).step()
+    (now,) = await world.data("GET", f"/v1/works/{work['id']}/registrations", headers=bearer)
+    assert (now["status"], now["reason"]) == ("failed", "registered_elsewhere")
+
+
+async def test_what_one_desk_finds_on_the_chain_another_does_not_tell_again(world, chain):
+    _, _, bearer = await creator(world)
+    work, now = await registered(world, chain, bearer)
+    await world.sql("UPDATE registry.chain_tx SET status = 'refused'")  # as of a node that has taken it all the same
+    await world.sql("UPDATE registry.registration SET status = 'pending', object_id = NULL, cap_id = NULL,"
+                    " digest = NULL, registered_at = NULL")  # fmt: skip
+    told = "SELECT FROM kernel.outbox WHERE subject_id = $1 AND type = 'copyright.registered'"
+    before = len(await world.sql(told, now["id"]))
+    await registry_desk(world.kernel.database, Beside(chain, "find")).step()
+    assert len(await world.sql(told, now["id"])) == before + 1 and len(chain.events("WorkRegistered")) == 1
+    (again,) = await world.data("GET", f"/v1/works/{work['id']}/registrations", headers=bearer)
+    assert again == now
 
 
 async def test_used_up_gas_coin_is_left_for_another(world, chain):
