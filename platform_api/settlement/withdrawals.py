@@ -203,12 +203,12 @@ class WithdrawalService:
         """Give the money back. Raises ApiError NOT_FOUND, CONFLICT (already_released: a batch pays it)."""
         row = await self._row(caller, withdrawal_id)
         async with self._database.connection() as db:
-            if not await take(db, row["id"], "cancel", reason="canceled_by_owner") and row["status"] not in (
-                "canceling", "canceled",
-            ):  # fmt: skip
-                message = f"The withdrawal is {row['status']}: it can no longer be cancelled."
-                raise ApiError(ErrorCode.CONFLICT, message, reason=f"already_{row['status']}")
-        return await self._drive(await self._row(caller, withdrawal_id))
+            taken = await take(db, row["id"], "cancel", reason="canceled_by_owner")
+        row = await self._row(caller, withdrawal_id)  # as it stands by now
+        if not taken and row["status"] not in ("canceling", "canceled"):
+            message = f"The withdrawal is {row['status']}: it can no longer be cancelled."
+            raise ApiError(ErrorCode.CONFLICT, message, reason=f"already_{row['status']}")
+        return await self._drive(row)
 
     async def one(self, caller: Caller, withdrawal_id: str) -> Withdrawal:
         return self._document(await self._row(caller, withdrawal_id))

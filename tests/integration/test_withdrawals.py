@@ -21,6 +21,7 @@ from persistence.stores.postgres.migrate import migrate
 from platform_api.app import create_app
 from platform_api.database import Database
 from platform_api.settings import ApiSettings
+from platform_api.settlement import withdrawals
 from platform_api.settlement.desk import WithdrawalDesk
 from platform_api.settlement.progress import LATE_S
 from platform_api.settlement.withdrawal_life import STEPS, TRANSITIONS, take
@@ -156,6 +157,21 @@ async def test_from_the_request_to_the_digest(world: World) -> None:
     settled = await world.data("GET", f"/v1/withdrawals/{document['id']}")
     assert (settled["status"], settled["batch"], settled["digest"]) == ("settled", 7, "digest7")
     assert [row["id"] for row in await world.data("GET", "/v1/withdrawals")] == [document["id"]]
+
+
+async def test_who_cancels_what_is_released_at_that_instant_is_told_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = await world.ask()
+    await world.confirm(document)
+
+    async def released_before(db: Any, withdrawal_id: Any, step: str, **columns: Any) -> bool:
+        await world.desk.released([document["ref"]])
+        return await take(db, withdrawal_id, step, **columns)
+
+    monkeypatch.setattr(withdrawals, "take", released_before)
+    assert await world.refused("already_released", "DELETE", f"/v1/withdrawals/{document['id']}") == 409
+    assert await world.status(document) == "released"
 
 
 @pytest.mark.parametrize("world", [{"withdrawal_fees": {"USDC": "0.25"}}], indirect=True)
