@@ -54,7 +54,7 @@ class CreatorPatch(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Creator(Struct, frozen=True):
-    """Public. Counts follow events, so they may be a moment old."""
+    """Public. Counts and the token, which is there once it is minted, follow events: they may be a moment old."""
 
     id: str
     account_id: str
@@ -70,6 +70,7 @@ class Creator(Struct, frozen=True):
     created_at: str
     updated_at: str
     version: int
+    token_id: str | None = None
 
 
 class Skill(Struct, frozen=True, forbid_unknown_fields=True):

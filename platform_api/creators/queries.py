@@ -9,7 +9,7 @@ from uuid import UUID
 _CREATOR = """
     SELECT c.id, c.account_id, c.display_name, c.bio, c.avatar_url, c.cover_url, c.creator_type, c.category,
            c.verification_status, c.created_at, c.updated_at, c.version, t.follower_count, t.work_count, t.trend,
-           t.sale_count
+           t.sale_count, t.token_id
     FROM creators.creator c JOIN creators.tally t ON t.creator_id = c.id
 """
 _FILTERS = (
@@ -304,6 +304,10 @@ async def revenue(db: Any, creator_id: UUID) -> list[Any]:
 async def lock_trend(db: Any, creator_id: UUID) -> int:
     query = "SELECT trend FROM creators.tally WHERE creator_id = $1 FOR UPDATE"
     return int(await db.fetchval(query, creator_id))
+
+
+async def set_token(db: Any, creator_id: UUID, token_id: UUID) -> None:
+    await db.execute("UPDATE creators.tally SET token_id = $2 WHERE creator_id = $1", creator_id, token_id)
 
 
 async def set_trend(db: Any, creator_id: UUID, trend: int) -> None:

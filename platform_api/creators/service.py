@@ -80,6 +80,7 @@ class CreatorService:
         kernel.events.subscribe("creators.feed", ["creator.registered", "creator.verified"], self._note_activity)
         kernel.events.subscribe("creators.works", ["work.published", "chapter.published"], self._count_publication)
         kernel.events.subscribe("creators.withdrawn", _WITHDRAWN, self._count_withdrawal)
+        kernel.events.subscribe("creators.tokens", ["token.created"], self._note_token)
         kernel.events.subscribe("creators.sales", ["royalty.distributed", "royalty.reversed"], self._count_sale)
 
     # Profile.
@@ -407,6 +408,10 @@ class CreatorService:
             db, UUID(event.event_id), creator_id, event.type, subject, event.payload["title"], at
         )
 
+    async def _note_token(self, db: Any, event: Event) -> None:
+        """A consumer: what is minted stays the creator's token, also once it is delisted."""
+        await queries.set_token(db, UUID(event.payload["creator_id"]), UUID(event.subject_id))
+
     async def _raise_trend(self, db: Any, creator_id: UUID, type_: str, at: datetime) -> None:
         trend = await queries.lock_trend(db, creator_id)
         await queries.set_trend(db, creator_id, trend_after(trend, WEIGHTS[type_], at))
@@ -444,6 +449,7 @@ def _creator(row: Any) -> Creator:
         category=row["category"], verification_status=row["verification_status"],
         follower_count=row["follower_count"], work_count=row["work_count"], created_at=timestamp(row["created_at"]),
         updated_at=timestamp(row["updated_at"]), version=row["version"],
+        token_id=str(row["token_id"]) if row["token_id"] else None,
     )  # fmt: skip
 
 

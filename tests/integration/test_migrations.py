@@ -50,7 +50,7 @@ FROM distribution, (VALUES (0, 10), (1, 90)) AS lines (number, amount)
 """
 
 
-async def test_what_was_sold_before_it_was_counted_is_counted(postgres_dsn, tmp_path):
+async def test_what_was_sold_and_minted_before_it_was_noted_is_noted(postgres_dsn, tmp_path):
     files = sorted((Path(migrate_module.__file__).parent / "migrations").glob("*.sql"))
     for file in files[:19]:
         shutil.copy(file, tmp_path)
@@ -74,11 +74,17 @@ async def test_what_was_sold_before_it_was_counted_is_counted(postgres_dsn, tmp_
             ("licence_fee", "posted", 0), ("ppv", "pending", 0),
         ):  # fmt: skip
             await connection.execute(SALE, work, kind, status, back)
+        minted = await connection.fetchval(
+            "INSERT INTO tokens.token (id, creator_id, account_id, symbol, name, description, decimals, total_supply,"
+            " sale_size, start_price, quote_asset, market, status) VALUES (gen_random_uuid(), $1, $2, 'INK', 'Ink', '',"
+            " 4, 10, 10, '1', 'USDC', 'INK-USDC', 'delisted') RETURNING id", creator, account,
+        )  # fmt: skip
         for file in files[19:]:
             shutil.copy(file, tmp_path)
         await migrate(postgres_dsn, tmp_path)
         assert await connection.fetchval("SELECT purchase_count FROM works.work") == 2
         assert await connection.fetchval("SELECT sale_count FROM creators.tally") == 3
+        assert await connection.fetchval("SELECT token_id FROM creators.tally") == minted
         assert await connection.fetchval("SELECT sales FROM creators.daily") == 4
         assert tuple(await connection.fetchrow("SELECT asset, scale, units FROM creators.revenue")) == ("USDC", 6, 250)
     finally:

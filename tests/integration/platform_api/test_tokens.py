@@ -346,8 +346,13 @@ async def test_a_launch_that_the_core_refuses_fails_and_frees_the_creator(floor)
     # Its ref is closed: a late copy of the command can do nothing any more.
     late = next(command for command in floor.core.commands if command.get("asset") == symbol)
     assert floor.core.send(**late)["status"] == "voided"
+    path = f"/v1/creators/{creator['id']}"
+    await floor.world.settle()
+    assert (await floor.world.data("GET", path))["token_id"] is None
     again = await floor.launch(bearer)
     assert (await floor.world.data("GET", f"{TOKENS}/{again['id']}"))["status"] == "minted"
+    await floor.world.settle()
+    assert (await floor.world.data("GET", path))["token_id"] == again["id"]
 
 
 async def test_from_the_launch_to_the_last_unit(floor):
