@@ -42,7 +42,7 @@ from platform_api.kernel.events import Events
 from platform_api.kernel.jobs import Jobs
 from platform_api.kernel.sealing import Sealer, load_ring
 from platform_api.kernel.upkeep import add_upkeep
-from platform_api.limits import HOUR_NS, Buckets, Limits
+from platform_api.limits import HOUR_NS, SITE_TIMES, Buckets, Limits
 from platform_api.mail import OutboxFolder
 from platform_api.metrics import Metrics
 from platform_api.openapi import config, document_of
@@ -176,14 +176,17 @@ async def provide_visitor(request: Request[Any, Any, Any]) -> Caller | None:
 
 
 def _limits(settings: ApiSettings) -> Limits:
+    by_address = {
+        "auth": settings.auth_per_minute, "public": settings.public_per_minute, "webhooks": settings.webhooks_per_minute
+    }  # fmt: skip
     classes = {
-        "auth": Buckets(settings.auth_per_minute),
         "trading": Buckets(settings.trading_per_minute),
+        "cancels": Buckets(settings.account_per_minute),
         "account": Buckets(settings.account_per_minute),
-        "public": Buckets(settings.public_per_minute),
-        "webhooks": Buckets(settings.webhooks_per_minute),
         "catalogue": Buckets(settings.catalogue_per_hour, HOUR_NS),
     }
+    for name, limit in by_address.items():
+        classes |= {name: Buckets(limit), f"{name}_site": Buckets(SITE_TIMES * limit)}
     return Limits(classes, settings.redis_url)
 
 

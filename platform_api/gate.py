@@ -5,11 +5,12 @@ body that is not JSON. Out: puts request id, RateLimit and security headers on t
 refusals have the common envelope. Holds no request beyond its answer.
 
     class      which                            key
-    auth       /v1/auth/…                       address of the client
-    trading    POST, DELETE /v1/orders…         account
+    auth       /v1/auth/…                       network of the client
+    trading    POST /v1/orders…                 account
+    cancels    DELETE /v1/orders…               account; one that cancelled its order is given back
     catalogue  writes that contexts name        account, by the hour
     account    any other with a good token      account
-    public     any other                        address of the client
+    public     any other                        network of the client
     none       /health, /ready, /metrics, files of the terminal
 """
 
@@ -40,6 +41,8 @@ _level = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
+BY_ADDRESS = ("auth", "public", "webhooks")
+_ALL_ORDERS = "/v1/orders"
 USER_AGENT_MAX = 300
 SECURITY_HEADERS = (
     (b"content-security-policy", b"frame-ancestors 'none'"),
@@ -89,7 +92,8 @@ class Gate:
             request_id, _address(scope), headers.get(b"user-agent", "")[:USER_AGENT_MAX] or None
         )
         caller = self._identify(scope["method"], headers, state)
-        verdict = await self._spend(scope, caller)
+        name, key = self._class_of(scope, caller)
+        verdict = await self._take(name, key)
         extra = self._answer_headers(scope["path"], request_id, verdict)
         status = 500
 
@@ -108,6 +112,8 @@ class Gate:
                     await _send_failure(refusal, request_id, send_with_headers)
                 else:
                     await self.app(scope, receive, send_with_headers)
+            if name == "cancels" and status == 200 and scope["path"] != _ALL_ORDERS:
+                await self.kernel.limits.give_back(name, key)
         finally:
             current_request.reset(token)
             template = str(scope.get("path_template") or "other")
@@ -156,24 +162,31 @@ class Gate:
             state["caller_error"] = error
             return None
 
-    async def _spend(self, scope: Any, caller: Caller | None) -> Verdict | None:
+    async def _take(self, name: str, key: str) -> Verdict | None:
+        if not name:
+            return None
+        if name in BY_ADDRESS:
+            return await self.kernel.limits.take_of_address(name, key)
+        return await self.kernel.limits.take(name, key)
+
+    def _class_of(self, scope: Any, caller: Caller | None) -> tuple[str, str]:
+        """The class of the request, empty if it has none, and whose bucket of it."""
         path, address = scope["path"], (scope.get("client") or ("-",))[0]
         if not path.startswith("/v1/"):
-            return None
+            return "", ""
         writes = scope["method"] not in SAFE_METHODS
         if path.startswith("/v1/auth/"):
-            name, key = "auth", address
-        elif path.startswith("/v1/webhooks/"):  # signed by the provider, so no caller
-            name, key = "webhooks", address
-        elif caller is None:
-            name, key = "public", address
-        elif writes and path.startswith("/v1/orders"):
-            name, key = "trading", caller.account_id
-        elif writes and path.startswith(self._catalogue):
-            name, key = "catalogue", caller.account_id
-        else:
-            name, key = "account", caller.account_id
-        return await self.kernel.limits.take(name, key)
+            return "auth", address
+        if path.startswith("/v1/webhooks/"):  # signed by the provider, so no caller
+            return "webhooks", address
+        if caller is None:
+            return "public", address
+        if writes and path.startswith("/v1/orders"):
+            # A limit of orders must keep nobody in a position. A sweep of all may find none, so it costs.
+            return "cancels" if scope["method"] == "DELETE" else "trading", caller.account_id
+        if writes and path.startswith(self._catalogue):
+            return "catalogue", caller.account_id
+        return "account", caller.account_id
 
     @staticmethod
     def _answer_headers(path: str, request_id: str, verdict: Verdict | None) -> list[tuple[bytes, bytes]]:

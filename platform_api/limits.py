@@ -1,8 +1,12 @@
 """Token buckets of whole numbers: so many requests a period per key, a period's worth in one burst.
 
-    public     100 a minute, per address         account   1,000 a minute, per account
+    public     100 a minute, per network         account   1,000 a minute, per account
     trading    100 a minute, per account         catalogue 1,000 an hour, per account
-    auth        10 a minute, per address and per wallet or e-mail address
+    cancels  1,000 a minute, per account; a cancel that found its order is given back
+    auth        10 a minute, per network, and as many good proofs per wallet
+
+A network is an IPv4 address or an IPv6 /64, which is what one house has: an address of it costs nothing. The networks
+of an IPv6 /48, which is what one site may have, share `SITE_TIMES` as much.
 
 A bucket holds time: a request costs period / limit of it, and it comes back with the clock; no floats, no timers. The
 table of this process is bounded: at the bound the longest unused bucket goes, so one that is forgotten is at worst a
@@ -16,18 +20,22 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 import redis.asyncio as redis_client
 import structlog
 from redis.exceptions import RedisError
 
-__all__ = ["HOUR_NS", "MINUTE_NS", "Buckets", "Limits", "Verdict"]
+__all__ = ["HOUR_NS", "MINUTE_NS", "SITE_TIMES", "Buckets", "Limits", "Verdict", "network_of"]
 
 log = structlog.get_logger(__name__)
 
 MINUTE_NS = 60_000_000_000
 HOUR_NS = 60 * MINUTE_NS
+NETWORK_BITS = 64
+SITE_BITS = 48
+SITE_TIMES = 16
 REDIS_SECONDS_MAX = 0.25
 REDIS_AWAY_SECONDS = 1.0
 """After a failure Redis is not asked for this long, so that its time-out is not paid by every request."""
@@ -39,7 +47,7 @@ local cost, room = tonumber(ARGV[1]), tonumber(ARGV[2])
 local spent = math.max(tonumber(redis.call('GET', KEYS[1]) or now) - now, 0)
 local allowed = 0
 if spent + cost <= room then
-    allowed, spent = 1, spent + cost
+    allowed, spent = 1, math.max(spent + cost, 0)
     redis.call('SET', KEYS[1], string.format('%.0f', now + spent), 'PX', math.ceil(spent / 1000) + 1)
 end
 return {allowed, spent}
@@ -91,6 +99,10 @@ class Buckets:
             self._full_at_ns.popitem(last=False)
         return self.verdict(allowed, spent)
 
+    def give_back(self, key: str) -> None:
+        if key in self._full_at_ns:
+            self._full_at_ns[key] -= self.cost_ns
+
     def verdict(self, allowed: bool, spent_ns: int) -> Verdict:
         room = self.limit * self.cost_ns - spent_ns
         retry_ns = 0 if allowed else self.cost_ns - room
@@ -117,20 +129,65 @@ class Limits:
             return None
         if self._redis is not None and time.monotonic() >= self._away_until:
             try:
-                return await self._take_shared(buckets, f"byline:limit:{name}:{key}")
+                return await self._spend_shared(buckets, f"byline:limit:{name}:{key}", 1)
             except (RedisError, OSError, TimeoutError) as error:
-                self._away_until = time.monotonic() + REDIS_AWAY_SECONDS
-                log.warning("limits_local", error=f"{type(error).__name__}: {error}")
+                self._is_away(error)
         return buckets.take(key, time.monotonic_ns())
+
+    async def take_of_address(self, name: str, address: str) -> Verdict | None:
+        """The same for whoever is known by an address alone: of its network, and of its site in class `NAME_site`."""
+        verdict = await self.take(name, network_of(address))
+        site = _site_of(address)
+        if verdict is None or not verdict.allowed or site is None:
+            return verdict
+        of_site = await self.take(f"{name}_site", site)
+        return verdict if of_site is None or of_site.allowed else of_site
+
+    async def give_back(self, name: str, key: str) -> None:
+        """The request that was taken last shall have cost nothing."""
+        buckets = self._classes[name]
+        if not buckets.limit:
+            return
+        if self._redis is not None and time.monotonic() >= self._away_until:
+            try:
+                await self._spend_shared(buckets, f"byline:limit:{name}:{key}", -1)
+            except (RedisError, OSError, TimeoutError) as error:
+                self._is_away(error)
+            return  # what this process counts for itself has not been asked
+        buckets.give_back(key)
 
     async def close(self) -> None:
         if self._redis is not None:
             await self._redis.aclose()
 
-    async def _take_shared(self, buckets: Buckets, key: str) -> Verdict:
+    def _is_away(self, error: Exception) -> None:
+        self._away_until = time.monotonic() + REDIS_AWAY_SECONDS
+        log.warning("limits_local", error=f"{type(error).__name__}: {error}")
+
+    async def _spend_shared(self, buckets: Buckets, key: str, count: int) -> Verdict:
         cost_us = buckets.cost_ns // 1000
-        allowed, spent_us = await self._script(keys=[key], args=[cost_us, cost_us * buckets.limit])
+        allowed, spent_us = await self._script(keys=[key], args=[count * cost_us, cost_us * buckets.limit])
         return buckets.verdict(bool(allowed), spent_us * 1000)
+
+
+def network_of(address: str) -> str:
+    """Whose requests count together; what is no address, as of a unix socket, is its own network."""
+    return _part_of(address, NETWORK_BITS) or address
+
+
+def _site_of(address: str) -> str | None:
+    return _part_of(address, SITE_BITS)
+
+
+def _part_of(address: str, bits: int) -> str | None:
+    """The network of so many bits of an IPv6 address; None for any other. ::ffff:a.b.c.d is one of IPv4."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return None
+    if not isinstance(parsed, IPv6Address) or parsed.ipv4_mapped is not None:
+        return None
+    return str(ip_network((parsed, bits), strict=False))
 
 
 def _seconds_up(ns: int) -> int:

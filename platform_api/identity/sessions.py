@@ -71,14 +71,13 @@ class Sessions:
         self._refused = kernel.metrics.counter("sign_in_failures", text, ["reason"])
 
     async def issue_nonce(self, body: NonceRequest, caller: Caller | None) -> Nonce:
-        """`caller` is needed for every purpose but a sign-in. Raises ApiError VALIDATION_ERROR, RATE_LIMITED."""
+        """`caller` is needed for every purpose but a sign-in. Raises ApiError VALIDATION_ERROR."""
         try:
             wallet = wallet_address(body.address)
         except BadSignature as error:
             raise ApiError(
                 ErrorCode.VALIDATION_ERROR, f"address: {error}", reason=error.reason, field="address"
             ) from error
-        await self._limit(wallet)
         issued = datetime.now(UTC)
         challenge = Challenge(
             domain=self._settings.domain,
@@ -99,14 +98,13 @@ class Sessions:
     async def prove(self, body: WalletProof, purpose: str, account_id: str | None) -> tuple[WalletAddress, Signer]:
         """Whose signature it is. The nonce is spent in a transaction of its own, whatever comes.
 
-        Raises ApiError UNAUTHORIZED, or VERIFICATION_FAILED for a scheme that cannot be checked here.
+        Raises ApiError UNAUTHORIZED, VERIFICATION_FAILED for a scheme that cannot be checked here, RATE_LIMITED.
         """
         now = datetime.now(UTC)
         try:
             wallet = wallet_address(body.address)
         except BadSignature as error:
             raise unauthorized(error.reason, f"address: {error}") from error
-        await self._limit(wallet)
         async with self._database.transaction() as db:
             row = await queries.consume_nonce(db, body.nonce, now)
         if row is None or (row["chain"], bytes(row["address"])) != (wallet.chain, wallet.raw):
@@ -132,11 +130,13 @@ class Sessions:
             row["expires_at"],
         )
         try:
-            return wallet, verify_proof(challenge, body.signature)
+            signer = verify_proof(challenge, body.signature)
         except BadSignature as error:
             if error.reason == "scheme_unavailable":
                 raise ApiError(ErrorCode.VERIFICATION_FAILED, str(error), reason=error.reason) from error
             raise unauthorized(error.reason, f"signature: {error}") from error
+        await self._limit(wallet)
+        return wallet, signer
 
     async def sign_in(self, body: VerifyRequest) -> Session:
         """Raises ApiError UNAUTHORIZED, VERIFICATION_FAILED or FORBIDDEN; Unavailable."""
@@ -304,11 +304,14 @@ class Sessions:
             raise refused_order(str(answer.get("reason")))
 
     async def _limit(self, wallet: WalletAddress) -> None:
-        """Beside the limit by address of the client, which the gate keeps: one for each wallet that is tried."""
+        """Beside the limit by network of the client, which the gate keeps: good proofs of one wallet.
+
+        Nonces and bad proofs do not count: anybody can ask for and send those of any wallet, and would shut it out.
+        """
         verdict = await self._kernel.limits.take("auth", f"wallet:{wallet.text.lower()}")
         if verdict is not None and not verdict.allowed:
             raise ApiError(
-                ErrorCode.RATE_LIMITED, "Too many tries for this wallet.", reason="rate_limited",
+                ErrorCode.RATE_LIMITED, "Too many proofs of this wallet.", reason="rate_limited",
                 headers={"retry-after": str(verdict.retry_seconds)},
             )  # fmt: skip
 

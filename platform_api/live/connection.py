@@ -26,8 +26,8 @@ Send = Callable[[Any], Awaitable[None]]
 class Connection:
     """`channels`: name → whether this reader is inside, as was found when it subscribed."""
 
-    def __init__(self, address: str, caller: Caller | None = None) -> None:
-        self.address = address
+    def __init__(self, network: str, caller: Caller | None = None) -> None:
+        self.network = network
         self.caller = caller
         self.channels: dict[str, bool] = {}
         self.closing: tuple[int, str] | None = None

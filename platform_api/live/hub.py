@@ -18,11 +18,11 @@ class Hub:
     def __init__(self) -> None:
         self.connections: dict[Connection, None] = {}
         self._channels: dict[str, dict[Connection, None]] = {}
-        self._of_address: dict[str, int] = {}
+        self._of_network: dict[str, int] = {}
 
     def add(self, connection: Connection) -> None:
         self.connections[connection] = None
-        self._of_address[connection.address] = self.count_of(connection.address) + 1
+        self._of_network[connection.network] = self.count_of(connection.network) + 1
 
     def drop(self, connection: Connection) -> None:
         """Ends its subscriptions. One that is not there is no error."""
@@ -31,12 +31,12 @@ class Hub:
         for channel in list(connection.channels):
             self.unsubscribe(connection, channel)
         del self.connections[connection]
-        left = self._of_address.pop(connection.address) - 1
+        left = self._of_network.pop(connection.network) - 1
         if left:
-            self._of_address[connection.address] = left
+            self._of_network[connection.network] = left
 
-    def count_of(self, address: str) -> int:
-        return self._of_address.get(address, 0)
+    def count_of(self, network: str) -> int:
+        return self._of_network.get(network, 0)
 
     def subscribe(self, connection: Connection, channel: str, inside: bool) -> None:
         connection.channels[channel] = inside

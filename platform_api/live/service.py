@@ -28,7 +28,7 @@ from platform_api.errors import ApiError, ErrorCode, as_api_error
 from platform_api.exchange.service import ExchangeService
 from platform_api.kernel.context import Kernel
 from platform_api.kernel.events import Event
-from platform_api.limits import Buckets
+from platform_api.limits import Buckets, network_of
 from platform_api.live.connection import SESSION_ENDED, Connection
 from platform_api.live.hub import Hub
 from platform_api.live.tape import CHANNEL as MARKET
@@ -87,17 +87,22 @@ class LiveService:
         kernel.events.listen(self._hear)
 
     async def open(self, address: str, caller: Caller | None, guard: SessionGuard) -> Reader:
-        """A connection of the address. Raises ApiError RATE_LIMITED; UNAUTHORIZED, FORBIDDEN if the session ended."""
-        verdict = await self.kernel.limits.take("public", address)
+        """A connection of the address, which counts with its network.
+
+        Raises:
+            ApiError: RATE_LIMITED; UNAUTHORIZED, FORBIDDEN if the session ended.
+        """
+        verdict = await self.kernel.limits.take_of_address("public", address)
         if verdict is not None and not verdict.allowed:
             raise _limited("rate_limited")
         settings = self.kernel.settings
         if len(self.hub.connections) >= settings.sockets_max:
             raise _limited("too_many_connections")
-        if self.hub.count_of(address) >= settings.sockets_per_address_max:
+        network = network_of(address)
+        if self.hub.count_of(network) >= settings.sockets_per_address_max:
             raise _limited("too_many_connections")
         checked = await guard.check(caller) if caller is not None else None
-        reader = Reader(self, Connection(address, checked), guard)
+        reader = Reader(self, Connection(network, checked), guard)
         self._readers[reader.connection] = reader
         self.hub.add(reader.connection)
         if self._watch is None or self._watch.done():

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, date, datetime
-from ipaddress import ip_address, ip_network
 from uuid import UUID
 
 import structlog
 
 from engine.messages.errors import Unavailable
 from platform_api.kernel.context import Kernel
+from platform_api.limits import network_of
 from platform_api.request_scope import current_request
 from platform_api.security import Caller
 from platform_api.works import queries
@@ -29,7 +29,6 @@ log = structlog.get_logger(__name__)
 FLUSH_SECONDS = 10.0
 SEEN_MAX = 20_000
 """Visits that wait to be written; while the database is away, more are not counted."""
-NETWORK_BITS = 64
 
 
 class Views:
@@ -40,7 +39,8 @@ class Views:
 
     def note(self, visitor: Caller | None, work_id: UUID) -> None:
         """Somebody looked. Counts nothing where it is not known who."""
-        source = visitor.account_id if visitor is not None else _network(current_request.get().ip_address)
+        address = current_request.get().ip_address
+        source = visitor.account_id if visitor is not None else address and network_of(address)
         if source is None or len(self._seen) >= SEEN_MAX:
             return
         day = datetime.now(UTC).date()
@@ -71,10 +71,3 @@ async def forget_views(kernel: Kernel) -> None:
     """Upkeep: who looked before yesterday is nobody's business any more."""
     async with kernel.database.transaction() as db:
         await queries.forget_views(db, datetime.now(UTC).date())
-
-
-def _network(address: str | None) -> str | None:
-    if address is None:
-        return None
-    parsed = ip_address(address)
-    return address if parsed.version == 4 else str(ip_network((parsed, NETWORK_BITS), strict=False))

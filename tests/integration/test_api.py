@@ -474,6 +474,23 @@ async def test_rate_limit_answers_with_its_headers_and_spares_the_probes(world):
     await world.data("GET", "/health")
 
 
+@pytest.mark.parametrize("world", [{"trading_per_minute": 3, "account_per_minute": 5}], indirect=True)
+async def test_a_cancel_passes_when_the_limit_of_orders_is_spent(world):
+    _, bearer = await world.sign_in()
+    placed = [
+        await world.data("POST", "/v1/orders", headers=bearer | {"idempotency-key": f"k{n}"}, json=LIMIT)
+        for n in range(3)
+    ]
+    fourth = bearer | {"idempotency-key": "k3"}
+    await world.refused(429, "RATE_LIMITED", "rate_limited", "POST", "/v1/orders", headers=fourth, json=LIMIT)
+    for order in (*placed, *placed, *placed):  # as many as there are: what cancels costs nothing
+        await world.data("DELETE", f"/v1/orders/{order['order_id']}", headers=bearer)
+    for _ in range(5):
+        await world.refused(404, "NOT_FOUND", "unknown_order", "DELETE", "/v1/orders/999", headers=bearer)
+    await world.refused(429, "RATE_LIMITED", "rate_limited", "DELETE", "/v1/orders/999", headers=bearer)
+    assert (await world.client.get("/v1/auth/session", headers=bearer)).status_code == 200  # a bucket of its own
+
+
 async def test_without_a_database_orders_go_on_and_reads_say_so(world, tmp_path):
     _, bearer = await world.sign_in()
     session_key = world.kernel.signer

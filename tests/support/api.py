@@ -176,6 +176,11 @@ class World:
             " WHERE status = 'queued' AND execute_after > now() + interval '1 minute'"
         )
 
+    def from_address(self, address):
+        """A client there, for `async with`."""
+        transport = httpx.ASGITransport(self.app, client=(address, 5))
+        return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
     async def sign_in(self, wallet=None):
         wallet = wallet or Wallet(0)
         nonce = await self.data("POST", "/v1/auth/nonce", json={"address": wallet.address})

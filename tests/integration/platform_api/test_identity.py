@@ -341,9 +341,26 @@ async def test_nobody_gives_themselves_a_role_and_super_admin_comes_from_the_com
 
 @pytest.mark.parametrize("world", [{"auth_per_minute": 4}], indirect=True)
 async def test_f71_tries_are_limited_for_each_wallet_and_each_address(world):
-    # Each nonce and each proof of a wallet counts, so a fifth try of the same wallet in a minute is refused.
-    body = {"address": Wallet(0).address}
-    for _ in range(4):
-        await world.data("POST", "/v1/auth/nonce", json=body)
-    answer = await world.refused(429, "RATE_LIMITED", "rate_limited", "POST", "/v1/auth/nonce", json=body)
+    # Nonces and bad proofs, which anybody may ask for and send, count against whoever does, not against the wallet.
+    wallet = Wallet(0)
+    ask = ("POST", "/v1/auth/nonce")
+    for _ in range(2):
+        bad = await world.proof(wallet, "sign_in") | {"signature": Wallet(0).sign(b"something else")}
+        await world.refused(401, "UNAUTHORIZED", "bad_signature", *VERIFY, json=bad)
+    answer = await world.refused(429, "RATE_LIMITED", "rate_limited", *ask, json={"address": wallet.address})
     assert int(answer.headers["retry-after"]) >= 1
+    said = []
+    for number in range(5):  # its owner, from wherever
+        async with world.from_address(f"192.0.2.{number}") as world.client:
+            proof = await world.proof(wallet, "sign_in")
+            said.append((await world.client.post("/v1/auth/verify", json=proof)).status_code)
+    assert said == [200, 200, 200, 200, 429]
+
+
+@pytest.mark.parametrize("world", [{"auth_per_minute": 5}], indirect=True)
+async def test_the_addresses_of_one_network_have_one_limit(world):
+    said = []
+    for number in range(6):
+        async with world.from_address(f"2001:db8:1:2::{number + 1:x}") as client:
+            said.append((await client.post("/v1/auth/nonce", json={"address": Wallet(0).address})).status_code)
+    assert said == [200] * 5 + [429]

@@ -50,6 +50,19 @@ async def test_two_processes_spend_from_one_bucket_and_it_fills_again(valkey):
         await second.close()
 
 
+async def test_what_is_given_back_to_redis_may_be_taken_again_and_never_more(valkey):
+    limits = shared(valkey, limit=2)
+    try:
+        await limits.give_back("public", "a")
+        for _ in range(5):
+            assert (await limits.take("public", "a")).allowed
+            await limits.give_back("public", "a")
+        await limits.give_back("public", "a")
+        assert [(await limits.take("public", "a")).allowed for _ in range(3)] == [True, True, False]
+    finally:
+        await limits.close()
+
+
 async def test_bucket_in_redis_fills_with_its_own_clock(valkey):
     limits = shared(valkey, limit=1000, period_ns=1_000_000_000)
     try:

@@ -9,7 +9,7 @@ from engine.messages import errors
 from platform_api.envelope import cursor_from, cursor_text, page
 from platform_api.errors import STATUS, ApiError, ErrorCode, as_api_error
 from platform_api.ids import new_id
-from platform_api.limits import HOUR_NS, MINUTE_NS, Buckets
+from platform_api.limits import HOUR_NS, MINUTE_NS, SITE_TIMES, Buckets, Limits, network_of
 from platform_api.money import decimal_text, steps_text
 from platform_api.settings import ApiSettings
 
@@ -37,6 +37,35 @@ def test_bucket_table_is_bounded_and_a_limit_of_zero_is_none():
     assert Buckets(0).take("a", 0) is None
     hourly = Buckets(2, HOUR_NS)
     assert [hourly.take("a", at).allowed for at in (0, 0, 0, HOUR_NS // 2)] == [True, True, False, True]
+
+
+def test_address_of_ipv6_counts_with_its_network_and_one_of_ipv4_alone():
+    assert network_of("2001:db8:1:2::1") == network_of("2001:db8:1:2:ffff::9") != network_of("2001:db8:1:3::1")
+    assert network_of("192.0.2.1") == "192.0.2.1" and network_of("-") == "-"
+    assert network_of("::ffff:192.0.2.1") != network_of("::ffff:192.0.2.2")
+
+
+async def test_networks_of_one_site_share_a_wider_limit():
+    limits = Limits({"auth": Buckets(2, HOUR_NS), "auth_site": Buckets(2 * SITE_TIMES, HOUR_NS)})
+    house = [await limits.take_of_address("auth", f"2001:db8:1:2::{n}") for n in range(3)]
+    assert [verdict.allowed for verdict in house] == [True, True, False]
+    site = [await limits.take_of_address("auth", f"2001:db8:1:{n:x}::1") for n in range(100, 101 + 2 * SITE_TIMES - 2)]
+    assert [verdict.allowed for verdict in site] == [True] * (2 * SITE_TIMES - 2) + [False]
+    assert (await limits.take_of_address("auth", "2001:db8:2::1")).allowed
+    assert (await limits.take_of_address("auth", "192.0.2.1")).allowed
+    assert await Limits({"auth": Buckets(0)}).take_of_address("auth", "2001:db8::1") is None
+
+
+async def test_what_is_given_back_may_be_taken_again_and_never_more():
+    limits = Limits({"cancels": Buckets(2, HOUR_NS), "free": Buckets(0)})
+    for _ in range(5):
+        assert (await limits.take("cancels", "a")).allowed
+        await limits.give_back("cancels", "a")
+    for _ in range(3):
+        await limits.give_back("cancels", "a")
+    await limits.give_back("cancels", "unheard of")
+    await limits.give_back("free", "a")
+    assert [(await limits.take("cancels", "a")).allowed for _ in range(3)] == [True, True, False]
 
 
 @pytest.mark.parametrize(
