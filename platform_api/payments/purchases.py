@@ -153,10 +153,10 @@ class Purchases:
 
     async def sales(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Sale], Pagination]:
         """What was bought of the caller."""
-        key = cursor_from(cursor, UUID)
+        before = cursor_from(cursor, datetime, UUID)
         async with self._database.connection() as db:
-            rows = await queries.sales(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
-        rows, pagination = page(rows, limit, lambda row: (row["id"],))
+            rows = await queries.sales(db, UUID(caller.account_id), before, limit + 1)
+        rows, pagination = page(rows, limit, lambda row: (row["completed_at"], row["id"]))
         return [_sale(row, self._royalties.entries.hold) for row in rows], pagination
 
     async def library(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Entitlement], Pagination]:

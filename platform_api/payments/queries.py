@@ -184,10 +184,13 @@ async def purchases(db: Any, account_id: UUID, before: UUID | None, limit: int) 
     return await _list(db, _paged("purchase"), account_id, before, limit)
 
 
-async def sales(db: Any, seller_id: UUID, before: UUID | None, limit: int) -> list[Any]:
-    """Purchases that money came for."""
-    query = _paged("purchase", "seller_id") + " AND status IN ('completed', 'refunded')"
-    return await _list(db, query, seller_id, before, limit)
+async def sales(db: Any, seller_id: UUID, before: tuple[datetime, UUID] | None, limit: int) -> list[Any]:
+    """Purchases that money came for, those where it came the latest first; `before` is the last of the page before."""
+    position = "" if before is None else " AND (completed_at, id) < ($3, $4)"
+    query = _paged("purchase", "seller_id") + f" AND status IN ('completed', 'refunded'){position}"
+    return list(
+        await db.fetch(query + " ORDER BY completed_at DESC, id DESC LIMIT $2", seller_id, limit, *(before or ()))
+    )
 
 
 async def complete_purchase(db: Any, id_: UUID, event_id: UUID) -> Any:

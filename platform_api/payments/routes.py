@@ -175,9 +175,8 @@ class SaleController(Controller):
     async def sales(
         self, request: AnyRequest, caller: Who, payments: Payments, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
     ) -> Envelope[list[Sale]]:
-        """What was bought of the caller's own works, those begun the latest first: one whose payment came late stands
-        where it was begun, not on top. What each sale gave whom:
-        `GET /v1/royalties/works/{work_id}`."""
+        """What was bought of the caller's own works, those paid the latest first, whenever they were begun. What each
+        sale gave whom: `GET /v1/royalties/works/{work_id}`."""
         return ok(request, *await payments.purchases.sales(caller, cursor, limit))
 
 

@@ -597,6 +597,20 @@ async def test_seller_gives_back_what_is_held_and_never_our_money(api_dsn):
         assert shop.owed(seller) == -8_200_000 and shop.units("platform:cover") == 8_200_000
 
 
+async def test_sale_that_is_paid_late_comes_on_top_and_moves_no_page(shop):
+    _, bearer, _, _, offer = await shop.seller()
+    early = await shop.buy((await shop.buyer())[1], offer)
+    bought = [await shop.buy((await shop.buyer("10"))[1], offer, "balance") for _ in range(3)]
+    await shop.finish()
+    page = (await shop.world.client.get("/v1/sales?limit=2", headers=bearer)).json()
+    await shop.pay(early["intent"])
+    await shop.finish()
+    rest = await shop.get(f"/v1/sales?cursor={page['pagination']['next_cursor']}", bearer)
+    assert [sale["purchase_id"] for sale in page["data"] + rest] == [one["id"] for one in reversed(bought)]
+    latest, *others = await shop.get("/v1/sales", bearer)
+    assert latest["purchase_id"] == early["id"] and others == page["data"] + rest
+
+
 async def test_seller_finds_own_sales_and_gives_one_back_by_it(api_dsn):
     async with shop_over(api_dsn, royalty_hold_days=7) as shop:
         seller, bearer, work, _, offer = await shop.seller()
