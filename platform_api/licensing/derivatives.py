@@ -1,7 +1,8 @@
 """Works made under a licence: what they earn is shared with the work that they were made of, as long as they are sold.
 
 The licensee names the work, one for each licence. From then on royalties give the licence's `revenue_share_bps` of what
-the new work receives to the licensed one, and so on upwards. The end of the licence does not end that, else whoever
+the new work receives to the licensed one, and so on upwards; where others are paid for the new work, from their consent
+on (royalties/licence_shares.py). The end of the licence does not end that, else whoever
 lets it lapse would gain by it; a later licence under which the same work is named takes the place of those that ended.
 """
 
@@ -45,8 +46,10 @@ class Derivatives:
             async with self._database.transaction() as db:
                 row = await queries.license_row(db, license_id)
                 check_party(row, caller, "licensee")
-                for id_ in sorted({row["work_id"], work_id}):  # in one order: no two wait for each other
-                    await self._lock(db, caller, id_, own=id_ == work_id)
+                works = {
+                    id_: await self._lock(db, caller, id_, own=id_ == work_id)
+                    for id_ in sorted({row["work_id"], work_id})  # in one order: no two wait for each other
+                }
                 row = await queries.lock_license(db, license_id)
                 await check_valid(db, row)
                 if not MAKING & set(row["scope"]):
@@ -58,22 +61,22 @@ class Derivatives:
                 if row["revenue_share_bps"] == 0:
                     raise ApiError(ErrorCode.CONFLICT, "The licence asks for no share.", reason="no_share")
                 ended = await queries.ended_licenses(db, row["work_id"], row["licensee_id"])
-                await self._royalties.unbind(db, ended, work_id)
-                await self._royalties.bind(db, license_id, work_id, row["work_id"], row["revenue_share_bps"])
+                counts = await self._royalties.licence_shares.name(
+                    db, works[work_id], license_id, row["work_id"], row["revenue_share_bps"], ended
+                )
                 await self._kernel.audit.record(
                     db, "license.work_declared", ("license", str(license_id)), actor=caller.account_id,
-                    new={"work_id": str(work_id), "revenue_share_bps": row["revenue_share_bps"]},
+                    new={"work_id": str(work_id), "revenue_share_bps": row["revenue_share_bps"], "counts": counts},
                 )  # fmt: skip
         except asyncpg.UniqueViolationError as error:
             raise ApiError(ErrorCode.CONFLICT, "The licence has its work.", reason="declared") from error
         return await self._licenses.read(caller, license_id)
 
-    async def _lock(self, db: Any, caller: Caller, work_id: UUID, *, own: bool) -> None:
+    async def _lock(self, db: Any, caller: Caller, work_id: UUID, *, own: bool) -> Any:
         if not own:
-            await self._catalog.lock_known(db, work_id)
-            return
+            return await self._catalog.lock_known(db, work_id)
         try:
-            await self._catalog.lock_own(db, caller, work_id)
+            return await self._catalog.lock_own(db, caller, work_id)
         except ApiError as error:
             message = "work_id: the caller has no such work"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_work", field="work_id") from error

@@ -223,7 +223,10 @@ class LicenseController(Controller):
         self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[DerivedWork], caller: Who,
         licensing: Licensing,
     ) -> Envelope[License]:  # fmt: skip
-        """Name the own work that was made under a licence: its revenue is shared from now on."""
+        """Name the own work that was made under a licence: its revenue is shared from now on.
+
+        Where others are paid for the work, from their consent on: `licence_shares` of its royalty rules say whose.
+        """
         return ok(request, await licensing.derivatives.declare(caller, path_id(license_id, "license"), data.work_id))
 
     @get("/{license_id:str}/seats", responses=READS_ONE)

@@ -81,6 +81,7 @@ SHOWN: Mapping[str, Line] = {
     "window.opened": Line(("content",), _WINDOW),
     "window.closed": Line(("content",), _WINDOW),
     "royalty.rule_changed": Line(("content",)),
+    "royalty.licence_share_changed": Line(("content",)),
     "royalty.distributed": Line(("content",)),
     "royalty.reversed": Line(("content",)),
 }

@@ -15,6 +15,9 @@ CONTEXT = Context(
     "royalties",
     (RuleController, RoyaltyController, PayoutController, RoyaltyRunController),
     RoyaltyService,
-    events=("royalty.rule_changed", "royalty.distributed", "royalty.reversed", "statement.closed", "payout.paid"),
+    events=(
+        "royalty.rule_changed", "royalty.licence_share_changed", "royalty.distributed", "royalty.reversed",
+        "statement.closed", "payout.paid",
+    ),  # fmt: skip
     upkeep=_upkeep,
 )

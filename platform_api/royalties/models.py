@@ -10,8 +10,9 @@ from msgspec import Meta, Struct
 
 __all__ = [
     "Balance", "Calculation", "CalculationRequest", "CreatorRoyalties", "Distribution", "DistributionLine",
-    "Payout", "PayoutRequest", "Period", "Report", "ReportLine", "RoyaltyConsent", "Rule", "RuleLine",
-    "RuleRequest", "Rules", "Run", "RunRequest", "Statement", "StatementDetail", "Total", "WorkRoyalties",
+    "LicenceShare", "LicenceShareConsent", "Payout", "PayoutRequest", "Period", "Report", "ReportLine",
+    "RoyaltyConsent", "Rule", "RuleLine", "RuleRequest", "Rules", "Run", "RunRequest", "Statement",
+    "StatementDetail", "Total", "WorkRoyalties",
 ]  # fmt: skip
 
 RevenueKind = Literal["content_purchase", "rental", "ppv", "licence_fee", "product_sale", "coin_spend"]
@@ -55,12 +56,30 @@ class Rule(Struct, frozen=True):
     waits_for: list[str]
 
 
+class LicenceShare(Struct, frozen=True):
+    """What the work gives to one that it was made of. `waits_for` are the accounts that have not agreed yet; then it is
+    `pending` and does not count. `id` is null where it counts and needs no answer any more."""
+
+    id: str | None
+    license_id: str
+    parent_work_id: str
+    share_bps: int
+    status: Literal["pending", "effective", "declined", "superseded"]
+    waits_for: list[str]
+
+
+class LicenceShareConsent(Struct, frozen=True, forbid_unknown_fields=True):
+    share_id: UUID
+    agree: bool
+
+
 class Rules(Struct, frozen=True):
     """`platform_bps` is what the platform takes first, by kind of revenue. Without a rule the shares of the work's
-    collaborators count. The latest first."""
+    collaborators count. The latest first. `licence_shares` leave before the rules divide."""
 
     platform_bps: dict[str, int]
     rules: list[Rule]
+    licence_shares: list[LicenceShare]
 
 
 class RoyaltyConsent(Struct, frozen=True, forbid_unknown_fields=True):

@@ -21,6 +21,8 @@ from platform_api.royalties.models import (
     Calculation,
     CalculationRequest,
     CreatorRoyalties,
+    LicenceShare,
+    LicenceShareConsent,
     Payout,
     PayoutRequest,
     Report,
@@ -72,6 +74,14 @@ class RuleController(Controller):
     ) -> Envelope[Rule]:  # fmt: skip
         """Agree to a rule that names the caller, or refuse it."""
         return ok(request, await royalties.rules.answer(caller, path_id(work_id, "rule"), data))
+
+    @post("/licence-shares/consent", status_code=200, responses=CHANGES)
+    async def consent_to_share(
+        self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[LicenceShareConsent], caller: Who,
+        royalties: Royalties,
+    ) -> Envelope[LicenceShare]:  # fmt: skip
+        """Agree that a licence takes its share of what the caller is paid too, or refuse it."""
+        return ok(request, await royalties.licence_shares.answer(caller, path_id(work_id, "share"), data))
 
 
 class RoyaltyController(Controller):

@@ -23,13 +23,13 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import pay_account
 from platform_api.royalties import queries
-from platform_api.royalties.models import RoyaltyConsent, Rule, RuleLine, RuleRequest, Rules
+from platform_api.royalties.models import LicenceShare, RoyaltyConsent, Rule, RuleLine, RuleRequest, Rules
 from platform_api.royalties.split import WHOLE_BPS, Payee
 from platform_api.security import Caller
 from platform_api.works.collaborators import who_must_agree
 from platform_api.works.service import WorkService
 
-__all__ = ["RoyaltyRules", "checked_time"]
+__all__ = ["RoyaltyRules", "checked_time", "shown_share"]
 
 YEARS_AHEAD_MAX = timedelta(days=3_660)
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
@@ -60,11 +60,13 @@ class RoyaltyRules:
             rows = await queries.rules(db, work_id)
             shown = [await _rule(db, row) for row in rows]
             named = {str(line.account_id) for rule in shown for line in rule.lines}
+            shares = await _licence_shares(db, work_id)
             asked = {account for rule in shown for account in rule.waits_for}
+            asked |= {account for one in shares for account in one.waits_for}
             if caller.account_id not in named | asked:
                 await self._works.catalog.check_inside(db, caller, work_id)
             policies = {row["revenue_kind"]: row["platform_bps"] for row in await queries.policies(db)}
-        return Rules(policies, shown)
+        return Rules(policies, shown, shares)
 
     async def propose(self, caller: Caller, work_id: UUID, body: RuleRequest) -> Rule:
         """Raises ApiError NOT_FOUND; VALIDATION_ERROR `not_whole`, `account_twice`, `unknown_account`."""
@@ -128,6 +130,13 @@ class RoyaltyRules:
             lines = [(account_id, "collaborator", bps) for account_id, bps in shares]
         payees = [Payee(pay_account(account_id), account_id, role, bps) for account_id, role, bps in lines]
         return None if row is None else row["id"], payees
+
+    async def paid_beside_owner(self, db: Any, work: Any) -> set[UUID]:
+        """All others with a share of the work: collaborators, and payees of rules that count or will."""
+        paid = {account_id for account_id, _ in await self._works.collaboration.shares(db, work["id"])}
+        for row in await queries.standing_rules(db, work["id"]):
+            paid |= {line["account_id"] for line in await queries.rule_lines(db, row["id"])}
+        return paid - {work["account_id"]}
 
     async def who_loses(self, db: Any, work_id: UUID, shares: dict[UUID, int]) -> set[UUID]:
         """Whose part by a rule that counts, or will, is more than these shares give."""
@@ -194,5 +203,23 @@ async def _rule(db: Any, row: Any) -> Rule:
     return Rule(
         str(row["id"]), row["version"], row["revenue_kind"], timestamp(row["effective_from"]), row["status"],
         [RuleLine(line["account_id"], line["role"], line["bps"]) for line in lines],
+        [str(consent["account_id"]) for consent in waits if consent["agreed"] is None],
+    )  # fmt: skip
+
+
+async def _licence_shares(db: Any, work_id: UUID) -> list[LicenceShare]:
+    """Those that count and those that wait."""
+    counting = [
+        LicenceShare(None, str(row["licence_id"]), str(row["parent_work_id"]), row["share_bps"], "effective", [])
+        for row in await queries.bound_licences(db, work_id)
+    ]
+    return counting + [await shown_share(db, row) for row in await queries.waiting_licence_shares(db, work_id)]
+
+
+async def shown_share(db: Any, row: Any) -> LicenceShare:
+    """A row of `queries.licence_share…`."""
+    waits = [] if row["status"] != "pending" else await queries.licence_share_consents(db, row["id"])
+    return LicenceShare(
+        str(row["id"]), str(row["licence_id"]), str(row["parent_work_id"]), row["share_bps"], row["status"],
         [str(consent["account_id"]) for consent in waits if consent["agreed"] is None],
     )  # fmt: skip

@@ -17,6 +17,7 @@ from platform_api.royalties import queries
 from platform_api.royalties.earnings import Earning, Earnings
 from platform_api.royalties.entries import Entries
 from platform_api.royalties.gathering import Gathering
+from platform_api.royalties.licence_shares import LicenceShares
 from platform_api.royalties.models import (
     Calculation,
     CalculationRequest,
@@ -51,6 +52,7 @@ class RoyaltyService:
         self.rules = RoyaltyRules(kernel)
         self.entries = Entries(kernel)
         self.earnings = Earnings(kernel, self.rules, self.entries)
+        self.licence_shares = LicenceShares(kernel, self.rules, self.earnings)
         self.reconciliation = Reconciliation(kernel)
         self.statements = Statements(kernel, self.reconciliation)
         self.gathering = Gathering(kernel)
@@ -59,14 +61,6 @@ class RoyaltyService:
     async def earned(self, db: Any, earning: Earning) -> UUID:
         """For contexts that sell: see `Earnings.record`."""
         return await self.earnings.record(db, earning)
-
-    async def bind(self, db: Any, licence_id: UUID, work_id: UUID, parent_work_id: UUID, share_bps: int) -> None:
-        """For licensing: see `Earnings.bind`."""
-        await self.earnings.bind(db, licence_id, work_id, parent_work_id, share_bps)
-
-    async def unbind(self, db: Any, licence_ids: list[UUID], work_id: UUID) -> None:
-        """Other licences take the place of these: their shares of this work end. What was earned stays."""
-        await queries.unbind(db, licence_ids, work_id)
 
     async def calculate(self, caller: Caller, body: CalculationRequest) -> Calculation:
         """A dry run, for those who make the work: nothing is written. Raises ApiError NOT_FOUND, VALIDATION_ERROR."""

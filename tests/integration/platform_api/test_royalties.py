@@ -19,6 +19,7 @@ from platform_api.royalties.earnings import Earning
 from platform_api.royalties.entries import Income
 from platform_api.royalties.statements import StatementDigest
 from tests.integration.platform_api.test_plans import _Recorded, scans
+from tests.support.licences import issued
 from tests.support.sales import own_money, shop_over
 from tests.support.waiting import answers
 
@@ -128,6 +129,145 @@ async def consent(shop, work, bearer, change):
     return await shop.world.data("POST", path, headers=bearer, json=body)
 
 
+# What a work gives to the one that it was made of.
+
+
+class Made:
+    """A work whose owner and partner have half each, and a friend's work, of which it is said to be made."""
+
+    def __init__(self, shop):
+        self.shop = shop
+
+    async def begin(self):
+        shop = self.shop
+        self.owner_id, self.owner, self.work, _, self.offer = await shop.seller("10")
+        self.friend_id, self.friend, self.other, _, _ = await shop.seller("1", name="Friend")
+        self.partner_id, self.partner = await shop.buyer()
+        await consent(shop, self.work, self.partner, await share(shop, self.work, self.owner, (self.partner_id, 5_000)))
+        return self
+
+    async def named(self, bps):
+        """The friend licenses the owner, who names the work as made under it; the licence."""
+        licence = await issued(
+            self.shop.world, self.friend, self.other, self.owner_id, scope=["adapt"], revenue_share_bps=bps
+        )
+        await self.name(licence)
+        return licence
+
+    async def name(self, licence):
+        path = f"/v1/licenses/{licence['id']}/works"
+        await self.shop.world.data("POST", path, headers=self.owner, json={"work_id": self.work["id"]})
+
+    async def shares(self, bearer=None):
+        path = f"/v1/works/{self.work['id']}/royalty-rules"
+        return (await self.shop.get(path, bearer or self.owner))["licence_shares"]
+
+    async def answer(self, bearer, share, agree=True):
+        path = f"/v1/works/{self.work['id']}/royalty-rules/licence-shares/consent"
+        return await self.shop.world.data("POST", path, headers=bearer, json={"share_id": share["id"], "agree": agree})
+
+    async def sold(self):
+        """What a sale of 10 gives owner, partner, friend."""
+        people = (self.owner_id, self.partner_id, self.friend_id)
+        before = [self.shop.owed(account) for account in people]
+        await sell(self.shop, self.offer)
+        return tuple(self.shop.owed(account) - had for account, had in zip(people, before, strict=True))
+
+
+async def test_licence_takes_nothing_of_collaborators_who_have_not_agreed(shop):
+    made = await Made(shop).begin()
+    assert await made.sold() == (4_500_000, 4_500_000, 0)
+    licence = await made.named(10_000)
+    assert await made.sold() == (4_500_000, 4_500_000, 0), "half of it is the partner's, who was not asked yet"
+    (waiting,) = await made.shares(made.partner)
+    assert (waiting["license_id"], waiting["parent_work_id"]) == (licence["id"], made.other["id"])
+    assert (waiting["share_bps"], waiting["status"], waiting["waits_for"]) == (10_000, "pending", [made.partner_id])
+    (event,) = await shop.world.sql(
+        "SELECT payload FROM kernel.outbox WHERE type = 'royalty.licence_share_changed'"
+    )
+    told = json.loads(event["payload"])
+    assert (told["status"], told["for_accounts"]) == ("pending", sorted([made.owner_id, made.partner_id]))
+
+
+async def test_licence_takes_its_share_of_those_who_agreed(shop):
+    made = await Made(shop).begin()
+    licence = await made.named(2_000)
+    (waiting,) = await made.shares()
+    path = f"/v1/works/{made.work['id']}/royalty-rules/licence-shares/consent"
+    body = {"share_id": waiting["id"], "agree": True}
+    for bearer in (made.owner, made.friend):  # nobody agrees in another's place
+        await shop.world.refused(404, "NOT_FOUND", "unknown_share", "POST", path, headers=bearer, json=body)
+    elsewhere = path.replace(made.work["id"], made.other["id"])
+    await shop.world.refused(404, "NOT_FOUND", "unknown_share", "POST", elsewhere, headers=made.partner, json=body)
+    assert (await made.answer(made.partner, waiting))["status"] == "effective"
+    assert await made.sold() == (3_600_000, 3_600_000, 1_800_000)
+    (counts,) = await made.shares()
+    assert (counts["license_id"], counts["status"], counts["waits_for"]) == (licence["id"], "effective", [])
+    await shop.world.refused(409, "CONFLICT", "share_closed", "POST", path, headers=made.partner, json=body)
+    path = f"/v1/licenses/{licence['id']}/works"
+    await shop.world.refused(409, "CONFLICT", "declared", "POST", path, headers=made.owner,
+                             json={"work_id": made.work["id"]})  # fmt: skip
+
+
+async def test_licence_that_somebody_refused_takes_nothing_and_can_be_named_again(shop):
+    made = await Made(shop).begin()
+    licence = await made.named(2_000)
+    (waiting,) = await made.shares()
+    assert (await made.answer(made.partner, waiting, False))["status"] == "declined"
+    assert await made.shares() == [] and await made.sold() == (4_500_000, 4_500_000, 0)
+    await made.name(licence)
+    await made.name(licence)  # takes the place of what waits
+    (again,) = await made.shares()
+    assert again["id"] != waiting["id"] and again["status"] == "pending"
+    assert (await made.answer(made.partner, again))["status"] == "effective"
+
+
+async def test_who_got_a_share_while_a_licence_waited_is_asked_before_it_takes(shop):
+    made = await Made(shop).begin()
+    await made.named(2_000)
+    (waiting,) = await made.shares()
+    third_id, third = await shop.buyer()
+    rule = await propose(shop, made.work, made.owner, [(made.partner_id, 5_000), (third_id, 5_000)])
+    await agree(shop, made.work, third, rule)
+    waiting = await made.answer(made.partner, waiting)
+    assert (waiting["status"], waiting["waits_for"]) == ("pending", [third_id])
+    assert await made.sold() == (0, 4_500_000, 0)
+    assert (await made.answer(third, waiting))["status"] == "effective"
+    assert await made.sold() == (0, 3_600_000, 1_800_000)
+
+
+async def test_later_licence_asks_again_only_if_it_takes_more(shop):
+    made = await Made(shop).begin()
+    first = await made.named(2_000)
+    (waiting,) = await made.shares()
+    await made.answer(made.partner, waiting)
+    over = {"headers": {**made.friend, "idempotency-key": uuid4().hex}, "json": {"reason": "Over."}}
+    await shop.world.data("POST", f"/v1/licenses/{first['id']}/revoke", **over)
+    less = await made.named(1_000)
+    assert [(one["license_id"], one["status"]) for one in await made.shares()] == [(less["id"], "effective")]
+    assert await made.sold() == (4_050_000, 4_050_000, 900_000)
+    over["headers"]["idempotency-key"] = uuid4().hex
+    await shop.world.data("POST", f"/v1/licenses/{less['id']}/revoke", **over)
+    more = await made.named(3_000)
+    assert [(one["license_id"], one["status"]) for one in await made.shares()] == [
+        (less["id"], "effective"), (more["id"], "pending")
+    ]  # fmt: skip
+    assert await made.sold() == (4_050_000, 4_050_000, 900_000), "the old share counts until the new one does"
+    await made.answer(made.partner, (await made.shares())[1])
+    assert await made.sold() == (3_150_000, 3_150_000, 2_700_000)
+
+
+async def test_licence_that_could_never_count_does_not_wait(shop):
+    made = await Made(shop).begin()
+    back = await issued(shop.world, made.owner, made.work, made.friend_id, scope=["adapt"], revenue_share_bps=1_000)
+    path, body = f"/v1/licenses/{back['id']}/works", {"work_id": made.other["id"]}
+    await shop.world.data("POST", path, headers=made.friend, json=body)
+    licence = await issued(shop.world, made.friend, made.other, made.owner_id, scope=["adapt"], revenue_share_bps=9_000)
+    path, body = f"/v1/licenses/{licence['id']}/works", {"work_id": made.work["id"]}
+    await shop.world.refused(409, "CONFLICT", "chain_too_long", "POST", path, headers=made.owner, json=body)
+    assert await made.shares() == []
+
+
 async def test_shares_agreed_to_later_count_before_every_older_rule(shop):
     seller, bearer, work, _, offer = await shop.seller()
     painter, painter_bearer = await shop.buyer()
@@ -230,14 +370,14 @@ async def test_ancestors_get_a_share_of_what_their_licensee_received(shop):
     root, a, b, sold = (work for _, _, work, _, _ in chain)
     async with shop.world.kernel.database.transaction() as db:
         for child, parent, bps in ((sold, b, 1_200), (b, a, 2_000), (a, root, 1_500)):
-            await shop.royalties.bind(db, uuid4(), UUID(child["id"]), UUID(parent["id"]), bps)
+            await shop.royalties.earnings.bind(db, uuid4(), UUID(child["id"]), UUID(parent["id"]), bps)
     licence = uuid4()
     for child, parent, bps, reason in (
         (root, sold, 1_000, "chain_too_long"), (sold, root, 9_000, "more_than_whole"),
     ):  # fmt: skip
         with pytest.raises(ApiError) as refused:
             async with shop.world.kernel.database.transaction() as db:
-                await shop.royalties.bind(db, licence, UUID(child["id"]), UUID(parent["id"]), bps)
+                await shop.royalties.earnings.bind(db, licence, UUID(child["id"]), UUID(parent["id"]), bps)
         assert refused.value.reason == reason
     _, buyer = await shop.buyer("100")
     purchase = await sell(shop, chain[3][4], buyer)
@@ -251,7 +391,7 @@ async def test_ancestors_get_a_share_of_what_their_licensee_received(shop):
     assert [shop.owed(account) for account, *_ in chain] == [0, 0, 0, 0] and shop.units("platform:revenue") == 0
     async with shop.world.kernel.database.transaction() as db:
         (row,) = await db.fetch("SELECT licence_id FROM royalties.ancestor WHERE work_id = $1", UUID(sold["id"]))
-        await shop.royalties.unbind(db, [row["licence_id"]], UUID(sold["id"]))
+        await queries.unbind(db, [row["licence_id"]], UUID(sold["id"]))
     await sell(shop, chain[3][4])
     assert [shop.owed(account) for account, *_ in chain] == [0, 0, 0, 44_991_000]
 
