@@ -2,7 +2,7 @@
 
     --seeds N    seeds of the simulator, each a world of its own, spread over the cores
     --pause S    seconds that a stopped process stays stopped (30)
-    --kills N    real kills under load, and a stop of a process behind each eighth; a new exchange now and then
+    --kills N    real kills under load, and a stop of a process behind each fifth; a new exchange now and then
 
 One of them 0: that part of the card stays as it is.
 

@@ -2,13 +2,15 @@
 
     start ─▶ traders go ─▶ fault ─▶ all processes up again ─▶ traders idle ─▶ audit ─▶ traders go ─▶ next fault …
 
-`kill` is SIGKILL, `stop` is SIGSTOP for `pause_s` and then SIGCONT, `all` is SIGKILL of the supervisor and everything
-below it, followed by a new start. Each fault comes at a random moment of the load.
+`kill` is SIGKILL, `stop` is SIGSTOP for `pause_s` and then SIGCONT (of the database: of the server and of all that
+serve its connections), `all` is SIGKILL of the supervisor and everything below it, followed by a new start. Each fault
+comes at a random moment of the load. While anything but the core is stopped, orders go on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -18,18 +20,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
+
 from byline.client import generate_key
 from byline.operator import open_operator
 from byline.trading_floor import register
 from tests.faults.audit import Audit, audit
 from tests.faults.load import Trader
-from tests.support.exchange import ExchangeProcess, until
+from tests.support.exchange import ExchangeProcess, descendants, until
 
 __all__ = ["FAULTS", "Kills", "plan", "run_kills"]
 
 TRADERS = 4
 KILLED = ("core", "marketdata", "backoffice", "postgres", "chain", "api")
-STOPPED = ("core", "marketdata", "backoffice", "chain")
+STOPPED = ("core", "marketdata", "backoffice", "chain", "api", "postgres")
 FAULTS = ("kill core", "all", *(f"kill {name}" for name in KILLED[1:]), *(f"stop {name}" for name in STOPPED))
 RESTARTED_BY_SUPERVISOR_S = 120.0
 FAILURES_KEPT = 20
@@ -54,7 +58,7 @@ class Kills:
 
 
 def plan(count: int, seed: int) -> list[str]:
-    """`count` kills: half of them the core, a tenth everything, the rest each process in turn. Behind each eighth of
+    """`count` kills: half of them the core, a tenth everything, the rest each process in turn. Behind each fifth of
     them one process is stopped for a while, each in turn: these come on top."""
     draw = random.Random(seed)
     others, stops = ([f"{word} {name}" for name in names] for word, names in (("kill", KILLED[1:]), ("stop", STOPPED)))
@@ -68,8 +72,8 @@ def plan(count: int, seed: int) -> list[str]:
             faults.append("all")
         else:
             faults.append(others[(number // 2 - number // 10) % len(others)])
-        if number % 8 == 7:
-            faults.append(stops[number // 8 % len(stops)])
+        if number % 5 == 4:
+            faults.append(stops[number // 5 % len(stops)])
     return faults
 
 
@@ -97,7 +101,7 @@ async def run_kills(
                 trader.going.set()
             more = 40 + draw.randrange(200)
             await until(lambda goal=before + more: sum(len(t.history) for t in traders) > goal, 240, "orders under way")
-            await _carry_out(exchange, fault, draw, pause_s, result)
+            await _carry_out(exchange, traders, fault, draw, pause_s, result)
             await _idle(traders)
             found = Audit()
             await audit(exchange, traders, found)
@@ -150,7 +154,7 @@ async def _idle(traders: list[Trader]) -> None:
 
 
 async def _carry_out(
-    exchange: ExchangeProcess, fault: str, draw: random.Random, pause_s: float, result: Kills
+    exchange: ExchangeProcess, traders: list[Trader], fault: str, draw: random.Random, pause_s: float, result: Kills
 ) -> None:
     await asyncio.sleep(draw.random() * 0.3)
     kind, _, name = fault.partition(" ")
@@ -164,18 +168,45 @@ async def _carry_out(
         os.kill(pid, signal.SIGKILL)
         await _all_up(exchange, {name: pid})
     else:
-        pid = exchange.pid(name)
-        os.kill(pid, signal.SIGSTOP)
-        await asyncio.sleep(pause_s)
-        os.kill(pid, signal.SIGCONT)
+        await _stopped(exchange, traders, name, pause_s)
         began = time.monotonic()
         await _all_up(exchange, {})
     result.recovery_s.setdefault(fault, []).append(round(time.monotonic() - began, 3))
     result.replay_s = max(result.replay_s, float(exchange.status("core").get("recovery_s", 0.0)))
 
 
+async def _stopped(exchange: ExchangeProcess, traders: list[Trader], name: str, pause_s: float) -> None:
+    """SIGSTOP, a while, SIGCONT. What the API was asked meanwhile is answered when it goes on."""
+    first = int(exchange.status(name)["postgres_pid"]) if name == "postgres" else exchange.pid(name)
+    os.kill(first, signal.SIGSTOP)  # before its children are looked for: it starts no more
+    others = descendants(first) if name == "postgres" else []
+    for pid in others:
+        os.kill(pid, signal.SIGSTOP)
+    before = sum(len(trader.history) for trader in traders)
+    asked = asyncio.create_task(_is_ready(exchange)) if name == "api" else None
+    await asyncio.sleep(pause_s)
+    if name != "core":
+        await until(lambda: sum(len(t.history) for t in traders) > before, 240, f"orders while {name} is stopped")
+    assert asked is None or not asked.done(), "what is stopped answers nothing"
+    for pid in (first, *others):
+        with contextlib.suppress(ProcessLookupError):  # a connection's process may have been ended by a time limit
+            os.kill(pid, signal.SIGCONT)
+    if asked is not None:
+        assert await asked, "it was asked while it was stopped"
+
+
+async def _is_ready(exchange: ExchangeProcess) -> bool:
+    """Whether the API says that it, the database and the core are."""
+    api = exchange.status("api")
+    try:
+        async with httpx.AsyncClient(timeout=RESTARTED_BY_SUPERVISOR_S) as http:
+            return (await http.get(f"http://{api['host']}:{api['port']}/ready")).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
 async def _all_up(exchange: ExchangeProcess, dead: dict[str, int]) -> None:
-    """Every process is up and ready, those in `dead` under another number, and order entry answers the operator."""
+    """Every process is up and ready, those in `dead` under another number; order entry and the API answer."""
     names = ("core", "marketdata", "backoffice", "postgres", "chain", "api")
 
     def up() -> bool:
@@ -196,10 +227,11 @@ async def _all_up(exchange: ExchangeProcess, dead: dict[str, int]) -> None:
             return False
         return True
 
-    deadline = time.monotonic() + RESTARTED_BY_SUPERVISOR_S
-    while not await answers():
-        assert time.monotonic() < deadline, "order entry does not answer"
-        await asyncio.sleep(0.05)
+    for ask, what in ((answers, "order entry does not answer"), (lambda: _is_ready(exchange), "the API is not ready")):
+        deadline = time.monotonic() + RESTARTED_BY_SUPERVISOR_S
+        while not await ask():
+            assert time.monotonic() < deadline, what
+            await asyncio.sleep(0.05)
 
 
 def _lives(pid: int) -> bool:

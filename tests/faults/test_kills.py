@@ -1,4 +1,4 @@
-"""Real kills under load (F2, F18, F23, F24, F26): five of them here, a hundred by `make faults KILLS=100`."""
+"""Real kills and stops under load (F2, F18, F23, F24, F26): seven here, a hundred by `make faults KILLS=100`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.faults.report import Card, Seeds, write
 
 
 async def test_f02_f18_f23_f24_f26_killed_and_stopped_under_load(tmp_path: Path) -> None:
-    faults = ["kill core", "kill marketdata", "stop core", "kill backoffice", "all"]
+    faults = ["kill core", "kill marketdata", "stop core", "stop postgres", "kill backoffice", "stop api", "all"]
     found = await run_kills(tmp_path, faults, seed=3)
     assert found.failures == []
     assert found.faults == Counter(faults)

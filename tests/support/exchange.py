@@ -22,7 +22,7 @@ from byline.status_file import read_all_statuses, read_status
 from tests.support.waiting import HANG_S, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
-__all__ = ["ExchangeProcess", "new_exchange", "rest_of"]
+__all__ = ["ExchangeProcess", "descendants", "new_exchange", "rest_of"]
 
 Data = Callable[..., Awaitable[Any]]
 
@@ -77,7 +77,7 @@ class ExchangeProcess:
         """The same for one that may have ended; returns when none is left."""
         if self.process is None:
             return
-        pids = [*_descendants(self.process.pid)]
+        pids = [*descendants(self.process.pid)]
         pids += [status["pid"] for status in read_all_statuses(self.data).values() if status["alive"]]
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -93,7 +93,7 @@ class ExchangeProcess:
             time.sleep(0.05)
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """All processes below `pid`, in sessions of their own or not."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
