@@ -244,14 +244,14 @@ class MoneyCommands:
             answer = await self._submit(row, {"op": "post", "ref": row["ref"]})
             if answer.state != "rejected":
                 return answer
-            given_back = await self._submit(row, {"op": "void", "ref": row["ref"]})  # it expired meanwhile
+            given_back = await self._void(row)  # it expired meanwhile
             return replace(given_back, reason=answer.reason)
         if row["state"] == "voiding":
-            return await self._submit(row, {"op": "void", "ref": row["ref"]})
+            return await self._void(row)
         await self._open(msgspec.json.decode(row["accounts"], type=dict[str, str]))
         answer = await self._submit(row, msgspec.json.decode(row["body"]))
         if answer.state == "rejected":
-            closed = await self._submit(row, {"op": "void", "ref": row["ref"]})
+            closed = await self._void(row)
             if closed.state == "posted" and answer.reason != "bad_ref":
                 return closed  # another sender's copy ran between the two
             state = "refused" if closed.state == "voided" else "stuck"
@@ -260,6 +260,16 @@ class MoneyCommands:
             return MoneyAnswer(answer.ref, answer.document_id, state, answer.reason, None)
         if answer.state == "voided":  # closed before this copy came
             return MoneyAnswer(answer.ref, answer.document_id, "refused", "closed", None)
+        return answer
+
+    async def _void(self, row: Any) -> MoneyAnswer:
+        """What the ref holds goes back; one that the core does not know is closed until the command's own `not_after`,
+        and then forgotten: its table of refs is as large as it is. After that the core refuses the void as it would any
+        copy of the command, and that too is closed."""
+        not_after = msgspec.json.decode(row["body"])["not_after"]
+        answer = await self._submit(row, {"op": "void", "ref": row["ref"], "not_after": not_after})
+        if (answer.state, answer.reason) == ("rejected", "expired"):
+            return replace(answer, state="voided", reason=None, sequence=None)
         return answer
 
     async def _submit(self, row: Any, command: Mapping[str, Any]) -> MoneyAnswer:

@@ -37,30 +37,36 @@ ROWS_PER_ROUND = 200
 
 async def hold(db: Any, core: CorePort, row: Any) -> None:
     """Send the command of a `requested` document. Raises Unavailable, OutcomeUnknown: send it again."""
-    command = msgspec.json.decode(row["command"]) if isinstance(row["command"], str) else row["command"]
-    answer = await submit_taken(core, command)
+    answer = await submit_taken(core, _command(row))
     event, status = answer.get("event"), answer.get("status")
     if event == "pended" or (event == "duplicate" and status == "pending"):
         await take(db, row["id"], "held")
         return
     reason = str(answer.get("reason") or status or event)
-    await _close(core, row["ref"])
+    await _close(core, row)
     if await take(db, row["id"], "refuse", reason=reason):
         log.info("event=withdrawal_refused ref=%s reason=%s", row["ref"], reason)
 
 
 async def cancel_hold(db: Any, core: CorePort, row: Any) -> None:
     """Void the hold of a `canceling` document. Raises Unavailable, OutcomeUnknown: again."""
-    await _close(core, row["ref"])
+    await _close(core, row)
     await take(db, row["id"], "voided")
 
 
-async def _close(core: CorePort, ref: str) -> None:
-    """Afterwards no command with this ref can take money: what it held is back, and a late copy is `duplicate`."""
-    answer = await submit_taken(core, {"op": "withdraw_failed", "ref": ref})
-    if answer.get("event") == "voided" or (answer.get("event") == "duplicate" and answer.get("status") == "voided"):
+async def _close(core: CorePort, row: Any) -> None:
+    """Afterwards no command with this ref can take money: what it held is back, and a late copy is `duplicate`, or
+    `expired`: the core remembers a closed ref no longer than a copy could run, and neither closes it after that."""
+    close = {"op": "withdraw_failed", "ref": row["ref"], "not_after": _command(row)["not_after"]}
+    answer = await submit_taken(core, close)
+    if "voided" in (answer.get("event"), answer.get("status")) or answer.get("reason") == "expired":
         return
-    raise Refused(f"withdrawal {ref} cannot be voided: {answer.get('reason') or answer.get('status')}")
+    raise Refused(f"withdrawal {row['ref']} cannot be voided: {answer.get('reason') or answer.get('status')}")
+
+
+def _command(row: Any) -> dict[str, Any]:
+    command: dict[str, Any] = msgspec.json.decode(row["command"])
+    return command
 
 
 class WithdrawalDesk:

@@ -395,6 +395,32 @@ async def test_a_withdrawal_needs_a_key_and_a_refused_one_stays_refused(world: W
     assert world.balance() == (150_000_000, 0)
 
 
+async def test_a_refused_withdrawal_leaves_no_ref_in_the_core(world: World) -> None:
+    """The table of refs has a fixed size: what a refusal closed is forgotten when no copy can run any more."""
+    world.core.now_ns = time.time_ns()
+    body, headers = {"asset": "USDC", "amount": "101"}, {"idempotency-key": uuid4().hex}
+    assert await world.refused("insufficient_funds", "POST", "/v1/withdrawals", json=body, headers=headers) == 402
+    [row] = await world.sql("SELECT ref, command::text FROM money.withdrawal ORDER BY number DESC LIMIT 1")
+    command = json.loads(row["command"])
+    assert world.core.send(**command)["status"] == "voided", "closed, as long as a copy could run"
+    world.core.now_ns = command["not_after"] + 1
+    world.core.events({"op": "tick"})
+    assert world.core.send(**command)["reason"] == "expired"
+    assert world.core.send(op="void", ref=row["ref"])["event"] == "voided", "unknown: it was forgotten"
+
+
+async def test_what_came_too_late_for_the_core_is_refused_and_given_back_once(world: World) -> None:
+    world.core.now_ns = time.time_ns()
+    world.core.lose.extend(["request", "none", "answer"])
+    never, held = await world.ask("1"), await world.ask("2")
+    assert (await world.data("DELETE", f"/v1/withdrawals/{held['id']}"))["status"] == "canceling"
+    world.core.now_ns += 8 * 86_400 * 10**9
+    world.core.events({"op": "tick"})
+    await world.desk.step()
+    assert await world.status(never) == "failed" and await world.status(held) == "canceled"
+    assert world.balance() == (100_000_000, 0)
+
+
 @pytest.mark.parametrize("faults", list(itertools.product(("none", "request", "answer"), repeat=2)))
 async def test_lost_requests_and_answers_hold_once_and_give_back_once(world: World, faults: tuple[str, str]) -> None:
     world.core.lose.append(faults[0])

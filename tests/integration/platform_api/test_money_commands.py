@@ -1,0 +1,120 @@
+"""Money commands over the real core and a real PostgreSQL: what is closed, how long, and by whom."""
+
+import time
+from uuid import uuid4
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from engine.core import Core
+from engine.limits import CoreLimits
+from tests.support.api import opened
+from tests.support.real_core import RealCore
+from tests.support.sales import Shop, shop_over
+
+DAY_NS = 86_400 * 10**9
+
+
+@pytest_asyncio.fixture
+async def shop(api_dsn):
+    async with shop_over(api_dsn) as shop:
+        shop.core.now_ns = time.time_ns()
+        yield shop
+
+
+class Orders:
+    """Commands of a kind of their own, with what their document heard."""
+
+    def __init__(self, shop):
+        self.shop, self.heard = shop, []
+        shop.money.handle("test", self._hear)
+        for account in ("user:rich", "user:other"):
+            shop.core.send(op="account", account=account)
+        shop.core.send(op="deposit", account="user:rich", asset="USDC", amount="10", ref="rich")
+
+    async def _hear(self, _, answer):
+        self.heard.append(answer.state)
+
+    async def transfer(self, amount="4", **more):
+        """The ref of one that is written and not sent."""
+        ref = f"test:{uuid4().hex}"
+        leg = {"from": "user:rich", "asset": "USDC", "amount": amount, "to": "user:other"}
+        async with self.shop.world.kernel.database.transaction() as db:
+            await self.shop.money.order(
+                db, ref, "test", uuid4(), {"op": "transfer", "legs": [leg], **more}, accounts={}
+            )
+        return ref
+
+    async def body(self, ref):
+        (row,) = await self.shop.world.sql("SELECT body FROM money.command WHERE ref = $1", ref)
+        return msgspec.json.decode(row["body"])
+
+
+@pytest.fixture
+def orders(shop):
+    return Orders(shop)
+
+
+async def buy_without_money(shop, bearer, offer):
+    answer = await shop.world.client.post(
+        "/v1/purchases", headers=bearer | {"idempotency-key": uuid4().hex},
+        json={"offer_id": offer["id"], "method": "balance"},
+    )  # fmt: skip
+    return answer.status_code
+
+
+async def test_refused_purchase_leaves_no_ref_in_the_core(shop):
+    _, _, _, _, offer = await shop.seller("10")
+    _, bearer = await shop.buyer()
+    assert await buy_without_money(shop, bearer, offer) == 402
+    await shop.finish()
+    (row,) = await shop.world.sql("SELECT body, state FROM money.command WHERE kind = 'purchase'")
+    command = msgspec.json.decode(row["body"])
+    assert row["state"] == "refused"
+    assert shop.core.send(**command)["status"] == "voided", "closed, as long as a copy could run"
+    shop.core.now_ns = command["not_after"] + 1
+    shop.core.events({"op": "tick"})
+    assert shop.core.send(**command)["reason"] == "expired"
+    assert shop.core.send(op="void", ref=command["ref"])["event"] == "voided", "unknown: it was forgotten"
+
+
+async def test_buyers_without_money_fill_the_table_of_refs_no_longer_than_a_week(api_dsn):
+    core = RealCore(time.time_ns())
+    core.core = Core(CoreLimits(refs=40))
+    core.send(op="asset", asset="USDC", scale=6, settled=True)
+    async with opened(api_dsn, core=core, embedded=True, test_payments=True) as world:
+        await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
+        shop = Shop(world)
+        _, _, _, _, offer = await shop.seller("10")
+        _, bearer = await shop.buyer()
+        assert {await buy_without_money(shop, bearer, offer) for _ in range(45)} >= {402}
+        core.send(op="account", account="user:payer")
+        deposit = {"op": "deposit", "account": "user:payer", "asset": "USDC", "amount": "1"}
+        assert core.send(**deposit, ref="full")["reason"] == "busy"
+        core.now_ns += 8 * DAY_NS
+        core.events({"op": "tick"})
+        assert core.send(**deposit, ref="free")["event"] == "transferred"
+
+
+async def test_command_that_came_too_late_for_the_core_is_refused(shop, orders):
+    ref = await orders.transfer()
+    shop.core.now_ns += 8 * DAY_NS
+    assert await shop.money.settle(ref) == "refused"
+    assert orders.heard == ["refused"] and shop.parts("user:rich") == (10_000_000, 0)
+    (row,) = await shop.world.sql("SELECT reason FROM money.command WHERE ref = $1", ref)
+    assert row["reason"] == "expired"
+
+
+async def test_hold_that_was_given_back_and_forgotten_is_given_back_once(shop, orders):
+    """The answer to the void is lost, and asked for only when the core has forgotten the ref."""
+    ref = await orders.transfer(pending=True)
+    assert await shop.money.settle(ref) == "pending" and shop.parts("user:rich") == (6_000_000, 4_000_000)
+    async with shop.world.kernel.database.transaction() as db:
+        await shop.money.order_void(db, ref)
+    shop.core.lose.append("answer")
+    assert await shop.money.settle(ref) == "voiding"
+    shop.core.now_ns += 8 * DAY_NS
+    shop.core.events({"op": "tick"})
+    assert await shop.money.settle(ref) == "voided"
+    assert orders.heard == ["pending", "voided"] and shop.parts("user:rich") == (10_000_000, 0)
