@@ -33,12 +33,21 @@ __all__ = ["LATENCY_INTERVALS_MS", "Answers", "CoreState", "SessionFacts"]
 LATENCY_INTERVALS_MS = (1_000, 5_000, 60_000)
 
 
+class CoreRoom(Protocol):
+    @property
+    def accounts(self) -> int: ...
+
+
 class CoreState(Protocol):
     """What the gateway reads of the engine beside applying commands; dtypes as `engine.core` publishes them."""
 
     @property
     def batch(self) -> int:
         """Cuts so far."""
+
+    @property
+    def limits(self) -> CoreRoom:
+        """Bounds of its tables."""
 
     @property
     def sequence(self) -> int:
@@ -370,6 +379,8 @@ class Answers:
             "cancel_only": bool(sequencer.cancel_only),
             "sessions": self._counters.sessions,
             "open_orders": self._orders.count,
+            "accounts": len(self._entries.accounts),
+            "accounts_max": self._state.limits.accounts,
             "acks_per_s": round(self._counters.acks / seconds) if seconds else 0,
             "counters": self._counters.as_dict(),
         }

@@ -37,6 +37,8 @@ __all__ = ["Metrics"]
 
 NOT_IN_NAMES = re.compile(r"[^a-z0-9_]")
 TEXTS = {
+    "accounts": "Accounts opened; none is ever closed",
+    "accounts_max": "Accounts there is room for; new people are taken up to nine tenths of it",
     "acks_per_s": "Acks a second, on average since the start",
     "acks": "Commands acknowledged, those rejected by a rule of the core too",
     "bad_frames": "Messages that could not be understood",

@@ -52,6 +52,9 @@ __all__ = ["Sessions", "core_account"]
 log = structlog.get_logger(__name__)
 
 NONCE_KEPT = timedelta(days=1)
+ROOM_OF_PEOPLE = 9, 10
+"""How much of the core's table of accounts, which is never emptied, new people may fill. A wallet costs nothing, so
+somebody may fill this part; the rest is for the payees and works of those who are here, whose sales go on."""
 DEVICE_NAME_MAX = 80
 
 
@@ -139,7 +142,8 @@ class Sessions:
         return wallet, signer
 
     async def sign_in(self, body: VerifyRequest) -> Session:
-        """Raises ApiError UNAUTHORIZED, VERIFICATION_FAILED or FORBIDDEN; Unavailable."""
+        """Raises ApiError UNAUTHORIZED, VERIFICATION_FAILED, FORBIDDEN, RATE_LIMITED; SERVICE_UNAVAILABLE
+        `no_room_for_accounts` for a new one; Unavailable."""
         try:
             wallet, signer = await self.prove(body.proof, "sign_in", None)
         except ApiError as error:
@@ -150,6 +154,10 @@ class Sessions:
             row, created = await self._find_or_make_account(db, wallet, signer)
             if row["status"] != "active":
                 raise ApiError(ErrorCode.FORBIDDEN, "This account is suspended.", reason="account_suspended")
+            if created and not self._has_room():
+                self._refused.labels("no_room_for_accounts").inc()
+                message = "The exchange takes no new accounts now."
+                raise ApiError(ErrorCode.SERVICE_UNAVAILABLE, message, reason="no_room_for_accounts")
             await queries.touch_account(db, row["id"])
             device = body.device or DeviceInfo(
                 "web" if body.delivery == "cookie" else "program", (facts.user_agent or "unnamed")[:DEVICE_NAME_MAX]
@@ -292,6 +300,12 @@ class Sessions:
         await self._kernel.events.publish(
             db, "session.revoked", ("session", str(session_id)), dict(facts), actor=account_id
         )
+
+    def _has_room(self) -> bool:
+        """As the core's process said last; one that says nothing opens what it can."""
+        core = self._kernel.status.read().get("core") or {}
+        share, of = ROOM_OF_PEOPLE
+        return int(core.get("accounts", 0)) * of < int(core.get("accounts_max", 1)) * share
 
     async def open_in_core(self, db: Any, account_id: UUID) -> None:
         """Harmless when repeated, so each sign-in repeats it: a core started anew from nothing learns the account."""

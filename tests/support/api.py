@@ -100,8 +100,11 @@ class StandInBook:
 
 
 class StandInStatus:
+    def __init__(self, core=None):
+        self._facts = getattr(core, "facts", dict)
+
     def read(self):
-        return {"core": {"ready": True, "alive": True, "sequence": 42, "name": "core"}}
+        return {"core": {"ready": True, "alive": True, "sequence": 42, "name": "core", **self._facts()}}
 
 
 class Proofs:
@@ -282,7 +285,7 @@ class opened:
             settings(self.dsn, **self.values),
             core,
             StandInBook(),
-            StandInStatus(),
+            StandInStatus(core),
             self.proofs,
             self.database,
             self.mail,

@@ -122,3 +122,7 @@ class RealCore:
 
     def status(self) -> dict[str, Any]:
         return {"connected": True}
+
+    def facts(self) -> dict[str, Any]:
+        """What its process says of its tables."""
+        return {"accounts": len(self.directory.accounts), "accounts_max": self.core.limits.accounts}

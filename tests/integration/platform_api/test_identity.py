@@ -6,9 +6,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from engine.core import Core
+from engine.limits import CoreLimits
 from engine.messages.errors import Unavailable
 from platform_api.identity.service import IdentityService
 from platform_api.security import ACCESS_COOKIE, REFRESH_COOKIE
+from tests.support.api import opened
+from tests.support.real_core import RealCore
+from tests.support.sales import Shop
 from tests.unit.platform_api.test_ethereum_signature import EthereumWallet
 from tests.unit.platform_api.test_sui_signature import Wallet
 
@@ -364,3 +369,29 @@ async def test_the_addresses_of_one_network_have_one_limit(world):
         async with world.from_address(f"2001:db8:1:2::{number + 1:x}") as client:
             said.append((await client.post("/v1/auth/nonce", json={"address": Wallet(0).address})).status_code)
     assert said == [200] * 5 + [429]
+
+
+async def test_strangers_who_sign_in_end_no_sale(api_dsn):
+    """Wallets cost nothing, and the core forgets no account: the last part of its table is not for new people."""
+    core = RealCore()
+    core.core = Core(CoreLimits(accounts=40))
+    core.send(op="asset", asset="USDC", scale=6, settled=True)
+    async with opened(api_dsn, core=core, embedded=True, test_payments=True, royalty_hold_days=0) as world:
+        await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
+        shop = Shop(world)
+        _, _, _, _, offer = await shop.seller("5")
+        known = Wallet(0)
+        await world.sign_in(known)
+        _, bearer = await shop.buyer("20")
+        people = "SELECT count(*) FROM identity.account"
+        while core.facts()["accounts"] < 36:
+            await world.sign_in(Wallet(0))
+        before = await world.sql(people)
+        for _ in range(5):
+            proof = await world.proof(Wallet(0), "sign_in")
+            await world.refused(503, "SERVICE_UNAVAILABLE", "no_room_for_accounts", *VERIFY, json=proof)
+        assert await world.sql(people) == before and core.facts()["accounts"] == 36
+        await world.sign_in(known)  # who is here comes in
+        bought = await shop.buy(bearer, offer, "balance")
+        await shop.finish()
+        assert (await shop.get(f"/v1/purchases/{bought['id']}", bearer))["status"] == "completed"
