@@ -33,6 +33,8 @@ key_app = typer.Typer(help="API keys of order entry, by the operator.", no_args_
 app.add_typer(key_app, name="key")
 people_app = typer.Typer(help="Roles of accounts, keys of sealed columns, the audit trail.", no_args_is_help=True)
 app.add_typer(people_app, name="people")
+jobs_app = typer.Typer(help="Work outside of requests that the platform gave up.", no_args_is_help=True)
+app.add_typer(jobs_app, name="jobs")
 settle_app = typer.Typer(
     help="""Settlement on Sui: publish the contracts, open vaults, rotate the operator, pause, look, end a halt.
 
@@ -442,6 +444,31 @@ def people_verify_audit(data: DataOption = None) -> None:
     sound, text = verify_audit(_settings(data))
     console.print(text)
     raise typer.Exit(0 if sound else 1)
+
+
+@jobs_app.command("list")
+def jobs_list(data: DataOption = None) -> None:
+    """Jobs that failed as often as their queue allows, the oldest hundred, with their last errors.
+
+    Example: `byline jobs list`
+    """
+    from byline.job_tools import failed_jobs
+
+    console.print(failed_jobs(_settings(data)))
+
+
+@jobs_app.command("requeue")
+def jobs_requeue(
+    ids: Annotated[Optional[list[int]], typer.Argument(help="Of `byline jobs list`; none: all that failed.")] = None,
+    data: DataOption = None,
+) -> None:
+    """Run failed jobs again, with all their retries. A job may run twice: each is made for that.
+
+    Example: `byline jobs requeue 4711`
+    """
+    from byline.job_tools import requeue
+
+    console.print(requeue(_settings(data), ids or []))
 
 
 @journal_app.command("publish")

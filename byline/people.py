@@ -25,14 +25,14 @@ from platform_api.kernel.audit import Audit, verify_chain
 from platform_api.kernel.events import Events
 from platform_api.kernel.sealing import rotate
 
-__all__ = ["COLUMN_KEYS", "grant_role", "rotate_column_keys", "verify_audit"]
+__all__ = ["COLUMN_KEYS", "connect", "dsn_of", "grant_role", "rotate_column_keys", "verify_audit"]
 
 COLUMN_KEYS = "keys/columns.json"
 
 
 def grant_role(settings: Settings, who: str, role: str, departments: Sequence[str], *, take_away: bool) -> str:
     """What was done, in words. Raises SettingsInvalid (no such account or role), Unavailable."""
-    return asyncio.run(_grant(_dsn(settings), who, role, departments, take_away))
+    return asyncio.run(_grant(dsn_of(settings), who, role, departments, take_away))
 
 
 def rotate_column_keys(settings: Settings) -> str:
@@ -43,12 +43,12 @@ def rotate_column_keys(settings: Settings) -> str:
 
 def verify_audit(settings: Settings) -> tuple[bool, str]:
     """Whether the chain holds, and the finding in words. Raises Unavailable."""
-    return asyncio.run(_verify(_dsn(settings)))
+    return asyncio.run(_verify(dsn_of(settings)))
 
 
 async def _grant(dsn: str, who: str, role: str, departments: Sequence[str], take_away: bool) -> str:
     roles = Roles(Events(type_ for context in CONTEXTS for type_ in context.events), Audit())
-    connection = await _connect(dsn)
+    connection = await connect(dsn)
     try:
         async with connection.transaction():
             account_id = await _account(connection, who)
@@ -83,7 +83,7 @@ async def _account(db: Any, who: str) -> UUID:
 
 
 async def _verify(dsn: str) -> tuple[bool, str]:
-    connection = await _connect(dsn)
+    connection = await connect(dsn)
     try:
         good, broken = await verify_chain(connection)
         waiting = await connection.fetchval("SELECT count(*) FROM kernel.audit_entry WHERE hash IS NULL")
@@ -94,7 +94,8 @@ async def _verify(dsn: str) -> tuple[bool, str]:
     return True, f"the audit trail is sound: {good:,} entries, {waiting:,} not in the chain yet"
 
 
-def _dsn(settings: Settings) -> str:
+def dsn_of(settings: Settings) -> str:
+    """Of the platform's database. Raises Unavailable: no exchange runs on that data directory."""
     status = read_status(settings.data_directory, "postgres")
     if settings.postgres_url:
         return settings.postgres_url
@@ -103,7 +104,8 @@ def _dsn(settings: Settings) -> str:
     return str(status["url"])
 
 
-async def _connect(dsn: str) -> Any:
+async def connect(dsn: str) -> Any:
+    """A connection. Raises Unavailable."""
     try:
         return await asyncpg.connect(dsn, timeout=5)
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:

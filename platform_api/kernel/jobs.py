@@ -11,7 +11,8 @@
 
 A job has a queue and a kind; a context registers one handler for each kind. A handler that raises is run again with
 growing pauses (1 s, 2 s … 5 min); after its retries the job is *failed*: kept, counted in /metrics, and run again by
-`requeue` when a person says so. A handler may run twice (a worker died), so it must tolerate that.
+`requeue` when a person says so (`byline jobs`). But what is away for a while (Unavailable) fails no job: it is tried
+every AWAY_PAUSE for as long as it takes. A handler may run twice (a worker died), so it must tolerate that.
 """
 
 from __future__ import annotations
@@ -27,12 +28,20 @@ from typing import Any, Generic, TypeVar
 import asyncpg
 import msgspec
 import structlog
-from pgqueuer import AsyncpgDriver, AsyncpgPoolDriver, DatabaseRetryEntrypointExecutor, Queries, QueueManager
+from pgqueuer import (
+    AsyncpgDriver,
+    AsyncpgPoolDriver,
+    DatabaseRetryEntrypointExecutor,
+    Queries,
+    QueueManager,
+    RetryRequested,
+)
 from pgqueuer import Job as QueuedJob
 from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
 from pgqueuer.domain.settings import DBSettings
 from pgqueuer.domain.types import JobId, QueueExecutionMode
 
+from engine.messages.errors import Unavailable
 from platform_api.database import AWAY, nothing_left_behind
 from platform_api.request_scope import RequestFacts, current_request
 
@@ -73,6 +82,7 @@ _LOOK = timedelta(seconds=1)
 """How late a job may begin that was planned for later, or that another failed and left: nobody tells of those. Of one
 that is due at once the worker is told (migration 0021)."""
 _LOOK_DRAINING = timedelta(milliseconds=20)
+AWAY_PAUSE = timedelta(minutes=2)
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -216,8 +226,11 @@ class Worker:
             cannot note it holds the job as failed for good."""
             try:
                 await self._jobs.run(job)
-            except Exception:
+            except Exception as error:
                 await _reachable(pool)
+                if isinstance(error, Unavailable) and job.attempts >= QUEUES[job.entrypoint].retries:
+                    log.warning("job_waits", queue=job.entrypoint, job_id=job.id, error=str(error))
+                    raise RetryRequested(delay=AWAY_PAUSE, reason=str(error)) from error
                 raise
 
         for queue, rule in QUEUES.items():

@@ -10,7 +10,9 @@ import asyncpg
 import msgspec
 import pytest
 
-from engine.messages.errors import Unavailable
+from byline.job_tools import failed_jobs, requeue
+from byline.settings import load_settings
+from engine.messages.errors import SettingsInvalid, Unavailable
 from persistence.stores.postgres import migrate as migrations
 from platform_api.errors import ApiError
 from platform_api.idempotency import Idempotency
@@ -276,6 +278,63 @@ async def test_failing_job_runs_as_often_as_its_queue_says_and_is_then_kept_unti
     await worker.drain()
     async with database.connection() as db:
         assert await jobs.counts(db) == {} and runs == 2 + QUEUES[queue].retries
+
+
+async def test_job_outlives_what_is_away_for_longer_than_its_retries(database, world):
+    jobs, runs, away = Jobs(), 0, True
+
+    async def handler(body):
+        nonlocal runs
+        runs += 1
+        if away:
+            raise Unavailable("the blob store is not reachable")
+
+    jobs.handle("content_moderation", "look", Body, handler)
+    async with database.transaction() as db:
+        await jobs.enqueue(db, "content_moderation", "look", Body("a"), dedupe_key="a")
+    worker = asyncio.create_task(Worker(world.dsn, jobs, retry_delay=timedelta(milliseconds=1)).run())
+    try:
+        while not await world.sql("SELECT FROM jobs.pgqueuer WHERE execute_after > now() + interval '1 minute'"):
+            await asyncio.sleep(0.02)
+        assert runs == 1 + QUEUES["content_moderation"].retries
+        away = False
+        await world.sql("UPDATE jobs.pgqueuer SET execute_after = now()")
+        while await world.sql("SELECT FROM jobs.pgqueuer"):
+            await asyncio.sleep(0.02)
+    finally:
+        worker.cancel()
+        await asyncio.wait([worker])
+    assert runs == 2 + QUEUES["content_moderation"].retries
+
+
+async def test_failed_jobs_are_listed_and_run_again_from_the_command_line(database, world, tmp_path):
+    jobs, ran, good = Jobs(), [], False
+
+    async def handler(body):
+        if not good:
+            raise ValueError(f"no {body.name} today")
+        ran.append(body.name)
+
+    jobs.handle("admin_actions", "sweep", Body, handler)
+    async with database.transaction() as db:
+        for name in ("ink", "paper"):
+            await jobs.enqueue(db, "admin_actions", "sweep", Body(name))
+    worker = Worker(world.dsn, jobs, retry_delay=timedelta(milliseconds=1))
+    await worker.drain()
+    settings = load_settings({}, data_directory=tmp_path, postgres_url=world.dsn)
+    listed = await asyncio.to_thread(failed_jobs, settings)
+    told = [list(column.cells) for column in listed.columns]
+    assert told[1:4] == [["admin_actions"] * 2, ["sweep"] * 2, [str(1 + QUEUES["admin_actions"].retries)] * 2]
+    assert told[5] == ["ValueError: no ink today", "ValueError: no paper today"]
+    good = True
+    with pytest.raises(SettingsInvalid, match="no failed job has the id 1234567"):
+        await asyncio.to_thread(requeue, settings, [int(told[0][0]), 1234567])
+    assert await asyncio.to_thread(requeue, settings, [int(told[0][1])]) == "1 jobs run again"
+    await worker.drain()
+    assert ran == ["paper"]
+    assert await asyncio.to_thread(requeue, settings, []) == "1 jobs run again"
+    await worker.drain()
+    assert ran == ["paper", "ink"] and not await world.sql("SELECT FROM jobs.pgqueuer")
 
 
 async def test_money_comes_before_notices_and_delayed_jobs_wait(database, world):
