@@ -22,6 +22,7 @@ from litestar import Request, Response
 from litestar.params import HeaderParameter, QueryParameter
 
 from platform_api.errors import ApiError, ErrorCode, timestamp
+from platform_api.moments import is_moment
 
 __all__ = [
     "BIGINT_MAX", "LIMIT_DEFAULT", "LIMIT_MAX", "Cursor", "Envelope", "IfMatch", "Limit", "Meta", "Pagination",
@@ -82,7 +83,8 @@ def cursor_text(*key: CursorPart) -> str:
 
 
 def cursor_from(text: str | None, *types: type[CursorPart]) -> tuple[Any, ...] | None:
-    """The sort key in a cursor whose parts are of `types`; integers are those of a bigint, and not negative.
+    """The sort key in a cursor whose parts are of `types`; integers are those of a bigint, and not negative,
+    times are moments.
 
     Raises:
         ApiError: VALIDATION_ERROR, field `cursor`, for anything that this API did not hand out.
@@ -94,9 +96,15 @@ def cursor_from(text: str | None, *types: type[CursorPart]) -> tuple[Any, ...] |
         key: tuple[Any, ...] = msgspec.json.decode(plain, type=tuple[types])  # type: ignore[valid-type]
     except (binascii.Error, ValueError, OverflowError) as error:
         raise _bad_cursor() from error
-    if any(isinstance(part, int) and not 0 <= part <= BIGINT_MAX for part in key) or cursor_text(*key) != text:
+    if not all(map(_fits, key)) or cursor_text(*key) != text:
         raise _bad_cursor()
     return key
+
+
+def _fits(part: CursorPart) -> bool:
+    if isinstance(part, datetime):
+        return is_moment(part)
+    return not isinstance(part, int) or 0 <= part <= BIGINT_MAX
 
 
 def tagged(envelope: Envelope[T], version: int) -> Response[Envelope[T]]:

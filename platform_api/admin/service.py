@@ -13,6 +13,7 @@ from platform_api.admin.models import AuditEntry, Projection
 from platform_api.envelope import Pagination, cursor_from, page
 from platform_api.errors import timestamp
 from platform_api.kernel.context import Kernel
+from platform_api.moments import checked_moment
 
 __all__ = ["AdminService"]
 
@@ -33,10 +34,13 @@ class AdminService:
         cursor: str | None,
         limit: int,
     ) -> tuple[list[AuditEntry], Pagination]:
+        """The latest first. Raises ApiError VALIDATION_ERROR: a time that is none, a bad cursor."""
         key = cursor_from(cursor, int)
         wanted = {
             "actor_id": actor_id, "action": action, "resource_type": resource_type, "resource_id": resource_id,
         }  # fmt: skip
+        since = None if since is None else checked_moment(since, "since")
+        until = None if until is None else checked_moment(until, "until")
         filters = {column: value for column, value in wanted.items() if value is not None}
         async with self._database.connection() as db:
             rows = await queries.audit_entries(db, filters, since, until, key[0] if key else None, limit + 1)

@@ -6,6 +6,8 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
+from platform_api.search import as_beginning
+
 _CREATOR = """
     SELECT c.id, c.account_id, c.display_name, c.bio, c.avatar_url, c.cover_url, c.creator_type, c.category,
            c.verification_status, c.created_at, c.updated_at, c.version, t.follower_count, t.work_count, t.trend,
@@ -26,11 +28,10 @@ ORDERS = {
 """Sort → what comes after the cursor, and the order. The last part of each key is the id."""
 CANDIDATES_MAX = 500
 """How many matches of a search are ranked: bounds its cost for words that everybody uses."""
-SEARCH_QUERY = """
-    WITH given AS (SELECT websearch_to_tsquery('simple', $1) AS words),
-    query AS (
-        SELECT CASE WHEN numnode(words) = 0 THEN words ELSE (words::text || ':*')::tsquery END AS words FROM given)
-"""
+SEARCH_QUERY = (
+    "WITH given AS (SELECT websearch_to_tsquery('simple', $1) AS words),"
+    f" query AS (SELECT {as_beginning('words')} AS words FROM given) "
+)
 """`query.words`: what was typed, the last word as a beginning."""
 
 

@@ -25,9 +25,10 @@ from platform_api.kernel.context import Kernel
 from platform_api.licensing import queries
 from platform_api.licensing.fees import Fees
 from platform_api.licensing.grants import Grant, Grants, check_left
-from platform_api.licensing.measures import checked_moment, expanded, tidy
+from platform_api.licensing.measures import expanded, tidy
 from platform_api.licensing.models import Application, ApplicationRequest, LicenseTerms
 from platform_api.licensing.terms import terms_of
+from platform_api.moments import checked_moment
 from platform_api.money import units_of
 from platform_api.security import Caller
 from platform_api.works.service import WorkService

@@ -15,9 +15,9 @@ from platform_api.identity.service import IdentityService
 from platform_api.kernel.context import Kernel
 from platform_api.licensing import queries
 from platform_api.licensing.grants import ABOVE, Grant, Grants
-from platform_api.licensing.measures import checked_moment
 from platform_api.licensing.models import IssueRequest, License, LicenseVerification
 from platform_api.licensing.terms import Terms
+from platform_api.moments import checked_moment
 from platform_api.money import decimal_text
 from platform_api.security import Caller
 from platform_api.works.service import WorkService

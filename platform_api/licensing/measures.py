@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
 from platform_api.errors import ApiError, ErrorCode
 
 __all__ = [
-    "SCOPES", "TERRITORIES", "TERRITORY_LIST", "WORLD", "check_duration", "checked_moment", "expanded", "scope_set",
+    "SCOPES", "TERRITORIES", "TERRITORY_LIST", "WORLD", "check_duration", "expanded", "scope_set",
     "territory_set", "tidy",
 ]  # fmt: skip
 
@@ -39,7 +38,6 @@ TERRITORIES = frozenset(
     ]
 )
 SCOPES = ("adapt", "merchandise", "distribute", "translate", "audio", "perform")
-EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _DURATION = re.compile(
     r"P(?=[0-9T])(?:([0-9]{1,2})Y)?(?:([0-9]{1,3})M)?(?:([0-9]{1,3})W)?(?:([0-9]{1,4})D)?"
     r"(?:T(?=[0-9])(?:([0-9]{1,4})H)?(?:([0-9]{1,4})M)?)?"
@@ -78,15 +76,6 @@ def check_duration(text: str) -> None:
     if match is None or not any(int(part) for part in match.groups() if part):
         message = "duration: must be an ISO 8601 duration of years, months, weeks, days, hours or minutes, as P1Y"
         raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_duration", field="duration")
-
-
-def checked_moment(at: datetime, field: str) -> datetime:
-    """In UTC if it names no zone. Raises ApiError VALIDATION_ERROR `bad_moment` outside of 1900 … 2200."""
-    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    if not EARLIEST <= at < LATEST:
-        message = f"{field}: must be from 1900 to before 2200"
-        raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_moment", field=field)
-    return at
 
 
 def _multirange(numbers: Iterable[int]) -> str:

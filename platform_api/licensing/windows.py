@@ -26,7 +26,6 @@ from platform_api.licensing.due import tell_window, wake
 from platform_api.licensing.measures import (
     TERRITORIES,
     TERRITORY_LIST,
-    checked_moment,
     expanded,
     territory_set,
     tidy,
@@ -40,6 +39,7 @@ from platform_api.licensing.window_models import (
     WindowRequest,
     WorkAvailability,
 )
+from platform_api.moments import checked_moment
 from platform_api.money import decimal_text, units_of
 from platform_api.security import Caller
 from platform_api.works.service import WorkService

@@ -17,6 +17,7 @@ from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.exchange.accounts import AccountService
 from platform_api.exchange.service import ExchangeService, candle_of, trade_of
 from platform_api.kernel.context import Kernel
+from platform_api.moments import checked_moment
 from platform_api.money import decimal_text, steps_text
 from platform_api.security import Caller
 from platform_api.tokens import queries
@@ -83,7 +84,8 @@ class TokenViews:
         if interval not in INTERVALS:
             message = f"interval: must be one of {', '.join(INTERVALS)}"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="invalid", field="interval")
-        before = _utc(until) or datetime.now(UTC) + timedelta(days=1)
+        since = None if since is None else checked_moment(since, "from")
+        before = datetime.now(UTC) + timedelta(days=1) if until is None else checked_moment(until, "to")
         (after,) = cursor_from(cursor, datetime) or (before,)
         async with self._database.connection() as db:
             row = await self._visible(db, visitor, token_id)
@@ -91,7 +93,7 @@ class TokenViews:
             if market is None:
                 return [], Pagination(limit, None)
             rows = await self._reader.candles(
-                db, market["id"], INTERVALS[interval], _utc(since), min(before, after), limit + 1
+                db, market["id"], INTERVALS[interval], since, min(before, after), limit + 1
             )
         rows, pagination = page(rows, limit, lambda row: (row["opened_at"],))
         return [PricePoint(**msgspec.structs.asdict(candle_of(row, market))) for row in rows], pagination
@@ -190,8 +192,3 @@ def _step(row: Any) -> TokenTransaction:
     body = msgspec.json.decode(row["body"])
     size = body["legs"][0]["amount"] if "legs" in body else body.get("amount")
     return TokenTransaction(row["step"], row["sequence"] or 0, timestamp(row["decided_at"]), size)
-
-
-def _utc(at: datetime | None) -> datetime | None:
-    """A time without a zone is one of UTC."""
-    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at

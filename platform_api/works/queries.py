@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from platform_api.database import insertion
+from platform_api.search import as_beginning
 
 _WORK = """
     w.id, w.creator_id, w.account_id, w.kind, w.title, w.description, w.category, w.genres, w.tags, w.language,
@@ -41,12 +42,12 @@ CANDIDATES_MAX = 500
 """How many matches of a search are ranked: bounds its cost for words that everybody uses. A work whose title is just
 what was typed is found whatever else there is, and comes first."""
 EXACT_RANK = 10**12
-_SEARCH = """
-    WITH given AS (
-        SELECT websearch_to_tsquery('simple', {{0}}) AS plain, websearch_to_tsquery('{words}', {{0}}) AS s),
-    query AS (
-        SELECT CASE WHEN numnode(plain) = 0 THEN s ELSE (plain::text || ':*')::tsquery || s END AS words FROM given)
-"""
+_SEARCH = (
+    "WITH given AS ("
+    " SELECT websearch_to_tsquery('simple', {{0}}) AS plain, websearch_to_tsquery('{words}', {{0}}) AS s),"
+    " query AS (SELECT"
+    f" CASE WHEN numnode(plain) = 0 THEN s ELSE ({as_beginning('plain')}) || s END AS words FROM given) "
+)
 """The configuration stands in the text of the statement: looked up by a parameter, the planner could not work `words`
 out once for all, nor know how common they are, and every row that is compared or ranked would read them anew."""
 

@@ -5,6 +5,7 @@ A documented 503 is right where the world of these tests lacks the part that is 
 `BYLINE_STRANGE_SEED` and `BYLINE_STRANGE_COUNT` make it another walk, or a longer one.
 """
 
+import base64
 import json
 import os
 import random
@@ -21,7 +22,8 @@ from tests.support.licences import apply, issued, studio, terms_for
 
 STRANGE = [
     None, "", "\u0000", "a\n", "\ud7ff", "x" * 70_000, 0, -1, 2**31, 2**63, 2**64, 1.5, 1e308, True, [], {}, [[]],
-    [None], {"a": 1}, "../../x", "%00", "0" * 40, "1e5", "-1", "9999-12-31", "0001-01-01", "NaN", "😀" * 50, "'; DROP",
+    [None], {"a": 1}, "../../x", "%00", "0" * 40, "1e5", "-1", "9999-12-31", "0001-01-01", "NaN",
+    "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", 'ink -"red road"', "😀" * 50, "'; DROP",
 ]  # fmt: skip
 CURSORS = [
     cursor_text(2**63 - 1), cursor_text(2**40), cursor_text("\u0000"), cursor_text("\u0000", uuid4()), "!",
@@ -29,6 +31,10 @@ CURSORS = [
     cursor_text(datetime(9999, 12, 31, tzinfo=UTC), uuid4()), cursor_text(2**62, uuid4()),
 ]  # fmt: skip
 HEADERS = ["x", '"1"', "bytes=1-", "9" * 30, "bytes=9-1", "a b", '"-1"']
+QUERIES = [
+    "&", "!", "a:*", "'", '"', "a & | b", "(", "\\", ":", "-", "''", "%", "a'b", "<->", "the or and", '-"a b"',
+    'ink -"red road"', 'a or -"b c"', '"a b" or "c d"', "-(a)", "a\\", "-a -b", '-"the of"', "-or",
+]  # fmt: skip
 METHODS = ("get", "post", "put", "patch")  # nothing that is walked to is taken away
 
 
@@ -135,3 +141,23 @@ async def test_nesting_of_any_depth_is_no_failure_of_ours(world, depth):
         content = b'{"address":' + b"[" * depth + b"]" * depth + b"}"
         answer = await world.client.post(path, headers=bearer | {"content-type": "application/json"}, content=content)
         assert answer.status_code == 400, (path, answer.text)
+
+
+@pytest.mark.parametrize("path", ["/v1/works/search", "/v1/creators/search"])
+async def test_search_survives_any_text(world, path):
+    for text in QUERIES:
+        answer = await world.client.get(path, params={"q": text})
+        assert answer.status_code == 200, (text, answer.text)
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_time_that_not_every_zone_has_is_refused(world, at):
+    account, bearer = await world.sign_in()
+    await world.grant(account["account_id"], "super_admin")
+    for field in ("since", "until"):
+        answer = await world.client.get("/v1/admin/audit-logs", params={field: at}, headers=bearer)
+        details = answer.json()["error"]["details"]
+        assert (answer.status_code, details["reason"], details["field"]) == (400, "bad_moment", field)
+    cursor = base64.urlsafe_b64encode(json.dumps([at, str(uuid4())]).encode()).decode().rstrip("=")
+    answer = await world.client.get("/v1/works", params={"cursor": cursor})
+    assert (answer.status_code, answer.json()["error"]["details"]["reason"]) == (400, "bad_cursor")

@@ -392,6 +392,8 @@ async def test_from_the_launch_to_the_last_unit(floor):
     at = candle["opened_at"]
     assert await world.data("GET", f"{path}/price-history?interval=1d&to={at}") == []
     assert await world.data("GET", f"{path}/price-history?interval=1d&from={at}") == [candle]
+    for ends in ("from=0001-01-01T00:00:00%2B14:00", "to=9999-12-31T23:59:59-14:00"):
+        await world.refused(400, "VALIDATION_ERROR", "bad_moment", "GET", f"{path}/price-history?{ends}")
 
     (held,) = await world.data("GET", "/v1/users/me/investments", headers=buys)
     assert (held["token_id"], held["symbol"], held["status"]) == (token["id"], symbol, "listed")
