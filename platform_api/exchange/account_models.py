@@ -25,7 +25,7 @@ class EstimateRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Estimate(Struct, frozen=True):
-    """What an order would take from the book of `sequence`: no promise.
+    """What an order would take from the book of `sequence`, bands aside: no promise.
 
     `complete`: all of it. `total`: what a buyer pays or a seller gets, fees included. `slippage_ppm`: how far the
     average is from the best price. Prices are null if nothing would trade.

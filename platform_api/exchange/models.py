@@ -30,7 +30,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:
 
 
 class Market(Struct, frozen=True):
-    """`token_id` is the base asset. Rates are parts per million of the notional."""
+    """`token_id` is the base asset. Rates are parts per million of the notional, bands of the reference price; one of 0
+    is none. A limit price outside the entry band is refused; a taker stops at the exec band."""
 
     id: str
     token_id: str
@@ -42,6 +43,8 @@ class Market(Struct, frozen=True):
     max_price: str
     taker_ppm: int
     maker_ppm: int
+    entry_band_ppm: int
+    exec_band_ppm: int
     phase: str
 
 

@@ -25,7 +25,7 @@ async def markets(db: Database) -> list[Any]:
         """
         SELECT m.id, m.name, b.name AS base, b.scale AS base_scale, q.name AS quote, q.scale AS quote_scale,
                m.tick, m.tick_decimals, m.lot, m.lot_decimals, m.min_size, m.max_size, m.max_price,
-               m.taker_ppm, m.maker_ppm, m.k, m.u, m.phase
+               m.taker_ppm, m.maker_ppm, m.entry_band_ppm, m.exec_band_ppm, m.k, m.u, m.phase
         FROM exchange.market m
         JOIN exchange.asset b ON b.id = m.base_id
         JOIN exchange.asset q ON q.id = m.quote_id

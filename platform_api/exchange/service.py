@@ -312,6 +312,8 @@ def _market(row: Any) -> Market:
         max_price=_price(row["max_price"], row) or "",
         taker_ppm=row["taker_ppm"],
         maker_ppm=row["maker_ppm"],
+        entry_band_ppm=row["entry_band_ppm"],
+        exec_band_ppm=row["exec_band_ppm"],
         phase=row["phase"],
     )
 

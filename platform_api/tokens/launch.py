@@ -42,6 +42,8 @@ DECIMALS = 4
 TICK, LOT = "0.0001", "0.01"
 PRICE_MAX, SIZE_MAX = 10_000, 10_000_000
 """Price × size stays far below what the core's 64 bits hold (rulebook, section 1)."""
+EXEC_BAND_PPM = 250_000
+"""How far from the last price an order trades before it stops (docs/decisions/0056)."""
 SALE = "sale"
 REF_KEPT = timedelta(days=7)
 PHASES: Mapping[str, str] = {"open": "continuous", "halt": "halt", "resume": "continuous", "close": "closed"}
@@ -83,6 +85,7 @@ def launch_commands(token: Mapping[str, Any]) -> Iterator[Command]:
         "market": {
             "op": "market", "market": market, "base": symbol, "quote": token["quote_asset"], "tick": TICK, "lot": LOT,
             "max_price": str(PRICE_MAX), "max_size": str(SIZE_MAX), "phase": "preopen", "reference_price": price,
+            "exec_band_ppm": EXEC_BAND_PPM,
         },
         "mint": {"op": "deposit", "account": account, "asset": symbol, "amount": amounts["supply"], "code": "launch"},
         "share": {

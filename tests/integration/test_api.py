@@ -312,7 +312,8 @@ async def fill(world, account):
         "market": [{
             "id": 0, "name": "INK-USDC", "base_id": 1, "quote_id": 0, "tick": 1, "tick_decimals": 2, "lot": 1,
             "lot_decimals": 2, "min_size": 1, "max_size": 10_000, "max_price": 1_000_000, "taker_ppm": 5000,
-            "maker_ppm": 3000, "k": 100, "u": 100, "phase": "continuous",
+            "maker_ppm": 3000, "entry_band_ppm": 50_000, "exec_band_ppm": 250_000, "k": 100, "u": 100,
+            "phase": "continuous",
         }],
         "account": [{"id": 2, "name": account, "status": "active", "overdraft": "never"}, {"id": 3, "name": "user:x", "status": "active", "overdraft": "never"}],  # noqa: E501
         "orders": [{
@@ -373,6 +374,7 @@ async def test_reads_give_decimals_in_pages_without_gaps_and_only_ones_own(world
     session, bearer = await world.sign_in()
     await fill(world, session["account"])
     (market,) = await world.data("GET", "/v1/markets")
+    assert (market["entry_band_ppm"], market["exec_band_ppm"]) == (50_000, 250_000)
     assert (market["id"], market["token_id"], market["tick_size"], market["max_size"]) == (
         "INK-USDC",
         "INK",

@@ -448,6 +448,27 @@ async def test_from_the_launch_to_the_last_unit(floor):
         "token.proceeds_paid"]  # fmt: skip
 
 
+async def test_a_market_order_stops_at_the_band_of_a_launched_token(floor):
+    """The book is thin: behind the sale stands one offer near, and one at twice the price."""
+    world, core = floor.world, floor.core
+    _, session, bearer = await floor.creator()
+    operator = await floor.operator()
+    token = await floor.launch(bearer, sale_size="10")
+    market, symbol = token["market"], token["symbol"]
+    await floor.step(operator, f"{TOKENS}/{token['id']}/list")
+    for price in ("1.8", "3"):  # 20 % and 100 % above the start price
+        await floor.order(bearer, market, "sell", "10", price)
+    buyer, buys = await floor.trader()
+    body = {"market": market, "side": "buy", "type": "market", "size": "25"}
+    placed = await world.data("POST", "/v1/orders", headers=keyed(buys), json=body)
+    await floor.project()
+    order = await world.data("GET", f"/v1/orders/{placed['order_id']}", headers=buys)
+    assert (order["status"], order["reason"], order["filled"]) == ("canceled", "band", "20")
+    assert core.balance(buyer["account"], symbol) == (200_000, 0)
+    (listed,) = [one for one in await world.data("GET", "/v1/markets") if one["id"] == market]
+    assert (listed["exec_band_ppm"], listed["entry_band_ppm"], listed["phase"]) == (250_000, 0, "continuous")
+
+
 async def test_a_change_of_phase_waits_for_the_core_and_is_not_asked_twice(floor):
     world = floor.world
     _, _, bearer = await floor.creator()
