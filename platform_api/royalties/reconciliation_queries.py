@@ -106,14 +106,16 @@ async def forget_others(db: Any, found: Sequence[tuple[str, str]]) -> list[tuple
 
 
 async def is_new(db: Any, account: str, asset: str, core_units: int, book_units: int) -> bool:
-    """Whether it was not known with these sums; it is from now on."""
-    tag = await db.execute(
+    """Whether it did not differ, or by another amount; it is known from now on. Sums may move beside a difference."""
+    found: bool = await db.fetchval(
         """
         INSERT INTO royalties.difference AS d (account, asset, core_units, book_units) VALUES ($1, $2, $3, $4)
         ON CONFLICT (account, asset) DO UPDATE
-            SET core_units = excluded.core_units, book_units = excluded.book_units, found_at = now()
-            WHERE (d.core_units, d.book_units) <> (excluded.core_units, excluded.book_units)
+            SET core_units = excluded.core_units, book_units = excluded.book_units, found_at = CASE
+                WHEN d.core_units - d.book_units = excluded.core_units - excluded.book_units THEN d.found_at
+                ELSE now() END
+        RETURNING found_at = now()
         """,
         account, asset, core_units, book_units,
     )  # fmt: skip
-    return bool(tag == "INSERT 0 1")
+    return found
