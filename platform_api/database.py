@@ -66,10 +66,7 @@ class Database:
         """Told how long each connection was in use, in seconds."""
 
     async def open(self) -> None:
-        """Makes the pool. Does not connect.
-
-        Of a search that half of a table matches the first are ranked: they are the same for each page of it.
-        """
+        """Makes the pool. Does not connect."""
         self._pool = await asyncpg.create_pool(
             self._dsn,
             min_size=0,
@@ -77,7 +74,6 @@ class Database:
             timeout=CONNECT_SECONDS_MAX,
             command_timeout=self._query_seconds_max,
             reset=nothing_left_behind,
-            server_settings={"synchronize_seqscans": "off"},
         )
 
     async def close(self) -> None:

@@ -27,7 +27,7 @@ ORDERS = {
 }  # fmt: skip
 """Sort → what comes after the cursor, and the order. The last part of each key is the id."""
 CANDIDATES_MAX = 500
-"""How many matches of a search are ranked: bounds its cost for words that everybody uses."""
+"""How many matches of a search are ranked, the most followed: bounds its cost for words that everybody uses."""
 SEARCH_QUERY = (
     "WITH given AS (SELECT websearch_to_tsquery('simple', $1) AS words),"
     f" query AS (SELECT {as_beginning('words')} AS words FROM given) "
@@ -97,16 +97,17 @@ async def search(
     after: tuple[Any, ...],
     limit: int,
 ) -> list[Any]:
-    """By rank, in millionths; ties by id. At most CANDIDATES_MAX matches are ranked."""
+    """By rank, in millionths; ties by id. Of more than CANDIDATES_MAX matches the most followed are ranked."""
     rows: list[Any] = await db.fetch(
         SEARCH_QUERY
         + f""",
         found AS (
-            SELECT c.id, c.search, q.words FROM creators.creator c, query q
+            SELECT c.id, c.search, q.words
+            FROM creators.tally t JOIN creators.creator c ON c.id = t.creator_id, query q
             WHERE c.search @@ q.words AND ($2::text IS NULL OR c.category = $2)
               AND ($3::text IS NULL OR c.creator_type = $3)
               AND ($4::boolean IS NULL OR (c.verification_status = 'verified') = $4)
-            LIMIT {CANDIDATES_MAX}
+            ORDER BY t.follower_count DESC, t.creator_id DESC LIMIT {CANDIDATES_MAX}
         ),
         ranked AS (SELECT id, (ts_rank_cd(search, words, 1) * 1000000)::bigint AS rank FROM found)
         SELECT x.*, r.rank FROM ranked r JOIN LATERAL ({_CREATOR} WHERE c.id = r.id) x ON true

@@ -73,7 +73,10 @@ class CreatorController(Controller):
         creator_type: Type = None, verified: FromQuery[bool | None] = None, limit: Limit = LIMIT_DEFAULT,
         cursor: Cursor = None,
     ) -> Envelope[list[Creator]]:  # fmt: skip
-        """Full text over names and biographies, the best first. The last word may be a beginning."""
+        """Full text over names and biographies, the best first. The last word may be a beginning.
+
+        Of more than 500 matches the 500 with the most followers are ranked: ask for more words where there are more.
+        """
         return ok(request, *await creators.search(q, category, creator_type, verified, cursor, limit))
 
     @get("/feed", responses=READS)

@@ -39,14 +39,16 @@ SEARCH_WORDS = {
 }  # fmt: skip
 """Language → text search configuration; `simple` for every other."""
 CANDIDATES_MAX = 500
-"""How many matches of a search are ranked: bounds its cost for words that everybody uses. A work whose title is just
-what was typed is found whatever else there is, and comes first."""
+"""How many matches of a search are ranked, the newest: bounds its cost for words that everybody uses. Of such a word
+the index of the newest has enough after few steps, of a rare one the index of words has all. A work whose title is just
+what was typed is found however old it is, and comes first."""
 EXACT_RANK = 10**12
 _SEARCH = (
     "WITH given AS ("
     " SELECT websearch_to_tsquery('simple', {{0}}) AS plain, websearch_to_tsquery('{words}', {{0}}) AS s),"
     " query AS (SELECT"
-    f" CASE WHEN numnode(plain) = 0 THEN s ELSE ({as_beginning('plain')}) || s END AS words FROM given) "
+    " CASE WHEN numnode(plain) = 0 THEN s"
+    f" WHEN s = plain THEN {as_beginning('plain')} ELSE ({as_beginning('plain')}) || s END AS words FROM given) "
 )
 """The configuration stands in the text of the statement: looked up by a parameter, the planner could not work `words`
 out once for all, nor know how common they are, and every row that is compared or ranked would read them anew."""
@@ -218,7 +220,7 @@ async def search(
         f"""{query},
         found AS (
             SELECT w.id, w.search, q.words FROM works.work w, query q WHERE w.search @@ q.words AND {where}
-            AND lower(w.title) <> lower($1) LIMIT {CANDIDATES_MAX}
+            AND lower(w.title) <> lower($1) ORDER BY w.published_at DESC, w.id DESC LIMIT {CANDIDATES_MAX}
         ),
         exact AS (
             SELECT w.id FROM works.work w WHERE lower(w.title) = lower($1) AND {where}

@@ -82,8 +82,8 @@ class WorkController(Controller):
     ) -> Envelope[list[Work]]:  # fmt: skip
         """Full text over titles, tags and descriptions, the best first. The last word may be a beginning.
 
-        A title that is just `q` is always found, and first. Of other matches 500 are ranked, whichever they are: ask
-        for more words where there are more. Words are reduced as in `language`, or as in English.
+        A title that is just `q` is always found, and first. Of more than 500 other matches the newest 500 are ranked:
+        ask for more words where there are more. Words are reduced as in `language`, or as in English.
         """
         filters = await _filters(works, kind, category, genre, tag, language, None, None, None, "USDC")
         return ok(request, *await works.catalog.search(q, language, filters, cursor, limit))

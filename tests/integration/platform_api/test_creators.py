@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from platform_api.creators import queries
 from platform_api.creators.service import TREND_UNIT, trend_after
 from tests.integration.platform_api.test_works import file_of
 
@@ -223,6 +224,19 @@ async def test_search_finds_beginnings(world):
     found = await world.data("GET", f"{CREATORS}/search?q=anna {word[:12]}")
     assert [entry["id"] for entry in found] == [made["id"]]
     await world.refused(400, "VALIDATION_ERROR", "invalid", "GET", f"{CREATORS}/search?q={'x' * 201}")
+
+
+async def test_of_more_matches_than_are_ranked_the_most_followed_are(world, monkeypatch):
+    monkeypatch.setattr(queries, "CANDIDATES_MAX", 2)
+    word = "z" + uuid4().hex
+    made = [(await creator(world, name, bio=f"About {word}"))[0] for name in (word, "One", "Two", "Three")]
+    for number, fans in ((2, 2), (3, 1)):
+        for _ in range(fans):
+            _, fan = await world.sign_in()
+            await world.data("POST", f"{CREATORS}/{made[number]['id']}/follow", headers=fan)
+    await world.settle()
+    found = await world.data("GET", f"{CREATORS}/search?q={word}")
+    assert {entry["id"] for entry in found} == {made[2]["id"], made[3]["id"]}
 
 
 async def test_feed_is_of_those_followed_and_of_the_trending_for_others(world):

@@ -11,6 +11,7 @@ import pytest
 
 from platform_api.errors import ApiError
 from platform_api.money import units_of
+from platform_api.works import queries
 from platform_api.works.chapters import checked_body
 from platform_api.works.collaborators import who_must_agree
 from tests.support.files import movie, png
@@ -415,6 +416,23 @@ async def test_lists_and_search_show_what_is_published_and_nothing_else(world):
         assert answer.status_code == 200, (text, answer.text)
     for bad in ("?tag=%00", "?category=%00", "?language=..", "/search?q=%00", "?price_min=1&asset=%0a", "?sort=rank"):
         await world.refused(400, "VALIDATION_ERROR", "invalid", "GET", f"{WORKS}{bad}")
+
+
+async def test_of_more_matches_than_are_ranked_the_newest_are_and_pages_are_cut_from_them(world, monkeypatch):
+    monkeypatch.setattr(queries, "CANDIDATES_MAX", 3)
+    word, other = "q" + uuid4().hex, "r" + uuid4().hex
+    _, _, bearer = await creator(world)
+    titles = [f"{word} {word}", f"{word} of old", f"{word} four words long", f"{word} two", "Named elsewhere", other]
+    made = [(await published(world, bearer, title, description=f"About {word}."))[0] for title in titles]
+    found, cursor = [], ""
+    while cursor is not None:
+        answer = (await world.client.get(f"{WORKS}/search?q={word}&limit=1{cursor}")).json()
+        found += [entry["title"] for entry in answer["data"]]
+        token = answer["pagination"]["next_cursor"]
+        cursor = f"&cursor={token}" if token else None
+    assert found[0] == titles[3] and sorted(found[1:]) == sorted(titles[4:])
+    exact = await world.data("GET", f"{WORKS}/search?q={word} of old")
+    assert exact[0]["id"] == made[1]["id"]  # however old it is
 
 
 @pytest.mark.parametrize("world", [{"works_need_verification": True}], indirect=True)
