@@ -32,6 +32,9 @@ AWAY = (
     asyncpg.InternalClientError,  # told that the server goes down, before its end of the line
 )
 CONNECT_SECONDS_MAX = 3.0
+STATEMENTS_MAX = 1_000
+"""Prepared statements that a connection keeps. The platform has several hundred; of the driver's own hundred the oldest
+would go just before they are used again, each to be parsed, described and planned anew."""
 NO_CASTS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -74,6 +77,7 @@ class Database:
             timeout=CONNECT_SECONDS_MAX,
             command_timeout=self._query_seconds_max,
             reset=nothing_left_behind,
+            statement_cache_size=STATEMENTS_MAX,
         )
 
     async def close(self) -> None:
