@@ -372,16 +372,18 @@ async def distributions_of(db: Any, work_id: UUID, before: UUID | None, limit: i
     )
 
 
+_LINES = """
+    SELECT l.*, p.sequence, p.ref FROM royalties.distribution_line l
+    LEFT JOIN royalties.distribution_part p ON p.distribution_id = l.distribution_id AND p.number = l.part
+"""
+
+
 async def distribution_lines(db: Any, ids: Sequence[UUID]) -> list[Any]:
+    """By distribution and number. One is asked for by a statement of its own: of a list PostgreSQL plans each anew."""
+    if len(ids) == 1:
+        return list(await db.fetch(_LINES + "WHERE l.distribution_id = $1 ORDER BY l.number", ids[0]))
     return list(
-        await db.fetch(
-            """
-            SELECT l.*, p.sequence, p.ref FROM royalties.distribution_line l
-            LEFT JOIN royalties.distribution_part p ON p.distribution_id = l.distribution_id AND p.number = l.part
-            WHERE l.distribution_id = ANY($1) ORDER BY l.distribution_id, l.number
-            """,
-            list(ids),
-        )
+        await db.fetch(_LINES + "WHERE l.distribution_id = ANY($1) ORDER BY l.distribution_id, l.number", list(ids))
     )
 
 
@@ -445,14 +447,13 @@ async def add_owed(db: Any, account_id: UUID, asset: str, units: int) -> None:
 
 
 async def lock_owed(db: Any, asset: str, accounts: Sequence[UUID]) -> None:
-    """Until the transaction ends nobody else writes entries of these accounts in this asset; in ascending order."""
+    """Until the transaction ends nobody else writes entries of these accounts in this asset; in ascending order.
+
+    A row that is there is locked by the conflict alone: PostgreSQL locks it before it looks whether to update it.
+    """
     await db.execute(
-        "INSERT INTO royalties.owed (account_id, asset, units) SELECT id, $1, 0 FROM unnest($2::uuid[]) AS id"
-        " ORDER BY id ON CONFLICT DO NOTHING",
-        asset, accounts,
-    )  # fmt: skip
-    await db.execute(
-        "SELECT FROM royalties.owed WHERE asset = $1 AND account_id = ANY($2) ORDER BY account_id FOR UPDATE",
+        "INSERT INTO royalties.owed AS o (account_id, asset, units) SELECT id, $1, 0 FROM unnest($2::uuid[]) AS id"
+        " ORDER BY id ON CONFLICT (account_id, asset) DO UPDATE SET units = o.units WHERE false",
         asset, accounts,
     )  # fmt: skip
 

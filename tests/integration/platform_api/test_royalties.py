@@ -620,6 +620,30 @@ async def test_income_of_several_and_income_of_one_never_wait_for_each_other(sho
             await task
 
 
+async def test_accounts_are_locked_whether_they_were_owed_before_or_not(shop):
+    (old, *_), (new, *_), (other, *_) = [await shop.seller() for _ in range(3)]
+    old, new, other = UUID(old), UUID(new), UUID(other)
+    entries, database = shop.royalties.entries, shop.world.kernel.database
+    row = "SELECT FROM royalties.owed WHERE account_id = $1 AND asset = 'USDC' FOR UPDATE NOWAIT"
+    async with database.transaction() as db:
+        await entries.lock(db, "USDC", [old])
+    async with database.transaction() as one, database.connection() as two:
+        await entries.lock(one, "USDC", [old, new])
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await two.execute(row, old)
+        await two.execute(row, other)
+        waiting = asyncio.create_task(_locked(database, entries, new))
+        waits = "SELECT FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
+        await answers(lambda: shop.world.sql(waits), bool)
+        assert not waiting.done()
+    await waiting
+
+
+async def _locked(database, entries, account_id):
+    async with database.transaction() as db:
+        await entries.lock(db, "USDC", [account_id])
+
+
 class _Undone(Exception):
     pass
 
