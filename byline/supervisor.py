@@ -52,6 +52,7 @@ class Child:
     argv: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     ready_timeout_s: float = 60.0
+    """Without a step of its recovery: one that goes on is waited for, for hours if the journal is that long."""
     stop_timeout_s: float = 15.0
     state: str = "stopped"
     restarts: int = 0
@@ -142,6 +143,7 @@ class Supervisor:
 
     async def _wait_ready(self, child: Child) -> None:
         deadline = time.monotonic() + child.ready_timeout_s
+        reached = 0
         assert child.process is not None
         while True:
             code = child.process.poll()
@@ -152,6 +154,9 @@ class Supervisor:
             if status and status["pid"] == child.process.pid and status["ready"]:
                 child.state = "running"
                 return
+            if status and status["pid"] == child.process.pid and status.get("recovered_sequence", 0) > reached:
+                reached = status["recovered_sequence"]
+                deadline = time.monotonic() + child.ready_timeout_s
             if time.monotonic() > deadline:
                 raise ChildFailed(
                     f"{child.name} was not ready after {child.ready_timeout_s:.0f} s:\n{self.log_tail(child.name)}"

@@ -72,6 +72,20 @@ async def test_a_child_that_ends_before_it_is_ready_is_an_error_with_its_log(tmp
     await supervisor.stop()
 
 
+async def test_a_child_that_recovers_is_waited_for_as_long_as_it_gets_on(tmp_path):
+    supervisor = Supervisor(tmp_path)
+    tell = "StatusFile(Path(sys.argv[1]), sys.argv[2]).write(ready=False, recovered_sequence={})"
+    steps = f"for step in range(16): time.sleep(0.5); {tell.format('step + 1')}"
+    slow = child(tmp_path, "slow", before=steps)
+    slow.ready_timeout_s = 5.0
+    await supervisor.start(slow)
+    stuck = child(tmp_path, "stuck", before=f"{tell.format(7)}\nwhile True: time.sleep(0.5); {tell.format(7)}")
+    stuck.ready_timeout_s = 5.0
+    with pytest.raises(ChildFailed, match="stuck was not ready after 5 s"):
+        await supervisor.start(stuck)
+    await supervisor.stop()
+
+
 async def test_children_die_with_a_killed_supervisor(tmp_path):
     script = (
         "import asyncio, sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
