@@ -152,7 +152,9 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
     data = settings.data_directory
     clock = SystemClock()
     mode: Literal["durable", "memory"] = "durable" if settings.ack_mode == "durable" else "memory"
-    recovered = recover(data, settings=JournalSettings(mode=mode), clock=clock, sealed=_sealed(data))
+    recovered = recover(
+        data, settings=JournalSettings(mode=mode), clock=clock, sealed=_sealed(data), progress=_telling(status)
+    )
     report = recovered.report
     logger.info(
         "event=recovered sequence=%d snapshot=%d replayed=%d torn_bytes=%d seconds=%.2f state_hash=%s",
@@ -172,7 +174,8 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
         server = GatewayServer(
             GatewaySettings(
                 host=settings.host, port=settings.gateway_port or _port_before(settings, "core"),
-                environment=settings.environment, epoch=_next_epoch(data), ack_mode=settings.ack_mode,
+                environment=settings.environment, epoch=_next_epoch(data, _used_epochs(recovered)),
+                ack_mode=settings.ack_mode,
                 batch_interval_s=settings.batch_interval_s, ping_interval_s=settings.gateway_ping_s,
                 tls_certificate=settings.tls_certificate, tls_key=settings.tls_key,
                 tls_host=settings.tls_host, tls_port=settings.tls_port,
@@ -329,8 +332,33 @@ async def _give_up(writer: Any) -> None:
         logger.error("event=snapshot_hangs sequence=%d: its child does not die", writer.sequence)
 
 
-def _next_epoch(data: Path) -> int:
+def _telling(status: StatusFile) -> Callable[[int], None]:
+    """Has whoever waits for the start see that it goes on: a long journal takes its time."""
+    told = time.monotonic()
+
+    def tell(sequence: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= STATUS_INTERVAL_S:
+            told = time.monotonic()
+            status.write(ready=False, recovered_sequence=sequence)
+
+    return tell
+
+
+def _used_epochs(recovered: Any) -> int:
+    """The last epoch that an open order was placed in, if the count beside this journal may be an older one, or lost.
+
+    That is so where the event log is not of this journal's last life: after a restore, or on another machine.
+    """
+    from gateway.pulls import epoch_of
+
+    return epoch_of(recovered.core.open_orders()) if recovered.report.events_rebuilt else 0
+
+
+def _next_epoch(data: Path, used: int = 0) -> int:
     """How many times the core of this data directory was started; it stands in what clients sign. Durable on return.
+
+    It is greater than `used`: an order of a connection that is lost must never look like one of a connection to come.
 
     Raises:
         JournalCorrupt: the file is there and says nothing.
@@ -343,7 +371,7 @@ def _next_epoch(data: Path) -> int:
         raise JournalCorrupt(
             f"{path}: holds no number: put back the copy of the backup, or write one greater than it can ever have been"
         )
-    epoch = int(text) + 1
+    epoch = max(int(text), used) + 1
     partial = path.with_suffix(".new")
     with partial.open("w") as file:
         file.write(f"{epoch}\n")

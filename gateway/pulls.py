@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from engine.messages.codes import NIL, CommandKind
 from gateway.sequencer import Sequencer
 
-__all__ = ["Pulls", "connection_stamp", "key_stamp"]
+__all__ = ["Pulls", "connection_stamp", "epoch_of", "key_stamp"]
 
 log = logging.getLogger(__name__)
 _NUMBER_BITS = 28
@@ -39,6 +39,12 @@ def connection_stamp(epoch: int, number: int) -> int:
     """The session number of orders that end with the sign-in of that number, from 1; 0: there is none left for it."""
     fits = 0 < number < 1 << _NUMBER_BITS and 0 < epoch < 1 << 20
     return epoch << _NUMBER_BITS | number if fits else 0
+
+
+def epoch_of(open_orders: NDArray[Any]) -> int:
+    """The last epoch in which a connection placed one of these orders, 0 if none did."""
+    sessions = open_orders["session"]
+    return int(sessions[sessions < _CONNECTIONS].max(initial=0)) >> _NUMBER_BITS
 
 
 def key_stamp(key: str) -> int:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -244,6 +245,23 @@ async def test_f17_the_count_of_starts_is_durable_and_refused_when_it_says_nothi
         assert epoch.read_bytes() == text
     core.spawn()
     assert await core.ended() == 3 and "keys/epoch: holds no number" in core.log().strip().splitlines()[-1]
+
+
+async def test_f17_orders_of_lost_connections_end_also_where_the_count_of_starts_is_lost(core: CoreProcess) -> None:
+    """As a restore to a point leaves a directory: the journal, but neither event log nor count."""
+    await core.start()
+    [client] = await core.traders(1, cancel_on_disconnect=True)
+    placed = await client.place(MARKET, "cod", "buy", "limit", size="0.1", price="1")
+    assert placed["event"] == "accepted"
+    core.signal(signal.SIGKILL)
+    await core.ended()
+    await client.close()
+    (core.data / "keys" / "epoch").unlink()
+    shutil.rmtree(core.data / "events")
+    await core.start()
+    assert int((core.data / "keys" / "epoch").read_text()) == 2
+    assert await core.stop() == 0
+    assert not len(replay(DirectoryDisk(core.data))[0].open_orders())
 
 
 def test_f17_the_count_of_starts_is_on_disk_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
