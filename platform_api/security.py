@@ -38,7 +38,7 @@ from platform_api.whole_file import write_whole
 
 __all__ = [
     "ACCESS_COOKIE", "REFRESH_COOKIE", "Caller", "SessionGuard", "Standing", "TokenSigner", "caller_of",
-    "cookie_caller", "freshly_proved", "guard_of", "load_signing_key", "permitted", "session_cookies",
+    "check_may", "cookie_caller", "freshly_proved", "guard_of", "load_signing_key", "permitted", "session_cookies",
     "step_up_required", "unauthorized", "visitor_of",
 ]  # fmt: skip
 
@@ -275,6 +275,15 @@ def permitted(*wanted: str, either: bool = False) -> Any:
             raise ApiError(ErrorCode.FORBIDDEN, message, reason="permission_missing", details={"permissions": missing})
 
     return guard
+
+
+def check_may(caller: Caller, permission: str) -> None:
+    """For what a permission is needed for in some cases only. Raises ApiError FORBIDDEN."""
+    if not caller.may(permission):
+        message = f"This needs the permission {permission}."
+        raise ApiError(
+            ErrorCode.FORBIDDEN, message, reason="permission_missing", details={"permissions": [permission]}
+        )
 
 
 async def freshly_proved(connection: Connection, _: BaseRouteHandler) -> None:

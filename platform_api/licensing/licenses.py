@@ -19,7 +19,7 @@ from platform_api.licensing.models import IssueRequest, License, LicenseVerifica
 from platform_api.licensing.terms import Terms
 from platform_api.moments import checked_moment
 from platform_api.money import decimal_text
-from platform_api.security import Caller
+from platform_api.security import Caller, check_may
 from platform_api.works.service import WorkService
 
 __all__ = ["Licenses", "why_not"]
@@ -98,6 +98,8 @@ class Licenses:
             await check_valid(db, row)
             if str(row["licensee_id"]) == caller.account_id:
                 await self._check_same_terms(db, row)
+            elif row["parent_license_id"] is None:
+                check_may(caller, "manage_licenses")
             await check_no_refund(db, license_id)
             await self._grants.renew(db, row, actor)
             await self._audit(db, "license.renewal", license_id, actor, {"ends_at": timestamp(row["ends_at"])}, {})
@@ -187,9 +189,7 @@ class Licenses:
         try:
             if body.parent_license_id is None:
                 await self._catalog.lock_own(db, caller, body.work_id)
-                if not caller.may("manage_licenses"):
-                    message = "This needs the permission manage_licenses."
-                    raise ApiError(ErrorCode.FORBIDDEN, message, reason="permission_missing")
+                check_may(caller, "manage_licenses")
                 return None
             parent = await self.lock(db, caller, body.parent_license_id, "licensee")
         except ApiError as error:

@@ -72,7 +72,7 @@ class TermsController(Controller):
     tags = ("licensing",)
     security = BEARER
 
-    @patch("/", responses=CHANGES)
+    @patch("/", guards=[permitted("manage_licenses")], responses=CHANGES)
     async def change(
         self, request: AnyRequest, terms_id: FromPath[str], data: JSONBody[TermsPatch], caller: Who,
         licensing: Licensing, if_match: IfMatch = None,
@@ -81,7 +81,7 @@ class TermsController(Controller):
         terms = await licensing.terms.change(caller, path_id(terms_id, "terms"), data, if_match)
         return tagged(ok(request, terms), terms.version)
 
-    @delete("/", status_code=200, responses=CHANGES)
+    @delete("/", status_code=200, guards=[permitted("manage_licenses")], responses=CHANGES)
     async def retire(
         self, request: AnyRequest, terms_id: FromPath[str], caller: Who, licensing: Licensing
     ) -> Envelope[None]:
@@ -121,7 +121,9 @@ class ApplicationController(Controller):
         found = await licensing.applications.read(caller, path_id(application_id, "application"))
         return tagged(ok(request, found), found.version)
 
-    @post("/{application_id:str}/approve", status_code=200, responses=CHANGES)
+    @post(
+        "/{application_id:str}/approve", status_code=200, guards=[permitted("manage_licenses")], responses=CHANGES
+    )
     async def approve(
         self, request: AnyRequest, application_id: FromPath[str], caller: Who, licensing: Licensing,
         idempotency_key: NeededKey = None,
@@ -130,7 +132,9 @@ class ApplicationController(Controller):
         id_ = path_id(application_id, "application")
         return ok(request, await licensing.applications.approve(caller, id_, idempotency_key))
 
-    @post("/{application_id:str}/reject", status_code=200, responses=CHANGES)
+    @post(
+        "/{application_id:str}/reject", status_code=200, guards=[permitted("manage_licenses")], responses=CHANGES
+    )
     async def reject(
         self, request: AnyRequest, application_id: FromPath[str], data: JSONBody[ApplicationDecision], caller: Who,
         licensing: Licensing,
@@ -218,7 +222,7 @@ class LicenseController(Controller):
         id_ = path_id(license_id, "license")
         return ok(request, await licensing.fee_refunds.ask(caller, id_, data.reason, idempotency_key))
 
-    @post("/{license_id:str}/works", status_code=200, responses=CHANGES)
+    @post("/{license_id:str}/works", status_code=200, guards=[permitted("edit_own")], responses=CHANGES)
     async def declare_work(
         self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[DerivedWork], caller: Who,
         licensing: Licensing,

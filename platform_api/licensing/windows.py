@@ -41,7 +41,7 @@ from platform_api.licensing.window_models import (
 )
 from platform_api.moments import checked_moment
 from platform_api.money import decimal_text, units_of
-from platform_api.security import Caller
+from platform_api.security import Caller, check_may
 from platform_api.works.service import WorkService
 
 __all__ = ["Windows"]
@@ -94,6 +94,7 @@ class Windows:
         """Raises ApiError NOT_FOUND, VALIDATION_ERROR; CONFLICT `window_overlap`, `window_over`, `window_open`."""
         async with self._database.transaction() as db:
             row = await self._lock_own(db, caller, window_id)
+            check_may(caller, "edit_own" if row["license_id"] is None else "manage_windows")
             check_version(if_match, row["version"])
             _check_open(row)
             if row["status"] == "open" and any(
@@ -178,13 +179,12 @@ class Windows:
         """The work's owner; else the holder of the licence that is named."""
         if license_id is None:
             await self._catalog.lock_own(db, caller, work_id)
+            check_may(caller, "edit_own")
             return
         license_ = await queries.license_row(db, license_id)
         if license_ is None or str(license_["licensee_id"]) != caller.account_id or license_["work_id"] != work_id:
             raise unknown("license")
-        if not caller.may("manage_windows"):
-            message = "This needs the permission manage_windows."
-            raise ApiError(ErrorCode.FORBIDDEN, message, reason="permission_missing")
+        check_may(caller, "manage_windows")
         await self._catalog.lock_known(db, work_id)
 
     async def _lock_own(self, db: Any, caller: Caller, window_id: UUID) -> Any:

@@ -59,7 +59,7 @@ class RuleController(Controller):
         """The rules of a work with their dates, for those who make it or are named."""
         return ok(request, await royalties.rules.read(caller, path_id(work_id, "work")))
 
-    @put("/", responses=CHANGES)
+    @put("/", guards=[permitted("edit_own")], responses=CHANGES)
     async def propose(
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[RuleRequest], caller: Who,
         royalties: Royalties,

@@ -10,6 +10,7 @@ from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, IfMatch, Limi
 from platform_api.idempotency import IdempotencyKey, checked_key
 from platform_api.openapi import BEARER
 from platform_api.routing import CHANGES, READS_ONE, AnyRequest, Visitor, Who
+from platform_api.security import permitted
 from platform_api.works.models import (
     Asset,
     AssetRequest,
@@ -44,7 +45,7 @@ class WorkPartController(Controller):
         """Chapters by their places; drafts only for those who make the work."""
         return ok(request, *await works.chapters.list_of(visitor, path_id(work_id, "work"), cursor, limit))
 
-    @post("/chapters", security=BEARER, responses=CHANGES)
+    @post("/chapters", security=BEARER, guards=[permitted("edit_own")], responses=CHANGES)
     async def add_chapter(
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[ChapterRequest], caller: Who, works: Works,
         idempotency_key: IdempotencyKey = None,
@@ -72,14 +73,16 @@ class WorkPartController(Controller):
         """Previews, posters, trailers and images; all files for those who make the work."""
         return ok(request, await works.assets.list_of(visitor, path_id(work_id, "work")))
 
-    @post("/assets", security=BEARER, responses=CHANGES)
+    @post("/assets", security=BEARER, guards=[permitted("edit_own")], responses=CHANGES)
     async def add_asset(
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[AssetRequest], caller: Who, works: Works
     ) -> Envelope[Asset]:
         """Give a work a file in a role: its next version."""
         return ok(request, await works.assets.add(caller, path_id(work_id, "work"), data))
 
-    @delete("/assets/{asset_id:str}", status_code=200, security=BEARER, responses=CHANGES)
+    @delete(
+        "/assets/{asset_id:str}", status_code=200, security=BEARER, guards=[permitted("edit_own")], responses=CHANGES
+    )
     async def remove_asset(
         self, request: AnyRequest, work_id: FromPath[str], asset_id: FromPath[str], caller: Who, works: Works
     ) -> Envelope[None]:
@@ -94,7 +97,7 @@ class WorkPartController(Controller):
         """Who made the work, in basis points; and the change that waits, for those it concerns."""
         return ok(request, await works.collaboration.read(visitor, path_id(work_id, "work")))
 
-    @put("/collaborators", security=BEARER, responses=CHANGES)
+    @put("/collaborators", security=BEARER, guards=[permitted("edit_own")], responses=CHANGES)
     async def propose(
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[CollaboratorsRequest], caller: Who,
         works: Works,
@@ -116,7 +119,7 @@ class WorkPartController(Controller):
         """What the work and its chapters are offered for."""
         return ok(request, await works.offers.list_of(visitor, path_id(work_id, "work")))
 
-    @post("/offers", security=BEARER, responses=CHANGES)
+    @post("/offers", security=BEARER, guards=[permitted("edit_own")], responses=CHANGES)
     async def add_offer(
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[OfferRequest], caller: Who, works: Works
     ) -> Response[Envelope[Offer]]:
@@ -130,7 +133,7 @@ class ChapterController(Controller):
     tags = ("works",)
     security = BEARER
 
-    @patch("/", responses=CHANGES)
+    @patch("/", guards=[permitted("edit_own")], responses=CHANGES)
     async def change(
         self, request: AnyRequest, chapter_id: FromPath[str], data: JSONBody[ChapterPatch], caller: Who, works: Works,
         if_match: IfMatch = None,
@@ -139,13 +142,13 @@ class ChapterController(Controller):
         chapter = await works.chapters.change(caller, path_id(chapter_id, "chapter"), data, if_match)
         return tagged(ok(request, chapter), chapter.version)
 
-    @delete("/", status_code=200, responses=CHANGES)
+    @delete("/", status_code=200, guards=[permitted("edit_own")], responses=CHANGES)
     async def remove(self, request: AnyRequest, chapter_id: FromPath[str], caller: Who, works: Works) -> Envelope[None]:
         """Delete a chapter; those behind it move up. Its versions are kept."""
         await works.chapters.delete(caller, path_id(chapter_id, "chapter"))
         return ok(request, None)
 
-    @post("/publish", status_code=200, responses=CHANGES)
+    @post("/publish", status_code=200, guards=[permitted("edit_own")], responses=CHANGES)
     async def publish(
         self, request: AnyRequest, chapter_id: FromPath[str], caller: Who, works: Works, if_match: IfMatch = None
     ) -> Response[Envelope[Chapter]]:
@@ -153,7 +156,7 @@ class ChapterController(Controller):
         chapter = await works.chapters.publish(caller, path_id(chapter_id, "chapter"), if_match)
         return tagged(ok(request, chapter), chapter.version)
 
-    @post("/unpublish", status_code=200, responses=CHANGES)
+    @post("/unpublish", status_code=200, guards=[permitted("edit_own")], responses=CHANGES)
     async def unpublish(
         self, request: AnyRequest, chapter_id: FromPath[str], caller: Who, works: Works, if_match: IfMatch = None
     ) -> Response[Envelope[Chapter]]:
@@ -175,7 +178,7 @@ class OfferController(Controller):
     tags = ("works",)
     security = BEARER
 
-    @patch("/{offer_id:str}", responses=CHANGES)
+    @patch("/{offer_id:str}", guards=[permitted("edit_own")], responses=CHANGES)
     async def change(
         self, request: AnyRequest, offer_id: FromPath[str], data: JSONBody[OfferPatch], caller: Who, works: Works,
         if_match: IfMatch = None,

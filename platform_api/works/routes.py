@@ -96,7 +96,10 @@ class WorkController(Controller):
         work = await works.catalog.read(visitor, path_id(work_id, "work"))
         return tagged(ok(request, work), work.version)
 
-    @patch("/{work_id:str}", security=BEARER, responses=CHANGES)
+    @patch(
+        "/{work_id:str}", security=BEARER, guards=[permitted("edit_own", "edit_any_work", either=True)],
+        responses=CHANGES,
+    )  # fmt: skip
     async def change(
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[WorkPatch], caller: Who, works: Works,
         if_match: IfMatch = None,
@@ -105,13 +108,18 @@ class WorkController(Controller):
         work = await works.catalog.change(caller, path_id(work_id, "work"), data, if_match)
         return tagged(ok(request, work), work.version)
 
-    @delete("/{work_id:str}", status_code=200, security=BEARER, responses=CHANGES)
+    @delete(
+        "/{work_id:str}", status_code=200, security=BEARER,
+        guards=[permitted("delete_own", "delete_any_work", either=True)], responses=CHANGES,
+    )  # fmt: skip
     async def remove(self, request: AnyRequest, work_id: FromPath[str], caller: Who, works: Works) -> Envelope[None]:
         """Delete a work that was never sold. Its versions are kept."""
         await works.catalog.delete(caller, path_id(work_id, "work"))
         return ok(request, None)
 
-    @post("/{work_id:str}/publish", status_code=200, security=BEARER, responses=CHANGES)
+    @post(
+        "/{work_id:str}/publish", status_code=200, security=BEARER, guards=[permitted("edit_own")], responses=CHANGES
+    )
     async def publish(
         self, request: AnyRequest, work_id: FromPath[str], caller: Who, works: Works, if_match: IfMatch = None,
         idempotency_key: IdempotencyKey = None,
@@ -121,7 +129,9 @@ class WorkController(Controller):
         work = await works.catalog.publish(caller, id_, if_match, checked_key(idempotency_key))
         return tagged(ok(request, work), work.version)
 
-    @post("/{work_id:str}/archive", status_code=200, security=BEARER, responses=CHANGES)
+    @post(
+        "/{work_id:str}/archive", status_code=200, security=BEARER, guards=[permitted("edit_own")], responses=CHANGES
+    )
     async def archive(
         self, request: AnyRequest, work_id: FromPath[str], caller: Who, works: Works, if_match: IfMatch = None
     ) -> Response[Envelope[Work]]:
@@ -129,7 +139,10 @@ class WorkController(Controller):
         work = await works.catalog.archive(caller, path_id(work_id, "work"), if_match)
         return tagged(ok(request, work), work.version)
 
-    @post("/{work_id:str}/verification", status_code=202, security=BEARER, responses=CHANGES)
+    @post(
+        "/{work_id:str}/verification", status_code=202, security=BEARER, guards=[permitted("edit_own")],
+        responses=CHANGES,
+    )  # fmt: skip
     async def submit(
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[VerificationRequest], caller: Who,
         works: Works,

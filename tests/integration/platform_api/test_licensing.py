@@ -142,7 +142,9 @@ async def test_application_is_decided_by_the_licensor_and_by_nobody_else(world):
     _, owner, work = await owner_of_work(world)
     terms = await terms_for(world, owner, work)
     account, buyer = await studio(world)
-    _, stranger = await studio(world)
+    other, stranger = await studio(world)
+    for id_ in (account, other):
+        await world.grant(id_, "creator")  # who may decide about works of their own
     application = await apply(world, buyer, terms, territories=["PG"], purpose="A film.")
     assert (application["status"], application["territories"], application["license_id"]) == ("pending", ["PG"], None)
     path = f"/v1/license-applications/{application['id']}"
