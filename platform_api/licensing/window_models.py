@@ -22,8 +22,8 @@ WORKS_MAX = 200
 class WindowRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """From `starts_at` until before `ends_at`, or without end. `price`: needed for collector, pvod, ppv and tvod.
 
-    `exclusive`: no window of any other type at the same time in these territories. `license_id`: the right to
-    distribute of whoever does not own the work.
+    `exclusive`: no window of any other type at the same time in these territories; under an exclusive licence alone.
+    `license_id`: the right to distribute of whoever does not own the work.
     """
 
     work_id: UUID

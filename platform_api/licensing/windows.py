@@ -4,7 +4,9 @@
 
 Of one type no two overlap in territory and time; an exclusive window stands alone among all types. Both are checked
 under the lock of the work, and constraints of the database say so once more. The work's owner opens windows, and
-whoever holds a valid licence to distribute it, within that licence.
+whoever holds a valid licence to distribute it, within that licence; an exclusive window needs an exclusive licence, for
+a licence that shuts nobody out gives no window that does. Windows that exclude each other stand in the order in which
+they came, whoever's they are: a licensee has paid for theirs, so the owner does not end them.
 """
 
 from __future__ import annotations
@@ -72,7 +74,9 @@ class Windows:
         async with self._database.transaction() as db:
             await self._lock(db, caller, body.work_id, body.license_id)
             if body.license_id is not None:
-                await self._check_right(db, body.license_id, body.work_id, territories, body.starts_at, body.ends_at)
+                await self._check_right(
+                    db, body.license_id, body.exclusive, territories, body.starts_at, body.ends_at
+                )
             asset, scale, units = await self._price(db, body)
             opens = body.starts_at <= await db.fetchval("SELECT now()")
             fields = {
@@ -116,7 +120,7 @@ class Windows:
                     raise _wrong("price", "it was opened without one", "no_price")
                 fields["price_units"] = units_of(body.price, row["scale"], least=0)
             if row["license_id"] is not None:
-                await self._check_right(db, row["license_id"], row["work_id"], territories, starts_at, ends_at)
+                await self._check_right(db, row["license_id"], exclusive, territories, starts_at, ends_at)
             try:
                 await self._check_free(db, row["work_id"], exclusive, territories, starts_at, ends_at, window_id)
                 changed = await window_queries.update_window(db, window_id, fields, starts_at, ends_at)
@@ -196,8 +200,9 @@ class Windows:
 
     @staticmethod
     async def _check_right(
-        db: Any, license_id: UUID, work_id: UUID, territories: list[str], starts_at: datetime, ends_at: datetime | None
-    ) -> None:
+        db: Any, license_id: UUID, exclusive: bool, territories: list[str], starts_at: datetime,
+        ends_at: datetime | None,
+    ) -> None:  # fmt: skip
         """The licence, and all above it, cover the window."""
         chain = await queries.chain(db, license_id, datetime.now(UTC))
         own = chain[-1]
@@ -209,6 +214,8 @@ class Windows:
             raise _wrong("license_id", "it is no licence to distribute", "beyond_license")
         if not expanded(territories) <= expanded(own["territories"]):
             raise _wrong("territories", "some are not of the licence", "beyond_license")
+        if exclusive and own["license_type"] != "exclusive":  # if it is, all above it are (grants.py)
+            raise _wrong("exclusive", "only an exclusive licence shuts others out", "beyond_license")
         if starts_at < own["starts_at"] or ends_at is None or ends_at > own["ends_at"]:
             raise _wrong("ends_at", "the window must be within the licence's time", "beyond_license")
 

@@ -202,6 +202,34 @@ async def test_change_and_end_of_windows(world):
     assert (await told(world, running["id"])) == ["window.opened", "window.closed"]
 
 
+async def test_who_has_no_exclusive_licence_shuts_nobody_out(world):
+    _, owner, work = await owner_of_work(world)
+    one_id, one = await studio(world)
+    other_id, other = await studio(world)
+    mine = await issued(world, owner, work, one_id, license_type="standard", territories=["PG"])
+    theirs = await issued(world, owner, work, other_id, license_type="standard", territories=["PG"])
+    right = {"license_id": mine["id"], "first": 1}
+    shut = await window(world, one, work, exclusive=True, **right)
+    assert reason(shut) == (400, "beyond_license") and shut.json()["error"]["details"]["field"] == "exclusive"
+    planned = await made(world, one, work, **right)
+    await world.refused(400, "VALIDATION_ERROR", "beyond_license", "PATCH", f"{WINDOWS}/{planned['id']}", headers=one,
+                        json={"exclusive": True})  # fmt: skip
+    await made(world, other, work, "avod", first=1, license_id=theirs["id"])
+    await made(world, owner, work, "cinema", first=1)
+
+
+async def test_exclusive_licence_gives_an_exclusive_window_and_one_below_it_does_not(world):
+    _, owner, work = await owner_of_work(world)
+    one_id, one = await studio(world)
+    below_id, below = await studio(world)
+    sole = await issued(world, owner, work, one_id, license_type="exclusive", sublicensing=True, duration="P90D")
+    under = await issued(world, one, work, below_id, parent_license_id=sole["id"], duration="P60D")
+    shut = await window(world, below, work, exclusive=True, license_id=under["id"], first=1)
+    assert reason(shut) == (400, "beyond_license")
+    await made(world, one, work, exclusive=True, license_id=sole["id"], first=1)
+    assert reason(await window(world, owner, work, "cinema", first=1)) == (409, "window_overlap")
+
+
 async def test_studio_opens_windows_within_its_licence_to_distribute(world):
     _, owner, work = await owner_of_work(world)
     studio_id, bearer = await studio(world)
