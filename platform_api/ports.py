@@ -20,7 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 from engine.messages.errors import Unavailable
 
 __all__ = [
-    "BookPort", "ChainOutcome", "CorePort", "IssuedLicense", "Letter", "MailPort", "NoProof", "ProofPort",
+    "BookPort", "ChainOutcome", "CorePort", "IssuedLicense", "Letter", "MailPort", "NoProof", "NotTaken", "ProofPort",
     "RegisteredWork", "RightsPort", "SignedCall", "StatusPort", "submit_taken",
 ]  # fmt: skip
 
@@ -67,16 +67,21 @@ class CorePort(Protocol):
         """`connected` (bool), and what the core last said of itself. Never waits."""
 
 
+class NotTaken(Unavailable):
+    """The core has answered, and takes no such command now. It may take others."""
+
+
 async def submit_taken(core: CorePort, command: Mapping[str, Any]) -> dict[str, Any]:
     """The core's answer to a command that is sent until it is decided: every sender of such commands goes through here.
 
     Raises:
-        Unavailable: not sent, or the core takes no such command now; the same again later.
+        NotTaken: the core takes no such command now; the same again later.
+        Unavailable: not sent.
         OutcomeUnknown: as `submit`.
     """
     answer = await core.submit(command)
     if answer.get("event") == "rejected" and answer.get("reason") in _PASSING:
-        raise Unavailable(f"the core takes no such command now: {answer['reason']}")
+        raise NotTaken(f"the core takes no such command now: {answer['reason']}")
     return answer
 
 

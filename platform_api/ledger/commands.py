@@ -3,16 +3,18 @@
     ordered ──▶ posted                              the transfer or deposit ran
        │  └───▶ pending ──▶ posting ──▶ posted      held; then what was held is given to its receivers …
        │            └─────▶ voiding ──▶ voided      … or back
-       ├──────▶ refused                             the core refused it, and its ref is closed: it never runs
+       ├──────▶ closing ──▶ refused                 the core refused it, and its ref is closed: it never runs
+       │           └──────▶ posted                  … but another sender's copy had run before
        └──────▶ stuck                               another command owns the ref: a person must look
 
 `order` writes the finished command in the transaction of the document that wants it; nothing is read again later. The
 same bytes are sent until there is an answer, by a job and by whoever calls `drive`; two senders do no harm, for a ref
 runs once. Where a request sends the command itself the job waits a moment, and is gone with the answer. What stays open
 although (a job is given up after its tries) is found by `sweep`. A refusal is final only after the ref is closed in the
-core, since a late copy could still run. What the document does with the answer runs in the transaction that notes it,
-once. So a crash anywhere leaves the money in one named account, and the next sending goes on (the flows are in
-docs/decisions/0033).
+core, since a late copy could still run; and the command is `closing` before that, since another sender's copy may be
+held meanwhile: either that is noted first, or nobody notes it and all drivers give it back. What the document does with
+the answer runs in the transaction that notes it, once. So a crash anywhere leaves the money in one named account, and
+the next sending goes on (the flows are in docs/decisions/0033).
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from platform_api.database import Deadlock
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.kernel.context import Kernel
 from platform_api.ledger import queries
-from platform_api.ports import submit_taken
+from platform_api.ports import NotTaken, submit_taken
 
 __all__ = [
     "FORCED", "KEPT", "KEPT_OUTSIDE", "NEVER", "OPEN", "MoneyAnswer", "MoneyCommands", "pay_account", "touched",
@@ -165,10 +167,10 @@ class MoneyCommands:
         """
         while True:
             row = await self._row(ref)
-            if row["state"] not in ("ordered", "posting", "voiding"):
+            if row["state"] not in ("ordered", "closing", "posting", "voiding"):
                 return str(row["state"])
             answer = await self._sent(row)
-            if await self._note(row, answer) and answer.state != "pending":
+            if await self._note(row, answer) and answer.state not in ("closing", "pending"):
                 return answer.state
 
     async def _note(self, row: Any, answer: MoneyAnswer) -> bool:
@@ -183,7 +185,9 @@ class MoneyCommands:
         async with self._database.transaction() as db:
             if not await queries.turn(db, row["ref"], row["state"], answer.state, answer.reason, answer.sequence):
                 return False
-            if row["state"] == "ordered":
+            if answer.state == "closing":  # nothing that its document must know is decided
+                return True
+            if row["state"] in ("ordered", "closing"):
                 await self._jobs.withdraw(db, "payments", "send_money", row["ref"])
             await self._handlers[row["kind"]](db, answer)
             return True
@@ -204,13 +208,16 @@ class MoneyCommands:
     async def sweep(self) -> None:
         """Send what has stayed open: its job was given up, as after an answer that could not be noted five times.
 
-        One that fails again is told of in the log, and holds up no other. Without the core: later.
+        One that fails again is told of in the log, and holds up no other, nor does one that the core does not take.
+        Without the core: later.
         """
         async with self._database.connection() as db:
             refs = await queries.left_open(db, _LEFT_OPEN, _SWEPT_MAX)
         for ref in refs:
             try:
                 log.warning("money_swept", ref=ref, state=await self.drive(ref))
+            except NotTaken as error:
+                log.info("money_waits", ref=ref, error=str(error))
             except (Unavailable, OutcomeUnknown) as error:
                 log.info("money_waits", ref=ref, error=str(error))
                 return
@@ -248,19 +255,30 @@ class MoneyCommands:
             return replace(given_back, reason=answer.reason)
         if row["state"] == "voiding":
             return await self._void(row)
+        if row["state"] == "closing":
+            return await self._closed(row)
         await self._open(msgspec.json.decode(row["accounts"], type=dict[str, str]))
         answer = await self._submit(row, msgspec.json.decode(row["body"]))
         if answer.state == "rejected":
-            closed = await self._void(row)
-            if closed.state == "posted" and answer.reason != "bad_ref":
-                return closed  # another sender's copy ran between the two
-            state = "refused" if closed.state == "voided" else "stuck"
-            if state == "stuck":
-                log.error("money_stuck", ref=row["ref"], reason=answer.reason)
-            return MoneyAnswer(answer.ref, answer.document_id, state, answer.reason, None)
+            if answer.reason == "bad_ref":  # what it holds is another's
+                return self._stuck(answer)
+            return replace(answer, state="closing", sequence=None)
         if answer.state == "voided":  # closed before this copy came
             return MoneyAnswer(answer.ref, answer.document_id, "refused", "closed", None)
         return answer
+
+    async def _closed(self, row: Any) -> MoneyAnswer:
+        """Never the command again, unless it ran: that tells its sequence."""
+        closed = await self._void(row)
+        if closed.state == "posted":
+            return await self._submit(row, msgspec.json.decode(row["body"]))
+        if closed.state != "voided":
+            return self._stuck(closed)
+        return replace(closed, state="refused", reason=row["reason"], sequence=None)
+
+    def _stuck(self, answer: MoneyAnswer) -> MoneyAnswer:
+        log.error("money_stuck", ref=answer.ref, reason=answer.reason)
+        return replace(answer, state="stuck", sequence=None)
 
     async def _void(self, row: Any) -> MoneyAnswer:
         """What the ref holds goes back; one that the core does not know is closed until the command's own `not_after`,
@@ -297,5 +315,5 @@ class MoneyCommands:
                 continue
             answer = await self._core.submit({"op": "account", "account": account, "overdraft": overdraft})
             if answer.get("event") == "rejected":
-                raise Unavailable(f"the core does not open {account}: {answer.get('reason')}")
+                raise NotTaken(f"the core does not open {account}: {answer.get('reason')}")
             self._opened.add(account)

@@ -25,7 +25,7 @@ async def one(db: Any, ref: str) -> Any:
 async def left_open(db: Any, age: timedelta, limit: int) -> list[str]:
     """Refs of commands that want to be sent and have not changed for so long, the oldest first."""
     rows = await db.fetch(
-        "SELECT ref FROM money.command WHERE state IN ('ordered', 'posting', 'voiding')"
+        "SELECT ref FROM money.command WHERE state IN ('ordered', 'closing', 'posting', 'voiding')"
         " AND updated_at < now() - $1::interval ORDER BY created_at LIMIT $2",
         age, limit,
     )  # fmt: skip
@@ -35,8 +35,8 @@ async def left_open(db: Any, age: timedelta, limit: int) -> list[str]:
 async def on_the_way(db: Any, reached: int, limit: int) -> list[Any]:
     """Commands that may have moved money and are not noted, and those that are noted as moved behind `reached`."""
     rows: list[Any] = await db.fetch(
-        "SELECT ref, document_id, body FROM money.command WHERE state IN ('ordered', 'posting', 'voiding') UNION ALL"
-        " SELECT ref, document_id, body FROM money.command WHERE state = 'posted' AND sequence > $1 LIMIT $2",
+        "SELECT ref, document_id, body FROM money.command WHERE state IN ('ordered', 'closing', 'posting', 'voiding')"
+        " UNION ALL SELECT ref, document_id, body FROM money.command WHERE state = 'posted' AND sequence > $1 LIMIT $2",
         reached, limit,
     )  # fmt: skip
     return rows

@@ -25,10 +25,11 @@ async def outbox_counts(db: Any) -> Any:
 async def money_counts(db: Any) -> dict[str, int]:
     """Money commands by state, of those that still want something of the core or of a person; 0 too."""
     rows = await db.fetch(
-        "SELECT state, count(*) FROM money.command WHERE state IN ('ordered', 'posting', 'voiding', 'stuck')"
-        " GROUP BY state"
+        "SELECT state, count(*) FROM money.command"
+        " WHERE state IN ('ordered', 'closing', 'posting', 'voiding', 'stuck') GROUP BY state"
     )
-    return dict.fromkeys(("ordered", "posting", "voiding", "stuck"), 0) | {row["state"]: row["count"] for row in rows}
+    states = ("ordered", "closing", "posting", "voiding", "stuck")
+    return dict.fromkeys(states, 0) | {row["state"]: row["count"] for row in rows}
 
 
 async def differences(db: Any) -> int:

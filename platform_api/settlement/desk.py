@@ -1,7 +1,8 @@
 """Drives withdrawals: from the document to the hold in the core, and from the final batch back to the document.
 
-    requested   the command is sent, as often as it takes: its ref runs once. A refusal is final only after the ref is
-                closed in the core, for a late copy could still run
+    requested   the command is sent, as often as it takes: its ref runs once
+    refusing    the core has refused it, and its ref is closed there, for a late copy could still run; a copy of another
+                sender that was held meanwhile is voided by that, since nobody notes it any more
     held        not confirmed in time: cancelled
     confirmed   its address is neither a linked wallet nor on the list any more: cancelled
     canceling   the hold is voided (or its ref closed)
@@ -9,7 +10,7 @@
                 still allowed; from then on a batch pays them
     released    a final batch has paid it, or the contract has skipped it
 
-Runs in the back office; the REST service uses `hold` for its own answer. Every step can be repeated; a crash anywhere
+Runs in the back office; the REST service uses `drive` for its own answer. Every step can be repeated; a crash anywhere
 leaves a document from which the next round goes on. While the database is away nothing is released and nothing is lost.
 """
 
@@ -27,7 +28,7 @@ from platform_api.database import Database
 from platform_api.ports import CorePort, submit_taken
 from platform_api.settlement.withdrawal_life import take
 
-__all__ = ["WithdrawalDesk", "cancel_hold", "hold"]
+__all__ = ["WithdrawalDesk", "drive"]
 
 log = logging.getLogger(__name__)
 
@@ -35,33 +36,41 @@ INTERVAL_S = 0.5
 ROWS_PER_ROUND = 200
 
 
-async def hold(db: Any, core: CorePort, row: Any) -> None:
-    """Send the command of a `requested` document. Raises Unavailable, OutcomeUnknown: send it again."""
+async def drive(db: Any, core: CorePort, row: Any) -> None:
+    """Send what the document wants of the core as it stands. `db` is not in a transaction: each step stands at once.
+
+    Raises Unavailable, OutcomeUnknown: again; Refused: the core does not do it, and a person must look.
+    """
+    if row["status"] == "requested":
+        await _hold(db, core, row)
+    elif row["status"] == "refusing":
+        await _close(db, core, row, "closed")
+    elif row["status"] == "canceling":
+        await _close(db, core, row, "voided")
+
+
+async def _hold(db: Any, core: CorePort, row: Any) -> None:
     answer = await submit_taken(core, _command(row))
     event, status = answer.get("event"), answer.get("status")
     if event == "pended" or (event == "duplicate" and status == "pending"):
         await take(db, row["id"], "held")
         return
     reason = str(answer.get("reason") or status or event)
-    await _close(core, row)
-    if await take(db, row["id"], "refuse", reason=reason):
+    if reason == "bad_ref":  # another command owns the ref: what it holds is not ours to give back
+        raise Refused(f"withdrawal {row['ref']} is refused: {reason}")
+    if await take(db, row["id"], "refuse", reason=reason):  # else another sender's copy was held, or it is cancelled
         log.info("event=withdrawal_refused ref=%s reason=%s", row["ref"], reason)
+        await _close(db, core, row, "closed")
 
 
-async def cancel_hold(db: Any, core: CorePort, row: Any) -> None:
-    """Void the hold of a `canceling` document. Raises Unavailable, OutcomeUnknown: again."""
-    await _close(core, row)
-    await take(db, row["id"], "voided")
-
-
-async def _close(core: CorePort, row: Any) -> None:
+async def _close(db: Any, core: CorePort, row: Any, step: str) -> None:
     """Afterwards no command with this ref can take money: what it held is back, and a late copy is `duplicate`, or
     `expired`: the core remembers a closed ref no longer than a copy could run, and neither closes it after that."""
     close = {"op": "withdraw_failed", "ref": row["ref"], "not_after": _command(row)["not_after"]}
     answer = await submit_taken(core, close)
-    if "voided" in (answer.get("event"), answer.get("status")) or answer.get("reason") == "expired":
-        return
-    raise Refused(f"withdrawal {row['ref']} cannot be voided: {answer.get('reason') or answer.get('status')}")
+    if "voided" not in (answer.get("event"), answer.get("status")) and answer.get("reason") != "expired":
+        raise Refused(f"withdrawal {row['ref']} cannot be voided: {answer.get('reason') or answer.get('status')}")
+    await take(db, row["id"], step)
 
 
 def _command(row: Any) -> dict[str, Any]:
@@ -135,14 +144,14 @@ class WithdrawalDesk:
                 """
             )
             rows = await db.fetch(
-                "SELECT id, ref, command, status FROM money.withdrawal WHERE status IN ('requested', 'canceling')"
-                " ORDER BY id LIMIT $1",
+                "SELECT id, ref, command, status FROM money.withdrawal WHERE status IN ('requested', 'refusing',"
+                " 'canceling') ORDER BY id LIMIT $1",
                 ROWS_PER_ROUND,
             )
         for row in rows:
             try:
                 async with self._database.connection() as db:
-                    await (hold if row["status"] == "requested" else cancel_hold)(db, self._core, row)
+                    await drive(db, self._core, row)
             except Refused as error:
                 log.error("event=withdrawal_stuck ref=%s reason=%s", row["ref"], error)
 

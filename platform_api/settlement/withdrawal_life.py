@@ -1,14 +1,14 @@
 """The life of a withdrawal's document: one table, and the statements that take a step in it.
 
     requested ──held──▶ held ──confirm──▶ confirmed ──release──▶ released ──paid──▶ settled
-        │  └──refuse──▶ failed ◀────────────────────skip───────────┘
+        │  └──refuse──▶ refusing ──closed──▶ failed ◀──skip────────┘
         └───────┬────────┴──────cancel──────┘
                 ▼
             canceling ──voided──▶ canceled
 
     requested   written, its command not yet answered     confirmed   the wallet has signed for it
     held        the core holds the money                  released    a batch may pay it: no way back by the user
-    settled     paid by a final batch, number and digest known
+    refusing    the core refused it; its ref is closed    settled     paid by a final batch, number and digest known
 
 A step changes a document only if it stands where the table lets the step begin, in one statement: two drivers at once,
 or the same step again, do no harm. What the core did decides; a document never runs ahead of its answer.
@@ -23,7 +23,8 @@ __all__ = ["STEPS", "TRANSITIONS", "take"]
 
 TRANSITIONS: dict[tuple[str, str], str] = {
     ("requested", "held"): "held",
-    ("requested", "refuse"): "failed",
+    ("requested", "refuse"): "refusing",
+    ("refusing", "closed"): "failed",
     ("requested", "cancel"): "canceling",
     ("held", "confirm"): "confirmed",
     ("held", "cancel"): "canceling",

@@ -31,7 +31,7 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.money import UNITS_MAX
 from platform_api.security import Caller, unauthorized
-from platform_api.settlement.desk import cancel_hold, hold
+from platform_api.settlement.desk import drive
 from platform_api.settlement.progress import look, takes_withdrawals
 from platform_api.settlement.queries import settled_in
 from platform_api.settlement.withdrawal_life import take
@@ -333,10 +333,7 @@ class WithdrawalService:
         """Take what the core answers now into the document; what it does not answer is the desk's."""
         try:
             async with self._database.connection() as db:
-                if row["status"] == "requested":
-                    await hold(db, self._core, row)
-                elif row["status"] == "canceling":
-                    await cancel_hold(db, self._core, row)
+                await drive(db, self._core, row)
                 row = await db.fetchrow("SELECT * FROM money.withdrawal WHERE id = $1", row["id"])
         except (Unavailable, OutcomeUnknown):
             pass  # the row says what is still to be done, and the desk does it

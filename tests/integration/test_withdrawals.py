@@ -421,6 +421,43 @@ async def test_what_came_too_late_for_the_core_is_refused_and_given_back_once(wo
     assert world.balance() == (100_000_000, 0)
 
 
+@pytest.mark.parametrize("when", ["refused", "closing"])
+async def test_rest_and_desk_agree_when_one_is_refused_and_money_comes(world: World, when: str) -> None:
+    """REST is refused; then money comes, and the desk sends the same document, before REST closes the ref or before it
+    has noted the refusal."""
+    submit, met = world.core.submit, []
+
+    async def meeting(command: Mapping[str, Any]) -> dict[str, Any]:
+        moment = not met and (command["op"], when) in (("withdraw", "refused"), ("withdraw_failed", "closing"))
+        answer = await submit(command) if moment and when == "refused" else {}
+        if moment:
+            met.append(when)
+            world.core.send(op="deposit", account=world.account, asset="USDC", amount="9", ref="late")
+            await world.desk.step()
+        return answer or await submit(command)
+
+    world.core.submit = meeting  # type: ignore[method-assign]
+    await world.answer("POST", "/v1/withdrawals", json={"asset": "USDC", "amount": "105"})
+    world.core.submit = submit  # type: ignore[method-assign]
+    await world.desk.step()
+    (document,) = await world.data("GET", "/v1/withdrawals")
+    expected = {"held": (4_000_000, 105_000_000), "failed": (109_000_000, 0)}
+    assert met and world.balance() == expected[document["status"]]
+    assert document["status"] == ("held" if when == "refused" else "failed")
+
+
+@pytest.mark.parametrize("fault", ["request", "answer"])
+async def test_a_refusal_whose_closing_was_lost_is_closed_and_never_sent_again(world: World, fault: str) -> None:
+    world.core.lose.extend(["none", fault])
+    document = await world.ask("101")
+    assert await world.status(document) == "refusing"
+    world.core.send(op="deposit", account=world.account, asset="USDC", amount="9", ref="late")
+    del world.core.commands[:]
+    await world.desk.step()
+    assert {command["op"] for command in world.core.commands} == {"withdraw_failed"}
+    assert await world.status(document) == "failed" and world.balance() == (109_000_000, 0)
+
+
 @pytest.mark.parametrize("faults", list(itertools.product(("none", "request", "answer"), repeat=2)))
 async def test_lost_requests_and_answers_hold_once_and_give_back_once(world: World, faults: tuple[str, str]) -> None:
     world.core.lose.append(faults[0])

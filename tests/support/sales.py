@@ -110,7 +110,7 @@ class Shop:
         for _ in range(100):
             await self.world.settle()
             rows = await self.world.sql(
-                "SELECT ref FROM money.command WHERE state IN ('ordered', 'posting', 'voiding')"
+                "SELECT ref FROM money.command WHERE state IN ('ordered', 'closing', 'posting', 'voiding')"
             )
             if not rows:
                 break

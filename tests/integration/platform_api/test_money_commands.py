@@ -118,3 +118,109 @@ async def test_hold_that_was_given_back_and_forgotten_is_given_back_once(shop, o
     shop.core.events({"op": "tick"})
     assert await shop.money.settle(ref) == "voided"
     assert orders.heard == ["pending", "voided"] and shop.parts("user:rich") == (10_000_000, 0)
+
+
+@pytest.mark.parametrize("pending", [True, False])
+@pytest.mark.parametrize("other", ["settles", "dies"])
+@pytest.mark.parametrize("when", ["refused", "closing", "closed"])
+async def test_two_senders_agree_when_one_is_refused_and_money_comes(shop, orders, when, other, pending):
+    """Money comes, and another sender's copy arrives: after the first one's refusal, before it closes the ref, after.
+    The other notes its answer, or dies with it."""
+    ref = await orders.transfer("14", **({"pending": True} if pending else {}))
+    body, submit, met = await orders.body(ref), shop.core.submit, []
+
+    async def meet():
+        met.append(when)
+        shop.core.send(op="deposit", account="user:rich", asset="USDC", amount="10", ref="late")
+        if other == "settles":
+            await shop.money.settle(ref)
+        else:
+            shop.core.send(**body)
+
+    async def meeting(command):
+        moment = not met and (command["op"], when) in (("transfer", "refused"), ("void", "closing"), ("void", "closed"))
+        if moment and when == "closing":
+            await meet()
+        answer = await submit(command)
+        if moment and when != "closing":
+            await meet()
+        return answer
+
+    shop.core.submit = meeting
+    await shop.money.settle(ref)
+    await shop.finish()
+    assert met == [when]
+    (row,) = await shop.world.sql("SELECT state, sequence FROM money.command WHERE ref = $1", ref)
+    taken = {"pending": (6_000_000, 14_000_000), "posted": (6_000_000, 0), "refused": (20_000_000, 0)}
+    assert shop.parts("user:rich") == taken[row["state"]] and orders.heard == [row["state"]]
+    assert (row["sequence"] is not None) == (row["state"] != "refused")
+    if when == "refused" and other == "settles":
+        assert row["state"] == ("pending" if pending else "posted"), "noted before anybody closed it"
+
+
+@pytest.mark.parametrize("faults", [["none", "request"], ["none", "answer"], ["none", "request", "answer", "busy"]])
+async def test_refused_command_whose_closing_was_lost_is_closed_and_never_sent_again(shop, orders, faults):
+    ref = await orders.transfer("14")
+    shop.core.lose.extend(faults)
+    assert await shop.money.settle(ref) == "closing" and orders.heard == []
+    shop.core.send(op="deposit", account="user:rich", asset="USDC", amount="10", ref="late")
+    del shop.core.commands[:]
+    await shop.finish()
+    assert {command["op"] for command in shop.core.commands} == {"void"}
+    assert orders.heard == ["refused"] and shop.parts("user:rich") == (20_000_000, 0)
+    (row,) = await shop.world.sql("SELECT state, reason FROM money.command WHERE ref = $1", ref)
+    assert tuple(row) == ("refused", "insufficient_funds")
+
+
+async def test_hold_of_another_command_with_the_same_ref_is_left_alone(shop, orders):
+    ref = await orders.transfer()
+    leg = {"from": "user:rich", "asset": "USDC", "amount": "3", "to": "user:other"}
+    shop.core.send(op="transfer", ref=ref, legs=[leg], pending=True)
+    assert await shop.money.settle(ref) == "stuck"
+    assert orders.heard == ["stuck"] and shop.parts("user:rich") == (7_000_000, 3_000_000)
+
+
+async def test_refund_that_one_sender_was_refused_and_another_was_not_is_paid_once(shop):
+    user, bearer = await shop.buyer("7")
+    staff = await shop.staff()
+    (payment,) = await shop.get("/v1/payments", bearer)
+    shop.core.send(op="account", account="user:elsewhere")
+
+    def move(source, target):
+        leg = {"from": source, "asset": "USDC", "amount": "7", "to": target}
+        shop.core.send(op="transfer", ref=uuid4().hex, legs=[leg])
+
+    move(f"user:{user}", "user:elsewhere")
+    submit, first = shop.core.submit, []
+
+    async def slow(command):
+        if command["op"] == "void" and not first:
+            first.append(command)
+            move("user:elsewhere", f"user:{user}")
+            await shop.money.settle(command["ref"])  # the job of the same command
+        return await submit(command)
+
+    shop.core.submit = slow
+    await shop.world.client.post(
+        f"/v1/payments/{payment['id']}/refund", headers=staff | {"idempotency-key": uuid4().hex}, json={}
+    )
+    await shop.finish()
+    assert first
+    (given,) = await shop.world.sql("SELECT coalesce(sum(amount::numeric), 0) AS sum FROM test_provider.refund")
+    assert (given["sum"], shop.units(f"user:{user}")) in ((0, 7_000_000), (7, 0))
+
+
+async def test_sweep_passes_by_a_command_whose_account_the_core_does_not_open(shop, orders):
+    closed = await orders.transfer("1")
+    sent = await orders.transfer("2")
+    change = "UPDATE money.command SET accounts = $2 WHERE ref = $1"
+    await shop.world.sql(change, closed, '{"system:of-ours": "never"}')
+    await shop.world.sql("DELETE FROM jobs.pgqueuer")
+    await shop.world.sql("UPDATE money.command SET updated_at = now() - interval '1 hour'")
+    await shop.money.sweep()
+    assert orders.heard == ["posted"] and shop.parts("user:other") == (2_000_000, 0)
+    rows = await shop.world.sql("SELECT ref, state FROM money.command WHERE ref = ANY($1)", [closed, sent])
+    assert {row["ref"]: row["state"] for row in rows} == {closed: "ordered", sent: "posted"}
+    await shop.world.sql(change, closed, "{}")
+    await shop.finish()
+    assert orders.heard == ["posted", "posted"]
