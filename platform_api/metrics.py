@@ -13,6 +13,7 @@
     books_differ                                     accounts of which the books say another sum than the core
     user_active_sessions                             sessions that stand; read when collected
     platform_events_total{type}                      what happened: user.registered, work.created, license.applied …
+    blockchain_transaction_count{status}             of the registry, since the start: executed, aborted, refused
     content_upload_size_bytes                        sizes of files that were received and found good: a histogram
     payment_success_rate                             of the payments decided since the start; NaN before the first
     <others>                                         counters that contexts make with `counter`
@@ -104,6 +105,10 @@ class Metrics:
                                registry=self._registry)  # fmt: skip
         self._uploads = Histogram("content_upload_size_bytes", "Sizes of files that were received and found good",
                                   buckets=BUCKETS_BYTES, registry=self._registry)  # fmt: skip
+        self._transactions = Gauge(
+            "blockchain_transaction_count", "Transactions of the registry since the start, by what became of them",
+            ["status"], registry=self._registry,
+        )  # fmt: skip
         self._payments = Gauge("payment_success_rate", "Of the payments decided since the start, how many succeeded",
                                registry=self._registry)  # fmt: skip
         self._payments.set(math.nan)
@@ -126,6 +131,8 @@ class Metrics:
         self._events.labels(type_).inc()
         if type_ == "file.ready" and "size_bytes" in payload:  # one that an earlier build wrote says none
             self._uploads.observe(payload["size_bytes"])
+        if type_ in ("chain.tx_confirmed", "chain.tx_failed"):
+            self._transactions.labels(payload["status"]).inc()
         if type_ in self._decided:
             self._decided[type_] += 1
             self._payments.set(self._decided["payment.completed"] / sum(self._decided.values()))

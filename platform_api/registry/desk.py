@@ -26,6 +26,7 @@ from typing import Any, Protocol
 from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
 from platform_api.database import Database
 from platform_api.ids import new_id
+from platform_api.kernel.events import Events
 from platform_api.ports import ChainOutcome, RightsPort, SignedCall
 from platform_api.registry import queries
 
@@ -79,8 +80,8 @@ async def _rest(stop: asyncio.Event, seconds: float) -> None:
 
 
 class RegistryDesk:
-    def __init__(self, database: Database, chain: RightsPort, parts: list[Part]) -> None:
-        self._database, self._chain = database, chain
+    def __init__(self, database: Database, chain: RightsPort, events: Events, parts: list[Part]) -> None:
+        self._database, self._chain, self._events = database, chain, events
         self._parts = {part.purpose: part for part in parts}
         self.error = ""
 
@@ -151,6 +152,7 @@ class RegistryDesk:
                 made = await part.read(row["digest"])
                 async with self._database.transaction() as db:
                     if await queries.correct_transaction(db, row["id"], found.gas_mist, found.checkpoint):
+                        await self._tell(db, row, "executed")
                         await part.end(db, document["id"], made)
                 return True
         return False
@@ -182,6 +184,7 @@ class RegistryDesk:
         part = self._parts[row["purpose"]]
         async with self._database.transaction() as db:
             if await queries.end_transaction(db, row["id"], "refused", why[:1_000], None, None):
+                await self._tell(db, row, "refused")
                 await part.put_off(db, row["document_id"])
         log.warning("event=rights_refused purpose=%s document=%s reason=%s", row["purpose"], row["document_id"], why)
 
@@ -194,6 +197,7 @@ class RegistryDesk:
                 db, row["id"], status, outcome.error[:1_000], outcome.gas_mist, outcome.checkpoint
             ):
                 return
+            await self._tell(db, row, status)
             if made is not None:
                 await part.end(db, document_id, made)
             elif part.is_final(outcome) or await queries.transaction_counts(db, document_id) >= ABORTS_MAX:
@@ -201,3 +205,12 @@ class RegistryDesk:
             else:
                 await part.put_off(db, document_id)
         log.info("event=rights_%s purpose=%s document=%s digest=%s", status, row["purpose"], document_id, row["digest"])
+
+    async def _tell(self, db: Any, row: Any, status: str) -> None:
+        """In the transaction that notes it. Refused bytes may turn out to have taken effect, and are told of again."""
+        payload = {
+            "purpose": row["purpose"], "document_id": str(row["document_id"]), "digest": row["digest"],
+            "status": status,
+        }  # fmt: skip
+        type_ = "chain.tx_confirmed" if status == "executed" else "chain.tx_failed"
+        await self._events.publish(db, type_, ("chain_tx", str(row["id"])), payload)

@@ -9,7 +9,7 @@ from platform_api.kernel.events import Events
 from platform_api.ports import RightsPort
 from platform_api.registry.certificates import Certificates
 from platform_api.registry.copyrights import Copyrights
-from platform_api.registry.desk import RegistryDesk
+from platform_api.registry.desk import Part, RegistryDesk
 from platform_api.registry.license_records import LicenseIssues, LicenseRecords, LicenseRevocations
 from platform_api.registry.registrations import Registrations
 
@@ -17,7 +17,7 @@ __all__ = ["EVENTS", "RegistryService", "registry_desk"]
 
 EVENTS = (
     "copyright.registered", "copyright.failed", "certificate.issued", "license.recorded", "license.record_revoked",
-    "license.record_failed",
+    "license.record_failed", "chain.tx_confirmed", "chain.tx_failed",
 )  # fmt: skip
 
 
@@ -32,5 +32,7 @@ class RegistryService:
 
 def registry_desk(database: Database, chain: RightsPort) -> RegistryDesk:
     """What brings documents to the chain. Revocations come first, then works, then licences of them."""
-    common = (database, chain, Events(EVENTS), Audit())
-    return RegistryDesk(database, chain, [LicenseRevocations(*common), Registrations(*common), LicenseIssues(*common)])
+    events = Events(EVENTS)
+    common = (database, chain, events, Audit())
+    parts: list[Part] = [LicenseRevocations(*common), Registrations(*common), LicenseIssues(*common)]
+    return RegistryDesk(database, chain, events, parts)

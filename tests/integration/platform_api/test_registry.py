@@ -77,6 +77,15 @@ def test_document_has_every_route():
     assert set(content) == {"application/pdf"}
 
 
+async def outcomes(world, document_id):
+    """What was told of the transactions of a registration or a record of a licence."""
+    rows = await world.sql(
+        "SELECT type, payload->>'status' AS status, payload->>'digest' AS digest FROM kernel.outbox"
+        " WHERE subject_type = 'chain_tx' AND payload->>'document_id' = $1 ORDER BY position", document_id,
+    )  # fmt: skip
+    return [tuple(row) for row in rows]
+
+
 async def test_work_is_registered_and_everybody_can_check_it(world, chain):
     wallet = Wallet(0)
     session, bearer = await world.sign_in(wallet)
@@ -114,6 +123,9 @@ async def test_work_is_registered_and_everybody_can_check_it(world, chain):
         await world.refused(404, "NOT_FOUND", "unknown_transaction", "GET", f"/v1/chain/transactions/{digest}")
     told = await world.sql("SELECT type, payload FROM kernel.outbox WHERE subject_id = $1", made["id"])
     assert [row["type"] for row in told] == ["copyright.registered"]
+    assert await outcomes(world, made["id"]) == [("chain.tx_confirmed", "executed", now["digest"])]
+    await world.settle()
+    assert 'blockchain_transaction_count{status="executed"} 1.0' in (await world.client.get("/metrics")).text
     assert session["account_id"] in told[0]["payload"] and work["title"] not in told[0]["payload"]
 
 
@@ -394,6 +406,7 @@ async def test_crash_after_any_step_registers_once(world, chain):
         assert [(row["digest"], row["status"]) for row in sent] == [(now["digest"], "executed")], step
         told = await world.sql("SELECT 1 FROM kernel.outbox WHERE subject_id = $1", made["id"])
         assert len(told) == 1, step
+        assert await outcomes(world, made["id"]) == [("chain.tx_confirmed", "executed", now["digest"])], step
     assert died >= 8
 
 
@@ -433,6 +446,9 @@ async def test_bytes_that_died_with_their_epoch_are_signed_anew(world, chain):
     assert now["status"] == "registered" and len(chain.events("WorkRegistered")) == 1
     rows = await world.sql("SELECT status FROM registry.chain_tx WHERE document_id = $1 ORDER BY id", UUID(made["id"]))
     assert [row["status"] for row in rows] == ["refused", "executed"]
+    assert [told[:2] for told in await outcomes(world, made["id"])] == [
+        ("chain.tx_failed", "refused"), ("chain.tx_confirmed", "executed")
+    ]  # fmt: skip
 
 
 async def test_two_desks_at_once_register_once(world, chain):
@@ -481,6 +497,7 @@ async def test_what_one_desk_has_failed_another_does_not_put_off(world, chain):
         await registry_desk(world.kernel.database, Beside(chain, "sign_registration", refused=True)).step()
     (now,) = await world.data("GET", f"/v1/works/{work['id']}/registrations", headers=bearer)
     assert (now["status"], now["reason"]) == ("failed", "registered_elsewhere")
+    assert [told[:2] for told in await outcomes(world, made["id"])] == [("chain.tx_failed", "aborted")]
 
 
 async def test_what_one_desk_finds_on_the_chain_another_does_not_tell_again(world, chain):
