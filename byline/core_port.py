@@ -16,6 +16,7 @@ from byline.client import CommandError, ConnectionLost, OutcomeUnknownError, Sig
 from byline.status_file import read_status
 from engine.messages.codes import RejectCode
 from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
+from platform_api.ports import submit_taken
 
 __all__ = ["GatewayPort"]
 
@@ -77,16 +78,26 @@ class GatewayPort:
 
     async def register_key(self, key_id: str, public_key: bytes, account: str, scopes: Sequence[str]) -> None:
         """Raises Unavailable, OutcomeUnknown, Refused."""
-        await self.submit(
+        answer = await submit_taken(
+            self,
             {
                 "op": "register_key", "key": public_key.hex(), "accounts": [account], "scopes": list(scopes),
                 "label": key_id,
-            }
+            },
         )  # fmt: skip
+        if answer.get("event") == "rejected":  # its words, as `exists`, are the rulebook's too
+            raise Refused(f"the gateway refused the key: {answer['reason']}")
 
     async def revoke_key(self, key_id: str, public_key: bytes) -> None:
-        """Raises Unavailable, OutcomeUnknown, Refused."""
-        await self.submit({"op": "revoke_key", "key": public_key.hex()})
+        """Raises Unavailable, OutcomeUnknown, Refused.
+
+        The label keeps a key of somebody else, as the operator's, from being ended under its public half.
+        """
+        try:
+            await self.submit({"op": "revoke_key", "key": public_key.hex(), "label": key_id})
+        except Refused as refused:
+            if not isinstance(refused.__cause__, CommandError) or refused.__cause__.code != "unknown_key":
+                raise
 
     async def key_uses(self, taken_ns: int | None) -> dict[str, int]:
         """Raises Unavailable, OutcomeUnknown, Refused."""

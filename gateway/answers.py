@@ -319,6 +319,9 @@ class Answers:
     def _revoke_key(self, fields: dict[str, Any], _: Session) -> dict[str, Any]:
         key = fields.get("key", "")
         known = self._keys.find(key) if isinstance(key, str) else None
+        label = fields.get("label")
+        if label is not None and known is not None and known.label != label:
+            raise KeyRefused("unknown_key", "label", "the label that the key was registered with")
         self._keys.revoke(key, self._clock.now_ns())
         if known is not None:
             self._facts.end_of_key(known)

@@ -35,6 +35,8 @@ CONNECT_SECONDS_MAX = 3.0
 STATEMENTS_MAX = 1_000
 """Prepared statements that a connection keeps. The platform has several hundred; of the driver's own hundred the oldest
 would go just before they are used again, each to be parsed, described and planned anew."""
+BESIDE_CORE_SHARE = 4
+"""One of so many connections may wait for the core: one that stalls must not stop what needs the database alone."""
 NO_CASTS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -65,6 +67,7 @@ class Database:
         self._connections_max = connections_max
         self._query_seconds_max = query_seconds_max
         self._pool: Any = None
+        self._beside_core = asyncio.Semaphore(max(1, connections_max // BESIDE_CORE_SHARE))
         self.observe: Callable[[float], None] | None = None
         """Told how long each connection was in use, in seconds."""
 
@@ -115,6 +118,25 @@ class Database:
         """One connection inside a transaction; an exception rolls back. Raises Unavailable."""
         async with self.connection() as connection, connection.transaction():
             yield connection
+
+    @asynccontextmanager
+    async def transaction_beside_core(self) -> AsyncIterator[Any]:
+        """A transaction inside which the core is asked, because rows must stay locked until it has answered. It answers
+        late, or not at all, for seconds: few of these run at once, the next one waits without a connection.
+
+        Raises:
+            Unavailable: as `connection`; also if none of those before it ends in time.
+        """
+        try:
+            async with asyncio.timeout(self._query_seconds_max):
+                await self._beside_core.acquire()
+        except TimeoutError as error:
+            raise Unavailable("too many wait for the core") from error
+        try:
+            async with self.transaction() as connection:
+                yield connection
+        finally:
+            self._beside_core.release()
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
         """Rows of a read. Raises Unavailable."""

@@ -52,7 +52,12 @@ class CorePort(Protocol):
         """
 
     async def revoke_key(self, key_id: str, public_key: bytes) -> None:
-        """The key opens nothing from now on. Repeating it, or an unknown key, is harmless."""
+        """The key that was registered under this id opens nothing from now on. Repeating it is harmless, and so is a
+        key that is unknown, or registered under another id.
+
+        Raises:
+            Unavailable, OutcomeUnknown, Refused.
+        """
 
     async def key_uses(self, taken_ns: int | None) -> Mapping[str, int]:
         """Public key in hexadecimal to when a session of it last began or ended, ns since 1970: some, the oldest first.

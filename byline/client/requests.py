@@ -338,9 +338,10 @@ class RegisterKey(_Question, tag="register_key", kw_only=True, frozen=True):
 
 
 class RevokeKey(_Question, tag="revoke_key", kw_only=True, frozen=True):
-    """Operator."""
+    """With `label`, only the key that was registered with it. Operator."""
 
     key: Hex32
+    label: str | None = None
 
 
 class AskKeyUses(_Question, tag="key_uses", kw_only=True, frozen=True):

@@ -1,9 +1,10 @@
 """API keys: Ed25519 public keys that open the trading websocket for an account. Shared with the gateway.
 
-The gateway is told before the row is committed: a key that is listed works, a key that is gone opens nothing. A key
-outlives the session that made it, so making one needs a step-up of its own, its owner is told, and it ends with a
-session that is cut off. Then the row comes first and a job tells the gateway, for as long as that takes: a core that is
-away must not keep a stolen session alive.
+The row comes first, the gateway after it: what the gateway lets in is on its owner's list, where it can be revoked. The
+request tells the gateway itself; if that fails, a job does, for as long as it takes, and a key that is listed works, or
+has ended, as soon as the core is there. A key outlives the session that made it, so making one needs a step-up of its
+own, its owner is told, and it ends with a session that is cut off. A core that is away must not keep a stolen session
+alive.
 """
 
 from __future__ import annotations
@@ -32,7 +33,17 @@ __all__ = ["Keys"]
 log = structlog.get_logger(__name__)
 
 _PAUSE_SECONDS_MAX = 60
+_MINE_FIRST = timedelta(seconds=2)
+"""What a request has to tell the gateway itself, before the job does."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class KeyBegin(msgspec.Struct, frozen=True):
+    """A job: the gateway must hear of this key, for this account of the core."""
+
+    key_id: UUID
+    account: str
+    attempt: int = 0
 
 
 class KeyEnd(msgspec.Struct, frozen=True):
@@ -45,7 +56,8 @@ class KeyEnd(msgspec.Struct, frozen=True):
 class Keys:
     def __init__(self, kernel: Kernel, letters: OwnerLetters) -> None:
         self._kernel, self._letters = kernel, letters
-        kernel.jobs.handle("admin_actions", "end_key", KeyEnd, self._end_at_gateway)
+        kernel.jobs.handle("admin_actions", "begin_key", KeyBegin, self._begin_later)
+        kernel.jobs.handle("admin_actions", "end_key", KeyEnd, self._end_later)
 
     async def keys_of(self, caller: Caller) -> list[ApiKey]:
         """Those in force; their number is bounded."""
@@ -53,7 +65,7 @@ class Keys:
             return [_key(row) for row in await queries.api_keys(db, UUID(caller.account_id))]
 
     async def add(self, caller: Caller, body: ApiKeyRequest) -> ApiKey:
-        """Raises ApiError FORBIDDEN `step_up_required`, CONFLICT `too_many_keys`, `key_exists`."""
+        """Raises ApiError FORBIDDEN `step_up_required`, CONFLICT `too_many_keys`, `key_exists`; Refused."""
         public_key = bytes.fromhex(body.public_key)
         scopes: list[str] = sorted(set(body.scopes))
         account_id, key_id = UUID(caller.account_id), new_id()
@@ -76,7 +88,11 @@ class Keys:
             await self._publish(db, "api_key.added", key_id, account_id)
             text = f"The key {body.public_key} may now {' and '.join(scopes)} for your account."
             await self._letters.tell(db, account_id, "A key was added", text)
-            await self._kernel.core.register_key(str(key_id), public_key, caller.account, scopes)
+            await self._later(db, "begin_key", KeyBegin(key_id, caller.account))
+        try:
+            await self._begin(key_id, caller.account)
+        except (Unavailable, OutcomeUnknown) as error:
+            log.info("key_begin_waits", key_id=str(key_id), error=str(error))
         return _key(row)
 
     async def revoke(self, caller: Caller, key_id: UUID) -> None:
@@ -90,7 +106,11 @@ class Keys:
                 old={"public_key": public_key.hex()},
             )  # fmt: skip
             await self._publish(db, "api_key.revoked", key_id, UUID(caller.account_id))
-            await self._kernel.core.revoke_key(str(key_id), public_key)
+            await self._later(db, "end_key", KeyEnd(key_id))
+        try:
+            await self._end(key_id)
+        except (Unavailable, OutcomeUnknown) as error:
+            log.info("key_end_waits", key_id=str(key_id), error=str(error))
 
     async def end_all(self, db: Any, account_id: UUID, session_ids: Sequence[UUID] | None, why: str) -> None:
         """In the transaction of `db`: the keys that these sessions made, or all (None), are in force no longer."""
@@ -118,18 +138,66 @@ class Keys:
             async with self._kernel.database.transaction() as db:
                 await queries.note_key_uses(db, [bytes.fromhex(key) for key in uses], at)
 
-    async def _end_at_gateway(self, job: KeyEnd) -> None:
-        """As long as it takes: a try without an answer is no failed job, but the next one."""
-        async with self._kernel.database.connection() as db:
-            public_key = await queries.ended_api_key(db, job.key_id)
+    async def _later(self, db: Any, kind: str, job: KeyBegin | KeyEnd) -> None:
+        await self._kernel.jobs.enqueue(
+            db, "admin_actions", kind, job, run_after=_MINE_FIRST, dedupe_key=str(job.key_id)
+        )  # fmt: skip
+
+    async def _begin(self, key_id: UUID, account: str) -> None:
+        """Tell the gateway of a key that is in force, under its lock: whoever revokes it meanwhile comes after.
+
+        Raises:
+            Unavailable, OutcomeUnknown: again.
+            Refused: the gateway never takes it. The row is gone then.
+        """
+        core, jobs = self._kernel.core, self._kernel.jobs
         try:
-            await self._kernel.core.revoke_key(str(job.key_id), public_key)
-        except (Unavailable, OutcomeUnknown) as error:
-            pause = timedelta(seconds=min(2**job.attempt, _PAUSE_SECONDS_MAX))
-            log.warning("key_end_waits", key_id=str(job.key_id), attempt=job.attempt, error=str(error))
+            async with self._kernel.database.transaction_beside_core() as db:
+                row = await queries.lock_api_key(db, key_id)
+                if row is not None and row["in_force"]:
+                    await core.register_key(str(key_id), bytes(row["public_key"]), account, list(row["scopes"]))
+                elif row is not None:  # a copy without an answer may have come after its end
+                    await core.revoke_key(str(key_id), bytes(row["public_key"]))
+                await jobs.withdraw(db, "admin_actions", "begin_key", str(key_id))
+        except Refused as refused:
             async with self._kernel.database.transaction() as db:
-                again = KeyEnd(job.key_id, min(job.attempt + 1, 10))
-                await self._kernel.jobs.enqueue(db, "admin_actions", "end_key", again, run_after=pause)
+                await queries.delete_api_key(db, key_id)
+                await self._kernel.audit.record(
+                    db, "api_key.refused", ("api_key", str(key_id)), actor=None, new={"why": str(refused)}
+                )
+                await jobs.withdraw(db, "admin_actions", "begin_key", str(key_id))
+            raise
+
+    async def _end(self, key_id: UUID) -> None:
+        """Tell the gateway of a key that has ended. Raises Unavailable, OutcomeUnknown: again; Refused."""
+        async with self._kernel.database.connection() as db:
+            public_key = await queries.ended_api_key(db, key_id)
+        await self._kernel.core.revoke_key(str(key_id), public_key)
+        async with self._kernel.database.transaction() as db:
+            await self._kernel.jobs.withdraw(db, "admin_actions", "end_key", str(key_id))
+
+    async def _begin_later(self, job: KeyBegin) -> None:
+        """As long as it takes: a try without an answer is no failed job, but the next one."""
+        try:
+            await self._begin(job.key_id, job.account)
+        except Refused as refused:
+            log.warning("key_refused", key_id=str(job.key_id), error=str(refused))
+        except (Unavailable, OutcomeUnknown) as error:
+            log.warning("key_begin_waits", key_id=str(job.key_id), attempt=job.attempt, error=str(error))
+            await self._again("begin_key", KeyBegin(job.key_id, job.account, min(job.attempt + 1, 10)), job.attempt)
+
+    async def _end_later(self, job: KeyEnd) -> None:
+        """The same."""
+        try:
+            await self._end(job.key_id)
+        except (Unavailable, OutcomeUnknown) as error:
+            log.warning("key_end_waits", key_id=str(job.key_id), attempt=job.attempt, error=str(error))
+            await self._again("end_key", KeyEnd(job.key_id, min(job.attempt + 1, 10)), job.attempt)
+
+    async def _again(self, kind: str, job: KeyBegin | KeyEnd, attempt: int) -> None:
+        pause = timedelta(seconds=min(2**attempt, _PAUSE_SECONDS_MAX))
+        async with self._kernel.database.transaction() as db:
+            await self._kernel.jobs.enqueue(db, "admin_actions", kind, job, run_after=pause)
 
     async def _publish(self, db: Any, event: str, key_id: UUID, account_id: UUID) -> None:
         payload = {"for_accounts": [str(account_id)]}

@@ -340,6 +340,19 @@ async def end_api_keys(db: Any, account_id: UUID, session_ids: Sequence[UUID] | 
     return rows
 
 
+async def lock_api_key(db: Any, key_id: UUID) -> Any:
+    """`public_key`, `scopes` and `in_force`; nobody revokes it meanwhile. None: it was taken back."""
+    return await db.fetchrow(
+        "SELECT public_key, scopes, revoked_at IS NULL AS in_force FROM identity.api_key"
+        " WHERE id = $1 FOR UPDATE",
+        key_id,
+    )
+
+
+async def delete_api_key(db: Any, key_id: UUID) -> None:
+    await db.execute("DELETE FROM identity.api_key WHERE id = $1", key_id)
+
+
 async def ended_api_key(db: Any, key_id: UUID) -> bytes:
     public_key: bytes = await db.fetchval("SELECT public_key FROM identity.api_key WHERE id = $1", key_id)
     return public_key

@@ -221,7 +221,7 @@ class UserController(Controller):
         self, request: AnyRequest, data: JSONBody[ApiKeyRequest], caller: Who, identity: Identity, guard: Guard
     ) -> Envelope[ApiKey]:
         """Register an Ed25519 public key. The private key stays with the caller. Needs a step-up for itself, after the
-        sign-in."""
+        sign-in. If order entry is away, the key works as soon as it is there."""
         key = await identity.keys.add(caller, data)
         guard.forget(caller.session_id)
         return ok(request, key)
@@ -230,7 +230,7 @@ class UserController(Controller):
     async def revoke_key(
         self, request: AnyRequest, key_id: FromPath[str], caller: Who, identity: Identity
     ) -> Envelope[None]:
-        """Revoke a key, at once."""
+        """Revoke a key, at once; if order entry is away, as soon as it is there."""
         await identity.keys.revoke(caller, path_id(key_id, "key"))
         return ok(request, None)
 

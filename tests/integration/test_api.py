@@ -225,8 +225,11 @@ async def test_api_key_is_registered_at_the_gateway_listed_and_revoked(world):
     world.core.failure = Unavailable("the gateway is away")
     await upkeep(world)  # goes on without it
     body["public_key"] = "b2" + body["public_key"][2:]
-    await world.refused(503, "SERVICE_UNAVAILABLE", "unavailable", "POST", keys, headers=bearer, json=body)
-    assert await world.data("GET", keys, headers=bearer) == []
+    key = await world.data("POST", keys, headers=bearer, json=body)  # listed, and begun as soon as the gateway is there
+    assert await world.data("GET", keys, headers=bearer) == [key] and world.core.keys == {}
+    world.core.failure = None
+    await world.settle()
+    assert list(world.core.keys) == [key["id"]]
 
 
 LIMIT = {"market": "INK-USDC", "side": "buy", "type": "limit", "size": "1", "price": "12.4"}

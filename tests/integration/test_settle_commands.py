@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from typer.testing import CliRunner
@@ -240,7 +241,22 @@ async def _brake_of_a_running_exchange(data: Path) -> None:
     await answers(opened, bool)
     assert await phases() == {"continuous"} and brake.closed == set()
     brake.close()
+    await _keys_of_a_running_exchange(core)
     await core.close()
+
+
+async def _keys_of_a_running_exchange(core: GatewayPort) -> None:
+    """A key ends under its own id alone, and once it has ended that is said again without harm."""
+    public_key = bytes.fromhex(uuid4().hex * 2)
+    await core.submit({"op": "account", "account": "user:keys"})
+    await core.register_key("mine", public_key, "user:keys", ["read"])
+    await core.revoke_key("another's", public_key)
+    await core.register_key("mine", public_key, "user:keys", ["read"])  # as it is
+    with pytest.raises(Refused):
+        await core.register_key("again", public_key, "user:keys", ["read"])
+    await core.revoke_key("mine", public_key)
+    await core.revoke_key("mine", public_key)
+    await core.register_key("again", public_key, "user:keys", ["read"])
 
 
 async def test_status_pause_and_resume_of_a_running_exchange(new_exchange) -> None:  # type: ignore[no-untyped-def]

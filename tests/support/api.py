@@ -79,7 +79,9 @@ class StandInCore:
         self.keys[key_id] = (public_key, account, tuple(scopes))
 
     async def revoke_key(self, key_id, public_key):
-        assert self.keys.pop(key_id)[0] == public_key
+        if self.failure is not None:
+            raise self.failure
+        assert self.keys.pop(key_id, (public_key,))[0] == public_key
 
     async def key_uses(self, taken_ns):
         """Two at a time, so that whoever asks has to go on."""

@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+from engine.messages.errors import Refused
 from tests.support.sales import shop_over
 from tests.support.waiting import HANG_S
 from tests.unit.platform_api.test_sui_signature import Wallet
@@ -187,3 +188,78 @@ async def test_suspended_account_ends_everywhere_at_once_and_comes_back_with_its
         rows = await world.sql(noted, account)
         assert [row["action"] for row in rows if row["action"].startswith("user.")] == [
             "user.suspended", "user.unsuspended"]  # fmt: skip
+
+
+async def test_what_the_gateway_lets_in_is_on_its_owners_list(api_dsn):
+    """PostgreSQL is away as soon as the gateway has taken the key."""
+    async with shop_over(api_dsn) as shop:
+        world, wallet, path = shop.world, Wallet(0), "/v1/users/me/api-keys"
+        _, bearer = await world.sign_in(wallet)
+        await world.step_up(wallet, bearer)
+        register = shop.core.register_key
+
+        async def then_cut(*arguments):
+            await register(*arguments)
+            await world.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND state = 'idle in transaction'"
+            )
+
+        shop.core.register_key = then_cut
+        body = {"public_key": uuid4().hex * 2, "scopes": ["trade"]}
+        made = await shop.post(path, bearer, body)
+        shop.core.register_key = register
+        assert [key["id"] for key in await world.data("GET", path, headers=bearer)] == [made["id"]]
+        assert set(shop.core.keys) == {made["id"]}
+        await world.data("DELETE", f"{path}/{made['id']}", headers=bearer)
+        await world.settle()
+        assert not shop.core.keys
+
+
+async def test_a_key_begins_and_ends_as_soon_as_the_core_is_there(api_dsn):
+    async with shop_over(api_dsn) as shop:
+        world, wallet, path = shop.world, Wallet(0), "/v1/users/me/api-keys"
+        _, bearer = await world.sign_in(wallet)
+
+        async def make():
+            await world.step_up(wallet, bearer)
+            return await shop.post(path, bearer, {"public_key": uuid4().hex * 2, "scopes": ["trade"]})
+
+        shop.core.lose.append("request")
+        made = await make()
+        assert not shop.core.keys
+        await world.settle()
+        assert set(shop.core.keys) == {made["id"]}
+        shop.core.lose.append("request")
+        await world.data("DELETE", f"{path}/{made['id']}", headers=bearer)
+        assert set(shop.core.keys) == {made["id"]}
+        await world.settle()
+        assert not shop.core.keys and await world.data("GET", path, headers=bearer) == []
+        # One that ends before the core has heard of it never begins.
+        shop.core.lose.extend(["request", "request"])
+        made = await make()
+        await world.data("DELETE", f"{path}/{made['id']}", headers=bearer)
+        await world.settle()
+        assert not shop.core.keys
+
+
+async def test_a_key_that_the_gateway_does_not_take_is_none(api_dsn):
+    """Its public half is that of a key that is registered otherwise, as the operator's."""
+    async with shop_over(api_dsn) as shop:
+        world, wallet, path = shop.world, Wallet(0), "/v1/users/me/api-keys"
+        _, bearer = await world.sign_in(wallet)
+        register = shop.core.register_key
+
+        async def refuse(*_):
+            raise Refused("exists")
+
+        shop.core.register_key = refuse
+        body = {"public_key": uuid4().hex * 2, "scopes": ["trade"]}
+        await world.step_up(wallet, bearer)
+        assert (await world.client.post(path, headers=bearer, json=body)).status_code == 502
+        assert await world.data("GET", path, headers=bearer) == []
+        shop.core.register_key = register
+        await world.settle()
+        assert not shop.core.keys
+        await world.step_up(wallet, bearer)
+        await shop.post(path, bearer, body)  # nothing of it stayed
