@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import date
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -37,7 +36,7 @@ from platform_api.royalties.models import (
     WorkRoyalties,
 )
 from platform_api.royalties.service import RoyaltyService
-from platform_api.royalties.statements import LINES_MAX
+from platform_api.royalties.statements import LINES_MAX, PDF_LINES_MAX
 from platform_api.security import permitted
 
 __all__ = ["PayoutController", "RoyaltyController", "RoyaltyRunController", "RuleController"]
@@ -117,14 +116,15 @@ class RoyaltyController(Controller):
         self, request: AnyRequest, caller: Who, royalties: Royalties, since: FromQuery[date | None] = None,
         until: FromQuery[date | None] = None, format: Format = "json",
     ) -> Response[Envelope[Report]]:  # fmt: skip
-        """One's own lines between two days of UTC; thirty days unless told. `format` csv and pdf are files."""
-        report = await royalties.statements.report(UUID(caller.account_id), since, until)
+        """One's own lines between two days of UTC; thirty days unless told. `format` csv and pdf are files. At most
+        10,000 lines, the first; a PDF has 1,000. `complete` says whether that is all of them."""
+        lines_max = PDF_LINES_MAX if format == "pdf" else LINES_MAX
+        report = await royalties.statements.report(UUID(caller.account_id), since, until, lines_max=lines_max)
         if format == "csv":
-            return _file(paper.report_csv(report), "text/csv", "royalties.csv")
+            return _file(await royalties.drawn(paper.report_csv, report), "text/csv", "royalties.csv")
         if format == "pdf":
             holder = await royalties.holder(caller)
-            content = await asyncio.to_thread(paper.report_pdf, report, holder)
-            return _file(content, "application/pdf", "royalties.pdf")
+            return _file(await royalties.drawn(paper.report_pdf, report, holder), "application/pdf", "royalties.pdf")
         return Response(ok(request, report))
 
     @get("/statements", responses=READS)
@@ -141,17 +141,17 @@ class RoyaltyController(Controller):
         format: Format = "json", cursor: Cursor = None,
     ) -> Response[Envelope[StatementDetail]]:  # fmt: skip
         """One statement with its lines, 10,000 a page. `format` csv and pdf are files of all lines, the same bytes each
-        time; a PDF has at most 10,000 of them."""
+        time; a PDF has at most 1,000 of them."""
         id_ = path_id(statement_id, "statement")
         if format == "json":
             return Response(ok(request, *await royalties.statements.read(caller, id_, cursor)))
-        lines_max = LINES_MAX if format == "pdf" else None
+        lines_max = PDF_LINES_MAX if format == "pdf" else None
         detail = await royalties.statements.read_whole(caller, id_, lines_max=lines_max)
         name = f"statement-{detail.statement.period}-{detail.statement.asset}"
         if format == "csv":
-            return _file(await asyncio.to_thread(paper.statement_csv, detail), "text/csv", f"{name}.csv")
+            return _file(await royalties.drawn(paper.statement_csv, detail), "text/csv", f"{name}.csv")
         holder = await royalties.holder(caller)
-        content = await asyncio.to_thread(paper.statement_pdf, detail, holder)
+        content = await royalties.drawn(paper.statement_pdf, detail, holder)
         return _file(content, "application/pdf", f"{name}.pdf")
 
     @get("/balance", responses=READS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -57,6 +59,7 @@ class RoyaltyService:
         self.statements = Statements(kernel, self.reconciliation)
         self.gathering = Gathering(kernel)
         self.payouts = Payouts(kernel, self.entries)
+        self._pen = asyncio.Semaphore(1)
 
     async def earned(self, db: Any, earning: Earning) -> UUID:
         """For contexts that sell: see `Earnings.record`."""
@@ -131,6 +134,11 @@ class RoyaltyService:
             )
             for row in rows
         ]  # fmt: skip
+
+    async def drawn(self, make: Callable[..., bytes], *what: Any) -> bytes:
+        """The file that `make` makes of these, beside the event loop, one at a time: a long paper takes seconds."""
+        async with self._pen:
+            return await asyncio.to_thread(make, *what)
 
     async def holder(self, caller: Caller) -> str:
         """The name on the caller's papers."""

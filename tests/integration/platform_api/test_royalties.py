@@ -464,8 +464,8 @@ async def test_month_is_closed_once_into_statements_that_add_up(shop):
 
 
 async def test_statement_of_many_lines_lacks_none(shop, monkeypatch):
-    for module in (statements, routes):
-        monkeypatch.setattr(module, "LINES_MAX", 2)
+    monkeypatch.setattr(statements, "LINES_MAX", 2)
+    monkeypatch.setattr(routes, "PDF_LINES_MAX", 2)
     seller, bearer, _, _, offer = await shop.seller()
     for _ in range(3):
         await sell(shop, offer)
