@@ -13,8 +13,11 @@ from platform_api.search import as_beginning
 _WORK = """
     w.id, w.creator_id, w.account_id, w.kind, w.title, w.description, w.category, w.genres, w.tags, w.language,
     w.metadata, w.status, w.verification_status, w.content_version, w.sold, w.published_at, w.created_at, w.updated_at,
-    w.version, w.purchase_count, w.view_count, w.rating_sum, w.rating_count
+    w.version, coalesce(n.purchase_count, 0) AS purchase_count, coalesce(n.view_count, 0) AS view_count,
+    coalesce(n.rating_sum, 0) AS rating_sum, coalesce(n.rating_count, 0) AS rating_count
 """
+_WORKS = "works.work w LEFT JOIN works.tally n ON n.work_id = w.id"
+"""What is counted of a work lies beside it, in a row from the first count on."""
 CASTS = {"search_words": "::text::regconfig"}
 FILTERS: Mapping[str, str] = {
     "kind": "w.kind = {}",
@@ -100,12 +103,12 @@ _EDITED = (
 
 async def work(db: Any, work_id: UUID) -> Any:
     """None for one that is deleted."""
-    return await db.fetchrow(f"SELECT {_WORK} FROM works.work w WHERE w.id = $1 AND w.status <> 'deleted'", work_id)
+    return await db.fetchrow(f"SELECT {_WORK} FROM {_WORKS} WHERE w.id = $1 AND w.status <> 'deleted'", work_id)
 
 
 async def lock_work(db: Any, work_id: UUID) -> Any:
     """Changes of a work, and of all that belongs to it, come one after the other."""
-    query = f"SELECT {_WORK} FROM works.work w WHERE w.id = $1 AND w.status <> 'deleted' FOR UPDATE"
+    query = f"SELECT {_WORK} FROM {_WORKS} WHERE w.id = $1 AND w.status <> 'deleted' FOR UPDATE OF w"
     return await db.fetchrow(query, work_id)
 
 
@@ -126,22 +129,23 @@ async def shown(db: Any, ids: list[UUID]) -> set[UUID]:
 
 
 async def count_purchase(db: Any, work_id: UUID, change: int) -> None:
-    """As `mark_sold`: no new version of the row."""
-    await db.execute("UPDATE works.work SET purchase_count = purchase_count + $2 WHERE id = $1", work_id, change)
+    await db.execute(
+        "INSERT INTO works.tally AS n (work_id, purchase_count) VALUES ($1, $2)"
+        " ON CONFLICT (work_id) DO UPDATE SET purchase_count = n.purchase_count + excluded.purchase_count",
+        work_id, change,
+    )  # fmt: skip
 
 
 async def count_views(db: Any, seen: list[tuple[date, UUID, bytes]]) -> None:
-    """Visitors that are new today, (day, work, visitor), in one order for all who write. As `count_purchase`."""
+    """Visitors that are new today, (day, work, visitor), in one order for all who write."""
     await db.execute(
         """
         WITH new AS (
             INSERT INTO works.work_view SELECT * FROM unnest($1::date[], $2::uuid[], $3::bytea[])
-            ON CONFLICT DO NOTHING RETURNING work_id),
-        counted AS (SELECT work_id, count(*) AS visitors FROM new GROUP BY work_id),
-        held AS (
-            SELECT w.id FROM works.work w WHERE w.id IN (SELECT work_id FROM counted) ORDER BY w.id FOR NO KEY UPDATE)
-        UPDATE works.work w SET view_count = w.view_count + c.visitors
-        FROM held h JOIN counted c ON c.work_id = h.id WHERE w.id = h.id
+            ON CONFLICT DO NOTHING RETURNING work_id)
+        INSERT INTO works.tally AS n (work_id, view_count)
+        SELECT work_id, count(*) FROM new GROUP BY work_id ORDER BY work_id
+        ON CONFLICT (work_id) DO UPDATE SET view_count = n.view_count + excluded.view_count
         """,
         [day for day, _, _ in seen], [work_id for _, work_id, _ in seen], [visitor for _, _, visitor in seen],
     )  # fmt: skip
@@ -170,9 +174,10 @@ async def remove_rating(db: Any, work_id: UUID, account_id: UUID) -> None:
 
 
 async def count_rating(db: Any, work_id: UUID, stars: int, ratings: int) -> None:
-    """As `count_purchase`."""
     await db.execute(
-        "UPDATE works.work SET rating_sum = rating_sum + $2, rating_count = rating_count + $3 WHERE id = $1",
+        "INSERT INTO works.tally AS n (work_id, rating_sum, rating_count) VALUES ($1, $2, $3)"
+        " ON CONFLICT (work_id) DO UPDATE SET rating_sum = n.rating_sum + excluded.rating_sum,"
+        " rating_count = n.rating_count + excluded.rating_count",
         work_id, stars, ratings,
     )  # fmt: skip
 
@@ -191,14 +196,14 @@ async def browse(
     if after is not None:
         where += " AND " + arguments.put(condition, *after)
     rows: list[Any] = await db.fetch(
-        arguments.put(f"SELECT {_WORK} FROM works.work w WHERE {where} ORDER BY {order} LIMIT {{}}", limit), *arguments
+        arguments.put(f"SELECT {_WORK} FROM {_WORKS} WHERE {where} ORDER BY {order} LIMIT {{}}", limit), *arguments
     )
     return rows
 
 
 async def own(db: Any, account_id: UUID, status: str, before: UUID | None, limit: int) -> list[Any]:
     rows: list[Any] = await db.fetch(
-        f"SELECT {_WORK} FROM works.work w WHERE w.account_id = $1 AND w.status = $2"
+        f"SELECT {_WORK} FROM {_WORKS} WHERE w.account_id = $1 AND w.status = $2"
         " AND ($3::uuid IS NULL OR w.id < $3) ORDER BY w.id DESC LIMIT $4",
         account_id, status, before, limit,
     )  # fmt: skip
@@ -231,7 +236,8 @@ async def search(
             UNION ALL SELECT id, (ts_rank_cd(search, words, 1) * 1000000)::bigint FROM found
         ),
         best AS (SELECT r.id, r.rank FROM ranked r WHERE {beyond} {end})
-        SELECT {_WORK}, r.rank FROM best r JOIN works.work w ON w.id = r.id ORDER BY r.rank DESC, r.id DESC
+        SELECT {_WORK}, r.rank FROM best r JOIN works.work w ON w.id = r.id
+        LEFT JOIN works.tally n ON n.work_id = w.id ORDER BY r.rank DESC, r.id DESC
         """,
         *arguments,
     )

@@ -82,7 +82,7 @@ async def test_what_was_sold_and_minted_before_it_was_noted_is_noted(postgres_ds
         for file in files[19:]:
             shutil.copy(file, tmp_path)
         await migrate(postgres_dsn, tmp_path)
-        assert await connection.fetchval("SELECT purchase_count FROM works.work") == 2
+        assert await connection.fetchval("SELECT purchase_count FROM works.tally") == 2
         assert await connection.fetchval("SELECT sale_count FROM creators.tally") == 3
         assert await connection.fetchval("SELECT token_id FROM creators.tally") == minted
         assert await connection.fetchval("SELECT sales FROM creators.daily") == 4
