@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+SECONDS_CHARACTERS = len("2026-01-02T03:04:05Z")
 _PLACE = re.compile(r"- at `\$\.data\.(.+)`$")
 
 
@@ -141,7 +142,8 @@ def timestamp(at: datetime | None = None) -> str:
     at = at or datetime.now(UTC)
     if at.tzinfo is not UTC:  # PostgreSQL's are, and a list has three of them a row
         at = at.astimezone(UTC)
-    return at.isoformat(timespec="microseconds")[:-6] + "Z"
+    text = msgspec.json.encode(at)[1:-1].decode()  # a fourth of what `isoformat` takes; it leaves out a zero fraction
+    return text if len(text) > SECONDS_CHARACTERS else text[:-1] + ".000000Z"
 
 
 def refused_order(reason: str) -> ApiError:

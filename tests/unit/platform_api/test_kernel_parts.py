@@ -4,12 +4,14 @@ import email.policy
 import io
 import logging
 import stat
+from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
 import pytest
 import structlog
 
 from engine.messages.errors import Refused, SettingsInvalid, Unavailable
+from platform_api.errors import timestamp
 from platform_api.kernel.sealing import KeyRing, NotOurs, SealedColumn, Sealer, load_ring, rotate
 from platform_api.logs import configure_logs
 from platform_api.mail import OutboxFolder
@@ -92,6 +94,14 @@ def test_log_lines_are_one_line_each_with_the_bound_facts_and_no_secrets(as_json
         assert word in ours
     assert "hidden" not in ours and "abcdefghij" not in theirs and "event=old" in theirs and "r-1" in theirs
     assert ours.startswith("{") is as_json
+
+
+@pytest.mark.parametrize("fraction", [0, 1, 10, 123_456, 500_000, 999_999])
+@pytest.mark.parametrize("zone", [UTC, timezone(timedelta(0)), timezone(timedelta(hours=5, minutes=30))])
+def test_times_are_told_in_utc_with_six_decimals_always(fraction, zone):
+    at = datetime(2026, 3, 1, 2, 30, 0, fraction, tzinfo=zone)
+    told = timestamp(at)
+    assert (datetime.fromisoformat(told), len(told), told[-8], told[-1]) == (at, 27, ".", "Z")
 
 
 def test_f70_roles_permit_what_the_table_says():
