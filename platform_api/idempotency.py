@@ -139,13 +139,11 @@ class Idempotency:
                                      KEPT)  # fmt: skip
 
     async def _claim(self, db: Any, account_id: UUID, route: str, key: str, digest: bytes) -> Any:
-        """Inserts the record (None), or returns the one that is there, locked. Waits for one being inserted."""
-        await db.execute(_EXPIRE, account_id, route, key, KEPT)
-        tag = await db.execute(
-            "INSERT INTO kernel.idempotency_record (account_id, route, key, digest) VALUES ($1, $2, $3, $4)"
-            " ON CONFLICT DO NOTHING",
-            account_id, route, key, digest,
-        )  # fmt: skip
+        """Inserts the record, or begins one anew that is over (None); or returns the one that is there, locked.
+
+        Waits for one being inserted.
+        """
+        tag = await db.execute(_CLAIM, account_id, route, key, digest, KEPT)
         if tag == "INSERT 0 1":
             return None
         row = await db.fetchrow(
@@ -169,7 +167,11 @@ class Idempotency:
 
 
 _OWNER = " WHERE account_id = $1 AND route = $2 AND key = $3"
-_EXPIRE = "DELETE FROM kernel.idempotency_record" + _OWNER + " AND created_at < now() - $4::interval"
+_CLAIM = (
+    "INSERT INTO kernel.idempotency_record AS r (account_id, route, key, digest) VALUES ($1, $2, $3, $4)"
+    " ON CONFLICT (account_id, route, key) DO UPDATE SET digest = excluded.digest, status = NULL, response = NULL,"
+    " created_at = excluded.created_at, leased_until = excluded.leased_until WHERE r.created_at < now() - $5::interval"
+)
 _FORGET = "DELETE FROM kernel.idempotency_record" + _OWNER
 _KEEP = "UPDATE kernel.idempotency_record SET status = $4, response = $5" + _OWNER
 _LEASE = "UPDATE kernel.idempotency_record SET leased_until = now() + $4::interval" + _OWNER

@@ -80,11 +80,11 @@ class Purchases:
             raise ApiError(ErrorCode.CONFLICT, message, reason="price_changed", field="price",
                            details={"price": price, "asset": offer["asset"]})  # fmt: skip
         id_ = new_id()
-        await queries.insert_purchase(db, id_, account_id, offer, work["account_id"], body.method)
+        row = await queries.insert_purchase(db, id_, account_id, offer, work["account_id"], body.method)
         # Behind the insert: it waits for one that is being completed, whose entitlement is seen now.
         if await queries.is_taken(db, account_id, offer["work_id"], offer["chapter_id"], id_):
             raise ApiError(ErrorCode.CONFLICT, "It is bought already, or being paid for.", reason="already_owned")
-        return await queries.purchase(db, id_)
+        return row
 
     async def to_pay(self, db: Any, purchase_id: UUID) -> tuple[Any, str | None]:
         """A purchase whose money has come to a provider, locked, and its work marked as sold; or why it cannot be had.

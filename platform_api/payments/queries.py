@@ -160,12 +160,12 @@ async def turn_payment(db: Any, id_: UUID, status: str, sequence: int | None) ->
 
 async def insert_purchase(
     db: Any, id_: UUID, account_id: UUID, offer: Any, seller_id: UUID, method: str
-) -> None:  # fmt: skip
-    await db.execute(
+) -> Any:  # fmt: skip
+    return await db.fetchrow(
         """
         INSERT INTO payments.purchase (id, account_id, offer_id, work_id, chapter_id, seller_id, kind, method, asset,
             scale, price_units, access_seconds)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING *
         """,
         id_, account_id, offer["id"], offer["work_id"], offer["chapter_id"], seller_id, offer["kind"], method,
         offer["asset"], offer["scale"], offer["price_units"], offer["access_seconds"],

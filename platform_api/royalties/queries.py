@@ -59,15 +59,11 @@ async def rule(db: Any, rule_id: UUID) -> Any:
 
 async def rule_at(db: Any, work_id: UUID, kind: str, at: datetime) -> Any:
     """The one of this kind, else the one for any, that counted then."""
-    for wanted in (kind, "any"):
-        row = await db.fetchrow(
-            _RULE + "WHERE work_id = $1 AND revenue_kind = $2 AND status = 'effective' AND effective_from <= $3"
-            " ORDER BY effective_from DESC, version DESC LIMIT 1",
-            work_id, wanted, at,
-        )  # fmt: skip
-        if row is not None:
-            return row
-    return None
+    return await db.fetchrow(
+        _RULE + "WHERE work_id = $1 AND revenue_kind IN ($2, 'any') AND status = 'effective' AND effective_from <= $3"
+        " ORDER BY revenue_kind = 'any', effective_from DESC, version DESC LIMIT 1",
+        work_id, kind, at,
+    )  # fmt: skip
 
 
 async def standing_rules(db: Any, work_id: UUID) -> list[Any]:

@@ -474,6 +474,12 @@ async def test_key_makes_a_change_happen_once_also_for_two_at_the_same_instant(d
     await ask(None)
     assert len(await world.sql("SELECT * FROM public.change")) == 4
 
+    await world.sql("UPDATE kernel.idempotency_record SET created_at = now() - interval '25 hours' WHERE key = 'k'")
+    again = await asyncio.gather(*(ask(body={"a": 3}) for _ in range(4)))  # a day later the key is anybody's again
+    assert sorted(replayed for _, replayed in again) == [False] + [True] * 3
+    assert len({answer for answer, _ in again}) == 1
+    assert len(await world.sql("SELECT * FROM public.change")) == 5
+
 
 async def test_run_that_died_is_taken_over_when_its_lease_is_over(database, world):
     session, _ = await world.sign_in()
