@@ -22,7 +22,7 @@ from platform_api.licensing.measures import (
     territory_set,
     tidy,
 )
-from tests.integration.platform_api.test_works import TEXT, file_of, published, story
+from tests.integration.platform_api.test_works import TEXT, chapter, creator, file_of, published, story
 from tests.support.files import png
 from tests.support.licences import (
     TERMS,
@@ -708,6 +708,23 @@ async def test_a_seat_keeps_what_was_there_and_gets_nothing_older(world):
     await world.refused(404, "NOT_FOUND", "unknown_chapter", "GET", gone, headers=late)
     await world.data("POST", f"/v1/works/{work['id']}/archive", headers=owner)
     assert not await is_locked(world, early, work, first) and not await is_locked(world, late, work, first)
+
+
+async def test_a_work_that_is_licensed_before_it_is_published_is_open_to_seats_alone(world):
+    _, _, owner = await creator(world)
+    work = await story(world, owner, "Not out yet")
+    done, draft = [await chapter(world, owner, work, title) for title in ("Done", "Half")]
+    await world.data("POST", f"/v1/chapters/{done['id']}/publish", headers=owner)
+    buyer_id, buyer = await studio(world)
+    held = await issued(world, owner, work, buyer_id, license_type="enterprise", seats=1)
+    _, holder = await seated(world, buyer, held)
+    path = f"/v1/works/{work['id']}"
+    assert (await world.data("GET", path, headers=holder))["status"] == "draft"
+    assert not await is_locked(world, holder, work, done)
+    missing = ("unknown_chapter", "GET", f"{path}/chapters/{draft['id']}")  # what is not done is nobody's yet
+    await world.refused(404, "NOT_FOUND", *missing, headers=holder)
+    for others in ({}, buyer):
+        await world.refused(404, "NOT_FOUND", "unknown_work", "GET", path, headers=others)
 
 
 async def test_library_has_seats_and_purchases_in_one_order(world):

@@ -27,6 +27,20 @@ async def shop(api_dsn):
         yield shop
 
 
+async def test_metrics_say_how_many_payments_succeed(shop):
+    async def rate():
+        text = (await shop.world.client.get("/metrics")).text
+        return next(line.split()[1] for line in text.splitlines() if line.startswith("payment_success_rate "))
+
+    _, bearer = await shop.buyer()
+    assert await rate() == "NaN"
+    for card, expected in (("declined", "0.0"), ("ok", "0.5"), ("ok", "0.666"), ("events_twice", "0.75")):
+        intent = await shop.post("/v1/payments/intents", bearer, {"asset": "USDC", "amount": "1"})
+        await shop.pay(intent, card)
+        await shop.finish()
+        assert (await rate()).startswith(expected), card
+
+
 async def test_paid_purchase_moves_the_money_and_opens_the_work(shop):
     seller, seller_bearer, work, chapter, offer = await shop.seller("10.01")
     buyer, bearer = await shop.buyer()
