@@ -120,9 +120,9 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def transaction_beside_core(self) -> AsyncIterator[Any]:
-        """A transaction inside which the core is asked, because rows must stay locked until it has answered. It answers
-        late, or not at all, for seconds: few of these run at once, the next one waits without a connection.
+    async def connection_beside_core(self) -> AsyncIterator[Any]:
+        """A connection that is kept while the core is asked, which may answer late, or not at all, for seconds: few are
+        so kept at once, and who comes next waits without one.
 
         Raises:
             Unavailable: as `connection`; also if none of those before it ends in time.
@@ -133,10 +133,16 @@ class Database:
         except TimeoutError as error:
             raise Unavailable("too many wait for the core") from error
         try:
-            async with self.transaction() as connection:
+            async with self.connection() as connection:
                 yield connection
         finally:
             self._beside_core.release()
+
+    @asynccontextmanager
+    async def transaction_beside_core(self) -> AsyncIterator[Any]:
+        """The same inside a transaction: for what must stay locked until the core has answered."""
+        async with self.connection_beside_core() as connection, connection.transaction():
+            yield connection
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
         """Rows of a read. Raises Unavailable."""

@@ -150,7 +150,7 @@ class Sessions:
             self._refused.labels(error.reason).inc()
             raise
         facts = current_request.get()
-        async with self._database.transaction() as db:
+        async with self._database.transaction_beside_core() as db:
             row, created = await self._find_or_make_account(db, wallet, signer)
             if row["status"] != "active":
                 raise ApiError(ErrorCode.FORBIDDEN, "This account is suspended.", reason="account_suspended")

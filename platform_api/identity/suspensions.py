@@ -91,7 +91,7 @@ class Suspensions:
     async def _tell_core(self, job: TellCore) -> None:
         """What the row says now, under its lock: of two jobs the last one tells the last. Repeating it is harmless."""
         try:
-            async with self._database.transaction() as db:
+            async with self._database.transaction_beside_core() as db:
                 row = await queries.lock_account(db, job.account_id)
                 command = {
                     "op": "account", "account": core_account(job.account_id), "status": CORE_STATUS[row["status"]]

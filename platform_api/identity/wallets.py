@@ -39,7 +39,7 @@ class Wallets:
         `too_many_wallets`, `row_in_use`."""
         wallet, signer = await self._sessions.prove(body, "link_wallet", caller.account_id)
         account_id, wallet_id = UUID(caller.account_id), new_id()
-        async with self._kernel.database.transaction() as db:
+        async with self._kernel.database.transaction_beside_core() as db:
             await queries.lock_account(db, account_id)
             await spend_step_up(db, caller)
             known = await queries.wallets(db, account_id)
@@ -62,7 +62,7 @@ class Wallets:
             ApiError: NOT_FOUND, CONFLICT `last_wallet`, `settlement_wallet`, `row_in_use`.
         """
         account_id = UUID(caller.account_id)
-        async with self._kernel.database.transaction() as db:
+        async with self._kernel.database.transaction_beside_core() as db:
             await queries.lock_account(db, account_id)
             known = await queries.wallets(db, account_id)
             found = next((row for row in known if row["id"] == wallet_id), None)

@@ -332,7 +332,7 @@ class WithdrawalService:
     async def _drive(self, row: Any) -> Withdrawal:
         """Take what the core answers now into the document; what it does not answer is the desk's."""
         try:
-            async with self._database.connection() as db:
+            async with self._database.connection_beside_core() as db:
                 await drive(db, self._core, row)
                 row = await db.fetchrow("SELECT * FROM money.withdrawal WHERE id = $1", row["id"])
         except (Unavailable, OutcomeUnknown):

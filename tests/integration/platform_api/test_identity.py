@@ -1,5 +1,6 @@
 """People over HTTP and a real PostgreSQL: wallets of two chains, cookies, devices, e-mail, roles."""
 
+import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -14,6 +15,7 @@ from platform_api.security import ACCESS_COOKIE, REFRESH_COOKIE
 from tests.support.api import opened
 from tests.support.real_core import RealCore
 from tests.support.sales import Shop
+from tests.support.waiting import HANG_S
 from tests.unit.platform_api.test_ethereum_signature import EthereumWallet
 from tests.unit.platform_api.test_sui_signature import Wallet
 
@@ -395,3 +397,24 @@ async def test_strangers_who_sign_in_end_no_sale(api_dsn):
         bought = await shop.buy(bearer, offer, "balance")
         await shop.finish()
         assert (await shop.get(f"/v1/purchases/{bought['id']}", bearer))["status"] == "completed"
+
+
+async def test_reads_do_not_wait_for_a_core_that_stalls(world):
+    """Sign-ins hold a connection and a lock until the core has answered: never all connections at once."""
+    submit, goes_on, asked = world.core.submit, asyncio.Event(), []
+    world.kernel.database._query_seconds_max = HANG_S  # a slow machine is not a database that is away
+
+    async def stalled(command):
+        asked.append(command)
+        await goes_on.wait()
+        return await submit(command)
+
+    bodies = [await world.proof(Wallet(0), "sign_in") for _ in range(12)]
+    world.core.submit = stalled
+    signing = [asyncio.create_task(world.client.post("/v1/auth/verify", json=body)) for body in bodies]
+    while not asked:
+        await asyncio.sleep(0)
+    answers = await asyncio.gather(*(world.client.get("/v1/works") for _ in range(6)))
+    assert [answer.status_code for answer in answers] == [200] * 6 and not any(task.done() for task in signing)
+    goes_on.set()
+    assert [answer.status_code for answer in await asyncio.gather(*signing)] == [200] * 12
