@@ -112,6 +112,10 @@ def restore(
     return result
 
 
+class _Gone(Exception):
+    """An object that was named a moment ago is not there."""
+
+
 class _Run:
     def __init__(
         self, objects: Objects, scratch: Path, identity: bytes, to_sequence: int | None, to_ts: int | None,
@@ -126,22 +130,15 @@ class _Run:
         self._digest = hashlib.sha256()
         self._sealed_header: tuple[bytes, int, int] = (bytes(32), 0, 0)
         """Of the last sealed segment: SHA-256 of its records, their slots, bytes of its file."""
+        self._begun = self._begun_before = (0, 0, self._chain, 0)
+        """Of the segment begun last: its first sequence; and where it began: sequence, chain word, time."""
 
     def carry_out(self) -> Restored:
         result, began = self._result, time.monotonic()
         head = self._read_head()  # first: everything that it names was there before it
-        found = self._objects.names(self._identity.hex())
-        journal = [(name, size) for name, size in found if name.endswith((".segment", ".part"))]
-        if not journal:
-            raise Unavailable("the backup holds no record yet")
-        total, ended = sum(size for _, size in journal), False
-        for name, size in _in_order(journal):
-            ended = self._sealed(name) if name.endswith(".segment") else self._part(name)
-            result.read_bytes += size
-            if self._progress is not None:
-                self._progress(result.read_bytes, total)
-            if ended:
-                break
+        if head is not None and self._to_sequence is None:
+            head = self._read_beside(head)
+        found, ended = self._read_journal()
         if not ended and (self._to_sequence or 0) > result.sequence:
             raise Refused(f"the backup ends with sequence {result.sequence}")
         if self._header is not None:
@@ -153,9 +150,7 @@ class _Run:
         if not ended and self._to_sequence is None:
             self._check_whole(head)
         if head is not None and not ended and self._to_sequence is None:
-            for path in sorted(set(head.beside) & set(BESIDE)):
-                self._beside(path, *head.beside[path])
-                result.beside.append(path)
+            result.beside = sorted(set(head.beside) & set(BESIDE))
         else:
             result.left_out = sorted({path for path in BESIDE if any(f"/beside/{path}/" in name for name, _ in found)})
         result.read_s = time.monotonic() - began
@@ -167,10 +162,66 @@ class _Run:
         result.chain, result.check_s = tail.chain, time.monotonic() - began
         return result
 
+    # ------------------------------------------------------------ beside a shipper that goes on
+
+    def _read_beside(self, head: Head) -> Head:
+        """The files beside the journal. Returns the head that names them: each batch renews it, and its pieces."""
+        while True:
+            try:
+                for path in sorted(set(head.beside) & set(BESIDE)):
+                    self._beside(path, *head.beside[path])
+                return head
+            except _Gone as gone:
+                newer = self._read_head()
+                if newer is None or newer == head:
+                    raise JournalCorrupt(f"backup: {gone}") from None
+                head = newer
+
+    def _read_journal(self) -> tuple[list[tuple[str, int]], bool]:
+        """All records up to the point. Returns what the store lists, and whether the point came before its end.
+
+        A segment that is sealed meanwhile takes its parts away: it is begun again, as the sealed one.
+        """
+        found: list[tuple[str, int]] = []
+        while True:
+            known, found = found, self._objects.names(self._identity.hex())
+            journal = [(name, size) for name, size in found if name.endswith((".segment", ".part"))]
+            if not journal:
+                raise Unavailable("the backup holds no record yet")
+            read = self._result.read_bytes
+            waiting = [(name, size) for name, size in _in_order(journal) if _segment_of(name) > self._begun[0]]
+            total = read + sum(size for _, size in waiting)
+            try:
+                for name, size in waiting:
+                    ended = self._sealed(name) if name.endswith(".segment") else self._part(name)
+                    self._result.read_bytes += size
+                    if self._progress is not None:
+                        self._progress(self._result.read_bytes, total)
+                    if ended:
+                        return found, True
+                return found, False
+            except _Gone as gone:
+                if found == known:
+                    raise JournalCorrupt(f"backup: {gone}") from None
+                self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Forget what was taken of the segment that is open."""
+        if self._header is not None:
+            _, self._result.sequence, self._chain, self._result.last_ts = self._begun
+            self._header, self._begun = None, self._begun_before
+
+    def _read(self, name: str) -> bytes:
+        """Raises _Gone."""
+        try:
+            return self._objects.read(name)
+        except KeyError:
+            raise _Gone(f"{name} is missing") from None
+
     # ------------------------------------------------------------ objects
 
     def _sealed(self, name: str) -> bool:
-        data = self._objects.read(name)
+        data = self._read(name)
         if self._header is not None:
             raise JournalCorrupt(f"backup: {name}: the segment before it was never sealed")
         header, body = self._take_header(name, data), data[HEADER_BYTES:]
@@ -183,7 +234,7 @@ class _Run:
         return ended
 
     def _part(self, name: str) -> bool:
-        data = self._objects.read(name)
+        data = self._read(name)
         part, body = PartHeader.unpack(name, data), PartHeader.body(data)
         if part.identity != self._identity or part.first != self._result.sequence + 1:
             raise JournalCorrupt(f"backup: {name}: does not continue sequence {self._result.sequence}")
@@ -211,6 +262,8 @@ class _Run:
         if follows != (self._identity, self._result.sequence + 1, self._chain):
             raise JournalCorrupt(f"backup: {name}: does not continue sequence {self._result.sequence}")
         self._header, self._data, self._digest = header, bytearray(), hashlib.sha256()
+        self._begun_before = self._begun
+        self._begun = header.first_sequence, self._result.sequence, self._chain, self._result.last_ts
 
     def _add(self, name: str, body: bytes) -> bool:
         """Records of the segment that is open, up to the point. True: the point is reached."""
@@ -274,7 +327,7 @@ class _Run:
                 try:
                     data = self._objects.read(beside_name(self._identity, path, number, digest))
                 except KeyError:
-                    raise JournalCorrupt(f"backup: {path}: piece {number} is missing") from None
+                    raise _Gone(f"{path}: piece {number} is missing") from None
                 if hashlib.sha256(data).hexdigest() != digest:
                     raise JournalCorrupt(f"backup: {path}: piece {number} is damaged")
                 file.write(data)
@@ -306,10 +359,15 @@ class _Run:
             )
 
 
+def _segment_of(name: str) -> int:
+    """The first sequence of the segment that an object is, or is a part of."""
+    return int(Path(name).stem.partition("-")[0])
+
+
 def _in_order(journal: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
     """Sealed segments, then the parts of the last one. Parts that a sealed segment holds too are left out."""
-    sealed = {int(Path(name).stem) for name, _ in journal if name.endswith(".segment")}
+    sealed = {_segment_of(name) for name, _ in journal if name.endswith(".segment")}
     yield from sorted((name, size) for name, size in journal if name.endswith(".segment"))
     for name, size in sorted((name, size) for name, size in journal if name.endswith(".part")):
-        if int(Path(name).stem.partition("-")[0]) not in sealed:
+        if _segment_of(name) not in sealed:
             yield name, size

@@ -97,6 +97,43 @@ def test_what_is_restored_is_the_journal_byte_for_byte(
     again.close()
 
 
+@pytest.mark.parametrize("what", ["batches", "segments"])
+def test_a_restore_beside_a_shipper_that_goes_on(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, what: str
+) -> None:
+    """Between head and pieces, and between the list and its parts, the shipper takes away what it has renewed."""
+    recovered = recover(data, settings=SETTINGS)
+    at = feed(recovered, slots, 0, 600)
+    log = data / "settlement" / "batches.log"
+    log.parent.mkdir(exist_ok=True)
+    log.write_bytes(b"batch 1")
+    following = shipper(data, place)
+    catch_up(following, recovered)
+
+    class Meanwhile(Objects):
+        renewed = 0
+
+        def read(self, name: str) -> bytes:
+            nonlocal at
+            if self.renewed < 3 and (name.endswith(".part") if what == "segments" else "/beside/" in name):
+                self.renewed += 1
+                if what == "segments":
+                    at = feed(recovered, slots, at, 9000)  # more than a segment
+                else:
+                    with log.open("ab") as file:
+                        file.write(b", another")
+                catch_up(following, recovered)
+            return super().read(name)
+
+    objects = Meanwhile(place)
+    found = restore(objects, tmp_path / "new")
+    assert objects.renewed > 1 and (what == "batches" or following.sealed > 0)
+    assert (tmp_path / "new" / "settlement" / "batches.log").read_bytes().startswith(b"batch 1")
+    assert 0 < found.sequence <= recovered.core.sequence
+    recovered.close()
+    recover(tmp_path / "new", settings=SETTINGS).close()
+
+
 @pytest.mark.parametrize("where", ["in a part", "in a sealed segment", "at the end of a segment", "by its time"])
 def test_a_point_is_the_last_record_that_stays(
     data: Path, place: str, slots: np.ndarray, tmp_path: Path, where: str
