@@ -6,8 +6,11 @@ it from the first sequence on, and goes through it with a ledger of its own (tes
 
     reply by reply    I3 nothing told changes      I10 nobody hears of others      I13 no ack behind a failure told
     after a recovery  I8 prefix, chain             I3 each ack has its record
-    at the end        I1 I2 I5 I6 by the ledger    I4 one outcome of each command  I7 live = replayed
+    at the end        I1 I2 I5 I6 by the ledger    I4 I5 one outcome of each       I7 live = replayed
                       I9 all of it, both sides     I14 each change was asked for
+
+One outcome: what happened at a sequence was asked for by a request that was answered with that very sequence, or whose
+answer was lost. So nothing happens by a request that was answered with an error.
 
 Each broken invariant is a `Violation` with its number. Nothing is raised: a run goes on, and tells all at its end.
 """
@@ -31,6 +34,14 @@ PHASE_KIND, UNCROSS_KIND = 15, 16
 _CHANGES = {"cancel", "replace", "mass_cancel", "kill", "cancel_after"}
 _BY_ONE_COMMAND = {"mass": "mass_cancel", "killed": "kill"}
 _PHASES = {"phase_changed", "uncrossed"}
+_MOVERS = {
+    "transferred": {"transfer", "deposit"},
+    "pended": {"transfer", "withdraw"},
+    "posted": {"post", "withdraw_settled"},
+    "voided": {"void", "withdraw_failed"},
+}
+_BEGUN = {"transferred", "pended"}
+"""Of the money of a ref one of these happens once at most; so does one of the others behind it."""
 MAX_TOLD = 20
 
 
@@ -41,6 +52,22 @@ class Violation:
 
     def __str__(self) -> str:
         return f"{self.invariant}: {self.text}"
+
+
+@dataclass(slots=True)
+class _Request:
+    """What one client sent once, and what it was told of it."""
+
+    client: str
+    message: Json
+    answer: str | None = None
+    """The event, the type, or `error`."""
+    sequence: int | None = None
+    """Of its ack."""
+
+    def may_be(self, sequence: int) -> bool:
+        """Whether the command of that sequence may be this one."""
+        return self.answer is None or self.sequence == sequence
 
 
 class Auditor:
@@ -55,14 +82,18 @@ class Auditor:
         self.markets: dict[str, Market] = {}
         self.last_told = 0
         """The largest sequence that anybody was told of."""
-        self._sent: dict[tuple[int, int], Json] = {}
+        self._sent: dict[tuple[str, int], _Request] = {}
+        self._acks: dict[int, _Request] = {}
+        """By sequence, whose command it was."""
         self._facts: dict[tuple[Any, ...], Json] = {}
         self._chains: dict[int, str] = {}
-        self._asked: dict[tuple[str, str], list[list[Any]]] = defaultdict(list)
-        """(account, client_id) → [message number, client, answer kind or None] of every place that was sent."""
-        self._by_message: dict[tuple[str, int], list[Any]] = {}
-        self._refs: set[str] = set()
-        self._changes: dict[tuple[str, str], list[Json]] = defaultdict(list)
+        self._asked: dict[tuple[str, str], list[_Request]] = defaultdict(list)
+        """(account, client_id) → every place that was sent."""
+        self._renamed: set[tuple[str, str]] = set()
+        """(account, client_id) that an order may have been given by a replace."""
+        self._refs: dict[str, list[_Request]] = defaultdict(list)
+        """What those who may have sent under each ref."""
+        self._changes: dict[tuple[str, str], list[_Request]] = defaultdict(list)
         """(operation, account, or market of the operator's) → what those who may have sent."""
         self._kept: dict[tuple[str, str], bool] = {}
         """(account, client_id) → whether it was never sent as an order that ends with its connection."""
@@ -83,7 +114,7 @@ class Auditor:
             name: replace(market, bids=[], asks=[], last_trade_id=0, is_continuous=True)
             for name, market in other.markets.items()
         }
-        auditor._asked, auditor._refs = other._asked, other._refs
+        auditor._asked, auditor._renamed, auditor._refs = other._asked, other._renamed, other._refs
         auditor._changes, auditor._kept, auditor._cut_off = other._changes, other._kept, other._cut_off
         auditor._facts = {key: fact for key, fact in other._facts.items() if fact["event"] in _PHASES}
         return auditor
@@ -108,27 +139,22 @@ class Auditor:
     def sent(self, client: SimulatedClient, message: Json) -> None:
         self.requests += 1
         self.note(client.network.schedule.now_ns, client.says, message)
-        if message["op"] == "place":
-            key = (message.get("account") or client.accounts[0], str(message.get("client_id")))
-            entry = [message["rid"], client.name, None]
-            if key[0] in client.accounts:
-                self._asked[key].append(entry)
-                ends = message.get("cancel_on_disconnect", client.cancel_on_disconnect is not False)
-                self._kept[key] = self._kept.get(key, True) and not ends
-            self._by_message[client.name, message["rid"]] = entry
-        elif message["op"] == "replace" and "new_client_id" in message:
-            self._asked[message.get("account") or client.accounts[0], str(message["new_client_id"])].append(
-                [message["rid"], client.name, "renamed"]
-            )
-        if client.accounts:
-            account = message.get("account") or client.accounts[0]
-            if account in client.accounts and message["op"] in _CHANGES:
-                self._changes[message["op"], account].append(message)
-        elif message["op"] in ("phase", "uncross"):
-            self._changes[message["op"], str(message.get("market"))].append(message)
-        if "ref" in message:
-            self._refs.add(str(message["ref"]))
-        self._sent[client.name, message["rid"]] = message  # type: ignore[index]
+        op, account = message["op"], message.get("account") or (client.accounts or [""])[0]
+        request = _Request(client.name, message)
+        if op == "place" and account in client.accounts:
+            key = (account, str(message.get("client_id")))
+            self._asked[key].append(request)
+            ends = message.get("cancel_on_disconnect", client.cancel_on_disconnect is not False)
+            self._kept[key] = self._kept.get(key, True) and not ends
+        elif op == "replace" and "new_client_id" in message:
+            self._renamed.add((account, str(message["new_client_id"])))
+        if account in client.accounts and op in _CHANGES:
+            self._changes[op, account].append(request)
+        elif not client.accounts and op in ("phase", "uncross"):
+            self._changes[op, str(message.get("market"))].append(request)
+        if "ref" in message and (not client.accounts or {account, *_sources(message)} <= set(client.accounts)):
+            self._refs[str(message["ref"])].append(request)
+        self._sent[client.name, message["rid"]] = request
 
     def lost(self, client: SimulatedClient) -> None:
         self._cut_off.update(client.accounts)
@@ -139,7 +165,7 @@ class Auditor:
         self.note(client.network.schedule.now_ns, client.said, message)
         kind = message.get("type")
         link = client.link.number if client.link is not None else 0
-        request = self._sent.get((client.name, message["rid"])) if "rid" in message else None  # type: ignore[arg-type]
+        request = self._sent.get((client.name, message["rid"])) if "rid" in message else None
         if "rid" in message and request is None and kind not in ("receipt",):
             self.blame("I10", f"{client.name} was answered {message['rid']}, which it never asked")
             return
@@ -150,25 +176,33 @@ class Auditor:
             self._acked(client, request, message)
         elif "event" in message:
             self._fact(client, message)
-        elif kind == "error" and request is not None:
-            self._answered(client, request, "error", message)
-        elif kind == "status" and message.get("journal") == "failed":
-            self._failed_links.add(link)
-        elif kind == "resolved":
-            self._resolved.append((message, client.name))
+        else:
+            if request is not None and kind != "receipt":
+                self._answered(request, str(kind))
+            if kind == "status" and message.get("journal") == "failed":
+                self._failed_links.add(link)
+            elif kind == "resolved":
+                self._resolved.append((message, client.name))
         if isinstance(message.get("sequence"), int) and kind not in ("resumed",):
             self.last_told = max(self.last_told, message["sequence"])
 
-    def _acked(self, client: SimulatedClient, request: Json | None, message: Json) -> None:
+    def _acked(self, client: SimulatedClient, asked: _Request | None, message: Json) -> None:
         sequence, chain = message["sequence"], message["chain"]
         known = self._chains.setdefault(sequence, chain)
         if known != chain:
             self.blame("I3", f"sequence {sequence} was acked with chain {known}, now with {chain}")
         self._fact(client, {"index": 0} | {name: value for name, value in message.items() if name not in _TIMES})
-        if request is None:
+        if asked is None:
             return
-        event = message.get("event", "done")
-        self._answered(client, request, event, message)
+        request, event = asked.message, message.get("event", "done")
+        if "type" not in message or "event" in message:  # else it tells of what is durable
+            owner = self._acks.setdefault(sequence, asked)
+            if owner is not asked:
+                self.blame("I4", f"sequence {sequence} is the answer to {owner.message} and to {request}")
+            asked.sequence = sequence
+        self._answered(asked, event)
+        if event == "accepted" and message.get("client_id") != request.get("client_id"):
+            self.blame("I4", f"{client.name}: request {request['rid']} is answered for {message.get('client_id')}")
         if request["op"] == "place" and event == "duplicate":
             account = request.get("account") or client.accounts[0]
             self._duplicates.append((message, account, request["client_id"]))
@@ -186,14 +220,10 @@ class Auditor:
             self.scales[terms["quote"]], terms["taker_ppm"], terms["maker_ppm"],
         )  # fmt: skip
 
-    def _answered(self, client: SimulatedClient, request: Json, answer: str, message: Json) -> None:
-        entry = self._by_message.get((client.name, request["rid"]))
-        if entry is not None:
-            if entry[2] is not None:
-                self.blame("I4", f"{client.name}: request {request['rid']} has two answers: {entry[2]} and {answer}")
-            entry[2] = answer
-            if answer == "accepted" and message.get("client_id") != request["client_id"]:
-                self.blame("I4", f"{client.name}: request {request['rid']} is answered for {message.get('client_id')}")
+    def _answered(self, request: _Request, answer: str) -> None:
+        if request.answer is not None:
+            self.blame("I4", f"{request.client}: {request.message} has two answers: {request.answer} and {answer}")
+        request.answer = answer
 
     def _fact(self, client: SimulatedClient, event: Json) -> None:
         """What a sequence and index say is the same for everybody and for ever, but for whose side is told."""
@@ -359,22 +389,29 @@ class Auditor:
     def _check_outcomes(self, drop_copy: list[Json], ledger: Ledger) -> None:
         accepted: dict[tuple[str, str], list[int]] = defaultdict(list)
         rejected: dict[tuple[str, str], list[int]] = defaultdict(list)
+        moved: dict[tuple[str, bool], dict[int, Json]] = defaultdict(dict)
         for event in drop_copy:
             name = event["event"]
             if name == "accepted":
                 accepted[event["account"], event["client_id"]].append(event["order_id"])
             elif name == "rejected" and event.get("op") == "place":
                 rejected[event.get("account"), event.get("client_id")].append(event["sequence"])  # type: ignore[index]
-            elif name in _MONEY and event["ref"] not in self._refs:
-                self.blame("I14", f"sequence {event['sequence']}: {name} of ref {event['ref']}, which nobody sent")
+            elif name in _MONEY:
+                moved[event["ref"], name in _BEGUN].setdefault(event["sequence"], event)
+        for (ref, _), events in moved.items():
+            if len(events) > 1:
+                self.blame("I5", f"the money of ref {ref} moved at {sorted(events)}")
+            for sequence, event in events.items():
+                self._check_money(sequence, event)
         for key, orders in accepted.items():
             asked = self._asked.get(key, [])
             if len(orders) > 1:
                 self.blame("I5", f"{key} was accepted as orders {orders}")
             if not asked:
                 self.blame("I14", f"{key} was accepted as {orders}; nobody who may had sent it")
-            elif all(answer in ("error", "rejected") for _, _, answer in asked):
-                self.blame("I4", f"{key} was refused each time, and accepted as {orders}")
+            for order in orders:
+                if asked and not any(request.may_be(order) for request in asked):
+                    self.blame("I4", f"{key} was answered otherwise each time, and accepted as {order}")
             poisoned = self._poisons.get(key)
             if poisoned is not None and orders[-1] > poisoned:
                 self.blame("I5", f"{key} was poisoned at {poisoned} and accepted at {orders[-1]}")
@@ -386,6 +423,19 @@ class Auditor:
         for message, name in self._resolved:
             self._check_resolved(message, name, accepted, rejected, ledger)
 
+    def _check_money(self, sequence: int, event: Json) -> None:
+        name, ref = event["event"], event["ref"]
+        requests = self._refs.get(ref, [])
+        if event.get("cause") == "expired":
+            if not any(request.message.get("expires_at", event["ts"] + 1) <= event["ts"] for request in requests):
+                self.blame("I14", f"sequence {sequence}: {name} of ref {ref} as expired, which it is not")
+            return
+        requests = [request for request in requests if request.message["op"] in _MOVERS[name]]
+        if not requests:
+            self.blame("I14", f"sequence {sequence}: {name} of ref {ref}, which nobody who may had sent")
+        elif not any(request.may_be(sequence) for request in requests):
+            self.blame("I4", f"sequence {sequence}: {name} of ref {ref}, which was answered otherwise each time")
+
     def _check_changes(self, drop_copy: list[Json]) -> None:
         """I14: each order that ended or changed did so because somebody who may said so, or by the rule it names."""
         placed: dict[int, Json] = {}
@@ -394,56 +444,77 @@ class Auditor:
             name = event["event"]
             if name == "accepted":
                 placed[event["order_id"]] = event
-            elif name == "replaced" and not self._named("replace", event):
-                self.blame("I14", f"sequence {event['sequence']}: a replace of {event['order_id']} that nobody sent")
+            elif name == "replaced":
+                if why := self._unsaid("replace", event):
+                    self.blame(why[0], f"sequence {event['sequence']}: order {event['order_id']} replaced, {why[1]}")
             elif name == "canceled":
                 if event["reason"] in _BY_ONE_COMMAND:
                     at_once[_BY_ONE_COMMAND[event["reason"]], event["account"]].add(event["sequence"])
                 if event["order_id"] in placed and (why := self._unexplained(event, placed[event["order_id"]])):
-                    self.blame("I14", f"sequence {event['sequence']}: order {event['order_id']} canceled, {why}")
+                    self.blame(why[0], f"sequence {event['sequence']}: order {event['order_id']} canceled, {why[1]}")
         for (op, account), sequences in at_once.items():
-            if len(sequences) > len(self._changes[op, account]):
-                self.blame("I14", f"{account} sent {len(self._changes[op, account])} {op}; it happened at {sequences}")
+            requests = self._changes[op, account]
+            unanswered = sum(request.answer is None for request in requests)
+            unacked = sequences - {request.sequence for request in requests}
+            if len(unacked) > unanswered:
+                said = f"{account} sent {len(requests)} {op}, unanswered {unanswered}"
+                number = "I14" if len(sequences) > len(requests) else "I4"
+                self.blame(number, f"{said}; it happened at {sorted(sequences)}, without an ack at {sorted(unacked)}")
         for event in self._facts.values():
-            op = {"phase_changed": "phase", "uncrossed": "uncross"}.get(event["event"])
-            if op == "phase" and event.get("reason") == "uncross":
-                op = "uncross"
-            if op is not None and not self._changes[op, event["market"]]:
+            if event["event"] not in _PHASES:
+                continue
+            op = "uncross" if event["event"] == "uncrossed" or event.get("reason") == "uncross" else "phase"
+            requests = self._changes[op, event["market"]]
+            if not requests:
                 self.blame("I14", f"sequence {event['sequence']}: {op} of {event['market']}, which nobody sent")
+            elif not any(request.may_be(event["sequence"]) for request in requests):
+                self.blame(
+                    "I4", f"sequence {event['sequence']}: {op} of {event['market']}, answered otherwise each time"
+                )
 
-    def _named(self, op: str, event: Json) -> bool:
-        """Whether somebody who may has sent `op` for the event's order, by any name it has or had."""
+    def _unsaid(self, op: str, event: Json) -> tuple[str, str] | None:
+        """What is wrong if no `op` of those who may, by any name the order has or had, can be what brought it about."""
         names = {event["client_id"]}
-        for message in self._changes["replace", event["account"]]:
-            if message.get("new_client_id") in names and "client_id" in message:
-                names.add(message["client_id"])
-        return any(
-            message.get("client_id") in names or str(message.get("order_id")) == str(event["order_id"])
-            for message in self._changes[op, event["account"]]
-        )
+        renames = self._changes["replace", event["account"]]
+        for request in (*reversed(renames), *renames):  # names of names
+            if request.message.get("new_client_id") in names and "client_id" in request.message:
+                names.add(request.message["client_id"])
+        named = [
+            request
+            for request in self._changes[op, event["account"]]
+            if request.message.get("client_id") in names
+            or str(request.message.get("order_id")) == str(event["order_id"])
+        ]
+        if not named:
+            return "I14", f"by a {op} that nobody sent"
+        if not any(request.may_be(event["sequence"]) for request in named):
+            return "I4", f"by a {op} that was answered otherwise each time"
+        return None
 
-    def _unexplained(self, event: Json, placed: Json) -> str:
-        """Why the reason that a cancel names cannot be its reason; empty if it can."""
+    def _unexplained(self, event: Json, placed: Json) -> tuple[str, str] | None:
+        """Why the reason that a cancel names cannot be its reason, behind the invariant; None if it can."""
         account, reason = event["account"], event["reason"]
-        timers = [message for message in self._changes["cancel_after", account] if message["at"]]
         if reason == "user":
-            return "" if self._named("cancel", event) else "which nobody sent"
-        if reason == "session":
-            if timers:
-                return ""
-            if self._kept.get((account, placed["client_id"])):
-                return "though it was to outlive its connection"
-            return "" if account in self._cut_off else "though no session was lost"
-        if reason in ("ioc", "fok"):
-            return "" if placed["tif"] == reason else f"as {reason}, being {placed['tif']}"
-        if reason == "expired":
-            return "" if placed["tif"] == "gtd" else f"as expired, being {placed['tif']}"
+            return self._unsaid("cancel", event)
         if reason == "replaced":
-            return "" if self._changes["replace", account] else "by a replace that nobody sent"
-        return ""
+            return self._unsaid("replace", event)
+        why = ""
+        if reason == "session":
+            timers = [request for request in self._changes["cancel_after", account] if request.message["at"]]
+            if any(request.answer not in ("error", "rejected") for request in timers):
+                return None
+            if self._kept.get((account, placed["client_id"])):
+                why = "though it was to outlive its connection"
+            elif account not in self._cut_off:
+                why = "though no session was lost"
+        elif reason in ("ioc", "fok") and placed["tif"] != reason:
+            why = f"as {reason}, being {placed['tif']}"
+        elif reason == "expired" and placed["tif"] != "gtd":
+            why = f"as expired, being {placed['tif']}"
+        return ("I14", why) if why else None
 
     def _was_renamed(self, account: str, client_id: str) -> bool:
-        return any(answer == "renamed" for _, _, answer in self._asked.get((account, client_id), ()))
+        return (account, client_id) in self._renamed
 
     def _check_resolved(
         self, message: Json, name: str, accepted: dict[tuple[str, str], list[int]],
@@ -473,6 +544,11 @@ class Auditor:
             self.blame("I4", f"{where} at {message['rejected_sequence']}; refused at {rejected.get(key)}")
         elif outcome == "never_received" and any(message["since"] < at <= as_of for at in rejected.get(key, ())):
             self.blame("I4", f"{where} since {message['since']}; refused at {rejected.get(key)}")
+
+
+def _sources(message: Json) -> list[str]:
+    """The accounts that a transfer pays from."""
+    return [leg["from"] for leg in message.get("legs", ())]
 
 
 def _short(message: Any) -> str:

@@ -24,6 +24,14 @@ PUBLISH = "self.event_log.publish(self.event_log.context, mark)"
 DURABLE = "            return self.journal.durable(self.journal.context)\n        return"
 BLANKED = "        if own != NIL and kind == EV_TRADE:"
 FEE = "        *credit = (uint32_t)(fee * PPM - exact);\n        return fee;"
+SENT = "(len(copy) // SLOT), connection.number, rid, len(rid), TEXT"
+TAKEN = "        if why:\n            self.refuse(connection, why, rid, market, side)"
+IS_MONEY = "copy[4] in (5, 6)"
+IS_NEW = "NIL if r.kind == 6 and (<const char*>ref)[0] == 116"
+ORDERED = "record, 1, connection.number, order.rid.at,"
+ANSWERED = "            if not why and order.receipt == 1:\n"
+JUDGED = "    slot = find_ref(s, <Name*>ref)\n    if slot != NIL:\n        known"
+KEPT = "    cdef uint32_t slot = own_ref(s, name, REF_POSTED, not_after)\n"
 MOVED, REPLACED = "    hold(s, held, after - before)", "    hold(s, hold_slot(s, slot), after - before)"
 
 
@@ -43,6 +51,7 @@ FAILED_SYNC = [
 FLIPS = [_plan(seed, Fault(9_000, "flip", seed), until_ms=11_000) for seed in range(4)]
 SNAPSHOT = [_plan(0, Fault(5_000, "snapshot", 2), Fault(7_000, "kill", 1), until_ms=9_000)]
 WITH_RECORDS = [replace(QUIET[0], records=("trader0", "trader1"))]
+LOST_ANSWERS = [_plan(3, *(Fault(at_ms, "storm", at_ms) for at_ms in range(1_000, 20_000, 250)), until_ms=20_000)]
 LATE_WAKES = [_plan(0, Fault(1_000, "slow_wake", 5), until_ms=10_000)]
 
 ALWAYS = {
@@ -51,6 +60,40 @@ ALWAYS = {
     ),
     "a hold lost on replace": (
         Bug("engine/amend.pyx", ((MOVED, _less(MOVED)), (REPLACED, _less(REPLACED)))), QUIET, "I13",
+    ),
+    "a transfer or withdrawal answered busy that executes": (
+        Bug(
+            "gateway/hub.pyx",
+            (
+                (SENT, SENT.replace("connection.number", f"0 if {IS_MONEY} else connection.number")),
+                (TAKEN, TAKEN.replace("if why:", f"if why or {IS_MONEY}:").replace("why, rid", "why or BUSY, rid")),
+            ),
+        ),
+        QUIET, "I4",
+    ),
+    "a cancel answered busy that executes": (
+        Bug(
+            "gateway/listener.pyx",
+            (
+                (ORDERED, ORDERED.replace("connection.number", "0 if order.op == OP_CANCEL else connection.number")),
+                (ANSWERED, f"            if order.op == OP_CANCEL: why = BUSY\n{ANSWERED}"),
+            ),
+        ),
+        QUIET, "I4",
+    ),
+    "a transfer said again that moves its money again": (
+        Bug(
+            "engine/refs.pyx",
+            (
+                (JUDGED, JUDGED.replace("find_ref", f"{IS_NEW} else find_ref")),
+                (
+                    KEPT,
+                    "    cdef uint32_t slot = find_ref(s, <Name*>name)\n    if slot != NIL:\n        return 0\n"
+                    "    slot = own_ref(s, name, REF_POSTED, not_after)\n",
+                ),
+            ),
+        ),
+        LOST_ANSWERS, "I5",
     ),
     "a record applied twice behind a snapshot": (
         Bug("persistence/recovery.py", (("after=start, after_chain=chain", "after=max(start - 1, 0)"),)),
@@ -97,4 +140,4 @@ def test_the_place_of_each_bug_is_there_once(name: str) -> None:
 
 
 def test_nothing_is_found_where_nothing_is_planted() -> None:
-    assert violations_of({}, [*QUIET, *POWER, *SNAPSHOT, *WITH_RECORDS]) == []
+    assert violations_of({}, [*QUIET, *POWER, *SNAPSHOT, *WITH_RECORDS, *LOST_ANSWERS]) == []
