@@ -61,6 +61,9 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
             "is built anew from the journal"
         )
         status = 1
+    if found.event_log_damaged:
+        console.print(f"[bold red]The event log is damaged[/]: {found.event_log_damaged}")
+        status = 1
     for damaged in found.snapshots_damaged:
         console.print(f"[yellow]damaged snapshot[/] (an older one and more of the journal serve): {damaged}")
     return status

@@ -6,7 +6,16 @@ from typing_extensions import Buffer
 
 from persistence.event_mark import Mark
 
-__all__ = ["INDEX_SLOTS", "MARK", "EventLogReader", "EventLogWriter", "file_bytes", "file_name", "log_state"]
+__all__ = [
+    "INDEX_SLOTS",
+    "MARK",
+    "EventLogReader",
+    "EventLogWriter",
+    "file_bytes",
+    "file_name",
+    "log_state",
+    "published_end",
+]
 
 # An array is a Buffer for type checkers from Python 3.12 on only.
 _Slots: TypeAlias = Buffer | NDArray[Any]
@@ -18,6 +27,7 @@ MARK: str
 def file_bytes(file_slots: int) -> int: ...
 def file_name(generation: int, number: int) -> str: ...
 def log_state(directory: Path) -> tuple[bytes, bytes, int, int] | None: ...
+def published_end(directory: Path) -> int: ...
 
 class EventLogWriter:
     def __init__(

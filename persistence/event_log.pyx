@@ -8,15 +8,19 @@ a command's events may lie across the end of a file. The index has one entry per
 begins there or later, as (slot, sequence), so a reader finds a command boundary without knowing any extension slots.
 
 The writer appends ahead of the public head; `publish` moves the head, always to the end of a command. Slots below the
-head never change. The maps are not synced: after a boot the log goes on from the last mark that goes with a snapshot
+head never change. The head is two words, and a process may be killed between its two stores: the slots count, which are
+stored first and which a reader may have seen already, and the sequence is that of the last command in them, if the page
+names an earlier one (`published_end`). So no command is ever appended a second time; a reader refuses one. The maps are not synced: after a boot the log goes on from the last mark that goes with a snapshot
 (`persistence.event_mark`), or is built anew from the journal. A helper thread has the next file allocated and touched
 ahead of the writer; if it is late the writer does it itself, once.
 
 Worst case: the disk is full. The helper learns it a file ahead, tries again each RETRY_MS, and meanwhile the port's
 `room` tells how little is left. Who appends more all the same is answered ENOSPC; what was published stays readable.
+What else goes wrong in the helper is the next append's answer: a log that fails must stop who writes to it.
 """
 
 import errno
+import logging
 import mmap
 import os
 import select
@@ -24,17 +28,22 @@ import threading
 from pathlib import Path
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 import numpy as np
 
 from engine.messages import layout
+from engine.messages.errors import JournalCorrupt
 from engine.messages.ports cimport EventLogPort
 from persistence.disk import sync_directory
 
-__all__ = ["EventLogReader", "EventLogWriter", "INDEX_SLOTS", "MARK", "file_bytes", "file_name", "log_state"]
+__all__ = [
+    "EventLogReader", "EventLogWriter", "INDEX_SLOTS", "MARK", "file_bytes", "file_name", "log_state", "published_end",
+]
+
+log = logging.getLogger(__name__)
 
 cdef extern from * nogil:
     """
@@ -106,7 +115,10 @@ def file_name(generation: int, number: int) -> str:
 
 
 def log_state(directory: Path):
-    """(identity, boot, generation, published_sequence) of the log in `directory`, or None if there is no usable one."""
+    """(identity, boot, generation, published_sequence) of the log in `directory`, or None if there is no usable one.
+
+    The sequence is at most that of the last published event; `published_end` says which that is.
+    """
     path = directory / "control"
     if not path.exists():
         return None
@@ -114,6 +126,15 @@ def log_state(directory: Path):
     if len(page) != 4096 or page[:8] != MAGIC or int.from_bytes(page[8:12], "little") != FORMAT:
         return None
     return page[16:32], page[32:48], int.from_bytes(page[48:56], "little"), int.from_bytes(page[72:80], "little")
+
+
+def published_end(directory: Path) -> int:
+    """The last sequence of which readers may have seen events: where a log of this boot goes on.
+
+    Raises:
+        OSError, ValueError: a file of it is missing, or cut.
+    """
+    return EventLogReader(directory)._last_published()
 
 
 cdef int _do(int (*work)(void*) noexcept nogil, void* argument, bint aside) except -1:
@@ -141,6 +162,7 @@ cdef class EventLogWriter:
     cdef object directory, control_map, control_view, maps, thread, stopping, lock
     cdef readonly object failure  # OSError that stopped the log or keeps its next file from it, or None
     cdef int error
+    cdef int broken              # errno that the helper ended with, 0 while it is well
     cdef int shortage            # errno of the helper's last attempt at the next file, 0 if it went well
 
     def __cinit__(self):
@@ -151,7 +173,7 @@ cdef class EventLogWriter:
         """Open for writing.
 
         keep_sequence: None starts a new log before sequence 1. A number goes on behind that sequence: what was
-        appended after it (never published) is cut; `log_state` must have shown that it is published.
+        appended after it (never published) is cut; `published_end` must have shown that it is published.
         mark: the log is of another boot, and goes on from this `event_mark.Mark` alone.
 
         Raises:
@@ -202,11 +224,11 @@ cdef class EventLogWriter:
         free(self.ends)
 
     def _renew(self, identity, boot):
-        """Nothing of the old log is visible from the first line on; readers find the new files when they stand."""
+        """Nothing of the old log is visible from the first store on; readers find the new files when they stand."""
+        generation = (self.control.generation | 1) + 1
+        byline_release(&self.control.generation, generation - 1)
         self.control.published_sequence = 0
         self.control.published_slots = 0
-        generation = (self.control.generation | 1) + 1
-        byline_release(&self.control.generation, self.control.generation | 1)
         (self.directory / MARK).unlink(missing_ok=True)
         sync_directory(self.directory)  # a mark of the old log must not come back
         for path in self.directory.glob("*.events"):
@@ -243,9 +265,12 @@ cdef class EventLogWriter:
 
     def _continue(self, sequence):
         cdef uint64_t published = self.control.published_sequence
+        if self.control.file_slots == self.file_slots and not self.control.generation & 1:
+            published = published_end(self.directory)
         if published > sequence or self.control.file_slots != self.file_slots or self.control.generation & 1:
             raise ValueError(f"event log published up to {published}, cannot go on at {sequence}")
         self.appended = published
+        self.control.published_sequence = published  # killed between its two stores, `publish` left an earlier one
         self.slot = self.control.published_slots
         self._set_file(self.slot // self.file_slots, self._map(self.slot // self.file_slots))
         for path in self.directory.glob("*.events"):
@@ -294,6 +319,14 @@ cdef class EventLogWriter:
         self.first_slot = number * self.file_slots
 
     def _prepare_ahead(self):
+        try:
+            self._prepare_each()
+        except BaseException as error:
+            self.broken = EIO
+            self.failure = OSError(EIO, f"event log: {error!r}")
+            log.exception("event log status=failed")
+
+    def _prepare_each(self):
         poller = select.poll()
         poller.register(self.wake_fd, select.POLLIN)
         while True:
@@ -325,9 +358,15 @@ cdef class EventLogWriter:
         except OSError as error:
             self.failure = error
             return error.errno or EIO
+        except BaseException as error:  # 0 would be taken for a next file
+            self.failure = OSError(EIO, f"event log: {error!r}")
+            log.exception("event log status=failed")
+            return EIO
 
     cdef int _append(self, const uint8_t* slots, uint32_t count, uint64_t sequence) noexcept nogil:
         cdef uint64_t at, part, block
+        if self.broken and not self.error:
+            self.error = self.broken
         if self.error:
             return self.error
         if sequence != self.appended + 1:
@@ -366,11 +405,14 @@ cdef class EventLogWriter:
     cdef uint64_t _room(self) noexcept nogil:
         if self.error:
             return 0
+        if self.broken:
+            return UINT64_MAX  # `busy` for ever would hide it: the next append is to say so
         return self.first_slot + self.file_slots - self.slot if self.shortage else UINT64_MAX
 
     cdef void _publish(self, uint64_t sequence) noexcept nogil:
         if sequence <= self.control.published_sequence or sequence > self.appended:
             return
+        # In this order: after a kill between the two the slots tell the sequence, see published_end.
         byline_release(&self.control.published_slots, self.ends[sequence & (self.pending - 1)])
         byline_release(&self.control.published_sequence, sequence)
 
@@ -512,7 +554,11 @@ cdef class EventLogReader:
         self._find()
 
     def read(self, limit_slots: int = 65_536):
-        """The next published slots (dtype layout.EVENT), whole commands only; empty if there are none now. A copy."""
+        """The next published slots (dtype layout.EVENT), whole commands only; empty if there are none now. A copy.
+
+        Raises:
+            JournalCorrupt: an event does not come later than the one before it.
+        """
         cdef uint64_t head, count, end, sequence, first = 0
         if limit_slots < 1:
             raise ValueError(f"limit_slots {limit_slots}: must be positive")
@@ -589,10 +635,10 @@ cdef class EventLogReader:
                 return entry
             block -= 1
 
-    cdef int _walk(self, uint64_t head) except -1:
-        """From a command boundary over the heads to the first command later than `after`."""
+    cdef uint64_t _walk(self, uint64_t head) except? 0:
+        """From a command boundary over the heads to the first command later than `after`. The last sequence passed."""
         cdef const uint8_t[::1] view
-        cdef uint64_t number = 0, sequence = 0
+        cdef uint64_t number = 0, sequence = 0, passed = 0
         cdef const uint8_t* at
         view = None
         while self.slot < head:
@@ -602,9 +648,25 @@ cdef class EventLogReader:
             at = &view[(self.slot % self.file_slots) * 128]
             sequence = (<const uint64_t*>at)[0]
             if sequence > self.after:
-                return 0
+                break
+            passed = sequence
             self.slot += at[29] if at[29] else 1
-        return 0
+        return passed
+
+    def _last_published(self):
+        """See `published_end`. Walks from the last index entry on: at most a block and a command's length."""
+        cdef uint64_t head, sequence, last
+        self.files_of = byline_acquire(&self.control.generation)
+        self.file_slots = self.control.file_slots
+        sequence = byline_acquire(&self.control.published_sequence)
+        head = byline_acquire(&self.control.published_slots)
+        if head == 0:
+            return sequence
+        self.slot = self._entry((head - 1) // BLOCK, 0, head).slot
+        self.after = UINT64_MAX
+        last = self._walk(head)
+        self.after = 0
+        return max(sequence, last)
 
     def _file(self, number):
         view = self.maps.get(number)
@@ -640,10 +702,19 @@ cdef class EventLogReader:
             at += view[at * 128 + 29] if view[at * 128 + 29] else 1
         return begin
 
-    cdef uint64_t _last_sequence(self, out):
+    cdef uint64_t _last_sequence(self, out) except? 0:
+        """Of the last command in `out`. Each comes later than the one before, each event later within its command."""
         cdef const uint8_t[::1] view = out.view(np.uint8)
-        cdef uint64_t at = 0, sequence = self.after, count = view.shape[0] // 128
+        cdef uint64_t at = 0, before, sequence = self.after, count = view.shape[0] // 128
+        cdef int64_t index = UINT32_MAX  # `after` was whole: nothing of it can follow
         while at < count:
+            before = sequence
             sequence = (<const uint64_t*>&view[at * 128])[0]
+            if sequence < before or (sequence == before and (<const uint32_t*>&view[at * 128 + 16])[0] <= index):
+                raise JournalCorrupt(
+                    f"event log: sequence={sequence} at slot={self.slot + at} follows sequence={before}: "
+                    "stop the exchange and remove DATA/events, it is built anew from the journal"
+                )
+            index = (<const uint32_t*>&view[at * 128 + 16])[0]
             at += view[at * 128 + 29] if view[at * 128 + 29] else 1
         return sequence

@@ -36,7 +36,7 @@ from engine.messages.errors import JournalCorrupt, JournalFailed
 from engine.messages.ports import Clock, Disk
 from persistence import segments
 from persistence.disk import DirectoryDisk, DirectoryLock, SystemClock, boot_id
-from persistence.event_log import FILE_SLOTS, EventLogReader, EventLogWriter, log_state
+from persistence.event_log import FILE_SLOTS, EventLogReader, EventLogWriter, log_state, published_end
 from persistence.event_mark import Mark, damaged_file, read_mark
 from persistence.evidence import check_end, check_new
 from persistence.journal import Journal, JournalSettings, new_tail
@@ -161,7 +161,8 @@ def recover(
         empty = new_tail(identity)
         identity = listed[0].header.identity if listed else empty.identity
         kept, mark = _kept(directory / "events", identity, boot, event_file_slots) if listed else (None, None)
-        if kept is not None and kept > segments.last_sequence(disk, listed):
+        if kept is not None and kept > (end := segments.scan(disk, listed[-1:])).sequence:
+            check_end(disk, end, sealed=sealed)  # first: of records that are lost this log tells, and it would be wiped
             kept = mark = None  # mode memory: the crash took records whose events had been read
         snapshot = _newest(disk, identity, report, up_to=kept) if listed else None
         if mark and (snapshot is None or snapshot[1:] != (mark.sequence, mark.chain)):
@@ -250,6 +251,8 @@ class Verification:
     """Whole files of the event log that its mark names."""
     event_file_damaged: str = ""
     """The first of them that is not as it was when it was marked."""
+    event_log_damaged: str = ""
+    """What keeps the event log of this boot from being read to its end: a command that it tells twice, a cut file."""
     state_hash: bytes = b""
     """After the last record; empty without replay."""
 
@@ -283,7 +286,12 @@ def verify(
     snapshots = {found.sequence: found for found in newest_snapshots(disk, result.snapshots_damaged)}
     core = Core(limits or CoreLimits()) if with_replay else None
 
-    event_log = _readable_log(directory, listed[0].header.identity, boot) if with_replay else None
+    event_log = _readable_log(directory, listed[0].header.identity, boot)
+    try:
+        while event_log is not None and len(event_log.read()):
+            continue
+    except (JournalCorrupt, FileNotFoundError, ValueError) as error:  # the last two: a file is missing, or cut
+        result.event_log_damaged, event_log = str(error), None
 
     def compare_cuts(events: npt.NDArray[np.void], _first: int, _last: int) -> None:
         for sequence, state_hash in cut_hashes(events):
@@ -374,9 +382,7 @@ def _head_before(slots: npt.NDArray[np.void], begin: int, end: int) -> int:
     return at
 
 
-def _newest(
-    disk: Disk, identity: bytes, report: Report, *, up_to: int | None = None
-) -> tuple[Core, int, int] | None:
+def _newest(disk: Disk, identity: bytes, report: Report, *, up_to: int | None = None) -> tuple[Core, int, int] | None:
     """The core of the newest snapshot that fits this journal (none later than `up_to`), its sequence and chain word."""
     for snapshot in newest_snapshots(disk, report.damaged_snapshots, up_to=up_to):
         if snapshot.identity != identity:
@@ -398,9 +404,12 @@ def _kept(directory: Path, identity: bytes, boot: bytes, file_slots: int) -> tup
     """The sequence at which the event log can go on, None if it must be built anew; and the mark, if it is that."""
     state = log_state(directory)
     if state is not None:
-        log_identity, log_boot, generation, published = state
+        log_identity, log_boot, generation, _ = state
         if log_identity == identity and log_boot == boot and not generation & 1:
-            return int(published), None
+            try:
+                return published_end(directory), None
+            except (FileNotFoundError, ValueError) as error:
+                log.warning("event=events_distrusted file=%s error=%s", directory, error)
     mark = read_mark(directory)
     if mark is None or (mark.identity, mark.file_slots) != (identity, file_slots):
         return None, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -208,6 +209,35 @@ def test_a_reader_in_another_process_sees_every_event(tmp_path: Path, slots: np.
     out, _ = reader.communicate()
     recovered.close()
     assert out.strip() == hashlib.sha256(_all_events(tmp_path)).hexdigest()
+
+
+def test_a_kill_within_a_publication_costs_nothing_and_tells_nothing_twice(tmp_path: Path, slots: np.ndarray) -> None:
+    recovered = recover(tmp_path, settings=SETTINGS)
+    middle = feed(recovered, slots, 0, len(slots) // 2)
+    sequence, state = recovered.core.sequence, recovered.core.state_hash()
+    recovered.close()
+    told, control = _all_events(tmp_path), tmp_path / "events" / "control"
+    with control.open("r+b") as page:  # the slots were stored, the sequence was not
+        page.seek(72)
+        page.write((sequence - 40).to_bytes(8, "little"))
+    again = recover(tmp_path, settings=SETTINGS)
+    assert (again.report.sequence, again.report.state_hash) == (sequence, state)
+    assert not again.report.events_rebuilt and _all_events(tmp_path) == told
+    feed(again, slots, middle, len(slots))
+    again.close()
+    assert _all_events(tmp_path).startswith(told) and not verify(tmp_path).event_log_damaged
+    shutil.rmtree(tmp_path / "events")
+    recover(tmp_path, settings=SETTINGS).close()
+    rebuilt = _all_events(tmp_path)
+    assert len(rebuilt) > len(told)
+
+    log = min((tmp_path / "events").glob("*.events"))  # as an earlier version went on behind such a kill
+    with log.open("r+b") as file:
+        first = file.read(128)
+        file.seek(128 * max(1, first[29]))
+        file.write(first)
+    damaged = verify(tmp_path)
+    assert "event log: sequence=1 at slot=" in damaged.event_log_damaged and damaged.state_hash
 
 
 def _all_events(directory: Path) -> bytes:
