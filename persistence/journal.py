@@ -354,7 +354,15 @@ class Journal:
         self._ring.fail(error.errno or errno.EIO)
 
     def _keep(self) -> None:
-        """The keeper's thread: a spare at hand, a new segment when the writer asks."""
+        """The keeper's thread. Whatever ends it stops the journal: without a keeper the writer would wait for ever."""
+        try:
+            self._keep_ready()
+        except BaseException as error:
+            self._ring.fail(getattr(error, "errno", None) or errno.EIO)
+            log.exception("journal status=failed")
+
+    def _keep_ready(self) -> None:
+        """A spare at hand, a new segment when the writer asks."""
         poll = select.poll()
         poll.register(self._ring.keeper_fd, select.POLLIN)
         waiting = False

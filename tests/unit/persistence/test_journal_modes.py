@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from engine.messages import layout
+from engine.messages.errors import JournalFailed
 from persistence import segments
 from persistence.disk import DirectoryDisk, SystemClock
 from persistence.journal import Journal, JournalSettings, Mode, new_tail
@@ -166,3 +168,32 @@ def test_zeros_that_the_disk_refuses_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "zeros").touch()
     with (tmp_path / "zeros").open("rb") as file, pytest.raises(OSError):
         write_zeros(file.fileno(), 4096, 0)
+
+
+@pytest.mark.parametrize("step", ["the spare", "the change of segment"])
+@pytest.mark.parametrize("mode", ["durable", "memory"])
+def test_whatever_ends_the_keeper_stops_the_journal(tmp_path: Path, mode: Mode, step: str) -> None:
+    """No memory is no OSError: without a keeper the writer waited for its next segment for ever, `running`."""
+
+    class Broken(DirectoryDisk):
+        is_armed = False
+
+        def rename(self, source: str, target: str) -> None:
+            if self.is_armed and (target == segments.SPARE) == (step == "the spare"):
+                raise MemoryError("no memory")
+            super().rename(source, target)
+
+    disk = Broken(tmp_path)
+    tail = new_tail()
+    Journal(disk, tail, SystemClock(), settings(mode)).close()
+    (tmp_path / segments.SPARE).unlink(missing_ok=True)
+    tail = segments.scan(disk, segments.list_segments(disk))
+    disk.is_armed = True
+    journal = Journal(disk, tail, SystemClock(), settings(mode))
+    journal.append_all(records(1, 700))
+    journal.publish()
+    with pytest.raises(JournalFailed, match=os.strerror(errno.EIO)):
+        journal.wait_durable(700)
+    assert journal.status == "failed" and journal.append(records(701, 1)) == 2
+    journal.close()
+    assert segments.scan(disk, segments.list_segments(disk)).sequence == journal.durable_sequence <= 544
