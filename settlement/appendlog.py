@@ -136,7 +136,7 @@ class AppendLog:
         """A record that found no space is cut off again: nothing of it was synced, and nobody has been told of it."""
         try:
             os.ftruncate(self._descriptor, self._size)
-        except OSError:
+        except OSError:  # then the first error stands, and the log takes no more
             return False
         return True
 

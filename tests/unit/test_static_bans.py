@@ -120,6 +120,69 @@ def check_core(path: Path) -> list[str]:
     return [f"{relative}:{line}: {what}" for line, what in check(relative, path.read_text())]
 
 
+C_INCLUDES = {
+    "emmintrin.h", "errno.h", "immintrin.h", "stddef.h", "stdint.h", "stdlib.h", "string.h", "sys/mman.h",
+}  # fmt: skip
+OUTSIDE = {
+    "engine/arithmetic.h": ({"time.h"}, {"nanosleep"}),
+    "engine/stream.h": ({"fcntl.h", "unistd.h"}, {"pwrite", "sync_file_range"}),
+}
+"""The pace of joining pages, on a thread beside the core's; the snapshot, written by a forked child."""
+SYSTEM_CALLS = {
+    "clock", "clock_gettime", "exec", "fdatasync", "fopen", "fork", "fprintf", "fread", "fsync", "fwrite",
+    "getentropy", "getenv", "getpid", "getrandom", "gettimeofday", "nanosleep", "open", "openat", "poll", "pread",
+    "printf", "pthread_create", "pwrite", "pwritev", "rand", "random", "read", "recv", "send", "sleep", "socket",
+    "sync_file_range", "syscall", "system", "time", "timespec_get", "usleep", "write", "writev",
+}  # fmt: skip
+
+
+def plain_c(source: str) -> str:
+    """C with comments and strings blanked, line for line."""
+    texts = r'/\*[\s\S]*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"'
+    return re.sub(texts, lambda match: re.sub(r"[^\n]", " ", match[0]), source)
+
+
+def banned_in_c(path: str, source: str) -> Found:
+    """System headers, and calls of the operating system; also in what Cython declares of C."""
+    headers, calls = OUTSIDE.get(path, (set(), set()))
+    for number, line in enumerate(source.splitlines(), 1):
+        match = re.match(r'\s*(?:#\s*include\s*<|cdef extern from "<)([^>]+)>', line)
+        if match and match[1] not in C_INCLUDES | headers:
+            yield number, f"includes {match[1]}"
+    text = plain_c(source) if path.endswith(".h") else plain(source)
+    for number, line in enumerate(text.splitlines(), 1):
+        for call in re.findall(r"(?<![\w.>])(\w+)\s*\(", line):
+            if call in SYSTEM_CALLS - calls:
+                yield number, f"calls {call}"
+
+
+def test_the_c_of_the_core_asks_the_system_for_nothing() -> None:
+    sources = [path for kind in ("*.h", "*.pyx", "*.pxd") for path in sorted((ROOT / "engine").rglob(kind))]
+    assert sum(path.suffix == ".h" for path in sources) >= 4
+    found = [
+        f"{relative}:{line}: {what}"
+        for path in sources
+        for relative in [path.relative_to(ROOT).as_posix()]
+        for line, what in banned_in_c(relative, path.read_text())
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("engine/x.h", "#include <time.h>"), ("engine/x.h", "    nanosleep(&rest, NULL);"),
+        ("engine/arithmetic.h", "    clock_gettime(CLOCK_MONOTONIC, &t);"), ("engine/stream.h", "    write(1, a, 2);"),
+        ("engine/x.pyx", 'cdef extern from "<sys/random.h>" nogil:'),
+        ("engine/x.pxd", 'cdef extern from "<unistd.h>":'),
+        ("engine/x.pxd", "    int timespec_get(void* t, int b)"),
+    ],
+)  # fmt: skip
+def test_the_ban_on_c_can_fail(path: str, line: str) -> None:
+    assert list(banned_in_c(path, line + "\n"))
+    assert not list(banned_in_c("engine/x.h", "/* time( of day */ memcpy(a, b, 3); // write(1)\n"))
+
+
 def test_the_core_is_a_function_of_its_commands() -> None:
     sources = core_sources()
     assert len(sources) > 50
@@ -169,13 +232,27 @@ NO_FAULT = {
 """Kinds that are an ordinary answer: nothing to wait for, nothing there, somebody was first, enough was read."""
 
 
+BROAD = {"", "Exception", "BaseException", "OSError", "PostgresError", "RuntimeError"}
+"""Kinds that hold faults of any sort: answering them with a constant tells nobody either."""
+
+
+def _is_nothing(part: ast.stmt, is_broad: bool) -> bool:
+    if isinstance(part, (ast.Pass, ast.Continue)):
+        return True
+    if isinstance(part, ast.Expr):
+        return isinstance(part.value, ast.Constant)
+    constant = isinstance(part, ast.Return) and (part.value is None or isinstance(part.value, ast.Constant))
+    return is_broad and (constant or (isinstance(part, ast.Assign) and isinstance(part.value, ast.Constant)))
+
+
 def swallowed(source: str) -> Found:
     """Handlers and suppressions that do nothing, say nothing, and give no reason on one of their lines."""
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ExceptHandler):
-            nothing = all(isinstance(part, (ast.Pass, ast.Continue)) for part in node.body)
             names, first, last = _names(node.type), node.lineno, node.body[-1].end_lineno or node.lineno
+            is_broad = bool(set(names or [""]) & BROAD)
+            nothing = all(_is_nothing(part, is_broad) for part in node.body)
             what = "drops " + (", ".join(names) or "everything")
         elif isinstance(node, (ast.With, ast.AsyncWith)):
             calls = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
@@ -225,6 +302,8 @@ def test_no_exception_is_swallowed_in_cython_without_a_reason() -> None:
     ("source", "count"),
     [
         ("try:\n    f()\nexcept OSError:\n    pass\n", 1), ("try:\n    f()\nexcept:\n    pass\n", 1),
+        ("try:\n    f()\nexcept OSError:\n    x = 0\n", 1), ("try:\n    f()\nexcept BaseException:\n    ...\n", 1),
+        ("try:\n    x = f()\nexcept ValueError:\n    x = None\n", 0),
         ("try:\n    f()\nexcept (ValueError, OSError):\n    continue\n", 1),
         ("try:\n    f()\nexcept OSError:\n    pass  # it is being closed\n", 0),
         ("try:\n    f()\nexcept OSError as e:\n    log.error(e)\n", 0),
