@@ -244,6 +244,24 @@ async def test_f51_queries_that_take_too_long_are_given_up_and_all_is_caught_up_
     await _assert_equals_core(postgres_dsn, core)
 
 
+async def test_f51_queries_that_take_five_seconds_each_are_waited_for(postgres_dsn):
+    core, log = _flow(16, 300)
+    await migrate(postgres_dsn)
+    connection = await asyncpg.connect(postgres_dsn)
+    await connection.execute(
+        "CREATE FUNCTION exchange.slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN PERFORM pg_sleep(5); RETURN NEW; END$$;"
+        " CREATE TRIGGER slow BEFORE INSERT OR UPDATE ON exchange.projection"
+        " FOR EACH ROW EXECUTE FUNCTION exchange.slow()"
+    )
+    await connection.close()
+    slots = sum(len(events) for events in log.arrays)
+    projector = Projector(log, postgres_dsn, ProjectorSettings(batch_slots_max=slots // 2 + 1))
+    await _finish(projector, log)
+    assert projector.transaction_count >= 2 and projector.last_error == "", "none was given up"
+    await _assert_equals_core(postgres_dsn, core)
+
+
 async def test_events_published_between_read_and_checkpoint_are_not_skipped(postgres_dsn):
     core, log = _flow(2, 50)
     late_sequence, late = log.sequences.pop(), log.arrays.pop()
@@ -361,3 +379,66 @@ async def test_a_process_that_meets_another_history_ends_so_that_the_next_builds
     connection = await asyncpg.connect(postgres_dsn)
     assert await connection.fetchval("SELECT sequence FROM exchange.projection") == events.head_sequence
     await connection.close()
+
+
+def _batch(number: int) -> dict:
+    """A settled batch, as the settler tells it."""
+    return {
+        "number": number, "first_sequence": 10 * number - 9, "last_sequence": 10 * number, "cut_at_ns": 1_000,
+        "status": "final", "state_hash": bytes(32), "root": None, "trades_digest": None, "leg_count": 1, "digests": [],
+        "committed_at_ns": None, "error": None, "file": b"f",
+    }  # fmt: skip
+
+
+async def _batches(dsn: str) -> list[int]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return [row["number"] for row in await connection.fetch("SELECT number FROM settlement.batch ORDER BY 1")]
+    finally:
+        await connection.close()
+
+
+async def test_f51_a_server_restored_to_an_older_backup_has_all_of_it_again(tmp_path):
+    """Its rows are gone on with from where they are, its batches are told again by the start behind it."""
+    core, log = _flow(14, 900)
+    whole, last = log.arrays, log.head_sequence
+    log.arrays, log.head_sequence = whole[:300], log.sequences[299]
+    server = EmbeddedPostgres(tmp_path / "pg")
+    server.start()
+    try:
+        await migrate(server.dsn)
+        settings = ProjectorSettings(batch_slots_max=40, retry_s=0.05)
+        projector, stop = Projector(log, server.dsn, settings), asyncio.Event()
+        projector.store_batch(_batch(1))
+        task = asyncio.create_task(projector.run(stop))
+        await until(lambda: projector.sequence == log.head_sequence, what="a third of the log")
+        server.stop()
+        shutil.copytree(server.directory, tmp_path / "backup", symlinks=True)
+        server.start()
+        projector.store_batch(_batch(2))
+        log.arrays, log.head_sequence = whole[:600], log.sequences[599]
+        await until(lambda: projector.sequence == log.head_sequence, what="two thirds of the log")
+        assert await _batches(server.dsn) == [1, 2]
+        stop.set()
+        await task
+        server.stop()
+        shutil.rmtree(server.directory)
+        shutil.copytree(tmp_path / "backup", server.directory, symlinks=True)
+        server.start()
+        assert await _batches(server.dsn) == [1]
+        log.arrays, log.head_sequence = whole, last
+        again = Projector(log, server.dsn, settings)
+        for number in (1, 2):
+            again.store_batch(_batch(number))  # as the settler does at each start
+        await _finish(again, log)
+        await _assert_equals_core(server.dsn, core)
+        assert await _batches(server.dsn) == [1, 2]
+        restored = await _tables(server.dsn)
+        connection = await asyncpg.connect(server.dsn)
+        names = ", ".join(f"exchange.{name}" for name in (*TABLES, "balance", "projection"))
+        await connection.execute(f"TRUNCATE {names}")
+        await connection.close()
+        await _finish(Projector(log, server.dsn), log)
+        assert await _tables(server.dsn) == restored, "and equal to what is built from the first record"
+    finally:
+        server.stop()
