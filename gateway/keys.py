@@ -3,7 +3,8 @@
 The registry is a log of lines, `CRC32 JSON\\n`, appended and synced before a registration is answered; loading it is
 reading it from the first line. That a key's protection has tripped, and that it was reset, are lines too. A torn last
 line (a crash in the middle of an append) was never answered and is blanked, as is a line whose write or sync failed;
-anything else that does not check is damage and refuses to start. Keys are never removed from the log, a revocation is a
+anything else that does not check is damage and refuses to start, a last line that is all there too: it may be a
+revocation that was answered. Keys are never removed from the log, a revocation is a
 line of its own.
 
 Private keys never come near this module, but for the exchange's own (the operator's, the receipts'), which
@@ -22,6 +23,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntFlag
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,12 +52,14 @@ REGISTRY_PATH = "keys/registry.log"
 _LABEL_MAX = 64
 _ACCOUNTS_MAX = 64
 _KEYS_MAX = 100_000
+_SECTOR = 512
+_HEAD = re.compile(rb"[0-9a-f]{8} \{")
 _PUBLIC = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PRINTABLE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 
 
 class KeyRegistryCorrupt(LocalFault):
-    """The registry holds a line that does not check, and it is not the last one."""
+    """The registry holds a line that does not check, and no crash left it so."""
 
 
 class Scope(IntFlag):
@@ -266,8 +270,11 @@ class KeyRegistry:
                 crc, _, text = line.partition(b" ")
                 whole = following <= len(data)
                 if not whole or crc != b"%08x" % zlib.crc32(text):
-                    if following < len(data) and data[following:].strip():
+                    torn = _is_torn(data, end, following - 1) if whole else crc != b"%08x" % zlib.crc32(text[:-1])
+                    if data[following:].strip() or not torn:
                         raise KeyRegistryCorrupt(f"{path} line {number} at offset {end}: its checksum differs")
+                    log.warning("key registry: blanked=%d offset=%d: of a line that was never answered",
+                                len(data) - end, end)  # fmt: skip
                     self._file.write_at(end, b"\n" * (len(data) - end))
                     self._file.sync()
                     return len(data)
@@ -290,6 +297,19 @@ class KeyRegistry:
         narrowed = parse({name: entry[name] for name in FIELDS if name in entry})
         self._keys[key] = ApiKey(key, tuple(entry["accounts"]), scopes, str(entry["label"]), narrowed)  # type: ignore[arg-type]
         self._revoked.discard(key)
+
+
+def _is_torn(data: bytes, begin: int, stop: int) -> bool:
+    """Whether a crash may have left this of a line, or of the blanking of one: in both the disk takes whole sectors.
+
+    `data[stop]` is the newline behind it. Lost sectors of a line are zeros; of a line that was being blanked, newlines.
+    """
+    edges = [begin, *range((begin // _SECTOR + 1) * _SECTOR, stop + 1, _SECTOR), stop + 1]
+    if any(not data[first:last].strip(b"\0") for first, last in pairwise(edges)):
+        return True
+    if stop % _SECTOR == 0 and data[stop - 1 : stop] != b"}":
+        return True
+    return data[max(0, begin - 2) : begin] == b"\n\n" and not _HEAD.match(data, begin)  # blanked from the front
 
 
 def sign_in_bytes(environment: str, epoch: int, nonce: str) -> bytes:

@@ -4,8 +4,9 @@
     frame   = length u32 LE | crc32 u32 LE of the payload | payload
 
 A frame that is not whole and has none behind it is a write that a crash cut short: it was never acknowledged, and
-opening cuts it off. Damage before the last frame is no crash but a broken disk: opening refuses. One process writes a
-file at a time (an advisory lock says so).
+opening cuts it off. A crash leaves less than the frame, or zeros for whole sectors of it. Damage before the last frame,
+or in a last one that is all there, is no crash but a broken disk: opening refuses. (A last frame of which a sector held
+zeros anyway cannot be told from a torn one.) One process writes a file at a time (an advisory lock says so).
 
 The last frame is the one that may not be on disk: of a process that was killed it may lie in the page cache alone, and
 after a failed sync the kernel takes its pages for clean although they never reached the disk (Rebello et al., ATC
@@ -25,6 +26,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, JournalFailed
@@ -33,6 +35,7 @@ __all__ = ["AppendLog", "sync_directory"]
 
 _FRAME = struct.Struct("<II")
 MAX_RECORD_BYTES = 64 * 1024 * 1024
+SECTOR = 512
 
 
 class AppendLog:
@@ -43,7 +46,7 @@ class AppendLog:
 
         Raises:
             DataDirectoryBusy: another process holds the file.
-            JournalCorrupt: damage before the last frame.
+            JournalCorrupt: damage that no crash makes.
             JournalFailed: the disk refuses.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +110,7 @@ class AppendLog:
         """The records that a file holds now, oldest first, whoever has it open. Of a last one that is not whole, which
         somebody may be writing, nothing is told; unless `whole`, for whom less than everything is no answer.
 
-        Raises JournalCorrupt: damage before the last frame, or `whole` and the last one is not.
+        Raises JournalCorrupt: damage that no crash makes, or `whole` and the last one is not.
         """
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -166,6 +169,10 @@ def _frames(descriptor: int, path: Path, *, whole: bool = False) -> Iterator[tup
             payload, problem = _frame_at(descriptor, offset, end)  # its writer may have begun anew meanwhile
             if problem:
                 raise JournalCorrupt(f"{path}: {problem} at offset {offset}, and records follow")
+        if problem and not _is_torn(descriptor, offset, end):
+            payload, problem = _frame_at(descriptor, offset, end)
+            if problem:
+                raise JournalCorrupt(f"{path}: {problem} at offset {offset} of a record that was written whole")
         if problem and whole:
             raise JournalCorrupt(f"{path}: {problem} at offset {offset}: its last record is not whole")
         if problem:
@@ -196,6 +203,19 @@ def _is_last(descriptor: int, offset: int, end: int) -> bool:
         if 0 < length <= len(rest) - place - _FRAME.size and not _frame_at(descriptor, offset + place, end)[1]:
             return False
     return True
+
+
+def _is_torn(descriptor: int, offset: int, end: int) -> bool:
+    """Whether a crash may have left this of the last frame: the file ends sooner, or sectors of it are zeros."""
+    data = os.pread(descriptor, end - offset, offset)
+    if len(data) < _FRAME.size:
+        return True
+    edges = [0, *range(SECTOR - offset % SECTOR, len(data), SECTOR), len(data)]
+    if any(not data[begin:stop].strip(b"\0") for begin, stop in pairwise(edges)):
+        return True
+    length, crc = _FRAME.unpack_from(data)
+    is_short: bool = _FRAME.size + length > len(data)
+    return is_short and zlib.crc32(data[_FRAME.size :]) != crc  # where the sum is right, the length was changed
 
 
 def sync_directory(path: Path) -> None:

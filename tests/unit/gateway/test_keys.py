@@ -208,3 +208,47 @@ def test_an_operators_key_is_not_narrowed_by_what_would_not_hold(root: Path, fie
     entry = registry.register(public_key(generate_key()), [], ["operator"], "", 1, kept)
     assert entry.restrictions.addresses == ("10.0.0.0/8",)
     registry.close()
+
+
+@pytest.mark.parametrize("label_bytes", [0, 30, 64])
+def test_a_bit_that_turned_in_the_last_line_brings_no_revoked_key_back(root: Path, label_bytes: int) -> None:
+    """A line that is all there was answered: that its sum differs is damage, not a write that was cut short."""
+    key = public_key(generate_key())
+    registry = KeyRegistry(DirectoryDisk(root))
+    registry.register(key, ["a", "b" * label_bytes or "b"], ["trade", "withdraw"], "l" * label_bytes, 1)
+    registry.revoke(key, 2)
+    registry.close()
+    path = root / "keys/registry.log"
+    data = path.read_bytes()
+    begin = data[:-1].rfind(b"\n") + 1
+    for bit in range(begin * 8, len(data) * 8):
+        broken = bytearray(data)
+        broken[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(broken)
+        with pytest.raises(KeyRegistryCorrupt, match="line 2"):
+            KeyRegistry(DirectoryDisk(root))
+        assert path.read_bytes() == broken
+
+
+def test_a_last_line_cut_at_any_byte_or_without_a_sector_is_forgotten(root: Path) -> None:
+    first, second = public_key(generate_key()), public_key(generate_key())
+    registry = KeyRegistry(DirectoryDisk(root))
+    registry.register(first, ["a"], ["trade"], "", 1)
+    begin = (root / "keys/registry.log").stat().st_size
+    registry.register(second, ["b" * 400, "c" * 400], ["trade"], "", 1)
+    registry.close()
+    path = root / "keys/registry.log"
+    data = path.read_bytes()
+    torn = [data[:size] for size in range(begin, len(data))]
+    for sector in range(begin // 512, -(-len(data) // 512)):  # lost by the write, or taken by its blanking
+        head, stop = max(begin, sector * 512), min(len(data), (sector + 1) * 512)
+        torn.append(data[:head] + bytes(stop - head) + data[stop:])
+    edge = (begin // 512 + 1) * 512
+    torn.append(data[:edge] + b"\n" * (len(data) - edge))
+    edge = (len(data) - 1) // 512 * 512
+    torn.append(data[:begin] + b"\n" * (edge - begin) + data[edge:])
+    for left in torn:
+        path.write_bytes(left)
+        again = KeyRegistry(DirectoryDisk(root))
+        assert again.find(first) is not None and again.find(second) is None
+        again.close()

@@ -240,3 +240,22 @@ def test_after_a_failed_sync_nothing_more_is_taken_and_it_says_why(disk: Forgetf
     with pytest.raises(JournalFailed, match="an earlier write failed: .*sync"):
         log.append(b"two")
     log.close()
+
+
+@pytest.mark.parametrize("before_bytes", [1, 490, 2_000])
+def test_a_bit_that_turned_in_the_last_record_is_refused(tmp_path: Path, before_bytes: int) -> None:
+    """It was on disk and acted upon, as the signed bytes of a batch that were sent: not a write that was cut short."""
+    path = tmp_path / "log"
+    log = AppendLog(path)
+    log.append(b"b" * before_bytes)
+    last = log.append(b"the bytes that were sent")
+    log.close()
+    data = path.read_bytes()
+    for bit in range(last * 8, len(data) * 8):
+        broken = bytearray(data)
+        broken[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(broken)
+        for reader in (lambda: AppendLog(path), lambda: list(AppendLog.peek(path))):
+            with pytest.raises(JournalCorrupt, match=f"at offset {last} of a record that was written whole"):
+                reader()
+        assert path.read_bytes() == broken
