@@ -442,3 +442,68 @@ async def test_f51_a_server_restored_to_an_older_backup_has_all_of_it_again(tmp_
         assert await _tables(server.dsn) == restored, "and equal to what is built from the first record"
     finally:
         server.stop()
+
+
+async def test_f51_a_restore_under_a_running_process_ends_it_so_that_batches_are_told_again(tmp_path):
+    """Restored under a running process: its rows can be read again, but the batches that it has told cannot."""
+    core, log = _flow(14, 900)
+    whole, last = log.arrays, log.head_sequence
+    log.arrays, log.head_sequence = whole[:300], log.sequences[299]
+    server = EmbeddedPostgres(tmp_path / "pg")
+    server.start()
+    try:
+        await migrate(server.dsn)
+        settings = ProjectorSettings(batch_slots_max=40, retry_s=0.05)
+        projector, stop = Projector(log, server.dsn, settings), asyncio.Event()
+        projector.store_batch(_batch(1))
+        task = asyncio.create_task(projector.run(stop))
+        await until(lambda: projector.sequence == log.head_sequence, what="a third of the log")
+        server.stop()
+        shutil.copytree(server.directory, tmp_path / "backup", symlinks=True)
+        server.start()
+        projector.store_batch(_batch(2))
+        log.arrays, log.head_sequence = whole[:600], log.sequences[599]
+        await until(lambda: projector.sequence == log.head_sequence, what="two thirds of the log")
+        assert await _batches(server.dsn) == [1, 2]
+        server.stop()
+        shutil.rmtree(server.directory)
+        shutil.copytree(tmp_path / "backup", server.directory, symlinks=True)
+        server.start()
+        log.arrays, log.head_sequence = whole, last  # it hears of the restore when it has something to write
+        await asyncio.wait_for(task, HANG_S)
+        assert await _batches(server.dsn) == [1], "it wrote nothing over what it does not know"
+        again = Projector(log, server.dsn, settings)
+        for number in (1, 2):
+            again.store_batch(_batch(number))  # as the settler does at each start
+        await _finish(again, log)
+        await _assert_equals_core(server.dsn, core)
+        assert await _batches(server.dsn) == [1, 2]
+        restored = await _tables(server.dsn)
+        connection = await asyncpg.connect(server.dsn)
+        names = ", ".join(f"exchange.{name}" for name in (*TABLES, "balance", "projection"))
+        await connection.execute(f"TRUNCATE {names}")
+        await connection.close()
+        await _finish(Projector(log, server.dsn), log)
+        assert await _tables(server.dsn) == restored, "and equal to what is built from the first record"
+    finally:
+        server.stop()
+
+
+async def test_a_rebuild_asked_for_while_the_database_is_away_forgets_no_batch(postgres_dsn, tmp_path):
+    """The process that comes back to it has told its batches: the next one is to wipe, and tells them again."""
+    core, log = _flow(15, 200)
+    await migrate(postgres_dsn)
+    request = tmp_path / "projection.rebuild"
+    projector = Projector(log, postgres_dsn, rebuild=request)
+    projector.store_batch(_batch(1))
+    while await projector.step():
+        pass
+    await projector.close()
+    request.touch()
+    await asyncio.wait_for(projector.run(asyncio.Event()), HANG_S)
+    assert request.exists() and await _batches(postgres_dsn) == [1]
+    again = Projector(log, postgres_dsn, rebuild=request)
+    again.store_batch(_batch(1))
+    await _finish(again, log)
+    assert not request.exists() and await _batches(postgres_dsn) == [1]
+    await _assert_equals_core(postgres_dsn, core)

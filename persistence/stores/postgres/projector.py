@@ -69,7 +69,7 @@ class Words(Protocol):
 
 
 class _AnotherHistory(Exception):
-    """The rows are not of the journal that is there now, and this process has told its batches already."""
+    """The rows are not those that this process wrote, or are to go, and it has told its batches already."""
 
 
 class Projector:
@@ -97,6 +97,8 @@ class Projector:
         self._connection: asyncpg.Connection | None = None
         self._fold = Fold(Directory())
         self._batches: dict[int, Mapping[str, Any]] = {}  # at most what the settler reports while we are down
+        self._kept = 0
+        """Of the last transaction with batches, which was on disk: a database that has less was restored."""
         self.sequence = 0
         self.event_count = 0
         self.transaction_count = 0
@@ -122,7 +124,8 @@ class Projector:
     async def run(self, stop: asyncio.Event) -> None:
         """Projects until `stop` is set, reconnecting as often as it takes.
 
-        Ends before when the rows turn out to be of another history: the next start builds them anew, batches included.
+        Ends before when the rows turn out to be of another history, or of an older backup, or are to be built anew: the
+        next start sees to it, and has all batches told again.
         """
         while not stop.is_set():
             try:
@@ -164,6 +167,7 @@ class Projector:
         batches = dict(self._batches)
         async with self._connection.transaction():
             await self._write(self._connection, rows, batches, chain)
+        self._kept = rows.sequence if batches else self._kept
         for number, record in batches.items():
             if self._batches.get(number) is record:
                 del self._batches[number]
@@ -210,11 +214,15 @@ class Projector:
                 "SELECT sequence, journal, chain FROM exchange.projection WHERE name = $1", NAME
             )
             self._generation = self._source_generation()
-            if row and await self._is_foreign(row):
-                if self.transaction_count:
-                    logger.warning("event=projection_of_another_history sequence=%d", row["sequence"])
-                    raise _AnotherHistory
-                logger.warning("event=projection_wiped sequence=%d", row["sequence"])
+            reached = row["sequence"] if row else 0
+            is_foreign = bool(row and await self._is_foreign(row))
+            if self.transaction_count and (is_foreign or reached < self._kept):
+                logger.warning("event=projection_of_another_history sequence=%d", reached)
+                raise _AnotherHistory
+            if self.transaction_count and self._rebuild is not None and self._rebuild.exists():
+                raise _AnotherHistory
+            if is_foreign:
+                logger.warning("event=projection_wiped sequence=%d", reached)
                 await connection.execute(_WIPE)
                 row = None
             if self._rebuild is not None and self._rebuild.exists():
