@@ -50,7 +50,9 @@ def test_f30_an_error_is_a_definite_no(tmp_path: Path) -> None:
         world = World(Plan(seed, faults, traders=4, duration_ms=20_000), tmp_path / str(seed))
         result = world.run()
         assert not result.violations, result.failure
-        refused += sum(answer == "error" for entries in world.auditor._asked.values() for _, _, answer in entries)
+        refused += sum(
+            request.answer == "error" for requests in world.auditor._asked.values() for request in requests
+        )
     assert refused > 20
 
 
