@@ -454,7 +454,7 @@ def jobs_list(data: DataOption = None) -> None:
     """
     from byline.job_tools import failed_jobs
 
-    console.print(failed_jobs(_settings(data)))
+    console.print(failed_jobs(_settings(data)) or "no job has failed")
 
 
 @jobs_app.command("requeue")

@@ -28,8 +28,11 @@ _FAILED = """
 """
 
 
-def failed_jobs(settings: Settings, limit: int = 100) -> Table:
-    """The oldest of them: queue, kind, runs, when the last one was, and what it died of. Raises Unavailable."""
+def failed_jobs(settings: Settings, limit: int = 100) -> Table | None:
+    """The oldest of them: queue, kind, runs, when the last one was, and what it died of. None: there are none.
+
+    Raises Unavailable.
+    """
     return asyncio.run(_failed(dsn_of(settings), limit))
 
 
@@ -41,12 +44,14 @@ def requeue(settings: Settings, ids: Sequence[int]) -> str:
     return asyncio.run(_requeue(dsn_of(settings), ids))
 
 
-async def _failed(dsn: str, limit: int) -> Table:
+async def _failed(dsn: str, limit: int) -> Table | None:
     connection = await connect(dsn)
     try:
         rows = await connection.fetch(_FAILED, limit)
     finally:
         await connection.close()
+    if not rows:
+        return None
     table = Table("job", "queue", "kind", "runs", "last", "error", title="failed jobs")
     for row in rows:
         kind = msgspec.json.decode(row["payload"])["kind"]
@@ -70,4 +75,4 @@ async def _requeue(dsn: str, ids: Sequence[int]) -> str:
             await Jobs().requeue(connection, chosen)
     finally:
         await connection.close()
-    return f"{len(chosen):,} jobs run again"
+    return f"{len(chosen):,} {'job runs' if len(chosen) == 1 else 'jobs run'} again"

@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from byline.settings import Settings
-from byline.status_file import read_status
+from byline.status_file import read_all_statuses
 from engine.messages.errors import SettingsInvalid, Unavailable
 from platform_api.contexts import CONTEXTS
 from platform_api.errors import ApiError
@@ -95,13 +95,15 @@ async def _verify(dsn: str) -> tuple[bool, str]:
 
 
 def dsn_of(settings: Settings) -> str:
-    """Of the platform's database. Raises Unavailable: no exchange runs on that data directory."""
-    status = read_status(settings.data_directory, "postgres")
+    """Of the platform's database. Raises Unavailable: no exchange runs on that data directory, or not with its own."""
     if settings.postgres_url:
         return settings.postgres_url
-    if not status or "url" not in status:
-        raise Unavailable(f"no exchange runs on {settings.data_directory}: start it with `byline up`")
-    return str(status["url"])
+    statuses = read_all_statuses(settings.data_directory)
+    if statuses.get("postgres", {}).get("alive") and "url" in statuses["postgres"]:
+        return str(statuses["postgres"]["url"])
+    if statuses.get("api", {}).get("alive"):
+        raise Unavailable("the exchange runs on a database of yours: set BYLINE_POSTGRES_URL here as it is there")
+    raise Unavailable(f"no exchange runs on {settings.data_directory}: start it with `byline up`")
 
 
 async def connect(dsn: str) -> Any:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
 from byline.rebuild import ask_for_rebuild
+from byline.wanted_keys import note_keys_wanted
 from engine.messages.errors import JournalCorrupt, SettingsInvalid
 from persistence.backup import Objects
 from persistence.disk import DirectoryDisk
@@ -68,7 +69,7 @@ def restore_directory(
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("restoring", total=None)
         found = restore(
-            Objects(url), data, identity=identity, **point,
+            Objects(url, make_directory=False), data, identity=identity, **point,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
             before_moving=lambda scratch, restored: _before_moving(data, scratch, restored),
         )  # fmt: skip
@@ -95,6 +96,7 @@ def restore_directory(
         )
     lacking = [path for path in NEEDED if not (data / path).exists()]
     if lacking:
+        note_keys_wanted(data, [path for path in lacking if path.startswith("keys/")])
         console.print(
             "keys are never in a backup; bring back yours before the first start: " + ", ".join(lacking),
             soft_wrap=True,
@@ -104,5 +106,9 @@ def restore_directory(
         "Clients ask by `resolve`.",
         soft_wrap=True,
     )
-    console.print("Next: `byline journal verify --replay`, then `byline up`, which rebuilds PostgreSQL's projections.")
+    console.print(
+        f"Next: `byline journal verify --replay --data {data}`, then `byline up --data {data}`, which rebuilds "
+        "PostgreSQL's projections.",
+        soft_wrap=True,
+    )
     return 0

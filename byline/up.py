@@ -23,11 +23,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from byline.genesis import genesis_commands
 from byline.operator import open_operator, send_all
-from byline.settings import CHAIN_HOST, Settings
+from byline.settings import CHAIN_HOST, Settings, load_settings
 from byline.status_file import read_status
 from byline.summary import judge, print_summary, read_projection
 from byline.supervisor import Child, Supervisor
 from byline.traders import ACCOUNT_COUNT, funding_commands
+from byline.wanted_keys import check_keys_wanted
 from engine.messages.errors import LocalFault
 from persistence.disk import DirectoryDisk, DirectoryLock
 from persistence.recovery import replay
@@ -73,6 +74,7 @@ class Exchange:
 
         Raises:
             DataDirectoryBusy: another exchange runs on the data directory.
+            SettingsInvalid: it was restored, and its keys were not brought back.
             ChildFailed: a process did not become ready; the others are stopped again.
         """
         data = self.settings.data_directory
@@ -80,6 +82,7 @@ class Exchange:
         self._lock = DirectoryLock(data / "lock")
         started = time.monotonic()
         try:
+            check_keys_wanted(data)
             _probe_ports(self.settings)
         except BaseException:
             self._lock.release()
@@ -285,7 +288,10 @@ def _print_addresses(exchange: Exchange, console: Console) -> None:
             "and no backup of the data directory holds it.",
             soft_wrap=True,
         )
-    console.print("`byline status` in another terminal shows it live; Ctrl-C stops it.", style="dim")
+    where = exchange.settings.data_directory
+    at = "" if where == load_settings({}).data_directory else f" --data {where}"
+    text = f"`byline status{at}` in another terminal shows it live; Ctrl-C stops it."
+    console.print(text, style="dim", soft_wrap=True)
 
 
 async def _bounded(exchange: Exchange, stop: asyncio.Event, seconds: float, console: Console) -> None:

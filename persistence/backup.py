@@ -67,10 +67,15 @@ _REMOTE = {
 class Objects:
     """One object store by URL: `s3://bucket/prefix`, `gs://…`, `az://…`, `file:///path`."""
 
-    def __init__(self, url: str) -> None:
-        """Raises SettingsInvalid for a URL that names no store."""
+    def __init__(self, url: str, *, make_directory: bool = True) -> None:
+        """`make_directory`: that of a `file:` URL, if it is not there.
+
+        Raises SettingsInvalid for a URL that names no store.
+        """
+        if "://" not in url:
+            raise SettingsInvalid(f"backup: {url!r} is no URL as s3://bucket/prefix or file:///srv/backup")
         try:
-            options = {"mkdir": True} if url.startswith("file:") else _REMOTE
+            options = {"mkdir": make_directory} if url.startswith("file:") else _REMOTE
             self._store: Any = from_url(url, **cast(Any, options))
         except (BaseError, ValueError, OSError) as error:
             raise SettingsInvalid(f"backup_url: {error}") from error

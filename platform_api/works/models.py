@@ -70,7 +70,7 @@ class Metadata(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
 class WorkRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """`category` is of `/v1/categories`, `genres` of `/v1/genres`; `metadata` has the fields of its kind."""
 
-    kind: WorkKind
+    kind: Annotated[WorkKind, Meta(examples=["story"])]
     title: Title
     description: Description = ""
     category: Category | None = None
@@ -137,11 +137,12 @@ class WorkVersion(Struct, frozen=True):
 
 
 class ChapterRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Either a `body` of 100 to 10,000 characters (after NFC) or a `file_id` of one's own. The last place is its."""
+    """Of a story or a course. Either a `body` of 100 to 10,000 characters (after NFC) or a `file_id` of one's own. The
+    last place is its."""
 
     title: Title
     body: Body | None = None
-    file_id: UUID | None = None
+    file_id: Annotated[UUID | None, Meta(examples=[None])] = None
     preview: bool = False
     duration_seconds: Duration | None = None
 

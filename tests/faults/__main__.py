@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=20, help="of real processes; 0: none")
     parser.add_argument("--pause", type=float, default=30.0, help="seconds that a stopped process stays stopped")
     parser.add_argument("--seed", type=int, default=1, help="of the order of kills")
-    parser.add_argument("--out", type=Path, default=report.ROOT / "docs", help="where the card goes")
+    parser.add_argument("--out", type=Path, default=report.ROOT / "docs", help="of the card; docs/ if not given")
     parser.add_argument("--tmp", type=Path, default=None, help="where exchanges keep their data meanwhile")
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of work

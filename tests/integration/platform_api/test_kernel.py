@@ -323,17 +323,19 @@ async def test_failed_jobs_are_listed_and_run_again_from_the_command_line(databa
     await worker.drain()
     settings = load_settings({}, data_directory=tmp_path, postgres_url=world.dsn)
     listed = await asyncio.to_thread(failed_jobs, settings)
+    assert listed is not None
     told = [list(column.cells) for column in listed.columns]
     assert told[1:4] == [["admin_actions"] * 2, ["sweep"] * 2, [str(1 + QUEUES["admin_actions"].retries)] * 2]
     assert told[5] == ["ValueError: no ink today", "ValueError: no paper today"]
     good = True
     with pytest.raises(SettingsInvalid, match="no failed job has the id 1234567"):
         await asyncio.to_thread(requeue, settings, [int(told[0][0]), 1234567])
-    assert await asyncio.to_thread(requeue, settings, [int(told[0][1])]) == "1 jobs run again"
+    assert await asyncio.to_thread(requeue, settings, [int(told[0][1])]) == "1 job runs again"
     await worker.drain()
     assert ran == ["paper"]
-    assert await asyncio.to_thread(requeue, settings, []) == "1 jobs run again"
+    assert await asyncio.to_thread(requeue, settings, []) == "1 job runs again"
     await worker.drain()
+    assert await asyncio.to_thread(failed_jobs, settings) is None
     assert ran == ["paper", "ink"] and not await world.sql("SELECT FROM jobs.pgqueuer")
 
 

@@ -1,0 +1,35 @@
+"""Keys that a restored directory lacks: no backup has them, and made anew they open nothing of what there was.
+
+`byline restore` writes their names to DATA/keys/wanted; `byline up` refuses to start while one of them is missing, and
+takes the list away once all are there. Who has lost them for good removes the list: then new ones are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.messages.errors import SettingsInvalid
+
+__all__ = ["check_keys_wanted", "note_keys_wanted"]
+
+LIST = "keys/wanted"
+
+
+def note_keys_wanted(data: Path, paths: Sequence[str]) -> None:
+    """`paths` below `data`, which are not there."""
+    (data / LIST).parent.mkdir(parents=True, exist_ok=True)
+    (data / LIST).write_text("".join(f"{path}\n" for path in paths))
+
+
+def check_keys_wanted(data: Path) -> None:
+    """Raises SettingsInvalid while one is missing."""
+    if not (data / LIST).exists():
+        return
+    lacking = [path for path in (data / LIST).read_text().split() if not (data / path).exists()]
+    if lacking:
+        raise SettingsInvalid(
+            f"{data} was restored without {', '.join(lacking)}: bring back yours, or, if they are lost for good, "
+            f"remove {data / LIST}, and new ones are made, which open nothing that is sealed"
+        )
+    (data / LIST).unlink()
