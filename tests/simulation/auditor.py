@@ -17,8 +17,9 @@ Each broken invariant is a `Violation` with its number. Nothing is raised: a run
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.simulation.client import SimulatedClient
@@ -70,6 +71,19 @@ class _Request:
         return self.answer is None or self.sequence == sequence
 
 
+@dataclass(slots=True)
+class _Told:
+    """What one link told of its accounts, since it was signed in."""
+
+    client: str
+    accounts: frozenset[str]
+    after: int
+    """Everything behind this sequence is to be told, in order."""
+    last: int = 0
+    """The last sequence that was told of, perhaps not wholly."""
+    events: set[tuple[int, int, str]] = field(default_factory=set)
+
+
 class Auditor:
     """A `Witness` of all clients."""
 
@@ -103,6 +117,9 @@ class Auditor:
         self._duplicates: list[tuple[Json, str, str]] = []
         self._poisons: dict[tuple[str, str], int] = {}
         self._failed_links: set[int] = set()
+        self._closed_links: set[int] = set()
+        self._told: dict[int, _Told] = {}
+        """By link. Not of one that was refused a resume."""
         self.journal: JournalRead | None = None
 
     @classmethod
@@ -156,6 +173,11 @@ class Auditor:
             self._refs[str(message["ref"])].append(request)
         self._sent[client.name, message["rid"]] = request
 
+    def closed(self, client: SimulatedClient) -> None:
+        """The exchange ends the link. Acks of what it had taken may follow still, and nothing else does."""
+        if client.link is not None:
+            self._closed_links.add(client.link.number)
+
     def lost(self, client: SimulatedClient) -> None:
         self._cut_off.update(client.accounts)
         self.note(client.network.schedule.now_ns, client.name, "lost its link")
@@ -170,6 +192,7 @@ class Auditor:
             self.blame("I10", f"{client.name} was answered {message['rid']}, which it never asked")
             return
         self._own_alone(client, message)
+        self._follow(client, link, message)
         if "chain" in message:
             if link in self._failed_links and kind != "status":  # which tells of what is durable, and acks nothing
                 self.blame("I13", f"{client.name} was acked {message['sequence']} after the journal had failed")
@@ -185,6 +208,23 @@ class Auditor:
                 self._resolved.append((message, client.name))
         if isinstance(message.get("sequence"), int) and kind not in ("resumed",):
             self.last_told = max(self.last_told, message["sequence"])
+
+    def _follow(self, client: SimulatedClient, link: int, message: Json) -> None:
+        """Keep what a link tells of its accounts, and from where on."""
+        kind, told = message.get("type"), self._told.get(link)
+        if link in self._closed_links:
+            return
+        if kind == "signed_in" and client.accounts:
+            self._told[link] = _Told(client.name, frozenset(client.accounts), message["sequence"])
+        elif told is None:
+            return
+        elif kind == "resumed":
+            told.after = min(told.after, message["after"])
+        elif kind == "error" and message.get("field") == "after":
+            del self._told[link]
+        elif "event" in message:
+            told.last = max(told.last, message["sequence"])
+            told.events.add((message["sequence"], message.get("index", 0), _side(message)))
 
     def _acked(self, client: SimulatedClient, asked: _Request | None, message: Json) -> None:
         sequence, chain = message["sequence"], message["chain"]
@@ -229,8 +269,7 @@ class Auditor:
         """What a sequence and index say is the same for everybody and for ever, but for whose side is told."""
         if "index" not in event or event.get("event") is None:
             return
-        name = event["event"]
-        side = "maker" if "maker_order_id" in event else "taker" if "taker_order_id" in event else ""
+        name, side = event["event"], _side(event)
         if name in _MONEY or name == "duplicate" or (name in ("done", "rejected") and not event.get("account")):
             side = client.name
         key = (event["sequence"], event["index"], side)
@@ -297,6 +336,7 @@ class Auditor:
             last = at
             commands.setdefault(at[0], []).append(event)
         self._compare_facts(drop_copy, last_asked)
+        self._check_told(drop_copy)
         ledger = Ledger(self.scales, self.markets)
         phases = self._phases()
         for sequence, events in commands.items():
@@ -336,8 +376,7 @@ class Auditor:
         """Everything that anybody was told must be in the history as it is told now."""
         now: dict[tuple[int, int, str], Json] = {}
         for event in drop_copy:
-            side = "maker" if "maker_order_id" in event else "taker" if "taker_order_id" in event else ""
-            now[event["sequence"], event["index"], side] = event
+            now[event["sequence"], event["index"], _side(event)] = event
         for (sequence, index, side), event in self._facts.items():
             if (
                 sequence > last_asked
@@ -352,6 +391,19 @@ class Auditor:
                 self.blame("I3", f"{event['event']} at {sequence}.{index} was told, and is in the history no more")
             elif found != event:
                 self.blame("I7", f"{sequence}.{index} was told as {event}; replayed it is {found}")
+
+    def _check_told(self, drop_copy: list[Json]) -> None:
+        """I9: no link left out anything of its accounts before the last sequence that it told of."""
+        sequences = [event["sequence"] for event in drop_copy]
+        of_whom = [_accounts(event) for event in drop_copy]
+        for told in self._told.values():
+            for at in range(bisect_right(sequences, told.after), bisect_right(sequences, told.last - 1)):
+                event = drop_copy[at]
+                is_told = (event["sequence"], event["index"], _side(event)) in told.events
+                if not is_told and not told.accounts.isdisjoint(of_whom[at]):
+                    where = f"{told.client} heard of {told.last}, from {told.after} on"
+                    self.blame("I9", f"{where}, and not of {event}")
+                    break
 
     def _check_balances(self, ledger: Ledger, told: dict[str, Json]) -> None:
         sums: dict[str, int] = defaultdict(int)
@@ -544,6 +596,17 @@ class Auditor:
             self.blame("I4", f"{where} at {message['rejected_sequence']}; refused at {rejected.get(key)}")
         elif outcome == "never_received" and any(message["since"] < at <= as_of for at in rejected.get(key, ())):
             self.blame("I4", f"{where} since {message['since']}; refused at {rejected.get(key)}")
+
+
+def _side(event: Json) -> str:
+    """Whose side of a trade it tells."""
+    return "maker" if "maker_order_id" in event else "taker" if "taker_order_id" in event else ""
+
+
+def _accounts(event: Json) -> set[str]:
+    """Who is to hear of it."""
+    legs = {leg[end] for leg in event.get("legs", ()) for end in ("from", "to")}
+    return legs | {event[name] for name in ("account", "maker_account", "taker_account") if event.get(name)}
 
 
 def _sources(message: Json) -> list[str]:

@@ -26,7 +26,7 @@ UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: %s\r\n\r\n"
 )
-TEXT, BINARY, PING, PONG = 1, 2, 9, 10
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 PATIENCE_NS = 8_000 * MS
 """After which a client takes its link for dead."""
 
@@ -38,6 +38,7 @@ class Witness(Protocol):
 
     def sent(self, client: SimulatedClient, message: Json) -> None: ...
     def heard(self, client: SimulatedClient, message: Json) -> None: ...
+    def closed(self, client: SimulatedClient) -> None: ...
     def lost(self, client: SimulatedClient) -> None: ...
 
 
@@ -186,6 +187,8 @@ class SimulatedClient:
                 self._hear(msgspec.json.decode(payload))
             elif opcode == BINARY:
                 self._hear_records(payload)
+            elif opcode == CLOSE:
+                self.witness.closed(self)
             elif opcode == PING:
                 link.send(text_frame(payload, PONG))
 

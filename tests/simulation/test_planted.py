@@ -32,6 +32,7 @@ ORDERED = "record, 1, connection.number, order.rid.at,"
 ANSWERED = "            if not why and order.receipt == 1:\n"
 JUDGED = "    slot = find_ref(s, <Name*>ref)\n    if slot != NIL:\n        known"
 KEPT = "    cdef uint32_t slot = own_ref(s, name, REF_POSTED, not_after)\n"
+LISTENS = "            if connection is but or connection.is_ending or connection.holds:\n"
 MOVED, REPLACED = "    hold(s, held, after - before)", "    hold(s, hold_slot(s, slot), after - before)"
 
 
@@ -70,6 +71,9 @@ ALWAYS = {
             ),
         ),
         QUIET, "I4",
+    ),
+    "no event told live": (
+        Bug("gateway/hub.pyx", ((LISTENS, LISTENS.replace("if", "if True or")),)), QUIET, "I9",
     ),
     "a cancel answered busy that executes": (
         Bug(
