@@ -7,7 +7,7 @@ it from the first sequence on, and goes through it with a ledger of its own (tes
     reply by reply    I3 nothing told changes      I10 nobody hears of others      I13 no ack behind a failure told
     after a recovery  I8 prefix, chain             I3 each ack has its record
     at the end        I1 I2 I5 I6 by the ledger    I4 I5 one outcome of each       I7 live = replayed
-                      I9 what was told, both sides    I14 each change was asked for
+                      I9 all of it, both sides        I14 each change was asked for
 
 One outcome: what happened at a sequence was asked for by a request that was answered with that very sequence, or whose
 answer was lost. So nothing happens by a request that was answered with an error.

@@ -56,6 +56,16 @@ LOST_ANSWERS = [_plan(3, *(Fault(at_ms, "storm", at_ms) for at_ms in range(1_000
 LATE_WAKES = [_plan(0, Fault(1_000, "slow_wake", 5), until_ms=10_000)]
 
 ALWAYS = {
+    "an ack before the sync": (
+        Bug(SEQUENCER, ((DURABLE, "            return self.sequence\n        return"),)), POWER, "I3",
+    ),
+    "checksum and chain not looked at": (
+        Bug(
+            WRITER, ((CHECKSUM, "if (!record[5] || !record[4]) return 1;"), (CHAIN, f"{CHAIN} (0)\n        if")),
+            ("persistence.ring",),
+        ),
+        FLIPS, "I8",
+    ),
     "a fee rounded up twice": (
         Bug("engine/arithmetic.h", ((FEE, f"{FEE[:-1]} + (exact % PPM > 0);"),), ("engine.matching",)), QUIET, "I1",
     ),
@@ -107,9 +117,6 @@ ALWAYS = {
 """`DIED`: a check behind recovery stops the start; what a world tells where none does is in test_mutants.py."""
 
 MORE = {
-    "an ack before the sync": (
-        Bug(SEQUENCER, ((DURABLE, "            return self.sequence\n        return"),)), POWER, "I3",
-    ),
     "events published beyond the durable mark": (
         Bug(SEQUENCER, ((PUBLISH, PUBLISH.replace("mark", "self.sequence")),)), LATE_WAKES, "I3",
     ),
@@ -118,13 +125,6 @@ MORE = {
     ),
     "a sync left out": (Bug(WRITER, ((SYNC, ""),), ("persistence.ring",)), POWER, "I8"),
     "a failed sync tried again": (Bug(WRITER, ((SYNC, SYNC_TWICE),), ("persistence.ring",)), FAILED_SYNC, "I8"),
-    "checksum and chain not looked at": (
-        Bug(
-            WRITER, ((CHECKSUM, "if (!record[5] || !record[4]) return 1;"), (CHAIN, f"{CHAIN} (0)\n        if")),
-            ("persistence.ring",),
-        ),
-        FLIPS, "I8",
-    ),
 }  # fmt: skip
 IS_WHOLE = os.environ.get("BYLINE_MUTANTS") == "1"
 
