@@ -78,7 +78,7 @@ class Objects:
             options = {"mkdir": make_directory} if url.startswith("file:") else _REMOTE
             self._store: Any = from_url(url, **cast(Any, options))
         except (BaseError, ValueError, OSError) as error:
-            raise SettingsInvalid(f"backup_url: {error}") from error
+            raise SettingsInvalid(f"backup: {str(error).splitlines()[0]}") from error
 
     def make(self, key: str, data: bytes) -> bytes:
         """A new object; one that is there already stays. Returns what is there now. Raises Unavailable."""

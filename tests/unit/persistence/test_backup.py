@@ -199,7 +199,7 @@ def test_nothing_is_overwritten_and_a_choice_is_asked_for(
     for identity in known:
         restore(Objects(place), tmp_path / identity, identity=identity)
     assert journal_of(tmp_path / known[0]) != journal_of(tmp_path / known[1])
-    with pytest.raises(SettingsInvalid, match="backup_url"):
+    with pytest.raises(SettingsInvalid, match="backup: "):
         Objects("nowhere://x")
 
 
@@ -361,3 +361,11 @@ def test_the_torn_end_of_a_log_beside_is_sent_again(data: Path, place: str, slot
         restore(Objects(place), recovered_to)
         assert (recovered_to / "settlement" / "chain.log").read_bytes() == log.read_bytes()
     recovered.close()
+
+
+@pytest.mark.parametrize("url", ["/srv/backup", "file:///no/such/place", "nonsense://x"])
+def test_a_place_that_is_none_is_refused_in_one_line_and_not_made(url: str) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        Objects(url, make_directory=False)
+    assert "\n" not in str(refused.value) and str(refused.value).startswith("backup: ")
+    assert not Path("/no/such/place").exists()
