@@ -29,7 +29,7 @@ from platform_api.exchange.service import ExchangeService
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import pay_account
 from platform_api.money import units_of
-from platform_api.ports import submit_taken
+from platform_api.ports import NotTaken, submit_taken
 from platform_api.royalties.entries import Income
 from platform_api.royalties.service import RoyaltyService
 from platform_api.royalties.split import largest_remainder
@@ -116,6 +116,8 @@ class TokenDesk:
             try:
                 await self.drive(market)
                 log.warning("token_commands_swept", market=market)
+            except NotTaken as error:
+                log.info("token_commands_wait", market=market, error=str(error))
             except (Unavailable, OutcomeUnknown) as error:
                 log.info("token_commands_wait", market=market, error=str(error))
                 return

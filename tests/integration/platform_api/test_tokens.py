@@ -333,6 +333,21 @@ async def test_a_launch_whose_supply_is_minted_goes_on_when_its_obstacle_is_away
     assert floor.core.balance(session["account"], token["symbol"]) == (4_000_000, 0)
 
 
+async def test_a_market_that_the_core_takes_nothing_for_holds_up_no_other(floor):
+    waiting = []
+    for _ in range(2):
+        _, _, bearer = await floor.creator()
+        floor.core.lose = deque(["none"] * 5 + ["request", "request"])
+        waiting.append((await floor.launch(bearer), bearer))
+        floor.core.lose.clear()
+    floor.core.lose = deque(["cancel_only"])
+    await floor.world.sql("UPDATE tokens.command SET created_at = now() - interval '1 hour' WHERE state = 'waiting'")
+    await floor.desk.sweep()
+    status = [(await floor.world.data("GET", f"{TOKENS}/{token['id']}", headers=bearer))["status"]
+              for token, bearer in waiting]  # fmt: skip
+    assert status == ["reserved", "minted"]
+
+
 async def test_a_launch_that_the_core_refuses_fails_and_frees_the_creator(floor):
     creator, _, bearer = await floor.creator()
     symbol = next(names)
