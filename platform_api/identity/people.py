@@ -28,6 +28,7 @@ from platform_api.identity.models import (
 )
 from platform_api.identity.owner_letters import ACCOUNT_EMAIL
 from platform_api.identity.sessions import core_account
+from platform_api.identity.step_up import spend_step_up
 from platform_api.identity.wallet_proof import WalletAddress
 from platform_api.ids import new_id, new_secret, secret_digest
 from platform_api.kernel.context import Kernel
@@ -91,22 +92,28 @@ class People:
             raise ApiError(ErrorCode.CONFLICT, message, reason="username_taken", field="username") from error
 
     async def ask_for_letter(self, caller: Caller, body: EmailRequest) -> EmailPending:
-        """Raises ApiError SERVICE_UNAVAILABLE without a mail provider, RATE_LIMITED after five letters in an hour."""
+        """Where there is an address, another one costs a step-up: else a thief had the owner's letters.
+
+        Raises ApiError SERVICE_UNAVAILABLE without a mail provider, RATE_LIMITED after five letters in an hour,
+        FORBIDDEN `step_up_required`.
+        """
         if self._kernel.mail is None:
             message = "This exchange has no mail provider."
             raise ApiError(ErrorCode.SERVICE_UNAVAILABLE, message, reason="no_mail_provider")
         token_id, account_id = new_id(), UUID(caller.account_id)
         expires = datetime.now(UTC) + timedelta(seconds=self._kernel.settings.email_token_seconds)
         async with self._database.transaction() as db:
-            await queries.lock_account(db, account_id)
+            account = await queries.lock_account(db, account_id)
             if await queries.email_tokens_lately(db, account_id) >= LETTERS_PER_HOUR:
                 message = f"At most {LETTERS_PER_HOUR} letters an hour."
                 raise ApiError(
                     ErrorCode.RATE_LIMITED, message, reason="too_many_letters", headers={"retry-after": "3600"}
                 )
-            sealed = self._kernel.sealer.seal(TOKEN_EMAIL, token_id, body.email)
+            sealed, digest = self._kernel.sealer.seal(TOKEN_EMAIL, token_id, body.email), self._email_digest(body.email)
+            if account["email_digest"] is not None and bytes(account["email_digest"]) != digest:
+                await spend_step_up(db, caller)
             await queries.insert_email_token(
-                db, token_id, account_id, secret_digest(new_secret()), sealed, self._email_digest(body.email), expires
+                db, token_id, account_id, secret_digest(new_secret()), sealed, digest, expires
             )
             await self._kernel.jobs.enqueue(db, "notifications", "email_verification", EmailLetter(token_id))
         return EmailPending(self._kernel.mail.provider, timestamp(expires))

@@ -144,7 +144,8 @@ class UserController(Controller):
     async def email(
         self, request: AnyRequest, data: JSONBody[EmailRequest], caller: Who, identity: Identity
     ) -> Envelope[EmailPending]:
-        """Ask for a letter with a one-time token. The address counts once it is confirmed."""
+        """Ask for a letter with a one-time token. The address counts once it is confirmed. In place of another
+        it needs a step-up."""
         return ok(request, await identity.people.ask_for_letter(caller, data))
 
     @post("/email/verify", status_code=200, responses=failures(400, 401, 403, 409, 422, 429, 503))

@@ -53,6 +53,21 @@ async def test_fresh_session_links_no_wallet_and_a_linked_one_waits_a_day_for_mo
         assert (confirmed["status"], confirmed["waiting"]) == ("confirmed", "delay")
 
 
+async def test_a_stolen_session_does_not_turn_the_owners_letters_to_another_address(api_dsn):
+    async with shop_over(api_dsn) as shop:
+        world, own, ask = shop.world, Wallet(0), ("POST", "/v1/users/me/email")
+        _, bearer = await world.sign_in(own)
+        address, other = ({"email": f"{uuid4().hex}@example.org"} for _ in range(2))
+        await world.data(*ask, headers=bearer, json=address)
+        await world.settle()
+        token = world.mail.letters.pop().text.split("\n\n    ")[1].split("\n")[0]
+        await world.data("POST", "/v1/users/me/email/verify", headers=bearer, json={"token": token})
+        await world.refused(403, "FORBIDDEN", "step_up_required", *ask, headers=bearer, json=other)
+        await world.data(*ask, headers=bearer, json=address)
+        await world.step_up(own, bearer)
+        await world.data(*ask, headers=bearer, json=other)
+
+
 async def test_a_stolen_session_pays_nobody_new_makes_no_key_and_its_keys_end_with_it(api_dsn):
     async with shop_over(api_dsn) as shop:
         world, keys, transfers = shop.world, "/v1/users/me/api-keys", "/v1/transfers"
