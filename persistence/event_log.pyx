@@ -221,6 +221,8 @@ cdef class EventLogWriter:
             os.eventfd_write(self.wake_fd, 1)
 
     def __dealloc__(self):
+        if self.wake_fd >= 0:  # never closed: a start that failed, or a life that a simulated crash ended
+            os.close(self.wake_fd)
         free(self.ends)
 
     def _renew(self, identity, boot):

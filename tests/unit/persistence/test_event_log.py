@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import random
 import threading
@@ -154,3 +155,12 @@ def test_a_helper_that_ends_of_anything_stops_the_log(tmp_path: Path, monkeypatc
     assert writer.append(events(1, 1).view(np.uint8), 1) == errno.EIO
     assert "no memory" in str(writer.failure)
     writer.close()
+
+
+def test_a_log_that_nobody_closes_leaves_no_descriptor(tmp_path: Path) -> None:
+    """A start that fails, and a crash that a simulation plays: ten thousand of them ran out of descriptors."""
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(20):
+        EventLogWriter(tmp_path / str(number), bytes(16), bytes(16), threads=False)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
