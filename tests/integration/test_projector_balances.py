@@ -206,20 +206,40 @@ async def test_f51_server_killed_midway_is_caught_up_with(tmp_path):
         projector = Projector(log, server.dsn, ProjectorSettings(batch_slots_max=40, retry_s=0.05))
         stop = asyncio.Event()
         task = asyncio.create_task(projector.run(stop))
-        while projector.sequence < 300:
-            await asyncio.sleep(0.005)
+        await until(lambda: projector.sequence >= 300, what="a part of the log")
         server.stop()
-        while projector.status()["connected"]:
-            await asyncio.sleep(0.01)
+        await until(lambda: not projector.status()["connected"], what="the end of the connection to be seen")
         assert projector.sequence < log.head_sequence, "killed too late to show anything"
         server.start()
-        while projector.sequence < log.head_sequence:
-            await asyncio.sleep(0.01)
+        await until(lambda: projector.sequence == log.head_sequence, what="the rest of the log")
         stop.set()
         await task
         await _assert_equals_core(server.dsn, core)
     finally:
         server.stop()
+
+
+async def test_f51_connections_that_are_ended_again_and_again_are_made_again(postgres_dsn):
+    """Whatever a query was doing, and however much of the server's last word had come: it is caught up with."""
+    core, log = _flow(15, 600)
+    await migrate(postgres_dsn)
+    projector, stop = Projector(log, postgres_dsn, ProjectorSettings(batch_slots_max=4, retry_s=0.01)), asyncio.Event()
+    task = asyncio.create_task(projector.run(stop))
+    other = await asyncpg.connect(postgres_dsn)
+    try:
+        for reached in range(20, log.head_sequence - 40, 20):
+            await until(lambda at=reached: task.done() or projector.sequence >= at, what=f"command {reached}")
+            assert not task.done(), task
+            await other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        await until(lambda: projector.sequence == log.head_sequence, what="the rest of the log")
+    finally:
+        stop.set()
+        await other.close()
+        await task
+    await _assert_equals_core(postgres_dsn, core)
 
 
 async def test_f51_queries_that_take_too_long_are_given_up_and_all_is_caught_up_with(postgres_dsn):
@@ -398,27 +418,37 @@ async def _batches(dsn: str) -> list[int]:
         await connection.close()
 
 
+OFTEN = ProjectorSettings(batch_slots_max=40, retry_s=0.05)
+
+
+async def _two_thirds(server: EmbeddedPostgres, log, backup):
+    """A projector that has a third of the log and a batch in the backup, and as much again behind it: the task it runs
+    in, and what stops it."""
+    whole = log.arrays
+    log.arrays, log.head_sequence = whole[:300], log.sequences[299]
+    await migrate(server.dsn)
+    projector, stop = Projector(log, server.dsn, OFTEN), asyncio.Event()
+    projector.store_batch(_batch(1))
+    task = asyncio.create_task(projector.run(stop))
+    await until(lambda: projector.sequence == log.head_sequence, what="a third of the log")
+    server.stop()
+    shutil.copytree(server.directory, backup, symlinks=True)
+    server.start()
+    projector.store_batch(_batch(2))
+    log.arrays, log.head_sequence = whole[:600], log.sequences[599]
+    await until(lambda: projector.sequence == log.head_sequence, what="two thirds of the log")
+    assert await _batches(server.dsn) == [1, 2]
+    return task, stop
+
+
 async def test_f51_a_server_restored_to_an_older_backup_has_all_of_it_again(tmp_path):
     """Its rows are gone on with from where they are, its batches are told again by the start behind it."""
     core, log = _flow(14, 900)
     whole, last = log.arrays, log.head_sequence
-    log.arrays, log.head_sequence = whole[:300], log.sequences[299]
     server = EmbeddedPostgres(tmp_path / "pg")
     server.start()
     try:
-        await migrate(server.dsn)
-        settings = ProjectorSettings(batch_slots_max=40, retry_s=0.05)
-        projector, stop = Projector(log, server.dsn, settings), asyncio.Event()
-        projector.store_batch(_batch(1))
-        task = asyncio.create_task(projector.run(stop))
-        await until(lambda: projector.sequence == log.head_sequence, what="a third of the log")
-        server.stop()
-        shutil.copytree(server.directory, tmp_path / "backup", symlinks=True)
-        server.start()
-        projector.store_batch(_batch(2))
-        log.arrays, log.head_sequence = whole[:600], log.sequences[599]
-        await until(lambda: projector.sequence == log.head_sequence, what="two thirds of the log")
-        assert await _batches(server.dsn) == [1, 2]
+        task, stop = await _two_thirds(server, log, tmp_path / "backup")
         stop.set()
         await task
         server.stop()
@@ -427,7 +457,7 @@ async def test_f51_a_server_restored_to_an_older_backup_has_all_of_it_again(tmp_
         server.start()
         assert await _batches(server.dsn) == [1]
         log.arrays, log.head_sequence = whole, last
-        again = Projector(log, server.dsn, settings)
+        again = Projector(log, server.dsn, OFTEN)
         for number in (1, 2):
             again.store_batch(_batch(number))  # as the settler does at each start
         await _finish(again, log)
@@ -448,23 +478,10 @@ async def test_f51_a_restore_under_a_running_process_ends_it_so_that_batches_are
     """Restored under a running process: its rows can be read again, but the batches that it has told cannot."""
     core, log = _flow(14, 900)
     whole, last = log.arrays, log.head_sequence
-    log.arrays, log.head_sequence = whole[:300], log.sequences[299]
     server = EmbeddedPostgres(tmp_path / "pg")
     server.start()
     try:
-        await migrate(server.dsn)
-        settings = ProjectorSettings(batch_slots_max=40, retry_s=0.05)
-        projector, stop = Projector(log, server.dsn, settings), asyncio.Event()
-        projector.store_batch(_batch(1))
-        task = asyncio.create_task(projector.run(stop))
-        await until(lambda: projector.sequence == log.head_sequence, what="a third of the log")
-        server.stop()
-        shutil.copytree(server.directory, tmp_path / "backup", symlinks=True)
-        server.start()
-        projector.store_batch(_batch(2))
-        log.arrays, log.head_sequence = whole[:600], log.sequences[599]
-        await until(lambda: projector.sequence == log.head_sequence, what="two thirds of the log")
-        assert await _batches(server.dsn) == [1, 2]
+        task, _ = await _two_thirds(server, log, tmp_path / "backup")
         server.stop()
         shutil.rmtree(server.directory)
         shutil.copytree(tmp_path / "backup", server.directory, symlinks=True)
@@ -472,7 +489,7 @@ async def test_f51_a_restore_under_a_running_process_ends_it_so_that_batches_are
         log.arrays, log.head_sequence = whole, last  # it hears of the restore when it has something to write
         await asyncio.wait_for(task, HANG_S)
         assert await _batches(server.dsn) == [1], "it wrote nothing over what it does not know"
-        again = Projector(log, server.dsn, settings)
+        again = Projector(log, server.dsn, OFTEN)
         for number in (1, 2):
             again.store_batch(_batch(number))  # as the settler does at each start
         await _finish(again, log)

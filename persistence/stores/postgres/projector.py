@@ -48,7 +48,13 @@ _MARKET_NUMBERS = (
     "tick", "tick_decimals", "lot", "lot_decimals", "min_size", "max_size", "max_price", "taker_ppm", "maker_ppm",
     "k", "u", "entry_band_ppm", "exec_band_ppm", "pause_ns", "reference_price",
 )  # fmt: skip
-_DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
+_DATABASE_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # told that the server goes down, before its end of the line
+    OSError,
+    TimeoutError,
+)
 
 
 @dataclass(frozen=True, slots=True)
