@@ -33,7 +33,6 @@ __all__ = [
     "Tail",
     "cut_tail",
     "last_nonzero",
-    "last_sequence",
     "list_segments",
     "parse_header",
     "read_header",
@@ -399,8 +398,3 @@ def write_all(file: object, offset: int, data: bytes) -> None:
             raise OSError(5, "write made no progress")
         offset += written
         rest = rest[written:]
-
-
-def last_sequence(disk: Disk, listed: list[Segment]) -> int:
-    """The journal's last valid sequence, from a scan of the last segment alone."""
-    return scan(disk, listed[-1:]).sequence if listed else 0
