@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from engine.messages.errors import Unavailable
-from settlement.appendlog import sync_directory
+from settlement.chain.sealed_key import keep_name
 from settlement.liabilities import KEPT_BATCHES, Liabilities, UnknownBatch
 from settlement.merkle import Proof
 
@@ -77,8 +77,7 @@ def load_proof_key(path: Path) -> bytes:
             os.fsync(file.fileno())
         os.rename(draft, path)
     # Lost, it would halt settlement at the next start: also one that a start made which died before it came here.
-    for directory in (path.parent, path.parent.parent):
-        sync_directory(directory)
+    keep_name(path)
     key = path.read_bytes()
     if len(key) != 32:
         raise ValueError(f"{path} has {len(key)} bytes, not 32")
