@@ -9,6 +9,10 @@ from uuid import UUID
 __all__ = ["insert", "left_open", "lock_state", "on_the_way", "one", "turn"]
 
 
+_OPEN = "state IN ('ordered', 'closing', 'posting', 'voiding')"
+"""They want something of the core."""
+
+
 async def insert(db: Any, ref: str, kind: str, document_id: UUID, body: str, accounts: str) -> None:
     await db.execute(
         "INSERT INTO money.command (ref, kind, document_id, body, accounts) VALUES ($1, $2, $3, $4, $5)",
@@ -25,8 +29,8 @@ async def one(db: Any, ref: str) -> Any:
 async def left_open(db: Any, age: timedelta, limit: int) -> list[str]:
     """Refs of commands that want to be sent and have not changed for so long, the oldest first."""
     rows = await db.fetch(
-        "SELECT ref FROM money.command WHERE state IN ('ordered', 'closing', 'posting', 'voiding')"
-        " AND updated_at < now() - $1::interval ORDER BY created_at LIMIT $2",
+        f"SELECT ref FROM money.command WHERE {_OPEN} AND updated_at < now() - $1::interval"
+        " ORDER BY created_at LIMIT $2",
         age, limit,
     )  # fmt: skip
     return [row["ref"] for row in rows]
@@ -35,7 +39,7 @@ async def left_open(db: Any, age: timedelta, limit: int) -> list[str]:
 async def on_the_way(db: Any, reached: int, limit: int) -> list[Any]:
     """Commands that may have moved money and are not noted, and those that are noted as moved behind `reached`."""
     rows: list[Any] = await db.fetch(
-        "SELECT ref, document_id, body FROM money.command WHERE state IN ('ordered', 'closing', 'posting', 'voiding')"
+        f"SELECT ref, document_id, body FROM money.command WHERE {_OPEN}"
         " UNION ALL SELECT ref, document_id, body FROM money.command WHERE state = 'posted' AND sequence > $1 LIMIT $2",
         reached, limit,
     )  # fmt: skip

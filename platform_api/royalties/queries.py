@@ -219,10 +219,8 @@ async def bound_licences(db: Any, work_id: UUID) -> list[Any]:
     )
 
 
-_SHARE = (
-    "SELECT id, licence_id, work_id, parent_work_id, share_bps, replaces, status, proposed_by"
-    " FROM royalties.licence_share "
-)
+_SHARE_COLUMNS = "id, licence_id, work_id, parent_work_id, share_bps, replaces, status, proposed_by"
+_SHARE = f"SELECT {_SHARE_COLUMNS} FROM royalties.licence_share "
 
 
 async def licence_share(db: Any, share_id: UUID) -> Any:
@@ -244,12 +242,8 @@ async def insert_licence_share(
     replaces: Sequence[UUID], actor: UUID,
 ) -> Any:  # fmt: skip
     return await db.fetchrow(
-        """
-        INSERT INTO royalties.licence_share
-            (id, licence_id, work_id, parent_work_id, share_bps, replaces, status, proposed_by)
-        VALUES ($1, $2, $3, $4, $5, $6, 'pending', $7)
-        RETURNING id, licence_id, work_id, parent_work_id, share_bps, replaces, status, proposed_by
-        """,
+        f"INSERT INTO royalties.licence_share ({_SHARE_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, 'pending', $7)"
+        f" RETURNING {_SHARE_COLUMNS}",
         share_id, licence_id, work_id, parent_work_id, share_bps, list(replaces), actor,
     )  # fmt: skip
 
