@@ -71,7 +71,8 @@ def run(
         settings = Settings(
             Path(folder) / "data", api_port=0, gateway_port=0, marketdata_port=0, chain_port=0, quiet_market=True,
             batch_interval_s=1.0 if smoke else 10.0, api_public_per_minute=0, api_account_per_minute=0,
-            api_trading_per_minute=0, api_auth_per_minute=0, api_catalogue_per_hour=0, seed=seed % 2**32,
+            unproved_per_day=10_000_000, api_trading_per_minute=0, api_auth_per_minute=0, api_catalogue_per_hour=0,
+            seed=seed % 2**32,
         )  # fmt: skip
         rows = uvloop.run(_measure(settings, SMOKE if smoke else FULL, seconds or (3 if smoke else 60), smoke))
     return unjudged(rows) if smoke else rows

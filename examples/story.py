@@ -121,6 +121,7 @@ def main() -> None:
     application = studio.ask("POST", "/v1/license-applications", terms_id=terms["id"], purpose="A film of it.")
     granted = writer.ask("POST", f"/v1/license-applications/{application['id']}/approve")
     path = f"/v1/licenses/{granted['license_id']}"
+    studio.ask("POST", "/v1/auth/step-up", **studio.signed("step_up"))  # more than 50 USDC a day from a balance
     studio.ask("POST", f"{path}/pay")
     licence = studio.until(path, lambda row: row["status"] == "active", "the payment")
     print(f"the studio has paid 100.01 USDC; its licence runs until {licence['ends_at'][:10]}")

@@ -47,8 +47,10 @@ the wallet sign the message (Sui: as a personal message, the serialized signatur
 hex) and send address, nonce and signature to `POST /v1/auth/verify`, which makes the account the first time. Programs
 send the `access_token` as `Authorization: Bearer …` and renew it by `POST /v1/auth/refresh`, whose refresh token is
 good once. Pages take the tokens as cookies (`"delivery": "cookie"`); a request of theirs that changes something also
-carries the `csrf_token` as the header `X-CSRF-Token`. Steps of weight (launch, registration, linking) want a fresh
-signature: `POST /v1/auth/step-up`.
+carries the `csrf_token` as the header `X-CSRF-Token`. Steps of weight want a fresh
+signature, `POST /v1/auth/step-up`: launch and registration one within ten minutes, that of the sign-in included; a
+linked wallet, a key, another e-mail address, a transfer to somebody new, and what is paid from the balance beyond 50
+units of an asset a day, one of their own, made after the sign-in and spent by the act.
 
 **Once.** Send an `Idempotency-Key` with what must not happen twice; where it is needed the route says so. What is
 edited has an `ETag`: send it back as `If-Match`, and nobody's change is overwritten unseen.

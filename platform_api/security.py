@@ -293,6 +293,6 @@ async def freshly_proved(connection: Connection, _: BaseRouteHandler) -> None:
         raise step_up_required()
 
 
-def step_up_required() -> ApiError:
-    message = "This needs a fresh signature of a wallet: POST /v1/auth/step-up."
+def step_up_required(rule: str = "This") -> ApiError:
+    message = f"{rule} needs a fresh signature of a wallet: POST /v1/auth/step-up."
     return ApiError(ErrorCode.FORBIDDEN, message, reason="step_up_required")

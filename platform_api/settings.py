@@ -121,6 +121,10 @@ class ApiSettings:
     royalty_hold_days: int = 7
     """How old what was earned must be to be paid out; so long its seller can give a sale back."""
 
+    unproved_per_day: int = 50
+    """What an account may pay from its balance for purchases and licences within a day (UTC), in whole units of each
+    asset, without a fresh signature of a wallet. 0: nothing."""
+
     def __post_init__(self) -> None:
         strange = tuple(origin for origin in self.cors_origins if not ORIGIN.fullmatch(origin))
         rules: list[tuple[bool, str]] = [
@@ -133,6 +137,7 @@ class ApiSettings:
             (self.file_bytes_max <= 10_000 * self.part_bytes, "file_bytes_max must be at most 10,000 part_bytes"),
             (self.jobs_running_max >= 20, "jobs_running_max must be at least 20"),
             (self.ethereum_chain_id >= 1, "ethereum_chain_id must be at least 1"),
+            (0 <= self.unproved_per_day <= 10_000_000, "unproved_per_day must be 0 … 10,000,000"),
             (0 <= self.royalty_hold_days <= 365, "royalty_hold_days must be 0 … 365"),
             (not self.test_payments or self.embedded, "test_payments takes test money and needs embedded"),
             (not self.faucet or self.embedded, "faucet gives test money away and needs embedded"),

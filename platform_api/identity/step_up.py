@@ -14,10 +14,11 @@ from platform_api.security import PROOF_MAX, Caller, step_up_required
 __all__ = ["spend_step_up"]
 
 
-async def spend_step_up(db: Any, caller: Caller) -> None:
+async def spend_step_up(db: Any, caller: Caller, rule: str = "This") -> None:
     """In the transaction of `db`. The route lets its guard forget the session afterwards.
 
-    Raises ApiError FORBIDDEN `step_up_required`, also for a session that ended meanwhile.
+    Raises ApiError FORBIDDEN `step_up_required`, which says that `rule` needs one;
+    also for a session that ended meanwhile.
     """
     if not await queries.spend_step_up(db, UUID(caller.session_id), PROOF_MAX):
-        raise step_up_required()
+        raise step_up_required(rule)

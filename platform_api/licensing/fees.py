@@ -31,6 +31,7 @@ from platform_api.licensing.grants import Grants
 from platform_api.licensing.licenses import Licenses, check_no_refund, check_party
 from platform_api.licensing.models import License
 from platform_api.money import decimal_text, units_of
+from platform_api.payments.proofs import PaymentProofs
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.entries import Income
 from platform_api.royalties.postings import PLATFORM
@@ -53,6 +54,7 @@ class Fees:
         self._licenses, self._grants = licenses, grants
         self._catalog = kernel.service(WorkService).catalog
         self._money = kernel.service(MoneyCommands)
+        self._proofs = PaymentProofs(kernel)
         self._royalties = kernel.service(RoyaltyService)
         self._money.handle(FEE, self._answered)
         self._money.handle(AT_ONCE, self._answered_at_once)
@@ -61,8 +63,8 @@ class Fees:
     async def pay(self, caller: Caller, license_id: UUID, key: str | None) -> License:
         """The fee that is due, of the licensee's money. An answer that is late leaves the licence waiting for it.
 
-        Raises ApiError NOT_FOUND; CONFLICT `nothing_due`, `payment_under_way`, `refund_open`, `too_late`,
-        `not_editable`, `none_left`, `exclusivity_clash`; PAYMENT_FAILED.
+        Raises ApiError NOT_FOUND; FORBIDDEN `step_up_required`; CONFLICT `nothing_due`, `payment_under_way`,
+        `refund_open`, `too_late`, `not_editable`, `none_left`, `exclusivity_clash`; PAYMENT_FAILED.
         """
         async with self._database.connection() as db:
             check_party(await queries.license_row(db, license_id), caller, "licensee")
@@ -79,7 +81,10 @@ class Fees:
         return await self._licenses.read(caller, license_id)
 
     async def take(self, db: Any, caller: Caller, license_id: UUID) -> str:
-        """Of a licence that was reserved just now, for the caller: its fee, or it lapses. The ref to `settle`."""
+        """Of a licence that was reserved just now, for the caller: its fee, or it lapses. The ref to `settle`.
+
+        Raises ApiError FORBIDDEN `step_up_required`, which undoes the reservation with the transaction.
+        """
         return await self._order(db, caller, await queries.license_row(db, license_id), AT_ONCE)
 
     async def settle(self, ref: str, license_id: UUID) -> None:
@@ -92,6 +97,8 @@ class Fees:
         period = await queries.unpaid_period(db, row["id"])
         _check_payable(period)
         await self._grants.check_payable(db, row, period, UUID(caller.account_id))
+        what = f"the licence {row['id']} on the work {row['work_id']}"
+        await self._proofs.of_payment(db, caller, row["asset"], row["scale"], row["fee_units"], what)
         parts = await self._parts(db, row, datetime.now(UTC))
         legs = _legs(caller.account, row, parts)
         ref = await queries.begin_payment(db, period["id"], msgspec.json.encode(legs).decode())

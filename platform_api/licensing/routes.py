@@ -34,13 +34,14 @@ from platform_api.licensing.service import LicensingService
 from platform_api.openapi import BEARER, failures
 from platform_api.payments.models import Access
 from platform_api.routing import CHANGES, READS, READS_ONE, AnyRequest, Visitor, Who
-from platform_api.security import permitted
+from platform_api.security import SessionGuard, permitted
 
 __all__ = [
     "ApplicationController", "AuthorizationController", "LicenseController", "LicensingStaffController",
     "TermsController", "WorkTermsController",
 ]  # fmt: skip
 
+Guard = NamedDependency[SessionGuard]
 Licensing = NamedDependency[LicensingService]
 ApplicationParty = Annotated[Literal["applicant", "licensor"], QueryParameter(name="as")]
 LicenseParty = Annotated[Literal["licensee", "licensor"], QueryParameter(name="as")]
@@ -97,12 +98,14 @@ class ApplicationController(Controller):
 
     @post("/", guards=[permitted("apply_license")], responses=failures(400, 401, 402, 403, 409, 429, 503))
     async def apply(
-        self, request: AnyRequest, data: JSONBody[ApplicationRequest], caller: Who, licensing: Licensing,
+        self, request: AnyRequest, data: JSONBody[ApplicationRequest], caller: Who, licensing: Licensing, guard: Guard,
         idempotency_key: NeededKey = None,
     ) -> Response[Envelope[Application]]:  # fmt: skip
         """Apply for a licence; approved at once where its terms say so. The fee of an exclusive one that is approved
-        at once is taken with it, or there is none (402). Needs an Idempotency-Key."""
+        at once is taken with it, or there is none (402, or 403 `step_up_required` as for paying a fee). Needs an
+        Idempotency-Key."""
         made = await licensing.applications.apply(caller, data, idempotency_key)
+        guard.forget(caller.session_id)
         return tagged(ok(request, made), made.version)
 
     @get("/", responses=READS)
@@ -183,14 +186,18 @@ class LicenseController(Controller):
 
     @post("/{license_id:str}/pay", status_code=200, responses=failures(400, 401, 402, 403, 404, 409, 429, 503))
     async def pay(
-        self, request: AnyRequest, license_id: FromPath[str], caller: Who, licensing: Licensing,
+        self, request: AnyRequest, license_id: FromPath[str], caller: Who, licensing: Licensing, guard: Guard,
         idempotency_key: NeededKey = None,
     ) -> Envelope[License]:  # fmt: skip
         """Pay the fee that is due, of the account's money. Needs an Idempotency-Key.
 
-        The licence is active in the answer, or waits for the core and becomes so by itself.
+        The licence is active in the answer, or waits for the core and becomes so by itself. What is paid from the
+        balance beyond so much of an asset a day (UTC; 50 unless the operator sets another amount), purchases included,
+        needs a step-up for itself, after the sign-in: 403 `step_up_required`. The owner gets a letter of it.
         """
-        return ok(request, await licensing.fees.pay(caller, path_id(license_id, "license"), idempotency_key))
+        paid = await licensing.fees.pay(caller, path_id(license_id, "license"), idempotency_key)
+        guard.forget(caller.session_id)
+        return ok(request, paid)
 
     @post("/{license_id:str}/renew", status_code=200, responses=CHANGES)
     async def renew(

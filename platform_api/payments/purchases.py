@@ -29,6 +29,7 @@ from platform_api.media.service import MediaService
 from platform_api.money import decimal_text, units_of
 from platform_api.payments import queries
 from platform_api.payments.models import Access, AccessFile, Entitlement, Purchase, PurchaseRequest, Sale
+from platform_api.payments.proofs import PaymentProofs
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.service import RoyaltyService
 from platform_api.security import Caller
@@ -52,6 +53,7 @@ class Purchases:
         self._works = kernel.service(WorkService)
         self._media = kernel.service(MediaService)
         self._royalties = kernel.service(RoyaltyService)
+        self._proofs = PaymentProofs(kernel)
         self._works.catalog.rights.append(self.entitled)
         self._works.ratings.bought = queries.has_bought
         self._works.catalog.being_paid = queries.is_being_paid
@@ -106,11 +108,13 @@ class Purchases:
         """From the balance, at once; the purchase's id, whatever the core has answered by now.
 
         Raises:
-            ApiError: as `begin`; CONFLICT `purchase_pending`.
+            ApiError: as `begin`; CONFLICT `purchase_pending`; FORBIDDEN `step_up_required`.
         """
 
         async def change(db: Any) -> Answer:
             row = await self.begin(db, caller, body)
+            what = f"the offer {row['offer_id']} of the work {row['work_id']}"
+            await self._proofs.of_payment(db, caller, row["asset"], row["scale"], row["price_units"], what)
             leg = {
                 "from": caller.account, "asset": row["asset"],
                 "amount": decimal_text(row["price_units"], row["scale"]), "to": work_account(row["work_id"]),

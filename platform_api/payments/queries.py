@@ -7,13 +7,14 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "add_refunded", "complete_purchase", "entitlement_of", "entitlements", "fail_purchase", "has_bought", "has_paid",
-    "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase", "insert_refund", "insert_transfer",
-    "intent", "intent_of_purchase", "intents_left_open", "is_being_paid", "is_taken", "lacks_reference",
-    "lock_intent", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use", "note_event", "note_failure",
-    "payment", "payment_by_ref", "payment_of_purchase", "payments", "purchase", "purchases", "refund",
-    "refund_intent", "refund_payment", "refunds_left_open", "revoke_entitlement", "sales", "set_event_outcome",
-    "set_provider_ref", "transfer", "transfers", "turn_intent", "turn_payment", "turn_refund", "turn_transfer",
+    "add_refunded", "complete_purchase", "count_unproved", "entitlement_of", "entitlements", "fail_purchase",
+    "has_bought", "has_paid", "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase",
+    "insert_refund", "insert_transfer", "intent", "intent_of_purchase", "intents_left_open", "is_being_paid",
+    "is_taken", "lacks_reference", "lock_intent", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use",
+    "note_event", "note_failure", "payment", "payment_by_ref", "payment_of_purchase", "payments", "purchase",
+    "purchases", "refund", "refund_intent", "refund_payment", "refunds_left_open", "revoke_entitlement", "sales",
+    "set_event_outcome", "set_provider_ref", "transfer", "transfers", "turn_intent", "turn_payment", "turn_refund",
+    "turn_transfer",
 ]  # fmt: skip
 
 
@@ -170,6 +171,20 @@ async def insert_purchase(
         id_, account_id, offer["id"], offer["work_id"], offer["chapter_id"], seller_id, offer["kind"], method,
         offer["asset"], offer["scale"], offer["price_units"], offer["access_seconds"],
     )  # fmt: skip
+
+
+async def count_unproved(db: Any, account_id: UUID, asset: str, units: int, most: int) -> bool:
+    """Whether what the account paid today without a signature is at most `most` with these units, which then count."""
+    tag = await db.execute(
+        """
+        INSERT INTO payments.unproved AS u VALUES ($1, $2, (now() AT TIME ZONE 'UTC')::date, $3)
+        ON CONFLICT (account_id, asset) DO UPDATE SET day = excluded.day,
+            units = excluded.units + CASE WHEN u.day = excluded.day THEN u.units ELSE 0 END
+        WHERE excluded.units + CASE WHEN u.day = excluded.day THEN u.units ELSE 0 END <= $4
+        """,
+        account_id, asset, units, most,
+    )  # fmt: skip
+    return bool(tag == "INSERT 0 1")
 
 
 async def purchase(db: Any, id_: UUID) -> Any:

@@ -115,11 +115,18 @@ class PurchaseController(Controller):
 
     @post("/", status_code=201, guards=[permitted("purchase_products")], responses=MOVES_MONEY)
     async def buy(
-        self, request: AnyRequest, data: JSONBody[PurchaseRequest], caller: Who, payments: Payments,
+        self, request: AnyRequest, data: JSONBody[PurchaseRequest], caller: Who, payments: Payments, guard: Guard,
         idempotency_key: NeededKey = None,
     ) -> Envelope[Purchase]:  # fmt: skip
-        """Buy or rent what an offer offers, from the balance or with an intent to pay."""
-        return ok(request, await payments.buy(caller, data, required_key(idempotency_key)))
+        """Buy or rent what an offer offers, from the balance or with an intent to pay.
+
+        Needs an Idempotency-Key. What is paid from the balance beyond so much of an asset a day (UTC; 50 unless the
+        operator sets another amount), licences included, needs a step-up for itself, after the sign-in: 403
+        `step_up_required` says how much. The owner gets a letter of it.
+        """
+        made = await payments.buy(caller, data, required_key(idempotency_key))
+        guard.forget(caller.session_id)
+        return ok(request, made)
 
     @get("/", responses=READS)
     async def purchases(

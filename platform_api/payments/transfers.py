@@ -4,8 +4,8 @@
        └──────▶ failed          the core refuses it; nothing has moved
 
 The sender pays the fee beside the amount. Whoever receives it sees it once it is there; nobody can take it back. So an
-account that was never paid before costs a step-up of its own, and its sender a letter: a stolen session alone pays
-nobody but those its owner has paid.
+account that was never paid before costs a step-up of its own, and its sender gets a letter: a stolen session alone
+transfers to nobody but those its owner has paid.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from platform_api.exchange.service import ExchangeService
 from platform_api.idempotency import Answer
 from platform_api.identity.service import IdentityService
 from platform_api.identity.sessions import core_account
-from platform_api.identity.step_up import spend_step_up
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import FORCED, NEVER, MoneyAnswer, MoneyCommands
 from platform_api.money import decimal_text, units_of
 from platform_api.payments import queries
 from platform_api.payments.models import Transfer, TransferRequest
+from platform_api.payments.proofs import PaymentProofs
 from platform_api.royalties.postings import PLATFORM
 from platform_api.security import Caller
 
@@ -41,8 +41,8 @@ class Transfers:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel, self._database = kernel, kernel.database
         self._exchange = kernel.service(ExchangeService)
-        identity = kernel.service(IdentityService)
-        self._people, self._letters = identity.people, identity.letters
+        self._people = kernel.service(IdentityService).people
+        self._proofs = PaymentProofs(kernel)
         self._money = kernel.service(MoneyCommands)
         self._money.handle("transfer", self._on_answer)
 
@@ -61,9 +61,8 @@ class Transfers:
             units = units_of(body.amount, scale, field="amount")
             fee, id_ = -(-units // FEE_PARTS), new_id()
             if not await queries.has_paid(db, UUID(caller.account_id), body.to):
-                await spend_step_up(db, caller)
                 text = f"{decimal_text(units, scale)} {body.asset} are on their way from your account to {body.to}."
-                await self._letters.tell(db, UUID(caller.account_id), "A transfer to a new account", text)
+                await self._proofs.spend(db, caller, "A transfer to a new account", text)
             await queries.insert_transfer(
                 db, id_, UUID(caller.account_id), body.to, body.asset, scale, units, fee, body.note
             )

@@ -126,6 +126,7 @@ async def licensed(writer: Person, partners: list[Person], studio: Person, work:
     approved = await writer.data("POST", f"/v1/license-applications/{asked['id']}/approve")
     path = f"/v1/licenses/{approved['license_id']}"
     assert (await studio.data("GET", path))["status"] == "pending_payment"
+    await studio.step_up()
     await studio.data("POST", f"{path}/pay")
     found = await answers(lambda: studio.data("GET", path), lambda row: row["status"] == "active")
     assert found["valid"] and found["verification_code"]

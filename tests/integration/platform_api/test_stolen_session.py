@@ -116,6 +116,74 @@ async def test_a_stolen_session_pays_nobody_new_makes_no_key_and_its_keys_end_wi
         assert set(shop.core.keys) == {made[0]["id"]}
 
 
+async def test_a_stolen_session_buys_little_of_a_thief_who_sells(api_dsn):
+    """The rule of the day counts purchases and licences together, whoever sells, and not what a signature paid for."""
+    async with shop_over(api_dsn, unproved_per_day=50) as shop:
+        world, purchases = shop.world, "/v1/purchases"
+        thief, selling, work, _, cheap = await shop.seller("30")
+        _, _, _, _, rest = await shop.seller("20")
+        _, _, _, _, dear = await shop.seller("90")
+        buyer, bearer = await shop.buyer("1000")
+        await world.grant(buyer, "studio")
+        address = f"{uuid4().hex}@example.org"
+        await world.data("POST", "/v1/users/me/email", headers=bearer, json={"email": address})
+        await world.settle()
+        token = world.mail.letters.pop().text.split("\n\n    ")[1].split("\n")[0]
+        await world.data("POST", "/v1/users/me/email/verify", headers=bearer, json={"token": token})
+
+        def of(offer):
+            return {"offer_id": offer["id"], "method": "balance"}
+
+        answer = await shop.refused(403, "FORBIDDEN", "step_up_required", purchases, bearer, of(dear))
+        assert "from the balance beyond 50 USDC a day needs a fresh signature" in answer.json()["error"]["message"]
+        await shop.post(purchases, bearer, of(cheap))
+        terms = {
+            "license_type": "exclusive", "base_fee": "20.000001", "territories": ["PG"], "duration": "P1Y",
+            "scope": ["adapt"], "revenue_share_bps": 0, "auto_approve": True,
+        }  # fmt: skip
+        made = await world.data("POST", f"/v1/works/{work['id']}/license-terms", headers=selling, json=terms)
+        applying, application = "/v1/license-applications", {"terms_id": made["id"]}
+        await shop.refused(403, "FORBIDDEN", "step_up_required", applying, bearer, application)
+        assert await world.data("GET", applying, headers=bearer) == []
+        waits = await world.data(
+            "POST", "/v1/licenses", headers=selling | {"idempotency-key": uuid4().hex},
+            json={name: value for name, value in terms.items() if name != "auto_approve"}
+            | {"work_id": work["id"], "licensee_id": buyer},
+        )  # fmt: skip
+        fee = f"/v1/licenses/{waits['id']}/pay"
+        await shop.refused(403, "FORBIDDEN", "step_up_required", fee, bearer, None)
+        await shop.post(purchases, bearer, of(rest))  # 50 to the unit
+        await shop.finish()
+        assert (shop.units(f"user:{buyer}"), world.mail.letters) == (950_000_000, [])
+
+        for path, body in ((purchases, of(dear)), (fee, None)):
+            await shop.step_up(bearer)
+            key = uuid4().hex
+            await shop.post(path, bearer, body, key)
+            await shop.post(path, bearer, body, key)  # the same once more is paid and proved already
+        await shop.finish()
+        assert shop.units(f"user:{buyer}") == 839_999_999
+        assert [letter.subject for letter in world.mail.letters] == ["A large payment from your account"] * 2
+        assert {letter.to for letter in world.mail.letters} == {address}
+        _, _, _, _, last = await shop.seller("0.000001")
+        await shop.refused(403, "FORBIDDEN", "step_up_required", purchases, bearer, of(last))
+        await world.sql("UPDATE payments.unproved SET day = day - 1")
+        await shop.post(purchases, bearer, of(last))
+
+
+async def test_payments_of_one_account_at_the_same_instant_share_the_day(api_dsn):
+    async with shop_over(api_dsn, unproved_per_day=50) as shop:
+        offers = [(await shop.seller("20"))[4] for _ in range(5)]
+        _, bearer = await shop.buyer("1000")
+
+        async def buy(offer):
+            body = {"offer_id": offer["id"], "method": "balance"}
+            headers = bearer | {"idempotency-key": uuid4().hex}
+            return (await shop.world.client.post("/v1/purchases", headers=headers, json=body)).status_code
+
+        assert sorted(await asyncio.gather(*map(buy, offers))) == [201, 201, 403, 403, 403]
+
+
 async def test_a_sign_in_beside_the_unlinking_of_its_wallet_comes_before_it_or_not_at_all(world):
     """The thief's sign-in waits for the core while the owner unlinks the stolen wallet."""
     stolen, safe = Wallet(0), Wallet(0)

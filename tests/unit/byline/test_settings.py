@@ -37,6 +37,7 @@ def test_every_limit_of_rest_can_be_set():
         ({"BYLINE_API_PORT": "65536"}, "api_port"),
         ({"BYLINE_API_PORT": "7401"}, "ports"),
         ({"BYLINE_API_AUTH_PER_MINUTE": "-1"}, "api_auth_per_minute"),
+        ({"BYLINE_UNPROVED_PER_DAY": "-1"}, "unproved_per_day"),
         ({"BYLINE_ACK_MODE": "maybe"}, "ack_mode"),
         ({"BYLINE_BATCH_INTERVAL_S": "0"}, "batch_interval_s"),
         ({"BYLINE_BATCH_INTERVAL_S": "nan"}, "batch_interval_s"),
