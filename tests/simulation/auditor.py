@@ -10,7 +10,8 @@ it from the first sequence on, and goes through it with a ledger of its own (tes
                       I9 all of it, both sides        I14 each change was asked for
 
 One outcome: what happened at a sequence was asked for by a request that was answered with that very sequence, or whose
-answer was lost. So nothing happens by a request that was answered with an error.
+answer was lost. So nothing happens by a request that was answered with an error, and what was refused by the core
+(`rejected`) was refused to somebody who had asked for just that, once for each time he had, and changed nothing.
 
 Each broken invariant is a `Violation` with its number. Nothing is raised: a run goes on, and tells all at its end.
 """
@@ -34,6 +35,13 @@ _MONEY = {"transferred", "pended", "posted", "voided"}
 PHASE_KIND, UNCROSS_KIND = 15, 16
 _CHANGES = {"cancel", "replace", "mass_cancel", "kill", "cancel_after"}
 _BY_ONE_COMMAND = {"mass": "mass_cancel", "killed": "kill"}
+_ALONE_IN_TELLING = {"kill", "rearm", "cancel_after", "poison"}
+"""Nobody but clients sends them; the `done` of one names its operation alone."""
+_SUBJECTS = ("client_id", "order_id", "ref")
+_TRADERS = _CHANGES | {
+    "place", "poison", "rearm", "transfer", "withdraw", "resolve", "open_orders", "balances", "status", "directory",
+}
+"""What a client of accounts may send for these; anything else is the operator's, or nobody's."""
 _PHASES = {"phase_changed", "uncrossed"}
 _MOVERS = {
     "transferred": {"transfer", "deposit"},
@@ -61,6 +69,8 @@ class _Request:
 
     client: str
     message: Json
+    may: bool
+    """Whether its key may send it."""
     answer: str | None = None
     """The event, the type, or `error`."""
     sequence: int | None = None
@@ -109,6 +119,10 @@ class Auditor:
         """What those who may have sent under each ref."""
         self._changes: dict[tuple[str, str], list[_Request]] = defaultdict(list)
         """(operation, account, or market of the operator's) → what those who may have sent."""
+        self._named: dict[tuple[Any, ...], list[_Request]] = defaultdict(list)
+        """What a refusal of the core says of its command → what those who may have sent."""
+        self._commands: dict[str, list[_Request]] = defaultdict(list)
+        """Operation → what those who may have sent."""
         self._kept: dict[tuple[str, str], bool] = {}
         """(account, client_id) → whether it was never sent as an order that ends with its connection."""
         self._cut_off: set[str] = set()
@@ -133,6 +147,7 @@ class Auditor:
         }
         auditor._asked, auditor._renamed, auditor._refs = other._asked, other._renamed, other._refs
         auditor._changes, auditor._kept, auditor._cut_off = other._changes, other._kept, other._cut_off
+        auditor._named, auditor._commands = other._named, other._commands
         auditor._facts = {key: fact for key, fact in other._facts.items() if fact["event"] in _PHASES}
         return auditor
 
@@ -157,7 +172,11 @@ class Auditor:
         self.requests += 1
         self.note(client.network.schedule.now_ns, client.says, message)
         op, account = message["op"], message.get("account") or (client.accounts or [""])[0]
-        request = _Request(client.name, message)
+        may = not client.accounts or (op in _TRADERS and {account, *_sources(message)}.issubset(client.accounts))
+        request = _Request(client.name, message, may)
+        if may:
+            self._named[_named(message, account)].append(request)
+            self._commands[op].append(request)
         if op == "place" and account in client.accounts:
             key = (account, str(message.get("client_id")))
             self._asked[key].append(request)
@@ -169,7 +188,7 @@ class Auditor:
             self._changes[op, account].append(request)
         elif not client.accounts and op in ("phase", "uncross"):
             self._changes[op, str(message.get("market"))].append(request)
-        if "ref" in message and (not client.accounts or {account, *_sources(message)} <= set(client.accounts)):
+        if "ref" in message and may:
             self._refs[str(message["ref"])].append(request)
         self._sent[client.name, message["rid"]] = request
 
@@ -202,6 +221,8 @@ class Auditor:
         else:
             if request is not None and kind != "receipt":
                 self._answered(request, str(kind))
+                if kind == "error" and request.may and message["code"] in ("forbidden", "unknown_op"):
+                    self.blame("I4", f"{client.name} may send {request.message}, and was told {message}")
             if kind == "status" and message.get("journal") == "failed":
                 self._failed_links.add(link)
             elif kind == "resolved":
@@ -241,6 +262,11 @@ class Auditor:
                 self.blame("I4", f"sequence {sequence} is the answer to {owner.message} and to {request}")
             asked.sequence = sequence
         self._answered(asked, event)
+        if not asked.may:
+            self.blame("I14", f"{client.name} may not send {request}, and was told {message}")
+        who = request.get("account") or (client.accounts or [""])[0]
+        if event == "rejected" and _named(message, message.get("account", who)) != _named(request, who):
+            self.blame("I4", f"{client.name}: {request} is answered with a refusal of another command: {message}")
         if event == "accepted" and message.get("client_id") != request.get("client_id"):
             self.blame("I4", f"{client.name}: request {request['rid']} is answered for {message.get('client_id')}")
         if request["op"] == "place" and event == "duplicate":
@@ -355,6 +381,7 @@ class Auditor:
         self._check_orders(ledger, open_orders)
         self._check_outcomes(drop_copy, ledger)
         self._check_changes(drop_copy)
+        self._check_refusals(commands)
 
     def _phases(self) -> list[tuple[int, str, bool]]:
         """Where acked commands of the operator opened or closed a market for trading."""
@@ -488,6 +515,36 @@ class Auditor:
         elif not any(request.may_be(sequence) for request in requests):
             self.blame("I4", f"sequence {sequence}: {name} of ref {ref}, which was answered otherwise each time")
 
+    def _check_refusals(self, commands: dict[int, list[Json]]) -> None:
+        """I4: each refusal of the core, and each `done`, answers its own request; what was refused changed nothing."""
+        refused: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        done: dict[str, list[int]] = defaultdict(list)
+        for sequence, events in commands.items():
+            first = events[0]
+            if first["event"] == "rejected":
+                refused[_named(first, first.get("account", ""))].append(sequence)
+                if len(events) > 1:
+                    self.blame("I4", f"sequence {sequence} was refused ({first}), and brought about {events[1:3]}")
+            elif first["event"] == "done" and first["op"] in _ALONE_IN_TELLING:
+                done[first["op"]].append(sequence)
+        for name, sequences in refused.items():
+            self._check_answered(name, sequences, self._named.get(name, []))
+        for op, sequences in done.items():
+            self._check_answered((op,), sequences, self._commands.get(op, []))
+        for request in self._sent.values():
+            told = commands.get(request.sequence or 0) if request.answer == "rejected" else None
+            if told and told[0]["event"] != "rejected":
+                self.blame("I4", f"{request.client}: {request.message} was answered as refused, and did {told[:2]}")
+
+    def _check_answered(self, name: tuple[Any, ...], sequences: list[int], requests: list[_Request]) -> None:
+        """What came about at these sequences answers requests one to one, those apart whose answer was lost."""
+        unacked = sorted(set(sequences).difference(request.sequence for request in requests))
+        unanswered = sum(request.answer is None for request in requests)
+        if len(unacked) > unanswered:
+            number = "I14" if len(sequences) > len(requests) else "I4"
+            sent = f"sent {len(requests)} times, unanswered {unanswered}"
+            self.blame(number, f"{name} came about at {sequences}, without an ack at {unacked[:5]}; {sent}")
+
     def _check_changes(self, drop_copy: list[Json]) -> None:
         """I14: each order that ended or changed did so because somebody who may said so, or by the rule it names."""
         placed: dict[int, Json] = {}
@@ -607,6 +664,11 @@ def _accounts(event: Json) -> set[str]:
     """Who is to hear of it."""
     legs = {leg[end] for leg in event.get("legs", ()) for end in ("from", "to")}
     return legs | {event[name] for name in ("account", "maker_account", "taker_account") if event.get(name)}
+
+
+def _named(message: Json, account: str) -> tuple[Any, ...]:
+    """A command as its refusal names it: the operation, the account (a ref has none), and the id or ref that it had."""
+    return (message["op"], "" if "ref" in message else account, *(str(message.get(name)) for name in _SUBJECTS))
 
 
 def _sources(message: Json) -> list[str]:

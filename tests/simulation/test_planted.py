@@ -30,6 +30,11 @@ IS_MONEY = "copy[4] in (5, 6)"
 IS_NEW = "NIL if r.kind == 6 and (<const char*>ref)[0] == 116"
 ORDERED = "record, 1, connection.number, order.rid.at,"
 ANSWERED = "            if not why and order.receipt == 1:\n"
+HANDED_ON = "            if not why:\n                hub.taken(connection, order.op)\n"
+AGAIN = (
+    "            if not why and order.op == OP_CANCEL:\n"
+    '                hub.sequencer.submit(record, 1, 0, b"", 0, TEXT, t_in, True)\n'
+)
 JUDGED = "    slot = find_ref(s, <Name*>ref)\n    if slot != NIL:\n        known"
 KEPT = "    cdef uint32_t slot = own_ref(s, name, REF_POSTED, not_after)\n"
 LISTENS = "            if connection is but or connection.is_ending or connection.holds:\n"
@@ -94,6 +99,9 @@ ALWAYS = {
             ),
         ),
         QUIET, "I4",
+    ),
+    "a cancel taken twice, the second time for nobody": (
+        Bug("gateway/listener.pyx", ((HANDED_ON, AGAIN + HANDED_ON),)), QUIET, "I4",
     ),
     "a transfer said again that moves its money again": (
         Bug(
