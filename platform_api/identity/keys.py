@@ -32,7 +32,6 @@ __all__ = ["Keys"]
 
 log = structlog.get_logger(__name__)
 
-_PAUSE_SECONDS_MAX = 60
 _MINE_FIRST = timedelta(seconds=2)
 """What a request has to tell the gateway itself, before the job does."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,14 +42,12 @@ class KeyBegin(msgspec.Struct, frozen=True):
 
     key_id: UUID
     account: str
-    attempt: int = 0
 
 
 class KeyEnd(msgspec.Struct, frozen=True):
     """A job: the gateway must hear that this key, of whom the row says so already, has ended."""
 
     key_id: UUID
-    attempt: int = 0
 
 
 class Keys:
@@ -177,27 +174,13 @@ class Keys:
             await self._kernel.jobs.withdraw(db, "admin_actions", "end_key", str(key_id))
 
     async def _begin_later(self, job: KeyBegin) -> None:
-        """As long as it takes: a try without an answer is no failed job, but the next one."""
         try:
             await self._begin(job.key_id, job.account)
         except Refused as refused:
             log.warning("key_refused", key_id=str(job.key_id), error=str(refused))
-        except (Unavailable, OutcomeUnknown) as error:
-            log.warning("key_begin_waits", key_id=str(job.key_id), attempt=job.attempt, error=str(error))
-            await self._again("begin_key", KeyBegin(job.key_id, job.account, min(job.attempt + 1, 10)), job.attempt)
 
     async def _end_later(self, job: KeyEnd) -> None:
-        """The same."""
-        try:
-            await self._end(job.key_id)
-        except (Unavailable, OutcomeUnknown) as error:
-            log.warning("key_end_waits", key_id=str(job.key_id), attempt=job.attempt, error=str(error))
-            await self._again("end_key", KeyEnd(job.key_id, min(job.attempt + 1, 10)), job.attempt)
-
-    async def _again(self, kind: str, job: KeyBegin | KeyEnd, attempt: int) -> None:
-        pause = timedelta(seconds=min(2**attempt, _PAUSE_SECONDS_MAX))
-        async with self._kernel.database.transaction() as db:
-            await self._kernel.jobs.enqueue(db, "admin_actions", kind, job, run_after=pause)
+        await self._end(job.key_id)
 
     async def _publish(self, db: Any, event: str, key_id: UUID, account_id: UUID) -> None:
         payload = {"for_accounts": [str(account_id)]}

@@ -10,14 +10,13 @@ that role is the command line's to take away first.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import structlog
 
-from engine.messages.errors import OutcomeUnknown, Unavailable
+from engine.messages.errors import Unavailable
 from platform_api.envelope import unknown
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.identity import queries
@@ -31,7 +30,6 @@ __all__ = ["Suspensions"]
 
 log = structlog.get_logger(__name__)
 
-_PAUSE_SECONDS_MAX = 60
 CORE_STATUS = {"active": "active", "suspended": "frozen"}
 
 
@@ -39,7 +37,6 @@ class TellCore(msgspec.Struct, frozen=True):
     """A job: the core must hear how the account stands."""
 
     account_id: UUID
-    attempt: int = 0
 
 
 class Suspensions:
@@ -90,20 +87,10 @@ class Suspensions:
 
     async def _tell_core(self, job: TellCore) -> None:
         """What the row says now, under its lock: of two jobs the last one tells the last. Repeating it is harmless."""
-        try:
-            async with self._database.transaction_beside_core() as db:
-                row = await queries.lock_account(db, job.account_id)
-                command = {
-                    "op": "account", "account": core_account(job.account_id), "status": CORE_STATUS[row["status"]]
-                }  # fmt: skip
-                answer = await self._kernel.core.submit(command)
-            if answer.get("event") != "rejected":
-                return
-            error = str(answer.get("reason"))
-        except (Unavailable, OutcomeUnknown) as away:
-            error = str(away)
-        pause = timedelta(seconds=min(2**job.attempt, _PAUSE_SECONDS_MAX))
-        log.warning("account_standing_waits", account_id=str(job.account_id), attempt=job.attempt, error=error)
-        async with self._database.transaction() as db:
-            again = TellCore(job.account_id, min(job.attempt + 1, 10))
-            await self._kernel.jobs.enqueue(db, "admin_actions", "account_standing", again, run_after=pause)
+        async with self._database.transaction_beside_core() as db:
+            row = await queries.lock_account(db, job.account_id)
+            account = core_account(job.account_id)
+            command = {"op": "account", "account": account, "status": CORE_STATUS[row["status"]]}
+            answer = await self._kernel.core.submit(command)
+        if answer.get("event") == "rejected":
+            raise Unavailable(f"the core does not take the standing of {account}: {answer.get('reason')}")

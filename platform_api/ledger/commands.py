@@ -48,7 +48,6 @@ KEPT = timedelta(days=7)
 """How long the core remembers the ref of a command of our own."""
 KEPT_OUTSIDE = timedelta(days=90)
 """The same for a fact of a payment provider."""
-_PAUSE_SECONDS_MAX = 60
 _MINE_FIRST = timedelta(seconds=2)
 """What a request has to send its command itself, before the job does."""
 _LEFT_OPEN = timedelta(minutes=10)
@@ -96,7 +95,6 @@ OnAnswer = Callable[[Any, MoneyAnswer], Awaitable[None]]
 
 class SendMoney(msgspec.Struct, frozen=True):
     ref: str
-    attempt: int = 0
 
 
 class MoneyCommands:
@@ -236,15 +234,7 @@ class MoneyCommands:
         await self._jobs.enqueue(db, "payments", "send_money", SendMoney(ref))
 
     async def _send_later(self, job: SendMoney) -> None:
-        """As long as it takes: a try without an answer is no failed job, but the next one."""
-        try:
-            await self.drive(job.ref)
-        except (Unavailable, OutcomeUnknown) as error:
-            pause = timedelta(seconds=min(2**job.attempt, _PAUSE_SECONDS_MAX))
-            log.warning("money_waits", ref=job.ref, attempt=job.attempt, error=str(error))
-            async with self._database.transaction() as db:
-                again = SendMoney(job.ref, min(job.attempt + 1, 10))
-                await self._jobs.enqueue(db, "payments", "send_money", again, run_after=pause)
+        await self.drive(job.ref)
 
     async def _sent(self, row: Any) -> MoneyAnswer:
         if row["state"] == "posting":

@@ -43,7 +43,6 @@ __all__ = ["Intents", "external_account"]
 log = structlog.get_logger(__name__)
 
 _OPEN = ("requires_payment", "processing")
-_PAUSE = timedelta(minutes=2)
 _LEFT_OPEN = timedelta(minutes=10)
 """Past its time: longer than the tries of a job take."""
 
@@ -261,12 +260,7 @@ class Intents:
 
     async def _expire(self, job: ExpireIntent) -> None:
         """As long as it takes: a provider that is away may have taken the money."""
-        try:
-            await self._close(job.intent_id)
-        except (Unavailable, OutcomeUnknown) as error:
-            log.warning("intent_waits", intent_id=str(job.intent_id), error=str(error))
-            async with self._database.transaction() as db:
-                await self._kernel.jobs.enqueue(db, "payments", "expire_intent", job, run_after=_PAUSE)
+        await self._close(job.intent_id)
 
     async def _close(self, intent_id: UUID) -> None:
         """The provider first: what it has taken is no longer ours to refuse. Raises Unavailable, OutcomeUnknown."""

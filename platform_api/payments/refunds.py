@@ -41,7 +41,6 @@ __all__ = ["Refunds"]
 
 log = structlog.get_logger(__name__)
 
-_PAUSE = timedelta(seconds=5)
 _LEFT_OPEN = timedelta(minutes=10)
 """Longer than the tries of a job take."""
 
@@ -225,13 +224,7 @@ class Refunds:
                 log.error("refund_not_asked", refund_id=str(id_), error=f"{type(error).__name__}: {error}")
 
     async def _give_back(self, job: RefundAtProvider) -> None:
-        """As long as it takes: a try without an answer is no failed job, but the next one."""
-        try:
-            await self._at_provider(job.refund_id)
-        except (Unavailable, OutcomeUnknown) as error:
-            log.warning("refund_waits", refund_id=str(job.refund_id), error=str(error))
-            async with self._database.transaction() as db:
-                await self._kernel.jobs.enqueue(db, "payments", "refund_at_provider", job, run_after=_PAUSE)
+        await self._at_provider(job.refund_id)
 
     async def _at_provider(self, refund_id: UUID) -> None:
         """The outside call, while the core holds the money; its key is the refund's ref.

@@ -40,7 +40,6 @@ __all__ = ["DriveMarket", "TokenDesk"]
 log = structlog.get_logger(__name__)
 
 QUEUE, KIND = "admin_actions", "drive_tokens"
-AGAIN = timedelta(seconds=2)
 LAUNCH = ("asset", "account", "payee", "market", "mint", "share", "sale")
 AFTER_MINT = ("share", "sale")
 LEFT_WAITING = timedelta(minutes=10)
@@ -98,15 +97,11 @@ class TokenDesk:
                     await self._take(db, row, outcome)
 
     async def _run(self, job: DriveMarket) -> None:
-        """A core that is away costs no attempt of the job; what a person must look at is the sweep's."""
+        """What a person must look at is the sweep's."""
         try:
             await self.drive(job.market)
         except Refused as error:
             log.error("token_commands_stuck", market=job.market, error=str(error))
-        except (Unavailable, OutcomeUnknown) as error:
-            log.info("token_commands_wait", market=job.market, error=str(error))
-            async with self._kernel.database.transaction() as db:
-                await self._kernel.jobs.enqueue(db, QUEUE, KIND, job, run_after=AGAIN)
 
     async def sweep(self) -> None:
         """Drive what has waited long: its job was given up, or a person had to look. Without the core: later."""
