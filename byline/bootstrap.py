@@ -571,7 +571,8 @@ async def _backup(settings: Settings, status: StatusFile, stop: asyncio.Event) -
     """Ships the journal. A store that is away is waited for; another history in it ends the process for good."""
     from persistence.backup import Objects, Shipper
 
-    shipper, error, is_started = Shipper(settings.data_directory, Objects(settings.backup_url)), "", False
+    shipper, is_started = Shipper(settings.data_directory, Objects(settings.backup_url)), False
+    errors = {"parts": "", "sealing": ""}
     began = time.monotonic()
 
     def waiting_s() -> float:
@@ -582,35 +583,43 @@ async def _backup(settings: Settings, status: StatusFile, stop: asyncio.Event) -
         return {
             "shipped_sequence": shipper.sequence, "lag_s": round(waiting_s(), 3),
             "recovery_point_s": round(shipper.lag_s, 3), "recovery_point_max_s": round(shipper.lag_max_s, 3),
-            "parts": shipper.parts, "segments": shipper.sealed, "bytes": shipper.bytes, "reachable": int(not error),
-            "last_error": error,
+            "parts": shipper.parts, "segments": shipper.sealed, "unsealed": shipper.unsealed, "bytes": shipper.bytes,
+            "reachable": int(not errors["parts"]), "last_error": errors["parts"] or errors["sealing"],
         }  # fmt: skip
 
-    async def shipped() -> bool:
-        """One look, and what is new is shipped. False: the store, or the journal, is not there."""
-        nonlocal error, is_started
+    async def done(what: str, call: Callable[[], object]) -> bool:
+        """False: the store, or the journal, is not there."""
         try:
-            if not is_started:
-                await asyncio.to_thread(shipper.start)
-                is_started = True
-            await asyncio.to_thread(shipper.step)
+            await asyncio.to_thread(call)
         except Unavailable as problem:
-            if str(problem) != error:
-                logger.warning("event=backup_waits sequence=%d error=%s", shipper.sequence, problem)
-            error = str(problem)
+            if str(problem) != errors[what]:
+                logger.warning("event=backup_waits of=%s sequence=%d error=%s", what, shipper.sequence, problem)
+            errors[what] = str(problem)
             return False
-        error = ""
+        errors[what] = ""
         return True
 
-    async def ship() -> None:
+    async def shipped() -> bool:
+        """One look, and what is new is shipped."""
+        nonlocal is_started
+        is_started = is_started or await done("parts", shipper.start)
+        return is_started and await done("parts", shipper.step)
+
+    async def sealed() -> bool:
+        return not is_started or await done("sealing", shipper.seal)
+
+    async def repeat(body: Callable[[], Awaitable[bool]]) -> None:
         wait = settings.backup_interval_s
         while not stop.is_set():
-            wait = settings.backup_interval_s if await shipped() else min(5.0, max(2 * wait, 0.5))
+            wait = settings.backup_interval_s if await body() else min(5.0, max(2 * wait, 0.5))
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), wait)
+
+    async def ship() -> None:
+        await repeat(shipped)
         await shipped()  # what came last: the core has stopped before this process, which may have only just begun
 
-    await _first_ends(stop, ship(), _report(status, stop, facts))
+    await _first_ends(stop, ship(), repeat(sealed), _report(status, stop, facts))
     status.write(ready=False, **facts())
 
 

@@ -8,7 +8,9 @@
 
 A part says the running SHA-256 of all records of its segment up to its end; that of a sealed segment stands in the
 header of the next one. With the records' own chain words that makes one hash chain from the first record to the last.
-When a segment is sealed it goes up whole, is compared with the digest that the journal keeps of it, and its parts go.
+A segment that has no more records goes up whole as well, compared with the digest that the journal keeps of it, and
+then its parts go. That is a second task, beside the parts of the segments behind it: 64 MiB take seconds, and nothing
+new may wait for them. It only keeps the number of objects small: parts are as good a backup as the sealed segment.
 
 Reads the journal beside its writer, and only what `journal.mark` calls durable. Objects are made, never replaced: a
 second shipper, or another history (a journal that was cut or restored to a point), meets `JournalCorrupt` and stops.
@@ -50,6 +52,7 @@ from persistence.ring import scan_records
 
 __all__ = [
     "Head", "Objects", "PartHeader", "Shipper", "beside_name", "head_name", "last_ts", "part_name", "sealed_name",
+    "segment_of",
 ]  # fmt: skip
 
 MAGIC = b"BYLINEP\0"
@@ -221,7 +224,7 @@ def part_name(identity: bytes, segment: int, first: int) -> str:
 
 
 class Shipper:
-    """Follows one journal. `step` until told to stop; one thread at a time."""
+    """Follows one journal. `start` once, then `step` and `seal` until told to stop, each by one thread at a time."""
 
     def __init__(self, directory: Path, objects: Objects) -> None:
         self._directory = directory
@@ -242,6 +245,11 @@ class Shipper:
         """The last record that is in the store."""
         self.chain = 0
         self.parts = self.bytes = self.sealed = 0
+        self._full = 0
+        """Segments that have all their records in the store, sealed by this object or not yet: `step` counts them up,
+        `seal` the sealed ones."""
+        self._oldest = 0
+        """First sequence of the segment that is sealed next."""
         self.lag_s = 0.0
         """How old the oldest record of the last part was when it was in the store."""
         self.lag_max_s = 0.0
@@ -269,17 +277,21 @@ class Shipper:
                 path: (size, digests) for path, (size, digests) in head.beside.items()
                 if all(beside_name(identity, path, *piece) in self._pieces for piece in enumerate(digests))
             }  # fmt: skip
-        sealed = [name for name, _ in found if name.endswith(".segment")]
+        sealed = {segment_of(name) for name, _ in found if name.endswith(".segment")}
         parts = [name for name, _ in found if name.endswith(".part")]
         self._open(listed[0], segments.first_chain(identity))
         if sealed:
-            self._go_to(int(Path(sealed[-1]).stem), sealed=True)
+            self._go_to(max(sealed), sealed=True)
         newest = max(parts, key=lambda name: int(Path(name).stem.split("-")[1]), default=None)
         if newest is not None:
             header = PartHeader.unpack(newest, self._objects.read(newest))
             if header.last > self.sequence:
                 self._go_to(header.segment, last=header)
-        self._objects.remove([name for name in parts if self._is_sealed(name)])
+        self._objects.remove([name for name in parts if segment_of(name) in sealed])
+        assert self._segment is not None
+        current = self._segment.header.first_sequence
+        self._oldest = min([current, *({segment_of(name) for name in parts} - sealed)])
+        self._full = self.sealed + sum(self._oldest <= first < current for first in self._firsts())
 
     def step(self) -> int:
         """Send what became durable since the last step; returns how many records. A failure leaves all as it was.
@@ -293,11 +305,31 @@ class Shipper:
         before = self.sequence
         while self.sequence < durable:
             if not self._ship(durable - self.sequence):
-                self._seal()
+                self._open_next()
+                self._full += 1
         for path, at in grown.items():
             self._send_beside(path, at)
         self._send_head()
         return self.sequence - before
+
+    def seal(self) -> int:
+        """Send whole what `step` has sent in parts and is full; then the parts go. Returns how many segments.
+
+        A failure leaves all as it was, or parts that the next call removes.
+
+        Raises:
+            JournalCorrupt, Unavailable: as `start`.
+        """
+        before = self.sealed
+        while self.unsealed:
+            self._seal(self._oldest)
+            self.sealed += 1
+        return self.sealed - before
+
+    @property
+    def unsealed(self) -> int:
+        """Segments that the store has all records of, but not yet as one object. For any thread."""
+        return self._full - self.sealed
 
     def oldest_waiting_s(self) -> float:
         """Age of the oldest durable record that is not in the store; 0.0: there is none. For any thread."""
@@ -357,37 +389,60 @@ class Shipper:
             self.lag_max_s = max(self.lag_max_s, self.lag_s)
         return True
 
-    def _seal(self) -> None:
-        """The segment has no more records, and more are durable: the next one goes on."""
+    def _open_next(self) -> None:
+        """The segment has no more records, and more are durable: the next one goes on, and says what this one held."""
         segment = self._segment
         assert segment is not None
-        following = segments.segment_name(self.sequence + 1)
-        if following.rpartition("/")[2] not in self._disk.list(segments.DIRECTORY):
+        following = self._segment_at(self.sequence + 1)
+        if following is None:
             raise JournalCorrupt(f"{segment.path}: sequence {self.sequence + 1} was durable and cannot be read")
-        header = segments.read_header(following, segments.view(self._disk, following))
-        if header.previous_sha256 != self._digest.digest() or header.previous_slots != self._at:
-            raise JournalCorrupt(f"{segment.path}: SHA-256 differs from the one in the header of {following}")
-        identity, first = segment.header.identity, segment.header.first_sequence
-        data = segment.header.pack() + self._raw[: self._at * layout.SLOT_BYTES].tobytes()
+        _check_digest(segment, following, self._digest.digest(), self._at)
+        self._open(following, self.chain)
+
+    def _seal(self, first: int) -> None:
+        """One segment as one object. Its parts go behind it, so that one or the other is always there."""
+        segment = self._held(first)
+        following = self._held(min(later for later in self._firsts() if later > first))
+        identity, slots = segment.header.identity, following.header.previous_slots
+        whole = segments.view(self._disk, segment.path)[: segments.HEADER_BYTES + slots * layout.SLOT_BYTES]
+        data = whole.tobytes()
+        digest = hashlib.sha256(memoryview(data)[segments.HEADER_BYTES :]).digest()
+        _check_digest(segment, following, digest, slots)
         if self._objects.make(sealed_name(identity, first), data) != data:
             raise JournalCorrupt(f"backup: the segment of sequence {first} is there with other bytes")
-        self.sealed += 1
         names = [name for name, _ in self._objects.names(identity.hex()) if name.endswith(".part")]
-        self._objects.remove([name for name in names if int(Path(name).stem.split("-")[0]) == first])
-        slot_count = (header.segment_bytes - segments.HEADER_BYTES) // layout.SLOT_BYTES
-        self._open(segments.Segment(following, header, slot_count), self.chain)
+        self._objects.remove([name for name in names if segment_of(name) == first])
+        self._oldest = following.header.first_sequence
+
+    def _firsts(self) -> list[int]:
+        """First sequences of the journal's segments, in order."""
+        names = self._disk.list(segments.DIRECTORY)
+        return [int(name.removesuffix(segments.SUFFIX)) for name in names if name.endswith(segments.SUFFIX)]
+
+    def _segment_at(self, first: int) -> segments.Segment | None:
+        if first not in self._firsts():
+            return None
+        path = segments.segment_name(first)
+        header = segments.read_header(path, segments.view(self._disk, path))
+        return segments.Segment(path, header, (header.segment_bytes - segments.HEADER_BYTES) // layout.SLOT_BYTES)
+
+    def _held(self, first: int) -> segments.Segment:
+        segment = self._segment_at(first)
+        if segment is None:
+            raise JournalCorrupt(f"backup: holds the segment of sequence {first}, the journal here does not")
+        return segment
 
     def _go_to(self, first: int, *, sealed: bool = False, last: PartHeader | None = None) -> None:
         """Behind a sealed segment, or behind part `last` of segment `first`, both as the journal here has them."""
-        path = segments.segment_name(first)
-        if path.rpartition("/")[2] not in self._disk.list(segments.DIRECTORY):
-            raise JournalCorrupt(f"backup: holds the segment of sequence {first}, the journal here does not")
-        header = segments.read_header(path, segments.view(self._disk, path))
-        count = (header.segment_bytes - segments.HEADER_BYTES) // layout.SLOT_BYTES
-        self._open(segments.Segment(path, header, count), header.previous_chain)
+        segment = self._held(first)
+        self._open(segment, segment.header.previous_chain)
         if sealed:
             while len(self._take(1 << 62)):
                 continue
+            if self.sequence < first or self.sequence + 1 not in self._firsts():
+                raise JournalCorrupt(
+                    f"backup: holds the segment of sequence {first} as sealed, the journal here ends in it"
+                )
             self._open_next()
         if last is not None:
             self._go_on_to(last)
@@ -402,18 +457,6 @@ class Shipper:
                 f"{self.sequence}, {self.chain:016x}: it was cut, restored to an earlier point, or another one. "
                 "Ship it to another place"
             )
-
-    def _open_next(self) -> None:
-        following = segments.segment_name(self.sequence + 1)
-        if following.rpartition("/")[2] not in self._disk.list(segments.DIRECTORY):
-            raise JournalCorrupt(f"backup: holds sequence {self.sequence} as sealed, the journal here ends with it")
-        header = segments.read_header(following, segments.view(self._disk, following))
-        count = (header.segment_bytes - segments.HEADER_BYTES) // layout.SLOT_BYTES
-        self._open(segments.Segment(following, header, count), self.chain)
-
-    def _is_sealed(self, part: str) -> bool:
-        assert self._segment is not None
-        return int(Path(part).stem.split("-")[0]) < self._segment.header.first_sequence
 
     # ------------------------------------------------------------ beside it
 
@@ -468,6 +511,16 @@ class Shipper:
 
 def beside_name(identity: bytes, path: str, number: int, digest: str) -> str:
     return f"{identity.hex()}/beside/{path}/{number:010d}-{digest}"
+
+
+def segment_of(name: str) -> int:
+    """The first sequence of the segment that an object is, or is a part of."""
+    return int(Path(name).stem.partition("-")[0])
+
+
+def _check_digest(segment: segments.Segment, following: segments.Segment, digest: bytes, slots: int) -> None:
+    if (following.header.previous_sha256, following.header.previous_slots) != (digest, slots):
+        raise JournalCorrupt(f"{segment.path}: SHA-256 differs from the one in the header of {following.path}")
 
 
 def last_ts(slots: npt.NDArray[np.void]) -> int:

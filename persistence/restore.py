@@ -1,6 +1,6 @@
 """A data directory from its backup: every object read, every record checked, nothing overwritten.
 
-    list ─▶ segments, then parts, in order ─▶ DATA/restoring/journal/… ─▶ scan of the whole ─▶ renamed to DATA/journal
+    list ─▶ segments, sealed or in parts ─▶ DATA/restoring/journal/… ─▶ scan of the whole ─▶ renamed to DATA/journal
 
 A point is a sequence or a time: records behind it are left out, and so are the files beside the journal, which may know
 of what is left out. Without a point the end of the last part is the end.
@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import numpy.typing as npt
 from engine.messages import layout
 from engine.messages.errors import JournalCorrupt, Refused, Unavailable
 from persistence import segments
-from persistence.backup import Head, Objects, PartHeader, beside_name, head_name, last_ts
+from persistence.backup import Head, Objects, PartHeader, beside_name, head_name, last_ts, segment_of
 from persistence.disk import DirectoryDisk, DirectoryLock, sync_directory
 from persistence.evidence import BESIDE
 from persistence.journal import MARK
@@ -189,7 +189,7 @@ class _Run:
             if not journal:
                 raise Unavailable("the backup holds no record yet")
             read = self._result.read_bytes
-            waiting = [(name, size) for name, size in _in_order(journal) if _segment_of(name) > self._begun[0]]
+            waiting = [(name, size) for name, size in _in_order(journal) if segment_of(name) > self._begun[0]]
             total = read + sum(size for _, size in waiting)
             try:
                 for name, size in waiting:
@@ -222,15 +222,10 @@ class _Run:
 
     def _sealed(self, name: str) -> bool:
         data = self._read(name)
-        if self._header is not None:
-            raise JournalCorrupt(f"backup: {name}: the segment before it was never sealed")
-        header, body = self._take_header(name, data), data[HEADER_BYTES:]
-        self._begin(name, header)
-        ended = self._add(name, body)
+        self._begin(name, self._take_header(name, data))
+        ended = self._add(name, data[HEADER_BYTES:])
         if not ended:
-            self._write(header, self._data)
-            slots = len(self._data) // layout.SLOT_BYTES
-            self._sealed_header, self._header = (self._digest.digest(), slots, header.segment_bytes), None
+            self._end_segment()
         return ended
 
     def _part(self, name: str) -> bool:
@@ -239,8 +234,6 @@ class _Run:
         if part.identity != self._identity or part.first != self._result.sequence + 1:
             raise JournalCorrupt(f"backup: {name}: does not continue sequence {self._result.sequence}")
         if part.first == part.segment:
-            if self._header is not None:
-                raise JournalCorrupt(f"backup: {name}: the segment before it was never sealed")
             self._begin(name, self._take_header(name, body))
             body = body[HEADER_BYTES:]
         ended = self._add(name, body)
@@ -258,12 +251,22 @@ class _Run:
         return header
 
     def _begin(self, name: str, header: Header) -> None:
+        """The segment of `header`. The one before may have come in parts: that all of it came, it says itself."""
         follows = (header.identity, header.first_sequence, header.previous_chain)
         if follows != (self._identity, self._result.sequence + 1, self._chain):
             raise JournalCorrupt(f"backup: {name}: does not continue sequence {self._result.sequence}")
+        if self._header is not None:
+            self._end_segment()
         self._header, self._data, self._digest = header, bytearray(), hashlib.sha256()
         self._begun_before = self._begun
         self._begun = header.first_sequence, self._result.sequence, self._chain, self._result.last_ts
+
+    def _end_segment(self) -> None:
+        """The segment that is open has no more records."""
+        assert self._header is not None
+        self._write(self._header, self._data)
+        slots = len(self._data) // layout.SLOT_BYTES
+        self._sealed_header, self._header = (self._digest.digest(), slots, self._header.segment_bytes), None
 
     def _add(self, name: str, body: bytes) -> bool:
         """Records of the segment that is open, up to the point. True: the point is reached."""
@@ -359,15 +362,12 @@ class _Run:
             )
 
 
-def _segment_of(name: str) -> int:
-    """The first sequence of the segment that an object is, or is a part of."""
-    return int(Path(name).stem.partition("-")[0])
+def _in_order(journal: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Segment by segment, sealed or in parts: names begin with its first sequence, parts go on with their own.
 
-
-def _in_order(journal: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    """Sealed segments, then the parts of the last one. Parts that a sealed segment holds too are left out."""
-    sealed = {_segment_of(name) for name, _ in journal if name.endswith(".segment")}
-    yield from sorted((name, size) for name, size in journal if name.endswith(".segment"))
-    for name, size in sorted((name, size) for name, size in journal if name.endswith(".part")):
-        if _segment_of(name) not in sealed:
-            yield name, size
+    Parts that a sealed segment holds too are left out.
+    """
+    sealed = {segment_of(name) for name, _ in journal if name.endswith(".segment")}
+    return sorted(
+        (name, size) for name, size in journal if name.endswith(".segment") or segment_of(name) not in sealed
+    )

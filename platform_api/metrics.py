@@ -73,6 +73,7 @@ TEXTS = {
     "sessions_opened": "Connections since the start",
     "shipped_sequence": "The last command that is in the backup",
     "ticks": "Ticks written by the exchange",
+    "unsealed": "Full segments that the backup has in parts, and not yet as one object",
 }
 """What the numbers of processes are, by name; those of order entry are told in docs/metrics.md."""
 METHODS = ("GET", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS", "PUT")

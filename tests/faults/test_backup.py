@@ -16,10 +16,14 @@ from byline.bootstrap import _backup
 from byline.client import ConnectionLost, TradingClient
 from byline.settings import load_settings
 from byline.status_file import StatusFile, read_status
+from persistence.backup import Objects
 from persistence.disk import DirectoryDisk
-from persistence.recovery import replay
+from persistence.recovery import recover, replay
+from persistence.restore import restore
 from tests.support.core_process import MARKET, CoreProcess
 from tests.support.waiting import until
+from tests.unit.persistence.test_backup import Slow
+from tests.unit.persistence.test_recovery import SETTINGS, feed, workload
 
 
 @pytest.fixture
@@ -47,6 +51,35 @@ async def place_for_ever(client: TradingClient, tag: str, acked: list[tuple[str,
             acked.append((f"{tag}-{number}", answer["sequence"]))
     except (ConnectionLost, OSError):
         return
+
+
+async def test_the_process_sends_what_is_new_while_a_full_segment_is_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, slots = tmp_path / "data", workload()
+    data.mkdir()
+    settings = load_settings({}, data_directory=data, backup_url=(tmp_path / "store").as_uri())
+    store = Slow(settings.backup_url)
+    monkeypatch.setattr("persistence.backup.Objects", lambda _url: store)
+    recovered, stop = recover(data, settings=SETTINGS), asyncio.Event()
+
+    def told(name: str) -> int:
+        return int((read_status(data, "backup") or {}).get(name, 0))
+
+    at = feed(recovered, slots, 0, 9000)  # more than a segment
+    process = asyncio.create_task(_backup(settings, StatusFile(data, "backup"), stop))
+    try:
+        await until(store.begun.is_set, what="the first segment on its way")
+        feed(recovered, slots, at, 12_000)
+        await until(lambda: told("shipped_sequence") == recovered.core.sequence, what="what came behind it")
+        assert (told("segments"), told("unsealed"), told("reachable")) == (0, 1, 1)
+    finally:
+        store.go_on.set()
+    await until(lambda: (told("segments"), told("unsealed")) == (1, 0), what="the sealed segment")
+    stop.set()
+    await process
+    recovered.close()
+    assert restore(Objects(settings.backup_url), tmp_path / "new").sequence == recovered.core.sequence
 
 
 def command(*argv: str) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, Refused, SettingsInvalid, Unavailable
 from persistence import segments
-from persistence.backup import CHUNK_BYTES, Objects, Shipper
+from persistence.backup import CHUNK_BYTES, Objects, Shipper, segment_of
 from persistence.disk import DirectoryDisk, DirectoryLock
 from persistence.recovery import Recovered, recover, replay, verify
 from persistence.restore import identities, restore
@@ -45,8 +47,11 @@ def journal_of(data: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((data / "journal").glob("*.journal"))}
 
 
-def shipped(data: Path, place: str, slots: np.ndarray, seed: int = 0) -> Recovered:
-    """All of `slots` written in groups and shipped in steps between them; the shipper starts anew now and then."""
+def shipped(data: Path, place: str, slots: np.ndarray, seed: int = 0, *, seals: bool = True) -> Recovered:
+    """All of `slots` written in groups and shipped in steps between them; the shipper starts anew now and then.
+
+    What is full is sealed at times, all of it with an even seed; or never.
+    """
     draw, at = random.Random(seed), 0
     recovered = recover(data, settings=SETTINGS)
     (data / "settlement").mkdir(exist_ok=True)
@@ -61,7 +66,11 @@ def shipped(data: Path, place: str, slots: np.ndarray, seed: int = 0) -> Recover
             following = shipper(data, place)
         if draw.random() < 0.8:
             following.step()
+        if seals and draw.random() < 0.3:
+            following.seal()
     catch_up(following, recovered)
+    if seals and seed % 2 == 0:
+        following.seal()
     assert following.oldest_waiting_s() == 0.0
     return recovered
 
@@ -123,6 +132,7 @@ def test_a_restore_beside_a_shipper_that_goes_on(
                     with log.open("ab") as file:
                         file.write(b", another")
                 catch_up(following, recovered)
+                following.seal()
             return super().read(name)
 
     objects = Meanwhile(place)
@@ -134,15 +144,16 @@ def test_a_restore_beside_a_shipper_that_goes_on(
     recover(tmp_path / "new", settings=SETTINGS).close()
 
 
-@pytest.mark.parametrize("where", ["in a part", "in a sealed segment", "at the end of a segment", "by its time"])
+@pytest.mark.parametrize("seals", [True, False], ids=["sealed", "in parts"])
+@pytest.mark.parametrize("where", ["in a part", "in a full segment", "at the end of a segment", "by its time"])
 def test_a_point_is_the_last_record_that_stays(
-    data: Path, place: str, slots: np.ndarray, tmp_path: Path, where: str
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, where: str, *, seals: bool
 ) -> None:
-    shipped(data, place, slots).close()
+    shipped(data, place, slots, seals=seals).close()
     listed = segments.list_segments(DirectoryDisk(data))
     last = verify(data, with_replay=False).sequence
     to = {
-        "in a part": last - 5, "in a sealed segment": 777, "by its time": 9000,
+        "in a part": last - 5, "in a full segment": 777, "by its time": 9000,
         "at the end of a segment": listed[1].header.first_sequence - 1,
     }[where]  # fmt: skip
     times = {int(row["sequence"]): int(row["ts"]) for row in heads(slots)}
@@ -157,7 +168,7 @@ def test_a_point_is_the_last_record_that_stays(
     same, _ = replay(expected)
     assert (core.state_hash(), tail.sequence) == (same.state_hash(), to)
     following = Shipper(tmp_path / "new", Objects(place))
-    with pytest.raises(JournalCorrupt, match="Ship it to another place|does not|ends with it"):
+    with pytest.raises(JournalCorrupt, match="Ship it to another place|does not|ends in it"):
         following.start()
     assert shipper(tmp_path / "new", place + "-2").sequence == 0
 
@@ -203,12 +214,16 @@ def test_nothing_is_overwritten_and_a_choice_is_asked_for(
         Objects("nowhere://x")
 
 
-def test_any_damage_of_an_object_is_found(data: Path, place: str, slots: np.ndarray, tmp_path: Path) -> None:
-    shipped(data, place, slots).close()
+@pytest.mark.parametrize("seals", [True, False], ids=["sealed", "in parts"])
+def test_any_damage_of_an_object_is_found(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, *, seals: bool
+) -> None:
+    shipped(data, place, slots, seals=seals).close()
     expected, draw = files_of(data), random.Random(3)
     objects = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
-    assert {path.suffix for path in objects} == {".segment", ".part", ""} and len({path.parent for path in objects}) > 2
-    for number in range(120):
+    assert {path.suffix for path in objects} == {".part", ""} | ({".segment"} if seals else set())
+    assert len({path.parent for path in objects}) > 2
+    for number in range(80):
         path = draw.choice(objects)
         good = path.read_bytes()
         kind = draw.choice(["flip", "cut", "lost", "flip", "flip", "swap"])
@@ -235,19 +250,27 @@ def files_of(data: Path) -> dict[str, bytes]:
     return journal_of(data) | beside
 
 
+@pytest.mark.parametrize("is_sealed", [True, False], ids=["sealed", "in parts"])
 def test_a_store_that_lost_its_newest_objects_is_no_shorter_journal(
-    data: Path, place: str, slots: np.ndarray, tmp_path: Path
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, *, is_sealed: bool
 ) -> None:
-    recovered = shipped(data, place, slots)
+    recovered = shipped(data, place, slots, seals=is_sealed)
     sequence = recovered.core.sequence
     recovered.close()
     objects = sorted(path for path in (tmp_path / "store").rglob("*") if path.suffix in (".segment", ".part"))
-    parts = [path for path in objects if path.suffix == ".part"]
-    for gone in (parts[-1:], parts, [*parts, objects[-len(parts) - 1]]):
+    firsts = sorted({segment_of(path.name) for path in objects})
+    assert len(firsts) >= 3 and len(kinds(place)[".segment"]) == (len(firsts) - 1 if is_sealed else 0)
+    last = [path for path in objects if segment_of(path.name) == firsts[-1]]
+    behind_the_first = [path for path in objects if segment_of(path.name) > firsts[0]]
+    missing = f"but its head says {sequence}, .*its newest objects are missing"
+    for gone, why in (
+        (last[-1:], missing), (last, missing), (behind_the_first, missing),
+        (behind_the_first[:1], "does not continue sequence"), (objects[:1], "does not continue sequence"),
+    ):  # fmt: skip
         kept = {path: path.read_bytes() for path in gone}
         for path in gone:
             path.unlink()
-        with pytest.raises(JournalCorrupt, match=f"but its head says {sequence}, .*its newest objects are missing"):
+        with pytest.raises(JournalCorrupt, match=why):
             restore(Objects(place), tmp_path / "new")
         for path, text in kept.items():
             path.write_bytes(text)
@@ -294,16 +317,160 @@ def test_a_store_that_fails_leaves_no_gap(
         at = feed(recovered, slots, at, min(len(slots), at + 900))
         try:
             if following is None:
-                following = Shipper(data, objects)
-                following.start()
+                begun = Shipper(data, objects)
+                begun.start()
+                following = begun
             following.step()
+            following.seal()
         except Unavailable:
-            if draw.random() < 0.3 or following is None or following.sequence == 0:
+            if draw.random() < 0.3:
                 following = None
     recovered.close()
     monkeypatch.undo()
     restore(objects, tmp_path / "new")
     assert journal_of(tmp_path / "new") == journal_of(data)
+
+
+class Slow(Objects):
+    """A store that takes a sealed segment only once it is told to."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.parts: list[str] = []
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.stepping = 0
+        """The thread that sends the parts."""
+
+    def make(self, key: str, data: bytes) -> bytes:
+        if key.endswith(".segment"):
+            assert threading.get_ident() != self.stepping, "what is new waits for a sealed segment"
+            self.begun.set()
+            self.go_on.wait()
+        elif key.endswith(".part"):
+            self.parts.append(key)
+        return super().make(key, data)
+
+
+def test_nothing_new_waits_for_a_sealed_segment_that_is_on_its_way(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path
+) -> None:
+    recovered, store = recover(data, settings=SETTINGS), Slow(place)
+    at = feed(recovered, slots, 0, 600)
+    following = Shipper(data, store)
+    following.start()
+    store.stepping = threading.get_ident()
+    assert following.seal() == following.unsealed == 0, "the segment goes on"
+    at = feed(recovered, slots, at, 9000)
+    catch_up(following, recovered)
+    assert (following.sealed, following.unsealed) == (0, 1)
+    sealing = threading.Thread(target=following.seal)
+    sealing.start()
+    try:
+        store.begun.wait()
+        sent = len(store.parts)
+        for stop in (9500, 10_000, 20_000):  # into the next segment and the one behind it
+            at = feed(recovered, slots, at, stop)
+            catch_up(following, recovered)
+            assert len(store.parts) > sent and (following.sealed, following.oldest_waiting_s()) == (0, 0.0)
+            sent = len(store.parts)
+            assert not kinds(place)[".segment"], "all of it is a backup without any"
+            shutil.rmtree(tmp_path / "new", ignore_errors=True)
+            found = restore(Objects(place), tmp_path / "new")
+            assert found.sequence == recovered.core.sequence
+            assert journal_of(tmp_path / "new") == journal_of(data)
+    finally:
+        store.go_on.set()
+        sealing.join()
+    assert (following.sealed, following.unsealed) == (2, 0)
+    last = segments.list_segments(DirectoryDisk(data))[-1].header.first_sequence
+    left = kinds(place)
+    assert len(left[".segment"]) == 2 and {int(name.partition("-")[0]) for name in left[".part"]} == {last}
+    recovered.close()
+
+
+def kinds(place: str) -> dict[str, list[str]]:
+    """Names of the journal's objects in a store, by their kind."""
+    names = [path.name for path in Path(place.removeprefix("file://")).rglob("*") if path.is_file()]
+    return {kind: sorted(name for name in names if name.endswith(kind)) for kind in (".segment", ".part")}
+
+
+class Died(Exception):
+    """The process was killed at a request."""
+
+
+class Mortal(Objects):
+    """A store whose client is killed at its request number `dies`: before it was carried out, or behind it."""
+
+    def __init__(self, url: str, dies: int, *, done: bool) -> None:
+        super().__init__(url)
+        self.left, self.done = dies, done
+
+    def _request(self, call: Callable[[], bytes | None]) -> bytes:
+        self.left -= 1
+        if self.left == 0 and not self.done:
+            raise Died
+        answer = call()
+        if self.left == 0:
+            raise Died
+        return answer or b""
+
+    def make(self, key: str, data: bytes) -> bytes:
+        return self._request(lambda: super(Mortal, self).make(key, data))
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._request(lambda: super(Mortal, self).replace(key, data))
+
+    def remove(self, keys: list[str]) -> None:
+        for key in keys:  # one request each
+            self._request(lambda key=key: super(Mortal, self).remove([key]))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("order", ["sealed at once", "sealed late"])
+@pytest.mark.parametrize("done", [False, True], ids=["request lost", "answer lost"])
+def test_a_shipper_killed_at_any_request_leaves_a_backup_and_the_next_goes_on(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, order: str, *, done: bool
+) -> None:
+    recovered, at, marks = recover(data, settings=SETTINGS), 0, list[bytes]()
+    while at < 20_000:
+        at = feed(recovered, slots, at, at + 5000)
+        catch_up(shipper(data, place + "-marks"), recovered)  # the mark says it
+        marks.append((data / "journal.mark").read_bytes())
+    recovered.close()
+    expected, dies, died = journal_of(data), 0, True
+    assert len(expected) == 3
+    while died:
+        dies, died, shipped_to = dies + 1, False, 0
+        store = f"{place}-{dies}"
+        following = Shipper(data, Mortal(store, dies, done=done))
+        for number, mark in enumerate(marks):  # what is durable comes bit by bit
+            (data / "journal.mark").write_bytes(mark)
+            try:
+                if number == 0:
+                    following.start()
+                following.step()
+                shipped_to = following.sequence
+                if order == "sealed at once" or mark is marks[-1]:
+                    following.seal()
+            except Died:
+                died = True
+                break
+        if kinds(store)[".part"] and list(Path(store.removeprefix("file://")).rglob("head")):
+            found = restore(Objects(store), tmp_path / f"died-{dies}")
+            assert shipped_to <= found.sequence <= recovered.core.sequence
+            assert verify(tmp_path / f"died-{dies}", with_replay=False).chain == found.chain
+            shutil.rmtree(tmp_path / f"died-{dies}")
+        else:
+            assert shipped_to == 0
+        (data / "journal.mark").write_bytes(marks[-1])
+        following = shipper(data, store)
+        following.step()
+        following.seal()
+        left, last = kinds(store), sorted(expected)[-1].partition(".")[0]
+        assert len(left[".segment"]) == 2 and {name.partition("-")[0] for name in left[".part"]} == {last}
+        restore(Objects(store), tmp_path / f"new-{dies}")
+        assert journal_of(tmp_path / f"new-{dies}") == expected
+        shutil.rmtree(tmp_path / f"new-{dies}")
+    assert dies > 12, "requests of parts, heads, sealed segments and removals"
 
 
 def test_a_second_shipper_is_harmless_and_another_history_refused(data: Path, place: str, slots: np.ndarray) -> None:
