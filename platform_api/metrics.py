@@ -18,7 +18,8 @@
     payment_success_rate                             of the payments decided since the start; NaN before the first
     <others>                                         counters that contexts make with `counter`
 
-Collected when asked for; nothing runs in between. Routes are templates, so the label values are bounded.
+Collected when asked for, and what the database counts at most every few seconds; nothing runs in between. Routes are
+templates, so the label values are bounded.
 """
 
 from __future__ import annotations

@@ -71,6 +71,8 @@ class ApiSettings:
     email_token_seconds: int = 86_400
     session_cache_seconds: int = 5
     """How long a session that was found good is taken for good: the most that a revocation may lag."""
+    counted_seconds: int = 5
+    """How old the counts of `/metrics` and `/v1/status` may be, which read whole tables."""
     public_per_minute: int = 100
     account_per_minute: int = 1_000
     trading_per_minute: int = 100
@@ -131,6 +133,7 @@ class ApiSettings:
             *((getattr(self, name) >= 1, f"{name} must be at least 1") for name in (*SECONDS, *COUNTS)),
             *((0 <= getattr(self, name) <= 10_000_000, f"{name} must be 0 … 10,000,000") for name in LIMITS),
             (self.session_cache_seconds >= 0, "session_cache_seconds must not be negative"),
+            (self.counted_seconds >= 0, "counted_seconds must not be negative"),
             (0 <= self.launch_platform_bps <= 10_000, "launch_platform_bps must be 0 … 10,000"),
             (self.query_seconds_max > 0, "query_seconds_max must be above 0"),
             (self.access_seconds < self.session_seconds, "access_seconds must be less than session_seconds"),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 from engine.messages.errors import Unavailable
 from platform_api.kernel.context import Kernel
 from platform_api.ops import queries
@@ -13,9 +18,22 @@ OUTBOX_SECONDS_MAX = 60
 """Events that wait longer than this mean that the relay is in trouble."""
 
 
+class _Waiting(NamedTuple):
+    """What waits in the database, as it was when it was counted."""
+
+    outbox: Any
+    jobs: Mapping[tuple[str, str], int]
+    money: Mapping[str, int]
+    sessions: int
+    differences: int
+
+
 class OpsService:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self._waiting: _Waiting | None = None
+        self._counted_at = 0.0
+        self._counting = asyncio.Lock()
         kernel.events.listen(lambda event: kernel.metrics.event(event.type, event.payload))
 
     async def parts(self) -> dict[str, str]:
@@ -34,12 +52,10 @@ class OpsService:
         parts = await self.parts()
         states = {name: "operational" if state == "ready" else "down" for name, state in parts.items()}
         try:
-            async with self._kernel.database.connection() as db:
-                outbox = await queries.outbox_counts(db)
-                jobs = await self._kernel.jobs.counts(db)
-            late = outbox["oldest_seconds"] > OUTBOX_SECONDS_MAX or outbox["failed"]
+            waiting = await self._counts()
+            late = waiting.outbox["oldest_seconds"] > OUTBOX_SECONDS_MAX or waiting.outbox["failed"]
             states["events"] = "degraded" if late else "operational"
-            states["jobs"] = "degraded" if any(state == "failed" for _, state in jobs) else "operational"
+            states["jobs"] = "degraded" if any(state == "failed" for _, state in waiting.jobs) else "operational"
         except Unavailable:
             states |= {"events": "down", "jobs": "down"}
         settlement = self.settlement()
@@ -55,14 +71,28 @@ class OpsService:
     async def metrics(self) -> bytes:
         """With what waits in the database, if that answers."""
         try:
-            async with self._kernel.database.connection() as db:
-                outbox = await queries.outbox_counts(db)
-                jobs = await self._kernel.jobs.counts(db)
-                money = await queries.money_counts(db)
-                sessions = await queries.active_sessions(db)
-                differences = await queries.differences(db)
-            counts = {"waiting": outbox["waiting"], "failed": outbox["failed"]}
-            self._kernel.metrics.set_waiting(counts, jobs, money, sessions, differences)
+            waiting = await self._counts()
+            counts = {"waiting": waiting.outbox["waiting"], "failed": waiting.outbox["failed"]}
+            self._kernel.metrics.set_waiting(
+                counts, waiting.jobs, waiting.money, waiting.sessions, waiting.differences
+            )  # fmt: skip
         except Unavailable:
             pass  # the numbers of the processes are told without the database's
         return self._kernel.metrics.text()
+
+    async def _counts(self) -> _Waiting:
+        """At most `counted_seconds` old. Sessions and jobs are counted by reading all of them, and anybody may ask.
+
+        Raises Unavailable.
+        """
+        async with self._counting:  # who comes meanwhile takes what is being counted
+            kept = time.monotonic() - self._counted_at < self._kernel.settings.counted_seconds
+            if self._waiting is None or not kept:
+                async with self._kernel.database.connection() as db:
+                    self._waiting = _Waiting(
+                        await queries.outbox_counts(db), await self._kernel.jobs.counts(db),
+                        await queries.money_counts(db), await queries.active_sessions(db),
+                        await queries.differences(db),
+                    )  # fmt: skip
+                self._counted_at = time.monotonic()
+            return self._waiting

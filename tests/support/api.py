@@ -263,8 +263,8 @@ async def _create(server, database):
 
 def settings(dsn, **values):
     limits = {"public_per_minute": 0, "account_per_minute": 0, "trading_per_minute": 0, "auth_per_minute": 0}
-    free = {"unproved_per_day": 10_000_000}  # tests/integration/platform_api/test_stolen_session.py has the rule
-    return ApiSettings(postgres_dsn=dsn, session_cache_seconds=0, **(limits | free | values))
+    others = {"counted_seconds": 0, "unproved_per_day": 10_000_000}
+    return ApiSettings(postgres_dsn=dsn, session_cache_seconds=0, **(limits | others | values))
 
 
 @pytest_asyncio.fixture

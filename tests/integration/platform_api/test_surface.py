@@ -1,5 +1,6 @@
 """What holds for every route there is: examples, documented failures, ids of others, and logs without secrets."""
 
+import asyncio
 import io
 import logging
 import re
@@ -13,6 +14,8 @@ import structlog
 from engine.messages.errors import Unavailable
 from platform_api.app import openapi_document
 from platform_api.logs import configure_logs
+from platform_api.ops import queries
+from platform_api.ops.service import OpsService
 from platform_api.security import ACCESS_COOKIE
 from tests.integration.platform_api.test_works import creator as maker
 from tests.integration.platform_api.test_works import file_of, published
@@ -385,6 +388,27 @@ async def test_metrics_have_the_names_that_were_agreed(world):
         'outbox_events{state="waiting"}', "payment_success_rate NaN",
     ):  # fmt: skip
         assert name in text
+
+
+@pytest.mark.parametrize("world", [{"counted_seconds": 5}], indirect=True)
+async def test_whoever_asks_for_metrics_often_has_nothing_counted_often(world, monkeypatch):
+    count, asked = queries.active_sessions, []
+
+    async def counted(db):
+        asked.append(1)
+        return await count(db)
+
+    monkeypatch.setattr(queries, "active_sessions", counted)
+    texts = [answer.text for answer in await asyncio.gather(*(world.client.get("/metrics") for _ in range(20)))]
+    await world.sign_in()
+    texts.append((await world.client.get("/metrics")).text)
+    assert (await world.data("GET", "/v1/status"))["components"]["jobs"] == "operational"
+    said = {line for text in texts for line in text.splitlines() if line.startswith("user_active_sessions ")}
+    assert (len(asked), len(said)) == (1, 1)
+    world.kernel.service(OpsService)._counted_at -= 5  # so long ago
+    later = (await world.client.get("/metrics")).text
+    assert len(asked) == 2 and not any(line in later.splitlines() for line in said)
+    await world.settle()
 
 
 async def test_metrics_count_what_happens(world):
