@@ -201,6 +201,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
                 stop,
                 _until(stop, server),
                 _journal_lives(stop, recovered.journal),
+                _clock_watched(stop, recovered.core, clock),
                 _report(status, stop, facts),
                 _snapshots(settings, stop, recovered, sequencer, disk, snapshots),
             )
@@ -244,6 +245,18 @@ async def _journal_lives(stop: asyncio.Event, journal: Any) -> None:
             )
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), 0.05)
+
+
+async def _clock_watched(stop: asyncio.Event, core: Any, clock: Any, interval_s: float = 10.0) -> None:
+    """Tells of a clock that stands behind the engine's time, which never goes back: one command under a clock that was
+    far ahead sets it, and until the clock has caught up nothing falls due and every expiry within that time is
+    `bad_expiry`."""
+    while not stop.is_set():
+        behind = (core.time - clock.now_ns()) // 1_000_000_000
+        if behind > 0:
+            logger.warning("event=clock_behind seconds=%d engine_time=%d", behind, core.time)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stop.wait(), interval_s)
 
 
 async def _snapshots(
