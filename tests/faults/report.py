@@ -27,6 +27,8 @@ OUTCOMES = {
     "damaged_snapshot": "damaged snapshot passed over for an older one",
     "snapshot": "snapshots begun",
     "snapshot_failed": "snapshots that failed",
+    "told_busy": "orders and money told `busy` by a full queue",
+    "passed_others": "cancels and the like taken while others were told `busy`",
 }
 
 

@@ -6,12 +6,16 @@ it from the first sequence on, and goes through it with a ledger of its own (tes
 
     reply by reply    I3 nothing told changes      I10 nobody hears of others      I13 no ack behind a failure told
     after a recovery  I8 prefix, chain             I3 each ack has its record
+                      I12 no cancel refused while its reserve has room
     at the end        I1 I2 I5 I6 by the ledger    I4 I5 one outcome of each       I7 live = replayed
                       I9 all of it, both sides        I14 each change was asked for
 
 One outcome: what happened at a sequence was asked for by a request that was answered with that very sequence, or whose
 answer was lost. So nothing happens by a request that was answered with an error, and what was refused by the core
 (`rejected`) was refused to somebody who had asked for just that, once for each time he had, and changed nothing.
+
+The reserve: whoever gives up risk is told `busy` only where cancels and the exchange's own commands (cuts, ticks, ends
+of sessions) that wait for the disk may have taken all that is kept for them, and `cancel_only` never.
 
 Each broken invariant is a `Violation` with its number. Nothing is raised: a run goes on, and tells all at its end.
 """
@@ -26,6 +30,7 @@ from typing import Any
 from tests.simulation.client import SimulatedClient
 from tests.simulation.journal_reader import JournalRead, Unsound, read_journal
 from tests.simulation.model import Broken, Ledger, Market, ratio, units
+from tests.simulation.network import MS
 
 __all__ = ["Auditor", "Violation"]
 
@@ -51,7 +56,15 @@ _MOVERS = {
 }
 _BEGUN = {"transferred", "pended"}
 """Of the money of a ref one of these happens once at most; so does one of the others behind it."""
-MAX_TOLD = 20
+_GIVE_UP = {"cancel", "mass_cancel", "cancel_after", "kill", "poison"}
+"""Of these a part of the queue is kept."""
+LONGEST_DUE_NS = 5_500 * MS
+"""From sending what sets a time, until that is reached."""
+NOTICED_NS = 20_000 * MS
+"""From the loss of a link, until the exchange knows."""
+CUT_NS = 5_000 * MS
+MAX_TOLD = 10
+"""Violations of one invariant that are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,13 @@ class _Request:
     message: Json
     may: bool
     """Whether its key may send it."""
+    sent_ns: int
+    since_ns: int
+    """Before this the last command was sent that was known to be durable when this one was sent."""
+    in_overload: bool
+    """Whether it gives up risk, and the last thing that was heard of an order before is that the exchange is busy."""
+    heard_ns: int | None = None
+    """When it was answered."""
     answer: str | None = None
     """The event, the type, or `error`."""
     sequence: int | None = None
@@ -97,7 +117,17 @@ class _Told:
 class Auditor:
     """A `Witness` of all clients."""
 
-    def __init__(self) -> None:
+    def __init__(self, reserve_slots: int = 64) -> None:
+        """`reserve_slots`: of the journal's queue, kept for whoever gives up risk. The world knows if it is less."""
+        self.reserve_slots = reserve_slots
+        self.told_busy = self.passed_others = 0
+        """Orders and money told `busy`; commands that gave up risk, sent right behind and taken all the same."""
+        self._is_overloaded = False
+        self._losses: list[int] = []
+        self._dues: list[int] = []
+        """When links were lost, and when something was sent that sets a time."""
+        self._durable: tuple[int, int] = (0, 0)
+        """The largest sequence that was acked, and when its command was sent."""
         self.violations: list[Violation] = []
         self._said: list[tuple[int, str, Any]] = []
         self.requests = 0
@@ -152,7 +182,7 @@ class Auditor:
         return auditor
 
     def blame(self, invariant: str, text: str) -> None:
-        if len(self.violations) < MAX_TOLD:
+        if sum(known.invariant == invariant for known in self.violations) < MAX_TOLD:
             self.violations.append(Violation(invariant, text))
 
     def note(self, now_ns: int, who: str, what: Any) -> None:
@@ -170,10 +200,13 @@ class Auditor:
 
     def sent(self, client: SimulatedClient, message: Json) -> None:
         self.requests += 1
-        self.note(client.network.schedule.now_ns, client.says, message)
+        now_ns = client.network.schedule.now_ns
+        self.note(now_ns, client.says, message)
         op, account = message["op"], message.get("account") or (client.accounts or [""])[0]
         may = not client.accounts or (op in _TRADERS and {account, *_sources(message)}.issubset(client.accounts))
-        request = _Request(client.name, message, may)
+        request = _Request(client.name, message, may, now_ns, self._durable[1], self._is_overloaded and op in _GIVE_UP)
+        if "expires_at" in message or op == "cancel_after":
+            self._dues.append(now_ns)
         if may:
             self._named[_named(message, account)].append(request)
             self._commands[op].append(request)
@@ -199,6 +232,7 @@ class Auditor:
 
     def lost(self, client: SimulatedClient) -> None:
         self._cut_off.update(client.accounts)
+        self._losses.append(client.network.schedule.now_ns)
         self.note(client.network.schedule.now_ns, client.name, "lost its link")
 
     def heard(self, client: SimulatedClient, message: Json) -> None:
@@ -212,6 +246,8 @@ class Auditor:
             return
         self._own_alone(client, message)
         self._follow(client, link, message)
+        if request is not None and kind != "receipt":
+            request.heard_ns = client.network.schedule.now_ns
         if "chain" in message:
             if link in self._failed_links and kind != "status":  # which tells of what is durable, and acks nothing
                 self.blame("I13", f"{client.name} was acked {message['sequence']} after the journal had failed")
@@ -221,8 +257,8 @@ class Auditor:
         else:
             if request is not None and kind != "receipt":
                 self._answered(request, str(kind))
-                if kind == "error" and request.may and message["code"] in ("forbidden", "unknown_op"):
-                    self.blame("I4", f"{client.name} may send {request.message}, and was told {message}")
+                if kind == "error" and request.may:
+                    self._refused(request, message)
             if kind == "status" and message.get("journal") == "failed":
                 self._failed_links.add(link)
             elif kind == "resolved":
@@ -261,6 +297,10 @@ class Auditor:
             if owner is not asked:
                 self.blame("I4", f"sequence {sequence} is the answer to {owner.message} and to {request}")
             asked.sequence = sequence
+            if sequence > self._durable[0]:
+                self._durable = sequence, asked.sent_ns
+            self.passed_others += asked.in_overload
+            self._is_overloaded = self._is_overloaded and asked.in_overload
         self._answered(asked, event)
         if not asked.may:
             self.blame("I14", f"{client.name} may not send {request}, and was told {message}")
@@ -285,6 +325,35 @@ class Auditor:
             terms["market"], terms["base"], terms["quote"], terms["tick"], terms["lot"], self.scales[terms["base"]],
             self.scales[terms["quote"]], terms["taker_ppm"], terms["maker_ppm"],
         )  # fmt: skip
+
+    def _refused(self, request: _Request, message: Json) -> None:
+        """A client that may send a command was told an error."""
+        code, gives_up = message["code"], request.message["op"] in _GIVE_UP
+        if code in ("forbidden", "unknown_op"):
+            self.blame("I4", f"{request.client} may send {request.message}, and was told {message}")
+        elif gives_up and code == "cancel_only":
+            self.blame("I12", f"{request.client} was told {code} of {request.message}")
+        elif gives_up and code == "busy":
+            waiting = self._may_wait(request)
+            if waiting < self.reserve_slots - 2:
+                self.blame("I12", f"{request.client} was told busy of {request.message}; {waiting} like it may wait")
+        elif code == "busy":
+            self.told_busy += 1
+            self._is_overloaded = True
+
+    def _may_wait(self, refused: _Request) -> int:
+        """At most so many slots of the reserve may have been taken when this was refused, each command having one."""
+        end_ns, since_ns = refused.heard_ns or 0, refused.since_ns
+        cancels = sum(
+            request.answer != "error" and request.sent_ns <= end_ns
+            and (request.heard_ns >= refused.sent_ns if request.heard_ns else request.sent_ns > since_ns - NOTICED_NS)
+            for op in _GIVE_UP
+            for request in self._commands[op]
+            if request is not refused
+        )  # fmt: skip
+        ended = sum(since_ns - NOTICED_NS < lost_ns <= end_ns for lost_ns in self._losses)
+        ticks = sum(since_ns - LONGEST_DUE_NS < due_ns <= end_ns for due_ns in self._dues)
+        return cancels + ended + ticks + 2 * ((end_ns - since_ns) // CUT_NS + 1)
 
     def _answered(self, request: _Request, answer: str) -> None:
         if request.answer is not None:

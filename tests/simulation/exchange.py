@@ -73,9 +73,12 @@ class ExchangeProcess:
     def __init__(
         self, schedule: Schedule, network: Network, disk: FaultyDisk, clock: SimulatedClock, directory: Path, *,
         boot: bytes, epoch: int, pace: DiskPace, operator_key: Any, receipt_key: Any, settings: dict[str, Any],
-        durable_acks: bool = True,
+        durable_acks: bool = True, queue: tuple[int, int] = (1_024, 64),
     ) -> None:  # fmt: skip
-        """Recover and begin to listen. Raises what recovery raises; nothing of it is left then."""
+        """Recover and begin to listen. Raises what recovery raises; nothing of it is left then.
+
+        `queue`: slots of the journal's ring, and how many of them are kept for cancels.
+        """
         self.schedule, self.disk, self.pace = schedule, disk, pace
         self.directory = directory
         self.loop = VirtualLoop(schedule, f"exchange {epoch}")
@@ -84,7 +87,7 @@ class ExchangeProcess:
         self.failed_at_ns: int | None = None
         self.recovered: Recovered = recover(
             directory, limits=LIMITS, disk=disk, clock=clock, identity=IDENTITY, boot=boot, threads=False,
-            settings=JournalSettings(segment_bytes=SEGMENT_BYTES, ring_slots=1_024, reserved_slots=64),
+            settings=JournalSettings(segment_bytes=SEGMENT_BYTES, ring_slots=queue[0], reserved_slots=queue[1]),
             event_file_slots=EVENT_FILE_SLOTS,
         )  # fmt: skip
         self.journal, self.core = self.recovered.journal, self.recovered.core
@@ -94,7 +97,7 @@ class ExchangeProcess:
                 self.keys.register(public_hex(operator_key), [], ["operator"], "operator", clock.now_ns())
             self.sequencer = Sequencer(
                 self.core, clock, self.journal, self.recovered.event_log, durable_acks=durable_acks, pending_max=1_024,
-                arena_slots=8_192, journal_reserve_slots=64, chain=self.journal.chain,
+                arena_slots=8_192, journal_reserve_slots=queue[1], chain=self.journal.chain,
             )  # fmt: skip
             self.server = GatewayServer(
                 GatewaySettings(epoch=epoch, **settings), self.sequencer, self.journal, self.core, self.keys, clock,
@@ -106,6 +109,8 @@ class ExchangeProcess:
         self.loop.listen = network.listen_for(self.loop)
         self.is_ready = False
         self.loop.schedule.later(0, self._begin, self.loop)
+        if self.journal.status == "disk_full":  # from the start: nothing may ever be written that would look for space
+            self.schedule.later(1_000 * MS, self._keep, self.loop)
 
     def _begin(self) -> None:
         self.loop.create_task(self._start())
@@ -148,12 +153,21 @@ class ExchangeProcess:
     def _try_space(self) -> None:
         """What the keeper does each second while there is no space for a segment ahead."""
         self._is_writing = False
-        if self.journal._spare is None:
-            self.journal._prepare_or_say(hurry=True)
-        if self.journal.status == "disk_full":
+        if not self._prepare():
             self._is_writing = True
             self.schedule.later(1_000 * MS, self._try_space, self.loop)
         self.loop.wake_reader(self.journal.fileno())
+
+    def _keep(self) -> None:
+        """The same, of a process that began on a full disk; what can be written is written meanwhile."""
+        if not self._prepare():
+            self.schedule.later(1_000 * MS, self._keep, self.loop)
+        self.loop.wake_reader(self.journal.fileno())
+
+    def _prepare(self) -> bool:
+        if self.journal._spare is None:
+            self.journal._prepare_or_say(hurry=True)
+        return self.journal.status != "disk_full"
 
     # ------------------------------------------------------------ the end
 

@@ -11,7 +11,7 @@ import pytest
 from tests.simulation.client import SimulatedClient
 from tests.simulation.network import MS, Link
 from tests.simulation.traders import place
-from tests.simulation.world import SECOND, Fault, Plan, World, prepared, run_seed
+from tests.simulation.world import SECOND, SHORT_QUEUE, Fault, Plan, World, prepared, run_seed
 
 Json = dict[str, Any]
 
@@ -54,6 +54,20 @@ def test_f30_an_error_is_a_definite_no(tmp_path: Path) -> None:
             request.answer == "error" for requests in world.auditor._asked.values() for request in requests
         )
     assert refused > 20
+
+
+@pytest.mark.parametrize("records", [(), ("trader0", "trader1", "trader2")], ids=["text", "records"])
+def test_cancels_pass_while_a_full_queue_tells_others_that_it_is_busy(records: tuple[str, ...]) -> None:
+    """I12 under overload: the disk stands still, orders fill all of the queue but the part that is kept for cancels."""
+    told_busy = passed_others = 0
+    for seed in range(3):
+        faults = Fault(3_000, "slow_disk", 5), Fault(8_000, "slow_disk", 5)
+        plan = Plan(seed, faults, has_hostile=False, duration_ms=14_000, records=records, queue=SHORT_QUEUE)
+        result = run_seed(seed, plan=plan)
+        assert not result.violations, result.failure
+        told_busy += result.outcomes["told_busy"]
+        passed_others += result.outcomes["passed_others"]
+    assert told_busy > 20 and passed_others > 5
 
 
 def test_records_and_text_tell_the_same_through_every_death() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.planted import Bug, build, violations_of
-from tests.simulation.world import Fault, Plan
+from tests.simulation.world import SHORT_QUEUE, Fault, Plan
 
 SEQUENCER, WRITER, RECORDS = "gateway/sequencer.pyx", "persistence/writer.h", "gateway/wire/binary.pyx"
 SYNC = "if (!error) error = -j->disk.sync(j->disk.context, j->file);"
@@ -30,6 +30,7 @@ IS_MONEY = "copy[4] in (5, 6)"
 IS_NEW = "NIL if r.kind == 6 and (<const char*>ref)[0] == 116"
 ORDERED = "record, 1, connection.number, order.rid.at,"
 ANSWERED = "            if not why and order.receipt == 1:\n"
+RESERVED = "        if reserved:\n            return BUSY if room"
 HANDED_ON = "            if not why:\n                hub.taken(connection, order.op)\n"
 AGAIN = (
     "            if not why and order.op == OP_CANCEL:\n"
@@ -58,6 +59,9 @@ FLIPS = [_plan(seed, Fault(9_000, "flip", seed), until_ms=11_000) for seed in ra
 SNAPSHOT = [_plan(0, Fault(5_000, "snapshot", 2), Fault(7_000, "kill", 1), until_ms=9_000)]
 WITH_RECORDS = [replace(QUIET[0], records=("trader0", "trader1"))]
 LOST_ANSWERS = [_plan(3, *(Fault(at_ms, "storm", at_ms) for at_ms in range(1_000, 20_000, 250)), until_ms=20_000)]
+OVERLOAD = [
+    replace(_plan(0, Fault(3_000, "slow_disk", 5), Fault(8_000, "slow_disk", 5), until_ms=14_000), queue=SHORT_QUEUE)
+]
 LATE_WAKES = [_plan(0, Fault(1_000, "slow_wake", 5), until_ms=10_000)]
 
 ALWAYS = {
@@ -102,6 +106,9 @@ ALWAYS = {
     ),
     "a cancel taken twice, the second time for nobody": (
         Bug("gateway/listener.pyx", ((HANDED_ON, AGAIN + HANDED_ON),)), QUIET, "I4",
+    ),
+    "cancels without a reserve": (
+        Bug(SEQUENCER, ((RESERVED, RESERVED.replace("if reserved", "if False and reserved")),)), OVERLOAD, "I12",
     ),
     "a transfer said again that moves its money again": (
         Bug(
@@ -152,4 +159,4 @@ def test_the_place_of_each_bug_is_there_once(name: str) -> None:
 
 
 def test_nothing_is_found_where_nothing_is_planted() -> None:
-    assert violations_of({}, [*QUIET, *POWER, *SNAPSHOT, *WITH_RECORDS, *LOST_ANSWERS]) == []
+    assert violations_of({}, [*QUIET, *POWER, *SNAPSHOT, *WITH_RECORDS, *LOST_ANSWERS, *OVERLOAD]) == []

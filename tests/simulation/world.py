@@ -49,7 +49,7 @@ from tests.simulation.projection import Projection
 from tests.simulation.records import RecordClient
 from tests.simulation.traders import MARKETS, Hostile, Operator, Trader, setup
 
-__all__ = ["EDITION", "Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly", "run_seed"]
+__all__ = ["EDITION", "SHORT_QUEUE", "Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly", "run_seed"]
 
 SECOND = 1_000 * MS
 SETTINGS: dict[str, Any] = {
@@ -71,9 +71,11 @@ ARMED = ("sync_error", "write_error", "misdirect", "lie", *NAME_FAULTS)
 OPEN_ERRORS = (errno.EIO, errno.EIO, errno.EMFILE, errno.ENOMEM)
 NAME_ERRORS = (errno.EIO, errno.EIO, errno.ENOSPC)
 DAMAGE = ("flip", "misdirect", "lie", "old_block", "lost_middle")
-EDITION = 2
+EDITION = 3
 """Of plans. What a later one adds is drawn from dice of its own, so that the plan of an earlier one stays what it was:
-0 has no faults of names, 1 no clients that send records."""
+0 has no faults of names, 1 no clients that send records, 2 no short queue."""
+QUEUE, SHORT_QUEUE = (1_024, 64), (256, 192)
+"""Slots before the journal, and how many of them are kept for cancels. A disk that stalls fills the short one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Plan:
     duration_ms: int = 60_000
     records: tuple[str, ...] = ()
     """Clients on binary sessions."""
+    queue: tuple[int, int] = QUEUE
 
 
 @dataclass(slots=True)
@@ -154,7 +157,8 @@ def draw_plan(seed: int, *, duration_ms: int = 60_000, edition: int = EDITION) -
         dice = random.Random(f"records-{seed}")
         names = [*(f"trader{number}" for number in range(traders)), *HOSTILE]
         records = [name for name in names if dice.random() < 0.4]
-    return Plan(seed, tuple(faults), traders, has_hostile, duration_ms, tuple(records))
+    queue = SHORT_QUEUE if edition >= 3 and random.Random(f"queue-{seed}").random() < 0.3 else QUEUE
+    return Plan(seed, tuple(faults), traders, has_hostile, duration_ms, tuple(records), queue)
 
 
 def _name_faults(seed: int, duration_ms: int) -> list[Fault]:
@@ -176,7 +180,7 @@ class World:
         self.network = Network(self.schedule, plan.seed, self.clock.now_ns)
         self.disk = FaultyDisk(plan.seed)
         self.pace = DiskPace(random=random.Random(f"pace-{plan.seed}"))
-        self.auditor = Auditor()
+        self.auditor = Auditor(plan.queue[1])
         self.durable_acks = durable_acks
         self.process: ExchangeProcess | None = None
         self.boot = 1
@@ -233,8 +237,10 @@ class World:
         result.violations = list(self.auditor.violations)
         if result.violations or self.with_history:
             result.history = self.auditor.history
-        result.requests, result.replies = self.auditor.requests, self.auditor.replies
+        auditor = self.auditor
+        result.requests, result.replies = auditor.requests, auditor.replies
         result.records = sum(client.records for client in self.clients if isinstance(client, RecordClient))
+        result.outcomes["told_busy"], result.outcomes["passed_others"] = auditor.told_busy, auditor.passed_others
         result.virtual_s, result.cpu_s = self.schedule.now_ns / 1e9, time.process_time() - began
         result.faults.update(self.disk.done)
         return result
@@ -409,7 +415,7 @@ class World:
                 self.schedule, self.network, self.disk, self.clock, self.directory,
                 boot=self.boot.to_bytes(16, "little"), epoch=self.epoch, pace=self.pace,
                 operator_key=key_of("operator"), receipt_key=key_of("receipts"), settings=SETTINGS,
-                durable_acks=self.durable_acks,
+                durable_acks=self.durable_acks, queue=self.plan.queue,
             )  # fmt: skip
         except JournalCorrupt as error:
             if not self.is_damaged:
@@ -428,6 +434,8 @@ class World:
         self.disk.die_in = None
         self.process = process
         self.projection.begin_again()
+        # Where there is no space a start finds no more than what is prepared: of that nothing can be kept.
+        self.auditor.reserve_slots = min(self.plan.queue[1], process.journal.room)
         report = process.recovered.report
         self.result.recoveries += self.epoch > 1
         self.result.recovery_s = max(self.result.recovery_s, report.seconds)
