@@ -29,6 +29,7 @@ ACK_MODES = ("durable", "memory")
 API_LIMITS = (
     "api_public_per_minute", "api_account_per_minute", "api_trading_per_minute", "api_auth_per_minute",
     "api_catalogue_per_hour", "api_socket_messages_per_minute", "api_webhooks_per_minute",
+    "api_refusals_per_hour",
 )  # fmt: skip
 """The limits of REST; `ApiSettings` has them without the prefix."""
 
@@ -92,6 +93,8 @@ class Settings:
     """Changes of works, creators and licences an hour, for each account."""
     api_socket_messages_per_minute: int = 1_000
     """Messages from one connection of the event socket."""
+    api_refusals_per_hour: int = 20
+    """Payments of one account that the core refuses, as for lack of money."""
     api_webhooks_per_minute: int = 6_000
     """Events of payment providers a minute from one address."""
     api_cors_origins: str = ""

@@ -34,6 +34,9 @@ class Core:
     @property
     def limits(self) -> CoreLimits: ...
     @property
+    def ref_count(self) -> int:
+        """Refs of commands that are kept now; there is room for `limits.refs`."""
+    @property
     def risk(self) -> bool: ...
     def reserve(self, orders: int, client_ids: int | None = None) -> None:
         """Bring in the memory of that many more open orders and client ids now, before trading."""

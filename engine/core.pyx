@@ -457,6 +457,12 @@ cdef class Core:
         return self._limits
 
     @property
+    def ref_count(self):
+        """Refs of commands that are kept now; there is room for `limits.refs`."""
+        cdef State* s = self._free()
+        return s.ref_pool.used - s.ref_pool.free_count
+
+    @property
     def risk(self):
         return bool(self.state.limits.risk)
 

@@ -36,6 +36,8 @@ LATENCY_INTERVALS_MS = (1_000, 5_000, 60_000)
 class CoreRoom(Protocol):
     @property
     def accounts(self) -> int: ...
+    @property
+    def refs(self) -> int: ...
 
 
 class CoreState(Protocol):
@@ -48,6 +50,10 @@ class CoreState(Protocol):
     @property
     def limits(self) -> CoreRoom:
         """Bounds of its tables."""
+
+    @property
+    def ref_count(self) -> int:
+        """Refs of commands that are kept."""
 
     @property
     def sequence(self) -> int:
@@ -384,6 +390,8 @@ class Answers:
             "open_orders": self._orders.count,
             "accounts": len(self._entries.accounts),
             "accounts_max": self._state.limits.accounts,
+            "refs": self._state.ref_count,
+            "refs_max": self._state.limits.refs,
             "acks_per_s": round(self._counters.acks / seconds) if seconds else 0,
             "counters": self._counters.as_dict(),
         }

@@ -184,6 +184,7 @@ def _limits(settings: ApiSettings) -> Limits:
         "cancels": Buckets(settings.account_per_minute),
         "account": Buckets(settings.account_per_minute),
         "catalogue": Buckets(settings.catalogue_per_hour, HOUR_NS),
+        "refusals": Buckets(settings.refusals_per_hour, HOUR_NS),
     }
     for name, limit in by_address.items():
         classes |= {name: Buckets(limit), f"{name}_site": Buckets(SITE_TIMES * limit)}

@@ -11,6 +11,7 @@ refusals have the common envelope. Holds no request beyond its answer.
     catalogue  writes that contexts name        account, by the hour
     account    any other with a good token      account
     public     any other                        network of the client
+    refusals   writes that pay, beside theirs   account, by the hour; one that is not refused for money is given back
     none       /health, /ready, /metrics, files of the terminal
 """
 
@@ -40,9 +41,14 @@ log = structlog.get_logger(__name__)
 _level = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+PAYMENT_FAILED = ErrorCode.PAYMENT_FAILED.status
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 BY_ADDRESS = ("auth", "public", "webhooks")
 _ALL_ORDERS = "/v1/orders"
+PAYING = (
+    "/v1/license-applications", "/v1/licenses", "/v1/payments", "/v1/purchases", "/v1/transfers", "/v1/withdrawals",
+)  # fmt: skip
+"""What may be answered 402: each refusal of the core takes a place in its table of refs for a week."""
 USER_AGENT_MAX = 300
 SECURITY_HEADERS = (
     (b"content-security-policy", b"frame-ancestors 'none'"),
@@ -94,6 +100,11 @@ class Gate:
         caller = self._identify(scope["method"], headers, state)
         name, key = self._class_of(scope, caller)
         verdict = await self._take(name, key)
+        may_be_refused = caller is not None and scope["method"] not in SAFE_METHODS and scope["path"].startswith(PAYING)
+        if may_be_refused and (verdict is None or verdict.allowed):
+            refusals = await self._take("refusals", key)
+            if refusals is not None and not refusals.allowed:
+                verdict, may_be_refused = refusals, False
         extra = self._answer_headers(scope["path"], request_id, verdict)
         status = 500
 
@@ -114,6 +125,8 @@ class Gate:
                     await self.app(scope, receive, send_with_headers)
             if name == "cancels" and status == 200 and scope["path"] != _ALL_ORDERS:
                 await self.kernel.limits.give_back(name, key)
+            if may_be_refused and status != PAYMENT_FAILED:
+                await self.kernel.limits.give_back("refusals", key)
         finally:
             current_request.reset(token)
             template = str(scope.get("path_template") or "other")

@@ -63,6 +63,8 @@ TEXTS = {
     "reachable": "1 if the last request to the backup's store was answered",
     "recovery_point_max_s": "The greatest age of a record when it was in the backup, since the start",
     "recovery_point_s": "How old the oldest record of the last part was when it was in the backup",
+    "refs": "Refs of money commands that are kept, until their time is over",
+    "refs_max": "Refs there is room for; beyond it every money command is refused",
     "refused_busy": "Commands and questions refused because a queue was full",
     "refused_sessions": "Connections turned away",
     "rejected_commands": "Commands refused before the journal by a limit, a right of the key or a full queue",

@@ -58,7 +58,8 @@ edited has an `ETag`: send it back as `If-Match`, and nobody's change is overwri
 **Lists** come in pages: `limit` (20 unless told, at most 200) and the `next_cursor` of the answer as `cursor`.
 
 **Limits**, unless the operator sets others: a minute 100 requests of an address without a token, 1,000 of an account,
-100 orders, 10 sign-ins; an hour 1,000 changes of the catalogue. Answers carry `RateLimit-Limit`, `RateLimit-Remaining`
+100 orders, 10 sign-ins; an hour 1,000 changes of the catalogue, and
+20 payments that are refused (402). Answers carry `RateLimit-Limit`, `RateLimit-Remaining`
 and `RateLimit-Reset`; beyond it is 429 with `Retry-After`. Bodies have at most 64 KiB; files go in parts
 (`POST /v1/uploads`).
 

@@ -32,7 +32,7 @@ COUNTS = (
 )
 LIMITS = (
     "public_per_minute", "account_per_minute", "trading_per_minute", "auth_per_minute", "catalogue_per_hour",
-    "socket_messages_per_minute", "webhooks_per_minute",
+    "socket_messages_per_minute", "webhooks_per_minute", "refusals_per_hour",
 )  # fmt: skip
 
 
@@ -78,6 +78,8 @@ class ApiSettings:
     trading_per_minute: int = 100
     auth_per_minute: int = 10
     catalogue_per_hour: int = 1_000
+    refusals_per_hour: int = 20
+    """Payments of one account that the core refuses, as for lack of money."""
     webhooks_per_minute: int = 6_000
     """Of one address: a provider sends the events of all payments from few."""
     body_bytes_max: int = 64 * 1024

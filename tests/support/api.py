@@ -263,7 +263,7 @@ async def _create(server, database):
 
 def settings(dsn, **values):
     limits = {"public_per_minute": 0, "account_per_minute": 0, "trading_per_minute": 0, "auth_per_minute": 0}
-    others = {"counted_seconds": 0, "unproved_per_day": 10_000_000}
+    others = {"counted_seconds": 0, "unproved_per_day": 10_000_000, "refusals_per_hour": 0}
     return ApiSettings(postgres_dsn=dsn, session_cache_seconds=0, **(limits | others | values))
 
 

@@ -125,4 +125,7 @@ class RealCore:
 
     def facts(self) -> dict[str, Any]:
         """What its process says of its tables."""
-        return {"accounts": len(self.directory.accounts), "accounts_max": self.core.limits.accounts}
+        return {
+            "accounts": len(self.directory.accounts), "accounts_max": self.core.limits.accounts,
+            "refs": self.core.ref_count, "refs_max": self.core.limits.refs,
+        }  # fmt: skip

@@ -97,6 +97,21 @@ async def test_buyers_without_money_fill_the_table_of_refs_no_longer_than_a_week
         assert core.send(**deposit, ref="free")["event"] == "transferred"
 
 
+async def test_an_account_fills_the_table_of_refs_slowly(api_dsn):
+    async with shop_over(api_dsn, refusals_per_hour=3) as shop:
+        _, _, _, _, offer = await shop.seller("10")
+        _, bearer = await shop.buyer()
+        (_, other), (_, rich) = await shop.buyer(), await shop.buyer("50")
+        for _ in range(5):  # what is refused for something else, or done, counts for nothing
+            assert (await shop.world.client.post("/v1/purchases", headers=bearer, json={})).status_code == 400
+            await shop.buy(rich, (await shop.seller("1"))[4], "balance")
+        kept = shop.core.core.ref_count
+        assert [await buy_without_money(shop, bearer, offer) for _ in range(5)] == [402, 402, 402, 429, 429]
+        assert shop.core.core.ref_count == kept + 3
+        assert await buy_without_money(shop, other, offer) == 402
+        assert (await shop.world.client.get("/v1/purchases", headers=bearer)).status_code == 200
+
+
 async def test_command_that_came_too_late_for_the_core_is_refused(shop, orders):
     ref = await orders.transfer()
     shop.core.now_ns += 8 * DAY_NS

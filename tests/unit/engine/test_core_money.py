@@ -116,10 +116,13 @@ def test_void_of_an_unknown_ref_closes_it() -> None:
 def test_not_after_refuses_late_commands_and_forgets_decided_refs() -> None:
     world = World()
     a = world.accounts[0]
+    kept = world.core.ref_count
     world.deposit(a, USD, 5, "r", not_after=100)
     world.tick(100)
     assert words(world.deposit(a, USD, 5, "r", not_after=100)) == ["duplicate"]
+    assert world.core.ref_count == kept + 1
     world.tick(101)
+    assert world.core.ref_count == kept
     assert words(world.deposit(a, USD, 5, "r", not_after=100)) == ["rejected expired"]
     assert words(world.deposit(a, USD, 5, "r", not_after=200)) == ["transferred", "balance", "balance"]
 
@@ -184,6 +187,7 @@ def test_a_full_ref_table_refuses_and_never_forgets_early() -> None:
     a = world.accounts[0]
     assert words(world.deposit(a, USD, 1, "third"))[0] == "transferred"
     assert words(world.deposit(a, USD, 1, "fourth")) == ["rejected busy"]
+    assert world.core.ref_count == world.core.limits.refs
     assert words(world.deposit(a, USD, 1, "third")) == ["duplicate"]
 
 
