@@ -21,6 +21,7 @@ from byline.settings import Settings
 
 __all__ = ["Projection", "Summary", "judge", "print_summary", "read_projection"]
 
+
 class CoreState(Protocol):
     """What the checks ask of a replayed core."""
 
@@ -43,6 +44,8 @@ class Projection:
     trades: int
     balances: Balances
     batches: list[dict[str, Any]]
+    sequence: int = 0
+    """Everything up to it is in them."""
 
 
 @dataclass(slots=True)
@@ -77,9 +80,12 @@ class Summary:
 
 
 async def read_projection(dsn: str) -> Projection:
-    """Counts, balances and batches from PostgreSQL."""
+    """Counts, balances and batches from PostgreSQL, all as of one sequence."""
     connection = await asyncpg.connect(dsn)
+    snapshot = connection.transaction(isolation="repeatable_read", readonly=True)
     try:
+        await snapshot.start()
+        sequence = await connection.fetchval("SELECT max(sequence) FROM exchange.projection")
         balances = {
             (row["account_id"], row["asset_id"]): (row["available"], row["held"])
             for row in await connection.fetch("SELECT * FROM exchange.balance")
@@ -100,7 +106,7 @@ async def read_projection(dsn: str) -> Projection:
         trades = await connection.fetchval("SELECT count(*) FROM exchange.trade")
     finally:
         await connection.close()
-    return Projection(orders, trades, balances, batches)
+    return Projection(orders, trades, balances, batches, sequence or 0)
 
 
 def judge(

@@ -93,9 +93,7 @@ def _seeds(count: int, first: int, progress: Progress, console: Console) -> repo
     return sums
 
 
-def _kills(
-    count: int, seed: int, pause_s: float, folder: Path | None, progress: Progress, console: Console
-) -> Kills:
+def _kills(count: int, seed: int, pause_s: float, folder: Path | None, progress: Progress, console: Console) -> Kills:
     sums, done = Kills(), 0
     if not count:
         return sums
@@ -113,14 +111,7 @@ def _kills(
         with tempfile.TemporaryDirectory(dir=folder, prefix="byline-faults-") as scratch:
             found = asyncio.run(run_kills(Path(scratch), part, seed=seed + done, pause_s=pause_s, on_fault=told))
         done += len(part)
-        sums.faults.update(found.faults)
-        sums.resolved.update(found.resolved)
-        for fault, times in found.recovery_s.items():
-            sums.recovery_s.setdefault(fault, []).extend(times)
-        sums.replay_s = max(sums.replay_s, found.replay_s)
-        sums.commands, sums.requests = sums.commands + found.commands, sums.requests + found.requests
-        sums.acked, sums.seconds = sums.acked + found.acked, sums.seconds + found.seconds
-        sums.failures += found.failures
+        sums.add(found)
         for text in found.failures:
             console.print(f"{done} of {len(faults)}: {text}", markup=False, soft_wrap=True)
     return sums

@@ -1,41 +1,53 @@
 """After a fault: is everything as the clients were told? It knows their history, the journal and the readers' copies.
 
-    resolve      each unknown command has one outcome, told outcomes stand, what never came is poisoned and never comes
-    journal      by a reader that shares no line with the exchange: whole, and every ack of an order or a cancel has its
-                 record, with the chain word that was told
-                 replayed: money sums to zero; no client id is accepted twice; fill ids are unique; no order is filled
-                 beyond its size; what was told to be cancelled is; the state is the one the running core has
-    readers      PostgreSQL's balances, market data's queue of every order, settlement's batches without gap or halt
+resolve      each unknown command has one outcome, told outcomes stand, what never came is poisoned and never comes
+journal      by a reader that shares no line with the exchange: whole, and every ack of an order or a cancel has its
+             record, with the chain word that was told
+             replayed: money sums to zero; no client id is accepted twice; fill ids are unique; no order is filled
+             beyond its size; what was told to be cancelled is; the state is the one the running core has
+             every ref moved what it says once, as it was answered, or nothing at all; every fill that a trader was
+             told is there, and it was told every one of its own, each once
+chain        by its own events: see vaults
+readers      PostgreSQL's balances, market data's queue of every order, settlement's batches without gap or halt
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import numpy as np
-import numpy.typing as npt
 
+from byline.client import TradingClient
 from byline.client.market_data import MarketDataClient
 from byline.operator import open_operator
 from byline.summary import read_projection
-from engine.messages import layout
 from engine.messages.codes import EventKind
 from persistence.beside import durable_sequence, read_beside
 from persistence.disk import DirectoryDisk
 from persistence.recovery import Replayer
-from tests.faults.load import LOST, MARKET, Trader
+from tests.faults.load import ASSETS, LOST, MARKETS, Moved, Trader
+from tests.faults.purse import Purse
+from tests.faults.told import EXTERNAL, Events, Fill, Leg
+from tests.faults.vaults import DEPOSIT, Vaults, check_chain, check_end
 from tests.simulation.journal_reader import JournalRead, Unsound, read_journal
 from tests.support.exchange import ExchangeProcess, until
 
-__all__ = ["Audit", "audit", "replay_durable", "resolve_unknown"]
+__all__ = ["Audit", "audit", "replay_durable", "resolve_unknown", "settled"]
 
+T = TypeVar("T")
 TICK, LOT = Decimal("0.01"), Decimal("0.01")
-"""Of the market, as genesis lists it."""
+"""Of every market, as genesis lists it."""
+HEAR_S = 60
+"""How long a trader may take to hear the last of its fills."""
+SETTLED_LOOKS = 120
+_ENDS = (EventKind.POSTED, EventKind.VOIDED)
 
 
 @dataclass
@@ -51,42 +63,12 @@ class Audit:
             self.failures.append(text)
 
 
-@dataclass
-class _Journal:
-    """What the events of a whole replay say, found without any code of the exchange but the layout."""
-
-    accepted: dict[str, list[int]] = field(default_factory=dict)
-    sizes: dict[int, int] = field(default_factory=dict)
-    filled: Counter[int] = field(default_factory=Counter)
-    trades: Counter[tuple[int, int]] = field(default_factory=Counter)
-    canceled: set[int] = field(default_factory=set)
-    commands: int = 0
-
-    def take(self, events: npt.NDArray[np.void], first: int, last: int) -> None:
-        self.commands += last - first + 1
-        kinds, slots, at = events["kind"].tolist(), events["slots"].tolist(), 0
-        heads: dict[int, list[int]] = {EventKind.ACCEPTED: [], EventKind.TRADE: [], EventKind.CANCELED: []}
-        while at < len(kinds):
-            if kinds[at] in heads:
-                heads[kinds[at]].append(at)
-            at += max(1, slots[at])
-        accepted = events.view(layout.ACCEPTED)[heads[EventKind.ACCEPTED]]
-        for name, order, size, flags in accepted[["client_id", "order_id", "size", "flags"]].tolist():
-            self.accepted.setdefault(name.decode(), []).append(order)
-            if not flags & layout.PlaceFlag.BUDGET:
-                self.sizes[order] = size
-        self.canceled.update(events.view(layout.CANCELED)[heads[EventKind.CANCELED]]["order_id"].tolist())
-        trades = events.view(layout.TRADE)[heads[EventKind.TRADE]]
-        fields = ["market", "trade_id", "maker_order_id", "taker_order_id", "size"]
-        for market, trade, maker, taker, size in trades[fields].tolist():
-            self.trades[market, trade] += 1
-            self.filled[maker] += size
-            self.filled[taker] += size
-
-
 async def resolve_unknown(traders: list[Trader], result: Audit) -> None:
-    """Settles what became of each command without an answer, by the exchange's own word."""
+    """Settles what became of each command without an answer, by the exchange's own word: a ref is sent again."""
     for trader in traders:
+        for ref in [ref for ref, moved in trader.money.items() if moved.outcome == "unknown"]:
+            await _until_answered(trader, ref)
+            result.resolved[f"ref {trader.money[ref].outcome}"] += 1
         for client_id, told in trader.history.items():
             if told.is_settled:
                 continue
@@ -104,18 +86,32 @@ async def resolve_unknown(traders: list[Trader], result: Audit) -> None:
 
 
 async def _resolved(trader: Trader, client_id: str) -> dict[str, Any]:
+    return await _asked(trader, lambda client: client.resolve(client_id))
+
+
+async def _until_answered(trader: Trader, ref: str) -> None:
+    while trader.money[ref].outcome == "unknown":
+        await _asked(trader, lambda client: trader.move(client, ref))
+
+
+async def _asked(trader: Trader, ask: Callable[[TradingClient], Awaitable[T]]) -> T:
     for _ in range(200):
         try:
-            return await (await trader.connected()).resolve(client_id)
+            return await ask(await trader.connected())
         except LOST:
             await trader.drop()
             await asyncio.sleep(0.1)
     raise AssertionError(f"{trader.name} finds no session")
 
 
-async def audit(exchange: ExchangeProcess, traders: list[Trader], result: Audit) -> None:
-    """All checks, while every trader is idle and every process is up."""
+async def audit(
+    exchange: ExchangeProcess, traders: list[Trader], purses: list[Purse], vaults: Vaults, result: Audit, *,
+    at_end: bool = False,
+) -> None:  # fmt: skip
+    """All checks, while every trader is idle and every process is up. `at_end`: nothing of the purses is under way."""
     await resolve_unknown(traders, result)
+    await vaults.read()
+    before = replace(vaults, events=list(vaults.events))
     async with open_operator(exchange.settings) as operator:
         status = await operator.status()
     core, journal = await _replayed(exchange, status["sequence"])
@@ -139,7 +135,153 @@ async def audit(exchange: ExchangeProcess, traders: list[Trader], result: Audit)
     result.check(not doubled, f"trade ids twice: {doubled[:3]}")
     over = [order for order, filled in journal.filled.items() if filled > journal.sizes.get(order, 1 << 62)]
     result.check(not over, f"orders filled beyond their size: {over[:3]}")
+    check_deeds(journal, traders, result)
+    await _fills(journal, traders, result)
+    await vaults.read()
+    check_chain(before, journal, vaults, result)
+    check_documents(journal, vaults, purses, result)
+    if at_end:
+        check_end(before, journal, result)
+        await _wallets(vaults, purses, result)
     await _readers(exchange, core, result)
+
+
+async def settled(exchange: ExchangeProcess, purses: list[Purse], vaults: Vaults) -> None:
+    """Waits until all money is where it belongs. If some never is, `check_end` says which."""
+    for purse in purses:
+        await purse.followed()
+    disk = DirectoryDisk(exchange.data)
+    for _ in range(SETTLED_LOOKS):
+        found = Audit()
+        await vaults.read()
+        before = replace(vaults, events=list(vaults.events))
+        _, journal = await _replayed(exchange, durable_sequence(disk))
+        check_end(before, journal, found)
+        if not found.failures:
+            return
+        await asyncio.sleep(0.5)
+
+
+def check_deeds(journal: Events, traders: list[Trader], result: Audit) -> None:
+    """Each ref acted at most once, and as its owner was told; nobody but an owner used one of ours."""
+    for ref, deeds in journal.deeds.items():
+        kinds = [kind for kind, _, _ in deeds]
+        begun = sum(kind in (EventKind.TRANSFERRED, EventKind.PENDED) for kind in kinds)
+        ended = sum(kind in _ENDS for kind in kinds)
+        result.check(begun <= 1 and ended <= 1, f"ref {ref} acted more than once: {[kind.name for kind in kinds]}")
+        result.check(
+            EventKind.POSTED not in kinds or EventKind.PENDED in kinds, f"ref {ref} is posted and was never held"
+        )
+    for trader in traders:
+        for ref, moved in trader.money.items():
+            result.check(not moved.lies, f"ref {ref}: {moved.lies[:1]}")
+            found = [deed for deed in journal.deeds.get(ref, []) if deed[0] not in _ENDS]
+            if moved.outcome in ("moved", "held"):
+                kind = EventKind.TRANSFERRED if moved.outcome == "moved" else EventKind.PENDED
+                wanted = [(kind, moved.sequence, legs_of(moved))]
+                result.check(found == wanted, f"ref {ref}: told {wanted}, the journal has {found}")
+            else:
+                result.check(not found, f"ref {ref}: told {moved.outcome}, the journal has {found}")
+        strangers = {ref for ref in journal.deeds if ref.startswith(f"{trader.name}:")} - trader.money.keys()
+        result.check(not strangers, f"refs of {trader.name} that it never sent: {sorted(strangers)[:3]}")
+
+
+def legs_of(moved: Moved) -> list[Leg]:
+    """What must be posted, by the rulebook: parts by weight, what is left one unit each to the largest remainders."""
+    command = moved.command
+    if command["op"] == "withdraw":
+        return [(command["account"], command["asset"], _units(command), EXTERNAL)]
+    (leg,) = command["legs"]
+    source, asset, units = leg["from"], leg["asset"], _units(leg)
+    if "to" in leg:
+        return [(source, asset, units, leg["to"])]
+    total = sum(share["weight"] for share in leg["shares"])
+    parts = [units * share["weight"] // total for share in leg["shares"]]
+    order = sorted(range(len(parts)), key=lambda n: -(units * leg["shares"][n]["weight"] % total))
+    for number in order[: units - sum(parts)]:
+        parts[number] += 1
+    return [(source, asset, part, share["to"]) for part, share in zip(parts, leg["shares"], strict=True) if part]
+
+
+def _units(said: dict[str, Any]) -> int:
+    return int(Decimal(said["amount"]).scaleb(ASSETS[said["asset"]]))
+
+
+async def _fills(journal: Events, traders: list[Trader], result: Audit) -> None:
+    """What is told late is waited for: it comes by itself, or never."""
+    for trader in traders:
+        mine = {key: fill for key, fill in journal.fills.items() if fill[0] == trader.account}
+        await _asked(trader, lambda client: client.ping())
+        with contextlib.suppress(AssertionError):
+            await until(lambda own=mine, of=trader: own.keys() <= of.fills.keys(), HEAR_S)
+        untold = mine.keys() - trader.fills.keys()
+        result.check(
+            not untold,
+            f"{trader.name} was not told of {len(untold)} of its {len(mine)} fills: {min(untold, default=0)}",
+        )
+        for key, event in trader.fills.items():
+            told = fill_of(event, key[2])
+            result.check(
+                mine.get(key) == told, f"{trader.name} was told of {key}: {told}; the journal has {mine.get(key)}"
+            )
+        twice = [key for key, count in trader.fills_twice.items() if count > 1]
+        result.check(not twice, f"{trader.name} was told twice on one connection of {twice[:3]}")
+
+
+def fill_of(event: dict[str, Any], order: int) -> Fill:
+    """A `trade` as the wire tells it, as the journal has it."""
+    who = "maker" if event.get("maker_order_id") == order else "taker"
+    return (
+        event[f"{who}_account"], int(Decimal(event["price"]) / TICK), int(Decimal(event["size"]) / LOT),
+        int(Decimal(event[f"{who}_leaves"]) / LOT), int(Decimal(event[f"{who}_fee"]).scaleb(ASSETS["USDC"])),
+    )  # fmt: skip
+
+
+def check_documents(journal: Events, vaults: Vaults, purses: list[Purse], result: Audit) -> None:
+    """What REST told of withdrawals, and the chain of deposits, is what became of them."""
+    paid, arrived = vaults.paid(), Counter(event.digest for event in vaults.arrivals())
+    held = {
+        (asset, journal.rows.get(source), units): ref
+        for ref, deeds in journal.deeds.items()
+        for kind, _, legs in deeds if kind == EventKind.PENDED
+        for source, asset, units, _ in legs
+    }  # fmt: skip
+    for purse in purses:
+        row = bytes.fromhex(purse.key.address[2:])
+        for out in purse.outs:
+            payment = out.asset, row, out.units
+            digests = [event.digest for event in paid.get(payment, [])]
+            what = f"{purse.name}: withdrawal {out.key} of {out.amount} {out.asset}, told {out.status}"
+            if out.status == "settled":
+                result.check(digests == [out.document["digest"]], f"{what} in {out.document['digest']}: {digests}")
+            elif out.status in ("canceled", "failed", "refused") or out.is_called_off:
+                result.check(not digests, f"{what}, was paid by {digests}")
+            if out.status not in ("unknown", "requested", "failed", "refused"):
+                result.check(held.get(payment) == out.document["ref"], f"{what}: the core held {held.get(payment)}")
+        for paid_in in purse.ins:
+            if paid_in.digest:
+                result.check(
+                    arrived[paid_in.digest] == 1,
+                    f"{purse.name}: deposit {paid_in.digest} of {paid_in.amount} {paid_in.asset} is "
+                    f"{arrived[paid_in.digest]} times on the chain",
+                )
+
+
+async def _wallets(vaults: Vaults, purses: list[Purse], result: Audit) -> None:
+    """Each wallet owns what was paid to it: it had nothing, and deposits are of coins made for them."""
+    paid = vaults.paid()
+    for purse in purses:
+        row = bytes.fromhex(purse.key.address[2:])
+        for asset in ASSETS:
+            owned = await vaults.coins(asset, purse)
+            wanted = sum(units for of, to, units in paid if (of, to) == (asset, row))
+            result.check(owned == wanted, f"{purse.name} owns {owned} units of {asset} and was paid {wanted}")
+        booked = {ref.rpartition(":")[0].removeprefix(DEPOSIT): units for ref, _, units in await purse.booked()}
+        for paid_in in purse.ins:
+            if paid_in.digest:
+                told = booked.get(paid_in.digest)
+                is_shown = told is not None and Decimal(told) == Decimal(paid_in.amount)
+                result.check(is_shown, f"{purse.name}: deposit {paid_in} is shown as {told}")
 
 
 async def _acks(exchange: ExchangeProcess, traders: list[Trader], result: Audit) -> None:
@@ -159,16 +301,16 @@ async def _acks(exchange: ExchangeProcess, traders: list[Trader], result: Audit)
             result.check(found == chain, f"{trader.name} was acked {sequence} with {chain}; the journal has {found}")
 
 
-async def _replayed(exchange: ExchangeProcess, to: int) -> tuple[Any, _Journal]:
+async def _replayed(exchange: ExchangeProcess, to: int) -> tuple[Any, Events]:
     """A replay up to this sequence, once it is durable."""
     disk = DirectoryDisk(exchange.data)
     await until(lambda: durable_sequence(disk) >= to, 120, f"sequence {to} to be durable")
     return await asyncio.to_thread(replay_durable, disk, to)
 
 
-def replay_durable(disk: DirectoryDisk, to: int | None = None) -> tuple[Any, _Journal]:
+def replay_durable(disk: DirectoryDisk, to: int | None = None) -> tuple[Any, Events]:
     """The core behind `to`, or the last durable record, of a journal being written, and what its events said."""
-    journal = _Journal()
+    journal = Events()
     replayer = Replayer(journal.take)
     read_beside(disk, replayer.apply, to=durable_sequence(disk) if to is None else to)
     return replayer._replay.core, journal
@@ -183,12 +325,6 @@ def _sums(core: Any, result: Audit) -> None:
 
 
 async def _readers(exchange: ExchangeProcess, core: Any, result: Audit) -> None:
-    expected = {
-        (int(row["account"]), int(row["asset"])): (int(row["available"]), int(row["held"]))
-        for row in core.balances()
-        if row["available"] or row["held"]
-    }
-
     def office() -> dict[str, Any]:
         return exchange.status("backoffice")
 
@@ -198,6 +334,13 @@ async def _readers(exchange: ExchangeProcess, core: Any, result: Audit) -> None:
     except (OSError, asyncpg.PostgresError) as error:
         result.check(False, f"PostgreSQL: {error}")
         return
+    # Bookings of the chain and cuts go on: the core as of what PostgreSQL has.
+    core, _ = await _replayed(exchange, max(core.sequence, projection.sequence))
+    expected = {
+        (int(row["account"]), int(row["asset"])): (int(row["available"]), int(row["held"]))
+        for row in core.balances()
+        if row["available"] or row["held"]
+    }
     result.check(projection.balances == expected, "PostgreSQL's balances are not those of the journal")
     numbers = [batch["number"] for batch in projection.batches]
     result.check(numbers == list(range(1, len(numbers) + 1)), f"batches have gaps: {numbers[-9:]}")
@@ -209,15 +352,16 @@ async def _readers(exchange: ExchangeProcess, core: Any, result: Audit) -> None:
     result.check(not office()["settlement"].get("halted"), f"settlement halted: {office()['settlement'].get('halted')}")
     market = exchange.status("marketdata")
     async with MarketDataClient(f"ws://{market['host']}:{market['port']}/v1/ws") as client:
-        book = await client.subscribe_orders(MARKET)
-        wanted = _book_of(core)
-        result.check(await _becomes(client, book, wanted), "market data has another book than the journal")
+        for market in MARKETS:
+            book = await client.subscribe_orders(market)
+            same = await _becomes(client, book, _book_of(core, market))
+            result.check(same, f"market data has another book of {market} than the journal")
 
 
-def _book_of(core: Any) -> Counter[tuple[str, int, int]]:
-    """Side, price in ticks and leaves in lots of every order in the market, however many there are of a kind."""
+def _book_of(core: Any, market: str) -> Counter[tuple[str, int, int]]:
+    """Side, price in ticks and leaves in lots of every order in a market, however many there are of a kind."""
     rows = core.open_orders()
-    rows = rows[rows["market"] == core.market_index(MARKET)]
+    rows = rows[rows["market"] == core.market_index(market)]
     words = ("buy", "sell")
     return Counter((words[int(row["side"])], int(row["price"]), int(row["leaves"])) for row in rows)
 

@@ -1,6 +1,9 @@
 """Real processes under load, killed and stopped one after another and all at once; after each fault the audit.
 
     start ─▶ traders go ─▶ fault ─▶ all processes up again ─▶ traders idle ─▶ audit ─▶ traders go ─▶ next fault …
+                                                                     ─▶ all money where it belongs ─▶ audit of the end
+
+Meanwhile the purses of the same accounts pay in on the chain and take out over REST.
 
 `kill` is SIGKILL, `stop` is SIGSTOP for `pause_s` and then SIGCONT (of the database: of the server and of all that
 serve its connections), `all` is SIGKILL of the supervisor and everything below it, followed by a new start. Each fault
@@ -16,17 +19,18 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
-from byline.client import generate_key
+from byline.client import generate_key, public_key
 from byline.operator import open_operator
-from byline.trading_floor import register
-from tests.faults.audit import Audit, audit
-from tests.faults.load import Trader
+from tests.faults.audit import Audit, audit, settled
+from tests.faults.load import ASSETS, Numbers, Trader
+from tests.faults.purse import Purse
+from tests.faults.vaults import Vaults
 from tests.support.exchange import ExchangeProcess, descendants, until
 
 __all__ = ["FAULTS", "Kills", "plan", "run_kills"]
@@ -53,8 +57,39 @@ class Kills:
     """Orders whose true outcome was compared with what was told."""
     acked: int = 0
     resolved: Counter[str] = field(default_factory=Counter)
+    refs: int = 0
+    """Money commands of the traders, each compared with what was told of it."""
+    refs_again: int = 0
+    """Of these, sent again because no answer came."""
+    fills: int = 0
+    """Fills that were told."""
+    withdrawn: int = 0
+    """Withdrawals that the chain paid."""
+    deposited: int = 0
+    """Deposits that wallets made on the chain."""
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    def add(self, other: Kills) -> None:
+        """Sums of both; the slowest of both."""
+        for name in (
+            "commands",
+            "requests",
+            "acked",
+            "refs",
+            "refs_again",
+            "fills",
+            "withdrawn",
+            "deposited",
+            "seconds",
+        ):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.faults.update(other.faults)
+        self.resolved.update(other.resolved)
+        for fault, times in other.recovery_s.items():
+            self.recovery_s.setdefault(fault, []).extend(times)
+        self.replay_s = max(self.replay_s, other.replay_s)
+        self.failures += other.failures
 
 
 def plan(count: int, seed: int) -> list[str]:
@@ -79,36 +114,44 @@ def plan(count: int, seed: int) -> list[str]:
 
 async def run_kills(
     directory: Path, faults: list[str], *, seed: int, pause_s: float = 1.5,
-    on_fault: Callable[[int, str, Kills], None] | None = None,
+    on_fault: Callable[[int, str, Kills], None] | None = None, environment: Mapping[str, str] | None = None,
 ) -> Kills:  # fmt: skip
     """Carries out `faults` in order on one exchange in `directory`. What fails is in the result, and raises nothing.
 
-    `pause_s`: how long what is stopped stays so.
+    `pause_s`: how long what is stopped stays so. `environment`: more of it for the exchange.
 
     The exchange is stopped at the end, and its journal verified with a replay.
     """
     result, began, draw = Kills(), time.monotonic(), random.Random(seed)
     exchange = ExchangeProcess(directory / "data", "--quiet-market", "--batch-seconds", "1")
+    exchange.environment.update(environment or {})
     traders: list[Trader] = []
+    purses: list[Purse] = []
     tasks: list[asyncio.Task[None]] = []
     try:
         await exchange.start()
-        traders = await _traders(exchange, seed)
-        tasks = [asyncio.create_task(trader.run()) for trader in traders]
+        purses = await _purses(exchange, directory / "wallets", seed)
+        traders = await _traders(exchange, purses, seed)
+        vaults = Vaults(exchange, directory / "wallets" / "auditor", purses[0])
+        tasks = [asyncio.create_task(one.run()) for one in (*traders, *purses)]
         for number, fault in enumerate(faults):
             before = sum(len(trader.history) for trader in traders)
-            for trader in traders:
-                trader.going.set()
+            for one in (*traders, *purses):
+                one.going.set()
             more = 40 + draw.randrange(200)
             await until(lambda goal=before + more: sum(len(t.history) for t in traders) > goal, 240, "orders under way")
             await _carry_out(exchange, traders, fault, draw, pause_s, result)
-            await _idle(traders)
+            await _idle([*traders, *purses])
             found = Audit()
-            await audit(exchange, traders, found)
+            if number == len(faults) - 1:
+                await settled(exchange, purses, vaults)
+            await audit(exchange, traders, purses, vaults, found, at_end=number == len(faults) - 1)
             result.commands = found.commands
             result.resolved.update(found.resolved)
             result.failures += [f"fault {number + 1} ({fault}): {text}" for text in found.failures[:FAILURES_KEPT]]
             result.faults[fault] += 1
+            result.withdrawn = sum(len(events) for events in vaults.paid().values())
+            result.deposited = len(vaults.arrivals())
             if on_fault is not None:
                 on_fault(number + 1, fault, result)
             if found.failures:
@@ -127,26 +170,47 @@ async def run_kills(
         await exchange.kill()
     histories = [told for trader in traders for told in trader.history.values()]
     result.requests, result.acked = len(histories), sum(told.outcome == "accepted" for told in histories)
+    refs = [moved for trader in traders for moved in trader.money.values()]
+    result.refs, result.refs_again = len(refs), sum(moved.lost > 0 for moved in refs)
+    result.fills = sum(len(trader.fills) for trader in traders)
     result.seconds = time.monotonic() - began
     return result
 
 
-async def _traders(exchange: ExchangeProcess, seed: int) -> list[Trader]:
-    names = [f"k:{number}" for number in range(TRADERS)]
+async def _purses(exchange: ExchangeProcess, directory: Path, seed: int) -> list[Purse]:
+    """Once every vault is open: one account for each, with gas."""
+
+    def vaults() -> bool:
+        return ASSETS.keys() <= (exchange.status("backoffice").get("settlement") or {}).get("coins", {}).keys()
+
+    await until(vaults, what="the vaults")
+    numbers = Numbers()
+    purses = [Purse(exchange, directory, f"p{number}", seed, numbers) for number in range(TRADERS)]
+    for purse in purses:
+        await purse.open()
+    return purses
+
+
+async def _traders(exchange: ExchangeProcess, purses: list[Purse], seed: int) -> list[Trader]:
+    """Of the same accounts, which get something to trade with."""
+    keys = {purse.account: generate_key() for purse in purses}
     async with open_operator(exchange.settings) as operator:
-        for name in names:
-            await operator.command("account", account=name)
-            for asset in ("USDC", "INK"):
-                await operator.command("deposit", account=name, asset=asset, amount="1000000", ref=f"f:{name}:{asset}")
-    keys = {name: generate_key() for name in names}
-    await register(exchange.settings, keys)
+        for account, key in keys.items():
+            for asset in ASSETS:
+                ref = f"fund:{account[-12:]}:{asset}"
+                await operator.command("deposit", account=account, asset=asset, amount="1000000", ref=ref)
+            scopes = ["read", "trade", "transfer", "withdraw"]
+            await operator.register_key(public_key(key), [account], scopes, "trader", tier="unlimited")
     return [
-        Trader(exchange.settings, name.replace(":", ""), key, seed * 1000 + n)
-        for n, (name, key) in enumerate(keys.items())
-    ]
+        Trader(
+            exchange.settings, f"k{number}", account, key, seed * 1000 + number, purses[0].numbers,
+            [other for other in keys if other != account],
+        )
+        for number, (account, key) in enumerate(keys.items())
+    ]  # fmt: skip
 
 
-async def _idle(traders: list[Trader]) -> None:
+async def _idle(traders: Sequence[Trader | Purse]) -> None:
     for trader in traders:
         trader.going.clear()
     for trader in traders:

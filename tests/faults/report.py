@@ -86,6 +86,9 @@ class Card:
                 "faults": dict(sorted(kills.faults.items())),
                 "journal_commands_replayed": kills.commands, "orders_checked": kills.requests,
                 "orders_acknowledged": kills.acked, "unknown_outcomes_resolved": dict(sorted(kills.resolved.items())),
+                "fills_checked": kills.fills, "money_commands_checked": kills.refs,
+                "money_commands_sent_again": kills.refs_again, "withdrawals_paid": kills.withdrawn,
+                "deposits_booked": kills.deposited,
                 "slowest_up_again_s": {fault: max(times) for fault, times in sorted(kills.recovery_s.items())},
                 "pause_s": self.pause_s, "slowest_recovery_of_the_core_s": kills.replay_s,
                 "seconds": round(kills.seconds, 1),
@@ -167,6 +170,7 @@ def _kills_page(kills: dict[str, Any]) -> list[str]:
         f"{kills['orders_acknowledged']:,} of them acknowledged |",
         f"| orders without an answer, resolved | {sum(kills['unknown_outcomes_resolved'].values()):,}: "
         f"{resolved or 'none'} |",
+        *_money(kills),
         f"| slowest recovery of the core | {kills['slowest_recovery_of_the_core_s']} s |",
         *_run(kills),
         "",
@@ -178,6 +182,19 @@ def _kills_page(kills: dict[str, Any]) -> list[str]:
         f"`kill`: SIGKILL; `stop`: SIGSTOP for {kills['pause_s']:g} seconds, then SIGCONT; `all`: SIGKILL of all.",
         "",
     ]  # fmt: skip
+
+
+def _money(kills: dict[str, Any]) -> list[str]:
+    if "money_commands_checked" not in kills:
+        return []
+    return [
+        f"| fills told to their owners, compared with the journal both ways | {kills['fills_checked']:,} |",
+        f"| money commands that acted once, and as was told, or not at all | {kills['money_commands_checked']:,}, "
+        f"{kills['money_commands_sent_again']:,} of them sent again after a lost answer |",
+        f"| withdrawals that the embedded chain paid, each once and with its record | {kills['withdrawals_paid']:,} |",
+        f"| deposits on the embedded chain, each booked once | {kills['deposits_booked']:,} |",
+        "| vaults | hold what is owed, by the chain and the journal alone, behind each fault and at the end |",
+    ]
 
 
 def _run(part: dict[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ async def test_f02_f18_f23_f24_f26_killed_and_stopped_under_load(tmp_path: Path)
     assert found.failures == []
     assert found.faults == Counter(faults)
     assert found.requests > 200 and found.acked > 100 and found.commands > found.acked
+    assert found.refs > 100 and found.fills > 100 and found.withdrawn > 5 and found.deposited > 5
     assert sum(found.resolved.values()) > 0, "a kill that no command noticed shows nothing"
 
 
@@ -37,6 +38,7 @@ def test_a_plan_has_every_fault_and_is_the_same_for_the_same_seed() -> None:
 def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
     done = Counter({"kill core": 7, "all": 2, "stop chain": 3})
     kills = Kills(done, {"kill core": [1.5, 2.25], "all": [9.0]}, 0.125, 50_000, 4_321)
+    kills.refs, kills.refs_again, kills.fills, kills.withdrawn, kills.deposited = 7_654, 32, 5_432, 987, 876
     kills.resolved, kills.acked = Counter({"never": 11, "accepted": 3}), 4_000
     seeds = Seeds(1234, 0, 98_765, 74_040.0, Counter({"torn": 77}), 0.5, ["seed 9: I3"])
     seeds.outcomes = Counter({"told": 4})
@@ -50,7 +52,7 @@ def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
     text = page.read_text()
     for part in (
         "1,234", "98,765", "4,321", "14:", "torn | 77", "kill core | 7 | 2.25", "**1**", "seed 9: I3", "62.1",
-        "for 30 seconds",
+        "for 30 seconds", "7,654, 32 of them", "5,432", "987", "876",
     ):  # fmt: skip
         assert part in text, part
 

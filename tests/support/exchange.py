@@ -33,6 +33,8 @@ class ExchangeProcess:
     def __init__(self, data: Path, *options: str) -> None:
         self.data = data
         self.options = options
+        self.environment: dict[str, str] = {}
+        """Added to that of whoever starts it."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -49,7 +51,7 @@ class ExchangeProcess:
             told_before = log.tell()
             keys = {"BYLINE_KEY_FILE": str(self.data.parent / "wrapping.key")}
             self.process = process = subprocess.Popen(
-                argv, stdout=log, stderr=log, start_new_session=True, env=os.environ | keys
+                argv, stdout=log, stderr=log, start_new_session=True, env=os.environ | keys | self.environment
             )
 
         def is_up() -> bool:
