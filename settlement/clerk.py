@@ -35,7 +35,7 @@ from engine.messages.decimals import decimal_text, units_of
 from engine.messages.errors import Refused
 from settlement.arrivals import Arrivals
 from settlement.chain.events import ChainEvent
-from settlement.commands import CommandPort, submit_booking
+from settlement.commands import CommandPort, Expired, submit_booking
 from settlement.ledger import Account, Disagreement, Ledger
 from settlement.refs import exit_ref, exit_rest_ref
 from settlement.watcher import Watcher
@@ -141,7 +141,7 @@ class Clerk:
                 continue
             if not (units := left - taken.get(ref, 0)):
                 with contextlib.suppress(Disagreement):  # named in `problems`; if it ran after all, the ledger shows it
-                    await self._close(ref)
+                    await self._close(ref, event)
                 continue
             by_row = _by_row(ledger) if by_row is None else by_row
             owners = by_row.get(event.owner)
@@ -160,10 +160,18 @@ class Clerk:
             except Refused as error:
                 self.problems[ref] = str(error)
 
-    async def _close(self, ref: str) -> None:
-        """See that a ref which the ledger does not show can never come to be."""
+    async def _close(self, ref: str, event: ChainEvent) -> None:
+        """See that a ref of `event` which the ledger does not show can never come to be: it is void until what was
+        sent under it has expired too, and then forgotten, or a place of the core's table would be gone for good."""
         if ref not in self._closed:
-            await self._book({"op": "void", "ref": ref}, "voided")
+            try:
+                await self._submit({"op": "void", "ref": ref, **_not_after(event)}, "voided", "voided")
+            except Expired:
+                pass  # and with it what was sent: both have the same end
+            except Refused as error:
+                self.problems[ref] = str(error)
+                raise Disagreement(str(error)) from error
+            self.problems.pop(ref, None)
             self._closed.add(ref)
 
     # ------------------------------------------------------------ exits
@@ -182,7 +190,7 @@ class Clerk:
         rest = exit_rest_ref(ended.digest, ended.index)
         if kind is None and hold not in self._closed:
             # The hold was never sent, or is on its way: afterwards it is closed or voided, and cannot come late.
-            await self._close(hold)
+            await self._close(hold, asked)
             booked = 0
         elif kind == EventKind.PENDED:
             op, event = ("post", "posted") if 0 < held <= paid else ("void", "voided")

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from engine.messages.errors import Refused, Unavailable
 
-__all__ = ["CommandPort", "submit_booking"]
+__all__ = ["CommandPort", "Expired", "submit_booking"]
 
 _PASSING = ("busy", "cancel_only")
 """A full table or disk: both pass."""
@@ -27,12 +27,16 @@ class CommandPort(Protocol):
         """Asset → decimal amount that the account has free now. Raises Unavailable."""
 
 
+class Expired(Refused):
+    """Its `not_after` has passed: it has not run, and never will."""
+
+
 async def submit_booking(commands: CommandPort, command: Mapping[str, Any], event: str, status: str) -> int:
     """Send a command that must lead to `event`, or to `duplicate` with `status`; the sequence of the answer.
 
     Raises:
         Unavailable: tried again later.
-        Refused: the core will never do it; the message says why.
+        Refused: the core will never do it; the message says why. Expired, if that is why.
     """
     answer = await commands.submit(command)
     if answer.get("event") == event or (answer.get("event") == "duplicate" and answer.get("status") == status):
@@ -40,4 +44,5 @@ async def submit_booking(commands: CommandPort, command: Mapping[str, Any], even
     if answer.get("reason") in _PASSING:
         raise Unavailable(f"the core takes no bookings now: {answer['reason']}")
     said = answer.get("reason") or f"{answer.get('event')} {answer.get('status', '')}".strip()
-    raise Refused(f"the core answers {command.get('op')} {command.get('ref', '')}: {said}")
+    kind = Expired if said == "expired" else Refused
+    raise kind(f"the core answers {command.get('op')} {command.get('ref', '')}: {said}")

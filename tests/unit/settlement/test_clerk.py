@@ -14,7 +14,7 @@ import pytest
 from engine.messages.errors import Unavailable
 from settlement.chain.encoding import u64, vector_u8
 from settlement.chain.events import ChainEvent, decode_event
-from settlement.clerk import Clerk
+from settlement.clerk import NOT_AFTER_NS, Clerk
 from settlement.ledger import Disagreement, Ledger
 from settlement.netting import Netting
 from settlement.watcher import Watcher
@@ -438,6 +438,21 @@ async def test_a_hold_that_was_on_its_way_when_its_exit_ended_cannot_come_late(w
     late = world.core.send(op="transfer", ref=hold, legs=legs, force=True, pending=True, memo=ROW.hex())
     assert (late["event"], late["status"]) == ("duplicate", "voided")
     assert world.balance() == (70 * UNIT, 0)
+
+
+async def test_a_closed_hold_is_forgotten_with_what_was_sent_under_it(world: World) -> None:
+    """Or each exit of a stranger without money would take a place of the core's table of refs for good."""
+    asked = world.chain.happens("ExitRequested", 30 * UNIT, owner=b"\xee" * 32)
+    world.chain.happens("ExitCancelled", owner=b"\xee" * 32)
+    await world.settle()
+    void = {"op": "void", "ref": f"exit:{asked.digest}:{asked.index}"}
+    assert world.core.send(**void)["event"] == "duplicate"
+    world.core.now_ns = asked.at_ms * 10**6 + NOT_AFTER_NS + 1
+    world.core.events({"op": "tick"})
+    world.start()  # it has forgotten too, and closes it again
+    await world.settle()
+    assert world.clerk.problems == {} and not world.clerk.open_exits
+    assert world.core.send(**void)["event"] == "voided"
 
 
 async def test_nothing_is_decided_before_the_ledger_shows_what_was_done(world: World) -> None:
