@@ -622,11 +622,16 @@ async def _backup(settings: Settings, status: StatusFile, stop: asyncio.Event) -
         return not is_started or await done("sealing", shipper.seal)
 
     async def repeat(body: Callable[[], Awaitable[bool]]) -> None:
-        wait = settings.backup_interval_s
+        """Looks begin an interval apart: what a request took is not waited for once more."""
+        interval_s = patience_s = settings.backup_interval_s
         while not stop.is_set():
-            wait = settings.backup_interval_s if await body() else min(5.0, max(2 * wait, 0.5))
+            looked = time.monotonic()
+            if await body():
+                wait_s, patience_s = max(0.0, looked + interval_s - time.monotonic()), interval_s
+            else:
+                wait_s = patience_s = min(5.0, max(2 * patience_s, 0.5))
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(stop.wait(), wait)
+                await asyncio.wait_for(stop.wait(), wait_s)
 
     async def ship() -> None:
         await repeat(shipped)
