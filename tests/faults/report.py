@@ -29,6 +29,7 @@ OUTCOMES = {
     "snapshot_failed": "snapshots that failed",
     "told_busy": "orders and money told `busy` by a full queue",
     "passed_others": "cancels and the like taken while others were told `busy`",
+    "receipts": "signed receipts of clients, verified, and compared with the journal and with the state replayed",
 }
 
 

@@ -5,7 +5,8 @@ reads the journal with a reader of its own; at the end it takes the whole histor
 it from the first sequence on, and goes through it with a ledger of its own (tests/simulation/model.py).
 
     reply by reply    I3 nothing told changes      I10 nobody hears of others      I13 no ack behind a failure told
-    after a recovery  I8 prefix, chain             I3 each ack has its record
+    after a recovery  I8 prefix, chain             I3 each ack and each receipt has its record
+                      I14 receipts signed, for what was acked and asked for
                       I12 no cancel refused while its reserve has room
     at the end        I1 I2 I5 I6 by the ledger    I4 I5 one outcome of each       I7 live = replayed
                       I9 all of it, both sides        I14 each change was asked for
@@ -25,8 +26,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
+from byline.client import ReceiptInvalid, verify_receipt
 from tests.simulation.client import SimulatedClient
 from tests.simulation.journal_reader import JournalRead, Unsound, read_journal
 from tests.simulation.model import Broken, Ledger, Market, ratio, units
@@ -117,9 +120,13 @@ class _Told:
 class Auditor:
     """A `Witness` of all clients."""
 
-    def __init__(self, reserve_slots: int = 64) -> None:
+    def __init__(self, reserve_slots: int = 64, receipt_key: str = "") -> None:
         """`reserve_slots`: of the journal's queue, kept for whoever gives up risk. The world knows if it is less."""
-        self.reserve_slots = reserve_slots
+        self.reserve_slots, self.receipt_key = reserve_slots, receipt_key
+        self.receipts: dict[int, Json] = {}
+        """By sequence."""
+        self._owed: dict[int, _Request] = {}
+        """By sequence: what was acked over a link that lives still, and has no receipt yet."""
         self.told_busy = self.passed_others = 0
         """Orders and money told `busy`; commands that gave up risk, sent right behind and taken all the same."""
         self._is_overloaded = False
@@ -233,6 +240,7 @@ class Auditor:
     def lost(self, client: SimulatedClient) -> None:
         self._cut_off.update(client.accounts)
         self._losses.append(client.network.schedule.now_ns)
+        self._owed = {sequence: owed for sequence, owed in self._owed.items() if owed.client != client.name}
         self.note(client.network.schedule.now_ns, client.name, "lost its link")
 
     def heard(self, client: SimulatedClient, message: Json) -> None:
@@ -261,6 +269,8 @@ class Auditor:
                     self._refused(request, message)
             if kind == "status" and message.get("journal") == "failed":
                 self._failed_links.add(link)
+            elif kind == "receipt":
+                self._receipt(client, message)
             elif kind == "resolved":
                 self._resolved.append((message, client.name))
         if isinstance(message.get("sequence"), int) and kind not in ("resumed",):
@@ -299,6 +309,8 @@ class Auditor:
             asked.sequence = sequence
             if sequence > self._durable[0]:
                 self._durable = sequence, asked.sent_ns
+            if "receipt" in request:
+                self._owed[sequence] = asked
             self.passed_others += asked.in_overload
             self._is_overloaded = self._is_overloaded and asked.in_overload
         self._answered(asked, event)
@@ -319,6 +331,17 @@ class Auditor:
             self.scales[request["asset"]] = request["scale"]
         if request["op"] == "market" and event == "done":
             self._list(request)
+
+    def _receipt(self, client: SimulatedClient, receipt: Json) -> None:
+        try:
+            sequence = verify_receipt(receipt, self.receipt_key, client.environment)
+        except ReceiptInvalid as error:
+            self.blame("I14", f"{client.name} was told a receipt that is none: {error}: {receipt}")
+            return
+        asked = self._owed.pop(sequence, None)
+        if asked is None or asked.client != client.name:
+            self.blame("I3", f"{client.name} has a receipt for {sequence}, of which it had no ack, or asked for none")
+        self.receipts[sequence] = receipt
 
     def _list(self, terms: Json) -> None:
         self.markets[terms["market"]] = Market(
@@ -409,6 +432,11 @@ class Auditor:
             if sequence <= len(records) and f"{records[sequence - 1].chain:016x}" != chain:
                 self.blame("I3", f"sequence {sequence} was acked with chain {chain}; its record is another")
                 break
+        for sequence, receipt in self.receipts.items():
+            body = records[sequence - 1].body if sequence <= len(records) else b""
+            if sha256(body[4:]).hexdigest() != receipt["command_digest"]:
+                self.blame("I3", f"a receipt was signed for {sequence}; the journal has no such record")
+                break
         times = [record.ts for record in records]
         if any(later < earlier for earlier, later in zip(times, times[1:], strict=False)):
             self.blame("I7", "time goes backwards in the journal")
@@ -451,6 +479,8 @@ class Auditor:
         self._check_outcomes(drop_copy, ledger)
         self._check_changes(drop_copy)
         self._check_refusals(commands)
+        for sequence, request in self._owed.items():
+            self.blame("I12", f"{request.client}: {request.message} was acked as {sequence}; no receipt came")
 
     def _phases(self) -> list[tuple[int, str, bool]]:
         """Where acked commands of the operator opened or closed a market for trading."""

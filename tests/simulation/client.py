@@ -27,6 +27,10 @@ UPGRADE = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: %s\r\n\r\n"
 )
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+COMMANDS = {
+    "place", "replace", "cancel", "mass_cancel", "kill", "rearm", "cancel_after", "poison", "transfer", "withdraw",
+}  # fmt: skip
+"""Of traders, that stand in the journal."""
 PATIENCE_NS = 8_000 * MS
 """After which a client takes its link for dead."""
 
@@ -58,6 +62,8 @@ class SimulatedClient:
     """One key with one link at a time. Speaks JSON; records.py has one that sends its orders as records."""
 
     protocol = b"byline.json.v1"
+    has_receipts = COMMANDS
+    """The operations for which it may ask for one."""
 
     def __init__(
         self, name: str, network: Network, witness: Witness, seed: int, accounts: list[str], *, key: Any = None,
@@ -69,6 +75,11 @@ class SimulatedClient:
         self.key = key_of(name) if key is None else key
         self.late = late
         self.cancel_on_disconnect = cancel_on_disconnect
+        self.wants_receipts = 0.0
+        """Of what share of its commands it asks for a signed receipt."""
+        self.environment = ""
+        """As the exchange names it when it greets."""
+        self._receipt_dice = random.Random(f"receipts-{name}-{seed}")
         self.link: Link | None = None
         self.is_live = False
         """Signed in, and everything of the past is told."""
@@ -143,6 +154,8 @@ class SimulatedClient:
         assert self.link is not None
         self.rid += 1
         message = {"rid": self.rid} | message
+        if message["op"] in self.has_receipts and self._receipt_dice.random() < self.wants_receipts:
+            message["receipt"] = True
         self.open[self.rid] = message
         if message["op"] == "withdraw":
             self.sent_money.append(message)
@@ -239,6 +252,7 @@ class SimulatedClient:
 
     def _sign_in(self, hello: Json) -> None:
         assert self.link is not None
+        self.environment = hello["environment"]
         message = {
             "op": "sign_in", "key": public_key(self.key),
             "signature": sign_in_signature(self.key, hello["environment"], hello["epoch"], hello["nonce"]),

@@ -19,7 +19,7 @@ from engine.messages.decode import EventDecoder
 from engine.messages.directory import AccountEntry, AssetEntry, Directory, MarketEntry
 from engine.messages.edge import EdgeCode, MessageType
 from engine.messages.encode import CommandEncoder
-from tests.simulation.client import BINARY, Json, SimulatedClient, text_frame
+from tests.simulation.client import BINARY, COMMANDS, Json, SimulatedClient, text_frame
 from tests.simulation.network import MS
 
 __all__ = ["RecordClient"]
@@ -49,6 +49,7 @@ class RecordClient(SimulatedClient):
     """Asks for the directory when it signs in first, and hears nothing of what came meanwhile until it has it."""
 
     protocol = edge.PROTOCOL.encode()
+    has_receipts = COMMANDS - ORDERS  # a record has no room to ask for one
 
     def __init__(self, *arguments: Any, names: list[str], **options: Any) -> None:
         """`names`: of all accounts, in the order in which they are made."""

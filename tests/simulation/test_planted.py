@@ -30,6 +30,7 @@ IS_MONEY = "copy[4] in (5, 6)"
 IS_NEW = "NIL if r.kind == 6 and (<const char*>ref)[0] == 116"
 ORDERED = "record, 1, connection.number, order.rid.at,"
 ANSWERED = "            if not why and order.receipt == 1:\n"
+SIGNED = "self.receipts.sign(self.sequencer.released_sequence)"
 RESERVED = "        if reserved:\n            return BUSY if room"
 HANDED_ON = "            if not why:\n                hub.taken(connection, order.op)\n"
 AGAIN = (
@@ -62,6 +63,13 @@ LOST_ANSWERS = [_plan(3, *(Fault(at_ms, "storm", at_ms) for at_ms in range(1_000
 OVERLOAD = [
     replace(_plan(0, Fault(3_000, "slow_disk", 5), Fault(8_000, "slow_disk", 5), until_ms=14_000), queue=SHORT_QUEUE)
 ]
+WITH_RECEIPTS = [
+    replace(
+        _plan(seed, Fault(3_000, "slow_disk", 5), Fault(7_000, "power", 1), until_ms=10_000),
+        receipts=("trader0", "trader1", "trader2"), records=("trader1",),
+    )
+    for seed in range(4)
+]  # fmt: skip
 LATE_WAKES = [_plan(0, Fault(1_000, "slow_wake", 5), until_ms=10_000)]
 
 ALWAYS = {
@@ -109,6 +117,12 @@ ALWAYS = {
     ),
     "cancels without a reserve": (
         Bug(SEQUENCER, ((RESERVED, RESERVED.replace("if reserved", "if False and reserved")),)), OVERLOAD, "I12",
+    ),
+    "a receipt signed for what is not durable": (
+        Bug("gateway/hub.pyx", ((SIGNED, SIGNED.replace("released_sequence", "sequence")),)), WITH_RECEIPTS, "I3",
+    ),
+    "a receipt that names another record": (
+        Bug("gateway/receipts.py", (("sha256(record[4:])", "sha256(record[5:])"),)), WITH_RECEIPTS, "I3",
     ),
     "a transfer said again that moves its money again": (
         Bug(
@@ -159,4 +173,4 @@ def test_the_place_of_each_bug_is_there_once(name: str) -> None:
 
 
 def test_nothing_is_found_where_nothing_is_planted() -> None:
-    assert violations_of({}, [*QUIET, *POWER, *SNAPSHOT, *WITH_RECORDS, *LOST_ANSWERS, *OVERLOAD]) == []
+    assert violations_of({}, [*QUIET, *POWER, *SNAPSHOT, *WITH_RECORDS, *LOST_ANSWERS, *OVERLOAD, *WITH_RECEIPTS]) == []

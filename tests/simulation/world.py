@@ -23,11 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import picows.api
 
+from byline.client.keys import public_key
 from engine.core import Core
+from engine.messages import layout
 from engine.messages.errors import ExchangeError, JournalCorrupt, JournalFailed
-from persistence.recovery import replay
+from persistence.recovery import Replayer, replay
 from tests.simulation.auditor import Auditor, Violation
 from tests.simulation.client import SimulatedClient, key_of
 from tests.simulation.disk import FaultyDisk
@@ -73,7 +76,9 @@ NAME_ERRORS = (errno.EIO, errno.EIO, errno.ENOSPC)
 DAMAGE = ("flip", "misdirect", "lie", "old_block", "lost_middle")
 EDITION = 3
 """Of plans. What a later one adds is drawn from dice of its own, so that the plan of an earlier one stays what it was:
-0 has no faults of names, 1 no clients that send records, 2 no short queue."""
+0 has no faults of names, 1 no clients that send records, 2 no short queue and no receipts."""
+RECEIPTS = 0.08
+"""The share of the commands of whoever asks for receipts, for which he does."""
 QUEUE, SHORT_QUEUE = (1_024, 64), (256, 192)
 """Slots before the journal, and how many of them are kept for cancels. A disk that stalls fills the short one."""
 
@@ -97,6 +102,8 @@ class Plan:
     records: tuple[str, ...] = ()
     """Clients on binary sessions."""
     queue: tuple[int, int] = QUEUE
+    receipts: tuple[str, ...] = ()
+    """Traders who ask for receipts."""
 
 
 @dataclass(slots=True)
@@ -157,8 +164,12 @@ def draw_plan(seed: int, *, duration_ms: int = 60_000, edition: int = EDITION) -
         dice = random.Random(f"records-{seed}")
         names = [*(f"trader{number}" for number in range(traders)), *HOSTILE]
         records = [name for name in names if dice.random() < 0.4]
-    queue = SHORT_QUEUE if edition >= 3 and random.Random(f"queue-{seed}").random() < 0.3 else QUEUE
-    return Plan(seed, tuple(faults), traders, has_hostile, duration_ms, tuple(records), queue)
+    queue, receipts = QUEUE, []
+    if edition >= 3:
+        queue = SHORT_QUEUE if random.Random(f"queue-{seed}").random() < 0.3 else QUEUE
+        dice = random.Random(f"receipts-{seed}")
+        receipts = [f"trader{number}" for number in range(traders) if dice.random() < 0.4]
+    return Plan(seed, tuple(faults), traders, has_hostile, duration_ms, tuple(records), queue, tuple(receipts))
 
 
 def _name_faults(seed: int, duration_ms: int) -> list[Fault]:
@@ -180,7 +191,7 @@ class World:
         self.network = Network(self.schedule, plan.seed, self.clock.now_ns)
         self.disk = FaultyDisk(plan.seed)
         self.pace = DiskPace(random=random.Random(f"pace-{plan.seed}"))
-        self.auditor = Auditor(plan.queue[1])
+        self.auditor = Auditor(plan.queue[1], receipt_key=public_key(key_of("receipts")))
         self.durable_acks = durable_acks
         self.process: ExchangeProcess | None = None
         self.boot = 1
@@ -204,6 +215,8 @@ class World:
             for name in names
         ]
         self.operator = Operator(self.operator_client, self.schedule, plan.seed, self.traders)
+        for trader in self.traders:
+            trader.client.wants_receipts = RECEIPTS if trader.client.name in plan.receipts else 0.0
         self.hostile: list[Hostile] = []
         if plan.has_hostile:
             self.hostile = [Hostile(self._client(name, [name]), self.schedule, plan.seed, names) for name in HOSTILE]
@@ -241,6 +254,7 @@ class World:
         result.requests, result.replies = auditor.requests, auditor.replies
         result.records = sum(client.records for client in self.clients if isinstance(client, RecordClient))
         result.outcomes["told_busy"], result.outcomes["passed_others"] = auditor.told_busy, auditor.passed_others
+        result.outcomes["receipts"] = len(auditor.receipts)
         result.virtual_s, result.cpu_s = self.schedule.now_ns / 1e9, time.process_time() - began
         result.faults.update(self.disk.done)
         return result
@@ -372,6 +386,7 @@ class World:
         again, _ = replay(self.disk, limits=LIMITS)
         if again.state_hash() != live:
             self.auditor.blame("I7", f"replayed from the first record: {again.state_hash().hex()}, live {live.hex()}")
+        self._compare_receipts()
         if Core.restore(process.core.snapshot()).state_hash() != live:
             self.auditor.blame("I7", "restored from its own snapshot the state differs")
         if wrong := self.projection.differs(process.core):
@@ -382,6 +397,21 @@ class World:
             self.result.faults[f"market_{name}"] += getattr(self.market_view, name)
         if process.loop.faults:
             self.auditor.blame("I13", f"exceptions that nobody caught: {process.loop.faults[:3]}")
+
+    def _compare_receipts(self) -> None:
+        """I7: a replay has the state that each receipt was signed for, right after its command."""
+        journal = self.auditor.journal
+        if journal is None:
+            return
+        replayer, at = Replayer(lambda *_: None, LIMITS), 0
+        for sequence, receipt in sorted(self.auditor.receipts.items()):
+            if sequence > len(journal.records):
+                break  # the auditor says so
+            body = b"".join(record.body for record in journal.records[at:sequence])
+            replayer.apply(np.frombuffer(body, layout.COMMAND), at + 1, sequence)
+            at = sequence
+            if (state := replayer.state_hash().hex()) != receipt["state_hash"]:
+                self.auditor.blame("I7", f"replayed to {sequence}: {state}, signed was {receipt['state_hash']}")
 
     def _is_sound(self) -> bool:
         """Whether a start would take the journal as it lies there now."""
