@@ -54,7 +54,8 @@ faults: build
 	@$(BIN)/python -m tests.faults --seeds $(SEEDS) --kills $(KILLS) --first $(FIRST)
 
 mutants: build
-	@BYLINE_MUTANTS=1 $(BIN)/python -m pytest tests/simulation/test_planted.py tests/simulation/test_mutants.py
+	@BYLINE_MUTANTS=1 $(BIN)/python -m pytest tests/simulation/test_planted.py tests/simulation/test_mutants.py \
+		tests/faults/test_kills_planted.py
 
 fuzz: build
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check 'atheris>=3,<4'

@@ -46,7 +46,7 @@ TICK, LOT = Decimal("0.01"), Decimal("0.01")
 """Of every market, as genesis lists it."""
 HEAR_S = 60
 """How long a trader may take to hear the last of its fills."""
-SETTLED_LOOKS = 120
+SETTLED_LOOKS = 400
 _ENDS = (EventKind.POSTED, EventKind.VOIDED)
 
 
@@ -147,19 +147,20 @@ async def audit(
 
 
 async def settled(exchange: ExchangeProcess, purses: list[Purse], vaults: Vaults) -> None:
-    """Waits until all money is where it belongs. If some never is, `check_end` says which."""
-    for purse in purses:
-        await purse.followed()
+    """Waits until all money is where it belongs, or settlement has halted. If some never is, `check_end` says which."""
     disk = DirectoryDisk(exchange.data)
     for _ in range(SETTLED_LOOKS):
-        found = Audit()
-        await vaults.read()
-        before = replace(vaults, events=list(vaults.events))
-        _, journal = await _replayed(exchange, durable_sequence(disk))
-        check_end(before, journal, found)
-        if not found.failures:
+        if exchange.status("backoffice")["settlement"].get("halted"):
             return
-        await asyncio.sleep(0.5)
+        if all([await purse.follow() for purse in purses]):
+            found = Audit()
+            await vaults.read()
+            before = replace(vaults, events=list(vaults.events))
+            _, journal = await _replayed(exchange, durable_sequence(disk))
+            check_end(before, journal, found)
+            if not found.failures:
+                return
+        await asyncio.sleep(0.3)
 
 
 def check_deeds(journal: Events, traders: list[Trader], result: Audit) -> None:
@@ -271,6 +272,7 @@ async def _wallets(vaults: Vaults, purses: list[Purse], result: Audit) -> None:
     """Each wallet owns what was paid to it: it had nothing, and deposits are of coins made for them."""
     paid = vaults.paid()
     for purse in purses:
+        result.check(await purse.follow(), f"{purse.name} has withdrawals that are never over")
         row = bytes.fromhex(purse.key.address[2:])
         for asset in ASSETS:
             owned = await vaults.coins(asset, purse)

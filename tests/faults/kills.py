@@ -143,9 +143,9 @@ async def run_kills(
             await _carry_out(exchange, traders, fault, draw, pause_s, result)
             await _idle([*traders, *purses])
             found = Audit()
-            if number == len(faults) - 1:
+            if at_end := number == len(faults) - 1:
                 await settled(exchange, purses, vaults)
-            await audit(exchange, traders, purses, vaults, found, at_end=number == len(faults) - 1)
+            await audit(exchange, traders, purses, vaults, found, at_end=at_end)
             result.commands = found.commands
             result.resolved.update(found.resolved)
             result.failures += [f"fault {number + 1} ({fault}): {text}" for text in found.failures[:FAILURES_KEPT]]

@@ -1,7 +1,7 @@
 """Money in and out as users move it: REST signs in, asks and confirms; deposits are a wallet's own transactions.
 
-Nothing here waits for a batch: what was asked is left to the exchange, and `followed` sees what becomes of it in the
-end. Whatever got no answer is asked again under its idempotency key. A deposit that got none may stand on the chain.
+Nothing here waits for a batch: what was asked is left to the exchange, and `follow` sees what becomes of it. Whatever
+got no answer is asked again under its idempotency key. A deposit that got none may stand on the chain, or not.
 """
 
 from __future__ import annotations
@@ -116,21 +116,12 @@ class Purse:
                 await self._act()
             await asyncio.sleep(PAUSE_S)
 
-    async def followed(self) -> None:
-        """Until every withdrawal is over. Raises AssertionError: one never is."""
-
-        async def over() -> bool:
-            for out in self._open():
-                with contextlib.suppress(*LOST):
-                    await self._follow(out)
-            return not self._open()
-
-        for _ in range(600):
-            if await over():
-                return
-            await asyncio.sleep(0.2)
-        waiting = [(out.key, out.status, out.document.get("waiting")) for out in self._open()]
-        raise AssertionError(f"{self.name}: withdrawals that are never over: {waiting[:3]}")
+    async def follow(self) -> bool:
+        """One step further with every withdrawal; whether all are over."""
+        for out in self._open():
+            with contextlib.suppress(*LOST):
+                await self._follow(out)
+        return not self._open()
 
     async def booked(self) -> set[tuple[str, str, str]]:
         """Ref, asset and amount of every deposit that REST shows. Raises one of LOST."""
