@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 import numpy as np
@@ -80,8 +81,9 @@ def _fold(a: int, b: int) -> int:
     return (product & MASK) ^ (product >> 64)
 
 
+@lru_cache(maxsize=4_096)
 def chain_after(chain: int, body: bytes) -> int:
-    """The chain word of a record behind one with `chain`."""
+    """The chain word of a record behind one with `chain`. Kept, since each recovery of a world reads it all again."""
     words = list(struct.unpack(f"<{len(body) // 8}Q", body))
     words[0] &= MASK ^ 0xFFFFFFFF
     words[3] = 0
