@@ -24,6 +24,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -42,7 +43,8 @@ class Person:
         self.address = "0x" + hashlib.blake2b(ED25519 + self.public, digest_size=32).hexdigest()
 
     def ask(self, method: str, path: str, **body: Any) -> Any:
-        """The answer's `data`. Ends the program with the exchange's own words if it is no success."""
+        """The answer's `data`, once the limits of REST allow it. Ends the program with the exchange's own words if it
+        is no success."""
         request = urllib.request.Request(f"{self.base}{path}", method=method)
         if body:
             request.data = json.dumps(body).encode()
@@ -56,6 +58,9 @@ class Person:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             problem = json.load(error)["error"]
+            if problem["code"] == "RATE_LIMITED":  # sign-ins are few a minute: nothing was done yet
+                time.sleep(problem["details"]["retry_seconds"])
+                return self.ask(method, path, **body)
             sys.exit(f"{method} {path}: {problem['code']} {problem['message']} {problem['details']}")
         except urllib.error.URLError as error:
             sys.exit(f"{self.base}: {error.reason}. Does `byline up` run?")
@@ -79,9 +84,11 @@ class Person:
 
     def until(self, path: str, holds: Callable[[Any], bool], what: str) -> Any:
         while not holds(found := self.ask("GET", path)):
-            print(f"\r  waiting for {what} …", end="", flush=True)
+            if sys.stdout.isatty():
+                print(f"\r  waiting for {what} …", end="", flush=True)
             time.sleep(0.5)
-        print(end="\r\x1b[K")
+        if sys.stdout.isatty():
+            print(end="\r\x1b[K")
         return found
 
 
@@ -90,6 +97,9 @@ def main() -> None:
     parser.add_argument("--api", default="http://127.0.0.1:7400", help="where REST listens (%(default)s)")
     parser.add_argument("--data", default=".data", help="data directory of the exchange (%(default)s)")
     options = parser.parse_args()
+    Person(options.api, "nobody").ask("GET", "/v1/time")
+    if not Path(options.data, "run").is_dir():  # known before anybody joins
+        sys.exit(f"{options.data} is no data directory of an exchange that runs: name it with --data")
     writer, painter, studio = (Person(options.api, name).join() for name in ("the writer", "the painter", "the studio"))
     granting = [sys.executable, "-m", "byline.cli", "people", "grant", studio.address, "studio", "--data", options.data]
     subprocess.run(granting, check=True, stdout=subprocess.DEVNULL)

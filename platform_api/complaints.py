@@ -28,7 +28,7 @@ FORMS: Mapping[str, str] = {
     r"^[A-Za-z0-9-]+$(?!\n)": "a language as en or en-GB",
     r"^[a-z0-9_]+$(?!\n)": "a code: small letters, digits and _",
     r"^[a-z_.]{1,60}$(?!\n)": "a topic as license.approved",
-    r"^[A-Z]{2}$(?!\n)": "two capital letters, as PG (ISO 3166-1)",
+    r"^[A-Z]{2}$(?!\n)": "two capital letters: a code of ISO 3166-1 as PG, or WW for everywhere",
     r"^[A-Z][A-Z0-9]{2,9}$(?!\n)": "3 to 10 capital letters and digits, the first a letter",
     r"^P[0-9YMWDTH]{2,29}$(?!\n)": "a duration as P1Y or P30D (ISO 8601)",
     r"^20[0-9]{2}-(0[1-9]|1[0-2])$(?!\n)": "a month as 2026-10",

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["DEPARTMENTS", "EVERYTHING", "ROLES", "Grant", "may", "permissions_of"]
+__all__ = ["DEPARTMENTS", "EVERYTHING", "ROLES", "Grant", "how_to_get", "may", "permissions_of"]
 
 EVERYTHING = "*"
 
@@ -69,6 +69,14 @@ def permissions_of(grants: Iterable[Grant]) -> frozenset[str]:
         else:
             found |= ROLES[grant.role]
     return frozenset(found)
+
+
+def how_to_get(permission: str) -> str:
+    """Which roles permit it, and who gives them, in a sentence. No account gives itself another role than creator."""
+    roles = [role for role, permitted in ROLES.items() if permission in permitted]
+    named = " or ".join(roles)
+    own = "; POST /v1/creators makes a creator" if "creator" in roles else ""
+    return f"The role {named} has it, which the exchange's operator gives (`byline people grant`){own}."
 
 
 def may(permissions: frozenset[str], permission: str) -> bool:

@@ -33,7 +33,7 @@ from litestar.handlers import BaseRouteHandler
 
 from engine.messages.errors import SettingsInvalid, Unavailable
 from platform_api.errors import ApiError, ErrorCode
-from platform_api.permissions import may, permissions_of
+from platform_api.permissions import how_to_get, may, permissions_of
 from platform_api.whole_file import write_whole
 
 __all__ = [
@@ -270,9 +270,7 @@ def permitted(*wanted: str, either: bool = False) -> Any:
             connection.scope["state"].pop("checked_caller", None)
             caller = await caller_of(connection)
         if not suffices(map(caller.may, wanted)):
-            missing = [name for name in wanted if not caller.may(name)]
-            message = f"This needs the permission {(' or ' if either else ', ').join(missing)}."
-            raise ApiError(ErrorCode.FORBIDDEN, message, reason="permission_missing", details={"permissions": missing})
+            raise _permission_missing([name for name in wanted if not caller.may(name)], either)
 
     return guard
 
@@ -280,10 +278,12 @@ def permitted(*wanted: str, either: bool = False) -> Any:
 def check_may(caller: Caller, permission: str) -> None:
     """For what a permission is needed for in some cases only. Raises ApiError FORBIDDEN."""
     if not caller.may(permission):
-        message = f"This needs the permission {permission}."
-        raise ApiError(
-            ErrorCode.FORBIDDEN, message, reason="permission_missing", details={"permissions": [permission]}
-        )
+        raise _permission_missing([permission])
+
+
+def _permission_missing(missing: list[str], either: bool = False) -> ApiError:
+    message = f"This needs the permission {(' or ' if either else ', ').join(missing)}. {how_to_get(missing[0])}"
+    return ApiError(ErrorCode.FORBIDDEN, message, reason="permission_missing", details={"permissions": missing})
 
 
 async def freshly_proved(connection: Connection, _: BaseRouteHandler) -> None:

@@ -23,7 +23,9 @@ LicenseStatus = Literal["pending_payment", "active", "suspended", "expired", "re
 ApplicationStatus = Literal["pending", "approved", "rejected", "withdrawn"]
 ScopeWord = Literal["adapt", "merchandise", "distribute", "translate", "audio", "perform"]
 Scope = Annotated[list[ScopeWord], Meta(min_length=1, max_length=6)]
-TerritoryCode = Annotated[str, Meta(min_length=2, max_length=2, pattern=r"^[A-Z]{2}$(?!\n)", examples=["PG"])]
+TerritoryCode = Annotated[
+    str, Meta(pattern=r"^[A-Z]{2}$(?!\n)", examples=["PG"], description="A code of ISO 3166-1, or WW: everywhere.")
+]  # fmt: skip
 Territories = Annotated[list[TerritoryCode], Meta(min_length=1, max_length=250, examples=[["AU", "PG"]])]
 Duration = Annotated[
     str, Meta(min_length=3, max_length=30, pattern=r"^P[0-9YMWDTH]{2,29}$(?!\n)", examples=["P1Y"])

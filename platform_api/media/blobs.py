@@ -44,13 +44,13 @@ class BlobStore:
 
     async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
         """Raises Unavailable, and what `chunks` raises."""
-        with _mapped():
+        with _mapped(key):
             await obstore.put_async(self._store, key, chunks, chunk_size=WRITE_BYTES, max_concurrency=2)
 
     async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Chunks of about 1 MiB of the bytes from `start` to before `end`. Raises KeyError, Unavailable."""
         options: Any = {"range": {"offset": start}} if end is None else {"range": (start, end)}
-        with _mapped():
+        with _mapped(key):
             found = await obstore.get_async(self._store, key, options=options if start or end is not None else None)
             async for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(chunk)
@@ -59,7 +59,7 @@ class BlobStore:
         """What is not there already is no failure. Raises Unavailable."""
         for key in keys:
             try:
-                with _mapped():
+                with _mapped(key):
                     await obstore.delete_async(self._store, key)
             except KeyError:
                 continue
@@ -70,7 +70,7 @@ class BlobStore:
         Raises KeyError, Unavailable, and what `work` raises.
         """
         with tempfile.TemporaryFile() as copy:
-            with _mapped():
+            with _mapped(key):
                 reader = obstore.open_reader(self._store, key, buffer_size=CHUNK_BYTES)
                 while chunk := reader.read(CHUNK_BYTES):
                     copy.write(chunk)
@@ -79,10 +79,10 @@ class BlobStore:
 
 
 @contextmanager
-def _mapped() -> Iterator[None]:
+def _mapped(key: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise KeyError("no such object") from error
+        raise KeyError(f"the blob store has no object {key}") from error
     except (BaseError, OSError) as error:
         raise Unavailable("the blob store is not reachable") from error

@@ -309,6 +309,10 @@ def tell_the_example(exchange: ExchangeProcess) -> None:
     done = subprocess.run(argv, cwd=root, env={"PYTHONPATH": str(root)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(word in done.stdout for word in ("registered on the chain", "the painter", "the platform"))
+    assert "waiting for" not in done.stdout, "nobody looks at a pipe while it waits"
+    lost = [*argv[:-1], str(exchange.data / "keys")]
+    refused = subprocess.run(lost, cwd=root, env={"PYTHONPATH": str(root)}, capture_output=True, text=True)
+    assert refused.returncode == 1 and "name it with --data" in refused.stderr and "joined" not in refused.stdout
     wrong = [sys.executable, "examples/story.py", "--api", "http://127.0.0.1:1"]
     refused = subprocess.run(wrong, cwd=root, capture_output=True, text=True)
     assert refused.returncode == 1 and "Does `byline up` run?" in refused.stderr

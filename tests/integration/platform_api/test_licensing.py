@@ -121,6 +121,15 @@ async def test_terms_have_versions_and_granted_licences_keep_theirs(world):
     assert (await licence(world, buyer, held["id"]))["valid"]
 
 
+async def test_what_is_no_territory_is_told_what_one_is(world):
+    _, bearer, work = await owner_of_work(world)
+    answer = await world.refused(
+        400, "VALIDATION_ERROR", "invalid", "POST", f"/v1/works/{work['id']}/license-terms", headers=bearer,
+        json=TERMS | {"territories": ["worldwide"]},
+    )  # fmt: skip
+    assert "a code of ISO 3166-1 as PG, or WW for everywhere" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [({"territories": ["XX"]}, "unknown_territory"), ({"territories": []}, "invalid"), ({"scope": ["game"]}, "invalid"),

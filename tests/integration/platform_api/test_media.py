@@ -286,3 +286,8 @@ async def test_store_that_is_away_is_no_failure_of_ours(shop):
     with pytest.raises(SettingsInvalid):
         BlobStore("gopher://x")
     BlobStore("s3://bucket/files?region=eu-west-1")
+
+
+def test_an_object_that_is_gone_is_named():
+    with pytest.raises(KeyError, match="no object files/1"):
+        BlobStore("").reading("files/1", lambda copy: copy.read())

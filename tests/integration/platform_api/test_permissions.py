@@ -46,6 +46,16 @@ def test_every_permission_is_asked_for_or_of_what_is_not_built():
     assert known - set(asked()) == UNBUILT.keys() | EVERYBODYS
 
 
+async def test_who_lacks_a_permission_is_told_how_to_get_it(world):
+    _, bearer = await world.sign_in()
+    for path, words in (
+        ("/v1/license-applications", "secondary_creator or studio has it, which the exchange's operator gives (`by"),
+        ("/v1/works", "; POST /v1/creators makes a creator."),
+    ):
+        answer = await world.refused(403, "FORBIDDEN", "permission_missing", "POST", path, headers=bearer, json={})
+        assert words in answer.json()["error"]["message"]
+
+
 async def test_who_is_no_creator_any_more_edits_sells_and_licenses_nothing(world):
     await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
     owner_id, owner, work = await owner_of_work(world)
