@@ -14,7 +14,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +37,9 @@ __all__ = ["Restored", "identities", "restore"]
 
 SCRATCH = "restoring"
 SEGMENT_BYTES_MAX = 1 << 34
+READS_AT_ONCE = 16
+AHEAD_BYTES_MAX = 128 << 20
+"""Of objects that are read or waiting to be used: two sealed segments, or as many parts as are read at once."""
 _IDENTITY = re.compile(r"([0-9a-f]{32})/")
 Progress = Callable[[int, int], None]
 """Takes (bytes read, bytes in all)."""
@@ -192,8 +196,8 @@ class _Run:
             waiting = [(name, size) for name, size in _in_order(journal) if segment_of(name) > self._begun[0]]
             total = read + sum(size for _, size in waiting)
             try:
-                for name, size in waiting:
-                    ended = self._sealed(name) if name.endswith(".segment") else self._part(name)
+                for name, size, data in self._read_ahead(waiting):
+                    ended = self._sealed(name, data) if name.endswith(".segment") else self._part(name, data)
                     self._result.read_bytes += size
                     if self._progress is not None:
                         self._progress(self._result.read_bytes, total)
@@ -211,6 +215,21 @@ class _Run:
             _, self._result.sequence, self._chain, self._result.last_ts = self._begun
             self._header, self._begun = None, self._begun_before
 
+    def _read_ahead(self, waiting: list[tuple[str, int]]) -> Iterator[tuple[str, int, bytes]]:
+        """Names, sizes and contents in order, while the next ones are on their way: the open segment of a quiet market
+        is of a hundred thousand parts, and each is a round trip. Raises _Gone."""
+        with ThreadPoolExecutor(READS_AT_ONCE) as readers:
+            asked: list[tuple[str, int, Future[bytes]]] = []  # bounded by READS_AT_ONCE and AHEAD_BYTES_MAX
+            for name, size in waiting:
+                while asked and (
+                    len(asked) == READS_AT_ONCE or size + sum(each for _, each, _ in asked) > AHEAD_BYTES_MAX
+                ):
+                    first, length, read = asked.pop(0)
+                    yield first, length, read.result()
+                asked.append((name, size, readers.submit(self._read, name)))
+            for name, size, read in asked:
+                yield name, size, read.result()
+
     def _read(self, name: str) -> bytes:
         """Raises _Gone."""
         try:
@@ -220,16 +239,14 @@ class _Run:
 
     # ------------------------------------------------------------ objects
 
-    def _sealed(self, name: str) -> bool:
-        data = self._read(name)
+    def _sealed(self, name: str, data: bytes) -> bool:
         self._begin(name, self._take_header(name, data))
         ended = self._add(name, data[HEADER_BYTES:])
         if not ended:
             self._end_segment()
         return ended
 
-    def _part(self, name: str) -> bool:
-        data = self._read(name)
+    def _part(self, name: str, data: bytes) -> bool:
         part, body = PartHeader.unpack(name, data), PartHeader.body(data)
         if part.identity != self._identity or part.first != self._result.sequence + 1:
             raise JournalCorrupt(f"backup: {name}: does not continue sequence {self._result.sequence}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 import threading
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 
 from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, Refused, SettingsInvalid, Unavailable
-from persistence import segments
+from persistence import backup, segments
 from persistence.backup import CHUNK_BYTES, Objects, Shipper, segment_of
 from persistence.disk import DirectoryDisk, DirectoryLock
 from persistence.recovery import Recovered, recover, replay, verify
-from persistence.restore import identities, restore
+from persistence.restore import READS_AT_ONCE, identities, restore
 from persistence.truncate import plan_truncation, truncate
+from tests.support.waiting import HANG_S
 from tests.unit.persistence.test_recovery import SETTINGS, feed, workload
 
 
@@ -121,8 +123,13 @@ def test_a_restore_beside_a_shipper_that_goes_on(
 
     class Meanwhile(Objects):
         renewed = 0
+        one = threading.Lock()
 
         def read(self, name: str) -> bytes:
+            with self.one:
+                return self.read_alone(name)
+
+        def read_alone(self, name: str) -> bytes:
             nonlocal at
             if self.renewed < 3 and (name.endswith(".part") if what == "segments" else "/beside/" in name):
                 self.renewed += 1
@@ -142,6 +149,29 @@ def test_a_restore_beside_a_shipper_that_goes_on(
     assert 0 < found.sequence <= recovered.core.sequence
     recovered.close()
     recover(tmp_path / "new", settings=SETTINGS).close()
+
+
+def test_parts_are_read_many_at_once_and_used_in_order(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quiet market's segment is of very many, and each is a round trip to the store."""
+    monkeypatch.setattr(backup, "PART_BYTES_MAX", 2_048)
+    recovered = shipped(data, place, slots, seals=False)
+    together = threading.Barrier(READS_AT_ONCE)
+
+    class Far(Objects):
+        parts = len(kinds(place)[".part"]) // READS_AT_ONCE * READS_AT_ONCE
+        asked = itertools.count()
+
+        def read(self, name: str) -> bytes:
+            if name.endswith(".part") and next(self.asked) < self.parts:
+                together.wait(HANG_S)  # no answer before all are asked
+            return super().read(name)
+
+    assert Far.parts >= 2 * READS_AT_ONCE
+    found = restore(Far(place), tmp_path / "new")
+    assert found.sequence == recovered.core.sequence and journal_of(tmp_path / "new") == journal_of(data)
+    recovered.close()
 
 
 @pytest.mark.parametrize("seals", [True, False], ids=["sealed", "in parts"])
