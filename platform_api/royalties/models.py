@@ -180,6 +180,12 @@ class ReportLine(Struct, frozen=True):
     digests: list[str]
     matures_at: str | None = None
     """When what was earned becomes payable; what is reversed is taken off then. None for what was paid."""
+    work_title: str | None = None
+    """At the end of the report or of the statement's month: papers of a closed month stay as they are."""
+    gross: str | None = None
+    """Of what was earned by a sale: what its buyer paid, in `asset`, also where the amount is one part of several."""
+    platform_fee: str | None = None
+    """The platform's part of `gross`."""
 
 
 class Report(Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,9 +17,9 @@ __all__ = [
     "licence_share_consents", "lock_chains", "lock_cover", "lock_distribution", "lock_owed", "lock_rule",
     "lock_runs", "note_gathering", "note_part", "open_licence_share", "open_rule", "owed_before", "part",
     "part_by_ref", "payout", "payouts", "policies", "policy_at", "release", "reverse_line", "rule", "rule_at",
-    "rule_lines", "rules", "run", "standing_rules", "statement", "statements", "take_consent",
-    "take_licence_share_consent", "totals_of", "totals_of_work", "turn_cover", "turn_payout", "unbind",
-    "waiting_licence_shares",
+    "rule_lines", "rules", "run", "sold_in", "standing_rules", "statement", "statements", "take_consent",
+    "take_licence_share_consent", "titles_until", "totals_of", "totals_of_work", "turn_cover", "turn_payout",
+    "unbind", "waiting_licence_shares",
 ]  # fmt: skip
 
 CLOSING_SECONDS_MAX = 600.0
@@ -548,6 +548,32 @@ async def entries_of_account(
             *arguments,
         )
     )  # fmt: skip
+
+
+async def titles_until(db: Any, works: Collection[UUID], until: datetime) -> dict[UUID, str]:
+    """What each work was called just before `until`, by the version that it had then."""
+    rows = await db.fetch(
+        """
+        SELECT w.id, coalesce(convert_from(v.content, 'UTF8')::json ->> 'title', w.title) AS title
+        FROM works.work w LEFT JOIN LATERAL (
+            SELECT content FROM works.work_version
+            WHERE work_id = w.id AND created_at < $2 ORDER BY number DESC LIMIT 1
+        ) v ON true
+        WHERE w.id = ANY($1)
+        """,
+        list(works), until,
+    )  # fmt: skip
+    return {row["id"]: row["title"] for row in rows}
+
+
+async def sold_in(db: Any, distributions: Collection[UUID]) -> dict[UUID, Any]:
+    """What was paid, and the platform's part of it, by distribution."""
+    rows = await db.fetch(
+        "SELECT d.id, e.scale, e.gross_units, e.platform_units FROM royalties.distribution d"
+        " JOIN royalties.revenue_event e ON e.id = d.event_id WHERE d.id = ANY($1)",
+        list(distributions),
+    )
+    return {row["id"]: row for row in rows}
 
 
 async def totals_of(db: Any, account_id: UUID, since: datetime, until: datetime) -> list[Any]:

@@ -69,7 +69,7 @@ class Statements:
         async with self._database.connection() as db:
             totals = await queries.totals_of(db, account_id, begin, end)
             rows = await queries.entries_of_account(db, account_id, begin, end, lines_max + 1)
-            lines = await _lines(db, rows[:lines_max])
+            lines = await _lines(db, rows[:lines_max], end)
         complete = len(rows) <= lines_max
         return Report(timestamp(begin), timestamp(end), [total_of(row) for row in totals], lines, complete)
 
@@ -92,7 +92,7 @@ class Statements:
                 db, row["account_id"], begin, end, LINES_MAX + 1, row["asset"], after
             )
             rows, pagination = page(rows, LINES_MAX, lambda line: (line["happened_at"], line["id"]))
-            return StatementDetail(_statement(row), await _lines(db, rows)), pagination
+            return StatementDetail(_statement(row), await _lines(db, rows, end)), pagination
 
     async def read_whole(self, caller: Caller, statement_id: UUID, *, lines_max: int | None = None) -> StatementDetail:
         """With all its lines. Raises ApiError NOT_FOUND; CONFLICT `too_many_lines` if there are more."""
@@ -100,7 +100,7 @@ class Statements:
         async with self._database.connection() as db:
             row = await self._own(db, caller, statement_id)
             async for rows in _pages(db, row["account_id"], row["period"], row["asset"]):
-                lines += await _lines(db, rows)
+                lines += await _lines(db, rows, _bounds(row["period"])[1])
                 if lines_max is not None and len(lines) > lines_max:
                     message = f"It has more than {lines_max} lines: ask for csv."
                     raise ApiError(ErrorCode.CONFLICT, message, reason="too_many_lines")
@@ -221,13 +221,15 @@ def _bounds(period: str) -> tuple[datetime, datetime]:
     return datetime(year, month, 1, tzinfo=UTC), datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
 
 
-async def _lines(db: Any, rows: Sequence[Any]) -> list[ReportLine]:
+async def _lines(db: Any, rows: Sequence[Any], until: datetime) -> list[ReportLine]:
     """With sequence and batch, also of what was posted by a command whose answer was lost: asked again, the core only
     says that it ran, and the projection of its events says where."""
     untold = [row["ref"] for row in rows if row["sequence"] is None]
     found = await sequences_of(db, untold) if untold else {}
     sequences = [row["sequence"] or found.get(row["ref"]) for row in rows]
     batches = await settled_in(db, [sequence for sequence in sequences if sequence is not None])
+    titles = await queries.titles_until(db, {row["work_id"] for row in rows if row["work_id"]}, until)
+    sold = await queries.sold_in(db, {row["distribution_id"] for row in rows if row["distribution_id"]})
     lines: list[ReportLine] = []
     for row, sequence in zip(rows, sequences, strict=True):
         if len(lines) % AT_ONCE == AT_ONCE - 1:
@@ -238,10 +240,17 @@ async def _lines(db: Any, rows: Sequence[Any]) -> list[ReportLine]:
                 timestamp(row["happened_at"]), row["kind"], row["asset"],
                 decimal_text(row["amount_units"], row["scale"]), str(row["work_id"]) if row["work_id"] else None,
                 row["revenue_kind"], row["ref"], sequence, batch, digests,
-                None if row["kind"] == "paid" else timestamp(row["matures_at"]),
+                None if row["kind"] == "paid" else timestamp(row["matures_at"]), titles.get(row["work_id"]),
+                *_sale(sold.get(row["distribution_id"]) if row["kind"] == "earned" else None),
             )
         )  # fmt: skip
     return lines
+
+
+def _sale(row: Any | None) -> tuple[str | None, str | None]:
+    if row is None:
+        return None, None
+    return decimal_text(row["gross_units"], row["scale"]), decimal_text(row["platform_units"], row["scale"])
 
 
 def _statement(row: Any) -> Statement:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
+import pypdfium2
 import pytest
 import pytest_asyncio
 
@@ -506,14 +507,31 @@ async def test_papers_hold_the_lines_and_are_the_same_each_time(shop):
     assert "attachment" in answer.headers["content-disposition"]
     (row,) = csv.DictReader(io.StringIO(answer.text))
     assert (row["kind"], row["asset"], row["amount"], row["work_id"]) == ("earned", "USDC", "9", work["id"])
+    sold = (work["title"], "10", "1")
+    assert (row["work_title"], row["gross"], row["platform_fee"]) == sold
+    assert [(line["work_title"], line["gross"], line["platform_fee"]) for line in report["lines"]] == [sold]
     first, second = [await shop.world.client.get(f"{path}?format=pdf", headers=bearer) for _ in range(2)]
     assert first.content.startswith(b"%PDF-") and first.headers["content-type"] == "application/pdf"
     assert first.content == second.content and b"%%EOF" in first.content[-20:]
+    shown = "".join(pypdfium2.PdfDocument(first.content)[0].get_textpage().get_text_bounded().split())
+    assert "".join(work["title"].split()) in shown and work["id"] in shown
     empty = await shop.world.client.get(f"{path}?since=2021-01-01&until=2021-12-31&format=pdf", headers=bearer)
     assert empty.content.startswith(b"%PDF-")
     for query in ("since=2026-02-02&until=2026-02-01", "since=0001-01-01", "until=9999-12-31", "format=xls", "since=x"):
         assert (await shop.world.client.get(f"{path}?{query}", headers=bearer)).status_code == 400, query
     assert (await shop.get(f"{path}?since=2021-01-01&until=2021-12-31", bearer))["lines"] == []
+
+
+async def test_papers_of_a_closed_month_keep_the_title_it_had(shop):
+    _, bearer, work, _, _ = await shop.seller()
+    path = f"/v1/works/{work['id']}"
+    async with shop.world.kernel.database.connection() as db:
+        before = await db.fetchval("SELECT clock_timestamp()")
+        await shop.world.data("PATCH", path, headers=bearer, json={"title": "Война и мир"})
+        after = await db.fetchval("SELECT clock_timestamp()")
+        id_ = UUID(work["id"])
+        assert await queries.titles_until(db, [id_], before) == {id_: work["title"]} != {id_: "Война и мир"}
+        assert await queries.titles_until(db, [id_], after) == {id_: "Война и мир"}
 
 
 async def test_only_what_is_older_than_the_hold_period_is_paid_out(api_dsn):
