@@ -20,11 +20,15 @@ class Person:
         self.bearer: dict[str, str] = {}
         self.id = ""
 
-    async def data(self, method: str, path: str, /, **body: Any) -> Any:
-        """The `data` of a good answer; each POST has an Idempotency-Key of its own."""
+    async def answer(self, method: str, path: str, /, **body: Any) -> httpx.Response:
+        """Whatever the answer is; each POST has an Idempotency-Key of its own."""
         key = {"idempotency-key": uuid4().hex} if method == "POST" else {}
         sent = {"json": body} if body else {}
-        answer = await self.http.request(method, path, headers=self.bearer | key, **sent)
+        return await self.http.request(method, path, headers=self.bearer | key, **sent)
+
+    async def data(self, method: str, path: str, /, **body: Any) -> Any:
+        """The `data` of a good answer."""
+        answer = await self.answer(method, path, **body)
         assert answer.status_code < 300, answer.text
         return answer.json()["data"]
 
