@@ -34,6 +34,8 @@ _DIGEST = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}")
 """32 bytes in base58."""
 OPEN_MAX = 100
 """Of one account on their way at once: each costs the operator gas."""
+A_DAY = 300
+"""Of one account, in any 24 hours."""
 
 
 class Copyrights:
@@ -48,7 +50,8 @@ class Copyrights:
 
         Raises:
             ApiError: VALIDATION_ERROR, FORBIDDEN `sui_wallet_needed`, NOT_FOUND `unknown_work` `unknown_chapter`
-                `unknown_version`, CONFLICT `already_registered` `hash_registered` `not_editable`.
+                `unknown_version`, CONFLICT `already_registered` `hash_registered` `not_editable`
+                `too_many_registrations` `too_many_registrations_a_day`.
         """
         if (body.work_id is None) == (body.chapter_id is None):
             message = "work_id: name either a work or a chapter"
@@ -152,6 +155,9 @@ class Copyrights:
         if await queries.open_registrations(db, UUID(caller.account_id)) >= OPEN_MAX:
             message = f"An account has at most {OPEN_MAX} registrations on their way."
             raise ApiError(ErrorCode.CONFLICT, message, reason="too_many_registrations")
+        if await queries.registrations_today(db, UUID(caller.account_id)) >= A_DAY:
+            message = f"An account registers at most {A_DAY} contents in 24 hours."
+            raise ApiError(ErrorCode.CONFLICT, message, reason="too_many_registrations_a_day")
 
     def _registration(self, row: Any) -> Registration:
         return Registration(

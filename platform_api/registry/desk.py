@@ -13,6 +13,9 @@ chain has not executed allows new ones, and whatever was signed for the document
 them exclude each other is the chain's part (`RightsPort`). One transaction is under way at a time, held by a unique
 index: the capability and the gas coin that a transaction names change with the one before it.
 
+Turn by turn: of the purposes, and of the accounts for which a purpose has documents. Whoever has one waits for one of
+each other account, however many those have.
+
 Runs in the back office. While the chain or the database is away nothing is lost, and nothing is sent twice.
 """
 
@@ -22,6 +25,7 @@ import asyncio
 import contextlib
 import logging
 from typing import Any, Protocol
+from uuid import UUID
 
 from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
 from platform_api.database import Database
@@ -39,6 +43,8 @@ REST_S = 30.0
 """After something that nobody foresaw."""
 ABORTS_MAX = 5
 """Transactions of one document that cost gas without an effect; then a person is asked."""
+_FIRST = UUID(int=0)
+"""Before all accounts."""
 
 
 class Part(Protocol):
@@ -46,8 +52,9 @@ class Part(Protocol):
 
     purpose: str
 
-    async def due(self, db: Any) -> Any:
-        """The document that has waited longest, or None."""
+    async def due(self, db: Any, after: UUID) -> Any:
+        """What has waited longest, of the first account after this one that waits for anything; None: of none after it.
+        `turn_of` is the account."""
 
     async def sign(self, row: Any) -> SignedCall | None:
         """None: it must wait, and was put off. Raises Refused: the chain says no before anything was sent."""
@@ -83,6 +90,8 @@ class RegistryDesk:
     def __init__(self, database: Database, chain: RightsPort, events: Events, parts: list[Part]) -> None:
         self._database, self._chain, self._events = database, chain, events
         self._parts = {part.purpose: part for part in parts}
+        self._in_turn = [(part, _FIRST) for part in parts]
+        """Each with the account it served last; the part that was served last is the last."""
         self.error = ""
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -105,10 +114,13 @@ class RegistryDesk:
         async with self._database.connection() as db:
             row = await queries.transaction_under_way(db)
         if row is None:
-            for part in self._parts.values():
+            for turn in self._in_turn:
+                part, served = turn
                 async with self._database.connection() as db:
-                    document = await part.due(db)
+                    document = await part.due(db, served) or await part.due(db, _FIRST)
                 if document is not None:
+                    self._in_turn.remove(turn)
+                    self._in_turn.append((part, document["turn_of"]))
                     return await self._begin(part, document)
             return False
         await self._drive(row)

@@ -35,6 +35,9 @@ __all__ = ["LicenseIssues", "LicenseRecords", "LicenseRevocations"]
 
 _BAD_TERMS, _UNKNOWN, _IRREVOCABLE, _REVOKED = 7, 8, 9, 10
 """Abort codes of the contract."""
+A_DAY = 200
+"""Of one licensor's licences to the chain, each at the operator's cost, and as many back; the rest wait for the next
+day. The licences themselves count at once."""
 
 
 class LicenseRecords:
@@ -77,6 +80,7 @@ class LicenseRecords:
             "terms_hash": hashlib.sha256(terms.encode()).digest(), "ends_at": datetime.fromisoformat(shown.ends_at),
             "registration_id": await queries.first_registration(db, UUID(shown.work_id)),
             "revoked": revoked, "status": "dropped" if revoked else "waiting",
+            "not_before": await queries.next_turn(db, UUID(shown.licensor_id), A_DAY),
         })  # fmt: skip
 
     async def _note_revocation(self, db: Any, event: Event) -> None:
@@ -106,8 +110,8 @@ class LicenseIssues(_Records):
 
     purpose = "license"
 
-    async def due(self, db: Any) -> Any:
-        return await queries.due_record(db)
+    async def due(self, db: Any, after: UUID) -> Any:
+        return await queries.due_record(db, after)
 
     async def sign(self, row: Any) -> SignedCall | None:
         now = datetime.now(UTC)
@@ -153,8 +157,8 @@ class LicenseRevocations(_Records):
 
     purpose = "revocation"
 
-    async def due(self, db: Any) -> Any:
-        return await queries.due_revocation(db)
+    async def due(self, db: Any, after: UUID) -> Any:
+        return await queries.due_revocation(db, after)
 
     async def sign(self, row: Any) -> SignedCall | None:
         return await self._chain.sign_revocation(row["work_object"], row["cap_id"], row["object_id"])
@@ -203,6 +207,7 @@ def _period(row: Any, *, with_terms: bool) -> ChainLicense:
         expires_at=moment(row["expires_at"]),
         revoke_digest=row["revoke_digest"],
         revoked_at=moment(row["revoked_at"]),
+        not_before=moment(row["not_before"]) if row["status"] == "waiting" else None,
     )
 
 

@@ -110,6 +110,8 @@ class ChainLicense(Struct, frozen=True):
     expires_at: str | None
     revoke_digest: Digest | None
     revoked_at: str | None
+    not_before: str | None
+    """While it waits: two hundred a day of one licensor get to the chain, what is beyond that waits until then."""
 
 
 class LicenseProof(Struct, frozen=True):

@@ -45,9 +45,17 @@ async def open_registrations(db: Any, account_id: UUID) -> int:
     return int(await db.fetchval(query, account_id))
 
 
-async def due_registration(db: Any) -> Any:
+async def registrations_today(db: Any, account_id: UUID) -> int:
+    query = "SELECT count(*) FROM registry.registration WHERE account_id = $1 AND created_at > now() - interval '1 day'"
+    return int(await db.fetchval(query, account_id))
+
+
+async def due_registration(db: Any, after: UUID) -> Any:
+    """Of the first account after this one that has any due: what of it has waited longest."""
     return await db.fetchrow(
-        "SELECT * FROM registry.registration WHERE status = 'pending' AND try_at <= now() ORDER BY try_at LIMIT 1"
+        "SELECT *, account_id AS turn_of FROM registry.registration"
+        " WHERE status = 'pending' AND try_at <= now() AND account_id > $1 ORDER BY account_id, try_at LIMIT 1",
+        after,
     )
 
 
@@ -182,6 +190,16 @@ async def first_registration(db: Any, work_id: UUID) -> UUID | None:
     return found
 
 
+async def next_turn(db: Any, licensor_id: UUID, a_day: int) -> datetime:
+    """When a licensor's next record may go: a day after the one that is `a_day` records before it, or now."""
+    at: datetime = await db.fetchval(
+        "SELECT greatest(now(), (SELECT not_before + interval '1 day' FROM registry.license_record"
+        " WHERE licensor_id = $1 ORDER BY not_before DESC OFFSET $2 LIMIT 1))",
+        licensor_id, a_day - 1,
+    )  # fmt: skip
+    return at
+
+
 async def insert_record(db: Any, fields: Mapping[str, Any]) -> None:
     """Nothing, if the period has its record."""
     insert, values = insertion("registry.license_record", fields)
@@ -205,21 +223,27 @@ async def revoke_records(db: Any, license_id: UUID) -> None:
 
 
 _OF_WORK = """
-    SELECT l.*, r.object_id AS work_object, r.cap_id FROM registry.license_record l
+    SELECT l.*, r.object_id AS work_object, r.cap_id, l.licensor_id AS turn_of FROM registry.license_record l
     JOIN registry.registration r ON r.id = l.registration_id
 """
 
 
-async def due_record(db: Any) -> Any:
+async def due_record(db: Any, after: UUID) -> Any:
+    """Of the first licensor after this account who has any due: what has waited longest."""
     return await db.fetchrow(
-        _OF_WORK + "WHERE l.status = 'waiting' AND l.registration_id IS NOT NULL AND l.try_at <= now()"
-        " ORDER BY l.try_at LIMIT 1"
+        _OF_WORK + "WHERE l.status = 'waiting' AND l.registration_id IS NOT NULL"
+        " AND greatest(l.try_at, l.not_before) <= now() AND l.licensor_id > $1"
+        " ORDER BY l.licensor_id, greatest(l.try_at, l.not_before) LIMIT 1",
+        after,
     )
 
 
-async def due_revocation(db: Any) -> Any:
+async def due_revocation(db: Any, after: UUID) -> Any:
+    """Of the first licensor after this account who has any due: what has waited longest."""
     return await db.fetchrow(
-        _OF_WORK + "WHERE l.status = 'issued' AND l.revoked AND l.try_at <= now() ORDER BY l.try_at LIMIT 1"
+        _OF_WORK + "WHERE l.status = 'issued' AND l.revoked AND l.try_at <= now() AND l.licensor_id > $1"
+        " ORDER BY l.licensor_id, l.try_at LIMIT 1",
+        after,
     )
 
 

@@ -34,8 +34,8 @@ class Registrations:
     def __init__(self, database: Database, chain: RightsPort, events: Events, audit: Audit) -> None:
         self._database, self._chain, self._events, self._audit = database, chain, events, audit
 
-    async def due(self, db: Any) -> Any:
-        return await queries.due_registration(db)
+    async def due(self, db: Any, after: UUID) -> Any:
+        return await queries.due_registration(db, after)
 
     async def sign(self, row: Any) -> SignedCall | None:
         return await self._chain.sign_registration(bytes(row["sha256"]), row["uri"], bytes(row["address"]))

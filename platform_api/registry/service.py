@@ -31,7 +31,7 @@ class RegistryService:
 
 
 def registry_desk(database: Database, chain: RightsPort) -> RegistryDesk:
-    """What brings documents to the chain. Revocations come first, then works, then licences of them."""
+    """What brings documents to the chain: revocations, works, and licences of them, in turn."""
     events = Events(EVENTS)
     common = (database, chain, events, Audit())
     parts: list[Part] = [LicenseRevocations(*common), Registrations(*common), LicenseIssues(*common)]

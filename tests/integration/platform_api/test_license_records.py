@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from datetime import UTC, datetime
 from itertools import count
 from uuid import UUID, uuid4
 
@@ -10,12 +11,13 @@ import pytest
 
 from platform_api.kernel.relay import Relay
 from platform_api.licensing.service import LicensingService
+from platform_api.registry import copyrights, license_records
 from platform_api.registry.desk import ABORTS_MAX
 from platform_api.registry.service import registry_desk
 from settlement.chain.encoding import address_bytes
 from settlement.chain.rights import Grant
 from tests.integration.platform_api.test_registry import registered
-from tests.integration.platform_api.test_works import creator, published
+from tests.integration.platform_api.test_works import creator, published, story
 from tests.support.licences import TERMS, issued, keyed, studio
 from tests.support.registry import Crash, chain
 from tests.unit.platform_api.test_sui_signature import Wallet
@@ -222,3 +224,79 @@ async def dies(database, chain, step):
     except Crash:
         return True
     return False
+
+
+async def test_registration_waits_for_one_of_each_other_account_and_not_for_hundreds(world, chain, owner, monkeypatch):
+    """Somebody gives licences away and takes them back, and another one registers a work."""
+    monkeypatch.setattr(license_records, "A_DAY", 1_000)
+    work = await public_work(world, owner)
+    await register(world, chain, owner, work)
+    friend_id, _ = await studio(world)
+    given = [await issued(world, owner, work, friend_id, base_fee="0") for _ in range(24)]
+    await world.settle()
+    for _ in range(8):
+        assert await chain.desk.step()
+    for licence in given:
+        await world.data("POST", f"/v1/licenses/{licence['id']}/revoke", headers=keyed(owner), json={"reason": "x"})
+    more = [await issued(world, owner, work, friend_id, base_fee="0") for _ in range(24)]
+    await world.settle()
+    waiting = await world.sql("SELECT count(*) AS n FROM registry.license_record WHERE status = 'waiting' OR revoked")
+    assert waiting[0]["n"] >= 24 + len(more)
+    _, _, honest = await creator(world, "Honest")
+    mine = await story(world, honest, f"Mine {uuid4().hex}")
+    await world.data("POST", "/v1/copyrights", headers=keyed(honest), json={"work_id": mine["id"]})
+    for _ in range(3):
+        assert await chain.desk.step()
+    (mine,) = await world.data("GET", f"/v1/works/{mine['id']}/registrations", headers=honest)
+    assert mine["status"] == "registered"
+    await chain.settle()
+    rows = await world.sql("SELECT status, count(*) AS n FROM registry.license_record GROUP BY status")
+    assert {row["status"]: row["n"] for row in rows} == {"revoked": 8, "dropped": 16, "issued": 24}
+
+
+async def test_accounts_take_turns_at_registering(world, chain):
+    """Also where each has registered before: the desk goes round, and does not begin with the first each time."""
+    people = [(await creator(world, f"Author {number}"))[2] for number in range(3)]
+    for bearer in people:
+        for number in range(3):
+            mine = await story(world, bearer, f"Story {number} {uuid4().hex}")
+            await world.data("POST", "/v1/copyrights", headers=keyed(bearer), json={"work_id": mine["id"]})
+    for turn in range(1, 4):
+        for _ in people:
+            assert await chain.desk.step()
+        rows = await world.sql("SELECT count(*) FILTER (WHERE status = 'registered') AS n FROM registry.registration"
+                               " GROUP BY account_id")  # fmt: skip
+        assert [row["n"] for row in rows] == [turn] * 3
+
+
+async def test_licences_beyond_a_days_number_wait_for_the_next_day(world, chain, owner, monkeypatch):
+    monkeypatch.setattr(license_records, "A_DAY", 2)
+    work = await public_work(world, owner)
+    await register(world, chain, owner, work)
+    friend_id, friend = await studio(world)
+    given = [await issued(world, owner, work, friend_id, base_fee="0") for _ in range(5)]
+    await chain.settle()
+    found = [await record(world, friend, licence) for licence in given]
+    assert sorted(each["status"] for each in found) == ["issued"] * 2 + ["waiting"] * 3
+    days = [
+        round((datetime.fromisoformat(each["not_before"]) - datetime.now(UTC)).total_seconds() / 86_400)
+        for each in found if each["status"] == "waiting"
+    ]  # fmt: skip
+    assert sorted(days) == [1, 1, 2]
+    await world.sql("UPDATE registry.license_record SET not_before = not_before - interval '25 hours'")
+    await chain.settle()
+    found = [(await record(world, friend, licence))["status"] for licence in given]
+    assert sorted(found) == ["issued"] * 4 + ["waiting"]
+
+
+async def test_registrations_beyond_a_days_number_are_refused(world, chain, monkeypatch):
+    monkeypatch.setattr(copyrights, "A_DAY", 2)
+    _, _, bearer = await creator(world)
+    for number in range(3):
+        mine = await story(world, bearer, f"Story {number} {uuid4().hex}")
+        ask = ("POST", "/v1/copyrights"), {"headers": keyed(bearer), "json": {"work_id": mine["id"]}}
+        if number < 2:
+            await world.data(*ask[0], **ask[1])
+    await world.refused(409, "CONFLICT", "too_many_registrations_a_day", *ask[0], **ask[1])
+    await world.sql("UPDATE registry.registration SET created_at = created_at - interval '1 day'")
+    await world.data(*ask[0], **ask[1])
