@@ -10,6 +10,7 @@ A work that was made under it owes the licensed one its share as long as it is s
 Exclusivity is asked for here and nowhere else, whether somebody decided or an application approves itself. Licences of
 one *level* (below the work, or below the same licence) are compared; docs/decisions/0032 says why that is enough. One
 that approved itself is in nobody's way until it is paid, and yields to what came before its fee (docs/decisions/0047).
+Nothing is given below a licence in a period for which those who are paid for the work have not agreed to that (0061).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from platform_api.licensing import queries, window_queries
 from platform_api.licensing.due import tell_window, wake
 from platform_api.licensing.measures import TERRITORY_LIST, expanded, scope_set, territory_set
 from platform_api.licensing.models import LicenseTerms
+from platform_api.royalties.service import RoyaltyService
 from platform_api.works.catalog import check_open
 from platform_api.works.service import WorkService
 
@@ -76,12 +78,14 @@ class Grants:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._catalog = kernel.service(WorkService).catalog
+        self._shares = kernel.service(RoyaltyService).licence_shares
 
     async def reserve(self, db: Any, grant: Grant, actor: UUID) -> UUID:
         """A licence that waits for its fee, or is active if there is none. The caller holds the work's lock.
 
         Raises:
-            ApiError: CONFLICT `not_editable`, `exclusivity_clash`, `chain_too_deep`; VALIDATION_ERROR `beyond_parent`.
+            ApiError: CONFLICT `not_editable`, `exclusivity_clash`, `chain_too_deep`, `sublicensing_not_agreed`;
+                VALIDATION_ERROR `beyond_parent`.
         """
         check_open(await self._catalog.lock_known(db, grant.work_id))
         now = await _now(db)
@@ -93,6 +97,7 @@ class Grants:
             _check_within(grant, span["least"])
             until = min(until, grant.parent["ends_at"])
             pay_before = min(pay_before, until)
+            await self._check_given_on(db, grant.parent["id"], base, until)
         license_id = new_id()
         parent_id = grant.parent["id"] if grant.parent is not None else None
         level = parent_id or grant.work_id
@@ -112,7 +117,7 @@ class Grants:
         await self._check_free(db, level, exclusive, fields, base, until, None, actor)
         await queries.insert_license(db, fields)
         yields = bool(grant.fee_units) and not (grant.decided or exclusive)
-        await self._reserve_period(db, license_id, exclusive, base, until, pay_before, yields)
+        await self._reserve_period(db, fields, base, until, pay_before, yields, actor)
         await self._catalog.mark_sold(db, grant.work_id)
         if not grant.fee_units:
             await self.begin(db, license_id, actor)
@@ -122,8 +127,8 @@ class Grants:
         """Reserves the period that follows the present one; a free one is the licence's at once.
 
         Raises:
-            ApiError: CONFLICT `not_editable`, `exclusivity_clash`, `renewal_pending`, `already_renewed`;
-                VALIDATION_ERROR.
+            ApiError: CONFLICT `not_editable`, `exclusivity_clash`, `renewal_pending`, `already_renewed`,
+                `sublicensing_not_agreed`; VALIDATION_ERROR.
         """
         check_open(await self._catalog.lock_known(db, row["work_id"]))
         if await queries.unpaid_period(db, row["id"]) is not None:
@@ -137,8 +142,9 @@ class Grants:
             parent = await queries.license_row(db, row["parent_license_id"])
             if until > parent["ends_at"]:
                 raise _beyond("duration", "the period ends after that of the licence above")
+            await self._check_given_on(db, parent["id"], base, until)
         await self._check_free(db, row["level"], exclusive, row, base, until, row["id"], actor)
-        await self._reserve_period(db, row["id"], exclusive, base, until, min(now + PAY_TIME, base), False)
+        await self._reserve_period(db, row, base, until, min(now + PAY_TIME, base), False, actor)
         if not row["fee_units"]:
             await self.begin(db, row["id"], actor)
 
@@ -194,6 +200,7 @@ class Grants:
             await self._end(db, row, "expired", NOT_PAID, None)
         else:
             await queries.release_period(db, period_id)
+            await self._shares.end_given_on(db, [period_id])
 
     async def expire(self, db: Any, row: Any) -> None:
         """Its time is over."""
@@ -220,7 +227,8 @@ class Grants:
     async def _end(self, db: Any, row: Any, status: str, reason: str, actor: UUID | None) -> None:
         had_begun = row["starts_at"] is not None
         await queries.end_license(db, row["id"], status, reason)
-        await queries.end_periods(db, row["id"], "over" if status == "expired" and had_begun else "released")
+        ended = await queries.end_periods(db, row["id"], "over" if status == "expired" and had_begun else "released")
+        await self._shares.end_given_on(db, ended)
         await queries.release_seats(db, row["id"])
         for window in await window_queries.end_of_license(db, row["id"]):
             await tell_window(self._kernel, db, window, actor)
@@ -243,14 +251,20 @@ class Grants:
             shown = found["license_id"] if actor == fields["licensor_id"] else None
             raise _clash("exclusive" if found["exclusive"] else "other", found["unpaid_until"], shown)
 
+    async def _check_given_on(self, db: Any, parent_id: UUID, base: datetime, until: datetime) -> None:
+        await self._shares.check_given_on(db, await queries.periods_meeting(db, parent_id, base, until))
+
     async def _reserve_period(
-        self, db: Any, license_id: UUID, exclusive: bool, base: datetime, until: datetime, pay_before: datetime,
-        yields: bool,
-    ) -> None:  # fmt: skip
+        self, db: Any, row: Any, base: datetime, until: datetime, pay_before: datetime, yields: bool, actor: UUID
+    ) -> None:
+        """`row`: of the licence, or its fields."""
+        period_id, exclusive = new_id(), row["license_type"] == "exclusive"
         try:
-            await queries.insert_period(db, new_id(), license_id, exclusive, base, until, pay_before, yields)
+            await queries.insert_period(db, period_id, row["id"], exclusive, base, until, pay_before, yields)
         except asyncpg.ExclusionViolationError as error:  # the lock comes first: the database has the last word
             raise _clash("exclusive") from error
+        if row["sublicensing"]:
+            await self._shares.give_on(db, row["work_id"], row["id"], period_id, row["revenue_share_bps"], actor)
         if pay_before > await _now(db):
             await wake(self._kernel, db, pay_before)
 

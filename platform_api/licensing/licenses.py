@@ -19,6 +19,7 @@ from platform_api.licensing.models import IssueRequest, License, LicenseVerifica
 from platform_api.licensing.terms import Terms
 from platform_api.moments import checked_moment
 from platform_api.money import decimal_text
+from platform_api.royalties.share_queries import given_on_of
 from platform_api.security import Caller, check_may
 from platform_api.works.service import WorkService
 
@@ -60,7 +61,7 @@ class Licenses:
         """Raises ApiError.
 
         VALIDATION_ERROR `unknown_work`, `unknown_account`, `beyond_parent`; FORBIDDEN `no_sublicensing`;
-        LICENSE_EXPIRED of the licence above; CONFLICT `exclusivity_clash`.
+        LICENSE_EXPIRED of the licence above; CONFLICT `exclusivity_clash`, `sublicensing_not_agreed`.
         """
         key = required_key(key)
         actor = UUID(caller.account_id)
@@ -87,7 +88,7 @@ class Licenses:
         """By its licensee under terms that still stand as they were, or by its licensor.
 
         Raises ApiError NOT_FOUND; LICENSE_EXPIRED; CONFLICT `not_active`, `terms_changed`, `renewal_pending`,
-        `already_renewed`, `exclusivity_clash`, `refund_open`.
+        `already_renewed`, `exclusivity_clash`, `refund_open`, `sublicensing_not_agreed`.
         """
         await self._check_known(caller, license_id, "licensor", "licensee")
         key = required_key(key)
@@ -279,10 +280,14 @@ async def shown(db: Any, rows: list[Any]) -> list[License]:
     ids = [row["id"] for row in rows]
     valid = await queries.valid_ids(db, ids, datetime.now(UTC))
     codes, unpaid = await queries.codes(db, ids), await queries.unpaid_periods(db, ids)
-    return [_license(row, row["id"] in valid, codes.get(row["id"]), unpaid.get(row["id"])) for row in rows]
+    given_on = await given_on_of(db, [row["id"] for row in rows if row["sublicensing"]])
+    return [
+        _license(row, row["id"] in valid, codes.get(row["id"]), unpaid.get(row["id"]), given_on.get(row["id"]))
+        for row in rows
+    ]
 
 
-def _license(row: Any, valid: bool, code: str | None, period: Any) -> License:
+def _license(row: Any, valid: bool, code: str | None, period: Any, given_on: Any) -> License:
     def id_of(name: str) -> str | None:
         return None if row[name] is None else str(row[name])
 
@@ -293,7 +298,7 @@ def _license(row: Any, valid: bool, code: str | None, period: Any) -> License:
         revenue_share_bps=row["revenue_share_bps"], base_fee=decimal_text(row["fee_units"], row["scale"]),
         asset=row["asset"], territories=list(row["territories"]), scope=list(row["scope"]), duration=row["duration"],
         requirements=row["requirements"], restrictions=row["restrictions"], sublicensing=row["sublicensing"],
-        seats=row["seats"], status=row["status"], valid=valid, starts_at=moment(row["starts_at"]),
+        given_on=given_on, seats=row["seats"], status=row["status"], valid=valid, starts_at=moment(row["starts_at"]),
         ends_at=moment(row["ends_at"]),
         fee_due=None if period is None else decimal_text(period["fee_units"], row["scale"]),
         pay_before=None if period is None else timestamp(period["pay_before"]), verification_code=code,

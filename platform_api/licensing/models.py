@@ -157,7 +157,9 @@ class License(Struct, frozen=True):
     """`starts_at` and `ends_at` are null until its first fee is paid; it holds from the first, until before the second.
 
     `fee_due` is what its licensee has to pay before `pay_before`, for its first period or for its renewal.
-    `valid`: active, within its time, and so is every licence above it.
+    `valid`: active, within its time, and so is every licence above it. `given_on` is null without `sublicensing`; else
+    whether all who are paid for the work have agreed to licences below this one, in its latest period: before it is
+    `effective` none is given.
     """
 
     id: str
@@ -177,6 +179,7 @@ class License(Struct, frozen=True):
     requirements: str
     restrictions: str
     sublicensing: bool
+    given_on: Literal["pending", "effective", "declined", "over"] | None
     seats: int | None
     status: LicenseStatus
     valid: bool

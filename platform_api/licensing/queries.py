@@ -365,13 +365,24 @@ async def release_period(db: Any, period_id: UUID) -> None:
     await db.execute("UPDATE licensing.license_period SET status = 'released' WHERE id = $1", period_id)
 
 
-async def end_periods(db: Any, license_id: UUID, status: str) -> None:
-    """`status`: of the one it had; one that was never paid is released."""
-    await db.execute(
+async def end_periods(db: Any, license_id: UUID, status: str) -> list[UUID]:
+    """`status`: of the one it had; one that was never paid is released. Those that it had."""
+    rows = await db.fetch(
         "UPDATE licensing.license_period SET status = CASE status WHEN 'active' THEN $2::text ELSE 'released' END"
-        f" WHERE license_id = $1 AND status IN {HELD}",
+        f" WHERE license_id = $1 AND status IN {HELD} RETURNING id",
         license_id, status,
     )  # fmt: skip
+    return [row["id"] for row in rows]
+
+
+async def periods_meeting(db: Any, license_id: UUID, from_at: datetime, until: datetime) -> list[UUID]:
+    """Those of the licence that have some of this time."""
+    rows = await db.fetch(
+        f"SELECT id FROM licensing.license_period WHERE license_id = $1 AND status IN {HELD}"
+        " AND reserved && tstzrange($2, $3)",
+        license_id, from_at, until,
+    )  # fmt: skip
+    return [row["id"] for row in rows]
 
 
 async def lapsed_periods(db: Any, limit: int) -> list[Any]:

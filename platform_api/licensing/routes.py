@@ -172,7 +172,11 @@ class LicenseController(Controller):
         self, request: AnyRequest, data: JSONBody[IssueRequest], caller: Who, licensing: Licensing,
         idempotency_key: NeededKey = None,
     ) -> Response[Envelope[License]]:  # fmt: skip
-        """Give a licence: of an own work, or below an own licence that permits it. Needs an Idempotency-Key."""
+        """Give a licence: of an own work, or below an own licence that permits it. Needs an Idempotency-Key.
+
+        One that permits licences below it, of a work that others are paid for too, is given on only once they have
+        agreed (`licence_shares` of the work's royalty rules): until then 409 `sublicensing_not_agreed`.
+        """
         made = await licensing.licenses.issue(caller, data, idempotency_key)
         return tagged(ok(request, made), made.version)
 

@@ -26,7 +26,7 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import MoneyAnswer, MoneyCommands
 from platform_api.money import decimal_text
-from platform_api.royalties import queries
+from platform_api.royalties import queries, share_queries
 from platform_api.royalties.entries import Entries
 from platform_api.royalties.postings import PLATFORM, Posting, postings
 from platform_api.royalties.rules import RoyaltyRules
@@ -95,7 +95,7 @@ class Earnings:
         waiting = [work_id]
         while waiting:
             child = waiting.pop()
-            rows = await queries.ancestors(db, child)
+            rows = await share_queries.ancestors(db, child)
             parents[child] = [(row["parent_work_id"], row["share_bps"]) for row in rows]
             for parent, _ in parents[child]:
                 if parent not in everybody:
@@ -163,16 +163,16 @@ class Earnings:
         Raises:
             ApiError: CONFLICT `chain_too_long` (also for a circle), `more_than_whole`.
         """
-        await queries.lock_chains(db)
-        await queries.bind(db, licence_id, work_id, parent_work_id, share_bps)
+        await share_queries.lock_chains(db)
+        await share_queries.bind(db, licence_id, work_id, parent_work_id, share_bps)
         for id_ in (work_id, parent_work_id):
             await self._works.catalog.mark_sold(db, id_)
-        if sum(row["share_bps"] for row in await queries.ancestors(db, work_id)) > WHOLE_BPS:
+        if sum(row["share_bps"] for row in await share_queries.ancestors(db, work_id)) > WHOLE_BPS:
             message = "The works above this one would get more than it receives."
             raise ApiError(ErrorCode.CONFLICT, message, reason="more_than_whole")
         below, waiting = {work_id}, [work_id]
         while waiting and len(below) < DESCENDANTS_MAX:
-            waiting = [id_ for id_ in await queries.children(db, waiting) if id_ not in below]
+            waiting = [id_ for id_ in await share_queries.children(db, waiting) if id_ not in below]
             below.update(waiting)
         try:
             for id_ in below:
@@ -239,7 +239,7 @@ class Earnings:
         """Raises ChainTooLong."""
         waiting, parts = [work_id], 1
         while waiting:
-            for row in await queries.ancestors(db, waiting.pop()):
+            for row in await share_queries.ancestors(db, waiting.pop()):
                 parts += 1
                 if parts > CHAIN_PARTS_MAX:
                     raise ChainTooLong

@@ -1,12 +1,20 @@
-"""What a work made under a licence gives to the work above it, and the consent of those whom that takes from.
+"""What licences take from those who are paid for a work, and their consent.
 
-Naming a work as made under a licence takes the licence's share from everybody who is paid for the work. So the share
-counts when everybody has agreed who is paid besides the owner, who names it: collaborators, and payees of rules that
-count or will. Who that is, is asked again at the last consent, under the lock of the work. A licence whose share takes
-no more than those did whose place it takes asks nobody. While a share waits, everything is divided as before; a
-refusal ends it, and the owner may name the work again.
+*Made under.* A work that is named as made under a licence gives the licence's share to the work above it: that takes
+from everybody who is paid for the new work. A share that takes the place of a higher one takes from those who are paid
+for the work above, and for the works above that.
+
+*Given on.* What licences are sold for below a licence that may be given on comes to its licensee, and its share of that
+to the work. That takes from everybody who is paid for the work, or for one above it: the same right, sold by the owner,
+would pay them by their shares. It is asked anew for each period of the licence; a licence whose share is the whole
+takes nothing.
+
+Whoever takes is the owner of the work that is taken from, or gives a licence of it. So the share counts when everybody
+else has agreed who loses: collaborators, and payees of rules that count or will. Who that is, is asked again at the
+last consent, under the lock of the work. While a share waits, everything is as before; a refusal ends it.
 
     pending ──▶ effective | declined | superseded (the licence is named anew, or a later one for the work)
+       └───────────┴──▶ over (given on: with the period)
 """
 
 from __future__ import annotations
@@ -19,10 +27,11 @@ from platform_api.envelope import unknown
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
-from platform_api.royalties import queries
+from platform_api.royalties import share_queries
 from platform_api.royalties.earnings import Earnings
 from platform_api.royalties.models import LicenceShare, LicenceShareConsent
 from platform_api.royalties.rules import RoyaltyRules, shown_share
+from platform_api.royalties.split import WHOLE_BPS
 from platform_api.security import Caller
 from platform_api.works.service import WorkService
 
@@ -54,72 +63,129 @@ class LicenceShares:
             asyncpg.UniqueViolationError: the licence has its work.
         """
         for id_ in (licence_id, *replaced):
-            waiting = await queries.open_licence_share(db, id_)
+            waiting = await share_queries.open_licence_share(db, id_)
             if waiting is not None and (id_ == licence_id or waiting["work_id"] == work["id"]):
-                await queries.close_licence_share(db, waiting["id"], "superseded")
-        row = await queries.insert_licence_share(
-            db, new_id(), licence_id, work["id"], parent_work_id, share_bps, replaced, work["account_id"]
+                await share_queries.close_licence_share(db, waiting["id"], "superseded")
+        row = await share_queries.insert_licence_share(
+            db, new_id(), licence_id, work["id"], parent_work_id, share_bps, replaced, work["account_id"], None
         )
-        return await self._begin(db, work, row, set())
+        return await self._begin(db, row, set())
+
+    async def give_on(
+        self, db: Any, work_id: UUID, licence_id: UUID, period_id: UUID, share_bps: int, actor: UUID
+    ) -> None:
+        """A period of a licence that permits licences below it was granted, by `actor`; the caller holds the work's
+        lock. Until all have agreed `check_given_on` refuses what would be sold below it in that time."""
+        row = await share_queries.insert_licence_share(
+            db, new_id(), licence_id, work_id, None, share_bps, [], actor, period_id
+        )
+        await self._begin(db, row, set())
+
+    async def check_given_on(self, db: Any, period_ids: Sequence[UUID]) -> None:
+        """Raises ApiError CONFLICT `sublicensing_not_agreed`: not all have agreed to each of these periods."""
+        if await share_queries.periods_not_agreed(db, period_ids):
+            message = (
+                "Others who are paid for the work have not agreed that this licence is given on: they answer by the"
+                " work's royalty rules."
+            )
+            raise ApiError(ErrorCode.CONFLICT, message, reason="sublicensing_not_agreed")
+
+    async def end_given_on(self, db: Any, period_ids: Sequence[UUID]) -> None:
+        """These periods are at their end: nothing waits for an answer, nothing can be given on."""
+        await share_queries.end_given_on(db, period_ids)
 
     async def answer(self, caller: Caller, work_id: UUID, body: LicenceShareConsent) -> LicenceShare:
         """By one who is asked. Raises ApiError NOT_FOUND; CONFLICT `share_closed`, and those of `name`."""
         account_id = UUID(caller.account_id)
         async with self._database.transaction() as db:
-            row = await queries.licence_share(db, body.share_id)
-            asked = [] if row is None else await queries.licence_share_consents(db, row["id"])
-            if row is None or row["work_id"] != work_id or account_id not in {one["account_id"] for one in asked}:
+            row = await share_queries.licence_share(db, body.share_id)
+            asked = [] if row is None else await share_queries.licence_share_consents(db, row["id"])
+            if row is None or work_id not in _works(row) or account_id not in {one["account_id"] for one in asked}:
                 raise unknown("share")
-            works = {id_: await self._catalog.lock_known(db, id_) for id_ in sorted((work_id, row["parent_work_id"]))}
-            row = await queries.licence_share(db, body.share_id)  # as it is under the lock
+            for id_ in sorted(_works(row)):
+                await self._catalog.lock_known(db, id_)
+            row = await share_queries.licence_share(db, body.share_id)  # as it is under the lock
             if row["status"] != "pending":
                 message = f"The share is {row['status']}: nothing waits for an answer."
                 raise ApiError(ErrorCode.CONFLICT, message, reason="share_closed")
-            await queries.take_licence_share_consent(db, row["id"], account_id, body.agree)
+            await share_queries.take_licence_share_consent(db, row["id"], account_id, body.agree)
             await self._kernel.audit.record(
-                db, "licence_share.answered", ("work", str(work_id)), actor=account_id,
+                db, "licence_share.answered", ("work", str(row["work_id"])), actor=account_id,
                 new={"share_id": str(row["id"]), "agree": body.agree},
             )  # fmt: skip
-            consents = await queries.licence_share_consents(db, row["id"])
+            consents = await share_queries.licence_share_consents(db, row["id"])
+            agreed = {consent["account_id"] for consent in consents}
             if not body.agree:
-                await queries.close_licence_share(db, row["id"], "declined")
-                others = await self._rules.paid_beside_owner(db, works[work_id])
-                await self._tell(db, works[work_id], row, "declined", others, account_id)
+                await share_queries.close_licence_share(db, row["id"], "declined")
+                await self._tell(db, row, "declined", agreed, account_id)
             elif all(consent["agreed"] for consent in consents):
-                await self._begin(db, works[work_id], row, {consent["account_id"] for consent in consents})
-            return await shown_share(db, await queries.licence_share(db, row["id"]))
+                await self._begin(db, row, agreed)
+            return await shown_share(db, await share_queries.licence_share(db, row["id"]))
 
-    async def _begin(self, db: Any, work: Any, row: Any, agreed: set[UUID]) -> bool:
+    async def _begin(self, db: Any, row: Any, agreed: set[UUID]) -> bool:
         """Let it count, unless somebody else loses by it: then they are asked, and False."""
-        others = await self._rules.paid_beside_owner(db, work)
-        before = await _given(db, work["id"])
         status = "effective"
         try:
             async with db.transaction():  # tried also if it must wait: what can never count is refused at once
-                await queries.unbind(db, row["replaces"], work["id"])
-                await self._earnings.bind(db, row["licence_id"], work["id"], row["parent_work_id"], row["share_bps"])
-                losers = others - agreed if await _given(db, work["id"]) > before else set()
-                if losers:
-                    raise _TakesFromOthers(losers)
-            await queries.close_licence_share(db, row["id"], "effective")
+                losers = await (self._made_under(db, row) if row["period_id"] is None else self._given_on(db, row))
+                if late := losers - agreed - {row["proposed_by"]}:
+                    raise _TakesFromOthers(late)
+            await share_queries.close_licence_share(db, row["id"], "effective")
         except _TakesFromOthers as takes:
-            await queries.add_licence_share_consents(db, row["id"], sorted(takes.accounts))
+            await share_queries.add_licence_share_consents(db, row["id"], sorted(takes.accounts))
+            agreed = agreed | takes.accounts
             status = "pending"
-        await self._tell(db, work, row, status, others, work["account_id"])
+        await self._tell(db, row, status, agreed, row["proposed_by"])
         return status == "effective"
 
-    async def _tell(self, db: Any, work: Any, row: Any, status: str, others: set[UUID], actor: UUID) -> None:
-        """Everybody who is paid for the work."""
+    async def _made_under(self, db: Any, row: Any) -> set[UUID]:
+        """Bind the work; who loses by it."""
+        before = await _given(db, row["work_id"])
+        await share_queries.unbind(db, row["replaces"], row["work_id"])
+        await self._earnings.bind(db, row["licence_id"], row["work_id"], row["parent_work_id"], row["share_bps"])
+        after = await _given(db, row["work_id"])
+        losers: set[UUID] = set()
+        if sum(after.values()) > sum(before.values()):
+            losers |= await self._others(db, row["work_id"])
+        if after[row["parent_work_id"]] < before.get(row["parent_work_id"], 0):
+            losers |= await self._others_and_above(db, row["parent_work_id"])
+        return losers
+
+    async def _given_on(self, db: Any, row: Any) -> set[UUID]:
+        return set() if row["share_bps"] == WHOLE_BPS else await self._others_and_above(db, row["work_id"])
+
+    async def _others_and_above(self, db: Any, work_id: UUID) -> set[UUID]:
+        """Who loses if the work receives less: also all who are paid for the works above it."""
+        found = await self._others(db, work_id)
+        for id_ in await share_queries.works_above(db, work_id):
+            found |= await self._rules.everybody_paid(db, id_)
+        return found
+
+    async def _others(self, db: Any, work_id: UUID) -> set[UUID]:
+        return await self._rules.paid_beside_owner(db, await self._catalog.lock_known(db, work_id))
+
+    async def _tell(self, db: Any, row: Any, status: str, asked: set[UUID], actor: UUID) -> None:
+        """Everybody who is paid for a work that it is about, and who was asked."""
+        told = set(asked)
+        for id_ in _works(row):
+            told |= await self._others(db, id_) | {(await self._catalog.lock_known(db, id_))["account_id"]}
+        parent_id = row["parent_work_id"]
         payload = {
             "share_id": str(row["id"]), "license_id": str(row["licence_id"]), "share_bps": row["share_bps"],
-            "parent_work_id": str(row["parent_work_id"]), "status": status,
-            "for_accounts": sorted(str(account_id) for account_id in others | {work["account_id"]}),
+            "kind": "given_on" if parent_id is None else "made_under",
+            "parent_work_id": None if parent_id is None else str(parent_id), "status": status,
+            "for_accounts": sorted(map(str, told)),
         }  # fmt: skip
         await self._kernel.events.publish(
-            db, "royalty.licence_share_changed", ("work", str(work["id"])), payload, actor=actor
+            db, "royalty.licence_share_changed", ("work", str(row["work_id"])), payload, actor=actor
         )
 
 
-async def _given(db: Any, work_id: UUID) -> int:
-    """Basis points of what the work receives that go to works above it."""
-    return sum(row["share_bps"] for row in await queries.ancestors(db, work_id))
+def _works(row: Any) -> set[UUID]:
+    """Whose payees it may take from, or ask."""
+    return {row["work_id"], row["parent_work_id"]} - {None}
+
+
+async def _given(db: Any, work_id: UUID) -> dict[UUID, int]:
+    """Basis points of what the work receives that go to each work above it."""
+    return {row["parent_work_id"]: row["share_bps"] for row in await share_queries.ancestors(db, work_id)}

@@ -57,14 +57,17 @@ class Rule(Struct, frozen=True):
 
 
 class LicenceShare(Struct, frozen=True):
-    """What the work gives to one that it was made of. `waits_for` are the accounts that have not agreed yet; then it is
-    `pending` and does not count. `id` is null where it counts and needs no answer any more."""
+    """`made_under`: what the work gives of its revenue to one that it was made of, `parent_work_id`. `given_on`: what
+    the work gets of what its licensee is paid for licences below this one. `waits_for` are the accounts that have not
+    agreed yet; then it is `pending` and does not count. `id` is null where it counts and needs no answer any more."""
 
     id: str | None
+    kind: Literal["made_under", "given_on"]
     license_id: str
-    parent_work_id: str
+    work_id: str
+    parent_work_id: str | None
     share_bps: int
-    status: Literal["pending", "effective", "declined", "superseded"]
+    status: Literal["pending", "effective", "declined", "superseded", "over"]
     waits_for: list[str]
 
 
@@ -75,7 +78,7 @@ class LicenceShareConsent(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Rules(Struct, frozen=True):
     """`platform_bps` is what the platform takes first, by kind of revenue. Without a rule the shares of the work's
-    collaborators count. The latest first. `licence_shares` leave before the rules divide."""
+    collaborators count. The latest first. `licence_shares` are what licences take before the rules divide."""
 
     platform_bps: dict[str, int]
     rules: list[Rule]

@@ -8,18 +8,15 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "add_consents", "add_licence_share_consents", "add_owed", "add_set_aside", "ancestors", "balances", "bind",
-    "bound_licences", "children", "close_licence_share", "close_rule", "consents", "cover", "covered", "debts",
+    "add_consents", "add_owed", "add_set_aside", "balances", "close_rule", "consents", "cover", "covered", "debts",
     "debts_to_come", "distribution", "distribution_lines", "distributions_of", "entries_of_account",
     "entries_until_now", "event_by_ref", "finish_distribution", "gathering", "insert_cover", "insert_distribution",
-    "insert_entry", "insert_event", "insert_gathering", "insert_licence_share", "insert_line", "insert_part",
-    "insert_payout", "insert_rule", "insert_run", "insert_statement", "is_cover_open", "last_run", "licence_share",
-    "licence_share_consents", "lock_chains", "lock_cover", "lock_distribution", "lock_owed", "lock_rule",
-    "lock_runs", "note_gathering", "note_part", "open_licence_share", "open_rule", "owed_before", "part",
+    "insert_entry", "insert_event", "insert_gathering", "insert_line", "insert_part", "insert_payout",
+    "insert_rule", "insert_run", "insert_statement", "is_cover_open", "last_run", "lock_cover", "lock_distribution",
+    "lock_owed", "lock_rule", "lock_runs", "note_gathering", "note_part", "open_rule", "owed_before", "part",
     "part_by_ref", "payout", "payouts", "policies", "policy_at", "release", "reverse_line", "rule", "rule_at",
     "rule_lines", "rules", "run", "sold_in", "standing_rules", "statement", "statements", "take_consent",
-    "take_licence_share_consent", "titles_until", "totals_of", "totals_of_work", "turn_cover", "turn_payout",
-    "unbind", "waiting_licence_shares",
+    "titles_until", "totals_of", "totals_of_work", "turn_cover", "turn_payout",
 ]  # fmt: skip
 
 CLOSING_SECONDS_MAX = 600.0
@@ -165,114 +162,6 @@ async def close_rule(db: Any, rule_id: UUID, status: str) -> None:
     await db.execute(
         "UPDATE royalties.rule SET status = $2, effective_from = greatest(effective_from, now()) WHERE id = $1",
         rule_id, status,
-    )  # fmt: skip
-
-
-# ------------------------------------------------------------ ancestors
-
-
-async def ancestors(db: Any, work_id: UUID) -> list[Any]:
-    return list(
-        await db.fetch(
-            "SELECT parent_work_id, sum(share_bps)::integer AS share_bps FROM royalties.ancestor"
-            " WHERE work_id = $1 AND ended_at IS NULL GROUP BY parent_work_id ORDER BY parent_work_id",
-            work_id,
-        )
-    )
-
-
-async def bind(db: Any, licence_id: UUID, work_id: UUID, parent_work_id: UUID, share_bps: int) -> None:
-    await db.execute(
-        "INSERT INTO royalties.ancestor (licence_id, work_id, parent_work_id, share_bps) VALUES ($1, $2, $3, $4)",
-        licence_id, work_id, parent_work_id, share_bps,
-    )  # fmt: skip
-
-
-async def lock_chains(db: Any) -> None:
-    """Of two who bind at the same instant, the second sees what the first did."""
-    await db.execute("SELECT pg_advisory_xact_lock(hashtext('royalties.ancestor'))")
-
-
-async def children(db: Any, work_ids: Sequence[UUID]) -> list[UUID]:
-    rows = await db.fetch(
-        "SELECT DISTINCT work_id FROM royalties.ancestor WHERE parent_work_id = ANY($1) AND ended_at IS NULL",
-        list(work_ids),
-    )
-    return [row["work_id"] for row in rows]
-
-
-async def unbind(db: Any, licence_ids: Sequence[UUID], work_id: UUID) -> None:
-    await db.execute(
-        "UPDATE royalties.ancestor SET ended_at = now()"
-        " WHERE licence_id = ANY($1) AND work_id = $2 AND ended_at IS NULL",
-        licence_ids, work_id,
-    )  # fmt: skip
-
-
-async def bound_licences(db: Any, work_id: UUID) -> list[Any]:
-    return list(
-        await db.fetch(
-            "SELECT licence_id, parent_work_id, share_bps FROM royalties.ancestor"
-            " WHERE work_id = $1 AND ended_at IS NULL ORDER BY bound_at, licence_id",
-            work_id,
-        )
-    )
-
-
-_SHARE_COLUMNS = "id, licence_id, work_id, parent_work_id, share_bps, replaces, status, proposed_by"
-_SHARE = f"SELECT {_SHARE_COLUMNS} FROM royalties.licence_share "
-
-
-async def licence_share(db: Any, share_id: UUID) -> Any:
-    return await db.fetchrow(_SHARE + "WHERE id = $1", share_id)
-
-
-async def open_licence_share(db: Any, licence_id: UUID) -> Any:
-    return await db.fetchrow(_SHARE + "WHERE licence_id = $1 AND status = 'pending'", licence_id)
-
-
-async def waiting_licence_shares(db: Any, work_id: UUID) -> list[Any]:
-    return list(
-        await db.fetch(_SHARE + "WHERE work_id = $1 AND status = 'pending' ORDER BY proposed_at, id", work_id)
-    )
-
-
-async def insert_licence_share(
-    db: Any, share_id: UUID, licence_id: UUID, work_id: UUID, parent_work_id: UUID, share_bps: int,
-    replaces: Sequence[UUID], actor: UUID,
-) -> Any:  # fmt: skip
-    return await db.fetchrow(
-        f"INSERT INTO royalties.licence_share ({_SHARE_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, 'pending', $7)"
-        f" RETURNING {_SHARE_COLUMNS}",
-        share_id, licence_id, work_id, parent_work_id, share_bps, list(replaces), actor,
-    )  # fmt: skip
-
-
-async def close_licence_share(db: Any, share_id: UUID, status: str) -> None:
-    await db.execute("UPDATE royalties.licence_share SET status = $2 WHERE id = $1", share_id, status)
-
-
-async def add_licence_share_consents(db: Any, share_id: UUID, accounts: Sequence[UUID]) -> None:
-    await db.executemany(
-        "INSERT INTO royalties.licence_share_consent (share_id, account_id) VALUES ($1, $2)",
-        [(share_id, account_id) for account_id in accounts],
-    )
-
-
-async def licence_share_consents(db: Any, share_id: UUID) -> list[Any]:
-    return list(
-        await db.fetch(
-            "SELECT account_id, agreed FROM royalties.licence_share_consent WHERE share_id = $1 ORDER BY account_id",
-            share_id,
-        )
-    )
-
-
-async def take_licence_share_consent(db: Any, share_id: UUID, account_id: UUID, agree: bool) -> None:
-    await db.execute(
-        "UPDATE royalties.licence_share_consent SET agreed = $3, decided_at = now()"
-        " WHERE share_id = $1 AND account_id = $2",
-        share_id, account_id, agree,
     )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ class RuleController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[LicenceShareConsent], caller: Who,
         royalties: Royalties,
     ) -> Envelope[LicenceShare]:  # fmt: skip
-        """Agree that a licence takes its share of what the caller is paid too, or refuse it."""
+        """Agree that a licence takes its share of what the caller is paid too, or that it is given on, or refuse it."""
         return ok(request, await royalties.licence_shares.answer(caller, path_id(work_id, "share"), data))
 
 

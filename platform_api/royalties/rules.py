@@ -22,7 +22,7 @@ from platform_api.identity.service import IdentityService
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import pay_account
-from platform_api.royalties import queries
+from platform_api.royalties import queries, share_queries
 from platform_api.royalties.models import LicenceShare, RoyaltyConsent, Rule, RuleLine, RuleRequest, Rules
 from platform_api.royalties.split import WHOLE_BPS, Payee
 from platform_api.security import Caller
@@ -132,11 +132,15 @@ class RoyaltyRules:
         return None if row is None else row["id"], payees
 
     async def paid_beside_owner(self, db: Any, work: Any) -> set[UUID]:
-        """All others with a share of the work: collaborators, and payees of rules that count or will."""
-        paid = {account_id for account_id, _ in await self._works.collaboration.shares(db, work["id"])}
-        for row in await queries.standing_rules(db, work["id"]):
+        """All others with a share of the work."""
+        return await self.everybody_paid(db, work["id"]) - {work["account_id"]}
+
+    async def everybody_paid(self, db: Any, work_id: UUID) -> set[UUID]:
+        """Whoever has a share of the work: collaborators, and payees of rules that count or will."""
+        paid = {account_id for account_id, _ in await self._works.collaboration.shares(db, work_id)}
+        for row in await queries.standing_rules(db, work_id):
             paid |= {line["account_id"] for line in await queries.rule_lines(db, row["id"])}
-        return paid - {work["account_id"]}
+        return paid
 
     async def who_loses(self, db: Any, work_id: UUID, shares: dict[UUID, int]) -> set[UUID]:
         """Whose part by a rule that counts, or will, is more than these shares give."""
@@ -208,18 +212,24 @@ async def _rule(db: Any, row: Any) -> Rule:
 
 
 async def _licence_shares(db: Any, work_id: UUID) -> list[LicenceShare]:
-    """Those that count and those that wait."""
+    """Those that count and those that wait, also of works made of this one where they would take from its payees."""
     counting = [
-        LicenceShare(None, str(row["licence_id"]), str(row["parent_work_id"]), row["share_bps"], "effective", [])
-        for row in await queries.bound_licences(db, work_id)
-    ]
-    return counting + [await shown_share(db, row) for row in await queries.waiting_licence_shares(db, work_id)]
+        LicenceShare(
+            None, "made_under", str(row["licence_id"]), str(row["work_id"]), str(row["parent_work_id"]),
+            row["share_bps"], "effective", [],
+        )
+        for row in await share_queries.bound_licences(db, work_id)
+    ]  # fmt: skip
+    rows = [*await share_queries.given_on(db, work_id), *await share_queries.waiting_licence_shares(db, work_id)]
+    return counting + [await shown_share(db, row) for row in rows]
 
 
 async def shown_share(db: Any, row: Any) -> LicenceShare:
-    """A row of `queries.licence_share…`."""
-    waits = [] if row["status"] != "pending" else await queries.licence_share_consents(db, row["id"])
+    """A row of `share_queries.licence_share…`."""
+    waits = [] if row["status"] != "pending" else await share_queries.licence_share_consents(db, row["id"])
+    parent_id = row["parent_work_id"]
     return LicenceShare(
-        str(row["id"]), str(row["licence_id"]), str(row["parent_work_id"]), row["share_bps"], row["status"],
+        str(row["id"]), "given_on" if parent_id is None else "made_under", str(row["licence_id"]), str(row["work_id"]),
+        None if parent_id is None else str(parent_id), row["share_bps"], row["status"],
         [str(consent["account_id"]) for consent in waits if consent["agreed"] is None],
     )  # fmt: skip

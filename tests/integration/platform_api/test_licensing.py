@@ -534,7 +534,7 @@ async def test_work_made_under_a_licence_shares_what_it_earns_also_after_its_end
     assert await sell() == (13_600_000, 3_400_000), "who lets it end gains nothing by it"
     anew = await issued(world, owner, work, maker_id, revenue_share_bps=1000)
     await world.data("POST", f"/v1/licenses/{anew['id']}/works", headers=maker, json=body)
-    assert await sell() == (21_250_000, 4_250_000), "the new one takes the place of the old one"
+    assert await sell() == (21_250_000, 4_250_000), "a lower one takes the place of the old one: nobody else is paid"
     plain = await issued(world, owner, work, maker_id, revenue_share_bps=0)
     await world.refused(409, "CONFLICT", "no_share", "POST", f"/v1/licenses/{plain['id']}/works", headers=maker,
                         json=body)  # fmt: skip

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from engine.messages.errors import Refused
 from platform_api.errors import ApiError, timestamp
-from platform_api.royalties import queries, routes, statements
+from platform_api.royalties import queries, routes, share_queries, statements
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.entries import Income
 from platform_api.royalties.statements import StatementDigest
@@ -187,7 +187,8 @@ async def test_licence_takes_nothing_of_collaborators_who_have_not_agreed(shop):
         "SELECT payload FROM kernel.outbox WHERE type = 'royalty.licence_share_changed'"
     )
     told = json.loads(event["payload"])
-    assert (told["status"], told["for_accounts"]) == ("pending", sorted([made.owner_id, made.partner_id]))
+    everybody = [made.owner_id, made.partner_id, made.friend_id]
+    assert (told["status"], told["for_accounts"]) == ("pending", sorted(everybody))
 
 
 async def test_licence_takes_its_share_of_those_who_agreed(shop):
@@ -198,7 +199,7 @@ async def test_licence_takes_its_share_of_those_who_agreed(shop):
     body = {"share_id": waiting["id"], "agree": True}
     for bearer in (made.owner, made.friend):  # nobody agrees in another's place
         await shop.world.refused(404, "NOT_FOUND", "unknown_share", "POST", path, headers=bearer, json=body)
-    elsewhere = path.replace(made.work["id"], made.other["id"])
+    elsewhere = path.replace(made.work["id"], str(uuid4()))
     await shop.world.refused(404, "NOT_FOUND", "unknown_share", "POST", elsewhere, headers=made.partner, json=body)
     assert (await made.answer(made.partner, waiting))["status"] == "effective"
     assert await made.sold() == (3_600_000, 3_600_000, 1_800_000)
@@ -392,7 +393,7 @@ async def test_ancestors_get_a_share_of_what_their_licensee_received(shop):
     assert [shop.owed(account) for account, *_ in chain] == [0, 0, 0, 0] and shop.units("platform:revenue") == 0
     async with shop.world.kernel.database.transaction() as db:
         (row,) = await db.fetch("SELECT licence_id FROM royalties.ancestor WHERE work_id = $1", UUID(sold["id"]))
-        await queries.unbind(db, [row["licence_id"]], UUID(sold["id"]))
+        await share_queries.unbind(db, [row["licence_id"]], UUID(sold["id"]))
     await sell(shop, chain[3][4])
     assert [shop.owed(account) for account, *_ in chain] == [0, 0, 0, 44_991_000]
 

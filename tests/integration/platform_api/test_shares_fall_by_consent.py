@@ -1,4 +1,4 @@
-"""Whose share of a work falls has agreed: rules, collaborators and licences, in any order, at any time."""
+"""Whose share of a work falls has agreed: rules, collaborators, licences and licences below them, in any order."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -9,10 +9,12 @@ from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from platform_api.errors import timestamp
-from tests.support.licences import issued
+from tests.support.licences import TERMS, issued
 from tests.support.sales import shop_over
 
 AMOUNT = Decimal(10_000)
+ROUNDING = 4
+"""Units of a fee that the divisions on its way may give to another."""
 KINDS = ("content_purchase", "rental")
 HOURS = (1, 36, 60)
 """When shares are looked at; rules begin at once, and before the second and the third."""
@@ -20,28 +22,45 @@ ALONE, HALVES = (10, 0, 0), (5, 5, 0)
 PARTS = st.sampled_from((ALONE, HALVES, (5, 0, 5), (0, 5, 5), (8, 1, 1), (0, 10, 0)))
 """Tenths of the owner, and of the two who may be asked."""
 AGREED = ("answer", 0, "all")
+DAYS, YEAR = (10, 300, 500), 365
+"""Of licences below one that lasts a year, and another one once it is renewed."""
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("rule"), st.sampled_from(("any", *KINDS[:1])), PARTS, st.sampled_from((0, 24, 48))),
         st.tuples(st.just("collaborators"), PARTS),
         st.tuples(st.just("licence"), st.sampled_from((1_000, 2_000, 5_000))),
         st.tuples(st.just("end")),
+        st.tuples(st.just("issue"), st.sampled_from((0, 2_000, 10_000))),
+        st.tuples(st.sampled_from(("renew", "revoke")), st.integers(0, 2)),
+        *[st.tuples(st.sampled_from(("sell", "extend")), st.integers(0, 2), st.sampled_from(DAYS))] * 2,
         *[st.tuples(st.just("answer"), st.integers(0, 3), st.sampled_from(("all", "all", "yes", "no")))] * 3,
     ),
     min_size=4, max_size=10,
 )  # fmt: skip
 
 
-class Making:
-    """A work, its owner, two who may share in it, and a friend whose work it is said to be made of."""
+class Given:
+    """A licence that may be given on. Of each of its periods: who was paid for the work then, and the question whether
+    it may be given on, if there is one."""
 
-    def __init__(self, shop, people, friend):
-        self.shop, self.world, self.people, self.friend = shop, shop.world, people, friend
+    def __init__(self, id_):
+        self.id, self.periods, self.below = id_, [], []
+
+
+class Making:
+    """A work, its owner, two who may share in it; a friend, whose work it is said to be made of, and the friend's
+    partner; and a dealer, who sells licences of it."""
+
+    def __init__(self, shop, people, friend, partner, dealer):
+        self.shop, self.world, self.people, self.friend, self.dealer = shop, shop.world, people, friend, dealer
+        self.bearers = dict([*people, friend[:2], partner])
         self.agreed = {}
         self.licences = []
+        self.given = []
 
     async def begin(self):
         self.owner_id, self.owner, self.work, _, _ = await self.shop.seller()
+        self.buyer_id, self.buyer = await self.shop.buyer("20")
         self.path = f"/v1/works/{self.work['id']}"
         self.start = datetime.now(UTC)
         return self
@@ -106,6 +125,78 @@ class Making:
             await self.world.data("POST", path, headers=headers, json={"reason": "Over."})
         return set()
 
+    async def _issue(self, bps):
+        """The owner lets the dealer give licences on."""
+        fields = {"sublicensing": True, "revenue_share_bps": bps}
+        made = await issued(self.world, self.owner, self.work, self.dealer[0], **fields)
+        self.given.append(Given(made["id"]))
+        await self._granted(self.given[-1])
+        return set()
+
+    async def _renew(self, number):
+        if number < len(self.given):
+            answer = await self._post(f"/v1/licenses/{self.given[number].id}/renew", self.owner)
+            if answer.status_code == 200:
+                await self._granted(self.given[number])
+        return set()
+
+    async def _revoke(self, number):
+        if number < len(self.given):
+            gone = self.given.pop(number)
+            answer = await self._post(f"/v1/licenses/{gone.id}/revoke", self.owner, {"reason": "Over."})
+            assert answer.status_code in (200, 409), answer.text
+        return set()
+
+    async def _granted(self, given):
+        paid = {account for (account, _, _), amount in (await self.shares()).items() if amount}
+        rules = await self.world.data("GET", f"{self.path}/royalty-rules", headers=self.owner)
+        known = {id_ for one in self.given for _, id_ in one.periods}
+        asked = [one["id"] for one in rules["licence_shares"] if one["license_id"] == given.id]
+        given.periods.append((paid, next((id_ for id_ in asked if id_ not in known), None)))
+
+    async def _sell(self, number, days):
+        """The dealer sells a licence below one of the owner's, if that may be."""
+        if number < len(self.given):
+            body = TERMS | {
+                "work_id": self.work["id"], "licensee_id": self.buyer_id, "base_fee": "1", "duration": f"P{days}D",
+                "parent_license_id": self.given[number].id,
+            }  # fmt: skip
+            answer = await self._post("/v1/licenses", self.dealer[1], body)
+            if answer.status_code == 201:
+                self.given[number].below.append((answer.json()["data"]["id"], days))
+                await self._paid(answer.json()["data"]["id"], self.given[number], 0, days)
+        return set()
+
+    async def _extend(self, number, _):
+        """The dealer renews the first one that was sold."""
+        if number < len(self.given) and self.given[number].below:
+            id_, days = self.given[number].below.pop(0)
+            if (await self._post(f"/v1/licenses/{id_}/renew", self.dealer[1])).status_code == 200:
+                await self._paid(id_, self.given[number], days, 2 * days)
+        return set()
+
+    async def _paid(self, id_, given, first, last):
+        """The fee of a licence for these days: everybody gets what they would of the owner's own, or has agreed, or had
+        no share when the licence above was granted for any of these days."""
+        body = {"work_id": self.work["id"], "asset": "USDC", "amount": "1", "revenue_kind": "licence_fee"}
+        dry = await self.world.data("POST", "/v1/royalties/calculate", headers=self.owner, json=body)
+        direct = {}
+        for line in dry["lines"][1:]:
+            direct[line["account_id"]] = direct.get(line["account_id"], 0) + round(Decimal(line["amount"]) * 10**6)
+        before = {account: self.shop.owed(account) for account in direct}
+        assert (await self._post(f"/v1/licenses/{id_}/pay", self.buyer)).status_code == 200
+        await self.shop.finish()
+        for account, units in direct.items():
+            if self.shop.owed(account) - before[account] < units - ROUNDING and account != self.owner_id:
+                for number, (paid, asked) in enumerate(given.periods):
+                    if first < YEAR * (number + 1) and last > YEAR * number:
+                        assert account not in paid or account in self.agreed.get(asked, ()), (account, number, direct)
+                event("a licence was given on with consent")
+
+    async def _post(self, path, bearer, body=None):
+        headers = bearer | {"idempotency-key": uuid4().hex}
+        return await self.world.client.post(path, headers=headers, json=body)
+
     async def _answer(self, number, what):
         """One of those who are asked says yes or no to one of the things that wait, or all say yes, whoever is asked
         late too."""
@@ -131,7 +222,7 @@ class Making:
         return [each for each in found if each[3]]
 
     async def _say(self, path, field, id_, who, agree):
-        headers, body = dict(self.people)[who], {field: id_, "agree": agree}
+        headers, body = self.bearers[who], {field: id_, "agree": agree}
         answer = await self.world.client.post(f"{self.path}/{path}", headers=headers, json=body)
         assert answer.status_code < 300, answer.text
         if agree:
@@ -158,18 +249,31 @@ def test_whose_share_falls_is_among_those_who_agreed(api_dsn):
         async def begin():
             people = [await shop.buyer() for _ in range(2)]
             friend_id, friend, other, _, _ = await shop.seller("1", name="Friend")
-            return people, (friend_id, friend, other)
+            partner_id, partner = await shop.buyer()
+            path = f"/v1/works/{other['id']}/collaborators"
+            body = {"collaborators": [{"account_id": partner_id, "role": "author", "share_bps": 5_000}]}
+            change = (await shop.world.data("PUT", path, headers=friend, json=body))["pending"]
+            body = {"change_id": change["id"], "agree": True}
+            await shop.world.data("POST", f"{path}/consent", headers=partner, json=body)
+            dealer = await shop.buyer()
+            for account in (dealer[0], friend_id):
+                await shop.world.grant(account, "studio")
+            return people, (friend_id, friend, other), (partner_id, partner), dealer
 
-        people, friend = runner.run(begin())
+        cast = runner.run(begin())
 
         @settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
         @given(STEPS)
         @example([("collaborators", HALVES), AGREED, ("licence", 2_000)])
+        @example([("licence", 5_000), ("end",), ("licence", 1_000), AGREED])
+        @example([("collaborators", HALVES), AGREED, ("issue", 0), ("sell", 0, 10), AGREED, ("sell", 0, 10)])
+        @example([("licence", 5_000), ("issue", 2_000), ("sell", 0, 10)])
+        @example([("issue", 0), ("collaborators", HALVES), AGREED, ("renew", 0), ("sell", 0, 300), ("extend", 0, 0)])
         @example([("rule", "any", HALVES, 0), AGREED, ("collaborators", ALONE)])
         @example([("rule", "any", HALVES, 24), AGREED, ("rule", KINDS[0], ALONE, 0)])
         def check(steps):
             async def one():
-                await play(await Making(shop, people, friend).begin(), steps)
+                await play(await Making(shop, *cast).begin(), steps)
 
             runner.run(one())
 
