@@ -38,9 +38,9 @@ __all__ = ["LEFT_OUT", "MIX", "run"]
 
 LEFT_OUT = "a network, TLS, rate limits; the catalogue was written by SQL, without events and files; no other load"
 MIX = (
-    "reads: works by id 28 %, lists of works 14 %, creators 12 %, chapters and offers 10 %, licence codes 10 %, "
-    "availability 8 %, search 8 %; writes 10 %: of these drafts, edits, chapters, follows 60 %, purchases from a "
-    "balance 20 %, payment intents and their payments 15 %, refunds of purchases 5 %"
+    "reads: works by id 28 %, lists of works 14 %, half of them by several filters, creators 12 %, chapters and offers "
+    "10 %, licence codes 10 %, availability 8 %, search 8 %; writes 10 %: of these drafts, edits, chapters, follows "
+    "60 %, purchases from a balance 20 %, payment intents and their payments 15 %, refunds of purchases 5 %"
 )
 FULL, SMOKE = Sizes(10_000, 100_000, 50_000), Sizes(50, 400, 100)
 CONNECTIONS, PER_SECOND = 32, 500
@@ -187,9 +187,7 @@ class _Load:
         if not self._made:
             raise WrongResult("the load wrote nothing")
 
-    async def balances_again(
-        self, connection: Connection, given: list[Decimal]
-    ) -> list[tuple[str, float, str]]:
+    async def balances_again(self, connection: Connection, given: list[Decimal]) -> list[tuple[str, float, str]]:
         """Everybody has what the faucet gave, with what was paid in and given back, without what was spent.
         Counts of what was moved."""
         for number, person in enumerate(self.people):
@@ -199,15 +197,11 @@ class _Load:
                 f"account {person.account_id} did not come to {expected} USDC",
             )
         for bought in self._refunded:
-            found = await connection.data(
-                "GET", f"/v1/purchases/{bought.id}", None, self.people[bought.buyer].headers
-            )
+            found = await connection.data("GET", f"/v1/purchases/{bought.id}", None, self.people[bought.buyer].headers)
             if found["status"] != "refunded" or Decimal(found["refunded"]) != bought.price:
                 raise WrongResult(f"a purchase that was given back is {found}")
         for bought in [*self._bought, *self._returns]:
-            found = await connection.data(
-                "GET", f"/v1/purchases/{bought.id}", None, self.people[bought.buyer].headers
-            )
+            found = await connection.data("GET", f"/v1/purchases/{bought.id}", None, self.people[bought.buyer].headers)
             if found["status"] != "completed" or Decimal(found["refunded"]):
                 raise WrongResult(f"a purchase is {found}")
         counts = {"purchases": len(self._bought), "refunds": len(self._refunded)}
@@ -231,11 +225,20 @@ class _Load:
         return self._read("read", f"/v1/works/{id_}", lambda data: (data["id"], data["title"]) == (id_, title))
 
     def _list(self) -> Request:
-        query = self.rng.choice(
-            ["sort=newest", "sort=oldest", "sort=title", "kind=story", "category=film", "genre=drama",
-             f"creator_id={self.rng.choice(self.catalogue.creators)}"]
+        """By one filter, or by several that fit many works together, a few, or none, though each fits many."""
+        sort = self.rng.choice(["newest", "oldest", "title"])
+        if self.rng.random() < 0.5:
+            filters = self.rng.choice(
+                ["", "kind=story", "category=film", "genre=drama",
+                 f"creator_id={self.rng.choice(self.catalogue.creators)}"]
+            )  # fmt: skip
+            return self._read("read", f"/v1/works?limit=20&sort={sort}&{filters}", lambda data: 1 <= len(data) <= 20)
+        filters, least, most = self.rng.choice(
+            [("kind=story&category=literature&genre=drama", 20, 20), ("kind=film&category=art&genre=thriller", 0, 0),
+             ("category=music&genre=poetry", 0, 0), ("kind=story&price_min=49.5", 0, 20),
+             (f"kind=story&tag={self.rng.choice(self.catalogue.words)}", 0, 20)]
         )  # fmt: skip
-        return self._read("read", f"/v1/works?limit=20&{query}", lambda data: 1 <= len(data) <= 20)
+        return self._read("read", f"/v1/works?limit=20&sort={sort}&{filters}", lambda data: least <= len(data) <= most)
 
     def _creator(self) -> Request:
         if self.rng.random() < 0.3:

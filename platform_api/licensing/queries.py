@@ -102,12 +102,19 @@ async def applications(
     db: Any, party: str, account_id: UUID, status: str | None, before: UUID | None, limit: int
 ) -> list[Any]:
     """`party`: applicant or licensor; the latest first."""
-    rows: list[Any] = await db.fetch(
-        f"{_APPLICATION} WHERE a.{party}_id = $1 AND ($2::text IS NULL OR a.status = $2)"
-        " AND ($3::uuid IS NULL OR a.id < $3) ORDER BY a.id DESC LIMIT $4",
-        account_id, status, before, limit,
-    )  # fmt: skip
+    where, arguments = _of_party("a", party, account_id, status, before)
+    rows: list[Any] = await db.fetch(f"{_APPLICATION} WHERE {where} ORDER BY a.id DESC LIMIT $1", limit, *arguments)
     return rows
+
+
+def _of_party(
+    table: str, party: str, account_id: UUID, status: str | None, before: UUID | None
+) -> tuple[str, list[Any]]:
+    """Only what is asked for becomes part of a statement, from $2 on, so each has its own index."""
+    given = {f"{party}_id = ": account_id, "status = ": status, "id < ": before}
+    asked = {condition: value for condition, value in given.items() if value is not None}
+    where = " AND ".join(f"{table}.{condition}${number}" for number, condition in enumerate(asked, 2))
+    return where, list(asked.values())
 
 
 async def pending_applications(db: Any, after: UUID | None, limit: int) -> list[Any]:
@@ -148,11 +155,10 @@ async def licenses(
     db: Any, party: str, account_id: UUID, status: str | None, before: UUID | None, limit: int
 ) -> list[Any]:
     """`party`: licensee or licensor; the latest first."""
+    where, arguments = _of_party("l", party, account_id, status, before)
     rows: list[Any] = await db.fetch(
-        f"SELECT {_LICENSE} FROM licensing.license l WHERE l.{party}_id = $1 AND ($2::text IS NULL OR l.status = $2)"
-        " AND ($3::uuid IS NULL OR l.id < $3) ORDER BY l.id DESC LIMIT $4",
-        account_id, status, before, limit,
-    )  # fmt: skip
+        f"SELECT {_LICENSE} FROM licensing.license l WHERE {where} ORDER BY l.id DESC LIMIT $1", limit, *arguments
+    )
     return rows
 
 

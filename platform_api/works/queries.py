@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -26,14 +27,53 @@ FILTERS: Mapping[str, str] = {
     "genre": "w.genres @> ARRAY[{}::text]",
     "tag": "w.tags @> ARRAY[{}::text]",
     "creator_id": "w.creator_id = {}",
-    "price": "EXISTS (SELECT 1 FROM works.offer o WHERE o.work_id = w.id AND o.active AND o.asset = {}"
+    "price": "(SELECT count(*) FROM works.offer o WHERE o.work_id = w.id AND o.active AND o.asset = {}"
+    " AND o.price_units BETWEEN {} AND {}) > 0",
+}
+"""A filter that was asked for → its condition on one work, when it is met. Only those become part of a statement, so
+each has its own plan. Offers are counted since of `EXISTS` the planner would make a table of all offers first."""
+FACETS = (
+    "ARRAY['kind ' || w.kind, 'category ' || w.category, 'language ' || w.language, 'creator ' || w.creator_id::text]"
+)
+"""Just what the index `work_facets` has beside genres and tags."""
+LOOKED_UP: Mapping[str, str] = {
+    "kind": FACETS + " @> ARRAY['kind ' || {}]",
+    "category": FACETS + " @> ARRAY['category ' || {}]",
+    "language": FACETS + " @> ARRAY['language ' || {}]",
+    "genre": FILTERS["genre"],
+    "tag": FILTERS["tag"],
+    "creator_id": FACETS + " @> ARRAY['creator ' || {}::uuid::text]",
+    "price": "w.id IN (SELECT o.work_id FROM works.offer o WHERE o.active AND o.asset = {}"
     " AND o.price_units BETWEEN {} AND {})",
 }
-"""A filter that was asked for → its condition. Only those become part of a statement, so each has its own plan."""
+"""The same conditions as only indexes of what is asked for answer them, never one of an order."""
+STEPS = 25
+"""How far an index is read in the order of a list, for each row asked for. What more than four in a hundred works have
+is found so; what is rarer is looked up by what it has, and sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Works by a key and their id, both of them up or both down."""
+
+    key: str
+    type: str
+    way: str
+
+    @property
+    def by(self) -> str:
+        return f"{self.key} {self.way}, w.id {self.way}"
+
+    @property
+    def beyond(self) -> str:
+        """With a place for each part of the cursor."""
+        return f"({self.key}, w.id) {'<' if self.way == 'DESC' else '>'} ({{}}::{self.type}, {{}}::uuid)"
+
+
 ORDERS = {
-    "newest": ("(w.published_at, w.id) < ({}::timestamptz, {}::uuid)", "w.published_at DESC, w.id DESC"),
-    "oldest": ("(w.published_at, w.id) > ({}::timestamptz, {}::uuid)", "w.published_at, w.id"),
-    "title": ("(lower(w.title), w.id) > ({}::text, {}::uuid)", "lower(w.title), w.id"),
+    "newest": _Order("w.published_at", "timestamptz", "DESC"),
+    "oldest": _Order("w.published_at", "timestamptz", "ASC"),
+    "title": _Order("lower(w.title)", "text", "ASC"),
 }
 SEARCH_WORDS = {
     "ar": "arabic", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish", "fi": "finnish",
@@ -68,10 +108,10 @@ class _Arguments(list[Any]):
         return template.format(*names)
 
 
-def _conditions(arguments: _Arguments, filters: Mapping[str, Any]) -> str:
+def _conditions(arguments: _Arguments, filters: Mapping[str, Any], conditions: Mapping[str, str] = FILTERS) -> str:
     parts = ["w.status = 'published'"]
     for name, value in filters.items():
-        parts.append(arguments.put(FILTERS[name], *(value if name == "price" else (value,))))
+        parts.append(arguments.put(conditions[name], *(value if name == "price" else (value,))))
     return " AND ".join(parts)
 
 
@@ -190,13 +230,57 @@ async def mark_sold(db: Any, work_id: UUID) -> None:
 async def browse(
     db: Any, sort: str, filters: Mapping[str, Any], after: tuple[Any, ...] | None, limit: int
 ) -> list[Any]:
-    arguments = _Arguments()
-    where = _conditions(arguments, filters)
-    condition, order = ORDERS[sort]
+    """Two ways, since the planner takes filters to be independent: of those that fit nothing together it expects some,
+    and would read an index of all works to its end for them."""
+    steps = limit * STEPS
+    rows = await _walk(db, sort, filters, after, limit, steps)
+    found = [row for row in rows if row["fits"]]
+    if len(found) == limit or not rows or rows[-1]["place"] < steps:
+        return found
+    return await _look_up(db, sort, filters, after, limit)
+
+
+async def _walk(
+    db: Any, sort: str, filters: Mapping[str, Any], after: tuple[Any, ...] | None, limit: int, steps_max: int
+) -> list[Any]:
+    """What `fits` among the next `steps_max` works in this order; and the last of so many, whether it fits or not."""
+    arguments, order = _Arguments(), ORDERS[sort]
+    first = {name: value for name, value in filters.items() if name == "creator_id" and sort != "title"}
+    where = _conditions(arguments, first)  # their index has the order of time, and nobody has many of all works
     if after is not None:
-        where += " AND " + arguments.put(condition, *after)
+        where += " AND " + arguments.put(order.beyond, *after)
+    fits = _conditions(arguments, {name: value for name, value in filters.items() if name not in first})
+    steps = arguments.put("{}::bigint", steps_max)
     rows: list[Any] = await db.fetch(
-        arguments.put(f"SELECT {_WORK} FROM {_WORKS} WHERE {where} ORDER BY {order} LIMIT {{}}", limit), *arguments
+        f"""
+        WITH walked AS (
+            SELECT w.id, {order.key} AS key, row_number() OVER (ORDER BY {order.by}) AS place, {fits} AS fits
+            FROM works.work w WHERE {where} ORDER BY {order.by} LIMIT {steps}),
+        page AS (
+            SELECT w.* FROM walked w WHERE w.fits OR w.place = {steps}
+            ORDER BY w.key {order.way}, w.id {order.way} LIMIT {arguments.put("{}", limit)})
+        SELECT {_WORK}, p.place, p.fits FROM page p JOIN works.work w ON w.id = p.id
+        LEFT JOIN works.tally n ON n.work_id = w.id ORDER BY p.place
+        """,
+        *arguments,
+    )
+    return rows
+
+
+async def _look_up(
+    db: Any, sort: str, filters: Mapping[str, Any], after: tuple[Any, ...] | None, limit: int
+) -> list[Any]:
+    arguments, order = _Arguments(), ORDERS[sort]
+    where = _conditions(arguments, filters, LOOKED_UP)
+    beyond = "true" if after is None else arguments.put(order.beyond, *after)
+    rows: list[Any] = await db.fetch(
+        f"""
+        WITH hit AS MATERIALIZED (SELECT w.id, w.title, w.published_at FROM works.work w WHERE {where}),
+        page AS (SELECT w.id FROM hit w WHERE {beyond} ORDER BY {order.by} LIMIT {arguments.put("{}", limit)})
+        SELECT {_WORK} FROM page p JOIN works.work w ON w.id = p.id LEFT JOIN works.tally n ON n.work_id = w.id
+        ORDER BY {order.by}
+        """,
+        *arguments,
     )
     return rows
 

@@ -5,8 +5,10 @@ catalogue that has grown, in which what the tour asks for is rare. Counted is wh
 read to its end for the sake of its order is found as well as a table.
 """
 
+import itertools
 import json
 import re
+from decimal import Decimal
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -24,6 +26,16 @@ TABLES = re.compile(r"\b(creators|works|media|tokens|licensing|registry)\.\w+|\b
 GROWN = Sizes(5_000, 20_000, 5_000)
 VISITED_MAX = 1_000
 """Rows of one table that one statement may look at: a page, what a search matches, a few at each of them."""
+TOGETHER = (
+    {"kind": "course", "category": "music"}, {"kind": "audio", "genre": "horror"},
+    {"tag": "usual", "language": "de"}, {"kind": "audio", "category": "science", "genre": "comedy"},
+    {"kind": "course", "category": "science", "language": "de", "genre": "comedy", "tag": "common"},
+    {"kind": "course", "price_min": "99999"}, {"price_max": "0.01", "tag": "usual", "language": "fr"},
+    {"kind": "course", "genre": "drama"}, {"tag": "plan", "category": "music", "genre": "drama"},
+    {"kind": "audio", "price_min": "1", "price_max": "1.1"}, {"kind": "course", "price_min": "1"},
+    {"kind": "audio", "category": "music", "genre": "comedy", "tag": "usual", "language": "fr"},
+)  # fmt: skip
+"""Filters of which each fits half of what `grow` makes, or one in five hundred; together nothing, a few works, half."""
 TEXT = "Long enough for a chapter of its own. " * 4
 
 
@@ -58,7 +70,8 @@ async def tour(world):
         if answer["pagination"]["next_cursor"]:
             await world.data("GET", f"/v1/works?limit=1&{query}&cursor={answer['pagination']['next_cursor']}",
                              headers=bearer)  # fmt: skip
-    for query in ("sort=newest", "sort=followers", "sort=trending", "sort=name", "category=film"):
+    for query in ("sort=newest", "sort=followers", "sort=trending", "sort=name", "category=film",
+                  "sort=name&category=film&creator_type=enterprise&verified=true"):  # fmt: skip
         answer = (await world.client.get(f"/v1/creators?limit=1&{query}")).json()
         if answer["pagination"]["next_cursor"]:
             await world.data("GET", f"/v1/creators?limit=1&{query}&cursor={answer['pagination']['next_cursor']}")
@@ -205,16 +218,21 @@ async def plan_faults(world, statements, small=frozenset()):
 async def grow(world, dsn):
     """Thousands of everything; of the genre and tag that the tour asks for one in five hundred, of all else nothing.
 
-    Not none: of what no row has the planner believes that one in two hundred has it, however many there are.
+    Not none: of what no row has the planner believes that one in two hundred has it, however many there are. The works
+    are of two sorts that have nothing in common, by turns, so that the planner expects many with something of each.
     """
     before = await world.sql("SELECT id FROM works.work"), await world.sql("SELECT id FROM creators.creator")
     works, creators = ([row["id"] for row in rows] for rows in before)
     await fill(dsn, GROWN, seed=1)
     await world.sql(
-        "UPDATE works.work SET kind = 'course', category = 'science', language = 'de',"
-        " genres = CASE WHEN hashtext(id::text) % 500 = 0 THEN '{drama}' ELSE '{horror}' END::text[],"
-        " tags = CASE WHEN hashtext(id::text) % 500 = 0 THEN '{plan}' ELSE '{common}' END::text[]"
-        " WHERE id <> ALL($1)", works,
+        """
+        UPDATE works.work SET kind = s.kind, category = s.category, language = s.language,
+            genres = ARRAY[CASE WHEN hashtext(id::text) % 500 = 0 THEN 'drama' ELSE s.genre END],
+            tags = ARRAY[CASE WHEN hashtext(id::text) % 500 = 0 THEN 'plan' ELSE s.tag END]
+        FROM (VALUES (0, 'course', 'science', 'de', 'horror', 'common'), (1, 'audio', 'music', 'fr', 'comedy', 'usual'))
+            AS s (turn, kind, category, language, genre, tag)
+        WHERE extract(epoch FROM published_at)::bigint % 2 = s.turn AND id <> ALL($1)
+        """, works,
     )  # fmt: skip
     await world.sql("UPDATE creators.creator SET category = 'science' WHERE id <> ALL($1)", creators)
     db = await asyncpg.connect(dsn)
@@ -268,11 +286,7 @@ UNINDEXED = {
 async def test_no_statement_reads_a_whole_table(world, api_dsn, tmp_path):
     seen = {}
     connection = world.kernel.database.connection
-
-    def recording():
-        return _Recorded(connection(), seen)
-
-    world.kernel.database.connection = recording
+    world.kernel.database.connection = lambda: _Recorded(connection(), seen)
     await tour(world)
     await licensing_tour(world)
     async with begun(world, tmp_path) as chain:
@@ -287,6 +301,7 @@ async def test_no_statement_reads_a_whole_table(world, api_dsn, tmp_path):
         wrong, ran = await long_ways(db, statements)
         assert wrong == [] and ran > 100
         assert len((await long_ways(db, UNINDEXED))[0]) == len(UNINDEXED)
+        lists = await filters_together(world, db)
         names = await db.fetch(
             "SELECT indexname FROM pg_indexes WHERE schemaname = 'works' AND tablename = 'work'"
             " AND indexdef LIKE '%tags%'"
@@ -294,9 +309,50 @@ async def test_no_statement_reads_a_whole_table(world, api_dsn, tmp_path):
         assert names
         for row in names:
             await db.execute(f"DROP INDEX works.{row['indexname']}")
-        assert (await long_ways(db, statements))[0]  # the index is missed
+        assert (await long_ways(db, lists))[0]  # the index is missed
     finally:
         await db.close()
+
+
+async def filters_together(world, db):
+    """Lists by several filters, page by page: they hold what fits, in their order, and no page visits many works.
+
+    Its statements.
+    """
+    works = await db.fetch(
+        "SELECT w.*, o.price_units, row_number() OVER (ORDER BY lower(title), w.id) AS place FROM works.work w"
+        " LEFT JOIN works.offer o ON o.work_id = w.id AND o.active AND o.asset = 'USDC' WHERE status = 'published'"
+    )
+    orders = {
+        "newest": lambda row: (-row["published_at"].timestamp(), -row["id"].int),
+        "oldest": lambda row: (row["published_at"], row["id"]), "title": lambda row: row["place"],
+    }  # fmt: skip
+    connection, statements, all_ = world.kernel.database.connection, {}, {}
+    world.kernel.database.connection = lambda: _Recorded(connection(), statements)
+    for sort, filters in itertools.product(orders, TOGETHER):
+        fitting = sorted((row for row in works if fits(row, filters)), key=orders[sort])
+        pages, found, cursor = 0, [], {}
+        while pages < 3 and cursor is not None:
+            statements.clear()
+            answer = (await world.client.get("/v1/works", params=filters | cursor | {"sort": sort, "limit": 20})).json()
+            found += [row["id"] for row in answer["data"]]
+            cursor = answer["pagination"]["next_cursor"] and {"cursor": answer["pagination"]["next_cursor"]}
+            pages += 1
+            all_ |= statements
+            assert await long_ways(db, statements) == ([], len(statements)), (sort, filters)
+        assert found == [str(row["id"]) for row in fitting[: pages * 20]], (sort, filters)
+        assert cursor is not None or len(found) == len(fitting), (sort, filters)
+    world.kernel.database.connection = connection
+    return all_
+
+
+def fits(row, filters):
+    """Of a work with its price in USDC."""
+    price = row["price_units"] and Decimal(row["price_units"]).scaleb(-6)
+    known = {"price_min": lambda value: price is not None and price >= Decimal(value),
+             "price_max": lambda value: price is not None and price <= Decimal(value),
+             "genre": lambda value: value in row["genres"], "tag": lambda value: value in row["tags"]}  # fmt: skip
+    return all(known[name](value) if name in known else row[name] == value for name, value in filters.items())
 
 
 class _Recorded:
