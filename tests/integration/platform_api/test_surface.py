@@ -23,6 +23,7 @@ from tests.support.core_routes import CORE_ROUTES
 from tests.support.files import png
 from tests.support.licences import apply, issued, studio, terms_for
 from tests.support.sales import shop_over
+from tests.support.strangers import walk_below, walk_bodies, walk_queries
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -116,6 +117,12 @@ async def test_f69_every_route_with_an_id_answers_for_anothers_as_for_none(world
     await world.settle()
     file = (await world.data("GET", f"/v1/uploads/{upload['id']}", headers=owner))["file"]
     asset = await world.data("POST", f"{inside}/assets", headers=owner, json={"role": "poster", "file_id": file["id"]})
+    quill, other_id, stranger = await maker(world, "Quill")
+    await world.grant(other_id, "studio")
+    own_work, own_chapter = await published(world, stranger, "Own")
+    own_file = await file_of(world, stranger, png(b"own"))
+    own_asset = await world.data("POST", f"/v1/works/{own_work['id']}/assets", headers=stranger,
+                                 json={"role": "poster", "file_id": own_file["id"]})  # fmt: skip
     verified = "UPDATE creators.creator SET verification_status = 'verified' WHERE id = $1::text::uuid"
     await world.sql(verified, creator["id"])
     await world.data("POST", "/v1/auth/step-up", headers=owner, json=await world.proof(owner_wallet, "step_up", owner))
@@ -141,9 +148,14 @@ async def test_f69_every_route_with_an_id_answers_for_anothers_as_for_none(world
     offered = await world.data("POST", f"/v1/works/{sold['id']}/offers", headers=seller, json=price)
     wanted = {"offer_id": offered["id"], "method": "provider"}
     purchase = await world.data("POST", "/v1/purchases", headers=keyed, json=wanted)
-    other, stranger = await world.sign_in()
-    await world.data("POST", "/v1/creators", headers=stranger, json={"display_name": "Quill"})
-    await world.grant(other["account_id"], "studio")
+    changed = {"collaborators": [{"account_id": buyer_id, "role": "Artist", "share_bps": 1_000}]}
+    change = await world.data("PUT", f"{inside}/collaborators", headers=owner, json=changed)
+    own_licence = await issued(world, seller, sold, other_id, license_type="enterprise", seats=5)
+    own = {
+        "work_id": own_work["id"], "chapter_id": own_chapter["id"], "creator_id": quill["id"],
+        "asset_id": own_asset["id"], "license_id": own_licence["id"], "account_id": other_id, "licensee_id": other_id,
+        "public": {creator["id"], session["account_id"], open_terms["id"]},
+    }  # fmt: skip
     ids = {
         creator["id"],
         session["account_id"],
@@ -169,9 +181,16 @@ async def test_f69_every_route_with_an_id_answers_for_anothers_as_for_none(world
         purchase["id"],
         purchase["intent"]["id"],
         registration["id"],
+        change["pending"]["id"],
     }
     walked = await walk(world, document, stranger, ids)
     assert set(walked.values()) == {len(ids)} and len(walked) > 100
+    assert await walk_below(world, document, stranger, own, ids) > 100
+    in_bodies = await walk_bodies(world, document, stranger, own, ids)
+    assert len(in_bodies) > 20 and ("/v1/works/{work_id}/assets", "file_id") in in_bodies
+    assert ("/v1/licenses/{license_id}/access-token", "chapter_id") in await walk_queries(
+        world, document, stranger, own, ids
+    )
     read = await owned_answers(world, document, [owner, buyer], ids)
     assert {
         "/v1/works/{work_id}", "/v1/works/{work_id}/versions", "/v1/uploads/{upload_id}",
@@ -217,11 +236,23 @@ async def test_every_route_answers_for_anothers_money_as_for_none(api_dsn, docum
             listed["id"], withdrawal["id"], payout["id"], rule["id"], case["id"], statement["id"],
             *(payment["id"] for payment in payments),
         }  # fmt: skip
-        _, stranger = await world.sign_in()
-        await world.data("POST", "/v1/creators", headers=stranger, json={"display_name": "Stranger"})
-        await world.grant((await world.data("GET", "/v1/auth/session", headers=stranger))["account_id"], "studio")
+        other_id, stranger, own_work, own_chapter, own_offer = await shop.seller(name="Stranger")
+        await world.grant(other_id, "studio")
+        bought = await shop.buy(stranger, other_offer)
+        await shop.pay(bought["intent"])
+        await shop.finish()
+        own = {
+            "work_id": own_work["id"], "chapter_id": own_chapter["id"], "offer_id": own_offer["id"],
+            "account_id": other_id, "licensee_id": other_id, "purchase_id": bought["id"], "public": set(),
+        }  # fmt: skip
         walked = await walk(world, document, stranger, ids)
         assert set(walked.values()) == {len(ids)} and len(walked) > 100
+        assert ("/v1/works/{work_id}/royalty-rules/consent", "rule_id") in await walk_bodies(
+            world, document, stranger, own, ids
+        )
+        assert ("/v1/purchases/{purchase_id}/access-token", "chapter_id") in await walk_queries(
+            world, document, stranger, own, ids
+        )
         assert await owned_answers(world, document, [buyer, seller], ids) >= {
             "/v1/payments/intents/{intent_id}", "/v1/purchases/{purchase_id}", "/v1/withdrawals/{withdrawal_id}",
             "/v1/purchases/{purchase_id}/access-token", "/v1/royalties/statements/{statement_id}",
