@@ -40,7 +40,7 @@ class Derivatives:
         """Raises ApiError.
 
         NOT_FOUND; VALIDATION_ERROR `unknown_work`; FORBIDDEN `beyond_license`; LICENSE_EXPIRED; CONFLICT `declared`,
-        `no_share`, `sub_license`, `chain_too_long`, `more_than_whole`, `not_active`.
+        `no_share`, `sub_license`, `chain_too_long`, `more_than_whole`, `too_many_below`, `not_active`.
         """
         try:
             async with self._database.transaction() as db:

@@ -37,6 +37,7 @@ from platform_api.royalties.split import (
     Part,
     Payee,
     cascade,
+    check_chains,
     largest_remainder,
     platform_part,
 )
@@ -46,7 +47,8 @@ __all__ = ["PLATFORM", "Earning", "Earnings", "TakenBack"]
 
 log = structlog.get_logger(__name__)
 
-DESCENDANTS_MAX = 1_000
+BELOW_MAX = 10_000
+"""Works below one that is bound, the work itself among them: the chain of each is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +93,9 @@ class Earnings:
         """The rule of the sold work, and what every work of the chain gets and gives."""
         rule_id, payees = await self._rules.payees_at(db, work_id, kind, at)
         everybody: dict[UUID, list[Payee]] = {work_id: payees}
-        parents: dict[UUID, list[tuple[UUID, int]]] = {}
-        waiting = [work_id]
-        while waiting:
-            child = waiting.pop()
-            rows = await share_queries.ancestors(db, child)
-            parents[child] = [(row["parent_work_id"], row["share_bps"]) for row in rows]
-            for parent, _ in parents[child]:
-                if parent not in everybody:
-                    everybody[parent] = (await self._rules.payees_at(db, parent, kind, at))[1]
-                    waiting.append(parent)
+        parents = await _parents(db, [work_id])
+        for parent in sorted({parent for above in parents.values() for parent, _ in above} - {work_id}):
+            everybody[parent] = (await self._rules.payees_at(db, parent, kind, at))[1]
         return rule_id, cascade(side, work_id, everybody, parents)
 
     async def platform_bps(self, db: Any, kind: str, at: datetime) -> int:
@@ -126,6 +121,8 @@ class Earnings:
         side = earning.gross_units - platform
         rule_id, parts = await self.plan(db, earning.kind, earning.work_id, side, earning.occurred_at)
         event_id, distribution_id = new_id(), new_id()
+        if left_out := [str(id_) for part in parts for id_ in part.left_out]:
+            log.error("chain_cut", event_id=str(event_id), work_id=str(earning.work_id), left_out=left_out)
         await queries.insert_event(
             db, event_id,
             (earning.kind, earning.source_ref, earning.work_id, earning.licence_id, earning.asset, earning.scale,
@@ -161,7 +158,7 @@ class Earnings:
         """From now on the parent gets a share of what the work receives.
 
         Raises:
-            ApiError: CONFLICT `chain_too_long` (also for a circle), `more_than_whole`.
+            ApiError: CONFLICT `chain_too_long` (also for a circle), `more_than_whole`, `too_many_below`.
         """
         await share_queries.lock_chains(db)
         await share_queries.bind(db, licence_id, work_id, parent_work_id, share_bps)
@@ -170,13 +167,12 @@ class Earnings:
         if sum(row["share_bps"] for row in await share_queries.ancestors(db, work_id)) > WHOLE_BPS:
             message = "The works above this one would get more than it receives."
             raise ApiError(ErrorCode.CONFLICT, message, reason="more_than_whole")
-        below, waiting = {work_id}, [work_id]
-        while waiting and len(below) < DESCENDANTS_MAX:
-            waiting = [id_ for id_ in await share_queries.children(db, waiting) if id_ not in below]
-            below.update(waiting)
+        below = await share_queries.works_below(db, work_id, BELOW_MAX + 1)
+        if len(below) > BELOW_MAX:
+            message = f"More than {BELOW_MAX} works are made of this one, which is too late to name what it is made of."
+            raise ApiError(ErrorCode.CONFLICT, message, reason="too_many_below", details={"most": BELOW_MAX})
         try:
-            for id_ in below:
-                await self._check_chain(db, id_)
+            check_chains(below, await _parents(db, below))
         except ChainTooLong:
             message = f"A chain has at most {CHAIN_PARTS_MAX} works, and no work is above itself."
             raise ApiError(ErrorCode.CONFLICT, message, reason="chain_too_long") from None
@@ -235,16 +231,6 @@ class Earnings:
         await self._entries.cover_debts(db, row["asset"], row["scale"])
         await self._tell(db, "royalty.reversed", row, {"ref": ref, "units": str(units), "whole": units == left})
 
-    async def _check_chain(self, db: Any, work_id: UUID) -> None:
-        """Raises ChainTooLong."""
-        waiting, parts = [work_id], 1
-        while waiting:
-            for row in await share_queries.ancestors(db, waiting.pop()):
-                parts += 1
-                if parts > CHAIN_PARTS_MAX:
-                    raise ChainTooLong
-                waiting.append(row["parent_work_id"])
-
     async def _order(self, db: Any, distribution_id: UUID, part: Any) -> None:
         await self._money.order(
             db, part["ref"], "distribution", distribution_id, msgspec.json.decode(part["command"]),
@@ -287,3 +273,11 @@ class Earnings:
             **more,
         }  # fmt: skip
         await self._kernel.events.publish(db, type_, ("distribution", str(row["id"])), payload)
+
+
+async def _parents(db: Any, work_ids: Sequence[UUID]) -> dict[UUID, list[tuple[UUID, int]]]:
+    """What these works and all above them give to the works directly above."""
+    parents: dict[UUID, list[tuple[UUID, int]]] = {}
+    for row in await share_queries.edges_above(db, work_ids):
+        parents.setdefault(row["work_id"], []).append((row["parent_work_id"], row["share_bps"]))
+    return parents

@@ -59,7 +59,7 @@ class LicenceShares:
         parent's. `replaced` are ended licences whose shares of the work end with it.
 
         Raises:
-            ApiError: CONFLICT `chain_too_long`, `more_than_whole`, also where it would wait.
+            ApiError: CONFLICT `chain_too_long`, `more_than_whole`, `too_many_below`, also where it would wait.
             asyncpg.UniqueViolationError: the licence has its work.
         """
         for id_ in (licence_id, *replaced):

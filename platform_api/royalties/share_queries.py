@@ -7,10 +7,10 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "add_licence_share_consents", "ancestors", "bind", "bound_licences", "children", "close_licence_share",
+    "add_licence_share_consents", "ancestors", "bind", "bound_licences", "edges_above", "close_licence_share",
     "end_given_on", "given_on", "given_on_of", "insert_licence_share", "licence_share", "licence_share_consents",
     "lock_chains", "open_licence_share", "periods_not_agreed", "take_licence_share_consent", "unbind",
-    "waiting_licence_shares", "works_above",
+    "waiting_licence_shares", "works_above", "works_below",
 ]  # fmt: skip
 
 async def ancestors(db: Any, work_id: UUID) -> list[Any]:
@@ -35,11 +35,40 @@ async def lock_chains(db: Any) -> None:
     await db.execute("SELECT pg_advisory_xact_lock(hashtext('royalties.ancestor'))")
 
 
-async def children(db: Any, work_ids: Sequence[UUID]) -> list[UUID]:
-    rows = await db.fetch(
-        "SELECT DISTINCT work_id FROM royalties.ancestor WHERE parent_work_id = ANY($1) AND ended_at IS NULL",
-        list(work_ids),
+async def edges_above(db: Any, work_ids: Sequence[UUID]) -> list[Any]:
+    """What these works, and all above them, give to the works directly above: as they stand at one moment."""
+    return list(
+        await db.fetch(
+            """
+            WITH RECURSIVE above AS (
+                SELECT id AS work_id FROM unnest($1::uuid[]) AS id
+                UNION
+                SELECT a.parent_work_id FROM above u JOIN royalties.ancestor a ON a.work_id = u.work_id
+                WHERE a.ended_at IS NULL
+            )
+            SELECT a.work_id, a.parent_work_id, sum(a.share_bps)::integer AS share_bps
+            FROM above u JOIN royalties.ancestor a ON a.work_id = u.work_id AND a.ended_at IS NULL
+            GROUP BY a.work_id, a.parent_work_id ORDER BY a.work_id, a.parent_work_id
+            """,
+            list(work_ids),
+        )
     )
+
+
+async def works_below(db: Any, work_id: UUID, limit: int) -> list[UUID]:
+    """The work and those below it, at any distance; at most so many, in no order."""
+    rows = await db.fetch(
+        """
+        WITH RECURSIVE below AS (
+            SELECT $1::uuid AS work_id
+            UNION
+            SELECT a.work_id FROM below b JOIN royalties.ancestor a ON a.parent_work_id = b.work_id
+            WHERE a.ended_at IS NULL
+        )
+        SELECT work_id FROM below LIMIT $2
+        """,
+        work_id, limit,
+    )  # fmt: skip
     return [row["work_id"] for row in rows]
 
 

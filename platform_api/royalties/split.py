@@ -11,12 +11,13 @@ computed here before a command is sent is what the core posts. Source: docs/deci
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 __all__ = [
-    "CHAIN_PARTS_MAX", "WHOLE_BPS", "ChainTooLong", "Part", "Payee", "cascade", "largest_remainder", "platform_part",
+    "CHAIN_PARTS_MAX", "WHOLE_BPS", "ChainTooLong", "Part", "Payee", "cascade", "check_chains", "largest_remainder",
+    "platform_part",
 ]  # fmt: skip
 
 WHOLE_BPS = 10_000
@@ -25,6 +26,30 @@ CHAIN_PARTS_MAX = 32
 
 class ChainTooLong(Exception):
     """More works above one than a distribution reaches, or a work above itself."""
+
+
+def check_chains(works: Iterable[UUID], parents: Mapping[UUID, Sequence[tuple[UUID, int]]]) -> None:
+    """Whether a sale of any of these works has at most `CHAIN_PARTS_MAX` parts, by `parents` as `cascade` takes them.
+
+    Raises:
+        ChainTooLong
+
+    Cost: O(works and edges).
+    """
+    parts: dict[UUID, int] = {}
+
+    def count(work: UUID, depth: int) -> int:
+        if depth > CHAIN_PARTS_MAX:  # a circle too
+            raise ChainTooLong
+        if work not in parts:
+            total = 1 + sum(count(parent, depth + 1) for parent, _ in parents.get(work, ()))
+            if total > CHAIN_PARTS_MAX:
+                raise ChainTooLong
+            parts[work] = total
+        return parts[work]
+
+    for work in works:
+        count(work, 1)
 
 
 def largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
@@ -61,6 +86,7 @@ class Payee:
 class Part:
     """What one work of the chain received, and where it goes: to works above it, and to its payees.
 
+    `left_out` are works above it that get nothing since the chain is longer than a distribution reaches.
     Invariant: `total` is the sum of all amounts.
     """
 
@@ -68,6 +94,7 @@ class Part:
     total: int
     above: tuple[tuple[UUID, int], ...]
     payees: tuple[tuple[Payee, int], ...]
+    left_out: tuple[UUID, ...] = ()
 
     @property
     def kept(self) -> int:
@@ -86,20 +113,23 @@ def cascade(
     received) and at most whole together. An ancestor is given a share of what its direct licensee received, so
     all the shares together never exceed the side. A work that is reached on two ways has two parts.
 
-    Raises:
-        ChainTooLong
+    Nothing is raised, whatever the chain: a sale whose money has come must be divided. Works beyond `CHAIN_PARTS_MAX`
+    parts, or above one that would give more than it receives, are left out, and what they would get stays with the
+    payees below. `check_chains` sees to it that there are none.
     """
     parts: list[Part] = []
     waiting: list[tuple[UUID, int]] = [(work_id, side)]
     while waiting:
         work, total = waiting.pop(0)
-        if len(parts) >= CHAIN_PARTS_MAX:
-            raise ChainTooLong
         above = sorted(parents.get(work, ()), key=lambda parent: parent[0].hex)
-        shares = largest_remainder(total, [*(bps for _, bps in above), WHOLE_BPS - sum(bps for _, bps in above)])
+        rest = WHOLE_BPS - sum(bps for _, bps in above)
+        left_out: tuple[UUID, ...] = ()
+        if rest < 0 or len(parts) + 1 + len(waiting) + len(above) > CHAIN_PARTS_MAX:
+            left_out, above, rest = tuple(parent for parent, _ in above), [], WHOLE_BPS
+        shares = largest_remainder(total, [*(bps for _, bps in above), rest])
         ups = tuple((parent, amount) for (parent, _), amount in zip(above, shares, strict=False) if amount)
         own = sorted(payees[work], key=lambda payee: payee.key)
         amounts = largest_remainder(shares[-1], [payee.bps for payee in own])
-        parts.append(Part(work, total, ups, tuple(zip(own, amounts, strict=True))))
+        parts.append(Part(work, total, ups, tuple(zip(own, amounts, strict=True)), left_out))
         waiting.extend(ups)
     return parts

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -15,11 +16,12 @@ import pytest_asyncio
 
 from engine.messages.errors import Refused
 from platform_api.errors import ApiError, timestamp
-from platform_api.royalties import queries, routes, share_queries, statements
+from platform_api.royalties import earnings, queries, routes, share_queries, statements
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.entries import Income
 from platform_api.royalties.statements import StatementDigest
 from tests.integration.platform_api.test_plans import _Recorded, scans
+from tests.integration.platform_api.test_works import story
 from tests.support.licences import issued
 from tests.support.sales import own_money, shop_over
 from tests.support.waiting import answers
@@ -365,6 +367,72 @@ async def test_collaborators_share_without_a_rule_and_the_dry_run_is_what_happen
             assert shop.owed(account) == round(float(amount) * USDC)
     assert sum(round(float(amount) * USDC) for amount in amounts.values()) == 101 and shop.passing(work) == 0
     assert len(amounts) == 5 and dry["amount"] == "0.000101"
+
+
+async def chained(world, works):
+    """Each gives nine tenths to the one before it, whether that may be or not."""
+    for parent, child in pairwise(works):
+        await world.sql(
+            "INSERT INTO royalties.ancestor (licence_id, work_id, parent_work_id, share_bps)"
+            " VALUES (gen_random_uuid(), $1, $2, 9000)",
+            UUID(child["id"]), UUID(parent["id"]),
+        )  # fmt: skip
+
+
+async def bound(shop, child, parent):
+    async with shop.world.kernel.database.transaction() as db:
+        await shop.royalties.earnings.bind(db, uuid4(), UUID(child["id"]), UUID(parent["id"]), 9_000)
+
+
+async def with_works_below(world, work, count):
+    await world.sql(
+        "INSERT INTO royalties.ancestor (licence_id, work_id, parent_work_id, share_bps)"
+        " SELECT gen_random_uuid(), gen_random_uuid(), $1, 100 FROM generate_series(1, $2)",
+        UUID(work["id"]), count,
+    )  # fmt: skip
+
+
+async def test_chain_below_a_thousand_works_is_checked_too(shop):
+    """Those beyond the first thousand were not: the next sale of one of them never ended, and its money was stuck."""
+    seller, bearer, sold, _, offer = await shop.seller()
+    top_id, _, top, _, _ = await shop.seller(name="Top")
+    _, _, above, _, _ = await shop.seller(name="Above")
+    await with_works_below(shop.world, top, 1_000)
+    await chained(shop.world, [top, *[await story(shop.world, bearer, f"Between {n}") for n in range(30)], sold])
+    with pytest.raises(ApiError) as refused:
+        await bound(shop, top, above)
+    assert refused.value.reason == "chain_too_long"
+    await sell(shop, offer)
+    assert shop.owed(seller) + shop.owed(top_id) == 9_000_000 and shop.owed(top_id) > 0
+
+
+async def test_work_below_which_there_are_more_than_can_be_checked_names_nothing_more(shop):
+    _, _, many, _, _ = await shop.seller()
+    _, _, above, _, _ = await shop.seller(name="Above")
+    await with_works_below(shop.world, many, earnings.BELOW_MAX)
+    with pytest.raises(ApiError) as refused:
+        await bound(shop, many, above)
+    assert refused.value.details == {"reason": "too_many_below", "most": earnings.BELOW_MAX}
+    await shop.world.sql("DELETE FROM royalties.ancestor WHERE licence_id IN (SELECT licence_id FROM"
+                         " royalties.ancestor WHERE parent_work_id = $1 LIMIT 1)", UUID(many["id"]))  # fmt: skip
+    await bound(shop, many, above)
+
+
+async def test_sale_that_meets_too_long_a_chain_is_divided_and_can_be_refunded(shop):
+    """The answer of the core could not be noted: the buyer had paid, and had neither the work nor the money."""
+    _, bearer, sold, _, offer = await shop.seller()
+    far_id, _, far, _, _ = await shop.seller(name="Far")
+    between = [await story(shop.world, bearer, f"Between {n}") for n in range(31)]
+    await chained(shop.world, [far, *between, sold])  # 33 works
+    buyer_id, buyer = await shop.buyer("10")
+    purchase = await shop.buy(buyer, offer, "balance")
+    await shop.finish()
+    assert (await shop.get("/v1/purchases", buyer))[0]["status"] == "completed"
+    assert shop.owed(far_id) == 0, "the 33rd is left out; the 32nd keeps what it would have given"
+    assert all(shop.passing(work) == 0 for work in (sold, far, *between)) and shop.sum_is_zero()
+    await shop.post(f"/v1/purchases/{purchase['id']}/refund", await shop.staff(), {})
+    await shop.finish()
+    assert shop.units(f"user:{buyer_id}") == 10_000_000 and shop.sum_is_zero()
 
 
 async def test_ancestors_get_a_share_of_what_their_licensee_received(shop):

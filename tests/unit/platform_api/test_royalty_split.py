@@ -1,5 +1,6 @@
 """The division of a sale: nothing lost, nothing made, whatever the order, and as the core divides it."""
 
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
@@ -16,6 +17,7 @@ from platform_api.royalties.split import (
     Part,
     Payee,
     cascade,
+    check_chains,
     largest_remainder,
     platform_part,
 )
@@ -110,12 +112,59 @@ def test_chain_gives_away_what_came_in_and_no_more(data):
             assert abs(amount * WHOLE_BPS - part.total * bps) < WHOLE_BPS
 
 
-def test_circle_of_works_is_too_long():
-    one, two = UUID(int=1), UUID(int=2)
-    payees = {one: [payee(1, WHOLE_BPS, 1)], two: [payee(1, WHOLE_BPS, 2)]}
+def line_of(count):
+    """So many works, each made of the next one and giving it half; and their payees."""
+    works = [UUID(int=number + 1) for number in range(count)]
+    payees = {work: [payee(1, WHOLE_BPS, work.int)] for work in works}
+    return works, {work: [(above, 5_000)] for work, above in pairwise(works)}, payees
+
+
+def test_chain_has_at_most_so_many_works_on_all_ways_together():
+    works, parents, _ = line_of(CHAIN_PARTS_MAX)
+    check_chains(works, parents)
+    longer, below, _ = line_of(CHAIN_PARTS_MAX + 1)
+    for wrong in (longer, longer[:1], [longer[5], longer[0]]):
+        with pytest.raises(ChainTooLong):
+            check_chains(wrong, below)
     with pytest.raises(ChainTooLong):
-        cascade(10**15, one, payees, {one: [(two, WHOLE_BPS)], two: [(one, WHOLE_BPS)]})
-    assert CHAIN_PARTS_MAX >= 8
+        check_chains(works, parents | {works[-1]: [(works[0], 1)]})
+    # Each of six works is made of the next one in two ways: 63 parts, though six works.
+    twice = {work: [(above, 1), (above, 2)] for work, above in pairwise(works[:6])}
+    check_chains(works[1:6], twice)
+    with pytest.raises(ChainTooLong):
+        check_chains(works[:6], twice)
+
+
+def test_sale_is_divided_whatever_the_chain():
+    """A sale that met a longer chain than a distribution reaches was never divided, its money lay in between."""
+    works, parents, payees = line_of(CHAIN_PARTS_MAX + 3)
+    parts = cascade(2**40, works[0], payees, parents)
+    assert [part.total for part in parts] == [2 ** (40 - number) for number in range(CHAIN_PARTS_MAX)]
+    assert sum(part.kept for part in parts) == 2**40 and parts[-1].kept == parts[-1].total
+    assert [part.left_out for part in parts if part.left_out] == [(works[CHAIN_PARTS_MAX],)]
+    circle = parents | {works[3]: [(works[0], 5_000)]}
+    parts = cascade(2**40, works[0], payees, circle)
+    assert sum(part.kept for part in parts) == 2**40 and len(parts) == CHAIN_PARTS_MAX
+    too_much = {works[0]: [(works[1], 6_000), (works[2], 6_000)]}
+    (only,) = cascade(100, works[0], payees, too_much)
+    assert (only.kept, only.left_out) == (100, (works[1], works[2]))
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_any_graph_of_works_is_divided_whole(data):
+    works = [UUID(int=number + 1) for number in range(data.draw(st.integers(min_value=1, max_value=8)))]
+    shares = st.tuples(st.sampled_from(works), st.integers(min_value=1, max_value=WHOLE_BPS))
+    parents = {work: data.draw(st.lists(shares, max_size=4)) for work in works}
+    side = data.draw(UNITS)
+    parts = cascade(side, works[0], {work: [payee(1, WHOLE_BPS, work.int)] for work in works}, parents)
+    assert sum(part.kept for part in parts) == side and len(parts) <= CHAIN_PARTS_MAX
+    if all(sum(bps for _, bps in above) <= WHOLE_BPS for above in parents.values()):
+        try:
+            check_chains(works, parents)
+        except ChainTooLong:
+            return
+        assert not any(part.left_out for part in parts), "what was checked is divided in full"
 
 
 @pytest.mark.parametrize("payees", [1, 31, 32, 33, 64, 101])
