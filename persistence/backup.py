@@ -33,8 +33,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +47,7 @@ from obstore.store import from_url
 from engine.messages import layout
 from engine.messages.errors import JournalCorrupt, SettingsInvalid, Unavailable
 from persistence import segments
-from persistence.disk import DirectoryDisk
+from persistence.disk import DirectoryDisk, sync_directory
 from persistence.evidence import BESIDE
 from persistence.journal import read_mark
 from persistence.ring import scan_records
@@ -78,7 +80,11 @@ class Objects:
         if "://" not in url:
             raise SettingsInvalid(f"backup: {url!r} is no URL as s3://bucket/prefix or file:///srv/backup")
         try:
-            options = {"mkdir": make_directory} if url.startswith("file:") else _REMOTE
+            is_local = url.startswith("file:")
+            options = {"mkdir": make_directory} if is_local else _REMOTE
+            self._root = Path(unquote(urlsplit(url).path)) if is_local else None
+            self._kept = {directory for directory in self._root.parents if directory.exists()} if self._root else set()
+            """Directories whose own names are on disk."""
             self._store: Any = from_url(url, **cast(Any, options))
         except (BaseError, ValueError, OSError) as error:
             raise SettingsInvalid(f"backup: {str(error).splitlines()[0]}") from error
@@ -87,9 +93,12 @@ class Objects:
         """A new object; one that is there already stays. Returns what is there now. Raises Unavailable."""
         with _mapped():
             try:
-                obstore.put(self._store, key, data, mode="create")
+                if self._root is not None:
+                    self._write(self._root / key, data, replace=False)
+                else:
+                    obstore.put(self._store, key, data, mode="create")
                 return data
-            except AlreadyExistsError:
+            except (AlreadyExistsError, FileExistsError):
                 return self.read(key)
 
     def check_refuses(self, key: str) -> None:
@@ -111,12 +120,34 @@ class Objects:
     def replace(self, key: str, data: bytes) -> None:
         """Raises Unavailable."""
         with _mapped():
-            obstore.put(self._store, key, data)
+            if self._root is not None:
+                self._write(self._root / key, data, replace=True)
+            else:
+                obstore.put(self._store, key, data)
 
     def read(self, key: str) -> bytes:
         """Raises KeyError, Unavailable."""
         with _mapped():
             return bytes(obstore.get(self._store, key).bytes())
+
+    def _write(self, path: Path, data: bytes, *, replace: bool) -> None:
+        """What a remote store's answer means: the object is whole under its name, and outlives a loss of power. obstore
+        syncs no file. Raises FileExistsError, also then behind the sync: whoever made it may have died before."""
+        draft = path.with_name(f"{path.name}#{int.from_bytes(os.urandom(4))}")  # a list leaves such names out
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with draft.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            (os.replace if replace else os.link)(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+            sync_directory(path.parent)
+            for directory in path.parents:
+                if directory not in self._kept:
+                    sync_directory(directory.parent)
+                    self._kept.add(directory)
 
     def names(self, prefix: str) -> list[tuple[str, int]]:
         """Keys below `prefix` and their sizes, in order. Raises Unavailable."""
@@ -245,11 +276,9 @@ class Shipper:
         """The last record that is in the store."""
         self.chain = 0
         self.parts = self.bytes = self.sealed = 0
-        self._full = 0
-        """Segments that have all their records in the store, sealed by this object or not yet: `step` counts them up,
-        `seal` the sealed ones."""
-        self._oldest = 0
-        """First sequence of the segment that is sealed next."""
+        self._full: list[int] = []
+        """First sequences of the segments that are full and not sealed, in order: `step` adds, `seal` takes away. As
+        many as the store is behind, at most those of the journal."""
         self.lag_s = 0.0
         """How old the oldest record of the last part was when it was in the store."""
         self.lag_max_s = 0.0
@@ -277,7 +306,7 @@ class Shipper:
                 path: (size, digests) for path, (size, digests) in head.beside.items()
                 if all(beside_name(identity, path, *piece) in self._pieces for piece in enumerate(digests))
             }  # fmt: skip
-        sealed = {segment_of(name) for name, _ in found if name.endswith(".segment")}
+        sealed = {segment_of(name): size for name, size in found if name.endswith(".segment")}
         parts = [name for name, _ in found if name.endswith(".part")]
         self._open(listed[0], segments.first_chain(identity))
         if sealed:
@@ -287,11 +316,18 @@ class Shipper:
             header = PartHeader.unpack(newest, self._objects.read(newest))
             if header.last > self.sequence:
                 self._go_to(header.segment, last=header)
-        self._objects.remove([name for name in parts if segment_of(name) in sealed])
         assert self._segment is not None
-        current = self._segment.header.first_sequence
-        self._oldest = min([current, *({segment_of(name) for name in parts} - sealed)])
-        self._full = self.sealed + sum(self._oldest <= first < current for first in self._firsts())
+        self._full = []
+        firsts = [first for first in self._firsts() if first <= self._segment.header.first_sequence]
+        for first, following in pairwise(firsts):
+            if first not in sealed:
+                self._full.append(first)
+            elif sealed[first] != (size := segments.HEADER_BYTES + self._slots_before(following) * layout.SLOT_BYTES):
+                name = sealed_name(identity, first)
+                raise JournalCorrupt(
+                    f"backup: {name} has {sealed[first]} bytes, not {size}: remove it, and it is sent anew"
+                )
+        self._objects.remove([name for name in parts if segment_of(name) in sealed])
 
     def step(self) -> int:
         """Send what became durable since the last step; returns how many records. A failure leaves all as it was.
@@ -305,8 +341,9 @@ class Shipper:
         before = self.sequence
         while self.sequence < durable:
             if not self._ship(durable - self.sequence):
+                first = self._segment.header.first_sequence
                 self._open_next()
-                self._full += 1
+                self._full.append(first)
         for path, at in grown.items():
             self._send_beside(path, at)
         self._send_head()
@@ -321,15 +358,16 @@ class Shipper:
             JournalCorrupt, Unavailable: as `start`.
         """
         before = self.sealed
-        while self.unsealed:
-            self._seal(self._oldest)
+        while self._full:
+            self._seal(self._full[0])
+            del self._full[0]
             self.sealed += 1
         return self.sealed - before
 
     @property
     def unsealed(self) -> int:
         """Segments that the store has all records of, but not yet as one object. For any thread."""
-        return self._full - self.sealed
+        return len(self._full)
 
     def oldest_waiting_s(self) -> float:
         """Age of the oldest durable record that is not in the store; 0.0: there is none. For any thread."""
@@ -412,7 +450,6 @@ class Shipper:
             raise JournalCorrupt(f"backup: the segment of sequence {first} is there with other bytes")
         names = [name for name, _ in self._objects.names(identity.hex()) if name.endswith(".part")]
         self._objects.remove([name for name in names if segment_of(name) == first])
-        self._oldest = following.header.first_sequence
 
     def _firsts(self) -> list[int]:
         """First sequences of the journal's segments, in order."""
@@ -425,6 +462,10 @@ class Shipper:
         path = segments.segment_name(first)
         header = segments.read_header(path, segments.view(self._disk, path))
         return segments.Segment(path, header, (header.segment_bytes - segments.HEADER_BYTES) // layout.SLOT_BYTES)
+
+    def _slots_before(self, first: int) -> int:
+        """Slots of the segment before that of `first`."""
+        return self._held(first).header.previous_slots
 
     def _held(self, first: int) -> segments.Segment:
         segment = self._segment_at(first)

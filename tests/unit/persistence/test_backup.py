@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import shutil
 import threading
@@ -501,6 +502,64 @@ def test_a_shipper_killed_at_any_request_leaves_a_backup_and_the_next_goes_on(
         assert journal_of(tmp_path / f"new-{dies}") == expected
         shutil.rmtree(tmp_path / f"new-{dies}")
     assert dies > 12, "requests of parts, heads, sealed segments and removals"
+
+
+def test_a_local_store_has_an_object_on_disk_before_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at any call it has it whole or not at all, and a list shows no draft."""
+    calls: list[str] = []
+    dies_at = 1 << 30
+
+    def told(name: str) -> Callable[..., object]:
+        real = getattr(os, name)
+
+        def call(*arguments: object) -> object:
+            of = os.readlink(f"/proc/self/fd/{arguments[0]}") if name == "fsync" else str(arguments[-1])
+            calls.append(f"{name} {Path(of).relative_to(tmp_path)}".partition("#")[0])
+            if len(calls) == dies_at:
+                raise Died
+            return real(*arguments)
+
+        return call
+
+    for name in ("fsync", "link", "replace"):
+        monkeypatch.setattr(os, name, told(name))
+    objects = Objects(f"file://{tmp_path}/store")
+    objects.make("a/b", b"1")
+    assert calls == ["fsync store/a/b", "link store/a/b", "fsync store/a", "fsync store", "fsync ."]
+    for renewed in (False, True):
+        for dies_at in range(1, 4):
+            calls.clear()
+            key = f"a/{renewed}{dies_at}"
+            with pytest.raises(Died):
+                (objects.replace if renewed else objects.make)(key, b"2" * 5000)
+            found = dict(objects.names("a"))
+            assert found.get(key) == (None if dies_at < 3 else 5000) and found["a/b"] == 1
+    calls.clear()
+    dies_at = 1 << 30
+    assert objects.make("a/b", b"3") == b"1" and calls[-1] == "fsync store/a", "whoever made it may have died before"
+    objects.replace("a/b", b"4")
+    assert objects.read("a/b") == b"4" and not [name for name, _ in objects.names("") if "#" in name]
+
+
+def test_a_sealed_segment_that_the_store_lost_is_sent_anew_and_a_short_one_told(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path
+) -> None:
+    recovered = shipped(data, place, slots)
+    first, second, *_ = (Path(place.removeprefix("file://")) / name for name, _ in Objects(place).names("")
+                         if name.endswith(".segment"))  # fmt: skip
+    whole = first.read_bytes()
+    first.unlink()
+    again = shipper(data, place)
+    assert again.unsealed == 1 and again.seal() == 1 and first.read_bytes() == whole
+    second.write_bytes(second.read_bytes()[:-4096])
+    with pytest.raises(JournalCorrupt, match=rf"{second.name} has \d+ bytes, not \d+: remove it, and it is sent anew"):
+        shipper(data, place)
+    second.unlink()
+    assert shipper(data, place).seal() == 1
+    assert restore(Objects(place), tmp_path / "new").sequence == recovered.core.sequence
+    recovered.close()
 
 
 def test_a_second_shipper_is_harmless_and_another_history_refused(data: Path, place: str, slots: np.ndarray) -> None:
