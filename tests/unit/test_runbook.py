@@ -41,6 +41,13 @@ def raised(source: str) -> Iterator[str]:
                 yield normal("".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts))
 
 
+RAISED = re.compile(rf"""\braise ({"|".join(sorted(STOPS))})\(\s*((?:f?"(?:[^"\\]|\\.)*"\s*)+)""")
+
+
+def raised_in_cython(source: str) -> list[str]:
+    return [normal("".join(re.findall(r'"((?:[^"\\]|\\.)*)"', match[2]))) for match in RAISED.finditer(source)]
+
+
 def messages() -> dict[str, str]:
     """Every message, and where it is."""
     found: dict[str, str] = {}
@@ -48,7 +55,7 @@ def messages() -> dict[str, str]:
         for path in sorted((ROOT / package).rglob("*.py*")):
             if path.suffix in (".py", ".pyx"):
                 source = path.read_text()
-                texts = logged(source) + (list(raised(source)) if path.suffix == ".py" else [])
+                texts = [*logged(source), *(raised if path.suffix == ".py" else raised_in_cython)(source)]
                 found |= {text: str(path.relative_to(ROOT)) for text in texts if re.search(r"\w", text)}
     return found
 
@@ -70,6 +77,7 @@ def test_a_message_without_a_line_is_found() -> None:
     source = 'log.error(\n    "event=new_trouble number=%d", 3)\nraise JournalCorrupt(f"{path}: eaten by mice")\n'
     texts = [*logged(source), *raised(source)]
     assert texts == ["event=new_trouble number=…", "…: eaten by mice"]
+    assert raised_in_cython('raise JournalFailed(\n    f"{path}: eaten by "\n    "rats"\n)') == ["…: eaten by rats"]
     page = (ROOT / "docs" / "operations.md").read_text()
     assert len(missing(dict.fromkeys(texts, "x.py"), page)) == 2
 
