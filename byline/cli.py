@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
+from uuid import UUID
 
 import typer
 from rich.console import Console
@@ -35,6 +36,8 @@ people_app = typer.Typer(help="Roles of accounts, keys of sealed columns, the au
 app.add_typer(people_app, name="people")
 jobs_app = typer.Typer(help="Work outside of requests that the platform gave up.", no_args_is_help=True)
 app.add_typer(jobs_app, name="jobs")
+events_app = typer.Typer(help="Events that the platform gave up to hand over.", no_args_is_help=True)
+app.add_typer(events_app, name="events")
 settle_app = typer.Typer(
     help="""Settlement on Sui: publish the contracts, open vaults, rotate the operator, pause, look, end a halt.
 
@@ -469,6 +472,31 @@ def jobs_requeue(
     from byline.job_tools import requeue
 
     console.print(requeue(_settings(data), ids or []))
+
+
+@events_app.command("list")
+def events_list(data: DataOption = None) -> None:
+    """Events that a consumer failed with ten times, the oldest hundred, with their last errors.
+
+    Example: `byline events list`
+    """
+    from byline.event_tools import given_up
+
+    console.print(given_up(_settings(data)) or "no event was given up")
+
+
+@events_app.command("requeue")
+def events_requeue(
+    ids: Annotated[Optional[list[UUID]], typer.Argument(help="Of `byline events list`; none: all of them.")] = None,
+    data: DataOption = None,
+) -> None:
+    """Hand events over again, to the consumers that have not taken them.
+
+    Example: `byline events requeue 0197e7a2-5b7c-7c3e-9f0a-3f3c2b1a0d4e`
+    """
+    from byline.event_tools import hand_over
+
+    console.print(hand_over(_settings(data), ids or []))
 
 
 @journal_app.command("publish")

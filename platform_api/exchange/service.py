@@ -192,7 +192,7 @@ class ExchangeService:
         return [candle_of(row, market) for row in rows], pagination
 
     async def faucet(self, caller: Caller, body: FaucetRequest) -> list[FaucetDeposit]:
-        """Once for each account and asset: the reference of the deposit sees to that in the core."""
+        """Once a year for each account and asset: the reference of the deposit sees to that in the core."""
         amounts = self._settings.faucet
         if not self._settings.embedded or not amounts:
             message = "There is no faucet here: test money exists on the embedded chain only."
@@ -204,9 +204,12 @@ class ExchangeService:
         return [await self._give(caller, asset, amounts[asset]) for asset in dict.fromkeys(body.assets or amounts)]
 
     async def _give(self, caller: Caller, asset: str, amount: str) -> FaucetDeposit:
-        ref = "faucet:" + hashlib.sha256(f"{caller.account} {asset}".encode()).hexdigest()[:40]
+        year = datetime.now(UTC).year
+        ref = "faucet:" + hashlib.sha256(f"{caller.account} {asset} {year}".encode()).hexdigest()[:40]
+        until = datetime(year + 1, 1, 1, tzinfo=UTC)  # then the core forgets the reference, which else stays for ever
         command = {
             "op": "deposit", "account": caller.account, "asset": asset, "amount": amount, "ref": ref, "code": "faucet",
+            "not_after": int(until.timestamp()) * 10**9,
         }  # fmt: skip
         answer = await self._core.submit(command)
         if answer.get("event") == "rejected":

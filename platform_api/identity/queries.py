@@ -95,6 +95,14 @@ async def wallets(db: Any, account_id: UUID) -> list[Any]:
     return rows
 
 
+async def has_open_withdrawal(db: Any, account_id: UUID) -> bool:
+    query = (
+        "SELECT EXISTS (SELECT FROM money.withdrawal"
+        " WHERE account_id = $1 AND status NOT IN ('settled', 'canceled', 'failed'))"
+    )
+    return bool(await db.fetchval(query, account_id))
+
+
 async def revoke_wallet(db: Any, wallet_id: UUID) -> list[UUID]:
     """The sessions that it began end with it: those."""
     await db.execute("UPDATE identity.wallet SET revoked_at = now(), is_primary = false WHERE id = $1", wallet_id)

@@ -59,7 +59,7 @@ class Wallets:
         """The sessions that ended with it.
 
         Raises:
-            ApiError: NOT_FOUND, CONFLICT `last_wallet`, `settlement_wallet`, `row_in_use`.
+            ApiError: NOT_FOUND, CONFLICT `last_wallet`, `withdrawal_open`, `settlement_wallet`, `row_in_use`.
         """
         account_id = UUID(caller.account_id)
         async with self._kernel.database.transaction_beside_core() as db:
@@ -70,6 +70,9 @@ class Wallets:
                 raise unknown("wallet")
             if len(known) == 1:
                 raise ApiError(ErrorCode.CONFLICT, "The last wallet of an account stays.", reason="last_wallet")
+            if await queries.has_open_withdrawal(db, account_id):  # one that begins now is cancelled by its desk
+                message = "A withdrawal of the account is under way: cancel it, or wait until it is settled."
+                raise ApiError(ErrorCode.CONFLICT, message, reason="withdrawal_open")
             ended = await queries.revoke_wallet(db, wallet_id)
             await self._sessions.cut_off(db, account_id, ended, "wallet_unlinked")
             wallet = WalletAddress(found["chain"], bytes(found["address"]))

@@ -10,7 +10,7 @@ __all__ = [
     "add_refunded", "complete_purchase", "count_unproved", "entitlement_of", "entitlements", "fail_purchase",
     "has_bought", "has_paid", "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase",
     "insert_refund", "insert_transfer", "intent", "intent_of_purchase", "intents_left_open", "is_being_paid",
-    "is_taken", "lacks_reference", "lock_intent", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use",
+    "is_taken", "lacks_reference", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use",
     "note_event", "note_failure", "payment", "payment_by_ref", "payment_of_purchase", "payments", "purchase",
     "purchases", "refund", "refund_intent", "refund_payment", "refunds_left_open", "revoke_entitlement", "sales",
     "set_event_outcome", "set_provider_ref", "transfer", "transfers", "turn_intent", "turn_payment", "turn_refund",
@@ -48,10 +48,6 @@ async def insert_intent(
 
 async def intent(db: Any, id_: UUID) -> Any:
     return await db.fetchrow("SELECT * FROM payments.intent WHERE id = $1", id_)
-
-
-async def lock_intent(db: Any, id_: UUID) -> Any:
-    return await db.fetchrow("SELECT * FROM payments.intent WHERE id = $1 FOR UPDATE", id_)
 
 
 async def lock_intent_by_ref(db: Any, provider: str, ref: str) -> Any:

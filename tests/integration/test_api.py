@@ -440,6 +440,9 @@ async def test_faucet_gives_once_and_names_itself_simulated(world):
     ]  # fmt: skip
     again = await world.data("POST", "/v1/faucet", headers=bearer, json={"assets": ["INK"]})
     assert again[0]["duplicate"] is True
+    for command in [command for command in world.core.commands if command["op"] == "deposit"]:
+        left = datetime.fromtimestamp(command["not_after"] / 10**9, UTC) - datetime.now(UTC)
+        assert timedelta(0) < left <= timedelta(days=366), "the core keeps no ref of it for ever"
     wrong = {"assets": ["GOLD"]}
     await world.refused(400, "VALIDATION_ERROR", "unknown_asset", "POST", "/v1/faucet", headers=bearer, json=wrong)
 

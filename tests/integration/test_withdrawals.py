@@ -298,6 +298,24 @@ async def test_a_wallet_that_is_not_linked_any_more_confirms_nothing(world: Worl
     assert row["status"] == "held"
 
 
+async def test_a_wallet_stays_linked_while_a_withdrawal_is_open(world: World) -> None:
+    await world.sql(
+        "INSERT INTO identity.wallet (id, account_id, chain, address, public_key, scheme, is_primary)"
+        " SELECT gen_random_uuid(), account_id, chain, sha256(address), public_key, scheme, false FROM identity.wallet"
+        " WHERE address = $1",
+        _address_of(world),
+    )
+    wallets = await world.data("GET", "/v1/users/me/wallets")
+    path = next(f"/v1/users/me/wallets/{row['id']}" for row in wallets if row["address"] != world.wallet.address)
+    document = await world.ask()
+    assert await world.refused("withdrawal_open", "DELETE", path) == 409
+    assert await world.data("GET", "/v1/users/me/wallets") == wallets
+    await world.data("DELETE", f"/v1/withdrawals/{document['id']}")
+    await world.desk.step()
+    assert (await world.client.delete(path, headers=world.bearer)).status_code < 300
+    assert len(await world.data("GET", "/v1/users/me/wallets")) == len(wallets) - 1
+
+
 async def test_no_more_withdrawals_are_open_than_allowed(world: World) -> None:
     documents = [await world.ask("1") for _ in range(OPEN_MAX)]
     body = {"asset": "USDC", "amount": "1"}

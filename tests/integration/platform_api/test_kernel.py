@@ -10,6 +10,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from byline.event_tools import given_up, hand_over
 from byline.job_tools import failed_jobs, requeue
 from byline.settings import load_settings
 from engine.messages.errors import OutcomeUnknown, SettingsInvalid, Unavailable
@@ -334,6 +335,46 @@ async def test_failed_jobs_are_listed_and_run_again_from_the_command_line(databa
     await worker.drain()
     assert await asyncio.to_thread(failed_jobs, settings) is None
     assert ran == ["paper", "ink"] and not await world.sql("SELECT FROM jobs.pgqueuer")
+
+
+async def test_events_given_up_are_listed_and_handed_over_from_the_command_line(database, world, tmp_path):
+    events, taken, good = Events(TYPES), [], False
+
+    async def broken(db, event):
+        if not good:
+            raise ValueError(f"no {event.subject_id} today")
+        taken.append(("broken", event.subject_id))
+
+    async def sound(db, event):
+        taken.append(("sound", event.subject_id))
+
+    events.subscribe("test.broken", ["work.created"], broken)
+    events.subscribe("test.sound", ["work.created"], sound)
+    relay = Relay(database, events)
+    async with database.transaction() as db:
+        for subject in ("ink", "paper"):
+            await events.publish(db, "work.created", ("work", subject), {})
+    settings = load_settings({}, data_directory=tmp_path, postgres_url=world.dsn)
+    for _ in range(ATTEMPTS_MAX):
+        assert await asyncio.to_thread(given_up, settings) is None
+        assert await relay.deliver_due() == 2
+        await world.sql("UPDATE kernel.outbox SET next_attempt_at = now()")
+    assert await relay.deliver_due() == 0
+    listed = await asyncio.to_thread(given_up, settings)
+    assert listed is not None
+    told = [list(column.cells) for column in listed.columns]
+    assert told[1:4] == [["work.created"] * 2, ["work ink", "work paper"], [str(ATTEMPTS_MAX)] * 2]
+    assert told[5] == ["ValueError: no ink today", "ValueError: no paper today"]
+    good = True
+    unknown, (ink, paper) = uuid4(), map(UUID, told[0])
+    with pytest.raises(SettingsInvalid, match=f"no event that was given up has the id {unknown}"):
+        await asyncio.to_thread(hand_over, settings, [ink, unknown])
+    assert await relay.deliver_due() == 0, "and nothing was done"
+    assert await asyncio.to_thread(hand_over, settings, [paper]) == "1 event is handed over again"
+    assert await relay.deliver_due() == 1
+    assert await asyncio.to_thread(hand_over, settings, []) == "1 event is handed over again"
+    assert await relay.deliver_due() == 1 and await asyncio.to_thread(given_up, settings) is None
+    assert taken == [("sound", "ink"), ("sound", "paper"), ("broken", "paper"), ("broken", "ink")]
 
 
 async def test_money_comes_before_notices_and_delayed_jobs_wait(database, world):

@@ -1,6 +1,6 @@
 """Every route with seeded strange input: no answer is our own failure, and none has a status that is not documented.
 
-A documented 503 is right where the world of these tests lacks the part that is asked (a chain).
+503 is right of the one route that asks for a part which the world of these tests lacks, the chain.
 
 `BYLINE_STRANGE_SEED` and `BYLINE_STRANGE_COUNT` make it another walk, or a longer one.
 """
@@ -35,6 +35,7 @@ QUERIES = [
     "&", "!", "a:*", "'", '"', "a & | b", "(", "\\", ":", "-", "''", "%", "a'b", "<->", "the or and", '-"a b"',
     'ink -"red road"', 'a or -"b c"', '"a b" or "c d"', "-(a)", "a\\", "-a -b", '-"the of"', "-or",
 ]  # fmt: skip
+AWAY = {("post", "/v1/deposits"): 503}
 METHODS = ("get", "post", "put", "patch")  # nothing that is walked to is taken away
 
 
@@ -129,8 +130,10 @@ async def test_f48_strange_input_is_answered_as_documented(world):
     for _ in range(int(os.environ.get("BYLINE_STRANGE_COUNT", "600"))):
         method, template, path, operation, sent, headers = walk.request()
         answer = await world.client.request(method, path, headers=bearer | headers, **sent)
-        if answer.status_code == 500 or str(answer.status_code) not in operation["responses"]:
-            wrong.append((method, template, path, str(sent)[:300], answer.status_code, answer.text[:300]))
+        status = answer.status_code
+        is_ours = status >= 500 and status != AWAY.get((method, template))
+        if is_ours or str(status) not in operation["responses"]:
+            wrong.append((method, template, path, str(sent)[:300], status, answer.text[:300]))
     assert wrong == [], f"seed {seed}"
 
 
