@@ -24,7 +24,7 @@ import structlog
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
-from platform_api.ledger.commands import MoneyAnswer, MoneyCommands
+from platform_api.ledger.commands import MoneyAnswer, MoneyCommands, pay_account
 from platform_api.money import decimal_text
 from platform_api.royalties import queries, share_queries
 from platform_api.royalties.entries import Entries
@@ -33,6 +33,7 @@ from platform_api.royalties.rules import RoyaltyRules
 from platform_api.royalties.split import (
     CHAIN_PARTS_MAX,
     WHOLE_BPS,
+    Above,
     ChainTooLong,
     Part,
     Payee,
@@ -94,7 +95,7 @@ class Earnings:
         rule_id, payees = await self._rules.payees_at(db, work_id, kind, at)
         everybody: dict[UUID, list[Payee]] = {work_id: payees}
         parents = await _parents(db, [work_id])
-        for parent in sorted({parent for above in parents.values() for parent, _ in above} - {work_id}):
+        for parent in sorted({one.work_id for above in parents.values() for one in above} - {work_id}):
             everybody[parent] = (await self._rules.payees_at(db, parent, kind, at))[1]
         return rule_id, cascade(side, work_id, everybody, parents)
 
@@ -154,14 +155,19 @@ class Earnings:
             await queries.finish_distribution(db, distribution_id, "posted")
         return event_id
 
-    async def bind(self, db: Any, licence_id: UUID, work_id: UUID, parent_work_id: UUID, share_bps: int) -> None:
-        """From now on the parent gets a share of what the work receives.
+    async def bind(
+        self, db: Any, licence_id: UUID, work_id: UUID, parent_work_id: UUID, share_bps: int,
+        between: Sequence[tuple[UUID, int]] = (),
+    ) -> None:  # fmt: skip
+        """From now on the parent gets a share of what the work receives; `between`: the licensors through whose hands
+        it goes, the nearest first, and basis points that each gives on.
 
         Raises:
             ApiError: CONFLICT `chain_too_long` (also for a circle), `more_than_whole`, `too_many_below`.
         """
         await share_queries.lock_chains(db)
-        await share_queries.bind(db, licence_id, work_id, parent_work_id, share_bps)
+        through, passed_bps = [account_id for account_id, _ in between], [bps for _, bps in between]
+        await share_queries.bind(db, licence_id, work_id, parent_work_id, share_bps, through, passed_bps)
         for id_ in (work_id, parent_work_id):
             await self._works.catalog.mark_sold(db, id_)
         if sum(row["share_bps"] for row in await share_queries.ancestors(db, work_id)) > WHOLE_BPS:
@@ -275,9 +281,13 @@ class Earnings:
         await self._kernel.events.publish(db, type_, ("distribution", str(row["id"])), payload)
 
 
-async def _parents(db: Any, work_ids: Sequence[UUID]) -> dict[UUID, list[tuple[UUID, int]]]:
+async def _parents(db: Any, work_ids: Sequence[UUID]) -> dict[UUID, list[Above]]:
     """What these works and all above them give to the works directly above."""
-    parents: dict[UUID, list[tuple[UUID, int]]] = {}
+    parents: dict[UUID, list[Above]] = {}
     for row in await share_queries.edges_above(db, work_ids):
-        parents.setdefault(row["work_id"], []).append((row["parent_work_id"], row["share_bps"]))
+        between = tuple(
+            (Payee(pay_account(account_id), account_id, "licensor", WHOLE_BPS - bps), bps)
+            for account_id, bps in zip(row["through"], row["passed_bps"], strict=True)
+        )
+        parents.setdefault(row["work_id"], []).append(Above(row["parent_work_id"], row["share_bps"], between))
     return parents

@@ -2,7 +2,8 @@
 
 *Made under.* A work that is named as made under a licence gives the licence's share to the work above it: that takes
 from everybody who is paid for the new work. A share that takes the place of a higher one takes from those who are paid
-for the work above, and for the works above that.
+for the work above, and for the works above that. Under a licence below another it goes through the hands of the
+licensors between, each of whom gives on what the licence above says; they lose by a lower share as well.
 
 *Given on.* What licences are sold for below a licence that may be given on comes to its licensee, and its share of that
 to the work. That takes from everybody who is paid for the work, or for one above it: the same right, sold by the owner,
@@ -20,6 +21,7 @@ last consent, under the lock of the work. While a share waits, everything is as 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
@@ -53,10 +55,12 @@ class LicenceShares:
         self._catalog = kernel.service(WorkService).catalog
 
     async def name(
-        self, db: Any, work: Any, licence_id: UUID, parent_work_id: UUID, share_bps: int, replaced: Sequence[UUID],
+        self, db: Any, work: Any, licence_id: UUID, parent_work_id: UUID, share_bps: int,
+        between: Sequence[tuple[UUID, int]], replaced: Sequence[UUID],
     ) -> bool:  # fmt: skip
         """Whether the share counts at once; else it waits. By the owner of `work`, whose lock the caller holds, and the
-        parent's. `replaced` are ended licences whose shares of the work end with it.
+        parent's. `between`: as `Earnings.bind` takes them. `replaced` are ended licences whose shares of the work end
+        with it.
 
         Raises:
             ApiError: CONFLICT `chain_too_long`, `more_than_whole`, `too_many_below`, also where it would wait.
@@ -67,8 +71,9 @@ class LicenceShares:
             if waiting is not None and (id_ == licence_id or waiting["work_id"] == work["id"]):
                 await share_queries.close_licence_share(db, waiting["id"], "superseded")
         row = await share_queries.insert_licence_share(
-            db, new_id(), licence_id, work["id"], parent_work_id, share_bps, replaced, work["account_id"], None
-        )
+            db, new_id(), licence_id, work["id"], parent_work_id, share_bps, replaced, work["account_id"], None,
+            [account_id for account_id, _ in between], [bps for _, bps in between],
+        )  # fmt: skip
         return await self._begin(db, row, set())
 
     async def give_on(
@@ -77,7 +82,7 @@ class LicenceShares:
         """A period of a licence that permits licences below it was granted, by `actor`; the caller holds the work's
         lock. Until all have agreed `check_given_on` refuses what would be sold below it in that time."""
         row = await share_queries.insert_licence_share(
-            db, new_id(), licence_id, work_id, None, share_bps, [], actor, period_id
+            db, new_id(), licence_id, work_id, None, share_bps, [], actor, period_id, [], []
         )
         await self._begin(db, row, set())
 
@@ -140,16 +145,21 @@ class LicenceShares:
 
     async def _made_under(self, db: Any, row: Any) -> set[UUID]:
         """Bind the work; who loses by it."""
+        parent_id, through = row["parent_work_id"], row["through"]
+        between = list(zip(through, row["passed_bps"], strict=True))
         before = await _given(db, row["work_id"])
         await share_queries.unbind(db, row["replaces"], row["work_id"])
-        await self._earnings.bind(db, row["licence_id"], row["work_id"], row["parent_work_id"], row["share_bps"])
+        await self._earnings.bind(db, row["licence_id"], row["work_id"], parent_id, row["share_bps"], between)
         after = await _given(db, row["work_id"])
         losers: set[UUID] = set()
         if sum(after.values()) > sum(before.values()):
             losers |= await self._others(db, row["work_id"])
-        if after[row["parent_work_id"]] < before.get(row["parent_work_id"], 0):
-            losers |= await self._others_and_above(db, row["parent_work_id"])
-        return losers
+        falls = {id_ for id_, part in before.items() if after.get(id_, 0) < part}
+        if parent_id in falls:
+            losers |= await self._others_and_above(db, parent_id)
+            losers.add((await self._catalog.lock_known(db, parent_id))["account_id"])
+        licensor_id = through[0] if through else (await self._catalog.lock_known(db, parent_id))["account_id"]
+        return (losers | falls - {parent_id}) - {licensor_id}
 
     async def _given_on(self, db: Any, row: Any) -> set[UUID]:
         return set() if row["share_bps"] == WHOLE_BPS else await self._others_and_above(db, row["work_id"])
@@ -169,6 +179,7 @@ class LicenceShares:
         told = set(asked)
         for id_ in _works(row):
             told |= await self._others(db, id_) | {(await self._catalog.lock_known(db, id_))["account_id"]}
+        told |= set(row["through"])
         parent_id = row["parent_work_id"]
         payload = {
             "share_id": str(row["id"]), "license_id": str(row["licence_id"]), "share_bps": row["share_bps"],
@@ -186,6 +197,14 @@ def _works(row: Any) -> set[UUID]:
     return {row["work_id"], row["parent_work_id"]} - {None}
 
 
-async def _given(db: Any, work_id: UUID) -> dict[UUID, int]:
-    """Basis points of what the work receives that go to each work above it."""
-    return {row["parent_work_id"]: row["share_bps"] for row in await share_queries.ancestors(db, work_id)}
+async def _given(db: Any, work_id: UUID) -> dict[UUID, Fraction]:
+    """The part of what the work receives that goes to each work above it, and to each licensor between, by id."""
+    given: dict[UUID, Fraction] = {}
+    for row in await share_queries.ancestors(db, work_id):
+        part = Fraction(row["share_bps"], WHOLE_BPS)
+        for account_id, passed_bps in zip(row["through"], row["passed_bps"], strict=True):
+            passed_on = part * Fraction(passed_bps, WHOLE_BPS)
+            given[account_id] = given.get(account_id, Fraction(0)) + part - passed_on
+            part = passed_on
+        given[row["parent_work_id"]] = given.get(row["parent_work_id"], Fraction(0)) + part
+    return given

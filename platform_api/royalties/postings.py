@@ -48,15 +48,19 @@ def postings(part: Part, platform: int, asset: str, scale: int) -> list[Posting]
     for parent, units in part.above:
         first.legs.append(leg(units, to=work_account(parent)))
         first.accounts[work_account(parent)] = NEVER
-    if len(first.legs) + len(part.payees) <= POSTINGS_MAX:
-        first.payees.extend(part.payees)
+    if len(first.legs) + len(part.lines) <= POSTINGS_MAX:
+        first.payees.extend(part.lines)
+        for payee, units in part.between:
+            if units:
+                first.legs.append(leg(units, to=payee.key))
+                first.accounts[payee.key] = FORCED
         if part.kept:
             shares = [{"to": payee.key, "weight": payee.bps} for payee, _ in part.payees]
             first.legs.append(leg(part.kept, shares=shares))
             first.accounts.update((payee.key, FORCED) for payee, _ in part.payees)
         return [first] if first.legs else []
     commands = [first]
-    for payee, units in part.payees:
+    for payee, units in part.lines:
         if len(commands[-1].legs) == POSTINGS_MAX:
             commands.append(Posting(part.work_id, [], {source: NEVER}, []))
         last = commands[-1]

@@ -84,7 +84,7 @@ class RoyaltyService:
                 str(part.work_id), str(payee.account_id), payee.role, payee.bps, decimal_text(amount, scale), "0"
             )
             for part in parts
-            for payee, amount in part.payees
+            for payee, amount in part.lines
         ]
         return Calculation(body.asset, decimal_text(units, scale), None if rule_id is None else str(rule_id), lines)
 

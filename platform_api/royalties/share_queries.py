@@ -16,17 +16,23 @@ __all__ = [
 async def ancestors(db: Any, work_id: UUID) -> list[Any]:
     return list(
         await db.fetch(
-            "SELECT parent_work_id, sum(share_bps)::integer AS share_bps FROM royalties.ancestor"
-            " WHERE work_id = $1 AND ended_at IS NULL GROUP BY parent_work_id ORDER BY parent_work_id",
+            "SELECT parent_work_id, through, passed_bps, sum(share_bps)::integer AS share_bps FROM royalties.ancestor"
+            " WHERE work_id = $1 AND ended_at IS NULL GROUP BY parent_work_id, through, passed_bps"
+            " ORDER BY parent_work_id, through, passed_bps",
             work_id,
         )
     )
 
 
-async def bind(db: Any, licence_id: UUID, work_id: UUID, parent_work_id: UUID, share_bps: int) -> None:
+async def bind(
+    db: Any, licence_id: UUID, work_id: UUID, parent_work_id: UUID, share_bps: int, through: Sequence[UUID],
+    passed_bps: Sequence[int],
+) -> None:  # fmt: skip
+    """`through`: the licensors between, the nearest first, and what each gives on."""
     await db.execute(
-        "INSERT INTO royalties.ancestor (licence_id, work_id, parent_work_id, share_bps) VALUES ($1, $2, $3, $4)",
-        licence_id, work_id, parent_work_id, share_bps,
+        "INSERT INTO royalties.ancestor (licence_id, work_id, parent_work_id, share_bps, through, passed_bps)"
+        " VALUES ($1, $2, $3, $4, $5, $6)",
+        licence_id, work_id, parent_work_id, share_bps, list(through), list(passed_bps),
     )  # fmt: skip
 
 
@@ -46,9 +52,10 @@ async def edges_above(db: Any, work_ids: Sequence[UUID]) -> list[Any]:
                 SELECT a.parent_work_id FROM above u JOIN royalties.ancestor a ON a.work_id = u.work_id
                 WHERE a.ended_at IS NULL
             )
-            SELECT a.work_id, a.parent_work_id, sum(a.share_bps)::integer AS share_bps
+            SELECT a.work_id, a.parent_work_id, a.through, a.passed_bps, sum(a.share_bps)::integer AS share_bps
             FROM above u JOIN royalties.ancestor a ON a.work_id = u.work_id AND a.ended_at IS NULL
-            GROUP BY a.work_id, a.parent_work_id ORDER BY a.work_id, a.parent_work_id
+            GROUP BY a.work_id, a.parent_work_id, a.through, a.passed_bps
+            ORDER BY a.work_id, a.parent_work_id, a.through, a.passed_bps
             """,
             list(work_ids),
         )
@@ -107,7 +114,9 @@ async def bound_licences(db: Any, work_id: UUID) -> list[Any]:
     )
 
 
-_SHARE_COLUMNS = "id, licence_id, work_id, parent_work_id, share_bps, replaces, status, proposed_by, period_id"
+_SHARE_COLUMNS = (
+    "id, licence_id, work_id, parent_work_id, share_bps, replaces, status, proposed_by, period_id, through, passed_bps"
+)
 _SHARE = f"SELECT {_SHARE_COLUMNS} FROM royalties.licence_share "
 
 
@@ -170,13 +179,14 @@ async def end_given_on(db: Any, period_ids: Sequence[UUID]) -> None:
 
 async def insert_licence_share(
     db: Any, share_id: UUID, licence_id: UUID, work_id: UUID, parent_work_id: UUID | None, share_bps: int,
-    replaces: Sequence[UUID], actor: UUID, period_id: UUID | None,
+    replaces: Sequence[UUID], actor: UUID, period_id: UUID | None, through: Sequence[UUID], passed_bps: Sequence[int],
 ) -> Any:  # fmt: skip
     """Either of a work made under the licence, or of a period in which it may be given on."""
     return await db.fetchrow(
-        f"INSERT INTO royalties.licence_share ({_SHARE_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, 'pending', $7, $8)"
-        f" RETURNING {_SHARE_COLUMNS}",
-        share_id, licence_id, work_id, parent_work_id, share_bps, list(replaces), actor, period_id,
+        f"INSERT INTO royalties.licence_share ({_SHARE_COLUMNS})"
+        f" VALUES ($1, $2, $3, $4, $5, $6, 'pending', $7, $8, $9, $10) RETURNING {_SHARE_COLUMNS}",
+        share_id, licence_id, work_id, parent_work_id, share_bps, list(replaces), actor, period_id, list(through),
+        list(passed_bps),
     )  # fmt: skip
 
 

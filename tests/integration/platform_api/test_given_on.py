@@ -267,3 +267,48 @@ async def test_lower_share_asks_those_of_the_works_further_up(world):
     await answer(world, partner, story, waiting)
     # 0.85 to the story; 0.425 to the book, halves.
     assert await sold(world, maker, film, *people) == [212_500, 212_500, 425_000, 7_650_000]
+
+
+# Works made under a licence below another.
+
+
+async def test_licensor_between_loses_nothing_by_another_licence_without_saying_so(world):
+    """The maker's licence from the first is over; the owner gives one with less, and nobody asks the first."""
+    owner_id, owner, work = await owner_of_work(world)
+    partner_id, partner = await partnered(world, owner, work)
+    first_id, first = await studio(world)
+    maker_id, maker, film = await owner_of_work(world, "The film")
+    await world.grant(maker_id, "studio")
+    half = await issued(world, owner, work, first_id, revenue_share_bps=5_000, sublicensing=True, duration="P90D")
+    (waiting,) = [one for one in await shares(world, partner, work) if one["status"] == "pending"]
+    await answer(world, partner, work, waiting)
+    held = await issued(world, first, work, maker_id, revenue_share_bps=4_000, duration="P9D",
+                        parent_license_id=half["id"])  # fmt: skip
+    await world.data("POST", f"/v1/licenses/{held['id']}/works", headers=maker, json={"work_id": film["id"]})
+    people = (owner_id, partner_id, first_id, maker_id)
+    # 8.50 at the film; 3.40 to the first, who owes half; the other half to the work, halves.
+    earned = [850_000, 850_000, 1_700_000, 5_100_000]
+    assert await sold(world, maker, film, *people) == earned
+    revoke = {"headers": keyed(first), "json": {"reason": "Over."}}
+    await world.data("POST", f"/v1/licenses/{held['id']}/revoke", **revoke)
+    # As much for the work, nothing for the first.
+    await made_under(world, owner, work, maker_id, maker, film, 2_000)
+    assert await sold(world, maker, film, *people) == earned
+    (waiting,) = [one for one in await shares(world, maker, film) if one["status"] == "pending"]
+    assert waiting["waits_for"] == [first_id]
+    await answer(world, first, film, waiting)
+    assert await sold(world, maker, film, *people) == [850_000, 850_000, 0, 6_800_000]
+    assert (await told_of(world, film))[-1] == ("effective", sorted(people))
+    # And by way of the first: as much for both, then less for the work, which its owner has not given.
+    path = f"/v1/licenses/{waiting['license_id']}/revoke"
+    await world.data("POST", path, headers=keyed(owner), json={"reason": "Over."})
+    again = await issued(world, first, work, maker_id, revenue_share_bps=1_000, duration="P9D",
+                         parent_license_id=half["id"])  # fmt: skip
+    await world.data("POST", f"/v1/licenses/{again['id']}/works", headers=maker, json={"work_id": film["id"]})
+    (waiting,) = [one for one in await shares(world, maker, film) if one["status"] == "pending"]
+    assert waiting["waits_for"] == sorted([owner_id, partner_id])
+    assert await sold(world, maker, film, *people) == [850_000, 850_000, 0, 6_800_000]
+    await answer(world, owner, film, waiting)
+    await answer(world, partner, film, waiting)
+    # 0.85 to the first, half of it to the work.
+    assert await sold(world, maker, film, *people) == [212_500, 212_500, 425_000, 7_650_000]

@@ -369,6 +369,51 @@ async def test_collaborators_share_without_a_rule_and_the_dry_run_is_what_happen
     assert len(amounts) == 5 and dry["amount"] == "0.000101"
 
 
+async def test_work_made_under_a_licence_below_others_pays_every_licensor_its_share(shop):
+    """The owner licenses the first, who licenses the second, who licenses the maker of the film."""
+    owner_id, owner, work, _, _ = await shop.seller()
+    first_id, first = await shop.buyer()
+    second_id, second = await shop.buyer()
+    maker_id, maker, film, _, offer = await shop.seller("49.99", name="Film")
+    people = (maker_id, second_id, first_id, owner_id)
+    top = await issued(shop.world, owner, work, first_id, revenue_share_bps=1_500, sublicensing=True, duration="P90D")
+    middle = await issued(shop.world, first, work, second_id, revenue_share_bps=2_000, sublicensing=True,
+                          duration="P80D", parent_license_id=top["id"])  # fmt: skip
+    held = await issued(shop.world, second, work, maker_id, revenue_share_bps=1_200, duration="P70D",
+                        parent_license_id=middle["id"])  # fmt: skip
+    path = f"/v1/licenses/{held['id']}/works"
+    await shop.world.data("POST", path, headers=maker, json={"work_id": film["id"]})
+    body = {"work_id": film["id"], "asset": "USDC", "amount": "49.99", "revenue_kind": "content_purchase"}
+    dry = await shop.world.data("POST", "/v1/royalties/calculate", headers=maker, json=body)
+    purchase = await sell(shop, offer)
+    # 49.99 less 10 %: 44.991; the second 12 %: 5.39892, of which the first 20 %: 1.079784, of which the work 15 %:
+    # 0.1619676 → 0.161968.
+    shares = [39_592_080, 4_319_136, 917_816, 161_968]
+    assert [shop.owed(account) for account in people] == shares and sum(shares) == 44_991_000
+    amounts = {line["account_id"]: line["amount"] for line in dry["lines"]}
+    assert [round(float(amounts[account]) * USDC) for account in people] == shares
+    assert all(shop.passing(one) == 0 for one in (work, film)) and shop.sum_is_zero()
+    (sale,) = (await shop.get(f"/v1/royalties/works/{film['id']}", maker))["distributions"]
+    assert [(line["role"], line["bps"]) for line in sale["lines"] if line["account_id"] in (first_id, second_id)] == [
+        ("licensor", 8_000), ("licensor", 8_500)
+    ]  # fmt: skip
+    staff = await shop.staff()
+    await shop.post(f"/v1/purchases/{purchase['id']}/refund", staff, {"amount": "10"})
+    await shop.finish()
+    # 10 of 49.99 over what each has left, the platform's 4.999 first: 1, 7.92, 0.864, 0.1835999…, 0.0324000…
+    left = [4_999_000, *shares]
+    now = [shop.units("platform:revenue"), *map(shop.owed, people)]
+    back = [part - still for part, still in zip(left, now, strict=True)]
+    assert back == [1_000_000, 7_920_000, 864_000, 183_600, 32_400]
+    await shop.post(f"/v1/purchases/{purchase['id']}/refund", staff, {})
+    await shop.finish()
+    assert [shop.owed(account) for account in people] == [0, 0, 0, 0] and shop.units("platform:revenue") == 0
+    over = {"headers": owner | {"idempotency-key": uuid4().hex}, "json": {"reason": "Over."}}
+    await shop.world.data("POST", f"/v1/licenses/{top['id']}/revoke", **over)
+    await sell(shop, offer)
+    assert [shop.owed(account) for account in people] == shares, "as long as it is sold"
+
+
 async def chained(world, works):
     """Each gives nine tenths to the one before it, whether that may be or not."""
     for parent, child in pairwise(works):

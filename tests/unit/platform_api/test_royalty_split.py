@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_api.ledger.commands import work_account
+from platform_api.licensing.fees import shares_of_fee
 from platform_api.money import decimal_text
 from platform_api.royalties.postings import PLATFORM, POSTINGS_MAX, postings
 from platform_api.royalties.split import (
     CHAIN_PARTS_MAX,
     WHOLE_BPS,
+    Above,
     ChainTooLong,
     Part,
     Payee,
@@ -79,7 +81,7 @@ def test_sale_of_the_worked_example():
     platform = platform_part(4_999, 500)
     split = [payee(1, 5_000, 2), payee(2, 3_333, 2), payee(3, 1_667, 2)]
     payees = {sold: [payee(1, WHOLE_BPS, 1)], b: split, a: [payee(1, WHOLE_BPS, 3)], root: [payee(1, WHOLE_BPS, 4)]}
-    parents = {sold: [(b, 1_200)], b: [(a, 2_000)], a: [(root, 1_500)]}
+    parents = {sold: [Above(b, 1_200)], b: [Above(a, 2_000)], a: [Above(root, 1_500)]}
     parts = cascade(4_999 - platform, sold, payees, parents)
     assert platform == 250 and [part.total for part in parts] == [4_749, 570, 114, 17]
     assert [part.kept for part in parts] == [4_179, 456, 97, 17]
@@ -98,9 +100,9 @@ def test_chain_gives_away_what_came_in_and_no_more(data):
         payees[work] = [payee(index, bps, number + 1) for index, bps in enumerate(whole(parts))]
         if number:
             child = data.draw(st.sampled_from(works[:number]))
-            free = WHOLE_BPS - sum(bps for _, bps in parents.get(child, []))
+            free = WHOLE_BPS - sum(one.bps for one in parents.get(child, []))
             if free:
-                parents.setdefault(child, []).append((work, data.draw(st.integers(min_value=1, max_value=free))))
+                parents.setdefault(child, []).append(Above(work, data.draw(st.integers(min_value=1, max_value=free))))
     side = data.draw(UNITS)
     parts = cascade(side, works[0], payees, parents)
     assert sum(part.kept for part in parts) == side
@@ -108,7 +110,7 @@ def test_chain_gives_away_what_came_in_and_no_more(data):
         assert part.total == part.kept + sum(amount for _, amount in part.above)
     for part in parts:
         for parent, amount in part.above:
-            bps = dict(parents[part.work_id])[parent]
+            (bps,) = [one.bps for one in parents[part.work_id] if one.work_id == parent]
             assert abs(amount * WHOLE_BPS - part.total * bps) < WHOLE_BPS
 
 
@@ -116,7 +118,7 @@ def line_of(count):
     """So many works, each made of the next one and giving it half; and their payees."""
     works = [UUID(int=number + 1) for number in range(count)]
     payees = {work: [payee(1, WHOLE_BPS, work.int)] for work in works}
-    return works, {work: [(above, 5_000)] for work, above in pairwise(works)}, payees
+    return works, {work: [Above(above, 5_000)] for work, above in pairwise(works)}, payees
 
 
 def test_chain_has_at_most_so_many_works_on_all_ways_together():
@@ -127,9 +129,9 @@ def test_chain_has_at_most_so_many_works_on_all_ways_together():
         with pytest.raises(ChainTooLong):
             check_chains(wrong, below)
     with pytest.raises(ChainTooLong):
-        check_chains(works, parents | {works[-1]: [(works[0], 1)]})
+        check_chains(works, parents | {works[-1]: [Above(works[0], 1)]})
     # Each of six works is made of the next one in two ways: 63 parts, though six works.
-    twice = {work: [(above, 1), (above, 2)] for work, above in pairwise(works[:6])}
+    twice = {work: [Above(above, 1), Above(above, 2)] for work, above in pairwise(works[:6])}
     check_chains(works[1:6], twice)
     with pytest.raises(ChainTooLong):
         check_chains(works[:6], twice)
@@ -142,10 +144,10 @@ def test_sale_is_divided_whatever_the_chain():
     assert [part.total for part in parts] == [2 ** (40 - number) for number in range(CHAIN_PARTS_MAX)]
     assert sum(part.kept for part in parts) == 2**40 and parts[-1].kept == parts[-1].total
     assert [part.left_out for part in parts if part.left_out] == [(works[CHAIN_PARTS_MAX],)]
-    circle = parents | {works[3]: [(works[0], 5_000)]}
+    circle = parents | {works[3]: [Above(works[0], 5_000)]}
     parts = cascade(2**40, works[0], payees, circle)
     assert sum(part.kept for part in parts) == 2**40 and len(parts) == CHAIN_PARTS_MAX
-    too_much = {works[0]: [(works[1], 6_000), (works[2], 6_000)]}
+    too_much = {works[0]: [Above(works[1], 6_000), Above(works[2], 6_000)]}
     (only,) = cascade(100, works[0], payees, too_much)
     assert (only.kept, only.left_out) == (100, (works[1], works[2]))
 
@@ -154,12 +156,16 @@ def test_sale_is_divided_whatever_the_chain():
 @given(st.data())
 def test_any_graph_of_works_is_divided_whole(data):
     works = [UUID(int=number + 1) for number in range(data.draw(st.integers(min_value=1, max_value=8)))]
-    shares = st.tuples(st.sampled_from(works), st.integers(min_value=1, max_value=WHOLE_BPS))
+    bps = st.integers(min_value=0, max_value=WHOLE_BPS)
+    between = st.lists(st.tuples(st.builds(payee, st.integers(1, 3), bps), bps), max_size=3).map(tuple)
+    shares = st.builds(Above, st.sampled_from(works), st.integers(min_value=1, max_value=WHOLE_BPS), between)
     parents = {work: data.draw(st.lists(shares, max_size=4)) for work in works}
     side = data.draw(UNITS)
     parts = cascade(side, works[0], {work: [payee(1, WHOLE_BPS, work.int)] for work in works}, parents)
-    assert sum(part.kept for part in parts) == side and len(parts) <= CHAIN_PARTS_MAX
-    if all(sum(bps for _, bps in above) <= WHOLE_BPS for above in parents.values()):
+    assert sum(amount for part in parts for _, amount in part.lines) == side and len(parts) <= CHAIN_PARTS_MAX
+    for part in parts:
+        assert part.total == sum(amount for _, amount in part.lines + part.above)
+    if all(sum(one.bps for one in above) <= WHOLE_BPS for above in parents.values()):
         try:
             check_chains(works, parents)
         except ChainTooLong:
@@ -167,10 +173,34 @@ def test_any_graph_of_works_is_divided_whole(data):
         assert not any(part.left_out for part in parts), "what was checked is divided in full"
 
 
+@settings(deadline=None)
+@given(UNITS, st.lists(st.integers(min_value=0, max_value=WHOLE_BPS), min_size=1, max_size=15))
+def test_licensors_between_keep_what_they_would_of_a_fee(total, passed):
+    sold, work = UUID(int=1), UUID(int=2)
+    between = tuple((payee(number, 0), bps) for number, bps in enumerate(passed))
+    payees = {one: [payee(1, WHOLE_BPS, one.int)] for one in (sold, work)}
+    first = cascade(total, sold, payees, {sold: [Above(work, WHOLE_BPS, between)]})[0]
+    of_fee = shares_of_fee(total, 0, passed)[1:]
+    assert [amount for _, amount in first.between] == of_fee[:-1] and sum(up for _, up in first.above) == of_fee[-1]
+
+
+def test_works_under_a_licence_below_others_by_hand():
+    """Of 1,001 the film owes 20 %: 200.2. The nearer licensor owes 25 % of it, the farther 50 % of that: half a unit of
+    a tie goes upwards."""
+    film, work = UUID(int=1), UUID(int=2)
+    near, far = payee(1, 7_500, 9), payee(2, 5_000, 9)
+    payees = {one: [payee(1, WHOLE_BPS, one.int)] for one in (film, work)}
+    film_part, work_part = cascade(1_001, film, payees, {film: [Above(work, 2_000, ((near, 2_500), (far, 5_000)))]})
+    assert film_part.between == ((near, 150), (far, 25)) and film_part.above == ((work, 25),)
+    assert (film_part.kept, work_part.kept) == (801, 25)
+    film_part, work_part = cascade(15, film, payees, {film: [Above(work, 10_000, ((near, 5_000),))]})
+    assert film_part.between == ((near, 7),) and (film_part.kept, work_part.kept) == (0, 8)
+
+
 @pytest.mark.parametrize("payees", [1, 31, 32, 33, 64, 101])
-@pytest.mark.parametrize("above", [0, 31])
+@pytest.mark.parametrize(("above", "middle"), [(0, 0), (31, 0), (0, 3), (31, 40)])
 @pytest.mark.parametrize("kept", [0, 7, 1_000_003])
-def test_core_takes_any_number_of_receivers(payees, above, kept):
+def test_core_takes_any_number_of_receivers(payees, above, middle, kept):
     """A work with more than 64 receivers was never distributed: the core refused the one command."""
     core = RealCore()
     core.send(op="asset", asset="USDC", scale=6)
@@ -179,8 +209,9 @@ def test_core_takes_any_number_of_receivers(payees, above, kept):
     ups = tuple((UUID(int=number + 1), 11) for number in range(above))
     amounts = largest_remainder(kept, [one.bps for one in own])
     work, platform = UUID(int=2**100), 5
-    part = Part(work, kept + 11 * above, ups, tuple(zip(own, amounts, strict=True)))
-    source, total = work_account(work), decimal_text(kept + 11 * above + platform, 6)
+    between = tuple((payee(number // 2, 5_000), 13) for number in range(middle))  # each twice, and payees of the work
+    part = Part(work, kept + 11 * above + 13 * middle, ups, tuple(zip(own, amounts, strict=True)), between)
+    source, total = work_account(work), decimal_text(part.total + platform, 6)
     core.send(op="account", account=source)
     core.send(op="deposit", account=source, asset="USDC", amount=total, ref="d", place="external:test")
     commands = postings(part, platform, "USDC", 6)
@@ -189,10 +220,12 @@ def test_core_takes_any_number_of_receivers(payees, above, kept):
             core.send(op="account", account=account, overdraft=overdraft)
         assert core.send(op="transfer", ref=f"dist:{number}", legs=command.legs)["event"] == "transferred"
     lines = [line for command in commands for line in command.payees]
-    assert [line for line in lines if line[1]] == [line for line in part.payees if line[1]]
-    assert all(core.balance(one.key, "USDC")[0] == amount for one, amount in lines if amount)
+    assert [line for line in lines if line[1]] == [line for line in part.lines if line[1]]
+    for one, _ in lines:
+        if core.directory.account(one.key):
+            assert core.balance(one.key, "USDC")[0] == sum(amount for other, amount in lines if other.key == one.key)
     assert core.balance(source, "USDC") == (0, 0) and core.balance(PLATFORM, "USDC") == (platform, 0)
-    assert len(commands) == 1 or 1 + above + payees > POSTINGS_MAX
+    assert len(commands) == 1 or 1 + above + middle + payees > POSTINGS_MAX
 
 
 @settings(deadline=None)
