@@ -76,6 +76,11 @@ class FaultyDisk(SimulatedDisk):
             if self.die_in <= 0:
                 self.die_in, self.is_dead = None, True
 
+    @property
+    def errors_given(self) -> int:
+        """How many operations have failed because they were told to."""
+        return sum(times for name, times in self.done.items() if name.endswith("_error"))
+
     def meet(self, operation: str) -> None:
         if operation in self.fail and self.fail[operation][0] == 0:
             self.done[f"{operation}_error"] = self.done.get(f"{operation}_error", 0) + 1

@@ -201,7 +201,8 @@ class World:
         self._damage_due: str | None = None
         """The death that is to show what armed damage has done."""
         self.is_over = False
-        self._disk_failed = False
+        self._errors_before = 0
+        """Errors that the disk had given when this life began."""
         self._is_calm = False
         self._next_death: str | None = None
         self._next_failure: tuple[str, int, int] | None = None
@@ -437,8 +438,9 @@ class World:
             self.disk.die_in = 1 + random.Random(f"recovery-{self.plan.seed}-{self.epoch}").randrange(12)
         if self._next_failure is not None:
             operation, passes, error_number = self._next_failure
-            self._next_failure, self._disk_failed = None, True
+            self._next_failure = None
             self.disk.fail[operation] = passes, error_number
+        self._errors_before = self.disk.errors_given
         found = self._read_damaged() if self.is_damaged else None
         try:
             process = ExchangeProcess(
@@ -456,8 +458,7 @@ class World:
             if self.disk.is_dead:
                 self._died("power")
                 return
-            if _is_space(error) or (self._disk_failed and isinstance(error, OSError | JournalFailed)):
-                self._disk_failed = bool(self.disk.fail)
+            if _is_space(error) or self._is_the_disks(error):
                 self.schedule.later(SECOND, self._start)
                 return
             raise
@@ -469,7 +470,6 @@ class World:
         report = process.recovered.report
         self.result.recoveries += self.epoch > 1
         self.result.recovery_s = max(self.result.recovery_s, report.seconds)
-        self._disk_failed = self._disk_failed and bool(self.disk.fail or process.journal.failed)
         self.result.outcomes["damaged_snapshot"] += len(report.damaged_snapshots)
         if found is not None:
             self._judge_damaged(found)
@@ -535,14 +535,18 @@ class World:
         if published > durable and self.durable_acks:
             self.auditor.blame("I3", f"the event log is published up to {published}, the disk has {durable}")
         if process.fault is not None:
-            if not self._disk_failed:
+            if not self._is_the_disks(process.fault):
                 self.auditor.blame("I13", f"the exchange ended by itself: {process.fault!r}")
             self._died("kill")
         elif process.journal.failed and process.failed_at_ns is not None:
-            if not self._disk_failed:
+            if self.disk.errors_given == self._errors_before:
                 self.auditor.blame("I13", f"the journal failed by itself: errno {process.journal.failed}")
             if self.schedule.now_ns > process.failed_at_ns + SECOND:
                 self._died("kill")  # what the supervisor does
+
+    def _is_the_disks(self, end: BaseException) -> bool:
+        """Whether the disk, which has failed in this life, ended it. A broken invariant is never the disk's."""
+        return isinstance(end, (OSError, JournalFailed)) and self.disk.errors_given > self._errors_before
 
     _death_in_disk = "power"
 
@@ -621,7 +625,6 @@ class World:
             self.disk.short_writes = draw.choice([1, 100, 4_096])
         else:
             operation = "sync" if kind == "sync_error" else "write"
-            self._disk_failed = True
             self.disk.fail[operation] = (draw.randrange(6), draw.choice([errno.EIO, errno.EIO, errno.ENOSPC]))
 
     def _name_fault(self, kind: str, draw: random.Random) -> None:
@@ -633,7 +636,6 @@ class World:
             self._next_failure = operation, passes, draw.choice(OPEN_ERRORS if operation == "open" else NAME_ERRORS)
             self._died(draw.choice(["kill", "power"]))
             return
-        self._disk_failed = True
         self.disk.fail[operation] = draw.randrange(3), draw.choice(OPEN_ERRORS if operation == "open" else NAME_ERRORS)
 
     def _damage(self, kind: str, draw: random.Random) -> None:
