@@ -26,7 +26,8 @@ CHUNK_BYTES = 1024 * 1024
 WRITE_BYTES = 5 * 1024 * 1024
 """The least that a part of an object may have on S3."""
 _REMOTE = {
-    "client_options": {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60)},
+    # Over http only where the operator's AWS_ENDPOINT_URL says so. With options of ours AWS_ALLOW_HTTP has no effect.
+    "client_options": {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60), "allow_http": True},
     "retry_config": {"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
 }
 
