@@ -10,6 +10,7 @@ it from the first sequence on, and goes through it with a ledger of its own (tes
                       I12 no cancel refused while its reserve has room
     at the end        I1 I2 I5 I6 by the ledger    I4 I5 one outcome of each       I7 live = replayed
                       I9 all of it, both sides        I14 each change was asked for
+                      I4 kills and timers do what they are for    I14 each order ends when it was to (duties.py)
 
 One outcome: what happened at a sequence was asked for by a request that was answered with that very sequence, or whose
 answer was lost. So nothing happens by a request that was answered with an error, and what was refused by the core
@@ -31,6 +32,7 @@ from typing import Any
 
 from byline.client import ReceiptInvalid, verify_receipt
 from tests.simulation.client import SimulatedClient
+from tests.simulation.duties import Duties, Said
 from tests.simulation.journal_reader import JournalRead, Unsound, read_journal
 from tests.simulation.model import Broken, Ledger, Market, ratio, units
 from tests.simulation.network import MS
@@ -41,6 +43,10 @@ Json = dict[str, Any]
 _TIMES = {"rid", "chain", "t_in", "t_matched", "t_durable", "t_out", "rate_left"}
 _MONEY = {"transferred", "pended", "posted", "voided"}
 PHASE_KIND, UNCROSS_KIND = 15, 16
+_MEETS = {"trade", "prevented", "triggered"}
+"""What happens to an order by what others send."""
+_SCOPES = {"kill": 17, "rearm": 18, "cancel_after": 19}
+"""What `Duties` is told of, and the kind of its record."""
 _CHANGES = {"cancel", "replace", "mass_cancel", "kill", "cancel_after"}
 _BY_ONE_COMMAND = {"mass": "mass_cancel", "killed": "kill"}
 _ALONE_IN_TELLING = {"kill", "rearm", "cancel_after", "poison"}
@@ -66,6 +72,9 @@ LONGEST_DUE_NS = 5_500 * MS
 NOTICED_NS = 20_000 * MS
 """From the loss of a link, until the exchange knows."""
 CUT_NS = 5_000 * MS
+PULLED_NS = 5_000 * MS
+"""From the end of a link, when the exchange is told of it, until its orders are gone before anything that is sent then
+can meet them: their cancels have a part of the queue, and go before new orders where a disk was full."""
 MAX_TOLD = 10
 """Violations of one invariant that are told."""
 
@@ -84,9 +93,13 @@ class _Request:
     """What one client sent once, and what it was told of it."""
 
     client: str
+    account: str
     message: Json
     may: bool
     """Whether its key may send it."""
+    link: int
+    ends: bool
+    """Of a place: whether the order is to end with that link."""
     sent_ns: int
     since_ns: int
     """Before this the last command was sent that was known to be durable when this one was sent."""
@@ -164,6 +177,10 @@ class Auditor:
         """(account, client_id) → whether it was never sent as an order that ends with its connection."""
         self._cut_off: set[str] = set()
         """Accounts of which a session was lost."""
+        self._link_of: dict[str, int] = {}
+        """Client → the last link that it sent something over."""
+        self._lost_links: dict[int, int] = {}
+        """Link → since when it is over and the exchange knows it, of those that something was sent over."""
         self._resolved: list[tuple[Json, str]] = []
         self._duplicates: list[tuple[Json, str, str]] = []
         self._poisons: dict[tuple[str, str], int] = {}
@@ -179,12 +196,13 @@ class Auditor:
         auditor = cls()
         auditor.scales, auditor.journal = other.scales, other.journal
         auditor.markets = {
-            name: replace(market, bids=[], asks=[], last_trade_id=0, is_continuous=True)
+            name: replace(market, bids=[], asks=[], last_trade_id=0, phase="continuous", left_halt_at=0)
             for name, market in other.markets.items()
         }
         auditor._asked, auditor._renamed, auditor._refs = other._asked, other._renamed, other._refs
         auditor._changes, auditor._kept, auditor._cut_off = other._changes, other._kept, other._cut_off
         auditor._named, auditor._commands = other._named, other._commands
+        auditor._lost_links, auditor._acks = other._lost_links, other._acks
         auditor._facts = {key: fact for key, fact in other._facts.items() if fact["event"] in _PHASES}
         return auditor
 
@@ -211,7 +229,12 @@ class Auditor:
         self.note(now_ns, client.says, message)
         op, account = message["op"], message.get("account") or (client.accounts or [""])[0]
         may = not client.accounts or (op in _TRADERS and {account, *_sources(message)}.issubset(client.accounts))
-        request = _Request(client.name, message, may, now_ns, self._durable[1], self._is_overloaded and op in _GIVE_UP)
+        link = self._link_of[client.name] = client.link.number if client.link is not None else 0
+        ends = message.get("cancel_on_disconnect", client.cancel_on_disconnect is not False)
+        in_overload = self._is_overloaded and op in _GIVE_UP
+        request = _Request(
+            client.name, account, message, may, link, ends, now_ns, self._durable[1], in_overload
+        )  # fmt: skip
         if "expires_at" in message or op == "cancel_after":
             self._dues.append(now_ns)
         if may:
@@ -220,7 +243,6 @@ class Auditor:
         if op == "place" and account in client.accounts:
             key = (account, str(message.get("client_id")))
             self._asked[key].append(request)
-            ends = message.get("cancel_on_disconnect", client.cancel_on_disconnect is not False)
             self._kept[key] = self._kept.get(key, True) and not ends
         elif op == "replace" and "new_client_id" in message:
             self._renamed.add((account, str(message["new_client_id"])))
@@ -237,9 +259,12 @@ class Auditor:
         if client.link is not None:
             self._closed_links.add(client.link.number)
 
-    def lost(self, client: SimulatedClient) -> None:
+    def lost(self, client: SimulatedClient, *, quietly: bool) -> None:
         self._cut_off.update(client.accounts)
-        self._losses.append(client.network.schedule.now_ns)
+        now_ns = client.network.schedule.now_ns
+        self._losses.append(now_ns)
+        if client.name in self._link_of:
+            self._lost_links.setdefault(self._link_of[client.name], now_ns + (NOTICED_NS if quietly else 0))
         self._owed = {sequence: owed for sequence, owed in self._owed.items() if owed.client != client.name}
         self.note(client.network.schedule.now_ns, client.name, "lost its link")
 
@@ -462,11 +487,11 @@ class Auditor:
         self._check_told(drop_copy)
         ledger = Ledger(self.scales, self.markets)
         phases = self._phases()
+        duties = Duties(ledger, self._scopes(), self._is_post_only, self.blame)
         for sequence, events in commands.items():
-            while phases and phases[0][0] <= sequence:
-                _, market, is_continuous = phases.pop(0)
-                self.markets[market].is_continuous = is_continuous
+            self._enter(phases, sequence)
             try:
+                duties.take(sequence, events)
                 ledger.take(sequence, events)
             except Broken as error:
                 self.blame(error.number, str(error))
@@ -474,6 +499,10 @@ class Auditor:
             except (KeyError, IndexError) as error:
                 self.blame("I9", f"sequence {sequence}: an event of what was never told: {error!r}")
                 return
+        self._enter(phases, last_asked)
+        if self.journal is not None and last_asked <= len(self.journal.records):
+            duties.end(last_asked, self.journal.records[last_asked - 1].ts)
+        self._check_links(ledger, drop_copy)
         self._check_balances(ledger, final_balances)
         self._check_orders(ledger, open_orders)
         self._check_outcomes(drop_copy, ledger)
@@ -482,21 +511,85 @@ class Auditor:
         for sequence, request in self._owed.items():
             self.blame("I12", f"{request.client}: {request.message} was acked as {sequence}; no receipt came")
 
-    def _phases(self) -> list[tuple[int, str, bool]]:
-        """Where acked commands of the operator opened or closed a market for trading."""
+    def _phases(self) -> list[tuple[int, str, str]]:
+        """Where acked commands of the operator took a market to another phase: (sequence, market, phase)."""
         found = []
         for (sequence, _, _), event in self._facts.items():
             if event["event"] == "phase_changed":
-                found.append((sequence, event["market"], event["phase"] == "continuous"))
+                found.append((sequence, event["market"], event["phase"]))
             elif event["event"] == "uncrossed":
-                found.append((sequence, event["market"], True))
-        # An answer that was lost is in the journal all the same: there the market is taken as not continuous.
+                found.append((sequence, event["market"], "continuous"))
+        # An answer that was lost is in the journal all the same: from there on the phase is not known.
         told = {sequence for sequence, _, _ in found}
-        names = list(self.markets)
-        for record in self.journal.records if self.journal is not None else ():
-            if record.kind in (PHASE_KIND, UNCROSS_KIND) and record.sequence not in told:
-                found += [(record.sequence, name, False) for name in names]
+        for sequence in self._journaled(PHASE_KIND, UNCROSS_KIND):
+            if sequence not in told:
+                found += [(sequence, name, "") for name in self.markets]
         return sorted(found)
+
+    def _enter(self, phases: list[tuple[int, str, str]], sequence: int) -> None:
+        """Take the markets to the phases that they had in this command."""
+        while phases and phases[0][0] <= sequence:
+            at, name, phase = phases.pop(0)
+            market = self.markets[name]
+            if market.phase in ("", "halt"):
+                market.left_halt_at = at
+            market.phase = phase
+
+    def _journaled(self, *kinds: int) -> list[int]:
+        """The sequences of records of these kinds."""
+        return [record.sequence for record in self.journal.records if record.kind in kinds] if self.journal else []
+
+    def _scopes(self) -> list[Said]:
+        """Kills, re-arms and timers that were acked; and what may be such a one, but for kills: its answer was lost."""
+        found = []
+        for op, kind in _SCOPES.items():
+            requests = [request for request in self._commands[op] if request.answer != "error"]
+            acked = {request.sequence for request in requests}
+            for request in requests:
+                if request.answer == "done" and request.sequence is not None:
+                    found.append(Said(request.sequence, request.account, op, request.message.get("at")))
+            if op != "kill":
+                lost = {request.account for request in requests if request.answer is None}
+                unacked = [sequence for sequence in self._journaled(kind) if sequence not in acked]
+                found += [Said(sequence, account, op) for sequence in unacked for account in sorted(lost)]
+        return sorted(found, key=lambda said: said.sequence)
+
+    def _origin(self, event: Json) -> list[_Request]:
+        """What an `accepted` may have come of: the request that it answers, or all whose answer was lost."""
+        asked = [one for one in self._asked.get((event["account"], event["client_id"]), ()) if one.answer != "error"]
+        acked = [request for request in asked if request.sequence == event["order_id"]]
+        return acked or [request for request in asked if request.answer is None]
+
+    def _is_post_only(self, event: Json) -> bool:
+        origin = self._origin(event)
+        return bool(origin) and all(request.message.get("post_only") for request in origin)
+
+    def _check_links(self, ledger: Ledger, drop_copy: list[Json]) -> None:
+        """I14: nobody meets an order that was to end with a link, and it does not stay open, once that is over."""
+        acked = sorted((sequence, request.sent_ns) for sequence, request in self._acks.items())
+        doomed: dict[int, int] = {}
+        at, since_ns = 0, 0
+        for event in drop_copy:
+            while at < len(acked) and acked[at][0] <= event["sequence"]:
+                since_ns, at = max(since_ns, acked[at][1]), at + 1
+            if event["event"] == "accepted":
+                if lost_ns := self._lost_ns(event):
+                    doomed[event["order_id"]] = lost_ns
+                continue
+            for name in ("order_id", "maker_order_id", "taker_order_id") if event["event"] in _MEETS else ():
+                lost_ns = doomed.get(event.get(name, 0), since_ns)
+                if lost_ns + PULLED_NS < since_ns:
+                    where = f"behind {since_ns / 1e9:.3f} s: {event}"
+                    self.blame("I14", f"order {event[name]} had no link from {lost_ns / 1e9:.3f} s on; {where}")
+        for order_id, lost_ns in doomed.items():
+            if ledger.orders[order_id].is_open and lost_ns + PULLED_NS < since_ns:
+                self.blame("I14", f"order {order_id} is open, and has no link from {lost_ns / 1e9:.3f} s on")
+
+    def _lost_ns(self, event: Json) -> int:
+        """Since when at the latest the link is over that this order was to end with; 0: it is not, or may not be."""
+        origin = self._origin(event)
+        lost = [self._lost_links.get(request.link, 0) if request.ends else 0 for request in origin]
+        return max(lost) if lost and all(lost) else 0
 
     def _compare_facts(self, drop_copy: list[Json], last_asked: int) -> None:
         """Everything that anybody was told must be in the history as it is told now."""

@@ -43,7 +43,7 @@ class Witness(Protocol):
     def sent(self, client: SimulatedClient, message: Json) -> None: ...
     def heard(self, client: SimulatedClient, message: Json) -> None: ...
     def closed(self, client: SimulatedClient) -> None: ...
-    def lost(self, client: SimulatedClient) -> None: ...
+    def lost(self, client: SimulatedClient, *, quietly: bool) -> None: ...
 
 
 def key_of(name: str) -> Ed25519PrivateKey:
@@ -136,14 +136,15 @@ class SimulatedClient:
         """Leave this link and take another. What is under way on it may still arrive."""
         if self.link is not None:
             self.link.leave(late_bytes=self.random.random() < self.late, quietly=quietly)
-            self._gone()
+            self._gone(quietly=quietly)
             self._again(10)
 
-    def _gone(self) -> None:
+    def _gone(self, *, quietly: bool = False) -> None:
+        """`quietly`: the exchange is not told."""
         self.link, self.is_live = None, False
         self.doubtful += self.open.values()
         self.open.clear()
-        self.witness.lost(self)
+        self.witness.lost(self, quietly=quietly)
         if self.on_lost is not None:
             self.on_lost()
 

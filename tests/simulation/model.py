@@ -3,7 +3,8 @@
 Knows sections 1, 2 and 4 of docs/rulebook.md and nothing of the engine: what an order holds, what a fill costs, who is
 first in the queue. Takes events as clients hear them (JSON), in order, and names the invariant that one of them breaks:
 
-    I1 conservation     I2 holds     I5 fills once     I6 price, then time; never crossed
+    I1 conservation     I2 holds     I5 fills once     I6 price, then time; never crossed; trades only while it is open
+    I14 nobody trades with himself: here all orders ask for prevention
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ class Market:
     quote_scale: int
     taker_ppm: int
     maker_ppm: int
-    is_continuous: bool = True
+    phase: str = "continuous"
+    """Empty: not known."""
+    left_halt_at: int = 0
+    """The last command that took it out of a halt, or may have."""
     last_trade_id: int = 0
     bids: list[Order] = field(default_factory=list)
     """Resting, best first, each price in the order of joining."""
@@ -179,7 +183,8 @@ class Ledger:
             if order.held != order.need():
                 raise Broken("I2", f"sequence {sequence}: order {order_id} holds {order.held}, needs {order.need()}")
         for market in self.markets.values():
-            if market.is_continuous and market.bids and market.asks and market.bids[0].price >= market.asks[0].price:
+            is_open = market.phase == "continuous"
+            if is_open and market.bids and market.asks and market.bids[0].price >= market.asks[0].price:
                 raise Broken("I6", f"sequence {sequence}: the book of {market.name} is crossed")
 
     def _order(self, event: Json) -> Order:
@@ -258,7 +263,11 @@ class Ledger:
             raise Broken("I1", f"{where}: notional")
         if maker.is_buy == taker.is_buy:
             raise Broken("I6", f"{where} between two of one side")
+        if market.phase not in ("", "continuous"):
+            raise Broken("I6", f"{where} while {market.name} is in {market.phase}")
         is_auction = maker_side["aggressor"] == "none"
+        if maker.account == taker.account and not is_auction:
+            raise Broken("I14", f"{where} of {maker.account} with itself")
         if is_auction:
             for order in (maker, taker):
                 if self._half(order)[0] is not order:

@@ -100,10 +100,10 @@ class RecordClient(SimulatedClient):
             record[at : at + 8] = OUTLIVES.to_bytes(8, "little")
         return bytes(record)
 
-    def _gone(self) -> None:
+    def _gone(self, *, quietly: bool = False) -> None:
         self._frame_of.clear()
         self._waiting.clear()
-        super()._gone()
+        super()._gone(quietly=quietly)
 
     # ------------------------------------------------------------ what it hears
 

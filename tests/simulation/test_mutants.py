@@ -10,8 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine.messages.codes import CommandKind
-from engine.reference import amend, trade
+from engine.messages.codes import CancelReason, CommandKind
+from engine.messages.layout import PlaceFlag
+from engine.reference import amend, matching, place, safeguards, timers, trade
 from gateway import pulls
 from persistence import recovery, segments
 from persistence.event_log import published_end
@@ -22,7 +23,7 @@ from settlement.submitter import Submitter
 from tests.simulation.disk import FaultyDisk
 from tests.simulation.projection import Projection
 from tests.simulation.settlement_world import run_settlement
-from tests.simulation.traders import place
+from tests.simulation.traders import place as place_order
 from tests.simulation.twin import Twin
 from tests.simulation.world import SECOND, Fault, Plan, World, prepared, run_seed
 
@@ -34,7 +35,7 @@ def _invariants(violations: Any) -> set[str]:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A world that went well, with its history."""
-    made = World(Plan(7, (), traders=3, duration_ms=40_000), tmp_path_factory.mktemp("world"))
+    made = World(Plan(10, (), traders=3, duration_ms=40_000), tmp_path_factory.mktemp("world"))
     result = made.run()
     assert not result.violations, result.failure
     names = {event["event"] for event in made.drop_copy}
@@ -63,7 +64,7 @@ def test_events_published_before_the_sync_are_caught(tmp_path: Path) -> None:
     """Projector, settler and market data read the event log: nothing may be in it that a loss of power takes back."""
     with prepared(Plan(4, (), traders=2, has_hostile=False), tmp_path) as world:
         world.pace.stall_until_ns = world.schedule.now_ns + 2 * SECOND
-        place(world.traders[0].client, "x")
+        place_order(world.traders[0].client, "x")
         world.schedule.run(world.schedule.now_ns + SECOND)
         assert world.process is not None and not world.auditor.violations
         assert world.process.core.sequence > world.process.journal.durable_sequence
@@ -180,6 +181,53 @@ def test_a_lost_connection_that_takes_all_orders_of_its_account_is_caught(monkey
     whole = pulls._mass_cancel
     monkeypatch.setattr(pulls, "_mass_cancel", lambda account, stamp: whole(account, 0))
     assert "I14" in _caught(*cuts, until_ms=9_000, seeds=range(3))
+
+
+@pytest.mark.parametrize("never", ["add", "add_orphans"])
+def test_orders_that_outlive_their_link_are_caught(never: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the link was lost in this life of the exchange, or with the one before."""
+    kind = {"add": "storm", "add_orphans": "kill"}[never]
+    lost = [Fault(at, kind, at) for at in range(2_000, 15_000, 1_000)]
+    assert _caught(*lost, until_ms=25_000, seeds=range(2)) == set()
+    monkeypatch.setattr(pulls.Pulls, never, lambda self, *_: 0)
+    assert "I14" in _caught(*lost, until_ms=25_000, seeds=range(2))
+
+
+# ---------------------------------------------------------------- what must happen
+
+
+def _but_for(reason: CancelReason) -> Any:
+    """Orders of an account are cancelled together, only not for this reason."""
+    whole = safeguards.cancel_account
+    return lambda s, account, why: whole(s, account, why) if why != reason else None
+
+
+FORGOTTEN: dict[str, tuple[Any, str, Any, str, str]] = {
+    "a gtd order that never expires": (
+        timers, "_dues", lambda s, whole=timers._dues: (due for due in whole(s) if due.kind != timers.DueKind.ORDER),
+        "I14", "it was to end",
+    ),
+    "a kill that does not stay": (place, "account_refuses", lambda account: None, "I4", "accepted behind the kill"),
+    "a kill that cancels nothing": (safeguards, "cancel_account", _but_for(CancelReason.KILLED), "I4", "kill of"),
+    "a timer that never fires": (safeguards, "cancel_account", _but_for(CancelReason.SESSION), "I4", "cancel_after"),
+    "orders that trade in an auction": (place, "COLLECTING", (), "I6", " is in "),
+    "a trade with oneself": (matching, "_are_one", lambda s, taker, maker: False, "I14", "with itself"),
+    "a post-only order that takes": (
+        place, "reaches",
+        lambda order, price, whole=place.reaches: not order.flags & PlaceFlag.POST_ONLY and whole(order, price),
+        "I14", "post_only and takes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORGOTTEN)
+def test_a_rule_that_the_plain_engine_forgets_is_missed(
+    name: str, world: World, last: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, at, planted, broken, text = FORGOTTEN[name]
+    monkeypatch.setattr(part, at, planted)
+    violations = Twin(world, last).run().judged().violations
+    assert any(one.invariant == broken and text in one.text for one in violations), violations[:5]
 
 
 # ---------------------------------------------------------------- money

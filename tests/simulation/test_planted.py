@@ -44,6 +44,16 @@ LISTENS = "            if connection is but or connection.is_ending or connectio
 MOVED, REPLACED = "    hold(s, held, after - before)", "    hold(s, hold_slot(s, slot), after - before)"
 
 
+DUE = "        add_due(s, r.expires_at, t.order_id, DUE_ORDER, t.slot)\n"
+TIMER = "        add_due(s, r.at, s.sequence, DUE_TIMER, r.account)\n"
+KILLS = "    return cancel_account(s, r.account, WHY_KILLED) if killed else 0\n"
+OPEN = "    if t.market.phase == CONTINUOUS:"
+PREVENTED = "        if s.accounts[maker.account].stp_key == t.stp_key"
+CROSSES = "    if flags & PLACE_POST_ONLY and opposite.best"
+LOST = "        self._waiting.extend((account, stamp) for account in accounts for stamp in stamps if stamp)\n"
+ORPHANS = "        return self._add_pairs(lost)\n"
+
+
 def _less(line: str) -> str:
     return f"    if after < before:\n    {line}"
 
@@ -71,6 +81,11 @@ WITH_RECEIPTS = [
     )
     for seed in range(4)
 ]  # fmt: skip
+ENDS = [
+    _plan(0, *(Fault(at_ms, "storm", at_ms) for at_ms in range(2_000, 15_000, 1_000)), until_ms=25_000),
+    _plan(1, *(Fault(at_ms, "kill", at_ms) for at_ms in range(2_000, 15_000, 1_000)), until_ms=25_000),
+]
+LONGER = [_plan(seed, until_ms=40_000) for seed in (3, 7, 8, 10)]
 LATE_WAKES = [_plan(0, Fault(1_000, "slow_wake", 5), until_ms=10_000)]
 
 ALWAYS = {
@@ -143,6 +158,9 @@ ALWAYS = {
         Bug("persistence/recovery.py", (("after=start, after_chain=chain", "after=max(start - 1, 0)"),)),
         SNAPSHOT, "DIED: 1: .*ValueError: a record out of sequence",
     ),
+    "orders that outlive their connection": (
+        Bug("gateway/pulls.py", ((LOST, "        return\n"), (ORPHANS, "        return 0\n"))), ENDS, "I14",
+    ),
 }  # fmt: skip
 """`DIED`: a check behind recovery stops the start; what a world tells where none does is in test_mutants.py."""
 
@@ -152,6 +170,21 @@ MORE = {
     ),
     "a record that tells both sides of a trade": (
         Bug(RECORDS, ((BLANKED, BLANKED.replace("kind", "False and kind")),)), WITH_RECORDS, "I10",
+    ),
+    "a gtd order that never expires": (Bug("engine/place.pyx", ((DUE, "        pass\n"),)), LONGER, "I14"),
+    "a post-only order that takes": (
+        Bug("engine/place.pyx", ((CROSSES, CROSSES.replace("if", "if False and")),)), LONGER, "I14",
+    ),
+    "a timer that never fires": (Bug("engine/scopes.pyx", ((TIMER, "        pass\n"),)), LONGER, "I4"),
+    "a kill that does not stay": (
+        Bug("engine/scopes.pyx", (("].killed = killed\n", "].killed = 0\n"),)), LONGER, "I4",
+    ),
+    "a kill that cancels nothing": (Bug("engine/scopes.pyx", ((KILLS, "    return 0\n"),)), LONGER, "I4"),
+    "orders that trade in every phase": (
+        Bug("engine/matching.pyx", ((OPEN, "    if True:"),)), LONGER, "I6",
+    ),
+    "a trade with oneself": (
+        Bug("engine/matching.pyx", ((PREVENTED, PREVENTED.replace("if", "if False and")),)), LONGER, "I14",
     ),
     "a sync left out": (Bug(WRITER, ((SYNC, ""),), ("persistence.ring",)), POWER, "I8"),
     "a failed sync tried again": (Bug(WRITER, ((SYNC, SYNC_TWICE),), ("persistence.ring",)), FAILED_SYNC, "I8"),
@@ -174,4 +207,5 @@ def test_the_place_of_each_bug_is_there_once(name: str) -> None:
 
 
 def test_nothing_is_found_where_nothing_is_planted() -> None:
-    assert violations_of({}, [*QUIET, *POWER, *SNAPSHOT, *WITH_RECORDS, *LOST_ANSWERS, *OVERLOAD, *WITH_RECEIPTS]) == []
+    plans = [*QUIET, *POWER, *SNAPSHOT, *WITH_RECORDS, *LOST_ANSWERS, *OVERLOAD, *WITH_RECEIPTS, *ENDS, *LONGER]
+    assert violations_of({}, plans) == []
