@@ -78,6 +78,8 @@ class ChainNode:
         self.checkpoint_lag_ns = 0
         self.gas_version = 1
         self.vaults: dict[str, Vault] = {}
+        self.assets: dict[tuple[str, int], str] = {}
+        """(digest, index) of an event → the asset of its vault. Vaults opened once more may share an address here."""
         self.executed: dict[str, Execution] = {}
         self.executed_at: dict[str, int] = {}
         self.places: dict[str, tuple[int, int]] = {}
@@ -181,6 +183,7 @@ class ChainNode:
                             index=len(events),
                         )  # fmt: skip
                         assert found is not None
+                        self.assets[digest, found.index] = coin.asset
                         events.append(found)
                         if one.name in ("Withdrawn", "WithdrawalSkipped"):
                             paying.append(one.name)

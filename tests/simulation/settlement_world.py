@@ -10,6 +10,8 @@ The auditor of I11 reads what went over the chain's door and what the chain did;
   - every batch took effect once, part by part, its numbers without a gap, in each vault;
   - no new bytes for a part while those sent before may still take effect;
   - a withdrawal is booked as paid, or as failed, only when a checkpoint has the transaction that paid or skipped it;
+  - at the end each withdrawal that was booked as paid is one payment of the vault, of its amount from its row, there is
+    no other, and none is pending;
   - at the end the vaults hold what the core's balances say, row by row, and their pools are the sums.
 """
 
@@ -131,6 +133,8 @@ class SettlementWorld:
         self.faulty = faulty
         self.accounts = [f"user:{number}" for number in range(6)]
         self._refs = 0
+        self.withdrawals: list[dict[str, str]] = []
+        """The commands of those that the core took."""
 
     def run(self, batches: int = 12) -> SettlementResult:
         before = logging.root.manager.disable
@@ -263,7 +267,9 @@ class SettlementWorld:
             self.core.send(op="deposit", account=a, asset=asset, amount=amount, ref=self._ref())
         else:
             payer = self.random.choice(self.accounts[:4])
-            self.core.send(op="withdraw", account=payer, asset=asset, amount=amount, ref=self._ref())
+            command = {"op": "withdraw", "account": payer, "asset": asset, "amount": amount, "ref": self._ref()}
+            if self.core.send(**command)["event"] == "pended":
+                self.withdrawals.append(command)
 
     # ------------------------------------------------------------ I11
 
@@ -292,7 +298,31 @@ class SettlementWorld:
         if last != cuts:
             blame(Violation("I12", f"{cuts} cuts were made, {last} settled 60 s after the last fault"))
         self.result.violations += audit_sendings(self.node.sendings)
+        self._compare_payments()
         self._compare_money()
+
+    def _compare_payments(self) -> None:
+        """No withdrawal may be pending, and what the vaults have paid is those that were booked as paid."""
+        rows = {name: bytes(entry.row) for name, entry in self.core.directory.accounts_by_name.items()}
+        owed: Counter[tuple[str, bytes, int]] = Counter()
+        for command in self.withdrawals:
+            status = self.core.send(**command)["status"]  # said again it changes nothing
+            if status == "pending":
+                self.result.violations.append(Violation("I12", f"{command} is pending 60 s after the last fault"))
+            elif status == "posted":
+                asset = command["asset"]
+                owed[asset, rows[command["account"]], int(command["amount"]) * 10 ** ASSETS[asset]] += 1
+        paid = Counter(
+            (self.node.assets[event.digest, event.index], event.owner, event.amount)
+            for event in self.node.events
+            if event.kind == "Withdrawn"
+        )
+        for payment in owed.keys() | paid.keys():
+            if owed[payment] != paid[payment]:
+                asset, row, amount = payment
+                what = f"{amount} units of {asset} from the row {row.hex()[-4:]}"
+                text = f"{what} were paid {paid[payment]} times, booked {owed[payment]} times"
+                self.result.violations.append(Violation("I11", text))
 
     def _compare_money(self) -> None:
         totals: dict[str, dict[bytes, int]] = defaultdict(lambda: defaultdict(int))

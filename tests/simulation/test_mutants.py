@@ -18,6 +18,7 @@ from persistence import recovery, segments
 from persistence.event_log import published_end
 from settlement.batch import Life, PartRefused, State
 from settlement.chain.port import Execution, VaultListing
+from settlement.netting import Netting
 from settlement.settler import Settler
 from settlement.submitter import Submitter
 from tests.simulation.disk import FaultyDisk
@@ -294,6 +295,13 @@ def test_a_withdrawal_booked_before_the_chain_has_paid_is_caught(monkeypatch: py
     assert _settled(range(2)) == set()
     monkeypatch.setattr(Settler, "_paid_refs", lambda self: list(self.netting.paid))
     assert _settled(range(2)) == {"I11"}
+
+
+def test_a_withdrawal_that_is_never_paid_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its money stays held for ever: no batch breaks by it, and no balance."""
+    whole = Netting._payouts
+    monkeypatch.setattr(Netting, "_payouts", lambda self, *given: ({}, whole(self, *given)[1]))
+    assert _settled(range(2)) == {"I12"}
 
 
 @pytest.mark.parametrize("seed", [11, 12])
