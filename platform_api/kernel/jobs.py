@@ -12,8 +12,8 @@
 A job has a queue and a kind; a context registers one handler for each kind. A handler that raises is run again with
 growing pauses (1 s, 2 s … 5 min); after its retries the job is *failed*: kept, counted in /metrics, and run again by
 `requeue` when a person says so (`byline jobs`). But a part that is away or does not answer (Unavailable,
-OutcomeUnknown) fails no job: it is tried for as long as it takes, with pauses that grow to AWAY_PAUSE_MAX. So a
-handler lets these two through. It may run twice (a worker died), and must tolerate that.
+OutcomeUnknown) fails no job: behind its retries it is tried every AWAY_PAUSE for as long as it takes. So a handler lets
+these two through. It may run twice (a worker died), and must tolerate that.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ _LOOK = timedelta(seconds=1)
 """How late a job may begin that was planned for later, or that another failed and left: nobody tells of those. Of one
 that is due at once the worker is told (migration 0021)."""
 _LOOK_DRAINING = timedelta(milliseconds=20)
-AWAY_PAUSE_MAX = timedelta(minutes=1)
+AWAY_PAUSE = timedelta(minutes=2)
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -232,7 +232,8 @@ class Worker:
                 if isinstance(error, (Unavailable, OutcomeUnknown)):
                     kind = msgspec.json.decode(job.payload or b"", type=_Envelope).kind
                     log.warning("job_waits", kind=kind, job_id=job.id, attempt=job.attempts + 1, error=str(error))
-                    pause = min(self._retry_delay * 2 ** min(job.attempts, 10), AWAY_PAUSE_MAX)
+                    is_spent = job.attempts >= QUEUES[job.entrypoint].retries
+                    pause = AWAY_PAUSE if is_spent else self._retry_delay * 2**job.attempts
                     raise RetryRequested(delay=pause, reason=str(error)) from error
                 raise
 
