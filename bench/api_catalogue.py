@@ -23,7 +23,7 @@ import numpy as np
 
 from platform_api.licensing.measures import TERRITORY_LIST, scope_set, territory_set
 
-__all__ = ["Catalogue", "Offered", "Sizes", "chapter_text", "fill"]
+__all__ = ["Catalogue", "Offered", "Sizes", "chapter_text", "fill", "sell_much"]
 
 WORDS = 20_000
 SYLLABLES = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "an", "en", "or")]
@@ -114,6 +114,32 @@ async def fill(dsn: str, sizes: Sizes, seed: int) -> Catalogue:
         [str(id_) for id_ in creators], [str(id_) for id_ in works], titles, [str(id_) for id_ in chapters], offers,
         [str(id_) for id_ in windowed], codes, words,
     )  # fmt: skip
+
+
+async def sell_much(dsn: str, account_id: str, count: int) -> int:
+    """Gives an account `count` sales of the last hundred days; the units of USDC that they brought."""
+    db = await asyncpg.connect(dsn)
+    try:
+        async with db.transaction():
+            await db.execute(
+                """
+                INSERT INTO royalties.entry (id, account_id, kind, asset, scale, amount_units, happened_at, matures_at,
+                    work_id, revenue_kind, ref)
+                SELECT gen_random_uuid(), $1, 'earned', 'USDC', 6, i, at, at + interval '7 days', NULL,
+                    'content_purchase', 'sold:' || i
+                FROM (SELECT i, now() - i * interval '100 days' / $2 AS at FROM generate_series(1, $2::int) i) sales
+                """,
+                UUID(account_id), count,
+            )  # fmt: skip
+            units = count * (count + 1) // 2
+            await db.execute(
+                "INSERT INTO royalties.owed (account_id, asset, units) VALUES ($1, 'USDC', $2)", UUID(account_id), units
+            )
+            await db.execute("SELECT royalties.sum_again()")
+        await db.execute("ANALYZE royalties.entry")
+    finally:
+        await db.close()
+    return units
 
 
 def chapter_text(number: int) -> str:
@@ -338,3 +364,4 @@ async def _sales(
         "INSERT INTO royalties.owed (account_id, asset, units) SELECT account_id, asset, sum(amount_units)::bigint"
         " FROM royalties.entry GROUP BY account_id, asset"
     )
+    await db.execute("SELECT royalties.sum_again()")

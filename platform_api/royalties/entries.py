@@ -1,9 +1,10 @@
 """What each account is owed, entry by entry, and the platform's money laid beside debts.
 
-An entry is written when the core has answered; it is never changed. `owed` is the running sum of an account's entries
-of an asset, and so the balance of `pay:ID` in the core as far as sales made it. Below zero it is a debt: as much of our
-own money stands in `platform:cover`, so that clients' money on the chain is never short of what clients are owed
-(`cover:ID`, from and to `platform:reserve`). No refund is ordered that would need more of it than we have. It goes
+An entry is written when the core has answered; it is never changed. What is read of many is summed as they are written
+(docs/decisions/0063). First of all `owed`, whose row is locked before any other sum: the running sum of an account's
+entries of an asset, and so the balance of `pay:ID` in the core as far as sales made it. Below zero it is a debt: as
+much of our own money stands in `platform:cover`, so that clients' money on the chain is never short of what clients are
+owed (`cover:ID`, from and to `platform:reserve`). No refund is ordered that would need more of it than we have. It goes
 there behind the entry that makes the debt, not once a cut, so a cut never sees a debt for longer than the command
 takes; what the core refuses is tried anew every few minutes.
 """
@@ -88,12 +89,12 @@ class Entries:
 
         Who writes several in one transaction has called `lock` with all their accounts.
         """
+        await queries.add_owed(db, account_id, row["asset"], units if kind == "earned" else -units)
         await queries.insert_entry(
             db, new_id(),
             (account_id, kind, row["asset"], row["scale"], units, matures_at, hold, work_id, revenue_kind,
              distribution_id, ref, sequence),
         )  # fmt: skip
-        await queries.add_owed(db, account_id, row["asset"], units if kind == "earned" else -units)
 
     async def lock(self, db: Any, asset: str, accounts: Iterable[UUID]) -> None:
         """Everybody of whom this transaction writes entries in this asset, before the first and before any cover.

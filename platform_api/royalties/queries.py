@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -304,14 +304,38 @@ async def reverse_line(db: Any, id_: UUID, number: int, units: int) -> None:
 
 
 async def insert_entry(db: Any, entry_id: UUID, fields: tuple[Any, ...]) -> None:
-    """`happened_at` is read under the lock that the insert takes, so a closed period never gets one more."""
+    """With its part of the sums that are kept; the caller has locked the account's row of `owed`.
+
+    `happened_at` is read under the lock that the insert takes, so a closed period never gets one more.
+    """
     await db.execute("LOCK TABLE royalties.entry IN ROW EXCLUSIVE MODE")
     await db.execute(
         """
-        INSERT INTO royalties.entry (id, account_id, kind, asset, scale, amount_units, happened_at, matures_at, work_id,
-            revenue_kind, distribution_id, ref, sequence)
-        VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(), coalesce($7::timestamptz, clock_timestamp() + $8::interval),
-            $9, $10, $11, $12, $13)
+        WITH made AS (
+            INSERT INTO royalties.entry (id, account_id, kind, asset, scale, amount_units, happened_at, matures_at,
+                work_id, revenue_kind, distribution_id, ref, sequence)
+            VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(),
+                coalesce($7::timestamptz, clock_timestamp() + $8::interval), $9, $10, $11, $12, $13)
+            RETURNING account_id, kind, asset, scale, happened_at, matures_at, work_id,
+                CASE kind WHEN 'earned' THEN amount_units ELSE 0 END AS earned,
+                CASE kind WHEN 'reversed' THEN amount_units ELSE 0 END AS reversed,
+                CASE kind WHEN 'paid' THEN amount_units ELSE 0 END AS paid
+        ), day AS (
+            INSERT INTO royalties.daily AS d (account_id, day, asset, scale, earned, reversed, paid)
+            SELECT account_id, (happened_at AT TIME ZONE 'UTC')::date, asset, scale, earned, reversed, paid FROM made
+            ON CONFLICT (account_id, day, asset) DO UPDATE SET earned = d.earned + excluded.earned,
+                reversed = d.reversed + excluded.reversed, paid = d.paid + excluded.paid
+        ), work AS (
+            INSERT INTO royalties.work_income AS w (work_id, account_id, asset, scale, earned, reversed)
+            SELECT work_id, account_id, asset, scale, earned, reversed FROM made
+            WHERE work_id IS NOT NULL AND kind <> 'paid'
+            ON CONFLICT (work_id, account_id, asset) DO UPDATE SET earned = w.earned + excluded.earned,
+                reversed = w.reversed + excluded.reversed
+        )
+        INSERT INTO royalties.maturing AS m (account_id, span, begins, asset, units)
+        SELECT account_id, s.span, date_bin(s.span, matures_at, 'epoch'), asset, earned - reversed
+        FROM made, (VALUES (interval '1 day'), (interval '5 minutes')) AS s (span) WHERE kind <> 'paid'
+        ON CONFLICT (account_id, span, begins, asset) DO UPDATE SET units = m.units + excluded.units
         """,
         entry_id, *fields,
     )  # fmt: skip
@@ -410,13 +434,6 @@ _ENTRY = """
            distribution_id, ref, sequence
     FROM royalties.entry
 """
-_SUMS = """
-    coalesce(sum(amount_units) FILTER (WHERE kind = 'earned'), 0)::bigint AS earned,
-    coalesce(sum(amount_units) FILTER (WHERE kind = 'reversed'), 0)::bigint AS reversed,
-    coalesce(sum(amount_units) FILTER (WHERE kind = 'paid'), 0)::bigint AS paid
-"""
-
-
 async def entries_of_account(
     db: Any, account_id: UUID, since: datetime, until: datetime, limit: int, asset: str | None = None,
     after: tuple[datetime, UUID] | None = None,
@@ -465,21 +482,24 @@ async def sold_in(db: Any, distributions: Collection[UUID]) -> dict[UUID, Any]:
     return {row["id"]: row for row in rows}
 
 
-async def totals_of(db: Any, account_id: UUID, since: datetime, until: datetime) -> list[Any]:
+async def totals_of(db: Any, account_id: UUID, since: date, until: date) -> list[Any]:
+    """Of days of UTC, both of them part of it."""
     return list(
         await db.fetch(
-            f"SELECT asset, max(scale) AS scale, {_SUMS} FROM royalties.entry"
-            " WHERE account_id = $1 AND happened_at >= $2 AND happened_at < $3 GROUP BY asset ORDER BY asset",
+            "SELECT asset, max(scale) AS scale, sum(earned)::bigint AS earned, sum(reversed)::bigint AS reversed,"
+            " sum(paid)::bigint AS paid FROM royalties.daily WHERE account_id = $1 AND day BETWEEN $2 AND $3"
+            " GROUP BY asset ORDER BY asset",
             account_id, since, until,
         )
     )  # fmt: skip
 
 
 async def totals_of_work(db: Any, work_id: UUID) -> list[Any]:
+    """Nobody is paid out of one work: `paid` is 0."""
     return list(
         await db.fetch(
-            f"SELECT asset, max(scale) AS scale, {_SUMS} FROM royalties.entry WHERE work_id = $1"
-            " GROUP BY asset ORDER BY asset",
+            "SELECT asset, max(scale) AS scale, sum(earned)::bigint AS earned, sum(reversed)::bigint AS reversed,"
+            " 0::bigint AS paid FROM royalties.work_income WHERE work_id = $1 GROUP BY asset ORDER BY asset",
             work_id,
         )
     )
@@ -488,26 +508,35 @@ async def totals_of_work(db: Any, work_id: UUID) -> list[Any]:
 async def balances(db: Any, account_id: UUID) -> list[Any]:
     """By asset: what has matured less what was paid, what has not, and what was paid.
 
-    What refunds under way will take is held, whether it has matured or not.
+    What refunds under way will take is held, whether it has matured or not. Of what matures later whole days are
+    summed, of today spans of five minutes, and single entries of the span that it is: never more than there are days
+    and spans of them.
     """
     return list(
         await db.fetch(
             """
-            SELECT e.asset, e.scale, (e.payable - coalesce(s.units, 0))::bigint AS payable,
-                (e.held + coalesce(s.units, 0))::bigint AS held, e.paid
-            FROM (
-                SELECT asset, max(scale) AS scale,
-                    coalesce(sum(CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END)
-                             FILTER (WHERE kind = 'paid' OR matures_at <= now()), 0)::bigint AS payable,
-                    coalesce(sum(CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END)
-                             FILTER (WHERE kind <> 'paid' AND matures_at > now()), 0)::bigint AS held,
-                    coalesce(sum(amount_units) FILTER (WHERE kind = 'paid'), 0)::bigint AS paid
-                FROM royalties.entry WHERE account_id = $1 GROUP BY asset
-            ) e
-            LEFT JOIN (
-                SELECT asset, sum(units) AS units FROM royalties.set_aside WHERE account_id = $1 GROUP BY asset
-            ) s ON s.asset = e.asset
-            ORDER BY e.asset
+            WITH sums AS (
+                SELECT asset, max(scale) AS scale, sum(earned - reversed - paid) AS owed, sum(paid) AS paid
+                FROM royalties.daily WHERE account_id = $1 GROUP BY asset
+            ), held AS (
+                SELECT asset, sum(units) AS units FROM (
+                    SELECT asset, units FROM royalties.maturing
+                    WHERE account_id = $1 AND span = '1 day' AND begins > now()
+                    UNION ALL
+                    SELECT asset, units FROM royalties.maturing
+                    WHERE account_id = $1 AND span = '5 minutes' AND begins > now()
+                      AND begins < date_bin('1 day', now(), 'epoch') + '1 day'
+                    UNION ALL
+                    SELECT asset, CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END FROM royalties.entry
+                    WHERE account_id = $1 AND kind <> 'paid' AND matures_at > now()
+                      AND matures_at < date_bin('5 minutes', now(), 'epoch') + '5 minutes'
+                    UNION ALL
+                    SELECT asset, units FROM royalties.set_aside WHERE account_id = $1
+                ) later GROUP BY asset
+            )
+            SELECT s.asset, s.scale, (s.owed - coalesce(h.units, 0))::bigint AS payable,
+                coalesce(h.units, 0)::bigint AS held, s.paid::bigint AS paid
+            FROM sums s LEFT JOIN held h USING (asset) ORDER BY s.asset
             """,
             account_id,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -39,7 +39,7 @@ from platform_api.works.service import WorkService
 
 __all__ = ["RoyaltyService"]
 
-EVER = datetime(2020, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+EVER = date.min, date.max
 
 
 class RoyaltyService:

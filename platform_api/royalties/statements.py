@@ -67,7 +67,7 @@ class Statements:
         begin = datetime.combine(since, time(), UTC)
         end = datetime.combine(until + timedelta(days=1), time(), UTC)
         async with self._database.connection() as db:
-            totals = await queries.totals_of(db, account_id, begin, end)
+            totals = await queries.totals_of(db, account_id, since, until)
             rows = await queries.entries_of_account(db, account_id, begin, end, lines_max + 1)
             lines = await _lines(db, rows[:lines_max], end)
         complete = len(rows) <= lines_max

@@ -230,6 +230,11 @@ class World:
             self._connections = await asyncpg.create_pool(self.dsn, min_size=0, max_size=16)
         return await self._connections.fetch(query, *arguments)
 
+    async def entries(self, change, *arguments):
+        """Moves entries of royalties in time, and what is summed of them with them."""
+        await self.sql(f"UPDATE royalties.entry {change}", *arguments)
+        await self.sql("SELECT royalties.sum_again()")
+
     async def close(self):
         if self._connections is not None:
             self._connections.terminate()  # a task that the test left behind may hold one of them

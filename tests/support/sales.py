@@ -13,7 +13,7 @@ from tests.support.api import opened
 from tests.support.real_core import RealCore
 from tests.unit.platform_api.test_sui_signature import Wallet
 
-__all__ = ["Shop", "own_money", "shop_over"]
+__all__ = ["Shop", "own_money", "shop_over", "wrong_sums"]
 
 
 @asynccontextmanager
@@ -24,6 +24,22 @@ async def shop_over(dsn, **values):
     async with opened(dsn, core=core, **settings) as world:
         await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
         yield Shop(world)
+        assert await wrong_sums(world) == []
+
+
+async def wrong_sums(world):
+    """Rows of what is summed of entries that differ from the sums over all entries: (table, row), either one's."""
+    tables, wrong = ("daily", "work_income", "maturing"), []
+    async with world.kernel.database.connection() as db:
+        undone = db.transaction()
+        await undone.start()
+        await db.execute("LOCK TABLE royalties.entry IN SHARE MODE")
+        kept = [set(await db.fetch(f"SELECT * FROM royalties.{table}")) for table in tables]
+        await db.execute("SELECT royalties.sum_again()")
+        for table, before in zip(tables, kept, strict=True):
+            wrong += [(table, row) for row in before ^ set(await db.fetch(f"SELECT * FROM royalties.{table}"))]
+        await undone.rollback()
+    return wrong
 
 
 async def own_money(world, amount):

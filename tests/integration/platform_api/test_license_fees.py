@@ -273,7 +273,7 @@ async def paid_out(world, amount):
     held = await issued(world, owner, work, buyer_id, base_fee="10")
     await world.data("POST", f"/v1/licenses/{held['id']}/pay", headers=keyed(buyer))
     await world.settle()
-    await world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(owner_id))
+    await world.entries("SET matures_at = now() WHERE account_id = $1", UUID(owner_id))
     await world.data("POST", "/v1/payouts", headers=keyed(owner), json={"asset": "USDC", "amount": amount})
     return owner_id, owner, work, buyer_id, buyer, held
 

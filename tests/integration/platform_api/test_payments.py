@@ -595,7 +595,7 @@ async def test_seller_gives_back_what_is_held_and_never_our_money(api_dsn):
         assert (await refund(shop, first, bearer))["status"] == "succeeded"
         await shop.finish()
         assert shop.owed(seller) == 18 * USDC
-        await shop.world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(seller))
+        await shop.world.entries("SET matures_at = now() WHERE account_id = $1", UUID(seller))
         await shop.post("/v1/payouts", bearer, {"asset": "USDC", "amount": "10"})
         assert (await refund(shop, second, bearer, "8"))["status"] == "succeeded"  # 7.2 of the 8 that are left
         await shop.refused(402, "PAYMENT_FAILED", "insufficient_funds", f"/v1/purchases/{second['id']}/refund", bearer,

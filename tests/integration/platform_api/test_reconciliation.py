@@ -78,8 +78,9 @@ async def books(api_dsn):
     async with shop_over(api_dsn) as shop:
         await shop.world.sql(
             "TRUNCATE exchange.projection, exchange.asset, exchange.market, exchange.account, exchange.balance,"
-            " exchange.posting, royalties.entry, royalties.owed, royalties.cover, royalties.set_aside, royalties.run,"
-            " royalties.statement, royalties.difference, royalties.gathering, royalties.revenue_event, money.command,"
+            " exchange.posting, royalties.entry, royalties.daily, royalties.work_income, royalties.maturing,"
+            " royalties.owed, royalties.cover, royalties.set_aside, royalties.run, royalties.statement,"
+            " royalties.difference, royalties.gathering, royalties.revenue_event, money.command,"
             " jobs.pgqueuer CASCADE"
         )
         books = Books(shop)

@@ -5,7 +5,10 @@ import csv
 import hashlib
 import io
 import json
-from datetime import UTC, datetime, timedelta
+import random
+import re
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from itertools import pairwise
 from uuid import UUID, uuid4
 
@@ -20,10 +23,10 @@ from platform_api.royalties import earnings, queries, routes, share_queries, sta
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.entries import Income
 from platform_api.royalties.statements import StatementDigest
-from tests.integration.platform_api.test_plans import _Recorded, scans
+from tests.integration.platform_api.test_plans import _Recorded, long_ways, scans
 from tests.integration.platform_api.test_works import story
 from tests.support.licences import issued
-from tests.support.sales import own_money, shop_over
+from tests.support.sales import own_money, shop_over, wrong_sums
 from tests.support.waiting import answers
 
 USDC = 10**6
@@ -540,11 +543,11 @@ async def test_month_is_closed_once_into_statements_that_add_up(shop):
                              json={"period": this_month})  # fmt: skip
     await shop.world.refused(403, "FORBIDDEN", "permission_missing", "POST", run, headers=bearer,
                              json={"period": "2021-03"})  # fmt: skip
-    await shop.world.sql("UPDATE royalties.entry SET happened_at = '2021-03-31T23:59:59.999999Z' WHERE account_id = $1",
+    await shop.world.entries("SET happened_at = '2021-03-31T23:59:59.999999Z' WHERE account_id = $1",
                          UUID(seller))  # fmt: skip
     await sell(shop, offer, (await shop.buyer("100"))[1])
-    await shop.world.sql(
-        "UPDATE royalties.entry SET happened_at = '2021-04-01T00:00:00Z'"
+    await shop.world.entries(
+        "SET happened_at = '2021-04-01T00:00:00Z'"
         " WHERE account_id = $1 AND happened_at > '2022-01-01'",
         UUID(seller),
     )
@@ -584,7 +587,7 @@ async def test_statement_of_many_lines_lacks_none(shop, monkeypatch):
     seller, bearer, _, _, offer = await shop.seller()
     for _ in range(3):
         await sell(shop, offer)
-    await shop.world.sql("UPDATE royalties.entry SET happened_at = happened_at - interval '2 months'"
+    await shop.world.entries("SET happened_at = happened_at - interval '2 months'"
                          " WHERE account_id = $1", UUID(seller))  # fmt: skip
     (row,) = await shop.world.sql("SELECT to_char(min(happened_at) AT TIME ZONE 'UTC', 'YYYY-MM') AS period"
                                   " FROM royalties.entry WHERE account_id = $1", UUID(seller))  # fmt: skip
@@ -656,7 +659,7 @@ async def test_only_what_is_older_than_the_hold_period_is_paid_out(api_dsn):
         assert await shop.get("/v1/royalties/balance", bearer) == [balance]
         assert await shop.get("/v1/payments/balance", bearer) == [balance]
         await shop.refused(409, "CONFLICT", "not_payable", "/v1/payouts", bearer, {"asset": "USDC"})
-        await shop.world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(seller))
+        await shop.world.entries("SET matures_at = now() WHERE account_id = $1", UUID(seller))
         await shop.refused(409, "CONFLICT", "not_payable", "/v1/payouts", bearer, {"asset": "USDC", "amount": "9.1"})
         await shop.refused(400, "VALIDATION_ERROR", "unknown_asset", "/v1/payouts", bearer, {"asset": "NONE"})
         key = uuid4().hex
@@ -671,7 +674,7 @@ async def test_two_payouts_at_once_never_reach_what_is_held(api_dsn, monkeypatch
     async with shop_over(api_dsn, royalty_hold_days=7) as shop:
         seller, bearer, _, _, offer = await shop.seller()
         await sell(shop, offer)
-        await shop.world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(seller))
+        await shop.world.entries("SET matures_at = now() WHERE account_id = $1", UUID(seller))
         await sell(shop, offer)  # 9 payable, 9 held
         balances, other = queries.balances, []
 
@@ -701,7 +704,7 @@ async def test_what_a_refund_under_way_will_take_is_not_paid_out(api_dsn, monkey
         purchase = await shop.buy(buyer, offer)
         await shop.pay(purchase["intent"])
         await shop.finish()
-        await shop.world.sql("UPDATE royalties.entry SET matures_at = now() WHERE account_id = $1", UUID(seller))
+        await shop.world.entries("SET matures_at = now() WHERE account_id = $1", UUID(seller))
         await sell(shop, offer)  # not matured
 
         async def refuse(*_):
@@ -789,6 +792,144 @@ async def test_totals_of_a_creator_are_their_own_or_for_staff(shop):
     await shop.world.refused(404, "NOT_FOUND", "unknown_creator", "GET", path, headers=staff_bearer)
     await shop.world.grant(staff, "admin")
     assert (await shop.get(path, staff_bearer))["totals"][0]["net"] == "9"
+
+
+OVER_ALL_ENTRIES = """
+    SELECT asset, scale, payable - aside AS payable, held + aside AS held, paid FROM (
+        SELECT asset, max(scale) AS scale,
+            coalesce(sum(CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END)
+                     FILTER (WHERE kind = 'paid' OR matures_at <= now()), 0)::bigint AS payable,
+            coalesce(sum(CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END)
+                     FILTER (WHERE kind <> 'paid' AND matures_at > now()), 0)::bigint AS held,
+            coalesce(sum(amount_units) FILTER (WHERE kind = 'paid'), 0)::bigint AS paid,
+            (SELECT coalesce(sum(s.units), 0) FROM royalties.set_aside s
+             WHERE s.account_id = $1 AND s.asset = e.asset)::bigint AS aside
+        FROM royalties.entry e WHERE account_id = $1 GROUP BY asset
+    ) e ORDER BY asset
+"""
+OF_A_TIME = """
+    SELECT asset, max(scale) AS scale, coalesce(sum(amount_units) FILTER (WHERE kind = 'earned'), 0)::bigint AS earned,
+        coalesce(sum(amount_units) FILTER (WHERE kind = 'reversed'), 0)::bigint AS reversed,
+        coalesce(sum(amount_units) FILTER (WHERE kind = 'paid'), 0)::bigint AS paid
+    FROM royalties.entry WHERE {} GROUP BY asset ORDER BY asset
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_sums_are_those_over_all_entries_after_any_history(shop, seed):
+    rng, entries, database = random.Random(seed), shop.royalties.entries, shop.world.kernel.database
+    accounts = [UUID((await shop.seller())[0]) for _ in range(3)]
+    works = [uuid4() for _ in range(3)]
+    span, now = timedelta(minutes=5), datetime.now(UTC)
+    bounds = [now - (now - datetime(2020, 1, 1, tzinfo=UTC)) % size for size in (span, timedelta(days=1))]
+
+    def maturity():
+        """About the bounds of what is summed together, within the next second, and anywhere."""
+        near = rng.choice(bounds) + rng.randrange(-2, 3) * rng.choice((span, timedelta(days=1)))
+        return rng.choice(
+            (near, near + timedelta(microseconds=rng.choice((-1, 1))), now + timedelta(seconds=rng.uniform(0, 3)),
+             now + timedelta(days=rng.uniform(-10, 10)))
+        )  # fmt: skip
+
+    async def history(own):
+        for _ in range(40):
+            asset = own.choice(("USDC", "SUI"))
+            of = {"asset": asset, "scale": 6 if asset == "USDC" else 9}
+            try:
+                async with database.transaction() as db:
+                    chosen = own.sample(accounts, own.randrange(1, 4))
+                    if len(chosen) > 1 or own.random() < 0.5:  # who writes of one account need not
+                        await entries.lock(db, asset, chosen)
+                    for account in chosen * own.randrange(1, 3):
+                        kind = own.choice(("earned", "earned", "reversed", "paid"))
+                        when = {"matures_at": maturity()} if own.random() < 0.7 else {"hold": timedelta(days=7)}
+                        work = None if kind == "paid" else own.choice([None, *works])
+                        await entries.write(db, account, kind, of, own.randrange(1, 10**6), ref=uuid4().hex,
+                                            sequence=None, work_id=work, **when)  # fmt: skip
+                    if own.random() < 0.2:
+                        aside = [(f"pay:{account}", own.randrange(1, 10**6)) for account in chosen]
+                        await entries.set_aside(db, uuid4().hex, of, aside, forced=False)
+                    if own.random() < 0.2:
+                        raise _Undone
+            except _Undone:
+                pass
+            await as_over_all()
+
+    async def as_over_all():
+        """Each in the view of one instant, in which others write on."""
+        async with database.connection() as db, db.transaction(isolation="repeatable_read", readonly=True):
+            for account in accounts:
+                assert await queries.balances(db, account) == await db.fetch(OVER_ALL_ENTRIES, account)
+                today = datetime.now(UTC).date()
+                for since, until in ((today, today), (date.min, date.max), (today - timedelta(9), today)):
+                    time = "account_id = $1 AND (happened_at AT TIME ZONE 'UTC')::date BETWEEN $2 AND $3"
+                    expected = await db.fetch(OF_A_TIME.format(time), account, since, until)
+                    assert await queries.totals_of(db, account, since, until) == expected
+            for work in works:
+                assert await queries.totals_of_work(db, work) == await db.fetch(OF_A_TIME.format("work_id = $1"), work)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(history(random.Random(f"{seed} {number}")))
+    # Some days ago it happened as well as today.
+    await shop.world.entries("SET happened_at = happened_at - (amount_units % 12) * interval '1 day'")
+    await as_over_all()
+    await history(rng)
+    assert await wrong_sums(shop.world) == []
+    for table in ("entry", "owed", "set_aside"):  # debts that never were, in which other tests would find nothing
+        await shop.world.sql(f"DELETE FROM royalties.{table} WHERE account_id = ANY($1)", accounts)
+    await shop.world.sql("SELECT royalties.sum_again()")
+
+
+async def test_sums_that_went_wrong_are_found(shop):
+    seller, _, _, _, offer = await shop.seller()
+    await sell(shop, offer)
+    assert await wrong_sums(shop.world) == []
+    for table, column in (("daily", "earned"), ("work_income", "earned"), ("maturing", "units")):
+        wrong = f"UPDATE royalties.{table} SET {column} = {column} + 1 WHERE account_id = $1"
+        await shop.world.sql(wrong, UUID(seller))
+        assert {name for name, _ in await wrong_sums(shop.world)} == {table}
+        await shop.world.sql("SELECT royalties.sum_again()")
+
+
+SALES = 20_000
+
+
+async def test_money_of_who_sells_much_is_not_summed_anew_at_each_read(shop, monkeypatch):
+    monkeypatch.setattr(routes, "LINES_MAX", 100)  # a report is a page of lines beside its sums
+    seller, bearer, work, _, offer = await shop.seller()
+    await sell(shop, offer)
+    db = await asyncpg.connect(shop.world.dsn)
+    try:
+        await db.execute(
+            """
+            INSERT INTO royalties.entry (id, account_id, kind, asset, scale, amount_units, happened_at, matures_at,
+                work_id, revenue_kind, ref)
+            SELECT gen_random_uuid(), $1, 'earned', 'USDC', 6, 1000, at, at + interval '7 days', $2, 'content_purchase',
+                'sold' || i FROM (SELECT i, now() - i * 1000 / $3 * interval '1 hour' AS at
+                FROM generate_series(1, $3::int) i) sales
+            """,
+            UUID(seller), UUID(work["id"]), SALES,
+        )  # fmt: skip
+        await db.execute("SELECT royalties.sum_again()")
+        await db.execute("VACUUM ANALYZE")
+        seen, connection = {}, shop.world.kernel.database.connection
+        shop.world.kernel.database.connection = lambda: _Recorded(connection(), seen)
+        (balance,) = await shop.get("/v1/royalties/balance", bearer)
+        assert Decimal(balance["payable"]) + Decimal(balance["held"]) == 9 + SALES // 1000 and balance["held"] != "0"
+        for path in ("/v1/payments/balance", f"/v1/royalties/works/{work['id']}", "/v1/royalties/report",
+                     f"/v1/royalties/creators/{work['creator_id']}"):  # fmt: skip
+            await shop.get(path, bearer)
+        await shop.post("/v1/payouts", bearer, {"asset": "USDC", "amount": "1"})
+        await sell(shop, offer)
+        shop.world.kernel.database.connection = connection
+        sums = re.compile(r"royalties\.(entry|owed|daily|work_income|maturing|set_aside|payout)\b")
+        statements = {query: arguments for query, arguments in seen.items() if sums.search(query)}
+        wrong, ran = await long_ways(db, statements)
+        assert wrong == [] and ran > 5
+        assert (await long_ways(db, {OVER_ALL_ENTRIES: (UUID(seller),)}))[0]  # it would have been found
+    finally:
+        await db.close()
 
 
 async def test_no_statement_of_money_reads_a_whole_table(shop):

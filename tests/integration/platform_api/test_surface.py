@@ -227,7 +227,7 @@ async def test_every_route_answers_for_anothers_money_as_for_none(api_dsn, docum
         (creator,) = await world.sql("SELECT id FROM creators.creator WHERE account_id = $1::text::uuid", seller_id)
         case = await world.data("POST", f"/v1/creators/{creator['id']}/verification", headers=seller,
                                 json={"statement": "Me."})  # fmt: skip
-        await world.sql("UPDATE royalties.entry SET happened_at = '2021-03-31T00:00:00Z'"
+        await world.entries("SET happened_at = '2021-03-31T00:00:00Z'"
                         " WHERE account_id = $1::text::uuid", seller_id)  # fmt: skip
         await world.data("POST", "/v1/admin/royalties/runs", headers=staff, json={"period": "2021-03"})
         (statement,) = await shop.get("/v1/royalties/statements", seller)
