@@ -319,11 +319,13 @@ class Shipper:
                 self._go_to(header.segment, last=header)
         assert self._segment is not None
         self._full = []
-        firsts = [first for first in self._firsts() if first <= self._segment.header.first_sequence]
-        for first, following in pairwise(firsts):
+        until = self._segment.header.first_sequence
+        for segment, following in pairwise(segments.list_segments(self._disk, up_to=until)):
+            first = segment.header.first_sequence
+            size = segments.HEADER_BYTES + following.header.previous_slots * layout.SLOT_BYTES
             if first not in sealed:
                 self._full.append(first)
-            elif sealed[first] != (size := segments.HEADER_BYTES + self._slots_before(following) * layout.SLOT_BYTES):
+            elif sealed[first] != size:
                 name = sealed_name(identity, first)
                 raise JournalCorrupt(
                     f"backup: {name} has {sealed[first]} bytes, not {size}: remove it, and it is sent anew"
@@ -463,10 +465,6 @@ class Shipper:
         path = segments.segment_name(first)
         header = segments.read_header(path, segments.view(self._disk, path))
         return segments.Segment(path, header, (header.segment_bytes - segments.HEADER_BYTES) // layout.SLOT_BYTES)
-
-    def _slots_before(self, first: int) -> int:
-        """Slots of the segment before that of `first`."""
-        return self._held(first).header.previous_slots
 
     def _held(self, first: int) -> segments.Segment:
         segment = self._segment_at(first)
