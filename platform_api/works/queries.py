@@ -259,8 +259,7 @@ async def _walk(
         page AS (
             SELECT w.* FROM walked w WHERE w.fits OR w.place = {steps}
             ORDER BY w.key {order.way}, w.id {order.way} LIMIT {arguments.put("{}", limit)})
-        SELECT {_WORK}, p.place, p.fits FROM page p JOIN works.work w ON w.id = p.id
-        LEFT JOIN works.tally n ON n.work_id = w.id ORDER BY p.place
+        SELECT {_WORK}, p.place, p.fits FROM {_WORKS} JOIN page p ON p.id = w.id ORDER BY p.place
         """,
         *arguments,
     )
@@ -277,8 +276,7 @@ async def _look_up(
         f"""
         WITH hit AS MATERIALIZED (SELECT w.id, w.title, w.published_at FROM works.work w WHERE {where}),
         page AS (SELECT w.id FROM hit w WHERE {beyond} ORDER BY {order.by} LIMIT {arguments.put("{}", limit)})
-        SELECT {_WORK} FROM page p JOIN works.work w ON w.id = p.id LEFT JOIN works.tally n ON n.work_id = w.id
-        ORDER BY {order.by}
+        SELECT {_WORK} FROM {_WORKS} JOIN page p ON p.id = w.id ORDER BY {order.by}
         """,
         *arguments,
     )
