@@ -4,17 +4,18 @@ A paragraph of a paper is in `SANS`; what that lacks is drawn by the first of th
 letters each. Faces come from two packages of fonts (docs/decisions/0059), are read when first needed, and only the
 letters used are put into a document. Texts from right to left are laid in the order in which they are seen, Arabic
 letters in the forms of their place in a word. A letter that no face has is named: `[U+1FAE8]`, never another one.
-Not thread-safe, as ReportLab's faces are not: whoever draws does so under `DRAWING`.
+Not thread-safe, as ReportLab's faces are not: whatever draws is a `drawing`.
 """
 
 from __future__ import annotations
 
 import threading
 import unicodedata
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, wraps
 from importlib.resources import files
 from itertools import groupby
+from typing import ParamSpec
 from xml.sax.saxutils import escape
 
 from arabic_reshaper import ArabicReshaper
@@ -22,9 +23,10 @@ from bidi import get_display
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 
-__all__ = ["DRAWING", "SANS", "markup"]
+__all__ = ["SANS", "drawing", "markup"]
 
-DRAWING = threading.Lock()
+_Arguments = ParamSpec("_Arguments")
+_DRAWING = threading.Lock()
 SANS = "NotoSans"
 # After it, in the order in which they are asked. The face of Chinese, Japanese and Korean is the largest by far.
 _SCRIPTS = (
@@ -35,6 +37,17 @@ _FACES = (SANS, *(f"NotoSans{script}" for script in _SCRIPTS), "MicroHei", "Noto
 _FILES = {"MicroHei": ("paperang_p2_fonts_cjk", "fonts/wqy-microhei.ttc")}
 _RIGHT_TO_LEFT = {"R", "AL"}
 _FORMS = ArabicReshaper({"delete_harakat": False})
+
+
+def drawing(draw: Callable[_Arguments, bytes]) -> Callable[_Arguments, bytes]:
+    """Decorates what draws a paper: one at a time, of all threads."""
+
+    @wraps(draw)
+    def alone(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> bytes:
+        with _DRAWING:
+            return draw(*args, **kwargs)
+
+    return alone
 
 
 def markup(text: str) -> str:

@@ -20,7 +20,7 @@ from reportlab.lib.styles import ParagraphStyle, getSampleStyleSheet
 from reportlab.lib.units import mm
 from reportlab.platypus import Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
-from platform_api.faces import DRAWING, SANS, markup
+from platform_api.faces import SANS, drawing, markup
 
 __all__ = ["certificate_pdf"]
 
@@ -35,17 +35,11 @@ _GRID = TableStyle([
 _QR_MM, _QUIET = 42, 4
 
 
+@drawing
 def certificate_pdf(
     title: str, facts: Sequence[tuple[str, str]], codes: Sequence[tuple[str, str]], url: str, says: Sequence[str]
 ) -> bytes:
     """`facts` are words, `codes` hexadecimal and the like; `url` is in the QR code, `says` what all of it means."""
-    with DRAWING:
-        return _drawn(title, facts, codes, url, says)
-
-
-def _drawn(
-    title: str, facts: Sequence[tuple[str, str]], codes: Sequence[tuple[str, str]], url: str, says: Sequence[str]
-) -> bytes:
     out = io.BytesIO()
     document = SimpleDocTemplate(
         out, pagesize=A4, title=f"Certificate of registration: {title}", author="Byline", leftMargin=20 * mm,

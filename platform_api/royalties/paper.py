@@ -18,7 +18,7 @@ from reportlab.lib.units import mm
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
-from platform_api.faces import DRAWING, SANS, markup
+from platform_api.faces import SANS, drawing, markup
 from platform_api.royalties.models import Report, ReportLine, StatementDetail, Total
 
 __all__ = ["report_csv", "report_pdf", "statement_csv", "statement_pdf"]
@@ -89,12 +89,8 @@ def _inert(title: str | None) -> str | None:
     return f"'{title}" if title and title.startswith(_FORMULA) else title
 
 
+@drawing
 def _pdf(title: str, facts: Sequence[tuple[str, str]], lines: Sequence[ReportLine]) -> bytes:
-    with DRAWING:
-        return _drawn(title, facts, lines)
-
-
-def _drawn(title: str, facts: Sequence[tuple[str, str]], lines: Sequence[ReportLine]) -> bytes:
     out = io.BytesIO()
     document = SimpleDocTemplate(
         out, pagesize=A4, title=title, author="Byline", leftMargin=13 * mm, rightMargin=13 * mm, topMargin=15 * mm,
