@@ -167,7 +167,7 @@ class LicenceShares:
     async def _others_and_above(self, db: Any, work_id: UUID) -> set[UUID]:
         """Who loses if the work receives less: also all who are paid for the works above it."""
         found = await self._others(db, work_id)
-        for id_ in await share_queries.works_above(db, work_id):
+        for id_ in sorted({edge["parent_work_id"] for edge in await share_queries.edges_above(db, [work_id])}):
             found |= await self._rules.everybody_paid(db, id_)
         return found
 

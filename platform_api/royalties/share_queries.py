@@ -10,7 +10,7 @@ __all__ = [
     "add_licence_share_consents", "ancestors", "bind", "bound_licences", "edges_above", "close_licence_share",
     "end_given_on", "given_on", "given_on_of", "insert_licence_share", "licence_share", "licence_share_consents",
     "lock_chains", "open_licence_share", "periods_not_agreed", "take_licence_share_consent", "unbind",
-    "waiting_licence_shares", "works_above", "works_below",
+    "waiting_licence_shares", "works_below",
 ]  # fmt: skip
 
 async def ancestors(db: Any, work_id: UUID) -> list[Any]:
@@ -85,23 +85,6 @@ async def unbind(db: Any, licence_ids: Sequence[UUID], work_id: UUID) -> None:
         " WHERE licence_id = ANY($1) AND work_id = $2 AND ended_at IS NULL",
         licence_ids, work_id,
     )  # fmt: skip
-
-
-async def works_above(db: Any, work_id: UUID) -> list[UUID]:
-    """All of them, without the work."""
-    rows = await db.fetch(
-        """
-        WITH RECURSIVE above AS (
-            SELECT parent_work_id FROM royalties.ancestor WHERE work_id = $1 AND ended_at IS NULL
-            UNION
-            SELECT a.parent_work_id FROM above u JOIN royalties.ancestor a ON a.work_id = u.parent_work_id
-            WHERE a.ended_at IS NULL
-        )
-        SELECT parent_work_id FROM above ORDER BY parent_work_id
-        """,
-        work_id,
-    )
-    return [row["parent_work_id"] for row in rows]
 
 
 async def bound_licences(db: Any, work_id: UUID) -> list[Any]:
