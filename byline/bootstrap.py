@@ -696,6 +696,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
         await _event_source(settings), _Bookings(core), data / "settlement" / "brake.log", settings.unsettled_limit_s
     )
     audit = _Audit(data) if settings.second_core else None
+    backup = _backup_gate(settings, events.identity) if settings.backup_url else None
     settlers: list[Settler] = []
     proofs = ProofSettings(load_proof_key(data / "keys" / "proofs.key"), publication=lambda: published(data))
 
@@ -716,6 +717,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
     def facts() -> dict[str, Any]:
         return {"projection": projector.status(), "withdrawals_error": desk.error,
                 "registry_error": registry.error, "brake": brake.status(),
+                "backup_waits_s": round(backup.waits_s, 3) if backup else 0.0,
                 "settlement": settlers[0].status() if settlers else {}}  # fmt: skip
 
     async def proof_desk() -> None:
@@ -736,7 +738,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             run_settler(
                 await _event_source(settings), chain, store, watcher, SettlementSettings(), on_batch, stop,
                 commands=_Bookings(core), releases=desk, proofs=proofs, audit=audit,
-                on_settler=settlers.append,
+                backup=backup, on_settler=settlers.append,
             ),
             proof_desk(),
             brake.run(stop, lambda: settlers[0].settled_batch if settlers else None),
@@ -757,6 +759,14 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
         brake.close()
         watcher.close()
         store.close()
+
+
+def _backup_gate(settings: Settings, identity: bytes) -> Any:
+    from byline.backup_gate import BackupGate
+    from persistence.backup import Objects
+    from persistence.shipped import Shipped
+
+    return BackupGate(settings.data_directory, Shipped(settings.data_directory, Objects(settings.backup_url), identity))
 
 
 async def _rebuilds(request: Path, projector: Any, stop: asyncio.Event) -> None:

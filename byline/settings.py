@@ -173,6 +173,10 @@ class Settings:
             (1 <= self.snapshot_interval_s <= 86_400, "snapshot_interval_s", "1 to 86400 seconds"),
             (self.backup_url == "" or "://" in self.backup_url, "backup_url", "a URL as s3://bucket/prefix"),
             (0.01 <= self.backup_interval_s <= 60, "backup_interval_s", "0.01 to 60 seconds"),
+            (
+                self.backup_url == "" or 2 * self.backup_interval_s <= self.batch_interval_s,
+                "backup_interval_s", "at most half of batch_interval_s, for each batch waits for its backup",
+            ),
             (1 <= self.trader_orders_per_s <= 50_000, "trader_orders_per_s", "1 to 50000 orders a second"),
             (bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "given with tls_certificate"),
             *((0 <= getattr(self, name) <= 10_000_000, name, "0 to 10000000") for name in API_LIMITS),

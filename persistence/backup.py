@@ -53,8 +53,8 @@ from persistence.journal import read_mark
 from persistence.ring import scan_records
 
 __all__ = [
-    "Head", "Objects", "PartHeader", "Shipper", "beside_name", "head_name", "last_ts", "part_name", "sealed_name",
-    "segment_of",
+    "CHUNK_BYTES", "Head", "Objects", "PartHeader", "Shipper", "beside_name", "head_name", "last_ts", "part_name",
+    "sealed_name", "segment_of",
 ]  # fmt: skip
 
 MAGIC = b"BYLINEP\0"
@@ -130,6 +130,11 @@ class Objects:
         """Raises KeyError, Unavailable."""
         with _mapped():
             return bytes(obstore.get(self._store, key).bytes())
+
+    async def fetch(self, key: str) -> bytes:
+        """As `read`, beside the event loop; can be given up. Raises KeyError, Unavailable."""
+        with _mapped():
+            return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
 
     def _write(self, path: Path, data: bytes, *, replace: bool) -> None:
         """What a remote store's answer means: the object is whole under its name, and outlives a loss of power. obstore

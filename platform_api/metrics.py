@@ -43,6 +43,7 @@ TEXTS = {
     "accounts_max": "Accounts there is room for; new people are taken up to nine tenths of it",
     "acks_per_s": "Acks a second, on average since the start",
     "acks": "Commands acknowledged, those rejected by a rule of the core too",
+    "backup_waits_s": "How long the next batch has waited for the backup to have it; 0: it does not wait",
     "bad_frames": "Messages that could not be understood",
     "batch": "Cuts so far: settlement batches closed",
     "bytes": "Bytes of records sent to the backup since the start",

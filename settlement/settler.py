@@ -11,6 +11,9 @@ again; the batch in flight goes on from its exact step: bytes that may have been
 Only a checkpoint makes anything final: effects that one node shows without one advance nothing, and a node that shows
 less than before is stale, which is waited for.
 
+With a backup, what is signed is sent once the backup has it, and the journal up to its cut: what a lost machine takes
+with it is then on no chain. A store that is away holds settlement up, not trading.
+
 Halts, and says why in `status()`: the events and the ledger differ, the journal run again gives another state at a cut,
 a row would fall below zero, the chain refuses or shows another number, chain value or pool than ours, the core refuses
 to book what the chain has done. A halt is stored and survives restarts; `resume` ends it after a person has looked,
@@ -60,7 +63,7 @@ from settlement.store import BatchStore
 from settlement.submitter import Submitter
 from settlement.watcher import Watcher
 
-__all__ = ["BatchRecord", "ReleasePort", "SettlementSettings", "Settler", "run_settler"]
+__all__ = ["BackupPort", "BatchRecord", "ReleasePort", "SettlementSettings", "Settler", "run_settler"]
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +126,17 @@ class ReleasePort(Protocol):
         """Ref → recipient, of those among `refs` that may be paid. What was released stays so. Raises Unavailable."""
 
 
+class BackupPort(Protocol):
+    """The backup of the journal and of what the store holds."""
+
+    async def wait(self, sequence: int) -> None:
+        """Until the backup has the journal up to `sequence`, and all that the store holds now. Tells of a long wait."""
+
+    @property
+    def waits(self) -> str:
+        """What `wait` waits for at this moment; empty: nothing."""
+
+
 OnBatch = Callable[[BatchRecord], Awaitable[None] | None]
 
 
@@ -141,11 +155,12 @@ class Settler:
         releases: ReleasePort | None = None,
         proofs: ProofSettings | None = None,
         audit: AuditPort | None = None,
+        backup: BackupPort | None = None,
     ) -> None:
         self._source, self._chain, self._store, self._settings = source, chain, store, settings
         self._watcher, self._on_batch, self._commands = watcher, on_batch, commands
         self._releases = releases
-        self._audit = audit
+        self._audit, self._backup = audit, backup
         self._proofs = proofs or ProofSettings()
         self._info: ChainInfo | None = None
         self._chain_error = "not connected yet"
@@ -153,7 +168,7 @@ class Settler:
         self._resume = asyncio.Event()
         self._told = 0
         """The last final batch that `on_batch` has been given, all before it included."""
-        self._submitter = Submitter(chain, self._step, self._halt)
+        self._submitter = Submitter(chain, self._step, self._halt, self._kept)
         self._forget()
 
     def _forget(self) -> None:
@@ -244,6 +259,7 @@ class Settler:
             "final_batch": self._final,
             "pending_batches": len(self._queue),
             "sealing_waits": self._sealing_waits,
+            "backup_waits": self._backup.waits if self._backup else "",
             "vaults": {asset: listing.vault for asset, listing in self._listings.items()},
             "coins": {
                 asset: {
@@ -514,6 +530,14 @@ class Settler:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, self._settings.retry_most_s)
 
+    async def _kept(self, life: Life) -> None:
+        """Returns when the batch may be sent. Raises Unavailable: settlement has halted while this waited."""
+        if self._backup is None:
+            return
+        await self._backup.wait(life.batch.last_sequence)
+        if self._halted:
+            raise Unavailable(f"batch {life.batch.number}: settlement has halted while the backup was waited for")
+
     def _unbacked(self, batch: Batch) -> str:
         """Empty, or what was booked from outside without the chain where no faucet can mirror it.
 
@@ -665,6 +689,7 @@ async def run_settler(
     releases: ReleasePort | None = None,
     proofs: ProofSettings | None = None,
     audit: AuditPort | None = None,
+    backup: BackupPort | None = None,
     on_settler: Callable[[Settler], None] | None = None,
 ) -> None:
     """Settle until `stop` is set.
@@ -673,7 +698,7 @@ async def run_settler(
     number; the same record again does no harm); after `resume` of those that are not final and of the latest alone.
     `on_settler` gets the settler, whose `status()` the caller may publish.
     """
-    settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, proofs, audit)
+    settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, proofs, audit, backup)
     if on_settler:
         on_settler(settler)
     await settler.run(stop)

@@ -12,6 +12,7 @@
     executed: anything else                      halt: the books and the contract differ
 
 Everything is stored by `step` before it is acted upon. Never builds a transaction while another one may be under way.
+Bytes are first sent once `kept` returns: then a lost machine takes nothing with it that the chain has seen.
 """
 
 from __future__ import annotations
@@ -44,15 +45,17 @@ Place = Literal["before", "after", "past", "stale", "other"]
 
 
 class Submitter:
-    """`step` stores an event and applies it to its batch; `halt` stores why a batch cannot go on."""
+    """`step` stores an event and applies it to its batch; `halt` stores why a batch cannot go on; `kept` waits for the
+    backup to have the batch and its signed bytes."""
 
     def __init__(
         self,
         chain: ChainPort,
         step: Callable[[Life, StoredEvent], Awaitable[None]],
         halt: Callable[[Life, str], Awaitable[None]],
+        kept: Callable[[Life], Awaitable[None]],
     ) -> None:
-        self._chain, self._step, self._halt = chain, step, halt
+        self._chain, self._step, self._halt, self._kept = chain, step, halt, kept
 
     async def drive(self, life: Life, listings: dict[str, VaultListing]) -> None:
         """Take the batch as far as it goes. Chain errors leave it at a step from which this goes on.
@@ -71,6 +74,8 @@ class Submitter:
                 signed = await self._chain.sign(life.batch.parts[life.part], listings)
                 await self._step(life, SignedPart(time.time_ns(), number, signed))
             assert life.signed is not None
+            if life.state is State.SIGNED:
+                await self._kept(life)
             await self._step(life, Sent(time.time_ns(), number))
             try:
                 execution = await self._chain.send(life.signed)

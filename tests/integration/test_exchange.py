@@ -15,6 +15,7 @@ import pytest
 from byline.client import TradingClient, load_key
 from byline.operator import gateway_url, open_operator
 from byline.trading_floor import kept_key, register
+from persistence.backup import Head
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay, verify
 from tests.support.exchange import ExchangeProcess, rest_of
@@ -213,7 +214,9 @@ async def test_rest_tells_what_the_core_did(new_exchange, monkeypatch):
         assert await exchange.stop() == 0, exchange.log()
 
 
-async def test_a_withdrawal_is_paid_on_the_chain_and_then_booked(new_exchange):
+async def test_a_withdrawal_is_paid_on_the_chain_and_then_booked(new_exchange, monkeypatch, tmp_path):
+    """Beside a backup, which each batch waits for."""
+    monkeypatch.setenv("BYLINE_BACKUP_URL", (tmp_path / "store").as_uri())
     exchange = new_exchange("--quiet-market", "--batch-seconds", "1")
     await exchange.start()
     try:
@@ -227,6 +230,8 @@ async def test_a_withdrawal_is_paid_on_the_chain_and_then_booked(new_exchange):
             again = await operator.request({"op": "withdraw_settled", "ref": "w-out"})
             assert again["event"] == "duplicate" and again["status"] == "posted"
         assert not exchange.status("backoffice")["settlement"]["halted"]
+        [head] = (tmp_path / "store").glob("*/head")
+        assert "settlement/batches.log" in Head.unpack(head.read_bytes()).beside
     finally:
         assert await exchange.stop() == 0, exchange.log()
 

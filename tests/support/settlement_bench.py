@@ -18,7 +18,7 @@ from settlement.batch import StoredEvent
 from settlement.chain.localsui.server import RunningNode, start
 from settlement.chain.sui import SuiChain, SuiSettings
 from settlement.ledger import Ledger
-from settlement.settler import BatchRecord, SettlementSettings, Settler
+from settlement.settler import BackupPort, BatchRecord, SettlementSettings, Settler
 from settlement.store import FileBatchStore
 from settlement.watcher import Watcher
 from tests.support.chain_key import OPERATOR
@@ -64,14 +64,14 @@ class Bench:
     @contextlib.asynccontextmanager
     async def settler(
         self, log: EventLog | RealCore, *, crash_after: int | None = None, commands: Any = None,
-        chain_type: type[SuiChain] = SuiChain, audit: AuditPort | None = None,
+        chain_type: type[SuiChain] = SuiChain, audit: AuditPort | None = None, backup: BackupPort | None = None,
     ) -> AsyncIterator[Settler]:  # fmt: skip
         url = f"http://127.0.0.1:{self.port}"
         chain = chain_type(SuiSettings(url, self.directory / "pysui", timeout_s=5.0), OPERATOR)
         store = CrashingStore(self.directory / "batches.log", crash_after)
         watcher = Watcher(self.directory / "chain.log")
         stop = asyncio.Event()
-        settler = Settler(log, chain, store, watcher, FAST, self.records.append, commands, audit=audit)
+        settler = Settler(log, chain, store, watcher, FAST, self.records.append, commands, audit=audit, backup=backup)
         task = asyncio.create_task(settler.run(stop))
         try:
             yield settler

@@ -41,6 +41,7 @@ def test_every_limit_of_rest_can_be_set():
         ({"BYLINE_ACK_MODE": "maybe"}, "ack_mode"),
         ({"BYLINE_BATCH_INTERVAL_S": "0"}, "batch_interval_s"),
         ({"BYLINE_BATCH_INTERVAL_S": "nan"}, "batch_interval_s"),
+        ({"BYLINE_BACKUP_URL": "file:///b", "BYLINE_BACKUP_INTERVAL_S": "5.1"}, "at most half of batch_interval_s"),
         ({"BYLINE_QUIET_MARKET": "perhaps"}, "QUIET_MARKET"),
         ({"BYLINE_API_PRT": "7"}, "BYLINE_API_PRT"),
         ({"BYLINE_API_CORS_ORIGINS": "https://a.example,*"}, "api_cors_origins"),

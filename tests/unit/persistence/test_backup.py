@@ -19,6 +19,7 @@ from persistence.backup import CHUNK_BYTES, Objects, Shipper, segment_of
 from persistence.disk import DirectoryDisk, DirectoryLock
 from persistence.recovery import Recovered, recover, replay, verify
 from persistence.restore import READS_AT_ONCE, identities, restore
+from persistence.shipped import Shipped
 from persistence.truncate import plan_truncation, truncate
 from tests.support.waiting import HANG_S
 from tests.unit.persistence.test_recovery import SETTINGS, feed, workload
@@ -559,6 +560,36 @@ def test_a_sealed_segment_that_the_store_lost_is_sent_anew_and_a_short_one_told(
     second.unlink()
     assert shipper(data, place).seal() == 1
     assert restore(Objects(place), tmp_path / "new").sequence == recovered.core.sequence
+    recovered.close()
+
+
+async def test_what_a_backup_lacks_is_told_by_the_store_itself(data: Path, place: str, slots: np.ndarray) -> None:
+    recovered = recover(data, settings=SETTINGS)
+    at, path = feed(recovered, slots, 0, 600), "settlement/batches.log"
+    log = data / path
+    log.parent.mkdir()
+    log.write_bytes(random.Random(1).randbytes(CHUNK_BYTES + 5000))
+    size, last = CHUNK_BYTES + 5000, recovered.core.sequence
+    identity = segments.list_segments(DirectoryDisk(data))[0].header.identity
+    asked = Shipped(data, Objects(place), identity)
+    assert await asked.lacks(1, path, 1) == "the backup has nothing of this exchange yet"
+    following = shipper(data, place)
+    catch_up(following, recovered)
+    for wanted in (1, CHUNK_BYTES, CHUNK_BYTES + 1, size):
+        assert await asked.lacks(last, path, wanted) == ""
+    assert await asked.lacks(last + 1, path, 1) == f"the backup ends with sequence {last}, {last + 1} is wanted"
+    assert await asked.lacks(last, path, size + 1) == f"the backup has {size} bytes of {path}, {size + 1} are wanted"
+    assert "has 0 bytes of settlement/chain.log" in await asked.lacks(last, "settlement/chain.log", 1)
+
+    log.write_bytes(log.read_bytes()[:-2000] + bytes(4000))  # what a crash had torn from its end is another record now
+    assert "has another settlement/batches.log" in await asked.lacks(last, path, size - 1000)
+    assert await asked.lacks(last, path, CHUNK_BYTES) == "", "the piece before is the same"
+    feed(recovered, slots, at, 700)
+    catch_up(following, recovered)
+    assert await asked.lacks(recovered.core.sequence, path, size + 2000) == ""
+    head = Path(place.removeprefix("file://")) / identity.hex() / "head"
+    head.write_bytes(head.read_bytes()[:-1])
+    assert await asked.lacks(1, path, 1) == "backup: the head is damaged"
     recovered.close()
 
 

@@ -1,0 +1,149 @@
+"""Settlement beside a backup: nothing is on the chain that a lost machine could take out of the books."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from byline.backup_gate import BackupGate
+from persistence.backup import Objects, Shipper
+from persistence.event_log import EventLogReader
+from persistence.recovery import Recovered, recover
+from persistence.restore import restore
+from persistence.shipped import Shipped
+from settlement.batch import SignedPart
+from settlement.settler import Settler
+from settlement.store import FileBatchStore
+from tests.support.real_core import RealCore
+from tests.support.settlement_bench import Bench, check_rows, reached
+from tests.unit.persistence.test_recovery import SETTINGS
+
+
+class Journaled:
+    """A core whose commands are in its journal before anybody hears of them."""
+
+    def __init__(self, recovered: Recovered) -> None:
+        self._recovered, self._core = recovered, recovered.core
+
+    def apply(self, record: bytearray) -> np.ndarray:
+        made: np.ndarray = self._core.apply(record)
+        self._recovered.journal.append_all(bytearray(record))
+        self._recovered.journal.publish()
+        self._recovered.journal.wait_durable(self._core.sequence)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+
+class Machine:
+    """A data directory, its journal, and a shipper to a `file:` store that ships when it is told to."""
+
+    def __init__(self, data: Path, store: Path) -> None:
+        self.data, self.url = data, store.as_uri()
+        (data / "settlement").mkdir(parents=True, exist_ok=True)
+        self.recovered = recover(data, settings=SETTINGS)
+        self.bench = Bench(data / "settlement")
+        self.core = RealCore()
+        self.core.core = Journaled(self.recovered)  # type: ignore[assignment]
+        identity = EventLogReader(data / "events").identity
+        self.gate = BackupGate(data, Shipped(data, Objects(self.url), identity), look_s=0.01, told_s=0.05)
+        self.shipper = Shipper(data, Objects(self.url))
+
+    def ship(self) -> None:
+        """All that is durable, and the files beside it."""
+        self.shipper.step()
+        while self.shipper.sequence < self.core.core.sequence:
+            self.shipper.step()
+
+
+async def payments(settler: Settler) -> list[tuple[str, int]]:
+    """What the vaults did, in order."""
+    _, events = await settler._chain.events(0, 10**9)
+    return [(event.kind, event.amount) for event in events if event.kind in ("BatchCommitted", "Withdrawn")]
+
+
+@pytest.fixture
+async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
+    made = Machine(tmp_path / "data", tmp_path / "store")
+    await made.bench.node_up()
+    core = made.core
+    core.send(op="asset", asset="USDC", scale=6, settled=True)
+    core.send(op="account", account="user:o", row="0x" + "0a" * 32)
+    core.send(op="deposit", account="user:o", asset="USDC", amount="100", ref="d1")
+    yield made
+    await made.bench.node_down()
+    made.recovered.close()
+
+
+async def test_what_is_paid_on_the_chain_is_in_the_backup_before(
+    machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    core, bench = machine.core, machine.bench
+    caplog.set_level("INFO", "byline.backup_gate")
+    core.send(op="withdraw", account="user:o", asset="USDC", amount="40", ref="w1")
+    core.send(op="cut")
+    async with bench.settler(core, commands=core, backup=machine.gate) as settler:
+        await reached(lambda: "settlement=backup_waits sequence=5 " in caplog.text, "told of")
+        assert "the backup has nothing of this exchange yet" in settler.status()["backup_waits"]
+        assert machine.gate.waits_s > 0 and await payments(settler) == []
+        machine.shipper.start()
+        core.send(op="cut")  # trading goes on, and is cut
+        await reached(lambda: settler.status()["pending_batches"] == 2, "the second is sealed")
+        assert await payments(settler) == [], "a shipper that has begun has not shipped"
+        machine.ship()
+        await reached(lambda: core.balance("user:o", "USDC") == (60_000_000, 0), "paid and booked")
+        await reached(lambda: settler.status()["backup_waits"], "the second waits for its own bytes")
+        assert settler.status()["final_batch"] == 1
+        assert await payments(settler) == [("BatchCommitted", 1), ("Withdrawn", 40_000_000)]
+        assert "settlement=backup_has sequence=5 " in caplog.text
+    machine.recovered.close()
+
+    found = restore(Objects(machine.url), tmp_path / "new")  # the machine is lost, with all since that one look
+    assert found.sequence == 6 and found.beside == ["settlement/batches.log", "settlement/chain.log"]
+    store = FileBatchStore(tmp_path / "new" / "settlement" / "batches.log")
+    assert [event.number for event in store.events() if isinstance(event, SignedPart)] == [1]
+    store.close()
+    again = Machine(tmp_path / "new", tmp_path / "store")
+    again.bench.node, again.bench.port = bench.node, bench.port
+    back = copy.copy(core)  # it knows the names that the restored events tell
+    back.core, back.slots, back._read = again.core.core, [EventLogReader(again.data / "events").read()], 0
+    assert back.balance("user:o", "USDC") == (60_000_000, 40_000_000), "not booked yet, as far as the books go"
+    again.core = back
+    again.shipper.start()
+    async with again.bench.settler(back, commands=back, backup=again.gate) as settler:
+
+        def shipped(batch: int) -> bool:
+            again.ship()
+            return bool(settler.status()["final_batch"] == batch or settler.status()["halted"])
+
+        await reached(lambda: shipped(2), "what was on the chain is found there, the rest follows")
+        assert settler.status()["halted"] == "" and back.balance("user:o", "USDC") == (60_000_000, 0)
+        back.send(op="cut")
+        await reached(lambda: shipped(3), "and it goes on")
+        check_rows(again.bench, settler)
+        done = await payments(settler)
+        assert done == [("BatchCommitted", 1), ("Withdrawn", 40_000_000), ("BatchCommitted", 2), ("BatchCommitted", 3)]
+    again.recovered.close()
+
+
+async def test_a_batch_that_waits_for_the_backup_is_not_sent_once_settlement_has_halted(machine: Machine) -> None:
+    core = machine.core
+    core.send(op="cut")
+    machine.shipper.start()
+    async with machine.bench.settler(core, backup=machine.gate) as settler:
+        await reached(lambda: settler.status()["backup_waits"], "the first waits")
+        await settler._halt(None, "a test says so")
+        machine.ship()
+        await reached(lambda: not settler.status()["backup_waits"], "the backup has it")
+        await asyncio.sleep(0.1)
+        assert await payments(settler) == []
+        settler.resume("looked at")
+        await reached(lambda: machine.ship() or settler.status()["final_batch"] == 1, "goes on")
+        assert await payments(settler) == [("BatchCommitted", 1)]
