@@ -230,12 +230,17 @@ class GatewayServer:
         self._sequencer.cancel_only = self._is_clearing or self._told_status != "running"
 
     async def _listen(self, host: str, port: int, context: ssl.SSLContext | None) -> asyncio.Server:
-        return await picows.ws_create_server(
-            self._accept, host, port, ssl=context,
+        listening = await picows.ws_create_server(
+            self._accept, host, port, ssl=context, backlog=self.settings.accepts_per_turn,
             websocket_handshake_timeout=self.settings.handshake_timeout_s, enable_auto_pong=False,
             ssl_handshake_timeout=None if context is None else self.settings.handshake_timeout_s,
             max_frame_size=self.settings.frame_bytes_max, read_buffer_init_size=8_192, logger_name=_quiet,
         )  # fmt: skip
+        # A turn of the loop accepts as many as the backlog was when it began; the kernel may keep more of them waiting.
+        for door in listening.sockets:
+            with door.dup() as own:
+                own.listen(self.settings.accept_backlog)
+        return listening
 
     def _tls(self) -> ssl.SSLContext:
         """TLS 1.2 or later with the certificate of the settings. Raises SettingsInvalid if it cannot be used."""

@@ -49,6 +49,10 @@ class GatewaySettings:
     """That have signed in; one more is refused with 1013, and while there are as many no handshake is taken."""
     sessions_per_key_max: int = 128
     """The same of one key."""
+    accept_backlog: int = 4_096
+    """Connections that wait to be accepted: after a restart all come at once."""
+    accepts_per_turn: int = 8
+    """So that those who are there do not wait for all handshakes."""
     unsigned_max: int = 512
     """Connections that have not signed in yet. One more ends the oldest of the address that has most of them."""
     ping_interval_s: float = 10.0
@@ -102,7 +106,7 @@ class GatewaySettings:
             "tick_poll_s", "sessions_max", "commands_per_frame_max", "handshake_timeout_s", "sign_in_timeout_s",
             "sign_in_failures_max", "write_low_bytes", "asks_per_session_max", "asks_max", "rejections_per_account",
             "rejections_max", "replays_max", "replay_slots", "sessions_per_key_max", "unsigned_max", "ping_interval_s",
-            "replays_per_account_max", "replay_stall_s", "poisons_per_minute",
+            "replays_per_account_max", "replay_stall_s", "poisons_per_minute", "accept_backlog", "accepts_per_turn",
         ):  # fmt: skip
             _require(getattr(self, name) > 0, name, "is positive", getattr(self, name))
         _require(1_024 <= self.frame_bytes_max <= 1 << 20, "frame_bytes_max", "is 1 kB … 1 MB", self.frame_bytes_max)

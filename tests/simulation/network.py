@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from tests.simulation.loop import Schedule, VirtualLoop
 
@@ -250,6 +250,16 @@ class VirtualServer:
     class _Listening:
         def getsockname(self) -> tuple[str, int]:
             return ("10.0.0.1", 7401)
+
+        def dup(self) -> Self:
+            return self
+
+        def listen(self, backlog: int) -> None: ...
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *of: object) -> None: ...
 
     def __init__(self, network: Network) -> None:
         self._network = network
