@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import picows
 import uvloop
@@ -45,7 +45,7 @@ def _answer(pipe: Connection) -> None:
         pipe.send((time.clock_gettime(clock), time.process_time()))
 
 
-def _serve(pipe: Connection, root: str, mode: Mode) -> None:
+def _serve(pipe: Connection, root: str, mode: Mode, settings: dict[str, Any]) -> None:
     every = os.sched_getaffinity(0)
     pin(0)
 
@@ -76,9 +76,8 @@ def _serve(pipe: Connection, root: str, mode: Mode) -> None:
         core, keys = Core(), KeyRegistry(disk)
         keys.register(public_hex(load_or_create_key(folder / "keys/operator.key")), [], ["operator"], "", 0)
         sequencer = Sequencer(core, clock, journal, events, durable_acks=mode == "durable", chain=journal.chain)
-        server = GatewayServer(
-            GatewaySettings(port=0, ack_mode=mode, batch_interval_s=0), sequencer, journal, core, keys, clock
-        )
+        wanted = GatewaySettings(port=0, ack_mode=mode, batch_interval_s=0, **settings)
+        server = GatewayServer(wanted, sequencer, journal, core, keys, clock)
         host, port = await server.start()
         gc.collect()
         gc.freeze()  # as byline.bootstrap does
@@ -123,12 +122,15 @@ class Served:
 
 
 @contextmanager
-def serving(mode: Mode, folder: Path, connections: int) -> Iterator[Served]:
-    """A fresh server with a market and an account for each connection. It is ended and checked on the way out."""
+def serving(mode: Mode, folder: Path, connections: int, **settings: Any) -> Iterator[Served]:
+    """A fresh server with a market and an account for each connection. It is ended and checked on the way out.
+
+    `settings`: of GatewaySettings, where they are others than the usual ones.
+    """
     folder.mkdir()
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, str(folder), mode))
+    process = context.Process(target=_serve, args=(theirs, str(folder), mode, settings))
     process.start()
     try:
         if not mine.poll(60):
