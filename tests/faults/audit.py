@@ -7,6 +7,7 @@ journal      by a reader that shares no line with the exchange: whole, and every
              beyond its size; what was told to be cancelled is; the state is the one the running core has
              every ref moved what it says once, as it was answered, or nothing at all; every fill that a trader was
              told is there, and it was told every one of its own, each once
+             orders that were to end with their session did, and no other for that reason: see sessions
 chain        by its own events: see vaults
 readers      PostgreSQL's balances, market data's queue of every order, settlement's batches without gap or halt
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -34,6 +36,7 @@ from persistence.disk import DirectoryDisk
 from persistence.recovery import Replayer
 from tests.faults.load import ASSETS, LOST, MARKETS, Moved, Trader
 from tests.faults.purse import Purse
+from tests.faults.sessions import NOTICED_S, check_sessions
 from tests.faults.told import EXTERNAL, Events, Fill, Leg
 from tests.faults.vaults import DEPOSIT, Vaults, check_chain, check_end
 from tests.simulation.journal_reader import JournalRead, Unsound, read_journal
@@ -56,6 +59,8 @@ class Audit:
 
     commands: int = 0
     resolved: Counter[str] = field(default_factory=Counter)
+    ended: int = 0
+    """Orders that went with their session."""
     failures: list[str] = field(default_factory=list)
 
     def check(self, holds: bool, text: str) -> None:
@@ -104,12 +109,27 @@ async def _asked(trader: Trader, ask: Callable[[TradingClient], Awaitable[T]]) -
     raise AssertionError(f"{trader.name} finds no session")
 
 
+async def _sessions_noticed(trader: Trader) -> None:
+    """Waits until none of its orders is open that this life of the core took over another session: those of lives
+    before went at the start. If one stays, `check_sessions` tells."""
+    deadline = time.monotonic() + NOTICED_S
+    while time.monotonic() < deadline:
+        listed = await _asked(trader, lambda client: client.open_orders())
+        sessions = {trader.history[order["client_id"]].session for order in listed} - {trader.session}
+        if all(life != trader.session[0] for life, _ in sessions):
+            return
+        await asyncio.sleep(0.05)
+
+
 async def audit(
     exchange: ExchangeProcess, traders: list[Trader], purses: list[Purse], vaults: Vaults, result: Audit, *,
     at_end: bool = False,
 ) -> None:  # fmt: skip
     """All checks, while every trader is idle and every process is up. `at_end`: nothing of the purses is under way."""
     await resolve_unknown(traders, result)
+    for trader in traders:
+        if trader.ends:
+            await _sessions_noticed(trader)
     await vaults.read()
     before = replace(vaults, events=list(vaults.events))
     async with open_operator(exchange.settings) as operator:
@@ -136,6 +156,7 @@ async def audit(
     over = [order for order, filled in journal.filled.items() if filled > journal.sizes.get(order, 1 << 62)]
     result.check(not over, f"orders filled beyond their size: {over[:3]}")
     check_deeds(journal, traders, result)
+    check_sessions(journal, set(core.open_orders()["order_id"].tolist()), traders, result)
     await _fills(journal, traders, result)
     await vaults.read()
     check_chain(before, journal, vaults, result)

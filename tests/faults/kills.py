@@ -29,7 +29,7 @@ from byline.client import generate_key, public_key
 from byline.operator import open_operator
 from tests.faults.audit import Audit, audit, settled
 from tests.faults.load import ASSETS, Numbers, Trader
-from tests.faults.purse import Purse
+from tests.faults.purse import PLAIN, Purse
 from tests.faults.vaults import Vaults
 from tests.support.exchange import ExchangeProcess, descendants, until
 
@@ -67,6 +67,8 @@ class Kills:
     """Withdrawals that the chain paid."""
     deposited: int = 0
     """Deposits that wallets made on the chain."""
+    ended: int = 0
+    """Orders that went with their session."""
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -81,6 +83,7 @@ class Kills:
             "fills",
             "withdrawn",
             "deposited",
+            "ended",
             "seconds",
         ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -146,7 +149,7 @@ async def run_kills(
             if at_end := number == len(faults) - 1:
                 await settled(exchange, purses, vaults)
             await audit(exchange, traders, purses, vaults, found, at_end=at_end)
-            result.commands = found.commands
+            result.commands, result.ended = found.commands, found.ended
             result.resolved.update(found.resolved)
             result.failures += [f"fault {number + 1} ({fault}): {text}" for text in found.failures[:FAILURES_KEPT]]
             result.faults[fault] += 1
@@ -192,7 +195,7 @@ async def _purses(exchange: ExchangeProcess, directory: Path, seed: int) -> list
 
 
 async def _traders(exchange: ExchangeProcess, purses: list[Purse], seed: int) -> list[Trader]:
-    """Of the same accounts, which get something to trade with."""
+    """Of the same accounts, which get something to trade with. Orders of the last one end with their session."""
     keys = {purse.account: generate_key() for purse in purses}
     async with open_operator(exchange.settings) as operator:
         for account, key in keys.items():
@@ -204,7 +207,7 @@ async def _traders(exchange: ExchangeProcess, purses: list[Purse], seed: int) ->
     return [
         Trader(
             exchange.settings, f"k{number}", account, key, seed * 1000 + number, purses[0].numbers,
-            [other for other in keys if other != account],
+            [other for other in keys if other != account], ends=number == TRADERS - 1,
         )
         for number, (account, key) in enumerate(keys.items())
     ]  # fmt: skip
@@ -263,7 +266,7 @@ async def _is_ready(exchange: ExchangeProcess) -> bool:
     """Whether the API says that it, the database and the core are."""
     api = exchange.status("api")
     try:
-        async with httpx.AsyncClient(timeout=RESTARTED_BY_SUPERVISOR_S) as http:
+        async with httpx.AsyncClient(timeout=RESTARTED_BY_SUPERVISOR_S, verify=PLAIN) as http:
             return (await http.get(f"http://{api['host']}:{api['port']}/ready")).status_code == 200
     except httpx.HTTPError:
         return False

@@ -2,6 +2,8 @@
 
 Each trades on two markets, gives the others money under refs, and takes some out. A ref that was not answered is sent
 again as it was, and now and then one that was: it must act once. Every fill that a trader is told is kept too.
+
+Orders of one that `ends` are to end with the session that placed them, which it leaves by itself now and then.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ ASSETS = {"USDC": 6, "INK": 4, "REEL": 4}
 IN_FLIGHT = 6
 LOST = (ConnectionLost, SignInFailed, ExchangeError, OSError, asyncio.TimeoutError)
 REVENUE = "platform:revenue"
+LEFT = 0.02
+"""Of the rounds of one that `ends`: behind each of them it leaves its session."""
 WITHDRAWN = 0.006
 """Of new refs: a batch pays each with a call of its own, and the embedded chain carries out some thirty in a second."""
 TOO_MUCH = "900000000"
@@ -46,8 +50,11 @@ class Told:
     outcome: str
     """accepted, rejected (by a rule, in the journal), refused (before the journal), unknown."""
     order_id: int = 0
+    """Also the sequence of its command."""
     is_settled: bool = False
     """What was unknown has been asked for; from then on the truth is fixed."""
+    session: tuple[int, int] = (0, 0)
+    """Of the connection that it was sent over: (life of the core, number of the sign-in)."""
 
 
 @dataclass(slots=True)
@@ -110,6 +117,8 @@ class Trader:
     numbers: Numbers
     others: list[str] = field(default_factory=list)
     """Accounts that it gives money to."""
+    ends: bool = False
+    """Its orders end with their session."""
     history: dict[str, Told] = field(default_factory=dict)
     money: dict[str, Moved] = field(default_factory=dict)
     """By ref."""
@@ -117,6 +126,8 @@ class Trader:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     acks: dict[int, str] = field(default_factory=dict)
     """Sequence → chain word, of every answer to a command."""
+    first_acked: dict[int, int] = field(default_factory=dict)
+    """Life of the core → the smallest sequence that it acked."""
     canceled: set[int] = field(default_factory=set)
     """Orders that a cancel was told to have ended."""
     fills: dict[tuple[str, int, int], dict[str, Any]] = field(default_factory=dict)
@@ -126,6 +137,11 @@ class Trader:
     tracker: OrderTracker = field(default_factory=OrderTracker)
     connections: int = 0
     client: TradingClient | None = None
+
+    @property
+    def session(self) -> tuple[int, int]:
+        """Of its connection, as `Told` has it; (0, 0): there is none."""
+        return _session(self.client) if self.client is not None else (0, 0)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -139,6 +155,8 @@ class Trader:
                 try:
                     client = await self.connected()
                     await asyncio.gather(*(self._act(client, draw) for _ in range(IN_FLIGHT)))
+                    if self.ends and draw.random() < LEFT:
+                        await self.drop()
                 except LOST:
                     await self.drop()
                     await asyncio.sleep(0.1)
@@ -149,7 +167,7 @@ class Trader:
         """Its session, which goes on behind what the last one told. Raises one of LOST: there is none to be had."""
         if self.client is None:
             self.client = await TradingClient.connect(
-                gateway_url(self.settings), self.key, cancel_on_disconnect=False, timeout_s=20,
+                gateway_url(self.settings), self.key, cancel_on_disconnect=self.ends, timeout_s=20,
                 resume=self.tracker.resume_after, observer=self._hear,
             )  # fmt: skip
             self.connections += 1
@@ -168,7 +186,7 @@ class Trader:
         moved.sent += 1
         try:
             answer = await client.request(moved.command)
-            self._acked(answer)
+            self._acked(client, answer)
             moved.take(answer)
         except CommandError:
             moved.refused()
@@ -193,7 +211,7 @@ class Trader:
             client_id = draw.choice(list(self.history)[-40:])
             with contextlib.suppress(CommandError):
                 answer = await client.request({"op": "cancel", "client_id": client_id})
-                self._acked(answer)
+                self._acked(client, answer)
                 if answer["event"] == "canceled":
                     self.canceled.add(int(answer["order_id"]))
         elif chance < 0.4:
@@ -203,7 +221,7 @@ class Trader:
 
     async def _place(self, client: TradingClient, draw: random.Random) -> None:
         client_id = f"{self.name}-{len(self.history)}"
-        self.history[client_id] = told = Told("unknown")
+        self.history[client_id] = told = Told("unknown", session=_session(client))
         market = draw.choice(list(MARKETS))
         order: dict[str, Any] = {
             "op": "place", "market": market, "client_id": client_id, "side": draw.choice(("buy", "sell")),
@@ -217,7 +235,7 @@ class Trader:
         except CommandError:
             told.outcome, told.is_settled = "refused", True
             return
-        self._acked(answer)
+        self._acked(client, answer)
         told.is_settled = True
         if answer["event"] == "rejected":
             told.outcome = "rejected"
@@ -249,5 +267,11 @@ class Trader:
         shares = [{"to": REVENUE, "weight": 15}, {"to": seller, "weight": 60}, {"to": licensor, "weight": 25}]
         return leg | {"shares": shares}
 
-    def _acked(self, answer: dict[str, Any]) -> None:
-        self.acks[int(answer["sequence"])] = answer["chain"]
+    def _acked(self, client: TradingClient, answer: dict[str, Any]) -> None:
+        sequence, (life, _) = int(answer["sequence"]), _session(client)
+        self.acks[sequence] = answer["chain"]
+        self.first_acked[life] = min(sequence, self.first_acked.get(life, sequence))
+
+
+def _session(client: TradingClient) -> tuple[int, int]:
+    return int(client.hello["epoch"]), int(client.signed_in["session"])

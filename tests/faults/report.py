@@ -88,7 +88,8 @@ class Card:
                 "journal_commands_replayed": kills.commands, "orders_checked": kills.requests,
                 "orders_acknowledged": kills.acked, "unknown_outcomes_resolved": dict(sorted(kills.resolved.items())),
                 "fills_checked": kills.fills, "money_commands_checked": kills.refs,
-                "money_commands_sent_again": kills.refs_again, "withdrawals_paid": kills.withdrawn,
+                "money_commands_sent_again": kills.refs_again, "orders_ended_with_their_session": kills.ended,
+                "withdrawals_paid": kills.withdrawn,
                 "deposits_booked": kills.deposited,
                 "slowest_up_again_s": {fault: max(times) for fault, times in sorted(kills.recovery_s.items())},
                 "pause_s": self.pause_s, "slowest_recovery_of_the_core_s": kills.replay_s,
@@ -171,6 +172,7 @@ def _kills_page(kills: dict[str, Any]) -> list[str]:
         f"{kills['orders_acknowledged']:,} of them acknowledged |",
         f"| orders without an answer, resolved | {sum(kills['unknown_outcomes_resolved'].values()):,}: "
         f"{resolved or 'none'} |",
+        *_sessions(kills),
         *_money(kills),
         f"| slowest recovery of the core | {kills['slowest_recovery_of_the_core_s']} s |",
         *_run(kills),
@@ -183,6 +185,15 @@ def _kills_page(kills: dict[str, Any]) -> list[str]:
         f"`kill`: SIGKILL; `stop`: SIGSTOP for {kills['pause_s']:g} seconds, then SIGCONT; `all`: SIGKILL of all.",
         "",
     ]  # fmt: skip
+
+
+def _sessions(kills: dict[str, Any]) -> list[str]:
+    if "orders_ended_with_their_session" not in kills:
+        return []
+    return [
+        f"| orders that went with the session they were to end with | {kills['orders_ended_with_their_session']:,}; "
+        "none of that kind stayed, or was filled in a later life of the core |"
+    ]
 
 
 def _money(kills: dict[str, Any]) -> list[str]:

@@ -8,11 +8,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import pytest
+
+from byline.client import TradingClient, generate_key
+from byline.settings import load_settings
 from tests.faults.audit import Audit
 from tests.faults.kills import FAULTS, Kills, plan, run_kills
+from tests.faults.load import Numbers, Told, Trader
 from tests.faults.report import Card, Seeds, write
+from tests.faults.sessions import check_sessions
+from tests.faults.told import Events
 
 
 async def test_f02_f18_f23_f24_f26_killed_and_stopped_under_load(tmp_path: Path) -> None:
@@ -24,6 +32,7 @@ async def test_f02_f18_f23_f24_f26_killed_and_stopped_under_load(tmp_path: Path)
     assert found.faults == Counter(faults)
     assert found.requests > 200 and found.acked > 100 and found.commands > found.acked
     assert found.refs > 100 and found.fills > 100 and found.withdrawn > 5 and found.deposited > 5
+    assert found.ended > 0, "none of the sessions that were lost had an order that was to end with it"
     assert sum(found.resolved.values()) > 0, "a kill that no command noticed shows nothing"
 
 
@@ -39,6 +48,7 @@ def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
     done = Counter({"kill core": 7, "all": 2, "stop chain": 3})
     kills = Kills(done, {"kill core": [1.5, 2.25], "all": [9.0]}, 0.125, 50_000, 4_321)
     kills.refs, kills.refs_again, kills.fills, kills.withdrawn, kills.deposited = 7_654, 32, 5_432, 987, 876
+    kills.ended = 543
     kills.resolved, kills.acked = Counter({"never": 11, "accepted": 3}), 4_000
     seeds = Seeds(1234, 0, 98_765, 74_040.0, Counter({"torn": 77}), 0.5, ["seed 9: I3"])
     seeds.outcomes = Counter({"told": 4})
@@ -52,7 +62,7 @@ def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
     text = page.read_text()
     for part in (
         "1,234", "98,765", "4,321", "14:", "torn | 77", "kill core | 7 | 2.25", "**1**", "seed 9: I3", "62.1",
-        "for 30 seconds", "7,654, 32 of them", "5,432", "987", "876",
+        "for 30 seconds", "7,654, 32 of them", "5,432", "987", "876", "543;",
     ):  # fmt: skip
         assert part in text, part
 
@@ -66,6 +76,30 @@ def test_a_run_of_seeds_alone_leaves_the_kills_on_the_card(tmp_path: Path) -> No
     assert {name: part["command"] for name, part in told.items()} == {
         "kills": "make faults SEEDS=0 KILLS=7", "seeds": "make faults SEEDS=1234 KILLS=0"}  # fmt: skip
     assert "SEEDS=0 KILLS=7" in page.read_text() and "| torn | 77 |" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("fills", "ended", "is_open", "told"),
+    [
+        ({7: 9}, {8}, {21}, ""),
+        ({7: 20}, {8}, set(), "1 orders of k were filled in a later life"),
+        ({}, {8}, {7}, "1 orders of sessions that k lost are open"),
+        ({}, {8, 21}, set(), "orders ended as if their session had"),
+    ],
+)  # fmt: skip
+async def test_orders_that_end_with_their_session(
+    tmp_path: Path, fills: dict[int, int], ended: set[int], is_open: set[int], told: str
+) -> None:
+    """7 and 8 are of a session in the first life of the core, 21 of one that lives; the second life acks from 20 on."""
+    settings = load_settings({}, data_directory=tmp_path)
+    trader = Trader(settings, "k", "a", generate_key(), 1, Numbers(), ends=True, first_acked={1: 7, 2: 20})
+    living = SimpleNamespace(hello={"epoch": 2}, signed_in={"session": 1})
+    trader.client = cast(TradingClient, living)
+    for order, session in ((7, (1, 4)), (8, (1, 4)), (21, (2, 1))):
+        trader.history[f"k-{order}"] = Told("accepted", order, session=session)
+    found = Audit()
+    check_sessions(Events(last_fill=fills, ended=ended), is_open, [trader], found)
+    assert [text[: len(told)] for text in found.failures] == [told] * bool(told) and found.ended == len(ended)
 
 
 def test_an_audit_remembers_what_did_not_hold() -> None:

@@ -1,4 +1,4 @@
-"""Bugs that move money twice, planted in the processes of an exchange that is killed: the audit must tell.
+"""Bugs planted in the processes of an exchange that is killed: the audit must tell.
 
 The one in C costs a run of the compiler, and comes with BYLINE_MUTANTS=1 (`make mutants`).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -28,21 +29,26 @@ sys.meta_path.insert(0, Finder)
 """
 PAYS = "            for index, payout in enumerate(coin.payouts):\n"
 JUDGED = "    slot = find_ref(s, <Name*>ref)\n    if slot != NIL:\n        known"
+LOST = "        return self._add_pairs(lost)\n"
 IS_TRANSFER = "r.kind == 6 and (<const char*>ref)[0] == 107"
 KEPT = "    cdef uint32_t slot = own_ref(s, name, REF_POSTED, not_after)\n"
 
 
-def planted(bug: Bug, folder: Path) -> dict[str, str]:
-    """The environment of processes that have it."""
-    found = build(bug, folder / "planted")
+def planted(folder: Path, *bugs: Bug) -> dict[str, str]:
+    """The environment of processes that have them."""
+    found = {name: path for bug in bugs for name, path in build(bug, folder / "planted").items()}
     (folder / "sitecustomize.py").write_text(FINDER.format(planted=json.dumps(found)))
     return {"PYTHONPATH": str(folder)}
 
 
-async def test_a_withdrawal_that_the_chain_pays_twice_is_told(tmp_path: Path) -> None:
-    bug = Bug("settlement/chain/sui.py", ((PAYS, PAYS.replace("coin.payouts", "[*coin.payouts, *coin.payouts[:1]]")),))
-    found = await run_kills(tmp_path, ["kill marketdata"], seed=1, environment=planted(bug, tmp_path))
-    assert any("the chain paid" in text and " 2 times" in text for text in found.failures), found.failures
+async def test_a_withdrawal_paid_twice_and_orders_that_outlive_the_session_they_end_with_are_told(
+    tmp_path: Path,
+) -> None:
+    pays = Bug("settlement/chain/sui.py", ((PAYS, PAYS.replace("coin.payouts", "[*coin.payouts, *coin.payouts[:1]]")),))
+    stays = Bug("gateway/pulls.py", ((LOST, "        return 0\n"),))
+    found = await run_kills(tmp_path, ["kill core"], seed=1, environment=planted(tmp_path, pays, stays))
+    for what in ("the chain paid .* 2 times", "orders of sessions that k3 lost are open"):
+        assert any(re.search(what, text) for text in found.failures), (what, found.failures)
 
 
 @pytest.mark.skipif(os.environ.get("BYLINE_MUTANTS") != "1", reason="set BYLINE_MUTANTS=1: it runs the C compiler")
@@ -61,5 +67,5 @@ async def test_a_transfer_that_moves_its_money_again_when_it_is_said_again_is_to
             ),
         ),
     )
-    found = await run_kills(tmp_path, ["kill core"], seed=1, environment=planted(bug, tmp_path))
+    found = await run_kills(tmp_path, ["kill core"], seed=1, environment=planted(tmp_path, bug))
     assert any(text.startswith("fault 1 (kill core): ref k") for text in found.failures), found.failures

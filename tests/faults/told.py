@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.messages import layout
-from engine.messages.codes import CommandKind, EventKind
+from engine.messages.codes import CancelReason, CommandKind, EventKind
 
 __all__ = ["EXTERNAL", "Deed", "Events", "Fill", "Leg"]
 
@@ -38,6 +38,10 @@ class Events:
     fills: dict[tuple[str, int, int], Fill] = field(default_factory=dict)
     """(market, trade id, order) → that side of the trade."""
     canceled: set[int] = field(default_factory=set)
+    ended: set[int] = field(default_factory=set)
+    """Of these, the orders that went since their session had."""
+    last_fill: dict[int, int] = field(default_factory=dict)
+    """Order → sequence of its last fill."""
     deeds: dict[str, list[Deed]] = field(default_factory=lambda: defaultdict(list))
     """By ref, in order."""
     cuts: dict[int, int] = field(default_factory=dict)
@@ -69,7 +73,10 @@ class Events:
             self.accepted.setdefault(name.decode(), []).append(order)
             if not flags & layout.PlaceFlag.BUDGET:
                 self.sizes[order] = size
-        self.canceled.update(events.view(layout.CANCELED)[heads[EventKind.CANCELED]]["order_id"].tolist())
+        for order, reason in events.view(layout.CANCELED)[heads[EventKind.CANCELED]][["order_id", "reason"]].tolist():
+            self.canceled.add(order)
+            if reason == CancelReason.SESSION:
+                self.ended.add(order)
         for trade in events.view(layout.TRADE)[heads[EventKind.TRADE]]:
             self._trade(trade)
 
@@ -90,6 +97,7 @@ class Events:
         for who, account in (("maker", "account"), ("taker", "taker_account")):
             order = int(trade[f"{who}_order_id"])
             self.filled[order] += int(trade["size"])
+            self.last_fill[order] = int(trade["sequence"])
             self.fills[self._markets[market], number, order] = (
                 self._accounts[int(trade[account])], int(trade["price"]), int(trade["size"]),
                 int(trade[f"{who}_leaves"]), int(trade[f"{who}_fee"]),
