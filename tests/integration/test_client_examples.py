@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,16 @@ from byline import protocol_document
 from byline.client import CommandError, SignInFailed, TradingClient, load_key, market_messages, messages
 from byline.client.market_data import MarketDataClient
 from byline.operator import gateway_url, open_operator
-from tests.support.exchange import ExchangeProcess
+from tests.support.exchange import ExchangeProcess, running
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = Registry().with_resource("urn:byline", Resource.opaque(protocol_document.document()))
+
+
+@pytest.fixture(scope="module")
+def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExchangeProcess]:
+    with running(tmp_path_factory.mktemp("exchange")) as exchange:
+        yield exchange
 
 
 async def run(*argv: str, code: int = 0) -> str:
@@ -76,9 +83,7 @@ def test_a_message_that_breaks_the_schema_is_refused() -> None:
         check(level | {"bids": [["1,5", "2"]]}, market_messages.Book, "Feed")
 
 
-async def test_what_a_running_exchange_says_is_what_the_document_says(new_exchange: Any) -> None:
-    exchange = new_exchange()
-    await exchange.start()
+async def test_what_a_running_exchange_says_is_what_the_document_says(exchange: ExchangeProcess) -> None:
     heard: list[dict[str, Any]] = []
 
     async def observe(message: dict[str, Any]) -> None:
@@ -151,12 +156,9 @@ async def test_what_a_running_exchange_says_is_what_the_document_says(new_exchan
                 "a price", "a status", "a latency", "heads", "pong", "error", "subscribed", "history",
             }:  # fmt: skip
                 break
-    assert await exchange.stop() == 0
 
 
-async def test_the_examples_do_what_they_say(new_exchange: Any, tmp_path: Path) -> None:
-    exchange = new_exchange()
-    await exchange.start()
+async def test_the_examples_do_what_they_say(exchange: ExchangeProcess, tmp_path: Path) -> None:
     async with open_operator(exchange.settings) as operator:
         market = (await operator.request({"op": "directory"}))["markets"][0]["market"]
     maker, prober = await new_trader(exchange, "maker"), await new_trader(exchange, "probe")
@@ -201,7 +203,6 @@ async def test_the_examples_do_what_they_say(new_exchange: Any, tmp_path: Path) 
         for name in ("maker", "probe"):
             sessions = [one["label"] for one in await operator.sessions()]
             assert not [label for label in sessions if label.endswith(name)]
-    assert await exchange.stop() == 0
 
 
 @pytest.mark.parametrize("name", ["market_maker", "book_recorder", "latency_probe", "receipts"])

@@ -18,7 +18,7 @@ from byline.trading_floor import kept_key, register
 from persistence.backup import Head
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay, verify
-from tests.support.exchange import ExchangeProcess, rest_of
+from tests.support.exchange import ExchangeProcess, rest_of, running
 from tests.support.waiting import answers, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
@@ -181,82 +181,6 @@ async def test_f50_trading_goes_on_without_database_and_chain_and_both_catch_up(
         assert await exchange.stop() == 0, exchange.log()
 
 
-async def test_rest_tells_what_the_core_did(new_exchange, monkeypatch):
-    monkeypatch.setenv("BYLINE_HOST", "0.0.0.0")  # for other machines: all but the embedded chain
-    exchange = new_exchange("--batch-seconds", "1")
-    await exchange.start()
-    try:
-        base = f"http://127.0.0.1:{exchange.status('api')['port']}"
-        async with httpx.AsyncClient(base_url=base) as http:
-            assert (await http.get("/health")).status_code == 200
-            page = await http.get("/")
-            assert page.status_code == 200 and "<title>" in page.text
-            assert (await http.get("/ready")).status_code == 200
-            markets = (await http.get("/v1/markets")).json()
-            listed = {market["id"] for market in markets["data"]}
-            assert markets["success"] and listed >= {"INK-USDC", "REEL-USDC", "VERSE-USDC"}
-            metrics = (await http.get("/metrics")).text
-            assert "# HELP byline_core_acks_total Commands acknowledged" in metrics
-            assert exchange.status("chain")["host"] == "127.0.0.1" and exchange.status("core")["host"] == "0.0.0.0"
-
-            async def batches():
-                return (await http.get("/v1/settlement/batches")).json()["data"]
-
-            told = await answers(batches, lambda told: any(batch["status"] == "final" for batch in told), pause_s=0.7)
-            final = next(batch for batch in told if batch["status"] == "final")
-            one = (await http.get(f"/v1/settlement/batches/{final['number']}")).json()["data"]
-            assert one["digests"]
-            missing = (await http.get("/v1/settlement/batches/999999")).json()
-            assert missing["success"] is False and missing["error"]["code"] == "NOT_FOUND"
-            book = (await http.get("/v1/orderbook/INK-USDC", params={"depth": 5})).json()
-            assert book["success"] and len(book["data"]["bids"]) <= 5
-    finally:
-        assert await exchange.stop() == 0, exchange.log()
-
-
-async def test_a_withdrawal_is_paid_on_the_chain_and_then_booked(new_exchange, monkeypatch, tmp_path):
-    """Beside a backup, which each batch waits for."""
-    monkeypatch.setenv("BYLINE_BACKUP_URL", (tmp_path / "store").as_uri())
-    exchange = new_exchange("--quiet-market", "--batch-seconds", "1")
-    await exchange.start()
-    try:
-        async with open_operator(exchange.settings) as operator:
-            await operator.command("account", account="w:1", row="0x" + "ab" * 32)
-            await operator.command("deposit", account="w:1", asset="USDC", amount="100", ref="w-in")
-            pended = await operator.command("withdraw", account="w:1", asset="USDC", amount="40", ref="w-out")
-            assert pended["event"] == "pended"
-            paid = {"available": "60", "held": "0"}
-            await answers(lambda: operator.balances("w:1"), lambda balances: balances["USDC"] == paid)
-            again = await operator.request({"op": "withdraw_settled", "ref": "w-out"})
-            assert again["event"] == "duplicate" and again["status"] == "posted"
-        assert not exchange.status("backoffice")["settlement"]["halted"]
-        [head] = (tmp_path / "store").glob("*/head")
-        assert "settlement/batches.log" in Head.unpack(head.read_bytes()).beside
-    finally:
-        assert await exchange.stop() == 0, exchange.log()
-
-
-async def test_a_withdrawal_over_rest_is_confirmed_by_the_wallet_and_settled_with_a_digest(new_exchange):
-    exchange, wallet = new_exchange("--quiet-market", "--batch-seconds", "1"), Wallet(0)
-    await exchange.start()
-    try:
-        async with rest_of(exchange, wallet) as (data, session):
-            await data("POST", "/v1/faucet", assets=["USDC"])
-            document = await data("POST", "/v1/withdrawals", asset="USDC", amount="40")
-            assert document["status"] == "held"
-            path = f"/v1/withdrawals/{document['id']}"
-            await data("POST", path + "/confirm", signature=wallet.sign(document["message"].encode()))
-            document = await answers(lambda: data("GET", path), lambda document: document["status"] == "settled")
-            batch = await data("GET", f"/v1/settlement/batches/{document['batch']}")
-            assert batch["status"] == "final" and document["digest"] in batch["digests"]
-            assert document["embedded"] and document["chain"] == "sui:embedded"
-        async with open_operator(exchange.settings) as operator:
-            paid = {"available": "9960", "held": "0"}
-            await answers(lambda: operator.balances(session["account"]), lambda balances: balances["USDC"] == paid)
-    finally:
-        assert await exchange.stop() == 0, exchange.log()
-
-
 async def test_a_snapshot_on_request_shortens_the_next_start(new_exchange):
     exchange = new_exchange("--quiet-market")
     await exchange.start()
@@ -291,19 +215,82 @@ async def test_a_snapshot_on_request_shortens_the_next_start(new_exchange):
     assert await exchange.stop() == 0
 
 
-async def test_a_newcomer_trades_with_one_command_and_ten_lines(new_exchange):
-    exchange = new_exchange("--quiet-market")
-    await exchange.start()
-    try:
-        for _ in range(2):  # a second time changes nothing
-            done = run("trader", "alice", "--data", str(exchange.data))
-            assert done.returncode == 0, done
-        key = load_key((exchange.data / "keys" / "trader-alice.key").read_text())
-        async with await TradingClient.connect(gateway_url(exchange.settings), key) as client:
-            answer = await client.place("INK-USDC", "my-1", "buy", "limit", size="10", price="12.40")
-            assert answer["event"] == "accepted"
-            assert (await client.balances())["USDC"]["held"] == answer["hold"]
-            assert (await client.cancel(client_id="my-1"))["event"] == "canceled"
-        assert run("trader", "no spaces", "--data", str(exchange.data)).returncode == 2
-    finally:
-        assert await exchange.stop() == 0, exchange.log()
+@pytest.fixture(scope="module")
+def exchange(tmp_path_factory):
+    """For other machines, all but the embedded chain; beside a backup, which each batch waits for."""
+    directory = tmp_path_factory.mktemp("exchange")
+    settings = {"BYLINE_HOST": "0.0.0.0", "BYLINE_BACKUP_URL": (directory / "store").as_uri()}
+    with running(directory, "--quiet-market", "--batch-seconds", "1", **settings) as exchange:
+        yield exchange
+
+
+async def test_rest_tells_what_the_core_did(exchange):
+    base = f"http://127.0.0.1:{exchange.status('api')['port']}"
+    async with httpx.AsyncClient(base_url=base) as http:
+        assert (await http.get("/health")).status_code == 200
+        page = await http.get("/")
+        assert page.status_code == 200 and "<title>" in page.text
+        assert (await http.get("/ready")).status_code == 200
+        markets = (await http.get("/v1/markets")).json()
+        listed = {market["id"] for market in markets["data"]}
+        assert markets["success"] and listed >= {"INK-USDC", "REEL-USDC", "VERSE-USDC"}
+        metrics = (await http.get("/metrics")).text
+        assert "# HELP byline_core_acks_total Commands acknowledged" in metrics
+        assert exchange.status("chain")["host"] == "127.0.0.1" and exchange.status("core")["host"] == "0.0.0.0"
+
+        async def batches():
+            return (await http.get("/v1/settlement/batches")).json()["data"]
+
+        told = await answers(batches, lambda told: any(batch["status"] == "final" for batch in told), pause_s=0.7)
+        final = next(batch for batch in told if batch["status"] == "final")
+        one = (await http.get(f"/v1/settlement/batches/{final['number']}")).json()["data"]
+        assert one["digests"]
+        missing = (await http.get("/v1/settlement/batches/999999")).json()
+        assert missing["success"] is False and missing["error"]["code"] == "NOT_FOUND"
+        book = (await http.get("/v1/orderbook/INK-USDC", params={"depth": 5})).json()
+        assert book["success"] and len(book["data"]["bids"]) <= 5
+
+
+async def test_a_withdrawal_is_paid_on_the_chain_and_then_booked(exchange):
+    async with open_operator(exchange.settings) as operator:
+        await operator.command("account", account="w:1", row="0x" + "ab" * 32)
+        await operator.command("deposit", account="w:1", asset="USDC", amount="100", ref="w-in")
+        pended = await operator.command("withdraw", account="w:1", asset="USDC", amount="40", ref="w-out")
+        assert pended["event"] == "pended"
+        paid = {"available": "60", "held": "0"}
+        await answers(lambda: operator.balances("w:1"), lambda balances: balances["USDC"] == paid)
+        again = await operator.request({"op": "withdraw_settled", "ref": "w-out"})
+        assert again["event"] == "duplicate" and again["status"] == "posted"
+    assert not exchange.status("backoffice")["settlement"]["halted"]
+    [head] = (exchange.data.parent / "store").glob("*/head")
+    assert "settlement/batches.log" in Head.unpack(head.read_bytes()).beside
+
+
+async def test_a_withdrawal_over_rest_is_confirmed_by_the_wallet_and_settled_with_a_digest(exchange):
+    wallet = Wallet(0)
+    async with rest_of(exchange, wallet) as (data, session):
+        await data("POST", "/v1/faucet", assets=["USDC"])
+        document = await data("POST", "/v1/withdrawals", asset="USDC", amount="40")
+        assert document["status"] == "held"
+        path = f"/v1/withdrawals/{document['id']}"
+        await data("POST", path + "/confirm", signature=wallet.sign(document["message"].encode()))
+        document = await answers(lambda: data("GET", path), lambda document: document["status"] == "settled")
+        batch = await data("GET", f"/v1/settlement/batches/{document['batch']}")
+        assert batch["status"] == "final" and document["digest"] in batch["digests"]
+        assert document["embedded"] and document["chain"] == "sui:embedded"
+    async with open_operator(exchange.settings) as operator:
+        paid = {"available": "9960", "held": "0"}
+        await answers(lambda: operator.balances(session["account"]), lambda balances: balances["USDC"] == paid)
+
+
+async def test_a_newcomer_trades_with_one_command_and_ten_lines(exchange):
+    for _ in range(2):  # a second time changes nothing
+        done = run("trader", "alice", "--data", str(exchange.data))
+        assert done.returncode == 0, done
+    key = load_key((exchange.data / "keys" / "trader-alice.key").read_text())
+    async with await TradingClient.connect(gateway_url(exchange.settings), key) as client:
+        answer = await client.place("INK-USDC", "my-1", "buy", "limit", size="10", price="12.40")
+        assert answer["event"] == "accepted"
+        assert (await client.balances())["USDC"]["held"] == answer["hold"]
+        assert (await client.cancel(client_id="my-1"))["event"] == "canceled"
+    assert run("trader", "no spaces", "--data", str(exchange.data)).returncode == 2

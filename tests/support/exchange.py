@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,7 +22,7 @@ from byline.status_file import read_all_statuses, read_status
 from tests.support.waiting import HANG_S, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
-__all__ = ["ExchangeProcess", "descendants", "new_exchange", "rest_of"]
+__all__ = ["ExchangeProcess", "descendants", "new_exchange", "rest_of", "running"]
 
 Data = Callable[..., Awaitable[Any]]
 
@@ -122,6 +122,21 @@ def new_exchange(tmp_path: Path) -> Iterator[Callable[..., ExchangeProcess]]:
 
     yield make
     for exchange in made:
+        exchange.sweep()
+
+
+@contextmanager
+def running(directory: Path, *options: str, **environment: str) -> Iterator[ExchangeProcess]:
+    """One that several tests share, for a fixture of their module: a start costs more than most of what they ask.
+
+    At the end it must stop as told, without an error."""
+    exchange = ExchangeProcess(directory / "data", *options)
+    exchange.environment |= environment
+    try:
+        asyncio.run(exchange.start())
+        yield exchange
+        assert asyncio.run(exchange.stop()) == 0, exchange.log()
+    finally:
         exchange.sweep()
 
 
