@@ -11,7 +11,7 @@ The relay (`relay.py`) does the handing over. A type that no context has declare
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -39,6 +39,10 @@ class Event(msgspec.Struct, frozen=True):
 Handler = Callable[[Any, Event], Awaitable[None]]
 """Gets the connection of its transaction and the event."""
 Listener = Callable[[Event], None]
+_INSERT = (
+    "INSERT INTO kernel.outbox (event_id, type, actor, subject_type, subject_id, version, payload, request_id)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+)
 TOLD_MAX = 10_000
 """Events of which it is remembered that the listeners have heard them: what is under way between processes."""
 
@@ -92,12 +96,23 @@ class Events:
     ) -> UUID:
         """Writes one event. `db` must be in the transaction of the change. Returns the event's id."""
         assert type_ in self.types, f"no context declares the event {type_}"
-        event_id = new_id()
-        await db.execute(
-            "INSERT INTO kernel.outbox (event_id, type, actor, subject_type, subject_id, version, payload, request_id)"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-            event_id, type_, UUID(actor) if isinstance(actor, str) else actor, *subject, version,
-            msgspec.json.encode(payload).decode(), current_request.get().request_id,
-        )  # fmt: skip
+        event_id, actor = new_id(), UUID(actor) if isinstance(actor, str) else actor
+        await db.execute(_INSERT, *_row(event_id, type_, subject, payload, actor, version))
         self.stirred.set()
         return event_id
+
+    async def publish_each(
+        self, db: Any, type_: str, changes: Sequence[tuple[tuple[str, str], Mapping[str, Any]]]
+    ) -> None:
+        """Writes an event of the platform for each (subject, payload), at once."""
+        assert type_ in self.types, f"no context declares the event {type_}"
+        rows = [_row(new_id(), type_, subject, payload, None, 1) for subject, payload in changes]
+        await db.executemany(_INSERT, rows)
+        self.stirred.set()
+
+
+def _row(
+    event_id: UUID, type_: str, subject: tuple[str, str], payload: Mapping[str, Any], actor: UUID | None, version: int
+) -> tuple[Any, ...]:
+    content = msgspec.json.encode(payload).decode()
+    return event_id, type_, actor, *subject, version, content, current_request.get().request_id

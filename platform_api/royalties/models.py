@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -9,10 +10,10 @@ from uuid import UUID
 from msgspec import Meta, Struct
 
 __all__ = [
-    "Balance", "Calculation", "CalculationRequest", "CreatorRoyalties", "Distribution", "DistributionLine",
+    "PERIOD", "Balance", "Calculation", "CalculationRequest", "CreatorRoyalties", "Distribution", "DistributionLine",
     "LicenceShare", "LicenceShareConsent", "Payout", "PayoutRequest", "Period", "Report", "ReportLine",
-    "RoyaltyConsent", "Rule", "RuleLine", "RuleRequest", "Rules", "Run", "RunRequest", "Statement",
-    "StatementDetail", "Total", "WorkRoyalties",
+    "RoyaltyConsent", "Rule", "RuleLine", "RuleRequest", "Rules", "Run", "RunRequest", "Statement", "StatementDetail",
+    "Total", "WorkRoyalties",
 ]  # fmt: skip
 
 RevenueKind = Literal["content_purchase", "rental", "ppv", "licence_fee", "product_sale", "coin_spend"]
@@ -21,7 +22,8 @@ AssetName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0
 Amount = Annotated[
     str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)", examples=["12.5"])
 ]
-Period = Annotated[str, Meta(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$(?!\n)", examples=["2026-10"])]
+PERIOD = re.compile(r"^20[0-9]{2}-(0[1-9]|1[0-2])$(?!\n)")
+Period = Annotated[str, Meta(pattern=PERIOD.pattern, examples=["2026-10"])]
 """A month in UTC."""
 
 
@@ -226,9 +228,17 @@ class RunRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Run(Struct, frozen=True):
+    """The closing of a month. Of `payees` so many are `payees_done`, with so many statements; these can be read when
+    `state` is closed. It is refused for a `reason`: `books_differ` from what payees have in the core."""
+
     period: str
+    state: Literal["open", "refused", "closed"]
+    reason: str | None
+    payees: int | None
+    payees_done: int
     statements: int
-    closed_at: str
+    begun_at: str
+    closed_at: str | None
 
 
 class PayoutRequest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,18 +9,14 @@ from uuid import UUID
 
 __all__ = [
     "add_consents", "add_owed", "add_set_aside", "balances", "close_rule", "consents", "cover", "covered", "debts",
-    "debts_to_come", "distribution", "distribution_lines", "distributions_of", "entries_of_account",
-    "entries_until_now", "event_by_ref", "finish_distribution", "gathering", "insert_cover", "insert_distribution",
-    "insert_entry", "insert_event", "insert_gathering", "insert_line", "insert_part", "insert_payout",
-    "insert_rule", "insert_run", "insert_statement", "is_cover_open", "last_run", "lock_cover", "lock_distribution",
-    "lock_owed", "lock_rule", "lock_runs", "note_gathering", "note_part", "open_rule", "owed_before", "part",
-    "part_by_ref", "payout", "payouts", "policies", "policy_at", "release", "reverse_line", "rule", "rule_at",
-    "rule_lines", "rules", "run", "sold_in", "standing_rules", "statement", "statements", "take_consent",
-    "titles_until", "totals_of", "totals_of_work", "turn_cover", "turn_payout",
+    "debts_to_come", "distribution", "distribution_lines", "distributions_of", "entries_of_account", "event_by_ref",
+    "finish_distribution", "gathering", "insert_cover", "insert_distribution", "insert_entry", "insert_event",
+    "insert_gathering", "insert_line", "insert_part", "insert_payout", "insert_rule", "is_cover_open", "lock_cover",
+    "lock_distribution", "lock_owed", "lock_rule", "note_gathering", "note_part", "open_rule", "part", "part_by_ref",
+    "payout", "payouts", "policies", "policy_at", "release", "reverse_line", "rule", "rule_at", "rule_lines", "rules",
+    "sold_in", "standing_rules", "statement", "statements", "take_consent", "titles_until", "totals_of",
+    "totals_of_work", "turn_cover", "turn_payout",
 ]  # fmt: skip
-
-CLOSING_SECONDS_MAX = 600.0
-"""What the sums of a month may take; nobody waits for them."""
 
 # ------------------------------------------------------------ rules
 
@@ -546,90 +542,21 @@ async def balances(db: Any, account_id: UUID) -> list[Any]:
 # ------------------------------------------------------------ statements
 
 
-async def run(db: Any, period: str) -> Any:
-    return await db.fetchrow("SELECT period, statements, closed_at FROM royalties.run WHERE period = $1", period)
-
-
-async def insert_run(db: Any, period: str, statements_: int, actor: UUID) -> Any:
-    return await db.fetchrow(
-        "INSERT INTO royalties.run (period, statements, closed_by) VALUES ($1, $2, $3)"
-        " RETURNING period, statements, closed_at",
-        period, statements_, actor,
-    )  # fmt: skip
-
-
-async def entries_until_now(db: Any) -> datetime:
-    """A time before which every entry is written and committed: writers read the clock under the lock taken here."""
-    await db.execute("LOCK TABLE royalties.entry IN SHARE MODE")
-    now: datetime = await db.fetchval("SELECT clock_timestamp()")
-    return now
-
-
-async def lock_runs(db: Any) -> None:
-    """Two closings come one after the other."""
-    await db.execute("SELECT pg_advisory_xact_lock(hashtext('royalties.run'))")
-
-
-async def last_run(db: Any) -> str | None:
-    period: str | None = await db.fetchval("SELECT max(period) FROM royalties.run")
-    return period
-
-
-async def owed_before(
-    db: Any, since: datetime, until: datetime, last: str | None, last_end: datetime | None
-) -> list[Any]:
-    """By account and asset: the sum before the period, and the sums in it; on top of the statements of the last period
-    that was closed, which ended at `last_end`, so that only what came later is summed."""
-    return list(
-        await db.fetch(
-            """
-            WITH moved AS (
-                SELECT account_id, asset, max(scale) AS scale,
-                    sum(CASE kind WHEN 'earned' THEN amount_units ELSE -amount_units END)
-                        FILTER (WHERE happened_at < $1) AS before,
-                    sum(amount_units) FILTER (WHERE kind = 'earned' AND happened_at >= $1) AS earned,
-                    sum(amount_units) FILTER (WHERE kind = 'reversed' AND happened_at >= $1) AS reversed,
-                    sum(amount_units) FILTER (WHERE kind = 'paid' AND happened_at >= $1) AS paid
-                FROM royalties.entry
-                WHERE happened_at >= coalesce($4::timestamptz, '-infinity') AND happened_at < $2
-                GROUP BY account_id, asset
-            ), known AS (
-                SELECT account_id, asset, scale, closing FROM royalties.statement WHERE period = $3
-            )
-            SELECT account_id, asset, coalesce(m.scale, k.scale) AS scale,
-                (coalesce(k.closing, 0) + coalesce(m.before, 0))::bigint AS opening,
-                coalesce(m.earned, 0)::bigint AS earned, coalesce(m.reversed, 0)::bigint AS reversed,
-                coalesce(m.paid, 0)::bigint AS paid
-            FROM moved m FULL JOIN known k USING (account_id, asset) ORDER BY account_id, asset
-            """,
-            since, until, last, last_end, timeout=CLOSING_SECONDS_MAX,
-        )
-    )  # fmt: skip
-
-
-async def insert_statement(db: Any, id_: UUID, fields: tuple[Any, ...]) -> None:
-    await db.execute(
-        """
-        INSERT INTO royalties.statement (id, account_id, period, asset, scale, opening, earned, reversed, paid, closing,
-            digest)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-        """,
-        id_, *fields,
-    )  # fmt: skip
+_STATEMENT = """
+    SELECT s.*, r.closed_at FROM royalties.statement s JOIN royalties.run r USING (period) WHERE r.state = 'closed'
+"""
 
 
 async def statements(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:
-    position = "" if before is None else " AND id < $3"
+    position = "" if before is None else " AND s.id < $3"
     arguments = (account_id, limit) if before is None else (account_id, limit, before)
     return list(
-        await db.fetch(
-            f"SELECT * FROM royalties.statement WHERE account_id = $1{position} ORDER BY id DESC LIMIT $2", *arguments
-        )
+        await db.fetch(_STATEMENT + f"AND s.account_id = $1{position} ORDER BY s.id DESC LIMIT $2", *arguments)
     )
 
 
 async def statement(db: Any, id_: UUID, account_id: UUID) -> Any:
-    return await db.fetchrow("SELECT * FROM royalties.statement WHERE id = $1 AND account_id = $2", id_, account_id)
+    return await db.fetchrow(_STATEMENT + "AND s.id = $1 AND s.account_id = $2", id_, account_id)
 
 
 # ------------------------------------------------------------ payouts

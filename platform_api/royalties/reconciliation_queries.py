@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from platform_api.royalties.queries import CLOSING_SECONDS_MAX
+from platform_api.royalties.closing_queries import CLOSING_SECONDS_MAX
 
 __all__ = ["forget_others", "is_new", "of_cover", "of_payees", "of_works", "parts_of", "reached"]
 

@@ -190,13 +190,21 @@ class RoyaltyRunController(Controller):
     tags = ("royalties",)
     security = BEARER
 
-    @post("/runs", status_code=200, guards=[permitted("generate_reports")],
+    @post("/runs", status_code=202, guards=[permitted("generate_reports")],
           responses=failures(400, 401, 403, 409, 429, 503))  # fmt: skip
     async def close(
         self, request: AnyRequest, data: JSONBody[RunRequest], caller: Who, royalties: Royalties
     ) -> Envelope[Run]:
-        """Close a month: everybody's statements. The same month again changes nothing."""
-        return ok(request, await royalties.statements.close(caller, data.period))
+        """Have a month closed: everybody's statements, written by a job. The same month again is the same run; one that
+        was refused, or whose job failed, goes on."""
+        return ok(request, await royalties.closing.ask(caller, data.period))
+
+    @get("/runs/{period:str}", guards=[permitted("generate_reports")], responses=READS_ONE)
+    async def run(
+        self, request: AnyRequest, period: FromPath[str], caller: Who, royalties: Royalties
+    ) -> Envelope[Run]:
+        """How far the closing of a month is, and whether it is closed."""
+        return ok(request, await royalties.closing.read(period))
 
 
 def _file(content: bytes, media_type: str, name: str) -> Response[Any]:

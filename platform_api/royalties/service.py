@@ -16,6 +16,7 @@ from platform_api.identity.service import IdentityService
 from platform_api.kernel.context import Kernel
 from platform_api.money import decimal_text, units_of
 from platform_api.royalties import queries
+from platform_api.royalties.closing import Closing
 from platform_api.royalties.earnings import Earning, Earnings
 from platform_api.royalties.entries import Entries
 from platform_api.royalties.gathering import Gathering
@@ -56,7 +57,8 @@ class RoyaltyService:
         self.earnings = Earnings(kernel, self.rules, self.entries)
         self.licence_shares = LicenceShares(kernel, self.rules, self.earnings)
         self.reconciliation = Reconciliation(kernel)
-        self.statements = Statements(kernel, self.reconciliation)
+        self.statements = Statements(kernel)
+        self.closing = Closing(kernel, self.reconciliation)
         self.gathering = Gathering(kernel)
         self.payouts = Payouts(kernel, self.entries)
         self._pen = asyncio.Semaphore(1)

@@ -1,9 +1,7 @@
-"""What an account has earned: balances, reports, and the statements of closed months.
+"""What an account has earned: balances, reports, and the statements of closed months (`closing.py` writes them).
 
-All of it is made of `royalties.entry`, which is only ever added to, when the core has answered. A period is closed
-once: an entry's time is read under a lock that closing takes for a moment when the period is over, so that none of it
-comes later; sales go on while it is summed. A statement's digest is SHA-256 of its canonical JSON with all its lines,
-so a copy can be checked against it for ever.
+All of it is made of `royalties.entry`, which is only ever added to, when the core has answered. A statement's digest is
+SHA-256 of its canonical JSON with all its lines, so a copy can be checked against it for ever.
 """
 
 from __future__ import annotations
@@ -17,35 +15,31 @@ from uuid import UUID
 
 import msgspec
 
-from engine.messages.errors import Unavailable
 from platform_api.envelope import Pagination, cursor_from, page, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.exchange.account_queries import sequences_of
-from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.money import decimal_text
 from platform_api.royalties import queries
-from platform_api.royalties.models import Balance, Report, ReportLine, Run, Statement, StatementDetail, Total
-from platform_api.royalties.reconciliation import Reconciliation
+from platform_api.royalties.models import Balance, Report, ReportLine, Statement, StatementDetail, Total
 from platform_api.security import Caller
 from platform_api.settlement.queries import settled_in
 
-__all__ = ["LINES_MAX", "PDF_LINES_MAX", "StatementDigest", "Statements"]
+__all__ = ["AT_ONCE", "LINES_MAX", "PDF_LINES_MAX", "SUMS", "StatementDigest", "Statements", "bounds", "total_of"]
 
 REPORT_DAYS_MAX = 3_660
 LINES_MAX = 10_000
+"""Of a report, and of a page of a statement."""
 PDF_LINES_MAX = 1_000
 """Drawing costs two milliseconds a line."""
 AT_ONCE = 250
 """Lines between two turns of the event loop."""
-"""Of a report, of a page of a statement, and of a PDF."""
-_SUMS = ("opening", "earned", "reversed", "paid", "closing")
+SUMS = ("opening", "earned", "reversed", "paid", "closing")
 
 
 class Statements:
-    def __init__(self, kernel: Kernel, reconciliation: Reconciliation) -> None:
-        self._kernel, self._database = kernel, kernel.database
-        self._reconciliation = reconciliation
+    def __init__(self, kernel: Kernel) -> None:
+        self._database = kernel.database
 
     async def balance(self, caller: Caller) -> list[Balance]:
         async with self._database.connection() as db:
@@ -87,7 +81,7 @@ class Statements:
         after = cursor_from(cursor, datetime, UUID)
         async with self._database.connection() as db:
             row = await self._own(db, caller, statement_id)
-            begin, end = _bounds(row["period"])
+            begin, end = bounds(row["period"])
             rows = await queries.entries_of_account(
                 db, row["account_id"], begin, end, LINES_MAX + 1, row["asset"], after
             )
@@ -100,7 +94,7 @@ class Statements:
         async with self._database.connection() as db:
             row = await self._own(db, caller, statement_id)
             async for rows in _pages(db, row["account_id"], row["period"], row["asset"]):
-                lines += await _lines(db, rows, _bounds(row["period"])[1])
+                lines += await _lines(db, rows, bounds(row["period"])[1])
                 if lines_max is not None and len(lines) > lines_max:
                     message = f"It has more than {lines_max} lines: ask for csv."
                     raise ApiError(ErrorCode.CONFLICT, message, reason="too_many_lines")
@@ -112,88 +106,27 @@ class Statements:
             raise unknown("statement")
         return row
 
-    async def close(self, caller: Caller, period: str) -> Run:
-        """Write the statements of a month that is over, for everybody who had something in it, or is owed something.
-
-        The same period again is answered with the run that closed it. Periods are closed in order.
-
-        Raises:
-            ApiError: CONFLICT `period_open`, `later_period_closed`; `books_differ` from what payees have in the core.
-            Unavailable: the core's events are projected too late to compare.
-        """
-        begin, end = _bounds(period)
-        async with self._database.transaction() as db:
-            if end > await queries.entries_until_now(db):
-                raise ApiError(ErrorCode.CONFLICT, "This month is not over.", reason="period_open")
-            done = await queries.run(db, period)
-        if done is None:
-            await self._check_books()
-        async with self._database.transaction() as db:  # no lock of entries: those of the month are all there
-            await queries.lock_runs(db)
-            done = await queries.run(db, period)
-            if done is None:
-                last = await queries.last_run(db)
-                if last is not None and last > period:
-                    message = "A later month is closed already."
-                    raise ApiError(ErrorCode.CONFLICT, message, reason="later_period_closed")
-                last_end = None if last is None else _bounds(last)[1]
-                rows = await queries.owed_before(db, begin, end, last, last_end)
-                rows = [row for row in rows if row["opening"] or row["earned"] or row["reversed"] or row["paid"]]
-                for row in rows:
-                    await self._write(db, period, row)
-                done = await queries.insert_run(db, period, len(rows), UUID(caller.account_id))
-                await self._kernel.audit.record(
-                    db, "royalties.closed", ("period", period), actor=caller.account_id, new={"statements": len(rows)}
-                )
-        return Run(done["period"], done["statements"], timestamp(done["closed_at"]))
-
-    async def _check_books(self) -> None:
-        """Nobody is told a sum that the core does not have. Raises ApiError CONFLICT `books_differ`, Unavailable."""
-        found = await self._reconciliation.differences()
-        if found is None:
-            raise Unavailable("the projection is behind the books")
-        payees = [one for one in found if one.account.startswith("pay:")]
-        if payees:
-            message = "The books differ from the core: no statement is made of them."
-            raise ApiError(ErrorCode.CONFLICT, message, reason="books_differ", details={"accounts": str(len(payees))})
-
-    async def _write(self, db: Any, period: str, row: Any) -> None:
-        sums = {name: row[name] for name in ("opening", "earned", "reversed", "paid")}
-        sums["closing"] = sums["opening"] + sums["earned"] - sums["reversed"] - sums["paid"]
-        made = StatementDigest(row["account_id"], period, row["asset"], row["scale"], sums)
-        async for entries in _pages(db, row["account_id"], period, row["asset"]):
-            made.add(entries)
-        digest, id_ = made.digest(), new_id()
-        await queries.insert_statement(
-            db, id_, (row["account_id"], period, row["asset"], row["scale"], *(sums[name] for name in _SUMS), digest)
-        )
-        await self._kernel.events.publish(
-            db, "statement.closed", ("statement", str(id_)),
-            {"period": period, "digest": digest.hex(), "for_accounts": [str(row["account_id"])]},
-        )  # fmt: skip
-
 
 class StatementDigest:
-    """SHA-256 of the canonical JSON, of which never more than a page of lines is in memory: keys in alphabetical order,
+    """SHA-256 of the canonical JSON, of which never more than a line is in memory: keys in alphabetical order,
     amounts as decimal texts."""
 
     def __init__(self, account_id: UUID, period: str, asset: str, scale: int, sums: Mapping[str, int]) -> None:
         content = {
             "account_id": str(account_id), "period": period, "asset": asset,
-            **{name: decimal_text(sums[name], scale) for name in _SUMS}, "lines": [],
+            **{name: decimal_text(sums[name], scale) for name in SUMS}, "lines": [],
         }  # fmt: skip
         before, opened, self._after = msgspec.json.encode(content, order="sorted").partition(b'"lines":[')
         self._scale, self._count, self._hash = scale, 0, hashlib.sha256(before + opened)
 
-    def add(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """The next lines, in the order of time."""
-        for entry in entries:
-            line = {
-                "kind": entry["kind"], "amount": decimal_text(entry["amount_units"], self._scale), "ref": entry["ref"],
-                "happened_at": timestamp(entry["happened_at"]),
-            }  # fmt: skip
-            self._hash.update((b"," if self._count else b"") + msgspec.json.encode(line, order="sorted"))
-            self._count += 1
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """The next line, in the order of time."""
+        line = {
+            "kind": entry["kind"], "amount": decimal_text(entry["amount_units"], self._scale), "ref": entry["ref"],
+            "happened_at": timestamp(entry["happened_at"]),
+        }  # fmt: skip
+        self._hash.update((b"," if self._count else b"") + msgspec.json.encode(line, order="sorted"))
+        self._count += 1
 
     def digest(self) -> bytes:
         """Once, after all lines."""
@@ -209,14 +142,15 @@ def total_of(row: Any) -> Total:
 
 async def _pages(db: Any, account_id: UUID, period: str, asset: str) -> AsyncIterator[list[Any]]:
     """All entries of an account in a period and asset, in the order of time."""
-    begin, end = _bounds(period)
+    begin, end = bounds(period)
     after: tuple[datetime, UUID] | None = None
     while rows := await queries.entries_of_account(db, account_id, begin, end, LINES_MAX, asset, after):
         yield rows
         after = rows[-1]["happened_at"], rows[-1]["id"]
 
 
-def _bounds(period: str) -> tuple[datetime, datetime]:
+def bounds(period: str) -> tuple[datetime, datetime]:
+    """Begin and end of a month in UTC; the end is not part of it."""
     year, month = int(period[:4]), int(period[5:])
     return datetime(year, month, 1, tzinfo=UTC), datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
 
@@ -254,7 +188,7 @@ def _sale(row: Any | None) -> tuple[str | None, str | None]:
 
 
 def _statement(row: Any) -> Statement:
-    sums = {name: decimal_text(row[name], row["scale"]) for name in _SUMS}
+    sums = {name: decimal_text(row[name], row["scale"]) for name in SUMS}
     return Statement(
         id=str(row["id"]), period=row["period"], asset=row["asset"], digest=bytes(row["digest"]).hex(),
         closed_at=timestamp(row["closed_at"]), **sums,

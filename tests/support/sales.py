@@ -136,6 +136,15 @@ class Shop:
             raise AssertionError("commands stay open")
         await self.world.settle()
 
+    async def close_month(self, staff, period):
+        """Has it closed, and done with everything that follows; the run."""
+        runs = "/v1/admin/royalties/runs"
+        await self.world.data("POST", runs, headers=staff, json={"period": period})
+        await self.finish()
+        run = await self.get(f"{runs}/{period}", staff)
+        assert run["state"] == "closed" and run["payees_done"] == run["payees"], run
+        return run
+
     def units(self, account):
         """Free and held together; 0 for one that the core does not know."""
         return sum(self.parts(account))

@@ -124,13 +124,23 @@ async def test_purchases_are_whole_after_core_and_database_were_killed_in_their_
                 after = {name: pid(name) for name in before}
                 assert after != before, "it was killed"
                 # No month is closed unless what payees are owed is what they have in the core, to the unit.
-                run = await staff.data("POST", "/v1/admin/royalties/runs", period=f"2025-{month:02}")
-                assert run["period"] == f"2025-{month:02}"
+                run = await asyncio.wait_for(closed(staff, f"2025-{month:02}"), HANG_S)
+                assert (run["state"], run["reason"]) == ("closed", None)
             royalties = await writer.data("GET", f"/v1/royalties/works/{work['id']}")
             assert [one["status"] for one in royalties["distributions"]] == ["posted"] * sold
             await until(lambda: not exchange.status("backoffice")["settlement"]["halted"], what="settlement to go on")
     finally:
         assert await exchange.stop() == 0, exchange.log()
+
+
+async def closed(staff, period):
+    """The run of the month, when it has ended."""
+    runs = "/v1/admin/royalties/runs"
+    run = await staff.data("POST", runs, period=period)
+    while run["state"] == "open":
+        await asyncio.sleep(0.2)
+        run = await staff.data("GET", f"{runs}/{period}")
+    return run
 
 
 async def reached(read, wanted):

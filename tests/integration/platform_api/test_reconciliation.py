@@ -9,10 +9,12 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
+from engine.messages.errors import Unavailable
 from persistence.stores.postgres.projector import Projector
 from platform_api.ledger.commands import pay_account, work_account
 from platform_api.royalties import queries as royalty_queries
 from platform_api.royalties import reconciliation
+from platform_api.royalties.closing import CloseMonth
 from tests.support.licences import chain, issued, keyed, licence, studio
 from tests.support.sales import shop_over
 
@@ -208,12 +210,17 @@ async def test_posting_without_a_command_is_told_until_it_is_taken_back(books):
     assert await books.look() == wrong
     assert [await books.audited(account) for account, _, _ in wrong] == [1, 1, 1], "once, however the sums move on"
     staff = await books.shop.staff()
-    month = {"period": f"{datetime.now(UTC).replace(day=1) - timedelta(days=1):%Y-%m}"}
+    month = f"{datetime.now(UTC).replace(day=1) - timedelta(days=1):%Y-%m}"
     runs = "/v1/admin/royalties/runs"
-    await books.shop.refused(409, "CONFLICT", "books_differ", runs, staff, month)
+    await books.world.data("POST", runs, headers=staff, json={"period": month})
+    with capture_logs() as lines:
+        await books.shop.finish()
+    assert [line["accounts"] for line in lines if line["event"] == "month_not_closed"] == [1]
+    run = await books.shop.get(f"{runs}/{month}", staff)
+    assert (run["state"], run["reason"], run["closed_at"]) == ("refused", "books_differ", None)
     books.move(pay, "platform:revenue", "0.4")
     await books.project()
-    await books.world.data("POST", runs, headers=staff, json=month)  # what is of no payee is in no statement
+    await books.shop.close_month(staff, month)  # what is of no payee is in no statement
     assert await books.look() == wrong[1:]
     for account in ("platform:cover", passing):
         books.move(account, "platform:revenue", "0.4")
@@ -288,7 +295,13 @@ async def test_projection_that_is_far_behind_is_not_compared(books, monkeypatch)
         await books.shop.royalties.reconciliation.look()
     assert [line["event"] for line in lines] == ["books_not_compared"]
     assert b"books_differ 1.0" in (await books.world.client.get("/metrics")).content, "what was found stands"
-    month = {"period": f"{datetime.now(UTC).replace(day=1) - timedelta(days=1):%Y-%m}"}
+    month = f"{datetime.now(UTC).replace(day=1) - timedelta(days=1):%Y-%m}"
     staff = await books.shop.staff()
-    answer = await books.world.client.post("/v1/admin/royalties/runs", headers=staff, json=month)
-    assert answer.status_code == 503, answer.text
+    await books.world.data("POST", "/v1/admin/royalties/runs", headers=staff, json={"period": month})
+    with pytest.raises(Unavailable):  # so the job waits
+        await books.shop.royalties.closing._go_on(CloseMonth(month))
+    run = f"/v1/admin/royalties/runs/{month}"
+    assert (await books.shop.get(run, staff))["state"] == "open"
+    monkeypatch.setattr(reconciliation, "ON_THE_WAY_MAX", 100)
+    await books.shop.finish()
+    assert (await books.shop.get(run, staff))["reason"] == "books_differ"
