@@ -274,9 +274,12 @@ class Journal:
             before.close()
 
     def _limit(self, unused_slots: int) -> int:
-        """Slots that surely fit in what is prepared: a record never straddles, so each end may stay unused."""
-        spare = self._slots - RECORD_SLOTS_MAX + 1 if self._spare is not None else 0
-        return max(0, unused_slots - RECORD_SLOTS_MAX + 1) + spare
+        """Slots that surely fit in what is prepared. A record never straddles, so with a spare behind it the end of a
+        segment may stay unused; with none, what fits nowhere else is not taken, and each slot counts: cancels need one.
+        """
+        if self._spare is None:
+            return unused_slots
+        return max(0, unused_slots - RECORD_SLOTS_MAX + 1) + self._slots - RECORD_SLOTS_MAX + 1
 
     def _roll(self, *, hurry: bool) -> bool:
         """The writer waits for a segment: seal the last one by naming its digest in the header of the next."""

@@ -151,7 +151,7 @@ def test_a_full_disk_stops_new_records_and_passes() -> None:
     journal = new(disk)
     assert journal.status == "disk_full"
     room = journal.room
-    assert 0 < room <= 544
+    assert room == 544
     sequence = 0
     while journal.room:
         sequence += 1
@@ -165,6 +165,29 @@ def test_a_full_disk_stops_new_records_and_passes() -> None:
     assert journal.step() == ring.WROTE
     assert (journal.status, journal.durable_sequence) == ("running", sequence + 1)
     assert journal.room > 200
+
+
+@pytest.mark.parametrize("left", [254, 3])
+def test_a_start_on_a_full_disk_takes_what_the_last_segment_still_holds(left: int) -> None:
+    """However little: the cancels of whoever wants out need one slot each."""
+    disk = SimulatedDisk()
+    disk.space = 73_728
+    journal, last = new(disk), 544 - left
+    for sequence in range(1, last + 1):
+        assert journal.append(record(sequence)) == 0
+        journal.publish()
+        journal.step()
+    journal.close()
+    again, _ = reopened(disk)
+    assert (again.status, again.room) == ("disk_full", left)
+    assert again.append(record(last + 1, slots=2)) == 0
+    again.publish()
+    assert (again.step(), again.room) == (ring.WROTE, left - 2)
+    for sequence in range(last + 2, last + left):
+        assert again.append(record(sequence)) == 0
+        again.publish()
+        assert again.step() == ring.WROTE
+    assert (again.durable_sequence, again.room) == (last + left - 1, 0)
 
 
 def test_a_crash_at_any_operation_of_a_roll_keeps_all() -> None:
