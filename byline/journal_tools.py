@@ -9,6 +9,7 @@ from byline.rebuild import ask_for_rebuild
 from byline.settings import Settings
 from engine.messages.errors import JournalCorrupt, Refused, Unavailable
 from persistence.disk import DirectoryDisk, DirectoryLock
+from persistence.evidence import REGISTRY
 from persistence.journal import read_mark
 from persistence.recovery import LOCK, verify
 from persistence.truncate import plan_truncation, truncate
@@ -106,6 +107,12 @@ def truncate_journal(settings: Settings, to: int, *, console: Console, yes: bool
         if durable > to:
             console.print(f"Records up to sequence {durable:,} were durable once.")
         console.print("Commands among them that were acknowledged are [bold]lost[/] to the exchange.")
+        if (data / REGISTRY).exists():
+            console.print(
+                "The registry of keys goes aside too, for it may name keys of accounts that are cut: traders' keys "
+                "must be registered again (byline key register).",
+                soft_wrap=True,
+            )
         if not yes and not (console.is_terminal and console.input("Cut it? Type yes: ").strip() == "yes"):
             raise Refused("nothing was cut: give --yes, or type yes where it asks")
         ask_for_rebuild(data)  # rows of what is cut must not meet what will take its sequences

@@ -22,9 +22,12 @@ from persistence.segments import Tail
 from persistence.snapshot import DIRECTORY as SNAPSHOTS
 from persistence.snapshot import read_snapshot
 
-__all__ = ["BESIDE", "check_durable", "check_end", "check_new"]
+__all__ = ["BESIDE", "REGISTRY", "check_durable", "check_end", "check_new"]
 
-BESIDE = ("settlement/batches.log", "settlement/chain.log", "settlement/brake.log", "keys/registry.log", "keys/epoch")
+REGISTRY = "keys/registry.log"
+"""May name keys of accounts that a journal which ends earlier does not have: with it they would trade for whoever is
+given such a name next."""
+BESIDE = ("settlement/batches.log", "settlement/chain.log", "settlement/brake.log", REGISTRY, "keys/epoch")
 """Files that an exchange makes only after its first segment is there: logs that are only ever appended to, and which
 start of the exchange it was, which stands in what clients sign."""
 

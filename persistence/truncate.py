@@ -1,14 +1,15 @@
 """Cutting a journal behind a sequence, by an operator's decision; what is cut is kept aside, byte for byte.
 
-    DATA/aside/journal-<UTC time>-after-<sequence>/    the cut segment as it was, later segments, snapshots, the mark
+    DATA/aside/journal-<UTC time>-after-<sequence>/    the cut segment as it was, later segments, snapshots, the mark,
+                                                       and the registry of keys, which may name accounts that are cut
 
 For a journal that recovery refuses: everything up to the damage is good, and nobody but the operator may give up what
 is behind it. Recovery never comes here.
 
-Order: copy the segment that is cut, synced; move the later segments away, the last one first, then snapshots; zero the
-rest of the segment; move the mark. Whatever interrupts it leaves a journal that is as it was, is refused, or is the
-shorter one (while the machine is up: the mark lives in its memory), and the same command goes on. The event log is not
-touched: recovery sees that it is ahead, and builds it anew.
+Order: copy the segment that is cut, synced; move the registry, then the later segments away, the last one first, then
+snapshots; zero the rest of the segment; move the mark. Whatever interrupts it leaves a journal that is as it was, is
+refused, or is the shorter one (while the machine is up: the mark lives in its memory), and the same command goes on.
+The event log is not touched: recovery sees that it is ahead, and builds it anew.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from engine.messages import layout
 from engine.messages.errors import JournalCorrupt
 from persistence import segments
 from persistence.disk import DirectoryDisk, sync_directory
+from persistence.evidence import REGISTRY
 from persistence.journal import MARK
 from persistence.ring import scan_records
 from persistence.segments import Tail
@@ -92,6 +94,8 @@ def truncate(disk: DirectoryDisk, plan: Truncation) -> Path:
     aside.mkdir(parents=True)
     assert plan.tail.segment is not None
     _copy(disk.root / plan.tail.segment.path, aside / plan.tail.segment.path.rpartition("/")[2])
+    if (disk.root / REGISTRY).exists():  # first: beside the shorter journal it must never stand
+        _move(disk, REGISTRY, aside)
     for name in reversed(plan.later_segments):
         _move(disk, f"{segments.DIRECTORY}/{name}", aside)
     for name in plan.later_snapshots:

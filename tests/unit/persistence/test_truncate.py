@@ -14,6 +14,7 @@ from byline.journal_tools import truncate_journal, verify_journal
 from byline.rebuild import REQUEST
 from byline.settings import load_settings
 from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, Refused, Unavailable
+from gateway.keys import KeyRegistry
 from persistence import segments
 from persistence.disk import DirectoryDisk, DirectoryLock
 from persistence.recovery import recover, replay, verify
@@ -100,6 +101,30 @@ def test_a_damaged_journal_is_cut_before_the_damage_and_serves_again(journal: Pa
     assert cut(journal, damaged - 1) == 0
     assert verify_journal(load_settings({}, data_directory=journal), console=QUIET, replay=True) == 0
     recover(journal, settings=SETTINGS).close()
+
+
+def test_keys_that_may_be_of_accounts_that_are_cut_go_aside_before_anything_is(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is given such a name next must not find another's key on it."""
+    keys = KeyRegistry(DirectoryDisk(journal))
+    keys.register("ab" * 32, ["user:late"], ["trade"], "of an account that will be cut", 1)
+    (journal / "keys" / "epoch").write_text("7\n")
+    before, last = (journal / "keys" / "registry.log").read_bytes(), verify(journal, with_replay=False).sequence
+    said = io.StringIO()
+    settings = load_settings({}, data_directory=journal)
+    with monkeypatch.context() as patch:
+        patch.setattr("persistence.truncate.segments.cut_tail", None)
+        with pytest.raises(TypeError):
+            truncate_journal(settings, last - 9, console=Console(file=said, width=400), yes=True)
+    assert verify(journal, with_replay=False).sequence == last, "interrupted before the first record went"
+    [aside] = (journal / "aside").iterdir()
+    assert not (journal / "keys" / "registry.log").exists() and (aside / "registry.log").read_bytes() == before
+    assert "traders' keys must be registered again" in said.getvalue()
+    aside.rename(aside.with_name("first"))
+    assert cut(journal, last - 9) == 0
+    assert KeyRegistry(DirectoryDisk(journal)).find("ab" * 32) is None
+    assert (journal / "keys" / "epoch").read_text() == "7\n", "no signature of before is valid again"
 
 
 def test_a_segment_without_a_header_is_cut_away_whole(journal: Path) -> None:
