@@ -72,6 +72,7 @@ def restore_directory(
             Objects(url, make_directory=False), data, identity=identity, **point,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
             before_moving=lambda scratch, restored: _before_moving(data, scratch, restored),
+            told=lambda line: console.print(line, soft_wrap=True, markup=False),
         )  # fmt: skip
     at = datetime.fromtimestamp(found.last_ts / 1e9, UTC).isoformat(timespec="milliseconds")
     console.print(

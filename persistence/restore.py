@@ -4,7 +4,9 @@
 
 A point is a sequence or a time: records behind it are left out, and so are the files beside the journal, which may know
 of what is left out. Without a point the end of the last part is the end.
-What `DATA/restoring` holds of an interrupted run is thrown away by the next one.
+A store that has answered once is asked again for as long as it is away, up to PATIENCE_S. What an interrupted run left
+in `DATA/restoring` is read and checked once more, and the next one goes on behind it: behind the last segment but one,
+for only of a segment that another follows it is known that it is whole. What does not fit is thrown away.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,9 +44,16 @@ SEGMENT_BYTES_MAX = 1 << 34
 READS_AT_ONCE = 16
 AHEAD_BYTES_MAX = 128 << 20
 """Of objects that are read or waiting to be used: two sealed segments, or as many parts as are read at once."""
+PATIENCE_S = 600.0
+"""For how long a store that has answered may be away."""
+AGAIN_FIRST_S, AGAIN_MOST_S = 0.5, 15.0
+"""Until a request is made again: twice as long each time."""
+T = TypeVar("T")
 _IDENTITY = re.compile(r"([0-9a-f]{32})/")
 Progress = Callable[[int, int], None]
 """Takes (bytes read, bytes in all)."""
+Told = Callable[[str], None]
+"""Takes a line for whoever waits."""
 BeforeMoving = Callable[[Path, "Restored"], None]
 """Takes where the restored files lie, all checked, before the first has its place; raises JournalCorrupt."""
 
@@ -62,11 +73,13 @@ class Restored:
     check_s: float = 0.0
     """Reading the whole once more from the disk."""
     beside: list[str] = field(default_factory=list)
+    resumed_sequence: int = 0
+    """The last record that an interrupted run had restored; 0: there was none."""
     left_out: list[str] = field(default_factory=list)
     """Files beside the journal that the store has and a restore to a point leaves out."""
 
 
-def identities(objects: Objects) -> list[str]:
+def identities(objects: Objects | _Patient) -> list[str]:
     """The journals that are kept in a store. Raises Unavailable."""
     return sorted({match[1] for name, _ in objects.names("") if (match := _IDENTITY.match(name))})
 
@@ -74,8 +87,11 @@ def identities(objects: Objects) -> list[str]:
 def restore(
     objects: Objects, directory: Path, *, identity: str | None = None, to_sequence: int | None = None,
     to_ts: int | None = None, progress: Progress | None = None, before_moving: BeforeMoving | None = None,
+    told: Told | None = None,
 ) -> Restored:  # fmt: skip
     """Restores one journal into `directory`, which must have none. `before_moving` may refuse what was restored.
+
+    `told` hears that the store is waited for, from any thread, and of what an interrupted run had restored.
 
     Raises:
         Refused: there is a journal already, or the store holds several and none was named.
@@ -83,7 +99,8 @@ def restore(
         Unavailable: the store is away or empty.
         JournalCorrupt: what is in the store is no valid prefix; nothing is left behind in `directory/journal`.
     """
-    known = identities(objects)
+    store = _Patient(objects, told)
+    known = identities(store)
     if identity is None:
         if len(known) > 1:
             raise Refused(f"the backup holds {len(known)} journals: name one with --identity: {', '.join(known)}")
@@ -98,10 +115,19 @@ def restore(
         if there:
             raise Refused(f"{directory} holds {', '.join(there)} already: restore into an empty directory")
         scratch = directory / SCRATCH
-        shutil.rmtree(scratch, ignore_errors=True)
-        (scratch / segments.DIRECTORY).mkdir(parents=True)
-        run = _Run(objects, scratch, bytes.fromhex(identity), to_sequence, to_ts, progress)
-        result = run.carry_out()
+        run = _Run(store, scratch, bytes.fromhex(identity), to_sequence, to_ts, progress)
+        run.resume()
+        if told is not None and run.result.resumed_sequence:
+            told(f"an interrupted run had restored up to sequence {run.result.resumed_sequence:,}: it goes on there")
+        try:
+            result = run.carry_out()
+        except JournalCorrupt:
+            if not run.is_doubtful:
+                raise
+            shutil.rmtree(scratch)  # of another history, or of another store
+            run = _Run(store, scratch, bytes.fromhex(identity), to_sequence, to_ts, progress)
+            run.resume()
+            result = run.carry_out()
         for path in result.beside:
             target = directory / path
             if target.exists():
@@ -120,14 +146,62 @@ class _Gone(Exception):
     """An object that was named a moment ago is not there."""
 
 
+class _Patient:
+    """A store that is asked again while it is away, once it has answered: hours of reading must not end with one lost
+    answer, and a wrong URL must be told at once. For any thread."""
+
+    def __init__(self, objects: Objects, told: Told | None) -> None:
+        self._objects, self._told = objects, told
+        self._answered_s = -1.0
+        """When the store answered last, by the monotonic clock; below zero: never."""
+        self._is_away = False
+        self._enough = threading.Event()
+
+    def names(self, prefix: str) -> list[tuple[str, int]]:
+        """See Objects."""
+        return self._asked(lambda: self._objects.names(prefix))
+
+    def read(self, key: str) -> bytes:
+        """See Objects."""
+        return self._asked(lambda: self._objects.read(key))
+
+    def give_up(self) -> None:
+        """Nobody waits any more: requests that fail are not made again."""
+        self._enough.set()
+
+    def _asked(self, request: Callable[[], T]) -> T:
+        wait_s = AGAIN_FIRST_S
+        while True:
+            try:
+                answer = request()
+            except KeyError:
+                self._answers()
+                raise
+            except Unavailable as error:
+                if self._answered_s < 0 or time.monotonic() - self._answered_s > PATIENCE_S:
+                    raise
+                if self._told is not None and not self._is_away:
+                    self._told(f"{error}; asked again for up to {PATIENCE_S / 60:.0f} minutes")
+                self._is_away = True
+                if self._enough.wait(wait_s):
+                    raise
+                wait_s = min(2 * wait_s, AGAIN_MOST_S)
+            else:
+                self._answers()
+                return answer
+
+    def _answers(self) -> None:
+        self._answered_s, self._is_away = time.monotonic(), False
+
+
 class _Run:
     def __init__(
-        self, objects: Objects, scratch: Path, identity: bytes, to_sequence: int | None, to_ts: int | None,
+        self, objects: _Patient, scratch: Path, identity: bytes, to_sequence: int | None, to_ts: int | None,
         progress: Progress | None,
     ) -> None:  # fmt: skip
         self._objects, self._scratch, self._identity, self._progress = objects, scratch, identity, progress
         self._to_sequence, self._to_ts = to_sequence, to_ts
-        self._result = Restored(identity=identity.hex())
+        self.result = Restored(identity=identity.hex())
         self._chain = segments.first_chain(identity)
         self._header: Header | None = None
         self._data = bytearray()
@@ -136,9 +210,53 @@ class _Run:
         """Of the last sealed segment: SHA-256 of its records, their slots, bytes of its file."""
         self._begun = self._begun_before = (0, 0, self._chain, 0)
         """Of the segment begun last: its first sequence; and where it began: sequence, chain word, time."""
+        self._resumed: tuple[bytes, int] | None = None
+        """SHA-256 and slots of the last segment that was resumed, until the store has said the same of it."""
+
+    def resume(self) -> None:
+        """Go on behind the whole segments in the scratch directory, if they are of this journal and lie before the
+        point; else begin anew."""
+        folder = self._scratch / segments.DIRECTORY
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in self._scratch.iterdir():
+            if path != folder:  # files beside are read anew
+                shutil.rmtree(path)
+        disk = DirectoryDisk(self._scratch)
+        try:
+            listed = segments.list_segments(disk)
+            segments.scan(disk, listed, check_sha256=True)
+        except JournalCorrupt:
+            listed = []
+        if listed and listed[0].header.identity == self._identity:
+            self._take_over(disk, listed)
+        kept = {Path(segment.path).name for segment in listed[: self.result.segments]}
+        for path in folder.iterdir():
+            if path.name not in kept:
+                path.unlink()
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether something was resumed of which the store has not said yet that it is its own."""
+        return self._resumed is not None
+
+    def _take_over(self, disk: DirectoryDisk, listed: list[segments.Segment]) -> None:
+        """All but the last: that one may be cut at another point, or be sealed in the store by now."""
+        *whole, last = listed
+        if not whole or last.header.first_sequence > (self._to_sequence or last.header.first_sequence):
+            return
+        first, slots = whole[-1].header.first_sequence, last.header.previous_slots
+        records = np.frombuffer(segments.view(disk, whole[-1].path), layout.COMMAND, slots, HEADER_BYTES)
+        newest = last_ts(records)
+        if self._to_ts is not None and newest > self._to_ts:
+            return
+        self.result.resumed_sequence = self.result.sequence = last.header.first_sequence - 1
+        self.result.segments, self.result.last_ts = len(whole), newest
+        self._chain, self._resumed = last.header.previous_chain, (last.header.previous_sha256, slots)
+        self._sealed_header = last.header.previous_sha256, slots, whole[-1].header.segment_bytes
+        self._begun = self._begun_before = (first, self.result.sequence, self._chain, newest)
 
     def carry_out(self) -> Restored:
-        result, began = self._result, time.monotonic()
+        result, began = self.result, time.monotonic()
         head = self._read_head()  # first: everything that it names was there before it
         if head is not None and self._to_sequence is None:
             head = self._read_beside(head)
@@ -192,15 +310,17 @@ class _Run:
             journal = [(name, size) for name, size in found if name.endswith((".segment", ".part"))]
             if not journal:
                 raise Unavailable("the backup holds no record yet")
-            read = self._result.read_bytes
+            read = self.result.read_bytes
             waiting = [(name, size) for name, size in _in_order(journal) if segment_of(name) > self._begun[0]]
+            if not waiting and self._resumed is not None:  # it may have another history, and a shorter one
+                raise JournalCorrupt(f"backup: {journal[-1][0]}: does not continue sequence {self.result.sequence}")
             total = read + sum(size for _, size in waiting)
             try:
                 for name, size, data in self._read_ahead(waiting):
                     ended = self._sealed(name, data) if name.endswith(".segment") else self._part(name, data)
-                    self._result.read_bytes += size
+                    self.result.read_bytes += size
                     if self._progress is not None:
-                        self._progress(self._result.read_bytes, total)
+                        self._progress(self.result.read_bytes, total)
                     if ended:
                         return found, True
                 return found, False
@@ -212,7 +332,7 @@ class _Run:
     def _begin_again(self) -> None:
         """Forget what was taken of the segment that is open."""
         if self._header is not None:
-            _, self._result.sequence, self._chain, self._result.last_ts = self._begun
+            _, self.result.sequence, self._chain, self.result.last_ts = self._begun
             self._header, self._begun = None, self._begun_before
 
     def _read_ahead(self, waiting: list[tuple[str, int]]) -> Iterator[tuple[str, int, bytes]]:
@@ -220,15 +340,19 @@ class _Run:
         is of a hundred thousand parts, and each is a round trip. Raises _Gone."""
         with ThreadPoolExecutor(READS_AT_ONCE) as readers:
             asked: list[tuple[str, int, Future[bytes]]] = []  # bounded by READS_AT_ONCE and AHEAD_BYTES_MAX
-            for name, size in waiting:
-                while asked and (
-                    len(asked) == READS_AT_ONCE or size + sum(each for _, each, _ in asked) > AHEAD_BYTES_MAX
-                ):
-                    first, length, read = asked.pop(0)
-                    yield first, length, read.result()
-                asked.append((name, size, readers.submit(self._read, name)))
-            for name, size, read in asked:
-                yield name, size, read.result()
+            try:
+                for name, size in waiting:
+                    while asked and (
+                        len(asked) == READS_AT_ONCE or size + sum(each for _, each, _ in asked) > AHEAD_BYTES_MAX
+                    ):
+                        first, length, read = asked.pop(0)
+                        yield first, length, read.result()
+                    asked.append((name, size, readers.submit(self._read, name)))
+                for name, size, read in asked:
+                    yield name, size, read.result()
+            except KeyboardInterrupt:  # else its end would wait for those that are patient
+                self._objects.give_up()
+                raise
 
     def _read(self, name: str) -> bytes:
         """Raises _Gone."""
@@ -248,13 +372,13 @@ class _Run:
 
     def _part(self, name: str, data: bytes) -> bool:
         part, body = PartHeader.unpack(name, data), PartHeader.body(data)
-        if part.identity != self._identity or part.first != self._result.sequence + 1:
-            raise JournalCorrupt(f"backup: {name}: does not continue sequence {self._result.sequence}")
+        if part.identity != self._identity or part.first != self.result.sequence + 1:
+            raise JournalCorrupt(f"backup: {name}: does not continue sequence {self.result.sequence}")
         if part.first == part.segment:
             self._begin(name, self._take_header(name, body))
             body = body[HEADER_BYTES:]
         ended = self._add(name, body)
-        if not ended and (self._result.sequence, self._chain, self._digest.digest()) != (
+        if not ended and (self.result.sequence, self._chain, self._digest.digest()) != (
             part.last, part.chain, part.digest
         ):  # fmt: skip
             raise JournalCorrupt(f"backup: {name}: its records are not those that it says")
@@ -270,13 +394,15 @@ class _Run:
     def _begin(self, name: str, header: Header) -> None:
         """The segment of `header`. The one before may have come in parts: that all of it came, it says itself."""
         follows = (header.identity, header.first_sequence, header.previous_chain)
-        if follows != (self._identity, self._result.sequence + 1, self._chain):
-            raise JournalCorrupt(f"backup: {name}: does not continue sequence {self._result.sequence}")
+        resumed = self._resumed in (None, (header.previous_sha256, header.previous_slots))
+        if not resumed or follows != (self._identity, self.result.sequence + 1, self._chain):
+            raise JournalCorrupt(f"backup: {name}: does not continue sequence {self.result.sequence}")
+        self._resumed = None
         if self._header is not None:
             self._end_segment()
         self._header, self._data, self._digest = header, bytearray(), hashlib.sha256()
         self._begun_before = self._begun
-        self._begun = header.first_sequence, self._result.sequence, self._chain, self._result.last_ts
+        self._begun = header.first_sequence, self.result.sequence, self._chain, self.result.last_ts
 
     def _end_segment(self) -> None:
         """The segment that is open has no more records."""
@@ -292,7 +418,7 @@ class _Run:
             raise JournalCorrupt(f"backup: {name}: is not whole")
         raw = np.frombuffer(body, np.uint8)
         slots, count = raw.view(layout.COMMAND), len(raw) // layout.SLOT_BYTES
-        result, at, limit = self._result, 0, self._limit(slots)
+        result, at, limit = self.result, 0, self._limit(slots)
         if limit > 0:
             at, result.sequence, self._chain, why = scan_records(raw, 0, count, limit, result.sequence, self._chain)
             if why:
@@ -308,7 +434,7 @@ class _Run:
         """How many of these records to take."""
         limit = len(slots)
         if self._to_sequence is not None:
-            limit = min(limit, max(0, self._to_sequence - self._result.sequence))
+            limit = min(limit, max(0, self._to_sequence - self.result.sequence))
         if self._to_ts is not None:
             sizes, times, at, early = slots["slots"].tolist(), slots["ts"].tolist(), 0, 0
             while at < len(sizes) and times[at] <= self._to_ts and early < limit:
@@ -321,7 +447,8 @@ class _Run:
     def _write(self, header: Header, records: bytes | bytearray) -> None:
         """The segment's file as it was: header, records, zeros; synced."""
         path = self._scratch / segments.segment_name(header.first_sequence)
-        with path.open("wb") as file:
+        draft = path.with_suffix(".new")  # what has its name is whole, for whoever goes on with it
+        with draft.open("wb") as file:
             file.write(header.pack())
             file.write(records)
             zeros = header.segment_bytes - HEADER_BYTES - len(records)
@@ -330,13 +457,14 @@ class _Run:
                 zeros -= min(zeros, 1 << 20)
             file.flush()
             os.fsync(file.fileno())
+        draft.rename(path)
         sync_directory(path.parent)
-        self._result.segments += 1
+        self.result.segments += 1
 
     def _begin_next(self) -> None:
         """The store ends with a sealed segment: nothing may be added to that one, so the next begins here, empty."""
         digest, slots, size = self._sealed_header
-        sequence = self._result.sequence + 1
+        sequence = self.result.sequence + 1
         self._write(Header(self._identity, sequence, self._chain, digest, slots, time.time_ns(), size), b"")
 
     def _beside(self, path: str, size: int, digests: list[str]) -> None:
@@ -368,7 +496,7 @@ class _Run:
 
     def _check_whole(self, head: Head | None) -> None:
         """Everything was restored that the store ever said to hold."""
-        result = self._result
+        result = self.result
         more = f"; --to {result.sequence} restores what there is, without settlement's files"
         if head is None:
             raise JournalCorrupt(f"backup: the head is missing, records end with sequence {result.sequence}{more}")

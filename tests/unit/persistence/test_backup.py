@@ -15,6 +15,7 @@ import pytest
 
 from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, Refused, SettingsInvalid, Unavailable
 from persistence import backup, segments
+from persistence import restore as restoring
 from persistence.backup import CHUNK_BYTES, Objects, Shipper, segment_of
 from persistence.disk import DirectoryDisk, DirectoryLock
 from persistence.recovery import Recovered, recover, replay, verify
@@ -205,12 +206,17 @@ def test_a_point_is_the_last_record_that_stays(
     assert shipper(tmp_path / "new", place + "-2").sequence == 0
 
 
-def heads(slots: np.ndarray) -> np.ndarray:
+def positions(slots: np.ndarray) -> list[int]:
+    """Where records begin."""
     at, found = 0, []
     while at < len(slots):
         found.append(at)
         at += int(slots["slots"][at])
-    return slots[found]
+    return found
+
+
+def heads(slots: np.ndarray) -> np.ndarray:
+    return slots[positions(slots)]
 
 
 def test_nothing_is_overwritten_and_a_choice_is_asked_for(
@@ -244,6 +250,106 @@ def test_nothing_is_overwritten_and_a_choice_is_asked_for(
     assert journal_of(tmp_path / known[0]) != journal_of(tmp_path / known[1])
     with pytest.raises(SettingsInvalid, match="backup: "):
         Objects("nowhere://x")
+
+
+class Away(Objects):
+    """Every `nth` request is lost, in the order in which they come, and each for the object `lost`."""
+
+    def __init__(self, place: str, nth: int = 1 << 30, lost: str | None = None) -> None:
+        super().__init__(place)
+        self.requests, self.nth, self.lost = itertools.count(1), nth, lost
+        self.given: list[str] = []
+
+    def meet(self, key: str) -> None:
+        if next(self.requests) % self.nth == 0 or key == self.lost:
+            raise Unavailable("the backup's store: timed out")
+
+    def names(self, prefix: str) -> list[tuple[str, int]]:
+        self.meet(prefix)
+        return super().names(prefix)
+
+    def read(self, key: str) -> bytes:
+        self.meet(key)
+        self.given.append(key)
+        return super().read(key)
+
+    @property
+    def segments(self) -> set[int]:
+        """Those of which an object was given."""
+        return {segment_of(key) for key in self.given if key.endswith((".segment", ".part"))}
+
+
+def test_a_store_that_loses_every_third_answer_is_asked_again(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped(data, place, slots, seed=1).close()
+    with pytest.raises(Unavailable):
+        restore(Away(place, nth=1), tmp_path / "new")  # it has never answered: the URL may be wrong
+    monkeypatch.setattr(restoring, "AGAIN_FIRST_S", 0.001)
+    store, told = Away(place, nth=3), list[str]()
+    restore(store, tmp_path / "new", told=told.append)
+    assert journal_of(tmp_path / "new") == journal_of(data)
+    assert len(store.given) == len(set(store.given)), "what was read is not read again"
+    assert told and set(told) == {"the backup's store: timed out; asked again for up to 10 minutes"}
+
+
+@pytest.mark.parametrize("seals", [True, False], ids=["sealed", "in parts"])
+def test_a_restore_goes_on_behind_the_whole_segments_of_one_that_was_interrupted(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, seals: bool
+) -> None:
+    shipped(data, place, slots, seals=seals).close()
+    firsts = [segment.header.first_sequence for segment in segments.list_segments(DirectoryDisk(data))]
+    assert len(firsts) >= 3
+    last = max(name for name, _ in Objects(place).names("") if name.endswith(".part"))
+    monkeypatch.setattr(restoring, "PATIENCE_S", 0.0)
+
+    def interrupted(name: str) -> Path:
+        """A directory with what a restore had of all but the last object."""
+        with pytest.raises(Unavailable):
+            restore(Away(place, lost=last), tmp_path / name)
+        assert not (tmp_path / name / "journal").exists()
+        return tmp_path / name
+
+    def again(directory: Path, **point: int) -> tuple[int, set[int]]:
+        store, told = Away(place), list[str]()
+        found = restore(store, directory, told=told.append, **point)
+        assert bool(told) == bool(found.resumed_sequence) and not (directory / "restoring").exists()
+        assert found.segments == len(journal_of(directory)) and verify(directory).sequence == found.sequence
+        if not point:
+            assert files_of(directory) == files_of(data)
+        return found.resumed_sequence, store.segments
+
+    kept = len(firsts) - 2  # the last one was not whole, and of the one before nothing in the store told that yet
+    assert again(interrupted("new")) == (firsts[kept] - 1, set(firsts[kept:]))
+    resumed, read = again(interrupted("later point"), to_sequence=firsts[kept] + 5)
+    assert resumed == firsts[kept] - 1 and not read & set(firsts[:kept])
+    assert again(interrupted("earlier point"), to_sequence=7)[0] == 0
+    assert again(interrupted("before it"), to_ts=int(heads(slots)["ts"][3]))[0] == 0
+
+    for damage in ("cut", "lost", "changed"):  # what is not as it was written is read anew
+        directory = interrupted(damage)
+        path = min((directory / "restoring" / "journal").iterdir())
+        if damage == "lost":
+            path.unlink()
+        else:
+            text = path.read_bytes()
+            path.write_bytes(text[:9000] + (bytes(8) + text[9008:] if damage == "changed" else b""))
+        assert again(directory) == (0, set(firsts))
+
+    fork, disk = tmp_path / "fork", DirectoryDisk(tmp_path / "fork")
+    shutil.copytree(data, fork)
+    truncate(disk, plan_truncation(disk, firsts[kept] - 3))
+    recovered = recover(fork, settings=SETTINGS)
+    at, elsewhere = np.flatnonzero(slots["sequence"] == firsts[kept] - 1)[0], (tmp_path / "elsewhere").as_uri()
+    renumbered = slots[at:].copy()
+    renumbered["sequence"][np.isin(np.arange(at, len(slots)), positions(slots))] -= 1
+    for others in (renumbered[:0], renumbered):  # shorter, and longer
+        feed(recovered, others, 0, len(others))
+        catch_up(shipper(fork, elsewhere), recovered)
+        directory = interrupted(f"of another history up to {recovered.core.sequence}")
+        found = restore(Objects(elsewhere), directory)
+        assert found.sequence == recovered.core.sequence and journal_of(directory) == journal_of(fork)
+    recovered.close()
 
 
 @pytest.mark.parametrize("seals", [True, False], ids=["sealed", "in parts"])
