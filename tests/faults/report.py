@@ -24,7 +24,7 @@ OUTCOMES = {
     "refused": "damage that no disk can mend: the start was refused",
     "found_by_verify": "damage in front of the snapshot that a start used, found by `byline journal verify`",
     "told": "the last group gone without a trace (a lying disk, a damaged end), known to the clients that were told",
-    "damaged_snapshot": "damaged snapshot passed over for an older one",
+    "damaged_snapshot": "damaged snapshots that a start passed over, for an older one or for the first record",
     "snapshot": "snapshots begun",
     "snapshot_failed": "snapshots that failed",
     "told_busy": "orders and money told `busy` by a full queue",

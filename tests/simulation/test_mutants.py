@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from engine.messages.codes import CancelReason, CommandKind
 from engine.messages.layout import PlaceFlag
 from engine.reference import amend, matching, place, safeguards, timers, trade
 from gateway import pulls
-from persistence import recovery, segments
+from persistence import recovery, segments, snapshot
 from persistence.event_log import published_end
 from settlement.batch import Life, PartRefused, State
 from settlement.chain.port import Execution, VaultListing
@@ -97,6 +99,27 @@ def test_a_skipped_checksum_is_caught(tmp_path: Path, monkeypatch: pytest.Monkey
         world.schedule.run(world.schedule.now_ns + 3 * SECOND)
         assert world.process is not None, "it started all the same"
         assert "I8" in _invariants(world.auditor.violations)
+
+
+class _LastOfTheHeader(random.Random):
+    """Bits that no reader needs: only a digest tells of them."""
+
+    def randrange(self, *_: Any, **__: Any) -> int:
+        return 8 * (snapshot._HEADER.size - 1)
+
+
+def test_a_start_from_a_damaged_snapshot_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose header is believed: what it says is right, so nothing else would differ."""
+    plan = Plan(0, (Fault(5_000, "snapshot", 2),), traders=2, has_hostile=False, duration_ms=10_000)
+    for sealed, broken in ((snapshot._sealed, set[str]()), (lambda header, size, digest: header, {"I8"})):
+        monkeypatch.setattr(snapshot, "_sealed", sealed)
+        world = World(plan, tmp_path / str(len(broken)))
+        world.directory.mkdir()
+        flip = partial(world._damage_snapshots, "snapshot_flip", _LastOfTheHeader())
+        world.schedule.at(9 * SECOND, flip)
+        result = world.run()
+        assert result.faults["snapshot_flip"] == 1
+        assert _invariants(result.violations) == broken
 
 
 def test_a_record_applied_twice_after_a_restore_is_caught(world: World, last: int) -> None:

@@ -31,6 +31,7 @@ from engine.core import Core
 from engine.messages import layout
 from engine.messages.errors import ExchangeError, JournalCorrupt, JournalFailed
 from persistence.recovery import Replayer, replay
+from persistence.snapshot import snapshot_name
 from tests.simulation.auditor import Auditor, Violation
 from tests.simulation.client import SimulatedClient, key_of
 from tests.simulation.disk import FaultyDisk
@@ -51,6 +52,7 @@ from tests.simulation.network import MS, Network
 from tests.simulation.projection import Projection
 from tests.simulation.records import RecordClient
 from tests.simulation.traders import MARKETS, Hostile, Operator, Trader, setup
+from tests.support.disk import Node
 
 __all__ = ["EDITION", "SHORT_QUEUE", "Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly", "run_seed"]
 
@@ -74,9 +76,11 @@ ARMED = ("sync_error", "write_error", "misdirect", "lie", *NAME_FAULTS)
 OPEN_ERRORS = (errno.EIO, errno.EIO, errno.EMFILE, errno.ENOMEM)
 NAME_ERRORS = (errno.EIO, errno.EIO, errno.ENOSPC)
 DAMAGE = ("flip", "misdirect", "lie", "old_block", "lost_middle")
-EDITION = 3
+SNAPSHOT_DAMAGE = ("snapshot_flip", "snapshot_cut", "snapshot_zeros")
+"""Of what is derived: a start passes over it, and nothing is lost. Counted where there was a snapshot to damage."""
+EDITION = 4
 """Of plans. What a later one adds is drawn from dice of its own, so that the plan of an earlier one stays what it was:
-0 has no faults of names, 1 no clients that send records, 2 no short queue and no receipts."""
+0 has no faults of names, 1 no clients that send records, 2 no short queue and no receipts, 3 no damaged snapshots."""
 RECEIPTS = 0.08
 """The share of the commands of whoever asks for receipts, for which he does."""
 QUEUE, SHORT_QUEUE = (1_024, 64), (256, 192)
@@ -157,6 +161,8 @@ def draw_plan(seed: int, *, duration_ms: int = 60_000, edition: int = EDITION) -
         faults.append(Fault(draw.randrange(duration_ms // 2, duration_ms), draw.choice(DAMAGE), draw.getrandbits(32)))
     if edition >= 1:
         faults += _name_faults(seed, duration_ms)
+    if edition >= 4:
+        faults += _snapshot_faults(seed, duration_ms)
     faults.sort(key=lambda fault: fault.at_ms)
     traders, has_hostile = draw.choice([2, 3, 3, 4]), draw.random() < 0.7
     records: list[str] = []
@@ -176,6 +182,18 @@ def _name_faults(seed: int, duration_ms: int) -> list[Fault]:
     draw = random.Random(f"names-{seed}")
     kinds = draw.choices(NAME_FAULTS, (1, 1, 1, 2), k=draw.choice([0, 1, 1, 2, 3]))
     return [Fault(draw.randrange(duration_ms), kind, draw.getrandbits(32)) for kind in kinds]
+
+
+def _snapshot_faults(seed: int, duration_ms: int) -> list[Fault]:
+    """In a sixth of the seeds snapshots, and damage to what there is of them by then."""
+    draw = random.Random(f"snapshots-{seed}")
+    if draw.random() >= 1 / 6:
+        return []
+    times = sorted(draw.randrange(duration_ms) for _ in range(draw.choice([2, 2, 3, 4])))
+    kinds = ["snapshot" for _ in times[:-1]] + [draw.choice(SNAPSHOT_DAMAGE)]
+    if len(times) == 4:
+        kinds[1] = draw.choice(SNAPSHOT_DAMAGE)
+    return [Fault(at_ms, kind, draw.getrandbits(32)) for at_ms, kind in zip(times, kinds, strict=True)]
 
 
 class World:
@@ -198,6 +216,7 @@ class World:
         self.epoch = 0
         self.is_damaged = False
         """What was durable has been changed: the next start refuses, or loses nothing but a last group."""
+        self._damaged_snapshots: list[Node] = []
         self._damage_due: str | None = None
         """The death that is to show what armed damage has done."""
         self.is_over = False
@@ -471,6 +490,9 @@ class World:
         self.result.recoveries += self.epoch > 1
         self.result.recovery_s = max(self.result.recovery_s, report.seconds)
         self.result.outcomes["damaged_snapshot"] += len(report.damaged_snapshots)
+        used = self.disk.files.get(snapshot_name(report.snapshot_sequence))
+        if any(used is damaged for damaged in self._damaged_snapshots):
+            self.auditor.blame("I8", f"it started from snapshot {report.snapshot_sequence}, which is damaged")
         if found is not None:
             self._judge_damaged(found)
         elif self.epoch > 1:
@@ -558,7 +580,7 @@ class World:
         draw = random.Random(fault.draw)
         if fault.kind == "snapshot":
             self.result.outcomes["snapshot"] += 1
-        elif fault.kind not in ARMED:
+        elif fault.kind not in (*ARMED, *SNAPSHOT_DAMAGE):
             self.result.faults[fault.kind] += 1
         self.auditor.note(self.schedule.now_ns, "----", fault)
         kind = fault.kind
@@ -572,6 +594,8 @@ class World:
             self._name_fault(kind, draw)
         elif kind in DAMAGE:
             self._damage(kind, draw)
+        elif kind in SNAPSHOT_DAMAGE:
+            self._damage_snapshots(kind, draw)
         elif kind == "clock":
             self.clock.offset_ns += draw.choice([3_600_000, -3_600_000, 500, -500, 1_000, -37, 5]) * MS
         elif kind == "snapshot":
@@ -661,6 +685,22 @@ class World:
         for kept in (node.cached, node.stored):
             kept[at : at + size] = bytes(len(kept[at : at + size])) if kind == "lost_middle" else kept[:size]
 
+    def _damage_snapshots(self, kind: str, draw: random.Random) -> None:
+        """The newest, or all: what a start finds of them must not count, and what it begins with must be right."""
+        self._died(draw.choice(["kill", "kill", "power"]))
+        paths = sorted(path for path in self.disk.files if path.endswith(".snapshot"))
+        for path in paths if draw.random() < 0.25 else paths[-1:]:
+            node = self.disk.files[path]
+            size = len(node.cached)
+            if kind == "snapshot_flip":
+                self.disk.flip_bit(path, draw.randrange(size * 8))
+            else:
+                at = draw.randrange(size)
+                for kept in (node.cached, node.stored):
+                    kept[at:] = bytes(max(0, len(kept) - at)) if kind == "snapshot_zeros" else b""
+            self._damaged_snapshots.append(node)
+            self.result.faults[kind] += 1
+
     def _show_damage(self) -> None:
         """The death that armed damage waits for, if it still does."""
         death, self._damage_due = self._damage_due, None
@@ -675,7 +715,8 @@ class World:
             self._death_in_disk = "power"
             self.disk.die_in = draw.randrange(1, 8)
         try:
-            write_snapshot(process)
+            whole = self.disk.files[write_snapshot(process)]
+            self._damaged_snapshots = [node for node in self._damaged_snapshots if node is not whole]
         except OSError:
             self.result.outcomes["snapshot_failed"] += 1
         if self.disk.is_dead:
