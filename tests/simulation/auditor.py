@@ -134,8 +134,11 @@ class Auditor:
     """A `Witness` of all clients."""
 
     def __init__(self, reserve_slots: int = 64, receipt_key: str = "") -> None:
-        """`reserve_slots`: of the journal's queue, kept for whoever gives up risk. The world knows if it is less."""
+        """`reserve_slots`: of the journal's queue, kept for whoever gives up risk."""
         self.reserve_slots, self.receipt_key = reserve_slots, receipt_key
+        self.full_disk: list[list[int]] = []
+        """[from, to] in which a start without space had no more than what was prepared: of that nothing can be kept.
+        Told by the world, from what its disk refused."""
         self.receipts: dict[int, Json] = {}
         """By sequence."""
         self._owed: dict[int, _Request] = {}
@@ -382,8 +385,9 @@ class Auditor:
         elif gives_up and code == "cancel_only":
             self.blame("I12", f"{request.client} was told {code} of {request.message}")
         elif gives_up and code == "busy":
-            waiting = self._may_wait(request)
-            if waiting < self.reserve_slots - 2:
+            waiting, sent_ns, heard_ns = self._may_wait(request), request.sent_ns, request.heard_ns or 0
+            had_space = all(heard_ns < from_ns or sent_ns > to_ns for from_ns, to_ns in self.full_disk)
+            if waiting < self.reserve_slots - 2 and had_space:
                 self.blame("I12", f"{request.client} was told busy of {request.message}; {waiting} like it may wait")
         elif code == "busy":
             self.told_busy += 1

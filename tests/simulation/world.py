@@ -460,7 +460,7 @@ class World:
             self._next_failure = None
             self.disk.fail[operation] = passes, error_number
         self._errors_before = self.disk.errors_given
-        found = self._read_damaged() if self.is_damaged else None
+        found, refused = self._read_damaged() if self.is_damaged else None, self.disk.no_space_count
         try:
             process = ExchangeProcess(
                 self.schedule, self.network, self.disk, self.clock, self.directory,
@@ -484,8 +484,9 @@ class World:
         self.disk.die_in = None
         self.process = process
         self.projection.begin_again()
-        # Where there is no space a start finds no more than what is prepared: of that nothing can be kept.
-        self.auditor.reserve_slots = min(self.plan.queue[1], process.journal.room)
+        if self.disk.no_space_count > refused:
+            self.auditor.full_disk.append([self.schedule.now_ns, 1 << 62])
+            self._wait_for_space(self.auditor.full_disk[-1], self.epoch)
         report = process.recovered.report
         self.result.recoveries += self.epoch > 1
         self.result.recovery_s = max(self.result.recovery_s, report.seconds)
@@ -497,6 +498,18 @@ class World:
             self._judge_damaged(found)
         elif self.epoch > 1:
             self.auditor.check_journal(self._journal_files())
+
+    def _wait_for_space(self, without: list[int], epoch: int) -> None:
+        """Until this life's end, or until there has been space for longer than the keeper waits to try again."""
+        refused = self.disk.no_space_count
+
+        def look() -> None:
+            if epoch == self.epoch and (self.disk.space is not None or self.disk.no_space_count > refused):
+                self._wait_for_space(without, epoch)
+            else:
+                without[1] = self.schedule.now_ns
+
+        self.schedule.later(3 * SECOND, look)
 
     def _read_damaged(self) -> JournalRead | str:
         """What the damaged files hold, by the auditor's own reader, before a start touches them."""

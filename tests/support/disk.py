@@ -28,6 +28,7 @@ class SimulatedFile:
         if self._disk.space is not None:
             grows = max(0, offset + len(data) - len(self._node.cached))
             if grows > self._disk.space:
+                self._disk.no_space_count += 1
                 raise OSError(errno.ENOSPC, "no space (simulated)")
             self._disk.space -= grows
         take = len(data) if self._disk.short_writes is None else min(len(data), self._disk.short_writes)
@@ -114,12 +115,15 @@ class SimulatedDisk:
         self.space: int | None = None
         self.short_writes: int | None = None
         self.sync_count = 0
+        self.no_space_count = 0
+        """How often whoever asked was told that there is no space."""
 
     def meet(self, operation: str) -> None:
         if operation in self.fail:
             passes, error = self.fail[operation]
             if passes == 0:
                 del self.fail[operation]
+                self.no_space_count += error == errno.ENOSPC
                 raise OSError(error, f"{operation} (simulated)")
             self.fail[operation] = (passes - 1, error)
 
