@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import random
+from pathlib import Path
 
 from tests.support.disk import SECTOR, Node, SimulatedDisk, SimulatedFile
 
@@ -52,8 +53,10 @@ class FaultyFile(SimulatedFile):
 class FaultyDisk(SimulatedDisk):
     """See the module. Faults are armed from outside; `done` counts those that came about."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, root: Path | None = None) -> None:
+        """`root`: a real directory, for what production maps past its disk: the journal's mark. None: there is none."""
         super().__init__(seed)
+        self.root = root
         self.random = random.Random(f"disk-{seed}")
         self.is_dead = False
         self.die_in: int | None = None

@@ -1,7 +1,8 @@
-"""What a loss of power does to the event log: but for the files that its mark names, any of it may be as it once was.
+"""What a loss of power does to what production maps: the event log, and the journal's mark.
 
-The log is production's own, mapped files in a scratch directory; a running exchange writes to them past any disk of
-ours. So the loss is done to the files while the exchange is down.
+These are production's own files, in a scratch directory; a running exchange writes to them past any disk of ours. So
+the loss is done to the files while the exchange is down: but for the files that the event log's mark names, any of it
+may be as it once was. A kill leaves them as they are.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from pathlib import Path
 
 from persistence.event_log import file_name
 from persistence.event_mark import read_mark
+from persistence.journal import MARK
 
-__all__ = ["lose_events"]
+__all__ = ["lose_events", "lose_mark"]
 
 PAGE = 4_096
 
@@ -32,3 +34,18 @@ def lose_events(directory: Path, draw: random.Random) -> None:
                 if draw.random() < chance:
                     file.seek(page * PAGE)
                     file.write(bytes(PAGE))
+
+
+def lose_mark(directory: Path, draw: random.Random) -> None:
+    """The power failed: the journal's mark, never synced, is as it stands, as it once was, or gone."""
+    path = directory / MARK
+    kind = draw.choice(["stands", "was", "was", "zeros", "gone"])
+    if kind == "stands" or not path.exists():
+        return
+    if kind == "gone":
+        path.unlink()
+        return
+    with path.open("r+b") as file:
+        last = int.from_bytes(file.read(8), "little")
+        file.seek(0)
+        file.write(bytes(PAGE) if kind == "zeros" else draw.randrange(last + 1).to_bytes(8, "little"))

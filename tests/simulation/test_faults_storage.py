@@ -15,6 +15,7 @@ import pytest
 from engine.messages.errors import JournalCorrupt, JournalFailed
 from persistence import ring, segments
 from persistence.evidence import check_durable
+from persistence.journal import MARK
 from persistence.segments import HEADER_BYTES, Tail
 from persistence.snapshot import read_snapshot
 from tests.simulation.disk import FaultyDisk
@@ -230,6 +231,7 @@ def test_f08_a_client_that_was_told_more_than_there_is_now_is_told_so(tmp_path: 
         for node in world.disk.files.values():
             node.cached = bytearray(node.stored)  # the power fails, and nothing of what was not stored survives
             node.dirty.clear()
+        (tmp_path / MARK).unlink()  # which nobody ever synced
         world._judge_damaged = lambda found: None  # type: ignore[method-assign]  # it is the client that finds out
         world._died("power")
         world.schedule.run(world.schedule.now_ns + 8 * SECOND)

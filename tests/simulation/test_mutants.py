@@ -16,7 +16,7 @@ from engine.messages.codes import CancelReason, CommandKind
 from engine.messages.layout import PlaceFlag
 from engine.reference import amend, matching, place, safeguards, timers, trade
 from gateway import pulls
-from persistence import recovery, segments, snapshot
+from persistence import evidence, recovery, segments, snapshot
 from persistence.event_log import published_end
 from settlement.batch import Life, PartRefused, State
 from settlement.chain.port import Execution, VaultListing
@@ -24,6 +24,7 @@ from settlement.netting import Netting
 from settlement.settler import Settler
 from settlement.submitter import Submitter
 from tests.simulation.disk import FaultyDisk
+from tests.simulation.exchange import journal_paths
 from tests.simulation.projection import Projection
 from tests.simulation.settlement_world import run_settlement
 from tests.simulation.traders import place as place_order
@@ -99,6 +100,25 @@ def test_a_skipped_checksum_is_caught(tmp_path: Path, monkeypatch: pytest.Monkey
         world.schedule.run(world.schedule.now_ns + 3 * SECOND)
         assert world.process is not None, "it started all the same"
         assert "I8" in _invariants(world.auditor.violations)
+
+
+def test_the_journals_mark_tells_of_a_last_record_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a kill the start is refused; without the mark only the clients know of what is lost."""
+    for name, outcome in (("marked", "refused"), ("unmarked", "told")):
+        (tmp_path / name).mkdir()
+        with prepared(Plan(5, ()), tmp_path / name) as world:
+            for actor in world.traders:
+                actor.begin()
+            world.schedule.run(world.schedule.now_ns + 8 * SECOND)
+            world._died("kill")
+            node = world.disk.files[max(journal_paths(world.disk))]
+            last = (len(bytes(node.cached).rstrip(b"\0")) - 1) // 128 * 128
+            for kept in (node.cached, node.stored):
+                kept[last : last + 128] = bytes(128)
+            world.is_damaged = True
+            world.schedule.run(world.schedule.now_ns + 3 * SECOND)
+            assert world.result.outcome == outcome and not world.auditor.violations
+        monkeypatch.setattr(evidence, "read_mark", lambda disk, identity: 0)
 
 
 class _LastOfTheHeader(random.Random):
@@ -192,6 +212,8 @@ def test_a_hole_that_is_cut_silently_is_caught(monkeypatch: pytest.MonkeyPatch) 
         return end if after else whole(raw, at, end, first, after)
 
     monkeypatch.setattr(segments, "find_record", blind)
+    assert _caught(flip, seeds=range(3)) == set(), "the journal's mark refuses the start all the same"
+    monkeypatch.setattr(evidence, "read_mark", lambda disk, identity: 0)
     assert "I8" in _caught(flip, seeds=range(3))
 
 

@@ -35,7 +35,7 @@ from persistence.snapshot import snapshot_name
 from tests.simulation.auditor import Auditor, Violation
 from tests.simulation.client import SimulatedClient, key_of
 from tests.simulation.disk import FaultyDisk
-from tests.simulation.event_log import lose_events
+from tests.simulation.event_log import lose_events, lose_mark
 from tests.simulation.exchange import (
     LIMITS,
     DiskPace,
@@ -207,7 +207,7 @@ class World:
         self.schedule = Schedule()
         self.clock = SimulatedClock(self.schedule)
         self.network = Network(self.schedule, plan.seed, self.clock.now_ns)
-        self.disk = FaultyDisk(plan.seed)
+        self.disk = FaultyDisk(plan.seed, directory)
         self.pace = DiskPace(random=random.Random(f"pace-{plan.seed}"))
         self.auditor = Auditor(plan.queue[1], receipt_key=public_key(key_of("receipts")))
         self.durable_acks = durable_acks
@@ -552,6 +552,7 @@ class World:
         if death == "power":
             self.boot += 1
             lose_events(self.directory, random.Random(f"events-{self.plan.seed}-{self.boot}"))
+            lose_mark(self.directory, random.Random(f"mark-{self.plan.seed}-{self.boot}"))
             self.market_view.begin()
         self.disk.revive(death)
         if not self._starting:
