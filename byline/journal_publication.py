@@ -95,7 +95,7 @@ def publish_journal(settings: Settings, folder: Path, *, console: Console) -> in
     data = settings.data_directory
     batches = batch_files(data)
     if not batches:
-        raise Unavailable(f"{data} has no final batch yet")
+        raise Unavailable(f"{data} has no final batch yet: `byline settle status` says what settlement waits for")
     folder.mkdir(parents=True, exist_ok=True)
     renamer, replay = Renamer(load_proof_key(data / "keys" / "proofs.key")), _Replay()
     digest, waiting = bytes(32), list(reversed(batches))

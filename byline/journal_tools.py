@@ -26,7 +26,7 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
         DataDirectoryBusy: a core is writing it.
     """
     if not (settings.data_directory / "journal").is_dir():
-        raise Unavailable(f"there is no journal in {settings.data_directory}")
+        raise Unavailable(f"there is no journal in {settings.data_directory}: give --data")
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f} records"))
     sealed, status = 0, 0
     try:
@@ -81,13 +81,13 @@ def truncate_journal(settings: Settings, to: int, *, console: Console, yes: bool
     """
     data = settings.data_directory
     if not (data / "journal").is_dir():
-        raise Unavailable(f"there is no journal in {data}")
+        raise Unavailable(f"there is no journal in {data}: give --data")
     with DirectoryLock(data / "lock"), DirectoryLock(data / LOCK):
         disk = DirectoryDisk(data)
         try:
             plan = plan_truncation(disk, to)
         except ValueError as error:
-            raise Refused(f"--to {to}: {error}") from error
+            raise Refused(f"--to {to}: {error}; `byline journal verify` names the place to cut before") from error
         durable = read_mark(disk, plan.tail.identity)
         if plan.cuts_nothing and durable <= to:
             console.print(f"the journal ends with sequence {to:,} already: nothing to cut")

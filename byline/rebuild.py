@@ -45,7 +45,7 @@ def rebuild_projections(settings: Settings, *, console: Console) -> None:
     """
     data = settings.data_directory
     if not (data / "journal").is_dir():
-        raise Unavailable(f"there is no journal in {data}")
+        raise Unavailable(f"there is no journal in {data}: give --data")
     statuses = read_all_statuses(data)
     core = statuses.get("core", {})
     ask_for_rebuild(data)

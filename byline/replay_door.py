@@ -29,14 +29,14 @@ def replay_file(commands: Path, events: Path | None, *, reference: bool, state_h
     columns = (TextColumn("replaying"), BarColumn(), TextColumn("{task.completed:,.0f} lines"), TimeRemainingColumn())
     terminal = Console(stderr=True)
     if commands != STANDARD_INPUT and not commands.exists():
-        raise Refused(f"there is no file {commands}")
+        raise Refused(f"there is no file {commands}: give one, or - for standard input")
     with ExitStack() as stack:
         piped = commands == STANDARD_INPUT
         source = stack.enter_context(open(sys.stdin.fileno() if piped else commands, "rb", closefd=not piped))
         if b"\0" in source.peek(4096)[:4096]:
             raise Refused(f"{commands} holds no JSON lines; `byline journal verify --replay` replays a journal")
         if events is not None and events.exists() and commands != STANDARD_INPUT and events.samefile(commands):
-            raise Refused(f"the events would overwrite the commands in {commands}")
+            raise Refused(f"the events would overwrite the commands in {commands}: give another file")
         target = stack.enter_context(events.open("w")) if events else sys.stdout
         is_shown = events is not None and terminal.is_terminal
         progress = stack.enter_context(Progress(*columns, console=terminal, disable=not is_shown))

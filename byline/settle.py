@@ -175,7 +175,7 @@ def resume(settings: Settings, console: Console, note: str) -> None:
     while not done.exists():
         if time.monotonic() > deadline:
             request.unlink(missing_ok=True)
-            raise Unavailable("the back office does not answer")
+            raise Unavailable("the back office does not answer: `byline status`, and see DATA/logs/backoffice.log")
         time.sleep(0.05)
     console.print(done.read_text())
 

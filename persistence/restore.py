@@ -105,7 +105,7 @@ def restore(
         if len(known) > 1:
             raise Refused(f"the backup holds {len(known)} journals: name one with --identity: {', '.join(known)}")
         if not known:
-            raise Unavailable("the backup holds no journal")
+            raise Unavailable("the backup holds no journal: --from must be what BYLINE_BACKUP_URL was")
         identity = known[0]
     if identity not in known:
         raise Unavailable(f"the backup holds no journal {identity}: it has {', '.join(known) or 'none'}")
@@ -262,13 +262,13 @@ class _Run:
             head = self._read_beside(head)
         found, ended = self._read_journal()
         if not ended and (self._to_sequence or 0) > result.sequence:
-            raise Refused(f"the backup ends with sequence {result.sequence}")
+            raise Refused(f"the backup ends with sequence {result.sequence}: give --to up to it, or none")
         if self._header is not None:
             self._write(self._header, self._data)  # without records where the point is the end of the one before
         elif result.sequence:
             self._begin_next()
         if not result.sequence:
-            raise Refused("the point lies before the first record of the backup")
+            raise Refused("the point lies before the first record of the backup: give a later one, or none")
         if not ended and self._to_sequence is None:
             self._check_whole(head)
         if head is not None and not ended and self._to_sequence is None:
@@ -309,7 +309,7 @@ class _Run:
             known, found = found, self._objects.names(self._identity.hex())
             journal = [(name, size) for name, size in found if name.endswith((".segment", ".part"))]
             if not journal:
-                raise Unavailable("the backup holds no record yet")
+                raise Unavailable("the backup holds no record yet: the log of its shipper says why")
             read = self.result.read_bytes
             waiting = [(name, size) for name, size in _in_order(journal) if segment_of(name) > self._begun[0]]
             if not waiting and self._resumed is not None:  # it may have another history, and a shorter one

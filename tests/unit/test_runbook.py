@@ -1,11 +1,11 @@
-"""docs/operations.md has a line for every message that an operator can meet: each log of WARNING and worse, and each
-error that stops a process, as the sources have them."""
+"""docs/operations.md has a line for every message that an operator can meet: each log of WARNING and worse, each error
+that stops a process, and each refusal of a command that does not say itself what to do, as the sources have them."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,9 @@ STOPS = {
 }  # fmt: skip
 """Errors that end a process or the whole exchange. Halts of settlement have their own runbook."""
 
+REFUSED = {"Refused", "Unavailable", "OutcomeUnknown", "PartMissing", "SettingsInvalid"}
+ASKED = ("backup", "restore", "truncate")
+
 
 def normal(text: str) -> str:
     """Without what differs, and without what follows a line end."""
@@ -32,13 +35,27 @@ def logged(source: str) -> list[str]:
     return [normal(match[1]) for match in LOG.finditer(source)]
 
 
-def raised(source: str) -> Iterator[str]:
+def raised(source: str, names: Collection[str] = STOPS) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
             name, text = getattr(node.exc.func, "id", ""), node.exc.args[0]
-            if name in STOPS and isinstance(text, (ast.Constant, ast.JoinedStr)):
+            if name in names and isinstance(text, (ast.Constant, ast.JoinedStr)):
                 parts = text.values if isinstance(text, ast.JoinedStr) else [text]
                 yield normal("".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts))
+
+
+def is_bare(text: str) -> bool:
+    """Whether a refusal is one clause, and at most a reason behind it: then it cannot say what to do about it."""
+    return re.search(r"[:;,(`]", re.sub(r"(: …)+$", "", text)) is None and re.search(r"\w", text) is not None
+
+
+def refusals() -> dict[str, str]:
+    """Of commands, and of what they ask: those that are bare, and where they are."""
+    paths = [*(ROOT / "byline").glob("*.py"), *(ROOT / "persistence" / f"{name}.py" for name in ASKED)]
+    return {
+        text: str(path.relative_to(ROOT))
+        for path in paths for text in raised(path.read_text(), REFUSED) if is_bare(text)
+    }  # fmt: skip
 
 
 RAISED = re.compile(rf"""\braise ({"|".join(sorted(STOPS))})\(\s*((?:f?"(?:[^"\\]|\\.)*"\s*)+)""")
@@ -71,6 +88,13 @@ def test_every_message_has_its_line_in_the_runbook() -> None:
     assert len(found) > 100 and "journal status=failed error=…" in found
     assert "…: offset 0: no journal header" in found and "event=stays_down process=… status=… log=…" in found
     assert missing(found, (ROOT / "docs" / "operations.md").read_text()) == []
+
+
+def test_every_refusal_says_what_to_do_or_has_its_line() -> None:
+    found = refusals()
+    assert {"the core is not reachable", "the gateway refused the key: …"} <= set(found)
+    assert missing(found, (ROOT / "docs" / "operations.md").read_text()) == []
+    assert is_bare("the cat is out") and is_bare("the cat is out: …") and not is_bare("the cat is out: let it in")
 
 
 def test_a_message_without_a_line_is_found() -> None:
