@@ -155,10 +155,10 @@ class LicenceShares:
         if sum(after.values()) > sum(before.values()):
             losers |= await self._others(db, row["work_id"])
         falls = {id_ for id_, part in before.items() if after.get(id_, 0) < part}
+        owner_id = (await self._catalog.lock_known(db, parent_id))["account_id"]
         if parent_id in falls:
-            losers |= await self._others_and_above(db, parent_id)
-            losers.add((await self._catalog.lock_known(db, parent_id))["account_id"])
-        licensor_id = through[0] if through else (await self._catalog.lock_known(db, parent_id))["account_id"]
+            losers |= await self._others_and_above(db, parent_id) | {owner_id}
+        licensor_id = through[0] if through else owner_id
         return (losers | falls - {parent_id}) - {licensor_id}
 
     async def _given_on(self, db: Any, row: Any) -> set[UUID]:
@@ -178,7 +178,8 @@ class LicenceShares:
         """Everybody who is paid for a work that it is about, and who was asked."""
         told = set(asked)
         for id_ in _works(row):
-            told |= await self._others(db, id_) | {(await self._catalog.lock_known(db, id_))["account_id"]}
+            work = await self._catalog.lock_known(db, id_)
+            told |= await self._rules.paid_beside_owner(db, work) | {work["account_id"]}
         told |= set(row["through"])
         parent_id = row["parent_work_id"]
         payload = {
