@@ -91,9 +91,10 @@ BY_NAME: Mapping[str, Any] = {
     "status": "live", "signature": "9f86d081" * 8, "batch": "12",
 }  # fmt: skip
 BODIES: Mapping[str, Any] = {
+    "CalculationRequest": {"work_id": BY_NAME["id"], "asset": "USDC", "amount": "12.5"},
     "EstimateRequest": {"market": "INK-USDC", "side": "buy", "size": "5", "budget": None, "price": None},
 }  # fmt: skip
-"""Of which one field needs another."""
+"""Of which one field needs another, or stands in its place."""
 FORMATS: Mapping[str, str] = {
     "uuid": BY_NAME["id"], "date-time": BY_NAME["timestamp"], "date": "2026-01-02", "uri": "https://example.org/",
     "duration": "P30D",

@@ -93,12 +93,15 @@ class RoyaltyConsent(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CalculationRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a sale of one's work would give whom, at a time."""
+    """What a sale of one's work for `amount` would give whom, at a time, now unless told; or, with a `period` in their
+    place, what its sales of that month give whom. The kind is `content_purchase` of a sale, and all kinds of a month,
+    unless told."""
 
     work_id: UUID
-    amount: Amount
     asset: AssetName
-    revenue_kind: RevenueKind = "content_purchase"
+    amount: Amount | None = None
+    period: Period | None = None
+    revenue_kind: RevenueKind | None = None
     at: Annotated[datetime, Meta(tz=True)] | None = None
 
 
@@ -117,7 +120,8 @@ class DistributionLine(Struct, frozen=True):
 
 
 class Calculation(Struct, frozen=True):
-    """The lines sum to `amount`."""
+    """The lines sum to `amount`. Of a month that is what its buyers paid, a payee has a line for each share that they
+    had of it, and `reversed` is what of that was given back since."""
 
     asset: str
     amount: str

@@ -11,11 +11,11 @@ __all__ = [
     "add_consents", "add_owed", "add_set_aside", "balances", "close_rule", "consents", "cover", "covered", "debts",
     "debts_to_come", "distribution", "distribution_lines", "distributions_of", "entries_of_account", "event_by_ref",
     "finish_distribution", "gathering", "insert_cover", "insert_distribution", "insert_entry", "insert_event",
-    "insert_gathering", "insert_line", "insert_part", "insert_payout", "insert_rule", "is_cover_open", "lock_cover",
-    "lock_distribution", "lock_owed", "lock_rule", "note_gathering", "note_part", "open_rule", "part", "part_by_ref",
-    "payout", "payouts", "policies", "policy_at", "release", "reverse_line", "rule", "rule_at", "rule_lines", "rules",
-    "sold_in", "standing_rules", "statement", "statements", "take_consent", "titles_until", "totals_of",
-    "totals_of_work", "turn_cover", "turn_payout",
+    "insert_gathering", "insert_line", "insert_part", "insert_payout", "insert_rule", "is_cover_open",
+    "lines_of_month", "lock_cover", "lock_distribution", "lock_owed", "lock_rule", "note_gathering", "note_part",
+    "open_rule", "part", "part_by_ref", "payout", "payouts", "policies", "policy_at", "release", "reverse_line",
+    "rule", "rule_at", "rule_lines", "rules", "sold_in", "standing_rules", "statement", "statements", "take_consent",
+    "titles_until", "totals_of", "totals_of_work", "turn_cover", "turn_payout",
 ]  # fmt: skip
 
 # ------------------------------------------------------------ rules
@@ -244,6 +244,37 @@ async def distributions_of(db: Any, work_id: UUID, before: UUID | None, limit: i
     arguments = (work_id, limit) if before is None else (work_id, limit, before)
     return list(
         await db.fetch(_DISTRIBUTION + f"WHERE e.work_id = $1{position} ORDER BY e.id DESC LIMIT $2", *arguments)
+    )
+
+
+async def lines_of_month(
+    db: Any, work_id: UUID, asset: str, kind: str | None, since: datetime, until: datetime, limit: int
+) -> list[Any]:
+    """What each payee has of a work's own sales in an asset, of one kind or all, for each share that they had; the
+    platform first. `sales`: how many these are, at most `limit`."""
+    arguments: list[Any] = [work_id, asset, since, until, limit]
+    only = ""
+    if kind is not None:
+        arguments.append(kind)
+        only = " AND kind = $6"
+    return list(
+        await db.fetch(
+            f"""
+            SELECT l.work_id, l.account_id, l.role, l.bps, sum(l.amount_units)::bigint AS amount,
+                sum(l.reversed_units)::bigint AS reversed, max(sale.sales) AS sales
+            FROM (
+                SELECT id, count(*) OVER () AS sales FROM (
+                    SELECT id FROM royalties.revenue_event
+                    WHERE work_id = $1 AND asset = $2 AND occurred_at >= $3 AND occurred_at < $4{only} LIMIT $5
+                ) found
+            ) sale
+            JOIN royalties.distribution d ON d.event_id = sale.id
+            JOIN royalties.distribution_line l ON l.distribution_id = d.id
+            GROUP BY l.work_id, l.account_id, l.role, l.bps
+            ORDER BY l.account_id IS NOT NULL, l.work_id, l.account_id, l.role, l.bps
+            """,
+            *arguments,
+        )
     )
 
 

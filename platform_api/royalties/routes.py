@@ -88,11 +88,12 @@ class RoyaltyController(Controller):
     tags = ("royalties",)
     security = BEARER
 
-    @post("/calculate", status_code=200, responses=READS_ONE)
+    @post("/calculate", status_code=200, responses=CHANGES)
     async def calculate(
         self, request: AnyRequest, data: JSONBody[CalculationRequest], caller: Who, royalties: Royalties
     ) -> Envelope[Calculation]:
-        """A dry run: what a sale of one's work would give whom. Nothing is written."""
+        """A dry run: what a sale of one's work would give whom, or what its sales of a month give, each by the rule of
+        its time; at most 10,000 of them. Nothing is written."""
         return ok(request, await royalties.calculate(caller, data))
 
     @get("/works/{work_id:str}", responses=READS_ONE)

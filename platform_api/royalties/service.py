@@ -33,7 +33,7 @@ from platform_api.royalties.payouts import Payouts
 from platform_api.royalties.reconciliation import Reconciliation
 from platform_api.royalties.rules import RoyaltyRules, checked_time
 from platform_api.royalties.split import platform_part
-from platform_api.royalties.statements import Statements, total_of
+from platform_api.royalties.statements import Statements, bounds, total_of
 from platform_api.security import Caller
 from platform_api.settlement.queries import settled_in
 from platform_api.works.service import WorkService
@@ -41,6 +41,8 @@ from platform_api.works.service import WorkService
 __all__ = ["RoyaltyService"]
 
 EVER = date.min, date.max
+SALES_MAX = 10_000
+"""Of a month that a dry run adds up."""
 
 
 class RoyaltyService:
@@ -68,18 +70,48 @@ class RoyaltyService:
         return await self.earnings.record(db, earning)
 
     async def calculate(self, caller: Caller, body: CalculationRequest) -> Calculation:
-        """A dry run, for those who make the work: nothing is written. Raises ApiError NOT_FOUND, VALIDATION_ERROR."""
-        at = checked_time(body.at, "at")
+        """A dry run, for those who make the work: nothing is written.
+
+        Raises ApiError: NOT_FOUND, VALIDATION_ERROR; CONFLICT `too_many_sales` of a month.
+        """
+        if (body.amount is None) == (body.period is None) or (body.period and body.at):
+            message = "amount: give either an amount, with a time if you like, or a period"
+            raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="amount_or_period", field="amount")
         async with self._database.connection() as db:
             await self._works.catalog.check_inside(db, caller, body.work_id)
             scale = await self._exchange.asset_scale(db, body.asset)
             if scale is None:
                 message = f"asset: the exchange lists no {body.asset}"
                 raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_asset", field="asset")
-            units = units_of(body.amount, scale, field="amount")
-            bps = await self.earnings.platform_bps(db, body.revenue_kind, at)
-            platform = platform_part(units, bps)
-            rule_id, parts = await self.earnings.plan(db, body.revenue_kind, body.work_id, units - platform, at)
+            if body.period is not None:
+                return await self._of_month(db, body, body.period, scale)
+            return await self._of_sale(db, body, scale)
+
+    async def _of_month(self, db: Any, body: CalculationRequest, period: str, scale: int) -> Calculation:
+        """Each sale was divided by the rule of its time when its money came, and is never divided anew."""
+        begin, end = bounds(period)
+        rows = await queries.lines_of_month(
+            db, body.work_id, body.asset, body.revenue_kind, begin, end, SALES_MAX + 1
+        )
+        if rows and rows[0]["sales"] > SALES_MAX:
+            message = f"More than {SALES_MAX} sales in that month: GET /v1/royalties/report tells your part of them."
+            raise ApiError(ErrorCode.CONFLICT, message, reason="too_many_sales", details={"most": SALES_MAX})
+        lines = [
+            DistributionLine(
+                str(row["work_id"]), None if row["account_id"] is None else str(row["account_id"]), row["role"],
+                row["bps"], decimal_text(row["amount"], scale), decimal_text(row["reversed"], scale),
+            )
+            for row in rows
+        ]  # fmt: skip
+        return Calculation(body.asset, decimal_text(sum(row["amount"] for row in rows), scale), None, lines)
+
+    async def _of_sale(self, db: Any, body: CalculationRequest, scale: int) -> Calculation:
+        assert body.amount is not None
+        at, kind = checked_time(body.at, "at"), body.revenue_kind or "content_purchase"
+        units = units_of(body.amount, scale, field="amount")
+        bps = await self.earnings.platform_bps(db, kind, at)
+        platform = platform_part(units, bps)
+        rule_id, parts = await self.earnings.plan(db, kind, body.work_id, units - platform, at)
         lines = [DistributionLine(str(body.work_id), None, "platform", bps, decimal_text(platform, scale), "0")]
         lines += [
             DistributionLine(

@@ -19,7 +19,7 @@ import pytest_asyncio
 
 from engine.messages.errors import Refused
 from platform_api.errors import ApiError, timestamp
-from platform_api.royalties import earnings, queries, routes, share_queries, statements
+from platform_api.royalties import earnings, queries, routes, service, share_queries, statements
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.entries import Income
 from platform_api.royalties.statements import StatementDigest
@@ -370,6 +370,45 @@ async def test_collaborators_share_without_a_rule_and_the_dry_run_is_what_happen
             assert shop.owed(account) == round(float(amount) * USDC)
     assert sum(round(float(amount) * USDC) for amount in amounts.values()) == 101 and shop.passing(work) == 0
     assert len(amounts) == 5 and dry["amount"] == "0.000101"
+
+
+async def test_dry_run_of_a_month_is_what_its_sales_gave_by_the_rule_of_their_time(shop, monkeypatch):
+    seller, bearer, work, _, offer = await shop.seller()
+    partner, partner_bearer = await shop.buyer()
+    calculate = "/v1/royalties/calculate"
+    bought = [await sell(shop, offer) for _ in range(2)]
+    rule = await propose(shop, work, bearer, [(seller, 6_000), (partner, 4_000)])
+    await agree(shop, work, partner_bearer, rule)
+    bought.append(await sell(shop, offer))
+    await shop.post(f"/v1/purchases/{bought[0]['id']}/refund", await shop.staff(), {"amount": "5"})
+    await shop.finish()
+    times = ("2023-04-30T23:59:59.999999Z", "2023-04-01T00:00:00Z", "2023-04-10T00:00:00Z")
+    for purchase, at in zip(bought, times, strict=True):
+        (row,) = await shop.world.sql("SELECT event_id FROM payments.purchase WHERE id = $1", UUID(purchase["id"]))
+        await shop.world.sql("UPDATE royalties.revenue_event SET occurred_at = $2 WHERE id = $1", row["event_id"],
+                             datetime.fromisoformat(at))  # fmt: skip
+    body = {"work_id": work["id"], "asset": "USDC"}
+    month = body | {"period": "2023-04"}
+    dry = await shop.world.data("POST", calculate, headers=bearer, json=month)
+    assert (dry["amount"], dry["asset"], dry["rule_id"]) == ("30", "USDC", None)
+    found = {(line["account_id"], line["role"], line["bps"]): (line["amount"], line["reversed"])
+             for line in dry["lines"]}  # fmt: skip
+    assert found == {
+        (None, "platform", 1_000): ("3", "0.5"), (seller, "collaborator", 10_000): ("18", "4.5"),
+        (seller, "collaborator", 6_000): ("5.4", "0"), (partner, "collaborator", 4_000): ("3.6", "0"),
+    }  # fmt: skip
+    nothing = {"asset": "USDC", "amount": "0", "rule_id": None, "lines": []}
+    for change in ({"period": "2023-03"}, {"period": "2023-05"}, {"revenue_kind": "rental"}):
+        assert await shop.world.data("POST", calculate, headers=bearer, json=month | change) == nothing
+    sold = month | {"revenue_kind": "content_purchase"}
+    assert await shop.world.data("POST", calculate, headers=bearer, json=sold) == dry
+    for wrong in (body, month | {"amount": "1"}, month | {"at": "2023-04-10T00:00:00Z"}):
+        await shop.world.refused(400, "VALIDATION_ERROR", "amount_or_period", "POST", calculate, headers=bearer,
+                                 json=wrong)  # fmt: skip
+    _, stranger = await shop.buyer()
+    await shop.world.refused(404, "NOT_FOUND", "unknown_work", "POST", calculate, headers=stranger, json=month)
+    monkeypatch.setattr(service, "SALES_MAX", 2)
+    await shop.world.refused(409, "CONFLICT", "too_many_sales", "POST", calculate, headers=bearer, json=month)
 
 
 async def test_work_made_under_a_licence_below_others_pays_every_licensor_its_share(shop):
@@ -949,6 +988,9 @@ async def test_no_statement_of_money_reads_a_whole_table(shop):
     for path in ("/v1/royalties/balance", "/v1/royalties/report", "/v1/royalties/statements", "/v1/payouts",
                  f"/v1/royalties/works/{work['id']}", f"/v1/royalties/creators/{work['creator_id']}"):  # fmt: skip
         await shop.get(path, bearer)
+    for part in ({"amount": "1"}, {"period": f"{datetime.now(UTC):%Y-%m}"}):
+        body = {"work_id": work["id"], "asset": "USDC"} | part
+        await shop.world.data("POST", "/v1/royalties/calculate", headers=bearer, json=body)
     for path in ("/v1/payments", "/v1/purchases", "/v1/library", f"/v1/purchases/{bought['id']}"):
         await shop.get(path, buyer)
     shop.world.kernel.database.connection = connection
