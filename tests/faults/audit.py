@@ -10,6 +10,7 @@ journal      by a reader that shares no line with the exchange: whole, and every
              orders that were to end with their session did, and no other for that reason: see sessions
 chain        by its own events: see vaults
 readers      PostgreSQL's balances, market data's queue of every order, settlement's batches without gap or halt
+backup       has all that the core had when it was asked; at the end it is restored, and read by the same other reader
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
@@ -31,25 +33,34 @@ from byline.client.market_data import MarketDataClient
 from byline.operator import open_operator
 from byline.summary import read_projection
 from engine.messages.codes import EventKind
+from engine.messages.errors import ExchangeError
+from persistence.backup import Objects
 from persistence.beside import durable_sequence, read_beside
 from persistence.disk import DirectoryDisk
 from persistence.recovery import Replayer
+from persistence.restore import restore
 from tests.faults.load import ASSETS, LOST, MARKETS, Moved, Trader
 from tests.faults.purse import Purse
 from tests.faults.sessions import NOTICED_S, check_sessions
 from tests.faults.told import EXTERNAL, Events, Fill, Leg
 from tests.faults.vaults import DEPOSIT, Vaults, check_chain, check_end
 from tests.simulation.journal_reader import JournalRead, Unsound, read_journal
-from tests.support.exchange import ExchangeProcess, until
+from tests.support.exchange import ExchangeProcess
+from tests.support.waiting import HANG_S, until
 
-__all__ = ["Audit", "audit", "replay_durable", "resolve_unknown", "settled"]
+__all__ = ["Audit", "audit", "check_backup", "replay_durable", "resolve_unknown", "settled"]
 
 T = TypeVar("T")
 TICK, LOT = Decimal("0.01"), Decimal("0.01")
 """Of every market, as genesis lists it."""
 HEAR_S = 60
-"""How long a trader may take to hear the last of its fills."""
-SETTLED_LOOKS = 400
+"""How long traders may take to hear the last of their fills."""
+SETTLED_S = 60.0
+"""How long money may take to where it belongs, while settlement says that it is through with its batches."""
+BATCHES_WAITING = 2
+"""One that was just cut, and one that is on its way."""
+LOOK_S = 5.0
+"""At the latest after that the chain and the journal are looked at again."""
 _ENDS = (EventKind.POSTED, EventKind.VOIDED)
 
 
@@ -167,21 +178,49 @@ async def audit(
     await _readers(exchange, core, result)
 
 
-async def settled(exchange: ExchangeProcess, purses: list[Purse], vaults: Vaults) -> None:
-    """Waits until all money is where it belongs, or settlement has halted. If some never is, `check_end` says which."""
-    disk = DirectoryDisk(exchange.data)
-    for _ in range(SETTLED_LOOKS):
-        if exchange.status("backoffice")["settlement"].get("halted"):
+async def settled(exchange: ExchangeProcess, purses: list[Purse], vaults: Vaults, result: Audit) -> None:
+    """Waits until all money is where it belongs, or settlement has halted. What is not after SETTLED_S is told.
+
+    To look costs a reading of the chain and a replay: it waits for settlement to say that it is through, but not long.
+    """
+    disk, looked, began = DirectoryDisk(exchange.data), 0.0, time.monotonic()
+    behind = began
+    while True:
+        if (settlement := exchange.status("backoffice")["settlement"]).get("halted"):
             return
-        if all([await purse.follow() for purse in purses]):
-            found = Audit()
+        now, found = time.monotonic(), Audit()
+        if not (is_through := settlement.get("pending_batches", 0) <= BATCHES_WAITING):
+            behind = now
+        is_over = all([await purse.follow() for purse in purses])
+        found.check(is_over, f"withdrawals of {[purse.name for purse in purses if purse.open_ones()]} are under way")
+        is_late = now > behind + SETTLED_S or now > began + HANG_S
+        if is_late or (is_over and (is_through or now > looked + LOOK_S)):
+            looked = now
             await vaults.read()
             before = replace(vaults, events=list(vaults.events))
             _, journal = await _replayed(exchange, durable_sequence(disk))
             check_end(before, journal, found)
             if not found.failures:
                 return
+        if is_late:
+            result.failures += [f"not settled after {now - began:.0f} s: {text}" for text in found.failures]
+            return
         await asyncio.sleep(0.3)
+
+
+def check_backup(exchange: ExchangeProcess, store: str, directory: Path, result: Audit) -> int:
+    """Behind the end of the exchange: what is restored is the whole journal, to its last record. Returns how many."""
+    status = exchange.status("core")
+    try:
+        restore(Objects(store), directory)
+        records = read_journal({path.name: path.read_bytes() for path in (directory / "journal").glob("*.journal")})
+    except (ExchangeError, Unsound) as error:
+        result.check(False, f"the backup cannot be restored: {type(error).__name__}: {error}")
+        return 0
+    last = records.records[-1]
+    found, wanted = f"{last.sequence} {last.chain:016x}", f"{status['sequence']} {status['chain']}"
+    result.check(found == wanted, f"the backup ends with {found}, the journal with {wanted}")
+    return len(records.records)
 
 
 def check_deeds(journal: Events, traders: list[Trader], result: Audit) -> None:
@@ -231,11 +270,12 @@ def _units(said: dict[str, Any]) -> int:
 
 async def _fills(journal: Events, traders: list[Trader], result: Audit) -> None:
     """What is told late is waited for: it comes by itself, or never."""
+    deadline = time.monotonic() + HEAR_S
     for trader in traders:
         mine = {key: fill for key, fill in journal.fills.items() if fill[0] == trader.account}
         await _asked(trader, lambda client: client.ping())
         with contextlib.suppress(AssertionError):
-            await until(lambda own=mine, of=trader: own.keys() <= of.fills.keys(), HEAR_S)
+            await until(lambda own=mine, of=trader: own.keys() <= of.fills.keys(), deadline - time.monotonic())
         untold = mine.keys() - trader.fills.keys()
         result.check(
             not untold,
@@ -351,6 +391,10 @@ async def _readers(exchange: ExchangeProcess, core: Any, result: Audit) -> None:
     def office() -> dict[str, Any]:
         return exchange.status("backoffice")
 
+    def shipped() -> bool:
+        return int(exchange.status("backup").get("shipped_sequence", 0)) >= core.sequence
+
+    await until(shipped, 120, f"sequence {core.sequence} in the backup")
     await until(lambda: office().get("projection", {}).get("sequence", 0) >= core.sequence, 120, "the projection")
     try:
         projection = await read_projection(exchange.status("postgres")["url"])

@@ -8,6 +8,12 @@ Meanwhile the purses of the same accounts pay in on the chain and take out over 
 `kill` is SIGKILL, `stop` is SIGSTOP for `pause_s` and then SIGCONT (of the database: of the server and of all that
 serve its connections), `all` is SIGKILL of the supervisor and everything below it, followed by a new start. Each fault
 comes at a random moment of the load. While anything but the core is stopped, orders go on.
+
+`kill core twice` is SIGKILL again while the core starts anew: at a random moment behind its first look at the journal,
+or of the whole start, and before it is ready. One that was ready first is killed too, and the next start struck sooner.
+
+The exchange ships its journal to a backup in a folder. It follows behind each fault, and at the end what is restored
+from it is the journal to its last record.
 """
 
 from __future__ import annotations
@@ -27,7 +33,7 @@ import httpx
 
 from byline.client import generate_key, public_key
 from byline.operator import open_operator
-from tests.faults.audit import Audit, audit, settled
+from tests.faults.audit import Audit, audit, check_backup, settled
 from tests.faults.load import ASSETS, Numbers, Trader
 from tests.faults.purse import PLAIN, Purse
 from tests.faults.vaults import Vaults
@@ -36,11 +42,19 @@ from tests.support.exchange import ExchangeProcess, descendants, until
 __all__ = ["FAULTS", "Kills", "plan", "run_kills"]
 
 TRADERS = 4
-KILLED = ("core", "marketdata", "backoffice", "postgres", "chain", "api")
-STOPPED = ("core", "marketdata", "backoffice", "chain", "api", "postgres")
-FAULTS = ("kill core", "all", *(f"kill {name}" for name in KILLED[1:]), *(f"stop {name}" for name in STOPPED))
+KILLED = ("core", "marketdata", "backoffice", "postgres", "chain", "api", "backup")
+STOPPED = ("core", "marketdata", "backoffice", "chain", "api", "postgres", "backup")
+FAULTS = (
+    "kill core", "kill core twice", "all",
+    *(f"kill {name}" for name in KILLED[1:]), *(f"stop {name}" for name in STOPPED),
+)  # fmt: skip
 RESTARTED_BY_SUPERVISOR_S = 120.0
 FAILURES_KEPT = 20
+STARTS_TRIED = 3
+"""By `kill core twice`: with the four kills of the core that come between two of `all` it dies six times at most, and
+the supervisor gives it eight in a minute."""
+START_S, OPENED_S = 0.8, 0.2
+"""About as long takes a start of the core, and the part of it behind its first look at the journal."""
 
 
 @dataclass
@@ -69,6 +83,10 @@ class Kills:
     """Deposits that wallets made on the chain."""
     ended: int = 0
     """Orders that went with their session."""
+    starts: int = 0
+    """Starts of the core that a kill struck before it was ready."""
+    restored: int = 0
+    """Records that backups held at the end, all that the journals had."""
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -84,6 +102,8 @@ class Kills:
             "withdrawn",
             "deposited",
             "ended",
+            "starts",
+            "restored",
             "seconds",
         ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -96,8 +116,9 @@ class Kills:
 
 
 def plan(count: int, seed: int) -> list[str]:
-    """`count` kills: half of them the core, a tenth everything, the rest each process in turn. Behind each fifth of
-    them one process is stopped for a while, each in turn: these come on top."""
+    """`count` kills: half of them the core, of which each fifth strikes its next start too; a tenth everything, the
+    rest each process in turn. Behind each fifth of them one process is stopped for a while, each in turn: these come on
+    top."""
     draw = random.Random(seed)
     others, stops = ([f"{word} {name}" for name in names] for word, names in (("kill", KILLED[1:]), ("stop", STOPPED)))
     draw.shuffle(others)
@@ -105,7 +126,7 @@ def plan(count: int, seed: int) -> list[str]:
     faults = []
     for number in range(count):
         if number % 2 == 0:
-            faults.append("kill core")
+            faults.append("kill core twice" if number % 10 == 4 else "kill core")
         elif number % 10 == 9:
             faults.append("all")
         else:
@@ -116,18 +137,20 @@ def plan(count: int, seed: int) -> list[str]:
 
 
 async def run_kills(
-    directory: Path, faults: list[str], *, seed: int, pause_s: float = 1.5,
+    directory: Path, faults: list[str], *, seed: int, pause_s: float = 1.5, rest_s: float = 0.0, batch_s: int = 1,
     on_fault: Callable[[int, str, Kills], None] | None = None, environment: Mapping[str, str] | None = None,
 ) -> Kills:  # fmt: skip
     """Carries out `faults` in order on one exchange in `directory`. What fails is in the result, and raises nothing.
 
-    `pause_s`: how long what is stopped stays so. `environment`: more of it for the exchange.
+    `pause_s`: how long what is stopped stays so. `rest_s`: of traders between their rounds, while what was struck comes
+    up again. `batch_s`: between two batches of settlement. `environment`: more of it for the exchange.
 
-    The exchange is stopped at the end, and its journal verified with a replay.
+    The exchange is stopped at the end, and its backup restored.
     """
     result, began, draw = Kills(), time.monotonic(), random.Random(seed)
-    exchange = ExchangeProcess(directory / "data", "--quiet-market", "--batch-seconds", "1")
-    exchange.environment.update(environment or {})
+    exchange = ExchangeProcess(directory / "data", "--quiet-market", "--batch-seconds", str(batch_s))
+    store = (directory / "backup").as_uri()
+    exchange.environment.update({"BYLINE_BACKUP_URL": store, **(environment or {})})
     traders: list[Trader] = []
     purses: list[Purse] = []
     tasks: list[asyncio.Task[None]] = []
@@ -139,15 +162,17 @@ async def run_kills(
         tasks = [asyncio.create_task(one.run()) for one in (*traders, *purses)]
         for number, fault in enumerate(faults):
             before = sum(len(trader.history) for trader in traders)
+            for trader in traders:
+                trader.rest_s = 0.0
             for one in (*traders, *purses):
                 one.going.set()
             more = 40 + draw.randrange(200)
             await until(lambda goal=before + more: sum(len(t.history) for t in traders) > goal, 240, "orders under way")
-            await _carry_out(exchange, traders, fault, draw, pause_s, result)
+            await _carry_out(exchange, traders, fault, draw, pause_s, rest_s, result)
             await _idle([*traders, *purses])
             found = Audit()
             if at_end := number == len(faults) - 1:
-                await settled(exchange, purses, vaults)
+                await settled(exchange, purses, vaults, found)
             await audit(exchange, traders, purses, vaults, found, at_end=at_end)
             result.commands, result.ended = found.commands, found.ended
             result.resolved.update(found.resolved)
@@ -170,6 +195,9 @@ async def run_kills(
             status = await exchange.stop()
             if status:
                 result.failures.append(f"the exchange stopped with status {status}: {exchange.log()[-300:]}")
+            found = Audit()
+            result.restored = await asyncio.to_thread(check_backup, exchange, store, directory / "restored", found)
+            result.failures += found.failures
         await exchange.kill()
     histories = [told for trader in traders for told in trader.history.values()]
     result.requests, result.acked = len(histories), sum(told.outcome == "accepted" for told in histories)
@@ -221,25 +249,67 @@ async def _idle(traders: Sequence[Trader | Purse]) -> None:
 
 
 async def _carry_out(
-    exchange: ExchangeProcess, traders: list[Trader], fault: str, draw: random.Random, pause_s: float, result: Kills
-) -> None:
+    exchange: ExchangeProcess, traders: list[Trader], fault: str, draw: random.Random, pause_s: float, rest_s: float,
+    result: Kills,
+) -> None:  # fmt: skip
     await asyncio.sleep(draw.random() * 0.3)
-    kind, _, name = fault.partition(" ")
+    kind, name, again = (*fault.split(" "), "", "")[:3]
     began = time.monotonic()
+    for trader in traders:
+        trader.rest_s = rest_s
     if kind == "all":
         await exchange.kill()
         await exchange.start()
         await _all_up(exchange, {})
     elif kind == "kill":
-        pid = exchange.pid(name)
-        os.kill(pid, signal.SIGKILL)
-        await _all_up(exchange, {name: pid})
+        dead = [exchange.pid(name)]
+        os.kill(dead[0], signal.SIGKILL)
+        if again:
+            await _strike_a_start(exchange, name, dead, draw, result)
+            began = time.monotonic()
+        await _all_up(exchange, {name: dead})
     else:
         await _stopped(exchange, traders, name, pause_s)
         began = time.monotonic()
         await _all_up(exchange, {})
     result.recovery_s.setdefault(fault, []).append(round(time.monotonic() - began, 3))
     result.replay_s = max(result.replay_s, float(exchange.status("core").get("recovery_s", 0.0)))
+
+
+async def _strike_a_start(
+    exchange: ExchangeProcess, name: str, dead: list[int], draw: random.Random, result: Kills
+) -> None:
+    """SIGKILL of a process that starts anew, before it is ready. Adds to `dead` what was killed."""
+    for trial in range(1, STARTS_TRIED + 1):
+        pid = await until(lambda: _process(exchange, name, dead), RESTARTED_BY_SUPERVISOR_S, f"a start of {name}")
+        is_late = draw.random() < 0.75
+        if is_late:
+            await until(lambda of=pid: _has_opened_journal(of) or not _lives(of), RESTARTED_BY_SUPERVISOR_S)
+        await asyncio.sleep(draw.random() * (OPENED_S if is_late else START_S) / trial)
+        status = exchange.status(name)
+        is_ready = status.get("ready") and status["pid"] == pid
+        os.kill(pid, signal.SIGKILL)
+        dead.append(pid)
+        if not is_ready:
+            result.starts += 1
+            return
+
+
+def _process(exchange: ExchangeProcess, name: str, dead: list[int]) -> int | None:
+    """The living one of that name, which has not written a status perhaps, but for those."""
+    assert exchange.process is not None
+    for pid in descendants(exchange.process.pid):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if words[-3:-1] == [b"process", name.encode()] and pid not in dead:
+                return pid
+    return None
+
+
+def _has_opened_journal(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return any(os.readlink(entry).endswith("/journal.lock") for entry in Path(f"/proc/{pid}/fd").iterdir())
+    return False
 
 
 async def _stopped(exchange: ExchangeProcess, traders: list[Trader], name: str, pause_s: float) -> None:
@@ -272,15 +342,14 @@ async def _is_ready(exchange: ExchangeProcess) -> bool:
         return False
 
 
-async def _all_up(exchange: ExchangeProcess, dead: dict[str, int]) -> None:
+async def _all_up(exchange: ExchangeProcess, dead: dict[str, list[int]]) -> None:
     """Every process is up and ready, those in `dead` under another number; order entry and the API answer."""
-    names = ("core", "marketdata", "backoffice", "postgres", "chain", "api")
 
     def up() -> bool:
         assert exchange.process is not None and exchange.process.poll() is None, "the supervisor ended"
-        for name in names:
+        for name in KILLED:
             status = exchange.status(name)
-            if not status.get("ready") or status.get("pid") == dead.get(name) or not _lives(status["pid"]):
+            if not status.get("ready") or status["pid"] in dead.get(name, ()) or not _lives(status["pid"]):
                 return False
         return True
 

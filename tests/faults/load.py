@@ -119,6 +119,8 @@ class Trader:
     """Accounts that it gives money to."""
     ends: bool = False
     """Its orders end with their session."""
+    rest_s: float = 0.0
+    """Between two rounds of IN_FLIGHT commands."""
     history: dict[str, Told] = field(default_factory=dict)
     money: dict[str, Moved] = field(default_factory=dict)
     """By ref."""
@@ -155,6 +157,7 @@ class Trader:
                 try:
                     client = await self.connected()
                     await asyncio.gather(*(self._act(client, draw) for _ in range(IN_FLIGHT)))
+                    await asyncio.sleep(self.rest_s)
                     if self.ends and draw.random() < LEFT:
                         await self.drop()
                 except LOST:

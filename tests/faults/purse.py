@@ -117,14 +117,15 @@ class Purse:
             self.idle.clear()
             with contextlib.suppress(*LOST):
                 await self._act()
-            await asyncio.sleep(PAUSE_S)
+            if self.going.is_set():
+                await asyncio.sleep(PAUSE_S)
 
     async def follow(self) -> bool:
         """One step further with every withdrawal; whether all are over."""
-        for out in self._open():
+        for out in self.open_ones():
             with contextlib.suppress(*LOST):
                 await self._follow(out)
-        return not self._open()
+        return not self.open_ones()
 
     async def booked(self) -> set[tuple[str, str, str]]:
         """Ref, asset and amount of every deposit that REST shows. Raises one of LOST."""
@@ -139,11 +140,12 @@ class Purse:
                 return rows
             cursor = f"&cursor={following}"
 
-    def _open(self) -> list[TakenOut]:
+    def open_ones(self) -> list[TakenOut]:
+        """Its withdrawals that are not over."""
         return [out for out in self.outs if out.status not in (*CLOSED, "refused")]
 
     async def _act(self) -> None:
-        for out in self._open():
+        for out in self.open_ones():
             if out.status in ("unknown", "requested", "held"):
                 await self._follow(out)
         asset = self._draw.choice(list(ASSETS))

@@ -90,7 +90,8 @@ class Card:
                 "fills_checked": kills.fills, "money_commands_checked": kills.refs,
                 "money_commands_sent_again": kills.refs_again, "orders_ended_with_their_session": kills.ended,
                 "withdrawals_paid": kills.withdrawn,
-                "deposits_booked": kills.deposited,
+                "deposits_booked": kills.deposited, "starts_of_the_core_struck": kills.starts,
+                "records_restored_from_backups": kills.restored,
                 "slowest_up_again_s": {fault: max(times) for fault, times in sorted(kills.recovery_s.items())},
                 "pause_s": self.pause_s, "slowest_recovery_of_the_core_s": kills.replay_s,
                 "seconds": round(kills.seconds, 1),
@@ -165,7 +166,7 @@ def _kills_page(kills: dict[str, Any]) -> list[str]:
         "",
         "| | |",
         "|---|---|",
-        f"| processes killed (SIGKILL) | {kills['killed']:,} times |",
+        f"| processes killed (SIGKILL) | {kills['killed']:,} times{_in_starts(kills)} |",
         f"| processes stopped for a while (SIGSTOP) | {kills['stopped']:,} times; with the kills "
         f"{kills['seconds']:,.0f} s |",
         f"| orders whose true outcome was compared with what was told | {kills['orders_checked']:,}, "
@@ -174,6 +175,7 @@ def _kills_page(kills: dict[str, Any]) -> list[str]:
         f"{resolved or 'none'} |",
         *_sessions(kills),
         *_money(kills),
+        *_backups(kills),
         f"| slowest recovery of the core | {kills['slowest_recovery_of_the_core_s']} s |",
         *_run(kills),
         "",
@@ -182,9 +184,24 @@ def _kills_page(kills: dict[str, Any]) -> list[str]:
         *(f"| {fault} | {count} | {kills['slowest_up_again_s'].get(fault, 0)} s |"
           for fault, count in kills["faults"].items()),
         "",
-        f"`kill`: SIGKILL; `stop`: SIGSTOP for {kills['pause_s']:g} seconds, then SIGCONT; `all`: SIGKILL of all.",
+        "`kill`: SIGKILL; `twice`: again in the start that follows; `all`: SIGKILL of all; "
+        f"`stop`: SIGSTOP for {kills['pause_s']:g} seconds, then SIGCONT.",
         "",
     ]  # fmt: skip
+
+
+def _in_starts(kills: dict[str, Any]) -> str:
+    struck = kills.get("starts_of_the_core_struck", 0)
+    return f", and {struck:,} times more a core that was starting, before it was ready" if struck else ""
+
+
+def _backups(kills: dict[str, Any]) -> list[str]:
+    if "records_restored_from_backups" not in kills:
+        return []
+    return [
+        f"| records that backups held when their exchange had stopped | {kills['records_restored_from_backups']:,}: "
+        "each journal to its last record |"
+    ]
 
 
 def _sessions(kills: dict[str, Any]) -> list[str]:
