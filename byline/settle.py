@@ -135,8 +135,9 @@ def show(settings: Settings, console: Console) -> bool:
             console.print("chain     not reached yet")
         console.print(f"batches   {office['final_batch']} final, {office['pending_batches']} waiting")
         console.print(f"halted    [bold]{halted}[/]" if halted else "halted    no")
-        if office["chain_error"]:
-            console.print(f"waiting   {office['chain_error']}")
+        for name in ("chain_error", "sealing_waits", "backup_waits"):
+            if office[name]:
+                console.print(f"waiting   {office[name]}", soft_wrap=True)
         for name in ("open_exits", "unclaimed_deposits", "refused_bookings", "unpayable"):
             if office.get(name):
                 console.print(f"{name:<9} {len(office[name])}: {office[name]}")

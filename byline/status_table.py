@@ -95,7 +95,8 @@ def _facts(name: str, status: dict[str, Any], before: dict[str, Any], seconds: f
             text += f"\nbatch {settlement['final_batch']} final, {settlement['pending_batches']} waiting, "
             text += f"{settlement['chain']}, executor {settlement['executor']}"
             text += f"\nHALTED: {settlement['halted']}" if settlement["halted"] else ""
-            text += f"\nchain: {settlement['chain_error']}" if settlement["chain_error"] else ""
+            for field, of in (("chain_error", "chain"), ("sealing_waits", "second core"), ("backup_waits", "backup")):
+                text += f"\n{of}: {settlement[field]}" if settlement[field] else ""
         return text
     if name == "marketdata" and "sequence" in status:
         return (

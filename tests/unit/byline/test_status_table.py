@@ -32,3 +32,15 @@ def test_a_process_that_wrote_nothing_for_long_is_silent(
     assert show_status(load_settings({}, data_directory=tmp_path), console=console, once=True, as_json=False) == code
     told = capsys.readouterr().out
     assert shown in told and "segments 3" in told
+
+
+@pytest.mark.parametrize("field", ["chain_error", "sealing_waits", "backup_waits"])
+def test_what_settlement_waits_for_is_shown(tmp_path: Path, capsys: Any, field: str) -> None:
+    waits = dict.fromkeys(("chain_error", "sealing_waits", "backup_waits"), "")
+    settlement = {"final_batch": 3, "pending_batches": 2, "chain": "embedded", "executor": "model", "halted": ""}
+    projection = {"sequence": 7, "lag": 0, "last_error": ""}
+    StatusFile(tmp_path, "backoffice").write(
+        ready=True, projection=projection, settlement=settlement | waits | {field: "it is away"}
+    )
+    show_status(load_settings({}, data_directory=tmp_path), console=Console(width=200), once=True, as_json=False)
+    assert ": it is away" in capsys.readouterr().out
