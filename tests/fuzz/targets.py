@@ -22,7 +22,7 @@ from engine.messages.errors import JournalCorrupt
 from gateway.keys import ApiKey, Scope
 from gateway.session import CommandRefused, Send, Session, SessionTerms, State, Submit
 from gateway.wire import json as wire
-from gateway.wire.binary import command_count, first_fault
+from gateway.wire.binary import command_count
 from persistence import segments
 from persistence.backup import PartHeader
 from persistence.disk import SystemClock
@@ -41,6 +41,8 @@ Target = Callable[[bytes], bool]
 """True: the bytes were understood, so what lies behind the first refusal was reached."""
 FRAME_MAX = 1 << 16
 KEY = generate_key()
+ALICE = 2
+"""Who sends the records: in the core of `_listed` as in the directory that their words are made with."""
 
 
 # ------------------------------------------------------------------------------------------------ order entry
@@ -112,7 +114,10 @@ def _bare(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _binary(data: bytes) -> bool:
-    """Records from a client: a count, or none; and a record that passes applies without breaking the core."""
+    """Records from a client: a count, or none; and a record that passes is the one that the JSON encoder makes of its
+    words, and applies without breaking the core."""
+    from tests.unit.gateway.test_binary import judge
+
     number = command_count(data)
     if number <= 0:
         return False
@@ -120,7 +125,7 @@ def _binary(data: bytes) -> bool:
     for _ in range(number):
         size = data[at + 5] * 128
         record = bytearray(data[at : at + size])
-        if first_fault(record, [0], 1) is None:
+        if judge(bytes(record)) is None:
             core = _listed()
             record[8:24] = struct.pack("<Qq", core.sequence + 1, 1_000)
             core.apply(bytes(record))
@@ -313,8 +318,8 @@ def seeds_of(name: str) -> list[bytes]:
         from tests.support.binary import cancel
         from tests.support.binary import place as placed
 
-        order = placed(0, "a-1", 0, 41, 15)
-        return [order, cancel(0, "a-1"), order + cancel(0, 7), placed(0, "b", 1, 40, 5, oco="a-1")]
+        order = placed(ALICE, "a-1", 0, 41, 15)
+        return [order, cancel(ALICE, "a-1"), order + cancel(ALICE, 7), placed(ALICE, "b", 1, 40, 5, oco="a-1")]
     if name == "journal":
         return [b"\0" + _written(5), b"\1" + _written(60), b"\1" + bytes(4096)]
     if name == "snapshot":

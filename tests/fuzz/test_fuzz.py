@@ -65,22 +65,26 @@ def test_mutants_are_many_and_the_same_for_the_same_seed() -> None:
     assert list(mutants([b"abc" * 50], 50, 2)) != one[:50]
 
 
+def _broken(*_: object, **__: object) -> object:
+    raise ZeroDivisionError("planted")
+
+
 @pytest.mark.parametrize(
-    ("name", "break_it"),
+    ("name", "broken", "how", "seen"),
     [
-        ("journal", "persistence.segments._check_end"), ("json", "gateway.wire.json.parse"),
-        ("part", "persistence.backup.PartHeader.unpack"), ("localsui", "settlement.chain.encoding.Reader.u64"),
+        ("journal", "persistence.segments._check_end", _broken, "ZeroDivisionError"),
+        ("json", "gateway.wire.json.parse", _broken, "ZeroDivisionError"),
+        ("part", "persistence.backup.PartHeader.unpack", _broken, "ZeroDivisionError"),
+        ("localsui", "settlement.chain.encoding.Reader.u64", _broken, "ZeroDivisionError"),
+        ("session", "gateway.session._only_removes", _broken, "ZeroDivisionError"),
+        ("marketdata", "marketdata.session.Session._rid_of", _broken, "ZeroDivisionError"),
+        ("binary", "tests.unit.gateway.test_binary.first_fault", lambda *_: None, "ValueError|AssertionError"),
     ],
 )  # fmt: skip
-def test_a_planted_fault_is_found(name: str, break_it: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_fault_is_found(
+    name: str, broken: str, how: Callable[..., object], seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each target must be able to fail: with its reader broken the same short run finds it."""
-    monkeypatch.setattr(break_it, _broken())
-    with pytest.raises(AssertionError, match=name):
+    monkeypatch.setattr(broken, how)
+    with pytest.raises(AssertionError, match=f"{name}: ({seen})"):
         test_f45_f47_nothing_but_a_refusal_leaves_a_reader_of_bytes(name)
-
-
-def _broken() -> Callable[..., object]:
-    def broken(*_: object, **__: object) -> object:
-        raise ZeroDivisionError("planted")
-
-    return broken
