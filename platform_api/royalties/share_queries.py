@@ -13,6 +13,10 @@ __all__ = [
     "waiting_licence_shares", "works_below",
 ]  # fmt: skip
 
+_EDGES = "LATERAL (SELECT * FROM royalties.ancestor a WHERE {of} AND a.ended_at IS NULL OFFSET 0) a"
+"""OFFSET 0 keeps the planner from making a join of it."""
+
+
 async def ancestors(db: Any, work_id: UUID) -> list[Any]:
     return list(
         await db.fetch(
@@ -42,18 +46,20 @@ async def lock_chains(db: Any) -> None:
 
 
 async def edges_above(db: Any, work_ids: Sequence[UUID]) -> list[Any]:
-    """What these works, and all above them, give to the works directly above: as they stand at one moment."""
+    """What these works, and all above them, give to the works directly above: as they stand at one moment.
+
+    Visits their own edges alone: to join them, a plan that does not know how few they are reads those of all works.
+    """
     return list(
         await db.fetch(
-            """
+            f"""
             WITH RECURSIVE above AS (
                 SELECT id AS work_id FROM unnest($1::uuid[]) AS id
                 UNION
-                SELECT a.parent_work_id FROM above u JOIN royalties.ancestor a ON a.work_id = u.work_id
-                WHERE a.ended_at IS NULL
+                SELECT a.parent_work_id FROM above u CROSS JOIN {_EDGES.format(of="a.work_id = u.work_id")}
             )
             SELECT a.work_id, a.parent_work_id, a.through, a.passed_bps, sum(a.share_bps)::integer AS share_bps
-            FROM above u JOIN royalties.ancestor a ON a.work_id = u.work_id AND a.ended_at IS NULL
+            FROM above u CROSS JOIN {_EDGES.format(of="a.work_id = u.work_id")}
             GROUP BY a.work_id, a.parent_work_id, a.through, a.passed_bps
             ORDER BY a.work_id, a.parent_work_id, a.through, a.passed_bps
             """,
@@ -65,12 +71,11 @@ async def edges_above(db: Any, work_ids: Sequence[UUID]) -> list[Any]:
 async def works_below(db: Any, work_id: UUID, limit: int) -> list[UUID]:
     """The work and those below it, at any distance; at most so many, in no order."""
     rows = await db.fetch(
-        """
+        f"""
         WITH RECURSIVE below AS (
             SELECT $1::uuid AS work_id
             UNION
-            SELECT a.work_id FROM below b JOIN royalties.ancestor a ON a.parent_work_id = b.work_id
-            WHERE a.ended_at IS NULL
+            SELECT a.work_id FROM below b CROSS JOIN {_EDGES.format(of="a.parent_work_id = b.work_id")}
         )
         SELECT work_id FROM below LIMIT $2
         """,

@@ -951,6 +951,12 @@ async def test_money_of_who_sells_much_is_not_summed_anew_at_each_read(shop, mon
             UUID(seller), UUID(work["id"]), SALES,
         )  # fmt: skip
         await db.execute("SELECT royalties.sum_again()")
+        await db.execute(
+            "INSERT INTO royalties.ancestor (licence_id, work_id, parent_work_id, share_bps)"
+            " SELECT gen_random_uuid(), w[i], w[i / 4], 1000"
+            " FROM (SELECT array_agg(gen_random_uuid()) AS w FROM generate_series(1, $1)) works,"
+            " generate_series(4, $1) i", SALES // 2,
+        )  # fmt: skip
         await db.execute("VACUUM ANALYZE")
         seen, connection = {}, shop.world.kernel.database.connection
         shop.world.kernel.database.connection = lambda: _Recorded(connection(), seen)
@@ -962,8 +968,9 @@ async def test_money_of_who_sells_much_is_not_summed_anew_at_each_read(shop, mon
         await shop.post("/v1/payouts", bearer, {"asset": "USDC", "amount": "1"})
         await sell(shop, offer)
         shop.world.kernel.database.connection = connection
-        sums = re.compile(r"royalties\.(entry|owed|daily|work_income|maturing|set_aside|payout)\b")
+        sums = re.compile(r"royalties\.(entry|owed|daily|work_income|maturing|set_aside|payout|ancestor)\b")
         statements = {query: arguments for query, arguments in seen.items() if sums.search(query)}
+        assert any("RECURSIVE" in query for query in statements)
         wrong, ran = await long_ways(db, statements)
         assert wrong == [] and ran > 5
         assert (await long_ways(db, {OVER_ALL_ENTRIES: (UUID(seller),)}))[0]  # it would have been found
