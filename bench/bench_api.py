@@ -39,9 +39,9 @@ __all__ = ["LEFT_OUT", "MIX", "run"]
 LEFT_OUT = "a network, TLS, rate limits; the catalogue was written by SQL, without events and files; no other load"
 MIX = (
     "reads: works by id 26 %, lists of works 14 %, half of them by several filters, creators 12 %, chapters and offers "
-    "10 %, licence codes 10 %, availability 8 %, search 8 %, what is owed for many sales 2 %; writes 10 %: of these "
-    "drafts, edits, chapters, follows 60 %, purchases from a balance 20 %, payment intents and their payments 15 %, "
-    "refunds of purchases 5 %"
+    "10 %, licence codes 10 %, availability 8 %, search 8 %, half of it with filters, what is owed for many sales 2 %; "
+    "writes 10 %: of these drafts, edits, chapters, follows 60 %, purchases from a balance 20 %, payment intents "
+    "and their payments 15 %, refunds of purchases 5 %"
 )
 FULL, SMOKE = Sizes(10_000, 100_000, 50_000), Sizes(50, 400, 100)
 CONNECTIONS, PER_SECOND = 32, 500
@@ -279,10 +279,24 @@ class _Load:
         return self._read("read", f"/v1/availability/{id_}?territory=PG", holds)
 
     def _search(self) -> Request:
-        """A word that some title has, its beginning, or two words."""
-        title = self.catalogue.titles[self._any()].lower().split()
-        text = self.rng.choice([title[0], title[-1][:4], f"{title[0]} {title[1]}"])
-        return self._read("search", f"/v1/works/search?q={quote(text)}&limit=20", lambda data: len(data) >= 1)
+        """A word that some title has, its beginning, or two words; or, among filters, what costs most: words that
+        nearly all works have, one after the other, a letter, or a word with what few or no works are."""
+        if self.rng.random() < 0.5:
+            title = self.catalogue.titles[self._any()].lower().split()
+            text = self.rng.choice([title[0], title[-1][:4], f"{title[0]} {title[1]}"])
+            return self._found(text, "", 1, 20)
+        first, second = self.catalogue.words[1:3]  # the most common, as they are drawn
+        text, filters, least, most = self.rng.choice(
+            [(f'"{first} {second}"', "kind=film", 0, 20), (first[0], "kind=film&category=art", 0, 20),
+             (first, "kind=audio&genre=poetry", 0, 0), (first[0], "kind=film&category=film&genre=mystery", 0, 0),
+             (f"{first} {self.rng.choice(self.catalogue.words)}", "genre=thriller", 0, 20),
+             (self.rng.choice(self.catalogue.words), f"tag={first}&language=en", 0, 20)]
+        )  # fmt: skip
+        return self._found(text, filters, least, most)
+
+    def _found(self, text: str, filters: str, least: int, most: int) -> Request:
+        path = f"/v1/works/search?q={quote(text)}&limit=20&{filters}"
+        return self._read("search", path, lambda data: least <= len(data) <= most)
 
     def _owed(self) -> Request:
         def holds(data: Any) -> bool:

@@ -228,10 +228,14 @@ async def following(db: Any, account_id: UUID, after: tuple[Any, Any], limit: in
     return rows
 
 
+_NAME = "(SELECT c.display_name FROM creators.creator c WHERE c.id = a.creator_id)"
+"""Of those on the page, one by one. To join them, a plan that does not know how few they are reads all creators."""
+
+
 async def feed_of(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:
     """Of the creators that the account follows, the latest first. Cost: follows × limit index entries."""
     rows: list[Any] = await db.fetch(
-        "SELECT a.*, c.display_name FROM creators.follow f JOIN creators.creator c ON c.id = f.creator_id"
+        f"SELECT a.*, {_NAME} AS display_name FROM creators.follow f"
         " CROSS JOIN LATERAL (SELECT * FROM creators.activity a WHERE a.creator_id = f.creator_id"
         "  AND ($2::uuid IS NULL OR a.id < $2) ORDER BY a.id DESC LIMIT $3) a"
         " WHERE f.account_id = $1 AND f.ended_at IS NULL ORDER BY a.id DESC LIMIT $3",
@@ -242,9 +246,8 @@ async def feed_of(db: Any, account_id: UUID, before: UUID | None, limit: int) ->
 
 async def feed_of_trending(db: Any, creators_max: int, before: UUID | None, limit: int) -> list[Any]:
     rows: list[Any] = await db.fetch(
-        "SELECT a.*, c.display_name FROM"
+        f"SELECT a.*, {_NAME} AS display_name FROM"
         " (SELECT creator_id FROM creators.tally ORDER BY trend DESC, creator_id DESC LIMIT $1) t"
-        " JOIN creators.creator c ON c.id = t.creator_id"
         " CROSS JOIN LATERAL (SELECT * FROM creators.activity a WHERE a.creator_id = t.creator_id"
         "  AND ($2::uuid IS NULL OR a.id < $2) ORDER BY a.id DESC LIMIT $3) a"
         " ORDER BY a.id DESC LIMIT $3",

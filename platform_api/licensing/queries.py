@@ -180,15 +180,17 @@ async def chain(db: Any, license_id: UUID, at: datetime) -> list[Any]:
 
 
 async def valid_ids(db: Any, license_ids: list[UUID], at: datetime) -> set[UUID]:
-    """Those that hold, with all above them."""
+    """Those that hold, with all above them; these are looked up one by one: to join them, a plan that does not know how
+    few they are reads all licences."""
     rows = await db.fetch(
         """
         WITH RECURSIVE above AS (
             SELECT l.id AS leaf, l.parent_license_id, l.status, l.starts_at, l.ends_at
             FROM licensing.license l WHERE l.id = ANY($1)
             UNION ALL
-            SELECT a.leaf, p.parent_license_id, p.status, p.starts_at, p.ends_at
-            FROM above a JOIN licensing.license p ON p.id = a.parent_license_id
+            SELECT a.leaf, p.* FROM above a CROSS JOIN LATERAL (
+                SELECT p.parent_license_id, p.status, p.starts_at, p.ends_at
+                FROM licensing.license p WHERE p.id = a.parent_license_id LIMIT 1) p
         )
         SELECT leaf FROM above GROUP BY leaf
         HAVING bool_and(status = 'active' AND coalesce(starts_at <= $2 AND $2 < ends_at, false))

@@ -35,7 +35,7 @@ each has its own plan. Offers are counted since of `EXISTS` the planner would ma
 FACETS = (
     "ARRAY['kind ' || w.kind, 'category ' || w.category, 'language ' || w.language, 'creator ' || w.creator_id::text]"
 )
-"""Just what the index `work_facets` has beside genres and tags."""
+"""Just what the index `work_found` has beside words, genres and tags."""
 LOOKED_UP: Mapping[str, str] = {
     "kind": FACETS + " @> ARRAY['kind ' || {}]",
     "category": FACETS + " @> ARRAY['category ' || {}]",
@@ -43,10 +43,11 @@ LOOKED_UP: Mapping[str, str] = {
     "genre": FILTERS["genre"],
     "tag": FILTERS["tag"],
     "creator_id": FACETS + " @> ARRAY['creator ' || {}::uuid::text]",
-    "price": "w.id IN (SELECT o.work_id FROM works.offer o WHERE o.active AND o.asset = {}"
-    " AND o.price_units BETWEEN {} AND {})",
 }
-"""The same conditions as only indexes of what is asked for answer them, never one of an order."""
+"""The same conditions as only the index of what is asked for answers them, never one of an order."""
+OFFERED = "works.offer o WHERE o.active AND o.asset = {} AND o.price_units BETWEEN {} AND {}"
+OFFERED_MAX = 10_000
+"""Of so few offers at a price the works are looked up; else what the other filters find is asked for its price."""
 STEPS = 25
 """How far an index is read in the order of a list, for each row asked for. What more than four in a hundred works have
 is found so; what is rarer is looked up by what it has, and sorted."""
@@ -82,19 +83,25 @@ SEARCH_WORDS = {
 }  # fmt: skip
 """Language → text search configuration; `simple` for every other."""
 CANDIDATES_MAX = 500
-"""How many matches of a search are ranked, the newest: bounds its cost for words that everybody uses. Of such a word
-the index of the newest has enough after few steps, of a rare one the index of words has all. A work whose title is just
-what was typed is found however old it is, and comes first."""
+"""How many matches of a search are ranked, the newest: bounds its cost for words that everybody uses. A work whose
+title is just what was typed is found however old it is, and comes first."""
+PROBE, COMMON, WALK_MAX = 500, 25, 10_000
+"""Where `COMMON` of the newest `PROBE` works fit, the candidates are found by going on in that order, at most so far;
+else, or if those are too few, by the index of words and filters. At worst it is read for what fits seldom among the
+newest, and often among the others."""
 EXACT_RANK = 10**12
 _SEARCH = (
     "WITH given AS ("
     " SELECT websearch_to_tsquery('simple', {{0}}) AS plain, websearch_to_tsquery('{words}', {{0}}) AS s),"
-    " query AS (SELECT"
+    " asked AS (SELECT"
     " CASE WHEN numnode(plain) = 0 THEN s"
-    f" WHEN s = plain THEN {as_beginning('plain')} ELSE ({as_beginning('plain')}) || s END AS words FROM given) "
+    f" WHEN s = plain THEN {as_beginning('plain')} ELSE ({as_beginning('plain')}) || s END AS words FROM given),"
+    " query AS MATERIALIZED (SELECT CASE WHEN querytree(words) = 'T' THEN ''::tsquery ELSE words END AS words"
+    " FROM asked)"
 )
-"""The configuration stands in the text of the statement: looked up by a parameter, the planner could not work `words`
-out once for all, nor know how common they are, and every row that is compared or ranked would read them anew."""
+"""Worked out once for a statement, not for each row. What words that are left out would answer alone finds nothing: no
+index tells where a word is not."""
+_MATCHES = "w.search @@ (SELECT words FROM query) AND lower(w.title) <> lower($1)"
 
 
 class _Arguments(list[Any]):
@@ -270,11 +277,24 @@ async def _look_up(
     db: Any, sort: str, filters: Mapping[str, Any], after: tuple[Any, ...] | None, limit: int
 ) -> list[Any]:
     arguments, order = _Arguments(), ORDERS[sort]
-    where = _conditions(arguments, filters, LOOKED_UP)
+    others = {name: value for name, value in filters.items() if name != "price"}
+    hits = f"SELECT w.id, w.title, w.published_at FROM works.work w WHERE {_conditions(arguments, others, LOOKED_UP)}"
+    offered = ""
+    if "price" in filters:
+        at_it = f"SELECT o.work_id FROM {arguments.put(OFFERED, *filters['price'])} LIMIT {OFFERED_MAX + 1}"
+        offered = f"offered AS MATERIALIZED ({at_it}),"
+        hits = f"""
+            SELECT w.id, w.title, w.published_at FROM (SELECT DISTINCT work_id FROM offered) o
+            CROSS JOIN LATERAL (SELECT * FROM works.work w WHERE w.id = o.work_id LIMIT 1) w
+            WHERE (SELECT count(*) FROM offered) <= {OFFERED_MAX} AND {_conditions(arguments, others)}
+            UNION ALL
+            {hits} AND (SELECT count(*) FROM offered) > {OFFERED_MAX}
+            AND {arguments.put(FILTERS["price"], *filters["price"])}
+        """
     beyond = "true" if after is None else arguments.put(order.beyond, *after)
     rows: list[Any] = await db.fetch(
         f"""
-        WITH hit AS MATERIALIZED (SELECT w.id, w.title, w.published_at FROM works.work w WHERE {where}),
+        WITH {offered} hit AS MATERIALIZED ({hits}),
         page AS (SELECT w.id FROM hit w WHERE {beyond} ORDER BY {order.by} LIMIT {arguments.put("{}", limit)})
         SELECT {_WORK} FROM {_WORKS} JOIN page p ON p.id = w.id ORDER BY {order.by}
         """,
@@ -296,26 +316,44 @@ async def search(
     db: Any, text: str, words: str, filters: Mapping[str, Any], after: tuple[int, UUID] | None, limit: int
 ) -> list[Any]:
     """Titles that are just that, then by rank, in millionths; ties by id. `words` is the text search configuration of
-    the language asked in, one of those that we know."""
+    the language asked in, one of those that we know.
+
+    None of its ways is left to what the planner takes words and filters to be: it believes that they are independent,
+    and a plan that it keeps knows none of them.
+    """
     assert words == "simple" or words in SEARCH_WORDS.values(), words
     arguments = _Arguments()
     query = arguments.put(_SEARCH.format(words=words), text.strip())
     where = _conditions(arguments, filters)
+    looked_up = _conditions(arguments, filters, LOOKED_UP)
     beyond = "true" if after is None else arguments.put("(r.rank, r.id) < ({}::bigint, {}::uuid)", *after)
     end = arguments.put("ORDER BY r.rank DESC, r.id DESC LIMIT {}", limit)
+    newest = "ORDER BY w.published_at DESC, w.id DESC LIMIT"
+    walk = f"(SELECT w.* FROM works.work w WHERE w.status = 'published' {newest} {{}}) w WHERE {where} AND {_MATCHES}"
     rows: list[Any] = await db.fetch(
         f"""{query},
+        probe AS (SELECT count(*) >= {COMMON} AS common FROM {walk.format(PROBE)}),
+        walked AS MATERIALIZED (
+            SELECT w.id, w.search FROM {walk.format(f"(SELECT CASE WHEN common THEN {WALK_MAX} ELSE 0 END FROM probe)")}
+            {newest} {CANDIDATES_MAX}
+        ),
+        hit AS MATERIALIZED (
+            SELECT w.id, w.search, w.published_at FROM works.work w
+            WHERE (SELECT count(*) FROM walked) < {CANDIDATES_MAX} AND {looked_up} AND {_MATCHES}
+        ),
         found AS (
-            SELECT w.id, w.search, q.words FROM works.work w, query q WHERE w.search @@ q.words AND {where}
-            AND lower(w.title) <> lower($1) ORDER BY w.published_at DESC, w.id DESC LIMIT {CANDIDATES_MAX}
+            SELECT id, search FROM walked WHERE (SELECT count(*) FROM walked) = {CANDIDATES_MAX}
+            UNION ALL (SELECT w.id, w.search FROM hit w {newest} {CANDIDATES_MAX})
         ),
         exact AS (
-            SELECT w.id FROM works.work w WHERE lower(w.title) = lower($1) AND {where}
-            ORDER BY w.id DESC LIMIT {CANDIDATES_MAX}
+            SELECT w.id FROM (
+                SELECT w.* FROM works.work w WHERE lower(w.title) = lower($1) AND w.status = 'published'
+                ORDER BY w.id DESC LIMIT {WALK_MAX}) w
+            WHERE {where} ORDER BY w.id DESC LIMIT {CANDIDATES_MAX}
         ),
         ranked AS (
             SELECT id, {EXACT_RANK}::bigint AS rank FROM exact
-            UNION ALL SELECT id, (ts_rank_cd(search, words, 1) * 1000000)::bigint FROM found
+            UNION ALL SELECT id, (ts_rank_cd(search, (SELECT words FROM query), 1) * 1000000)::bigint FROM found
         ),
         best AS (SELECT r.id, r.rank FROM ranked r WHERE {beyond} {end})
         SELECT {_WORK}, r.rank FROM best r JOIN works.work w ON w.id = r.id

@@ -83,7 +83,8 @@ class WorkController(Controller):
         """Full text over titles, tags and descriptions, the best first. The last word may be a beginning.
 
         A title that is just `q` is always found, and first. Of more than 500 other matches the newest 500 are ranked:
-        ask for more words where there are more. Words are reduced as in `language`, or as in English.
+        ask for more words where there are more. Words are reduced as in `language`, or as in English. To leave words
+        out, as in `-horse`, takes others to be found.
         """
         filters = await _filters(works, kind, category, genre, tag, language, None, None, None, "USDC")
         return ok(request, *await works.catalog.search(q, language, filters, cursor, limit))

@@ -2,13 +2,15 @@
 
 Twice: as they are planned where nothing has grown, with scans of whole tables made dear; and as they are run over a
 catalogue that has grown, in which what the tour asks for is rare. Counted is what each step visits, so an index that is
-read to its end for the sake of its order is found as well as a table.
+read to its end for the sake of its order is found as well as a table. They are run by a plan for what they ask, and by
+the one that the server keeps after five of them, which knows nothing of it.
 """
 
 import itertools
 import json
 import re
 from decimal import Decimal
+from types import MappingProxyType
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -17,6 +19,7 @@ import pytest
 from bench.api_catalogue import Sizes, fill
 from platform_api.envelope import cursor_text
 from platform_api.ids import new_id
+from platform_api.works.queries import CANDIDATES_MAX, OFFERED_MAX, WALK_MAX
 from tests.integration.platform_api.test_works import chapter, creator, file_of, published, story
 from tests.support.files import png
 from tests.support.licences import apply, issued, keyed, studio, sweep, terms_for
@@ -26,6 +29,7 @@ TABLES = re.compile(r"\b(creators|works|media|tokens|licensing|registry)\.\w+|\b
 GROWN = Sizes(5_000, 20_000, 5_000)
 VISITED_MAX = 1_000
 """Rows of one table that one statement may look at: a page, what a search matches, a few at each of them."""
+PLANS = ("force_custom_plan", "force_generic_plan")
 TOGETHER = (
     {"kind": "course", "category": "music"}, {"kind": "audio", "genre": "horror"},
     {"tag": "usual", "language": "de"}, {"kind": "audio", "category": "science", "genre": "comedy"},
@@ -33,9 +37,19 @@ TOGETHER = (
     {"kind": "course", "price_min": "99999"}, {"price_max": "0.01", "tag": "usual", "language": "fr"},
     {"kind": "course", "genre": "drama"}, {"tag": "plan", "category": "music", "genre": "drama"},
     {"kind": "audio", "price_min": "1", "price_max": "1.1"}, {"kind": "course", "price_min": "1"},
+    {"genre": "drama", "price_min": "2"}, {"kind": "course", "category": "music", "price_min": "2"},
     {"kind": "audio", "category": "music", "genre": "comedy", "tag": "usual", "language": "fr"},
 )  # fmt: skip
 """Filters of which each fits half of what `grow` makes, or one in five hundred; together nothing, a few works, half."""
+SEARCHES = {
+    "{often}": "{often}{star}", "plan": "plan{star}", "{often} plan": "{often} & plan{star}",
+    "{often} {next}": "{often} & {next}{star}", '"{often} {next}"': "{often} <-> {next}{star}",
+    "plan or {often}": "plan | {often}{star}", "{often} -{next}": "{often} & !{next}{star}",
+    "{initial}": "{initial}{star}", "-{often}": "",
+}  # fmt: skip
+"""Searches, and what they ask for: words that nearly every work has and one that one in five hundred has, by themselves
+and together; a letter that they begin with; nothing."""
+SEARCHED_TOGETHER = ({}, TOGETHER[0], TOGETHER[7], TOGETHER[-1])
 TEXT = "Long enough for a chapter of its own. " * 4
 
 
@@ -217,18 +231,20 @@ async def plan_faults(world, statements, small=frozenset()):
 
 async def grow(world, dsn):
     """Thousands of everything; of the genre and tag that the tour asks for one in five hundred, of all else nothing.
+    Words of the texts, from the second on the less common the later.
 
     Not none: of what no row has the planner believes that one in two hundred has it, however many there are. The works
     are of two sorts that have nothing in common, by turns, so that the planner expects many with something of each.
     """
     before = await world.sql("SELECT id FROM works.work"), await world.sql("SELECT id FROM creators.creator")
     works, creators = ([row["id"] for row in rows] for rows in before)
-    await fill(dsn, GROWN, seed=1)
+    words = (await fill(dsn, GROWN, seed=1)).words
     await world.sql(
         """
         UPDATE works.work SET kind = s.kind, category = s.category, language = s.language,
             genres = ARRAY[CASE WHEN hashtext(id::text) % 500 = 0 THEN 'drama' ELSE s.genre END],
-            tags = ARRAY[CASE WHEN hashtext(id::text) % 500 = 0 THEN 'plan' ELSE s.tag END]
+            tags = ARRAY[CASE WHEN hashtext(id::text) % 500 = 0 THEN 'plan' ELSE s.tag END],
+            keywords = CASE WHEN hashtext(id::text) % 500 = 0 THEN 'plan' ELSE s.tag END
         FROM (VALUES (0, 'course', 'science', 'de', 'horror', 'common'), (1, 'audio', 'music', 'fr', 'comedy', 'usual'))
             AS s (turn, kind, category, language, genre, tag)
         WHERE extract(epoch FROM published_at)::bigint % 2 = s.turn AND id <> ALL($1)
@@ -238,6 +254,7 @@ async def grow(world, dsn):
     db = await asyncpg.connect(dsn)
     await db.execute("VACUUM ANALYZE")
     await db.close()
+    return words
 
 
 def visits(node, found):
@@ -252,27 +269,44 @@ def visits(node, found):
     return found
 
 
-async def long_ways(db, statements):
-    """Those of the statements, run with their arguments and undone, that visit more of a table than they should."""
+async def long_ways(db, statements, also=MappingProxyType({})):
+    """Those of the statements, run with their arguments and undone, that visit more of a table than they should.
+
+    `also`: by table, how many rows beyond VISITED_MAX.
+    """
     wrong, ran = [], 0
     for query, arguments in statements.items():
         if not query.lstrip().startswith(("SELECT", "WITH", "UPDATE", "DELETE")):
             continue
-        undone = db.transaction()
-        await undone.start()
         try:
-            (row,) = await db.fetch(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {query}", *arguments)
+            ways = [visits(await run_plan(db, mode, query, arguments), {}) for mode in PLANS]
         except asyncpg.IntegrityConstraintViolationError:
             continue  # a change that is possible once; what it looks for was judged where nothing has grown
         except asyncpg.RaiseError:
             continue
-        finally:
-            await undone.rollback()
         ran += 1
-        many = {name: n for name, n in visits(json.loads(row[0])[0]["Plan"], {}).items() if n > VISITED_MAX}
+        many = [(name, n) for way in ways for name, n in way.items() if n > VISITED_MAX + also.get(name, 0)]
         if many:
             wrong.append((many, " ".join(query.split())))
     return wrong, ran
+
+
+async def run_plan(db, mode, query, arguments):
+    """The plan that the server has for the statement in this mode, with what it visited."""
+    types = [type_.name for type_ in (await db.prepare(query)).get_parameters()]
+    literals = ", ".join(f"quote_nullable(${number}::{name})" for number, name in enumerate(types, 1))
+    values = ", ".join(await db.fetchrow(f"SELECT {literals}", *arguments) if types else ())
+    undone = db.transaction()
+    await undone.start()
+    try:
+        await db.execute(f"SET LOCAL plan_cache_mode = {mode}")
+        await db.execute(f"PREPARE judged AS {query}")
+        run = f"EXECUTE judged ({values})" if types else "EXECUTE judged"
+        (row,) = await db.fetch(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {run}")
+    finally:
+        await undone.rollback()
+        await db.execute("DEALLOCATE judged")
+    return json.loads(row[0])[0]["Plan"]
 
 
 UNINDEXED = {
@@ -295,13 +329,13 @@ async def test_no_statement_reads_a_whole_table(world, api_dsn, tmp_path):
     statements = {query: arguments for query, arguments in seen.items() if TABLES.search(query)}
     assert len(statements) > 100
     assert await plan_faults(world, statements) == []
-    await grow(world, api_dsn)
+    words = await grow(world, api_dsn)
     db = await asyncpg.connect(api_dsn)
     try:
         wrong, ran = await long_ways(db, statements)
-        assert wrong == [] and ran > 100
+        assert not wrong and ran > 100, "\n".join(map(str, wrong))
         assert len((await long_ways(db, UNINDEXED))[0]) == len(UNINDEXED)
-        lists = await filters_together(world, db)
+        lists, searches = await filters_together(world, db), await searches_together(world, db, words)
         names = await db.fetch(
             "SELECT indexname FROM pg_indexes WHERE schemaname = 'works' AND tablename = 'work'"
             " AND indexdef LIKE '%tags%'"
@@ -309,7 +343,7 @@ async def test_no_statement_reads_a_whole_table(world, api_dsn, tmp_path):
         assert names
         for row in names:
             await db.execute(f"DROP INDEX works.{row['indexname']}")
-        assert (await long_ways(db, lists))[0]  # the index is missed
+        assert (await long_ways(db, lists))[0] and (await long_ways(db, searches))[0]  # the index is missed
     finally:
         await db.close()
 
@@ -339,9 +373,38 @@ async def filters_together(world, db):
             cursor = answer["pagination"]["next_cursor"] and {"cursor": answer["pagination"]["next_cursor"]}
             pages += 1
             all_ |= statements
-            assert await long_ways(db, statements) == ([], len(statements)), (sort, filters)
+            assert await long_ways(db, statements, {"offer": OFFERED_MAX}) == ([], len(statements)), (sort, filters)
         assert found == [str(row["id"]) for row in fitting[: pages * 20]], (sort, filters)
         assert cursor is not None or len(found) == len(fitting), (sort, filters)
+    world.kernel.database.connection = connection
+    return all_
+
+
+async def searches_together(world, db, words):
+    """Searches with filters: they find the newest of what fits, in the order of their rank, and visit few works.
+
+    Its statements.
+    """
+    connection, statements, all_ = world.kernel.database.connection, {}, {}
+    world.kernel.database.connection = lambda: _Recorded(connection(), statements)
+    given = {"often": words[1], "next": words[2], "initial": words[1][0]}
+    for text, asked in SEARCHES.items():
+        prefixed, plain = (asked.format(**given, star=star) for star in (":*", ""))
+        matches = await db.fetch(
+            "SELECT w.*, NULL AS price_units, (ts_rank_cd(search, words, 1) * 1000000)::bigint AS rank"
+            " FROM works.work w, (SELECT to_tsquery('simple', $1) || to_tsquery('english', $2) AS words) q"
+            " WHERE search @@ words AND status = 'published' ORDER BY published_at DESC, id DESC", prefixed, plain,
+        )  # fmt: skip
+        for filters in SEARCHED_TOGETHER:
+            fitting = [row for row in matches if fits(row, filters)]
+            ranked = sorted(fitting[:CANDIDATES_MAX], key=lambda row: (row["rank"], row["id"]), reverse=True)
+            statements.clear()
+            query = filters | {"q": text.format(**given), "limit": 20}
+            answer = (await world.client.get("/v1/works/search", params=query)).json()
+            assert [row["id"] for row in answer["data"]] == [str(row["id"]) for row in ranked[:20]], query
+            all_ |= statements
+            also = {} if len(fitting) < 100 else {"work": WALK_MAX, "work_found": WALK_MAX}
+            assert await long_ways(db, statements, also) == ([], len(statements)), query
     world.kernel.database.connection = connection
     return all_
 
