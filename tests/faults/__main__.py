@@ -6,18 +6,22 @@
 
 One of them 0: that part of the card stays as it is.
 
-Exit status 0: no violation. 1: at least one, named on the card and here.
+Exit status 0: no violation. 1: at least one, named on the card and here. Whoever ends it before (SIGTERM, Ctrl-C) gets
+no card, and nothing of it stays: neither the exchange nor its data.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,8 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     with (
         Progress(*columns, console=console, disable=not console.is_terminal) as progress,
         ThreadPoolExecutor(1) as beside,  # a kill is mostly waiting: seeds, which are nice, use the cores meanwhile
+        _Beside() as runner,
     ):
-        killing = beside.submit(_kills, given.kills, given.seed, given.pause, given.tmp, progress, console)
+        killing = beside.submit(_kills, given.kills, given.seed, given.pause, given.tmp, progress, console, runner)
         seeds = _seeds(given.seeds, given.first, progress, console)
         kills = killing.result()
     command = f"make faults SEEDS={given.seeds} KILLS={given.kills}"
@@ -62,6 +67,36 @@ def main(arguments: list[str] | None = None) -> int:
     for text in failures[: report.FAILURES_NAMED]:
         console.print(text, markup=False, soft_wrap=True)
     return 1 if failures else 0
+
+
+class _Beside:
+    """Runs coroutines in another thread. Whoever leaves it with an exception ends what runs, which tidies up then."""
+
+    def __init__(self) -> None:
+        self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Kills]] | None = None
+        self._is_over = False
+
+    def run(self, kills: Coroutine[object, object, Kills]) -> Kills:
+        """Called in that other thread. Raises CancelledError: it is over."""
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            task = loop.create_task(kills)
+            self._running = loop, task
+            if self._is_over:
+                task.cancel()
+            try:
+                return loop.run_until_complete(task)
+            finally:
+                self._running = None
+
+    def __enter__(self) -> _Beside:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._is_over = kind is not None
+        if self._is_over and (running := self._running) is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it was over already
+                running[0].call_soon_threadsafe(running[1].cancel)
 
 
 def _seeds(count: int, first: int, progress: Progress, console: Console) -> report.Seeds:
@@ -93,7 +128,9 @@ def _seeds(count: int, first: int, progress: Progress, console: Console) -> repo
     return sums
 
 
-def _kills(count: int, seed: int, pause_s: float, folder: Path | None, progress: Progress, console: Console) -> Kills:
+def _kills(
+    count: int, seed: int, pause_s: float, folder: Path | None, progress: Progress, console: Console, runner: _Beside
+) -> Kills:
     sums, done = Kills(), 0
     if not count:
         return sums
@@ -109,7 +146,7 @@ def _kills(count: int, seed: int, pause_s: float, folder: Path | None, progress:
     while done < len(faults) and not sums.failures:
         part = faults[done : done + LIVES]
         with tempfile.TemporaryDirectory(dir=folder, prefix="byline-faults-") as scratch:
-            found = asyncio.run(run_kills(Path(scratch), part, seed=seed + done, pause_s=pause_s, on_fault=told))
+            found = runner.run(run_kills(Path(scratch), part, seed=seed + done, pause_s=pause_s, on_fault=told))
         done += len(part)
         sums.add(found)
         for text in found.failures:
@@ -120,4 +157,5 @@ def _kills(count: int, seed: int, pause_s: float, folder: Path | None, progress:
 if __name__ == "__main__":
     if importlib.util.find_spec("tests.faults") is None:
         sys.exit("run this from the root of the repository")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

@@ -184,20 +184,14 @@ async def run_kills(
                 on_fault(number + 1, fault, result)
             if found.failures:
                 break
+        await _end(tasks)
+        if not result.failures:
+            await _stop(exchange, store, directory / "restored", result)
     except Exception as error:  # noqa: BLE001 - whatever stands in the way of the checks is a failure of that fault
         text = f"{type(error).__name__}: {error}; {exchange.log()[-600:]}"
         result.failures.append(f"fault {sum(result.faults.values()) + 1}: {text}")
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if exchange.process is not None and exchange.process.poll() is None and not result.failures:
-            status = await exchange.stop()
-            if status:
-                result.failures.append(f"the exchange stopped with status {status}: {exchange.log()[-300:]}")
-            found = Audit()
-            result.restored = await asyncio.to_thread(check_backup, exchange, store, directory / "restored", found)
-            result.failures += found.failures
+        await _end(tasks)
         await exchange.kill()
     histories = [told for trader in traders for told in trader.history.values()]
     result.requests, result.acked = len(histories), sum(told.outcome == "accepted" for told in histories)
@@ -206,6 +200,21 @@ async def run_kills(
     result.fills = sum(len(trader.fills) for trader in traders)
     result.seconds = time.monotonic() - began
     return result
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _stop(exchange: ExchangeProcess, store: str, restored: Path, result: Kills) -> None:
+    """Stops it as a person does, and holds its backup against its journal."""
+    if status := await exchange.stop():
+        result.failures.append(f"the exchange stopped with status {status}: {exchange.log()[-300:]}")
+    found = Audit()
+    result.restored = await asyncio.to_thread(check_backup, exchange, store, restored, found)
+    result.failures += found.failures
 
 
 async def _purses(exchange: ExchangeProcess, directory: Path, seed: int) -> list[Purse]:

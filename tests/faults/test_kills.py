@@ -5,7 +5,11 @@ Five kills and three stops here, a hundred kills by `make faults KILLS=100`.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +22,11 @@ from byline.settings import load_settings
 from tests.faults.audit import Audit
 from tests.faults.kills import FAULTS, Kills, plan, run_kills
 from tests.faults.load import Numbers, Told, Trader
-from tests.faults.report import Card, Seeds, write
+from tests.faults.report import ROOT, Card, Seeds, write
 from tests.faults.sessions import check_sessions
 from tests.faults.told import Events
+from tests.support.exchange import descendants
+from tests.support.waiting import has_ended, until
 
 
 async def test_f02_f18_f23_f24_f26_killed_and_stopped_under_load(tmp_path: Path) -> None:
@@ -35,6 +41,22 @@ async def test_f02_f18_f23_f24_f26_killed_and_stopped_under_load(tmp_path: Path)
     assert found.starts == 1 and found.restored >= found.commands
     assert found.ended > 0, "none of the sessions that were lost had an order that was to end with it"
     assert sum(found.resolved.values()) > 0, "a kill that no command noticed shows nothing"
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+async def test_whoever_ends_the_run_ends_its_exchange(tmp_path: Path, end: signal.Signals) -> None:
+    argv = [sys.executable, "-m", "tests.faults", "--seeds", "0", "--kills", "1", "--tmp", str(tmp_path)]
+    process = subprocess.Popen([*argv, "--out", str(tmp_path / "card")], cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        await until(lambda: list(tmp_path.glob("*/data/logs/postgres.log")), what="processes of the exchange")
+        below = await until(lambda: found if len(found := descendants(process.pid)) > 3 else [], what="more of them")
+        process.send_signal(end)
+        status = await asyncio.to_thread(process.wait)
+    finally:
+        process.kill()
+    await until(lambda: all(map(has_ended, below)), what=f"the end of {below}")
+    if end == signal.SIGTERM:
+        assert status == 128 + end and not list(tmp_path.glob("byline-faults-*"))
 
 
 def test_a_plan_has_every_fault_and_is_the_same_for_the_same_seed() -> None:

@@ -1,8 +1,12 @@
-"""A whole exchange as its users start it: `byline up` in a process of its own, on free ports."""
+"""A whole exchange as its users start it: `byline up` in a process of its own, on free ports.
+
+It dies with whoever started it, in whatever way that ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import subprocess
@@ -25,6 +29,8 @@ from tests.unit.platform_api.test_sui_signature import Wallet
 __all__ = ["ExchangeProcess", "descendants", "new_exchange", "rest_of", "running"]
 
 Data = Callable[..., Awaitable[Any]]
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 
 class ExchangeProcess:
@@ -51,8 +57,9 @@ class ExchangeProcess:
             told_before = log.tell()
             keys = {"BYLINE_KEY_FILE": str(self.data.parent / "wrapping.key")}
             self.process = process = subprocess.Popen(
-                argv, stdout=log, stderr=log, start_new_session=True, env=os.environ | keys | self.environment
-            )
+                argv, stdout=log, stderr=log, start_new_session=True, env=os.environ | keys | self.environment,
+                preexec_fn=_die_with_parent,
+            )  # fmt: skip
 
         def is_up() -> bool:
             assert process.poll() is None, self.log()
@@ -93,6 +100,11 @@ class ExchangeProcess:
         while any(Path(f"/proc/{pid}").exists() for pid in pids):
             assert time.monotonic() < deadline, "processes of the exchange do not die"
             time.sleep(0.05)
+
+
+def _die_with_parent() -> None:
+    """Runs in the supervisor between fork and exec; its own processes die with it in the same way."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def descendants(pid: int) -> list[int]:
