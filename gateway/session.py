@@ -602,16 +602,13 @@ class Session:
             return self._refuse(
                 wire.error("nonce_used", "not the nonce of this session", rid=rid, field="nonce", rule=rule)
             )
+        # One answer and one work, whether there is such a key or not: nobody is told which keys there are.
+        fits = verify_sign_in(key, signature, sign_in_bytes(self._terms.environment, self._terms.epoch, spent or ""))
         known = self._terms.keys.find(key)
-        if known is None:
+        if known is None or not fits:
+            rule = "Ed25519 of a registered key over the sign-in bytes of environment, epoch and the latest nonce"
             return self._refuse(
-                wire.error("unknown_key", "no living API key has this public half", rid=rid, field="key")
-            )
-        message = sign_in_bytes(self._terms.environment, self._terms.epoch, spent or "")
-        if not verify_sign_in(key, signature, message):
-            rule = "Ed25519 over the sign-in bytes of environment, epoch and the latest nonce"
-            return self._refuse(
-                wire.error("bad_signature", "the signature does not fit", rid=rid, field="signature", rule=rule)
+                wire.error("bad_signature", "no living API key made this", rid=rid, field="signature", rule=rule)
             )
         refused = self._narrowed(known)
         if refused is not None:

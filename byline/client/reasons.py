@@ -105,8 +105,8 @@ ERRORS: dict[str, tuple[str, str]] = {
     ),
     "expired_key": ("the key's time is over", "have another registered"),
     "bad_signature": (
-        "the signature does not fit the key, environment, epoch and nonce of this connection",
-        "sign the newest `hello`",
+        "no registered key made this over environment, epoch and nonce of this connection; which keys are is not told",
+        "sign the newest `hello`; have the key registered if it was not, or was revoked",
     ),
     "nonce_used": ("a nonce serves one attempt", "sign the newest `hello`"),
     "unknown_account": ("the exchange has no such account", "take one that `signed_in` lists"),
@@ -124,7 +124,7 @@ ERRORS: dict[str, tuple[str, str]] = {
     "crossed": ("a quote's bid reaches its ask", "quote a bid below the ask"),
     "poisoned": ("this quote id was poisoned", "use a fresh quote id"),
     "exists": ("the key is registered", "nothing; to change it, revoke it and register another"),
-    "unknown_key": ("no such key is registered", "register its public half"),
+    "unknown_key": ("`revoke_key`: no such key is registered under this label", "nothing"),
     "registry_failed": ("the disk did not take the registration, and it does not hold", "try again; tell the operator"),
     "rate_limited": ("the tier's bucket is empty", "wait `retry_after_ms`; cancels always pass"),
     "collar": (

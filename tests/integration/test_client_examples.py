@@ -194,7 +194,7 @@ async def test_the_examples_do_what_they_say(exchange: ExchangeProcess, tmp_path
             await client.place(market, "far", "buy", "limit", size="1", price="0.01")
     assert "exists" in await run(*desk, code=2)
     assert "revoked" in await run("-m", "byline.cli", "key", "revoke", registered["key"], "--data", str(exchange.data))
-    with pytest.raises(SignInFailed, match="unknown_key"):
+    with pytest.raises(SignInFailed, match="bad_signature"):
         await TradingClient.connect(url[1], key)
     for broken in (lines[:5] + lines[6:], [*lines[:5], changed, *lines[6:]]):
         out.write_text("\n".join(broken))

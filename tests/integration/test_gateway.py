@@ -106,7 +106,7 @@ async def test_protocol_faults_close_that_session_alone(tmp_path: Path, frame: F
 
 async def test_f67_sign_in_errors_are_named_and_a_nonce_serves_once(tmp_path: Path) -> None:
     async with exchange(tmp_path) as x:
-        with pytest.raises(SignInFailed, match="unknown_key"):
+        with pytest.raises(SignInFailed, match="bad_signature"):
             await x.client(generate_key())
         async with await x.client(x.operator) as operator:
             key = await x.trader(operator, "alice")
@@ -115,7 +115,7 @@ async def test_f67_sign_in_errors_are_named_and_a_nonce_serves_once(tmp_path: Pa
                     await alice.request({"op": "sign_in"})
                 await operator.request({"op": "revoke_key", "key": public_key(key)})
                 await asyncio.wait_for(alice._reader, HANG_S)
-            with pytest.raises(SignInFailed, match="unknown_key"):
+            with pytest.raises(SignInFailed, match="bad_signature"):
                 await x.client(key)
             with pytest.raises(CommandError, match="unknown_account"):
                 await operator.register_key(public_key(key), ["nobody"], ["trade"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import gateway.session
 from byline.client import generate_key, public_key, sign_in_signature
 from gateway.keys import ApiKey, Scope
 from gateway.session import (
@@ -86,7 +87,7 @@ def test_illegal_event_raises_and_changes_nothing(state: State, event: Event) ->
     [
         ({"signature": "00" * 64}, "bad_signature"),
         ({"signature": 5}, "malformed"),
-        ({"key": public_key(OTHER)}, "unknown_key"),
+        ({"key": public_key(OTHER)}, "bad_signature"),
         ({"nonce": f"{9:064x}"}, "nonce_used"),
     ],
 )
@@ -105,6 +106,26 @@ def test_replayed_signature_of_an_older_nonce_fails() -> None:
     replay = sign_in(f"{1:064x}")
     del replay["nonce"]
     assert errors(tell(made, replay))[0]["code"] == "bad_signature"
+
+
+def test_f71_no_answer_and_no_work_tells_which_keys_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong signature under a living key, and under one that nobody has; a right one under one that nobody has."""
+    work: list[list[str]] = []
+    real = gateway.session.verify_sign_in
+
+    def verify(key: str, signature: str, message: bytes) -> bool:
+        work[-1].append(f"verify {len(key)} {len(signature)} {message!r}")
+        return real(key, signature, message)
+
+    monkeypatch.setattr(gateway.session, "verify_sign_in", verify)
+    told = []
+    for named, signer in ((KEY, OTHER), (OTHER, KEY), (OTHER, OTHER)):
+        work.append([])
+        made = session(signed_in=False)
+        attempts = [sign_in(f"{number:064x}", signer, key=public_key(named)) for number in (1, 2, 3)]
+        told.append([tell(made, attempt) for attempt in attempts])
+    assert told[0] == told[1] == told[2] and errors(told[0][0])[0]["code"] == "bad_signature"
+    assert work[0] == work[1] == work[2] and len(work[0]) == 3, "one of each attempt, and the same"
 
 
 def test_third_failure_ends_the_session() -> None:
