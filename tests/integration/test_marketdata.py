@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import random
 import socket
+from collections import Counter
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,7 +15,9 @@ from websockets.asyncio.server import serve as serve_websocket
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
+import marketdata.server
 from byline.client.market_data import LocalBook, MarketDataClient, SubscriptionRefused
+from marketdata.channels import DEPTHS, INTERVALS, INTERVALS_MS, MODES, VENUE_WIDE, parse_channel
 from marketdata.server import serve
 from marketdata.settings import MarketDataSettings
 from tests.support.market_flow import Flow, ListSource
@@ -327,6 +331,98 @@ async def test_f41_message_dropped_on_the_way_is_noticed_with_the_next_one_and_t
             final = exchange.flow.sequence
             await read_until(client, lambda message: message["type"] == "heads" and message["seq"] >= final)
             assert book.ready and (book.bids, book.asks) == exchange.flow.book_text()
+
+
+CHANNELS = [
+    *(f"{word}:NOVA-USD" for word in ("book", "orderbook", "orders", "trades", "ticker", "price", "auction")),
+    *(f"candles.{interval}:NOVA-USD" for interval in INTERVALS), *VENUE_WIDE,
+]  # fmt: skip
+
+
+class Fickle:
+    """A reader of all channels, who asks for them and lets them go again and again, each time in another way."""
+
+    def __init__(self, ws, seed):
+        self.ws = ws
+        self.random = random.Random(seed)
+        self.requests = 0
+        self.told = set()  # channels that it has now
+
+    def _wanted(self, channel):
+        kind = parse_channel(channel)[0]
+        wanted = {"type": "subscribe", "channel": channel, "mode": self.random.choice(MODES[kind])}
+        if wanted["mode"] != "lossless":
+            wanted["interval_ms"] = self.random.choice(INTERVALS_MS)
+        return wanted | ({"depth": self.random.choice(DEPTHS)} if kind == "book" else {})
+
+    async def _ask(self, requests):
+        """Asks all at once. Each is answered in its turn, and of what it has not it hears nothing meanwhile."""
+        for request in requests:
+            self.requests += 1
+            await self.ws.send(json.dumps(request | {"rid": self.requests}))
+        waiting = list(requests)
+        while waiting:
+            message = json.loads(await asyncio.wait_for(self.ws.recv(), HANG_S))
+            if message["type"] in ("subscribed", "unsubscribed"):
+                asked = waiting.pop(0)
+                assert (message["type"], message["channel"]) == (asked["type"] + "d", asked["channel"])
+                assert message["rid"] == self.requests - len(waiting)
+                (self.told.add if message["type"] == "subscribed" else self.told.remove)(asked["channel"])
+            else:
+                self._may_hear(message)
+
+    def _may_hear(self, message):
+        heard = set(message["heads"]) if message["type"] == "heads" else {message["channel"]}
+        assert heard <= self.told, message
+
+    async def round(self):
+        """All of them, and then none; every second time it stays until something of one has come."""
+        order = self.random.sample(CHANNELS, len(CHANNELS))
+        await self._ask([self._wanted(channel) for channel in order])
+        if self.random.random() < 0.5:
+            self._may_hear(json.loads(await asyncio.wait_for(self.ws.recv(), HANG_S)))
+        await self._ask([{"type": "unsubscribe", "channel": channel} for channel in reversed(order)])
+
+
+async def test_f39_ten_thousand_subscriptions_that_end_leave_nothing_behind(monkeypatch):
+    """Readers of all channels let them go as often as they ask: the server then has what it had, object by object."""
+    servers = []
+
+    class Seen(marketdata.server._Server):
+        def __init__(self, *given):
+            super().__init__(*given)
+            servers.append(self)
+
+    monkeypatch.setattr(marketdata.server, "_Server", Seen)
+    exchange = Exchange(seed=39, flush_interval_ms=2, requests_per_second=1_000_000)
+    exchange.step(50)
+    async with exchange.running(), contextlib.AsyncExitStack() as stack:
+        readers = [
+            Fickle(await stack.enter_async_context(connect(exchange.url, compression=None)), seed) for seed in range(8)
+        ]
+
+        async def rounds(count):
+            for _ in range(count):
+                exchange.step(1)
+                await asyncio.gather(*(reader.round() for reader in readers))
+            publisher = servers[0].publisher
+            while publisher.pending_count:
+                await asyncio.sleep(0.01)
+            gc.collect()
+            kept = (len(publisher._streams), len(publisher._profiles), publisher.session_count)
+            found = (type(thing) for thing in gc.get_objects())
+            own = Counter(kind.__name__ for kind in found if kind.__module__.startswith("marketdata."))
+            del own["_Minute"]  # of the market's day, which goes on
+            return kept, own, len(gc.get_objects())
+
+        kept, own, objects = await rounds(4)
+        before = sum(reader.requests for reader in readers)
+        kept_after, own_after, objects_after = await rounds(-(-10_000 // (2 * len(CHANNELS) * len(readers))))
+        asked = sum(reader.requests for reader in readers) - before
+        assert asked >= 10_000 and kept == (0, 1, len(readers))
+        assert (kept_after, own_after) == (kept, own)
+        assert objects_after - objects < asked // 10, "fewer than one object of Python for ten requests"
+        assert exchange.status["cut"] == exchange.status["slow"] == 0
 
 
 async def test_f39_readers_that_come_and_go_all_the_time_get_their_own_channel_alone():
