@@ -25,10 +25,12 @@ from engine.messages.errors import JournalCorrupt
 from gateway.session import Session
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay, verify
+from persistence.ring import WROTE
 from tests.faults.test_storage_faults import open_names, placed
 from tests.support.core_process import MARKET, CoreProcess
 from tests.support.exchange import until
 from tests.support.faulty_disk import compiler, without_names
+from tests.support.gateway import Exchange, exchange
 from tests.unit.gateway.test_session import session, tell
 
 
@@ -88,24 +90,73 @@ async def test_f19_f62_f63_a_second_core_on_one_journal_is_refused_and_the_first
     assert await core.stop() == 0
 
 
+@contextlib.contextmanager
+def stolen_cores() -> Iterator[None]:
+    """Twice as many loops that never wait as there are cores."""
+    thieves = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        yield
+    finally:
+        for thief in thieves:
+            thief.kill()
+            thief.wait()
+
+
 async def test_f22_with_both_cores_stolen_every_command_is_answered(core: CoreProcess) -> None:
     await core.start()
     [client] = await core.traders(1, cancel_on_disconnect=False)
-    thieves = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
-    try:
+    with stolen_cores():
         names = [f"n{number}" for number in range(400)]
         told = await placed(client, names)
         assert set(told.values()) <= {"accepted", "busy"}
         accepted = [name for name, answer in told.items() if answer == "accepted"]
         canceled = await asyncio.gather(*(client.cancel(client_id=name) for name in accepted))
         assert {answer["event"] for answer in canceled} == {"canceled"}, "what takes risk away always passes"
-    finally:
-        for thief in thieves:
-            thief.kill()
-            thief.wait()
     await client.close()
     assert await core.stop() == 0
     assert open_names(core.data) == []
+
+
+async def test_f22_while_the_queue_is_full_cancels_are_taken_and_orders_are_told_that_it_is_busy(
+    tmp_path: Path,
+) -> None:
+    """The journal's writer gets no core at all: what was taken waits, and nothing of it is told."""
+    is_stolen = asyncio.Event()
+
+    async def write(x: Exchange) -> None:
+        while True:
+            while not is_stolen.is_set() and x.journal.step() == WROTE:
+                continue
+            await asyncio.sleep(0.001)
+
+    async with exchange(tmp_path, listed=False, threads=False, pending_max=256) as x:
+        writer = asyncio.create_task(write(x))
+        async with await x.client(x.operator) as operator:
+            await operator.command("asset", asset="USD", scale=6)
+            await operator.command("asset", asset="CRT", scale=2)
+            await operator.command("market", market=MARKET, base="CRT", quote="USD", tick="0.01", lot="0.1")
+            key = await x.trader(operator, "alice")
+        async with await x.client(key, cancel_on_disconnect=False) as client:
+            old = [f"old-{number}" for number in range(10)]
+            assert set((await placed(client, old)).values()) == {"accepted"}
+            is_stolen.set()
+            names = [f"n{number}" for number in range(400)]
+            orders = [asyncio.create_task(placed(client, [name])) for name in names]
+            await until(lambda: sum(o.done() for o in orders) + x.sequencer.pending == 400, what="all to be judged")
+            refused = [name for name, order in zip(names, orders, strict=True) if order.done()]
+            assert 100 < len(refused) < 200 and refused == names[-len(refused) :], "who came first has the room"
+            taken = x.sequencer.pending
+            cancels = [asyncio.create_task(client.cancel(client_id=name)) for name in old]
+            await until(lambda: x.sequencer.pending == taken + 10, what="every cancel to be taken")
+            assert await placed(client, ["late"]) == {"late": "busy"}, "and orders are not"
+            assert not any(cancel.done() for cancel in cancels), "nobody is told what is not on disk"
+            is_stolen.clear()
+            assert {answer["event"] for answer in await asyncio.gather(*cancels)} == {"canceled"}
+            told = {name: answer for order in orders for name, answer in (await order).items()}
+            assert told == {name: "busy" if name in refused else "accepted" for name in names}
+            assert await placed(client, ["after"]) == {"after": "accepted"}
+        writer.cancel()
+    assert open_names(tmp_path) == sorted({*names, "after"} - {*refused})
 
 
 async def test_f21_a_core_without_memory_loses_no_order_that_it_took(core: CoreProcess) -> None:

@@ -52,20 +52,24 @@ class Exchange:
 @asynccontextmanager
 async def exchange(
     root: Path, *, listed: bool = True, disk: DirectoryDisk | None = None, limits: CoreLimits | None = None,
-    restart: bool = False, segment_bytes: int = 4 << 20, ring_slots: int = 65_536, **settings: object,
+    restart: bool = False, segment_bytes: int = 4 << 20, ring_slots: int = 65_536, threads: bool = True,
+    **settings: object,
 ):  # fmt: skip
-    """Started and, if `listed`, with CRT, USD and their market. `restart`: from what an earlier one left in `root`."""
+    """Started and, if `listed`, with CRT, USD and their market. `restart`: from what an earlier one left in `root`.
+
+    `threads` False: the journal has no writer of its own but `step`, which the caller runs.
+    """
     wanted = GatewaySettings(**({"port": 0, "batch_interval_s": 0, "epoch": 2 if restart else 1} | settings))
     disk = DirectoryDisk(root) if disk is None else disk
     (root / "keys").mkdir(exist_ok=True)
     clock = SystemClock()
     journal_settings = JournalSettings(mode=wanted.ack_mode, segment_bytes=segment_bytes, ring_slots=ring_slots)
     if restart:
-        recovered = recover(root, limits=limits, settings=journal_settings, clock=clock)
+        recovered = recover(root, limits=limits, settings=journal_settings, clock=clock, threads=threads)
         journal, events, core = recovered.journal, recovered.event_log, recovered.core
     else:
         recovered = None
-        journal = Journal(disk, new_tail(), clock, journal_settings)
+        journal = Journal(disk, new_tail(), clock, journal_settings, threads=threads)
         events = EventLogWriter(root / "events", journal.identity, b"\0" * 16)
         core = Core(limits)
     keys = KeyRegistry(disk)
