@@ -237,8 +237,9 @@ def _run(part: dict[str, Any]) -> list[str]:
 def _pace(seeds: dict[str, Any]) -> list[str]:
     if "cpu_s_median" not in seeds:
         return []
+    over = f"{seeds['over_1_s']:,} of all over 1 s, " if "over_1_s" in seeds else ""
     return [
-        f"| a seed | {seeds['cpu_s_median']} s of one core (95 of 100 under {seeds['cpu_s_p95']} s, the longest "
+        f"| a seed | {seeds['cpu_s_median']} s of one core (95 of 100 under {seeds['cpu_s_p95']} s, {over}the longest "
         f"{seeds['cpu_s_max']} s) for at least {seeds['virtual_s_min']} virtual seconds; damage that no disk "
         f"can mend ended {seeds['ended_by_detected_damage']:,} of them before |"
     ]
