@@ -11,6 +11,7 @@ failed (I13).
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import random
 import shutil
@@ -415,6 +416,7 @@ class World:
             self.auditor.blame("I9", f"a reader of market data: {wrong[:400]}")
         for name in ("deaths", "cuts", "losses"):
             self.result.faults[f"market_{name}"] += getattr(self.market_view, name)
+        gc.collect(0)  # an exception that nobody asked for is told of when its task is collected
         if process.loop.faults:
             self.auditor.blame("I13", f"exceptions that nobody caught: {process.loop.faults[:3]}")
 
