@@ -36,7 +36,8 @@ STATEMENTS_MAX = 1_000
 """Prepared statements that a connection keeps. The platform has several hundred; of the driver's own hundred the oldest
 would go just before they are used again, each to be parsed, described and planned anew."""
 BESIDE_CORE_SHARE = 4
-"""One of so many connections may wait for the core: one that stalls must not stop what needs the database alone."""
+"""For so many connections there is one more of those that wait for the core, which may stall: what needs the database
+alone has all of its own."""
 NO_CASTS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -60,32 +61,27 @@ async def nothing_left_behind(connection: Any) -> None:
 
 
 class Database:
-    """Bounded: at most `connections_max` connections; a caller waits for one at most `query_seconds_max`."""
+    """Bounded: at most `connections_max` connections, and a quarter as many that are kept while the core is asked; a
+    caller waits for one at most `query_seconds_max`."""
 
     def __init__(self, dsn: str, *, connections_max: int = 8, query_seconds_max: float = 5.0) -> None:
         self._dsn = dsn
         self._connections_max = connections_max
         self._query_seconds_max = query_seconds_max
         self._pool: Any = None
-        self._beside_core = asyncio.Semaphore(max(1, connections_max // BESIDE_CORE_SHARE))
+        self._pool_beside_core: Any = None
         self.observe: Callable[[float], None] | None = None
         """Told how long each connection was in use, in seconds."""
 
     async def open(self) -> None:
-        """Makes the pool. Does not connect."""
-        self._pool = await asyncpg.create_pool(
-            self._dsn,
-            min_size=0,
-            max_size=self._connections_max,
-            timeout=CONNECT_SECONDS_MAX,
-            command_timeout=self._query_seconds_max,
-            reset=nothing_left_behind,
-            statement_cache_size=STATEMENTS_MAX,
-        )
+        """Makes the pools. Does not connect."""
+        self._pool = await self._made(self._connections_max)
+        self._pool_beside_core = await self._made(max(1, self._connections_max // BESIDE_CORE_SHARE))
 
     async def close(self) -> None:
-        if self._pool is not None:
-            pool, self._pool = self._pool, None
+        pools = self._pool, self._pool_beside_core
+        self._pool = self._pool_beside_core = None
+        for pool in filter(None, pools):
             try:
                 await asyncio.wait_for(pool.close(), CONNECT_SECONDS_MAX)
             except AWAY:
@@ -98,10 +94,26 @@ class Database:
         Raises:
             Unavailable: the database is away, or went away inside the block; `Deadlock`.
         """
-        if self._pool is None:
+        async with self._lent(self._pool, "the database is not reachable") as connection:
+            yield connection
+
+    async def _made(self, connections_max: int) -> Any:
+        return await asyncpg.create_pool(
+            self._dsn,
+            min_size=0,
+            max_size=connections_max,
+            timeout=CONNECT_SECONDS_MAX,
+            command_timeout=self._query_seconds_max,
+            reset=nothing_left_behind,
+            statement_cache_size=STATEMENTS_MAX,
+        )
+
+    @asynccontextmanager
+    async def _lent(self, pool: Any, away: str) -> AsyncIterator[Any]:
+        if pool is None:
             raise Unavailable("the database is not open")
         try:
-            async with self._pool.acquire(timeout=self._query_seconds_max) as connection:
+            async with pool.acquire(timeout=self._query_seconds_max) as connection:
                 started = time.perf_counter()
                 try:
                     yield connection
@@ -109,7 +121,7 @@ class Database:
                     if self.observe is not None:
                         self.observe(time.perf_counter() - started)
         except AWAY as error:
-            raise Unavailable("the database is not reachable") from error
+            raise Unavailable(away) from error
         except asyncpg.DeadlockDetectedError as error:
             raise Deadlock("two transactions waited for each other") from error
 
@@ -121,22 +133,15 @@ class Database:
 
     @asynccontextmanager
     async def connection_beside_core(self) -> AsyncIterator[Any]:
-        """A connection that is kept while the core is asked, which may answer late, or not at all, for seconds: few are
-        so kept at once, and who comes next waits without one.
+        """One of the few that are kept while the core is asked, which may answer late, or not at all, for seconds: who
+        comes next waits without one.
 
         Raises:
             Unavailable: as `connection`; also if none of those before it ends in time.
         """
-        try:
-            async with asyncio.timeout(self._query_seconds_max):
-                await self._beside_core.acquire()
-        except TimeoutError as error:
-            raise Unavailable("too many wait for the core") from error
-        try:
-            async with self.connection() as connection:
-                yield connection
-        finally:
-            self._beside_core.release()
+        away = "the database is not reachable, or too many wait for the core"
+        async with self._lent(self._pool_beside_core, away) as connection:
+            yield connection
 
     @asynccontextmanager
     async def transaction_beside_core(self) -> AsyncIterator[Any]:

@@ -286,11 +286,12 @@ class opened:
         self.dsn, self.core, self.values = dsn, core, values
 
     async def __aenter__(self):
-        self.database = Database(self.dsn)
+        values = settings(self.dsn, **self.values)
+        self.database = Database(self.dsn, connections_max=values.pool_connections_max)
         core, self.proofs = self.core or StandInCore(), Proofs()
         self.mail = StandInMail()
         app = create_app(
-            settings(self.dsn, **self.values),
+            values,
             core,
             StandInBook(),
             StandInStatus(core),
