@@ -52,6 +52,7 @@ SHOWN: Mapping[str, Line] = {
     "work.approved": Line(("content",)),
     "work.rejected": Line(("content",)),
     "work.collaborators_changed": Line(("content",)),
+    "chapter.rejected": Line(("content",)),
     "chapter.published": Line(("content", "creator"), ("title", "work_id", "creator_id"), if_public=True),
     "copyright.registered": Line(("content", "creator")),
     "copyright.failed": Line(("content", "creator")),

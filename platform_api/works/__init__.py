@@ -18,6 +18,7 @@ CONTEXT = Context(
     events=(
         "work.created", "work.published", "work.version_published", "work.archived", "work.deleted", "work.approved",
         "work.rejected", "work.suspended", "work.withdrawn", "work.collaborators_changed", "chapter.published",
+        "chapter.rejected",
     ),
     catalogue=("/v1/works", "/v1/chapters", "/v1/offers"),
     upkeep=forget_views,

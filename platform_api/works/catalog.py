@@ -65,6 +65,8 @@ _PURCHASES = ("content_purchase", "rental", "ppv")
 """Kinds of revenue that are purchases of a work by its readers."""
 BeingPaid = Callable[[Any, UUID], Awaitable[bool]]
 """Whether money for a work is on its way: connection, work."""
+DecideChapters = Callable[[Any, Any, bool, UUID, str], Awaitable[None]]
+"""Chapters in review are approved or not: connection, their work as it is now, which, by whom, why."""
 
 _METADATA = msgspec.json.Decoder(Metadata)
 
@@ -80,6 +82,8 @@ class Catalog:
         """Any of them suffices; added by the contexts that give rights."""
         self.being_paid: BeingPaid | None = None
         """Set by the context that sells."""
+        self.decide_chapters: DecideChapters | None = None
+        """Set by the part that has them."""
         self._creators.shown = queries.shown
         kernel.events.subscribe("works.purchases", ["royalty.distributed", "royalty.reversed"], self._count_purchase)
 
@@ -252,7 +256,8 @@ class Catalog:
         return [_case(row, row["title"]) for row in rows], pagination
 
     async def decide(self, caller: Caller, work_id: UUID, body: VerificationDecision) -> VerificationCase:
-        """A work in review is published by its approval, and a draft again by its rejection. Raises ApiError."""
+        """A work in review, and chapters in review, are published by an approval, and drafts again by a rejection; what
+        was approved of a work before stays in sight. Raises ApiError."""
         if body.decision == "reject" and not body.reason.strip():
             message = "reason: a rejection needs one"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="missing", field="reason")
@@ -268,15 +273,19 @@ class Catalog:
                 raise ApiError(ErrorCode.CONFLICT, "Nothing waits for a decision.", reason="not_pending")
             status = "approved" if body.decision == "approve" else "rejected"
             decided = await queries.decide_case(db, case["id"], status, actor, body.reason)
-            await queries.update_work(db, work_id, {"verification_status": status})
-            await self._tell(db, f"work.{status}", row, actor)
-            if row["status"] == "in_review":
-                if status == "approved":
-                    await self._publish(db, row, row["account_id"])
-                else:
-                    await queries.update_work(db, work_id, {"status": "draft"})
-            await self._audit(db, f"work.{status}", work_id, caller, {"verification_status": "pending"},
-                              {"verification_status": status, "reason": body.reason})  # fmt: skip
+            if row["verification_status"] != "approved":  # else it is about chapters alone
+                await queries.update_work(db, work_id, {"verification_status": status})
+                await self._tell(db, f"work.{status}", row, actor)
+                if row["status"] == "in_review":
+                    if status == "approved":
+                        await self._publish(db, row, row["account_id"])
+                    else:
+                        await queries.update_work(db, work_id, {"status": "draft"})
+                await self._audit(db, f"work.{status}", work_id, caller, {"verification_status": "pending"},
+                                  {"verification_status": status, "reason": body.reason})  # fmt: skip
+            assert self.decide_chapters is not None
+            now = await queries.work(db, work_id)
+            await self.decide_chapters(db, now, status == "approved", actor, body.reason)
             return _case(decided, row["title"])
 
     async def suspend(self, caller: Caller, work_id: UUID, reason: str) -> Work:
@@ -385,11 +394,7 @@ class Catalog:
 
         Where the settings want a verification, readers get only what was looked at. What staff corrects, it has seen.
         """
-        if (
-            not self._kernel.settings.works_need_verification
-            or row["verification_status"] != "approved"
-            or row["account_id"] != actor
-        ):
+        if not self._is_looked_at(row, actor):
             return False
         if row["status"] != "published":
             await queries.update_work(db, row["id"], {"verification_status": "unsubmitted"})
@@ -399,6 +404,21 @@ class Catalog:
         await self._tell(db, "work.withdrawn", row, actor)
         await self._submit(db, str(actor), row, f"Submitted with a change: {what or 'no note'}.")
         return True
+
+    async def look_at_chapter(self, db: Any, row: Any, what: str, actor: UUID) -> bool:
+        """Whether a chapter of the work, new or changed by its owner, waits until somebody has looked at it. The work
+        stays in sight without it; one that is out of sight is looked at as a whole."""
+        if row["status"] != "published":
+            return await self.look_again(db, row, what, actor)
+        if not self._is_looked_at(row, actor):
+            return False
+        await self._case_of(db, str(actor), row, f"Submitted with a change: {what}.")
+        return True
+
+    def _is_looked_at(self, row: Any, actor: UUID) -> bool:
+        """Whether a change of the actor's to the work, which was approved, must be."""
+        needed = self._kernel.settings.works_need_verification
+        return needed and row["verification_status"] == "approved" and row["account_id"] == actor
 
     async def show_files(self, db: Any, work_id: UUID, file_ids: list[UUID]) -> None:
         await self._media.set_public(db, file_ids, True)
@@ -469,12 +489,19 @@ class Catalog:
         await self.hide_files(db, work_id, shown)
 
     async def _submit(self, db: Any, account_id: str, row: Any, statement: str) -> Any:
-        case = await queries.insert_case(db, new_id(), row["id"], statement)
+        case = await self._case_of(db, account_id, row, statement)
         await queries.update_work(db, row["id"], {"verification_status": "pending"})
-        await self._kernel.audit.record(
-            db, "work.verification_submitted", ("work", str(row["id"])), actor=account_id,
-            new={"case_id": str(case["id"])},
-        )  # fmt: skip
+        return case
+
+    async def _case_of(self, db: Any, account_id: str, row: Any, statement: str) -> Any:
+        """The one that waits for a decision, which may be about chapters until now; else another."""
+        case = await queries.open_case(db, row["id"])
+        if case is None:
+            case = await queries.insert_case(db, new_id(), row["id"], statement)
+            await self._kernel.audit.record(
+                db, "work.verification_submitted", ("work", str(row["id"])), actor=account_id,
+                new={"case_id": str(case["id"])},
+            )  # fmt: skip
         return case
 
     async def _tell(self, db: Any, type_: str, row: Any, actor: UUID) -> None:

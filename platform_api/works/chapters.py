@@ -1,11 +1,16 @@
 """Chapters of stories and courses: places without a gap, texts in NFC, every text kept.
 
     draft ──publish──▶ published ⇄ unpublished          any ──▶ deleted, and the places behind it move up
+      │  ▲               ▲  │
+      │  │      approved │  │ changed
+      ▼  │               │  ▼
+     in_review ──────────┴ in_review       only of an approved work that readers see, where the settings want a
+                                           verification: the work stays as it was looked at, without what is new of it
 
 A text has 100 to 10,000 Unicode code points after NFC, and its digest is SHA-256 of that text in UTF-8, so whoever has
 the text can check it. Readers get it if the chapter is a preview; else its owner and collaborators, and whoever is
-entitled to it: who was so when it was unpublished reads it further, and it is not deleted once the work was sold. All
-changes of one work's chapters come one after the other, under the lock of the work.
+entitled to it: who was so when it was taken out of sight reads it further, as it was then, and it is not deleted once
+the work was sold. All changes of one work's chapters come one after the other, under the lock of the work.
 """
 
 from __future__ import annotations
@@ -48,6 +53,7 @@ class Chapters:
         self._database = kernel.database
         self._catalog = catalog
         self._media = kernel.service(MediaService)
+        catalog.decide_chapters = self._decided
 
     async def add(self, caller: Caller, work_id: UUID, body: ChapterRequest, key: str | None) -> tuple[Chapter, bool]:
         """At the end. Raises ApiError NOT_FOUND, CONFLICT `no_chapters`, INVALID_CONTENT_FORMAT, VALIDATION_ERROR."""
@@ -94,7 +100,7 @@ class Chapters:
             row, inside = await self._visible(db, visitor, chapter_id)
             if row["work_id"] != work_id:
                 raise unknown("chapter")
-            latest = row["content_version"]
+            latest = row["content_version"] if inside else _shown_version(row)
             if number is not None and not 1 <= number <= latest:
                 raise unknown("version")
             version = await queries.chapter_version(db, chapter_id, number or latest)
@@ -118,7 +124,7 @@ class Chapters:
             raise unknown("chapter")
         if row["status"] != "published" and (row["unpublished_at"] is None or row["unpublished_at"] < since):
             raise unknown("chapter")
-        versions = await queries.chapter_versions_since(db, chapter_id, since)
+        versions = await queries.chapter_versions_since(db, chapter_id, since, _shown_version(row))
         files = {version["file_id"]: version["title"] for version in versions if version["file_id"] is not None}
         return [(title, file_id) for file_id, title in files.items()]
 
@@ -146,8 +152,8 @@ class Chapters:
                 await queries.insert_chapter_version(
                     db, chapter_id, before["number"] + 1, title, text, file_id, digest, note, UUID(caller.account_id)
                 )
-                if row["status"] == "published":
-                    await self._catalog.look_again(db, work, f"chapter {row['number']}", UUID(caller.account_id))
+                if row["status"] == "published" and await self._waits(db, row, work):
+                    await self._submit(db, row)  # as it was before
             return _chapter(await queries.chapter(db, chapter_id))
 
     async def delete(self, caller: Caller, chapter_id: UUID) -> None:
@@ -159,32 +165,18 @@ class Chapters:
                 raise ApiError(ErrorCode.CONFLICT, "The work was sold: unpublish it instead.", reason="sold")
             await queries.update_chapter(db, chapter_id, {"status": "deleted", "number": None})
             await queries.close_gap(db, row["work_id"], row["number"])
-            await self._audit(db, "chapter.deleted", row, caller, {"number": row["number"]}, {"number": None})
+            await self._audit(db, "chapter.deleted", row, row["account_id"], {"number": None})
 
     async def publish(self, caller: Caller, chapter_id: UUID, if_match: str | None) -> Chapter:
-        """Again: the same. Raises ApiError NOT_FOUND, CONFLICT."""
+        """Or have it looked at first. Again: the same. Raises ApiError NOT_FOUND, CONFLICT."""
         async with self._database.transaction() as db:
             row, work = await self._lock_own(db, caller, chapter_id)
             check_version(if_match, row["version"])
-            if row["status"] != "published":
-                first = row["published_at"] is None
-                at = row["published_at"] or datetime.now(UTC)
-                await queries.update_chapter(
-                    db, chapter_id, {"status": "published", "published_at": at, "unpublished_at": None}
-                )
-                withdrawn = await self._catalog.look_again(
-                    db, work, f"chapter {row['number']}", UUID(caller.account_id)
-                )
-                payload = {
-                    "creator_id": str(work["creator_id"]), "work_id": str(row["work_id"]),
-                    "title": f"{work['title']}: {row['title']}"[:200], "first": first,
-                    "was_public": work["status"] == "published" and not withdrawn,
-                }  # fmt: skip
-                await self._kernel.events.publish(
-                    db, "chapter.published", ("chapter", str(chapter_id)), payload, actor=caller.account_id
-                )
-                await self._audit(db, "chapter.published", row, caller, {"status": row["status"]},
-                                  {"status": "published"})  # fmt: skip
+            if row["status"] in ("draft", "unpublished"):
+                if await self._waits(db, row, work):
+                    await self._submit(db, row)
+                else:
+                    await self._publish(db, row, work, row["account_id"])
             return _chapter(await queries.chapter(db, chapter_id))
 
     async def unpublish(self, caller: Caller, chapter_id: UUID, if_match: str | None) -> Chapter:
@@ -194,10 +186,8 @@ class Chapters:
             check_version(if_match, row["version"])
             if row["status"] != "published":
                 raise ApiError(ErrorCode.CONFLICT, "The chapter is not published.", reason="not_published")
-            now = datetime.now(UTC)
-            await queries.update_chapter(db, chapter_id, {"status": "unpublished", "unpublished_at": now})
-            await self._audit(db, "chapter.unpublished", row, caller, {"status": "published"},
-                              {"status": "unpublished"})  # fmt: skip
+            await queries.update_chapter(db, chapter_id, {"status": "unpublished"} | _hidden(row))
+            await self._audit(db, "chapter.unpublished", row, row["account_id"], {"status": "unpublished"})
             return _chapter(await queries.chapter(db, chapter_id))
 
     async def versions(
@@ -272,10 +262,61 @@ class Chapters:
         await queries.close_gap(db, row["work_id"], row["number"])
         await queries.make_gap(db, row["work_id"], number)
 
-    async def _audit(self, db: Any, action: str, row: Any, caller: Caller, old: Any, new: Any) -> None:
-        await self._kernel.audit.record(
-            db, action, ("chapter", str(row["id"])), actor=caller.account_id, old=old, new=new
+    # In sight.
+
+    async def _waits(self, db: Any, row: Any, work: Any) -> bool:
+        return await self._catalog.look_at_chapter(db, work, f"chapter {row['number']}", row["account_id"])
+
+    async def _submit(self, db: Any, row: Any) -> None:
+        """Who could read it reads what was looked at further."""
+        hidden = _hidden(row) if row["status"] == "published" else {}
+        await queries.update_chapter(db, row["id"], {"status": "in_review"} | hidden)
+        await self._audit(db, "chapter.submitted", row, row["account_id"], {"status": "in_review"})
+
+    async def _decided(self, db: Any, work: Any, approved: bool, actor: UUID, reason: str) -> None:
+        """All that wait of the work; what is rejected is what it was before it was first shown, or unpublished."""
+        for row in await queries.chapters_in_review(db, work["id"]):
+            if approved:
+                await self._publish(db, row, work, actor)
+                continue
+            status = "draft" if row["published_at"] is None else "unpublished"
+            await queries.update_chapter(db, row["id"], {"status": status})
+            await self._kernel.events.publish(
+                db, "chapter.rejected", ("chapter", str(row["id"])), _told(row, work), actor=actor
+            )
+            await self._audit(db, "chapter.rejected", row, actor, {"status": status, "reason": reason})
+
+    async def _publish(self, db: Any, row: Any, work: Any, actor: UUID) -> None:
+        first, at = row["published_at"] is None, row["published_at"] or datetime.now(UTC)
+        await queries.update_chapter(
+            db, row["id"],
+            {"status": "published", "published_at": at, "unpublished_at": None, "shown_version": None},
+        )  # fmt: skip
+        payload = _told(row, work) | {"first": first, "was_public": work["status"] == "published"}
+        await self._kernel.events.publish(
+            db, "chapter.published", ("chapter", str(row["id"])), payload, actor=row["account_id"]
         )
+        await self._audit(db, "chapter.published", row, actor, {"status": "published"})
+
+    async def _audit(self, db: Any, action: str, row: Any, actor: UUID, new: dict[str, Any]) -> None:
+        old = {name: row[name] for name in new if name in ("status", "number")}
+        await self._kernel.audit.record(db, action, ("chapter", str(row["id"])), actor=actor, old=old, new=new)
+
+
+def _shown_version(row: Any) -> int:
+    """The latest that is for readers."""
+    number: int = row["content_version"] if row["status"] == "published" else row["shown_version"]
+    return number
+
+
+def _hidden(row: Any) -> dict[str, Any]:
+    """From now on, with `row` as it was."""
+    return {"unpublished_at": datetime.now(UTC), "shown_version": row["content_version"]}
+
+
+def _told(row: Any, work: Any) -> dict[str, Any]:
+    title = f"{work['title']}: {row['title']}"[:200]
+    return {"creator_id": str(work["creator_id"]), "work_id": str(row["work_id"]), "title": title}
 
 
 def checked_body(body: str) -> str:

@@ -166,7 +166,7 @@ class Chapter(Struct, frozen=True):
     title: str
     preview: bool
     duration_seconds: int | None
-    status: Literal["draft", "published", "unpublished"]
+    status: Literal["draft", "in_review", "published", "unpublished"]
     content_version: int
     published_at: str | None
     version: int

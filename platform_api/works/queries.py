@@ -428,6 +428,13 @@ async def has_published_chapter(db: Any, work_id: UUID) -> bool:
     return bool(await db.fetchval(query, work_id))
 
 
+async def chapters_in_review(db: Any, work_id: UUID) -> list[Any]:
+    rows: list[Any] = await db.fetch(
+        f"{_CHAPTER} WHERE c.work_id = $1 AND c.status = 'in_review' ORDER BY c.number", work_id
+    )
+    return rows
+
+
 async def insert_chapter(db: Any, chapter_id: UUID, work_id: UUID, number: int, fields: Mapping[str, Any]) -> None:
     await db.execute(
         "INSERT INTO works.chapter (id, work_id, number, title, preview, duration_seconds)"
@@ -472,16 +479,16 @@ async def chapter_version(db: Any, chapter_id: UUID, number: int) -> Any:
     return await db.fetchrow(query, chapter_id, number)
 
 
-async def chapter_versions_since(db: Any, chapter_id: UUID, since: datetime) -> list[Any]:
-    """The version that counted then, and the latest, which may be the same."""
+async def chapter_versions_since(db: Any, chapter_id: UUID, since: datetime, last: int) -> list[Any]:
+    """The version that counted then, and the last one, which may be the same."""
     rows: list[Any] = await db.fetch(
         """
-        SELECT * FROM works.chapter_version v WHERE v.chapter_id = $1 AND (
-            v.number = (SELECT max(number) FROM works.chapter_version WHERE chapter_id = $1)
+        SELECT * FROM works.chapter_version v WHERE v.chapter_id = $1 AND v.number <= $3 AND (
+            v.number = $3
             OR v.number = (SELECT max(number) FROM works.chapter_version WHERE chapter_id = $1 AND created_at <= $2))
         ORDER BY v.number DESC
         """,
-        chapter_id, since,
+        chapter_id, since, last,
     )  # fmt: skip
     return rows
 

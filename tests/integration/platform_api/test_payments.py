@@ -419,6 +419,33 @@ async def test_what_was_bought_is_kept_when_it_is_taken_from_the_shelf(shop):
     assert (await shop.get(reading, late))["body"]
 
 
+async def test_buyer_of_a_chapter_that_is_looked_at_again_reads_what_was_looked_at(api_dsn):
+    async with shop_over(api_dsn, works_need_verification=True) as shop:
+        _, seller_bearer, work, chapter, offer = await shop.seller("2")
+        decide = f"/v1/admin/works/{work['id']}/verification-decision"
+        staff = await shop.staff()
+        await shop.world.data("POST", decide, headers=staff, json={"decision": "approve"})
+        reading = f"/v1/works/{work['id']}/chapters/{chapter['id']}"
+        _, bearer = await shop.buyer("5")
+        await shop.buy(bearer, offer, "balance")
+        await shop.finish()
+        bought = (await shop.get(reading, bearer))["body"]
+        change = ("PATCH", f"/v1/chapters/{chapter['id']}")
+        for decision in ("reject", "approve"):
+            if decision == "approve":
+                await shop.world.data("POST", f"/v1/chapters/{chapter['id']}/publish", headers=seller_bearer)
+            else:
+                await shop.world.data(*change, headers=seller_bearer, json={"body": "Never seen. " * 30})
+            for path in (reading, f"{reading}?version=1"):
+                assert (await shop.get(path, bearer))["body"] == bought
+            await shop.world.refused(404, "NOT_FOUND", "unknown_version", "GET", f"{reading}?version=2",
+                                     headers=bearer)  # fmt: skip
+            assert (await shop.get(reading, seller_bearer))["body"].startswith("Never seen.")
+            assert (await shop.get(reading, staff))["body"].startswith("Never seen.")
+            await shop.world.data("POST", decide, headers=staff, json={"decision": decision, "reason": "So."})
+        assert (await shop.get(reading, bearer))["body"].startswith("Never seen.")
+
+
 async def test_text_that_was_bought_can_be_read_when_another_takes_its_place(shop):
     _, seller_bearer, work, chapter, offer = await shop.seller("2")
     reading = f"/v1/works/{work['id']}/chapters/{chapter['id']}"

@@ -467,12 +467,12 @@ async def test_publication_waits_for_the_approval_where_settings_say_so(world):
 
 
 @pytest.mark.parametrize("world", [{"works_need_verification": True}], indirect=True)
-@pytest.mark.parametrize("change", ["title", "chapter", "new_chapter", "file"])
+@pytest.mark.parametrize("change", ["title", "file"])
 async def test_what_was_approved_is_looked_at_again_when_its_owner_changes_it(world, change):
     made, _, bearer = await creator(world)
     staff, moderator = await world.sign_in()
     await world.grant(staff["account_id"], "moderator")
-    work, entry = await published(world, bearer)
+    work, _ = await published(world, bearer)
     inside = f"{WORKS}/{work['id']}"
     decide = ("POST", f"/v1/admin/works/{work['id']}/verification-decision")
     await world.data(*decide, headers=moderator, json={"decision": "approve"})
@@ -481,12 +481,6 @@ async def test_what_was_approved_is_looked_at_again_when_its_owner_changes_it(wo
     assert (first["status"], first["verification_status"]) == ("published", "approved")
     if change == "title":
         await world.data("PATCH", inside, headers=bearer, json={"title": "Another thing"})
-    elif change == "chapter":
-        await world.data("PATCH", f"/v1/chapters/{entry['id']}", headers=bearer, json={"body": TEXT + "Never seen."})
-    elif change == "new_chapter":
-        second = await chapter(world, bearer, work, "Two")
-        assert (await world.data("GET", inside))["status"] == "published"  # nobody reads a draft
-        await world.data("POST", f"/v1/chapters/{second['id']}/publish", headers=bearer)
     else:
         poster = await file_of(world, bearer, png(bytes(20)))
         await world.data("POST", f"{inside}/assets", headers=bearer, json={"role": "poster", "file_id": poster["id"]})
@@ -501,6 +495,100 @@ async def test_what_was_approved_is_looked_at_again_when_its_owner_changes_it(wo
     assert (again["status"], again["published_at"]) == ("published", first["published_at"])
     await world.settle()
     assert (await world.data("GET", f"/v1/creators/{made['id']}"))["work_count"] == 1
+
+
+@pytest.fixture
+def serial(world):
+    """An approved story in sight, with a chapter: work, chapter, owner's bearer, how to decide, how to look."""
+
+    async def make():
+        _, _, bearer = await creator(world)
+        staff, moderator = await world.sign_in()
+        await world.grant(staff["account_id"], "moderator")
+        work, first = await published(world, bearer)
+        path = f"/v1/admin/works/{work['id']}/verification-decision"
+
+        async def decide(decision):
+            body = {"decision": decision, "reason": "As it is."}
+            return await world.data("POST", path, headers=moderator, json=body)
+
+        async def seen(headers=None):
+            """What readers see, or those inside: the work's two states, and those of its chapters by place."""
+            found = await world.data("GET", f"{WORKS}/{work['id']}", headers=headers)
+            rows = await world.data("GET", f"{WORKS}/{work['id']}/chapters", headers=headers)
+            return found["status"], found["verification_status"], {row["number"]: row["status"] for row in rows}
+
+        await decide("approve")
+        return work, first, bearer, decide, seen
+
+    return make
+
+
+def told_of(world, chapter_id):
+    query = "SELECT type, payload -> 'first' AS first, payload -> 'was_public' AS public FROM kernel.outbox"
+    return world.sql(f"{query} WHERE subject_id = $1 ORDER BY position", chapter_id)
+
+
+@pytest.mark.parametrize("world", [{"works_need_verification": True}], indirect=True)
+async def test_new_chapter_of_an_approved_work_waits_and_the_work_stays_in_sight(world, serial):
+    work, _, bearer, decide, seen = await serial()
+    second, third = [await chapter(world, bearer, work, title) for title in ("Two", "Three")]
+    for made in (second, second, third):  # again: the same
+        waits = await world.data("POST", f"/v1/chapters/{made['id']}/publish", headers=bearer)
+        assert (waits["status"], waits["published_at"]) == ("in_review", None)
+    assert await seen() == ("published", "approved", {1: "published"})
+    assert await seen(bearer) == ("published", "approved", {1: "published", 2: "in_review", 3: "in_review"})
+    inside = f"{WORKS}/{work['id']}/chapters/{second['id']}"
+    await world.refused(404, "NOT_FOUND", "unknown_chapter", "GET", inside)
+    await world.refused(409, "CONFLICT", "not_published", "POST", f"/v1/chapters/{second['id']}/unpublish",
+                        headers=bearer)  # fmt: skip
+    assert await told_of(world, second["id"]) == []
+    assert (await decide("reject"))["status"] == "rejected"
+    assert await seen(bearer) == ("published", "approved", {1: "published", 2: "draft", 3: "draft"})
+    assert await seen() == ("published", "approved", {1: "published"}), "what was approved before stays"
+    await world.data("POST", f"/v1/chapters/{second['id']}/publish", headers=bearer)
+    await decide("approve")
+    assert await seen() == ("published", "approved", {1: "published", 2: "published"})
+    told = [tuple(row) for row in await told_of(world, second["id"])]
+    assert told == [("chapter.rejected", None, None), ("chapter.published", "true", "true")]
+    (entry,) = await world.sql("SELECT new_values FROM kernel.audit_entry WHERE action = 'chapter.rejected'"
+                               " AND resource_id = $1", second["id"])  # fmt: skip
+    assert json.loads(entry["new_values"]) == {"status": "draft", "reason": "As it is."}
+
+
+@pytest.mark.parametrize("world", [{"works_need_verification": True}], indirect=True)
+@pytest.mark.parametrize("decision", ["approve", "reject"])
+async def test_changed_chapter_of_an_approved_work_is_looked_at_before_readers_get_it(world, serial, decision):
+    work, first, bearer, decide, seen = await serial()
+    path = f"/v1/chapters/{first['id']}"
+    await world.data("PATCH", path, headers=bearer, json={"preview": True})
+    assert await seen() == ("published", "approved", {1: "published"}), "it says nothing new"
+    changed = await world.data("PATCH", path, headers=bearer, json={"body": TEXT + "Never seen."})
+    assert changed["status"] == "in_review"
+    assert await seen() == ("published", "approved", {})
+    await world.refused(404, "NOT_FOUND", "unknown_chapter", "GET", f"{WORKS}/{work['id']}/chapters/{first['id']}")
+    await decide(decision)
+    left = {"approve": "published", "reject": "unpublished"}[decision]
+    assert await seen(bearer) == ("published", "approved", {1: left})
+    told = {"approve": ("chapter.published", "false", "true"), "reject": ("chapter.rejected", None, None)}
+    assert [tuple(row) for row in await told_of(world, first["id"])][-1] == told[decision]
+
+
+@pytest.mark.parametrize("world", [{"works_need_verification": True}], indirect=True)
+@pytest.mark.parametrize("decision", ["approve", "reject"])
+async def test_work_that_is_changed_while_a_chapter_waits_is_decided_with_it(world, serial, decision):
+    work, _, bearer, decide, seen = await serial()
+    second = await chapter(world, bearer, work, "Two")
+    await world.data("POST", f"/v1/chapters/{second['id']}/publish", headers=bearer)
+    await world.data("PATCH", f"{WORKS}/{work['id']}", headers=bearer, json={"title": "Another thing"})
+    await world.refused(404, "NOT_FOUND", "unknown_work", "GET", f"{WORKS}/{work['id']}")
+    assert await seen(bearer) == ("in_review", "pending", {1: "published", 2: "in_review"})
+    await decide(decision)
+    if decision == "approve":
+        assert await seen() == ("published", "approved", {1: "published", 2: "published"})
+        assert [tuple(row) for row in await told_of(world, second["id"])] == [("chapter.published", "true", "true")]
+    else:
+        assert await seen(bearer) == ("draft", "rejected", {1: "published", 2: "draft"})
 
 
 async def test_staff_suspends_and_resumes_what_is_not_its_own(world):
