@@ -1,4 +1,6 @@
-"""Faults of a disk under the real core (F10, F11, F12, F15): a shim below its system calls fails, stalls and cuts."""
+"""Faults of a disk under the real core (F10, F11, F12, F15), and a kill that the disk gives the time for (F24): a shim
+below its system calls fails, stalls and cuts.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ import pytest
 
 from byline.bootstrap import DO_NOT_RESTART
 from byline.client import CommandError, ConnectionLost, TradingClient
-from byline.operator import open_operator, request_snapshot
+from byline.operator import gateway_url, open_operator, request_snapshot
 from byline.supervisor import Child, ChildFailed, Supervisor
 from engine.messages import layout
 from engine.messages.codes import CommandKind
@@ -149,6 +151,33 @@ async def test_f12_a_slow_disk_delays_acks_and_loses_none(core: CoreProcess, dis
     assert await core.stop() == 0
     await client.close()
     assert accepted == set(open_names(core.data))
+
+
+async def test_f24_killed_between_the_sync_of_an_order_and_its_answer_it_has_accepted_it(
+    core: CoreProcess, disk: FaultyDisk
+) -> None:
+    core.environment["BYLINE_BATCH_INTERVAL_S"] = "600"  # no cut needs a sync of its own meanwhile
+    await core.start()
+    [client] = await core.traders(1, cancel_on_disconnect=False)
+    assert await placed(client, ["told"]) == {"told": "accepted"}
+    done = disk.get("done_syncs")
+    disk.set(done_delay_us=600_000_000)
+    answer = asyncio.create_task(placed(client, ["untold"]))
+    await until(lambda: disk.get("done_syncs") > done, what="the sync of the order")
+    core.signal(signal.SIGKILL)
+    await core.ended()
+    assert await answer == {"untold": "no answer"}
+    await client.close()
+
+    disk.set(done_delay_us=0)
+    await core.start()
+    url, [key] = gateway_url(core.settings), core.keys
+    async with await TradingClient.connect(url, key, cancel_on_disconnect=False) as again:
+        for name, outcome in (("told", "accepted"), ("untold", "accepted"), ("unsaid", "never_received")):
+            assert (await again.resolve(name))["outcome"] == outcome, name
+        assert (await again.place(MARKET, "untold", "buy", "limit", size="0.1", price="1"))["event"] == "duplicate"
+    assert await core.stop() == 0
+    assert open_names(core.data) == ["told", "untold"]
 
 
 @pytest.mark.parametrize("disk", [".snapshot"], indirect=True)

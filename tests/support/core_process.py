@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from byline.client import TradingClient, generate_key, public_key
 from byline.operator import gateway_url, open_operator
@@ -30,6 +31,8 @@ class CoreProcess:
         self.data = data
         self.environment = dict(environment or {})
         self.process: subprocess.Popen[bytes] | None = None
+        self.keys: list[Ed25519PrivateKey] = []
+        """Of the last `traders`."""
 
     @property
     def settings(self) -> Settings:
@@ -73,7 +76,7 @@ class CoreProcess:
 
     async def traders(self, count: int, **options: Any) -> list[TradingClient]:
         """Signed in, each with an account and money; assets and a market are listed if they are not."""
-        keys = [generate_key() for _ in range(count)]
+        self.keys = keys = [generate_key() for _ in range(count)]
         async with open_operator(self.settings) as operator:
             for command in (
                 {"op": "asset", "asset": "USD", "scale": 6}, {"op": "asset", "asset": "CRT", "scale": 2},

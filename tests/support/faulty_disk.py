@@ -14,6 +14,7 @@ SOURCE = Path(__file__).with_name("faulty_disk.c")
 WORDS = {
     "sync_errno": 0, "sync_errno_stays": 1, "sync_delay_us": 2, "write_bytes_max": 3, "interrupts": 4, "open_errno": 5,
     "syncs": 6, "failed_syncs": 7, "odd_writes": 8, "refused_opens": 9, "write_errno": 10,
+    "done_delay_us": 11, "done_syncs": 12,
 }  # fmt: skip
 
 
