@@ -19,14 +19,17 @@ import pytest
 
 from byline.client import TradingClient, generate_key
 from byline.settings import load_settings
-from tests.faults.audit import Audit
+from persistence.backup import Objects, Shipper
+from persistence.recovery import recover
+from tests.faults.audit import Audit, check_backup
 from tests.faults.kills import FAULTS, Kills, plan, run_kills
 from tests.faults.load import Numbers, Told, Trader
 from tests.faults.report import ROOT, Card, Seeds, write
 from tests.faults.sessions import check_sessions
 from tests.faults.told import Events
-from tests.support.exchange import descendants
+from tests.support.exchange import ExchangeProcess, descendants
 from tests.support.waiting import has_ended, until
+from tests.unit.persistence.test_recovery import SETTINGS, feed, workload
 
 
 async def test_f02_f18_f23_f24_f26_killed_and_stopped_under_load(tmp_path: Path) -> None:
@@ -125,6 +128,24 @@ async def test_orders_that_end_with_their_session(
     found = Audit()
     check_sessions(Events(last_fill=fills, ended=ended), is_open, [trader], found)
     assert [text[: len(told)] for text in found.failures] == [told] * bool(told) and found.ended == len(ended)
+
+
+def test_a_backup_without_the_last_records_is_told(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    recovered, slots, store = recover(tmp_path / "data", settings=SETTINGS), workload(), (tmp_path / "store").as_uri()
+    shipper, at = Shipper(tmp_path / "data", Objects(store)), 0
+    told: list[list[str]] = []
+    for is_shipped in (True, False):
+        at = feed(recovered, slots, at, at + 200)
+        if is_shipped:
+            shipper.start()
+            shipper.step()
+        found, last = Audit(), {"sequence": recovered.core.sequence, "chain": f"{recovered.journal.chain:016x}"}
+        exchange = cast(ExchangeProcess, SimpleNamespace(status=lambda _, of=last: of))
+        assert check_backup(exchange, store, tmp_path / f"restored-{is_shipped}", found) == shipper.sequence > 0
+        told.append([text[:20] for text in found.failures])
+    recovered.close()
+    assert told == [[], ["the backup ends with"]]
 
 
 def test_an_audit_remembers_what_did_not_hold() -> None:
