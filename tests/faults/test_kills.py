@@ -27,6 +27,7 @@ from tests.faults.load import Numbers, Told, Trader
 from tests.faults.report import ROOT, Card, Seeds, write
 from tests.faults.sessions import check_sessions
 from tests.faults.told import Events
+from tests.faults.vaults import Vaults
 from tests.support.exchange import ExchangeProcess, descendants
 from tests.support.waiting import has_ended, until
 from tests.unit.persistence.test_recovery import SETTINGS, feed, workload
@@ -146,6 +147,22 @@ def test_a_backup_without_the_last_records_is_told(tmp_path: Path) -> None:
         told.append([text[:20] for text in found.failures])
     recovered.close()
     assert told == [[], ["the backup ends with"]]
+
+
+def test_a_back_office_that_has_only_begun_takes_nobody_s_address_away(tmp_path: Path) -> None:
+    class Office:
+        package = "0x7"
+
+        def status(self, _name: str) -> dict[str, Any]:
+            return {"settlement": {"package": self.package, "coins": {}}}
+
+    office = Office()
+    vaults = Vaults(office, tmp_path, None)  # type: ignore[arg-type]
+    assert vaults._told()["package"] == "0x7"
+    office.package = ""
+    assert vaults._told()["package"] == "0x7"
+    office.package = "0x8"
+    assert vaults._told()["package"] == "0x8"
 
 
 def test_an_audit_remembers_what_did_not_hold() -> None:

@@ -47,6 +47,7 @@ class Vaults:
     assets: dict[str, str] = field(default_factory=dict)
     """Vault → asset."""
     _cursor: int = 0
+    _known: dict[str, Any] = field(default_factory=dict)
 
     async def read(self) -> None:
         """The vaults, and every event up to what they show and further. Raises Unavailable."""
@@ -96,9 +97,12 @@ class Vaults:
         ]  # fmt: skip
 
     def _told(self) -> dict[str, Any]:
-        """Where the vaults are: an address book. What is in them the chain says."""
+        """Where the vaults are: an address book. What is in them the chain says. A back office that has only begun does
+        not know the package yet; with none the chain's events are nobody's, and they are read once."""
         settlement = self.exchange.status("backoffice")["settlement"]
-        return dict(settlement)
+        if settlement["package"] or not self._known:
+            self._known = dict(settlement)
+        return self._known
 
 
 def check_chain(before: Vaults, journal: Events, after: Vaults, result: Result) -> None:
