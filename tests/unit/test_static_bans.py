@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,17 +44,27 @@ ORDER_DOES_NOT_SHOW = {
 """Each asset is judged by itself and all give the same code; a sum of mixed hashes; membership alone."""
 
 
-def plain(source: str) -> str:
-    """Cython source with strings and comments blanked, line for line."""
+def plain(source: str, text: str = " ") -> str:
+    """Cython source with comments blanked and strings made of `text`, line for line."""
 
     def blank(match: re.Match[str]) -> str:
-        return re.sub(r"[^\n]", " ", match[0])
+        return re.sub(r"[^\n]", " " if match[0][0] == "#" else text, match[0])
 
     texts = r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
     return re.sub(texts + r"|#[^\n]*", blank, source)
 
 
+def sets_in_cython(source: str) -> Found:
+    """Displays and comprehensions of sets, whatever name they get: of one that is no more than asked no order shows."""
+    text = plain(source, "_")
+    for match in re.finditer(r"\{(?!\s*\*\*)[^{}:]*[^{}:\s][^{}:]*\}", text):
+        before = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+        if not re.search(r"\bin\s*$", before) or re.search(r"\bfor\s+[\w\s,()]+\s+in\s*$", before):
+            yield text.count("\n", 0, match.start()) + 1, "makes a set whose order may show"
+
+
 def banned_in_cython(path: str, source: str) -> Found:
+    yield from sets_in_cython(source)
     text = plain(source)
     for number, (line, original) in enumerate(zip(text.splitlines(), source.splitlines(), strict=False), 1):
         if match := re.match(r"\s*(?:from\s+([\w.]+)\s+c?import|c?import\s+([\w.]+))", line):
@@ -209,7 +220,8 @@ def test_the_ban_on_python_can_fail(line: str) -> None:
         "x = hash(y)",
         "from posix.unistd cimport write", "import time", "x = 1.5", "x = 2e9", "for i in set(a): pass", "print(x)",
         "from cython.parallel cimport prange, thread", "clock_gettime(0, &t)", "x = os.getpid()",
-        "from libc.stdio cimport x",
+        "from libc.stdio cimport x", "x = {1, 2}", 'x = {"a"}', "x = {y for y in z}", "for y in {1, 2}: pass",
+        "x = [y for y in {1, 2}]", "f({\n    a,\n    b,\n})",
     ],
 )  # fmt: skip
 def test_the_ban_on_cython_can_fail(line: str) -> None:
@@ -218,6 +230,7 @@ def test_the_ban_on_cython_can_fail(line: str) -> None:
 
 def test_words_in_texts_and_comments_are_no_offence() -> None:
     source = '"""The time of a float."""\nx = "import time, 1.5"  # hash(x) / 2.0\ncdef int64_t y = 3\n'
+    source += "z = x in {1, 2} or y not in {3}\nd = {}\ne = {1: 2, **d}\nf = {**d}\n"
     assert list(banned_in_cython("engine/x.pyx", source)) == []
     assert list(banned_in_python("engine/x.py", 'x = "float(1.5)"  # 0.5\ny = sorted({1, 2})\n')) == []
 
@@ -240,15 +253,34 @@ def _is_nothing(part: ast.stmt, is_broad: bool) -> bool:
     if isinstance(part, (ast.Pass, ast.Continue)):
         return True
     if isinstance(part, ast.Expr):
-        return isinstance(part.value, ast.Constant)
-    constant = isinstance(part, ast.Return) and (part.value is None or isinstance(part.value, ast.Constant))
-    return is_broad and (constant or (isinstance(part, ast.Assign) and isinstance(part.value, ast.Constant)))
+        return isinstance(part.value, ast.Constant) or (is_broad and _is_unseen(part.value))
+    return is_broad and isinstance(part, (ast.Return, ast.Assign, ast.AnnAssign)) and _is_constant(part.value)
+
+
+def _is_constant(value: ast.expr | None) -> bool:
+    """Also a container of nothing but constants, however it is made."""
+    if isinstance(value, ast.UnaryOp):
+        return _is_constant(value.operand)
+    if isinstance(value, (ast.List, ast.Tuple, ast.Set)):
+        return all(map(_is_constant, value.elts))
+    if isinstance(value, ast.Dict):
+        return all(map(_is_constant, [*value.keys, *value.values]))
+    if isinstance(value, ast.Call):
+        empty = {"bytearray", "bytes", "dict", "frozenset", "list", "set", "str", "tuple"}
+        return ast.unparse(value.func) in empty and not value.args and not value.keywords
+    return value is None or isinstance(value, ast.Constant)
+
+
+def _is_unseen(value: ast.expr) -> bool:
+    """A line of the log that nobody gets who has not asked for it."""
+    return isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr == "debug"
 
 
 def swallowed(source: str) -> Found:
     """Handlers and suppressions that do nothing, say nothing, and give no reason on one of their lines."""
-    lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
+    lines, tree = source.splitlines(), ast.parse(source)
+    suppress = {"suppress", *(_other_names_of_suppress(tree) if "suppress" in source else ())}
+    for node in ast.walk(tree):
         if isinstance(node, ast.ExceptHandler):
             names, first, last = _names(node.type), node.lineno, node.body[-1].end_lineno or node.lineno
             is_broad = bool(set(names or [""]) & BROAD)
@@ -256,7 +288,7 @@ def swallowed(source: str) -> Found:
             what = "drops " + (", ".join(names) or "everything")
         elif isinstance(node, (ast.With, ast.AsyncWith)):
             calls = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
-            calls = [call for call in calls if ast.unparse(call.func) in ("contextlib.suppress", "suppress")]
+            calls = [call for call in calls if ast.unparse(call.func).rpartition(".")[2] in suppress]
             nothing, names = bool(calls), [name for call in calls for part in call.args for name in _names(part)]
             first = last = node.lineno
             what = "suppresses " + ", ".join(names)
@@ -265,6 +297,38 @@ def swallowed(source: str) -> Found:
         reason = any("# " in lines[number - 1] for number in range(first, last + 1))
         if nothing and not reason and (not names or not set(names) <= NO_FAULT):
             yield first, what
+
+
+def _other_names_of_suppress(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "contextlib":
+            yield from (alias.asname for alias in node.names if alias.name == "suppress" and alias.asname)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.value).rpartition(".")[2] == "suppress":
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+
+
+def swallowed_in_cython(source: str) -> Found:
+    """The same, of handlers and suppressions that are Python; what is not, as C's casts, does something."""
+    lines = source.splitlines()
+    names = re.compile(r"\s*(from contextlib import|[\w.]+\s*=[\s\w.]*\bsuppress\s*$)")
+    imports = "".join(f"{line.strip()}\n" for line in lines if names.match(line))
+    for number, line in enumerate(lines):
+        begin = re.match(r"(\s*)(except\b[^:]*:|with\b.*:)", plain(line))
+        if begin is None:
+            continue
+        block = [line]
+        for other in lines[number + 1 :]:
+            if other.strip() and not other.startswith(begin[1] + " "):
+                break
+            block.append(other)
+        text = textwrap.dedent("\n".join(block)) + "\n"
+        before = imports + ("try:\n    f()\n" if begin[2].startswith("except") else "")
+        try:
+            found = list(swallowed(before + text))
+        except SyntaxError:
+            continue
+        at = before.count("\n")
+        yield from ((number + 1, what) for inner, what in found if inner == at + 1)
 
 
 def _names(node: ast.expr | None) -> list[str]:
@@ -286,14 +350,11 @@ def test_no_exception_is_swallowed_without_a_reason() -> None:
 
 
 def test_no_exception_is_swallowed_in_cython_without_a_reason() -> None:
-    silent = re.compile(r"except[^\n#]*:[ \t]*\n[ \t]+(?:pass|continue)[ \t]*\n")
-    assert silent.search("try:\n    f()\nexcept OSError:\n    pass\n")
     found = [
-        f"{path.relative_to(ROOT)}: {match[0]!r}"
+        f"{path.relative_to(ROOT)}:{line}: {what}"
         for package in PACKAGES
         for path in sorted((ROOT / package).rglob("*.pyx"))
-        for match in silent.finditer(path.read_text())
-        if not any(name in match[0] for name in NO_FAULT)
+        for line, what in swallowed_in_cython(path.read_text())
     ]
     assert found == []
 
@@ -311,15 +372,34 @@ def test_no_exception_is_swallowed_in_cython_without_a_reason() -> None:
         ("with contextlib.suppress(Exception):\n    f()\n", 1), ("with suppress(OSError, KeyError):\n    f()\n", 1),
         ("with contextlib.suppress(asyncio.TimeoutError):\n    f()\n", 0),
         ("with contextlib.suppress(OSError):  # told already\n    f()\n", 0),
+        ("try:\n    f()\nexcept Exception:\n    x = {}\n", 1),
+        ("try:\n    f()\nexcept Exception:\n    return []\n", 1),
+        ("try:\n    f()\nexcept OSError:\n    x: int = -1\n", 1),
+        ("try:\n    f()\nexcept Exception:\n    x = (0, [])\n", 1),
+        ("try:\n    f()\nexcept Exception:\n    return dict()\n", 1),
+        ("try:\n    f()\nexcept ValueError:\n    x = {}\n", 0),
+        ("try:\n    f()\nexcept Exception:\n    x = [y]\n", 0),
+        ("try:\n    f()\nexcept Exception:\n    log.debug('x')\n", 1), ("try:\n    f()\nexcept OSError: pass\n", 1),
+        ("import contextlib as c\nwith c.suppress(Exception):\n    f()\n", 1),
+        ("from contextlib import suppress as quiet\nwith quiet(OSError):\n    f()\n", 1),
+        ("quiet = contextlib.suppress\nwith quiet(OSError):\n    f()\n", 1),
     ],
 )  # fmt: skip
 def test_a_swallowed_exception_is_found(source: str, count: int) -> None:
-    assert len(list(swallowed("for x in y:\n" + "".join(f"    {line}\n" for line in source.splitlines())))) == count
+    source = "for x in y:\n" + "".join(f"    {line}\n" for line in source.splitlines())
+    assert len(list(swallowed(source))) == count
+    assert len(list(swallowed_in_cython(f"cdef int f() except -1:\n    pass\n{source}x = <int>y\n"))) == count
+
+
+def test_a_handler_that_does_something_in_cython_is_none_that_swallows() -> None:
+    for line in ("x = <int>y", "self.fail(&self.ring)", "with gil: raise", "return self.x"):
+        assert not list(swallowed_in_cython(f"try:\n    f()\nexcept Exception:\n    {line}\n"))
+    assert [line for line, _ in swallowed_in_cython("try:\n    f()\nexcept Exception: return 0\nx = 1\n")] == [3]
 
 
 # --------------------------------------------------------------------------------------------------- queues that grow
 
-QUEUES = re.compile(r"\b(?:(?:asyncio|queue|multiprocessing)\.Queue|(?:Simple|Lifo|Priority)Queue|deque)\(")
+QUEUES = re.compile(r"(?<!class )\b((?:Simple|Lifo|Priority|Joinable)?Queue|deque)(?:\[[^()\n=]*\])?\(")
 BOUNDED_BY = {
     "engine/reference/matching.py": ("half[price].values()", "a copy of one price's orders, gone with the call"),
     "gateway/pulls.py": ("AT_ONCE", "the accounts of lost sessions times their sessions; sessions are bounded"),
@@ -347,9 +427,22 @@ def unbounded(source: str) -> Found:
             depth += {"(": 1, ")": -1}.get(text[end], 0)
             end += 1
         inside = text[match.end() : end - 1].strip()
-        is_deque = match[0].startswith("deque")
-        if not ("maxlen=" in inside if is_deque else inside and inside not in ("0", "maxsize=0")):
+        if not _has_bound(match[1], inside):
             yield text.count("\n", 0, match.start()) + 1, match[0] + inside + ")"
+
+
+def _has_bound(name: str, inside: str) -> bool:
+    """Of the arguments of a queue: the bound is there, and neither None nor a number that means none."""
+    if name == "SimpleQueue":
+        return False
+    call = ast.parse(f"f({inside})", mode="eval").body
+    assert isinstance(call, ast.Call), inside
+    place, keyword = (1, "maxlen") if name == "deque" else (0, "maxsize")
+    bounds = [*call.args[place : place + 1], *(given.value for given in call.keywords if given.arg == keyword)]
+    for bound in bounds:
+        value = ast.literal_eval(bound) if _is_constant(bound) else 1
+        return value is not None and (value > 0 or (name == "deque" and value == 0))
+    return False
 
 
 def test_every_queue_is_bounded_or_said_to_be() -> None:
@@ -373,6 +466,10 @@ def test_every_queue_is_bounded_or_said_to_be() -> None:
         ("q: deque[int] = deque(\n    maxlen=5\n)", False), ("q = asyncio.Queue(16)", False),
         ("q = SimpleQueue()", True),
         ("q = queue.Queue(maxsize=9)", False), ("# deque()", False), ('"deque()"', False),
+        ("q = asyncio.Queue(maxsize=-1)", True), ("q = asyncio.Queue(-1)", True), ("q = Queue()", True),
+        ("q = Queue(LIMIT)", False), ("q = deque[int]()", True), ("q = deque[tuple[int, int]](rows)", True),
+        ("q = deque([], maxlen=None)", True), ("q = deque([], 5)", False), ("q = mp.JoinableQueue()", True),
+        ("q = asyncio.Queue[int](0)", True), ("class Queue(Base):", False), ("q = EventQueue()", False),
     ],
 )  # fmt: skip
 def test_an_unbounded_queue_is_found(line: str, is_found: bool) -> None:
