@@ -1,7 +1,8 @@
 """What no source may do: the core stays a function of its commands, no fault is swallowed, no queue grows for ever.
 
 engine/    no clock, random, float, set whose order shows, hash(), thread, I/O: everything comes with the command
-anywhere   no exception is dropped without a reason on the spot, or one of a kind that is no fault
+anywhere   no exception is dropped without a reason on the spot, or one of a kind that is no fault; none is raised where
+           Cython prints it and goes on (`noexcept`)
 anywhere   each queue has a bound where it is made, or the list below says what bounds it
 Each check is shown to fail on what it forbids.
 """
@@ -331,6 +332,22 @@ def swallowed_in_cython(source: str) -> Found:
         yield from ((number + 1, what) for inner, what in found if inner == at + 1)
 
 
+def lost_in_noexcept(source: str) -> Found:
+    """What is raised in a function that says `noexcept`: it is printed, and the caller goes on with a 0."""
+    lines = plain(source).splitlines()
+    for number, line in enumerate(lines):
+        ends = re.search(r"\)\s*noexcept(?:\s+nogil|\s+with\s+gil)?\s*:(.*)$", line)
+        if ends is None:
+            continue
+        begin = next(before for before in reversed(lines[: number + 1]) if re.match(r"\s*cp?def\b", before))
+        body, indent = [(number, ends[1])], len(begin) - len(begin.lstrip())
+        for at, other in enumerate(lines[number + 1 :], number + 1):
+            if other.strip() and len(other) - len(other.lstrip()) <= indent:
+                break
+            body.append((at, other))
+        yield from ((at + 1, text.strip()) for at, text in body if re.search(r"(?<!\w)(?:raise|assert)(?!\w)", text))
+
+
 def _names(node: ast.expr | None) -> list[str]:
     if node is None:
         return []
@@ -354,7 +371,8 @@ def test_no_exception_is_swallowed_in_cython_without_a_reason() -> None:
         f"{path.relative_to(ROOT)}:{line}: {what}"
         for package in PACKAGES
         for path in sorted((ROOT / package).rglob("*.pyx"))
-        for line, what in swallowed_in_cython(path.read_text())
+        for check in (swallowed_in_cython, lost_in_noexcept)
+        for line, what in check(path.read_text())
     ]
     assert found == []
 
@@ -395,6 +413,21 @@ def test_a_handler_that_does_something_in_cython_is_none_that_swallows() -> None
     for line in ("x = <int>y", "self.fail(&self.ring)", "with gil: raise", "return self.x"):
         assert not list(swallowed_in_cython(f"try:\n    f()\nexcept Exception:\n    {line}\n"))
     assert [line for line, _ in swallowed_in_cython("try:\n    f()\nexcept Exception: return 0\nx = 1\n")] == [3]
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("cdef int f(int x) noexcept nogil:\n    if x:\n        raise ValueError(x)\n    return 0\n", 1),
+        ("cdef void f(\n    int x,\n) noexcept:\n    assert x\n", 1), ("cdef int f() noexcept: raise OSError\n", 1),
+        ("    cdef int f(self) noexcept with gil:\n        x = 1\n\n        assert x\n", 1),
+        ("cdef int f(int (*g)(void*) noexcept nogil) except -1:\n    raise OSError(1)\n", 0),
+        ("cdef int f() noexcept nogil:\n    return 0\n\ncdef int g() except -1:\n    raise OSError\n", 0),
+        ('cdef int f() noexcept:\n    """raise"""\n    return raised\n', 0),
+    ],
+)  # fmt: skip
+def test_what_is_lost_in_a_function_without_exceptions_is_found(source: str, count: int) -> None:
+    assert len(list(lost_in_noexcept(source))) == count
 
 
 # --------------------------------------------------------------------------------------------------- queues that grow
