@@ -171,8 +171,8 @@ def _kills_page(kills: dict[str, Any]) -> list[str]:
         f"{kills['seconds']:,.0f} s |",
         f"| orders whose true outcome was compared with what was told | {kills['orders_checked']:,}, "
         f"{kills['orders_acknowledged']:,} of them acknowledged |",
-        f"| orders, and money commands (ref), without an answer, resolved | {sum(kills['unknown_outcomes_resolved'].values()):,}: "
-        f"{resolved or 'none'} |",
+        "| orders, and money commands (ref), without an answer, resolved | "
+        f"{sum(kills['unknown_outcomes_resolved'].values()):,}: {resolved or 'none'} |",
         *_sessions(kills),
         *_money(kills),
         *_backups(kills),
