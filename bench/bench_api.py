@@ -40,8 +40,8 @@ LEFT_OUT = "a network, TLS, rate limits; the catalogue was written by SQL, witho
 MIX = (
     "reads: works by id 26 %, lists of works 14 %, half of them by several filters, creators 12 %, chapters and offers "
     "10 %, licence codes 10 %, availability 8 %, search 8 %, half of it with filters, what is owed for many sales 2 %; "
-    "writes 10 %: of these drafts, edits, chapters, follows 60 %, purchases from a balance 20 %, payment intents "
-    "and their payments 15 %, refunds of purchases 5 %"
+    "writes 10 %: of these drafts, edits, chapters, follows 60 %, purchases from a balance 20 %, half of them "
+    "twelve buyers of one work at once, payment intents and their payments 15 %, refunds of purchases 5 %"
 )
 FULL, SMOKE = Sizes(10_000, 100_000, 50_000), Sizes(50, 400, 100)
 CONNECTIONS, PER_SECOND = 32, 500
@@ -50,10 +50,11 @@ ON_TIME = 0.99
 """The share of wake-ups of the event loop that come at most LATE_S late: work that blocks it would show there."""
 LATE_S = 0.05
 TOP_UP = Decimal(25)
-MONEY = ("purchase", "payment", "refund")
-WRITES = ("refund",) + ("purchase",) * 4 + ("payment",) * 3 + ("work",) * 12
-"""Of twenty writes, in any order."""
+MONEY = ("purchase", "bestseller", "payment", "refund")
 PAYEES = 12
+WRITES = ("refund",) * 12 + ("purchase",) * 24 + ("bestseller",) * 2 + ("payment",) * 36 + ("work",) * 144
+"""In any order, `bestseller` for as many purchases at once as there are people: 240 writes. Judged among all writes: of
+twelve at once the last waits for the others by itself."""
 FEE = Decimal("12.01")
 FILE_BYTES = 64 * 2**20
 PATIENCE_S = 120.0
@@ -96,7 +97,7 @@ async def _measure(settings: Settings, sizes: Sizes, seconds: float, smoke: bool
         seller = await join(settings, first, "Bestseller", "creator")
         owed = Decimal(await sell_much(exchange.database_url(), seller.account_id, 2 * sizes.licences)).scaleb(-6)
         load = _Load(catalogue, people, staff, rng, seller, owed)
-        await load.to_give_back(connections, count // 10 // len(WRITES) + PAYEES, exchange.database_url())
+        await load.to_give_back(connections, count // 10 // 20 + PAYEES, exchange.database_url())
         before, busy = await _lag(first), _busy_s(exchange)
         timed = await drive(connections, itertools.islice(load.requests(), count), PER_SECOND)
         spent_ms = {name: (now - busy[name]) * 1e3 / count for name, now in _busy_s(exchange).items()}
@@ -157,6 +158,7 @@ class _Load:
         self.rng.shuffle(sold)
         self._for_sale = iter(sold)
         self._writes = self._write_kinds()
+        self._crowd: list[tuple[int, int]] = []
         self._bought: list[_Bought] = []
         self._returns: list[_Bought] = []
         self._unpaid: list[tuple[str, str, int]] = []
@@ -165,17 +167,21 @@ class _Load:
         self._refunded: list[_Bought] = []
 
     def requests(self) -> Iterator[Request]:
-        reads: list[tuple[int, Callable[[], Request]]] = [
+        reads: list[tuple[float, Callable[[], Request]]] = [
             (26, self._work), (14, self._list), (12, self._creator), (10, self._parts), (10, self._code),
-            (8, self._availability), (8, self._search), (2, self._owed), (10, self._write),
+            (8, self._availability), (8, self._search), (2, self._owed), (10 * len(WRITES) / 240, self._write),
         ]  # fmt: skip
         kinds, weights = [kind for _, kind in reads], [weight for weight, _ in reads]
         while True:
             yield self.rng.choices(kinds, weights)[0]()
+            while self._crowd:
+                yield self._purchase("bestseller", *self._crowd.pop())
 
     async def to_give_back(self, connections: list[Connection], count: int, dsn: str) -> None:
         """Buys what the refunds of the load give back, and waits until each sale has been divided."""
-        purchases = (self._purchase(number % len(self.people)) for number in range(count))
+        purchases = (
+            self._purchase("purchase", number % len(self.people), next(self._for_sale)) for number in range(count)
+        )
         await drive(connections, purchases, PER_SECOND)
         self._returns, self._bought = self._bought, []
         db = await asyncpg.connect(dsn)
@@ -306,6 +312,7 @@ class _Load:
         return self._read("read", "/v1/royalties/balance", holds, self.seller.headers)
 
     def _write_kinds(self) -> Iterator[str]:
+        yield "bestseller"  # one at least, however short the load
         while True:
             yield from self.rng.sample(WRITES, len(WRITES))
 
@@ -316,7 +323,11 @@ class _Load:
         if kind == "payment":
             return self._pay(*self._unpaid.pop()) if self._unpaid else self._intent(number)
         if kind == "purchase":
-            return self._purchase(number)
+            return self._purchase(kind, number, next(self._for_sale))
+        if kind == "bestseller":
+            sold = next(self._for_sale)
+            self._crowd = [(buyer, sold) for buyer in range(len(self.people))]
+            return self._purchase(kind, *self._crowd.pop())
         return self._of_works(self.people[number])
 
     def _of_works(self, person: Person) -> Request:
@@ -331,9 +342,8 @@ class _Load:
             return self._chapter(id_, owner)
         return self._follow(person)
 
-    def _purchase(self, buyer: int) -> Request:
+    def _purchase(self, name: str, buyer: int, number: int) -> Request:
         """From the balance: the answer comes when the core has moved the money."""
-        number = next(self._for_sale)
         work, offer = self.catalogue.works[number], self.catalogue.offers[number]
         price = Decimal(offer.price_units).scaleb(-6)
         self._spent[buyer] += price
@@ -345,7 +355,7 @@ class _Load:
             self._bought.append(_Bought(data["id"], buyer, price))
 
         body = {"offer_id": offer.id, "method": "balance", "price": f"{price:f}"}
-        return Request("purchase", "POST", "/v1/purchases", check, body, self.people[buyer].once())
+        return Request(name, "POST", "/v1/purchases", check, body, self.people[buyer].once())
 
     def _intent(self, payer: int) -> Request:
         def check(data: Any) -> None:
@@ -417,9 +427,9 @@ def _answers(bare: list[Timed], timed: list[Timed]) -> list[Row]:
     case = f"{CONNECTIONS} connections, {PER_SECOND} requests/s by the clock"
     floor = [one.milliseconds for one in bare]
     rows = [Row(f"{case}: a route that does nothing", "p95", _percentile(floor, 0.95), "ms")]
-    kinds: list[tuple[str, tuple[str, ...], float]] = [
+    kinds: list[tuple[str, tuple[str, ...], float | None]] = [
         ("read", ("read",), READ_MS), ("write", ("write", *MONEY), WRITE_MS), ("search", ("search",), SEARCH_MS),
-        *((name, (name,), WRITE_MS) for name in MONEY),
+        *((name, (name,), None if name == "bestseller" else WRITE_MS) for name in MONEY),
     ]  # fmt: skip
     for name, names, must in kinds:
         found = [one.milliseconds for one in timed if one.name in names]
