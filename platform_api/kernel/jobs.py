@@ -1,13 +1,19 @@
 """Work outside of requests: seven queues in PostgreSQL, kept by pgqueuer, enqueued in the caller's transaction.
 
-    queue               retries  priority  first run
-    payments            5        10        at once      money before everything
-    admin_actions       3        5         at once
-    notifications       3        0         at once
-    content_moderation  2        0         at once
-    audit_logging       5        0         at once
-    blockchain          10       0         after 1 s    the chain needs a moment to know what it was told
-    analytics_updates   3        −5        after 5 s    many small changes become one
+    queue               retries  priority  first run    what runs there
+    payments            5        10        at once      money commands, refunds at the provider, ends of intents
+    admin_actions       3        5         at once      upkeep, keys, standings, token markets, licences that fall due
+    notifications       3        0         at once      letters
+    content_moderation  2        0         at once      uploads put together and checked
+    audit_logging       5        0         at once      nothing
+    blockchain          10       0         after 1 s    nothing
+    analytics_updates   3        −5        after 5 s    nothing
+
+The last three are what the platform is asked to have, and open to whoever needs them. What one would look for there is
+done where it is surer: the relay gives committed audit entries their places in the chain one after the other, which
+jobs that run side by side cannot; one process alone speaks to the chain, from tables that say how far each registration
+and licence is, since two would spend the same coin; and consumers of events count in the transaction of their mark, so
+that nothing counts twice, as in a job that is run again.
 
 A job has a queue and a kind; a context registers one handler for each kind. A handler that raises is run again with
 growing pauses (1 s, 2 s … 5 min); after its retries the job is *failed*: kept, counted in /metrics, and run again by
