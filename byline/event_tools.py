@@ -12,7 +12,7 @@ from uuid import UUID
 
 from rich.table import Table
 
-from byline.people import connect, dsn_of
+from byline.people import connected, dsn_of
 from byline.settings import Settings
 from engine.messages.errors import SettingsInvalid
 
@@ -41,11 +41,8 @@ def hand_over(settings: Settings, ids: Sequence[UUID]) -> str:
 
 
 async def _given_up(dsn: str, limit: int) -> Table | None:
-    connection = await connect(dsn)
-    try:
+    async with connected(dsn) as connection:
         rows = await connection.fetch(_GIVEN_UP, limit)
-    finally:
-        await connection.close()
     if not rows:
         return None
     table = Table("event", "type", "of", "tries", "last", "error", title="events given up")
@@ -58,23 +55,19 @@ async def _given_up(dsn: str, limit: int) -> Table | None:
 
 
 async def _hand_over(dsn: str, ids: Sequence[UUID]) -> str:
-    connection = await connect(dsn)
-    try:
-        async with connection.transaction():
-            rows = await connection.fetch(
-                "SELECT event_id FROM kernel.outbox WHERE failed_at IS NOT NULL AND delivered_at IS NULL FOR UPDATE"
+    async with connected(dsn) as connection, connection.transaction():
+        rows = await connection.fetch(
+            "SELECT event_id FROM kernel.outbox WHERE failed_at IS NOT NULL AND delivered_at IS NULL FOR UPDATE"
+        )
+        known = {row["event_id"] for row in rows}
+        if unknown := sorted(set(ids) - known):
+            raise SettingsInvalid(
+                f"no event that was given up has the id {unknown[0]}: `byline events list` shows them"
             )
-            known = {row["event_id"] for row in rows}
-            if unknown := sorted(set(ids) - known):
-                raise SettingsInvalid(
-                    f"no event that was given up has the id {unknown[0]}: `byline events list` shows them"
-                )
-            chosen = list(ids or known)
-            await connection.execute(
-                "UPDATE kernel.outbox SET failed_at = NULL, attempts = 0, next_attempt_at = now()"
-                " WHERE event_id = ANY($1)",
-                chosen,
-            )
-    finally:
-        await connection.close()
+        chosen = list(ids or known)
+        await connection.execute(
+            "UPDATE kernel.outbox SET failed_at = NULL, attempts = 0, next_attempt_at = now()"
+            " WHERE event_id = ANY($1)",
+            chosen,
+        )
     return f"{len(chosen):,} {'event is' if len(chosen) == 1 else 'events are'} handed over again"

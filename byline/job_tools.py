@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 from rich.table import Table
 
-from byline.people import connect, dsn_of
+from byline.people import connected, dsn_of
 from byline.settings import Settings
 from engine.messages.errors import SettingsInvalid
 from platform_api.kernel.jobs import Jobs
@@ -45,11 +45,8 @@ def requeue(settings: Settings, ids: Sequence[int]) -> str:
 
 
 async def _failed(dsn: str, limit: int) -> Table | None:
-    connection = await connect(dsn)
-    try:
+    async with connected(dsn) as connection:
         rows = await connection.fetch(_FAILED, limit)
-    finally:
-        await connection.close()
     if not rows:
         return None
     table = Table("job", "queue", "kind", "runs", "last", "error", title="failed jobs")
@@ -64,15 +61,11 @@ async def _failed(dsn: str, limit: int) -> Table | None:
 
 
 async def _requeue(dsn: str, ids: Sequence[int]) -> str:
-    connection = await connect(dsn)
-    try:
-        async with connection.transaction():
-            rows = await connection.fetch("SELECT id FROM jobs.pgqueuer WHERE status = 'failed' FOR UPDATE")
-            failed = {row["id"] for row in rows}
-            if unknown := sorted(set(ids) - failed):
-                raise SettingsInvalid(f"no failed job has the id {unknown[0]}: `byline jobs list` shows them")
-            chosen = sorted(ids or failed)
-            await Jobs().requeue(connection, chosen)
-    finally:
-        await connection.close()
+    async with connected(dsn) as connection, connection.transaction():
+        rows = await connection.fetch("SELECT id FROM jobs.pgqueuer WHERE status = 'failed' FOR UPDATE")
+        failed = {row["id"] for row in rows}
+        if unknown := sorted(set(ids) - failed):
+            raise SettingsInvalid(f"no failed job has the id {unknown[0]}: `byline jobs list` shows them")
+        chosen = sorted(ids or failed)
+        await Jobs().requeue(connection, chosen)
     return f"{len(chosen):,} {'job runs' if len(chosen) == 1 else 'jobs run'} again"

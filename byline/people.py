@@ -7,7 +7,8 @@ actor: that is the command line.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +26,7 @@ from platform_api.kernel.audit import Audit, verify_chain
 from platform_api.kernel.events import Events
 from platform_api.kernel.sealing import rotate
 
-__all__ = ["COLUMN_KEYS", "connect", "dsn_of", "grant_role", "rotate_column_keys", "verify_audit"]
+__all__ = ["COLUMN_KEYS", "connected", "dsn_of", "grant_role", "rotate_column_keys", "verify_audit"]
 
 COLUMN_KEYS = "keys/columns.json"
 
@@ -48,9 +49,8 @@ def verify_audit(settings: Settings) -> tuple[bool, str]:
 
 async def _grant(dsn: str, who: str, role: str, departments: Sequence[str], take_away: bool) -> str:
     roles = Roles(Events(type_ for context in CONTEXTS for type_ in context.events), Audit())
-    connection = await connect(dsn)
     try:
-        async with connection.transaction():
+        async with connected(dsn) as connection, connection.transaction():
             account_id = await _account(connection, who)
             if take_away:
                 done = await roles.revoke(connection, account_id, role, actor=None, from_command_line=True)
@@ -60,8 +60,6 @@ async def _grant(dsn: str, who: str, role: str, departments: Sequence[str], take
                 )
     except ApiError as error:
         raise SettingsInvalid(error.message) from error
-    finally:
-        await connection.close()
     words = ("has lost the role" if take_away else "has the role") if done else "is left as it was: role"
     return f"account {account_id} {words} {role}"
 
@@ -83,12 +81,9 @@ async def _account(db: Any, who: str) -> UUID:
 
 
 async def _verify(dsn: str) -> tuple[bool, str]:
-    connection = await connect(dsn)
-    try:
+    async with connected(dsn) as connection:
         good, broken = await verify_chain(connection)
         waiting = await connection.fetchval("SELECT count(*) FROM kernel.audit_entry WHERE hash IS NULL")
-    finally:
-        await connection.close()
     if broken is not None:
         return False, f"the audit trail is broken at entry {broken}: {good:,} entries before it are sound"
     return True, f"the audit trail is sound: {good:,} entries, {waiting:,} not in the chain yet"
@@ -106,9 +101,14 @@ def dsn_of(settings: Settings) -> str:
     raise Unavailable(f"no exchange runs on {settings.data_directory}: start it with `byline up`")
 
 
-async def connect(dsn: str) -> Any:
-    """A connection. Raises Unavailable."""
+@asynccontextmanager
+async def connected(dsn: str) -> AsyncIterator[Any]:
+    """A connection for the block. Raises Unavailable."""
     try:
-        return await asyncpg.connect(dsn, timeout=5)
+        connection = await asyncpg.connect(dsn, timeout=5)
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
         raise Unavailable(f"the database is not reachable: {error}") from error
+    try:
+        yield connection
+    finally:
+        await connection.close()
