@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from byline import bootstrap
 from byline.client import CommandError, TradingClient
 from byline.operator import gateway_url
 from engine.messages.errors import JournalCorrupt
+from engine.messages.layout import SLOT_BYTES
 from gateway.session import Session
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay, verify
@@ -117,46 +118,90 @@ async def test_f22_with_both_cores_stolen_every_command_is_answered(core: CorePr
     assert open_names(core.data) == []
 
 
-async def test_f22_while_the_queue_is_full_cancels_are_taken_and_orders_are_told_that_it_is_busy(
-    tmp_path: Path,
-) -> None:
-    """The journal's writer gets no core at all: what was taken waits, and nothing of it is told."""
+@contextlib.asynccontextmanager
+async def written_by_hand(root: Path, **settings: Any) -> AsyncIterator[tuple[Exchange, asyncio.Event, Any]]:
+    """A listed exchange with a trader; nothing is written while the event is set. With the trader's key."""
     is_stolen = asyncio.Event()
+    async with exchange(root, listed=False, threads=False, **settings) as x:
 
-    async def write(x: Exchange) -> None:
-        while True:
-            while not is_stolen.is_set() and x.journal.step() == WROTE:
-                continue
-            await asyncio.sleep(0.001)
+        async def write() -> None:
+            while True:
+                while not is_stolen.is_set() and x.journal.step() == WROTE:
+                    continue
+                await asyncio.sleep(0.001)
 
-    async with exchange(tmp_path, listed=False, threads=False, pending_max=256) as x:
-        writer = asyncio.create_task(write(x))
+        writer = asyncio.create_task(write())
         async with await x.client(x.operator) as operator:
             await operator.command("asset", asset="USD", scale=6)
             await operator.command("asset", asset="CRT", scale=2)
             await operator.command("market", market=MARKET, base="CRT", quote="USD", tick="0.01", lot="0.1")
             key = await x.trader(operator, "alice")
-        async with await x.client(key, cancel_on_disconnect=False) as client:
-            old = [f"old-{number}" for number in range(10)]
-            assert set((await placed(client, old)).values()) == {"accepted"}
-            is_stolen.set()
-            names = [f"n{number}" for number in range(400)]
-            orders = [asyncio.create_task(placed(client, [name])) for name in names]
-            await until(lambda: sum(o.done() for o in orders) + x.sequencer.pending == 400, what="all to be judged")
-            refused = [name for name, order in zip(names, orders, strict=True) if order.done()]
-            assert 100 < len(refused) < 200 and refused == names[-len(refused) :], "who came first has the room"
-            taken = x.sequencer.pending
-            cancels = [asyncio.create_task(client.cancel(client_id=name)) for name in old]
-            await until(lambda: x.sequencer.pending == taken + 10, what="every cancel to be taken")
-            assert await placed(client, ["late"]) == {"late": "busy"}, "and orders are not"
-            assert not any(cancel.done() for cancel in cancels), "nobody is told what is not on disk"
-            is_stolen.clear()
-            assert {answer["event"] for answer in await asyncio.gather(*cancels)} == {"canceled"}
-            told = {name: answer for order in orders for name, answer in (await order).items()}
-            assert told == {name: "busy" if name in refused else "accepted" for name in names}
-            assert await placed(client, ["after"]) == {"after": "accepted"}
+        yield x, is_stolen, key
         writer.cancel()
+
+
+async def test_f22_while_the_queue_is_full_cancels_are_taken_and_orders_are_told_that_it_is_busy(
+    tmp_path: Path,
+) -> None:
+    """The journal's writer gets no core at all: what was taken waits, and nothing of it is told."""
+    async with (
+        written_by_hand(tmp_path, pending_max=256) as (x, is_stolen, key),
+        await x.client(key, cancel_on_disconnect=False) as client,
+    ):
+        old = [f"old-{number}" for number in range(10)]
+        assert set((await placed(client, old)).values()) == {"accepted"}
+        is_stolen.set()
+        names = [f"n{number}" for number in range(400)]
+        orders = [asyncio.create_task(placed(client, [name])) for name in names]
+        await until(lambda: sum(o.done() for o in orders) + x.sequencer.pending == 400, what="all to be judged")
+        refused = [name for name, order in zip(names, orders, strict=True) if order.done()]
+        assert 100 < len(refused) < 200 and refused == names[-len(refused) :], "who came first has the room"
+        taken = x.sequencer.pending
+        cancels = [asyncio.create_task(client.cancel(client_id=name)) for name in old]
+        await until(lambda: x.sequencer.pending == taken + 10, what="every cancel to be taken")
+        assert await placed(client, ["late"]) == {"late": "busy"}, "and orders are not"
+        assert not any(cancel.done() for cancel in cancels), "nobody is told what is not on disk"
+        is_stolen.clear()
+        assert {answer["event"] for answer in await asyncio.gather(*cancels)} == {"canceled"}
+        told = {name: answer for order in orders for name, answer in (await order).items()}
+        assert told == {name: "busy" if name in refused else "accepted" for name in names}
+        assert await placed(client, ["after"]) == {"after": "accepted"}
     assert open_names(tmp_path) == sorted({*names, "after"} - {*refused})
+
+
+@pytest.mark.parametrize("landed", [0, 1, 17, 39, 40])
+async def test_f23_f24_engine_dies_in_mid_batch_and_resolve_tells_which_of_it_there_are(
+    tmp_path: Path, landed: int
+) -> None:
+    """Of a group of forty orders so many are on disk whole, and the next one in part; none was acked."""
+    alive, died = tmp_path / "alive", tmp_path / "died"
+    alive.mkdir()
+    names = [f"n{number:02}" for number in range(40)]
+    async with (
+        written_by_hand(alive) as (x, is_stolen, key),
+        await x.client(key, cancel_on_disconnect=False) as client,
+    ):
+        assert await placed(client, ["acked"]) == {"acked": "accepted"}
+        is_stolen.set()
+        orders = [asyncio.create_task(placed(client, [name])) for name in names]
+        await until(lambda: x.sequencer.pending == len(names), what="all to wait for the disk")
+        shutil.copytree(alive, died)
+        assert x.journal.step() == WROTE  # from here to the copy no turn of the loop: nobody is told
+        assert x.journal.durable_sequence == x.sequencer.sequence
+        [segment] = (alive / "journal").glob("*.journal")
+        written = segment.read_bytes()
+        used = -(-len(written.rstrip(b"\0")) // SLOT_BYTES) - len(names)  # an order is of one slot
+        end = (used + landed) * SLOT_BYTES + SLOT_BYTES // 3
+        (died / "journal" / segment.name).write_bytes(written[:end].ljust(len(written), b"\0"))
+        assert not any(order.done() for order in orders)
+        is_stolen.clear()
+        await asyncio.gather(*orders)
+    async with exchange(died, restart=True) as x, await x.client(key, cancel_on_disconnect=False) as client:
+        outcomes = [(await client.resolve(name))["outcome"] for name in ["acked", *names]]
+        assert outcomes == ["accepted"] * (1 + landed) + ["never_received"] * (len(names) - landed)
+        again = await placed(client, names)  # said again each is there once
+        assert [again[name] for name in names] == ["duplicate"] * landed + ["accepted"] * (len(names) - landed)
+    assert open_names(died) == ["acked", *names]
 
 
 async def test_f21_a_core_without_memory_loses_no_order_that_it_took(core: CoreProcess) -> None:
