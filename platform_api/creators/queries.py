@@ -14,18 +14,23 @@ _CREATOR = """
            t.sale_count, t.token_id
     FROM creators.creator c JOIN creators.tally t ON t.creator_id = c.id
 """
-_FILTERS = (
-    " ($1::text IS NULL OR c.category = $1) AND ($2::text IS NULL OR c.creator_type = $2)"
-    " AND ($3::boolean IS NULL OR (c.verification_status = 'verified') = $3)"
+FACETS = (
+    "ARRAY['category ' || c.category, 'type ' || c.creator_type,"
+    " CASE WHEN c.verification_status = 'verified' THEN 'verified' ELSE 'unverified' END]"
 )
+"""Just what the index `creator_facets` has."""
+_KEPT = "creators.creator c"
+_COUNTED = "creators.tally t"
 ORDERS = {
-    "newest": ("($4::uuid IS NULL OR c.id < $4)", "c.id DESC"),
-    "followers": ("($4::bigint IS NULL OR (t.follower_count, t.creator_id) < ($4, $5::uuid))",
-                  "t.follower_count DESC, t.creator_id DESC"),
-    "trending": ("($4::bigint IS NULL OR (t.trend, t.creator_id) < ($4, $5::uuid))", "t.trend DESC, t.creator_id DESC"),
-    "name": ("($4::text IS NULL OR (lower(c.display_name), c.id) > ($4, $5::uuid))", "lower(c.display_name), c.id"),
-}  # fmt: skip
-"""Sort → what comes after the cursor, and the order. The last part of each key is the id."""
+    "newest": (_KEPT, "c.id", ("c.id",), "DESC"),
+    "followers": (_COUNTED, "t.creator_id", ("t.follower_count", "t.creator_id"), "DESC"),
+    "trending": (_COUNTED, "t.creator_id", ("t.trend", "t.creator_id"), "DESC"),
+    "name": (_KEPT, "c.id", ("lower(c.display_name)", "c.id"), "ASC"),
+}
+"""Sort → the table that has an index of it, the id there, the key and its way. The last part of each key is the id."""
+STEPS = 20
+"""As of works: how far an index is read in the order of a list, for each row asked for, before creators are looked up
+by the filters."""
 CANDIDATES_MAX = 500
 """How many matches of a search are ranked, the most followed: bounds its cost for words that everybody uses."""
 SEARCH_QUERY = (
@@ -76,16 +81,56 @@ async def creators(
     category: str | None,
     type_: str | None,
     verified: bool | None,
-    after: tuple[Any, ...],
+    after: tuple[Any, ...] | None,
     limit: int,
 ) -> list[Any]:
-    """`after` is the cursor's key in the sort's order, or Nones."""
-    condition, order = ORDERS[sort]
+    """`after` is the cursor's key in the sort's order.
+
+    As lists of works: what seldom fits is not looked for in an order to its end.
+    """
+    source, id_, key, way = ORDERS[sort]
+    arguments = list(after or ())
+    places = ", ".join(f"${number}" for number in range(1, len(arguments) + 1))
+    beyond = f"({', '.join(key)}) {'<' if way == 'DESC' else '>'} ({places})" if after else "true"
+    facets = [] if category is None else [f"category {category}"]
+    facets += [] if type_ is None else [f"type {type_}"]
+    facets += [] if verified is None else ["verified" if verified else "unverified"]
+    fits = "true"
+    if facets:
+        arguments.append(facets)
+        fits = f"{FACETS} @> ${len(arguments)}::text[]"
+    order = ", ".join(f"{part} {way}" for part in key)
+    steps_max = limit if fits == "true" else limit * STEPS
+    steps, count = f"${len(arguments) + 1}::bigint", f"${len(arguments) + 2}"
     rows: list[Any] = await db.fetch(
-        f"{_CREATOR} WHERE {_FILTERS} AND {condition} ORDER BY {order} LIMIT ${4 + len(after)}",
-        category, type_, verified, *after, limit,
+        f"""
+        WITH walked AS (
+            SELECT {id_} AS id, row_number() OVER (ORDER BY {order}) AS place FROM {source} WHERE {beyond}
+            ORDER BY {order} LIMIT {steps}),
+        page AS (
+            SELECT w.id, w.place, c.fits FROM walked w CROSS JOIN LATERAL (
+                SELECT {fits} AS fits FROM creators.creator c WHERE c.id = w.id LIMIT 1) c
+            WHERE c.fits OR w.place = {steps} ORDER BY w.place LIMIT {count})
+        SELECT x.*, p.place, p.fits FROM page p CROSS JOIN LATERAL ({_CREATOR} WHERE c.id = p.id LIMIT 1) x
+        ORDER BY p.place
+        """,
+        *arguments, steps_max, limit,
     )  # fmt: skip
-    return rows
+    found = [row for row in rows if row["fits"]]
+    if len(found) == limit or not rows or rows[-1]["place"] < steps_max:
+        return found
+    looked_up: list[Any] = await db.fetch(
+        f"""
+        WITH hit AS MATERIALIZED (SELECT c.id, c.display_name FROM creators.creator c WHERE {fits}),
+        page AS (
+            SELECT c.id, row_number() OVER (ORDER BY {order}) AS place FROM hit c CROSS JOIN LATERAL (
+                SELECT * FROM creators.tally t WHERE t.creator_id = c.id LIMIT 1) t
+            WHERE {beyond} ORDER BY {order} LIMIT ${len(arguments) + 1})
+        SELECT x.* FROM page p CROSS JOIN LATERAL ({_CREATOR} WHERE c.id = p.id LIMIT 1) x ORDER BY p.place
+        """,
+        *arguments, limit,
+    )  # fmt: skip
+    return looked_up
 
 
 async def search(

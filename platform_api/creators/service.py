@@ -144,8 +144,7 @@ class CreatorService:
         cursor: str | None, limit: int,
     ) -> tuple[list[Creator], Pagination]:  # fmt: skip
         """Raises ApiError VALIDATION_ERROR for a cursor of another sort."""
-        types = CURSORS[sort]
-        after = cursor_from(cursor, *types) or (None,) * len(types)
+        after = cursor_from(cursor, *CURSORS[sort])
         async with self._database.connection() as db:
             rows = await queries.creators(db, sort, category, type_, verified, after, limit + 1)
         keys = {

@@ -85,7 +85,7 @@ async def tour(world):
             await world.data("GET", f"/v1/works?limit=1&{query}&cursor={answer['pagination']['next_cursor']}",
                              headers=bearer)  # fmt: skip
     for query in ("sort=newest", "sort=followers", "sort=trending", "sort=name", "category=film",
-                  "sort=name&category=film&creator_type=enterprise&verified=true"):  # fmt: skip
+                  "sort=name&category=film&type=enterprise&verified=true"):  # fmt: skip
         answer = (await world.client.get(f"/v1/creators?limit=1&{query}")).json()
         if answer["pagination"]["next_cursor"]:
             await world.data("GET", f"/v1/creators?limit=1&{query}&cursor={answer['pagination']['next_cursor']}")
@@ -336,6 +336,7 @@ async def test_no_statement_reads_a_whole_table(world, api_dsn, tmp_path):
         assert not wrong and ran > 100, "\n".join(map(str, wrong))
         assert len((await long_ways(db, UNINDEXED))[0]) == len(UNINDEXED)
         lists, searches = await filters_together(world, db), await searches_together(world, db, words)
+        await creators_together(world, db)
         names = await db.fetch(
             "SELECT indexname FROM pg_indexes WHERE schemaname = 'works' AND tablename = 'work'"
             " AND indexdef LIKE '%tags%'"
@@ -380,6 +381,40 @@ async def filters_together(world, db):
     return all_
 
 
+async def creators_together(world, db):
+    """Lists of creators in all orders, page by page: they hold what fits, and no page visits many creators."""
+    creators = await db.fetch(
+        "SELECT c.*, t.follower_count, t.trend, creator_type AS type, verification_status = 'verified' AS verified,"
+        " row_number() OVER (ORDER BY lower(display_name), c.id) AS place"
+        " FROM creators.creator c JOIN creators.tally t ON t.creator_id = c.id"
+    )
+    orders = {
+        "newest": lambda row: -row["id"].int, "followers": lambda row: (-row["follower_count"], -row["id"].int),
+        "trending": lambda row: (-row["trend"], -row["id"].int), "name": lambda row: row["place"],
+    }  # fmt: skip
+    together = (
+        {}, {"category": "science", "type": "individual", "verified": True}, {"category": "film"},
+        {"verified": False}, {"category": "science", "verified": False}, {"type": "enterprise"},
+    )  # fmt: skip
+    connection, statements = world.kernel.database.connection, {}
+    world.kernel.database.connection = lambda: _Recorded(connection(), statements)
+    for sort, filters in itertools.product(orders, together):
+        fitting = [row for row in creators if all(row[name] == value for name, value in filters.items())]
+        fitting.sort(key=orders[sort])
+        found, cursor = [], {}
+        for _ in range(2):
+            statements.clear()
+            query = filters | cursor | {"sort": sort, "limit": 20}
+            answer = (await world.client.get("/v1/creators", params=query)).json()
+            found += [row["id"] for row in answer["data"]]
+            assert await long_ways(db, statements) == ([], len(statements)), query
+            cursor = {"cursor": answer["pagination"]["next_cursor"]}
+            if cursor["cursor"] is None:
+                break
+        assert found == [str(row["id"]) for row in fitting[:40]], (sort, filters)
+    world.kernel.database.connection = connection
+
+
 async def searches_together(world, db, words):
     """Searches with filters: they find the newest of what fits, in the order of their rank, and visit few works.
 
@@ -419,7 +454,7 @@ def fits(row, filters):
 
 
 class _Recorded:
-    """A connection's context that notes each query."""
+    """A connection's context that notes each query, once for each set of arguments that it leaves out."""
 
     def __init__(self, inner, seen):
         self._inner, self._seen = inner, seen
@@ -434,4 +469,5 @@ class _Recorded:
         return await self._inner.__aexit__(*problem)
 
     def _note(self, record):
-        self._seen.setdefault(record.query, record.args)
+        given = "".join("-" if argument is None else "x" for argument in record.args or ())
+        self._seen.setdefault(f"{record.query} -- {given}" if "-" in given else record.query, record.args)
