@@ -11,6 +11,7 @@ process. One while a command is still being understood has submitted nothing of 
 """
 
 import logging
+from functools import partial
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
@@ -29,6 +30,10 @@ from gateway.wire.binary cimport check, count_commands, takes_risk_away
 from gateway.wire.scan cimport OrderText, fill_cancel, fill_place, fill_replace, scan
 
 from gateway.session import Ask, Close, Records, Resume, Send, SignedIn, Submit
+
+cdef enum:
+    WAITING_MAX = 16  # of a connection: more are sent by nobody who waits for answers
+    UNSIGNED_BYTES_MAX = 4_096  # as a session's terms have it
 
 cdef uint32_t NIL = 0xFFFFFFFF
 cdef uint16_t[4] CODES  # by Taken
@@ -57,13 +62,16 @@ cdef class OrderEntryListener(WSListener):
     cdef bint is_paused
     cdef Py_ssize_t commands_max  # of a frame
     cdef bint is_over  # the last message was over the limit
+    cdef bint is_known  # it has signed in
+    cdef int waiting  # messages that are to be looked at in a later turn
 
     def __init__(self, Hub hub not None, session, server):
         self.hub = hub
         self.session = session
         self.server = server
         self.connection = None
-        self.is_over = False
+        self.is_over = self.is_known = False
+        self.waiting = 0
         self.commands_max = server.settings.commands_per_frame_max
 
     cpdef on_ws_connected(self, WSTransport transport):
@@ -85,6 +93,10 @@ cdef class OrderEntryListener(WSListener):
         try:
             self.hub.counters.frames_in += 1
             self.connection.was_heard = True
+            if (self.waiting or not self.is_known) and self.must_wait(frame):
+                if frame.last_in_buffer:
+                    self.hub.end_of_read()
+                return
             if frame.msg_type == WSMsgType.TEXT and frame.fin and not (frame.rsv1 or frame.rsv2 or frame.rsv3):
                 if self.connection.may_cancel and not (self.connection.is_ending or self.connection.in_fragments):
                     scan(frame.payload_ptr, frame.payload_size, &order)
@@ -136,6 +148,43 @@ cdef class OrderEntryListener(WSListener):
             self.is_paused = False
             self.connection.transport.underlying_transport.resume_reading()
 
+    cdef bint must_wait(self, WSFrame frame) except -1:
+        """What comes before sign-in waits where a turn has looked at enough of it; behind it waits all that follows it."""
+        cdef bytes payload
+        cdef bint has_reserved
+        if frame.msg_type not in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
+            return False
+        payload = frame.get_payload_as_bytes()
+        if not self.is_known and len(payload) > UNSIGNED_BYTES_MAX:
+            return False  # the session ends it for that
+        if self.waiting == WAITING_MAX:
+            self.carry_out(self.session.end(1008, "too many messages"))
+            return True
+        if self.server.sign_ins.is_full:
+            self.carry_out(self.session.end(1013, "too many connections sign in: connect again"))
+            return True
+        has_reserved = bool(frame.rsv1 or frame.rsv2 or frame.rsv3)
+        if not self.server.sign_ins.waits(partial(self.look, <int>frame.msg_type, payload, bool(frame.fin), has_reserved)):
+            return False
+        self.waiting += 1
+        return True
+
+    def look(self, int frame_type, bytes payload, bint is_final, bint has_reserved_bits):
+        """At a message that waited, as if it came now."""
+        self.waiting -= 1
+        if self.connection is None or self.connection.is_ending:
+            return
+        if (
+            frame_type == <int>WSMsgType.BINARY and self.connection.is_binary and is_final
+            and not (self.connection.in_fragments or has_reserved_bits)
+        ):
+            self.take_records(<const uint8_t*><const char*>payload, len(payload))
+        else:
+            if frame_type != <int>WSMsgType.TEXT or not is_final or has_reserved_bits:
+                self.hub.counters.bad_frames += 1
+            self.follow(frame_type, payload, is_final, has_reserved_bits)
+        self.hub.end_of_read()
+
     cdef int follow(self, int frame_type, bytes payload, bint is_final, bint has_reserved_bits) except -1:
         """Do what the session says to a frame, step by step. A fault of the session is this session's alone."""
         outputs = self.session.receive(frame_type, payload, is_final=is_final, has_reserved_bits=has_reserved_bits)
@@ -166,6 +215,7 @@ cdef class OrderEntryListener(WSListener):
                 self.hub.ask(self.connection, output)
             elif isinstance(output, SignedIn):
                 self.server.signed_in(self, output)
+                self.is_known = True
             elif isinstance(output, Resume):
                 self.server.resume(self, output)
             elif isinstance(output, Close):

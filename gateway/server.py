@@ -52,7 +52,7 @@ from gateway.rights import Rights
 from gateway.sequencer import Sequencer
 from gateway.session import Ask, CommandRefused, Resume, Session, SessionTerms, SignedIn
 from gateway.settings import GatewaySettings
-from gateway.unsigned import Unsigned, network_of
+from gateway.unsigned import Pace, Unsigned, network_of
 from gateway.wire import json as wire
 from gateway.wire.numbers import first_invalid
 
@@ -167,6 +167,9 @@ class GatewayServer:
         )  # fmt: skip
         self._listeners: set[OrderEntryListener] = set()
         self._unsigned: Unsigned[OrderEntryListener] = Unsigned(settings.unsigned_max)
+        self.sign_ins = Pace(
+            settings.sign_ins_per_turn, lambda turn: asyncio.get_running_loop().call_soon(self._run, turn)
+        )
         self._of_key: Counter[str] = Counter()  # sessions that have signed in
         self._liveness: dict[OrderEntryListener, Liveness] = {}
         self._look_due = 0

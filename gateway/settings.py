@@ -53,6 +53,8 @@ class GatewaySettings:
     """Connections that wait to be accepted: after a restart all come at once."""
     accepts_per_turn: int = 8
     """So that those who are there do not wait for all handshakes."""
+    sign_ins_per_turn: int = 4
+    """Messages of connections that have not signed in, looked at in a turn; each has three signatures at most."""
     unsigned_max: int = 512
     """Connections that have not signed in yet. One more ends the oldest of the address that has most of them."""
     ping_interval_s: float = 10.0
@@ -107,6 +109,7 @@ class GatewaySettings:
             "sign_in_failures_max", "write_low_bytes", "asks_per_session_max", "asks_max", "rejections_per_account",
             "rejections_max", "replays_max", "replay_slots", "sessions_per_key_max", "unsigned_max", "ping_interval_s",
             "replays_per_account_max", "replay_stall_s", "poisons_per_minute", "accept_backlog", "accepts_per_turn",
+            "sign_ins_per_turn",
         ):  # fmt: skip
             _require(getattr(self, name) > 0, name, "is positive", getattr(self, name))
         _require(1_024 <= self.frame_bytes_max <= 1 << 20, "frame_bytes_max", "is 1 kB … 1 MB", self.frame_bytes_max)

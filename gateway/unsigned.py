@@ -3,16 +3,23 @@
 Invariant: at most `most` are held. One more ends the oldest of the address that has most of them: whoever signs in at
 once is older than `most` newcomers only if they all came in that moment, and a flood from one address ends its own.
 Cost: O(1) to add and discard, O(addresses) to make room.
+
+Signatures are verified on the thread of the engine, a tenth of a millisecond each, so `Pace` has so many looked at in
+a turn of the loop: who is in waits for those, and not for all that came in at once.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["Unsigned", "network_of"]
+__all__ = ["Pace", "Unsigned", "network_of"]
 
 T = TypeVar("T")
+WAITING_MAX = 4_096
+"""Steps of a pace that wait."""
 
 
 def network_of(address: str) -> str:
@@ -56,3 +63,46 @@ class Unsigned(Generic[T]):
             del crowd[one]
             if not crowd:
                 del self._addresses[address]
+
+
+class Pace:
+    """So many steps a turn, in the order in which they came.
+
+    Args:
+        most: in a turn.
+        call_soon: has a function called in the next turn of the loop.
+
+    Invariant: while one waits there is none left in this turn, so nobody overtakes.
+    """
+
+    def __init__(self, most: int, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        self._most = self._left = most
+        self._call_soon = call_soon
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many wait as may: no more is to be given."""
+        return len(self._waiting) >= WAITING_MAX
+
+    def waits(self, step: Callable[[], None]) -> bool:
+        """False: do it now, it is counted. True: it will be done in its turn."""
+        if self._left == 0:
+            assert not self.is_full, "whoever asks has looked"
+            self._waiting.append(step)
+            return True
+        if self._left == self._most:
+            self._call_soon(self._turn)
+        self._left -= 1
+        return False
+
+    def _turn(self) -> None:
+        self._left = self._most
+        while self._waiting and self._left:
+            self._left -= 1
+            self._waiting.popleft()()
+        if self._left < self._most:
+            self._call_soon(self._turn)

@@ -10,9 +10,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from byline.client import CommandError, Rejected, TradingClient, generate_key, public_key
+import gateway.session
+from byline.client import CommandError, Rejected, TradingClient, generate_key, public_key, sign_in_signature
 from gateway.settings import GatewaySettings, Tier
 from tests.support.gateway import MARKET, exchange
+from tests.support.raw import RawClient
 
 SLOW = (Tier("plain", 5, 20, 3_600.0), Tier("unlimited", 0, 0, 1.0))
 
@@ -185,6 +187,43 @@ async def test_f71_whoever_has_not_signed_in_has_few_messages_too(tmp_path: Path
                 await socket.recv()
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "too many messages")
+
+
+async def test_f71_who_is_in_waits_for_few_of_the_signatures_that_come_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty-four connections send all the bad sign-ins they may in one moment; each is answered, a few in a turn."""
+    verified = 0
+    real = gateway.session.verify_sign_in
+
+    def verify(key: str, signature: str, message: bytes) -> bool:
+        nonlocal verified
+        verified += 1
+        return real(key, signature, message)
+
+    async with exchange(tmp_path, ack_mode="memory") as x:
+        async with await x.client(x.operator) as operator:
+            key = await x.trader(operator, "alice")
+        alice = await RawClient.connect(x.url)
+        assert (await alice.sign_in(key))["type"] == "signed_in"
+        crowd = [await RawClient.connect(x.url) for _ in range(64)]
+        forged = {"op": "sign_in", "key": public_key(key), "signature": sign_in_signature(key, "local", 1, "0" * 64)}
+        for one in crowd:
+            assert (await one.hear())["type"] == "hello"
+        monkeypatch.setattr(gateway.session, "verify_sign_in", verify)
+        for one in crowd:
+            for _ in range(3):
+                one.say(forged)
+        alice.say({"op": "place", "market": MARKET, "client_id": "in", "side": "buy", "type": "limit", "size": "0.1",
+                   "price": "1"})  # fmt: skip
+        assert (await alice.hear())["event"] == "accepted"
+        assert verified <= 8 * x.server.settings.sign_ins_per_turn < 3 * len(crowd)
+        for one in crowd:
+            told = [await one.hear() for _ in range(5)]
+            assert [body.get("code") for body in told] == ["bad_signature", None] * 2 + ["bad_signature"]
+            assert await one.closed() == 1008
+        assert verified == 3 * len(crowd) and not len(x.server.sign_ins)
+        alice.abort()
 
 
 async def test_a_tier_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -439,6 +439,7 @@ BOUNDED_BY = {
     "gateway/hub.pyx": ("asks_max", "asks_max questions wait, then they are refused busy"),
     "gateway/rejections.py": ("_total_max", "at most twice total_max, the oldest go"),
     "gateway/server.py": ("replays_max", "replays_max, then they are refused busy"),
+    "gateway/unsigned.py": ("WAITING_MAX", "WAITING_MAX, then whoever comes is to connect again"),
     "gateway/protection.py": ("FILLS_KEPT", "trips when there are more"),
     "marketdata/relay.py": ("BATCHES_MAX", "waits while there are as many"),
     "marketdata/ticker.py": ("popleft", "minutes of the last 24 hours"),
