@@ -547,9 +547,11 @@ cdef class Core:
             raise ValueError("not a snapshot of this version")
         if body < head + 97 or not (checked or hashlib.sha256(raw[:body]).digest() == raw[body:]):
             raise ValueError("the snapshot's checksum does not fit its content")
+        if raw[head + 96] != 1:  # what none can be written of, none is read of
+            raise ValueError("a snapshot of a core without money")
         numbers = [int.from_bytes(raw[head + 8 * i : head + 8 * i + 8], "little") for i in range(12)]
         core = Core.__new__(Core)
-        core._start(CoreLimits(*numbers), raw[head + 96] != 0)
+        core._start(CoreLimits(*numbers), True)
         read_state(core.state, &state[head + 97], body - head - 97)
         core.state.use = USE_FREE
         publish(core)
