@@ -6,7 +6,9 @@
 The price of the offer is a snapshot. Paid by `balance`, one command moves it from the buyer to the passing account of
 the work (`buy:ID`); paid by a provider, its deposit brings it there. A work is sold when money for it has come, not
 when somebody asks; as long as it may come from a balance, it is not deleted. The core's answer completes the purchase:
-in the transaction that notes it stand the entitlement, the revenue event and its distribution, or none of them.
+in the transaction that notes it stand the entitlement, the revenue event and its distribution, or none of them. What
+the buyer may read is what was shown when the purchase was begun, and later: its maker cannot take it away before it is
+paid for.
 """
 
 from __future__ import annotations
@@ -70,8 +72,6 @@ class Purchases:
         """
         offer, work = await self._works.offers.open_offer(db, caller, body.offer_id)
         account_id = UUID(caller.account_id)
-        if work["status"] != "published":
-            raise ApiError(ErrorCode.CONFLICT, "The offer has ended.", reason="offer_ended")
         if offer["kind"] == "coin":
             raise ApiError(ErrorCode.CONFLICT, "Coins are spent, not paid with.", reason="coin_offer")
         if work["account_id"] == account_id:
@@ -92,11 +92,12 @@ class Purchases:
         """A purchase whose money has come to a provider, locked, and its work marked as sold; or why it cannot be had.
 
         Without it the money is the payer's own: `already_owned`, also by another payment that is under way, or by
-        another offer of the work that was paid since this purchase was begun; `deleted`.
+        another offer of the work that was paid since this purchase was begun; `deleted`. What has left readers' sight
+        since then can be had: the right counts from when the purchase was begun.
         """
         row = await queries.purchase(db, purchase_id)
         # As in `begin`, the work before its purchases.
-        if not await self._works.offers.lock_subject(db, row["work_id"], row["chapter_id"]):
+        if not await self._works.offers.lock_subject(db, row["work_id"], row["chapter_id"], row["created_at"]):
             return None, "deleted"
         row = await queries.lock_purchase(db, purchase_id)
         if await queries.is_taken(db, row["account_id"], row["work_id"], row["chapter_id"], purchase_id):
@@ -178,7 +179,7 @@ class Purchases:
     ) -> bool:
         """Whether the caller may use the work, or this chapter of it, by purchase; without a chapter, anything.
 
-        `before`: by one that was made by then.
+        `before`: by one that was begun by then.
         """
         return await queries.may_use(db, UUID(caller.account_id), work_id, chapter_id, before)
 
@@ -198,7 +199,7 @@ class Purchases:
             wanted = right["chapter_id"] or chapter_id
             if chapter_id not in (None, wanted):
                 raise unknown("chapter")
-            return await self.opened(db, row["work_id"], wanted, right["starts_at"], right["ends_at"])
+            return await self.opened(db, row["work_id"], wanted, row["created_at"], right["ends_at"])
 
     async def opened(
         self, db: Any, work_id: UUID, chapter_id: UUID | None, since: datetime, ends_at: datetime | None

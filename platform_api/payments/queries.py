@@ -271,13 +271,15 @@ async def is_being_paid(db: Any, work_id: UUID) -> bool:
 async def may_use(
     db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | None, before: datetime | None
 ) -> bool:  # fmt: skip
-    """The work, or this chapter of it, now, and that since `before` then; without a chapter, anything of the work."""
+    """The work, or this chapter of it, now, by a purchase that was begun by `before`, if that is given; without a
+    chapter, anything of the work."""
     found: bool = await db.fetchval(
         """
-        SELECT EXISTS (SELECT FROM payments.entitlement
+        SELECT EXISTS (SELECT FROM payments.entitlement e
             WHERE account_id = $1 AND work_id = $2 AND ($3::uuid IS NULL OR chapter_id IS NULL OR chapter_id = $3)
               AND revoked_at IS NULL AND starts_at <= now() AND (ends_at IS NULL OR ends_at > now())
-              AND ($4::timestamptz IS NULL OR starts_at <= $4))
+              AND ($4::timestamptz IS NULL
+                OR $4 >= (SELECT created_at FROM payments.purchase WHERE id = e.purchase_id)))
         """,
         account_id, work_id, chapter_id, before,
     )  # fmt: skip

@@ -458,9 +458,7 @@ class Catalog:
         )
 
     async def _check_content(self, db: Any, row: Any) -> None:
-        has_master = any(asset["role"] == "master" for asset in await queries.assets(db, row["id"]))
-        has_chapter = row["kind"] in SERIALS and await queries.has_published_chapter(db, row["id"])
-        if not (has_master or has_chapter):
+        if not await queries.is_readable(db, row["id"]):
             needed = "a published chapter or a master file" if row["kind"] in SERIALS else "a master file"
             raise ApiError(ErrorCode.CONFLICT, f"It needs {needed} first.", reason="nothing_to_publish")
 

@@ -6,6 +6,7 @@ active offer for a work, and one for each chapter.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -82,7 +83,8 @@ class Offers:
         return _offer(row)
 
     async def open_offer(self, db: Any, caller: Caller, offer_id: UUID) -> tuple[Any, Any]:
-        """For whoever sells it: the offer, and its work under lock. Raises ApiError NOT_FOUND unless it is shown."""
+        """For whoever sells it: the offer, and its work under lock. Raises ApiError NOT_FOUND unless it is shown;
+        CONFLICT `offer_ended` if its buyer would have nothing to read."""
         row = await queries.offer(db, offer_id)
         if row is None:
             raise unknown("offer")
@@ -97,12 +99,18 @@ class Offers:
                 await self._catalog.visible(db, caller, work["id"])
             except ApiError as error:
                 raise unknown("offer") if error.code is ErrorCode.NOT_FOUND else error from None
+        if work["status"] != "published" or not await queries.is_readable(db, work["id"]):
+            raise ApiError(ErrorCode.CONFLICT, "The offer has ended.", reason="offer_ended")
         return row, work
 
-    async def lock_subject(self, db: Any, work_id: UUID, chapter_id: UUID | None) -> bool:
-        """Whether the work, locked now, and the chapter of it, if it is about one, have not been deleted."""
-        work = await queries.lock_work(db, work_id)
-        return work is not None and (chapter_id is None or await queries.chapter(db, chapter_id) is not None)
+    async def lock_subject(self, db: Any, work_id: UUID, chapter_id: UUID | None, since: datetime) -> bool:
+        """Whether the work, locked now, or the chapter of it, if it is about one, has something left to read for a
+        right that counts `since` then: not if it was deleted."""
+        if await queries.lock_work(db, work_id) is None:
+            return False
+        if chapter_id is not None:
+            return await queries.chapter(db, chapter_id) is not None
+        return await queries.is_readable(db, work_id, since)
 
     async def bounds(self, asset: str, least: str | None, most: str | None) -> tuple[int | None, int | None]:
         """Prices of a filter in units. Raises ApiError VALIDATION_ERROR."""

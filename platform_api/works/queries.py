@@ -428,6 +428,21 @@ async def has_published_chapter(db: Any, work_id: UUID) -> bool:
     return bool(await db.fetchval(query, work_id))
 
 
+async def is_readable(db: Any, work_id: UUID, since: datetime | None = None) -> bool:
+    """Whether the work has a master, or a chapter in sight; or had one at some time `since` then, which a right of that
+    time still opens."""
+    found: bool = await db.fetchval(
+        """
+        SELECT EXISTS (SELECT FROM works.asset
+            WHERE work_id = $1 AND role = 'master' AND (removed_at IS NULL OR removed_at > $2))
+          OR EXISTS (SELECT FROM works.chapter
+            WHERE work_id = $1 AND number > 0 AND (status = 'published' OR unpublished_at > $2))
+        """,
+        work_id, since,
+    )  # fmt: skip
+    return found
+
+
 async def chapters_in_review(db: Any, work_id: UUID) -> list[Any]:
     rows: list[Any] = await db.fetch(
         f"{_CHAPTER} WHERE c.work_id = $1 AND c.status = 'in_review' ORDER BY c.number", work_id

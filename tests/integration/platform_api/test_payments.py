@@ -14,7 +14,7 @@ from persistence.stores.postgres.projector import Projector
 from platform_api.payments import queries as payment_queries
 from platform_api.payments.test_provider import TOLERANCE_SECONDS
 from platform_api.royalties import queries as royalty_queries
-from tests.integration.platform_api.test_works import file_of
+from tests.integration.platform_api.test_works import chapter, file_of
 from tests.support.files import png
 from tests.support.sales import own_money, shop_over
 
@@ -395,28 +395,78 @@ async def test_buyer_gets_the_files_until_the_access_ends(shop):
 
 
 async def test_what_was_bought_is_kept_when_it_is_taken_from_the_shelf(shop):
-    _, seller_bearer, work, chapter, offer = await shop.seller("2")
+    _, seller_bearer, work, first, offer = await shop.seller("2")
     file = await file_of(shop.world, seller_bearer, png())
-    path, reading = f"/v1/works/{work['id']}/assets", f"/v1/works/{work['id']}/chapters/{chapter['id']}"
+    path, reading = f"/v1/works/{work['id']}/assets", f"/v1/works/{work['id']}/chapters/{first['id']}"
     body = {"role": "attachment", "file_id": file["id"]}
     asset = await shop.world.data("POST", path, headers=seller_bearer, json=body)
     _, early = await shop.buyer("5")
     bought = await shop.buy(early, offer, "balance")
     await shop.finish()
-    await shop.world.data("POST", f"/v1/chapters/{chapter['id']}/unpublish", headers=seller_bearer)
+    await shop.world.data("POST", f"/v1/chapters/{first['id']}/unpublish", headers=seller_bearer)
     removed = await shop.world.client.delete(f"{path}/{asset['id']}", headers=seller_bearer)
     assert removed.status_code < 300
     assert (await shop.get(reading, early))["body"]
     assert len((await shop.get(f"/v1/purchases/{bought['id']}/access-token", early))["files"]) == 1
-    delete = ("DELETE", f"/v1/chapters/{chapter['id']}")
+    delete = ("DELETE", f"/v1/chapters/{first['id']}")
     await shop.world.refused(409, "CONFLICT", "sold", *delete, headers=seller_bearer)
     _, late = await shop.buyer("5")
+    other = await chapter(shop.world, seller_bearer, work, "Another")
+    await shop.world.data("POST", f"/v1/chapters/{other['id']}/publish", headers=seller_bearer)
     second = await shop.buy(late, offer, "balance")
     await shop.finish()
     await shop.world.refused(404, "NOT_FOUND", "unknown_chapter", "GET", reading, headers=late)
     assert (await shop.get(f"/v1/purchases/{second['id']}/access-token", late))["files"] == []
-    await shop.world.data("POST", f"/v1/chapters/{chapter['id']}/publish", headers=seller_bearer)
+    await shop.world.data("POST", f"/v1/chapters/{first['id']}/publish", headers=seller_bearer)
     assert (await shop.get(reading, late))["body"]
+
+
+async def test_work_whose_only_chapter_is_out_of_sight_is_not_sold(shop):
+    _, seller_bearer, work, first, offer = await shop.seller("2")
+    _, bearer = await shop.buyer("5")
+    path, body = f"/v1/chapters/{first['id']}", {"offer_id": offer["id"], "method": "balance"}
+    await shop.world.data("POST", f"{path}/unpublish", headers=seller_bearer)
+    await shop.refused(409, "CONFLICT", "offer_ended", "/v1/purchases", bearer, body)
+    await shop.refused(409, "CONFLICT", "offer_ended", "/v1/purchases", bearer, body | {"method": "provider"})
+    await shop.world.data("POST", f"{path}/publish", headers=seller_bearer)
+    assert (await shop.buy(bearer, offer, "balance"))["status"] == "completed"
+    await shop.finish()
+    assert (await shop.get(f"/v1/works/{work['id']}/chapters/{first['id']}", bearer))["body"]
+
+
+@pytest.mark.parametrize("of", ["work", "chapter"])
+@pytest.mark.parametrize("method", ["provider", "balance"])
+async def test_what_left_the_shelf_before_its_payment_came_is_the_buyers_as_it_was(shop, of, method):
+    _, seller_bearer, work, first, offer = await shop.seller("2")
+    if of == "chapter":
+        body = {"kind": "purchase", "asset": "USDC", "price": "2", "chapter_id": first["id"]}
+        offer = await shop.world.data("POST", f"/v1/works/{work['id']}/offers", headers=seller_bearer, json=body)
+    _, bearer = await shop.buyer("5")
+    if method == "balance":
+        shop.core.lose.append("request")
+    bought = await shop.buy(bearer, offer, method)
+    assert bought["status"] == "pending"
+    await shop.world.data("POST", f"/v1/chapters/{first['id']}/unpublish", headers=seller_bearer)
+    if method == "provider":
+        await shop.pay(bought["intent"])
+    await shop.finish()
+    assert (await shop.get(f"/v1/purchases/{bought['id']}", bearer))["status"] == "completed"
+    assert (await shop.get(f"/v1/works/{work['id']}/chapters/{first['id']}", bearer))["body"]
+    access = f"/v1/purchases/{bought['id']}/access-token?chapter_id={first['id']}"
+    assert (await shop.get(access, bearer))["files"] == []  # a chapter of this right; its text is no file
+
+
+async def test_payment_for_a_work_whose_chapters_were_all_deleted_is_the_payers_own(shop):
+    seller, seller_bearer, work, first, offer = await shop.seller("2")
+    user, bearer = await shop.buyer()
+    bought = await shop.buy(bearer, offer)
+    gone = await shop.world.client.request("DELETE", f"/v1/chapters/{first['id']}", headers=seller_bearer)
+    assert gone.status_code < 300
+    await shop.pay(bought["intent"])
+    await shop.finish()
+    late = await shop.get(f"/v1/purchases/{bought['id']}", bearer)
+    assert (late["status"], late["reason"], shop.units(f"user:{user}")) == ("failed", "deleted", 2 * USDC)
+    assert shop.owed(seller) == 0 and shop.passing(work) == 0 and shop.sum_is_zero()
 
 
 async def test_buyer_of_a_chapter_that_is_looked_at_again_reads_what_was_looked_at(api_dsn):
