@@ -170,10 +170,10 @@ cdef class OrderEntryListener(WSListener):
         return True
 
     def look(self, int frame_type, bytes payload, bint is_final, bint has_reserved_bits):
-        """At a message that waited, as if it came now."""
+        """At a message that waited, as if it came now. False: its connection is gone, and nothing was done."""
         self.waiting -= 1
         if self.connection is None or self.connection.is_ending:
-            return
+            return False
         if (
             frame_type == <int>WSMsgType.BINARY and self.connection.is_binary and is_final
             and not (self.connection.in_fragments or has_reserved_bits)
@@ -184,6 +184,7 @@ cdef class OrderEntryListener(WSListener):
                 self.hub.counters.bad_frames += 1
             self.follow(frame_type, payload, is_final, has_reserved_bits)
         self.hub.end_of_read()
+        return True
 
     cdef int follow(self, int frame_type, bytes payload, bint is_final, bint has_reserved_bits) except -1:
         """Do what the session says to a frame, step by step. A fault of the session is this session's alone."""

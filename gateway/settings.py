@@ -53,8 +53,9 @@ class GatewaySettings:
     """Connections that wait to be accepted: after a restart all come at once."""
     accepts_per_turn: int = 8
     """So that those who are there do not wait for all handshakes."""
-    sign_ins_per_turn: int = 4
-    """Messages of connections that have not signed in, looked at in a turn; each has three signatures at most."""
+    sign_ins_per_turn: int = 16
+    """Messages of connections that have not signed in, looked at in a turn; each has three signatures at most.
+    More than are accepted in one: else a crowd would fill `unsigned_max`, and end each other while they wait."""
     unsigned_max: int = 512
     """Connections that have not signed in yet. One more ends the oldest of the address that has most of them."""
     ping_interval_s: float = 10.0
@@ -119,6 +120,10 @@ class GatewaySettings:
             "exceeds write_low_bytes",
             self.write_high_bytes,
         )
+        _require(
+            self.sign_ins_per_turn > self.accepts_per_turn, "sign_ins_per_turn", "exceeds accepts_per_turn",
+            self.sign_ins_per_turn,
+        )  # fmt: skip
         names = [tier.name for tier in self.tiers]
         _require(bool(names) and len(set(names)) == len(names), "tiers", "names one at least, each once", names)
         power = self.pending_max >= 64 and self.pending_max & (self.pending_max - 1) == 0

@@ -78,7 +78,7 @@ class Pace:
     def __init__(self, most: int, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self._most = self._left = most
         self._call_soon = call_soon
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], bool]] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -88,8 +88,8 @@ class Pace:
         """Whether as many wait as may: no more is to be given."""
         return len(self._waiting) >= WAITING_MAX
 
-    def waits(self, step: Callable[[], None]) -> bool:
-        """False: do it now, it is counted. True: it will be done in its turn."""
+    def waits(self, step: Callable[[], bool]) -> bool:
+        """False: do it now, it is counted. True: it will be done in its turn, and counts if it says so."""
         if self._left == 0:
             assert not self.is_full, "whoever asks has looked"
             self._waiting.append(step)
@@ -102,7 +102,6 @@ class Pace:
     def _turn(self) -> None:
         self._left = self._most
         while self._waiting and self._left:
-            self._left -= 1
-            self._waiting.popleft()()
+            self._left -= self._waiting.popleft()()
         if self._left < self._most:
             self._call_soon(self._turn)

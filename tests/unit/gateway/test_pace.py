@@ -9,28 +9,50 @@ import pytest
 from gateway.unsigned import WAITING_MAX, Pace
 
 
+class Steps:
+    """What was done, by number; those of `gone` cost nothing."""
+
+    def __init__(self, *gone: int) -> None:
+        self.gone = gone
+        self.done: list[int] = []
+
+    def __call__(self, number: int) -> Callable[[], bool]:
+        def step() -> bool:
+            self.done.append(number)
+            return number not in self.gone
+
+        return step
+
+
 def test_a_turn_has_so_many_steps_and_nobody_overtakes() -> None:
     turns: list[Callable[[], None]] = []
-    done: list[int] = []
-    pace = Pace(3, turns.append)
+    steps, pace = Steps(), Pace(3, turns.append)
     for number in range(5):
-        if not pace.waits(lambda number=number: done.append(number)):  # type: ignore[misc]
-            done.append(number)
-    assert done == [0, 1, 2] and len(pace) == 2 and len(turns) == 1
+        if not pace.waits(steps(number)):
+            steps(number)()
+    assert steps.done == [0, 1, 2] and len(pace) == 2 and len(turns) == 1
     turns.pop()()
-    assert done == [0, 1, 2, 3, 4] and not pace.waits(lambda: None), "one is left in this turn"
-    assert pace.waits(lambda: done.append(5)) and len(turns) == 1
+    assert steps.done == [0, 1, 2, 3, 4] and not pace.waits(steps(9)), "one is left in this turn"
+    assert pace.waits(steps(5)) and len(turns) == 1
     turns.pop()()
-    assert done[-1] == 5 and len(turns) == 1
+    assert steps.done[-1] == 5 and len(turns) == 1
     turns.pop()()
     assert not turns, "a turn without a step is the last"
 
 
+def test_who_has_gone_takes_no_place_of_a_turn() -> None:
+    turns: list[Callable[[], None]] = []
+    steps, pace = Steps(*range(1, 90)), Pace(1, turns.append)
+    assert not pace.waits(steps(0)) and all(pace.waits(steps(number)) for number in range(1, 92))
+    turns.pop()()
+    assert steps.done == [*range(1, 91)] and len(pace) == 1
+
+
 def test_what_waits_is_bounded() -> None:
     pace = Pace(1, lambda turn: None)
-    assert not pace.waits(lambda: None)
+    assert not pace.waits(lambda: True)
     while not pace.is_full:
-        assert pace.waits(lambda: None)
+        assert pace.waits(lambda: True)
     assert len(pace) == WAITING_MAX
     with pytest.raises(AssertionError):
-        pace.waits(lambda: None)
+        pace.waits(lambda: True)
