@@ -3,7 +3,7 @@
 #   make run                                             until Ctrl-C
 #   make run ARGS="--seconds 30 --json summary.json"     bounded; exit 0 only if every check held
 #   make test [T=tests/unit]                             the whole suite, or a part of it
-#   make faults SEEDS=10000 KILLS=100                    faults by the thousand, and docs/report-card.md; make fuzz RUNS=N
+#   make faults SEEDS=10000 KILLS=100                    faults by the thousand; card: build/faults, or OUT=docs; make fuzz RUNS=N
 #   make mutants                                         bugs planted in copies of the sources: each must be caught
 #   make check                                           lint, types, tests: what CI runs; make lint, make types alone
 #   make build                                           set-up and compiling alone; make clean removes .venv, build, .data
@@ -22,6 +22,7 @@ SOURCES := $(shell find engine gateway persistence marketdata settlement bench -
 SEEDS ?= 1000
 KILLS ?= 20
 FIRST ?= 0
+OUT ?= build/faults
 RUNS ?= 1000000
 
 .PHONY: run test faults mutants fuzz check lint types build move-builder peers clean help
@@ -51,7 +52,7 @@ test: build
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(T)
 
 faults: build
-	@$(BIN)/python -m tests.faults --seeds $(SEEDS) --kills $(KILLS) --first $(FIRST)
+	@$(BIN)/python -m tests.faults --seeds $(SEEDS) --kills $(KILLS) --first $(FIRST) --out $(OUT) $(ARGS)
 
 mutants: build
 	@BYLINE_MUTANTS=1 $(BIN)/python -m pytest tests/simulation/test_planted.py tests/simulation/test_mutants.py \

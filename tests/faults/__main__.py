@@ -1,8 +1,9 @@
-"""`python -m tests.faults --seeds N --kills N`: the budget, and its report card in docs/. `make faults` runs it.
+"""`python -m tests.faults --seeds N --kills N`: the budget, and its report card. `make faults` runs it.
 
     --seeds N    seeds of the simulator, each a world of its own, spread over the cores
     --pause S    seconds that a stopped process stays stopped (30)
     --kills N    real kills under load, and a stop of a process behind each fifth; a new exchange now and then
+    --out DIR    of the card: build/faults, or `docs` for the one that the repository keeps
 
 One of them 0: that part of the card stays as it is.
 
@@ -33,20 +34,15 @@ from tests.faults.kills import Kills, plan, run_kills
 
 TOLD_EVERY = 100
 """Seeds between two lines of progress where there is no terminal for a bar."""
+OUT = Path("build/faults")
+"""Not docs/: a try with ten seeds must not stand where a run of ten thousand was."""
+FIRST, ORDER, PAUSE_S = 0, 1, 30.0
 LIVES = 20
 """Faults that one data directory goes through; then a new one begins."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Faults by the thousand.")
-    parser.add_argument("--seeds", type=int, default=1000, help="of the simulator; 0: none")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--kills", type=int, default=20, help="of real processes; 0: none")
-    parser.add_argument("--pause", type=float, default=30.0, help="seconds that a stopped process stays stopped")
-    parser.add_argument("--seed", type=int, default=1, help="of the order of kills")
-    parser.add_argument("--out", type=Path, default=report.ROOT / "docs", help="of the card; docs/ if not given")
-    parser.add_argument("--tmp", type=Path, default=None, help="where exchanges keep their data meanwhile")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of work
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -58,15 +54,35 @@ def main(arguments: list[str] | None = None) -> int:
         killing = beside.submit(_kills, given.kills, given.seed, given.pause, given.tmp, progress, console, runner)
         seeds = _seeds(given.seeds, given.first, progress, console)
         kills = killing.result()
-    command = f"make faults SEEDS={given.seeds} KILLS={given.kills}"
-    card = report.Card(command + (f" FIRST={given.first}" if given.first else ""), seeds, kills, given.pause)
-    page, _ = report.write(card, given.out)
+    page, _ = report.write(report.Card(command_of(given), seeds, kills, given.pause), given.out)
     faults = sum(kills.faults.values())
     failures = seeds.failures + kills.failures
     console.print(f"{seeds.count:,} seeds, {faults:,} kills and stops, {len(failures)} violations: {page}")
     for text in failures[: report.FAILURES_NAMED]:
         console.print(text, markup=False, soft_wrap=True)
     return 1 if failures else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m tests.faults", description="Faults by the thousand.")
+    made.add_argument("--seeds", type=int, default=1000, help="of the simulator; 0: none")
+    made.add_argument("--first", type=int, default=FIRST, help="the first seed")
+    made.add_argument("--kills", type=int, default=20, help="of real processes; 0: none")
+    made.add_argument("--pause", type=float, default=PAUSE_S, help="seconds that a stopped process stays stopped")
+    made.add_argument("--seed", type=int, default=ORDER, help="of the order of kills")
+    made.add_argument("--out", type=Path, default=OUT, help="of the card; build/faults if not given")
+    made.add_argument("--tmp", type=Path, default=None, help="where exchanges keep their data meanwhile")
+    return made
+
+
+def command_of(given: argparse.Namespace) -> str:
+    """The `make` that does the same run again and puts its card to the same place."""
+    first = f" FIRST={given.first}" if given.first != FIRST else ""
+    out = f" OUT={given.out}" if given.out != OUT else ""
+    more = [f"--seed {given.seed}"] if given.seed != ORDER else []
+    more += [f"--pause {given.pause:g}"] if given.pause != PAUSE_S else []
+    arguments = f' ARGS="{" ".join(more)}"' if more else ""
+    return f"make faults SEEDS={given.seeds} KILLS={given.kills}{first}{out}{arguments}"
 
 
 class _Beside:

@@ -99,7 +99,7 @@ class Card:
         return found
 
 
-def write(card: Card, folder: Path = ROOT / "docs") -> tuple[Path, Path]:
+def write(card: Card, folder: Path) -> tuple[Path, Path]:
     """Writes report-card.json and report-card.md into `folder`; the parts that were not run stay as they are there."""
     numbers, page = folder / "report-card.json", folder / "report-card.md"
     told = (json.loads(numbers.read_text()) if numbers.exists() else {}) | card.parts()
@@ -239,7 +239,7 @@ def _pace(seeds: dict[str, Any]) -> list[str]:
         return []
     over = f"{seeds['over_1_s']:,} of all over 1 s, " if "over_1_s" in seeds else ""
     return [
-        f"| a seed | {seeds['cpu_s_median']} s of one core (95 of 100 under {seeds['cpu_s_p95']} s, {over}the longest "
-        f"{seeds['cpu_s_max']} s) for at least {seeds['virtual_s_min']} virtual seconds; damage that no disk "
-        f"can mend ended {seeds['ended_by_detected_damage']:,} of them before |"
+        f"| a seed | {seeds['cpu_s_median']} s of one core in the median (95 of 100 under {seeds['cpu_s_p95']} s, "
+        f"{over}the longest {seeds['cpu_s_max']} s) for at least {seeds['virtual_s_min']} virtual seconds; damage that "
+        f"no disk can mend ended {seeds['ended_by_detected_damage']:,} of them before |"
     ]

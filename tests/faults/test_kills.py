@@ -5,8 +5,10 @@ Five kills and three stops here, a hundred kills by `make faults KILLS=100`.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from byline.client import TradingClient, generate_key
 from byline.settings import load_settings
 from persistence.backup import Objects, Shipper
 from persistence.recovery import recover
+from tests.faults import __main__ as budget
 from tests.faults.audit import Audit, check_backup
 from tests.faults.kills import FAULTS, Kills, plan, run_kills
 from tests.faults.load import Numbers, Told, Trader
@@ -105,6 +108,31 @@ def test_a_run_of_seeds_alone_leaves_the_kills_on_the_card(tmp_path: Path) -> No
     assert {name: part["command"] for name, part in told.items()} == {
         "kills": "make faults SEEDS=0 KILLS=7", "seeds": "make faults SEEDS=1234 KILLS=0"}  # fmt: skip
     assert "SEEDS=0 KILLS=7" in page.read_text() and "| torn | 77 |" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "SEEDS=20 KILLS=1",
+        "SEEDS=0 KILLS=100 OUT=docs",
+        "SEEDS=20 KILLS=0 FIRST=7 OUT=/tmp/card",
+        'SEEDS=0 KILLS=3 ARGS="--seed 2 --pause 1.5"',
+    ],
+)
+def test_the_command_on_the_card_does_the_run_again_and_docs_is_written_when_told_alone(given: str) -> None:
+    """`make -n` says what the command on the card would run: the same arguments as were given."""
+
+    def parsed(command: str) -> argparse.Namespace:
+        argv = ["make", "-n", "-s", "-o", "build", *shlex.split(command)[1:]]
+        line = subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        _, arguments = line.split("-m tests.faults ")
+        return budget.parser().parse_args(shlex.split(arguments))
+
+    first = parsed(f"make faults {given}")
+    assert parsed(budget.command_of(first)) == first
+    assert first.out == (Path("docs") if "OUT=docs" in given else Path("/tmp/card") if "card" in given else budget.OUT)
+    assert budget.parser().parse_args([]).out == budget.OUT
 
 
 @pytest.mark.parametrize(
