@@ -54,9 +54,9 @@ class Closing:
         """Have a month that is over closed, for everybody who had something in it, or is owed something.
 
         The same month again is answered with its run, which goes on if nothing works on it. Months are closed in order,
-        one at a time.
+        one at a time, and none is left out that has entries: a later one could never be followed by it.
 
-        Raises ApiError: CONFLICT `period_open`, `later_period_closed`, `other_month_open`.
+        Raises ApiError: CONFLICT `other_month_open`, `later_period_closed`, `period_open`, `earlier_month_open`.
         """
         async with self._database.transaction() as db:
             await queries.lock_runs(db)
@@ -91,8 +91,15 @@ class Closing:
         last = await queries.last_closed(db)
         if last is not None and last > period:
             raise ApiError(ErrorCode.CONFLICT, "A later month is closed already.", reason="later_period_closed")
-        if bounds(period)[1] > await queries.entries_until_now(db):
+        begin, end = bounds(period)
+        if end > await queries.now(db):
             raise ApiError(ErrorCode.CONFLICT, "This month is not over.", reason="period_open")
+        await queries.wait_for_entries(db)
+        left_out = await queries.first_entry(db, None if last is None else bounds(last)[1], begin)
+        if left_out is not None:
+            earlier = f"{left_out:%Y-%m}"
+            message = f"{earlier} has entries and is not closed: months are closed in order."
+            raise ApiError(ErrorCode.CONFLICT, message, reason="earlier_month_open", details={"period": earlier})
 
     async def _go_on(self, job: CloseMonth) -> None:
         """From where the last one ended to the end. Raises Unavailable."""
@@ -141,8 +148,9 @@ class Closing:
     async def _end(self, period: str) -> bool:
         """Whether it is closed: nobody is told a sum that the core does not have. Raises Unavailable."""
         async with self._database.connection() as db:
-            if (await queries.run(db, period))["state"] == "closed":
-                return True
+            state = (await queries.run(db, period))["state"]
+        if state != "open":  # a refused one goes on when it is asked for
+            return bool(state == "closed")
         found = await self._reconciliation.differences()
         if found is None:
             raise Unavailable("the projection is behind the books")
@@ -153,11 +161,11 @@ class Closing:
                 log.warning("month_not_closed", period=period, accounts=payees)
                 return False
             run = await queries.close_run(db, period)
-            if run is not None:
-                await self._kernel.audit.record(
-                    db, "royalties.closed", ("period", period), actor=run["begun_by"],
-                    new={"statements": run["statements"]},
-                )  # fmt: skip
+            if run is None:  # a job beside this one has ended it
+                return bool((await queries.run(db, period))["state"] == "closed")
+            await self._kernel.audit.record(
+                db, "royalties.closed", ("period", period), actor=run["begun_by"], new={"statements": run["statements"]}
+            )
         return True
 
     async def _announce_page(self, period: str) -> bool:

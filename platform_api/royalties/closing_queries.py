@@ -8,13 +8,15 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "CLOSING_SECONDS_MAX", "announce_to", "begin_run", "close_run", "count_payees", "entries_until_now",
-    "insert_statements", "last_closed", "lines_of", "lock_runs", "other_run", "payees_after", "refuse_run",
-    "run", "statements_after", "sums_of", "turn_page",
+    "CLOSING_SECONDS_MAX", "ENTRIES_SECONDS_MAX", "announce_to", "begin_run", "close_run", "count_payees",
+    "first_entry", "insert_statements", "last_closed", "lines_of", "lock_runs", "now", "other_run", "payees_after",
+    "refuse_run", "run", "statements_after", "sums_of", "turn_page", "wait_for_entries",
 ]  # fmt: skip
 
 CLOSING_SECONDS_MAX = 600.0
 """What one statement over many payees may take; nobody waits for it."""
+ENTRIES_SECONDS_MAX = 1.0
+"""For so long whoever has a month closed waits for entries that are being written. New ones wait behind."""
 
 # ------------------------------------------------------------ runs
 
@@ -46,11 +48,26 @@ async def last_closed(db: Any) -> str | None:
     return period
 
 
-async def entries_until_now(db: Any) -> datetime:
-    """A time before which every entry is written and committed: writers read the clock under the lock taken here."""
-    await db.execute("LOCK TABLE royalties.entry IN SHARE MODE")
-    now: datetime = await db.fetchval("SELECT clock_timestamp()")
-    return now
+async def now(db: Any) -> datetime:
+    """By the clock that entries are written by."""
+    found: datetime = await db.fetchval("SELECT clock_timestamp()")
+    return found
+
+
+async def wait_for_entries(db: Any) -> None:
+    """From here on every entry of a time that is past is written and committed: writers read the clock under the lock
+    taken here. Raises TimeoutError if one of them takes longer than ENTRIES_SECONDS_MAX."""
+    await db.execute("LOCK TABLE royalties.entry IN SHARE MODE", timeout=ENTRIES_SECONDS_MAX)
+
+
+async def first_entry(db: Any, since: datetime | None, until: datetime) -> datetime | None:
+    """When the first entry of anybody happened from `since` on, or ever, and before `until`; in UTC."""
+    found: datetime | None = await db.fetchval(
+        "SELECT min(happened_at) FROM royalties.entry"
+        " WHERE happened_at >= coalesce($1::timestamptz, '-infinity') AND happened_at < $2",
+        since, until,
+    )  # fmt: skip
+    return found
 
 
 async def begin_run(db: Any, period: str, actor: UUID) -> None:
@@ -185,4 +202,6 @@ async def statements_after(db: Any, period: str, limit: int) -> list[Any]:
 
 
 async def announce_to(db: Any, period: str, statement_id: UUID) -> None:
-    await db.execute("UPDATE royalties.run SET announced_to = $2 WHERE period = $1", period, statement_id)
+    await db.execute(
+        "UPDATE royalties.run SET announced_to = $2 WHERE period = $1 AND state = 'closed'", period, statement_id
+    )

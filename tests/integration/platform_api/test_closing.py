@@ -15,6 +15,7 @@ from platform_api.errors import timestamp
 from platform_api.money import decimal_text
 from platform_api.royalties import closing
 from platform_api.royalties.closing import CloseMonth
+from platform_api.royalties.reconciliation import Difference
 from tests.support.sales import shop_over
 
 RUNS = "/v1/admin/royalties/runs"
@@ -151,6 +152,7 @@ async def test_month_of_many_payees_is_closed_whole_however_often_its_job_is_kil
     _, bearer = await history(shop, days=75)
     staff = await shop.staff()
     job = shop.royalties.closing._go_on
+    await shop.close_month(staff, "2024-01")
     begun = await ask(shop, staff, "2024-02")
     assert (begun["state"], begun["payees"], begun["payees_done"], begun["statements"]) == ("open", None, 0, 0)
     done = 0
@@ -163,8 +165,8 @@ async def test_month_of_many_payees_is_closed_whole_however_often_its_job_is_kil
         assert (run["state"], run["payees"], run["payees_done"]) == ("open", PAYEES, pages * 100)
         assert run["statements"] == len(await written(shop, "2024-02")) >= done
         done = run["statements"]
-        assert await shop.get("/v1/royalties/statements", bearer) == []
-    own = await shop.world.sql("SELECT id FROM royalties.statement")
+        assert {row["period"] for row in await shop.get("/v1/royalties/statements", bearer)} == {"2024-01"}
+    own = await shop.world.sql("SELECT id FROM royalties.statement WHERE period = '2024-02'")
     assert len(own) > 900
     for row in own[:3]:
         await shop.world.refused(404, "NOT_FOUND", "unknown_statement", "GET",
@@ -176,30 +178,35 @@ async def test_month_of_many_payees_is_closed_whole_however_often_its_job_is_kil
     run = await shop.get(f"{RUNS}/2024-02", staff)
     assert run["state"] == "closed" and run["closed_at"] >= run["begun_at"]
     assert len(await told(shop, "2024-02")) == 400, "who is told can read it"
-    assert {row["asset"] for row in await shop.get("/v1/royalties/statements", bearer)} == set(SCALES)
+    shown = [row for row in await shop.get("/v1/royalties/statements", bearer) if row["period"] == "2024-02"]
+    assert {row["asset"] for row in shown} == set(SCALES)
     await shop.finish()  # the job that was asked for, after all of these
     assert await shop.get(f"{RUNS}/2024-02", staff) == run
     statements = await wanted(shop, "2024-02")
     assert await written(shop, "2024-02") == statements and run["statements"] == len(statements) > PAYEES
     assert await told(shop, "2024-02") == await to_tell(shop, "2024-02")
-    for row in await shop.get("/v1/royalties/statements", bearer):
+    for row in shown:
         assert row["closed_at"] == run["closed_at"]
-    # On top of it: who had nothing since, who had something in between, and who had nothing before.
+    # On top of it: who had nothing since, who had something in each, and who had nothing before.
     await shop.world.entries("SET happened_at = '2024-05-31T12:00:00Z' WHERE amount_units % 2 = 0"
                              " AND happened_at >= '2024-03-01'")  # fmt: skip
-    later = await shop.close_month(staff, "2024-05")
-    assert await written(shop, "2024-05") == await wanted(shop, "2024-05")
-    assert later["statements"] == len(await told(shop, "2024-05"))
+    refused = await shop.refused(409, "CONFLICT", "earlier_month_open", RUNS, staff, {"period": "2024-05"})
+    assert refused.json()["error"]["details"]["period"] == "2024-03"
+    for period in ("2024-03", "2024-05"):  # April has none
+        later = await shop.close_month(staff, period)
+        assert await written(shop, period) == await wanted(shop, period)
+        assert later["statements"] == len(await told(shop, period))
 
 
 async def test_two_jobs_of_one_month_write_and_tell_each_statement_once(shop, monkeypatch):
     monkeypatch.setattr(closing, "PAYEES_AT_ONCE", 5)
     await history(shop, days=60, payees=40)
     staff = await shop.staff()
+    audited = "SELECT FROM kernel.audit_entry WHERE action = $1 AND resource_id = '2024-01' AND position > $2"
+    (last,) = await shop.world.sql("SELECT coalesce(max(position), 0) AS position FROM kernel.audit_entry")
     first, second = await asyncio.gather(*(ask(shop, staff, "2024-01") for _ in range(2)))
     assert first == second and await waiting(shop) == 1
-    audited = "SELECT FROM kernel.audit_entry WHERE action = $1 AND resource_id = '2024-01'"
-    assert len(await shop.world.sql(audited, "royalties.closing_asked")) == 1
+    assert len(await shop.world.sql(audited, "royalties.closing_asked", last["position"])) == 1
     job = shop.royalties.closing._go_on
     await asyncio.gather(*(job(CloseMonth("2024-01")) for _ in range(3)))
     await shop.finish()
@@ -207,8 +214,58 @@ async def test_two_jobs_of_one_month_write_and_tell_each_statement_once(shop, mo
     assert await told(shop, "2024-01") == await to_tell(shop, "2024-01")
     run = await shop.get(f"{RUNS}/2024-01", staff)
     assert (run["state"], run["payees"], run["payees_done"]) == ("closed", 40, 40)
-    assert len(await shop.world.sql(audited, "royalties.closed")) == 1
+    assert len(await shop.world.sql(audited, "royalties.closed", last["position"])) == 1
     assert await ask(shop, staff, "2024-01") == run and await waiting(shop) == 0
+
+
+async def test_month_with_entries_is_not_left_out(shop):
+    """Closed before it, a later one would take its earnings as an opening sum, and it could never be closed."""
+    account, bearer = await history(shop, days=75, payees=5)
+    staff = await shop.staff()
+    for left_out in ("2024-02", "2024-04"):
+        refused = await shop.refused(409, "CONFLICT", "earlier_month_open", RUNS, staff, {"period": left_out})
+        assert refused.json()["error"]["details"]["period"] == "2024-01"
+    for period in ("2023-12", "2024-01", "2024-02", "2024-03"):  # nobody had anything before January
+        await shop.close_month(staff, period)
+        assert await written(shop, period) == await wanted(shop, period)
+    shown = await shop.get("/v1/royalties/statements", bearer)
+    details = [await shop.get(f"/v1/royalties/statements/{row['id']}", bearer) for row in shown]
+    entries = await shop.world.sql("SELECT FROM royalties.entry WHERE account_id = $1", UUID(account))
+    assert sum(len(one["lines"]) for one in details) == len(entries) > 0, "each is on a statement"
+
+
+async def test_holders_are_told_of_a_month_whose_refused_job_ran_again(shop, monkeypatch):
+    """Its worker died after the refusal, so it ran once more, when the books agreed."""
+    await history(shop, days=30, payees=8)
+    staff = await shop.staff()
+    await ask(shop, staff, "2024-01")
+    job = shop.royalties.closing._go_on
+    found = [Difference(f"pay:{uuid4()}", "USDC", 1, 2)]
+
+    async def differences():
+        return found
+
+    monkeypatch.setattr(shop.royalties.reconciliation, "differences", differences)
+    await job(CloseMonth("2024-01"))
+    found.clear()
+    await job(CloseMonth("2024-01"))
+    assert (await shop.get(f"{RUNS}/2024-01", staff))["state"] == "refused"
+    await shop.world.sql("DELETE FROM jobs.pgqueuer")
+    await shop.close_month(staff, "2024-01")
+    assert await told(shop, "2024-01") == await to_tell(shop, "2024-01") != []
+
+
+async def test_nobody_waits_for_entries_who_asks_for_a_month_that_is_not_over(shop, monkeypatch):
+    """Sales wait behind whoever waits for a sale: that is for a moment, and only if it has to be."""
+    staff = await shop.staff()
+    monkeypatch.setattr(closing.queries, "ENTRIES_SECONDS_MAX", 0.2)
+    async with shop.world.kernel.database.transaction() as sale:
+        await sale.execute("LOCK TABLE royalties.entry IN ROW EXCLUSIVE MODE")
+        this_month = f"{datetime.now(UTC):%Y-%m}"
+        await shop.refused(409, "CONFLICT", "period_open", RUNS, staff, {"period": this_month})
+        answer = await shop.world.client.post(RUNS, headers=staff, json={"period": "2024-01"})
+        assert answer.status_code == 503, answer.text
+    await ask(shop, staff, "2024-01")
 
 
 async def test_one_month_is_closed_at_a_time_and_goes_on_when_it_is_asked_for_again(shop):
