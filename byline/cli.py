@@ -342,8 +342,8 @@ def journal_verify(
 ) -> None:
     """Read every record of the journal: checksum, hash chain, sequence, segment digests.
 
-    The exchange must be stopped: the end of a running journal moves. Exit status 0: all valid.
-    1: something differs, and where.
+    The exchange must be stopped: the end of a running journal moves. Beside a running one verify what `byline restore`
+    brings back of its backup. Exit status 0: all valid. 1: something differs, and where.
 
     Example: `byline journal verify --replay`
     """
@@ -403,8 +403,9 @@ def restore(
     settings = _settings(data)
     raise typer.Exit(
         restore_directory(
-            source, settings.data_directory, to=to, identity=identity, replayed=replayed, console=console
-        )
+            source, settings.data_directory, to=to, identity=identity, replayed=replayed,
+            embedded_chain=not settings.chain_url, console=console,
+        )  # fmt: skip
     )
 
 

@@ -57,9 +57,10 @@ def _before_moving(data: Path, scratch: Path, restored: Restored) -> None:
 
 
 def restore_directory(
-    url: str, data: Path, *, to: str | None, identity: str | None, replayed: bool, console: Console
-) -> int:
-    """Restores and tells what was done. Returns 0.
+    url: str, data: Path, *,
+    to: str | None, identity: str | None, replayed: bool, embedded_chain: bool, console: Console,
+) -> int:  # fmt: skip
+    """Restores and tells what was done, and what is to be done. Returns 0.
 
     Raises:
         ExchangeError: see persistence.restore.
@@ -107,6 +108,12 @@ def restore_directory(
         "Clients ask by `resolve`.",
         soft_wrap=True,
     )
+    if embedded_chain and (data / "settlement").is_dir():  # its log names objects of a chain that is in no backup
+        console.print(
+            f"The embedded chain is in no backup. Before the first start put a copy of its folder to {data}/chain; if "
+            f"there is none, move {data}/settlement away: all batches are settled again on a new chain.",
+            soft_wrap=True,
+        )
     console.print(
         f"Next: `byline journal verify --replay --data {data}`, then `byline up --data {data}`, which rebuilds "
         "PostgreSQL's projections.",

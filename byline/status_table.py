@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group
@@ -15,12 +16,13 @@ from byline.settings import Settings
 from byline.status_file import read_all_statuses
 from engine.messages.errors import Unavailable
 
-__all__ = ["show_status"]
+__all__ = ["settlement_waits", "show_status"]
 
 REFRESH_S = 0.5
 SILENT_S = 10.0
 """A process writes its status several times a second: one that has not for so long hangs, or its disk is full."""
 Statuses = dict[str, dict[str, Any]]
+WAITS = (("halted", "HALTED"), ("chain_error", "chain"), ("sealing_waits", "second core"), ("backup_waits", "backup"))
 
 
 def show_status(settings: Settings, *, console: Console, once: bool, as_json: bool) -> int:
@@ -40,6 +42,11 @@ def show_status(settings: Settings, *, console: Console, once: bool, as_json: bo
         _live(settings, console)
         statuses = read_all_statuses(settings.data_directory)
     return 0 if all(_state(status).plain == "up" for status in statuses.values()) else 1
+
+
+def settlement_waits(settlement: Mapping[str, Any]) -> list[str]:
+    """Why no batch goes on, by what the back office tells of settlement: a line a reason, none if all is well."""
+    return [f"{of}: {settlement[field]}" for field, of in WAITS if settlement.get(field)]
 
 
 def _live(settings: Settings, console: Console) -> None:
@@ -94,9 +101,7 @@ def _facts(name: str, status: dict[str, Any], before: dict[str, Any], seconds: f
         if settlement:
             text += f"\nbatch {settlement['final_batch']} final, {settlement['pending_batches']} waiting, "
             text += f"{settlement['chain']}, executor {settlement['executor']}"
-            text += f"\nHALTED: {settlement['halted']}" if settlement["halted"] else ""
-            for field, of in (("chain_error", "chain"), ("sealing_waits", "second core"), ("backup_waits", "backup")):
-                text += f"\n{of}: {settlement[field]}" if settlement[field] else ""
+            text += "".join(f"\n{line}" for line in settlement_waits(settlement))
         return text
     if name == "marketdata" and "sequence" in status:
         return (

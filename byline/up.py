@@ -25,6 +25,7 @@ from byline.genesis import genesis_commands
 from byline.operator import open_operator, send_all
 from byline.settings import CHAIN_HOST, Settings, load_settings
 from byline.status_file import read_status
+from byline.status_table import settlement_waits
 from byline.summary import judge, print_summary, read_projection
 from byline.supervisor import Child, Supervisor
 from byline.traders import ACCOUNT_COUNT, funding_commands
@@ -176,7 +177,7 @@ class Exchange:
             if time.monotonic() > deadline:
                 raise NotQuiet(
                     f"core at sequence {head['sequence']}, batch {head['batch']}; projection at {projected}, "
-                    f"last final batch {final}: {office.get('projection', {}).get('last_error') or 'no error told'}"
+                    f"last final batch {final}: {'; '.join(_why(office)) or 'no error told'}"
                 )
             await asyncio.sleep(POLL_S)
 
@@ -264,6 +265,12 @@ async def _run(settings: Settings, console: Console, seconds: float | None, json
     if json_path:
         json_path.write_text(json.dumps(summary.as_json(), indent=2) + "\n")
     return 0 if summary.ok else 1
+
+
+def _why(office: dict[str, Any]) -> list[str]:
+    """What the back office waits for, as far as it told."""
+    projection = office.get("projection", {}).get("last_error")
+    return ([f"projection: {projection}"] if projection else []) + settlement_waits(office.get("settlement") or {})
 
 
 def _print_addresses(exchange: Exchange, console: Console) -> None:

@@ -138,7 +138,8 @@ class DirectoryLock:
         except BlockingIOError:
             holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             self.release()
-            raise DataDirectoryBusy(f"{path}: held by process {holder}") from None
+            message = f"{path}: held by process {holder}, which runs on these files: stop it first"
+            raise DataDirectoryBusy(message) from None
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
 

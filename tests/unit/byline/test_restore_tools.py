@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_a_batch_that_was_sealed_behind_the_journals_end_refuses_the_restore(tmp
     shipper.start()
     shipper.step()
     assert shipper.sequence == last
-    arguments = {"to": None, "identity": None, "replayed": False, "console": QUIET}
+    arguments = {"to": None, "identity": None, "replayed": False, "embedded_chain": True, "console": QUIET}
     if ahead:
         with pytest.raises(JournalCorrupt, match=f"ends with sequence {last}, but batch 1 was sealed up to sequence"):
             restore_directory(place, new, **arguments)  # type: ignore[arg-type]
@@ -45,3 +46,28 @@ def test_a_batch_that_was_sealed_behind_the_journals_end_refuses_the_restore(tmp
     else:
         assert restore_directory(place, new, **arguments) == 0  # type: ignore[arg-type]
         assert (new / "settlement" / "batches.log").exists() and (new / REQUEST).exists()
+
+
+@pytest.mark.parametrize("is_embedded", [True, False])
+def test_what_is_to_be_done_names_the_step_of_an_embedded_chain(tmp_path: Path, is_embedded: bool) -> None:
+    """Settlement's log comes back without the chain that it speaks of, and would wait for that for ever."""
+    data, new, place = tmp_path / "data", tmp_path / "new", (tmp_path / "store").as_uri()
+    data.mkdir()
+    recovered = recover(data, settings=SETTINGS)
+    feed(recovered, workload(), 0, 50)
+    (data / "settlement").mkdir()
+    store = FileBatchStore(data / "settlement" / "batches.log")
+    store.append(Sealed(1, sealed(recovered.core.sequence)))
+    store.close()
+    recovered.close()
+    shipper = Shipper(data, Objects(place))
+    shipper.start()
+    shipper.step()
+    console = Console(file=io.StringIO(), width=80)
+    restore_directory(
+        place, new, to=None, identity=None, replayed=False, embedded_chain=is_embedded, console=console
+    )
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    step = f"put a copy of its folder to {new}/chain; if there is none, move {new}/settlement away"
+    assert (step in told) == is_embedded
+    assert told.rstrip().splitlines()[-1].startswith("Next: ")

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from byline.settings import load_settings
 from byline.status_file import StatusFile
-from byline.status_table import SILENT_S, show_status
+from byline.status_table import SILENT_S, settlement_waits, show_status
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,11 @@ def test_what_settlement_waits_for_is_shown(tmp_path: Path, capsys: Any, field: 
     )
     show_status(load_settings({}, data_directory=tmp_path), console=Console(width=200), once=True, as_json=False)
     assert ": it is away" in capsys.readouterr().out
+
+
+def test_each_reason_why_settlement_waits_is_told() -> None:
+    well = {"halted": "", "chain_error": "", "sealing_waits": "", "backup_waits": ""}
+    assert settlement_waits(well) == settlement_waits({}) == []
+    waits = well | {"chain_error": "NOT_FOUND: object 0x82b8", "backup_waits": "away"}
+    assert settlement_waits(waits) == ["chain: NOT_FOUND: object 0x82b8", "backup: away"]
+    assert settlement_waits(well | {"halted": "batch 7"}) == ["HALTED: batch 7"]
