@@ -1,8 +1,9 @@
 """Simulated traders: a seeded crowd on the creators' tokens, so that a new exchange has something to see.
 
 They are ordinary clients with their own accounts and API keys, and trade test money. Each token has a fair price that
-walks; makers quote around it at distances with a long tail, cancel what has grown old, and takers cross the spread.
-The same seed gives the same decisions; what comes of them depends on the order in which they arrive.
+walks; makers quote around it at distances with a long tail, cancel what has grown old, and takers cross the spread to a
+limit near the fair price. The same seed gives the same decisions; what comes of them depends on the order in which
+they arrive.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ __all__ = ["ACCOUNT_COUNT", "Action", "Crowd", "account_name", "funding_commands
 
 ACCOUNT_COUNT = 12
 MAX_OPEN_PER_ACCOUNT = 60
+SWEEP_TICKS = 25
+"""How far from the fair price a large taker goes, never beyond a fourth of that price."""
 FUNDS_USDC = "5000000"
 FUNDS_TOKEN = "250000"
 
@@ -114,10 +117,10 @@ class Crowd:
             "size": _decimal(1 + int(chance.paretovariate(1.3) * 100), walk.token.lot),
         }  # fmt: skip
         if chance.random() < 0.17:  # a taker
-            if chance.random() < 0.3:
-                command["type"] = "market"
-                return Action(trader, command)
-            command["price"] = _decimal(max(1, fair + toward * chance.randrange(1, 6)), walk.token.tick)
+            # Through several levels at times, but to a limit: a market order that meets a book without makers, as
+            # after a start, would take whatever bid somebody left far away, and the candle would show that price.
+            reach = min(SWEEP_TICKS, fair // 4) if chance.random() < 0.3 else chance.randrange(1, 6)
+            command["price"] = _decimal(fair + toward * reach, walk.token.tick)
             command["tif"] = "ioc"
             return Action(trader, command)
         distance = 1 + min(200, int(chance.paretovariate(0.9)))

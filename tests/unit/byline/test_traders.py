@@ -45,3 +45,22 @@ def test_funding_has_one_ref_per_deposit_and_only_known_assets():
     assert len({command["ref"] for command in deposits}) == len(deposits) == ACCOUNT_COUNT * (1 + len(TOKENS))
     listed = {command["asset"] for command in genesis_commands() if command["op"] == "asset"}
     assert {command["asset"] for command in deposits} == listed
+
+
+def test_no_order_trades_far_from_the_fair_price_whatever_the_book_holds():
+    """A market order that found no makers took a bid of 0.01 in a market of 48."""
+    crowd = Crowd(7, "s")
+    start = {token.market: Decimal(token.start_price) for token in TOKENS}
+    swept = 0
+    for _ in range(20_000):
+        command = crowd.next_action().command
+        if command["op"] == "place":
+            assert command["type"] == "limit"
+            off = Decimal(command["price"]) / start[command["market"]] - 1
+            taken = command.get("tif") == "ioc"
+            swept += taken and abs(off) * start[command["market"]] > Decimal("0.1")
+            # Who sells takes no bid below the order's own limit, who buys no ask above it.
+            if taken or not command.get("post_only"):
+                worst = off if command["side"] == "buy" else -off
+                assert worst < Decimal("0.5"), command
+    assert swept > 100
