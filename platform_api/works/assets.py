@@ -39,7 +39,7 @@ class Assets:
         async with self._database.connection() as db:
             _, inside = await self._catalog.visible(db, visitor, work_id)
             rows = await queries.assets(db, work_id)
-        return [_asset(row) for row in rows if inside or row["role"] in PUBLIC_ROLES]
+        return [_asset(row) for row in rows if inside or row["shown"] and row["role"] in PUBLIC_ROLES]
 
     async def of_buyer(self, db: Any, work_id: UUID, since: datetime) -> list[tuple[str, str, UUID]]:
         """Role, name and file of what a buyer of the work gets: masters and attachments, also those that were removed

@@ -31,7 +31,7 @@ from platform_api.kernel.events import Event
 from platform_api.media.service import MediaService
 from platform_api.security import Caller
 from platform_api.taxonomy.service import TaxonomyService
-from platform_api.works import queries
+from platform_api.works import queries, review
 from platform_api.works.models import (
     Metadata,
     VerificationCase,
@@ -111,9 +111,12 @@ class Catalog:
         """Raises ApiError NOT_FOUND."""
         async with self._database.connection() as db:
             row, inside = await self.visible(db, visitor, work_id)
+            shown = None
+            if not inside and row["shown_version"] is not None:
+                shown = await queries.version(db, work_id, row["shown_version"])
         if row["status"] == "published" and not inside:
             self._views.note(visitor, work_id)
-        return work_of(row)
+        return work_of(row) if shown is None else _as_shown(work_of(row), shown)
 
     async def change(self, caller: Caller, work_id: UUID, body: WorkPatch, if_match: str | None) -> Work:
         """The owner, or a moderator correcting metadata. Raises ApiError."""
@@ -155,8 +158,9 @@ class Catalog:
             if row["status"] != "draft":
                 message = f"The work is {row['status'].replace('_', ' ')}."
                 raise ApiError(ErrorCode.CONFLICT, message, reason="not_draft", details={"status": row["status"]})
-            await self._check_content(db, row)
-            if self._kernel.settings.works_need_verification and row["verification_status"] != "approved":
+            waits = self._kernel.settings.works_need_verification and row["verification_status"] != "approved"
+            await self._check_content(db, row, waits)
+            if waits:
                 if row["verification_status"] != "pending":
                     await self._submit(db, caller.account_id, row, "Submitted with its publication.")
                 await queries.update_work(db, work_id, {"status": "in_review"})
@@ -273,7 +277,7 @@ class Catalog:
                 raise ApiError(ErrorCode.CONFLICT, "Nothing waits for a decision.", reason="not_pending")
             status = "approved" if body.decision == "approve" else "rejected"
             decided = await queries.decide_case(db, case["id"], status, actor, body.reason)
-            if row["verification_status"] != "approved":  # else it is about chapters alone
+            if row["verification_status"] == "pending":  # else it is about chapters alone
                 await queries.update_work(db, work_id, {"verification_status": status})
                 await self._tell(db, f"work.{status}", row, actor)
                 if row["status"] == "in_review":
@@ -337,8 +341,12 @@ class Catalog:
         return await queries.published(db, work_ids)
 
     async def title(self, db: Any, work_id: UUID) -> str:
-        """Of a work that somebody has a right to, which is therefore not deleted."""
-        return str((await queries.work(db, work_id))["title"])
+        """For readers, of a work that somebody has a right to, which is therefore not deleted."""
+        row = await queries.work(db, work_id)
+        if row["shown_version"] is None:
+            return str(row["title"])
+        shown = await queries.version(db, work_id, row["shown_version"])
+        return str(msgspec.json.decode(shown["content"])["title"])
 
     async def creator_of(self, db: Any, work_id: UUID) -> UUID:
         """Of a work that was sold, which is therefore not deleted."""
@@ -386,39 +394,49 @@ class Catalog:
         if digest == await queries.version_digest(db, work_id, row["content_version"]):
             return
         await queries.insert_version(db, work_id, number, content, digest, note, actor)
-        if not await self.look_again(db, row, note, actor) and row["status"] == "published":
+        if self._is_looked_at(row, actor):
+            turn = review.of_work(row["status"], row["verification_status"])
+            await self._turn_for_look(db, row, turn, note or "no note", actor)
+            if turn == "out_of_sight":
+                return
+        if row["status"] == "published":
+            await queries.show_assets(db, work_id)
             await self._tell(db, "work.version_published", row, actor)
 
-    async def look_again(self, db: Any, row: Any, what: str, actor: UUID) -> bool:
-        """Whether a change of the owner's takes an approved work out of sight until it is approved again.
-
-        Where the settings want a verification, readers get only what was looked at. What staff corrects, it has seen.
-        """
-        if not self._is_looked_at(row, actor):
-            return False
-        if row["status"] != "published":
-            await queries.update_work(db, row["id"], {"verification_status": "unsubmitted"})
-            return False
-        await queries.update_work(db, row["id"], {"status": "in_review"})
-        await self._hide(db, row["id"])
-        await self._tell(db, "work.withdrawn", row, actor)
-        await self._submit(db, str(actor), row, f"Submitted with a change: {what or 'no note'}.")
-        return True
-
     async def look_at_chapter(self, db: Any, row: Any, what: str, actor: UUID) -> bool:
-        """Whether a chapter of the work, new or changed by its owner, waits until somebody has looked at it. The work
-        stays in sight without it; one that is out of sight is looked at as a whole."""
-        if row["status"] != "published":
-            return await self.look_again(db, row, what, actor)
+        """Whether a chapter of the work, new or changed by its owner, waits until somebody has looked at it."""
         if not self._is_looked_at(row, actor):
             return False
-        await self._case_of(db, str(actor), row, f"Submitted with a change: {what}.")
-        return True
+        was_shown = row["published_at"] is not None
+        change = review.of_chapter(row["status"], row["verification_status"], was_shown=was_shown)
+        await self._turn_for_look(db, row, change.work, what, actor)
+        if change.needs_case:
+            await self._case_of(db, str(actor), row, f"Submitted with a change: {what}.")
+        return change.waits
+
+    async def chapter_taken_back(self, db: Any, row: Any, actor: UUID) -> None:
+        """One that waited does no more: a case that was about such chapters alone ends with the last of them."""
+        case = None if row["verification_status"] == "pending" else await queries.withdraw_case(db, row["id"])
+        if case is not None:
+            await self._kernel.audit.record(
+                db, "work.verification_withdrawn", ("work", str(row["id"])), actor=actor,
+                new={"case_id": str(case["id"])},
+            )  # fmt: skip
 
     def _is_looked_at(self, row: Any, actor: UUID) -> bool:
-        """Whether a change of the actor's to the work, which was approved, must be."""
-        needed = self._kernel.settings.works_need_verification
-        return needed and row["verification_status"] == "approved" and row["account_id"] == actor
+        """Whether a change of the actor's must be. What staff corrects, it has seen."""
+        return self._kernel.settings.works_need_verification and bool(row["account_id"] == actor)
+
+    async def _turn_for_look(self, db: Any, row: Any, turn: review.WorkTurn, what: str, actor: UUID) -> None:
+        """With `row` as it was before the change got its version."""
+        if turn == "asks_anew":
+            await queries.update_work(db, row["id"], {"verification_status": "unsubmitted"})
+        elif turn == "out_of_sight":
+            shown = {"status": "in_review", "shown_version": row["content_version"]}
+            await queries.update_work(db, row["id"], shown)
+            await self._hide(db, row["id"])
+            await self._tell(db, "work.withdrawn", row, actor)
+            await self._submit(db, str(actor), row, f"Submitted with a change: {what}.")
 
     async def show_files(self, db: Any, work_id: UUID, file_ids: list[UUID]) -> None:
         await self._media.set_public(db, file_ids, True)
@@ -457,8 +475,10 @@ class Catalog:
             line["account_id"] == account_id for line in await queries.consents(db, change["id"])
         )
 
-    async def _check_content(self, db: Any, row: Any) -> None:
-        if not await queries.is_readable(db, row["id"]):
+    async def _check_content(self, db: Any, row: Any, waits: bool) -> None:
+        """A chapter in review will do for a work that `waits` for a look too."""
+        has_content = await queries.is_readable(db, row["id"])
+        if not (has_content or waits and await queries.has_chapter_in_review(db, row["id"])):
             needed = "a published chapter or a master file" if row["kind"] in SERIALS else "a master file"
             raise ApiError(ErrorCode.CONFLICT, f"It needs {needed} first.", reason="nothing_to_publish")
 
@@ -473,7 +493,10 @@ class Catalog:
 
     async def _publish(self, db: Any, row: Any, actor: UUID) -> None:
         at = row["published_at"] or datetime.now(UTC)
-        await queries.update_work(db, row["id"], {"status": "published", "published_at": at})
+        await queries.update_work(
+            db, row["id"], {"status": "published", "published_at": at, "shown_version": None}
+        )
+        await queries.show_assets(db, row["id"])
         shown = [asset["file_id"] for asset in await queries.assets(db, row["id"]) if asset["role"] in PUBLIC_ROLES]
         await self.show_files(db, row["id"], shown)
         await self._tell(db, "work.published", row, actor)
@@ -549,6 +572,16 @@ def work_of(row: Any) -> Work:
         created_at=timestamp(row["created_at"]), updated_at=timestamp(row["updated_at"]), version=row["version"],
         purchase_count=row["purchase_count"], view_count=row["view_count"],
         rating=_average(row["rating_sum"], row["rating_count"]), rating_count=row["rating_count"],
+    )  # fmt: skip
+
+
+def _as_shown(work: Work, version: Any) -> Work:
+    """As it was in the version that readers got last."""
+    content = msgspec.json.decode(version["content"])
+    return msgspec.structs.replace(
+        work, title=content["title"], description=content["description"], category=content["category"],
+        genres=content["genres"], tags=content["tags"], language=content["language"],
+        metadata=msgspec.convert(content["metadata"], Metadata), content_version=version["number"],
     )  # fmt: skip
 
 

@@ -4,8 +4,9 @@
       │  ▲               ▲  │
       │  │      approved │  │ changed
       ▼  │               │  ▼
-     in_review ──────────┴ in_review       only of an approved work that readers see, where the settings want a
-                                           verification: the work stays as it was looked at, without what is new of it
+     in_review ──────────┴ in_review       where the settings want a verification, of a work that was shown to readers:
+                                           the work stays as it was looked at, without what is new of it; a chapter
+                                           in review can be taken back, as `unpublish`
 
 A text has 100 to 10,000 Unicode code points after NFC, and its digest is SHA-256 of that text in UTF-8, so whoever has
 the text can check it. Readers get it if the chapter is a preview; else its owner and collaborators, and whoever is
@@ -103,7 +104,8 @@ class Chapters:
             latest = row["content_version"] if inside else _shown_version(row)
             if number is not None and not 1 <= number <= latest:
                 raise unknown("version")
-            version = await queries.chapter_version(db, chapter_id, number or latest)
+            shown = await queries.chapter_version(db, chapter_id, latest)
+            version = shown if number is None else await queries.chapter_version(db, chapter_id, number)
             if version["number"] == latest:
                 is_open = inside or row["preview"] or await self._catalog.may_use(db, visitor, work_id, chapter_id)
             else:
@@ -111,8 +113,9 @@ class Chapters:
                 is_open = inside or await self._catalog.may_use(db, visitor, work_id, chapter_id, replaced_at)
         if not is_open and version["number"] != latest:
             raise unknown("version")
+        about = msgspec.structs.replace(_chapter(row), title=shown["title"], content_version=latest)
         return ChapterDetail(
-            _chapter(row), not is_open, version["body"] if is_open else None,
+            about, not is_open, version["body"] if is_open else None,
             str(version["file_id"]) if is_open and version["file_id"] else None, bytes(version["sha256"]).hex(),
         )  # fmt: skip
 
@@ -166,6 +169,8 @@ class Chapters:
             await queries.update_chapter(db, chapter_id, {"status": "deleted", "number": None})
             await queries.close_gap(db, row["work_id"], row["number"])
             await self._audit(db, "chapter.deleted", row, row["account_id"], {"number": None})
+            if row["status"] == "in_review":
+                await self._catalog.chapter_taken_back(db, work, row["account_id"])
 
     async def publish(self, caller: Caller, chapter_id: UUID, if_match: str | None) -> Chapter:
         """Or have it looked at first. Again: the same. Raises ApiError NOT_FOUND, CONFLICT."""
@@ -180,14 +185,21 @@ class Chapters:
             return _chapter(await queries.chapter(db, chapter_id))
 
     async def unpublish(self, caller: Caller, chapter_id: UUID, if_match: str | None) -> Chapter:
-        """Who bought it before keeps it. Raises ApiError NOT_FOUND; CONFLICT `not_published`."""
+        """Or take it back from review, before anybody has decided. Who bought it before keeps it. Raises ApiError
+        NOT_FOUND; CONFLICT `not_published`."""
         async with self._database.transaction() as db:
-            row, _ = await self._lock_own(db, caller, chapter_id)
+            row, work = await self._lock_own(db, caller, chapter_id)
             check_version(if_match, row["version"])
-            if row["status"] != "published":
+            if row["status"] not in ("published", "in_review"):
                 raise ApiError(ErrorCode.CONFLICT, "The chapter is not published.", reason="not_published")
-            await queries.update_chapter(db, chapter_id, {"status": "unpublished"} | _hidden(row))
-            await self._audit(db, "chapter.unpublished", row, row["account_id"], {"status": "unpublished"})
+            if row["status"] == "in_review":
+                fields = {"status": _before_review(row)}
+                await queries.update_chapter(db, chapter_id, fields)
+                await self._catalog.chapter_taken_back(db, work, row["account_id"])
+            else:
+                fields = {"status": "unpublished"}
+                await queries.update_chapter(db, chapter_id, fields | _hidden(row))
+            await self._audit(db, "chapter.unpublished", row, row["account_id"], fields)
             return _chapter(await queries.chapter(db, chapter_id))
 
     async def versions(
@@ -279,7 +291,7 @@ class Chapters:
             if approved:
                 await self._publish(db, row, work, actor)
                 continue
-            status = "draft" if row["published_at"] is None else "unpublished"
+            status = _before_review(row)
             await queries.update_chapter(db, row["id"], {"status": status})
             await self._kernel.events.publish(
                 db, "chapter.rejected", ("chapter", str(row["id"])), _told(row, work), actor=actor
@@ -301,6 +313,11 @@ class Chapters:
     async def _audit(self, db: Any, action: str, row: Any, actor: UUID, new: dict[str, Any]) -> None:
         old = {name: row[name] for name in new if name in ("status", "number")}
         await self._kernel.audit.record(db, action, ("chapter", str(row["id"])), actor=actor, old=old, new=new)
+
+
+def _before_review(row: Any) -> str:
+    """The status of a chapter in review that is not to be published."""
+    return "draft" if row["published_at"] is None else "unpublished"
 
 
 def _shown_version(row: Any) -> int:

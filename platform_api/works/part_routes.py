@@ -160,7 +160,7 @@ class ChapterController(Controller):
     async def unpublish(
         self, request: AnyRequest, chapter_id: FromPath[str], caller: Who, works: Works, if_match: IfMatch = None
     ) -> Response[Envelope[Chapter]]:
-        """Take a published chapter back."""
+        """Take a published chapter back, or one that waits for a look."""
         chapter = await works.chapters.unpublish(caller, path_id(chapter_id, "chapter"), if_match)
         return tagged(ok(request, chapter), chapter.version)
 

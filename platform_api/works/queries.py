@@ -13,9 +13,10 @@ from platform_api.search import as_beginning
 
 _WORK = """
     w.id, w.creator_id, w.account_id, w.kind, w.title, w.description, w.category, w.genres, w.tags, w.language,
-    w.metadata, w.status, w.verification_status, w.content_version, w.sold, w.published_at, w.created_at, w.updated_at,
-    w.version, coalesce(n.purchase_count, 0) AS purchase_count, coalesce(n.view_count, 0) AS view_count,
-    coalesce(n.rating_sum, 0) AS rating_sum, coalesce(n.rating_count, 0) AS rating_count
+    w.metadata, w.status, w.verification_status, w.content_version, w.shown_version, w.sold, w.published_at,
+    w.created_at, w.updated_at, w.version, coalesce(n.purchase_count, 0) AS purchase_count,
+    coalesce(n.view_count, 0) AS view_count, coalesce(n.rating_sum, 0) AS rating_sum,
+    coalesce(n.rating_count, 0) AS rating_count
 """
 _WORKS = "works.work w LEFT JOIN works.tally n ON n.work_id = w.id"
 """What is counted of a work lies beside it, in a row from the first count on."""
@@ -443,6 +444,11 @@ async def is_readable(db: Any, work_id: UUID, since: datetime | None = None) -> 
     return found
 
 
+async def has_chapter_in_review(db: Any, work_id: UUID) -> bool:
+    query = "SELECT EXISTS (SELECT FROM works.chapter WHERE work_id = $1 AND status = 'in_review')"
+    return bool(await db.fetchval(query, work_id))
+
+
 async def chapters_in_review(db: Any, work_id: UUID) -> list[Any]:
     rows: list[Any] = await db.fetch(
         f"{_CHAPTER} WHERE c.work_id = $1 AND c.status = 'in_review' ORDER BY c.number", work_id
@@ -527,11 +533,18 @@ async def assets(db: Any, work_id: UUID) -> list[Any]:
     return rows
 
 
+async def show_assets(db: Any, work_id: UUID) -> None:
+    """Readers get all that the work has now."""
+    await db.execute(
+        "UPDATE works.asset SET shown = true WHERE work_id = $1 AND removed_at IS NULL AND NOT shown", work_id
+    )
+
+
 async def assets_since(db: Any, work_id: UUID, since: datetime) -> list[Any]:
-    """Those that the work has, or had at some time since then; each file once in a role."""
+    """Those for readers that the work has, or had at some time since then; each file once in a role."""
     rows: list[Any] = await db.fetch(
         "SELECT DISTINCT ON (file_id, role) role, name, file_id FROM works.asset"
-        " WHERE work_id = $1 AND (removed_at IS NULL OR removed_at > $2) ORDER BY file_id, role",
+        " WHERE work_id = $1 AND shown AND (removed_at IS NULL OR removed_at > $2) ORDER BY file_id, role",
         work_id, since,
     )  # fmt: skip
     return rows
@@ -667,6 +680,16 @@ async def insert_case(db: Any, case_id: UUID, work_id: UUID, statement: str) -> 
 
 async def open_case(db: Any, work_id: UUID) -> Any:
     return await db.fetchrow("SELECT * FROM works.verification_case WHERE work_id = $1 AND status = 'pending'", work_id)
+
+
+async def withdraw_case(db: Any, work_id: UUID) -> Any:
+    """The one that waits, which is about chapters alone, if none of them waits any more; else None."""
+    return await db.fetchrow(
+        "UPDATE works.verification_case SET status = 'withdrawn', decided_at = now()"
+        " WHERE work_id = $1 AND status = 'pending' AND NOT EXISTS ("
+        " SELECT FROM works.chapter c WHERE c.work_id = $1 AND c.status = 'in_review') RETURNING *",
+        work_id,
+    )  # fmt: skip
 
 
 async def decide_case(db: Any, case_id: UUID, status: str, actor: UUID, reason: str) -> Any:

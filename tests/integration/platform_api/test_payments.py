@@ -485,15 +485,66 @@ async def test_buyer_of_a_chapter_that_is_looked_at_again_reads_what_was_looked_
             if decision == "approve":
                 await shop.world.data("POST", f"/v1/chapters/{chapter['id']}/publish", headers=seller_bearer)
             else:
-                await shop.world.data(*change, headers=seller_bearer, json={"body": "Never seen. " * 30})
+                new = {"title": "Never seen", "body": "Never seen. " * 30}
+                await shop.world.data(*change, headers=seller_bearer, json=new)
             for path in (reading, f"{reading}?version=1"):
-                assert (await shop.get(path, bearer))["body"] == bought
+                read = await shop.get(path, bearer)
+                assert read["body"] == bought
+                assert (read["chapter"]["title"], read["chapter"]["content_version"]) == ("One", 1)
             await shop.world.refused(404, "NOT_FOUND", "unknown_version", "GET", f"{reading}?version=2",
                                      headers=bearer)  # fmt: skip
             assert (await shop.get(reading, seller_bearer))["body"].startswith("Never seen.")
             assert (await shop.get(reading, staff))["body"].startswith("Never seen.")
             await shop.world.data("POST", decide, headers=staff, json={"decision": decision, "reason": "So."})
         assert (await shop.get(reading, bearer))["body"].startswith("Never seen.")
+
+
+@pytest.mark.parametrize("was", ["in_review", "draft"])
+async def test_buyer_of_a_work_out_of_sight_gets_what_was_looked_at_whatever_its_owner_changes(api_dsn, was):
+    async with shop_over(api_dsn, works_need_verification=True) as shop:
+        _, seller_bearer, work, first, offer = await shop.seller("2")
+        inside, decide = f"/v1/works/{work['id']}", f"/v1/admin/works/{work['id']}/verification-decision"
+        staff = await shop.staff()
+
+        async def decided(decision):
+            await shop.world.data("POST", decide, headers=staff, json={"decision": decision, "reason": "So."})
+
+        await decided("approve")
+        _, bearer = await shop.buyer("5")
+        bought = await shop.buy(bearer, offer, "balance")
+        await shop.finish()
+
+        async def got():
+            about, chapters = await shop.get(inside, bearer), await shop.get(f"{inside}/chapters", bearer)
+            read = await shop.get(f"{inside}/chapters/{first['id']}", bearer)
+            files = await shop.get(f"/v1/purchases/{bought['id']}/access-token", bearer)
+            shown = [asset["role"] for asset in await shop.get(f"{inside}/assets", bearer)]
+            return about["title"], about["content_version"], len(chapters), read["body"], len(files["files"]), shown
+
+        before = await got()
+        assert before[:3] == ("The Ink Road", 1, 1) and before[4:] == (0, [])
+        await shop.world.data("PATCH", inside, headers=seller_bearer, json={"title": "Never seen"})
+        if was == "draft":
+            await decided("reject")
+        assert (await shop.get(inside, seller_bearer))["status"] == was
+        for role, content in (("poster", png()), ("attachment", png(bytes(20)))):
+            file = await file_of(shop.world, seller_bearer, content)
+            await shop.world.data("POST", f"{inside}/assets", headers=seller_bearer,
+                                  json={"role": role, "file_id": file["id"]})  # fmt: skip
+        second = await chapter(shop.world, seller_bearer, work, "Two")
+        await shop.world.data("POST", f"/v1/chapters/{second['id']}/publish", headers=seller_bearer)
+        path = f"/v1/chapters/{first['id']}"
+        await shop.world.data("PATCH", path, headers=seller_bearer, json={"body": "Never seen. " * 30})
+        title, number, _, *rest = await got()  # the list has chapters in sight alone
+        assert (title, number, *rest) == (*before[:2], *before[3:])
+        await shop.world.refused(404, "NOT_FOUND", "unknown_chapter", "GET", f"{inside}/chapters/{second['id']}",
+                                 headers=bearer)  # fmt: skip
+        if was == "draft":
+            await shop.world.data("POST", f"{inside}/publish", headers=seller_bearer)
+        await decided("approve")
+        title, number, chapters, body, *files = await got()
+        assert (title, number, chapters, files) == ("Never seen", 4, 2, [1, ["poster"]])
+        assert body.startswith("Never seen.")
 
 
 async def test_text_that_was_bought_can_be_read_when_another_takes_its_place(shop):

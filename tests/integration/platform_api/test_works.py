@@ -14,7 +14,9 @@ from platform_api.money import units_of
 from platform_api.works import queries
 from platform_api.works.chapters import checked_body
 from platform_api.works.collaborators import who_must_agree
+from tests.support.api import opened
 from tests.support.files import movie, png
+from tests.unit.platform_api.test_sui_signature import Wallet
 
 WORKS = "/v1/works"
 TEXT = "The letter was heavier than it looked. " * 4
@@ -540,8 +542,6 @@ async def test_new_chapter_of_an_approved_work_waits_and_the_work_stays_in_sight
     assert await seen(bearer) == ("published", "approved", {1: "published", 2: "in_review", 3: "in_review"})
     inside = f"{WORKS}/{work['id']}/chapters/{second['id']}"
     await world.refused(404, "NOT_FOUND", "unknown_chapter", "GET", inside)
-    await world.refused(409, "CONFLICT", "not_published", "POST", f"/v1/chapters/{second['id']}/unpublish",
-                        headers=bearer)  # fmt: skip
     assert await told_of(world, second["id"]) == []
     assert (await decide("reject"))["status"] == "rejected"
     assert await seen(bearer) == ("published", "approved", {1: "published", 2: "draft", 3: "draft"})
@@ -572,6 +572,57 @@ async def test_changed_chapter_of_an_approved_work_is_looked_at_before_readers_g
     assert await seen(bearer) == ("published", "approved", {1: left})
     told = {"approve": ("chapter.published", "false", "true"), "reject": ("chapter.rejected", None, None)}
     assert [tuple(row) for row in await told_of(world, first["id"])][-1] == told[decision]
+
+
+def cases_of(world, work):
+    query = "SELECT status FROM works.verification_case WHERE work_id = $1::text::uuid ORDER BY id"
+    return world.sql(query, work["id"])
+
+
+@pytest.mark.parametrize("world", [{"works_need_verification": True}], indirect=True)
+async def test_chapter_in_review_is_taken_back_and_a_case_about_nothing_ends(world, serial):
+    work, first, bearer, _, seen = await serial()
+    second, third = [await chapter(world, bearer, work, title) for title in ("Two", "Three")]
+    for made in (second, third):
+        await world.data("POST", f"/v1/chapters/{made['id']}/publish", headers=bearer)
+    await world.data("PATCH", f"/v1/chapters/{first['id']}", headers=bearer, json={"title": "Uno"})
+    for made, left in ((first, "unpublished"), (second, "draft")):
+        assert [row["status"] for row in await cases_of(world, work)] == ["approved", "pending"]
+        back = await world.data("POST", f"/v1/chapters/{made['id']}/unpublish", headers=bearer)
+        assert back["status"] == left
+    assert [row["status"] for row in await cases_of(world, work)] == ["approved", "pending"]
+    gone = await world.client.delete(f"/v1/chapters/{third['id']}", headers=bearer)
+    assert gone.status_code < 300
+    assert [row["status"] for row in await cases_of(world, work)] == ["approved", "withdrawn"]
+    assert await seen(bearer) == ("published", "approved", {1: "unpublished", 2: "draft"})
+    await world.refused(409, "CONFLICT", "not_published", "POST", f"/v1/chapters/{second['id']}/unpublish",
+                        headers=bearer)  # fmt: skip
+
+
+async def test_work_that_was_published_before_works_were_looked_at_is_looked_at_when_it_changes(api_dsn):
+    wallet = Wallet(0)
+    async with opened(api_dsn) as world:
+        _, bearer = await world.sign_in(wallet)
+        await world.data("POST", "/v1/creators", headers=bearer, json={"display_name": "Old"})
+        work, first = await published(world, bearer, "Before")
+        inside, path = f"{WORKS}/{work['id']}", f"/v1/chapters/{first['id']}"
+        await world.data("PATCH", path, headers=bearer, json={"preview": True})
+    async with opened(api_dsn, works_need_verification=True) as world:
+        _, bearer = await world.sign_in(wallet)
+        staff, moderator = await world.sign_in()
+        await world.grant(staff["account_id"], "moderator")
+        decide = ("POST", f"/v1/admin/works/{work['id']}/verification-decision")
+        assert (await world.data("GET", f"{inside}/chapters/{first['id']}"))["body"] == TEXT
+        changed = await world.data("PATCH", path, headers=bearer, json={"body": TEXT + "Never seen."})
+        assert changed["status"] == "in_review" and await world.data("GET", f"{inside}/chapters") == []
+        await world.data(*decide, headers=moderator, json={"decision": "approve"})
+        shown = await world.data("GET", inside)
+        assert (shown["status"], shown["verification_status"]) == ("published", "unsubmitted")
+        assert len(await world.data("GET", f"{inside}/chapters")) == 1
+        await world.data("PATCH", inside, headers=bearer, json={"title": "Never seen"})
+        await world.refused(404, "NOT_FOUND", "unknown_work", "GET", inside)
+        await world.data(*decide, headers=moderator, json={"decision": "approve"})
+        assert (await world.data("GET", inside))["verification_status"] == "approved"
 
 
 @pytest.mark.parametrize("world", [{"works_need_verification": True}], indirect=True)
