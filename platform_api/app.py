@@ -67,6 +67,7 @@ def create_app(
     owned = database or Database(
         settings.postgres_dsn,
         connections_max=settings.pool_connections_max,
+        core_connections_max=settings.core_connections_max,
         query_seconds_max=settings.query_seconds_max,
     )
     owned.observe = metrics.query_seconds

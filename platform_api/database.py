@@ -35,9 +35,6 @@ CONNECT_SECONDS_MAX = 3.0
 STATEMENTS_MAX = 1_000
 """Prepared statements that a connection keeps. The platform has several hundred; of the driver's own hundred the oldest
 would go just before they are used again, each to be parsed, described and planned anew."""
-BESIDE_CORE_SHARE = 4
-"""For so many connections there is one more of those that wait for the core, which may stall: what needs the database
-alone has all of its own."""
 NO_CASTS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -61,26 +58,31 @@ async def nothing_left_behind(connection: Any) -> None:
 
 
 class Database:
-    """Bounded: at most `connections_max` connections, and a quarter as many that are kept while the core is asked; a
-    caller waits for one at most `query_seconds_max`."""
+    """Bounded: at most `connections_max` connections; besides, for what keeps one while the core is asked, which may
+    stall, `core_connections_max` of those who are here, and as many of newcomers, who may be any number. A caller waits
+    for one at most `query_seconds_max`."""
 
-    def __init__(self, dsn: str, *, connections_max: int = 8, query_seconds_max: float = 5.0) -> None:
+    def __init__(
+        self, dsn: str, *, connections_max: int = 8, core_connections_max: int = 4, query_seconds_max: float = 5.0
+    ) -> None:
         self._dsn = dsn
-        self._connections_max = connections_max
+        self._connections_max, self._core_connections_max = connections_max, core_connections_max
         self._query_seconds_max = query_seconds_max
         self._pool: Any = None
         self._pool_beside_core: Any = None
+        self._pool_of_newcomers: Any = None
         self.observe: Callable[[float], None] | None = None
         """Told how long each connection was in use, in seconds."""
 
     async def open(self) -> None:
         """Makes the pools. Does not connect."""
         self._pool = await self._made(self._connections_max)
-        self._pool_beside_core = await self._made(max(1, self._connections_max // BESIDE_CORE_SHARE))
+        self._pool_beside_core = await self._made(self._core_connections_max)
+        self._pool_of_newcomers = await self._made(self._core_connections_max)
 
     async def close(self) -> None:
-        pools = self._pool, self._pool_beside_core
-        self._pool = self._pool_beside_core = None
+        pools = self._pool, self._pool_beside_core, self._pool_of_newcomers
+        self._pool = self._pool_beside_core = self._pool_of_newcomers = None
         for pool in filter(None, pools):
             try:
                 await asyncio.wait_for(pool.close(), CONNECT_SECONDS_MAX)
@@ -132,21 +134,22 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def connection_beside_core(self) -> AsyncIterator[Any]:
+    async def connection_beside_core(self, *, newcomer: bool = False) -> AsyncIterator[Any]:
         """One of the few that are kept while the core is asked, which may answer late, or not at all, for seconds: who
-        comes next waits without one.
+        comes next waits without one. Newcomers wait for one another alone.
 
         Raises:
             Unavailable: as `connection`; also if none of those before it ends in time.
         """
         away = "the database is not reachable, or too many wait for the core"
-        async with self._lent(self._pool_beside_core, away) as connection:
+        pool = self._pool_of_newcomers if newcomer else self._pool_beside_core
+        async with self._lent(pool, away) as connection:
             yield connection
 
     @asynccontextmanager
-    async def transaction_beside_core(self) -> AsyncIterator[Any]:
+    async def transaction_beside_core(self, *, newcomer: bool = False) -> AsyncIterator[Any]:
         """The same inside a transaction: for what must stay locked until the core has answered."""
-        async with self.connection_beside_core() as connection, connection.transaction():
+        async with self.connection_beside_core(newcomer=newcomer) as connection, connection.transaction():
             yield connection
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:

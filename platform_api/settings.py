@@ -19,6 +19,7 @@ SECONDS = (
 COUNTS = (
     "body_bytes_max",
     "pool_connections_max",
+    "core_connections_max",
     "jobs_running_max",
     "keys_per_account_max",
     "wallets_per_account_max",
@@ -84,6 +85,8 @@ class ApiSettings:
     """Of one address: a provider sends the events of all payments from few."""
     body_bytes_max: int = 64 * 1024
     pool_connections_max: int = 8
+    core_connections_max: int = 4
+    """Besides, of those that are kept while the core is asked; and as many again for accounts that are new."""
     query_seconds_max: float = 5.0
     background: bool = True
     """Relay and job worker run in this process."""

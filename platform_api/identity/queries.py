@@ -54,6 +54,20 @@ async def account_by_wallet(db: Any, wallet: WalletAddress) -> Any:
     )  # fmt: skip
 
 
+async def account_in_core(db: Any, wallet: WalletAddress) -> UUID | None:
+    """Whose wallet it is, if the core has the account and settles it in its primary wallet, as far as is projected."""
+    found: UUID | None = await db.fetchval(
+        """
+        SELECT x.account_id FROM identity.wallet x
+        JOIN exchange.account c ON c.name = 'user:' || x.account_id
+        LEFT JOIN identity.wallet p ON p.account_id = x.account_id AND p.is_primary AND p.revoked_at IS NULL
+        WHERE x.chain = $1 AND x.address = $2 AND x.revoked_at IS NULL AND (p.id IS NULL OR p.address = c.row)
+        """,
+        wallet.chain, wallet.raw,
+    )  # fmt: skip
+    return found
+
+
 async def account_by_id(db: Any, account_id: UUID) -> Any:
     return await db.fetchrow(_ACCOUNT + "WHERE a.id = $1", account_id)
 

@@ -7,16 +7,18 @@
     account: made by the first sign-in of a wallet, and opened in the core as `user:<id>`; its row on Sui is its primary
              wallet, without one it is settled in custody
 
-The core is told before the answer leaves, so an account that signed in can trade. A core that is away refuses the
-sign-in (503) and leaves no session behind. A sign-in holds the account's lock from before it looks at the wallet until
-its session is there, as linking and unlinking do: no wallet that is unlinked beside it becomes the row again. Secrets
-are stored as digests and never logged.
+The core is told of an account that it is not seen to have before the answer leaves, so who signed in can trade; if it
+is away that sign-in is refused (503) and leaves no session behind. Whose account the projection shows, settled in the
+primary wallet, signs in without the core: a core begun anew from nothing has its projection begun anew. A sign-in holds
+the account's lock from before it looks at the wallet until its session is there, as linking and unlinking do: no wallet
+that is unlinked beside it becomes the row again. Secrets are stored as digests and never logged.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -150,8 +152,12 @@ class Sessions:
             self._refused.labels(error.reason).inc()
             raise
         facts = current_request.get()
-        async with self._database.transaction_beside_core() as db:
+        async with self._database.connection() as db:
+            known = await queries.account_in_core(db, wallet)
+        async with self._beside_core_unless(known) as db:
             row, created = await self._find_or_make_account(db, wallet, signer)
+            if known is not None and row["id"] != known:
+                raise unauthorized("wallet_unlinked", "This wallet has just been unlinked from its account.")
             if row["status"] != "active":
                 raise ApiError(ErrorCode.FORBIDDEN, "This account is suspended.", reason="account_suspended")
             if created and not self._has_room():
@@ -169,7 +175,8 @@ class Sessions:
                 db, session_id, row["id"], row["wallet_id"], device_id, expires, facts.ip_address,
                 facts.user_agent or "",
             )  # fmt: skip
-            await self.open_in_core(db, row["id"])
+            if known is None:  # else whoever changed its primary wallet since has told the core
+                await self.open_in_core(db, row["id"])
             if created:
                 await self._kernel.events.publish(
                     db, "user.registered", ("account", str(row["id"])), {"chain": wallet.chain}, actor=row["id"]
@@ -307,8 +314,12 @@ class Sessions:
         share, of = ROOM_OF_PEOPLE
         return int(core.get("accounts", 0)) * of < int(core.get("accounts_max", 1)) * share
 
+    def _beside_core_unless(self, known: UUID | None) -> AbstractAsyncContextManager[Any]:
+        """A transaction of those that wait for the core, unless there is nothing to ask it."""
+        return self._database.transaction_beside_core(newcomer=True) if known is None else self._database.transaction()
+
     async def open_in_core(self, db: Any, account_id: UUID) -> None:
-        """Harmless when repeated, so each sign-in repeats it: a core started anew from nothing learns the account."""
+        """Harmless when repeated."""
         command = {"op": "account", "account": core_account(account_id)}
         for wallet in await queries.wallets(db, account_id):
             if wallet["is_primary"]:

@@ -287,7 +287,9 @@ class opened:
 
     async def __aenter__(self):
         values = settings(self.dsn, **self.values)
-        self.database = Database(self.dsn, connections_max=values.pool_connections_max)
+        self.database = Database(
+            self.dsn, connections_max=values.pool_connections_max, core_connections_max=values.core_connections_max
+        )
         core, self.proofs = self.core or StandInCore(), Proofs()
         self.mail = StandInMail()
         app = create_app(

@@ -10,7 +10,9 @@ import pytest
 from engine.core import Core
 from engine.limits import CoreLimits
 from engine.messages.errors import Unavailable
+from persistence.stores.postgres.projector import Projector
 from platform_api.identity.service import IdentityService
+from platform_api.identity.suspensions import TellCore
 from platform_api.security import ACCESS_COOKIE, REFRESH_COOKIE
 from tests.support.api import opened
 from tests.support.real_core import RealCore
@@ -399,7 +401,7 @@ async def test_strangers_who_sign_in_end_no_sale(api_dsn):
         assert (await shop.get(f"/v1/purchases/{bought['id']}", bearer))["status"] == "completed"
 
 
-@pytest.mark.parametrize("world", [{"pool_connections_max": 1}], indirect=True)
+@pytest.mark.parametrize("world", [{"pool_connections_max": 1, "core_connections_max": 1}], indirect=True)
 async def test_reads_do_not_wait_for_a_core_that_stalls(world):
     """Sign-ins hold a connection and a lock until the core has answered: none of those that reads have."""
     submit, goes_on, asked = world.core.submit, asyncio.Event(), []
@@ -419,3 +421,52 @@ async def test_reads_do_not_wait_for_a_core_that_stalls(world):
     assert [answer.status_code for answer in answers] == [200] * 6 and not any(task.done() for task in signing)
     goes_on.set()
     assert [answer.status_code for answer in await asyncio.gather(*signing)] == [200] * 12
+
+
+async def test_who_is_here_signs_in_without_the_core_and_waits_for_no_newcomer(api_dsn):
+    """The core stalls. Newcomers wait for it, one another, and nobody else for them: neither those whose account the
+    projection shows, nor the job that tells of a suspension."""
+    core, goes_on, asked = RealCore(), asyncio.Event(), []
+    async with opened(api_dsn, core=core, core_connections_max=1) as world:
+        await world.sql(
+            "TRUNCATE exchange.projection, exchange.asset, exchange.market, exchange.account, exchange.balance,"
+            " exchange.posting CASCADE"
+        )
+        world.kernel.database._query_seconds_max = HANG_S
+        people = [Wallet(0) for _ in range(12)]
+        ids = [(await world.sign_in(wallet))[0]["account_id"] for wallet in people]
+        projector = Projector(core, world.dsn, journal=uuid4().bytes)
+        while await projector.step():
+            pass
+        await projector.close()
+        submit = core.submit
+
+        async def stalled(command):
+            asked.append(command)
+            await goes_on.wait()
+            return await submit(command)
+
+        bodies = [await world.proof(Wallet(0), "sign_in") for _ in range(3)]
+        core.submit = stalled
+        signing = [asyncio.create_task(world.client.post("/v1/auth/verify", json=body)) for body in bodies]
+        while not asked:
+            await asyncio.sleep(0)
+        for wallet in people:
+            assert not (await world.sign_in(wallet))[0]["created"]
+        suspensions = world.kernel.service(IdentityService).suspensions
+        telling = asyncio.create_task(suspensions._tell_core(TellCore(UUID(ids[0]))))
+        while len(asked) == 1:
+            await asyncio.sleep(0)
+        assert asked[1:] == [{"op": "account", "account": f"user:{ids[0]}", "status": "active"}]
+        assert not any(task.done() for task in signing)
+        goes_on.set()
+        await telling
+        assert [answer.status_code for answer in await asyncio.gather(*signing)] == [200] * 3
+        # Settled in another row than the primary wallet, or in none, or gone with a core begun anew: told again.
+        changes = ("UPDATE exchange.account SET row = decode(repeat('07', 32), 'hex') WHERE name = $1",
+                   "UPDATE exchange.account SET row = NULL WHERE name = $1",
+                   "DELETE FROM exchange.account WHERE name = $1")  # fmt: skip
+        for change, wallet, id_ in zip(changes, people, ids, strict=False):
+            await world.sql(change, f"user:{id_}")
+            await world.sign_in(wallet)
+            assert asked[-1] == {"op": "account", "account": f"user:{id_}", "row": wallet.address}
