@@ -6,7 +6,8 @@ A point is a sequence or a time: records behind it are left out, and so are the 
 of what is left out. Without a point the end of the last part is the end.
 A store that has answered once is asked again for as long as it is away, up to PATIENCE_S. What an interrupted run left
 in `DATA/restoring` is read and checked once more, and the next one goes on behind it: behind the last segment but one,
-for only of a segment that another follows it is known that it is whole. What does not fit is thrown away.
+for only of a segment that another follows it is known that it is whole. What does not fit, of itself or to what the
+store has behind it, is thrown away, and that is told; no other error costs what was restored.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ READS_AT_ONCE = 16
 AHEAD_BYTES_MAX = 128 << 20
 """Of objects that are read or waiting to be used: two sealed segments, or as many parts as are read at once."""
 PATIENCE_S = 600.0
-"""For how long a store that has answered may be away."""
+"""For how long a store that has answered may be away, from the first request that it lost."""
 AGAIN_FIRST_S, AGAIN_MOST_S = 0.5, 15.0
 """Until a request is made again: twice as long each time."""
 T = TypeVar("T")
@@ -91,7 +92,7 @@ def restore(
 ) -> Restored:  # fmt: skip
     """Restores one journal into `directory`, which must have none. `before_moving` may refuse what was restored.
 
-    `told` hears that the store is waited for, from any thread, and of what an interrupted run had restored.
+    `told` hears that the store is waited for, from any thread, and what becomes of an interrupted run's files.
 
     Raises:
         Refused: there is a journal already, or the store holds several and none was named.
@@ -116,22 +117,17 @@ def restore(
             raise Refused(f"{directory} holds {', '.join(there)} already: restore into an empty directory")
         scratch = directory / SCRATCH
         run = _Run(store, scratch, bytes.fromhex(identity), to_sequence, to_ts, progress)
-        run.resume()
-        if told is not None and run.result.resumed_sequence:
-            told(f"an interrupted run had restored up to sequence {run.result.resumed_sequence:,}: it goes on there")
+        say = told or (lambda line: None)
+        run.resume(say)
         try:
             result = run.carry_out()
-        except JournalCorrupt:
-            if not run.is_doubtful:
-                raise
-            shutil.rmtree(scratch)  # of another history, or of another store
+        except _OtherHistory as other:
+            say(f"an interrupted run had restored another history: it is thrown away, all is read again ({other})")
+            shutil.rmtree(scratch)
             run = _Run(store, scratch, bytes.fromhex(identity), to_sequence, to_ts, progress)
-            run.resume()
+            run.resume(say)
             result = run.carry_out()
-        for path in result.beside:
-            target = directory / path
-            if target.exists():
-                raise Refused(f"{target} is there already: restore into an empty directory")
+        _check_free(directory, result.beside)
         if before_moving is not None:
             before_moving(scratch, result)
         for path in [*result.beside, segments.DIRECTORY]:  # without the journal nothing starts on what is there in part
@@ -146,31 +142,30 @@ class _Gone(Exception):
     """An object that was named a moment ago is not there."""
 
 
+class _OtherHistory(JournalCorrupt):
+    """What the store has does not continue what was resumed: that is of another history, or of another store."""
+
+
 class _Patient:
     """A store that is asked again while it is away, once it has answered: hours of reading must not end with one lost
     answer, and a wrong URL must be told at once. For any thread."""
 
     def __init__(self, objects: Objects, told: Told | None) -> None:
         self._objects, self._told = objects, told
-        self._answered_s = -1.0
-        """When the store answered last, by the monotonic clock; below zero: never."""
-        self._is_away = False
-        self._enough = threading.Event()
+        self._has_answered = False
+        self._away_since_s: float | None = None
+        """When the first request since its last answer was lost, by the monotonic clock; None: it answers."""
 
     def names(self, prefix: str) -> list[tuple[str, int]]:
         """See Objects."""
         return self._asked(lambda: self._objects.names(prefix))
 
-    def read(self, key: str) -> bytes:
-        """See Objects."""
-        return self._asked(lambda: self._objects.read(key))
+    def read(self, key: str, enough: threading.Event | None = None) -> bytes:
+        """See Objects. Once `enough` is set nobody waits any more: a request that fails is not made again."""
+        return self._asked(lambda: self._objects.read(key), enough)
 
-    def give_up(self) -> None:
-        """Nobody waits any more: requests that fail are not made again."""
-        self._enough.set()
-
-    def _asked(self, request: Callable[[], T]) -> T:
-        wait_s = AGAIN_FIRST_S
+    def _asked(self, request: Callable[[], T], enough: threading.Event | None = None) -> T:
+        wait_s, enough = AGAIN_FIRST_S, enough or threading.Event()
         while True:
             try:
                 answer = request()
@@ -178,12 +173,14 @@ class _Patient:
                 self._answers()
                 raise
             except Unavailable as error:
-                if self._answered_s < 0 or time.monotonic() - self._answered_s > PATIENCE_S:
+                now = time.monotonic()
+                is_first = self._away_since_s is None
+                since_s = self._away_since_s = self._away_since_s or now
+                if not self._has_answered or now - since_s >= PATIENCE_S:
                     raise
-                if self._told is not None and not self._is_away:
+                if self._told is not None and is_first:
                     self._told(f"{error}; asked again for up to {PATIENCE_S / 60:.0f} minutes")
-                self._is_away = True
-                if self._enough.wait(wait_s):
+                if enough.wait(wait_s):
                     raise
                 wait_s = min(2 * wait_s, AGAIN_MOST_S)
             else:
@@ -191,7 +188,7 @@ class _Patient:
                 return answer
 
     def _answers(self) -> None:
-        self._answered_s, self._is_away = time.monotonic(), False
+        self._has_answered, self._away_since_s = True, None
 
 
 class _Run:
@@ -213,52 +210,64 @@ class _Run:
         self._resumed: tuple[bytes, int] | None = None
         """SHA-256 and slots of the last segment that was resumed, until the store has said the same of it."""
 
-    def resume(self) -> None:
+    def resume(self, say: Told) -> None:
         """Go on behind the whole segments in the scratch directory, if they are of this journal and lie before the
-        point; else begin anew."""
+        point; else begin anew. `say` hears which, unless there was nothing worth telling of."""
         folder = self._scratch / segments.DIRECTORY
         folder.mkdir(parents=True, exist_ok=True)
         for path in self._scratch.iterdir():
-            if path != folder:  # files beside are read anew
+            if path.is_dir() and path != folder:  # files beside are read anew
                 shutil.rmtree(path)
+            elif path != folder:
+                path.unlink()
         disk = DirectoryDisk(self._scratch)
+        listed: list[segments.Segment] = []
         try:
             listed = segments.list_segments(disk)
             segments.scan(disk, listed, check_sha256=True)
-        except JournalCorrupt:
+        except JournalCorrupt as error:
+            why, listed = str(error), []
+        else:
+            why = self._take_over(disk, listed) if listed else ""
+        if self.result.resumed_sequence:
+            say(f"an interrupted run had restored up to sequence {self.result.resumed_sequence:,}: it goes on there")
+        elif why:
+            say(f"an interrupted run had restored what is of no use here: it is thrown away, all is read again ({why})")
+        if not self.result.resumed_sequence:
             listed = []
-        if listed and listed[0].header.identity == self._identity:
-            self._take_over(disk, listed)
-        kept = {Path(segment.path).name for segment in listed[: self.result.segments]}
+        kept = {Path(segment.path).name for segment in listed}  # the last one too, until its own is written over it
         for path in folder.iterdir():
             if path.name not in kept:
                 path.unlink()
 
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether something was resumed of which the store has not said yet that it is its own."""
-        return self._resumed is not None
-
-    def _take_over(self, disk: DirectoryDisk, listed: list[segments.Segment]) -> None:
-        """All but the last: that one may be cut at another point, or be sealed in the store by now."""
+    def _take_over(self, disk: DirectoryDisk, listed: list[segments.Segment]) -> str:
+        """All but the last: that one may be cut at another point, or be sealed in the store by now. Returns why whole
+        ones were not taken."""
         *whole, last = listed
-        if not whole or last.header.first_sequence > (self._to_sequence or last.header.first_sequence):
-            return
+        if not whole:
+            return ""
+        if last.header.identity != self._identity:
+            return f"it is of the journal {last.header.identity.hex()}"
+        if self._to_sequence is not None and last.header.first_sequence - 1 > self._to_sequence:
+            return f"it goes beyond sequence {self._to_sequence}"
         first, slots = whole[-1].header.first_sequence, last.header.previous_slots
         records = np.frombuffer(segments.view(disk, whole[-1].path), layout.COMMAND, slots, HEADER_BYTES)
         newest = last_ts(records)
         if self._to_ts is not None and newest > self._to_ts:
-            return
+            return "it goes beyond that time"
         self.result.resumed_sequence = self.result.sequence = last.header.first_sequence - 1
         self.result.segments, self.result.last_ts = len(whole), newest
         self._chain, self._resumed = last.header.previous_chain, (last.header.previous_sha256, slots)
         self._sealed_header = last.header.previous_sha256, slots, whole[-1].header.segment_bytes
         self._begun = self._begun_before = (first, self.result.sequence, self._chain, newest)
+        return ""
 
     def carry_out(self) -> Restored:
         result, began = self.result, time.monotonic()
         head = self._read_head()  # first: everything that it names was there before it
         if head is not None and self._to_sequence is None:
+            if self._to_ts is None:  # at a time it is not known yet whether they are restored at all
+                _check_free(self._scratch.parent, sorted(set(head.beside) & set(BESIDE)))
             head = self._read_beside(head)
         found, ended = self._read_journal()
         if not ended and (self._to_sequence or 0) > result.sequence:
@@ -313,7 +322,7 @@ class _Run:
             read = self.result.read_bytes
             waiting = [(name, size) for name, size in _in_order(journal) if segment_of(name) > self._begun[0]]
             if not waiting and self._resumed is not None:  # it may have another history, and a shorter one
-                raise JournalCorrupt(f"backup: {journal[-1][0]}: does not continue sequence {self.result.sequence}")
+                raise self._does_not_continue(journal[-1][0])
             total = read + sum(size for _, size in waiting)
             try:
                 for name, size, data in self._read_ahead(waiting):
@@ -338,6 +347,7 @@ class _Run:
     def _read_ahead(self, waiting: list[tuple[str, int]]) -> Iterator[tuple[str, int, bytes]]:
         """Names, sizes and contents in order, while the next ones are on their way: the open segment of a quiet market
         is of a hundred thousand parts, and each is a round trip. Raises _Gone."""
+        enough = threading.Event()
         with ThreadPoolExecutor(READS_AT_ONCE) as readers:
             asked: list[tuple[str, int, Future[bytes]]] = []  # bounded by READS_AT_ONCE and AHEAD_BYTES_MAX
             try:
@@ -347,17 +357,16 @@ class _Run:
                     ):
                         first, length, read = asked.pop(0)
                         yield first, length, read.result()
-                    asked.append((name, size, readers.submit(self._read, name)))
+                    asked.append((name, size, readers.submit(self._read, name, enough)))
                 for name, size, read in asked:
                     yield name, size, read.result()
-            except KeyboardInterrupt:  # else its end would wait for those that are patient
-                self._objects.give_up()
-                raise
+            finally:  # also where whoever uses them ends: the readers' own end would wait for those that are patient
+                enough.set()
 
-    def _read(self, name: str) -> bytes:
+    def _read(self, name: str, enough: threading.Event) -> bytes:
         """Raises _Gone."""
         try:
-            return self._objects.read(name)
+            return self._objects.read(name, enough)
         except KeyError:
             raise _Gone(f"{name} is missing") from None
 
@@ -373,7 +382,7 @@ class _Run:
     def _part(self, name: str, data: bytes) -> bool:
         part, body = PartHeader.unpack(name, data), PartHeader.body(data)
         if part.identity != self._identity or part.first != self.result.sequence + 1:
-            raise JournalCorrupt(f"backup: {name}: does not continue sequence {self.result.sequence}")
+            raise self._does_not_continue(name)
         if part.first == part.segment:
             self._begin(name, self._take_header(name, body))
             body = body[HEADER_BYTES:]
@@ -396,13 +405,18 @@ class _Run:
         follows = (header.identity, header.first_sequence, header.previous_chain)
         resumed = self._resumed in (None, (header.previous_sha256, header.previous_slots))
         if not resumed or follows != (self._identity, self.result.sequence + 1, self._chain):
-            raise JournalCorrupt(f"backup: {name}: does not continue sequence {self.result.sequence}")
+            raise self._does_not_continue(name)
         self._resumed = None
         if self._header is not None:
             self._end_segment()
         self._header, self._data, self._digest = header, bytearray(), hashlib.sha256()
         self._begun_before = self._begun
         self._begun = header.first_sequence, self.result.sequence, self._chain, self.result.last_ts
+
+    def _does_not_continue(self, name: str) -> JournalCorrupt:
+        """Of what was resumed the store has not said yet that it is its own."""
+        kind = JournalCorrupt if self._resumed is None else _OtherHistory
+        return kind(f"backup: {name}: does not continue sequence {self.result.sequence}")
 
     def _end_segment(self) -> None:
         """The segment that is open has no more records."""
@@ -505,6 +519,14 @@ class _Run:
                 f"backup: ends with sequence {result.sequence}, chain {self._chain:016x}, but its head says "
                 f"{head.sequence}, {head.chain:016x}: its newest objects are missing{more}"
             )
+
+
+def _check_free(directory: Path, paths: list[str]) -> None:
+    """Raises Refused if one of the files is there."""
+    for path in paths:
+        target = directory / path
+        if target.exists():
+            raise Refused(f"{target} is there already: restore into an empty directory, or move it away")
 
 
 def _in_order(journal: list[tuple[str, int]]) -> list[tuple[str, int]]:

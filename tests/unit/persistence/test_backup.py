@@ -6,9 +6,12 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -231,8 +234,10 @@ def test_nothing_is_overwritten_and_a_choice_is_asked_for(
     assert {path: path.read_bytes() for path in before} == before
     (tmp_path / "half" / "keys").mkdir(parents=True)
     (tmp_path / "half" / "keys" / "epoch").write_text("5\n")
+    store = Away(place)
     with pytest.raises(Refused, match="is there already"):
-        restore(Objects(place), tmp_path / "half")
+        restore(store, tmp_path / "half")
+    assert not store.segments, "hours of reading come behind that"
     assert not (tmp_path / "half" / "journal").exists()
     with DirectoryLock(tmp_path / "held" / "lock"), pytest.raises(DataDirectoryBusy):
         restore(Objects(place), tmp_path / "held")
@@ -293,6 +298,63 @@ def test_a_store_that_loses_every_third_answer_is_asked_again(
     assert told and set(told) == {"the backup's store: timed out; asked again for up to 10 minutes"}
 
 
+def test_a_store_is_waited_for_from_the_first_answer_it_lost_not_from_the_last_it_gave(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two requests an hour may pass: what an interrupted run had restored is read and checked there."""
+    shipped(data, place, slots, seed=1).close()
+    clock_s = itertools.count(step=3_600.0)
+    now_s = next(clock_s)
+
+    class Slow(Away):
+        def meet(self, key: str) -> None:
+            nonlocal now_s
+            super().meet(key)
+            now_s = next(clock_s)
+
+    monkeypatch.setattr(restoring, "time", SimpleNamespace(monotonic=lambda: now_s, time_ns=time.time_ns))
+    monkeypatch.setattr(restoring, "AGAIN_FIRST_S", 0.001)
+    monkeypatch.setattr(restoring, "READS_AT_ONCE", 1)  # one request at a time moves the clock
+    store = Slow(place, nth=3)
+    restore(store, tmp_path / "new")
+    assert journal_of(tmp_path / "new") == journal_of(data) and len(store.given) > 3
+
+
+@pytest.mark.parametrize("where", ["while records are checked", "while the store is waited for"])
+def test_an_interrupted_restore_does_not_wait_for_a_store_that_is_away(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(backup, "PART_BYTES_MAX", 16_384)
+    shipped(data, place, slots, seals=False).close()
+    monkeypatch.setattr(restoring, "AGAIN_FIRST_S", 0.05)
+    monkeypatch.setattr(restoring, "AGAIN_MOST_S", 0.05)
+    is_interrupted, main = threading.Event(), threading.main_thread().ident
+    assert main is not None
+
+    class Gone(Objects):
+        parts, lost, after = itertools.count(), itertools.count(1), itertools.count()
+
+        def read(self, key: str) -> bytes:
+            if key.endswith(".part") and next(self.parts) >= READS_AT_ONCE:
+                if is_interrupted.is_set() and next(self.after) > 40 * READS_AT_ONCE:
+                    return super().read(key)  # so that one that does not end fails, and does not hang
+                if next(self.lost) == 3 * READS_AT_ONCE and where == "while the store is waited for":
+                    is_interrupted.set()
+                    signal.pthread_kill(main, signal.SIGINT)
+                raise Unavailable("the backup's store: timed out")
+            return super().read(key)
+
+    def progress(done: int, total: int) -> None:
+        if where == "while records are checked":
+            is_interrupted.set()
+            raise KeyboardInterrupt
+
+    store = Gone(place)
+    with pytest.raises(KeyboardInterrupt):
+        restore(store, tmp_path / "new", progress=progress)
+    assert next(store.after) <= 4 * READS_AT_ONCE, "each ends with the request that it makes"
+
+
 @pytest.mark.parametrize("seals", [True, False], ids=["sealed", "in parts"])
 def test_a_restore_goes_on_behind_the_whole_segments_of_one_that_was_interrupted(
     data: Path, place: str, slots: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, seals: bool
@@ -312,8 +374,10 @@ def test_a_restore_goes_on_behind_the_whole_segments_of_one_that_was_interrupted
 
     def again(directory: Path, **point: int) -> tuple[int, set[int]]:
         store, told = Away(place), list[str]()
+        (directory / "restoring" / "nohup.out").write_text("restoring")
         found = restore(store, directory, told=told.append, **point)
-        assert bool(told) == bool(found.resumed_sequence) and not (directory / "restoring").exists()
+        assert len(told) == 1 and ("it goes on there" if found.resumed_sequence else "all is read again") in told[0]
+        assert not (directory / "restoring").exists()
         assert found.segments == len(journal_of(directory)) and verify(directory).sequence == found.sequence
         if not point:
             assert files_of(directory) == files_of(data)
@@ -322,6 +386,8 @@ def test_a_restore_goes_on_behind_the_whole_segments_of_one_that_was_interrupted
     kept = len(firsts) - 2  # the last one was not whole, and of the one before nothing in the store told that yet
     assert again(interrupted("new")) == (firsts[kept] - 1, set(firsts[kept:]))
     resumed, read = again(interrupted("later point"), to_sequence=firsts[kept] + 5)
+    assert resumed == firsts[kept] - 1 and not read & set(firsts[:kept])
+    resumed, read = again(interrupted("a segment's end"), to_sequence=firsts[kept] - 1)
     assert resumed == firsts[kept] - 1 and not read & set(firsts[:kept])
     assert again(interrupted("earlier point"), to_sequence=7)[0] == 0
     assert again(interrupted("before it"), to_ts=int(heads(slots)["ts"][3]))[0] == 0
@@ -336,6 +402,16 @@ def test_a_restore_goes_on_behind_the_whole_segments_of_one_that_was_interrupted
             path.write_bytes(text[:9000] + (bytes(8) + text[9008:] if damage == "changed" else b""))
         assert again(directory) == (0, set(firsts))
 
+    for kind in ("head", "batches.log/*", last.rpartition("/")[2]):
+        directory = interrupted(f"damage of {kind[:4]}")  # elsewhere: it costs nothing of what is there
+        path = min((tmp_path / "store").rglob(kind))
+        good = path.read_bytes()
+        path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+        with pytest.raises(JournalCorrupt):
+            restore(Objects(place), directory)
+        path.write_bytes(good)
+        assert again(directory)[0] >= firsts[kept] - 1
+
     fork, disk = tmp_path / "fork", DirectoryDisk(tmp_path / "fork")
     shutil.copytree(data, fork)
     truncate(disk, plan_truncation(disk, firsts[kept] - 3))
@@ -347,7 +423,9 @@ def test_a_restore_goes_on_behind_the_whole_segments_of_one_that_was_interrupted
         feed(recovered, others, 0, len(others))
         catch_up(shipper(fork, elsewhere), recovered)
         directory = interrupted(f"of another history up to {recovered.core.sequence}")
-        found = restore(Objects(elsewhere), directory)
+        told = list[str]()
+        found = restore(Objects(elsewhere), directory, told=told.append)
+        assert ["goes on there" in told[0], "had restored another history" in told[1]] == [True, True]
         assert found.sequence == recovered.core.sequence and journal_of(directory) == journal_of(fork)
     recovered.close()
 
