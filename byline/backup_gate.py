@@ -27,21 +27,26 @@ class BackupGate:
         self._look_s, self._told_s = look_s, told_s
         self._since = 0.0
         self._waits = ""
+        self._is_told = False
 
     async def wait(self, sequence: int) -> None:
-        size, is_told = self._log.stat().st_size, False
-        self._since, self._waits = time.monotonic(), "the backup's store has not answered yet"
+        size = self._log.stat().st_size
+        self._since, self._waits, self._is_told = time.monotonic(), "the backup's store has not answered yet", False
+        # by the clock, not between two looks: a store that hangs holds one look up for minutes
+        telling = asyncio.get_running_loop().call_later(self._told_s, self._tell, sequence)
         try:
             while reason := await self._shipped.lacks(sequence, SETTLEMENT_LOG, size):
                 self._waits = reason
-                if not is_told and self.waits_s >= self._told_s:
-                    is_told = True
-                    log.warning("settlement=backup_waits sequence=%d reason=%s", sequence, reason)
                 await asyncio.sleep(self._look_s)
-            if is_told:
+            if self._is_told:
                 log.info("settlement=backup_has sequence=%d after_s=%.1f", sequence, self.waits_s)
         finally:
+            telling.cancel()
             self._since, self._waits = 0.0, ""
+
+    def _tell(self, sequence: int) -> None:
+        self._is_told = True
+        log.warning("settlement=backup_waits sequence=%d reason=%s", sequence, self._waits)
 
     @property
     def waits(self) -> str:

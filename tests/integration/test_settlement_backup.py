@@ -147,3 +147,30 @@ async def test_a_batch_that_waits_for_the_backup_is_not_sent_once_settlement_has
         settler.resume("looked at")
         await reached(lambda: machine.ship() or settler.status()["final_batch"] == 1, "goes on")
         assert await payments(settler) == [("BatchCommitted", 1)]
+
+
+async def test_a_store_that_hangs_is_told_of_while_it_hangs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    answers = asyncio.Event()
+
+    class Hanging(Objects):
+        async def fetch(self, key: str) -> bytes:
+            await answers.wait()
+            return await super().fetch(key)
+
+    recovered = recover(tmp_path, settings=SETTINGS)
+    (tmp_path / "settlement").mkdir()
+    (tmp_path / "settlement" / "batches.log").write_bytes(b"signed")
+    objects = Hanging((tmp_path / "store").as_uri())
+    identity = EventLogReader(tmp_path / "events").identity
+    gate = BackupGate(tmp_path, Shipped(tmp_path, objects, identity), look_s=0.01, told_s=0.05)
+    caplog.set_level("INFO", "byline.backup_gate")
+    waiting = asyncio.create_task(gate.wait(0))
+    told = "settlement=backup_waits sequence=0 reason=the backup's store has not answered yet"
+    await reached(lambda: told in caplog.text, "told of, while its only request is under way")
+    shipper = Shipper(tmp_path, objects)
+    shipper.start()
+    shipper.step()
+    answers.set()
+    await waiting
+    assert "settlement=backup_has sequence=0 " in caplog.text and not gate.waits
+    recovered.close()
