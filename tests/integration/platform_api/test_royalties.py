@@ -405,8 +405,13 @@ async def test_dry_run_of_a_month_is_what_its_sales_gave_by_the_rule_of_their_ti
     for wrong in (body, month | {"amount": "1"}, month | {"at": "2023-04-10T00:00:00Z"}):
         await shop.world.refused(400, "VALIDATION_ERROR", "amount_or_period", "POST", calculate, headers=bearer,
                                  json=wrong)  # fmt: skip
-    _, stranger = await shop.buyer()
+    stranger_id, stranger = await shop.buyer()
+    asked = {"collaborators": [{"account_id": stranger_id, "role": "Writer", "share_bps": 100}]}
+    await shop.world.data("PUT", f"/v1/works/{work['id']}/collaborators", headers=bearer, json=asked)
+    await shop.world.data("POST", calculate, headers=stranger, json=body | {"amount": "1"})  # what it would bring
     await shop.world.refused(404, "NOT_FOUND", "unknown_work", "POST", calculate, headers=stranger, json=month)
+    path = f"/v1/royalties/works/{work['id']}"
+    await shop.world.refused(404, "NOT_FOUND", "unknown_work", "GET", path, headers=stranger)
     monkeypatch.setattr(service, "SALES_MAX", 2)
     await shop.world.refused(409, "CONFLICT", "too_many_sales", "POST", calculate, headers=bearer, json=month)
 
