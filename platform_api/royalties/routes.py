@@ -122,10 +122,11 @@ class RoyaltyController(Controller):
         lines_max = PDF_LINES_MAX if format == "pdf" else LINES_MAX
         report = await royalties.statements.report(UUID(caller.account_id), since, until, lines_max=lines_max)
         if format == "csv":
-            return _file(await royalties.drawn(paper.report_csv, report), "text/csv", "royalties.csv")
+            return _file(await royalties.drawn(caller, paper.report_csv, report), "text/csv", "royalties.csv")
         if format == "pdf":
             holder = await royalties.holder(caller)
-            return _file(await royalties.drawn(paper.report_pdf, report, holder), "application/pdf", "royalties.pdf")
+            content = await royalties.drawn(caller, paper.report_pdf, report, holder)
+            return _file(content, "application/pdf", "royalties.pdf")
         return Response(ok(request, report))
 
     @get("/statements", responses=READS)
@@ -150,9 +151,9 @@ class RoyaltyController(Controller):
         detail = await royalties.statements.read_whole(caller, id_, lines_max=lines_max)
         name = f"statement-{detail.statement.period}-{detail.statement.asset}"
         if format == "csv":
-            return _file(await royalties.drawn(paper.statement_csv, detail), "text/csv", f"{name}.csv")
+            return _file(await royalties.drawn(caller, paper.statement_csv, detail), "text/csv", f"{name}.csv")
         holder = await royalties.holder(caller)
-        content = await royalties.drawn(paper.statement_pdf, detail, holder)
+        content = await royalties.drawn(caller, paper.statement_pdf, detail, holder)
         return _file(content, "application/pdf", f"{name}.pdf")
 
     @get("/balance", responses=READS)

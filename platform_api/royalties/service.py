@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from platform_api.creators.service import CreatorService
 from platform_api.envelope import Pagination, cursor_from, page, unknown
@@ -63,7 +64,8 @@ class RoyaltyService:
         self.closing = Closing(kernel, self.reconciliation)
         self.gathering = Gathering(kernel)
         self.payouts = Payouts(kernel, self.entries)
-        self._pen = asyncio.Semaphore(1)
+        self._pen = asyncio.Lock()
+        self._desks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def earned(self, db: Any, earning: Earning) -> UUID:
         """For contexts that sell: see `Earnings.record`."""
@@ -173,9 +175,11 @@ class RoyaltyService:
             for row in rows
         ]  # fmt: skip
 
-    async def drawn(self, make: Callable[..., bytes], *what: Any) -> bytes:
-        """The file that `make` makes of these, beside the event loop, one at a time: a long paper takes seconds."""
-        async with self._pen:
+    async def drawn(self, caller: Caller, make: Callable[..., bytes], *what: Any) -> bytes:
+        """The file that `make` makes of these, beside the event loop, one at a time: a long paper takes seconds, two at
+        once as long as one after the other. Accounts take turns: nobody waits for more than one of each other's."""
+        desk = self._desks.setdefault(caller.account_id, asyncio.Lock())  # kept for as long as somebody waits at it
+        async with desk, self._pen:
             return await asyncio.to_thread(make, *what)
 
     async def holder(self, caller: Caller) -> str:

@@ -7,6 +7,7 @@ import io
 import json
 import random
 import re
+import threading
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -23,11 +24,12 @@ from platform_api.royalties import earnings, queries, routes, service, share_que
 from platform_api.royalties.earnings import Earning
 from platform_api.royalties.entries import Income
 from platform_api.royalties.statements import StatementDigest
+from platform_api.security import Caller
 from tests.integration.platform_api.test_plans import _Recorded, long_ways, scans
 from tests.integration.platform_api.test_works import story
 from tests.support.licences import issued
 from tests.support.sales import own_money, shop_over, wrong_sums
-from tests.support.waiting import answers
+from tests.support.waiting import HANG_S, answers
 
 USDC = 10**6
 
@@ -571,6 +573,28 @@ async def test_licence_fee_whose_platform_part_is_taken_already_is_split_once(sh
             await shop.royalties.earned(db, earning)
     await shop.finish()
     assert shop.owed(seller) == 85 * USDC and shop.passing(work) == 0
+
+
+async def test_accounts_take_turns_at_papers(shop):
+    """A long one takes seconds: whoever asks for one of thirty of somebody else's waits for one of them."""
+    first, second = (Caller(str(uuid4()), "user:x", "", "", 1) for _ in range(2))
+    goes_on, begun, drawn = threading.Event(), asyncio.Event(), []
+    loop = asyncio.get_running_loop()
+
+    def draw(name):
+        loop.call_soon_threadsafe(begun.set)
+        goes_on.wait(HANG_S)
+        drawn.append(name)
+        return name.encode()
+
+    asked = [(first, "1"), (first, "2"), (first, "3"), (second, "other")]
+    drawing = [asyncio.create_task(shop.royalties.drawn(caller, draw, name)) for caller, name in asked]
+    await begun.wait()
+    for _ in range(10):  # all have come
+        await asyncio.sleep(0)
+    goes_on.set()
+    assert await asyncio.gather(*drawing) == [b"1", b"2", b"3", b"other"]
+    assert drawn == ["1", "other", "2", "3"] and not shop.royalties._desks
 
 
 async def test_month_is_closed_once_into_statements_that_add_up(shop):
