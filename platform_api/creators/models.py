@@ -176,9 +176,11 @@ class Verification(Struct, frozen=True):
 
 
 class PendingVerification(Struct, frozen=True):
-    """What those who decide see; `file_urls`: where to read the documents, in their order, for minutes."""
+    """What those who decide see; `file_urls`: where to read the documents, in their order, for minutes. `version`: of a
+    work's case, for its approval; null for creators."""
 
     id: str
+    version: int | None
     type: Literal["creator", "work"]
     subject_id: str
     title: str

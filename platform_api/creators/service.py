@@ -239,7 +239,7 @@ class CreatorService:
         rows, pagination = page(rows, limit, lambda row: (row["id"],))
         return [
             PendingVerification(
-                str(row["id"]), "creator", str(row["creator_id"]), row["display_name"], row["statement"],
+                str(row["id"]), None, "creator", str(row["creator_id"]), row["display_name"], row["statement"],
                 [str(id_) for id_ in row["file_ids"]], [self._media.signed_url(id_) for id_ in row["file_ids"]],
                 [str(id_) for id_ in row["portfolio_ids"]],
                 timestamp(row["submitted_at"]),

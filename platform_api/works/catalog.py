@@ -261,10 +261,15 @@ class Catalog:
 
     async def decide(self, caller: Caller, work_id: UUID, body: VerificationDecision) -> VerificationCase:
         """A work in review, and chapters in review, are published by an approval, and drafts again by a rejection; what
-        was approved of a work before stays in sight. Raises ApiError."""
+        was approved of a work before stays in sight. Raises ApiError; CONFLICT `changed_since` for an approval of
+        another than waits now."""
         if body.decision == "reject" and not body.reason.strip():
             message = "reason: a rejection needs one"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="missing", field="reason")
+        for name in ("case_id", "case_version"):
+            if body.decision == "approve" and getattr(body, name) is None:
+                message = f"{name}: an approval needs one"
+                raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="missing", field=name)
         actor = UUID(caller.account_id)
         async with self._database.transaction() as db:
             row = await queries.lock_work(db, work_id)
@@ -275,6 +280,10 @@ class Catalog:
             case = await queries.open_case(db, work_id)
             if case is None:
                 raise ApiError(ErrorCode.CONFLICT, "Nothing waits for a decision.", reason="not_pending")
+            if body.decision == "approve" and (body.case_id, body.case_version) != (case["id"], case["version"]):
+                message = "It has been changed since it was looked at."
+                raise ApiError(ErrorCode.CONFLICT, message, reason="changed_since",
+                               details={"case_id": str(case["id"]), "case_version": case["version"]})  # fmt: skip
             status = "approved" if body.decision == "approve" else "rejected"
             decided = await queries.decide_case(db, case["id"], status, actor, body.reason)
             if row["verification_status"] == "pending":  # else it is about chapters alone
@@ -407,6 +416,7 @@ class Catalog:
         if digest == await queries.version_digest(db, work_id, row["content_version"]):
             return
         await queries.insert_version(db, work_id, number, content, digest, note, actor)
+        await queries.turn_case(db, work_id)
         if self._is_looked_at(row, actor):
             turn = review.of_work(row["status"], row["verification_status"])
             await self._turn_for_look(db, row, turn, note or "no note", actor)
@@ -629,6 +639,6 @@ def _check_metadata(kind: str, metadata: Metadata) -> None:
 
 def _case(row: Any, title: str) -> VerificationCase:
     return VerificationCase(
-        str(row["id"]), str(row["work_id"]), title, row["statement"], row["status"], timestamp(row["submitted_at"]),
-        row["reason"],
+        str(row["id"]), row["version"], str(row["work_id"]), title, row["statement"], row["status"],
+        timestamp(row["submitted_at"]), row["reason"],
     )  # fmt: skip

@@ -155,6 +155,7 @@ class Chapters:
                 await queries.insert_chapter_version(
                     db, chapter_id, before["number"] + 1, title, text, file_id, digest, note, UUID(caller.account_id)
                 )
+                await self._note_turn(db, row)
                 if row["status"] == "published" and await self._waits(db, row, work):
                     await self._submit(db, row)  # as it was before
             return _chapter(await queries.chapter(db, chapter_id))
@@ -169,6 +170,7 @@ class Chapters:
             await queries.update_chapter(db, chapter_id, {"status": "deleted", "number": None})
             await queries.close_gap(db, row["work_id"], row["number"])
             await self._audit(db, "chapter.deleted", row, row["account_id"], {"number": None})
+            await self._note_turn(db, row)
             if row["status"] == "in_review":
                 await self._catalog.chapter_taken_back(db, work, row["account_id"])
 
@@ -178,6 +180,7 @@ class Chapters:
             row, work = await self._lock_own(db, caller, chapter_id)
             check_version(if_match, row["version"])
             if row["status"] in ("draft", "unpublished"):
+                await queries.turn_case(db, work["id"])
                 if await self._waits(db, row, work):
                     await self._submit(db, row)
                 else:
@@ -192,6 +195,7 @@ class Chapters:
             check_version(if_match, row["version"])
             if row["status"] not in ("published", "in_review"):
                 raise ApiError(ErrorCode.CONFLICT, "The chapter is not published.", reason="not_published")
+            await self._note_turn(db, row)
             if row["status"] == "in_review":
                 fields = {"status": _before_review(row)}
                 await queries.update_chapter(db, chapter_id, fields)
@@ -278,6 +282,12 @@ class Chapters:
 
     async def _waits(self, db: Any, row: Any, work: Any) -> bool:
         return await self._catalog.look_at_chapter(db, work, f"chapter {row['number']}", row["account_id"])
+
+    @staticmethod
+    async def _note_turn(db: Any, row: Any) -> None:
+        """Of a chapter, as it was before, that is part of what somebody may be looking at now."""
+        if row["status"] in ("published", "in_review"):
+            await queries.turn_case(db, row["work_id"])
 
     async def _submit(self, db: Any, row: Any) -> None:
         """Who could read it reads what was looked at further."""

@@ -283,14 +283,20 @@ class StaffReason(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VerificationDecision(Struct, frozen=True, forbid_unknown_fields=True):
-    """A rejection needs a reason."""
+    """A rejection needs a reason. An approval names the case, and its `version` as it was before the work was looked
+    at, so that nobody approves another than they saw."""
 
     decision: Literal["approve", "reject"]
     reason: Annotated[str, prose(2000, "It is a copy of another work.")] = ""
+    case_id: UUID | None = None
+    case_version: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
 
 
 class VerificationCase(Struct, frozen=True):
+    """`version` grows with each change of what waits for the decision."""
+
     id: str
+    version: int
     work_id: str
     title: str
     statement: str

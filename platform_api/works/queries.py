@@ -682,6 +682,13 @@ async def open_case(db: Any, work_id: UUID) -> Any:
     return await db.fetchrow("SELECT * FROM works.verification_case WHERE work_id = $1 AND status = 'pending'", work_id)
 
 
+async def turn_case(db: Any, work_id: UUID) -> None:
+    """What waits for a decision is another than before."""
+    await db.execute(
+        "UPDATE works.verification_case SET version = version + 1 WHERE work_id = $1 AND status = 'pending'", work_id
+    )
+
+
 async def withdraw_case(db: Any, work_id: UUID) -> Any:
     """The one that waits, which is about chapters alone, if none of them waits any more; else None."""
     return await db.fetchrow(

@@ -210,7 +210,7 @@ class WorkStaffController(Controller):
             return ok(request, *await creators.pending(cursor, limit))
         cases, pagination = await works.catalog.pending(cursor, limit)
         shown = [
-            PendingVerification(case.id, "work", case.work_id, case.title, case.statement, [], [], [],
+            PendingVerification(case.id, case.version, "work", case.work_id, case.title, case.statement, [], [], [],
                                 case.submitted_at)  # fmt: skip
             for case in cases
         ]
@@ -224,7 +224,8 @@ class WorkStaffController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[VerificationDecision], caller: Who,
         works: Works,
     ) -> Envelope[VerificationCase]:  # fmt: skip
-        """Approve or reject a work. Needs `verify_ip`; never one's own."""
+        """Approve or reject a work, or chapters of it. An approval names the case as it was when it was looked at
+        (`changed_since` if it is another now). Needs `verify_ip`; never one's own."""
         return ok(request, await works.catalog.decide(caller, path_id(work_id, "work"), data))
 
     @post("/works/{work_id:str}/suspend", status_code=200, guards=[permitted("moderate_content")], responses=CHANGES)

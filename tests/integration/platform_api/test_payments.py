@@ -14,7 +14,7 @@ from persistence.stores.postgres.projector import Projector
 from platform_api.payments import queries as payment_queries
 from platform_api.payments.test_provider import TOLERANCE_SECONDS
 from platform_api.royalties import queries as royalty_queries
-from tests.integration.platform_api.test_works import chapter, file_of
+from tests.integration.platform_api.test_works import chapter, decided, file_of
 from tests.support.files import png
 from tests.support.sales import own_money, shop_over
 
@@ -472,9 +472,8 @@ async def test_payment_for_a_work_whose_chapters_were_all_deleted_is_the_payers_
 async def test_buyer_of_a_chapter_that_is_looked_at_again_reads_what_was_looked_at(api_dsn):
     async with shop_over(api_dsn, works_need_verification=True) as shop:
         _, seller_bearer, work, chapter, offer = await shop.seller("2")
-        decide = f"/v1/admin/works/{work['id']}/verification-decision"
         staff = await shop.staff()
-        await shop.world.data("POST", decide, headers=staff, json={"decision": "approve"})
+        await decided(shop.world, staff, work)
         reading = f"/v1/works/{work['id']}/chapters/{chapter['id']}"
         _, bearer = await shop.buyer("5")
         await shop.buy(bearer, offer, "balance")
@@ -495,7 +494,7 @@ async def test_buyer_of_a_chapter_that_is_looked_at_again_reads_what_was_looked_
                                      headers=bearer)  # fmt: skip
             assert (await shop.get(reading, seller_bearer))["body"].startswith("Never seen.")
             assert (await shop.get(reading, staff))["body"].startswith("Never seen.")
-            await shop.world.data("POST", decide, headers=staff, json={"decision": decision, "reason": "So."})
+            await decided(shop.world, staff, work, decision)
         assert (await shop.get(reading, bearer))["body"].startswith("Never seen.")
 
 
@@ -503,13 +502,9 @@ async def test_buyer_of_a_chapter_that_is_looked_at_again_reads_what_was_looked_
 async def test_buyer_of_a_work_out_of_sight_gets_what_was_looked_at_whatever_its_owner_changes(api_dsn, was):
     async with shop_over(api_dsn, works_need_verification=True) as shop:
         _, seller_bearer, work, first, offer = await shop.seller("2")
-        inside, decide = f"/v1/works/{work['id']}", f"/v1/admin/works/{work['id']}/verification-decision"
+        inside = f"/v1/works/{work['id']}"
         staff = await shop.staff()
-
-        async def decided(decision):
-            await shop.world.data("POST", decide, headers=staff, json={"decision": decision, "reason": "So."})
-
-        await decided("approve")
+        await decided(shop.world, staff, work)
         _, bearer = await shop.buyer("5")
         bought = await shop.buy(bearer, offer, "balance")
         await shop.finish()
@@ -525,7 +520,7 @@ async def test_buyer_of_a_work_out_of_sight_gets_what_was_looked_at_whatever_its
         assert before[:3] == ("The Ink Road", 1, 1) and before[4:] == (0, [])
         await shop.world.data("PATCH", inside, headers=seller_bearer, json={"title": "Never seen"})
         if was == "draft":
-            await decided("reject")
+            await decided(shop.world, staff, work, "reject")
         assert (await shop.get(inside, seller_bearer))["status"] == was
         for role, content in (("poster", png()), ("attachment", png(bytes(20)))):
             file = await file_of(shop.world, seller_bearer, content)
@@ -541,7 +536,7 @@ async def test_buyer_of_a_work_out_of_sight_gets_what_was_looked_at_whatever_its
                                  headers=bearer)  # fmt: skip
         if was == "draft":
             await shop.world.data("POST", f"{inside}/publish", headers=seller_bearer)
-        await decided("approve")
+        await decided(shop.world, staff, work)
         title, number, chapters, body, *files = await got()
         assert (title, number, chapters, files) == ("Never seen", 4, 2, [1, ["poster"]])
         assert body.startswith("Never seen.")

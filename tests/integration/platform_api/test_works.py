@@ -44,6 +44,27 @@ async def published(world, bearer, title="The Ink Road", **fields):
     return await world.data("POST", f"{WORKS}/{work['id']}/publish", headers=bearer), made
 
 
+async def case_of(world, staff, work):
+    """What waits of the work for a decision, as staff sees it."""
+    cursor = ""
+    while cursor is not None:
+        path = f"/v1/admin/verifications?type=work&limit=200{cursor}"
+        answer = (await world.client.get(path, headers=staff)).json()
+        for case in answer["data"]:
+            if case["subject_id"] == work["id"]:
+                return case
+        token = answer["pagination"]["next_cursor"]
+        cursor = f"&cursor={token}" if token else None
+    raise AssertionError(f"nothing waits of {work['id']}")
+
+
+async def decided(world, staff, work, decision="approve", case=None):
+    """Of the case as it waits now, unless another was looked at."""
+    case = case or await case_of(world, staff, work)
+    body = {"decision": decision, "reason": "As it is.", "case_id": case["id"], "case_version": case["version"]}
+    return await world.data("POST", f"/v1/admin/works/{work['id']}/verification-decision", headers=staff, json=body)
+
+
 async def file_of(world, bearer, content, type_="image/png"):
     body = {"name": "file", "content_type": type_, "size_bytes": len(content)}
     upload = await world.data("POST", "/v1/uploads", headers=bearer, json=body)
@@ -449,19 +470,21 @@ async def test_publication_waits_for_the_approval_where_settings_say_so(world):
     await world.data("POST", f"{WORKS}/{gone['id']}/verification", headers=bearer, json={"statement": "Mine."})
     await world.data("DELETE", f"{WORKS}/{gone['id']}", headers=bearer)
     decide = ("POST", f"/v1/admin/works/{work['id']}/verification-decision")
-    await world.refused(403, "FORBIDDEN", "permission_missing", *decide, headers=bearer, json={"decision": "approve"})
+    no = {"decision": "reject", "reason": "A copy."}
+    await world.refused(403, "FORBIDDEN", "permission_missing", *decide, headers=bearer, json=no)
     await world.grant(account, "moderator")
-    await world.refused(403, "FORBIDDEN", "own_account", *decide, headers=bearer, json={"decision": "approve"})
+    await world.refused(403, "FORBIDDEN", "own_account", *decide, headers=bearer, json=no)
     staff, moderator = await world.sign_in()
     await world.refused(403, "FORBIDDEN", "permission_missing", "GET", "/v1/admin/verifications", headers=moderator)
     await world.grant(staff["account_id"], "moderator")
     waiting = await world.data("GET", "/v1/admin/verifications?type=work&limit=200", headers=moderator)
     assert work["id"] in {case["subject_id"] for case in waiting}
     assert gone["id"] not in {case["subject_id"] for case in waiting}
-    await world.data(*decide, headers=moderator, json={"decision": "reject", "reason": "A copy."})
+    await world.refused(400, "VALIDATION_ERROR", "missing", *decide, headers=moderator, json={"decision": "approve"})
+    await world.data(*decide, headers=moderator, json=no)
     assert (await world.data("GET", f"{WORKS}/{work['id']}", headers=bearer))["status"] == "draft"
     assert (await world.data(*publish, headers=bearer))["status"] == "in_review"
-    await world.data(*decide, headers=moderator, json={"decision": "approve"})
+    await decided(world, moderator, work)
     shown = await world.data("GET", f"{WORKS}/{work['id']}")
     assert (shown["status"], shown["verification_status"]) == ("published", "approved")
     await world.refused(409, "CONFLICT", "verification_approved", "POST", f"{WORKS}/{work['id']}/verification",
@@ -476,8 +499,7 @@ async def test_what_was_approved_is_looked_at_again_when_its_owner_changes_it(wo
     await world.grant(staff["account_id"], "moderator")
     work, _ = await published(world, bearer)
     inside = f"{WORKS}/{work['id']}"
-    decide = ("POST", f"/v1/admin/works/{work['id']}/verification-decision")
-    await world.data(*decide, headers=moderator, json={"decision": "approve"})
+    await decided(world, moderator, work)
     await world.data("PATCH", inside, headers=moderator, json={"description": "Corrected by staff."})
     first = await world.data("GET", inside)
     assert (first["status"], first["verification_status"]) == ("published", "approved")
@@ -492,7 +514,7 @@ async def test_what_was_approved_is_looked_at_again_when_its_owner_changes_it(wo
     assert (own["status"], own["verification_status"]) == ("in_review", "pending")
     await world.settle()
     assert (await world.data("GET", f"/v1/creators/{made['id']}"))["work_count"] == 0
-    await world.data(*decide, headers=moderator, json={"decision": "approve"})
+    await decided(world, moderator, work)
     again = await world.data("GET", inside)
     assert (again["status"], again["published_at"]) == ("published", first["published_at"])
     await world.settle()
@@ -508,11 +530,9 @@ def serial(world):
         staff, moderator = await world.sign_in()
         await world.grant(staff["account_id"], "moderator")
         work, first = await published(world, bearer)
-        path = f"/v1/admin/works/{work['id']}/verification-decision"
 
         async def decide(decision):
-            body = {"decision": decision, "reason": "As it is."}
-            return await world.data("POST", path, headers=moderator, json=body)
+            return await decided(world, moderator, work, decision)
 
         async def seen(headers=None):
             """What readers see, or those inside: the work's two states, and those of its chapters by place."""
@@ -599,6 +619,47 @@ async def test_chapter_in_review_is_taken_back_and_a_case_about_nothing_ends(wor
                         headers=bearer)  # fmt: skip
 
 
+@pytest.mark.parametrize("world", [{"works_need_verification": True}], indirect=True)
+@pytest.mark.parametrize("first_time", [True, False])
+async def test_approval_is_of_what_was_seen_and_of_nothing_that_came_since(world, first_time):
+    _, _, bearer = await creator(world)
+    staff, moderator = await world.sign_in()
+    await world.grant(staff["account_id"], "moderator")
+    work, first = await published(world, bearer)
+    decide = ("POST", f"/v1/admin/works/{work['id']}/verification-decision")
+    inside, path = f"{WORKS}/{work['id']}", f"/v1/chapters/{first['id']}"
+    if not first_time:
+        await decided(world, moderator, work)
+        await world.data("PATCH", path, headers=bearer, json={"body": TEXT + "Harmless."})
+    second = await chapter(world, bearer, work, "Two")
+    for method, where, body in (
+        ("PATCH", path, {"body": TEXT + "Evil."}), ("PATCH", path, {"title": "Evil"}),
+        ("POST", f"/v1/chapters/{second['id']}/publish", None), ("PATCH", inside, {"title": "Evil"}),
+        ("POST", f"/v1/chapters/{second['id']}/unpublish", None),
+    ):  # fmt: skip
+        case = await case_of(world, moderator, work)
+        await world.data(method, where, headers=bearer, json=body)
+        seen = {"case_id": case["id"], "case_version": case["version"]}
+        answer = await world.refused(409, "CONFLICT", "changed_since", *decide, headers=moderator,
+                                     json={"decision": "approve"} | seen)  # fmt: skip
+        now = answer.json()["error"]["details"]
+        assert now["case_id"] == case["id"] and now["case_version"] > case["version"]
+    await world.data("POST", f"/v1/chapters/{second['id']}/publish", headers=bearer)
+    case = await case_of(world, moderator, work)
+    await world.data("PATCH", f"/v1/chapters/{second['id']}", headers=bearer, json={"preview": True})
+    stays = await case_of(world, moderator, work)
+    assert stays == case, "nothing new of it"
+    await decided(world, moderator, work, "reject")  # whatever it was, nobody gets to read it
+    await world.data("POST", f"{path}/publish", headers=bearer)
+    await world.data("POST", f"{inside}/publish", headers=bearer)
+    assert (await case_of(world, moderator, work))["version"] == 1
+    seen = {"case_id": case["id"], "case_version": 1}
+    await world.refused(409, "CONFLICT", "changed_since", *decide, headers=moderator,
+                        json={"decision": "approve"} | seen)  # fmt: skip
+    await decided(world, moderator, work)
+    assert (await world.data("GET", inside))["title"] == "Evil"  # somebody saw that it is
+
+
 async def test_work_that_was_published_before_works_were_looked_at_is_looked_at_when_it_changes(api_dsn):
     wallet = Wallet(0)
     async with opened(api_dsn) as world:
@@ -611,17 +672,16 @@ async def test_work_that_was_published_before_works_were_looked_at_is_looked_at_
         _, bearer = await world.sign_in(wallet)
         staff, moderator = await world.sign_in()
         await world.grant(staff["account_id"], "moderator")
-        decide = ("POST", f"/v1/admin/works/{work['id']}/verification-decision")
         assert (await world.data("GET", f"{inside}/chapters/{first['id']}"))["body"] == TEXT
         changed = await world.data("PATCH", path, headers=bearer, json={"body": TEXT + "Never seen."})
         assert changed["status"] == "in_review" and await world.data("GET", f"{inside}/chapters") == []
-        await world.data(*decide, headers=moderator, json={"decision": "approve"})
+        await decided(world, moderator, work)
         shown = await world.data("GET", inside)
         assert (shown["status"], shown["verification_status"]) == ("published", "unsubmitted")
         assert len(await world.data("GET", f"{inside}/chapters")) == 1
         await world.data("PATCH", inside, headers=bearer, json={"title": "Never seen"})
         await world.refused(404, "NOT_FOUND", "unknown_work", "GET", inside)
-        await world.data(*decide, headers=moderator, json={"decision": "approve"})
+        await decided(world, moderator, work)
         assert (await world.data("GET", inside))["verification_status"] == "approved"
 
 
