@@ -156,7 +156,7 @@ class SuiChain:
         where = f"{self._settings.url}: {self._key.address}"
         if not operators or not coins:
             missing = "no OperatorCap" if not operators else "no SUI coin for gas"
-            raise Refused(f"{where} owns {missing}")
+            raise Refused(f"{where} owns {missing}: send it one from its owner")
         packages = sorted({package for package, _ in operators})
         if len(packages) > 1:
             raise Refused(

@@ -14,6 +14,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -246,8 +247,12 @@ NO_FAULT = {
 """Kinds that are an ordinary answer: nothing to wait for, nothing there, somebody was first, enough was read."""
 
 
-BROAD = {"", "Exception", "BaseException", "OSError", "PostgresError", "RuntimeError"}
-"""Kinds that hold faults of any sort: answering them with a constant tells nobody either."""
+BROAD = {
+    "", "AssertionError", "BaseException", "Exception", "JournalCorrupt", "JournalFailed", "OSError", "PostgresError",
+    "RuntimeError",
+}  # fmt: skip
+"""Kinds that hold faults of any sort, or end a process: answering them with a constant, or counting them, tells nobody
+either."""
 
 
 def _is_nothing(part: ast.stmt, is_broad: bool) -> bool:
@@ -255,7 +260,8 @@ def _is_nothing(part: ast.stmt, is_broad: bool) -> bool:
         return True
     if isinstance(part, ast.Expr):
         return isinstance(part.value, ast.Constant) or (is_broad and _is_unseen(part.value))
-    return is_broad and isinstance(part, (ast.Return, ast.Assign, ast.AnnAssign)) and _is_constant(part.value)
+    kinds = (ast.Return, ast.Assign, ast.AnnAssign, ast.AugAssign)
+    return is_broad and isinstance(part, kinds) and _is_constant(part.value)
 
 
 def _is_constant(value: ast.expr | None) -> bool:
@@ -293,11 +299,36 @@ def swallowed(source: str) -> Found:
             nothing, names = bool(calls), [name for call in calls for part in call.args for name in _names(part)]
             first = last = node.lineno
             what = "suppresses " + ", ".join(names)
+        elif isinstance(node, ast.Try) and (leaving := _leaves(node.finalbody)) is not None:
+            nothing, names, first, last = True, [], leaving.lineno, leaving.lineno
+            what = "drops everything: it leaves a `finally`"
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name in ("__exit__", "__aexit__"):
+            nothing, names, first, last = _says_true(node), [], node.lineno, node.lineno
+            what = f"suppresses everything: {node.name} returns True"
         else:
             continue
         reason = any("# " in lines[number - 1] for number in range(first, last + 1))
         if nothing and not reason and (not names or not set(names) <= NO_FAULT):
             yield first, what
+
+
+def _leaves(body: list[Any], *, in_loop: bool = False) -> ast.stmt | None:
+    """A `return`, or a `break` or `continue` of a loop around it: in a `finally` it ends what was raised."""
+    for part in body:
+        if isinstance(part, ast.Return) or (isinstance(part, (ast.Break, ast.Continue)) and not in_loop):
+            return part
+        if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            continue
+        inside = in_loop or isinstance(part, (ast.For, ast.AsyncFor, ast.While))
+        for field in ("body", "orelse", "handlers", "finalbody"):
+            if (found := _leaves(getattr(part, field, []), in_loop=inside)) is not None:
+                return found
+    return None
+
+
+def _says_true(node: ast.AST) -> bool:
+    returned = [part.value for part in ast.walk(node) if isinstance(part, ast.Return)]
+    return any(isinstance(value, ast.Constant) and bool(value.value) for value in returned)
 
 
 def _other_names_of_suppress(tree: ast.AST) -> Iterator[str]:
@@ -397,6 +428,10 @@ def test_no_exception_is_swallowed_in_cython_without_a_reason() -> None:
         ("try:\n    f()\nexcept Exception:\n    return dict()\n", 1),
         ("try:\n    f()\nexcept ValueError:\n    x = {}\n", 0),
         ("try:\n    f()\nexcept Exception:\n    x = [y]\n", 0),
+        ("try:\n    f()\nexcept AssertionError:\n    return False\n", 1),
+        ("try:\n    f()\nexcept JournalFailed:\n    return\n", 1),
+        ("try:\n    f()\nexcept JournalCorrupt as e:\n    raise Refused() from e\n", 0),
+        ("try:\n    f()\nexcept Exception:\n    x.errors += 1\n", 1),
         ("try:\n    f()\nexcept Exception:\n    log.debug('x')\n", 1), ("try:\n    f()\nexcept OSError: pass\n", 1),
         ("import contextlib as c\nwith c.suppress(Exception):\n    f()\n", 1),
         ("from contextlib import suppress as quiet\nwith quiet(OSError):\n    f()\n", 1),
@@ -407,6 +442,25 @@ def test_a_swallowed_exception_is_found(source: str, count: int) -> None:
     source = "for x in y:\n" + "".join(f"    {line}\n" for line in source.splitlines())
     assert len(list(swallowed(source))) == count
     assert len(list(swallowed_in_cython(f"cdef int f() except -1:\n    pass\n{source}x = <int>y\n"))) == count
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        ("try:\n    f()\nfinally:\n    return 1\n", 1), ("try:\n    f()\nfinally:\n    if x:\n        break\n", 1),
+        ("try:\n    f()\nfinally:\n    for a in b:\n        break\n", 0),
+        ("try:\n    return f()\nfinally:\n    g()\n", 0),
+        ("try:\n    f()\nfinally:\n    with x:\n        return\n", 1),
+        ("try:\n    f()\nfinally:\n    try:\n        g()\n    except E as e:\n        return e\n", 1),
+        ("try:\n    f()\nfinally:\n    def g():\n        return 1\n", 0),
+        ("def __exit__(self, *a):\n    return True\n", 1),
+        ("async def __aexit__(self, *a):\n    return await f()\n", 0),
+        ("def __exit__(self, *a):\n    return True  # f\n", 1),
+        ("def __exit__(self, *a):  # why\n    return True\n", 0),
+    ],
+)  # fmt: skip
+def test_an_exception_that_is_left_behind_is_found(body: str, count: int) -> None:
+    assert len(list(swallowed("for x in y:\n" + textwrap.indent(body, "    ")))) == count
 
 
 def test_a_handler_that_does_something_in_cython_is_none_that_swallows() -> None:
@@ -433,6 +487,10 @@ def test_what_is_lost_in_a_function_without_exceptions_is_found(source: str, cou
 # --------------------------------------------------------------------------------------------------- queues that grow
 
 QUEUES = re.compile(r"(?<!class )\b((?:Simple|Lifo|Priority|Joinable)?Queue|deque)(?:\[[^()\n=]*\])?\(")
+FACTORIES = re.compile(
+    r"[=(]\s*(?:\w+\.)*((?:Simple|Lifo|Priority|Joinable)?Queue|deque)(?:\[[^()\n=]*\])?\s*(?=[,)\n])"
+)
+"""A queue that is not made there, but named for someone who will make it, and cannot say how long it may be."""
 BOUNDED_BY = {
     "engine/reference/matching.py": ("half[price].values()", "a copy of one price's orders, gone with the call"),
     "gateway/pulls.py": ("AT_ONCE", "the accounts of lost sessions times their sessions; sessions are bounded"),
@@ -444,6 +502,7 @@ BOUNDED_BY = {
     "marketdata/relay.py": ("BATCHES_MAX", "waits while there are as many"),
     "marketdata/ticker.py": ("popleft", "minutes of the last 24 hours"),
     "marketdata/server.py": ("long_answers_max", "of one reader; the second holds readers, each at most once"),
+    "settlement/chain/localsui/faults.py": ("popleft", "the faults that a test has planned; each call takes one"),
     "settlement/settler.py": ("_queue", "numbers of sealed batches that are on disk; the brake stops trading"),
     "settlement/brake.py": ("limit_s", "one pair a cut; past the limit markets are closed until they are settled"),
     "platform_api/live/connection.py": ("QUEUE_MAX", "at more the connection is ended as too slow"),
@@ -455,6 +514,8 @@ BOUNDED_BY = {
 
 def unbounded(source: str) -> Found:
     text = plain(source)
+    for match in FACTORIES.finditer(text):
+        yield text.count("\n", 0, match.start(1)) + 1, match[1] + " without a bound"
     for match in QUEUES.finditer(text):
         depth, end = 1, match.end()
         while depth and end < len(text):
@@ -503,6 +564,9 @@ def test_every_queue_is_bounded_or_said_to_be() -> None:
         ("q = asyncio.Queue(maxsize=-1)", True), ("q = asyncio.Queue(-1)", True), ("q = Queue()", True),
         ("q = Queue(LIMIT)", False), ("q = deque[int]()", True), ("q = deque[tuple[int, int]](rows)", True),
         ("q = deque([], maxlen=None)", True), ("q = deque([], 5)", False), ("q = mp.JoinableQueue()", True),
+        ("q: deque[str] = field(default_factory=deque)", True), ("q = defaultdict(deque)", True),
+        ("Q = asyncio.Queue", True), ("q = field(default_factory=asyncio.Queue[int])", True),
+        ("def f(q: deque, r: asyncio.Queue) -> deque: ...", False), ("q = isinstance(x, deque)", False),
         ("q = asyncio.Queue[int](0)", True), ("class Queue(Base):", False), ("q = EventQueue()", False),
     ],
 )  # fmt: skip
