@@ -4,7 +4,8 @@ have left them.
 
 Left out: events, audit entries, files, versions beyond the first, and the core's side of the sales of the past: what
 payees were owed before the bench is in no account. Words are drawn as Zipf has them, so that a search meets words that
-nearly every work has and words that hardly any has.
+nearly every work has and words that hardly any has. The newest works are of one sort, with words, a language and
+a price that no other has: who looks for the others in the order of time begins where none of them is.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ LICENCE_DAYS = 3_650
 FEE_UNITS = 10_000_000
 PLATFORM_SHARE = 10
 """Per cent of a sale."""
+NEWEST_SHARE, NEWEST_LANGUAGE, NEWEST_PRICE = 100, "xx", 5_000
+"""One work of so many is among the newest; the price in cents."""
 WINDOWS_SHARE = 5
 """One work of so many has a window."""
 
@@ -179,15 +182,21 @@ async def _works(
 ) -> tuple[list[UUID], list[str], list[Offered]]:
     count = sizes.works
     works = _ids(rng, count, START + timedelta(days=2))
-    titles = [_text(rng, words, 4).capitalize() for _ in works]
-    texts = [_text(rng, words, 40) for _ in works]
+    newest = count - count // NEWEST_SHARE
+    others = [f"new{word}" for word in words]
+    titles = [_text(rng, words if n < newest else others, 4).capitalize() for n in range(count)]
+    texts = [_text(rng, words if n < newest else others, 40) for n in range(count)]
+
+    def sort(number: int) -> int:
+        return number if number < newest else -1
 
     def row(number: int) -> tuple[Any, ...]:
         owner = number % len(accounts)
-        tags = [words[int(n)] for n in rng.zipf(1.2, 3) % WORDS]
+        tags = [(words if number < newest else others)[int(n)] for n in rng.zipf(1.2, 3) % WORDS]
         return (
-            works[number], creators[owner], accounts[owner], KINDS[number % len(KINDS)], titles[number], texts[number],
-            CATEGORIES[number % len(CATEGORIES)], [GENRES[number % len(GENRES)]], tags, "en", "{}", "published", 1,
+            works[number], creators[owner], accounts[owner], KINDS[sort(number) % len(KINDS)], titles[number],
+            texts[number], CATEGORIES[sort(number) % len(CATEGORIES)], [GENRES[sort(number) % len(GENRES)]], tags,
+            "en" if number < newest else NEWEST_LANGUAGE, "{}", "published", 1,
             START + timedelta(days=3, seconds=number), number < sizes.licences, " ".join(tags), "english",
         )  # fmt: skip
 
@@ -208,7 +217,7 @@ async def _works(
     await db.execute(f"INSERT INTO works.work ({columns}) SELECT {values} FROM incoming")
 
     def version(number: int) -> tuple[Any, ...]:
-        content = msgspec.json.encode({"files": [], "kind": KINDS[number % len(KINDS)], "title": titles[number]})
+        content = msgspec.json.encode({"files": [], "kind": KINDS[sort(number) % len(KINDS)], "title": titles[number]})
         owner = accounts[number % len(accounts)]
         return works[number], 1, content, hashlib.sha256(content).digest(), "", owner
 
@@ -216,6 +225,7 @@ async def _works(
         db, "works.work_version", "work_id number content sha256 change_note created_by", map(version, range(count))
     )
     ids, prices = _ids(rng, count, START + timedelta(days=20)), rng.integers(99, 5_000, count)
+    prices[newest:] = NEWEST_PRICE
     offers = [Offered(str(id_), int(price) * 10_000) for id_, price in zip(ids, prices, strict=True)]
     await _copy(
         db, "works.offer", "id work_id kind asset scale price_units",

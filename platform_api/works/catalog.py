@@ -22,7 +22,7 @@ from uuid import UUID
 import msgspec
 
 from platform_api.creators.service import CreatorService
-from platform_api.envelope import Pagination, check_version, cursor_from, page, unknown
+from platform_api.envelope import Pagination, check_version, cursor_from, cursor_text, page, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.idempotency import Answer
 from platform_api.ids import new_id
@@ -192,10 +192,10 @@ class Catalog:
         """Published works. Raises ApiError VALIDATION_ERROR."""
         after = cursor_from(cursor, *CURSORS[sort])
         async with self._database.connection() as db:
-            rows = await queries.browse(db, sort, filters, after, limit + 1)
-        rows, pagination = page(
-            rows, limit, lambda row: (row["title"].lower() if sort == "title" else row["published_at"], row["id"])
-        )
+            rows, last = await queries.browse(db, sort, filters, after, limit + 1)
+        rows, pagination = page(rows, limit, lambda row: (row["key"], row["id"]))
+        if last is not None:
+            pagination = Pagination(limit, cursor_text(last["key"], last["id"]))
         return [work_of(row) for row in rows], pagination
 
     async def of_creator(self, creator_id: UUID, cursor: str | None, limit: int) -> tuple[list[Work], Pagination]:

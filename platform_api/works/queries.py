@@ -38,16 +38,25 @@ FACETS = (
 )
 """Just what the index `work_found` has beside words, genres and tags."""
 LOOKED_UP: Mapping[str, str] = {
-    "kind": FACETS + " @> ARRAY['kind ' || {}]",
-    "category": FACETS + " @> ARRAY['category ' || {}]",
-    "language": FACETS + " @> ARRAY['language ' || {}]",
-    "genre": FILTERS["genre"],
-    "tag": FILTERS["tag"],
-    "creator_id": FACETS + " @> ARRAY['creator ' || {}::uuid::text]",
+    "kind": FACETS + " @> (SELECT ARRAY['kind ' || {}])",
+    "category": FACETS + " @> (SELECT ARRAY['category ' || {}])",
+    "language": FACETS + " @> (SELECT ARRAY['language ' || {}])",
+    "genre": "w.genres @> (SELECT ARRAY[{}::text])",
+    "tag": "w.tags @> (SELECT ARRAY[{}::text])",
+    "creator_id": FACETS + " @> (SELECT ARRAY['creator ' || {}::uuid::text])",
 }
-"""The same conditions as only the index of what is asked for answers them, never one of an order."""
+"""The same conditions as only the index of what is asked for answers them, never one of an order. The value is a
+subquery, so that the planner does not know it: where it believes that many have it, it would read the table, and where
+in it those are nobody knows."""
+MATCHES_MAX = 5_000
+"""How many works the index of words and filters is asked for at once. It knows no order, so of more than these nobody
+can tell the newest without all of them: those are walked to, in their order."""
+WALK_MAX = 10_000
+"""How many works are looked at in their order where the index has more than `MATCHES_MAX`, however few of them fit."""
+SECONDS_MAX = 2.0
+"""A list or a search that takes longer is ended: a tenth is much, and others wait for its connection."""
 OFFERED = "works.offer o WHERE o.active AND o.asset = {} AND o.price_units BETWEEN {} AND {}"
-OFFERED_MAX = 10_000
+OFFERED_MAX = 5_000
 """Of so few offers at a price the works are looked up; else what the other filters find is asked for its price."""
 STEPS = 25
 """How far an index is read in the order of a list, for each row asked for. What more than four in a hundred works have
@@ -86,10 +95,11 @@ SEARCH_WORDS = {
 CANDIDATES_MAX = 500
 """How many matches of a search are ranked, the newest: bounds its cost for words that everybody uses. A work whose
 title is just what was typed is found however old it is, and comes first."""
-PROBE, COMMON, WALK_MAX = 500, 25, 10_000
-"""Where `COMMON` of the newest `PROBE` works fit, the candidates are found by going on in that order, at most so far;
-else, or if those are too few, by the index of words and filters. At worst it is read for what fits seldom among the
-newest, and often among the others."""
+PROBE, COMMON = 500, 25
+"""Where `COMMON` of the newest `PROBE` works fit, the candidates are found by going on in that order, as far as
+`WALK_MAX`; else, or if those are too few, by the index of words and filters. Of what fits seldom among the newest, and
+often among the others, the index has too many: they are walked to as well, and if `WALK_MAX` works have too few of
+them, the rest are some of those that the index gave, not the newest. So a search looks at 15,500 works at most."""
 EXACT_RANK = 10**12
 _SEARCH = (
     "WITH given AS ("
@@ -98,10 +108,13 @@ _SEARCH = (
     " CASE WHEN numnode(plain) = 0 THEN s"
     f" WHEN s = plain THEN {as_beginning('plain')} ELSE ({as_beginning('plain')}) || s END AS words FROM given),"
     " query AS MATERIALIZED (SELECT CASE WHEN querytree(words) = 'T' THEN ''::tsquery ELSE words END AS words"
-    " FROM asked)"
+    " FROM asked),"
+    " indexed AS MATERIALIZED (SELECT CASE WHEN words::text ~ '<' THEN"
+    " regexp_replace(querytree(words), '<(-|[0-9]+)>', '&', 'g')::tsquery ELSE words END AS words FROM query)"
 )
 """Worked out once for a statement, not for each row. What words that are left out would answer alone finds nothing: no
-index tells where a word is not."""
+index tells where a word is not. `indexed` is what the index answers by itself: of a phrase it knows the words, not that
+they follow each other, and would have every work with all of them looked at."""
 _MATCHES = "w.search @@ (SELECT words FROM query) AND lower(w.title) <> lower($1)"
 
 
@@ -237,21 +250,25 @@ async def mark_sold(db: Any, work_id: UUID) -> None:
 
 async def browse(
     db: Any, sort: str, filters: Mapping[str, Any], after: tuple[Any, ...] | None, limit: int
-) -> list[Any]:
-    """Two ways, since the planner takes filters to be independent: of those that fit nothing together it expects some,
-    and would read an index of all works to its end for them."""
-    steps = limit * STEPS
-    rows = await _walk(db, sort, filters, after, limit, steps)
-    found = [row for row in rows if row["fits"]]
-    if len(found) == limit or not rows or rows[-1]["place"] < steps:
-        return found
-    return await _look_up(db, sort, filters, after, limit)
+) -> tuple[list[Any], Any]:
+    """The next works in this order, each with its `key` in it; and the one to go on behind if more may fit though these
+    are fewer than `limit`.
+
+    Several ways, since the planner takes filters to be independent: of those that fit nothing together it expects some,
+    and would read an index of all works to its end for them. None of them has more than a bound to look at.
+    """
+    found, last = await _walk(db, sort, filters, after, limit, limit * STEPS)
+    if last is None:
+        return found, None
+    rows = await _look_up(db, sort, filters, after, limit)
+    return (rows, None) if rows is not None else await _walk(db, sort, filters, after, limit, WALK_MAX)
 
 
 async def _walk(
     db: Any, sort: str, filters: Mapping[str, Any], after: tuple[Any, ...] | None, limit: int, steps_max: int
-) -> list[Any]:
-    """What `fits` among the next `steps_max` works in this order; and the last of so many, whether it fits or not."""
+) -> tuple[list[Any], Any]:
+    """What fits among the next `steps_max` works in this order; and the last of so many, if neither the page nor the
+    order ends before it."""
     arguments, order = _Arguments(), ORDERS[sort]
     first = {name: value for name, value in filters.items() if name == "creator_id" and sort != "title"}
     where = _conditions(arguments, first)  # their index has the order of time, and nobody has many of all works
@@ -267,41 +284,50 @@ async def _walk(
         page AS (
             SELECT w.* FROM walked w WHERE w.fits OR w.place = {steps}
             ORDER BY w.key {order.way}, w.id {order.way} LIMIT {arguments.put("{}", limit)})
-        SELECT {_WORK}, p.place, p.fits FROM {_WORKS} JOIN page p ON p.id = w.id ORDER BY p.place
+        SELECT {_WORK}, {order.key} AS key, p.place, p.fits FROM {_WORKS} JOIN page p ON p.id = w.id ORDER BY p.place
         """,
-        *arguments,
-    )
-    return rows
+        *arguments, timeout=SECONDS_MAX,
+    )  # fmt: skip
+    found = [row for row in rows if row["fits"]]
+    ended = len(found) == limit or not rows or rows[-1]["place"] < steps_max
+    return found, None if ended else rows[-1]
 
 
 async def _look_up(
     db: Any, sort: str, filters: Mapping[str, Any], after: tuple[Any, ...] | None, limit: int
-) -> list[Any]:
+) -> list[Any] | None:
+    """The same by what the works have. None if too many may have it."""
     arguments, order = _Arguments(), ORDERS[sort]
     others = {name: value for name, value in filters.items() if name != "price"}
     hits = f"SELECT w.id, w.title, w.published_at FROM works.work w WHERE {_conditions(arguments, others, LOOKED_UP)}"
-    offered = ""
+    offered, at_it, priced = "", "false", "true"
     if "price" in filters:
-        at_it = f"SELECT o.work_id FROM {arguments.put(OFFERED, *filters['price'])} LIMIT {OFFERED_MAX + 1}"
-        offered = f"offered AS MATERIALIZED ({at_it}),"
+        places = arguments.put(OFFERED, *filters["price"])
+        offered = f"offered AS MATERIALIZED (SELECT o.work_id FROM {places} LIMIT {OFFERED_MAX + 1}),"
+        at_it = f"(SELECT count(*) FROM offered) <= {OFFERED_MAX}"
+        priced = f"({at_it} OR {arguments.put(FILTERS['price'], *filters['price'])})"
         hits = f"""
             SELECT w.id, w.title, w.published_at FROM (SELECT DISTINCT work_id FROM offered) o
             CROSS JOIN LATERAL (SELECT * FROM works.work w WHERE w.id = o.work_id LIMIT 1) w
-            WHERE (SELECT count(*) FROM offered) <= {OFFERED_MAX} AND {_conditions(arguments, others)}
+            WHERE {at_it} AND {_conditions(arguments, others)}
             UNION ALL
-            {hits} AND (SELECT count(*) FROM offered) > {OFFERED_MAX}
-            AND {arguments.put(FILTERS["price"], *filters["price"])}
+            {hits} AND NOT {at_it}
         """
     beyond = "true" if after is None else arguments.put(order.beyond, *after)
+    # A CTE is planned as if it were read to its end, and read as far as is asked for.
     rows: list[Any] = await db.fetch(
         f"""
         WITH {offered} hit AS MATERIALIZED ({hits}),
-        page AS (SELECT w.id FROM hit w WHERE {beyond} ORDER BY {order.by} LIMIT {arguments.put("{}", limit)})
-        SELECT {_WORK} FROM {_WORKS} JOIN page p ON p.id = w.id ORDER BY {order.by}
+        few AS MATERIALIZED (SELECT * FROM hit LIMIT {MATCHES_MAX + 1}),
+        page AS (
+            SELECT w.id FROM few w WHERE (SELECT count(*) FROM few) <= {MATCHES_MAX} AND {beyond} AND {priced}
+            ORDER BY {order.by} LIMIT {arguments.put("{}", limit)})
+        SELECT {_WORK}, {order.key} AS key, f.many FROM (SELECT count(*) > {MATCHES_MAX} AS many FROM few) f
+        LEFT JOIN page p ON true LEFT JOIN ({_WORKS}) ON w.id = p.id ORDER BY {order.by}
         """,
-        *arguments,
-    )
-    return rows
+        *arguments, timeout=SECONDS_MAX,
+    )  # fmt: skip
+    return None if rows[0]["many"] else [row for row in rows if row["id"] is not None]
 
 
 async def own(db: Any, account_id: UUID, status: str, before: UUID | None, limit: int) -> list[Any]:
@@ -331,20 +357,29 @@ async def search(
     end = arguments.put("ORDER BY r.rank DESC, r.id DESC LIMIT {}", limit)
     newest = "ORDER BY w.published_at DESC, w.id DESC LIMIT"
     walk = f"(SELECT w.* FROM works.work w WHERE w.status = 'published' {newest} {{}}) w WHERE {where} AND {_MATCHES}"
+    to_it = f"SELECT w.id, w.search, w.published_at FROM {walk} {newest} {CANDIDATES_MAX}"
+    far = f"(SELECT CASE WHEN {{}} THEN {WALK_MAX} ELSE 0 END FROM probe)"
+    many = f"NOT common AND (SELECT count(*) FROM few) > {MATCHES_MAX}"
+    # A CTE is planned as if it were read to its end, and read as far as is asked for.
     rows: list[Any] = await db.fetch(
         f"""{query},
         probe AS (SELECT count(*) >= {COMMON} AS common FROM {walk.format(PROBE)}),
-        walked AS MATERIALIZED (
-            SELECT w.id, w.search FROM {walk.format(f"(SELECT CASE WHEN common THEN {WALK_MAX} ELSE 0 END FROM probe)")}
-            {newest} {CANDIDATES_MAX}
-        ),
+        common AS MATERIALIZED ({to_it.format(far.format("common"))}),
         hit AS MATERIALIZED (
-            SELECT w.id, w.search, w.published_at FROM works.work w
-            WHERE (SELECT count(*) FROM walked) < {CANDIDATES_MAX} AND {looked_up} AND {_MATCHES}
+            SELECT w.id, w.search, w.title, w.published_at FROM works.work w
+            WHERE (SELECT count(*) FROM common) < {CANDIDATES_MAX} AND {looked_up}
+            AND w.search @@ (SELECT words FROM indexed)
         ),
+        few AS MATERIALIZED (SELECT * FROM hit LIMIT {MATCHES_MAX + 1}),
+        walked AS MATERIALIZED (SELECT * FROM common UNION ALL ({to_it.format(far.format(many))})),
         found AS (
-            SELECT id, search FROM walked WHERE (SELECT count(*) FROM walked) = {CANDIDATES_MAX}
-            UNION ALL (SELECT w.id, w.search FROM hit w {newest} {CANDIDATES_MAX})
+            SELECT id, search FROM (
+                SELECT id, search, published_at FROM walked
+                UNION ALL
+                SELECT id, search, published_at FROM few w
+                WHERE (SELECT count(*) FROM walked) < {CANDIDATES_MAX} AND {_MATCHES}
+                AND id NOT IN (SELECT id FROM walked)) w
+            {newest} {CANDIDATES_MAX}
         ),
         exact AS (
             SELECT w.id FROM (
@@ -360,8 +395,8 @@ async def search(
         SELECT {_WORK}, r.rank FROM best r JOIN works.work w ON w.id = r.id
         LEFT JOIN works.tally n ON n.work_id = w.id ORDER BY r.rank DESC, r.id DESC
         """,
-        *arguments,
-    )
+        *arguments, timeout=SECONDS_MAX,
+    )  # fmt: skip
     return rows
 
 

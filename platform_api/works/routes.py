@@ -57,7 +57,11 @@ class WorkController(Controller):
         asset: AssetName = "USDC", status: FromQuery[WorkStatus] = "published", sort: FromQuery[WorkSort] = "newest",
         limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
     ) -> Envelope[list[Work]]:  # fmt: skip
-        """Published works, the newest first. Any other status: the caller's own works, and no other filter counts."""
+        """Published works, the newest first. Any other status: the caller's own works, and no other filter counts.
+
+        A page may hold fewer works than `limit`, or none, and yet have a `next_cursor`: where thousands fit, but few of
+        the next 10,000 in the order asked for. The list ends where there is no cursor.
+        """
         if status != "published":
             if visitor is None:
                 raise unauthorized("token_missing", "This needs an access token.")
@@ -83,8 +87,9 @@ class WorkController(Controller):
         """Full text over titles, tags and descriptions, the best first. The last word may be a beginning.
 
         A title that is just `q` is always found, and first. Of more than 500 other matches the newest 500 are ranked:
-        ask for more words where there are more. Words are reduced as in `language`, or as in English. To leave words
-        out, as in `-horse`, takes others to be found.
+        ask for more words where there are more. Of more than 5,000, of which fewer than 500 are among the newest 10,000
+        works, those are ranked, and some of the others. Words are reduced as in `language`, or as in English. To leave
+        words out, as in `-horse`, takes others to be found.
         """
         filters = await _filters(works, kind, category, genre, tag, language, None, None, None, "USDC")
         return ok(request, *await works.catalog.search(q, language, filters, cursor, limit))

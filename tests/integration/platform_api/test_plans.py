@@ -19,7 +19,7 @@ import pytest
 from bench.api_catalogue import Sizes, fill
 from platform_api.envelope import cursor_text
 from platform_api.ids import new_id
-from platform_api.works.queries import CANDIDATES_MAX, OFFERED_MAX, WALK_MAX
+from platform_api.works import queries
 from tests.integration.platform_api.test_works import chapter, creator, file_of, published, story
 from tests.support.files import png
 from tests.support.licences import apply, issued, keyed, studio, sweep, terms_for
@@ -27,6 +27,8 @@ from tests.support.registry import begun
 
 TABLES = re.compile(r"\b(creators|works|media|tokens|licensing|registry)\.\w+|\bexchange\.balance\b")
 GROWN = Sizes(5_000, 20_000, 5_000)
+NEWEST = 1_500
+"""So many of the works came last, and have nothing of what the others have: no word, no filter, no price."""
 VISITED_MAX = 1_000
 """Rows of one table that one statement may look at: a page, what a search matches, a few at each of them."""
 PLANS = ("force_custom_plan", "force_generic_plan")
@@ -38,6 +40,7 @@ TOGETHER = (
     {"kind": "course", "genre": "drama"}, {"tag": "plan", "category": "music", "genre": "drama"},
     {"kind": "audio", "price_min": "1", "price_max": "1.1"}, {"kind": "course", "price_min": "1"},
     {"genre": "drama", "price_min": "2"}, {"kind": "course", "category": "music", "price_min": "2"},
+    {"kind": "course"}, {"genre": "comedy"}, {"price_max": "60"}, {"kind": "film", "language": "xx"},
     {"kind": "audio", "category": "music", "genre": "comedy", "tag": "usual", "language": "fr"},
 )  # fmt: skip
 """Filters of which each fits half of what `grow` makes, or one in five hundred; together nothing, a few works, half."""
@@ -45,10 +48,10 @@ SEARCHES = {
     "{often}": "{often}{star}", "plan": "plan{star}", "{often} plan": "{often} & plan{star}",
     "{often} {next}": "{often} & {next}{star}", '"{often} {next}"': "{often} <-> {next}{star}",
     "plan or {often}": "plan | {often}{star}", "{often} -{next}": "{often} & !{next}{star}",
-    "{initial}": "{initial}{star}", "-{often}": "",
+    "{initial}": "{initial}{star}", "-{often}": "", "qqq": "qqq{star}",
 }  # fmt: skip
 """Searches, and what they ask for: words that nearly every work has and one that one in five hundred has, by themselves
-and together; a letter that they begin with; nothing."""
+and together; a letter that they begin with; nothing; what only the newest have."""
 SEARCHED_TOGETHER = ({}, TOGETHER[0], TOGETHER[7], TOGETHER[-1])
 TEXT = "Long enough for a chapter of its own. " * 4
 
@@ -234,7 +237,8 @@ async def grow(world, dsn):
     Words of the texts, from the second on the less common the later.
 
     Not none: of what no row has the planner believes that one in two hundred has it, however many there are. The works
-    are of two sorts that have nothing in common, by turns, so that the planner expects many with something of each.
+    are of two sorts that have nothing in common, by turns, so that the planner expects many with something of each; and
+    the newest of a third, so that who looks for the others among them finds nothing.
     """
     before = await world.sql("SELECT id FROM works.work"), await world.sql("SELECT id FROM creators.creator")
     works, creators = ([row["id"] for row in rows] for rows in before)
@@ -249,6 +253,16 @@ async def grow(world, dsn):
             AS s (turn, kind, category, language, genre, tag)
         WHERE extract(epoch FROM published_at)::bigint % 2 = s.turn AND id <> ALL($1)
         """, works,
+    )  # fmt: skip
+    await world.sql(
+        """
+        WITH newest AS (
+            UPDATE works.work SET kind = 'film', category = 'art', language = 'xx', genres = '{poetry}', tags = '{new}',
+                keywords = '', title = 'qqq ' || id, description = 'qqq'
+            WHERE id IN (SELECT id FROM works.work WHERE id <> ALL($1) ORDER BY published_at DESC LIMIT $2)
+            RETURNING id)
+        UPDATE works.offer SET price_units = 99000000 WHERE work_id IN (SELECT id FROM newest)
+        """, works, NEWEST,
     )  # fmt: skip
     await world.sql("UPDATE creators.creator SET category = 'science' WHERE id <> ALL($1)", creators)
     db = await asyncpg.connect(dsn)
@@ -317,7 +331,7 @@ UNINDEXED = {
 
 
 @pytest.mark.parametrize("world", [{"embedded": True}], indirect=True)
-async def test_no_statement_reads_a_whole_table(world, api_dsn, tmp_path):
+async def test_no_statement_reads_a_whole_table(world, api_dsn, tmp_path, monkeypatch):
     seen = {}
     connection = world.kernel.database.connection
     world.kernel.database.connection = lambda: _Recorded(connection(), seen)
@@ -335,7 +349,12 @@ async def test_no_statement_reads_a_whole_table(world, api_dsn, tmp_path):
         wrong, ran = await long_ways(db, statements)
         assert not wrong and ran > 100, "\n".join(map(str, wrong))
         assert len((await long_ways(db, UNINDEXED))[0]) == len(UNINDEXED)
-        lists, searches = await filters_together(world, db), await searches_together(world, db, words)
+        # As small beside what has grown as they are beside a platform's works.
+        for name, bound in (("MATCHES_MAX", 1_500), ("OFFERED_MAX", 1_500), ("WALK_MAX", 1_000)):
+            monkeypatch.setattr(queries, name, bound)
+        lists = await filters_together(world, db)
+        monkeypatch.setattr(queries, "WALK_MAX", 4_000)
+        searches = await searches_together(world, db, words)
         await creators_together(world, db)
         names = await db.fetch(
             "SELECT indexname FROM pg_indexes WHERE schemaname = 'works' AND tablename = 'work'"
@@ -344,9 +363,20 @@ async def test_no_statement_reads_a_whole_table(world, api_dsn, tmp_path):
         assert names
         for row in names:
             await db.execute(f"DROP INDEX works.{row['indexname']}")
-        assert (await long_ways(db, lists))[0] and (await long_ways(db, searches))[0]  # the index is missed
+        assert (await long_ways(db, lists, bounds_of_lists()))[0]  # the index is missed
+        assert (await long_ways(db, searches, bounds_of_searches()))[0]
     finally:
         await db.close()
+
+
+def bounds_of_lists():
+    """Beyond VISITED_MAX. An index of words gives all its matches at once, a tenth of a microsecond each."""
+    most = max(queries.WALK_MAX, queries.MATCHES_MAX)
+    return {"work": most, "offer": most + queries.OFFERED_MAX, "work_found": GROWN.works}
+
+
+def bounds_of_searches():
+    return {"work": queries.PROBE + queries.WALK_MAX + queries.MATCHES_MAX, "work_found": GROWN.works}
 
 
 async def filters_together(world, db):
@@ -362,21 +392,24 @@ async def filters_together(world, db):
         "newest": lambda row: (-row["published_at"].timestamp(), -row["id"].int),
         "oldest": lambda row: (row["published_at"], row["id"]), "title": lambda row: row["place"],
     }  # fmt: skip
-    connection, statements, all_ = world.kernel.database.connection, {}, {}
+    connection, statements, all_, empty = world.kernel.database.connection, {}, {}, 0
     world.kernel.database.connection = lambda: _Recorded(connection(), statements)
-    for sort, filters in itertools.product(orders, TOGETHER):
+    turns = zip(itertools.cycle(("oldest", "title")), TOGETHER)
+    for sort, filters in itertools.chain(zip(itertools.repeat("newest"), TOGETHER), turns):
         fitting = sorted((row for row in works if fits(row, filters)), key=orders[sort])
         pages, found, cursor = 0, [], {}
-        while pages < 3 and cursor is not None:
+        while len(found) < 40 and cursor is not None:
             statements.clear()
             answer = (await world.client.get("/v1/works", params=filters | cursor | {"sort": sort, "limit": 20})).json()
             found += [row["id"] for row in answer["data"]]
             cursor = answer["pagination"]["next_cursor"] and {"cursor": answer["pagination"]["next_cursor"]}
             pages += 1
             all_ |= statements
-            assert await long_ways(db, statements, {"offer": OFFERED_MAX}) == ([], len(statements)), (sort, filters)
-        assert found == [str(row["id"]) for row in fitting[: pages * 20]], (sort, filters)
+            assert await long_ways(db, statements, bounds_of_lists()) == ([], len(statements)), (sort, filters)
+            empty += not answer["data"] and cursor is not None
+        assert found == [str(row["id"]) for row in fitting[: len(found)]] and pages < 6, (sort, filters)
         assert cursor is not None or len(found) == len(fitting), (sort, filters)
+    assert empty  # of the newest only: there is more behind them
     world.kernel.database.connection = connection
     return all_
 
@@ -432,14 +465,13 @@ async def searches_together(world, db, words):
         )  # fmt: skip
         for filters in SEARCHED_TOGETHER:
             fitting = [row for row in matches if fits(row, filters)]
-            ranked = sorted(fitting[:CANDIDATES_MAX], key=lambda row: (row["rank"], row["id"]), reverse=True)
+            ranked = sorted(fitting[: queries.CANDIDATES_MAX], key=lambda row: (row["rank"], row["id"]), reverse=True)
             statements.clear()
             query = filters | {"q": text.format(**given), "limit": 20}
             answer = (await world.client.get("/v1/works/search", params=query)).json()
             assert [row["id"] for row in answer["data"]] == [str(row["id"]) for row in ranked[:20]], query
             all_ |= statements
-            also = {} if len(fitting) < 100 else {"work": WALK_MAX, "work_found": WALK_MAX}
-            assert await long_ways(db, statements, also) == ([], len(statements)), query
+            assert await long_ways(db, statements, bounds_of_searches()) == ([], len(statements)), query
     world.kernel.database.connection = connection
     return all_
 
