@@ -93,7 +93,8 @@ class RoyaltyController(Controller):
         self, request: AnyRequest, data: JSONBody[CalculationRequest], caller: Who, royalties: Royalties
     ) -> Envelope[Calculation]:
         """A dry run: what a sale of one's work would give whom, or what its sales of a month give, each by the rule of
-        its time; at most 10,000 of them. Nothing is written."""
+        its time; at most 500 of them. Of the month is what was sold in it, and what has been taken back of that since;
+        a statement has what was booked in it, some of it of sales a moment before. Nothing is written."""
         return ok(request, await royalties.calculate(caller, data))
 
     @get("/works/{work_id:str}", responses=READS_ONE)
