@@ -7,9 +7,9 @@ For a journal that recovery refuses: everything up to the damage is good, and no
 is behind it. Recovery never comes here.
 
 Order: copy the segment that is cut, synced; move the registry, then the later segments away, the last one first, then
-snapshots; zero the rest of the segment; move the mark. Whatever interrupts it leaves a journal that is as it was, though
-perhaps without its registry of keys (it is in `aside`), is refused, or is the shorter one (while the machine is up: the
-mark lives in its memory), and the same command goes on.
+snapshots; zero the rest of the segment; move the mark. Whatever interrupts it leaves a journal that is as it was (its
+registry of keys may be aside already), is refused, or is the shorter one (while the machine is up: the mark lives in
+its memory), and the same command goes on.
 The event log is not touched: recovery sees that it is ahead, and builds it anew.
 """
 
