@@ -117,6 +117,10 @@ def main() -> None:
     (record,) = writer.until(
         f"{inside}/registrations", lambda rows: rows[0]["status"] not in ("pending", "submitted"), "the registration"
     )
+    (version, *_) = writer.ask("GET", f"{inside}/versions")
+    named = json.loads(version["content"])["chapters"]
+    assert hashlib.sha256(version["content"].encode()).hexdigest() == record["sha256"], "the list is what is registered"
+    assert named[0]["sha256"] == hashlib.sha256((TEXT * 3).encode()).hexdigest(), "and it has the chapter's digest"
     print(f"{record['status']} on the chain: object {record['object_id']}\n  anybody may look: {asked['check_url']}")
 
     lines = [{"account_id": writer.id, "role": "producer", "bps": 7_000},

@@ -22,8 +22,9 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.kernel.sealing import NotOurs, SealedColumn
 from platform_api.registry import queries
-from platform_api.registry.copyrights import PROVES
+from platform_api.registry.copyrights import PROVES, covered
 from platform_api.security import Caller
+from platform_api.works.service import WorkService
 
 __all__ = ["KEY_COLUMN", "Certificates"]
 
@@ -42,6 +43,7 @@ class Certificates:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._database, self._settings, self._sealer = kernel.database, kernel.settings, kernel.sealer
+        self._works = kernel.service(WorkService)
 
     async def read(self, caller: Caller, registration_id: UUID) -> tuple[bytes, str]:
         """The PDF, and the digest of the content. Raises ApiError NOT_FOUND, CONFLICT `not_registered`."""
@@ -53,13 +55,14 @@ class Certificates:
                 message = "The work does not stand on the chain yet."
                 raise ApiError(ErrorCode.CONFLICT, message, reason="not_registered", details={"status": row["status"]})
             document = await queries.document(db, registration_id)
+            covers = await covered(self._works, db, row)
         if document is None:
-            document = await self._issue(row, caller)
+            document = await self._issue(row, covers, caller)
         return document, bytes(row["sha256"]).hex()
 
-    async def _issue(self, row: Any, caller: Caller) -> bytes:
+    async def _issue(self, row: Any, covers: str, caller: Caller) -> bytes:
         signer_id, certificate, key = await self._signer()
-        document = await asyncio.to_thread(self._made, row, certificate, key)
+        document = await asyncio.to_thread(self._made, row, covers, certificate, key)
         async with self._database.transaction() as db:
             number = await queries.insert_certificate(db, {
                 "registration_id": row["id"], "signer_id": signer_id, "document": document,
@@ -76,12 +79,12 @@ class Certificates:
         assert kept is not None
         return kept
 
-    def _made(self, row: Any, certificate: bytes, key: bytes) -> bytes:
+    def _made(self, row: Any, covers: str, certificate: bytes, key: bytes) -> bytes:
         from platform_api.registry.paper import certificate_pdf  # both take long to import
         from platform_api.registry.seal import sign_document
 
         facts = [
-            ("Title", row["title"]), ("Author", row["author"]), ("Version", str(row["number"])),
+            ("Title", row["title"]), ("Author", row["author"]), ("Version", str(row["number"])), ("Content", covers),
             ("Registered at", f"{timestamp(row['registered_at'].astimezone(UTC))} (the chain's clock)"),
             ("Chain", self._settings.chain),
         ]  # fmt: skip

@@ -29,14 +29,14 @@ _SIGNED = (
     " fingerprint of the certificate that it is signed with, is the one shown here."
 )
 _OWN_FILE = (
-    "Do you have the content? Its SHA-256 digest must be the one above: for a chapter that of its text or file, for a"
-    " work that of its description as the author can download it."
+    "Do you have the content? Its SHA-256 digest must be the one above: for a chapter that of its text or file. For a"
+    " work it is that of the list, which the author can download; each file and chapter must have the digest there."
 )
 
 
 def found_page(check: CopyrightCheck) -> str:
     rows = [
-        ("SHA-256 of the content", check.sha256, True),
+        ("SHA-256 of the content", check.sha256, True), ("The content", check.covers, False),
         ("Registered at (the chain's clock, UTC)", check.registered_at, False),
         ("Title", check.title, False), ("Author", check.author, False), ("Author's wallet", check.address, True),
         ("Object on the chain", check.object_id, True), ("Transaction", check.digest, True),

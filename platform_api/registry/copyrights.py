@@ -1,7 +1,9 @@
 """Registrations as their authors ask for them and as everybody may check them.
 
-A registration shows that somebody had this very content at that time. It does not show who made it, and every answer
-says so. What is not published stays unknown: the public answer has no title and no author of it.
+What is registered of a work is a version of it: a list with the digest of each file and chapter, never an empty one
+(`works.catalog.content_of`). Of a chapter it is the text or the file itself. A registration shows that somebody had
+this very content at that time. It does not show who made it, and every answer says so. What is not published stays
+unknown: the public answer has no title and no author of it.
 """
 
 from __future__ import annotations
@@ -22,14 +24,19 @@ from platform_api.kernel.context import Kernel
 from platform_api.registry import queries
 from platform_api.registry.models import ChainTransaction, CopyrightCheck, Registration, RegistrationRequest
 from platform_api.security import Caller
+from platform_api.works.catalog import SERIALS
 from platform_api.works.service import WorkService
 
-__all__ = ["PROVES", "Copyrights", "moment"]
+__all__ = ["PROVES", "Copyrights", "covered", "moment"]
 
 PROVES = (
     "It proves that whoever signed in with this wallet had exactly this content at the time of registration."
     " It does not prove who made the content."
 )
+OF_CHAPTER = "The text, or the file, of one chapter."
+OF_WORK = "A list of the work's title and description, with the SHA-256 digest of each of its files and chapters."
+OF_FILES = "A list of the work's title and description, with the SHA-256 digest of each of its files, of no chapter."
+"""Of the time when versions did not name chapters (docs/decisions/0067)."""
 _DIGEST = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}")
 """32 bytes in base58."""
 OPEN_MAX = 100
@@ -50,8 +57,8 @@ class Copyrights:
 
         Raises:
             ApiError: VALIDATION_ERROR, FORBIDDEN `sui_wallet_needed`, NOT_FOUND `unknown_work` `unknown_chapter`
-                `unknown_version`, CONFLICT `already_registered` `hash_registered` `not_editable`
-                `too_many_registrations` `too_many_registrations_a_day`.
+                `unknown_version`, CONFLICT `nothing_to_register` `already_registered` `hash_registered`
+                `not_editable` `too_many_registrations` `too_many_registrations_a_day`.
         """
         if (body.work_id is None) == (body.chapter_id is None):
             message = "work_id: name either a work or a chapter"
@@ -104,6 +111,7 @@ class Copyrights:
             if row is None:
                 raise unknown("copyright")
             certificate = await queries.certificate(db, row["id"])
+            covers = await covered(self._works, db, row)
             is_public = row["work_id"] in await self._works.catalog.published(db, [row["work_id"]])
         on_chain = row["status"] == "registered"
         return CopyrightCheck(
@@ -118,6 +126,7 @@ class Copyrights:
             author=row["author"] if is_public else None,
             certificate_sha256=bytes(certificate["sha256"]).hex() if certificate else None,
             signer_sha256=bytes(certificate["signer_sha256"]).hex() if certificate else None,
+            covers=covers,
             proves=PROVES,
             chain=self._settings.chain,
             embedded=self._settings.embedded,
@@ -147,7 +156,9 @@ class Copyrights:
     async def _content(self, db: Any, caller: Caller, body: RegistrationRequest) -> tuple[Any, Any]:
         """The work, locked, and the version."""
         if body.work_id is not None:
-            return await self._works.catalog.own_version(db, caller, body.work_id, body.number)
+            work, version = await self._works.catalog.own_version(db, caller, body.work_id, body.number)
+            _check_not_empty(version)
+            return work, version
         assert body.chapter_id is not None
         return await self._works.chapters.own_version(db, caller, body.chapter_id, body.number)
 
@@ -181,6 +192,24 @@ class Copyrights:
         )
 
 
+def _check_not_empty(version: Any) -> None:
+    """Else whoever has the idea of a title would keep it from all others."""
+    content = msgspec.json.decode(bytes(version["content"]))
+    if not content["files"] and not content.get("chapters"):  # versions of long ago name no chapters
+        message = f"Version {version['number']} of the work names neither a file nor a chapter."
+        raise ApiError(
+            ErrorCode.CONFLICT, message, reason="nothing_to_register", details={"number": version["number"]}
+        )
+
+
+async def covered(works: WorkService, db: Any, row: Any) -> str:
+    """In words, what the digest of a registration is of."""
+    if row["chapter_id"] is not None:
+        return OF_CHAPTER
+    content = msgspec.json.decode(await works.catalog.version_content(db, row["work_id"], row["number"]))
+    return OF_WORK if "chapters" in content or content["kind"] not in SERIALS else OF_FILES
+
+
 def moment(at: datetime | None) -> str | None:
     return None if at is None else timestamp(at.astimezone(UTC))
 
@@ -194,4 +223,5 @@ def _taken(row: Any, caller: Caller) -> ApiError:
         message = "This content is registered, or about to be."
         details = {"registration_id": str(row["id"])}
         return ApiError(ErrorCode.CONFLICT, message, reason="already_registered", details=details)
-    return ApiError(ErrorCode.CONFLICT, "Somebody has registered this very content.", reason="hash_registered")
+    message = "Somebody has registered exactly this: every file, every chapter and the description are the same."
+    return ApiError(ErrorCode.CONFLICT, message, reason="hash_registered")

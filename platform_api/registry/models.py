@@ -22,7 +22,8 @@ Digest = Annotated[str, Meta(examples=["4XgN7JjRJTxqgKwCARz5d5e6oaNmorgceD8vGciF
 
 
 class RegistrationRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Either a work of one's own or a chapter of one; `number` is a version of it, the latest if absent.
+    """Either a work of one's own, with the digest of each of its files and chapters, or the text or file of one chapter
+    alone. `number` is a version of it, the latest if absent; a later change of a chapter is another version.
 
     The chain shows for ever: the digest, the address of the wallet that is signed in, the time. Nothing else of it.
     """
@@ -62,7 +63,8 @@ class CopyrightCheck(Struct, frozen=True):
 
     `title`, `author` and `work_id` only while the work is published. `certificate_sha256` is the digest of the PDF that
     was handed out, `signer_sha256` that of the certificate (X.509, DER) that it is signed with. `embedded`: the chain
-    is one for trying out, and no network.
+    is one for trying out, and no network. `covers` says what `sha256` is of: a list with the digests of all files and
+    chapters of a work, or the text or file of a chapter.
     """
 
     sha256: Sha256
@@ -76,6 +78,7 @@ class CopyrightCheck(Struct, frozen=True):
     author: str | None
     certificate_sha256: Sha256 | None
     signer_sha256: Sha256 | None
+    covers: str
     proves: str
     chain: str
     embedded: bool

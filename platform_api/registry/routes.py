@@ -46,6 +46,9 @@ class CopyrightController(Controller):
     ) -> Envelope[Registration]:  # fmt: skip
         """Have a version of one's own work, or of a chapter, registered on the chain. Needs a fresh signature.
 
+        A work is registered whole: the digest is that of its `content` at `GET /v1/works/{work_id}/versions`, which
+        names the digest of each file and chapter, drafts too. One without any is refused (409 `nothing_to_register`).
+
         The chain keeps the content's digest, the address of the wallet that is signed in, and the time, for ever and
         for everybody. Ask `GET /v1/works/{work_id}/registrations` how far it is.
         """

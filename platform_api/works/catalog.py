@@ -6,9 +6,10 @@
     in_review ──────────┘ │          only where the settings want a verification first;
       ▲───────────────────┘          a change of the owner's is looked at again
 
-Every change of what a reader sees makes a version, and versions are never changed or deleted (a trigger of PostgreSQL
-sees to it): whoever registers or licenses a work names a version's digest. A work that is not public does not exist for
-anybody but its owner, its collaborators and moderators.
+Every change of what a reader sees, of chapters too, makes a version, and versions are never changed or deleted (a
+trigger of PostgreSQL sees to it): whoever registers or licenses a work names a version's digest, which stands for each
+of its files and chapters. A work that is not public does not exist for anybody but its owner, its collaborators and
+moderators.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
@@ -55,6 +57,8 @@ KIND_FIELDS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 SERIALS = ("story", "course")
 """Kinds with chapters."""
+PAGE_BYTES = 4_000_000
+"""Contents of versions in one answer, at most: that of a long serial names each of its chapters."""
 PUBLIC_ROLES = ["preview", "poster", "trailer", "image"]
 """Files in these roles are for everybody once the work is published."""
 CURSORS: dict[str, tuple[type, ...]] = {"newest": (datetime, UUID), "oldest": (datetime, UUID), "title": (str, UUID)}
@@ -231,6 +235,8 @@ class Catalog:
             _, inside = await self.visible(db, caller, work_id)
             if not inside:
                 raise unknown("work")
+            sizes = await queries.version_sizes(db, work_id, before, limit)
+            limit = max(1, sum(1 for total in accumulate(sizes) if total <= PAGE_BYTES)) if sizes else limit
             rows = await queries.versions(db, work_id, before, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["number"],))
         return [
@@ -392,12 +398,18 @@ class Catalog:
         return row
 
     async def own_version(self, db: Any, caller: Caller, work_id: UUID, number: int | None) -> tuple[Any, Any]:
-        """The caller's work, locked, and one of its versions, the latest unless told. Raises ApiError NOT_FOUND."""
+        """The caller's work, locked, and one of its versions, what it is now unless told. Raises ApiError NOT_FOUND."""
         work = await self.lock_own(db, caller, work_id)
+        if number is None and await self.keep_version(db, work_id, "registered", UUID(caller.account_id)):
+            work = await queries.work(db, work_id)  # the version before was kept when versions named no chapters
         row = await queries.version(db, work_id, work["content_version"] if number is None else number)
         if row is None:
             raise unknown("version")
         return work, row
+
+    async def version_content(self, db: Any, work_id: UUID, number: int) -> bytes:
+        """Of a version that there is, whoever asks: what its digest is of."""
+        return bytes((await queries.version(db, work_id, number))["content"])
 
     async def mark_sold(self, db: Any, work_id: UUID) -> None:
         """Somebody has a right to it from now on: it can be archived, never deleted."""
@@ -408,14 +420,10 @@ class Catalog:
         return self.being_paid is not None and await self.being_paid(db, work_id)
 
     async def note_version(self, db: Any, work_id: UUID, note: str, actor: UUID) -> None:
-        """What the work consists of now is its next version, unless it is what it was."""
+        """After a change of the work itself: its next version, if it is another; it may have to be looked at."""
         row = await queries.work(db, work_id)
-        content = content_of(row, await queries.assets(db, work_id))
-        number = row["content_version"] + 1
-        digest = hashlib.sha256(content).digest()
-        if digest == await queries.version_digest(db, work_id, row["content_version"]):
+        if not await self.keep_version(db, work_id, note, actor):
             return
-        await queries.insert_version(db, work_id, number, content, digest, note, actor)
         await queries.turn_case(db, work_id)
         if self._is_looked_at(row, actor):
             turn = review.of_work(row["status"], row["verification_status"])
@@ -425,6 +433,18 @@ class Catalog:
         if row["status"] == "published":
             await queries.show_assets(db, work_id)
             await self._tell(db, "work.version_published", row, actor)
+
+    async def keep_version(self, db: Any, work_id: UUID, note: str, actor: UUID) -> bool:
+        """What the work consists of now is its next version; False if it is what it was. Chapters are looked at, and
+        told of, by themselves."""
+        row = await queries.work(db, work_id)
+        chapters = await queries.chapter_digests(db, work_id) if row["kind"] in SERIALS else None
+        content = content_of(row, await queries.assets(db, work_id), chapters)
+        digest = hashlib.sha256(content).digest()
+        if digest == await queries.version_digest(db, work_id, row["content_version"]):
+            return False
+        await queries.insert_version(db, work_id, row["content_version"] + 1, content, digest, note, actor)
+        return True
 
     async def look_at_chapter(self, db: Any, row: Any, what: str, actor: UUID) -> bool:
         """Whether a chapter of the work, new or changed by its owner, waits until somebody has looked at it."""
@@ -564,9 +584,12 @@ class Catalog:
         await self._kernel.audit.record(db, action, ("work", str(work_id)), actor=caller.account_id, old=old, new=new)
 
 
-def content_of(row: Any, assets: list[Any]) -> bytes:
-    """What a version's digest is of: JSON in UTF-8, keys in order, without spaces (docs/decisions/0028)."""
-    content = {
+def content_of(row: Any, assets: list[Any], chapters: list[Any] | None) -> bytes:
+    """What a version's digest is of: JSON in UTF-8, keys in order, without spaces (docs/decisions/0028 and 0067).
+
+    `chapters` by place, of kinds that have them; each with the digest of its text or file.
+    """
+    content: dict[str, Any] = {
         "kind": row["kind"], "title": row["title"], "description": row["description"], "category": row["category"],
         "genres": list(row["genres"]), "tags": list(row["tags"]), "language": row["language"],
         "metadata": msgspec.json.decode(row["metadata"]),
@@ -576,6 +599,11 @@ def content_of(row: Any, assets: list[Any]) -> bytes:
             for asset in assets
         ],
     }  # fmt: skip
+    if chapters is not None:
+        content["chapters"] = [
+            {"number": chapter["number"], "sha256": bytes(chapter["sha256"]).hex(), "title": chapter["title"]}
+            for chapter in chapters
+        ]
     return msgspec.json.encode(content, order="sorted")
 
 

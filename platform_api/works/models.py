@@ -127,13 +127,14 @@ class RatingRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WorkVersion(Struct, frozen=True):
-    """`content` is the text that `sha256` is of."""
+    """`content` is the text that `sha256` is of. A story's or a course's names its chapters: `number` is the place,
+    `sha256` that of the text (NFC, UTF-8) or of the file."""
 
     number: int
     sha256: Sha256
     change_note: str
     created_at: str
-    content: Annotated[str, Meta(examples=['{"files":[],"kind":"story","title":"The Ink Road"}'])]
+    content: Annotated[str, Meta(examples=['{"chapters":[],"files":[],"kind":"story","title":"The Ink Road"}'])]
 
 
 class ChapterRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -148,7 +149,8 @@ class ChapterRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChapterPatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """A new title, body or file makes a version. `number` moves it; the others close up."""
+    """A new title, body or file makes a version of the chapter, and of the work. `number` moves it, and the others
+    close up: a version of the work alone."""
 
     title: Title | msgspec.UnsetType = msgspec.UNSET
     body: Body | msgspec.UnsetType = msgspec.UNSET

@@ -424,6 +424,16 @@ async def version(db: Any, work_id: UUID, number: int) -> Any:
     return await db.fetchrow("SELECT * FROM works.work_version WHERE work_id = $1 AND number = $2", work_id, number)
 
 
+async def version_sizes(db: Any, work_id: UUID, before: int | None, limit: int) -> list[int]:
+    """Bytes of contents, the latest first."""
+    rows = await db.fetch(
+        "SELECT octet_length(content) AS size FROM works.work_version"
+        " WHERE work_id = $1 AND ($2::bigint IS NULL OR number < $2) ORDER BY number DESC LIMIT $3",
+        work_id, before, limit,
+    )  # fmt: skip
+    return [row["size"] for row in rows]
+
+
 async def versions(db: Any, work_id: UUID, before: int | None, limit: int) -> list[Any]:
     rows: list[Any] = await db.fetch(
         "SELECT * FROM works.work_version WHERE work_id = $1 AND ($2::bigint IS NULL OR number < $2)"
@@ -446,6 +456,17 @@ async def chapters(db: Any, work_id: UUID, *, public: bool, after: int, limit: i
         "SELECT * FROM works.chapter WHERE work_id = $1 AND number > $2 AND ($3 = false OR status = 'published')"
         " ORDER BY number LIMIT $4",
         work_id, after, public, limit,
+    )  # fmt: skip
+    return rows
+
+
+async def chapter_digests(db: Any, work_id: UUID) -> list[Any]:
+    """Of all that the work has, drafts too, by place: number, title, and the digest of the latest text or file."""
+    rows: list[Any] = await db.fetch(
+        "SELECT c.number, v.title, v.sha256 FROM works.chapter c"
+        " JOIN works.chapter_version v ON v.chapter_id = c.id AND v.number = c.content_version"
+        " WHERE c.work_id = $1 AND c.number > 0 ORDER BY c.number",
+        work_id,
     )  # fmt: skip
     return rows
 

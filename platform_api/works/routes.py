@@ -178,7 +178,8 @@ class WorkController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], caller: Who, works: Works, limit: Limit = LIMIT_DEFAULT,
         cursor: Cursor = None,
     ) -> Envelope[list[WorkVersion]]:  # fmt: skip
-        """All versions of a work, the latest first, for those who made it."""
+        """All versions of a work, the latest first, for those who made it. A page of long ones is shorter than asked
+        for; its `limit` says how many it holds."""
         return ok(request, *await works.catalog.versions(caller, path_id(work_id, "work"), cursor, limit))
 
 

@@ -9,7 +9,9 @@ proof.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -109,6 +111,10 @@ async def registered(http: httpx.AsyncClient, writer: Person, work: dict[str, An
     assert found["status"] == "registered"
     check = (await http.get(f"/v1/copyrights/{asked['sha256']}")).json()["data"]
     assert (check["title"], check["author"], check["object_id"]) == ("The Ink Road", "Ada Ink", found["object_id"])
+    version = (await writer.data("GET", f"/v1/works/{work['id']}/versions"))[0]
+    assert hashlib.sha256(version["content"].encode()).hexdigest() == check["sha256"]
+    digests = [hashlib.sha256((TEXT + title).encode()).hexdigest() for title in ("One", "Two")]
+    assert [chapter["sha256"] for chapter in json.loads(version["content"])["chapters"]] == digests
     certificate = await http.get(f"/v1/certificates/{asked['id']}", headers=writer.bearer)
     assert certificate.content.startswith(b"%PDF-")
 

@@ -16,8 +16,8 @@ from platform_api.registry.desk import ABORTS_MAX
 from platform_api.registry.service import registry_desk
 from settlement.chain.encoding import address_bytes
 from settlement.chain.rights import Grant
-from tests.integration.platform_api.test_registry import registered
-from tests.integration.platform_api.test_works import creator, published, story
+from tests.integration.platform_api.test_registry import a_story, registered
+from tests.integration.platform_api.test_works import creator, published
 from tests.support.licences import TERMS, issued, keyed, studio
 from tests.support.registry import Crash, chain
 from tests.unit.platform_api.test_sui_signature import Wallet
@@ -243,7 +243,7 @@ async def test_registration_waits_for_one_of_each_other_account_and_not_for_hund
     waiting = await world.sql("SELECT count(*) AS n FROM registry.license_record WHERE status = 'waiting' OR revoked")
     assert waiting[0]["n"] >= 24 + len(more)
     _, _, honest = await creator(world, "Honest")
-    mine = await story(world, honest, f"Mine {uuid4().hex}")
+    mine = await a_story(world, honest)
     await world.data("POST", "/v1/copyrights", headers=keyed(honest), json={"work_id": mine["id"]})
     for _ in range(3):
         assert await chain.desk.step()
@@ -258,8 +258,8 @@ async def test_accounts_take_turns_at_registering(world, chain):
     """Also where each has registered before: the desk goes round, and does not begin with the first each time."""
     people = [(await creator(world, f"Author {number}"))[2] for number in range(3)]
     for bearer in people:
-        for number in range(3):
-            mine = await story(world, bearer, f"Story {number} {uuid4().hex}")
+        for _ in range(3):
+            mine = await a_story(world, bearer)
             await world.data("POST", "/v1/copyrights", headers=keyed(bearer), json={"work_id": mine["id"]})
     for turn in range(1, 4):
         for _ in people:
@@ -293,7 +293,7 @@ async def test_registrations_beyond_a_days_number_are_refused(world, chain, monk
     monkeypatch.setattr(copyrights, "A_DAY", 2)
     _, _, bearer = await creator(world)
     for number in range(3):
-        mine = await story(world, bearer, f"Story {number} {uuid4().hex}")
+        mine = await a_story(world, bearer)
         ask = ("POST", "/v1/copyrights"), {"headers": keyed(bearer), "json": {"work_id": mine["id"]}}
         if number < 2:
             await world.data(*ask[0], **ask[1])

@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import io
+import json
+import unicodedata
 from itertools import count, groupby
 from uuid import UUID, uuid4
 
@@ -45,8 +47,10 @@ def keyed(bearer):
 
 
 async def a_story(world, bearer):
-    """A work whose content nobody else has."""
-    return await story(world, bearer, f"Road {uuid4().hex}")
+    """A work, with a chapter, whose content nobody else has."""
+    work = await story(world, bearer, f"Road {uuid4().hex}")
+    await chapter(world, bearer, work)
+    return work
 
 
 async def register(world, bearer, **body):
@@ -91,7 +95,7 @@ async def test_work_is_registered_and_everybody_can_check_it(world, chain):
     session, bearer = await world.sign_in(wallet)
     await world.data("POST", "/v1/creators", headers=bearer, json={"display_name": "Ada Ink"})
     work = await a_story(world, bearer)
-    (version,) = await world.data("GET", f"/v1/works/{work['id']}/versions", headers=bearer)
+    version, _ = await world.data("GET", f"/v1/works/{work['id']}/versions", headers=bearer)
     key = keyed(bearer)
     made = await world.data("POST", "/v1/copyrights", headers=key, json={"work_id": work["id"]})
     again = await world.data("POST", "/v1/copyrights", headers=key, json={"work_id": work["id"]})
@@ -182,6 +186,8 @@ async def test_content_is_registered_once_whoever_asks(world, chain):
     _, _, other = await creator(world, "Copyist")
     title = f"Same {uuid4().hex}"
     mine, theirs = await story(world, bearer, title), await story(world, other, title)
+    await chapter(world, bearer, mine)
+    await chapter(world, other, theirs)
     answers = await asyncio.gather(*(
         world.client.post("/v1/copyrights", headers=keyed(who), json={"work_id": work["id"]})
         for who, work in ((bearer, mine), (other, theirs))
@@ -193,6 +199,83 @@ async def test_content_is_registered_once_whoever_asks(world, chain):
     await refused(world, won[0], 409, "CONFLICT", "already_registered", work_id=won[1]["id"])
     await refused(world, lost[0], 409, "CONFLICT", "hash_registered", work_id=lost[1]["id"])
     assert len(chain.events("WorkRegistered")) == 1
+
+
+async def test_work_is_registered_with_its_chapters(world, chain):
+    """Each in its place, with the digest of its text in NFC: a changed chapter is another version, another digest."""
+    _, _, bearer = await creator(world)
+    work = await story(world, bearer, f"Road {uuid4().hex}")
+    path = f"/v1/works/{work['id']}"
+    texts = [f"Cafe\u0301 {uuid4().hex} " * 5, "The courier came by the river road. " * 5]
+    parts = [await chapter(world, bearer, work, title, text) for title, text in zip("AB", texts, strict=True)]
+    digests = [hashlib.sha256(unicodedata.normalize("NFC", text).encode()).hexdigest() for text in texts]
+
+    async def latest():
+        version = (await world.data("GET", f"{path}/versions", headers=bearer))[0]
+        assert hashlib.sha256(version["content"].encode()).hexdigest() == version["sha256"]
+        return version, json.loads(version["content"])["chapters"]
+
+    version, chapters = await latest()
+    assert chapters == [{"number": 1, "sha256": digests[0], "title": "A"},
+                        {"number": 2, "sha256": digests[1], "title": "B"}]  # fmt: skip
+    made = await register(world, bearer, work_id=work["id"])
+    assert (made["number"], made["sha256"]) == (version["number"], version["sha256"]) == (3, version["sha256"])
+    seen = {made["sha256"]}
+    for method, place, body in (
+        ("PATCH", 0, {"body": "Another text, from its first word to its last. " * 5}),
+        ("PATCH", 1, {"title": "C"}), ("PATCH", 1, {"number": 1}), ("DELETE", 0, None),
+    ):  # fmt: skip
+        await world.data(method, f"/v1/chapters/{parts[place]['id']}", headers=bearer, json=body)
+        now = await register(world, bearer, work_id=work["id"])
+        assert now["number"] == made["number"] + len(seen) and now["sha256"] not in seen, body
+        seen.add(now["sha256"])
+    _, chapters = await latest()
+    assert chapters == [{"number": 1, "sha256": digests[1], "title": "C"}]
+    await refused(world, bearer, 409, "CONFLICT", "already_registered", work_id=work["id"], number=made["number"])
+    assert (await world.data("GET", path, headers=bearer))["content_version"] == made["number"] + 4
+    check = await world.data("GET", f"/v1/copyrights/{made['sha256']}")
+    assert check["status"] == "pending" and "digest of each of its files and chapters" in check["covers"]
+    page = await world.client.get(f"/v1/copyrights/{made['sha256']}", headers=PAGE)
+    assert "digest of each of its files and chapters" in page.text
+
+
+async def test_an_empty_draft_is_not_registered_and_keeps_nobody_from_the_title(world):
+    _, _, squatter = await creator(world, "Squatter")
+    _, _, bearer = await creator(world)
+    title = f"The Famous Book {uuid4().hex}"
+    draft, film = await story(world, squatter, title), await story(world, squatter, title, kind="film")
+    for empty in (draft, film):
+        await refused(world, squatter, 409, "CONFLICT", "nothing_to_register", work_id=empty["id"])
+    await chapter(world, squatter, draft, body="Not a word of what the other wrote stands here. " * 5)
+    await register(world, squatter, work_id=draft["id"])
+    await refused(world, squatter, 409, "CONFLICT", "nothing_to_register", work_id=draft["id"], number=1)
+    work, _ = await published(world, bearer, title)
+    assert (await register(world, bearer, work_id=work["id"]))["status"] == "pending"
+
+
+async def test_what_was_registered_before_versions_named_chapters_stays_and_is_named_for_what_it_is(world, chain):
+    """A registration of that time, as it lies in the database, is checked as ever; the next one has the chapters."""
+    _, _, bearer = await creator(world)
+    work, before = await registered(world, chain, bearer)
+    path = f"/v1/works/{work['id']}"
+    content = json.loads((await world.data("GET", f"{path}/versions", headers=bearer))[0]["content"])
+    del content["chapters"]
+    old = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    digest = hashlib.sha256(old)
+    await world.sql(
+        "INSERT INTO works.work_version (work_id, number, content, sha256, change_note, created_by)"
+        " SELECT id, 3, $2, $3, '', account_id FROM works.work WHERE id = $1", UUID(work["id"]), old, digest.digest(),
+    )  # fmt: skip
+    await world.sql("UPDATE works.work SET content_version = 3 WHERE id = $1", UUID(work["id"]))
+    await world.sql(
+        "UPDATE registry.registration SET sha256 = $2, number = 3 WHERE id = $1", UUID(before["id"]), digest.digest()
+    )
+    check = await world.data("GET", f"/v1/copyrights/{digest.hexdigest()}")
+    assert check["status"] == "registered" and check["object_id"] == before["object_id"]
+    assert "of no chapter" in check["covers"]
+    await refused(world, bearer, 409, "CONFLICT", "nothing_to_register", work_id=work["id"], number=3)
+    now = await register(world, bearer, work_id=work["id"])
+    assert now["number"] == 4 and now["sha256"] == before["sha256"]
 
 
 async def test_content_that_stands_on_the_chain_for_somebody_else_fails(world, chain):
@@ -281,6 +364,7 @@ async def test_certificate_is_signed_and_says_what_stands_on_the_chain(world, ch
     whole = "".join(text.split())
     for fact in (now["title"], author, now["sha256"], now["object_id"], now["digest"], now["registered_at"],
                  now["address"], now["check_url"], "does not prove who made", "a certificate of its own",
+                 "of its files and chapters",
                  hashlib.sha256(signer.dump()).hexdigest()):  # fmt: skip
         assert "".join(fact.split()) in whole, fact
     check = await world.data("GET", f"/v1/copyrights/{now['sha256']}")

@@ -92,6 +92,7 @@ async def test_a_launch_survives_a_core_that_stands_still_and_its_trades_reach_t
 async def check_registration(exchange, writer):
     """The back office dies while the registration is on its way; the next one ends it."""
     work = await writer.data("POST", "/v1/works", kind="story", title="The Ink Road")
+    await writer.data("POST", f"/v1/works/{work['id']}/chapters", title="One", body="Down the river road. " * 10)
     asked = await writer.data("POST", "/v1/copyrights", work_id=work["id"])
     os.kill(exchange.pid("backoffice"), signal.SIGKILL)
     (found,) = await answers(
