@@ -276,7 +276,11 @@ class LicenseController(Controller):
         self, request: AnyRequest, license_id: FromPath[str], caller: Who, licensing: Licensing,
         chapter_id: FromQuery[UUID | None] = None,
     ) -> Envelope[Access]:  # fmt: skip
-        """Short-lived URLs of the files of the work, or of one chapter, for who has a seat of the licence."""
+        """Short-lived URLs of the files of the work, or of one chapter, for who has a seat of an enterprise licence.
+
+        Licences of the other types give rights and open no files here: their licensee gets the work from the licensor,
+        or buys it (403 `no_seats`). A licensee who has seats and none themselves gets 403 `no_seat`.
+        """
         return ok(request, await licensing.seats.access(caller, path_id(license_id, "license"), chapter_id))
 
 

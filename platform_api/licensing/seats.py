@@ -2,7 +2,8 @@
 
 Who has a seat may use the whole work as who bought it does, chapters and files, as long as the seat is theirs and the
 licence holds with all above it; that is asked at each request, so a suspension counts at once. The work stands in
-their library. A seat is no purchase: nobody rates a work by it (docs/decisions/0053).
+their library. A seat is no purchase: nobody rates a work by it (docs/decisions/0053). A licence of another type has no
+seats and opens nothing: what its licensee may do with the work is between the two parties.
 """
 
 from __future__ import annotations
@@ -93,13 +94,14 @@ class Seats:
         ]  # fmt: skip
 
     async def access(self, caller: Caller, license_id: UUID, chapter_id: UUID | None) -> Access:
-        """Signed URLs of what the caller's seat opens. Raises ApiError NOT_FOUND, also for who never had one;
-        LICENSE_EXPIRED `access_ended`."""
+        """Signed URLs of what the caller's seat opens. Raises ApiError NOT_FOUND, also for who never had one and is no
+        party of the licence; FORBIDDEN `no_seats`, `no_seat` for a party; LICENSE_EXPIRED `access_ended`."""
         async with self._database.connection() as db:
             seat = await queries.last_seat(db, license_id, UUID(caller.account_id))
-            if seat is None:
-                raise unknown("license")
             row = await queries.license_row(db, license_id)
+            if seat is None:
+                check_party(row, caller, "licensee", "licensor")
+                raise _no_seat(row)
             holds = await queries.valid_ids(db, [license_id], datetime.now(UTC))
             if seat["released_at"] is not None or not holds:
                 raise ApiError(ErrorCode.LICENSE_EXPIRED, "The access has ended.", reason="access_ended")
@@ -113,6 +115,17 @@ class Seats:
         await self._kernel.audit.record(
             db, event, subject, actor=caller.account_id, new={"account_id": str(account_id)}
         )
+
+
+def _no_seat(row: Any) -> ApiError:
+    if row["seats"] is None:
+        message = (
+            f"The licence is {row['license_type']} and has no seats: it gives the rights that it names, and opens no"
+            " files. Buy the work to read it here, or ask the licensor for it."
+        )
+        return ApiError(ErrorCode.FORBIDDEN, message, reason="no_seats")
+    message = "A seat opens the files, and you have none: the licensee gives them, also to themselves."
+    return ApiError(ErrorCode.FORBIDDEN, message, reason="no_seat")
 
 
 def _seat(row: Any) -> Seat:

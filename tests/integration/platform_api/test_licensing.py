@@ -651,9 +651,10 @@ async def test_a_seat_opens_the_work_as_long_as_it_and_its_licence_hold(world):
     page = await world.data("GET", f"{files}?chapter_id={drawn['id']}", headers=holder)
     assert (await world.client.get(page["files"][0]["url"])).content == png(b"page")
     await world.refused(404, "NOT_FOUND", "unknown_chapter", "GET", f"{files}?chapter_id={uuid4()}", headers=holder)
-    for bearer in (stranger, buyer):  # the licensee needs a seat as everybody does
-        assert not await is_open(bearer)
-        await world.refused(404, "NOT_FOUND", "unknown_license", "GET", files, headers=bearer)
+    assert not await is_open(stranger) and not await is_open(buyer)
+    await world.refused(404, "NOT_FOUND", "unknown_license", "GET", files, headers=stranger)
+    for party in (buyer, owner):  # the licensee needs a seat as everybody does
+        await world.refused(403, "FORBIDDEN", "no_seat", "GET", files, headers=party)
     path = f"/v1/works/{work['id']}/rating"
     await world.refused(403, "FORBIDDEN", "not_bought", "PUT", path, headers=holder, json={"stars": 5})
     staff_id, staff = await studio(world)
@@ -680,6 +681,22 @@ async def test_a_seat_opens_the_work_as_long_as_it_and_its_licence_hold(world):
         "license.seat_assigned", "license.seat_released", "license.seat_assigned"
     ]  # fmt: skip
     assert {row["account_id"] for row in rows} == {holder_id}
+
+
+async def test_a_licence_without_seats_says_so_to_its_parties_and_nobody_else(world):
+    owner, work, first, _ = await with_files(world)
+    buyer_id, buyer = await studio(world)
+    held = await issued(world, owner, work, buyer_id, license_type="exclusive")
+    files = f"/v1/licenses/{held['id']}/access-token"
+    assert (await world.data("GET", f"/v1/licenses/{held['id']}", headers=buyer))["status"] == "active"
+    for party in (buyer, owner):
+        answer = await world.refused(403, "FORBIDDEN", "no_seats", "GET", files, headers=party)
+        assert "exclusive" in answer.json()["error"]["message"]
+    assert await is_locked(world, buyer, work, first)
+    _, stranger = await world.sign_in()
+    await world.refused(404, "NOT_FOUND", "unknown_license", "GET", files, headers=stranger)
+    await world.refused(404, "NOT_FOUND", "unknown_license", "GET", f"/v1/licenses/{uuid4()}/access-token",
+                        headers=buyer)  # fmt: skip
 
 
 async def test_a_seat_below_another_licence_ends_with_the_one_above(world):
