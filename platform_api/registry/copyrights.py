@@ -36,7 +36,7 @@ PROVES = (
 OF_CHAPTER = "The text, or the file, of one chapter."
 OF_WORK = "A list of the work's title and description, with the SHA-256 digest of each of its files and chapters."
 OF_FILES = "A list of the work's title and description, with the SHA-256 digest of each of its files, of no chapter."
-"""Of the time when versions did not name chapters (docs/decisions/0067)."""
+"""Of the time when versions did not name chapters (docs/decisions/0068)."""
 _DIGEST = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}")
 """32 bytes in base58."""
 OPEN_MAX = 100

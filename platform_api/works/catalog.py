@@ -585,7 +585,7 @@ class Catalog:
 
 
 def content_of(row: Any, assets: list[Any], chapters: list[Any] | None) -> bytes:
-    """What a version's digest is of: JSON in UTF-8, keys in order, without spaces (docs/decisions/0028 and 0067).
+    """What a version's digest is of: JSON in UTF-8, keys in order, without spaces (docs/decisions/0028 and 0068).
 
     `chapters` by place, of kinds that have them; each with the digest of its text or file.
     """
