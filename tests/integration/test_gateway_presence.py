@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 import ssl
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,20 @@ async def test_f71_a_handshake_that_is_not_made_is_cut_at_both_doors(tmp_path: P
             reader, writer = await asyncio.open_connection(host, int(port))
             assert await asyncio.wait_for(reader.read(), HANG_S) == b""
             writer.close()
+
+
+async def test_the_kernel_keeps_thousands_waiting_at_both_doors(tmp_path: Path) -> None:
+    """A turn takes few of them; where the kernel keeps as few, all who come at once but those are turned away for
+    seconds, by a retry of TCP that nobody sees."""
+    pem, key_pem = certificate(tmp_path)
+    async with exchange(tmp_path, listed=False, tls_certificate=pem, tls_key=key_pem, tls_port=0) as x:
+        doors = [door for server in x.server._servers for door in server.sockets]
+        assert len(doors) == 2
+        most = int(Path("/proc/sys/net/core/somaxconn").read_text())
+        for door in doors:
+            info = door.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+            (kept,) = struct.unpack_from("=I", info, 28)  # tcpi_sacked: of a socket that listens, its backlog
+            assert kept == min(most, x.server.settings.accept_backlog) > x.server.settings.accepts_per_turn
 
 
 async def test_a_key_comes_from_its_addresses_over_tls_too(tmp_path: Path) -> None:
