@@ -12,7 +12,7 @@ make. What the application consists of stands in `contexts.py`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError
@@ -26,12 +26,12 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.routes import HTTPRoute
 from litestar.static_files import create_static_files_router
-from litestar.types import Scope
+from litestar.types import BeforeRequestHookHandler, Scope
 
 from engine.messages.errors import Unavailable
 from platform_api.contexts import CONTEXTS
 from platform_api.database import Database
-from platform_api.errors import handle
+from platform_api.errors import ApiError, ErrorCode, handle
 from platform_api.gate import Gate
 from platform_api.idempotency import Idempotency
 from platform_api.identity.service import IdentityService
@@ -51,6 +51,9 @@ from platform_api.security import Caller, SessionGuard, TokenSigner, caller_of, 
 from platform_api.settings import ApiSettings
 
 __all__ = ["create_app", "openapi_document"]
+
+NAME_TOLD_MAX = 100
+"""Characters of a name that nobody knows: an answer is no place for what somebody sent."""
 
 
 def create_app(
@@ -131,8 +134,10 @@ def _routes(names: frozenset[str], web_folder: Path | None, body_bytes_max: int,
     routes: list[Any] = [controller for context in CONTEXTS for controller in context.controllers]
     if web_folder is not None:
         routes.append(create_static_files_router("/", [web_folder], html_mode=True, include_in_schema=False))
+    known: dict[tuple[str, str], frozenset[str]] = {}
     app = Litestar(
         routes,
+        before_request=_refuse_unknown(known),
         dependencies={name: Provide(_part(name), sync_to_thread=False) for name in names}
         | {
             "caller": Provide(provide_caller),
@@ -149,7 +154,34 @@ def _routes(names: frozenset[str], web_folder: Path | None, body_bytes_max: int,
     for route in app.routes:
         if isinstance(route, HTTPRoute):
             _one_after_the_other(route)
+            for method, (handler, model) in route.route_handler_map.items():
+                if handler.resolve_include_in_schema():  # files of the terminal take what a page puts behind names
+                    names = frozenset(parameter.field_alias for parameter in model.expected_query_params)
+                    known[route.path_format, method] = names
     return app
+
+
+def _refuse_unknown(known: Mapping[tuple[str, str], frozenset[str]]) -> BeforeRequestHookHandler:
+    """Litestar's hook before a handler: a parameter of the query that the route has not is refused, not passed over.
+
+    `known` has the names of each route by its path template and method; whoever makes it may fill it later.
+    """
+
+    async def before(request: Request[Any, Any, Any]) -> None:
+        if not request.scope["query_string"]:
+            return
+        names = known.get((request.scope["path_template"], request.method))
+        if names is None:
+            return
+        for name in request.query_params:
+            if name not in names:
+                taken = f"takes {', '.join(sorted(names))}" if names else "takes none"
+                raise ApiError(
+                    ErrorCode.VALIDATION_ERROR, f"{name[:NAME_TOLD_MAX]}: is no parameter of this route, which {taken}",
+                    reason="unknown_parameter", field=name[:NAME_TOLD_MAX],
+                )  # fmt: skip
+
+    return before
 
 
 def _one_after_the_other(route: HTTPRoute) -> None:

@@ -56,6 +56,7 @@ units of an asset a day, one of their own, made after the sign-in and spent by t
 edited has an `ETag`: send it back as `If-Match`, and nobody's change is overwritten unseen.
 
 **Lists** come in pages: `limit` (20 unless told, at most 200) and the `next_cursor` of the answer as `cursor`.
+A parameter or a field that the route does not have is refused (400), so a misspelt one is never passed over.
 
 **Limits**, unless the operator sets others: a minute 100 requests of an address without a token, 1,000 of an account,
 100 orders, 10 sign-ins; an hour 1,000 changes of the catalogue, and
@@ -152,8 +153,10 @@ def document_of(app: Litestar) -> dict[str, Any]:
     """The document with examples."""
     document: dict[str, Any] = app.openapi_schema.to_schema()
     example = _Examples(document.get("components", {}).get("schemas", {}))
-    for item in document["paths"].values():
+    for path, item in document["paths"].items():
         for operation in item.values():
+            if path.startswith("/v1/"):
+                operation["responses"].setdefault("400", {})  # of a parameter that the route has not
             operation["summary"] = _first_sentence(operation.get("description", ""))
             contents = [operation.get("requestBody", {}).get("content", {})]
             for status, response in operation.get("responses", {}).items():

@@ -459,6 +459,30 @@ async def test_metrics_count_what_happens(world):
         assert line in text, line
 
 
+async def test_a_parameter_that_a_route_does_not_have_is_refused_by_every_route(world, document):
+    """Whoever wrote `resolution=1h` got candles of a minute, and no word."""
+    session, bearer = await world.sign_in()
+    for role in ("moderator", "admin", "studio", "operator", "super_admin"):
+        await world.grant(session["account_id"], role)
+    asked = 0
+    for method, path, operation in operations(document):
+        if not path.startswith("/v1/"):
+            continue
+        names = [p["name"] for p in operation.get("parameters", []) if p["in"] == "query"]
+        path = re.sub(r"\{\w+\}", str(uuid4()), path)
+        answer = await world.client.request(method, path, headers=bearer, params={"resolution_": "1h"})
+        error = answer.json()["error"]
+        told = (answer.status_code, error["code"], error["details"].get("reason"), error["details"].get("field"))
+        assert told == (400, "VALIDATION_ERROR", "unknown_parameter", "resolution_"), (method, path, told)
+        assert all(name in error["message"] for name in names), (method, path, error["message"])
+        asked += 1
+    assert asked > 200
+    long = await world.client.get("/v1/time", params={"x" * 2_000: ""})
+    assert long.json()["error"]["details"]["field"] == "x" * 100
+    page = await world.client.get("/v1/markets/INK/candles", params={"resolution": "1h"})
+    assert "interval" in page.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("world", [{"cors_origins": ("https://app.example.org",)}], indirect=True)
 async def test_pages_of_listed_origins_may_read_and_no_other(world):
     asked = {"access-control-request-method": "GET", "access-control-request-headers": "authorization"}
