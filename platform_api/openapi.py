@@ -2,8 +2,8 @@
 everywhere.
 
 Examples are made from the schemas: a field's own `examples` (in its `msgspec.Meta`) come first, then what its type,
-format or limits call for. So a route has them without writing any; a field with a pattern needs one of its own, and a
-test says so.
+format or limits call for, or its name (`example_values.py`). So a route has them without writing any; a field with a
+pattern needs one of its own, and one whose name says nothing yet needs a value there: tests say so.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from litestar.openapi.spec import (
 )
 
 from platform_api.errors import STATUS, Failure
+from platform_api.example_values import BY_NAME
 from platform_api.security import ACCESS_COOKIE
 
 __all__ = ["BEARER", "also_as", "config", "document_of", "failures"]
@@ -84,13 +85,6 @@ TAGS: Mapping[str, str] = {
 """What routes are grouped by."""
 GOOD: Mapping[int, str] = {200: "Done.", 201: "Made.", 202: "Taken; it is done later.", 204: "Done; no body."}
 DEPTH_MAX = 12
-BY_NAME: Mapping[str, Any] = {
-    "id": "0197e7a2-5b7c-7c3e-9f0a-3f3c2b1a0d4e", "request_id": "0197e7a2-5b7c-7c3e-9f0a-3f3c2b1a0d4f",
-    "code": "VALIDATION_ERROR", "timestamp": "2026-01-02T03:04:05.678901Z", "next_cursor": None, "limit": 20,
-    "version": 3, "amount": "12.5", "cursor": None, "asset": "USDC", "assets": "USDC", "genre": "drama",
-    "genres": "drama", "symbol": "QUILL", "territory": "PG", "territories": "PG", "price_min": "1", "price_max": "100",
-    "status": "live", "signature": "9f86d081" * 8, "batch": "12",
-}  # fmt: skip
 BODIES: Mapping[str, Any] = {
     "CalculationRequest": {"work_id": BY_NAME["id"], "asset": "USDC", "amount": "12.5"},
     "EstimateRequest": {"market": "INK-USDC", "side": "buy", "size": "5", "budget": None, "price": None},
@@ -246,8 +240,17 @@ class _Examples:
         match kind:
             case "object":
                 fields = schema.get("properties", {})
-                return {field: self.of(part, field, depth + 1) for field, part in fields.items()}
+                example = {}
+                for field, part in fields.items():
+                    particular = f"{schema.get('title')}.{field}"
+                    word = particular if particular in BY_NAME else field
+                    example[field] = self.of(part, word, depth + 1)
+                if "pagination" in example and not isinstance(example.get("data"), list):
+                    del example["pagination"]  # of the envelope: lists alone have it
+                return example
             case "array":
+                if isinstance(BY_NAME.get(name), list):
+                    return BY_NAME[name]
                 if "prefixItems" in schema:
                     return [self.of(part, name, depth + 1) for part in schema["prefixItems"]]
                 return [self.of(schema["items"], name, depth + 1)] if schema.get("items") else []

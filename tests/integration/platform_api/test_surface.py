@@ -73,6 +73,29 @@ def test_every_body_and_answer_has_an_example_that_fits_its_schema(document):
     assert checked > 100
 
 
+def test_no_example_says_the_name_of_its_field_alone(document):
+    """`"price": "price"` in a document that promises decimal strings."""
+
+    def repeated(node, name):
+        if isinstance(node, dict):
+            return [found for key, value in node.items() for found in repeated(value, key)]
+        if isinstance(node, list):
+            return [found for value in node for found in repeated(value, name)]
+        said = isinstance(node, str) and node.rstrip("x").replace(" ", "_") == name.rstrip("x")
+        return [name] if said else []
+
+    assert repeated({"bids": [["bids"]], "not_before": "not before"}, "") == ["bids", "not_before"]
+    for method, path, operation in operations(document):
+        contents = [operation.get("requestBody", {}).get("content", {})]
+        contents += [a.get("content", {}) for s, a in operation["responses"].items() if int(s) < 400]
+        told = [media["example"] for content in contents for media in content.values() if "example" in media]
+        told += [{parameter["name"]: parameter["example"]} for parameter in operation.get("parameters", [])]
+        assert repeated(told, "") == [], f"{method} {path}: platform_api/example_values.py has no value for these"
+        answer = operation["responses"].get("200", {}).get("content", {}).get("application/json", {}).get("example")
+        if isinstance(answer, dict) and "pagination" in answer:
+            assert isinstance(answer["data"], list), f"{method} {path} is no list"
+
+
 def test_failures_of_the_document_are_those_of_the_table(document):
     codes = {400: {"VALIDATION_ERROR", "INVALID_CONTENT_FORMAT"}, 403: {"FORBIDDEN", "LICENSE_EXPIRED"},
              422: {"VERIFICATION_FAILED", "ORDER_REJECTED"}, 429: {"RATE_LIMITED"}}  # fmt: skip
