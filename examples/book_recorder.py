@@ -1,7 +1,7 @@
 """Record every change of a book, and prove that the record is whole.
 
-    python examples/book_recorder.py --market INK-USDC --out ink.jsonl --seconds 60
-    python examples/book_recorder.py --check ink.jsonl
+    .venv/bin/python examples/book_recorder.py --market INK-USDC --out ink.jsonl --seconds 60
+    .venv/bin/python examples/book_recorder.py --check ink.jsonl
 
 The stream is lossless: a message for every command that changed the book. Each names the one before it (`prev_seq`)
 and carries a checksum over the whole book, so `--check`, with the file alone, rebuilds every state and notices any line

@@ -1,6 +1,6 @@
 """The matching core alone: no server, no journal, no clock. Commands in, events out, in this process.
 
-    python examples/core.py --orders 200000 --seed 7
+    .venv/bin/python examples/core.py --orders 200000 --seed 7
 
 First a market is made from the JSON commands of docs/rulebook.md, the convenient way. Then orders come the fast way:
 one numpy array of records, `Core.apply_batch`, one array of event slots. At the end the state is walked and its hash

@@ -1,7 +1,7 @@
 """Where does the time of an order go? Place far from the market, cancel, and read the stamps in the acks.
 
-    byline trader probe
-    python examples/latency_probe.py --key .data/keys/trader-probe.key --market INK-USDC --count 1000
+    .venv/bin/byline trader probe
+    .venv/bin/python examples/latency_probe.py --key .data/keys/trader-probe.key --market INK-USDC --count 1000
 
 Every ack carries times of the exchange's clock: `t_in` (frame read), `t_matched`, `t_durable` (on disk), `t_out` (ack
 written). The round trip is measured here, so what is left of it is the network and this client. Only differences within

@@ -1,7 +1,7 @@
 """Make a market: one bid and one ask around the middle of the book, moved when the middle moves.
 
-    byline trader maker                                    # opens an account, writes .data/keys/trader-maker.key
-    python examples/market_maker.py --key .data/keys/trader-maker.key --market INK-USDC
+    .venv/bin/byline trader maker                 # opens an account, writes .data/keys/trader-maker.key
+    .venv/bin/python examples/market_maker.py --key .data/keys/trader-maker.key --market INK-USDC
 
 The market moves while an order is on its way, so a post-only price may meet the other side when it arrives
 (`would_cross`): the maker then steps behind it and tries again; `--steps` says how often before it waits for the next

@@ -1,8 +1,8 @@
 """Keep proof of what was acked: place an order with a receipt, and verify the exchange's signature on it.
 
-    byline trader alice                                    # opens an account, writes .data/keys/trader-alice.key
-    python examples/receipts.py --key .data/keys/trader-alice.key --market INK-USDC --out receipt.json
-    python examples/receipts.py --check receipt.json --exchange-key 64-HEX-DIGITS --environment local
+    .venv/bin/byline trader alice                 # opens an account, writes .data/keys/trader-alice.key
+    .venv/bin/python examples/receipts.py --key .data/keys/trader-alice.key --market INK-USDC --out receipt.json
+    .venv/bin/python examples/receipts.py --check receipt.json --exchange-key 64-HEX-DIGITS --environment local
 
 What to look at: the receipt names a key of its own, which proves nothing; give the one that you know. Here it is that
 of the first sign-in, which you would keep from then on. A receipt of which one digit was changed is refused.

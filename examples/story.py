@@ -1,7 +1,7 @@
 """A writer, a partner and a studio: from joining by wallet to a licence fee that is split, paid and final on the chain.
 
-    byline up                                # in another terminal
-    python examples/story.py                 # prints each step; about half a minute, most of it waiting for batches
+    .venv/bin/byline up                   # in another terminal
+    .venv/bin/python examples/story.py    # prints each step; about half a minute, most of it waiting for batches
 
 Everything goes through REST, as a web page would do it, with wallets made on the spot. Two things an outsider could
 not do: the studio's role is given by `byline people grant`, which works on the exchange's own machine, and the studio's

@@ -68,6 +68,7 @@ _TEXTS = {
     "purpose": "A feature film.", "statement": "I wrote this work myself.", "label": "trading bot",
     "note": "For the cover.", "memo": "Sale of The Salt Road", "message": "Sign in to Byline.",
     "email": "mara@example.org", "user_agent": "Mozilla/5.0", "ip_address": "192.0.2.7",
+    "covers": "The title, the description and the text of each chapter.",
     "proves": "Who signed in with this wallet had exactly this content at the time of registration.",
     "problem": "The chain is away; it is tried again.", "failure": "The card was declined.",
     "error": "The node did not answer.", "waiting": "The address is too new.",

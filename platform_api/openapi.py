@@ -3,7 +3,7 @@ everywhere.
 
 Examples are made from the schemas: a field's own `examples` (in its `msgspec.Meta`) come first, then what its type,
 format or limits call for, or its name (`example_values.py`). So a route has them without writing any; a field with a
-pattern needs one of its own, and one whose name says nothing yet needs a value there: tests say so.
+pattern needs one of its own, and a test says so; one whose name has no value there yet is shown as `text`.
 """
 
 from __future__ import annotations
@@ -272,6 +272,6 @@ class _Examples:
         if name.endswith("_at"):
             return str(BY_NAME["timestamp"])
         known = BY_NAME["id"] if name == "id" or name.endswith("_id") else BY_NAME.get(name)
-        text = known if isinstance(known, str) else name.replace("_", " ") or "text"
+        text = known if isinstance(known, str) else "text"
         text = text.ljust(schema.get("minLength", 0), "x")
         return text[: schema.get("maxLength", len(text))]
