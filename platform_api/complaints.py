@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec.inspect import EnumType, ListType, LiteralType, Metadata, StructType, Type, UnionType, type_info
 
 from platform_api.texts import LINE, PROSE
 
-__all__ = ["FORMS", "in_words"]
+__all__ = ["FORMS", "NOT_ALLOWED", "choices", "in_words"]
 
 _DECIMAL = "a decimal as 12.5: digits, and one point at most"
 FORMS: Mapping[str, str] = {
@@ -52,6 +55,7 @@ _KINDS = {
     "str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "object": "an object",
     "array": "a list", "null": "null", "uuid": "a UUID", "datetime": "a time", "date": "a day",
 }  # fmt: skip
+NOT_ALLOWED = "is none of the values allowed"
 _COMPARED = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
 
 
@@ -69,7 +73,7 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
      lambda found: f"must have {_COMPARED.get(found[1], 'exactly')} {found[2]} entries"),
     (re.compile(r"Expected `\w+` (>=|<=|>|<) (\S+)"), lambda found: f"must be {_COMPARED[found[1]]} {found[2]}"),
     (re.compile(r"Expected `str` matching regex (.*)", re.DOTALL), lambda found: f"must be {_form(found[1])}"),
-    (re.compile(r"Invalid enum value (.*)", re.DOTALL), lambda found: f"{found[1]} is none of the values allowed"),
+    (re.compile(r"Invalid enum value (.*)", re.DOTALL), lambda found: f"{found[1]} {NOT_ALLOWED}"),
     (re.compile(r"Invalid UUID"), lambda _: "must be a UUID"),
     (re.compile(r"Invalid RFC3339 encoded datetime"), lambda _: "must be a time as 2026-01-02T03:04:05Z"),
     (re.compile(r"Invalid RFC3339 encoded date"), lambda _: "must be a day as 2026-01-02"),
@@ -79,6 +83,32 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
 
 def _form(pattern: str) -> str:
     return _BY_REPR.get(pattern, "of the form that the OpenAPI document has an example of")
+
+
+def choices(annotation: Any, place: str) -> list[str]:
+    """What the field at `place` (`body`, `kind`, `lines[0].kind`) of a body of that type takes; nothing if open."""
+    node = type_info(annotation)
+    for part in [] if place == "body" else re.findall(r"\[[^\]]*\]|[^.\[\]]+", place):
+        node = next((each for each in _inside(node) if isinstance(each, (StructType, ListType))), node)
+        if isinstance(node, ListType):
+            node = node.item_type
+        elif isinstance(node, StructType):
+            found = [field.type for field in node.fields if field.encode_name == part]
+            if not found:
+                return []
+            node = found[0]
+        else:
+            return []
+    return [str(value) for each in _inside(node) if isinstance(each, LiteralType) for value in each.values] + [
+        str(member.value) for each in _inside(node) if isinstance(each, EnumType) for member in each.cls
+    ]
+
+
+def _inside(node: Type) -> list[Type]:
+    """The types that one of its values may have."""
+    if isinstance(node, Metadata):
+        return _inside(node.type)
+    return [part for each in node.types for part in _inside(each)] if isinstance(node, UnionType) else [node]
 
 
 def in_words(message: str) -> str:

@@ -35,7 +35,7 @@ from engine.messages.errors import (
     Refused,
     Unavailable,
 )
-from platform_api.complaints import in_words
+from platform_api.complaints import NOT_ALLOWED, choices, in_words
 
 __all__ = [
     "ApiError",
@@ -206,6 +206,8 @@ def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     """Litestar's exception handler of the whole application."""
     request_id = request.scope["state"].get("request_id", "-")
     answer = as_api_error(error)
+    if isinstance(error, ValidationException) and answer.message.endswith(NOT_ALLOWED):
+        _name_choices(answer, request.scope.get("route_handler"))
     if answer.code is ErrorCode.INTERNAL_ERROR:
         log.error(
             "event=unforeseen request_id=%s method=%s path=%s", request_id, request.method, request.url.path,
@@ -217,6 +219,16 @@ def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
         media_type="application/json",
         headers=answer.headers,
     )
+
+
+def _name_choices(answer: ApiError, handler: Any) -> None:
+    """Adds what the field takes, where the route's own type of it tells."""
+    field = answer.details["field"]
+    of_body = getattr(handler, "parsed_data_field", None)
+    parameter = handler.parsed_fn_signature.parameters.get(field) if handler is not None else None
+    of_field, place = (parameter, "body") if parameter is not None else (of_body, field)
+    if of_field is not None and (allowed := choices(of_field.annotation, place)):
+        answer.message += f": {', '.join(allowed)}"
 
 
 def _internal() -> ApiError:
