@@ -51,7 +51,8 @@ good once. Pages take the tokens as cookies (`"delivery": "cookie"`); a request 
 carries the `csrf_token` as the header `X-CSRF-Token`. Steps of weight want a fresh
 signature, `POST /v1/auth/step-up`: launch and registration one within ten minutes, that of the sign-in included; a
 linked wallet, a key, another e-mail address, a transfer to somebody new, and what is paid from the balance beyond 50
-units of an asset a day, one of their own, made after the sign-in and spent by the act.
+units of an asset a day, one of their own, made after the sign-in and spent by the act; one that fails, as for lack of
+money, spends none.
 
 **Once.** Send an `Idempotency-Key` with what must not happen twice; where it is needed the route says so. What is
 edited has an `ETag`: send it back as `If-Match`, and nobody's change is overwritten unseen.

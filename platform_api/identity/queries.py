@@ -218,14 +218,23 @@ async def prove_session(db: Any, session_id: UUID) -> None:
     await db.execute("UPDATE identity.session SET proved_at = now() WHERE id = $1", session_id)
 
 
-async def spend_step_up(db: Any, session_id: UUID, longest: timedelta) -> bool:
+async def spend_step_up(db: Any, session_id: UUID, longest: timedelta, document_id: UUID | None) -> bool:
     """True once for each step-up that is not older; the signature of the sign-in itself is none."""
     tag = await db.execute(
-        "UPDATE identity.session SET proved_at = created_at"
+        "UPDATE identity.session SET proved_at = created_at, spent_for = $3, spent_proof = proved_at"
         " WHERE id = $1 AND revoked_at IS NULL AND proved_at > created_at AND proved_at > now() - $2::interval",
-        session_id, longest,
+        session_id, longest, document_id,
     )  # fmt: skip
     return str(tag) == "UPDATE 1"
+
+
+async def give_back_step_up(db: Any, account_id: UUID, document_id: UUID) -> None:
+    """As old as it was; once, and not over a later one."""
+    await db.execute(
+        "UPDATE identity.session SET proved_at = greatest(proved_at, spent_proof), spent_for = NULL, spent_proof = NULL"
+        " WHERE account_id = $1 AND spent_for = $2",
+        account_id, document_id,
+    )  # fmt: skip
 
 
 async def sessions(db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Any]:

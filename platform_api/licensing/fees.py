@@ -98,7 +98,7 @@ class Fees:
         _check_payable(period)
         await self._grants.check_payable(db, row, period, UUID(caller.account_id))
         what = f"the licence {row['id']} on the work {row['work_id']}"
-        await self._proofs.of_payment(db, caller, row["asset"], row["scale"], row["fee_units"], what)
+        await self._proofs.of_payment(db, caller, period["id"], row["asset"], row["scale"], row["fee_units"], what)
         parts = await self._parts(db, row, datetime.now(UTC))
         legs = _legs(caller.account, row, parts)
         ref = await queries.begin_payment(db, period["id"], msgspec.json.encode(legs).decode())
@@ -133,6 +133,7 @@ class Fees:
             await self._give_back(db, answer.ref, period)
         elif answer.state == "refused" and waits:
             await queries.fail_payment(db, period["id"])
+            await self._proofs.give_back(db, row["licensee_id"], period["id"])
             await self._lapse_if_late(db, period)
 
     async def _answered_at_once(self, db: Any, answer: MoneyAnswer) -> None:

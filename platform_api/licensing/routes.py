@@ -197,7 +197,8 @@ class LicenseController(Controller):
 
         The licence is active in the answer, or waits for the core and becomes so by itself. What is paid from the
         balance beyond so much of an asset a day (UTC; 50 unless the operator sets another amount), purchases included,
-        needs a step-up for itself, after the sign-in: 403 `step_up_required`. The owner gets a letter of it.
+        needs a step-up for itself, after the sign-in: 403 `step_up_required`. The owner gets a letter of it. A fee that
+        the core refuses (402, as `insufficient_funds`) gives the step-up back.
         """
         paid = await licensing.fees.pay(caller, path_id(license_id, "license"), idempotency_key)
         guard.forget(caller.session_id)

@@ -115,7 +115,7 @@ class Purchases:
         async def change(db: Any) -> Answer:
             row = await self.begin(db, caller, body)
             what = f"the offer {row['offer_id']} of the work {row['work_id']}"
-            await self._proofs.of_payment(db, caller, row["asset"], row["scale"], row["price_units"], what)
+            await self._proofs.of_payment(db, caller, row["id"], row["asset"], row["scale"], row["price_units"], what)
             leg = {
                 "from": caller.account, "asset": row["asset"],
                 "amount": decimal_text(row["price_units"], row["scale"]), "to": work_account(row["work_id"]),
@@ -245,6 +245,8 @@ class Purchases:
             await self.complete(db, answer.document_id, answer.ref)
         else:
             await queries.fail_purchase(db, answer.document_id, answer.reason)
+            row = await queries.purchase(db, answer.document_id)
+            await self._proofs.give_back(db, row["account_id"], answer.document_id)
 
 
 def purchase_of(row: Any, intent: Any = None) -> Purchase:

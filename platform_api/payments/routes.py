@@ -122,7 +122,8 @@ class PurchaseController(Controller):
 
         Needs an Idempotency-Key. What is paid from the balance beyond so much of an asset a day (UTC; 50 unless the
         operator sets another amount), licences included, needs a step-up for itself, after the sign-in: 403
-        `step_up_required` says how much. The owner gets a letter of it.
+        `step_up_required` says how much. The owner gets a letter of it. A payment that is refused, as for lack of
+        money, gives the step-up back.
         """
         made = await payments.buy(caller, data, required_key(idempotency_key))
         guard.forget(caller.session_id)
@@ -199,7 +200,7 @@ class TransferController(Controller):
     ) -> Envelope[Transfer]:  # fmt: skip
         """Give another account own money, for 0.1 %. Needs an Idempotency-Key, and for an account that was never paid
         before a step-up for itself, after the sign-in. 402 says that nothing has moved, and why, as
-        `insufficient_funds`."""
+        `insufficient_funds`; the step-up is not spent then."""
         made = await payments.transfers.make(caller, data, required_key(idempotency_key))
         guard.forget(caller.session_id)
         return ok(request, made)

@@ -62,7 +62,7 @@ class Transfers:
             fee, id_ = -(-units // FEE_PARTS), new_id()
             if not await queries.has_paid(db, UUID(caller.account_id), body.to):
                 text = f"{decimal_text(units, scale)} {body.asset} are on their way from your account to {body.to}."
-                await self._proofs.spend(db, caller, "A transfer to a new account", text)
+                await self._proofs.spend(db, caller, id_, "A transfer to a new account", text)
             await queries.insert_transfer(
                 db, id_, UUID(caller.account_id), body.to, body.asset, scale, units, fee, body.note
             )
@@ -98,6 +98,8 @@ class Transfers:
     async def _on_answer(self, db: Any, answer: MoneyAnswer) -> None:
         status = "completed" if answer.state == "posted" else "failed"
         row = await queries.turn_transfer(db, answer.document_id, status, answer.reason)
+        if status == "failed":
+            await self._proofs.give_back(db, row["source_id"], row["id"])
         if status == "completed":
             payload = {
                 "asset": row["asset"], "amount": decimal_text(row["amount_units"], row["scale"]),

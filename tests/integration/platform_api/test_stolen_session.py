@@ -171,6 +171,50 @@ async def test_a_stolen_session_buys_little_of_a_thief_who_sells(api_dsn):
         await shop.post(purchases, bearer, of(last))
 
 
+async def test_a_payment_that_fails_for_lack_of_money_gives_its_signature_back(api_dsn):
+    """A transfer, a purchase, a fee, one that is taken with the application; each is paid with it once there is money,
+    and then it is spent. A late answer gives it back as well."""
+    async with shop_over(api_dsn, unproved_per_day=1) as shop:
+        world = shop.world
+        seller, selling, work, _, offer = await shop.seller("30")
+        buyer, bearer = await shop.buyer()
+        await world.grant(buyer, "studio")
+        terms = {
+            "base_fee": "20", "territories": ["PG"], "duration": "P1Y", "scope": ["adapt"], "revenue_share_bps": 0,
+        }  # fmt: skip
+        licence = await world.data(
+            "POST", "/v1/licenses", headers=selling | {"idempotency-key": uuid4().hex},
+            json=terms | {"license_type": "standard", "work_id": work["id"], "licensee_id": buyer},
+        )  # fmt: skip
+        at_once = terms | {"license_type": "exclusive", "territories": ["AU"], "auto_approve": True}
+        made = await world.data("POST", f"/v1/works/{work['id']}/license-terms", headers=selling, json=at_once)
+        acts = (
+            ("/v1/transfers", {"to": seller, "asset": "USDC", "amount": "10"}, "10.01"),
+            ("/v1/purchases", {"offer_id": offer["id"], "method": "balance"}, "30"),
+            (f"/v1/licenses/{licence['id']}/pay", None, "20"),
+            ("/v1/license-applications", {"terms_id": made["id"]}, "20"),
+        )
+        proved = (
+            "SELECT proved_at > created_at AS good, proved_at FROM identity.session WHERE account_id = $1::text::uuid"
+        )
+        for path, body, needed in acts:
+            await shop.refused(403, "FORBIDDEN", "step_up_required", path, bearer, body)
+            await shop.step_up(bearer)
+            (before,) = await world.sql(proved, buyer)
+            await shop.refused(402, "PAYMENT_FAILED", "insufficient_funds", path, bearer, body)
+            assert await world.sql(proved, buyer) == [before], path
+            shop.core.lose.append("request")  # refused by the job, some time after the request
+            late = await world.client.post(path, headers=bearer | {"idempotency-key": uuid4().hex}, json=body)
+            assert late.status_code < 300 and (await world.sql(proved, buyer))[0]["good"] is False, (path, late.text)
+            await shop.finish()
+            assert before["good"] and await world.sql(proved, buyer) == [before], path
+            ref = f"dep:{uuid4().hex}"
+            shop.core.send(op="deposit", account=f"user:{buyer}", asset="USDC", amount=needed, ref=ref)
+            await shop.post(path, bearer, body)
+            await shop.finish()
+            assert shop.units(f"user:{buyer}") == 0 and (await world.sql(proved, buyer))[0]["good"] is False, path
+
+
 async def test_payments_of_one_account_at_the_same_instant_share_the_day(api_dsn):
     async with shop_over(api_dsn, unproved_per_day=50) as shop:
         offers = [(await shop.seller("20"))[4] for _ in range(5)]
