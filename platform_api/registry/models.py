@@ -78,7 +78,7 @@ class CopyrightCheck(Struct, frozen=True):
     author: str | None
     certificate_sha256: Sha256 | None
     signer_sha256: Sha256 | None
-    covers: str
+    covers: Annotated[str, Meta(examples=["The text, or the file, of one chapter."])]
     proves: str
     chain: str
     embedded: bool
