@@ -83,7 +83,8 @@ CASES: tuple[Case, ...] = (
     Case(_GATEWAY, "unmasked", lambda _: frame(1, b'{"op":"ping"}', masked=False), (1002,)),
     Case(_GATEWAY, "oversize", lambda _: frame(1, b" " * 70_000), (1009,)),
     Case(_GATEWAY, "oversize in fragments", lambda _: frame(1, _LONG, final=False) + frame(0, _LONG), (1009,)),
-    Case(_GATEWAY, "too many fragments", lambda _: _STOPS_SHORT, (1009,)),
+    # 1008 where they came faster than those who have not signed in are looked at.
+    Case(_GATEWAY, "too many fragments", lambda _: _STOPS_SHORT, (1008, 1009)),
     Case(_GATEWAY, "binary in a JSON session", lambda _: frame(2, bytes(128)), (1003,)),
     Case(_GATEWAY, "bad close code", lambda _: frame(8, struct.pack(">H", 999)), (1002,)),
     Case(_GATEWAY, "close of one byte", lambda _: frame(8, b"x"), (1002,)),

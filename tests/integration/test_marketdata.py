@@ -411,7 +411,7 @@ async def test_f39_ten_thousand_subscriptions_that_end_leave_nothing_behind(monk
             gc.collect()
             kept = (len(publisher._streams), len(publisher._profiles), publisher.session_count)
             found = (type(thing) for thing in gc.get_objects())
-            own = Counter(kind.__name__ for kind in found if kind.__module__.startswith("marketdata."))
+            own = Counter(kind.__name__ for kind in found if str(kind.__module__).startswith("marketdata."))
             del own["_Minute"]  # of the market's day, which goes on
             return kept, own, len(gc.get_objects())
 
