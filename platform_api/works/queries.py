@@ -48,10 +48,10 @@ LOOKED_UP: Mapping[str, str] = {
 """The same conditions as only the index of what is asked for answers them, never one of an order. The value is a
 subquery, so that the planner does not know it: where it believes that many have it, it would read the table, and where
 in it those are nobody knows."""
-MATCHES_MAX = 5_000
+MATCHES_MAX = 1_000
 """How many works the index of words and filters is asked for at once. It knows no order, so of more than these nobody
 can tell the newest without all of them: those are walked to, in their order."""
-WALK_MAX = 10_000
+WALK_MAX = 2_000
 """How many works are looked at in their order where the index has more than `MATCHES_MAX`, however few of them fit."""
 SECONDS_MAX = 2.0
 """A list or a search that takes longer is ended: a tenth is much, and others wait for its connection."""
@@ -92,14 +92,14 @@ SEARCH_WORDS = {
     "pt": "portuguese", "ro": "romanian", "ru": "russian", "sv": "swedish", "tr": "turkish",
 }  # fmt: skip
 """Language → text search configuration; `simple` for every other."""
-CANDIDATES_MAX = 500
+CANDIDATES_MAX = 200
 """How many matches of a search are ranked, the newest: bounds its cost for words that everybody uses. A work whose
 title is just what was typed is found however old it is, and comes first."""
 PROBE, COMMON = 500, 25
 """Where `COMMON` of the newest `PROBE` works fit, the candidates are found by going on in that order, as far as
 `WALK_MAX`; else, or if those are too few, by the index of words and filters. Of what fits seldom among the newest, and
 often among the others, the index has too many: they are walked to as well, and if `WALK_MAX` works have too few of
-them, the rest are some of those that the index gave, not the newest. So a search looks at 15,500 works at most."""
+them, the rest are some of those that the index gave, not the newest. So a search looks at 3,500 works at most."""
 EXACT_RANK = 10**12
 _SEARCH = (
     "WITH given AS ("

@@ -60,7 +60,7 @@ class WorkController(Controller):
         """Published works, the newest first. Any other status: the caller's own works, and no other filter counts.
 
         A page may hold fewer works than `limit`, or none, and yet have a `next_cursor`: where thousands fit, but few of
-        the next 10,000 in the order asked for. The list ends where there is no cursor.
+        the next 2,000 in the order asked for. The list ends where there is no cursor.
         """
         if status != "published":
             if visitor is None:
@@ -86,8 +86,8 @@ class WorkController(Controller):
     ) -> Envelope[list[Work]]:  # fmt: skip
         """Full text over titles, tags and descriptions, the best first. The last word may be a beginning.
 
-        A title that is just `q` is always found, and first. Of more than 500 other matches the newest 500 are ranked:
-        ask for more words where there are more. Of more than 5,000, of which fewer than 500 are among the newest 10,000
+        A title that is just `q` is always found, and first. Of more than 200 other matches the newest 200 are ranked:
+        ask for more words where there are more. Of more than 1,000, of which fewer than 200 are among the newest 2,000
         works, those are ranked, and some of the others. Words are reduced as in `language`, or as in English. To leave
         words out, as in `-horse`, takes others to be found.
         """

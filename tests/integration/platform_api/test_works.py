@@ -746,5 +746,5 @@ async def test_title_that_is_just_the_query_is_found_first_however_many_works_ha
         answer = (await world.client.get(path)).json()
         found += [one["id"] for one in answer["data"]]
         cursor = answer["pagination"]["next_cursor"]
-    assert found[0] == wanted["id"] and len(found) == len(set(found)) == 501
+    assert found[0] == wanted["id"] and len(found) == len(set(found)) == 1 + queries.CANDIDATES_MAX
 
