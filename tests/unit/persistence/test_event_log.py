@@ -159,8 +159,13 @@ def test_a_helper_that_ends_of_anything_stops_the_log(tmp_path: Path, monkeypatc
 
 def test_a_log_that_nobody_closes_leaves_no_descriptor(tmp_path: Path) -> None:
     """A start that fails, and a crash that a simulation plays: ten thousand of them ran out of descriptors."""
-    before = len(os.listdir("/proc/self/fd"))
-    for number in range(20):
-        EventLogWriter(tmp_path / str(number), bytes(16), bytes(16), threads=False)
-    gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+
+    def left_open() -> list[str]:
+        gc.collect()
+        descriptors = Path("/proc/self/fd").iterdir()
+        return [target for each in descriptors if (target := os.path.realpath(each)).startswith(str(tmp_path))]
+
+    writers = [EventLogWriter(tmp_path / str(number), bytes(16), bytes(16), threads=False) for number in range(20)]
+    assert len(left_open()) >= 20
+    writers.clear()
+    assert left_open() == []
