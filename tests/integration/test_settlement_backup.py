@@ -17,7 +17,10 @@ from persistence.event_log import EventLogReader
 from persistence.recovery import Recovered, recover
 from persistence.restore import restore
 from persistence.shipped import Shipped
-from settlement.batch import SignedPart
+from settlement import netting
+from settlement.batch import Life, SignedPart, StoredEvent
+from settlement.chain.port import Execution, Signed
+from settlement.chain.sui import SuiChain
 from settlement.settler import Settler
 from settlement.store import FileBatchStore
 from tests.support.real_core import RealCore
@@ -62,6 +65,14 @@ class Machine:
         while self.shipper.sequence < self.core.core.sequence:
             self.shipper.step()
 
+    def restored(self, directory: Path) -> tuple[int, list[StoredEvent]]:
+        """If this machine were lost now: the last record that is left, and the steps of settlement."""
+        found = restore(Objects(self.url), directory)
+        store = FileBatchStore(directory / "settlement" / "batches.log")
+        events = list(store.events())
+        store.close()
+        return found.sequence, events
+
 
 async def payments(settler: Settler) -> list[tuple[str, int]]:
     """What the vaults did, in order."""
@@ -105,11 +116,9 @@ async def test_what_is_paid_on_the_chain_is_in_the_backup_before(
         assert "settlement=backup_has sequence=5 " in caplog.text
     machine.recovered.close()
 
-    found = restore(Objects(machine.url), tmp_path / "new")  # the machine is lost, with all since that one look
-    assert found.sequence == 6 and found.beside == ["settlement/batches.log", "settlement/chain.log"]
-    store = FileBatchStore(tmp_path / "new" / "settlement" / "batches.log")
-    assert [event.number for event in store.events() if isinstance(event, SignedPart)] == [1]
-    store.close()
+    sequence, events = machine.restored(tmp_path / "new")  # the machine is lost, with all since that one look
+    assert sequence == 6 and (tmp_path / "new" / "settlement" / "chain.log").exists()
+    assert [event.number for event in events if isinstance(event, SignedPart)] == [1]
     again = Machine(tmp_path / "new", tmp_path / "store")
     again.bench.node, again.bench.port = bench.node, bench.port
     back = copy.copy(core)  # it knows the names that the restored events tell
@@ -131,6 +140,68 @@ async def test_what_is_paid_on_the_chain_is_in_the_backup_before(
         done = await payments(settler)
         assert done == [("BatchCommitted", 1), ("Withdrawn", 40_000_000), ("BatchCommitted", 2), ("BatchCommitted", 3)]
     again.recovered.close()
+
+
+async def _kept_at_first(settler: Settler, life: Life) -> None:
+    """A gate that only the first bytes of a batch wait at."""
+    if life.part == 0 and len(life.digests) == 1:
+        await _KEPT(settler, life)
+
+
+async def _kept_of_parts(settler: Settler, life: Life) -> None:
+    """A gate that bytes signed anew pass."""
+    if len(life.digests) == 1:
+        await _KEPT(settler, life)
+
+
+_KEPT = Settler._kept
+
+
+@pytest.mark.parametrize(
+    ("gate", "unkept"), [(_KEPT, []), (_kept_at_first, [1, 2, 3, 4]), (_kept_of_parts, [1, 3])]
+)  # fmt: skip
+async def test_every_part_and_bytes_signed_anew_are_in_the_backup_before_they_are_sent(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Any, unkept: list[int]
+) -> None:
+    """At each send the store is restored: it has the cut, and all bytes that were signed up to these. Two gates that
+    let some through are told."""
+    core, bench = machine.core, machine.bench
+    sends, signings_before = list[tuple[int, bool]](), list[Signed]()
+    monkeypatch.setattr(netting, "ROWS_PER_PART", 4)
+    monkeypatch.setattr(Settler, "_kept", gate)
+
+    class Recording(SuiChain):
+        async def send(self, signed: Signed) -> Execution:
+            life = settler._lives[settler._queue[0]]
+            if life.signed != signed:
+                return await super().send(signed)  # it opens the vault: of no batch
+            sequence, events = machine.restored(tmp_path / f"lost-{len(sends)}")
+            signings = [event.signed for event in events if isinstance(event, SignedPart)]
+            sends.append((life.part, sequence >= life.batch.last_sequence and signings == [*signings_before, signed]))
+            signings_before.append(signed)
+            if len(sends) in (1, 3):
+                bench.node.faults.next_execute.append("refuse_once")
+                bench.node.node.next_epoch()  # else the bytes signed anew would be the same
+            return await super().send(signed)
+
+    for name in "abcd":
+        core.send(op="account", account=f"user:{name}", row="0x" + f"{name}0" * 32)
+        core.send(op="deposit", account=f"user:{name}", asset="USDC", amount="10", ref=f"d{name}")
+    core.send(op="withdraw", account="user:o", asset="USDC", amount="40", ref="w1")
+    core.send(op="cut")
+    assert bench.node is not None
+    machine.shipper.start()
+    async with bench.settler(core, commands=core, backup=machine.gate, chain_type=Recording) as settler:
+
+        def final() -> bool:
+            if settler.status()["backup_waits"]:  # it ships when it is waited for, and never by chance
+                machine.ship()
+            return bool(settler.status()["final_batch"] == 1)
+
+        await reached(final, "final")
+        check_rows(bench, settler)
+    assert [part for part, _ in sends] == [0, 0, 1, 1, 2] and len(set(signings_before)) == 5
+    assert [place for place, (_, is_kept) in enumerate(sends) if not is_kept] == unkept
 
 
 async def test_a_batch_that_waits_for_the_backup_is_not_sent_once_settlement_has_halted(machine: Machine) -> None:
