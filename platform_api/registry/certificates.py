@@ -54,11 +54,10 @@ class Certificates:
             if row["status"] != "registered":
                 message = "The work does not stand on the chain yet."
                 raise ApiError(ErrorCode.CONFLICT, message, reason="not_registered", details={"status": row["status"]})
-            document = await queries.document(db, registration_id)
+            if (document := await queries.document(db, registration_id)) is not None:
+                return document, bytes(row["sha256"]).hex()
             covers = await covered(self._works, db, row)
-        if document is None:
-            document = await self._issue(row, covers, caller)
-        return document, bytes(row["sha256"]).hex()
+        return await self._issue(row, covers, caller), bytes(row["sha256"]).hex()
 
     async def _issue(self, row: Any, covers: str, caller: Caller) -> bytes:
         signer_id, certificate, key = await self._signer()

@@ -400,7 +400,7 @@ class Catalog:
     async def own_version(self, db: Any, caller: Caller, work_id: UUID, number: int | None) -> tuple[Any, Any]:
         """The caller's work, locked, and one of its versions, what it is now unless told. Raises ApiError NOT_FOUND."""
         work = await self.lock_own(db, caller, work_id)
-        if number is None and await self.keep_version(db, work_id, "registered", UUID(caller.account_id)):
+        if number is None and await self.keep_version(db, work, "registered", UUID(caller.account_id)):
             work = await queries.work(db, work_id)  # the version before was kept when versions named no chapters
         row = await queries.version(db, work_id, work["content_version"] if number is None else number)
         if row is None:
@@ -422,7 +422,7 @@ class Catalog:
     async def note_version(self, db: Any, work_id: UUID, note: str, actor: UUID) -> None:
         """After a change of the work itself: its next version, if it is another; it may have to be looked at."""
         row = await queries.work(db, work_id)
-        if not await self.keep_version(db, work_id, note, actor):
+        if not await self.keep_version(db, row, note, actor):
             return
         await queries.turn_case(db, work_id)
         if self._is_looked_at(row, actor):
@@ -434,16 +434,15 @@ class Catalog:
             await queries.show_assets(db, work_id)
             await self._tell(db, "work.version_published", row, actor)
 
-    async def keep_version(self, db: Any, work_id: UUID, note: str, actor: UUID) -> bool:
-        """What the work consists of now is its next version; False if it is what it was. Chapters are looked at, and
-        told of, by themselves."""
-        row = await queries.work(db, work_id)
-        chapters = await queries.chapter_digests(db, work_id) if row["kind"] in SERIALS else None
-        content = content_of(row, await queries.assets(db, work_id), chapters)
+    async def keep_version(self, db: Any, row: Any, note: str, actor: UUID) -> bool:
+        """What the work consists of now, `row` and its files and chapters, is its next version; False if it is what it
+        was. Chapters are looked at, and told of, by themselves."""
+        chapters = await queries.chapter_digests(db, row["id"]) if row["kind"] in SERIALS else None
+        content = content_of(row, await queries.assets(db, row["id"]), chapters)
         digest = hashlib.sha256(content).digest()
-        if digest == await queries.version_digest(db, work_id, row["content_version"]):
+        if digest == await queries.version_digest(db, row["id"], row["content_version"]):
             return False
-        await queries.insert_version(db, work_id, row["content_version"] + 1, content, digest, note, actor)
+        await queries.insert_version(db, row["id"], row["content_version"] + 1, content, digest, note, actor)
         return True
 
     async def look_at_chapter(self, db: Any, row: Any, what: str, actor: UUID) -> bool:

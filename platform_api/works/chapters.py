@@ -75,7 +75,7 @@ class Chapters:
             await queries.insert_chapter_version(
                 db, chapter_id, 1, body.title, text, file_id, digest, "", UUID(caller.account_id)
             )
-            await self._catalog.keep_version(db, work_id, f"chapter {number} added", UUID(caller.account_id))
+            await self._catalog.keep_version(db, work, f"chapter {number} added", UUID(caller.account_id))
             return 201, msgspec.json.encode(_chapter(await queries.chapter(db, chapter_id)))
 
         answer, replayed = await self._kernel.idempotency.once(
@@ -161,7 +161,7 @@ class Chapters:
                 if row["status"] == "published" and await self._waits(db, row, work):
                     await self._submit(db, row)  # as it was before
             note = note or f"chapter {row['number']} changed"
-            await self._catalog.keep_version(db, row["work_id"], note, UUID(caller.account_id))
+            await self._catalog.keep_version(db, work, note, UUID(caller.account_id))
             return _chapter(await queries.chapter(db, chapter_id))
 
     async def delete(self, caller: Caller, chapter_id: UUID) -> None:
@@ -173,9 +173,7 @@ class Chapters:
                 raise ApiError(ErrorCode.CONFLICT, "The work was sold: unpublish it instead.", reason="sold")
             await queries.update_chapter(db, chapter_id, {"status": "deleted", "number": None})
             await queries.close_gap(db, row["work_id"], row["number"])
-            await self._catalog.keep_version(
-                db, row["work_id"], f"chapter {row['number']} deleted", UUID(caller.account_id)
-            )
+            await self._catalog.keep_version(db, work, f"chapter {row['number']} deleted", UUID(caller.account_id))
             await self._audit(db, "chapter.deleted", row, row["account_id"], {"number": None})
             await self._note_turn(db, row)
             if row["status"] == "in_review":
