@@ -13,7 +13,7 @@ PostgreSQL itself refuses to change or delete an entry (a trigger); whoever goes
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 from uuid import UUID
@@ -25,12 +25,19 @@ from platform_api.ids import new_id
 from platform_api.redaction import redacted
 from platform_api.request_scope import current_request
 
-__all__ = ["Audit", "seal_entries", "verify_chain"]
+__all__ = ["Audit", "Change", "seal_entries", "verify_chain"]
+
+Change = tuple[tuple[str, str], Mapping[str, Any] | None, Mapping[str, Any] | None]
+"""A resource, and its values before and after."""
 
 _FIELDS = (
     "id", "position", "recorded_at", "actor_id", "action", "resource_type", "resource_id", "old_values", "new_values",
     "ip_address", "user_agent", "request_id",
 )  # fmt: skip
+_INSERT = (
+    "INSERT INTO kernel.audit_entry (id, actor_id, action, resource_type, resource_id, old_values, new_values,"
+    " ip_address, user_agent, request_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8::text::inet, $9, $10)"
+)
 _FIRST = bytes(32)
 _LOCK = 0x6175646974  # "audit"
 SEALED_MAX = 500
@@ -54,15 +61,13 @@ class Audit:
         Of `old` and `new`, fields with equal values on both sides are left out.
         """
         entry_id = new_id()
-        facts = current_request.get()
-        before, after = _differing(old, new)
-        await db.execute(
-            "INSERT INTO kernel.audit_entry (id, actor_id, action, resource_type, resource_id, old_values, new_values,"
-            " ip_address, user_agent, request_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8::text::inet, $9, $10)",
-            entry_id, UUID(actor) if isinstance(actor, str) else actor, action, *resource, _json(before), _json(after),
-            facts.ip_address, facts.user_agent, facts.request_id,
-        )  # fmt: skip
+        await db.execute(_INSERT, *_row(entry_id, action, UUID(actor) if isinstance(actor, str) else actor,
+                                        (resource, old, new)))  # fmt: skip
         return entry_id
+
+    async def record_each(self, db: Any, action: str, changes: Sequence[Change], *, actor: UUID | None) -> None:
+        """An entry like that of `record` for each change, in their order, at once."""
+        await db.executemany(_INSERT, [_row(new_id(), action, actor, change) for change in changes])
 
 
 async def seal_entries(db: Any) -> int:
@@ -111,6 +116,16 @@ def _hash(previous: bytes, row: Any) -> bytes:
 
 def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (int, str)) else str(value)
+
+
+def _row(entry_id: UUID, action: str, actor: UUID | None, change: Change) -> tuple[Any, ...]:
+    resource, old, new = change
+    before, after = _differing(old, new)
+    facts = current_request.get()
+    return (
+        entry_id, actor, action, *resource, _json(before), _json(after),
+        facts.ip_address, facts.user_agent, facts.request_id,
+    )  # fmt: skip
 
 
 def _differing(

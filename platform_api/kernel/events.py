@@ -102,11 +102,16 @@ class Events:
         return event_id
 
     async def publish_each(
-        self, db: Any, type_: str, changes: Sequence[tuple[tuple[str, str], Mapping[str, Any]]]
+        self,
+        db: Any,
+        type_: str,
+        changes: Sequence[tuple[tuple[str, str], Mapping[str, Any]]],
+        *,
+        actor: UUID | None = None,
     ) -> None:
-        """Writes an event of the platform for each (subject, payload), at once."""
+        """Writes an event for each (subject, payload), in their order, at once."""
         assert type_ in self.types, f"no context declares the event {type_}"
-        rows = [_row(new_id(), type_, subject, payload, None, 1) for subject, payload in changes]
+        rows = [_row(new_id(), type_, subject, payload, actor, 1) for subject, payload in changes]
         await db.executemany(_INSERT, rows)
         self.stirred.set()
 

@@ -28,6 +28,7 @@ from platform_api.envelope import Pagination, check_version, cursor_from, page, 
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.idempotency import Answer
 from platform_api.ids import new_id
+from platform_api.kernel.audit import Change
 from platform_api.kernel.context import Kernel
 from platform_api.media.service import MediaService
 from platform_api.security import Caller
@@ -149,11 +150,11 @@ class Chapters:
                 await self._move(db, row, number)
                 changes["number"] = number
             if changes:
-                await queries.update_chapter(db, chapter_id, changes)
+                await queries.update_chapters(db, [chapter_id], changes)
             title = changes.get("title", row["title"])
             if digest != bytes(before["sha256"]) or title != before["title"]:
                 if not changes:
-                    await queries.update_chapter(db, chapter_id, {"preview": row["preview"]})
+                    await queries.update_chapters(db, [chapter_id], {"preview": row["preview"]})
                 await queries.insert_chapter_version(
                     db, chapter_id, before["number"] + 1, title, text, file_id, digest, note, UUID(caller.account_id)
                 )
@@ -171,7 +172,7 @@ class Chapters:
             was_shown = row["published_at"] is not None
             if was_shown and (work["sold"] or await self._catalog.is_being_paid(db, work["id"])):
                 raise ApiError(ErrorCode.CONFLICT, "The work was sold: unpublish it instead.", reason="sold")
-            await queries.update_chapter(db, chapter_id, {"status": "deleted", "number": None})
+            await queries.update_chapters(db, [chapter_id], {"status": "deleted", "number": None})
             await queries.close_gap(db, row["work_id"], row["number"])
             await self._catalog.keep_version(db, work, f"chapter {row['number']} deleted", UUID(caller.account_id))
             await self._audit(db, "chapter.deleted", row, row["account_id"], {"number": None})
@@ -189,7 +190,7 @@ class Chapters:
                 if await self._waits(db, row, work):
                     await self._submit(db, row)
                 else:
-                    await self._publish(db, row, work, row["account_id"])
+                    await self._publish(db, [row], work, row["account_id"])
             return _chapter(await queries.chapter(db, chapter_id))
 
     async def unpublish(self, caller: Caller, chapter_id: UUID, if_match: str | None) -> Chapter:
@@ -203,11 +204,11 @@ class Chapters:
             await self._note_turn(db, row)
             if row["status"] == "in_review":
                 fields = {"status": _before_review(row)}
-                await queries.update_chapter(db, chapter_id, fields)
+                await queries.update_chapters(db, [chapter_id], fields)
                 await self._catalog.chapter_taken_back(db, work, row["account_id"])
             else:
                 fields = {"status": "unpublished"}
-                await queries.update_chapter(db, chapter_id, fields | _hidden(row))
+                await queries.update_chapters(db, [chapter_id], fields | _hidden(row))
             await self._audit(db, "chapter.unpublished", row, row["account_id"], fields)
             return _chapter(await queries.chapter(db, chapter_id))
 
@@ -297,37 +298,37 @@ class Chapters:
     async def _submit(self, db: Any, row: Any) -> None:
         """Who could read it reads what was looked at further."""
         hidden = _hidden(row) if row["status"] == "published" else {}
-        await queries.update_chapter(db, row["id"], {"status": "in_review"} | hidden)
+        await queries.update_chapters(db, [row["id"]], {"status": "in_review"} | hidden)
         await self._audit(db, "chapter.submitted", row, row["account_id"], {"status": "in_review"})
 
     async def _decided(self, db: Any, work: Any, approved: bool, actor: UUID, reason: str) -> None:
         """All that wait of the work; what is rejected is what it was before it was first shown, or unpublished."""
-        for row in await queries.chapters_in_review(db, work["id"]):
-            if approved:
-                await self._publish(db, row, work, actor)
-                continue
-            status = _before_review(row)
-            await queries.update_chapter(db, row["id"], {"status": status})
-            await self._kernel.events.publish(
-                db, "chapter.rejected", ("chapter", str(row["id"])), _told(row, work), actor=actor
-            )
-            await self._audit(db, "chapter.rejected", row, actor, {"status": status, "reason": reason})
+        rows = await queries.chapters_in_review(db, work["id"])
+        if approved:
+            await self._publish(db, rows, work, actor)
+            return
+        for status in ("draft", "unpublished"):
+            ids = [row["id"] for row in rows if _before_review(row) == status]
+            await queries.update_chapters(db, ids, {"status": status})
+        told = [(_subject(row), _told(row, work)) for row in rows]
+        await self._kernel.events.publish_each(db, "chapter.rejected", told, actor=actor)
+        changes = [_change(row, {"status": _before_review(row), "reason": reason}) for row in rows]
+        await self._kernel.audit.record_each(db, "chapter.rejected", changes, actor=actor)
 
-    async def _publish(self, db: Any, row: Any, work: Any, actor: UUID) -> None:
-        first, at = row["published_at"] is None, row["published_at"] or datetime.now(UTC)
-        await queries.update_chapter(
-            db, row["id"],
-            {"status": "published", "published_at": at, "unpublished_at": None, "shown_version": None},
-        )  # fmt: skip
-        payload = _told(row, work) | {"first": first, "was_public": work["status"] == "published"}
-        await self._kernel.events.publish(
-            db, "chapter.published", ("chapter", str(row["id"])), payload, actor=row["account_id"]
-        )
-        await self._audit(db, "chapter.published", row, actor, {"status": "published"})
+    async def _publish(self, db: Any, rows: list[Any], work: Any, actor: UUID) -> None:
+        """All at once: there may be two thousand, and a statement for each would take seconds."""
+        await queries.publish_chapters(db, [row["id"] for row in rows], datetime.now(UTC))
+        told = [
+            (_subject(row), _told(row, work) | {"first": row["published_at"] is None,
+                                                "was_public": work["status"] == "published"})
+            for row in rows
+        ]  # fmt: skip
+        await self._kernel.events.publish_each(db, "chapter.published", told, actor=work["account_id"])
+        changes = [_change(row, {"status": "published"}) for row in rows]
+        await self._kernel.audit.record_each(db, "chapter.published", changes, actor=actor)
 
     async def _audit(self, db: Any, action: str, row: Any, actor: UUID, new: dict[str, Any]) -> None:
-        old = {name: row[name] for name in new if name in ("status", "number")}
-        await self._kernel.audit.record(db, action, ("chapter", str(row["id"])), actor=actor, old=old, new=new)
+        await self._kernel.audit.record_each(db, action, [_change(row, new)], actor=actor)
 
 
 def _before_review(row: Any) -> str:
@@ -344,6 +345,15 @@ def _shown_version(row: Any) -> int:
 def _hidden(row: Any) -> dict[str, Any]:
     """From now on, with `row` as it was."""
     return {"unpublished_at": datetime.now(UTC), "shown_version": row["content_version"]}
+
+
+def _subject(row: Any) -> tuple[str, str]:
+    return "chapter", str(row["id"])
+
+
+def _change(row: Any, new: dict[str, Any]) -> Change:
+    """For the audit, with `row` as it was before."""
+    return _subject(row), {name: row[name] for name in new if name in ("status", "number")}, new
 
 
 def _told(row: Any, work: Any) -> dict[str, Any]:

@@ -520,11 +520,21 @@ async def insert_chapter(db: Any, chapter_id: UUID, work_id: UUID, number: int, 
     )  # fmt: skip
 
 
-async def update_chapter(db: Any, chapter_id: UUID, fields: Mapping[str, Any]) -> None:
+async def update_chapters(db: Any, chapter_ids: list[UUID], fields: Mapping[str, Any]) -> None:
+    """The same of each."""
     sets = "".join(f"{name} = ${number}, " for number, name in enumerate(fields, 2))
     await db.execute(
-        f"UPDATE works.chapter SET {sets}version = version + 1, updated_at = now() WHERE id = $1",
-        chapter_id, *fields.values(),
+        f"UPDATE works.chapter SET {sets}version = version + 1, updated_at = now() WHERE id = ANY($1)",
+        chapter_ids, *fields.values(),
+    )  # fmt: skip
+
+
+async def publish_chapters(db: Any, chapter_ids: list[UUID], at: datetime) -> None:
+    """They keep the time when they were published first."""
+    await db.execute(
+        "UPDATE works.chapter SET status = 'published', published_at = coalesce(published_at, $2),"
+        " unpublished_at = NULL, shown_version = NULL, version = version + 1, updated_at = now() WHERE id = ANY($1)",
+        chapter_ids, at,
     )  # fmt: skip
 
 

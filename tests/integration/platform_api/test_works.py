@@ -594,6 +594,39 @@ async def test_changed_chapter_of_an_approved_work_is_looked_at_before_readers_g
     assert [tuple(row) for row in await told_of(world, first["id"])][-1] == told[decision]
 
 
+@pytest.mark.parametrize("world", [{"works_need_verification": True}], indirect=True)
+@pytest.mark.parametrize("decision", ["approve", "reject"])
+async def test_all_chapters_that_wait_are_decided_in_one_statement_each_as_what_it_was(world, serial, decision):
+    """One for each of two thousand took seconds."""
+    work, first, bearer, decide, seen = await serial()
+    path = f"{WORKS}/{work['id']}/chapters"
+    (before,) = await world.data("GET", path)
+    await world.data("PATCH", f"/v1/chapters/{first['id']}", headers=bearer, json={"body": TEXT + "More."})
+    new = [await chapter(world, bearer, work, title) for title in ("Two", "Three")]
+    for made in new:
+        await world.data("POST", f"/v1/chapters/{made['id']}/publish", headers=bearer)
+    await decide(decision)
+    told = {made["id"]: tuple((await told_of(world, made["id"]))[-1]) for made in [first, *new]}
+    by_one = ("SELECT count(DISTINCT cmin::text) = 1 AS yes FROM works.chapter"
+              " WHERE work_id = $1::text::uuid AND status = $2")  # fmt: skip
+    if decision == "approve":
+        assert [told[made["id"]][:2] for made in [first, *new]] == [
+            ("chapter.published", "false"), ("chapter.published", "true"), ("chapter.published", "true")
+        ]  # fmt: skip
+        shown = await world.data("GET", path)
+        assert [row["title"] for row in shown] == ["One", "Two", "Three"]
+        assert shown[0]["published_at"] == before["published_at"] and all(row["published_at"] for row in shown)
+        assert (await world.sql(by_one, work["id"], "published"))[0]["yes"]
+    else:
+        assert {row[0] for row in told.values()} == {"chapter.rejected"}
+        assert (await seen(bearer))[2] == {1: "unpublished", 2: "draft", 3: "draft"}
+        assert (await world.sql(by_one, work["id"], "draft"))[0]["yes"]
+    entries = await world.sql("SELECT resource_id, old_values FROM kernel.audit_entry WHERE action = $1 AND resource_id"
+                              " = ANY($2) AND old_values ->> 'status' = 'in_review' ORDER BY position",
+                              told[first["id"]][0], list(told))  # fmt: skip
+    assert [row["resource_id"] for row in entries] == list(told)
+
+
 def cases_of(world, work):
     query = "SELECT status FROM works.verification_case WHERE work_id = $1::text::uuid ORDER BY id"
     return world.sql(query, work["id"])
