@@ -33,7 +33,6 @@ from gateway.session import Ask, Close, Records, Resume, Send, SignedIn, Submit
 
 cdef enum:
     WAITING_MAX = 16  # of a connection: more are sent by nobody who waits for answers
-    UNSIGNED_BYTES_MAX = 4_096  # as a session's terms have it
 
 cdef uint32_t NIL = 0xFFFFFFFF
 cdef uint16_t[4] CODES  # by Taken
@@ -61,6 +60,7 @@ cdef class OrderEntryListener(WSListener):
     cdef Connection connection
     cdef bint is_paused
     cdef Py_ssize_t commands_max  # of a frame
+    cdef Py_ssize_t unsigned_bytes_max  # of a frame before sign-in
     cdef bint is_over  # the last message was over the limit
     cdef bint is_known  # it has signed in
     cdef int waiting  # messages that are to be looked at in a later turn
@@ -73,6 +73,7 @@ cdef class OrderEntryListener(WSListener):
         self.is_over = self.is_known = False
         self.waiting = 0
         self.commands_max = server.settings.commands_per_frame_max
+        self.unsigned_bytes_max = session.unsigned_bytes_max
 
     cpdef on_ws_connected(self, WSTransport transport):
         try:
@@ -150,13 +151,13 @@ cdef class OrderEntryListener(WSListener):
 
     cdef bint must_wait(self, WSFrame frame) except -1:
         """What comes before sign-in waits where a turn has looked at enough of it; behind it waits all that follows it."""
-        cdef bytes payload
         cdef bint has_reserved
         if frame.msg_type not in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
             return False
-        payload = frame.get_payload_as_bytes()
-        if not self.is_known and len(payload) > UNSIGNED_BYTES_MAX:
+        if not self.is_known and frame.payload_size > self.unsigned_bytes_max:
             return False  # the session ends it for that
+        if self.server.sign_ins.takes():
+            return False
         if self.waiting == WAITING_MAX:
             self.carry_out(self.session.end(1008, "too many messages"))
             return True
@@ -164,8 +165,9 @@ cdef class OrderEntryListener(WSListener):
             self.carry_out(self.session.end(1013, "too many connections sign in: connect again"))
             return True
         has_reserved = bool(frame.rsv1 or frame.rsv2 or frame.rsv3)
-        if not self.server.sign_ins.waits(partial(self.look, <int>frame.msg_type, payload, bool(frame.fin), has_reserved)):
-            return False
+        self.server.sign_ins.wait(
+            partial(self.look, <int>frame.msg_type, frame.get_payload_as_bytes(), bool(frame.fin), has_reserved)
+        )
         self.waiting += 1
         return True
 

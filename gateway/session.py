@@ -275,6 +275,11 @@ class Session:
         """The address of the client; the caller sets it before the first frame."""
 
     @property
+    def unsigned_bytes_max(self) -> int:
+        """Of a message before sign-in; a longer one ends the session, so nobody need keep it."""
+        return self._terms.unsigned_bytes_max
+
+    @property
     def in_fragments(self) -> bool:
         """Whether a message has begun whose last frame has not come: the next data frame is for `receive`."""
         return bool(self._parts)

@@ -88,16 +88,19 @@ class Pace:
         """Whether as many wait as may: no more is to be given."""
         return len(self._waiting) >= WAITING_MAX
 
-    def waits(self, step: Callable[[], bool]) -> bool:
-        """False: do it now, it is counted. True: it will be done in its turn, and counts if it says so."""
+    def takes(self) -> bool:
+        """True: do it now, it is counted. False: it is to wait."""
         if self._left == 0:
-            assert not self.is_full, "whoever asks has looked"
-            self._waiting.append(step)
-            return True
+            return False
         if self._left == self._most:
             self._call_soon(self._turn)
         self._left -= 1
-        return False
+        return True
+
+    def wait(self, step: Callable[[], bool]) -> None:
+        """What was not taken will be done in its turn, and counts if it says so."""
+        assert self._left == 0 and not self.is_full, "whoever waits has asked"
+        self._waiting.append(step)
 
     def _turn(self) -> None:
         self._left = self._most
