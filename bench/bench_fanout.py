@@ -36,6 +36,7 @@ import uvloop
 from picows import ws_create_server
 
 from bench.driver import library
+from bench.gateway_load import upgrade
 from bench.harness import Row, WrongResult, median, seconds
 from bench.records import OUT_SLOTS, commands, funded, setup
 from bench.workload import generate
@@ -60,10 +61,6 @@ PATIENCE_S = 60.0
 CROWD = 5_000
 FAN_OUT_SLOTS = 100_000
 """So much of the workload makes the book that is sent, and what changes in it."""
-UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 MUST_OF_RAW = {1_000: 0.90, 5_000: 0.85}
 MUST_PER_CORE = {1_000: 1_300.0, 5_000: 1_100.0}
 MUST_BYTES, MUST_RECONNECT_S = 18_000.0, 2.5
@@ -167,7 +164,8 @@ def _read(path: str, count: int, port: int, request: bytes) -> None:
         run.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64]
         run.argtypes += [ctypes.c_char_p] + [ctypes.c_int64] * 3
         run.argtypes[2] = ctypes.c_int
-        run(address, count, port, UPGRADE, len(UPGRADE), request, len(request), 2, 1_024)
+        handshake = upgrade()
+        run(address, count, port, handshake, len(handshake), request, len(request), 2, 1_024)
         os._exit(0)  # the map is still exported to ctypes
 
 

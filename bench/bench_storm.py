@@ -33,7 +33,7 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bench.bench_latency import quantile
-from bench.gateway_load import MARKET, Load, check_answers, frame
+from bench.gateway_load import MARKET, Load, check_answers, frame, upgrade
 from bench.gateway_server import Served, pin, serving
 from bench.harness import Row, WrongResult
 from byline.bootstrap import stand_back
@@ -170,10 +170,6 @@ class Forger(asyncio.Protocol):
         self.over.set_result(bytes(self.heard))
 
 
-UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: byline.json.v1\r\n\r\n"
-)
 FAILURES = 3
 REFUSED = b'"type":"error"'
 
@@ -184,7 +180,8 @@ def _forged(keys: list[str]) -> list[bytes]:
     signature = sign_in_signature(own, "local", 1, secrets.token_hex(32))
     named = [key for known in keys for key in (known, public_key(generate_key()))]
     texts = [json.dumps({"op": "sign_in", "key": key, "signature": signature}).encode() for key in named]
-    return [UPGRADE + frame(text) * FAILURES for text in texts]
+    handshake = upgrade("Sec-WebSocket-Protocol: byline.json.v1")
+    return [handshake + frame(text) * FAILURES for text in texts]
 
 
 async def _forges(address: tuple[str, int], data: list[bytes], counts: dict[str, int]) -> None:

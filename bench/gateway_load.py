@@ -21,9 +21,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bench.harness import WrongResult
 from byline.client import TradingClient, generate_key, load_key, public_key, sign_in_signature
 
-__all__ = ["MARKET", "Load", "check_answers", "commands", "frame", "prepare", "replayed_hash", "run_load"]
+__all__ = [
+    "MARKET", "Load", "check_answers", "commands", "frame", "prepare", "replayed_hash", "run_load", "upgrade",
+]  # fmt: skip
 
 MARKET = "CRT-USD"
+
+
+def upgrade(*headers: str) -> bytes:
+    """The request that makes a connection a websocket, for clients that write their own bytes; `name: value` each."""
+    own = ("Host: bench", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
+           "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")  # fmt: skip
+    return "\r\n".join(("GET / HTTP/1.1", *own, *headers, "", "")).encode()
 
 
 def frame(payload: bytes) -> bytes:

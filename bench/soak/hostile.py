@@ -12,14 +12,11 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bench.gateway_load import upgrade
 from bench.soak.world import MARKETS, World
 
 __all__ = ["CASES", "Case", "attack", "attack_all", "frame", "on_session"]
 
-_UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: soak\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n"
-)
 _ANSWER_S = 60.0
 _GATEWAY, _MARKETDATA = "order entry", "market data"
 
@@ -158,7 +155,7 @@ async def _handshake(world: World, host: str, port: int) -> tuple[asyncio.Stream
     while True:
         reader, writer = await asyncio.open_connection(host, port)
         try:
-            writer.write(_UPGRADE % b"")
+            writer.write(upgrade())
             answer = await reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.transport.abort()
