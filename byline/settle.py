@@ -21,6 +21,7 @@ from rich.console import Console
 from byline.bootstrap import open_chain, operator_key
 from byline.settings import Settings
 from byline.status_file import read_all_statuses
+from byline.status_table import WAITS
 from engine.messages import layout
 from engine.messages.codes import CommandKind, EventKind
 from engine.messages.errors import Refused, SettingsInvalid, Unavailable
@@ -135,7 +136,7 @@ def show(settings: Settings, console: Console) -> bool:
             console.print("chain     not reached yet")
         console.print(f"batches   {office['final_batch']} final, {office['pending_batches']} waiting")
         console.print(f"halted    [bold]{halted}[/]" if halted else "halted    no")
-        for name in ("chain_error", "sealing_waits", "backup_waits"):
+        for name, _ in WAITS:
             if office[name]:
                 console.print(f"waiting   {office[name]}", soft_wrap=True)
         for name in ("open_exits", "unclaimed_deposits", "refused_bookings", "unpayable"):

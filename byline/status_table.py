@@ -16,13 +16,14 @@ from byline.settings import Settings
 from byline.status_file import read_all_statuses
 from engine.messages.errors import Unavailable
 
-__all__ = ["settlement_waits", "show_status"]
+__all__ = ["WAITS", "settlement_waits", "show_status"]
 
 REFRESH_S = 0.5
 SILENT_S = 10.0
 """A process writes its status several times a second: one that has not for so long hangs, or its disk is full."""
 Statuses = dict[str, dict[str, Any]]
-WAITS = (("halted", "HALTED"), ("chain_error", "chain"), ("sealing_waits", "second core"), ("backup_waits", "backup"))
+WAITS = (("chain_error", "chain"), ("sealing_waits", "second core"), ("backup_waits", "backup"))
+"""What settlement may wait for, as its status names it and as people read it; a halt ends only by a person."""
 
 
 def show_status(settings: Settings, *, console: Console, once: bool, as_json: bool) -> int:
@@ -46,7 +47,7 @@ def show_status(settings: Settings, *, console: Console, once: bool, as_json: bo
 
 def settlement_waits(settlement: Mapping[str, Any]) -> list[str]:
     """Why no batch goes on, by what the back office tells of settlement: a line a reason, none if all is well."""
-    return [f"{of}: {settlement[field]}" for field, of in WAITS if settlement.get(field)]
+    return [f"{of}: {settlement[field]}" for field, of in (("halted", "HALTED"), *WAITS) if settlement.get(field)]
 
 
 def _live(settings: Settings, console: Console) -> None:
