@@ -53,8 +53,10 @@ TOP_UP = Decimal(25)
 MONEY = ("purchase", "bestseller", "payment", "refund")
 PAYEES = 12
 WRITES = ("refund",) * 12 + ("purchase",) * 24 + ("bestseller",) * 2 + ("payment",) * 36 + ("work",) * 144
-"""In any order, `bestseller` for as many purchases at once as there are people: 240 writes. Judged among all writes: of
-twelve at once the last waits for the others by itself."""
+"""In any order, `bestseller` for as many purchases at once as there are people. Judged among all writes: of twelve at
+once the last waits for the others by itself."""
+WRITE_COUNT = len(WRITES) + WRITES.count("bestseller") * (PAYEES - 1)
+WRITES_PERCENT = 10
 FEE = Decimal("12.01")
 FILE_BYTES = 64 * 2**20
 PATIENCE_S = 120.0
@@ -97,7 +99,8 @@ async def _measure(settings: Settings, sizes: Sizes, seconds: float, smoke: bool
         seller = await join(settings, first, "Bestseller", "creator")
         owed = Decimal(await sell_much(exchange.database_url(), seller.account_id, 2 * sizes.licences)).scaleb(-6)
         load = _Load(catalogue, people, staff, rng, seller, owed)
-        await load.to_give_back(connections, count // 10 // 20 + PAYEES, exchange.database_url())
+        refunds = count * WRITES_PERCENT // 100 * WRITES.count("refund") // WRITE_COUNT
+        await load.to_give_back(connections, refunds + PAYEES, exchange.database_url())
         before, busy = await _lag(first), _busy_s(exchange)
         timed = await drive(connections, itertools.islice(load.requests(), count), PER_SECOND)
         spent_ms = {name: (now - busy[name]) * 1e3 / count for name, now in _busy_s(exchange).items()}
@@ -169,7 +172,8 @@ class _Load:
     def requests(self) -> Iterator[Request]:
         reads: list[tuple[float, Callable[[], Request]]] = [
             (26, self._work), (14, self._list), (12, self._creator), (10, self._parts), (10, self._code),
-            (8, self._availability), (8, self._search), (2, self._owed), (10 * len(WRITES) / 240, self._write),
+            (8, self._availability), (8, self._search), (2, self._owed),
+            (WRITES_PERCENT * len(WRITES) / WRITE_COUNT, self._write),
         ]  # fmt: skip
         kinds, weights = [kind for _, kind in reads], [weight for weight, _ in reads]
         while True:
