@@ -11,6 +11,7 @@ journal      by a reader that shares no line with the exchange: whole, and every
 chain        by its own events: see vaults
 readers      PostgreSQL's balances, market data's queue of every order, settlement's batches without gap or halt
 backup       has all that the core had when it was asked; at the end it is restored, and read by the same other reader
+             once all processes are dead, with this machine so to say, it has all that the chain has seen of settlement
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
+import msgspec
 import numpy as np
 
 from byline.client import TradingClient
@@ -39,6 +42,10 @@ from persistence.beside import durable_sequence, read_beside
 from persistence.disk import DirectoryDisk
 from persistence.recovery import Replayer
 from persistence.restore import restore
+from settlement.appendlog import AppendLog
+from settlement.batch import Sealed, SignedPart, StoredEvent
+from settlement.chain.encoding import base58_text
+from settlement.chain.localsui.state import Record, Turn
 from tests.faults.load import ASSETS, LOST, MARKETS, Moved, Trader
 from tests.faults.purse import Purse
 from tests.faults.sessions import NOTICED_S, check_sessions
@@ -48,7 +55,9 @@ from tests.simulation.journal_reader import JournalRead, Unsound, read_journal
 from tests.support.exchange import ExchangeProcess
 from tests.support.waiting import HANG_S, until
 
-__all__ = ["Audit", "audit", "check_backup", "replay_durable", "resolve_unknown", "settled"]
+__all__ = [
+    "Audit", "audit", "check_backup", "check_chain_in_backup", "replay_durable", "resolve_unknown", "settled",
+]  # fmt: skip
 
 T = TypeVar("T")
 TICK, LOT = Decimal("0.01"), Decimal("0.01")
@@ -221,6 +230,34 @@ def check_backup(exchange: ExchangeProcess, store: str, directory: Path, result:
     found, wanted = f"{last.sequence} {last.chain:016x}", f"{status['sequence']} {status['chain']}"
     result.check(found == wanted, f"the backup ends with {found}, the journal with {wanted}")
     return len(records.records)
+
+
+def check_chain_in_backup(chain: Path, store: str, directory: Path, result: Audit) -> int:
+    """If this machine were lost now: each batch of which a part stands on `chain` (a directory of LocalSui, which is
+    down) is in the store, with its cut and the bytes that were signed. `directory`: an empty one to restore into.
+    Returns how many such transactions the chain has."""
+    entries = islice(AppendLog.peek(chain / "transactions.log"), 1, None)  # behind its genesis
+    records = (msgspec.msgpack.decode(entry, type=Record | Turn) for entry in entries)
+    done = {
+        base58_text(record.digest): int.from_bytes(event.contents[32:40], "little")  # behind the vault
+        for record in records if isinstance(record, Record)
+        for event in record.events if event.name == "BatchCommitted"
+    }  # fmt: skip
+    try:
+        sequence = restore(Objects(store), directory).sequence
+    except ExchangeError as error:
+        result.check(not done, f"{len(done)} transactions of batches are on the chain, and no backup is: {error}")
+        return len(done)
+    path = directory / "settlement" / "batches.log"
+    steps = AppendLog.peek(path) if path.exists() else ()
+    events = [msgspec.msgpack.decode(step, type=StoredEvent) for step in steps]
+    signed = {event.signed.digest for event in events if isinstance(event, SignedPart)}
+    cuts = {event.batch.number: event.batch.last_sequence for event in events if isinstance(event, Sealed)}
+    for digest, batch in done.items():
+        result.check(digest in signed, f"batch {batch} is on the chain by {digest}: the backup knows of no such bytes")
+        cut = cuts.get(batch, 1 << 63)
+        result.check(cut <= sequence, f"batch {batch}, cut at {cut}, is on the chain: the backup ends with {sequence}")
+    return len(done)
 
 
 def check_deeds(journal: Events, traders: list[Trader], result: Audit) -> None:

@@ -7,13 +7,15 @@ Meanwhile the purses of the same accounts pay in on the chain and take out over 
 
 `kill` is SIGKILL, `stop` is SIGSTOP for `pause_s` and then SIGCONT (of the database: of the server and of all that
 serve its connections), `all` is SIGKILL of the supervisor and everything below it, followed by a new start. Each fault
-comes at a random moment of the load. While anything but the core is stopped, orders go on.
+comes at a random moment of the load. While anything but the core is stopped, orders go on. `all unshipped` is `all`
+while the backup lacks a batch: the process that ships was stopped before it was sealed.
 
 `kill core twice` is SIGKILL again while the core starts anew: at a random moment behind its first look at the journal,
 or of the whole start, and before it is ready. One that was ready first is killed too, and the next start struck sooner.
 
 The exchange ships its journal to a backup in a folder. It follows behind each fault, and at the end what is restored
-from it is the journal to its last record.
+from it is the journal to its last record. Behind `all`, before the new start, it is restored too: the chain must not
+know of a batch that this backup does not have.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import contextlib
 import os
 import random
 import signal
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +36,7 @@ import httpx
 
 from byline.client import generate_key, public_key
 from byline.operator import open_operator
-from tests.faults.audit import Audit, audit, check_backup, settled
+from tests.faults.audit import Audit, audit, check_backup, check_chain_in_backup, settled
 from tests.faults.load import ASSETS, Numbers, Trader
 from tests.faults.purse import PLAIN, Purse
 from tests.faults.vaults import Vaults
@@ -45,7 +48,7 @@ TRADERS = 4
 KILLED = ("core", "marketdata", "backoffice", "postgres", "chain", "api", "backup")
 STOPPED = ("core", "marketdata", "backoffice", "chain", "api", "postgres", "backup")
 FAULTS = (
-    "kill core", "kill core twice", "all",
+    "kill core", "kill core twice", "all", "all unshipped",
     *(f"kill {name}" for name in KILLED[1:]), *(f"stop {name}" for name in STOPPED),
 )  # fmt: skip
 RESTARTED_BY_SUPERVISOR_S = 120.0
@@ -53,6 +56,8 @@ FAILURES_KEPT = 20
 STARTS_TRIED = 3
 """By `kill core twice`: with the four kills of the core that come between two of `all` it dies six times at most, and
 the supervisor gives it eight in a minute."""
+SENT_S = 0.5
+"""Behind its sealing a batch is on the chain by then, if nothing keeps it from there."""
 START_S, OPENED_S = 0.8, 0.2
 """About as long takes a start of the core, and the part of it behind its first look at the journal."""
 
@@ -87,6 +92,8 @@ class Kills:
     """Starts of the core that a kill struck before it was ready."""
     restored: int = 0
     """Records that backups held at the end, all that the journals had."""
+    backed: int = 0
+    """Transactions of batches that chains had executed when everything was dead, each looked for in its backup."""
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -104,6 +111,7 @@ class Kills:
             "ended",
             "starts",
             "restored",
+            "backed",
             "seconds",
         ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -128,7 +136,7 @@ def plan(count: int, seed: int) -> list[str]:
         if number % 2 == 0:
             faults.append("kill core twice" if number % 10 == 4 else "kill core")
         elif number % 10 == 9:
-            faults.append("all")
+            faults.append("all unshipped" if number % 20 == 19 else "all")
         else:
             faults.append(others[(number // 2 - number // 10) % len(others)])
         if number % 5 == 4:
@@ -182,7 +190,7 @@ async def run_kills(
             result.deposited = len(vaults.arrivals())
             if on_fault is not None:
                 on_fault(number + 1, fault, result)
-            if found.failures:
+            if result.failures:
                 break
         await _end(tasks)
         if not result.failures:
@@ -267,7 +275,11 @@ async def _carry_out(
     for trader in traders:
         trader.rest_s = rest_s
     if kind == "all":
+        if name == "unshipped":
+            await _stop_shipping(exchange)
+            began = time.monotonic()
         await exchange.kill()
+        began += await asyncio.to_thread(_look_at_backup, exchange, fault, result)
         await exchange.start()
         await _all_up(exchange, {})
     elif kind == "kill":
@@ -283,6 +295,30 @@ async def _carry_out(
         await _all_up(exchange, {})
     result.recovery_s.setdefault(fault, []).append(round(time.monotonic() - began, 3))
     result.replay_s = max(result.replay_s, float(exchange.status("core").get("recovery_s", 0.0)))
+
+
+async def _stop_shipping(exchange: ExchangeProcess) -> None:
+    """SIGSTOP of the backup, until one batch more is sealed and was with settlement for a while."""
+
+    def sealed() -> int:
+        settlement = exchange.status("backoffice")["settlement"]
+        return int(settlement["final_batch"] + settlement["pending_batches"])
+
+    os.kill(exchange.pid("backup"), signal.SIGSTOP)
+    before = sealed()
+    await until(lambda: sealed() > before, 240, "a batch")
+    await asyncio.sleep(SENT_S)
+
+
+def _look_at_backup(exchange: ExchangeProcess, fault: str, result: Kills) -> float:
+    """Holds the chain against the backup while all processes are dead. Returns how many seconds that took."""
+    began, found = time.monotonic(), Audit()
+    with tempfile.TemporaryDirectory(dir=exchange.data.parent) as scratch:
+        store = exchange.environment["BYLINE_BACKUP_URL"]
+        result.backed += check_chain_in_backup(exchange.data / "chain", store, Path(scratch), found)
+    number = sum(result.faults.values()) + 1
+    result.failures += [f"fault {number} ({fault}): {text}" for text in found.failures[:FAILURES_KEPT]]
+    return time.monotonic() - began
 
 
 async def _strike_a_start(

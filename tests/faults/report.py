@@ -92,6 +92,7 @@ class Card:
                 "withdrawals_paid": kills.withdrawn,
                 "deposits_booked": kills.deposited, "starts_of_the_core_struck": kills.starts,
                 "records_restored_from_backups": kills.restored,
+                "batch_transactions_found_in_backups": kills.backed,
                 "slowest_up_again_s": {fault: max(times) for fault, times in sorted(kills.recovery_s.items())},
                 "pause_s": self.pause_s, "slowest_recovery_of_the_core_s": kills.replay_s,
                 "seconds": round(kills.seconds, 1),
@@ -184,7 +185,8 @@ def _kills_page(kills: dict[str, Any]) -> list[str]:
         *(f"| {fault} | {count} | {kills['slowest_up_again_s'].get(fault, 0)} s |"
           for fault, count in kills["faults"].items()),
         "",
-        "`kill`: SIGKILL; `twice`: again in the start that follows; `all`: SIGKILL of all; "
+        "`kill`: SIGKILL; `twice`: again in the start that follows; `all`: SIGKILL of all, "
+        "`unshipped`: while the backup, stopped before, lacks a batch; "
         f"`stop`: SIGSTOP for {kills['pause_s']:g} seconds, then SIGCONT.",
         "",
     ]  # fmt: skip
@@ -200,7 +202,17 @@ def _backups(kills: dict[str, Any]) -> list[str]:
         return []
     return [
         f"| records that backups held when their exchange had stopped | {kills['records_restored_from_backups']:,}: "
-        "each journal to its last record |"
+        "each journal to its last record |",
+        *_backed(kills),
+    ]
+
+
+def _backed(kills: dict[str, Any]) -> list[str]:
+    if "batch_transactions_found_in_backups" not in kills:
+        return []
+    return [
+        "| transactions of batches that the embedded chain had when everything was killed | "
+        f"{kills['batch_transactions_found_in_backups']:,}, each with its cut in the backup by then |"
     ]
 
 

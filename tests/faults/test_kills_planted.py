@@ -1,6 +1,6 @@
 """Bugs planted in the processes of an exchange that is killed: the audit must tell.
 
-The one in C costs a run of the compiler, and comes with BYLINE_MUTANTS=1 (`make mutants`).
+Those that cost another exchange, or a run of the C compiler too, come with BYLINE_MUTANTS=1 (`make mutants`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ PAYS = "            for index, payout in enumerate(coin.payouts):\n"
 JUDGED = "    slot = find_ref(s, <Name*>ref)\n    if slot != NIL:\n        known"
 LOST = "        return self._add_pairs(lost)\n"
 IS_TRANSFER = "r.kind == 6 and (<const char*>ref)[0] == 107"
+GATE = "        await self._backup.wait(life.batch.last_sequence)\n"
 KEPT = "    cdef uint32_t slot = own_ref(s, name, REF_POSTED, not_after)\n"
 
 
@@ -49,6 +50,16 @@ async def test_a_withdrawal_paid_twice_and_orders_that_outlive_the_session_they_
     found = await run_kills(tmp_path, ["kill core"], seed=1, environment=planted(tmp_path, pays, stays))
     for what in ("the chain paid .* 2 times", "orders of sessions that k3 lost are open"):
         assert any(re.search(what, text) for text in found.failures), (what, found.failures)
+
+
+@pytest.mark.skipif(os.environ.get("BYLINE_MUTANTS") != "1", reason="set BYLINE_MUTANTS=1: it starts an exchange")
+async def test_batches_that_do_not_wait_for_the_backup_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BYLINE_MUTANTS")  # no setting of an exchange
+    bug = Bug("settlement/settler.py", ((GATE, ""),))
+    found = await run_kills(tmp_path, ["all unshipped"], seed=1, environment=planted(tmp_path, bug))
+    assert any("the backup knows of no such bytes" in text for text in found.failures), found.failures
 
 
 @pytest.mark.skipif(os.environ.get("BYLINE_MUTANTS") != "1", reason="set BYLINE_MUTANTS=1: it runs the C compiler")

@@ -23,6 +23,7 @@ from settlement.chain.port import Execution, Signed
 from settlement.chain.sui import SuiChain
 from settlement.settler import Settler
 from settlement.store import FileBatchStore
+from tests.faults.audit import Audit, check_chain_in_backup
 from tests.support.real_core import RealCore
 from tests.support.settlement_bench import Bench, check_rows, reached
 from tests.unit.persistence.test_recovery import SETTINGS
@@ -89,7 +90,8 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
     core.send(op="account", account="user:o", row="0x" + "0a" * 32)
     core.send(op="deposit", account="user:o", asset="USDC", amount="100", ref="d1")
     yield made
-    await made.bench.node_down()
+    if made.bench.node:
+        await made.bench.node_down()
     made.recovered.close()
 
 
@@ -202,6 +204,10 @@ async def test_every_part_and_bytes_signed_anew_are_in_the_backup_before_they_ar
         check_rows(bench, settler)
     assert [part for part, _ in sends] == [0, 0, 1, 1, 2] and len(set(signings_before)) == 5
     assert [place for place, (_, is_kept) in enumerate(sends) if not is_kept] == unkept
+    await bench.node_down()
+    found = Audit()
+    assert check_chain_in_backup(bench.directory / "chain", machine.url, tmp_path / "dead", found) == 3
+    assert len(found.failures) == (3 if gate is _kept_at_first else 0), "what audits the kills sees it too"
 
 
 async def test_a_batch_that_waits_for_the_backup_is_not_sent_once_settlement_has_halted(machine: Machine) -> None:
