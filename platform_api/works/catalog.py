@@ -33,7 +33,7 @@ from platform_api.kernel.events import Event
 from platform_api.media.service import MediaService
 from platform_api.security import Caller
 from platform_api.taxonomy.service import TaxonomyService
-from platform_api.works import queries, review
+from platform_api.works import finding, queries, review
 from platform_api.works.models import (
     Metadata,
     VerificationCase,
@@ -196,7 +196,7 @@ class Catalog:
         """Published works. Raises ApiError VALIDATION_ERROR."""
         after = cursor_from(cursor, *CURSORS[sort])
         async with self._database.connection() as db:
-            rows, last = await queries.browse(db, sort, filters, after, limit + 1)
+            rows, last = await finding.browse(db, sort, filters, after, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["key"], row["id"]))
         if last is not None:
             pagination = Pagination(limit, cursor_text(last["key"], last["id"]))
@@ -221,8 +221,8 @@ class Catalog:
         """Full text over titles, tags and descriptions. `language` is that of the words."""
         after = cursor_from(cursor, int, UUID)
         async with self._database.connection() as db:
-            words = queries.search_words(language or "en")
-            rows = await queries.search(db, text, words, filters, after, limit + 1)
+            words = finding.search_words(language or "en")
+            rows = await finding.search(db, text, words, filters, after, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["rank"], row["id"]))
         return [work_of(row) for row in rows], pagination
 
@@ -650,7 +650,7 @@ def _columns(fields: Mapping[str, Any], kept: Mapping[str, Any] | None = None) -
     for name in ("genres", "tags"):
         if name in found:
             found[name] = list(dict.fromkeys(found[name]))
-    return found | {"keywords": " ".join(whole["tags"]), "search_words": queries.search_words(whole["language"])}
+    return found | {"keywords": " ".join(whole["tags"]), "search_words": finding.search_words(whole["language"])}
 
 
 def _check_metadata(kind: str, metadata: Metadata) -> None:

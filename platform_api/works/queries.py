@@ -3,141 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
 from platform_api.database import insertion
-from platform_api.search import as_beginning
 
-_WORK = """
+COLUMNS = """
     w.id, w.creator_id, w.account_id, w.kind, w.title, w.description, w.category, w.genres, w.tags, w.language,
     w.metadata, w.status, w.verification_status, w.content_version, w.shown_version, w.sold, w.published_at,
     w.created_at, w.updated_at, w.version, coalesce(n.purchase_count, 0) AS purchase_count,
     coalesce(n.view_count, 0) AS view_count, coalesce(n.rating_sum, 0) AS rating_sum,
     coalesce(n.rating_count, 0) AS rating_count
 """
-_WORKS = "works.work w LEFT JOIN works.tally n ON n.work_id = w.id"
+WORKS = "works.work w LEFT JOIN works.tally n ON n.work_id = w.id"
 """What is counted of a work lies beside it, in a row from the first count on."""
 CASTS = {"search_words": "::text::regconfig"}
-FILTERS: Mapping[str, str] = {
-    "kind": "w.kind = {}",
-    "category": "w.category = {}",
-    "language": "w.language = {}",
-    "genre": "w.genres @> ARRAY[{}::text]",
-    "tag": "w.tags @> ARRAY[{}::text]",
-    "creator_id": "w.creator_id = {}",
-    "price": "(SELECT count(*) FROM works.offer o WHERE o.work_id = w.id AND o.active AND o.asset = {}"
-    " AND o.price_units BETWEEN {} AND {}) > 0",
-}
-"""A filter that was asked for → its condition on one work, when it is met. Only those become part of a statement, so
-each has its own plan. Offers are counted since of `EXISTS` the planner would make a table of all offers first."""
-FACETS = (
-    "ARRAY['kind ' || w.kind, 'category ' || w.category, 'language ' || w.language, 'creator ' || w.creator_id::text]"
-)
-"""Just what the index `work_found` has beside words, genres and tags."""
-LOOKED_UP: Mapping[str, str] = {
-    "kind": FACETS + " @> (SELECT ARRAY['kind ' || {}])",
-    "category": FACETS + " @> (SELECT ARRAY['category ' || {}])",
-    "language": FACETS + " @> (SELECT ARRAY['language ' || {}])",
-    "genre": "w.genres @> (SELECT ARRAY[{}::text])",
-    "tag": "w.tags @> (SELECT ARRAY[{}::text])",
-    "creator_id": FACETS + " @> (SELECT ARRAY['creator ' || {}::uuid::text])",
-}
-"""The same conditions as only the index of what is asked for answers them, never one of an order. The value is a
-subquery, so that the planner does not know it: where it believes that many have it, it would read the table, and where
-in it those are nobody knows."""
-MATCHES_MAX = 1_000
-"""How many works the index of words and filters is asked for at once. It knows no order, so of more than these nobody
-can tell the newest without all of them: those are walked to, in their order."""
-WALK_MAX = 2_000
-"""How many works are looked at in their order where the index has more than `MATCHES_MAX`, however few of them fit."""
-SECONDS_MAX = 2.0
-"""A list or a search that takes longer is ended: a tenth is much, and others wait for its connection."""
-OFFERED = "works.offer o WHERE o.active AND o.asset = {} AND o.price_units BETWEEN {} AND {}"
-OFFERED_MAX = 5_000
-"""Of so few offers at a price the works are looked up; else what the other filters find is asked for its price."""
-STEPS = 25
-"""How far an index is read in the order of a list, for each row asked for. What more than four in a hundred works have
-is found so; what is rarer is looked up by what it has, and sorted."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """Works by a key and their id, both of them up or both down."""
-
-    key: str
-    type: str
-    way: str
-
-    @property
-    def by(self) -> str:
-        return f"{self.key} {self.way}, w.id {self.way}"
-
-    @property
-    def beyond(self) -> str:
-        """With a place for each part of the cursor."""
-        return f"({self.key}, w.id) {'<' if self.way == 'DESC' else '>'} ({{}}::{self.type}, {{}}::uuid)"
-
-
-ORDERS = {
-    "newest": _Order("w.published_at", "timestamptz", "DESC"),
-    "oldest": _Order("w.published_at", "timestamptz", "ASC"),
-    "title": _Order("lower(w.title)", "text", "ASC"),
-}
-SEARCH_WORDS = {
-    "ar": "arabic", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish", "fi": "finnish",
-    "fr": "french", "hu": "hungarian", "id": "indonesian", "it": "italian", "nl": "dutch", "no": "norwegian",
-    "pt": "portuguese", "ro": "romanian", "ru": "russian", "sv": "swedish", "tr": "turkish",
-}  # fmt: skip
-"""Language → text search configuration; `simple` for every other."""
-CANDIDATES_MAX = 200
-"""How many matches of a search are ranked, the newest: bounds its cost for words that everybody uses. A work whose
-title is just what was typed is found however old it is, and comes first."""
-PROBE, COMMON = 500, 25
-"""Where `COMMON` of the newest `PROBE` works fit, the candidates are found by going on in that order, as far as
-`WALK_MAX`; else, or if those are too few, by the index of words and filters. Of what fits seldom among the newest, and
-often among the others, the index has too many: they are walked to as well, and if `WALK_MAX` works have too few of
-them, the rest are some of those that the index gave, not the newest. So a search looks at 3,500 works at most."""
-EXACT_RANK = 10**12
-_SEARCH = (
-    "WITH given AS ("
-    " SELECT websearch_to_tsquery('simple', {{0}}) AS plain, websearch_to_tsquery('{words}', {{0}}) AS s),"
-    " asked AS (SELECT"
-    " CASE WHEN numnode(plain) = 0 THEN s"
-    f" WHEN s = plain THEN {as_beginning('plain')} ELSE ({as_beginning('plain')}) || s END AS words FROM given),"
-    " query AS MATERIALIZED (SELECT CASE WHEN querytree(words) = 'T' THEN ''::tsquery ELSE words END AS words"
-    " FROM asked),"
-    " indexed AS MATERIALIZED (SELECT CASE WHEN words::text ~ '<' THEN"
-    " regexp_replace(querytree(words), '<(-|[0-9]+)>', '&', 'g')::tsquery ELSE words END AS words FROM query)"
-)
-"""Worked out once for a statement, not for each row. What words that are left out would answer alone finds nothing: no
-index tells where a word is not. `indexed` is what the index answers by itself: of a phrase it knows the words, not that
-they follow each other, and would have every work with all of them looked at."""
-_MATCHES = "w.search @@ (SELECT words FROM query) AND lower(w.title) <> lower($1)"
-
-
-class _Arguments(list[Any]):
-    """Values with their placeholders."""
-
-    def put(self, template: str, *values: Any) -> str:
-        names = []
-        for value in values:
-            self.append(value)
-            names.append(f"${len(self)}")
-        return template.format(*names)
-
-
-def _conditions(arguments: _Arguments, filters: Mapping[str, Any], conditions: Mapping[str, str] = FILTERS) -> str:
-    parts = ["w.status = 'published'"]
-    for name, value in filters.items():
-        parts.append(arguments.put(conditions[name], *(value if name == "price" else (value,))))
-    return " AND ".join(parts)
-
-
-def search_words(language: str) -> str:
-    return SEARCH_WORDS.get(language.partition("-")[0], "simple")
 
 
 # Works.
@@ -164,12 +45,12 @@ _EDITED = (
 
 async def work(db: Any, work_id: UUID) -> Any:
     """None for one that is deleted."""
-    return await db.fetchrow(f"SELECT {_WORK} FROM {_WORKS} WHERE w.id = $1 AND w.status <> 'deleted'", work_id)
+    return await db.fetchrow(f"SELECT {COLUMNS} FROM {WORKS} WHERE w.id = $1 AND w.status <> 'deleted'", work_id)
 
 
 async def lock_work(db: Any, work_id: UUID) -> Any:
     """Changes of a work, and of all that belongs to it, come one after the other."""
-    query = f"SELECT {_WORK} FROM {_WORKS} WHERE w.id = $1 AND w.status <> 'deleted' FOR UPDATE OF w"
+    query = f"SELECT {COLUMNS} FROM {WORKS} WHERE w.id = $1 AND w.status <> 'deleted' FOR UPDATE OF w"
     return await db.fetchrow(query, work_id)
 
 
@@ -248,154 +129,11 @@ async def mark_sold(db: Any, work_id: UUID) -> None:
     await db.execute("UPDATE works.work SET sold = true WHERE id = $1 AND NOT sold", work_id)
 
 
-async def browse(
-    db: Any, sort: str, filters: Mapping[str, Any], after: tuple[Any, ...] | None, limit: int
-) -> tuple[list[Any], Any]:
-    """The next works in this order, each with its `key` in it; and the one to go on behind if more may fit though these
-    are fewer than `limit`.
-
-    Several ways, since the planner takes filters to be independent: of those that fit nothing together it expects some,
-    and would read an index of all works to its end for them. None of them has more than a bound to look at.
-    """
-    found, last = await _walk(db, sort, filters, after, limit, limit * STEPS)
-    if last is None:
-        return found, None
-    rows = await _look_up(db, sort, filters, after, limit)
-    return (rows, None) if rows is not None else await _walk(db, sort, filters, after, limit, WALK_MAX)
-
-
-async def _walk(
-    db: Any, sort: str, filters: Mapping[str, Any], after: tuple[Any, ...] | None, limit: int, steps_max: int
-) -> tuple[list[Any], Any]:
-    """What fits among the next `steps_max` works in this order; and the last of so many, if neither the page nor the
-    order ends before it."""
-    arguments, order = _Arguments(), ORDERS[sort]
-    first = {name: value for name, value in filters.items() if name == "creator_id" and sort != "title"}
-    where = _conditions(arguments, first)  # their index has the order of time, and nobody has many of all works
-    if after is not None:
-        where += " AND " + arguments.put(order.beyond, *after)
-    fits = _conditions(arguments, {name: value for name, value in filters.items() if name not in first})
-    steps = arguments.put("{}::bigint", steps_max)
-    rows: list[Any] = await db.fetch(
-        f"""
-        WITH walked AS (
-            SELECT w.id, {order.key} AS key, row_number() OVER (ORDER BY {order.by}) AS place, {fits} AS fits
-            FROM works.work w WHERE {where} ORDER BY {order.by} LIMIT {steps}),
-        page AS (
-            SELECT w.* FROM walked w WHERE w.fits OR w.place = {steps}
-            ORDER BY w.key {order.way}, w.id {order.way} LIMIT {arguments.put("{}", limit)})
-        SELECT {_WORK}, {order.key} AS key, p.place, p.fits FROM {_WORKS} JOIN page p ON p.id = w.id ORDER BY p.place
-        """,
-        *arguments, timeout=SECONDS_MAX,
-    )  # fmt: skip
-    found = [row for row in rows if row["fits"]]
-    ended = len(found) == limit or not rows or rows[-1]["place"] < steps_max
-    return found, None if ended else rows[-1]
-
-
-async def _look_up(
-    db: Any, sort: str, filters: Mapping[str, Any], after: tuple[Any, ...] | None, limit: int
-) -> list[Any] | None:
-    """The same by what the works have. None if too many may have it."""
-    arguments, order = _Arguments(), ORDERS[sort]
-    others = {name: value for name, value in filters.items() if name != "price"}
-    hits = f"SELECT w.id, w.title, w.published_at FROM works.work w WHERE {_conditions(arguments, others, LOOKED_UP)}"
-    offered, at_it, priced = "", "false", "true"
-    if "price" in filters:
-        places = arguments.put(OFFERED, *filters["price"])
-        offered = f"offered AS MATERIALIZED (SELECT o.work_id FROM {places} LIMIT {OFFERED_MAX + 1}),"
-        at_it = f"(SELECT count(*) FROM offered) <= {OFFERED_MAX}"
-        priced = f"({at_it} OR {arguments.put(FILTERS['price'], *filters['price'])})"
-        hits = f"""
-            SELECT w.id, w.title, w.published_at FROM (SELECT DISTINCT work_id FROM offered) o
-            CROSS JOIN LATERAL (SELECT * FROM works.work w WHERE w.id = o.work_id LIMIT 1) w
-            WHERE {at_it} AND {_conditions(arguments, others)}
-            UNION ALL
-            {hits} AND NOT {at_it}
-        """
-    beyond = "true" if after is None else arguments.put(order.beyond, *after)
-    # A CTE is planned as if it were read to its end, and read as far as is asked for.
-    rows: list[Any] = await db.fetch(
-        f"""
-        WITH {offered} hit AS MATERIALIZED ({hits}),
-        few AS MATERIALIZED (SELECT * FROM hit LIMIT {MATCHES_MAX + 1}),
-        page AS (
-            SELECT w.id FROM few w WHERE (SELECT count(*) FROM few) <= {MATCHES_MAX} AND {beyond} AND {priced}
-            ORDER BY {order.by} LIMIT {arguments.put("{}", limit)})
-        SELECT {_WORK}, {order.key} AS key, f.many FROM (SELECT count(*) > {MATCHES_MAX} AS many FROM few) f
-        LEFT JOIN page p ON true LEFT JOIN ({_WORKS}) ON w.id = p.id ORDER BY {order.by}
-        """,
-        *arguments, timeout=SECONDS_MAX,
-    )  # fmt: skip
-    return None if rows[0]["many"] else [row for row in rows if row["id"] is not None]
-
-
 async def own(db: Any, account_id: UUID, status: str, before: UUID | None, limit: int) -> list[Any]:
     rows: list[Any] = await db.fetch(
-        f"SELECT {_WORK} FROM {_WORKS} WHERE w.account_id = $1 AND w.status = $2"
+        f"SELECT {COLUMNS} FROM {WORKS} WHERE w.account_id = $1 AND w.status = $2"
         " AND ($3::uuid IS NULL OR w.id < $3) ORDER BY w.id DESC LIMIT $4",
         account_id, status, before, limit,
-    )  # fmt: skip
-    return rows
-
-
-async def search(
-    db: Any, text: str, words: str, filters: Mapping[str, Any], after: tuple[int, UUID] | None, limit: int
-) -> list[Any]:
-    """Titles that are just that, then by rank, in millionths; ties by id. `words` is the text search configuration of
-    the language asked in, one of those that we know.
-
-    None of its ways is left to what the planner takes words and filters to be: it believes that they are independent,
-    and a plan that it keeps knows none of them.
-    """
-    assert words == "simple" or words in SEARCH_WORDS.values(), words
-    arguments = _Arguments()
-    query = arguments.put(_SEARCH.format(words=words), text.strip())
-    where = _conditions(arguments, filters)
-    looked_up = _conditions(arguments, filters, LOOKED_UP)
-    beyond = "true" if after is None else arguments.put("(r.rank, r.id) < ({}::bigint, {}::uuid)", *after)
-    end = arguments.put("ORDER BY r.rank DESC, r.id DESC LIMIT {}", limit)
-    newest = "ORDER BY w.published_at DESC, w.id DESC LIMIT"
-    walk = f"(SELECT w.* FROM works.work w WHERE w.status = 'published' {newest} {{}}) w WHERE {where} AND {_MATCHES}"
-    to_it = f"SELECT w.id, w.search, w.published_at FROM {walk} {newest} {CANDIDATES_MAX}"
-    far = f"(SELECT CASE WHEN {{}} THEN {WALK_MAX} ELSE 0 END FROM probe)"
-    many = f"NOT common AND (SELECT count(*) FROM few) > {MATCHES_MAX}"
-    # A CTE is planned as if it were read to its end, and read as far as is asked for.
-    rows: list[Any] = await db.fetch(
-        f"""{query},
-        probe AS (SELECT count(*) >= {COMMON} AS common FROM {walk.format(PROBE)}),
-        common AS MATERIALIZED ({to_it.format(far.format("common"))}),
-        hit AS MATERIALIZED (
-            SELECT w.id, w.search, w.title, w.published_at FROM works.work w
-            WHERE (SELECT count(*) FROM common) < {CANDIDATES_MAX} AND {looked_up}
-            AND w.search @@ (SELECT words FROM indexed)
-        ),
-        few AS MATERIALIZED (SELECT * FROM hit LIMIT {MATCHES_MAX + 1}),
-        walked AS MATERIALIZED (SELECT * FROM common UNION ALL ({to_it.format(far.format(many))})),
-        found AS (
-            SELECT id, search FROM (
-                SELECT id, search, published_at FROM walked
-                UNION ALL
-                SELECT id, search, published_at FROM few w
-                WHERE (SELECT count(*) FROM walked) < {CANDIDATES_MAX} AND {_MATCHES}
-                AND id NOT IN (SELECT id FROM walked)) w
-            {newest} {CANDIDATES_MAX}
-        ),
-        exact AS (
-            SELECT w.id FROM (
-                SELECT w.* FROM works.work w WHERE lower(w.title) = lower($1) AND w.status = 'published'
-                ORDER BY w.id DESC LIMIT {WALK_MAX}) w
-            WHERE {where} ORDER BY w.id DESC LIMIT {CANDIDATES_MAX}
-        ),
-        ranked AS (
-            SELECT id, {EXACT_RANK}::bigint AS rank FROM exact
-            UNION ALL SELECT id, (ts_rank_cd(search, (SELECT words FROM query), 1) * 1000000)::bigint FROM found
-        ),
-        best AS (SELECT r.id, r.rank FROM ranked r WHERE {beyond} {end})
-        SELECT {_WORK}, r.rank FROM best r JOIN works.work w ON w.id = r.id
-        LEFT JOIN works.tally n ON n.work_id = w.id ORDER BY r.rank DESC, r.id DESC
-        """,
-        *arguments, timeout=SECONDS_MAX,
     )  # fmt: skip
     return rows
 

@@ -11,7 +11,7 @@ import pytest
 
 from platform_api.errors import ApiError
 from platform_api.money import units_of
-from platform_api.works import queries
+from platform_api.works import finding
 from platform_api.works.chapters import checked_body
 from platform_api.works.collaborators import who_must_agree
 from tests.support.api import opened
@@ -442,7 +442,7 @@ async def test_lists_and_search_show_what_is_published_and_nothing_else(world):
 
 
 async def test_of_more_matches_than_are_ranked_the_newest_are_and_pages_are_cut_from_them(world, monkeypatch):
-    monkeypatch.setattr(queries, "CANDIDATES_MAX", 3)
+    monkeypatch.setattr(finding, "CANDIDATES_MAX", 3)
     word, other = "q" + uuid4().hex, "r" + uuid4().hex
     _, _, bearer = await creator(world)
     titles = [f"{word} {word}", f"{word} of old", f"{word} four words long", f"{word} two", "Named elsewhere", other]
@@ -779,5 +779,5 @@ async def test_title_that_is_just_the_query_is_found_first_however_many_works_ha
         answer = (await world.client.get(path)).json()
         found += [one["id"] for one in answer["data"]]
         cursor = answer["pagination"]["next_cursor"]
-    assert found[0] == wanted["id"] and len(found) == len(set(found)) == 1 + queries.CANDIDATES_MAX
+    assert found[0] == wanted["id"] and len(found) == len(set(found)) == 1 + finding.CANDIDATES_MAX
 
