@@ -116,17 +116,19 @@ def restore(
         if there:
             raise Refused(f"{directory} holds {', '.join(there)} already: restore into an empty directory")
         scratch = directory / SCRATCH
-        run = _Run(store, scratch, bytes.fromhex(identity), to_sequence, to_ts, progress)
         say = told or (lambda line: None)
-        run.resume(say)
+
+        def carry_out() -> Restored:
+            run = _Run(store, scratch, bytes.fromhex(identity), to_sequence, to_ts, progress)
+            run.resume(say)
+            return run.carry_out()
+
         try:
-            result = run.carry_out()
+            result = carry_out()
         except _OtherHistory as other:
             say(f"an interrupted run had restored another history: it is thrown away, all is read again ({other})")
             shutil.rmtree(scratch)
-            run = _Run(store, scratch, bytes.fromhex(identity), to_sequence, to_ts, progress)
-            run.resume(say)
-            result = run.carry_out()
+            result = carry_out()
         _check_free(directory, result.beside)
         if before_moving is not None:
             before_moving(scratch, result)

@@ -244,9 +244,9 @@ class Purchases:
         if answer.state == "posted":
             await self.complete(db, answer.document_id, answer.ref)
         else:
-            await queries.fail_purchase(db, answer.document_id, answer.reason)
-            row = await queries.purchase(db, answer.document_id)
-            await self._proofs.give_back(db, row["account_id"], answer.document_id)
+            account_id = await queries.fail_purchase(db, answer.document_id, answer.reason)
+            if account_id is not None:
+                await self._proofs.give_back(db, account_id, answer.document_id)
 
 
 def purchase_of(row: Any, intent: Any = None) -> Purchase:

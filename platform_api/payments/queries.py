@@ -212,10 +212,14 @@ async def complete_purchase(db: Any, id_: UUID, event_id: UUID) -> Any:
     )  # fmt: skip
 
 
-async def fail_purchase(db: Any, id_: UUID, reason: str | None) -> None:
-    await db.execute(
-        "UPDATE payments.purchase SET status = 'failed', reason = $2 WHERE id = $1 AND status = 'pending'", id_, reason
-    )
+async def fail_purchase(db: Any, id_: UUID, reason: str | None) -> UUID | None:
+    """Returns whose it is; None if it was not pending any more."""
+    failed: UUID | None = await db.fetchval(
+        "UPDATE payments.purchase SET status = 'failed', reason = $2 WHERE id = $1 AND status = 'pending'"
+        " RETURNING account_id",
+        id_, reason,
+    )  # fmt: skip
+    return failed
 
 
 async def insert_entitlement(
