@@ -209,7 +209,7 @@ def _over_a_link(folder: Path, seed: int, smoke: bool) -> list[Row]:
     data, link = folder / "data", _Link((folder / "store").as_uri())
     data.mkdir()
     slots = records(ORDERS_PER_S * (LINK_SMOKE_S if smoke else LINK_S), seed, smoke)
-    settings = JournalSettings(segment_bytes=1 << 20 if smoke else 64 << 20, ring_slots=RING_SLOTS)
+    settings = JournalSettings(segment_bytes=1 << 20 if smoke else 64 << 20, ring_slots=RING_SLOTS, reserved_slots=0)
     journal = Journal(DirectoryDisk(data), new_tail(), SystemClock(), settings)
     shipper, over = Shipper(data, link), threading.Event()
     interval_s = load_settings({}, data_directory=data).backup_interval_s

@@ -36,12 +36,13 @@ from persistence import segments
 from persistence.ring import NEEDS_SEGMENT, WROTE, Ring, write_zeros
 from persistence.segments import HEADER_BYTES, Header, Segment, Tail
 
-__all__ = ["Journal", "JournalSettings", "Mode", "new_tail"]
+__all__ = ["Journal", "JournalSettings", "Mode", "least_segment_bytes", "new_tail"]
 
 log = logging.getLogger(__name__)
 
 Mode = Literal["durable", "memory", "inline"]
 RECORD_SLOTS_MAX = 255
+PAGE_BYTES = 4_096
 MARK = "journal.mark"
 
 
@@ -53,13 +54,23 @@ class JournalSettings:
     segment_bytes: int = 64 << 20
     ring_slots: int = 65_536
     reserved_slots: int = 8_192
-    """Of the ring: below this room only cancels should be taken. The journal only tells `room`, the caller obeys."""
+    """Below this room only cancels should be taken. The journal only tells `room`, the caller obeys; but segments
+    are so large that while the disk has space the longest command, and a tick, have room above it."""
     pace_ns: int = 1_000_000
     """Between two groups in mode `memory`."""
     fill_bytes_per_second: int = 4 << 20
     """At which the next segment is made, or faster where the current one is used faster."""
     writer_cpus: frozenset[int] | None = None
     """CPUs of the writer thread. None: those the process is not pinned to, or all."""
+
+
+def least_segment_bytes(reserved_slots: int) -> int:
+    """The smallest segments that keep a reserve of so many slots for cancels.
+
+    At the end of one, all but 254 slots of the next are room: the reserve, and above it the longest command and a tick.
+    """
+    bytes_used = HEADER_BYTES + (2 * RECORD_SLOTS_MAX + reserved_slots) * SLOT_BYTES
+    return -(-bytes_used // PAGE_BYTES) * PAGE_BYTES
 
 
 def new_tail(identity: bytes | None = None) -> Tail:
@@ -82,12 +93,20 @@ class Journal:
 
         Raises:
             JournalFailed: the disk refuses.
+            ValueError: sizes that do not fit together.
         """
         settings = settings or JournalSettings()
-        if settings.segment_bytes % 4096 or settings.segment_bytes < HEADER_BYTES + 2 * RECORD_SLOTS_MAX * SLOT_BYTES:
-            raise ValueError(f"segment_bytes {settings.segment_bytes}: must be a multiple of 4096 from 73728")
         if not 0 <= settings.reserved_slots < settings.ring_slots:
-            raise ValueError(f"reserved_slots {settings.reserved_slots}: must be less than the ring's")
+            raise ValueError(
+                f"reserved_slots {settings.reserved_slots}: must be 0 or more, and less than ring_slots "
+                f"{settings.ring_slots}"
+            )
+        least = least_segment_bytes(settings.reserved_slots)
+        if settings.segment_bytes % PAGE_BYTES or settings.segment_bytes < least:
+            raise ValueError(
+                f"segment_bytes {settings.segment_bytes}: must be a multiple of {PAGE_BYTES}, and at least {least} "
+                f"with reserved_slots {settings.reserved_slots}"
+            )
         self.settings = settings
         self.identity = tail.identity
         self._disk = disk
@@ -275,11 +294,12 @@ class Journal:
 
     def _limit(self, unused_slots: int) -> int:
         """Slots that surely fit in what is prepared. A record never straddles, so with a spare behind it the end of a
-        segment may stay unused; with none, what fits nowhere else is not taken, and each slot counts: cancels need one.
+        segment may stay unused. At the end of all that is prepared what fits nowhere is not taken, and each slot
+        counts: cancels need one.
         """
         if self._spare is None:
             return unused_slots
-        return max(0, unused_slots - RECORD_SLOTS_MAX + 1) + self._slots - RECORD_SLOTS_MAX + 1
+        return max(0, unused_slots - RECORD_SLOTS_MAX + 1) + self._slots
 
     def _roll(self, *, hurry: bool) -> bool:
         """The writer waits for a segment: seal the last one by naming its digest in the header of the next."""

@@ -33,7 +33,7 @@ from tests.support.disk import SimulatedDisk
 from tests.support.faulty_disk import FaultyDisk, compiler
 from tests.support.waiting import until
 
-SMALL = JournalSettings(segment_bytes=73_728, ring_slots=1024, reserved_slots=64)
+SMALL = JournalSettings(segment_bytes=73_728, ring_slots=1024, reserved_slots=0)
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C compiler for the shim")
 
 

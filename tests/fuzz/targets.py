@@ -337,7 +337,7 @@ def seeds_of(name: str) -> list[bytes]:
 def _written(records: int) -> bytes:
     """A segment with that many cuts in groups of three."""
     disk = SimulatedDisk()
-    settings = JournalSettings(segment_bytes=73_728, ring_slots=1024, reserved_slots=64)
+    settings = JournalSettings(segment_bytes=73_728, ring_slots=1024, reserved_slots=0)
     journal = Journal(disk, new_tail(bytes(16)), SystemClock(), settings, threads=False)
     for sequence in range(1, records + 1):
         record = bytearray(128)

@@ -20,7 +20,7 @@ from gateway.settings import GatewaySettings
 from persistence import ring, segments
 from persistence.event_log import EventLogReader
 from persistence.event_mark import EventKeeper
-from persistence.journal import JournalSettings
+from persistence.journal import JournalSettings, least_segment_bytes
 from persistence.recovery import Recovered, recover
 from persistence.segments import write_all
 from persistence.snapshot import _HEADER, FORMAT, MAGIC, _sealed, snapshot_name
@@ -35,7 +35,6 @@ LIMITS = CoreLimits(
     client_ids_per_account=5_000, refs=4_096, postings=2_048, max_price_ticks=1 << 21, max_fills_per_command=1_000,
     poisons=4_096,
 )  # fmt: skip
-SEGMENT_BYTES = 73_728
 IDENTITY = bytes(range(16))
 EPOCH_NS = 1_800_000_000_000_000_000
 EVENT_FILE_SLOTS = 2_048
@@ -87,7 +86,9 @@ class ExchangeProcess:
         self.failed_at_ns: int | None = None
         self.recovered: Recovered = recover(
             directory, limits=LIMITS, disk=disk, clock=clock, identity=IDENTITY, boot=boot, threads=False,
-            settings=JournalSettings(segment_bytes=SEGMENT_BYTES, ring_slots=queue[0], reserved_slots=queue[1]),
+            settings=JournalSettings(
+                segment_bytes=least_segment_bytes(queue[1]), ring_slots=queue[0], reserved_slots=queue[1]
+            ),
             event_file_slots=EVENT_FILE_SLOTS,
         )  # fmt: skip
         self.journal, self.core = self.recovered.journal, self.recovered.core

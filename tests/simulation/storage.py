@@ -12,13 +12,13 @@ from persistence import segments
 from persistence.journal import JournalSettings
 from persistence.recovery import Recovered, recover
 from tests.simulation.disk import FaultyDisk
-from tests.simulation.exchange import EVENT_FILE_SLOTS, IDENTITY, LIMITS, SEGMENT_BYTES
+from tests.simulation.exchange import EVENT_FILE_SLOTS, IDENTITY, LIMITS
 from tests.simulation.world import Fault, Plan, World
 from tests.support.disk import Node
 
 __all__ = ["Written", "disk_of", "recovered", "written"]
 
-SETTINGS = JournalSettings(segment_bytes=SEGMENT_BYTES, ring_slots=1_024, reserved_slots=64)
+SETTINGS = JournalSettings(segment_bytes=73_728, ring_slots=1_024, reserved_slots=0)
 
 
 @dataclass(frozen=True, slots=True)

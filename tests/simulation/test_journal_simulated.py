@@ -12,10 +12,10 @@ from engine.messages import layout
 from engine.messages.errors import JournalCorrupt
 from persistence import ring, segments
 from persistence.disk import SystemClock
-from persistence.journal import Journal, JournalSettings, new_tail
+from persistence.journal import RECORD_SLOTS_MAX, Journal, JournalSettings, least_segment_bytes, new_tail
 from tests.support.disk import SimulatedDisk
 
-SETTINGS = JournalSettings(segment_bytes=73_728, ring_slots=1024, reserved_slots=64)
+SETTINGS = JournalSettings(segment_bytes=73_728, ring_slots=1024, reserved_slots=0)
 IDENTITY = bytes(range(16))
 
 
@@ -188,6 +188,51 @@ def test_a_start_on_a_full_disk_takes_what_the_last_segment_still_holds(left: in
         again.publish()
         assert again.step() == ring.WROTE
     assert (again.durable_sequence, again.room) == (last + left - 1, 0)
+
+
+@pytest.mark.parametrize("reserved", [0, 64, 192])
+def test_the_reserve_is_kept_at_the_end_of_a_segment_too(reserved: int) -> None:
+    """While there is space for a next one the longest command and a tick are taken above it, at whatever slot."""
+    settings = JournalSettings(
+        segment_bytes=least_segment_bytes(reserved), ring_slots=2_048, reserved_slots=reserved
+    )  # fmt: skip
+    journal, lows = Journal(SimulatedDisk(), new_tail(IDENTITY), SystemClock(), settings, threads=False), []
+    for sequence in range(1, 2_000):
+        assert journal.append(record(sequence)) == 0
+        journal.publish()
+        assert journal.step() == ring.WROTE
+        lows.append(journal.room)
+    assert min(lows) >= reserved + RECORD_SLOTS_MAX + 1
+
+
+def test_segments_that_are_too_small_for_the_reserve_are_refused() -> None:
+    for given, told in (
+        ((73_728, 64), "segment_bytes 73728: must be a multiple of 4096, and at least 77824 with reserved_slots 64"),
+        ((77_825, 64), "segment_bytes 77825: must be a multiple of 4096, and at least 77824 with reserved_slots 64"),
+        ((65_536, 0), "segment_bytes 65536: must be a multiple of 4096, and at least 69632 with reserved_slots 0"),
+        ((1 << 20, 1_024), "reserved_slots 1024: must be 0 or more, and less than ring_slots 1024"),
+    ):
+        settings = JournalSettings(segment_bytes=given[0], ring_slots=1_024, reserved_slots=given[1])
+        disk = SimulatedDisk()
+        with pytest.raises(ValueError, match=f"^{told}$"):
+            Journal(disk, new_tail(IDENTITY), SystemClock(), settings, threads=False)
+        assert not disk.files
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_all_that_room_promised_can_be_written_whatever_the_records_are_long(seed: int) -> None:
+    disk, draw = SimulatedDisk(seed), random.Random(seed)
+    disk.space = 2 * SETTINGS.segment_bytes  # a segment and its spare
+    journal, sequence = new(disk), 0
+    while journal.room:
+        for _ in range(draw.choice([1, 5, 1_000])):
+            if longest := min(journal.room, draw.choice([1, 3, RECORD_SLOTS_MAX])):
+                sequence += 1
+                assert journal.append(record(sequence, draw.randrange(longest) + 1)) == 0
+        journal.publish()
+        while journal.durable_sequence < sequence:
+            assert journal.step() == ring.WROTE
+    assert journal.status == "disk_full"
 
 
 def test_a_crash_at_any_operation_of_a_roll_keeps_all() -> None:

@@ -31,7 +31,7 @@ def records(first: int, count: int) -> bytearray:
 
 
 def settings(mode: Mode) -> JournalSettings:
-    return JournalSettings(mode=mode, segment_bytes=SEGMENT_BYTES, ring_slots=4096, reserved_slots=64, pace_ns=100_000)
+    return JournalSettings(mode=mode, segment_bytes=SEGMENT_BYTES, ring_slots=4096, reserved_slots=0, pace_ns=100_000)
 
 
 @pytest.mark.parametrize("mode", ["durable", "memory", "inline"])
