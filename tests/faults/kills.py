@@ -1,6 +1,6 @@
 """Real processes under load, killed and stopped one after another and all at once; after each fault the audit.
 
-    start ─▶ traders go ─▶ fault ─▶ all processes up again ─▶ traders idle ─▶ audit ─▶ traders go ─▶ next fault …
+    start ─▶ traders go ─▶ fault ─▶ all up again, an order of each is taken ─▶ audit ─▶ traders go ─▶ next fault …
                                                                      ─▶ all money where it belongs ─▶ audit of the end
 
 Meanwhile the purses of the same accounts pay in on the chain and take out over REST.
@@ -52,6 +52,8 @@ FAULTS = (
     *(f"kill {name}" for name in KILLED[1:]), *(f"stop {name}" for name in STOPPED),
 )  # fmt: skip
 RESTARTED_BY_SUPERVISOR_S = 120.0
+TAKEN_S = 60.0
+"""Until an order is taken, once order entry answers: a start may have cancels to carry out first."""
 FAILURES_KEPT = 20
 STARTS_TRIED = 3
 """By `kill core twice`: with the four kills of the core that come between two of `all` it dies six times at most, and
@@ -178,6 +180,7 @@ async def run_kills(
             await until(lambda goal=before + more: sum(len(t.history) for t in traders) > goal, 240, "orders under way")
             await _carry_out(exchange, traders, fault, draw, pause_s, rest_s, result)
             await _idle([*traders, *purses])
+            await _take_orders(traders)
             found = Audit()
             if at_end := number == len(faults) - 1:
                 await settled(exchange, purses, vaults, found)
@@ -263,6 +266,15 @@ async def _idle(traders: Sequence[Trader | Purse]) -> None:
         trader.going.clear()
     for trader in traders:
         await asyncio.wait_for(trader.idle.wait(), 240)
+
+
+async def _take_orders(traders: Sequence[Trader]) -> None:
+    """A plain order of each is accepted: an exchange that answers, and refuses what trades, is not back."""
+    for trader in traders:
+        deadline = time.monotonic() + TAKEN_S
+        while why := await trader.why_not_taken():
+            assert time.monotonic() < deadline, f"no order of {trader.name} is taken: {why}"
+            await asyncio.sleep(0.1)
 
 
 async def _carry_out(

@@ -39,6 +39,8 @@ LEFT = 0.02
 """Of the rounds of one that `ends`: behind each of them it leaves its session."""
 WITHDRAWN = 0.006
 """Of new refs: a batch pays each with a call of its own, and the embedded chain carries out some thirty in a second."""
+PLAIN = {"market": "INK-USDC", "side": "buy", "size": "0.1", "price": "11.50"}
+"""An order that nothing but trouble of the exchange is a reason to refuse."""
 TOO_MUCH = "900000000"
 """More than anybody has: rejected by a rule."""
 
@@ -51,6 +53,8 @@ class Told:
     """accepted, rejected (by a rule, in the journal), refused (before the journal), unknown."""
     order_id: int = 0
     """Also the sequence of its command."""
+    code: str = ""
+    """Why it was refused."""
     is_settled: bool = False
     """What was unknown has been asked for; from then on the truth is fixed."""
     session: tuple[int, int] = (0, 0)
@@ -199,6 +203,15 @@ class Trader:
         finally:
             moved.is_under_way = False
 
+    async def why_not_taken(self) -> str:
+        """Place a plain order. Empty: it was accepted."""
+        try:
+            told = await self._place(await self.connected(), PLAIN)
+        except LOST as error:
+            await self.drop()
+            return f"{type(error).__name__}: {error}"
+        return "" if told.outcome == "accepted" else f"{told.outcome} {told.code}"
+
     async def _hear(self, message: dict[str, Any]) -> None:
         self.tracker.take(message)
         if message.get("event") == "trade":
@@ -220,30 +233,30 @@ class Trader:
         elif chance < 0.4:
             await self.move(client, self._next_ref(draw))
         else:
-            await self._place(client, draw)
+            market = draw.choice(list(MARKETS))
+            order = {
+                "market": market, "side": draw.choice(("buy", "sell")), "size": f"{draw.randrange(1, 30) / 10}",
+                "price": f"{draw.randrange(*MARKETS[market]) / 100:.2f}",
+            }  # fmt: skip
+            if draw.random() < 0.05:
+                order["size"] = TOO_MUCH
+            await self._place(client, order)
 
-    async def _place(self, client: TradingClient, draw: random.Random) -> None:
+    async def _place(self, client: TradingClient, order: dict[str, str]) -> Told:
         client_id = f"{self.name}-{len(self.history)}"
         self.history[client_id] = told = Told("unknown", session=_session(client))
-        market = draw.choice(list(MARKETS))
-        order: dict[str, Any] = {
-            "op": "place", "market": market, "client_id": client_id, "side": draw.choice(("buy", "sell")),
-            "type": "limit", "size": f"{draw.randrange(1, 30) / 10}",
-            "price": f"{draw.randrange(*MARKETS[market]) / 100:.2f}",
-        }  # fmt: skip
-        if draw.random() < 0.05:
-            order["size"] = TOO_MUCH
         try:
-            answer = await client.request(order)
-        except CommandError:
-            told.outcome, told.is_settled = "refused", True
-            return
+            answer = await client.request({"op": "place", "type": "limit", "client_id": client_id} | order)
+        except CommandError as error:
+            told.outcome, told.code, told.is_settled = "refused", error.code, True
+            return told
         self._acked(client, answer)
         told.is_settled = True
         if answer["event"] == "rejected":
             told.outcome = "rejected"
         else:
             told.outcome, told.order_id = "accepted", int(answer["order_id"])
+        return told
 
     def _next_ref(self, draw: random.Random) -> str:
         """One that was not answered, if there is one; now and then one that was; else a new one."""

@@ -7,7 +7,7 @@ it from the first sequence on, and goes through it with a ledger of its own (tes
     reply by reply    I3 nothing told changes      I10 nobody hears of others      I13 no ack behind a failure told
     after a recovery  I8 prefix, chain             I3 each ack and each receipt has its record
                       I14 receipts signed, for what was acked and asked for
-                      I12 no cancel refused while its reserve has room
+                      I12 no cancel refused while its reserve has room, no order without a reason of the disk's
     at the end        I1 I2 I5 I6 by the ledger    I4 I5 one outcome of each       I7 live = replayed
                       I9 all of it, both sides        I14 each change was asked for
                       I4 kills and timers do what they are for    I14 each order ends when it was to (duties.py)
@@ -17,7 +17,9 @@ answer was lost. So nothing happens by a request that was answered with an error
 (`rejected`) was refused to somebody who had asked for just that, once for each time he had, and changed nothing.
 
 The reserve: whoever gives up risk is told `busy` only where cancels and the exchange's own commands (cuts, ticks, ends
-of sessions) that wait for the disk may have taken all that is kept for them, and `cancel_only` never.
+of sessions) that wait for the disk may have taken all that is kept for them, and `cancel_only` never. Anything else is
+told `cancel_only` only while the disk has refused something, and `busy` only then, while it stalls, or where what waits
+may have filled the queue.
 
 Each broken invariant is a `Violation` with its number. Nothing is raised: a run goes on, and tells all at its end.
 """
@@ -26,6 +28,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
@@ -65,6 +68,8 @@ _MOVERS = {
 }
 _BEGUN = {"transferred", "pended"}
 """Of the money of a ref one of these happens once at most; so does one of the others behind it."""
+_QUESTIONS = {"resolve", "open_orders", "balances", "status", "directory"}
+"""Not in the journal; what they wait in has a bound of its own."""
 _GIVE_UP = {"cancel", "mass_cancel", "cancel_after", "kill", "poison"}
 """Of these a part of the queue is kept."""
 LONGEST_DUE_NS = 5_500 * MS
@@ -75,6 +80,12 @@ CUT_NS = 5_000 * MS
 PULLED_NS = 5_000 * MS
 """From the end of a link, when the exchange is told of it, until its orders are gone before anything that is sent then
 can meet them: their cancels have a part of the queue, and go before new orders where a disk was full."""
+REFUSED_NS = 3_000 * MS
+"""From what a disk refused until orders are taken again, if it refuses nothing more: the keeper tries each second."""
+STALLED_NS = 1_000 * MS
+"""From the end of a stall until the queue has room again."""
+SLOTS_MOST = 4
+"""Of the queue, that a command of these clients takes with a tick before it."""
 MAX_TOLD = 10
 """Violations of one invariant that are told."""
 
@@ -133,9 +144,13 @@ class _Told:
 class Auditor:
     """A `Witness` of all clients."""
 
-    def __init__(self, reserve_slots: int = 64, receipt_key: str = "") -> None:
-        """`reserve_slots`: of the journal's queue, kept for whoever gives up risk."""
-        self.reserve_slots, self.receipt_key = reserve_slots, receipt_key
+    def __init__(self, queue: tuple[int, int] = (1_024, 64), receipt_key: str = "") -> None:
+        """`queue`: slots of the journal's, and how many of them are kept for whoever gives up risk."""
+        (self.queue_slots, self.reserve_slots), self.receipt_key = queue, receipt_key
+        self.stalls: list[tuple[int, int]] = []
+        """[from, to] in which the disk is slow, or what it did is heard of late. Told by the world."""
+        self._disk_refused: list[int] = []
+        """When the disk refused something."""
         self.full_disk: list[list[int]] = []
         """[from, to] in which a start without space had no more than what was prepared: of that nothing can be kept.
         Told by the world, from what its disk refused."""
@@ -261,6 +276,14 @@ class Auditor:
         """The exchange ends the link. Acks of what it had taken may follow still, and nothing else does."""
         if client.link is not None:
             self._closed_links.add(client.link.number)
+
+    def disk_refused(self, now_ns: int) -> None:
+        """The disk has just refused something: for want of space, or because it was told to."""
+        self._disk_refused.append(now_ns)
+
+    def answer(self, client: SimulatedClient, rid: int) -> str | None:
+        """What this client was told of that request: the event, the type, or `error`; None: nothing yet."""
+        return self._sent[client.name, rid].answer
 
     def lost(self, client: SimulatedClient, *, quietly: bool) -> None:
         self._cut_off.update(client.accounts)
@@ -389,9 +412,31 @@ class Auditor:
             had_space = all(heard_ns < from_ns or sent_ns > to_ns for from_ns, to_ns in self.full_disk)
             if waiting < self.reserve_slots - 2 and had_space:
                 self.blame("I12", f"{request.client} was told busy of {request.message}; {waiting} like it may wait")
-        elif code == "busy":
+        elif code == "busy" and request.message["op"] not in _QUESTIONS:
             self.told_busy += 1
             self._is_overloaded = True
+            if not self._has_reason(request, self.stalls):
+                waiting = SLOTS_MOST * self._were_under_way(request)
+                if waiting < self.queue_slots - self.reserve_slots:
+                    self.blame("I12", f"{request.client} was told {code} of {request.message}; {waiting} slots wait")
+        elif code == "cancel_only" and not self._has_reason(request, ()):
+            self.blame("I12", f"{request.client} was told {code} of {request.message}, and the disk refuses nothing")
+
+    def _has_reason(self, request: _Request, stalls: Iterable[tuple[int, int]]) -> bool:
+        """Whether the disk was in trouble between sending this and hearing of it, or shortly before."""
+        sent_ns, heard_ns = request.sent_ns, request.heard_ns or 0
+        at = bisect_right(self._disk_refused, heard_ns)
+        if at and self._disk_refused[at - 1] >= sent_ns - REFUSED_NS:
+            return True
+        return any(from_ns <= heard_ns and sent_ns <= to_ns + STALLED_NS for from_ns, to_ns in stalls)
+
+    def _were_under_way(self, refused: _Request) -> int:
+        """At most so many requests may have waited for the disk when this one was refused."""
+        return sum(
+            request.sent_ns <= (refused.heard_ns or 0)
+            and (request.heard_ns >= refused.sent_ns if request.heard_ns else request.sent_ns > refused.since_ns)
+            for request in self._sent.values()
+        )
 
     def _may_wait(self, refused: _Request) -> int:
         """At most so many slots of the reserve may have been taken when this was refused, each command having one."""

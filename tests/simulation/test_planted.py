@@ -50,9 +50,13 @@ KILLS = "    return cancel_account(s, r.account, WHY_KILLED) if killed else 0\n"
 OPEN = "    if t.market.phase == CONTINUOUS:"
 PREVENTED = "        if s.accounts[maker.account].stp_key == t.stp_key"
 CROSSES = "    if flags & PLACE_POST_ONLY and opposite.best"
+STARTED = "                self._prepare_or_say(hurry=True)\n        except OSError"
+UNCOUNTED = "(self._prepare_or_say if tail.segment is None else self._prepare)"
 PASSED, REFUSED = "            damaged.append", "            raise __import__('engine').messages.errors.JournalCorrupt"
 LOST = "        self._waiting.extend((account, stamp) for account in accounts for stamp in stamps if stamp)\n"
 ORPHANS = "        return self._add_pairs(lost)\n"
+CLEARED = "self._sequencer.cancel_only = self._is_clearing or self._told_status"
+ROOM = "        if room < slots + self.journal_reserve or"
 
 
 def _less(line: str) -> str:
@@ -71,6 +75,8 @@ FAILED_SYNC = [
 FLIPS = [_plan(seed, Fault(9_000, "flip", seed), until_ms=11_000) for seed in range(4)]
 SNAPSHOT = [_plan(0, Fault(5_000, "snapshot", 2), Fault(7_000, "kill", 1), until_ms=9_000)]
 DAMAGED_SNAPSHOT = [_plan(0, Fault(5_000, "snapshot", 2), Fault(7_000, "snapshot_flip", 1), until_ms=9_000)]
+RESTARTED = [_plan(7, Fault(2_000, "kill", 1), until_ms=3_000)]
+HALF_FULL = [_plan(7, Fault(18_000, "kill", 1), until_ms=40_000)]
 WITH_RECORDS = [replace(QUIET[0], records=("trader0", "trader1"))]
 LOST_ANSWERS = [_plan(3, *(Fault(at_ms, "storm", at_ms) for at_ms in range(1_000, 20_000, 250)), until_ms=20_000)]
 OVERLOAD = [
@@ -160,10 +166,19 @@ ALWAYS = {
         Bug("persistence/recovery.py", (("after=start, after_chain=chain", "after=max(start - 1, 0)"),)),
         SNAPSHOT, "DIED: 1: .*ValueError: a record out of sequence",
     ),
+    "a start that does not count the space that it prepares": (
+        Bug("persistence/journal.py", ((STARTED, STARTED.replace("self._prepare_or_say", UNCOUNTED)),)),
+        HALF_FULL, "I12",
+    ),
     "a damaged snapshot that stops the start": (
         Bug("persistence/snapshot.py", ((PASSED, REFUSED),)),
         DAMAGED_SNAPSHOT, "I8",
     ),
+    "an exchange that takes no order behind its first crash": (
+        Bug("gateway/server.py", ((CLEARED, CLEARED.replace("self._is", "self.settings.epoch > 1 or self._is")),)),
+        RESTARTED, "I12",
+    ),
+    "a queue that is always full": (Bug(SEQUENCER, ((ROOM, "        if True or"),)), QUIET, "I12"),
     "orders that outlive their connection": (
         Bug("gateway/pulls.py", ((LOST, "        return\n"), (ORPHANS, "        return 0\n"))), ENDS, "I14",
     ),
@@ -214,7 +229,7 @@ def test_the_place_of_each_bug_is_there_once(name: str) -> None:
 
 def test_nothing_is_found_where_nothing_is_planted() -> None:
     plans = [
-        *QUIET, *POWER, *SNAPSHOT, *DAMAGED_SNAPSHOT, *WITH_RECORDS, *LOST_ANSWERS, *OVERLOAD,
+        *QUIET, *POWER, *SNAPSHOT, *DAMAGED_SNAPSHOT, *RESTARTED, *HALF_FULL, *WITH_RECORDS, *LOST_ANSWERS, *OVERLOAD,
         *WITH_RECEIPTS, *ENDS, *(LONGER if IS_WHOLE else ()),
     ]  # fmt: skip
     assert violations_of({}, plans) == []

@@ -52,12 +52,13 @@ from tests.simulation.market_view import MarketView
 from tests.simulation.network import MS, Network
 from tests.simulation.projection import Projection
 from tests.simulation.records import RecordClient
-from tests.simulation.traders import MARKETS, Hostile, Operator, Trader, setup
+from tests.simulation.traders import MARKETS, Hostile, Operator, Trader, place, setup
 from tests.support.disk import Node
 
 __all__ = ["EDITION", "SHORT_QUEUE", "Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly", "run_seed"]
 
 SECOND = 1_000 * MS
+FOREVER = 1 << 62
 SETTINGS: dict[str, Any] = {
     "batch_interval_s": 5.0,
     "ping_interval_s": 4.0,
@@ -210,7 +211,7 @@ class World:
         self.network = Network(self.schedule, plan.seed, self.clock.now_ns)
         self.disk = FaultyDisk(plan.seed, directory)
         self.pace = DiskPace(random=random.Random(f"pace-{plan.seed}"))
-        self.auditor = Auditor(plan.queue[1], receipt_key=public_key(key_of("receipts")))
+        self.auditor = Auditor(plan.queue, receipt_key=public_key(key_of("receipts")))
         self.durable_acks = durable_acks
         self.process: ExchangeProcess | None = None
         self.boot = 1
@@ -223,6 +224,8 @@ class World:
         self.is_over = False
         self._errors_before = 0
         """Errors that the disk had given when this life began."""
+        self._refused_before = 0
+        """Operations that the disk had refused when it was looked at last."""
         self._is_calm = False
         self._next_death: str | None = None
         self._next_failure: tuple[str, int, int] | None = None
@@ -330,6 +333,9 @@ class World:
         self.disk.space, self.disk.short_writes, self.disk.die_in = None, None, None
         self.disk.misdirect = self.disk.lies = 0
         self.pace.stall_until_ns = self.pace.wake_ns = 0
+        stalls, now_ns = self.auditor.stalls, self.schedule.now_ns
+        # What has an end lasts until then: a group that was begun meanwhile is not sooner on the disk.
+        self.auditor.stalls = [(since_ns, now_ns if to_ns == FOREVER else to_ns) for since_ns, to_ns in stalls]
         self.schedule.crash_at_step = None
 
     def question(self) -> None:
@@ -349,6 +355,8 @@ class World:
         if not is_quiet():
             waiting = [f"{c.name} live={c.is_live} open={len(c.open)}" for c in self.clients if not c.is_live or c.open]
             self.auditor.blame("I12", f"60 s after the last fault there is no answer: {waiting}")
+            return
+        if not self._all_trade_again():
             return
         answers: dict[tuple[str, str], dict[str, Any]] = {}
 
@@ -388,6 +396,32 @@ class World:
         self.drop_copy = [event for event in told if event["sequence"] <= end]
         self._compare_lives()
         self.auditor.finish(self.drop_copy, end, balances, orders)
+
+    def _all_trade_again(self) -> bool:
+        """I12: whatever came before, an order of each trader is accepted now. False: it was not, or the world ended."""
+        operator, waiting = self.operator_client, {trader.client: 0 for trader in self.traders}
+        deadline, tries = self.schedule.now_ns + 60 * SECOND, 0
+        while self.schedule.now_ns < deadline:
+            tries += 1
+            if operator.is_live and not operator.open:  # what a trader needs for it, and may lack by its own doing
+                for op in ({"op": "phase", "phase": "continuous"}, {"op": "uncross"}):
+                    operator.say(op | {"market": "TOK-USD"})
+                for client in waiting:
+                    deposit = {"op": "deposit", "account": client.name, "asset": "USD", "amount": "100"}
+                    operator.say(deposit | {"ref": f"last-{client.name}-{tries}"})
+            for client in waiting:
+                if client.is_live and not client.open:
+                    client.say({"op": "rearm"})
+                    waiting[client] = place(client, f"last-{client.name}-{tries}", post_only=True)
+            self._pass_a_second()
+            if self.is_over:
+                return False
+            waiting = {c: rid for c, rid in waiting.items() if not rid or self.auditor.answer(c, rid) != "accepted"}
+            if not waiting:
+                return True
+        names = [client.name for client in waiting]
+        self.auditor.blame("I12", f"60 s after the last fault no order of {names} is taken")
+        return False
 
     def _pass_a_second(self) -> None:
         self.schedule.run(self.schedule.now_ns + SECOND, lambda: self.is_over)
@@ -487,7 +521,7 @@ class World:
         self.process = process
         self.projection.begin_again()
         if self.disk.no_space_count > refused:
-            self.auditor.full_disk.append([self.schedule.now_ns, 1 << 62])
+            self.auditor.full_disk.append([self.schedule.now_ns, FOREVER])
             self._wait_for_space(self.auditor.full_disk[-1], self.epoch)
         report = process.recovered.report
         self.result.recoveries += self.epoch > 1
@@ -562,6 +596,10 @@ class World:
             self.schedule.later(random.Random(f"down-{self.schedule.now_ns}").randrange(20, 800) * MS, self._start)
 
     def _after_step(self, owner: VirtualLoop) -> None:
+        refused = self.disk.no_space_count + self.disk.errors_given
+        if refused != self._refused_before:
+            self._refused_before = refused
+            self.auditor.disk_refused(self.schedule.now_ns)
         process = self.process
         if process is None or owner is not process.loop:
             return
@@ -618,6 +656,7 @@ class World:
             self._snapshot(draw)
         elif kind == "slow_wake":  # of plans that a test makes
             self.pace.wake_ns = draw.randrange(1, 40) * MS
+            self.auditor.stalls.append((self.schedule.now_ns, FOREVER))
         elif kind == "wipe_events":
             self._died("kill")
             wipe_events(self.directory)
@@ -654,6 +693,7 @@ class World:
     def _disk_fault(self, kind: str, draw: random.Random) -> None:
         if kind == "slow_disk":
             self.pace.stall_until_ns = self.schedule.now_ns + draw.choice([50, 500, 5_000]) * MS
+            self.auditor.stalls.append((self.schedule.now_ns, self.pace.stall_until_ns))
         elif kind == "full_disk":
             self.disk.space = draw.choice([0, 0, 4_096, 80_000])
 
