@@ -62,6 +62,7 @@ class ErrorCode(StrEnum):
     FORBIDDEN = "FORBIDDEN"
     LICENSE_EXPIRED = "LICENSE_EXPIRED"
     NOT_FOUND = "NOT_FOUND"
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
     CONFLICT = "CONFLICT"
     VERIFICATION_FAILED = "VERIFICATION_FAILED"
     ORDER_REJECTED = "ORDER_REJECTED"
@@ -85,6 +86,7 @@ STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.FORBIDDEN: 403,
     ErrorCode.LICENSE_EXPIRED: 403,
     ErrorCode.NOT_FOUND: 404,
+    ErrorCode.METHOD_NOT_ALLOWED: 405,
     ErrorCode.CONFLICT: 409,
     ErrorCode.VERIFICATION_FAILED: 422,
     ErrorCode.ORDER_REJECTED: 422,
@@ -179,10 +181,11 @@ def as_api_error(error: Exception) -> ApiError:
         case NotFoundException():
             return ApiError(ErrorCode.NOT_FOUND, "There is nothing at this path.", reason="no_route")
         case MethodNotAllowedException():
-            headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
+            allowed = ", ".join(sorted((error.headers or {})["allow"].split(", ")))
             return ApiError(
-                ErrorCode.NOT_FOUND, "This path does not know the method.", reason="method_not_allowed", headers=headers
-            )
+                ErrorCode.METHOD_NOT_ALLOWED, f"This path takes {allowed}.", reason="method_not_allowed",
+                headers={"allow": allowed},
+            )  # fmt: skip
         case HTTPException() if error.status_code == 413:
             return ApiError(ErrorCode.VALIDATION_ERROR, "The body is too large.", reason="body_too_large", field="body")
         case RecursionError() if "deserializing" in str(error):  # msgspec's own

@@ -73,6 +73,19 @@ def test_every_body_and_answer_has_an_example_that_fits_its_schema(document):
     assert checked > 100
 
 
+@pytest.mark.parametrize("world", [{"public_per_minute": 0, "auth_per_minute": 0}], indirect=True)
+async def test_each_path_refuses_every_method_that_the_document_does_not_have(world, document):
+    methods, refused = {method.upper() for method in METHODS}, 0
+    for path, item in document["paths"].items():
+        known = {method.upper() for method in item} & methods
+        for method in sorted(methods - known):
+            at = re.sub(r"\{\w+\}", "7", path)
+            answer = await world.refused(405, "METHOD_NOT_ALLOWED", "method_not_allowed", method, at)
+            assert set(answer.headers["allow"].split(", ")) == known | {"OPTIONS"}, (method, path)
+            refused += 1
+    assert refused > 400
+
+
 def test_no_example_says_the_name_of_its_field_alone(document):
     """`"price": "price"` in a document that promises decimal strings."""
 
