@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from litestar import Controller, Response, get, post, put
 from litestar.di import NamedDependency
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
@@ -19,6 +19,7 @@ from platform_api.errors import ApiError, ErrorCode
 from platform_api.idempotency import IdempotencyKey, checked_key
 from platform_api.media.models import FileUrl, PartReceived, Upload, UploadRequest
 from platform_api.media.service import MediaService
+from platform_api.media.sniff import TYPES
 from platform_api.openapi import BEARER, failures
 from platform_api.routing import AnyRequest, Visitor, Who
 
@@ -44,6 +45,16 @@ class BinaryOperation(Operation):
 
     def __post_init__(self) -> None:
         self.request_body = _BINARY
+
+
+@dataclass
+class FileOperation(Operation):
+    """Answers with a file, of whichever type it is, or with a range of it."""
+
+    def __post_init__(self) -> None:
+        content = dict.fromkeys(TYPES, OpenAPIMediaType(Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)))
+        whole, part = OpenAPIResponse("The file.", content=content), OpenAPIResponse("The range.", content=content)
+        self.responses = {**(self.responses or {}), "200": whole, "206": part}
 
 
 class UploadController(Controller):
@@ -94,7 +105,9 @@ class FileController(Controller):
         """A short-lived URL of a file of one's own, or of one that is public."""
         return ok(request, await media.url(visitor, path_id(file_id, "file")))
 
-    @get("/{file_id:str}/content", responses=failures(400, 401, 403, 404, 429, 503))
+    @get(
+        "/{file_id:str}/content", operation_class=FileOperation, responses=failures(400, 401, 403, 404, 429, 503),
+    )  # fmt: skip
     async def content(
         self, request: AnyRequest, file_id: FromPath[str], media: Media,
         expires: Annotated[int, QueryParameter(ge=0, le=2**53)],

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from engine.messages.errors import SettingsInvalid, Unavailable
+from platform_api.app import openapi_document
 from platform_api.media.blobs import BlobStore
 from platform_api.media.service import AssembleFile, MediaService
+from platform_api.media.sniff import TYPES
 from tests.support.api import opened
 from tests.support.files import box, movie, png
 
@@ -95,6 +97,12 @@ async def test_parts_in_any_order_become_one_file_with_its_digest(shop):
     await shop.refused(404, "NOT_FOUND", "unknown_file", "GET", url.replace("expires=", "expires=1"))
     other = f"/v1/files/{uuid4()}/content?" + url.partition("?")[2]
     await shop.refused(404, "NOT_FOUND", "unknown_file", "GET", other)
+
+
+def test_document_has_the_types_of_files_whole_and_in_ranges():
+    """It had `application/json` alone, and no 206."""
+    responses = openapi_document()["paths"]["/v1/files/{file_id}/content"]["get"]["responses"]
+    assert set(responses["200"]["content"]) == set(responses["206"]["content"]) == set(TYPES)
 
 
 async def test_part_of_another_length_is_refused_while_it_streams(shop):
