@@ -165,7 +165,7 @@ class ArbitratedFeed:
                         await client.send({"type": "subscribe"} | chain.request)
                     async for message in client:
                         await self._take(feed, client, message)
-            except (OSError, WebSocketException, SubscriptionRefused, TimeoutError) as error:
+            except (OSError, WebSocketException, SubscriptionRefused, TimeoutError) as error:  # it connects anew
                 log.info("event=feed_lost url=%s error=%s", feed.url, error)
             finally:
                 feed.connected = False

@@ -469,6 +469,10 @@ async def test_the_door_flips_switches_from_another_process(tmp_path: Path) -> N
     assert (status["chain"], status["executor"]) == ("embedded (not a network)", "model")
     assert "there are lost_request" in (await ask(tmp_path, "lose"))["error"]
     assert (tmp_path / "faults.sock").stat().st_mode & 0o777 == 0o600
+    for count in ("999", "0", "-1", "1000000000000"):
+        told = (await ask(tmp_path, "hang", count))["error"]
+        assert told == "hang: N must be 1 to 998: 1000 may wait, and 2 do"
+    assert len((await ask(tmp_path, "hang", "998"))["switches"]["next"]) == 1_000
     assert (await ask(tmp_path, "clear"))["switches"]["next"] == []
     await node.close()
     with pytest.raises(OSError):

@@ -39,7 +39,7 @@ def _on(value: str) -> bool:
 
 def _next(name: str) -> _Switch:
     def switch(node: LocalSui, faults: Faults, value: str) -> None:
-        faults.next_execute.extend([name] * int(value or 1))
+        faults.plan(name, int(value or 1))
 
     return switch
 

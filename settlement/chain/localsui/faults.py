@@ -27,6 +27,8 @@ from settlement.chain.localsui.state import Item, State, Turn
 
 __all__ = ["CALL_FAULTS", "Faults", "View"]
 
+NEXT_MAX = 1_000
+"""Faults that may be planned at a time: the status names each, on one line."""
 CALL_FAULTS = ("lost_request", "lost_response", "hang", "delay", "refuse_once", "none")
 
 
@@ -48,7 +50,7 @@ class View:
 class Faults:
     """The switches of one node. `chances`: name → probability of a call's fault, from `dice`."""
 
-    next_execute: deque[str] = field(default_factory=deque)
+    next_execute: deque[str] = field(default_factory=lambda: deque(maxlen=NEXT_MAX))
     chances: dict[str, float] = field(default_factory=dict)
     dice: random.Random = field(default_factory=lambda: random.Random(1))
     unavailable: bool = False
@@ -66,6 +68,15 @@ class Faults:
         """End every wait that is under way."""
         self._released.set()
         self._released = asyncio.Event()
+
+    def plan(self, fault: str, count: int) -> None:
+        """The next `count` calls that have none yet. ValueError: none, or more than NEXT_MAX would wait then."""
+        waiting = len(self.next_execute)
+        if not 1 <= count <= NEXT_MAX - waiting:
+            raise ValueError(
+                f"{fault}: N must be 1 to {NEXT_MAX - waiting}: {NEXT_MAX} may wait, and {waiting} do"
+            )
+        self.next_execute.extend([fault] * count)
 
     def next_fault(self) -> str:
         """What befalls the call that has just come. ValueError for a name that is no fault."""
