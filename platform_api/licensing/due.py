@@ -13,6 +13,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from platform_api.kernel.context import Kernel
+from platform_api.works.service import WorkService
 
 __all__ = ["KIND", "QUEUE", "Due", "tell_window", "wake"]
 
@@ -32,10 +33,12 @@ async def wake(kernel: Kernel, db: Any, at: datetime) -> None:
 
 
 async def tell_window(kernel: Kernel, db: Any, row: Any, actor: UUID | None) -> None:
-    """Events of what opened or closed; plans are nobody's business."""
+    """Events of what opened or closed; plans are nobody's business. `was_public`: only then everybody hears of it."""
     if row["status"] in ("open", "closed"):
+        shown = await kernel.service(WorkService).catalog.published(db, [row["work_id"]])
         payload = {
-            "work_id": str(row["work_id"]), "window_type": row["window_type"], "territories": list(row["territories"])
+            "work_id": str(row["work_id"]), "window_type": row["window_type"], "territories": list(row["territories"]),
+            "was_public": bool(shown),
         }  # fmt: skip
         word = {"open": "opened", "closed": "closed"}[row["status"]]
         subject = ("window", str(row["id"]))

@@ -341,3 +341,29 @@ async def test_what_was_never_public_stays_inside(world, served):
         await world.settle()
         heard = [event["type"] for _, event in await page.heard()]
         assert "work.version_published" in heard and set(heard) == {"work.version_published"}
+
+
+async def test_windows_of_a_work_that_went_out_of_sight_are_told_to_nobody_outside(world, served):
+    """Who had subscribed while it was public heard where and how it opens, of a work that is not there for them."""
+    _, _, bearer = await creator(world, "Quill")
+    work, _ = await published(world, bearer, "Shown")
+    planned = {"work_id": work["id"], "territories": ["PG"], "starts_at": "2020-01-01T00:00:00Z"}
+    await world.settle()
+    async with served() as nobody, served(**bearer_of(bearer)) as owner:
+        for page in (nobody, owner):
+            await page.subscribe(f"content:{work['id']}")
+        await world.data("POST", "/v1/windows", headers=bearer, json=planned | {"window_type": "svod"})
+        await world.settle()
+        ((_, event),) = await nobody.heard()
+        assert event["type"] == "window.opened" and set(event["data"]) == {"work_id", "window_type", "territories"}
+        await world.data("POST", f"/v1/works/{work['id']}/archive", headers=bearer)
+        await world.data("POST", "/v1/windows", headers=bearer, json=planned | {"window_type": "avod"})
+        await world.settle()
+        assert [event["type"] for _, event in await nobody.heard()] == ["work.archived"]
+        heard = [event["type"] for _, event in await owner.heard()]
+        assert heard == ["window.opened", "work.archived", "window.opened"]
+
+
+def test_what_everybody_hears_of_a_work_is_of_a_public_one():
+    told = {type_ for type_, line in SHOWN.items() if "content" in line.channels and line.fields is not None}
+    assert {type_ for type_ in told if not SHOWN[type_].if_public} == {"work.published"}
