@@ -71,7 +71,7 @@ what. 2: it could not be checked, since the node does not answer or the command 
 )
 app.add_typer(verify_app, name="verify")
 
-console = Console(stderr=False, highlight=False)
+console = Console(stderr=False, highlight=False, soft_wrap=True)  # a line that is piped must stay one
 
 DataOption = Annotated[
     Optional[Path],
@@ -186,13 +186,15 @@ def trader(
 
 
 _WalletOption = Annotated[Path, typer.Option("--wallet", help="The wallet's key file; made if it is missing.")]
+_TAKES_MINUS = {"ignore_unknown_options": True}
+"""An amount below zero is refused as an amount, not as an option that nobody knows."""
 _ApiOption = Annotated[
     Optional[str],
     typer.Option("--api", help="Address of REST.", show_default="that of the exchange on the data directory"),
 ]
 
 
-@app.command()
+@app.command(context_settings=_TAKES_MINUS)
 def deposit(
     asset: Annotated[str, typer.Argument(help="As the exchange names it, for example USDC.")],
     amount: Annotated[str, typer.Argument(help="A decimal, for example 25.5.")],
@@ -213,7 +215,7 @@ def deposit(
     pay_in(_rest(api, data), _node(node, data), wallet, asset, amount, console=console)
 
 
-@app.command()
+@app.command(context_settings=_TAKES_MINUS)
 def withdraw(
     asset: Annotated[str, typer.Argument(help="As the exchange names it, for example USDC.")],
     amount: Annotated[str, typer.Argument(help="A decimal, for example 25.5.")],

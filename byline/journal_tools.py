@@ -46,8 +46,8 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
         console.print(f"[bold red]The journal is damaged[/]: {error}")
         return 1
     console.print(
-        f"[bold green]The journal is sound[/]: {found.sequence:,} records in {found.segments} segments, "
-        f"chain {found.chain:016x}"
+        f"[bold green]The journal is sound[/]: {found.sequence:,} records in {found.segments} "
+        f"segment{'' if found.segments == 1 else 's'}, chain {found.chain:016x}"
     )
     if found.torn_bytes:
         console.print(f"{found.torn_bytes:,} bytes behind it are a write that was cut off; nobody was told of it")

@@ -16,12 +16,15 @@ from engine.replay import open_core, replay
 __all__ = ["replay_file"]
 
 STANDARD_INPUT = Path("-")
+TOLD_MAX = 10
+"""Malformed lines that are explained: of a file of something else all are."""
 
 
 def replay_file(commands: Path, events: Path | None, *, reference: bool, state_hash: bool) -> None:
     """Runs the file, or standard input for `-`, and writes the events to `events` or standard output.
 
-    With a progress bar on a terminal; how far it is to the end is known of files alone, a pipe is read once.
+    With a progress bar on a terminal; how far it is to the end is known of files alone, a pipe is read once. Standard
+    error hears what is wrong with the first malformed lines: their events say only that they are.
 
     Raises:
         Refused: there is no such file, it holds no JSON lines, or the events would overwrite them.
@@ -41,10 +44,20 @@ def replay_file(commands: Path, events: Path | None, *, reference: bool, state_h
         is_shown = events is not None and terminal.is_terminal
         progress = stack.enter_context(Progress(*columns, console=terminal, disable=not is_shown))
         task = progress.add_task("", total=_lines(source) if is_shown else None)
-        core = open_core(reference=reference)
+        core, told = open_core(reference=reference), 0
+
+        def explain(line: int, why: str) -> None:
+            nonlocal told
+            told += 1
+            if told <= TOLD_MAX:
+                terminal.print(f"line {line}: {why}", soft_wrap=True, markup=False, highlight=False)
+            elif told == TOLD_MAX + 1:
+                terminal.print("and more: see the events", soft_wrap=True)
+
         for line in replay(
-            source, core=core, state_hash=state_hash, progress=lambda done: progress.update(task, completed=done)
-        ):
+            source, core=core, state_hash=state_hash, progress=lambda done: progress.update(task, completed=done),
+            refused=explain,
+        ):  # fmt: skip
             target.write(line + "\n")
 
 

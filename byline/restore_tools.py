@@ -78,7 +78,7 @@ def restore_directory(
     at = datetime.fromtimestamp(found.last_ts / 1e9, UTC).isoformat(timespec="milliseconds")
     console.print(
         f"[bold green]Restored[/] journal {found.identity} up to sequence {found.sequence:,} of {at}, "
-        f"{found.segments} segments, chain {found.chain:016x}",
+        f"{found.segments} segment{'' if found.segments == 1 else 's'}, chain {found.chain:016x}",
         soft_wrap=True,
     )
     console.print(f"{found.read_bytes:,} bytes checked in {found.read_s:.2f} s, once more in {found.check_s:.2f} s")

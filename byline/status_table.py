@@ -116,6 +116,9 @@ def _facts(name: str, status: dict[str, Any], before: dict[str, Any], seconds: f
             f"{status['checkpoint']:,}, epoch {status['epoch']}, {len(status['vaults'])} vaults"
         )
         return text + (f", {len(paused)} PAUSED" if paused else "")
+    if name == "api" and "core" in status:
+        core = "connected" if status["core"]["connected"] else "not connected"
+        return f"{status['host']}:{status['port']}, core {core}"
     skip = {"name", "pid", "ready", "alive", "started_at", "written_at"}
     return ", ".join(f"{key} {value}" for key, value in status.items() if key not in skip)
 

@@ -243,17 +243,19 @@ async def _run(settings: Settings, console: Console, seconds: float | None, json
         _print_addresses(exchange, console)
         if seconds is None:
             await stop.wait()
-            core = exchange.status("core")
-            console.print(f"stopping after {core['sequence']:,} commands; the next start goes on from there …")
-            return 0
-        await _bounded(exchange, stop, seconds, console)
-        head = await exchange.quiesce()
-        projection = await read_projection(exchange.database_url())
-        chain = exchange.status("chain")
-        failed = [child.name for child in exchange.supervisor.failed()]
+            console.print("stopping …")
+        else:
+            await _bounded(exchange, stop, seconds, console)
+            head = await exchange.quiesce()
+            projection = await read_projection(exchange.database_url())
+            chain = exchange.status("chain")
+            failed = [child.name for child in exchange.supervisor.failed()]
     finally:
         await exchange.__aexit__()
     final = exchange.status("core")  # what the core said last: a tick or a cut may have come after the quiet moment
+    if seconds is None:
+        console.print(f"stopped after {final['sequence']:,} commands; the next start goes on from there")
+        return 0
     console.print("replaying the journal from its first record …")
     replayed, _ = replay(DirectoryDisk(settings.data_directory))
     summary = judge(

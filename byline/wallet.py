@@ -70,7 +70,7 @@ class _Wallet:
             raise Unavailable(f"{self._api}: {error}; does the exchange run?") from error
         if answer.status_code >= 400:
             problem = answer.json()["error"]
-            raise Refused(f"{problem['code']}: {problem['message']} {problem.get('details') or ''}".rstrip())
+            raise Refused(_told(problem))
         return answer.json()["data"]
 
     def until(self, path: str, holds: Callable[[Any], Any], what: str, console: Console) -> Any:
@@ -145,6 +145,15 @@ async def _pay_in(node: str, seed: bytes, route: dict[str, Any], units: int) -> 
             return await chain.deposit(route, units)
         finally:
             await chain.close()
+
+
+def _told(problem: dict[str, Any]) -> str:
+    """A failure of REST in a line; its field stands in its message."""
+    details = dict(problem.get("details") or {})
+    reason = details.pop("reason", "")
+    details.pop("field", None)
+    more = ", ".join(f"{name} {value}" for name, value in details.items())
+    return f"{problem['code']} {reason}: {problem['message']}" + (f" ({more})" if more else "")
 
 
 def _units(amount: str, scale: int) -> int:

@@ -31,6 +31,10 @@ PROGRESS_EVERY = 1_000
 """Lines between two calls of the progress callback."""
 
 
+Refused = Callable[[int, str], None]
+"""Takes the number of a malformed line, from 1, and what is wrong with it: `field: rule`, or what JSON is broken."""
+
+
 class ReplayCore(Protocol):
     """What the door needs of a core: engine.core.Core and engine.reference.ReferenceCore have it."""
 
@@ -57,6 +61,7 @@ def replay(
     core: ReplayCore,
     state_hash: bool = False,
     progress: Callable[[int], None] | None = None,
+    refused: Refused | None = None,
 ) -> Iterator[str]:
     """The events of the commands as JSON lines, without line ends.
 
@@ -64,9 +69,10 @@ def replay(
     core: an empty core. It is left in the state after the last line, its `sequence` being the number of commands.
     state_hash: adds a last line {"sequence", "state_hash"}.
     progress: called with the number of commands so far, every PROGRESS_EVERY and at the end.
+    refused: called for each malformed line, before its event.
     """
     encode = msgspec.json.Encoder().encode
-    for events in replay_events(lines, core=core, progress=progress):
+    for events in replay_events(lines, core=core, progress=progress, refused=refused):
         for event in events:
             yield encode(event).decode()
     if state_hash:
@@ -74,7 +80,11 @@ def replay(
 
 
 def replay_events(
-    lines: Iterable[bytes | str], *, core: ReplayCore, progress: Callable[[int], None] | None = None
+    lines: Iterable[bytes | str],
+    *,
+    core: ReplayCore,
+    progress: Callable[[int], None] | None = None,
+    refused: Refused | None = None,
 ) -> Iterator[list[dict[str, Any]]]:
     """The events of each command as JSON objects, one list a command."""
     if core.sequence != 0:
@@ -87,8 +97,10 @@ def replay_events(
         try:
             command = parse(line)
             record = encoder.encode(command)
-        except (msgspec.DecodeError, UnicodeError, RecursionError, Malformed):
+        except (msgspec.DecodeError, UnicodeError, RecursionError, Malformed) as error:
             command, record = None, encoder.malformed()
+            if refused is not None:
+                refused(core.sequence + 1, str(error))
         struct.pack_into("<Q", record, 8, core.sequence + 1)
         yield decoder.decode(core.apply(record), command)
         if progress is not None and core.sequence % PROGRESS_EVERY == 0:

@@ -84,6 +84,8 @@ class Objects:
             is_local = url.startswith("file:")
             options = {"mkdir": make_directory} if is_local else _REMOTE
             self._root = Path(unquote(urlsplit(url).path)) if is_local else None
+            if self._root is not None and not make_directory and not self._root.is_dir():
+                raise SettingsInvalid(f"backup: there is no directory {self._root}")
             self._kept = {directory for directory in self._root.parents if directory.exists()} if self._root else set()
             """Directories whose own names are on disk."""
             self._store: Any = from_url(url, **cast(Any, options))

@@ -60,9 +60,19 @@ async def test_money_goes_in_and_comes_out_with_a_wallet_of_ones_own(
         assert f"paid 100 USDC to {wallet.address}" in back.stdout and "embedded" in back.stdout
         [out] = await data("GET", "/v1/withdrawals")
         assert out["status"] == "settled" and out["digest"] in back.stdout
-    for wrong, reason in (("0", "must be a decimal"), ("1.0000001", "at most 6 decimals"), ("x", "decimal above zero")):
+    for wrong, reason in (
+        ("0", "must be a decimal"), ("-5", "must be a decimal"), ("1.0000001", "at most 6 decimals"),
+        ("x", "decimal above zero"),
+    ):  # fmt: skip
         refused = await _byline("deposit", "USDC", wrong, *where)
         assert refused.returncode != 0 and reason in refused.stdout + refused.stderr
+    for command, asset, amount, said in (
+        ("withdraw", "USDC", "999", "PAYMENT_FAILED insufficient_funds: "),
+        ("withdraw", "USDC", "-5", "amount"),
+        ("deposit", "XYZ", "1", "VALIDATION_ERROR unknown_asset: asset: "),
+    ):  # fmt: skip
+        told = await _byline(command, asset, amount, *where)
+        assert told.returncode == 2 and said in told.stderr and "{" not in told.stderr, told.stderr
     key.chmod(0o644)
     refused = await _byline("withdraw", "USDC", "1", *where)
     assert refused.returncode != 0 and "others may read this key" in refused.stdout + refused.stderr

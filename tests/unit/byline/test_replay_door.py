@@ -40,6 +40,19 @@ def test_files_and_pipes_give_the_same_events(commands: Path, tmp_path: Path) ->
     assert out.read_text() == told.stdout
 
 
+def test_what_is_wrong_with_the_first_malformed_lines_is_told() -> None:
+    told = run("-", text='{"op":"asset","asset":"A"}\n' + "fly\n" * 20)
+    first, second, *_, last = told.stderr.splitlines()
+    assert first.startswith("line 1: scale: ") and second.startswith("line 2: ") and last == "and more: see the events"
+    assert len(told.stderr.splitlines()) == 11 and len(told.stdout.splitlines()) == 21
+
+
+def test_the_file_of_the_rulebook_makes_a_trade() -> None:
+    block = (ROOT / "docs/rulebook.md").read_text().partition("A whole file")[2].split("```")[1]
+    told = run("-", text=block.lstrip())
+    assert told.stderr == "" and '"event":"trade"' in told.stdout and "rejected" not in told.stdout
+
+
 @pytest.mark.parametrize("other", ["commands.jsonl", "link", "name"])
 def test_the_events_never_replace_the_commands(other: str, commands: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(commands)

@@ -839,4 +839,5 @@ def test_a_place_that_is_none_is_refused_in_one_line_and_not_made(url: str) -> N
     with pytest.raises(SettingsInvalid) as refused:
         Objects(url, make_directory=False)
     assert "\n" not in str(refused.value) and str(refused.value).startswith("backup: ")
+    assert not url.startswith("file:") or str(refused.value) == "backup: there is no directory /no/such/place"
     assert not Path("/no/such/place").exists()
