@@ -22,9 +22,11 @@ STOPS = {
 }  # fmt: skip
 """Errors that end a process or the whole exchange. Halts of settlement have their own runbook."""
 
-REFUSED = {"Refused", "Unavailable", "OutcomeUnknown", "PartMissing", "SettingsInvalid"}
-REFUSING = ("byline", "gateway", "marketdata", "persistence", "settlement")
-"""Packages whose refusals an operator reads, of a command or as the reason in a line; REST has a list of its own."""
+REFUSED = {
+    "ExchangeError", "LocalFault", "OutcomeUnknown", "PartMissing", "Refused", "RemoteFault", "SettingsInvalid",
+    "Unavailable",
+}  # fmt: skip
+"""What an operator reads of a command, or as the reason in a line; what callers of REST read has a list of its own."""
 
 
 def normal(text: str) -> str:
@@ -56,7 +58,7 @@ def refusals() -> dict[str, str]:
     """Those that are bare, and where they are."""
     return {
         text: str(path.relative_to(ROOT))
-        for package in REFUSING for path in sorted((ROOT / package).rglob("*.py"))
+        for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))
         for text in raised(path.read_text(), REFUSED) if is_bare(text)
     }  # fmt: skip
 
@@ -95,7 +97,7 @@ def test_every_message_has_its_line_in_the_runbook() -> None:
 
 def test_every_refusal_says_what_to_do_or_has_its_line() -> None:
     found = refusals()
-    deep = {"the signer refuses: …", "… owns no SUI to pay gas with"}
+    deep = {"the signer refuses: …", "… owns no SUI to pay gas with", "the blob store is not reachable"}
     assert {"the core is not reachable", "the gateway refused the key: …"} | deep <= set(found)
     assert missing(found, (ROOT / "docs" / "operations.md").read_text()) == []
     assert all(map(is_bare, ("the cat is out", "the cat is out: …", "house …: the cat is out")))
