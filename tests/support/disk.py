@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterable
 
 SECTOR = 512
+LONG = 1_024
 
 
 class SimulatedFile:
@@ -31,7 +32,10 @@ class SimulatedFile:
                 self._disk.no_space_count += 1
                 raise OSError(errno.ENOSPC, "no space (simulated)")
             self._disk.space -= grows
-        take = len(data) if self._disk.short_writes is None else min(len(data), self._disk.short_writes)
+        take = len(data)
+        if self._disk.short_writes is not None:
+            # Of what is long a part of it at once: a prepared segment, byte by byte, is all that a world would do.
+            take = min(take, max(self._disk.short_writes, take // 64 if take > LONG else 0))
         cached = self._node.cached
         cached.extend(bytes(max(0, offset + take - len(cached))))
         cached[offset : offset + take] = data[:take]
