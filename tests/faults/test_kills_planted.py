@@ -32,6 +32,7 @@ JUDGED = "    slot = find_ref(s, <Name*>ref)\n    if slot != NIL:\n        known
 LOST = "        return self._add_pairs(lost)\n"
 IS_TRANSFER = "r.kind == 6 and (<const char*>ref)[0] == 107"
 GATE = "        await self._backup.wait(life.batch.last_sequence)\n"
+CLEARED = "self._sequencer.cancel_only = self._is_clearing or self._told_status"
 KEPT = "    cdef uint32_t slot = own_ref(s, name, REF_POSTED, not_after)\n"
 
 
@@ -60,6 +61,17 @@ async def test_batches_that_do_not_wait_for_the_backup_are_told(
     bug = Bug("settlement/settler.py", ((GATE, ""),))
     found = await run_kills(tmp_path, ["all unshipped"], seed=1, environment=planted(tmp_path, bug))
     assert any("the backup knows of no such bytes" in text for text in found.failures), found.failures
+
+
+@pytest.mark.skipif(os.environ.get("BYLINE_MUTANTS") != "1", reason="set BYLINE_MUTANTS=1: it starts an exchange")
+async def test_an_exchange_that_takes_no_order_behind_its_first_crash_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BYLINE_MUTANTS")  # no setting of an exchange
+    monkeypatch.setattr("tests.faults.kills.TAKEN_S", 3.0)
+    bug = Bug("gateway/server.py", ((CLEARED, CLEARED.replace("self._is", "self.settings.epoch > 1 or self._is")),))
+    found = await run_kills(tmp_path, ["kill core"], seed=1, environment=planted(tmp_path, bug))
+    assert any("no order of k0 is taken: refused cancel_only" in text for text in found.failures), found.failures
 
 
 @pytest.mark.skipif(os.environ.get("BYLINE_MUTANTS") != "1", reason="set BYLINE_MUTANTS=1: it runs the C compiler")
