@@ -9,11 +9,13 @@ import copy
 import re
 from uuid import UUID, uuid4
 
-__all__ = ["walk_below", "walk_bodies", "walk_queries"]
+__all__ = ["places_of_ids", "walk_below", "walk_bodies", "walk_queries"]
 
 METHODS = ("get", "post", "put", "patch", "delete")
 _ID = re.compile(r"\w+_ids?")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
+NOT_WALKED = ("/v1/admin/", "/v1/auth/")
+"""Staff's, who may name everybody's; and those of whoever has not signed in."""
 NOT_OURS = {"client_order_id"}
 """Names that end alike and are no ids of what somebody owns."""
 INSTEAD = {"file_id": ("body",), "chapter_id": ("work_id",)}
@@ -23,6 +25,27 @@ PUBLIC = {
     "creator_id",  # /v1/creators/{creator_id}
     "terms_id",  # of a published work, as its /license-terms shows them
 }  # fmt: skip
+
+
+ANSWERS = {"licensee": "account", "parent_license": "license", "portfolio_work": "work", "token": "market"}
+"""What is said to be unknown where an id of this name is."""
+
+
+def places_of_ids(document):
+    """Where a request may name an id beside its path: (path, name)."""
+    places = set()
+    for _, path, operation in _operations(document):
+        if path.startswith(NOT_WALKED):
+            continue
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+        places |= {(path, _name(place)) for place in _places(document, content)} if content else set()
+        places |= {(path, parameter["name"]) for parameter in _ids_of_query(operation)}
+    return places
+
+
+def _ids_of_query(operation):
+    named = operation.get("parameters", [])
+    return [parameter for parameter in named if parameter["in"] == "query" and _ID.fullmatch(parameter["name"])]
 
 
 def _places(document, content):
@@ -61,51 +84,57 @@ async def walk_below(world, document, stranger, own, ids):
         parent, child = re.findall(r"\{(\w+)\}", path)
         for mine, theirs in ((parent, child), (child, parent)):
             if mine in own:
-                asked += await _alike(
+                _, count = await _alike(
                     world, method, path, stranger, ids, lambda id_, m=mine, t=theirs: {m: own[m], t: id_},
                     lambda _, b=body: b,
                 )  # fmt: skip
+                asked += count
     return asked
 
 
 async def walk_bodies(world, document, stranger, own, ids):
-    """Each id that a body may have. Returns the places, as (path, place)."""
-    walked = set()
+    """Each id that a body may have. Returns the places that were reached, as (path, name)."""
+    reached = set()
     for method, path, operation in _operations(document):
         content = operation.get("requestBody", {}).get("content", {}).get("application/json")
-        if content is None or path.startswith(("/v1/admin/", "/v1/auth/")):
+        if content is None or path.startswith(NOT_WALKED):
             continue
         for place in _places(document, content):
             name = _name(place)
             known = ids - own["public"] if name in PUBLIC else ids
             body = _own_body(_example(operation), place, own)
-            await _alike(
+            unknown, _ = await _alike(
                 world, method, path, stranger, known, lambda _: own, lambda id_, b=body, p=place: _put(b, p, id_)
             )
-            walked.add((path, name))
-    return walked
+            reached |= {(path, name)} if _is_about(name, unknown) else set()
+    return reached
 
 
 async def walk_queries(world, document, stranger, own, ids):
-    """Each id in a query. Returns the places, as (path, name)."""
-    walked = set()
+    """Each id in a query. Returns the places that were reached, as (path, name)."""
+    reached = set()
     for method, path, operation in _operations(document):
-        if path.startswith("/v1/admin/"):
+        if path.startswith(NOT_WALKED):
             continue
-        for parameter in operation.get("parameters", []):
+        for parameter in _ids_of_query(operation):
             name = parameter["name"]
-            if parameter["in"] != "query" or not _ID.fullmatch(name):
-                continue
             known = ids - own["public"] if name in PUBLIC else ids
-            await _alike(
+            unknown, _ = await _alike(
                 world, method, path, stranger, known, lambda _: own, lambda _: None, lambda id_, n=name: {n: id_}
             )
-            walked.add((path, name))
-    return walked
+            reached |= {(path, name)} if _is_about(name, unknown) else set()
+    return reached
+
+
+def _is_about(name, unknown):
+    """Whether what was answered for an unknown id is about that id: else nobody looked it up, whoever's it is."""
+    status, said = unknown
+    stem = name.removesuffix("s").removesuffix("_id")
+    return status == 200 or f"'reason': 'unknown_{ANSWERS.get(stem, stem)}'" in said
 
 
 async def _alike(world, method, path, stranger, ids, parts, body, query=lambda _: None):
-    """Whatever the id is: the same answer, but for the id itself."""
+    """Whatever the id is: the same answer, but for the id itself. Returns it, and how many were asked for."""
 
     async def answer(id_):
         values = parts(id_)
@@ -121,7 +150,7 @@ async def _alike(world, method, path, stranger, ids, parts, body, query=lambda _
     for id_ in wanted:
         found = await answer(id_)
         assert found == unknown, (method, path, id_, unknown, found)
-    return len(wanted)
+    return unknown, len(wanted)
 
 
 _NOBODYS = uuid4()
@@ -146,15 +175,12 @@ def _example(operation):
 def _own_body(example, place, own):
     """The example with the stranger's own ids, and without those that may be left out."""
 
-    def filled(value):
+    def filled(value, name=""):
         if isinstance(value, list):
-            return [filled(each) for each in value]
-        if not isinstance(value, dict):
-            return value
-        return {
-            name: own.get(name, each) if _ID.fullmatch(name) and isinstance(each, str) else filled(each)
-            for name, each in value.items()
-        }
+            return [] if _ID.fullmatch(name) else [filled(each) for each in value]
+        if isinstance(value, dict):
+            return {name: filled(each, name) for name, each in value.items()}
+        return own.get(name, value) if _ID.fullmatch(name) and isinstance(value, str) else value
 
     body = filled(example)
     for name in INSTEAD.get(_name(place), ()):

@@ -17,13 +17,14 @@ from platform_api.logs import configure_logs
 from platform_api.ops import queries
 from platform_api.ops.service import OpsService
 from platform_api.security import ACCESS_COOKIE
+from tests.integration.platform_api.test_works import chapter as write_chapter
 from tests.integration.platform_api.test_works import creator as maker
 from tests.integration.platform_api.test_works import file_of, published
 from tests.support.core_routes import CORE_ROUTES
 from tests.support.files import png
 from tests.support.licences import apply, issued, studio, terms_for
 from tests.support.sales import shop_over
-from tests.support.strangers import walk_below, walk_bodies, walk_queries
+from tests.support.strangers import places_of_ids, walk_below, walk_bodies, walk_queries
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -187,6 +188,8 @@ async def test_f69_every_route_with_an_id_answers_for_anothers_as_for_none(world
     changed = {"collaborators": [{"account_id": buyer_id, "role": "Artist", "share_bps": 1_000}]}
     change = await world.data("PUT", f"{inside}/collaborators", headers=owner, json=changed)
     own_licence = await issued(world, seller, sold, other_id, license_type="enterprise", seats=5)
+    seats = f"/v1/licenses/{own_licence['id']}/seats"
+    await world.data("POST", seats, headers=stranger, json={"account_id": other_id})
     own = {
         "work_id": own_work["id"], "chapter_id": own_chapter["id"], "creator_id": quill["id"],
         "asset_id": own_asset["id"], "license_id": own_licence["id"], "account_id": other_id, "licensee_id": other_id,
@@ -222,11 +225,9 @@ async def test_f69_every_route_with_an_id_answers_for_anothers_as_for_none(world
     walked = await walk(world, document, stranger, ids)
     assert set(walked.values()) == {len(ids)} and len(walked) > 100
     assert await walk_below(world, document, stranger, own, ids) > 100
-    in_bodies = await walk_bodies(world, document, stranger, own, ids)
-    assert len(in_bodies) > 20 and ("/v1/works/{work_id}/assets", "file_id") in in_bodies
-    assert ("/v1/licenses/{license_id}/access-token", "chapter_id") in await walk_queries(
-        world, document, stranger, own, ids
-    )
+    reached = await walk_bodies(world, document, stranger, own, ids)
+    reached |= await walk_queries(world, document, stranger, own, ids)
+    assert places_of_ids(document) - reached == {OF_A_PURCHASE}, "the next test has one"
     read = await owned_answers(world, document, [owner, buyer], ids)
     assert {
         "/v1/works/{work_id}", "/v1/works/{work_id}/versions", "/v1/uploads/{upload_id}",
@@ -242,7 +243,7 @@ async def test_every_route_answers_for_anothers_money_as_for_none(api_dsn, docum
     async with shop_over(api_dsn, catalogue_per_hour=0) as shop:
         world = shop.world
         seller_id, seller, work, _, offer = await shop.seller()
-        _, _, _, _, other_offer = await shop.seller(name="Quill")
+        quill_id, quill, others, _, other_offer = await shop.seller(name="Quill")
         buyer_id, buyer = await shop.buyer("20")
         purchase = await shop.buy(buyer, offer)
         await shop.pay(purchase["intent"])
@@ -267,7 +268,17 @@ async def test_every_route_answers_for_anothers_money_as_for_none(api_dsn, docum
                         " WHERE account_id = $1::text::uuid", seller_id)  # fmt: skip
         await shop.close_month(staff, "2021-03")
         (statement,) = await shop.get("/v1/royalties/statements", seller)
+        hidden = await write_chapter(world, seller, work, "Not out yet")
+        parted = f"/v1/works/{others['id']}"
+        shared = {"collaborators": [{"account_id": buyer_id, "role": "Artist", "share_bps": 1_000}]}
+        change = await world.data("PUT", f"{parted}/collaborators", headers=quill, json=shared)
+        agreed = {"change_id": change["pending"]["id"], "agree": True}
+        await world.data("POST", f"{parted}/collaborators/consent", headers=buyer, json=agreed)
+        used = await issued(world, seller, work, quill_id, revenue_share_bps=1_000)
+        await world.data("POST", f"/v1/licenses/{used['id']}/works", headers=quill, json={"work_id": others["id"]})
+        (share,) = (await shop.get(f"{parted}/royalty-rules", quill))["licence_shares"]
         ids = {
+            hidden["id"], share["id"],
             purchase["id"], purchase["intent"]["id"], returned["id"], returned["intent"]["id"], refund["id"],
             listed["id"], withdrawal["id"], payout["id"], rule["id"], case["id"], statement["id"],
             *(payment["id"] for payment in payments),
@@ -283,12 +294,10 @@ async def test_every_route_answers_for_anothers_money_as_for_none(api_dsn, docum
         }  # fmt: skip
         walked = await walk(world, document, stranger, ids)
         assert set(walked.values()) == {len(ids)} and len(walked) > 100
-        assert ("/v1/works/{work_id}/royalty-rules/consent", "rule_id") in await walk_bodies(
-            world, document, stranger, own, ids
-        )
-        assert ("/v1/purchases/{purchase_id}/access-token", "chapter_id") in await walk_queries(
-            world, document, stranger, own, ids
-        )
+        reached = await walk_bodies(world, document, stranger, own, ids)
+        consent = "/v1/works/{work_id}/royalty-rules/consent"
+        assert {(consent, "rule_id"), (consent.replace("consent", "licence-shares/consent"), "share_id")} <= reached
+        assert OF_A_PURCHASE in await walk_queries(world, document, stranger, own, ids)
         assert await owned_answers(world, document, [buyer, seller], ids) >= {
             "/v1/payments/intents/{intent_id}", "/v1/purchases/{purchase_id}", "/v1/withdrawals/{withdrawal_id}",
             "/v1/purchases/{purchase_id}/access-token", "/v1/royalties/statements/{statement_id}",
@@ -299,6 +308,7 @@ async def test_every_route_answers_for_anothers_money_as_for_none(api_dsn, docum
         await shop.finish()  # a refund waits for the provider, whom the next tests have not
 
 
+OF_A_PURCHASE = ("/v1/purchases/{purchase_id}/access-token", "chapter_id")
 PUBLIC = {
     "/v1/users/{user_id}",
     "/v1/settlement/batches/{number}",
