@@ -289,6 +289,7 @@ cdef class Hub(ReleaseSink):
 
     def subscribe(self, Connection connection not None, list accounts, bint may_trade, bint may_cancel):
         """From now on it hears of these account indices; the first is the default of its commands."""
+        cdef Py_ssize_t at
         for index in accounts:
             while len(self.listeners) <= index:
                 self.listeners.append(None)
@@ -300,13 +301,13 @@ cdef class Hub(ReleaseSink):
         connection.account = accounts[0] if accounts else NIL
         connection.may_trade = may_trade and len(accounts) > 0
         connection.may_cancel = may_cancel and len(accounts) > 0
-        PyMem_Free(connection.owned)
-        connection.owned = <uint32_t*>PyMem_Malloc((len(accounts) + 1) * sizeof(uint32_t))
-        if connection.owned == NULL:
+        cdef uint32_t* owned = <uint32_t*>PyMem_Malloc((len(accounts) + 1) * sizeof(uint32_t))
+        if owned == NULL:
             raise MemoryError("no memory for the accounts of a session")
-        for at, index in enumerate(accounts):
-            connection.owned[<Py_ssize_t>at] = index
-        connection.rights.accounts = connection.owned
+        for at in range(len(accounts)):
+            owned[at] = accounts[at]
+        PyMem_Free(connection.owned)  # its rights name the old ones until here
+        connection.owned = connection.rights.accounts = owned
         connection.rights.account_count = <uint32_t>len(accounts)
         connection.rights.may_trade = connection.may_trade
         connection.rights.may_cancel = connection.may_cancel
@@ -706,6 +707,7 @@ cdef class Hub(ReleaseSink):
         """One send for each connection that has something."""
         cdef Connection connection
         cdef Py_ssize_t left
+        cdef char* shrunk
         cdef list dirty = self.dirty
         self.dirty = []
         for item in dirty:
@@ -722,11 +724,9 @@ cdef class Hub(ReleaseSink):
             self.counters.sends += 1
             connection.size = 0
             if connection.room > KEEP_ROOM:
-                PyMem_Free(connection.buffer)
-                connection.room = START_ROOM
-                connection.buffer = <char*>PyMem_Malloc(START_ROOM)
-                if connection.buffer == NULL:
-                    raise MemoryError("no memory for a connection")
+                shrunk = <char*>PyMem_Realloc(connection.buffer, START_ROOM)
+                if shrunk != NULL:  # else it keeps what it has
+                    connection.buffer, connection.room = shrunk, START_ROOM
             if left > self.write_high + connection.burst and not connection.is_ending:
                 self.counters.closed_slow += 1
                 self._close_slow(connection)
