@@ -168,7 +168,7 @@ class Settler:
         self._resume = asyncio.Event()
         self._told = 0
         """The last final batch that `on_batch` has been given, all before it included."""
-        self._submitter = Submitter(chain, self._step, self._halt, self._kept)
+        self._submitter = Submitter(chain, self._step, self._halt, self._wait_for_backup)
         self._forget()
 
     def _forget(self) -> None:
@@ -530,7 +530,7 @@ class Settler:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, self._settings.retry_most_s)
 
-    async def _kept(self, life: Life) -> None:
+    async def _wait_for_backup(self, life: Life) -> None:
         """Returns when the batch may be sent. Raises Unavailable: settlement has halted while this waited."""
         if self._backup is None:
             return

@@ -12,7 +12,7 @@
     executed: anything else                      halt: the books and the contract differ
 
 Everything is stored by `step` before it is acted upon. Never builds a transaction while another one may be under way.
-Bytes are first sent once `kept` returns: then a lost machine takes nothing with it that the chain has seen.
+Bytes are first sent once `wait_for_backup` returns: then a lost machine takes nothing with it that the chain has seen.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ Place = Literal["before", "after", "past", "stale", "other"]
 
 
 class Submitter:
-    """`step` stores an event and applies it to its batch; `halt` stores why a batch cannot go on; `kept` waits for the
-    backup to have the batch and its signed bytes."""
+    """`step` stores an event and applies it to its batch; `halt` stores why a batch cannot go on; `wait_for_backup`
+    returns once the backup has the batch and its signed bytes."""
 
     def __init__(
         self,
         chain: ChainPort,
         step: Callable[[Life, StoredEvent], Awaitable[None]],
         halt: Callable[[Life, str], Awaitable[None]],
-        kept: Callable[[Life], Awaitable[None]],
+        wait_for_backup: Callable[[Life], Awaitable[None]],
     ) -> None:
-        self._chain, self._step, self._halt, self._kept = chain, step, halt, kept
+        self._chain, self._step, self._halt, self._wait_for_backup = chain, step, halt, wait_for_backup
 
     async def drive(self, life: Life, listings: dict[str, VaultListing]) -> None:
         """Take the batch as far as it goes. Chain errors leave it at a step from which this goes on.
@@ -75,7 +75,7 @@ class Submitter:
                 await self._step(life, SignedPart(time.time_ns(), number, signed))
             assert life.signed is not None
             if life.state is State.SIGNED:
-                await self._kept(life)
+                await self._wait_for_backup(life)
             await self._step(life, Sent(time.time_ns(), number))
             try:
                 execution = await self._chain.send(life.signed)

@@ -144,23 +144,23 @@ async def test_what_is_paid_on_the_chain_is_in_the_backup_before(
     again.recovered.close()
 
 
-async def _kept_at_first(settler: Settler, life: Life) -> None:
+async def _waits_at_first(settler: Settler, life: Life) -> None:
     """A gate that only the first bytes of a batch wait at."""
     if life.part == 0 and len(life.digests) == 1:
-        await _KEPT(settler, life)
+        await _WAIT(settler, life)
 
 
-async def _kept_of_parts(settler: Settler, life: Life) -> None:
+async def _waits_of_parts(settler: Settler, life: Life) -> None:
     """A gate that bytes signed anew pass."""
     if len(life.digests) == 1:
-        await _KEPT(settler, life)
+        await _WAIT(settler, life)
 
 
-_KEPT = Settler._kept
+_WAIT = Settler._wait_for_backup
 
 
 @pytest.mark.parametrize(
-    ("gate", "unkept"), [(_KEPT, []), (_kept_at_first, [1, 2, 3, 4]), (_kept_of_parts, [1, 3])]
+    ("gate", "unkept"), [(_WAIT, []), (_waits_at_first, [1, 2, 3, 4]), (_waits_of_parts, [1, 3])]
 )  # fmt: skip
 async def test_every_part_and_bytes_signed_anew_are_in_the_backup_before_they_are_sent(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Any, unkept: list[int]
@@ -170,7 +170,7 @@ async def test_every_part_and_bytes_signed_anew_are_in_the_backup_before_they_ar
     core, bench = machine.core, machine.bench
     sends, signings_before = list[tuple[int, bool]](), list[Signed]()
     monkeypatch.setattr(netting, "ROWS_PER_PART", 4)
-    monkeypatch.setattr(Settler, "_kept", gate)
+    monkeypatch.setattr(Settler, "_wait_for_backup", gate)
 
     class Recording(SuiChain):
         async def send(self, signed: Signed) -> Execution:
@@ -207,7 +207,7 @@ async def test_every_part_and_bytes_signed_anew_are_in_the_backup_before_they_ar
     await bench.node_down()
     found = Audit()
     assert check_chain_in_backup(bench.directory / "chain", machine.url, tmp_path / "dead", found) == 3
-    assert len(found.failures) == (3 if gate is _kept_at_first else 0), "what audits the kills sees it too"
+    assert len(found.failures) == (3 if gate is _waits_at_first else 0), "what audits the kills sees it too"
 
 
 async def test_a_batch_that_waits_for_the_backup_is_not_sent_once_settlement_has_halted(machine: Machine) -> None:

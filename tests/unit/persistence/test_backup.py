@@ -355,6 +355,28 @@ def test_an_interrupted_restore_does_not_wait_for_a_store_that_is_away(
     assert next(store.after) <= 4 * READS_AT_ONCE, "each ends with the request that it makes"
 
 
+def test_a_segment_has_its_name_once_all_of_it_is_on_the_disk(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped(data, place, slots[:2_000]).close()
+    sync = os.fsync
+
+    def no_space(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.parent == tmp_path / "new" / "restoring" / "journal":
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        restore(Objects(place), tmp_path / "new")
+    (left,) = (tmp_path / "new" / "restoring" / "journal").iterdir()
+    assert left.suffix == ".new", "whoever goes on would take it for whole"
+    monkeypatch.undo()
+    restore(Objects(place), tmp_path / "new")
+    assert journal_of(tmp_path / "new") == journal_of(data)
+
+
 @pytest.mark.parametrize("seals", [True, False], ids=["sealed", "in parts"])
 def test_a_restore_goes_on_behind_the_whole_segments_of_one_that_was_interrupted(
     data: Path, place: str, slots: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, seals: bool
