@@ -100,7 +100,8 @@ class Door:
 
     def generated(self, case, turn):
         """A request of the document, of things that are there; each third stays as it was made."""
-        ids, own = self.things.ids, self.things.own.get(case.operation.label, {})
+        own = self.things.own.get(case.operation.label, {})
+        ids = self.things.ids | {name: [id_] for name, id_ in own.get("json", {}).items() if name.endswith("_id")}
         if turn % 3 != 2:
             for name in case.path_parameters or ():
                 case.path_parameters[name] = own.get("path", {}).get(name) or one_of(ids, name, turn)
