@@ -5,6 +5,7 @@
 #   make test [T=tests/unit]                             the whole suite, or a part of it
 #   make faults SEEDS=10000 KILLS=100                    faults by the thousand; card: build/faults, or OUT=docs; make fuzz RUNS=N
 #   make mutants                                         bugs planted in copies of the sources: each must be caught
+#   make full                                            what is too much for every run: storms, crowds, outages at full size
 #   make check                                           lint, types, tests: what CI runs; make lint, make types alone
 #   make build                                           set-up and compiling alone; make clean removes .venv, build, .data
 #   make move-builder                                    the Move compiler (needs Node 20 and npm): into build/move
@@ -25,11 +26,11 @@ FIRST ?= 0
 OUT ?= build/faults
 RUNS ?= 1000000
 
-.PHONY: run test faults mutants fuzz check lint types build move-builder peers clean help
+.PHONY: run test faults mutants fuzz full check lint types build move-builder peers clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '3,13s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '3,14s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 $(VENV)/.installed: pyproject.toml requirements/embedded.txt requirements/pip.txt
 	@echo "byline: first set-up in $(VENV) (a minute or two, once)"
@@ -61,6 +62,10 @@ mutants: build
 fuzz: build
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check 'atheris>=3,<4'
 	@$(BIN)/python -m tests.fuzz --runs $(RUNS)
+
+full: build
+	@BYLINE_STORM=5000 BYLINE_READERS=1000 BYLINE_OUTAGE_BATCHES=360 $(BIN)/python -m pytest \
+		tests/faults/test_reconnect_storm.py tests/faults/test_fan_out_killed.py tests/integration/test_settlement_faults.py
 
 lint: build
 	@$(BIN)/ruff check .
