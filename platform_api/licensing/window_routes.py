@@ -18,7 +18,10 @@ from platform_api.routing import CHANGES, READS_ONE, AnyRequest, Visitor, Who
 __all__ = ["AvailabilityController", "WindowController", "WorkWindowsController"]
 
 Licensing = NamedDependency[LicensingService]
-Territory = Annotated[str | None, QueryParameter(min_length=2, max_length=2, pattern=r"^[A-Z]{2}$(?!\n)")]
+Territory = Annotated[
+    str | None, QueryParameter(required=True, min_length=2, max_length=2, pattern=r"^[A-Z]{2}$(?!\n)")
+]
+"""The document says that it is needed; its lack is answered behind that of the work."""
 
 
 class WorkWindowsController(Controller):
@@ -73,7 +76,7 @@ class AvailabilityController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], visitor: Visitor, licensing: Licensing,
         territory: Territory = None, at: FromQuery[datetime | None] = None,
     ) -> Envelope[WorkAvailability]:  # fmt: skip
-        """Whether and how a work can be had in a territory (ISO 3166-1, needed), now or `at` a moment."""
+        """Whether and how a work can be had in a territory (ISO 3166-1), now or `at` a moment."""
         found = await licensing.windows.availability(visitor, path_id(work_id, "work"), territory, at)
         return ok(request, found)
 

@@ -350,7 +350,6 @@ class EverySort:
             "POST /v1/windows": {"json": planned | {"territories": ["NZ"]}},
             "PATCH /v1/windows/{window_id}": {"json": {"territories": ["AU"]}},
             "DELETE /v1/windows/{window_id}": {"path": {"window_id": windows[1]["id"]}},
-            "GET /v1/availability/{work_id}": {"query": {"territory": "PG"}},
             "POST /v1/availability/bulk": {"json": {"work_ids": [self.work["id"]], "territory": "PG"}},
             "POST /v1/works/{work_id}/royalty-rules/licence-shares/consent": partner,
         }  # fmt: skip

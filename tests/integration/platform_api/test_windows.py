@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from platform_api.app import openapi_document
 from tests.integration.platform_api.test_works import story
 from tests.support.licences import issued, keyed, owner_of_work, studio, sweep, world
 
@@ -114,6 +115,18 @@ async def test_of_windows_that_clash_at_the_same_instant_one_stands(world):
 async def test_malformed_windows_are_refused(world, wrong, why):
     _, owner, work = await owner_of_work(world)
     assert reason(await window(world, owner, work, **wrong)) == (400, why)
+
+
+async def test_availability_needs_a_territory_and_the_document_says_so(world):
+    """It was said to be optional. An unknown work is unknown without one, too."""
+    _, _, work = await owner_of_work(world)
+    (named,) = [
+        one for one in openapi_document()["paths"]["/v1/availability/{work_id}"]["get"]["parameters"]
+        if one["name"] == "territory"
+    ]  # fmt: skip
+    assert named["required"]
+    await world.refused(400, "VALIDATION_ERROR", "missing", "GET", f"/v1/availability/{work['id']}")
+    await world.refused(404, "NOT_FOUND", "unknown_work", "GET", f"/v1/availability/{uuid4()}")
 
 
 async def test_availability_is_by_territory_and_moment_and_half_open(world):
