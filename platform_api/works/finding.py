@@ -91,8 +91,11 @@ SEARCH_WORDS = {
 """Language → text search configuration; `simple` for every other."""
 CANDIDATES_MAX = 200
 """How many matches of a search are ranked, the newest: bounds its cost for words that everybody uses. A work whose
-title is just what was typed is found however old it is, and comes first. Where `WALK_MAX` works have fewer, those that
-the index gave are ranked beside them: if it has more than `MATCHES_MAX`, not the newest of them."""
+title is just what was typed is found however old it is, and comes first."""
+COMMON = 50
+"""Where a search's walk found so many, they are ranked: of what so many of the newest have, the index has more than
+could be looked at. Where it found fewer, those that the index gave are ranked beside them: if it has more than
+`MATCHES_MAX`, not the newest of them."""
 EXACT_RANK = 10**12
 _SEARCH = (
     "WITH given AS ("
@@ -303,7 +306,7 @@ async def search(
         ),
         end_of_walk AS MATERIALIZED (
             SELECT filters_fit < words_fit AS by_filters FROM walked
-            WHERE place = {WALK_MAX} AND (SELECT count(*) FROM walked WHERE fits) < {CANDIDATES_MAX}
+            WHERE place = {WALK_MAX} AND (SELECT count(*) FROM walked WHERE fits) < {COMMON}
         ),
         filtered AS MATERIALIZED ({looked_up} AND (SELECT by_filters FROM end_of_walk)),
         few AS MATERIALIZED (SELECT * FROM filtered LIMIT {MATCHES_MAX + 1}),

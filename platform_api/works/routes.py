@@ -86,10 +86,11 @@ class WorkController(Controller):
     ) -> Envelope[list[Work]]:  # fmt: skip
         """Full text over titles, tags and descriptions, the best first. The last word may be a beginning.
 
-        A title that is just `q` is always found, and first. Of more than 200 other matches the newest 200 are ranked:
-        ask for more words where there are more. Of more than 1,000, of which fewer than 200 are among the newest 2,000
-        works, those are ranked, and some of the others. Words are reduced as in `language`, or as in English. To leave
-        words out, as in `-horse`, takes others to be found.
+        A title that is just `q` is always found, and first. Other matches are looked for among the newest 2,000 works,
+        of one creator, category, kind or language if that is asked: if 50 or more of them match, the newest 200 of
+        those are ranked, and older works are left out. Ask for more words, or a filter, where there are more. If fewer
+        match, older works are ranked beside them; of more than 1,000 such works, some. Words are reduced as in
+        `language`, or as in English. To leave words out, as in `-horse`, takes others to be found.
         """
         filters = await _filters(works, kind, category, genre, tag, language, None, None, None, "USDC")
         return ok(request, *await works.catalog.search(q, language, filters, cursor, limit))

@@ -454,13 +454,18 @@ async def creators_together(world, db):
 
 
 async def searches_together(world, db, words):
-    """Searches with filters: they find the newest of what fits, in the order of their rank, and visit few works.
+    """Searches with filters: they find the newest of what fits, in the order of their rank, and visit few works. Where
+    the walk along the newest finds enough, what is older is left out.
 
     Its statements.
     """
     connection, statements, all_ = world.kernel.database.connection, {}, {}
     world.kernel.database.connection = lambda: _Recorded(connection(), statements)
     given = {"often": words[1], "next": words[2], "initial": words[1][0]}
+    works = await db.fetch(
+        "SELECT *, NULL AS price_units FROM works.work WHERE status = 'published' ORDER BY published_at DESC, id DESC"
+    )
+    walks = set()
     for text, asked in SEARCHES.items():
         prefixed, plain = (asked.format(**given, star=star) for star in (":*", ""))
         matches = await db.fetch(
@@ -470,13 +475,19 @@ async def searches_together(world, db, words):
         )  # fmt: skip
         for filters in SEARCHED_TOGETHER:
             fitting = [row for row in matches if fits(row, filters)]
-            ranked = sorted(fitting[: finding.CANDIDATES_MAX], key=lambda row: (row["rank"], row["id"]), reverse=True)
+            along = next(({name: filters[name]} for name in finding.STRETCHES if name in filters), {})
+            walked = {row["id"] for row in [row for row in works if fits(row, along)][: finding.WALK_MAX]}
+            near = [row for row in fitting if row["id"] in walked]
+            walks.add(len(near) >= finding.COMMON)
+            found = near if len(near) >= finding.COMMON else fitting
+            ranked = sorted(found[: finding.CANDIDATES_MAX], key=lambda row: (row["rank"], row["id"]), reverse=True)
             statements.clear()
             query = filters | {"q": text.format(**given), "limit": 20}
             answer = (await world.client.get("/v1/works/search", params=query)).json()
             assert [row["id"] for row in answer["data"]] == [str(row["id"]) for row in ranked[:20]], query
             all_ |= statements
             assert await long_ways(db, statements, bounds_of_searches()) == ([], len(statements)), query
+    assert walks == {True, False}
     world.kernel.database.connection = connection
     return all_
 
