@@ -1,10 +1,11 @@
-"""Two pages of docs/protocol that are generated: the binary records with their numbers, and the reasons.
+"""Pages of docs/protocol that are generated: the binary records with their numbers, and the reasons of both doors.
 
-    python -m byline.record_document            writes order-entry-records.md and reasons.md
+    python -m byline.record_document            writes order-entry-records.md, reasons.md and rest-reasons.md
     python -m byline.record_document --check    exit 1 if what is there differs
 
-Sources: `engine.messages.layout`, `edge` and `codes` (offsets, types, numbers), `byline.client.reasons` (words). What
-a field means stands in FIELDS here; a test holds it to the records, and the pages to what this module writes.
+Sources: `engine.messages.layout`, `edge` and `codes` (offsets, types, numbers), `byline.client.reasons` and
+`platform_api.reasons` (words). What a field means stands in FIELDS here; a test holds it to the records, and the pages
+to what this module writes.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from engine.messages.codes import (
     TimeInForce,
     Word,
 )
+from platform_api.errors import ErrorCode
+from platform_api.reasons import CODES, REASONS, UNKNOWN
 
 __all__ = ["EVENT_RECORDS", "PAGES", "unexplained"]
 
@@ -96,6 +99,14 @@ Generated from the exchange's own definitions by `python -m byline.record_docume
 they travel. Schema `{edge.SCHEMA_ID}`. Everything is little endian: `u` without sign, `i` with, then the bits. Text is
 ASCII, padded with zeros. Bytes in no table are zero. An `i64` of −2^63 is “not given”, a `u32` of 2^32−1 (NIL) names
 nothing. Frames byte by byte are in `vectors/binary.json`, with every kind of event.
+"""
+_REST_HEAD = """\
+# Refusals of REST: codes and reasons
+
+Generated from `platform_api/reasons.py` by `python -m byline.record_document`. A refusal is `{"success": false,
+"error": {"code", "message", "details": {"reason", "field"}, "timestamp", "request_id"}}`: programs go by `code` and
+`details.reason`, people by `message`, which has the numbers and names of the case. `details.field` names what was wrong
+of what was sent. Nothing was done, unless the code says otherwise.
 """
 _REASONS_HEAD = """\
 # Why: reasons of refusals and cancels
@@ -235,7 +246,31 @@ def _reasons(table: dict[str, tuple[str, str]]) -> Iterator[str]:
     yield ""
 
 
-PAGES = {_FOLDER / "order-entry-records.md": records_page, _FOLDER / "reasons.md": reasons_page}
+def rest_reasons_page() -> Iterable[str]:
+    """docs/protocol/rest-reasons.md, line by line."""
+    yield _REST_HEAD
+    yield "| code | status | what to do |"
+    yield "|---|---|---|"
+    for code, action in CODES.items():
+        yield f"| `{code.value}` | {code.status} | {action} |"
+    yield ""
+    for code, words in REASONS.items():
+        if words:
+            yield f"## {code.status} `{code.value}`"
+            yield ""
+            yield "| reason | means, and what to do |"
+            yield "|---|---|"
+            for word, text in words.items():
+                yield f"| `{word}` | {text} |"
+            if code is ErrorCode.NOT_FOUND:
+                yield f"| `{UNKNOWN}` and the name of a thing, as `{UNKNOWN}work` | {CODES[code]} |"
+            yield ""
+
+
+PAGES = {
+    _FOLDER / "order-entry-records.md": records_page, _FOLDER / "reasons.md": reasons_page,
+    _FOLDER / "rest-reasons.md": rest_reasons_page,
+}  # fmt: skip
 """Each file and what makes its lines."""
 
 

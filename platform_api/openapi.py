@@ -30,6 +30,7 @@ from litestar.openapi.spec import (
 
 from platform_api.errors import STATUS, Failure
 from platform_api.example_values import BY_NAME
+from platform_api.reasons import REASONS
 from platform_api.security import ACCESS_COOKIE
 
 __all__ = ["BEARER", "also_as", "config", "document_of", "failures"]
@@ -41,7 +42,8 @@ GUIDE = """An exchange for creators' tokens, and the licences and royalties behi
 
 **Values.** Prices, sizes and amounts are decimal strings of their asset (`"12.5"`), times are RFC 3339 in UTC, ids are
 UUIDs. A good answer is `{"success": true, "data": …}`; a failure `{"success": false, "error": {"code", "message",
-"details": {"reason", "field"}, "request_id"}}`, of which `code` and `details.reason` are stable words for programs.
+"details": {"reason", "field"}, "request_id"}}`, of which `code` and `details.reason` are stable words for programs:
+docs/protocol/rest-reasons.md has what each means and what to do.
 
 **Signing in.** `POST /v1/auth/nonce` with the address of a Sui or Ethereum wallet gives a `nonce` and a `message`. Let
 the wallet sign the message (Sui: as a personal message, the serialized signature in base64; Ethereum: `personal_sign`,
@@ -189,14 +191,15 @@ def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _put_failure(response: dict[str, Any], status: int) -> None:
     """Also in place of what Litestar documents for requests that it refuses itself: we answer those alike."""
-    codes = [code.value for code, number in STATUS.items() if number == status]
-    response["description"] = ", ".join(codes)
+    codes = [code for code, number in STATUS.items() if number == status]
+    response["description"] = ", ".join(code.value for code in codes)
     examples = {
-        code: {
+        code.value: {
             "value": {
                 "success": False,
                 "error": {
-                    "code": code, "message": "What was wrong, in words.", "details": {"reason": "machine_word"},
+                    "code": code.value, "message": "What was wrong, in words.",
+                    "details": {"reason": next(iter(REASONS[code]), "insufficient_funds")},
                     "timestamp": BY_NAME["timestamp"], "request_id": BY_NAME["request_id"],
                 },
             }

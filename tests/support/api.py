@@ -12,14 +12,16 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from engine.messages.codes import Overdraft
+from engine.messages.codes import Overdraft, RejectCode
 from persistence.stores.postgres.migrate import migrate
 from platform_api.app import create_app
 from platform_api.database import Database
+from platform_api.errors import ErrorCode
 from platform_api.identity.service import IdentityService
 from platform_api.kernel.jobs import Worker
 from platform_api.kernel.relay import Relay
 from platform_api.ports import NoProof
+from platform_api.reasons import REASONS, UNKNOWN
 from platform_api.settings import ApiSettings
 from settlement.ledger import Account, Asset, Ledger
 from settlement.liabilities import Liabilities, UnknownBatch
@@ -148,6 +150,14 @@ class StandInMail:
         self.letters.append(letter)
 
 
+def is_explained(code, reason):
+    """Whether docs/protocol/rest-reasons.md has it, or reasons.md for what the core says."""
+    is_of_core = reason in {reject.word for reject in RejectCode}
+    return reason in REASONS[code] or (code is ErrorCode.NOT_FOUND and reason.startswith(UNKNOWN)) or (
+        is_of_core and code in (ErrorCode.ORDER_REJECTED, ErrorCode.PAYMENT_FAILED)
+    )
+
+
 class World:
     """`client` speaks HTTP; `kernel` is what the services have; jobs and events run when `settle` says so."""
 
@@ -219,6 +229,7 @@ class World:
     async def refused(self, status, code, reason, method, path, **options):
         answer = await self.client.request(method, path, **options)
         error = answer.json()["error"]
+        assert is_explained(ErrorCode(error["code"]), error["details"]["reason"]), error
         assert (answer.status_code, error["code"], error["details"]["reason"]) == (status, code, reason), answer.text
         assert answer.json()["success"] is False
         assert error["request_id"] == answer.headers["x-request-id"] and error["timestamp"].endswith("Z")

@@ -16,6 +16,7 @@ from platform_api.app import openapi_document
 from platform_api.logs import configure_logs
 from platform_api.ops import queries
 from platform_api.ops.service import OpsService
+from platform_api.reasons import CODES, REASONS
 from platform_api.security import ACCESS_COOKIE
 from tests.integration.platform_api.test_works import chapter as write_chapter
 from tests.integration.platform_api.test_works import creator as maker
@@ -85,6 +86,16 @@ async def test_each_path_refuses_every_method_that_the_document_does_not_have(wo
             assert set(answer.headers["allow"].split(", ")) == known | {"OPTIONS"}, (method, path)
             refused += 1
     assert refused > 400
+
+
+def test_advice_about_refusals_names_routes_that_there_are(document):
+    routes = {(method.upper(), path) for method, path, _ in operations(document)}
+    routes.add(("GET", "/v1/openapi.json"))
+    said = [*CODES.values(), *(text for words in REASONS.values() for text in words.values())]
+    named = [place for text in said for place in re.findall(r"`([A-Z]+) (/v1[^`]*)`", text)]
+    shapes = {(method, re.sub(r"\{\w+\}", "{}", path)) for method, path in routes}
+    assert [place for place in named if (place[0], re.sub(r"\{\w+\}", "{}", place[1])) not in shapes] == []
+    assert len(named) > 10
 
 
 def test_no_example_says_the_name_of_its_field_alone(document):
