@@ -36,6 +36,11 @@ CLEARED = "self._sequencer.cancel_only = self._is_clearing or self._told_status"
 KEPT = "    cdef uint32_t slot = own_ref(s, name, REF_POSTED, not_after)\n"
 
 
+@pytest.fixture(autouse=True)
+def no_setting_of_an_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BYLINE_MUTANTS", raising=False)
+
+
 def planted(folder: Path, *bugs: Bug) -> dict[str, str]:
     """The environment of processes that have them."""
     found = {name: path for bug in bugs for name, path in build(bug, folder / "planted").items()}
@@ -54,12 +59,9 @@ async def test_a_withdrawal_paid_twice_and_orders_that_outlive_the_session_they_
 
 
 @pytest.mark.skipif(os.environ.get("BYLINE_MUTANTS") != "1", reason="set BYLINE_MUTANTS=1: it starts an exchange")
-async def test_batches_that_do_not_wait_for_the_backup_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("BYLINE_MUTANTS")  # no setting of an exchange
+async def test_batches_that_do_not_wait_for_the_backup_are_told(tmp_path: Path) -> None:
     bug = Bug("settlement/settler.py", ((GATE, ""),))
-    found = await run_kills(tmp_path, ["all unshipped"], seed=1, environment=planted(tmp_path, bug))
+    found = await run_kills(tmp_path, ["all unshipped"], seed=1, batch_s=3, environment=planted(tmp_path, bug))
     assert any("the backup knows of no such bytes" in text for text in found.failures), found.failures
 
 
@@ -67,7 +69,6 @@ async def test_batches_that_do_not_wait_for_the_backup_are_told(
 async def test_an_exchange_that_takes_no_order_behind_its_first_crash_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("BYLINE_MUTANTS")  # no setting of an exchange
     monkeypatch.setattr("tests.faults.kills.TAKEN_S", 3.0)
     bug = Bug("gateway/server.py", ((CLEARED, CLEARED.replace("self._is", "self.settings.epoch > 1 or self._is")),))
     found = await run_kills(tmp_path, ["kill core"], seed=1, environment=planted(tmp_path, bug))
@@ -75,10 +76,7 @@ async def test_an_exchange_that_takes_no_order_behind_its_first_crash_is_told(
 
 
 @pytest.mark.skipif(os.environ.get("BYLINE_MUTANTS") != "1", reason="set BYLINE_MUTANTS=1: it runs the C compiler")
-async def test_a_transfer_that_moves_its_money_again_when_it_is_said_again_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("BYLINE_MUTANTS")  # no setting of an exchange
+async def test_a_transfer_that_moves_its_money_again_when_it_is_said_again_is_told(tmp_path: Path) -> None:
     bug = Bug(
         "engine/refs.pyx",
         (
