@@ -59,8 +59,6 @@ FAILURES_KEPT = 20
 STARTS_TRIED = 3
 """By `kill core twice`: with the four kills of the core that come between two of `all` it dies six times at most, and
 the supervisor gives it eight in a minute."""
-SENT_S = 1.0
-"""Behind its sealing a batch is on the chain by then, if nothing keeps it from there."""
 START_S, OPENED_S = 0.8, 0.2
 """About as long takes a start of the core, and the part of it behind its first look at the journal."""
 
@@ -311,21 +309,21 @@ async def _carry_out(
 
 
 async def _stop_shipping(exchange: ExchangeProcess) -> None:
-    """SIGSTOP of the backup, until one batch more is sealed and was with settlement for a while."""
+    """SIGSTOP of the backup, until settlement waits for it; or has gone on with a batch that was sealed since."""
 
     def office() -> dict[str, Any]:
         return exchange.status("backoffice")
 
-    def sealed() -> int:
+    def waits(before: int) -> bool:
         settlement = office()["settlement"]
-        return int(settlement["final_batch"] + settlement["pending_batches"])
+        return bool(settlement["backup_waits"]) or settlement["final_batch"] > before
 
     os.kill(exchange.pid("backup"), signal.SIGSTOP)
     stopped = time.time()
     await until(lambda: office()["written_at"] > stopped, 240, "a status")  # the one before may lack what was shipped
-    before = sealed()
-    await until(lambda: sealed() > before, 240, "a batch")
-    await asyncio.sleep(SENT_S)
+    settlement = office()["settlement"]
+    before = settlement["final_batch"] + settlement["pending_batches"]
+    await until(lambda: waits(before), 240, "a batch that waits for the backup")
 
 
 def _look_at_backup(exchange: ExchangeProcess, fault: str, result: Kills) -> float:
