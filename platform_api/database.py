@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import asyncpg
 
@@ -71,6 +72,7 @@ class Database:
         self._pool: Any = None
         self._pool_beside_core: Any = None
         self._pool_of_newcomers: Any = None
+        self._turns: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
         self.observe: Callable[[float], None] | None = None
         """Told how long each connection was in use, in seconds."""
 
@@ -98,6 +100,25 @@ class Database:
         """
         async with self._lent(self._pool, "the database is not reachable") as connection:
             yield connection
+
+    @asynccontextmanager
+    async def turn(self, *key: str) -> AsyncIterator[None]:
+        """One after the other, of those in this process that would wait for the same rows: without a connection each,
+        of which a dozen buyers of one work took all there are. Around a transaction, never inside one. It spares
+        others the wait; what must be so the locks of the rows see to.
+
+        Raises:
+            Unavailable: those before it took too long.
+        """
+        lock = self._turns.setdefault(key, asyncio.Lock())  # gone with the last who holds or awaits it
+        try:
+            await asyncio.wait_for(lock.acquire(), self._query_seconds_max)
+        except TimeoutError as error:
+            raise Unavailable("too many change the same at once") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     async def _made(self, connections_max: int) -> Any:
         return await asyncpg.create_pool(

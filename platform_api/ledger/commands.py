@@ -180,7 +180,10 @@ class MoneyCommands:
         return await self._note_once(row, answer)
 
     async def _note_once(self, row: Any, answer: MoneyAnswer) -> bool:
-        async with self._database.transaction() as db:
+        opened = msgspec.json.decode(row["accounts"], type=dict[str, str])
+        # What opens the same accounts is about the same rows, as purchases of one work.
+        turn = self._database.turn(row["kind"], *(sorted(opened) or [row["ref"]]))
+        async with turn, self._database.transaction() as db:
             if not await queries.turn(db, row["ref"], row["state"], answer.state, answer.reason, answer.sequence):
                 return False
             if answer.state == "closing":  # nothing that its document must know is decided

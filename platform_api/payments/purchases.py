@@ -127,7 +127,8 @@ class Purchases:
             )
             return 201, msgspec.json.encode(row["id"])
 
-        id_ = await self.once(caller, body, key, change)
+        async with self._database.turn("offer", str(body.offer_id)):
+            id_ = await self.once(caller, body, key, change)
         await self._money.settle(purchase_ref(id_))
         return id_
 

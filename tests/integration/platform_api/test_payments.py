@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -573,6 +574,33 @@ async def test_of_two_buyers_clicks_at_the_same_instant_one_pays(shop):
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
     await shop.finish()
     assert shop.units(f"user:{user}") == 20 * USDC
+
+
+async def test_buyers_of_one_work_wait_for_each_other_without_the_connections_of_everybody_else(api_dsn):
+    async with shop_over(api_dsn, pool_connections_max=2) as shop:
+        _, _, work, _, offer = await shop.seller()
+        buyers = [(await shop.buyer("10"))[1] for _ in range(4)]
+        body = {"offer_id": offer["id"], "method": "balance"}
+        db = await asyncpg.connect(api_dsn)
+        try:
+            async with db.transaction():
+                await db.execute("SELECT FROM works.work WHERE id = $1 FOR UPDATE", UUID(work["id"]))
+                buying = [
+                    asyncio.create_task(shop.world.client.post(
+                        "/v1/purchases", headers=bearer | {"idempotency-key": uuid4().hex}, json=body
+                    )) for bearer in buyers
+                ]  # fmt: skip
+                waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+                while not await shop.world.sql(waiting):
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.3)  # the others are where they wait
+                assert (await shop.world.client.get(f"/v1/works/{work['id']}")).status_code == 200
+        finally:
+            await db.close()
+        answers = [await one for one in buying]
+        assert [answer.status_code for answer in answers] == [201] * 4
+        assert {answer.json()["data"]["status"] for answer in answers} == {"completed"}
+        await shop.finish()
 
 
 # ------------------------------------------------------------------------------------------------ refunds
