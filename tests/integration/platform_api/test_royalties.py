@@ -411,11 +411,41 @@ async def test_dry_run_of_a_month_is_what_its_sales_gave_by_the_rule_of_their_ti
     asked = {"collaborators": [{"account_id": stranger_id, "role": "Writer", "share_bps": 100}]}
     await shop.world.data("PUT", f"/v1/works/{work['id']}/collaborators", headers=bearer, json=asked)
     await shop.world.data("POST", calculate, headers=stranger, json=body | {"amount": "1"})  # what it would bring
-    await shop.world.refused(404, "NOT_FOUND", "unknown_work", "POST", calculate, headers=stranger, json=month)
-    path = f"/v1/royalties/works/{work['id']}"
-    await shop.world.refused(404, "NOT_FOUND", "unknown_work", "GET", path, headers=stranger)
+    await shop.world.refused(403, "FORBIDDEN", "not_paid", "POST", calculate, headers=stranger, json=month)
     monkeypatch.setattr(service, "SALES_MAX", 2)
     await shop.world.refused(409, "CONFLICT", "too_many_sales", "POST", calculate, headers=bearer, json=month)
+
+
+async def test_what_a_work_earns_is_told_to_whom_its_sales_pay(shop):
+    """A payee of a rule, who makes nothing of it, was told that there is no such work."""
+    seller, bearer, work, _, offer = await shop.seller()
+    payee, payee_bearer = await shop.buyer()
+    asked, asked_bearer = await shop.buyer()
+    _, stranger = await shop.buyer()
+    rule = await propose(shop, work, bearer, [(seller, 6_000), (payee, 4_000)])
+    path = f"/v1/royalties/works/{work['id']}"
+    of_month = {"work_id": work["id"], "asset": "USDC", "period": datetime.now(UTC).strftime("%Y-%m")}
+    calculate = ("POST", "/v1/royalties/calculate")
+
+    async def refused(headers, *why):
+        await shop.world.refused(*why, "GET", path, headers=headers)
+        await shop.world.refused(*why, *calculate, headers=headers, json=of_month)
+
+    not_paid, none = (403, "FORBIDDEN", "not_paid"), (404, "NOT_FOUND", "unknown_work")
+    await refused(payee_bearer, *not_paid)  # who has not agreed yet has no share
+    await agree(shop, work, payee_bearer, rule)
+    await sell(shop, offer)
+    assert await share(shop, work, bearer, (asked, 100)) is not None
+    for headers in (asked_bearer, stranger):
+        await refused(headers, *not_paid)
+    await shop.world.data("POST", f"/v1/works/{work['id']}/archive", headers=bearer)
+    for headers in (bearer, payee_bearer, await shop.staff()):
+        assert (await shop.get(path, headers))["totals"][0]["earned"] == "9"
+        assert (await shop.world.data(*calculate, headers=headers, json=of_month))["amount"] == "10"
+    await refused(asked_bearer, *not_paid)  # who is asked sees that there is a work
+    await refused(stranger, *none)
+    path, of_month["work_id"] = f"/v1/royalties/works/{uuid4()}", str(uuid4())
+    await refused(await shop.staff(), *none)
 
 
 async def test_work_made_under_a_licence_below_others_pays_every_licensor_its_share(shop):
