@@ -254,6 +254,10 @@ async def _chapters(db: Any, rng: np.random.Generator, accounts: list[UUID], wor
         db, "works.chapter_version", "chapter_id number title body sha256 change_note created_by",
         map(version, range(len(works))),
     )  # fmt: skip
+    await _copy(
+        db, "works.chapter_shown", "chapter_id number shown_from",
+        ((chapter, 1, START + timedelta(days=11)) for chapter in chapters),
+    )  # fmt: skip
     return chapters
 
 

@@ -98,8 +98,8 @@ class Chapters:
     async def read(
         self, visitor: Caller | None, work_id: UUID, chapter_id: UUID, number: int | None = None
     ) -> ChapterDetail:
-        """With its content for who may read it: the latest version, or one that counted when the reader bought it, or
-        later. Raises ApiError NOT_FOUND."""
+        """With its content for who may read it: the latest version, or one that readers got when the reader bought it,
+        or later. Raises ApiError NOT_FOUND."""
         async with self._database.connection() as db:
             row, inside = await self._visible(db, visitor, chapter_id)
             if row["work_id"] != work_id:
@@ -107,15 +107,14 @@ class Chapters:
             latest = row["content_version"] if inside else _shown_version(row)
             if number is not None and not 1 <= number <= latest:
                 raise unknown("version")
-            shown = await queries.chapter_version(db, chapter_id, latest)
-            version = shown if number is None else await queries.chapter_version(db, chapter_id, number)
-            if version["number"] == latest:
+            version = shown = await queries.chapter_version(db, chapter_id, latest)
+            if number in (None, latest):
                 is_open = inside or row["preview"] or await self._catalog.may_use(db, visitor, work_id, chapter_id)
             else:
-                replaced_at = (await queries.chapter_version(db, chapter_id, version["number"] + 1))["created_at"]
-                is_open = inside or await self._catalog.may_use(db, visitor, work_id, chapter_id, replaced_at)
-        if not is_open and version["number"] != latest:
-            raise unknown("version")
+                version = await queries.chapter_version(db, chapter_id, number)
+                is_open = inside or await self._could_read(db, visitor, row, number)
+                if not is_open:
+                    raise unknown("version")
         about = msgspec.structs.replace(_chapter(row), title=shown["title"], content_version=latest)
         return ChapterDetail(
             about, not is_open, version["body"] if is_open else None,
@@ -124,7 +123,7 @@ class Chapters:
 
     async def files_of(self, db: Any, work_id: UUID, chapter_id: UUID, since: datetime) -> list[tuple[str, UUID]]:
         """Titles and files of a chapter that is one, published then or later, for who may use it `since` then: the
-        latest, and the one of that time. Raises ApiError NOT_FOUND."""
+        latest that readers get, and the one that they got at that time. Raises ApiError NOT_FOUND."""
         row = await queries.chapter(db, chapter_id)
         if row is None or row["work_id"] != work_id:
             raise unknown("chapter")
@@ -159,8 +158,11 @@ class Chapters:
                     db, chapter_id, before["number"] + 1, title, text, file_id, digest, note, UUID(caller.account_id)
                 )
                 await self._note_turn(db, row)
-                if row["status"] == "published" and await self._waits(db, row, work):
-                    await self._submit(db, row)  # as it was before
+                if row["status"] == "published":
+                    if await self._waits(db, row, work):
+                        await self._submit(db, row)  # as it was before
+                    else:
+                        await queries.show_latest(db, [chapter_id], datetime.now(UTC))
             note = note or f"chapter {row['number']} changed"
             await self._catalog.keep_version(db, work, note, UUID(caller.account_id))
             return _chapter(await queries.chapter(db, chapter_id))
@@ -173,6 +175,7 @@ class Chapters:
             if was_shown and (work["sold"] or await self._catalog.is_being_paid(db, work["id"])):
                 raise ApiError(ErrorCode.CONFLICT, "The work was sold: unpublish it instead.", reason="sold")
             await queries.update_chapters(db, [chapter_id], {"status": "deleted", "number": None})
+            await queries.end_shown(db, [chapter_id], datetime.now(UTC))
             await queries.close_gap(db, row["work_id"], row["number"])
             await self._catalog.keep_version(db, work, f"chapter {row['number']} deleted", UUID(caller.account_id))
             await self._audit(db, "chapter.deleted", row, row["account_id"], {"number": None})
@@ -202,14 +205,13 @@ class Chapters:
             if row["status"] not in ("published", "in_review"):
                 raise ApiError(ErrorCode.CONFLICT, "The chapter is not published.", reason="not_published")
             await self._note_turn(db, row)
+            status = _before_review(row)
             if row["status"] == "in_review":
-                fields = {"status": _before_review(row)}
-                await queries.update_chapters(db, [chapter_id], fields)
+                await queries.update_chapters(db, [chapter_id], {"status": status})
                 await self._catalog.chapter_taken_back(db, work, row["account_id"])
             else:
-                fields = {"status": "unpublished"}
-                await queries.update_chapters(db, [chapter_id], fields | _hidden(row))
-            await self._audit(db, "chapter.unpublished", row, row["account_id"], fields)
+                await self._hide(db, row, status)
+            await self._audit(db, "chapter.unpublished", row, row["account_id"], {"status": status})
             return _chapter(await queries.chapter(db, chapter_id))
 
     async def versions(
@@ -250,6 +252,12 @@ class Chapters:
             if gone_at is None or not await self._catalog.may_use(db, visitor, row["work_id"], chapter_id, gone_at):
                 raise unknown("chapter")
         return row, inside
+
+    async def _could_read(self, db: Any, visitor: Caller | None, row: Any, number: int) -> bool:
+        """Whether readers got this version of the chapter once, and the visitor has a right from before they ceased
+        to: what nobody has looked at, a rejected text or a draft, nobody bought."""
+        until = await queries.shown_until(db, row["id"], number)
+        return until is not None and await self._catalog.may_use(db, visitor, row["work_id"], row["id"], until)
 
     async def _lock_own(self, db: Any, caller: Caller, chapter_id: UUID) -> tuple[Any, Any]:
         """The chapter under the lock of its work, and the work."""
@@ -297,9 +305,19 @@ class Chapters:
 
     async def _submit(self, db: Any, row: Any) -> None:
         """Who could read it reads what was looked at further."""
-        hidden = _hidden(row) if row["status"] == "published" else {}
-        await queries.update_chapters(db, [row["id"]], {"status": "in_review"} | hidden)
+        if row["status"] == "published":
+            await self._hide(db, row, "in_review")
+        else:
+            await queries.update_chapters(db, [row["id"]], {"status": "in_review"})
         await self._audit(db, "chapter.submitted", row, row["account_id"], {"status": "in_review"})
+
+    @staticmethod
+    async def _hide(db: Any, row: Any, status: str) -> None:
+        """From now on, with `row` as it was."""
+        at = datetime.now(UTC)
+        hidden = {"status": status, "unpublished_at": at, "shown_version": row["content_version"]}
+        await queries.update_chapters(db, [row["id"]], hidden)
+        await queries.end_shown(db, [row["id"]], at)
 
     async def _decided(self, db: Any, work: Any, approved: bool, actor: UUID, reason: str) -> None:
         """All that wait of the work; what is rejected is what it was before it was first shown, or unpublished."""
@@ -332,7 +350,7 @@ class Chapters:
 
 
 def _before_review(row: Any) -> str:
-    """The status of a chapter in review that is not to be published."""
+    """The status of a chapter that is not to be in sight."""
     return "draft" if row["published_at"] is None else "unpublished"
 
 
@@ -340,11 +358,6 @@ def _shown_version(row: Any) -> int:
     """The latest that is for readers."""
     number: int = row["content_version"] if row["status"] == "published" else row["shown_version"]
     return number
-
-
-def _hidden(row: Any) -> dict[str, Any]:
-    """From now on, with `row` as it was."""
-    return {"unpublished_at": datetime.now(UTC), "shown_version": row["content_version"]}
 
 
 def _subject(row: Any) -> tuple[str, str]:

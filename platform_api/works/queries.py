@@ -274,6 +274,33 @@ async def publish_chapters(db: Any, chapter_ids: list[UUID], at: datetime) -> No
         " unpublished_at = NULL, shown_version = NULL, version = version + 1, updated_at = now() WHERE id = ANY($1)",
         chapter_ids, at,
     )  # fmt: skip
+    await show_latest(db, chapter_ids, at)
+
+
+async def show_latest(db: Any, chapter_ids: list[UUID], at: datetime) -> None:
+    """Readers get the latest version of each from now on, in the place of the one that they got."""
+    await end_shown(db, chapter_ids, at)
+    await db.execute(
+        "INSERT INTO works.chapter_shown (chapter_id, number, shown_from)"
+        " SELECT id, content_version, $2 FROM works.chapter WHERE id = ANY($1)"
+        " ON CONFLICT (chapter_id, number) DO UPDATE SET shown_until = NULL",
+        chapter_ids, at,
+    )  # fmt: skip
+
+
+async def end_shown(db: Any, chapter_ids: list[UUID], at: datetime) -> None:
+    """New readers get no version of them from now on."""
+    await db.execute(
+        "UPDATE works.chapter_shown SET shown_until = $2 WHERE chapter_id = ANY($1) AND shown_until IS NULL",
+        chapter_ids, at,
+    )  # fmt: skip
+
+
+async def shown_until(db: Any, chapter_id: UUID, number: int) -> datetime | None:
+    """When readers ceased to get this version; None if they get it, or never did."""
+    query = "SELECT shown_until FROM works.chapter_shown WHERE chapter_id = $1 AND number = $2"
+    until: datetime | None = await db.fetchval(query, chapter_id, number)
+    return until
 
 
 async def close_gap(db: Any, work_id: UUID, number: int) -> None:
@@ -305,12 +332,13 @@ async def chapter_version(db: Any, chapter_id: UUID, number: int) -> Any:
 
 
 async def chapter_versions_since(db: Any, chapter_id: UUID, since: datetime, last: int) -> list[Any]:
-    """The version that counted then, and the last one, which may be the same."""
+    """The version that readers got then, if they got one, and the last one, which may be the same."""
     rows: list[Any] = await db.fetch(
         """
-        SELECT * FROM works.chapter_version v WHERE v.chapter_id = $1 AND v.number <= $3 AND (
+        SELECT * FROM works.chapter_version v WHERE v.chapter_id = $1 AND (
             v.number = $3
-            OR v.number = (SELECT max(number) FROM works.chapter_version WHERE chapter_id = $1 AND created_at <= $2))
+            OR v.number = (SELECT max(number) FROM works.chapter_shown
+                WHERE chapter_id = $1 AND shown_from <= $2 AND (shown_until IS NULL OR shown_until >= $2)))
         ORDER BY v.number DESC
         """,
         chapter_id, since, last,

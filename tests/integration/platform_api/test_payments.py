@@ -543,6 +543,83 @@ async def test_buyer_of_a_work_out_of_sight_gets_what_was_looked_at_whatever_its
         assert body.startswith("Never seen.")
 
 
+async def test_buyers_get_versions_that_were_shown_and_none_of_those_between(api_dsn):
+    async with shop_over(api_dsn, works_need_verification=True) as shop:
+        _, owner, work, text, offer = await shop.seller("2")
+        inside, staff, pictures = f"/v1/works/{work['id']}/chapters", await shop.staff(), {}
+
+        async def file(number):
+            content = png(bytes(number))
+            made = await file_of(shop.world, owner, content)
+            pictures[content] = number
+            return {"file_id": made["id"]}
+
+        async def change(body, number):
+            await shop.world.data("PATCH", f"/v1/chapters/{text['id']}", headers=owner, json={"body": body * 30})
+            changed = await file(number)
+            await shop.world.data("PATCH", f"/v1/chapters/{drawn['id']}", headers=owner, json=changed)
+
+        async def buyer():
+            _, bearer = await shop.buyer("5")
+            bought = await shop.buy(bearer, offer, "balance")
+            await shop.finish()
+            return bearer, f"/v1/purchases/{bought['id']}/access-token?chapter_id={drawn['id']}"
+
+        async def got(bearer, files):
+            """Versions of the text, and pictures, that somebody gets."""
+            paths = {number: f"{inside}/{text['id']}?version={number}" for number in range(1, 6)}
+            answers = {number: await shop.world.client.get(path, headers=bearer) for number, path in paths.items()}
+            assert {answer.status_code for answer in answers.values()} <= {200, 404}
+            signed = await shop.world.client.get(files, headers=bearer)
+            links = signed.json()["data"]["files"] if signed.status_code == 200 else []
+            found = {pictures[(await shop.world.client.get(link["url"])).content] for link in links}
+            return {number for number, answer in answers.items() if answer.status_code == 200}, found
+
+        body = {"title": "Drawn"} | await file(10)
+        drawn = await shop.world.data("POST", inside, headers=owner, json=body)
+        await shop.world.data("POST", f"/v1/chapters/{drawn['id']}/publish", headers=owner)
+        third = await chapter(shop.world, owner, work, "Three")  # so that there is something to sell
+        await shop.world.data("POST", f"/v1/chapters/{third['id']}/publish", headers=owner)
+        await decided(shop.world, staff, work)
+        early = await buyer()
+        await change("Rejected. ", 20)
+        late = await buyer()
+        assert (await got(*early), await got(*late)) == (({1}, {10}), (set(), set()))
+        await decided(shop.world, staff, work, "reject")
+        await change("Never looked at. ", 30)
+        assert (await got(*early), await got(*late)) == (({1}, {10}), (set(), set()))
+        for made in (text, drawn):
+            await shop.world.data("POST", f"/v1/chapters/{made['id']}/publish", headers=owner)
+        await change("Approved. ", 40)
+        await decided(shop.world, staff, work)
+        assert (await got(*early), await got(*late)) == (({1, 4}, {10, 40}), ({4}, {40}))
+        assert (await got(owner, late[1]))[0] == {1, 2, 3, 4}
+
+
+async def test_buyers_do_not_read_drafts_of_what_was_published_later(shop):
+    _, owner, work, first, offer = await shop.seller("2")
+    _, bearer = await shop.buyer("5")
+    await shop.buy(bearer, offer, "balance")
+    await shop.finish()
+    second = await chapter(shop.world, owner, work, "Two", body="A draft. " * 30)
+    for made, hidden in ((first, True), (second, False)):
+        path = f"/v1/chapters/{made['id']}"
+        if hidden:
+            await shop.world.data("POST", f"{path}/unpublish", headers=owner)
+            await shop.world.data("PATCH", path, headers=owner, json={"body": "A draft. " * 30})
+        for text in ("Done.", "Better."):
+            await shop.world.data("PATCH", path, headers=owner, json={"body": f"{text} " * 30})
+            await shop.world.data("POST", f"{path}/publish", headers=owner)  # the second is shown as it is written
+    shown = {first["id"]: {1: True, 2: False, 3: True, 4: True}, second["id"]: {1: False, 2: True, 3: True}}
+    for made, numbers in shown.items():
+        for number, is_open in numbers.items():
+            path = f"/v1/works/{work['id']}/chapters/{made}?version={number}"
+            if is_open:
+                assert (await shop.get(path, bearer))["body"]
+            else:
+                await shop.world.refused(404, "NOT_FOUND", "unknown_version", "GET", path, headers=bearer)
+
+
 async def test_text_that_was_bought_can_be_read_when_another_takes_its_place(shop):
     _, seller_bearer, work, chapter, offer = await shop.seller("2")
     reading = f"/v1/works/{work['id']}/chapters/{chapter['id']}"

@@ -151,8 +151,9 @@ async def licensing_tour(world):
     seats = f"/v1/licenses/{below['id']}/seats"
     await world.data("POST", seats, headers=second[1], json={"account_id": holder_id})
     read = f"/v1/works/{work['id']}/chapters/{opened_by_it['id']}?version=1"
-    library = f"/v1/library?cursor={cursor_text(new_id())}"
-    for path_ in ("/v1/library", library, f"/v1/licenses/{below['id']}/access-token", read):
+    await world.data("PATCH", f"/v1/chapters/{opened_by_it['id']}", headers=owner, json={"body": TEXT + "More"})
+    library, files = f"/v1/library?cursor={cursor_text(new_id())}", f"/v1/licenses/{below['id']}/access-token"
+    for path_ in ("/v1/library", library, files, f"{files}?chapter_id={opened_by_it['id']}", read):
         await world.data("GET", path_, headers=holder)
     await world.data("DELETE", f"{seats}/{holder_id}", headers=second[1])
     await world.data("GET", f"{seats}?limit=1", headers=second[1])
