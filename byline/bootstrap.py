@@ -218,7 +218,7 @@ def _sealed(data: Path) -> int:
 
     try:
         return last_sealed(data / "settlement" / "batches.log")[1]
-    except JournalCorrupt as error:
+    except JournalCorrupt as error:  # the settler, which reads it next, is who stops
         logger.warning("event=settlement_log_damaged error=%s", error)
         return 0
 

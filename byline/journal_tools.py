@@ -32,7 +32,7 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
     try:
         sealed = last_sealed(settings.data_directory / "settlement" / "batches.log")[1]
     except JournalCorrupt as error:
-        console.print(f"[bold red]Settlement's log is damaged[/]: {error}")
+        console.print(f"[bold red]Settlement's log is damaged[/]: {error}")  # the answer of this command
         status = 1
     try:
         lock = DirectoryLock(settings.data_directory / LOCK)  # the end of a running journal moves under the reader
@@ -43,7 +43,7 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
                 with_replay=replay, sealed=sealed,
             )  # fmt: skip
     except JournalCorrupt as error:
-        console.print(f"[bold red]The journal is damaged[/]: {error}")
+        console.print(f"[bold red]The journal is damaged[/]: {error}")  # the answer of this command
         return 1
     console.print(
         f"[bold green]The journal is sound[/]: {found.sequence:,} records in {found.segments} "

@@ -33,7 +33,7 @@ class Shipped:
         except KeyError:
             return "the backup has nothing of this exchange yet"
         except (JournalCorrupt, Unavailable) as error:
-            return str(error)
+            return str(error)  # a head that nobody can read has nothing: whoever waits goes on waiting, and tells it
         if head.sequence < sequence:
             return f"the backup ends with sequence {head.sequence}, {sequence} is wanted"
         kept, digests = head.beside.get(path, (0, []))

@@ -56,7 +56,7 @@ class OpsService:
             late = waiting.outbox["oldest_seconds"] > OUTBOX_SECONDS_MAX or waiting.outbox["failed"]
             states["events"] = "degraded" if late else "operational"
             states["jobs"] = "degraded" if any(state == "failed" for _, state in waiting.jobs) else "operational"
-        except Unavailable:
+        except Unavailable:  # the states tell it
             states |= {"events": "down", "jobs": "down"}
         settlement = self.settlement()
         states["settlement"] = {"ok": "operational", "delayed": "degraded", "halted": "down"}[settlement.state]
