@@ -758,6 +758,49 @@ async def test_staff_suspends_and_resumes_what_is_not_its_own(world):
     assert (await world.data("GET", f"/v1/creators/{made['id']}"))["work_count"] == 1
 
 
+@pytest.mark.parametrize("turn", ["archived", "suspended"])
+async def test_nothing_of_a_work_that_is_archived_or_suspended_can_be_changed(world, turn):
+    """Who bought it reads on what was shown."""
+    await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
+    _, account, bearer = await creator(world)
+    work, first = await published(world, bearer)
+    second = await chapter(world, bearer, work, "Two")
+    inside = f"{WORKS}/{work['id']}"
+    files = [await file_of(world, bearer, png(bytes(20))) for _ in range(2)]
+    poster = {"role": "poster", "file_id": files[0]["id"]}
+    asset = await world.data("POST", f"{inside}/assets", headers=bearer, json=poster)
+    priced = {"kind": "purchase", "price": "2"}
+    offer = await world.data("POST", f"{inside}/offers", headers=bearer, json=priced)
+    if turn == "archived":
+        await world.data("POST", f"{inside}/archive", headers=bearer)
+    else:
+        staff, moderator = await world.sign_in()
+        await world.grant(staff["account_id"], "moderator")
+        why = {"reason": "A complaint."}
+        await world.data("POST", f"/v1/admin/works/{work['id']}/suspend", headers=moderator, json=why)
+    places = ("", "/chapters", f"/chapters/{first['id']}", "/versions", "/assets", "/offers", "/collaborators")
+
+    async def look():
+        return [await world.data("GET", inside + place, headers=bearer) for place in places]
+
+    before = await look()
+    one, two = f"/v1/chapters/{first['id']}", f"/v1/chapters/{second['id']}"
+    partner = {"account_id": account, "role": "Writer", "share_bps": 1_000}
+    for method, path, body in (
+        ("PATCH", inside, {"title": "No"}),
+        ("POST", f"{inside}/chapters", {"title": "Three", "body": TEXT}),
+        ("PATCH", one, {"body": TEXT + "Never seen."}), ("PATCH", one, {"title": "No"}), ("PATCH", one, {"number": 2}),
+        ("POST", f"{one}/unpublish", None), ("POST", f"{two}/publish", None), ("DELETE", two, None),
+        ("POST", f"{inside}/assets", {"role": "image", "file_id": files[1]["id"]}),
+        ("DELETE", f"{inside}/assets/{asset['id']}", None),
+        ("POST", f"{inside}/offers", {"kind": "ppv", "price": "1"}),
+        ("PATCH", f"/v1/offers/{offer['id']}", {"price": "1"}),
+        ("PUT", f"{inside}/collaborators", {"collaborators": [partner]}),
+    ):  # fmt: skip
+        await world.refused(409, "CONFLICT", "not_editable", method, path, headers=bearer, json=body)
+    assert await look() == before
+
+
 async def test_title_that_is_just_the_query_is_found_first_however_many_works_have_the_word(world):
     """Thousands have it in their titles, more than a search ranks; the one that is called so was made last."""
     _, _, bearer = await creator(world, "Mine")
