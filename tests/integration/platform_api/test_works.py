@@ -321,6 +321,28 @@ async def test_files_have_roles_and_posters_get_public_with_the_work(world):
     await world.refused(404, "NOT_FOUND", "unknown_file", *url)
 
 
+async def test_a_file_of_two_works_is_for_everybody_while_a_published_one_shows_it(world):
+    _, _, bearer = await creator(world)
+    (shown, _), (also, _) = await published(world, bearer, "One"), await published(world, bearer, "Two")
+    draft = await story(world, bearer, "Three")
+    poster = await file_of(world, bearer, png(bytes(20)))
+    body = {"role": "poster", "file_id": poster["id"]}
+    assets = {
+        work["id"]: await world.data("POST", f"{WORKS}/{work['id']}/assets", headers=bearer, json=body)
+        for work in (draft, shown, also)
+    }
+    url = ("GET", f"/v1/files/{poster['id']}/url")
+    await world.data(*url)
+    await world.data("POST", f"{WORKS}/{shown['id']}/archive", headers=bearer)
+    await world.data(*url)  # the other one shows it
+    await world.data("DELETE", f"{WORKS}/{also['id']}/assets/{assets[also['id']]['id']}", headers=bearer)
+    await world.refused(404, "NOT_FOUND", "unknown_file", *url)  # one is a draft, and one is archived
+    first = await chapter(world, bearer, draft)
+    await world.data("POST", f"/v1/chapters/{first['id']}/publish", headers=bearer)
+    await world.data("POST", f"{WORKS}/{draft['id']}/publish", headers=bearer)
+    await world.data(*url)
+
+
 async def test_shares_change_with_the_consent_of_those_who_lose(world):
     _, _, bearer = await creator(world)
     (_, ada, ada_bearer), (_, bob, bob_bearer) = await creator(world, "Ada"), await creator(world, "Bob")
