@@ -463,6 +463,21 @@ async def test_lists_and_search_show_what_is_published_and_nothing_else(world):
         await world.refused(400, "VALIDATION_ERROR", "invalid", "GET", f"{WORKS}{bad}")
 
 
+@pytest.mark.parametrize(
+    ("name", "own", "other"),
+    [("kind", "story", "film"), ("category", "literature", "music"), ("language", "de", "en"),
+     ("genre", "western", "drama"), ("tag", "dust", "rust")],
+)  # fmt: skip
+async def test_title_that_is_just_the_query_is_found_if_it_fits_what_else_is_asked(world, name, own, other):
+    _, _, bearer = await creator(world)
+    word = "q" + uuid4().hex
+    fields = {"category": "literature", "language": "de", "genres": ["western"], "tags": ["dust"]}
+    work, _ = await published(world, bearer, word, **fields)
+    for value, fits in ((own, True), (other, False)):
+        found = await world.data("GET", f"{WORKS}/search?q={word}&{name}={value}")
+        assert [entry["id"] for entry in found] == [work["id"]] * fits, value
+
+
 async def test_of_more_matches_than_are_ranked_the_newest_are_and_pages_are_cut_from_them(world, monkeypatch):
     monkeypatch.setattr(finding, "CANDIDATES_MAX", 3)
     word, other = "q" + uuid4().hex, "r" + uuid4().hex
