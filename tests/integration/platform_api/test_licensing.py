@@ -22,7 +22,8 @@ from platform_api.licensing.measures import (
     territory_set,
     tidy,
 )
-from tests.integration.platform_api.test_works import TEXT, chapter, creator, file_of, published, story
+from tests.integration.platform_api.test_works import TEXT, chapter, creator, decided, file_of, published, story
+from tests.support.api import opened
 from tests.support.files import png
 from tests.support.licences import (
     TERMS,
@@ -563,6 +564,29 @@ async def test_code_is_for_everybody_and_tells_nobody_who(world):
     for wrong in ("A" * 32, code.lower(), code[:-1], "%00", str(uuid4())):
         await world.refused(404, "NOT_FOUND", "unknown_authorization", "GET", f"/v1/authorizations/{wrong}")
     await world.refused(404, "NOT_FOUND", "unknown_license", "GET", f"/v1/licenses/{uuid4()}/verify")
+
+
+async def test_code_names_a_work_as_it_was_looked_at(api_dsn):
+    async with opened(api_dsn, works_need_verification=True) as world:
+        await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
+        _, owner, work = await owner_of_work(world)
+        staff, moderator = await world.sign_in()
+        await world.grant(staff["account_id"], "moderator")
+        await decided(world, moderator, work)
+        holder_id, holder = await studio(world)
+        held = await issued(world, owner, work, holder_id)
+        code = (await licence(world, holder, held["id"]))["verification_code"]
+
+        async def title():
+            return (await world.data("GET", f"/v1/authorizations/{code}"))["work_title"]
+
+        for decision, left in (("reject", "The Ink Road"), ("approve", "Another thing")):
+            await world.data("PATCH", f"/v1/works/{work['id']}", headers=owner, json={"title": "Another thing"})
+            if decision == "approve":
+                await world.data("POST", f"/v1/works/{work['id']}/publish", headers=owner)
+            assert await title() == "The Ink Road", "nobody has looked at the other yet"
+            await decided(world, moderator, work, decision)
+            assert await title() == left
 
 
 # Seats.
