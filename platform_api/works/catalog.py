@@ -367,8 +367,7 @@ class Catalog:
         row = await queries.work(db, work_id)
         if row["shown_version"] is None:
             return str(row["title"])
-        shown = await queries.version(db, work_id, row["shown_version"])
-        return str(msgspec.json.decode(shown["content"])["title"])
+        return await self._title_of(db, work_id, row["shown_version"])
 
     async def creator_of(self, db: Any, work_id: UUID) -> UUID:
         """Of a work that was sold, which is therefore not deleted."""
@@ -464,14 +463,15 @@ class Catalog:
         return self._kernel.settings.works_need_verification and bool(row["account_id"] == actor)
 
     async def _turn_for_look(self, db: Any, row: Any, turn: review.WorkTurn, what: str, actor: UUID) -> None:
-        """With `row` as it was before the change got its version."""
+        """With `row` as the change left it, before that got its version."""
         if turn == "asks_anew":
             await queries.update_work(db, row["id"], {"verification_status": "unsubmitted"})
         elif turn == "out_of_sight":
             shown = {"status": "in_review", "shown_version": row["content_version"]}
             await queries.update_work(db, row["id"], shown)
             await self._hide(db, row["id"])
-            await self._tell(db, "work.withdrawn", row, actor)
+            title = await self._title_of(db, row["id"], row["content_version"])
+            await self._tell(db, "work.withdrawn", row, actor, title)
             await self._submit(db, str(actor), row, f"Submitted with a change: {what}.")
 
     async def show_files(self, db: Any, work_id: UUID, file_ids: list[UUID]) -> None:
@@ -561,10 +561,15 @@ class Catalog:
             )  # fmt: skip
         return case
 
-    async def _tell(self, db: Any, type_: str, row: Any, actor: UUID) -> None:
-        """`was_public`: the creator's numbers count only what readers could see."""
+    @staticmethod
+    async def _title_of(db: Any, work_id: UUID, number: int) -> str:
+        """As it was in a version."""
+        return str(msgspec.json.decode((await queries.version(db, work_id, number))["content"])["title"])
+
+    async def _tell(self, db: Any, type_: str, row: Any, actor: UUID, title: str | None = None) -> None:
+        """`was_public`: the creator's numbers count only what readers could see. `title`: another than that of now."""
         payload = {
-            "creator_id": str(row["creator_id"]), "title": row["title"], "kind": row["kind"],
+            "creator_id": str(row["creator_id"]), "title": title or row["title"], "kind": row["kind"],
             "was_public": row["status"] == "published",
         }  # fmt: skip
         await self._kernel.events.publish(

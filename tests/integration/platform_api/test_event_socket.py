@@ -19,7 +19,7 @@ from platform_api.live.channels import SHOWN, TOLD_TO, tellings
 from platform_api.live.connection import QUEUE_MAX, Connection
 from platform_api.live.service import LiveService, Reader
 from platform_api.security import ACCESS_COOKIE
-from tests.integration.platform_api.test_works import chapter, creator, published, story
+from tests.integration.platform_api.test_works import chapter, creator, decided, published, story
 from tests.support.api import opened
 from tests.support.real_core import RealCore
 from tests.unit.platform_api.test_sui_signature import Wallet
@@ -120,6 +120,43 @@ async def test_a_work_is_heard_by_everybody_once_it_is_public(world, served):
         assert "creator.followed" not in [event["type"] for _, event in await other.heard()]
         (followed,) = [event for _, event in await nobody.heard() if event["type"] == "creator.followed"]
         assert followed["data"] == {} and "actor" not in followed  # who follows is nobody's business
+
+
+@pytest.mark.parametrize("world", [{"works_need_verification": True}], indirect=True)
+async def test_nobody_hears_a_title_before_somebody_has_looked_at_it(world, served):
+    made, _, bearer = await creator(world)
+    staff, moderator = await world.sign_in()
+    await world.grant(staff["account_id"], "moderator")
+    work, first = await published(world, bearer)
+    stays = await chapter(world, bearer, work, "Stays")
+    await world.data("POST", f"/v1/chapters/{stays['id']}/publish", headers=bearer)
+    await decided(world, moderator, work)
+    await world.settle()
+    inside = f"/v1/works/{work['id']}"
+    async with served() as page:
+        for channel in (f"content:{work['id']}", f"creator:{made['id']}"):
+            assert (await page.subscribe(channel))["access"] == "public"
+
+        async def heard():
+            await world.settle()
+            return {(event["type"], event["data"]["title"]) for _, event in await page.heard()}
+
+        await world.data("PATCH", f"/v1/chapters/{first['id']}", headers=bearer, json={"title": "Never looked at"})
+        second = await chapter(world, bearer, work, "Never looked at")
+        await world.data("POST", f"/v1/chapters/{second['id']}/publish", headers=bearer)
+        assert await heard() == set()
+        await decided(world, moderator, work, "reject")
+        assert await heard() == set()
+        await world.data("PATCH", inside, headers=bearer, json={"title": "Never looked at"})
+        assert await heard() == {("work.withdrawn", "The Ink Road")}
+        await decided(world, moderator, work, "reject")
+        await world.data("PATCH", inside, headers=bearer, json={"title": "Looked at"})
+        await world.data("POST", f"{inside}/publish", headers=bearer)
+        assert await heard() == set()
+        await decided(world, moderator, work)
+        assert await heard() == {("work.published", "Looked at")}
+        feed = [entry["title"] for entry in await world.data("GET", "/v1/creators/feed")]
+        assert "Never looked at" not in " ".join(feed)
 
 
 async def test_what_concerns_an_account_is_heard_by_it_alone(world, served):
