@@ -235,12 +235,15 @@ class Link(Struct, frozen=True):
 
 
 class Authorization(Struct, frozen=True):
-    """What a verification code stands for. `lineage` goes from the work's owner down to the licence of the code."""
+    """What a verification code stands for. `lineage` goes from the work's owner down to the licence of the code.
+
+    `work_title` is the one that readers know, null for a work that has to be looked at before they see it.
+    """
 
     code: Code
     valid: bool
     work_id: str
-    work_title: str
+    work_title: str | None
     lineage: list[Link]
 
 

@@ -174,6 +174,9 @@ class LicenseController(Controller):
     ) -> Response[Envelope[License]]:  # fmt: skip
         """Give a licence: of an own work, or below an own licence that permits it. Needs an Idempotency-Key.
 
+        A licence of a work that is not published is a matter between the two parties, also where works are looked at
+        before readers get them: seats open the work's published chapters, which nobody looks at first.
+
         One that permits licences below it, of a work that others are paid for too, is given on only once they have
         agreed (`licence_shares` of the work's royalty rules): until then 409 `sublicensing_not_agreed`.
         """

@@ -362,11 +362,13 @@ class Catalog:
         """Which of them everybody may see."""
         return await queries.published(db, work_ids)
 
-    async def title(self, db: Any, work_id: UUID) -> str:
-        """For readers, of a work that somebody has a right to, which is therefore not deleted."""
+    async def title(self, db: Any, work_id: UUID) -> str | None:
+        """For everybody, of a work that somebody has a right to, which is therefore not deleted; None if it was never
+        shown and nobody has looked at it who should."""
         row = await queries.work(db, work_id)
         if row["shown_version"] is None:
-            return str(row["title"])
+            wants_look = self._kernel.settings.works_need_verification and row["verification_status"] != "approved"
+            return None if wants_look and row["published_at"] is None else str(row["title"])
         return await self._title_of(db, work_id, row["shown_version"])
 
     async def creator_of(self, db: Any, work_id: UUID) -> UUID:

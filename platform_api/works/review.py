@@ -8,8 +8,8 @@
 
 Whoever has a right to a work that was shown reads it in all of these, so nothing new of it gets to readers before
 somebody has looked; that it is out of sight, was rejected, or was published before the settings wanted it, opens no
-door. What was never shown nobody has a right to: it is looked at as a whole. Archived and suspended works do not
-change.
+door. What was never shown is looked at as a whole, and until then it is not the public's: who has a right to it has it
+by a licence of the owner's, a private matter between the two. Archived and suspended works do not change.
 """
 
 from __future__ import annotations

@@ -36,11 +36,11 @@ TERMS = {
 
 
 @pytest_asyncio.fixture
-async def world(api_dsn):
-    """The API over the real core, where USDC is listed."""
+async def world(api_dsn, request):
+    """The API over the real core, where USDC is listed; settings by indirect parametrization."""
     core = RealCore()
     core.send(op="asset", asset="USDC", scale=6, settled=True)
-    async with opened(api_dsn, core=core) as world:
+    async with opened(api_dsn, core=core, **getattr(request, "param", {})) as world:
         await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
         yield world
 

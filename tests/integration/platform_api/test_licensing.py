@@ -23,7 +23,6 @@ from platform_api.licensing.measures import (
     tidy,
 )
 from tests.integration.platform_api.test_works import TEXT, chapter, creator, decided, file_of, published, story
-from tests.support.api import opened
 from tests.support.files import png
 from tests.support.licences import (
     TERMS,
@@ -566,27 +565,36 @@ async def test_code_is_for_everybody_and_tells_nobody_who(world):
     await world.refused(404, "NOT_FOUND", "unknown_license", "GET", f"/v1/licenses/{uuid4()}/verify")
 
 
-async def test_code_names_a_work_as_it_was_looked_at(api_dsn):
-    async with opened(api_dsn, works_need_verification=True) as world:
-        await world.sql("INSERT INTO exchange.asset VALUES (900, 'USDC', 6, true) ON CONFLICT DO NOTHING")
-        _, owner, work = await owner_of_work(world)
-        staff, moderator = await world.sign_in()
-        await world.grant(staff["account_id"], "moderator")
-        await decided(world, moderator, work)
-        holder_id, holder = await studio(world)
-        held = await issued(world, owner, work, holder_id)
-        code = (await licence(world, holder, held["id"]))["verification_code"]
+@pytest.mark.parametrize("world", [{"works_need_verification": True}], indirect=True)
+async def test_code_tells_a_title_once_somebody_has_looked_at_it(world):
+    _, _, owner = await creator(world)
+    work = await story(world, owner, "Never looked at")
+    staff, moderator = await world.sign_in()
+    await world.grant(staff["account_id"], "moderator")
+    buyer_id, buyer = await studio(world)
+    held = await issued(world, owner, work, buyer_id, license_type="enterprise", seats=1)
+    code = (await licence(world, buyer, held["id"]))["verification_code"]
+    path = f"/v1/works/{work['id']}"
 
-        async def title():
-            return (await world.data("GET", f"/v1/authorizations/{code}"))["work_title"]
+    async def title():
+        return (await world.data("GET", f"/v1/authorizations/{code}"))["work_title"]
 
-        for decision, left in (("reject", "The Ink Road"), ("approve", "Another thing")):
-            await world.data("PATCH", f"/v1/works/{work['id']}", headers=owner, json={"title": "Another thing"})
-            if decision == "approve":
-                await world.data("POST", f"/v1/works/{work['id']}/publish", headers=owner)
-            assert await title() == "The Ink Road", "nobody has looked at the other yet"
-            await decided(world, moderator, work, decision)
-            assert await title() == left
+    first = await chapter(world, owner, work, "One")
+    await world.data("POST", f"/v1/chapters/{first['id']}/publish", headers=owner)
+    _, holder = await seated(world, buyer, held)
+    assert not await is_locked(world, holder, work, first)  # what the owner licensed, the holder has
+    shown = None
+    for new, decision, after in (
+        ("First", "reject", None), ("Second", "approve", "Second"), ("Third", "reject", "Second"),
+        ("Fourth", "approve", "Fourth"),
+    ):  # fmt: skip
+        changed = await world.data("PATCH", path, headers=owner, json={"title": new})
+        if changed["status"] == "draft":
+            await world.data("POST", f"{path}/publish", headers=owner)
+        assert await title() == shown
+        await decided(world, moderator, work, decision)
+        shown = await title()
+        assert shown == after
 
 
 # Seats.
