@@ -766,7 +766,10 @@ def _backup_gate(settings: Settings, identity: bytes) -> Any:
     from persistence.backup import Objects
     from persistence.shipped import Shipped
 
-    return BackupGate(settings.data_directory, Shipped(settings.data_directory, Objects(settings.backup_url), identity))
+    def opens() -> Objects:
+        return Objects(settings.backup_url, make_directory=False)
+
+    return BackupGate(settings.data_directory, Shipped(settings.data_directory, opens, identity))
 
 
 async def _rebuilds(request: Path, projector: Any, stop: asyncio.Event) -> None:

@@ -15,6 +15,8 @@ new may wait for them. It only keeps the number of objects small: parts are as g
 Reads the journal beside its writer, and only what `journal.mark` calls durable. Objects are made, never replaced: a
 second shipper, or another history (a journal that was cut or restored to a point), meets `JournalCorrupt` and stops.
 The head alone is replaced, after everything that it names is there: what it says is the least that a restore must find.
+A directory that goes away under its users, or is another one, is a store that is away: a disk that was unmounted leaves
+its mount point, which would be taken for a new store and filled.
 Files beside are measured before the journal and sent after it, so none is ahead of its journal in the backup; what a
 crash tore from their end is sent again, for only the end can differ.
 All of it rests on a store that refuses to make an object that is there: one that replaces it is refused at the start.
@@ -89,12 +91,13 @@ class Objects:
             self._kept = {directory for directory in self._root.parents if directory.exists()} if self._root else set()
             """Directories whose own names are on disk."""
             self._store: Any = from_url(url, **cast(Any, options))
+            self._opened = self._directory()
         except (BaseError, ValueError, OSError) as error:
             raise SettingsInvalid(f"backup: {str(error).splitlines()[0]}") from error
 
     def make(self, key: str, data: bytes) -> bytes:
         """A new object; one that is there already stays. Returns what is there now. Raises Unavailable."""
-        with _mapped():
+        with self._mapped():
             try:
                 if self._root is not None:
                     self._write(self._root / key, data, replace=False)
@@ -122,7 +125,7 @@ class Objects:
 
     def replace(self, key: str, data: bytes) -> None:
         """Raises Unavailable."""
-        with _mapped():
+        with self._mapped():
             if self._root is not None:
                 self._write(self._root / key, data, replace=True)
             else:
@@ -130,12 +133,12 @@ class Objects:
 
     def read(self, key: str) -> bytes:
         """Raises KeyError, Unavailable."""
-        with _mapped():
+        with self._mapped():
             return bytes(obstore.get(self._store, key).bytes())
 
     async def fetch(self, key: str) -> bytes:
         """As `read`, beside the event loop; can be given up. Raises KeyError, Unavailable."""
-        with _mapped():
+        with self._mapped():
             return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
 
     def _write(self, path: Path, data: bytes, *, replace: bool) -> None:
@@ -157,9 +160,35 @@ class Objects:
                     sync_directory(directory.parent)
                     self._kept.add(directory)
 
+    def _directory(self) -> tuple[int, int]:
+        """Which one it is, of a `file:` URL. Raises FileNotFoundError."""
+        status = self._root.stat() if self._root is not None else None
+        return (status.st_dev, status.st_ino) if status else (0, 0)
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """Raises KeyError for an object that is not there, Unavailable for what else a store can say."""
+        try:
+            found = self._directory()
+        except OSError as error:
+            raise Unavailable(f"the backup's store: there is no directory {self._root}") from error
+        if found != self._opened:
+            raise Unavailable(
+                f"the backup's store: {self._root} is not the directory that this process opened: is its disk mounted? "
+                "If it is, start the process again"
+            )
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise KeyError("no such object") from error
+        except AlreadyExistsError:
+            raise
+        except (BaseError, OSError) as error:
+            raise Unavailable(f"the backup's store: {' '.join(str(error).split())[:300]}") from error
+
     def names(self, prefix: str) -> list[tuple[str, int]]:
         """Keys below `prefix` and their sizes, in order. Raises Unavailable."""
-        with _mapped():
+        with self._mapped():
             found = obstore.list(self._store, prefix=prefix or None).collect()
             return sorted((str(entry["path"]), int(entry["size"])) for entry in found)
 
@@ -167,22 +196,10 @@ class Objects:
         """What is not there is no failure. Raises Unavailable."""
         for key in keys:
             try:
-                with _mapped():
+                with self._mapped():
                     obstore.delete(self._store, key)
             except KeyError:
                 continue
-
-
-@contextmanager
-def _mapped() -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise KeyError("no such object") from error
-    except AlreadyExistsError:
-        raise
-    except (BaseError, OSError) as error:
-        raise Unavailable(f"the backup's store: {' '.join(str(error).split())[:300]}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,27 +11,36 @@ measured before the journal is shipped, and sent after it: what they tell of is 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
-from engine.messages.errors import JournalCorrupt, Unavailable
+from engine.messages.errors import JournalCorrupt, SettingsInvalid, Unavailable
 from persistence.backup import CHUNK_BYTES, Head, Objects, head_name
 
 __all__ = ["Shipped"]
 
 
 class Shipped:
-    """One exchange, by its data directory and the identity of its journal (16 bytes)."""
+    """One exchange, by its data directory and the identity of its journal (16 bytes).
 
-    def __init__(self, directory: Path, objects: Objects, identity: bytes) -> None:
-        self._directory, self._objects, self._key = directory, objects, head_name(identity)
+    `opens` gives the store. It makes no directory, which is the shipper's to make: as long as it raises SettingsInvalid
+    the store is not there, which is another thing than one that is empty.
+    """
+
+    def __init__(self, directory: Path, opens: Callable[[], Objects], identity: bytes) -> None:
+        self._directory, self._opens, self._key = directory, opens, head_name(identity)
+        self._objects: Objects | None = None
 
     async def lacks(self, sequence: int, path: str, size: int) -> str:
         """What the backup lacks of the journal up to `sequence`, and of the first `size` bytes of the file at `path`
         beside it; empty: nothing. One request, which is over within the store's own time limits."""
         try:
+            self._objects = self._objects or self._opens()
             head = Head.unpack(await self._objects.fetch(self._key))
         except KeyError:
             return "the backup has nothing of this exchange yet"
+        except SettingsInvalid as error:
+            return str(error)
         except (JournalCorrupt, Unavailable) as error:
             return str(error)  # a head that nobody can read has nothing: whoever waits goes on waiting, and tells it
         if head.sequence < sequence:

@@ -57,8 +57,11 @@ class Machine:
         self.core = RealCore()
         self.core.core = Journaled(self.recovered)  # type: ignore[assignment]
         identity = EventLogReader(data / "events").identity
-        self.gate = BackupGate(data, Shipped(data, Objects(self.url), identity), look_s=0.01, told_s=0.05)
+        self.gate = BackupGate(data, Shipped(data, self._opened, identity), look_s=0.01, told_s=0.05)
         self.shipper = Shipper(data, Objects(self.url))
+
+    def _opened(self) -> Objects:
+        return Objects(self.url, make_directory=False)
 
     def ship(self) -> None:
         """All that is durable, and the files beside it."""
@@ -239,7 +242,7 @@ async def test_a_store_that_hangs_is_told_of_while_it_hangs(tmp_path: Path, capl
     (tmp_path / "settlement" / "batches.log").write_bytes(b"signed")
     objects = Hanging((tmp_path / "store").as_uri())
     identity = EventLogReader(tmp_path / "events").identity
-    gate = BackupGate(tmp_path, Shipped(tmp_path, objects, identity), look_s=0.01, told_s=0.05)
+    gate = BackupGate(tmp_path, Shipped(tmp_path, lambda: objects, identity), look_s=0.01, told_s=0.05)
     caplog.set_level("INFO", "byline.backup_gate")
     waiting = asyncio.create_task(gate.wait(0))
     told = "settlement=backup_waits sequence=0 reason=the backup's store has not answered yet"

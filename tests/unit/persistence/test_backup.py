@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from byline.bootstrap import _backup_gate
 from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, Refused, SettingsInvalid, Unavailable
 from persistence import backup, segments
 from persistence import restore as restoring
@@ -769,6 +771,52 @@ def test_a_sealed_segment_that_the_store_lost_is_sent_anew_and_a_short_one_told(
     recovered.close()
 
 
+async def test_a_directory_that_is_gone_is_no_empty_store_and_nothing_is_shipped_beside_it(
+    data: Path, tmp_path: Path, slots: np.ndarray
+) -> None:
+    """A disk that is unmounted: its directory is away, or its mount point is there, on another disk."""
+    recovered = recover(data, settings=SETTINGS)
+    at = feed(recovered, slots, 0, 300)
+    (data / "settlement").mkdir()
+    (data / "settlement" / "batches.log").write_bytes(b"signed")
+    identity = segments.list_segments(DirectoryDisk(data))[0].header.identity
+    root = tmp_path / "disk" / "store"
+    gate = _backup_gate(cast(Any, SimpleNamespace(data_directory=data, backup_url=root.as_uri())), identity)
+    asked = gate._shipped
+
+    async def lacks(sequence: int) -> str:
+        return await asked.lacks(sequence, "settlement/batches.log", 6)
+
+    assert await lacks(1) == f"backup: there is no directory {root}"
+    assert not root.exists(), "whoever asks makes nothing"
+    root.mkdir(parents=True)
+    assert await lacks(1) == "the backup has nothing of this exchange yet"
+    following = shipper(data, root.as_uri())
+    catch_up(following, recovered)
+    last = recovered.core.sequence
+    assert await lacks(last) == ""
+
+    away = root.rename(tmp_path / "away")
+    feed(recovered, slots, at, 600)
+    gone = f"the backup's store: there is no directory {root}"
+    assert await lacks(last) == gone
+    with pytest.raises(Unavailable, match=gone):
+        following.step()
+    assert not root.exists()
+    root.mkdir()
+    other = f"the backup's store: {root} is not the directory that this process opened"
+    assert (await lacks(last)).startswith(other)
+    with pytest.raises(Unavailable, match=other):
+        following.step()
+    assert list(root.iterdir()) == []
+    root.rmdir()
+    away.rename(root)
+    assert await lacks(last) == "" and "is wanted" in await lacks(recovered.core.sequence)
+    catch_up(following, recovered)
+    assert await lacks(recovered.core.sequence) == ""
+    recovered.close()
+
+
 async def test_what_a_backup_lacks_is_told_by_the_store_itself(data: Path, place: str, slots: np.ndarray) -> None:
     recovered = recover(data, settings=SETTINGS)
     at, path = feed(recovered, slots, 0, 600), "settlement/batches.log"
@@ -777,7 +825,7 @@ async def test_what_a_backup_lacks_is_told_by_the_store_itself(data: Path, place
     log.write_bytes(random.Random(1).randbytes(CHUNK_BYTES + 5000))
     size, last = CHUNK_BYTES + 5000, recovered.core.sequence
     identity = segments.list_segments(DirectoryDisk(data))[0].header.identity
-    asked = Shipped(data, Objects(place), identity)
+    asked = Shipped(data, lambda: Objects(place), identity)
     assert await asked.lacks(1, path, 1) == "the backup has nothing of this exchange yet"
     following = shipper(data, place)
     catch_up(following, recovered)
