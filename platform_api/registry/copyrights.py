@@ -3,7 +3,7 @@
 What is registered of a work is a version of it: a list with the digest of each file and chapter, never an empty one
 (`works.catalog.content_of`). Of a chapter it is the text or the file itself. A registration shows that somebody had
 this very content at that time. It does not show who made it, and every answer says so. What is not published stays
-unknown: the public answer has no title and no author of it.
+unknown: the public answer has no title and no author of it, nor a title that nobody has looked at who should.
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ class Copyrights:
             certificate = await queries.certificate(db, row["id"])
             covers = await covered(self._works, db, row)
             is_public = row["work_id"] in await self._works.catalog.published(db, [row["work_id"]])
+            is_known = is_public and await self._is_known(db, row)
         on_chain = row["status"] == "registered"
         return CopyrightCheck(
             sha256=sha256.hex(),
@@ -122,7 +123,7 @@ class Copyrights:
             object_id=row["object_id"],
             digest=row["digest"],
             work_id=str(row["work_id"]) if is_public else None,
-            title=row["title"] if is_public else None,
+            title=row["title"] if is_known else None,
             author=row["author"] if is_public else None,
             certificate_sha256=bytes(certificate["sha256"]).hex() if certificate else None,
             signer_sha256=bytes(certificate["signer_sha256"]).hex() if certificate else None,
@@ -152,6 +153,17 @@ class Copyrights:
 
     def check_url(self, sha256: bytes) -> str:
         return f"{self._settings.origin}/v1/copyrights/{sha256.hex()}"
+
+    async def _is_known(self, db: Any, row: Any) -> bool:
+        """Whether what was registered is called as readers know it, where somebody looks at works first: its author
+        may have registered what was never looked at, or was rejected."""
+        if not self._kernel.settings.works_need_verification:
+            return True
+        title = await self._works.catalog.title(db, row["work_id"])
+        if row["chapter_id"] is not None:
+            known = await self._works.chapters.known_title(db, row["chapter_id"], row["number"])
+            title = None if known is None else f"{title} – {known}"
+        return bool(row["title"] == title)
 
     async def _content(self, db: Any, caller: Caller, body: RegistrationRequest) -> tuple[Any, Any]:
         """The work, locked, and the version."""

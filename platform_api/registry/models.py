@@ -61,10 +61,11 @@ class Registration(Struct, frozen=True):
 class CopyrightCheck(Struct, frozen=True):
     """What everybody may know of a registered content. `registered_at` is the chain's clock.
 
-    `title`, `author` and `work_id` only while the work is published. `certificate_sha256` is the digest of the PDF that
-    was handed out, `signer_sha256` that of the certificate (X.509, DER) that it is signed with. `embedded`: the chain
-    is one for trying out, and no network. `covers` says what `sha256` is of: a list with the digests of all files and
-    chapters of a work, or the text or file of a chapter.
+    `title`, `author` and `work_id` only while the work is published; where works are looked at first, a `title` only if
+    it is the one that readers know. `certificate_sha256` is the digest of the PDF that was handed out, `signer_sha256`
+    that of the certificate (X.509, DER) that it is signed with. `embedded`: the chain is one for trying out, and no
+    network. `covers` says what `sha256` is of: a list with the digests of all files and chapters of a work, or the text
+    or file of a chapter.
     """
 
     sha256: Sha256

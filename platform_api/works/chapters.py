@@ -239,6 +239,10 @@ class Chapters:
             raise unknown("version")
         return work, row
 
+    async def known_title(self, db: Any, chapter_id: UUID, number: int) -> str | None:
+        """Of a version of a chapter, for everybody: None if readers never got it."""
+        return await queries.shown_title(db, chapter_id, number)
+
     async def _visible(self, db: Any, visitor: Caller | None, chapter_id: UUID) -> tuple[Any, bool]:
         row = await queries.chapter(db, chapter_id)
         if row is None:

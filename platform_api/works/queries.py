@@ -224,12 +224,13 @@ async def has_published_chapter(db: Any, work_id: UUID) -> bool:
 
 
 async def is_readable(db: Any, work_id: UUID, since: datetime | None = None) -> bool:
-    """Whether the work has a master, or a chapter in sight; or had one at some time `since` then, which a right of that
-    time still opens."""
+    """Whether the work has a master, or a chapter in sight; or had one for readers at some time `since` then, which a
+    right of that time opens."""
     found: bool = await db.fetchval(
         """
         SELECT EXISTS (SELECT FROM works.asset
-            WHERE work_id = $1 AND role = 'master' AND (removed_at IS NULL OR removed_at > $2))
+            WHERE work_id = $1 AND role = 'master' AND (removed_at IS NULL OR removed_at > $2)
+              AND (shown OR $2::timestamptz IS NULL))
           OR EXISTS (SELECT FROM works.chapter
             WHERE work_id = $1 AND number > 0 AND (status = 'published' OR unpublished_at > $2))
         """,
@@ -294,6 +295,16 @@ async def end_shown(db: Any, chapter_ids: list[UUID], at: datetime) -> None:
         "UPDATE works.chapter_shown SET shown_until = $2 WHERE chapter_id = ANY($1) AND shown_until IS NULL",
         chapter_ids, at,
     )  # fmt: skip
+
+
+async def shown_title(db: Any, chapter_id: UUID, number: int) -> str | None:
+    """Of a version that readers get, or got once."""
+    title: str | None = await db.fetchval(
+        "SELECT v.title FROM works.chapter_shown s JOIN works.chapter_version v USING (chapter_id, number)"
+        " WHERE s.chapter_id = $1 AND s.number = $2",
+        chapter_id, number,
+    )  # fmt: skip
+    return title
 
 
 async def shown_until(db: Any, chapter_id: UUID, number: int) -> datetime | None:

@@ -457,17 +457,24 @@ async def test_what_left_the_shelf_before_its_payment_came_is_the_buyers_as_it_w
     assert (await shop.get(access, bearer))["files"] == []  # a chapter of this right; its text is no file
 
 
-async def test_payment_for_a_work_whose_chapters_were_all_deleted_is_the_payers_own(shop):
-    seller, seller_bearer, work, first, offer = await shop.seller("2")
-    user, bearer = await shop.buyer()
-    bought = await shop.buy(bearer, offer)
-    gone = await shop.world.client.request("DELETE", f"/v1/chapters/{first['id']}", headers=seller_bearer)
-    assert gone.status_code < 300
-    await shop.pay(bought["intent"])
-    await shop.finish()
-    late = await shop.get(f"/v1/purchases/{bought['id']}", bearer)
-    assert (late["status"], late["reason"], shop.units(f"user:{user}")) == ("failed", "deleted", 2 * USDC)
-    assert shop.owed(seller) == 0 and shop.passing(work) == 0 and shop.sum_is_zero()
+@pytest.mark.parametrize("added", [False, True], ids=["nothing", "a master that nobody has looked at"])
+async def test_payment_for_a_work_whose_chapters_were_all_deleted_is_the_payers_own(api_dsn, added):
+    async with shop_over(api_dsn, works_need_verification=added) as shop:
+        seller, seller_bearer, work, first, offer = await shop.seller()
+        if added:
+            await decided(shop.world, await shop.staff(), work)
+        user, bearer = await shop.buyer()
+        bought = await shop.buy(bearer, offer)
+        gone = await shop.world.client.request("DELETE", f"/v1/chapters/{first['id']}", headers=seller_bearer)
+        assert gone.status_code < 300
+        if added:
+            body = {"role": "master", "file_id": (await file_of(shop.world, seller_bearer, png()))["id"]}
+            await shop.world.data("POST", f"/v1/works/{work['id']}/assets", headers=seller_bearer, json=body)
+        await shop.pay(bought["intent"])
+        await shop.finish()
+        late = await shop.get(f"/v1/purchases/{bought['id']}", bearer)
+        assert (late["status"], late["reason"], shop.units(f"user:{user}")) == ("failed", "deleted", 10 * USDC)
+        assert shop.owed(seller) == 0 and shop.passing(work) == 0 and shop.sum_is_zero()
 
 
 async def test_buyer_of_a_chapter_that_is_looked_at_again_reads_what_was_looked_at(api_dsn):

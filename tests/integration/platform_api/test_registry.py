@@ -22,7 +22,7 @@ from platform_api.app import openapi_document
 from platform_api.registry.seal import FIELD
 from platform_api.registry.service import registry_desk
 from settlement.chain.rights_desk import RightsTransaction
-from tests.integration.platform_api.test_works import chapter, creator, file_of, published, story
+from tests.integration.platform_api.test_works import chapter, creator, decided, file_of, published, story
 from tests.support.api import opened
 from tests.support.chain_key import OPERATOR
 from tests.support.files import png
@@ -152,6 +152,39 @@ async def test_title_and_author_are_shown_while_the_work_is_published(world, cha
     assert check["status"] == "registered" and check["title"] is None
     page = await world.client.get(path, headers=PAGE)
     assert work["title"][:4] not in page.text and "Quill" not in page.text
+
+
+@pytest.mark.parametrize("world", [{"works_need_verification": True}], indirect=True)
+async def test_check_tells_no_title_that_nobody_has_looked_at(world):
+    _, _, bearer = await creator(world)
+    staff, moderator = await world.sign_in()
+    await world.grant(staff["account_id"], "moderator")
+    name, text = f"Seen {uuid4().hex}", f"The letter {uuid4().hex} was heavier than it looked. " * 3
+    work, _ = await published(world, bearer, name)
+    second = await chapter(world, bearer, work, "Two", text)
+    path, inside = f"/v1/chapters/{second['id']}", f"/v1/works/{work['id']}"
+    await world.data("POST", f"{path}/publish", headers=bearer)
+    await decided(world, moderator, work)
+
+    async def told(made):
+        check = await world.data("GET", f"/v1/copyrights/{made['sha256']}")
+        return check["title"], check["work_id"]
+
+    seen = await register(world, bearer, chapter_id=second["id"])
+    await world.data("PATCH", path, headers=bearer, json={"title": "Deux", "body": text + "More."})
+    unseen = await register(world, bearer, chapter_id=second["id"])
+    for decision, title in (("reject", None), ("approve", f"{name} – Deux")):
+        if decision == "approve":
+            await world.data("POST", f"{path}/publish", headers=bearer)
+        assert (await told(seen), await told(unseen)) == ((f"{name} – Two", work["id"]), (None, work["id"]))
+        await decided(world, moderator, work, decision)
+        assert await told(unseen) == (title, work["id"])
+    await world.data("PATCH", inside, headers=bearer, json={"title": "Unseen"})
+    never = await register(world, bearer, work_id=work["id"])
+    await world.data("PATCH", inside, headers=bearer, json={"title": name})
+    assert await told(never) == (None, None)
+    await decided(world, moderator, work)
+    assert await told(never) == (None, work["id"])
 
 
 @pytest.mark.parametrize("sha256", ["0" * 64, "0" * 63, "A" * 64, "zz", "%00", "0" * 64 + "%0A", "'--"])
