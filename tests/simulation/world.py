@@ -404,7 +404,9 @@ class World:
         while self.schedule.now_ns < deadline:
             tries += 1
             if operator.is_live and not operator.open:  # what a trader needs for it, and may lack by its own doing
-                for op in ({"op": "phase", "phase": "continuous"}, {"op": "uncross"}):
+                # A crossed book, left in a phase without an uncross, leads to continuous by way of an auction alone.
+                phase = "continuous" if tries % 2 else "auction"
+                for op in ({"op": "phase", "phase": phase}, {"op": "uncross"}):
                     operator.say(op | {"market": "TOK-USD"})
                 for client in waiting:
                     deposit = {"op": "deposit", "account": client.name, "asset": "USD", "amount": "100"}
