@@ -4,8 +4,9 @@ body that the document does not have, and each route does what it is for at leas
 A real server, PostgreSQL and core are asked, for things that are there: where a generated request names a work or a
 licence, it names one of the caller's, two times of three, so that it gets behind the look-up of its route. Where none
 of them was answered with 2xx, one that is made well is asked as the last: the document's example, with what the route
-needs (`tests.support.every_sort`). `BYLINE_DOCUMENT_EXAMPLES` is how many requests each route gets at most;
-`BYLINE_DOCUMENT_SEED` makes others: else they follow from the document alone, so that a change of it is what may fail.
+needs (`tests.support.every_sort`). Half of what is generated breaks the schema, where a route has one that can be
+broken. `BYLINE_DOCUMENT_EXAMPLES` is how many requests each route gets at most; `BYLINE_DOCUMENT_SEED` makes others:
+else they follow from the document alone, so that a change of it is what may fail.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import json
 import os
 import threading
 import zlib
+from contextlib import suppress
 from uuid import uuid4
 
 import pytest
@@ -20,7 +22,9 @@ import requests
 import schemathesis
 import uvicorn
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Unsatisfiable
 from schemathesis.core.failures import FailureGroup
+from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -37,7 +41,7 @@ CHECKS = [
 ]  # fmt: skip
 WAYS = ("GET", "PUT", "PATCH", "POST", "DELETE")
 """In this order: what is deleted has been asked for."""
-EXAMPLES = int(os.environ.get("BYLINE_DOCUMENT_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("BYLINE_DOCUMENT_EXAMPLES", "7"))
 SECONDS_MAX = 120  # a hang is a failure
 
 
@@ -162,20 +166,21 @@ def test_answers_are_as_the_document_says(door):
     chosen = int(os.environ.get("BYLINE_DOCUMENT_SEED", zlib.crc32(json.dumps(document, sort_keys=True).encode())))
     operations = [found.ok() for found in schemathesis.openapi.from_dict(document).get_all_operations()]
     operations.sort(key=lambda operation: WAYS.index(operation.method.upper()))
-    wrong, asked = [], 0
+    wrong, asked, broken = [], 0, 0
     for operation in operations:
-        answers, failures = ask_for(door, operation, document, chosen)
-        asked += len(answers)
+        answers, failures, bad = ask_for(door, operation, document, chosen)
+        asked, broken = asked + len(answers), broken + bad
         wrong += failures
         if not any(map(is_good, answers)):
             wrong.append(f"{operation.label} never did what it is for: {answers[-1].text}")
     assert not wrong, f"seed {chosen}\n\n" + "\n\n".join(wrong)
     assert asked > 100 * EXAMPLES
+    assert broken >= 100 * ((EXAMPLES - 1) // 2)
 
 
 def ask_for(door, operation, document, chosen):
     """The answers of one route, to requests that are generated and, if none was good, one that is made well; what in
-    them is not as the document says."""
+    them is not as the document says; and how many requests broke the schema."""
     answers, failures = [], []
 
     def check(case, response):
@@ -186,20 +191,26 @@ def ask_for(door, operation, document, chosen):
         except (FailureGroup, AssertionError) as error:  # raised here, it would be asked once more
             failures.append(f"{operation.label}: {error}"[:1500])
 
-    @seed(chosen)
-    @given(case=operation.as_strategy())
-    @settings(
-        max_examples=max(EXAMPLES - 1, 1), database=None, deadline=None,
-        phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
-    def generated(case):
-        check(case, door.generated(case, len(answers)))
+    def generate(mode, count):
+        @seed(chosen)
+        @given(case=operation.as_strategy(mode))
+        @settings(
+            max_examples=count, database=None, deadline=None, phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        def generated(case):
+            check(case, door.generated(case, len(answers)))
 
-    if EXAMPLES > 1:
-        generated()
+        if count:
+            generated()
+
+    with suppress(Unsatisfiable):  # nothing of it can be broken
+        generate(GenerationMode.NEGATIVE, (EXAMPLES - 1) // 2)
+    broken = len(answers)
+    generate(GenerationMode.POSITIVE, EXAMPLES - 1 - broken)
     if not any(map(is_good, answers)):
         check(*door.made_well(operation, document))
-    return answers, failures
+    return answers, failures, broken
 
 
 def is_good(answer):
