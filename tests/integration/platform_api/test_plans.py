@@ -455,8 +455,8 @@ async def creators_together(world, db):
 
 
 async def searches_together(world, db, words):
-    """Searches with filters: they find the newest of what fits, in the order of their rank, and visit few works. Where
-    the walk along the newest finds enough, what is older is left out.
+    """Searches with filters: they find the newest of what fits, in the order of their rank, page by page, and visit few
+    works. Where the walk along the newest finds enough, what is older is left out.
 
     Its statements.
     """
@@ -466,7 +466,7 @@ async def searches_together(world, db, words):
     works = await db.fetch(
         "SELECT *, NULL AS price_units FROM works.work WHERE status = 'published' ORDER BY published_at DESC, id DESC"
     )
-    walks = set()
+    walks, behind = set(), 0
     for text, asked in SEARCHES.items():
         prefixed, plain = (asked.format(**given, star=star) for star in (":*", ""))
         matches = await db.fetch(
@@ -488,7 +488,13 @@ async def searches_together(world, db, words):
             assert [row["id"] for row in answer["data"]] == [str(row["id"]) for row in ranked[:20]], query
             all_ |= statements
             assert await long_ways(db, statements, bounds_of_searches()) == ([], len(statements)), query
-    assert walks == {True, False}
+            cursor = answer["pagination"]["next_cursor"]
+            assert (cursor is None) == (len(ranked) <= 20), query
+            if cursor is not None:  # the same works are ranked, so the same ways are taken to them
+                answer = (await world.client.get("/v1/works/search", params=query | {"cursor": cursor})).json()
+                assert [row["id"] for row in answer["data"]] == [str(row["id"]) for row in ranked[20:40]], query
+                behind += 1
+    assert walks == {True, False} and behind > 10
     world.kernel.database.connection = connection
     return all_
 
