@@ -168,7 +168,7 @@ class Copyrights:
     async def _content(self, db: Any, caller: Caller, body: RegistrationRequest) -> tuple[Any, Any]:
         """The work, locked, and the version."""
         if body.work_id is not None:
-            work, version = await self._works.catalog.own_version(db, caller, body.work_id, body.number)
+            work, version = await self._works.catalog.keep_own_version(db, caller, body.work_id, body.number)
             _check_not_empty(version)
             return work, version
         assert body.chapter_id is not None

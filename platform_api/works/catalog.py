@@ -392,8 +392,11 @@ class Catalog:
             raise unknown("work")
         return row
 
-    async def own_version(self, db: Any, caller: Caller, work_id: UUID, number: int | None) -> tuple[Any, Any]:
-        """The caller's work, locked, and one of its versions, what it is now unless told. Raises ApiError NOT_FOUND."""
+    async def keep_own_version(self, db: Any, caller: Caller, work_id: UUID, number: int | None) -> tuple[Any, Any]:
+        """The caller's work, locked, and one of its versions: unless told what it is now, kept if no version is that.
+
+        Raises ApiError NOT_FOUND.
+        """
         work = await self.lock_own(db, caller, work_id)
         if number is None and await self.keep_version(db, work, "registered", UUID(caller.account_id)):
             work = await queries.work(db, work_id)  # the version before was kept when versions named no chapters
