@@ -6,7 +6,9 @@
 
 Give `take` every message of the connection in the order in which it came, own acks included. When the connection
 breaks, go on with `resume` behind `resume_after`; events of the sequence that the break tore apart come again and are
-known by (sequence, index, side). The answer to `open_orders` goes in as well: what it contradicts is `doubted`.
+known by (sequence, index, side). Send nothing before `resumed`: acks come at once, in front of what the replay still
+has to tell, and the next `resume` would pass over that. The answer to `open_orders` goes in as well: what it
+contradicts is `doubted`.
 
 An order id is the sequence of its place, so one at or below the sequence known when a place left is another place's: an
 id used before. Then the older order takes the name, with the terms that the exchange tells and none of those just sent.

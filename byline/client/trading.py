@@ -70,7 +70,8 @@ class TradingClient:
     ) -> Self:  # fmt: skip
         """Connect and sign in.
 
-        resume: the last sequence seen; private events after it come first, then a `resumed`, then live ones.
+        resume: the last sequence seen; private events after it come first, then a `resumed`, then live ones. Acks of
+            what is sent meanwhile come at once: who resumes by an `OrderTracker` sends nothing before `resumed`.
         cancel_on_disconnect: False: what this session places outlives the connection.
         observer: takes the events in place of `events`, and every answer before its caller gets it.
         ssl: for `wss://` URLs; left out, the default context: the authorities that this machine trusts.

@@ -33,6 +33,8 @@ MARKETS = {"INK-USDC": (1150, 1250), "REEL-USDC": (4700, 4900)}
 ASSETS = {"USDC": 6, "INK": 4, "REEL": 4}
 """Asset → scale, of those that the traders own."""
 IN_FLIGHT = 6
+RESUMED_S = 60
+"""How long a replay of what was missed may take before its session is given up."""
 LOST = (ConnectionLost, SignInFailed, ExchangeError, OSError, asyncio.TimeoutError)
 REVENUE = "platform:revenue"
 LEFT = 0.02
@@ -143,6 +145,7 @@ class Trader:
     tracker: OrderTracker = field(default_factory=OrderTracker)
     connections: int = 0
     client: TradingClient | None = None
+    _resumed: asyncio.Future[dict[str, Any]] = field(init=False)
 
     @property
     def session(self) -> tuple[int, int]:
@@ -171,13 +174,30 @@ class Trader:
             await self.drop()
 
     async def connected(self) -> TradingClient:
-        """Its session, which goes on behind what the last one told. Raises one of LOST: there is none to be had."""
+        """Its session, which goes on behind what the last one told. Raises one of LOST: there is none to be had.
+
+        Nothing is sent before all of that was told: an ack comes at once, and whoever is cut off behind it would go on
+        behind the ack, and never hear what the replay still had to tell.
+        """
         if self.client is None:
-            self.client = await TradingClient.connect(
+            self._resumed = asyncio.get_running_loop().create_future()
+            client = await TradingClient.connect(
                 gateway_url(self.settings), self.key, cancel_on_disconnect=self.ends, timeout_s=20,
                 resume=self.tracker.resume_after, observer=self._hear,
             )  # fmt: skip
             self.connections += 1
+            ended = asyncio.create_task(client.wait_closed())
+            try:
+                first: list[asyncio.Future[Any]] = [self._resumed, ended]
+                await asyncio.wait(first, timeout=RESUMED_S, return_when=asyncio.FIRST_COMPLETED)
+                if not self._resumed.done() or self._resumed.result()["type"] == "error":
+                    raise ConnectionLost("the replay did not come to its end")
+            except BaseException:
+                await client.close()
+                raise
+            finally:
+                ended.cancel()
+            self.client = client
         return self.client
 
     async def drop(self) -> None:
@@ -214,6 +234,8 @@ class Trader:
 
     async def _hear(self, message: dict[str, Any]) -> None:
         self.tracker.take(message)
+        if message.get("type") in ("resumed", "error") and "rid" not in message and not self._resumed.done():
+            self._resumed.set_result(message)
         if message.get("event") == "trade":
             for who in ("maker", "taker"):
                 if f"{who}_order_id" in message:
