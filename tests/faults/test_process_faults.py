@@ -24,6 +24,7 @@ from byline.operator import gateway_url
 from engine.messages.errors import JournalCorrupt
 from engine.messages.layout import SLOT_BYTES
 from gateway.session import Session
+from persistence import segments
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay, verify
 from persistence.ring import WROTE
@@ -52,6 +53,7 @@ async def test_f09_killed_on_a_full_disk_it_comes_back_and_goes_on_when_there_is
     await core.start()
     [client] = await core.traders(1, cancel_on_disconnect=False)
     assert set((await placed(client, ["one", "two"])).values()) == {"accepted"}
+    await until((small_disk / segments.SPARE).exists, what="the spare: without it the disk counts as full at once")
     ballast = small_disk / "ballast"
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):  # until it is full
         while file.write(bytes(1 << 20)):

@@ -324,12 +324,15 @@ def test_a_store_is_waited_for_from_the_first_answer_it_lost_not_from_the_last_i
 
 @pytest.mark.parametrize("where", ["while records are checked", "while the store is waited for"])
 def test_an_interrupted_restore_does_not_wait_for_a_store_that_is_away(
-    data: Path, place: str, slots: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest, where: str,
+) -> None:  # fmt: skip
     monkeypatch.setattr(backup, "PART_BYTES_MAX", 16_384)
     shipped(data, place, slots, seals=False).close()
     monkeypatch.setattr(restoring, "AGAIN_FIRST_S", 0.05)
     monkeypatch.setattr(restoring, "AGAIN_MOST_S", 0.05)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the suite runs in the background
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     is_interrupted, main = threading.Event(), threading.main_thread().ident
     assert main is not None
 

@@ -148,10 +148,10 @@ def test_a_helper_that_ends_of_anything_stops_the_log(tmp_path: Path, monkeypatc
         whole(descriptor, offset, size)
 
     monkeypatch.setattr(os, "posix_fallocate", no_memory_aside)
+    before = set(threading.enumerate())
     writer = EventLogWriter(tmp_path, bytes(16), bytes(16), file_slots=2_048)
-    for thread in threading.enumerate():
-        if thread.name == "event-log":
-            thread.join()
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
     assert writer.append(events(1, 1).view(np.uint8), 1) == errno.EIO
     assert "no memory" in str(writer.failure)
     writer.close()
