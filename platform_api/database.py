@@ -72,7 +72,7 @@ class Database:
         self._pool: Any = None
         self._pool_beside_core: Any = None
         self._pool_of_newcomers: Any = None
-        self._turns: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[tuple[str, ...], asyncio.Semaphore] = WeakValueDictionary()
         self.observe: Callable[[float], None] | None = None
         """Told how long each connection was in use, in seconds."""
 
@@ -103,14 +103,14 @@ class Database:
 
     @asynccontextmanager
     async def turn(self, *key: str) -> AsyncIterator[None]:
-        """One after the other, of those in this process that would wait for the same rows: without a connection each,
-        of which a dozen buyers of one work took all there are. Around a transaction, never inside one. It spares
-        others the wait; what must be so the locks of the rows see to.
+        """Two at a time, of those in this process that would wait for the same rows: without a connection each, of
+        which a dozen buyers of one work took all there are. The second gets ready while the first commits. Around a
+        transaction, never inside one. It spares others the wait; what must be so the locks of the rows see to.
 
         Raises:
             Unavailable: those before it took too long.
         """
-        lock = self._turns.setdefault(key, asyncio.Lock())  # gone with the last who holds or awaits it
+        lock = self._turns.setdefault(key, asyncio.Semaphore(2))  # gone with the last who holds or awaits it
         try:
             await asyncio.wait_for(lock.acquire(), self._query_seconds_max)
         except TimeoutError as error:

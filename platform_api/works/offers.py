@@ -83,12 +83,12 @@ class Offers:
         return _offer(row)
 
     async def open_offer(self, db: Any, caller: Caller, offer_id: UUID) -> tuple[Any, Any]:
-        """For whoever sells it: the offer, and its work under lock. Raises ApiError NOT_FOUND unless it is shown;
-        CONFLICT `offer_ended` if its buyer would have nothing to read."""
+        """For whoever sells it: the offer, and its work, which stays so meanwhile; buyers do not wait for each other.
+        Raises ApiError NOT_FOUND unless it is shown; CONFLICT `offer_ended` if its buyer would have nothing to read."""
         row = await queries.offer(db, offer_id)
         if row is None:
             raise unknown("offer")
-        work = await queries.lock_work(db, row["work_id"])
+        work = await queries.hold_work(db, row["work_id"])
         row = await queries.offer(db, offer_id)  # as it is under the lock
         chapter = None if row["chapter_id"] is None else await queries.chapter(db, row["chapter_id"])
         is_hidden = row["chapter_id"] is not None and (chapter is None or chapter["status"] != "published")

@@ -48,6 +48,12 @@ async def work(db: Any, work_id: UUID) -> Any:
     return await db.fetchrow(f"SELECT {COLUMNS} FROM {WORKS} WHERE w.id = $1 AND w.status <> 'deleted'", work_id)
 
 
+async def hold_work(db: Any, work_id: UUID) -> Any:
+    """It stays as it is until the transaction ends, for as many at once as want it so."""
+    query = f"SELECT {COLUMNS} FROM {WORKS} WHERE w.id = $1 AND w.status <> 'deleted' FOR SHARE OF w"
+    return await db.fetchrow(query, work_id)
+
+
 async def lock_work(db: Any, work_id: UUID) -> Any:
     """Changes of a work, and of all that belongs to it, come one after the other."""
     query = f"SELECT {COLUMNS} FROM {WORKS} WHERE w.id = $1 AND w.status <> 'deleted' FOR UPDATE OF w"

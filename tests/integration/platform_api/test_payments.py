@@ -661,7 +661,7 @@ async def test_of_two_buyers_clicks_at_the_same_instant_one_pays(shop):
 
 
 async def test_buyers_of_one_work_wait_for_each_other_without_the_connections_of_everybody_else(api_dsn):
-    async with shop_over(api_dsn, pool_connections_max=2) as shop:
+    async with shop_over(api_dsn, pool_connections_max=3) as shop:
         _, _, work, _, offer = await shop.seller()
         buyers = [(await shop.buyer("10"))[1] for _ in range(4)]
         body = {"offer_id": offer["id"], "method": "balance"}
