@@ -110,15 +110,15 @@ class Database:
         Raises:
             Unavailable: those before it took too long.
         """
-        lock = self._turns.setdefault(key, asyncio.Semaphore(2))  # gone with the last who holds or awaits it
+        places = self._turns.setdefault(key, asyncio.Semaphore(2))  # gone with the last who holds or awaits one
         try:
-            await asyncio.wait_for(lock.acquire(), self._query_seconds_max)
+            await asyncio.wait_for(places.acquire(), self._query_seconds_max)
         except TimeoutError as error:
             raise Unavailable("too many change the same at once") from error
         try:
             yield
         finally:
-            lock.release()
+            places.release()
 
     async def _made(self, connections_max: int) -> Any:
         return await asyncpg.create_pool(

@@ -43,21 +43,22 @@ _EDITED = (
 )  # fmt: skip
 
 
+_ONE = f"SELECT {COLUMNS} FROM {WORKS} WHERE w.id = $1 AND w.status <> 'deleted'"
+
+
 async def work(db: Any, work_id: UUID) -> Any:
     """None for one that is deleted."""
-    return await db.fetchrow(f"SELECT {COLUMNS} FROM {WORKS} WHERE w.id = $1 AND w.status <> 'deleted'", work_id)
+    return await db.fetchrow(_ONE, work_id)
 
 
 async def hold_work(db: Any, work_id: UUID) -> Any:
     """It stays as it is until the transaction ends, for as many at once as want it so."""
-    query = f"SELECT {COLUMNS} FROM {WORKS} WHERE w.id = $1 AND w.status <> 'deleted' FOR SHARE OF w"
-    return await db.fetchrow(query, work_id)
+    return await db.fetchrow(f"{_ONE} FOR SHARE OF w", work_id)
 
 
 async def lock_work(db: Any, work_id: UUID) -> Any:
     """Changes of a work, and of all that belongs to it, come one after the other."""
-    query = f"SELECT {COLUMNS} FROM {WORKS} WHERE w.id = $1 AND w.status <> 'deleted' FOR UPDATE OF w"
-    return await db.fetchrow(query, work_id)
+    return await db.fetchrow(f"{_ONE} FOR UPDATE OF w", work_id)
 
 
 async def published(db: Any, work_ids: list[UUID]) -> set[UUID]:
