@@ -287,10 +287,8 @@ class Trader:
         self._sessions.add((client.hello["epoch"], client.signed_in["session"]))
         try:
             if self._resumed is not None:
-                ended = asyncio.create_task(client.wait_closed())
-                first: list[asyncio.Future[Any]] = [self._resumed, ended]
-                await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-                ended.cancel()
+                if not await client.comes(self._resumed):
+                    raise ConnectionLost("the connection ended within the replay")
                 self._check_resumed(client)
             else:
                 self.tracker.restart(client.signed_in["sequence"])
@@ -307,8 +305,6 @@ class Trader:
     def _check_resumed(self, client: TradingClient) -> None:
         """Raises ConnectionLost if the replay is to be tried again."""
         assert self._resumed is not None, "it was asked for"
-        if not self._resumed.done():
-            raise ConnectionLost("the connection ended within the replay")
         answer = self._resumed.result()
         if answer.get("code") == "busy":
             raise ConnectionLost(f"resume: {answer.get('message', 'busy')}")

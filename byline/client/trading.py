@@ -121,6 +121,16 @@ class TradingClient:
         await asyncio.wait([self._reader])
         return self._lost or ""
 
+    async def comes(self, awaited: asyncio.Future[Any]) -> bool:
+        """Whether `awaited`, which the observer completes, does so before the connection ends."""
+        ended = asyncio.create_task(self.wait_closed())
+        try:
+            first: list[asyncio.Future[Any]] = [awaited, ended]
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+        return awaited.done()
+
     async def request(self, command: dict[str, Any]) -> dict[str, Any]:
         """Send any command of the protocol and return its answer, `rejected` and `duplicate` included.
 

@@ -186,17 +186,14 @@ class Trader:
                 resume=self.tracker.resume_after, observer=self._hear,
             )  # fmt: skip
             self.connections += 1
-            ended = asyncio.create_task(client.wait_closed())
             try:
-                first: list[asyncio.Future[Any]] = [self._resumed, ended]
-                await asyncio.wait(first, timeout=RESUMED_S, return_when=asyncio.FIRST_COMPLETED)
-                if not self._resumed.done() or self._resumed.result()["type"] == "error":
+                async with asyncio.timeout(RESUMED_S):
+                    is_told = await client.comes(self._resumed)
+                if not is_told or self._resumed.result()["type"] == "error":
                     raise ConnectionLost("the replay did not come to its end")
             except BaseException:
                 await client.close()
                 raise
-            finally:
-                ended.cancel()
             self.client = client
         return self.client
 
