@@ -117,7 +117,9 @@ def _sub(kind: str, market: str = "", **more: Any) -> Channel:
 class _Stream:
     """One subscription and where it is."""
 
-    __slots__ = ("depth", "is_asked", "is_fresh", "kind", "last_trade", "latest", "local", "market", "request", "seq")
+    __slots__ = (
+        "depth", "heads", "is_asked", "is_fresh", "kind", "last_trade", "latest", "local", "market", "request", "seq"
+    )  # fmt: skip
 
     def __init__(self, request: Channel) -> None:
         self.request = request
@@ -133,6 +135,7 @@ class _Stream:
             self.local = LocalOrders(name)
         self.is_fresh = True  # a snapshot is to come
         self.seq = -1
+        self.heads = -1  # the sequence up to which the last heads that named it tell that it has everything
         self.last_trade = 0
         self.is_asked = True  # `subscribed` is to come
 
@@ -178,7 +181,6 @@ class Reader:
         self.is_slow = False
         self.wanted = -1  # settle at this sequence
         self.pong = -1
-        self.heads = -1
 
     async def connect(self) -> None:
         line = self.line = _Line(self)
@@ -196,11 +198,15 @@ class Reader:
             self.seen.counts["connects of readers that failed"] += 1
             self.line = self.transport = None
             return
+        self.seen.counts["reader connections"] += 1
+        self.begin()
+
+    def begin(self) -> None:
+        """Subscribes to all that it reads, anew."""
         self.is_slow = False
-        self.heads = self.pong = -1
+        self.pong = -1
         before = self.streams
         self.streams = {}
-        self.seen.counts["reader connections"] += 1
         for request in self.requests:
             stream = self.streams[request["channel"]] = _Stream(request)
             self._ask({"type": "subscribe", **request})
@@ -243,7 +249,7 @@ class Reader:
             for stream in self.streams.values():
                 if self.is_slow and stream.kind == "trades" and self.number % SLOW_EVERY:
                     self.seen.thinned.add(stream.market)
-                stream.is_fresh, stream.seq = True, -1
+                stream.is_fresh, stream.seq, stream.heads = True, -1, -1
         elif kind == "subscribed":
             stream = self.streams.get(message["channel"])
             if stream is not None:
@@ -309,28 +315,33 @@ class Reader:
         self.seen.candles[stream.market] = [known[begin] for begin in sorted(known)]
 
     def _check_heads(self, message: Channel) -> None:
-        self.heads = message["seq"]
+        """Heads tell of the streams they name and of no other: what waits for its interval is not in their write."""
         if self.is_slow:
             return
         for name, seq in message["heads"].items():
             stream = self.streams.get(name)
-            if stream is not None and not stream.is_fresh and not stream.latest and seq > stream.seq:
-                self.seen.fault(f"reader {self.number}: {name} should be at {seq}, this is at {stream.seq}")
+            if stream is not None and not stream.is_fresh and not stream.latest:
+                stream.heads = message["seq"]
+                if seq > stream.seq:
+                    self.seen.fault(f"reader {self.number}: {name} should be at {seq}, this is at {stream.seq}")
 
     # ---------------------------------------------------------------- the end
 
     @property
-    def is_settled(self) -> bool:
+    def is_whole(self) -> bool:
         """It has heard everything up to `wanted`, and every stream is whole.
 
         A stream of mode `latest` has no chain, and its state may be as old as its interval: it is whole when it shows
-        what the whole book of a lossless reader does.
+        what the whole book of a lossless reader does. `latency` is written every second, so that the heads of all
+        streams, which come when nothing else does, never come to its readers.
         """
         return (
-            self.transport is not None and not self.is_slow and self.pong >= self.wanted
-            and (self.heads >= self.wanted or all(stream.latest for stream in self.streams.values()))
+            not self.is_slow and self.pong >= self.wanted
             and not any(stream.is_fresh or stream.is_asked for stream in self.streams.values())
-            and all(self._is_latest(stream) for stream in self.streams.values() if stream.latest)
+            and all(
+                self._is_latest(stream) if stream.latest else stream.heads >= self.wanted or "latency" in self.streams
+                for stream in self.streams.values()
+            )
         )  # fmt: skip
 
     def _is_latest(self, stream: _Stream) -> bool:
@@ -347,13 +358,14 @@ class Reader:
         for _ in range(1_500):
             if self.transport is None:
                 await self.connect()
-            if self.is_settled:
+            if self.transport is not None and self.is_whole:
                 break
             if self.pong < wanted:
                 self._ask({"type": "ping"})
             await asyncio.sleep(0.1 + 0.1 * self.rng.random())
         else:
-            self.seen.fault(f"reader {self.number} did not reach {wanted}: pong {self.pong}, heads {self.heads}")
+            heads = {name: stream.heads for name, stream in self.streams.items()}
+            self.seen.fault(f"reader {self.number} did not reach {wanted}: pong {self.pong}, heads {heads}")
         for stream in self.streams.values():
             if stream.local is not None:
                 last = self.seen.last.setdefault((stream.market, stream.depth), set())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from bench import bench_soak
 from bench.harness import Row
 from bench.soak.growth import GROWTH_MAX, growth_rows
 from bench.soak.hostile import CASES
-from bench.soak.readers import Seen
+from bench.soak.readers import Reader, Seen
 from bench.soak.truth import Truth, judge
 from bench.soak.world import MARKETS, Memory, World
 from engine.messages.codes import EventKind
@@ -121,6 +122,24 @@ def test_a_book_that_was_shown_wrong_is_found_at_its_sequence(tmp_path: Path) ->
         assert truth.books_compared == 1 and len(truth.faults) == (checksum is not None)
     seen.book(0, 0, sequence, "1" * 16)
     assert len(seen.faults) == 1  # two readers that saw different books
+
+
+def test_a_reader_has_not_heard_the_end_of_what_still_waits_for_its_interval() -> None:
+    """A write of the price says nothing of the book, which is told a second later."""
+    book, price, seen = "orderbook:S0-USD", "price:S0-USD", Seen()
+    reader = Reader(15, "", seen, random.Random(1))
+    reader.begin()
+    for channel in (book, price):
+        reader.hear({"type": "subscribed", "channel": channel})
+    snapshot = {"type": "snapshot", "channel": book, "seq": 5, "tick": "0.01", "lot": "0.1", "bids": [], "asks": []}
+    reader.hear(snapshot | {"checksum": "0" * 16})
+    reader.hear({"type": "snapshot", "channel": price, "seq": 5})
+    reader.wanted = 9
+    reader.hear({"type": "pong", "seq": 9})
+    reader.hear({"type": "heads", "seq": 9, "heads": {price: 5}})
+    assert not reader.is_whole
+    reader.hear({"type": "heads", "seq": 9, "heads": {price: 5, book: 5}})
+    assert reader.is_whole and not seen.faults
 
 
 def test_memory_that_grows_has_a_slope() -> None:
