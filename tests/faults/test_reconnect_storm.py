@@ -33,7 +33,7 @@ TURNS_TO_SPARE = 2
 """A busy kernel may deliver a little later."""
 HANDSHAKE_TURNS = 6
 """What is taken in so many turns may pass between a command and its answer: two turns, and some to spare."""
-BROKEN = (OSError, asyncio.IncompleteReadError, AssertionError)
+BROKEN = (OSError, asyncio.IncompleteReadError)
 """What a connection that was ended, or never taken, shows a client made of frames."""
 
 

@@ -25,7 +25,7 @@ class RawClient:
 
     @classmethod
     async def connect(cls, url: str, protocol: str = "byline.json.v1", receive_bytes: int = 0) -> Self:
-        """`receive_bytes`: of the kernel's buffer of what is not read."""
+        """`receive_bytes`: of the kernel's buffer of what is not read. Raises ConnectionRefusedError: no upgrade."""
         host, _, port = url.split("/")[2].partition(":")
         made = socket.socket()
         if receive_bytes:
@@ -38,7 +38,9 @@ class RawClient:
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: " + protocol.encode() + b"\r\n\r\n"
         )
         answer = await reader.readuntil(b"\r\n\r\n")
-        assert b" 101 " in answer, answer
+        if b" 101 " not in answer:
+            writer.close()
+            raise ConnectionRefusedError(answer.decode())
         return cls(reader, writer)
 
     def send(self, opcode: int, payload: bytes, *, fin: bool = True) -> None:
