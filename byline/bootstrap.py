@@ -32,6 +32,7 @@ from typing import Any, Literal
 
 import uvloop
 
+from byline.request_file import RequestFile
 from byline.settings import API_LIMITS, CHAIN_HOST, Settings
 from byline.status_file import StatusFile, read_status
 from byline.supervisor import DO_NOT_RESTART
@@ -271,15 +272,15 @@ async def _snapshots(
     from persistence.event_mark import EventKeeper
     from persistence.snapshot import SnapshotWriter
 
-    request = settings.data_directory / "run" / "snapshot.request"
+    request = RequestFile(settings.data_directory, "snapshot")
     due = time.monotonic() + settings.snapshot_interval_s
     last = recovered.report.snapshot_sequence
     writer = SnapshotWriter(disk, recovered.core, recovered.journal.identity)
     keeper = EventKeeper(settings.data_directory / "events", recovered.event_log, recovered.journal.identity)
     told["events_kept_sequence"] = keeper.sequence
     while not stop.is_set():
-        asked = request.exists()
-        if asked or (time.monotonic() >= due and sequencer.sequence > last):
+        is_asked = request.asked() is not None
+        if is_asked or (time.monotonic() >= due and sequencer.sequence > last):
             due = time.monotonic() + settings.snapshot_interval_s
             place, chain, path = keeper.at(), sequencer.chain, ""
             try:
@@ -291,11 +292,8 @@ async def _snapshots(
                 logger.error("event=no_snapshot error=%s", error)
                 told["snapshot_error"] = str(error)
                 answer = f"- {error}"
-            if asked:
-                partial = request.with_suffix(".partial")
-                partial.write_text(answer)
-                partial.replace(request.with_suffix(".done"))
-                request.unlink(missing_ok=True)
+            if is_asked:
+                request.answer(answer)
             if path:
                 try:
                     await asyncio.to_thread(keeper.keep, place, chain, stop.is_set)
@@ -785,17 +783,15 @@ async def _rebuilds(request: Path, projector: Any, stop: asyncio.Event) -> None:
 
 async def _resumes(settings: Settings, settlers: list[Any], stop: asyncio.Event) -> None:
     """Ends a halt of settlement whenever DATA/run/settle-resume.request appears; settle-resume.done answers."""
-    request = settings.data_directory / "run" / "settle-resume.request"
+    request = RequestFile(settings.data_directory, "settle-resume")
     while not stop.is_set():
-        if settlers and request.exists():
+        note = request.asked() if settlers else None
+        if note is not None:
             try:
-                answer = "resumed: " + settlers[0].resume(request.read_text().strip() or "no note")
+                answer = "resumed: " + settlers[0].resume(note.strip() or "no note")
             except ValueError as error:
                 answer = f"nothing to resume: {error}"
-            partial = request.with_suffix(".partial")
-            partial.write_text(answer)
-            partial.replace(request.with_suffix(".done"))
-            request.unlink(missing_ok=True)
+            request.answer(answer)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), STATUS_INTERVAL_S)
 

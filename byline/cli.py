@@ -314,6 +314,23 @@ def snapshot(data: DataOption = None) -> None:
     console.print(f"snapshot at sequence {answer['sequence']}: {answer['path']} ({answer['size_bytes']:,} bytes)")
 
 
+@app.command()
+def restart(
+    name: Annotated[str, typer.Argument(help="As `byline status` names it: core, backup, backoffice, api …")],
+    data: DataOption = None,
+) -> None:
+    """Start one process of the running exchange again, also one that stayed down. The others go on.
+
+    A core that starts again pulls the orders of those who asked for that when their connection ends.
+
+    Example: `byline restart backup`, after its disk is mounted again
+    """
+    from byline.operator import request_restart
+
+    before = request_restart(_settings(data), name)
+    console.print(f"{name} was {before}; `byline status` shows when it is ready")
+
+
 @feed_app.command("bitstamp")
 def feed_bitstamp(
     data: DataOption = None,

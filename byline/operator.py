@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from byline.client import TradingClient, load_key
+from byline.request_file import RequestFile
 from byline.settings import Settings
 from byline.status_file import read_all_statuses
-from engine.messages.errors import ExchangeError, Refused, Unavailable
+from engine.messages.errors import Refused, Unavailable
 
-__all__ = ["gateway_url", "open_operator", "request_snapshot", "send_all"]
+__all__ = ["gateway_url", "open_operator", "request_restart", "request_snapshot", "send_all"]
 
 SNAPSHOT_WAIT_S = 120.0
+RESTART_WAIT_S = 10.0
 _HARMLESS = ("exists",)
 
 
@@ -58,20 +59,26 @@ def request_snapshot(settings: Settings) -> dict[str, Any]:
         Unavailable: no core runs, it did not answer, or it could not write one.
     """
     gateway_url(settings)
-    request = settings.data_directory / "run" / "snapshot.request"
-    done = request.with_suffix(".done")
-    done.unlink(missing_ok=True)
-    request.touch()
-    deadline = time.monotonic() + SNAPSHOT_WAIT_S
-    while not done.exists():
-        if time.monotonic() > deadline:
-            request.unlink(missing_ok=True)
-            raise Unavailable("the core wrote no snapshot; see DATA/logs/core.log")
-        time.sleep(0.05)
-    sequence, _, path = done.read_text().partition(" ")
-    done.unlink()
+    answer = RequestFile(settings.data_directory, "snapshot").ask(
+        "", wait_s=SNAPSHOT_WAIT_S, unanswered="the core wrote no snapshot; see DATA/logs/core.log"
+    )
+    sequence, _, path = answer.partition(" ")
     if sequence == "-":
         raise Unavailable(f"the core wrote no snapshot: {path}")
-    if not path:
-        raise ExchangeError("the core's answer is cut short")
     return {"sequence": int(sequence), "path": path, "size_bytes": (settings.data_directory / path).stat().st_size}
+
+
+def request_restart(settings: Settings, name: str) -> str:
+    """Asks the supervisor of the running exchange to start a process again. Returns the state that it was in.
+
+    Raises:
+        Refused: that is no name.
+        Unavailable: no supervisor runs there, or it has no process of that name.
+    """
+    there = sorted(read_all_statuses(settings.data_directory))
+    if not there:
+        raise Unavailable(f"no exchange runs on {settings.data_directory}: start one with `byline up` or `make run`")
+    if not name.replace("_", "").isalnum():
+        raise Refused(f"name: {name!r} names no process: use one of {', '.join(there)}")
+    unanswered = f"nobody answers for a process {name}: is `byline up` running? It has told of {', '.join(there)}"
+    return RequestFile(settings.data_directory, f"restart-{name}").ask("", wait_s=RESTART_WAIT_S, unanswered=unanswered)

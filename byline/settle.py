@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from byline.bootstrap import open_chain, operator_key
+from byline.request_file import RequestFile
 from byline.settings import Settings
 from byline.status_file import read_all_statuses
 from byline.status_table import WAITS
@@ -165,21 +166,11 @@ def show(settings: Settings, console: Console) -> bool:
 
 def resume(settings: Settings, console: Console, note: str) -> None:
     """Raises Unavailable: the back office does not answer."""
-    run = settings.data_directory / "run"
-    request, done = run / "settle-resume.request", run / "settle-resume.done"
     if not _office(settings):
         raise Unavailable("the back office does not run: start the exchange, settlement halts or goes on by itself")
-    done.unlink(missing_ok=True)
-    partial = request.with_suffix(".new")
-    partial.write_text(note)
-    partial.replace(request)
-    deadline = time.monotonic() + RESUME_WAIT_S
-    while not done.exists():
-        if time.monotonic() > deadline:
-            request.unlink(missing_ok=True)
-            raise Unavailable("the back office does not answer: `byline status`, and see DATA/logs/backoffice.log")
-        time.sleep(0.05)
-    console.print(done.read_text())
+    unanswered = "the back office does not answer: `byline status`, and see DATA/logs/backoffice.log"
+    request = RequestFile(settings.data_directory, "settle-resume")
+    console.print(request.ask(note, wait_s=RESUME_WAIT_S, unanswered=unanswered))
 
 
 def _run(settings: Settings, act: Callable[[SuiAdmin], Awaitable[None]], *, with_node: bool = False) -> None:

@@ -1,29 +1,32 @@
 """Starts the processes of one exchange in order, keeps them running, and stops them in the reverse order.
 
     starting ──ready──▶ running ──exit──▶ waiting (back-off) ──▶ starting
-        │                  │                                        │ too many restarts
-        └──── exit 3 ──────┴──▶ failed  (never restarted)  ◀────────┘
+        │                  │                     ▲
+        └──── exit 3 ──────┴──▶ failed ──────────┘ an operator asks (`byline restart NAME`)
 
 A child says that it is ready in its status file. Each has its own log under DATA/logs and dies with the supervisor
 (parent-death signal), also when that is killed. Exit status 3 means "restarting would do harm", as with a corrupt
-journal: the child stays down and the reason stands in its log. A child that dies more than `RESTARTS_MAX` times within
-`RESTARTS_WINDOW_S` stays down too.
+journal: the child stays down and the reason stands in its log. Anything else is tried again for as long as it takes,
+since what it lacks may come back without anybody here: space on a disk, memory, a port. One that does not live for
+`SHORT_LIFE_S` is given a longer pause each time, of a minute at last.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import subprocess
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from byline.request_file import RequestFile
 from byline.status_file import read_status
 from engine.messages.errors import LocalFault
 
@@ -32,9 +35,12 @@ __all__ = ["DO_NOT_RESTART", "Child", "ChildFailed", "Supervisor"]
 logger = logging.getLogger(__name__)
 
 DO_NOT_RESTART = 3
-RESTARTS_MAX = 8
-RESTARTS_WINDOW_S = 60.0
-BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
+SHORT_LIFE_S = 10.0
+"""Who was ready for less has not got over what it died of."""
+BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
+"""Before the first start again, the second after a short life, and so on."""
+TOLD_S = 5.0
+"""A pause so long is an outage that somebody should hear of."""
 POLL_S = 0.02
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -57,7 +63,14 @@ class Child:
     state: str = "stopped"
     restarts: int = 0
     process: subprocess.Popen[bytes] | None = None
-    _deaths: deque[float] = field(default_factory=lambda: deque(maxlen=RESTARTS_MAX))
+    ready_at: float | None = None
+    """When its process became ready, by the monotonic clock; None: it is not yet."""
+    short_lives: int = 0
+    """How many processes of it in a row did not live for `SHORT_LIFE_S`."""
+    is_asked: bool = False
+    """An operator wants it to start now, whatever it died of."""
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    """Ends a pause: an operator asks, or all is stopped."""
 
     @property
     def pid(self) -> int | None:
@@ -87,25 +100,56 @@ class Supervisor:
             ChildFailed: it exited or was not ready in time.
         """
         self.children[child.name] = child
-        self._spawn(child)
+        try:
+            self._spawn(child)
+        except OSError as error:
+            raise ChildFailed(f"{child.name} cannot be started: {error}") from error
         await self._wait_ready(child)
+
+    async def start_if_it_can(self, child: Child) -> None:
+        """As `start`, for one that the others can do without: a failure is told, and `watch` looks after it."""
+        try:
+            await self.start(child)
+        except ChildFailed as failure:
+            logger.error("event=not_ready process=%s reason=%s", child.name, str(failure).splitlines()[0])
+            if child.state == "failed":
+                self._tell_down(child)
+            else:
+                child.state = "running"
 
     async def start_together(self, *children: Child) -> None:
         """Starts all at once and waits until all are ready; the first failure is raised."""
         await asyncio.gather(*(self.start(child) for child in children))
 
     async def watch(self) -> None:
-        """Restarts what dies, until `stop` is called."""
-        restarts: set[asyncio.Task[None]] = set()
+        """Restarts what dies and what an operator asks for, until `stop` is called."""
+        tasks: set[asyncio.Task[Any]] = set()
         while not self._stopping:
             for child in list(self.children.values()):
-                if child.state == "running" and child.process and child.process.poll() is not None:
+                if self._is_asked_for(child):
+                    tasks.add(asyncio.create_task(self._terminate(child)))
+                is_dead = child.process is None or child.process.poll() is not None
+                if is_dead and (child.state == "running" or (child.state == "failed" and child.is_asked)):
                     child.state = "waiting"  # one that cannot come up does not keep the others waiting
-                    task = asyncio.create_task(self._restart(child))
-                    restarts.add(task)
-                    task.add_done_callback(restarts.discard)
+                    tasks.add(asyncio.create_task(self._restart(child)))
+            for task in [task for task in tasks if task.done()]:
+                tasks.remove(task)
+                task.result()
             await asyncio.sleep(POLL_S * 5)
-        await asyncio.gather(*restarts)
+        await asyncio.gather(*tasks)
+
+    def _is_asked_for(self, child: Child) -> bool:
+        """Takes a request of `byline restart NAME`. True: it runs, and is to be stopped first."""
+        request = RequestFile(self._data, f"restart-{child.name}")
+        if request.asked() is None:
+            return False
+        logger.warning("event=restart_asked process=%s state=%s", child.name, child.state)
+        request.answer(child.state)
+        if child.state == "starting":
+            return False  # that is what is asked for
+        child.is_asked, child.short_lives = True, 0
+        child.hurry.set()
+        return child.state == "running" and child.pid is not None
 
     async def stop_child(self, name: str) -> int | None:
         """Stops one child for good. Returns its exit status, None if it did not run."""
@@ -116,6 +160,8 @@ class Supervisor:
     async def stop(self) -> None:
         """Stops all, the last started first. A child that does not go in its time is killed."""
         self._stopping = True
+        for child in self.children.values():
+            child.hurry.set()
         for name in reversed(list(self.children)):
             await self.stop_child(name)
 
@@ -131,7 +177,8 @@ class Supervisor:
     # ------------------------------------------------------------------------------------------------------------
 
     def _spawn(self, child: Child) -> None:
-        child.state = "starting"
+        """Raises OSError: the machine has no process, memory, descriptor or log for it now."""
+        child.ready_at = None
         with open(self._logs / f"{child.name}.log", "ab") as log:
             child.process = subprocess.Popen(
                 list(child.argv),
@@ -139,6 +186,7 @@ class Supervisor:
                 env={**os.environ, **child.environment},
                 preexec_fn=_die_with_parent,
             )  # fmt: skip
+        child.state = "starting"
         logger.info("event=started process=%s pid=%d", child.name, child.process.pid)
 
     async def _wait_ready(self, child: Child) -> None:
@@ -152,7 +200,7 @@ class Supervisor:
                 raise ChildFailed(f"{child.name} ended with status {code}:\n{self.log_tail(child.name)}")
             status = read_status(self._data, child.name)
             if status and status["pid"] == child.process.pid and status["ready"]:
-                child.state = "running"
+                child.state, child.ready_at = "running", time.monotonic()
                 return
             if status and status["pid"] == child.process.pid and status.get("recovered_sequence", 0) > reached:
                 reached = status["recovered_sequence"]
@@ -166,29 +214,50 @@ class Supervisor:
             await asyncio.sleep(POLL_S)
 
     async def _restart(self, child: Child) -> None:
-        assert child.process is not None
-        code = child.process.returncode
-        now = time.monotonic()
-        crowded = len(child._deaths) == RESTARTS_MAX and now - child._deaths[0] < RESTARTS_WINDOW_S
-        child._deaths.append(now)
+        """Behind its death: the pause, the next process, and until that is ready or dead too."""
+        code, died = child.process.returncode if child.process else None, time.monotonic()
+        is_short = child.ready_at is None or died - child.ready_at < SHORT_LIFE_S
+        child.short_lives = child.short_lives + 1 if is_short else 0
         logger.warning("event=died process=%s status=%s restarts=%d", child.name, code, child.restarts)
-        if code == DO_NOT_RESTART or crowded:
+        if code == DO_NOT_RESTART and not child.is_asked:
             child.state = "failed"
-            logger.error("event=stays_down process=%s status=%s log=%s", child.name, code, self.log_tail(child.name, 1))
+            self._tell_down(child)
             return
-        await asyncio.sleep(BACKOFF_S[min(child.restarts, len(BACKOFF_S) - 1)])
-        if self._stopping:
-            return
-        child.restarts += 1
-        self._spawn(child)
+        while True:
+            await self._pause(child)
+            if self._stopping:
+                return
+            child.restarts += 1
+            try:
+                self._spawn(child)
+            except OSError as error:  # there is none for it to die: this is its next short life
+                child.short_lives += 1
+                logger.error("event=not_started process=%s error=%s", child.name, error)
+            else:
+                break
         try:
             await self._wait_ready(child)
-            gone_s = time.monotonic() - now
-            logger.warning("event=back process=%s pid=%d after_s=%.1f", child.name, child.process.pid, gone_s)
-        except ChildFailed as failure:
+            gone_s, pid = time.monotonic() - died, child.pid
+            logger.warning("event=back process=%s pid=%s after_s=%.1f", child.name, pid, gone_s)
+        except (ChildFailed, OSError) as failure:
             logger.warning("event=not_ready process=%s reason=%s", child.name, str(failure).splitlines()[0])
             if child.state != "failed":
                 child.state = "running"  # dead or late: the next look decides again
+
+    def _tell_down(self, child: Child) -> None:
+        log = self.log_tail(child.name, 1)
+        logger.error("event=stays_down process=%s status=%d log=%s", child.name, DO_NOT_RESTART, log)
+
+    async def _pause(self, child: Child) -> None:
+        pause = BACKOFF_S[min(child.short_lives, len(BACKOFF_S) - 1)]
+        if pause >= TOLD_S:
+            log = self.log_tail(child.name, 1)
+            logger.error("event=dies_again process=%s next_start_in_s=%.0f log=%s", child.name, pause, log)
+        if not child.is_asked:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(child.hurry.wait(), pause)
+        child.is_asked = False
+        child.hurry.clear()
 
     async def _terminate(self, child: Child) -> int | None:
         process = child.process

@@ -110,11 +110,14 @@ class Exchange:
 
     async def _start(self) -> None:
         settings = self.settings
-        first = ["backup"] if settings.backup_url else []  # stopped after the core: it ships its last record
-        first += ["core"]
+        first = ["core"]
         first += [] if settings.chain_url else ["chain"]
         first += [] if settings.postgres_url else ["postgres"]
-        await self.supervisor.start_together(*(self._child(name) for name in first))
+        backup = [self._child("backup")] if settings.backup_url else []
+        await asyncio.gather(
+            *(self.supervisor.start_if_it_can(child) for child in backup),  # first: it is stopped after the core, and
+            self.supervisor.start_together(*(self._child(name) for name in first)),  # ships its last record
+        )
         self._watching = asyncio.create_task(self.supervisor.watch())
         async with open_operator(settings) as operator:
             await send_all(operator, [*genesis_commands(), *funding_commands()])

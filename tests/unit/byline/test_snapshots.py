@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from byline import bootstrap
+from byline import bootstrap, request_file
 from engine.core import Core
 from persistence import snapshot
 from persistence.disk import DirectoryDisk
@@ -79,6 +79,22 @@ async def test_a_failure_is_told_and_the_next_request_works(tmp_path: Path, monk
         assert (await loop.asked()).startswith("- ") and "SIGKILL" in loop.told["snapshot_error"]
     assert await loop.asked() == "0 snapshots/00000000000000000000.snapshot"
     assert loop.told["snapshot_error"] == "" and loop.told["snapshot_pause_ms"] > 0
+    loop.stop.set()
+    await loop.task
+
+
+async def test_a_disk_that_takes_no_answer_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop(tmp_path)
+    request = tmp_path / "run" / "snapshot.request"
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(request_file, "_write_whole", full)
+        request.touch()
+        await until(lambda: not request.exists() and loop.told.get("snapshot_error") == "", what="the snapshot")
+    assert (await loop.asked()).startswith("0 "), "and the next one who asks is answered"
     loop.stop.set()
     await loop.task
 

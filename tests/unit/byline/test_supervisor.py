@@ -1,6 +1,7 @@
 """The supervisor with real child processes."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from byline.request_file import RequestFile
 from byline.status_file import read_all_statuses, read_status
 from byline.supervisor import Child, ChildFailed, Supervisor
 from tests.support.waiting import has_ended, until
@@ -17,6 +19,7 @@ ROOT = Path(__file__).parents[3]
 CHILD = """
 import signal, sys, time
 from pathlib import Path
+from byline.request_file import RequestFile
 from byline.status_file import StatusFile
 signal.signal(signal.SIGTERM, lambda *a: sys.exit(0))
 exec(sys.argv[4])
@@ -61,6 +64,81 @@ async def test_status_three_is_never_restarted(tmp_path):
     await until(supervisor.failed)
     assert supervisor.children["a"].restarts == 0
     assert "journal corrupt" in supervisor.log_tail("a")
+    await supervisor.stop()
+    await watching
+
+
+async def test_what_cannot_be_started_for_want_of_memory_is_tried_again(tmp_path, monkeypatch):
+    """As a fork that the kernel refuses: there is no process then that could die."""
+    supervisor = Supervisor(tmp_path)
+    await supervisor.start(child(tmp_path, "a"))
+    watching = asyncio.create_task(supervisor.watch())
+    refusals, real = [OSError(errno.EAGAIN, "no process"), OSError(errno.ENOMEM, "no memory")], subprocess.Popen
+
+    def popen(*arguments, **more):
+        if refusals:
+            raise refusals.pop()
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+    await until(lambda: supervisor.children["a"].restarts == 3 and supervisor.children["a"].state == "running")
+    assert not refusals and read_all_statuses(tmp_path)["a"]["alive"]
+    await supervisor.stop()
+    await watching
+
+
+async def test_one_that_dies_again_and_again_is_tried_for_ever_with_longer_pauses(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("byline.supervisor.BACKOFF_S", (0.0, 0.01, 0.02))
+    monkeypatch.setattr("byline.supervisor.TOLD_S", 0.02)
+    supervisor, lacks = Supervisor(tmp_path), tmp_path / "no space"
+    await supervisor.start(child(tmp_path, "a", before=f"sys.exit(1) if Path({str(lacks)!r}).exists() else 0"))
+    watching = asyncio.create_task(supervisor.watch())
+    lacks.touch()
+    os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+    await until(lambda: supervisor.children["a"].restarts >= 10)
+    assert not supervisor.failed() and "event=dies_again process=a" in caplog.text
+    lacks.unlink()
+    one = supervisor.children["a"]
+    await until(lambda: one.state == "running" and one.pid)
+    await supervisor.stop()
+    await watching
+
+
+async def test_an_operator_starts_one_again_that_stayed_down_and_one_that_runs(tmp_path):
+    broken = tmp_path / "broken"
+    broken.touch()
+    supervisor = Supervisor(tmp_path)
+    is_broken = f"sys.exit(3) if Path({str(broken)!r}).exists() else 0"
+    await supervisor.start_if_it_can(child(tmp_path, "a", before=is_broken))
+    assert [one.name for one in supervisor.failed()] == ["a"], "and nothing is raised: the others go on"
+    watching = asyncio.create_task(supervisor.watch())
+    asked = RequestFile(tmp_path, "restart-a")
+    (tmp_path / "run").mkdir(exist_ok=True)
+
+    async def restart():
+        return await asyncio.to_thread(asked.ask, "", wait_s=30.0, unanswered="nobody answers")
+
+    assert await restart() == "failed"
+    await until(lambda: supervisor.children["a"].restarts == 1 and supervisor.failed(), what="status 3 again")
+    broken.unlink()
+    assert await restart() == "failed"
+    await until(lambda: supervisor.children["a"].state == "running" and supervisor.children["a"].pid)
+    first = supervisor.children["a"].pid
+    assert await restart() == "running"
+    one = supervisor.children["a"]
+    await until(lambda: one.pid not in (None, first) and one.state == "running")
+    await supervisor.stop()
+    await watching
+
+
+async def test_a_stop_does_not_wait_for_the_end_of_a_pause(tmp_path, monkeypatch):
+    monkeypatch.setattr("byline.supervisor.BACKOFF_S", (10_000.0,))
+    supervisor = Supervisor(tmp_path)
+    await supervisor.start(child(tmp_path, "a"))
+    watching = asyncio.create_task(supervisor.watch())
+    os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+    await until(lambda: supervisor.children["a"].state == "waiting")
     await supervisor.stop()
     await watching
 
