@@ -5,7 +5,8 @@ the whole start of a core after a kill, from the first record, its event log kep
 has neither snapshot nor mark, as from a backup, which also writes the event log anew. All from the page cache and
 cold; state hash and events are compared.
 `ready` is a process that was killed with kill -9, from exec until order entry has answered its operator; once within a
-boot of the machine, once after another: nothing in memory, and of the event log only what is synced.
+boot of the machine, once after another: nothing in memory, and of the event log only what is synced. Behind both lies
+a settlement log of eleven days, whose last batch each start of the core asks for.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ from persistence.event_log import EventLogReader, file_name
 from persistence.event_mark import read_mark
 from persistence.journal import Journal, JournalSettings, new_tail
 from persistence.recovery import Recovered, recover, replay
+from settlement.batch import Sealed
+from settlement.chain.port import CoinPart, Part
+from settlement.netting import Batch
+from settlement.store import FileBatchStore
 
 __all__ = ["LEFT_OUT", "run"]
 
@@ -48,6 +53,7 @@ BOOT = b"boot of restarts"
 JOURNAL_MUST_S = 0.4
 """A million records from the journal alone."""
 ORDERS, READY_ROUNDS, READY_MUST_S = 1_000_000, 3, 2.0
+BATCHES, BATCH_ROWS = 100_000, 20
 
 
 def records(ops: int, seed: int, smoke: bool) -> npt.NDArray[np.void]:
@@ -143,7 +149,7 @@ def run(smoke: bool, seed: int) -> list[Row]:
                 rows.append(Row(f"{what}, {case}", "records", speed, "M/s", must=named, ok=ok))
                 a_million = took / core.sequence * 1e6
                 rows.append(Row(f"{what}, {case}", "a million records", a_million, "s", must=JOURNAL_MUST_S))
-    return [*rows, *_ready(2_000 if smoke else ORDERS, 1 if smoke else READY_ROUNDS, seed)]
+    return [*rows, *_ready(smoke, seed)]
 
 
 def _resting(count: int, seed: int) -> npt.NDArray[np.void]:
@@ -160,19 +166,33 @@ def _resting(count: int, seed: int) -> npt.NDArray[np.void]:
     return np.concatenate([head, slots])
 
 
-def _ready(count: int, rounds: int, seed: int) -> list[Row]:
-    """Rows of a core process that is killed and started again behind a snapshot of so many orders."""
+def _write_batches(path: Path, count: int) -> None:
+    """Settlement's log of so many batches, of which the core asks for the last one at each start."""
+    rows = [(row.to_bytes(32, "big"), row) for row in range(BATCH_ROWS)]
+    store = FileBatchStore(path)
+    for one in range(1, count + 1):
+        part = Part(one, 0, 1, bytes(32), bytes(32), [CoinPart("USDC", bytes(32), rows, [], [])])
+        batch = Batch(one, 1, 1, bytes(16), 0, 0, bytes(32), bytes(32), 0, BATCH_ROWS, [part], {})
+        store.append(Sealed(one, batch))
+    store.close()
+
+
+def _ready(smoke: bool, seed: int) -> list[Row]:
+    """Rows of a core process that is killed and started again behind a snapshot."""
+    count, batches, rounds = (2_000, 50, 1) if smoke else (ORDERS, BATCHES, READY_ROUNDS)
     with tempfile.TemporaryDirectory(dir=".", prefix="tmp-bench-") as name:
         data = Path(name).resolve()
         write_journal(DirectoryDisk(data), _resting(count, seed))
+        _write_batches(data / "settlement" / "batches.log", batches)
         settings = load_settings({}, data_directory=data)
         with ExchangeProcess("core", data, BYLINE_BATCH_INTERVAL_S="3600") as core:
             core.wait("ready")
             taken = request_snapshot(settings)["sequence"]
             core.wait("events_kept_sequence", taken)
+        held = f"{count:,} orders, {batches:,} batches settled"
         return [
-            *_started(settings, f"ready from a snapshot with {count:,} orders, after kill -9", rounds, taken),
-            *_started(settings, f"the same with {count:,} orders, after a loss of power", rounds, taken, power=True),
+            *_started(settings, f"ready from a snapshot with {held}, after kill -9", rounds, taken),
+            *_started(settings, f"the same with {held}, after a loss of power", rounds, taken, power=True),
         ]
 
 

@@ -106,15 +106,16 @@ class AppendLog:
             offset += _FRAME.size + len(payload)
 
     @staticmethod
-    def peek(path: Path, *, whole: bool = False) -> Iterator[bytes]:
-        """The records that a file holds now, oldest first, whoever has it open. Of a last one that is not whole, which
-        somebody may be writing, nothing is told; unless `whole`, for whom less than everything is no answer.
+    def peek(path: Path, *, whole: bool = False, start: int = 0) -> Iterator[bytes]:
+        """The records that a file holds now, oldest first, whoever has it open; from the one at offset `start` on. Of a
+        last one that is not whole, which somebody may be writing, nothing is told; unless `whole`, for whom less than
+        everything is no answer.
 
         Raises JournalCorrupt: damage that no crash makes, or `whole` and the last one is not.
         """
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            for _, payload in _frames(descriptor, path, whole=whole):
+            for _, payload in _frames(descriptor, path, whole=whole, start=start):
                 yield payload
         finally:
             os.close(descriptor)
@@ -157,12 +158,12 @@ class AppendLog:
         return last, end
 
 
-def _frames(descriptor: int, path: Path, *, whole: bool = False) -> Iterator[tuple[int, bytes]]:
+def _frames(descriptor: int, path: Path, *, whole: bool = False, start: int = 0) -> Iterator[tuple[int, bytes]]:
     """Offset and payload of each frame, each byte read once; up to a last one that is not whole, which `whole` refuses.
 
     Raises JournalCorrupt.
     """
-    offset = 0
+    offset = start
     while offset < (end := os.fstat(descriptor).st_size):
         payload, problem = _frame_at(descriptor, offset, end)
         if problem and not _is_last(descriptor, offset, end):

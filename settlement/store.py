@@ -2,10 +2,15 @@
 
 The embedded store is one append-only log; loading it gives each batch's exact step, the vaults, and whether
 settlement was halted. It never rewrites what it has written. Worst case: `append` waits for one fdatasync.
+
+The core asks at each start what was sealed last, and must not read years of batches for it: the file `batches.sealed`
+beside the log names the frame of a late `Sealed`, from which on the log is read. It saves time and is believed for
+nothing else, so it is not synced: where it is missing, damaged or of another log, the log is read from its beginning.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +23,8 @@ from settlement.batch import Listed, Sealed, StoredEvent
 from settlement.chain.port import VaultListing
 
 __all__ = ["BatchStore", "FileBatchStore", "last_sealed", "listings"]
+
+log = logging.getLogger(__name__)
 
 
 class BatchStore(Protocol):
@@ -40,7 +47,9 @@ class FileBatchStore:
         self._log = AppendLog(path)
 
     def append(self, event: StoredEvent) -> None:
-        self._log.append(msgspec.msgpack.encode(event))
+        offset = self._log.append(msgspec.msgpack.encode(event))
+        if isinstance(event, Sealed):
+            _point_at(self._log.path, offset, event)
 
     def events(self) -> Iterator[StoredEvent]:
         for offset, payload in self._log.records():
@@ -64,14 +73,53 @@ def listings(path: Path) -> dict[str, VaultListing]:
     return {event.listing.asset: event.listing for event in events if isinstance(event, Listed)}
 
 
+class _Pointer(msgspec.Struct, frozen=True):
+    """Where in the log a `Sealed` stands, and what it says."""
+
+    offset: int
+    number: int
+    last_sequence: int
+
+
 def last_sealed(path: Path) -> tuple[int, int]:
     """Number and last sequence of the latest batch in a store's file, also while settlement runs on it; zeros: none.
 
     Raises JournalCorrupt: the file is not whole, so a later batch may be missing in it. While settlement writes a
-    record it is not whole for a moment.
+    record it is not whole for a moment. Damage before the batch that `batches.sealed` names is settlement's to find.
     """
     if not path.exists():
         return 0, 0
-    events = (msgspec.msgpack.decode(payload, type=StoredEvent) for payload in AppendLog.peek(path, whole=True))
-    sealed = [(event.batch.number, event.batch.last_sequence) for event in events if isinstance(event, Sealed)]
-    return max(sealed, default=(0, 0))
+    pointer = _pointer(path)
+    return max(_sealed_from(path, pointer.offset if pointer else 0), default=(0, 0))
+
+
+def _sealed_from(path: Path, offset: int) -> list[tuple[int, int]]:
+    payloads = AppendLog.peek(path, whole=True, start=offset)
+    events = (msgspec.msgpack.decode(payload, type=StoredEvent) for payload in payloads)
+    return [(event.batch.number, event.batch.last_sequence) for event in events if isinstance(event, Sealed)]
+
+
+def _point_at(path: Path, offset: int, event: Sealed) -> None:
+    pointer = _Pointer(offset, event.batch.number, event.batch.last_sequence)
+    try:
+        partial = path.with_suffix(".sealed.partial")
+        partial.write_bytes(msgspec.json.encode(pointer))
+        partial.replace(path.with_suffix(".sealed"))
+    except OSError as error:
+        log.warning("settlement=no_pointer batch=%d error=%s", event.batch.number, error)
+
+
+def _pointer(path: Path) -> _Pointer | None:
+    """What `batches.sealed` says, if the log has just that there."""
+    if not path.with_suffix(".sealed").exists():
+        return None
+    try:
+        pointer = msgspec.json.decode(path.with_suffix(".sealed").read_bytes(), type=_Pointer)
+        event = msgspec.msgpack.decode(next(AppendLog.peek(path, start=pointer.offset)), type=StoredEvent)
+    except (OSError, msgspec.MsgspecError, JournalCorrupt, StopIteration) as error:
+        log.warning("settlement=bad_pointer error=%s", error)  # all of the log is read, and raises it
+        return None
+    is_there = isinstance(event, Sealed) and (event.batch.number, event.batch.last_sequence) == (
+        pointer.number, pointer.last_sequence
+    )  # fmt: skip
+    return pointer if is_there else None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from engine.messages.errors import DataDirectoryBusy, JournalFailed
+from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, JournalFailed
 from settlement.batch import (
     TRANSITIONS,
     Halted,
@@ -26,7 +27,7 @@ from settlement.batch import (
 )
 from settlement.chain.port import CoinPart, Execution, Part, Payout, Signed, VaultListing
 from settlement.netting import Batch
-from settlement.store import FileBatchStore
+from settlement.store import FileBatchStore, last_sealed
 
 PART = Part(
     1, 0, 1, b"r" * 32, b"t" * 32, [CoinPart("USDC", bytes(32), [(b"a" * 32, -1)], [], [Payout("w", b"", b"", 3)])]
@@ -98,3 +99,30 @@ def test_the_store_gives_back_what_it_took(tmp_path: Path) -> None:
     again = FileBatchStore(tmp_path / "batches.log")
     assert list(again.events()) == [*EVENTS.values(), *NO_STEPS]
     again.close()
+
+
+def test_the_last_sealed_batch_is_found_without_reading_all_before_it(tmp_path: Path) -> None:
+    path, pointer = tmp_path / "batches.log", tmp_path / "batches.sealed"
+    assert last_sealed(path) == (0, 0)
+    store, pointers = FileBatchStore(path), []
+    for number in (1, 2, 3):
+        store.append(Sealed(number, msgspec.structs.replace(BATCH, number=number, last_sequence=10 * number)))
+        store.append(EVENTS[Step.SEND])
+        pointers.append(pointer.read_bytes())
+        assert last_sealed(path) == (number, 10 * number)
+    store.close()
+    damaged = [b"", b"{}", *(b'{"offset":%d,"number":1,"last_sequence":10}' % offset for offset in (3, -5, 1 << 40))]
+    for other in (*damaged, pointers[0], pointers[1].replace(b"20", b"90")):
+        pointer.write_bytes(other)  # damaged, of another log, or of a moment before the power went
+        assert last_sealed(path) == (3, 30)
+    pointer.unlink()
+    assert last_sealed(path) == (3, 30)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20] + bytes([whole[20] ^ 1]) + whole[21:])
+    with pytest.raises(JournalCorrupt):
+        last_sealed(path)
+    pointer.write_bytes(pointers[2])
+    assert last_sealed(path) == (3, 30), "what is damaged before it was not read"
+    path.write_bytes(whole[:-1])
+    with pytest.raises(JournalCorrupt, match="not whole"):
+        last_sealed(path)
