@@ -83,7 +83,8 @@ class Purchases:
                            details={"price": price, "asset": offer["asset"]})  # fmt: skip
         id_ = new_id()
         row = await queries.insert_purchase(db, id_, account_id, offer, work["account_id"], body.method)
-        # Behind the insert: it waits for one that is being completed, whose entitlement is seen now.
+        # Behind the insert: that waited for what the account began of the work at the same instant, by any offer, and
+        # for one of this offer that is being completed, whose entitlement is seen now.
         if await queries.is_taken(db, account_id, offer["work_id"], offer["chapter_id"], id_):
             raise ApiError(ErrorCode.CONFLICT, "It is bought already, or being paid for.", reason="already_owned")
         return row
@@ -96,7 +97,7 @@ class Purchases:
         since then can be had: the right counts from when the purchase was begun.
         """
         row = await queries.purchase(db, purchase_id)
-        # As in `begin`, the work before its purchases.
+        # As in `begin`, the work before its purchases; nobody holds it beside this one, so no purchase is begun either.
         if not await self._works.offers.lock_subject(db, row["work_id"], row["chapter_id"], row["created_at"]):
             return None, "deleted"
         row = await queries.lock_purchase(db, purchase_id)
@@ -221,7 +222,8 @@ class Purchases:
     async def complete(self, db: Any, purchase_id: UUID, ref: str) -> None:
         """The price stands in the passing account of the work. In the transaction that notes the answer of `ref`."""
         row, now = await queries.purchase(db, purchase_id), datetime.now(UTC)
-        await self._works.catalog.mark_sold(db, row["work_id"])  # locks the work, before its purchase as `begin`
+        # The first sale locks the work, before its purchase as `to_pay`; of one that is sold nothing changes.
+        await self._works.catalog.mark_sold(db, row["work_id"])
         row = await queries.lock_purchase(db, purchase_id)
         earning = Earning(
             _REVENUE[row["kind"]], ref, row["work_id"], row["asset"], row["scale"], row["price_units"], now

@@ -158,11 +158,14 @@ async def turn_payment(db: Any, id_: UUID, status: str, sequence: int | None) ->
 async def insert_purchase(
     db: Any, id_: UUID, account_id: UUID, offer: Any, seller_id: UUID, method: str
 ) -> Any:  # fmt: skip
+    """Of one account those of a work come one after the other, until the transaction ends: a statement after this one
+    sees all that the account began before, of whatever offer. Accounts do not wait for each other."""
     return await db.fetchrow(
         """
         INSERT INTO payments.purchase (id, account_id, offer_id, work_id, chapter_id, seller_id, kind, method, asset,
             scale, price_units, access_seconds)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING *
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
+        FROM pg_advisory_xact_lock(hashtextextended('purchase ' || $2::uuid::text || $4::uuid::text, 0)) RETURNING *
         """,
         id_, account_id, offer["id"], offer["work_id"], offer["chapter_id"], seller_id, offer["kind"], method,
         offer["asset"], offer["scale"], offer["price_units"], offer["access_seconds"],

@@ -660,6 +660,52 @@ async def test_of_two_buyers_clicks_at_the_same_instant_one_pays(shop):
     assert shop.units(f"user:{user}") == 20 * USDC
 
 
+@pytest.mark.parametrize("second", ["another offer", "a chapter", "a card"])
+async def test_of_two_offers_of_a_work_asked_for_at_the_same_instant_one_is_paid(shop, second):
+    """The first is held where it has looked whether the buyer has the work already, and is not written yet."""
+    seller, seller_bearer, work, chapter, offer = await shop.seller()
+    other = {"kind": "rent", "asset": "USDC", "price": "2", "access_seconds": 60}
+    if second == "a chapter":
+        other = {"kind": "purchase", "asset": "USDC", "price": "2", "chapter_id": chapter["id"]}
+    other = await shop.world.data("POST", f"/v1/works/{work['id']}/offers", headers=seller_bearer, json=other)
+    user, bearer = await shop.buyer("30")
+    counted = UUID((await shop.buy(bearer, (await shop.seller("1", name="Quill"))[4], "balance"))["id"])
+    await shop.finish()
+    card = await shop.buy(bearer, other) if second == "a card" else None
+
+    async def buy(one):
+        body = {"offer_id": one["id"], "method": "balance"}
+        headers = bearer | {"idempotency-key": uuid4().hex}
+        return await shop.world.client.post("/v1/purchases", headers=headers, json=body)
+
+    async def all_wait():
+        query = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        while len(await shop.world.sql(query)) < len(asked) and not any(one.done() for one in asked):
+            await asyncio.sleep(0.01)
+
+    db = await asyncpg.connect(shop.world.dsn)
+    try:
+        async with db.transaction():
+            account = "(SELECT account_id FROM payments.purchase WHERE id = $1)"
+            await db.execute(f"SELECT FROM payments.unproved WHERE account_id = {account} FOR UPDATE", counted)
+            asked = [asyncio.create_task(buy(offer))]
+            await all_wait()
+            asked.append(asyncio.create_task(buy(other) if card is None else shop.event(card["intent"])))
+            await all_wait()
+    finally:
+        await db.close()
+    first, late = [await one for one in asked]
+    assert first.json()["data"]["status"] == "completed"
+    await shop.finish()
+    if card is None:
+        assert late.status_code == 409 and late.json()["error"]["details"]["reason"] == "already_owned"
+    else:
+        late = await shop.get(f"/v1/purchases/{card['id']}", bearer)
+        assert (late["status"], late["reason"]) == ("failed", "already_owned")
+    assert shop.units(f"user:{user}") == (21 if card else 19) * USDC
+    assert shop.owed(seller) == 9 * USDC and shop.sum_is_zero() and len(await shop.get("/v1/library", bearer)) == 2
+
+
 async def test_buyers_of_one_work_wait_for_each_other_without_the_connections_of_everybody_else(api_dsn):
     async with shop_over(api_dsn, pool_connections_max=3) as shop:
         _, _, work, _, offer = await shop.seller()
