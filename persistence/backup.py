@@ -20,6 +20,8 @@ its mount point, which would be taken for a new store and filled.
 Files beside are measured before the journal and sent after it, so none is ahead of its journal in the backup; what a
 crash tore from their end is sent again, for only the end can differ.
 All of it rests on a store that refuses to make an object that is there: one that replaces it is refused at the start.
+A disk that is not mounted when the machine starts leaves its mount point too, and nobody has it open then:
+DATA/backup.mark says how far this store once had this journal, and a store that has less is refused.
 Never touches a key. Cost: two PUTs an interval while commands come, of a part and of the head; one for each 64 MiB
 besides.
 """
@@ -28,12 +30,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -59,12 +62,16 @@ __all__ = [
     "sealed_name", "segment_of",
 ]  # fmt: skip
 
+log = logging.getLogger(__name__)
+
 MAGIC = b"BYLINEP\0"
 FORMAT = 1
 _PART = struct.Struct("<8sII16sQQQQQ32s24x")
 assert _PART.size == 128
 CHUNK_BYTES = 1 << 20
 PART_BYTES_MAX = 8 << 20
+MARK = "backup.mark"
+NOTE_EVERY_S = 60.0
 _REMOTE = {
     # Over http only where the operator's AWS_ENDPOINT_URL says so. With options of ours AWS_ALLOW_HTTP has no effect.
     "client_options": {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60), "allow_http": True},
@@ -91,6 +98,8 @@ class Objects:
             self._kept = {directory for directory in self._root.parents if directory.exists()} if self._root else set()
             """Directories whose own names are on disk."""
             self._store: Any = from_url(url, **cast(Any, options))
+            self.digest = hashlib.sha256(url.encode()).hexdigest()
+            """Names the store without what its URL may hold."""
             self._opened = self._directory()
         except (BaseError, ValueError, OSError) as error:
             raise SettingsInvalid(f"backup: {str(error).splitlines()[0]}") from error
@@ -307,6 +316,8 @@ class Shipper:
         self.lag_s = 0.0
         """How old the oldest record of the last part was when it was in the store."""
         self.lag_max_s = 0.0
+        self._noted: tuple[float, str] = (0.0, "")
+        """When the mark was written last, by the monotonic clock, and of which journal."""
         self._since = time.time_ns()
         """Records of before waited for a shipper, not for the store: they do not count."""
 
@@ -341,6 +352,7 @@ class Shipper:
             header = PartHeader.unpack(newest, self._objects.read(newest))
             if header.last > self.sequence:
                 self._go_to(header.segment, last=header)
+        self._check_mark(identity)
         assert self._segment is not None
         self._full = []
         until = self._segment.header.first_sequence
@@ -564,6 +576,7 @@ class Shipper:
             return
         self._objects.replace(head_name(identity), head)
         self._head = head
+        self._note(identity)
         named = {
             beside_name(identity, path, *piece)
             for path, (_, digests) in self._beside.items() for piece in enumerate(digests)
@@ -571,6 +584,45 @@ class Shipper:
         stale = sorted(self._pieces - named)
         self._objects.remove(stale)
         self._pieces -= set(stale)
+
+    def _check_mark(self, identity: bytes) -> None:
+        path = self._directory / MARK
+        try:
+            known = _Mark(**json.loads(path.read_bytes())) if path.exists() else None
+        except (OSError, ValueError, TypeError) as error:
+            why = f"backup: the mark: {error}: see that the store is the right one, then remove {path}"
+            raise JournalCorrupt(why) from error
+        if known is None or (known.store, known.identity) != (self._objects.digest, identity.hex()):
+            return
+        if self.sequence < known.sequence:
+            raise JournalCorrupt(
+                f"backup: this store had the journal up to sequence {known.sequence} and ends with {self.sequence}: "
+                "is its disk mounted, is its bucket whole?"
+            )
+
+    def _note(self, identity: bytes) -> None:
+        """Writes the mark, once a minute: a store that has lost more than that is seen at the next start."""
+        at, of = self._noted
+        if of == identity.hex() and time.monotonic() - at < NOTE_EVERY_S:
+            return
+        mark = _Mark(self._objects.digest, identity.hex(), self.sequence)
+        try:
+            with (self._directory / f"{MARK}.new").open("wb") as file:
+                file.write(json.dumps(asdict(mark)).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            self._disk.rename(f"{MARK}.new", MARK)
+        except OSError as error:
+            log.warning("event=backup_not_noted sequence=%d error=%s", self.sequence, error)
+            return
+        self._noted = time.monotonic(), identity.hex()
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    store: str
+    identity: str
+    sequence: int
 
 
 def beside_name(identity: bytes, path: str, number: int, digest: str) -> str:

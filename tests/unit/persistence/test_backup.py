@@ -820,6 +820,35 @@ async def test_a_directory_that_is_gone_is_no_empty_store_and_nothing_is_shipped
     recovered.close()
 
 
+def test_a_mount_point_without_its_disk_after_a_start_is_no_empty_store(
+    data: Path, tmp_path: Path, slots: np.ndarray
+) -> None:
+    recovered = recover(data, settings=SETTINGS)
+    at = feed(recovered, slots, 0, 300)
+    root = tmp_path / "store"
+    root.mkdir()
+    catch_up(shipper(data, root.as_uri()), recovered)
+    last = recovered.core.sequence
+    away = root.rename(tmp_path / "away")
+    root.mkdir()  # the machine was started, and its disk was not mounted
+    at = feed(recovered, slots, at, 600)
+    with pytest.raises(JournalCorrupt, match=f"up to sequence {last} and ends with 0: is its disk mounted"):
+        shipper(data, root.as_uri())
+    assert not any(path.suffix in (".part", ".segment") or path.name == "head" for path in root.rglob("*"))
+    other = tmp_path / "other"
+    catch_up(shipper(data, other.as_uri()), recovered)  # another URL begins with the first record
+    shutil.rmtree(root)
+    away.rename(root)
+    catch_up(shipper(data, root.as_uri()), recovered)
+    feed(recovered, slots, at, 700)
+    (data / "backup.mark").write_bytes(b"{")
+    with pytest.raises(JournalCorrupt, match="see that the store is the right one"):
+        shipper(data, root.as_uri())
+    (data / "backup.mark").unlink()
+    catch_up(shipper(data, root.as_uri()), recovered)
+    recovered.close()
+
+
 async def test_what_a_backup_lacks_is_told_by_the_store_itself(data: Path, place: str, slots: np.ndarray) -> None:
     recovered = recover(data, settings=SETTINGS)
     at, path = feed(recovered, slots, 0, 600), "settlement/batches.log"
