@@ -41,6 +41,8 @@ from persistence.segments import HEADER_BYTES, Header
 __all__ = ["Restored", "identities", "restore"]
 
 SCRATCH = "restoring"
+MOVING = "restoring.moving"
+"""Names the files beside the journal that a run had begun to move out of SCRATCH."""
 SEGMENT_BYTES_MAX = 1 << 34
 READS_AT_ONCE = 16
 AHEAD_BYTES_MAX = 128 << 20
@@ -132,11 +134,13 @@ def restore(
         _check_free(directory, result.beside)
         if before_moving is not None:
             before_moving(scratch, result)
+        _say_moving(directory, result.beside)
         for path in [*result.beside, segments.DIRECTORY]:  # without the journal nothing starts on what is there in part
             (directory / path).parent.mkdir(parents=True, exist_ok=True)
             os.rename(scratch / path, directory / path)
             sync_directory((directory / path).parent)
         shutil.rmtree(scratch)
+        (directory / MOVING).unlink()
     return result
 
 
@@ -523,9 +527,22 @@ class _Run:
             )
 
 
+def _say_moving(directory: Path, paths: list[str]) -> None:
+    """What is about to get its place, durable: a run that is interrupted meanwhile has left it there itself."""
+    partial = directory / f"{MOVING}.new"
+    with partial.open("w") as file:
+        file.write("\n".join(paths))
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(partial, directory / MOVING)
+    sync_directory(directory)
+
+
 def _check_free(directory: Path, paths: list[str]) -> None:
-    """Raises Refused if one of the files is there."""
-    for path in paths:
+    """Raises Refused if one of the files is there, and no interrupted run left it."""
+    moving = directory / MOVING
+    ours = moving.read_text().split("\n") if moving.exists() else []
+    for path in sorted(set(paths) - set(ours)):
         target = directory / path
         if target.exists():
             raise Refused(f"{target} is there already: restore into an empty directory, or move it away")

@@ -457,6 +457,41 @@ def test_a_restore_goes_on_behind_the_whole_segments_of_one_that_was_interrupted
     recovered.close()
 
 
+def test_a_restore_that_is_killed_at_any_rename_is_finished_by_the_same_command(
+    data: Path, place: str, slots: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped(data, place, slots, seals=True).close()
+    expected, rename, done = files_of(data), os.rename, 0
+
+    class Killed(BaseException):
+        """As SIGKILL: nobody cleans up."""
+
+    def killed(source: Path, target: Path) -> None:
+        nonlocal done
+        if done == dies_at:
+            raise Killed
+        done += 1
+        rename(source, target)
+
+    for dies_at in range(20):
+        directory, done = tmp_path / f"new {dies_at}", 0
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "rename", killed)
+            try:
+                restore(Objects(place), directory)
+            except Killed:
+                assert not (directory / "journal").exists()
+            else:
+                break
+        restore(Objects(place), directory)
+        assert files_of(directory) == expected and not list(directory.glob("restoring*"))
+    assert dies_at >= 3, "the note, a file beside, the journal"
+    (tmp_path / "other" / "settlement").mkdir(parents=True)
+    (tmp_path / "other" / "settlement" / "batches.log").write_bytes(b"of somebody else")
+    with pytest.raises(Refused, match="is there already"):
+        restore(Objects(place), tmp_path / "other")
+
+
 @pytest.mark.parametrize("seals", [True, False], ids=["sealed", "in parts"])
 def test_any_damage_of_an_object_is_found(
     data: Path, place: str, slots: np.ndarray, tmp_path: Path, *, seals: bool
