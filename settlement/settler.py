@@ -185,6 +185,8 @@ class Settler:
         """Batches that are not final, by number; at start also the final ones, until their cut is passed."""
         self._queue: deque[int] = deque()
         self._listings: dict[str, VaultListing] = {}
+        self._shown: dict[str, VaultListing] = {}
+        """Of them, those that the backup has: nobody is told to pay into a vault that a lost machine forgets."""
         self._recent: dict[int, BatchRecord] = {}
         """The last batches, each as it stands."""
         self._halted = ""
@@ -260,17 +262,17 @@ class Settler:
             "pending_batches": len(self._queue),
             "sealing_waits": self._sealing_waits,
             "backup_waits": self._backup.waits if self._backup else "",
-            "vaults": {asset: listing.vault for asset, listing in self._listings.items()},
+            "vaults": {asset: listing.vault for asset, listing in self._shown.items()},
             "coins": {
                 asset: {
                     "scale": next((item.scale for item in self.ledger.assets if item.name == asset), 0),
                     "coin_type": listing.coin_type, "vault_version": listing.initial_version,
                     "faucet": listing.faucet or "", "faucet_version": listing.faucet_initial_version,
                 }
-                for asset, listing in self._listings.items()
+                for asset, listing in self._shown.items()
             },
             "deposits": "minted by the test faucet in the batch's own transaction"
-            if any(listing.faucet for listing in self._listings.values())
+            if any(listing.faucet for listing in self._shown.values())
             else "on the chain before the exchange books them",
             "withdrawals": "paid when pended, then booked" if self._commands else "paid once the core has booked them",
             "waiting_releases": self._waiting_releases,
@@ -509,12 +511,14 @@ class Settler:
                 await self._watcher.begin(self._chain, from_the_start=self._info.executor != "validators")
                 if self._halted or not self._queue:
                     self._chain_error = ""
+                    await self._show_listings(0)
                     self._wake.clear()
                     if self._halted or not self._queue:
                         await self._wake.wait()
                     continue
                 life = self._lives[self._queue[0]]
                 await self._list_assets(life.batch)
+                await self._show_listings(life.batch.last_sequence)
                 if life.state is State.SEALED and not life.was_resumed and (foreign := self._unbacked(life.batch)):
                     await self._halt(life, foreign)
                     continue
@@ -654,6 +658,14 @@ class Settler:
             self._store.append(Listed(time.time_ns(), listing))
             self._listings[listing.asset] = listing
             log.info("settlement=listed asset=%s vault=%s", listing.asset, listing.vault)
+
+    async def _show_listings(self, sequence: int) -> None:
+        """Tell of all vaults, once the backup has their listings, and with them the journal up to `sequence`."""
+        if len(self._shown) == len(self._listings):
+            return
+        if self._backup is not None:
+            await self._backup.wait(sequence)
+        self._shown = dict(self._listings)
 
 
 def _paid(life: Life) -> list[tuple[str, str, bool]]:

@@ -110,11 +110,15 @@ async def test_what_is_paid_on_the_chain_is_in_the_backup_before(
         await reached(lambda: told in caplog.text or settler.status()["final_batch"], "told of, or paid at once")
         assert f"{told}5 " in caplog.text and caplog.text.count(told) == 1, "it waits for the batch's last command"
         assert "the backup has nothing of this exchange yet" in settler.status()["backup_waits"]
+        assert settler.status()["vaults"] == settler.status()["coins"] == {}, "nobody pays into what may be forgotten"
         assert machine.gate.waits_s > 0 and await payments(settler) == []
         machine.shipper.start()
         core.send(op="cut")  # trading goes on, and is cut
         await reached(lambda: settler.status()["pending_batches"] == 2, "the second is sealed")
         assert await payments(settler) == [], "a shipper that has begun has not shipped"
+        machine.ship()
+        await reached(lambda: settler.status()["recent"][0]["status"] == "signed", "its listing is in the backup")
+        assert settler.status()["vaults"]
         machine.ship()
         await reached(lambda: core.balance("user:o", "USDC") == (60_000_000, 0), "paid and booked")
         await reached(lambda: settler.status()["backup_waits"], "the second waits for its own bytes")
