@@ -577,8 +577,8 @@ _SEAT_HOLDS = """
 """Of a seat `s`: its licence holds now, and so does every one above it."""
 
 
-async def seat_opens(db: Any, account_id: UUID, work_id: UUID, before: datetime | None) -> bool:
-    """Whether a seat of the account opens the work now, and that since `before` then."""
+async def seat_opens(db: Any, account_id: UUID, work_id: UUID, since: datetime | None) -> bool:
+    """Whether a seat of the account opens the work now, and was theirs `since` then."""
     found: bool = await db.fetchval(
         f"""
         SELECT EXISTS (
@@ -586,7 +586,7 @@ async def seat_opens(db: Any, account_id: UUID, work_id: UUID, before: datetime 
             WHERE s.account_id = $1 AND l.work_id = $2 AND ($3::timestamptz IS NULL OR s.assigned_at <= $3)
               AND {_SEAT_HOLDS})
         """,
-        account_id, work_id, before,
+        account_id, work_id, since,
     )  # fmt: skip
     return found
 

@@ -78,10 +78,10 @@ class Seats:
             await self._note(db, "license.seat_released", row, caller, account_id)
 
     async def entitled(
-        self, db: Any, caller: Caller, work_id: UUID, chapter_id: UUID | None, before: datetime | None
+        self, db: Any, caller: Caller, work_id: UUID, chapter_id: UUID | None, since: datetime | None
     ) -> bool:
-        """Whether a seat of the caller opens the work now, since `before` then; every chapter is part of it."""
-        return await queries.seat_opens(db, UUID(caller.account_id), work_id, before)
+        """Whether a seat of the caller opens the work now and `since` then; every chapter is part of it."""
+        return await queries.seat_opens(db, UUID(caller.account_id), work_id, since)
 
     async def shelf(self, db: Any, account_id: UUID, before: UUID | None, limit: int) -> list[Entitlement]:
         """For the account's library."""

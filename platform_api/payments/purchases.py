@@ -177,13 +177,13 @@ class Purchases:
         return page(found[: limit + 1], limit, lambda right: (UUID(right.id),))
 
     async def entitled(
-        self, db: Any, caller: Caller, work_id: UUID, chapter_id: UUID | None, before: datetime | None
+        self, db: Any, caller: Caller, work_id: UUID, chapter_id: UUID | None, since: datetime | None
     ) -> bool:
         """Whether the caller may use the work, or this chapter of it, by purchase; without a chapter, anything.
 
-        `before`: by one that was begun by then.
+        `since`: by one that was begun by then.
         """
-        return await queries.may_use(db, UUID(caller.account_id), work_id, chapter_id, before)
+        return await queries.may_use(db, UUID(caller.account_id), work_id, chapter_id, since)
 
     async def access(self, caller: Caller, purchase_id: UUID, chapter_id: UUID | None) -> Access:
         """Signed URLs of what was bought; of one chapter of it if asked for.

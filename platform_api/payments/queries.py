@@ -276,9 +276,9 @@ async def is_being_paid(db: Any, work_id: UUID) -> bool:
 
 
 async def may_use(
-    db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | None, before: datetime | None
+    db: Any, account_id: UUID, work_id: UUID, chapter_id: UUID | None, since: datetime | None
 ) -> bool:  # fmt: skip
-    """The work, or this chapter of it, now, by a purchase that was begun by `before`, if that is given; without a
+    """The work, or this chapter of it, now, by a purchase that was begun by `since`, if that is given; without a
     chapter, anything of the work."""
     found: bool = await db.fetchval(
         """
@@ -288,7 +288,7 @@ async def may_use(
               AND ($4::timestamptz IS NULL
                 OR $4 >= (SELECT created_at FROM payments.purchase WHERE id = e.purchase_id)))
         """,
-        account_id, work_id, chapter_id, before,
+        account_id, work_id, chapter_id, since,
     )  # fmt: skip
     return found
 

@@ -64,7 +64,7 @@ PUBLIC_ROLES = ["preview", "poster", "trailer", "image"]
 CURSORS: dict[str, tuple[type, ...]] = {"newest": (datetime, UUID), "oldest": (datetime, UUID), "title": (str, UUID)}
 
 Entitled = Callable[[Any, Caller, UUID, UUID | None, datetime | None], Awaitable[bool]]
-"""Whether somebody has a right to a work, or a chapter of it: connection, who, work, chapter, before when."""
+"""Whether somebody has a right to a work, or a chapter of it: connection, who, work, chapter, since when."""
 _PURCHASES = ("content_purchase", "rental", "ppv")
 """Kinds of revenue that are purchases of a work by its readers."""
 BeingPaid = Callable[[Any, UUID], Awaitable[bool]]
@@ -488,14 +488,14 @@ class Catalog:
         await self._media.set_public(db, [id_ for id_ in file_ids if id_ not in elsewhere], False)
 
     async def may_use(
-        self, db: Any, visitor: Caller | None, work_id: UUID, chapter_id: UUID | None, before: datetime | None = None
+        self, db: Any, visitor: Caller | None, work_id: UUID, chapter_id: UUID | None, since: datetime | None = None
     ) -> bool:
-        """Whether somebody who is not inside has a right to the work, or to this chapter, since before then; without a
-        chapter, to anything."""
+        """Whether somebody who is not inside has a right to the work, or to this chapter, now and `since` then; without
+        a chapter, to anything."""
         if visitor is None:
             return False
         for entitled in self.rights:
-            if await entitled(db, visitor, work_id, chapter_id, before):
+            if await entitled(db, visitor, work_id, chapter_id, since):
                 return True
         return False
 

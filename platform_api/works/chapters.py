@@ -252,16 +252,16 @@ class Chapters:
         except ApiError as error:
             raise unknown("chapter") from error
         if not inside and row["status"] != "published":
-            gone_at = row["unpublished_at"]
-            if gone_at is None or not await self._catalog.may_use(db, visitor, row["work_id"], chapter_id, gone_at):
+            since = row["unpublished_at"]
+            if since is None or not await self._catalog.may_use(db, visitor, row["work_id"], chapter_id, since):
                 raise unknown("chapter")
         return row, inside
 
     async def _could_read(self, db: Any, visitor: Caller | None, row: Any, number: int) -> bool:
         """Whether readers got this version of the chapter once, and the visitor has a right from before they ceased
         to: what nobody has looked at, a rejected text or a draft, nobody bought."""
-        until = await queries.shown_until(db, row["id"], number)
-        return until is not None and await self._catalog.may_use(db, visitor, row["work_id"], row["id"], until)
+        since = await queries.shown_until(db, row["id"], number)
+        return since is not None and await self._catalog.may_use(db, visitor, row["work_id"], row["id"], since)
 
     async def _lock_own(self, db: Any, caller: Caller, chapter_id: UUID) -> tuple[Any, Any]:
         """The chapter under the lock of its work, and the work."""
