@@ -95,8 +95,8 @@ title is just what was typed is found however old it is, and comes first."""
 COMMON = 50
 """Where a search's walk found so many, they are ranked: of what so many of the newest have, the index has more than
 could be looked at. Where it found fewer, those that the index gave are ranked beside them: if it has more than
-`MATCHES_MAX`, not the newest of them, and others once a work has changed: then two pages may share a work, or lack
-one."""
+`MATCHES_MAX`, not the newest of them, and others once a work has changed: what enters above a cursor, which is a rank,
+is on no page behind it."""
 EXACT_RANK = 10**12
 _SEARCH = (
     "WITH given AS ("

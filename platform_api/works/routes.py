@@ -87,10 +87,11 @@ class WorkController(Controller):
         """Full text over titles, tags and descriptions, the best first. The last word may be a beginning.
 
         A title that is just `q` is always found, and first. Other matches are looked for among the newest 2,000 works,
-        of one creator, category, kind or language if that is asked: if 50 or more of them match, the newest 200 of
-        those are ranked, and older works are left out. Ask for more words, or a filter, where there are more. If fewer
-        match, older works are ranked beside them; of more than 1,000 such works, some. Words are reduced as in
-        `language`, or as in English. To leave words out, as in `-horse`, takes others to be found.
+        of one category, kind or language if that is asked: if 50 or more of them match, the newest 200 of those are
+        ranked, and older works are left out. Ask for more words, or a filter, where there are more. If fewer match,
+        older works are ranked beside them; of more than 1,000 such works, some. Each page is of what is ranked when it
+        is asked for: as works change, one may come twice, and one that enters further up is left out. Words are reduced
+        as in `language`, or as in English. To leave words out, as in `-horse`, takes others to be found.
         """
         filters = await _filters(works, kind, category, genre, tag, language, None, None, None, "USDC")
         return ok(request, *await works.catalog.search(q, language, filters, cursor, limit))
