@@ -35,7 +35,7 @@ __all__ = ["DO_NOT_RESTART", "Child", "ChildFailed", "Supervisor"]
 logger = logging.getLogger(__name__)
 
 DO_NOT_RESTART = 3
-SHORT_LIFE_S = 10.0
+SHORT_LIFE_S = 5.0
 """Who was ready for less has not got over what it died of."""
 BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 """Before the first start again, the second after a short life, and so on."""

@@ -5,10 +5,11 @@
 
 Meanwhile the purses of the same accounts pay in on the chain and take out over REST.
 
-`kill` is SIGKILL, `stop` is SIGSTOP for `pause_s` and then SIGCONT (of the database: of the server and of all that
-serve its connections), `all` is SIGKILL of the supervisor and everything below it, followed by a new start. Each fault
-comes at a random moment of the load. While anything but the core is stopped, orders go on. `all unshipped` is `all`
-while the backup lacks a batch: the process that ships was stopped before it was sealed.
+`kill` is SIGKILL, `stop` is SIGSTOP for `pause_s` and then SIGCONT: of one process, of the database and all that serve
+its connections, or of all, the supervisor too, as a machine that is paused. `all` is SIGKILL of the supervisor and
+everything below it, followed by a new start. Each fault comes at a random moment of the load. While anything but the
+core is stopped, orders go on. `all unshipped` is `all` while the backup lacks a batch: the process that ships was
+stopped before it was sealed.
 
 `kill core twice` is SIGKILL again while the core starts anew: at a random moment behind its first look at the journal,
 or of the whole start, and before it is ready. One that was ready first is killed too, and the next start struck sooner.
@@ -47,7 +48,7 @@ __all__ = ["FAULTS", "Kills", "plan", "run_kills"]
 
 TRADERS = 4
 KILLED = ("core", "marketdata", "backoffice", "postgres", "chain", "api", "backup")
-STOPPED = ("core", "marketdata", "backoffice", "chain", "api", "postgres", "backup")
+STOPPED = ("core", "marketdata", "backoffice", "chain", "api", "postgres", "backup", "all")
 FAULTS = (
     "kill core", "kill core twice", "all", "all unshipped",
     *(f"kill {name}" for name in KILLED[1:]), *(f"stop {name}" for name in STOPPED),
@@ -57,8 +58,7 @@ TAKEN_S = 60.0
 """Until an order is taken, once order entry answers: a start may have cancels to carry out first."""
 FAILURES_KEPT = 20
 STARTS_TRIED = 3
-"""By `kill core twice`: with the four kills of the core that come between two of `all` it dies six times at most, and
-the supervisor gives it eight in a minute."""
+"""By `kill core twice`: each of them makes the supervisor's next pause longer."""
 START_S, OPENED_S = 0.8, 0.2
 """About as long takes a start of the core, and the part of it behind its first look at the journal."""
 
@@ -301,7 +301,7 @@ async def _carry_out(
             began = time.monotonic()
         await _all_up(exchange, {name: dead})
     else:
-        await _stopped(exchange, traders, name, pause_s)
+        await (_all_stopped(exchange, pause_s) if name == "all" else _stopped(exchange, traders, name, pause_s))
         began = time.monotonic()
         await _all_up(exchange, {})
     result.recovery_s.setdefault(fault, []).append(round(time.monotonic() - began, 3))
@@ -391,6 +391,21 @@ async def _stopped(exchange: ExchangeProcess, traders: list[Trader], name: str, 
             os.kill(pid, signal.SIGCONT)
     if asked is not None:
         assert await asked, "it was asked while it was stopped"
+
+
+async def _all_stopped(exchange: ExchangeProcess, pause_s: float) -> None:
+    """SIGSTOP of the supervisor and of all below it, a while, SIGCONT of all: for each of them the time has jumped."""
+    assert exchange.process is not None
+    stopped: list[int] = []
+    while fresh := [pid for pid in (exchange.process.pid, *descendants(exchange.process.pid)) if pid not in stopped]:
+        for pid in fresh:  # parents before their children: who is stopped starts no more
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        stopped += fresh
+    await asyncio.sleep(pause_s)
+    for pid in stopped:
+        with contextlib.suppress(ProcessLookupError):  # it had just ended
+            os.kill(pid, signal.SIGCONT)
 
 
 async def _is_ready(exchange: ExchangeProcess) -> bool:

@@ -1,6 +1,6 @@
 """Real kills and stops under load (F2, F18, F23, F24, F26).
 
-Five kills and three stops here, a hundred kills by `make faults KILLS=100`.
+Five kills and four stops here, a hundred kills by `make faults KILLS=100`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tests.unit.persistence.test_recovery import SETTINGS, feed, workload
 
 async def test_f02_f18_f23_f24_f26_killed_and_stopped_under_load(tmp_path: Path) -> None:
     kills = ["kill core twice", "kill marketdata", "kill backoffice", "kill chain", "all unshipped"]
-    stops = ["stop core", "stop postgres", "stop api"]
+    stops = ["stop core", "stop postgres", "stop api", "stop all"]
     faults = [*kills[:2], *stops[:2], *kills[2:4], *stops[2:], *kills[4:]]
     found = await run_kills(tmp_path, faults, seed=3, rest_s=0.1, batch_s=3)
     assert found.failures == []
