@@ -40,6 +40,9 @@ __all__ = ["TARGETS", "resealed", "seeds_of"]
 Target = Callable[[bytes], bool]
 """True: the bytes were understood, so what lies behind the first refusal was reached."""
 FRAME_MAX = 1 << 16
+ANY, OPEN_END, RESERVED = 2, 16, 32
+GROUP_MARK = 0x47524F55
+"""In the checksum of a group's first record (docs/journal.md)."""
 KEY = generate_key()
 ALICE = 2
 """Who sends the records: in the core of `_listed` as in the directory that their words are made with."""
@@ -54,7 +57,9 @@ class _Keys:
 
 
 def _session(data: bytes) -> bool:
-    """Frames of one connection, the first byte says whether it has signed in. Lengths of two bytes before each."""
+    """Frames of one connection, the first byte says whether it has signed in. Lengths of two bytes before each, whose
+    lowest bits choose the opcode; with 2 it is in a byte of its own, with the bits of a last fragment and of the
+    reserve."""
     nonces = (f"{number:064x}" for number in count(1))
     terms = SessionTerms("local", 1, _Keys(), _encode, lambda: next(nonces), lambda: 5, {"house"}.__contains__)
     session = Session(terms)
@@ -67,7 +72,8 @@ def _session(data: bytes) -> bool:
     for opcode, frame in _frames(data[1:]):
         if session.state is State.CLOSED:
             break
-        for output in session.receive(opcode, frame):
+        told = {"is_final": not opcode & OPEN_END, "has_reserved_bits": bool(opcode & RESERVED)}
+        for output in session.receive(opcode & 15, frame, **told):
             understood = understood or isinstance(output, Submit)
             if isinstance(output, Send) and isinstance(output.payload, bytes) and output.payload[:1] in b"{[":
                 json.loads(output.payload)
@@ -78,8 +84,8 @@ def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
     while at + 2 <= len(data):
         (head,) = struct.unpack_from("<H", data, at)
-        size = head >> 2
-        yield (1, 2, 1, 9)[head & 3], data[at + 2 : at + 2 + size]
+        size, frame = head >> 2, data[at + 2 : at + 2 + (head >> 2)]
+        yield (frame[0], frame[1:]) if head & 3 == ANY and frame else ((1, 2, 1, 9)[head & 3], frame)
         at += 2 + size
 
 
@@ -174,8 +180,11 @@ def _disk(path: str, data: bytes) -> SimulatedDisk:
 
 
 def _journal(data: bytes) -> bool:
-    """A segment of 73,728 bytes from these; with the first byte odd its header's checksum is made to fit."""
+    """A segment of 73,728 bytes from these. By the first byte its header's checksum is made to fit (1), those of its
+    records (2), and their sequences (4)."""
     whole = bytearray(data[1:].ljust(73_728, b"\0")[:73_728])
+    if data[:1] and data[0] & 2:
+        _reseal_records(whole, is_numbered=bool(data[0] & 4))
     if data[:1] and data[0] & 1:
         whole[4092:4096] = crc32c(bytes(whole[:4092])).to_bytes(4, "little")
     first = int.from_bytes(whole[16:24], "little")
@@ -192,6 +201,18 @@ def _journal(data: bytes) -> bool:
     again = segments.scan(disk, segments.list_segments(disk), check_sha256=True)
     assert (again.sequence, again.chain, again.torn_bytes) == (tail.sequence, tail.chain, 0)
     return tail.sequence > 1
+
+
+def _reseal_records(whole: bytearray, *, is_numbered: bool) -> None:
+    at, sequence = segments.HEADER_BYTES, int.from_bytes(whole[16:24], "little")
+    while at < len(whole) and whole[at + 5]:
+        end = at + 128 * whole[at + 5]
+        if is_numbered:
+            whole[at + 8 : at + 16] = (sequence & (1 << 64) - 1).to_bytes(8, "little")
+        crc = crc32c(bytes(whole[at + 4 : end]))
+        is_first = at == segments.HEADER_BYTES or whole[at] & 1
+        whole[at : at + 4] = (crc ^ GROUP_MARK if is_first else crc).to_bytes(4, "little")
+        at, sequence = end, sequence + 1
 
 
 def _snapshot(data: bytes) -> bool:
@@ -310,7 +331,11 @@ def seeds_of(name: str) -> list[bytes]:
     )
     asks = (b'{"op":"ping","rid":1}', b'{"op":"open_orders","rid":"x"}', b'[{"op":"cancel","client_id":"a"}]', place)
     if name == "session":
-        return [b"\1" + _framed(*asks), b"\0" + _framed(place), b"\1" + _framed(bytes(128), opcode=1)]
+        pieces = [bytes([1 | OPEN_END]) + place[:40], bytes([0 | OPEN_END]) + place[40:60], b"\0" + place[60:]]
+        fragments = b"\1" + _framed(*pieces, opcode=ANY)
+        reserved = b"\1" + _framed(bytes([1 | RESERVED]) + place, opcode=ANY)
+        binary = b"\1" + _framed(bytes(128), opcode=1)
+        return [b"\1" + _framed(*asks), b"\0" + _framed(place), binary, fragments, reserved]
     if name == "json":
         cancel_it = b'{"op":"cancel","client_id":"a-1","account":"alice"}'
         return [*asks, cancel_it, b'{"a":1e400,"a":"\\ud800"}', b"\xff\xfe"]
@@ -321,7 +346,7 @@ def seeds_of(name: str) -> list[bytes]:
         order = placed(ALICE, "a-1", 0, 41, 15)
         return [order, cancel(ALICE, "a-1"), order + cancel(ALICE, 7), placed(ALICE, "b", 1, 40, 5, oco="a-1")]
     if name == "journal":
-        return [b"\0" + _written(5), b"\1" + _written(60), b"\1" + bytes(4096)]
+        return [b"\0" + _written(5), b"\1" + _written(60), b"\7" + _written(60), b"\1" + bytes(4096)]
     if name == "snapshot":
         return [bytes(128) + _listed_state(), bytes(128) + bytes(Core().snapshot())]
     if name == "part":

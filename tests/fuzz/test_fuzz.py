@@ -59,6 +59,18 @@ def test_mutants_of_a_snapshot_get_behind_its_digest(monkeypatch: pytest.MonkeyP
         test_f45_f47_nothing_but_a_refusal_leaves_a_reader_of_bytes("snapshot")
 
 
+def test_a_message_in_fragments_and_a_record_that_was_changed_are_read_to_the_end() -> None:
+    """Checksums made to fit let a mutant of a record get behind them."""
+    fragments, reserved = seeds_of("session")[-2:]
+    assert TARGETS["session"](fragments) and not TARGETS["session"](reserved)
+    assert not TARGETS["session"](fragments[:-1]), "they are one message: its last byte is the last fragment's"
+    whole = bytearray(next(data for data in seeds_of("journal") if data[0] == 7))
+    whole[1 + 4096 + 20] ^= 1  # in the time of the first record
+    assert TARGETS["journal"](bytes(whole))
+    whole[0] = 1
+    assert not TARGETS["journal"](bytes(whole))
+
+
 def test_mutants_are_many_and_the_same_for_the_same_seed() -> None:
     one, two = (list(mutants([b"abc" * 50, b"{}"], 500, seed)) for seed in (1, 1))
     assert one == two and len(one) == 500 and len(set(one)) > 450
