@@ -27,7 +27,7 @@ from persistence import segments
 from persistence.backup import PartHeader
 from persistence.disk import SystemClock
 from persistence.journal import Journal, JournalSettings, new_tail
-from persistence.ring import crc32c
+from persistence.ring import chain_word, crc32c
 from persistence.snapshot import read_snapshot, snapshot_name
 from settlement.chain.encoding import Reader, Row, VaultHeader
 from settlement.chain.events import decode_event
@@ -181,7 +181,7 @@ def _disk(path: str, data: bytes) -> SimulatedDisk:
 
 def _journal(data: bytes) -> bool:
     """A segment of 73,728 bytes from these. By the first byte its header's checksum is made to fit (1), those of its
-    records (2), and their sequences (4)."""
+    records (2, and their chain words), and their sequences (4)."""
     whole = bytearray(data[1:].ljust(73_728, b"\0")[:73_728])
     if data[:1] and data[0] & 2:
         _reseal_records(whole, is_numbered=bool(data[0] & 4))
@@ -205,10 +205,13 @@ def _journal(data: bytes) -> bool:
 
 def _reseal_records(whole: bytearray, *, is_numbered: bool) -> None:
     at, sequence = segments.HEADER_BYTES, int.from_bytes(whole[16:24], "little")
+    chain = int.from_bytes(whole[24:32], "little")
     while at < len(whole) and whole[at + 5]:
         end = at + 128 * whole[at + 5]
         if is_numbered:
             whole[at + 8 : at + 16] = (sequence & (1 << 64) - 1).to_bytes(8, "little")
+        chain = chain_word(chain, bytes(whole[at:end].ljust(end - at, b"\0")))
+        whole[at + 24 : at + 32] = chain.to_bytes(8, "little")
         crc = crc32c(bytes(whole[at + 4 : end]))
         is_first = at == segments.HEADER_BYTES or whole[at] & 1
         whole[at : at + 4] = (crc ^ GROUP_MARK if is_first else crc).to_bytes(4, "little")
