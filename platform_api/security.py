@@ -43,7 +43,8 @@ __all__ = [
 ]  # fmt: skip
 
 ALGORITHM = "EdDSA"
-REVOKED_MAX = 100_000
+SESSIONS_MAX = 100_000
+"""Of those that are known to stand, and of those that are known to have ended."""
 ACCESS_COOKIE = "__Host-byline_access"
 REFRESH_COOKIE = "__Host-byline_refresh"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -154,35 +155,36 @@ class TokenSigner:
 
 
 class SessionGuard:
-    """Does the session of a token still stand? Bounded: the session longest unasked is forgotten first."""
+    """Does the session of a token still stand? Bounded: the session longest unasked is forgotten first.
+
+    No request costs more for there being many sessions: one version of a session stands, so each has one entry.
+    """
 
     def __init__(self, look_up: Callable[[Caller], Awaitable[Standing]], cache_seconds: int) -> None:
         """`look_up` raises Unavailable while the database is away."""
         self._look_up = look_up
         self._cache_ns = cache_seconds * 1_000_000_000
-        self._known: OrderedDict[tuple[str, int], tuple[int, Standing]] = OrderedDict()
-        """Good standings, and until when they are taken for good."""
+        self._known: OrderedDict[str, tuple[int, int, Standing]] = OrderedDict()
+        """Of a session, the longest unasked first: until when it is taken for good, its version and good standing."""
         self._revoked: OrderedDict[str, None] = OrderedDict()
 
     def revoke(self, session_id: str) -> None:
         """At once in this process, also while the database is away."""
         self._revoked[session_id] = None
-        if len(self._revoked) > REVOKED_MAX:
+        if len(self._revoked) > SESSIONS_MAX:
             self._revoked.popitem(last=False)
 
     def forget(self, session_id: str) -> None:
         """The next request asks the database again: something about the session has changed."""
-        for key in [key for key in self._known if key[0] == session_id]:
-            del self._known[key]
+        self._known.pop(session_id, None)
 
     async def check(self, caller: Caller) -> Caller:
         """The caller with permissions and proof. Raises ApiError UNAUTHORIZED or FORBIDDEN."""
         if caller.session_id in self._revoked:
             raise unauthorized("session_revoked", "The session has ended: sign in again.")
         now_ns = time.monotonic_ns()
-        key = (caller.session_id, caller.version)
-        until_ns, standing = self._known.get(key, (0, None))
-        if standing is None or until_ns <= now_ns:
+        until_ns, version, standing = self._known.get(caller.session_id, (0, 0, None))
+        if standing is None or until_ns <= now_ns or version != caller.version:
             try:
                 standing = await self._look_up(caller)
             except Unavailable:
@@ -191,11 +193,18 @@ class SessionGuard:
                 raise ApiError(ErrorCode.FORBIDDEN, "This account is suspended.", reason=standing.problem)
             if standing.problem is not None:
                 raise unauthorized(standing.problem, "The session has ended: sign in again.")
-            self._known[key] = (now_ns + self._cache_ns, standing)
-            self._known.move_to_end(key)
-            if len(self._known) > REVOKED_MAX:
-                self._known.popitem(last=False)
+            self._known[caller.session_id] = (now_ns + self._cache_ns, caller.version, standing)
+            self._known.move_to_end(caller.session_id)
+            self._drop_over(now_ns)
         return replace(caller, permissions=standing.permissions, proved_at=standing.proved_at)
+
+    def _drop_over(self, now_ns: int) -> None:
+        """Two at most for each that comes: fewer than come would be left, and all at once would hold up everybody."""
+        for _ in range(2):
+            until_ns, _, _ = next(iter(self._known.values()), (now_ns + 1, 0, None))
+            if until_ns > now_ns and len(self._known) <= SESSIONS_MAX:
+                break
+            self._known.popitem(last=False)
 
 
 def cookie_caller(signer: TokenSigner, method: str, cookie: str, csrf_token: str, site: str) -> Caller:
