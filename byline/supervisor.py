@@ -126,17 +126,24 @@ class Supervisor:
         tasks: set[asyncio.Task[Any]] = set()
         while not self._stopping:
             for child in list(self.children.values()):
-                if self._is_asked_for(child):
-                    tasks.add(asyncio.create_task(self._terminate(child)))
-                is_dead = child.process is None or child.process.poll() is not None
-                if is_dead and (child.state == "running" or (child.state == "failed" and child.is_asked)):
-                    child.state = "waiting"  # one that cannot come up does not keep the others waiting
-                    tasks.add(asyncio.create_task(self._restart(child)))
-            for task in [task for task in tasks if task.done()]:
-                tasks.remove(task)
-                task.result()
+                try:
+                    self._look_after(child, tasks)
+                except OSError as error:  # of a request's file, a log: for want of descriptors, as likely as of a disk
+                    logger.error("event=not_looked_after process=%s error=%s", child.name, error)
             await asyncio.sleep(POLL_S * 5)
         await asyncio.gather(*tasks)
+
+    def _look_after(self, child: Child, tasks: set[asyncio.Task[Any]]) -> None:
+        """Begins what it needs, as one of `tasks`. Raises OSError."""
+        is_dead = child.process is None or child.process.poll() is not None
+        if is_dead and (child.state == "running" or (child.state == "failed" and child.is_asked)):
+            child.state = "waiting"  # one that cannot come up does not keep the others waiting
+            tasks.add(asyncio.create_task(self._restart(child)))
+        if self._is_asked_for(child):
+            tasks.add(asyncio.create_task(self._terminate(child)))
+        for task in [task for task in tasks if task.done()]:
+            tasks.remove(task)
+            task.result()
 
     def _is_asked_for(self, child: Child) -> bool:
         """Takes a request of `byline restart NAME`. True: it runs, and is to be stopped first."""
@@ -170,9 +177,12 @@ class Supervisor:
         return [child for child in self.children.values() if child.state == "failed"]
 
     def log_tail(self, name: str, lines: int = 12) -> str:
-        """The end of the log of `name`."""
+        """The end of the log of `name`; that it cannot be read, if it cannot."""
         path = self._logs / f"{name}.log"
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+        try:
+            return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+        except OSError as error:
+            return f"{path}: {error}"
 
     # ------------------------------------------------------------------------------------------------------------
 

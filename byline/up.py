@@ -150,6 +150,13 @@ class Exchange:
         if self._lock:
             self._lock.release()
 
+    async def until(self, stop: asyncio.Event) -> None:
+        """Until told to stop, or nobody looks after the processes any more: `__aexit__` raises why."""
+        assert self._watching is not None
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait((stopped, self._watching), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+
     def _child(self, name: str) -> Child:
         argv = [sys.executable, "-m", "byline.cli", "process", name]
         return Child(name, argv, self.settings.environment_variables())
@@ -245,7 +252,7 @@ async def _run(settings: Settings, console: Console, seconds: float | None, json
     try:
         _print_addresses(exchange, console)
         if seconds is None:
-            await stop.wait()
+            await exchange.until(stop)
             console.print("stopping …")
         else:
             await _bounded(exchange, stop, seconds, console)

@@ -88,6 +88,24 @@ async def test_what_cannot_be_started_for_want_of_memory_is_tried_again(tmp_path
     await watching
 
 
+async def test_a_moment_without_descriptors_ends_no_watch(tmp_path, monkeypatch, caplog):
+    supervisor = Supervisor(tmp_path)
+    await supervisor.start(child(tmp_path, "a"))
+
+    def none_left(path, **more):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", none_left)
+        watching = asyncio.create_task(supervisor.watch())
+        await until(lambda: "event=not_looked_after process=a" in caplog.text)
+        assert "Too many open files" in supervisor.log_tail("a")
+    os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+    await until(lambda: supervisor.children["a"].restarts == 1 and supervisor.children["a"].state == "running")
+    await supervisor.stop()
+    await watching
+
+
 async def test_one_that_dies_again_and_again_is_tried_for_ever_with_longer_pauses(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("byline.supervisor.BACKOFF_S", (0.0, 0.01, 0.02))
     monkeypatch.setattr("byline.supervisor.TOLD_S", 0.02)
