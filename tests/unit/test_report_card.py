@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("engine", "gateway", "persistence", "settlement", "tests/simulation", "tests/faults")
+FOLDERS = (
+    "byline", "engine", "gateway", "marketdata", "persistence", "settlement", "tests/simulation", "tests/faults",
+    "tests/support",
+)  # fmt: skip
 """What a run of seeds or kills is of."""
 PARTS = ("seeds", "kills")
 
