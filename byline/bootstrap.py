@@ -23,6 +23,7 @@ import logging
 import os
 import re
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -194,6 +195,7 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
             return {
                 "host": host, "port": port, "recovery_s": round(report.seconds, 3),
                 "torn_bytes": report.torn_bytes, **snapshots, **server.status(),
+                "journal_full": int(recovered.journal.status == "disk_full"),
                 **({"tls_port": server.tls_address[1]} if server.tls_address else {}),
             }  # fmt: skip
 
@@ -932,7 +934,14 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         gc.collect()
         gc.freeze()  # routes and types stay: the collector need not walk them again
         gc.set_threshold(*API_GARBAGE)
-        await _report(status, stop, lambda: {"host": settings.host, "port": port, "core": dict(core.status())})
+        await _report(status, stop, facts)
+
+    def facts() -> dict[str, Any]:
+        disk = shutil.disk_usage(data)
+        return {
+            "host": settings.host, "port": port, "core": dict(core.status()),
+            "disk_bytes": disk.total, "disk_free_bytes": disk.free,
+        }  # fmt: skip
 
     async def serve() -> None:
         await server.serve(sockets=[server_socket])

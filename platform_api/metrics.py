@@ -5,11 +5,16 @@
     byline_<process>_stage_seconds{stage}            how long its stages took, where it tells: a histogram
     byline_<process>_key_stage_seconds{key,stage}    the same by API key, where it tells: as many keys as it names
     byline_process_up{process}                       1 if it says that it is ready, and lives
+    byline_process_silent_seconds{process}           since it said anything: old numbers tell nothing
     http_requests_total{method,route,status}         answers
     http_request_duration_seconds{route}             time to answer
     database_query_duration_seconds                  how long a connection was in use
     event_loop_lag_seconds                           how late the loop woke
     outbox_events{state}  jobs{queue,state}          what waits, and what was given up; read when collected
+    outbox_delay_seconds  job_delay_seconds{queue}   how long the oldest of what is due waits
+    settlement_lag_seconds  settlement_halted        the oldest batch that is not final; 1 while a person must look
+    chain_available  registry_available              0 while its node, or the desk of the registry, cannot be asked
+    projection_lag_seq                               commands that PostgreSQL's rows are behind the core; NaN: unknown
     books_differ                                     accounts of which the books say another sum than the core
     user_active_sessions                             sessions that stand; read when collected
     platform_events_total{type}                      what happened: user.registered, work.created, license.applied …
@@ -26,6 +31,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -52,10 +58,13 @@ TEXTS = {
     "commands_binary": "Commands in binary records",
     "commands_fast": "JSON commands that the scanner understood",
     "commands_thorough": "JSON commands that took the thorough path",
+    "disk_bytes": "Size of the disk of the data directory",
+    "disk_free_bytes": "What of it is free for this user",
     "durable_sequence": "The last command whose record is on disk",
     "epoch": "How many times the exchange has started",
     "frames_in": "Frames read",
     "journal_errno": "0, or why the journal stopped",
+    "journal_full": "1 while there is no space for the journal, and cancels alone are taken",
     "lag_s": "Age of the oldest durable command that is not in the backup",
     "open_orders": "Orders open or waiting",
     "pending": "Commands carried out and not yet told",
@@ -81,7 +90,9 @@ TEXTS = {
 }
 """What the numbers of processes are, by name; those of order entry are told in docs/metrics.md."""
 METHODS = ("GET", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS", "PUT")
-BUCKETS_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+BUCKETS_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""The bounds that answers are held to are among them: 0.2 s, and 2 s for the alert."""
+JOB_STATES = ("queued", "picked", "failed")
 BUCKETS_BYTES = tuple(4.0**power for power in range(5, 16))
 """From a kibibyte to a gibibyte."""
 
@@ -106,6 +117,20 @@ class Metrics:
         self._jobs = Gauge("jobs", "Jobs in the queue", ["queue", "state"], registry=self._registry)
         self._money = Gauge("money_commands", "Commands to the core without a final answer", ["state"],
                             registry=self._registry)  # fmt: skip
+        self._outbox_delay = Gauge("outbox_delay_seconds", "How long the oldest event that is not passed on waits",
+                                   registry=self._registry)  # fmt: skip
+        self._job_delay = Gauge("job_delay_seconds", "How long the oldest job that is due waits", ["queue"],
+                                registry=self._registry)  # fmt: skip
+        self._lag_settlement = Gauge("settlement_lag_seconds", "Age of the oldest batch that is not final",
+                                     registry=self._registry)  # fmt: skip
+        self._halted = Gauge("settlement_halted", "1 while settlement is halted, until a person ends it",
+                             registry=self._registry)  # fmt: skip
+        self._chain = Gauge("chain_available", "0 while the chain's node does not answer settlement",
+                            registry=self._registry)  # fmt: skip
+        self._registry_desk = Gauge("registry_available", "0 while nothing can be registered on the chain",
+                                    registry=self._registry)  # fmt: skip
+        self._projection_lag = Gauge("projection_lag_seq", "Commands that PostgreSQL's rows are behind the core",
+                                     registry=self._registry)  # fmt: skip
         self._differ = Gauge("books_differ", "Accounts of which the books say another sum than the core",
                              registry=self._registry)  # fmt: skip
         self._sessions = Gauge("user_active_sessions", "Sessions that stand", registry=self._registry)
@@ -121,6 +146,8 @@ class Metrics:
                                registry=self._registry)  # fmt: skip
         self._payments.set(math.nan)
         self._decided = {"payment.completed": 0, "payment.failed": 0}
+        for type_ in self._decided:
+            self._events.labels(type_)  # from nought on: of a series that begins with 1, the first is no increase
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answer."""
@@ -155,19 +182,32 @@ class Metrics:
         return Counter(name, text, labels, registry=self._registry)
 
     def set_waiting(
-        self, outbox: Mapping[str, int], jobs: Mapping[tuple[str, str], int], money: Mapping[str, int], sessions: int,
-        differences: int,
+        self, outbox: Mapping[str, int], jobs: Mapping[tuple[str, str], int], delays: Mapping[str, float],
+        money: Mapping[str, int], sessions: int, differences: int,
     ) -> None:  # fmt: skip
-        """What was just read of the database."""
-        for state, count in outbox.items():
-            self._outbox.labels(state).set(count)
-        self._jobs.clear()
-        for (queue, state), count in jobs.items():
-            self._jobs.labels(queue, state).set(count)
+        """What was just read of the database. `outbox`: `waiting`, `failed`, and `oldest_seconds` of those that wait;
+        `delays`: seconds, of each queue."""
+        for state in ("waiting", "failed"):
+            self._outbox.labels(state).set(outbox[state])
+        self._outbox_delay.set(outbox["oldest_seconds"])
+        for queue, seconds in delays.items():
+            self._job_delay.labels(queue).set(seconds)
+            for state in JOB_STATES:
+                self._jobs.labels(queue, state).set(jobs.get((queue, state), 0))
         for state, count in money.items():
             self._money.labels(state).set(count)
         self._sessions.set(sessions)
         self._differ.set(differences)
+
+    def set_settlement(
+        self, *, lag_s: float, halted: bool, chain: bool, registry: bool, projection_lag: float
+    ) -> None:
+        """As the back office said last. `projection_lag`: commands; NaN where it is not known."""
+        self._lag_settlement.set(lag_s)
+        self._halted.set(halted)
+        self._chain.set(chain)
+        self._registry_desk.set(registry)
+        self._projection_lag.set(projection_lag)
 
     def text(self) -> bytes:
         """In the text format of Prometheus."""
@@ -190,6 +230,13 @@ class _ProcessCollector(Collector):
         for name, fields in sorted(processes.items()):
             up.add_metric([name], 1.0 if fields.get("ready") and fields.get("alive", True) else 0.0)
         yield up
+        silent = GaugeMetricFamily(
+            "byline_process_silent_seconds", "Since the process said anything of itself", labels=["process"]
+        )
+        for name, fields in sorted(processes.items()):
+            if "written_at" in fields:
+                silent.add_metric([name], max(0.0, time.time() - fields["written_at"]))
+        yield silent
         for name, fields in sorted(processes.items()):
             prefix = "byline_" + NOT_IN_NAMES.sub("_", name.lower())
             for field, value in sorted(fields.items()):

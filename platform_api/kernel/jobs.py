@@ -164,6 +164,14 @@ class Jobs:
         rows = await db.fetch("SELECT entrypoint, status::text, count(*) FROM jobs.pgqueuer GROUP BY 1, 2")
         return {(row["entrypoint"], row["status"]): row["count"] for row in rows}
 
+    async def delays(self, db: Any) -> dict[str, float]:
+        """Of each queue, for how many seconds the oldest job waits that is due: 0 if none does."""
+        rows = await db.fetch(
+            "SELECT entrypoint, extract(epoch FROM now() - min(execute_after))::float8 AS seconds FROM jobs.pgqueuer"
+            " WHERE status = 'queued' AND execute_after <= now() GROUP BY 1"
+        )
+        return dict.fromkeys(QUEUES, 0.0) | {row["entrypoint"]: row["seconds"] for row in rows}
+
     async def requeue(self, db: Any, job_ids: Sequence[int]) -> None:
         """Failed jobs run again, with all their retries."""
         await _queries(AsyncpgDriver(db)).requeue_jobs([JobId(job_id) for job_id in job_ids])

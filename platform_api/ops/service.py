@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ class _Waiting(NamedTuple):
 
     outbox: Any
     jobs: Mapping[tuple[str, str], int]
+    delays: Mapping[str, float]
     money: Mapping[str, int]
     sessions: int
     differences: int
@@ -72,13 +74,23 @@ class OpsService:
         """With what waits in the database, if that answers."""
         try:
             waiting = await self._counts()
-            counts = {"waiting": waiting.outbox["waiting"], "failed": waiting.outbox["failed"]}
-            self._kernel.metrics.set_waiting(
-                counts, waiting.jobs, waiting.money, waiting.sessions, waiting.differences
-            )  # fmt: skip
+            self._kernel.metrics.set_waiting(**waiting._asdict())
         except Unavailable:
             pass  # the numbers of the processes are told without the database's
+        self._tell_settlement()
         return self._kernel.metrics.text()
+
+    def _tell_settlement(self) -> None:
+        settlement, says = self.settlement(), self._kernel.status.read()
+        core, office = says.get("core") or {}, says.get("backoffice") or {}
+        projection = office.get("projection") or {}
+        knows = "released_sequence" in core and "sequence" in projection
+        self._kernel.metrics.set_settlement(
+            lag_s=settlement.oldest_s, halted=settlement.state == "halted",
+            chain=settlement.reason != "chain_unavailable",
+            registry=settlement.reason != "settlement_stopped" and not office.get("registry_error"),
+            projection_lag=max(0, core["released_sequence"] - projection["sequence"]) if knows else math.nan,
+        )  # fmt: skip
 
     async def _counts(self) -> _Waiting:
         """At most `counted_seconds` old. Sessions and jobs are counted by reading all of them, and anybody may ask.
@@ -91,8 +103,8 @@ class OpsService:
                 async with self._kernel.database.connection() as db:
                     self._waiting = _Waiting(
                         await queries.outbox_counts(db), await self._kernel.jobs.counts(db),
-                        await queries.money_counts(db), await queries.active_sessions(db),
-                        await queries.differences(db),
+                        await self._kernel.jobs.delays(db), await queries.money_counts(db),
+                        await queries.active_sessions(db), await queries.differences(db),
                     )  # fmt: skip
                 self._counted_at = time.monotonic()
             return self._waiting

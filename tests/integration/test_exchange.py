@@ -11,6 +11,8 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from byline.client import TradingClient, load_key
 from byline.operator import gateway_url, open_operator
@@ -19,6 +21,7 @@ from persistence.backup import Head
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay, verify
 from tests.support.exchange import ExchangeProcess, rest_of, running
+from tests.support.promql import read, selectors
 from tests.support.waiting import answers, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
@@ -249,6 +252,33 @@ async def test_rest_tells_what_the_core_did(exchange):
         assert missing["success"] is False and missing["error"]["code"] == "NOT_FOUND"
         book = (await http.get("/v1/orderbook/INK-USDC", params={"depth": 5})).json()
         assert book["success"] and len(book["data"]["bids"]) <= 5
+
+
+async def test_each_alert_asks_for_series_and_labels_that_are_told(exchange):
+    rules = yaml.safe_load((Path(__file__).parents[2] / "ops" / "alerts.yml").read_text())["groups"][0]["rules"]
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{exchange.status('api')['port']}") as http:
+        await http.get("/v1/markets")
+        text = (await http.get("/metrics")).text
+    told = [
+        (sample.name, sample.labels) for family in text_string_to_metric_families(text) for sample in family.samples
+    ]
+    asked = {selector for rule in rules for selector in selectors(read(rule["expr"]))}
+    assert len(rules) > 30 and len(asked) > 30
+
+    def is_told(selector):
+        """A label that is not asked for by its value need only be there: a sound exchange answers nothing with 5xx."""
+        return any(
+            name == selector.name
+            and all(label in labels and (how != "=" or labels[label] == value)
+                    for label, how, value in selector.matchers)
+            for name, labels in told
+        )  # fmt: skip
+
+    assert [selector for selector in asked if not is_told(selector)] == []
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(values["byline_api_disk_bytes"]) > float(values["byline_api_disk_free_bytes"]) > 0
+    assert values["chain_available"] == values["registry_available"] == "1.0" and values["settlement_halted"] == "0.0"
+    assert float(values["projection_lag_seq"]) >= 0 and float(values["settlement_lag_seconds"]) >= 0
 
 
 async def test_a_withdrawal_is_paid_on_the_chain_and_then_booked(exchange):

@@ -266,6 +266,11 @@ async def test_failing_job_runs_as_often_as_its_queue_says_and_is_then_kept_unti
     jobs.handle(queue, "try", Body, handler)
     async with database.transaction() as db:
         await jobs.enqueue(db, queue, "try", Body("a"))
+    for due, waits in (("now() + interval '1 hour'", False), ("now() - interval '100 seconds'", True)):
+        await world.sql(f"UPDATE jobs.pgqueuer SET execute_after = {due}")
+        async with database.connection() as db:
+            delays = await jobs.delays(db)
+        assert set(delays) == set(QUEUES) and (delays[queue] >= 100) == waits and sum(delays.values()) == delays[queue]
     worker = Worker(world.dsn, jobs, retry_delay=timedelta(milliseconds=1))
     await worker.drain()
     assert runs == 1 + QUEUES[queue].retries

@@ -476,6 +476,15 @@ async def test_settlement_is_seen_and_trading_does_not_hang_on_it(
     assert found["oldest_s"] == brake.get("unsettled_s", 0.0)
     assert (status["components"]["settlement"], status["components"]["chain"]) == (settlement, chain)
     assert status["status"] == ("operational" if state == "ok" else "degraded"), "trading goes on"
+    for trouble in ("", "the node is away"):
+        office["registry_error"] = trouble
+        lines = (await world.client.get("/metrics")).text.splitlines()
+        for line in (
+            f"settlement_lag_seconds {brake.get('unsettled_s', 0.0)}", f"settlement_halted {float(state == 'halted')}",
+            f"chain_available {float(chain != 'down')}",
+            f"registry_available {float(reason != 'settlement_stopped' and not trouble)}",
+        ):  # fmt: skip
+            assert line in lines
 
 
 async def test_metrics_have_the_names_that_were_agreed(world):
