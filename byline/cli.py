@@ -445,6 +445,21 @@ def people_grant(
     console.print(grant_role(_settings(data), who, role, departments or [], take_away=take_away))
 
 
+@people_app.command("ban")
+def people_ban(
+    who: Annotated[str, typer.Argument(help="Account id, user name, or address of a linked wallet.")],
+    reason: Annotated[str, typer.Option(help="Why, for the audit trail.")],
+    data: DataOption = None,
+) -> None:
+    """Ban an account that staff have suspended, for good: nothing undoes it. Its money and its works stay its own.
+
+    Example: `byline people ban 0x5f… --reason "Sold the works of others, three times."`
+    """
+    from byline.people import ban_account
+
+    console.print(ban_account(_settings(data), who, reason))
+
+
 @people_app.command("rotate-keys")
 def people_rotate_keys(data: DataOption = None) -> None:
     """Add a key for sealed columns. It seals after the next start of the API, which then seals older values anew.

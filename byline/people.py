@@ -21,12 +21,13 @@ from platform_api.contexts import CONTEXTS
 from platform_api.errors import ApiError
 from platform_api.identity.roles import Roles
 from platform_api.identity.sui_signature import BadSignature
+from platform_api.identity.suspensions import ban
 from platform_api.identity.wallet_proof import wallet_address
 from platform_api.kernel.audit import Audit, verify_chain
 from platform_api.kernel.events import Events
 from platform_api.kernel.sealing import rotate
 
-__all__ = ["COLUMN_KEYS", "connected", "dsn_of", "grant_role", "rotate_column_keys", "verify_audit"]
+__all__ = ["COLUMN_KEYS", "ban_account", "connected", "dsn_of", "grant_role", "rotate_column_keys", "verify_audit"]
 
 COLUMN_KEYS = "keys/columns.json"
 
@@ -34,6 +35,11 @@ COLUMN_KEYS = "keys/columns.json"
 def grant_role(settings: Settings, who: str, role: str, departments: Sequence[str], *, take_away: bool) -> str:
     """What was done, in words. Raises SettingsInvalid (no such account or role), Unavailable."""
     return asyncio.run(_grant(dsn_of(settings), who, role, departments, take_away))
+
+
+def ban_account(settings: Settings, who: str, reason: str) -> str:
+    """What was done, in words. Raises SettingsInvalid (no such account, not suspended), Unavailable."""
+    return asyncio.run(_ban(dsn_of(settings), who, reason))
 
 
 def rotate_column_keys(settings: Settings) -> str:
@@ -47,8 +53,22 @@ def verify_audit(settings: Settings) -> tuple[bool, str]:
     return asyncio.run(_verify(dsn_of(settings)))
 
 
+async def _ban(dsn: str, who: str, reason: str) -> str:
+    try:
+        async with connected(dsn) as connection, connection.transaction():
+            account_id = await _account(connection, who)
+            await ban(connection, _events(), Audit(), account_id, reason)
+    except ApiError as error:
+        raise SettingsInvalid(error.message) from error
+    return f"account {account_id} is banned: nobody signs in to it any more; its money and its works stay its own"
+
+
+def _events() -> Events:
+    return Events(type_ for context in CONTEXTS for type_ in context.events)
+
+
 async def _grant(dsn: str, who: str, role: str, departments: Sequence[str], take_away: bool) -> str:
-    roles = Roles(Events(type_ for context in CONTEXTS for type_ in context.events), Audit())
+    roles = Roles(_events(), Audit())
     try:
         async with connected(dsn) as connection, connection.transaction():
             account_id = await _account(connection, who)

@@ -126,6 +126,7 @@ REASONS: Mapping[ErrorCode, Mapping[str, str]] = {
         "step_up_required": "sign once more by `POST /v1/auth/step-up`, then send it again",
         "permission_missing": "the account has no role that may do this: the message names the permission",
         "csrf": "a page must send the session's `X-CSRF-Token`",
+        "account_banned": "nobody signs in to it any more; a wallet's money leaves by the vault's exit",
         "account_suspended": "ask the platform",
         "address_not_allowed": "`POST /v1/users/me/withdrawal-addresses` lists it, and says from when it is good",
         "beyond_license": "the licence permits no new work",

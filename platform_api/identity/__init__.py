@@ -19,7 +19,7 @@ CONTEXT = Context(
     IdentityService,
     events=(
         "user.registered", "user.email_verified", "user.role_granted", "user.role_revoked", "session.revoked",
-        "user.suspended", "user.unsuspended",
+        "user.suspended", "user.unsuspended", "user.banned",
         "wallet.linked", "wallet.unlinked", "api_key.added", "api_key.revoked",
     ),
     sealed=(ACCOUNT_EMAIL, TOKEN_EMAIL),

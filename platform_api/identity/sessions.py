@@ -158,8 +158,7 @@ class Sessions:
             row, created = await self._find_or_make_account(db, wallet, signer)
             if known is not None and row["id"] != known:
                 raise unauthorized("wallet_unlinked", "This wallet has just been unlinked from its account.")
-            if row["status"] != "active":
-                raise ApiError(ErrorCode.FORBIDDEN, "This account is suspended.", reason="account_suspended")
+            _refuse_unless_active(row["status"])
             if created and not self._has_room():
                 self._refused.labels("no_room_for_accounts").inc()
                 message = "The exchange takes no new accounts now."
@@ -209,8 +208,7 @@ class Sessions:
                 return None, str(token["session_id"])
             if token["revoked_at"] is not None or token["expires_at"] <= datetime.now(UTC):
                 raise unauthorized("session_revoked", "The session has ended: sign in again.")
-            if token["status"] != "active":
-                raise ApiError(ErrorCode.FORBIDDEN, "This account is suspended.", reason="account_suspended")
+            _refuse_unless_active(token["status"])
             await queries.mark_refresh_token(db, token["id"])
             wallet = WalletAddress(token["chain"], bytes(token["address"]))
             pair = await self._tokens(
@@ -368,6 +366,13 @@ class Sessions:
             caller.account_id, caller.account, caller.address, caller.session_id, signer.issue(caller), "Bearer",
             signer.seconds, refresh_token, seconds, None, False,
         )  # fmt: skip
+
+
+def _refuse_unless_active(status: str) -> None:
+    if status == "banned":
+        raise ApiError(ErrorCode.FORBIDDEN, "This account is banned, for good.", reason="account_banned")
+    if status != "active":
+        raise ApiError(ErrorCode.FORBIDDEN, "This account is suspended.", reason="account_suspended")
 
 
 def _grants(row: Any) -> list[Grant]:

@@ -1,11 +1,15 @@
-"""Suspending an account, and letting it back: by staff, with a reason.
+"""Suspending an account, and letting it back: by staff, with a reason. Banning it for good: by the command line.
 
-    active ──suspend──▶ suspended ──unsuspend──▶ active
+    active ◀──unsuspend── suspended ──ban──▶ banned
+       └─────suspend─────▶ │
 
 At once: nobody signs in, its sessions, sockets and API keys have ended, its tokens are stale. A job then has the core
 freeze it (orders cancelled, nothing goes out) for as long as that takes. Its works, its money, and what it is owed stay
 where they are. Keys and sessions do not come back with it. Nobody suspends themselves, and nobody here a super_admin:
 that role is the command line's to take away first.
+
+Banned is what was suspended: nothing is open any more, and nothing undoes it. The core keeps the account frozen, which
+never stops an exit: the owner of a Sui wallet takes the money out at the vault itself. Nothing is confiscated.
 """
 
 from __future__ import annotations
@@ -23,20 +27,37 @@ from platform_api.identity import queries
 from platform_api.identity.keys import Keys
 from platform_api.identity.models import AccountStanding
 from platform_api.identity.sessions import Sessions, core_account
+from platform_api.kernel.audit import Audit
 from platform_api.kernel.context import Kernel
+from platform_api.kernel.events import Events
 from platform_api.security import Caller
 
-__all__ = ["Suspensions"]
+__all__ = ["Suspensions", "ban"]
 
 log = structlog.get_logger(__name__)
 
-CORE_STATUS = {"active": "active", "suspended": "frozen"}
+CORE_STATUS = {"active": "active", "suspended": "frozen", "banned": "frozen"}
 
 
 class TellCore(msgspec.Struct, frozen=True):
     """A job: the core must hear how the account stands."""
 
     account_id: UUID
+
+
+async def ban(db: Any, events: Events, audit: Audit, account_id: UUID, reason: str) -> None:
+    """In the transaction of `db`, for the command line. Raises ApiError CONFLICT `not_suspended`."""
+    row = await queries.lock_account(db, account_id)
+    if row["status"] != "suspended":
+        message = f"The account is {row['status']}: only one that staff have suspended is banned."
+        raise ApiError(ErrorCode.CONFLICT, message, reason="not_suspended")
+    subject = ("account", str(account_id))
+    await queries.set_account_status(db, account_id, "banned")
+    await queries.bump_permissions(db, account_id)
+    await events.publish(db, "user.banned", subject, {}, actor=None)
+    await audit.record(
+        db, "user.banned", subject, actor=None, old={"status": "suspended"}, new={"status": "banned", "reason": reason}
+    )
 
 
 class Suspensions:

@@ -4,7 +4,11 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-from engine.messages.errors import Refused
+import pytest
+
+from byline.people import ban_account
+from byline.settings import load_settings
+from engine.messages.errors import Refused, SettingsInvalid
 from tests.support.sales import shop_over
 from tests.support.waiting import HANG_S
 from tests.unit.platform_api.test_sui_signature import Wallet
@@ -311,10 +315,25 @@ async def test_suspended_account_ends_everywhere_at_once_and_comes_back_with_its
         await shop.buy(back, offer, "balance")
         await shop.finish()
         assert len(await shop.get("/v1/library", back)) == 1
+
+        settings = load_settings({"BYLINE_POSTGRES_URL": world.dsn})
+        with pytest.raises(SettingsInvalid, match="only one that staff have suspended is banned"):
+            await asyncio.to_thread(ban_account, settings, account, "Stolen goods.")
+        await shop.post(f"{path}/suspend", own, why)
+        told = await asyncio.to_thread(ban_account, settings, wallet.address, "Stolen goods.")
+        assert told.startswith(f"account {account} is banned")
+        await world.settle()  # the job of the suspension finds it banned
+        assert shop.core.commands[-1] == {"op": "account", "account": f"user:{account}", "status": "frozen"}
+        await world.refused(403, "FORBIDDEN", "account_banned", "POST", "/v1/auth/verify",
+                            json=await world.proof(wallet, "sign_in"))  # fmt: skip
+        await world.refused(401, "UNAUTHORIZED", "session_revoked", "GET", "/v1/users/me", headers=back)
+        await shop.refused(409, "CONFLICT", "not_suspended", f"{path}/unsuspend", own, why)
+        await world.refused(404, "NOT_FOUND", "unknown_user", "GET", f"/v1/users/{account}")
+        assert shop.units(f"user:{account}") > 0
         noted = "SELECT action FROM kernel.audit_entry WHERE resource_id = $1 ORDER BY position"
         rows = await world.sql(noted, account)
         assert [row["action"] for row in rows if row["action"].startswith("user.")] == [
-            "user.suspended", "user.unsuspended"]  # fmt: skip
+            "user.suspended", "user.unsuspended", "user.suspended", "user.banned"]  # fmt: skip
 
 
 async def test_what_the_gateway_lets_in_is_on_its_owners_list(api_dsn):
