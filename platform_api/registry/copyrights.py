@@ -175,6 +175,7 @@ class Copyrights:
         return await self._works.chapters.own_version(db, caller, body.chapter_id, body.number)
 
     async def _check_open(self, db: Any, caller: Caller) -> None:
+        await queries.lock_registering(db, UUID(caller.account_id))
         if await queries.open_registrations(db, UUID(caller.account_id)) >= OPEN_MAX:
             message = f"An account has at most {OPEN_MAX} registrations on their way."
             raise ApiError(ErrorCode.CONFLICT, message, reason="too_many_registrations")

@@ -40,6 +40,12 @@ async def registrations(db: Any, work_id: UUID, before: UUID | None, limit: int)
     return rows
 
 
+async def lock_registering(db: Any, account_id: UUID) -> None:
+    """What an account registers, of whatever work, it registers one after the other: its number is bounded."""
+    query = "SELECT pg_advisory_xact_lock(hashtextextended('registering ' || $1::uuid::text, 0))"
+    await db.execute(query, account_id)
+
+
 async def open_registrations(db: Any, account_id: UUID) -> int:
     query = "SELECT count(*) FROM registry.registration WHERE account_id = $1 AND status IN ('pending', 'submitted')"
     return int(await db.fetchval(query, account_id))

@@ -117,9 +117,7 @@ class WithdrawalService:
                 message = f"amount: must be above zero, at most {most}, with at most {asset['scale']} decimals"
                 raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_amount", field="amount")
             amount = decimal_text(units, asset["scale"])
-            await db.execute(
-                "SELECT pg_advisory_xact_lock(hashtextextended('withdrawal ' || $1::uuid::text, 0))", identity
-            )
+            await _wait_for_others(db, UUID(caller.account_id))
             row = await db.fetchrow("SELECT * FROM money.withdrawal WHERE id = $1", identity)
             if row is None:
                 self._check_settles()
@@ -283,6 +281,7 @@ class WithdrawalService:
         account_id = UUID(caller.account_id)
         try:
             async with self._database.transaction() as db:
+                await _wait_for_others(db, account_id)
                 count = await db.fetchval(
                     "SELECT count(*) FROM money.withdrawal_address WHERE account_id = $1 AND removed_at IS NULL",
                     account_id,
@@ -385,6 +384,11 @@ class WithdrawalService:
         if row["status"] == "confirmed" and row["not_before"] > datetime.now(UTC):
             return "delay"
         return look(self._status).stops or "batch"
+
+
+async def _wait_for_others(db: Any, account_id: UUID) -> None:
+    """What an account asks for comes one after the other: a key is one withdrawal, and what is open is counted."""
+    await db.execute("SELECT pg_advisory_xact_lock(hashtextextended('withdrawal ' || $1::uuid::text, 0))", account_id)
 
 
 def _sui_address(caller: Caller) -> str:

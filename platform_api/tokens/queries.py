@@ -36,6 +36,8 @@ async def expire(db: Any, symbol: str, account_id: UUID) -> None:
 
 
 async def held_count(db: Any, account_id: UUID) -> int:
+    """Until the transaction ends nobody else counts them, who would not see what this one reserves."""
+    await db.execute("SELECT pg_advisory_xact_lock(hashtextextended('symbols ' || $1::uuid::text, 0))", account_id)
     query = "SELECT count(*) FROM tokens.symbol_reservation WHERE account_id = $1 AND status = 'held'"
     count: int = await db.fetchval(query, account_id)
     return count

@@ -325,6 +325,33 @@ async def test_no_more_withdrawals_are_open_than_allowed(world: World) -> None:
     await world.ask("1")
 
 
+@pytest.mark.parametrize("what", ["withdrawals", "users/me/withdrawal-addresses"])
+async def test_what_is_asked_for_at_the_same_instant_is_counted(
+    world: World, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The first is held where it has counted what is open, and is not written yet."""
+    monkeypatch.setattr(withdrawals, "OPEN_MAX", 1)
+    monkeypatch.setattr(withdrawals, "ADDRESSES_MAX", 1)
+    bodies: list[dict[str, str]] = [{"asset": "USDC", "amount": "1"}] * 2
+    if what != "withdrawals":
+        bodies = [{"address": "0x" + "dd" * 32}, {"address": OTHER}]
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    own = "(SELECT account_id FROM identity.wallet WHERE address = $1)"
+    other = await asyncpg.connect(world.server.dsn)
+    try:
+        async with other.transaction():
+            await other.execute(f"SELECT FROM identity.account WHERE id = {own} FOR UPDATE", _address_of(world))
+            asked = [asyncio.create_task(world.answer("POST", f"/v1/{what}", json=body)) for body in bodies]
+            while len(await world.sql(waiting)) < 2 and not any(one.done() for one in asked):
+                await asyncio.sleep(0.01)
+    finally:
+        await other.close()
+    answers = [await one for one in asked]
+    assert sorted(answer.status_code for answer in answers) == [201, 409]
+    (late,) = [answer for answer in answers if answer.status_code == 409]
+    assert late.json()["error"]["details"]["reason"].startswith("too_many")
+
+
 async def test_a_full_disk_closes_no_ref_and_is_waited_for(world: World) -> None:
     """The core takes cancels alone while its disk is nearly full: that passes, a closed ref does not."""
     submit, full = world.core.submit, True

@@ -289,6 +289,24 @@ async def test_licences_beyond_a_days_number_wait_for_the_next_day(world, chain,
     assert sorted(found) == ["issued"] * 4 + ["waiting"]
 
 
+async def test_registrations_asked_for_at_the_same_instant_are_counted_together(world, monkeypatch):
+    """The first is held where it has counted them, and is not written yet."""
+    monkeypatch.setattr(copyrights, "A_DAY", 1)
+    _, _, bearer = await creator(world)
+    works = [await a_story(world, bearer) for _ in range(2)]
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with world.kernel.database.transaction() as db:
+        await db.execute("SELECT FROM identity.account WHERE id = (SELECT account_id FROM works.work WHERE id = $1)"
+                         " FOR UPDATE", UUID(works[0]["id"]))  # fmt: skip
+        asked = [
+            asyncio.create_task(world.client.post("/v1/copyrights", headers=keyed(bearer), json={"work_id": one["id"]}))
+            for one in works
+        ]
+        while len(await world.sql(waiting)) < 2 and not any(one.done() for one in asked):
+            await asyncio.sleep(0.01)
+    assert sorted([(await one).status_code for one in asked]) == [201, 409]
+
+
 async def test_registrations_beyond_a_days_number_are_refused(world, chain, monkeypatch):
     monkeypatch.setattr(copyrights, "A_DAY", 2)
     _, _, bearer = await creator(world)

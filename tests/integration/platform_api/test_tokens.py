@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections import deque
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -17,6 +17,7 @@ from persistence.stores.postgres.projector import Projector
 from platform_api.tokens import queries
 from platform_api.tokens.launch import RESERVED_WORDS
 from platform_api.tokens.service import TokenService
+from platform_api.tokens.symbols import Symbols
 from tests.support.api import opened
 from tests.support.real_core import RealCore
 from tests.unit.platform_api.test_sui_signature import Wallet
@@ -117,6 +118,21 @@ async def test_a_symbol_is_reserved_by_one_of_two(floor):
         await world.data("POST", f"{SYMBOLS}/{next(names)}/reservations", headers=loser)
     await world.refused(409, "CONFLICT", "too_many_reservations", "POST", f"{SYMBOLS}/{next(names)}/reservations",
                         headers=loser)  # fmt: skip
+
+
+@pytest.mark.parametrize("floor", [{"symbols_per_account_max": 1}], indirect=True)
+async def test_symbols_reserved_at_the_same_instant_are_counted_together(floor):
+    world, symbols = floor.world, Symbols(floor.world.kernel)
+    _, session, bearer = await floor.creator(proved=False)
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with world.kernel.database.transaction() as db:
+        await symbols.claim(db, UUID(session["account_id"]), next(names))
+        reserve = world.client.post(f"{SYMBOLS}/{next(names)}/reservations", headers=bearer)
+        second = asyncio.create_task(reserve)
+        while not (second.done() or await world.sql(waiting)):
+            await asyncio.sleep(0.01)
+    answer = await second
+    assert (answer.status_code, answer.json()["error"]["details"]["reason"]) == (409, "too_many_reservations")
 
 
 @pytest.mark.parametrize("symbol", ["AB", "ABCDEFGHIJK", "abc", "1AB", "A-B", "AB%00", "ABC%0A", "A%E2%80%AEB", "ÄBC"])
