@@ -99,5 +99,11 @@ async def own_files(db: Any, account_id: UUID, file_ids: list[UUID]) -> list[Any
     return rows
 
 
+async def lock_files(db: Any, file_ids: list[UUID]) -> None:
+    """In one order for all who want several."""
+    query = "SELECT FROM media.file_object WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
+    await db.execute(query, file_ids)
+
+
 async def set_public(db: Any, file_ids: list[UUID], public: bool) -> None:
     await db.execute("UPDATE media.file_object SET public = $2 WHERE id = ANY($1)", file_ids, public)

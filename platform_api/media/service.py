@@ -230,6 +230,11 @@ class MediaService:
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_file", field=field)
         return {row["id"]: file_info(row) for row in rows}
 
+    async def hold(self, db: Any, file_ids: list[UUID]) -> None:
+        """Whether they are public is said by nobody else until the transaction ends: before who asks looks at what else
+        shows them, which may be changed at the same instant."""
+        await queries.lock_files(db, file_ids)
+
     async def set_public(self, db: Any, file_ids: list[UUID], public: bool) -> None:
         """Whether everybody may read them: previews, posters, images of what is published."""
         await queries.set_public(db, file_ids, public)

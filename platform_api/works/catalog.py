@@ -480,10 +480,12 @@ class Catalog:
             await self._submit(db, str(actor), row, f"Submitted with a change: {what}.")
 
     async def show_files(self, db: Any, work_id: UUID, file_ids: list[UUID]) -> None:
+        await self._media.hold(db, file_ids)
         await self._media.set_public(db, file_ids, True)
 
     async def hide_files(self, db: Any, work_id: UUID, file_ids: list[UUID]) -> None:
-        """Unless another published work shows them."""
+        """Unless another published work shows them, or begins to just now."""
+        await self._media.hold(db, file_ids)
         elsewhere = await queries.shown_elsewhere(db, file_ids, work_id, PUBLIC_ROLES)
         await self._media.set_public(db, [id_ for id_ in file_ids if id_ not in elsewhere], False)
 

@@ -343,6 +343,28 @@ async def test_a_file_of_two_works_is_for_everybody_while_a_published_one_shows_
     await world.data(*url)
 
 
+async def test_a_file_that_two_works_say_something_of_at_the_same_instant_stays_shown(world):
+    """One work is published with it, is not written yet, and the other one is archived."""
+    _, _, bearer = await creator(world)
+    (shown, _), draft = await published(world, bearer, "One"), await story(world, bearer, "Two")
+    poster = await file_of(world, bearer, png(bytes(20)))
+    for work in (shown, draft):
+        body = {"role": "poster", "file_id": poster["id"]}
+        await world.data("POST", f"{WORKS}/{work['id']}/assets", headers=bearer, json=body)
+    first = await chapter(world, bearer, draft)
+    await world.data("POST", f"/v1/chapters/{first['id']}/publish", headers=bearer)
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    turns = []
+    async with world.kernel.database.transaction() as db:
+        await db.execute("SELECT FROM media.file_object WHERE id = $1 FOR UPDATE", UUID(poster["id"]))
+        for path in (f"{draft['id']}/publish", f"{shown['id']}/archive"):
+            turns.append(asyncio.create_task(world.data("POST", f"{WORKS}/{path}", headers=bearer)))
+            while len(await world.sql(waiting)) < len(turns) and not any(turn.done() for turn in turns):
+                await asyncio.sleep(0.01)
+    assert [(await turn)["status"] for turn in turns] == ["published", "archived"]
+    await world.data("GET", f"/v1/files/{poster['id']}/url")
+
+
 async def test_shares_change_with_the_consent_of_those_who_lose(world):
     _, _, bearer = await creator(world)
     (_, ada, ada_bearer), (_, bob, bob_bearer) = await creator(world, "Ada"), await creator(world, "Bob")
