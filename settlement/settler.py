@@ -46,6 +46,7 @@ from settlement.batch import (
     Listed,
     Resumed,
     Sealed,
+    Sent,
     State,
     Stopped,
     StoredEvent,
@@ -320,6 +321,9 @@ class Settler:
                     self._halted = ""
                     if event.number:
                         self._lives[event.number].take(event)
+                case Sent():  # behind the backup's word, and so are the listings before it
+                    self._shown = dict(self._listings)
+                    self._lives[event.number].take(event)
                 case _:
                     self._lives[event.number].take(event)
         last = max(self._lives, default=0)
@@ -519,6 +523,8 @@ class Settler:
                 life = self._lives[self._queue[0]]
                 await self._list_assets(life.batch)
                 await self._show_listings(life.batch.last_sequence)
+                if self._halted:  # while the backup was waited for
+                    continue
                 if life.state is State.SEALED and not life.was_resumed and (foreign := self._unbacked(life.batch)):
                     await self._halt(life, foreign)
                     continue

@@ -150,6 +150,10 @@ async def test_what_is_paid_on_the_chain_is_in_the_backup_before(
         check_rows(again.bench, settler)
         done = await payments(settler)
         assert done == [("BatchCommitted", 1), ("Withdrawn", 40_000_000), ("BatchCommitted", 2), ("BatchCommitted", 3)]
+    (tmp_path / "store").rename(tmp_path / "away")
+    async with again.bench.settler(back, commands=back, backup=again.gate) as settler:
+        await reached(lambda: settler.settled_batch, "loaded again, without the store")
+        assert settler.status()["vaults"], "deposits into a vault that the backup has go on"
     again.recovered.close()
 
 
