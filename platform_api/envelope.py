@@ -39,7 +39,8 @@ T = TypeVar("T")
 CursorPart = int | str | UUID | datetime
 
 Limit = Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)]
-Cursor = Annotated[str | None, QueryParameter(max_length=300)]
+Cursor = Annotated[str | None, QueryParameter(max_length=1_500)]
+"""The longest is of a list by title: 255 characters of four bytes, and an id."""
 IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", required=False, max_length=64)]
 
 

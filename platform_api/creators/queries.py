@@ -84,7 +84,7 @@ async def creators(
     after: tuple[Any, ...] | None,
     limit: int,
 ) -> list[Any]:
-    """`after` is the cursor's key in the sort's order.
+    """Each with its `key` in the sort's order, as PostgreSQL has it; `after` is that of the cursor, with its id.
 
     As lists of works: what seldom fits is not looked for in an order to its end.
     """
@@ -105,13 +105,13 @@ async def creators(
     rows: list[Any] = await db.fetch(
         f"""
         WITH walked AS (
-            SELECT {id_} AS id, row_number() OVER (ORDER BY {order}) AS place FROM {source} WHERE {beyond}
-            ORDER BY {order} LIMIT {steps}),
+            SELECT {id_} AS id, {key[0]} AS key, row_number() OVER (ORDER BY {order}) AS place FROM {source}
+            WHERE {beyond} ORDER BY {order} LIMIT {steps}),
         page AS (
-            SELECT w.id, w.place, c.fits FROM walked w CROSS JOIN LATERAL (
+            SELECT w.id, w.key, w.place, c.fits FROM walked w CROSS JOIN LATERAL (
                 SELECT {fits} AS fits FROM creators.creator c WHERE c.id = w.id LIMIT 1) c
             WHERE c.fits OR w.place = {steps} ORDER BY w.place LIMIT {count})
-        SELECT x.*, p.place, p.fits FROM page p CROSS JOIN LATERAL ({_CREATOR} WHERE c.id = p.id LIMIT 1) x
+        SELECT x.*, p.key, p.place, p.fits FROM page p CROSS JOIN LATERAL ({_CREATOR} WHERE c.id = p.id LIMIT 1) x
         ORDER BY p.place
         """,
         *arguments, steps_max, limit,
@@ -123,10 +123,10 @@ async def creators(
         f"""
         WITH hit AS MATERIALIZED (SELECT c.id, c.display_name FROM creators.creator c WHERE {fits}),
         page AS (
-            SELECT c.id, row_number() OVER (ORDER BY {order}) AS place FROM hit c CROSS JOIN LATERAL (
+            SELECT c.id, {key[0]} AS key, row_number() OVER (ORDER BY {order}) AS place FROM hit c CROSS JOIN LATERAL (
                 SELECT * FROM creators.tally t WHERE t.creator_id = c.id LIMIT 1) t
             WHERE {beyond} ORDER BY {order} LIMIT ${len(arguments) + 1})
-        SELECT x.* FROM page p CROSS JOIN LATERAL ({_CREATOR} WHERE c.id = p.id LIMIT 1) x ORDER BY p.place
+        SELECT x.*, p.key FROM page p CROSS JOIN LATERAL ({_CREATOR} WHERE c.id = p.id LIMIT 1) x ORDER BY p.place
         """,
         *arguments, limit,
     )  # fmt: skip

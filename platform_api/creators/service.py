@@ -147,13 +147,9 @@ class CreatorService:
         after = cursor_from(cursor, *CURSORS[sort])
         async with self._database.connection() as db:
             rows = await queries.creators(db, sort, category, type_, verified, after, limit + 1)
-        keys = {
-            "newest": lambda row: (row["id"],),
-            "followers": lambda row: (row["follower_count"], row["id"]),
-            "trending": lambda row: (row["trend"], row["id"]),
-            "name": lambda row: (row["display_name"].lower(), row["id"]),
-        }
-        rows, pagination = page(rows, limit, keys[sort])
+        rows, pagination = page(
+            rows, limit, lambda row: (row["id"],) if sort == "newest" else (row["key"], row["id"])
+        )
         return [_creator(row) for row in rows], pagination
 
     async def search(

@@ -485,6 +485,18 @@ async def test_lists_and_search_show_what_is_published_and_nothing_else(world):
         await world.refused(400, "VALIDATION_ERROR", "invalid", "GET", f"{WORKS}{bad}")
 
 
+async def test_longest_titles_are_listed_page_by_page(world):
+    _, _, bearer = await creator(world)
+    tag = "q" + uuid4().hex
+    made = [(await published(world, bearer, number + "𝕬" * 254, tags=[tag]))[0]["id"] for number in "12"]
+    found, query = [], {"sort": "title", "tag": tag, "limit": 1}
+    while len(found) < len(made):
+        answer = (await world.client.get(WORKS, params=query)).json()
+        found += [entry["id"] for entry in answer["data"]]
+        query["cursor"] = answer["pagination"]["next_cursor"]
+    assert query["cursor"] is None and found == made
+
+
 @pytest.mark.parametrize(
     ("name", "own", "other"),
     [("kind", "story", "film"), ("category", "literature", "music"), ("language", "de", "en"),
