@@ -206,12 +206,17 @@ class EmbeddedPostgres:
         )
 
     def _initdb(self) -> None:
-        if self.cluster.exists():
-            shutil.rmtree(self.cluster)  # an initdb that was cut short: it holds nothing yet
-        with open(self.log, "ab") as log:
-            argv = ["initdb", "-D", str(self.cluster), "-U", "byline", "-A", "trust", "-E", "UTF8", "--locale=C"]
-            code = self._popen([*argv, "--no-sync"], log).wait()
-        if code:
+        argv = ["initdb", "-D", str(self.cluster), "-U", "byline", "-A", "trust", "-E", "UTF8", "--locale=C"]
+        # Bytes decide the order of texts, Unicode what is a letter and its capital: by C alone a search for `война`
+        # does not find `Война`. A system without that locale has the searches of C.
+        for letters in ("C.UTF-8", "C"):
+            if self.cluster.exists():
+                shutil.rmtree(self.cluster)  # an initdb that was cut short, or failed: it holds nothing yet
+            with open(self.log, "ab") as log:
+                code = self._popen([*argv, f"--lc-ctype={letters}", "--no-sync"], log).wait()
+            if not code:
+                break
+        else:
             raise PostgresFailed(f"initdb failed with status {code}:\n{self._tail()}")
         with open(self.cluster / "postgresql.conf", "a") as configuration:
             configuration.write(_CONFIGURATION)

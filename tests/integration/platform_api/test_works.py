@@ -497,6 +497,15 @@ async def test_longest_titles_are_listed_page_by_page(world):
     assert query["cursor"] is None and found == made
 
 
+async def test_words_of_any_letters_are_found_whatever_their_capitals_and_quotes(world):
+    _, _, bearer = await creator(world)
+    word = "q" + uuid4().hex
+    work, _ = await published(world, bearer, f"Война – “{word}”")
+    for text in (f"{word} война", f"ВОЙНА {word}", word):
+        found = await world.data("GET", f"{WORKS}/search", params={"q": text})
+        assert [entry["id"] for entry in found] == [work["id"]], text
+
+
 @pytest.mark.parametrize(
     ("name", "own", "other"),
     [("kind", "story", "film"), ("category", "literature", "music"), ("language", "de", "en"),
