@@ -1,4 +1,4 @@
-"""Texts that people write, as types of request bodies.
+"""Texts of request bodies, as types: those that people write, amounts, and names of assets.
 
 A `Line` holds no control characters, line ends or marks that turn the direction of what follows; a `Prose` may have
 line ends and tabs. Neither holds NUL, which PostgreSQL cannot keep. `$` alone would let one line end pass.
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from litestar.params import QueryParameter
 from msgspec import Meta
 
-__all__ = ["LINE", "PROSE", "Category", "Genre", "SearchText", "Url", "line", "prose"]
+__all__ = ["LINE", "PROSE", "Amount", "AssetName", "Category", "Genre", "SearchText", "Url", "line", "prose"]
 
 _TURNING = r"\u202a-\u202e\u2066-\u2069"
 LINE = rf"^[^\x00-\x1f\x7f-\x9f\u2028\u2029{_TURNING}]*$(?!\n)"
@@ -28,6 +28,12 @@ def prose(max_length: int, example: str, *, min_length: int = 0) -> Meta:
     return Meta(min_length=min_length, max_length=max_length, pattern=PROSE, examples=[example])
 
 
+Amount = Annotated[
+    str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)", examples=["12.5"])
+]
+"""A decimal of its asset, not below zero."""
+AssetName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$(?!\n)", examples=["USDC"])]
+"""Of the core."""
 _CODE = r"^[a-z0-9_]+$(?!\n)"
 Genre = Annotated[str, Meta(min_length=2, max_length=50, pattern=_CODE, examples=["drama"])]
 Category = Annotated[str, Meta(min_length=2, max_length=50, pattern=_CODE, examples=["literature"])]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from platform_api.texts import prose
+from platform_api.texts import line, prose
 
 __all__ = [
     "AccountStanding", "ApiKey", "ApiKeyRequest", "CurrentSession", "Device", "DeviceInfo", "EmailPending",
@@ -77,7 +77,7 @@ class DeviceInfo(Struct, frozen=True, forbid_unknown_fields=True):
     """Sessions of one kind and name are of one device."""
 
     kind: DeviceKind
-    name: Annotated[str, Meta(min_length=1, max_length=80, examples=["Studio laptop"])]
+    name: Annotated[str, line(80, "Studio laptop", min_length=1)]
 
 
 class WalletProof(Struct, frozen=True, forbid_unknown_fields=True):
@@ -218,8 +218,8 @@ class ProfilePatch(Struct, frozen=True, forbid_unknown_fields=True):
     writers."""
 
     username: Username | msgspec.UnsetType = msgspec.UNSET
-    display_name: Annotated[str, Meta(max_length=80, examples=["Ink"])] | msgspec.UnsetType = msgspec.UNSET
-    bio: Annotated[str, Meta(max_length=2000, examples=["Writes serials."])] | msgspec.UnsetType = msgspec.UNSET
+    display_name: Annotated[str, line(80, "Ink")] | msgspec.UnsetType = msgspec.UNSET
+    bio: Annotated[str, prose(2000, "Writes serials.")] | msgspec.UnsetType = msgspec.UNSET
     avatar_url: Url | msgspec.UnsetType = msgspec.UNSET
     cover_url: Url | msgspec.UnsetType = msgspec.UNSET
     preferences: Preferences | msgspec.UnsetType = msgspec.UNSET
@@ -262,7 +262,7 @@ class ApiKeyRequest(Struct, frozen=True, forbid_unknown_fields=True):
         str, Meta(min_length=64, max_length=64, pattern=r"^[0-9a-fA-F]{64}$(?!\n)", examples=["d75a9801" * 8])
     ]
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=2)]
-    label: Annotated[str, Meta(max_length=64)] = ""
+    label: Annotated[str, line(64, "Trading bot")] = ""
 
 
 class ApiKey(Struct, frozen=True):

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from platform_api.texts import prose
-from platform_api.works.models import Amount, AssetName, Bps
+from platform_api.texts import Amount, prose
+from platform_api.works.models import AssetName, Bps
 
 __all__ = [
     "Application", "ApplicationRequest", "ApplicationStatus", "Authorization", "AuthorizationEvent",

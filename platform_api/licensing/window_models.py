@@ -8,7 +8,8 @@ from uuid import UUID
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from platform_api.licensing.models import Moment, Territories, TerritoryCode
-from platform_api.works.models import Amount, AssetName
+from platform_api.texts import Amount
+from platform_api.works.models import AssetName
 
 __all__ = ["PAID_TYPES", "WorkAvailability", "BulkRequest", "Opening", "Window", "WindowPatch", "WindowRequest"]
 

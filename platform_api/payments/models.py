@@ -5,20 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from uuid import UUID
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from platform_api.payments.test_provider import Card
-from platform_api.texts import line
+from platform_api.texts import Amount, AssetName, line
 
 __all__ = [
     "Access", "AccessFile", "Entitlement", "Intent", "IntentRequest", "Payment", "Purchase", "PurchaseRequest",
     "Received", "Refund", "RefundRequest", "Sale", "TestPayment", "TestPaymentDone", "Transfer", "TransferRequest",
 ]  # fmt: skip
 
-AssetName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$(?!\n)", examples=["USDC"])]
-Amount = Annotated[
-    str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)", examples=["12.5"])
-]
 IntentStatus = Literal[
     "requires_payment", "processing", "succeeded", "failed", "cancelled", "expired", "partially_refunded", "refunded"
 ]

@@ -9,6 +9,8 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
+from platform_api.texts import Amount, AssetName
+
 __all__ = [
     "PERIOD", "Balance", "Calculation", "CalculationRequest", "CreatorRoyalties", "Distribution", "DistributionLine",
     "LicenceShare", "LicenceShareConsent", "Payout", "PayoutRequest", "Period", "Report", "ReportLine",
@@ -18,10 +20,6 @@ __all__ = [
 
 RevenueKind = Literal["content_purchase", "rental", "ppv", "licence_fee", "product_sale", "coin_spend"]
 Role = Literal["producer", "distributor", "collaborator", "licensor"]
-AssetName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$(?!\n)", examples=["USDC"])]
-Amount = Annotated[
-    str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)", examples=["12.5"])
-]
 PERIOD = re.compile(r"^20[0-9]{2}-(0[1-9]|1[0-2])$(?!\n)")
 Period = Annotated[str, Meta(pattern=PERIOD.pattern, examples=["2026-10"])]
 """A month in UTC."""

@@ -6,18 +6,16 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from platform_api.texts import Amount, AssetName, line
+
 __all__ = [
     "Address", "AddressRequest", "Confirmation", "DepositArgument", "DepositRequest", "DepositRoute", "Withdrawal",
     "WithdrawalRequest",
 ]  # fmt: skip
 
-Amount = Annotated[
-    str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)", examples=["12.5"])
-]
 AddressText = Annotated[
     str, Meta(min_length=66, max_length=66, pattern=r"^0x[0-9a-fA-F]{64}$(?!\n)", examples=["0x" + "5f" * 32])
 ]
-AssetName = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class WithdrawalRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,7 +61,7 @@ class Withdrawal(Struct, frozen=True):
 
 class AddressRequest(Struct, frozen=True, forbid_unknown_fields=True):
     address: AddressText
-    label: Annotated[str, Meta(max_length=64)] = ""
+    label: Annotated[str, line(64, "Hardware wallet")] = ""
 
 
 class Address(Struct, frozen=True):

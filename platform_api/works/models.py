@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from platform_api.media.models import FileInfo, Sha256
-from platform_api.texts import PROSE, Category, Genre, line, prose
+from platform_api.texts import PROSE, Amount, Category, Genre, line, prose
 
 __all__ = [
     "BODY_MAX", "BODY_MIN", "Asset", "AssetRequest", "Chapter", "ChapterDetail", "ChapterPatch", "ChapterRequest",
@@ -32,9 +32,6 @@ Language = Annotated[
     str, Meta(min_length=2, max_length=35, pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$(?!\n)", examples=["en"])
 ]
 Note = Annotated[str, line(500, "Second edition")]
-Amount = Annotated[
-    str, Meta(min_length=1, max_length=41, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)", examples=["2.5"])
-]
 AssetName = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[A-Z0-9_.-]+$(?!\n)", examples=["USDC"])]
 Bps = Annotated[int, Meta(ge=0, le=10_000)]
 Duration = Annotated[int, Meta(ge=0, le=10_000_000)]

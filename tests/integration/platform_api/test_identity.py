@@ -282,7 +282,8 @@ async def test_profile_is_public_without_what_is_private(world):
         "id", "username", "display_name", "bio", "avatar_url", "cover_url", "created_at",
     }  # fmt: skip
     for bad in ({"avatar_url": "javascript:alert(1)"}, {"preferences": {"colour": "red"}},
-                {"preferences": {"language": "../../etc"}}, {"preferences": {"genres": ["x"] * 51}}):  # fmt: skip
+                {"preferences": {"language": "../../etc"}}, {"preferences": {"genres": ["x"] * 51}},
+                {"display_name": "Ink\x1b[2J"}, {"display_name": "a\nb"}, {"bio": "\u202eknI"}):  # fmt: skip
         await world.refused(400, "VALIDATION_ERROR", "invalid", "PATCH", "/v1/users/me", headers=bearer, json=bad)
     await world.sql("UPDATE identity.account SET status = 'suspended' WHERE id = $1", UUID(session["account_id"]))
     for id_ in (session["account_id"], str(uuid4()), "me2", "%00"):
