@@ -66,6 +66,35 @@ def create_app(
     mail: MailPort | None = None,
 ) -> Gate:
     """The ASGI application, for uvicorn. `database` and `mail` are made from the settings unless given."""
+    kernel = _kernel(settings, core, book, status, database, mail)
+    parts = _parts(kernel, proofs)
+    add_upkeep(
+        kernel, [column for context in CONTEXTS for column in context.sealed],
+        [context.upkeep for context in CONTEXTS if context.upkeep is not None],
+    )  # fmt: skip
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        await kernel.database.open()
+        try:
+            async with in_background(kernel):
+                yield
+        finally:
+            await kernel.limits.close()
+            await kernel.database.close()
+
+    web_folder = settings.web_folder if settings.web_folder is not None and settings.web_folder.is_dir() else None
+    routes = _routes(frozenset(parts), web_folder, settings.body_bytes_max, tuple(settings.cors_origins))
+    catalogue = [prefix for context in CONTEXTS for prefix in context.catalogue]
+    binary = [prefix for context in CONTEXTS for prefix in context.binary]
+    return Gate(routes, kernel, parts, lifespan, kernel.metrics.observe, catalogue=catalogue, binary=binary)
+
+
+def _kernel(
+    settings: ApiSettings, core: CorePort, book: BookPort, status: StatusPort, database: Database | None,
+    mail: MailPort | None,
+) -> Kernel:  # fmt: skip
+    """Without services yet."""
     metrics = Metrics(status)
     owned = database or Database(
         settings.postgres_dsn,
@@ -76,7 +105,7 @@ def create_app(
     owned.observe = metrics.query_seconds
     if mail is None and settings.mail_folder is not None:
         mail = OutboxFolder(settings.mail_folder, settings.mail_sender)
-    kernel = Kernel(
+    return Kernel(
         settings=settings,
         database=owned,
         core=core,
@@ -92,40 +121,24 @@ def create_app(
         signer=TokenSigner(load_signing_key(settings.signing_key_path), settings.domain, settings.access_seconds),
         metrics=metrics,
     )
+
+
+def _parts(kernel: Kernel, proofs: ProofPort) -> dict[str, Any]:
+    """What the arguments of routes come from, by name: the services of all contexts, made here, among them."""
     parts: dict[str, Any] = {
         "kernel": kernel,
-        "settings": settings,
-        "database": owned,
-        "processes": status,
+        "settings": kernel.settings,
+        "database": kernel.database,
+        "processes": kernel.status,
         "proofs": proofs,
     }
     for context in CONTEXTS:
         if context.service is not None:
             parts[context.name] = service = context.service(kernel)
             kernel.services[type(service)] = service
-    parts["guard"] = SessionGuard(
-        kernel.service(IdentityService).sessions.standing_of, settings.session_cache_seconds
-    )
-    add_upkeep(
-        kernel, [column for context in CONTEXTS for column in context.sealed],
-        [context.upkeep for context in CONTEXTS if context.upkeep is not None],
-    )  # fmt: skip
-
-    @asynccontextmanager
-    async def lifespan() -> AsyncIterator[None]:
-        await owned.open()
-        try:
-            async with in_background(kernel):
-                yield
-        finally:
-            await kernel.limits.close()
-            await owned.close()
-
-    web_folder = settings.web_folder if settings.web_folder is not None and settings.web_folder.is_dir() else None
-    routes = _routes(frozenset(parts), web_folder, settings.body_bytes_max, tuple(settings.cors_origins))
-    catalogue = [prefix for context in CONTEXTS for prefix in context.catalogue]
-    binary = [prefix for context in CONTEXTS for prefix in context.binary]
-    return Gate(routes, kernel, parts, lifespan, metrics.observe, catalogue=catalogue, binary=binary)
+    standing_of = kernel.service(IdentityService).sessions.standing_of
+    parts["guard"] = SessionGuard(standing_of, kernel.settings.session_cache_seconds)
+    return parts
 
 
 @lru_cache(maxsize=8)

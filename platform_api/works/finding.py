@@ -292,23 +292,7 @@ async def search(
     end = arguments.put("ORDER BY r.rank DESC, r.id DESC LIMIT {}", limit)
     # A CTE is planned as if it were read to its end, and read as far as is asked for.
     rows: list[Any] = await db.fetch(
-        f"""{query},
-        walked AS MATERIALIZED (
-            SELECT * FROM (
-                SELECT *, row_number() OVER so_far AS place, worded AND filtered AS fits,
-                    count(*) FILTER (WHERE worded) OVER so_far AS words_fit,
-                    count(*) FILTER (WHERE filtered) OVER so_far AS filters_fit
-                FROM (
-                    SELECT w.id, w.search, w.published_at, {stretch.named}, {_MATCHES} AS worded, {where} AS filtered
-                    FROM works.work w WHERE {stretch.where} ORDER BY {stretch.by}
-                    LIMIT {arguments.put("(SELECT {}::bigint)", WALK_MAX)}) w
-                WINDOW so_far AS (ORDER BY {stretch.by_names} ROWS UNBOUNDED PRECEDING)) w
-            WHERE fits OR place = {WALK_MAX} ORDER BY {stretch.by_names} LIMIT {CANDIDATES_MAX}
-        ),
-        end_of_walk AS MATERIALIZED (
-            SELECT filters_fit < words_fit AS by_filters FROM walked
-            WHERE place = {WALK_MAX} AND (SELECT count(*) FROM walked WHERE fits) < {COMMON}
-        ),
+        f"""{query}, {_walk_of_search(arguments, stretch, where)},
         filtered AS MATERIALIZED ({looked_up} AND (SELECT by_filters FROM end_of_walk)),
         few AS MATERIALIZED (SELECT * FROM filtered LIMIT {MATCHES_MAX + 1}),
         hit AS MATERIALIZED (
@@ -340,3 +324,25 @@ async def search(
         *arguments, timeout=SECONDS_MAX,
     )  # fmt: skip
     return rows
+
+
+def _walk_of_search(arguments: _Arguments, stretch: _Stretch, where: str) -> str:
+    """`walked`: what fits of the stretch, and the last work looked at. `end_of_walk`: a row if that was too little,
+    which says whether fewer works met the filters than the words."""
+    return f"""
+        walked AS MATERIALIZED (
+            SELECT * FROM (
+                SELECT *, row_number() OVER so_far AS place, worded AND filtered AS fits,
+                    count(*) FILTER (WHERE worded) OVER so_far AS words_fit,
+                    count(*) FILTER (WHERE filtered) OVER so_far AS filters_fit
+                FROM (
+                    SELECT w.id, w.search, w.published_at, {stretch.named}, {_MATCHES} AS worded, {where} AS filtered
+                    FROM works.work w WHERE {stretch.where} ORDER BY {stretch.by}
+                    LIMIT {arguments.put("(SELECT {}::bigint)", WALK_MAX)}) w
+                WINDOW so_far AS (ORDER BY {stretch.by_names} ROWS UNBOUNDED PRECEDING)) w
+            WHERE fits OR place = {WALK_MAX} ORDER BY {stretch.by_names} LIMIT {CANDIDATES_MAX}
+        ),
+        end_of_walk AS MATERIALIZED (
+            SELECT filters_fit < words_fit AS by_filters FROM walked
+            WHERE place = {WALK_MAX} AND (SELECT count(*) FROM walked WHERE fits) < {COMMON}
+        )"""
