@@ -142,7 +142,13 @@ async def search(
     after: tuple[Any, ...],
     limit: int,
 ) -> list[Any]:
-    """By rank, in millionths; ties by id. Of more than CANDIDATES_MAX matches the most followed are ranked."""
+    """By rank, in millionths; ties by id. Of more than CANDIDATES_MAX matches the most followed are ranked.
+
+    Works have other ways (`works/finding.py`): a walk along the one index that has their order, and what it did not
+    reach is looked up, or left out. Creators are in the order of what is counted of them beside (`tally`), so no index
+    has their words and that; and of a tenth as many all that match are found, and the most followed taken. A list of
+    them may walk either table. What both share is that a query's last word is taken for a beginning.
+    """
     rows: list[Any] = await db.fetch(
         SEARCH_QUERY
         + f""",
