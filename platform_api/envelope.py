@@ -26,8 +26,8 @@ from platform_api.moments import is_moment
 
 __all__ = [
     "BIGINT_MAX", "LIMIT_DEFAULT", "LIMIT_MAX", "Cursor", "Envelope", "IfMatch", "Limit", "Meta", "Pagination",
-    "check_version", "cursor_from", "cursor_text", "expected_version", "number_from", "ok", "page", "path_id",
-    "path_number", "tagged", "unknown",
+    "check_version", "cursor_from", "cursor_text", "expected_version", "given", "number_from", "ok", "page",
+    "path_id", "path_number", "tagged", "unknown",
 ]  # fmt: skip
 
 LIMIT_DEFAULT = 20
@@ -138,6 +138,12 @@ def check_version(if_match: str | None, current: int) -> None:
             ErrorCode.CONFLICT, "It has changed meanwhile: read it again.", reason="version_mismatch",
             details={"version": current},
         )  # fmt: skip
+
+
+def given(body: msgspec.Struct) -> dict[str, Any]:
+    """The fields of a body that were given: absent ones stay as they are."""
+    fields = msgspec.structs.asdict(body)
+    return {name: value for name, value in fields.items() if value is not msgspec.UNSET}
 
 
 def path_id(text: str, what: str) -> UUID:

@@ -35,7 +35,7 @@ class AdminService:
         limit: int,
     ) -> tuple[list[AuditEntry], Pagination]:
         """The latest first. Raises ApiError VALIDATION_ERROR: a time that is none, a bad cursor."""
-        key = cursor_from(cursor, int)
+        (before,) = cursor_from(cursor, int) or (None,)
         wanted = {
             "actor_id": actor_id, "action": action, "resource_type": resource_type, "resource_id": resource_id,
         }  # fmt: skip
@@ -43,7 +43,7 @@ class AdminService:
         until = None if until is None else checked_moment(until, "until")
         filters = {column: value for column, value in wanted.items() if value is not None}
         async with self._database.connection() as db:
-            rows = await queries.audit_entries(db, filters, since, until, key[0] if key else None, limit + 1)
+            rows = await queries.audit_entries(db, filters, since, until, before, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["position"],))
         return [_entry(row) for row in rows], pagination
 

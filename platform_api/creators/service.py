@@ -37,7 +37,7 @@ from platform_api.creators.models import (
     Verification,
     VerificationRequest,
 )
-from platform_api.envelope import Pagination, check_version, cursor_from, page, unknown
+from platform_api.envelope import Pagination, check_version, cursor_from, given, page, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.idempotency import Answer
 from platform_api.identity.service import IdentityService
@@ -126,7 +126,7 @@ class CreatorService:
 
     async def change(self, caller: Caller, creator_id: UUID, body: CreatorPatch, if_match: str | None) -> Creator:
         """Raises ApiError NOT_FOUND, CONFLICT `version_mismatch`, VALIDATION_ERROR."""
-        changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
+        changes = given(body)
         async with self._database.transaction() as db:
             row = await self._lock_own(db, caller, creator_id)
             check_version(if_match, row["version"])

@@ -214,4 +214,3 @@ def _steps(text: str, step: int, decimals: int, field: str) -> int:
         message = f"{field}: must be above 0 and a whole number of {decimal_text(step, decimals)}"
         raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason=f"bad_{field}", field=field)
     return value
-

@@ -8,8 +8,8 @@ from typing import Any
 from platform_api.database import Database
 
 __all__ = [
-    "asset_scale", "available", "balances", "candles", "candles_between", "holders", "last_trade", "market_figures",
-    "market_named", "markets", "order", "orders", "own_trades", "public_trades", "supply", "trades_after",
+    "asset_scale", "balances", "candles", "candles_between", "holders", "last_trade", "market_figures", "market_named",
+    "markets", "order", "orders", "own_trades", "public_trades", "supply", "trade_settlement", "trades_after",
 ]  # fmt: skip
 
 _ORDER = """
@@ -213,12 +213,3 @@ async def supply(db: Any, asset: str) -> tuple[int, int]:
         asset,
     )
     return row["units"], row["holders"]
-
-
-async def available(db: Any, account: str, asset: str) -> int:
-    units: int | None = await db.fetchval(
-        "SELECT b.available FROM exchange.account a JOIN exchange.balance b ON b.account_id = a.id"
-        " JOIN exchange.asset s ON s.id = b.asset_id WHERE a.name = $1 AND s.name = $2",
-        account, asset,
-    )  # fmt: skip
-    return units or 0

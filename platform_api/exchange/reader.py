@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from platform_api.exchange import queries
+from platform_api.exchange import account_queries, queries
 
 __all__ = ["MarketReader"]
 
@@ -53,4 +53,4 @@ class MarketReader:
 
     async def available(self, db: Any, account: str, asset: str) -> int:
         """Units that the account has free."""
-        return await queries.available(db, account, asset)
+        return await account_queries.available(db, [account], asset)

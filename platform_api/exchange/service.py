@@ -121,10 +121,10 @@ class ExchangeService:
         if statuses and any(word not in STATUSES for word in statuses):
             message = f"status: must be live or one of {', '.join(STATUSES)}"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="invalid", field="status")
-        key = cursor_from(cursor, int)
+        (before,) = cursor_from(cursor, int) or (None,)
         market_id = (await self.market_row(market))["id"] if market else None
         rows = await queries.orders(
-            self._database, caller.account, market_id, statuses, key[0] if key else None, limit + 1
+            self._database, caller.account, market_id, statuses, before, limit + 1
         )
         rows, pagination = page(rows, limit, lambda row: (row["order_id"],))
         return [_order(row, await self.market_by_id(row["market_id"])) for row in rows], pagination
@@ -136,9 +136,9 @@ class ExchangeService:
         return _order(row, await self.market_by_id(row["market_id"]))
 
     async def public_trades(self, token_id: str, cursor: str | None, limit: int) -> tuple[list[Trade], Pagination]:
-        key = cursor_from(cursor, int)
+        (before,) = cursor_from(cursor, int) or (None,)
         market = await self.market_row(token_id)
-        rows = await queries.public_trades(self._database, market["id"], key[0] if key else None, limit + 1)
+        rows = await queries.public_trades(self._database, market["id"], before, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["trade_id"],))
         return [trade_of(row, market) for row in rows], pagination
 

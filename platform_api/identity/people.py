@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from platform_api.envelope import check_version, unknown
+from platform_api.envelope import check_version, given, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.identity import queries
 from platform_api.identity.models import (
@@ -75,7 +75,7 @@ class People:
 
     async def change(self, caller: Caller, body: ProfilePatch, if_match: str | None) -> Profile:
         """Raises ApiError CONFLICT: `version_mismatch` or `username_taken`."""
-        changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
+        changes = given(body)
         account_id = UUID(caller.account_id)
         try:
             async with self._database.transaction() as db:

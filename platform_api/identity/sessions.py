@@ -261,9 +261,9 @@ class Sessions:
         return Standing(None, permissions_of(_grants(row)), row["proved_at"])
 
     async def sessions_of(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[SessionInfo], Pagination]:
-        key = cursor_from(cursor, UUID)
+        (before,) = cursor_from(cursor, UUID) or (None,)
         async with self._database.connection() as db:
-            rows = await queries.sessions(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
+            rows = await queries.sessions(db, UUID(caller.account_id), before, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["id"],))
         return [_session_info(row, caller) for row in rows], pagination
 

@@ -2,9 +2,9 @@
 
 The licensee names the work, one for each licence. From then on royalties give the licence's `revenue_share_bps` of what
 the new work receives to the licensed one, and so on upwards; under a licence below another to its licensor, who gives
-the licence above its share of that, and so on up to the work. Where others lose by it, from their consent
-on (royalties/licence_shares.py). The end of the licence does not end that, else whoever
-lets it lapse would gain by it; a later licence under which the same work is named takes the place of those that ended.
+the licence above its share of that, and so on up to the work. Where others lose by it, from their consent on
+(royalties/licence_shares.py). The end of the licence does not end that, else whoever lets it lapse would gain by it; a
+later licence under which the same work is named takes the place of those that ended.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -15,7 +15,7 @@ __all__ = [
     "Application", "ApplicationRequest", "ApplicationStatus", "Authorization", "AuthorizationEvent",
     "ApplicationDecision", "DerivedWork",
     "IssueRequest", "License", "LicenseStatus", "LicenseTerms", "LicenseType", "Link", "Reason", "Seat",
-    "SeatRequest", "TermsPatch", "TermsRequest", "LicenseVerification", "plain",
+    "SeatRequest", "TermsPatch", "TermsRequest", "LicenseVerification",
 ]  # fmt: skip
 
 LicenseType = Literal["standard", "premium", "exclusive", "enterprise"]
@@ -251,10 +251,3 @@ class AuthorizationEvent(Struct, frozen=True):
     what: Literal["activated", "renewed", "suspended", "resumed", "expired", "revoked"]
     at: str
     until: str | None
-
-
-def plain(body: Struct) -> dict[str, Any]:
-    """The fields that were given."""
-    return {
-        name: getattr(body, name) for name in body.__struct_fields__ if getattr(body, name) is not UNSET
-    }

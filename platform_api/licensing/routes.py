@@ -271,7 +271,7 @@ class LicenseController(Controller):
         licensing: Licensing,
     ) -> Envelope[None]:  # fmt: skip
         """Take a seat back."""
-        ids = path_id(license_id, "license"), path_id(account_id, "license")
+        ids = path_id(license_id, "license"), path_id(account_id, "seat")
         await licensing.seats.release(caller, *ids)
         return ok(request, None)
 

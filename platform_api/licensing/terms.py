@@ -8,14 +8,14 @@ from uuid import UUID
 
 import msgspec
 
-from platform_api.envelope import check_version, unknown
+from platform_api.envelope import check_version, given, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.exchange.service import ExchangeService
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.licensing import queries
 from platform_api.licensing.measures import SCOPES, TERRITORY_LIST, check_duration, tidy
-from platform_api.licensing.models import LicenseTerms, TermsPatch, TermsRequest, plain
+from platform_api.licensing.models import LicenseTerms, TermsPatch, TermsRequest
 from platform_api.money import decimal_text, units_of
 from platform_api.security import Caller
 from platform_api.works.catalog import check_open
@@ -56,7 +56,7 @@ class Terms:
             row = await self._lock_own(db, caller, terms_id)
             check_version(if_match, row["version"])
             _check_active(row)
-            changes = _columns(plain(body), row["scale"])
+            changes = _columns(given(body), row["scale"])
             check_seats(row["license_type"], changes.get("seats", row["seats"]))
             if changes:
                 old, row = row, await queries.update_terms(db, terms_id, changes)
@@ -78,7 +78,7 @@ class Terms:
             message = f"asset: the exchange lists no {body.asset}"
             raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_asset", field="asset")
         check_seats(body.license_type, body.seats)
-        return _columns(plain(body), scale) | {"scale": scale, "territory_list": TERRITORY_LIST}
+        return _columns(given(body), scale) | {"scale": scale, "territory_list": TERRITORY_LIST}
 
     async def _lock_own(self, db: Any, caller: Caller, terms_id: UUID) -> Any:
         row = await queries.terms(db, terms_id)

@@ -72,7 +72,7 @@ _DECODER = msgspec.json.Decoder(Auth | Subscribe | Unsubscribe | Ping)
 
 
 class LiveService:
-    """One for each process; `reader` makes the protocol of one connection."""
+    """One for each process; `open` makes the protocol of one connection."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel

@@ -149,9 +149,9 @@ class Intents:
         return outcome
 
     async def history(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Payment], Pagination]:
-        key = cursor_from(cursor, UUID)
+        (before,) = cursor_from(cursor, UUID) or (None,)
         async with self._database.connection() as db:
-            rows = await queries.payments(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
+            rows = await queries.payments(db, UUID(caller.account_id), before, limit + 1)
             rows, pagination = page(rows, limit, lambda row: (row["id"],))
             batches = await settled_in(db, [row["sequence"] for row in rows if row["sequence"] is not None])
         return [_payment(row, *batches.get(row["sequence"], (None, []))) for row in rows], pagination

@@ -152,9 +152,9 @@ class Purchases:
         return row
 
     async def list_of(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Purchase], Pagination]:
-        key = cursor_from(cursor, UUID)
+        (before,) = cursor_from(cursor, UUID) or (None,)
         async with self._database.connection() as db:
-            rows = await queries.purchases(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
+            rows = await queries.purchases(db, UUID(caller.account_id), before, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["id"],))
         return [purchase_of(row) for row in rows], pagination
 

@@ -89,9 +89,9 @@ class Transfers:
 
     async def list_of(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Transfer], Pagination]:
         """Sent, and those received; the latest first."""
-        key = cursor_from(cursor, UUID)
+        (before,) = cursor_from(cursor, UUID) or (None,)
         async with self._database.connection() as db:
-            rows = await queries.transfers(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
+            rows = await queries.transfers(db, UUID(caller.account_id), before, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["id"],))
         return [_transfer(row, caller) for row in rows], pagination
 

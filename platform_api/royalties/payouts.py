@@ -75,9 +75,9 @@ class Payouts:
             return _payout(await queries.payout(db, id_))
 
     async def list_of(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Payout], Pagination]:
-        key = cursor_from(cursor, UUID)
+        (before,) = cursor_from(cursor, UUID) or (None,)
         async with self._database.connection() as db:
-            rows = await queries.payouts(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
+            rows = await queries.payouts(db, UUID(caller.account_id), before, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["id"],))
         return [_payout(row) for row in rows], pagination
 

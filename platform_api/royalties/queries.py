@@ -14,8 +14,8 @@ __all__ = [
     "insert_gathering", "insert_line", "insert_part", "insert_payout", "insert_rule", "is_cover_open",
     "lines_of_month", "lock_cover", "lock_distribution", "lock_owed", "lock_rule", "note_gathering", "note_part",
     "open_rule", "part", "part_by_ref", "payout", "payouts", "policies", "policy_at", "release", "reverse_line",
-    "rule", "rule_at", "rule_lines", "rules", "sold_in", "standing_rules", "statement", "statements", "take_consent",
-    "titles_until", "totals_of", "totals_of_work", "turn_cover", "turn_payout",
+    "rule", "rule_at", "rule_lines", "rules", "sold_in", "standing_rules", "starts_replaced", "statement",
+    "statements", "take_consent", "titles_until", "totals_of", "totals_of_work", "turn_cover", "turn_payout",
 ]  # fmt: skip
 
 # ------------------------------------------------------------ rules
@@ -461,6 +461,8 @@ _ENTRY = """
            distribution_id, ref, sequence
     FROM royalties.entry
 """
+
+
 async def entries_of_account(
     db: Any, account_id: UUID, since: datetime, until: datetime, limit: int, asset: str | None = None,
     after: tuple[datetime, UUID] | None = None,

@@ -146,11 +146,11 @@ class RoyaltyService:
         self, caller: Caller, work_id: UUID, cursor: str | None, limit: int
     ) -> tuple[WorkRoyalties, Pagination]:
         """For those whom its sales pay. Raises ApiError NOT_FOUND; FORBIDDEN `not_paid`."""
-        key = cursor_from(cursor, UUID)
+        (before,) = cursor_from(cursor, UUID) or (None,)
         async with self._database.connection() as db:
             await self._check_paid(db, caller, work_id)
             totals = [total_of(row) for row in await queries.totals_of_work(db, work_id)]
-            rows = await queries.distributions_of(db, work_id, key[0] if key else None, limit + 1)
+            rows = await queries.distributions_of(db, work_id, before, limit + 1)
             rows, pagination = page(rows, limit, lambda row: (row["event_id"],))
             shown = await self.distributions(db, rows)
         return WorkRoyalties(str(work_id), totals, shown), pagination

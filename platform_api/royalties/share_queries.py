@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "add_licence_share_consents", "ancestors", "bind", "bound_licences", "edges_above", "close_licence_share",
+    "add_licence_share_consents", "ancestors", "bind", "bound_licences", "close_licence_share", "edges_above",
     "end_given_on", "given_on", "given_on_of", "insert_licence_share", "licence_share", "licence_share_consents",
     "lock_chains", "open_licence_share", "periods_not_agreed", "take_licence_share_consent", "unbind",
     "waiting_licence_shares", "works_below",

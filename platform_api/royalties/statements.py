@@ -68,9 +68,9 @@ class Statements:
         return Report(timestamp(begin), timestamp(end), [total_of(row) for row in totals], lines, complete)
 
     async def list_of(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Statement], Pagination]:
-        key = cursor_from(cursor, UUID)
+        (before,) = cursor_from(cursor, UUID) or (None,)
         async with self._database.connection() as db:
-            rows = await queries.statements(db, UUID(caller.account_id), key[0] if key else None, limit + 1)
+            rows = await queries.statements(db, UUID(caller.account_id), before, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["id"],))
         return [_statement(row) for row in rows], pagination
 

@@ -48,8 +48,8 @@ class SettlementController(Controller):
         cursor: Cursor = None,
     ) -> Envelope[list[Batch]]:
         """Settlement batches, the latest first."""
-        key = cursor_from(cursor, int)
-        rows = await queries.batches(database, key[0] if key else None, limit + 1)
+        (before,) = cursor_from(cursor, int) or (None,)
+        rows = await queries.batches(database, before, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["number"],))
         return ok(request, [_batch(row, settings, processes, with_file=False) for row in rows], pagination)
 

@@ -17,7 +17,7 @@ import msgspec
 
 from engine.messages.decimals import decimal_text, units_of
 from engine.messages.errors import OutcomeUnknown, Unavailable
-from platform_api.envelope import BIGINT_MAX, Pagination, cursor_from, page
+from platform_api.envelope import BIGINT_MAX, Pagination, cursor_from, page, path_id, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.exchange import account_queries
 from platform_api.exchange.account_models import Deposit
@@ -230,11 +230,11 @@ class WithdrawalService:
 
     async def many(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Withdrawal], Pagination]:
         """The latest first."""
-        key = cursor_from(cursor, int)
+        (before,) = cursor_from(cursor, int) or (None,)
         rows = await self._database.fetch(
             "SELECT * FROM money.withdrawal WHERE account_id = $1 AND ($2::bigint IS NULL OR number < $2)"
             " ORDER BY number DESC LIMIT $3",
-            UUID(caller.account_id), key[0] if key else None, limit + 1,
+            UUID(caller.account_id), before, limit + 1,
         )  # fmt: skip
         rows, pagination = page(rows, limit, lambda row: (row["number"],))
         return [self._document(row) for row in rows], pagination
@@ -303,10 +303,10 @@ class WithdrawalService:
         tag = await self._database.execute(
             "UPDATE money.withdrawal_address SET removed_at = now()"
             " WHERE id = $1 AND account_id = $2 AND removed_at IS NULL",
-            _identity(address_id), UUID(caller.account_id),
+            path_id(address_id, "address"), UUID(caller.account_id),
         )  # fmt: skip
         if tag != "UPDATE 1":
-            raise ApiError(ErrorCode.NOT_FOUND, "There is no such address.", reason="unknown_address")
+            raise unknown("address")
 
     # ------------------------------------------------------------ inside
 
@@ -348,10 +348,10 @@ class WithdrawalService:
         """Raises ApiError NOT_FOUND: another's looks like none."""
         row = await self._database.fetch_row(
             "SELECT * FROM money.withdrawal WHERE id = $1 AND account_id = $2",
-            _identity(withdrawal_id), UUID(caller.account_id),
+            path_id(withdrawal_id, "withdrawal"), UUID(caller.account_id),
         )  # fmt: skip
         if row is None:
-            raise ApiError(ErrorCode.NOT_FOUND, "There is no such withdrawal.", reason="unknown_withdrawal")
+            raise unknown("withdrawal")
         return row
 
     def _document(self, row: Any) -> Withdrawal:
@@ -397,13 +397,6 @@ def _sui_address(caller: Caller) -> str:
         message = "Money leaves and comes over Sui: sign in with a Sui wallet that is linked to the account."
         raise ApiError(ErrorCode.FORBIDDEN, message, reason="sui_wallet_needed")
     return caller.address
-
-
-def _identity(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        return UUID(int=0)
 
 
 def _address(row: Any) -> Address:

@@ -65,7 +65,7 @@ class Assets:
                 message = f"The work has this file as {body.role} already."
                 raise ApiError(ErrorCode.CONFLICT, message, reason="asset_exists")
             if work["status"] == "published" and body.role in PUBLIC_ROLES:
-                await self._catalog.show_files(db, work_id, [body.file_id])
+                await self._catalog.show_files(db, [body.file_id])
             await self._catalog.note_version(db, work_id, f"{body.role} added", account_id)
             return next(_asset(row) for row in await queries.assets(db, work_id) if row["id"] == asset_id)
 

@@ -24,7 +24,7 @@ from uuid import UUID
 import msgspec
 
 from platform_api.creators.service import CreatorService
-from platform_api.envelope import Pagination, check_version, cursor_from, cursor_text, page, unknown
+from platform_api.envelope import Pagination, check_version, cursor_from, cursor_text, given, page, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.idempotency import Answer
 from platform_api.ids import new_id
@@ -101,8 +101,8 @@ class Catalog:
                 raise ApiError(ErrorCode.FORBIDDEN, "Works are made by creators.", reason="no_creator")
             await self._taxonomy.check(db, category=body.category, genres=body.genres)
             work_id, account_id = new_id(), UUID(caller.account_id)
-            fields = {name: value for name, value in msgspec.structs.asdict(body).items()}
-            await queries.insert_work(db, work_id, UUID(creator.id), account_id, _columns(fields))
+            fields = _columns(msgspec.structs.asdict(body))
+            await queries.insert_work(db, work_id, UUID(creator.id), account_id, fields)
             await self.note_version(db, work_id, "", account_id)
             await self._tell(db, "work.created", await queries.work(db, work_id), account_id)
             await self._audit(db, "work.created", work_id, caller, None, {"kind": body.kind, "title": body.title})
@@ -124,7 +124,7 @@ class Catalog:
 
     async def change(self, caller: Caller, work_id: UUID, body: WorkPatch, if_match: str | None) -> Work:
         """The owner, or a moderator correcting metadata. Raises ApiError."""
-        changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
+        changes = given(body)
         note = changes.pop("change_note")
         async with self._database.transaction() as db:
             row = await self.lock_own(db, caller, work_id, "edit_any_work")
@@ -479,7 +479,7 @@ class Catalog:
             await self._tell(db, "work.withdrawn", row, actor, title)
             await self._submit(db, str(actor), row, f"Submitted with a change: {what}.")
 
-    async def show_files(self, db: Any, work_id: UUID, file_ids: list[UUID]) -> None:
+    async def show_files(self, db: Any, file_ids: list[UUID]) -> None:
         await self._media.hold(db, file_ids)
         await self._media.set_public(db, file_ids, True)
 
@@ -541,7 +541,7 @@ class Catalog:
         )
         await queries.show_assets(db, row["id"])
         shown = [asset["file_id"] for asset in await queries.assets(db, row["id"]) if asset["role"] in PUBLIC_ROLES]
-        await self.show_files(db, row["id"], shown)
+        await self.show_files(db, shown)
         await self._tell(db, "work.published", row, actor)
         await self._kernel.audit.record(
             db, "work.published", ("work", str(row["id"])), actor=actor,
@@ -660,8 +660,8 @@ def _columns(fields: Mapping[str, Any], kept: Mapping[str, Any] | None = None) -
 
 
 def _check_metadata(kind: str, metadata: Metadata) -> None:
-    given = [name for name in Metadata.__struct_fields__ if getattr(metadata, name) is not msgspec.UNSET]
-    strange = [name for name in given if name not in KIND_FIELDS[kind]]
+    named = [name for name in Metadata.__struct_fields__ if getattr(metadata, name) is not msgspec.UNSET]
+    strange = [name for name in named if name not in KIND_FIELDS[kind]]
     if strange:
         message = f"metadata: {strange[0]} is no field of the kind {kind}"
         raise ApiError(

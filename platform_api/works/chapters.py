@@ -24,7 +24,7 @@ from uuid import UUID
 
 import msgspec
 
-from platform_api.envelope import Pagination, check_version, cursor_from, page, unknown
+from platform_api.envelope import Pagination, check_version, cursor_from, given, page, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.idempotency import Answer
 from platform_api.ids import new_id
@@ -135,7 +135,7 @@ class Chapters:
 
     async def change(self, caller: Caller, chapter_id: UUID, body: ChapterPatch, if_match: str | None) -> Chapter:
         """Raises ApiError NOT_FOUND, CONFLICT, INVALID_CONTENT_FORMAT, VALIDATION_ERROR."""
-        changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
+        changes = given(body)
         note, number = changes.pop("change_note"), changes.pop("number", None)
         content = {name: changes.pop(name) for name in ("body", "file_id") if name in changes}
         async with self._database.transaction() as db:

@@ -60,8 +60,8 @@ class WorkPartController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], chapter_id: FromPath[str], visitor: Visitor, works: Works,
         version: FromQuery[int | None] = None,
     ) -> Response[Envelope[ChapterDetail]]:  # fmt: skip
-        """A chapter; its content for who may read it. Buyers, and those who
-        have a seat, read the version of their day too (`version`)."""
+        """A chapter; its content for who may read it. Buyers, and those who have a seat, read the version of their day
+        too (`version`)."""
         ids = path_id(work_id, "chapter"), path_id(chapter_id, "chapter")
         detail = await works.chapters.read(visitor, *ids, version)
         return tagged(ok(request, detail), detail.chapter.version)
@@ -87,7 +87,7 @@ class WorkPartController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], asset_id: FromPath[str], caller: Who, works: Works
     ) -> Envelope[None]:
         """Take a file away: the work's next version. Earlier ones still name it."""
-        await works.assets.remove(caller, path_id(work_id, "work"), path_id(asset_id, "work"))
+        await works.assets.remove(caller, path_id(work_id, "work"), path_id(asset_id, "asset"))
         return ok(request, None)
 
     @get("/collaborators", responses=READS_ONE)
