@@ -887,7 +887,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
     books = FollowedBooks(data, settings.host)
     own = ApiSettings(
         postgres_dsn=_postgres_url(settings),
-        domain=f"{settings.host}:{port}",
+        listens_at=f"{settings.host}:{port}",
         public_url=settings.public_url,
         cors_origins=settings.cors_origins(),
         chain="sui:embedded" if not settings.chain_url else "sui",

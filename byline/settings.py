@@ -78,7 +78,8 @@ class Settings:
     marketdata_b_tls_port: int = 7445
     """The same of feed B."""
     public_url: str = ""
-    """`https://HOST[:PORT]` where people reach REST: the check page that certificates name. Empty: `host` and port."""
+    """`https://HOST[:PORT]` where people reach REST: its host is the domain that wallets sign for, certificates name
+    its check page. Empty: `host` and port."""
     redis_url: str = ""
     """`redis://…`: several API processes share their rate limits and the events of their sockets there."""
     blob_url: str = field(default="", repr=False)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from engine.messages.errors import SettingsInvalid
 
@@ -42,10 +43,11 @@ class ApiSettings:
     """Limits of 0 are switched off. Times are seconds."""
 
     postgres_dsn: str = field(repr=False)
-    domain: str = "127.0.0.1:7400"
-    """What wallets are asked to sign for. A signature made for another domain opens nothing here."""
+    listens_at: str = "127.0.0.1:7400"
+    """HOST:PORT of this process."""
     public_url: str = ""
-    """Where people reach the API, as it stands in certificates: `https://…` without a path. Empty: `http://` domain."""
+    """Where people reach the API: `https://…` without a path. Empty: `http://` and where it listens. `domain` and
+    `origin` are of it."""
     chain: str = "sui:local"
     ethereum_chain_id: int = 1
     """What Ethereum wallets are asked to sign for; nothing is ever sent to that chain."""
@@ -150,8 +152,8 @@ class ApiSettings:
             (not self.test_payments or self.embedded, "test_payments takes test money and needs embedded"),
             (not self.faucet or self.embedded, "faucet gives test money away and needs embedded"),
             (
-                bool(self.domain) and not any(c.isspace() for c in self.domain),
-                "domain must be a host, with a port if need be",
+                bool(self.listens_at) and not any(c.isspace() for c in self.listens_at),
+                "listens_at must be a host, with a port if need be",
             ),
             (
                 self.public_url == "" or ORIGIN.fullmatch(self.public_url) is not None,
@@ -168,6 +170,12 @@ class ApiSettings:
                 raise SettingsInvalid(rule)
 
     @property
+    def domain(self) -> str:
+        """What wallets are asked to sign for, and who issues access tokens: a signature for another opens nothing here.
+        The host that a browser shows, for wallets warn of any other."""
+        return urlsplit(self.origin).netloc.lower()
+
+    @property
     def origin(self) -> str:
         """What paths of the API are put after, for links that leave it."""
-        return self.public_url or f"http://{self.domain}"
+        return self.public_url or f"http://{self.listens_at}"

@@ -1,6 +1,8 @@
 """People over HTTP and a real PostgreSQL: wallets of two chains, cookies, devices, e-mail, roles."""
 
 import asyncio
+import base64
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -45,15 +47,20 @@ async def test_ethereum_wallet_signs_in_with_eip_4361_and_is_settled_in_custody(
     await world.refused(400, "VALIDATION_ERROR", "bad_address", "POST", "/v1/auth/nonce", json=bad)
 
 
-@pytest.mark.parametrize("world", [{"public_url": "https://byline.example"}], indirect=True)
+@pytest.mark.parametrize("world", [{"public_url": "https://Byline.example:8443"}], indirect=True)
 async def test_what_is_signed_and_mailed_names_the_public_address(world):
-    _, bearer = await world.sign_in()
+    session, bearer = await world.sign_in()
     nonce = await world.data("POST", "/v1/auth/nonce", json={"address": Wallet(0).address})
-    assert "\nURI: https://byline.example\n" in nonce["message"]
+    assert nonce["message"].startswith("byline.example:8443 wants you to sign in with your Sui account:\n")
+    assert "\nURI: https://Byline.example:8443\n" in nonce["message"] and "127.0.0.1" not in nonce["message"]
+    claims = session["access_token"].split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+    assert (claims["iss"], claims["aud"]) == ("byline.example:8443",) * 2
     await world.data("POST", "/v1/users/me/email", headers=bearer, json={"email": f"{uuid4().hex}@example.org"})
     await world.settle()
     text = world.mail.letters[-1].text
-    assert "POST https://byline.example/v1/auth/email/verify" in text and "http://" not in text
+    assert "to an account at byline.example:8443." in text
+    assert "POST https://Byline.example:8443/v1/auth/email/verify" in text and "http://" not in text
 
 
 @pytest.mark.parametrize(

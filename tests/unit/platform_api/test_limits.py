@@ -124,7 +124,7 @@ def test_ids_are_version_seven_and_rise():
 
 
 def test_settings_that_break_a_rule_are_refused_by_name():
-    for values in ({"nonce_seconds": 0}, {"public_per_minute": -1}, {"faucet": {"USDC": "1"}}, {"domain": "a b"},
+    for values in ({"nonce_seconds": 0}, {"public_per_minute": -1}, {"faucet": {"USDC": "1"}}, {"listens_at": "a b"},
                    {"redis_url": "localhost"}, {"cors_origins": ("*",)}, {"jobs_running_max": 1},
                    {"public_url": "https://a.example/x"},
                    {"ethereum_chain_id": 0}, {"email_token_seconds": 0}):
