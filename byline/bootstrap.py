@@ -29,7 +29,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import uvloop
 
@@ -39,7 +39,10 @@ from byline.status_file import StatusFile, read_status
 from byline.supervisor import DO_NOT_RESTART
 from engine.messages.errors import ExchangeError, JournalCorrupt, JournalFailed, OutcomeUnknown, Unavailable
 
-__all__ = ["run_process"]
+if TYPE_CHECKING:
+    import uvicorn
+
+__all__ = ["run_process", "uvicorn_config"]
 
 logger = logging.getLogger(__name__)
 
@@ -917,12 +920,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         def capture_signals(self) -> Iterator[None]:
             yield
 
-    server = Server(
-        uvicorn.Config(
-            app, loop="none", http="httptools", ws="websockets-sansio", ws_max_size=SOCKET_MESSAGE_BYTES_MAX,
-            ws_per_message_deflate=False, lifespan="on", log_level="warning", access_log=False,
-        )  # fmt: skip
-    )
+    server = Server(uvicorn_config(app, settings))
 
     async def stopper() -> None:
         await stop.wait()
@@ -955,6 +953,19 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
     finally:
         await core.close()
         await books.close()
+
+
+def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:
+    """How REST is served. Limits, audit and sessions go by the client's address, so a header says it only if a proxy
+    that the settings name has sent it; uvicorn alone would believe every process of this machine."""
+    import uvicorn
+
+    proxies = settings.proxies()
+    return uvicorn.Config(
+        app, loop="none", http="httptools", ws="websockets-sansio", ws_max_size=SOCKET_MESSAGE_BYTES_MAX,
+        ws_per_message_deflate=False, lifespan="on", log_level="warning", access_log=False,
+        proxy_headers=bool(proxies), forwarded_allow_ips=list(proxies),
+    )  # fmt: skip
 
 
 def _listen(host: str, port: int) -> Any:

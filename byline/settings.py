@@ -6,6 +6,7 @@ an option of the command line overrides both. Everything is checked here, at sta
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -80,6 +81,9 @@ class Settings:
     public_url: str = ""
     """`https://HOST[:PORT]` where people reach REST: its host is the domain that wallets sign for, certificates name
     its check page. Empty: `host` and port."""
+    trusted_proxies: str = ""
+    """Addresses and networks of proxies before REST, as `10.0.0.5,10.1.0.0/24`: whom they forward for counts as the
+    client. Of anybody else `X-Forwarded-For` is not read. Empty: there is none."""
     redis_url: str = ""
     """`redis://…`: several API processes share their rate limits and the events of their sockets there."""
     blob_url: str = field(default="", repr=False)
@@ -160,6 +164,10 @@ class Settings:
                 "public_url", "https://HOST[:PORT]",
             ),
             (
+                all(_is_network(proxy) for proxy in self.proxies()),
+                "trusted_proxies", "addresses and networks, as 10.0.0.5 or 10.1.0.0/24, with commas",
+            ),
+            (
                 all(_ORIGIN.fullmatch(origin) for origin in self.cors_origins()),
                 "api_cors_origins", "https://HOST[:PORT], with commas",
             ),
@@ -204,7 +212,11 @@ class Settings:
 
     def cors_origins(self) -> tuple[str, ...]:
         """Those of `api_cors_origins`."""
-        return tuple(origin.strip() for origin in self.api_cors_origins.split(",") if origin.strip())
+        return _listed(self.api_cors_origins)
+
+    def proxies(self) -> tuple[str, ...]:
+        """Those of `trusted_proxies`."""
+        return _listed(self.trusted_proxies)
 
     def coin_types(self) -> dict[str, str]:
         """Asset → coin type, of `chain_coins`."""
@@ -220,6 +232,19 @@ class Settings:
     def environment_variables(self) -> dict[str, str]:
         """The variables that give a child process these very settings."""
         return {f"BYLINE_{each.name.upper()}": str(getattr(self, each.name)) for each in fields(self)}
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _is_network(text: str) -> bool:
+    """Also of an address alone; not one with bits behind its prefix, which would be another than was meant."""
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _convert(name: str, text: str, default: Any) -> Any:

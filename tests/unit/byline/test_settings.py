@@ -45,6 +45,9 @@ def test_every_limit_of_rest_can_be_set():
         ({"BYLINE_QUIET_MARKET": "perhaps"}, "QUIET_MARKET"),
         ({"BYLINE_API_PRT": "7"}, "BYLINE_API_PRT"),
         ({"BYLINE_API_CORS_ORIGINS": "https://a.example,*"}, "api_cors_origins"),
+        ({"BYLINE_TRUSTED_PROXIES": "*"}, "trusted_proxies"),
+        ({"BYLINE_TRUSTED_PROXIES": "10.0.0.5, proxy.example"}, "trusted_proxies"),
+        ({"BYLINE_TRUSTED_PROXIES": "10.0.0.5/24"}, "trusted_proxies"),
     ],
 )
 def test_a_bad_setting_is_named_with_its_rule(environ, named):
