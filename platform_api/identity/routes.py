@@ -169,16 +169,15 @@ class UserController(Controller):
         guard.forget(caller.session_id)
         return ok(request, wallet)
 
-    @delete(
-        "/wallets/{wallet_id:str}", status_code=200, guards=[freshly_proved],
-        responses=failures(401, 403, 404, 409, 429, 503, 504),
-    )  # fmt: skip
+    @delete("/wallets/{wallet_id:str}", status_code=200, responses=failures(401, 403, 404, 409, 429, 503, 504))
     async def unlink_wallet(
         self, request: AnyRequest, wallet_id: FromPath[str], caller: Who, identity: Identity, guard: Guard
     ) -> Envelope[None]:
-        """Unlink a wallet and end its sessions, with the API keys that they made. Never the last one."""
+        """Unlink a wallet and end its sessions, with the API keys that they made. Never the last one. Needs a step-up
+        for itself."""
         for session_id in await identity.wallets.unlink(caller, path_id(wallet_id, "wallet")):
             guard.revoke(str(session_id))
+        guard.forget(caller.session_id)
         return ok(request, None)
 
     @get("/sessions", responses=failures(400, 401, 403, 429, 503))

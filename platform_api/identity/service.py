@@ -23,5 +23,5 @@ class IdentityService:
         self.keys = Keys(kernel, self.letters)
         self.sessions = Sessions(kernel, self.keys)
         self.suspensions = Suspensions(kernel, self.sessions, self.keys)
-        self.wallets = Wallets(kernel, self.sessions)
+        self.wallets = Wallets(kernel, self.sessions, self.letters)
         self.roles = Roles(kernel.events, kernel.audit)

@@ -15,6 +15,7 @@ from platform_api.envelope import unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.identity import queries
 from platform_api.identity.models import Wallet, WalletProof
+from platform_api.identity.owner_letters import OwnerLetters
 from platform_api.identity.sessions import Sessions, core_account
 from platform_api.identity.step_up import spend_step_up
 from platform_api.identity.wallet_proof import WalletAddress
@@ -26,9 +27,10 @@ __all__ = ["Wallets"]
 
 
 class Wallets:
-    def __init__(self, kernel: Kernel, sessions: Sessions) -> None:
+    def __init__(self, kernel: Kernel, sessions: Sessions, letters: OwnerLetters) -> None:
         self._kernel = kernel
         self._sessions = sessions
+        self._letters = letters
 
     async def wallets_of(self, caller: Caller) -> list[Wallet]:
         async with self._kernel.database.connection() as db:
@@ -59,7 +61,8 @@ class Wallets:
         """The sessions that ended with it.
 
         Raises:
-            ApiError: NOT_FOUND, CONFLICT `last_wallet`, `withdrawal_open`, `settlement_wallet`, `row_in_use`.
+            ApiError: NOT_FOUND, FORBIDDEN `step_up_required`, CONFLICT `last_wallet`, `withdrawal_open`,
+                `settlement_wallet`, `row_in_use`.
         """
         account_id = UUID(caller.account_id)
         async with self._kernel.database.transaction_beside_core() as db:
@@ -73,15 +76,16 @@ class Wallets:
             if await queries.has_open_withdrawal(db, account_id):  # one that begins now is cancelled by its desk
                 message = "A withdrawal of the account is under way: cancel it, or wait until it is settled."
                 raise ApiError(ErrorCode.CONFLICT, message, reason="withdrawal_open")
+            heir = next((row for row in known if row["chain"] == "sui" and row["id"] != wallet_id), None)
+            if found["is_primary"] and heir is None:
+                message = "The account is settled in this wallet: link another Sui wallet first."
+                raise ApiError(ErrorCode.CONFLICT, message, reason="settlement_wallet")
+            await spend_step_up(db, caller)
             ended = await queries.revoke_wallet(db, wallet_id)
             await self._sessions.cut_off(db, account_id, ended, "wallet_unlinked")
             wallet = WalletAddress(found["chain"], bytes(found["address"]))
             await self._note(db, "wallet.unlinked", caller, wallet_id, wallet, new=False)
-            if found["is_primary"]:
-                heir = next((row for row in known if row["chain"] == "sui" and row["id"] != wallet_id), None)
-                if heir is None:
-                    message = "The account is settled in this wallet: link another Sui wallet first."
-                    raise ApiError(ErrorCode.CONFLICT, message, reason="settlement_wallet")
+            if found["is_primary"] and heir is not None:
                 await queries.make_primary(db, heir["id"])
                 await self._set_row(account_id, WalletAddress("sui", bytes(heir["address"])))
         return ended
@@ -107,6 +111,8 @@ class Wallets:
             db, event, ("wallet", str(wallet_id)), actor=caller.account_id, old=None if new else facts,
             new=facts if new else None,
         )  # fmt: skip
+        text = f"The wallet {wallet.text} {'opens' if new else 'no longer opens'} your account."
+        await self._letters.tell(db, UUID(caller.account_id), f"A wallet was {'' if new else 'un'}linked", text)
 
 
 def _wallet(row: Any) -> Wallet:

@@ -26,6 +26,7 @@ import structlog
 
 from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
 from platform_api.exchange.service import ExchangeService
+from platform_api.identity.step_up import give_back_step_up
 from platform_api.kernel.context import Kernel
 from platform_api.ledger.commands import pay_account
 from platform_api.money import units_of
@@ -201,6 +202,7 @@ class TokenDesk:
         await queries.give_up(db, token["id"])
         changed = await queries.update_token(db, token["id"], {"status": "failed", "problem": problem})
         await queries.set_reservation(db, token["symbol"], "expired")
+        await give_back_step_up(db, token["account_id"], token["id"])
         await self._tell(db, "token.failed", changed, None, {"problem": problem})
         await self._kernel.audit.record(
             db, "token.failed", ("token", str(token["id"])), actor=None, old={"status": token["status"]},

@@ -1,8 +1,9 @@
 """Tokens: launch, opening, halt, delisting, and the proceeds of the sale. Money moves by commands of the core alone.
 
-A creator who is verified launches one token, with a fresh signature of a wallet. The document, its finished commands
-and the job that sends them are one transaction; the desk does the rest. Markets are opened, halted, resumed and closed
-by operators; the owner may take out what the sale has brought in.
+A creator who is verified launches one token for ever, and spends a step-up for it, which a launch that the core refuses
+gives back (docs/decisions/0073). The document, its finished commands and the job that sends them are one transaction;
+the desk does the rest. Markets are opened, halted, resumed and closed by operators; the owner may take out what the
+sale has brought in.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from platform_api.envelope import unknown
 from platform_api.errors import ApiError, ErrorCode, refused_order
 from platform_api.exchange.service import ExchangeService
 from platform_api.idempotency import Answer
+from platform_api.identity.service import IdentityService
+from platform_api.identity.step_up import spend_step_up
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.money import decimal_text
@@ -52,13 +55,15 @@ class Registry:
         self._symbols, self._desk = symbols, desk
         self._creators = kernel.service(CreatorService)
         self._exchange = kernel.service(ExchangeService)
+        self._letters = kernel.service(IdentityService).letters
 
     # Launch.
 
     async def launch(self, caller: Caller, body: TokenRequest, key: str) -> tuple[Token, bool]:
         """The document, whose commands are under way; and whether it is that of an earlier request with the key.
 
-        Raises ApiError VALIDATION_ERROR; FORBIDDEN `no_creator`, `creator_unverified`; CONFLICT; SERVICE_UNAVAILABLE.
+        Raises ApiError VALIDATION_ERROR; FORBIDDEN `no_creator`, `creator_unverified`, `step_up_required`; CONFLICT;
+        SERVICE_UNAVAILABLE.
         """
         total_supply, sale_size = terms(body)
         if not self._kernel.settings.embedded:
@@ -75,12 +80,14 @@ class Registry:
             if await queries.token_of_creator(db, UUID(creator.id)) is not None:
                 raise _launched()
             await self._symbols.claim(db, UUID(caller.account_id), body.symbol)
+            token_id = new_id()
             fields = {
-                "id": new_id(), "creator_id": UUID(creator.id), "account_id": UUID(caller.account_id),
+                "id": token_id, "creator_id": UUID(creator.id), "account_id": UUID(caller.account_id),
                 "symbol": body.symbol, "name": body.name, "description": body.description, "decimals": DECIMALS,
                 "total_supply": total_supply, "sale_size": sale_size, "start_price": body.start_price,
                 "quote_asset": QUOTE, "market": f"{body.symbol}-{QUOTE}",
             }  # fmt: skip
+            await spend_step_up(db, caller, "A launch", token_id)
             row = await queries.insert_token(db, fields)
             await queries.set_reservation(db, body.symbol, "used")
             await self._write(db, row["market"], row["id"], list(launch_commands(row)), UUID(caller.account_id))
@@ -88,6 +95,11 @@ class Registry:
                 db, "token.launched", ("token", str(row["id"])), actor=caller.account_id,
                 new=msgspec.structs.asdict(body),
             )  # fmt: skip
+            text = (
+                f"The token {body.symbol} is being launched in your name: {body.total_supply} in all, of which"
+                f" {body.sale_size} are for sale at {body.start_price} {QUOTE}."
+            )
+            await self._letters.tell(db, UUID(caller.account_id), "A launch in your name", text)
             return 201, msgspec.json.encode(token_of(row, None))
 
         try:

@@ -14,7 +14,7 @@ from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok, pa
 from platform_api.idempotency import IdempotencyKey, NeededKey, checked_key, required_key
 from platform_api.openapi import BEARER, failures
 from platform_api.routing import READS, READS_ONE, AnyRequest, Visitor, Who
-from platform_api.security import freshly_proved, permitted
+from platform_api.security import SessionGuard, permitted
 from platform_api.tokens.models import (
     Availability,
     Holder,
@@ -33,6 +33,7 @@ from platform_api.tokens.service import TokenService
 
 __all__ = ["InvestmentController", "MarketStaffController", "SymbolController", "TokenController"]
 
+Guard = NamedDependency[SessionGuard]
 Tokens = NamedDependency[TokenService]
 Status = Literal["minted", "listed", "halted", "delisted"]
 Interval = Literal["1m", "5m", "1h", "1d"]
@@ -44,16 +45,17 @@ class TokenController(Controller):
     path = "/v1/tokens"
     tags = ("tokens",)
 
-    @post("/", security=BEARER, guards=[permitted("launch_token"), freshly_proved], responses=LAUNCHES)
+    @post("/", security=BEARER, guards=[permitted("launch_token")], responses=LAUNCHES)
     async def launch(
-        self, request: AnyRequest, data: JSONBody[TokenRequest], caller: Who, tokens: Tokens,
+        self, request: AnyRequest, data: JSONBody[TokenRequest], caller: Who, tokens: Tokens, guard: Guard,
         idempotency_key: NeededKey = None,
     ) -> Response[Envelope[Token]]:  # fmt: skip
-        """Launch one's token. Needs a verified creator, a fresh signature and an Idempotency-Key.
+        """Launch one's token. Needs a verified creator, a step-up for itself after the sign-in, and an Idempotency-Key.
 
         The answer is the document, `reserved`; it is `minted` once the core has it all, and then operators list it.
         """
         token, replayed = await tokens.registry.launch(caller, data, required_key(idempotency_key))
+        guard.forget(caller.session_id)
         answer = tagged(ok(request, token), token.version)
         if replayed:
             answer.headers["idempotency-replayed"] = "true"

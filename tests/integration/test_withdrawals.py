@@ -307,6 +307,7 @@ async def test_a_wallet_stays_linked_while_a_withdrawal_is_open(world: World) ->
     )
     wallets = await world.data("GET", "/v1/users/me/wallets")
     path = next(f"/v1/users/me/wallets/{row['id']}" for row in wallets if row["address"] != world.wallet.address)
+    await world.sql("UPDATE identity.session SET proved_at = now()")  # a step-up, which unlinking costs
     document = await world.ask()
     assert await world.refused("withdrawal_open", "DELETE", path) == 409
     assert await world.data("GET", "/v1/users/me/wallets") == wallets

@@ -220,6 +220,7 @@ async def test_a_socket_ends_with_its_session_however_that_ends(world, served, w
             link = await world.proof(second, "link_wallet", bearer)
             await world.data("POST", "/v1/users/me/wallets", headers=bearer, json=link)
             _, other = await world.sign_in(second)
+            await world.step_up(second, other)
             first, _ = await world.data("GET", "/v1/users/me/wallets", headers=other)
             await world.data("DELETE", f"/v1/users/me/wallets/{first['id']}", headers=other)
         await world.settle()

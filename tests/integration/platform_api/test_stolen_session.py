@@ -120,6 +120,43 @@ async def test_a_stolen_session_pays_nobody_new_makes_no_key_and_its_keys_end_wi
         assert set(shop.core.keys) == {made[0]["id"]}
 
 
+async def test_a_stolen_session_launches_no_token_and_unlinks_no_wallet(api_dsn):
+    """Neither can be taken back: a creator has one token for ever, and with a wallet go the owner's own sessions."""
+    async with shop_over(api_dsn, verify_creators_at_once=True) as shop:
+        world, own, spare = shop.world, Wallet(0), Wallet(0)
+        _, bearer = await world.sign_in(own)
+        made = await world.data("POST", "/v1/creators", headers=bearer, json={"display_name": "Owner"})
+        await shop.post(f"/v1/creators/{made['id']}/verification", bearer, {"statement": "It is me."})
+        address = f"{uuid4().hex}@example.org"
+        await world.data("POST", "/v1/users/me/email", headers=bearer, json={"email": address})
+        await world.settle()
+        token = world.mail.letters.pop().text.split("\n\n    ")[1].split("\n")[0]
+        await world.data("POST", "/v1/users/me/email/verify", headers=bearer, json={"token": token})
+        await world.step_up(own, bearer)
+        await world.data(*LINK, headers=bearer, json=await world.proof(spare, "link_wallet", bearer))
+
+        _, bearer = await world.sign_in(own)
+        launch = {"symbol": "OWNER", "name": "O", "total_supply": "10", "sale_size": "10", "start_price": "1"}
+        await shop.refused(403, "FORBIDDEN", "step_up_required", "/v1/tokens", bearer, launch)
+        linked = await world.data("GET", "/v1/users/me/wallets", headers=bearer)
+        path = next(f"{LINK[1]}/{wallet['id']}" for wallet in linked if wallet["address"] == spare.address)
+        await world.refused(403, "FORBIDDEN", "step_up_required", "DELETE", path, headers=bearer)
+        assert await world.data("GET", "/v1/users/me/wallets", headers=bearer) == linked
+
+        # Each costs one of its own, and the owner hears of it.
+        await world.step_up(own, bearer)
+        await world.data("DELETE", path, headers=bearer)
+        await shop.refused(403, "FORBIDDEN", "step_up_required", "/v1/tokens", bearer, launch)
+        await world.step_up(own, bearer)
+        await shop.post("/v1/tokens", bearer, launch)
+        await world.settle()
+        letters = {letter.subject: letter for letter in world.mail.letters}
+        assert set(letters) == {"A wallet was linked", "A wallet was unlinked", "A launch in your name"}
+        assert {letter.to for letter in letters.values()} == {address}
+        assert all(spare.address in letters[f"A wallet was {what}"].text for what in ("linked", "unlinked"))
+        assert "OWNER" in letters["A launch in your name"].text
+
+
 async def test_a_stolen_session_buys_little_of_a_thief_who_sells(api_dsn):
     """The rule of the day counts purchases and licences together, whoever sells, and not what a signature paid for."""
     async with shop_over(api_dsn, unproved_per_day=50) as shop:
@@ -239,6 +276,7 @@ async def test_a_sign_in_beside_the_unlinking_of_its_wallet_comes_before_it_or_n
     await world.step_up(stolen, bearer)
     await world.data(*LINK, headers=bearer, json=await world.proof(safe, "link_wallet", bearer))
     _, owner = await world.sign_in(safe)
+    await world.step_up(safe, owner)
     old = next(wallet for wallet in await world.data("GET", "/v1/users/me/wallets", headers=owner) if wallet["primary"])
     assert old["address"] == stolen.address
     submit, held, arrived, rows = world.core.submit, asyncio.Event(), asyncio.Event(), []

@@ -46,11 +46,7 @@ class Floor:
             body = {"statement": "It is me."}
             await self.world.data("POST", f"/v1/creators/{made['id']}/verification", headers=bearer, json=body)
         if proved:
-            proof = await self.world.proof(wallet, "step_up", bearer)
-            await self.world.data("POST", "/v1/auth/step-up", headers=bearer, json=proof)
-        else:  # the signature of the sign-in is as good, for ten minutes
-            old = "UPDATE identity.session SET proved_at = now() - interval '11 minutes' WHERE id = $1::text::uuid"
-            await self.world.sql(old, session["session_id"])
+            await self.world.step_up(wallet, bearer)
         return made, session, bearer
 
     async def operator(self):
@@ -163,15 +159,20 @@ async def test_who_may_launch(floor):
     world = floor.world
     _, member = await world.sign_in()
     await world.refused(403, "FORBIDDEN", "permission_missing", "POST", TOKENS, headers=keyed(member), json=LAUNCH)
-    _, _, unproved = await floor.creator(proved=False)
+    _, _, unproved = await floor.creator(proved=False)  # has signed in just now, as a thief's session would have
     await world.refused(403, "FORBIDDEN", "step_up_required", "POST", TOKENS, headers=keyed(unproved), json=LAUNCH)
     _, _, unverified = await floor.creator(verified=False)
     await world.refused(403, "FORBIDDEN", "creator_unverified", "POST", TOKENS, headers=keyed(unverified), json=LAUNCH)
     _, _, bearer = await floor.creator()
     await world.refused(400, "VALIDATION_ERROR", "missing", "POST", TOKENS, headers=bearer, json=LAUNCH)
-    token = await floor.launch(bearer)
+    headers, body = keyed(bearer), LAUNCH | {"symbol": next(names)}
+    token = await world.data("POST", TOKENS, headers=headers, json=body)
+    again = await world.data("POST", TOKENS, headers=headers, json=body)  # its step-up is spent
+    assert again["id"] == token["id"]
     await world.refused(409, "CONFLICT", "already_launched", "POST", TOKENS, headers=keyed(bearer),
                         json=LAUNCH | {"symbol": next(names)})  # fmt: skip
+    key = {"public_key": uuid4().hex * 2, "scopes": ["trade"]}
+    await world.refused(403, "FORBIDDEN", "step_up_required", "POST", "/v1/users/me/api-keys", headers=bearer, json=key)
     _, _, other = await floor.creator()
     await world.refused(409, "CONFLICT", "symbol_taken", "POST", TOKENS, headers=keyed(other),
                         json=LAUNCH | {"symbol": token["symbol"]})  # fmt: skip
@@ -379,7 +380,7 @@ async def test_a_launch_that_the_core_refuses_fails_and_frees_the_creator(floor)
     path = f"/v1/creators/{creator['id']}"
     await floor.world.settle()
     assert (await floor.world.data("GET", path))["token_id"] is None
-    again = await floor.launch(bearer)
+    again = await floor.launch(bearer)  # by the same step-up: the first launch gave it back
     assert (await floor.world.data("GET", f"{TOKENS}/{again['id']}"))["status"] == "minted"
     await floor.world.settle()
     assert (await floor.world.data("GET", path))["token_id"] == again["id"]
