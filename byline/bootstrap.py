@@ -157,9 +157,8 @@ async def _core(settings: Settings, status: StatusFile, stop: asyncio.Event) -> 
     data = settings.data_directory
     clock = SystemClock()
     mode: Literal["durable", "memory"] = "durable" if settings.ack_mode == "durable" else "memory"
-    recovered = recover(
-        data, settings=JournalSettings(mode=mode), clock=clock, sealed=_sealed(data), progress=_telling(status)
-    )
+    journal = JournalSettings(mode=mode, segment_bytes=settings.journal_segment_mib << 20)
+    recovered = recover(data, settings=journal, clock=clock, sealed=_sealed(data), progress=_telling(status))
     report = recovered.report
     logger.info(
         "event=recovered sequence=%d snapshot=%d replayed=%d torn_bytes=%d seconds=%.2f state_hash=%s",

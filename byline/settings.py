@@ -66,6 +66,8 @@ class Settings:
     """`nats://host:port`: what the core publishes is relayed there, for market data on other hosts."""
     events_url: str = ""
     """Where market data reads events from. Empty: the event log of the data directory; `nats://host:port`: a relay."""
+    journal_segment_mib: int = 64
+    """Of a file of the journal; a change counts from the next one on. Of small ones there are many."""
     snapshot_interval_s: float = 300.0
     tls_certificate: str = ""
     """Path of a PEM chain. With it and `tls_key`, order entry and market data have second doors of TLS alone."""
@@ -179,6 +181,7 @@ class Settings:
                 self.unsettled_limit_s == 0 or self.unsettled_limit_s >= max(30, 2 * self.batch_interval_s),
                 "unsettled_limit_s", "0, or at least 30 s and two batches",
             ),
+            (2 <= self.journal_segment_mib <= 1024, "journal_segment_mib", "2 to 1024 MiB"),
             (1 <= self.snapshot_interval_s <= 86_400, "snapshot_interval_s", "1 to 86400 seconds"),
             (self.backup_url == "" or "://" in self.backup_url, "backup_url", "a URL as s3://bucket/prefix"),
             (0.01 <= self.backup_interval_s <= 60, "backup_interval_s", "0.01 to 60 seconds"),

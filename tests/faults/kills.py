@@ -14,6 +14,9 @@ stopped before it was sealed.
 `kill core twice` is SIGKILL again while the core starts anew: at a random moment behind its first look at the journal,
 or of the whole start, and before it is ready. One that was ready first is killed too, and the next start struck sooner.
 
+Segments of the journal and the time between two snapshots are small, so that starts are from snapshots and kills strike
+whoever writes one, changes the segment, or seals it in the backup. An exchange that shows none of it is a failure.
+
 The exchange ships its journal to a backup in a folder. It follows behind each fault, and at the end what is restored
 from it is the journal to its last record. Behind `all`, before the new start, it is restored too: the chain must not
 know of a batch that this backup does not have.
@@ -25,6 +28,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import signal
 import tempfile
 import time
@@ -53,6 +57,9 @@ FAULTS = (
     "kill core", "kill core twice", "all", "all unshipped",
     *(f"kill {name}" for name in KILLED[1:]), *(f"stop {name}" for name in STOPPED),
 )  # fmt: skip
+SMALL = {"BYLINE_SNAPSHOT_INTERVAL_S": "2", "BYLINE_JOURNAL_SEGMENT_MIB": "2"}
+STARTS_MUST, SEGMENT_RECORDS = 5, (2 << 20) // 128
+"""So many kills of the core, and so many records, are enough to see the one and the other."""
 RESTARTED_BY_SUPERVISOR_S = 120.0
 TAKEN_S = 60.0
 """Until an order is taken, once order entry answers: a start may have cancels to carry out first."""
@@ -91,6 +98,10 @@ class Kills:
     """Orders that went with their session."""
     starts: int = 0
     """Starts of the core that a kill struck before it was ready."""
+    from_snapshots: int = 0
+    """Starts of the core from a snapshot."""
+    segments: int = 0
+    """Of the journals at their ends, those that were full."""
     restored: int = 0
     """Records that backups held at the end, all that the journals had."""
     backed: int = 0
@@ -111,6 +122,8 @@ class Kills:
             "deposited",
             "ended",
             "starts",
+            "from_snapshots",
+            "segments",
             "restored",
             "backed",
             "seconds",
@@ -159,7 +172,7 @@ async def run_kills(
     result, began, draw = Kills(), time.monotonic(), random.Random(seed)
     exchange = ExchangeProcess(directory / "data", "--quiet-market", "--batch-seconds", str(batch_s))
     store = (directory / "backup").as_uri()
-    exchange.environment.update({"BYLINE_BACKUP_URL": store, **(environment or {})})
+    exchange.environment.update({"BYLINE_BACKUP_URL": store, **SMALL, **(environment or {})})
     traders: list[Trader] = []
     purses: list[Purse] = []
     tasks: list[asyncio.Task[None]] = []
@@ -222,9 +235,22 @@ async def _stop(exchange: ExchangeProcess, store: str, restored: Path, result: K
     """Stops it as a person does, and holds its backup against its journal."""
     if status := await exchange.stop():
         result.failures.append(f"the exchange stopped with status {status}: {exchange.log()[-300:]}")
+    _count_snapshots(exchange, result)
     found = Audit()
     result.restored = await asyncio.to_thread(check_backup, exchange, store, restored, found)
     result.failures += found.failures
+
+
+def _count_snapshots(exchange: ExchangeProcess, result: Kills) -> None:
+    """What `SMALL` is for has happened."""
+    log = (exchange.data / "logs" / "core.log").read_text(errors="replace")
+    starts = [int(told) for told in re.findall(r"event=recovered sequence=\d+ snapshot=(\d+) ", log)]
+    result.from_snapshots = sum(sequence > 0 for sequence in starts)
+    result.segments = len(list((exchange.data / "journal").glob("*.journal"))) - 1
+    if len(starts) > STARTS_MUST and not result.from_snapshots:
+        result.failures.append(f"none of {len(starts)} starts of the core was from a snapshot")
+    if result.commands > 2 * SEGMENT_RECORDS and not result.segments:
+        result.failures.append(f"{result.commands} records are in one segment")
 
 
 async def _purses(exchange: ExchangeProcess, directory: Path, seed: int) -> list[Purse]:

@@ -91,6 +91,7 @@ class Card:
                 "money_commands_sent_again": kills.refs_again, "orders_ended_with_their_session": kills.ended,
                 "withdrawals_paid": kills.withdrawn,
                 "deposits_booked": kills.deposited, "starts_of_the_core_struck": kills.starts,
+                "starts_from_a_snapshot": kills.from_snapshots, "segments_filled": kills.segments,
                 "records_restored_from_backups": kills.restored,
                 "batch_transactions_found_in_backups": kills.backed,
                 "slowest_up_again_s": {fault: max(times) for fault, times in sorted(kills.recovery_s.items())},
@@ -174,6 +175,7 @@ def _kills_page(kills: dict[str, Any]) -> list[str]:
         f"{kills['orders_acknowledged']:,} of them acknowledged |",
         "| orders, and money commands (ref), without an answer, resolved | "
         f"{sum(kills['unknown_outcomes_resolved'].values()):,}: {resolved or 'none'} |",
+        *_files(kills),
         *_sessions(kills),
         *_money(kills),
         *_backups(kills),
@@ -195,6 +197,15 @@ def _kills_page(kills: dict[str, Any]) -> list[str]:
 def _in_starts(kills: dict[str, Any]) -> str:
     struck = kills.get("starts_of_the_core_struck", 0)
     return f", and {struck:,} times more a core that was starting, before it was ready" if struck else ""
+
+
+def _files(kills: dict[str, Any]) -> list[str]:
+    if "starts_from_a_snapshot" not in kills:
+        return []
+    return [
+        "| starts of the core from a snapshot; segments of the journal that were filled | "
+        f"{kills['starts_from_a_snapshot']:,}; {kills['segments_filled']:,} |"
+    ]
 
 
 def _backups(kills: dict[str, Any]) -> list[str]:

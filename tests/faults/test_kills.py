@@ -46,7 +46,7 @@ async def test_f02_f18_f23_f24_f26_killed_and_stopped_under_load(tmp_path: Path)
     assert found.requests > 200 and found.acked > 100 and found.commands > found.acked
     assert found.refs > 100 and found.fills > 100 and found.withdrawn > 5 and found.deposited > 5
     assert found.starts == 1 and found.restored >= found.commands
-    assert found.backed > 3
+    assert found.backed > 3 and found.from_snapshots > 0
     assert found.ended > 0, "none of the sessions that were lost had an order that was to end with it"
     assert sum(found.resolved.values()) > 0, "a kill that no command noticed shows nothing"
 
@@ -81,6 +81,7 @@ def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
     kills = Kills(done, {"kill core": [1.5, 2.25], "all": [9.0]}, 0.125, 50_000, 4_321)
     kills.refs, kills.refs_again, kills.fills, kills.withdrawn, kills.deposited = 7_654, 32, 5_432, 987, 876
     kills.ended, kills.starts, kills.restored, kills.backed = 543, 12, 60_123, 321
+    kills.from_snapshots, kills.segments = 45, 98
     kills.resolved, kills.acked = Counter({"never": 11, "accepted": 3}), 4_000
     seeds = Seeds(1234, 0, 98_765, 74_040.0, Counter({"torn": 77}), 0.5, ["seed 9: I3"])
     seeds.outcomes = Counter({"told": 4})
@@ -95,7 +96,7 @@ def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
     for part in (
         "1,234", "98,765", "4,321", "14:", "torn | 77", "kill core | 7 | 2.25", "**1**", "seed 9: I3", "62.1",
         "for 30 seconds", "7,654, 32 of them", "5,432", "987", "876", "543;",
-        "and 12 times more", "60,123", "321", "63 of all",
+        "and 12 times more", "60,123", "321", "63 of all", "| 45; 98 |",
     ):  # fmt: skip
         assert part in text, part
 
