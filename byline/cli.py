@@ -602,6 +602,20 @@ def settle_open_vault(
     open_vaults(_settings(data), console, assets)
 
 
+@settle_app.command("mend-log")
+def settle_mend_log(data: DataOption = None) -> None:
+    """Cut off the torn ends that a crash left behind settlement's logs. The exchange must be stopped.
+
+    The back office does the same when it starts. This is for when it does not: `byline journal truncate` must know the
+    last batch, and reads no log that has such an end. What is cut off was never acted upon.
+
+    Example: `byline settle mend-log`, then `byline journal truncate --to N`
+    """
+    from byline.settle import mend_logs
+
+    mend_logs(_settings(data), console)
+
+
 @settle_app.command("rotate")
 def settle_rotate(
     to: Annotated[Optional[str], typer.Option(help="Sui address of the new operator; left out: the same key.")] = None,

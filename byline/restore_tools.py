@@ -54,6 +54,13 @@ def _before_moving(data: Path, scratch: Path, restored: Restored) -> None:
             f"backup: ends with sequence {restored.sequence}, but batch {number} was sealed up to sequence {sealed}"
         )
     ask_for_rebuild(data)  # a server elsewhere may have rows of records that the backup never got
+    # Before there is a journal to start from: whoever is interrupted behind that has the list.
+    if lacking := [path for path in _lacking(data) if path.startswith("keys/")]:
+        note_keys_wanted(data, lacking)
+
+
+def _lacking(data: Path) -> list[str]:
+    return [path for path in NEEDED if not (data / path).exists()]
 
 
 def restore_directory(
@@ -96,9 +103,7 @@ def restore_directory(
             "state that fits: docs/operations.md",
             soft_wrap=True,
         )
-    lacking = [path for path in NEEDED if not (data / path).exists()]
-    if lacking:
-        note_keys_wanted(data, [path for path in lacking if path.startswith("keys/")])
+    if lacking := _lacking(data):
         console.print(
             "keys are never in a backup; bring back yours before the first start: " + ", ".join(lacking),
             soft_wrap=True,

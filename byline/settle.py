@@ -26,7 +26,9 @@ from byline.status_table import WAITS
 from engine.messages import layout
 from engine.messages.codes import CommandKind, EventKind
 from engine.messages.errors import Refused, SettingsInvalid, Unavailable
+from persistence.disk import DirectoryLock
 from persistence.event_log import EventLogReader
+from settlement.appendlog import AppendLog
 from settlement.batch import Listed, Sealed
 from settlement.chain.admin import SuiAdmin
 from settlement.chain.localsui.server import start
@@ -38,6 +40,7 @@ from settlement.watcher import Watcher
 __all__ = ["open_vaults", "pause", "publish", "resume", "rotate", "show"]
 
 RESUME_WAIT_S = 30.0
+LOGS = ("batches.log", "chain.log", "brake.log")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{64}")
 
 
@@ -171,6 +174,19 @@ def resume(settings: Settings, console: Console, note: str) -> None:
     unanswered = "the back office does not answer: `byline status`, and see DATA/logs/backoffice.log"
     request = RequestFile(settings.data_directory, "settle-resume")
     console.print(request.ask(note, wait_s=RESUME_WAIT_S, unanswered=unanswered))
+
+
+def mend_logs(settings: Settings, console: Console) -> None:
+    """Raises DataDirectoryBusy: the exchange runs; JournalCorrupt: damage that no crash makes; JournalFailed."""
+    with DirectoryLock(settings.data_directory / "lock"):
+        for name in LOGS:
+            path = settings.data_directory / "settlement" / name
+            if not path.exists():
+                continue
+            before = path.stat().st_size
+            AppendLog(path).close()  # opening is what mends
+            cut = before - path.stat().st_size
+            console.print(f"{path}: {f'{cut:,} bytes cut off its end' if cut else 'its end is whole'}", soft_wrap=True)
 
 
 def _run(settings: Settings, act: Callable[[SuiAdmin], Awaitable[None]], *, with_node: bool = False) -> None:

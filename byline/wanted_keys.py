@@ -6,10 +6,12 @@ takes the list away once all are there. Who has lost them for good removes the l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.messages.errors import SettingsInvalid
+from persistence.disk import sync_directory
 
 __all__ = ["check_keys_wanted", "note_keys_wanted"]
 
@@ -17,9 +19,14 @@ LIST = "keys/wanted"
 
 
 def note_keys_wanted(data: Path, paths: Sequence[str]) -> None:
-    """`paths` below `data`, which are not there."""
+    """`paths` below `data`, which are not there. On disk on return."""
     (data / LIST).parent.mkdir(parents=True, exist_ok=True)
-    (data / LIST).write_text("".join(f"{path}\n" for path in paths))
+    with (data / LIST).open("w") as file:
+        file.write("".join(f"{path}\n" for path in paths))
+        file.flush()
+        os.fsync(file.fileno())
+    for directory in (data / "keys", data):
+        sync_directory(directory)
 
 
 def check_keys_wanted(data: Path) -> None:

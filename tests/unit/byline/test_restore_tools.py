@@ -10,8 +10,10 @@ from rich.console import Console
 
 from byline.rebuild import REQUEST
 from byline.restore_tools import restore_directory
-from engine.messages.errors import JournalCorrupt
+from byline.wanted_keys import check_keys_wanted
+from engine.messages.errors import JournalCorrupt, SettingsInvalid
 from persistence.backup import Objects, Shipper
+from persistence.disk import DirectoryDisk
 from persistence.recovery import recover
 from settlement.batch import Sealed
 from settlement.store import FileBatchStore
@@ -46,6 +48,30 @@ def test_a_batch_that_was_sealed_behind_the_journals_end_refuses_the_restore(tmp
     else:
         assert restore_directory(place, new, **arguments) == 0  # type: ignore[arg-type]
         assert (new / "settlement" / "batches.log").exists() and (new / REQUEST).exists()
+
+
+def test_a_restore_that_is_interrupted_while_it_replays_has_said_which_keys_are_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is at its place by then: `byline up` would start, with new keys that open nothing."""
+    data, new, place = tmp_path / "data", tmp_path / "new", (tmp_path / "store").as_uri()
+    data.mkdir()
+    recovered = recover(data, settings=SETTINGS)
+    feed(recovered, workload(), 0, 50)
+    recovered.close()
+    shipper = Shipper(data, Objects(place))
+    shipper.start()
+    shipper.step()
+
+    def interrupted(_: DirectoryDisk) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("byline.restore_tools.replay", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        restore_directory(place, new, to=None, identity=None, replayed=True, embedded_chain=True, console=QUIET)
+    assert (new / "journal").exists()
+    with pytest.raises(SettingsInvalid, match="bring back yours"):
+        check_keys_wanted(new)
 
 
 @pytest.mark.parametrize("is_embedded", [True, False])

@@ -13,6 +13,7 @@ from rich.console import Console
 from byline.journal_tools import truncate_journal, verify_journal
 from byline.rebuild import REQUEST
 from byline.settings import load_settings
+from byline.settle import mend_logs
 from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, Refused, Unavailable
 from gateway.keys import KeyRegistry
 from persistence import segments
@@ -209,7 +210,12 @@ def test_nothing_is_cut_without_consent_in_use_behind_a_batch_or_where_nothing_i
         log.write_bytes(damaged)
         with pytest.raises(JournalCorrupt, match="its last record is not whole|of a record that was written whole"):
             cut(journal, last - 11)
-    log.write_bytes(whole)
+    log.write_bytes(whole + whole[:40])  # a power cut while the next batch was stored
+    with pytest.raises(JournalCorrupt, match="its last record is not whole"):
+        cut(journal, last - 10)
+    told = io.StringIO()
+    mend_logs(load_settings({}, data_directory=journal), Console(file=told, width=500))
+    assert log.read_bytes() == whole and "40 bytes cut off its end" in told.getvalue()
     assert {path: path.read_bytes() for path in before if path.suffix == ".journal"} == {
         path: data for path, data in before.items() if path.suffix == ".journal"
     }
