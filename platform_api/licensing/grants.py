@@ -5,7 +5,9 @@
            ▼                  └─┘ └──▶ suspended        (a renewal's period; by staff, and back)
     expired (not paid in time), revoked
 
-A work that was made under it owes the licensed one its share as long as it is sold, also after the end (`derivatives`).
+A work is sold when a licence on it begins. As long as one is reserved, or its fee is under way, the work is not
+deleted; one that lapses leaves it as it was. A work that was made under a licence owes the licensed one its share as
+long as it is sold, also after the end (`derivatives`).
 
 Exclusivity is asked for here and nowhere else, whether somebody decided or an application approves itself. Licences of
 one *level* (below the work, or below the same licence) are compared; docs/decisions/0032 says why that is enough. One
@@ -79,6 +81,7 @@ class Grants:
         self._kernel = kernel
         self._catalog = kernel.service(WorkService).catalog
         self._shares = kernel.service(RoyaltyService).licence_shares
+        self._catalog.being_paid.append(queries.is_reserved)
 
     async def reserve(self, db: Any, grant: Grant, actor: UUID) -> UUID:
         """A licence that waits for its fee, or is active if there is none. The caller holds the work's lock.
@@ -118,7 +121,6 @@ class Grants:
         await queries.insert_license(db, fields)
         yields = bool(grant.fee_units) and not (grant.decided or exclusive)
         await self._reserve_period(db, fields, base, until, pay_before, yields, actor)
-        await self._catalog.mark_sold(db, grant.work_id)
         if not grant.fee_units:
             await self.begin(db, license_id, actor)
         return license_id
@@ -168,6 +170,7 @@ class Grants:
         await queries.begin_license(db, license_id, starts, ends)
         first = period["number"] == 1
         if first:
+            await self._catalog.mark_sold(db, row["work_id"])
             await queries.insert_node(db, new_id(), license_id, new_code())
         await queries.note_event(db, license_id, "activated" if first else "renewed", ends)
         row = await queries.license_row(db, license_id)

@@ -513,6 +513,22 @@ async def is_being_paid(db: Any, license_id: UUID) -> bool:
     return found
 
 
+async def is_reserved(db: Any, work_id: UUID) -> bool:
+    """Whether a licence on the work waits for its fee, or the core has not answered yet about one, which goes back if
+    the licence has ended meanwhile."""
+    found: bool = await db.fetchval(
+        """
+        SELECT EXISTS (SELECT FROM licensing.license_period p JOIN licensing.license l ON l.id = p.license_id
+            WHERE p.status = 'pending_payment' AND l.work_id = $1)
+          OR EXISTS (SELECT FROM money.command c JOIN licensing.license_period p ON p.id = c.document_id
+            JOIN licensing.license l ON l.id = p.license_id
+            WHERE c.state IN ('ordered', 'posting', 'voiding', 'stuck') AND l.work_id = $1)
+        """,
+        work_id,
+    )
+    return found
+
+
 async def turn_refund(db: Any, refund_id: UUID, status: str) -> None:
     await db.execute("UPDATE licensing.license_refund SET status = $2 WHERE id = $1", refund_id, status)
 

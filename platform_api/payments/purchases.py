@@ -58,7 +58,7 @@ class Purchases:
         self._proofs = PaymentProofs(kernel)
         self._works.catalog.rights.append(self.entitled)
         self._works.ratings.bought = queries.has_bought
-        self._works.catalog.being_paid = queries.is_being_paid
+        self._works.catalog.being_paid.append(queries.is_being_paid)
         self.shelves: list[Shelf] = []
         """Added by other contexts that give rights."""
         self._money.handle("purchase", self._on_answer)

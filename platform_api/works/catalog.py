@@ -68,7 +68,7 @@ Entitled = Callable[[Any, Caller, UUID, UUID | None, datetime | None], Awaitable
 _PURCHASES = ("content_purchase", "rental", "ppv")
 """Kinds of revenue that are purchases of a work by its readers."""
 BeingPaid = Callable[[Any, UUID], Awaitable[bool]]
-"""Whether money for a work is on its way: connection, work."""
+"""Whether somebody may still get a right to a work by what was begun: connection, work."""
 DecideChapters = Callable[[Any, Any, bool, UUID, str], Awaitable[None]]
 """Chapters in review are approved or not: connection, their work as it is now, which, by whom, why."""
 
@@ -84,8 +84,8 @@ class Catalog:
         self._media = kernel.service(MediaService)
         self.rights: list[Entitled] = []
         """Any of them suffices; added by the contexts that give rights."""
-        self.being_paid: BeingPaid | None = None
-        """Set by the context that sells."""
+        self.being_paid: list[BeingPaid] = []
+        """Added by the contexts that sell."""
         self.decide_chapters: DecideChapters | None = None
         """Set by the part that has them."""
         self._creators.shown = queries.shown
@@ -414,8 +414,11 @@ class Catalog:
         await queries.mark_sold(db, work_id)
 
     async def is_being_paid(self, db: Any, work_id: UUID) -> bool:
-        """Whether a purchase of it waits for the core's answer; it is sold as soon as that says so."""
-        return self.being_paid is not None and await self.being_paid(db, work_id)
+        """Whether a purchase or a fee may still come for it: it is sold as soon as one has."""
+        for is_on_its_way in self.being_paid:
+            if await is_on_its_way(db, work_id):
+                return True
+        return False
 
     async def note_version(self, db: Any, work_id: UUID, note: str, actor: UUID) -> None:
         """After a change of the work itself: its next version, if it is another; it may have to be looked at."""

@@ -104,6 +104,43 @@ async def test_licence_that_nobody_decided_on_may_be_paid_for_an_hour(world):
     assert units(world, f"user:{two}") == (0, 0)
 
 
+async def test_work_that_nobody_paid_for_can_be_deleted_when_the_licence_has_lapsed(world):
+    owner, work, standard, _ = await open_terms(world)
+    _, studios = await studio(world, "10")
+    delete = ("DELETE", f"/v1/works/{work['id']}")
+    waits = (await apply(world, studios, standard))["license_id"]
+    await world.refused(409, "CONFLICT", "sold", *delete, headers=owner)  # it may be paid yet
+    await world.sql("UPDATE licensing.license_period SET pay_before = now() WHERE license_id = $1", UUID(waits))
+    await world.kernel.service(LicensingService).calendar.sweep()
+    assert (await world.client.request(*delete, headers=owner)).status_code == 200
+    assert (await licence(world, studios, waits))["status"] == "expired"
+    (found,) = await world.data("GET", "/v1/licenses?as=licensee", headers=studios)
+    assert found["id"] == waits
+
+
+async def test_work_is_not_deleted_while_the_fee_of_a_licence_that_was_revoked_is_under_way(world):
+    owner, work, standard, _ = await open_terms(world)
+    account, studios = await studio(world, "10")
+    delete = ("DELETE", f"/v1/works/{work['id']}")
+    waits = (await apply(world, studios, standard))["license_id"]
+    world.core.lose.append("request")
+    await world.data("POST", f"/v1/licenses/{waits}/pay", headers=keyed(studios))
+    body = {"reason": "No more."}
+    await world.data("POST", f"/v1/licenses/{waits}/revoke", headers=keyed(owner), json=body)
+    await world.refused(409, "CONFLICT", "sold", *delete, headers=owner)
+    await world.settle()
+    assert units(world, f"user:{account}") == (10_000_000, 0)  # it came, and went back
+    assert (await world.client.request(*delete, headers=owner)).status_code == 200
+
+
+async def test_licence_that_is_paid_is_a_sale_of_the_work(world):
+    owner, work, standard, _ = await open_terms(world)
+    _, studios = await studio(world, "10")
+    waits = (await apply(world, studios, standard))["license_id"]
+    await world.data("POST", f"/v1/licenses/{waits}/pay", headers=keyed(studios))
+    await world.refused(409, "CONFLICT", "sold", "DELETE", f"/v1/works/{work['id']}", headers=owner)
+
+
 async def test_grant_keeps_its_seven_days_and_its_licensor_may_end_them_at_once(world):
     _, owner, work = await owner_of_work(world)
     one, first = await studio(world, "10")
