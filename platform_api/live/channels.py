@@ -68,25 +68,13 @@ SHOWN: Mapping[str, Line] = {
     "token.delisted": Line(("creator", "market"), _TOKEN),
     "token.failed": Line(("creator",)),
     "token.proceeds_paid": Line(("creator",)),
-    "license.applied": Line(("content",)),
-    "license.approved": Line(("content",)),
-    "license.rejected": Line(("content",)),
-    "license.activated": Line(("content",)),
-    "license.renewed": Line(("content",)),
-    "license.expired": Line(("content",)),
-    "license.suspended": Line(("content",)),
-    "license.resumed": Line(("content",)),
-    "license.refunded": Line(("content",)),
-    "license.revoked": Line(("content",)),
-    "authorization.revoked": Line(("content",)),
     "window.opened": Line(("content",), _WINDOW, if_public=True),
     "window.closed": Line(("content",), _WINDOW, if_public=True),
     "royalty.rule_changed": Line(("content",)),
     "royalty.licence_share_changed": Line(("content",)),
-    "royalty.distributed": Line(("content",)),
-    "royalty.reversed": Line(("content",)),
 }
-"""What is not here, as payments, purchases and refunds, is told to the accounts that it names alone."""
+"""What is not here, as payments, purchases, refunds, licences, and what a work's sales gave whom, is told to the
+accounts that it names alone: REST tells it to its parties, and whoever an owner asks to take part is inside."""
 TOLD_TO: Mapping[str, str] = {
     "user.registered": "subject", "user.email_verified": "subject", "user.role_granted": "subject",
     "user.role_revoked": "subject", "user.suspended": "subject", "user.unsuspended": "subject",

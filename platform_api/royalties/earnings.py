@@ -270,12 +270,13 @@ class Earnings:
         await self._tell(db, "royalty.distributed", row, gross)
 
     async def _tell(self, db: Any, type_: str, row: Any, more: Mapping[str, Any]) -> None:
-        """`units`: of the whole sale, with the platform's part."""
+        """To the owner, and those whom the sale pays. `units`: of the whole sale, with the platform's part."""
         lines = await queries.distribution_lines(db, [row["id"]])
-        payees = {str(line["account_id"]) for line in lines if line["account_id"] is not None and line["amount_units"]}
+        told = {str(line["account_id"]) for line in lines if line["account_id"] is not None and line["amount_units"]}
+        work = await self._works.catalog.known(db, row["work_id"])  # one that was sold is not deleted
         payload = {
-            "work_id": str(row["work_id"]), "creator_id": str(await self._works.catalog.creator_of(db, row["work_id"])),
-            "revenue_kind": row["kind"], "asset": row["asset"], "scale": row["scale"], "for_accounts": sorted(payees),
+            "work_id": str(row["work_id"]), "creator_id": str(work["creator_id"]), "revenue_kind": row["kind"],
+            "asset": row["asset"], "scale": row["scale"], "for_accounts": sorted(told | {str(work["account_id"])}),
             **more,
         }  # fmt: skip
         await self._kernel.events.publish(db, type_, ("distribution", str(row["id"])), payload)

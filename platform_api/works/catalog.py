@@ -371,11 +371,6 @@ class Catalog:
             return None if wants_look and row["published_at"] is None else str(row["title"])
         return await self._title_of(db, work_id, row["shown_version"])
 
-    async def creator_of(self, db: Any, work_id: UUID) -> UUID:
-        """Of a work that was sold, which is therefore not deleted."""
-        found: UUID = (await queries.work(db, work_id))["creator_id"]
-        return found
-
     async def lock_own(self, db: Any, caller: Caller, work_id: UUID, or_permitted: str | None = None) -> Any:
         """The caller's work, locked; somebody else's for whoever has the permission. Raises ApiError NOT_FOUND."""
         row = await queries.lock_work(db, work_id)

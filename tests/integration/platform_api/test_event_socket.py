@@ -53,7 +53,13 @@ class Page:
 @pytest_asyncio.fixture
 async def served(world):
     """Opens pages: `served(headers)` is a context."""
-    config = uvicorn.Config(world.app, port=0, ws="websockets-sansio", ws_max_size=16_384, lifespan="off",
+    async with serving(world.app) as page:
+        yield page
+
+
+@contextlib.asynccontextmanager
+async def serving(app):
+    config = uvicorn.Config(app, port=0, ws="websockets-sansio", ws_max_size=16_384, lifespan="off",
                             log_level="error")  # fmt: skip
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext
@@ -68,9 +74,11 @@ async def served(world):
             yield Page(socket)
 
     page.port = port
-    yield page
-    server.should_exit = True
-    await task
+    try:
+        yield page
+    finally:
+        server.should_exit = True
+        await task
 
 
 def bearer_of(headers):
