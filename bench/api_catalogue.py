@@ -370,6 +370,10 @@ async def _sales(
              prices[n] - fees[n]))),
     )  # fmt: skip
     await _copy(
+    await _copy(
+        db, "royalties.paid_by_work", "work_id account_id month",
+        {(of[n], makers[n], at.date().replace(day=1)) for n in every},
+    )  # fmt: skip
         db, "royalties.entry",
         "id account_id kind asset scale amount_units happened_at matures_at work_id revenue_kind distribution_id ref",
         ((entries[n], makers[n], "earned", "USDC", 6, prices[n] - fees[n], at, at, of[n], "content_purchase", sales[n],

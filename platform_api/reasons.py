@@ -139,7 +139,7 @@ REASONS: Mapping[ErrorCode, Mapping[str, str]] = {
         "no_seats": "a licence of this type opens no files: buy the work to read it",
         "no_sublicensing": "the licence may not be given on",
         "not_bought": "only who bought a work rates it",
-        "not_paid": "only the owner of a work, and whoever has a share of it, reads what it earns",
+        "not_paid": "only the owner of a work, and whom its sales paid, reads what it earned",
         "not_yours_to_refund": "the seller or the platform gives it back",
         "own_account": "somebody else of the platform decides it",
         "own_work": "nobody does this with their own work",

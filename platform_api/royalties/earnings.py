@@ -150,6 +150,7 @@ class Earnings:
                 )  # fmt: skip
                 number += 1
         if commands:
+        await queries.note_paid(db, distribution_id)
             await self._order(db, distribution_id, await queries.part(db, distribution_id, 0))
         else:  # a unit that went to the platform whole
             await queries.finish_distribution(db, distribution_id, "posted")

@@ -224,6 +224,31 @@ async def insert_line(
 
 
 _DISTRIBUTION = """
+async def note_paid(db: Any, distribution_id: UUID) -> None:
+    """Whom it pays; in one order, so that of two first sales of a month the one waits for the other."""
+    await db.execute(
+        """
+        INSERT INTO royalties.paid_by_work (work_id, account_id, month)
+        SELECT DISTINCT e.work_id, l.account_id, date_trunc('month', e.occurred_at AT TIME ZONE 'UTC')::date
+        FROM royalties.distribution d JOIN royalties.revenue_event e ON e.id = d.event_id
+        JOIN royalties.distribution_line l ON l.distribution_id = d.id
+        WHERE d.id = $1 AND l.account_id IS NOT NULL AND l.amount_units > 0 ORDER BY l.account_id
+        ON CONFLICT DO NOTHING
+        """,
+        distribution_id,
+    )
+
+
+async def has_paid(db: Any, work_id: UUID, account_id: UUID, month: date | None) -> bool:
+    """Whether a sale of the work, of that month or ever, has paid the account."""
+    found: bool = await db.fetchval(
+        "SELECT EXISTS (SELECT FROM royalties.paid_by_work WHERE work_id = $1 AND account_id = $2"
+        " AND ($3::date IS NULL OR month = $3))",
+        work_id, account_id, month,
+    )  # fmt: skip
+    return found
+
+
     SELECT d.id, d.rule_id, d.status, d.parts, d.posted_at, e.id AS event_id, e.kind, e.source_ref, e.work_id, e.asset,
            e.scale, e.gross_units, e.platform_units, e.occurred_at
     FROM royalties.distribution d JOIN royalties.revenue_event e ON e.id = d.event_id

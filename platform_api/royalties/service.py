@@ -72,7 +72,7 @@ class RoyaltyService:
         return await self.earnings.record(db, earning)
 
     async def calculate(self, caller: Caller, body: CalculationRequest) -> Calculation:
-        """A dry run, for those who make the work; of a month, which tells what was earned, for those whom it pays:
+        """A dry run, for those who make the work; of a month, which tells what was earned, for those whom it paid:
         nothing is written.
 
         Raises ApiError: NOT_FOUND, VALIDATION_ERROR; FORBIDDEN `not_paid` and CONFLICT `too_many_sales` of a month.
@@ -84,7 +84,7 @@ class RoyaltyService:
             if body.period is None:
                 await self._works.catalog.check_inside(db, caller, body.work_id)
             else:
-                await self._check_paid(db, caller, body.work_id)
+                await self._check_paid(db, caller, body.work_id, bounds(body.period)[0].date())
             scale = await self._exchange.asset_scale(db, body.asset)
             if scale is None:
                 message = f"asset: the exchange lists no {body.asset}"
@@ -93,18 +93,19 @@ class RoyaltyService:
                 return await self._of_month(db, body, body.period, scale)
             return await self._of_sale(db, body, scale)
 
-    async def _check_paid(self, db: Any, caller: Caller, work_id: UUID) -> None:
-        """For the owner, those whom its sales pay, and staff who may see transactions: not for who is only asked to
-        take part, or takes part without a share. Who does not see the work is not told that there is one.
+    async def _check_paid(self, db: Any, caller: Caller, work_id: UUID, month: date | None) -> None:
+        """For the owner, those whom its sales of that month, or ever, have paid, and staff who may see transactions:
+        payees of a rule of that time, licensors between, owners of works above; not for who is only asked to take part,
+        takes part without a share, or will have one. Who does not see the work is not told that there is one.
 
         Raises ApiError NOT_FOUND; FORBIDDEN `not_paid`.
         """
         work, account_id = await self._works.catalog.known(db, work_id), UUID(caller.account_id)
         if account_id == work["account_id"] or caller.may("view_transactions"):
             return
-        if account_id not in await self.rules.everybody_paid(db, work_id):
+        if not await queries.has_paid(db, work_id, account_id, month):
             await self._works.catalog.visible(db, caller, work_id)
-            message = "What a work earns is told to its owner and to those whom its sales pay."
+            message = "What a work earns is told to its owner and to those whom its sales have paid."
             raise ApiError(ErrorCode.FORBIDDEN, message, reason="not_paid")
 
     async def _of_month(self, db: Any, body: CalculationRequest, period: str, scale: int) -> Calculation:
@@ -145,10 +146,10 @@ class RoyaltyService:
     async def of_work(
         self, caller: Caller, work_id: UUID, cursor: str | None, limit: int
     ) -> tuple[WorkRoyalties, Pagination]:
-        """For those whom its sales pay. Raises ApiError NOT_FOUND; FORBIDDEN `not_paid`."""
+        """For those whom its sales have paid. Raises ApiError NOT_FOUND; FORBIDDEN `not_paid`."""
         (before,) = cursor_from(cursor, UUID) or (None,)
         async with self._database.connection() as db:
-            await self._check_paid(db, caller, work_id)
+            await self._check_paid(db, caller, work_id, None)
             totals = [total_of(row) for row in await queries.totals_of_work(db, work_id)]
             rows = await queries.distributions_of(db, work_id, before, limit + 1)
             rows, pagination = page(rows, limit, lambda row: (row["event_id"],))

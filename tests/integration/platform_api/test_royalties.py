@@ -434,6 +434,7 @@ async def test_what_a_work_earns_is_told_to_whom_its_sales_pay(shop):
     not_paid, none = (403, "FORBIDDEN", "not_paid"), (404, "NOT_FOUND", "unknown_work")
     await refused(payee_bearer, *not_paid)  # who has not agreed yet has no share
     await agree(shop, work, payee_bearer, rule)
+    await refused(payee_bearer, *not_paid)  # nor has a sale paid who agreed just now
     await sell(shop, offer)
     assert await share(shop, work, bearer, (asked, 100)) is not None
     for headers in (asked_bearer, stranger):
@@ -446,6 +447,40 @@ async def test_what_a_work_earns_is_told_to_whom_its_sales_pay(shop):
     await refused(stranger, *none)
     path, of_month["work_id"] = f"/v1/royalties/works/{uuid4()}", str(uuid4())
     await refused(await shop.staff(), *none)
+
+
+async def test_what_sales_of_a_month_gave_is_told_to_whom_these_paid(shop):
+    """Who was paid by a rule that has ended was refused its months, and who has a share from next month on was told of
+    all before."""
+    seller, bearer, work, _, offer = await shop.seller()
+    (before, before_bearer), (later, later_bearer) = await shop.buyer(), await shop.buyer()
+    path = f"/v1/royalties/works/{work['id']}"
+    rule = await propose(shop, work, bearer, [(seller, 6_000), (before, 4_000)])
+    await agree(shop, work, before_bearer, rule)
+    await sell(shop, offer)
+    await shop.world.sql("UPDATE royalties.revenue_event SET occurred_at = '2023-04-30Z' WHERE work_id = $1",
+                         UUID(work["id"]))  # fmt: skip
+    await shop.world.sql("UPDATE royalties.paid_by_work SET month = '2023-04-01' WHERE work_id = $1", UUID(work["id"]))
+    rule = await propose(shop, work, bearer, [(seller, 10_000)])
+    await agree(shop, work, before_bearer, rule)
+    begins = timestamp(datetime.now(UTC) + timedelta(days=31))
+    rule = await propose(shop, work, bearer, [(seller, 5_000), (later, 5_000)], effective_from=begins)
+    await agree(shop, work, later_bearer, rule)
+    await sell(shop, offer)
+
+    async def told(headers, period):
+        body = {"work_id": work["id"], "asset": "USDC", "period": period}
+        answer = await shop.world.client.post("/v1/royalties/calculate", headers=headers, json=body)
+        if answer.status_code == 403:
+            return answer.json()["error"]["details"]["reason"]
+        return answer.json()["data"]["amount"]
+
+    periods = ("2023-04", datetime.now(UTC).strftime("%Y-%m"))
+    assert [await told(before_bearer, period) for period in periods] == ["10", "not_paid"]
+    assert [await told(later_bearer, period) for period in periods] == ["not_paid", "not_paid"]
+    assert [await told(bearer, period) for period in periods] == ["10", "10"]
+    assert len((await shop.get(path, before_bearer))["distributions"]) == 2
+    await shop.world.refused(403, "FORBIDDEN", "not_paid", "GET", path, headers=later_bearer)
 
 
 async def test_work_made_under_a_licence_below_others_pays_every_licensor_its_share(shop):
@@ -476,6 +511,11 @@ async def test_work_made_under_a_licence_below_others_pays_every_licensor_its_sh
     assert [(line["role"], line["bps"]) for line in sale["lines"] if line["account_id"] in (first_id, second_id)] == [
         ("licensor", 8_000), ("licensor", 8_500)
     ]  # fmt: skip
+    of_month = {"work_id": film["id"], "asset": "USDC", "period": datetime.now(UTC).strftime("%Y-%m")}
+    for headers in (second, first, owner):  # whoever is paid by it is told of it
+        assert (await shop.get(f"/v1/royalties/works/{film['id']}", headers))["distributions"] == [sale]
+        told = await shop.world.data("POST", "/v1/royalties/calculate", headers=headers, json=of_month)
+        assert told["amount"] == "49.99"
     staff = await shop.staff()
     await shop.post(f"/v1/purchases/{purchase['id']}/refund", staff, {"amount": "10"})
     await shop.finish()
