@@ -343,9 +343,10 @@ async def _sales(
     of = [works[number % len(works)] for number in range(count)]
     every = range(count)
     await _copy(
-        db, "royalties.revenue_event", "id kind source_ref work_id asset scale gross_units platform_units occurred_at",
-        ((events[n], "content_purchase", f"buy:{purchases[n].hex}", of[n], "USDC", 6, prices[n], fees[n], at)
-         for n in every),
+        db, "royalties.revenue_event",
+        "id kind source_ref work_id asset scale gross_units platform_units occurred_at purchase_id",
+        ((events[n], "content_purchase", f"buy:{purchases[n].hex}", of[n], "USDC", 6, prices[n], fees[n], at,
+          purchases[n]) for n in every),
     )  # fmt: skip
     await _copy(
         db, "payments.purchase",
@@ -370,10 +371,10 @@ async def _sales(
              prices[n] - fees[n]))),
     )  # fmt: skip
     await _copy(
-    await _copy(
         db, "royalties.paid_by_work", "work_id account_id month",
         {(of[n], makers[n], at.date().replace(day=1)) for n in every},
     )  # fmt: skip
+    await _copy(
         db, "royalties.entry",
         "id account_id kind asset scale amount_units happened_at matures_at work_id revenue_kind distribution_id ref",
         ((entries[n], makers[n], "earned", "USDC", 6, prices[n] - fees[n], at, at, of[n], "content_purchase", sales[n],

@@ -176,7 +176,7 @@ def between(period: Any, row: Any, ref: str, sequence: int | None) -> list[tuple
     return sorted(
         ((UUID(leg["to"].removeprefix("pay:")),
           Income("licence_fee", row["asset"], row["scale"], units_of(leg["amount"], row["scale"]), ref, sequence,
-                 row["work_id"]))
+                 row["work_id"], row["id"]))
          for leg in msgspec.json.decode(period["legs"]) if leg["to"].startswith("pay:")),
         key=lambda one: one[0],
     )  # fmt: skip

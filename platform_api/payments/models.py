@@ -92,7 +92,7 @@ class Purchase(Struct, frozen=True):
 
 class Sale(Struct, frozen=True):
     """A purchase of one's own work, without who bought it. Until `refundable_until` its seller can give it back by
-    `purchase_id`; later the platform's staff can."""
+    `purchase_id`; later the platform's staff can. `distribution_id`: what it gave whom, in the work's royalties."""
 
     purchase_id: str
     offer_id: str
@@ -105,6 +105,7 @@ class Sale(Struct, frozen=True):
     status: Literal["completed", "refunded"]
     sold_at: str
     refundable_until: str
+    distribution_id: str
 
 
 class RefundRequest(Struct, frozen=True, forbid_unknown_fields=True):

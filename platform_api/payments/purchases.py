@@ -163,8 +163,9 @@ class Purchases:
         before = cursor_from(cursor, datetime, UUID)
         async with self._database.connection() as db:
             rows = await queries.sales(db, UUID(caller.account_id), before, limit + 1)
-        rows, pagination = page(rows, limit, lambda row: (row["completed_at"], row["id"]))
-        return [_sale(row, self._royalties.entries.hold) for row in rows], pagination
+            rows, pagination = page(rows, limit, lambda row: (row["completed_at"], row["id"]))
+            divided = await self._royalties.earnings.distributions(db, [row["event_id"] for row in rows])
+        return [_sale(row, self._royalties.entries.hold, divided[row["event_id"]]) for row in rows], pagination
 
     async def library(self, caller: Caller, cursor: str | None, limit: int) -> tuple[list[Entitlement], Pagination]:
         (before,) = cursor_from(cursor, UUID) or (None,)
@@ -226,8 +227,9 @@ class Purchases:
         await self._works.catalog.mark_sold(db, row["work_id"])
         row = await queries.lock_purchase(db, purchase_id)
         earning = Earning(
-            _REVENUE[row["kind"]], ref, row["work_id"], row["asset"], row["scale"], row["price_units"], now
-        )
+            _REVENUE[row["kind"]], ref, row["work_id"], row["asset"], row["scale"], row["price_units"], now,
+            purchase_id=purchase_id,
+        )  # fmt: skip
         event_id = await self._royalties.earned(db, earning)
         completed = await queries.complete_purchase(db, purchase_id, event_id)
         assert completed is not None, f"purchase {purchase_id} is {row['status']}"
@@ -262,12 +264,13 @@ def purchase_of(row: Any, intent: Any = None) -> Purchase:
     )  # fmt: skip
 
 
-def _sale(row: Any, hold: timedelta) -> Sale:
+def _sale(row: Any, hold: timedelta, distribution_id: UUID) -> Sale:
     return Sale(
         str(row["id"]), str(row["offer_id"]), str(row["work_id"]),
         str(row["chapter_id"]) if row["chapter_id"] else None, row["kind"], row["asset"],
         decimal_text(row["price_units"], row["scale"]), decimal_text(row["refunded_units"], row["scale"]),
         row["status"], timestamp(row["completed_at"]), timestamp(row["completed_at"] + hold),
+        str(distribution_id),
     )  # fmt: skip
 
 

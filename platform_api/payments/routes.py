@@ -184,7 +184,7 @@ class SaleController(Controller):
         self, request: AnyRequest, caller: Who, payments: Payments, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
     ) -> Envelope[list[Sale]]:
         """What was bought of the caller's own works, those paid the latest first, whenever they were begun. What each
-        sale gave whom: `GET /v1/royalties/works/{work_id}`."""
+        sale gave whom: `GET /v1/royalties/works/{work_id}`, by its `distribution_id`."""
         return ok(request, *await payments.purchases.sales(caller, cursor, limit))
 
 

@@ -58,7 +58,7 @@ class Earning:
 
     `source_ref` is the ref of the command that brought it. `platform_units` is what that command has given the platform
     already, beside what stands in the account; None: the whole gross stands there, and the policy's part leaves
-    it here.
+    it here. What was paid for is a purchase or a licence.
     """
 
     kind: str
@@ -70,6 +70,7 @@ class Earning:
     occurred_at: datetime
     licence_id: UUID | None = None
     platform_units: int | None = None
+    purchase_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class Earnings:
         await queries.insert_event(
             db, event_id,
             (earning.kind, earning.source_ref, earning.work_id, earning.licence_id, earning.asset, earning.scale,
-             earning.gross_units, platform, earning.occurred_at),
+             earning.gross_units, platform, earning.occurred_at, earning.purchase_id),
         )  # fmt: skip
         commands: list[Posting] = []
         for part in parts:
@@ -149,8 +150,8 @@ class Earnings:
                     payee.bps, amount,
                 )  # fmt: skip
                 number += 1
-        if commands:
         await queries.note_paid(db, distribution_id)
+        if commands:
             await self._order(db, distribution_id, await queries.part(db, distribution_id, 0))
         else:  # a unit that went to the platform whole
             await queries.finish_distribution(db, distribution_id, "posted")
@@ -187,6 +188,10 @@ class Earnings:
     async def event_of(self, db: Any, source_ref: str) -> Any:
         """The revenue event of the command that brought the money, or None: id, platform_units."""
         return await queries.event_by_ref(db, source_ref)
+
+    async def distributions(self, db: Any, events: Sequence[UUID]) -> dict[UUID, UUID]:
+        """The distribution of each of these revenue events."""
+        return await queries.distributions_by_event(db, events)
 
     async def to_take_back(self, db: Any, event_id: UUID, units: int | None = None) -> list[TakenBack]:
         """What each line of a sale gives back of `units`, None: of all that is left; and locks the distribution.

@@ -54,6 +54,7 @@ class Income:
     ref: str
     sequence: int | None
     work_id: UUID | None = None
+    licence_id: UUID | None = None
 
     @property
     def of_asset(self) -> dict[str, Any]:
@@ -84,6 +85,7 @@ class Entries:
         work_id: UUID | None = None,
         revenue_kind: str | None = None,
         distribution_id: UUID | None = None,
+        licence_id: UUID | None = None,
     ) -> None:
         """One entry, in the asset and scale of `row`. It matures at a time, or `hold` from now.
 
@@ -93,7 +95,7 @@ class Entries:
         await queries.insert_entry(
             db, new_id(),
             (account_id, kind, row["asset"], row["scale"], units, matures_at, hold, work_id, revenue_kind,
-             distribution_id, ref, sequence),
+             distribution_id, licence_id, ref, sequence),
         )  # fmt: skip
 
     async def lock(self, db: Any, asset: str, accounts: Iterable[UUID]) -> None:
@@ -115,7 +117,7 @@ class Entries:
         for account_id, income in parts:
             await self.write(
                 db, account_id, "earned", income.of_asset, income.units, ref=income.ref, sequence=income.sequence,
-                hold=self.hold, work_id=income.work_id, revenue_kind=income.kind,
+                hold=self.hold, work_id=income.work_id, revenue_kind=income.kind, licence_id=income.licence_id,
             )  # fmt: skip
         await self.cover_debts(db, of.asset, of.scale)
 
@@ -127,6 +129,7 @@ class Entries:
         await self.write(
             db, account_id, "reversed", income.of_asset, income.units, ref=income.ref, sequence=income.sequence,
             matures_at=earned_at + self.hold, work_id=income.work_id, revenue_kind=income.kind,
+            licence_id=income.licence_id,
         )  # fmt: skip
         await self.cover_debts(db, income.asset, income.scale)
 

@@ -128,6 +128,8 @@ class Calculation(Struct, frozen=True):
 
 
 class Distribution(Struct, frozen=True):
+    """Of a sale: `purchase_id` is that of `GET /v1/sales`, `license_id` the licence whose fee it was."""
+
     id: str
     revenue_kind: str
     work_id: str
@@ -137,6 +139,8 @@ class Distribution(Struct, frozen=True):
     rule_id: str | None
     status: Literal["pending", "posted", "reversed"]
     lines: list[DistributionLine]
+    purchase_id: str | None
+    license_id: str | None
 
 
 class WorkRoyalties(Struct, frozen=True):
@@ -193,6 +197,11 @@ class ReportLine(Struct, frozen=True):
     """Of what was earned by a sale: what its buyer paid, in `asset`, also where the amount is one part of several."""
     platform_fee: str | None = None
     """The platform's part of `gross`."""
+    distribution_id: str | None = None
+    """Of what a sale gave, or what was taken back of it: `GET /v1/royalties/works/{work_id}` has it whole."""
+    purchase_id: str | None = None
+    license_id: str | None = None
+    """What was paid for: a purchase, or a licence by its fee."""
 
 
 class Report(Struct, frozen=True):

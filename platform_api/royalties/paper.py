@@ -25,7 +25,7 @@ __all__ = ["report_csv", "report_pdf", "statement_csv", "statement_pdf"]
 
 _COLUMNS = (
     "happened_at", "kind", "asset", "amount", "work_id", "revenue_kind", "ref", "sequence", "batch", "digests",
-    "work_title", "gross", "platform_fee",
+    "work_title", "gross", "platform_fee", "distribution_id", "purchase_id", "license_id",
 )  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _HEADINGS = ("Time (UTC)", "What", "Work", "Gross", "Platform fee", "Amount", "Sequence", "Batch")
@@ -107,7 +107,8 @@ def _pdf(title: str, facts: Sequence[tuple[str, str]], lines: Sequence[ReportLin
         Paragraph(
             "Every line is a posting of the exchange's ledger. Its batch is settled on the chain and can be verified by"
             " anybody with the public journal. Gross and platform fee are those of the whole sale that a line is a part"
-            " of; a work's title is the one it had at the end of the time.", _STYLES["Normal"],
+            " of; a work's title is the one it had at the end of the time. Below a work stand its id, and that of the"
+            " purchase or of the licence that was paid for.", _STYLES["Normal"],
         ),
     ]  # fmt: skip
     document.build(story, onFirstPage=_number, onLaterPages=_number)
@@ -117,7 +118,8 @@ def _pdf(title: str, facts: Sequence[tuple[str, str]], lines: Sequence[ReportLin
 def _row(line: ReportLine) -> tuple[Any, ...]:
     sign = "" if line.kind == "earned" else "-"
     what = f"{line.kind} {(line.revenue_kind or '').replace('_', ' ')}".strip()
-    work = "<br/>".join(markup(text) for text in (line.work_title, line.work_id) if text)
+    named = (line.work_title, line.work_id, line.purchase_id or line.license_id)
+    work = "<br/>".join(markup(text) for text in named if text)
     return (
         line.happened_at[:19].replace("T", " "), what, Paragraph(work, _WORK), line.gross or "",
         line.platform_fee or "", f"{sign}{line.amount} {line.asset}", str(line.sequence or ""), str(line.batch or ""),

@@ -9,13 +9,14 @@ from uuid import UUID
 
 __all__ = [
     "add_consents", "add_owed", "add_set_aside", "balances", "close_rule", "consents", "cover", "covered", "debts",
-    "debts_to_come", "distribution", "distribution_lines", "distributions_of", "entries_of_account", "event_by_ref",
-    "finish_distribution", "gathering", "insert_cover", "insert_distribution", "insert_entry", "insert_event",
-    "insert_gathering", "insert_line", "insert_part", "insert_payout", "insert_rule", "is_cover_open",
-    "lines_of_month", "lock_cover", "lock_distribution", "lock_owed", "lock_rule", "note_gathering", "note_part",
-    "open_rule", "part", "part_by_ref", "payout", "payouts", "policies", "policy_at", "release", "reverse_line",
-    "rule", "rule_at", "rule_lines", "rules", "sold_in", "standing_rules", "starts_replaced", "statement",
-    "statements", "take_consent", "titles_until", "totals_of", "totals_of_work", "turn_cover", "turn_payout",
+    "debts_to_come", "distribution", "distribution_lines", "distributions_by_event", "distributions_of",
+    "entries_of_account", "event_by_ref", "finish_distribution", "gathering", "has_paid", "insert_cover",
+    "insert_distribution", "insert_entry", "insert_event", "insert_gathering", "insert_line", "insert_part",
+    "insert_payout", "insert_rule", "is_cover_open", "lines_of_month", "lock_cover", "lock_distribution", "lock_owed",
+    "lock_rule", "note_gathering", "note_paid", "note_part", "open_rule", "part", "part_by_ref", "payout", "payouts",
+    "policies", "policy_at", "release", "reverse_line", "rule", "rule_at", "rule_lines", "rules", "sold_in",
+    "standing_rules", "starts_replaced", "statement", "statements", "take_consent", "titles_until", "totals_of",
+    "totals_of_work", "turn_cover", "turn_payout",
 ]  # fmt: skip
 
 # ------------------------------------------------------------ rules
@@ -183,8 +184,8 @@ async def insert_event(db: Any, event_id: UUID, fields: tuple[Any, ...]) -> None
     await db.execute(
         """
         INSERT INTO royalties.revenue_event (id, kind, source_ref, work_id, licence_id, asset, scale, gross_units,
-            platform_units, occurred_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            platform_units, occurred_at, purchase_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
         """,
         event_id, *fields,
     )  # fmt: skip
@@ -223,7 +224,6 @@ async def insert_line(
     )  # fmt: skip
 
 
-_DISTRIBUTION = """
 async def note_paid(db: Any, distribution_id: UUID) -> None:
     """Whom it pays; in one order, so that of two first sales of a month the one waits for the other."""
     await db.execute(
@@ -249,14 +249,20 @@ async def has_paid(db: Any, work_id: UUID, account_id: UUID, month: date | None)
     return found
 
 
+_DISTRIBUTION = """
     SELECT d.id, d.rule_id, d.status, d.parts, d.posted_at, e.id AS event_id, e.kind, e.source_ref, e.work_id, e.asset,
-           e.scale, e.gross_units, e.platform_units, e.occurred_at
+           e.scale, e.gross_units, e.platform_units, e.occurred_at, e.purchase_id, e.licence_id
     FROM royalties.distribution d JOIN royalties.revenue_event e ON e.id = d.event_id
 """
 
 
 async def distribution(db: Any, id_: UUID) -> Any:
     return await db.fetchrow(_DISTRIBUTION + "WHERE d.id = $1", id_)
+
+
+async def distributions_by_event(db: Any, events: Sequence[UUID]) -> dict[UUID, UUID]:
+    rows = await db.fetch("SELECT event_id, id FROM royalties.distribution WHERE event_id = ANY($1)", list(events))
+    return {row["event_id"]: row["id"] for row in rows}
 
 
 async def lock_distribution(db: Any, event_id: UUID) -> Any:
@@ -365,9 +371,9 @@ async def insert_entry(db: Any, entry_id: UUID, fields: tuple[Any, ...]) -> None
         """
         WITH made AS (
             INSERT INTO royalties.entry (id, account_id, kind, asset, scale, amount_units, happened_at, matures_at,
-                work_id, revenue_kind, distribution_id, ref, sequence)
+                work_id, revenue_kind, distribution_id, licence_id, ref, sequence)
             VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(),
-                coalesce($7::timestamptz, clock_timestamp() + $8::interval), $9, $10, $11, $12, $13)
+                coalesce($7::timestamptz, clock_timestamp() + $8::interval), $9, $10, $11, $12, $13, $14)
             RETURNING account_id, kind, asset, scale, happened_at, matures_at, work_id,
                 CASE kind WHEN 'earned' THEN amount_units ELSE 0 END AS earned,
                 CASE kind WHEN 'reversed' THEN amount_units ELSE 0 END AS reversed,
@@ -483,7 +489,7 @@ async def turn_cover(db: Any, id_: UUID, status: str) -> None:
 
 _ENTRY = """
     SELECT id, account_id, kind, asset, scale, amount_units, happened_at, matures_at, work_id, revenue_kind,
-           distribution_id, ref, sequence
+           distribution_id, licence_id, ref, sequence
     FROM royalties.entry
 """
 
@@ -527,10 +533,10 @@ async def titles_until(db: Any, works: Collection[UUID], until: datetime) -> dic
 
 
 async def sold_in(db: Any, distributions: Collection[UUID]) -> dict[UUID, Any]:
-    """What was paid, and the platform's part of it, by distribution."""
+    """What was paid, the platform's part of it, and what for, by distribution."""
     rows = await db.fetch(
-        "SELECT d.id, e.scale, e.gross_units, e.platform_units FROM royalties.distribution d"
-        " JOIN royalties.revenue_event e ON e.id = d.event_id WHERE d.id = ANY($1)",
+        "SELECT d.id, e.scale, e.gross_units, e.platform_units, e.purchase_id, e.licence_id"
+        " FROM royalties.distribution d JOIN royalties.revenue_event e ON e.id = d.event_id WHERE d.id = ANY($1)",
         list(distributions),
     )
     return {row["id"]: row for row in rows}

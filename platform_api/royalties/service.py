@@ -188,6 +188,8 @@ class RoyaltyService:
                 str(row["rule_id"]) if row["rule_id"] else None, row["status"], found[row["id"]],
             )
             for row in rows
+                str(row["purchase_id"]) if row["purchase_id"] else None,
+                str(row["licence_id"]) if row["licence_id"] else None,
         ]  # fmt: skip
 
     async def drawn(self, caller: Caller, make: Callable[..., bytes], *what: Any) -> bytes:

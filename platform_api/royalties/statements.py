@@ -175,16 +175,20 @@ async def _lines(db: Any, rows: Sequence[Any], until: datetime) -> list[ReportLi
                 decimal_text(row["amount_units"], row["scale"]), str(row["work_id"]) if row["work_id"] else None,
                 row["revenue_kind"], row["ref"], sequence, batch, digests,
                 None if row["kind"] == "paid" else timestamp(row["matures_at"]), titles.get(row["work_id"]),
-                *_sale(sold.get(row["distribution_id"]) if row["kind"] == "earned" else None),
+                *_sale(row, sold.get(row["distribution_id"])),
             )
         )  # fmt: skip
     return lines
 
 
-def _sale(row: Any | None) -> tuple[str | None, str | None]:
-    if row is None:
-        return None, None
-    return decimal_text(row["gross_units"], row["scale"]), decimal_text(row["platform_units"], row["scale"])
+def _sale(entry: Any, sold: Any | None) -> tuple[str | None, ...]:
+    """What its buyer paid and the platform took, where that was earned; distribution, purchase and licence."""
+    if sold is None:
+        return None, None, None, None, None if entry["licence_id"] is None else str(entry["licence_id"])
+    ids = (str(id_) if id_ else None for id_ in (sold["id"], sold["purchase_id"], sold["licence_id"]))
+    if entry["kind"] != "earned":
+        return None, None, *ids
+    return decimal_text(sold["gross_units"], sold["scale"]), decimal_text(sold["platform_units"], sold["scale"]), *ids
 
 
 def _statement(row: Any) -> Statement:

@@ -96,3 +96,14 @@ async def test_fees_of_licences_below_go_back_with_the_one_above(world):
         assert units(world, f"user:{account}")[0] == 100_000_000
         assert payable(world, account) == 0
     assert payable(world, owner_id) == 0
+
+    async def fees(bearer):
+        """Of each line: which licence, and whether it is a part of what the work got."""
+        report = await world.data("GET", "/v1/royalties/report", headers=bearer)
+        return {(line["kind"], line["license_id"], line["distribution_id"] is not None) for line in report["lines"]}
+
+    assert await fees(middle) == {("earned", below["id"], False), ("reversed", below["id"], False)}
+    sold = {(kind, one["id"], True) for kind in ("earned", "reversed") for one in (top, below)}
+    assert await fees(owner) == sold
+    shown = await world.data("GET", f"/v1/royalties/works/{work['id']}", headers=owner)
+    assert [one["license_id"] for one in shown["distributions"]] == [below["id"], top["id"]]

@@ -930,6 +930,11 @@ async def test_seller_finds_own_sales_and_gives_one_back_by_it(api_dsn):
         assert (latest["status"], latest["refunded"]) == ("refunded", "10")
         assert await shop.get("/v1/sales", other) == [] and await shop.get("/v1/sales", buyers[0]) == []
         lines = (await shop.get("/v1/royalties/report", bearer))["lines"]
+        divided = (await shop.get(f"/v1/royalties/works/{work['id']}", bearer))["distributions"]
+        keys = [(one["purchase_id"], one["distribution_id"]) for one in sales]
+        assert [(one["purchase_id"], one["id"]) for one in divided] == keys and divided[0]["license_id"] is None
+        found = [(line["purchase_id"], line["distribution_id"]) for line in lines]
+        assert (sorted(found[:-1]), found[-1], lines[-1]["kind"]) == (sorted(keys), keys[0], "reversed")
         earned = next(line for line in lines if line["kind"] == "earned")
         until, at = (datetime.fromisoformat(earned[name]) for name in ("matures_at", "happened_at"))
         assert abs(until - at - timedelta(days=7)) < timedelta(seconds=1)

@@ -751,7 +751,7 @@ async def test_statement_of_many_lines_lacks_none(shop, monkeypatch):
 
 async def test_papers_hold_the_lines_and_are_the_same_each_time(shop):
     seller, bearer, work, _, offer = await shop.seller()
-    await sell(shop, offer)
+    purchase = await sell(shop, offer)
     path = "/v1/royalties/report"
     report = await shop.get(path, bearer)
     assert report["complete"] and report["totals"] == [
@@ -764,12 +764,13 @@ async def test_papers_hold_the_lines_and_are_the_same_each_time(shop):
     assert (row["kind"], row["asset"], row["amount"], row["work_id"]) == ("earned", "USDC", "9", work["id"])
     sold = (work["title"], "10", "1")
     assert (row["work_title"], row["gross"], row["platform_fee"]) == sold
+    assert (row["purchase_id"], row["license_id"]) == (purchase["id"], "")
     assert [(line["work_title"], line["gross"], line["platform_fee"]) for line in report["lines"]] == [sold]
     first, second = [await shop.world.client.get(f"{path}?format=pdf", headers=bearer) for _ in range(2)]
     assert first.content.startswith(b"%PDF-") and first.headers["content-type"] == "application/pdf"
     assert first.content == second.content and b"%%EOF" in first.content[-20:]
     shown = "".join(pypdfium2.PdfDocument(first.content)[0].get_textpage().get_text_bounded().split())
-    assert "".join(work["title"].split()) in shown and work["id"] in shown
+    assert "".join(work["title"].split()) in shown and work["id"] in shown and purchase["id"] in shown
     empty = await shop.world.client.get(f"{path}?since=2021-01-01&until=2021-12-31&format=pdf", headers=bearer)
     assert empty.content.startswith(b"%PDF-")
     for query in ("since=2026-02-02&until=2026-02-01", "since=0001-01-01", "until=9999-12-31", "format=xls", "since=x"):
