@@ -8,7 +8,9 @@ __all__ = ["CONTEXT"]
 
 
 async def _upkeep(kernel: Kernel) -> None:
-    await kernel.service(RoyaltyService).reconciliation.look()
+    royalties = kernel.service(RoyaltyService)
+    await royalties.reconciliation.look()
+    await royalties.fee_sweeps.look()
 
 
 CONTEXT = Context(

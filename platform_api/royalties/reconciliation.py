@@ -3,16 +3,18 @@
     pay:ID            has what its entries sum up to
     platform:cover    has what payees together owe us
     work:ID           has nothing free, but while money of the work is on its way
+    system:fees       has given what its sweeps say, by their refs
 
 Compared is the projection of the core's events, up to its last command, with the books as they stand: one snapshot of
 the database has both. What lies between them is known one by one, so no time is waited for and nothing is guessed: a
 command that may have run and is not noted (its postings are found by its ref), and one that is noted and not projected
-(its sequence is behind the projection's last). Payees are compared to the unit although their money moves; a cover or a
-work that such a command names is compared at a later look, when it rests.
+(its sequence is behind the projection's last). Payees are compared to the unit although their money moves; a cover, a
+work or fees that such a command names are compared at a later look, when they rest.
 
 A difference is told in the log at each look, kept in `royalties.difference` (counted as `books_differ` in /metrics)
 until it is gone, and is in the audit trail once. Nothing is corrected here: money moves by commands, and a person
-decides. Accounts of users, of the platform and of places outside have no books but the core's, and are not compared.
+decides. Accounts of users, of the platform and of places outside have no books but the core's, and are not compared;
+what trades charge is no document's either, so of `system:fees` only what the day's commands took is.
 """
 
 from __future__ import annotations
@@ -96,6 +98,6 @@ class Reconciliation:
             bodies += await queries.parts_of(db, [row["document_id"] for row in commands])
             busy: set[tuple[str, str]] = set().union(*map(touched, bodies))
             rows = await queries.of_payees(db, reached, sorted(refs))
-            rows += [row for row in await queries.of_cover(db) + await queries.of_works(db)
-                     if (row["account"], row["asset"]) not in busy]  # fmt: skip
+            resting = await queries.of_cover(db) + await queries.of_works(db) + await queries.of_sweeps(db)
+            rows += [row for row in resting if (row["account"], row["asset"]) not in busy]
         return [Difference(row["account"], row["asset"], int(row["core"]), int(row["books"])) for row in rows]

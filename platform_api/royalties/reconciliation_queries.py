@@ -8,7 +8,7 @@ from uuid import UUID
 
 from platform_api.royalties.closing_queries import CLOSING_SECONDS_MAX
 
-__all__ = ["forget_others", "is_new", "of_cover", "of_payees", "of_works", "parts_of", "reached"]
+__all__ = ["forget_others", "is_new", "of_cover", "of_payees", "of_sweeps", "of_works", "parts_of", "reached"]
 
 _CORE = """
     SELECT a.name AS account, s.name AS asset, b.available, b.available + b.held AS units
@@ -90,6 +90,23 @@ async def of_works(db: Any) -> list[Any]:
     rows: list[Any] = await db.fetch(
         f"WITH core AS ({_CORE} WHERE a.name LIKE 'work:%' AND b.available <> 0)"
         " SELECT account, asset, available AS core, 0 AS books FROM core ORDER BY 1, 2",
+        timeout=CLOSING_SECONDS_MAX,
+    )  # fmt: skip
+    return rows
+
+
+async def of_sweeps(db: Any) -> list[Any]:
+    """Assets of which the commands of sweeps took another sum from `system:fees` than the sweeps say."""
+    rows: list[Any] = await db.fetch(
+        """
+        WITH core AS (
+            SELECT s.name AS asset, sum(p.amount) AS units FROM exchange.posting p
+            JOIN exchange.account a ON a.id = p.source_id JOIN exchange.asset s ON s.id = p.asset_id
+            WHERE a.name = 'system:fees' AND p.ref IN (SELECT ref FROM money.fee_sweep) GROUP BY 1),
+        books AS (SELECT asset, sum(units) AS units FROM money.fee_sweep WHERE status = 'posted' GROUP BY 1)
+        SELECT 'system:fees' AS account, asset, coalesce(c.units, 0) AS core, coalesce(b.units, 0) AS books
+        FROM core c FULL JOIN books b USING (asset) WHERE coalesce(c.units, 0) <> coalesce(b.units, 0) ORDER BY 2
+        """,
         timeout=CLOSING_SECONDS_MAX,
     )  # fmt: skip
     return rows

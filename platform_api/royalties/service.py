@@ -35,6 +35,7 @@ from platform_api.royalties.reconciliation import Reconciliation
 from platform_api.royalties.rules import RoyaltyRules, checked_time
 from platform_api.royalties.split import platform_part
 from platform_api.royalties.statements import Statements, bounds, total_of
+from platform_api.royalties.sweeps import FeeSweeps
 from platform_api.security import Caller
 from platform_api.settlement.queries import settled_in
 from platform_api.works.service import WorkService
@@ -64,6 +65,7 @@ class RoyaltyService:
         self.closing = Closing(kernel, self.reconciliation)
         self.gathering = Gathering(kernel)
         self.payouts = Payouts(kernel, self.entries)
+        self.fee_sweeps = FeeSweeps(kernel)
         self._pen = asyncio.Lock()
         self._desks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -186,10 +188,10 @@ class RoyaltyService:
                 str(row["id"]), row["kind"], str(row["work_id"]), row["asset"],
                 decimal_text(row["gross_units"], row["scale"]), timestamp(row["occurred_at"]),
                 str(row["rule_id"]) if row["rule_id"] else None, row["status"], found[row["id"]],
-            )
-            for row in rows
                 str(row["purchase_id"]) if row["purchase_id"] else None,
                 str(row["licence_id"]) if row["licence_id"] else None,
+            )
+            for row in rows
         ]  # fmt: skip
 
     async def drawn(self, caller: Caller, make: Callable[..., bytes], *what: Any) -> bytes:
