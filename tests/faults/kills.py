@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import re
@@ -43,7 +44,7 @@ import httpx
 from byline.client import generate_key, public_key
 from byline.operator import open_operator
 from tests.faults.audit import Audit, audit, check_backup, check_chain_in_backup, settled
-from tests.faults.load import ASSETS, Numbers, Trader
+from tests.faults.load import ASSETS, MARKETS, Numbers, Trader
 from tests.faults.purse import PLAIN, Purse
 from tests.faults.vaults import Vaults
 from tests.support.exchange import ExchangeProcess, descendants, until
@@ -294,11 +295,11 @@ async def _idle(traders: Sequence[Trader | Purse]) -> None:
 
 
 async def _take_orders(traders: Sequence[Trader]) -> None:
-    """A plain order of each is accepted: an exchange that answers, and refuses what trades, is not back."""
-    for trader in traders:
+    """A plain order of each is accepted in each market: an exchange that answers, and refuses trade, is not back."""
+    for trader, market in itertools.product(traders, MARKETS):
         deadline = time.monotonic() + TAKEN_S
-        while why := await trader.why_not_taken():
-            assert time.monotonic() < deadline, f"no order of {trader.name} is taken: {why}"
+        while why := await trader.why_not_taken(market):
+            assert time.monotonic() < deadline, f"no order of {trader.name} in {market} is taken: {why}"
             await asyncio.sleep(0.1)
 
 

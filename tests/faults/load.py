@@ -41,8 +41,8 @@ LEFT = 0.02
 """Of the rounds of one that `ends`: behind each of them it leaves its session."""
 WITHDRAWN = 0.006
 """Of new refs: a batch pays each with a call of its own, and the embedded chain carries out some thirty in a second."""
-PLAIN = {"market": "INK-USDC", "side": "buy", "size": "0.1", "price": "11.50"}
-"""An order that nothing but trouble of the exchange is a reason to refuse."""
+PLAIN = {"side": "buy", "size": "0.1"}
+"""An order that nothing but trouble of the exchange is a reason to refuse, but for its market and price."""
 TOO_MUCH = "900000000"
 """More than anybody has: rejected by a rule."""
 
@@ -220,10 +220,11 @@ class Trader:
         finally:
             moved.is_under_way = False
 
-    async def why_not_taken(self) -> str:
-        """Place a plain order. Empty: it was accepted."""
+    async def why_not_taken(self, market: str) -> str:
+        """Place a plain order at the lowest price of that market. Empty: it was accepted."""
+        order = PLAIN | {"market": market, "price": f"{MARKETS[market][0] / 100:.2f}"}
         try:
-            told = await self._place(await self.connected(), PLAIN)
+            told = await self._place(await self.connected(), order)
         except LOST as error:
             await self.drop()
             return f"{type(error).__name__}: {error}"

@@ -72,7 +72,7 @@ async def test_an_exchange_that_takes_no_order_behind_its_first_crash_is_told(
     monkeypatch.setattr("tests.faults.kills.TAKEN_S", 3.0)
     bug = Bug("gateway/server.py", ((CLEARED, CLEARED.replace("self._is", "self.settings.epoch > 1 or self._is")),))
     found = await run_kills(tmp_path, ["kill core"], seed=1, environment=planted(tmp_path, bug))
-    assert any("no order of k0 is taken: refused cancel_only" in text for text in found.failures), found.failures
+    assert any("of k0 in INK-USDC is taken: refused cancel_only" in text for text in found.failures), found.failures
 
 
 @pytest.mark.skipif(os.environ.get("BYLINE_MUTANTS") != "1", reason="set BYLINE_MUTANTS=1: it runs the C compiler")

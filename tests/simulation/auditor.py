@@ -11,6 +11,7 @@ it from the first sequence on, and goes through it with a ledger of its own (tes
     at the end        I1 I2 I5 I6 by the ledger    I4 I5 one outcome of each       I7 live = replayed
                       I9 all of it, both sides        I14 each change was asked for
                       I4 kills and timers do what they are for    I14 each order ends when it was to (duties.py)
+                      I4 each refusal of the core has its reason in the ledger (reasons.py)
 
 One outcome: what happened at a sequence was asked for by a request that was answered with that very sequence, or whose
 answer was lost. So nothing happens by a request that was answered with an error, and what was refused by the core
@@ -19,7 +20,8 @@ answer was lost. So nothing happens by a request that was answered with an error
 The reserve: whoever gives up risk is told `busy` only where cancels and the exchange's own commands (cuts, ticks, ends
 of sessions) that wait for the disk may have taken all that is kept for them, and `cancel_only` never. Anything else is
 told `cancel_only` only while the disk has refused something, and `busy` only then, while it stalls, or where what waits
-may have filled the queue.
+may have filled the queue. `journal_failed` needs a disk that has failed. Every other error needs a reason in what was
+asked, or in the terms of the key (reasons.py): so nobody is told of a limit that he has not.
 
 Each broken invariant is a `Violation` with its number. Nothing is raised: a run goes on, and tells all at its end.
 """
@@ -34,11 +36,13 @@ from hashlib import sha256
 from typing import Any
 
 from byline.client import ReceiptInvalid, verify_receipt
+from byline.client.keys import public_key
 from tests.simulation.client import SimulatedClient
 from tests.simulation.duties import Duties, Said
 from tests.simulation.journal_reader import JournalRead, Unsound, read_journal
 from tests.simulation.model import Broken, Ledger, Market, ratio, units
 from tests.simulation.network import MS
+from tests.simulation.reasons import LIMITS, OPERATOR, bears_out, has_limit, is_wrong
 
 __all__ = ["Auditor", "Violation"]
 
@@ -82,6 +86,8 @@ PULLED_NS = 5_000 * MS
 can meet them: their cancels have a part of the queue, and go before new orders where a disk was full."""
 REFUSED_NS = 3_000 * MS
 """From what a disk refused until orders are taken again, if it refuses nothing more: the keeper tries each second."""
+FAILED_NS = 2_000 * MS
+"""From a failure of the disk until the process that met it is gone: what supervises it waits for a second."""
 STALLED_NS = 1_000 * MS
 """From the end of a stall until the queue has room again."""
 SLOTS_MOST = 4
@@ -120,6 +126,8 @@ class _Request:
     """When it was answered."""
     answer: str | None = None
     """The event, the type, or `error`."""
+    why: str = ""
+    """Reason or code of a refusal."""
     sequence: int | None = None
     """Of its ack."""
 
@@ -151,6 +159,8 @@ class Auditor:
         """[from, to] in which the disk is slow, or what it did is heard of late. Told by the world."""
         self._disk_refused: list[int] = []
         """When the disk refused something."""
+        self._disk_failed: list[int] = []
+        """When it did so for another reason than want of space."""
         self.full_disk: list[list[int]] = []
         """[from, to] in which a start without space had no more than what was prepared: of that nothing can be kept.
         Told by the world, from what its disk refused."""
@@ -249,6 +259,7 @@ class Auditor:
         may = not client.accounts or (op in _TRADERS and {account, *_sources(message)}.issubset(client.accounts))
         link = self._link_of[client.name] = client.link.number if client.link is not None else 0
         ends = message.get("cancel_on_disconnect", client.cancel_on_disconnect is not False)
+        ends = ends and "session" not in message
         in_overload = self._is_overloaded and op in _GIVE_UP
         request = _Request(
             client.name, account, message, may, link, ends, now_ns, self._durable[1], in_overload
@@ -277,13 +288,19 @@ class Auditor:
         if client.link is not None:
             self._closed_links.add(client.link.number)
 
-    def disk_refused(self, now_ns: int) -> None:
-        """The disk has just refused something: for want of space, or because it was told to."""
+    def disk_refused(self, now_ns: int, *, has_failed: bool) -> None:
+        """The disk has just refused something: because it was told to fail, or for want of space."""
         self._disk_refused.append(now_ns)
+        if has_failed:
+            self._disk_failed.append(now_ns)
 
     def answer(self, client: SimulatedClient, rid: int) -> str | None:
         """What this client was told of that request: the event, the type, or `error`; None: nothing yet."""
         return self._sent[client.name, rid].answer
+
+    def why(self, client: SimulatedClient, rid: int) -> str:
+        """The reason or code that it was refused with; empty: it was not, or there is no answer yet."""
+        return self._sent[client.name, rid].why
 
     def lost(self, client: SimulatedClient, *, quietly: bool) -> None:
         self._cut_off.update(client.accounts)
@@ -316,8 +333,9 @@ class Auditor:
         else:
             if request is not None and kind != "receipt":
                 self._answered(request, str(kind))
-                if kind == "error" and request.may:
-                    self._refused(request, message)
+                request.why = message.get("code", "")
+            if kind == "error":
+                self._refused(client, request, message)
             if kind == "status" and message.get("journal") == "failed":
                 self._failed_links.add(link)
             elif kind == "receipt":
@@ -365,6 +383,7 @@ class Auditor:
             self.passed_others += asked.in_overload
             self._is_overloaded = self._is_overloaded and asked.in_overload
         self._answered(asked, event)
+        asked.why = message.get("reason", "") if event == "rejected" else ""
         if not asked.may:
             self.blame("I14", f"{client.name} may not send {request}, and was told {message}")
         who = request.get("account") or (client.accounts or [""])[0]
@@ -400,27 +419,69 @@ class Auditor:
             self.scales[terms["quote"]], terms["taker_ppm"], terms["maker_ppm"],
         )  # fmt: skip
 
-    def _refused(self, request: _Request, message: Json) -> None:
-        """A client that may send a command was told an error."""
-        code, gives_up = message["code"], request.message["op"] in _GIVE_UP
-        if code in ("forbidden", "unknown_op"):
-            self.blame("I4", f"{request.client} may send {request.message}, and was told {message}")
-        elif gives_up and code == "cancel_only":
-            self.blame("I12", f"{request.client} was told {code} of {request.message}")
-        elif gives_up and code == "busy":
+    def _refused(self, client: SimulatedClient, request: _Request | None, error: Json) -> None:
+        """Somebody was told an error; of a command, if there is a request."""
+        code, asked = error["code"], request.message if request else "no command"
+        if code in LIMITS:
+            if not has_limit(self._terms(client), code):
+                self.blame("I4", f"{client.name} has no such limit, and was told {error} of {asked}")
+        elif code == "internal":
+            self.blame("I13", f"{client.name} was told {error} of {asked}")
+        elif code == "unavailable":
+            if self.receipt_key:
+                self.blame("I4", f"{client.name} was told {error} of {asked}, and nothing was away")
+        elif request is not None and request.may:
+            self._refused_command(request, error)
+
+    def _terms(self, client: SimulatedClient) -> Json:
+        """Of its key, as it was registered."""
+        key = public_key(client.key)
+        found = [asked.message for asked in self._commands["register_key"] if asked.message["key"] == key]
+        return found[-1] if found else OPERATOR
+
+    def _refused_command(self, request: _Request, error: Json) -> None:
+        """A client was told an error of a command that it may send."""
+        code, gives_up = error["code"], request.message["op"] in _GIVE_UP
+        if code == "busy":
+            self._refused_busy(request, gives_up)
+        elif code == "cancel_only":
+            if gives_up:
+                self.blame("I12", f"{request.client} was told {code} of {request.message}")
+            elif not self._has_reason(request, ()):
+                self.blame("I12", f"{request.client} was told {code} of {request.message}; the disk refuses nothing")
+        elif code == "journal_failed":
+            if not self._had_failed(request):
+                self.blame("I12", f"{request.client} was told {code} of {request.message}; the disk has not failed")
+        elif not (is_wrong(request.message, error, self.markets) or self._is_of_keys(request, code)):
+            self.blame("I4", f"{request.client} may send {request.message}, and was told {error}")
+
+    def _refused_busy(self, request: _Request, gives_up: bool) -> None:
+        if gives_up:
             waiting, sent_ns, heard_ns = self._may_wait(request), request.sent_ns, request.heard_ns or 0
             had_space = all(heard_ns < from_ns or sent_ns > to_ns for from_ns, to_ns in self.full_disk)
             if waiting < self.reserve_slots - 2 and had_space:
                 self.blame("I12", f"{request.client} was told busy of {request.message}; {waiting} like it may wait")
-        elif code == "busy" and request.message["op"] not in _QUESTIONS:
+        elif request.message["op"] not in _QUESTIONS:
             self.told_busy += 1
             self._is_overloaded = True
             if not self._has_reason(request, self.stalls):
                 waiting = SLOTS_MOST * self._were_under_way(request)
                 if waiting < self.queue_slots - self.reserve_slots:
-                    self.blame("I12", f"{request.client} was told {code} of {request.message}; {waiting} slots wait")
-        elif code == "cancel_only" and not self._has_reason(request, ()):
-            self.blame("I12", f"{request.client} was told {code} of {request.message}, and the disk refuses nothing")
+                    self.blame("I12", f"{request.client} was told busy of {request.message}; {waiting} slots wait")
+
+    def _is_of_keys(self, request: _Request, code: str) -> bool:
+        """Whether it is a registration that was sent before, or that the disk may not have taken."""
+        if request.message["op"] != "register_key":
+            return False
+        if code == "registry_failed":
+            return self._has_reason(request, ())
+        same = [asked for asked in self._commands["register_key"] if asked.message["key"] == request.message["key"]]
+        return code == "exists" and len(same) > 1
+
+    def _had_failed(self, request: _Request) -> bool:
+        """Whether the disk had failed when this was answered, in the life of the exchange that it was sent to."""
+        at = bisect_right(self._disk_failed, request.heard_ns or 0)
+        return bool(at) and request.sent_ns <= self._disk_failed[at - 1] + FAILED_NS
 
     def _has_reason(self, request: _Request, stalls: Iterable[tuple[int, int]]) -> bool:
         """Whether the disk was in trouble between sending this and hearing of it, or shortly before."""
@@ -537,9 +598,14 @@ class Auditor:
         ledger = Ledger(self.scales, self.markets)
         phases = self._phases()
         duties = Duties(ledger, self._scopes(), self._is_post_only, self.blame)
+        poisons = [request for request in self._commands["poison"] if request.answer != "error"]
+        poisoned = {(request.account, request.message["client_id"]) for request in poisons}
         for sequence, events in commands.items():
             self._enter(phases, sequence)
             try:
+                duties.obey_before(sequence)
+                if events[0]["event"] == "rejected":
+                    self._check_reason(events[0], ledger, duties, poisoned)
                 duties.take(sequence, events)
                 ledger.take(sequence, events)
             except Broken as error:
@@ -560,6 +626,19 @@ class Auditor:
         for sequence, request in self._owed.items():
             self.blame("I12", f"{request.client}: {request.message} was acked as {sequence}; no receipt came")
 
+    def _check_reason(self, event: Json, ledger: Ledger, duties: Duties, poisoned: set[tuple[str, str]]) -> None:
+        """I4: the core refused what was asked for a reason that the ledger bears out. Who has lost his answer knows not
+        what was refused, and who has lost that of a kill or rearm knows not whether it holds."""
+        asked = self._acks.get(event["sequence"])
+        if asked is None:
+            return
+        account, request = event.get("account", ""), asked.message
+        unanswered = (one for op in ("kill", "rearm") for one in self._commands[op] if one.answer is None)
+        is_killed = duties.is_killed(account) or any(one.account == account for one in unanswered)
+        is_poisoned = (account, str(request.get("client_id"))) in poisoned
+        if not bears_out(ledger, request, event, is_killed=is_killed, is_poisoned=is_poisoned):
+            self.blame("I4", f"{asked.client}: {request} is refused, and its ledger gives no reason: {event}")
+
     def _phases(self) -> list[tuple[int, str, str]]:
         """Where acked commands of the operator took a market to another phase: (sequence, market, phase)."""
         found = []
@@ -569,10 +648,12 @@ class Auditor:
             elif event["event"] == "uncrossed":
                 found.append((sequence, event["market"], "continuous"))
         # An answer that was lost is in the journal all the same: from there on the phase is not known.
-        told = {sequence for sequence, _, _ in found}
-        for sequence in self._journaled(PHASE_KIND, UNCROSS_KIND):
-            if sequence not in told:
-                found += [(sequence, name, "") for name in self.markets]
+        told = {sequence for sequence, _, _ in found}.union(self._acks)
+        lost = [one for op in ("phase", "uncross") for one in self._commands[op] if one.answer is None]
+        unacked = [sequence for sequence in self._journaled(PHASE_KIND, UNCROSS_KIND) if sequence not in told]
+        if len(unacked) > len(lost):
+            self.blame("I14", f"phases changed at {unacked}; of those asked for {len(lost)} have no answer")
+        found += [(sequence, name, "") for sequence in unacked for name in {one.message["market"] for one in lost}]
         return sorted(found)
 
     def _enter(self, phases: list[tuple[int, str, str]], sequence: int) -> None:

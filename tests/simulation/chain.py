@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -95,6 +95,8 @@ class ChainNode:
         self.uncertified: _Uncertified | None = None
         self.happened: Counter[str] = Counter()
         self.checkpoint = 1
+        self.on_send: Callable[[int, Signed], None] = lambda batch, signed: None
+        """Told of each batch's bytes when they come to the door, whatever becomes of them."""
         self._executor = ModelExecutor()
         self._old: dict[str, VaultState] = {}
         self._certified: set[str] = set()
@@ -283,6 +285,7 @@ class SimulatedChain:
     async def send(self, signed: Signed) -> Execution:
         node = self.node
         part = msgspec.msgpack.decode(signed.raw, type=_Raw).part
+        node.on_send(part.batch, signed)
 
         def note(answer: str) -> None:
             node.sendings.append(Sending(part.batch, part.number, signed.digest, answer))

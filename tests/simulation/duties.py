@@ -7,6 +7,7 @@ Goes through a history beside the ledger (model.py) and looks at each command be
     expires_at        an order is not accepted from then on, and the first command at or behind it ends the order before
                       anything else; in a halted market the first one behind the halt
     post_only         never takes
+    phase             no market accepts an order that its phase does not take
 
 Time is that of the engine: `ts` of the events. What is not known (a `rearm` whose answer was lost, a phase that nobody
 was told of) is taken for what excuses the exchange.
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.simulation.model import Ledger, Order
+from tests.simulation.reasons import is_open_to
 
 __all__ = ["Duties", "Said"]
 
@@ -57,8 +59,7 @@ class Duties:
 
     def take(self, sequence: int, events: list[Json]) -> None:
         """The events of one command, as the drop copy heard them, before the ledger has them."""
-        while self._said and self._said[0].sequence < sequence:
-            self._obey(self._said.pop(0), [])  # nobody was told of it: so it had nothing to cancel
+        self.obey_before(sequence)
         self._reach(sequence, events[0]["ts"], events)
         while self._said and self._said[0].sequence == sequence:
             self._obey(self._said.pop(0), events)
@@ -71,6 +72,15 @@ class Duties:
     def end(self, sequence: int, ts: int) -> None:
         """The last command, which the ledger has, and its time. The markets know their phases then."""
         self._reach(sequence, ts, [])
+
+    def obey_before(self, sequence: int) -> None:
+        """Those of earlier commands of which nobody was told: so they had nothing to cancel."""
+        while self._said and self._said[0].sequence < sequence:
+            self._obey(self._said.pop(0), [])
+
+    def is_killed(self, account: str) -> bool:
+        """Whether a kill of it stands."""
+        return account in self._killed
 
     def _reach(self, sequence: int, ts: int, events: list[Json]) -> None:
         """What ends by that time has ended before this command, or does in its events."""
@@ -114,6 +124,9 @@ class Duties:
             self._expiring[order_id] = event["expires_at"]
             if event["expires_at"] <= event["ts"]:
                 self._blame("I14", f"order {order_id} is accepted at {event['ts']}, behind its end: {event}")
+        market = self._ledger.markets[event["market"]]
+        if not is_open_to(event, market.phase):
+            self._blame("I6", f"order {order_id} is accepted while {market.name} is in {market.phase}: {event}")
         if self._is_post_only(event):
             self._makers.add(order_id)
 

@@ -1,14 +1,16 @@
 """Settlement under one seed: the production settler over the real core and a simulated chain, killed at any step.
 
     core (real, commands by dice) ─events─▶ settler (production: ledger, netting, submitter, clerk, watcher)
-                                              │ ChainPort                     │ BatchStore: memory that outlives it
-                                              ▼                               ▼
-                                        SimulatedChain (model of the contract, faults)
+                                              │ ChainPort     │ BackupPort    │ BatchStore: memory that outlives it,
+                                              ▼               ▼               ▼ and a file of the same bytes
+                                        SimulatedChain   gate (production) ─▶ BackupStore (lags, fails)
+                                        (model of the contract, faults)
 
 The auditor of I11 reads what went over the chain's door and what the chain did; of the settler it reads nothing:
 
   - every batch took effect once, part by part, its numbers without a gap, in each vault;
   - no new bytes for a part while those sent before may still take effect;
+  - with a backup, no bytes are sent before the store has them, and the journal up to their batch's cut;
   - a withdrawal is booked as paid, or as failed, only when a checkpoint has the transaction that paid or skipped it;
   - at the end each withdrawal that was booked as paid is one payment of the vault, of its amount from its row, there is
     no other, and none is pending;
@@ -28,12 +30,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from byline.backup_gate import SETTLEMENT_LOG
 from engine.messages.errors import JournalFailed, Unavailable
 from settlement.batch import StoredEvent
+from settlement.chain.port import Signed
 from settlement.rows import CUSTODY_ROW, TREASURY_ROW, chain_row
 from settlement.settler import BatchRecord, SettlementSettings, Settler
 from settlement.watcher import Watcher
 from tests.simulation.auditor import Violation
+from tests.simulation.backup_store import BackupStore
 from tests.simulation.chain import ChainNode, Sending, SimulatedChain
 from tests.simulation.loop import Schedule, VirtualLoop
 from tests.simulation.network import MS
@@ -51,7 +58,10 @@ SETTINGS = SettlementSettings(
 class SimulatedStore:
     """A `BatchStore` whose process may die right before or right after an event is durable."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        """`path`: of a file whose bytes are the events, for whoever backs them up."""
+        path.parent.mkdir(parents=True)
+        self._file = path.open("wb", buffering=0)
         self.kept: list[StoredEvent] = []
         self.die_in: int | None = None
         self.dies_after = False
@@ -64,6 +74,7 @@ class SimulatedStore:
             dies = self.die_in <= 0
         if not dies or self.dies_after:
             self.kept.append(event)
+            self._file.write(msgspec.msgpack.encode(event))
         if dies:
             self.die_in = None
             self.on_death()
@@ -73,6 +84,10 @@ class SimulatedStore:
         yield from list(self.kept)
 
     def close(self) -> None: ...
+
+    def end(self) -> None:
+        """The machine is gone."""
+        self._file.close()
 
 
 class LossyCommands:
@@ -116,13 +131,14 @@ class SettlementWorld:
 
     chain_type = SimulatedChain
 
-    def __init__(self, seed: int, directory: Path, *, faulty: bool = True) -> None:
+    def __init__(self, seed: int, directory: Path, *, faulty: bool = True, has_backup: bool | None = None) -> None:
+        """`has_backup`: None: as the seed says; one of three has one. Who waits sends less while there are faults."""
         self.result = SettlementResult(seed)
         self.random = random.Random(f"settlement-{seed}")
         self.schedule = Schedule()
         self.node = ChainNode(self.schedule, seed)
         self.core = RealCore()
-        self.store = SimulatedStore()
+        self.store = SimulatedStore(directory / SETTLEMENT_LOG)
         self.store.on_death = self._die
         self.directory = directory
         self.settler: Settler | None = None
@@ -133,6 +149,12 @@ class SettlementWorld:
         self.faulty = faulty
         self.accounts = [f"user:{number}" for number in range(6)]
         self._refs = 0
+        self.backup: BackupStore | None = None
+        if (seed % 3 == 0) if has_backup is None else has_backup:
+            self.backup = BackupStore(self.schedule, seed, directory, lambda: self.core.core.sequence)
+            self.node.on_send = self._sent
+        self.cuts: dict[int, int] = {}
+        """Batch → the sequence of its cut."""
         self.withdrawals: list[dict[str, str]] = []
         """The commands of those that the core took."""
 
@@ -144,9 +166,12 @@ class SettlementWorld:
         finally:
             if self.loop is not None and self.loop.is_alive:
                 self._die()
+            self.store.end()
             logging.disable(before)
         self.result.batches = len(self.node.committed)
         self.result.faults.update(self.node.happened)
+        if self.backup is not None:
+            self.result.faults.update(self.backup.happened)
         return self.result
 
     def _run(self, batches: int) -> None:
@@ -166,11 +191,17 @@ class SettlementWorld:
                     "lost_booking",
                 )
             }
+            if self.backup is not None:
+                dice = self.backup.random
+                self.backup.chances = {
+                    name: dice.choice([0.0, 0.05, 0.3])
+                    for name in ("lost", "damaged", "late", "away", "no_journal", "no_log")
+                }
             self.node.chances["uncertified"] = random.Random(f"uncertified-{self.result.seed}").choice([0.0, 0.05, 0.3])
         for _ in range(batches):
             for _ in range(self.random.randrange(0, 6)):
                 self._move()
-            self.core.send(op="cut")
+            self._cut()
             if self.faulty:
                 self._trouble()
             self._pass(self.random.randrange(200, 4_000))
@@ -178,12 +209,30 @@ class SettlementWorld:
         self.node.is_away = self.node.is_locked = False
         self.node.checkpoint_lag_ns = 0
         self.node.uncertified = None
+        if self.backup is not None:
+            self.backup.chances = {}
         self.store.die_in = None
         for _ in range(3):  # what was paid is booked, and the booking is cut too
             self._pass(20_000)
-            self.core.send(op="cut")
+            self._cut()
         self._pass(60_000)
         self._audit()
+
+    def _cut(self) -> None:
+        event = self.core.send(op="cut")
+        self.cuts[event["batch"]] = event["last_sequence"]
+
+    def _sent(self, batch: int, signed: Signed) -> None:
+        """Bytes are at the chain's door: what a restore would bring back must know of them."""
+        assert self.backup is not None
+        lacks = []
+        if self.backup.sequence < self.cuts[batch]:
+            lacks.append(f"the journal behind {self.backup.sequence}")
+        if signed.raw not in self.backup.log:
+            lacks.append("the bytes")
+        if lacks:
+            text = f"batch {batch}, cut at {self.cuts[batch]}, is sent, and the backup lacks {' and '.join(lacks)}"
+            self.result.violations.append(Violation("I11", text))
 
     def _pass(self, ms: int) -> None:
         self.schedule.run(self.schedule.now_ns + ms * MS)
@@ -201,6 +250,7 @@ class SettlementWorld:
         self.settler = Settler(
             self.core, self.chain_type(self.node), self.store, self.watcher, SETTINGS, on_batch,
             LossyCommands(self.core, self.node, self.result.violations.append),
+            backup=self.backup.gate() if self.backup is not None else None,
         )  # fmt: skip
         settler = self.settler
 
@@ -368,11 +418,13 @@ def audit_sendings(sendings: list[Sending]) -> list[Violation]:
     return found
 
 
-def run_settlement(seed: int, *, world: type[SettlementWorld] = SettlementWorld, batches: int = 12) -> SettlementResult:
-    """A whole run of one seed."""
+def run_settlement(
+    seed: int, *, world: type[SettlementWorld] = SettlementWorld, batches: int = 12, has_backup: bool | None = None
+) -> SettlementResult:
+    """A whole run of one seed. `has_backup`: None: as the seed says."""
     memory = Path("/dev/shm")
     scratch = Path(tempfile.mkdtemp(prefix="byline-sim-", dir=memory if memory.is_dir() else None))
     try:
-        return world(seed, scratch).run(batches)
+        return world(seed, scratch, has_backup=has_backup).run(batches)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine.messages.codes import CancelReason, CommandKind
+from byline.backup_gate import BackupGate
+from engine.messages.codes import CancelReason, CommandKind, OrderType, RejectCode
 from engine.messages.layout import PlaceFlag
 from engine.reference import amend, matching, place, safeguards, timers, trade
 from gateway import pulls
 from persistence import evidence, recovery, segments, snapshot
 from persistence.event_log import published_end
+from persistence.shipped import Shipped
 from settlement.batch import Life, PartRefused, State
 from settlement.chain.port import Execution, VaultListing
 from settlement.netting import Netting
@@ -257,6 +260,27 @@ FORGOTTEN: dict[str, tuple[Any, str, Any, str, str]] = {
     "a kill that cancels nothing": (safeguards, "cancel_account", _but_for(CancelReason.KILLED), "I4", "kill of"),
     "a timer that never fires": (safeguards, "cancel_account", _but_for(CancelReason.SESSION), "I4", "cancel_after"),
     "orders that trade in an auction": (place, "COLLECTING", (), "I6", " is in "),
+    "orders that are taken in any phase": (place, "_check_phase", lambda r, market: None, "I6", " is accepted while "),
+    "stops that no phase takes": (
+        place, "_check_phase",
+        lambda r, market, whole=place._check_phase: RejectCode.PHASE if r.type == OrderType.STOP else whole(r, market),
+        "I4", "gives no reason",
+    ),
+    "a kill that nobody sent": (
+        place, "account_refuses",
+        lambda account, whole=place.account_refuses: RejectCode.KILLED if account.poisons else whole(account),
+        "I4", "gives no reason",
+    ),
+    "orders refused for money that is there": (
+        place, "_check_book",
+        lambda s, order, whole=place._check_book:
+            RejectCode.INSUFFICIENT_FUNDS if order.size > 20 and order.price > 0 else whole(s, order),
+        "I4", "gives no reason",
+    ),
+    "a cancel that finds no order which is open": (
+        amend, "_named", lambda s, r, flags, whole=amend._named: None if s.sequence % 3 else whole(s, r, flags),
+        "I4", "gives no reason",
+    ),
     "a trade with oneself": (matching, "_are_one", lambda s, taker, maker: False, "I14", "with itself"),
     "a post-only order that takes": (
         place, "reaches",
@@ -302,8 +326,12 @@ def test_a_hold_lost_on_replace_is_caught(world: World, last: int, monkeypatch: 
 # ---------------------------------------------------------------- settlement
 
 
-def _settled(seeds: range) -> set[str]:
-    return set().union(*(_invariants(run_settlement(seed).violations) for seed in seeds))
+BACKED_UP = (1, 11, 13)
+"""Seeds in which a backup has for seconds the signed bytes without the journal."""
+
+
+def _settled(seeds: Iterable[int], has_backup: bool | None = None) -> set[str]:
+    return set().union(*(_invariants(run_settlement(seed, has_backup=has_backup).violations) for seed in seeds))
 
 
 def test_a_batch_sent_again_with_new_bytes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,6 +375,31 @@ def test_a_withdrawal_that_is_never_paid_is_missed(monkeypatch: pytest.MonkeyPat
     whole = Netting._payouts
     monkeypatch.setattr(Netting, "_payouts", lambda self, *given: ({}, whole(self, *given)[1]))
     assert _settled(range(2)) == {"I12"}
+
+
+def _asked_less(lacks: Any, **less: int) -> Any:
+    """The gate asks for less than it should."""
+
+    async def asked(self: Shipped, sequence: int, path: str, size: int) -> str:
+        return str(await lacks(self, less.get("sequence", sequence), path, less.get("size", size)))
+
+    return asked
+
+
+@pytest.mark.parametrize("less", [{"sequence": 0}, {"size": 1}, {"sequence": 0, "size": 1}], ids=str)
+def test_bytes_sent_before_the_backup_has_them_and_their_journal_are_caught(
+    less: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shipped, "lacks", _asked_less(Shipped.lacks, **less))
+    assert _settled(BACKED_UP, has_backup=True) == {"I11"}
+
+
+def test_a_gate_that_does_not_wait_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once(self: BackupGate, sequence: int) -> None: ...
+
+    assert _settled(BACKED_UP, has_backup=True) == set()
+    monkeypatch.setattr(BackupGate, "wait", at_once)
+    assert _settled(BACKED_UP, has_backup=True) == {"I11"}
 
 
 @pytest.mark.parametrize("seed", [11, 12])

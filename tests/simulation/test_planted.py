@@ -56,6 +56,13 @@ PASSED, REFUSED = "            damaged.append", "            raise __import__('e
 LOST = "        self._waiting.extend((account, stamp) for account in accounts for stamp in stamps if stamp)\n"
 ORPHANS = "        return self._add_pairs(lost)\n"
 CLEARED = "self._sequencer.cancel_only = self._is_clearing or self._told_status"
+OUTLIVES = '        if op == "place":\n            outlives'
+THROTTLED = (
+    '        if op == "place" and command.get("market") == "CRT-USD" and self._terms.epoch > 1:\n'
+    '            return [Send(wire.error("rate_limited", "no request is left", rid=rid))]\n'
+)
+ALLOWED = "= self._allowance(tier)\n"
+ONE_A_SECOND = "= Allowance(tier.name, 1, 0, 10**9, 0) if key.accounts else self._allowance(tier)\n"
 ROOM = "        if room < slots + self.journal_reserve or"
 
 
@@ -179,6 +186,12 @@ ALWAYS = {
         RESTARTED, "I12",
     ),
     "a queue that is always full": (Bug(SEQUENCER, ((ROOM, "        if True or"),)), QUIET, "I12"),
+    "a limit for keys that have none": (
+        Bug("gateway/rights.py", ((ALLOWED, ONE_A_SECOND),)), QUIET, "I4",
+    ),
+    "orders that the thorough path refuses in each life but the first, for a limit": (
+        Bug("gateway/session.py", ((OUTLIVES, THROTTLED + OUTLIVES),)), RESTARTED, "I4",
+    ),
     "orders that outlive their connection": (
         Bug("gateway/pulls.py", ((LOST, "        return\n"), (ORPHANS, "        return 0\n"))), ENDS, "I14",
     ),

@@ -52,7 +52,7 @@ from tests.simulation.market_view import MarketView
 from tests.simulation.network import MS, Network
 from tests.simulation.projection import Projection
 from tests.simulation.records import RecordClient
-from tests.simulation.traders import MARKETS, Hostile, Operator, Trader, place, setup
+from tests.simulation.traders import MARKETS, Hostile, Operator, Trader, setup
 from tests.support.disk import Node
 
 __all__ = ["EDITION", "SHORT_QUEUE", "Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly", "run_seed"]
@@ -85,6 +85,12 @@ EDITION = 4
 0 has no faults of names, 1 no clients that send records, 2 no short queue and no receipts, 3 no damaged snapshots."""
 RECEIPTS = 0.08
 """The share of the commands of whoever asks for receipts, for which he does."""
+LAST: dict[str, dict[str, str]] = {
+    "limit": {"type": "limit", "price": "1"}, "stop": {"type": "stop", "stop_price": "1000", "session": "last"},
+    "market": {"type": "market"},
+}  # fmt: skip
+"""What each trader buys at the end in each market, a lot each. `session` is a field that order entry's fast path leaves
+to the thorough one."""
 QUEUE, SHORT_QUEUE = (1_024, 64), (256, 192)
 """Slots before the journal, and how many of them are kept for cancels. A disk that stalls fills the short one."""
 
@@ -224,8 +230,8 @@ class World:
         self.is_over = False
         self._errors_before = 0
         """Errors that the disk had given when this life began."""
-        self._refused_before = 0
-        """Operations that the disk had refused when it was looked at last."""
+        self._refused_before = (0, 0)
+        """Operations that the disk had refused when it was looked at last: for want of space, as it was told to."""
         self._is_calm = False
         self._next_death: str | None = None
         self._next_failure: tuple[str, int, int] | None = None
@@ -398,32 +404,59 @@ class World:
         self.auditor.finish(self.drop_copy, end, balances, orders)
 
     def _all_trade_again(self) -> bool:
-        """I12: whatever came before, an order of each trader is accepted now. False: it was not, or the world ended."""
-        operator, waiting = self.operator_client, {trader.client: 0 for trader in self.traders}
+        """I12: whatever came before, each trader's orders are taken in each market now. False: they were not, or the
+        world ended.
+
+        Nothing is mended before somebody is refused for it, and the auditor looks at each refusal: so a market that
+        came back in another phase, or a kill that was undone and holds again, is seen.
+        """
+        kinds = [(market, kind) for market in sorted(MARKETS) for kind in LAST]
+        left = {(trader.client, *kind): 0 for trader in self.traders for kind in kinds}
         deadline, tries = self.schedule.now_ns + 60 * SECOND, 0
         while self.schedule.now_ns < deadline:
             tries += 1
-            if operator.is_live and not operator.open:  # what a trader needs for it, and may lack by its own doing
-                # A crossed book, left in a phase without an uncross, leads to continuous by way of an auction alone.
-                phase = "continuous" if tries % 2 else "auction"
-                for op in ({"op": "phase", "phase": phase}, {"op": "uncross"}):
-                    operator.say(op | {"market": "TOK-USD"})
-                for client in waiting:
-                    deposit = {"op": "deposit", "account": client.name, "asset": "USD", "amount": "100"}
-                    operator.say(deposit | {"ref": f"last-{client.name}-{tries}"})
-            for client in waiting:
-                if client.is_live and not client.open:
-                    client.say({"op": "rearm"})
-                    waiting[client] = place(client, f"last-{client.name}-{tries}", post_only=True)
+            ready = {client for client, _, _ in left if client.is_live and not client.open}
+            for client, market, kind in left:
+                if client in ready:
+                    order = {"op": "place", "client_id": f"last-{client.name}-{market}-{kind}{tries}", "market": market}
+                    order |= {"side": "buy", "size": MARKETS[market]["lot"]} | LAST[kind]
+                    left[client, market, kind] = client.say(order)
             self._pass_a_second()
             if self.is_over:
                 return False
-            waiting = {c: rid for c, rid in waiting.items() if not rid or self.auditor.answer(c, rid) != "accepted"}
-            if not waiting:
+            left = {order: rid for order, rid in left.items() if not rid or not self._is_taken(*order, rid)}
+            if not left:
                 return True
-        names = [client.name for client in waiting]
-        self.auditor.blame("I12", f"60 s after the last fault no order of {names} is taken")
+            self._mend(left, tries)
+            if self.is_over:
+                return False
+        orders = [(client.name, market, kind) for client, market, kind in left]
+        self.auditor.blame("I12", f"60 s after the last fault these orders are not taken: {orders}")
         return False
+
+    def _is_taken(self, client: SimulatedClient, _market: str, kind: str, rid: int) -> bool:
+        """Or refused for what nobody mends: the auditor says whether the other side of the book was empty."""
+        return self.auditor.answer(client, rid) == "accepted" or (
+            kind == "market" and self.auditor.why(client, rid) == "no_liquidity"
+        )
+
+    def _mend(self, left: dict[tuple[SimulatedClient, str, str], int], tries: int) -> None:
+        """What these orders were refused for, and is of their owner's or the operator's doing."""
+        refused = {(self.auditor.why(order[0], rid), *order) for order, rid in left.items() if rid}
+        operator = self.operator_client
+        for client in (trader.client for trader in self.traders):
+            if client.is_live and any(why == "killed" and owner is client for why, owner, _, _ in refused):
+                client.say({"op": "rearm"})
+        if operator.is_live and not operator.open:
+            for market in sorted({market for why, _, market, _ in refused if why == "phase"}):
+                # From any phase, and with a crossed book, an auction leads to continuous.
+                operator.say({"op": "phase", "market": market, "phase": "auction"})
+                operator.say({"op": "uncross", "market": market})
+            for name in sorted({client.name for why, client, _, _ in refused if why == "insufficient_funds"}):
+                deposit = {"op": "deposit", "account": name, "asset": "USD", "amount": "1000"}
+                operator.say(deposit | {"ref": f"last-{name}-{tries}"})
+        if refused:
+            self._pass_a_second()
 
     def _pass_a_second(self) -> None:
         self.schedule.run(self.schedule.now_ns + SECOND, lambda: self.is_over)
@@ -598,10 +631,10 @@ class World:
             self.schedule.later(random.Random(f"down-{self.schedule.now_ns}").randrange(20, 800) * MS, self._start)
 
     def _after_step(self, owner: VirtualLoop) -> None:
-        refused = self.disk.no_space_count + self.disk.errors_given
+        refused = self.disk.no_space_count, self.disk.errors_given
         if refused != self._refused_before:
+            self.auditor.disk_refused(self.schedule.now_ns, has_failed=refused[1] > self._refused_before[1])
             self._refused_before = refused
-            self.auditor.disk_refused(self.schedule.now_ns)
         process = self.process
         if process is None or owner is not process.loop:
             return
