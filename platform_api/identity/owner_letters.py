@@ -28,6 +28,7 @@ class OwnerLetter(msgspec.Struct, frozen=True):
     account_id: UUID
     subject: str
     text: str
+    instead: bytes | None = None
 
 
 class OwnerLetters:
@@ -35,18 +36,22 @@ class OwnerLetters:
         self._kernel = kernel
         kernel.jobs.handle("notifications", "owner_letter", OwnerLetter, self._write)
 
-    async def tell(self, db: Any, account_id: UUID, subject: str, text: str) -> None:
-        """To the account's confirmed address, if it has one, once the transaction of `db` is committed."""
+    async def tell(
+        self, db: Any, account_id: UUID, subject: str, text: str, instead: bytes | None = None
+    ) -> None:  # fmt: skip
+        """To the account's confirmed address, if it has one, once the transaction of `db` is committed.
+        `instead`: to the address that it had, sealed as it stood in the account's row."""
         if self._kernel.mail is not None:
-            letter = OwnerLetter(new_id(), account_id, subject, text)
+            letter = OwnerLetter(new_id(), account_id, subject, text, instead)
             await self._kernel.jobs.enqueue(db, "notifications", "owner_letter", letter)
 
     async def _write(self, job: OwnerLetter) -> None:
         async with self._kernel.database.connection() as db:
             row = await queries.account_by_id(db, job.account_id)
-        if self._kernel.mail is None or row["email_sealed"] is None:
+        sealed = row["email_sealed"] if job.instead is None else job.instead
+        if self._kernel.mail is None or sealed is None:
             return
-        email = self._kernel.sealer.open(ACCOUNT_EMAIL, row["id"], bytes(row["email_sealed"]))
+        email = self._kernel.sealer.open(ACCOUNT_EMAIL, row["id"], bytes(sealed))
         text = (
             f"{job.text}\n\nIf it was not you: sign in at {self._kernel.settings.origin} with a wallet you trust,\n"
             "end the sessions and keys that you do not know, and write to us.\n"

@@ -1,8 +1,11 @@
 """Profiles, preferences, and e-mail addresses with their verification.
 
 An address is set only by the one-time token that was sent to it, so nobody learns from us whether an address is known:
-asking for a letter is answered alike for every address. Addresses are sealed in the table and found by keyed digest.
-The secret of a token is made when its letter is written, so it stands nowhere but in the letter.
+asking for a letter is answered alike for every address. The first of an account's letters that is answered takes the
+others back, and so does the end of a session from without: what was asked for before there was an address to guard, or
+by a session that was stolen, sets none afterwards. An address that gives way is told so. Addresses are sealed in the
+table and found by keyed digest. The secret of a token is made when its letter is written, so it stands nowhere but in
+the letter.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from platform_api.identity.models import (
     ProfilePatch,
     PublicProfile,
 )
-from platform_api.identity.owner_letters import ACCOUNT_EMAIL
+from platform_api.identity.owner_letters import ACCOUNT_EMAIL, OwnerLetters
 from platform_api.identity.sessions import core_account
 from platform_api.identity.step_up import spend_step_up
 from platform_api.identity.wallet_proof import WalletAddress
@@ -49,8 +52,8 @@ class EmailLetter(msgspec.Struct, frozen=True):
 
 
 class People:
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
+    def __init__(self, kernel: Kernel, letters: OwnerLetters) -> None:
+        self._kernel, self._letters = kernel, letters
         self._database = kernel.database
         kernel.jobs.handle("notifications", "email_verification", EmailLetter, self._write_letter)
 
@@ -122,7 +125,11 @@ class People:
         """`caller`, if given, must be whom the token is for. Raises ApiError VERIFICATION_FAILED, CONFLICT."""
         try:
             async with self._database.transaction() as db:
-                row = await queries.email_token_for_update(db, secret_digest(token))
+                digest = secret_digest(token)
+                row = await queries.email_token(db, digest)
+                if row is not None:  # the account first, as everywhere: of two letters at once one is answered
+                    account = await queries.lock_account(db, row["account_id"])
+                    row = await queries.email_token(db, digest)
                 if (
                     row is None
                     or row["used_at"] is not None
@@ -135,6 +142,12 @@ class People:
                 email = self._kernel.sealer.open(TOKEN_EMAIL, row["id"], bytes(row["email_sealed"]))
                 sealed = self._kernel.sealer.seal(ACCOUNT_EMAIL, account_id, email)
                 at = await queries.use_email_token(db, row["id"], account_id, sealed, bytes(row["email_digest"]))
+                if account["email_digest"] is not None and account["email_digest"] != row["email_digest"]:
+                    await self._letters.tell(
+                        db, account_id, "Your address was changed",
+                        f"Letters about your account go to {email} from now on. This is the last one to this address.",
+                        instead=bytes(account["email_sealed"]),
+                    )  # fmt: skip
                 await self._kernel.events.publish(
                     db, "user.email_verified", ("account", str(account_id)), {}, actor=account_id
                 )

@@ -426,12 +426,24 @@ async def renew_email_token(db: Any, token_id: UUID, digest: bytes) -> Any:
     )  # fmt: skip
 
 
-async def email_token_for_update(db: Any, digest: bytes) -> Any:
-    return await db.fetchrow("SELECT * FROM identity.email_token WHERE hash = $1 FOR UPDATE", digest)
+async def email_token(db: Any, digest: bytes) -> Any:
+    return await db.fetchrow("SELECT * FROM identity.email_token WHERE hash = $1", digest)
+
+
+async def take_back_email_tokens(db: Any, account_id: UUID) -> None:
+    """Those that wait for an answer are out of date from now on. Locked in one order: who ends a session comes here
+    without the account's lock."""
+    await db.execute(
+        "UPDATE identity.email_token SET expires_at = now() WHERE id IN (SELECT id FROM identity.email_token"
+        " WHERE account_id = $1 AND used_at IS NULL AND expires_at > now() ORDER BY id FOR UPDATE)",
+        account_id,
+    )
 
 
 async def use_email_token(db: Any, token_id: UUID, account_id: UUID, sealed: bytes, email_digest: bytes) -> datetime:
-    """Sets the account's address. Raises UniqueViolationError if it is another account's."""
+    """Sets the account's address, under its lock, and takes its other tokens back. Raises UniqueViolationError if it is
+    another account's."""
+    await take_back_email_tokens(db, account_id)
     await db.execute("UPDATE identity.email_token SET used_at = now() WHERE id = $1", token_id)
     at: datetime = await db.fetchval(
         "UPDATE identity.account SET email_sealed = $2, email_digest = $3, email_verified_at = now(),"

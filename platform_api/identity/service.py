@@ -19,7 +19,7 @@ class IdentityService:
 
     def __init__(self, kernel: Kernel) -> None:
         self.letters = OwnerLetters(kernel)
-        self.people = People(kernel)
+        self.people = People(kernel, self.letters)
         self.keys = Keys(kernel, self.letters)
         self.sessions = Sessions(kernel, self.keys)
         self.suspensions = Suspensions(kernel, self.sessions, self.keys)

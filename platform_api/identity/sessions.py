@@ -295,9 +295,11 @@ class Sessions:
         return ended
 
     async def cut_off(self, db: Any, account_id: UUID, session_ids: Sequence[UUID], why: str, **facts: str) -> None:
-        """Sessions were ended from without: their sockets end, and the keys that they made."""
+        """Sessions were ended from without: their sockets end, and the keys that they made; letters that wait for an
+        answer are taken back, whichever session asked for them."""
         for session_id in session_ids:
             await self.tell_ended(db, session_id, account_id, **facts)
+        await queries.take_back_email_tokens(db, account_id)
         await self._keys.end_all(db, account_id, session_ids, why)
 
     async def tell_ended(self, db: Any, session_id: UUID, account_id: UUID, **facts: str) -> None:

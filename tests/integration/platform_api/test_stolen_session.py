@@ -72,6 +72,44 @@ async def test_a_stolen_session_does_not_turn_the_owners_letters_to_another_addr
         await world.data(*ask, headers=bearer, json=other)
 
 
+async def test_a_letter_from_before_takes_no_address_and_the_old_address_hears_of_another(api_dsn):
+    """A thief asks while there is no address to guard, and keeps the token, which needs no session."""
+    async with shop_over(api_dsn) as shop:
+        world, own, ask, verify = shop.world, Wallet(0), ("POST", "/v1/users/me/email"), "/v1/auth/email/verify"
+        session, bearer = await world.sign_in(own)
+        thief, first, second = (f"{who}.{uuid4().hex}@example.org" for who in ("thief", "first", "second"))
+
+        async def letter(email):
+            await world.data(*ask, headers=bearer, json={"email": email})
+            await world.settle()
+            found = world.mail.letters.pop()
+            assert found.to == email
+            return {"token": found.text.split("\n\n    ")[1].split("\n")[0]}
+
+        async def stale(kept):
+            await world.refused(422, "VERIFICATION_FAILED", "token_invalid", "POST", verify, json=kept)
+
+        kept = await letter(thief)
+        await world.data("POST", verify, json=await letter(first))
+        await stale(kept)
+        assert (await world.data("GET", "/v1/users/me", headers=bearer))["email"] == first
+
+        await world.step_up(own, bearer)
+        await world.data("POST", verify, json=await letter(second))
+        await world.settle()
+        (told,) = world.mail.letters
+        assert (told.to, told.subject) == (first, "Your address was changed") and second in told.text
+        world.mail.letters.clear()
+
+        # The end of the session that asked takes its letter back, also where a step-up was spent for it.
+        _, other = await world.sign_in(own)
+        await world.step_up(own, bearer)
+        kept = await letter(thief)
+        await world.data("DELETE", f"/v1/users/me/sessions/{session['session_id']}", headers=other)
+        await stale(kept)
+        assert (await world.data("GET", "/v1/users/me", headers=other))["email"] == second
+
+
 async def test_a_stolen_session_pays_nobody_new_makes_no_key_and_its_keys_end_with_it(api_dsn):
     async with shop_over(api_dsn) as shop:
         world, keys, transfers = shop.world, "/v1/users/me/api-keys", "/v1/transfers"
