@@ -162,6 +162,25 @@ def test_a_record_applied_twice_after_a_restore_is_caught(world: World, last: in
 # ---------------------------------------------------------------- what a loss of power takes
 
 
+def test_a_life_that_came_up_with_another_state_is_caught_at_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it has told anybody anything, and though the next start may heal it."""
+
+    def wrong(*given: Any, **more: Any) -> Any:
+        recovered = recovery.recover(*given, **more)
+        if recovered.report.sequence:
+            recovered.report.state_hash = bytes(16)
+        return recovered
+
+    with prepared(Plan(1, ()), tmp_path) as world:
+        world.schedule.run(world.schedule.now_ns + SECOND)
+        world._died("kill")
+        monkeypatch.setattr("tests.simulation.exchange.recover", wrong)
+        world._start()
+        assert _invariants(world.auditor.violations) == {"I7"}
+
+
 def _caught(*faults: Fault, seeds: range = range(6), until_ms: int = 6_000) -> set[str]:
     """The invariants that small worlds with these faults break."""
     plans = [Plan(seed, faults, traders=3, has_hostile=False, duration_ms=until_ms) for seed in seeds]

@@ -569,6 +569,19 @@ class World:
             self._judge_damaged(found)
         elif self.epoch > 1:
             self.auditor.check_journal(self._journal_files())
+            self._compare_state(process)
+
+    def _compare_state(self, process: ExchangeProcess) -> None:
+        """I7: a start from a snapshot and what came behind it has the state that all records from the first make."""
+        report, journal = process.recovered.report, self.auditor.journal
+        if journal is None or report.sequence > len(journal.records):
+            return  # the auditor says so
+        replayer = Replayer(lambda *_: None, LIMITS)
+        body = b"".join(record.body for record in journal.records[: report.sequence])
+        replayer.apply(np.frombuffer(body, layout.COMMAND), 1, report.sequence)
+        if replayer.state_hash() != report.state_hash:
+            self.auditor.blame("I7", f"life {self.epoch} has another state at {report.sequence} than its journal makes")
+        process.core.check()
 
     def _wait_for_space(self, without: list[int], epoch: int) -> None:
         """Until this life's end, or until there has been space for longer than the keeper waits to try again."""
