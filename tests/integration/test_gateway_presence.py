@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import shutil
 import socket
 import ssl
 import struct
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +251,28 @@ async def test_f72_a_revoked_key_leaves_no_order_behind(tmp_path: Path, terms: d
             await no_orders(operator, "alice")
             await a.wait_closed()
             assert a._socket.close_code == 1008 and await names_of(operator, "bob") == {"bob"}
+
+
+async def test_order_entry_opens_once_every_order_that_is_to_go_is_gone(tmp_path: Path) -> None:
+    """Of a session that a crash ended, of a key revoked and of one tripped: nobody may trade with one of them."""
+    (tmp_path / "before").mkdir()
+    async with exchange(tmp_path / "before") as x, await x.client(x.operator) as operator:
+        keys = {name: await x.trader(operator, name) for name in ("lost", "revoked", "tripped", "kept")}
+        async with AsyncExitStack() as signed_in:
+            for name, key in keys.items():
+                client = await signed_in.enter_async_context(await x.client(key))
+                await client.command(**limit(name, cancel_on_disconnect=name == "lost"))
+            shutil.copytree(tmp_path / "before", tmp_path / "after")  # killed here
+    registry = KeyRegistry(DirectoryDisk(tmp_path / "after"))
+    registry.revoke(public_key(keys["revoked"]), 1)
+    registry.trip(public_key(keys["tripped"]), "fills", 1)
+    registry.close()
+    async with exchange(tmp_path / "after", restart=True, listed=False) as x:
+        assert len(x.core.open_orders()) == 1 and x.sequencer.pending == 0  # before anybody could have connected
+        async with await x.client(x.operator) as operator:
+            assert {name: await names_of(operator, name) for name in keys} == {
+                "lost": set(), "revoked": set(), "tripped": set(), "kept": {"kept"},
+            }  # fmt: skip
 
 
 async def test_orders_of_a_revoked_key_that_a_crash_left_open_go_at_the_next_start(tmp_path: Path) -> None:

@@ -28,13 +28,13 @@ def endless_child() -> int:
 class Loop:
     """`_snapshots` over a fresh core, in a directory, and what it tells."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, journal: object = None) -> None:
         (directory / "run").mkdir()
         self.core = Core()
         self.directory = directory
         self.stop = asyncio.Event()
         self.told: dict[str, Any] = {}
-        journal = SimpleNamespace(identity=bytes(16), durable_sequence=0, status="running")
+        journal = journal or SimpleNamespace(identity=bytes(16), durable_sequence=0, status="running")
         self.event_log = EventLogWriter(directory / "events", bytes(16), bytes(16), threads=False, file_slots=2048)
         report = SimpleNamespace(snapshot_sequence=0)
         self.task = asyncio.ensure_future(
@@ -95,6 +95,31 @@ async def test_a_disk_that_takes_no_answer_ends_nothing(tmp_path: Path, monkeypa
         request.touch()
         await until(lambda: not request.exists() and loop.told.get("snapshot_error") == "", what="the snapshot")
     assert (await loop.asked()).startswith("0 "), "and the next one who asks is answered"
+    loop.stop.set()
+    await loop.task
+
+
+class LateJournal:
+    """Its record becomes durable behind the third look; what had a snapshot's name at each look."""
+
+    identity, status = bytes(16), "running"
+
+    def __init__(self, directory: Path) -> None:
+        self._snapshots = directory / "snapshots"
+        self.named: list[list[str]] = []
+
+    @property
+    def durable_sequence(self) -> int:
+        self.named.append([path.name for path in self._snapshots.glob("*.snapshot")])
+        return 0 if len(self.named) > 3 else -1
+
+
+async def test_a_snapshot_has_its_name_once_the_journal_is_durable_up_to_it(tmp_path: Path) -> None:
+    """Behind a loss of power one that is ahead of its journal would keep the exchange from starting."""
+    journal = LateJournal(tmp_path)
+    loop = Loop(tmp_path, journal)
+    assert (await loop.asked()).startswith("0 ")
+    assert journal.named == [[]] * 4
     loop.stop.set()
     await loop.task
 

@@ -933,6 +933,36 @@ def test_a_second_shipper_is_harmless_and_another_history_refused(data: Path, pl
         shipper(data, place)
 
 
+def test_another_history_is_refused_that_has_grown_past_the_stores_end(
+    data: Path, place: str, slots: np.ndarray
+) -> None:
+    """Each of its records is sound, and it is longer: going on behind the store's end would join the two for good."""
+    recovered = recover(data, settings=SETTINGS)
+    feed(recovered, slots, 0, 3000)
+    catch_up(shipper(data, place), recovered)
+    end = recovered.core.sequence
+    recovered.close()
+    disk = DirectoryDisk(data)
+    truncate(disk, plan_truncation(disk, 1500))
+    (begin,) = (at for at in positions(slots[:3000]) if slots["sequence"][at] == 1601)
+    others = slots[begin:8000].copy()
+    others["sequence"][positions(others)] -= 100
+    recovered = recover(data, settings=SETTINGS)
+    feed(recovered, others, 0, 5000)
+    assert recovered.core.sequence > end
+    kept = stored(place)
+    with pytest.raises(JournalCorrupt, match=f"ends with sequence {end}, .* Ship it to another place"):
+        shipper(data, place)
+    assert stored(place) == kept
+    recovered.close()
+
+
+def stored(place: str) -> dict[str, bytes]:
+    """Objects of a store, without the probe."""
+    objects = Objects(place)
+    return {name: objects.read(name) for name, _ in objects.names("") if not name.endswith("/probe")}
+
+
 def test_a_store_that_replaces_what_is_there_is_refused(data: Path, place: str, slots: np.ndarray) -> None:
     """As `rclone serve s3` and JuiceFS's gateway do: they answer 200 to If-None-Match and overwrite."""
 

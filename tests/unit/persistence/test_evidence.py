@@ -72,6 +72,16 @@ def test_without_any_segment_whatever_else_is_there_tells_that_there_was_one(
     refused(data, "journal: has no segment, but it had one: here are ")
 
 
+def test_a_refused_start_leaves_the_damaged_end_as_it_was(exchange: tuple[Path, int], tmp_path: Path) -> None:
+    """Of what was durable: a repair may need each byte, and behind zeros the next boot would begin in silence."""
+    data = copied(exchange[0], tmp_path / "data", "events", "snapshots")
+    last = max((data / "journal").glob("*.journal"))
+    held = bytearray(last.read_bytes())
+    held[len(held.rstrip(b"\0")) - 1] ^= 1  # of the last record, which the mark calls durable
+    last.write_bytes(held)
+    refused(data, f"but {exchange[1]} was durable")
+
+
 def test_any_one_segment_that_is_missing_is_noticed(exchange: tuple[Path, int], tmp_path: Path) -> None:
     names = sorted(path.name for path in (exchange[0] / "journal").glob("*.journal"))
     for number, name in enumerate(names):

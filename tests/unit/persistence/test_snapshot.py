@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from engine.core import Core
 from persistence import snapshot as snapshots
 from persistence.disk import DirectoryDisk, DirectoryLock
 from persistence.forked import fork_snapshot
+from persistence.segments import write_all
 from persistence.snapshot import SnapshotWriter, newest_snapshots, read_snapshot, snapshot_name
+from tests.support.disk import SimulatedDisk, SimulatedFile
 from tests.support.snapshots import ended
 from tests.support.waiting import has_ended, until
 
@@ -234,6 +237,35 @@ def test_a_name_that_fails_is_told_removes_nothing_and_the_next_one_works(
     disk.fails = ""
     assert_writes_one(writer, tmp_path, core)
     assert [found.sequence for found in newest_snapshots(disk, [])] == [core.sequence]
+
+
+def test_a_snapshot_that_has_its_name_outlives_a_loss_of_power(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its header too, which is written behind the child's own sync."""
+    files: list[OpenedFile] = []
+
+    class OpenedFile(SimulatedFile):
+        def fileno(self) -> int:
+            files.append(self)
+            return len(files) - 1
+
+    class OpenedDisk(SimulatedDisk):
+        def open(self, path: str, *, create: bool = False) -> OpenedFile:
+            super().open(path, create=create)
+            return OpenedFile(self, self.files[path])
+
+    def by_hand(core: Core, descriptor: int, offset: int) -> int:
+        write_all(files[descriptor], offset, core.snapshot())
+        files[descriptor].sync()
+        return 0
+
+    monkeypatch.setattr(snapshots, "fork_snapshot", by_hand)
+    disk = OpenedDisk()
+    writer = SnapshotWriter(cast(DirectoryDisk, disk), core, IDENTITY)
+    sequence = writer.begin(7)
+    path = writer.finish()
+    disk.crash(survive=0.0)
+    found = read_snapshot(disk, path)
+    assert (found.sequence, found.body) == (sequence, core.snapshot())
 
 
 def test_only_the_newest_stay(tmp_path: Path, core: Core, slots: np.ndarray) -> None:
