@@ -906,6 +906,7 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
         portfolio_needed=settings.portfolio_needed,
         works_need_verification=settings.works_need_verification,
         royalty_hold_days=settings.royalty_hold_days,
+        provider_payment_max=settings.provider_payment_max,
         unproved_per_day=settings.unproved_per_day,
         session_seconds=settings.session_hours * 3_600,
         **{name.removeprefix("api_"): getattr(settings, name) for name in API_LIMITS},

@@ -116,6 +116,8 @@ class Settings:
     """A work is published by the approval of somebody of the platform."""
     royalty_hold_days: int = 7
     """How old earnings must be to be paid out; so long sellers can give a sale back."""
+    provider_payment_max: int = 100_000
+    """The most of one payment through a provider, in whole units of its asset."""
     unproved_per_day: int = 50
     """What an account may pay from its balance for purchases and licences within a day (UTC), in whole units of each
     asset, without a fresh signature of a wallet. 0: nothing."""
@@ -194,6 +196,7 @@ class Settings:
             *((0 <= getattr(self, name) <= 10_000_000, name, "0 to 10000000") for name in API_LIMITS),
             (1 <= self.session_hours <= 8_760, "session_hours", "1 to 8760 hours"),
             (0 <= self.royalty_hold_days <= 365, "royalty_hold_days", "0 to 365 days"),
+            (1 <= self.provider_payment_max <= 10_000_000, "provider_payment_max", "1 to 10000000"),
             (0 <= self.unproved_per_day <= 10_000_000, "unproved_per_day", "0 to 10000000"),
             (0 <= self.tls_port < 65_536, "tls_port", "0 to 65535"),
             (0 <= self.marketdata_tls_port < 65_536, "marketdata_tls_port", "0 to 65535"),

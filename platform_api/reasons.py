@@ -42,6 +42,7 @@ REASONS: Mapping[ErrorCode, Mapping[str, str]] = {
         "unknown_parameter": "the route has no parameter of this name: the message has those that it takes",
         "account_twice": "an account stands twice in the list: once each",
         "amount_or_period": "give an amount or a period, not both",
+        "asset_not_taken": "payment providers take other money: the message has which; a balance pays for the rest",
         "bad_address": "no address of a Sui or Ethereum wallet: check its digits and its checksum",
         "bad_amount": "not above zero, too much, or more decimals than the asset has",
         "bad_character": "a text holds NUL or half a character: leave it out",

@@ -127,6 +127,8 @@ class ApiSettings:
     """The built-in payment provider, which takes test money. Refused unless `embedded`."""
     intent_seconds: int = 3_600
     """What is not paid by then expires."""
+    provider_payment_max: int = 100_000
+    """The most of one payment through a provider, in whole units of its asset."""
     royalty_hold_days: int = 7
     """How old what was earned must be to be paid out; so long its seller can give a sale back."""
 
@@ -148,6 +150,7 @@ class ApiSettings:
             (self.jobs_running_max >= 20, "jobs_running_max must be at least 20"),
             (self.ethereum_chain_id >= 1, "ethereum_chain_id must be at least 1"),
             (0 <= self.unproved_per_day <= 10_000_000, "unproved_per_day must be 0 … 10,000,000"),
+            (1 <= self.provider_payment_max <= 10_000_000, "provider_payment_max must be 1 … 10,000,000"),
             (0 <= self.royalty_hold_days <= 365, "royalty_hold_days must be 0 … 365"),
             (not self.test_payments or self.embedded, "test_payments takes test money and needs embedded"),
             (not self.faucet or self.embedded, "faucet gives test money away and needs embedded"),

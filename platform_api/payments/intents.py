@@ -76,6 +76,7 @@ class Intents:
                 message = f"asset: the exchange lists no {body.asset}"
                 raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="unknown_asset", field="asset")
             units = units_of(body.amount, scale, field="amount")
+            self.check_taken(provider, body.asset, scale, units, "asset", "amount")
             id_ = await self.begin(db, UUID(caller.account_id), provider.name, None, body.asset, scale, units)
             return 201, msgspec.json.encode(id_)
 
@@ -83,6 +84,19 @@ class Intents:
             caller.account_id, "POST /v1/payments/intents", key, body, change
         )  # fmt: skip
         return await self.asked(msgspec.json.decode(data, type=UUID))
+
+    def check_taken(
+        self, provider: PaymentProvider, asset: str, scale: int, units: int, asset_field: str, amount_field: str
+    ) -> None:  # fmt: skip
+        """Raises ApiError VALIDATION_ERROR: `asset_not_taken`; `bad_amount`, for what is beyond the bound of a payment
+        may be more than the core's account of the provider holds, with all others'."""
+        if asset not in provider.assets:
+            message = f"{asset_field}: payment providers take {', '.join(sorted(provider.assets))} here, not {asset}"
+            raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="asset_not_taken", field=asset_field)
+        most = self._kernel.settings.provider_payment_max
+        if units > most * 10**scale:
+            message = f"{amount_field}: a payment through a provider is of at most {most} {asset}"
+            raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="bad_amount", field=amount_field)
 
     async def begin(
         self, db: Any, account_id: UUID, provider: str, purchase_id: UUID | None, asset: str, scale: int, units: int
@@ -204,7 +218,7 @@ class Intents:
         if await queries.payment_by_ref(db, provider.name, fact.payment_ref) is not None:
             return "known"
         scale = row["scale"] if fact.asset == row["asset"] else await self._exchange.asset_scale(db, fact.asset)
-        if scale is None:
+        if scale is None or fact.asset not in provider.assets:
             log.error("payment_in_unknown_asset", provider=provider.name, asset=fact.asset)
             return "unknown_asset"
         units = units_of(fact.amount, scale, field="amount")

@@ -60,6 +60,9 @@ class PaymentProvider(Protocol):
 
     name: str
     """In paths, in refs (`dep:NAME:PAYMENT`) and as `external:NAME` in the core."""
+    assets: frozenset[str]
+    """The money that it takes, by the names of the exchange. A deposit makes units out of the provider's account, so
+    never a creator's token: those are as many as were launched."""
 
     async def create(self, key: str, asset: str, amount: str) -> ProviderIntent:
         """Ask for money. The same key again is answered alike."""

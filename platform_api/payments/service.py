@@ -44,7 +44,8 @@ class PaymentService:
         """From the balance at once, or with an intent to pay.
 
         Raises:
-            ApiError: NOT_FOUND, CONFLICT; PAYMENT_FAILED with the core's reason, as `insufficient_funds`.
+            ApiError: NOT_FOUND, CONFLICT; VALIDATION_ERROR `asset_not_taken`, `bad_amount` for a price that only a
+                balance pays; PAYMENT_FAILED with the core's reason, as `insufficient_funds`.
         """
         if body.method == "balance":
             id_ = await self.purchases.buy(caller, body, key)
@@ -58,6 +59,9 @@ class PaymentService:
 
         async def change(db: Any) -> Answer:
             row = await self.purchases.begin(db, caller, body)
+            self.intents.check_taken(
+                provider, row["asset"], row["scale"], row["price_units"], "method", "method"
+            )  # fmt: skip
             await self.intents.begin(
                 db, row["account_id"], provider.name, row["id"], row["asset"], row["scale"], row["price_units"]
             )

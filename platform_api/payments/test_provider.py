@@ -61,6 +61,7 @@ class TestProvider:
 
     __test__ = False  # of the product, not of its tests
     name = "test"
+    assets = frozenset({"USDC"})
 
     def __init__(self, kernel: Kernel, receive: Callable[[str, Mapping[str, str], bytes], Awaitable[str]]) -> None:
         """`receive` is where events are delivered: provider, headers and raw body."""

@@ -334,6 +334,37 @@ async def test_malformed_intent_is_refused(shop, body):
                              json={"asset": "USDC", "amount": "1"})  # fmt: skip
 
 
+async def test_a_card_brings_money_up_to_the_bound_of_a_payment_and_never_a_token(api_dsn):
+    """A deposit makes units: of a token there are as many as were launched."""
+    async with shop_over(api_dsn, provider_payment_max=50) as shop:
+        path, listed = "/v1/payments/intents", "INSERT INTO exchange.asset VALUES (902, 'QUILL', 4, true)"
+        shop.core.send(op="asset", asset="QUILL", scale=4, settled=True)
+        await shop.world.sql(f"{listed} ON CONFLICT DO NOTHING")
+        _, bearer = await shop.buyer()
+
+        async def refused(reason, field, path, body):
+            answer = await shop.refused(400, "VALIDATION_ERROR", reason, path, bearer, body)
+            assert answer.json()["error"]["details"]["field"] == field
+
+        await refused("asset_not_taken", "asset", path, {"asset": "QUILL", "amount": "1"})
+        await refused("bad_amount", "amount", path, {"asset": "USDC", "amount": "50.000001"})
+        _, _, _, _, token = await shop.seller("1", asset="QUILL")
+        _, _, _, _, dear = await shop.seller("50.000001")
+        for offer, reason in ((token, "asset_not_taken"), (dear, "bad_amount")):
+            await refused(reason, "method", "/v1/purchases", {"offer_id": offer["id"], "method": "provider"})
+        assert await shop.world.sql("SELECT 1 FROM payments.intent WHERE asset = 'QUILL'") == []
+
+        # Nor by what the provider says of an intent in money.
+        intent = await shop.post(path, bearer, {"asset": "USDC", "amount": "50"})
+        answer = await shop.event(intent, asset="QUILL")
+        assert answer.json()["data"] == {"outcome": "unknown_asset"}
+        await shop.finish()
+        assert await shop.get("/v1/payments", bearer) == []
+        assert (await shop.event(intent)).json()["data"] == {"outcome": "succeeded"}
+        await shop.finish()
+        assert [payment["amount"] for payment in await shop.get("/v1/payments", bearer)] == ["50"]
+
+
 async def test_balance_pays_at_once_or_not_at_all(shop):
     seller, _, work, _, offer = await shop.seller()
     user, bearer = await shop.buyer("15")
