@@ -52,6 +52,7 @@ API_GARBAGE = (10_000, 20, 20)
 SOCKET_MESSAGE_BYTES_MAX = 16 * 1024
 """Of the event socket; the longest request that is one is a token."""
 EVENTS_WAIT_S = 30.0
+LOAD_POLL_S = 0.02
 SNAPSHOT_LIMIT_S = 600.0
 """After that the child that writes a snapshot is killed, so that the next one may try."""
 REAP_S = 5.0
@@ -348,14 +349,15 @@ async def _give_up(writer: Any) -> None:
 
 
 def _telling(status: StatusFile) -> Callable[[int], None]:
-    """Has whoever waits for the start see that it goes on: a long journal takes its time."""
+    """Has whoever waits for the start see that it goes on: what is long takes its time. Give it a number that changes
+    with all that is done."""
     told = time.monotonic()
 
-    def tell(sequence: int) -> None:
+    def tell(progress: int) -> None:
         nonlocal told
         if time.monotonic() - told >= STATUS_INTERVAL_S:
             told = time.monotonic()
-            status.write(ready=False, recovered_sequence=sequence)
+            status.write(ready=False, progress=progress)
 
     return tell
 
@@ -541,7 +543,11 @@ async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Even
         tls_port = await _port_of(settings, feed, "tls_port") if shard else _port_before(settings, feed, "tls_port")
 
     async def report() -> None:
-        await ready.wait()
+        tell = _telling(status)
+        while not ready.is_set():
+            tell(facts.get("sequence", 0))
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(ready.wait(), STATUS_INTERVAL_S)
         settle_garbage()
         await _report(status, stop, lambda: {"host": settings.host, **facts})
 
@@ -716,11 +722,21 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             keep_batch_file(data, record.number, record.file)
         desk.store_paid(record.number, record.payouts)
 
+    def has_loaded() -> bool:
+        return bool(settlers) and settlers[0].settled_batch is not None
+
     def facts() -> dict[str, Any]:
         return {"projection": projector.status(), "withdrawals_error": desk.error,
                 "registry_error": registry.error, "brake": brake.status(),
                 "backup_waits_s": round(backup.waits_s, 3) if backup else 0.0,
-                "settlement": settlers[0].status() if settlers else {}}  # fmt: skip
+                "settlement": settlers[0].status() if has_loaded() else {}}  # fmt: skip
+
+    async def report() -> None:
+        tell = _telling(status)
+        while not (has_loaded() or stop.is_set()):
+            tell(settlers[0].progress if settlers else 0)
+            await asyncio.sleep(LOAD_POLL_S)
+        await _report(status, stop, facts)
 
     async def proof_desk() -> None:
         while not settlers and not stop.is_set():
@@ -745,7 +761,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             proof_desk(),
             brake.run(stop, lambda: settlers[0].settled_batch if settlers else None),
             notices.run(stop),
-            _report(status, stop, facts),
+            report(),
             _resumes(settings, settlers, stop),
             _rebuilds(rebuild, projector, stop),
         )  # fmt: skip
@@ -789,7 +805,7 @@ async def _resumes(settings: Settings, settlers: list[Any], stop: asyncio.Event)
     """Ends a halt of settlement whenever DATA/run/settle-resume.request appears; settle-resume.done answers."""
     request = RequestFile(settings.data_directory, "settle-resume")
     while not stop.is_set():
-        note = request.asked() if settlers else None
+        note = request.asked() if settlers and settlers[0].settled_batch is not None else None
         if note is not None:
             try:
                 answer = "resumed: " + settlers[0].resume(note.strip() or "no note")

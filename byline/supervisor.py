@@ -58,7 +58,8 @@ class Child:
     argv: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     ready_timeout_s: float = 60.0
-    """Without a step of its recovery: one that goes on is waited for, for hours if the journal is that long."""
+    """Without progress: one that gets on is waited for, for hours if what it reads is that long. `progress` in its
+    status is whatever differs from what it was: a sequence, a place in a file."""
     stop_timeout_s: float = 15.0
     state: str = "stopped"
     restarts: int = 0
@@ -201,7 +202,7 @@ class Supervisor:
 
     async def _wait_ready(self, child: Child) -> None:
         deadline = time.monotonic() + child.ready_timeout_s
-        reached = 0
+        progress = None
         assert child.process is not None
         while True:
             code = child.process.poll()
@@ -212,8 +213,8 @@ class Supervisor:
             if status and status["pid"] == child.process.pid and status["ready"]:
                 child.state, child.ready_at = "running", time.monotonic()
                 return
-            if status and status["pid"] == child.process.pid and status.get("recovered_sequence", 0) > reached:
-                reached = status["recovered_sequence"]
+            if status and status["pid"] == child.process.pid and status.get("progress") != progress:
+                progress = status.get("progress")
                 deadline = time.monotonic() + child.ready_timeout_s
             if time.monotonic() > deadline:
                 raise ChildFailed(

@@ -96,6 +96,7 @@ class Brake:
         """Read what is new, close or open what is due. Raises Unavailable, Refused: the rest is done next time."""
         while len(slots := self._source.read()):
             self._read(slots)
+            await asyncio.sleep(0)  # at a start this is the whole event log, and others live on this loop
         if settled is None:
             return
         self._settled = max(self._settled, settled)  # while settlement reads its store again it tells less

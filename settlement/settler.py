@@ -69,6 +69,8 @@ __all__ = ["BackupPort", "BatchRecord", "ReleasePort", "SettlementSettings", "Se
 log = logging.getLogger(__name__)
 
 _UNPAYABLE_NAMED = 100
+_BREATH = 64
+"""Stored events, or batches, that are taken between two turns of the event loop while the store is read."""
 _NAMED = 20
 """Records that `status` shows."""
 _LOOKS_BEFORE_HALT = 3
@@ -166,6 +168,8 @@ class Settler:
         self._info: ChainInfo | None = None
         self._chain_error = "not connected yet"
         self._is_paused = False
+        self.progress = 0
+        """Stored events read and batches told, while the store is read: it grows as long as that gets on."""
         self._resume = asyncio.Event()
         self._told = 0
         """The last final batch that `on_batch` has been given, all before it included."""
@@ -208,7 +212,9 @@ class Settler:
         while not stop.is_set():
             self._resume.clear()
             self._forget()
-            await self._load()
+            await self._load(stop)
+            if stop.is_set():
+                return
             tasks: list[asyncio.Task[Any]] = [
                 asyncio.create_task(self._follow(stop)),
                 asyncio.create_task(self._submit(stop)),
@@ -226,7 +232,7 @@ class Settler:
     def resume(self, note: str) -> str:
         """End a halt: what halted is tried again, and halts again if it is still so. Answers what was halted.
 
-        Raises ValueError if settlement is not halted.
+        Raises ValueError if settlement is not halted, or has not read its store yet.
         """
         if not self._halted:
             raise ValueError("settlement is not halted")
@@ -307,8 +313,12 @@ class Settler:
 
     # ------------------------------------------------------------ store
 
-    async def _load(self) -> None:
+    async def _load(self, stop: asyncio.Event) -> None:
+        """Returns with half of it when `stop` is set."""
+        halted = ""
         for event in self._store.events():
+            if await self._is_told_to_stop(stop):
+                return
             match event:
                 case Sealed():
                     self._lives[event.batch.number] = life = Life(event.batch)
@@ -316,9 +326,9 @@ class Settler:
                 case Listed():
                     self._listings[event.listing.asset] = event.listing
                 case Stopped():
-                    self._halted = event.reason
+                    halted = event.reason
                 case Resumed():
-                    self._halted = ""
+                    halted = ""
                     if event.number:
                         self._lives[event.number].take(event)
                 case Sent():  # behind the backup's word, and so are the listings before it
@@ -328,6 +338,8 @@ class Settler:
                     self._lives[event.number].take(event)
         last = max(self._lives, default=0)
         for number in sorted(self._lives):
+            if await self._is_told_to_stop(stop):
+                return
             life = self._lives[number]
             if life.state is State.FINAL:
                 self._final = number
@@ -335,10 +347,17 @@ class Settler:
             else:
                 self._queue.append(number)
             if life.state is State.HALTED:
-                self._halted = life.error
+                halted = life.error
             if number > last - _NAMED or number > self._told or life.state is not State.FINAL:
                 await self._publish(life)
-        self._is_loaded = True
+        self._halted, self._is_loaded = halted, True
+
+    async def _is_told_to_stop(self, stop: asyncio.Event) -> bool:
+        """Asked before each step of a long way: gives the event loop up every now and then."""
+        self.progress += 1
+        if self.progress % _BREATH == 0:
+            await asyncio.sleep(0)
+        return stop.is_set()
 
     async def _step(self, life: Life, event: StoredEvent) -> None:
         """Store first, then act on it."""

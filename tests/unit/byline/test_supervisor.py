@@ -168,9 +168,9 @@ async def test_a_child_that_ends_before_it_is_ready_is_an_error_with_its_log(tmp
     await supervisor.stop()
 
 
-async def test_a_child_that_recovers_is_waited_for_as_long_as_it_gets_on(tmp_path):
+async def test_a_child_that_reads_much_is_waited_for_as_long_as_it_gets_on(tmp_path):
     supervisor = Supervisor(tmp_path)
-    tell = "StatusFile(Path(sys.argv[1]), sys.argv[2]).write(ready=False, recovered_sequence={})"
+    tell = "StatusFile(Path(sys.argv[1]), sys.argv[2]).write(ready=False, progress={})"
     steps = f"for step in range(16): time.sleep(0.5); {tell.format('step + 1')}"
     slow = child(tmp_path, "slow", before=steps)
     slow.ready_timeout_s = 5.0
