@@ -145,7 +145,8 @@ class Settings:
     """Markets take no new orders while the oldest unsettled cut is older than this, in seconds. 0: no limit."""
     second_core: bool = True
     """The back office runs the journal through a core of its own and compares it with the books at each cut. Takes the
-    memory of the core once more."""
+    memory of the core once more. With `ack_mode` memory it must: it reads what is durable alone, while the events run
+    ahead of the journal, and a batch whose commands a loss of power takes would have been paid for nothing."""
     quiet_market: bool = False
     """No simulated traders."""
     trader_orders_per_s: int = 200
@@ -156,6 +157,10 @@ class Settings:
             (self.data_directory.is_absolute(), "data_directory", "an absolute path"),
             (bool(self.environment) and len(self.environment) <= 64, "environment", "1 to 64 characters"),
             (self.ack_mode in ACK_MODES, "ack_mode", f"one of {', '.join(ACK_MODES)}"),
+            (
+                self.second_core or self.ack_mode == "durable",
+                "second_core", "true where ack_mode is memory, for it alone waits until what a batch pays is durable",
+            ),
             (0.2 <= self.batch_interval_s <= 3600, "batch_interval_s", "0.2 to 3600 seconds"),
             (0.1 <= self.gateway_ping_s <= 3600, "gateway_ping_s", "0.1 to 3600 seconds"),
             (1 <= self.flush_interval_ms <= 1000, "flush_interval_ms", "1 to 1000 milliseconds"),

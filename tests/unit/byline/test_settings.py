@@ -39,6 +39,7 @@ def test_every_limit_of_rest_can_be_set():
         ({"BYLINE_API_AUTH_PER_MINUTE": "-1"}, "api_auth_per_minute"),
         ({"BYLINE_UNPROVED_PER_DAY": "-1"}, "unproved_per_day"),
         ({"BYLINE_ACK_MODE": "maybe"}, "ack_mode"),
+        ({"BYLINE_ACK_MODE": "memory", "BYLINE_SECOND_CORE": "false"}, "second_core must be true where ack_mode"),
         ({"BYLINE_BATCH_INTERVAL_S": "0"}, "batch_interval_s"),
         ({"BYLINE_BATCH_INTERVAL_S": "nan"}, "batch_interval_s"),
         ({"BYLINE_BACKUP_URL": "file:///b", "BYLINE_BACKUP_INTERVAL_S": "5.1"}, "at most half of batch_interval_s"),
