@@ -113,10 +113,6 @@ class DirectoryDisk:
     def sync_directory(self, directory: str) -> None:
         sync_directory(self.root / directory)
 
-    def free_bytes(self) -> int:
-        status = os.statvfs(self.root)
-        return status.f_bavail * status.f_frsize
-
 
 class DirectoryLock:
     """An exclusive flock on one file, held until `release` or the end of the process, however it ends.

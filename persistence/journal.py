@@ -217,11 +217,6 @@ class Journal:
     def group_count(self) -> int:
         return self._ring.groups
 
-    @property
-    def sync_ns(self) -> int:
-        """Time spent in writes and syncs."""
-        return self._ring.sync_ns
-
     def wait_durable(self, sequence: int, timeout_seconds: float = 10.0) -> None:
         """Block until `sequence` is durable. For tools and tests; the loop uses `fileno`.
 

@@ -7,7 +7,6 @@ blake2b256(intent 00 00 00 | transaction bytes); the two ECDSA schemes sign the 
 
 from __future__ import annotations
 
-import base64
 import secrets
 from pathlib import Path
 
@@ -100,7 +99,3 @@ def signer_of(signature: bytes, transaction: bytes) -> str:
     except (InvalidSignature, ValueError) as error:
         raise BadSignature(str(error) or "does not verify") from error
     return address_text(blake2b256(bytes([flag]) + public))
-
-
-def signature_text(signature: bytes) -> str:
-    return base64.b64encode(signature).decode()

@@ -152,9 +152,6 @@ class SimulatedDisk:
     def sync_directory(self, directory: str) -> None:
         self.meet("sync_directory")
 
-    def free_bytes(self) -> int:
-        return 1 << 40 if self.space is None else self.space
-
     def crash(self, survive: float | None = None) -> None:
         """Power loss: what is not synced survives with this chance (None: a chance drawn for this crash)."""
         chance = self.random.random() if survive is None else survive
