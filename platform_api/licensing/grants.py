@@ -252,7 +252,7 @@ class Grants:
         found = await queries.in_the_way(db, level, exclusive, *sets, base, until, own)
         if found is not None:
             shown = found["license_id"] if actor == fields["licensor_id"] else None
-            raise _clash("exclusive" if found["exclusive"] else "other", found["unpaid_until"], shown)
+            raise clash("exclusive" if found["exclusive"] else "other", found["unpaid_until"], shown)
 
     async def _check_given_on(self, db: Any, parent_id: UUID, base: datetime, until: datetime) -> None:
         await self._shares.check_given_on(db, await queries.periods_meeting(db, parent_id, base, until))
@@ -265,7 +265,7 @@ class Grants:
         try:
             await queries.insert_period(db, period_id, row["id"], exclusive, base, until, pay_before, yields)
         except asyncpg.ExclusionViolationError as error:  # the lock comes first: the database has the last word
-            raise _clash("exclusive") from error
+            raise clash("exclusive") from error
         if row["sublicensing"]:
             await self._shares.give_on(db, row["work_id"], row["id"], period_id, row["revenue_share_bps"], actor)
         if pay_before > await _now(db):
@@ -308,7 +308,7 @@ def _beyond(field: str, text: str) -> ApiError:
     return ApiError(ErrorCode.VALIDATION_ERROR, f"{field}: {text}", reason="beyond_parent", field=field)
 
 
-def _clash(with_: str, unpaid_until: datetime | None = None, license_id: UUID | None = None) -> ApiError:
+def clash(with_: str, unpaid_until: datetime | None = None, license_id: UUID | None = None) -> ApiError:
     """`unpaid_until`: when it lapses if nobody pays it. `license_id`: for its licensor, who may revoke it at once."""
     message = (
         "An exclusive licence stands in scope, territory and time." if with_ == "exclusive"

@@ -289,8 +289,8 @@ async def span(db: Any, base_at: datetime, from_at: datetime, duration: str) -> 
 
 
 async def in_the_way(
-    db: Any, level: UUID, exclusive: bool, scope_set: str, territory_set: str, from_at: datetime, until: datetime,
-    own: UUID | None,
+    db: Any, level: UUID, exclusive: bool, scope_set: str, territory_set: str, from_at: datetime,
+    until: datetime | None, own: UUID | None,
 ) -> Any:  # fmt: skip
     """A licence of the level that this one may not stand beside: either of the two is exclusive. A paid one if there is
     any, else the one that may be paid the longest."""

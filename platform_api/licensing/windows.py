@@ -5,8 +5,9 @@
 Of one type no two overlap in territory and time; an exclusive window stands alone among all types. Both are checked
 under the lock of the work, and constraints of the database say so once more. The work's owner opens windows, and
 whoever holds a valid licence to distribute it, within that licence; an exclusive window needs an exclusive licence, for
-a licence that shuts nobody out gives no window that does. Windows that exclude each other stand in the order in which
-they came, whoever's they are: a licensee has paid for theirs, so the owner does not end them.
+a licence that shuts nobody out gives no window that does. Whoever has given an exclusive licence to distribute, the
+owner of a work or the holder of the licence above, opens no window within it: that is what was sold. Windows that
+exclude each other stand in the order in which they came, whoever's they are, and nobody ends another's.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
 from platform_api.licensing import queries, window_queries
 from platform_api.licensing.due import tell_window, wake
+from platform_api.licensing.grants import clash
 from platform_api.licensing.measures import (
     TERRITORIES,
     TERRITORY_LIST,
     expanded,
+    scope_set,
     territory_set,
     tidy,
 )
@@ -68,7 +71,7 @@ class Windows:
         return [_window(row) for row in rows], pagination
 
     async def add(self, caller: Caller, body: WindowRequest) -> Window:
-        """Raises ApiError NOT_FOUND, FORBIDDEN, VALIDATION_ERROR; CONFLICT `window_overlap`."""
+        """Raises ApiError NOT_FOUND, FORBIDDEN, VALIDATION_ERROR; CONFLICT `window_overlap`, `exclusivity_clash`."""
         territories = tidy(body.territories)
         _check_times(body.starts_at, body.ends_at)
         async with self._database.transaction() as db:
@@ -88,6 +91,7 @@ class Windows:
             try:
                 times = body.starts_at, body.ends_at
                 await self._check_free(db, body.work_id, body.exclusive, territories, *times, None)
+                await self._check_not_sold(db, body.work_id, body.license_id, territories, *times)
                 row = await window_queries.insert_window(db, fields, body.starts_at, body.ends_at)
             except asyncpg.ExclusionViolationError as error:
                 raise _overlap() from error
@@ -95,7 +99,8 @@ class Windows:
         return _window(row)
 
     async def change(self, caller: Caller, window_id: UUID, body: WindowPatch, if_match: str | None) -> Window:
-        """Raises ApiError NOT_FOUND, VALIDATION_ERROR; CONFLICT `window_overlap`, `window_over`, `window_open`."""
+        """Raises ApiError NOT_FOUND, VALIDATION_ERROR; CONFLICT `window_overlap`, `exclusivity_clash`, `window_over`,
+        `window_open`."""
         async with self._database.transaction() as db:
             row = await self._lock_own(db, caller, window_id)
             check_may(caller, "edit_own" if row["license_id"] is None else "manage_windows")
@@ -123,6 +128,10 @@ class Windows:
                 await self._check_right(db, row["license_id"], exclusive, territories, starts_at, ends_at)
             try:
                 await self._check_free(db, row["work_id"], exclusive, territories, starts_at, ends_at, window_id)
+                if _takes_more(row, exclusive, territories, starts_at, ends_at):  # it may be older than the licence
+                    await self._check_not_sold(
+                        db, row["work_id"], row["license_id"], territories, starts_at, ends_at
+                    )  # fmt: skip
                 changed = await window_queries.update_window(db, window_id, fields, starts_at, ends_at)
             except asyncpg.ExclusionViolationError as error:
                 raise _overlap() from error
@@ -228,6 +237,18 @@ class Windows:
         if await window_queries.in_the_way(db, work_id, exclusive, sets, starts_at, ends_at, own):
             raise _overlap()
 
+    @staticmethod
+    async def _check_not_sold(
+        db: Any, work_id: UUID, license_id: UUID | None, territories: list[str], starts_at: datetime,
+        ends_at: datetime | None,
+    ) -> None:  # fmt: skip
+        """No exclusive licence to distribute stands there of those given by whoever opens the window; under the lock of
+        the work, as licences are given."""
+        sets = scope_set(["distribute"]), territory_set(territories)
+        found = await queries.in_the_way(db, license_id or work_id, False, *sets, starts_at, ends_at, None)
+        if found is not None:
+            raise clash("exclusive", found["unpaid_until"], found["license_id"])
+
     async def _price(self, db: Any, body: WindowRequest) -> tuple[str | None, int | None, int | None]:
         if body.price is None:
             if body.window_type in PAID_TYPES:
@@ -258,6 +279,16 @@ def _check_times(starts_at: datetime, ends_at: datetime | None) -> None:
         checked_moment(ends_at, "ends_at")
     if ends_at is not None and ends_at <= starts_at:
         raise _wrong("ends_at", "must be after starts_at", "bad_period")
+
+
+def _takes_more(
+    row: Any, exclusive: bool, territories: list[str], starts_at: datetime, ends_at: datetime | None
+) -> bool:  # fmt: skip
+    """Whether a change gives a window what it had not: a place, a time, or that it stands alone."""
+    end = row["period"].upper
+    longer = end is not None and (ends_at is None or ends_at > end)
+    wider = not expanded(territories) <= expanded(row["territories"])
+    return wider or longer or starts_at < row["period"].lower or (exclusive and not row["exclusive"])
 
 
 def _check_open(row: Any) -> None:

@@ -243,6 +243,39 @@ async def test_exclusive_licence_gives_an_exclusive_window_and_one_below_it_does
     assert reason(await window(world, owner, work, "cinema", first=1)) == (409, "window_overlap")
 
 
+async def test_who_sold_a_work_exclusively_opens_no_window_within_what_was_sold(world):
+    """Nor one that shuts nobody out: two who distribute a work are not exclusive. The owner, then the licensee who has
+    given on what they have."""
+    _, owner, work = await owner_of_work(world)
+    one_id, one = await studio(world)
+    below_id, below = await studio(world)
+    before = await made(world, owner, work, "cinema", first=1, last=5)
+    later = await made(world, owner, work, "avod", first=200, last=210)
+    sole = await issued(world, owner, work, one_id, license_type="exclusive", sublicensing=True, duration="P90D",
+                        territories=["PG", "AU"])  # fmt: skip
+    clash = (409, "exclusivity_clash")
+    assert reason(await window(world, owner, work, exclusive=True, first=6, last=85)) == clash
+    assert reason(await window(world, owner, work, first=1, last=85)) == clash
+    assert reason(await window(world, owner, work, first=1, ends_at=None, territories=["WW"])) == clash
+    await made(world, owner, work, "tvod", first=1, territories=["NZ"])
+    await made(world, owner, work, "tvod", first=100, last=110)
+
+    # What stood before stands: it changes its price and its end, but takes no more.
+    path = f"{WINDOWS}/{before['id']}"
+    assert (await world.data("PATCH", path, headers=owner, json={"ends_at": day(4)}))["status"] == "scheduled"
+    for wider in ({"ends_at": day(6)}, {"territories": ["PG", "AU"]}, {"starts_at": day(0)}, {"exclusive": True}):
+        await world.refused(409, "CONFLICT", "exclusivity_clash", "PATCH", path, headers=owner, json=wider)
+    await world.refused(409, "CONFLICT", "exclusivity_clash", "PATCH", f"{WINDOWS}/{later['id']}", headers=owner,
+                        json={"starts_at": day(50)})  # fmt: skip
+
+    under = await issued(world, one, work, below_id, parent_license_id=sole["id"], license_type="exclusive",
+                         duration="P60D", territories=["PG"])  # fmt: skip
+    mine, theirs = {"license_id": sole["id"]}, {"license_id": under["id"]}
+    assert reason(await window(world, one, work, first=1, **mine)) == clash
+    await made(world, one, work, first=1, territories=["AU"], **mine)
+    await made(world, below, work, exclusive=True, first=6, **theirs)
+
+
 async def test_studio_opens_windows_within_its_licence_to_distribute(world):
     _, owner, work = await owner_of_work(world)
     studio_id, bearer = await studio(world)
