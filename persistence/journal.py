@@ -268,15 +268,24 @@ class Journal:
         return self._create(header, hurry=True)
 
     def _create(self, header: Header, *, hurry: bool) -> tuple[File, Segment, int]:
-        """Turn the spare into the segment of `header`: durable under its name on return."""
+        """Turn the spare into the segment of `header`: durable under its name on return.
+
+        A spare that takes no header stays one, for the next try writes it whole: where a disk copies on write a full
+        one refuses it, and the spare is the only space that there is. One without a sure name is made anew.
+        """
         if self._spare is None:
             self._prepare(hurry=hurry)
-        file, self._spare = self._spare, None
+        file = self._spare
         assert file is not None
         segments.write_all(file, 0, header.pack())
         file.sync()
+        self._spare = None
         path = segments.segment_name(header.first_sequence)
-        self._disk.rename(segments.SPARE, path)
+        try:
+            self._disk.rename(segments.SPARE, path)
+        except OSError:
+            file.close()
+            raise
         return file, Segment(path, header, self._slots), 0
 
     def _take(self, file: File, segment: Segment, used: int) -> None:

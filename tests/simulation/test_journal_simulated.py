@@ -13,7 +13,7 @@ from engine.messages.errors import JournalCorrupt
 from persistence import ring, segments
 from persistence.disk import SystemClock
 from persistence.journal import RECORD_SLOTS_MAX, Journal, JournalSettings, least_segment_bytes, new_tail
-from tests.support.disk import SimulatedDisk
+from tests.support.disk import SimulatedDisk, SimulatedFile
 
 SETTINGS = JournalSettings(segment_bytes=73_728, ring_slots=1024, reserved_slots=0)
 IDENTITY = bytes(range(16))
@@ -165,6 +165,40 @@ def test_a_full_disk_stops_new_records_and_passes() -> None:
     assert journal.step() == ring.WROTE
     assert (journal.status, journal.durable_sequence) == ("running", sequence + 1)
     assert journal.room > 200
+
+
+@pytest.mark.parametrize("operation", ["write", "sync", "rename"])
+def test_a_roll_that_a_full_disk_refuses_loses_neither_the_spare_nor_a_file(operation: str) -> None:
+    class CountingFile(SimulatedFile):
+        def close(self) -> None:
+            disk.open_count -= 1
+
+    class CountingDisk(SimulatedDisk):
+        open_count = 0
+
+        def open(self, path: str, *, create: bool = False) -> CountingFile:
+            super().open(path, create=create)
+            self.open_count += 1
+            return CountingFile(self, self.files[path])
+
+    disk = CountingDisk()
+    journal = new(disk)
+    for sequence in range(1, 546):  # one more than the first segment holds
+        assert journal.append(record(sequence)) == 0
+        journal.publish()
+        if sequence < 545:
+            assert journal.step() == ring.WROTE
+    if operation != "rename":
+        disk.space = 0  # no spare can be made, so the one that is there is the one that is used
+    for _ in range(3):
+        disk.fail[operation] = (0, errno.ENOSPC)
+        assert journal.step() == ring.NEEDS_SEGMENT and journal.status == "disk_full"
+    assert journal.step() == ring.WROTE and journal.durable_sequence == 545
+    assert disk.open_count == 1 + (operation == "rename"), "the segment, and its spare if there is room"
+    journal.close()
+    assert disk.open_count == 0
+    disk.crash(0.0)
+    assert segments.scan(disk, segments.list_segments(disk), check_sha256=True).sequence == 545
 
 
 @pytest.mark.parametrize("left", [254, 3])
