@@ -53,6 +53,8 @@ SOCKET_MESSAGE_BYTES_MAX = 16 * 1024
 """Of the event socket; the longest request that is one is a token."""
 EVENTS_WAIT_S = 30.0
 LOAD_POLL_S = 0.02
+PROJECTION_WAIT_S = 3.0
+"""For a database that starts as late as its readers; without it settlement begins all the same."""
 SNAPSHOT_LIMIT_S = 600.0
 """After that the child that writes a snapshot is killed, so that the next one may try."""
 REAP_S = 5.0
@@ -756,7 +758,7 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
             run_settler(
                 await _event_source(settings), chain, store, watcher, SettlementSettings(), on_batch, stop,
                 commands=_Bookings(core), releases=desk, proofs=proofs, audit=audit,
-                backup=backup, on_settler=settlers.append,
+                backup=backup, known=lambda: _known(projector, desk, data), on_settler=settlers.append,
             ),
             proof_desk(),
             brake.run(stop, lambda: settlers[0].settled_batch if settlers else None),
@@ -777,6 +779,20 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
         brake.close()
         watcher.close()
         store.close()
+
+
+async def _known(projector: Any, desk: Any, data: Path) -> Any:
+    """What need not be told again of settled batches: nothing, while PostgreSQL is away."""
+    from byline.journal_publication import kept_batches
+    from settlement.settler import Known
+
+    try:
+        await asyncio.wait_for(projector.begun.wait(), PROJECTION_WAIT_S)
+        unpaid = await desk.unpaid()
+    except (TimeoutError, Unavailable) as error:
+        logger.warning("event=batches_told_again reason=%s", error or "PostgreSQL does not answer")
+        return Known()
+    return Known(projector.final_batches, await asyncio.to_thread(kept_batches, data), unpaid)
 
 
 def _backup_gate(settings: Settings, identity: bytes) -> Any:

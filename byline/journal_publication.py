@@ -36,7 +36,7 @@ from settlement.publication import (
 from settlement.renaming import Renamer
 from settlement.verify import Refuted, check_executed, check_links, verify_batch
 
-__all__ = ["batch_files", "keep_batch_file", "kept_batch_file", "publish_journal", "verify_published"]
+__all__ = ["batch_files", "keep_batch_file", "kept_batch_file", "kept_batches", "publish_journal", "verify_published"]
 
 
 class _Replay:
@@ -74,6 +74,12 @@ def kept_batch_file(data: Path, number: int) -> bytes | None:
     """The file of one final batch as it was kept. None: there is none."""
     path = _kept(data) / f"{number:010d}.json"
     return path.read_bytes() if path.exists() else None
+
+
+def kept_batches(data: Path) -> set[int]:
+    """Numbers of the batches whose files are kept."""
+    folder = _kept(data)
+    return {int(path.stem) for path in folder.glob("[0-9]*.json")} if folder.exists() else set()
 
 
 def batch_files(data: Path) -> list[BatchFile]:

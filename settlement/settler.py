@@ -5,8 +5,9 @@ Three tasks. The *follower* reads events, keeps the ledger, seals and stores; it
 down batches queue (durably: a restart finds them) and go out in order afterwards. The *watcher's* task reads what the
 vaults did by themselves, and has the clerk book deposits and forced exits in the core.
 
-Restart: the ledger is rebuilt from the first event; cuts that are stored already are taken from the store, not sealed
-again; the batch in flight goes on from its exact step: bytes that may have been sent are asked for by digest first.
+Restart: of old batches `on_batch` hears what the outside lacks (`Known`); the ledger is rebuilt from the first event;
+cuts that are stored already are taken from the store, not sealed again; the batch in flight goes on from its exact
+step: bytes that may have been sent are asked for by digest first.
 
 Only a checkpoint makes anything final: effects that one node shows without one advance nothing, and a node that shows
 less than before is stale, which is waited for.
@@ -30,7 +31,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -64,7 +65,7 @@ from settlement.store import BatchStore
 from settlement.submitter import Submitter
 from settlement.watcher import Watcher
 
-__all__ = ["BackupPort", "BatchRecord", "ReleasePort", "SettlementSettings", "Settler", "run_settler"]
+__all__ = ["BackupPort", "BatchRecord", "Known", "ReleasePort", "SettlementSettings", "Settler", "run_settler"]
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,25 @@ class BatchRecord(msgspec.Struct, frozen=True):
     """Of a final batch: withdrawal's ref, digest of its transaction, whether the contract skipped it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the outside has of final batches from before this start, and need not be told again."""
+
+    final: int = 0
+    """Every batch up to this number stands there as final."""
+    files: Container[int] = frozenset()
+    """Batches whose files are kept."""
+    unpaid: Container[str] | None = None
+    """Refs of which it is not written that they are paid or skipped; None: it may be any."""
+
+    def has(self, life: Life) -> bool:
+        """Whether nothing of a final batch is missing."""
+        batch = life.batch
+        if batch.number > self.final or (batch.statement is not None and batch.number not in self.files):
+            return False
+        return not any(self.unpaid is None or ref in self.unpaid for ref, _, _ in _paid(life))
+
+
 class ReleasePort(Protocol):
     """Which withdrawals with a document may be paid now: allow-listed, their delay over, confirmed."""
 
@@ -141,6 +161,7 @@ class BackupPort(Protocol):
 
 
 OnBatch = Callable[[BatchRecord], Awaitable[None] | None]
+AskKnown = Callable[[], Awaitable[Known]]
 
 
 class Settler:
@@ -159,11 +180,12 @@ class Settler:
         proofs: ProofSettings | None = None,
         audit: AuditPort | None = None,
         backup: BackupPort | None = None,
+        known: AskKnown | None = None,
     ) -> None:
         self._source, self._chain, self._store, self._settings = source, chain, store, settings
         self._watcher, self._on_batch, self._commands = watcher, on_batch, commands
         self._releases = releases
-        self._audit, self._backup = audit, backup
+        self._audit, self._backup, self._known = audit, backup, known
         self._proofs = proofs or ProofSettings()
         self._info: ChainInfo | None = None
         self._chain_error = "not connected yet"
@@ -172,7 +194,7 @@ class Settler:
         """Stored events read and batches told, while the store is read: it grows as long as that gets on."""
         self._resume = asyncio.Event()
         self._told = 0
-        """The last final batch that `on_batch` has been given, all before it included."""
+        """The last final batch that `on_batch` has been given, all before it included that it needs."""
         self._submitter = Submitter(chain, self._step, self._halt, self._wait_for_backup)
         self._forget()
 
@@ -337,6 +359,8 @@ class Settler:
                 case _:
                     self._lives[event.number].take(event)
         last = max(self._lives, default=0)
+        told = self._told
+        known = await self._known() if self._known and not told else Known()
         for number in sorted(self._lives):
             if await self._is_told_to_stop(stop):
                 return
@@ -348,7 +372,8 @@ class Settler:
                 self._queue.append(number)
             if life.state is State.HALTED:
                 halted = life.error
-            if number > last - _NAMED or number > self._told or life.state is not State.FINAL:
+            is_known = life.state is State.FINAL and (number <= told if told else known.has(life))
+            if number > last - _NAMED or not is_known:
                 await self._publish(life)
         self._halted, self._is_loaded = halted, True
 
@@ -727,15 +752,19 @@ async def run_settler(
     proofs: ProofSettings | None = None,
     audit: AuditPort | None = None,
     backup: BackupPort | None = None,
+    known: AskKnown | None = None,
     on_settler: Callable[[Settler], None] | None = None,
 ) -> None:
     """Settle until `stop` is set.
 
-    `on_batch` gets every change of every batch, and at the start the present state of each stored one (store it by
-    number; the same record again does no harm); after `resume` of those that are not final and of the latest alone.
+    `on_batch` gets every change of every batch, and at the start the present state of each stored one that `known` does
+    not have (store it by number; the same record again does no harm), of those that are not final and of the latest;
+    after `resume` of these two alone.
     `on_settler` gets the settler, whose `status()` the caller may publish.
     """
-    settler = Settler(source, chain, store, watcher, settings, on_batch, commands, releases, proofs, audit, backup)
+    settler = Settler(
+        source, chain, store, watcher, settings, on_batch, commands, releases, proofs, audit, backup, known
+    )
     if on_settler:
         on_settler(settler)
     await settler.run(stop)

@@ -92,6 +92,12 @@ class WithdrawalDesk:
         for ref, digest, skipped in payouts:
             self._paid[ref] = (batch, digest, skipped)
 
+    async def unpaid(self) -> set[str]:
+        """Refs that a batch may pay or has paid, and that are not written as paid or skipped. Raises Unavailable."""
+        async with self._database.connection() as db:
+            rows = await db.fetch("SELECT ref FROM money.withdrawal WHERE status = 'released'")
+        return {row["ref"] for row in rows}
+
     async def released(self, refs: Sequence[str]) -> Mapping[str, bytes]:
         """Ref → recipient, of those that a batch may pay now. Raises Unavailable."""
         async with self._database.transaction() as db:

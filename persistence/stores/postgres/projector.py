@@ -104,7 +104,12 @@ class Projector:
         self._fold = Fold(Directory())
         self._batches: dict[int, Mapping[str, Any]] = {}  # at most what the settler reports while we are down
         self._kept = 0
-        """Of the last transaction with batches, which was on disk: a database that has less was restored."""
+        """Of the rows that batches were told by: those found first, then the last transaction with batches, which was
+        on disk. A database that has less was restored."""
+        self.begun = asyncio.Event()
+        """The rows have been found, or wiped, and `final_batches` is known."""
+        self.final_batches = 0
+        """Every batch up to this number stood in the rows as final when they were found: it need not be told again."""
         self.sequence = 0
         self.event_count = 0
         self.transaction_count = 0
@@ -131,7 +136,7 @@ class Projector:
         """Projects until `stop` is set, reconnecting as often as it takes.
 
         Ends before when the rows turn out to be of another history, or of an older backup, or are to be built anew: the
-        next start sees to it, and has all batches told again.
+        next start sees to it, and has all batches told again that are missing then.
         """
         while not stop.is_set():
             try:
@@ -222,10 +227,10 @@ class Projector:
             self._generation = self._source_generation()
             reached = row["sequence"] if row else 0
             is_foreign = bool(row and await self._is_foreign(row))
-            if self.transaction_count and (is_foreign or reached < self._kept):
+            if self.begun.is_set() and (is_foreign or reached < self._kept):
                 logger.warning("event=projection_of_another_history sequence=%d", reached)
                 raise _AnotherHistory
-            if self.transaction_count and self._rebuild is not None and self._rebuild.exists():
+            if self.begun.is_set() and self._rebuild is not None and self._rebuild.exists():
                 raise _AnotherHistory
             if is_foreign:
                 logger.warning("event=projection_wiped sequence=%d", reached)
@@ -241,11 +246,14 @@ class Projector:
             self._fold = await _load(connection)
             self._held = None
             self.sequence = row["sequence"] if row else 0
+            if not self.begun.is_set():
+                self.final_batches, self._kept = await connection.fetchval(_FINAL_BATCHES), self.sequence
         except BaseException:
             connection.terminate()
             raise
         self._source.seek(self.sequence)
         self._connection = connection
+        self.begun.set()
         logger.info("event=projection_connected sequence=%d", self.sequence)
 
     async def _write(
@@ -292,6 +300,12 @@ _WIPE = (
     "TRUNCATE exchange.projection, exchange.asset, exchange.market, exchange.account, exchange.orders, exchange.trade,"
     " exchange.posting, exchange.balance, exchange.candle, settlement.batch"
 )
+
+_FINAL_BATCHES = """
+SELECT coalesce(max(number), 0)
+FROM (SELECT number, row_number() OVER (ORDER BY number) AS place FROM settlement.batch WHERE status = 'final') AS final
+WHERE number = place
+"""
 
 _INSERT_TRADES = f"""
 INSERT INTO exchange.trade (market_id, trade_id, sequence, event_index, traded_at, price, size, notional, aggressor,

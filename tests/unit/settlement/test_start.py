@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import pytest
@@ -15,7 +16,8 @@ from settlement.batch import Listed, PartExecuted, Sealed, Sent, SignedPart, Sto
 from settlement.brake import Brake
 from settlement.chain.port import CoinPart, Execution, Part, Payout, Signed, VaultListing
 from settlement.netting import Batch
-from settlement.settler import _BREATH, BatchRecord, SettlementSettings, Settler
+from settlement.settler import _BREATH, _NAMED, BatchRecord, Known, SettlementSettings, Settler
+from settlement.statement import Statement
 from settlement.store import FileBatchStore
 from settlement.watcher import Watcher
 from tests.support.real_core import RealCore
@@ -24,25 +26,29 @@ COUNT = 4 * _BREATH
 LISTING = VaultListing("USDC", "0x1::a::A", "0x2", 1, 3)
 
 
-def _batch(number: int) -> Batch:
-    payouts = [Payout(f"w-{number}", b"", b"", 3)]
+def _batch(number: int, ref: str = "") -> Batch:
+    payouts = [Payout(ref or f"w-{number}", b"", b"", 3)]
     part = Part(number, 0, 1, b"r" * 32, b"t" * 32, [CoinPart("USDC", bytes(32), [(b"a" * 32, -1)], [], payouts)])
     first = number * 10
-    return Batch(number, first, first + 9, b"h" * 16, 5, 6, b"r" * 32, b"t" * 32, 2, 1, [part], {"USDC": 7})
+    stated = Statement(number, first, first + 9, 5, b"h" * 16, b"t" * 32, 2, b"l" * 32, [], 0, bytes(32))
+    numbers = number, first, first + 9, b"h" * 16, 5, 6, b"r" * 32, b"t" * 32, 2, 1
+    return Batch(*numbers, [part], {"USDC": 7}, statement=stated)
 
 
-def _write(path: Path, events: list[StoredEvent]) -> None:
+def write_store(path: Path, events: list[StoredEvent]) -> None:
     """As the store writes them, but for the syncs."""
     payloads = [msgspec.msgpack.encode(event) for event in events]
     path.write_bytes(b"".join(_FRAME.pack(len(each), zlib.crc32(each)) + each for each in payloads))
 
 
-def _settled(count: int) -> list[StoredEvent]:
+def settled(count: int, refs: Mapping[int, str] = MappingProxyType({})) -> list[StoredEvent]:
+    """So many final batches, each with a payout: of the ref in `refs`, or of one that nobody knows."""
     events: list[StoredEvent] = [Listed(1, LISTING)]
     for number in range(1, count + 1):
         done = Execution(f"digest{number}", True, None, "", 9, 1)
-        events += [Sealed(1, _batch(number)), SignedPart(2, number, Signed(b"raw", b"signature", done.digest))]
-        events += [Sent(3, number), PartExecuted(4, number, done)]
+        signed = SignedPart(2, number, Signed(b"raw", b"signature", done.digest))
+        sealed = Sealed(1, _batch(number, refs.get(number, "")))
+        events += [sealed, signed, Sent(3, number), PartExecuted(4, number, done)]
     return events
 
 
@@ -54,11 +60,16 @@ class World:
         self.store: FileBatchStore | None = None
         self.path = directory / "batches.log"
 
-    def settler(self) -> Settler:
+    def settler(self, known: Known | None = None) -> Settler:
         self.close()
         self.store = FileBatchStore(self.path)
+
+        async def ask() -> Known:
+            return known or Known()
+
         chain = None  # nothing is sent: these settlers do not come past the reading of their store
-        return Settler(RealCore(), chain, self.store, self.watcher, SettlementSettings(), self.records.append)
+        settings = SettlementSettings()
+        return Settler(RealCore(), chain, self.store, self.watcher, settings, self.records.append, known=ask)
 
     def close(self) -> None:
         if self.store is not None:
@@ -80,7 +91,7 @@ async def _turns(done: asyncio.Event, turns: list[int], settler: Settler) -> Non
 
 
 async def test_others_live_while_all_batches_are_read_and_hear_that_it_goes_on(world: World) -> None:
-    _write(world.path, _settled(COUNT))
+    write_store(world.path, settled(COUNT))
     settler, done, seen = world.settler(), asyncio.Event(), []
     other = asyncio.create_task(_turns(done, seen, settler))
     await settler._load(world.stop)
@@ -92,7 +103,7 @@ async def test_others_live_while_all_batches_are_read_and_hear_that_it_goes_on(w
 
 
 async def test_told_to_stop_it_does_not_read_to_the_end(world: World) -> None:
-    _write(world.path, _settled(COUNT))
+    write_store(world.path, settled(COUNT))
     settler = world.settler()
     running = asyncio.create_task(settler.run(world.stop))
     await asyncio.sleep(0)
@@ -102,7 +113,7 @@ async def test_told_to_stop_it_does_not_read_to_the_end(world: World) -> None:
 
 
 async def test_a_halt_is_told_of_and_ended_behind_the_whole_store_alone(world: World) -> None:
-    _write(world.path, [*_settled(_BREATH), Stopped(9, "a difference (test)")])
+    write_store(world.path, [*settled(_BREATH), Stopped(9, "a difference (test)")])
     settler = world.settler()
     loading = asyncio.create_task(settler._load(world.stop))
     await asyncio.sleep(0)
@@ -111,6 +122,33 @@ async def test_a_halt_is_told_of_and_ended_behind_the_whole_store_alone(world: W
         settler.resume("too early (test)")
     await loading
     assert settler.resume("looked at (test)") == "a difference (test)"
+
+
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [
+        (Known(), range(1, 11)),
+        (Known(30, range(1, 31), ()), ()),
+        (Known(7, range(1, 31), ()), (8, 9, 10)),
+        (Known(30, [1, 2, 4, 5, 6, 7, 8, 10], ()), (3, 9)),
+        (Known(30, range(1, 31), ["w-4"]), (4,)),
+        (Known(30, range(1, 31), None), range(1, 11)),
+    ],
+)
+async def test_what_the_outside_has_is_not_told_again(world: World, known: Known, told: Sequence[int]) -> None:
+    write_store(world.path, settled(10 + _NAMED))
+    settler = world.settler(known)
+    await settler._load(world.stop)
+    assert [record.number for record in world.records] == [*told, *range(11, 11 + _NAMED)]
+    assert settler.settled_batch == 10 + _NAMED and len(settler._lives) == 10 + _NAMED
+
+
+async def test_an_old_batch_that_is_not_final_is_told_whatever_is_known(world: World) -> None:
+    last = 2 + _NAMED
+    sealed: list[StoredEvent] = [Sealed(1, _batch(number)) for number in range(2, last + 1)]
+    write_store(world.path, [*settled(1), *sealed])
+    await world.settler(Known(last, range(last + 1), ()))._load(world.stop)
+    assert [(record.number, record.status) for record in world.records] == [(n, "sealed") for n in range(2, last + 1)]
 
 
 async def test_others_live_while_the_brake_reads_the_event_log(tmp_path: Path) -> None:
