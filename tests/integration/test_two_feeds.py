@@ -143,7 +143,7 @@ async def test_what_no_feed_keeps_is_bridged_by_a_snapshot_and_counted():
         assert (book.bids, book.asks) == two.flow.book_text() and feed.bridged == 1
 
 
-async def test_f44_two_feeds_of_two_processes_each_lose_nothing_when_one_is_killed(tmp_path, monkeypatch):
+async def test_f44_two_feeds_of_two_processes_each_lose_nothing_when_one_lags_or_is_killed(tmp_path, monkeypatch):
     monkeypatch.setenv("BYLINE_MARKETDATA_FEEDS", "2")
     monkeypatch.setenv("BYLINE_MARKETDATA_SHARDS", "2")
     exchange = ExchangeProcess(tmp_path / "data", "--orders-per-s", "100")
@@ -155,11 +155,28 @@ async def test_f44_two_feeds_of_two_processes_each_lose_nothing_when_one_is_kill
         urls = [f"ws://127.0.0.1:{ports[0]}", f"ws://127.0.0.1:{ports[2]}"]
         pids = {name: exchange.pid(name) for name in names}
         assert len(set(pids.values())) == 4
-        async with ArbitratedFeed(urls) as feed:
-            book = await feed.book(await first_market(urls[0]))
-            await feed.trades(book.market)
+        market = await first_market(urls[0])
+        async with ArbitratedFeed(urls) as feed, Reader(urls[0], market) as lags, Reader(urls[1], market) as goes_on:
+            book = await feed.book(market)
+            await feed.trades(market)
             got, ids = [], []
             await take_until(feed, lambda: book.ready and len(got) > 20, got)
+            await until(lambda: lags.books and lags.trades and goes_on.books and goes_on.trades, what="both feeds")
+            for name in names[:2]:
+                os.kill(pids[name], signal.SIGSTOP)
+            count = len(got)
+            await take_until(feed, lambda: len(got) > count + 100, got)
+            behind = lags.book.seq
+            assert max(goes_on.books) > behind
+            for name in names[:2]:
+                os.kill(pids[name], signal.SIGCONT)
+            first, now, last = feed.feeds[0].first, max(goes_on.books), max(goes_on.trades)
+            await until(
+                lambda: max(lags.trades) >= last and max(lags.books.keys() & goes_on.books.keys(), default=0) > now,
+                what="feed A's news",
+            )
+            await take_until(feed, lambda: feed.feeds[0].first > first, got)
+            lags.assert_agrees_with(goes_on)
             for name in names[:2]:  # the whole of feed A
                 os.kill(pids[name], signal.SIGKILL)
             await take_until(feed, lambda: len(got) > 200, got)
@@ -175,6 +192,40 @@ async def test_f44_two_feeds_of_two_processes_each_lose_nothing_when_one_is_kill
             assert book.gap_count == feed.bridged == 0
     finally:
         exchange.sweep()
+
+
+class Reader:
+    """What one feed alone says of a market: its book behind each message, by sequence, and its trades by id."""
+
+    def __init__(self, url, market):
+        self.feed = ArbitratedFeed([url])
+        self.market, self.books, self.trades = market, {}, {}
+
+    async def __aenter__(self):
+        await self.feed.__aenter__()
+        self.book = await self.feed.book(self.market)
+        await self.feed.trades(self.market)
+        self.task = asyncio.create_task(self._follow())
+        return self
+
+    async def __aexit__(self, *_):
+        self.task.cancel()
+        await self.feed.__aexit__(*_)
+
+    async def _follow(self):
+        async for message in self.feed:
+            if message["channel"].startswith("trades:"):
+                self.trades |= {trade["trade_id"]: (trade["price"], trade["size"]) for trade in message["trades"]}
+            elif self.book.ready:
+                self.books[self.book.seq] = (list(self.book.bids), list(self.book.asks))
+
+    def assert_agrees_with(self, other):
+        for mine, theirs, least in ((self.books, other.books, 10), (self.trades, other.trades, 5)):
+            common = mine.keys() & theirs.keys()
+            assert len(common) >= least and {key: mine[key] for key in common} == {key: theirs[key] for key in common}
+        for reader in (self, other):
+            assert sorted(reader.trades) == list(range(min(reader.trades), max(reader.trades) + 1))
+            assert reader.book.gap_count == reader.feed.bridged == 0
 
 
 async def first_market(url):
