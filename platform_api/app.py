@@ -49,6 +49,7 @@ from platform_api.openapi import config, document_of
 from platform_api.ports import BookPort, CorePort, MailPort, ProofPort, StatusPort
 from platform_api.security import Caller, SessionGuard, TokenSigner, caller_of, load_signing_key, visitor_of
 from platform_api.settings import ApiSettings
+from platform_api.texts import BODY_BYTES_MAX
 
 __all__ = ["create_app", "openapi_document"]
 
@@ -84,7 +85,7 @@ def create_app(
             await kernel.database.close()
 
     web_folder = settings.web_folder if settings.web_folder is not None and settings.web_folder.is_dir() else None
-    routes = _routes(frozenset(parts), web_folder, settings.body_bytes_max, tuple(settings.cors_origins))
+    routes = _routes(frozenset(parts), web_folder, tuple(settings.cors_origins))
     catalogue = [prefix for context in CONTEXTS for prefix in context.catalogue]
     binary = [prefix for context in CONTEXTS for prefix in context.binary]
     return Gate(routes, kernel, parts, lifespan, kernel.metrics.observe, catalogue=catalogue, binary=binary)
@@ -142,7 +143,7 @@ def _parts(kernel: Kernel, proofs: ProofPort) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=8)
-def _routes(names: frozenset[str], web_folder: Path | None, body_bytes_max: int, origins: tuple[str, ...]) -> Litestar:
+def _routes(names: frozenset[str], web_folder: Path | None, origins: tuple[str, ...]) -> Litestar:
     """All routes, with no part of an application in them: what is called one of `names` comes with each request."""
     routes: list[Any] = [controller for context in CONTEXTS for controller in context.controllers]
     if web_folder is not None:
@@ -158,7 +159,7 @@ def _routes(names: frozenset[str], web_folder: Path | None, body_bytes_max: int,
         },
         exception_handlers={Exception: handle},
         openapi_config=config(_version()),
-        request_max_body_size=body_bytes_max,
+        request_max_body_size=BODY_BYTES_MAX,
         cors_config=_cors(origins),
         state=State({"version": _version()}),
         logging_config=None,  # `logs.py` says how the process logs

@@ -36,6 +36,7 @@ from engine.messages.errors import (
     Unavailable,
 )
 from platform_api.complaints import NOT_ALLOWED, choices, in_words
+from platform_api.texts import BODY_BYTES_MAX
 
 __all__ = [
     "ApiError",
@@ -187,7 +188,11 @@ def as_api_error(error: Exception) -> ApiError:
                 headers={"allow": allowed},
             )  # fmt: skip
         case HTTPException() if error.status_code == 413:
-            return ApiError(ErrorCode.VALIDATION_ERROR, "The body is too large.", reason="body_too_large", field="body")
+            message = f"body: must have at most {BODY_BYTES_MAX} bytes"
+            return ApiError(
+                ErrorCode.VALIDATION_ERROR, message, reason="body_too_large", field="body",
+                details={"max_bytes": BODY_BYTES_MAX},
+            )  # fmt: skip
         case RecursionError() if "deserializing" in str(error):  # msgspec's own
             message = "The body is nested too deep."
             return ApiError(ErrorCode.INVALID_CONTENT_FORMAT, message, reason="bad_json", field="body")

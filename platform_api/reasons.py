@@ -58,7 +58,7 @@ REASONS: Mapping[ErrorCode, Mapping[str, str]] = {
         "beyond_license": "the licence does not give that: stay within its territories, times and kind",
         "beyond_parent": "more than the licence above gives: stay within it",
         "beyond_terms": "more than the terms offer: choose from them",
-        "body_too_large": "a body has 64 KiB at most: files go in parts by `POST /v1/uploads`",
+        "body_too_large": "a body has 512 KiB at most: files go in parts by `POST /v1/uploads`",
         "file_too_large": "a file may have fewer bytes: the message has how many",
         "more_than_whole": "shares make more than 10,000 basis points",
         "no_policy": "the platform had no rule for this kind at that time",

@@ -18,7 +18,6 @@ SECONDS = (
     "symbol_reservation_seconds",
 )  # fmt: skip
 COUNTS = (
-    "body_bytes_max",
     "pool_connections_max",
     "core_connections_max",
     "jobs_running_max",
@@ -85,7 +84,6 @@ class ApiSettings:
     """Payments of one account that the core refuses, as for lack of money."""
     webhooks_per_minute: int = 6_000
     """Of one address: a provider sends the events of all payments from few."""
-    body_bytes_max: int = 64 * 1024
     pool_connections_max: int = 8
     core_connections_max: int = 4
     """Besides, of those that are kept while the core is asked; and as many again for accounts that are new."""

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from platform_api.media.models import FileInfo, Sha256
-from platform_api.texts import PROSE, Amount, Category, Genre, line, prose
+from platform_api.texts import BODY_BYTES_MAX, PROSE, Amount, Category, Genre, line, prose
 
 __all__ = [
     "BODY_MAX", "BODY_MIN", "Asset", "AssetRequest", "Chapter", "ChapterDetail", "ChapterPatch", "ChapterRequest",
@@ -35,8 +35,10 @@ Note = Annotated[str, line(500, "Second edition")]
 AssetName = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[A-Z0-9_.-]+$(?!\n)", examples=["USDC"])]
 Bps = Annotated[int, Meta(ge=0, le=10_000)]
 Duration = Annotated[int, Meta(ge=0, le=10_000_000)]
-# Its length is checked after NFC, with an error of its own; this only bounds what is looked at.
-Body = Annotated[str, Meta(max_length=60_000, pattern=PROSE, examples=["The letter was heavier than it looked. " * 4])]
+# Its length is checked after NFC, with an error of its own: whatever comes in a body gets that, whose bound this is.
+Body = Annotated[
+    str, Meta(max_length=BODY_BYTES_MAX, pattern=PROSE, examples=["The letter was heavier than it looked. " * 4])
+]
 
 
 class Credit(Struct, frozen=True, forbid_unknown_fields=True):

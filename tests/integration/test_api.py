@@ -13,6 +13,7 @@ import uvicorn
 from engine.messages.errors import OutcomeUnknown, Unavailable
 from platform_api.app import create_app, openapi_document
 from platform_api.kernel.upkeep import enqueue_upkeep
+from platform_api.texts import BODY_BYTES_MAX
 from settlement.merkle import Proof, check_proof
 from tests.support.api import Proofs, StandInBook, StandInCore, StandInStatus, opened, settings
 from tests.unit.platform_api.test_sui_signature import Wallet, multisig
@@ -301,7 +302,9 @@ async def test_bodies_that_are_no_json_too_large_or_of_another_type_are_refused(
     json_type = {"content-type": "application/json"}
     await world.refused(400, "INVALID_CONTENT_FORMAT", "bad_content_type", *post, content=b"x=1")
     await world.refused(400, "INVALID_CONTENT_FORMAT", "bad_json", *post, content=b"{", headers=json_type)
-    await world.refused(400, "VALIDATION_ERROR", "body_too_large", *post, content=b" " * 70_000, headers=json_type)
+    refusal = await world.refused(400, "VALIDATION_ERROR", "body_too_large", *post, content=b" " * (BODY_BYTES_MAX + 1),
+                                  headers=json_type)  # fmt: skip
+    assert refusal.json()["error"]["details"]["max_bytes"] == BODY_BYTES_MAX
     await world.refused(400, "VALIDATION_ERROR", "invalid", *post, content=b"[]", headers=json_type)
     await world.refused(404, "NOT_FOUND", "no_route", "GET", "/v1/nothing")
     refusal = await world.refused(405, "METHOD_NOT_ALLOWED", "method_not_allowed", "DELETE", "/v1/markets")

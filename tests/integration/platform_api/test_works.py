@@ -138,7 +138,7 @@ async def test_every_change_makes_a_version_that_stays_for_ever(world):
     assert len(await world.sql("SELECT 1 FROM works.work_version WHERE work_id = $1", UUID(work["id"]))) == 2
 
 
-@pytest.mark.parametrize("length", [99, 10_001])
+@pytest.mark.parametrize("length", [99, 10_001, 100_000])
 async def test_chapter_of_another_length_is_refused_with_the_numbers(world, length):
     _, _, bearer = await creator(world)
     work = await story(world, bearer)
@@ -158,6 +158,23 @@ def test_characters_are_counted_after_they_are_composed():
     for text in (unicodedata.normalize("NFD", "é" * 99), "😀" * 10_001):
         with pytest.raises(ApiError, match="must have 100 to 10000"):
             checked_body(text)
+
+
+async def test_a_chapter_of_the_greatest_length_is_taken_however_it_is_written(world):
+    """As decomposed letters, and as JSON of ASCII alone, which Python's writes: twelve bytes for a letter."""
+    _, _, bearer = await creator(world)
+    work = await story(world, bearer)
+    headers, path = bearer | {"content-type": "application/json"}, f"{WORKS}/{work['id']}/chapters"
+    hangul = "".join(chr(0xAC01 + number % 500) for number in range(10_000))
+    for text in (unicodedata.normalize("NFD", hangul), "\u1f82" * 10_000, "\U00010330" * 10_000):
+        for ascii_alone in (False, True):
+            content = json.dumps({"title": "One", "body": unicodedata.normalize("NFD", text)}, ensure_ascii=ascii_alone)
+            made = await world.data("POST", path, headers=headers, content=content.encode())
+            shown = await world.data("GET", f"{path}/{made['id']}", headers=bearer)
+            assert shown["body"] == unicodedata.normalize("NFC", text)
+    too_long = json.dumps({"title": "One", "body": "\U00010330" * 10_001}).encode()
+    await world.refused(400, "INVALID_CONTENT_FORMAT", "chapter_length", "POST", path, headers=headers,
+                        content=too_long)  # fmt: skip
 
 
 async def test_chapters_keep_their_places_without_a_gap(world):

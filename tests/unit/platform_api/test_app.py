@@ -31,7 +31,6 @@ async def test_applications_share_their_routes_and_no_part() -> None:
 
 
 def test_what_routes_are_made_of_makes_other_routes() -> None:
-    assert app(body_bytes_max=1_000).app is not app(body_bytes_max=2_000).app
     assert app(cors_origins=("https://a.example",)).app is not app().app
 
 
