@@ -22,13 +22,13 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
 from engine.core import Core
-from engine.messages.ports import Disk
-from persistence.disk import DirectoryDisk, RealFile
+from engine.messages.ports import Disk, File
+from persistence.disk import RealFile
 from persistence.forked import fork_snapshot, join_pages
 from persistence.segments import view, write_all
 
@@ -67,17 +67,23 @@ class SnapshotWriter:
     until it is true, and `finish` on any thread; or `kill`, `ended` and `discard`. In the end `join_pages`.
 
     Args:
-        disk: a real one, for the child writes to a file descriptor.
+        disk: a real one for the real fork, whose child writes to a file descriptor.
         identity: of the journal.
         keep: how many snapshots stay.
+        fork: writes the core's state into a file from an offset on, beside everything else. Returns the process id of
+            who does, 0 if it is done. Raises OSError.
     """
 
-    def __init__(self, disk: DirectoryDisk, core: Core, identity: bytes, *, keep: int = 3) -> None:
+    def __init__(
+        self, disk: Disk, core: Core, identity: bytes, *, keep: int = 3,
+        fork: Callable[[Core, File, int], int] | None = None,
+    ) -> None:  # fmt: skip
         self._disk = disk
         self._core = core
         self._identity = identity
         self._keep = keep
-        self._file: RealFile | None = None
+        self._fork = fork or _forked
+        self._file: File | None = None
         self._child = 0
         """Process id while it may still run."""
         self._status = 0
@@ -108,7 +114,7 @@ class SnapshotWriter:
             self._header = _HEADER.pack(
                 MAGIC, FORMAT, 0, self.sequence, chain, self._core.state_hash(), self._identity, bytes(DIGEST_BYTES), 0
             )
-            self._child = fork_snapshot(self._core, file.fileno(), _HEADER.size)
+            self._child = self._fork(self._core, file, _HEADER.size)
             self.pause_s = time.perf_counter() - began
         except BaseException:
             self._remove(file)
@@ -183,10 +189,15 @@ class SnapshotWriter:
     def _temporary(self) -> str:
         return snapshot_name(self.sequence) + ".tmp"
 
-    def _remove(self, file: RealFile) -> None:
+    def _remove(self, file: File) -> None:
         file.close()
         with contextlib.suppress(OSError):  # the first error is the one to tell; `begin` removes what is left
             self._disk.remove(self._temporary)
+
+
+def _forked(core: Core, file: File, offset: int) -> int:
+    assert isinstance(file, RealFile)
+    return fork_snapshot(core, file.fileno(), offset)
 
 
 def _sealed(header: bytes, size: int, body_digest: bytes) -> bytes:

@@ -27,6 +27,7 @@ OUTCOMES = {
     "damaged_snapshot": "damaged snapshots that a start passed over, for an older one or for the first record",
     "snapshot": "snapshots begun",
     "snapshot_failed": "snapshots that failed",
+    "snapshot_whole": "snapshots that got their names, by production's writer once the journal was durable up to them",
     "told_busy": "orders and money told `busy` by a full queue",
     "passed_others": "cancels and the like taken while others were told `busy`",
     "receipts": "signed receipts of clients, verified, and compared with the journal and with the state replayed",

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.core import Core
 from engine.limits import CoreLimits
+from engine.messages.ports import File
 from gateway.keys import KeyRegistry, public_hex
 from gateway.sequencer import Sequencer
 from gateway.server import GatewayServer
@@ -23,12 +25,12 @@ from persistence.event_mark import EventKeeper
 from persistence.journal import JournalSettings, least_segment_bytes
 from persistence.recovery import Recovered, recover
 from persistence.segments import write_all
-from persistence.snapshot import _HEADER, FORMAT, MAGIC, _sealed, snapshot_name
+from persistence.snapshot import SnapshotWriter
 from tests.simulation.disk import FaultyDisk
 from tests.simulation.loop import Schedule, VirtualLoop
 from tests.simulation.network import MS, Network
 
-__all__ = ["LIMITS", "DiskPace", "ExchangeProcess", "SimulatedClock", "write_snapshot"]
+__all__ = ["LIMITS", "DiskPace", "ExchangeProcess", "SimulatedClock", "Snapshot"]
 
 LIMITS = CoreLimits(
     accounts=64, markets=8, assets=8, balances=512, orders=4_096, client_ids_total=20_000,
@@ -184,36 +186,27 @@ class ExchangeProcess:
         return self.server.fault
 
 
-def write_snapshot(process: ExchangeProcess) -> str:
-    """The state as it is now, as the snapshot writer leaves it: temporary name, sync, header, sync, rename.
+def _written_at_once(core: Core, file: File, offset: int) -> int:
+    """In place of the fork, which copies the core as it is now."""
+    write_all(file, offset, core.snapshot())
+    file.sync()
+    return 0
 
-    The core is copied at once, as a fork copies it. The event log's mark follows. Raises OSError as the disk does.
-    """
-    core, disk, name = process.core, process.disk, snapshot_name(process.core.sequence)
-    body = core.snapshot()
-    header = _HEADER.pack(
-        MAGIC,
-        FORMAT,
-        0,
-        core.sequence,
-        process.journal.chain,
-        core.state_hash(),
-        process.journal.identity,
-        bytes(32),
-        0,
-    )
-    file = disk.open(name + ".tmp", create=True)
-    try:
-        write_all(file, _HEADER.size, body)
-        file.sync()
-        write_all(file, 0, _sealed(header, len(body), body[-32:]))
-        file.sync()
-    finally:
-        file.close()
-    disk.rename(name + ".tmp", name)
-    keeper = EventKeeper(process.directory / "events", process.recovered.event_log, process.journal.identity)
-    keeper.keep(keeper.at(), process.journal.chain)
-    return name
+
+class Snapshot:
+    """One that production's writer has begun: the state of that moment. Raises OSError as the disk does."""
+
+    def __init__(self, process: ExchangeProcess) -> None:
+        self._keeper = EventKeeper(process.directory / "events", process.recovered.event_log, process.journal.identity)
+        self._writer = SnapshotWriter(process.disk, process.core, process.journal.identity, fork=_written_at_once)
+        self._place, self._chain = self._keeper.at(), process.sequencer.chain
+        self.sequence = self._writer.begin(self._chain)
+
+    def finish(self) -> str:
+        """Once the journal is durable up to `sequence`. Returns its path. The event log's mark follows."""
+        name = self._writer.finish()
+        self._keeper.keep(self._place, self._chain)
+        return name
 
 
 def wipe_events(directory: Path) -> None:

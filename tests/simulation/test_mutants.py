@@ -135,14 +135,38 @@ def test_a_start_from_a_damaged_snapshot_is_caught(tmp_path: Path, monkeypatch: 
     """Whose header is believed: what it says is right, so nothing else would differ."""
     plan = Plan(0, (Fault(5_000, "snapshot", 2),), traders=2, has_hostile=False, duration_ms=10_000)
     for sealed, broken in ((snapshot._sealed, set[str]()), (lambda header, size, digest: header, {"I8"})):
-        monkeypatch.setattr(snapshot, "_sealed", sealed)
         world = World(plan, tmp_path / str(len(broken)))
         world.directory.mkdir()
+        # Behind the writer, which seals by the same function.
+        world.schedule.at(8 * SECOND, partial(monkeypatch.setattr, snapshot, "_sealed", sealed))
         flip = partial(world._damage_snapshots, "snapshot_flip", _LastOfTheHeader())
         world.schedule.at(9 * SECOND, flip)
         result = world.run()
         assert result.faults["snapshot_flip"] == 1
         assert _invariants(result.violations) == broken
+
+
+def test_a_snapshot_that_gets_its_name_before_its_header_is_on_disk_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unsynced:
+        def __init__(self, file: Any) -> None:
+            self._file = file
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+        def sync(self) -> None:
+            """Leaves it to the page cache."""
+
+    finish = snapshot.SnapshotWriter.finish
+
+    def hasty(self: snapshot.SnapshotWriter) -> str:
+        self._file = Unsynced(self._file)  # type: ignore[assignment]
+        return finish(self)
+
+    faults = Fault(5_000, "snapshot", 2), Fault(6_000, "power", 3)
+    assert _caught(*faults, seeds=range(2, 3)) == set()
+    monkeypatch.setattr(snapshot.SnapshotWriter, "finish", hasty)
+    assert _caught(*faults, seeds=range(2, 3)) == {"I8"}
 
 
 def test_a_record_applied_twice_after_a_restore_is_caught(world: World, last: int) -> None:

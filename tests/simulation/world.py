@@ -42,9 +42,9 @@ from tests.simulation.exchange import (
     DiskPace,
     ExchangeProcess,
     SimulatedClock,
+    Snapshot,
     journal_paths,
     wipe_events,
-    write_snapshot,
 )
 from tests.simulation.journal_reader import JournalRead, Unsound, read_journal
 from tests.simulation.loop import Schedule, VirtualLoop
@@ -562,6 +562,10 @@ class World:
         self.result.recoveries += self.epoch > 1
         self.result.recovery_s = max(self.result.recovery_s, report.seconds)
         self.result.outcomes["damaged_snapshot"] += len(report.damaged_snapshots)
+        for told in report.damaged_snapshots:
+            node = next((node for path, node in self.disk.files.items() if told.startswith(path)), None)
+            if not any(node is damaged for damaged in self._damaged_snapshots):
+                self.auditor.blame("I8", f"a snapshot that nobody damaged is not whole: {told}")
         used = self.disk.files.get(snapshot_name(report.snapshot_sequence))
         if any(used is damaged for damaged in self._damaged_snapshots):
             self.auditor.blame("I8", f"it started from snapshot {report.snapshot_sequence}, which is damaged")
@@ -813,14 +817,27 @@ class World:
 
     def _snapshot(self, draw: random.Random) -> None:
         process = self.process
-        if process is None or process.journal.durable_sequence < process.core.sequence or not process.is_ready:
+        if process is None or not process.is_ready:
+            return
+        try:
+            self._finish_snapshot(process, Snapshot(process), draw)
+        except OSError:
+            self.result.outcomes["snapshot_failed"] += 1
+
+    def _finish_snapshot(self, process: ExchangeProcess, snapshot: Snapshot, draw: random.Random) -> None:
+        """As soon as the journal is durable up to it; a process that ended before leaves it unfinished."""
+        if self.process is not process or process.journal.failed:
+            return
+        if process.journal.durable_sequence < snapshot.sequence:
+            self.schedule.later(20 * MS, lambda: self._finish_snapshot(process, snapshot, draw))
             return
         if draw.random() < 0.3:
             self._death_in_disk = "power"
             self.disk.die_in = draw.randrange(1, 8)
         try:
-            whole = self.disk.files[write_snapshot(process)]
+            whole = self.disk.files[snapshot.finish()]
             self._damaged_snapshots = [node for node in self._damaged_snapshots if node is not whole]
+            self.result.outcomes["snapshot_whole"] += 1
         except OSError:
             self.result.outcomes["snapshot_failed"] += 1
         if self.disk.is_dead:
