@@ -246,9 +246,9 @@ class GatewayServer:
         return listening
 
     def _tls(self) -> ssl.SSLContext:
-        """TLS 1.2 or later with the certificate of the settings. Raises SettingsInvalid if it cannot be used."""
+        """TLS 1.3 with the certificate of the settings. Raises SettingsInvalid if it cannot be used."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
         try:
             context.load_cert_chain(self.settings.tls_certificate, self.settings.tls_key)
         except OSError as error:  # ssl.SSLError is one

@@ -478,9 +478,9 @@ async def _listen(
 
 
 def _tls(settings: MarketDataSettings) -> ssl.SSLContext:
-    """TLS 1.2 or later with the certificate of the settings. Raises SettingsInvalid if it cannot be used."""
+    """TLS 1.3 with the certificate of the settings. Raises SettingsInvalid if it cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
         context.load_cert_chain(settings.tls_certificate, settings.tls_key)
     except OSError as error:  # ssl.SSLError is one

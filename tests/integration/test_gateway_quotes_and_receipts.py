@@ -190,6 +190,10 @@ async def test_tls_by_setting(tmp_path: Path) -> None:
         url = f"wss://{host}:{port}"
         with pytest.raises(ConnectionLost):
             await TradingClient.connect(f"ws://{host}:{port}", x.operator, timeout_s=5)
+        old = ssl.create_default_context(cafile=pem)
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises((ConnectionLost, OSError)):  # ssl.SSLError is one
+            await TradingClient.connect(url, x.operator, ssl=old, timeout_s=5)
         async with await TradingClient.connect(url, x.operator, ssl=trusts) as operator:
             await operator.command("asset", asset="USD", scale=6)
             await operator.command("asset", asset="CRT", scale=2)

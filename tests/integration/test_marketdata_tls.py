@@ -22,7 +22,6 @@ from tests.integration.test_marketdata import BOOK, Exchange, read_until
 from tests.support.tls import certificate
 
 
-@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")  # it offers them to be refused
 async def test_tls_readers_get_what_plain_ones_get(tmp_path: Path) -> None:
     pem, key = certificate(tmp_path)
     trusts = ssl.create_default_context(cafile=pem)
@@ -51,7 +50,7 @@ async def test_tls_readers_get_what_plain_ones_get(tmp_path: Path) -> None:
         with pytest.raises(ssl.SSLError):
             await connect(secure, ssl=ssl.create_default_context())
         old = ssl.create_default_context(cafile=pem)
-        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
         with pytest.raises((ssl.SSLError, OSError)):
             await connect(secure, ssl=old)
 
