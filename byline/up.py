@@ -79,7 +79,6 @@ class Exchange:
             ChildFailed: a process did not become ready; the others are stopped again.
         """
         data = self.settings.data_directory
-        data.mkdir(parents=True, exist_ok=True)
         self._lock = DirectoryLock(data / "lock")
         started = time.monotonic()
         try:

@@ -15,7 +15,7 @@ from typing import Self
 from engine.messages.errors import DataDirectoryBusy
 from persistence.clock import SystemClock
 
-__all__ = ["DirectoryDisk", "DirectoryLock", "RealFile", "SystemClock", "boot_id", "sync_directory"]
+__all__ = ["DirectoryDisk", "DirectoryLock", "RealFile", "SystemClock", "boot_id", "make_directory", "sync_directory"]
 
 
 class RealFile:
@@ -72,13 +72,7 @@ class DirectoryDisk:
         flags = os.O_RDWR | os.O_CLOEXEC
         if create:
             flags |= os.O_CREAT
-            if not target.parent.is_dir():
-                target.parent.mkdir(parents=True)
-                try:
-                    sync_directory(target.parent.parent)
-                except OSError:
-                    target.parent.rmdir()  # one that stays would never be synced again, and be lost with all in it
-                    raise
+            make_directory(target.parent)
         return RealFile(os.open(target, flags, 0o644))
 
     def map(self, path: str) -> memoryview:
@@ -122,12 +116,13 @@ class DirectoryLock:
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the lock.
+        """Take the lock. Its directory is made if it is not there: who locks it is the first to write in it.
 
         Raises:
             DataDirectoryBusy: another process (or another lock object of this one) holds it.
+            OSError: the directory cannot be made, or the file.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -155,6 +150,24 @@ class DirectoryLock:
 def boot_id() -> bytes:
     """16 bytes that name this boot of the machine: equal means that the page cache was not lost in between."""
     return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip().replace("-", ""))
+
+
+def make_directory(path: Path) -> None:
+    """The directory, and those above it that are missing. The names of those that were made are on disk on return.
+
+    Raises:
+        OSError: the disk refuses. One without a sure name is taken away: if it stayed, the next to come would sync what
+            is in it alone, and a loss of power would take both.
+    """
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    try:
+        sync_directory(path.parent)
+    except OSError:
+        path.rmdir()
+        raise
 
 
 def sync_directory(path: Path) -> None:

@@ -112,7 +112,6 @@ def restore(
         identity = known[0]
     if identity not in known:
         raise Unavailable(f"the backup holds no journal {identity}: it has {', '.join(known) or 'none'}")
-    directory.mkdir(parents=True, exist_ok=True)
     with DirectoryLock(directory / "lock"), DirectoryLock(directory / LOCK):
         there = [name for name in (segments.DIRECTORY, "events", "snapshots", MARK) if (directory / name).exists()]
         if there:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from persistence.disk import DirectoryDisk
+from persistence.disk import DirectoryDisk, DirectoryLock
 from tests.support.syncs import DiskCalls
 
 
@@ -19,3 +19,18 @@ def test_a_directory_whose_name_is_not_on_disk_is_not_there(tmp_path: Path, monk
     assert list(tmp_path.iterdir()) == []
     disk.open("journal/spare", create=True).close()
     assert ("sync", tmp_path) in calls.calls
+
+
+def test_a_data_directory_has_its_name_on_disk_before_anything_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so have those above it that were made for it."""
+    calls, lock = DiskCalls(monkeypatch), tmp_path / "srv" / "byline" / "lock"
+    calls.refused = tmp_path / "srv"
+    with pytest.raises(OSError, match="cannot be synced"):
+        DirectoryLock(lock)
+    assert list((tmp_path / "srv").iterdir()) == []
+    DirectoryLock(lock).release()
+    assert calls.calls == [("sync", tmp_path), ("sync", tmp_path / "srv")]
+    DirectoryLock(lock).release()
+    assert len(calls.calls) == 2
