@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -25,6 +25,10 @@ from settlement.chain.port import VaultListing
 __all__ = ["BatchStore", "FileBatchStore", "last_sealed", "listings"]
 
 log = logging.getLogger(__name__)
+
+_Kind = TypeVar("_Kind", Listed, Sealed)
+_HEAD_BYTES = 32
+"""Of a record: within them stands its type."""
 
 
 class BatchStore(Protocol):
@@ -69,8 +73,8 @@ def listings(path: Path) -> dict[str, VaultListing]:
     """
     if not path.exists():
         return {}
-    events = (msgspec.msgpack.decode(payload, type=StoredEvent) for payload in AppendLog.peek(path))
-    return {event.listing.asset: event.listing for event in events if isinstance(event, Listed)}
+    listed = (event.listing for event in _only(Listed, AppendLog.peek(path)))
+    return {listing.asset: listing for listing in listed}
 
 
 class _Pointer(msgspec.Struct, frozen=True):
@@ -94,9 +98,17 @@ def last_sealed(path: Path) -> tuple[int, int]:
 
 
 def _sealed_from(path: Path, offset: int) -> list[tuple[int, int]]:
-    payloads = AppendLog.peek(path, whole=True, start=offset)
-    events = (msgspec.msgpack.decode(payload, type=StoredEvent) for payload in payloads)
-    return [(event.batch.number, event.batch.last_sequence) for event in events if isinstance(event, Sealed)]
+    sealed = _only(Sealed, AppendLog.peek(path, whole=True, start=offset))
+    return [(event.batch.number, event.batch.last_sequence) for event in sealed]
+
+
+def _only(kind: type[_Kind], payloads: Iterator[bytes]) -> Iterator[_Kind]:
+    """The events of one kind; what is surely none is not decoded."""
+    name = kind.__name__.encode()
+    for payload in payloads:
+        event = msgspec.msgpack.decode(payload, type=StoredEvent) if name in payload[:_HEAD_BYTES] else None
+        if isinstance(event, kind):
+            yield event
 
 
 def _point_at(path: Path, offset: int, event: Sealed) -> None:

@@ -27,7 +27,7 @@ from settlement.batch import (
 )
 from settlement.chain.port import CoinPart, Execution, Part, Payout, Signed, VaultListing
 from settlement.netting import Batch
-from settlement.store import FileBatchStore, last_sealed
+from settlement.store import FileBatchStore, last_sealed, listings
 
 PART = Part(
     1, 0, 1, b"r" * 32, b"t" * 32, [CoinPart("USDC", bytes(32), [(b"a" * 32, -1)], [], [Payout("w", b"", b"", 3)])]
@@ -99,6 +99,25 @@ def test_the_store_gives_back_what_it_took(tmp_path: Path) -> None:
     again = FileBatchStore(tmp_path / "batches.log")
     assert list(again.events()) == [*EVENTS.values(), *NO_STEPS]
     again.close()
+
+
+def test_vaults_are_found_among_all_else_and_no_other_record_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, decoded, decode = tmp_path / "batches.log", [], msgspec.msgpack.decode
+    assert listings(path) == {}
+    store = FileBatchStore(path)
+    vaults = {name: VaultListing(name, "0x1::a::A", f"0x{name}", 1, 3) for name in ("Sealed", "USDC", "Listed")}
+    for event in (*(Listed(2**63, vault) for vault in vaults.values()), *EVENTS.values(), Stopped(9, "Listed")):
+        store.append(event)
+    store.close()
+
+    def counted(payload, **more):  # type: ignore[no-untyped-def]
+        decoded.append(payload)
+        return decode(payload, **more)
+
+    monkeypatch.setattr(msgspec.msgpack, "decode", counted)
+    assert listings(path) == vaults and 3 <= len(decoded) <= 4
 
 
 def test_the_last_sealed_batch_is_found_without_reading_all_before_it(tmp_path: Path) -> None:
