@@ -294,6 +294,33 @@ async def test_a_payment_that_fails_for_lack_of_money_gives_its_signature_back(a
             assert shop.units(f"user:{buyer}") == 0 and (await world.sql(proved, buyer))[0]["good"] is False, path
 
 
+async def test_a_payment_whose_ref_is_anothers_waits_for_a_person(api_dsn):
+    """What it took nobody knows, so it is not told as failed, and gives no signature back for another one."""
+    async with shop_over(api_dsn, unproved_per_day=1) as shop:
+        world = shop.world
+        _, _, _, _, offer = await shop.seller("30")
+        seller, _ = await shop.buyer()
+        other, _ = await shop.buyer("1")
+        buyer, bearer = await shop.buyer("100")
+        good = "SELECT proved_at > created_at AS good FROM identity.session WHERE account_id = $1::text::uuid"
+        for path, body in (
+            ("/v1/transfers", {"to": seller, "asset": "USDC", "amount": "10"}),
+            ("/v1/purchases", {"offer_id": offer["id"], "method": "balance"}),
+        ):
+            await shop.step_up(bearer)
+            shop.core.lose.append("request")
+            made = await shop.post(path, bearer, body)
+            (row,) = await world.sql("SELECT ref FROM money.command WHERE document_id = $1::text::uuid", made["id"])
+            legs = [{"from": f"user:{other}", "asset": "USDC", "amount": "0.1", "to": f"user:{seller}"}]
+            shop.core.send(op="transfer", ref=row["ref"], legs=legs)
+            await shop.finish()
+            (row,) = await world.sql("SELECT state FROM money.command WHERE ref = $1", row["ref"])
+            assert row["state"] == "stuck"
+            shown = {one["id"]: one["status"] for one in await shop.get(path, bearer)}
+            assert shown[made["id"]] == "pending", path
+            assert not (await world.sql(good, buyer))[0]["good"], path
+
+
 async def test_payments_of_one_account_at_the_same_instant_share_the_day(api_dsn):
     async with shop_over(api_dsn, unproved_per_day=50) as shop:
         offers = [(await shop.seller("20"))[4] for _ in range(5)]
