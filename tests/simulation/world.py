@@ -585,7 +585,10 @@ class World:
         replayer.apply(np.frombuffer(body, layout.COMMAND), 1, report.sequence)
         if replayer.state_hash() != report.state_hash:
             self.auditor.blame("I7", f"life {self.epoch} has another state at {report.sequence} than its journal makes")
-        process.core.check()
+        try:
+            process.core.check()
+        except AssertionError as error:
+            self.auditor.blame("I13", f"life {self.epoch} came up and does not pass its own check: {error}")
 
     def _wait_for_space(self, without: list[int], epoch: int) -> None:
         """Until this life's end, or until there has been space for longer than the keeper waits to try again."""

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
@@ -17,12 +16,13 @@ import pytest
 from bench.records import commands, setup
 from bench.workload import generate
 from engine.core import Core
+from engine.messages.ports import File
 from persistence import snapshot as snapshots
 from persistence.disk import DirectoryDisk, DirectoryLock
 from persistence.forked import fork_snapshot
 from persistence.segments import write_all
 from persistence.snapshot import SnapshotWriter, newest_snapshots, read_snapshot, snapshot_name
-from tests.support.disk import SimulatedDisk, SimulatedFile
+from tests.support.disk import SimulatedDisk
 from tests.support.snapshots import ended
 from tests.support.waiting import has_ended, until
 
@@ -178,6 +178,7 @@ async def test_the_child_dies_with_its_parent_and_holds_none_of_its_files(tmp_pa
 import os, signal
 from pathlib import Path
 from engine.core import Core
+from engine.messages.ports import File
 from persistence.disk import DirectoryDisk, DirectoryLock
 from persistence.snapshot import SnapshotWriter
 from tests.unit.persistence.test_snapshot import applied, workload
@@ -239,28 +240,16 @@ def test_a_name_that_fails_is_told_removes_nothing_and_the_next_one_works(
     assert [found.sequence for found in newest_snapshots(disk, [])] == [core.sequence]
 
 
-def test_a_snapshot_that_has_its_name_outlives_a_loss_of_power(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_that_has_its_name_outlives_a_loss_of_power(core: Core) -> None:
     """Its header too, which is written behind the child's own sync."""
-    files: list[OpenedFile] = []
 
-    class OpenedFile(SimulatedFile):
-        def fileno(self) -> int:
-            files.append(self)
-            return len(files) - 1
-
-    class OpenedDisk(SimulatedDisk):
-        def open(self, path: str, *, create: bool = False) -> OpenedFile:
-            super().open(path, create=create)
-            return OpenedFile(self, self.files[path])
-
-    def by_hand(core: Core, descriptor: int, offset: int) -> int:
-        write_all(files[descriptor], offset, core.snapshot())
-        files[descriptor].sync()
+    def by_hand(core: Core, file: File, offset: int) -> int:
+        write_all(file, offset, core.snapshot())
+        file.sync()
         return 0
 
-    monkeypatch.setattr(snapshots, "fork_snapshot", by_hand)
-    disk = OpenedDisk()
-    writer = SnapshotWriter(cast(DirectoryDisk, disk), core, IDENTITY)
+    disk = SimulatedDisk()
+    writer = SnapshotWriter(disk, core, IDENTITY, fork=by_hand)
     sequence = writer.begin(7)
     path = writer.finish()
     disk.crash(survive=0.0)
