@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -26,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from byline.parent_death import dying_with_parent
 from byline.request_file import RequestFile
 from byline.status_file import read_status
 from engine.messages.errors import LocalFault
@@ -42,8 +42,6 @@ BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 TOLD_S = 5.0
 """A pause so long is an outage that somebody should hear of."""
 POLL_S = 0.02
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class ChildFailed(LocalFault):
@@ -76,12 +74,6 @@ class Child:
     @property
     def pid(self) -> int | None:
         return self.process.pid if self.process and self.process.poll() is None else None
-
-
-def _die_with_parent() -> None:
-    """Runs in the child between fork and exec: its own process group, so that Ctrl-C reaches the supervisor alone."""
-    os.setsid()
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class Supervisor:
@@ -195,7 +187,7 @@ class Supervisor:
                 list(child.argv),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, **child.environment},
-                preexec_fn=_die_with_parent,
+                preexec_fn=dying_with_parent(),
             )  # fmt: skip
         child.state = "starting"
         logger.info("event=started process=%s pid=%d", child.name, child.process.pid)

@@ -11,7 +11,6 @@ permission outside the cluster's own directory is changed.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib.util
 import os
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from byline.parent_death import dying_with_parent
 from engine.messages.errors import LocalFault, PartMissing
 
 __all__ = ["Binaries", "EmbeddedPostgres", "find_binaries"]
@@ -32,8 +32,6 @@ __all__ = ["Binaries", "EmbeddedPostgres", "find_binaries"]
 SOCKET_PATH_BYTES_MAX = 100  # sockaddr_un holds 107, and the server appends `/.s.PGSQL.5432`
 DATABASE = "byline"
 PORT = 5432  # names the socket file only
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 _CONFIGURATION = """
 listen_addresses = ''
@@ -201,8 +199,9 @@ class EmbeddedPostgres:
         options: dict[str, Any] = {}
         if self._user is not None:
             options = {"user": self._user, "group": pwd.getpwuid(self._user).pw_gid, "extra_groups": []}
+        dying = dying_with_parent(signal.SIGINT)  # a fast shutdown
         return subprocess.Popen(
-            argv, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent, **options
+            argv, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=dying, **options
         )
 
     def _initdb(self) -> None:
@@ -279,9 +278,3 @@ def _enterable(folder: Path, uid: int, gid: int) -> bool:
         if not status.st_mode & needed:
             return False
     return True
-
-
-def _die_with_parent() -> None:
-    """Runs in the child before exec. SIGINT is a fast shutdown, so a dead supervisor leaves no server behind."""
-    os.setsid()
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)

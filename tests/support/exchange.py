@@ -6,7 +6,6 @@ It dies with whoever started it, in whatever way that ends.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from byline.parent_death import dying_with_parent
 from byline.settings import Settings, load_settings
 from byline.status_file import read_all_statuses, read_status
 from tests.support.waiting import HANG_S, until
@@ -29,8 +29,6 @@ from tests.unit.platform_api.test_sui_signature import Wallet
 __all__ = ["ExchangeProcess", "descendants", "new_exchange", "rest_of", "running"]
 
 Data = Callable[..., Awaitable[Any]]
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 
 class ExchangeProcess:
@@ -57,8 +55,8 @@ class ExchangeProcess:
             told_before = log.tell()
             keys = {"BYLINE_KEY_FILE": str(self.data.parent / "wrapping.key")}
             self.process = process = subprocess.Popen(
-                argv, stdout=log, stderr=log, start_new_session=True, env=os.environ | keys | self.environment,
-                preexec_fn=_die_with_parent,
+                argv, stdout=log, stderr=log, env=os.environ | keys | self.environment,
+                preexec_fn=dying_with_parent(),  # its own processes die with it in the same way
             )  # fmt: skip
 
         def is_up() -> bool:
@@ -100,11 +98,6 @@ class ExchangeProcess:
         while any(Path(f"/proc/{pid}").exists() for pid in pids):
             assert time.monotonic() < deadline, "processes of the exchange do not die"
             time.sleep(0.05)
-
-
-def _die_with_parent() -> None:
-    """Runs in the supervisor between fork and exec; its own processes die with it in the same way."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def descendants(pid: int) -> list[int]:
