@@ -382,7 +382,7 @@ def _next_epoch(data: Path, used: int = 0) -> int:
     Raises:
         JournalCorrupt: the file is there and says nothing.
     """
-    from persistence.disk import DirectoryDisk
+    from persistence.disk import write_whole
 
     path = data / "keys" / "epoch"
     text = path.read_text(errors="replace").strip() if path.exists() else "0"
@@ -391,12 +391,7 @@ def _next_epoch(data: Path, used: int = 0) -> int:
             f"{path}: holds no number: put back the copy of the backup, or write one greater than it can ever have been"
         )
     epoch = max(int(text), used) + 1
-    partial = path.with_suffix(".new")
-    with partial.open("w") as file:
-        file.write(f"{epoch}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    DirectoryDisk(data).rename("keys/epoch.new", "keys/epoch")
+    write_whole(path, f"{epoch}\n".encode())
     return epoch
 
 

@@ -16,7 +16,7 @@ from byline.settings import Settings
 from engine.messages import layout
 from engine.messages.errors import JournalCorrupt, Unavailable
 from persistence.beside import read_beside
-from persistence.disk import DirectoryDisk
+from persistence.disk import DirectoryDisk, make_directory, write_whole
 from persistence.recovery import Replayer
 from settlement.batch_file import BatchFile, read_batch_file
 from settlement.chain.reader import NodeReader
@@ -64,10 +64,8 @@ def keep_batch_file(data: Path, number: int, file: bytes) -> None:
     """Keep a final batch's file in the data directory; one that is there stays."""
     path = _kept(data) / f"{number:010d}.json"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(file)
-        partial.replace(path)
+        make_directory(path.parent)
+        write_whole(path, file)
 
 
 def kept_batch_file(data: Path, number: int) -> bytes | None:

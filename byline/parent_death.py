@@ -25,7 +25,7 @@ def dying_with_parent(sent: signal.Signals = signal.SIGKILL) -> Callable[[], Non
 
     def prepare() -> None:
         os.setsid()
-        if sent != signal.SIGKILL:  # a job that a shell began in the background ignores SIGINT, and so would its children
+        if sent != signal.SIGKILL:  # a shell's background job ignores SIGINT, and so would its children
             signal.signal(sent, signal.SIG_DFL)
         _libc.prctl(_PR_SET_PDEATHSIG, sent, 0, 0, 0)
         if os.getppid() != parent:  # it died before we said so, and nobody will tell us

@@ -6,12 +6,11 @@ takes the list away once all are there. Who has lost them for good removes the l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.messages.errors import SettingsInvalid
-from persistence.disk import sync_directory
+from persistence.disk import make_directory, write_whole
 
 __all__ = ["check_keys_wanted", "note_keys_wanted"]
 
@@ -20,13 +19,8 @@ LIST = "keys/wanted"
 
 def note_keys_wanted(data: Path, paths: Sequence[str]) -> None:
     """`paths` below `data`, which are not there. On disk on return."""
-    (data / LIST).parent.mkdir(parents=True, exist_ok=True)
-    with (data / LIST).open("w") as file:
-        file.write("".join(f"{path}\n" for path in paths))
-        file.flush()
-        os.fsync(file.fileno())
-    for directory in (data / "keys", data):
-        sync_directory(directory)
+    make_directory((data / LIST).parent)
+    write_whole(data / LIST, "".join(f"{path}\n" for path in paths).encode())
 
 
 def check_keys_wanted(data: Path) -> None:

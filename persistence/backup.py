@@ -52,7 +52,7 @@ from obstore.store import from_url
 from engine.messages import layout
 from engine.messages.errors import JournalCorrupt, SettingsInvalid, Unavailable
 from persistence import segments
-from persistence.disk import DirectoryDisk, sync_directory
+from persistence.disk import DirectoryDisk, sync_directory, write_whole
 from persistence.evidence import BESIDE
 from persistence.journal import read_mark
 from persistence.ring import scan_records
@@ -607,11 +607,7 @@ class Shipper:
             return
         mark = _Mark(self._objects.digest, identity.hex(), self.sequence)
         try:
-            with (self._directory / f"{MARK}.new").open("wb") as file:
-                file.write(json.dumps(asdict(mark)).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            self._disk.rename(f"{MARK}.new", MARK)
+            write_whole(self._directory / MARK, json.dumps(asdict(mark)).encode())
         except OSError as error:
             log.warning("event=backup_not_noted sequence=%d error=%s", self.sequence, error)
             return

@@ -15,7 +15,10 @@ from typing import Self
 from engine.messages.errors import DataDirectoryBusy
 from persistence.clock import SystemClock
 
-__all__ = ["DirectoryDisk", "DirectoryLock", "RealFile", "SystemClock", "boot_id", "make_directory", "sync_directory"]
+__all__ = [
+    "DirectoryDisk", "DirectoryLock", "RealFile", "SystemClock", "boot_id", "make_directory", "sync_directory",
+    "write_whole",
+]  # fmt: skip
 
 
 class RealFile:
@@ -181,3 +184,20 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Put `data` at `path`, in place of what is there: old or new, never a part, and on disk on return.
+
+    The directory must exist. One writer a path.
+
+    Raises:
+        OSError: the disk refuses. What was there is untouched, or the new content is there and its name may be lost.
+    """
+    draft = path.with_name(f"{path.name}.new")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    sync_directory(path.parent)

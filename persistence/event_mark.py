@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.messages import layout
-from persistence.disk import sync_directory
+from persistence.disk import write_whole
 from persistence.event_log import INDEX_SLOTS, MARK, EventLogWriter, file_bytes, file_name
 from persistence.ring import crc32c
 
@@ -197,10 +197,4 @@ def _write(directory: Path, mark: Mark) -> None:
         MAGIC, FORMAT, mark.file_slots, mark.identity, mark.generation, mark.sequence, mark.chain, mark.slots,
         len(mark.sums), len(mark.tail), crc32c(body), 0,
     )[:-4]  # fmt: skip
-    partial = directory / (MARK + ".new")
-    with partial.open("wb") as file:
-        file.write(fields + struct.pack("<I", crc32c(fields)) + body)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(directory / MARK)
-    sync_directory(directory)
+    write_whole(directory / MARK, fields + struct.pack("<I", crc32c(fields)) + body)

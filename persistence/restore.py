@@ -31,7 +31,7 @@ from engine.messages import layout
 from engine.messages.errors import JournalCorrupt, Refused, Unavailable
 from persistence import segments
 from persistence.backup import Head, Objects, PartHeader, beside_name, head_name, last_ts, segment_of
-from persistence.disk import DirectoryDisk, DirectoryLock, sync_directory
+from persistence.disk import DirectoryDisk, DirectoryLock, sync_directory, write_whole
 from persistence.evidence import BESIDE
 from persistence.journal import MARK
 from persistence.recovery import LOCK
@@ -133,7 +133,8 @@ def restore(
         _check_free(directory, result.beside)
         if before_moving is not None:
             before_moving(scratch, result)
-        _say_moving(directory, result.beside)
+        # On disk first: what a run that is interrupted leaves at its place, the next one knows for its own.
+        write_whole(directory / MOVING, "\n".join(result.beside).encode())
         for path in [*result.beside, segments.DIRECTORY]:  # without the journal nothing starts on what is there in part
             (directory / path).parent.mkdir(parents=True, exist_ok=True)
             os.rename(scratch / path, directory / path)
@@ -524,17 +525,6 @@ class _Run:
                 f"backup: ends with sequence {result.sequence}, chain {self._chain:016x}, but its head says "
                 f"{head.sequence}, {head.chain:016x}: its newest objects are missing{more}"
             )
-
-
-def _say_moving(directory: Path, paths: list[str]) -> None:
-    """What is about to get its place, durable: a run that is interrupted meanwhile has left it there itself."""
-    partial = directory / f"{MOVING}.new"
-    with partial.open("w") as file:
-        file.write("\n".join(paths))
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(partial, directory / MOVING)
-    sync_directory(directory)
 
 
 def _check_free(directory: Path, paths: list[str]) -> None:
