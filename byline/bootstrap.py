@@ -130,6 +130,14 @@ async def _report(status: StatusFile, stop: asyncio.Event, facts: Callable[[], d
             await asyncio.wait_for(stop.wait(), STATUS_INTERVAL_S)
 
 
+async def _report_progress(status: StatusFile, is_over: Callable[[], bool], progress: Callable[[], int]) -> None:
+    """Writes it to the status file until whoever is starting is ready, or told to stop."""
+    tell = _telling(status)
+    while not is_over():
+        tell(progress())
+        await asyncio.sleep(LOAD_POLL_S)
+
+
 async def _first_ends(stop: asyncio.Event, *bodies: Awaitable[None]) -> None:
     """Runs all until `stop`; when one ends by itself or fails, the others are told to stop. The failure is raised."""
     tasks = [asyncio.ensure_future(body) for body in bodies]
@@ -540,11 +548,7 @@ async def _marketdata(settings: Settings, status: StatusFile, stop: asyncio.Even
         tls_port = await _port_of(settings, feed, "tls_port") if shard else _port_before(settings, feed, "tls_port")
 
     async def report() -> None:
-        tell = _telling(status)
-        while not ready.is_set():
-            tell(facts.get("sequence", 0))
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(ready.wait(), STATUS_INTERVAL_S)
+        await _report_progress(status, ready.is_set, lambda: facts.get("sequence", 0))
         settle_garbage()
         await _report(status, stop, lambda: {"host": settings.host, **facts})
 
@@ -729,10 +733,9 @@ async def _backoffice(settings: Settings, status: StatusFile, stop: asyncio.Even
                 "settlement": settlers[0].status() if has_loaded() else {}}  # fmt: skip
 
     async def report() -> None:
-        tell = _telling(status)
-        while not (has_loaded() or stop.is_set()):
-            tell(settlers[0].progress if settlers else 0)
-            await asyncio.sleep(LOAD_POLL_S)
+        await _report_progress(
+            status, lambda: has_loaded() or stop.is_set(), lambda: settlers[0].progress if settlers else 0
+        )
         await _report(status, stop, facts)
 
     async def proof_desk() -> None:

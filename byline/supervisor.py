@@ -104,11 +104,7 @@ class Supervisor:
         try:
             await self.start(child)
         except ChildFailed as failure:
-            logger.error("event=not_ready process=%s reason=%s", child.name, str(failure).splitlines()[0])
-            if child.state == "failed":
-                self._tell_down(child)
-            else:
-                child.state = "running"
+            self._give_to_watch(child, failure)
 
     async def start_together(self, *children: Child) -> None:
         """Starts all at once and waits until all are ready; the first failure is raised."""
@@ -243,9 +239,15 @@ class Supervisor:
             gone_s, pid = time.monotonic() - died, child.pid
             logger.warning("event=back process=%s pid=%s after_s=%.1f", child.name, pid, gone_s)
         except (ChildFailed, OSError) as failure:
-            logger.warning("event=not_ready process=%s reason=%s", child.name, str(failure).splitlines()[0])
-            if child.state != "failed":
-                child.state = "running"  # dead or late: the next look decides again
+            self._give_to_watch(child, failure)
+
+    def _give_to_watch(self, child: Child, failure: Exception) -> None:
+        """One that is not ready: down for good, or dead or late, and the next look decides again."""
+        logger.error("event=not_ready process=%s reason=%s", child.name, str(failure).splitlines()[0])
+        if child.state == "failed":
+            self._tell_down(child)
+        else:
+            child.state = "running"
 
     def _tell_down(self, child: Child) -> None:
         log = self.log_tail(child.name, 1)

@@ -103,47 +103,32 @@ class Metrics:
     def __init__(self, status: StatusPort) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_ProcessCollector(status))
-        labels = ["method", "route", "status"]
-        self._requests = Counter("http_requests", "Answers", labels, registry=self._registry)
-        self._seconds = Histogram(
-            "http_request_duration_seconds", "Time to answer", ["route"], buckets=BUCKETS_SECONDS,
-            registry=self._registry,
-        )  # fmt: skip
+        self._requests = self.counter("http_requests", "Answers", ["method", "route", "status"])
+        self._seconds = self._histogram("http_request_duration_seconds", "Time to answer", ["route"])
         self._answers: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         """What counts answers of a method, route and status: to look it up by its labels costs more than to count."""
         self._database = self._histogram("database_query_duration_seconds", "How long a connection was in use")
         self._lag = self._histogram("event_loop_lag_seconds", "How late the event loop woke")
-        self._outbox = Gauge("outbox_events", "Events not passed on", ["state"], registry=self._registry)
-        self._jobs = Gauge("jobs", "Jobs in the queue", ["queue", "state"], registry=self._registry)
-        self._money = Gauge("money_commands", "Commands to the core without a final answer", ["state"],
-                            registry=self._registry)  # fmt: skip
-        self._outbox_delay = Gauge("outbox_delay_seconds", "How long the oldest event that is not passed on waits",
-                                   registry=self._registry)  # fmt: skip
-        self._job_delay = Gauge("job_delay_seconds", "How long the oldest job that is due waits", ["queue"],
-                                registry=self._registry)  # fmt: skip
-        self._lag_settlement = Gauge("settlement_lag_seconds", "Age of the oldest batch that is not final",
-                                     registry=self._registry)  # fmt: skip
-        self._halted = Gauge("settlement_halted", "1 while settlement is halted, until a person ends it",
-                             registry=self._registry)  # fmt: skip
-        self._chain = Gauge("chain_available", "0 while the chain's node does not answer settlement",
-                            registry=self._registry)  # fmt: skip
-        self._registry_desk = Gauge("registry_available", "0 while nothing can be registered on the chain",
-                                    registry=self._registry)  # fmt: skip
-        self._projection_lag = Gauge("projection_lag_seq", "Commands that PostgreSQL's rows are behind the core",
-                                     registry=self._registry)  # fmt: skip
-        self._differ = Gauge("books_differ", "Accounts of which the books say another sum than the core",
-                             registry=self._registry)  # fmt: skip
-        self._sessions = Gauge("user_active_sessions", "Sessions that stand", registry=self._registry)
-        self._events = Counter("platform_events", "Events of the platform that this process heard of", ["type"],
-                               registry=self._registry)  # fmt: skip
-        self._uploads = Histogram("content_upload_size_bytes", "Sizes of files that were received and found good",
-                                  buckets=BUCKETS_BYTES, registry=self._registry)  # fmt: skip
-        self._transactions = Gauge(
-            "blockchain_transaction_count", "Transactions of the registry since the start, by what became of them",
-            ["status"], registry=self._registry,
-        )  # fmt: skip
-        self._payments = Gauge("payment_success_rate", "Of the payments decided since the start, how many succeeded",
-                               registry=self._registry)  # fmt: skip
+        self._outbox = self._gauge("outbox_events", "Events not passed on", ["state"])
+        self._jobs = self._gauge("jobs", "Jobs in the queue", ["queue", "state"])
+        self._money = self._gauge("money_commands", "Commands to the core without a final answer", ["state"])
+        text = "How long the oldest event that is not passed on waits"
+        self._outbox_delay = self._gauge("outbox_delay_seconds", text)
+        self._job_delay = self._gauge("job_delay_seconds", "How long the oldest job that is due waits", ["queue"])
+        self._lag_settlement = self._gauge("settlement_lag_seconds", "Age of the oldest batch that is not final")
+        self._halted = self._gauge("settlement_halted", "1 while settlement is halted, until a person ends it")
+        self._chain = self._gauge("chain_available", "0 while the chain's node does not answer settlement")
+        self._registry_desk = self._gauge("registry_available", "0 while nothing can be registered on the chain")
+        self._projection_lag = self._gauge("projection_lag_seq", "Commands that PostgreSQL's rows are behind the core")
+        self._differ = self._gauge("books_differ", "Accounts of which the books say another sum than the core")
+        self._sessions = self._gauge("user_active_sessions", "Sessions that stand")
+        self._events = self.counter("platform_events", "Events of the platform that this process heard of", ["type"])
+        text = "Sizes of files that were received and found good"
+        self._uploads = self._histogram("content_upload_size_bytes", text, buckets=BUCKETS_BYTES)
+        text = "Transactions of the registry since the start, by what became of them"
+        self._transactions = self._gauge("blockchain_transaction_count", text, ["status"])
+        text = "Of the payments decided since the start, how many succeeded"
+        self._payments = self._gauge("payment_success_rate", text)
         self._payments.set(math.nan)
         self._decided = {"payment.completed": 0, "payment.failed": 0}
         for type_ in self._decided:
@@ -213,8 +198,13 @@ class Metrics:
         """In the text format of Prometheus."""
         return generate_latest(self._registry)
 
-    def _histogram(self, name: str, text: str) -> Histogram:
-        return Histogram(name, text, buckets=BUCKETS_SECONDS, registry=self._registry)
+    def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
+        return Gauge(name, text, labels, registry=self._registry)
+
+    def _histogram(
+        self, name: str, text: str, labels: Sequence[str] = (), buckets: Sequence[float] = BUCKETS_SECONDS
+    ) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self._registry)
 
 
 class _ProcessCollector(Collector):
