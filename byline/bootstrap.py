@@ -34,13 +34,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import uvloop
 
 from byline.request_file import RequestFile
-from byline.settings import API_LIMITS, CHAIN_HOST, Settings
+from byline.settings import API_LIMITS, API_SAME, CHAIN_HOST, Settings
 from byline.status_file import StatusFile, read_status
 from byline.supervisor import DO_NOT_RESTART
 from engine.messages.errors import ExchangeError, JournalCorrupt, JournalFailed, OutcomeUnknown, Unavailable
 
 if TYPE_CHECKING:
     import uvicorn
+
+    from platform_api.settings import ApiSettings
 
 __all__ = ["run_process", "uvicorn_config"]
 
@@ -903,45 +905,18 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
 
     from byline.book_port import FollowedBooks
     from byline.core_port import GatewayPort
-    from byline.people import COLUMN_KEYS
     from byline.proof_port import DeskProofs
     from byline.status_port import StatusFiles
     from platform_api.app import create_app
     from platform_api.logs import configure_logs
-    from platform_api.settings import ApiSettings
 
     configure_logs()
     data = settings.data_directory
-    web = Path(__file__).parents[1] / "web" / "terminal"
     server_socket = _listen(settings.host, settings.api_port or _port_before(settings, "api"))
     port = server_socket.getsockname()[1]
     core = GatewayPort(data, settings.host)
     books = FollowedBooks(data, settings.host)
-    own = ApiSettings(
-        postgres_dsn=_postgres_url(settings),
-        listens_at=f"{settings.host}:{port}",
-        public_url=settings.public_url,
-        cors_origins=settings.cors_origins(),
-        chain="sui:embedded" if not settings.chain_url else "sui",
-        signing_key_path=data / "keys" / "access-token.key",
-        column_keys_path=data / COLUMN_KEYS,
-        mail_folder=data / "mail",
-        blob_url=settings.blob_url or (data / "blobs").as_uri(),
-        redis_url=settings.redis_url,
-        web_folder=web if (web / "index.html").exists() else None,
-        embedded=not settings.chain_url,
-        test_payments=not settings.chain_url,
-        faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},
-        verify_creators_at_once=settings.verify_creators_at_once,
-        portfolio_needed=settings.portfolio_needed,
-        works_need_verification=settings.works_need_verification,
-        royalty_hold_days=settings.royalty_hold_days,
-        provider_payment_max=settings.provider_payment_max,
-        unproved_per_day=settings.unproved_per_day,
-        session_seconds=settings.session_hours * 3_600,
-        **{name.removeprefix("api_"): getattr(settings, name) for name in API_LIMITS},
-    )
-    app = create_app(own, core, books, StatusFiles(data), DeskProofs(data))
+    app = create_app(api_settings(settings, port), core, books, StatusFiles(data), DeskProofs(data))
 
     class Server(uvicorn.Server):
         """The process has its own signal handlers; uvicorn's would end it before the others are told."""
@@ -983,6 +958,33 @@ async def _api(settings: Settings, status: StatusFile, stop: asyncio.Event) -> N
     finally:
         await core.close()
         await books.close()
+
+
+def api_settings(settings: Settings, port: int) -> ApiSettings:
+    """Those of a process of REST that listens at `port`."""
+    from byline.people import COLUMN_KEYS
+    from platform_api.settings import ApiSettings
+
+    data = settings.data_directory
+    web = Path(__file__).parents[1] / "web" / "terminal"
+    return ApiSettings(
+        postgres_dsn=_postgres_url(settings),
+        listens_at=f"{settings.host}:{port}",
+        cors_origins=settings.cors_origins(),
+        chain="sui:embedded" if not settings.chain_url else "sui",
+        signing_key_path=data / "keys" / "access-token.key",
+        column_keys_path=data / COLUMN_KEYS,
+        mail_folder=data / "mail",
+        blob_url=settings.blob_url or (data / "blobs").as_uri(),
+        web_folder=web if (web / "index.html").exists() else None,
+        embedded=not settings.chain_url,
+        test_payments=not settings.chain_url,
+        faucet={"USDC": "10000", "INK": "100"} if not settings.chain_url else {},
+        withdrawal_fees=settings.fees(),
+        session_seconds=settings.session_hours * 3_600,
+        **{name: getattr(settings, name) for name in API_SAME},
+        **{name.removeprefix("api_"): getattr(settings, name) for name in API_LIMITS},
+    )
 
 
 def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:

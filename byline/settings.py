@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.messages.errors import SettingsInvalid
 
-__all__ = ["API_LIMITS", "CHAIN_HOST", "Settings", "load_settings"]
+__all__ = ["API_LIMITS", "API_SAME", "CHAIN_HOST", "Settings", "load_settings"]
 
 CHAIN_HOST = "127.0.0.1"
 """Of the embedded node: its gRPC is plaintext and for the processes of this machine alone, whatever `host` is."""
@@ -25,7 +25,11 @@ OTHER_VARIABLES = ("BYLINE_DATA_DIRECTORY", "BYLINE_PG_BIN", "BYLINE_PACKAGES", 
 
 _COIN = r"\s*[A-Za-z0-9_.:-]+=0x[0-9a-fA-F]+::\w+::\w+\s*"
 _COINS = re.compile(rf"({_COIN}(,{_COIN})*)?")
+_FEE = r"\s*[A-Za-z0-9_.:-]+=[0-9]{1,12}(\.[0-9]{1,18})?\s*"
+_FEES = re.compile(rf"({_FEE}(,{_FEE})*)?", re.ASCII)
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
+_FILE_BYTES = 10_000 * 8 * 1024**2
+"""S3 takes 10,000 parts of an upload; a part of ours has 8 MiB."""
 ACK_MODES = ("durable", "memory")
 API_LIMITS = (
     "api_public_per_minute", "api_account_per_minute", "api_trading_per_minute", "api_auth_per_minute",
@@ -33,6 +37,12 @@ API_LIMITS = (
     "api_refusals_per_hour",
 )  # fmt: skip
 """The limits of REST; `ApiSettings` has them without the prefix."""
+API_SAME = (
+    "account_bytes_max", "file_bytes_max", "intent_seconds", "launch_platform_bps", "portfolio_needed",
+    "provider_payment_max", "public_url", "redis_url", "royalty_hold_days", "unproved_per_day",
+    "verify_creators_at_once", "withdrawal_address_delay_seconds", "works_need_verification",
+)  # fmt: skip
+"""What `ApiSettings` has under the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +131,19 @@ class Settings:
     unproved_per_day: int = 50
     """What an account may pay from its balance for purchases and licences within a day (UTC), in whole units of each
     asset, without a fresh signature of a wallet. 0: nothing."""
+    intent_seconds: int = 3_600
+    """What is not paid through a provider by then expires."""
+    launch_platform_bps: int = 500
+    """The platform's share of what the sale of a new token brings in, in hundredths of a percent."""
+    withdrawal_fees: str = ""
+    """What goes to `platform:gas` with each withdrawal, for each asset: `USDC=0.25,INK=1`. Rounded up to what the asset
+    counts. Assets that are not named: nothing."""
+    withdrawal_address_delay_seconds: int = 86_400
+    """How old an address must be, a linked wallet's too, before money goes there."""
+    file_bytes_max: int = 1024**3
+    """Of one uploaded file."""
+    account_bytes_max: int = 20 * 1024**3
+    """What one account may keep."""
     backup_url: str = field(default="", repr=False)
     """Where the journal is shipped while it grows: `s3://bucket/…`, `gs://…`, `az://…`, `file:///…`. Empty: nowhere."""
     backup_interval_s: float = 0.25
@@ -203,6 +226,22 @@ class Settings:
             (0 <= self.royalty_hold_days <= 365, "royalty_hold_days", "0 to 365 days"),
             (1 <= self.provider_payment_max <= 10_000_000, "provider_payment_max", "1 to 10000000"),
             (0 <= self.unproved_per_day <= 10_000_000, "unproved_per_day", "0 to 10000000"),
+            (60 <= self.intent_seconds <= 604_800, "intent_seconds", "60 to 604800 seconds"),
+            (0 <= self.launch_platform_bps <= 10_000, "launch_platform_bps", "0 to 10000 hundredths of a percent"),
+            (
+                _FEES.fullmatch(self.withdrawal_fees) is not None
+                and len(self.fees()) == len(_listed(self.withdrawal_fees)),
+                "withdrawal_fees", "ASSET=AMOUNT, with commas, each asset once",
+            ),
+            (
+                0 <= self.withdrawal_address_delay_seconds <= 2_592_000,
+                "withdrawal_address_delay_seconds", "0 to 2592000 seconds",
+            ),
+            (1 <= self.file_bytes_max <= _FILE_BYTES, "file_bytes_max", f"1 to {_FILE_BYTES} bytes"),
+            (
+                self.file_bytes_max <= self.account_bytes_max <= 2**53,
+                "account_bytes_max", "file_bytes_max to 9007199254740992 bytes",
+            ),
             (0 <= self.tls_port < 65_536, "tls_port", "0 to 65535"),
             (0 <= self.marketdata_tls_port < 65_536, "marketdata_tls_port", "0 to 65535"),
             (0 <= self.marketdata_b_tls_port < 65_536, "marketdata_b_tls_port", "0 to 65535"),
@@ -229,10 +268,13 @@ class Settings:
         """Those of `trusted_proxies`."""
         return _listed(self.trusted_proxies)
 
+    def fees(self) -> dict[str, str]:
+        """Asset → decimal amount, of `withdrawal_fees`."""
+        return _pairs(self.withdrawal_fees)
+
     def coin_types(self) -> dict[str, str]:
         """Asset → coin type, of `chain_coins`."""
-        pairs = [pair.partition("=") for pair in self.chain_coins.split(",") if pair.strip()]
-        return {asset.strip(): kind.strip() for asset, _, kind in pairs}
+        return _pairs(self.chain_coins)
 
     def marketdata_processes(self) -> list[str]:
         """Names of the market data processes: the shards of feed A, then those of feed B."""
@@ -247,6 +289,11 @@ class Settings:
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in _listed(text)]
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _is_network(text: str) -> bool:

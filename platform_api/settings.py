@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from engine.messages.decimals import DECIMAL
 from engine.messages.errors import SettingsInvalid
 
 __all__ = ["ApiSettings"]
@@ -97,7 +98,7 @@ class ApiSettings:
     withdrawal_address_delay_seconds: int = 86_400
     """How old an address must be before money goes there."""
     withdrawal_fees: Mapping[str, str] = field(default_factory=dict)
-    """Asset → decimal amount that goes to platform:gas with each withdrawal."""
+    """Asset → decimal amount that goes to platform:gas with each withdrawal, rounded up to the asset's units."""
     wallets_per_account_max: int = 20
     blob_url: str = field(default="", repr=False)
     """Where files are kept: `file:///…`, `s3://bucket/…`, `gs://…`; credentials of the environment. Empty: memory."""
@@ -142,6 +143,10 @@ class ApiSettings:
             (self.session_cache_seconds >= 0, "session_cache_seconds must not be negative"),
             (self.counted_seconds >= 0, "counted_seconds must not be negative"),
             (0 <= self.launch_platform_bps <= 10_000, "launch_platform_bps must be 0 … 10,000"),
+            (
+                all(map(DECIMAL.fullmatch, self.withdrawal_fees.values())),
+                "withdrawal_fees must be a decimal for each asset, as 0.25",
+            ),
             (self.query_seconds_max > 0, "query_seconds_max must be above 0"),
             (self.access_seconds < self.session_seconds, "access_seconds must be less than session_seconds"),
             (self.file_bytes_max <= 10_000 * self.part_bytes, "file_bytes_max must be at most 10,000 part_bytes"),

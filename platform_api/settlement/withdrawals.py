@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 import asyncpg
 import msgspec
 
-from engine.messages.decimals import decimal_text, units_of
+from engine.messages.decimals import decimal_text, parse_decimal, units_of
 from engine.messages.errors import OutcomeUnknown, Unavailable
 from platform_api.envelope import BIGINT_MAX, Pagination, cursor_from, page, path_id, unknown
 from platform_api.errors import ApiError, ErrorCode, timestamp
@@ -78,6 +78,15 @@ def confirmation_message(
     )
 
 
+def fee_text(fee: str, scale: int) -> str:
+    """The fee of the settings, a decimal, rounded up to whole units of 10^-scale: tokens come with any scale, and one
+    that the core cannot take would keep everybody's money in."""
+    number = parse_decimal(fee)
+    assert number is not None, fee  # the settings were checked
+    mantissa, decimals = number
+    return decimal_text(-(-mantissa * 10**scale // 10**decimals), scale)
+
+
 class WithdrawalService:
     """Needs the database for everything; the core to hold and to give back."""
 
@@ -121,7 +130,8 @@ class WithdrawalService:
             row = await db.fetchrow("SELECT * FROM money.withdrawal WHERE id = $1", identity)
             if row is None:
                 self._check_settles()
-                row = await self._insert(db, caller, identity, body.asset, amount, recipient)
+                fee = fee_text(self._settings.withdrawal_fees.get(body.asset, "0"), asset["scale"])
+                row = await self._insert(db, caller, identity, body.asset, amount, fee, recipient)
             elif (row["asset"], row["amount"], bytes(row["recipient"])) != (body.asset, amount, recipient):
                 message = "This Idempotency-Key came with another body before."
                 raise ApiError(ErrorCode.CONFLICT, message, reason="idempotency_key_reuse", field="Idempotency-Key")
@@ -134,12 +144,11 @@ class WithdrawalService:
             raise ApiError(ErrorCode.SERVICE_UNAVAILABLE, message, reason=look(self._status).reason)
 
     async def _insert(
-        self, db: Any, caller: Caller, identity: UUID, asset: str, amount: str, recipient: bytes
+        self, db: Any, caller: Caller, identity: UUID, asset: str, amount: str, fee: str, recipient: bytes
     ) -> Any:
         """The document's row. Raises ApiError FORBIDDEN, CONFLICT `too_many_withdrawals`."""
         account_id, now = UUID(caller.account_id), datetime.now(UTC)
         until = now + timedelta(seconds=self._settings.withdrawal_confirm_seconds)
-        fee = self._settings.withdrawal_fees.get(asset, "0")
         usable_at = await self._usable_at(db, account_id, recipient)
         open_count = await db.fetchval(
             "SELECT count(*) FROM money.withdrawal WHERE account_id = $1 AND status <> ALL($2)", account_id, _CLOSED

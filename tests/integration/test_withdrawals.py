@@ -183,6 +183,14 @@ async def test_a_fee_goes_to_gas_with_the_withdrawal_and_comes_back_with_it(worl
     assert world.core.balance("platform:gas", "USDC") == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("fee", "scale", "text"),
+    [("0.25", 6, "0.25"), ("0.250", 2, "0.25"), ("0.25", 1, "0.3"), ("0.1", 0, "1"), ("0", 4, "0")],
+)  # fmt: skip
+def test_a_fee_that_is_finer_than_its_asset_is_rounded_up(fee: str, scale: int, text: str) -> None:
+    assert withdrawals.fee_text(fee, scale) == text
+
+
 async def test_only_the_wallet_confirms_and_only_this_withdrawal(world: World) -> None:
     first, second = await world.ask("10"), await world.ask("10")
     path = f"/v1/withdrawals/{first['id']}/confirm"
