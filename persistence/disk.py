@@ -24,18 +24,24 @@ __all__ = [
 class RealFile:
     """A file opened for reading and writing."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, path: Path) -> None:
+        """`path`: what errors of reading name."""
         self._descriptor = descriptor
+        self._path = path
 
     def fileno(self) -> int:
         """The descriptor; -1 after close."""
         return self._descriptor
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """`size` bytes, fewer only at the end of the file."""
+        """`size` bytes, fewer only at the end of the file. Raises OSError, which names the file."""
         parts = []
         while size > 0:
-            part = os.pread(self._descriptor, min(size, 1 << 30), offset)
+            try:
+                part = os.pread(self._descriptor, min(size, 1 << 30), offset)
+            except OSError as error:
+                error.filename = str(self._path)
+                raise
             if not part:
                 break
             parts.append(part)
@@ -76,7 +82,7 @@ class DirectoryDisk:
         if create:
             flags |= os.O_CREAT
             make_directory(target.parent)
-        return RealFile(os.open(target, flags, 0o644))
+        return RealFile(os.open(target, flags, 0o644), target)
 
     def map(self, path: str) -> memoryview:
         """The whole file, read-only and mapped. Lives as long as the view."""

@@ -327,8 +327,8 @@ def test_a_failed_sync_then_a_kill_then_a_loss_of_power_lose_nothing(tmp_path: P
             assert third.report.sequence == told + 1
 
 
-@pytest.mark.parametrize("operation", ["open", "rename", "sync_directory"])
-def test_f10_f15_a_name_that_fails_in_a_start_is_told_and_costs_nothing(
+@pytest.mark.parametrize("operation", ["open", "rename", "sync_directory", "read"])
+def test_f10_f15_a_name_or_a_read_that_fails_in_a_start_is_told_and_costs_nothing(
     large: Written, tmp_path: Path, operation: str
 ) -> None:
     """Each such operation of a start in turn: it raises, or its journal takes nothing; the start behind it is whole."""
@@ -347,7 +347,7 @@ def test_f10_f15_a_name_that_fails_in_a_start_is_told_and_costs_nothing(
         disk.revive("power" if passes % 2 else "kill")
         with _closing(recovered(disk, tmp_path / f"{passes}b", boot=2)) as second:
             assert second.core.state_hash() == large.hashes[-1] and not second.journal.failed
-    assert told >= {"open": 5, "rename": 1, "sync_directory": 2}[operation]
+    assert told >= {"open": 5, "rename": 1, "sync_directory": 2, "read": 5}[operation]
 
 
 @pytest.mark.parametrize("operation", ["open", "rename", "sync_directory"])

@@ -183,6 +183,22 @@ def test_a_record_applied_twice_after_a_restore_is_caught(world: World, last: in
     assert _invariants(Twin(world, last).run(twice).judged().violations) == {"I1"}
 
 
+def test_a_start_that_passes_over_what_it_cannot_read_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sector of the journal that gives EIO is taken for one that nobody has written."""
+    faults = Fault(4_000, "bad_sector", 1), Fault(5_000, "bad_sector", 3)
+    assert _caught(*faults, seeds=range(3)) == set()
+    whole = segments.view
+
+    def blind(disk: FaultyDisk, path: str) -> memoryview:
+        try:
+            return whole(disk, path)
+        except OSError:
+            return memoryview(bytes(len(disk.files[path].cached)))
+
+    monkeypatch.setattr(segments, "view", blind)
+    assert _caught(*faults, seeds=range(3)) & {"I3", "I8"}
+
+
 # ---------------------------------------------------------------- what a loss of power takes
 
 

@@ -73,16 +73,19 @@ DISK_FAULTS = ("slow_disk", "full_disk", "short_writes", "sync_error", "write_er
 CRASHES = ("kill", "power", "kill_at_step", "power_at_step", "kill_in_disk", "power_in_disk", "power_in_recovery")
 NAME_FAULTS = ("open_error", "rename_error", "sync_directory_error", "start_error")
 """Of names and not of what stands under them; `start_error`: a death, and an operation fails in the start behind it."""
-ARMED = ("sync_error", "write_error", "misdirect", "lie", *NAME_FAULTS)
+READ_FAULTS = ("read_error", "bad_sector")
+"""Of the next read; `bad_sector`: a death, and the same read fails in the starts behind it, for one, two or three."""
+ARMED = ("sync_error", "write_error", "misdirect", "lie", *NAME_FAULTS, *READ_FAULTS)
 """Of which the disk itself counts those that it met."""
 OPEN_ERRORS = (errno.EIO, errno.EIO, errno.EMFILE, errno.ENOMEM)
 NAME_ERRORS = (errno.EIO, errno.EIO, errno.ENOSPC)
 DAMAGE = ("flip", "misdirect", "lie", "old_block", "lost_middle")
 SNAPSHOT_DAMAGE = ("snapshot_flip", "snapshot_cut", "snapshot_zeros")
 """Of what is derived: a start passes over it, and nothing is lost. Counted where there was a snapshot to damage."""
-EDITION = 4
+EDITION = 5
 """Of plans. What a later one adds is drawn from dice of its own, so that the plan of an earlier one stays what it was:
-0 has no faults of names, 1 no clients that send records, 2 no short queue and no receipts, 3 no damaged snapshots."""
+0 has no faults of names, 1 no clients that send records, 2 no short queue and no receipts, 3 no damaged snapshots, 4 no
+reads that fail."""
 RECEIPTS = 0.08
 """The share of the commands of whoever asks for receipts, for which he does."""
 LAST: dict[str, dict[str, str]] = {
@@ -171,6 +174,8 @@ def draw_plan(seed: int, *, duration_ms: int = 60_000, edition: int = EDITION) -
         faults += _name_faults(seed, duration_ms)
     if edition >= 4:
         faults += _snapshot_faults(seed, duration_ms)
+    if edition >= 5:
+        faults += _read_faults(seed, duration_ms)
     faults.sort(key=lambda fault: fault.at_ms)
     traders, has_hostile = draw.choice([2, 3, 3, 4]), draw.random() < 0.7
     records: list[str] = []
@@ -204,6 +209,19 @@ def _snapshot_faults(seed: int, duration_ms: int) -> list[Fault]:
     return [Fault(at_ms, kind, draw.getrandbits(32)) for at_ms, kind in zip(times, kinds, strict=True)]
 
 
+def _read_faults(seed: int, duration_ms: int) -> list[Fault]:
+    """Of starts, and in half of those seeds of a snapshot that is being finished too."""
+    draw = random.Random(f"reads-{seed}")
+    if draw.random() >= 1 / 3:
+        return []
+    count = draw.choice([1, 2])
+    faults = [Fault(draw.randrange(duration_ms), "bad_sector", draw.getrandbits(32)) for _ in range(count)]
+    if draw.random() < 0.5:
+        at_ms = draw.randrange(duration_ms)
+        faults += [Fault(at_ms, "read_error", 0), Fault(at_ms, "snapshot", draw.getrandbits(32))]
+    return faults
+
+
 class World:
     """Everything of one run. `run` once."""
 
@@ -234,8 +252,8 @@ class World:
         """Operations that the disk had refused when it was looked at last: for want of space, as it was told to."""
         self._is_calm = False
         self._next_death: str | None = None
-        self._next_failure: tuple[str, int, int] | None = None
-        """Of the disk in the next start: operation, how many of it pass before, errno."""
+        self._next_failures: list[tuple[str, int, int]] = []
+        """Of the disk, one in each of the next starts: operation, how many of it pass before, errno."""
         self._starting = False
         self.names = names = [f"trader{number}" for number in range(plan.traders)]
         self.observer = self._client("observer", [*names, *HOUSE])
@@ -334,7 +352,7 @@ class World:
     def _heal(self) -> None:
         """No more faults: everything must come back by itself."""
         self._is_calm = True
-        self._next_failure = None
+        self._next_failures.clear()
         self.disk.fail.clear()
         self.disk.space, self.disk.short_writes, self.disk.die_in = None, None, None
         self.disk.misdirect = self.disk.lies = 0
@@ -526,9 +544,8 @@ class World:
         if death is not None:
             self._next_death = None
             self.disk.die_in = 1 + random.Random(f"recovery-{self.plan.seed}-{self.epoch}").randrange(12)
-        if self._next_failure is not None:
-            operation, passes, error_number = self._next_failure
-            self._next_failure = None
+        if self._next_failures:
+            operation, passes, error_number = self._next_failures.pop(0)
             self.disk.fail[operation] = passes, error_number
         self._errors_before = self.disk.errors_given
         found, refused = self._read_damaged() if self.is_damaged else None, self.disk.no_space_count
@@ -553,6 +570,7 @@ class World:
                 return
             raise
         self.disk.die_in = None
+        self.disk.fail.pop("read", None)  # of a place that this start did not read
         self.process = process
         self.projection.begin_again()
         if self.disk.no_space_count > refused:
@@ -701,6 +719,12 @@ class World:
             self._disk_fault(kind, draw)
         elif kind in NAME_FAULTS:
             self._name_fault(kind, draw)
+        elif kind == "read_error":
+            self.disk.fail["read"] = 0, errno.EIO
+        elif kind == "bad_sector":
+            # A start reads each segment two or three times, a snapshot and the registry: mostly six to twelve reads.
+            self._next_failures += [("read", draw.randrange(12), errno.EIO)] * draw.randrange(1, 4)
+            self._died(draw.choice(["kill", "power"]))
         elif kind in DAMAGE:
             self._damage(kind, draw)
         elif kind in SNAPSHOT_DAMAGE:
@@ -768,7 +792,8 @@ class World:
             operation = draw.choice(["open", "open", "rename", "sync_directory", "sync_directory", "write", "sync"])
             # A start opens each segment and snapshot at least once, and syncs and renames a few times.
             passes = draw.randrange(10 if operation == "open" else 4)
-            self._next_failure = operation, passes, draw.choice(OPEN_ERRORS if operation == "open" else NAME_ERRORS)
+            failure = operation, passes, draw.choice(OPEN_ERRORS if operation == "open" else NAME_ERRORS)
+            self._next_failures.append(failure)
             self._died(draw.choice(["kill", "power"]))
             return
         self.disk.fail[operation] = draw.randrange(3), draw.choice(OPEN_ERRORS if operation == "open" else NAME_ERRORS)

@@ -22,6 +22,7 @@ class SimulatedFile:
         self._node = node
 
     def read_at(self, offset: int, size: int) -> bytes:
+        self._disk.meet("read")
         return bytes(self._node.cached[offset : offset + size])
 
     def write_at(self, offset: int, data: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,11 @@ def test_a_data_directory_has_its_name_on_disk_before_anything_is_in_it(
     assert calls.calls == [("sync", tmp_path), ("sync", tmp_path / "srv")]
     DirectoryLock(lock).release()
     assert len(calls.calls) == 2
+
+
+def test_a_read_that_fails_names_its_file(tmp_path: Path) -> None:
+    """The core's last line is all that the operator has: `Input/output error` alone does not say of what."""
+    file = DirectoryDisk(tmp_path).open("keys/registry.log", create=True)
+    os.close(file.fileno())
+    with pytest.raises(OSError, match="keys/registry.log"):
+        file.read_at(0, 1)
