@@ -77,7 +77,7 @@ class PaymentService:
         """Raises ApiError NOT_FOUND."""
         async with self._database.connection() as db:
             row = await self.purchases.own(db, caller, purchase_id)
-            intent = await queries.intent_of_purchase(db, purchase_id)
+            intent = None if row["method"] == "balance" else await queries.intent_of_purchase(db, purchase_id)
         return purchase_of(row, None if intent is None else intent_of(intent))
 
     async def pay_test(self, body: TestPayment) -> str:

@@ -12,9 +12,9 @@ paid out already becomes a debt, which later income fills first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -134,25 +134,23 @@ class Earnings:
         for part in parts:
             commands += postings(part, 0 if taken is not None or commands else platform, earning.asset, earning.scale)
         await queries.insert_distribution(db, distribution_id, event_id, rule_id, len(commands))
-        await queries.insert_line(
-            db, distribution_id, 0, 0, earning.work_id, None, PLATFORM, "platform", bps, platform
-        )  # fmt: skip
-        number = 1
+        lines: list[tuple[int, UUID, UUID | None, str, str, int, int]] = [
+            (0, earning.work_id, None, PLATFORM, "platform", bps, platform)
+        ]
+        ordered: list[tuple[str, str, str]] = []
         for index, one in enumerate(commands):
             command = {"op": "transfer", "legs": one.legs, "code": "royalty", "memo": distribution_id.hex}
-            await queries.insert_part(
-                db, distribution_id, index, one.work_id, f"dist:{event_id.hex}:{index}",
-                msgspec.json.encode(command).decode(), msgspec.json.encode(one.accounts).decode(),
-            )  # fmt: skip
-            for payee, amount in one.payees:
-                await queries.insert_line(
-                    db, distribution_id, number, index, one.work_id, payee.account_id, payee.key, payee.role,
-                    payee.bps, amount,
-                )  # fmt: skip
-                number += 1
-        await queries.note_paid(db, distribution_id)
-        if commands:
-            await self._order(db, distribution_id, await queries.part(db, distribution_id, 0))
+            texts = msgspec.json.encode(command).decode(), msgspec.json.encode(one.accounts).decode()
+            ordered.append((f"dist:{event_id.hex}:{index}", *texts))
+            await queries.insert_part(db, distribution_id, index, one.work_id, *ordered[index])
+            lines += [
+                (index, one.work_id, payee.account_id, payee.key, payee.role, payee.bps, amount)
+                for payee, amount in one.payees
+            ]
+        month = earning.occurred_at.astimezone(UTC).date().replace(day=1)
+        await queries.insert_lines(db, distribution_id, earning.work_id, month, lines)
+        if ordered:
+            await self._order(db, distribution_id, *ordered[0])
         else:  # a unit that went to the platform whole
             await queries.finish_distribution(db, distribution_id, "posted")
         return event_id
@@ -241,12 +239,13 @@ class Earnings:
         if units == left:
             await queries.finish_distribution(db, row["id"], "reversed")
         await self._entries.cover_debts(db, row["asset"], row["scale"])
-        await self._tell(db, "royalty.reversed", row, {"ref": ref, "units": str(units), "whole": units == left})
+        told = {"ref": ref, "units": str(units), "whole": units == left}
+        await self._tell(db, "royalty.reversed", row, lines.values(), told)
 
-    async def _order(self, db: Any, distribution_id: UUID, part: Any) -> None:
+    async def _order(self, db: Any, distribution_id: UUID, ref: str, command: str, accounts: str) -> None:
         await self._money.order(
-            db, part["ref"], "distribution", distribution_id, msgspec.json.decode(part["command"]),
-            accounts=msgspec.json.decode(part["accounts"]),
+            db, ref, "distribution", distribution_id, msgspec.json.decode(command),
+            accounts=msgspec.json.decode(accounts),
         )  # fmt: skip
 
     async def _on_answer(self, db: Any, answer: MoneyAnswer) -> None:
@@ -255,29 +254,29 @@ class Earnings:
             return
         row = await queries.distribution(db, answer.document_id)
         part = await queries.part_by_ref(db, answer.ref)
-        lines = [
-            line
-            for line in await queries.distribution_lines(db, [row["id"]])
+        lines = await queries.distribution_lines(db, [row["id"]])
+        paid = [
+            line for line in lines
             if line["part"] == part["number"] and line["account_id"] is not None and line["amount_units"]
-        ]
-        await self._entries.lock(db, row["asset"], (line["account_id"] for line in lines))
-        for line in lines:
+        ]  # fmt: skip
+        await self._entries.lock(db, row["asset"], (line["account_id"] for line in paid))
+        for line in paid:
             await self._entries.write(
                 db, line["account_id"], "earned", row, line["amount_units"], ref=answer.ref, sequence=answer.sequence,
                 hold=self._entries.hold, work_id=line["work_id"], revenue_kind=row["kind"], distribution_id=row["id"],
             )  # fmt: skip
         await self._entries.cover_debts(db, row["asset"], row["scale"])
-        following = await queries.note_part(db, row["id"], part["number"], answer.sequence)
-        if following is not None:
-            await self._order(db, row["id"], following)
+        await queries.note_part(db, row["id"], part["number"], answer.sequence)
+        if part["number"] + 1 < row["parts"]:
+            following = await queries.part(db, row["id"], part["number"] + 1)
+            await self._order(db, row["id"], following["ref"], following["command"], following["accounts"])
             return
         await queries.finish_distribution(db, row["id"], "posted")
         gross = {"gross": decimal_text(row["gross_units"], row["scale"]), "units": str(row["gross_units"])}
-        await self._tell(db, "royalty.distributed", row, gross)
+        await self._tell(db, "royalty.distributed", row, lines, gross)
 
-    async def _tell(self, db: Any, type_: str, row: Any, more: Mapping[str, Any]) -> None:
+    async def _tell(self, db: Any, type_: str, row: Any, lines: Iterable[Any], more: Mapping[str, Any]) -> None:
         """To the owner, and those whom the sale pays. `units`: of the whole sale, with the platform's part."""
-        lines = await queries.distribution_lines(db, [row["id"]])
         told = {str(line["account_id"]) for line in lines if line["account_id"] is not None and line["amount_units"]}
         work = await self._works.catalog.known(db, row["work_id"])  # one that was sold is not deleted
         payload = {

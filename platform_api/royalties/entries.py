@@ -178,12 +178,13 @@ class Entries:
 
     async def cover_debts(self, db: Any, asset: str, scale: int) -> None:
         """Lay so much aside as payees owe us, behind the entries of a transaction."""
-        if await queries.debts(db, asset) == await queries.covered(db, asset):
+        debts, covered = await queries.debts_and_cover(db, asset)
+        if debts == covered:
             return
         await queries.lock_cover(db, asset)  # of two at once, the second sees what the first did
         if await queries.is_cover_open(db, asset):  # its answer looks again
             return
-        debts, covered = await queries.debts(db, asset), await queries.covered(db, asset)
+        debts, covered = await queries.debts_and_cover(db, asset)
         if debts == covered:
             return
         source, target = (RESERVE, COVER) if debts > covered else (COVER, RESERVE)

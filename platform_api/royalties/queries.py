@@ -8,12 +8,12 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "add_consents", "add_owed", "add_set_aside", "balances", "close_rule", "consents", "cover", "covered", "debts",
-    "debts_to_come", "distribution", "distribution_lines", "distributions_by_event", "distributions_of",
+    "add_consents", "add_owed", "add_set_aside", "balances", "close_rule", "consents", "cover", "covered",
+    "debts_and_cover", "debts_to_come", "distribution", "distribution_lines", "distributions_by_event", "distributions_of",
     "entries_of_account", "event_by_ref", "finish_distribution", "gathering", "has_paid", "insert_cover",
-    "insert_distribution", "insert_entry", "insert_event", "insert_gathering", "insert_line", "insert_part",
+    "insert_distribution", "insert_entry", "insert_event", "insert_gathering", "insert_lines", "insert_part",
     "insert_payout", "insert_rule", "is_cover_open", "lines_of_month", "lock_cover", "lock_distribution", "lock_owed",
-    "lock_rule", "note_gathering", "note_paid", "note_part", "open_rule", "part", "part_by_ref", "payout", "payouts",
+    "lock_rule", "note_gathering", "note_part", "open_rule", "part", "part_by_ref", "payout", "payouts",
     "policies", "policy_at", "release", "reverse_line", "rule", "rule_at", "rule_lines", "rules", "sold_in",
     "standing_rules", "starts_replaced", "statement", "statements", "take_consent", "titles_until", "totals_of",
     "totals_of_work", "turn_cover", "turn_payout",
@@ -210,33 +210,29 @@ async def insert_part(db: Any, id_: UUID, number: int, work_id: UUID, ref: str, 
     )  # fmt: skip
 
 
-async def insert_line(
-    db: Any, id_: UUID, number: int, part: int, work_id: UUID, account_id: UUID | None, account: str, role: str,
-    bps: int, amount: int,
+async def insert_lines(
+    db: Any, id_: UUID, sold_work_id: UUID, month: date,
+    lines: Sequence[tuple[int, UUID, UUID | None, str, str, int, int]],
 ) -> None:  # fmt: skip
+    """All lines of a distribution, numbered as they come: part, work_id, account_id, account, role, bps, units. And
+    whom a sale of the work has paid in that month: in one order, so that of two first sales of a month the one waits
+    for the other."""
     await db.execute(
         """
-        INSERT INTO royalties.distribution_line (distribution_id, number, part, work_id, account_id, account, role,
-            bps, amount_units)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-        """,
-        id_, number, part, work_id, account_id, account, role, bps, amount,
-    )  # fmt: skip
-
-
-async def note_paid(db: Any, distribution_id: UUID) -> None:
-    """Whom it pays; in one order, so that of two first sales of a month the one waits for the other."""
-    await db.execute(
-        """
+        WITH line AS (
+            INSERT INTO royalties.distribution_line (distribution_id, number, part, work_id, account_id, account, role,
+                bps, amount_units)
+            SELECT $1, l.place - 1, l.part, l.work_id, l.account_id, l.account, l.role, l.bps, l.units
+            FROM unnest($4::integer[], $5::uuid[], $6::uuid[], $7::text[], $8::text[], $9::integer[], $10::bigint[])
+                WITH ORDINALITY AS l (part, work_id, account_id, account, role, bps, units, place)
+            RETURNING account_id, amount_units)
         INSERT INTO royalties.paid_by_work (work_id, account_id, month)
-        SELECT DISTINCT e.work_id, l.account_id, date_trunc('month', e.occurred_at AT TIME ZONE 'UTC')::date
-        FROM royalties.distribution d JOIN royalties.revenue_event e ON e.id = d.event_id
-        JOIN royalties.distribution_line l ON l.distribution_id = d.id
-        WHERE d.id = $1 AND l.account_id IS NOT NULL AND l.amount_units > 0 ORDER BY l.account_id
+        SELECT DISTINCT $2::uuid, account_id, $3::date FROM line
+        WHERE account_id IS NOT NULL AND amount_units > 0 ORDER BY account_id
         ON CONFLICT DO NOTHING
         """,
-        distribution_id,
-    )
+        id_, sold_work_id, month, *(list(column) for column in zip(*lines, strict=True)),
+    )  # fmt: skip
 
 
 async def has_paid(db: Any, work_id: UUID, account_id: UUID, month: date | None) -> bool:
@@ -324,23 +320,22 @@ async def distribution_lines(db: Any, ids: Sequence[UUID]) -> list[Any]:
     )
 
 
+async def part_by_ref(db: Any, ref: str) -> Any:
+    return await db.fetchrow("SELECT * FROM royalties.distribution_part WHERE ref = $1", ref)
+
+
 async def part(db: Any, id_: UUID, number: int) -> Any:
     return await db.fetchrow(
         "SELECT * FROM royalties.distribution_part WHERE distribution_id = $1 AND number = $2", id_, number
     )
 
 
-async def part_by_ref(db: Any, ref: str) -> Any:
-    return await db.fetchrow("SELECT * FROM royalties.distribution_part WHERE ref = $1", ref)
-
-
-async def note_part(db: Any, id_: UUID, number: int, sequence: int | None) -> Any:
-    """Notes where it was posted; the part after it, or None."""
+async def note_part(db: Any, id_: UUID, number: int, sequence: int | None) -> None:
+    """Notes where it was posted."""
     await db.execute(
         "UPDATE royalties.distribution_part SET sequence = $3 WHERE distribution_id = $1 AND number = $2",
         id_, number, sequence,
     )  # fmt: skip
-    return await part(db, id_, number + 1)
 
 
 async def finish_distribution(db: Any, id_: UUID, status: str) -> None:
@@ -430,12 +425,17 @@ async def release(db: Any, ref: str) -> None:
     await db.execute("DELETE FROM royalties.set_aside WHERE ref = $1", ref)
 
 
-async def debts(db: Any, asset: str) -> int:
-    """What all payees together owe us."""
-    total: int = await db.fetchval(
-        "SELECT coalesce(-sum(units), 0)::bigint FROM royalties.owed WHERE asset = $1 AND units < 0", asset
+_COVERED = "SELECT units FROM royalties.cover WHERE asset = $1 AND status = 'posted' ORDER BY number DESC LIMIT 1"
+
+
+async def debts_and_cover(db: Any, asset: str) -> tuple[int, int]:
+    """What all payees together owe us, and what is laid aside for it."""
+    row = await db.fetchrow(
+        f"SELECT coalesce(-sum(units), 0)::bigint, coalesce(({_COVERED}), 0)"
+        " FROM royalties.owed WHERE asset = $1 AND units < 0",
+        asset,
     )
-    return total
+    return row[0], row[1]
 
 
 async def debts_to_come(db: Any, asset: str) -> int:
@@ -456,9 +456,7 @@ async def debts_to_come(db: Any, asset: str) -> int:
 
 
 async def covered(db: Any, asset: str) -> int:
-    units: int | None = await db.fetchval(
-        "SELECT units FROM royalties.cover WHERE asset = $1 AND status = 'posted' ORDER BY number DESC LIMIT 1", asset
-    )
+    units: int | None = await db.fetchval(_COVERED, asset)
     return units or 0
 
 

@@ -85,21 +85,16 @@ class Offers:
     async def open_offer(self, db: Any, caller: Caller, offer_id: UUID) -> tuple[Any, Any]:
         """For whoever sells it: the offer, and its work, which stays so meanwhile; buyers do not wait for each other.
         Raises ApiError NOT_FOUND unless it is shown; CONFLICT `offer_ended` if its buyer would have nothing to read."""
-        row = await queries.offer(db, offer_id)
-        if row is None:
-            raise unknown("offer")
-        work = await queries.hold_work(db, row["work_id"])
-        row = await queries.offer(db, offer_id)  # as it is under the lock
-        chapter = None if row["chapter_id"] is None else await queries.chapter(db, row["chapter_id"])
-        is_hidden = row["chapter_id"] is not None and (chapter is None or chapter["status"] != "published")
-        if work is None or not row["active"] or is_hidden:
+        work = await queries.hold_offered(db, offer_id)
+        row = await queries.offer_for_sale(db, offer_id)  # as it is under the lock
+        if work is None or row is None or not row["active"] or row["is_hidden"]:
             raise unknown("offer")
         if work["status"] != "published":  # what is published everybody sees
             try:
                 await self._catalog.visible(db, caller, work["id"])
             except ApiError as error:
                 raise unknown("offer") if error.code is ErrorCode.NOT_FOUND else error from None
-        if work["status"] != "published" or not await queries.is_readable(db, work["id"]):
+        if work["status"] != "published" or not row["is_readable"]:
             raise ApiError(ErrorCode.CONFLICT, "The offer has ended.", reason="offer_ended")
         return row, work
 

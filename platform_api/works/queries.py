@@ -43,7 +43,15 @@ _EDITED = (
 )  # fmt: skip
 
 
-_ONE = f"SELECT {COLUMNS} FROM {WORKS} WHERE w.id = $1 AND w.status <> 'deleted'"
+_READABLE = """
+    EXISTS (SELECT FROM works.asset a WHERE a.work_id = {0} AND a.role = 'master'
+        AND (a.removed_at IS NULL OR a.removed_at > {1}) AND (a.shown OR {1} IS NULL))
+    OR EXISTS (SELECT FROM works.chapter c WHERE c.work_id = {0} AND c.number > 0
+        AND (c.status = 'published' OR c.unpublished_at > {1}))
+"""
+"""Of a work, and since when."""
+_WORK, _STANDS = f"SELECT {COLUMNS} FROM {WORKS}", "w.status <> 'deleted'"
+_ONE = f"{_WORK} WHERE w.id = $1 AND {_STANDS}"
 
 
 async def work(db: Any, work_id: UUID) -> Any:
@@ -51,9 +59,10 @@ async def work(db: Any, work_id: UUID) -> Any:
     return await db.fetchrow(_ONE, work_id)
 
 
-async def hold_work(db: Any, work_id: UUID) -> Any:
-    """It stays as it is until the transaction ends, for as many at once as want it so."""
-    return await db.fetchrow(f"{_ONE} FOR SHARE OF w", work_id)
+async def hold_offered(db: Any, offer_id: UUID) -> Any:
+    """The work of an offer. It stays as it is until the transaction ends, for as many at once as want it so."""
+    query = f"{_WORK} WHERE w.id = (SELECT work_id FROM works.offer WHERE id = $1) AND {_STANDS} FOR SHARE OF w"
+    return await db.fetchrow(query, offer_id)
 
 
 async def lock_work(db: Any, work_id: UUID) -> Any:
@@ -233,16 +242,7 @@ async def has_published_chapter(db: Any, work_id: UUID) -> bool:
 async def is_readable(db: Any, work_id: UUID, since: datetime | None = None) -> bool:
     """Whether the work has a master, or a chapter in sight; or had one for readers at some time `since` then, which a
     right of that time opens."""
-    found: bool = await db.fetchval(
-        """
-        SELECT EXISTS (SELECT FROM works.asset
-            WHERE work_id = $1 AND role = 'master' AND (removed_at IS NULL OR removed_at > $2)
-              AND (shown OR $2::timestamptz IS NULL))
-          OR EXISTS (SELECT FROM works.chapter
-            WHERE work_id = $1 AND number > 0 AND (status = 'published' OR unpublished_at > $2))
-        """,
-        work_id, since,
-    )  # fmt: skip
+    found: bool = await db.fetchval(f"SELECT {_READABLE.format('$1', '$2::timestamptz')}", work_id, since)
     return found
 
 
@@ -496,8 +496,21 @@ async def offers(db: Any, work_id: UUID, *, active_only: bool) -> list[Any]:
     return rows
 
 
+_FOR_SALE = f"""
+    SELECT o.*, {_READABLE.format("o.work_id", "NULL::timestamptz")} AS is_readable,
+        o.chapter_id IS NOT NULL AND NOT EXISTS
+            (SELECT FROM works.chapter c WHERE c.id = o.chapter_id AND c.status = 'published') AS is_hidden
+    FROM works.offer o WHERE o.id = $1
+"""
+
+
 async def offer(db: Any, offer_id: UUID) -> Any:
     return await db.fetchrow("SELECT * FROM works.offer WHERE id = $1", offer_id)
+
+
+async def offer_for_sale(db: Any, offer_id: UUID) -> Any:
+    """The offer; `is_readable`: its work, now; `is_hidden`: it is about a chapter that readers do not see."""
+    return await db.fetchrow(_FOR_SALE, offer_id)
 
 
 async def insert_offer(db: Any, offer_id: UUID, work_id: UUID, fields: Mapping[str, Any]) -> Any:
