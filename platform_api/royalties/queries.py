@@ -9,7 +9,8 @@ from uuid import UUID
 
 __all__ = [
     "add_consents", "add_owed", "add_set_aside", "balances", "close_rule", "consents", "cover", "covered",
-    "debts_and_cover", "debts_to_come", "distribution", "distribution_lines", "distributions_by_event", "distributions_of",
+    "debts_and_cover", "debts_to_come", "distribution", "distribution_lines", "distributions_by_event",
+    "distributions_of",
     "entries_of_account", "event_by_ref", "finish_distribution", "gathering", "has_paid", "insert_cover",
     "insert_distribution", "insert_entry", "insert_event", "insert_gathering", "insert_lines", "insert_part",
     "insert_payout", "insert_rule", "is_cover_open", "lines_of_month", "lock_cover", "lock_distribution", "lock_owed",
