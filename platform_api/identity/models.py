@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from platform_api.texts import line, prose
+from platform_api.texts import EMAIL, Genre, Signature, Url, line, prose
 
 __all__ = [
     "AccountStanding", "ApiKey", "ApiKeyRequest", "CurrentSession", "Device", "DeviceInfo", "EmailPending",
@@ -30,30 +30,20 @@ NonceText = Annotated[
     str,
     Meta(min_length=32, max_length=32, pattern=r"^[0-9a-f]{32}$(?!\n)", examples=["9f86d081884c7d659a2feaa0c55ad015"]),
 ]
-Signature = Annotated[
-    str, Meta(min_length=1, max_length=4096, examples=["AGNvbnRlbnQgb2YgYSBzaWduYXR1cmUgaXMgYmFzZTY0"])
-]
 Scope = Literal["read", "trade"]
 DeviceKind = Literal["web", "mobile", "desktop", "tv", "program"]
 Language = Annotated[
     str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$(?!\n)", max_length=35, examples=["en-GB"])
 ]
-Url = Annotated[
-    str,
-    Meta(max_length=500, pattern=r"^(https://[^\s<>\"']+)?$(?!\n)", examples=["https://images.example.org/ink.png"]),
-]
 Username = Annotated[str, Meta(min_length=3, max_length=32, pattern=r"^[A-Za-z0-9_-]+$(?!\n)", examples=["ink_writer"])]
-_WORD = r"""[^\s@<>",;:\\()\[\]]+"""
-EmailAddress = Annotated[
+EmailAddress = Annotated[str, Meta(min_length=6, max_length=254, pattern=EMAIL, examples=["ink@example.org"])]
+OneTimeToken = Annotated[
     str,
     Meta(
-        min_length=6, max_length=254, pattern=rf"^{_WORD}@{_WORD}\.[A-Za-z0-9-]+$(?!\n)", examples=["ink@example.org"]
+        min_length=20, max_length=200, pattern=r"^[A-Za-z0-9_-]+$(?!\n)",
+        examples=["2Yk0sTq8bW3vJx5nLr7cPz9dFh1gKm4oAe6iUuBtCwE"],
     ),
 ]
-OneTimeToken = Annotated[
-    str, Meta(min_length=20, max_length=200, examples=["2Yk0sTq8bW3vJx5nLr7cPz9dFh1gKm4oAe6iUuBtCwE"])
-]
-Genre = Annotated[str, Meta(min_length=1, max_length=60)]
 Topic = Annotated[str, Meta(pattern=r"^[a-z_.]{1,60}$(?!\n)", examples=["license.approved"])]
 
 

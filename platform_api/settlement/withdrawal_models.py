@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from platform_api.texts import Amount, AssetName, line
+from platform_api.texts import Amount, AssetName, Signature, line
 
 __all__ = [
     "Address", "AddressRequest", "Confirmation", "DepositArgument", "DepositRequest", "DepositRoute", "Withdrawal",
@@ -29,7 +29,7 @@ class WithdrawalRequest(Struct, frozen=True, forbid_unknown_fields=True):
 class Confirmation(Struct, frozen=True, forbid_unknown_fields=True):
     """The wallet's signature of the withdrawal's `message`, as a personal message, base64."""
 
-    signature: Annotated[str, Meta(min_length=1, max_length=4096)]
+    signature: Signature
 
 
 class Withdrawal(Struct, frozen=True):

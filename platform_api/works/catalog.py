@@ -35,6 +35,7 @@ from platform_api.security import Caller
 from platform_api.taxonomy.service import TaxonomyService
 from platform_api.works import finding, queries, review
 from platform_api.works.models import (
+    Credit,
     Metadata,
     VerificationCase,
     VerificationDecision,
@@ -71,8 +72,6 @@ BeingPaid = Callable[[Any, UUID], Awaitable[bool]]
 """Whether somebody may still get a right to a work by what was begun: connection, work."""
 DecideChapters = Callable[[Any, Any, bool, UUID, str], Awaitable[None]]
 """Chapters in review are approved or not: connection, their work as it is now, which, by whom, why."""
-
-_METADATA = msgspec.json.Decoder(Metadata)
 
 
 class Catalog:
@@ -620,7 +619,7 @@ def work_of(row: Any) -> Work:
     return Work(
         id=str(row["id"]), creator_id=str(row["creator_id"]), kind=row["kind"], title=row["title"],
         description=row["description"], category=row["category"], genres=list(row["genres"]), tags=list(row["tags"]),
-        language=row["language"], metadata=_METADATA.decode(row["metadata"]), status=row["status"],
+        language=row["language"], metadata=_metadata(msgspec.json.decode(row["metadata"])), status=row["status"],
         verification_status=row["verification_status"], content_version=row["content_version"],
         published_at=timestamp(row["published_at"]) if row["published_at"] else None,
         created_at=timestamp(row["created_at"]), updated_at=timestamp(row["updated_at"]), version=row["version"],
@@ -635,8 +634,14 @@ def _as_shown(work: Work, version: Any) -> Work:
     return msgspec.structs.replace(
         work, title=content["title"], description=content["description"], category=content["category"],
         genres=content["genres"], tags=content["tags"], language=content["language"],
-        metadata=msgspec.convert(content["metadata"], Metadata), content_version=version["number"],
+        metadata=_metadata(content["metadata"]), content_version=version["number"],
     )  # fmt: skip
+
+
+def _metadata(kept: dict[str, Any]) -> Metadata:
+    """Without the rules of requests: what was taken under earlier ones is told as long as its work is."""
+    credits = {"credits": [Credit(**credit) for credit in kept["credits"]]} if "credits" in kept else {}
+    return Metadata(**kept | credits)
 
 
 def _average(total: int, count: int) -> str | None:

@@ -1,4 +1,5 @@
 """Every route with seeded strange input: no answer is our own failure, and none has a status that is not documented.
+And every text of the document with marks that make it look like another: who sends one is told which field has it.
 
 503 is right of the one route that asks for a part which the world of these tests lacks, the chain.
 
@@ -6,17 +7,20 @@
 """
 
 import base64
+import itertools
 import json
 import os
 import random
 import re
 from datetime import UTC, datetime
-from uuid import uuid4
+from urllib.parse import quote
+from uuid import UUID, uuid4
 
 import pytest
 
 from platform_api.app import openapi_document
 from platform_api.envelope import cursor_text
+from platform_api.texts import PROSE
 from tests.integration.platform_api.test_works import chapter, creator, published, story
 from tests.support.licences import apply, issued, studio, terms_for
 
@@ -164,3 +168,123 @@ async def test_time_that_not_every_zone_has_is_refused(world, at):
     cursor = base64.urlsafe_b64encode(json.dumps([at, str(uuid4())]).encode()).decode().rstrip("=")
     answer = await world.client.get("/v1/works", params={"cursor": cursor})
     assert (answer.status_code, answer.json()["error"]["details"]["reason"]) == (400, "bad_cursor")
+
+
+MARKS = {"turns the direction": "\u202e", "rings the bell": "\u0007", "has no width": "\u200b"}
+KEPT_IN_PROSE = "has no width"
+"""Says where a long word breaks; nobody is known by a prose (`platform_api/texts.py`)."""
+UNLIMITED = {
+    "public_per_minute": 0, "account_per_minute": 0, "trading_per_minute": 0, "auth_per_minute": 0,
+    "catalogue_per_hour": 0, "embedded": True, "test_payments": True,
+}  # fmt: skip
+
+
+def texts(schema, schemas, seen=()):
+    """Where in a value of the schema texts are, with the schema of each; 0 is the place of a list, * a name."""
+    if "$ref" in schema:
+        if schema["$ref"] in seen:
+            return
+        seen, schema = (*seen, schema["$ref"]), schemas[schema["$ref"].rpartition("/")[2]]
+    parts = [part for word in ("oneOf", "anyOf", "allOf") for part in schema.get(word, ())]
+    outer = {word: value for word, value in schema.items() if word not in ("oneOf", "anyOf", "allOf")}
+    for part in parts:
+        yield from texts(outer | part, schemas, seen)
+    if parts:
+        return
+    if schema.get("type") == "string" or "enum" in schema:
+        yield (), schema
+    inner = list(schema.get("properties", {}).items())
+    inner += [(0, schema["items"])] if isinstance(schema.get("items"), dict) else []
+    for step, part in inner:
+        yield from (((step, *at), found) for at, found in texts(part, schemas, seen))
+    if "additionalProperties" in schema:
+        yield ("*",), {"type": "string"}
+
+
+def marked(value, at, mark, schema):
+    """The value with a text there that has the mark in its middle, and else what it had."""
+    if not at:
+        text = value if isinstance(value, str) and len(value) > 2 else "text".ljust(schema.get("minLength", 0), "x")
+        return text[: len(text) // 2] + mark + text[len(text) // 2 + 1 :]
+    if at[0] == 0:
+        return [marked(value[0] if value else None, at[1:], mark, schema)]
+    if at[0] == "*":
+        return {marked(None, (), mark, schema): True}
+    return {**(value or {}), at[0]: marked((value or {}).get(at[0]), at[1:], mark, schema)}
+
+
+def named(at):
+    """As an error names the field."""
+    return ".".join(f"{step}" for step in at).replace(".0", "[0]").replace(".*", "")
+
+
+@pytest.mark.parametrize("world", [UNLIMITED], indirect=True)
+async def test_marks_that_nobody_sees_are_refused_in_every_text_by_its_name(world):
+    document = openapi_document()
+    _, account, bearer = await creator(world, "Marks")
+    for role in ("moderator", "admin", "studio", "operator", "super_admin"):
+        await world.grant(account, role)
+    wrong, walked, proses = [], 0, 0
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            found = texts(content["schema"], document["components"]["schemas"]) if content else ()
+            url = re.sub(r"\{\w+\}", lambda _: str(uuid4()), path)
+            for (at, schema), (what, mark) in itertools.product(found, MARKS.items()):
+                headers = bearer | {"idempotency-key": uuid4().hex}
+                body = marked(content["example"], at, mark, schema)
+                answer = await world.client.request(method, url, headers=headers, json=body)
+                error = {} if answer.status_code < 300 else answer.json()["error"]["details"]
+                is_told = answer.status_code == 400 and error.get("field") == named(at)
+                is_kept = what == KEPT_IN_PROSE and schema.get("pattern") == PROSE
+                walked, proses = walked + 1, proses + is_kept
+                if answer.status_code >= 500 or is_told == is_kept:
+                    wrong.append((method, path, named(at), what, answer.status_code, answer.text[:200]))
+    assert not wrong, "\n".join(map(str, wrong))
+    assert walked > 700 and proses > 20
+
+
+@pytest.mark.parametrize("world", [UNLIMITED], indirect=True)
+async def test_marks_in_what_a_request_names_keep_nothing(world):
+    """A path with one names nothing; a filter of a GET fits nothing, or is refused; a header of a change is refused."""
+    document = openapi_document()
+    _, account, bearer = await creator(world, "Marks")
+    for role in ("moderator", "admin", "studio", "operator", "super_admin"):
+        await world.grant(account, role)
+    wrong, walked = [], 0
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            for parameter, mark in itertools.product(operation.get("parameters", []), MARKS.values()):
+                if not list(texts(parameter["schema"], {})):
+                    continue
+                name, text = parameter["name"], marked(parameter["example"], (), mark, parameter["schema"])
+                place = parameter["in"]
+                url = re.sub(r"\{\w+\}", lambda _: str(uuid4()), path.replace(f"{{{name}}}", quote(text)))
+                answer = await world.client.request(
+                    method, url, json=content.get("example"),
+                    params={name: text} if place == "query" else {},
+                    headers=bearer | ({name: text.encode()} if place == "header" else {}),
+                )
+                walked += 1
+                is_filter = method == "get" and place != "path"
+                if answer.status_code not in ((200, 400, 404) if is_filter else (400, 404)):
+                    wrong.append((method, path, name, answer.status_code, answer.text[:200]))
+    assert not wrong, "\n".join(map(str, wrong))
+    assert walked > 500
+
+
+@pytest.mark.parametrize("world", [{"catalogue_per_hour": 0}], indirect=True)
+async def test_what_was_kept_before_a_rule_became_stricter_is_told(world):
+    made, _, bearer = await creator(world, "Before")
+    work = await story(world, bearer, kind="film", metadata={"credits": [{"name": "Ada"}]})
+    kept = json.dumps({"credits": [{"name": "A\u200bda"}]})
+    await world.sql("UPDATE works.work SET metadata = $2 WHERE id = $1", UUID(work["id"]), kept)
+    assert (await world.data("GET", f"/v1/works/{work['id']}", headers=bearer))["metadata"]["credits"] == [
+        {"name": "A\u200bda", "role": ""}
+    ]
+    section = f"/v1/creators/{made['id']}/profile-sections"
+    await world.data("PUT", f"{section}/skills", headers=bearer, json={"items": [{"name": "Dialogue"}]})
+    kept = json.dumps([{"name": "Dia\u00adlogue"}])
+    await world.sql("UPDATE creators.profile_section SET items = $2 WHERE creator_id = $1", UUID(made["id"]), kept)
+    assert (await world.data("GET", section))["skills"][0]["name"] == "Dia\u00adlogue"

@@ -14,6 +14,7 @@ from platform_api.complaints import FORMS, choices, in_words
 from platform_api.errors import ApiError, as_api_error
 from platform_api.money import units_of
 from platform_api.royalties.models import RuleRequest
+from platform_api.texts import BODY_BYTES_MAX
 from tests.unit.platform_api.test_app import app
 
 
@@ -92,7 +93,8 @@ def test_an_amount_that_is_refused_says_which_bound_it_breaks(amount, rule):
 def test_the_document_guides_and_each_route_says_what_it_does():
     document = openapi_document()
     guide = document["info"]["description"]
-    for word in ("/v1/auth/nonce", "X-CSRF-Token", "Idempotency-Key", "RateLimit-Limit", "next_cursor", "64 KiB"):
+    bound = f"{BODY_BYTES_MAX // 1024} KiB"
+    for word in ("/v1/auth/nonce", "X-CSRF-Token", "Idempotency-Key", "RateLimit-Limit", "next_cursor", bound):
         assert word in guide
     described = {tag["name"] for tag in document["tags"] if tag["description"]}
     for path, item in document["paths"].items():
