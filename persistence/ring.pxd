@@ -24,7 +24,7 @@ cdef extern from "persistence/writer.h" nogil:
         uint64_t head, chain, sequence, published, tail, durable, durable_at, limit
         int failed, started, has_cpus, is_hurried
         int64_t file
-        uint64_t segment_slots, segment_used, written_chain, groups, slots_written, sync_ns
+        uint64_t segment_slots, segment_used, written_chain, groups
         byline_sha256 sha
         cpu_set_t cpus
     int STEP_IDLE "BYLINE_STEP_IDLE"

@@ -382,12 +382,3 @@ cdef class Ring:
     @property
     def groups(self) -> int:
         return self.j.groups
-
-    @property
-    def slots_written(self) -> int:
-        return self.j.slots_written
-
-    @property
-    def sync_ns(self) -> int:
-        """Time of all writes and syncs so far."""
-        return self.j.sync_ns

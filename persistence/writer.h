@@ -70,7 +70,7 @@ typedef struct {
     int64_t file;
     uint64_t segment_slots, segment_used, written_chain;
     int64_t forgotten; /* offset in the file up to which its cache was given back */
-    uint64_t groups, slots_written, sync_ns;
+    uint64_t groups;
     byline_sha256 sha;
     pthread_t thread;
     int started;
@@ -81,12 +81,6 @@ typedef struct {
 
 static inline uint64_t byline_get(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 static inline void byline_set(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
-
-static uint64_t byline_now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec;
-}
 
 static uint64_t byline_wall_ns(void) {
     struct timespec t;
@@ -217,7 +211,6 @@ static int byline_journal_step(byline_journal *j) {
     memcpy(first, &crc, 4);
     uint64_t to_wrap = j->ring_slots - (tail & mask), part = count < to_wrap ? count : to_wrap;
     int64_t offset = BYLINE_HEADER + (int64_t)(j->segment_used * BYLINE_SLOT);
-    uint64_t started = byline_now_ns();
     int error = byline_write_all(j, first, part * BYLINE_SLOT, offset);
     if (!error && count > part)
         error = byline_write_all(j, j->ring, (count - part) * BYLINE_SLOT, offset + (int64_t)(part * BYLINE_SLOT));
@@ -231,13 +224,11 @@ static int byline_journal_step(byline_journal *j) {
     byline_set(&j->durable_at, byline_wall_ns());
     byline_set(&j->durable, sequence);
     byline_signal(j->wakeup_fd);
-    j->sync_ns += byline_now_ns() - started;
     byline_sha256_update(&j->sha, first, part * BYLINE_SLOT);
     if (count > part) byline_sha256_update(&j->sha, j->ring, (count - part) * BYLINE_SLOT);
     j->segment_used += count;
     j->written_chain = j->ends[((tail + count - 1) & mask) * 2 + 1];
     j->groups++;
-    j->slots_written += count;
     byline_set(&j->tail, tail + count);
     byline_journal_forget(j);
     return BYLINE_STEP_WROTE;
