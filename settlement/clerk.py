@@ -88,9 +88,9 @@ class Clerk:
             return
         self._share_arrivals(ledger)
         by_row = _by_row(ledger) if self._exits else {}
-        for case in self._exits:  # before anything more is there to be traded away
-            if case.ended is None and case.asked.vault in assets:
-                await self._freeze(by_row.get(case.asked.owner, []))
+        asking = {case.asked.owner: None for case in self._exits if case.ended is None and case.asked.vault in assets}
+        for row in asking:  # before anything more is there to be traded away; once, though it asks for several assets:
+            await self._freeze(by_row.get(row, []))  # a second time would be the operator's, for a reason of its own
         await self._book_deposits(ledger, assets)
         for case in self._exits:
             if case.asked.vault in assets:

@@ -650,13 +650,24 @@ class Settler:
                     return
                 pool = self._pool(life, coin.asset)
                 if state.pool != pool:
-                    touched = await self._chain.find(state.previous) if state.previous else None
-                    if touched is not None and (touched.checkpoint or 2**63) > (self._watcher.cursor or 0):
-                        raise Unavailable(f"the {vault} is ahead of the checkpoints")
+                    await self._check_shown(vault, self._listings[coin.asset].vault, state.previous)
                     reason = f"batch {number}: {vault} shows pool {state.pool}; the books say {pool}"
             if not reason:
                 return
         await self._halt(None, reason)
+
+    async def _check_shown(self, vault: str, address: str, digest: str) -> None:
+        """Whether a node that shows a vault as `digest` left it shows what the checkpoints read so far make of it."""
+        if not digest:
+            return
+        touched = await self._chain.find(digest)
+        if touched is None:
+            raise Unavailable(f"the node shows the {vault} as {digest} left it, and does not know that transaction")
+        checkpoint, latest = touched.checkpoint or 2**63, self._watcher.latest.get(address, 0)
+        if checkpoint > (self._watcher.cursor or 0):
+            raise Unavailable(f"the {vault} is ahead of the checkpoints")
+        if checkpoint < latest:
+            raise Unavailable(f"the node is stale: it shows the {vault} before checkpoint {latest}, which is read")
 
     def _pool(self, life: Life, asset: str) -> int:
         """What the vault must hold now: the batch's own figure, and what came beside the batches since."""

@@ -55,6 +55,8 @@ class Watcher:
         """ExitRequested, ExitCancelled and ExitPaid, oldest first."""
         self.beside: dict[str, int] = defaultdict(int)
         """Vault → units arrived less units left."""
+        self.latest: dict[str, int] = {}
+        """Vault → checkpoint of the last of its events that was read."""
         self.frozen: set[str] = set()
         """Accounts frozen for an exit, by name."""
         for _, payload in self._log.records():
@@ -95,6 +97,7 @@ class Watcher:
         self.cursor = seen.cursor
         batches = {(event.digest, event.vault) for event in seen.events if event.kind == "BatchCommitted"}
         for event in seen.events:
+            self.latest[event.vault] = event.checkpoint
             if event.kind == "Deposited" and (event.digest, event.vault) not in batches:
                 self.arrivals.append(event)
                 self.beside[event.vault] += event.amount

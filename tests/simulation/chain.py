@@ -6,6 +6,8 @@ effects become final with a checkpoint, some time later. What it does not promis
 lost, bytes that were given up arrive late, nodes lag behind, the coin is locked until an epoch ends, and a node shows
 effects that no checkpoint ever has: it takes them back.
 
+Wallets have transactions of their own with the vaults (`act`), which are in checkpoints as those of batches are.
+
 It keeps a record of each `send` and of what it has paid, for the auditor of settlement.
 """
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +26,19 @@ from engine.messages.errors import OutcomeUnknown, Refused, Unavailable
 from settlement.chain.encoding import address_text
 from settlement.chain.events import ChainEvent, decode_event
 from settlement.chain.localsui.calls import events_of
-from settlement.chain.localsui.contract import Commit, DepositMany, MoveAbort, Open, Operation, Vault, Withdraw
+from settlement.chain.localsui.contract import (
+    CancelExit,
+    ClaimExit,
+    Commit,
+    Deposit,
+    DepositMany,
+    MoveAbort,
+    Open,
+    Operation,
+    RequestExit,
+    Vault,
+    Withdraw,
+)
 from settlement.chain.localsui.model import ModelExecutor
 from settlement.chain.port import ChainInfo, Execution, Part, Signed, VaultListing, VaultState
 from tests.simulation.loop import Schedule
@@ -34,6 +48,11 @@ __all__ = ["ChainNode", "Sending", "SimulatedChain"]
 
 PACKAGE, ADMIN, CAP = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32
 HOUR_MS = 3_600_000
+HOUR_IN_MS = 5_000
+"""Virtual time in which an hour passes on the chain's clock: the least that an exit waits."""
+CLOCK_BEGINS_MS = 1_700_000_000_000
+WRONG_UNITS = 7_777_777
+"""That a node shows too many in a pool while it `is_wrong`."""
 
 
 class _Raw(msgspec.Struct, frozen=True):
@@ -75,16 +94,20 @@ class ChainNode:
         """Of each call: lost_request, lost_response, late, refuse, hang, stale, uncertified."""
         self.is_away = False
         self.is_locked = False
+        self.is_wrong = False
+        """A node shows pools that no vault has."""
         self.checkpoint_lag_ns = 0
         self.gas_version = 1
         self.vaults: dict[str, Vault] = {}
         self.assets: dict[tuple[str, int], str] = {}
-        """(digest, index) of an event → the asset of its vault. Vaults opened once more may share an address here."""
+        """(digest, index) of an event → the asset of its vault."""
         self.executed: dict[str, Execution] = {}
         self.executed_at: dict[str, int] = {}
         self.places: dict[str, tuple[int, int]] = {}
         """Batch and part of what was executed."""
         self.events: list[ChainEvent] = []
+        self.of_wallets: set[str] = set()
+        """Digests of their transactions."""
         self.committed: list[tuple[str, int, int]] = []
         """(asset, batch, part) in the order in which they took effect."""
         self.sendings: list[Sending] = []
@@ -97,9 +120,16 @@ class ChainNode:
         self.checkpoint = 1
         self.on_send: Callable[[int, Signed], None] = lambda batch, signed: None
         """Told of each batch's bytes when they come to the door, whatever becomes of them."""
+        self._opened = 0
         self._executor = ModelExecutor()
         self._old: dict[str, VaultState] = {}
         self._certified: set[str] = set()
+        self._uncertified: deque[Execution] = deque()
+        """Executed, and in no checkpoint that is shown yet; oldest first."""
+
+    def clock_ms(self) -> int:
+        """The chain's own, UTC."""
+        return CLOCK_BEGINS_MS + self.schedule.now_ns // MS * (HOUR_MS // HOUR_IN_MS)
 
     def draw(self, fault: str) -> bool:
         if self._apart.get(fault, self.random).random() < self.chances.get(fault, 0.0):
@@ -119,13 +149,44 @@ class ChainNode:
         self.gas_version += 1
         self.checkpoint += 1
         execution = self._run(raw, signed.digest)
-        self.executed[signed.digest] = execution
-        self.executed_at[signed.digest] = self.schedule.now_ns
+        self._note(execution)
         self.places[signed.digest] = raw.part.batch, raw.part.number
         if execution.success:
             refs = [payout.ref for coin in raw.part.coins for payout in coin.payouts]
             self.payouts |= {ref: (signed.digest, at in execution.skipped) for at, ref in enumerate(refs)}
         return self.shown(execution)
+
+    def act(self, asset: str, operation: Deposit | RequestExit | CancelExit | ClaimExit) -> bool:
+        """A transaction of a wallet's. False: the contract refuses it."""
+        before = self.vaults[asset]
+        try:
+            outcome = self._executor.run(operation, before)
+        except MoveAbort:
+            return False
+        self.uncertified = None
+        self.checkpoint += 1
+        digest = f"wallet{self.checkpoint}"
+        emitted, _ = events_of(operation, before, outcome.header, outcome.rows)
+        for index, one in enumerate(emitted):
+            found = decode_event(
+                f"{address_text(one.package)}::{one.module}::{one.name}", one.contents, address_text(PACKAGE),
+                checkpoint=self.checkpoint, digest=digest, index=index, at_ms=self.clock_ms(),
+            )  # fmt: skip
+            assert found is not None
+            self.assets[digest, index] = asset
+            self.events.append(found)
+            self.happened[found.kind] += 1
+        self._old = self.states()
+        self.vaults |= {asset: Vault(outcome.header, before.coin_type, PACKAGE, {**before.rows, **outcome.rows})}
+        self.touched = self.touched | {asset: digest}
+        self.of_wallets.add(digest)
+        self._note(Execution(digest, True, None, "", 1, self.checkpoint))
+        return True
+
+    def _note(self, execution: Execution) -> None:
+        self.executed[execution.digest] = execution
+        self.executed_at[execution.digest] = self.schedule.now_ns
+        self._uncertified.append(execution)
 
     def _checked(self, signed: Signed) -> _Raw:
         raw = msgspec.msgpack.decode(signed.raw, type=_Raw)
@@ -160,11 +221,16 @@ class ChainNode:
 
     def shown(self, execution: Execution) -> Execution:
         """With its checkpoint, once that is there: from then on always."""
-        age = self.schedule.now_ns - self.executed_at.get(execution.digest, self.schedule.now_ns)
-        if age >= self.checkpoint_lag_ns:
-            self._certified.add(execution.digest)
+        self.last_checkpoint()
         is_final = execution.digest in self._certified
         return execution if is_final else msgspec.structs.replace(execution, checkpoint=None)
+
+    def last_checkpoint(self) -> int:
+        """The last that is there: what was executed behind it is in none yet."""
+        waiting, before_ns = self._uncertified, self.schedule.now_ns - self.checkpoint_lag_ns
+        while waiting and self.executed_at[waiting[0].digest] <= before_ns:
+            self._certified.add(waiting.popleft().digest)
+        return (waiting[0].checkpoint or 1) - 1 if waiting else self.checkpoint
 
     def _run(self, raw: _Raw, digest: str) -> Execution:
         part = raw.part
@@ -175,7 +241,7 @@ class ChainNode:
             for coin in part.coins:
                 before = self.vaults[coin.asset]
                 vault = Vault(before.header, before.coin_type, before.package, dict(before.rows))
-                for operation in _operations(part, coin, raw.withdrawals[coin.asset], self.schedule.now_ns // MS):
+                for operation in _operations(part, coin, raw.withdrawals[coin.asset], self.clock_ms()):
                     outcome = self._executor.run(operation, vault)
                     emitted, _ = events_of(operation, vault, outcome.header, outcome.rows)
                     for one in emitted:
@@ -204,7 +270,8 @@ class ChainNode:
         return Execution(digest, True, None, "", 1, self.checkpoint, "", skipped)
 
     def open(self, asset: str, first_batch: int) -> VaultListing:
-        number = len(self.vaults) + 1
+        self._opened += 1
+        number = self._opened
         vault_id, coin_type = hashlib.sha256(b"%d" % number).digest(), f"0x{number:064x}::coin::COIN"
         header, _ = self._executor.open(
             Open(PACKAGE, coin_type, ADMIN, CAP, first_batch, HOUR_MS, vault_id, hashlib.sha256(vault_id).digest())
@@ -274,6 +341,11 @@ class SimulatedChain:
         states = node.uncertified.states if node.uncertified else node.states()
         if node.draw("stale"):
             states = node.states_of_a_lagging_node()
+        if node.is_wrong:
+            node.happened["wrong"] += 1
+            states = {
+                asset: msgspec.structs.replace(state, pool=state.pool + WRONG_UNITS) for asset, state in states.items()
+            }
         return {listing.asset: states[listing.asset] for listing in listings}
 
     async def sign(self, part: Part, listings: dict[str, VaultListing]) -> Signed:
@@ -333,17 +405,17 @@ class SimulatedChain:
         if known is None or self.node.draw("stale"):
             return None
         shown = self.node.shown(known)
-        if shown.checkpoint is not None:
+        if shown.checkpoint is not None and digest in self.node.places:
             self.node.sendings.append(Sending(*self.node.places[digest], digest, "found"))
         return shown
 
     async def head(self) -> int:
         await self._ask()
-        return self.node.checkpoint
+        return self.node.last_checkpoint()
 
     async def events(self, after: int, limit: int) -> tuple[int, list[ChainEvent]]:
         await self._ask()
-        last = min(self.node.checkpoint, after + limit)
+        last = min(self.node.last_checkpoint(), after + limit)
         return max(after, last), [event for event in self.node.events if after < event.checkpoint <= last]
 
     async def close(self) -> None: ...

@@ -15,13 +15,18 @@ The auditor of I11 reads what went over the chain's door and what the chain did;
   - at the end each withdrawal that was booked as paid is one payment of the vault, of its amount from its row, there is
     no other, and none is pending;
   - at the end the vaults hold what the core's balances say, row by row, and their pools are the sums.
+
+In half of the seeds wallets pay in on the chain and leave by it (`wallets.py` has their rules), and in some of these a
+node shows a wrong pool for a while: settlement halts, as it must, and a person resumes it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+import re
 import shutil
 import tempfile
 from collections import Counter, defaultdict
@@ -41,9 +46,10 @@ from settlement.settler import BatchRecord, SettlementSettings, Settler
 from settlement.watcher import Watcher
 from tests.simulation.auditor import Violation
 from tests.simulation.backup_store import BackupStore
-from tests.simulation.chain import ChainNode, Sending, SimulatedChain
+from tests.simulation.chain import WRONG_UNITS, ChainNode, Sending, SimulatedChain
 from tests.simulation.loop import Schedule, VirtualLoop
 from tests.simulation.network import MS
+from tests.simulation.wallets import STRANGER, Wallets
 from tests.support.real_core import RealCore
 
 __all__ = ["SettlementResult", "SettlementWorld", "audit_sendings", "run_settlement"]
@@ -91,10 +97,14 @@ class SimulatedStore:
 
 
 class LossyCommands:
-    """The core's door for the settler: requests and answers may be lost. `blame` hears what no checkpoint bears out."""
+    """The core's door for the settler: requests and answers may be lost. `blame` hears what no checkpoint bears out,
+    `took` of each command that came to the core, with its answer."""
 
-    def __init__(self, core: RealCore, node: ChainNode, blame: Callable[[Violation], None]) -> None:
-        self._core, self._node, self._blame = core, node, blame
+    def __init__(
+        self, core: RealCore, node: ChainNode, blame: Callable[[Violation], None],
+        took: Callable[[Mapping[str, Any], Mapping[str, Any]], None],
+    ) -> None:  # fmt: skip
+        self._core, self._node, self._blame, self._took = core, node, blame, took
 
     async def submit(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
         op, ref = command["op"], command.get("ref", "")
@@ -105,6 +115,7 @@ class LossyCommands:
         if self._node.draw("lost_command"):
             raise Unavailable("the core is not reachable (simulated)")
         answer = self._core.send(**command)
+        self._took(command, answer)
         if self._node.draw("lost_booking"):
             raise Unavailable("the answer is lost (simulated)")
         return answer
@@ -131,8 +142,12 @@ class SettlementWorld:
 
     chain_type = SimulatedChain
 
-    def __init__(self, seed: int, directory: Path, *, faulty: bool = True, has_backup: bool | None = None) -> None:
-        """`has_backup`: None: as the seed says; one of three has one. Who waits sends less while there are faults."""
+    def __init__(
+        self, seed: int, directory: Path, *, faulty: bool = True, has_backup: bool | None = None,
+        has_wallets: bool | None = None,
+    ) -> None:  # fmt: skip
+        """`has_backup`: None: as the seed says; one of three has one. Who waits sends less while there are faults.
+        `has_wallets`: None: as the seed says; every second has some."""
         self.result = SettlementResult(seed)
         self.random = random.Random(f"settlement-{seed}")
         self.schedule = Schedule()
@@ -157,6 +172,13 @@ class SettlementWorld:
         """Batch → the sequence of its cut."""
         self.withdrawals: list[dict[str, str]] = []
         """The commands of those that the core took."""
+        self.rows: dict[bytes, list[str]] = {}
+        """Row → the accounts of it."""
+        self.wallets = Wallets(
+            self.node, self.schedule, seed, ASSETS, self.rows, lambda: max(self.cuts, default=0),
+            lambda: (self.watcher.cursor or 0) if self.watcher is not None else 0,
+        )  # fmt: skip
+        self.has_wallets = seed % 2 == 0 if has_wallets is None else has_wallets
 
     def run(self, batches: int = 12) -> SettlementResult:
         before = logging.root.manager.disable
@@ -198,14 +220,19 @@ class SettlementWorld:
                     for name in ("lost", "damaged", "late", "away", "no_journal", "no_log")
                 }
             self.node.chances["uncertified"] = random.Random(f"uncertified-{self.result.seed}").choice([0.0, 0.05, 0.3])
+        if self.has_wallets:
+            self._draw_strange_events()
         for _ in range(batches):
             for _ in range(self.random.randrange(0, 6)):
                 self._move()
+            if self.has_wallets:
+                self.wallets.act()
             self._cut()
             if self.faulty:
                 self._trouble()
             self._pass(self.random.randrange(200, 4_000))
         self.node.chances = {}
+        self.wallets.is_calm = True
         self.node.is_away = self.node.is_locked = False
         self.node.checkpoint_lag_ns = 0
         self.node.uncertified = None
@@ -215,7 +242,9 @@ class SettlementWorld:
         for _ in range(3):  # what was paid is booked, and the booking is cut too
             self._pass(20_000)
             self._cut()
-        self._pass(60_000)
+        self._pass(30_000)
+        self.wallets.call_off()
+        self._pass(30_000)
         self._audit()
 
     def _cut(self) -> None:
@@ -234,6 +263,39 @@ class SettlementWorld:
             text = f"batch {batch}, cut at {self.cuts[batch]}, is sent, and the backup lacks {' and '.join(lacks)}"
             self.result.violations.append(Violation("I11", text))
 
+    def _draw_strange_events(self) -> None:
+        """In some worlds the wallet without an account opens one, and a node shows pools that no vault has."""
+        draw = self.wallets.random
+        if draw.random() < 0.5:
+            self.schedule.later(draw.randrange(10_000, 70_000) * MS, self._open_late)
+        if draw.random() < 0.5:
+            at_ns = self.schedule.now_ns + draw.randrange(2_000, 20_000) * MS
+            self.schedule.at(at_ns, lambda: setattr(self.node, "is_wrong", True))
+            self.schedule.at(at_ns + draw.randrange(3_000, 10_000) * MS, self._mend_pools)
+
+    def _open_late(self) -> None:
+        self._open("user:late", STRANGER)
+
+    def _open(self, account: str, row: bytes) -> None:
+        self.core.send(op="account", account=account, row=f"0x{row.hex()}")
+        self.rows[row] = [account]
+
+    def _mend_pools(self) -> None:
+        """The node is right again; who looks after settlement resumes it where it has halted for this, then or soon."""
+        self.node.is_wrong = False
+        self.schedule.later(SECOND, self._mend_pools)
+        if self.loop is None or not self.loop.is_alive or self.settler is None or self.settler.settled_batch is None:
+            return
+        shown = re.search(r"shows pool (\d+); the books say (\d+)$", self.settler.status()["halted"])
+        if shown is not None and int(shown[1]) - int(shown[2]) == WRONG_UNITS:
+            self.schedule.later(0, self._resume, self.loop)
+
+    def _resume(self) -> None:
+        assert self.settler is not None
+        with contextlib.suppress(JournalFailed):  # it died in that very moment: what it halts for stands, or does not
+            self.settler.resume("the node was wrong")
+            self.node.happened["resumed"] += 1
+
     def _pass(self, ms: int) -> None:
         self.schedule.run(self.schedule.now_ns + ms * MS)
 
@@ -249,7 +311,7 @@ class SettlementWorld:
 
         self.settler = Settler(
             self.core, self.chain_type(self.node), self.store, self.watcher, SETTINGS, on_batch,
-            LossyCommands(self.core, self.node, self.result.violations.append),
+            LossyCommands(self.core, self.node, self.result.violations.append, self.wallets.took),
             backup=self.backup.gate() if self.backup is not None else None,
         )  # fmt: skip
         settler = self.settler
@@ -300,8 +362,10 @@ class SettlementWorld:
         for asset, scale in ASSETS.items():
             self.core.send(op="asset", asset=asset, scale=scale, settled=True)
         for number, account in enumerate(self.accounts):
-            row = {"row": "0x" + f"{number + 1:064x}"} if number < 4 else {}
-            self.core.send(op="account", account=account, **row)
+            if number < 4:
+                self._open(account, (number + 1).to_bytes(32))
+            else:
+                self.core.send(op="account", account=account)
             for asset in ASSETS:
                 self.core.send(op="deposit", account=account, asset=asset, amount="1000", ref=self._ref())
 
@@ -350,6 +414,10 @@ class SettlementWorld:
         self.result.violations += audit_sendings(self.node.sendings)
         self._compare_payments()
         self._compare_money()
+        held: Counter[str] = Counter()
+        for row in self.core.core.balances():
+            held[self.core.directory.accounts[int(row["account"])].name] += int(row["held"])
+        self.result.violations += self.wallets.audit(held)
 
     def _compare_payments(self) -> None:
         """No withdrawal may be pending, and what the vaults have paid is those that were booked as paid."""
@@ -384,6 +452,8 @@ class SettlementWorld:
             asset = self.core.directory.assets[int(row["asset"])].name
             own = bytes(entry.row) if entry.mask & 4 or any(entry.row) else None
             totals[asset][chain_row(entry.name, own)] += int(row["available"]) + int(row["held"])
+        for (asset, owner), units in self.wallets.unbooked().items():
+            totals[asset][owner] += units
         for asset, expected in totals.items():
             vault = self.node.vaults[asset]
             held = {who: amount for who, amount in vault.balances.items() if amount}
@@ -419,12 +489,13 @@ def audit_sendings(sendings: list[Sending]) -> list[Violation]:
 
 
 def run_settlement(
-    seed: int, *, world: type[SettlementWorld] = SettlementWorld, batches: int = 12, has_backup: bool | None = None
-) -> SettlementResult:
-    """A whole run of one seed. `has_backup`: None: as the seed says."""
+    seed: int, *, world: type[SettlementWorld] = SettlementWorld, batches: int = 12, has_backup: bool | None = None,
+    has_wallets: bool | None = None,
+) -> SettlementResult:  # fmt: skip
+    """A whole run of one seed. `has_backup`, `has_wallets`: None: as the seed says."""
     memory = Path("/dev/shm")
     scratch = Path(tempfile.mkdtemp(prefix="byline-sim-", dir=memory if memory.is_dir() else None))
     try:
-        return world(seed, scratch, has_backup=has_backup).run(batches)
+        return world(seed, scratch, has_backup=has_backup, has_wallets=has_wallets).run(batches)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

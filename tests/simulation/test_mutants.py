@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,13 @@ from persistence import evidence, recovery, segments, snapshot
 from persistence.event_log import published_end
 from persistence.shipped import Shipped
 from settlement.batch import Life, PartRefused, State
+from settlement.chain.localsui.contract import Withdraw
 from settlement.chain.port import Execution, VaultListing
+from settlement.clerk import Clerk
 from settlement.netting import Netting
 from settlement.settler import Settler
 from settlement.submitter import Submitter
+from tests.simulation import chain
 from tests.simulation.disk import FaultyDisk
 from tests.simulation.exchange import journal_paths
 from tests.simulation.projection import Projection
@@ -433,7 +438,53 @@ def test_a_withdrawal_that_is_never_paid_is_missed(monkeypatch: pytest.MonkeyPat
     """Its money stays held for ever: no batch breaks by it, and no balance."""
     whole = Netting._payouts
     monkeypatch.setattr(Netting, "_payouts", lambda self, *given: ({}, whole(self, *given)[1]))
-    assert _settled(range(2)) == {"I12"}
+    assert _settled(range(2)) == {"I12", "I2"}
+
+
+WITH_WALLETS = range(0, 12, 2)
+"""Seeds in which wallets pay in on the chain and leave by it."""
+
+
+def test_a_deposit_of_the_chain_that_is_booked_again_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ref is another with each try, so nothing says that it is the same."""
+    whole, tries = Clerk._submit, itertools.count()
+
+    async def anew(self: Clerk, command: dict[str, Any], event: str, status: str) -> None:
+        if command["op"] == "deposit":
+            command = command | {"ref": f"{command['ref']}.{next(tries)}"}
+        await whole(self, command, event, status)
+
+    assert _settled(WITH_WALLETS) == set()
+    monkeypatch.setattr(Clerk, "_submit", anew)
+    assert "I11" in _settled(WITH_WALLETS[:2])
+
+
+def test_an_exit_that_leaves_no_account_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the chain has paid is given back, as if the exit had been called off."""
+    whole = Clerk._read
+
+    def forgetful(self: Clerk) -> None:
+        whole(self)
+        for case in self._exits:
+            if case.ended is not None:
+                case.ended = msgspec.structs.replace(case.ended, kind="ExitCancelled", amount=0)
+
+    monkeypatch.setattr(Clerk, "_read", forgetful)
+    assert "I11" in _settled(WITH_WALLETS[:2])
+
+
+def test_a_payout_that_a_transaction_carries_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = chain._operations
+
+    def twice(*given: Any) -> list[Any]:
+        operations = whole(*given)
+        last = operations[-1]
+        again = [replace(last, number=last.number + 1)] if isinstance(last, Withdraw) else []
+        return operations + again
+
+    monkeypatch.setattr(chain, "_operations", twice)
+    violations = run_settlement(WITH_WALLETS[0]).violations
+    assert any(one.invariant == "I11" and "were paid 2 times, booked" in one.text for one in violations), violations
 
 
 def _asked_less(lacks: Any, **less: int) -> Any:

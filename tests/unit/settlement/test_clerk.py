@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.messages.errors import Unavailable
@@ -120,6 +121,22 @@ def test_the_payers_reference_is_read_and_shown_as_harmless_text(reference: byte
     event = decode_event("0x1::settlement::Deposited<0x2::x::X>", contents, "0x1", checkpoint=1, digest="d", index=0)
     assert event is not None and (event.owner, event.amount) == (ROW, 5)
     assert (event.reference, event.reference_text) == (reference, shown)
+
+
+async def test_exits_of_two_assets_asked_at_once_freeze_once_so_that_their_end_opens_the_account(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen twice it was held for frozen by the operator too, and stayed so for good."""
+    other = "0x" + "78" * 32
+    monkeypatch.setitem(ASSETS, other, "INK")
+    world.core.send(op="deposit", account="user:a", asset="INK", amount="5", ref="ink")
+    for kind, amount in (("ExitRequested", 100), ("ExitCancelled", 0)):
+        event = world.chain.happens(kind, amount)
+        world.chain.checkpoints[-1].append(msgspec.structs.replace(event, vault=other, index=1))
+        await world.settle()
+        assert world.is_frozen() == (kind == "ExitRequested")
+    statuses = [command["status"] for command in world.core.commands if command["op"] == "account"]
+    assert statuses == ["frozen", "active"]
 
 
 async def test_the_settlers_own_faucet_deposit_is_no_news(world: World) -> None:
