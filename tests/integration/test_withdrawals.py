@@ -230,6 +230,21 @@ async def test_an_address_must_be_on_the_list_and_old_enough(world: World) -> No
     assert answer.status_code == 204 and await world.data("GET", "/v1/users/me/withdrawal-addresses") == []
 
 
+async def test_a_wallet_that_is_linked_behind_a_withdrawal_lets_nothing_go_to_it(world: World) -> None:
+    await world.data("POST", "/v1/users/me/withdrawal-addresses", json={"address": OTHER})
+    document = await world.ask("10", address=OTHER)
+    await world.confirm(document)
+    await world.sql("UPDATE money.withdrawal SET not_before = now()")
+    await world.sql("UPDATE money.withdrawal_address SET usable_at = now(), removed_at = now()")
+    link = """INSERT INTO identity.wallet (id, account_id, chain, address, scheme, public_key, is_primary, linked_at)
+        SELECT $1, account_id, chain, decode($2, 'hex'), scheme, public_key, false, now() FROM identity.wallet
+        WHERE address = decode($3, 'hex')"""
+    await world.sql(link, uuid4(), OTHER[2:], world.wallet.address[2:])
+    assert await world.desk.released([document["ref"]]) == {}, "else a link would be a way around the list's delay"
+    await world.sql("UPDATE identity.wallet SET linked_at = now() - interval '1 day'")
+    assert await world.desk.released([document["ref"]]) == {document["ref"]: bytes.fromhex(OTHER[2:])}
+
+
 FORMS = {
     "capitals": "0x" + "EE" * 32, "a prefix in capitals": "0X" + "ee" * 32, "no prefix": "ee" * 32,
     "space before": " " + OTHER, "space behind": OTHER + " ", "a zero byte behind": OTHER + "\0",

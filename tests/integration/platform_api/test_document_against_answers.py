@@ -1,5 +1,6 @@
 """Requests made of the OpenAPI document, good and bad: no answer is our own failure, none has a status, a type or a
-body that the document does not have, and each route does what it is for at least once.
+body that the document does not have, what breaks the schema is refused, and each route does what it is for at least
+once.
 
 A real server, PostgreSQL and core are asked, for things that are there: where a generated request names a work or a
 licence, it names one of the caller's, two times of three, so that it gets behind the look-up of its route. Where none
@@ -24,9 +25,12 @@ import uvicorn
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.core.failures import FailureGroup
+from schemathesis.core.parameters import ParameterLocation
+from schemathesis.core.transport import Response
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    negative_data_rejection,
     response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
@@ -38,6 +42,7 @@ from tests.support.every_sort import EverySort, core_with_markets
 
 CHECKS = [
     status_code_conformance, content_type_conformance, response_headers_conformance, response_schema_conformance,
+    negative_data_rejection,
 ]  # fmt: skip
 WAYS = ("GET", "PUT", "PATCH", "POST", "DELETE")
 """In this order: what is deleted has been asked for."""
@@ -103,14 +108,19 @@ class Door:
         return response
 
     def generated(self, case, turn):
-        """A request of the document, of things that are there; each third stays as it was made."""
+        """A request of the document, of things that are there; each third stays as it was made, and so does the part
+        of one that breaks the schema: its ids may be what does."""
         own = self.things.own.get(case.operation.label, {})
         ids = self.things.ids | {name: [id_] for name, id_ in own.get("json", {}).items() if name.endswith("_id")}
+        broken = {place for place, part in case.meta.components.items() if part.mode.is_negative}
         if turn % 3 != 2:
-            for name in case.path_parameters or ():
-                case.path_parameters[name] = own.get("path", {}).get(name) or one_of(ids, name, turn)
-            case.query = named(case.query, ids, turn)
-            case.body = named(case.body, ids, turn)
+            if ParameterLocation.PATH not in broken:
+                for name in case.path_parameters or ():
+                    case.path_parameters[name] = own.get("path", {}).get(name) or one_of(ids, name, turn)
+            if ParameterLocation.QUERY not in broken:
+                case.query = named(case.query, ids, turn)
+            if ParameterLocation.BODY not in broken:
+                case.body = named(case.body, ids, turn)
         headers = own.get("bearer", self.bearer)
         return self.ask(
             case.method,
@@ -164,7 +174,7 @@ def door(api_dsn, tmp_path_factory):
 def test_answers_are_as_the_document_says(door):
     document = openapi_document()
     chosen = int(os.environ.get("BYLINE_DOCUMENT_SEED", zlib.crc32(json.dumps(document, sort_keys=True).encode())))
-    operations = [found.ok() for found in schemathesis.openapi.from_dict(document).get_all_operations()]
+    operations = operations_of(document)
     operations.sort(key=lambda operation: WAYS.index(operation.method.upper()))
     wrong, asked, broken = [], 0, 0
     for operation in operations:
@@ -176,6 +186,29 @@ def test_answers_are_as_the_document_says(door):
     assert not wrong, f"seed {chosen}\n\n" + "\n\n".join(wrong)
     assert asked > 100 * EXAMPLES
     assert broken >= 100 * ((EXAMPLES - 1) // 2)
+
+
+def operations_of(document):
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.generation.update(with_security_parameters=False)  # the bearer would go over what they break
+    return [found.ok() for found in schema.get_all_operations()]
+
+
+class TakesAll:
+    """A door behind which every route answers whatever comes as if it were good."""
+
+    def generated(self, case, turn):
+        request = requests.Request(case.method, "http://127.0.0.1/").prepare()
+        good = b'{"success": true}'
+        return Response(200, {"content-type": ["application/json"]}, good, request, elapsed=0.1, verify=True)
+
+
+def test_a_route_that_takes_what_breaks_the_schema_is_found():
+    document = openapi_document()
+    operation = next(each for each in operations_of(document) if each.label == "POST /v1/orders/estimate")
+    answers, failures, broken = ask_for(TakesAll(), operation, document, 7)
+    assert all(map(is_good, answers)) and broken >= 3
+    assert sum("Invalid data should have been rejected" in failure for failure in failures) == broken
 
 
 def ask_for(door, operation, document, chosen):

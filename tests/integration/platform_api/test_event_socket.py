@@ -376,6 +376,37 @@ def test_an_event_without_a_line_reaches_nobody_but_those_it_names():
     assert telling.channel == f"user:{account}" and telling.everybody is None and "for_accounts" not in telling.inside
 
 
+async def test_who_takes_part_no_longer_is_inside_no_longer(world, served):
+    _, _, bearer = await creator(world, "Quill")
+    helper, theirs = await world.sign_in()
+    work = await story(world, bearer)
+    path, content = f"/v1/works/{work['id']}", f"content:{work['id']}"
+
+    async def take_part(*lines):
+        body = {"collaborators": list(lines)}
+        pending = (await world.data("PUT", f"{path}/collaborators", headers=bearer, json=body))["pending"]
+        consent = {"change_id": pending["id"], "agree": True}
+        await world.data("POST", f"{path}/collaborators/consent", headers=theirs, json=consent)
+        await world.settle()
+
+    await take_part({"account_id": helper["account_id"], "role": "Proof reader", "share_bps": 0})
+    async with served(**bearer_of(theirs)) as page:
+        assert (await page.subscribe(content))["access"] == "own"
+        one, two = [await chapter(world, bearer, work, title) for title in ("One", "Two")]
+        await world.data("POST", f"/v1/chapters/{one['id']}/publish", headers=bearer)
+        await world.settle()
+        assert [event["type"] for _, event in await page.heard()] == ["chapter.published"]
+        await take_part()
+        while rechecks := world.kernel.service(LiveService)._tasks:
+            await asyncio.gather(*rechecks)
+        await world.data("POST", f"/v1/chapters/{two['id']}/publish", headers=bearer)
+        await world.settle()
+        await page.ask("ping")
+        told = [(message["type"], message.get("code")) for message in page.events]
+        assert told == [("event", None), ("error", "unknown_channel")]
+        assert page.events[0]["event"]["type"] == "work.collaborators_changed", "the last that they hear"
+
+
 async def test_what_was_never_public_stays_inside(world, served):
     _, _, bearer = await creator(world, "Quill")
     work, _ = await published(world, bearer, "Open")

@@ -102,6 +102,21 @@ async def test_core_down_in_the_middle_of_a_payment_leaves_it_whole_after_recove
     assert await told(world, waits["id"]) == ["license.activated"]
 
 
+async def test_money_that_comes_when_the_time_it_is_for_is_over_goes_back(world):
+    owner_id, owner, work = await owner_of_work(world)
+    buyer_id, buyer = await studio(world, "100")
+    waits = await issued(world, owner, work, buyer_id, base_fee="10", duration="P5D")
+    world.core.lose.append("request")
+    await world.data("POST", f"/v1/licenses/{waits['id']}/pay", headers=keyed(buyer))
+    world.core.lose.clear()
+    await aged(world, waits["id"], 30)
+    await world.settle()
+    await world.settle()
+    assert units(world, f"user:{buyer_id}") == (100_000_000, 0) and payable(world, owner_id) == 0
+    assert (await licence(world, buyer, waits["id"]))["status"] == "expired"
+    assert "license.activated" not in await told(world, waits["id"])
+
+
 async def test_money_that_comes_for_a_revoked_licence_goes_back(world):
     _, owner, work = await owner_of_work(world)
     buyer_id, buyer = await studio(world, "100")

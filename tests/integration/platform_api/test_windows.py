@@ -8,7 +8,7 @@ import pytest
 
 from platform_api.app import openapi_document
 from tests.integration.platform_api.test_works import story
-from tests.support.licences import issued, keyed, owner_of_work, studio, sweep, world
+from tests.support.licences import chain, issued, keyed, owner_of_work, studio, sweep, world
 
 __all__ = ["world"]
 
@@ -302,3 +302,15 @@ async def test_studio_opens_windows_within_its_licence_to_distribute(world):
     assert [(row["id"], row["status"]) for row in shown] == [(planned["id"], "closed")]
     assert later["id"] not in [row["id"] for row in shown], "what was only planned is cancelled"
     assert await told(world, planned["id"]) == ["window.opened", "window.closed"]
+
+
+async def test_who_has_a_licence_below_one_that_is_suspended_opens_no_window(world):
+    work, parties, licences = await chain(world, 2)
+    _, below = parties[2]
+    right = {"license_id": licences[1]["id"], "first": 1}
+    status = "UPDATE licensing.license SET status = $2 WHERE id = $1"
+    await world.sql(status, UUID(licences[0]["id"]), "suspended")
+    assert (await world.data("GET", f"/v1/licenses/{licences[1]['id']}", headers=below))["status"] == "active"
+    assert reason(await window(world, below, work, **right)) == (403, "license_not_valid")
+    await world.sql(status, UUID(licences[0]["id"]), "active")
+    await made(world, below, work, **right)
