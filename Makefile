@@ -56,7 +56,7 @@ faults: build
 	@$(BIN)/python -m tests.faults --seeds $(SEEDS) --kills $(KILLS) --first $(FIRST) --out $(OUT) $(ARGS)
 
 mutants: build
-	@BYLINE_MUTANTS=1 $(BIN)/python -m pytest tests/simulation/test_planted.py tests/simulation/test_mutants.py \
+	@TEST_MUTANTS=1 $(BIN)/python -m pytest tests/simulation/test_planted.py tests/simulation/test_mutants.py \
 		tests/faults/test_kills_planted.py
 
 fuzz: build
@@ -64,8 +64,9 @@ fuzz: build
 	@$(BIN)/python -m tests.fuzz --runs $(RUNS)
 
 full: build
-	@BYLINE_STORM=5000 BYLINE_READERS=1000 BYLINE_OUTAGE_BATCHES=360 $(BIN)/python -m pytest \
-		tests/faults/test_reconnect_storm.py tests/faults/test_fan_out_killed.py tests/integration/test_settlement_faults.py
+	@TEST_STORM=5000 TEST_READERS=1000 TEST_OUTAGE_BATCHES=360 TEST_DATABASE_OUTAGE_S=600 $(BIN)/python -m pytest \
+		tests/faults/test_reconnect_storm.py tests/faults/test_fan_out_killed.py tests/integration/test_settlement_faults.py \
+		tests/integration/test_exchange.py::test_f50_trading_goes_on_without_database_and_chain_and_both_catch_up
 
 lint: build
 	@$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """The process of market data is killed, or has no memory left, while readers watch and orders go on (F21, F26).
 
-Here a hundred readers; the thousand of the scenario with `BYLINE_READERS=1000`.
+Here a hundred readers; the thousand of the scenario with `TEST_READERS=1000`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.core_process import MARKET, CoreProcess
 from tests.support.raw import RawClient
 from tests.support.waiting import HANG_S
 
-READERS = int(os.environ.get("BYLINE_READERS", "100"))
+READERS = int(os.environ.get("TEST_READERS", "100"))
 AT_ONCE = 20
 COMERS_MAX = 4_000
 """Connections that are made to a fan-out without memory before it is said to have enough of it."""

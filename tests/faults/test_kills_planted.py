@@ -1,6 +1,6 @@
 """Bugs planted in the processes of an exchange that is killed: the audit must tell.
 
-Those that cost another exchange, or a run of the C compiler too, come with BYLINE_MUTANTS=1 (`make mutants`).
+Those that cost another exchange, or a run of the C compiler too, come with TEST_MUTANTS=1 (`make mutants`).
 """
 
 from __future__ import annotations
@@ -36,11 +36,6 @@ CLEARED = "self._sequencer.cancel_only = self._is_clearing or self._told_status"
 KEPT = "    cdef uint32_t slot = own_ref(s, name, REF_POSTED, not_after)\n"
 
 
-@pytest.fixture(autouse=True)
-def no_setting_of_an_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("BYLINE_MUTANTS", raising=False)
-
-
 def planted(folder: Path, *bugs: Bug) -> dict[str, str]:
     """The environment of processes that have them."""
     found = {name: path for bug in bugs for name, path in build(bug, folder / "planted").items()}
@@ -58,14 +53,14 @@ async def test_a_withdrawal_paid_twice_and_orders_that_outlive_the_session_they_
         assert any(re.search(what, text) for text in found.failures), (what, found.failures)
 
 
-@pytest.mark.skipif(os.environ.get("BYLINE_MUTANTS") != "1", reason="set BYLINE_MUTANTS=1: it starts an exchange")
+@pytest.mark.skipif(os.environ.get("TEST_MUTANTS") != "1", reason="set TEST_MUTANTS=1: it starts an exchange")
 async def test_batches_that_do_not_wait_for_the_backup_are_told(tmp_path: Path) -> None:
     bug = Bug("settlement/settler.py", ((GATE, ""),))
     found = await run_kills(tmp_path, ["all unshipped"], seed=1, batch_s=3, environment=planted(tmp_path, bug))
     assert any("the backup knows of no such bytes" in text for text in found.failures), found.failures
 
 
-@pytest.mark.skipif(os.environ.get("BYLINE_MUTANTS") != "1", reason="set BYLINE_MUTANTS=1: it starts an exchange")
+@pytest.mark.skipif(os.environ.get("TEST_MUTANTS") != "1", reason="set TEST_MUTANTS=1: it starts an exchange")
 async def test_an_exchange_that_takes_no_order_behind_its_first_crash_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +70,7 @@ async def test_an_exchange_that_takes_no_order_behind_its_first_crash_is_told(
     assert any("of k0 in INK-USDC is taken: refused cancel_only" in text for text in found.failures), found.failures
 
 
-@pytest.mark.skipif(os.environ.get("BYLINE_MUTANTS") != "1", reason="set BYLINE_MUTANTS=1: it runs the C compiler")
+@pytest.mark.skipif(os.environ.get("TEST_MUTANTS") != "1", reason="set TEST_MUTANTS=1: it runs the C compiler")
 async def test_a_transfer_that_moves_its_money_again_when_it_is_said_again_is_told(tmp_path: Path) -> None:
     bug = Bug(
         "engine/refs.pyx",

@@ -6,7 +6,7 @@ with no more than a few handshakes taken meanwhile. Counts, and no times: what t
 The loop is that of the exchange's processes, uvloop; acks are in mode `memory`, so that the count of turns is the
 loop's and not that of the disk, which another thread writes.
 
-Here two hundred and fifty clients; the five thousand of the scenario with `BYLINE_STORM=5000`, which is too much
+Here two hundred and fifty clients; the five thousand of the scenario with `TEST_STORM=5000`, which is too much
 processor time for every run of the suite.
 """
 
@@ -26,7 +26,7 @@ from tests.support.gateway import MARKET, Exchange, exchange
 from tests.support.raw import RawClient
 from tests.support.waiting import HANG_S
 
-CLIENTS = int(os.environ.get("BYLINE_STORM", "250"))
+CLIENTS = int(os.environ.get("TEST_STORM", "250"))
 SESSIONS_OF_A_KEY = 100
 QUIET_COMMANDS = 100
 TURNS_TO_SPARE = 2

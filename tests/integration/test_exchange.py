@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import asyncpg
@@ -26,6 +27,8 @@ from tests.support.waiting import answers, until
 from tests.unit.platform_api.test_sui_signature import Wallet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+DATABASE_OUTAGE_S = float(os.environ.get("TEST_DATABASE_OUTAGE_S", "0"))
+"""Beyond the time of fifty orders; the scenario's ten minutes are too long for every run."""
 
 
 def run(*argv: str, **options) -> subprocess.CompletedProcess:
@@ -163,6 +166,14 @@ async def test_f50_trading_goes_on_without_database_and_chain_and_both_catch_up(
         for number in range(50):
             answer = await client.place("INK-USDC", f"x{number}", "buy", "limit", size="1", price="2")
             assert answer["event"] == "accepted"
+        over, number = time.monotonic() + DATABASE_OUTAGE_S, 0
+        while time.monotonic() < over:
+            answer = await client.place("INK-USDC", f"y{number}", "buy", "limit", size="1", price="2")
+            assert answer["event"] == "accepted"
+            answer = await client.cancel(client_id=f"y{number}")
+            assert answer["event"] == "canceled", answer
+            number += 1
+            await asyncio.sleep(0.05)
         sequence = answer["sequence"]
         os.kill(database, signal.SIGCONT)
         os.kill(exchange.pid("postgres"), signal.SIGCONT)

@@ -53,7 +53,7 @@ from tests.support.sui_owner import Owner
 __all__ = ["bench"]
 
 UNIT = 10**6
-OUTAGE_BATCHES = int(os.environ.get("BYLINE_OUTAGE_BATCHES", "30"))
+OUTAGE_BATCHES = int(os.environ.get("TEST_OUTAGE_BATCHES", "30"))
 """Sealed while the chain is away; an hour of them are 360."""
 
 

@@ -1,6 +1,6 @@
 """Bugs in a copy of the production sources, the compiled ones too: worlds must tell what each breaks.
 
-Those that no other test here plants run always, all of them with BYLINE_MUTANTS=1 (`make mutants`): each costs a run of
+Those that no other test here plants run always, all of them with TEST_MUTANTS=1 (`make mutants`): each costs a run of
 the C compiler. What is planted in Python parts by a test itself is in test_mutants.py.
 """
 
@@ -223,7 +223,7 @@ MORE = {
     "a sync left out": (Bug(WRITER, ((SYNC, ""),), ("persistence.ring",)), POWER, "I8"),
     "a failed sync tried again": (Bug(WRITER, ((SYNC, SYNC_TWICE),), ("persistence.ring",)), FAILED_SYNC, "I8"),
 }  # fmt: skip
-IS_WHOLE = os.environ.get("BYLINE_MUTANTS") == "1"
+IS_WHOLE = os.environ.get("TEST_MUTANTS") == "1"
 
 
 @pytest.mark.parametrize("name", {**ALWAYS, **(MORE if IS_WHOLE else {})})
