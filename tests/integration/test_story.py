@@ -19,6 +19,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pypdfium2
 import pytest
@@ -74,6 +75,7 @@ async def test_a_writer_a_studio_and_two_traders(
             assert total(await studio.data("GET", "/v1/users/me/balances"), "USDC") == CARD - FEE
             await books(exchange, work, payees)
             await papers(staff, payees, work)
+            await statements(exchange, staff, payees, work)
             await outsider(http, work, licence)
             tell_the_example(exchange)
     finally:
@@ -250,11 +252,7 @@ async def books(exchange: ExchangeProcess, work: dict[str, Any], payees: dict[st
 
 
 async def papers(staff: Person, payees: dict[str, Person], work: dict[str, Any]) -> None:
-    """Each payee's report of the last thirty days, as JSON, CSV and PDF; the running month cannot be closed.
-
-    Nobody waits here for a month to end: statements of closed months are in
-    `platform_api/test_royalties.py`, over entries whose time was changed in the database.
-    """
+    """Each payee's report of the last thirty days, as JSON, CSV and PDF; the running month cannot be closed."""
     for name, person in payees.items():
         path = "/v1/royalties/report"
         report = await person.data("GET", path)
@@ -273,6 +271,40 @@ async def papers(staff: Person, payees: dict[str, Person], work: dict[str, Any])
             assert "".join(word.split()) in "".join(text.split()), word
     closed = await staff.answer("POST", "/v1/admin/royalties/runs", period=f"{datetime.now(UTC):%Y-%m}")
     assert (closed.status_code, closed.json()["error"]["details"]["reason"]) == (409, "period_open")
+
+
+async def statements(
+    exchange: ExchangeProcess, staff: Person, payees: dict[str, Person], work: dict[str, Any]
+) -> None:
+    """Each payee's statement of the month in which the fee was paid.
+
+    Nobody waits here for a month to end: what was booked is put into the month before in the database. All else is
+    asked for as a platform's staff and its people ask.
+    """
+    database = await asyncpg.connect(exchange.status("postgres")["url"])
+    try:
+        moved_back = "UPDATE royalties.entry SET happened_at = happened_at - interval '31 days'"
+        assert await database.execute(moved_back) == f"UPDATE {len(payees)}"
+        await database.execute("SELECT royalties.sum_again()")
+        period = f"{await database.fetchval('SELECT max(happened_at) FROM royalties.entry'):%Y-%m}"
+    finally:
+        await database.close()
+    runs = "/v1/admin/royalties/runs"
+    await staff.data("POST", runs, period=period)
+    run = await answers(lambda: staff.data("GET", f"{runs}/{period}"), lambda found: found["state"] != "open")
+    assert (run["state"], run["statements"]) == ("closed", len(payees))
+    for name, person in payees.items():
+        (closed,) = await person.data("GET", "/v1/royalties/statements")
+        found = await person.data("GET", f"/v1/royalties/statements/{closed['id']}")
+        (line,) = found["lines"]
+        assert found["statement"] == closed and (closed["period"], closed["asset"]) == (period, "USDC")
+        sums = [Decimal(closed[part]) for part in ("opening", "earned", "reversed", "paid", "closing")]
+        assert sums == [0, PARTS[name], 0, 0, PARTS[name]] and Decimal(line["amount"]) == PARTS[name]
+        assert (line["kind"], line["work_title"], Decimal(line["gross"])) == ("earned", work["title"], FEE)
+        batch = await person.data("GET", f"/v1/settlement/batches/{line['batch']}")
+        assert batch["status"] == "final" and line["digests"] and set(line["digests"]) <= set(batch["digests"])
+        (held,) = await person.data("GET", "/v1/royalties/balance")
+        assert Decimal(held["payable"]) + Decimal(held["held"]) == Decimal(closed["closing"])
 
 
 async def agree(exchange: ExchangeProcess, folder: Path, people: list[Person], batch: int) -> None:
