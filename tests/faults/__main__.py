@@ -119,7 +119,7 @@ def _seeds(count: int, first: int, progress: Progress, console: Console) -> repo
     sums, began = report.Seeds(first=first), time.monotonic()
     if not count:
         return sums
-    from tests.simulation.budget import SeedResult, pace, run_seeds
+    from tests.simulation.budget import SeedResult, lacks, pace, run_seeds
 
     task, results = progress.add_task("seeds", total=count), list[SeedResult]()
 
@@ -141,6 +141,8 @@ def _seeds(count: int, first: int, progress: Progress, console: Console) -> repo
 
     run_seeds(count, first=first, on_seed=take, processes=os.cpu_count() or 1)
     sums.seconds, sums.pace = time.monotonic() - began, pace(results)
+    if missing := lacks(sums.outcomes):
+        sums.failures.append(missing)
     return sums
 
 

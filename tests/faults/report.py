@@ -30,6 +30,8 @@ OUTCOMES = {
     "snapshot_whole": "snapshots that got their names, by production's writer once the journal was durable up to them",
     "told_busy": "orders and money told `busy` by a full queue",
     "passed_others": "cancels and the like taken while others were told `busy`",
+    "short_queue": "worlds with a short queue, all of them whole",
+    "overloaded": "of these, worlds in which at least 24 orders were told `busy`, and 8 cancels taken meanwhile",
     "receipts": "signed receipts of clients, verified, and compared with the journal and with the state replayed",
 }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.__main__ import explain
-from tests.simulation.world import draw_plan, run_seed
+from tests.simulation.budget import lacks
+from tests.simulation.world import SHORT_QUEUE, draw_plan, run_seed
 
 SEEDS, GROUP = 200, 5
 
@@ -32,6 +33,14 @@ def test_every_invariant_holds_in_any_world(first: int) -> None:
         result = run_seed(seed)
         assert not result.violations, explain(draw_plan(seed), result, tries=30)
         assert result.replies > 100, "the world was not silent"
+
+
+def test_a_world_with_a_short_queue_is_overloaded_and_seeds_that_are_not_prove_nothing() -> None:
+    seed = next(seed for seed in range(SEEDS, SEEDS + 100) if draw_plan(seed).queue == SHORT_QUEUE)
+    result = run_seed(seed)
+    assert not result.violations and result.faults["press"] and result.outcomes["overloaded"] == 1, result.outcomes
+    assert "29 of 40 worlds" in lacks({"short_queue": 40, "overloaded": 29})
+    assert not lacks({"short_queue": 40, "overloaded": 30}) and not lacks({"short_queue": 5})
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,22 @@ class Trader(Actor):
         if self.random.random() < 0.04:
             self.client.say(order)  # a message that is sent twice
 
+    def press(self, count: int) -> None:
+        """So many orders at once, every fourth of them to rest, and a moment later cancels of some of these."""
+        resting = []
+        for number in range(count):
+            client_id = self._new_id()
+            place(self.client, client_id, **({"tif": "ioc"} if number % 4 else {}))
+            if number % 4 == 0:
+                resting.append(client_id)
+
+        def give_up() -> None:
+            if self.client.is_live:
+                for client_id in resting[:8]:
+                    self.client.say({"op": "cancel", "client_id": client_id})
+
+        self.schedule.later(400 * MS, give_up)
+
     def _some(self) -> str:
         return self.random.choice(sorted(self.orders))
 

@@ -55,7 +55,10 @@ from tests.simulation.records import RecordClient
 from tests.simulation.traders import MARKETS, Hostile, Operator, Trader, setup
 from tests.support.disk import Node
 
-__all__ = ["EDITION", "SHORT_QUEUE", "Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly", "run_seed"]
+__all__ = [
+    "EDITION", "OVERLOADED", "SHORT_QUEUE", "Fault", "Plan", "Result", "World", "draw_plan", "prepared", "quietly",
+    "run_seed",
+]  # fmt: skip
 
 SECOND = 1_000 * MS
 FOREVER = 1 << 62
@@ -82,10 +85,10 @@ NAME_ERRORS = (errno.EIO, errno.EIO, errno.ENOSPC)
 DAMAGE = ("flip", "misdirect", "lie", "old_block", "lost_middle")
 SNAPSHOT_DAMAGE = ("snapshot_flip", "snapshot_cut", "snapshot_zeros")
 """Of what is derived: a start passes over it, and nothing is lost. Counted where there was a snapshot to damage."""
-EDITION = 5
+EDITION = 6
 """Of plans. What a later one adds is drawn from dice of its own, so that the plan of an earlier one stays what it was:
 0 has no faults of names, 1 no clients that send records, 2 no short queue and no receipts, 3 no damaged snapshots, 4 no
-reads that fail."""
+reads that fail, 5 nobody who presses while the disk stands."""
 RECEIPTS = 0.08
 """The share of the commands of whoever asks for receipts, for which he does."""
 LAST: dict[str, dict[str, str]] = {
@@ -96,6 +99,10 @@ LAST: dict[str, dict[str, str]] = {
 to the thorough one."""
 QUEUE, SHORT_QUEUE = (1_024, 64), (256, 192)
 """Slots before the journal, and how many of them are kept for cancels. A disk that stalls fills the short one."""
+PRESSED = 60
+"""Orders beyond what the queue takes of them, that traders send at once while the disk stands (`press`)."""
+OVERLOADED = 24, 8
+"""Orders told `busy`, and cancels taken meanwhile, from which on a world counts as overloaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +195,8 @@ def draw_plan(seed: int, *, duration_ms: int = 60_000, edition: int = EDITION) -
         queue = SHORT_QUEUE if random.Random(f"queue-{seed}").random() < 0.3 else QUEUE
         dice = random.Random(f"receipts-{seed}")
         receipts = [f"trader{number}" for number in range(traders) if dice.random() < 0.4]
+    if edition >= 6 and queue == SHORT_QUEUE:
+        faults = sorted(faults + _presses(seed, duration_ms), key=lambda fault: fault.at_ms)
     return Plan(seed, tuple(faults), traders, has_hostile, duration_ms, tuple(records), queue, tuple(receipts))
 
 
@@ -207,6 +216,12 @@ def _snapshot_faults(seed: int, duration_ms: int) -> list[Fault]:
     if len(times) == 4:
         kinds[1] = draw.choice(SNAPSHOT_DAMAGE)
     return [Fault(at_ms, kind, draw.getrandbits(32)) for at_ms, kind in zip(times, kinds, strict=True)]
+
+
+def _presses(seed: int, duration_ms: int) -> list[Fault]:
+    draw = random.Random(f"press-{seed}")
+    times = [draw.randrange(duration_ms // 10, duration_ms * 3 // 4) for _ in range(draw.choice([1, 1, 2]))]
+    return [Fault(at_ms, "press", draw.getrandbits(32)) for at_ms in times]
 
 
 def _read_faults(seed: int, duration_ms: int) -> list[Fault]:
@@ -303,6 +318,10 @@ class World:
         result.records = sum(client.records for client in self.clients if isinstance(client, RecordClient))
         result.outcomes["told_busy"], result.outcomes["passed_others"] = auditor.told_busy, auditor.passed_others
         result.outcomes["receipts"] = len(auditor.receipts)
+        if self.plan.queue == SHORT_QUEUE and result.outcome == "whole":
+            result.outcomes["short_queue"] = 1
+            is_overloaded = auditor.told_busy >= OVERLOADED[0] and auditor.passed_others >= OVERLOADED[1]
+            result.outcomes["overloaded"] = int(is_overloaded)
         result.virtual_s, result.cpu_s = self.schedule.now_ns / 1e9, time.process_time() - began
         result.faults.update(self.disk.done)
         return result
@@ -707,7 +726,7 @@ class World:
         draw = random.Random(fault.draw)
         if fault.kind == "snapshot":
             self.result.outcomes["snapshot"] += 1
-        elif fault.kind not in (*ARMED, *SNAPSHOT_DAMAGE):
+        elif fault.kind not in ("press", *ARMED, *SNAPSHOT_DAMAGE):
             self.result.faults[fault.kind] += 1
         self.auditor.note(self.schedule.now_ns, "----", fault)
         kind = fault.kind
@@ -733,6 +752,8 @@ class World:
             self.clock.offset_ns += draw.choice([3_600_000, -3_600_000, 500, -500, 1_000, -37, 5]) * MS
         elif kind == "snapshot":
             self._snapshot(draw)
+        elif kind == "press":
+            self._press(draw)
         elif kind == "slow_wake":  # of plans that a test makes
             self.pace.wake_ns = draw.randrange(1, 40) * MS
             self.auditor.stalls.append((self.schedule.now_ns, FOREVER))
@@ -769,10 +790,27 @@ class World:
                 self._next_death = "power"
             self._died(death)
 
+    def _press(self, draw: random.Random) -> None:
+        """The disk stands still and everybody goes on: more orders at once than the queue takes, and cancels then."""
+        if self._is_calm or self.is_over:
+            return
+        traders = [trader for trader in self.traders if trader.client.is_live]
+        if len(traders) < len(self.traders) or self.disk.space is not None:
+            self.schedule.later(500 * MS, lambda: self._press(draw))
+            return
+        self.result.faults["press"] += 1
+        self._stall(draw.choice([1_000, 2_000]))
+        slots, kept = self.plan.queue
+        for trader in traders:
+            trader.press((slots - kept + PRESSED) // len(traders))
+
+    def _stall(self, ms: int) -> None:
+        self.pace.stall_until_ns = self.schedule.now_ns + ms * MS
+        self.auditor.stalls.append((self.schedule.now_ns, self.pace.stall_until_ns))
+
     def _disk_fault(self, kind: str, draw: random.Random) -> None:
         if kind == "slow_disk":
-            self.pace.stall_until_ns = self.schedule.now_ns + draw.choice([50, 500, 5_000]) * MS
-            self.auditor.stalls.append((self.schedule.now_ns, self.pace.stall_until_ns))
+            self._stall(draw.choice([50, 500, 5_000]))
         elif kind == "full_disk":
             self.disk.space = draw.choice([0, 0, 4_096, 80_000])
 
