@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tests.faults import report
-from tests.faults.kills import Kills, plan, run_kills
+from tests.faults.kills import Kills, plan, run_kills, slow_starts
 
 TOLD_EVERY = 100
 """Seeds between two lines of progress where there is no terminal for a bar."""
@@ -169,6 +169,7 @@ def _kills(
         sums.add(found)
         for text in found.failures:
             console.print(f"{done} of {len(faults)}: {text}", markup=False, soft_wrap=True)
+    sums.failures += slow_starts(sums)
     return sums
 
 

@@ -25,7 +25,7 @@ from persistence.backup import Objects, Shipper
 from persistence.recovery import recover
 from tests.faults import __main__ as budget
 from tests.faults.audit import Audit, check_backup
-from tests.faults.kills import FAULTS, Kills, plan, run_kills
+from tests.faults.kills import FAULTS, Kills, plan, run_kills, slow_starts
 from tests.faults.load import Numbers, Told, Trader
 from tests.faults.report import ROOT, Card, Seeds, write
 from tests.faults.sessions import check_sessions
@@ -46,9 +46,18 @@ async def test_f02_f18_f23_f24_f26_killed_and_stopped_under_load(tmp_path: Path)
     assert found.requests > 200 and found.acked > 100 and found.commands > found.acked
     assert found.refs > 100 and found.fills > 100 and found.withdrawn > 5 and found.deposited > 5
     assert found.starts == 1 and found.restored >= found.commands
+    assert found.core_s.keys() == {"kill core twice", "all unshipped"} and all(found.core_s.values())
     assert found.backed > 3 and found.from_snapshots > 0
     assert found.ended > 0, "none of the sessions that were lost had an order that was to end with it"
     assert sum(found.resolved.values()) > 0, "a kill that no command noticed shows nothing"
+
+
+def test_a_start_of_the_core_that_takes_too_long_by_its_own_count_is_a_failure() -> None:
+    kills, more = Kills(core_s={"all": 0.5, "kill core": 4.9}), Kills(core_s={"all": 0.25, "kill core": 5.1})
+    assert slow_starts(kills) == []
+    kills.add(more)
+    assert kills.core_s["all"] == 0.5
+    assert slow_starts(kills) == ["I12: kill core: the core took 5.1 s to recover its journal; 5 s are the bound"]
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
@@ -81,7 +90,7 @@ def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
     kills = Kills(done, {"kill core": [1.5, 2.25], "all": [9.0]}, 0.125, 50_000, 4_321)
     kills.refs, kills.refs_again, kills.fills, kills.withdrawn, kills.deposited = 7_654, 32, 5_432, 987, 876
     kills.ended, kills.starts, kills.restored, kills.backed = 543, 12, 60_123, 321
-    kills.from_snapshots, kills.segments = 45, 98
+    kills.from_snapshots, kills.segments, kills.core_s = 45, 98, {"kill core": 0.75}
     kills.resolved, kills.acked = Counter({"never": 11, "accepted": 3}), 4_000
     seeds = Seeds(1234, 0, 98_765, 74_040.0, Counter({"torn": 77}), 0.5, ["seed 9: I3"])
     seeds.outcomes = Counter({"told": 4})
@@ -94,7 +103,8 @@ def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
     assert told["kills"]["killed"] == 9 and told["kills"]["stopped"] == 3 and told["seeds"]["outcomes"] == {"told": 4}
     text = page.read_text()
     for part in (
-        "1,234", "98,765", "4,321", "14:", "torn | 77", "kill core | 7 | 2.25", "**1**", "seed 9: I3", "62.1",
+        "1,234", "98,765", "4,321", "14:", "torn | 77", "core | 7 | 0.75 s | 2.25",
+        "chain | 3 | – |", "**1**", "seed 9: I3", "62.1",
         "for 30 seconds", "7,654, 32 of them", "5,432", "987", "876", "543;",
         "and 12 times more", "60,123", "321", "63 of all", "| 45; 98 |",
     ):  # fmt: skip
