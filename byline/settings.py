@@ -148,7 +148,7 @@ class Settings:
     """Where the journal is shipped while it grows: `s3://bucket/…`, `gs://…`, `az://…`, `file:///…`. Empty: nowhere."""
     backup_interval_s: float = 0.25
     """Pause between two looks for records to ship. What a lost disk costs is this and one request to the store."""
-    postgres_url: str = ""
+    postgres_url: str = field(default="", repr=False)
     """Empty: the embedded PostgreSQL in the data directory."""
     chain_url: str = ""
     """Empty: the embedded node. Otherwise `https://HOST:PORT` of a Sui full node's gRPC (plain `http` on loopback)."""
@@ -213,7 +213,14 @@ class Settings:
             ),
             (2 <= self.journal_segment_mib <= 1024, "journal_segment_mib", "2 to 1024 MiB"),
             (1 <= self.snapshot_interval_s <= 86_400, "snapshot_interval_s", "1 to 86400 seconds"),
-            (self.backup_url == "" or "://" in self.backup_url, "backup_url", "a URL as s3://bucket/prefix"),
+            (
+                re.fullmatch(r"([a-z0-9]+://[^/].*|file:///.+)?", self.backup_url) is not None,
+                "backup_url", "a URL as s3://bucket/prefix",
+            ),
+            (
+                re.fullmatch(r"(postgres(ql)?://.+)?", self.postgres_url) is not None,
+                "postgres_url", "a URL as postgresql://user@host/database",
+            ),
             (0.01 <= self.backup_interval_s <= 60, "backup_interval_s", "0.01 to 60 seconds"),
             (
                 self.backup_url == "" or 2 * self.backup_interval_s <= self.batch_interval_s,
@@ -256,9 +263,11 @@ class Settings:
         rules += [(0 <= port < 65_536, f"{name}_port", "0 to 65535") for name, port in ports.items()]
         taken = [port for port in ports.values() if port]
         rules.append((len(set(taken)) == len(taken), "ports", "different from each other"))
+        secret = {each.name for each in fields(self) if not each.repr}
         for holds, name, rule in rules:
             if not holds:
-                raise SettingsInvalid(f"setting {name} must be {rule}, not {getattr(self, name, ports)!r}")
+                given = "" if name in secret else f", not {getattr(self, name, ports)!r}"
+                raise SettingsInvalid(f"setting {name} must be {rule}{given}")
 
     def cors_origins(self) -> tuple[str, ...]:
         """Those of `api_cors_origins`."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import shutil
 import signal
 import socket
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,13 +165,13 @@ class Exchange:
         """The last status of a process; empty if it never wrote one."""
         return read_status(self.settings.data_directory, name) or {}
 
-    async def quiesce(self) -> dict[str, Any]:
+    async def quiesce(self, stop: asyncio.Event | None = None) -> dict[str, Any]:
         """Stops the simulated traders and waits until every reader has what the core has and the last cut is final.
 
         Returns the core's status at that moment: `sequence`, `batch`, `state_hash`, `chain` and more.
 
         Raises:
-            NotQuiet: they did not catch up; the message says who is where.
+            NotQuiet: they did not catch up, in time or until `stop`; the message says who is where.
         """
         if "traders" in self.supervisor.children:
             await self.supervisor.stop_child("traders")
@@ -183,7 +184,7 @@ class Exchange:
             projected = office.get("projection", {}).get("sequence", 0)
             if final >= head["batch"] and projected >= head["sequence"]:
                 return head
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or (stop is not None and stop.is_set()):
                 raise NotQuiet(
                     f"core at sequence {head['sequence']}, batch {head['batch']}; projection at {projected}, "
                     f"last final batch {final}: {'; '.join(_why(office)) or 'no error told'}"
@@ -204,7 +205,7 @@ class Exchange:
             **self._doors("order entry", at["core"], "/v1/ws/trade"),
             **self._doors("market data", at["marketdata"], "/v1/ws"),
             **self._doors("market data, feed B", self.status("marketdata_b"), "/v1/ws"),
-            "PostgreSQL": self.database_url(),
+            "PostgreSQL": _without_password(self.database_url()),
             "Sui": self.settings.chain_url
             or f"{chain['chain']}, executor {chain['executor']}, gRPC {CHAIN_HOST}:{chain['port']}",
             "data": str(self.settings.data_directory),
@@ -216,6 +217,11 @@ class Exchange:
         if "tls_port" in status:
             doors[f"{name}, TLS"] = f"wss://{self.settings.tls_host or self.settings.host}:{status['tls_port']}{path}"
         return doors
+
+
+def _without_password(url: str) -> str:
+    """A URL of libpq as it may stand in a log."""
+    return re.sub(r"(?<=://)([^:/?@]*):[^@]*@", r"\1:***@", re.sub(r"([?&]password=)[^&]*", r"\1***", url))
 
 
 def _probe_ports(settings: Settings) -> None:
@@ -247,7 +253,10 @@ async def _run(settings: Settings, console: Console, seconds: float | None, json
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     exchange = Exchange(settings)
     with console.status("starting the exchange …") if console.is_terminal else nullcontext():
-        await exchange.__aenter__()
+        is_up = await _start_unless(stop, exchange)
+    if not is_up:
+        console.print("stopped before it was up")
+        return 0 if seconds is None else 1
     try:
         _print_addresses(exchange, console)
         if seconds is None:
@@ -255,7 +264,8 @@ async def _run(settings: Settings, console: Console, seconds: float | None, json
             console.print("stopping …")
         else:
             await _bounded(exchange, stop, seconds, console)
-            head = await exchange.quiesce()
+            stop.clear()  # it ended the run; once more, it ends the wait for whoever does not catch up
+            head = await exchange.quiesce(stop)
             projection = await read_projection(exchange.database_url())
             chain = exchange.status("chain")
             failed = [child.name for child in exchange.supervisor.failed()]
@@ -276,6 +286,20 @@ async def _run(settings: Settings, console: Console, seconds: float | None, json
     if json_path:
         json_path.write_text(json.dumps(summary.as_json(), indent=2) + "\n")
     return 0 if summary.ok else 1
+
+
+async def _start_unless(stop: asyncio.Event, exchange: Exchange) -> bool:
+    """Starts it, and takes back what was started if it is told to stop meanwhile: False."""
+    starting, stopped = asyncio.ensure_future(exchange.__aenter__()), asyncio.ensure_future(stop.wait())
+    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not starting.done():
+        starting.cancel()
+        with suppress(asyncio.CancelledError):
+            await starting
+        return False
+    await starting
+    return True
 
 
 def _why(office: dict[str, Any]) -> list[str]:
