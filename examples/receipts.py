@@ -57,6 +57,8 @@ if __name__ == "__main__":
     parser.add_argument("--environment", default="local", help="as the exchange's hello says")
     given = parser.parse_args()
     if given.check:
+        if not given.exchange_key:
+            parser.error("--check needs --exchange-key: whoever wrote the receipt cannot vouch for it")
         check(given)
     elif given.key:
         asyncio.run(place(given))

@@ -63,7 +63,7 @@ edited has an `ETag`: send it back as `If-Match`, and nobody's change is overwri
 A parameter or a field that the route does not have is refused (400), so a misspelt one is never passed over.
 
 **Limits**, unless the operator sets others: a minute 100 requests of an address without a token, 1,000 of an account,
-100 orders, 10 sign-ins; an hour 1,000 changes of the catalogue, and
+100 orders, and 10 of sign-ins and steps up (each is two); an hour 1,000 changes of the catalogue, and
 20 payments that are refused (402). Answers carry `RateLimit-Limit`, `RateLimit-Remaining`
 and `RateLimit-Reset`; beyond it is 429 with `Retry-After`. Bodies have at most 512 KiB; files go in parts
 (`POST /v1/uploads`).

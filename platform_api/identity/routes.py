@@ -59,7 +59,11 @@ class AuthController(Controller):
 
     @post("/nonce", status_code=200, responses=failures(400, 401, 403, 429, 503))
     async def nonce(self, request: AnyRequest, data: JSONBody[NonceRequest], identity: Identity) -> Envelope[Nonce]:
-        """A single-use nonce and the message to sign with it."""
+        """A single-use nonce and the message to sign with it.
+
+        To sign in it needs no token; to link a wallet, and for a step-up by a linked one, that of the session. The
+        signature of a step-up goes to `POST /v1/auth/step-up`, and the next call that asks for a fresh one spends it.
+        """
         caller = None if data.purpose == "sign_in" else await caller_of(request)
         return ok(request, await identity.sessions.issue_nonce(data, caller))
 

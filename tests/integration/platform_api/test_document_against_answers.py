@@ -6,7 +6,7 @@ A real server, PostgreSQL and core are asked, for things that are there: where a
 licence, it names one of the caller's, two times of three, so that it gets behind the look-up of its route. Where none
 of them was answered with 2xx, one that is made well is asked as the last: the document's example, with what the route
 needs (`tests.support.every_sort`). Half of what is generated breaks the schema, where a route has one that can be
-broken. `BYLINE_DOCUMENT_EXAMPLES` is how many requests each route gets at most; `BYLINE_DOCUMENT_SEED` makes others:
+broken. `TEST_DOCUMENT_EXAMPLES` is how many requests each route gets at most; `TEST_DOCUMENT_SEED` makes others:
 else they follow from the document alone, so that a change of it is what may fail.
 """
 
@@ -46,7 +46,7 @@ CHECKS = [
 ]  # fmt: skip
 WAYS = ("GET", "PUT", "PATCH", "POST", "DELETE")
 """In this order: what is deleted has been asked for."""
-EXAMPLES = int(os.environ.get("BYLINE_DOCUMENT_EXAMPLES", "7"))
+EXAMPLES = int(os.environ.get("TEST_DOCUMENT_EXAMPLES", "7"))
 SECONDS_MAX = 120  # a hang is a failure
 
 
@@ -173,7 +173,7 @@ def door(api_dsn, tmp_path_factory):
 
 def test_answers_are_as_the_document_says(door):
     document = openapi_document()
-    chosen = int(os.environ.get("BYLINE_DOCUMENT_SEED", zlib.crc32(json.dumps(document, sort_keys=True).encode())))
+    chosen = int(os.environ.get("TEST_DOCUMENT_SEED", zlib.crc32(json.dumps(document, sort_keys=True).encode())))
     operations = operations_of(document)
     operations.sort(key=lambda operation: WAYS.index(operation.method.upper()))
     wrong, asked, broken = [], 0, 0

@@ -3,7 +3,7 @@ And every text of the document with marks that make it look like another: who se
 
 503 is right of the one route that asks for a part which the world of these tests lacks, the chain.
 
-`BYLINE_STRANGE_SEED` and `BYLINE_STRANGE_COUNT` make it another walk, or a longer one.
+`TEST_STRANGE_SEED` and `TEST_STRANGE_COUNT` make it another walk, or a longer one.
 """
 
 import base64
@@ -96,7 +96,7 @@ class Walk:
     "world", [{"catalogue_per_hour": 0, "embedded": True, "test_payments": True}], indirect=True
 )
 async def test_f48_strange_input_is_answered_as_documented(world):
-    seed = int(os.environ.get("BYLINE_STRANGE_SEED", "7"))
+    seed = int(os.environ.get("TEST_STRANGE_SEED", "7"))
     made, account, bearer = await creator(world, "Strange")
     for role in ("moderator", "admin", "studio", "operator"):
         await world.grant(account, role)
@@ -131,7 +131,7 @@ async def test_f48_strange_input_is_answered_as_documented(world):
     ids["provider"] = "test"
     walk = Walk(seed, openapi_document(), ids)
     wrong = []
-    for _ in range(int(os.environ.get("BYLINE_STRANGE_COUNT", "600"))):
+    for _ in range(int(os.environ.get("TEST_STRANGE_COUNT", "600"))):
         method, template, path, operation, sent, headers = walk.request()
         answer = await world.client.request(method, path, headers=bearer | headers, **sent)
         status = answer.status_code
