@@ -266,8 +266,8 @@ class Settings:
         secret = {each.name for each in fields(self) if not each.repr}
         for holds, name, rule in rules:
             if not holds:
-                given = "" if name in secret else f", not {getattr(self, name, ports)!r}"
-                raise SettingsInvalid(f"setting {name} must be {rule}{given}")
+                given = "what it is" if name in secret else repr(getattr(self, name, ports))
+                raise SettingsInvalid(f"setting {name} must be {rule}, not {given}")
 
     def cors_origins(self) -> tuple[str, ...]:
         """Those of `api_cors_origins`."""

@@ -180,7 +180,7 @@ def mend_logs(settings: Settings, console: Console) -> None:
     """Raises DataDirectoryBusy: the exchange runs; JournalCorrupt: damage that no crash makes; JournalFailed;
     Unavailable: nothing was ever settled there."""
     if not (settings.data_directory / "settlement").is_dir():
-        raise Unavailable(f"{settings.data_directory} has no logs of settlement")
+        raise Unavailable(f"{settings.data_directory} has no logs of settlement: --data names the directory")
     with DirectoryLock(settings.data_directory / "lock"):
         for name in LOGS:
             path = settings.data_directory / "settlement" / name
