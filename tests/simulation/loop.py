@@ -36,8 +36,8 @@ class Schedule:
 
     def at(self, when_ns: int, step: Step, owner: VirtualLoop | None = None) -> None:
         """Run `step` at `when_ns`, or now if that has passed, as long as its owner lives."""
-        self._given += 1
-        heapq.heappush(self._heap, (max(when_ns, self.now_ns), self._given, owner, step))
+        number = self._given = self._given + 1  # read once: a task collected as garbage meanwhile gives one too
+        heapq.heappush(self._heap, (max(when_ns, self.now_ns), number, owner, step))
 
     def later(self, delay_ns: int, step: Step, owner: VirtualLoop | None = None) -> None:
         self.at(self.now_ns + delay_ns, step, owner)

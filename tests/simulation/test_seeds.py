@@ -6,6 +6,7 @@ import pytest
 
 from tests.simulation.__main__ import explain
 from tests.simulation.budget import lacks
+from tests.simulation.loop import Schedule, VirtualLoop
 from tests.simulation.world import SHORT_QUEUE, draw_plan, run_seed
 
 SEEDS, GROUP = 200, 5
@@ -41,6 +42,20 @@ def test_a_world_with_a_short_queue_is_overloaded_and_seeds_that_are_not_prove_n
     assert not result.violations and result.faults["press"] and result.outcomes["overloaded"] == 1, result.outcomes
     assert "29 of 40 worlds" in lacks({"short_queue": 40, "overloaded": 29})
     assert not lacks({"short_queue": 40, "overloaded": 30}) and not lacks({"short_queue": 5})
+
+
+def test_a_step_that_is_given_while_another_is_being_given_has_a_number_of_its_own() -> None:
+    """As a task does that is collected as garbage in that moment: two steps of one number have no order."""
+    schedule, ran = Schedule(), list[str]()
+
+    class Collected(int):
+        def __lt__(self, other: int) -> bool:
+            schedule.at(0, lambda: ran.append("inner"), VirtualLoop(schedule, "inner"))
+            return int(self) < other
+
+    schedule.at(Collected(), lambda: ran.append("outer"), VirtualLoop(schedule, "outer"))
+    schedule.run(0)
+    assert ran == ["outer", "inner"]
 
 
 @pytest.mark.parametrize(
