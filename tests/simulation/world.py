@@ -258,6 +258,8 @@ class World:
         self.is_damaged = False
         """What was durable has been changed: the next start refuses, or loses nothing but a last group."""
         self._damaged_snapshots: list[Node] = []
+        self._doubtful_snapshots: list[Node] = []
+        """Finished while the disk lied or wrote elsewhere: whole or not, as the journal's records of that time."""
         self._damage_due: str | None = None
         """The death that is to show what armed damage has done."""
         self.is_over = False
@@ -601,7 +603,7 @@ class World:
         self.result.outcomes["damaged_snapshot"] += len(report.damaged_snapshots)
         for told in report.damaged_snapshots:
             node = next((node for path, node in self.disk.files.items() if told.startswith(path)), None)
-            if not any(node is damaged for damaged in self._damaged_snapshots):
+            if not any(node is other for other in self._damaged_snapshots + self._doubtful_snapshots):
                 self.auditor.blame("I8", f"a snapshot that nobody damaged is not whole: {told}")
         used = self.disk.files.get(snapshot_name(report.snapshot_sequence))
         if any(used is damaged for damaged in self._damaged_snapshots):
@@ -897,6 +899,8 @@ class World:
         if process.journal.durable_sequence < snapshot.sequence:
             self.schedule.later(20 * MS, lambda: self._finish_snapshot(process, snapshot, draw))
             return
+        if self._damage_due is not None:
+            self._doubtful_snapshots.append(self.disk.files[f"{snapshot_name(snapshot.sequence)}.tmp"])
         if draw.random() < 0.3:
             self._death_in_disk = "power"
             self.disk.die_in = draw.randrange(1, 8)
