@@ -80,6 +80,8 @@ _REFERENCES = {
     "package": ADDRESS, "coin_type": f"{ADDRESS}::usdc::USDC", "type_arguments": f"{ADDRESS}::usdc::USDC",
     "digest": TRANSACTION, "digests": TRANSACTION, "ref": "faucet-2026", "provider_ref": "pi_3Pq7",
     "DepositArgument.value": ADDRESS,
+    "order_id": "86660", "trade_id": "3", "market_id": "INK-USDC", "token_id": "INK", "Proof.account": f"user:{ID}",
+    "Placed.status": "accepted", "Order.status": "open", "Order.reason": None,
     "client_secret": "pi_3Pq7_secret_k2", "csrf_token": "c3Jm" * 8, "access_token": "eyJhbGciOiJFZERTQSJ9.e30.c2ln",
     "refresh_token": "cnQx" * 8, "batch": "12", "number": "12", "batch_path": "/v1/settlement/batches/12",
     "proof_path": "/v1/users/me/proof?batch=12", "avatar_url": f"/v1/files/{ID}", "cover_url": f"/v1/files/{ID}",

@@ -30,6 +30,7 @@ from litestar.openapi.spec import (
 
 from platform_api.errors import STATUS, Failure
 from platform_api.example_values import BY_NAME
+from platform_api.parameter_words import words_of
 from platform_api.reasons import REASONS
 from platform_api.security import ACCESS_COOKIE
 
@@ -51,13 +52,17 @@ hex) and send address, nonce and signature to `POST /v1/auth/verify`, which make
 send the `access_token` as `Authorization: Bearer …` and renew it by `POST /v1/auth/refresh`, whose refresh token is
 good once. Pages take the tokens as cookies (`"delivery": "cookie"`); a request of theirs that changes something also
 carries the `csrf_token` as the header `X-CSRF-Token`. Steps of weight want a fresh
-signature, `POST /v1/auth/step-up`: launch and registration one within ten minutes, that of the sign-in included; a
-linked wallet, a key, another e-mail address, a transfer to somebody new, and what is paid from the balance beyond 50
-units of an asset a day, one of their own, made after the sign-in and spent by the act; one that fails, as for lack of
-money, spends none.
+signature, `POST /v1/auth/step-up`: a registration one within ten minutes, that of the sign-in included; a launch, a
+wallet that is linked or unlinked, a key, another e-mail address, a transfer to somebody new, and what is paid from the
+balance beyond 50 units of an asset a day, one of their own, made after the sign-in and spent by the act; one that
+fails, as for lack of money, spends none.
 
 **Once.** Send an `Idempotency-Key` with what must not happen twice; where it is needed the route says so. What is
 edited has an `ETag`: send it back as `If-Match`, and nobody's change is overwritten unseen.
+
+**What was just done.** The answer to an order, a cancel or a payment is the core's own, and durable. Lists and reads of
+orders, trades and balances come from a copy that follows by some milliseconds, so a read right behind an answer may
+tell of the moment before it; order entry (docs/clients.md) tells them in the core's own order.
 
 **Lists** come in pages: `limit` (20 unless told, at most 200) and the `next_cursor` of the answer as `cursor`.
 A parameter or a field that the route does not have is refused (400), so a misspelt one is never passed over.
@@ -67,6 +72,8 @@ A parameter or a field that the route does not have is refused (400), so a missp
 20 payments that are refused (402). Answers carry `RateLimit-Limit`, `RateLimit-Remaining`
 and `RateLimit-Reset`; beyond it is 429 with `Retry-After`. Bodies have at most 512 KiB; files go in parts
 (`POST /v1/uploads`).
+
+**The calls in order**, from a wallet to a royalty and a token: docs/for-creators.md.
 
 **Other doors.** Events for pages: the websocket `/v1/ws`. Order entry and market data for programs: docs/clients.md.
 """
@@ -90,6 +97,10 @@ GOOD: Mapping[int, str] = {200: "Done.", 201: "Made.", 202: "Taken; it is done l
 DEPTH_MAX = 12
 BODIES: Mapping[str, Any] = {
     "CalculationRequest": {"work_id": BY_NAME["id"], "asset": "USDC", "amount": "12.5"},
+    "OrderRequest": {
+        "market": "INK-USDC", "side": "buy", "type": "limit", "size": "5", "price": "0.25", "tif": "gtc",
+        "client_order_id": "first-1",
+    },
     "EstimateRequest": {"market": "INK-USDC", "side": "buy", "size": "5", "budget": None, "price": None},
 }  # fmt: skip
 """Of which one field needs another, or stands in its place."""
@@ -168,6 +179,8 @@ def document_of(app: Litestar) -> dict[str, Any]:
                     if "schema" in media and "example" not in media:
                         media["example"] = example.of(media["schema"])
             for parameter in operation.get("parameters", []):
+                if not parameter.get("description"):
+                    parameter["description"] = words_of(path, parameter["name"])
                 if parameter.get("required"):
                     parameter["schema"] = _not_null(parameter["schema"])
                 if "example" not in parameter:
@@ -275,7 +288,7 @@ class _Examples:
             return FORMATS[schema["format"]]
         if name.endswith("_at"):
             return str(BY_NAME["timestamp"])
-        known = BY_NAME["id"] if name == "id" or name.endswith("_id") else BY_NAME.get(name)
+        known = BY_NAME.get(name, BY_NAME["id"] if name == "id" or name.endswith("_id") else None)
         text = known if isinstance(known, str) else "text"
         text = text.ljust(schema.get("minLength", 0), "x")
         return text[: schema.get("maxLength", len(text))]

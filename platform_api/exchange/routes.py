@@ -71,7 +71,7 @@ class ExchangeController(Controller):
         token_id: FromPath[str],
         depth: Annotated[int, QueryParameter(ge=1, le=DEPTH_MAX)] = DEPTH_DEFAULT,
     ) -> Envelope[Book]:
-        """The price levels of a market or token, from the market-data copy."""
+        """The price levels of a market, from the market-data copy."""
         return ok(request, await exchange.depth(token_id, depth))
 
     @post(

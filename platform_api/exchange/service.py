@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -46,6 +46,9 @@ STATUSES = ("waiting", "open", "filled", "canceled")
 INTERVALS = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600, "4h": 14_400, "1d": 86_400}
 
 
+SymbolOf = Callable[[str], Awaitable[str | None]]
+
+
 class ExchangeService:
     def __init__(self, kernel: Kernel) -> None:
         self._database = kernel.database
@@ -56,6 +59,8 @@ class ExchangeService:
         self._markets: list[Any] = []
         self._markets_until_ns = 0
         self.reader = MarketReader()
+        self.symbols: list[SymbolOf] = []
+        """Added by contexts that have names of their own for what is traded: the symbol behind one, or None."""
 
     async def markets(self) -> list[Market]:
         return [_market(row) for row in await self._market_rows()]
@@ -226,11 +231,16 @@ class ExchangeService:
         return self._markets
 
     async def market_row(self, token_id: str) -> Any:
-        """By market name, or by token: its first market. Raises ApiError NOT_FOUND, Unavailable."""
+        """By market name, or by token, its symbol or id: its first market. Raises ApiError NOT_FOUND, Unavailable."""
         rows = await self._market_rows()
         for column in ("name", "base"):
             for row in rows:
                 if row[column] == token_id:
+                    return row
+        for symbol_of in self.symbols:
+            symbol = await symbol_of(token_id)
+            for row in rows:
+                if row["base"] == symbol:
                     return row
         raise _no_market(token_id)
 
@@ -288,7 +298,8 @@ def _placed(answer: Mapping[str, Any], client_id: str, market: str) -> Placed:
 
 
 def _no_market(token_id: str) -> ApiError:
-    return ApiError(ErrorCode.NOT_FOUND, f"There is no market {token_id}.", reason="unknown_market")
+    message = f"There is no market {token_id}: it has a name as INK-USDC, its token a symbol and an id."
+    return ApiError(ErrorCode.NOT_FOUND, message, reason="unknown_market")
 
 
 def _price(value: int | None, market: Any) -> str | None:

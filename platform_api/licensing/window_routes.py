@@ -76,7 +76,11 @@ class AvailabilityController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], visitor: Visitor, licensing: Licensing,
         territory: Territory = None, at: FromQuery[datetime | None] = None,
     ) -> Envelope[WorkAvailability]:  # fmt: skip
-        """Whether and how a work can be had in a territory (ISO 3166-1), now or `at` a moment."""
+        """Which release windows of a work are open in a territory (ISO 3166-1), now or `at` a moment.
+
+        `available`: one is at least. What a work is sold and rented for on this platform itself needs no window:
+        `GET /v1/works/{work_id}/offers`.
+        """
         found = await licensing.windows.availability(visitor, path_id(work_id, "work"), territory, at)
         return ok(request, found)
 

@@ -38,6 +38,7 @@ class TokenViews:
         self._exchange = kernel.service(ExchangeService)
         self._reader = self._exchange.reader
         self._accounts = kernel.service(AccountService)
+        self._exchange.symbols.append(self._symbol_of)
 
     async def browse(
         self, status: str | None, creator_id: UUID | None, cursor: str | None, limit: int
@@ -137,6 +138,16 @@ class TokenViews:
         following = cursor_text(*(BIGINT_MAX if part is None else part for part in (trade_before, step_before)))
         found = [_trade(row, market) if is_trade else _step(row) for _, is_trade, row in told]
         return found, Pagination(limit, following if more else None)
+
+    async def _symbol_of(self, token_id: str) -> str | None:
+        """Of a token by its id; None for any other text."""
+        try:
+            id_ = UUID(token_id)
+        except ValueError:
+            return None
+        async with self._database.connection() as db:
+            row = await queries.token(db, id_)
+        return None if row is None else str(row["symbol"])
 
     async def _visible(self, db: Any, visitor: Caller | None, token_id: str) -> Any:
         if SYMBOL.fullmatch(token_id):

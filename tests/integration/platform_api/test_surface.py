@@ -17,6 +17,7 @@ from platform_api.app import openapi_document
 from platform_api.logs import configure_logs
 from platform_api.ops import queries
 from platform_api.ops.service import OpsService
+from platform_api.parameter_words import WORDS
 from platform_api.reasons import CODES, REASONS
 from platform_api.security import ACCESS_COOKIE
 from tests.integration.platform_api.test_works import chapter as write_chapter
@@ -49,6 +50,26 @@ def test_every_route_of_the_core_is_in_the_document(document):
     planned = [tuple(line.split()) for line in CORE_ROUTES.split("\n") if line]
     assert len(planned) == len(set(planned)) == 151  # none is lost from the list itself
     assert [route for route in planned if route not in named] == []
+
+
+def test_the_guide_for_creators_names_routes_that_there_are(document):
+    there = {(method.upper(), re.sub(r"\{\w+\}", "{}", path)) for method, path, _ in operations(document)}
+    page = (Path(__file__).parents[3] / "docs" / "for-creators.md").read_text()
+    named = {
+        (method, re.sub(r"\{\w+\}|QUILL", "{}", path))
+        for method, path in re.findall(r"`(GET|POST|PUT) (/v1/[^`? ]+)", page)
+    }
+    assert len(named) > 25 and named <= there
+
+
+def test_every_parameter_says_what_it_is(document):
+    found = {
+        (path, parameter["name"]): parameter["description"]
+        for _, path, operation in operations(document) for parameter in operation.get("parameters", [])
+    }  # fmt: skip
+    assert len(found) > 200 and all(len(words) > 5 for words in found.values())
+    assert set(WORDS) <= {name for _, name in found}, "words of a parameter that no route has"
+    assert found["/v1/tokens/{token_id}", "token_id"] != found["/v1/orderbook/{token_id}", "token_id"]
 
 
 def test_every_body_and_answer_has_an_example_that_fits_its_schema(document):

@@ -419,6 +419,10 @@ async def test_from_the_launch_to_the_last_unit(floor):
     assert await pages(world, f"{path}/holders", 1) == held
 
     (candle,) = await world.data("GET", f"{path}/price-history?interval=1d")
+    for name in (token["id"], token["symbol"], f"{token['symbol']}-{token['quote_asset']}"):  # whatever it is called
+        assert len(await world.data("GET", f"/v1/markets/{name}/candles?interval=1d")) == 1
+        assert await world.data("GET", f"/v1/trades?token_id={name}")
+    await world.refused(404, "NOT_FOUND", "unknown_market", "GET", f"/v1/trades?token_id={uuid4()}")
     assert (candle["open"], candle["close"], candle["volume"], candle["trade_count"]) == ("1.5", "1.5", "150", 2)
     at = candle["opened_at"]
     assert await world.data("GET", f"{path}/price-history?interval=1d&to={at}") == []
