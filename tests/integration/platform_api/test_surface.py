@@ -5,6 +5,7 @@ import dataclasses
 import io
 import logging
 import re
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
