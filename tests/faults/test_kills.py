@@ -171,6 +171,15 @@ async def test_orders_that_end_with_their_session(
     assert [text[: len(told)] for text in found.failures] == [told] * bool(told) and found.ended == len(ended)
 
 
+async def test_no_event_of_the_chain_is_passed_over_while_the_back_office_does_not_know_the_package(
+    tmp_path: Path,
+) -> None:
+    begun = {"settlement": {"package": "", "vaults": {}, "coins": {}}}
+    vaults = Vaults(cast(Any, SimpleNamespace(status=lambda _: begun)), tmp_path, cast(Any, None))
+    await vaults.read()  # it would ask the chain with the purse's key, of which there is none here
+    assert not vaults.events and not vaults.states
+
+
 def test_a_backup_without_the_last_records_is_told(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     recovered, slots, store = recover(tmp_path / "data", settings=SETTINGS), workload(), (tmp_path / "store").as_uri()

@@ -52,6 +52,8 @@ class Vaults:
     async def read(self) -> None:
         """The vaults, and every event up to what they show and further. Raises Unavailable."""
         told = self._told()
+        if not told["package"]:  # events that are read now would be nobody's, and they are read once
+            return
         listings = [
             VaultListing(asset, coin["coin_type"], told["vaults"][asset], 1, coin["vault_version"])
             for asset, coin in told["coins"].items() if asset in ASSETS
@@ -98,7 +100,7 @@ class Vaults:
 
     def _told(self) -> dict[str, Any]:
         """Where the vaults are: an address book. What is in them the chain says. A back office that has only begun does
-        not know the package yet; with none the chain's events are nobody's, and they are read once."""
+        not know the package yet: then as it was known before."""
         settlement = self.exchange.status("backoffice")["settlement"]
         if settlement["package"] or not self._known:
             self._known = dict(settlement)

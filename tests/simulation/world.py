@@ -258,6 +258,8 @@ class World:
         self.is_damaged = False
         """What was durable has been changed: the next start refuses, or loses nothing but a last group."""
         self._damaged_snapshots: list[Node] = []
+        self._written_of: ExchangeProcess | None = None
+        """Whose snapshot is begun, and not finished yet."""
         self._doubtful_snapshots: list[Node] = []
         """Finished while the disk lied or wrote elsewhere: whole or not, as the journal's records of that time."""
         self._damage_due: str | None = None
@@ -885,11 +887,13 @@ class World:
 
     def _snapshot(self, draw: random.Random) -> None:
         process = self.process
-        if process is None or not process.is_ready:
+        if process is None or not process.is_ready or self._written_of is process:  # production writes one at a time
             return
+        self._written_of = process
         try:
             self._finish_snapshot(process, Snapshot(process), draw)
         except OSError:
+            self._written_of = None
             self.result.outcomes["snapshot_failed"] += 1
 
     def _finish_snapshot(self, process: ExchangeProcess, snapshot: Snapshot, draw: random.Random) -> None:
@@ -899,6 +903,7 @@ class World:
         if process.journal.durable_sequence < snapshot.sequence:
             self.schedule.later(20 * MS, lambda: self._finish_snapshot(process, snapshot, draw))
             return
+        self._written_of = None
         if self._damage_due is not None:
             self._doubtful_snapshots.append(self.disk.files[f"{snapshot_name(snapshot.sequence)}.tmp"])
         if draw.random() < 0.3:
