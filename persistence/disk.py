@@ -205,5 +205,5 @@ def write_whole(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
+    os.rename(draft, path)
     sync_directory(path.parent)

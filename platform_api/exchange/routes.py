@@ -186,5 +186,5 @@ class ExchangeController(Controller):
         caller: Who,
         exchange: Exchange,
     ) -> Envelope[list[FaucetDeposit]]:
-        """Simulated: test money of the embedded chain, once a year per account and asset. Refused on any other chain."""
+        """Simulated: test money of the embedded chain, once a year per account and asset. Refused on other chains."""
         return ok(request, await exchange.faucet(caller, data))

@@ -102,22 +102,17 @@ class Earnings:
 
     async def platform_bps(self, db: Any, kind: str, at: datetime) -> int:
         """Raises ApiError VALIDATION_ERROR: there was no policy then."""
-        share = await queries.policy_at(db, kind, at)
-        if share is None:
-            message = f"at: {kind} has no policy at that time"
-            raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="no_policy", field="at")
-        return share
+        return _checked_share(await queries.policy_at(db, kind, at), kind)
 
     async def record(self, db: Any, earning: Earning) -> UUID:
         """Write the event and its distribution, and order the first command; the event's id.
 
         In the transaction that notes that the money has come. Once for each `source_ref`.
         """
-        known = await queries.event_by_ref(db, earning.source_ref)
+        known, share = await queries.before_sale(db, earning.source_ref, earning.kind, earning.occurred_at)
         if known is not None:
-            found: UUID = known["id"]
-            return found
-        bps = await self.platform_bps(db, earning.kind, earning.occurred_at)
+            return known
+        bps = _checked_share(share, earning.kind)
         taken = earning.platform_units
         platform = platform_part(earning.gross_units, bps) if taken is None else taken
         side = earning.gross_units - platform
@@ -125,32 +120,29 @@ class Earnings:
         event_id, distribution_id = new_id(), new_id()
         if left_out := [str(id_) for part in parts for id_ in part.left_out]:
             log.error("chain_cut", event_id=str(event_id), work_id=str(earning.work_id), left_out=left_out)
-        await queries.insert_event(
-            db, event_id,
-            (earning.kind, earning.source_ref, earning.work_id, earning.licence_id, earning.asset, earning.scale,
-             earning.gross_units, platform, earning.occurred_at, earning.purchase_id),
-        )  # fmt: skip
         commands: list[Posting] = []
         for part in parts:
             commands += postings(part, 0 if taken is not None or commands else platform, earning.asset, earning.scale)
-        await queries.insert_distribution(db, distribution_id, event_id, rule_id, len(commands))
         lines: list[tuple[int, UUID, UUID | None, str, str, int, int]] = [
             (0, earning.work_id, None, PLATFORM, "platform", bps, platform)
         ]
-        ordered: list[tuple[str, str, str]] = []
+        ordered: list[tuple[UUID, str, str, str]] = []
         for index, one in enumerate(commands):
             command = {"op": "transfer", "legs": one.legs, "code": "royalty", "memo": distribution_id.hex}
             texts = msgspec.json.encode(command).decode(), msgspec.json.encode(one.accounts).decode()
-            ordered.append((f"dist:{event_id.hex}:{index}", *texts))
-            await queries.insert_part(db, distribution_id, index, one.work_id, *ordered[index])
+            ordered.append((one.work_id, f"dist:{event_id.hex}:{index}", *texts))
             lines += [
                 (index, one.work_id, payee.account_id, payee.key, payee.role, payee.bps, amount)
                 for payee, amount in one.payees
             ]
+        event = (
+            event_id, earning.kind, earning.source_ref, earning.work_id, earning.licence_id, earning.asset,
+            earning.scale, earning.gross_units, platform, earning.occurred_at, earning.purchase_id,
+        )  # fmt: skip
         month = earning.occurred_at.astimezone(UTC).date().replace(day=1)
-        await queries.insert_lines(db, distribution_id, earning.work_id, month, lines)
+        await queries.insert_distribution(db, event, distribution_id, rule_id, month, ordered, lines)
         if ordered:
-            await self._order(db, distribution_id, *ordered[0])
+            await self._order(db, distribution_id, *ordered[0][1:])
         else:  # a unit that went to the platform whole
             await queries.finish_distribution(db, distribution_id, "posted")
         return event_id
@@ -285,6 +277,13 @@ class Earnings:
             **more,
         }  # fmt: skip
         await self._kernel.events.publish(db, type_, ("distribution", str(row["id"])), payload)
+
+
+def _checked_share(share: int | None, kind: str) -> int:
+    if share is None:
+        message = f"at: {kind} has no policy at that time"
+        raise ApiError(ErrorCode.VALIDATION_ERROR, message, reason="no_policy", field="at")
+    return share
 
 
 async def _parents(db: Any, work_ids: Sequence[UUID]) -> dict[UUID, list[Above]]:

@@ -8,16 +8,15 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
-    "add_consents", "add_owed", "add_set_aside", "balances", "close_rule", "consents", "cover", "covered",
-    "debts_and_cover", "debts_to_come", "distribution", "distribution_lines", "distributions_by_event",
-    "distributions_of",
-    "entries_of_account", "event_by_ref", "finish_distribution", "gathering", "has_paid", "insert_cover",
-    "insert_distribution", "insert_entry", "insert_event", "insert_gathering", "insert_lines", "insert_part",
-    "insert_payout", "insert_rule", "is_cover_open", "lines_of_month", "lock_cover", "lock_distribution", "lock_owed",
-    "lock_rule", "note_gathering", "note_part", "open_rule", "part", "part_by_ref", "payout", "payouts",
-    "policies", "policy_at", "release", "reverse_line", "rule", "rule_at", "rule_lines", "rules", "sold_in",
-    "standing_rules", "starts_replaced", "statement", "statements", "take_consent", "titles_until", "totals_of",
-    "totals_of_work", "turn_cover", "turn_payout",
+    "add_consents", "add_owed", "add_set_aside", "balances", "before_sale", "close_rule", "consents", "cover",
+    "covered", "debts_and_cover", "debts_to_come", "distribution", "distribution_lines", "distributions_by_event",
+    "distributions_of", "entries_of_account", "event_by_ref", "finish_distribution", "gathering", "has_paid",
+    "insert_cover", "insert_distribution", "insert_entry", "insert_gathering", "insert_payout", "insert_rule",
+    "is_cover_open", "lines_of_month", "lock_cover", "lock_distribution", "lock_owed", "lock_rule", "note_gathering",
+    "note_part", "open_rule", "part", "part_by_ref", "payout", "payouts", "policies", "policy_at", "release",
+    "reverse_line", "rule", "rule_at", "rule_lines", "rules", "sold_in", "standing_rules", "starts_replaced",
+    "statement", "statements", "take_consent", "titles_until", "totals_of", "totals_of_work", "turn_cover",
+    "turn_payout",
 ]  # fmt: skip
 
 # ------------------------------------------------------------ rules
@@ -32,12 +31,14 @@ async def policies(db: Any) -> list[Any]:
     )
 
 
+_POLICY = (
+    "SELECT platform_bps FROM royalties.policy WHERE revenue_kind = $1 AND effective_from <= $2"
+    " ORDER BY effective_from DESC LIMIT 1"
+)
+
+
 async def policy_at(db: Any, kind: str, at: datetime) -> int | None:
-    share: int | None = await db.fetchval(
-        "SELECT platform_bps FROM royalties.policy WHERE revenue_kind = $1 AND effective_from <= $2"
-        " ORDER BY effective_from DESC LIMIT 1",
-        kind, at,
-    )  # fmt: skip
+    share: int | None = await db.fetchval(_POLICY, kind, at)
     return share
 
 
@@ -181,59 +182,66 @@ async def note_gathering(db: Any, ref: str, state: str, reason: str | None) -> N
 # ------------------------------------------------------------ distributions
 
 
-async def insert_event(db: Any, event_id: UUID, fields: tuple[Any, ...]) -> None:
-    await db.execute(
-        """
-        INSERT INTO royalties.revenue_event (id, kind, source_ref, work_id, licence_id, asset, scale, gross_units,
-            platform_units, occurred_at, purchase_id)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-        """,
-        event_id, *fields,
+async def before_sale(db: Any, source_ref: str, kind: str, at: datetime) -> tuple[UUID | None, int | None]:
+    """The event of that ref, if it is recorded already, and the platform's share then, if there was a policy."""
+    row = await db.fetchrow(
+        f"SELECT (SELECT id FROM royalties.revenue_event WHERE source_ref = $3) AS event_id, ({_POLICY}) AS share",
+        kind, at, source_ref,
     )  # fmt: skip
+    return row["event_id"], row["share"]
 
 
 async def event_by_ref(db: Any, source_ref: str) -> Any:
     return await db.fetchrow("SELECT id, platform_units FROM royalties.revenue_event WHERE source_ref = $1", source_ref)
 
 
-async def insert_distribution(db: Any, id_: UUID, event_id: UUID, rule_id: UUID | None, parts: int) -> None:
-    await db.execute(
-        "INSERT INTO royalties.distribution (id, event_id, rule_id, parts) VALUES ($1, $2, $3, $4)",
-        id_, event_id, rule_id, parts,
-    )  # fmt: skip
-
-
-async def insert_part(db: Any, id_: UUID, number: int, work_id: UUID, ref: str, command: str, accounts: str) -> None:
-    await db.execute(
-        "INSERT INTO royalties.distribution_part (distribution_id, number, work_id, ref, command, accounts)"
-        " VALUES ($1, $2, $3, $4, $5, $6)",
-        id_, number, work_id, ref, command, accounts,
-    )  # fmt: skip
-
-
-async def insert_lines(
-    db: Any, id_: UUID, sold_work_id: UUID, month: date,
-    lines: Sequence[tuple[int, UUID, UUID | None, str, str, int, int]],
+async def insert_distribution(
+    db: Any, event: Sequence[Any], id_: UUID, rule_id: UUID | None, month: date,
+    parts: Sequence[tuple[UUID, str, str, str]], lines: Sequence[tuple[int, UUID, UUID | None, str, str, int, int]],
 ) -> None:  # fmt: skip
-    """All lines of a distribution, numbered as they come: part, work_id, account_id, account, role, bps, units. And
-    whom a sale of the work has paid in that month: in one order, so that of two first sales of a month the one waits
-    for the other."""
+    """A sale, how it is divided, and whom that pays, by one statement.
+
+    Args:
+        event: id, kind, source_ref, work_id, licence_id, asset, scale, gross_units, platform_units, occurred_at and
+            purchase_id.
+        month: of the sale, its first day. That a sale of the work has paid somebody in it is noted in one order, so
+            that of two first sales of a month the one waits for the other.
+        parts: work_id, ref, command and accounts of each command, numbered as they come.
+        lines: part, work_id, account_id, account, role, bps and units, numbered as they come.
+    """
     await db.execute(
         """
-        WITH line AS (
+        WITH event AS (
+            INSERT INTO royalties.revenue_event (id, kind, source_ref, work_id, licence_id, asset, scale, gross_units,
+                platform_units, occurred_at, purchase_id)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)),
+        distribution AS (
+            INSERT INTO royalties.distribution (id, event_id, rule_id, parts)
+            VALUES ($12, $1, $13, cardinality($15::uuid[]))),
+        part AS (
+            INSERT INTO royalties.distribution_part (distribution_id, number, work_id, ref, command, accounts)
+            SELECT $12, p.place - 1, p.work_id, p.ref, p.command, p.accounts
+            FROM unnest($15::uuid[], $16::text[], $17::text[], $18::text[])
+                WITH ORDINALITY AS p (work_id, ref, command, accounts, place)),
+        line AS (
             INSERT INTO royalties.distribution_line (distribution_id, number, part, work_id, account_id, account, role,
                 bps, amount_units)
-            SELECT $1, l.place - 1, l.part, l.work_id, l.account_id, l.account, l.role, l.bps, l.units
-            FROM unnest($4::integer[], $5::uuid[], $6::uuid[], $7::text[], $8::text[], $9::integer[], $10::bigint[])
+            SELECT $12, l.place - 1, l.part, l.work_id, l.account_id, l.account, l.role, l.bps, l.units
+            FROM unnest($19::integer[], $20::uuid[], $21::uuid[], $22::text[], $23::text[], $24::integer[],
+                    $25::bigint[])
                 WITH ORDINALITY AS l (part, work_id, account_id, account, role, bps, units, place)
             RETURNING account_id, amount_units)
         INSERT INTO royalties.paid_by_work (work_id, account_id, month)
-        SELECT DISTINCT $2::uuid, account_id, $3::date FROM line
+        SELECT DISTINCT $4::uuid, account_id, $14::date FROM line
         WHERE account_id IS NOT NULL AND amount_units > 0 ORDER BY account_id
         ON CONFLICT DO NOTHING
         """,
-        id_, sold_work_id, month, *(list(column) for column in zip(*lines, strict=True)),
+        *event, id_, rule_id, month, *_columns(parts, 4), *_columns(lines, 7),
     )  # fmt: skip
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
+    return [[row[column] for row in rows] for column in range(count)]
 
 
 async def has_paid(db: Any, work_id: UUID, account_id: UUID, month: date | None) -> bool:
