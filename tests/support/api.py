@@ -219,6 +219,11 @@ class World:
             roles = self.kernel.service(IdentityService).roles
             await roles.grant(db, UUID(account_id), role, actor=None, departments=departments, from_command_line=True)
 
+    async def grant_all(self, account_id):
+        """Every role that opens routes."""
+        for role in ("moderator", "admin", "studio", "operator", "super_admin"):
+            await self.grant(account_id, role)
+
     async def data(self, method, path, **options):
         answer = await self.client.request(method, path, **options)
         assert answer.status_code < 300, answer.text

@@ -9,7 +9,7 @@ import copy
 import re
 from uuid import UUID, uuid4
 
-__all__ = ["places_of_ids", "walk_below", "walk_bodies", "walk_queries"]
+__all__ = ["METHODS", "operations", "places_of_ids", "walk_below", "walk_bodies", "walk_queries"]
 
 METHODS = ("get", "post", "put", "patch", "delete")
 _ID = re.compile(r"\w+_ids?")
@@ -34,7 +34,7 @@ ANSWERS = {"licensee": "account", "parent_license": "license", "portfolio_work":
 def places_of_ids(document):
     """Where a request may name an id beside its path: (path, name)."""
     places = set()
-    for _, path, operation in _operations(document):
+    for _, path, operation in operations(document):
         if path.startswith(NOT_WALKED):
             continue
         content = operation.get("requestBody", {}).get("content", {}).get("application/json")
@@ -71,7 +71,7 @@ def _nested_paths(document):
     """Routes with two ids in their path, of which one lies below the other."""
     return [
         (method, path)
-        for method, path, _ in _operations(document)
+        for method, path, _ in operations(document)
         if len(set(re.findall(r"\{(\w+)\}", path)) - {"number"}) > 1
     ]
 
@@ -95,7 +95,7 @@ async def walk_below(world, document, stranger, own, ids):
 async def walk_bodies(world, document, stranger, own, ids):
     """Each id that a body may have. Returns the places that were reached, as (path, name)."""
     reached = set()
-    for method, path, operation in _operations(document):
+    for method, path, operation in operations(document):
         content = operation.get("requestBody", {}).get("content", {}).get("application/json")
         if content is None or path.startswith(NOT_WALKED):
             continue
@@ -113,7 +113,7 @@ async def walk_bodies(world, document, stranger, own, ids):
 async def walk_queries(world, document, stranger, own, ids):
     """Each id in a query. Returns the places that were reached, as (path, name)."""
     reached = set()
-    for method, path, operation in _operations(document):
+    for method, path, operation in operations(document):
         if path.startswith(NOT_WALKED):
             continue
         for parameter in _ids_of_query(operation):
@@ -156,7 +156,8 @@ async def _alike(world, method, path, stranger, ids, parts, body, query=lambda _
 _NOBODYS = uuid4()
 
 
-def _operations(document):
+def operations(document):
+    """Method, path and operation of every route."""
     for path, item in document["paths"].items():
         for method in METHODS:
             if method in item:

@@ -23,6 +23,7 @@ from platform_api.envelope import cursor_text
 from platform_api.texts import PROSE
 from tests.integration.platform_api.test_works import chapter, creator, published, story
 from tests.support.licences import apply, issued, studio, terms_for
+from tests.support.strangers import operations
 
 STRANGE = [
     None, "", "\u0000", "a\n", "\ud7ff", "x" * 70_000, 0, -1, 2**31, 2**63, 2**64, 1.5, 1e308, True, [], {}, [[]],
@@ -222,24 +223,22 @@ def named(at):
 async def test_marks_that_nobody_sees_are_refused_in_every_text_by_its_name(world):
     document = openapi_document()
     _, account, bearer = await creator(world, "Marks")
-    for role in ("moderator", "admin", "studio", "operator", "super_admin"):
-        await world.grant(account, role)
+    await world.grant_all(account)
     wrong, walked, proses = [], 0, 0
-    for path, item in document["paths"].items():
-        for method, operation in item.items():
-            content = operation.get("requestBody", {}).get("content", {}).get("application/json")
-            found = texts(content["schema"], document["components"]["schemas"]) if content else ()
-            url = re.sub(r"\{\w+\}", lambda _: str(uuid4()), path)
-            for (at, schema), (what, mark) in itertools.product(found, MARKS.items()):
-                headers = bearer | {"idempotency-key": uuid4().hex}
-                body = marked(content["example"], at, mark, schema)
-                answer = await world.client.request(method, url, headers=headers, json=body)
-                error = {} if answer.status_code < 300 else answer.json()["error"]["details"]
-                is_told = answer.status_code == 400 and error.get("field") == named(at)
-                is_kept = what == KEPT_IN_PROSE and schema.get("pattern") == PROSE
-                walked, proses = walked + 1, proses + is_kept
-                if answer.status_code >= 500 or is_told == is_kept:
-                    wrong.append((method, path, named(at), what, answer.status_code, answer.text[:200]))
+    for method, path, operation in operations(document):
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+        found = texts(content["schema"], document["components"]["schemas"]) if content else ()
+        url = re.sub(r"\{\w+\}", lambda _: str(uuid4()), path)
+        for (at, schema), (what, mark) in itertools.product(found, MARKS.items()):
+            headers = bearer | {"idempotency-key": uuid4().hex}
+            body = marked(content["example"], at, mark, schema)
+            answer = await world.client.request(method, url, headers=headers, json=body)
+            error = {} if answer.status_code < 300 else answer.json()["error"]["details"]
+            is_told = answer.status_code == 400 and error.get("field") == named(at)
+            is_kept = what == KEPT_IN_PROSE and schema.get("pattern") == PROSE
+            walked, proses = walked + 1, proses + is_kept
+            if answer.status_code >= 500 or is_told == is_kept:
+                wrong.append((method, path, named(at), what, answer.status_code, answer.text[:200]))
     assert not wrong, "\n".join(map(str, wrong))
     assert walked > 700 and proses > 20
 
@@ -249,27 +248,25 @@ async def test_marks_in_what_a_request_names_keep_nothing(world):
     """A path with one names nothing; a filter of a GET fits nothing, or is refused; a header of a change is refused."""
     document = openapi_document()
     _, account, bearer = await creator(world, "Marks")
-    for role in ("moderator", "admin", "studio", "operator", "super_admin"):
-        await world.grant(account, role)
+    await world.grant_all(account)
     wrong, walked = [], 0
-    for path, item in document["paths"].items():
-        for method, operation in item.items():
-            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-            for parameter, mark in itertools.product(operation.get("parameters", []), MARKS.values()):
-                if not list(texts(parameter["schema"], {})):
-                    continue
-                name, text = parameter["name"], marked(parameter["example"], (), mark, parameter["schema"])
-                place = parameter["in"]
-                url = re.sub(r"\{\w+\}", lambda _: str(uuid4()), path.replace(f"{{{name}}}", quote(text)))
-                answer = await world.client.request(
-                    method, url, json=content.get("example"),
-                    params={name: text} if place == "query" else {},
-                    headers=bearer | ({name: text.encode()} if place == "header" else {}),
-                )
-                walked += 1
-                is_filter = method == "get" and place != "path"
-                if answer.status_code not in ((200, 400, 404) if is_filter else (400, 404)):
-                    wrong.append((method, path, name, answer.status_code, answer.text[:200]))
+    for method, path, operation in operations(document):
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        for parameter, mark in itertools.product(operation.get("parameters", []), MARKS.values()):
+            if not list(texts(parameter["schema"], {})):
+                continue
+            name, text = parameter["name"], marked(parameter["example"], (), mark, parameter["schema"])
+            place = parameter["in"]
+            url = re.sub(r"\{\w+\}", lambda _: str(uuid4()), path.replace(f"{{{name}}}", quote(text)))
+            answer = await world.client.request(
+                method, url, json=content.get("example"),
+                params={name: text} if place == "query" else {},
+                headers=bearer | ({name: text.encode()} if place == "header" else {}),
+            )
+            walked += 1
+            is_filter = method == "get" and place != "path"
+            if answer.status_code not in ((200, 400, 404) if is_filter else (400, 404)):
+                wrong.append((method, path, name, answer.status_code, answer.text[:200]))
     assert not wrong, "\n".join(map(str, wrong))
     assert walked > 500
 
