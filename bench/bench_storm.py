@@ -36,8 +36,8 @@ from bench.bench_latency import quantile
 from bench.gateway_load import MARKET, Load, check_answers, frame, upgrade
 from bench.gateway_server import Served, pin, serving
 from bench.harness import Row, WrongResult
-from byline.bootstrap import stand_back
 from byline.client import generate_key, load_key, public_key, sign_in_signature
+from byline.processes.priority import stand_back
 
 __all__ = ["LEFT_OUT", "run"]
 

@@ -25,7 +25,7 @@ from bench.bench_fanout import Readers, subscription
 from bench.gateway_load import MARKET
 from bench.gateway_server import pin
 from bench.harness import WrongResult
-from byline.bootstrap import stand_back
+from byline.processes.priority import stand_back
 from marketdata.server import serve
 from marketdata.settings import MarketDataSettings
 from persistence.event_log import EventLogReader

@@ -80,7 +80,7 @@ def _serve(pipe: Connection, root: str, mode: Mode, settings: dict[str, Any]) ->
         server = GatewayServer(wanted, sequencer, journal, core, keys, clock)
         host, port = await server.start()
         gc.collect()
-        gc.freeze()  # as byline.bootstrap does
+        gc.freeze()  # as byline.processes.core does
         pipe.send(f"ws://{host}:{port}")
         await asyncio.to_thread(_answer, pipe)
         await server.stop()

@@ -1,1 +1,1 @@
-"""Byline's front door: the command line, the settings, the supervisor and the one place that wires the parts."""
+"""Byline's front door: the command line, the settings, the supervisor and its processes, where the parts are wired."""

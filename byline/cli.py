@@ -724,7 +724,7 @@ def marketdata(
 
     Example: `byline marketdata --data /srv/feed --events nats://core-host:4222`
     """
-    from byline.bootstrap import run_process
+    from byline.processes.entry import run_process
 
     settings = _settings(data, events_url=events)
     settings.data_directory.mkdir(parents=True, exist_ok=True)
@@ -734,7 +734,7 @@ def marketdata(
 @app.command(hidden=True)
 def process(name: Annotated[str, typer.Argument()]) -> None:
     """Run one process of the exchange; the supervisor calls this."""
-    from byline.bootstrap import run_process
+    from byline.processes.entry import run_process
 
     raise typer.Exit(run_process(name, load_settings()))
 

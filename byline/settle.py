@@ -18,7 +18,8 @@ from typing import Any
 
 from rich.console import Console
 
-from byline.bootstrap import open_chain, operator_key
+from byline.processes.chain_access import open_chain
+from byline.processes.operator_key import operator_key
 from byline.request_file import RequestFile
 from byline.settings import Settings
 from byline.status_file import read_all_statuses

@@ -4,7 +4,7 @@
     EventSource   the published events, read by sequence: market data, projector and settler follow it
     Disk, File    what the journal and the snapshots need of a file system
 
-The real ones live in `persistence`, and `byline.bootstrap` hands them out; a simulator brings its own.
+The real ones live in `persistence`, and `byline.processes` hands them out; a simulator brings its own.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from byline.bootstrap import _backup
 from byline.client import ConnectionLost, TradingClient
+from byline.processes.backup import run as run_backup
 from byline.settings import load_settings
 from byline.status_file import StatusFile, read_status
 from persistence.backup import Objects
@@ -60,14 +60,14 @@ async def test_the_process_sends_what_is_new_while_a_full_segment_is_on_its_way(
     data.mkdir()
     settings = load_settings({}, data_directory=data, backup_url=(tmp_path / "store").as_uri())
     store = Slow(settings.backup_url)
-    monkeypatch.setattr("persistence.backup.Objects", lambda _url: store)
+    monkeypatch.setattr("byline.processes.backup.Objects", lambda _url: store)
     recovered, stop = recover(data, settings=SETTINGS), asyncio.Event()
 
     def told(name: str) -> int:
         return int((read_status(data, "backup") or {}).get(name, 0))
 
     at = feed(recovered, slots, 0, 9000)  # more than a segment
-    process = asyncio.create_task(_backup(settings, StatusFile(data, "backup"), stop))
+    process = asyncio.create_task(run_backup(settings, StatusFile(data, "backup"), stop))
     try:
         await until(store.begun.is_set, what="the first segment on its way")
         feed(recovered, slots, at, 12_000)
@@ -162,7 +162,7 @@ async def test_a_backup_that_is_stopped_before_it_began_ships_what_there_is(core
     settings = load_settings({}, data_directory=core.data, backup_url=(tmp_path / "store").as_uri())
     stop = asyncio.Event()
     stop.set()
-    await _backup(settings, StatusFile(core.data, "backup"), stop)
+    await run_backup(settings, StatusFile(core.data, "backup"), stop)
     mine, _ = replay(DirectoryDisk(core.data))
     done = command("restore", "--from", settings.backup_url, "--data", str(tmp_path / "whole"), "--replay")
     assert done.returncode == 0 and mine.state_hash().hex() in done.stdout.replace("\n", ""), done

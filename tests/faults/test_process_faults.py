@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from byline import bootstrap
 from byline.client import CommandError, TradingClient
 from byline.operator import gateway_url
+from byline.processes.epoch import next_epoch
 from engine.messages.errors import JournalCorrupt
 from engine.messages.layout import SLOT_BYTES
 from gateway.session import Session
@@ -335,11 +335,11 @@ async def test_f17_the_count_of_starts_is_durable_and_refused_when_it_says_nothi
     await core.start()
     assert await core.stop() == 0
     epoch = core.data / "keys" / "epoch"
-    assert bootstrap._next_epoch(core.data) == int(epoch.read_text()) == 2
+    assert next_epoch(core.data) == int(epoch.read_text()) == 2
     for text in (b"", b"\0\0", b"two\n", b"-3\n"):
         epoch.write_bytes(text)
         with pytest.raises(JournalCorrupt, match="keys/epoch: holds no number"):
-            bootstrap._next_epoch(core.data)
+            next_epoch(core.data)
         assert epoch.read_bytes() == text
     core.spawn()
     assert await core.ended() == 3 and "keys/epoch: holds no number" in core.log().strip().splitlines()[-1]
@@ -377,5 +377,5 @@ def test_f17_the_count_of_starts_is_on_disk_before_it_is_used(tmp_path: Path, mo
 
     noted("fsync", True)
     noted("rename", False)
-    assert bootstrap._next_epoch(tmp_path) == 1
+    assert next_epoch(tmp_path) == 1
     assert steps == ["fsync epoch.new", "rename", "fsync keys"]

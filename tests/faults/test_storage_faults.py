@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from byline.bootstrap import DO_NOT_RESTART
 from byline.client import CommandError, ConnectionLost, TradingClient
 from byline.operator import gateway_url, open_operator, request_snapshot
-from byline.supervisor import Child, ChildFailed, Supervisor
+from byline.supervisor import DO_NOT_RESTART, Child, ChildFailed, Supervisor
 from engine.messages import layout
 from engine.messages.codes import CommandKind
 from persistence import ring, segments

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from byline.bootstrap import DO_NOT_RESTART
 from byline.operator import open_operator, request_snapshot
+from byline.supervisor import DO_NOT_RESTART
 from persistence import segments, snapshot
 from persistence.disk import DirectoryDisk
 from persistence.recovery import replay

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from byline import bootstrap
-from byline.bootstrap import _batch_row, _known
 from byline.journal_publication import keep_batch_file, kept_batch_file, kept_batches
+from byline.processes import office_ports
+from byline.processes.office_ports import batch_row, known_batches
 from persistence.stores.postgres.projector import Projector, ProjectorSettings
 from platform_api.database import Database
 from platform_api.settlement.desk import WithdrawalDesk
@@ -54,14 +54,14 @@ class Office:
 
         def on_batch(record: BatchRecord) -> None:
             told.append(record.number)
-            projector.store_batch(_batch_row(record))
+            projector.store_batch(batch_row(record))
             keep_batch_file(self.directory, record.number, record.file)
             desk.store_paid(record.number, record.payouts)
 
         store, watcher = FileBatchStore(self.directory / "batches.log"), Watcher(self.directory / "chain.log")
         settler = Settler(
             RealCore(), None, store, watcher, SettlementSettings(), on_batch,
-            known=lambda: _known(projector, desk, self.directory),
+            known=lambda: known_batches(projector, desk, self.directory),
         )  # fmt: skip
         task = asyncio.create_task(projector.run(stop))
         await settler._load(stop)
@@ -117,7 +117,7 @@ async def test_a_start_tells_what_is_missing_and_no_more(world: World, tmp_path:
 async def test_without_a_database_all_is_told(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(bootstrap, "PROJECTION_WAIT_S", 0.05)
+    monkeypatch.setattr(office_ports, "PROJECTION_WAIT_S", 0.05)
     office = Office(world, tmp_path, {})
     assert await office.start(dsn="postgresql:///nothing?host=/nonexistent") == list(range(1, COUNT + 1))
     assert "event=batches_told_again" in caplog.text

@@ -17,9 +17,9 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner
 
-from byline.bootstrap import _Bookings
 from byline.cli import app
 from byline.core_port import GatewayPort
+from byline.processes.office_ports import Bookings
 from engine.messages.errors import Refused, Unavailable
 from persistence.event_log import EventLogReader, EventLogWriter
 from settlement.brake import Brake
@@ -222,7 +222,7 @@ async def _brake_of_a_running_exchange(data: Path) -> None:
     """Closes and opens the markets through the gateway, and sees it in the event log."""
     core = GatewayPort(data, "127.0.0.1")
     await core.start()
-    brake = Brake(EventLogReader(data / "events"), _Bookings(core), data.parent / "brake.log", 100.0)
+    brake = Brake(EventLogReader(data / "events"), Bookings(core), data.parent / "brake.log", 100.0)
     await reached(lambda: core.status()["connected"], "connected")
 
     async def phases() -> set[str]:

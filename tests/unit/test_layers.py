@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from byline.processes.names import PROCESSES
+
 ROOT = Path(__file__).parents[2]
 OURS = {"engine", "gateway", "marketdata", "persistence", "settlement", "platform_api", "byline", "bench"}
 PEERS = {"gateway", "marketdata", "persistence", "settlement", "platform_api"}
@@ -36,6 +38,8 @@ def wrong(path, name):
         return None if target == "engine" else "engine imports nothing of ours"
     if relative.startswith("byline/client/"):
         return None if name.startswith(("engine.messages", "byline.client")) else "the client knows the messages alone"
+    if relative.startswith("byline/processes/") and name.removeprefix("byline.processes.") in PROCESSES:
+        return "a process loads its own parts alone; what several need has a file of its own"
     if name.startswith("engine.core") and not relative.startswith(CORE_USERS):
         return "only the sequencer, recovery and benches use engine.core"
     if package in PEERS:
@@ -59,12 +63,18 @@ def test_imports_follow_the_arrows(package):
     assert found == []
 
 
+def test_each_process_is_a_file_by_its_name():
+    bodies = {path.stem for path in sources("byline/processes") if "async def run(" in path.read_text()}
+    assert bodies == set(PROCESSES)
+
+
 @pytest.mark.parametrize(
     ("source", "text"),
     [
         ("gateway/x.pyx", "from persistence.journal cimport Journal"), ("engine/x.py", "import byline"),
         ("marketdata/x.py", "from engine.core import Core"), ("settlement/x.py", "from engine import core"),
         ("platform_api/x.py", "import json, gateway.keys"), ("byline/client/x.py", "from byline.settings import S"),
+        ("byline/processes/core.py", "from byline.processes.api import api_settings"),
     ],
 )  # fmt: skip
 def test_wrong_arrow_is_found(source, text):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from byline import bootstrap
+from byline.processes.entry import stopped
 from engine.messages.errors import JournalCorrupt, JournalFailed, LocalFault, Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +130,7 @@ def test_every_line_of_the_runbook_is_of_a_message() -> None:
 def test_a_process_ends_with_one_line_and_the_status_of_the_runbook(
     error: BaseException, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert bootstrap._stopped("core", error) == status
+    assert stopped("core", error) == status
     last = caplog.records[-1].getMessage()
     assert "\n" not in last and last.startswith(f"event=stops process=core error={type(error).__name__}: ")
     assert ("docs/operations.md" in last) == (status == 3)
@@ -141,4 +141,4 @@ def test_no_space_at_the_start_may_pass_and_a_failed_sync_may_not() -> None:
         try:
             raise JournalFailed("opening the journal") from OSError(code, "x")
         except JournalFailed as error:
-            assert bootstrap._stopped("core", error) == status
+            assert stopped("core", error) == status

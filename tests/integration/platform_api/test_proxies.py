@@ -11,7 +11,7 @@ import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from byline.bootstrap import uvicorn_config
+from byline.processes.api import uvicorn_config
 from byline.settings import load_settings
 
 pytestmark = pytest.mark.parametrize("world", [{"public_per_minute": 1}], indirect=True)

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from byline.bootstrap import _clock_watched
+from byline.processes.core import clock_watched
 from tests.support.market_flow import Flow
 from tests.support.waiting import until
 
@@ -26,7 +26,7 @@ async def test_f20_a_clock_behind_the_engine_is_told_until_it_has_caught_up(capl
     assert core.time > 0
     clock.now = core.time - HOUR_NS
     with caplog.at_level(logging.WARNING, "byline"):
-        watch = asyncio.create_task(_clock_watched(stop, core, clock, 0.001))
+        watch = asyncio.create_task(clock_watched(stop, core, clock, 0.001))
         await until(lambda: len(caplog.messages) >= 3, what="three warnings")
         assert caplog.messages[0] == f"event=clock_behind seconds=3600 engine_time={core.time}"
         clock.now = core.time

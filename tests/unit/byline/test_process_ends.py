@@ -15,7 +15,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import {module} as module
-from byline.bootstrap import run_process
+from byline.processes.entry import run_process
 from byline.settings import load_settings
 
 def broken(*_, **__):

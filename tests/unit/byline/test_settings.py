@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from byline.bootstrap import api_settings
+from byline.processes.api import api_settings
 from byline.settings import API_LIMITS, API_SAME, OTHER_VARIABLES, load_settings
 from engine.messages.errors import SettingsInvalid
 from platform_api.settings import LIMITS, ApiSettings

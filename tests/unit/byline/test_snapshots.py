@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from byline import bootstrap, request_file
+from byline import request_file
+from byline.processes import snapshots
 from engine.core import Core
 from persistence import snapshot
 from persistence.disk import DirectoryDisk
@@ -26,7 +27,7 @@ def endless_child() -> int:
 
 
 class Loop:
-    """`_snapshots` over a fresh core, in a directory, and what it tells."""
+    """`keep_snapshots` over a fresh core, in a directory, and what it tells."""
 
     def __init__(self, directory: Path, journal: object = None) -> None:
         (directory / "run").mkdir()
@@ -38,7 +39,7 @@ class Loop:
         self.event_log = EventLogWriter(directory / "events", bytes(16), bytes(16), threads=False, file_slots=2048)
         report = SimpleNamespace(snapshot_sequence=0)
         self.task = asyncio.ensure_future(
-            bootstrap._snapshots(
+            snapshots.keep_snapshots(
                 SimpleNamespace(data_directory=directory, snapshot_interval_s=3600.0),  # type: ignore[arg-type]
                 self.stop,
                 SimpleNamespace(core=self.core, journal=journal, event_log=self.event_log, report=report),
@@ -135,7 +136,7 @@ async def test_a_child_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.
     with monkeypatch.context() as patched:
         patched.setattr(snapshot, "fork_snapshot", hangs)
         if why == "time":
-            patched.setattr(bootstrap, "SNAPSHOT_LIMIT_S", 0.05)
+            patched.setattr(snapshots, "SNAPSHOT_LIMIT_S", 0.05)
         loop = Loop(tmp_path)
         asking = asyncio.ensure_future(loop.asked())
         await until(lambda: children, what="the child")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from byline.bootstrap import stand_back
+from byline.processes.priority import stand_back
 
 
 def _in_a_thread() -> int:

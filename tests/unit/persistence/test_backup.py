@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from byline.bootstrap import _backup_gate
+from byline.processes.office_ports import backup_gate
 from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, Refused, SettingsInvalid, Unavailable
 from persistence import backup, segments
 from persistence import restore as restoring
@@ -819,7 +819,7 @@ async def test_a_directory_that_is_gone_is_no_empty_store_and_nothing_is_shipped
     (data / "settlement" / "batches.log").write_bytes(b"signed")
     identity = segments.list_segments(DirectoryDisk(data))[0].header.identity
     root = tmp_path / "disk" / "store"
-    gate = _backup_gate(cast(Any, SimpleNamespace(data_directory=data, backup_url=root.as_uri())), identity)
+    gate = backup_gate(cast(Any, SimpleNamespace(data_directory=data, backup_url=root.as_uri())), identity)
     asked = gate._shipped
 
     async def lacks(sequence: int) -> str:
