@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakValueDictionary
@@ -33,6 +33,8 @@ AWAY = (
     asyncpg.InternalClientError,  # told that the server goes down, before its end of the line
 )
 CONNECT_SECONDS_MAX = 3.0
+GIVEN_WAY_SECONDS_MAX = 0.25
+GIVEN_WAY_LOOK_SECONDS = 0.005
 STATEMENTS_MAX = 1_000
 """Prepared statements that a connection keeps. The platform has several hundred; of the driver's own hundred the oldest
 would go just before they are used again, each to be parsed, described and planned anew."""
@@ -73,6 +75,8 @@ class Database:
         self._pool_beside_core: Any = None
         self._pool_of_newcomers: Any = None
         self._turns: WeakValueDictionary[tuple[str, ...], asyncio.Semaphore] = WeakValueDictionary()
+        self._waiting = 0
+        """How many await a turn or a connection."""
         self.observe: Callable[[float], None] | None = None
         """Told how long each connection was in use, in seconds."""
 
@@ -102,23 +106,40 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def turn(self, *key: str) -> AsyncIterator[None]:
-        """Two at a time, of those in this process that would wait for the same rows: without a connection each, of
-        which a dozen buyers of one work took all there are. The second gets ready while the first commits. Around a
-        transaction, never inside one. It spares others the wait; what must be so the locks of the rows see to.
+    async def turn(self, *key: str, places: int = 2) -> AsyncIterator[None]:
+        """So many at a time, of those in this process that would wait for the same rows: without a connection each, of
+        which a dozen buyers of one work took all there are. Of two the second gets ready while the first commits.
+        Around a transaction, never inside one. It spares others the wait; what must be so the locks of the rows see to.
 
         Raises:
             Unavailable: those before it took too long.
         """
-        places = self._turns.setdefault(key, asyncio.Semaphore(2))  # gone with the last who holds or awaits one
+        turns = self._turns.setdefault(key, asyncio.Semaphore(places))  # gone with the last who holds or awaits one
         try:
-            await asyncio.wait_for(places.acquire(), self._query_seconds_max)
+            with self._counted():
+                await asyncio.wait_for(turns.acquire(), self._query_seconds_max)
         except TimeoutError as error:
             raise Unavailable("too many change the same at once") from error
         try:
             yield
         finally:
-            places.release()
+            turns.release()
+
+    async def give_way(self) -> None:
+        """Until nobody waits for a turn or a connection, or a quarter of a second: before work that nobody waits for,
+        so that what a dozen buyers of one work leave to be done afterwards does not stand in their own way."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + GIVEN_WAY_SECONDS_MAX
+        while self._waiting and loop.time() < until:
+            await asyncio.sleep(GIVEN_WAY_LOOK_SECONDS)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
 
     async def _made(self, connections_max: int) -> Any:
         return await asyncpg.create_pool(
@@ -136,13 +157,15 @@ class Database:
         if pool is None:
             raise Unavailable("the database is not open")
         try:
-            async with pool.acquire(timeout=self._query_seconds_max) as connection:
-                started = time.perf_counter()
-                try:
-                    yield connection
-                finally:
-                    if self.observe is not None:
-                        self.observe(time.perf_counter() - started)
+            with self._counted():
+                connection = await pool.acquire(timeout=self._query_seconds_max)
+            started = time.perf_counter()
+            try:
+                yield connection
+            finally:
+                if self.observe is not None:
+                    self.observe(time.perf_counter() - started)
+                await pool.release(connection)
         except AWAY as error:
             raise Unavailable(away) from error
         except asyncpg.DeadlockDetectedError as error:

@@ -45,7 +45,9 @@ async def in_background(kernel: Kernel) -> AsyncIterator[None]:
     if settings.background:
         put = stream.put if stream is not None else None
         relay = Relay(kernel.database, kernel.events, put, partial(enqueue_upkeep, kernel))
-        worker = Worker(settings.postgres_dsn, kernel.jobs, running_max=settings.jobs_running_max)
+        worker = Worker(
+            settings.postgres_dsn, kernel.jobs, before=kernel.database.give_way, running_max=settings.jobs_running_max
+        )
         tasks += [
             asyncio.create_task(relay.run(), name="relay"), asyncio.create_task(worker.run(), name="job worker"),
         ]  # fmt: skip

@@ -185,11 +185,14 @@ class Worker:
         dsn: str,
         jobs: Jobs,
         *,
+        before: Callable[[], Awaitable[None]] | None = None,
         running_max: int = 20,
         retry_delay: timedelta = timedelta(seconds=1),
     ) -> None:
+        """`before` is awaited before each job."""
         self._dsn = dsn
         self._jobs = jobs
+        self._before = before
         self._running_max = running_max
         self._retry_delay = retry_delay
 
@@ -239,6 +242,8 @@ class Worker:
         async def run(job: QueuedJob) -> None:
             """A failure leaves here when the database is there to note that the job is to be tried again: a queue that
             cannot note it holds the job as failed for good."""
+            if self._before is not None:
+                await self._before()
             try:
                 await self._jobs.run(job)
             except Exception as error:

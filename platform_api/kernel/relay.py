@@ -65,8 +65,9 @@ class Relay:
         pruned_at = -math.inf
         while True:
             try:
+                await self._database.give_way()
                 while await self.deliver_due() == BATCH_MAX:
-                    pass
+                    await self._database.give_way()
                 async with self._database.transaction() as db:
                     await seal_entries(db)
                 if time.monotonic() - pruned_at > PRUNE_SECONDS:

@@ -37,8 +37,8 @@ from platform_api.ledger import queries
 from platform_api.ports import NotTaken, submit_taken
 
 __all__ = [
-    "FORCED", "KEPT", "KEPT_OUTSIDE", "NEVER", "OPEN", "MoneyAnswer", "MoneyCommands", "pay_account", "touched",
-    "work_account",
+    "FORCED", "KEPT", "KEPT_OUTSIDE", "NEVER", "OPEN", "MoneyAnswer", "MoneyCommands", "Ordered", "pay_account",
+    "touched", "work_account",
 ]  # fmt: skip
 
 log = structlog.get_logger(__name__)
@@ -89,6 +89,8 @@ class MoneyAnswer:
     sequence: int | None
 
 
+Ordered = Mapping[str, Any]
+"""A command as `order` wrote it."""
 OnAnswer = Callable[[Any, MoneyAnswer], Awaitable[None]]
 """Gets the connection of the transaction that notes the answer."""
 
@@ -126,7 +128,7 @@ class MoneyCommands:
         accounts: Mapping[str, str],
         kept: timedelta = KEPT,
         mine: bool = False,
-    ) -> None:
+    ) -> Ordered:
         """Write a command of the rulebook (without ref and not_after) in the transaction of its document.
 
         `accounts` are those that must be open first, each with its overdraft. The same ref again is an error of ours.
@@ -135,11 +137,13 @@ class MoneyCommands:
         assert kind in self._handlers, f"nobody takes answers of kind {kind}"
         not_after = int((datetime.now(UTC) + kept).timestamp()) * 10**9
         body = msgspec.json.encode(dict(command) | {"ref": ref, "not_after": not_after}).decode()
-        await queries.insert(db, ref, kind, document_id, body, msgspec.json.encode(accounts).decode())
+        texts = {"body": body, "accounts": msgspec.json.encode(accounts).decode()}
+        await queries.insert(db, ref, kind, document_id, **texts)
         await self._jobs.enqueue(
             db, "payments", "send_money", SendMoney(ref), run_after=_MINE_FIRST if mine else None,
             dedupe_key=ref if mine else None,
         )  # fmt: skip
+        return {"ref": ref, "kind": kind, "document_id": document_id, "state": "ordered", "reason": None, **texts}
 
     async def order_post(self, db: Any, ref: str) -> None:
         """What is pending goes to its receivers."""
@@ -157,14 +161,16 @@ class MoneyCommands:
         """What lies between the core up to the sequence `reached` and the documents: ref, document_id, body."""
         return await queries.on_the_way(db, reached, limit)
 
-    async def drive(self, ref: str) -> str:
+    async def drive(self, ref: str, ordered: Ordered | None = None) -> str:
         """Send what is open of this command, once, and note the answer; its state afterwards.
+
+        `ordered`: as it is in the database now, by the caller's own transaction; else it is read.
 
         Raises:
             Unavailable, OutcomeUnknown: no answer; the job sends it again.
         """
         while True:
-            row = await self._row(ref)
+            row, ordered = ordered or await self._row(ref), None
             if row["state"] not in ("ordered", "closing", "posting", "voiding"):
                 return str(row["state"])
             answer = await self._sent(row)
@@ -193,10 +199,10 @@ class MoneyCommands:
             await self._handlers[row["kind"]](db, answer)
             return True
 
-    async def settle(self, ref: str) -> str:
+    async def settle(self, ref: str, ordered: Ordered | None = None) -> str:
         """As `drive`, for a request that shall tell what it can: without an answer, the state as it was."""
         try:
-            return await self.drive(ref)
+            return await self.drive(ref, ordered)
         except (Unavailable, OutcomeUnknown) as error:
             log.info("money_waits", ref=ref, error=str(error))
             return str((await self._row(ref))["state"])

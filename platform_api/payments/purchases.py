@@ -26,7 +26,7 @@ from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.idempotency import Answer
 from platform_api.ids import new_id
 from platform_api.kernel.context import Kernel
-from platform_api.ledger.commands import NEVER, MoneyAnswer, MoneyCommands, work_account
+from platform_api.ledger.commands import NEVER, MoneyAnswer, MoneyCommands, Ordered, work_account
 from platform_api.media.service import MediaService
 from platform_api.money import decimal_text, units_of
 from platform_api.payments import queries
@@ -39,6 +39,9 @@ from platform_api.works.service import WorkService
 
 __all__ = ["Purchases", "purchase_of", "purchase_ref"]
 
+_BUYERS_AT_ONCE = 4
+"""Of one offer, from the request to the answer: while some wait for the core others write. Of a crowd who came first is
+done first; were all of them begun before one is ended, each would wait for nearly all."""
 RENTAL = timedelta(hours=48)
 """From the payment, where the offer says nothing else."""
 _REVENUE = {"purchase": "content_purchase", "rent": "rental", "ppv": "ppv"}
@@ -113,7 +116,10 @@ class Purchases:
             ApiError: as `begin`; CONFLICT `purchase_pending`; FORBIDDEN `step_up_required`.
         """
 
+        ordered: Ordered | None = None
+
         async def change(db: Any) -> Answer:
+            nonlocal ordered
             row = await self.begin(db, caller, body)
             what = f"the offer {row['offer_id']} of the work {row['work_id']}"
             await self._proofs.of_payment(db, caller, row["id"], row["asset"], row["scale"], row["price_units"], what)
@@ -123,14 +129,16 @@ class Purchases:
             }  # fmt: skip
             command = {"op": "transfer", "legs": [leg], "code": "purchase", "memo": row["id"].hex}
             accounts = {work_account(row["work_id"]): NEVER}
-            await self._money.order(
+            ordered = await self._money.order(
                 db, purchase_ref(row["id"]), "purchase", row["id"], command, accounts=accounts, mine=True
             )
             return 201, msgspec.json.encode(row["id"])
 
-        async with self._database.turn("offer", str(body.offer_id)):
-            id_ = await self.once(caller, body, key, change)
-        await self._money.settle(purchase_ref(id_))
+        offer = str(body.offer_id)
+        async with self._database.turn("buyers", offer, places=_BUYERS_AT_ONCE):
+            async with self._database.turn("offer", offer):
+                id_ = await self.once(caller, body, key, change)
+            await self._money.settle(purchase_ref(id_), ordered)
         return id_
 
     async def once(self, caller: Caller, body: PurchaseRequest, key: str, change: Any) -> UUID:
@@ -231,15 +239,14 @@ class Purchases:
             purchase_id=purchase_id,
         )  # fmt: skip
         event_id = await self._royalties.earned(db, earning)
-        completed = await queries.complete_purchase(db, purchase_id, event_id)
-        assert completed is not None, f"purchase {purchase_id} is {row['status']}"
         seconds = row["access_seconds"]
         span = timedelta(seconds=seconds) if seconds is not None else None
         if span is None and row["kind"] != "purchase":
             span = RENTAL
-        await queries.insert_entitlement(
-            db, new_id(), row, _ENTITLED[row["kind"]], now, None if span is None else now + span
+        is_completed = await queries.complete_purchase(
+            db, purchase_id, event_id, new_id(), _ENTITLED[row["kind"]], now, None if span is None else now + span
         )
+        assert is_completed, f"purchase {purchase_id} is {row['status']}"
         payload = {"work_id": str(row["work_id"]), "for_accounts": [str(row["account_id"]), str(row["seller_id"])]}
         await self._kernel.events.publish(
             db, "entitlement.granted", ("purchase", str(purchase_id)), payload, actor=row["account_id"]

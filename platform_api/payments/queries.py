@@ -8,7 +8,7 @@ from uuid import UUID
 
 __all__ = [
     "add_refunded", "complete_purchase", "count_unproved", "entitlement_of", "entitlements", "fail_purchase",
-    "has_bought", "has_paid", "insert_entitlement", "insert_intent", "insert_payment", "insert_purchase",
+    "has_bought", "has_paid", "insert_intent", "insert_payment", "insert_purchase",
     "insert_refund", "insert_transfer", "intent", "intent_of_purchase", "intents_left_open", "is_being_paid",
     "is_taken", "lacks_reference", "lock_intent_by_ref", "lock_payment", "lock_purchase", "may_use",
     "note_event", "note_failure", "payment", "payment_by_ref", "payment_of_purchase", "payments", "purchase",
@@ -207,12 +207,21 @@ async def sales(db: Any, seller_id: UUID, before: tuple[datetime, UUID] | None, 
     )
 
 
-async def complete_purchase(db: Any, id_: UUID, event_id: UUID) -> Any:
-    return await db.fetchrow(
-        "UPDATE payments.purchase SET status = 'completed', reason = NULL, event_id = $2, completed_at = now()"
-        " WHERE id = $1 AND status IN ('pending', 'failed') RETURNING *",
-        id_, event_id,
+async def complete_purchase(
+    db: Any, id_: UUID, event_id: UUID, entitlement_id: UUID, kind: str, starts_at: datetime, ends_at: datetime | None
+) -> bool:
+    """And what it entitles to, by one statement. Whether it could be completed."""
+    tag = await db.execute(
+        """
+        WITH completed AS (
+            UPDATE payments.purchase SET status = 'completed', reason = NULL, event_id = $2, completed_at = now()
+            WHERE id = $1 AND status IN ('pending', 'failed') RETURNING *)
+        INSERT INTO payments.entitlement (id, account_id, work_id, chapter_id, kind, starts_at, ends_at, purchase_id)
+        SELECT $3, account_id, work_id, chapter_id, $4, $5, $6, id FROM completed
+        """,
+        id_, event_id, entitlement_id, kind, starts_at, ends_at,
     )  # fmt: skip
+    return bool(tag == "INSERT 0 1")
 
 
 async def fail_purchase(db: Any, id_: UUID, reason: str | None) -> UUID | None:
@@ -223,19 +232,6 @@ async def fail_purchase(db: Any, id_: UUID, reason: str | None) -> UUID | None:
         id_, reason,
     )  # fmt: skip
     return failed
-
-
-async def insert_entitlement(
-    db: Any, id_: UUID, purchase_row: Any, kind: str, starts_at: datetime, ends_at: datetime | None
-) -> None:
-    await db.execute(
-        """
-        INSERT INTO payments.entitlement (id, account_id, work_id, chapter_id, kind, starts_at, ends_at, purchase_id)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-        """,
-        id_, purchase_row["account_id"], purchase_row["work_id"], purchase_row["chapter_id"], kind, starts_at, ends_at,
-        purchase_row["id"],
-    )  # fmt: skip
 
 
 async def revoke_entitlement(db: Any, purchase_id: UUID) -> None:

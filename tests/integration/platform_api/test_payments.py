@@ -1153,7 +1153,7 @@ async def test_core_away_at_every_step_changes_nothing_in_the_end(shop, fault):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(payment_queries, "insert_entitlement"), (payment_queries, "turn_payment"), (payment_queries, "complete_purchase"),
+    [(payment_queries, "turn_payment"), (payment_queries, "complete_purchase"),
      (payment_queries, "turn_refund"), (payment_queries, "add_refunded"), (royalty_queries, "insert_distribution"),
      (royalty_queries, "insert_entry"), (royalty_queries, "note_part"),
      (royalty_queries, "finish_distribution"), (royalty_queries, "reverse_line")],
