@@ -76,6 +76,10 @@ class GatewayPort:
         answer = await self.submit({"op": "balances", "account": account})
         return {row["asset"]: row["available"] for row in answer["balances"]}
 
+    async def sequence_of(self, account: str) -> int:
+        """The core's sequence behind all that was sent before. Raises Unavailable, OutcomeUnknown, Refused."""
+        return int((await self.submit({"op": "balances", "account": account}))["sequence"])
+
     async def register_key(self, key_id: str, public_key: bytes, account: str, scopes: Sequence[str]) -> None:
         """Raises Unavailable, OutcomeUnknown, Refused."""
         answer = await submit_taken(

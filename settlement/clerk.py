@@ -18,6 +18,10 @@ Every step is decided from two records alone: the chain's events and what the le
 a lost answer anywhere leads to the same command again, which the core answers `duplicate`. Call `step` only when the
 ledger has caught up with the core; it sends what is due now and returns.
 
+A freeze has no ref, and one that finds the account frozen counts as the operator's: it would outlast the exit. So none
+is sent twice: that it was sent is noted before, and where no event shows it (the core stands, or it was lost on its
+way) the core is asked for its sequence, and it is sent again once the events have come past that without it.
+
 A deposit to a row that no account has waits, named in `unclaimed`: it is booked when an account with that row opens, or
 by the operator's own `deposit` command with its ref and the row as memo. It never asks the chain to do anything.
 """
@@ -67,6 +71,8 @@ class Clerk:
         self._read_exits = 0
         self._asked: set[str] = set()
         """Holds sent, or found empty: once is enough."""
+        self._lost: set[str] = set()
+        """Accounts whose freeze was sent, and is lost if the ledger at `_sequence` does not show it."""
         self._closed: set[str] = set()
         """Refs that were unknown when they were closed (holds of an exit that ended, deposits that it took): they can
         never come to be."""
@@ -90,7 +96,8 @@ class Clerk:
         by_row = _by_row(ledger) if self._exits else {}
         asking = {case.asked.owner: None for case in self._exits if case.ended is None and case.asked.vault in assets}
         for row in asking:  # before anything more is there to be traded away; once, though it asks for several assets:
-            await self._freeze(by_row.get(row, []))  # a second time would be the operator's, for a reason of its own
+            if not await self._freeze(by_row.get(row, [])):  # a second time would be the operator's, for its own reason
+                return
         await self._book_deposits(ledger, assets)
         for case in self._exits:
             if case.asked.vault in assets:
@@ -264,11 +271,19 @@ class Clerk:
             if event != "pended":
                 raise Disagreement(str(error)) from error
 
-    async def _freeze(self, owners: list[Account]) -> None:
+    async def _freeze(self, owners: list[Account]) -> bool:
+        """Whether all are frozen now; else one may be so soon: the next step knows."""
         for owner in owners:
+            if not owner.frozen and owner.name in self._watcher.frozen and owner.name not in self._lost:
+                self._sequence = max(self._sequence, await self._commands.sequence_of(owner.name))
+                self._lost.add(owner.name)
+                return False
+        for owner in owners:
+            self._lost.discard(owner.name)
             if not owner.frozen:
                 self._watcher.note_frozen(owner.name, True)
                 await self._set_status(owner.name, "frozen")
+        return True
 
     async def _unfreeze(self, ledger: Ledger, by_row: dict[bytes, list[Account]]) -> None:
         if not self._watcher.frozen:

@@ -26,6 +26,10 @@ class CommandPort(Protocol):
     async def available(self, account: str) -> Mapping[str, str]:
         """Asset → decimal amount that the account has free now. Raises Unavailable."""
 
+    async def sequence_of(self, account: str) -> int:
+        """The core's sequence when this question about an account came to it: whatever was sent before and is not in
+        the events up to there never runs. Raises Unavailable."""
+
 
 class Expired(Refused):
     """Its `not_after` has passed: it has not run, and never will."""

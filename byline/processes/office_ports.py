@@ -59,6 +59,13 @@ class Bookings:
             raise Unavailable(str(error)) from error
         return free
 
+    async def sequence_of(self, account: str) -> int:
+        try:
+            sequence: int = await self._core.sequence_of(account)
+        except OutcomeUnknown as error:
+            raise Unavailable(str(error)) from error
+        return sequence
+
 
 def backup_gate(settings: Settings, identity: bytes) -> BackupGate:
     def opens() -> Objects:

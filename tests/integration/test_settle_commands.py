@@ -248,7 +248,8 @@ async def _brake_of_a_running_exchange(data: Path) -> None:
 async def _keys_of_a_running_exchange(core: GatewayPort) -> None:
     """A key ends under its own id alone, and once it has ended that is said again without harm."""
     public_key = bytes.fromhex(uuid4().hex * 2)
-    await core.submit({"op": "account", "account": "user:keys"})
+    opened = await core.submit({"op": "account", "account": "user:keys"})
+    assert await Bookings(core).sequence_of("user:keys") >= opened["sequence"], "behind what was sent before"
     await core.register_key("mine", public_key, "user:keys", ["read"])
     await core.revoke_key("another's", public_key)
     await core.register_key("mine", public_key, "user:keys", ["read"])  # as it is

@@ -123,6 +123,9 @@ class LossyCommands:
     async def available(self, account: str) -> Mapping[str, str]:
         return await self._core.available(account)
 
+    async def sequence_of(self, account: str) -> int:
+        return await self._core.sequence_of(account)
+
 
 @dataclass(slots=True)
 class SettlementResult:

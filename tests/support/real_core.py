@@ -102,6 +102,9 @@ class RealCore:
             if int(row["account"]) == who.index
         }
 
+    async def sequence_of(self, account: str) -> int:
+        return self.core.sequence
+
     async def register_key(self, key_id: str, public_key: bytes, account: str, scopes: Sequence[str]) -> None:
         self._fault()
         self.keys[key_id] = public_key

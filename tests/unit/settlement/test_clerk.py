@@ -139,6 +139,74 @@ async def test_exits_of_two_assets_asked_at_once_freeze_once_so_that_their_end_o
     assert statuses == ["frozen", "active"]
 
 
+@pytest.mark.parametrize("restarts", [0, 1, 3])
+@pytest.mark.parametrize("fate", ["runs", "lost"])
+async def test_a_freeze_under_way_in_a_core_that_stands_is_not_sent_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, restarts: int, fate: str
+) -> None:
+    """The journal's disk stands for longer than an answer is waited for: no event shows the freeze, and it may run yet.
+    Sent twice it counted as the operator's own, and the account stayed frozen behind the exit for good."""
+    world.chain.happens("ExitRequested", 10 * UNIT)
+    waiting: list[dict[str, Any]] = []
+
+    async def submit(command: dict[str, Any]) -> dict[str, Any]:
+        waiting.append(command)
+        raise Unavailable("the core has not answered (test)")
+
+    async def sequence_of(account: str) -> int:
+        raise Unavailable("the core has not answered (test)")
+
+    with monkeypatch.context() as standing:
+        standing.setattr(world.core, "submit", submit)
+        standing.setattr(world.core, "sequence_of", sequence_of)
+        for life in range(1 + restarts):
+            await world.settle()
+            assert [command["op"] for command in waiting] == ["account"]
+            if life < restarts:
+                world.start()
+    if fate == "runs":
+        world.core.send(**waiting[0])
+    await world.settle()
+    assert world.is_frozen() and world.balance() == (90 * UNIT, 10 * UNIT)
+    sent = [command for command in world.core.commands if command["op"] == "account"]
+    assert len(sent) == (fate == "lost"), "what no event shows behind the core's sequence was lost"
+    world.chain.happens("ExitPaid", 10 * UNIT)
+    await world.settle()
+    assert not world.is_frozen() and world.balance() == (90 * UNIT, 0)
+
+
+async def test_each_freeze_without_an_answer_is_asked_about_before_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.chain.happens("ExitRequested", 10 * UNIT)
+    heard = []
+
+    async def submit(command: dict[str, Any]) -> dict[str, Any]:
+        heard.append(command["op"])
+        raise Unavailable("the core is not reachable (test)")
+
+    async def sequence_of(account: str) -> int:
+        heard.append(account)
+        return world.core.core.sequence
+
+    monkeypatch.setattr(world.core, "submit", submit)
+    monkeypatch.setattr(world.core, "sequence_of", sequence_of)
+    await world.settle(6)
+    assert heard == ["account", "user:a"] * 3
+
+
+async def test_a_freeze_that_was_noted_and_not_sent_is_sent_behind_a_restart(world: World) -> None:
+    world.chain.happens("ExitRequested", 10 * UNIT)
+    assert world.watcher is not None
+    world.watcher.note_frozen("user:a", True)  # and killed there
+    world.start()
+    await world.settle()
+    assert world.is_frozen() and world.balance() == (90 * UNIT, 10 * UNIT)
+    world.chain.happens("ExitCancelled")
+    await world.settle()
+    assert not world.is_frozen() and world.balance() == (100 * UNIT, 0)
+
+
 async def test_the_settlers_own_faucet_deposit_is_no_news(world: World) -> None:
     world.chain.happens("Deposited", 7 * UNIT, with_batch=True)
     await world.settle()
